@@ -1,0 +1,35 @@
+//! The gRPC service and messages of `adit.tunnel.v1`, generated from `proto/adit/tunnel/v1/tunnel.proto`.
+//!
+//! Holds generated code and the few names that both ends must spell alike. The code is committed, so that a build
+//! needs no generator; `tests/generated.rs` makes it anew and fails on any difference (`UPDATE=1` writes it).
+//!
+//! The `Proxy` method is left out of the generated client and server: the data stream is served by hand under the
+//! same path (`adit-link`), because a generated service copies every payload. See `docs/decisions/0002-data-stream.md`.
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic
+)]
+#[rustfmt::skip]
+#[path = "generated/adit.tunnel.v1.rs"]
+mod generated;
+
+pub use generated::*;
+
+/// The version of the protocol that this build speaks. A peer with another one is refused by name.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Path of the data stream's method.
+pub const PROXY_PATH: &str = "/adit.tunnel.v1.TunnelService/Proxy";
+
+/// Call metadata that names the session on `ControlStream` and `Proxy`.
+pub const SESSION_METADATA: &str = "adit-session";
+
+/// Call metadata that names the lane on `Proxy`, from 0.
+pub const LANE_METADATA: &str = "adit-lane";
+
+/// Metadata of a failed call: the reason code of `docs/protocol.md`, section 7.
+pub const REASON_METADATA: &str = "adit-reason";
