@@ -1,0 +1,470 @@
+//! A policy over a fixed set of members.
+
+use crate::{
+    Member, Policy,
+    hash::mix,
+    rendezvous::Rendezvous,
+    schedule::Schedule,
+    sync::{Arc, AtomicU64, AtomicUsize, Ordering},
+};
+
+/// What one choice may depend on besides the members. [`Policy::uses_hash`] and
+/// [`Policy::uses_random`] tell which of the two is read; the other may be 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Draw {
+    /// What the visitor is known by: [`hash_bytes`](crate::hash_bytes) of the
+    /// host, header or cookie for [`Policy::ConsistentHash`], of the address
+    /// for [`Policy::IpHash`].
+    pub hash: u64,
+    /// Fresh dice for [`Policy::PowerOfTwo`], all 64 bits even.
+    pub random: u64,
+}
+
+/// Counters of a balancer and of all that it succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Choices that named a member.
+    pub chosen: u64,
+    /// Choices that found no member eligible, or no member at all.
+    pub none_eligible: u64,
+}
+
+/// Chooses one member of a fixed set.
+///
+/// `choose` takes `&self` and runs on any number of threads at once. To change
+/// the policy or the members, put [`Balancer::successor`] in its place.
+#[derive(Debug)]
+pub struct Balancer<Id> {
+    policy: Policy,
+    members: Box<[Member<Id>]>,
+    plan: Plan,
+    /// Shared with successors, so that neither turns nor counts are lost while
+    /// some threads still hold the old balancer.
+    progress: Arc<Progress>,
+}
+
+/// What a policy works out once per set of members.
+#[derive(Debug)]
+enum Plan {
+    /// The next in the schedule.
+    Turns(Schedule),
+    /// The least loaded, the schedule deciding between equals.
+    Least(Schedule),
+    Rendezvous(Rendezvous),
+    TwoChoices,
+}
+
+/// All counts are relaxed: each is a total of its own and guards nothing.
+#[derive(Debug)]
+struct Progress {
+    /// The next ticket. Wraps; at the wrap a member may get one turn more.
+    cursor: AtomicUsize,
+    chosen: AtomicU64,
+    none_eligible: AtomicU64,
+}
+
+impl Progress {
+    fn ticket(&self) -> usize {
+        self.cursor.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl<Id> Balancer<Id> {
+    /// A balancer at its first turn.
+    ///
+    /// # Complexity
+    /// Linear, except for weights that differ under
+    /// [`Policy::WeightedRoundRobin`] and [`Policy::LeastConnections`]: the
+    /// length of the period (bounded by about two thousand turns more than
+    /// there are members) times the number of members.
+    #[must_use]
+    pub fn new(policy: Policy, members: Vec<Member<Id>>) -> Self {
+        Self::with_progress(
+            policy,
+            members,
+            Arc::new(Progress {
+                cursor: AtomicUsize::new(0),
+                chosen: AtomicU64::new(0),
+                none_eligible: AtomicU64::new(0),
+            }),
+        )
+    }
+
+    /// The balancer that takes this one's place when the policy or the members
+    /// change. Turns and counters go on; loads do when the members bring the
+    /// same handles.
+    ///
+    /// # Complexity
+    /// As [`Balancer::new`].
+    #[must_use]
+    pub fn successor(&self, policy: Policy, members: Vec<Member<Id>>) -> Self {
+        Self::with_progress(policy, members, self.progress.clone())
+    }
+
+    fn with_progress(policy: Policy, members: Vec<Member<Id>>, progress: Arc<Progress>) -> Self {
+        let by_weight = || {
+            let weights: Vec<u32> = members.iter().map(Member::weight).collect();
+            Schedule::weighted(&weights)
+        };
+        let plan = match policy {
+            Policy::RoundRobin => Plan::Turns(Schedule::even(members.len())),
+            Policy::WeightedRoundRobin => Plan::Turns(by_weight()),
+            Policy::LeastConnections => Plan::Least(by_weight()),
+            Policy::ConsistentHash | Policy::IpHash => Plan::Rendezvous(Rendezvous::new(
+                members.iter().map(|member| (member.key(), member.weight())),
+            )),
+            Policy::PowerOfTwo => Plan::TwoChoices,
+        };
+        Self {
+            policy,
+            members: members.into_boxed_slice(),
+            plan,
+            progress,
+        }
+    }
+
+    /// How it chooses.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Among whom it chooses, in the order given.
+    #[must_use]
+    pub fn members(&self) -> &[Member<Id>] {
+        &self.members
+    }
+
+    /// The counters so far, those of its predecessors included.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            chosen: self.progress.chosen.load(Ordering::Relaxed),
+            none_eligible: self.progress.none_eligible.load(Ordering::Relaxed),
+        }
+    }
+
+    /// One member for which `eligible` holds, or `None` when it holds for none.
+    ///
+    /// The choice does not begin the member's load: call
+    /// [`Load::begin`](crate::Load::begin) once the request is really sent
+    /// there. Two threads that choose at the same moment may therefore see the
+    /// same loads and make the same choice.
+    ///
+    /// `eligible` may be asked about a member more than once. Should its answer
+    /// change meanwhile, the member chosen was eligible when last asked, and
+    /// `None` may be answered although a member has just become eligible.
+    ///
+    /// # Complexity
+    /// See the crate's contract; at most linear in the members.
+    pub fn choose(&self, draw: Draw, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
+        let eligible = |member: &Member<Id>| eligible(member.id());
+        let choice = match &self.plan {
+            Plan::Turns(schedule) => self.by_turns(schedule, eligible),
+            Plan::Least(schedule) => self.least(schedule, eligible),
+            Plan::Rendezvous(rendezvous) => rendezvous
+                .winner(draw.hash, |index| {
+                    self.members.get(index).is_some_and(&eligible)
+                })
+                .and_then(|index| self.members.get(index)),
+            Plan::TwoChoices => self.two_choices(draw.random, eligible),
+        };
+        let count = match choice {
+            Some(_) => &self.progress.chosen,
+            None => &self.progress.none_eligible,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        choice
+    }
+
+    /// Takes tickets until one falls on an eligible member: the turns of the
+    /// others are passed over, so that those who remain keep their order and
+    /// their proportions.
+    fn by_turns(
+        &self,
+        schedule: &Schedule,
+        eligible: impl Fn(&Member<Id>) -> bool,
+    ) -> Option<&Member<Id>> {
+        for _ in 0..self.members.len() {
+            let member = self
+                .members
+                .get(schedule.member_at(self.progress.ticket()))?;
+            if eligible(member) {
+                return Some(member);
+            }
+        }
+        // A heavy member that is not eligible owns most of the period, or other
+        // threads took the turns between.
+        self.by_lot(self.progress.ticket(), eligible)
+    }
+
+    /// A member by weight alone. Ticket times golden ratio walks the weights
+    /// evenly and without bursts (Weyl's sequence).
+    fn by_lot(&self, ticket: usize, eligible: impl Fn(&Member<Id>) -> bool) -> Option<&Member<Id>> {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let candidates = || self.members.iter().filter(|member| eligible(member));
+        let total: u128 = candidates().map(|member| u128::from(member.weight())).sum();
+        let fraction = (ticket as u64).wrapping_mul(GOLDEN);
+        let mut mark = (u128::from(fraction) * total) >> 64;
+        let mut last = None;
+        for member in candidates() {
+            last = Some(member);
+            match mark.checked_sub(u128::from(member.weight())) {
+                Some(rest) => mark = rest,
+                None => break,
+            }
+        }
+        last
+    }
+
+    /// The fewest in flight for the weight. The scan starts at the member whose
+    /// turn it is, which so wins among equals: an idle set is served by turns.
+    fn least(
+        &self,
+        schedule: &Schedule,
+        eligible: impl Fn(&Member<Id>) -> bool,
+    ) -> Option<&Member<Id>> {
+        let start = schedule.member_at(self.progress.ticket());
+        let (before, from) = self.members.split_at_checked(start)?;
+        let mut best: Option<(&Member<Id>, Fill)> = None;
+        for member in from.iter().chain(before) {
+            let fill = Fill::now(member);
+            let leads = best.as_ref().is_none_or(|(_, least)| fill.is_below(least));
+            if leads && eligible(member) {
+                best = Some((member, fill));
+            }
+        }
+        best.map(|(member, _)| member)
+    }
+
+    /// The less filled of two (Mitzenmacher, 2001).
+    fn two_choices(
+        &self,
+        random: u64,
+        eligible: impl Fn(&Member<Id>) -> bool,
+    ) -> Option<&Member<Id>> {
+        let (first, second) = two_of(random, self.members.len());
+        let (first, second) = (self.members.get(first)?, self.members.get(second)?);
+        if eligible(first) && eligible(second) {
+            return Some(less_filled(first, second));
+        }
+        // Drawing again among the eligible alone keeps both choices; taking the
+        // one that happened to be eligible would be blind to its load. Fresh
+        // bits, since the old ones are known to have hit somebody else.
+        let candidates = || self.members.iter().filter(|member| eligible(member));
+        let (first, second) = two_of(mix(random), candidates().count());
+        let (mut one, mut other, mut last) = (None, None, None);
+        for (rank, member) in candidates().enumerate() {
+            if rank == first {
+                one = Some(member);
+            }
+            if rank == second {
+                other = Some(member);
+            }
+            last = Some(member);
+        }
+        match (one, other) {
+            (Some(one), Some(other)) => Some(less_filled(one, other)),
+            // Somebody ceased to be eligible between the two passes.
+            (one, other) => one.or(other).or(last),
+        }
+    }
+}
+
+/// Two places out of `len`, different unless there is only one.
+fn two_of(random: u64, len: usize) -> (usize, usize) {
+    let low = (random & 0xffff_ffff) as usize;
+    let high = (random >> 32) as usize;
+    let first = low.checked_rem(len).unwrap_or(0);
+    let second = high.checked_rem(len.saturating_sub(1)).unwrap_or(0);
+    // The second is drawn among the others: step over the first.
+    if len > 1 && second >= first {
+        (first, second + 1)
+    } else {
+        (first, second)
+    }
+}
+
+/// The member that would be less filled with one request more: counting that
+/// request lets the heavier of two idle members go first. The first of equals.
+fn less_filled<'a, Id>(first: &'a Member<Id>, second: &'a Member<Id>) -> &'a Member<Id> {
+    if Fill::with_one_more(second).is_below(&Fill::with_one_more(first)) {
+        second
+    } else {
+        first
+    }
+}
+
+/// Requests for weight, compared as fractions.
+struct Fill {
+    requests: u128,
+    weight: u128,
+}
+
+impl Fill {
+    fn now<Id>(member: &Member<Id>) -> Self {
+        Self {
+            requests: member.load().in_flight() as u128,
+            weight: u128::from(member.weight()),
+        }
+    }
+
+    fn with_one_more<Id>(member: &Member<Id>) -> Self {
+        let now = Self::now(member);
+        Self {
+            requests: now.requests + 1,
+            ..now
+        }
+    }
+
+    /// Multiplied out, and wide enough that it cannot overflow.
+    fn is_below(&self, other: &Self) -> bool {
+        self.requests * other.weight < other.requests * self.weight
+    }
+}
+
+#[cfg(all(test, not(adit_loom)))]
+mod tests {
+    use super::*;
+    use crate::Load;
+
+    fn balancer(policy: Policy, weights: &[u32]) -> Balancer<usize> {
+        let members = weights
+            .iter()
+            .enumerate()
+            .map(|(id, &weight)| Member::new(id, id as u64, weight, Load::new()))
+            .collect();
+        Balancer::new(policy, members)
+    }
+
+    fn ids(balancer: &Balancer<usize>, count: usize, eligible: &[usize]) -> Vec<usize> {
+        (0..count)
+            .filter_map(|_| balancer.choose(Draw::default(), |id| eligible.contains(id)))
+            .map(|member| *member.id())
+            .collect()
+    }
+
+    #[test]
+    fn two_places_are_distinct_and_all_pairs_occur() {
+        assert_eq!(two_of(u64::MAX, 0), (0, 0));
+        assert_eq!(two_of(u64::MAX, 1), (0, 0));
+        assert_eq!(two_of(0, 2), (0, 1));
+        assert_eq!(two_of(1, 2), (1, 0));
+        assert_eq!(two_of((1 << 32) | 2, 3), (2, 1));
+        assert_eq!(two_of((1 << 32) | 1, 3), (1, 2));
+        assert_eq!(two_of(1 << 32, 3), (0, 2));
+        assert_eq!(two_of((5 << 32) | 7, 4), (3, 2));
+    }
+
+    #[test]
+    fn a_passed_over_turn_goes_to_the_next_in_order() {
+        let even = balancer(Policy::RoundRobin, &[1, 1, 1]);
+        assert_eq!(ids(&even, 5, &[0, 1, 2]), [0, 1, 2, 0, 1]);
+        assert_eq!(ids(&even, 4, &[0, 1]), [0, 1, 0, 1]);
+        assert_eq!(ids(&even, 4, &[]), []);
+        assert_eq!(
+            even.stats(),
+            Stats {
+                chosen: 9,
+                none_eligible: 4
+            }
+        );
+    }
+
+    #[test]
+    fn a_lot_falls_by_weight_among_the_eligible() {
+        let set = balancer(Policy::WeightedRoundRobin, &[1_000, 4, 1]);
+        let mut counts = [0_usize; 3];
+        for ticket in 0..1_000 {
+            counts[*set.by_lot(ticket, |m| *m.id() != 0).unwrap().id()] += 1;
+        }
+        assert_eq!(counts[0], 0);
+        assert!(counts[1].abs_diff(800) <= 3, "{counts:?}");
+        assert!(set.by_lot(5, |_| false).is_none());
+        // Fraction 0 is the first, the fraction just below 1 the last.
+        assert_eq!(*set.by_lot(0, |_| true).unwrap().id(), 0);
+        assert_eq!(*set.by_lot(0, |m| *m.id() != 0).unwrap().id(), 1);
+        // 1 x 0.618 of a total of 5 is 3.09, inside the 4; 3 x 0.618 is 0.85
+        // of a period, 4.27, past it.
+        assert_eq!(*set.by_lot(1, |m| *m.id() != 0).unwrap().id(), 1);
+        assert_eq!(*set.by_lot(3, |m| *m.id() != 0).unwrap().id(), 2);
+    }
+
+    #[test]
+    fn turns_fall_back_to_the_lot_when_a_heavy_member_is_out() {
+        let set = balancer(Policy::WeightedRoundRobin, &[1_000, 3, 1]);
+        let mut counts = [0_usize; 3];
+        for id in ids(&set, 400, &[1, 2]) {
+            counts[id] += 1;
+        }
+        assert_eq!(counts[0], 0);
+        assert_eq!(counts[1] + counts[2], 400);
+        assert!(counts[1].abs_diff(300) <= 10, "{counts:?}");
+    }
+
+    #[test]
+    fn equals_in_load_take_turns_by_weight() {
+        let set = balancer(Policy::LeastConnections, &[5, 1, 1]);
+        assert_eq!(ids(&set, 7, &[0, 1, 2]), [0, 0, 1, 0, 2, 0, 0]);
+        let two = set.members()[0].load().clone();
+        let _guards = [two.begin(), two.begin()];
+        assert_eq!(ids(&set, 3, &[0, 1, 2]), [1, 1, 1]);
+        let _one = set.members()[1].load().begin();
+        assert_eq!(ids(&set, 2, &[0, 1, 2]), [2, 2]);
+        // Two on a weight of 5 is less than one on a weight of 1.
+        assert_eq!(ids(&set, 7, &[0, 1]), [0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn of_two_the_one_with_more_room_wins() {
+        let set = balancer(Policy::PowerOfTwo, &[2, 1]);
+        let pick = |random| {
+            let draw = Draw { hash: 0, random };
+            *set.choose(draw, |_| true).unwrap().id()
+        };
+        assert_eq!((pick(0), pick(1)), (0, 0));
+        let guard = set.members()[0].load().begin();
+        // Level at (1 + 1) / 2 and (0 + 1) / 1: the first drawn.
+        assert_eq!((pick(0), pick(1)), (0, 1));
+        let second = set.members()[0].load().begin();
+        assert_eq!((pick(0), pick(1)), (1, 1));
+        drop((guard, second));
+        assert_eq!((pick(0), pick(1)), (0, 0));
+    }
+
+    #[test]
+    fn two_choices_stay_two_choices_when_some_are_out() {
+        let set = balancer(Policy::PowerOfTwo, &[1, 1, 1, 1]);
+        let _busy = set.members()[1].load().begin();
+        for random in 0..64_u64 {
+            let draw = Draw {
+                hash: 0,
+                random: mix(random),
+            };
+            let among = |ids: &[usize]| set.choose(draw, |id| ids.contains(id)).map(Member::id);
+            assert_eq!(among(&[1, 3]), Some(&3));
+            assert_eq!(among(&[1]), Some(&1));
+            assert_eq!(among(&[2]), Some(&2));
+            assert_eq!(among(&[]), None);
+        }
+    }
+
+    #[test]
+    fn a_successor_goes_on_where_the_predecessor_stood() {
+        let first = balancer(Policy::RoundRobin, &[1, 1, 1]);
+        assert_eq!(ids(&first, 4, &[0, 1, 2]), [0, 1, 2, 0]);
+        let guard = first.members()[2].load().begin();
+        let second = first.successor(Policy::RoundRobin, first.members().to_vec());
+        assert_eq!(second.policy(), Policy::RoundRobin);
+        assert_eq!(ids(&second, 2, &[0, 1, 2]), [1, 2]);
+        assert_eq!(ids(&first, 1, &[0, 1, 2]), [0]);
+        assert_eq!(second.stats().chosen, 7);
+        assert_eq!(second.members()[2].load().in_flight(), 1);
+        drop(guard);
+        assert_eq!(second.members()[2].load().in_flight(), 0);
+        let empty = second.successor(Policy::IpHash, Vec::new());
+        assert_eq!(empty.policy(), Policy::IpHash);
+        assert!(empty.choose(Draw::default(), |_| true).is_none());
+        assert_eq!(first.stats().none_eligible, 1);
+    }
+}

@@ -1,0 +1,74 @@
+//! One of those among whom a balancer chooses.
+
+use crate::Load;
+
+/// A link of a group or a backend of an upstream.
+#[derive(Clone, Debug)]
+pub struct Member<Id> {
+    id: Id,
+    key: u64,
+    weight: u32,
+    load: Load,
+}
+
+impl<Id> Member<Id> {
+    /// A member known as `id`.
+    ///
+    /// `key` stands for the member under the hash policies: derive it with
+    /// [`hash_bytes`](crate::hash_bytes) from a name that outlives restarts, so
+    /// that every server sends a visitor to the same member. Of two members
+    /// with one key, the later in the list gets nothing while the earlier is
+    /// eligible.
+    ///
+    /// A `weight` of 0 counts as 1: who should get nothing is left out of the
+    /// list or not eligible.
+    #[must_use]
+    pub fn new(id: Id, key: u64, weight: u32, load: Load) -> Self {
+        Self {
+            id,
+            key,
+            weight: weight.max(1),
+            load,
+        }
+    }
+
+    /// What the caller knows it by.
+    #[must_use]
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// What the hash policies know it by.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Its share relative to the others, at least 1.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Its requests in flight; begin one with [`Load::begin`] when it is chosen.
+    #[must_use]
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+}
+
+#[cfg(all(test, not(adit_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_gives_back_what_it_was_made_of() {
+        let load = Load::new();
+        let member = Member::new("a", 7, 3, load.clone());
+        assert_eq!((*member.id(), member.key(), member.weight()), ("a", 7, 3));
+        let guard = member.load().begin();
+        assert_eq!(load.in_flight(), 1);
+        drop(guard);
+        assert_eq!(Member::new("b", 0, 0, load).weight(), 1);
+    }
+}
