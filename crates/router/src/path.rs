@@ -1,0 +1,199 @@
+//! Path prefixes of rules.
+
+use std::{fmt, str::FromStr};
+
+use thiserror::Error;
+
+/// The longest prefix of a rule: far above any in use, and a bound on what one
+/// rule costs.
+const LONGEST_PREFIX: usize = 2_048;
+
+/// A path and everything below it: `/api` stands for `/api`, `/api/` and
+/// `/api/x`, never for `/apix`.
+///
+/// Compared byte by byte with the path as the visitor wrote it: case counts,
+/// percent-encoding is not decoded. Slashes at the end do not count.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PathPrefix {
+    /// Without slashes at its end, so that `/`, which every path is below, is
+    /// empty.
+    prefix: Box<str>,
+}
+
+/// Why a text is not a path prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PathError {
+    /// It does not begin with a slash.
+    #[error("path {path:?} of a rule does not begin with a slash; write /{path}")]
+    NoSlash {
+        /// The path as it was given.
+        path: String,
+    },
+    /// It has a character that no request path has.
+    #[error(
+        "path {path:?} of a rule has {character:?}, which no request path has; write it \
+         percent-encoded, and without query or fragment"
+    )]
+    Character {
+        /// The path as it was given.
+        path: String,
+        /// The first such character.
+        character: char,
+    },
+    /// It ends in a wildcard.
+    #[error("path {path:?} of a rule ends in a wildcard; leave it out, everything below matches")]
+    Wildcard {
+        /// The path as it was given.
+        path: String,
+    },
+    /// It is longer than any rule may have.
+    #[error("a path of a rule has {length} bytes; no more than 2048 are allowed")]
+    TooLong {
+        /// Bytes as given.
+        length: usize,
+    },
+}
+
+impl PathPrefix {
+    /// Whether `path`, with or without a query, is the prefix or below it.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        let path = without_query(path);
+        ends_segment(path, self.prefix.len()) && path.starts_with(&*self.prefix)
+    }
+
+    /// Its bytes, without a slash at the end; empty for `/`.
+    pub(crate) fn trimmed(&self) -> &str {
+        &self.prefix
+    }
+}
+
+/// The path of a request target, which a query or fragment may follow.
+pub(crate) fn without_query(path: &str) -> &str {
+    path.find(['?', '#'])
+        .and_then(|end| path.get(..end))
+        .unwrap_or(path)
+}
+
+/// Whether a prefix of `length` bytes would end at the end of a segment of
+/// `path`. The empty prefix always does: it also stands for targets that are no
+/// paths, such as the `*` of OPTIONS.
+pub(crate) fn ends_segment(path: &str, length: usize) -> bool {
+    length == 0 || path.len() == length || path.as_bytes().get(length) == Some(&b'/')
+}
+
+impl FromStr for PathPrefix {
+    type Err = PathError;
+
+    /// Reads `/api`, `/api/` (the same) or `/`.
+    ///
+    /// # Errors
+    /// Whatever no request path begins with, see [`PathError`].
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = || text.to_owned();
+        if text.len() > LONGEST_PREFIX {
+            return Err(PathError::TooLong { length: text.len() });
+        }
+        if !text.starts_with('/') {
+            return Err(PathError::NoSlash { path: path() });
+        }
+        let stranger = text
+            .chars()
+            .find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#'));
+        if let Some(character) = stranger {
+            return Err(PathError::Character {
+                path: path(),
+                character,
+            });
+        }
+        if text.ends_with("/*") {
+            return Err(PathError::Wildcard { path: path() });
+        }
+        let prefix = text.trim_end_matches('/').into();
+        Ok(Self { prefix })
+    }
+}
+
+impl fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.prefix.is_empty() {
+            "/"
+        } else {
+            &self.prefix
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> PathPrefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_segment() {
+        for path in ["/api", "/api/", "/api/x", "/api?x", "/api#x", "/api/x?y"] {
+            assert!(prefix("/api").matches(path), "{path}");
+            assert!(prefix("/api/").matches(path), "{path}");
+        }
+        for path in [
+            "/", "", "/ap", "/apix", "/API", "/x/api", "/x?/api", "//api",
+        ] {
+            assert!(!prefix("/api").matches(path), "{path}");
+        }
+        assert!(!prefix("/a").matches("/\u{e9}"));
+    }
+
+    #[test]
+    fn the_root_has_everything_below_it() {
+        for path in ["/", "", "*", "/x", "?x"] {
+            assert!(prefix("/").matches(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_does_not_count() {
+        assert_eq!(prefix("/api/"), prefix("/api"));
+        assert_eq!(prefix("/api/").to_string(), "/api");
+        assert_eq!(prefix("/").to_string(), "/");
+        assert_eq!(prefix("//").to_string(), "/");
+    }
+
+    #[test]
+    fn what_no_path_begins_with_is_refused() {
+        let path = |text: &str| text.to_owned();
+        let parse = |text: &str| text.parse::<PathPrefix>().unwrap_err();
+        assert_eq!(parse("api"), PathError::NoSlash { path: path("api") });
+        assert_eq!(parse(""), PathError::NoSlash { path: path("") });
+        assert_eq!(
+            parse("/api/*"),
+            PathError::Wildcard {
+                path: path("/api/*")
+            }
+        );
+        for (text, character) in [
+            ("/a b", ' '),
+            ("/a?b", '?'),
+            ("/a#b", '#'),
+            ("/\u{e9}", '\u{e9}'),
+            ("/\n", '\n'),
+        ] {
+            assert_eq!(
+                parse(text),
+                PathError::Character {
+                    path: path(text),
+                    character
+                }
+            );
+        }
+        let longest = format!("/{}", "x".repeat(2_047));
+        assert_eq!(prefix(&longest).to_string(), longest);
+        assert_eq!(
+            parse(&format!("{longest}x")),
+            PathError::TooLong { length: 2_049 }
+        );
+        assert!(parse("api").to_string().contains("write /api"));
+    }
+}

@@ -1,0 +1,44 @@
+//! What a table is asked.
+
+use std::fmt;
+
+/// The parts of a request that rules look at.
+#[derive(Clone, Copy)]
+pub struct Query<'q> {
+    /// The `Host` header or `:authority` as the visitor wrote it, or as
+    /// [`normalize_host`](crate::normalize_host) returned it. What is not a host
+    /// matches only rules that name none.
+    pub host: Option<&'q str>,
+    /// The request target's path as the visitor wrote it; a query may follow.
+    pub path: &'q str,
+    /// The value of the first header of a name, which is given in lower case.
+    /// gRPC rules ask for `content-type`.
+    pub headers: &'q dyn Fn(&str) -> Option<&'q [u8]>,
+}
+
+impl<'q> Query<'q> {
+    /// A request without headers.
+    #[must_use]
+    pub fn new(host: Option<&'q str>, path: &'q str) -> Self {
+        Self {
+            host,
+            path,
+            headers: &|_| None,
+        }
+    }
+
+    /// The same request with `headers`.
+    #[must_use]
+    pub fn with_headers(self, headers: &'q dyn Fn(&str) -> Option<&'q [u8]>) -> Self {
+        Self { headers, ..self }
+    }
+}
+
+impl fmt::Debug for Query<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Query")
+            .field("host", &self.host)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

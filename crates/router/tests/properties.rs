@@ -1,0 +1,325 @@
+//! What a table promises:
+//! - `route` chooses the rule that a scan of all rules finds most specific;
+//! - `explain` chooses the same, and gives no rule before it as matching;
+//! - the order of the rules decides nothing, neither what is chosen nor whether
+//!   a table is refused;
+//! - a table is refused exactly when two rules could tie;
+//! - a host in normal form stays as it is, and every way to write a host has
+//!   one normal form;
+//! - patterns read back as they are written.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{borrow::Cow, cmp::Ordering};
+
+use adit_router::{
+    GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Query, Rule, Table, TableError,
+    normalize_host,
+};
+use proptest::prelude::*;
+
+// Few and short names, so that rules and requests meet often.
+fn hosts() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
+        .prop_map(|labels| labels.join("."))
+}
+
+fn paths() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["s", "m", "sm"]), 0..4)
+        .prop_map(|segments| format!("/{}", segments.join("/")))
+}
+
+fn headers() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    let value = || prop::option::of(prop::sample::select(vec!["1", "2"]));
+    (value(), value()).prop_map(|(x, y)| {
+        let x = x.map(|value| ("x", value));
+        x.into_iter().chain(y.map(|value| ("y", value))).collect()
+    })
+}
+
+fn rules() -> impl Strategy<Value = Rule<usize>> {
+    (
+        prop::option::of((any::<bool>(), hosts())),
+        prop::option::of(paths()),
+        prop::option::weighted(0.3, headers()),
+        prop::option::weighted(0.3, prop::sample::select(vec!["s", "m", "s/m", "s/sm"])),
+    )
+        .prop_map(|(host, path, headers, grpc)| Rule {
+            host: host.map(|(below, name)| {
+                let text = if below { format!("*.{name}") } else { name };
+                text.parse().unwrap()
+            }),
+            path: path.map(|path| path.parse().unwrap()),
+            headers: headers
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| HeaderMatch::try_new(name, value).unwrap())
+                .collect(),
+            grpc: grpc.map(|grpc| grpc.parse().unwrap()),
+            target: 0,
+        })
+}
+
+#[derive(Debug, Clone)]
+struct Request {
+    host: Option<String>,
+    path: String,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+fn requests() -> impl Strategy<Value = Request> {
+    (
+        prop::option::weighted(0.9, hosts()),
+        paths(),
+        any::<bool>(),
+        headers(),
+        any::<bool>(),
+    )
+        .prop_map(|(host, path, query, mut headers, grpc)| {
+            if grpc {
+                headers.push(("content-type", "application/grpc"));
+            }
+            Request {
+                host,
+                path: if query { format!("{path}?s/m") } else { path },
+                headers,
+            }
+        })
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let line = self.headers.iter().find(|(n, _)| *n == name);
+        line.map(|(_, value)| value.as_bytes())
+    }
+
+    fn ask<R>(&self, ask: impl FnOnce(&Query<'_>) -> R) -> R {
+        let headers = |name: &str| self.header(name);
+        ask(&Query {
+            host: self.host.as_deref(),
+            path: &self.path,
+            headers: &headers,
+        })
+    }
+}
+
+// The oracle, written label by label and segment by segment on purpose.
+
+fn labels(host: &str) -> Vec<&str> {
+    host.rsplit('.').collect()
+}
+
+fn segments(path: &str) -> Vec<&str> {
+    path.split('?')
+        .next()
+        .unwrap()
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect()
+}
+
+fn meant(rule: &Rule<usize>, request: &Request) -> bool {
+    let host = rule.host.as_ref().is_none_or(|pattern| {
+        request.host.as_deref().is_some_and(|host| {
+            let (host, name) = (labels(host), labels(pattern.name()));
+            if pattern.is_wildcard() {
+                host.len() > name.len() && host.starts_with(&name)
+            } else {
+                host == name
+            }
+        })
+    });
+    let path = rule
+        .path
+        .as_ref()
+        .is_none_or(|path| segments(&request.path).starts_with(&segments(&path.to_string())));
+    let headers = rule
+        .headers
+        .iter()
+        .all(|header| request.header(header.name()) == Some(header.value().as_bytes()));
+    let grpc = rule.grpc.as_ref().is_none_or(|grpc| {
+        let call = segments(&request.path);
+        request.header("content-type").is_some()
+            && call.len() == 2
+            && call[0] == grpc.service()
+            && grpc.method().is_none_or(|method| call[1] == method)
+    });
+    host && path && headers && grpc
+}
+
+fn specificity(a: &Rule<usize>, b: &Rule<usize>) -> Ordering {
+    let host = |rule: &Rule<usize>| match &rule.host {
+        None => (0, 0),
+        Some(host) if host.is_wildcard() => (1, labels(host.name()).len()),
+        Some(_) => (2, 0),
+    };
+    let path = |rule: &Rule<usize>| {
+        let path = rule.path.as_ref().map(PathPrefix::to_string);
+        path.map_or(0, |path| segments(&path).len())
+    };
+    let grpc = |rule: &Rule<usize>| match &rule.grpc {
+        None => 0,
+        Some(grpc) if grpc.method().is_none() => 1,
+        Some(_) => 2,
+    };
+    host(a)
+        .cmp(&host(b))
+        .then(path(a).cmp(&path(b)))
+        .then(a.headers.len().cmp(&b.headers.len()))
+        .then(grpc(a).cmp(&grpc(b)))
+}
+
+/// The table without the rules that it refuses, each marked with its place.
+fn settled(rules: Vec<Rule<usize>>) -> (Table<usize>, Vec<Rule<usize>>) {
+    let mut rules = rules;
+    loop {
+        for (index, rule) in rules.iter_mut().enumerate() {
+            rule.target = index;
+        }
+        match Table::try_new(rules.clone()) {
+            Ok(table) => return (table, rules),
+            Err(
+                TableError::Duplicate { first, second, .. }
+                | TableError::Ambiguous { first, second, .. },
+            ) => {
+                assert!(first < second);
+                rules.remove(second);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Every request that the strategies above can tell apart.
+fn could_tie(a: &Rule<usize>, b: &Rule<usize>) -> bool {
+    let same_host = a.host == b.host;
+    let prefix = |rule: &Rule<usize>| rule.path.as_ref().map_or("/".into(), PathPrefix::to_string);
+    let value = |rule: &Rule<usize>, name: &str| {
+        let header = rule.headers.iter().find(|header| header.name() == name);
+        header.map(|header| header.value().to_owned())
+    };
+    let headers_meet = ["x", "y"].iter().all(|name| {
+        let (a, b) = (value(a, name), value(b, name));
+        a.is_none() || b.is_none() || a == b
+    });
+    same_host
+        && prefix(a) == prefix(b)
+        && headers_meet
+        && a.grpc == b.grpc
+        && a.headers.len() == b.headers.len()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn route_and_explain_agree_with_a_scan(
+        rules in prop::collection::vec(rules(), 0..40),
+        requests in prop::collection::vec(requests(), 1..20),
+    ) {
+        let (table, rules) = settled(rules);
+        for request in requests {
+            let expected = rules
+                .iter()
+                .filter(|rule| meant(rule, &request))
+                .max_by(|a, b| specificity(a, b))
+                .map(|rule| rule.target);
+            let routed = request.ask(|query| {
+                table.route(query).map(|found| (found.index, *found.target()))
+            });
+            prop_assert_eq!(routed, expected.map(|index| (index, index)));
+            let (explained, tried, left_out) = request.ask(|query| {
+                let explanation = table.explain(query);
+                let chosen = explanation.chosen().map(|one| one.index);
+                (chosen, explanation.considered.len(), explanation.left_out)
+            });
+            prop_assert_eq!(explained, expected);
+            prop_assert_eq!(tried + left_out, rules.len());
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_rules_decides_nothing(
+        rules in prop::collection::vec(rules(), 1..20),
+        turn in 0_usize..20,
+        requests in prop::collection::vec(requests(), 1..10),
+    ) {
+        let mut turned = rules.clone();
+        turned.rotate_left(turn % rules.len());
+        turned.reverse();
+        prop_assert_eq!(
+            Table::try_new(rules.clone()).is_ok(),
+            Table::try_new(turned).is_ok()
+        );
+        let (table, mut rules) = settled(rules);
+        rules.reverse();
+        let reversed = Table::try_new(rules).unwrap();
+        for request in requests {
+            let target = |table: &Table<usize>| {
+                request.ask(|query| table.route(query).map(|found| *found.target()))
+            };
+            prop_assert_eq!(target(&table), target(&reversed));
+        }
+    }
+
+    #[test]
+    fn a_table_is_refused_exactly_when_rules_could_tie(
+        rules in prop::collection::vec(rules(), 0..12),
+    ) {
+        let tie = rules
+            .iter()
+            .enumerate()
+            .any(|(place, a)| rules[..place].iter().any(|b| could_tie(a, b)));
+        prop_assert_eq!(Table::try_new(rules).is_err(), tie);
+    }
+
+    #[test]
+    fn every_way_to_write_a_host_has_one_form(
+        host in "[a-z0-9_-]{1,20}(\\.[a-z0-9_-]{1,20}){0,4}",
+        upper in any::<u64>(),
+        dot in any::<bool>(),
+        port in prop::option::of(any::<u16>()),
+    ) {
+        let mut written: String = host
+            .char_indices()
+            .map(|(i, c)| if upper >> (i % 64) & 1 == 1 { c.to_ascii_uppercase() } else { c })
+            .collect();
+        let lower = written == host;
+        if dot {
+            written.push('.');
+        }
+        if let Some(port) = port {
+            written = format!("{written}:{port}");
+        }
+        let normal = normalize_host(&written).unwrap();
+        prop_assert_eq!(&*normal, &host);
+        prop_assert_eq!(matches!(normal, Cow::Borrowed(_)), lower);
+    }
+
+    #[test]
+    fn addresses_have_one_form(bits in any::<u128>(), port in any::<u16>()) {
+        let address = std::net::Ipv6Addr::from(bits);
+        let long = address
+            .segments()
+            .map(|segment| format!("{segment:04X}"))
+            .join(":");
+        let written = format!("[{long}]:{port}");
+        let normal = normalize_host(&written).unwrap();
+        prop_assert_eq!(&*normal, format!("[{address}]"));
+        let again = normalize_host(&normal).unwrap();
+        prop_assert!(matches!(again, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn patterns_read_back(rule in rules()) {
+        if let Some(host) = rule.host {
+            prop_assert_eq!(host.to_string().parse::<HostPattern>(), Ok(host));
+        }
+        if let Some(path) = rule.path {
+            prop_assert_eq!(path.to_string().parse::<PathPrefix>(), Ok(path));
+        }
+        if let Some(grpc) = rule.grpc {
+            prop_assert_eq!(grpc.to_string().parse::<GrpcPattern>(), Ok(grpc));
+        }
+    }
+}
