@@ -1,0 +1,29 @@
+//! When to dial again: a state machine without a clock.
+//!
+//! Holds [`Reconnect`], which is told what happened to a link (an [`Event`], the time and a random word) and answers what
+//! to do next (an [`Action`]), and [`StatusCell`], which tells anybody who waits how the link stands.
+//!
+//! Promises:
+//! - the first retry after a link that had settled is due within `initial_delay` of the loss;
+//! - no delay exceeds `max_delay`, or one and a half times that after refused credentials;
+//! - `Dial` is never answered before the `until` of the wait that came before it;
+//! - a link that is made and lost at once does not reset the backoff: only one that lived `stable_after` does;
+//! - a refused event changes nothing;
+//! - a watcher of the cell misses no change for ever: it may skip a status that was replaced at once, never the newest.
+//!
+//! Leaves to the caller: the time, the randomness, the timer, dialling with a timeout, handing on what is decided.
+//!
+//! Cost: constant time and no memory per event; the cell keeps one waker for each watcher that waits.
+//!
+//! Proof: `tests/machine.rs` draws every pair of state and event, `tests/properties.rs` plays random outages against the
+//! promises and measures the herd, `tests/loom.rs` races the cell.
+
+mod backoff;
+mod config;
+mod machine;
+mod status;
+mod sync;
+
+pub use config::{Config, ConfigError};
+pub use machine::{Action, Event, Failure, Reconnect, State, Stats, StopReason, WrongMove};
+pub use status::{Status, StatusCell, Version, Watcher};

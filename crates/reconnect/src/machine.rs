@@ -1,0 +1,317 @@
+//! The machine: one event in, one action out.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Config, Status,
+    backoff::{Backoff, full_jitter},
+};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody wants a link.
+    Start,
+    /// The dial led to a registered link with this epoch.
+    Established {
+        /// The epoch issued by the server.
+        epoch: u64,
+    },
+    /// The dial led to nothing.
+    DialFailed(Failure),
+    /// The established link is gone.
+    Lost,
+    /// The time of the last [`Action::Wait`] has come. Early is no error: the answer is the same wait again.
+    TimerDue,
+    /// Nobody wants a link any more.
+    Stop,
+}
+
+/// Why a dial led to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Unreachable, timed out, overloaded: worth another try.
+    Transient,
+    /// The server answered and refused.
+    Refused {
+        /// The server said not to come back as we are (`retry: false`).
+        fatal: bool,
+    },
+    /// The server did not accept the credentials.
+    Unauthenticated,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Dial once, with a timeout, and report how it went.
+    Dial,
+    /// Use the link, and report its loss.
+    Serve,
+    /// Report [`Event::TimerDue`] at this time.
+    Wait {
+        /// No dial before it.
+        until: Instant,
+    },
+    /// Do nothing more; the machine is at its end.
+    Stop(StopReason),
+}
+
+/// Why the machine is at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// [`Event::Stop`].
+    Asked,
+    /// As many retries as the settings allow brought no stable link.
+    RetriesExhausted {
+        /// How many were made.
+        retries: u32,
+    },
+    /// The server said not to come back.
+    Refused,
+    /// The credentials were not accepted, and the settings say to stop then.
+    Unauthenticated,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("stopped on request"),
+            Self::RetriesExhausted { retries } => {
+                write!(f, "gave up after {retries} retries (reconnect.max_retries)")
+            }
+            Self::Refused => f.write_str("the server refused this client and said not to retry"),
+            Self::Unauthenticated => {
+                f.write_str("the server did not accept the credentials: check the token")
+            }
+        }
+    }
+}
+
+/// Where the machine stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not started.
+    Idle,
+    /// A dial is under way.
+    Dialling,
+    /// A link lives.
+    Established {
+        /// Since when: decides at its loss whether it was stable.
+        since: Instant,
+        /// The epoch issued by the server.
+        epoch: u64,
+    },
+    /// Between two dials.
+    Waiting {
+        /// No dial before it.
+        until: Instant,
+    },
+    /// At the end; there is no way back.
+    Stopped(StopReason),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Dialling => "dialling",
+            Self::Established { .. } => "established",
+            Self::Waiting { .. } => "waiting",
+            Self::Stopped(_) => "stopped",
+        })
+    }
+}
+
+/// An event that cannot happen in this state. Nothing has changed; the caller has lost count of what it was told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the reconnect machine is {state} and cannot take {event:?}: report only the outcome of its last action"
+)]
+pub struct WrongMove {
+    /// Where the machine stands.
+    pub state: State,
+    /// What it refused.
+    pub event: Event,
+}
+
+/// Counts since the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// How often [`Action::Dial`] was answered.
+    pub dials: u64,
+    /// How many established links were lost.
+    pub losses: u64,
+    /// How often the state changed.
+    pub transitions: u64,
+}
+
+/// Decides when to dial. One per server that a client keeps a link to.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use adit_reconnect::{Action, Config, Event, Failure, Reconnect};
+///
+/// let (mut link, now, random) = (Reconnect::new(Config::default()), Instant::now(), 1 << 63);
+/// assert_eq!(link.on_event(Event::Start, now, random)?, Action::Dial);
+/// let until = now + Duration::from_millis(50);
+/// assert_eq!(link.on_event(Event::DialFailed(Failure::Transient), now, random)?, Action::Wait { until });
+/// assert_eq!(link.on_event(Event::TimerDue, until, random)?, Action::Dial);
+/// # Ok::<(), adit_reconnect::WrongMove>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Reconnect {
+    config: Config,
+    state: State,
+    backoff: Backoff,
+    stats: Stats,
+}
+
+impl Reconnect {
+    /// A machine that waits for [`Event::Start`].
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            backoff: Backoff::new(&config),
+            config,
+            state: State::Idle,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes what happened at `now` and says what to do. `random` is 64 fresh bits; it is used when a wait begins.
+    ///
+    /// # Errors
+    /// [`WrongMove`] when the event does not follow from the last action; the machine stays as it was.
+    pub fn on_event(
+        &mut self,
+        event: Event,
+        now: Instant,
+        random: u64,
+    ) -> Result<Action, WrongMove> {
+        match (self.state, event) {
+            (State::Stopped(reason), Event::Stop) => Ok(Action::Stop(reason)),
+            (_, Event::Stop) => Ok(self.stop(StopReason::Asked)),
+            (State::Idle, Event::Start) => Ok(self.dial()),
+            (State::Dialling, Event::Established { epoch }) => {
+                self.enter(State::Established { since: now, epoch });
+                Ok(Action::Serve)
+            }
+            (State::Dialling, Event::DialFailed(failure)) => Ok(match failure {
+                Failure::Transient | Failure::Refused { fatal: false } => self.retry(now, random),
+                Failure::Refused { fatal: true } => self.stop(StopReason::Refused),
+                Failure::Unauthenticated => self.retry_unauthenticated(now, random),
+            }),
+            (State::Established { since, .. }, Event::Lost) => {
+                self.stats.losses += 1;
+                if now.saturating_duration_since(since) >= self.config.stable_after() {
+                    self.backoff = Backoff::new(&self.config);
+                }
+                Ok(self.retry(now, random))
+            }
+            (State::Waiting { until }, Event::TimerDue) if now < until => {
+                Ok(Action::Wait { until })
+            }
+            (State::Waiting { .. }, Event::TimerDue) => Ok(self.dial()),
+            (state, event) => Err(WrongMove { state, event }),
+        }
+    }
+
+    /// Where the machine stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The same for those who wait, to be put into a [`StatusCell`](crate::StatusCell) after each event.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let attempt = self.attempt();
+        match self.state {
+            State::Idle => Status::Idle,
+            State::Dialling => Status::Connecting { attempt },
+            State::Established { epoch, .. } => Status::Connected { epoch },
+            State::Waiting { until } => Status::Waiting { attempt, until },
+            State::Stopped(reason) => Status::Stopped { reason },
+        }
+    }
+
+    /// Retries since the last stable link (or since the start); the one that is being waited for is counted.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.backoff.retries()
+    }
+
+    /// Counts since the beginning.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn dial(&mut self) -> Action {
+        self.stats.dials += 1;
+        self.enter(State::Dialling);
+        Action::Dial
+    }
+
+    fn retry(&mut self, now: Instant, random: u64) -> Action {
+        if let Some(stop) = self.exhausted() {
+            return stop;
+        }
+        let ceiling = self.backoff.advance(&self.config);
+        self.wait(if self.config.enable_jitter() {
+            now + full_jitter(ceiling, random)
+        } else {
+            now + ceiling
+        })
+    }
+
+    /// Credentials do not become right by trying again: wait the longest delay at least, and up to half of it more so that
+    /// a thousand clients whose token was revoked do not come back together.
+    fn retry_unauthenticated(&mut self, now: Instant, random: u64) -> Action {
+        if self.config.stop_when_unauthenticated() {
+            return self.stop(StopReason::Unauthenticated);
+        }
+        if let Some(stop) = self.exhausted() {
+            return stop;
+        }
+        self.backoff.advance(&self.config);
+        let longest = self.config.max_delay();
+        let extra = if self.config.enable_jitter() {
+            full_jitter(longest / 2, random)
+        } else {
+            Duration::ZERO
+        };
+        self.wait(now + longest + extra)
+    }
+
+    fn exhausted(&mut self) -> Option<Action> {
+        let (retries, allowed) = (self.backoff.retries(), self.config.max_retries());
+        (allowed != 0 && retries >= allowed)
+            .then(|| self.stop(StopReason::RetriesExhausted { retries }))
+    }
+
+    fn wait(&mut self, until: Instant) -> Action {
+        self.enter(State::Waiting { until });
+        Action::Wait { until }
+    }
+
+    fn stop(&mut self, reason: StopReason) -> Action {
+        self.enter(State::Stopped(reason));
+        Action::Stop(reason)
+    }
+
+    fn enter(&mut self, state: State) {
+        self.stats.transitions += 1;
+        self.state = state;
+    }
+}
