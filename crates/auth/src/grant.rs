@@ -1,0 +1,77 @@
+//! What a client was granted.
+
+use std::sync::Arc;
+
+use crate::{ClientClaim, ClientId, GroupId, TunnelName, UserName};
+
+/// Who a link belongs to, and, once narrowed, for which tunnel in which revision of the configuration a request runs.
+/// Cheap to clone: the names of the link are shared by all of its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    link: Arc<LinkNames>,
+    tunnel: Option<TunnelName>,
+    revision: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct LinkNames {
+    user: UserName,
+    client: ClientId,
+    group: GroupId,
+}
+
+impl Grant {
+    /// The grant of a whole link. For authenticators: whoever calls this vouches for the user.
+    #[must_use]
+    pub fn for_link(user: UserName, claim: ClientClaim) -> Self {
+        Self {
+            link: Arc::new(LinkNames {
+                user,
+                client: claim.client_id,
+                group: claim.group_id,
+            }),
+            tunnel: None,
+            revision: 0,
+        }
+    }
+
+    /// The grant of one request of this link.
+    #[must_use]
+    pub fn for_tunnel(&self, tunnel: TunnelName, revision: u64) -> Self {
+        Self {
+            link: Arc::clone(&self.link),
+            tunnel: Some(tunnel),
+            revision,
+        }
+    }
+
+    /// Whose credential it was.
+    #[must_use]
+    pub fn user(&self) -> &UserName {
+        &self.link.user
+    }
+
+    /// The client at the other end of the link.
+    #[must_use]
+    pub fn client(&self) -> &ClientId {
+        &self.link.client
+    }
+
+    /// Its group.
+    #[must_use]
+    pub fn group(&self) -> &GroupId {
+        &self.link.group
+    }
+
+    /// The tunnel of the request; none as long as the grant is that of a link.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<&TunnelName> {
+        self.tunnel.as_ref()
+    }
+
+    /// The revision of the configuration under which the request was opened; 0 for a link.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+}

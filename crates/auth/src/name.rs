@@ -1,0 +1,224 @@
+//! Names that people choose: short, printable, and the same in a log, a label, a host name and a file name.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+/// Long enough for a host name's label, short enough for a log line.
+const LONGEST_NAME: usize = 64;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {name:?} {problem}")]
+pub struct NameError {
+    /// Which name it was meant to be, as the configuration calls it.
+    pub kind: &'static str,
+    /// What was refused, cut to the length that a name may have.
+    pub name: String,
+    /// What is wrong with it.
+    pub problem: NameProblem,
+}
+
+/// What is wrong with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameProblem {
+    /// There is nothing.
+    #[error("is empty: it needs 1 to 64 characters")]
+    Empty,
+    /// There is too much.
+    #[error("is too long: it may have 64 characters")]
+    TooLong,
+    /// It begins with a mark, as an option or a hidden file does.
+    #[error("begins with {found:?}: it must begin with a letter or a digit (A-Z, a-z, 0-9)")]
+    Start {
+        /// The first character.
+        found: char,
+    },
+    /// It contains something else.
+    #[error("contains {found:?}: only A-Z, a-z, 0-9, '.', '_' and '-' are allowed")]
+    Character {
+        /// The first character that is not allowed.
+        found: char,
+    },
+}
+
+fn check(name: &str) -> Result<(), NameProblem> {
+    let first = name.chars().next().ok_or(NameProblem::Empty)?;
+    // In bytes: a name with characters of several bytes is refused anyway, and the length of a hostile text is known
+    // without a walk through it.
+    if name.len() > LONGEST_NAME {
+        return Err(NameProblem::TooLong);
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if let Some(found) = name.chars().find(|c| !allowed(*c)) {
+        return Err(NameProblem::Character { found });
+    }
+    if !first.is_ascii_alphanumeric() {
+        return Err(NameProblem::Start { found: first });
+    }
+    Ok(())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        ///
+        /// 1 to 64 characters of `A-Z a-z 0-9 . _ -`, the first a letter or a digit. Case matters. A clone shares the text.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the text.
+            ///
+            /// # Errors
+            /// [`NameError`] with what is wrong first.
+            pub fn parse(name: &str) -> Result<Self, NameError> {
+                match check(name) {
+                    Ok(()) => Ok(Self(name.into())),
+                    Err(problem) => Err(NameError {
+                        kind: $kind,
+                        name: name.chars().take(LONGEST_NAME).collect(),
+                        problem,
+                    }),
+                }
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                Self::parse(name)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl From<$name> for Arc<str> {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    };
+}
+
+name! {
+    /// A client, as it reports itself.
+    ClientId, "client_id"
+}
+name! {
+    /// Clients that serve the same tunnels and share the load.
+    GroupId, "group_id"
+}
+name! {
+    /// A public entry and where it leads.
+    TunnelName, "tunnel name"
+}
+name! {
+    /// Whose credential it is.
+    UserName, "user name"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(name: &str) -> Option<NameProblem> {
+        ClientId::parse(name).err().map(|error| error.problem)
+    }
+
+    #[test]
+    fn names_are_letters_digits_and_three_marks() {
+        for name in [
+            "a",
+            "Z",
+            "0",
+            "office-1",
+            "a.b_c-d",
+            "9..--__",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(problem(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_problem_is_named() {
+        assert_eq!(problem(""), Some(NameProblem::Empty));
+        assert_eq!(problem(&"x".repeat(65)), Some(NameProblem::TooLong));
+        for found in ['.', '_', '-'] {
+            let name = format!("{found}a");
+            assert_eq!(problem(&name), Some(NameProblem::Start { found }));
+        }
+        for found in [' ', '/', '\n', '\0', ':', '@', '[', '`', '{', 'é', '１'] {
+            let name = format!("a{found}");
+            assert_eq!(problem(&name), Some(NameProblem::Character { found }));
+        }
+    }
+
+    #[test]
+    fn the_error_says_what_to_do_and_is_bounded_and_printable() {
+        let said = |error: Option<NameError>| error.map(|error| error.to_string());
+        assert_eq!(
+            said(TunnelName::parse("my\ntunnel").err()).as_deref(),
+            Some(
+                r#"tunnel name "my\ntunnel" contains '\n': only A-Z, a-z, 0-9, '.', '_' and '-' are allowed"#
+            )
+        );
+        assert_eq!(
+            said(GroupId::parse("-x").err()).as_deref(),
+            Some(
+                r#"group_id "-x" begins with '-': it must begin with a letter or a digit (A-Z, a-z, 0-9)"#
+            )
+        );
+        assert_eq!(
+            said(UserName::parse("").err()).as_deref(),
+            Some(r#"user name "" is empty: it needs 1 to 64 characters"#)
+        );
+        let huge = ClientId::parse(&"é".repeat(10_000)).err();
+        assert_eq!(
+            huge.map(|error| (error.kind, error.name.chars().count(), error.problem)),
+            Some(("client_id", 64, NameProblem::TooLong))
+        );
+    }
+
+    #[test]
+    fn a_name_reads_as_its_text() -> Result<(), NameError> {
+        let name: ClientId = "office-1".parse()?;
+        assert_eq!(name.as_str(), "office-1");
+        assert_eq!(AsRef::<str>::as_ref(&name), "office-1");
+        assert_eq!(Borrow::<str>::borrow(&name), "office-1");
+        assert_eq!(
+            format!("{name} {name:?} {name:>9}"),
+            r#"office-1 "office-1"  office-1"#
+        );
+        assert_eq!(&*Arc::<str>::from(name), "office-1");
+        Ok(())
+    }
+}

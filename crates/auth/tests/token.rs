@@ -1,0 +1,210 @@
+//! Static tokens: who gets in, what the others are told, and what is shown of a secret.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::sync::Arc;
+
+use adit_auth::{
+    Authenticator, ClientClaim, ClientId, Credential, DenialReason, Denied, Grant, GroupId,
+    MAX_TOKEN_BYTES, TokenAuthenticator, TokenSetError, TunnelName, UserName, generate_token,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn claim() -> ClientClaim {
+    ClientClaim {
+        client_id: ClientId::parse("office-1").unwrap(),
+        group_id: GroupId::parse("office").unwrap(),
+    }
+}
+
+fn tokens(pairs: &[(&str, &str)]) -> Result<TokenAuthenticator, TokenSetError> {
+    TokenAuthenticator::new(
+        pairs
+            .iter()
+            .map(|(name, token)| (user(name), SecretString::from(*token))),
+    )
+}
+
+fn token(text: &str) -> Credential {
+    Credential::Token(text.into())
+}
+
+#[test]
+fn each_token_lets_its_user_in() {
+    let known = [
+        ("ann", "first-token"),
+        ("bob", "second-token"),
+        ("ann", "third"),
+    ];
+    let authenticator = tokens(&known).unwrap();
+    for (name, text) in known {
+        let grant = authenticator.authenticate(&token(text), &claim()).unwrap();
+        assert_eq!(grant.user(), &user(name));
+        assert_eq!(grant.client().as_str(), "office-1");
+        assert_eq!(grant.group().as_str(), "office");
+        assert_eq!(grant.tunnel(), None);
+        assert_eq!(grant.revision(), 0);
+    }
+}
+
+#[test]
+fn everybody_else_hears_the_same_sentence_and_the_log_the_cause() {
+    let authenticator = tokens(&[("ann", "first-token"), ("bob", "second-token")]).unwrap();
+    let longest = "x".repeat(MAX_TOKEN_BYTES);
+    let too_long = "x".repeat(MAX_TOKEN_BYTES + 1);
+    let cases = [
+        (Credential::None, DenialReason::NoCredential),
+        (Credential::default(), DenialReason::NoCredential),
+        (token(""), DenialReason::EmptyToken),
+        (token("first-toke"), DenialReason::UnknownToken),
+        (token("first-token "), DenialReason::UnknownToken),
+        (token("first-token\0"), DenialReason::UnknownToken),
+        (token("First-token"), DenialReason::UnknownToken),
+        (token(&longest), DenialReason::UnknownToken),
+        (token(&too_long), DenialReason::TokenTooLong),
+    ];
+    for (credential, reason) in cases {
+        let denied = authenticator
+            .authenticate(&credential, &claim())
+            .unwrap_err();
+        assert_eq!(denied.reason(), reason);
+        assert_eq!(denied, Denied::new(reason));
+        assert_eq!(
+            denied.to_string(),
+            "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN"
+        );
+    }
+}
+
+#[test]
+fn causes_read_as_words_in_the_log() {
+    let words = [
+        (DenialReason::NoCredential, "no credential"),
+        (DenialReason::EmptyToken, "empty token"),
+        (DenialReason::TokenTooLong, "token too long"),
+        (DenialReason::UnknownToken, "unknown token"),
+    ];
+    for (reason, text) in words {
+        assert_eq!(reason.to_string(), text);
+    }
+}
+
+#[test]
+fn a_token_of_the_longest_length_works_and_a_longer_one_with_that_beginning_does_not() {
+    let longest = "x".repeat(MAX_TOKEN_BYTES);
+    let authenticator = tokens(&[("ann", &longest)]).unwrap();
+    assert!(
+        authenticator
+            .authenticate(&token(&longest), &claim())
+            .is_ok()
+    );
+    let longer = authenticator.authenticate(&token(&format!("{longest}x")), &claim());
+    assert_eq!(longer, Err(Denied::new(DenialReason::TokenTooLong)));
+}
+
+#[test]
+fn tokens_that_cannot_be_are_refused_by_user() {
+    let ann = || user("ann");
+    let refused = |pairs: &[_]| tokens(pairs).unwrap_err();
+    assert_eq!(refused(&[]), TokenSetError::NoTokens);
+    assert_eq!(
+        refused(&[("bob", "x"), ("ann", "")]),
+        TokenSetError::Empty { user: ann() }
+    );
+    let too_long = "x".repeat(MAX_TOKEN_BYTES + 1);
+    assert_eq!(
+        refused(&[("ann", &too_long)]),
+        TokenSetError::TooLong { user: ann() }
+    );
+    for text in ["x\n", " x", "a b", "a\u{a0}b"] {
+        assert_eq!(
+            refused(&[("ann", text)]),
+            TokenSetError::WhiteSpace { user: ann() }
+        );
+    }
+    let shared = refused(&[("ann", "same"), ("bob", "same")]);
+    assert_eq!(
+        shared,
+        TokenSetError::Shared {
+            first: ann(),
+            second: user("bob")
+        }
+    );
+    assert_eq!(
+        shared.to_string(),
+        "users ann and bob have the same token: generate another for one of them"
+    );
+    assert!(tokens(&[("ann", "same"), ("ann", "same")]).is_ok());
+}
+
+#[test]
+fn nothing_shows_a_token() {
+    let secret = "correct-horse-battery";
+    let authenticator = tokens(&[("ann", secret), ("bob", "other")]).unwrap();
+    assert_eq!(
+        format!("{authenticator:?}"),
+        r#"TokenAuthenticator {"ann", "bob"}"#
+    );
+    let shown = format!("{:?}", token(secret));
+    assert!(shown.starts_with("Token("), "{shown}");
+    let denied = authenticator.authenticate(&token("wrong-horse"), &claim());
+    let generated = generate_token([0xab; 32]);
+    let error = tokens(&[("ann", secret), ("bob", secret)]).unwrap_err();
+    let texts = [
+        shown,
+        format!("{denied:?}"),
+        format!("{error:?} {error}"),
+        format!("{generated:?}"),
+        format!("{:?}", authenticator.authenticate(&token(secret), &claim())),
+    ];
+    for text in texts {
+        for hidden in ["horse", "abab"] {
+            assert!(!text.contains(hidden), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_generated_token_is_the_prefix_and_its_bytes_and_is_accepted() {
+    let mut random = [0xf0; 32];
+    random[31] = 0x07;
+    let generated = generate_token(random);
+    let expected = format!("adit_{}07", "f0".repeat(31));
+    assert_eq!(generated.expose_secret(), expected);
+    let authenticator = TokenAuthenticator::new([(user("ann"), generated)]).unwrap();
+    assert!(
+        authenticator
+            .authenticate(&token(&expected), &claim())
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_shared_authenticator_answers_as_itself() {
+    let shared: Arc<dyn Authenticator> = Arc::new(tokens(&[("ann", "t")]).unwrap());
+    let grant = shared.authenticate(&token("t"), &claim()).unwrap();
+    assert_eq!(grant.user().as_str(), "ann");
+    fn through(authenticator: &impl Authenticator) -> bool {
+        authenticator
+            .authenticate(&Credential::None, &claim())
+            .is_ok()
+    }
+    assert!(!through(&shared));
+}
+
+#[test]
+fn a_grant_is_narrowed_to_a_tunnel_and_keeps_its_link() {
+    let link = Grant::for_link(user("ann"), claim());
+    let tunnel = TunnelName::parse("web").unwrap();
+    let request = link.for_tunnel(tunnel.clone(), 7);
+    assert_eq!(request.user(), link.user());
+    assert_eq!(request.client(), link.client());
+    assert_eq!(request.group(), link.group());
+    assert_eq!(request.tunnel(), Some(&tunnel));
+    assert_eq!(request.revision(), 7);
+    assert_ne!(request, link);
+    assert_eq!(request.clone(), request);
+}
