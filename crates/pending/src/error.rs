@@ -1,0 +1,96 @@
+//! Why a request was not taken into the table.
+
+use std::fmt;
+
+/// The answer to a refused [`Table::insert`](crate::Table::insert); gives the value back.
+#[derive(thiserror::Error)]
+pub enum InsertError<T> {
+    /// As many requests wait as are allowed. Answer "try later" or wait until one is settled.
+    #[error(
+        "the request table is full: {max_entries} requests wait; try again when one is settled"
+    )]
+    Full {
+        /// The limit that was met.
+        max_entries: usize,
+        /// What was refused.
+        value: T,
+    },
+    /// The data stream or its epoch is lost. Use another lane.
+    #[error("the request table is closed: its data stream is lost; use another lane")]
+    Closed {
+        /// What was refused.
+        value: T,
+    },
+    /// The id is already waiting: whoever hands out ids has given one out twice.
+    #[error("request {id} is already waiting; ids of a data stream must grow")]
+    Duplicate {
+        /// The id that is taken.
+        id: u64,
+        /// What was refused.
+        value: T,
+    },
+}
+
+impl<T> InsertError<T> {
+    /// The value that was refused.
+    pub fn into_value(self) -> T {
+        match self {
+            Self::Full { value, .. } | Self::Closed { value } | Self::Duplicate { value, .. } => {
+                value
+            }
+        }
+    }
+}
+
+// By hand, so that the value need not be `Debug`.
+impl<T> fmt::Debug for InsertError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { max_entries, .. } => f
+                .debug_struct("Full")
+                .field("max_entries", max_entries)
+                .finish_non_exhaustive(),
+            Self::Closed { .. } => f.debug_struct("Closed").finish_non_exhaustive(),
+            Self::Duplicate { id, .. } => f
+                .debug_struct("Duplicate")
+                .field("id", id)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(adit_loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_the_value_back_and_says_what_to_do() {
+        let full = InsertError::Full {
+            max_entries: 7,
+            value: 'a',
+        };
+        assert_eq!(
+            full.to_string(),
+            "the request table is full: 7 requests wait; try again when one is settled"
+        );
+        assert_eq!(format!("{full:?}"), "Full { max_entries: 7, .. }");
+        assert_eq!(full.into_value(), 'a');
+
+        let closed = InsertError::Closed { value: 'b' };
+        assert_eq!(
+            closed.to_string(),
+            "the request table is closed: its data stream is lost; use another lane"
+        );
+        assert_eq!(format!("{closed:?}"), "Closed { .. }");
+        assert_eq!(closed.into_value(), 'b');
+
+        let duplicate = InsertError::Duplicate { id: 9, value: 'c' };
+        assert_eq!(
+            duplicate.to_string(),
+            "request 9 is already waiting; ids of a data stream must grow"
+        );
+        assert_eq!(format!("{duplicate:?}"), "Duplicate { id: 9, .. }");
+        assert_eq!(duplicate.into_value(), 'c');
+    }
+}

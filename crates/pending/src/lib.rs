@@ -1,0 +1,41 @@
+//! The table of requests that wait to be settled, the same on both sides of a data stream.
+//!
+//! Holds: for one data stream, the compact id of each running request, its deadline, and the value
+//! (a cheap handle such as an `Arc` of the request's inbox) through which the reader delivers to it.
+//!
+//! Promises
+//! - A request is settled once (F15). The visitor (cancel), the lane (complete or fail), the timer
+//!   (expire) and the loss of the epoch ([`Table::close`]) may race; one of them receives the value.
+//! - An insert that races the close is either failed by it or refused; nothing is left behind.
+//! - A late id never reaches another request: the full id is compared, never a slot number.
+//! - The limit is exact: never more than [`Config::max_entries`], and [`InsertError::Full`] only
+//!   when that many are really waiting.
+//! - [`Stats`] always adds up, even when taken in the middle of races.
+//! - No value is dropped, and no caller's code but `T::clone` runs, while a lock is held.
+//! - Memory follows the number of waiting requests down again after a burst.
+//!
+//! Leaves to the caller: time (`now` is an argument), handing out ids that grow and are not reused,
+//! waking whoever waits, limits per tenant, and closing the table before it is dropped (in builds
+//! with debug assertions, dropping a table that still holds requests panics).
+//!
+//! Cost: insert, lookup and settle take one short lock and look at one slot or a few next to each
+//! other, as long as ids are dense. A peer that leaves gaps on purpose can lengthen the search to
+//! at most the number of its own waiting requests; demand dense ids where peers are not trusted.
+//! [`Table::expire`] takes one short lock per shard when nothing is due. Numbers are kept in
+//! `benches/record/`, group `pending/round_trip`.
+//!
+//! Proof: `tests/properties.rs` against a map, `tests/loom.rs` for each pair of settlers, and
+//! `tests/stress.rs` for the same scenarios on real threads.
+
+mod config;
+mod error;
+mod shard;
+mod slots;
+mod stats;
+mod sync;
+mod table;
+
+pub use config::Config;
+pub use error::InsertError;
+pub use stats::{Settled, Stats};
+pub use table::Table;
