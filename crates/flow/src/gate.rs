@@ -1,0 +1,501 @@
+//! Permits that tasks wait for.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use thiserror::Error;
+
+use self::line::{Line, Place};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod line;
+
+/// A number of permits, and a bounded line of tasks that wait for one (F12).
+///
+/// First come, first served, by the first poll of [`Acquire`]: a permit that comes back is handed to the task at the head of the line, never to one that walks past it. A wait is bounded by the caller's timer, which drops the future. Any runtime will do.
+///
+/// # Complexity
+///
+/// Constant time per call, except [`close`](Self::close) and [`set_permits`](Self::set_permits), which wake every task concerned.
+pub struct Gate {
+    state: Mutex<State>,
+}
+
+/// Why a task gets no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum GateError {
+    /// As many tasks wait already as may: answer that the limit is reached.
+    #[error("no permit is free and the line is full: try again later")]
+    Full,
+    /// The gate has been closed: nobody gets a permit any more.
+    #[error("the gate is closed: go elsewhere")]
+    Closed,
+}
+
+/// The right to go on; comes back to its gate when it is dropped.
+#[must_use = "dropping a permit gives it back at once"]
+pub struct Permit {
+    gate: Arc<Gate>,
+}
+
+/// A task's place in the line, from its first poll on.
+///
+/// # Cancel safety
+///
+/// Dropping it gives the place up. A permit that had been handed to it goes to the next in the line.
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Acquire {
+    gate: Arc<Gate>,
+    /// Index of this task's place, once it stands in the line.
+    place: Option<usize>,
+}
+
+struct State {
+    permits: usize,
+    /// Permits that are out, those handed to waiters that have not been polled since included. Above `permits` only after these were lowered.
+    in_use: usize,
+    max_waiters: usize,
+    closed: bool,
+    line: Line,
+}
+
+impl Gate {
+    /// A gate with `permits` permits, where at most `max_waiters` tasks wait.
+    #[must_use]
+    pub fn new(permits: usize, max_waiters: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                permits,
+                in_use: 0,
+                max_waiters,
+                closed: false,
+                line: Line::default(),
+            }),
+        })
+    }
+
+    /// A permit, if one is free now and nobody waits for it.
+    #[must_use]
+    pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        self.lock().take().then(|| Permit {
+            gate: Arc::clone(self),
+        })
+    }
+
+    /// Waits for a permit.
+    ///
+    /// The future answers [`GateError::Full`] at its first poll when the line is full, and [`GateError::Closed`] when the gate is or gets closed.
+    pub fn acquire(self: &Arc<Self>) -> Acquire {
+        Acquire {
+            gate: Arc::clone(self),
+            place: None,
+        }
+    }
+
+    /// Permits that are free.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.lock().free()
+    }
+
+    /// Permits that are out.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.lock().in_use
+    }
+
+    /// Tasks in the line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().line.waiting()
+    }
+
+    /// Turns every waiting task away, and all that come after. Permits that are out, or were handed over before, stay good.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let mut wakers = Vec::with_capacity(state.line.waiting());
+        while let Some(waker) = state.line.pop(Place::TurnedAway) {
+            wakers.push(waker);
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Changes the number of permits. More are handed out at once; fewer take effect as permits come back.
+    pub fn set_permits(&self, permits: usize) {
+        let mut state = self.lock();
+        state.permits = permits;
+        let mut wakers = Vec::new();
+        while let Some(waker) = state.hand_over() {
+            wakers.push(waker);
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn give_back(&self) {
+        let waker = self.lock().give_back();
+        // Outside the lock: a waker may poll on the spot, and come back here.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No step under the lock leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn free(&self) -> usize {
+        self.permits.saturating_sub(self.in_use)
+    }
+
+    /// Counts a permit out. As long as somebody waits none is free: each one that comes free is handed over under the same lock.
+    fn take(&mut self) -> bool {
+        let taken = !self.closed && self.free() > 0;
+        if taken {
+            self.in_use += 1;
+        }
+        taken
+    }
+
+    fn give_back(&mut self) -> Option<Waker> {
+        self.in_use -= 1;
+        self.hand_over()
+    }
+
+    /// Hands a free permit to the head of the line, whose waker it answers.
+    fn hand_over(&mut self) -> Option<Waker> {
+        if self.free() == 0 {
+            return None;
+        }
+        let waker = self.line.pop(Place::Handed)?;
+        self.in_use += 1;
+        Some(waker)
+    }
+}
+
+impl Future for Acquire {
+    type Output = Result<Permit, GateError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut state = this.gate.lock();
+        let Some(index) = this.place else {
+            if state.closed {
+                return Poll::Ready(Err(GateError::Closed));
+            }
+            if state.take() {
+                drop(state);
+                return Poll::Ready(Ok(Permit {
+                    gate: Arc::clone(&this.gate),
+                }));
+            }
+            if state.line.waiting() >= state.max_waiters {
+                return Poll::Ready(Err(GateError::Full));
+            }
+            this.place = Some(state.line.push(cx.waker().clone()));
+            return Poll::Pending;
+        };
+        if let Some(waker) = state.line.waker(index) {
+            let stale = if waker.will_wake(cx.waker()) {
+                None
+            } else {
+                Some(std::mem::replace(waker, cx.waker().clone()))
+            };
+            // The stale waker goes after the lock: dropping it may run anything.
+            drop(state);
+            drop(stale);
+            return Poll::Pending;
+        }
+        this.place = None;
+        let outcome = state.line.vacate(index);
+        drop(state);
+        Poll::Ready(match outcome {
+            Place::Handed => Ok(Permit {
+                gate: Arc::clone(&this.gate),
+            }),
+            _ => Err(GateError::Closed),
+        })
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let Some(index) = self.place.take() else {
+            return;
+        };
+        let mut state = self.gate.lock();
+        let left = state.line.vacate(index);
+        let next = match left {
+            Place::Handed => state.give_back(),
+            _ => None,
+        };
+        drop(state);
+        if let Some(waker) = next {
+            waker.wake();
+        }
+        // `left` may hold this task's waker, which is dropped here, after the lock.
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gate.give_back();
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Gate")
+            .field("permits", &state.permits)
+            .field("in_use", &state.in_use)
+            .field("waiting", &state.line.waiting())
+            .field("closed", &state.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Acquire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquire")
+            .field("waiting", &self.place.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(adit_loom)))]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Count {
+        fn woken(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn poll(acquire: &mut Acquire, waker: &Arc<Count>) -> Poll<Result<Permit, GateError>> {
+        let waker = Waker::from(Arc::clone(waker));
+        Pin::new(acquire).poll(&mut Context::from_waker(&waker))
+    }
+
+    fn counts(gate: &Gate) -> (usize, usize, usize) {
+        (gate.available(), gate.in_use(), gate.waiting())
+    }
+
+    #[test]
+    fn permits_are_bounded_and_come_back() {
+        let gate = Gate::new(2, 0);
+        let first = gate.try_acquire().unwrap();
+        let second = gate.try_acquire().unwrap();
+        assert!(gate.try_acquire().is_none());
+        assert_eq!(counts(&gate), (0, 2, 0));
+        drop(first);
+        assert_eq!(counts(&gate), (1, 1, 0));
+        drop(second);
+        assert_eq!(counts(&gate), (2, 0, 0));
+    }
+
+    #[test]
+    fn a_free_permit_is_had_at_the_first_poll() {
+        let gate = Gate::new(1, 0);
+        let waker = Arc::new(Count::default());
+        let mut acquire = gate.acquire();
+        assert!(matches!(poll(&mut acquire, &waker), Poll::Ready(Ok(_))));
+        assert_eq!(counts(&gate), (1, 0, 0));
+    }
+
+    #[test]
+    fn the_line_is_bounded() {
+        let gate = Gate::new(1, 1);
+        let waker = Arc::new(Count::default());
+        let permit = gate.try_acquire().unwrap();
+        let (mut first, mut second) = (gate.acquire(), gate.acquire());
+        assert!(poll(&mut first, &waker).is_pending());
+        assert!(matches!(
+            poll(&mut second, &waker),
+            Poll::Ready(Err(GateError::Full))
+        ));
+        assert_eq!(counts(&gate), (0, 1, 1));
+        drop((first, second));
+        assert_eq!(counts(&gate), (0, 1, 0));
+        drop(permit);
+        assert_eq!(counts(&gate), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_permit_goes_to_the_head_of_the_line_and_to_nobody_else() {
+        let gate = Gate::new(1, 3);
+        let wakers: Vec<Arc<Count>> = (0..3).map(|_| Arc::default()).collect();
+        let permit = gate.try_acquire().unwrap();
+        let mut line: Vec<Acquire> = (0..3).map(|_| gate.acquire()).collect();
+        for (acquire, waker) in line.iter_mut().zip(&wakers) {
+            assert!(poll(acquire, waker).is_pending());
+        }
+        drop(permit);
+        let woken: Vec<usize> = wakers.iter().map(|w| w.woken()).collect();
+        assert_eq!(woken, [1, 0, 0]);
+        assert!(gate.try_acquire().is_none(), "nobody walks past the line");
+        assert_eq!(counts(&gate), (0, 1, 2));
+        assert!(poll(&mut line[2], &wakers[2]).is_pending());
+        let Poll::Ready(Ok(permit)) = poll(&mut line[0], &wakers[0]) else {
+            panic!("the head has its permit");
+        };
+        drop(permit);
+        assert_eq!(wakers[1].woken(), 1);
+        // The one who has been handed a permit goes: the next has it.
+        drop(line.remove(1));
+        assert_eq!(wakers[2].woken(), 1);
+        assert!(matches!(poll(&mut line[1], &wakers[2]), Poll::Ready(Ok(_))));
+        assert_eq!(counts(&gate), (1, 0, 0));
+    }
+
+    #[test]
+    fn who_gives_up_in_the_middle_is_skipped() {
+        let gate = Gate::new(1, 3);
+        let waker = Arc::new(Count::default());
+        let permit = gate.try_acquire().unwrap();
+        let mut line: Vec<Acquire> = (0..3).map(|_| gate.acquire()).collect();
+        for acquire in &mut line {
+            assert!(poll(acquire, &waker).is_pending());
+        }
+        drop(line.remove(1));
+        let mut late = gate.acquire();
+        let late_waker = Arc::new(Count::default());
+        assert!(poll(&mut late, &late_waker).is_pending());
+        drop(line.remove(0));
+        assert_eq!(gate.waiting(), 2);
+        drop(permit);
+        assert_eq!((waker.woken(), late_waker.woken()), (1, 0));
+        drop(line);
+        assert_eq!(late_waker.woken(), 1);
+        drop(late);
+        assert_eq!(counts(&gate), (1, 0, 0));
+    }
+
+    #[test]
+    fn the_newest_waker_is_woken() {
+        let gate = Gate::new(1, 1);
+        let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let permit = gate.try_acquire().unwrap();
+        let mut acquire = gate.acquire();
+        assert!(poll(&mut acquire, &old).is_pending());
+        assert!(poll(&mut acquire, &new).is_pending());
+        drop(permit);
+        assert_eq!((old.woken(), new.woken()), (0, 1));
+        assert_eq!(Arc::strong_count(&old), 1, "the old one is not kept");
+    }
+
+    #[test]
+    fn a_closed_gate_turns_all_away_and_lets_the_permits_home() {
+        let gate = Gate::new(2, 4);
+        let waker = Arc::new(Count::default());
+        let (handed, held) = (gate.try_acquire().unwrap(), gate.try_acquire().unwrap());
+        let mut line: Vec<Acquire> = (0..3).map(|_| gate.acquire()).collect();
+        for acquire in &mut line {
+            assert!(poll(acquire, &waker).is_pending());
+        }
+        drop(handed);
+        gate.close();
+        assert_eq!(waker.woken(), 3);
+        assert!(matches!(poll(&mut line[0], &waker), Poll::Ready(Ok(_))));
+        assert!(matches!(
+            poll(&mut line[1], &waker),
+            Poll::Ready(Err(GateError::Closed))
+        ));
+        drop(line);
+        assert_eq!(counts(&gate), (1, 1, 0));
+        assert!(gate.try_acquire().is_none());
+        assert!(matches!(
+            poll(&mut gate.acquire(), &waker),
+            Poll::Ready(Err(GateError::Closed))
+        ));
+        drop(held);
+        assert_eq!(counts(&gate), (2, 0, 0));
+    }
+
+    #[test]
+    fn the_number_of_permits_can_change() {
+        let gate = Gate::new(1, 4);
+        let waker = Arc::new(Count::default());
+        let held = gate.try_acquire().unwrap();
+        let mut line: Vec<Acquire> = (0..3).map(|_| gate.acquire()).collect();
+        for acquire in &mut line {
+            assert!(poll(acquire, &waker).is_pending());
+        }
+        gate.set_permits(3);
+        assert_eq!((waker.woken(), counts(&gate)), (2, (0, 3, 1)));
+        gate.set_permits(1);
+        drop(held);
+        drop(line.remove(0));
+        assert_eq!((waker.woken(), counts(&gate)), (2, (0, 1, 1)));
+        drop(line.remove(0));
+        assert_eq!((waker.woken(), counts(&gate)), (3, (0, 1, 0)));
+        drop(line);
+        assert_eq!(counts(&gate), (1, 0, 0));
+    }
+
+    #[test]
+    fn an_empty_line_gives_its_memory_back() {
+        let gate = Gate::new(0, 1000);
+        let waker = Arc::new(Count::default());
+        let stand = |n: usize| -> Vec<Acquire> {
+            let mut line: Vec<Acquire> = (0..n).map(|_| gate.acquire()).collect();
+            for acquire in &mut line {
+                assert!(poll(acquire, &waker).is_pending());
+            }
+            line
+        };
+        let places = || gate.lock().line.capacity();
+        drop(stand(64));
+        assert!(places() >= 64, "a short line is kept");
+        let long = stand(65);
+        assert!(places() >= 65);
+        drop(long);
+        assert_eq!(places(), 0);
+        // Places are used again, not added.
+        for _ in 0..100 {
+            drop(stand(10));
+        }
+        assert!(places() < 64);
+    }
+
+    #[test]
+    fn debug_says_how_it_stands() {
+        let gate = Gate::new(2, 1);
+        let permit = gate.try_acquire().unwrap();
+        let shown = format!("{gate:?} {permit:?} {:?}", gate.acquire());
+        assert_eq!(
+            shown,
+            "Gate { permits: 2, in_use: 1, waiting: 0, closed: false, .. } Permit { .. } Acquire { waiting: false, .. }"
+        );
+    }
+}

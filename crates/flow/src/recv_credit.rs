@@ -1,0 +1,503 @@
+//! What a receiver has granted.
+
+use thiserror::Error;
+
+use crate::{Budget, Loan, MESSAGE_COST};
+
+/// The largest window that P-4.6 allows.
+pub const MAX_WINDOW: u64 = 4 * 1024 * 1024;
+
+/// The smallest window that a receiver works with. Half of it holds a message with one byte: a sender that has less left than that has consumed enough for a grant to be due, so the two can never wait for each other.
+pub const MIN_WINDOW: u64 = 2 * (MESSAGE_COST + 1);
+
+/// What one direction of one request may still send to us (P-4.4 to P-4.6).
+///
+/// **When a grant is due.** When it would move the limit by at least half of the window, which is when half of the window has been consumed since the last one.
+///
+/// **When the window grows.** When it was the window that held the request up: the sender had used all of it, and the receiver had come close to running dry. Both are needed. A sender that is slow leaves credit unused; a receiver that is slow never runs dry, and a larger window would only fill with what it cannot write. Seen without a clock, the sender had used all
+/// - when less than an eighth of the window is unused at the moment of the grant, or
+/// - when a message ended exactly at a limit that we had told. A sender cuts its last message to what the limit leaves, so it stops there to the byte; one that has learnt of a higher limit in time sends across. This finds the sender on a long path, whose last bytes are still on their way when the grant becomes due.
+///
+/// Each doubling takes both signs anew, from the larger window, so that the window follows the path's size and does not run ahead of it.
+///
+/// **What is borrowed.** The window beyond the initial one, from the budget, before the limit moves. Under pressure the window halves, down to the initial one, and the difference is given back at once. That is safe although the limit itself never goes back (P-4.3): half of the old window has been consumed by then, so what the limit still allows fits in the new one.
+#[derive(Debug)]
+pub struct RecvCredit {
+    /// What the limit is ahead of `consumed` right after a grant.
+    window: u64,
+    /// What the window starts at and shrinks to; not borrowed from a budget.
+    initial: u64,
+    /// The highest limit granted. The peer may send up to here.
+    limit: u64,
+    /// The limit before that, which the peer may have to go by until it hears of the last; `limit` itself when the window grew between the two.
+    previous_limit: u64,
+    /// Never above `limit`.
+    received: u64,
+    /// Never above `received`.
+    consumed: u64,
+    /// The sender was seen to have used all that it had, since the window last grew.
+    used_up: bool,
+    /// Little was left here to consume, since the window last grew.
+    ran_low: bool,
+    /// The direction is over, nothing is granted any more.
+    released: bool,
+    /// `window - initial`, when that is not zero. A loan, so that it goes back even when nobody calls [`release`](Self::release).
+    loan: Option<Loan>,
+}
+
+/// A `Window` to send; both numbers are absolute (P-4.2, P-4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// What the sum of costs may grow to.
+    pub limit: u64,
+    /// How much has left the receiver.
+    pub consumed: u64,
+}
+
+/// The peer has sent past its limit (P-4.4): reset the request with `FLOW_CONTROL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the peer sent up to {at} past its limit {limit}: reset the request")]
+pub struct Overrun {
+    /// The limit that was granted.
+    pub limit: u64,
+    /// Where the refused bytes would have ended.
+    pub at: u64,
+}
+
+impl RecvCredit {
+    /// The credit at the start of a direction: `settings.initial_window_bytes`. When that is below [`MIN_WINDOW`] a grant that makes up for it is due at once.
+    #[must_use]
+    pub fn new(initial_window: u32) -> Self {
+        let limit = u64::from(initial_window);
+        let window = limit.max(MIN_WINDOW);
+        Self {
+            window,
+            initial: window,
+            limit,
+            previous_limit: limit,
+            received: 0,
+            consumed: 0,
+            used_up: false,
+            ran_low: false,
+            released: false,
+            loan: None,
+        }
+    }
+
+    /// Counts what has come. A payload may come in parts: charge [`MESSAGE_COST`](crate::MESSAGE_COST) where the message begins and every part's length as it comes.
+    ///
+    /// # Errors
+    ///
+    /// [`Overrun`] when the peer is past its limit (P-4.4); nothing is counted.
+    pub fn on_received(&mut self, cost: u64) -> Result<(), Overrun> {
+        let at = self.received.saturating_add(cost);
+        if at > self.limit {
+            return Err(Overrun {
+                limit: self.limit,
+                at,
+            });
+        }
+        self.received = at;
+        self.used_up |= at == self.previous_limit || at == self.limit;
+        Ok(())
+    }
+
+    /// Counts cost that has left the receiver, at most what was received (P-4.5). Answers whether a window is now due.
+    pub fn consume(&mut self, cost: u64) -> bool {
+        self.consumed = self.consumed.saturating_add(cost).min(self.received);
+        self.ran_low |= self.buffered() < self.window / 8;
+        self.is_due()
+    }
+
+    /// The window to send, when one is due. Its size follows what the sender uses, up to `max_window`, and what the budget allows (P-4.6).
+    ///
+    /// Under pressure a window that is due may shrink to one that is not due yet; then there is nothing to send either.
+    pub fn grant(&mut self, budget: &Budget, max_window: u64) -> Option<Grant> {
+        if !self.is_due() {
+            return None;
+        }
+        self.used_up |= self.limit - self.received < self.window / 8;
+        let before = self.window;
+        if budget.is_pressed() {
+            self.shrink();
+            if !self.is_due() {
+                return None;
+            }
+        } else if self.used_up && self.ran_low {
+            self.grow(budget, max_window);
+        }
+        let limit = self.consumed.saturating_add(self.window);
+        // A stop at a limit of the smaller window says nothing about the larger one.
+        let grown = self.window > before;
+        self.previous_limit = if grown { limit } else { self.limit };
+        self.limit = limit;
+        Some(Grant {
+            limit: self.limit,
+            consumed: self.consumed,
+        })
+    }
+
+    /// The present window: how far the limit is ahead of what has been consumed, right after a grant.
+    #[must_use]
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// What has been received and not consumed.
+    #[must_use]
+    pub fn buffered(&self) -> u64 {
+        self.received - self.consumed
+    }
+
+    /// What the peer may send up to.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The sum of the costs received.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How much has left the receiver.
+    #[must_use]
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Ends the direction: gives back what it has borrowed, and grants nothing from now on. A second call does nothing; dropping the credit gives back as well.
+    pub fn release(&mut self) {
+        self.released = true;
+        self.loan = None;
+    }
+
+    fn is_due(&self) -> bool {
+        let target = self.consumed.saturating_add(self.window);
+        let advance = target.saturating_sub(self.limit);
+        !self.released && advance >= self.window.div_ceil(2)
+    }
+
+    fn grow(&mut self, budget: &Budget, max_window: u64) {
+        let grown = self.window.saturating_mul(2).min(max_window);
+        let Some(more) = grown.checked_sub(self.window).filter(|more| *more > 0) else {
+            return;
+        };
+        let charged = match &mut self.loan {
+            Some(loan) => loan.try_grow(more),
+            None => {
+                self.loan = budget.borrow(more);
+                self.loan.is_some()
+            }
+        };
+        if charged {
+            self.window = grown;
+            self.used_up = false;
+            self.ran_low = false;
+        }
+    }
+
+    /// Called only when a grant is due: then at most half of the window is still allowed by the limit, and no more than that may stay borrowed for.
+    fn shrink(&mut self) {
+        self.window = (self.window / 2).max(self.initial);
+        let borrowed = self.window - self.initial;
+        if borrowed == 0 {
+            self.loan = None;
+        } else if let Some(loan) = &mut self.loan {
+            loan.shrink_to(borrowed);
+        }
+    }
+}
+
+#[cfg(all(test, not(adit_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const W: u64 = 32 * 1024;
+
+    fn credit() -> RecvCredit {
+        RecvCredit::new(32 * 1024)
+    }
+
+    fn take(credit: &mut RecvCredit, cost: u64) -> bool {
+        credit.on_received(cost).unwrap();
+        credit.consume(cost)
+    }
+
+    fn window_after(limit: u64, consumed: u64) -> Option<Grant> {
+        Some(Grant { limit, consumed })
+    }
+
+    #[test]
+    fn the_limit_may_be_reached_and_not_passed() {
+        // P-4.4
+        let mut credit = credit();
+        credit.on_received(W - 1).unwrap();
+        assert_eq!(
+            credit.on_received(2),
+            Err(Overrun {
+                limit: W,
+                at: W + 1
+            })
+        );
+        credit.on_received(1).unwrap();
+        assert_eq!((credit.received(), credit.buffered()), (W, W));
+        assert_eq!(
+            credit.on_received(u64::MAX),
+            Err(Overrun {
+                limit: W,
+                at: u64::MAX
+            })
+        );
+        assert_eq!(credit.received(), W);
+    }
+
+    #[test]
+    fn a_window_is_due_when_half_has_been_consumed() {
+        // P-4.6
+        let budget = Budget::new(0);
+        let mut credit = credit();
+        credit.on_received(W / 2 + 100).unwrap();
+        assert!(!credit.consume(W / 2 - 1));
+        assert_eq!(credit.grant(&budget, MAX_WINDOW), None);
+        assert!(credit.consume(1));
+        assert!(credit.consume(0), "due until it is granted");
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(W / 2 + W, W / 2)
+        );
+        assert_eq!((credit.limit(), credit.window()), (W / 2 + W, W));
+        assert_eq!((credit.consumed(), credit.buffered()), (W / 2, 100));
+        assert!(!credit.consume(100));
+        assert_eq!(credit.grant(&budget, MAX_WINDOW), None);
+    }
+
+    #[test]
+    fn the_half_is_rounded_up() {
+        let mut credit = RecvCredit::new(67);
+        assert!(!take(&mut credit, 33));
+        assert!(take(&mut credit, 1));
+    }
+
+    #[test]
+    fn no_more_is_consumed_than_was_received() {
+        // P-4.5
+        let mut credit = credit();
+        credit.on_received(100).unwrap();
+        assert!(!credit.consume(u64::MAX));
+        assert_eq!((credit.consumed(), credit.buffered()), (100, 0));
+    }
+
+    #[test]
+    fn a_window_too_small_for_a_message_is_made_up_for_at_once() {
+        let budget = Budget::new(0);
+        let mut credit = RecvCredit::new(10);
+        assert_eq!(credit.limit(), 10);
+        assert_eq!(credit.grant(&budget, MAX_WINDOW), window_after(66, 0));
+        assert_eq!(
+            RecvCredit::new(33).grant(&budget, MAX_WINDOW),
+            window_after(66, 0)
+        );
+        assert_eq!(RecvCredit::new(34).grant(&budget, MAX_WINDOW), None);
+    }
+
+    /// A budget, and a credit after `received` came and `consumed` of it left.
+    fn after(received: u64, consumed: u64) -> (Budget, RecvCredit) {
+        let mut credit = credit();
+        credit.on_received(received).unwrap();
+        assert!(credit.consume(consumed));
+        (Budget::new(MAX_WINDOW), credit)
+    }
+
+    #[test]
+    fn grows_when_all_was_used_and_little_is_left() {
+        // P-4.6
+        let (budget, mut credit) = after(W, W);
+        assert_eq!(credit.grant(&budget, MAX_WINDOW), window_after(3 * W, W));
+        assert_eq!((credit.window(), budget.used()), (2 * W, W));
+        // The next doubling takes both signs anew.
+        assert!(take(&mut credit, W));
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(4 * W, 2 * W)
+        );
+        assert_eq!((credit.window(), budget.used()), (2 * W, W));
+    }
+
+    #[test]
+    fn an_eighth_unused_is_not_all_used() {
+        let (budget, mut credit) = after(W - W / 8, W - W / 8);
+        assert!(credit.grant(&budget, MAX_WINDOW).is_some());
+        assert_eq!(credit.window(), W);
+        let (budget, mut credit) = after(W - W / 8 + 1, W - W / 8 + 1);
+        assert!(credit.grant(&budget, MAX_WINDOW).is_some());
+        assert_eq!(credit.window(), 2 * W);
+    }
+
+    #[test]
+    fn a_receiver_with_an_eighth_in_hand_has_not_run_low() {
+        let (budget, mut credit) = after(W, W - W / 8);
+        assert!(credit.grant(&budget, MAX_WINDOW).is_some());
+        assert_eq!(credit.window(), W);
+        let (budget, mut credit) = after(W, W - W / 8 + 1);
+        assert!(credit.grant(&budget, MAX_WINDOW).is_some());
+        assert_eq!(credit.window(), 2 * W);
+    }
+
+    #[test]
+    fn a_sender_that_stopped_at_an_earlier_limit_has_used_all() {
+        // The receiver consumes at once; the grant crosses the rest of the old window on its way.
+        let budget = Budget::new(MAX_WINDOW);
+        let mut credit = credit();
+        assert!(take(&mut credit, W / 2));
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(W + W / 2, W / 2)
+        );
+        assert!(take(&mut credit, W / 2));
+        assert_eq!(credit.grant(&budget, MAX_WINDOW), window_after(3 * W, W));
+        assert_eq!(credit.window(), 2 * W);
+    }
+
+    #[test]
+    fn a_sender_that_sent_across_the_earlier_limit_was_not_held_up() {
+        let budget = Budget::new(MAX_WINDOW);
+        let mut credit = credit();
+        assert!(take(&mut credit, W / 2));
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        take(&mut credit, W / 2 - 1);
+        assert!(take(&mut credit, 2));
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        assert_eq!(credit.window(), W);
+        // It stopped at the newest limit: 3/2 W told first, then W + 1 + W.
+        take(&mut credit, W);
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        assert_eq!(credit.window(), 2 * W);
+    }
+
+    #[test]
+    fn a_stop_at_a_limit_of_the_smaller_window_does_not_count() {
+        let budget = Budget::new(MAX_WINDOW);
+        let mut credit = credit();
+        take(&mut credit, W / 2);
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        take(&mut credit, W / 2);
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        assert_eq!((credit.limit(), credit.window()), (3 * W, 2 * W));
+        // The sender stops at 3/2 W, before it hears of 3 W.
+        take(&mut credit, W / 2);
+        assert!(take(&mut credit, W / 2));
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(4 * W, 2 * W)
+        );
+        // It stops at 3 W: that is the larger window's.
+        take(&mut credit, W);
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(7 * W, 3 * W)
+        );
+    }
+
+    #[test]
+    fn grows_to_the_largest_window_and_no_further() {
+        let (budget, mut credit) = after(W, W);
+        assert_eq!(credit.grant(&budget, W + 100), window_after(2 * W + 100, W));
+        assert_eq!((credit.window(), budget.used()), (W + 100, 100));
+        credit.on_received(W + 100).unwrap();
+        credit.consume(W + 100);
+        credit.grant(&budget, W + 100).unwrap();
+        assert_eq!((credit.window(), budget.used()), (W + 100, 100));
+        take(&mut credit, W + 100);
+        credit.grant(&budget, 1).unwrap();
+        assert_eq!((credit.window(), budget.used()), (W + 100, 100));
+    }
+
+    #[test]
+    fn does_not_grow_when_the_budget_refuses_and_does_when_it_can() {
+        let (_, mut credit) = after(W, W);
+        let full = Budget::new(W - 1);
+        assert_eq!(credit.grant(&full, MAX_WINDOW), window_after(2 * W, W));
+        assert_eq!((credit.window(), full.used()), (W, 0));
+        take(&mut credit, W / 2 + 1);
+        let free = Budget::new(W);
+        credit.grant(&free, MAX_WINDOW).unwrap();
+        assert_eq!((credit.window(), free.used()), (2 * W, W));
+        credit.release();
+        assert_eq!(free.used(), 0);
+    }
+
+    #[test]
+    fn halves_under_pressure_and_gives_back_at_once() {
+        // P-4.3, P-4.6: 4 W borrowed from a budget of 8 W, which comes under pressure.
+        let budget = Budget::new(8 * W);
+        let mut credit = credit();
+        take(&mut credit, W);
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        take(&mut credit, 2 * W);
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(7 * W, 3 * W)
+        );
+        assert_eq!((credit.window(), budget.used()), (4 * W, 3 * W));
+        assert!(budget.try_charge(5 * W));
+        // Half is consumed: the window halves, and the limit is where it should be already.
+        assert!(take(&mut credit, 2 * W));
+        assert_eq!(credit.grant(&budget, MAX_WINDOW), None);
+        assert_eq!((credit.window(), credit.limit()), (2 * W, 7 * W));
+        assert_eq!(budget.used(), 6 * W);
+        assert!(budget.try_charge(2 * W));
+        // All is consumed: the window halves, and the limit advances by what it is now.
+        assert!(take(&mut credit, 2 * W));
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(8 * W, 7 * W)
+        );
+        assert_eq!((credit.window(), budget.used()), (W, 7 * W));
+        // It does not fall below the initial window, and does not grow under pressure.
+        assert!(budget.try_charge(W));
+        assert!(take(&mut credit, W));
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(9 * W, 8 * W)
+        );
+        assert_eq!((credit.window(), budget.used()), (W, 8 * W));
+        // Pressure gone, the signs that were seen still stand.
+        budget.release(8 * W);
+        assert!(take(&mut credit, W));
+        assert_eq!(
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(11 * W, 9 * W)
+        );
+        assert_eq!(budget.used(), W);
+    }
+
+    #[test]
+    fn what_was_borrowed_goes_back_once() {
+        let (budget, mut credit) = after(W, W);
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        assert!(budget.try_charge(7));
+        assert_eq!(budget.used(), W + 7);
+        credit.release();
+        credit.release();
+        assert_eq!(budget.used(), 7);
+        // The direction is over: nothing more is granted, nothing more is borrowed.
+        credit.on_received(2 * W).unwrap();
+        assert!(!credit.consume(2 * W));
+        assert_eq!(credit.grant(&budget, MAX_WINDOW), None);
+        drop(credit);
+        assert_eq!(budget.used(), 7);
+    }
+
+    #[test]
+    fn what_was_borrowed_goes_back_with_the_credit() {
+        let (budget, mut credit) = after(W, W);
+        credit.grant(&budget, MAX_WINDOW).unwrap();
+        assert_eq!(budget.used(), W);
+        drop(credit);
+        assert_eq!(budget.used(), 0);
+    }
+}

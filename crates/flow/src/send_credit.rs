@@ -1,0 +1,208 @@
+//! What a sender may still send.
+
+use thiserror::Error;
+
+use crate::MESSAGE_COST;
+
+/// What may still be sent in one direction of one request (P-4.2).
+///
+/// Offsets are absolute from the start of the direction, as in QUIC's MAX_STREAM_DATA (RFC 9000, section 4.1): a window that is lost behind a newer one, comes twice or comes late does no harm.
+#[derive(Debug, Clone)]
+pub struct SendCredit {
+    /// The highest limit seen; the sum of costs stays at or below it.
+    limit: u64,
+    /// The sum of costs so far, never above `limit`.
+    sent: u64,
+    /// How much has left the receiver, never above `sent`. What lies between is what a resumption would have to send again.
+    peer_consumed: u64,
+}
+
+/// The message costs more than may be sent now: wait for a window, or send a shorter payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the message costs {needed} and {available} may be sent: wait for a window")]
+pub struct InsufficientCredit {
+    /// The cost of the refused message.
+    pub needed: u64,
+    /// What may be sent.
+    pub available: u64,
+}
+
+/// The peer says that it has consumed more than it was sent (P-4.5): reset the request as a protocol error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the window says {consumed} consumed of {sent} sent: reset the request")]
+pub struct WindowError {
+    /// The refused `Window.consumed`.
+    pub consumed: u64,
+    /// What had been sent.
+    pub sent: u64,
+}
+
+impl SendCredit {
+    /// The credit at the start of a direction: `settings.initial_window_bytes` (P-4.2).
+    #[must_use]
+    pub const fn new(initial_window: u32) -> Self {
+        Self {
+            limit: initial_window as u64,
+            sent: 0,
+            peer_consumed: 0,
+        }
+    }
+
+    /// The cost that may be sent now.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.limit - self.sent
+    }
+
+    /// The largest payload that one message may carry now, at most `max_payload`; `None` when not even one byte fits.
+    #[must_use]
+    pub fn max_payload(&self, max_payload: usize) -> Option<usize> {
+        let room = self.available().saturating_sub(MESSAGE_COST);
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        match room.min(max_payload) {
+            0 => None,
+            payload => Some(payload),
+        }
+    }
+
+    /// Charges one message: its payload and [`MESSAGE_COST`] (P-4.1).
+    ///
+    /// # Errors
+    ///
+    /// [`InsufficientCredit`] when the message would pass the limit; nothing is charged.
+    pub fn take(&mut self, payload: usize) -> Result<(), InsufficientCredit> {
+        let needed = (payload as u64).saturating_add(MESSAGE_COST);
+        let available = self.available();
+        if needed > available {
+            return Err(InsufficientCredit { needed, available });
+        }
+        self.sent += needed;
+        Ok(())
+    }
+
+    /// Takes a `Window` in. Answers whether more may be sent than before; a limit or a `consumed` lower than one already seen is ignored (P-4.3).
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] when `consumed` passes what was sent (P-4.5); nothing changes.
+    pub fn on_window(&mut self, limit: u64, consumed: u64) -> Result<bool, WindowError> {
+        if consumed > self.sent {
+            return Err(WindowError {
+                consumed,
+                sent: self.sent,
+            });
+        }
+        self.peer_consumed = self.peer_consumed.max(consumed);
+        let more = limit > self.limit;
+        self.limit = self.limit.max(limit);
+        Ok(more)
+    }
+
+    /// The sum of the costs sent.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The highest limit seen.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How much of what was sent has left the receiver, as far as it has said.
+    #[must_use]
+    pub fn peer_consumed(&self) -> u64 {
+        self.peer_consumed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_costs_its_payload_and_32() {
+        // P-4.1
+        let mut credit = SendCredit::new(100);
+        assert_eq!(credit.available(), 100);
+        credit.take(10).unwrap();
+        assert_eq!((credit.sent(), credit.available()), (42, 58));
+        credit.take(0).unwrap();
+        assert_eq!((credit.sent(), credit.available()), (74, 26));
+        assert_eq!(credit.limit(), 100);
+    }
+
+    #[test]
+    fn the_whole_limit_may_be_sent_and_not_a_byte_more() {
+        // P-4.2
+        let mut credit = SendCredit::new(100);
+        let refused = InsufficientCredit {
+            needed: 101,
+            available: 100,
+        };
+        assert_eq!(credit.take(69), Err(refused));
+        assert_eq!(credit.sent(), 0);
+        credit.take(68).unwrap();
+        assert_eq!(credit.available(), 0);
+        assert_eq!(
+            credit.take(0),
+            Err(InsufficientCredit {
+                needed: 32,
+                available: 0
+            })
+        );
+        assert!(credit.take(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn the_largest_payload_leaves_room_for_the_message() {
+        for (window, max, expected) in [
+            (0, 64, None),
+            (31, 64, None),
+            (32, 64, None),
+            (33, 64, Some(1)),
+            (95, 64, Some(63)),
+            (96, 64, Some(64)),
+            (97, 64, Some(64)),
+            (97, 0, None),
+        ] {
+            assert_eq!(
+                SendCredit::new(window).max_payload(max),
+                expected,
+                "window {window}, max {max}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lower_window_is_ignored() {
+        // P-4.3
+        let mut credit = SendCredit::new(100);
+        credit.take(68).unwrap();
+        assert_eq!(credit.on_window(150, 60), Ok(true));
+        assert_eq!(credit.on_window(150, 80), Ok(false));
+        assert_eq!(credit.on_window(120, 10), Ok(false));
+        assert_eq!(
+            (credit.limit(), credit.peer_consumed(), credit.available()),
+            (150, 80, 50)
+        );
+    }
+
+    #[test]
+    fn consumed_may_not_pass_what_was_sent() {
+        // P-4.5
+        let mut credit = SendCredit::new(100);
+        credit.take(8).unwrap();
+        assert_eq!(
+            credit.on_window(500, 41),
+            Err(WindowError {
+                consumed: 41,
+                sent: 40
+            })
+        );
+        assert_eq!((credit.limit(), credit.peer_consumed()), (100, 0));
+        assert_eq!(credit.on_window(500, 40), Ok(true));
+        assert_eq!((credit.limit(), credit.peer_consumed()), (500, 40));
+    }
+}

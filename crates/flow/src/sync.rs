@@ -1,0 +1,16 @@
+//! The shared-state primitives, std's or loom's.
+//!
+//! `Arc` is std's in both: loom's cannot be a method receiver, and the counts of the handles are not what loom is to check here.
+
+pub(crate) use std::sync::{Arc, PoisonError};
+
+#[cfg(adit_loom)]
+pub(crate) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
+#[cfg(not(adit_loom))]
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};

@@ -1,0 +1,158 @@
+//! The races of gate and budget, every interleaving of them.
+#![cfg(adit_loom)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use adit_flow::{Budget, Gate, GateError};
+use loom::thread;
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on this thread; loom calls it a deadlock when the wake never comes.
+fn wait<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Fails when `poll` looks for a free permit and joins the line under two locks instead of one: the permit comes back in between and nobody is woken.
+#[test]
+fn release_races_acquire() {
+    loom::model(|| {
+        let gate = Gate::new(1, 1);
+        let held = gate.try_acquire().unwrap();
+        let release = thread::spawn(move || drop(held));
+        let permit = wait(gate.acquire()).unwrap();
+        assert_eq!((gate.available(), gate.in_use()), (0, 1));
+        drop(permit);
+        release.join().unwrap();
+        assert_eq!((gate.available(), gate.waiting()), (1, 0));
+    });
+}
+
+/// Fails when a dropped waiter does not give back the permit it had been handed: the next in the line waits for ever.
+#[test]
+fn drop_waiter_races_release() {
+    loom::model(|| {
+        let gate = Gate::new(1, 2);
+        let held = gate.try_acquire().unwrap();
+        let mut leaver = gate.acquire();
+        assert!(poll_once(&mut leaver).is_pending());
+        let mut next = gate.acquire();
+        assert!(poll_once(&mut next).is_pending());
+        let release = thread::spawn(move || drop(held));
+        drop(leaver);
+        let permit = wait(next).unwrap();
+        assert_eq!(gate.in_use(), 1);
+        drop(permit);
+        release.join().unwrap();
+        assert_eq!((gate.available(), gate.in_use()), (1, 0));
+    });
+}
+
+/// Fails when `poll` looks whether the gate is closed before it takes the lock under which it joins the line: it joins after everybody has been turned away.
+#[test]
+fn close_races_acquire() {
+    loom::model(|| {
+        let gate = Gate::new(1, 1);
+        let held = gate.try_acquire().unwrap();
+        let closer = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.close())
+        };
+        assert_eq!(wait(gate.acquire()).unwrap_err(), GateError::Closed);
+        closer.join().unwrap();
+        drop(held);
+        assert_eq!((gate.in_use(), gate.waiting()), (0, 0));
+    });
+}
+
+/// Fails when `give_back` counts the permit as free under one lock and hands it over under another: `try_acquire` walks past the line, and the permit is out twice.
+#[test]
+fn try_acquire_races_release() {
+    loom::model(|| {
+        let gate = Gate::new(1, 1);
+        let held = gate.try_acquire().unwrap();
+        let mut first = gate.acquire();
+        assert!(poll_once(&mut first).is_pending());
+        let other = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.try_acquire().is_some())
+        };
+        drop(held);
+        assert!(!other.join().unwrap(), "the waiter comes first");
+        assert!(matches!(poll_once(&mut first), Poll::Ready(Ok(_))));
+    });
+}
+
+/// Fails when a charge loads and stores instead of exchanging: both see the room and both take it.
+#[test]
+fn two_charges_one_place() {
+    loom::model(|| {
+        let budget = Budget::new(10);
+        let other = {
+            let budget = budget.clone();
+            thread::spawn(move || budget.try_charge(6))
+        };
+        let here = budget.try_charge(6);
+        let there = other.join().unwrap();
+        assert!(here ^ there, "exactly one has the place");
+        assert_eq!(budget.used(), 6);
+    });
+}
+
+/// Fails when a charge that is refused above keeps its bytes below.
+#[test]
+fn two_children_one_place() {
+    loom::model(|| {
+        let process = Budget::new(10);
+        let (one, two) = (process.child(10), process.child(10));
+        let other = {
+            let two = two.clone();
+            thread::spawn(move || two.try_charge(6))
+        };
+        let here = one.try_charge(6);
+        assert!(process.used() <= 10);
+        let there = other.join().unwrap();
+        assert!(here ^ there, "exactly one has the place");
+        let bytes = |charged| if charged { 6 } else { 0 };
+        assert_eq!((one.used(), two.used()), (bytes(here), bytes(there)));
+        assert_eq!(process.used(), 6);
+    });
+}
+
+/// Fails when a release loads and stores instead of exchanging: the charge beside it is overwritten, and its bytes are lost to the count.
+#[test]
+fn release_races_charge() {
+    loom::model(|| {
+        let process = Budget::new(10);
+        let link = process.child(10);
+        let loan = link.borrow(4).unwrap();
+        let other = thread::spawn(move || drop(loan));
+        let charged = link.try_charge(6);
+        other.join().unwrap();
+        assert!(charged, "there was room with the loan and without it");
+        assert_eq!((link.used(), process.used()), (6, 6));
+    });
+}

@@ -1,0 +1,536 @@
+//! The promises, each checked after every step of random play:
+//!
+//! 1. A sender that honours its credit is never told that it overran, however late bytes and windows come (P-4.2, P-4.4).
+//! 2. Limits never go back, nor does `consumed`, which never passes what was received (P-4.3, P-4.5).
+//! 3. What all requests of a budget may have in flight or in memory, the sum of limit - consumed, is at most an initial window each plus what they have borrowed; a budget is never over its capacity, at no level (P-4.6).
+//! 4. When all has been consumed and all windows have come, at least one byte may be sent.
+//! 5. When all requests have ended, nothing is borrowed.
+//! 6. The fair sender serves exactly as deficit round robin written out plainly does; nothing is lost, order within a key is kept.
+//! 7. Two keys that always have something queued differ in the cost served by at most the quantum and the dearest item (P-5.1).
+//! 8. The gate gives and refuses permits as a plain queue does; none is lost, none doubled, whoever drops what (F12).
+#![cfg(not(adit_loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use adit_flow::{
+    Acquire, Budget, FairSender, Gate, GateError, Grant, MESSAGE_COST, MIN_WINDOW, Permit,
+    RecvCredit, SendCredit,
+};
+use proptest::prelude::*;
+
+/// One direction of one request: both ends, and the wires between them.
+struct Direction {
+    initial: u64,
+    sender: SendCredit,
+    receiver: RecvCredit,
+    /// Costs on their way, in the parts in which they will come.
+    bytes: VecDeque<u64>,
+    windows: VecDeque<Grant>,
+    last: Grant,
+}
+
+impl Direction {
+    fn new(initial_window: u32) -> Self {
+        Self {
+            initial: u64::from(initial_window).max(MIN_WINDOW),
+            sender: SendCredit::new(initial_window),
+            receiver: RecvCredit::new(initial_window),
+            bytes: VecDeque::new(),
+            windows: VecDeque::new(),
+            last: Grant {
+                limit: u64::from(initial_window),
+                consumed: 0,
+            },
+        }
+    }
+
+    fn send(&mut self, max_payload: usize) {
+        let Some(payload) = self.sender.max_payload(max_payload) else {
+            assert!(max_payload == 0 || self.sender.available() <= MESSAGE_COST);
+            return;
+        };
+        assert!((1..=max_payload).contains(&payload));
+        self.sender.take(payload).expect("it was said to fit");
+        let half = payload as u64 / 2;
+        self.bytes.push_back(MESSAGE_COST);
+        self.bytes.push_back(half);
+        self.bytes.push_back(payload as u64 - half);
+    }
+
+    fn deliver(&mut self, parts: usize) {
+        for cost in self.bytes.drain(..parts.min(self.bytes.len())) {
+            self.receiver
+                .on_received(cost)
+                .expect("credit was honoured");
+        }
+    }
+
+    fn consume(&mut self, cost: u64, budget: &Budget, max_window: u64) {
+        let due = self.receiver.consume(cost);
+        let before = self.receiver.window();
+        let grant = self.receiver.grant(budget, max_window);
+        assert!(due || grant.is_none(), "not due and granted");
+        assert!(
+            due || self.receiver.window() == before,
+            "only a grant changes the window"
+        );
+        if let Some(grant) = grant {
+            assert!(grant.limit > self.last.limit, "P-4.3");
+            assert!(grant.consumed >= self.last.consumed);
+            assert!(grant.consumed <= self.receiver.received(), "P-4.5");
+            self.last = grant;
+            self.windows.push_back(grant);
+        } else if due {
+            assert!(self.receiver.window() < before, "due and not granted");
+        }
+    }
+
+    fn deliver_window(&mut self, index: usize) {
+        if self.windows.is_empty() {
+            return;
+        }
+        // Out of order on purpose: an older one that comes later is ignored.
+        let grant = self.windows.remove(index % self.windows.len()).unwrap();
+        let before = self.sender.limit();
+        let more = self.sender.on_window(grant.limit, grant.consumed).unwrap();
+        assert_eq!(more, grant.limit > before);
+        assert_eq!(self.sender.limit(), before.max(grant.limit));
+    }
+
+    fn outstanding(&self) -> u64 {
+        self.receiver.limit() - self.receiver.consumed()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Send(usize, usize),
+    Deliver(usize, usize),
+    Consume(usize, u64),
+    Window(usize, usize),
+    Press(u64),
+    Relieve,
+    End(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let request = 0..3usize;
+    let step = prop_oneof![
+        6 => (request.clone(), 0..3000usize).prop_map(|(r, p)| Step::Send(r, p)),
+        6 => (request.clone(), 0..9usize).prop_map(|(r, n)| Step::Deliver(r, n)),
+        6 => (request.clone(), prop_oneof![0..500u64, Just(u64::MAX)])
+            .prop_map(|(r, c)| Step::Consume(r, c)),
+        6 => (request.clone(), 0..4usize).prop_map(|(r, i)| Step::Window(r, i)),
+        1 => (0..20_000u64).prop_map(Step::Press),
+        1 => Just(Step::Relieve),
+        1 => request.prop_map(Step::End),
+    ];
+    prop::collection::vec(step, 1..400)
+}
+
+proptest! {
+    /// Promises 1 to 5.
+    #[test]
+    fn credit_is_honoured_limited_and_never_stuck(
+        steps in steps(),
+        initial in prop_oneof![0..100u32, 100..2000u32],
+        max_window in 0..20_000u64,
+        link_capacity in 0..20_000u64,
+        process_capacity in 0..20_000u64,
+    ) {
+        let process = Budget::new(process_capacity);
+        let link = process.child(link_capacity);
+        let mut directions: Vec<Direction> = (0..3).map(|_| Direction::new(initial)).collect();
+        let mut pressed = 0;
+        for step in steps {
+            match step {
+                Step::Send(r, payload) => directions[r].send(payload),
+                Step::Deliver(r, parts) => directions[r].deliver(parts),
+                Step::Consume(r, cost) => directions[r].consume(cost, &link, max_window),
+                Step::Window(r, index) => directions[r].deliver_window(index),
+                Step::Press(bytes) => {
+                    if process.try_charge(bytes) {
+                        pressed += bytes;
+                    }
+                }
+                Step::Relieve => {
+                    process.release(pressed);
+                    pressed = 0;
+                }
+                Step::End(r) => {
+                    directions[r].receiver.release();
+                    directions[r] = Direction::new(initial);
+                }
+            }
+            let outstanding: u64 = directions.iter().map(Direction::outstanding).sum();
+            let initial: u64 = directions.iter().map(|d| d.initial).sum();
+            prop_assert!(outstanding <= initial + link.used());
+            prop_assert!(link.used() <= link.capacity());
+            prop_assert!(process.used() <= process.capacity());
+            prop_assert_eq!(link.used() + pressed, process.used());
+            let borrowed: u64 = directions
+                .iter()
+                .map(|d| d.receiver.window() - d.initial)
+                .sum();
+            prop_assert_eq!(borrowed, link.used());
+        }
+        for direction in &mut directions {
+            direction.deliver(usize::MAX);
+            direction.consume(u64::MAX, &link, max_window);
+            // The last window is enough: limits are absolute.
+            direction.windows.drain(..direction.windows.len().saturating_sub(1));
+            direction.deliver_window(0);
+            prop_assert!(direction.sender.max_payload(1).is_some(), "promise 4");
+            prop_assert_eq!(direction.sender.limit(), direction.receiver.limit());
+        }
+        directions.clear();
+        prop_assert_eq!(link.used(), 0);
+        prop_assert_eq!(process.used(), pressed);
+    }
+}
+
+/// Key, items with their costs, deficit, whether its turn has begun.
+type PlainQueue = (u8, VecDeque<(u32, u64)>, u64, bool);
+
+/// Deficit round robin, written out plainly.
+struct PlainRoundRobin {
+    quantum: u64,
+    /// In the order of turns.
+    queues: Vec<PlainQueue>,
+}
+
+impl PlainRoundRobin {
+    fn push(&mut self, key: u8, item: u32, cost: u64) {
+        match self.queues.iter_mut().find(|q| q.0 == key) {
+            Some(queue) => queue.1.push_back((item, cost)),
+            None => self
+                .queues
+                .push((key, VecDeque::from([(item, cost)]), 0, false)),
+        }
+    }
+
+    fn pop(&mut self) -> Option<(u8, u32)> {
+        loop {
+            let (key, items, deficit, begun) = self.queues.first_mut()?;
+            if !*begun {
+                *begun = true;
+                *deficit += self.quantum;
+            }
+            let (item, cost) = items[0];
+            if cost <= *deficit {
+                *deficit -= cost;
+                items.pop_front();
+                let served = (*key, item);
+                if items.is_empty() {
+                    self.queues.remove(0);
+                }
+                return Some(served);
+            }
+            *begun = false;
+            let queue = self.queues.remove(0);
+            self.queues.push(queue);
+        }
+    }
+
+    fn remove(&mut self, key: u8) -> VecDeque<(u32, u64)> {
+        match self.queues.iter().position(|q| q.0 == key) {
+            Some(index) => self.queues.remove(index).1,
+            None => VecDeque::new(),
+        }
+    }
+
+    fn cost(&self, key: u8) -> u64 {
+        self.queues
+            .iter()
+            .filter(|q| q.0 == key)
+            .flat_map(|q| &q.1)
+            .map(|(_, cost)| cost)
+            .sum()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Push(u8, u64),
+    Pop,
+    Remove(u8),
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let turn = prop_oneof![
+        6 => (0..6u8, 0..400u64).prop_map(|(k, c)| Turn::Push(k, c)),
+        5 => Just(Turn::Pop),
+        1 => (0..6u8).prop_map(Turn::Remove),
+    ];
+    prop::collection::vec(turn, 1..500)
+}
+
+proptest! {
+    /// Promise 6.
+    #[test]
+    fn fair_sender_is_deficit_round_robin(turns in turns(), quantum in 1..300u64) {
+        let mut sender = FairSender::new(quantum);
+        let mut plain = PlainRoundRobin { quantum, queues: Vec::new() };
+        for (item, turn) in (0u32..).zip(turns) {
+            match turn {
+                Turn::Push(key, cost) => {
+                    sender.push(key, item, cost);
+                    plain.push(key, item, cost);
+                }
+                Turn::Pop => prop_assert_eq!(sender.pop(), plain.pop()),
+                Turn::Remove(key) => prop_assert_eq!(sender.remove(key), plain.remove(key)),
+            }
+            for key in 0..6 {
+                prop_assert_eq!(sender.queued_cost(key), plain.cost(key));
+            }
+            prop_assert_eq!(sender.total_cost(), (0..6).map(|key| plain.cost(key)).sum::<u64>());
+            prop_assert_eq!(sender.len_keys(), plain.queues.len());
+            prop_assert_eq!(sender.is_empty(), plain.queues.is_empty());
+        }
+        while let Some(served) = plain.pop() {
+            prop_assert_eq!(sender.pop(), Some(served));
+        }
+        prop_assert_eq!(sender.pop(), None);
+    }
+
+    /// Promise 7.
+    #[test]
+    fn backlogged_keys_are_served_alike(
+        costs in prop::collection::vec(prop::collection::vec(1..500u64, 1..20), 2..5),
+        quantum in 1..1000u64,
+    ) {
+        let mut sender = FairSender::new(quantum);
+        let dearest = costs.iter().flatten().copied().max().unwrap();
+        let mut supply: Vec<_> = costs.iter().map(|c| c.iter().copied().cycle()).collect();
+        for (key, supply) in supply.iter_mut().enumerate() {
+            for _ in 0..2 {
+                let cost = supply.next().unwrap();
+                sender.push(key, cost, cost);
+            }
+        }
+        let mut served = vec![0u64; costs.len()];
+        for _ in 0..500 {
+            let (key, cost) = sender.pop().unwrap();
+            served[key] += cost;
+            let next = supply[key].next().unwrap();
+            sender.push(key, next, next);
+            let most = served.iter().max().unwrap();
+            let least = served.iter().min().unwrap();
+            prop_assert!(most - least <= quantum + dearest, "{most} {least}");
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Move {
+    Try,
+    Wait,
+    Poll(usize),
+    Leave(usize),
+    Return(usize),
+    Permits(usize),
+    Close,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        4 => Just(Move::Try),
+        8 => Just(Move::Wait),
+        6 => (0..8usize).prop_map(Move::Poll),
+        4 => (0..8usize).prop_map(Move::Leave),
+        6 => (0..8usize).prop_map(Move::Return),
+        1 => (0..5usize).prop_map(Move::Permits),
+    ];
+    (
+        prop::collection::vec(one.clone(), 1..200),
+        prop::collection::vec(one, 0..30),
+    )
+        .prop_map(|(mut open, closed)| {
+            open.push(Move::Close);
+            open.extend(closed);
+            open
+        })
+}
+
+fn poll(acquire: &mut Acquire) -> Poll<Result<Permit, GateError>> {
+    Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// The gate as a plain queue of names.
+#[derive(Default)]
+struct PlainGate {
+    permits: usize,
+    in_use: usize,
+    line: VecDeque<u32>,
+    handed: Vec<u32>,
+    closed: bool,
+}
+
+impl PlainGate {
+    fn hand_over(&mut self) {
+        while self.in_use < self.permits {
+            let Some(name) = self.line.pop_front() else {
+                return;
+            };
+            self.in_use += 1;
+            self.handed.push(name);
+        }
+    }
+
+    fn is_free(&self) -> bool {
+        !self.closed && self.in_use < self.permits
+    }
+}
+
+proptest! {
+    /// Promise 8.
+    #[test]
+    fn gate_is_a_plain_queue(moves in moves(), permits in 0..4usize, max_waiters in 0..5usize) {
+        let gate = Gate::new(permits, max_waiters);
+        let mut plain = PlainGate { permits, ..PlainGate::default() };
+        let mut held: Vec<Permit> = Vec::new();
+        let mut waiting: Vec<(u32, Acquire)> = Vec::new();
+        for (name, step) in (0u32..).zip(moves) {
+            match step {
+                Move::Try => {
+                    let permit = gate.try_acquire();
+                    prop_assert_eq!(permit.is_some(), plain.is_free());
+                    plain.in_use += usize::from(permit.is_some());
+                    held.extend(permit);
+                }
+                Move::Wait => {
+                    let mut acquire = gate.acquire();
+                    match poll(&mut acquire) {
+                        Poll::Ready(Ok(permit)) => {
+                            prop_assert!(plain.is_free());
+                            plain.in_use += 1;
+                            held.push(permit);
+                        }
+                        Poll::Ready(Err(GateError::Closed)) => prop_assert!(plain.closed),
+                        Poll::Ready(Err(GateError::Full)) => {
+                            prop_assert!(!plain.is_free() && !plain.closed);
+                            prop_assert_eq!(plain.line.len(), max_waiters);
+                        }
+                        Poll::Pending => {
+                            prop_assert!(!plain.is_free() && !plain.closed);
+                            plain.line.push_back(name);
+                            waiting.push((name, acquire));
+                        }
+                    }
+                }
+                Move::Poll(index) if index < waiting.len() => {
+                    let name = waiting[index].0;
+                    match poll(&mut waiting[index].1) {
+                        Poll::Ready(Ok(permit)) => {
+                            let handed = plain.handed.iter().position(|n| *n == name);
+                            plain.handed.remove(handed.expect("handed to this one"));
+                            held.push(permit);
+                            drop(waiting.remove(index));
+                        }
+                        Poll::Ready(Err(error)) => {
+                            prop_assert_eq!(error, GateError::Closed);
+                            prop_assert!(plain.closed && !plain.handed.contains(&name));
+                            drop(waiting.remove(index));
+                        }
+                        Poll::Pending => prop_assert!(plain.line.contains(&name)),
+                    }
+                }
+                Move::Leave(index) if index < waiting.len() => {
+                    let (name, _) = waiting.remove(index);
+                    plain.line.retain(|n| *n != name);
+                    if let Some(handed) = plain.handed.iter().position(|n| *n == name) {
+                        plain.handed.remove(handed);
+                        plain.in_use -= 1;
+                        plain.hand_over();
+                    }
+                }
+                Move::Return(index) if index < held.len() => {
+                    drop(held.swap_remove(index));
+                    plain.in_use -= 1;
+                    plain.hand_over();
+                }
+                Move::Permits(permits) => {
+                    gate.set_permits(permits);
+                    plain.permits = permits;
+                    plain.hand_over();
+                }
+                Move::Close => {
+                    gate.close();
+                    plain.closed = true;
+                    plain.line.clear();
+                }
+                Move::Poll(_) | Move::Leave(_) | Move::Return(_) => {}
+            }
+            prop_assert_eq!(gate.in_use(), plain.in_use);
+            prop_assert_eq!(gate.available(), plain.permits.saturating_sub(plain.in_use));
+            prop_assert_eq!(gate.waiting(), plain.line.len());
+        }
+        waiting.clear();
+        held.clear();
+        prop_assert_eq!((gate.in_use(), gate.waiting()), (0, 0));
+        prop_assert_eq!(Arc::strong_count(&gate), 1);
+    }
+}
+
+/// A sender on a long path is not held to its first window: although the receiver consumes at once, so that it never sees the sender's credit used up at the moment of a grant, the window grows until it is no longer what limits, and then stops (P-4.6).
+#[test]
+fn a_long_path_is_filled() {
+    // One message a tick, 50 ticks each way: 1 MB is on its way when the path is full.
+    const TRIP: u64 = 50;
+    const PAYLOAD: usize = 10_000 - 32;
+    let budget = Budget::new(64 << 20);
+    let mut sender = SendCredit::new(32 * 1024);
+    let mut receiver = RecvCredit::new(32 * 1024);
+    let mut messages: HashMap<u64, usize> = HashMap::new();
+    let mut windows: HashMap<u64, Grant> = HashMap::new();
+    let mut full = 0;
+    for tick in 0..3000 {
+        if let Some(grant) = windows.remove(&tick) {
+            sender.on_window(grant.limit, grant.consumed).unwrap();
+        }
+        if let Some(payload) = sender.max_payload(PAYLOAD) {
+            sender.take(payload).unwrap();
+            messages.insert(tick + TRIP, payload);
+            full += usize::from(tick >= 2000 && payload == PAYLOAD);
+        }
+        if let Some(payload) = messages.remove(&tick) {
+            receiver.on_received(MESSAGE_COST).unwrap();
+            receiver.on_received(payload as u64).unwrap();
+            receiver.consume(payload as u64 + MESSAGE_COST);
+            if let Some(grant) = receiver.grant(&budget, 4 << 20) {
+                windows.insert(tick + TRIP, grant);
+            }
+        }
+    }
+    assert_eq!(full, 1000, "a whole message at every tick");
+    // Twice what is on its way, because a grant waits for half of the window.
+    assert_eq!(receiver.window(), 2 << 20);
+    assert_eq!(budget.used(), (2 << 20) - 32 * 1024);
+}
+
+/// A receiver that is slower than its sender is not given a larger window to fill (P-4.6, F13).
+#[test]
+fn a_slow_reader_does_not_grow_its_window() {
+    let budget = Budget::new(64 << 20);
+    let mut sender = SendCredit::new(32 * 1024);
+    let mut receiver = RecvCredit::new(32 * 1024);
+    for _ in 0..10_000 {
+        while let Some(payload) = sender.max_payload(16 * 1024) {
+            sender.take(payload).unwrap();
+            receiver.on_received(payload as u64 + MESSAGE_COST).unwrap();
+        }
+        receiver.consume(1000);
+        if let Some(grant) = receiver.grant(&budget, 4 << 20) {
+            sender.on_window(grant.limit, grant.consumed).unwrap();
+        }
+    }
+    assert_eq!(receiver.consumed(), 10_000_000);
+    assert_eq!((receiver.window(), budget.used()), (32 * 1024, 0));
+}
