@@ -1,0 +1,20 @@
+//! The one test of its process, because a process has one subscriber.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use adit_telemetry::{Format, InitError, init};
+
+#[test]
+fn a_process_is_set_up_once_and_a_refusal_leaves_it_as_it_was() {
+    assert!(matches!(
+        init(Format::Text, Some("a=b=c")),
+        Err(InitError::Filter { filter, .. }) if filter == "a=b=c"
+    ));
+    assert!(!tracing::enabled!(tracing::Level::ERROR));
+    init(Format::Json, Some("warn")).unwrap();
+    assert!(tracing::enabled!(tracing::Level::WARN));
+    assert!(!tracing::enabled!(tracing::Level::INFO));
+    assert!(matches!(
+        init(Format::Text, None),
+        Err(InitError::Installed)
+    ));
+}
