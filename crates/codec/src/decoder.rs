@@ -1,0 +1,722 @@
+//! Messages out of transport frames, without joining them.
+//!
+//! A frame (one HTTP/2 DATA frame, one read of a socket) may hold many messages, and a message may span frames. What
+//! lies whole in a frame is sliced out of it. Of a message that spans frames, a chunk whose envelope has come in
+//! ascending order is handed on part by part; anything else is gathered, growing with what arrives and never past
+//! [`MAX_MESSAGE_BYTES`].
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::{
+    error::{BadMessage, DecodeError},
+    frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES, read_prefix},
+    head::{HTTP_REQUEST_FIELD, HTTP_RESPONSE_FIELD, HttpRequest, HttpResponse, decode_trailers},
+    headers::HeaderBlock,
+    id::{MessageType, RequestId, ResetCode},
+    message::{
+        CHUNK_FIELD, CONTROL_FIELD, RESET_FIELD, STOP_SENDING_FIELD, TRAILERS_FIELD, WINDOW_FIELD,
+    },
+    wire::{LENGTH_DELIMITED, Reader, Value, low_32},
+};
+
+/// An envelope and the start of a chunk in ascending order fit in this; once more has come, a message that spans
+/// frames is gathered.
+const SCAN_BYTES: usize = 48;
+
+/// The last of the payloads in ascending order but the chunk; from here to [`CHUNK_FIELD`] there is room for new ones.
+const LAST_PAYLOAD_FIELD: u64 = CONTROL_FIELD as u64;
+const CHUNK_NUMBER: u64 = CHUNK_FIELD as u64;
+
+/// One message, or one part of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Which request.
+    pub id: RequestId,
+    /// The sender's direction ends here. For a chunk in parts: set on the last part only.
+    pub end_stream: bool,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// What a message carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: the plain end.
+    None,
+    /// Opens an HTTP exchange.
+    HttpRequest(Box<HttpRequest>),
+    /// Answers it.
+    HttpResponse(Box<HttpResponse>),
+    /// Payload bytes.
+    Chunk {
+        /// A slice of the frame.
+        data: Bytes,
+        /// The first part of its message: the cost of a message is due once.
+        first: bool,
+        /// The last part of its message.
+        last: bool,
+    },
+    /// Trailers.
+    Trailers(HeaderBlock),
+    /// Credit.
+    Window {
+        /// Absolute limit.
+        limit: u64,
+        /// Absolute offset of what has left the receiver.
+        consumed: u64,
+    },
+    /// End your direction, please.
+    StopSending(ResetCode),
+    /// Both directions are over.
+    Reset {
+        /// Why.
+        code: ResetCode,
+        /// For the log.
+        reason: Bytes,
+    },
+    /// The link's own business, still encoded.
+    Control(Bytes),
+    /// A message that its request cannot survive (P-2.4).
+    Bad(BadMessage),
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between messages, with `have` bytes of the prefix.
+    Prefix {
+        prefix: [u8; PREFIX_BYTES],
+        have: usize,
+    },
+    /// In a message of `length` bytes of which `gathered` holds the start.
+    Message { length: usize, scan: bool },
+    /// In a chunk that is handed on in parts.
+    Parts {
+        id: RequestId,
+        end_stream: bool,
+        remaining: usize,
+        first: bool,
+    },
+    /// The framing is lost; nothing is read any more.
+    Lost(DecodeError),
+}
+
+const START: State = State::Prefix {
+    prefix: [0; PREFIX_BYTES],
+    have: 0,
+};
+
+/// Reads the messages of one data stream.
+#[derive(Debug)]
+pub struct Decoder {
+    input: Bytes,
+    state: State,
+    gathered: BytesMut,
+    /// Where in the stream `input` begins, and where the current message does.
+    offset: u64,
+    message_at: u64,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Decoder {
+    /// At the start of a stream.
+    pub fn new() -> Self {
+        Self {
+            input: Bytes::new(),
+            state: START,
+            gathered: BytesMut::new(),
+            offset: 0,
+            message_at: 0,
+        }
+    }
+
+    /// Gives it the next frame. Call [`Decoder::next`] until it has nothing more before the following one; what is
+    /// left of the last frame is kept in front, at the cost of a copy.
+    pub fn feed(&mut self, frame: Bytes) {
+        if matches!(self.state, State::Lost(_)) {
+            return;
+        }
+        if self.input.is_empty() {
+            self.input = frame;
+        } else {
+            let mut joined = BytesMut::with_capacity(self.input.len() + frame.len());
+            joined.extend_from_slice(&self.input);
+            joined.extend_from_slice(&frame);
+            self.input = joined.freeze();
+        }
+    }
+
+    /// Whether the stream could end here: between two messages.
+    pub const fn is_between_messages(&self) -> bool {
+        self.input.is_empty() && matches!(self.state, State::Prefix { have: 0, .. })
+    }
+
+    /// The next message or part; `None` when another frame is needed.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the framing is lost; from then on the same error, whatever is fed.
+    #[allow(clippy::should_implement_trait)] // fallible and fed from outside: no iterator
+    pub fn next(&mut self) -> Result<Option<Envelope>, DecodeError> {
+        let result = self.read();
+        if let Err(error) = &result {
+            self.state = State::Lost(error.clone());
+            self.input.clear();
+            self.gathered = BytesMut::new();
+        }
+        result
+    }
+
+    fn read(&mut self) -> Result<Option<Envelope>, DecodeError> {
+        loop {
+            match &mut self.state {
+                State::Lost(error) => return Err(error.clone()),
+                State::Prefix { prefix, have } => {
+                    if *have == 0 {
+                        self.message_at = self.offset;
+                    }
+                    let take = self.input.len().min(PREFIX_BYTES - *have);
+                    self.input.copy_to_slice(&mut prefix[*have..*have + take]);
+                    *have += take;
+                    self.offset += take as u64;
+                    if *have < PREFIX_BYTES {
+                        return Ok(None);
+                    }
+                    let length = read_prefix(*prefix, self.message_at)?;
+                    self.gathered.clear();
+                    self.state = State::Message { length, scan: true };
+                }
+                &mut State::Message { length, scan } => {
+                    if self.gathered.is_empty() && self.input.len() >= length {
+                        let message = self.take(length);
+                        self.state = START;
+                        return decode_message(&message, self.message_at).map(Some);
+                    }
+                    if scan && self.try_parts(length) {
+                        continue;
+                    }
+                    let missing = length - self.gathered.len();
+                    let take = self.input.len().min(missing);
+                    // While scanning, only so much that a chunk's payload is not gathered with its envelope.
+                    let take = if scan {
+                        take.min(SCAN_BYTES.saturating_sub(self.gathered.len()).max(1))
+                    } else {
+                        take
+                    };
+                    let part = self.take(take);
+                    self.gathered.extend_from_slice(&part);
+                    if self.gathered.len() == length {
+                        // An allocation of its own, so that a small head that is kept pins no large one.
+                        let message = std::mem::take(&mut self.gathered).freeze();
+                        self.state = START;
+                        return decode_message(&message, self.message_at).map(Some);
+                    }
+                    if self.gathered.len() >= SCAN_BYTES {
+                        self.state = State::Message {
+                            length,
+                            scan: false,
+                        };
+                    }
+                    if self.input.is_empty() {
+                        return Ok(None);
+                    }
+                }
+                State::Parts {
+                    id,
+                    end_stream,
+                    remaining,
+                    first,
+                } => {
+                    if self.input.is_empty() && *remaining > 0 {
+                        return Ok(None);
+                    }
+                    let take = self.input.len().min(*remaining);
+                    *remaining -= take;
+                    let last = *remaining == 0;
+                    let mut envelope = Envelope {
+                        id: *id,
+                        end_stream: *end_stream && last,
+                        payload: Payload::None,
+                    };
+                    let first = std::mem::take(first);
+                    if last {
+                        self.state = START;
+                    }
+                    let data = self.take(take);
+                    envelope.payload = Payload::Chunk { data, first, last };
+                    return Ok(Some(envelope));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Bytes {
+        self.offset += length as u64;
+        self.input.split_to(length)
+    }
+
+    /// Whether what has come of the current message is the envelope of a chunk that fills the rest of it; if so, goes
+    /// on to hand it on in parts.
+    fn try_parts(&mut self, length: usize) -> bool {
+        let known = self.gathered.len().min(SCAN_BYTES);
+        let found = if known == 0 {
+            scan_chunk(&self.input[..self.input.len().min(SCAN_BYTES)], length)
+        } else {
+            let mut window = [0; SCAN_BYTES];
+            let more = self.input.len().min(SCAN_BYTES - known);
+            window[..known].copy_from_slice(&self.gathered[..known]);
+            window[known..known + more].copy_from_slice(&self.input[..more]);
+            scan_chunk(&window[..known + more], length)
+        };
+        let Some(chunk) = found else {
+            return false;
+        };
+        // A scan that ends inside what was gathered had succeeded before it was gathered.
+        let Some(rest) = chunk.payload_at.checked_sub(known) else {
+            return false;
+        };
+        self.take(rest);
+        self.gathered.clear();
+        self.state = State::Parts {
+            id: chunk.id,
+            end_stream: chunk.end_stream,
+            remaining: length - chunk.payload_at,
+            first: true,
+        };
+        true
+    }
+}
+
+struct ChunkStart {
+    id: RequestId,
+    end_stream: bool,
+    payload_at: usize,
+}
+
+/// Reads the start of a message of `length` bytes; finds the chunk in it if id and all stand before it and the chunk
+/// is the last field.
+fn scan_chunk(start: &[u8], length: usize) -> Option<ChunkStart> {
+    let mut reader = Reader::new(start);
+    let (mut id, mut message_type, mut end_stream) = (0, 0, 0);
+    loop {
+        let (field, wire_type) = reader.key().ok()??;
+        if field == u64::from(CHUNK_FIELD) && wire_type == LENGTH_DELIMITED {
+            let chunk = reader.length().ok()?;
+            let payload_at = reader.offset();
+            let fills = payload_at.checked_add(chunk) == Some(length);
+            let is_chunk =
+                message_type == 0 || message_type == u64::from(MessageType::StreamChunk.to_wire());
+            return (fills && is_chunk && id != 0).then_some(ChunkStart {
+                id: RequestId::new(id),
+                end_stream: end_stream != 0,
+                payload_at,
+            });
+        }
+        let value = reader.value(wire_type).ok()?;
+        match (field, value) {
+            (1, Value::Varint(value)) => id = value,
+            (2, Value::Varint(_)) => {}
+            (3, Value::Varint(value)) => message_type = low_32(value),
+            (4, Value::Varint(value)) => end_stream = value,
+            _ => return None,
+        }
+    }
+}
+
+/// Decodes one whole message.
+fn decode_message(message: &Bytes, offset: u64) -> Result<Envelope, DecodeError> {
+    debug_assert!(message.len() <= MAX_MESSAGE_BYTES);
+    let (mut id, mut message_type, mut end_stream) = (0, 0, 0);
+    let mut payload = None;
+    let mut unknown = false;
+    let mut bad = None;
+    let mut reader = Reader::new(message);
+    loop {
+        let (field, value) = match reader.field() {
+            Ok(Some(field)) => field,
+            Ok(None) => break,
+            Err(what) => {
+                bad = Some(what);
+                break;
+            }
+        };
+        match (field, value) {
+            (1, Value::Varint(value)) => id = value,
+            (2, Value::Varint(_)) => {}
+            (3, Value::Varint(value)) => message_type = low_32(value),
+            (4, Value::Varint(value)) => end_stream = value,
+            (5..=LAST_PAYLOAD_FIELD | CHUNK_NUMBER, Value::Range(from, to)) => {
+                // The last one counts (P-2.3), also where it is one that this build does not know.
+                payload = field_of(field).map(|known| (known, from, to));
+                unknown = payload.is_none();
+            }
+            (1..=LAST_PAYLOAD_FIELD | CHUNK_NUMBER, _) => bad = Some(BadMessage::WireType),
+            // A payload of a later build, unless there is one of ours beside it.
+            (22..=30, _) => unknown = true,
+            _ => {}
+        }
+    }
+    if let Some(what) = bad
+        && id == 0
+    {
+        return Err(DecodeError::NotAMessage { what, offset });
+    }
+    let payload = match (bad, payload) {
+        (Some(what), _) => Payload::Bad(what),
+        (None, Some((field, from, to))) => {
+            if contradicts(message_type, field) {
+                Payload::Bad(BadMessage::Contradiction)
+            } else {
+                decode_payload(field, &message.slice(from..to)).unwrap_or_else(Payload::Bad)
+            }
+        }
+        (None, None) if unknown || end_stream == 0 => Payload::Bad(BadMessage::UnknownPayload),
+        (None, None) => match MessageType::from_wire(message_type) {
+            Some(MessageType::Unspecified | MessageType::StreamChunk) => Payload::None,
+            _ => Payload::Bad(BadMessage::Contradiction),
+        },
+    };
+    Ok(Envelope {
+        id: RequestId::new(id),
+        end_stream: end_stream != 0,
+        payload,
+    })
+}
+
+fn field_of(field: u64) -> Option<u8> {
+    u8::try_from(field).ok().filter(|field| {
+        matches!(
+            *field,
+            HTTP_REQUEST_FIELD
+                | HTTP_RESPONSE_FIELD
+                | TRAILERS_FIELD
+                | WINDOW_FIELD
+                | STOP_SENDING_FIELD
+                | RESET_FIELD
+                | CONTROL_FIELD
+                | CHUNK_FIELD
+        )
+    })
+}
+
+fn contradicts(message_type: u64, field: u8) -> bool {
+    let fits = match field {
+        HTTP_REQUEST_FIELD => MessageType::Request,
+        HTTP_RESPONSE_FIELD => MessageType::Response,
+        TRAILERS_FIELD => MessageType::Trailers,
+        WINDOW_FIELD => MessageType::Window,
+        STOP_SENDING_FIELD => MessageType::StopSending,
+        RESET_FIELD => MessageType::Reset,
+        CONTROL_FIELD => MessageType::Control,
+        _ => MessageType::StreamChunk,
+    };
+    message_type != 0 && message_type != u64::from(fits.to_wire())
+}
+
+fn decode_payload(field: u8, bytes: &Bytes) -> Result<Payload, BadMessage> {
+    Ok(match field {
+        HTTP_REQUEST_FIELD => Payload::HttpRequest(Box::new(HttpRequest::decode(bytes)?)),
+        HTTP_RESPONSE_FIELD => Payload::HttpResponse(Box::new(HttpResponse::decode(bytes)?)),
+        TRAILERS_FIELD => Payload::Trailers(decode_trailers(bytes)?),
+        WINDOW_FIELD => {
+            let mut reader = Reader::new(bytes);
+            let (mut limit, mut consumed) = (0, 0);
+            while let Some((field, value)) = reader.field()? {
+                match field {
+                    1 => limit = value.varint()?,
+                    2 => consumed = value.varint()?,
+                    _ => {}
+                }
+            }
+            Payload::Window { limit, consumed }
+        }
+        STOP_SENDING_FIELD => {
+            let mut reader = Reader::new(bytes);
+            let mut code = 0;
+            while let Some((field, value)) = reader.field()? {
+                if field == 1 {
+                    code = value.varint()?;
+                }
+            }
+            Payload::StopSending(reset_code(code))
+        }
+        RESET_FIELD => {
+            let mut reader = Reader::new(bytes);
+            let mut code = 0;
+            let mut reason = Bytes::new();
+            while let Some((field, value)) = reader.field()? {
+                match field {
+                    1 => code = value.varint()?,
+                    2 => {
+                        let (from, to) = value.range()?;
+                        reason = bytes.slice(from..to);
+                    }
+                    _ => {}
+                }
+            }
+            Payload::Reset {
+                code: reset_code(code),
+                reason,
+            }
+        }
+        CONTROL_FIELD => Payload::Control(bytes.clone()),
+        _ => Payload::Chunk {
+            data: bytes.clone(),
+            first: true,
+            last: true,
+        },
+    })
+}
+
+/// A code that is newer than this build still ends the request.
+fn reset_code(code: u64) -> ResetCode {
+    ResetCode::from_wire(low_32(code)).unwrap_or(ResetCode::Unspecified)
+}
+
+#[cfg(test)]
+#[cfg(not(adit_loom))]
+mod tests {
+    use bytes::BufMut;
+
+    use super::*;
+    use crate::{
+        frame::write_prefix,
+        message::write_chunk_prefix,
+        wire::{put_uint, put_varint},
+    };
+
+    fn framed(message: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        write_prefix(&mut out, message.len());
+        out.put_slice(message);
+        out
+    }
+
+    /// An envelope of `length` bytes, then a chunk of ten bytes that fills the message.
+    fn chunk_behind(length: usize) -> BytesMut {
+        let mut out = BytesMut::new();
+        put_uint(&mut out, 1, 2);
+        if length.is_multiple_of(2) {
+            // A padded number, for an odd rest.
+            out.put_slice(&[2 << 3, 0x81, 0]);
+        }
+        while out.len() < length - 3 {
+            put_uint(&mut out, 2, 1);
+        }
+        put_varint(&mut out, u64::from(CHUNK_FIELD) << 3 | 2);
+        put_varint(&mut out, 10);
+        assert_eq!(out.len(), length);
+        out.put_slice(b"0123456789");
+        out
+    }
+
+    fn chunk(data: &'static [u8], first: bool, last: bool) -> Option<Envelope> {
+        Some(Envelope {
+            id: RequestId::new(2),
+            end_stream: false,
+            payload: Payload::Chunk {
+                data: Bytes::from_static(data),
+                first,
+                last,
+            },
+        })
+    }
+
+    #[test]
+    fn a_chunk_is_handed_on_in_parts_when_its_envelope_is_short() {
+        let length = PREFIX_BYTES + SCAN_BYTES;
+        for cut in 1..=length {
+            let stream = framed(&chunk_behind(SCAN_BYTES)).freeze();
+            let mut decoder = Decoder::new();
+            decoder.feed(stream.slice(..cut));
+            assert_eq!(decoder.next(), Ok(None), "{cut}");
+            decoder.feed(stream.slice(cut..length + 4));
+            assert_eq!(decoder.next(), Ok(chunk(b"0123", true, false)));
+            assert_eq!(decoder.next(), Ok(None));
+            decoder.feed(stream.slice(length + 4..length + 5));
+            assert_eq!(decoder.next(), Ok(chunk(b"4", false, false)));
+            decoder.feed(stream.slice(length + 5..));
+            assert_eq!(decoder.next(), Ok(chunk(b"56789", false, true)));
+            assert!(decoder.is_between_messages());
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_gathered_when_its_envelope_is_long() {
+        let stream = framed(&chunk_behind(SCAN_BYTES + 1)).freeze();
+        for cut in 1..stream.len() {
+            let mut decoder = Decoder::new();
+            decoder.feed(stream.slice(..cut));
+            assert_eq!(decoder.next(), Ok(None));
+            decoder.feed(stream.slice(cut..));
+            assert_eq!(decoder.next(), Ok(chunk(b"0123456789", true, true)));
+            assert_eq!(decoder.next(), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_chunk_of_no_bytes_needs_no_further_frame() {
+        let mut out = BytesMut::new();
+        write_chunk_prefix(&mut out, RequestId::new(2), 0, false);
+        let stream = out.freeze();
+        for cut in 1..stream.len() {
+            let mut decoder = Decoder::new();
+            decoder.feed(stream.slice(..cut));
+            assert_eq!(decoder.next(), Ok(None));
+            decoder.feed(stream.slice(cut..));
+            assert_eq!(decoder.next(), Ok(chunk(b"", true, true)));
+            assert!(decoder.is_between_messages());
+        }
+    }
+
+    #[test]
+    fn gathering_takes_no_more_than_has_come() {
+        let mut out = BytesMut::new();
+        write_prefix(&mut out, MAX_MESSAGE_BYTES);
+        out.put_slice(&[HTTP_RESPONSE_FIELD << 3 | 2]);
+        let mut decoder = Decoder::new();
+        decoder.feed(out.freeze());
+        let mut come = 1;
+        for size in [1, 40, 5, 100, 2000, 100_000] {
+            assert_eq!(decoder.next(), Ok(None));
+            assert_eq!(decoder.gathered.len(), come);
+            assert!(
+                decoder.gathered.capacity() <= 2 * come + SCAN_BYTES,
+                "{come}"
+            );
+            decoder.feed(vec![0xff; size].into());
+            come += size;
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_gathered_leaves_nothing_behind() {
+        let mut head = BytesMut::new();
+        put_uint(&mut head, 1, 2);
+        head.put_slice(&[CONTROL_FIELD << 3 | 2, 1, 3, 0x64]);
+        head[2..6].copy_from_slice(&[0xaa, 1, 1, 0x64]);
+        let stream = framed(&head).freeze();
+        let mut decoder = Decoder::new();
+        decoder.feed(stream.slice(..8));
+        assert_eq!(decoder.next(), Ok(None));
+        assert_eq!(decoder.gathered.len(), 3);
+        decoder.feed(stream.slice(8..));
+        let envelope = decoder.next().unwrap().unwrap();
+        assert_eq!(envelope.payload, Payload::Control(Bytes::from_static(b"d")));
+        assert_eq!(decoder.gathered.capacity(), 0);
+    }
+
+    #[test]
+    fn a_chunk_in_parts_is_never_gathered() {
+        let mut out = BytesMut::new();
+        write_chunk_prefix(&mut out, RequestId::new(2), 1000, true);
+        let envelope = out.len();
+        out.put_bytes(7, 1000);
+        let stream = out.freeze();
+        let mut decoder = Decoder::new();
+        decoder.feed(stream.slice(..envelope + 1));
+        let first = decoder.next().unwrap().unwrap();
+        assert!(!first.end_stream, "only the last part ends");
+        decoder.feed(stream.slice(envelope + 1..));
+        assert!(decoder.next().unwrap().unwrap().end_stream);
+        assert_eq!(decoder.gathered.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_lost_stays_lost() {
+        for broken in [vec![1, 0, 0, 0, 0], vec![0, 0, 0, 0, 1, 0x02]] {
+            let mut decoder = Decoder::new();
+            decoder.feed([&broken[..], &framed(&chunk_behind(9))].concat().into());
+            let error = decoder.next().unwrap_err();
+            assert_eq!(decoder.next(), Err(error.clone()));
+            decoder.feed(framed(&chunk_behind(9)).freeze());
+            assert!(decoder.input.is_empty(), "nothing is kept");
+            assert_eq!(decoder.next(), Err(error));
+            assert!(!decoder.is_between_messages());
+        }
+    }
+
+    #[test]
+    fn the_scan_takes_only_a_chunk_that_fills_its_message() {
+        let message = chunk_behind(9);
+        let found = scan_chunk(&message[..9], 19).unwrap();
+        assert_eq!((found.id, found.payload_at), (RequestId::new(2), 9));
+        assert!(!found.end_stream);
+        assert!(scan_chunk(&message[..8], 19).is_none(), "not there yet");
+        assert!(scan_chunk(&message[..9], 18).is_none());
+        assert!(scan_chunk(&message[..9], 20).is_none());
+        let start = |message_type: u64, end: u64, id: u64| {
+            let mut out = BytesMut::new();
+            put_uint(&mut out, 1, id);
+            put_uint(&mut out, 3, message_type);
+            put_uint(&mut out, 4, end);
+            put_varint(&mut out, u64::from(CHUNK_FIELD) << 3 | 2);
+            put_varint(&mut out, 1);
+            scan_chunk(&out, out.len() + 1).map(|found| found.end_stream)
+        };
+        assert_eq!(start(3, 0, 4), Some(false));
+        assert_eq!(start(0, 1, 4), Some(true));
+        assert_eq!(start(1, 1, 4), None, "contradicts");
+        assert_eq!(start(3, 0, 0), None, "the stream has no chunks");
+        let as_number = [8, 2, 0xf8, 1, 5];
+        assert!(scan_chunk(&as_number, 10).is_none());
+        let other_first = [8, 2, 0xa0, 2, 0, 0xfa, 1, 1];
+        assert!(scan_chunk(&other_first, 9).is_none());
+    }
+
+    #[test]
+    fn each_payload_contradicts_every_type_but_its_own() {
+        for (field, fits) in [
+            (HTTP_REQUEST_FIELD, 1),
+            (HTTP_RESPONSE_FIELD, 2),
+            (CHUNK_FIELD, 3),
+            (TRAILERS_FIELD, 4),
+            (WINDOW_FIELD, 5),
+            (STOP_SENDING_FIELD, 6),
+            (RESET_FIELD, 7),
+            (CONTROL_FIELD, 11),
+        ] {
+            for message_type in 0..=12 {
+                let contradicted = message_type != 0 && message_type != fits;
+                assert_eq!(contradicts(message_type, field), contradicted, "{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_message_names_its_request_or_ends_the_stream() {
+        let bad = |message: &[u8]| {
+            let mut decoder = Decoder::new();
+            decoder.feed(framed(message).freeze());
+            decoder.next().map(|read| {
+                let envelope = read.unwrap();
+                (envelope.id.value(), envelope.payload)
+            })
+        };
+        let cut = Payload::Bad(BadMessage::Truncated);
+        assert_eq!(bad(&[8, 2, 0x7a]), Ok((2, cut)));
+        assert_eq!(
+            bad(&[0x7a, 9, 8, 2]),
+            Err(DecodeError::NotAMessage {
+                what: BadMessage::Truncated,
+                offset: 0
+            })
+        );
+        let contradiction = Payload::Bad(BadMessage::Contradiction);
+        assert_eq!(
+            bad(&[8, 2, 0x18, 4, 0x20, 1]),
+            Ok((2, contradiction.clone()))
+        );
+        assert_eq!(bad(&[8, 2, 0x18, 5, 0xfa, 1, 0]), Ok((2, contradiction)));
+        assert_eq!(bad(&[8, 2, 0x18, 3, 0x20, 1]), Ok((2, Payload::None)));
+        // Inside a payload, the same.
+        let wrong = Payload::Bad(BadMessage::WireType);
+        assert_eq!(bad(&[8, 2, 0x7a, 2, 0x0a, 0]), Ok((2, wrong.clone())));
+        assert_eq!(bad(&[8, 2, 0x7a, 2, 0x12, 0]), Ok((2, wrong.clone())));
+        assert_eq!(bad(&[8, 2, 0x82, 1, 2, 0x0a, 0]), Ok((2, wrong.clone())));
+        assert_eq!(bad(&[8, 2, 0x8a, 1, 2, 0x10, 0]), Ok((2, wrong)));
+    }
+}

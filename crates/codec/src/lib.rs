@@ -1,0 +1,49 @@
+//! Bytes to tunnel messages and back, and the two structures every byte passes: the outbox and the buffer pool.
+//!
+//! Holds: the identifiers of the wire ([`RequestId`], [`ProtocolType`], [`ResetCode`]); encoders that write a head
+//! once and never touch a payload again; a [`Decoder`] that reads messages out of transport frames without joining
+//! them; [`Outbox`], where many senders append and one writer drains; [`Pool`], where read buffers come home.
+//!
+//! Promises:
+//! - every length is checked against a bound before memory is taken, and a message never costs more than
+//!   [`MAX_MESSAGE_BYTES`];
+//! - fields are read in any order; in ascending order a payload is handed on before all of it has arrived;
+//! - header names and values that leave a decoder can be written to an HTTP/1 connection as they are;
+//! - an append to the outbox wakes a parked writer exactly when there is something to write.
+//!
+//! Leaves to others: which message goes next (`adit-mux`), credit (`adit-flow`), sockets (`adit-link`).
+//!
+//! Cost: a payload above [`COALESCE_BYTES`] is passed by reference in both directions; everything smaller is copied
+//! once into a shared block. Numbers in `benches/record/`, groups `codec/encode` and `codec/decode`.
+//!
+//! Proof: `tests/oracle.rs` against the generated messages, `tests/properties.rs` for frames cut at any byte,
+//! `tests/fuzz.rs` for hostile input, `tests/loom.rs` for outbox and pool.
+
+#![cfg_attr(adit_loom, allow(dead_code, unused_imports))]
+
+mod batch;
+mod decoder;
+mod error;
+mod frame;
+mod head;
+mod headers;
+mod id;
+mod message;
+mod outbox;
+mod pool;
+mod sync;
+mod wire;
+
+pub use batch::{Batch, BatchBuilder, COALESCE_BYTES};
+pub use decoder::{Decoder, Envelope, Payload};
+pub use error::{BadMessage, DecodeError, HeadError};
+pub use frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
+pub use head::{EncodedHead, HttpRequest, HttpRequestHead, HttpResponse, HttpResponseHead, Open};
+pub use headers::{HeaderBlock, HeaderIter, MAX_HEAD_BYTES, MAX_HEADER_LINES};
+pub use id::{MessageType, ProtocolType, RequestId, ResetCode, Side};
+pub use message::{
+    write_chunk_prefix, write_control, write_end, write_head, write_reset, write_stop_sending,
+    write_trailers, write_window,
+};
+pub use outbox::{Outbox, Queue};
+pub use pool::{Pool, PooledBuffer};

@@ -1,0 +1,216 @@
+//! Where many senders append and one writer drains.
+//!
+//! Appending and draining take one short lock. The writer parks by leaving its waker in the same critical section in
+//! which it found nothing, so an append either is seen by the writer or wakes it: no wake-up is lost, and none is
+//! spent while the writer is busy.
+//!
+//! What is queued, and in which order it leaves, is the [`Queue`]'s business: `adit-mux` gives its scheduler, in which
+//! ids are allocated too, because "allocated in order" and "leaves in order" must be one step (P-2.2).
+
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Mutex, lock};
+
+/// What an [`Outbox`] guards: it knows what is to be written next.
+pub trait Queue {
+    /// What the writer takes in one go.
+    type Batch;
+
+    /// Whether [`Queue::next_batch`] would give one.
+    fn is_ready(&self) -> bool;
+
+    /// Takes the next batch; `None` when there is nothing to write.
+    fn next_batch(&mut self) -> Option<Self::Batch>;
+}
+
+struct State<Q> {
+    queue: Q,
+    writer: Option<Waker>,
+    closed: bool,
+}
+
+/// A queue with many appenders and one writer.
+pub struct Outbox<Q> {
+    state: Mutex<State<Q>>,
+}
+
+impl<Q: Queue> Outbox<Q> {
+    /// Around a queue.
+    pub fn new(queue: Q) -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue,
+                writer: None,
+                closed: false,
+            }),
+        }
+    }
+
+    /// Runs `change` on the queue, then wakes the writer if it is parked and there is something to write.
+    ///
+    /// `change` runs under the lock: it must not wait, nor touch this outbox again.
+    pub fn with<R>(&self, change: impl FnOnce(&mut Q) -> R) -> R {
+        let mut state = lock(&self.state);
+        let result = change(&mut state.queue);
+        let writer = if state.writer.is_some() && state.queue.is_ready() {
+            state.writer.take()
+        } else {
+            None
+        };
+        drop(state);
+        // Outside of the lock: on a multi-threaded runtime the writer may run at once.
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        result
+    }
+
+    /// The next batch; `Ready(None)` once the outbox is closed and empty.
+    ///
+    /// One writer only: a second one would take the place of the first one's waker.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken unless it is returned.
+    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<Option<Q::Batch>> {
+        let mut state = lock(&self.state);
+        if let Some(batch) = state.queue.next_batch() {
+            // The writer is up, for whatever reason: no append need wake it.
+            state.writer = None;
+            return Poll::Ready(Some(batch));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        match &mut state.writer {
+            Some(writer) => writer.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Lets the writer end once it has drained what is there.
+    pub fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    /// Whether [`Outbox::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(adit_loom))]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+    use std::task::Wake;
+
+    use super::*;
+
+    impl Queue for Vec<u8> {
+        type Batch = Self;
+
+        fn is_ready(&self) -> bool {
+            self.len() >= 2
+        }
+
+        fn next_batch(&mut self) -> Option<Self> {
+            self.is_ready().then(|| std::mem::take(self))
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct Writer {
+        outbox: Outbox<Vec<u8>>,
+        wakes: Arc<Wakes>,
+    }
+
+    impl Writer {
+        fn new() -> Self {
+            Self {
+                outbox: Outbox::new(Vec::new()),
+                wakes: Arc::default(),
+            }
+        }
+
+        fn poll(&self) -> Poll<Option<Vec<u8>>> {
+            let waker = Waker::from(self.wakes.clone());
+            self.outbox.poll_drain(&mut Context::from_waker(&waker))
+        }
+
+        fn append(&self, byte: u8) -> usize {
+            self.outbox.with(|queue| queue.push(byte));
+            self.wakes.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_parked_writer_is_woken_once_when_there_is_something_to_write() {
+        let writer = Writer::new();
+        assert_eq!(writer.append(1), 0, "nobody is parked");
+        assert_eq!(writer.poll(), Poll::Pending);
+        assert_eq!(writer.append(2), 1);
+        assert_eq!(writer.append(3), 1, "woken already");
+        assert_eq!(writer.poll(), Poll::Ready(Some(vec![1, 2, 3])));
+        assert_eq!(writer.poll(), Poll::Pending);
+        assert_eq!(writer.append(4), 1, "nothing to write yet");
+        assert_eq!(writer.append(5), 2);
+    }
+
+    #[test]
+    fn no_wake_up_is_spent_on_a_writer_that_is_up() {
+        let writer = Writer::new();
+        writer.append(1);
+        assert_eq!(writer.poll(), Poll::Pending);
+        // Something else wakes the writer's task just as the queue is filled from within.
+        lock(&writer.outbox.state).queue.push(2);
+        assert_eq!(writer.poll(), Poll::Ready(Some(vec![1, 2])));
+        writer.append(3);
+        assert_eq!(writer.append(4), 0);
+    }
+
+    #[test]
+    fn the_last_waker_counts() {
+        let writer = Writer::new();
+        let others = Arc::new(Wakes::default());
+        let other = Waker::from(others.clone());
+        let poll = writer.outbox.poll_drain(&mut Context::from_waker(&other));
+        assert_eq!(poll, Poll::Pending);
+        assert_eq!(writer.poll(), Poll::Pending);
+        writer.append(1);
+        assert_eq!(writer.append(2), 1);
+        assert_eq!(others.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_closed_outbox_ends_once_it_is_drained() {
+        let writer = Writer::new();
+        assert_eq!(writer.poll(), Poll::Pending);
+        assert!(!writer.outbox.is_closed());
+        writer.outbox.close();
+        assert!(writer.outbox.is_closed());
+        assert_eq!(writer.wakes.0.load(Ordering::Relaxed), 1);
+        writer.append(1);
+        writer.append(2);
+        assert_eq!(writer.poll(), Poll::Ready(Some(vec![1, 2])));
+        assert_eq!(writer.poll(), Poll::Ready(None));
+        assert_eq!(writer.outbox.with(|queue| queue.len()), 0);
+    }
+}

@@ -1,0 +1,271 @@
+//! Protobuf's wire format, as much of it as one envelope needs.
+//!
+//! <https://protobuf.dev/programming-guides/encoding/>
+
+use bytes::{BufMut, BytesMut};
+
+use crate::error::BadMessage;
+
+/// A varint is at most this long.
+pub(crate) const MAX_VARINT_BYTES: usize = 10;
+
+/// Bytes that [`put_length_gap`] leaves for a length that is not known yet.
+pub(crate) const LENGTH_GAP: usize = 3;
+
+pub(crate) const VARINT: u8 = 0;
+pub(crate) const FIXED64: u8 = 1;
+pub(crate) const LENGTH_DELIMITED: u8 = 2;
+pub(crate) const FIXED32: u8 = 5;
+
+/// The key of a length-delimited field with a number below 16.
+pub(crate) const fn length_key(field: u8) -> u8 {
+    (field << 3) | LENGTH_DELIMITED
+}
+
+#[allow(clippy::cast_possible_truncation)] // the low seven bits are what is wanted
+pub(crate) fn put_varint(out: &mut BytesMut, mut value: u64) {
+    while value >= 0x80 {
+        out.put_u8((value as u8) | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+pub(crate) const fn varint_len(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+pub(crate) fn put_uint(out: &mut BytesMut, field: u8, value: u64) {
+    if value != 0 {
+        put_varint(out, u64::from(field << 3));
+        put_varint(out, value);
+    }
+}
+
+pub(crate) fn put_bytes(out: &mut BytesMut, field: u8, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        out.put_u8(length_key(field));
+        put_varint(out, bytes.len() as u64);
+        out.put_slice(bytes);
+    }
+}
+
+/// Starts a field whose length is filled in by [`fill_length_gap`]: a varint padded to three bytes, which every
+/// decoder takes and which saves a second pass over the content.
+pub(crate) fn put_length_gap(out: &mut BytesMut, key: u8) -> usize {
+    out.put_u8(key);
+    out.put_slice(&[0; LENGTH_GAP]);
+    out.len()
+}
+
+/// Fills the gap in front of `start` with the number of bytes written since.
+#[allow(clippy::cast_possible_truncation)] // each byte takes seven bits
+pub(crate) fn fill_length_gap(out: &mut BytesMut, start: usize) {
+    let length = out.len() - start;
+    debug_assert!(length < 1 << (7 * LENGTH_GAP));
+    out[start - 3] = (length as u8) | 0x80;
+    out[start - 2] = ((length >> 7) as u8) | 0x80;
+    out[start - 1] = ((length >> 14) as u8) & 0x7f;
+}
+
+/// What a 32-bit field reads out of a varint: the low half, as every protobuf reader does.
+pub(crate) const fn low_32(value: u64) -> u64 {
+    value & 0xffff_ffff
+}
+
+/// Reads fields out of one message.
+pub(crate) struct Reader<'a> {
+    input: &'a [u8],
+    at: usize,
+}
+
+/// The value of one field: a number, or where its bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value {
+    Varint(u64),
+    Range(usize, usize),
+    Fixed,
+}
+
+impl Value {
+    pub(crate) fn varint(self) -> Result<u64, BadMessage> {
+        match self {
+            Self::Varint(value) => Ok(value),
+            _ => Err(BadMessage::WireType),
+        }
+    }
+
+    pub(crate) fn range(self) -> Result<(usize, usize), BadMessage> {
+        match self {
+            Self::Range(from, to) => Ok((from, to)),
+            _ => Err(BadMessage::WireType),
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) const fn new(input: &'a [u8]) -> Self {
+        Self { input, at: 0 }
+    }
+
+    pub(crate) const fn offset(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn varint(&mut self) -> Result<u64, BadMessage> {
+        let rest = self.input.get(self.at..).unwrap_or_default();
+        if let Some(&first) = rest.first()
+            && first < 0x80
+        {
+            self.at += 1;
+            return Ok(u64::from(first));
+        }
+        let mut value = 0u64;
+        for (index, &byte) in rest.iter().take(MAX_VARINT_BYTES).enumerate() {
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for one bit.
+            if index == MAX_VARINT_BYTES - 1 && byte > 1 {
+                return Err(BadMessage::Varint);
+            }
+            value |= bits << (7 * index);
+            if byte < 0x80 {
+                self.at += index + 1;
+                return Ok(value);
+            }
+        }
+        Err(if rest.len() >= MAX_VARINT_BYTES {
+            BadMessage::Varint
+        } else {
+            BadMessage::Truncated
+        })
+    }
+
+    /// Field number and wire type of the next field; `None` at the end.
+    pub(crate) fn key(&mut self) -> Result<Option<(u64, u8)>, BadMessage> {
+        if self.at >= self.input.len() {
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let field = key >> 3;
+        if field == 0 || key > u64::from(u32::MAX) {
+            return Err(BadMessage::FieldZero);
+        }
+        Ok(Some((field, (key & 7) as u8)))
+    }
+
+    /// Length of a length-delimited field, checked only against `usize`.
+    pub(crate) fn length(&mut self) -> Result<usize, BadMessage> {
+        usize::try_from(self.varint()?).map_err(|_| BadMessage::Truncated)
+    }
+
+    /// The value behind a key.
+    pub(crate) fn value(&mut self, wire_type: u8) -> Result<Value, BadMessage> {
+        match wire_type {
+            VARINT => Ok(Value::Varint(self.varint()?)),
+            FIXED64 => self.skip(8).map(|()| Value::Fixed),
+            FIXED32 => self.skip(4).map(|()| Value::Fixed),
+            LENGTH_DELIMITED => {
+                let length = self.length()?;
+                let from = self.at;
+                self.skip(length)?;
+                Ok(Value::Range(from, self.at))
+            }
+            _ => Err(BadMessage::WireType),
+        }
+    }
+
+    /// The next field; `None` at the end.
+    pub(crate) fn field(&mut self) -> Result<Option<(u64, Value)>, BadMessage> {
+        match self.key()? {
+            None => Ok(None),
+            Some((field, wire_type)) => Ok(Some((field, self.value(wire_type)?))),
+        }
+    }
+
+    fn skip(&mut self, length: usize) -> Result<(), BadMessage> {
+        match self.at.checked_add(length) {
+            Some(end) if end <= self.input.len() => {
+                self.at = end;
+                Ok(())
+            }
+            _ => Err(BadMessage::Truncated),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_round_trip() {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            300,
+            16_383,
+            16_384,
+            u64::from(u32::MAX),
+            u64::MAX,
+        ] {
+            let mut out = BytesMut::new();
+            put_varint(&mut out, value);
+            assert_eq!(out.len(), varint_len(value), "{value}");
+            let mut reader = Reader::new(&out);
+            assert_eq!(reader.varint(), Ok(value));
+            assert_eq!(reader.offset(), out.len());
+        }
+    }
+
+    #[test]
+    fn endless_and_cut_varints_are_told_apart() {
+        assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(BadMessage::Varint));
+        assert_eq!(Reader::new(&[0xff; 10]).varint(), Err(BadMessage::Varint));
+        assert_eq!(Reader::new(&[0xff; 9]).varint(), Err(BadMessage::Truncated));
+        assert_eq!(Reader::new(&[]).varint(), Err(BadMessage::Truncated));
+        let mut too_big = [0xff; 10];
+        too_big[9] = 2;
+        assert_eq!(Reader::new(&too_big).varint(), Err(BadMessage::Varint));
+    }
+
+    #[test]
+    fn a_padded_length_reads_as_the_number() {
+        for length in [0usize, 1, 127, 128, 20_000, (1 << 21) - 1] {
+            let mut out = BytesMut::new();
+            let start = put_length_gap(&mut out, length_key(6));
+            out.resize(start + length, 7);
+            fill_length_gap(&mut out, start);
+            let mut reader = Reader::new(&out);
+            assert_eq!(reader.field(), Ok(Some((6, Value::Range(4, 4 + length)))));
+            assert_eq!(reader.field(), Ok(None));
+        }
+    }
+
+    #[test]
+    fn bad_fields_are_named() {
+        assert_eq!(Reader::new(&[0x02]).field(), Err(BadMessage::FieldZero));
+        let most = [0xf8, 0xff, 0xff, 0xff, 0x0f, 5];
+        let field = Ok(Some(((1 << 29) - 1, Value::Varint(5))));
+        assert_eq!(Reader::new(&most).field(), field);
+        let above = [0x80, 0x80, 0x80, 0x80, 0x10, 5];
+        assert_eq!(Reader::new(&above).field(), Err(BadMessage::FieldZero));
+        assert_eq!(Reader::new(&[0x0b]).field(), Err(BadMessage::WireType));
+        assert_eq!(
+            Reader::new(&[0x0a, 2, 1]).field(),
+            Err(BadMessage::Truncated)
+        );
+        assert_eq!(
+            Reader::new(&[0x09, 2, 1]).field(),
+            Err(BadMessage::Truncated)
+        );
+        assert_eq!(
+            Reader::new(&[0x0d, 2, 1, 1, 1]).field(),
+            Ok(Some((1, Value::Fixed)))
+        );
+        assert_eq!(Value::Fixed.varint(), Err(BadMessage::WireType));
+        assert_eq!(Value::Varint(1).range(), Err(BadMessage::WireType));
+    }
+}

@@ -1,0 +1,147 @@
+//! Each pair of racers over outbox and pool, in every order that the lock allows. What each must not survive stands
+//! at its test.
+#![cfg(adit_loom)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use adit_codec::{Outbox, Pool, Queue};
+use loom::thread::{self, Thread};
+
+/// Letters that leave together once there are `at_once` of them.
+struct Letters {
+    waiting: Vec<u32>,
+    at_once: usize,
+}
+
+impl Queue for Letters {
+    type Batch = Vec<u32>;
+
+    fn is_ready(&self) -> bool {
+        self.waiting.len() >= self.at_once
+    }
+
+    fn next_batch(&mut self) -> Option<Vec<u32>> {
+        self.is_ready().then(|| std::mem::take(&mut self.waiting))
+    }
+}
+
+fn outbox(at_once: usize) -> loom::sync::Arc<Outbox<Letters>> {
+    loom::sync::Arc::new(Outbox::new(Letters {
+        waiting: Vec::new(),
+        at_once,
+    }))
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Drains one batch. Parks only on `Pending`: a wake-up that is lost leaves nobody to run, which loom reports.
+fn drain(outbox: &Outbox<Letters>) -> Option<Vec<u32>> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match outbox.poll_drain(&mut context) {
+            Poll::Ready(batch) => return batch,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// A sender appends while the writer looks for something to write.
+///
+/// Fails when the writer leaves its waker under another lock than the one under which it found nothing, and when
+/// `with` does not wake.
+#[test]
+fn append_races_drain() {
+    loom::model(|| {
+        let outbox = outbox(1);
+        let sender = thread::spawn({
+            let outbox = outbox.clone();
+            move || outbox.with(|letters| letters.waiting.push(1))
+        });
+        assert_eq!(drain(&outbox), Some(vec![1]));
+        sender.join().unwrap();
+    });
+}
+
+/// Two senders append what only together makes a batch.
+///
+/// Fails when `with` takes the waker before it asks whether there is something to write: the first append then spends
+/// the wake-up that the second one owes.
+#[test]
+fn two_appends_race_drain() {
+    loom::model(|| {
+        let outbox = outbox(2);
+        let senders = [1, 2].map(|letter| {
+            let outbox = outbox.clone();
+            thread::spawn(move || outbox.with(|letters| letters.waiting.push(letter)))
+        });
+        let mut batch = drain(&outbox).unwrap();
+        batch.sort_unstable();
+        assert_eq!(batch, [1, 2], "each once");
+        for sender in senders {
+            sender.join().unwrap();
+        }
+    });
+}
+
+/// A sender appends its last and closes while the writer drains.
+///
+/// Fails when `close` does not wake, and when `poll_drain` looks at `closed` before the queue: what was appended
+/// before the close is then lost.
+#[test]
+fn close_races_drain() {
+    loom::model(|| {
+        let outbox = outbox(1);
+        let sender = thread::spawn({
+            let outbox = outbox.clone();
+            move || {
+                outbox.with(|letters| letters.waiting.push(1));
+                outbox.close();
+            }
+        });
+        assert_eq!(drain(&outbox), Some(vec![1]));
+        assert_eq!(drain(&outbox), None);
+        assert!(outbox.is_closed());
+        sender.join().unwrap();
+    });
+}
+
+/// Two tasks return a buffer each, to a pool that keeps one, and take another.
+///
+/// Fails when `put_back` counts the free buffers under one lock and adds to them under another.
+#[test]
+fn take_races_return() {
+    loom::model(|| {
+        let pool = Pool::new(4, 1);
+        let (mine, others) = (pool.take(), pool.take());
+        let other = thread::spawn({
+            let pool = pool.clone();
+            move || {
+                drop(others);
+                assert!(pool.free() <= 1, "more than the bound");
+                pool.take()
+            }
+        });
+        drop(mine);
+        assert!(pool.free() <= 1, "more than the bound");
+        let mut mine = pool.take();
+        let mut others = other.join().unwrap();
+        assert_ne!(
+            mine.unfilled().as_ptr(),
+            others.unfilled().as_ptr(),
+            "handed out twice"
+        );
+        drop((mine, others));
+        assert_eq!(pool.free(), 1);
+    });
+}
