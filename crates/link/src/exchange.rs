@@ -1,0 +1,377 @@
+//! The handle on one request, for the task that serves it on either side.
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use adit_codec::{EncodedHead, HeaderBlock, RequestId, ResetCode};
+use adit_mux::{SendError, Sendable};
+use adit_pending::Settled;
+use bytes::Bytes;
+
+use crate::{
+    failure::{Failure, Reason},
+    inbox::{Inbox, Part},
+    lane::Lane,
+};
+
+/// One request: both directions of it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Our direction.
+    pub send: SendHalf,
+    /// The peer's direction.
+    pub recv: RecvHalf,
+}
+
+/// What both halves share. When the last of them is gone, the request settles.
+pub(crate) struct Core {
+    lane: Arc<Lane>,
+    id: RequestId,
+    inbox: Arc<Inbox>,
+    sent_all: AtomicBool,
+    received_all: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn consume(&self, cost: u64) {
+        self.inbox.consumed(cost);
+        self.lane.consumed(self.id, cost);
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.inbox.lock().failure.clone()
+    }
+
+    fn reset(&self, code: ResetCode, reason: &str) {
+        self.lane.mux().reset(self.id, code, reason);
+        self.inbox
+            .fail(Failure::new(Reason::Cancelled, "ended by this side"));
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let whole =
+            self.sent_all.load(Ordering::Relaxed) && self.received_all.load(Ordering::Relaxed);
+        let failed = self.inbox.lock().failure.is_some();
+        let how = match (failed, whole) {
+            (true, _) => Settled::Failed,
+            (false, true) => Settled::Completed,
+            (false, false) => Settled::Cancelled,
+        };
+        if how == Settled::Cancelled {
+            self.lane
+                .mux()
+                .reset(self.id, ResetCode::Cancelled, "the other side left");
+        }
+        self.lane.settle(self.id, how, &self.inbox);
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(lane: Arc<Lane>, id: RequestId, inbox: Arc<Inbox>, sent_all: bool) -> Self {
+        let core = Arc::new(Core {
+            lane,
+            id,
+            inbox,
+            sent_all: AtomicBool::new(sent_all),
+            received_all: AtomicBool::new(false),
+        });
+        Self {
+            send: SendHalf { core: core.clone() },
+            recv: RecvHalf { core },
+        }
+    }
+
+    /// Ties something to the request, such as its permits: it is dropped when the request settles or fails, whichever
+    /// comes first. A second call replaces the first one's.
+    pub fn hold(&self, held: impl Any + Send) {
+        self.recv.core.inbox.hold(Box::new(held));
+    }
+
+    /// The request's id on its data stream.
+    pub fn id(&self) -> RequestId {
+        self.recv.core.id
+    }
+}
+
+/// Our direction of a request. Dropping it before the end cancels the request.
+pub struct SendHalf {
+    core: Arc<Core>,
+}
+
+impl SendHalf {
+    /// Waits until payload may be sent; gives how many bytes.
+    ///
+    /// # Errors
+    /// The request's [`Failure`]; [`Reason::Cancelled`] when the peer wants no more of this direction, which has then
+    /// ended cleanly.
+    ///
+    /// # Cancel safety
+    /// Nothing is reserved.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        // The waker is in place before the question is asked: an answer that changes in between wakes it.
+        {
+            let mut state = self.core.inbox.lock();
+            if let Some(failure) = &state.failure {
+                return Poll::Ready(Err(failure.clone()));
+            }
+            if state.stopped.is_some() {
+                return Poll::Ready(Err(stopped()));
+            }
+            match &mut state.writer {
+                Some(writer) => writer.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        match self.core.lane.mux().sendable(self.core.id) {
+            Ok(Sendable::Now(bytes)) => Poll::Ready(Ok(bytes)),
+            Ok(Sendable::Later) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(self.failure_of(&error))),
+        }
+    }
+
+    /// [`SendHalf::poll_ready`] as a future.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Nothing is reserved.
+    pub async fn ready(&self) -> Result<usize, Failure> {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// Sends payload that [`SendHalf::poll_ready`] allowed; with `end`, ends this direction.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn send(&self, data: Bytes, end: bool) -> Result<(), Failure> {
+        let result = self.core.lane.mux().send(self.core.id, data, end);
+        self.ended_if(result, end)
+    }
+
+    /// Sends all of `data`, in as many messages as credit wants.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    ///
+    /// # Cancel safety
+    /// None: dropped in the middle, part of `data` has been sent.
+    pub async fn send_all(&self, mut data: Bytes, end: bool) -> Result<(), Failure> {
+        while !data.is_empty() {
+            let allowed = self.ready().await?;
+            let part = data.split_to(allowed.min(data.len()));
+            let last = end && data.is_empty();
+            self.send(part, last)?;
+            if last {
+                return Ok(());
+            }
+        }
+        if end { self.finish() } else { Ok(()) }
+    }
+
+    /// Sends an answer's head: interim or final, with the body that rides in it.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn answer(&self, head: EncodedHead, end: bool) -> Result<(), Failure> {
+        let result = self.core.lane.mux().answer(self.core.id, head, end);
+        self.ended_if(result, end)
+    }
+
+    /// Ends this direction.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn finish(&self) -> Result<(), Failure> {
+        self.send(Bytes::new(), true)
+    }
+
+    /// Ends this direction with trailers.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn finish_with(&self, trailers: HeaderBlock) -> Result<(), Failure> {
+        let result = self.core.lane.mux().send_trailers(self.core.id, trailers);
+        self.ended_if(result, true)
+    }
+
+    /// Ends both directions, saying why.
+    pub fn reset(self, code: ResetCode, reason: &str) {
+        self.core.reset(code, reason);
+    }
+
+    /// The code with which the peer asked to end this direction, if it did.
+    pub fn stopped(&self) -> Option<ResetCode> {
+        self.core.inbox.lock().stopped
+    }
+
+    fn ended_if(&self, result: Result<(), SendError>, end: bool) -> Result<(), Failure> {
+        match result {
+            Ok(()) => {
+                if end {
+                    self.core.sent_all.store(true, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.failure_of(&error)),
+        }
+    }
+
+    fn failure_of(&self, error: &SendError) -> Failure {
+        if let Some(failure) = self.core.failure() {
+            return failure;
+        }
+        match error {
+            SendError::Ended if self.stopped().is_some() => stopped(),
+            SendError::Gone => Failure::new(Reason::LinkLost, "the request is over"),
+            SendError::Ended | SendError::NoCredit(_) => {
+                Failure::new(Reason::Internal, error.to_string())
+            }
+        }
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::new(Reason::Cancelled, "the other side wants no more of it")
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if self.core.sent_all.load(Ordering::Relaxed) {
+            return;
+        }
+        let stopped = {
+            let state = self.core.inbox.lock();
+            if state.failure.is_some() {
+                return;
+            }
+            state.stopped.is_some()
+        };
+        if stopped {
+            // The mux has ended this direction in our name.
+            self.core.sent_all.store(true, Ordering::Relaxed);
+        } else {
+            self.core.reset(ResetCode::Cancelled, "broken off");
+        }
+    }
+}
+
+impl fmt::Debug for SendHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendHalf").field(&self.core.id).finish()
+    }
+}
+
+/// The peer's direction of a request. Dropping it before the end asks the peer to stop.
+pub struct RecvHalf {
+    core: Arc<Core>,
+}
+
+impl RecvHalf {
+    /// The next part; `None` at the end.
+    ///
+    /// # Errors
+    /// The request's [`Failure`]. It stands before what has not been read yet: an answer that broke off must not look
+    /// whole.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Failure>>> {
+        let mut state = self.core.inbox.lock();
+        if let Some(failure) = &state.failure {
+            return Poll::Ready(Some(Err(failure.clone())));
+        }
+        if let Some(part) = state.parts.pop_front() {
+            let last = state.ended && state.parts.is_empty();
+            drop(state);
+            if last {
+                self.core.received_all.store(true, Ordering::Relaxed);
+            }
+            return Poll::Ready(Some(Ok(match part {
+                Part::Data(payload) => Part::Data(payload.attach(&self.core)),
+                part => part,
+            })));
+        }
+        if state.ended {
+            drop(state);
+            self.core.received_all.store(true, Ordering::Relaxed);
+            return Poll::Ready(None);
+        }
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// [`RecvHalf::poll_part`] as a future.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn part(&mut self) -> Option<Result<Part, Failure>> {
+        std::future::poll_fn(|cx| self.poll_part(cx)).await
+    }
+
+    /// Whether all parts have been read, and the end.
+    pub fn is_ended(&self) -> bool {
+        let state = self.core.inbox.lock();
+        state.ended && state.parts.is_empty() && state.failure.is_none()
+    }
+
+    /// Asks the peer to end its direction; what still comes is dropped (P-6.1).
+    pub fn stop(self, code: ResetCode) {
+        self.stop_with(code);
+    }
+
+    fn stop_with(&self, code: ResetCode) {
+        self.core.received_all.store(true, Ordering::Relaxed);
+        let unread = {
+            let mut state = self.core.inbox.lock();
+            state.ended = true;
+            state.waiting = 0;
+            std::mem::take(&mut state.parts)
+        };
+        drop(unread);
+        self.core.lane.stop_sending(self.core.id, code);
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        if self.core.received_all.load(Ordering::Relaxed) {
+            return;
+        }
+        let (failed, ended) = {
+            let state = self.core.inbox.lock();
+            (
+                state.failure.is_some(),
+                state.ended && state.parts.is_empty(),
+            )
+        };
+        if ended {
+            self.core.received_all.store(true, Ordering::Relaxed);
+        } else if !failed && self.core.sent_all.load(Ordering::Relaxed) {
+            // Nobody sends and nobody reads: the request is cancelled when the core goes.
+        } else if !failed {
+            self.stop_with(ResetCode::Cancelled);
+        }
+    }
+}
+
+impl fmt::Debug for RecvHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RecvHalf").field(&self.core.id).finish()
+    }
+}

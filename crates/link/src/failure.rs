@@ -1,0 +1,219 @@
+//! Why an exchange failed, whose fault it is, and whether another client may try.
+
+use std::{borrow::Cow, fmt};
+
+use adit_codec::ResetCode;
+use thiserror::Error;
+
+/// The reason codes of `docs/protocol.md`, section 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No rule matches host and path.
+    NoTunnel,
+    /// The tunnel is known, no client came in time.
+    NoClient,
+    /// No permit in time.
+    Limit,
+    /// The visitor's request cannot be carried.
+    BadRequest,
+    /// The visitor's head passes the bound.
+    HeaderTooLarge,
+    /// The client cannot reach its service.
+    DialFailed,
+    /// The service did not answer in time.
+    ServiceTimeout,
+    /// The service broke off.
+    ServiceAborted,
+    /// The client refused; no service has seen the request.
+    Refused,
+    /// The client is leaving; no service has seen the request.
+    Draining,
+    /// The link was lost.
+    LinkLost,
+    /// The peer broke a rule of the protocol.
+    ProtocolError,
+    /// The peer passed its credit.
+    FlowControl,
+    /// The visitor made no progress.
+    Stalled,
+    /// The visitor left.
+    Cancelled,
+    /// A fault of adit.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 16] = [
+        Self::NoTunnel,
+        Self::NoClient,
+        Self::Limit,
+        Self::BadRequest,
+        Self::HeaderTooLarge,
+        Self::DialFailed,
+        Self::ServiceTimeout,
+        Self::ServiceAborted,
+        Self::Refused,
+        Self::Draining,
+        Self::LinkLost,
+        Self::ProtocolError,
+        Self::FlowControl,
+        Self::Stalled,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// The code as it stands in headers, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoTunnel => "no_tunnel",
+            Self::NoClient => "no_client",
+            Self::Limit => "limit",
+            Self::BadRequest => "bad_request",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::DialFailed => "dial_failed",
+            Self::ServiceTimeout => "service_timeout",
+            Self::ServiceAborted => "service_aborted",
+            Self::Refused => "refused",
+            Self::Draining => "draining",
+            Self::LinkLost => "link_lost",
+            Self::ProtocolError => "protocol_error",
+            Self::FlowControl => "flow_control",
+            Self::Stalled => "stalled",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status a visitor gets when the answer's head has not gone out.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::NoTunnel => 404,
+            Self::NoClient | Self::Limit => 503,
+            Self::BadRequest => 400,
+            Self::HeaderTooLarge => 431,
+            Self::ServiceTimeout => 504,
+            Self::Stalled => 408,
+            Self::Cancelled => 499,
+            Self::Internal => 500,
+            Self::DialFailed
+            | Self::ServiceAborted
+            | Self::Refused
+            | Self::Draining
+            | Self::LinkLost
+            | Self::ProtocolError
+            | Self::FlowControl => 502,
+        }
+    }
+
+    const fn of_reset(code: ResetCode) -> Self {
+        match code {
+            ResetCode::Unspecified | ResetCode::Internal => Self::Internal,
+            ResetCode::Cancelled => Self::Cancelled,
+            ResetCode::Refused => Self::Refused,
+            ResetCode::ProtocolError => Self::ProtocolError,
+            ResetCode::FlowControl => Self::FlowControl,
+            ResetCode::DialFailed => Self::DialFailed,
+            ResetCode::ServiceTimeout => Self::ServiceTimeout,
+            ResetCode::ServiceAborted => Self::ServiceAborted,
+            ResetCode::Stalled => Self::Stalled,
+            ResetCode::Limit => Self::Limit,
+            ResetCode::Draining => Self::Draining,
+            // The server routed to a client that does not serve the tunnel any more.
+            ResetCode::NoTunnel => Self::NoTunnel,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether the request may be sent to another client (P-6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// No.
+    Never,
+    /// If repeating it does no harm: GET, HEAD, OPTIONS without a body.
+    IfSafe,
+    /// Whatever the method: no service has seen it.
+    Always,
+}
+
+/// How an exchange ended, when it did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{reason}: {detail}")]
+pub struct Failure {
+    /// The code.
+    pub reason: Reason,
+    /// For the log and the page a visitor sees.
+    pub detail: Cow<'static, str>,
+}
+
+impl Failure {
+    /// With a text that says more.
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+        }
+    }
+
+    /// What a reset from the peer means here. The text is the peer's: control characters are taken out.
+    pub fn of_reset(code: ResetCode, text: &[u8]) -> Self {
+        let detail: String = String::from_utf8_lossy(text)
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(256)
+            .collect();
+        Self::new(Reason::of_reset(code), detail)
+    }
+
+    /// Whether another client may try, before the answer's head has come.
+    pub const fn retry(&self) -> Retry {
+        match self.reason {
+            Reason::Refused | Reason::Draining => Retry::Always,
+            Reason::LinkLost => Retry::IfSafe,
+            _ => Retry::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_page_lists_every_reason_with_its_status() {
+        let page = include_str!("../../../docs/protocol.md");
+        for reason in Reason::ALL {
+            let row = format!("| `{reason}` | {} |", reason.http_status());
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_reset_keeps_its_reason_and_loses_control_characters() {
+        for code in 1..=12 {
+            let code = ResetCode::from_wire(code).unwrap();
+            assert_eq!(Failure::of_reset(code, b"").reason.as_str(), code.reason());
+        }
+        let failure = Failure::of_reset(ResetCode::DialFailed, b"no\r\nway\0");
+        assert_eq!(failure.detail, "noway");
+        assert_eq!(failure.to_string(), "dial_failed: noway");
+    }
+
+    #[test]
+    fn only_what_no_service_saw_is_retried_whatever_the_method() {
+        for reason in Reason::ALL {
+            let expected = match reason {
+                Reason::Refused | Reason::Draining => Retry::Always,
+                Reason::LinkLost => Retry::IfSafe,
+                _ => Retry::Never,
+            };
+            assert_eq!(Failure::new(reason, "").retry(), expected);
+        }
+    }
+}

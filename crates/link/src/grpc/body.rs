@@ -1,0 +1,148 @@
+//! Bodies of the tunnel connection: a lane's outbound side, or a generated message.
+
+use std::{
+    io::IoSlice,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use adit_codec::Batch;
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tonic::Status;
+
+use crate::transport::{Outbound, Source, TransportError};
+
+/// What one DATA frame is made of.
+#[derive(Debug)]
+pub enum TunnelData {
+    /// A generated message.
+    Bytes(Bytes),
+    /// A batch of a data stream, written in one go without being joined.
+    Batch(Batch),
+}
+
+impl Buf for TunnelData {
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.remaining(),
+            Self::Batch(batch) => batch.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.chunk(),
+            Self::Batch(batch) => batch.chunk(),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.chunks_vectored(slices),
+            Self::Batch(batch) => batch.chunks_vectored(slices),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Bytes(bytes) => bytes.advance(count),
+            Self::Batch(batch) => batch.advance(count),
+        }
+    }
+}
+
+/// The body of a request or response on the tunnel connection.
+pub struct TunnelBody(Kind);
+
+enum Kind {
+    Generated(tonic::body::Body),
+    Lane {
+        outbound: Outbound,
+        /// A server ends a gRPC stream with its status in trailers; a client just ends it.
+        trailers: bool,
+    },
+    Done,
+}
+
+impl TunnelBody {
+    pub(super) const fn generated(body: tonic::body::Body) -> Self {
+        Self(Kind::Generated(body))
+    }
+
+    pub(super) const fn lane(outbound: Outbound, trailers: bool) -> Self {
+        Self(Kind::Lane { outbound, trailers })
+    }
+}
+
+impl Body for TunnelBody {
+    type Data = TunnelData;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<TunnelData>, Status>>> {
+        let frame = match &mut self.0 {
+            Kind::Generated(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(TunnelData::Bytes))));
+            }
+            Kind::Lane { outbound, trailers } => match ready!(outbound.poll_batch(cx)) {
+                Some(batch) => return Poll::Ready(Some(Ok(Frame::data(TunnelData::Batch(batch))))),
+                None => trailers.then(|| {
+                    let ok = HeaderMap::from_iter([(
+                        http::HeaderName::from_static("grpc-status"),
+                        HeaderValue::from_static("0"),
+                    )]);
+                    Ok(Frame::trailers(ok))
+                }),
+            },
+            Kind::Done => None,
+        };
+        self.0 = Kind::Done;
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Generated(body) => body.is_end_stream(),
+            Kind::Lane { .. } => false,
+            Kind::Done => true,
+        }
+    }
+}
+
+/// The bytes of a data stream as they come out of the connection.
+#[derive(Debug)]
+pub struct GrpcSource {
+    body: Incoming,
+}
+
+impl GrpcSource {
+    pub(super) const fn new(body: Incoming) -> Self {
+        Self { body }
+    }
+}
+
+impl Source for GrpcSource {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
+        loop {
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    return Poll::Ready(Some(Err(TransportError(error.to_string()))));
+                }
+                None => return Poll::Ready(None),
+            };
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Poll::Ready(Some(Ok(data))),
+                // Trailers: the peer has said all it had to say.
+                Err(_) => return Poll::Ready(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How the connection between server and client is set up, the same at both ends.
+
+use std::{io, time::Duration};
+
+use adit_proto::REASON_METADATA;
+use tokio::{io::BufReader, net::TcpStream};
+use tonic::Status;
+
+/// The largest DATA frame this end takes. It is the receiver's setting, and the one that decides bulk throughput.
+pub(super) const MAX_FRAME_BYTES: u32 = 256 * 1024;
+
+/// HTTP/2's own windows must never be what limits: the credit of each request is (section 4).
+pub(super) const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+/// Only a backstop: heartbeats on the data stream find a dead peer first (P-6.5).
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// h2 reads 8 KiB at a time by itself.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Unsent bytes the kernel may hold: what is queued there cannot be overtaken by a heartbeat or a head.
+const NOT_SENT_LOW_WATER: u32 = 128 * 1024;
+
+/// Data sent and unacknowledged for this long ends the connection.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sets what a tunnel connection needs: no delay, bounded queue in the kernel, death after silence.
+///
+/// # Errors
+/// Those of `setsockopt`.
+pub fn prepare_socket(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
+    }
+    socket.set_keepalive(true)
+}
+
+pub(super) fn buffered(stream: TcpStream) -> BufReader<TcpStream> {
+    BufReader::with_capacity(READ_BUFFER_BYTES, stream)
+}
+
+/// A status that carries a reason code of `docs/protocol.md`.
+pub fn with_reason(mut status: Status, reason: &'static str) -> Status {
+    status.metadata_mut().insert(
+        REASON_METADATA,
+        tonic::metadata::MetadataValue::from_static(reason),
+    );
+    status
+}
+
+/// The reason code a status carries.
+pub fn status_reason(status: &Status) -> Option<&str> {
+    status.metadata().get(REASON_METADATA)?.to_str().ok()
+}

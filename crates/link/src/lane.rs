@@ -1,0 +1,498 @@
+//! One data stream with everything that belongs to it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use adit_codec::{EncodedHead, RequestId, ResetCode};
+use adit_flow::Budget;
+use adit_mux::{Event, Mux, OpenError, OpenHead, ReceiveError, Receiver};
+use adit_pending::{Settled, Table};
+use adit_proto::{Control, Heartbeat, control::Kind};
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    exchange::Exchange,
+    failure::{Failure, Reason},
+    inbox::{Inbox, Part},
+    liveness::{Liveness, Verdict},
+    payload::Payload,
+    pinned::{hold, pin},
+    transport::Outbound,
+};
+
+/// The bounds and times of one lane.
+#[derive(Debug, Clone)]
+pub struct LaneConfig {
+    /// Bounds of its mux.
+    pub mux: adit_mux::Config,
+    /// Requests at a time in both directions together.
+    pub max_entries: usize,
+    /// Probes are sent after this much silence (P-6.5).
+    pub heartbeat: Duration,
+    /// The link is given up after this much silence (P-6.5).
+    pub dead_after: Duration,
+    /// Who takes nothing of what waits for them for this long is reset.
+    pub stall: Duration,
+    /// What the peer is told then.
+    pub stall_code: ResetCode,
+}
+
+/// A request that the peer opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its head, without the body that rode along: that is the first part.
+    pub head: OpenHead,
+    /// The handle on it.
+    pub exchange: Exchange,
+}
+
+/// Takes the requests that the peer opens. Called by the lane's reader: it must not block, only hand on.
+pub trait Dispatch: Send + Sync {
+    /// Takes one request. Dropping it cancels it; a refusal is `exchange.send.reset(ResetCode::Refused, …)`.
+    fn dispatch(&self, opened: Opened);
+}
+
+/// Counters and gauges of one lane.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LaneStats {
+    /// Of the mux.
+    pub mux: adit_mux::Stats,
+    /// Of the request table.
+    pub pending: adit_pending::Stats,
+    /// Cost of what has been received and has not left yet.
+    pub waiting_bytes: u64,
+    /// Memory of received frames that something still points into.
+    pub pinned_bytes: usize,
+}
+
+/// Where a request stood when the sweep last looked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sweep {
+    consumed: u64,
+    since: Instant,
+}
+
+/// One data stream: the mux, the table of its requests, and whether the peer is there.
+pub struct Lane {
+    mux: Arc<Mux>,
+    table: Table<Arc<Inbox>>,
+    dispatch: Arc<dyn Dispatch>,
+    config: LaneConfig,
+    pinned: Arc<AtomicUsize>,
+    liveness: Mutex<Liveness>,
+    /// Bytes have come since the last tick.
+    received: AtomicBool,
+    /// Wakes whoever probes.
+    alive: Notify,
+    closed: watch::Sender<Option<Failure>>,
+}
+
+impl Lane {
+    /// A lane at its start. Windows beyond the initial ones are charged to `budget`.
+    pub fn new(config: LaneConfig, budget: Budget, dispatch: Arc<dyn Dispatch>) -> Arc<Self> {
+        Arc::new(Self {
+            mux: Mux::new(config.mux.clone(), budget),
+            table: Table::new(adit_pending::Config {
+                max_entries: config.max_entries,
+            }),
+            dispatch,
+            pinned: Arc::default(),
+            liveness: Mutex::new(Liveness::new(
+                config.heartbeat,
+                config.dead_after,
+                Instant::now(),
+            )),
+            received: AtomicBool::new(false),
+            alive: Notify::new(),
+            closed: watch::Sender::new(None),
+            config,
+        })
+    }
+
+    /// Opens a request on the peer's side. It fails by itself at `deadline` unless its answer has begun.
+    ///
+    /// # Errors
+    /// A [`Failure`] that allows a retry elsewhere when the lane is over or full.
+    pub fn open(
+        self: &Arc<Self>,
+        head: EncodedHead,
+        end: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Exchange, Failure> {
+        let inbox = Arc::new(Inbox::default());
+        let opened = self.mux.open(head, end, |id| {
+            self.table
+                .insert(id.value(), deadline, inbox.clone())
+                .is_ok()
+        });
+        match opened {
+            Ok(Some(id)) => Ok(Exchange::new(self.clone(), id, inbox, end)),
+            Ok(None) => Err(Failure::new(Reason::Refused, "the lane is full or closed")),
+            Err(OpenError::BodyTooLong { .. }) => {
+                Err(Failure::new(Reason::Internal, "body in head too long"))
+            }
+            Err(error) => Err(Failure::new(Reason::Refused, error.to_string())),
+        }
+    }
+
+    /// The mux.
+    pub fn mux(&self) -> &Arc<Mux> {
+        &self.mux
+    }
+
+    /// Credit of each direction of each request at its start.
+    pub fn initial_window(&self) -> u32 {
+        self.config.mux.initial_window
+    }
+
+    /// What the transport is to write. One writer only.
+    pub fn outbound(self: &Arc<Self>) -> Outbound {
+        Outbound::new(self.clone())
+    }
+
+    /// Ends the lane: every request fails once with `failure`, nothing is opened any more. Only the first call counts.
+    pub fn close(&self, failure: &Failure) {
+        let first = self.closed.send_if_modified(|closed| {
+            let first = closed.is_none();
+            if first {
+                *closed = Some(failure.clone());
+            }
+            first
+        });
+        if !first {
+            return;
+        }
+        self.mux.close();
+        for (_, inbox) in self.table.close() {
+            inbox.fail(failure.clone());
+        }
+    }
+
+    /// Why the lane is over, if it is.
+    pub fn closed(&self) -> Option<Failure> {
+        self.closed.borrow().clone()
+    }
+
+    /// Waits until the lane is over.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn wait_closed(&self) -> Failure {
+        let mut closed = self.closed.subscribe();
+        loop {
+            if let Some(failure) = closed.borrow_and_update().clone() {
+                return failure;
+            }
+            if closed.changed().await.is_err() {
+                return Failure::new(Reason::LinkLost, "the lane is gone");
+            }
+        }
+    }
+
+    /// Asks the peer for a sign of life and waits for any byte, at most `within`.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn probe(&self, within: Duration) -> bool {
+        let alive = self.alive.notified();
+        let sequence = self.lock_liveness().probe(Instant::now());
+        self.send_heartbeat(sequence, false);
+        tokio::select! {
+            () = alive => self.closed().is_none(),
+            _ = self.wait_closed() => false,
+            () = tokio::time::sleep(within) => false,
+        }
+    }
+
+    /// Counters and gauges. Walks the open requests.
+    pub fn stats(&self) -> LaneStats {
+        let mut waiting_bytes = 0;
+        self.table
+            .for_each(|_, inbox| waiting_bytes += inbox.lock().waiting);
+        LaneStats {
+            mux: self.mux.stats(),
+            pending: self.table.stats(),
+            waiting_bytes,
+            pinned_bytes: self.pinned.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Requests open now.
+    pub fn open_requests(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn reader(self: &Arc<Self>) -> LaneReader {
+        LaneReader {
+            receiver: Receiver::new(self.mux.clone()),
+            lane: self.clone(),
+            events: Vec::new(),
+        }
+    }
+
+    /// How often [`Lane::tick`] is to be called.
+    pub(crate) fn tick_every(&self) -> Duration {
+        (self.config.heartbeat / 3).max(Duration::from_millis(10))
+    }
+
+    /// Everything that time does: probes, deadlines, stalled requests.
+    pub(crate) fn tick(&self, now: Instant) {
+        let verdict = {
+            let mut liveness = self.lock_liveness();
+            if self.received.swap(false, Ordering::Relaxed) {
+                liveness.on_received(now);
+            }
+            liveness.on_tick(now)
+        };
+        match verdict {
+            Verdict::Fine => {}
+            Verdict::Probe(sequence) => self.send_heartbeat(sequence, false),
+            Verdict::Dead => {
+                let silence = self.config.dead_after;
+                self.close(&Failure::new(
+                    Reason::LinkLost,
+                    format!("the peer has been silent for {silence:?}"),
+                ));
+                return;
+            }
+        }
+        let mut expired = Vec::new();
+        self.table.expire(now, &mut expired);
+        for (id, inbox) in expired {
+            self.mux.reset(
+                RequestId::new(id),
+                ResetCode::ServiceTimeout,
+                "no answer in time",
+            );
+            inbox.fail(Failure::new(
+                Reason::ServiceTimeout,
+                "the service did not answer in time",
+            ));
+        }
+        self.sweep(now);
+    }
+
+    /// Resets requests for which something waits that nobody has taken for too long (F12).
+    fn sweep(&self, now: Instant) {
+        let mut stalled = Vec::new();
+        self.table.for_each(|id, inbox| {
+            let mut state = inbox.lock();
+            let consumed = state.consumed;
+            match state.swept {
+                _ if state.waiting == 0 => state.swept = None,
+                Some(swept) if swept.consumed == consumed => {
+                    if now.saturating_duration_since(swept.since) >= self.config.stall {
+                        stalled.push(id);
+                    }
+                }
+                _ => {
+                    state.swept = Some(Sweep {
+                        consumed,
+                        since: now,
+                    });
+                }
+            }
+        });
+        for id in stalled {
+            if let Some(inbox) = self.table.settle(id, Settled::Failed) {
+                let code = self.config.stall_code;
+                self.mux.reset(RequestId::new(id), code, "no progress");
+                inbox.fail(Failure::of_reset(code, b"nothing was taken for too long"));
+            }
+        }
+    }
+
+    pub(crate) fn settle(&self, id: RequestId, how: Settled, inbox: &Inbox) {
+        self.table.settle(id.value(), how);
+        inbox.release_held();
+    }
+
+    pub(crate) fn consumed(&self, id: RequestId, cost: u64) {
+        self.mux.consume(id, cost);
+    }
+
+    pub(crate) fn stop_sending(&self, id: RequestId, code: ResetCode) {
+        self.mux.stop_sending(id, code);
+    }
+
+    pub(crate) fn writable(&self, id: RequestId) {
+        if let Some(inbox) = self.table.lookup(id.value()) {
+            inbox.writable();
+        }
+    }
+
+    fn lock_liveness(&self) -> std::sync::MutexGuard<'_, Liveness> {
+        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send_heartbeat(&self, sequence: u64, reply: bool) {
+        let control = Control {
+            kind: Some(Kind::Heartbeat(Heartbeat { sequence, reply })),
+        };
+        self.mux.send_control(control.encode_to_vec().into());
+    }
+
+    fn on_control(&self, control: &Bytes) {
+        // Unknown kinds are a newer peer's; a heartbeat is all that this stream carries today.
+        if let Ok(Control {
+            kind: Some(Kind::Heartbeat(Heartbeat { sequence, reply })),
+        }) = Control::decode(&control[..])
+            && !reply
+        {
+            self.send_heartbeat(sequence, true);
+        }
+    }
+
+    fn fault(&self, id: RequestId, inbox: &Inbox, reason: &'static str) {
+        self.mux.reset(id, ResetCode::ProtocolError, reason);
+        inbox.fail(Failure::new(Reason::ProtocolError, reason));
+    }
+
+    fn on_event(self: &Arc<Self>, event: Event, frame_bytes: usize) {
+        match event {
+            Event::Opened { id, head, end } => self.on_opened(id, head, end),
+            Event::Control(control) => self.on_control(&control),
+            Event::Answer { id, mut head, end } => {
+                let Some(inbox) = self.table.lookup(id.value()) else {
+                    return;
+                };
+                let is_final = head.status >= 200;
+                if inbox.lock().answered {
+                    self.fault(id, &inbox, "a second answer");
+                    return;
+                }
+                if !is_final && (end || !head.body.is_empty()) {
+                    self.fault(id, &inbox, "an interim answer with a body");
+                    return;
+                }
+                let body = std::mem::take(&mut head.body);
+                if is_final {
+                    inbox.lock().answered = true;
+                    if !end {
+                        self.table.set_deadline(id.value(), None);
+                    }
+                }
+                inbox.deliver(Part::Answer(head), 0, end && body.is_empty());
+                if !body.is_empty() {
+                    let cost = body.len() as u64 + adit_flow::MESSAGE_COST;
+                    self.deliver(&inbox, body, cost, end, frame_bytes);
+                }
+            }
+            Event::Data {
+                id,
+                data,
+                cost,
+                end,
+            } => {
+                let Some(inbox) = self.table.lookup(id.value()) else {
+                    return;
+                };
+                if id.opener() == self.mux.side() && !inbox.lock().answered {
+                    self.fault(id, &inbox, "payload before the answer");
+                    return;
+                }
+                self.deliver(&inbox, data, cost, end, frame_bytes);
+            }
+            Event::Trailers { id, trailers } => {
+                if let Some(inbox) = self.table.lookup(id.value()) {
+                    inbox.deliver(Part::Trailers(trailers), 0, true);
+                }
+            }
+            Event::End { id } => {
+                if let Some(inbox) = self.table.lookup(id.value()) {
+                    inbox.end();
+                }
+            }
+            Event::Writable { id } => self.writable(id),
+            Event::Stopped { id, code } => {
+                if let Some(inbox) = self.table.lookup(id.value()) {
+                    inbox.stop(code);
+                }
+            }
+            Event::Reset {
+                id, code, reason, ..
+            } => {
+                if let Some(inbox) = self.table.lookup(id.value()) {
+                    inbox.fail(Failure::of_reset(code, &reason));
+                }
+            }
+        }
+    }
+
+    fn deliver(&self, inbox: &Inbox, data: Bytes, cost: u64, end: bool, frame_bytes: usize) {
+        let backlogged = inbox.lock().waiting > 0;
+        let data = hold(data, frame_bytes, backlogged, &self.pinned);
+        inbox.deliver(Part::Data(Payload::new(data, cost)), cost, end);
+    }
+
+    fn on_opened(self: &Arc<Self>, id: RequestId, mut head: OpenHead, end: bool) {
+        let inbox = Arc::new(Inbox::default());
+        let body = match &mut head {
+            OpenHead::Http(head) => std::mem::take(&mut head.body),
+            _ => Bytes::new(),
+        };
+        if self.table.insert(id.value(), None, inbox.clone()).is_err() {
+            self.mux.reset(id, ResetCode::Refused, "the lane is full");
+            return;
+        }
+        let exchange = Exchange::new(self.clone(), id, inbox.clone(), false);
+        if body.is_empty() {
+            inbox.lock().ended = end;
+        } else {
+            let cost = body.len() as u64 + adit_flow::MESSAGE_COST;
+            inbox.deliver(Part::Data(Payload::new(body, cost)), cost, end);
+        }
+        self.dispatch.dispatch(Opened { head, exchange });
+    }
+}
+
+impl Drop for Lane {
+    /// Whoever still holds a handle keeps the lane: at this point nobody waits, but the table wants to be told.
+    fn drop(&mut self) {
+        drop(self.table.close());
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("side", &self.mux.side())
+            .field("open", &self.table.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reading end of a lane: owned by the one task that drives it.
+pub(crate) struct LaneReader {
+    lane: Arc<Lane>,
+    receiver: Receiver,
+    events: Vec<Event>,
+}
+
+impl LaneReader {
+    /// Takes one frame in and hands on what it holds.
+    pub(crate) fn handle_frame(&mut self, frame: Bytes) -> Result<(), ReceiveError> {
+        let frame_bytes = frame.len();
+        if !self.lane.received.swap(true, Ordering::Relaxed) {
+            self.lane.alive.notify_waiters();
+        }
+        let frame = pin(frame, &self.lane.pinned);
+        let result = self.receiver.handle_frame(frame, &mut self.events);
+        for event in self.events.drain(..) {
+            self.lane.on_event(event, frame_bytes);
+        }
+        result
+    }
+
+    /// Whether the stream may end here.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.receiver.is_between_messages()
+    }
+}

@@ -1,0 +1,36 @@
+//! Drives one mux over a transport: owns the clock and the tasks that the cores must not have.
+//!
+//! A [`Lane`] is one data stream: a mux (`adit-mux`), the table of its requests (`adit-pending`) and the gauges. Tasks
+//! of `ingress` and `egress` hold an [`Exchange`], the handle on one request, split into a [`SendHalf`] and a
+//! [`RecvHalf`]. Both ends of a link use the same types: whichever side opens, the other gets the request through its
+//! [`Dispatch`].
+//!
+//! The seam to transports is small: a [`Source`] gives the bytes that arrive, an [`Outbound`] gives the bytes that are
+//! to leave, and [`drive`] runs the rest. [`grpc`] is one transport; a framed one needs these two and nothing else.
+//!
+//! Promises:
+//! - each request settles exactly once: completed, failed, cancelled or expired, whoever comes first;
+//! - the reader of a lane never waits for anybody; credit bounds what waits for a slow consumer;
+//! - credit goes back when a payload has left the process: when the last slice of it is dropped (P-4.5);
+//! - dropping handles is always safe: what was not finished is cancelled on the other side.
+//!
+//! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
+
+mod exchange;
+mod failure;
+pub mod grpc;
+mod inbox;
+mod lane;
+mod liveness;
+mod payload;
+mod pinned;
+mod transport;
+
+pub use adit_mux::OpenHead;
+
+pub use exchange::{Exchange, RecvHalf, SendHalf};
+pub use failure::{Failure, Reason, Retry};
+pub use inbox::Part;
+pub use lane::{Dispatch, Lane, LaneConfig, LaneStats, Opened};
+pub use payload::Payload;
+pub use transport::{Outbound, Source, TransportError, drive};

@@ -1,0 +1,95 @@
+//! Frames that know they are being held.
+//!
+//! A slice of a frame keeps the whole frame's memory. Each frame is wrapped once so that a gauge counts the bytes of
+//! every frame of which a slice is still alive, and when the gauge is high, slices much smaller than their frame are
+//! copied out instead (P-4.7).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+
+/// Below this a slice of a backlogged request is copied: the copy is cheaper than what it would pin.
+const SMALL_SLICE: usize = 4096;
+
+/// With this much pinned, everything smaller than half its frame is copied.
+const HIGH_WATER: usize = 4 << 20;
+
+struct Frame {
+    bytes: Bytes,
+    pinned: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.pinned.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+/// Wraps a frame so that `pinned` counts it until its last slice is dropped.
+pub(crate) fn pin(bytes: Bytes, pinned: &Arc<AtomicUsize>) -> Bytes {
+    pinned.fetch_add(bytes.len(), Ordering::Relaxed);
+    Bytes::from_owner(Frame {
+        bytes,
+        pinned: pinned.clone(),
+    })
+}
+
+/// The slice itself, or a copy where holding the slice would pin far more than it is.
+pub(crate) fn hold(
+    slice: Bytes,
+    frame_bytes: usize,
+    backlogged: bool,
+    pinned: &AtomicUsize,
+) -> Bytes {
+    let pins_more = slice.len() < frame_bytes / 2;
+    let small_and_waiting = backlogged && slice.len() < SMALL_SLICE;
+    if pins_more && (small_and_waiting || pinned.load(Ordering::Relaxed) > HIGH_WATER) {
+        Bytes::copy_from_slice(&slice)
+    } else {
+        slice
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_counts_until_its_last_slice_is_gone() {
+        let pinned = Arc::new(AtomicUsize::new(0));
+        let frame = pin(Bytes::from(vec![1; 1000]), &pinned);
+        let slice = frame.slice(10..20);
+        drop(frame);
+        assert_eq!(pinned.load(Ordering::Relaxed), 1000);
+        drop(slice);
+        assert_eq!(pinned.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn small_slices_are_copied_when_they_wait_or_much_is_pinned() {
+        let low = AtomicUsize::new(0);
+        let high = AtomicUsize::new(HIGH_WATER + 1);
+        let frame = Bytes::from(vec![1; 100_000]);
+        let copied = |length, backlogged, pinned: &AtomicUsize| {
+            let slice = frame.slice(..length);
+            let held = hold(slice.clone(), frame.len(), backlogged, pinned);
+            assert_eq!(held, slice);
+            held.as_ptr() != slice.as_ptr()
+        };
+        assert!(!copied(100, false, &low), "it leaves at once");
+        assert!(copied(100, true, &low));
+        assert!(!copied(SMALL_SLICE, true, &low));
+        assert!(copied(SMALL_SLICE, false, &high));
+        assert!(copied(49_999, false, &high));
+        assert!(!copied(50_000, false, &high), "a copy would save nothing");
+    }
+}
