@@ -1,0 +1,45 @@
+//! Why a client or a stream is not taken.
+
+use adit_auth::ClientId;
+use thiserror::Error;
+
+/// Why a registration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RegisterError {
+    /// Another machine holds the name, and it answers (P-1.8).
+    #[error(
+        "client id `{client}` is in use by another instance that answers; choose another client_id or stop the other one"
+    )]
+    ClientIdTaken {
+        /// The name.
+        client: ClientId,
+    },
+    /// The name belongs to another user.
+    #[error("client id `{client}` belongs to another user")]
+    OtherUser {
+        /// The name.
+        client: ClientId,
+    },
+    /// As many clients as allowed are connected.
+    #[error("the server takes no more than {limit} clients at a time")]
+    TooManyClients {
+        /// The bound.
+        limit: usize,
+    },
+}
+
+/// Why a stream is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum StreamError {
+    /// No such session: never issued, taken over, or ended (P-1.5).
+    #[error("the session is unknown or stale; register again")]
+    StaleSession,
+    /// The lane number is not below the agreed number.
+    #[error("lane {lane} is beyond the {lanes} agreed on")]
+    NoSuchLane {
+        /// What was asked for.
+        lane: u32,
+        /// The agreed number.
+        lanes: u32,
+    },
+}

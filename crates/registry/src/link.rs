@@ -1,0 +1,174 @@
+//! One live client.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use adit_auth::{Grant, InstanceKey, LinkKey};
+use adit_balance::Load;
+use adit_flow::Gate;
+use adit_link::{Failure, Lane, LaneStats, grpc::ChannelId};
+use adit_proto::TunnelMessage;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+/// One registration; never used twice by a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub(crate) u64);
+
+impl LinkId {
+    /// The number, for logs and for telling links apart.
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// A live client as the server sees it: a control stream and 1 to n lanes.
+pub struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) session: LinkKey,
+    pub(crate) grant: Grant,
+    pub(crate) instance: InstanceKey,
+    pub(crate) epoch: u64,
+    pub(crate) channel: ChannelId,
+    pub(crate) permits: Arc<Gate>,
+    pub(crate) load: Load,
+    pub(crate) draining: AtomicBool,
+    /// Which lane the next request takes.
+    pub(crate) turn: AtomicUsize,
+    pub(crate) streams: Mutex<Streams>,
+}
+
+/// What rides on the link now.
+pub(crate) struct Streams {
+    /// By number; `None` where the data stream is not open.
+    pub(crate) lanes: Vec<Option<Arc<Lane>>>,
+    pub(crate) control: Option<mpsc::Sender<TunnelMessage>>,
+    /// Counts control streams, so that the end of an old one does not close a newer one.
+    pub(crate) control_turn: u64,
+    /// The channel that carried the registration is open.
+    pub(crate) channel_open: bool,
+    /// Removed from the registry: no stream is taken any more.
+    pub(crate) ended: bool,
+}
+
+impl Streams {
+    pub(crate) fn is_routable(&self) -> bool {
+        !self.ended && self.lanes.iter().any(Option::is_some)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.control.is_none() && self.lanes.iter().all(Option::is_none)
+    }
+}
+
+/// What a link is doing.
+#[derive(Debug, Clone, Default)]
+pub struct LinkStats {
+    /// Of each open lane.
+    pub lanes: Vec<LaneStats>,
+    /// The control stream is open.
+    pub control: bool,
+}
+
+impl Link {
+    /// Its number.
+    pub const fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Who it is and what it may.
+    pub const fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// Issued at its registration; grows.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Requests it may serve at a time.
+    pub const fn permits(&self) -> &Arc<Gate> {
+        &self.permits
+    }
+
+    /// Requests it serves now.
+    pub const fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Whether new requests may go to it.
+    pub fn is_routable(&self) -> bool {
+        !self.is_draining() && self.streams.lock().is_routable()
+    }
+
+    /// Whether it has said that it is leaving (P-6.6).
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The lane for the next request: open lanes take turns.
+    pub fn lane(&self) -> Option<Arc<Lane>> {
+        let streams = self.streams.lock();
+        if streams.ended {
+            return None;
+        }
+        let count = streams.lanes.len();
+        let first = if count > 1 {
+            self.turn.fetch_add(1, Ordering::Relaxed) % count
+        } else {
+            0
+        };
+        (0..count)
+            .filter_map(|step| streams.lanes.get((first + step) % count)?.as_ref())
+            .find(|lane| lane.closed().is_none())
+            .cloned()
+    }
+
+    /// Sends a message on the control stream; false when there is none or it is full.
+    pub fn send_control(&self, message: TunnelMessage) -> bool {
+        let control = self.streams.lock().control.clone();
+        control.is_some_and(|control| control.try_send(message).is_ok())
+    }
+
+    /// What it is doing.
+    pub fn stats(&self) -> LinkStats {
+        let (lanes, control) = {
+            let streams = self.streams.lock();
+            let lanes: Vec<_> = streams.lanes.iter().flatten().cloned().collect();
+            (lanes, streams.control.is_some())
+        };
+        LinkStats {
+            lanes: lanes.iter().map(|lane| lane.stats()).collect(),
+            control,
+        }
+    }
+
+    /// Ends every stream. True the first time.
+    pub(crate) fn end(&self, failure: &Failure) -> bool {
+        let (lanes, first) = {
+            let mut streams = self.streams.lock();
+            let first = !std::mem::replace(&mut streams.ended, true);
+            streams.control = None;
+            (std::mem::take(&mut streams.lanes), first)
+        };
+        for lane in lanes.iter().flatten() {
+            lane.close(failure);
+        }
+        first
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("client", self.grant.client())
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}

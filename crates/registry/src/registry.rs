@@ -1,0 +1,455 @@
+//! All links, by session, client and channel.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use adit_auth::{ClientId, Grant, InstanceKey, LinkKey};
+use adit_balance::Load;
+use adit_flow::Gate;
+use adit_link::{Failure, Lane, Reason, grpc::ChannelId};
+use adit_proto::TunnelMessage;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::{
+    error::{RegisterError, StreamError},
+    link::{Link, LinkId, Streams},
+};
+
+/// Control messages that may wait for a client; one that does not read them misses the rest and syncs by revision.
+const CONTROL_QUEUE: usize = 64;
+
+/// Bounds and times of the registry.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Clients at a time.
+    pub max_clients: usize,
+    /// Requests at a time on one client.
+    pub max_requests_per_client: usize,
+    /// Visitors that may wait for one of these.
+    pub max_waiting: usize,
+    /// How long an old link is probed before another instance takes its name.
+    pub takeover_probe: Duration,
+    /// A session's first data stream must open within this.
+    pub setup: Duration,
+    /// The first epoch; later than any epoch of an earlier run of this server.
+    pub first_epoch: u64,
+}
+
+/// Hears when links become routable and cease to be.
+pub trait Observer: Send + Sync {
+    /// The link's first data stream is open.
+    fn link_up(&self, link: &Arc<Link>);
+    /// The link takes no more requests: its last data stream is gone, or it drains.
+    fn link_down(&self, link: &Arc<Link>);
+    /// The link is gone for good.
+    fn link_gone(&self, link: &Arc<Link>);
+}
+
+/// Counters and gauges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Links now.
+    pub links: usize,
+    /// Channels that carried a registration, now.
+    pub channels: usize,
+    /// Registrations so far.
+    pub registered: u64,
+    /// Links that a newer epoch took over.
+    pub taken_over: u64,
+    /// Registrations refused for their name.
+    pub refused: u64,
+}
+
+#[derive(Default)]
+struct Index {
+    sessions: HashMap<LinkKey, Arc<Link>>,
+    clients: HashMap<ClientId, Arc<Link>>,
+    channels: HashMap<ChannelId, Vec<LinkKey>>,
+}
+
+/// The live links.
+pub struct Registry {
+    config: Config,
+    observer: Arc<dyn Observer>,
+    index: Mutex<Index>,
+    next_epoch: AtomicU64,
+    next_link: AtomicU64,
+    registered: AtomicU64,
+    taken_over: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A registration that was accepted.
+#[derive(Debug)]
+pub struct Registered {
+    /// The link; not routable yet.
+    pub link: Arc<Link>,
+}
+
+/// Keeps a lane in its link; dropping it takes the lane out.
+pub struct LaneGuard {
+    registry: Weak<Registry>,
+    link: Arc<Link>,
+    lane: Arc<Lane>,
+}
+
+/// The server's end of a control stream; dropping it takes the stream out of its link.
+pub struct ControlStream {
+    registry: Weak<Registry>,
+    link: Arc<Link>,
+    turn: u64,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new(config: Config, observer: Arc<dyn Observer>) -> Arc<Self> {
+        Arc::new(Self {
+            next_epoch: AtomicU64::new(config.first_epoch),
+            config,
+            observer,
+            index: Mutex::default(),
+            next_link: AtomicU64::new(1),
+            registered: AtomicU64::new(0),
+            taken_over: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes a client in, whose credential has been checked. An older link of the same instance ends at once; one of
+    /// another instance is asked for a sign of life first (P-1.8).
+    ///
+    /// # Errors
+    /// [`RegisterError`] when the name is held or there are too many clients.
+    ///
+    /// # Cancel safety
+    /// Nothing has changed unless it returns.
+    pub async fn register(
+        self: &Arc<Self>,
+        grant: Grant,
+        instance: InstanceKey,
+        session: LinkKey,
+        channel: ChannelId,
+        lanes: u32,
+    ) -> Result<Registered, RegisterError> {
+        let link = Arc::new(Link {
+            id: LinkId(self.next_link.fetch_add(1, Ordering::Relaxed)),
+            session,
+            grant,
+            instance,
+            epoch: self.next_epoch.fetch_add(1, Ordering::Relaxed),
+            channel,
+            permits: Gate::new(self.config.max_requests_per_client, self.config.max_waiting),
+            load: Load::new(),
+            draining: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            streams: Mutex::new(Streams {
+                lanes: vec![None; lanes.max(1) as usize],
+                control: None,
+                control_turn: 0,
+                channel_open: true,
+                ended: false,
+            }),
+        });
+        let mut silent = None;
+        loop {
+            let holder = match self.try_insert(&link, silent)? {
+                None => break,
+                Some(holder) => holder,
+            };
+            // Another instance holds the name. Ask it; then look again, for somebody may have come in between.
+            let lane = holder.lane();
+            let answers = match lane {
+                Some(lane) => lane.probe(self.config.takeover_probe).await,
+                None => false,
+            };
+            if answers {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(RegisterError::ClientIdTaken {
+                    client: link.grant.client().clone(),
+                });
+            }
+            silent = Some(holder.id);
+        }
+        self.registered.fetch_add(1, Ordering::Relaxed);
+        self.forget_unless_opened(&link);
+        Ok(Registered { link })
+    }
+
+    /// Puts the link in, unless another instance holds the name that is not known to be silent: then gives that one.
+    fn try_insert(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        silent: Option<LinkId>,
+    ) -> Result<Option<Arc<Link>>, RegisterError> {
+        let client = link.grant.client();
+        let old = {
+            let mut index = self.index.lock();
+            let old = index.clients.get(client).cloned();
+            if let Some(old) = &old {
+                if old.grant.user() != link.grant.user() {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    return Err(RegisterError::OtherUser {
+                        client: client.clone(),
+                    });
+                }
+                if old.instance != link.instance && silent != Some(old.id) {
+                    return Ok(Some(old.clone()));
+                }
+            } else if index.clients.len() >= self.config.max_clients {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(RegisterError::TooManyClients {
+                    limit: self.config.max_clients,
+                });
+            }
+            index.clients.insert(client.clone(), link.clone());
+            index.sessions.insert(link.session, link.clone());
+            let on_channel = index.channels.entry(link.channel).or_default();
+            on_channel.push(link.session);
+            old
+        };
+        if let Some(old) = old {
+            self.taken_over.fetch_add(1, Ordering::Relaxed);
+            let failure = Failure::new(Reason::LinkLost, "a newer session took over");
+            self.remove(&old, &failure);
+        }
+        Ok(None)
+    }
+
+    /// Forgets a session whose first data stream does not open in time (P-1.6).
+    fn forget_unless_opened(self: &Arc<Self>, link: &Arc<Link>) {
+        let registry = Arc::downgrade(self);
+        let link = Arc::downgrade(link);
+        let setup = self.config.setup;
+        tokio::spawn(async move {
+            tokio::time::sleep(setup).await;
+            if let (Some(registry), Some(link)) = (registry.upgrade(), link.upgrade())
+                && !link.streams.lock().is_routable()
+            {
+                let failure = Failure::new(Reason::LinkLost, "no data stream was opened");
+                registry.remove(&link, &failure);
+            }
+        });
+    }
+
+    /// Puts a lane into the link of a session, made by `make` if the session is good.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the session or the lane number is not.
+    pub fn open_lane(
+        self: &Arc<Self>,
+        session: LinkKey,
+        number: u32,
+        make: impl FnOnce(&Arc<Link>) -> Arc<Lane>,
+    ) -> Result<(Arc<Lane>, LaneGuard), StreamError> {
+        let link = self.session(session)?;
+        let lane = make(&link);
+        let (old, came_up) = {
+            let mut streams = link.streams.lock();
+            if streams.ended {
+                return Err(StreamError::StaleSession);
+            }
+            let lanes = u32::try_from(streams.lanes.len()).unwrap_or(u32::MAX);
+            let Some(slot) = streams.lanes.get_mut(number as usize) else {
+                return Err(StreamError::NoSuchLane {
+                    lane: number,
+                    lanes,
+                });
+            };
+            let old = slot.replace(lane.clone());
+            let others = streams.lanes.iter().flatten().count() - 1;
+            (old.clone(), others == 0 && old.is_none())
+        };
+        if let Some(old) = old {
+            let failure = Failure::new(Reason::LinkLost, "the data stream was opened anew");
+            old.close(&failure);
+        }
+        if came_up {
+            self.observer.link_up(&link);
+        }
+        let guard = LaneGuard {
+            registry: Arc::downgrade(self),
+            link,
+            lane: lane.clone(),
+        };
+        Ok((lane, guard))
+    }
+
+    /// Ties a control stream to the link of a session. What the server has to say comes out of the receiver, which
+    /// ends when the link does.
+    ///
+    /// # Errors
+    /// [`StreamError::StaleSession`] when the session is not good.
+    pub fn open_control(
+        self: &Arc<Self>,
+        session: LinkKey,
+    ) -> Result<(ControlStream, mpsc::Receiver<TunnelMessage>), StreamError> {
+        let link = self.session(session)?;
+        let (sender, receiver) = mpsc::channel(CONTROL_QUEUE);
+        let turn = {
+            let mut streams = link.streams.lock();
+            if streams.ended {
+                return Err(StreamError::StaleSession);
+            }
+            streams.control = Some(sender);
+            streams.control_turn += 1;
+            streams.control_turn
+        };
+        let control = ControlStream {
+            registry: Arc::downgrade(self),
+            link,
+            turn,
+        };
+        Ok((control, receiver))
+    }
+
+    /// The link of a session.
+    ///
+    /// # Errors
+    /// [`StreamError::StaleSession`] when there is none.
+    pub fn session(&self, session: LinkKey) -> Result<Arc<Link>, StreamError> {
+        let index = self.index.lock();
+        let link = index.sessions.get(&session).cloned();
+        link.ok_or(StreamError::StaleSession)
+    }
+
+    /// A channel was lost: sessions that registered on it and have no stream left elsewhere end with it (P-1.7).
+    pub fn channel_closed(&self, channel: ChannelId) {
+        let links: Vec<_> = {
+            let mut index = self.index.lock();
+            let sessions = index.channels.remove(&channel).unwrap_or_default();
+            sessions
+                .iter()
+                .filter_map(|session| index.sessions.get(session).cloned())
+                .collect()
+        };
+        for link in links {
+            let idle = {
+                let mut streams = link.streams.lock();
+                streams.channel_open = false;
+                streams.is_idle()
+            };
+            if idle {
+                self.remove(&link, &channel_lost());
+            }
+        }
+    }
+
+    /// The client is leaving: no new requests to it (P-6.6).
+    pub fn drain(&self, link: &Arc<Link>) {
+        if !link.draining.swap(true, Ordering::Relaxed) {
+            self.observer.link_down(link);
+        }
+    }
+
+    /// Every link.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        let mut links: Vec<_> = self.index.lock().clients.values().cloned().collect();
+        links.sort_by_key(|link| link.id);
+        links
+    }
+
+    /// Ends every link.
+    pub fn close(&self, failure: &Failure) {
+        for link in self.links() {
+            self.remove(&link, failure);
+        }
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        let index = self.index.lock();
+        Stats {
+            links: index.sessions.len(),
+            channels: index.channels.len(),
+            registered: self.registered.load(Ordering::Relaxed),
+            taken_over: self.taken_over.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn stream_gone(&self, link: &Arc<Link>) {
+        let over = {
+            let streams = link.streams.lock();
+            !streams.channel_open && streams.is_idle()
+        };
+        if over {
+            self.remove(link, &channel_lost());
+        }
+    }
+
+    fn remove(&self, link: &Arc<Link>, failure: &Failure) {
+        {
+            let mut index = self.index.lock();
+            index.sessions.remove(&link.session);
+            if index
+                .clients
+                .get(link.grant.client())
+                .is_some_and(|held| held.id == link.id)
+            {
+                index.clients.remove(link.grant.client());
+            }
+            if let Some(sessions) = index.channels.get_mut(&link.channel) {
+                sessions.retain(|session| *session != link.session);
+                if sessions.is_empty() {
+                    index.channels.remove(&link.channel);
+                }
+            }
+        }
+        if link.end(failure) {
+            self.observer.link_down(link);
+            self.observer.link_gone(link);
+        }
+    }
+}
+
+fn channel_lost() -> Failure {
+    Failure::new(Reason::LinkLost, "the connection of the client was lost")
+}
+
+impl Drop for LaneGuard {
+    fn drop(&mut self) {
+        let went_down = {
+            let mut streams = self.link.streams.lock();
+            let slot = streams.lanes.iter_mut().find(|slot| {
+                slot.as_ref()
+                    .is_some_and(|lane| Arc::ptr_eq(lane, &self.lane))
+            });
+            let was_there = slot.map(|slot| *slot = None).is_some();
+            was_there && !streams.is_routable()
+        };
+        if let Some(registry) = self.registry.upgrade() {
+            if went_down {
+                registry.observer.link_down(&self.link);
+            }
+            registry.stream_gone(&self.link);
+        }
+    }
+}
+
+impl ControlStream {
+    /// The link it belongs to.
+    pub const fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+}
+
+impl Drop for ControlStream {
+    fn drop(&mut self) {
+        {
+            let mut streams = self.link.streams.lock();
+            if streams.control_turn == self.turn {
+                streams.control = None;
+            }
+        }
+        if let Some(registry) = self.registry.upgrade() {
+            registry.stream_gone(&self.link);
+        }
+    }
+}
