@@ -1,0 +1,194 @@
+//! The environment: `ADIT__SERVER__BIND_PORT` stands for `server.bind_port`.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    document::{Entry, Node, Value, parse_flow},
+    error::{ConfigError, Origin},
+    spelling,
+};
+
+/// What every variable of ours begins with. Two underscores: with one, what Kubernetes sets for a service that is called
+/// `adit` would be ours.
+const PREFIX: &str = "ADIT__";
+
+/// Variables of flags that stand for no key; they are read where the flags are, and mean nothing here.
+pub const FLAG_VARIABLES: &[&str] = &[
+    "ADIT__CHECK",
+    "ADIT__CONFIG",
+    "ADIT__DEMO__ONCE",
+    "ADIT__HTTP__DOMAIN",
+    "ADIT__HTTP__HOST_REWRITE",
+    "ADIT__HTTP__LOAD_BALANCE",
+    "ADIT__HTTP__LOCAL_PROTOCOL",
+    "ADIT__HTTP__NAME",
+    "ADIT__HTTP__WEIGHT",
+    "ADIT__JSON",
+    "ADIT__LOG",
+    "ADIT__LOG_FORMAT",
+    "ADIT__ROUTE__ADMIN",
+    "ADIT__STATE_DIR",
+    "ADIT__TOKEN",
+    "ADIT__VERBOSE",
+];
+
+/// The variables of this process that count here. A value that is not UTF-8 has its wrong bytes replaced, so that the
+/// error shows it.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        counts(&name).then(|| (name, value.to_string_lossy().into_owned()))
+    })
+}
+
+fn counts(name: &str) -> bool {
+    name.starts_with(PREFIX) || matches!(name, "HOME" | "HOSTNAME" | "XDG_STATE_HOME")
+}
+
+/// The variables, those without a value left out: compose files pass such for what is not set.
+pub(crate) struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    pub(crate) fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(
+            variables
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .collect(),
+        )
+    }
+
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Lays the variables of one side, `server` or `client`, over the file.
+    ///
+    /// # Errors
+    /// A variable of ours that means nothing, or that leads through what is no section.
+    pub(crate) fn lay_over(&self, root: &mut Node, side: &str) -> Result<(), ConfigError> {
+        for (name, value) in &self.0 {
+            let Some(path) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            if FLAG_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
+            let path = path.to_ascii_lowercase();
+            let keys: Vec<&str> = path.split("__").collect();
+            match keys.first() {
+                Some(&first) if first == side && keys.len() > 1 => {
+                    lay(root, name, &keys, value)?;
+                }
+                // The other program's.
+                Some(&("server" | "client")) if keys.len() > 1 => {}
+                _ => return Err(unknown(name)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unknown(name: &str) -> ConfigError {
+    let help = spelling::nearest(name, FLAG_VARIABLES.iter().copied()).map_or_else(
+        || "a key of a file, such as server.bind_port, is ADIT__SERVER__BIND_PORT".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
+    ConfigError::new(
+        Origin::Variable(name.to_owned()),
+        "",
+        "unknown variable, expected ADIT__SERVER__KEY or ADIT__CLIENT__KEY",
+    )
+    .with_help(help)
+}
+
+fn lay(root: &mut Node, name: &str, keys: &[&str], value: &str) -> Result<(), ConfigError> {
+    let origin = Origin::Variable(name.to_owned());
+    let start = value.trim_start();
+    let node = if start.starts_with(['[', '{']) {
+        parse_flow(value, &origin, &keys.join("."))?
+    } else {
+        Node::words(value, origin.clone())
+    };
+    place(root, keys, node).map_err(|at| {
+        ConfigError::new(
+            origin,
+            keys.join("."),
+            format!("{at} is no section, so that nothing in it can be set"),
+        )
+        .with_help("set the whole of it in one variable, written as in YAML: [{...}, {...}]")
+    })
+}
+
+/// Puts a node where the keys lead, making the sections that are missing.
+///
+/// # Errors
+/// The keys up to the one that is no section.
+pub(crate) fn place(root: &mut Node, keys: &[&str], node: Node) -> Result<(), String> {
+    let mut section = root;
+    let Some((last, parents)) = keys.split_last() else {
+        return Ok(());
+    };
+    for (depth, key) in parents.iter().enumerate() {
+        let here = || keys.get(..=depth).unwrap_or(keys).join(".");
+        let entry = entry(section, key, &node.origin).ok_or_else(here)?;
+        if matches!(entry.value, Value::Null) {
+            entry.value = Value::Section(Vec::new());
+        }
+        section = entry;
+        if !matches!(section.value, Value::Section(_)) {
+            return Err(here());
+        }
+    }
+    let slot = entry(section, last, &node.origin).ok_or_else(|| parents.join("."))?;
+    *slot = node;
+    Ok(())
+}
+
+/// The node of a key, an empty section at first; nothing if the parent is none.
+fn entry<'n>(section: &'n mut Node, key: &str, origin: &Origin) -> Option<&'n mut Node> {
+    if matches!(section.value, Value::Null) {
+        section.value = Value::Section(Vec::new());
+    }
+    let Value::Section(entries) = &mut section.value else {
+        return None;
+    };
+    let index = entries
+        .iter()
+        .position(|entry| entry.key == key)
+        .unwrap_or(entries.len());
+    if index == entries.len() {
+        entries.push(Entry {
+            key: key.to_owned(),
+            origin: origin.clone(),
+            node: Node {
+                value: Value::Section(Vec::new()),
+                origin: origin.clone(),
+            },
+        });
+    }
+    let entry = entries.get_mut(index)?;
+    // An unknown key is told where it was written last.
+    entry.origin = origin.clone();
+    Some(&mut entry.node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ours_does_not_count() {
+        for name in ["ADIT__TOKEN", "HOME", "HOSTNAME", "XDG_STATE_HOME"] {
+            assert!(counts(name), "{name}");
+        }
+        for name in ["ADIT_TOKEN", "PATH", "adit__token", ""] {
+            assert!(!counts(name), "{name}");
+        }
+        let expected = std::env::vars_os()
+            .filter(|(name, _)| name.to_str().is_some_and(counts))
+            .count();
+        assert_eq!(environment().count(), expected);
+        assert!(environment().all(|(name, _)| counts(&name)));
+    }
+}

@@ -1,0 +1,152 @@
+//! One error for everything that people can get wrong.
+
+use std::{fmt, path::PathBuf};
+
+/// Why settings were refused: where, which key, what was expected, what to do.
+///
+/// `Display` gives it as a terminal should show it, on one line or, with help, on two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(Box<Details>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Details {
+    origin: Origin,
+    key: String,
+    message: String,
+    help: Option<String>,
+}
+
+/// Where a setting was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file.
+    File {
+        /// The file; empty until it is known.
+        path: PathBuf,
+        /// Line, from 1; 0 when the file as a whole is meant.
+        line: usize,
+        /// Character in the line, from 1; 0 when the file as a whole is meant.
+        column: usize,
+    },
+    /// In the environment, under this name.
+    Variable(String),
+    /// On the command line, with this flag.
+    Flag(String),
+    /// Nowhere: it is a default, or it is missing.
+    Default,
+}
+
+impl Origin {
+    pub(crate) fn place(line: usize, column: usize) -> Self {
+        Self::File {
+            path: PathBuf::new(),
+            line,
+            column,
+        }
+    }
+}
+
+impl ConfigError {
+    pub(crate) fn new(origin: Origin, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self(Box::new(Details {
+            origin,
+            key: key.into(),
+            message: message.into(),
+            help: None,
+        }))
+    }
+
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    /// Names the file, which the parsers do not know.
+    pub(crate) fn in_file(mut self, file: &std::path::Path) -> Self {
+        if let Origin::File { path, .. } = &mut self.0.origin {
+            file.clone_into(path);
+        }
+        self
+    }
+
+    /// Where it was written.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+
+    /// The key, as `server.http.bind_port`; empty when it is not about one.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.0.key
+    }
+
+    /// What is wrong, and what was expected.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn help(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
+
+    /// Line in the file, from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match self.0.origin {
+            Origin::File { line, .. } if line > 0 => Some(line),
+            _ => None,
+        }
+    }
+
+    /// Character in the line, from 1.
+    #[must_use]
+    pub fn column(&self) -> Option<usize> {
+        match self.0.origin {
+            Origin::File { column, .. } if column > 0 => Some(column),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    /// `server.yaml:3:14`, `ADIT__SERVER__BIND_PORT`, `--bind-port`; nothing for a default.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line: 0, .. } => write!(f, "{}", path.display()),
+            Self::File { path, line, column } => {
+                write!(f, "{}:{line}:{column}", path.display())
+            }
+            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+            Self::Default => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Details {
+            origin,
+            key,
+            message,
+            help,
+        } = &*self.0;
+        if *origin != Origin::Default {
+            write!(f, "{origin}: ")?;
+        }
+        // A variable or a flag is a name already; the key would only repeat it.
+        if !key.is_empty() && matches!(origin, Origin::File { .. } | Origin::Default) {
+            write!(f, "{key}: ")?;
+        }
+        f.write_str(message)?;
+        match help {
+            Some(help) => write!(f, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,274 @@
+//! What flags say. Values are text where the check belongs to the settings, so that it is made once, for files and flags.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    document::{Entry, Node, Value},
+    environment::place,
+    error::{ConfigError, Origin},
+};
+
+/// Flags of `adit-server`, over everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerOverrides {
+    /// `--bind-addr`
+    pub bind_addr: Option<IpAddr>,
+    /// `--bind-port`
+    pub bind_port: Option<u16>,
+    /// `--http-port`
+    pub http_port: Option<u16>,
+    /// `--admin`: address with port, port, or `off`.
+    pub admin: Option<String>,
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--threads`
+    pub threads: Option<usize>,
+    /// `--domain`
+    pub domain: Option<String>,
+}
+
+/// Flags of `adit`, over everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientOverrides {
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--server`: `HOST` or `HOST:PORT`.
+    pub server: Option<String>,
+    /// `--client-id`
+    pub client_id: Option<String>,
+    /// `--group`
+    pub group_id: Option<String>,
+    /// `--token-file`
+    pub token_file: Option<PathBuf>,
+    /// `--lanes`
+    pub lanes: Option<u32>,
+    /// The one tunnel to serve, instead of those of the file.
+    pub tunnel: Option<TunnelOverrides>,
+}
+
+/// A tunnel that stands on the command line: `adit http 8080`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunnelOverrides {
+    /// `PORT` or `HOST:PORT` of the service.
+    pub service: String,
+    /// `--name`; by default `http-PORT`.
+    pub name: Option<String>,
+    /// `--domain`
+    pub domains: Vec<String>,
+    /// `--weight`
+    pub weight: Option<u32>,
+    /// `--load-balance`
+    pub load_balance: Option<String>,
+    /// `--host-rewrite`
+    pub host_rewrite: Option<String>,
+    /// `--local-protocol`
+    pub local_protocol: Option<String>,
+}
+
+fn flag(name: &str) -> Origin {
+    Origin::Flag(name.to_owned())
+}
+
+/// Sets a key of the tree when the flag was given.
+fn set(
+    root: &mut Node,
+    keys: &[&str],
+    name: &str,
+    value: Option<impl ToString>,
+) -> Result<(), ConfigError> {
+    let Some(value) = value else {
+        return Ok(());
+    };
+    let node = Node::words(value.to_string(), flag(name));
+    place(root, keys, node).map_err(|at| {
+        ConfigError::new(
+            flag(name),
+            keys.join("."),
+            format!("{at} is no section in the file, so that nothing in it can be set"),
+        )
+    })
+}
+
+impl ServerOverrides {
+    pub(crate) fn lay_over(&self, root: &mut Node) -> Result<(), ConfigError> {
+        set(
+            root,
+            &["server", "bind_addr"],
+            "--bind-addr",
+            self.bind_addr,
+        )?;
+        set(
+            root,
+            &["server", "bind_port"],
+            "--bind-port",
+            self.bind_port,
+        )?;
+        let http = ["server", "http", "bind_port"];
+        set(root, &http, "--http-port", self.http_port)?;
+        let admin = ["server", "admin", "bind"];
+        set(root, &admin, "--admin", self.admin.as_ref())?;
+        set(root, &["server", "threads"], "--threads", self.threads)?;
+        set(
+            root,
+            &["server", "domain"],
+            "--domain",
+            self.domain.as_ref(),
+        )
+    }
+}
+
+impl ClientOverrides {
+    pub(crate) fn lay_over(&self, root: &mut Node) -> Result<(), ConfigError> {
+        if let Some(server) = &self.server {
+            let (host, port) = host_and_port(server).ok_or_else(|| {
+                ConfigError::new(
+                    flag("--server"),
+                    "",
+                    format!("expected HOST or HOST:PORT, found {server:?}"),
+                )
+                .with_help("for example --server tunnel.example.com:7000")
+            })?;
+            set(root, &["client", "server_addr"], "--server", Some(host))?;
+            set(root, &["client", "server_port"], "--server", port)?;
+        }
+        let client_id = ["client", "client_id"];
+        set(root, &client_id, "--client-id", self.client_id.as_ref())?;
+        set(
+            root,
+            &["client", "group_id"],
+            "--group",
+            self.group_id.as_ref(),
+        )?;
+        set(root, &["client", "lanes"], "--lanes", self.lanes)?;
+        match &self.tunnel {
+            Some(tunnel) => {
+                let tunnels = Node {
+                    value: Value::List(vec![tunnel.node()?]),
+                    origin: flag(SERVICE),
+                };
+                place(root, &["client", "tunnels"], tunnels).map_err(|at| {
+                    let message = format!("{at} is no section in the file");
+                    ConfigError::new(flag(SERVICE), "", message)
+                })
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+}
+
+/// How the help of `adit http` calls its argument.
+const SERVICE: &str = "<PORT|HOST:PORT>";
+
+impl TunnelOverrides {
+    /// The same tunnel, as if it stood in a file.
+    fn node(&self) -> Result<Node, ConfigError> {
+        let refused = || {
+            ConfigError::new(
+                flag(SERVICE),
+                "",
+                format!("expected PORT or HOST:PORT, found {:?}", self.service),
+            )
+            .with_help("for example 8080 or 192.168.1.10:8080")
+        };
+        let (host, port) = match self.service.parse::<u16>() {
+            Ok(port) => (None, port),
+            Err(_) => match host_and_port(&self.service).ok_or_else(refused)? {
+                (host, Some(port)) => (Some(host), port),
+                (_, None) => return Err(refused()),
+            },
+        };
+        let name = (self.name.clone()).unwrap_or_else(|| format!("http-{port}"));
+        let mut entries = Vec::new();
+        let mut add = |key: &str, flag_name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                entries.push(Entry {
+                    key: key.to_owned(),
+                    origin: flag(flag_name),
+                    node: Node::words(value, flag(flag_name)),
+                });
+            }
+        };
+        add("name", "--name", Some(name));
+        add("local_addr", SERVICE, host);
+        add("local_port", SERVICE, Some(port.to_string()));
+        add(
+            "weight",
+            "--weight",
+            self.weight.map(|weight| weight.to_string()),
+        );
+        add("load_balance", "--load-balance", self.load_balance.clone());
+        add("host_rewrite", "--host-rewrite", self.host_rewrite.clone());
+        add(
+            "local_protocol",
+            "--local-protocol",
+            self.local_protocol.clone(),
+        );
+        if !self.domains.is_empty() {
+            let domain = |domain: &String| Node::words(domain, flag("--domain"));
+            entries.push(Entry {
+                key: "domains".to_owned(),
+                origin: flag("--domain"),
+                node: Node {
+                    value: Value::List(self.domains.iter().map(domain).collect()),
+                    origin: flag("--domain"),
+                },
+            });
+        }
+        Ok(Node {
+            value: Value::Section(entries),
+            origin: flag(SERVICE),
+        })
+    }
+}
+
+/// Reads `host`, `host:port`, `[::1]`, `[::1]:port` or `::1`; nothing if it is none of them.
+fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            match rest.strip_prefix(':') {
+                Some(port) => (host, Some(port)),
+                None if rest.is_empty() => (host, None),
+                None => return None,
+            }
+        }
+        None => match text.split_once(':') {
+            // More than one colon without brackets: an IPv6 address.
+            Some((_, rest)) if rest.contains(':') => (text, None),
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = match port {
+        Some(port) => Some(port.parse().ok().filter(|&port: &u16| port > 0)?),
+        None => None,
+    };
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_come_with_and_without_port() {
+        let some = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(host_and_port("a.example"), some("a.example", None));
+        assert_eq!(host_and_port("a.example:1"), some("a.example", Some(1)));
+        assert_eq!(host_and_port("[::1]:2"), some("::1", Some(2)));
+        assert_eq!(host_and_port("[::1]"), some("::1", None));
+        assert_eq!(host_and_port("::1"), some("::1", None));
+        for refused in [
+            "", ":1", "a:", "a:0", "a:65536", "a:b", "[::1", "[::1]x", "[]",
+        ] {
+            assert_eq!(host_and_port(refused), None, "{refused}");
+        }
+    }
+}

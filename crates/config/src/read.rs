@@ -1,0 +1,401 @@
+//! Reads a tree key by key: a [`Section`] knows which keys it was asked for, so that what nobody asked for is an error.
+
+use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use secrecy::SecretString;
+
+use crate::{
+    document::{Entry, Node, Value},
+    error::{ConfigError, Origin},
+    spelling::{nearest, same_letters},
+    vocabulary::Vocabulary,
+};
+
+/// Longer waits are mistakes, and the bound keeps every sum of a time and a wait inside what an `Instant` can hold.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Values of one section, to be asked for by key.
+pub(crate) struct Section<'n> {
+    path: String,
+    origin: Origin,
+    entries: Option<&'n [Entry]>,
+    asked: Vec<&'static str>,
+}
+
+/// One value.
+pub(crate) struct Item<'n> {
+    path: String,
+    node: &'n Node,
+}
+
+impl<'n> Section<'n> {
+    /// The whole document.
+    pub(crate) fn root(node: &'n Node) -> Result<Self, ConfigError> {
+        let path = String::new();
+        Item { path, node }.section()
+    }
+
+    fn absent(path: String, origin: Origin) -> Self {
+        Self {
+            path,
+            origin,
+            entries: None,
+            asked: Vec::new(),
+        }
+    }
+
+    /// Whether anything stands in it.
+    pub(crate) fn is_written(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    fn find(&self, key: &str) -> Option<&'n Entry> {
+        self.entries?.iter().find(|entry| entry.key == key)
+    }
+
+    /// Whether the key is there, without asking for its value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    /// The value of a key.
+    pub(crate) fn item(&mut self, key: &'static str) -> Option<Item<'n>> {
+        self.asked.push(key);
+        self.find(key).map(|entry| Item {
+            path: self.path_of(key),
+            node: &entry.node,
+        })
+    }
+
+    /// The section of a key; if it is missing, one in which nothing is written.
+    pub(crate) fn section(&mut self, key: &'static str) -> Result<Section<'n>, ConfigError> {
+        match self.item(key) {
+            Some(item) => item.section(),
+            None => Ok(Self::absent(self.path_of(key), self.origin.clone())),
+        }
+    }
+
+    /// All keys and values, where keys are free; the section is then read to the end.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'n str, Item<'n>)> {
+        self.entries.unwrap_or_default().iter().map(|entry| {
+            let item = Item {
+                path: self.path_of(&entry.key),
+                node: &entry.node,
+            };
+            (entry.key.as_str(), item)
+        })
+    }
+
+    pub(crate) fn set_number<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        slot: &mut T,
+    ) -> Result<(), ConfigError> {
+        match self.item(key) {
+            Some(item) => item.number(range).map(|number| *slot = number),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn set_size<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        slot: &mut T,
+    ) -> Result<(), ConfigError> {
+        match self.item(key) {
+            Some(item) => item.size(range).map(|size| *slot = size),
+            None => Ok(()),
+        }
+    }
+
+    /// `least` keeps a wait that makes no sense as zero from being it.
+    pub(crate) fn set_wait(
+        &mut self,
+        key: &'static str,
+        least: Duration,
+        slot: &mut Duration,
+    ) -> Result<(), ConfigError> {
+        match self.item(key) {
+            Some(item) => item.wait(least).map(|wait| *slot = wait),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses what was not asked for. `vocabulary` knows what people may have meant.
+    pub(crate) fn finish(&self, vocabulary: &Vocabulary) -> Result<(), ConfigError> {
+        let written = self.entries.unwrap_or_default();
+        match written
+            .iter()
+            .find(|entry| !self.asked.contains(&entry.key.as_str()))
+        {
+            Some(entry) => Err(self.stranger(entry, vocabulary)),
+            None => Ok(()),
+        }
+    }
+
+    fn stranger(&self, entry: &Entry, vocabulary: &Vocabulary) -> ConfigError {
+        let key = entry.key.as_str();
+        let error =
+            |message: String| ConfigError::new(entry.origin.clone(), self.path_of(key), message);
+        let later = |key: &&&str| same_letters(key, &entry.key);
+        if let Some(ours) = vocabulary.later.iter().find(later) {
+            return error(format!("`{ours}` is not supported by this version"))
+                .with_help("remove it; this version carries HTTP");
+        }
+        let unknown = format!("unknown key `{key}`");
+        if let Some(answer) = vocabulary.answer(key) {
+            return error(unknown).with_help(answer);
+        }
+        if let Some(ours) = self.asked.iter().find(|ours| same_letters(ours, key)) {
+            return error(unknown).with_help(format!("adit calls it `{ours}`"));
+        }
+        let expected = match self.asked.as_slice() {
+            [only] => format!("expected {only}"),
+            keys => format!("expected one of {}", keys.join(", ")),
+        };
+        let unknown = error(format!("{unknown}, {expected}"));
+        match nearest(key, self.asked.iter().copied()) {
+            Some(near) => unknown.with_help(format!("did you mean `{near}`?")),
+            None => unknown,
+        }
+    }
+
+    /// An error about several keys: told at the first of them that is written, or at the section.
+    pub(crate) fn conflict(&self, keys: &[&str], message: impl Into<String>) -> ConfigError {
+        let written = keys
+            .iter()
+            .find_map(|key| self.find(key).map(|entry| (*key, &entry.node.origin)));
+        match written {
+            Some((key, origin)) => ConfigError::new(origin.clone(), self.path_of(key), message),
+            None => ConfigError::new(self.origin.clone(), self.path.clone(), message),
+        }
+    }
+
+    /// A key that must be there is not.
+    pub(crate) fn missing(&self, key: &str, what: &str) -> ConfigError {
+        ConfigError::new(
+            self.origin.clone(),
+            self.path.clone(),
+            format!("the key `{key}` is missing, expected {what}"),
+        )
+    }
+}
+
+impl<'n> Item<'n> {
+    /// Where it was written.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.node.origin
+    }
+
+    pub(crate) fn error(&self, message: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.node.origin.clone(), self.path.clone(), message)
+    }
+
+    fn expected(&self, what: impl Display) -> ConfigError {
+        self.error(format!("expected {what}, found {}", self.node.value))
+    }
+
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
+    /// The text, if it is one.
+    fn as_text(&self) -> Option<&str> {
+        match &self.node.value {
+            Value::Text(text) | Value::Words(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn text(&self, what: &str) -> Result<&str, ConfigError> {
+        self.as_text().ok_or_else(|| {
+            let error = self.expected(what);
+            match self.node.value {
+                Value::Integer(_) | Value::Float(_) | Value::Bool(_) => {
+                    error.with_help("put quotes around it")
+                }
+                _ => error,
+            }
+        })
+    }
+
+    /// A secret, which no error shows.
+    pub(crate) fn secret(&self, what: &str) -> Result<SecretString, ConfigError> {
+        match self.as_text() {
+            Some(text) => Ok(text.to_owned().into()),
+            None => Err(self
+                .error(format!("expected {what} as text"))
+                .with_help("put quotes around it")),
+        }
+    }
+
+    /// What the type reads; its own error tells what is wrong.
+    pub(crate) fn parse<T>(&self, what: &str) -> Result<T, ConfigError>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        self.text(what)?
+            .parse()
+            .map_err(|error: T::Err| self.error(error.to_string()))
+    }
+
+    /// What the type reads, told in our words.
+    pub(crate) fn parse_as<T: FromStr>(&self, what: &str) -> Result<T, ConfigError> {
+        self.text(what)?.parse().map_err(|_| self.expected(what))
+    }
+
+    pub(crate) fn number<T: TryFrom<u64>>(
+        &self,
+        range: RangeInclusive<u64>,
+    ) -> Result<T, ConfigError> {
+        let number = match &self.node.value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            Value::Words(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number
+            .filter(|number| range.contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| {
+                self.expected(format_args!(
+                    "a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                ))
+            })
+    }
+
+    pub(crate) fn fraction(&self) -> Result<f64, ConfigError> {
+        let number = match &self.node.value {
+            // Whole numbers this large are refused by every caller; that some are rounded changes nothing.
+            Value::Integer(number) => i32::try_from(*number).ok().map(f64::from),
+            Value::Float(number) => Some(*number),
+            Value::Words(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number.ok_or_else(|| self.expected("a number such as 2.0"))
+    }
+
+    pub(crate) fn boolean(&self) -> Result<bool, ConfigError> {
+        match &self.node.value {
+            Value::Bool(value) => Some(*value),
+            Value::Words(text) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(true),
+                "false" | "0" | "no" | "off" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        }
+        .ok_or_else(|| self.expected("true or false"))
+    }
+
+    /// Whether it says `off`, which some readers of YAML take for `false`.
+    pub(crate) fn is_off(&self) -> bool {
+        match &self.node.value {
+            Value::Bool(value) => !value,
+            value => matches!(value, Value::Text(text) | Value::Words(text) if text == "off"),
+        }
+    }
+
+    pub(crate) fn size<T: TryFrom<u64>>(
+        &self,
+        range: RangeInclusive<u64>,
+    ) -> Result<T, ConfigError> {
+        let size = match &self.node.value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            Value::Text(text) | Value::Words(text) => {
+                text.trim().parse().ok().map(|ByteSize(bytes)| bytes)
+            }
+            _ => None,
+        };
+        size.filter(|size| range.contains(size))
+            .and_then(|size| T::try_from(size).ok())
+            .ok_or_else(|| {
+                self.expected(format_args!(
+                    "a size from {} to {}, such as `64KiB` or `100MB`",
+                    ByteSize(*range.start()),
+                    ByteSize(*range.end())
+                ))
+            })
+    }
+
+    pub(crate) fn wait(&self, least: Duration) -> Result<Duration, ConfigError> {
+        let wait = self
+            .as_text()
+            .and_then(|text| text.trim().parse::<SignedDuration>().ok())
+            .and_then(|wait| Duration::try_from(wait).ok());
+        let Some(wait) = wait else {
+            let error = self.expected("a time such as `5s`, `100ms` or `1m 30s`");
+            return Err(match self.node.value {
+                Value::Integer(_) | Value::Float(_) => error.with_help("a time needs a unit"),
+                _ => error,
+            });
+        };
+        if wait < least || wait > LONGEST_WAIT {
+            return Err(self.expected(format_args!("a time from {least:?} to 365 days")));
+        }
+        Ok(wait)
+    }
+
+    /// The items of a list.
+    pub(crate) fn list(&self, what: &str) -> Result<Vec<Item<'n>>, ConfigError> {
+        match &self.node.value {
+            Value::List(nodes) => Ok(nodes
+                .iter()
+                .enumerate()
+                .map(|(index, node)| Item {
+                    path: format!("{}[{index}]", self.path),
+                    node,
+                })
+                .collect()),
+            Value::Words(_) => Err(self
+                .error(format!("expected a list of {what}, found a text"))
+                .with_help("write it as in YAML: [{...}, {...}]")),
+            _ => Err(self.expected(format_args!("a list of {what}"))),
+        }
+    }
+
+    /// The items of a list, or the one thing that stands where a list could.
+    pub(crate) fn one_or_more(&self, what: &str) -> Result<Vec<Item<'n>>, ConfigError> {
+        if self.is_list() {
+            return self.list(what);
+        }
+        Ok(vec![Item {
+            path: self.path.clone(),
+            node: self.node,
+        }])
+    }
+
+    /// The keys and values in it. A key with nothing behind it is an empty section, as writers of YAML leave it when they
+    /// comment its keys out.
+    pub(crate) fn section(&self) -> Result<Section<'n>, ConfigError> {
+        let entries = match &self.node.value {
+            Value::Section(entries) => Some(entries.as_slice()),
+            Value::Null => None,
+            // The text may be a secret: `auth: "..."`.
+            Value::Text(_) | Value::Words(_) => {
+                return Err(self.error("expected a section with keys, found a text"));
+            }
+            _ => return Err(self.expected("a section with keys")),
+        };
+        Ok(Section {
+            path: self.path.clone(),
+            origin: self.node.origin.clone(),
+            entries,
+            asked: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,367 @@
+//! The settings of the server.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::Path,
+    time::Duration,
+};
+
+use adit_auth::{TokenAuthenticator, TunnelName, UserName};
+use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, Table};
+use adit_server::{Limits, NamedToken, RuleSettings, Settings, Timeouts};
+use secrecy::SecretString;
+
+use crate::{
+    document::Node,
+    environment::Variables,
+    error::{ConfigError, Origin},
+    layers::{default_threads, gather, path, side, within},
+    overrides::ServerOverrides,
+    read::{Item, Section},
+    state::StateDir,
+    token,
+    vocabulary::{self, NOTHING},
+};
+
+/// Counts: at least one, and few enough that a table of them fits into memory.
+pub(crate) const COUNT: RangeInclusive<u64> = 1..=1_000_000;
+/// A window must hold a chunk and its cost; a larger one than 1 GiB is a mistake.
+pub(crate) const WINDOW: RangeInclusive<u64> = 4 << 10..=1 << 30;
+/// Budgets may be nothing: then windows do not grow.
+pub(crate) const BUDGET: RangeInclusive<u64> = 0..=1 << 40;
+/// More threads than any machine has.
+pub(crate) const THREADS: RangeInclusive<u64> = 1..=1_024;
+/// More data streams than help.
+pub(crate) const LANES: RangeInclusive<u64> = 1..=64;
+/// A wait of zero would always have passed.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
+const PORT: RangeInclusive<u64> = 0..=65_535;
+
+/// Whose a token is when nobody says so.
+const DEFAULT_USER: &str = "default";
+
+/// Reads the settings of the server from `file`, if there is one, and what `environment` and `overrides` lay over it.
+///
+/// # Errors
+/// [`ConfigError`] with the first thing that is wrong.
+pub fn load_server(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    overrides: &ServerOverrides,
+) -> Result<Settings, ConfigError> {
+    let variables = Variables::new(environment);
+    let mut root = gather(file, &variables, "server")?;
+    overrides
+        .lay_over(&mut root)
+        .and_then(|()| read(&root, file, &variables, overrides))
+        .map_err(|error| within(error, file))
+}
+
+fn read(
+    root: &Node,
+    file: Option<&Path>,
+    variables: &Variables,
+    overrides: &ServerOverrides,
+) -> Result<Settings, ConfigError> {
+    let mut server = side(root, "server", "client")?;
+    let bind_addr = match server.item("bind_addr") {
+        Some(item) => ip(&item)?,
+        None => Ipv4Addr::LOCALHOST.into(),
+    };
+    let (mut bind_port, mut http_port) = (7000_u16, 7080_u16);
+    server.set_number("bind_port", PORT, &mut bind_port)?;
+    let mut max_clients = 1_000_usize;
+    server.set_number("max_clients", COUNT, &mut max_clients)?;
+    let mut http = server.section("http")?;
+    http.set_number("bind_port", PORT, &mut http_port)?;
+    http.finish(&vocabulary::HTTP)?;
+    let admin_addr = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
+    let tokens = tokens(&mut server, file, variables)?;
+    let limits = limits(&mut server.section("limits")?)?;
+    let timeouts = timeouts(&mut server.section("timeouts")?)?;
+    let mut threads = default_threads();
+    server.set_number("threads", THREADS, &mut threads)?;
+    let domain = server
+        .item("domain")
+        .map(|item| domain(&item))
+        .transpose()?;
+    let rules = rules(&mut server)?;
+    let state_dir = match server.item("state_dir") {
+        Some(item) => Some(path(&item, file)?),
+        None => None,
+    };
+    server.finish(&vocabulary::SERVER)?;
+
+    let tunnel_addr = SocketAddr::new(bind_addr, bind_port);
+    let http_addr = SocketAddr::new(bind_addr, http_port);
+    if bind_port != 0 && tunnel_addr == http_addr {
+        return Err(server.conflict(
+            &["http", "bind_port"],
+            format!("clients and visitors cannot share port {bind_port}"),
+        ));
+    }
+    if let Some(admin) = admin_addr
+        && admin.port() != 0
+        && [tunnel_addr, http_addr].contains(&admin)
+    {
+        return Err(server.conflict(
+            &["admin", "bind_port", "http"],
+            format!("{admin} is taken by clients or visitors, and cannot serve status too"),
+        ));
+    }
+    let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
+    Ok(Settings {
+        tunnel_addr,
+        http_addr,
+        admin_addr,
+        max_clients,
+        threads,
+        domain,
+        tokens,
+        state_dir: state_dir.path().to_path_buf(),
+        limits,
+        timeouts,
+        rules,
+    })
+}
+
+fn ip(item: &Item<'_>) -> Result<IpAddr, ConfigError> {
+    const WHAT: &str = "an IP address such as 0.0.0.0, 127.0.0.1 or ::";
+    let text = item.text(WHAT)?;
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    match bare.unwrap_or(text).parse() {
+        Ok(ip) => Ok(ip),
+        Err(_) => item.parse_as(WHAT),
+    }
+}
+
+/// `admin.bind` of either side: an address with port, a port on loopback, or `off`.
+pub(crate) fn admin(
+    section: &mut Section<'_>,
+    default: SocketAddr,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    let mut admin = section.section("admin")?;
+    let addr = match admin.item("bind") {
+        None => Some(default),
+        Some(item) if item.is_off() => None,
+        Some(item) => Some(match item.number::<u16>(PORT) {
+            Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            Err(_) => item.parse_as("an address with port such as 127.0.0.1:7500, or off")?,
+        }),
+    };
+    admin.finish(&vocabulary::ADMIN)?;
+    Ok(addr)
+}
+
+/// The name under which tunnels without a domain appear.
+fn domain(item: &Item<'_>) -> Result<String, ConfigError> {
+    let pattern: HostPattern = item.parse("a host name")?;
+    if pattern.is_wildcard() {
+        return Err(item
+            .error("expected a host name without a wildcard")
+            .with_help(format!("write {}", pattern.name())));
+    }
+    Ok(pattern.name().to_owned())
+}
+
+/// `auth`: one method or a list of them. With none, `ADIT__TOKEN`; without that nothing, and the server makes a token.
+fn tokens(
+    server: &mut Section<'_>,
+    file: Option<&Path>,
+    variables: &Variables,
+) -> Result<Vec<NamedToken>, ConfigError> {
+    let mut tokens = Vec::new();
+    let mut origin = Origin::Default;
+    if let Some(item) = server.item("auth") {
+        origin = item.origin().clone();
+        if item.is_list() {
+            for method in item.list("methods")? {
+                tokens.extend(method_token(&mut method.section()?, file)?);
+            }
+        } else {
+            tokens.extend(method_token(&mut item.section()?, file)?);
+        }
+    }
+    if tokens.is_empty()
+        && let Some(token) = variables.value("ADIT__TOKEN")
+    {
+        origin = Origin::Variable("ADIT__TOKEN".to_owned());
+        tokens.push(NamedToken {
+            user: DEFAULT_USER.to_owned(),
+            token: token.trim().to_owned().into(),
+        });
+    }
+    if !tokens.is_empty() {
+        let known = tokens
+            .iter()
+            .map(|named| UserName::parse(&named.user).map(|user| (user, named.token.clone())));
+        let refused = |message: String| ConfigError::new(origin.clone(), "server.auth", message);
+        let known: Vec<(UserName, SecretString)> = known
+            .collect::<Result<_, _>>()
+            .map_err(|error| refused(error.to_string()))?;
+        TokenAuthenticator::new(known).map_err(|error| refused(error.to_string()))?;
+    }
+    Ok(tokens)
+}
+
+fn method_token(
+    auth: &mut Section<'_>,
+    file: Option<&Path>,
+) -> Result<Option<NamedToken>, ConfigError> {
+    if let Some(item) = auth.item("method") {
+        match item.text("`token`")? {
+            "token" => {}
+            method @ ("jwt" | "api_key" | "mtls") => {
+                return Err(item
+                    .error(format!(
+                        "`method: {method}` is not supported by this version"
+                    ))
+                    .with_help("this version knows clients by token"));
+            }
+            _ => return Err(item.error("unknown method, expected `token`")),
+        }
+    }
+    let user = match auth.item("user") {
+        Some(item) => item.parse::<UserName>("a user name")?.as_str().to_owned(),
+        None => DEFAULT_USER.to_owned(),
+    };
+    let text = auth.item("token");
+    let file_item = auth.item("token_file");
+    auth.finish(&NOTHING)?;
+    let token = match (text, file_item) {
+        (Some(_), Some(_)) => {
+            return Err(auth.conflict(&["token_file"], "expected either `token` or `token_file`"));
+        }
+        (Some(item), None) => Some(item.secret("a token")?),
+        (None, Some(item)) => Some(token::read(&item, &path(&item, file)?)?),
+        (None, None) => None,
+    };
+    Ok(token.map(|token| NamedToken { user, token }))
+}
+
+fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    section.set_number("max_requests", COUNT, &mut limits.max_requests)?;
+    section.set_number(
+        "max_requests_per_client",
+        COUNT,
+        &mut limits.max_requests_per_client,
+    )?;
+    section.set_number("max_waiting", 0..=*COUNT.end(), &mut limits.max_waiting)?;
+    section.set_number("max_connections", COUNT, &mut limits.max_connections)?;
+    section.set_number(
+        "max_tunnels_per_client",
+        COUNT,
+        &mut limits.max_tunnels_per_client,
+    )?;
+    section.set_number("max_lanes", LANES, &mut limits.max_lanes)?;
+    section.set_size("initial_window", WINDOW, &mut limits.initial_window_bytes)?;
+    section.set_size("max_window", WINDOW, &mut limits.max_window_bytes)?;
+    section.set_size("link_budget", BUDGET, &mut limits.link_budget_bytes)?;
+    section.set_size("process_budget", BUDGET, &mut limits.process_budget_bytes)?;
+    section.finish(&vocabulary::SERVER_LIMITS)?;
+    if u64::from(limits.initial_window_bytes) > limits.max_window_bytes {
+        return Err(section
+            .conflict(
+                &["initial_window", "max_window"],
+                format!(
+                    "initial_window ({}) is larger than max_window ({})",
+                    bytesize::ByteSize(limits.initial_window_bytes.into()),
+                    bytesize::ByteSize(limits.max_window_bytes)
+                ),
+            )
+            .with_help("lower the one or raise the other"));
+    }
+    Ok(limits)
+}
+
+fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
+    let mut times = Timeouts::default();
+    let none = Duration::ZERO;
+    section.set_wait("startup_grace", none, &mut times.startup_grace)?;
+    section.set_wait("client_wait", none, &mut times.client_wait)?;
+    section.set_wait("permit_wait", none, &mut times.permit_wait)?;
+    section.set_wait("service", SHORTEST, &mut times.service)?;
+    section.set_wait("stall", SHORTEST, &mut times.stall)?;
+    section.set_wait("head", SHORTEST, &mut times.head)?;
+    section.set_wait("idle", SHORTEST, &mut times.idle)?;
+    section.set_wait("setup", SHORTEST, &mut times.setup)?;
+    section.set_wait("takeover_probe", SHORTEST, &mut times.takeover_probe)?;
+    section.set_wait("heartbeat", SHORTEST, &mut times.heartbeat)?;
+    section.set_wait("dead_after", SHORTEST, &mut times.dead_after)?;
+    section.set_wait("drain", none, &mut times.drain)?;
+    section.set_wait("tunnel_retention", none, &mut times.tunnel_retention)?;
+    section.finish(&NOTHING)?;
+    if times.dead_after <= times.heartbeat {
+        return Err(section
+            .conflict(
+                &["dead_after", "heartbeat"],
+                format!(
+                    "dead_after ({:?}) is not longer than heartbeat ({:?}): every quiet link would be found dead",
+                    times.dead_after, times.heartbeat
+                ),
+            )
+            .with_help("three times the heartbeat leaves room for a lost probe"));
+    }
+    Ok(times)
+}
+
+fn rules(server: &mut Section<'_>) -> Result<Vec<RuleSettings>, ConfigError> {
+    let Some(item) = server.item("rules") else {
+        return Ok(Vec::new());
+    };
+    let (mut settings, mut rules) = (Vec::new(), Vec::new());
+    for rule in item.list("rules")? {
+        let rule = read_rule(&mut rule.section()?)?;
+        settings.push(RuleSettings {
+            host: rule.host.as_ref().map(ToString::to_string),
+            path: rule.path.as_ref().map(ToString::to_string),
+            headers: rule
+                .headers
+                .iter()
+                .map(|header| (header.name().to_owned(), header.value().to_owned()))
+                .collect(),
+            grpc: rule.grpc.as_ref().map(ToString::to_string),
+            tunnel: rule.target.clone(),
+        });
+        rules.push(rule);
+    }
+    // The table knows best which rules cannot stand side by side.
+    Table::try_new(rules).map_err(|error| item.error(error.to_string()))?;
+    Ok(settings)
+}
+
+fn read_rule(section: &mut Section<'_>) -> Result<Rule<String>, ConfigError> {
+    let mut rule = Rule::new(String::new());
+    if let Some(item) = section.item("host") {
+        rule.host = Some(item.parse::<HostPattern>("a host or *.HOST")?);
+    }
+    if let Some(item) = section.item("path") {
+        rule.path = Some(item.parse::<PathPrefix>("a path prefix such as /api")?);
+    }
+    if let Some(item) = section.item("header") {
+        for (name, value) in item.section()?.pairs() {
+            let header = HeaderMatch::try_new(name, value.text("the value of a header")?)
+                .map_err(|error| value.error(error.to_string()))?;
+            rule.headers.push(header);
+        }
+    }
+    if let Some(item) = section.item("grpc") {
+        rule.grpc = Some(item.parse::<GrpcPattern>("a gRPC service or method")?);
+    }
+    let mut to = section.section("to")?;
+    section.finish(&vocabulary::RULE)?;
+    let tunnel = match to.item("tunnel") {
+        Some(item) => Some(item.parse::<TunnelName>("the name of a tunnel")?),
+        None => None,
+    };
+    to.finish(&vocabulary::RULE_TARGET)?;
+    match tunnel {
+        Some(tunnel) => rule.target = tunnel.as_str().to_owned(),
+        None => return Err(section.missing("to", "`to: { tunnel: NAME }`")),
+    }
+    Ok(rule)
+}

@@ -1,0 +1,196 @@
+//! The state directory: where a server leaves what a client on the same machine needs to find it.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    environment::Variables,
+    error::{ConfigError, Origin},
+};
+
+/// Where the token and the addresses of a server on this machine are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+/// What a running server tells about itself in [`StateDir::server_file`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningServer {
+    /// Its process.
+    pub pid: u32,
+    /// Where clients connect.
+    pub tunnel_addr: SocketAddr,
+    /// Where HTTP visitors connect.
+    pub http_addr: SocketAddr,
+    /// Where health and status are served, if they are.
+    #[serde(default)]
+    pub admin_addr: Option<SocketAddr>,
+}
+
+impl StateDir {
+    /// A directory that was named.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory when no file is read: `flag`, else `ADIT__STATE_DIR`, else `$XDG_STATE_HOME/adit`, else
+    /// `$HOME/.local/state/adit`, else `/var/lib/adit`.
+    #[must_use]
+    pub fn find(
+        flag: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        Self::choose(flag, None, &Variables::new(variables))
+    }
+
+    /// As [`find`](Self::find), with what a file says after flag and variable.
+    pub(crate) fn choose(
+        flag: Option<&Path>,
+        file: Option<PathBuf>,
+        variables: &Variables,
+    ) -> Self {
+        // The XDG specification wants relative paths ignored.
+        let absolute = |name| {
+            variables
+                .value(name)
+                .map(Path::new)
+                .filter(|path| path.is_absolute())
+        };
+        Self(
+            flag.or_else(|| variables.value("ADIT__STATE_DIR").map(Path::new))
+                .map(Path::to_path_buf)
+                .or(file)
+                .or_else(|| absolute("XDG_STATE_HOME").map(|path| path.join("adit")))
+                .or_else(|| absolute("HOME").map(|path| path.join(".local/state/adit")))
+                .unwrap_or_else(|| PathBuf::from("/var/lib/adit")),
+        )
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The token that a server made for the clients of this machine; its owner alone may read it.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.0.join("token")
+    }
+
+    /// The addresses of the running server, as JSON.
+    #[must_use]
+    pub fn server_file(&self) -> PathBuf {
+        self.0.join("server.json")
+    }
+
+    /// The server that runs on this machine, if one has left its addresses. It may have died since.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is none of a server's.
+    pub fn running_server(&self) -> Result<Option<RunningServer>, ConfigError> {
+        let file = self.server_file();
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(unreadable(&file, &error).with_help("name the server with --server"));
+            }
+        };
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            ConfigError::new(
+                Origin::place(error.line(), error.column()),
+                "",
+                "expected the addresses of a running server",
+            )
+            .in_file(&file)
+            .with_help("start the server again, or remove this file")
+        })
+    }
+
+    /// The token of the server on this machine.
+    pub(crate) fn token(&self) -> Result<Option<SecretString>, ConfigError> {
+        let file = self.token_file();
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(text.trim().to_owned().into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&file, &error).with_help(
+                "run as the user of the server, or give a token with --token-file or ADIT__TOKEN",
+            )),
+        }
+    }
+}
+
+impl RunningServer {
+    /// Where a client on the same machine connects: of a server that listens everywhere, loopback.
+    #[must_use]
+    pub fn dial_addr(&self) -> SocketAddr {
+        reachable(self.tunnel_addr)
+    }
+}
+
+/// The address with "everywhere" replaced by loopback, because not every system connects to the former.
+fn reachable(mut addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    addr
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> ConfigError {
+    ConfigError::new(
+        Origin::place(0, 0),
+        "",
+        format!("the file cannot be read: {error}"),
+    )
+    .in_file(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(flag: Option<&str>, variables: &[(&str, &str)]) -> PathBuf {
+        let owned = variables.iter().map(|(n, v)| ((*n).into(), (*v).into()));
+        StateDir::find(flag.map(Path::new), owned).0
+    }
+
+    #[test]
+    fn the_directory_is_the_first_that_is_named() {
+        let all = [
+            ("ADIT__STATE_DIR", "/env"),
+            ("XDG_STATE_HOME", "/xdg"),
+            ("HOME", "/home/a"),
+        ];
+        assert_eq!(find(Some("flag"), &all), Path::new("flag"));
+        assert_eq!(find(None, &all), Path::new("/env"));
+        assert_eq!(find(None, &all[1..]), Path::new("/xdg/adit"));
+        let home = Path::new("/home/a/.local/state/adit");
+        assert_eq!(find(None, &all[2..]), home);
+        assert_eq!(find(None, &[("XDG_STATE_HOME", "x"), all[2]]), home);
+        assert_eq!(find(None, &[]), Path::new("/var/lib/adit"));
+    }
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_dialled_on_loopback() {
+        for (told, dialled) in [
+            ("0.0.0.0:7000", "127.0.0.1:7000"),
+            ("[::]:7001", "[::1]:7001"),
+            ("192.0.2.1:7002", "192.0.2.1:7002"),
+        ] {
+            assert_eq!(
+                told.parse().map(reachable),
+                dialled.parse::<SocketAddr>(),
+                "{told}"
+            );
+        }
+    }
+}

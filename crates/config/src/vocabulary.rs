@@ -1,0 +1,228 @@
+//! Keys that are not ours: those of capabilities to come, and those of frp and ngrok that we call otherwise.
+//!
+//! Keys that differ only in case and underscores (`localPort`) need no entry here.
+
+use crate::spelling::same_letters;
+
+/// What people may write in a section besides its keys.
+pub(crate) struct Vocabulary {
+    /// Keys that a later version will have.
+    pub(crate) later: &'static [&'static str],
+    /// A key of others, and what we call it.
+    pub(crate) others: &'static [(&'static str, &'static str)],
+}
+
+impl Vocabulary {
+    /// What to write instead of a key of others.
+    pub(crate) fn answer(&self, key: &str) -> Option<String> {
+        self.others
+            .iter()
+            .find(|(theirs, _)| same_letters(theirs, key))
+            .map(|(_, ours)| format!("adit calls it {ours}"))
+    }
+}
+
+/// Where nothing but our keys makes sense.
+pub(crate) const NOTHING: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[],
+};
+
+/// The top of a file. frp has no sections there.
+pub(crate) const ROOT: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("auth", "`server.auth`, and on a client `client.auth_token`"),
+        ("auth_token", "`client.auth_token`"),
+        ("authtoken", "`client.auth_token`"),
+        ("agent", "`client`"),
+        ("bind_addr", "`server.bind_addr`"),
+        ("bind_port", "`server.bind_port`"),
+        ("client_id", "`client.client_id`"),
+        ("common", "`server` or `client`"),
+        ("domain", "`server.domain`"),
+        ("endpoints", "`client.tunnels`"),
+        ("group_id", "`client.group_id`"),
+        ("http", "`server.http`"),
+        ("proxies", "`client.tunnels`"),
+        ("server_addr", "`client.server_addr`"),
+        ("server_host", "`client.server_addr`"),
+        ("server_port", "`client.server_port`"),
+        ("subdomain_host", "`server.domain`"),
+        (
+            "token",
+            "`server.auth.token`, and on a client `client.auth_token`",
+        ),
+        ("tunnels", "`client.tunnels`"),
+        ("vhost_http_port", "`server.http.bind_port`"),
+    ],
+};
+
+pub(crate) const SERVER: Vocabulary = Vocabulary {
+    later: &["https", "tls", "database", "upstreams"],
+    others: &[
+        ("auth_token", "`auth.token`"),
+        ("authtoken", "`auth.token`"),
+        ("dashboard_addr", "`admin.bind`"),
+        ("dashboard_port", "`admin.bind`"),
+        ("http_port", "`http.bind_port`"),
+        ("listen", "`bind_addr` and `bind_port`"),
+        ("max_ports_per_client", "`limits.max_tunnels_per_client`"),
+        ("port", "`bind_port`"),
+        ("subdomain_host", "`domain`"),
+        ("token", "`auth.token`"),
+        ("vhost_http_port", "`http.bind_port`"),
+        (
+            "vhost_https_port",
+            "`https.bind_port`, which is not supported by this version",
+        ),
+        ("vhost_http_timeout", "`timeouts.service`"),
+        ("web_server", "`admin.bind`"),
+    ],
+};
+
+pub(crate) const HTTP: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("addr", "`server.bind_addr`, for clients and visitors alike"),
+        (
+            "bind_addr",
+            "`server.bind_addr`, for clients and visitors alike",
+        ),
+        ("port", "`bind_port`"),
+    ],
+};
+
+pub(crate) const ADMIN: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("addr", "`bind`"),
+        ("bind_addr", "`bind`, with address and port"),
+        ("bind_port", "`bind`, with address and port"),
+        ("listen", "`bind`"),
+        ("port", "`bind`, with address and port"),
+    ],
+};
+
+pub(crate) const SERVER_LIMITS: Vocabulary = Vocabulary {
+    later: &["max_bandwidth"],
+    others: &[("max_clients", "`server.max_clients`")],
+};
+
+pub(crate) const RULE: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("domain", "`host`"),
+        ("headers", "`header`"),
+        ("location", "`path`"),
+        ("tunnel", "`to: { tunnel: NAME }`"),
+        ("upstream", "`to`"),
+    ],
+};
+
+pub(crate) const RULE_TARGET: Vocabulary = Vocabulary {
+    later: &["upstream"],
+    others: &[],
+};
+
+pub(crate) const CLIENT: Vocabulary = Vocabulary {
+    later: &["entries", "tls", "database", "upstreams"],
+    others: &[
+        ("auth", "`auth_token`"),
+        ("authtoken", "`auth_token`"),
+        ("endpoints", "`tunnels`"),
+        ("group", "`group_id`"),
+        ("login_fail_exit", "`reconnect.max_retries`"),
+        ("proxies", "`tunnels`"),
+        ("remote_addr", "`server_addr` and `server_port`"),
+        ("server", "`server_addr` and `server_port`"),
+        ("server_host", "`server_addr`"),
+        ("services", "`tunnels`"),
+        ("token", "`auth_token`"),
+        ("token_file", "`auth_token_file`"),
+        ("user", "`client_id`"),
+        (
+            "visitors",
+            "`entries`, which is not supported by this version",
+        ),
+    ],
+};
+
+pub(crate) const RECONNECT: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("backoff", "`backoff_factor`"),
+        ("interval", "`initial_delay`"),
+        ("jitter", "`enable_jitter`"),
+        ("multiplier", "`backoff_factor`"),
+        ("retry_interval", "`initial_delay`"),
+    ],
+};
+
+pub(crate) const TUNNEL: Vocabulary = Vocabulary {
+    later: &[
+        "compression",
+        "proxy_protocol",
+        "remote_port",
+        "session_timeout",
+        "ssl_cert",
+    ],
+    others: &[
+        (
+            "addr",
+            "`local_port`, and `local_addr` when the service is on another machine",
+        ),
+        ("crt", "`ssl_cert`, which is not supported by this version"),
+        ("group", "`client.group_id`"),
+        ("headers", "`custom_headers`"),
+        ("host", "`domain`"),
+        ("host_header", "`host_rewrite`"),
+        ("hostname", "`domain`"),
+        ("local_host", "`local_addr`"),
+        ("local_ip", "`local_addr`"),
+        ("path", "`locations`"),
+        ("port", "`local_port`"),
+        ("proto", "`type`"),
+        ("protocol", "`type`"),
+        (
+            "proxy_protocol_version",
+            "`proxy_protocol`, which is not supported by this version",
+        ),
+        ("request_header", "`custom_headers`"),
+        ("request_headers", "`custom_headers`"),
+        ("subdomain", "`domain`, with the whole name"),
+        ("upstream", "`local_port` and `local_addr`"),
+        ("url", "`domain`"),
+        (
+            "use_compression",
+            "`compression`, which is not supported by this version",
+        ),
+    ],
+};
+
+/// What stands beside `config`.
+pub(crate) const NESTED_TUNNEL: Vocabulary = Vocabulary {
+    later: TUNNEL.later,
+    others: &[
+        ("custom_domains", "`config.custom_domains`"),
+        ("domain", "`config.domain`"),
+        ("local_addr", "`config.local_addr`"),
+        ("local_port", "`config.local_port`"),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_others_is_found_in_any_spelling() {
+        let answer = |key| SERVER.answer(key);
+        assert_eq!(
+            answer("vhostHTTPPort").as_deref(),
+            Some("adit calls it `http.bind_port`")
+        );
+        assert_eq!(answer("vhost_http_port"), answer("vhostHTTPPort"));
+        assert_eq!(answer("bind_port"), None);
+    }
+}
