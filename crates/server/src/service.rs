@@ -1,0 +1,301 @@
+//! The generated part of `TunnelService`: registration, control stream, config.
+
+use std::{pin::Pin, sync::Arc, time::Instant};
+
+use adit_auth::{
+    Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, SessionToken,
+};
+use adit_link::grpc::{ChannelId, with_reason};
+use adit_proto::{
+    ConfigSyncRequest, ConfigSyncResponse, Control, Error as ProtoError, Heartbeat, LinkSettings,
+    MessageType, PROTOCOL_VERSION, ProtocolType, RegisterRequest, RegisterResponse,
+    SESSION_METADATA, TunnelMessage, TunnelResult, control::Kind, credential,
+    tunnel_message::Payload, tunnel_service_server::TunnelService,
+};
+use adit_registry::{ControlStream, Link, RegisterError, Registry};
+use secrecy::ExposeSecret;
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    directory::Directory,
+    lanes::{session_of, stream_status},
+    settings::{Limits, Timeouts},
+};
+
+/// What this build knows beyond the protocol's version (P-1.2).
+const CAPABILITIES: &[&str] = &["http", "trailers", "expect-continue"];
+
+/// The generated service's implementation, shared by all connections.
+#[derive(Clone)]
+pub(crate) struct Service {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Arc<Registry>,
+    directory: Arc<Directory>,
+    authenticator: Arc<dyn Authenticator>,
+    limits: Limits,
+    timeouts: Timeouts,
+}
+
+impl Service {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        directory: Arc<Directory>,
+        authenticator: Arc<dyn Authenticator>,
+        limits: Limits,
+        timeouts: Timeouts,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                registry,
+                directory,
+                authenticator,
+                limits,
+                timeouts,
+            }),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TunnelService for Service {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        let shared = &self.shared;
+        let channel = request.extensions().get::<ChannelId>().copied();
+        let channel = channel.ok_or_else(|| Status::internal("the connection has no id"))?;
+        let request = request.into_inner();
+        if request.protocol_version != PROTOCOL_VERSION {
+            return Err(with_reason(
+                Status::failed_precondition(format!(
+                    "this server speaks protocol version {PROTOCOL_VERSION}, the client {}; install the same version of adit on both sides",
+                    request.protocol_version
+                )),
+                "version",
+            ));
+        }
+        let claim = ClientClaim {
+            client_id: ClientId::parse(&request.client_id).map_err(bad_request)?,
+            group_id: if request.group_id.is_empty() {
+                GroupId::parse(&request.client_id).map_err(bad_request)?
+            } else {
+                GroupId::parse(&request.group_id).map_err(bad_request)?
+            },
+        };
+        let instance: [u8; 32] = request.instance_secret[..].try_into().map_err(|_| {
+            bad_request("instance_secret must be 32 random bytes that the client keeps")
+        })?;
+        let credential = match request.credential.and_then(|credential| credential.kind) {
+            Some(credential::Kind::Token(token)) => Credential::Token(token.into()),
+            None => Credential::None,
+        };
+        let grant = shared
+            .authenticator
+            .authenticate(&credential, &claim)
+            .map_err(|denied| {
+                tracing::warn!(client = %claim.client_id, reason = ?denied.reason(), "registration denied");
+                with_reason(Status::unauthenticated(denied.to_string()), "unauthenticated")
+            })?;
+        let lanes = request.lanes.clamp(1, shared.limits.max_lanes);
+        let session = SessionToken::from_random(rand::random());
+        let registered = shared
+            .registry
+            .register(
+                grant,
+                InstanceSecret::from_random(instance).key(),
+                session.key(),
+                channel,
+                lanes,
+            )
+            .await
+            .map_err(|error| register_status(&error))?;
+        let link = registered.link;
+        let tunnels = shared
+            .directory
+            .announce(&link, &request.tunnels, Instant::now());
+        tracing::info!(
+            client = %claim.client_id,
+            group = %claim.group_id,
+            epoch = link.epoch(),
+            tunnels = tunnels.len(),
+            "client registered"
+        );
+        let capabilities = CAPABILITIES
+            .iter()
+            .filter(|name| request.capabilities.iter().any(|theirs| theirs == *name))
+            .map(|name| (*name).to_owned())
+            .collect();
+        Ok(Response::new(RegisterResponse {
+            protocol_version: PROTOCOL_VERSION,
+            capabilities,
+            session: session.to_text().expose_secret().to_owned(),
+            epoch: link.epoch(),
+            settings: Some(LinkSettings {
+                initial_window_bytes: shared.limits.initial_window_bytes,
+                max_message_bytes: u32::try_from(adit_codec::MAX_MESSAGE_BYTES).unwrap_or(u32::MAX),
+                max_requests: u32::try_from(shared.limits.max_requests_per_client)
+                    .unwrap_or(u32::MAX),
+                heartbeat_millis: millis(shared.timeouts.heartbeat),
+                dead_after_millis: millis(shared.timeouts.dead_after),
+                lanes,
+            }),
+            tunnels,
+            revision: shared.directory.revision(),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    type ControlStreamStream = Pin<Box<dyn Stream<Item = Result<TunnelMessage, Status>> + Send>>;
+
+    async fn control_stream(
+        &self,
+        request: Request<Streaming<TunnelMessage>>,
+    ) -> Result<Response<Self::ControlStreamStream>, Status> {
+        let session = request.metadata().get(SESSION_METADATA);
+        let session = session_of(session.map(tonic::metadata::MetadataValue::as_bytes))?;
+        let opened = self.shared.registry.open_control(session);
+        let (control, receiver) = opened.map_err(|error| stream_status(&error))?;
+        let mut inbound = request.into_inner();
+        let shared = self.shared.clone();
+        let link = control.link().clone();
+        let reader = tokio::spawn(async move {
+            while let Some(Ok(message)) = inbound.next().await {
+                if let Some(Payload::Control(control)) = message.payload {
+                    shared.on_control(&link, message.request_id, control);
+                }
+            }
+        });
+        let outbound = ControlOutbound {
+            messages: ReceiverStream::new(receiver),
+            reader,
+            _control: control,
+        };
+        Ok(Response::new(Box::pin(outbound)))
+    }
+
+    async fn config_sync(
+        &self,
+        request: Request<ConfigSyncRequest>,
+    ) -> Result<Response<ConfigSyncResponse>, Status> {
+        let session = request.metadata().get(SESSION_METADATA);
+        let session = session_of(session.map(tonic::metadata::MetadataValue::as_bytes))?;
+        let known = self.shared.registry.session(session);
+        known.map_err(|error| stream_status(&error))?;
+        Ok(Response::new(ConfigSyncResponse {
+            revision: self.shared.directory.revision(),
+            upstreams: Vec::new(),
+            rules: Vec::new(),
+        }))
+    }
+}
+
+/// What the server says on a control stream. Ends with its link, and takes the reading half along when dropped.
+struct ControlOutbound {
+    messages: ReceiverStream<TunnelMessage>,
+    reader: tokio::task::JoinHandle<()>,
+    _control: ControlStream,
+}
+
+impl Stream for ControlOutbound {
+    type Item = Result<TunnelMessage, Status>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        Pin::new(&mut self.messages)
+            .poll_next(cx)
+            .map(|message| message.map(Ok))
+    }
+}
+
+impl Drop for ControlOutbound {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Shared {
+    fn on_control(&self, link: &Arc<Link>, request_id: u64, control: Control) {
+        match control.kind {
+            Some(Kind::Heartbeat(Heartbeat {
+                sequence,
+                reply: false,
+            })) => {
+                let reply = Kind::Heartbeat(Heartbeat {
+                    sequence,
+                    reply: true,
+                });
+                link.send_control(control_message(request_id, reply));
+            }
+            Some(Kind::Drain(_)) => {
+                tracing::info!(client = %link.grant().client(), "client drains");
+                self.registry.drain(link);
+            }
+            Some(Kind::TunnelCreate(create)) => self.announce(link, request_id, create.tunnel),
+            Some(Kind::TunnelUpdate(update)) => self.announce(link, request_id, update.tunnel),
+            Some(Kind::TunnelDestroy(destroy)) => {
+                let found = self.directory.withdraw(link, &destroy.name, Instant::now());
+                let result = TunnelResult {
+                    error: (!found).then(|| ProtoError {
+                        code: "no_tunnel".into(),
+                        message: format!("this client has no tunnel `{}`", destroy.name),
+                        detail: String::new(),
+                    }),
+                    name: destroy.name,
+                    public_url: String::new(),
+                };
+                link.send_control(control_message(request_id, Kind::TunnelResult(result)));
+            }
+            // Others are answers, or a newer client's (P-1.2).
+            _ => {}
+        }
+    }
+
+    fn announce(&self, link: &Arc<Link>, request_id: u64, tunnel: Option<adit_proto::Tunnel>) {
+        let announced: Vec<_> = tunnel.into_iter().collect();
+        for result in self.directory.announce(link, &announced, Instant::now()) {
+            link.send_control(control_message(request_id, Kind::TunnelResult(result)));
+        }
+    }
+}
+
+/// A control message, answering the one with `request_id`.
+pub(crate) fn control_message(request_id: u64, kind: Kind) -> TunnelMessage {
+    TunnelMessage {
+        request_id,
+        protocol_type: ProtocolType::Control.into(),
+        message_type: MessageType::Control.into(),
+        end_stream: false,
+        payload: Some(Payload::Control(Control { kind: Some(kind) })),
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn bad_request(error: impl ToString) -> Status {
+    with_reason(Status::invalid_argument(error.to_string()), "bad_request")
+}
+
+fn register_status(error: &RegisterError) -> Status {
+    let text = error.to_string();
+    match error {
+        RegisterError::ClientIdTaken { .. } => {
+            with_reason(Status::already_exists(text), "client_id_taken")
+        }
+        RegisterError::OtherUser { .. } => {
+            with_reason(Status::already_exists(text), "client_id_taken")
+        }
+        RegisterError::TooManyClients { .. } => {
+            with_reason(Status::resource_exhausted(text), "limit")
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One tunnel: what it answers to, and the clients that serve it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adit_auth::{ClientId, GroupId, TunnelName};
+use adit_balance::{Balancer, Draw, Member, Policy, hash_bytes};
+use adit_registry::{Link, LinkId};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Who serves what: group and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TunnelKey {
+    pub(crate) group: GroupId,
+    pub(crate) name: TunnelName,
+}
+
+/// What its clients announced; the same for all of them but for the weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) hosts: Vec<String>,
+    pub(crate) locations: Vec<String>,
+    pub(crate) policy: Policy,
+    pub(crate) hash_on: HashOn,
+}
+
+/// What consistent hashing hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HashOn {
+    Host,
+    Header(String),
+    Cookie(String),
+}
+
+impl HashOn {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text.is_empty() || text == "host" => Some(Self::Host),
+            Some(("header", name)) if !name.is_empty() => {
+                Some(Self::Header(name.to_ascii_lowercase()))
+            }
+            Some(("cookie", name)) if !name.is_empty() => Some(Self::Cookie(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+struct Serving {
+    link: Arc<Link>,
+    weight: u32,
+    live: bool,
+}
+
+struct Members {
+    serving: Vec<Serving>,
+    /// Since when nobody serves it.
+    orphaned: Option<Instant>,
+}
+
+/// A tunnel and its clients. The definition never changes: another one is another tunnel.
+pub(crate) struct Tunnel {
+    pub(crate) key: TunnelKey,
+    pub(crate) name: Arc<str>,
+    pub(crate) definition: Definition,
+    members: Mutex<Members>,
+    balancer: ArcSwap<Balancer<Arc<Link>>>,
+    /// Wakes visitors that wait for a client.
+    pub(crate) changed: Notify,
+}
+
+impl Tunnel {
+    pub(crate) fn new(key: TunnelKey, definition: Definition) -> Self {
+        Self {
+            name: key.name.as_str().into(),
+            balancer: ArcSwap::from_pointee(Balancer::new(definition.policy, Vec::new())),
+            members: Mutex::new(Members {
+                serving: Vec::new(),
+                orphaned: None,
+            }),
+            key,
+            definition,
+            changed: Notify::new(),
+        }
+    }
+
+    /// Adds a link, which takes the place of older links of the same client. It gets requests once it is live.
+    pub(crate) fn join(&self, link: &Arc<Link>, weight: u32) {
+        let mut members = self.members.lock();
+        let client = link.grant().client();
+        members
+            .serving
+            .retain(|serving| serving.link.grant().client() != client);
+        members.serving.push(Serving {
+            link: link.clone(),
+            weight,
+            live: link.is_routable(),
+        });
+        members.orphaned = None;
+        self.rebuild(&members);
+    }
+
+    pub(crate) fn set_live(&self, link: LinkId, live: bool) {
+        let mut members = self.members.lock();
+        for serving in &mut members.serving {
+            if serving.link.id() == link {
+                serving.live = live;
+            }
+        }
+        self.rebuild(&members);
+    }
+
+    pub(crate) fn leave(&self, link: LinkId, now: Instant) {
+        let mut members = self.members.lock();
+        members.serving.retain(|serving| serving.link.id() != link);
+        if members.serving.is_empty() {
+            members.orphaned.get_or_insert(now);
+        }
+        self.rebuild(&members);
+    }
+
+    pub(crate) fn is_orphaned_for(&self, retention: Duration, now: Instant) -> bool {
+        let orphaned = self.members.lock().orphaned;
+        orphaned.is_some_and(|since| now.saturating_duration_since(since) >= retention)
+    }
+
+    /// A client that serves it, other than this one.
+    pub(crate) fn holder(&self, other_than: &ClientId) -> Option<ClientId> {
+        let members = self.members.lock();
+        members
+            .serving
+            .iter()
+            .map(|serving| serving.link.grant().client())
+            .find(|client| *client != other_than)
+            .cloned()
+    }
+
+    pub(crate) fn clients(&self) -> Vec<ClientId> {
+        let members = self.members.lock();
+        members
+            .serving
+            .iter()
+            .filter(|serving| serving.live)
+            .map(|serving| serving.link.grant().client().clone())
+            .collect()
+    }
+
+    /// A client for the next request, among those for which `eligible` holds.
+    pub(crate) fn choose(
+        &self,
+        draw: Draw,
+        eligible: impl Fn(&Arc<Link>) -> bool,
+    ) -> Option<(Arc<Link>, adit_balance::InFlight)> {
+        let balancer = self.balancer.load();
+        let member = balancer.choose(draw, eligible)?;
+        Some((member.id().clone(), member.load().begin()))
+    }
+
+    pub(crate) fn choices(&self) -> adit_balance::Stats {
+        self.balancer.load().stats()
+    }
+
+    /// A new set of members in place of the old one; turns are carried over, and each keeps its load.
+    fn rebuild(&self, members: &Members) {
+        let mut live: Vec<_> = members
+            .serving
+            .iter()
+            .filter(|serving| serving.live)
+            .collect();
+        // The order of names, not of arrival: a client that returns finds its turns and its keys again.
+        live.sort_by(|a, b| a.link.grant().client().cmp(b.link.grant().client()));
+        let live = live
+            .into_iter()
+            .map(|serving| {
+                let client = serving.link.grant().client().as_str();
+                let key = hash_bytes(client.as_bytes());
+                Member::new(
+                    serving.link.clone(),
+                    key,
+                    serving.weight,
+                    serving.link.load().clone(),
+                )
+            })
+            .collect();
+        let next = self.balancer.load().successor(self.definition.policy, live);
+        self.balancer.store(Arc::new(next));
+        self.changed.notify_waiters();
+    }
+}
