@@ -1,0 +1,466 @@
+//! A running client: dials, serves, dials again.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use adit_egress::{Egress, Protocol, ServiceConfig};
+use adit_link::{Failure, Lane, Reason};
+use adit_proto::{Drain, TunnelMessage, TunnelResult, control::Kind};
+use adit_reconnect::{Action, Event, Reconnect, StatusCell, StopReason};
+use thiserror::Error;
+use tokio::{
+    runtime::{self, Handle},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    instance::{self, Instance, InstanceError},
+    session::{self, Session, control_message},
+    settings::{ServiceProtocol, Settings},
+    status::{CoreCounters, Status, TunnelOutcome},
+};
+
+/// How often a drain looks whether everything has finished.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Why a client did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The instance secret cannot be kept.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// No thread.
+    #[error("cannot start the data thread: {0}")]
+    Thread(io::Error),
+}
+
+/// What the last registration gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Its epoch.
+    pub epoch: u64,
+    /// One outcome for each tunnel.
+    pub tunnels: Vec<TunnelOutcome>,
+}
+
+/// Why a client ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// In short.
+    pub reason: StopReason,
+    /// The last error, if there was one.
+    pub error: Option<String>,
+}
+
+/// Asks a running client; cheap to clone, and of no use to its end.
+#[derive(Clone)]
+pub struct ClientHandle {
+    shared: Arc<Shared>,
+    runtime: Handle,
+}
+
+/// A running client.
+pub struct Client {
+    shared: Arc<Shared>,
+    runtime: Handle,
+    thread: Option<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    registration: watch::Receiver<Option<Registration>>,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+struct Shared {
+    settings: Settings,
+    egress: Arc<Egress>,
+    cell: StatusCell,
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    lanes: Vec<Arc<Lane>>,
+    control: Option<mpsc::Sender<TunnelMessage>>,
+    epoch: u64,
+    tunnels: Vec<TunnelOutcome>,
+    last_error: Option<String>,
+    dials: u64,
+}
+
+impl Client {
+    /// Starts the data thread, which dials at once.
+    ///
+    /// # Errors
+    /// [`StartError`], which says what to change.
+    pub fn start(mut settings: Settings) -> Result<Self, StartError> {
+        let instance = instance::take(
+            &settings.state_dir,
+            &settings.client_id,
+            settings.client_id_chosen,
+            rand::random(),
+        )?;
+        if settings.group_id == settings.client_id {
+            settings.group_id.clone_from(&instance.client_id);
+        }
+        settings.client_id.clone_from(&instance.client_id);
+        let egress = Egress::new(adit_egress::Config {
+            dial_timeout: settings.timeouts.dial,
+            answer_timeout: settings.timeouts.service,
+            idle_timeout: settings.timeouts.idle,
+            stall_timeout: settings.timeouts.stall,
+            max_connections: settings.limits.max_service_connections,
+            max_idle: settings.limits.max_idle_connections,
+            ..adit_egress::Config::default()
+        });
+        egress.set_services(services(&settings));
+        let shared = Arc::new(Shared {
+            settings,
+            egress,
+            cell: StatusCell::default(),
+            live: Mutex::default(),
+        });
+        let stop = watch::Sender::new(false);
+        let (registrations, registration) = watch::channel(None);
+        let (ends, ended) = watch::channel(None);
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let handle = runtime.handle().clone();
+        let run = Run {
+            shared: shared.clone(),
+            instance,
+            stop: stop.subscribe(),
+            registrations,
+        };
+        let thread = thread::Builder::new()
+            .name("data-0".into())
+            .spawn(move || {
+                let ended = runtime.block_on(run.until_stopped());
+                ends.send_replace(Some(ended));
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Self {
+            shared,
+            runtime: handle,
+            thread: Some(thread),
+            stop,
+            registration,
+            ended,
+        })
+    }
+
+    /// The name it goes by: the one in the settings, or the next free one.
+    pub fn client_id(&self) -> &str {
+        &self.shared.settings.client_id
+    }
+
+    /// What each registration gave, the newest only.
+    pub fn registrations(&self) -> watch::Receiver<Option<Registration>> {
+        self.registration.clone()
+    }
+
+    /// Waits until the client has ended by itself or was stopped.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        let found = ended
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|ended| ended.clone());
+        found.unwrap_or(Ended {
+            reason: StopReason::Asked,
+            error: None,
+        })
+    }
+
+    /// For those who ask.
+    pub fn handle(&self) -> ClientHandle {
+        ClientHandle {
+            shared: self.shared.clone(),
+            runtime: self.runtime.clone(),
+        }
+    }
+
+    /// Tells the server to send nothing new and lets running requests finish, at most for the time in the settings.
+    pub async fn drain(&self) {
+        let within = self.shared.settings.timeouts.drain;
+        let (control, lanes) = {
+            let live = self.shared.lock();
+            (live.control.clone(), live.lanes.clone())
+        };
+        self.shared.cell.set(adit_reconnect::Status::Draining);
+        if let Some(control) = control {
+            let drain = Kind::Drain(Drain {
+                reason: "the client is stopping".into(),
+                grace_millis: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+            });
+            // Without a control stream the server learns it from the refusals.
+            drop(control.try_send(control_message(drain)));
+        }
+        let finished = async {
+            while lanes.iter().any(|lane| lane.open_requests() > 0) {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(within, finished).await.is_err() {
+            tracing::warn!("broken off: the time to finish is over");
+        }
+        self.shared.egress.set_draining(true);
+    }
+
+    /// Ends everything at once and waits for the thread.
+    pub fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the data thread panicked");
+        }
+    }
+}
+
+impl ClientHandle {
+    /// What the client is doing. Walks open requests.
+    pub fn status(&self) -> Status {
+        self.shared.status(self.runtime.metrics().num_alive_tasks())
+    }
+}
+
+struct Run {
+    shared: Arc<Shared>,
+    instance: Instance,
+    stop: watch::Receiver<bool>,
+    registrations: watch::Sender<Option<Registration>>,
+}
+
+impl Run {
+    async fn until_stopped(self) -> Ended {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            ended = self.dial_and_serve() => ended,
+            // A dropped sender means that nobody is left to say stop.
+            _ = stop.wait_for(|stop| *stop) => {
+                let failure = Failure::new(Reason::Draining, "the client is stopping");
+                self.shared.close(&failure);
+                Ended { reason: StopReason::Asked, error: None }
+            }
+        }
+    }
+
+    /// Does what the reconnect machine says, until it says stop.
+    async fn dial_and_serve(&self) -> Ended {
+        let shared = &self.shared;
+        let mut machine = Reconnect::new(shared.settings.reconnect.clone());
+        let mut event = Event::Start;
+        let mut dialled = None;
+        loop {
+            let action = match machine.on_event(event, Instant::now(), rand::random()) {
+                Ok(action) => action,
+                Err(wrong) => {
+                    // A fault of this file, not of the network: begin anew rather than hang.
+                    tracing::error!(%wrong, "reconnect");
+                    machine = Reconnect::new(shared.settings.reconnect.clone());
+                    event = Event::Start;
+                    continue;
+                }
+            };
+            shared.cell.set(machine.status());
+            shared.lock().dials = machine.stats().dials;
+            event = match action {
+                Action::Dial => match self.dial().await {
+                    Ok(session) => {
+                        let epoch = session.epoch;
+                        dialled = Some(session);
+                        Event::Established { epoch }
+                    }
+                    Err(kind) => Event::DialFailed(kind),
+                },
+                Action::Serve => match dialled.take() {
+                    Some(session) => {
+                        self.serve(session).await;
+                        Event::Lost
+                    }
+                    None => Event::Lost,
+                },
+                Action::Wait { until } => {
+                    tokio::time::sleep_until(until.into()).await;
+                    Event::TimerDue
+                }
+                Action::Stop(reason) => {
+                    let error = shared.lock().last_error.clone();
+                    return Ended { reason, error };
+                }
+            };
+        }
+    }
+
+    async fn dial(&self) -> Result<Session, adit_reconnect::Failure> {
+        let shared = &self.shared;
+        let session = session::dial(&shared.settings, self.instance.secret, &shared.egress).await;
+        let session = session.map_err(|error| {
+            tracing::warn!("{}", error.text);
+            shared.lock().last_error = Some(error.text);
+            error.kind
+        })?;
+        let tunnels: Vec<_> = session.tunnels.iter().map(outcome).collect();
+        let refused = |tunnel: &TunnelOutcome| tunnel.error.is_some();
+        // Nothing to serve, and nothing was ever served: the user has to change something.
+        if !tunnels.is_empty()
+            && tunnels.iter().all(refused)
+            && self.registrations.borrow().is_none()
+        {
+            let texts: Vec<_> = tunnels
+                .iter()
+                .filter_map(|tunnel| tunnel.error.clone())
+                .collect();
+            shared.lock().last_error = Some(texts.join("; "));
+            let failure = Failure::new(Reason::Cancelled, "every tunnel was refused");
+            for lane in &session.lanes {
+                lane.close(&failure);
+            }
+            return Err(adit_reconnect::Failure::Refused { fatal: true });
+        }
+        for tunnel in tunnels.iter().filter(|tunnel| refused(tunnel)) {
+            tracing::warn!(tunnel = %tunnel.name, error = ?tunnel.error, "tunnel refused");
+        }
+        {
+            let mut live = shared.lock();
+            live.lanes.clone_from(&session.lanes);
+            live.control = Some(session.control.clone());
+            live.epoch = session.epoch;
+            live.tunnels.clone_from(&tunnels);
+        }
+        self.registrations.send_replace(Some(Registration {
+            epoch: session.epoch,
+            tunnels,
+        }));
+        Ok(session)
+    }
+
+    async fn serve(&self, session: Session) {
+        tracing::info!(epoch = session.epoch, "connected");
+        let failure = session.serve(on_control).await;
+        tracing::warn!(%failure, "the link was lost");
+        let mut live = self.shared.lock();
+        live.last_error = Some(failure.to_string());
+        live.lanes.clear();
+        live.control = None;
+    }
+}
+
+fn on_control(kind: Kind) {
+    match kind {
+        Kind::Drain(drain) => tracing::info!(reason = %drain.reason, "the server is leaving"),
+        Kind::Error(error) => tracing::warn!(code = %error.code, "{}", error.message),
+        _ => {}
+    }
+}
+
+fn outcome(result: &TunnelResult) -> TunnelOutcome {
+    TunnelOutcome {
+        name: result.name.clone(),
+        public_url: result.public_url.clone(),
+        error: result.error.as_ref().map(|error| error.message.clone()),
+    }
+}
+
+fn services(settings: &Settings) -> HashMap<Box<str>, ServiceConfig> {
+    settings
+        .tunnels
+        .iter()
+        .map(|tunnel| {
+            let service = &tunnel.service;
+            let config = ServiceConfig {
+                host: service.host.clone(),
+                port: service.port,
+                protocol: match service.protocol {
+                    ServiceProtocol::Http1 => Protocol::Http1,
+                    ServiceProtocol::H2c => Protocol::H2c,
+                },
+                host_rewrite: service.host_rewrite.clone(),
+                custom_headers: service.custom_headers.clone(),
+            };
+            (tunnel.name.as_str().into(), config)
+        })
+        .collect()
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, failure: &Failure) {
+        let lanes = std::mem::take(&mut self.lock().lanes);
+        for lane in lanes {
+            lane.close(failure);
+        }
+    }
+
+    fn status(&self, tasks: usize) -> Status {
+        let (lanes, mut status) = {
+            let live = self.lock();
+            let status = Status {
+                version: env!("CARGO_PKG_VERSION"),
+                client_id: self.settings.client_id.clone(),
+                group_id: self.settings.group_id.clone(),
+                server: format!(
+                    "{}:{}",
+                    self.settings.server_host, self.settings.server_port
+                ),
+                connection: connection(&self.cell.status()),
+                epoch: if live.lanes.is_empty() { 0 } else { live.epoch },
+                last_error: live.last_error.clone(),
+                tunnels: live.tunnels.clone(),
+                requests: 0,
+                waiting_bytes: 0,
+                pinned_bytes: 0,
+                queued_bytes: 0,
+                pending: 0,
+                tasks,
+                service_connections: self.egress.stats().connections,
+                cores: CoreCounters {
+                    reconnect_dials: live.dials,
+                    ..CoreCounters::default()
+                },
+            };
+            (live.lanes.clone(), status)
+        };
+        for lane in &lanes {
+            let stats = lane.stats();
+            status.requests += lane.open_requests();
+            status.waiting_bytes += stats.waiting_bytes;
+            status.pinned_bytes += stats.pinned_bytes;
+            status.queued_bytes += stats.mux.queued;
+            status.pending += usize::try_from(stats.pending.waiting).unwrap_or(usize::MAX);
+            let cores = &mut status.cores;
+            cores.codec_messages += stats.mux.messages_sent + stats.mux.messages_received;
+            cores.mux_batches += stats.mux.batches_sent;
+            cores.flow_windows += stats.mux.windows_sent;
+            cores.pending_settled += stats.pending.completed
+                + stats.pending.failed
+                + stats.pending.cancelled
+                + stats.pending.expired;
+        }
+        status
+    }
+}
+
+const fn connection(status: &adit_reconnect::Status) -> &'static str {
+    match status {
+        adit_reconnect::Status::Idle => "idle",
+        adit_reconnect::Status::Connecting { .. } => "connecting",
+        adit_reconnect::Status::Connected { .. } => "connected",
+        adit_reconnect::Status::Waiting { .. } => "waiting",
+        adit_reconnect::Status::Draining => "draining",
+        adit_reconnect::Status::Stopped { .. } => "stopped",
+    }
+}

@@ -1,0 +1,333 @@
+//! One registration and the streams that ride on it.
+
+use std::{sync::Arc, time::Duration};
+
+use adit_codec::{ResetCode, Side};
+use adit_egress::Egress;
+use adit_flow::Budget;
+use adit_link::{
+    Failure, Lane, LaneConfig, Reason, drive,
+    grpc::{Channel, GrpcSource, connect, open_lane, prepare_socket, status_reason},
+};
+use adit_proto::{
+    Control, Credential, LinkSettings, MessageType, PROTOCOL_VERSION, ProtocolType,
+    RegisterRequest, RegisterResponse, SESSION_METADATA, Tunnel, TunnelMessage, TunnelResult,
+    control::Kind, credential, tunnel_message::Payload, tunnel_service_client::TunnelServiceClient,
+};
+use bytes::Bytes;
+use http::Uri;
+use secrecy::ExposeSecret;
+use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Code, Request, Status};
+
+use crate::settings::{Settings, TunnelSettings};
+
+/// What this build knows beyond the protocol's version (P-1.2).
+const CAPABILITIES: &[&str] = &["http", "trailers", "expect-continue"];
+
+/// Tries to open a data or control stream again on a channel that is still there, before giving the channel up.
+const REOPEN_TRIES: u32 = 3;
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a session could not be set up.
+#[derive(Debug)]
+pub(crate) struct DialError {
+    pub(crate) kind: adit_reconnect::Failure,
+    pub(crate) text: String,
+}
+
+/// A session with its first data stream open.
+pub(crate) struct Session {
+    pub(crate) epoch: u64,
+    pub(crate) tunnels: Vec<TunnelResult>,
+    pub(crate) lanes: Vec<Arc<Lane>>,
+    pub(crate) control: mpsc::Sender<TunnelMessage>,
+    session: String,
+    first: (Channel, GrpcSource),
+    others: Vec<(Channel, GrpcSource)>,
+    outbound_control: Option<mpsc::Receiver<TunnelMessage>>,
+    /// Connections and streams; all end with the session.
+    tasks: JoinSet<()>,
+}
+
+/// Connects, registers, opens the data streams.
+pub(crate) async fn dial(
+    settings: &Settings,
+    instance: [u8; 32],
+    egress: &Arc<Egress>,
+) -> Result<Session, DialError> {
+    let within = settings.timeouts.connect;
+    match timeout(within, dial_unbounded(settings, instance, egress)).await {
+        Ok(result) => result,
+        Err(_) => Err(transient(format!(
+            "{}:{} did not answer within {within:?}",
+            settings.server_host, settings.server_port
+        ))),
+    }
+}
+
+async fn dial_unbounded(
+    settings: &Settings,
+    instance: [u8; 32],
+    egress: &Arc<Egress>,
+) -> Result<Session, DialError> {
+    let mut tasks = JoinSet::new();
+    let channel = open_channel(settings, &mut tasks).await?;
+    let response = register(settings, instance, channel.clone()).await?;
+    let link = response.settings.unwrap_or_default();
+    let config = lane_config(settings, &link);
+    let budget = Budget::new(settings.limits.budget_bytes);
+    let mut lanes = Vec::new();
+    let mut sources = Vec::new();
+    for index in 0..link.lanes.clamp(1, settings.lanes) {
+        // The first lane rides the channel of the registration; more lanes are there to use more cores and paths.
+        let mut channel = if index == 0 {
+            channel.clone()
+        } else {
+            open_channel(settings, &mut tasks).await?
+        };
+        let lane = Lane::new(config.clone(), budget.clone(), egress.clone());
+        let source = open_lane(&mut channel, &lane, &response.session, index)
+            .await
+            .map_err(|status| dial_error(&status))?;
+        lanes.push(lane);
+        sources.push((channel, source));
+    }
+    let mut sources = sources.into_iter();
+    let first = sources
+        .next()
+        .ok_or_else(|| transient("no data stream".into()))?;
+    let (control, outbound_control) = mpsc::channel(16);
+    Ok(Session {
+        epoch: response.epoch,
+        tunnels: response.tunnels,
+        lanes,
+        control,
+        session: response.session,
+        first,
+        others: sources.collect(),
+        outbound_control: Some(outbound_control),
+        tasks,
+    })
+}
+
+impl Session {
+    /// Runs until the session is lost; says why. `on_control` gets what the server says on the control stream.
+    pub(crate) async fn serve(mut self, on_control: impl Fn(Kind) + Send + 'static) -> Failure {
+        let (channel, source) = self.first;
+        if let Some(outbound) = self.outbound_control.take() {
+            let (channel, session) = (channel.clone(), self.session.clone());
+            self.tasks
+                .spawn(async move { control_stream(channel, session, outbound, on_control).await });
+        }
+        for (lane, (_, source)) in self.lanes.iter().skip(1).zip(self.others) {
+            let lane = lane.clone();
+            self.tasks.spawn(async move {
+                let failure = drive(&lane, source).await;
+                tracing::warn!(%failure, "a further lane was lost");
+            });
+        }
+        let Some(lane) = self.lanes.first() else {
+            return Failure::new(Reason::Internal, "no lane");
+        };
+        let failure = drive(lane, source).await;
+        for lane in &self.lanes {
+            lane.close(&failure);
+        }
+        failure
+    }
+}
+
+/// Keeps the control stream open as long as its channel is; it and the data stream recover without each other (P-1.7).
+async fn control_stream(
+    channel: Channel,
+    session: String,
+    mut outbound: mpsc::Receiver<TunnelMessage>,
+    on_control: impl Fn(Kind),
+) {
+    for _ in 0..REOPEN_TRIES {
+        let (sender, receiver) = mpsc::channel(16);
+        let mut request = Request::new(ReceiverStream::new(receiver));
+        let Ok(value) = session.parse() else { return };
+        request.metadata_mut().insert(SESSION_METADATA, value);
+        let mut client = client(channel.clone());
+        let mut inbound = match client.control_stream(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => {
+                tracing::debug!(%status, "control stream refused");
+                tokio::time::sleep(REOPEN_PAUSE).await;
+                continue;
+            }
+        };
+        loop {
+            tokio::select! {
+                message = inbound.next() => match message {
+                    Some(Ok(TunnelMessage { payload: Some(Payload::Control(control)), .. })) => {
+                        if let Some(kind) = control.kind {
+                            on_control(kind);
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => break,
+                },
+                message = outbound.recv() => match message {
+                    // Full: the server does not read its control stream; what we say there can wait for the next one.
+                    Some(message) => drop(sender.try_send(message)),
+                    None => return,
+                },
+            }
+        }
+        if channel.is_closed() {
+            return;
+        }
+        tokio::time::sleep(REOPEN_PAUSE).await;
+    }
+}
+
+async fn open_channel(settings: &Settings, tasks: &mut JoinSet<()>) -> Result<Channel, DialError> {
+    let (host, port) = (settings.server_host.as_str(), settings.server_port);
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| transient(format!("cannot reach the server at {host}:{port}: {error}")))?;
+    prepare_socket(&stream).map_err(|error| transient(format!("socket options: {error}")))?;
+    let origin = Uri::builder()
+        .scheme("http")
+        .authority(authority(host, port))
+        .path_and_query("/")
+        .build()
+        .map_err(|error| DialError {
+            kind: adit_reconnect::Failure::Refused { fatal: true },
+            text: format!("`{host}` is no host name: {error}"),
+        })?;
+    let (channel, connection) = connect(stream, origin)
+        .await
+        .map_err(|error| transient(error.to_string()))?;
+    tasks.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to the server ended");
+        }
+    });
+    Ok(channel)
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+fn client(channel: Channel) -> TunnelServiceClient<Channel> {
+    let origin = channel.origin().clone();
+    TunnelServiceClient::with_origin(channel, origin)
+}
+
+async fn register(
+    settings: &Settings,
+    instance: [u8; 32],
+    channel: Channel,
+) -> Result<RegisterResponse, DialError> {
+    let request = RegisterRequest {
+        protocol_version: PROTOCOL_VERSION,
+        capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
+        client_id: settings.client_id.clone(),
+        group_id: settings.group_id.clone(),
+        instance_secret: Bytes::copy_from_slice(&instance),
+        credential: Some(Credential {
+            kind: Some(credential::Kind::Token(
+                settings.token.expose_secret().to_owned(),
+            )),
+        }),
+        tunnels: settings.tunnels.iter().map(announcement).collect(),
+        lanes: settings.lanes,
+        client_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let response = client(channel)
+        .register(request)
+        .await
+        .map_err(|status| dial_error(&status))?
+        .into_inner();
+    if response.protocol_version == PROTOCOL_VERSION {
+        Ok(response)
+    } else {
+        Err(DialError {
+            kind: adit_reconnect::Failure::Refused { fatal: true },
+            text: format!(
+                "the server speaks protocol version {}, this client {PROTOCOL_VERSION}",
+                response.protocol_version
+            ),
+        })
+    }
+}
+
+fn announcement(tunnel: &TunnelSettings) -> Tunnel {
+    Tunnel {
+        name: tunnel.name.clone(),
+        protocol_type: ProtocolType::Http.into(),
+        domains: tunnel.domains.clone(),
+        locations: tunnel.locations.clone(),
+        remote_port: 0,
+        load_balance: tunnel.load_balance.name().to_owned(),
+        weight: tunnel.weight,
+        hash_on: tunnel.hash_on.clone(),
+    }
+}
+
+fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
+    let mut mux = adit_mux::Config::new(Side::Client);
+    if link.initial_window_bytes > 0 {
+        mux.initial_window = link.initial_window_bytes;
+    }
+    mux.max_window = settings.limits.max_window_bytes;
+    mux.max_requests = settings.limits.max_requests;
+    let millis = |value: u32, default: u64| match value {
+        0 => Duration::from_millis(default),
+        value => Duration::from_millis(u64::from(value)),
+    };
+    LaneConfig {
+        mux,
+        max_entries: settings.limits.max_requests.saturating_mul(2),
+        heartbeat: millis(link.heartbeat_millis, 3_000),
+        dead_after: millis(link.dead_after_millis, 10_000),
+        stall: settings.timeouts.stall,
+        stall_code: ResetCode::ServiceTimeout,
+    }
+}
+
+/// A control message of the client's own.
+pub(crate) fn control_message(kind: Kind) -> TunnelMessage {
+    TunnelMessage {
+        request_id: 0,
+        protocol_type: ProtocolType::Control.into(),
+        message_type: MessageType::Control.into(),
+        end_stream: false,
+        payload: Some(Payload::Control(Control { kind: Some(kind) })),
+    }
+}
+
+fn transient(text: String) -> DialError {
+    DialError {
+        kind: adit_reconnect::Failure::Transient,
+        text,
+    }
+}
+
+fn dial_error(status: &Status) -> DialError {
+    let kind = match (status.code(), status_reason(status)) {
+        (_, Some("stale_session")) => adit_reconnect::Failure::Transient,
+        // Somebody else holds the name, and answers: asking again soon changes nothing (P-1.8).
+        (Code::Unauthenticated | Code::AlreadyExists, _) => {
+            adit_reconnect::Failure::Unauthenticated
+        }
+        (Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented, _) => {
+            adit_reconnect::Failure::Refused { fatal: true }
+        }
+        _ => adit_reconnect::Failure::Transient,
+    };
+    DialError {
+        kind,
+        text: status.message().to_owned(),
+    }
+}

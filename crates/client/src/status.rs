@@ -1,0 +1,66 @@
+//! What a client says about itself, for `adit status` and the tests that look for leaks.
+
+use serde::Serialize;
+
+/// The state of a client at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Its name.
+    pub client_id: String,
+    /// Its group.
+    pub group_id: String,
+    /// Host and port of the server.
+    pub server: String,
+    /// `connected`, `connecting`, `waiting`, `draining`, `stopped` or `idle`.
+    pub connection: &'static str,
+    /// Epoch of the session, 0 without one.
+    pub epoch: u64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Its tunnels, as the server answered.
+    pub tunnels: Vec<TunnelOutcome>,
+    /// Requests open now.
+    pub requests: usize,
+    /// Bytes received that wait for services.
+    pub waiting_bytes: u64,
+    /// Memory of received frames that something still points into.
+    pub pinned_bytes: usize,
+    /// Bytes that wait to be sent to the server.
+    pub queued_bytes: u64,
+    /// Entries in all request tables.
+    pub pending: usize,
+    /// Tasks alive on the data thread.
+    pub tasks: usize,
+    /// Connections to services open now.
+    pub service_connections: usize,
+    /// Counters of each core that the client is composed of.
+    pub cores: CoreCounters,
+}
+
+/// One tunnel, as the server answered its announcement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TunnelOutcome {
+    /// Its name.
+    pub name: String,
+    /// Where visitors reach it; empty when refused.
+    pub public_url: String,
+    /// Why it was refused.
+    pub error: Option<String>,
+}
+
+/// One counter of each core that the client is composed of. They count the current session, `reconnect` all of them.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CoreCounters {
+    /// `codec`: messages written and read.
+    pub codec_messages: u64,
+    /// `mux`: batches written.
+    pub mux_batches: u64,
+    /// `flow`: windows granted.
+    pub flow_windows: u64,
+    /// `pending`: requests settled.
+    pub pending_settled: u64,
+    /// `reconnect`: dials.
+    pub reconnect_dials: u64,
+}
