@@ -1,0 +1,137 @@
+//! Fetches one body and checks it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::answer;
+use crate::pattern::{Checksum, Pattern};
+
+/// A body that arrived whole and unchanged.
+#[derive(Debug, Serialize)]
+pub(crate) struct Download {
+    /// Length of the body.
+    pub(crate) bytes: u64,
+    /// Its checksum, in hexadecimal.
+    pub(crate) checksum: String,
+    /// From the request to the last byte; connecting is not in it.
+    pub(crate) seconds: f64,
+    /// The rate of the body over that time.
+    pub(crate) gbit_per_s: f64,
+    /// From the request to the first byte of the answer.
+    pub(crate) first_byte_us: u64,
+}
+
+/// The body did not arrive as it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DownloadError {
+    /// The connection failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The connection ended too early.
+    #[error("the connection ended after {got} bytes of the body")]
+    Cut {
+        /// Bytes until then.
+        got: u64,
+    },
+    /// Not HTTP/1.1 with a content-length.
+    #[error("the answer is not HTTP/1.1 with a content-length")]
+    Unreadable,
+    /// The target said no.
+    #[error("the target answered status {0} instead of 200")]
+    Status(u16),
+    /// The body has another length than asked for.
+    #[error("the answer has {got} bytes instead of {wanted}")]
+    Length {
+        /// What the answer announced.
+        got: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// A byte was changed, lost or doubled.
+    #[error("the body is not what the service sent, within {within} bytes after offset {offset}")]
+    WrongBytes {
+        /// Offset of the read that differs.
+        offset: u64,
+        /// Length of that read.
+        within: usize,
+    },
+}
+
+/// Fetches `path` over a connection of its own and checks that its body is
+/// `wanted` bytes of the pattern.
+///
+/// # Errors
+/// [`DownloadError`]: anything but exactly this body.
+pub(crate) async fn fetch(
+    target: SocketAddr,
+    host: &str,
+    path: &str,
+    wanted: u64,
+) -> Result<Download, DownloadError> {
+    let mut stream = TcpStream::connect(target).await?;
+    stream.set_nodelay(true)?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let begun = Instant::now();
+    stream.write_all(request.as_bytes()).await?;
+
+    let mut buffer = vec![0; 256 * 1024];
+    let mut filled = 0;
+    let mut first_byte: Option<Duration> = None;
+    let head = loop {
+        match answer::parse(&buffer[..filled]) {
+            Ok(Some(head)) => break head,
+            Ok(None) if filled < buffer.len() => {
+                let read = stream.read(&mut buffer[filled..]).await?;
+                if read == 0 {
+                    return Err(DownloadError::Cut { got: 0 });
+                }
+                first_byte.get_or_insert_with(|| begun.elapsed());
+                filled += read;
+            }
+            Ok(None) | Err(answer::Unreadable) => return Err(DownloadError::Unreadable),
+        }
+    };
+    if head.status != 200 {
+        return Err(DownloadError::Status(head.status));
+    }
+    if head.length != wanted {
+        return Err(DownloadError::Length {
+            got: head.length,
+            wanted,
+        });
+    }
+    let mut sum = Checksum::new();
+    let mut got = 0;
+    let mut piece = head.end..filled;
+    loop {
+        let bytes = &buffer[piece];
+        if got + bytes.len() as u64 > wanted || !Pattern::shared().matches(got, bytes) {
+            return Err(DownloadError::WrongBytes {
+                offset: got,
+                within: bytes.len(),
+            });
+        }
+        sum.update(bytes);
+        got += bytes.len() as u64;
+        if got == wanted {
+            break;
+        }
+        piece = 0..stream.read(&mut buffer).await?;
+        if piece.is_empty() {
+            return Err(DownloadError::Cut { got });
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Download {
+        bytes: got,
+        checksum: format!("{:016x}", sum.finish().1),
+        seconds,
+        gbit_per_s: got as f64 * 8.0 / 1e9 / seconds,
+        first_byte_us: u64::try_from(first_byte.unwrap_or_default().as_micros())
+            .unwrap_or(u64::MAX),
+    })
+}

@@ -1,0 +1,142 @@
+//! The ways in which a request fails.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// Why a request does not count as answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No connection.
+    Connect,
+    /// The request could not be sent.
+    Write,
+    /// The answer could not be read.
+    Read,
+    /// The connection ended before the answer did.
+    Cut,
+    /// The answer is not HTTP/1.1 with a content-length.
+    Unreadable,
+    /// Any status but 200.
+    Status,
+    /// The body differs from what the service sent.
+    WrongBytes,
+    /// No answer until after the grace at the end of the run.
+    Unfinished,
+    /// Due in the open loop, but every connection was busy to the end.
+    Unsent,
+}
+
+impl Failure {
+    const ALL: [Self; 9] = [
+        Self::Connect,
+        Self::Write,
+        Self::Read,
+        Self::Cut,
+        Self::Unreadable,
+        Self::Status,
+        Self::WrongBytes,
+        Self::Unfinished,
+        Self::Unsent,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Cut => "cut",
+            Self::Unreadable => "unreadable",
+            Self::Status => "status",
+            Self::WrongBytes => "wrong_bytes",
+            Self::Unfinished => "unfinished",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// How many requests failed, by kind.
+#[derive(Debug, Default)]
+pub(crate) struct Failures([AtomicU64; Failure::ALL.len()]);
+
+impl Failures {
+    /// Counts `many` failures of one kind.
+    pub(crate) fn add(&self, failure: Failure, many: u64) {
+        self.0[failure as usize].fetch_add(many, Relaxed);
+    }
+
+    /// All failures together.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// The kinds that happened at all.
+    fn seen(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = Failure::ALL
+            .iter()
+            .map(|kind| (kind.name(), self.0[*kind as usize].load(Relaxed)));
+        counts.filter(|(_, count)| *count > 0)
+    }
+}
+
+impl Clone for Failures {
+    fn clone(&self) -> Self {
+        Self(std::array::from_fn(|kind| {
+            AtomicU64::new(self.0[kind].load(Relaxed))
+        }))
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<String> = self
+            .seen()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        f.write_str(if kinds.is_empty() { "none" } else { "" })?;
+        f.write_str(&kinds.join(", "))
+    }
+}
+
+impl Serialize for Failures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, count) in self.seen() {
+            map.serialize_entry(name, &count)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_place() {
+        let failures = Failures::default();
+        for (many, kind) in (1..).zip(Failure::ALL) {
+            failures.add(kind, many);
+        }
+        assert_eq!(failures.total(), 45);
+        let counts: Vec<u64> = failures.seen().map(|(_, count)| count).collect();
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let copy = failures.clone();
+        failures.add(Failure::Cut, 1);
+        assert_eq!((copy.total(), failures.total()), (45, 46));
+    }
+
+    #[test]
+    fn only_what_happened_is_told() {
+        let failures = Failures::default();
+        assert_eq!(failures.to_string(), "none");
+        failures.add(Failure::WrongBytes, 2);
+        failures.add(Failure::Cut, 1);
+        assert_eq!(failures.to_string(), "1 cut, 2 wrong_bytes");
+        assert_eq!(
+            serde_json::to_string(&failures).unwrap(),
+            r#"{"cut":1,"wrong_bytes":2}"#
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! Sends requests and measures what comes back.
+//!
+//! Promises: every byte of every body is compared with the pattern; a latency
+//! is that of a request which began inside the measured window, also if it
+//! ended after it; requests and bytes are those that ended inside the window,
+//! counted at the same moment as the caller's samples (CPU time), so that one
+//! may be divided by the other. A request that never ends is an error, never
+//! a missing row.
+//!
+//! Two ways to send:
+//! - closed loop: each connection sends its next request when it has its
+//!   answer. Finds the most that the target can do, and hides stalls: a
+//!   stalled target is simply asked less often.
+//! - open loop: requests are due at a fixed rate, whatever the answers do, and
+//!   each is timed from when it was due. This is the correction for
+//!   coordinated omission (Gil Tene; wrk2). Due requests wait in one queue
+//!   for any free connection, so one stall does not hold up the others'.
+//!
+//! Cost: one thread, one task per connection, no allocation per request. Run
+//! it on a current-thread runtime: its own CPU time is part of every result.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use crate::answer;
+use crate::failure::{Failure, Failures};
+use crate::pattern::Pattern;
+use crate::schedule::Schedule;
+use crate::tally::{Begin, Tally};
+
+/// How long requests that are under way at the end of the window may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A connection that was refused tries again after this, instead of spinning.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+
+/// What to send, where, and for how long.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// Where to connect to.
+    pub(crate) target: SocketAddr,
+    /// The `Host` field.
+    pub(crate) host: String,
+    /// A path whose answer is the pattern.
+    pub(crate) path: String,
+    /// How many connections at once.
+    pub(crate) connections: usize,
+    /// A new connection for each request.
+    pub(crate) new_connection: bool,
+    /// Requests per second of the open loop; `None` is the closed loop.
+    pub(crate) rate: Option<f64>,
+    /// Sent but not measured, before the window.
+    pub(crate) warm_up: Duration,
+    /// Length of the window.
+    pub(crate) duration: Duration,
+    /// How much to read at once.
+    pub(crate) read_bytes: usize,
+    /// Report on stderr each second.
+    pub(crate) progress: bool,
+}
+
+impl Plan {
+    fn request(&self) -> Vec<u8> {
+        let (path, host) = (&self.path, &self.host);
+        let close = if self.new_connection {
+            "connection: close\r\n"
+        } else {
+            ""
+        };
+        format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{close}\r\n").into_bytes()
+    }
+}
+
+/// What a run measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome<T> {
+    /// How long the window really was.
+    pub(crate) elapsed: Duration,
+    /// Requests that ended in the window.
+    pub(crate) requests: u64,
+    /// Bytes of bodies that came in the window.
+    pub(crate) body_bytes: u64,
+    /// Requests that failed, by kind, the whole run (warm-up included).
+    pub(crate) failures: Failures,
+    /// Microseconds to the last byte, of requests that began in the window.
+    pub(crate) latency_us: Histogram<u64>,
+    /// The caller's sample at the beginning of the window.
+    pub(crate) before: T,
+    /// The caller's sample at its end.
+    pub(crate) after: T,
+}
+
+/// The plan cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// Nothing would be sent.
+    #[error("at least one connection is needed")]
+    NoConnections,
+    /// A rate that is not a number of requests.
+    #[error("the rate must be above zero, not {0}")]
+    Rate(f64),
+    /// The histogram could not be made.
+    #[error("histogram: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
+}
+
+/// Runs the plan. `sample` is called at the beginning and at the end of the
+/// measured window.
+///
+/// # Errors
+/// The plan makes no sense; failing requests are part of the outcome instead.
+///
+/// # Cancel safety
+/// Dropping the future closes all its connections.
+pub(crate) async fn run<T>(
+    plan: Plan,
+    mut sample: impl FnMut() -> T,
+) -> Result<Outcome<T>, RunError> {
+    if plan.connections == 0 {
+        return Err(RunError::NoConnections);
+    }
+    if let Some(rate) = plan.rate.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
+        return Err(RunError::Rate(rate));
+    }
+    let shared = Arc::new(Shared {
+        request: plan.request(),
+        tally: Tally::new()?,
+        schedule: Schedule::new(plan.rate, plan.warm_up + plan.duration),
+        plan,
+    });
+    let plan = &shared.plan;
+    let mut visitors = JoinSet::new();
+    for _ in 0..plan.connections {
+        visitors.spawn(visit(Arc::clone(&shared)));
+    }
+
+    // Without a warm-up nobody may start before the window: no await here.
+    if !plan.warm_up.is_zero() {
+        sleep_until(shared.schedule.begin() + plan.warm_up).await;
+    }
+    let before = sample();
+    let begin = shared.tally.mark_begin();
+    wait_for_the_end(&shared, begin).await;
+    let after = sample();
+    let window = shared.tally.mark_end(begin);
+    shared.schedule.stop();
+
+    let drained = timeout(GRACE, async {
+        while visitors.join_next().await.is_some() {}
+    })
+    .await;
+    let failures = &shared.tally.failures;
+    if drained.is_err() {
+        // Whoever still runs has a request that got no answer.
+        failures.add(Failure::Unfinished, visitors.len() as u64);
+        visitors.shutdown().await;
+    }
+    failures.add(Failure::Unsent, shared.schedule.unsent());
+    Ok(Outcome {
+        elapsed: window.elapsed,
+        requests: window.requests,
+        body_bytes: window.body_bytes,
+        failures: failures.clone(),
+        latency_us: shared.tally.histogram(),
+        before,
+        after,
+    })
+}
+
+struct Shared {
+    plan: Plan,
+    request: Vec<u8>,
+    tally: Tally,
+    schedule: Schedule,
+}
+
+async fn wait_for_the_end(shared: &Shared, begin: Begin) {
+    let end = begin.at + shared.plan.duration;
+    let mut last = begin.requests;
+    for second in 1_u32.. {
+        let next = begin.at + Duration::from_secs(1) * second;
+        if !shared.plan.progress || next > end {
+            break;
+        }
+        sleep_until(next).await;
+        let requests = shared.tally.requests.load(Relaxed);
+        let (rate, failed) = (requests - last, shared.tally.failures.total());
+        anstream::eprintln!("{second:>4} s  {rate:>8} requests/s  {failed} failed");
+        last = requests;
+    }
+    sleep_until(end).await;
+}
+
+/// One connection: sends what is due until nothing is.
+async fn visit(shared: Arc<Shared>) {
+    let mut buffer = vec![0; shared.plan.read_bytes];
+    let mut connection = None;
+    while let Some(begun) = shared.schedule.next().await {
+        match exchange(&shared, &mut connection, &mut buffer).await {
+            Ok(reusable) => {
+                shared.tally.answered(begun);
+                if shared.plan.new_connection || !reusable {
+                    connection = None;
+                }
+            }
+            Err(failure) => {
+                shared.tally.failures.add(failure, 1);
+                connection = None;
+                sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+/// Sends one request and reads its answer; says whether the connection may be
+/// used again.
+async fn exchange(
+    shared: &Shared,
+    connection: &mut Option<TcpStream>,
+    buffer: &mut [u8],
+) -> Result<bool, Failure> {
+    let stream = match connection {
+        Some(stream) => stream,
+        None => connection.insert(connect(shared.plan.target).await?),
+    };
+    stream
+        .write_all(&shared.request)
+        .await
+        .map_err(|_| Failure::Write)?;
+
+    let mut filled = 0;
+    let head = loop {
+        match answer::parse(&buffer[..filled]) {
+            Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
+                buffer.copy_within(head.end..filled, 0);
+                filled -= head.end;
+            }
+            Ok(Some(head)) => break head,
+            Ok(None) if filled < buffer.len() => {
+                filled += read(stream, &mut buffer[filled..]).await?;
+            }
+            Ok(None) | Err(answer::Unreadable) => return Err(Failure::Unreadable),
+        }
+    };
+    if head.status != 200 {
+        return Err(Failure::Status);
+    }
+    let mut got = 0;
+    let mut piece = head.end..filled;
+    loop {
+        let bytes = &buffer[piece];
+        let after = got + bytes.len() as u64;
+        if after > head.length || !Pattern::shared().matches(got, bytes) {
+            return Err(Failure::WrongBytes);
+        }
+        shared
+            .tally
+            .body_bytes
+            .fetch_add(bytes.len() as u64, Relaxed);
+        got = after;
+        if got == head.length {
+            return Ok(!head.close);
+        }
+        piece = 0..read(stream, buffer).await?;
+    }
+}
+
+async fn connect(target: SocketAddr) -> Result<TcpStream, Failure> {
+    let stream = TcpStream::connect(target)
+        .await
+        .map_err(|_| Failure::Connect)?;
+    stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
+    Ok(stream)
+}
+
+async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<usize, Failure> {
+    match stream.read(buffer).await {
+        Ok(0) => Err(Failure::Cut),
+        Ok(read) => Ok(read),
+        Err(_) => Err(Failure::Read),
+    }
+}
+
+#[cfg(test)]
+#[path = "generator_tests.rs"]
+mod tests;

@@ -1,0 +1,132 @@
+//! Counts the system calls of running processes with `strace -c`.
+//!
+//! Tracing slows a process down several times, so this is a run of its own and
+//! its speed is not looked at. It also changes how much work piles up between
+//! two calls: the count is a witness of batching, not a measure of cost.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::generator::RunError;
+
+/// How long strace may take to attach, and to write its summary.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// strace at work on one process.
+#[derive(Debug)]
+pub(crate) struct Strace {
+    child: Child,
+    summary: PathBuf,
+}
+
+/// The calls could not be counted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StraceError {
+    /// It could not be run.
+    #[error("cannot run strace: {0}; install it, or leave --strace out")]
+    Run(#[from] std::io::Error),
+    /// It may not trace, or the process is gone.
+    #[error("strace could not attach: {0}")]
+    Attach(String),
+    /// It wrote nothing that can be understood.
+    #[error("strace left no summary")]
+    NoSummary,
+    /// The load could not be made.
+    #[error(transparent)]
+    Load(#[from] RunError),
+}
+
+impl Strace {
+    /// Attaches to all threads of `pid`; counting has begun on return.
+    ///
+    /// # Errors
+    /// [`StraceError`].
+    pub(crate) async fn attach(pid: u32, dir: &Path) -> Result<Self, StraceError> {
+        let summary = dir.join(format!("strace-{pid}"));
+        let mut child = Command::new("strace")
+            .args(["-c", "-f", "-o"])
+            .arg(&summary)
+            .args(["-p", &pid.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut said = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            let mut buffer = [0; 1_024];
+            let attached = timeout(PATIENCE, async {
+                while !said.contains(" attached") {
+                    let read = stderr.read(&mut buffer).await?;
+                    if read == 0 {
+                        break;
+                    }
+                    said.push_str(&String::from_utf8_lossy(&buffer[..read]));
+                }
+                Ok::<_, std::io::Error>(())
+            });
+            if !matches!(attached.await, Ok(Ok(()))) || !said.contains(" attached") {
+                return Err(StraceError::Attach(said));
+            }
+            // Read on to the end, so that it never waits for a reader.
+            tokio::spawn(async move { while matches!(stderr.read(&mut buffer).await, Ok(1..)) {} });
+        }
+        Ok(Self { child, summary })
+    }
+
+    /// Detaches and gives how many calls there were.
+    ///
+    /// # Errors
+    /// [`StraceError`].
+    pub(crate) async fn finish(mut self) -> Result<u64, StraceError> {
+        if let Some(strace) = self.child.id() {
+            // SIGINT lets it detach and write; killing would do neither.
+            Command::new("kill")
+                .args(["-INT", &strace.to_string()])
+                .status()
+                .await?;
+        }
+        timeout(PATIENCE, self.child.wait())
+            .await
+            .map_err(|_| StraceError::NoSummary)??;
+        let text = tokio::fs::read_to_string(&self.summary).await?;
+        total_calls(&text).ok_or(StraceError::NoSummary)
+    }
+}
+
+/// How many calls a summary tells of. Nothing at all is written when there
+/// were none.
+///
+/// From the line `100.00 0.0123 4 3021 12 total`: seconds, microseconds per
+/// call, calls, errors (left out when there were none).
+fn total_calls(summary: &str) -> Option<u64> {
+    if summary.trim().is_empty() {
+        return Some(0);
+    }
+    let line = summary
+        .lines()
+        .find(|line| line.trim_end().ends_with(" total"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_found_with_and_without_errors() {
+        let with = "% time seconds usecs/call calls errors syscall\n 60.00 0.1 1 77 read\n100.00 0.2 2 3021 12 total\n";
+        assert_eq!(total_calls(with), Some(3_021));
+        assert_eq!(
+            total_calls("100.00    0.000123           2        55           total\n"),
+            Some(55)
+        );
+        assert_eq!(total_calls("nothing"), None);
+        assert_eq!(total_calls("\n"), Some(0));
+    }
+}
