@@ -1,0 +1,165 @@
+//! From what a service sends to the answer a visitor gets.
+
+use std::task::{Context, Poll, Waker};
+
+use adit_codec::HttpResponse;
+use adit_link::{Failure, Part, Reason, RecvHalf};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    response,
+};
+
+use crate::{
+    access::Access,
+    body::{ResponseBody, Sending, ServiceBody},
+    call::fail,
+    http::Http,
+};
+
+/// The final answer and what goes on behind it.
+pub(crate) struct Answer {
+    pub(crate) head: Box<HttpResponse>,
+    pub(crate) recv: RecvHalf,
+    pub(crate) sending: Sending,
+}
+
+/// The final answer to a request that has been sent whole.
+pub(crate) async fn answer(mut recv: RecvHalf) -> Result<Answer, Failure> {
+    loop {
+        let part = recv.part().await;
+        if let Some(head) = final_head(part)? {
+            return Ok(Answer {
+                head,
+                recv,
+                sending: Sending::Done,
+            });
+        }
+    }
+}
+
+/// The head of the final answer, if that is what came.
+pub(crate) fn final_head(
+    part: Option<Result<Part, Failure>>,
+) -> Result<Option<Box<HttpResponse>>, Failure> {
+    match part {
+        Some(Ok(Part::Answer(head))) if head.status >= 200 => Ok(Some(head)),
+        Some(Ok(Part::Answer(head))) if head.status == 101 => Err(Failure::new(
+            Reason::ServiceAborted,
+            "the service changed the protocol without being asked",
+        )),
+        // Others are not carried on: hyper cannot send them.
+        Some(Ok(Part::Answer(_))) => Ok(None),
+        Some(Ok(Part::Data(_) | Part::Trailers(_))) => {
+            Err(Failure::new(Reason::ProtocolError, "a body without a head"))
+        }
+        Some(Err(failure)) => Err(of_peer(failure)),
+        None => Err(Failure::new(
+            Reason::ServiceAborted,
+            "the service ended without an answer",
+        )),
+    }
+}
+
+/// The visitor is still there: it was the other side that left.
+pub(crate) fn of_peer(failure: Failure) -> Failure {
+    match failure.reason {
+        Reason::Cancelled => Failure::new(Reason::ServiceAborted, "the client gave the request up"),
+        _ => failure,
+    }
+}
+
+/// The service's answer as the visitor gets it.
+pub(crate) fn respond(
+    http: &Http,
+    answer: Answer,
+    mut access: Access,
+) -> Result<Response<ResponseBody>, Failure> {
+    let Answer {
+        head,
+        mut recv,
+        sending,
+    } = answer;
+    let (mut parts, length) = match parts(&head) {
+        Ok(parts) => parts,
+        Err(failure) => return fail(&failure, access, !matches!(sending, Sending::Done)),
+    };
+    let bodyless = access.visit.method == Method::HEAD
+        || parts.status == StatusCode::NO_CONTENT
+        || parts.status == StatusCode::NOT_MODIFIED;
+    // Mostly it has come with the head. No waker is left behind: hyper asks again.
+    let first = match recv.poll_part(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Ok(part))) => Some(part),
+        Poll::Ready(Some(Err(failure))) if !bodyless => {
+            let failure = sending.failure().unwrap_or(of_peer(failure));
+            return fail(&failure, access, !matches!(sending, Sending::Done));
+        }
+        _ => None,
+    };
+    for layer in http.layers.iter().rev() {
+        layer.on_response(&access.visit, &mut parts);
+    }
+    access.on_answer(parts.status);
+    if sending.is_cut() && access.visit.version < Version::HTTP_2 {
+        // The next request could not be found behind it.
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    // It may stand open for days.
+    access.visit.headers = HeaderMap::new();
+    if bodyless {
+        if parts.status == StatusCode::NO_CONTENT {
+            // It has none by definition (RFC 9110, 8.6).
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        access.on_end();
+        sending.detach();
+        return Ok(Response::from_parts(
+            parts,
+            ResponseBody::own(Bytes::new(), access),
+        ));
+    }
+    let body = ServiceBody::new(recv, first, length, sending, access);
+    Ok(Response::from_parts(
+        parts,
+        ResponseBody::Service(Box::new(body)),
+    ))
+}
+
+/// The head of an answer, and how long its body is, if that is known.
+fn parts(head: &HttpResponse) -> Result<(response::Parts, Option<u64>), Failure> {
+    let bad = |detail: &'static str| Failure::new(Reason::ServiceAborted, detail);
+    let mut parts = Response::new(()).into_parts().0;
+    parts.status =
+        StatusCode::from_u16(head.status).map_err(|_| bad("the service's status is none"))?;
+    let mut headers = HeaderMap::with_capacity(head.headers.len());
+    let mut length = None;
+    for (name, value) in head.headers.iter() {
+        let name = HeaderName::from_bytes(&name)
+            .map_err(|_| bad("the service's answer has a header that is none"))?;
+        let value = HeaderValue::from_maybe_shared(value)
+            .map_err(|_| bad("the service's answer has a header that is none"))?;
+        if name == CONTENT_LENGTH {
+            let this = value
+                .to_str()
+                .ok()
+                .filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+            let this = this.and_then(|value| value.parse::<u64>().ok());
+            match (this, length) {
+                (None, _) => return Err(bad("the service's content-length is no number")),
+                (Some(this), Some(length)) if this != length => {
+                    return Err(bad("the service's answer has two lengths"));
+                }
+                (Some(_), Some(_)) => continue,
+                (Some(this), None) => length = Some(this),
+            }
+        }
+        headers.append(name, value);
+    }
+    // How bodies are framed is this connection's own affair.
+    headers.remove(TRANSFER_ENCODING);
+    parts.headers = headers;
+    Ok((parts, length))
+}

@@ -1,0 +1,281 @@
+//! The body of an answer on its way to the visitor.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use adit_link::{Failure, Part, Payload, Reason, RecvHalf, SendHalf};
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::{access::Access, answer::of_peer, pump::Pump};
+
+/// A piece of an answer's body.
+#[derive(Debug)]
+pub(crate) enum Chunk {
+    /// From a service. Its credit goes back when hyper drops it, which is when it has been written.
+    Service(Payload),
+    /// From here.
+    Own(Bytes),
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Service(payload) => payload.remaining(),
+            Self::Own(bytes) => bytes.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Service(payload) => payload.chunk(),
+            Self::Own(bytes) => bytes.chunk(),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Service(payload) => payload.advance(count),
+            Self::Own(bytes) => bytes.advance(count),
+        }
+    }
+}
+
+/// The body of an answer: from a service, or a text of ours.
+pub(crate) enum ResponseBody {
+    Service(Box<ServiceBody>),
+    Own(
+        Option<Bytes>,
+        #[expect(dead_code, reason = "accounts when it is dropped")] Option<Box<Access>>,
+    ),
+}
+
+/// What a service sends after its head.
+pub(crate) struct ServiceBody {
+    /// None when it is over.
+    recv: Option<RecvHalf>,
+    /// What came with the head.
+    first: Option<Part>,
+    /// Bytes that are owed, when the length is known.
+    owed: Option<u64>,
+    sending: Sending,
+    access: Access,
+}
+
+/// What becomes of the visitor's body while its answer is on the way.
+pub(crate) enum Sending {
+    /// It has been sent.
+    Done,
+    /// It is being sent.
+    Pumped(Pump<Incoming>),
+    /// The answer came without it, and it is not read. This direction must not end as if it had been: it stays open as
+    /// long as the answer lasts, unless the other side stops it.
+    Unasked(#[expect(dead_code, reason = "ends the direction when it is dropped")] SendHalf),
+}
+
+impl Sending {
+    /// What was wrong with the visitor's body.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Pumped(pump) => pump.failure(),
+            Self::Done | Self::Unasked(_) => None,
+        }
+    }
+
+    /// Whether some of the visitor's body is never going to be read.
+    pub(crate) fn is_cut(&self) -> bool {
+        match self {
+            Self::Done => false,
+            Self::Pumped(pump) => pump.is_stopped(),
+            Self::Unasked(_) => true,
+        }
+    }
+
+    /// The answer is whole: a body that is being sent may come to its end.
+    pub(crate) fn detach(self) {
+        if let Self::Pumped(pump) = self {
+            pump.detach();
+        }
+    }
+}
+
+impl ServiceBody {
+    pub(crate) fn new(
+        recv: RecvHalf,
+        first: Option<Part>,
+        length: Option<u64>,
+        sending: Sending,
+        access: Access,
+    ) -> Self {
+        // One that is here whole has a length, even if the service did not say it.
+        let here = match &first {
+            None => Some(0),
+            Some(Part::Data(payload)) => Some(payload.bytes().len() as u64),
+            Some(Part::Answer(_) | Part::Trailers(_)) => None,
+        };
+        let here = here.filter(|_| recv.is_ended());
+        Self {
+            recv: Some(recv),
+            first,
+            owed: length.or(here),
+            sending,
+            access,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.recv {
+            None => true,
+            Some(recv) => {
+                self.first.is_none() && self.owed.is_none_or(|owed| owed == 0) && recv.is_ended()
+            }
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
+        loop {
+            let Some(recv) = &mut self.recv else {
+                return Poll::Ready(None);
+            };
+            let part = match self.first.take() {
+                Some(first) => Some(Ok(first)),
+                None => ready!(recv.poll_part(cx)),
+            };
+            let part = match part {
+                None if self.owed.is_some_and(|owed| owed > 0) => Err(short()),
+                None => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+                // Dropping it gives its credit back.
+                Some(Ok(Part::Data(payload))) if payload.bytes().is_empty() => continue,
+                Some(Ok(Part::Data(payload))) => return Poll::Ready(Some(self.on_data(payload))),
+                Some(Ok(Part::Trailers(_))) if self.owed.is_some_and(|owed| owed > 0) => {
+                    Err(short())
+                }
+                Some(Ok(Part::Trailers(block))) => {
+                    self.end();
+                    Ok(Frame::trailers(trailers(&block)))
+                }
+                Some(Ok(Part::Answer(_))) => {
+                    Err(Failure::new(Reason::ProtocolError, "a second answer"))
+                }
+                // The exchange was reset from here when the visitor's body turned out bad: then that is the reason.
+                Some(Err(failure)) => Err(self.sending.failure().unwrap_or(of_peer(failure))),
+            };
+            return Poll::Ready(Some(part.map_err(|failure| self.fail(failure))));
+        }
+    }
+
+    fn on_data(&mut self, payload: Payload) -> Result<Frame<Chunk>, Failure> {
+        let bytes = payload.bytes().len() as u64;
+        if let Some(owed) = &mut self.owed {
+            let Some(left) = owed.checked_sub(bytes) else {
+                let more = "the service sent more than its content-length";
+                return Err(self.fail(Failure::new(Reason::ServiceAborted, more)));
+            };
+            *owed = left;
+        }
+        self.access.sent_bytes += bytes;
+        Ok(Frame::data(Chunk::Service(payload)))
+    }
+
+    fn end(&mut self) {
+        self.recv = None;
+        self.access.on_end();
+        std::mem::replace(&mut self.sending, Sending::Done).detach();
+    }
+
+    /// The answer broke off, and must not look whole (P-7.1). HTTP/2 resets the stream by itself.
+    fn fail(&mut self, failure: Failure) -> Failure {
+        if self.access.visit.version < Version::HTTP_2 {
+            self.access.connection().reset_on_drop();
+        }
+        self.access.on_failure(&failure);
+        self.recv = None;
+        self.sending = Sending::Done;
+        failure
+    }
+}
+
+impl Drop for ServiceBody {
+    fn drop(&mut self) {
+        // hyper asks no further when it knows that all has come.
+        let whole = match (&self.recv, self.owed) {
+            (None, _) => return,
+            _ if self.first.is_some() => false,
+            (Some(_), Some(owed)) => owed == 0,
+            (Some(recv), None) => recv.is_ended(),
+        };
+        if whole {
+            self.end();
+        }
+    }
+}
+
+fn short() -> Failure {
+    let less = "the service sent less than its content-length";
+    Failure::new(Reason::ServiceAborted, less)
+}
+
+fn trailers(block: &adit_codec::HeaderBlock) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(block.len());
+    for (name, value) in block.iter() {
+        if let Ok(name) = HeaderName::from_bytes(&name)
+            && let Ok(value) = HeaderValue::from_maybe_shared(value)
+        {
+            trailers.append(name, value);
+        }
+    }
+    trailers
+}
+
+impl ResponseBody {
+    /// A text of ours.
+    pub(crate) fn own(text: Bytes, mut access: Access) -> Self {
+        access.sent_bytes = text.len() as u64;
+        Self::Own((!text.is_empty()).then_some(text), Some(Box::new(access)))
+    }
+
+    /// A text of ours for a request that was none.
+    pub(crate) fn bare(text: Bytes) -> Self {
+        Self::Own((!text.is_empty()).then_some(text), None)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Chunk;
+    type Error = Failure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
+        match self.get_mut() {
+            Self::Service(body) => body.poll_frame(cx),
+            Self::Own(text, _) => {
+                Poll::Ready(text.take().map(|text| Ok(Frame::data(Chunk::Own(text)))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Service(body) => body.is_end_stream(),
+            Self::Own(text, _) => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Service(body) => body
+                .owed
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the requests of one connection share with its socket.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use crate::{framing::Chunked, visit::Scheme};
+
+/// What the requests of one connection share with its socket.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) visitor: SocketAddr,
+    pub(crate) scheme: Scheme,
+    /// Requests whose answers have not ended.
+    pub(crate) open: AtomicUsize,
+    /// Says that an HTTP/2 connection has been idle for too long.
+    pub(crate) idle: Notify,
+    /// Requests so far.
+    requests: AtomicU64,
+    reset_on_drop: AtomicBool,
+    /// Chunked heads that the socket has seen and no request has claimed yet. Bounded by what hyper reads ahead.
+    chunked: Mutex<VecDeque<Chunked>>,
+}
+
+impl Connection {
+    pub(crate) fn new(visitor: SocketAddr, scheme: Scheme) -> Self {
+        Self {
+            visitor,
+            scheme,
+            open: AtomicUsize::new(0),
+            idle: Notify::new(),
+            requests: AtomicU64::new(0),
+            reset_on_drop: AtomicBool::new(false),
+            chunked: Mutex::default(),
+        }
+    }
+
+    /// The number of the next request, from 0.
+    pub(crate) fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The socket is to be closed with a reset: what has been sent must not look whole (P-7.1).
+    pub(crate) fn reset_on_drop(&self) {
+        self.reset_on_drop.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_reset_on_drop(&self) -> bool {
+        self.reset_on_drop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn push_chunked(&self, chunked: Chunked) {
+        self.lock().push_back(chunked);
+    }
+
+    /// Whether the chunked request of this number was one beyond doubt.
+    pub(crate) fn is_only_chunked(&self, request: u64) -> bool {
+        let mut seen = self.lock();
+        while let Some(chunked) = seen.pop_front() {
+            if chunked.head >= request {
+                return chunked.head == request && !chunked.has_length;
+            }
+        }
+        false
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Chunked>> {
+        self.chunked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,363 @@
+//! Where requests begin and end in the bytes of an HTTP/1 connection, for what hyper keeps to itself.
+//!
+//! hyper takes a request with both `content-length` and `transfer-encoding`, drops the one and believes the other. That
+//! is what the RFC allows (RFC 9112, 6.1) and what request smuggling lives on, so it is refused here; but nothing in
+//! the request that hyper hands on shows it. This follows the bytes beside hyper: it counts heads, notes for each
+//! chunked one whether it had a length as well, and knows whether a request has been read to its end.
+//!
+//! It decides nothing else. Where it loses the thread, it says so, and chunked requests are refused from there on: a
+//! disagreement with hyper cannot let one through.
+
+/// A chunked head: its number on the connection, from 0, and whether it had a `content-length` as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunked {
+    pub(crate) head: u64,
+    pub(crate) has_length: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Between requests. Empty lines are skipped here (RFC 9112, 2.2).
+    Start,
+    RequestLine,
+    LineStart,
+    Name,
+    Value,
+    /// Of `content-length`.
+    Length,
+    /// A carriage return at the start of a line.
+    BlankLine,
+    Sized(u64),
+    ChunkSize(u64),
+    ChunkExtension(u64),
+    /// With the line end behind it.
+    ChunkData(u64),
+    TrailerStart,
+    Trailer,
+    TrailerBlankLine,
+    Http2,
+    Lost,
+}
+
+const CONTENT_LENGTH: &[u8] = b"content-length";
+const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
+const PREFACE: &[u8] = b"PRI ";
+
+/// Follows the requests of one connection.
+#[derive(Debug)]
+pub(crate) struct Framing {
+    state: State,
+    /// The start of the line, in lower case: enough of it to know the two names.
+    line: [u8; 18],
+    line_len: usize,
+    length: Option<u64>,
+    chunked: bool,
+    heads: u64,
+}
+
+impl Framing {
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: State::Start,
+            line: [0; 18],
+            line_len: 0,
+            length: None,
+            chunked: false,
+            heads: 0,
+        }
+    }
+
+    /// Whether all that has come is whole requests of HTTP/1.
+    pub(crate) const fn is_between_requests(&self) -> bool {
+        matches!(self.state, State::Start)
+    }
+
+    /// Whether a head has begun and is not whole.
+    pub(crate) const fn is_in_head(&self) -> bool {
+        matches!(
+            self.state,
+            State::RequestLine
+                | State::LineStart
+                | State::Name
+                | State::Value
+                | State::Length
+                | State::BlankLine
+        )
+    }
+
+    /// Whether the connection speaks HTTP/2.
+    pub(crate) const fn is_http2(&self) -> bool {
+        matches!(self.state, State::Http2)
+    }
+
+    /// Heads that were whole so far.
+    pub(crate) const fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Takes the next bytes; says which heads in them were chunked.
+    pub(crate) fn on_bytes(&mut self, mut bytes: &[u8], mut on_chunked: impl FnMut(Chunked)) {
+        while let Some(&byte) = bytes.first() {
+            let taken = match self.state {
+                State::Sized(left) => {
+                    let (taken, left) = skip(left, bytes.len());
+                    self.state = if left == 0 {
+                        State::Start
+                    } else {
+                        State::Sized(left)
+                    };
+                    taken
+                }
+                State::ChunkData(left) => {
+                    let (taken, left) = skip(left, bytes.len());
+                    self.state = if left == 0 {
+                        State::ChunkSize(0)
+                    } else {
+                        State::ChunkData(left)
+                    };
+                    taken
+                }
+                State::Value | State::Trailer | State::RequestLine | State::ChunkExtension(_) => {
+                    self.on_rest_of_line(bytes)
+                }
+                State::Http2 | State::Lost => return,
+                _ => {
+                    self.on_byte(byte, &mut on_chunked);
+                    1
+                }
+            };
+            bytes = &bytes[taken..];
+        }
+    }
+
+    /// In a line of which only the end matters.
+    fn on_rest_of_line(&mut self, bytes: &[u8]) -> usize {
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(bytes.len(), |end| end + 1);
+        if self.state == State::RequestLine && self.heads == 0 && self.line_len < PREFACE.len() {
+            for byte in bytes.iter().take(PREFACE.len() - self.line_len) {
+                self.line[self.line_len] = *byte;
+                self.line_len += 1;
+            }
+            if self.line.starts_with(PREFACE) {
+                self.state = State::Http2;
+                return taken;
+            }
+        }
+        if end.is_some() {
+            self.state = match self.state {
+                State::Trailer => State::TrailerStart,
+                State::ChunkExtension(0) => State::TrailerStart,
+                State::ChunkExtension(size) => State::ChunkData(size.saturating_add(2)),
+                _ => State::LineStart,
+            };
+        }
+        taken
+    }
+
+    fn on_byte(&mut self, byte: u8, on_chunked: &mut impl FnMut(Chunked)) {
+        self.state = match (self.state, byte) {
+            (State::Start, b'\r' | b'\n') => State::Start,
+            (State::Start, _) => {
+                self.line[0] = byte;
+                self.line_len = 1;
+                self.length = None;
+                self.chunked = false;
+                State::RequestLine
+            }
+            (State::LineStart, b'\r') => State::BlankLine,
+            (State::LineStart | State::BlankLine, b'\n') => self.on_head(on_chunked),
+            (State::LineStart, b':') => State::Lost,
+            (State::LineStart, _) => {
+                self.line[0] = byte.to_ascii_lowercase();
+                self.line_len = 1;
+                State::Name
+            }
+            (State::Name, b':') => match &self.line[..self.line_len] {
+                CONTENT_LENGTH => {
+                    self.length = Some(0);
+                    State::Length
+                }
+                TRANSFER_ENCODING => {
+                    self.chunked = true;
+                    State::Value
+                }
+                _ => State::Value,
+            },
+            (State::Name, b'\n') => State::Lost,
+            (State::Name, _) => {
+                // One byte more than the longest of the names, so that a longer one is told from it.
+                if let Some(place) = self.line.get_mut(self.line_len) {
+                    *place = byte.to_ascii_lowercase();
+                    self.line_len += 1;
+                }
+                State::Name
+            }
+            (State::Length, b' ' | b'\t' | b'\r') => State::Length,
+            (State::Length, b'\n') => State::LineStart,
+            (State::Length, b'0'..=b'9') => {
+                let digit = u64::from(byte - b'0');
+                let more = |length: u64| length.checked_mul(10)?.checked_add(digit);
+                self.length = self.length.and_then(more);
+                if self.length.is_some() {
+                    State::Length
+                } else {
+                    State::Lost
+                }
+            }
+            (State::ChunkSize(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let digit = u64::from(char::from(byte).to_digit(16).unwrap_or(0));
+                match size.checked_mul(16) {
+                    Some(size) => State::ChunkSize(size | digit),
+                    None => State::Lost,
+                }
+            }
+            (State::ChunkSize(size), b'\r' | b';' | b' ' | b'\t') => State::ChunkExtension(size),
+            (State::TrailerStart, b'\r') => State::TrailerBlankLine,
+            (State::TrailerStart | State::TrailerBlankLine, b'\n') => State::Start,
+            (State::TrailerStart, _) => State::Trailer,
+            _ => State::Lost,
+        };
+    }
+
+    fn on_head(&mut self, on_chunked: &mut impl FnMut(Chunked)) -> State {
+        let head = self.heads;
+        self.heads += 1;
+        if self.chunked {
+            let has_length = self.length.is_some();
+            on_chunked(Chunked { head, has_length });
+            return if has_length {
+                State::Lost
+            } else {
+                State::ChunkSize(0)
+            };
+        }
+        match self.length {
+            None | Some(0) => State::Start,
+            Some(length) => State::Sized(length),
+        }
+    }
+}
+
+/// How much of `have` bytes belongs to the `left` ones, and what is left then.
+fn skip(left: u64, have: usize) -> (usize, u64) {
+    match usize::try_from(left) {
+        Ok(left) if left <= have => (left, 0),
+        _ => (have, left - have as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is known after `bytes`, taken in pieces of `step`.
+    fn after(bytes: &str, step: usize) -> (Framing, Vec<Chunked>) {
+        let mut framing = Framing::new();
+        let mut chunked = Vec::new();
+        for part in bytes.as_bytes().chunks(step) {
+            framing.on_bytes(part, |head| chunked.push(head));
+        }
+        (framing, chunked)
+    }
+
+    #[test]
+    fn it_knows_where_it_stands_at_every_byte() {
+        let head = "\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n";
+        let all = format!("{head}hello, world");
+        for end in 0..=all.len() {
+            let (framing, _) = after(&all[..end], 1);
+            let skipped = end <= 2;
+            let is_whole = end == all.len();
+            assert_eq!(framing.is_between_requests(), skipped || is_whole, "{end}");
+            assert_eq!(framing.is_in_head(), !skipped && end < head.len(), "{end}");
+            assert_eq!(framing.heads(), u64::from(end >= head.len()), "{end}");
+        }
+    }
+
+    #[test]
+    fn chunked_bodies_end_where_they_end() {
+        let table = [
+            ("0\r\n\r\n", true),
+            ("0\r\nx: y\r\nz: \r\n\r\n", true),
+            ("0\n\n", false),
+            ("A\r\n0123456789\r\n0\r\n\r\n", true),
+            ("a ; ext\r\n0123456789\r\n00\r\n\r\n", true),
+            ("1\r\n\r\r\n0\r\n\r\n", true),
+            ("1\r\nx\r\n", false),
+            ("0\r\n", false),
+            ("0\r\nx: y\r\n", false),
+            ("g\r\n", false),
+            ("1000000000000000000\r\n", false),
+            ("ffffffffffffffff\r\nx", false),
+        ];
+        for (body, whole) in table {
+            let all = format!("POST / HTTP/1.1\r\ntransfer-ENCODING: chunked\r\n\r\n{body}");
+            for step in [1, 3, all.len()] {
+                let (framing, chunked) = after(&all, step);
+                assert_eq!(framing.is_between_requests(), whole, "{body:?}");
+                let only = Chunked {
+                    head: 0,
+                    has_length: false,
+                };
+                assert_eq!(chunked, [only]);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_from_longer_and_shorter_ones() {
+        for (name, is_chunked) in [
+            ("transfer-encoding", true),
+            ("Transfer-Encoding", true),
+            ("transfer-encodings", false),
+            ("transfer-encoding-x", false),
+            ("transfer-encodin", false),
+            ("x-transfer-encoding", false),
+            ("content-length", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{name}: 0\r\n\r\n");
+            assert_eq!(after(&head, 1).1.len(), usize::from(is_chunked), "{name}");
+        }
+        for (name, has_length) in [
+            ("content-length", true),
+            ("CONTENT-length", true),
+            ("content-lengths", false),
+            ("content-lengt", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nTransfer-Encoding:chunked\r\n{name}:5\r\n\r\n");
+            let (framing, chunked) = after(&head, 1);
+            assert_eq!(chunked[0].has_length, has_length, "{name}");
+            assert!(!framing.is_between_requests());
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_never_called_whole() {
+        for bytes in [
+            "GET / HTTP/1.1\r\n: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nx\r\n\r\n",
+            "GET / HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+            "GET / HTTP/1.1\r\ncontent-length: 18446744073709551616\r\n\r\n",
+            "GET / HTTP/1.1\r\nx: y\r\n\rz\r\n",
+        ] {
+            let all = format!("{bytes}GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n");
+            let (framing, chunked) = after(&all, 5);
+            assert!(!framing.is_between_requests(), "{bytes:?}");
+            assert_eq!(chunked, [], "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn http_2_is_known_by_its_preface() {
+        for step in [1, 4, 100] {
+            let (framing, _) = after("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", step);
+            assert!(framing.is_http2());
+        }
+        assert!(!after("PRIVATE / HTTP/1.1\r\n", 1).0.is_http2());
+        assert!(!after("PR", 1).0.is_http2());
+        // Only at the start.
+        let later = "GET / HTTP/1.1\r\n\r\nPRI * HTTP/2.0\r\n\r\n";
+        assert!(!after(later, 1).0.is_http2());
+    }
+}

@@ -1,0 +1,10 @@
+//! The layers that come with the house.
+
+mod forwarded;
+mod hop_by_hop;
+mod permits;
+
+pub use forwarded::Forwarded;
+pub(crate) use forwarded::request_id;
+pub use hop_by_hop::HopByHop;
+pub use permits::Permits;

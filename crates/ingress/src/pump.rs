@@ -1,0 +1,292 @@
+//! Sends a visitor's body, as fast as credit and the visitor allow.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use adit_codec::{HeaderBlock, ResetCode};
+use adit_link::{Failure, Reason, SendHalf};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// Bodies that a pump can send.
+pub(crate) trait Upload:
+    Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static
+{
+}
+
+impl<B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static> Upload for B {}
+
+/// How a pump is to end before its time.
+enum Order {
+    /// The answer is whole; the body goes on by itself.
+    Detach,
+    Reset(ResetCode, &'static str),
+}
+
+/// What a pump tells while it runs.
+struct Log {
+    start: Instant,
+    /// When the visitor last sent something, in milliseconds from the start.
+    progress_millis: AtomicU64,
+    /// The other side wanted no more of the body, or the exchange failed.
+    stopped: AtomicBool,
+    /// What the visitor did wrong.
+    failure: OnceLock<Failure>,
+}
+
+/// The handle on a running pump. Dropping it resets the exchange: the visitor left.
+pub(crate) struct Pump<B> {
+    order: Option<oneshot::Sender<Order>>,
+    log: Arc<Log>,
+    task: JoinHandle<Option<B>>,
+}
+
+impl<B: Upload> Pump<B> {
+    /// Starts sending `body`.
+    pub(crate) fn start(body: B, send: SendHalf, stall: Duration) -> Self {
+        let (order, orders) = oneshot::channel();
+        let log = Arc::new(Log {
+            start: Instant::now(),
+            progress_millis: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+            failure: OnceLock::new(),
+        });
+        let worker = Worker {
+            body,
+            send,
+            stall,
+            log: log.clone(),
+            orders: Some(orders),
+            waiting_since: None,
+            timer: None,
+            pending: Bytes::new(),
+            touched: false,
+        };
+        Self {
+            order: Some(order),
+            log,
+            task: tokio::spawn(worker.run()),
+        }
+    }
+
+    /// When the visitor last sent something.
+    pub(crate) fn progress(&self) -> Instant {
+        let millis = self.log.progress_millis.load(Ordering::Relaxed);
+        self.log.start + Duration::from_millis(millis)
+    }
+
+    /// What the visitor did wrong, if it did.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.log.failure.get().cloned()
+    }
+
+    /// Whether the rest of the body is not going to be read.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.log.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Lets it run to its end alone.
+    pub(crate) fn detach(mut self) {
+        self.give(Order::Detach);
+    }
+
+    /// Ends the exchange.
+    pub(crate) fn reset(mut self, code: ResetCode, reason: &'static str) {
+        self.give(Order::Reset(code, reason));
+    }
+
+    /// The body back, if nothing of it has been read. For exchanges that failed.
+    pub(crate) async fn untouched(mut self) -> Option<B> {
+        // It has seen the failure, or sees it now.
+        (&mut self.task).await.ok().flatten()
+    }
+
+    fn give(&mut self, order: Order) {
+        if let Some(orders) = self.order.take() {
+            // One that has ended needs no orders.
+            let _ = orders.send(order);
+        }
+    }
+}
+
+struct Worker<B> {
+    body: B,
+    send: SendHalf,
+    stall: Duration,
+    log: Arc<Log>,
+    orders: Option<oneshot::Receiver<Order>>,
+    /// Since when the visitor has owed us something.
+    waiting_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    pending: Bytes,
+    touched: bool,
+}
+
+enum Step {
+    Data(usize),
+    Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
+    Over(Failure),
+    Ordered(Order),
+    Stalled,
+}
+
+impl<B: Upload> Worker<B> {
+    async fn run(mut self) -> Option<B> {
+        loop {
+            let step = std::future::poll_fn(|cx| self.poll_step(cx)).await;
+            let sent = match step {
+                Step::Data(allowed) => self.send_some(allowed),
+                Step::Frame(Some(Ok(frame))) => match self.on_frame(frame) {
+                    Ok(true) => return None,
+                    Ok(false) => Ok(()),
+                    Err(failure) => Err(failure),
+                },
+                Step::Frame(None) => {
+                    // Fails only when the exchange has ended otherwise.
+                    let _ = self.send.finish();
+                    return None;
+                }
+                Step::Frame(Some(Err(error))) => {
+                    self.blame(of_body(&error), ResetCode::Cancelled);
+                    return None;
+                }
+                Step::Stalled => {
+                    let failure = Failure::new(Reason::Stalled, "the body did not come in time");
+                    self.blame(failure, ResetCode::Stalled);
+                    return None;
+                }
+                Step::Ordered(Order::Detach) => {
+                    self.orders = None;
+                    Ok(())
+                }
+                Step::Ordered(Order::Reset(code, reason)) => {
+                    self.send.reset(code, reason);
+                    return None;
+                }
+                Step::Over(failure) => Err(failure),
+            };
+            if sent.is_err() {
+                self.log.stopped.store(true, Ordering::Relaxed);
+                let again = !self.touched && self.send.stopped().is_none();
+                return again.then_some(self.body);
+            }
+            if self.pending.is_empty() && self.touched && self.body.is_end_stream() {
+                // Its end has gone with the last of it.
+                return None;
+            }
+        }
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if let Some(orders) = &mut self.orders
+            && let Poll::Ready(order) = Pin::new(orders).poll(cx)
+        {
+            let gone = Order::Reset(ResetCode::Cancelled, "the visitor left");
+            return Poll::Ready(Step::Ordered(order.unwrap_or(gone)));
+        }
+        // Asked even when there is nothing to send: it says when nobody wants the body any more.
+        match self.send.poll_ready(cx) {
+            Poll::Ready(Err(failure)) => return Poll::Ready(Step::Over(failure)),
+            Poll::Ready(Ok(allowed)) if !self.pending.is_empty() => {
+                return Poll::Ready(Step::Data(allowed));
+            }
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => {
+                // Without credit the visitor owes us nothing.
+                self.waiting_since = None;
+                return Poll::Pending;
+            }
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.waiting_since = None;
+            return Poll::Ready(Step::Frame(frame));
+        }
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let deadline = since + self.stall;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= deadline {
+                return Poll::Ready(Step::Stalled);
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Whether that was the end.
+    fn on_frame(&mut self, frame: Frame<Bytes>) -> Result<bool, Failure> {
+        self.touched = true;
+        let progress = u64::try_from(self.log.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.log.progress_millis.store(progress, Ordering::Relaxed);
+        match frame.into_data() {
+            Ok(data) if data.is_empty() && self.body.is_end_stream() => {
+                self.send.finish().map(|()| true)
+            }
+            Ok(data) => {
+                self.pending = data;
+                Ok(false)
+            }
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => self.send.finish_with(block_of(&trailers)).map(|()| true),
+                Err(_) => Ok(false),
+            },
+        }
+    }
+
+    fn send_some(&mut self, allowed: usize) -> Result<(), Failure> {
+        let part = self.pending.split_to(allowed.min(self.pending.len()));
+        let end = self.pending.is_empty() && self.body.is_end_stream();
+        self.send.send(part, end)
+    }
+
+    fn blame(self, failure: Failure, code: ResetCode) {
+        let reason = failure.detail.clone();
+        // Before the reset, which wakes whoever asks.
+        let _ = self.log.failure.set(failure);
+        self.send.reset(code, &reason);
+    }
+}
+
+/// Trailers as they cross.
+pub(crate) fn block_of(trailers: &HeaderMap) -> HeaderBlock {
+    trailers
+        .iter()
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+        .collect()
+}
+
+/// What it means that a visitor's body cannot be read on.
+pub(crate) fn of_body(error: &hyper::Error) -> Failure {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && matches!(
+                error.kind(),
+                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData
+            )
+        {
+            return Failure::new(
+                Reason::BadRequest,
+                "the body is not framed as HTTP wants it",
+            );
+        }
+        cause = error.source();
+    }
+    Failure::new(Reason::Cancelled, "the visitor broke its body off")
+}

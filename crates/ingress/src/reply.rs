@@ -1,0 +1,137 @@
+//! The one place where a failure becomes an answer (section 7 of the protocol).
+
+use adit_link::{Failure, Reason};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+};
+use uuid::Uuid;
+
+use crate::layers::request_id;
+
+const REASON: HeaderName = HeaderName::from_static("adit-reason");
+const REQUEST_ID: HeaderName = HeaderName::from_static("adit-request-id");
+
+/// Whom a failure is told.
+pub(crate) struct To<'a> {
+    pub(crate) uuid: Uuid,
+    pub(crate) method: &'a Method,
+    pub(crate) version: Version,
+    pub(crate) headers: &'a HeaderMap,
+    /// Nothing more can be read from its connection, if that is HTTP/1.
+    pub(crate) close: bool,
+}
+
+/// The answer that tells a visitor about a failure.
+pub(crate) fn reply(failure: &Failure, to: &To<'_>) -> Response<Bytes> {
+    let reason = failure.reason;
+    let status =
+        StatusCode::from_u16(reason.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = wants_json(to.headers);
+    let text = if *to.method == Method::HEAD {
+        String::new()
+    } else if json {
+        as_json(status, failure, to.uuid)
+    } else {
+        as_text(status, failure, to.uuid)
+    };
+    let mut response = Response::new(Bytes::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    let content_type = if json {
+        "application/json"
+    } else {
+        "text/plain; charset=utf-8"
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
+    headers.insert(REQUEST_ID, request_id(&to.uuid));
+    if matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    let in_doubt = matches!(
+        reason,
+        Reason::BadRequest | Reason::HeaderTooLarge | Reason::Stalled
+    );
+    if to.version < Version::HTTP_2 && (to.close || in_doubt) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    wanted.is_some_and(|wanted| {
+        let json = wanted.find("json");
+        let html = wanted.find("text/html");
+        json.is_some_and(|json| html.is_none_or(|html| json < html))
+    })
+}
+
+fn as_text(status: StatusCode, failure: &Failure, uuid: Uuid) -> String {
+    let title = status.canonical_reason().unwrap_or_default();
+    format!(
+        "{} {title}\n\n{}\n{}\n\nreason:  {}\nrequest: {uuid}\n",
+        status.as_u16(),
+        failure.detail,
+        advice(failure.reason),
+        failure.reason,
+    )
+}
+
+fn as_json(status: StatusCode, failure: &Failure, uuid: Uuid) -> String {
+    format!(
+        r#"{{"status":{},"reason":"{}","detail":"{}","advice":"{}","request_id":"{uuid}"}}"#,
+        status.as_u16(),
+        failure.reason,
+        escaped(&failure.detail),
+        escaped(advice(failure.reason)),
+    )
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// What whoever reads it can do.
+const fn advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoTunnel => {
+            "Nothing is served under this host and path. Check the address, and the domain of the tunnel."
+        }
+        Reason::NoClient => "Nobody serves this tunnel now. Start its client, or try again.",
+        Reason::Limit => "Try again in a moment.",
+        Reason::BadRequest => "The request breaks the rules of HTTP. Correct it.",
+        Reason::HeaderTooLarge => "Send fewer or shorter headers.",
+        Reason::DialFailed => {
+            "The client is connected but cannot reach its service. Start the service, or check its address."
+        }
+        Reason::ServiceTimeout => {
+            "The service took too long. See whether it is busy, or try again."
+        }
+        Reason::ServiceAborted => "The service broke off. Its log may say why.",
+        Reason::Refused | Reason::Draining | Reason::LinkLost => "Try again.",
+        Reason::ProtocolError | Reason::FlowControl => {
+            "Server and client do not understand each other. See whether both are up to date."
+        }
+        Reason::Stalled => "The request did not come to its end. Try again.",
+        Reason::Cancelled => "The request was given up.",
+        Reason::Internal => "The log of the server says more, under the request's id.",
+    }
+}

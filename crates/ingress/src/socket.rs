@@ -1,0 +1,339 @@
+//! A visitor's socket: times, and how it is closed.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{config::HttpConfig, connection::Connection, framing::Framing};
+
+/// A visitor who has not read the last answer yet may go on sending for this long before the socket is closed: closing
+/// one with unread bytes in it sends a reset, which eats the answer on its way (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read and thrown away meanwhile, at most.
+const LINGER_BYTES: usize = 4 << 20;
+
+/// A visitor's socket.
+///
+/// Its times cost nothing while nobody waits: a write is timed only while it is stuck, and one timer serves all the
+/// reads of a connection.
+pub(crate) struct VisitorSocket {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    framing: Framing,
+    times: Times,
+    /// A write is stuck.
+    stuck: Timer,
+    /// A head does not come to its end, or none begins.
+    silent: Timer,
+    /// The visitor has shut its side, and nothing has been sent to it since.
+    half_closed: Timer,
+    /// The visitor will send no more.
+    eof: bool,
+    /// Nothing has been read since the visitor was last looked after.
+    watched: bool,
+    /// Requests that an HTTP/2 connection had when it was last looked at.
+    requests: u64,
+    linger: Option<Linger>,
+}
+
+struct Times {
+    head: Duration,
+    idle: Duration,
+    stall: Duration,
+    half_close: Duration,
+}
+
+struct Linger {
+    until: Pin<Box<Sleep>>,
+    buffer: Box<[u8]>,
+    left: usize,
+}
+
+impl VisitorSocket {
+    pub(crate) fn new(stream: TcpStream, connection: Arc<Connection>, config: &HttpConfig) -> Self {
+        let mut silent = Timer::default();
+        silent.arm(config.head_timeout);
+        Self {
+            stream,
+            connection,
+            framing: Framing::new(),
+            times: Times {
+                head: config.head_timeout,
+                idle: config.idle_timeout,
+                stall: config.stall_timeout,
+                half_close: config.half_close_timeout,
+            },
+            stuck: Timer::default(),
+            silent,
+            half_closed: Timer::default(),
+            eof: false,
+            watched: false,
+            requests: 0,
+            linger: None,
+        }
+    }
+
+    fn on_read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            self.eof = true;
+            return;
+        }
+        self.watched = false;
+        if self.framing.is_http2() {
+            return;
+        }
+        let waited_for_head = !self.framing.is_in_head() && self.framing.heads() > 0;
+        let heads = self.framing.heads();
+        let connection = &self.connection;
+        self.framing
+            .on_bytes(bytes, |chunked| connection.push_chunked(chunked));
+        // The time of a head that has begun runs on; any other one is over.
+        if waited_for_head || self.framing.heads() != heads || !self.framing.is_in_head() {
+            self.silent.disarm();
+        }
+    }
+
+    /// hyper waits for the visitor: for how long it may.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.framing.is_http2() {
+            self.poll_idle(cx);
+            return Poll::Pending;
+        }
+        if self.framing.is_in_head() || self.framing.heads() == 0 {
+            self.silent.arm(self.times.head);
+        } else if self.framing.is_between_requests()
+            && self.connection.open.load(Ordering::Relaxed) == 0
+        {
+            self.silent.arm(self.times.idle);
+        } else {
+            // A body: whoever reads it has its own time for it.
+            self.silent.disarm();
+        }
+        ready!(self.silent.poll(cx));
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no request came"))
+    }
+
+    /// An HTTP/2 connection is kept busy by its pings: what counts is requests.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) {
+        let requests = self.connection.requests();
+        let is_idle = self.connection.open.load(Ordering::Relaxed) == 0;
+        if !is_idle || requests != self.requests {
+            self.requests = requests;
+            self.silent.disarm();
+        }
+        if is_idle {
+            self.silent.arm(self.times.idle);
+            if self.silent.poll(cx).is_ready() {
+                self.silent.disarm();
+                self.connection.idle.notify_one();
+            }
+        }
+    }
+
+    /// A write waits for the visitor: for how long it may.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.stuck.arm(self.times.stall);
+        ready!(self.stuck.poll(cx));
+        self.connection.reset_on_drop();
+        Poll::Ready(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the visitor takes nothing",
+        ))
+    }
+
+    fn on_written(&mut self, result: &io::Result<usize>) {
+        self.stuck.disarm();
+        if result.is_ok() {
+            self.half_closed.disarm();
+        }
+    }
+
+    /// While an HTTP/1 answer is being waited for, hyper does not read, and would not see the visitor leave. No system
+    /// call is made unless something has come.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let waits =
+            self.framing.is_between_requests() && self.connection.open.load(Ordering::Relaxed) > 0;
+        if !waits {
+            return Poll::Pending;
+        }
+        if !self.eof && !self.watched {
+            let mut byte = [0];
+            match ready!(self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+                // The next request: what comes behind it cannot be seen.
+                Ok(1..) => self.watched = true,
+                Ok(0) => self.eof = true,
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+        if self.eof {
+            self.half_closed.arm(self.times.half_close);
+            ready!(self.half_closed.poll(cx));
+            return Poll::Ready(io::ErrorKind::ConnectionReset.into());
+        }
+        Poll::Pending
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let linger = match &mut self.linger {
+            Some(linger) => linger,
+            none => {
+                // Shutting down is one `shutdown(2)`; it is never pending.
+                let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+                none.insert(Linger {
+                    until: Box::pin(sleep_until(Instant::now() + LINGER)),
+                    buffer: vec![0; 16 * 1024].into(),
+                    left: LINGER_BYTES,
+                })
+            }
+        };
+        if linger.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            let mut buffer = ReadBuf::new(&mut linger.buffer);
+            let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            let bytes = buffer.filled().len();
+            if result.is_err() || bytes == 0 || bytes >= linger.left {
+                return Poll::Ready(());
+            }
+            linger.left -= bytes;
+        }
+    }
+}
+
+impl AsyncRead for VisitorSocket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                this.on_read(&buffer.filled()[before..]);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => this.poll_silence(cx).map(Err),
+        }
+    }
+}
+
+impl AsyncWrite for VisitorSocket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write(cx, bytes) {
+            Poll::Ready(result) => {
+                this.on_written(&result);
+                Poll::Ready(result)
+            }
+            Poll::Pending => this.poll_stuck(cx).map(Err),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write_vectored(cx, slices) {
+            Poll::Ready(result) => {
+                this.on_written(&result);
+                Poll::Ready(result)
+            }
+            Poll::Pending => this.poll_stuck(cx).map(Err),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.poll_gone(cx) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending => Pin::new(&mut this.stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // A head that became no request was refused by hyper, and what follows it has not been read.
+        let all_taken = this.framing.is_between_requests()
+            && this.framing.heads() == this.connection.requests();
+        if this.eof || all_taken {
+            // Nothing is on its way to us: closing says all there is to say.
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_linger(cx).map(Ok)
+    }
+}
+
+impl Drop for VisitorSocket {
+    fn drop(&mut self) {
+        if self.connection.is_reset_on_drop() {
+            // If it cannot be had, the connection still ends before the answer does.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// A deadline whose timer stays where it was until it fires: moving the deadline later costs nothing.
+#[derive(Default)]
+struct Timer {
+    deadline: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// Begins to wait, unless it does already.
+    fn arm(&mut self, after: Duration) {
+        if self.deadline.is_none() {
+            self.deadline = Some(Instant::now() + after);
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Ready when the deadline has passed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,70 @@
+//! Counters of the HTTP entry.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use adit_link::Reason;
+
+/// Counters and gauges at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections open now.
+    pub connections_open: usize,
+    /// Connections taken so far.
+    pub connections: u64,
+    /// Connections closed at once because too many were open.
+    pub connections_refused: u64,
+    /// Requests open now, up to the end of their answers.
+    pub requests_open: usize,
+    /// Requests so far.
+    pub requests: u64,
+    /// Tries on another client.
+    pub retries: u64,
+    /// Failed requests, in the order of [`Reason::ALL`].
+    pub failures: [u64; Reason::ALL.len()],
+}
+
+impl Stats {
+    /// Requests that failed for this reason.
+    pub fn failed(&self, reason: Reason) -> u64 {
+        position(reason).map_or(0, |at| self.failures[at])
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections_open: AtomicUsize,
+    pub(crate) connections: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) requests_open: AtomicUsize,
+    pub(crate) requests: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    failures: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn count_failure(&self, reason: Reason) {
+        if let Some(at) = position(reason) {
+            self.failures[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut failures = [0; Reason::ALL.len()];
+        for (count, counter) in failures.iter_mut().zip(&self.failures) {
+            *count = counter.load(Ordering::Relaxed);
+        }
+        Stats {
+            connections_open: self.connections_open.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+            connections_refused: self.connections_refused.load(Ordering::Relaxed),
+            requests_open: self.requests_open.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
+            failures,
+        }
+    }
+}
+
+fn position(reason: Reason) -> Option<usize> {
+    Reason::ALL.iter().position(|r| *r == reason)
+}

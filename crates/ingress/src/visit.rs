@@ -1,0 +1,210 @@
+//! One request of a visitor while it is being admitted.
+
+use std::{
+    net::SocketAddr,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use adit_link::{Failure, Reason};
+use http::{
+    HeaderMap, HeaderValue, Method, Version,
+    header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING},
+    request::Parts,
+    uri::{Authority, PathAndQuery},
+};
+use uuid::{Builder, Uuid};
+
+/// How the visitor reached us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in URLs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// One request of a visitor while it is being admitted.
+#[derive(Debug)]
+pub struct Visit {
+    /// Its name on both sides: a UUIDv7.
+    pub uuid: Uuid,
+    /// The visitor's socket address.
+    pub visitor: SocketAddr,
+    /// How the visitor reached us.
+    pub scheme: Scheme,
+    /// Method.
+    pub method: Method,
+    /// Host and, if it was sent, port. Never empty, never with user information. It stands for the `host` header,
+    /// which is not among [`Visit::headers`].
+    pub authority: Authority,
+    /// Path and query; `*` for `OPTIONS *`.
+    pub path: PathAndQuery,
+    /// The visitor's HTTP version.
+    pub version: Version,
+    /// Header lines.
+    pub headers: HeaderMap,
+    /// When its head was whole.
+    pub started: Instant,
+}
+
+impl Visit {
+    /// The host without the port, as sent.
+    pub fn host(&self) -> &str {
+        self.authority.host()
+    }
+}
+
+impl Visit {
+    /// Takes a request as hyper read it, or says why it is none that could be carried.
+    pub(crate) fn admit(
+        parts: &mut Parts,
+        uuid: Uuid,
+        visitor: SocketAddr,
+        scheme: Scheme,
+    ) -> Result<Self, Failure> {
+        let (authority, path) = admit(parts)?;
+        Ok(Self {
+            uuid,
+            visitor,
+            scheme,
+            method: std::mem::take(&mut parts.method),
+            authority,
+            path,
+            version: parts.version,
+            headers: std::mem::take(&mut parts.headers),
+            started: Instant::now(),
+        })
+    }
+
+    /// Whether the visitor sends its body only when it is told to (RFC 9110, 10.1.1).
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.version > Version::HTTP_10
+            && self
+                .headers
+                .get(EXPECT)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    }
+}
+
+/// A new name for a request: a UUIDv7 whose random part comes from the thread's own generator. Asking the system for it
+/// would be a call for each request.
+pub(crate) fn new_uuid() -> Uuid {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
+}
+
+fn admit(parts: &mut Parts) -> Result<(Authority, PathAndQuery), Failure> {
+    if parts.method == Method::CONNECT {
+        return Err(bad("CONNECT is not carried: this is no forward proxy"));
+    }
+    if parts.version < Version::HTTP_2 {
+        admit_http1(parts)?;
+    } else {
+        join_cookies(&mut parts.headers);
+    }
+    if parts
+        .headers
+        .get_all(CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        return Err(bad("more than one content-length"));
+    }
+    let authority = authority(parts)?;
+    parts.headers.remove(HOST);
+    let path = match parts.uri.path_and_query() {
+        Some(path) if path.as_str() == "*" && parts.method != Method::OPTIONS => {
+            return Err(bad("the target * is for OPTIONS only"));
+        }
+        Some(path) => path.clone(),
+        None => PathAndQuery::from_static("/"),
+    };
+    Ok((authority, path))
+}
+
+fn admit_http1(parts: &mut Parts) -> Result<(), Failure> {
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        // Any other coding would have to be undone before the body could be told from what follows it.
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+            return Err(bad("a transfer-encoding other than chunked"));
+        }
+    }
+    if parts.version < Version::HTTP_11 {
+        // HTTP/1.0 does not know it (RFC 9110, 10.1.1).
+        parts.headers.remove(EXPECT);
+    }
+    Ok(())
+}
+
+/// Whom the request is for. RFC 9112, 3.2: exactly one `host`, which an absolute target overrules. RFC 9113, 8.3.1: one
+/// of `:authority` and `host`, or both alike.
+fn authority(parts: &Parts) -> Result<Authority, Failure> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("more than one host header"));
+    }
+    let host = match host {
+        Some(host) => Some(
+            Authority::try_from(host.as_bytes()).map_err(|_| bad("the host header is no host"))?,
+        ),
+        None => None,
+    };
+    if let Some(scheme) = parts.uri.scheme_str()
+        && scheme != "http"
+        && scheme != "https"
+    {
+        return Err(bad("a target that is neither http nor https"));
+    }
+    let authority = match (parts.uri.authority(), host) {
+        (Some(target), Some(host)) => {
+            if parts.version >= Version::HTTP_2 && *target != host {
+                return Err(bad(":authority and host differ"));
+            }
+            target.clone()
+        }
+        (Some(target), None) if parts.version != Version::HTTP_11 => target.clone(),
+        (None, Some(host)) => host,
+        (_, None) => return Err(bad("no host header")),
+    };
+    if authority.host().is_empty() || authority.as_str().contains('@') {
+        return Err(bad("the host header is no host"));
+    }
+    if authority.as_str().len() > authority.host().len() && authority.port().is_none() {
+        return Err(bad("the port of the host header is no port"));
+    }
+    Ok(authority)
+}
+
+/// HTTP/2 visitors may send their cookies apart, which no other protocol understands (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let joined = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+fn bad(detail: &'static str) -> Failure {
+    Failure::new(Reason::BadRequest, detail)
+}

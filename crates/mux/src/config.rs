@@ -1,0 +1,51 @@
+//! The bounds of one data stream.
+
+use adit_codec::Side;
+
+/// The bounds of one data stream. Both ends of a stream must agree on `initial_window`; the rest is each end's own.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which end this is: it decides the ids that it opens.
+    pub side: Side,
+    /// Credit of each direction of each request at its start, in bytes of cost (P-4.2).
+    pub initial_window: u32,
+    /// The largest window a request may grow to (P-4.6).
+    pub max_window: u64,
+    /// Requests that the peer may have open at a time (P-2.9).
+    pub max_requests: usize,
+    /// Requests that the peer may open and give up before payload or end of their answer, from one [`crate::Mux::tick`] to
+    /// the next; more is a *rapid reset* (CVE-2023-44487) and ends the stream. At least the requests that may be open:
+    /// all of them may be given up at once. An end that trusts its peer not to be the author of what it carries sets
+    /// it to `u32::MAX`.
+    pub max_resets_per_tick: u32,
+    /// The largest payload of one message (P-2.1).
+    pub max_payload: usize,
+    /// Bytes of one request that wait to leave; more and its sender waits.
+    pub max_queued_per_request: u64,
+    /// Bytes of all requests that wait to leave; more and every sender of payload waits.
+    pub max_queued: u64,
+    /// Bytes handed to the transport at a time (P-5.2).
+    pub max_batch: usize,
+    /// Cost that each request sends in its turn (P-5.1).
+    pub quantum: u64,
+}
+
+impl Config {
+    /// The defaults of one end.
+    pub const fn new(side: Side) -> Self {
+        Self {
+            side,
+            initial_window: 32 * 1024,
+            max_window: 4 << 20,
+            max_requests: 10_000,
+            // All that are open and as many after them.
+            max_resets_per_tick: 20_000,
+            max_payload: 64 * 1024,
+            // Two messages: one is written while the next is read.
+            max_queued_per_request: 128 * 1024,
+            max_queued: 2 << 20,
+            max_batch: 256 * 1024,
+            quantum: 32 * 1024,
+        }
+    }
+}

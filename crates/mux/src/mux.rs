@@ -1,0 +1,216 @@
+//! The stream as its tasks see it.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use adit_codec::{Decoder, EncodedHead, Envelope, HeaderBlock, Outbox, RequestId, ResetCode, Side};
+use adit_flow::Budget;
+use bytes::Bytes;
+
+use crate::{
+    config::Config,
+    event::Event,
+    receive::ReceiveError,
+    send::{OpenError, SendError, Sendable},
+    state::{State, Stats},
+    transmit::Transmit,
+};
+
+/// Control messages that may wait to leave; a peer that asks faster than they leave gets no answer to the excess.
+const MAX_CONTROL: usize = 64;
+
+/// One data stream, shared by all its tasks. Every call takes one short lock and none waits.
+pub struct Mux {
+    outbox: Outbox<State>,
+    side: Side,
+}
+
+impl Mux {
+    /// A stream at its start. Windows beyond the initial ones are charged to `budget`.
+    pub fn new(config: Config, budget: Budget) -> Arc<Self> {
+        let side = config.side;
+        Arc::new(Self {
+            outbox: Outbox::new(State::new(config, budget)),
+            side,
+        })
+    }
+
+    /// Which end this is.
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Opens a request. `register` gets the id before the head can leave, so that an answer finds its request in the
+    /// caller's table; if it says no, nothing is opened and the result is `None`. It runs under the lock and must not
+    /// touch this stream.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the stream is over or the body in the head is too long.
+    pub fn open(
+        &self,
+        head: EncodedHead,
+        end: bool,
+        register: impl FnOnce(RequestId) -> bool,
+    ) -> Result<Option<RequestId>, OpenError> {
+        self.outbox.with(|state| state.open(head, end, register))
+    }
+
+    /// Answers a request that the peer opened; interim answers first, then one final answer, before any payload.
+    ///
+    /// # Errors
+    /// [`SendError`] when this direction is over, or credit does not cover the body in the head (which the caller can
+    /// rule out with [`Mux::sendable`]).
+    pub fn answer(&self, id: RequestId, head: EncodedHead, end: bool) -> Result<(), SendError> {
+        self.outbox.with(|state| state.answer(id, head, end))
+    }
+
+    /// How much payload may be sent now. After [`Sendable::Later`], [`Event::Writable`] or [`Transmit::writable`] says
+    /// when to ask again.
+    ///
+    /// # Errors
+    /// [`SendError`] when this direction is over.
+    pub fn sendable(&self, id: RequestId) -> Result<Sendable, SendError> {
+        self.outbox.with(|state| state.sendable(id))
+    }
+
+    /// Sends payload, no more than [`Mux::sendable`] allowed; with `end`, ends this direction.
+    ///
+    /// # Errors
+    /// [`SendError`], with the payload when it is more than may be sent.
+    pub fn send(&self, id: RequestId, data: Bytes, end: bool) -> Result<(), SendError> {
+        self.outbox.with(|state| state.send(id, data, end))
+    }
+
+    /// Sends trailers, which end this direction.
+    ///
+    /// # Errors
+    /// [`SendError`] when this direction is over.
+    pub fn send_trailers(&self, id: RequestId, trailers: HeaderBlock) -> Result<(), SendError> {
+        self.outbox.with(|state| state.trailers(id, trailers))
+    }
+
+    /// Says that `cost` of what was received has left; grants new credit when it is due. Late calls do nothing.
+    pub fn consume(&self, id: RequestId, cost: u64) {
+        self.outbox.with(|state| state.consume(id, cost));
+    }
+
+    /// Asks the peer to end its direction, and drops what still comes (P-6.1).
+    pub fn stop_sending(&self, id: RequestId, code: ResetCode) {
+        self.outbox.with(|state| state.stop_sending(id, code));
+    }
+
+    /// Ends both directions (P-6.2). True if the request was there to end.
+    pub fn reset(&self, id: RequestId, code: ResetCode, reason: &str) -> bool {
+        self.outbox.with(|state| state.reset(id, code, reason))
+    }
+
+    /// Sends a control message, ahead of everything. False when too many wait already.
+    pub fn send_control(&self, control: Bytes) -> bool {
+        self.outbox.with(|state| {
+            let room = state.control.len() < MAX_CONTROL && !state.closed;
+            if room {
+                state.control.push_back(control);
+            }
+            room
+        })
+    }
+
+    /// A second has passed: the peer may give up [`Config::max_resets_per_tick`] requests anew.
+    pub fn tick(&self) {
+        self.outbox.with(|state| state.given_up = 0);
+    }
+
+    /// The next bytes for the transport; `Ready(None)` when the stream is over. One writer only.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken unless it is returned.
+    pub fn poll_transmit(&self, cx: &mut Context<'_>) -> Poll<Option<Transmit>> {
+        self.outbox.poll_drain(cx)
+    }
+
+    /// Ends the stream: nothing is opened any more, and the writer ends once it has written what is there. The
+    /// requests are the caller's to fail (P-6.4).
+    pub fn close(&self) {
+        self.outbox.with(|state| state.closed = true);
+        self.outbox.close();
+    }
+
+    /// Whether the stream is over.
+    pub fn is_closed(&self) -> bool {
+        self.outbox.is_closed()
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        self.outbox.with(|state| state.snapshot())
+    }
+
+    fn handle(
+        &self,
+        envelopes: &mut Vec<Envelope>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ReceiveError> {
+        self.outbox.with(|state| {
+            envelopes
+                .drain(..)
+                .try_for_each(|envelope| state.handle(envelope, events))
+        })
+    }
+}
+
+impl std::fmt::Debug for Mux {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mux")
+            .field("side", &self.side)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reading end of a stream: owned by the one task that reads.
+#[derive(Debug)]
+pub struct Receiver {
+    mux: Arc<Mux>,
+    decoder: Decoder,
+    /// Kept from frame to frame for its memory.
+    envelopes: Vec<Envelope>,
+}
+
+impl Receiver {
+    /// Of a stream; there must be one only.
+    pub fn new(mux: Arc<Mux>) -> Self {
+        Self {
+            mux,
+            decoder: Decoder::new(),
+            envelopes: Vec::new(),
+        }
+    }
+
+    /// Takes in one frame of the transport and appends what it means to `events`. Never waits; one lock for all the
+    /// messages of the frame.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] when the stream cannot go on. Events of messages before the fault are still appended.
+    pub fn handle_frame(
+        &mut self,
+        frame: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ReceiveError> {
+        self.decoder.feed(frame);
+        let decoded = loop {
+            match self.decoder.next() {
+                Ok(Some(envelope)) => self.envelopes.push(envelope),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.mux.handle(&mut self.envelopes, events)?;
+        Ok(decoded?)
+    }
+
+    /// Whether the transport could end here without cutting a message.
+    pub fn is_between_messages(&self) -> bool {
+        self.decoder.is_between_messages()
+    }
+}

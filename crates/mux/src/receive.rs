@@ -1,0 +1,356 @@
+//! What the peer's messages do.
+
+use adit_codec::{DecodeError, Envelope, HttpRequest, Payload, RequestId, ResetCode};
+use adit_flow::MESSAGE_COST;
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{
+    event::{Event, OpenHead},
+    request::{Item, RecvState, Request, SendState},
+    state::State,
+};
+
+/// Refusals that may be owed at a time (P-2.9).
+pub(crate) const MAX_REFUSALS: usize = 1024;
+
+/// Why the data stream cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReceiveError {
+    /// The framing is lost.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The peer opens faster than refusals can leave (P-2.9).
+    #[error("the peer opens requests faster than they can be refused ({owed} refusals are owed)")]
+    TooManyRefusals {
+        /// Refusals that are owed.
+        owed: usize,
+    },
+    /// The peer opens requests and gives them up in a loop ([`crate::Config::max_resets_per_tick`]).
+    #[error(
+        "the peer gave up {given_up} requests within one tick before their answers had payload"
+    )]
+    RapidReset {
+        /// Requests opened and given up since the last tick.
+        given_up: u32,
+    },
+}
+
+fn chunk_cost(data: &Bytes, first: bool) -> u64 {
+    data.len() as u64 + if first { MESSAGE_COST } else { 0 }
+}
+
+fn body_cost(body: &Bytes) -> u64 {
+    if body.is_empty() {
+        0
+    } else {
+        body.len() as u64 + MESSAGE_COST
+    }
+}
+
+impl State {
+    pub(crate) fn handle(
+        &mut self,
+        envelope: Envelope,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ReceiveError> {
+        let id = envelope.id;
+        self.stats.messages_received += 1;
+        if id == RequestId::STREAM {
+            match envelope.payload {
+                Payload::Control(control) => events.push(Event::Control(control)),
+                _ => self.stats.violations += 1,
+            }
+            return Ok(());
+        }
+        match self.requests.get(&id) {
+            Some(request) if request.announced => self.handle_open(envelope, events),
+            // Its head has not left: the peer cannot know the id (P-2.6).
+            Some(_) => self.stats.violations += 1,
+            None => return self.handle_unknown(envelope, events),
+        }
+        if self.given_up > self.config.max_resets_per_tick {
+            return Err(ReceiveError::RapidReset {
+                given_up: self.given_up,
+            });
+        }
+        Ok(())
+    }
+
+    /// A message for an id that is not open: it opens, comes late, or breaks a rule.
+    fn handle_unknown(
+        &mut self,
+        envelope: Envelope,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ReceiveError> {
+        let id = envelope.id;
+        if id.opener() == self.side() {
+            match self.next_id {
+                Some(next) if id >= next => self.stats.violations += 1,
+                _ => self.stats.late += 1,
+            }
+            return Ok(());
+        }
+        if id <= self.peer_highest {
+            self.stats.late += 1;
+            return Ok(());
+        }
+        self.peer_highest = id;
+        match envelope.payload {
+            Payload::HttpRequest(head) => self.accept(id, head, envelope.end_stream, events),
+            // A reset is never answered (P-2.5).
+            Payload::Reset { .. } => {
+                self.stats.violations += 1;
+                Ok(())
+            }
+            _ => {
+                self.stats.violations += 1;
+                self.refuse(id, ResetCode::ProtocolError)
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        id: RequestId,
+        head: Box<HttpRequest>,
+        end: bool,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ReceiveError> {
+        if self.peer_open >= self.config.max_requests {
+            return self.refuse(id, ResetCode::Refused);
+        }
+        let mut request = Request::new(self.config.initial_window, true);
+        if request
+            .recv_credit
+            .on_received(body_cost(&head.body))
+            .is_err()
+        {
+            self.stats.violations += 1;
+            return self.refuse(id, ResetCode::FlowControl);
+        }
+        if end {
+            request.recv = RecvState::Done;
+        } else {
+            // A window that is too small for any message is made up for at once.
+            request.owed.window = request.recv_credit.consume(0);
+            Self::list_owing(&mut self.owing, id, &mut request);
+        }
+        self.requests.insert(id, request);
+        self.peer_open += 1;
+        self.stats.accepted += 1;
+        events.push(Event::Opened {
+            id,
+            head: OpenHead::Http(head),
+            end,
+        });
+        Ok(())
+    }
+
+    fn refuse(&mut self, id: RequestId, code: ResetCode) -> Result<(), ReceiveError> {
+        if self.refusals.len() >= MAX_REFUSALS {
+            return Err(ReceiveError::TooManyRefusals {
+                owed: self.refusals.len(),
+            });
+        }
+        self.stats.refused += 1;
+        self.refusals.push_back((id, code));
+        Ok(())
+    }
+
+    fn handle_open(&mut self, envelope: Envelope, events: &mut Vec<Event>) {
+        let Envelope {
+            id,
+            end_stream: end,
+            payload,
+        } = envelope;
+        match payload {
+            Payload::Window { limit, consumed } => self.on_window(id, limit, consumed, events),
+            Payload::StopSending(code) => self.on_stop_sending(id, code, events),
+            Payload::Reset { code, reason } => {
+                self.on_reset(id, code, reason, events);
+                return;
+            }
+            payload => {
+                self.on_stream(id, payload, end, events);
+                return;
+            }
+        }
+        // `end_stream` counts on any message (P-2.7); these may come after the end, and then say nothing new.
+        let is_new = |request: &Request| request.recv != RecvState::Done;
+        if end && self.requests.get(&id).is_some_and(is_new) {
+            self.on_stream(id, Payload::None, true, events);
+        }
+    }
+
+    fn on_reset(&mut self, id: RequestId, code: ResetCode, reason: Bytes, events: &mut Vec<Event>) {
+        self.count_given_up(id);
+        let known = self
+            .requests
+            .get(&id)
+            .is_some_and(|request| request.owed.reset.is_none());
+        self.remove(id);
+        if known {
+            events.push(Event::Reset {
+                id,
+                code,
+                by_peer: true,
+                reason,
+            });
+        }
+    }
+
+    /// Counts a request of the peer that the peer ends, or makes us end, before it got anything: it costs the peer
+    /// nothing, frees its place among those that may be open, and has cost us the work of beginning (rapid
+    /// reset, CVE-2023-44487; made-you-reset, CVE-2025-8671).
+    fn count_given_up(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
+        };
+        let counted = request.stopped || request.owed.reset.is_some();
+        if id.opener() != self.side() && !request.has_sent && !counted {
+            self.given_up = self.given_up.saturating_add(1);
+        }
+    }
+
+    fn on_window(&mut self, id: RequestId, limit: u64, consumed: u64, events: &mut Vec<Event>) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        match request.send_credit.on_window(limit, consumed) {
+            Ok(more) => {
+                if more && request.wake() {
+                    events.push(Event::Writable { id });
+                }
+            }
+            Err(_) => self.violate(
+                id,
+                ResetCode::ProtocolError,
+                "window past what was sent",
+                events,
+            ),
+        }
+    }
+
+    fn on_stop_sending(&mut self, id: RequestId, code: ResetCode, events: &mut Vec<Event>) {
+        // Once is enough: what is asked again has been done.
+        let is_new = |request: &Request| {
+            request.send != SendState::Done && request.owed.reset.is_none() && !request.stopped
+        };
+        if !self.requests.get(&id).is_some_and(is_new) {
+            return;
+        }
+        self.count_given_up(id);
+        self.drop_queued(id);
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.stopped = true;
+        request.send = SendState::Ending;
+        request.wants_to_send = false;
+        // A head that has not left keeps its place; the end follows it (P-6.1).
+        let end = (Item::End, MESSAGE_COST);
+        Self::enqueue(&mut self.data, &mut self.held_cost, id, request, end);
+        events.push(Event::Stopped { id, code });
+    }
+
+    /// Everything that belongs to the order of the peer's direction.
+    fn on_stream(&mut self, id: RequestId, payload: Payload, end: bool, events: &mut Vec<Event>) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        if request.owed.reset.is_some() {
+            return;
+        }
+        if request.recv == RecvState::Done {
+            self.violate(
+                id,
+                ResetCode::ProtocolError,
+                "message after the end",
+                events,
+            );
+            return;
+        }
+        let cost = match &payload {
+            Payload::Chunk { data, first, .. } => chunk_cost(data, *first),
+            Payload::HttpResponse(head) => body_cost(&head.body),
+            _ => 0,
+        };
+        if request.recv_credit.on_received(cost).is_err() {
+            self.violate(id, ResetCode::FlowControl, "sent past the limit", events);
+            return;
+        }
+        let discarding = request.recv == RecvState::Discarding;
+        if discarding {
+            request.recv_credit.consume(cost);
+        }
+        let is_end = end || matches!(payload, Payload::Trailers(_));
+        if is_end && !matches!(payload, Payload::Bad(_) | Payload::Control(_)) {
+            request.recv = RecvState::Done;
+            request.owed.window = false;
+        }
+        let is_own = id.opener() == self.config.side;
+        if is_own && !discarding {
+            let in_place = match &payload {
+                Payload::HttpResponse(head) => {
+                    let was_answered = request.answered;
+                    request.answered |= head.status >= 200;
+                    // One final head, and no end before it (P-3.1).
+                    !was_answered && (request.answered || !end)
+                }
+                Payload::Chunk { .. } | Payload::Trailers(_) | Payload::None => request.answered,
+                _ => true,
+            };
+            if !in_place {
+                let reason = "answer out of order";
+                self.violate(id, ResetCode::ProtocolError, reason, events);
+                return;
+            }
+        }
+        let event = match payload {
+            Payload::HttpResponse(head) if is_own => Event::Answer { id, head, end },
+            Payload::Chunk { data, .. } => Event::Data {
+                id,
+                data,
+                cost,
+                end,
+            },
+            Payload::Trailers(trailers) => Event::Trailers { id, trailers },
+            Payload::None => Event::End { id },
+            Payload::Bad(what) => {
+                self.violate(id, ResetCode::ProtocolError, what.to_string(), events);
+                return;
+            }
+            _ => {
+                self.violate(id, ResetCode::ProtocolError, "message out of place", events);
+                return;
+            }
+        };
+        if !discarding {
+            events.push(event);
+        }
+        if is_end {
+            self.remove_if_over(id);
+        }
+    }
+
+    fn violate(
+        &mut self,
+        id: RequestId,
+        code: ResetCode,
+        reason: impl Into<String>,
+        events: &mut Vec<Event>,
+    ) {
+        self.stats.violations += 1;
+        self.count_given_up(id);
+        let reason = reason.into();
+        if self.reset(id, code, &reason) {
+            events.push(Event::Reset {
+                id,
+                code,
+                by_peer: false,
+                reason: Bytes::from(reason),
+            });
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! One open request: credit and state of both directions, and what is owed to the peer.
+
+use std::collections::VecDeque;
+
+use adit_codec::{HeaderBlock, ResetCode};
+use adit_flow::{RecvCredit, SendCredit};
+use bytes::Bytes;
+
+/// What waits to leave for one request, in its order.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Chunk { data: Bytes, end: bool },
+    Trailers(HeaderBlock),
+    End,
+}
+
+/// Owed to the peer: leaves once, with its newest value (P-4.8).
+#[derive(Debug, Default)]
+pub(crate) struct Owed {
+    pub(crate) window: bool,
+    pub(crate) stop: Option<ResetCode>,
+    pub(crate) reset: Option<(ResetCode, Box<str>)>,
+    /// Stands in the list of those that owe.
+    pub(crate) listed: bool,
+}
+
+impl Owed {
+    pub(crate) const fn is_any(&self) -> bool {
+        self.window || self.stop.is_some() || self.reset.is_some()
+    }
+}
+
+/// Our direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendState {
+    /// More may be sent.
+    Open,
+    /// The end is queued.
+    Ending,
+    /// The end has left.
+    Done,
+}
+
+/// The peer's direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecvState {
+    /// More may come.
+    Open,
+    /// We asked the peer to stop; what still comes is dropped.
+    Discarding,
+    /// The end has come.
+    Done,
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) send_credit: SendCredit,
+    pub(crate) recv_credit: RecvCredit,
+    pub(crate) send: SendState,
+    pub(crate) recv: RecvState,
+    pub(crate) owed: Owed,
+    /// The opening head has left, so that the peer knows the id.
+    pub(crate) announced: bool,
+    /// Heads of this request that wait to leave.
+    pub(crate) heads: usize,
+    /// What belongs behind those heads, with its cost: nothing may overtake them, however the batches are cut.
+    pub(crate) held: VecDeque<(Item, u64)>,
+    /// The cost of what is held.
+    pub(crate) held_cost: u64,
+    /// The peer's final answer has come.
+    pub(crate) answered: bool,
+    /// Payload or the end of our direction has been queued. An answer's bare head does not count: it may be an interim
+    /// one, which says nothing about the work done.
+    pub(crate) has_sent: bool,
+    /// The peer asked us to end our direction.
+    pub(crate) stopped: bool,
+    /// A sender was told to wait and is to be woken.
+    pub(crate) wants_to_send: bool,
+    /// Stands in the list of those that wait for room in the queue of all.
+    pub(crate) blocked: bool,
+}
+
+impl Request {
+    pub(crate) fn new(initial_window: u32, announced: bool) -> Self {
+        Self {
+            send_credit: SendCredit::new(initial_window),
+            recv_credit: RecvCredit::new(initial_window),
+            send: SendState::Open,
+            recv: RecvState::Open,
+            owed: Owed::default(),
+            announced,
+            heads: 0,
+            held: VecDeque::new(),
+            held_cost: 0,
+            answered: false,
+            has_sent: false,
+            stopped: false,
+            wants_to_send: false,
+            blocked: false,
+        }
+    }
+
+    /// Whether somebody waits to send and is to be told now; told once.
+    pub(crate) fn wake(&mut self) -> bool {
+        std::mem::take(&mut self.wants_to_send)
+            && self.send == SendState::Open
+            && self.owed.reset.is_none()
+    }
+
+    /// Nothing more can happen to it: both directions are over and everything received has left. Until then its
+    /// window stays charged to the budget.
+    pub(crate) fn is_over(&self) -> bool {
+        self.send == SendState::Done
+            && self.recv == RecvState::Done
+            && self.recv_credit.buffered() == 0
+            && self.owed.stop.is_none()
+            && self.owed.reset.is_none()
+    }
+}

@@ -1,0 +1,220 @@
+//! What tasks ask of the stream.
+
+use adit_codec::{EncodedHead, HeaderBlock, RequestId, ResetCode};
+use adit_flow::MESSAGE_COST;
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{
+    request::{Item, RecvState, Request, SendState},
+    state::State,
+};
+
+/// Why a request could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// The stream is over.
+    #[error("the data stream is closed")]
+    Closed,
+    /// All ids have been given out; a new data stream begins anew.
+    #[error("the data stream has no more request ids")]
+    Exhausted,
+    /// The body in the head is more than the initial window.
+    #[error("the body in the head costs more than the initial window of {window} bytes")]
+    BodyTooLong {
+        /// The initial window.
+        window: u32,
+    },
+}
+
+/// Why something could not be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The request is over: reset, lost, or never there.
+    #[error("the request is over")]
+    Gone,
+    /// This direction has ended.
+    #[error("this direction of the request has ended")]
+    Ended,
+    /// More than [`Sendable::Now`] said. Gives the payload back.
+    #[error("more than may be sent now")]
+    NoCredit(Bytes),
+}
+
+/// How much payload may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sendable {
+    /// This many bytes, at least one.
+    Now(usize),
+    /// None; [`crate::Event::Writable`] will follow.
+    Later,
+}
+
+impl State {
+    pub(crate) fn open(
+        &mut self,
+        head: EncodedHead,
+        end: bool,
+        register: impl FnOnce(RequestId) -> bool,
+    ) -> Result<Option<RequestId>, OpenError> {
+        if self.closed {
+            return Err(OpenError::Closed);
+        }
+        let id = self.next_id.ok_or(OpenError::Exhausted)?;
+        let mut request = Request::new(self.config.initial_window, false);
+        if head.body_bytes() > 0 && request.send_credit.take(head.body_bytes()).is_err() {
+            return Err(OpenError::BodyTooLong {
+                window: self.config.initial_window,
+            });
+        }
+        if !register(id) {
+            return Ok(None);
+        }
+        self.next_id = id.next();
+        request.heads = 1;
+        if end {
+            request.send = SendState::Ending;
+        }
+        // A window that is too small for any message is made up for at once.
+        request.owed.window = request.recv_credit.consume(0);
+        self.requests.insert(id, request);
+        self.heads.push_back((id, head, end));
+        self.stats.opened += 1;
+        Ok(Some(id))
+    }
+
+    /// Queues an answer's head. Heads of answers wait with the openings, before anyone's payload: they are small, and
+    /// somebody waits for the first byte.
+    pub(crate) fn answer(
+        &mut self,
+        id: RequestId,
+        head: EncodedHead,
+        end: bool,
+    ) -> Result<(), SendError> {
+        let request = open_for_sending(self.requests.get_mut(&id))?;
+        if head.body_bytes() > 0 && request.send_credit.take(head.body_bytes()).is_err() {
+            return Err(SendError::NoCredit(Bytes::new()));
+        }
+        if end {
+            request.send = SendState::Ending;
+        }
+        request.heads += 1;
+        request.has_sent |= end || head.body_bytes() > 0;
+        self.heads.push_back((id, head, end));
+        Ok(())
+    }
+
+    pub(crate) fn sendable(&mut self, id: RequestId) -> Result<Sendable, SendError> {
+        let total = self.queued();
+        let queued = self.data.queued_cost(id);
+        let request = open_for_sending(self.requests.get_mut(&id))?;
+        let queued = queued + request.held_cost;
+        let credit = request.send_credit.max_payload(self.config.max_payload);
+        let own_room = queued < self.config.max_queued_per_request;
+        // One that has nothing queued may always add one message beside others' bulk, up to twice the bound.
+        let room = total < self.config.max_queued
+            || (queued == 0 && total < self.config.max_queued.saturating_mul(2));
+        match credit {
+            Some(bytes) if own_room && room => Ok(Sendable::Now(bytes)),
+            credit => {
+                request.wants_to_send = true;
+                if credit.is_some() && own_room && !request.blocked {
+                    request.blocked = true;
+                    self.blocked.push_back(id);
+                }
+                Ok(Sendable::Later)
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, id: RequestId, data: Bytes, end: bool) -> Result<(), SendError> {
+        let request = open_for_sending(self.requests.get_mut(&id))?;
+        let length = data.len();
+        if length > self.config.max_payload {
+            return Err(SendError::NoCredit(data));
+        }
+        if length == 0 {
+            return if end {
+                self.finish(id, Item::End)
+            } else {
+                Ok(())
+            };
+        }
+        if request.send_credit.take(length).is_err() {
+            return Err(SendError::NoCredit(data));
+        }
+        if end {
+            request.send = SendState::Ending;
+        }
+        request.has_sent = true;
+        let cost = length as u64 + MESSAGE_COST;
+        Self::enqueue(
+            &mut self.data,
+            &mut self.held_cost,
+            id,
+            request,
+            (Item::Chunk { data, end }, cost),
+        );
+        Ok(())
+    }
+
+    pub(crate) fn trailers(
+        &mut self,
+        id: RequestId,
+        trailers: HeaderBlock,
+    ) -> Result<(), SendError> {
+        self.finish(id, Item::Trailers(trailers))
+    }
+
+    fn finish(&mut self, id: RequestId, item: Item) -> Result<(), SendError> {
+        let request = open_for_sending(self.requests.get_mut(&id))?;
+        request.send = SendState::Ending;
+        request.has_sent = true;
+        Self::enqueue(
+            &mut self.data,
+            &mut self.held_cost,
+            id,
+            request,
+            (item, MESSAGE_COST),
+        );
+        Ok(())
+    }
+
+    pub(crate) fn consume(&mut self, id: RequestId, cost: u64) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let due = request.recv_credit.consume(cost);
+        if due && request.recv == RecvState::Open && request.owed.reset.is_none() {
+            request.owed.window = true;
+            Self::list_owing(&mut self.owing, id, request);
+        }
+        self.remove_if_over(id);
+    }
+
+    /// Asks the peer to end its direction; what still comes is dropped.
+    pub(crate) fn stop_sending(&mut self, id: RequestId, code: ResetCode) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.recv_credit.consume(u64::MAX);
+        if request.recv == RecvState::Open {
+            request.recv = RecvState::Discarding;
+            if request.owed.reset.is_none() {
+                request.owed.window = false;
+                request.owed.stop = Some(code);
+                Self::list_owing(&mut self.owing, id, request);
+            }
+        }
+        self.remove_if_over(id);
+    }
+}
+
+fn open_for_sending(request: Option<&mut Request>) -> Result<&mut Request, SendError> {
+    match request {
+        Some(request) if request.owed.reset.is_some() => Err(SendError::Gone),
+        Some(request) if request.send == SendState::Open => Ok(request),
+        Some(_) => Err(SendError::Ended),
+        None => Err(SendError::Gone),
+    }
+}

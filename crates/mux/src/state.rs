@@ -1,0 +1,469 @@
+//! Everything behind the lock: the requests and what waits to leave.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, Hasher, RandomState},
+};
+
+use adit_codec::{BatchBuilder, EncodedHead, RequestId, ResetCode, Side};
+use adit_flow::{Budget, FairSender};
+use bytes::Bytes;
+
+use crate::{
+    config::Config,
+    request::{Item, RecvState, Request, SendState},
+};
+
+/// Entries of the lists beyond twice the open requests before those of requests that are gone are taken out.
+const SLACK: usize = 32;
+
+/// What is left of a list's memory once it has run empty after a burst.
+const KEPT: usize = 64;
+
+/// One multiplication, folded, of the id and a secret, as in wyhash (Wang Yi, 2019). The secret is needed: the peer
+/// chooses its ids as it likes as long as they grow, and could pick some that all fall in one place.
+#[derive(Clone)]
+pub(crate) struct IdHash {
+    secret: u64,
+}
+
+impl Default for IdHash {
+    fn default() -> Self {
+        Self {
+            secret: RandomState::new().hash_one(0_u64),
+        }
+    }
+}
+
+impl BuildHasher for IdHash {
+    type Hasher = IdHasher;
+
+    fn build_hasher(&self) -> IdHasher {
+        IdHasher(self.secret)
+    }
+}
+
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // both halves are taken
+    fn write_u64(&mut self, id: u64) {
+        let product = u128::from(self.0 ^ id) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+}
+
+pub(crate) type Requests = HashMap<RequestId, Request, IdHash>;
+
+/// Counters since the stream began, and gauges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests opened by this end.
+    pub opened: u64,
+    /// Requests opened by the peer.
+    pub accepted: u64,
+    /// Requests of the peer refused here.
+    pub refused: u64,
+    /// Messages for requests that are over (P-2.5).
+    pub late: u64,
+    /// Rules the peer broke.
+    pub violations: u64,
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// Batches handed to the transport; messages per batch is what makes the hop cheap.
+    pub batches_sent: u64,
+    /// Bytes handed to the transport.
+    pub bytes_sent: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Windows granted to the peer.
+    pub windows_sent: u64,
+    /// Requests open now.
+    pub open: usize,
+    /// Cost of what waits to leave now.
+    pub queued: u64,
+}
+
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) budget: Budget,
+    pub(crate) requests: Requests,
+    /// The next id of this end; `None` when they are used up.
+    pub(crate) next_id: Option<RequestId>,
+    /// The highest id the peer has opened.
+    pub(crate) peer_highest: RequestId,
+    /// How many requests the peer has made and given up unanswered since the last tick.
+    pub(crate) given_up: u32,
+    /// How many of `requests` the peer opened.
+    pub(crate) peer_open: usize,
+    pub(crate) control: VecDeque<Bytes>,
+    pub(crate) refusals: VecDeque<(RequestId, ResetCode)>,
+    /// Requests that owe the peer something; each at most once.
+    pub(crate) owing: VecDeque<RequestId>,
+    pub(crate) heads: VecDeque<(RequestId, EncodedHead, bool)>,
+    /// How many of `heads` belong to requests that are over.
+    pub(crate) stale_heads: usize,
+    pub(crate) data: FairSender<RequestId, Item>,
+    /// The cost of what requests hold until their heads have left.
+    pub(crate) held_cost: u64,
+    /// Requests that wait because all of them together have queued too much, in the order in which they came.
+    pub(crate) blocked: VecDeque<RequestId>,
+    pub(crate) builder: BatchBuilder,
+    pub(crate) stats: Stats,
+    pub(crate) closed: bool,
+}
+
+impl State {
+    pub(crate) fn new(config: Config, budget: Budget) -> Self {
+        Self {
+            next_id: Some(config.side.first_id()),
+            data: FairSender::new(config.quantum),
+            config,
+            budget,
+            requests: Requests::default(),
+            peer_highest: RequestId::STREAM,
+            given_up: 0,
+            peer_open: 0,
+            control: VecDeque::new(),
+            refusals: VecDeque::new(),
+            owing: VecDeque::new(),
+            heads: VecDeque::new(),
+            stale_heads: 0,
+            held_cost: 0,
+            blocked: VecDeque::new(),
+            builder: BatchBuilder::new(),
+            stats: Stats::default(),
+            closed: false,
+        }
+    }
+
+    pub(crate) fn side(&self) -> Side {
+        self.config.side
+    }
+
+    /// Puts a request on the list of those that owe, once its opening has left.
+    pub(crate) fn list_owing(
+        owing: &mut VecDeque<RequestId>,
+        id: RequestId,
+        request: &mut Request,
+    ) {
+        if request.announced && !request.owed.listed && request.owed.is_any() {
+            request.owed.listed = true;
+            owing.push_back(id);
+        }
+    }
+
+    /// Queues what belongs behind a request's head.
+    pub(crate) fn enqueue(
+        data: &mut FairSender<RequestId, Item>,
+        held_cost: &mut u64,
+        id: RequestId,
+        request: &mut Request,
+        (item, cost): (Item, u64),
+    ) {
+        if request.heads > 0 {
+            request.held.push_back((item, cost));
+            request.held_cost += cost;
+            *held_cost += cost;
+        } else {
+            data.push(id, item, cost);
+        }
+    }
+
+    /// Drops what one request has queued behind its heads.
+    pub(crate) fn drop_queued(&mut self, id: RequestId) {
+        self.data.remove(id);
+        if let Some(request) = self.requests.get_mut(&id) {
+            self.held_cost -= std::mem::take(&mut request.held_cost);
+            request.held = VecDeque::new();
+        }
+    }
+
+    /// The cost of what waits to leave of all requests, heads aside.
+    pub(crate) fn queued(&self) -> u64 {
+        self.data.total_cost() + self.held_cost
+    }
+
+    pub(crate) fn remove(&mut self, id: RequestId) {
+        self.drop_queued(id);
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        if id.opener() != self.side() {
+            self.peer_open -= 1;
+        }
+        self.stale_heads += request.heads;
+        self.prune();
+        // A burst of requests must not stay in memory.
+        if self.requests.is_empty() && self.requests.capacity() > 1024 {
+            self.requests.shrink_to(KEPT);
+        }
+    }
+
+    /// Keeps the lists in proportion to the open requests while nothing can leave: who opens and ends requests in a
+    /// loop must not fill them with what is over. Each pass takes out at least half, which pays for it.
+    fn prune(&mut self) {
+        let requests = &self.requests;
+        let bound = 2 * requests.len() + SLACK;
+        if self.owing.len() > bound {
+            self.owing
+                .retain(|id| requests.get(id).is_some_and(|request| request.owed.listed));
+        }
+        if self.blocked.len() > bound {
+            self.blocked
+                .retain(|id| requests.get(id).is_some_and(|request| request.blocked));
+        }
+        if self.stale_heads > self.heads.len() / 2 + SLACK {
+            self.heads
+                .retain(|(id, ..)| requests.get(id).is_some_and(|request| request.heads > 0));
+            self.stale_heads = 0;
+        }
+    }
+
+    /// Gives back the memory of lists that a burst has left empty.
+    pub(crate) fn shrink(&mut self) {
+        fn shrink<T>(list: &mut VecDeque<T>) {
+            if list.is_empty() && list.capacity() > 16 * KEPT {
+                list.shrink_to(KEPT);
+            }
+        }
+        shrink(&mut self.heads);
+        shrink(&mut self.owing);
+        shrink(&mut self.blocked);
+    }
+
+    pub(crate) fn remove_if_over(&mut self, id: RequestId) {
+        if self.requests.get(&id).is_some_and(Request::is_over) {
+            self.remove(id);
+        }
+    }
+
+    /// Ends both directions and owes the peer a reset, unless the peer has never heard of the request.
+    pub(crate) fn reset(&mut self, id: RequestId, code: ResetCode, reason: &str) -> bool {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return false;
+        };
+        if !request.announced {
+            self.remove(id);
+            return true;
+        }
+        if request.owed.reset.is_some() {
+            return false;
+        }
+        let over_on_the_wire = request.send == SendState::Done && request.recv == RecvState::Done;
+        if over_on_the_wire {
+            // The peer has forgotten it: nothing to tell.
+            self.remove(id);
+            return true;
+        }
+        request.owed.reset = Some((code, reason.into()));
+        request.owed.window = false;
+        request.owed.stop = None;
+        request.wants_to_send = false;
+        self.stale_heads += std::mem::take(&mut request.heads);
+        Self::list_owing(&mut self.owing, id, request);
+        self.drop_queued(id);
+        self.prune();
+        true
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
+            open: self.requests.len(),
+            queued: self.queued(),
+            ..self.stats
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_codec::{Envelope, HttpRequest, HttpRequestHead, Open, Payload, Queue};
+
+    use super::*;
+
+    fn state() -> State {
+        let mut config = Config::new(Side::Server);
+        config.max_queued = 100;
+        State::new(config, Budget::new(0))
+    }
+
+    fn open(state: &mut State) -> RequestId {
+        let open = Open::default();
+        let head = HttpRequestHead {
+            open: &open,
+            method: "GET",
+            scheme: "http",
+            authority: b"",
+            path: b"/",
+        };
+        let head = head.encode(std::iter::empty(), b"").unwrap();
+        state.open(head, false, |_| true).unwrap().unwrap()
+    }
+
+    fn feed(state: &mut State, id: RequestId, payload: Payload) {
+        let envelope = Envelope {
+            id,
+            end_stream: false,
+            payload,
+        };
+        state.handle(envelope, &mut Vec::new()).unwrap();
+    }
+
+    fn opening() -> Payload {
+        Payload::HttpRequest(Box::new(HttpRequest {
+            open: Open::default(),
+            method: "GET".into(),
+            scheme: Bytes::new(),
+            authority: Bytes::new(),
+            path: "/".into(),
+            headers: Default::default(),
+            body: Bytes::new(),
+        }))
+    }
+
+    const RESET: Payload = Payload::Reset {
+        code: ResetCode::Cancelled,
+        reason: Bytes::new(),
+    };
+
+    /// Regression: visitors who come and leave while the client does not read filled the memory with heads.
+    #[test]
+    fn heads_of_requests_that_are_over_are_taken_out() {
+        let mut state = state();
+        let kept = open(&mut state);
+        for _ in 0..10_000 {
+            let id = open(&mut state);
+            state.reset(id, ResetCode::Cancelled, "");
+            assert!(
+                state.heads.len() <= 2 * (SLACK + 2),
+                "{}",
+                state.heads.len()
+            );
+            assert!(state.stale_heads <= state.heads.len());
+        }
+        assert_eq!((state.requests.len(), state.heads[0].0), (1, kept));
+        // One more, so that it ends with one that is to be passed over.
+        let id = open(&mut state);
+        state.reset(id, ResetCode::Cancelled, "");
+        state.next_batch().unwrap();
+        assert_eq!(
+            (
+                state.heads.len(),
+                state.stale_heads,
+                state.stats.messages_sent
+            ),
+            (0, 0, 1)
+        );
+    }
+
+    /// Regression: the same by a peer that has its requests answered and does not read.
+    #[test]
+    fn answers_of_requests_that_are_over_are_taken_out() {
+        let mut state = state();
+        for n in 0..10_000 {
+            let id = RequestId::new(2 * n + 1);
+            feed(&mut state, id, opening());
+            let head = adit_codec::HttpResponseHead { status: 200 };
+            let head = head.encode(std::iter::empty(), b"").unwrap();
+            state.answer(id, head, false).unwrap();
+            if n % 2 == 0 {
+                feed(&mut state, id, RESET);
+            } else {
+                state.reset(id, ResetCode::Cancelled, "");
+                feed(&mut state, id, RESET);
+            }
+            assert!(
+                state.heads.len() <= 2 * (SLACK + 2),
+                "{}",
+                state.heads.len()
+            );
+            assert!(state.owing.len() <= SLACK + 3, "{}", state.owing.len());
+        }
+        assert_eq!(state.requests.len(), 0);
+        // Nothing but what is over: nothing leaves, and the lists are empty.
+        assert!(state.next_batch().is_none());
+        assert!(state.heads.is_empty() && state.owing.is_empty() && !state.is_ready());
+        assert_eq!((state.stale_heads, state.stats.messages_sent), (0, 0));
+    }
+
+    /// Regression: as above, of the line of those that wait for room.
+    #[test]
+    fn those_that_waited_and_are_over_leave_the_line() {
+        let mut state = state();
+        let full = open(&mut state);
+        state.send(full, Bytes::from(vec![0; 500]), false).unwrap();
+        for _ in 0..10_000 {
+            let id = open(&mut state);
+            assert_eq!(state.sendable(id), Ok(crate::Sendable::Later));
+            assert_eq!(state.sendable(id), Ok(crate::Sendable::Later));
+            state.reset(id, ResetCode::Cancelled, "");
+            assert!(state.blocked.len() <= SLACK + 5, "{}", state.blocked.len());
+        }
+    }
+
+    #[test]
+    fn a_burst_does_not_stay_in_memory() {
+        let mut state = state();
+        let ids: Vec<_> = (0..5000).map(|_| open(&mut state)).collect();
+        assert!(state.heads.capacity() >= 5000 && state.requests.capacity() >= 5000);
+        while state.next_batch().is_some() {}
+        for id in ids {
+            state.reset(id, ResetCode::Cancelled, "");
+        }
+        assert!(state.owing.capacity() >= 5000);
+        while state.next_batch().is_some() {}
+        assert!(
+            state.heads.capacity() <= 16 * KEPT,
+            "{}",
+            state.heads.capacity()
+        );
+        assert!(
+            state.owing.capacity() <= 16 * KEPT,
+            "{}",
+            state.owing.capacity()
+        );
+        assert!(
+            state.requests.capacity() <= 1024,
+            "{}",
+            state.requests.capacity()
+        );
+    }
+
+    /// Regression: with a hash that the peer knows, it could choose ids that all fall in one place.
+    #[test]
+    fn ids_that_were_chosen_to_collide_do_not() {
+        // The inverse of the multiplier that was used bare, by Newton's iteration.
+        let multiplier = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut inverse = 1_u64;
+        for _ in 0..6 {
+            inverse = inverse.wrapping_mul(2_u64.wrapping_sub(multiplier.wrapping_mul(inverse)));
+        }
+        assert_eq!(inverse.wrapping_mul(multiplier), 1);
+        let hash = IdHash::default();
+        let spread = |ids: &mut dyn Iterator<Item = u64>| {
+            let buckets: std::collections::HashSet<u64> = ids
+                .map(|id| hash.hash_one(RequestId::new(id)) & 0xfff)
+                .collect();
+            buckets.len()
+        };
+        // 4096 in 4096 places fill some 2590 of them when they fall evenly.
+        let chosen = spread(&mut (0..4096).map(|n| inverse.wrapping_mul(2 * n + 1)));
+        assert!(chosen > 1500, "{chosen}");
+        let dense = spread(&mut (0..4096).map(|n| 2 * n + 1));
+        assert!(dense > 1500, "{dense}");
+        let high = spread(&mut (0..4096).map(|n| (n << 40) | 1));
+        assert!(high > 1500, "{high}");
+        assert_ne!(IdHash::default().secret, IdHash::default().secret);
+    }
+}

@@ -1,0 +1,195 @@
+//! What leaves next (P-5.1): control, what is owed, heads, then the requests in turn.
+
+use adit_codec::{
+    Batch, Queue, RequestId, write_chunk_prefix, write_control, write_end, write_head, write_reset,
+    write_stop_sending, write_trailers, write_window,
+};
+
+use crate::{
+    request::{Item, SendState},
+    state::State,
+};
+
+/// Bytes for the transport, and who may go on sending now that they have left the queue.
+#[derive(Debug)]
+pub struct Transmit {
+    /// The bytes; none when only room has been made.
+    pub batch: Option<Batch>,
+    /// Requests whose senders were told to wait and may try again.
+    pub writable: Vec<RequestId>,
+}
+
+impl Queue for State {
+    type Batch = Transmit;
+
+    fn is_ready(&self) -> bool {
+        !(self.control.is_empty()
+            && self.refusals.is_empty()
+            && self.owing.is_empty()
+            && self.heads.is_empty()
+            && self.data.is_empty())
+            || self.can_unblock()
+    }
+
+    fn next_batch(&mut self) -> Option<Transmit> {
+        let limit = self.config.max_batch.max(1);
+        while self.builder.len() < limit && self.put_urgent() {}
+        // Heads go before payload, but leave half of the batch to it: a flood of small answers must not starve a body.
+        let heads_limit = if self.data.is_empty() {
+            limit
+        } else {
+            limit.min(self.builder.len() + limit.div_ceil(2))
+        };
+        while self.builder.len() < heads_limit && self.put_head() {}
+        let mut writable = Vec::new();
+        while self.builder.len() < limit && self.put_item(&mut writable) {}
+        self.unblock(&mut writable);
+        self.shrink();
+        let bytes = self.builder.len();
+        let batch = self.builder.finish();
+        if batch.is_none() && writable.is_empty() {
+            return None;
+        }
+        self.stats.batches_sent += u64::from(batch.is_some());
+        self.stats.bytes_sent += bytes as u64;
+        Some(Transmit { batch, writable })
+    }
+}
+
+impl State {
+    /// One control message, refusal or owed message. False when there is none.
+    fn put_urgent(&mut self) -> bool {
+        if let Some(control) = self.control.pop_front() {
+            self.builder.put(|out| write_control(out, &control));
+            self.stats.messages_sent += 1;
+            return true;
+        }
+        if let Some((id, code)) = self.refusals.pop_front() {
+            self.builder
+                .put(|out| write_reset(out, id, code, code.reason()));
+            self.stats.messages_sent += 1;
+            return true;
+        }
+        let Some(id) = self.owing.pop_front() else {
+            return false;
+        };
+        let Some(request) = self.requests.get_mut(&id) else {
+            return true;
+        };
+        request.owed.listed = false;
+        if let Some((code, reason)) = request.owed.reset.take() {
+            self.builder.put(|out| write_reset(out, id, code, &reason));
+            self.stats.messages_sent += 1;
+            self.remove(id);
+            return true;
+        }
+        if let Some(code) = request.owed.stop.take() {
+            self.builder.put(|out| write_stop_sending(out, id, code));
+            self.stats.messages_sent += 1;
+        }
+        if std::mem::take(&mut request.owed.window)
+            && let Some(grant) = request
+                .recv_credit
+                .grant(&self.budget, self.config.max_window)
+        {
+            self.stats.windows_sent += 1;
+            self.stats.messages_sent += 1;
+            self.builder
+                .put(|out| write_window(out, id, grant.limit, grant.consumed));
+        }
+        self.remove_if_over(id);
+        true
+    }
+
+    /// One head. False when there is none.
+    fn put_head(&mut self) -> bool {
+        let Some((id, head, end)) = self.heads.pop_front() else {
+            return false;
+        };
+        let Some(request) = self.requests.get_mut(&id).filter(|r| r.heads > 0) else {
+            // Reset before it left: the peer never hears of it.
+            self.stale_heads -= 1;
+            return true;
+        };
+        // Asked to stop in the meantime: the end that follows it is queued already (P-6.1).
+        let end = end && !request.stopped;
+        self.builder.put(|out| write_head(out, id, &head, end));
+        self.stats.messages_sent += 1;
+        request.heads -= 1;
+        request.announced = true;
+        if request.heads == 0 {
+            self.held_cost -= std::mem::take(&mut request.held_cost);
+            for (item, cost) in std::mem::take(&mut request.held) {
+                self.data.push(id, item, cost);
+            }
+        }
+        if end {
+            request.send = SendState::Done;
+        }
+        Self::list_owing(&mut self.owing, id, request);
+        self.remove_if_over(id);
+        true
+    }
+
+    /// One message of whoever's turn it is. False when nobody has any.
+    fn put_item(&mut self, writable: &mut Vec<RequestId>) -> bool {
+        let Some((id, item)) = self.data.pop() else {
+            return false;
+        };
+        let end = match item {
+            Item::Chunk { data, end } => {
+                let length = data.len();
+                self.builder
+                    .put(|out| write_chunk_prefix(out, id, length, end));
+                self.builder.put_payload(data);
+                end
+            }
+            Item::Trailers(trailers) => {
+                self.builder.put(|out| write_trailers(out, id, &trailers));
+                true
+            }
+            Item::End => {
+                self.builder.put(|out| write_end(out, id));
+                true
+            }
+        };
+        self.stats.messages_sent += 1;
+        let Some(request) = self.requests.get_mut(&id) else {
+            return true;
+        };
+        if end {
+            request.send = SendState::Done;
+            self.remove_if_over(id);
+        } else if request
+            .send_credit
+            .max_payload(self.config.max_payload)
+            .is_some()
+            && self.data.queued_cost(id) < self.config.max_queued_per_request
+            && request.wake()
+        {
+            writable.push(id);
+        }
+        true
+    }
+
+    fn can_unblock(&self) -> bool {
+        !self.blocked.is_empty() && self.queued() < self.config.max_queued
+    }
+
+    /// Lets those go on that waited for room in the queue of all.
+    fn unblock(&mut self, writable: &mut Vec<RequestId>) {
+        let mut room = self.config.max_queued.saturating_sub(self.queued());
+        while room > 0
+            && let Some(id) = self.blocked.pop_front()
+        {
+            let Some(request) = self.requests.get_mut(&id) else {
+                continue;
+            };
+            request.blocked = false;
+            if request.wake() {
+                room = room.saturating_sub(self.config.max_payload as u64);
+                writable.push(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Two ends in virtual time, for tests only.
+//!
+//! Holds: a [`Clock`] that moves when it is told to, a queue of [`Timeline`] entries that fall due on it, a [`Pipe`] that
+//! carries bytes from one end to the other with delay, bandwidth, random fragmentation and a cut at any byte, and the
+//! [`Rng`] that all of it is seeded from.
+//!
+//! Promises: nothing here reads a clock or rolls dice of its own, so a run is its seed and nothing else; bytes arrive in
+//! order and whole up to the cut, and never before their time.
+//!
+//! Leaves to the test: what the bytes mean and when to stop. The pattern is quinn-proto's `tests/util.rs`.
+
+mod clock;
+mod pipe;
+mod rng;
+mod timeline;
+
+pub use clock::Clock;
+pub use pipe::{Pipe, PipeConfig, Received};
+pub use rng::Rng;
+pub use timeline::Timeline;
