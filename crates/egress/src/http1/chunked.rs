@@ -1,0 +1,333 @@
+//! The chunked transfer coding (RFC 9112, 7.1), decoded where it stands.
+
+use std::ops::Range;
+
+use adit_codec::{HeaderBlock, MAX_HEADER_LINES};
+use thiserror::Error;
+
+use crate::fields::is_barred_from_trailers;
+
+/// Chunk extensions of one body in all: they mean nothing to anybody, and many small chunks could smuggle work.
+const MAX_EXTENSION_BYTES: usize = 16 * 1024;
+/// Trailers as they come; encoded for the tunnel they stay below the bound of a head (P-2.10).
+const MAX_TRAILER_BYTES: usize = 32 * 1024;
+
+/// Why bytes are no chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ChunkedError {
+    /// No hexadecimal number, or something else where its line should end.
+    #[error("bad chunk size")]
+    Size,
+    /// The number is more than 64 bits.
+    #[error("chunk size too large")]
+    TooLarge,
+    /// No line end after a chunk.
+    #[error("chunk longer than its size")]
+    Overrun,
+    /// Extensions pass their bound.
+    #[error("chunk extensions too long")]
+    Extension,
+    /// No header lines, or more than are allowed.
+    #[error("bad trailers")]
+    Trailers,
+}
+
+/// What a piece of the coded body held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// Where its payload stands now.
+    pub payload: Range<usize>,
+    /// Bytes that belong to the body; more than these only after its end.
+    pub consumed: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Start,
+    Size,
+    SizeSpace,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a line after the last chunk.
+    Line,
+    Trailer,
+    TrailerLf,
+    EndLf,
+    Done,
+}
+
+/// Decodes one body, cut into pieces anywhere.
+#[derive(Debug)]
+pub struct Chunked {
+    state: State,
+    /// Of the size while it is read, then of the chunk while it comes.
+    remaining: u64,
+    extension_bytes: usize,
+    trailers: Vec<u8>,
+    trailer_lines: usize,
+}
+
+impl Default for Chunked {
+    fn default() -> Self {
+        Self {
+            state: State::Start,
+            remaining: 0,
+            extension_bytes: 0,
+            trailers: Vec::new(),
+            trailer_lines: 0,
+        }
+    }
+}
+
+impl Chunked {
+    /// Decodes the next piece. Its payload is moved together at the place of its first part: a single chunk, or the
+    /// middle of one, is not moved at all, and many small ones become one run.
+    ///
+    /// # Errors
+    /// [`ChunkedError`]; the connection is of no use then.
+    ///
+    /// # Complexity
+    /// Linear, without memory except for trailers.
+    pub fn decode(&mut self, data: &mut [u8]) -> Result<Decoded, ChunkedError> {
+        let mut payload = 0..0;
+        let mut at = 0;
+        while at < data.len() && self.state != State::Done {
+            if self.state == State::Data {
+                let here =
+                    (data.len() - at).min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+                if payload.is_empty() {
+                    payload = at..at + here;
+                } else {
+                    data.copy_within(at..at + here, payload.end);
+                    payload.end += here;
+                }
+                at += here;
+                self.remaining -= here as u64;
+                if self.remaining == 0 {
+                    self.state = State::DataCr;
+                }
+                continue;
+            }
+            self.step(data[at])?;
+            at += 1;
+        }
+        Ok(Decoded {
+            payload,
+            consumed: at,
+        })
+    }
+
+    /// Whether the last chunk and the trailers have come.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// The trailers that came, without those that may not be there.
+    ///
+    /// # Errors
+    /// [`ChunkedError::Trailers`] when they are no header lines.
+    pub fn take_trailers(&mut self) -> Result<Option<HeaderBlock>, ChunkedError> {
+        if self.trailers.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes = std::mem::take(&mut self.trailers);
+        bytes.extend_from_slice(b"\r\n");
+        let mut lines = [httparse::EMPTY_HEADER; MAX_HEADER_LINES];
+        let Ok(httparse::Status::Complete((_, lines))) =
+            httparse::parse_headers(&bytes, &mut lines)
+        else {
+            return Err(ChunkedError::Trailers);
+        };
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| (line.name.to_ascii_lowercase(), line.value))
+            .filter(|(name, _)| !is_barred_from_trailers(name.as_bytes()))
+            .collect();
+        let block: HeaderBlock = lines
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), *value))
+            .collect();
+        Ok((!block.is_empty()).then_some(block))
+    }
+
+    fn step(&mut self, byte: u8) -> Result<(), ChunkedError> {
+        self.state = match (self.state, byte) {
+            (State::Start, _) => {
+                self.remaining = u64::from(hex(byte).ok_or(ChunkedError::Size)?);
+                State::Size
+            }
+            (State::Size, b' ' | b'\t') | (State::SizeSpace, b' ' | b'\t') => State::SizeSpace,
+            (State::Size | State::SizeSpace, b';') => State::Extension,
+            (State::Size | State::SizeSpace | State::Extension, b'\r') => State::SizeLf,
+            (State::Size, _) => {
+                let digit = hex(byte).ok_or(ChunkedError::Size)?;
+                if self.remaining >> 60 != 0 {
+                    return Err(ChunkedError::TooLarge);
+                }
+                self.remaining = self.remaining << 4 | u64::from(digit);
+                State::Size
+            }
+            (State::Extension, b'\n') => return Err(ChunkedError::Size),
+            (State::Extension, _) => {
+                self.extension_bytes += 1;
+                if self.extension_bytes > MAX_EXTENSION_BYTES {
+                    return Err(ChunkedError::Extension);
+                }
+                State::Extension
+            }
+            (State::SizeLf, b'\n') if self.remaining == 0 => State::Line,
+            (State::SizeLf, b'\n') => State::Data,
+            (State::SizeSpace | State::SizeLf, _) => return Err(ChunkedError::Size),
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Start,
+            (State::Data | State::DataCr | State::DataLf, _) => return Err(ChunkedError::Overrun),
+            (State::Line, b'\r') => State::EndLf,
+            (State::Line, _) => {
+                self.trailer_lines += 1;
+                self.push_trailer(byte)?;
+                State::Trailer
+            }
+            (State::Trailer, b'\r') => State::TrailerLf,
+            (State::Trailer, _) => {
+                self.push_trailer(byte)?;
+                State::Trailer
+            }
+            (State::TrailerLf, b'\n') => {
+                self.trailers.extend_from_slice(b"\r\n");
+                State::Line
+            }
+            (State::EndLf, b'\n') => State::Done,
+            (State::TrailerLf | State::EndLf | State::Done, _) => {
+                return Err(ChunkedError::Trailers);
+            }
+        };
+        Ok(())
+    }
+
+    fn push_trailer(&mut self, byte: u8) -> Result<(), ChunkedError> {
+        if self.trailers.len() >= MAX_TRAILER_BYTES || self.trailer_lines > MAX_HEADER_LINES {
+            return Err(ChunkedError::Trailers);
+        }
+        self.trailers.push(byte);
+        Ok(())
+    }
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Payload, bytes of the body, decoder; fed in pieces of `step` bytes.
+    fn run(coded: &[u8], step: usize) -> Result<(Vec<u8>, usize, Chunked), ChunkedError> {
+        let mut decoder = Chunked::default();
+        let (mut payload, mut consumed) = (Vec::new(), 0);
+        for piece in coded.chunks(step) {
+            let mut piece = piece.to_vec();
+            let decoded = decoder.decode(&mut piece)?;
+            payload.extend_from_slice(&piece[decoded.payload]);
+            consumed += decoded.consumed;
+            if decoder.is_done() {
+                break;
+            }
+            assert_eq!(decoded.consumed, piece.len());
+        }
+        Ok((payload, consumed, decoder))
+    }
+
+    #[test]
+    fn a_body_is_the_same_however_it_is_cut() {
+        let coded = b"5\r\nhello\r\n1 ;a=\"b\"\r\n \r\n0A;x\r\n0123456789\r\n00\r\nX-A: 1\r\ncontent-length: 9\r\nx-b:2\r\n\r\nrest";
+        for step in 1..=coded.len() {
+            let (payload, consumed, mut decoder) = run(coded, step).unwrap();
+            assert_eq!(payload, b"hello 0123456789", "step {step}");
+            assert_eq!(consumed, coded.len() - 4);
+            assert!(decoder.is_done());
+            let trailers = decoder.take_trailers().unwrap().unwrap();
+            let lines: Vec<_> = trailers.lines().collect();
+            assert_eq!(lines, [(&b"x-a"[..], &b"1"[..]), (&b"x-b"[..], &b"2"[..])]);
+        }
+    }
+
+    #[test]
+    fn one_chunk_is_not_moved_and_several_become_one_run() {
+        let mut one = *b"5\r\nhello\r\n";
+        assert_eq!(
+            Chunked::default().decode(&mut one).unwrap(),
+            Decoded {
+                payload: 3..8,
+                consumed: 10
+            }
+        );
+        let mut two = *b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n";
+        let mut decoder = Chunked::default();
+        let decoded = decoder.decode(&mut two).unwrap();
+        assert_eq!(&two[decoded.payload], b"abc");
+        assert!(decoder.is_done());
+        assert_eq!(decoder.take_trailers(), Ok(None));
+    }
+
+    #[test]
+    fn an_unfinished_body_is_not_done() {
+        let coded = b"1\r\na\r\n0\r\n\r\n";
+        for end in 0..coded.len() {
+            assert!(!run(&coded[..end], 64).unwrap().2.is_done(), "{end}");
+        }
+    }
+
+    #[test]
+    fn faults_are_named() {
+        let fault = |coded: &[u8]| run(coded, 7).err();
+        for bad in [
+            "g", "\r\n", " 1", "1g", "1 1", "1\n", "1;a\n", "-1", "0x1", "1\r\r", "1 g",
+        ] {
+            assert_eq!(fault(bad.as_bytes()), Some(ChunkedError::Size), "{bad:?}");
+        }
+        assert_eq!(fault(b"fffffffffffffffff"), Some(ChunkedError::TooLarge));
+        assert_eq!(fault(b"ffffffffffffffff\r\n"), None);
+        assert_eq!(fault(b"1\r\nab"), Some(ChunkedError::Overrun));
+        assert_eq!(fault(b"1\r\na\rb"), Some(ChunkedError::Overrun));
+        assert_eq!(fault(b"0\r\na: b\rc"), Some(ChunkedError::Trailers));
+        assert_eq!(fault(b"0\r\n\rc"), Some(ChunkedError::Trailers));
+        let (_, _, mut decoder) = run(b"0\r\nno colon\r\n\r\n", 64).unwrap();
+        assert_eq!(decoder.take_trailers(), Err(ChunkedError::Trailers));
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded() {
+        let extended = |bytes: usize| {
+            let coded = [b"0;", &vec![b'x'; bytes][..], b"\r\n\r\n"].concat();
+            run(&coded, 1000).err()
+        };
+        assert_eq!(extended(MAX_EXTENSION_BYTES), None);
+        assert_eq!(
+            extended(MAX_EXTENSION_BYTES + 1),
+            Some(ChunkedError::Extension)
+        );
+        let trailed = |lines: usize, line: &str| {
+            let coded = ["0\r\n", &line.repeat(lines), "\r\n"].concat();
+            let (_, _, mut decoder) = run(coded.as_bytes(), 1000)?;
+            decoder
+                .take_trailers()
+                .map(|trailers| trailers.map_or(0, |t| t.len()))
+        };
+        assert_eq!(trailed(MAX_HEADER_LINES, "a: b\r\n"), Ok(MAX_HEADER_LINES));
+        assert_eq!(
+            trailed(MAX_HEADER_LINES + 1, "a: b\r\n"),
+            Err(ChunkedError::Trailers)
+        );
+        let long = format!("a: {}\r\n", "b".repeat(MAX_TRAILER_BYTES));
+        assert_eq!(trailed(1, &long), Err(ChunkedError::Trailers));
+    }
+}

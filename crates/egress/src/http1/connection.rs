@@ -1,0 +1,302 @@
+//! The task of one connection: requests one after the other, and the wait between them.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use adit_codec::{HttpRequest, ResetCode};
+use adit_link::{Exchange, SendHalf};
+use tokio::{
+    io::{AsyncRead as _, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+
+use crate::{
+    dial::dial,
+    job::{Broken, Job, gone},
+    service::Service,
+};
+
+use super::{
+    download::Download,
+    pool::{Next, Pool, Slot},
+    request::is_idempotent,
+    timer::Timer,
+    upload::Upload,
+};
+
+/// The place of a connection in its pool's count, given back whatever becomes of the task.
+struct Place {
+    pool: Arc<Pool>,
+    slot: Arc<Slot>,
+    counted: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.counted {
+            self.pool.abandon(&self.slot);
+        }
+    }
+}
+
+/// How an exchange left its connection.
+enum After {
+    /// Fit for another.
+    Fit,
+    /// Of no use.
+    Unfit,
+    /// Dead before it was of any: this one is to be begun anew.
+    Again(Job),
+}
+
+struct Connection {
+    place: Place,
+    upload: Upload,
+    download: Download,
+    timer: Timer,
+}
+
+/// Serves `job` on a new connection, and then what comes.
+pub(crate) async fn run(pool: Arc<Pool>, job: Job) {
+    let idle_timeout = pool.shared.config.idle_timeout;
+    let mut connection = Connection {
+        place: Place {
+            pool,
+            slot: Arc::default(),
+            counted: true,
+        },
+        upload: Upload::new(),
+        download: Download::new(),
+        timer: Timer::new(Instant::now() + idle_timeout),
+    };
+    connection.run(job).await;
+}
+
+impl Connection {
+    async fn run(&mut self, mut job: Job) {
+        let pool = self.place.pool.clone();
+        let counters = &pool.shared.counters;
+        let mut kept = None;
+        loop {
+            let reused = kept.is_some();
+            let ready = match kept.take() {
+                Some(socket) => {
+                    counters.reused.fetch_add(1, Ordering::Relaxed);
+                    Some((job, socket))
+                }
+                None => connect(&pool, job).await,
+            };
+            let after = match ready {
+                Some((job, mut socket)) => {
+                    let after = self.serve(&mut socket, job, reused).await;
+                    if matches!(after, After::Fit) {
+                        kept = Some(socket);
+                    }
+                    after
+                }
+                None => After::Unfit,
+            };
+            let next = match (after, &mut kept) {
+                (After::Again(job), _) => {
+                    counters.retried.fetch_add(1, Ordering::Relaxed);
+                    Some(job)
+                }
+                (After::Fit, Some(socket)) => match pool.release(&self.place.slot) {
+                    Next::Serve(job) => Some(job),
+                    Next::Close => {
+                        self.place.counted = false;
+                        None
+                    }
+                    Next::Wait => {
+                        let (next, alive) = self.idle(socket).await;
+                        if !alive {
+                            kept = None;
+                        }
+                        next
+                    }
+                },
+                (After::Fit | After::Unfit, _) => {
+                    let next = pool.replace();
+                    self.place.counted = next.is_some();
+                    next
+                }
+            };
+            match next {
+                Some(next) => job = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Waits for the next request; whether the connection is still of use. None: it has ended and is not counted.
+    async fn idle(&mut self, socket: &mut TcpStream) -> (Option<Job>, bool) {
+        let Place { pool, slot, .. } = &self.place;
+        let deadline = Instant::now() + pool.shared.config.idle_timeout;
+        let timer = &mut self.timer;
+        let given = poll_fn(|cx| {
+            // The socket first: a request that comes together with the end goes to a new connection.
+            if poll_silence(cx, socket).is_ready() {
+                return Poll::Ready(None);
+            }
+            match slot.poll(cx) {
+                Poll::Ready(job) => Poll::Ready(Some(job)),
+                Poll::Pending => timer.poll(cx, deadline).map(|()| None),
+            }
+        });
+        let (job, alive) = match given.await {
+            Some(job) => (job, true),
+            None if pool.withdraw(slot) => {
+                let next = pool.replace();
+                self.place.counted = next.is_some();
+                return (next, false);
+            }
+            // Taken from the idle ones in this moment: the request is about to be put into the slot.
+            None => (poll_fn(|cx| slot.poll(cx)).await, false),
+        };
+        if job.is_none() {
+            // Closed by the pool, which counts it no more.
+            self.place.counted = false;
+        }
+        (job, alive)
+    }
+
+    async fn serve(&mut self, socket: &mut TcpStream, job: Job, reused: bool) -> After {
+        let Job {
+            head,
+            exchange: Exchange { send, recv },
+            service,
+            retried,
+        } = job;
+        self.upload.begin(recv, Instant::now());
+        self.download.begin(&head);
+        let result = poll_fn(|cx| self.poll_exchange(cx, socket, &head, &service, &send)).await;
+        let after = match result {
+            Ok(fit) => {
+                if !self.upload.is_done() {
+                    self.upload.stop();
+                }
+                if fit { After::Fit } else { After::Unfit }
+            }
+            Err(Broken::Gone) => After::Unfit,
+            Err(Broken::Reset(code, why)) => {
+                give_up(send, code, &why);
+                After::Unfit
+            }
+            Err(Broken::Died(why)) => match self.upload.take_unread() {
+                Some(recv) if reused && !retried && is_idempotent(&head.method) => {
+                    After::Again(Job {
+                        head,
+                        exchange: Exchange { send, recv },
+                        service,
+                        retried: true,
+                    })
+                }
+                _ => {
+                    give_up(send, ResetCode::ServiceAborted, &why);
+                    After::Unfit
+                }
+            },
+        };
+        self.upload.clear();
+        after
+    }
+
+    /// Both directions, and the clock. Ready with whether the connection is fit for another request.
+    fn poll_exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut TcpStream,
+        head: &HttpRequest,
+        service: &Service,
+        send: &SendHalf,
+    ) -> Poll<Result<bool, Broken>> {
+        let shared = &self.place.pool.shared;
+        let config = &shared.config;
+        let was_over = self.download.is_done();
+        let uploaded = self.upload.poll(cx, socket, head, service)?.is_ready();
+        let downloaded = self.download.poll(cx, socket, send, shared)?.is_ready();
+        if self.upload.is_broken() && self.download.has_begun() {
+            self.upload.stop();
+        }
+        if downloaded {
+            if uploaded {
+                return Poll::Ready(Ok(self.upload.is_done() && self.download.keeps_alive()));
+            }
+            // P-3.6: answered early. It may read on, unless it has said or shown that it will not.
+            if !self.download.keeps_alive() || poll_silence(cx, socket).is_ready() {
+                return Poll::Ready(Ok(false));
+            }
+            if !was_over {
+                self.upload.set_progress(Instant::now());
+            }
+        }
+        let blocked = self.upload.is_blocked();
+        let wait = if blocked && downloaded {
+            config.early_answer_timeout
+        } else if blocked {
+            config.stall_timeout
+        } else if uploaded && self.download.awaits_head() {
+            config.answer_timeout
+        } else {
+            return Poll::Pending;
+        };
+        if self
+            .timer
+            .poll(cx, self.upload.progress_at() + wait)
+            .is_pending()
+        {
+            return Poll::Pending;
+        }
+        Poll::Ready(if downloaded {
+            Ok(false)
+        } else if blocked {
+            Err(Broken::Reset(
+                ResetCode::ServiceTimeout,
+                format!("the service has read nothing of the request for {wait:?}").into(),
+            ))
+        } else {
+            Err(Broken::Reset(
+                ResetCode::ServiceTimeout,
+                format!("the service did not answer within {wait:?}").into(),
+            ))
+        })
+    }
+}
+
+fn give_up(send: SendHalf, code: ResetCode, why: &str) {
+    tracing::debug!(code = code.reason(), why, "request reset");
+    send.reset(code, why);
+}
+
+/// A new connection for a request, or nothing when the request is over: its visitor has been told or has left.
+async fn connect(pool: &Pool, job: Job) -> Option<(Job, TcpStream)> {
+    let dialled = tokio::select! {
+        biased;
+        // First: one that waited long may have been left already.
+        () = gone(&job.exchange.send) => return None,
+        dialled = dial(&pool.address, pool.shared.config.dial_timeout) => dialled,
+    };
+    match dialled {
+        Ok(socket) => {
+            pool.shared.counters.dialled.fetch_add(1, Ordering::Relaxed);
+            Some((job, socket))
+        }
+        Err(why) => {
+            job.reset(ResetCode::DialFailed, &why);
+            None
+        }
+    }
+}
+
+/// Ready when the service says something, or closes, where it has nothing to say.
+fn poll_silence(cx: &mut Context<'_>, socket: &mut TcpStream) -> Poll<()> {
+    let mut byte = [0];
+    Pin::new(socket)
+        .poll_read(cx, &mut ReadBuf::new(&mut byte))
+        .map(|_| ())
+}

@@ -1,0 +1,71 @@
+//! One request on its way to a service.
+
+use std::{borrow::Cow, future::poll_fn, sync::Arc, task::Context, task::Poll};
+
+use adit_codec::{HttpRequest, ResetCode};
+use adit_link::{Exchange, Failure, SendHalf};
+
+use crate::service::Service;
+
+/// A request, the handle on it, and the service it is for.
+pub(crate) struct Job {
+    pub(crate) head: Box<HttpRequest>,
+    pub(crate) exchange: Exchange,
+    pub(crate) service: Arc<Service>,
+    /// It has met a connection that had died, and is on its second.
+    pub(crate) retried: bool,
+}
+
+impl Job {
+    /// Refuses or gives up, saying why.
+    pub(crate) fn reset(self, code: ResetCode, why: &str) {
+        tracing::debug!(
+            id = self.exchange.id().value(),
+            code = code.reason(),
+            why,
+            "request reset"
+        );
+        self.exchange.send.reset(code, why);
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        matches!(self.exchange.send.poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+}
+
+/// Why an exchange ended before its answer was whole.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// Nobody waits for it any more: the visitor left, the link was lost.
+    Gone,
+    /// The peer is to be told.
+    Reset(ResetCode, Cow<'static, str>),
+    /// The connection ended before a single byte of the answer.
+    Died(String),
+}
+
+impl Broken {
+    pub(crate) fn aborted(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Reset(ResetCode::ServiceAborted, why.into())
+    }
+}
+
+impl From<Failure> for Broken {
+    fn from(_: Failure) -> Self {
+        Self::Gone
+    }
+}
+
+/// Waits until nobody wants the answer any more.
+///
+/// # Cancel safety
+/// Yes.
+pub(crate) async fn gone(send: &SendHalf) {
+    poll_fn(|cx| match send.poll_ready(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        _ => Poll::Pending,
+    })
+    .await;
+}

@@ -1,0 +1,33 @@
+//! Reaches the service: requests out.
+//!
+//! [`Egress`] takes the requests that the peer opens (it is a lane's `Dispatch`) and serves each through a pooled
+//! connection to a private service, over HTTP/1.1 ([`http1`], a lean client of our own) or HTTP/2 with prior knowledge
+//! (hyper).
+//!
+//! Promises:
+//! - an answer is whole or it is reset: a service that breaks off never looks like one that ended (P-7.1);
+//! - payload flows at the pace of the slower side: nothing is read from a service without credit, no buffer is held
+//!   while there is nothing to read, and a visitor's payload gives its credit back once it has been written (P-4.5);
+//! - a visitor who leaves closes the service's connection (HTTP/1.1) or stream (HTTP/2) at once;
+//! - a connection is used again only after an exchange that was complete in both directions;
+//! - connections, idle connections and waiting requests of a service are bounded by [`Config`].
+//!
+//! Leaves to others: which tunnel a request belongs to (the server's rules; here it is a name in the opening message),
+//! headers that tell the service about the visitor (P-3.4, the server), retries on other clients (the opener).
+//!
+//! Cost: one task per connection, none per request (HTTP/1.1); a small exchange is one write and one read. An
+//! `Egress` may be shared by threads; one for each data thread keeps requests from crossing between them.
+//!
+//! Proof: `tests/services.rs` and `tests/lifecycle.rs` against services scripted byte by byte, `tests/hyper_services.rs`
+//! against hyper's servers, `tests/oracle.rs` beside hyper's client, `tests/fuzz.rs` for hostile answers.
+
+mod config;
+mod dial;
+mod fields;
+mod h2c;
+pub mod http1;
+mod job;
+mod service;
+
+pub use config::{Config, Protocol, ServiceConfig};
+pub use service::{Egress, Stats};
