@@ -1,0 +1,9 @@
+//! The naive versions that the benches compare with.
+
+pub mod balance;
+pub mod codec;
+pub mod flow;
+pub mod mux;
+pub mod pending;
+pub mod reconnect;
+pub mod router;

@@ -1,0 +1,14 @@
+//! `adit-server`, the public side.
+
+use std::process::ExitCode;
+
+use adit::{cli, report, serve};
+use clap::Parser;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    report::exit(serve::run(&cli::Server::parse()))
+}

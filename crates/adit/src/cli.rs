@@ -1,0 +1,27 @@
+//! The command lines of `adit-server` and `adit`: what can be written, and what it says to `adit-config`.
+//!
+//! A flag that stands for a key of a file names the variable of that key in its help, and leaves reading it to the
+//! configuration, so that there is one order of layers and one text for an error. The variables of the other flags are
+//! read here. No flag takes a secret: what stands in argv, everybody on the machine can read.
+
+mod client;
+mod server;
+
+pub use client::{Adit, Command, Demo, Http, Link, Route, RouteTest, Start, completion};
+pub use server::Server;
+
+use adit_telemetry::Format;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+/// The filter that `-v` asks for: ours in detail first, then everybody's. Without it the environment decides.
+fn log_filter(verbose: u8) -> Option<&'static str> {
+    match verbose {
+        0 => None,
+        1 => Some("info,adit=debug"),
+        _ => Some("debug,adit=trace"),
+    }
+}
+
+fn log_format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["text", "json"]).try_map(|text| text.parse::<Format>())
+}

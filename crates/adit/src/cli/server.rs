@@ -1,0 +1,97 @@
+//! `adit-server`.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use adit_config::ServerOverrides;
+use adit_telemetry::Format;
+use clap::{ArgAction, Parser, builder::FalseyValueParser};
+
+const EXAMPLES: &str = "\
+Examples:
+  adit-server                                  on loopback, with a token made for the clients of this machine
+  adit-server --config server.yaml             everything from a file
+  adit-server --config server.yaml --check     only say whether the file is good
+  adit-server --bind-addr 0.0.0.0 --http-port 80 --domain tunnel.example.com
+
+Every key of the file is a variable too: server.limits.max_requests is ADIT__SERVER__LIMITS__MAX_REQUESTS.
+ADIT__TOKEN is the token of the clients, ADIT__LOG what is logged (info, or info,adit_link=debug).
+SIGTERM lets running requests finish, a second one ends at once.";
+
+/// The public side of adit: takes visitors, and hands them to the clients that serve them.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(name = "adit-server", version, after_help = EXAMPLES)]
+pub struct Server {
+    /// File in YAML, TOML or JSON
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ADIT__CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+    /// Address for clients and visitors [default: 127.0.0.1] [env: ADIT__SERVER__BIND_ADDR]
+    #[arg(long, value_name = "IP")]
+    pub bind_addr: Option<IpAddr>,
+    /// Port for clients; 0 is any free one [default: 7000] [env: ADIT__SERVER__BIND_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub bind_port: Option<u16>,
+    /// Port for HTTP visitors [default: 7080] [env: ADIT__SERVER__HTTP__BIND_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<u16>,
+    /// Where health and status are served, or off [default: 127.0.0.1:7500] [env: ADIT__SERVER__ADMIN__BIND]
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<String>,
+    /// Where the token and the addresses are kept [default: ~/.local/state/adit] [env: ADIT__STATE_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Data threads [default: 1 on up to 2 cores, else one less than cores] [env: ADIT__SERVER__THREADS]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Tunnels without a domain appear as NAME.HOST, beside NAME.localhost [env: ADIT__SERVER__DOMAIN]
+    #[arg(long, value_name = "HOST")]
+    pub domain: Option<String>,
+    /// How the log looks
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "ADIT__LOG_FORMAT",
+        hide_env_values = true,
+        default_value = "text",
+        value_parser = super::log_format()
+    )]
+    pub log_format: Format,
+    /// Only check the configuration, and exit with 2 if it is bad
+    #[arg(
+        long,
+        action = ArgAction::SetTrue,
+        env = "ADIT__CHECK",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub check: bool,
+    /// Log more; twice for everything
+    #[arg(short, long, action = ArgAction::Count, env = "ADIT__VERBOSE", hide_env_values = true)]
+    pub verbose: u8,
+}
+
+impl Server {
+    /// What the flags say to the configuration.
+    #[must_use]
+    pub fn overrides(&self) -> ServerOverrides {
+        ServerOverrides {
+            bind_addr: self.bind_addr,
+            bind_port: self.bind_port,
+            http_port: self.http_port,
+            admin: self.admin.clone(),
+            state_dir: self.state_dir.clone(),
+            threads: self.threads,
+            domain: self.domain.clone(),
+        }
+    }
+
+    /// What `-v` asks to be logged.
+    #[must_use]
+    pub fn log_filter(&self) -> Option<&'static str> {
+        super::log_filter(self.verbose)
+    }
+}

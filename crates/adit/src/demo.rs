@@ -1,0 +1,276 @@
+//! `adit demo`: server, client and a service in one process, over real loopback sockets.
+//!
+//! Nothing of it outlives the process: ports are free ones, the token is made anew, and the state directory is a
+//! temporary one that goes with it. Other servers and clients of this machine do not notice it. With `--once` it sends
+//! real requests through the tunnel, says what came of each, and ends.
+
+mod body;
+mod checks;
+mod pattern;
+mod scratch;
+mod service;
+mod table;
+mod visitor;
+
+use std::{net::SocketAddr, time::Duration};
+
+use adit_client::{Client, ServiceProtocol, ServiceSettings, TunnelSettings};
+use adit_server::{NamedToken, Server};
+use serde_json::json;
+use tokio::time::timeout;
+
+use self::{scratch::Scratch, service::Service};
+use crate::{cli, report::Failed, serve::background, signals::Signals};
+
+/// Everything is on this machine: what takes longer hangs.
+const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
+
+/// For requests that run when the end is asked for. Short, since nobody depends on a demonstration.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The tunnel to the service.
+const TUNNEL: &str = "demo";
+
+/// The tunnel that speaks HTTP/2 to the same service, for the checks.
+const TUNNEL_H2C: &str = "demo-h2c";
+
+/// Whose the token is.
+const USER: &str = "demo";
+
+/// Runs the demonstration: until a signal ends it, or with `--once` until everything was tried.
+///
+/// # Errors
+/// What keeps it from starting, and with `--once` that something failed.
+pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
+    adit_telemetry::init(command.log_format, log_filter(command)).map_err(Failed::config)?;
+    background()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut demo = Demo::start(options.once)?;
+        let ended = tokio::select! {
+            ended = demo.show(command.json, options.once) => ended,
+            () = signals.end() => Ok(Shown::Ended),
+        };
+        match ended {
+            Ok(Shown::Ended) if !options.once => {
+                tokio::select! {
+                    () = demo.drain() => {}
+                    () = signals.end() => {}
+                }
+                demo.stop().await;
+                Ok(())
+            }
+            Ok(Shown::Ended) => {
+                demo.stop().await;
+                Err(Failed::other("broken off before everything was tried"))
+            }
+            Ok(Shown::Checked { failed: 0, .. }) => {
+                demo.stop().await;
+                Ok(())
+            }
+            Ok(Shown::Checked { failed, of }) => {
+                demo.stop().await;
+                Err(Failed::other(format!(
+                    "{failed} of {of} checks failed; -v shows what server and client say"
+                )))
+            }
+            Err(failed) => {
+                demo.stop().await;
+                Err(failed)
+            }
+        }
+    })
+}
+
+/// What is logged: what goes wrong, unless somebody asks for more. That a client of its own has registered with a server
+/// of its own is no news to whoever reads the demonstration.
+fn log_filter(command: &cli::Adit) -> Option<&'static str> {
+    let asked =
+        std::env::var_os(adit_telemetry::FILTER_VARIABLE).is_some_and(|value| !value.is_empty());
+    command.log_filter().or((!asked).then_some("warn"))
+}
+
+/// How it ended.
+enum Shown {
+    /// A signal.
+    Ended,
+    /// Everything was tried.
+    Checked { failed: usize, of: usize },
+}
+
+/// The parts, in the order in which they end.
+struct Demo {
+    client: Client,
+    server: Server,
+    service: Service,
+    _scratch: Scratch,
+}
+
+impl Demo {
+    fn start(with_h2c: bool) -> Result<Self, Failed> {
+        let scratch = Scratch::new().map_err(Failed::other)?;
+        let service = Service::start()
+            .map_err(|error| Failed::other(format!("cannot start the demo service: {error}")))?;
+        let token = adit_auth::generate_token(rand::random());
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::start(&adit_server::Settings {
+            tunnel_addr: loopback,
+            http_addr: loopback,
+            admin_addr: None,
+            max_clients: 1,
+            threads: 1,
+            domain: None,
+            tokens: vec![NamedToken {
+                user: USER.into(),
+                token: token.clone(),
+            }],
+            state_dir: scratch.path().to_owned(),
+            limits: adit_server::Limits::default(),
+            timeouts: adit_server::Timeouts {
+                // No client can be on its way back to a server that never was before.
+                startup_grace: Duration::ZERO,
+                drain: DRAIN,
+                ..adit_server::Timeouts::default()
+            },
+            rules: Vec::new(),
+        })
+        .map_err(Failed::other)?;
+        let mut tunnels = vec![tunnel(TUNNEL, service.addr(), ServiceProtocol::Http1)];
+        if with_h2c {
+            tunnels.push(tunnel(TUNNEL_H2C, service.addr(), ServiceProtocol::H2c));
+        }
+        let client = Client::start(adit_client::Settings {
+            client_id: "demo".into(),
+            client_id_chosen: false,
+            group_id: "demo".into(),
+            server_host: server.tunnel_addr().ip().to_string(),
+            server_port: server.tunnel_addr().port(),
+            token,
+            reconnect: Default::default(),
+            lanes: 1,
+            threads: 1,
+            state_dir: scratch.path().to_owned(),
+            admin_addr: None,
+            tunnels,
+            limits: adit_client::Limits::default(),
+            timeouts: adit_client::Timeouts {
+                drain: DRAIN,
+                ..adit_client::Timeouts::default()
+            },
+        })
+        .map_err(Failed::other)?;
+        Ok(Self {
+            client,
+            server,
+            service,
+            _scratch: scratch,
+        })
+    }
+
+    /// Waits for the registration, then shows where to go, or tries everything.
+    async fn show(&mut self, json: bool, once: bool) -> Result<Shown, Failed> {
+        let public_url = timeout(REGISTERED_WITHIN, self.registered())
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failed::other(
+                    "the client did not reach the server on this machine; -v says more",
+                ))
+            })?;
+        let site = visitor::Site::new(self.server.http_addr());
+        if !once {
+            say(&public_url, self.server.http_addr(), json);
+            let ended = self.client.ended().await;
+            return Err(Failed::other(
+                ended.error.unwrap_or_else(|| ended.reason.to_string()),
+            ));
+        }
+        let rows = checks::run_all(&site, !json).await;
+        if json {
+            anstream::println!("{}", table::as_json(&public_url, &rows));
+        } else {
+            anstream::println!("{}", table::as_text(&rows));
+        }
+        Ok(Shown::Checked {
+            failed: rows.iter().filter(|row| row.outcome.is_err()).count(),
+            of: rows.len(),
+        })
+    }
+
+    /// The public URL of the demonstration, once every tunnel is there.
+    async fn registered(&self) -> Result<String, Failed> {
+        let mut registrations = self.client.registrations();
+        let registration = tokio::select! {
+            registration = registrations.wait_for(Option::is_some) => registration.ok().and_then(|found| found.clone()),
+            ended = self.client.ended() => {
+                return Err(Failed::other(ended.error.unwrap_or_else(|| ended.reason.to_string())));
+            }
+        };
+        let tunnels = registration.map(|registration| registration.tunnels);
+        let tunnels = tunnels.unwrap_or_default();
+        for tunnel in &tunnels {
+            if let Some(error) = &tunnel.error {
+                return Err(Failed::other(format!(
+                    "the server refused {}: {error}",
+                    tunnel.name
+                )));
+            }
+        }
+        let shown = tunnels.into_iter().find(|tunnel| tunnel.name == TUNNEL);
+        shown
+            .map(|tunnel| tunnel.public_url)
+            .ok_or_else(|| Failed::other("the server did not answer for the tunnel"))
+    }
+
+    /// Lets running requests finish. Those that never would are ended by the service.
+    async fn drain(&self) {
+        self.service.end_events();
+        self.server.drain().await;
+    }
+
+    async fn stop(self) {
+        self.client.stop();
+        self.server.stop().await;
+        self.service.stop();
+    }
+}
+
+fn tunnel(name: &str, service: SocketAddr, protocol: ServiceProtocol) -> TunnelSettings {
+    TunnelSettings {
+        name: name.into(),
+        service: ServiceSettings {
+            host: service.ip().to_string(),
+            port: service.port(),
+            protocol,
+            host_rewrite: None,
+            custom_headers: Vec::new(),
+        },
+        domains: Vec::new(),
+        locations: Vec::new(),
+        load_balance: Default::default(),
+        hash_on: "host".into(),
+        weight: 1,
+    }
+}
+
+/// The public URL on a line of its own, then what to do with it.
+fn say(public_url: &str, http_addr: SocketAddr, json: bool) {
+    if json {
+        let value = json!({ "public_url": public_url, "http_addr": http_addr.to_string() });
+        anstream::println!("{value}");
+        return;
+    }
+    let url = public_url.trim_end_matches('/');
+    anstream::println!("{url}");
+    anstream::println!("try: curl {url}/");
+    anstream::println!("     curl -N {url}/events                       an event every second");
+    anstream::println!(
+        "     curl {url}/bytes/1000000 | wc -c           as many bytes as you ask for"
+    );
+    anstream::println!(
+        "     curl --data-binary @FILE {url}/upload      length and BLAKE3 checksum"
+    );
+    anstream::println!("     curl --raw -H 'TE: trailers' {url}/trailers");
+    anstream::println!("     curl --http2-prior-knowledge {url}/hello");
+    anstream::println!("where {TUNNEL}.localhost leads nowhere:");
+    anstream::println!("     curl -H 'Host: {TUNNEL}.localhost' http://{http_addr}/");
+    anstream::println!("`adit demo --once` checks all of it; Ctrl-C ends this");
+}

@@ -1,0 +1,169 @@
+//! What `adit demo --once` tries, one after the other, over real sockets.
+
+mod bulk;
+mod faults;
+mod small;
+mod streams;
+
+use std::{
+    future::Future,
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
+
+use tokio::time::timeout;
+
+use super::{
+    table::{Measured, Row, duration},
+    visitor::Site,
+};
+
+/// What moves little is done in no time, or hangs.
+const SOON: Duration = Duration::from_secs(20);
+
+/// What moves much may take a while on a slow machine, or in a build that was not optimized.
+const LONG: Duration = Duration::from_secs(120);
+
+/// Tries everything; on a terminal it says on standard error how far it is.
+pub(super) async fn run_all(site: &Site, say: bool) -> Vec<Row> {
+    let mut tries = Tries {
+        rows: Vec::new(),
+        say: say && io::stderr().is_terminal(),
+    };
+    tries
+        .run("small requests", SOON, small::requests(site))
+        .await;
+    tries.run("HTTP/2 visitor", SOON, small::http2(site)).await;
+    tries
+        .run("HTTP/2 service", SOON, small::h2c_service(site))
+        .await;
+    tries.run("download", LONG, bulk::download(site)).await;
+    tries.run("upload", LONG, bulk::upload(site)).await;
+    tries.run("event stream", SOON, streams::events(site)).await;
+    tries.run("trailers", SOON, streams::trailers(site)).await;
+    tries
+        .run("early answer", SOON, streams::early_answer(site))
+        .await;
+    tries
+        .run("unread upload", SOON, streams::unread_upload(site))
+        .await;
+    tries
+        .run("stalled reader", SOON, faults::stalled_reader(site))
+        .await;
+    tries
+        .run("aborting service", SOON, faults::abort(site))
+        .await;
+    tries
+        .run("unknown host", SOON, faults::unknown_host(site))
+        .await;
+    tries.rows
+}
+
+struct Tries {
+    rows: Vec<Row>,
+    say: bool,
+}
+
+impl Tries {
+    async fn run(
+        &mut self,
+        name: &'static str,
+        within: Duration,
+        check: impl Future<Output = Result<Measured, String>>,
+    ) {
+        if self.say {
+            anstream::eprint!("{name} ... ");
+        }
+        let started = Instant::now();
+        let outcome = timeout(within, check)
+            .await
+            .unwrap_or_else(|_| Err(format!("not done within {}", duration(within))));
+        if self.say {
+            anstream::eprintln!("{}", if outcome.is_ok() { "ok" } else { "FAILED" });
+        }
+        self.rows.push(Row {
+            name,
+            took: started.elapsed(),
+            outcome,
+        });
+    }
+}
+
+/// Fails with a text unless what is equal should be.
+fn same(what: &str, found: &str, expected: &str) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what}: {found:?} instead of {expected:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used)]
+
+    use std::time::Duration;
+
+    use super::{
+        super::{service::Service, visitor::Site},
+        Measured, Tries, faults, same, small, streams,
+    };
+
+    #[tokio::test]
+    async fn what_fails_or_hangs_does_not_end_the_rest() {
+        let mut tries = Tries {
+            rows: Vec::new(),
+            say: false,
+        };
+        let soon = Duration::from_millis(10);
+        tries.run("hangs", soon, std::future::pending()).await;
+        tries.run("fails", soon, async { Err("why".into()) }).await;
+        tries
+            .run("works", soon, async { Ok(Measured::words("so")) })
+            .await;
+        let outcomes: Vec<_> = tries
+            .rows
+            .into_iter()
+            .map(|row| (row.name, row.outcome))
+            .collect();
+        assert_eq!(
+            outcomes,
+            [
+                ("hangs", Err("not done within 10 ms".into())),
+                ("fails", Err("why".into())),
+                ("works", Ok(Measured::words("so"))),
+            ]
+        );
+    }
+
+    /// What only a tunnel does is missing where there is none; what the service does is not.
+    #[tokio::test]
+    async fn without_a_tunnel_the_checks_of_the_tunnel_fail() {
+        let service = Service::start().expect("a free port");
+        let site = Site::new(service.addr());
+        let fails = |outcome: Result<Measured, String>| outcome.expect_err("there is no tunnel");
+        assert_eq!(
+            fails(faults::unknown_host(&site).await),
+            "answered 200 OK ()"
+        );
+        assert_eq!(
+            fails(small::h2c_service(&site).await),
+            "the service was not spoken to in HTTP/2"
+        );
+        small::requests(&site).await.expect("small requests");
+        small::http2(&site).await.expect("HTTP/2");
+        streams::events(&site).await.expect("events");
+        streams::trailers(&site).await.expect("trailers");
+        streams::early_answer(&site).await.expect("early answer");
+        faults::abort(&site).await.expect("abort");
+        service.stop();
+    }
+
+    #[test]
+    fn a_difference_is_named() {
+        assert_eq!(same("body", "a", "a"), Ok(()));
+        assert_eq!(
+            same("body", "a", "b"),
+            Err(r#"body: "a" instead of "b""#.into())
+        );
+    }
+}

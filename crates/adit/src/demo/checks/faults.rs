@@ -1,0 +1,122 @@
+//! What goes wrong shows where it should, and nowhere else.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use http_body_util::BodyExt;
+use tokio::{io::AsyncWriteExt, net::TcpSocket};
+
+use super::{
+    super::{
+        pattern::{Digest, Pattern},
+        service::PROMISED,
+        visitor::{self, Site, Visitor},
+    },
+    same, small,
+    streams::{name, tell},
+};
+use crate::demo::table::{Measured, duration, size};
+
+/// What the stalled reader asks for: more than all windows and buffers on the way can hold.
+const UNREAD: u64 = 64 << 20;
+
+/// The least that a kernel gives.
+const RECEIVE_BUFFER: u32 = 4096;
+
+/// A visitor who asks for much and reads none of it does not hold up the others.
+pub(super) async fn stalled_reader(site: &Site) -> Result<Measured, String> {
+    let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
+    // Before connecting: the window that is announced with the handshake depends on it.
+    socket
+        .set_recv_buffer_size(RECEIVE_BUFFER)
+        .map_err(|error| format!("SO_RCVBUF: {error}"))?;
+    let mut stalled = socket
+        .connect(site.addr)
+        .await
+        .map_err(|error| format!("cannot connect to {}: {error}", site.addr))?;
+    let request = format!(
+        "GET /bytes/{UNREAD} HTTP/1.1\r\nHost: {}\r\n\r\n",
+        site.host()
+    );
+    stalled
+        .write_all(request.as_bytes())
+        .await
+        .map_err(|error| error.to_string())?;
+    // The answer is under way. Nothing of it is read, now or later.
+    stalled
+        .readable()
+        .await
+        .map_err(|error| error.to_string())?;
+    let started = Instant::now();
+    small::fetch(site)
+        .await
+        .map_err(|error| format!("beside a stalled reader: {error}"))?;
+    let within = started.elapsed();
+    drop(stalled);
+    Ok(Measured::words(format!(
+        "200 requests in {} beside {} that nobody reads",
+        duration(within),
+        size(UNREAD)
+    )))
+}
+
+/// An answer that the service breaks off does not look like a whole one.
+pub(super) async fn abort(site: &Site) -> Result<Measured, String> {
+    let named = |how: &'static str| move |error: String| format!("{how}: {error}");
+    let sized = broken(site, site.http1().await?, "").await;
+    sized.map_err(named("HTTP/1.1 with a length"))?;
+    let chunked = broken(site, site.http1().await?, "?chunked").await;
+    chunked.map_err(named("HTTP/1.1 in chunks"))?;
+    let http2 = broken(site, site.http2().await?, "?chunked").await;
+    http2.map_err(named("HTTP/2"))?;
+    Ok(Measured::words(
+        "seen with a length, in chunks, and in HTTP/2",
+    ))
+}
+
+async fn broken(site: &Site, mut visitor: Visitor, query: &str) -> Result<(), String> {
+    let name = name();
+    let mut teller = site.http1().await?;
+    let answer = visitor.visit(&format!("/abort/{name}{query}")).await?;
+    let mut body = visitor::found(answer)?.into_body();
+    let mut arrived = Digest::default();
+    // The service breaks off only when something of its answer is here: a failure before that would be another one.
+    let first = body.frame().await.ok_or("the answer was empty")?;
+    let first = first.map_err(|error| format!("broke off too early: {}", visitor::told(&error)))?;
+    arrived.update(first.data_ref().map_or(&[][..], |data| data));
+    tell(&mut teller, &name).await?;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return begins_like_the_pattern(&arrived);
+        };
+        arrived.update(frame.data_ref().map_or(&[][..], |data| data));
+    }
+    Err(format!(
+        "looks whole, with {} of {PROMISED} bytes",
+        arrived.length()
+    ))
+}
+
+/// What came before the end is what the service sent.
+fn begins_like_the_pattern(arrived: &Digest) -> Result<(), String> {
+    let mut expected = Digest::default();
+    for piece in Pattern::new(arrived.length()) {
+        expected.update(&piece);
+    }
+    arrived.same_as(&expected)
+}
+
+/// A name that nobody serves is told so.
+pub(super) async fn unknown_host(site: &Site) -> Result<Measured, String> {
+    let mut visitor = site.under("nobody.localhost").http1().await?;
+    let answer = visitor.visit("/").await?;
+    let found = (
+        answer.status(),
+        visitor::reason(&answer).unwrap_or_default(),
+    );
+    if found.0 != StatusCode::NOT_FOUND {
+        return Err(format!("answered {} ({})", found.0, found.1));
+    }
+    same("adit-reason", found.1, "no_tunnel")?;
+    Ok(Measured::words("404, adit-reason: no_tunnel"))
+}

@@ -1,0 +1,96 @@
+//! Requests that are all head.
+
+use std::time::Instant;
+
+use http::Version;
+use tokio::task::JoinSet;
+
+use super::{
+    super::{
+        pattern,
+        visitor::{self, Site},
+    },
+    same, streams,
+};
+use crate::demo::table::{Measured, duration};
+
+/// Connections, and requests on each, one after the other.
+const CONNECTIONS: u32 = 8;
+const EACH: u32 = 25;
+
+/// Large enough to need a window more than once.
+const SOME_BYTES: u64 = 1 << 20;
+
+/// Many small requests: each gets its own answer.
+pub(super) async fn requests(site: &Site) -> Result<Measured, String> {
+    let started = Instant::now();
+    fetch(site).await?;
+    let count = CONNECTIONS * EACH;
+    let each = started.elapsed() / count;
+    Ok(Measured::words(format!(
+        "{count} requests on {CONNECTIONS} connections, one each {}",
+        duration(each)
+    )))
+}
+
+/// Two hundred small requests, and what they answer compared.
+pub(super) async fn fetch(site: &Site) -> Result<(), String> {
+    let mut connections: JoinSet<Result<(), String>> = JoinSet::new();
+    for connection in 0..CONNECTIONS {
+        let site = site.clone();
+        connections.spawn(async move {
+            let mut visitor = site.http1().await?;
+            for count in 0..EACH {
+                let whom = format!("{connection}-{count}");
+                let answer = visitor.text(&format!("/hello/{whom}")).await?;
+                same("answer", &answer, &format!("hello {whom}\n"))?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = connections.join_next().await {
+        done.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+/// A visitor that speaks HTTP/2 in clear text from its first byte, with requests beside each other.
+pub(super) async fn http2(site: &Site) -> Result<Measured, String> {
+    let started = Instant::now();
+    let mut visitor = site.http2().await?;
+    let hello = visitor::found(visitor.visit("/hello").await?)?;
+    if hello.version() != Version::HTTP_2 {
+        return Err(format!("answered in {:?}", hello.version()));
+    }
+    same("answer", &visitor::text(hello).await?, "hello\n")?;
+    // The heads of all come before the body of any is read: the streams are open beside each other.
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        let answer = visitor.visit(&format!("/bytes/{SOME_BYTES}")).await?;
+        answers.push(visitor::found(answer)?);
+    }
+    let streams = answers.len();
+    let expected = pattern::digest(SOME_BYTES);
+    for answer in answers {
+        visitor::digest(answer).await?.same_as(&expected)?;
+    }
+    Ok(Measured::words(format!(
+        "{streams} streams of 1 MiB beside each other in {}",
+        duration(started.elapsed())
+    )))
+}
+
+/// A service that is spoken to in HTTP/2.
+pub(super) async fn h2c_service(site: &Site) -> Result<Measured, String> {
+    let site = site.over_h2c();
+    let mut visitor = site.http1().await?;
+    let front = visitor.text("/").await?;
+    if !front.contains("HTTP/2.0") {
+        return Err("the service was not spoken to in HTTP/2".into());
+    }
+    let answer = visitor.visit(&format!("/bytes/{SOME_BYTES}")).await?;
+    let arrived = visitor::digest(visitor::found(answer)?).await?;
+    arrived.same_as(&pattern::digest(SOME_BYTES))?;
+    streams::trailers_over(&mut site.http2().await?).await?;
+    Ok(Measured::words("page, 1 MiB, and trailers both ways"))
+}

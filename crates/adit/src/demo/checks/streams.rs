@@ -1,0 +1,236 @@
+//! What is more than a request and then an answer.
+
+use std::time::{Duration, Instant};
+
+use http::{
+    HeaderMap, HeaderValue, Method,
+    header::{TE, TRAILER},
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{
+    super::{
+        body::Body,
+        pattern::{self, Digest, Pattern},
+        service::{DOWN, DOWN_VALUE, STEPS, UP},
+        visitor::{self, Site, Visitor, told},
+    },
+    same,
+};
+use crate::demo::table::{Measured, duration, size};
+
+/// What is sent at once arrives within this.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// An upload that runs while its answer is there already.
+const UPLOAD: u64 = 4 << 20;
+
+/// An upload that nobody reads: more than all windows and buffers on the way can hold.
+const UNREAD: u64 = 64 << 20;
+
+/// Compares what the service says it got with what was sent.
+pub(super) fn reported(report: &str, sent: &Digest) -> Result<(), String> {
+    let found: Value = serde_json::from_str(report)
+        .map_err(|error| format!("the service's report {report:?}: {error}"))?;
+    if found["length"] != sent.length() {
+        return Err(format!(
+            "{} bytes arrived instead of {}",
+            found["length"],
+            sent.length()
+        ));
+    }
+    let checksum = found["blake3"].as_str().unwrap_or_default();
+    same(
+        "checksum of what arrived",
+        checksum,
+        &sent.checksum().to_string(),
+    )
+}
+
+/// Tells an answer of the service to take its next step.
+pub(super) async fn tell(visitor: &mut Visitor, name: &str) -> Result<(), String> {
+    let request = visitor::request(Method::POST, &format!("/next/{name}"), Body::empty())?;
+    let answer = visitor::found(visitor.ask(request).await?)?;
+    same("answer", &visitor::text(answer).await?, "told\n")
+}
+
+/// A name that no other check has.
+pub(super) fn name() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+/// Each event arrives although the next one was not sent yet: nothing on the way waits for more.
+pub(super) async fn events(site: &Site) -> Result<Measured, String> {
+    let name = name();
+    let mut visitor = site.http1().await?;
+    let mut teller = site.http1().await?;
+    let answer = visitor::found(visitor.visit(&format!("/steps/{name}")).await?)?;
+    let mut events = Events {
+        body: answer.into_body(),
+        text: String::new(),
+    };
+    let mut slowest = Duration::ZERO;
+    for count in 1..=STEPS {
+        let started = Instant::now();
+        if count > 1 {
+            tell(&mut teller, &name).await?;
+        }
+        let event = timeout(AT_ONCE, events.next()).await.map_err(|_| {
+            format!("event {count} does not arrive as long as there is no event after it")
+        })??;
+        same("event", &event, &format!("data: {count}"))?;
+        slowest = slowest.max(started.elapsed());
+    }
+    events.end().await?;
+    Ok(Measured::words(format!(
+        "{STEPS} events, the slowest after {}",
+        duration(slowest)
+    )))
+}
+
+struct Events {
+    body: Incoming,
+    text: String,
+}
+
+impl Events {
+    async fn next(&mut self) -> Result<String, String> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
+                return Ok(event);
+            }
+            let frame = self
+                .body
+                .frame()
+                .await
+                .ok_or("the stream ended too early")?;
+            let frame = frame.map_err(|error| told(&error))?;
+            if let Some(data) = frame.data_ref() {
+                self.text.push_str(&String::from_utf8_lossy(data));
+            }
+        }
+    }
+
+    async fn end(mut self) -> Result<(), String> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| told(&error))?;
+            if let Some(data) = frame.data_ref() {
+                self.text.push_str(&String::from_utf8_lossy(data));
+            }
+        }
+        same("after the last event", &self.text, "")
+    }
+}
+
+/// Trailers of request and answer, from visitors of both versions.
+pub(super) async fn trailers(site: &Site) -> Result<Measured, String> {
+    let over = |version: &'static str| move |error: String| format!("{version}: {error}");
+    trailers_over(&mut site.http1().await?)
+        .await
+        .map_err(over("HTTP/1.1"))?;
+    trailers_over(&mut site.http2().await?)
+        .await
+        .map_err(over("HTTP/2"))?;
+    Ok(Measured::words("both ways, in HTTP/1.1 and HTTP/2"))
+}
+
+/// Trailers of request and answer, on one connection.
+pub(super) async fn trailers_over(visitor: &mut Visitor) -> Result<(), String> {
+    let value = name();
+    let (sender, body) = Body::frames();
+    let mut request = visitor::request(Method::POST, "/trailers", body)?;
+    let headers = request.headers_mut();
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers.insert(TRAILER, HeaderValue::from_static(UP));
+    let mut trailers = HeaderMap::new();
+    let sent = HeaderValue::from_str(&value).map_err(|error| error.to_string())?;
+    trailers.insert(UP, sent);
+    let mut sent = Digest::default();
+    sent.update(b"a body\n");
+    let send = async {
+        let gone = |_| "the request was not taken".to_owned();
+        sender.data("a body\n").await.map_err(gone)?;
+        sender.trailers(trailers).await.map_err(gone)
+    };
+    let (answer, sending) = tokio::join!(visitor.ask(request), send);
+    sending?;
+    let answer = visitor::found(answer?)?;
+    let answer = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| told(&error))?;
+    let found = answer.trailers().cloned().unwrap_or_default();
+    reported(&String::from_utf8_lossy(&answer.to_bytes()), &sent)?;
+    let found = |name: &str| {
+        let value = found.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    same("trailer of the answer", &found(DOWN), DOWN_VALUE)?;
+    same("trailer of the request", &found(UP), &value)
+}
+
+/// An answer that begins while the upload still runs, and ends after it.
+pub(super) async fn early_answer(site: &Site) -> Result<Measured, String> {
+    let mut visitor = site.http1().await?;
+    let (sender, body) = Body::frames();
+    let gone = |_| "the upload was not taken to its end".to_owned();
+    let mut pieces = Pattern::new(UPLOAD);
+    let first = pieces.next().unwrap_or_default();
+    let begin = async { sender.data(first).await.map_err(gone) };
+    let started = Instant::now();
+    let asked = visitor.ask(visitor::request(Method::POST, "/at-once", body)?);
+    let (answer, begun) = timeout(AT_ONCE, async { tokio::join!(asked, begin) })
+        .await
+        .map_err(|_| "no answer as long as the upload runs")?;
+    begun?;
+    let mut answer = visitor::found(answer?)?.into_body();
+    let first = timeout(AT_ONCE, answer.frame())
+        .await
+        .map_err(|_| "no body of the answer as long as the upload runs")?
+        .ok_or("the answer has no body")?
+        .map_err(|error| told(&error))?;
+    let early = started.elapsed();
+    let first = first.into_data().unwrap_or_default();
+    same(
+        "start of the answer",
+        &String::from_utf8_lossy(&first),
+        "at once\n",
+    )?;
+    for piece in pieces {
+        sender.data(piece).await.map_err(gone)?;
+    }
+    drop(sender);
+    let rest = answer.collect().await.map_err(|error| told(&error))?;
+    reported(
+        &String::from_utf8_lossy(&rest.to_bytes()),
+        &pattern::digest(UPLOAD),
+    )?;
+    Ok(Measured::words(format!(
+        "200 after {}, then the rest of {}",
+        duration(early),
+        size(UPLOAD)
+    )))
+}
+
+/// An answer of a service that does not care for the upload reaches the visitor whole.
+pub(super) async fn unread_upload(site: &Site) -> Result<Measured, String> {
+    let mut visitor = site.http1().await?;
+    let body = Body::Pattern(Pattern::new(UNREAD));
+    let started = Instant::now();
+    let answer = visitor
+        .ask(visitor::request(Method::POST, "/unread", body)?)
+        .await?;
+    let answer = visitor::text(visitor::found(answer)?).await?;
+    same("answer", &answer, "not read\n")?;
+    Ok(Measured::words(format!(
+        "200 after {}, beside an upload of {}",
+        duration(started.elapsed()),
+        size(UNREAD)
+    )))
+}

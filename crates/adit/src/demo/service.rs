@@ -1,0 +1,179 @@
+//! The service that the demonstration leads to: a small HTTP server with a thread of its own, as another process would
+//! have. It speaks HTTP/1.1 and HTTP/2 in clear text.
+
+mod pages;
+
+pub(super) use pages::{DOWN, DOWN_VALUE, PROMISED, STEPS, UP};
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::{mpsc, watch},
+};
+
+/// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The running service.
+#[derive(Debug)]
+pub(super) struct Service {
+    addr: SocketAddr,
+    events: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl Service {
+    /// Starts it on a free port of the loopback.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let events = watch::Sender::new(true);
+        let stop = watch::Sender::new(false);
+        let shared = Arc::new(Shared {
+            steps: Mutex::default(),
+            events: events.subscribe(),
+        });
+        let mut stopped = stop.subscribe();
+        let thread = thread::Builder::new()
+            .name("demo-service".into())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    tokio::select! {
+                        () = accept(&listener, &shared) => {}
+                        // A dropped sender means that nobody is left to say stop.
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                    }
+                });
+            })?;
+        Ok(Self {
+            addr,
+            events,
+            stop,
+            thread,
+        })
+    }
+
+    pub(super) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Ends the answers that have no end of their own.
+    pub(super) fn end_events(&self) {
+        self.events.send_replace(false);
+    }
+
+    /// Ends everything at once and waits for the thread.
+    pub(super) fn stop(self) {
+        self.stop.send_replace(true);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of the demo service panicked");
+        }
+    }
+}
+
+/// What the requests share.
+#[derive(Debug)]
+struct Shared {
+    /// Answers that take their next step only when another request says so.
+    steps: Mutex<HashMap<String, mpsc::UnboundedSender<()>>>,
+    /// Whether endless answers go on.
+    events: watch::Receiver<bool>,
+}
+
+/// An answer's place among those that wait to be told.
+struct Steps {
+    shared: Arc<Shared>,
+    name: String,
+    told: mpsc::UnboundedReceiver<()>,
+}
+
+impl Shared {
+    fn steps(&self) -> MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<()>>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells an answer to take its next step; `false` when none has that name.
+    fn tell(&self, name: &str) -> bool {
+        self.steps()
+            .get(name)
+            .is_some_and(|steps| steps.send(()).is_ok())
+    }
+}
+
+impl Steps {
+    fn new(shared: Arc<Shared>, name: &str) -> Self {
+        let (sender, told) = mpsc::unbounded_channel();
+        shared.steps().insert(name.to_owned(), sender);
+        Self {
+            shared,
+            name: name.to_owned(),
+            told,
+        }
+    }
+
+    /// Waits until it is told to go on; `false` when it never will be.
+    async fn next(&mut self) -> bool {
+        self.told.recv().await.is_some()
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.shared.steps().remove(&self.name);
+    }
+}
+
+async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(serve(stream, shared.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "the demo service cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn serve(stream: TcpStream, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+    let pages = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(pages::answer(request, shared).await) }
+    });
+    async move {
+        // Small answers would wait for the acknowledgement of the one before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "demo service: no TCP_NODELAY");
+        }
+        let http = auto::Builder::new(TokioExecutor::new());
+        if let Err(error) = http.serve_connection(TokioIo::new(stream), pages).await {
+            // One page breaks off on purpose, and visitors leave when they please.
+            tracing::debug!(%error, "demo service: a connection broke off");
+        }
+    }
+}

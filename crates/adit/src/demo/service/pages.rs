@@ -1,0 +1,266 @@
+//! What the demo service answers.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRAILER},
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::{Shared, Steps};
+use crate::demo::{
+    body::Body,
+    pattern::{Digest, Pattern},
+};
+
+/// Between two of the events that come by themselves.
+const EVENT_EVERY: Duration = Duration::from_secs(1);
+
+/// Events that come when they are asked for.
+pub(in crate::demo) const STEPS: u32 = 5;
+
+/// What the page that breaks off promised, and what it sends of that.
+pub(in crate::demo) const PROMISED: u64 = 1 << 20;
+const SENT_BEFORE_ABORT: u64 = 64 * 1024;
+
+/// The trailer that the service sends.
+pub(in crate::demo) const DOWN: &str = "x-demo-down";
+/// Its value.
+pub(in crate::demo) const DOWN_VALUE: &str = "after the body";
+/// The trailer that a visitor may send; the service sends it back.
+pub(in crate::demo) const UP: &str = "x-demo-up";
+
+/// What there is.
+const HELP: &str = "\
+/hello           a line of text; /hello/ANYTHING says it back
+/events          an event every second (SSE)
+/bytes/N         N bytes, the same ones each time
+/upload          POST: length and BLAKE3 checksum of what was sent
+/trailers        an answer with trailers; trailers of the request come back in it
+/at-once         POST: answers while the upload still runs
+/unread          POST: answers without reading the upload
+";
+
+/// Answers a request.
+pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let segments: Vec<_> = path.split('/').skip(1).collect();
+    match (request.method(), &*segments) {
+        (&Method::GET, [""]) => text(front(&request)),
+        (&Method::GET, ["hello"]) => text("hello\n".into()),
+        (&Method::GET, ["hello", whom]) => text(format!("hello {whom}\n")),
+        (&Method::GET, ["events"]) => events(&shared),
+        (&Method::GET, ["steps", name]) => steps(Steps::new(shared, name)),
+        (&Method::GET, ["abort", name]) => {
+            let sized = request.uri().query() != Some("chunked");
+            abort(Steps::new(shared, name), sized)
+        }
+        (&Method::POST, ["next", name]) => {
+            if shared.tell(name) {
+                text("told\n".into())
+            } else {
+                nothing("no answer of that name waits\n")
+            }
+        }
+        (&Method::GET, ["bytes", length]) => match length.parse() {
+            Ok(length) => bytes(length),
+            Err(_) => {
+                let mut answer = text(format!("`{length}` is no number of bytes\n"));
+                *answer.status_mut() = StatusCode::BAD_REQUEST;
+                answer
+            }
+        },
+        (&Method::POST | &Method::PUT, ["upload"]) => upload(request.into_body()).await,
+        (&Method::GET | &Method::POST, ["trailers"]) => trailers(request.into_body()),
+        (&Method::POST, ["at-once"]) => at_once(request.into_body()),
+        (&Method::POST, ["unread"]) => text("not read\n".into()),
+        _ => nothing(HELP),
+    }
+}
+
+fn text(text: String) -> Response<Body> {
+    let mut answer = Response::new(Body::text(text));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, plain);
+    answer
+}
+
+fn nothing(help: &str) -> Response<Body> {
+    let mut answer = text(format!("there is nothing here. There is:\n\n{help}"));
+    *answer.status_mut() = StatusCode::NOT_FOUND;
+    answer
+}
+
+/// A page for people: that it works, and what of their request arrived.
+fn front(request: &Request<Incoming>) -> String {
+    let mut page = format!(
+        "It works: you went through an adit to get here.\n\n{} {} {:?}\n",
+        request.method(),
+        request.uri(),
+        request.version()
+    );
+    for (name, value) in request.headers() {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            page,
+            "{name}: {}",
+            String::from_utf8_lossy(value.as_bytes())
+        );
+    }
+    page.push_str("\nMore of it:\n\n");
+    page.push_str(HELP);
+    page
+}
+
+fn event_stream(body: Body) -> Response<Body> {
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn events(shared: &Shared) -> Response<Body> {
+    let (sender, body) = Body::frames();
+    let mut go_on = shared.events.clone();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(EVENT_EVERY);
+        for count in 1_u64.. {
+            tokio::select! {
+                _ = tick.tick() => {}
+                _ = go_on.wait_for(|go_on| !*go_on) => break,
+                () = sender.closed() => break,
+            }
+            if sender.data(format!("data: {count}\n\n")).await.is_err() {
+                break;
+            }
+        }
+    });
+    event_stream(body)
+}
+
+/// The first event at once, each further one when another request says so.
+fn steps(mut steps: Steps) -> Response<Body> {
+    let (sender, body) = Body::frames();
+    tokio::spawn(async move {
+        for count in 1..=STEPS {
+            if sender.data(format!("data: {count}\n\n")).await.is_err() {
+                break;
+            }
+            if count < STEPS {
+                tokio::select! {
+                    told = steps.next() => if !told { break },
+                    () = sender.closed() => break,
+                }
+            }
+        }
+    });
+    event_stream(body)
+}
+
+/// Less than was promised, and the rest never: the connection breaks when another request says so.
+fn abort(mut steps: Steps, sized: bool) -> Response<Body> {
+    let (sender, body) = Body::frames();
+    tokio::spawn(async move {
+        for piece in Pattern::new(SENT_BEFORE_ABORT) {
+            if sender.data(piece).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            _ = steps.next() => {}
+            () = sender.closed() => {}
+        }
+        let _ = sender.abort().await;
+    });
+    let mut answer = Response::new(body);
+    if sized {
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(PROMISED));
+    }
+    answer
+}
+
+fn bytes(length: u64) -> Response<Body> {
+    let mut answer = Response::new(Body::Pattern(Pattern::new(length)));
+    let binary = HeaderValue::from_static("application/octet-stream");
+    answer.headers_mut().insert(CONTENT_TYPE, binary);
+    answer
+}
+
+/// Reads a body to its end.
+async fn read(mut body: Incoming) -> Result<(Digest, HeaderMap), hyper::Error> {
+    let mut digest = Digest::default();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) => digest.update(&data),
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+        }
+    }
+    Ok((digest, trailers))
+}
+
+fn report(digest: &Digest) -> String {
+    let checksum = digest.checksum().to_string();
+    let report = json!({ "length": digest.length(), "blake3": checksum });
+    format!("{report}\n")
+}
+
+async fn upload(body: Incoming) -> Response<Body> {
+    match read(body).await {
+        Ok((digest, _)) => {
+            let mut answer = text(report(&digest));
+            let json = HeaderValue::from_static("application/json");
+            answer.headers_mut().insert(CONTENT_TYPE, json);
+            answer
+        }
+        Err(error) => {
+            let mut answer = text(format!("the upload broke off: {error}\n"));
+            *answer.status_mut() = StatusCode::BAD_REQUEST;
+            answer
+        }
+    }
+}
+
+fn trailers(body: Incoming) -> Response<Body> {
+    let (sender, frames) = Body::frames();
+    tokio::spawn(async move {
+        let Ok((digest, up)) = read(body).await else {
+            let _ = sender.abort().await;
+            return;
+        };
+        let mut trailers = HeaderMap::new();
+        trailers.insert(DOWN, HeaderValue::from_static(DOWN_VALUE));
+        if let Some(value) = up.get(UP) {
+            trailers.insert(UP, value.clone());
+        }
+        if sender.data(report(&digest)).await.is_ok() {
+            let _ = sender.trailers(trailers).await;
+        }
+    });
+    let mut answer = Response::new(frames);
+    let names = HeaderValue::from_static("x-demo-down, x-demo-up");
+    answer.headers_mut().insert(TRAILER, names);
+    answer
+}
+
+/// A line at once, and what was uploaded when the upload is over.
+fn at_once(body: Incoming) -> Response<Body> {
+    let (sender, frames) = Body::frames();
+    tokio::spawn(async move {
+        if sender.data(Bytes::from_static(b"at once\n")).await.is_err() {
+            return;
+        }
+        let _ = match read(body).await {
+            Ok((digest, _)) => sender.data(report(&digest)).await,
+            Err(_) => sender.abort().await,
+        };
+    });
+    Response::new(frames)
+}

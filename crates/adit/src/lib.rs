@@ -1,0 +1,14 @@
+//! The two binaries of adit, thin: parse, build, run, drain.
+//!
+//! Everything that they do is done elsewhere; here stand the command lines ([`cli`]), the files that processes of one
+//! machine find each other by ([`state`]), and one module for each command.
+
+pub mod cli;
+pub mod demo;
+pub mod report;
+pub mod route;
+pub mod serve;
+pub mod signals;
+pub mod state;
+pub mod status;
+pub mod tunnel;

@@ -1,0 +1,45 @@
+//! How a command ends: one text on standard error, one exit code.
+
+use std::{fmt, process::ExitCode};
+
+/// Something that ends a command.
+#[derive(Debug)]
+pub struct Failed {
+    code: u8,
+    text: String,
+}
+
+impl Failed {
+    /// The configuration is bad: exit code 2.
+    pub fn config(error: impl fmt::Display) -> Self {
+        Self {
+            code: 2,
+            text: error.to_string(),
+        }
+    }
+
+    /// Anything else: exit code 1.
+    pub fn other(error: impl fmt::Display) -> Self {
+        Self {
+            code: 1,
+            text: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Says why, and turns the result into an exit code.
+pub fn exit(result: Result<(), Failed>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            anstream::eprintln!("error: {failed}");
+            ExitCode::from(failed.code)
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `adit route test`: which rule a URL meets, and why not another.
+
+use adit_config::{StateDir, environment};
+use serde_json::Value;
+
+use crate::{cli, report::Failed, serve::background, status::ask};
+
+/// Asks a server how it routes.
+///
+/// # Errors
+/// When there is no server to ask, or no rule takes the URL.
+pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
+    let admin = match test.admin {
+        Some(admin) => admin,
+        None => {
+            let state = StateDir::find(command.state_dir.as_deref(), environment());
+            let server = state.running_server().map_err(Failed::config)?;
+            server.and_then(|server| server.admin_addr).ok_or_else(|| {
+                Failed::other(
+                    "no adit-server with an admin port runs on this machine; name one with --admin",
+                )
+            })?
+        }
+    };
+    let answer =
+        background()?.block_on(ask(admin, &format!("/api/route?url={}", escape(&test.url))))?;
+    if command.json {
+        anstream::println!("{answer}");
+    } else if let Some(error) = answer["error"].as_str() {
+        return Err(Failed::other(error));
+    } else {
+        anstream::println!(
+            "{}",
+            answer["explanation"]
+                .as_str()
+                .unwrap_or_default()
+                .trim_end()
+        );
+    }
+    match &answer["tunnel"] {
+        Value::String(_) => Ok(()),
+        _ => Err(Failed::other(format!("no tunnel takes {}", test.url))),
+    }
+}
+
+/// Percent-encodes everything that could end or split a query value.
+fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_survives_its_way_through_a_query() {
+        assert_eq!(
+            escape("http://a.b/c?d=e&f g"),
+            "http://a.b/c%3Fd%3De%26f%20g"
+        );
+    }
+}

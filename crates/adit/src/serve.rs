@@ -1,0 +1,195 @@
+//! `adit-server`: parse, build, run, drain.
+
+use std::sync::Arc;
+
+use adit_admin::{Admin, Source};
+use adit_config::{RunningServer, StateDir, environment, load_server};
+use adit_server::{NamedToken, Server, ServerHandle, Settings};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::{
+    cli,
+    report::Failed,
+    signals::{Asked, Signals},
+    state::{self, Presence},
+};
+
+/// Whose the generated token is.
+const LOCAL_USER: &str = "default";
+
+/// Runs a server until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(command: &cli::Server) -> Result<(), Failed> {
+    let settings = load(command)?;
+    if command.check {
+        anstream::println!("the configuration is good");
+        return Ok(());
+    }
+    adit_telemetry::init(command.log_format, command.log_filter()).map_err(Failed::config)?;
+    let runtime = background()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let running = Running::start(settings).await?;
+        running.say();
+        loop {
+            match signals.next().await {
+                Asked::End => break,
+                Asked::Reload => match load(command) {
+                    Ok(_) => {
+                        tracing::info!("the configuration is good; restart the server to use it");
+                    }
+                    Err(error) => {
+                        tracing::error!("the configuration is bad, nothing has changed: {error}");
+                    }
+                },
+            }
+        }
+        running.end(&mut signals).await;
+        Ok(())
+    })
+}
+
+/// The runtime of the main thread: signals, admin, and nothing that moves data.
+///
+/// # Errors
+/// When the process cannot have one.
+pub fn background() -> Result<tokio::runtime::Runtime, Failed> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::other(format!("cannot start a runtime: {error}")))
+}
+
+fn load(command: &cli::Server) -> Result<Settings, Failed> {
+    load_server(
+        command.config.as_deref(),
+        environment(),
+        &command.overrides(),
+    )
+    .map_err(Failed::config)
+}
+
+/// A server with everything that belongs to its process.
+pub struct Running {
+    server: Server,
+    handle: ServerHandle,
+    admin: Option<JoinHandle<()>>,
+    told: RunningServer,
+    _presence: Presence,
+}
+
+impl Running {
+    /// Starts a server, its admin port, and says where it is in the state directory.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub async fn start(mut settings: Settings) -> Result<Self, Failed> {
+        let state = StateDir::new(&settings.state_dir);
+        if settings.tokens.is_empty() {
+            settings.tokens.push(NamedToken {
+                user: LOCAL_USER.into(),
+                token: state::token(&state, rand::random())?,
+            });
+        }
+        let admin = match settings.admin_addr {
+            Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
+            None => None,
+        };
+        let server = Server::start(&settings).map_err(Failed::other)?;
+        let handle = server.handle();
+        let told = RunningServer {
+            pid: std::process::id(),
+            tunnel_addr: server.tunnel_addr(),
+            http_addr: server.http_addr(),
+            admin_addr: admin.as_ref().map(Admin::addr),
+        };
+        let admin = admin.map(|admin| serve_admin(admin, Arc::new(Asking(handle.clone()))));
+        let presence = state::announce_server(&state, &told)?;
+        Ok(Self {
+            server,
+            handle,
+            admin,
+            told,
+            _presence: presence,
+        })
+    }
+
+    /// Where it listens.
+    pub const fn told(&self) -> &RunningServer {
+        &self.told
+    }
+
+    /// Asks it.
+    pub const fn handle(&self) -> &ServerHandle {
+        &self.handle
+    }
+
+    fn say(&self) {
+        anstream::println!("visitors  http://{}", self.told.http_addr);
+        anstream::println!("clients   {}", self.told.tunnel_addr);
+        if let Some(admin) = self.told.admin_addr {
+            anstream::println!("status    http://{admin}/api/status");
+        }
+    }
+
+    /// Lets running requests finish, unless another signal asks for the end.
+    pub async fn end(self, signals: &mut Signals) {
+        tokio::select! {
+            () = self.server.drain() => {}
+            () = signals.end() => {}
+        }
+        self.stop().await;
+    }
+
+    /// Ends at once.
+    pub async fn stop(self) {
+        self.server.stop().await;
+        if let Some(admin) = self.admin {
+            admin.abort();
+        }
+    }
+}
+
+/// Serves an admin port on the current runtime until the task is aborted.
+pub fn serve_admin(admin: Admin, source: Arc<dyn Source>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = admin.serve(source).await {
+            tracing::error!(%error, "the admin port ended");
+        }
+    })
+}
+
+/// What the admin port may ask.
+struct Asking(ServerHandle);
+
+impl Source for Asking {
+    fn ready(&self) -> Result<Value, String> {
+        let status = self.0.status();
+        if status.phase != "running" {
+            return Err(format!("the server is {}", status.phase));
+        }
+        let clients = status
+            .clients
+            .iter()
+            .filter(|client| client.lanes > 0 && !client.draining);
+        Ok(json!({
+            "ready": true,
+            "healthy_clients": clients.count(),
+            "uptime_millis": status.uptime_millis,
+        }))
+    }
+
+    fn status(&self) -> Value {
+        serde_json::to_value(self.0.status()).unwrap_or_default()
+    }
+
+    fn route(&self, url: &str) -> Option<Value> {
+        Some(match self.0.explain(url) {
+            Ok(route) => serde_json::to_value(route).unwrap_or_default(),
+            Err(error) => json!({ "error": error }),
+        })
+    }
+}

@@ -1,0 +1,180 @@
+//! `adit http` and `adit start`: a client until a signal, or the server, ends it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use adit_admin::{Admin, Source};
+use adit_client::{Client, ClientHandle, Registration, Settings};
+use adit_config::{StateDir, environment, load_client};
+use serde_json::{Value, json};
+
+use crate::{
+    cli,
+    report::Failed,
+    serve::{background, serve_admin},
+    signals::Signals,
+    state::{self, RunningClient},
+};
+
+/// How often a client that was started first looks whether a server has come up on this machine.
+const LOOK_FOR_SERVER: Duration = Duration::from_millis(200);
+
+/// Runs a client.
+///
+/// # Errors
+/// What keeps it from starting, or why it gave up.
+pub fn run(command: &cli::Adit) -> Result<(), Failed> {
+    adit_telemetry::init(command.log_format, command.log_filter()).map_err(Failed::config)?;
+    background()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let settings = tokio::select! {
+            settings = settings(command) => settings?,
+            () = signals.end() => return Ok(()),
+        };
+        if settings.tunnels.is_empty() {
+            return Err(Failed::config(
+                "there is no tunnel to serve; add `tunnels` to the file, or expose one with `adit http PORT`",
+            ));
+        }
+        serve(settings, &mut signals, command.json).await
+    })
+}
+
+/// The settings. A client that knows neither server nor token waits for a server on this machine: either may be
+/// started first.
+async fn settings(command: &cli::Adit) -> Result<Settings, Failed> {
+    let overrides = command.overrides();
+    let mut told = false;
+    loop {
+        let error = match load_client(command.config.as_deref(), environment(), &overrides) {
+            Ok(settings) => return Ok(settings),
+            Err(error) => error,
+        };
+        let waits = error.key() == "client.auth_token" && knows_no_server(command, &overrides);
+        if !waits {
+            return Err(Failed::config(error));
+        }
+        if !told {
+            told = true;
+            let state = StateDir::find(command.state_dir.as_deref(), environment());
+            anstream::eprintln!(
+                "waiting for an adit-server on this machine ({}); name another one with --server",
+                state.path().display()
+            );
+        }
+        tokio::time::sleep(LOOK_FOR_SERVER).await;
+    }
+}
+
+fn knows_no_server(command: &cli::Adit, overrides: &adit_config::ClientOverrides) -> bool {
+    let state = StateDir::find(command.state_dir.as_deref(), environment());
+    let named = overrides.server.is_some()
+        || environment().any(|(name, _)| name == "ADIT__CLIENT__SERVER_ADDR");
+    !named && command.config.as_deref().is_none_or(Path::exists) && !state.token_file().exists()
+}
+
+async fn serve(settings: Settings, signals: &mut Signals, json: bool) -> Result<(), Failed> {
+    let state = StateDir::new(&settings.state_dir);
+    let services: Vec<_> = settings
+        .tunnels
+        .iter()
+        .map(|tunnel| {
+            let service = format!("{}:{}", tunnel.service.host, tunnel.service.port);
+            (tunnel.name.clone(), service)
+        })
+        .collect();
+    let admin = match settings.admin_addr {
+        Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
+        None => None,
+    };
+    let client = Client::start(settings).map_err(Failed::other)?;
+    let running = RunningClient {
+        pid: std::process::id(),
+        client_id: client.client_id().to_owned(),
+        admin_addr: admin.as_ref().map(Admin::addr),
+    };
+    let _presence = state::announce_client(&state, &running)?;
+    let admin = admin.map(|admin| serve_admin(admin, Arc::new(Asking(client.handle()))));
+    let mut registrations = client.registrations();
+    let mut said = None;
+    let ended = loop {
+        tokio::select! {
+            Ok(()) = registrations.changed() => {
+                let registration = registrations.borrow_and_update().clone();
+                if let Some(registration) = registration {
+                    say(&registration, &services, &mut said, json);
+                }
+            }
+            ended = client.ended() => break Some(ended),
+            () = signals.end() => break None,
+        }
+    };
+    let result = match ended {
+        Some(ended) => Err(Failed::other(match ended.error {
+            Some(error) => error,
+            None => ended.reason.to_string(),
+        })),
+        None => {
+            tokio::select! {
+                () = client.drain() => {}
+                () = signals.end() => {}
+            }
+            Ok(())
+        }
+    };
+    client.stop();
+    if let Some(admin) = admin {
+        admin.abort();
+    }
+    result
+}
+
+/// The public URLs, each on a line of its own and nothing else on it: the first line of the output is where to go.
+fn say(
+    registration: &Registration,
+    services: &[(String, String)],
+    said: &mut Option<Vec<adit_client::TunnelOutcome>>,
+    json: bool,
+) {
+    if said.as_ref() == Some(&registration.tunnels) {
+        return;
+    }
+    if json {
+        let value = json!({ "epoch": registration.epoch, "tunnels": registration.tunnels });
+        anstream::println!("{value}");
+    } else {
+        for tunnel in &registration.tunnels {
+            let service = services.iter().find(|(name, _)| *name == tunnel.name);
+            let service = service.map_or("", |(_, service)| service);
+            match &tunnel.error {
+                None => {
+                    anstream::println!("{}", tunnel.public_url);
+                    anstream::eprintln!("{} leads to {service}", tunnel.name);
+                }
+                Some(error) => anstream::eprintln!("{} was refused: {error}", tunnel.name),
+            }
+        }
+    }
+    *said = Some(registration.tunnels.clone());
+}
+
+/// What the admin port may ask.
+struct Asking(ClientHandle);
+
+impl Source for Asking {
+    fn ready(&self) -> Result<Value, String> {
+        let status = self.0.status();
+        if status.connection == "connected" {
+            Ok(json!({ "ready": true, "epoch": status.epoch }))
+        } else {
+            Err(format!("the link is {}", status.connection))
+        }
+    }
+
+    fn status(&self) -> Value {
+        serde_json::to_value(self.0.status()).unwrap_or_default()
+    }
+
+    fn route(&self, _: &str) -> Option<Value> {
+        None
+    }
+}

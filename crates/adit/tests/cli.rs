@@ -1,0 +1,216 @@
+//! The command lines: what the help says, what is accepted, and what it says to the configuration.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::fmt::Write as _;
+
+use adit::cli::{Adit, Command, Route, Server, completion};
+use adit_config::{ClientOverrides, FLAG_VARIABLES, ServerOverrides, TunnelOverrides, load_client};
+use clap::{Command as Clap, CommandFactory, Parser};
+
+fn adit(args: &str) -> Adit {
+    Adit::try_parse_from(args.split_whitespace()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn helps(command: Clap) -> String {
+    fn write(command: &mut Clap, path: &str, out: &mut String) {
+        let help = command.clone().bin_name(path).render_long_help();
+        writeln!(out, "$ {path} --help\n{help}\n").unwrap();
+        for sub in command
+            .get_subcommands_mut()
+            .filter(|sub| sub.get_name() != "help")
+        {
+            let path = format!("{path} {}", sub.get_name());
+            write(sub, &path, out);
+        }
+    }
+    let name = command.get_name().to_owned();
+    let mut out = String::new();
+    let mut command = command.term_width(120);
+    command.build();
+    write(&mut command, &name, &mut out);
+    // A snapshot outlives a version.
+    out.replace(env!("CARGO_PKG_VERSION"), "VERSION")
+}
+
+#[test]
+fn help_of_the_server() {
+    insta::assert_snapshot!(helps(Server::command()));
+}
+
+#[test]
+fn help_of_the_client() {
+    insta::assert_snapshot!(helps(Adit::command()));
+}
+
+#[test]
+fn definitions_hold_together() {
+    Server::command().debug_assert();
+    Adit::command().debug_assert();
+}
+
+fn all_args(command: &Clap) -> Vec<clap::Arg> {
+    let below = command.get_subcommands().flat_map(all_args);
+    command.get_arguments().cloned().chain(below).collect()
+}
+
+#[test]
+fn every_flag_has_a_variable_that_the_configuration_knows() {
+    let mut seen = 0;
+    for arg in all_args(&Server::command())
+        .into_iter()
+        .chain(all_args(&Adit::command()))
+    {
+        let Some(long) = arg.get_long() else { continue };
+        seen += 1;
+        if let Some(variable) = arg.get_env() {
+            let variable = variable.to_str().unwrap();
+            assert!(FLAG_VARIABLES.contains(&variable), "--{long}: {variable}");
+        } else {
+            let help = arg.get_help().unwrap().to_string();
+            assert!(help.contains("[env: ADIT__"), "--{long}: {help}");
+        }
+        assert!(
+            !matches!(long, "token" | "secret" | "password"),
+            "--{long} would put a secret into argv"
+        );
+    }
+    assert!(seen > 25, "{seen} flags");
+}
+
+#[test]
+fn flags_of_the_server_reach_the_configuration() {
+    let args = "adit-server --config s.yaml --bind-addr 0.0.0.0 --bind-port 0 --http-port 80 --admin off \
+                --state-dir /s --threads 3 --domain t.example --log-format json --check -vv";
+    let server = Server::try_parse_from(args.split_whitespace()).unwrap();
+    assert_eq!(
+        server.overrides(),
+        ServerOverrides {
+            bind_addr: Some("0.0.0.0".parse().unwrap()),
+            bind_port: Some(0),
+            http_port: Some(80),
+            admin: Some("off".to_owned()),
+            state_dir: Some("/s".into()),
+            threads: Some(3),
+            domain: Some("t.example".to_owned()),
+        }
+    );
+    assert_eq!(server.config.as_deref(), Some("s.yaml".as_ref()));
+    assert_eq!(server.log_format, adit_telemetry::Format::Json);
+    assert!(server.check);
+    assert_eq!(server.log_filter(), Some("debug,adit=trace"));
+
+    let server = Server::try_parse_from(["adit-server"]).unwrap();
+    assert_eq!(server.overrides(), ServerOverrides::default());
+    assert_eq!(server.log_format, adit_telemetry::Format::Text);
+    assert_eq!(server.log_filter(), None);
+    assert!(!server.check);
+}
+
+#[test]
+fn flags_of_a_tunnel_reach_the_configuration() {
+    let args = "adit http 10.0.0.1:8080 --server h:7 --domain a.example --domain b.example --name web --group g \
+                --client-id c --token-file t --weight 2 --load-balance ip_hash --lanes 3 --host-rewrite r.example \
+                --local-protocol h2c --state-dir /s -v";
+    let adit = adit(args);
+    assert_eq!(adit.log_filter(), Some("info,adit=debug"));
+    assert_eq!(
+        adit.overrides(),
+        ClientOverrides {
+            state_dir: Some("/s".into()),
+            server: Some("h:7".to_owned()),
+            client_id: Some("c".to_owned()),
+            group_id: Some("g".to_owned()),
+            token_file: Some("t".into()),
+            lanes: Some(3),
+            tunnel: Some(TunnelOverrides {
+                service: "10.0.0.1:8080".to_owned(),
+                name: Some("web".to_owned()),
+                domains: vec!["a.example".to_owned(), "b.example".to_owned()],
+                weight: Some(2),
+                load_balance: Some("ip_hash".to_owned()),
+                host_rewrite: Some("r.example".to_owned()),
+                local_protocol: Some("h2c".to_owned()),
+            }),
+        }
+    );
+}
+
+#[test]
+fn other_commands_say_little() {
+    let start = adit("adit start --group g --config c.yaml --json");
+    assert!(start.json);
+    assert_eq!(start.config.as_deref(), Some("c.yaml".as_ref()));
+    assert_eq!(
+        start.overrides(),
+        ClientOverrides {
+            group_id: Some("g".to_owned()),
+            ..ClientOverrides::default()
+        }
+    );
+    let status = adit("adit --json status");
+    assert!(status.json);
+    assert_eq!(status.command, Command::Status);
+    assert_eq!(status.overrides(), ClientOverrides::default());
+    assert!(matches!(adit("adit demo --once").command, Command::Demo(demo) if demo.once));
+    assert!(matches!(adit("adit demo").command, Command::Demo(demo) if !demo.once));
+    let Command::Route(Route::Test(test)) =
+        adit("adit route test http://a.example/b --admin 127.0.0.1:1").command
+    else {
+        panic!("route test")
+    };
+    assert_eq!(test.url, "http://a.example/b");
+    assert_eq!(test.admin, Some("127.0.0.1:1".parse().unwrap()));
+}
+
+#[test]
+fn what_this_version_lacks_is_refused() {
+    for args in [
+        "adit tcp 22",
+        "adit udp 53",
+        "adit http",
+        "adit",
+        "adit http 80 --token x",
+    ] {
+        let error = Adit::try_parse_from(args.split_whitespace()).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{args}");
+    }
+    assert!(Server::try_parse_from(["adit-server", "--token", "x"]).is_err());
+    assert!(Server::try_parse_from(["adit-server", "--log-format", "xml"]).is_err());
+}
+
+/// The flags list the names themselves; those must be names that the settings know.
+#[test]
+fn every_value_that_the_help_lists_is_a_good_one() {
+    let command = Adit::command();
+    let http = command.find_subcommand("http").unwrap();
+    let mut tried = 0;
+    for arg in http.get_arguments() {
+        let Some(flag @ ("load-balance" | "local-protocol")) = arg.get_long() else {
+            continue;
+        };
+        for value in arg.get_possible_values() {
+            let overrides =
+                adit(&format!("adit http 80 --{flag} {}", value.get_name())).overrides();
+            let token = ("ADIT__TOKEN".to_owned(), "t".to_owned());
+            load_client(None, [token].into_iter(), &overrides).unwrap();
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 8);
+}
+
+#[test]
+fn completions_name_the_commands() {
+    for shell in [
+        clap_complete::Shell::Bash,
+        clap_complete::Shell::Zsh,
+        clap_complete::Shell::Fish,
+    ] {
+        let mut script = Vec::new();
+        completion(shell, &mut script).unwrap();
+        let script = String::from_utf8(script).unwrap();
+        for word in ["http", "route", "host-rewrite", "least_connections"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
