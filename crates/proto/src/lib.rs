@@ -4,7 +4,7 @@
 //! needs no generator; `tests/generated.rs` makes it anew and fails on any difference (`UPDATE=1` writes it).
 //!
 //! The `Proxy` method is left out of the generated client and server: the data stream is served by hand under the
-//! same path (`adit-link`), because a generated service copies every payload. See `docs/decisions/0002-data-stream.md`.
+//! same path (`adit-link`), because a generated service copies every payload. See `docs/decisions/0002-data-stream-by-hand.md`.
 
 #[allow(
     missing_docs,
