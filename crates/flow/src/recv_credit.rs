@@ -10,6 +10,11 @@ pub const MAX_WINDOW: u64 = 4 * 1024 * 1024;
 /// The smallest window that a receiver works with. Half of it holds a message with one byte: a sender that has less left than that has consumed enough for a grant to be due, so the two can never wait for each other.
 pub const MIN_WINDOW: u64 = 2 * (MESSAGE_COST + 1);
 
+/// A window does not grow before this many initial windows have been consumed. A socket takes a hundred KiB or so for a
+/// visitor that reads nothing, and a thousand such visitors would borrow the whole budget for good; a long path pays
+/// one or two round trips for it, once.
+const GROWS_AFTER: u64 = 4;
+
 /// What one direction of one request may still send to us (P-4.4 to P-4.6).
 ///
 /// **When a grant is due.** When it would move the limit by at least half of the window, which is when half of the window has been consumed since the last one.
@@ -18,7 +23,7 @@ pub const MIN_WINDOW: u64 = 2 * (MESSAGE_COST + 1);
 /// - when less than an eighth of the window is unused at the moment of the grant, or
 /// - when a message ended exactly at a limit that we had told. A sender cuts its last message to what the limit leaves, so it stops there to the byte; one that has learnt of a higher limit in time sends across. This finds the sender on a long path, whose last bytes are still on their way when the grant becomes due.
 ///
-/// Each doubling takes both signs anew, from the larger window, so that the window follows the path's size and does not run ahead of it.
+/// Each doubling takes both signs anew, from the larger window, so that the window follows the path's size and does not run ahead of it. The first one also takes that four initial windows have been consumed.
 ///
 /// **What is borrowed.** The window beyond the initial one, from the budget, before the limit moves. Under pressure the window halves, down to the initial one, and the difference is given back at once. That is safe although the limit itself never goes back (P-4.3): half of the old window has been consumed by then, so what the limit still allows fits in the new one.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub struct RecvCredit {
     window: u64,
     /// What the window starts at and shrinks to; not borrowed from a budget.
     initial: u64,
+    /// The window does not grow before this much has been consumed.
+    grows_after: u64,
     /// The highest limit granted. The peer may send up to here.
     limit: u64,
     /// The limit before that, which the peer may have to go by until it hears of the last; `limit` itself when the window grew between the two.
@@ -73,6 +80,7 @@ impl RecvCredit {
         Self {
             window,
             initial: window,
+            grows_after: window.saturating_mul(GROWS_AFTER),
             limit,
             previous_limit: limit,
             received: 0,
@@ -123,7 +131,7 @@ impl RecvCredit {
             if !self.is_due() {
                 return None;
             }
-        } else if self.used_up && self.ran_low {
+        } else if self.used_up && self.ran_low && self.has_consumed_enough() {
             self.grow(budget, max_window);
         }
         let limit = self.consumed.saturating_add(self.window);
@@ -179,6 +187,10 @@ impl RecvCredit {
         !self.released && advance >= self.window.div_ceil(2)
     }
 
+    fn has_consumed_enough(&self) -> bool {
+        self.consumed >= self.grows_after
+    }
+
     fn grow(&mut self, budget: &Budget, max_window: u64) {
         let grown = self.window.saturating_mul(2).min(max_window);
         let Some(more) = grown.checked_sub(self.window).filter(|more| *more > 0) else {
@@ -218,8 +230,12 @@ mod tests {
 
     const W: u64 = 32 * 1024;
 
+    /// One that may grow from the start.
     fn credit() -> RecvCredit {
-        RecvCredit::new(32 * 1024)
+        RecvCredit {
+            grows_after: 0,
+            ..RecvCredit::new(32 * 1024)
+        }
     }
 
     fn take(credit: &mut RecvCredit, cost: u64) -> bool {
@@ -325,6 +341,21 @@ mod tests {
             window_after(4 * W, 2 * W)
         );
         assert_eq!((credit.window(), budget.used()), (2 * W, W));
+    }
+
+    #[test]
+    fn does_not_grow_before_four_windows_have_been_consumed() {
+        let budget = Budget::new(MAX_WINDOW);
+        let mut credit = RecvCredit::new(u32::try_from(W).unwrap());
+        let windows: Vec<_> = (0..5)
+            .map(|_| {
+                let all = credit.limit() - credit.received();
+                assert!(take(&mut credit, all));
+                assert!(credit.grant(&budget, MAX_WINDOW).is_some());
+                credit.window()
+            })
+            .collect();
+        assert_eq!(windows, [W, W, W, 2 * W, 4 * W]);
     }
 
     #[test]
