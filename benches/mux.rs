@@ -49,7 +49,7 @@ impl Ours {
     }
 
     fn round(&mut self, count: usize, body: &[u8]) {
-        let open = Open {
+        let open: Open = Open {
             request_uuid: [7; 16],
             tunnel: "shop".into(),
             ..Open::default()

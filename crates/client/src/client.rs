@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -27,6 +30,9 @@ use crate::{
 
 /// How often a drain looks whether everything has finished.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Nothing must have been running for this long: what the server sent before it heard of the drain may be on its way.
+const DRAIN_QUIET: Duration = Duration::from_millis(250);
 
 /// Why a client did not start.
 #[derive(Debug, Error)]
@@ -79,6 +85,8 @@ struct Shared {
     egress: Arc<Egress>,
     cell: StatusCell,
     live: Mutex<Live>,
+    /// A link that is lost now is not dialled again: a new one would be sent new requests.
+    draining: AtomicBool,
 }
 
 #[derive(Default)]
@@ -122,6 +130,7 @@ impl Client {
             egress,
             cell: StatusCell::default(),
             live: Mutex::default(),
+            draining: AtomicBool::new(false),
         });
         let stop = watch::Sender::new(false);
         let (registrations, registration) = watch::channel(None);
@@ -196,6 +205,7 @@ impl Client {
             let live = self.shared.lock();
             (live.control.clone(), live.lanes.clone())
         };
+        self.shared.draining.store(true, Ordering::Relaxed);
         self.shared.cell.set(adit_reconnect::Status::Draining);
         if let Some(control) = control {
             let drain = Kind::Drain(Drain {
@@ -206,8 +216,13 @@ impl Client {
             drop(control.try_send(control_message(drain)));
         }
         let finished = async {
-            while lanes.iter().any(|lane| lane.open_requests() > 0) {
+            let mut idle_since = Instant::now();
+            // On a lane that is over nothing is on its way.
+            while lanes.iter().any(|lane| !lane.is_closed()) && idle_since.elapsed() < DRAIN_QUIET {
                 tokio::time::sleep(DRAIN_LOOK).await;
+                if lanes.iter().any(|lane| lane.open_requests() > 0) {
+                    idle_since = Instant::now();
+                }
             }
         };
         if tokio::time::timeout(within, finished).await.is_err() {
@@ -286,7 +301,11 @@ impl Run {
                 Action::Serve => match dialled.take() {
                     Some(session) => {
                         self.serve(session).await;
-                        Event::Lost
+                        if shared.draining.load(Ordering::Relaxed) {
+                            Event::Stop
+                        } else {
+                            Event::Lost
+                        }
                     }
                     None => Event::Lost,
                 },

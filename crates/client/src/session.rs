@@ -26,9 +26,9 @@ use crate::settings::{Settings, TunnelSettings};
 /// What this build knows beyond the protocol's version (P-1.2).
 const CAPABILITIES: &[&str] = &["http", "trailers", "expect-continue"];
 
-/// Tries to open a data or control stream again on a channel that is still there, before giving the channel up.
-const REOPEN_TRIES: u32 = 3;
+/// A control stream that was lost is opened again after this; twice as long after each try that fails.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a session could not be set up.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ async fn dial_unbounded(
     let budget = Budget::new(settings.limits.budget_bytes);
     let mut lanes = Vec::new();
     let mut sources = Vec::new();
-    for index in 0..link.lanes.clamp(1, settings.lanes) {
+    for index in 0..link.lanes.clamp(1, settings.lanes.max(1)) {
         // The first lane rides the channel of the registration; more lanes are there to use more cores and paths.
         let mut channel = if index == 0 {
             channel.clone()
@@ -146,17 +146,25 @@ async fn control_stream(
     mut outbound: mpsc::Receiver<TunnelMessage>,
     on_control: impl Fn(Kind),
 ) {
-    for _ in 0..REOPEN_TRIES {
+    let mut pause = REOPEN_PAUSE;
+    while !channel.is_closed() {
         let (sender, receiver) = mpsc::channel(16);
         let mut request = Request::new(ReceiverStream::new(receiver));
         let Ok(value) = session.parse() else { return };
         request.metadata_mut().insert(SESSION_METADATA, value);
         let mut client = client(channel.clone());
         let mut inbound = match client.control_stream(request).await {
-            Ok(response) => response.into_inner(),
+            Ok(response) => {
+                pause = REOPEN_PAUSE;
+                response.into_inner()
+            }
             Err(status) => {
                 tracing::debug!(%status, "control stream refused");
-                tokio::time::sleep(REOPEN_PAUSE).await;
+                if status_reason(&status) == Some("stale_session") {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_REOPEN_PAUSE);
                 continue;
             }
         };
@@ -178,10 +186,7 @@ async fn control_stream(
                 },
             }
         }
-        if channel.is_closed() {
-            return;
-        }
-        tokio::time::sleep(REOPEN_PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -282,6 +287,8 @@ fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
     }
     mux.max_window = settings.limits.max_window_bytes;
     mux.max_requests = settings.limits.max_requests;
+    // Visitors that come and go reach this end as resets; the server bounds visitors.
+    mux.max_resets_per_tick = u32::MAX;
     let millis = |value: u32, default: u64| match value {
         0 => Duration::from_millis(default),
         value => Duration::from_millis(u64::from(value)),

@@ -22,21 +22,22 @@ pub(crate) const HTTP_RESPONSE_FIELD: u8 = 6;
 /// Room for what [`crate::write_head`] puts before a head: id, types and end.
 const ENVELOPE_BYTES: usize = 32;
 
-/// What every opening message carries (P-2.8).
+/// What every opening message carries (P-2.8). Its texts are owned when they have been read, and may be borrowed when
+/// they are to be written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Open {
+pub struct Open<T = Box<str>> {
     /// UUIDv7 of the request, the same on both sides.
     pub request_uuid: [u8; 16],
     /// The tunnel's name.
-    pub tunnel: Box<str>,
+    pub tunnel: T,
     /// Config revision that the opener acted on.
     pub revision: u64,
     /// The visitor's socket address.
-    pub visitor: Box<str>,
+    pub visitor: T,
     /// W3C `traceparent`, or empty.
-    pub traceparent: Box<str>,
+    pub traceparent: T,
     /// W3C `baggage`, or empty.
-    pub baggage: Box<str>,
+    pub baggage: T,
     /// Whether the opener keeps what is unconsumed, to resume after a loss.
     pub resumable: bool,
 }
@@ -64,9 +65,9 @@ impl EncodedHead {
 
 /// The parts of an HTTP request to send.
 #[derive(Debug, Clone, Copy)]
-pub struct HttpRequestHead<'a> {
+pub struct HttpRequestHead<'a, T = Box<str>> {
     /// The opening part.
-    pub open: &'a Open,
+    pub open: &'a Open<T>,
     /// Method token.
     pub method: &'a str,
     /// `http` or `https`.
@@ -77,7 +78,7 @@ pub struct HttpRequestHead<'a> {
     pub path: &'a [u8],
 }
 
-impl HttpRequestHead<'_> {
+impl<T: AsRef<str>> HttpRequestHead<'_, T> {
     /// Writes the head with its headers and the part of the body that rides along.
     ///
     /// # Errors
@@ -175,14 +176,14 @@ fn finish<'h>(
     Ok((out, body.len()))
 }
 
-fn put_open(out: &mut BytesMut, open: &Open) {
+fn put_open<T: AsRef<str>>(out: &mut BytesMut, open: &Open<T>) {
     let start = put_length_gap(out, length_key(1));
     put_bytes(out, 1, &open.request_uuid);
-    put_bytes(out, 2, open.tunnel.as_bytes());
+    put_bytes(out, 2, open.tunnel.as_ref().as_bytes());
     put_uint(out, 3, open.revision);
-    put_bytes(out, 4, open.visitor.as_bytes());
-    put_bytes(out, 5, open.traceparent.as_bytes());
-    put_bytes(out, 6, open.baggage.as_bytes());
+    put_bytes(out, 4, open.visitor.as_ref().as_bytes());
+    put_bytes(out, 5, open.traceparent.as_ref().as_bytes());
+    put_bytes(out, 6, open.baggage.as_ref().as_bytes());
     put_uint(out, 7, u64::from(open.resumable));
     fill_length_gap(out, start);
 }

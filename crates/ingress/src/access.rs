@@ -63,6 +63,9 @@ impl Drop for Access {
         let counters = &self.http.counters;
         counters.requests_open.fetch_sub(1, Ordering::Relaxed);
         self.connection.open.fetch_sub(1, Ordering::Relaxed);
+        if self.reason == Some(Reason::Cancelled) && self.connection.is_stalled() {
+            self.reason = Some(Reason::Stalled);
+        }
         if let Some(reason) = self.reason {
             counters.count_failure(reason);
         }
@@ -83,7 +86,7 @@ impl Drop for Access {
             client = grant.map_or("", |g| g.client().as_str()),
             tunnel = grant.and_then(|g| g.tunnel()).map_or("", |t| t.as_str()),
             revision = grant.map_or(0, adit_auth::Grant::revision),
-            visitor = %self.visit.visitor,
+            visitor = %self.visit.visitor.as_str(),
             method = %self.visit.method,
             host = self.visit.host(),
             path = self.visit.path.path(),

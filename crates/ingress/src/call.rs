@@ -65,7 +65,12 @@ pub(crate) async fn serve(
         let both = "content-length and transfer-encoding in one request";
         return refuse(&http, &Failure::new(Reason::BadRequest, both), &parts, uuid);
     }
-    let visit = match Visit::admit(&mut parts, uuid, connection.visitor, connection.scheme) {
+    let visit = match Visit::admit(
+        &mut parts,
+        uuid,
+        connection.visitor.clone(),
+        connection.scheme,
+    ) {
         Ok(visit) => visit,
         Err(failure) => return refuse(&http, &failure, &parts, uuid),
     };
@@ -302,13 +307,12 @@ fn head(visit: &Visit, tunnel: &str, revision: u64, body: &[u8]) -> Result<Encod
         value
             .filter(|v| v.len() <= MAX_TRACE_BYTES)
             .unwrap_or_default()
-            .into()
     };
     let open = Open {
         request_uuid: visit.uuid.into_bytes(),
-        tunnel: tunnel.into(),
+        tunnel,
         revision,
-        visitor: visit.visitor.to_string().into(),
+        visitor: visit.visitor.as_str(),
         traceparent: trace("traceparent"),
         baggage: trace("baggage"),
         resumable: false,

@@ -11,12 +11,15 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{framing::Chunked, visit::Scheme};
+use crate::{
+    framing::Chunked,
+    visit::{Scheme, Visitor},
+};
 
 /// What the requests of one connection share with its socket.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) visitor: SocketAddr,
+    pub(crate) visitor: Visitor,
     pub(crate) scheme: Scheme,
     /// Requests whose answers have not ended.
     pub(crate) open: AtomicUsize,
@@ -25,6 +28,7 @@ pub(crate) struct Connection {
     /// Requests so far.
     requests: AtomicU64,
     reset_on_drop: AtomicBool,
+    stalled: AtomicBool,
     /// Chunked heads that the socket has seen and no request has claimed yet. Bounded by what hyper reads ahead.
     chunked: Mutex<VecDeque<Chunked>>,
 }
@@ -32,12 +36,13 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(visitor: SocketAddr, scheme: Scheme) -> Self {
         Self {
-            visitor,
+            visitor: Visitor::new(visitor),
             scheme,
             open: AtomicUsize::new(0),
             idle: Notify::new(),
             requests: AtomicU64::new(0),
             reset_on_drop: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
             chunked: Mutex::default(),
         }
     }
@@ -58,6 +63,15 @@ impl Connection {
 
     pub(crate) fn is_reset_on_drop(&self) -> bool {
         self.reset_on_drop.load(Ordering::Relaxed)
+    }
+
+    /// The visitor has taken nothing for too long: what is given up from here on was not given up by it.
+    pub(crate) fn set_stalled(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     pub(crate) fn push_chunked(&self, chunked: Chunked) {

@@ -13,7 +13,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     call,
@@ -21,6 +21,7 @@ use crate::{
     connection::Connection,
     director::Director,
     layer::Layer,
+    sniff::{Speaks, sniff},
     socket::VisitorSocket,
     stats::{Counters, Stats},
     visit::Scheme,
@@ -41,7 +42,8 @@ pub struct Http {
     pub(crate) layers: Vec<Box<dyn Layer>>,
     pub(crate) director: Arc<dyn Director>,
     pub(crate) counters: Counters,
-    builder: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
 }
 
 impl Http {
@@ -76,7 +78,8 @@ impl Http {
             layers,
             director,
             counters: Counters::default(),
-            builder,
+            http1: builder.clone().http1_only(),
+            http2: builder.http2_only(),
         })
     }
 
@@ -99,11 +102,21 @@ impl Http {
             tracing::debug!(%peer, "connection refused: too many are open");
             return;
         };
+        let mut drain = pin!(drain);
+        let speaks = tokio::select! {
+            biased;
+            speaks = timeout(self.config.head_timeout, sniff(&stream)) => speaks,
+            () = drain.as_mut() => return,
+        };
+        let builder = match speaks {
+            Ok(Ok(Some(Speaks::Http1))) => &self.http1,
+            Ok(Ok(Some(Speaks::Http2))) => &self.http2,
+            Ok(Ok(None) | Err(_)) | Err(_) => return,
+        };
         let connection = Arc::new(Connection::new(peer, Scheme::Http));
         let socket = VisitorSocket::new(stream, connection.clone(), &self.config);
         let service = service_fn(|request| call::serve(self.clone(), connection.clone(), request));
-        let serving = self.builder.serve_connection(TokioIo::new(socket), service);
-        let (mut serving, mut drain) = (pin!(serving), pin!(drain));
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(socket), service));
         let mut draining = false;
         let ended = loop {
             tokio::select! {

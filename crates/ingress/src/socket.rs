@@ -147,6 +147,7 @@ impl VisitorSocket {
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.stuck.arm(self.times.stall);
         ready!(self.stuck.poll(cx));
+        self.connection.set_stalled();
         self.connection.reset_on_drop();
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
@@ -202,15 +203,18 @@ impl VisitorSocket {
         if linger.until.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        loop {
+        // When enough was thrown away the rest stays where it is until the time is over: a visitor who cannot send on
+        // turns to reading, and one who can would meet the reset before the answer.
+        while linger.left > 0 {
             let mut buffer = ReadBuf::new(&mut linger.buffer);
             let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
             let bytes = buffer.filled().len();
-            if result.is_err() || bytes == 0 || bytes >= linger.left {
+            if result.is_err() || bytes == 0 {
                 return Poll::Ready(());
             }
-            linger.left -= bytes;
+            linger.left = linger.left.saturating_sub(bytes);
         }
+        Poll::Pending
     }
 }
 

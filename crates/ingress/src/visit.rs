@@ -33,13 +33,52 @@ impl Scheme {
     }
 }
 
+/// Who a visitor is, with the texts that each of its requests needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    addr: SocketAddr,
+    /// The address with its port, as text.
+    text: HeaderValue,
+    /// The address alone, as text; IPv4 where a dual-stack socket shows it in IPv6's clothes.
+    ip: HeaderValue,
+}
+
+impl Visitor {
+    pub(crate) fn new(addr: SocketAddr) -> Self {
+        // An address is always a header value.
+        let value = |text: String| {
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        };
+        Self {
+            addr,
+            text: value(addr.to_string()),
+            ip: value(addr.ip().to_canonical().to_string()),
+        }
+    }
+
+    /// The socket address.
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The socket address, as text.
+    pub fn as_str(&self) -> &str {
+        self.text.to_str().unwrap_or_default()
+    }
+
+    /// The address without the port, as a header value.
+    pub const fn ip_value(&self) -> &HeaderValue {
+        &self.ip
+    }
+}
+
 /// One request of a visitor while it is being admitted.
 #[derive(Debug)]
 pub struct Visit {
     /// Its name on both sides: a UUIDv7.
     pub uuid: Uuid,
-    /// The visitor's socket address.
-    pub visitor: SocketAddr,
+    /// Who asks.
+    pub visitor: Visitor,
     /// How the visitor reached us.
     pub scheme: Scheme,
     /// Method.
@@ -69,7 +108,7 @@ impl Visit {
     pub(crate) fn admit(
         parts: &mut Parts,
         uuid: Uuid,
-        visitor: SocketAddr,
+        visitor: Visitor,
         scheme: Scheme,
     ) -> Result<Self, Failure> {
         let (authority, path) = admit(parts)?;

@@ -37,6 +37,8 @@ pub(crate) struct Core {
     inbox: Arc<Inbox>,
     sent_all: AtomicBool,
     received_all: AtomicBool,
+    /// The peer was asked to stop before its end had come.
+    gave_up_reading: AtomicBool,
 }
 
 impl Core {
@@ -49,6 +51,10 @@ impl Core {
         self.inbox.lock().failure.clone()
     }
 
+    fn is_opener(&self) -> bool {
+        self.id.opener() == self.lane.mux().side()
+    }
+
     fn reset(&self, code: ResetCode, reason: &str) {
         self.lane.mux().reset(self.id, code, reason);
         self.inbox
@@ -58,15 +64,20 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let whole =
-            self.sent_all.load(Ordering::Relaxed) && self.received_all.load(Ordering::Relaxed);
-        let failed = self.inbox.lock().failure.is_some();
-        let how = match (failed, whole) {
-            (true, _) => Settled::Failed,
-            (false, true) => Settled::Completed,
-            (false, false) => Settled::Cancelled,
+        // An opener that gave up the answer has nothing to wait for. It must not rely on the peer to end its direction:
+        // one that never does would leave the request in the mux for ever.
+        let given_up = self.is_opener() && self.gave_up_reading.load(Ordering::Relaxed);
+        let whole = self.sent_all.load(Ordering::Relaxed)
+            && self.received_all.load(Ordering::Relaxed)
+            && !given_up;
+        let failed = self.failure().map(|failure| failure.reason);
+        let how = match failed {
+            Some(Reason::Cancelled) => Settled::Cancelled,
+            Some(_) => Settled::Failed,
+            None if whole => Settled::Completed,
+            None => Settled::Cancelled,
         };
-        if how == Settled::Cancelled {
+        if failed.is_none() && how == Settled::Cancelled {
             self.lane
                 .mux()
                 .reset(self.id, ResetCode::Cancelled, "the other side left");
@@ -83,6 +94,7 @@ impl Exchange {
             inbox,
             sent_all: AtomicBool::new(sent_all),
             received_all: AtomicBool::new(false),
+            gave_up_reading: AtomicBool::new(false),
         });
         Self {
             send: SendHalf { core: core.clone() },
@@ -231,7 +243,8 @@ impl SendHalf {
             return failure;
         }
         match error {
-            SendError::Ended if self.stopped().is_some() => stopped(),
+            // Not by us: the peer has asked for it, and the word has not reached the inbox yet.
+            SendError::Ended if !self.core.sent_all.load(Ordering::Relaxed) => stopped(),
             SendError::Gone => Failure::new(Reason::LinkLost, "the request is over"),
             SendError::Ended | SendError::NoCredit(_) => {
                 Failure::new(Reason::Internal, error.to_string())
@@ -271,7 +284,8 @@ impl fmt::Debug for SendHalf {
     }
 }
 
-/// The peer's direction of a request. Dropping it before the end asks the peer to stop.
+/// The peer's direction of a request. Dropping it before the end asks the peer to stop; an opener that has sent all
+/// cancels the request.
 pub struct RecvHalf {
     core: Arc<Core>,
 }
@@ -337,13 +351,9 @@ impl RecvHalf {
 
     fn stop_with(&self, code: ResetCode) {
         self.core.received_all.store(true, Ordering::Relaxed);
-        let unread = {
-            let mut state = self.core.inbox.lock();
-            state.ended = true;
-            state.waiting = 0;
-            std::mem::take(&mut state.parts)
-        };
-        drop(unread);
+        if self.core.inbox.discard() {
+            self.core.gave_up_reading.store(true, Ordering::Relaxed);
+        }
         self.core.lane.stop_sending(self.core.id, code);
     }
 }
@@ -360,11 +370,12 @@ impl Drop for RecvHalf {
                 state.ended && state.parts.is_empty(),
             )
         };
+        // Nobody sends and nobody reads: the request is cancelled when the core goes.
+        let is_over = self.core.is_opener() && self.core.sent_all.load(Ordering::Relaxed);
         if ended {
             self.core.received_all.store(true, Ordering::Relaxed);
-        } else if !failed && self.core.sent_all.load(Ordering::Relaxed) {
-            // Nobody sends and nobody reads: the request is cancelled when the core goes.
-        } else if !failed {
+        } else if !failed && !is_over {
+            // An answer may be whole before the request is, and then stands: no reset may overtake it (P-3.6).
             self.stop_with(ResetCode::Cancelled);
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) parts: VecDeque<Part>,
     /// Nothing comes after `parts`.
     pub(crate) ended: bool,
+    /// Nobody reads on: what still comes is dropped. Events of one frame may be under way when this is decided.
+    discarding: bool,
     /// Both directions are over; stands before `parts`: what has not been read is not worth reading.
     pub(crate) failure: Option<Failure>,
     /// The peer wants no more of our direction.
@@ -38,11 +40,14 @@ pub(crate) struct State {
     /// Cost that waits.
     pub(crate) waiting: u64,
     pub(crate) swept: Option<crate::lane::Sweep>,
-    /// The final answer's head has come.
-    pub(crate) answered: bool,
+    /// Interim answers so far: they cost no credit.
+    interim: u8,
     /// What the request holds while it lasts: permits, load.
     pub(crate) held: Option<Box<dyn Any + Send>>,
 }
+
+/// More interim answers than anybody needs.
+const MAX_INTERIM: u8 = 16;
 
 /// Shared by the lane's reader, which fills it, and the request's task.
 #[derive(Default)]
@@ -55,15 +60,39 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends parts and wakes the reader.
+    /// Appends parts and wakes the reader. What nobody is going to read is dropped: its credit needs no return.
     pub(crate) fn deliver(&self, part: Part, cost: u64, end: bool) {
         let mut state = self.lock();
+        if state.discarding || state.failure.is_some() {
+            drop(state);
+            drop(part);
+            return;
+        }
         state.waiting += cost;
         state.parts.push_back(part);
         state.ended |= end;
         let reader = state.reader.take();
         drop(state);
         wake(reader);
+    }
+
+    /// Whether one more interim answer is bearable.
+    pub(crate) fn take_interim(&self) -> bool {
+        let mut state = self.lock();
+        state.interim = state.interim.saturating_add(1);
+        state.interim <= MAX_INTERIM
+    }
+
+    /// Drops what waits and what still comes. Whether the end had not come yet.
+    pub(crate) fn discard(&self) -> bool {
+        let mut state = self.lock();
+        let unread = std::mem::take(&mut state.parts);
+        let early = !std::mem::replace(&mut state.ended, true);
+        state.discarding = true;
+        state.waiting = 0;
+        drop(state);
+        drop(unread);
+        early
     }
 
     pub(crate) fn end(&self) {
@@ -80,6 +109,7 @@ impl Inbox {
         let mut state = self.lock();
         state.failure.get_or_insert(failure);
         let unread = (std::mem::take(&mut state.parts), state.held.take());
+        state.waiting = 0;
         let (reader, writer) = (state.reader.take(), state.writer.take());
         drop(state);
         drop(unread);
@@ -102,9 +132,13 @@ impl Inbox {
 
     pub(crate) fn hold(&self, held: Box<dyn Any + Send>) {
         let mut state = self.lock();
-        if state.failure.is_none() {
-            state.held = Some(held);
-        }
+        let over = if state.failure.is_none() {
+            state.held.replace(held)
+        } else {
+            Some(held)
+        };
+        drop(state);
+        drop(over);
     }
 
     pub(crate) fn release_held(&self) {
@@ -122,5 +156,96 @@ impl Inbox {
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::failure::Reason;
+
+    fn deliver(inbox: &Inbox) {
+        let payload = Payload::new(Bytes::from_static(b"x"), 33);
+        inbox.deliver(Part::Data(payload), 33, false);
+    }
+
+    fn waits(inbox: &Inbox) -> (usize, u64) {
+        let state = inbox.lock();
+        (state.parts.len(), state.waiting)
+    }
+
+    /// Regression: the rest of a frame was kept, and counted as waiting for ever.
+    #[test]
+    fn what_comes_after_a_stop_or_a_failure_is_not_kept() {
+        let inbox = Inbox::default();
+        deliver(&inbox);
+        deliver(&inbox);
+        assert_eq!(waits(&inbox), (2, 66));
+        assert!(inbox.discard(), "its end has not come");
+        deliver(&inbox);
+        assert_eq!(waits(&inbox), (0, 0));
+        assert!(!inbox.discard());
+
+        let inbox = Inbox::default();
+        deliver(&inbox);
+        inbox.fail(Failure::new(Reason::LinkLost, "first"));
+        inbox.fail(Failure::new(Reason::Stalled, "second"));
+        deliver(&inbox);
+        assert_eq!(waits(&inbox), (0, 0));
+        // One that is being written comes back late.
+        inbox.consumed(33);
+        assert_eq!(waits(&inbox), (0, 0));
+        let failure = inbox.lock().failure.clone().unwrap();
+        assert_eq!(failure.reason, Reason::LinkLost, "the first one stands");
+    }
+
+    #[test]
+    fn interim_answers_are_bounded() {
+        let inbox = Inbox::default();
+        assert!((0..MAX_INTERIM).all(|_| inbox.take_interim()));
+        assert!((0..1000).all(|_| !inbox.take_interim()));
+    }
+
+    struct Wakes(AtomicUsize);
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn each_side_is_woken_by_what_concerns_it() {
+        let (reader, writer) = (
+            Arc::new(Wakes(AtomicUsize::new(0))),
+            Arc::new(Wakes(AtomicUsize::new(0))),
+        );
+        let inbox = Inbox::default();
+        let woken = |event: &dyn Fn(&Inbox)| {
+            let before = (
+                reader.0.load(Ordering::Relaxed),
+                writer.0.load(Ordering::Relaxed),
+            );
+            {
+                let mut state = inbox.lock();
+                state.reader = Some(reader.clone().into());
+                state.writer = Some(writer.clone().into());
+            }
+            event(&inbox);
+            (
+                reader.0.load(Ordering::Relaxed) - before.0,
+                writer.0.load(Ordering::Relaxed) - before.1,
+            )
+        };
+        assert_eq!(woken(&deliver), (1, 0));
+        assert_eq!(woken(&Inbox::writable), (0, 1));
+        assert_eq!(woken(&|inbox| inbox.stop(ResetCode::Cancelled)), (0, 1));
+        assert_eq!(woken(&Inbox::end), (1, 0));
+        let lost = |inbox: &Inbox| inbox.fail(Failure::new(Reason::LinkLost, ""));
+        assert_eq!(woken(&lost), (1, 1));
     }
 }

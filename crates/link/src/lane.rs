@@ -104,11 +104,7 @@ impl Lane {
             }),
             dispatch,
             pinned: Arc::default(),
-            liveness: Mutex::new(Liveness::new(
-                config.heartbeat,
-                config.dead_after,
-                Instant::now(),
-            )),
+            liveness: Mutex::new(Liveness::new(config.heartbeat, config.dead_after, now())),
             received: AtomicBool::new(false),
             alive: Notify::new(),
             closed: watch::Sender::new(None),
@@ -157,7 +153,8 @@ impl Lane {
         Outbound::new(self.clone())
     }
 
-    /// Ends the lane: every request fails once with `failure`, nothing is opened any more. Only the first call counts.
+    /// Ends the lane: every request fails once with `failure`, nothing is opened any more (P-6.4). Only the first call
+    /// counts.
     pub fn close(&self, failure: &Failure) {
         let first = self.closed.send_if_modified(|closed| {
             let first = closed.is_none();
@@ -173,6 +170,11 @@ impl Lane {
         for (_, inbox) in self.table.close() {
             inbox.fail(failure.clone());
         }
+    }
+
+    /// Whether the lane is over.
+    pub fn is_closed(&self) -> bool {
+        self.closed.borrow().is_some()
     }
 
     /// Why the lane is over, if it is.
@@ -202,10 +204,18 @@ impl Lane {
     /// Yes.
     pub async fn probe(&self, within: Duration) -> bool {
         let alive = self.alive.notified();
-        let sequence = self.lock_liveness().probe(Instant::now());
+        let sequence = {
+            let now = now();
+            let mut liveness = self.lock_liveness();
+            // The reader wakes us at the first byte after this only: what has come since the last tick is no answer.
+            if self.received.swap(false, Ordering::Relaxed) {
+                liveness.on_received(now);
+            }
+            liveness.probe(now)
+        };
         self.send_heartbeat(sequence, false);
         tokio::select! {
-            () = alive => self.closed().is_none(),
+            () = alive => !self.is_closed(),
             _ = self.wait_closed() => false,
             () = tokio::time::sleep(within) => false,
         }
@@ -263,6 +273,7 @@ impl Lane {
                 return;
             }
         }
+        self.mux.tick();
         let mut expired = Vec::new();
         self.table.expire(now, &mut expired);
         for (id, inbox) in expired {
@@ -357,27 +368,20 @@ impl Lane {
 
     fn on_event(self: &Arc<Self>, event: Event, frame_bytes: usize) {
         match event {
-            Event::Opened { id, head, end } => self.on_opened(id, head, end),
+            Event::Opened { id, head, end } => self.on_opened(id, head, end, frame_bytes),
             Event::Control(control) => self.on_control(&control),
             Event::Answer { id, mut head, end } => {
                 let Some(inbox) = self.table.lookup(id.value()) else {
                     return;
                 };
-                let is_final = head.status >= 200;
-                if inbox.lock().answered {
-                    self.fault(id, &inbox, "a second answer");
-                    return;
-                }
-                if !is_final && (end || !head.body.is_empty()) {
-                    self.fault(id, &inbox, "an interim answer with a body");
+                if head.status < 200 && !inbox.take_interim() {
+                    self.fault(id, &inbox, "too many interim answers");
                     return;
                 }
                 let body = std::mem::take(&mut head.body);
-                if is_final {
-                    inbox.lock().answered = true;
-                    if !end {
-                        self.table.set_deadline(id.value(), None);
-                    }
+                // Even when the answer is whole: the request may go on, and its reader may be slow.
+                if head.status >= 200 {
+                    self.table.set_deadline(id.value(), None);
                 }
                 inbox.deliver(Part::Answer(head), 0, end && body.is_empty());
                 if !body.is_empty() {
@@ -394,10 +398,6 @@ impl Lane {
                 let Some(inbox) = self.table.lookup(id.value()) else {
                     return;
                 };
-                if id.opener() == self.mux.side() && !inbox.lock().answered {
-                    self.fault(id, &inbox, "payload before the answer");
-                    return;
-                }
                 self.deliver(&inbox, data, cost, end, frame_bytes);
             }
             Event::Trailers { id, trailers } => {
@@ -432,7 +432,13 @@ impl Lane {
         inbox.deliver(Part::Data(Payload::new(data, cost)), cost, end);
     }
 
-    fn on_opened(self: &Arc<Self>, id: RequestId, mut head: OpenHead, end: bool) {
+    fn on_opened(
+        self: &Arc<Self>,
+        id: RequestId,
+        mut head: OpenHead,
+        end: bool,
+        frame_bytes: usize,
+    ) {
         let inbox = Arc::new(Inbox::default());
         let body = match &mut head {
             OpenHead::Http(head) => std::mem::take(&mut head.body),
@@ -447,10 +453,15 @@ impl Lane {
             inbox.lock().ended = end;
         } else {
             let cost = body.len() as u64 + adit_flow::MESSAGE_COST;
-            inbox.deliver(Part::Data(Payload::new(body, cost)), cost, end);
+            self.deliver(&inbox, body, cost, end, frame_bytes);
         }
         self.dispatch.dispatch(Opened { head, exchange });
     }
+}
+
+/// The time by the runtime's clock, which tests may turn.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Drop for Lane {

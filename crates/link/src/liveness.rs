@@ -60,9 +60,9 @@ impl Liveness {
         }
     }
 
-    /// A probe asked for from outside.
-    pub(crate) const fn probe(&mut self, now: Instant) -> u64 {
-        self.last_probe = Some(now);
+    /// A probe asked for from outside. It does not put off the verdict on an earlier one.
+    pub(crate) fn probe(&mut self, now: Instant) -> u64 {
+        self.last_probe.get_or_insert(now);
         self.sequence += 1;
         self.sequence
     }

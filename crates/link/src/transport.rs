@@ -3,7 +3,6 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use adit_codec::Batch;
@@ -13,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     failure::{Failure, Reason},
-    lane::Lane,
+    lane::{Lane, now},
 };
 
 /// Why a transport cannot go on.
@@ -67,11 +66,22 @@ impl Drop for Outbound {
     }
 }
 
+/// Ends the lane when whoever reads for it is gone.
+struct Deaf<'l>(&'l Lane);
+
+impl Drop for Deaf<'_> {
+    fn drop(&mut self) {
+        self.0
+            .close(&Failure::new(Reason::LinkLost, "nobody reads any more"));
+    }
+}
+
 /// Runs a lane until it is over: reads, probes, watches the clock. Returns why it ended; the lane is closed then.
 ///
 /// # Cancel safety
-/// Dropping it leaves the lane open but deaf; close it.
+/// Dropping it ends the lane: nobody would read any more.
 pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
+    let _deaf = Deaf(lane);
     let mut reader = lane.reader();
     let mut ticks = interval(lane.tick_every());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,7 +90,7 @@ pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
         tokio::select! {
             biased;
             failure = closed.as_mut() => break failure,
-            _ = ticks.tick() => lane.tick(Instant::now()),
+            _ = ticks.tick() => lane.tick(now()),
             bytes = std::future::poll_fn(|cx| source.poll_bytes(cx)) => match bytes {
                 Some(Ok(bytes)) => {
                     if let Err(error) = reader.handle_frame(bytes) {

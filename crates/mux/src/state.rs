@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn open(state: &mut State) -> RequestId {
-        let open = Open::default();
+        let open: Open = Open::default();
         let head = HttpRequestHead {
             open: &open,
             method: "GET",

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -14,7 +14,7 @@ use adit_flow::Gate;
 use adit_link::{Failure, Lane, LaneStats, grpc::ChannelId};
 use adit_proto::TunnelMessage;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 
 /// One registration; never used twice by a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +33,8 @@ pub struct Link {
     pub(crate) session: LinkKey,
     pub(crate) grant: Grant,
     pub(crate) instance: InstanceKey,
-    pub(crate) epoch: u64,
+    /// Given out when the link is taken in, under the lock of the index: who takes over has the greater one.
+    pub(crate) epoch: AtomicU64,
     pub(crate) channel: ChannelId,
     pub(crate) permits: Arc<Gate>,
     pub(crate) load: Load,
@@ -54,11 +55,14 @@ pub(crate) struct Streams {
     pub(crate) channel_open: bool,
     /// Removed from the registry: no stream is taken any more.
     pub(crate) ended: bool,
+    /// Forgets the session unless its first data stream opens in time.
+    pub(crate) setup: Option<AbortHandle>,
 }
 
 impl Streams {
     pub(crate) fn is_routable(&self) -> bool {
-        !self.ended && self.lanes.iter().any(Option::is_some)
+        // A lane may be over before its guard has taken it out.
+        !self.ended && self.lanes.iter().flatten().any(|lane| !lane.is_closed())
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -87,8 +91,8 @@ impl Link {
     }
 
     /// Issued at its registration; grows.
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Requests it may serve at a time.
@@ -104,6 +108,11 @@ impl Link {
     /// Whether new requests may go to it.
     pub fn is_routable(&self) -> bool {
         !self.is_draining() && self.streams.lock().is_routable()
+    }
+
+    /// Whether it is gone for good.
+    pub fn is_ended(&self) -> bool {
+        self.streams.lock().ended
     }
 
     /// Whether it has said that it is leaving (P-6.6).
@@ -125,7 +134,7 @@ impl Link {
         };
         (0..count)
             .filter_map(|step| streams.lanes.get((first + step) % count)?.as_ref())
-            .find(|lane| lane.closed().is_none())
+            .find(|lane| !lane.is_closed())
             .cloned()
     }
 
@@ -154,6 +163,9 @@ impl Link {
             let mut streams = self.streams.lock();
             let first = !std::mem::replace(&mut streams.ended, true);
             streams.control = None;
+            if let Some(setup) = streams.setup.take() {
+                setup.abort();
+            }
             (std::mem::take(&mut streams.lanes), first)
         };
         for lane in lanes.iter().flatten() {
@@ -168,7 +180,7 @@ impl fmt::Debug for Link {
         f.debug_struct("Link")
             .field("id", &self.id)
             .field("client", self.grant.client())
-            .field("epoch", &self.epoch)
+            .field("epoch", &self.epoch())
             .finish_non_exhaustive()
     }
 }

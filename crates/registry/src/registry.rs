@@ -42,7 +42,9 @@ pub struct Config {
     pub first_epoch: u64,
 }
 
-/// Hears when links become routable and cease to be.
+/// Hears when links become routable and cease to be. It is called without a lock, after the fact, and perhaps by several
+/// threads at once: what counts is [`Link::is_routable`] and [`Link::is_ended`] at the time of the call, which no later
+/// call misses.
 pub trait Observer: Send + Sync {
     /// The link's first data stream is open.
     fn link_up(&self, link: &Arc<Link>);
@@ -143,7 +145,7 @@ impl Registry {
             session,
             grant,
             instance,
-            epoch: self.next_epoch.fetch_add(1, Ordering::Relaxed),
+            epoch: AtomicU64::new(0),
             channel,
             permits: Gate::new(self.config.max_requests_per_client, self.config.max_waiting),
             load: Load::new(),
@@ -155,6 +157,7 @@ impl Registry {
                 control_turn: 0,
                 channel_open: true,
                 ended: false,
+                setup: None,
             }),
         });
         let mut silent = None;
@@ -208,6 +211,8 @@ impl Registry {
                     limit: self.config.max_clients,
                 });
             }
+            let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
+            link.epoch.store(epoch, Ordering::Relaxed);
             index.clients.insert(client.clone(), link.clone());
             index.sessions.insert(link.session, link.clone());
             let on_channel = index.channels.entry(link.channel).or_default();
@@ -222,20 +227,26 @@ impl Registry {
         Ok(None)
     }
 
-    /// Forgets a session whose first data stream does not open in time (P-1.6).
+    /// Forgets a session whose first data stream does not open in time (P-1.6). The task ends with the link or its
+    /// first data stream: registrations in a loop leave none behind.
     fn forget_unless_opened(self: &Arc<Self>, link: &Arc<Link>) {
         let registry = Arc::downgrade(self);
-        let link = Arc::downgrade(link);
+        let forgotten = Arc::downgrade(link);
         let setup = self.config.setup;
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             tokio::time::sleep(setup).await;
-            if let (Some(registry), Some(link)) = (registry.upgrade(), link.upgrade())
-                && !link.streams.lock().is_routable()
-            {
+            if let (Some(registry), Some(link)) = (registry.upgrade(), forgotten.upgrade()) {
                 let failure = Failure::new(Reason::LinkLost, "no data stream was opened");
                 registry.remove(&link, &failure);
             }
         });
+        let mut streams = link.streams.lock();
+        if streams.ended {
+            // A newer registration was faster.
+            task.abort();
+        } else {
+            streams.setup = Some(task.abort_handle());
+        }
     }
 
     /// Puts a lane into the link of a session, made by `make` if the session is good.
@@ -256,6 +267,7 @@ impl Registry {
                 return Err(StreamError::StaleSession);
             }
             let lanes = u32::try_from(streams.lanes.len()).unwrap_or(u32::MAX);
+            let was_routable = streams.is_routable();
             let Some(slot) = streams.lanes.get_mut(number as usize) else {
                 return Err(StreamError::NoSuchLane {
                     lane: number,
@@ -263,8 +275,10 @@ impl Registry {
                 });
             };
             let old = slot.replace(lane.clone());
-            let others = streams.lanes.iter().flatten().count() - 1;
-            (old.clone(), others == 0 && old.is_none())
+            if let Some(setup) = streams.setup.take() {
+                setup.abort();
+            }
+            (old, !was_routable)
         };
         if let Some(old) = old {
             let failure = Failure::new(Reason::LinkLost, "the data stream was opened anew");
@@ -339,6 +353,11 @@ impl Registry {
                 self.remove(&link, &channel_lost());
             }
         }
+    }
+
+    /// Whether a session that still lives was registered on the channel.
+    pub fn is_channel_used(&self, channel: ChannelId) -> bool {
+        self.index.lock().channels.contains_key(&channel)
     }
 
     /// The client is leaving: no new requests to it (P-6.6).

@@ -12,7 +12,7 @@ use adit_ingress::{Destination, Direction, Director, Visit};
 use adit_link::{Failure, Reason};
 use adit_registry::Link;
 use adit_router::Query;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::{
     directory::{Directory, Target},
@@ -61,33 +61,41 @@ impl Steering {
     }
 }
 
-impl Director for Steering {
-    fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction {
+impl Steering {
+    pub(crate) fn direct_asked(&self, asked: Asked<'_>, avoid: &[u64]) -> Direction {
         let now = Instant::now();
         if avoid.is_empty() {
             self.shared.retries.on_request(now);
         }
         let shared = self.shared.clone();
-        match shared.route(visit) {
+        match shared.route(asked) {
             Some((tunnel, revision)) => {
-                let choice = Choice::new(&tunnel, visit, avoid);
-                if let Some(direction) = try_choose(&tunnel, revision, &choice) {
-                    return direction;
+                let choice = Choice::new(&tunnel, asked, avoid);
+                if let Some(destination) = try_choose(&tunnel, revision, &choice) {
+                    return Direction::Go(destination);
                 }
                 if !avoid.is_empty() {
                     let text = "no other client of the group is there to try";
                     return Direction::Fail(Failure::new(Reason::NoClient, text));
                 }
-                Direction::Wait(Box::pin(async move {
-                    shared.wait_for_client(&tunnel, revision, choice).await
-                }))
             }
-            None if now < shared.grace_until => {
-                let visit = Waiting::of(visit);
-                Direction::Wait(Box::pin(async move { shared.wait_for_name(visit).await }))
-            }
-            None => Direction::Fail(no_tunnel(visit.authority.as_str())),
+            None if now < shared.grace_until => {}
+            None => return Direction::Fail(no_tunnel(asked.authority)),
         }
+        let waiting = Waiting::of(asked);
+        Direction::Wait(Box::pin(async move { shared.wait(waiting).await }))
+    }
+}
+
+impl Director for Steering {
+    fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction {
+        let asked = Asked {
+            authority: visit.authority.as_str(),
+            path: visit.path.as_str(),
+            headers: &visit.headers,
+            visitor: visit.visitor.addr().ip(),
+        };
+        self.direct_asked(asked, avoid)
     }
 
     fn may_retry(&self) -> bool {
@@ -95,7 +103,16 @@ impl Director for Steering {
     }
 }
 
-/// The parts of a visit that a wait keeps.
+/// What of a visit decides where it goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'v> {
+    pub(crate) authority: &'v str,
+    pub(crate) path: &'v str,
+    pub(crate) headers: &'v http::HeaderMap,
+    pub(crate) visitor: IpAddr,
+}
+
+/// The same, kept over a wait.
 struct Waiting {
     authority: String,
     path: String,
@@ -104,79 +121,88 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn of(visit: &Visit) -> Self {
+    fn of(asked: Asked<'_>) -> Self {
         Self {
-            authority: visit.authority.to_string(),
-            path: visit.path.to_string(),
-            headers: visit.headers.clone(),
-            visitor: visit.visitor.ip(),
+            authority: asked.authority.to_owned(),
+            path: asked.path.to_owned(),
+            headers: asked.headers.clone(),
+            visitor: asked.visitor,
+        }
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            authority: &self.authority,
+            path: &self.path,
+            headers: &self.headers,
+            visitor: self.visitor,
         }
     }
 }
 
 impl Shared {
-    fn route(&self, visit: &Visit) -> Option<(Arc<Tunnel>, u64)> {
-        self.route_by(
-            visit.authority.as_str(),
-            visit.path.as_str(),
-            &visit.headers,
-        )
-    }
-
     /// The tunnel that the rules select. A rule to a tunnel that nobody has announced selects nothing yet.
-    fn route_by(
-        &self,
-        authority: &str,
-        path: &str,
-        headers: &http::HeaderMap,
-    ) -> Option<(Arc<Tunnel>, u64)> {
+    fn route(&self, asked: Asked<'_>) -> Option<(Arc<Tunnel>, u64)> {
         let snapshot = self.directory.snapshot();
-        let header = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
-        let query = Query::new(Some(authority), path).with_headers(&header);
+        let header = |name: &str| asked.headers.get(name).map(http::HeaderValue::as_bytes);
+        let query = Query::new(Some(asked.authority), asked.path).with_headers(&header);
         match snapshot.routes.route(&query)?.target() {
             Target::Tunnel(tunnel) => Some((tunnel.clone(), snapshot.revision)),
             Target::Unannounced(_) => None,
         }
     }
 
-    async fn wait_for_client(
-        &self,
-        tunnel: &Arc<Tunnel>,
-        revision: u64,
-        choice: Choice,
-    ) -> Result<Destination, Failure> {
-        let deadline = tokio::time::Instant::now() + self.client_wait;
+    /// Waits for a client with a permit to spare. Looks at the rules anew at each change: the client that comes back may
+    /// have announced its tunnel with other settings. For a while after a start, names that are not known yet are waited
+    /// for as well: they may belong to clients that are on their way back.
+    async fn wait(&self, visit: Waiting) -> Result<Destination, Failure> {
+        let now = tokio::time::Instant::now;
+        let deadline = now() + self.client_wait;
         loop {
             // Registered before looking, so that a change in between is not missed.
+            let renamed = self.directory.changed.notified();
+            let Some((tunnel, revision)) = self.route(visit.asked()) else {
+                let until = deadline.min(self.grace_until.into());
+                if timeout_at(until, renamed).await.is_err() {
+                    return Err(no_tunnel(&visit.authority));
+                }
+                continue;
+            };
             let changed = tunnel.changed.notified();
-            match try_choose(tunnel, revision, &choice) {
-                Some(Direction::Go(destination)) => return Ok(destination),
-                Some(Direction::Fail(failure)) => return Err(failure),
-                Some(Direction::Wait(wait)) => return wait.await,
-                None => {}
+            let choice = Choice::new(&tunnel, visit.asked(), &[]);
+            if let Some(destination) = try_choose(&tunnel, revision, &choice) {
+                return Ok(destination);
             }
-            if let Some(busy) = least_busy(tunnel, &choice) {
-                return self.wait_for_permit(tunnel, revision, busy).await;
+            if let Some(busy) = least_busy(&tunnel, &choice) {
+                match self.wait_for_permit(&tunnel, revision, busy).await? {
+                    Some(destination) => return Ok(destination),
+                    // The client has left in the meantime.
+                    None if now() < deadline => continue,
+                    None => return Err(no_client(&tunnel)),
+                }
             }
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(Failure::new(
-                    Reason::NoClient,
-                    format!("no client of tunnel `{}` is connected", tunnel.name),
-                ));
+            let either = async {
+                tokio::select! {
+                    () = changed => {}
+                    () = renamed => {}
+                }
+            };
+            if timeout_at(deadline, either).await.is_err() {
+                return Err(no_client(&tunnel));
             }
         }
     }
 
+    /// `None` when the client left before it had a permit to spare.
     async fn wait_for_permit(
         &self,
         tunnel: &Arc<Tunnel>,
         revision: u64,
         (link, load): (Arc<Link>, InFlight),
-    ) -> Result<Destination, Failure> {
+    ) -> Result<Option<Destination>, Failure> {
         let waited = timeout(self.permit_wait, link.permits().acquire()).await;
         match waited {
-            Ok(Ok(permit)) => destination(tunnel, revision, &link, permit, load)
-                .ok_or_else(|| Failure::new(Reason::NoClient, "the client has just left")),
+            Ok(Ok(permit)) => Ok(destination(tunnel, revision, &link, permit, load)),
             Ok(Err(_)) | Err(_) => Err(Failure::new(
                 Reason::Limit,
                 format!(
@@ -186,40 +212,12 @@ impl Shared {
             )),
         }
     }
-
-    /// For a while after a start, names that are not known yet may belong to clients that are on their way back.
-    async fn wait_for_name(&self, visit: Waiting) -> Result<Destination, Failure> {
-        let until = self.grace_until.min(Instant::now() + self.client_wait);
-        loop {
-            let changed = self.directory.changed.notified();
-            if let Some((tunnel, revision)) =
-                self.route_by(&visit.authority, &visit.path, &visit.headers)
-            {
-                let choice = Choice {
-                    draw: draw(&tunnel, &visit.authority, &visit.headers, visit.visitor),
-                    avoid: Vec::new(),
-                };
-                return self.wait_for_client(&tunnel, revision, choice).await;
-            }
-            if tokio::time::timeout_at(until.into(), changed)
-                .await
-                .is_err()
-            {
-                return Err(no_tunnel(&visit.authority));
-            }
-        }
-    }
 }
 
 impl Choice {
-    fn new(tunnel: &Tunnel, visit: &Visit, avoid: &[u64]) -> Self {
+    fn new(tunnel: &Tunnel, asked: Asked<'_>, avoid: &[u64]) -> Self {
         Self {
-            draw: draw(
-                tunnel,
-                visit.authority.as_str(),
-                &visit.headers,
-                visit.visitor.ip(),
-            ),
+            draw: draw(tunnel, asked),
             avoid: avoid.to_vec(),
         }
     }
@@ -229,20 +227,21 @@ impl Choice {
     }
 }
 
-fn draw(tunnel: &Tunnel, authority: &str, headers: &http::HeaderMap, visitor: IpAddr) -> Draw {
+fn draw(tunnel: &Tunnel, asked: Asked<'_>) -> Draw {
+    let headers = asked.headers;
     let policy = tunnel.definition.policy;
     let mut draw = Draw::default();
     if policy.uses_random() {
         draw.random = rand::random();
     }
     if policy == Policy::IpHash {
-        draw.hash = match visitor.to_canonical() {
+        draw.hash = match asked.visitor.to_canonical() {
             IpAddr::V4(ip) => hash_bytes(&ip.octets()),
             IpAddr::V6(ip) => hash_bytes(&ip.octets()),
         };
     } else if policy.uses_hash() {
         draw.hash = hash_bytes(match &tunnel.definition.hash_on {
-            HashOn::Host => authority.as_bytes(),
+            HashOn::Host => asked.authority.as_bytes(),
             HashOn::Header(name) => headers
                 .get(name)
                 .map_or(&[][..], http::HeaderValue::as_bytes),
@@ -264,11 +263,11 @@ fn cookie<'h>(headers: &'h http::HeaderMap, name: &str) -> &'h [u8] {
 }
 
 /// A client with a permit to spare; `None` when none is there or all are busy.
-fn try_choose(tunnel: &Arc<Tunnel>, revision: u64, choice: &Choice) -> Option<Direction> {
+fn try_choose(tunnel: &Arc<Tunnel>, revision: u64, choice: &Choice) -> Option<Destination> {
     let free = |link: &Arc<Link>| choice.allows(link) && link.permits().available() > 0;
     let (link, load) = tunnel.choose(choice.draw, free)?;
     let permit = link.permits().try_acquire()?;
-    destination(tunnel, revision, &link, permit, load).map(Direction::Go)
+    destination(tunnel, revision, &link, permit, load)
 }
 
 /// A client to wait for when all are busy.
@@ -294,6 +293,13 @@ fn destination(
             _load: load,
         }),
     })
+}
+
+fn no_client(tunnel: &Tunnel) -> Failure {
+    Failure::new(
+        Reason::NoClient,
+        format!("no client of tunnel `{}` is connected", tunnel.name),
+    )
 }
 
 fn no_tunnel(authority: &str) -> Failure {

@@ -74,6 +74,9 @@ pub(crate) struct DirectoryConfig {
     pub(crate) domain: Option<String>,
     pub(crate) max_tunnels_per_client: usize,
     pub(crate) retention: Duration,
+    /// Tunnels that are kept for clients that are gone; those that have been gone longest are forgotten first. A client
+    /// that comes under one name after the other must not fill the table of routes.
+    pub(crate) max_orphans: usize,
     /// Scheme and port of public URLs, such as `http` and 7080.
     pub(crate) public_port: u16,
 }
@@ -144,10 +147,13 @@ impl Directory {
         let limit = self.config.max_tunnels_per_client;
         announced
             .iter()
-            .enumerate()
-            .map(|(index, tunnel)| {
-                let result = if index < limit {
-                    self.announce_one(&mut state, link, tunnel)
+            .map(|tunnel| {
+                // Counted over all announcements of the link, not of this call: more may come on the control stream.
+                let others = state.tunnels.values().filter(|served| {
+                    *served.name != *tunnel.name && served.is_served_by(link.id())
+                });
+                let result = if others.count() < limit {
+                    self.announce_one(&mut state, link, tunnel, now)
                 } else {
                     Err(refusal(
                         "limit",
@@ -175,6 +181,7 @@ impl Directory {
         state: &mut State,
         link: &Arc<Link>,
         announced: &Announced,
+        now: Instant,
     ) -> Result<String, ProtoError> {
         let name = adit_auth::TunnelName::parse(&announced.name)
             .map_err(|error| refusal("bad_request", error.to_string()))?;
@@ -201,7 +208,7 @@ impl Directory {
             }
         }
         self.check_hosts(state, &key, &definition, link)?;
-        let tunnel = Arc::new(Tunnel::new(key.clone(), definition));
+        let tunnel = Arc::new(Tunnel::new(key.clone(), definition, now));
         let previous = state.tunnels.insert(key.clone(), tunnel.clone());
         if let Err(problem) = self.publish(state) {
             match previous {
@@ -284,12 +291,11 @@ impl Directory {
                 .hosts
                 .iter()
                 .find(|host| other.definition.hosts.contains(host));
-            let same_path = (definition.locations.is_empty()
-                && other.definition.locations.is_empty())
-                || definition
-                    .locations
-                    .iter()
-                    .any(|location| other.definition.locations.contains(location));
+            let other_paths = other.definition.paths();
+            let same_path = definition
+                .paths()
+                .iter()
+                .any(|path| other_paths.contains(path));
             if let Some(host) = host
                 && same_path
             {
@@ -312,25 +318,41 @@ impl Directory {
         Ok(())
     }
 
-    /// Destroys a tunnel for one client; the others of its group go on.
+    /// Destroys a tunnel for one client; the others of its group go on. Without others it is forgotten at once: nobody
+    /// is on the way back. Whether the client served it.
     pub(crate) fn withdraw(&self, link: &Arc<Link>, name: &str, now: Instant) -> bool {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let tunnel = state
             .tunnels
             .values()
-            .find(|tunnel| &*tunnel.name == name && tunnel.key.group == *link.grant().group());
-        if let Some(tunnel) = tunnel {
-            tunnel.leave(link.id(), now);
+            .find(|tunnel| &*tunnel.name == name && tunnel.key.group == *link.grant().group())
+            .cloned();
+        let Some(tunnel) = tunnel.filter(|tunnel| tunnel.leave(link.id(), now)) else {
+            return false;
+        };
+        if tunnel.orphaned().is_some() {
+            state.tunnels.remove(&tunnel.key);
+            // Fewer rules than a set that was good are good.
+            let _ = self.publish(&mut state);
         }
-        tunnel.is_some()
+        true
     }
 
     fn forget_orphans(&self, state: &mut State, now: Instant) {
         let before = state.tunnels.len();
         let retention = self.config.retention;
-        state
+        let mut orphans: Vec<_> = state
             .tunnels
-            .retain(|_, tunnel| !tunnel.is_orphaned_for(retention, now));
+            .values()
+            .filter_map(|tunnel| Some((tunnel.orphaned()?, tunnel.key.clone())))
+            .collect();
+        orphans.sort_unstable_by_key(|(since, _)| *since);
+        let too_many = orphans.len().saturating_sub(self.config.max_orphans);
+        for (index, (since, key)) in orphans.iter().enumerate() {
+            if index < too_many || now.saturating_duration_since(*since) >= retention {
+                state.tunnels.remove(key);
+            }
+        }
         if state.tunnels.len() != before {
             // Fewer rules than a set that was good are good.
             let _ = self.publish(state);
@@ -359,14 +381,7 @@ impl Directory {
         for tunnel in tunnels {
             for host in &tunnel.definition.hosts {
                 let host: HostPattern = host.parse().map_err(|error| format!("{host}: {error}"))?;
-                let locations = &tunnel.definition.locations;
-                let every_path = [String::from("/")];
-                let locations = if locations.is_empty() {
-                    &every_path[..]
-                } else {
-                    locations
-                };
-                for location in locations {
+                for location in tunnel.definition.paths() {
                     let path = location
                         .parse()
                         .map_err(|error| format!("{location}: {error}"))?;
@@ -429,16 +444,18 @@ impl Directory {
 
 impl Observer for Directory {
     fn link_up(&self, link: &Arc<Link>) {
-        self.each_of(link, |tunnel| tunnel.set_live(link.id(), true));
+        self.each_of(link, |tunnel| tunnel.refresh(link.id()));
     }
 
     fn link_down(&self, link: &Arc<Link>) {
-        self.each_of(link, |tunnel| tunnel.set_live(link.id(), false));
+        self.each_of(link, |tunnel| tunnel.refresh(link.id()));
     }
 
     fn link_gone(&self, link: &Arc<Link>) {
         let now = Instant::now();
-        self.each_of(link, |tunnel| tunnel.leave(link.id(), now));
+        self.each_of(link, |tunnel| {
+            tunnel.leave(link.id(), now);
+        });
     }
 }
 

@@ -14,24 +14,34 @@ use adit_registry::{Registry, StreamError};
 use http::HeaderMap;
 use tonic::Status;
 
-use crate::settings::{Limits, Timeouts};
+use crate::{
+    channels::Channels,
+    settings::{Limits, Timeouts},
+};
 
 /// Makes the lanes of all links.
 pub(crate) struct Lanes {
     registry: Arc<Registry>,
+    channels: Arc<Channels>,
     config: LaneConfig,
     link_budget_bytes: u64,
     budget: Budget,
 }
 
 impl Lanes {
-    pub(crate) fn new(registry: Arc<Registry>, limits: &Limits, timeouts: &Timeouts) -> Self {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        channels: Arc<Channels>,
+        limits: &Limits,
+        timeouts: &Timeouts,
+    ) -> Self {
         let mut mux = adit_mux::Config::new(Side::Server);
         mux.initial_window = limits.initial_window_bytes;
         mux.max_window = limits.max_window_bytes;
         mux.max_requests = limits.max_requests_per_client;
         Self {
             registry,
+            channels,
             config: LaneConfig {
                 mux,
                 max_entries: limits.max_requests,
@@ -55,7 +65,7 @@ impl AcceptLane for Lanes {
     fn accept_lane(
         &self,
         metadata: &HeaderMap,
-        _channel: ChannelId,
+        channel: ChannelId,
     ) -> Result<AcceptedLane, Status> {
         let session = session_of(
             metadata
@@ -77,7 +87,7 @@ impl AcceptLane for Lanes {
         let (lane, guard) = opened.map_err(|error| stream_status(&error))?;
         Ok(AcceptedLane {
             lane,
-            guard: Box::new(guard),
+            guard: Box::new((guard, self.channels.carry(channel))),
         })
     }
 }

@@ -6,6 +6,7 @@
 
 #![allow(clippy::result_large_err)] // tonic's status, on paths that run once per stream
 
+mod channels;
 mod director;
 mod directory;
 mod lanes;
@@ -14,6 +15,8 @@ mod server;
 mod service;
 mod settings;
 mod status;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod tunnel;
 

@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    channels::Channels,
     director::Steering,
     directory::{Directory, DirectoryConfig, RuleError},
     lanes::Lanes,
@@ -124,6 +125,10 @@ impl Server {
                 domain: settings.domain.clone(),
                 max_tunnels_per_client: limits.max_tunnels_per_client,
                 retention: timeouts.tunnel_retention,
+                // All clients may lose their links at the same moment, and want them back.
+                max_orphans: settings
+                    .max_clients
+                    .saturating_mul(limits.max_tunnels_per_client),
                 public_port: http_addr.port(),
             },
             &settings.rules,
@@ -139,9 +144,12 @@ impl Server {
             },
             directory.clone(),
         );
-        let lanes = Arc::new(Lanes::new(registry.clone(), &limits, &timeouts));
+        let channels = Channels::new(registry.clone());
+        let lanes = Lanes::new(registry.clone(), channels.clone(), &limits, &timeouts);
+        let lanes = Arc::new(lanes);
         let service = Service::new(
             registry.clone(),
+            channels.clone(),
             directory.clone(),
             Arc::new(authenticator),
             limits.clone(),
@@ -177,6 +185,7 @@ impl Server {
             let (http, registry, lanes) = (http.clone(), registry.clone(), lanes.clone());
             let (visitors, clients) = (visitors.clone(), clients.clone());
             let (drain, stop) = (drain.subscribe(), stop.subscribe());
+            let setup = timeouts.setup;
             Arc::new(move |stream: TcpStream, peer, port| match port {
                 Port::Visitors => {
                     let http = http.clone();
@@ -185,9 +194,19 @@ impl Server {
                     Box::pin(visitors.track_future(served)) as _
                 }
                 Port::Clients => {
-                    let endpoint = (service.clone(), lanes.clone(), registry.clone());
+                    let room = (service.clone(), lanes.clone(), registry.clone());
+                    let channels = channels.clone();
                     let stopped = said(stop.clone());
-                    let served = serve_client(stream, peer, endpoint, stopped);
+                    let served = async move {
+                        let channel = ChannelId::next();
+                        tokio::select! {
+                            () = serve_client(stream, peer, channel, &room, stopped) => {}
+                            () = channels.unused(channel, setup) => {
+                                tracing::debug!(%peer, "client connection closed: it was of no use");
+                            }
+                        }
+                        room.2.channel_closed(channel);
+                    };
                     Box::pin(clients.track_future(served)) as _
                 }
             })
@@ -488,7 +507,10 @@ async fn accept(
             Ok((stream, peer)) => dealer.deal(stream, peer, port),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                // Whoever left the queue before it was taken costs the others no time.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
@@ -497,17 +519,17 @@ async fn accept(
 async fn serve_client(
     stream: TcpStream,
     peer: SocketAddr,
-    (service, lanes, registry): (Service, Arc<Lanes>, Arc<Registry>),
+    channel: ChannelId,
+    (service, lanes, _): &(Service, Arc<Lanes>, Arc<Registry>),
     stopped: impl Future<Output = ()>,
 ) {
-    let channel = ChannelId::next();
     if let Err(error) = prepare_socket(&stream) {
         tracing::debug!(%peer, %error, "socket options");
     }
-    let endpoint = Endpoint::new(TunnelServiceServer::new(service), lanes, channel, peer);
+    let generated = TunnelServiceServer::new(service.clone());
+    let endpoint = Endpoint::new(generated, lanes.clone(), channel, peer);
     tracing::debug!(%peer, channel = channel.value(), "client connected");
     if let Err(error) = serve_connection(stream, endpoint, stopped).await {
         tracing::debug!(%peer, channel = channel.value(), %error, "client connection ended");
     }
-    registry.channel_closed(channel);
 }

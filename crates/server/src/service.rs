@@ -18,6 +18,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    channels::{Carried, Channels},
     directory::Directory,
     lanes::{session_of, stream_status},
     settings::{Limits, Timeouts},
@@ -34,6 +35,7 @@ pub(crate) struct Service {
 
 struct Shared {
     registry: Arc<Registry>,
+    channels: Arc<Channels>,
     directory: Arc<Directory>,
     authenticator: Arc<dyn Authenticator>,
     limits: Limits,
@@ -43,6 +45,7 @@ struct Shared {
 impl Service {
     pub(crate) fn new(
         registry: Arc<Registry>,
+        channels: Arc<Channels>,
         directory: Arc<Directory>,
         authenticator: Arc<dyn Authenticator>,
         limits: Limits,
@@ -51,6 +54,7 @@ impl Service {
         Self {
             shared: Arc::new(Shared {
                 registry,
+                channels,
                 directory,
                 authenticator,
                 limits,
@@ -62,6 +66,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl TunnelService for Service {
+    /// The first call of a client (P-1.1).
     async fn register(
         &self,
         request: Request<RegisterRequest>,
@@ -98,10 +103,11 @@ impl TunnelService for Service {
             .authenticator
             .authenticate(&credential, &claim)
             .map_err(|denied| {
+                // One text for every cause (P-1.3).
                 tracing::warn!(client = %claim.client_id, reason = ?denied.reason(), "registration denied");
                 with_reason(Status::unauthenticated(denied.to_string()), "unauthenticated")
             })?;
-        let lanes = request.lanes.clamp(1, shared.limits.max_lanes);
+        let lanes = request.lanes.clamp(1, shared.limits.max_lanes.max(1));
         let session = SessionToken::from_random(rand::random());
         let registered = shared
             .registry
@@ -160,6 +166,8 @@ impl TunnelService for Service {
         let session = session_of(session.map(tonic::metadata::MetadataValue::as_bytes))?;
         let opened = self.shared.registry.open_control(session);
         let (control, receiver) = opened.map_err(|error| stream_status(&error))?;
+        let channel = request.extensions().get::<ChannelId>();
+        let carried = channel.map(|channel| self.shared.channels.carry(*channel));
         let mut inbound = request.into_inner();
         let shared = self.shared.clone();
         let link = control.link().clone();
@@ -174,6 +182,7 @@ impl TunnelService for Service {
             messages: ReceiverStream::new(receiver),
             reader,
             _control: control,
+            _carried: carried,
         };
         Ok(Response::new(Box::pin(outbound)))
     }
@@ -199,6 +208,7 @@ struct ControlOutbound {
     messages: ReceiverStream<TunnelMessage>,
     reader: tokio::task::JoinHandle<()>,
     _control: ControlStream,
+    _carried: Option<Carried>,
 }
 
 impl Stream for ControlOutbound {

@@ -1,9 +1,6 @@
 //! One tunnel: what it answers to, and the clients that serve it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use adit_auth::{ClientId, GroupId, TunnelName};
 use adit_balance::{Balancer, Draw, Member, Policy, hash_bytes};
@@ -26,6 +23,17 @@ pub(crate) struct Definition {
     pub(crate) locations: Vec<String>,
     pub(crate) policy: Policy,
     pub(crate) hash_on: HashOn,
+}
+
+impl Definition {
+    /// The paths it answers under.
+    pub(crate) fn paths(&self) -> Vec<&str> {
+        if self.locations.is_empty() {
+            vec!["/"]
+        } else {
+            self.locations.iter().map(String::as_str).collect()
+        }
+    }
 }
 
 /// What consistent hashing hashes.
@@ -73,13 +81,14 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(crate) fn new(key: TunnelKey, definition: Definition) -> Self {
+    /// Served by nobody since `now`.
+    pub(crate) fn new(key: TunnelKey, definition: Definition, now: Instant) -> Self {
         Self {
             name: key.name.as_str().into(),
             balancer: ArcSwap::from_pointee(Balancer::new(definition.policy, Vec::new())),
             members: Mutex::new(Members {
                 serving: Vec::new(),
-                orphaned: None,
+                orphaned: Some(now),
             }),
             key,
             definition,
@@ -87,10 +96,18 @@ impl Tunnel {
         }
     }
 
-    /// Adds a link, which takes the place of older links of the same client. It gets requests once it is live.
+    /// Adds a link, which takes the place of older links of the same client. It gets requests once it is live. A link
+    /// that is gone or that a newer one has taken over is not added: nobody would take it out.
     pub(crate) fn join(&self, link: &Arc<Link>, weight: u32) {
         let mut members = self.members.lock();
         let client = link.grant().client();
+        let is_late = |serving: &Serving| {
+            serving.link.grant().client() == client && serving.link.epoch() > link.epoch()
+        };
+        // The end of a link is followed by `leave`, under the lock that is held here.
+        if link.is_ended() || members.serving.iter().any(is_late) {
+            return;
+        }
         members
             .serving
             .retain(|serving| serving.link.grant().client() != client);
@@ -103,28 +120,48 @@ impl Tunnel {
         self.rebuild(&members);
     }
 
-    pub(crate) fn set_live(&self, link: LinkId, live: bool) {
+    /// Looks whether the link takes requests now. What counts is the state at this moment, not what was reported: two
+    /// reports of two threads may come in either order.
+    pub(crate) fn refresh(&self, link: LinkId) {
         let mut members = self.members.lock();
+        let mut changed = false;
         for serving in &mut members.serving {
             if serving.link.id() == link {
-                serving.live = live;
+                let live = serving.link.is_routable();
+                changed |= std::mem::replace(&mut serving.live, live) != live;
             }
         }
-        self.rebuild(&members);
-    }
-
-    pub(crate) fn leave(&self, link: LinkId, now: Instant) {
-        let mut members = self.members.lock();
-        members.serving.retain(|serving| serving.link.id() != link);
-        if members.serving.is_empty() {
-            members.orphaned.get_or_insert(now);
+        if changed {
+            self.rebuild(&members);
         }
-        self.rebuild(&members);
     }
 
-    pub(crate) fn is_orphaned_for(&self, retention: Duration, now: Instant) -> bool {
-        let orphaned = self.members.lock().orphaned;
-        orphaned.is_some_and(|since| now.saturating_duration_since(since) >= retention)
+    /// Takes a link out; whether it was there.
+    pub(crate) fn leave(&self, link: LinkId, now: Instant) -> bool {
+        let mut members = self.members.lock();
+        let before = members.serving.len();
+        members.serving.retain(|serving| serving.link.id() != link);
+        let was_there = members.serving.len() != before;
+        if was_there {
+            if members.serving.is_empty() {
+                members.orphaned = Some(now);
+            }
+            self.rebuild(&members);
+        }
+        was_there
+    }
+
+    /// Since when nobody serves it.
+    pub(crate) fn orphaned(&self) -> Option<Instant> {
+        self.members.lock().orphaned
+    }
+
+    pub(crate) fn is_served_by(&self, link: LinkId) -> bool {
+        let members = self.members.lock();
+        members
+            .serving
+            .iter()
+            .any(|serving| serving.link.id() == link)
     }
 
     /// A client that serves it, other than this one.

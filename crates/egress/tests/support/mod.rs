@@ -116,7 +116,7 @@ impl Pair {
     }
 
     pub(crate) fn open(&self, ask: &Ask<'_>, body: &[u8], end: bool) -> Exchange {
-        let open = Open {
+        let open: Open = Open {
             tunnel: ask.tunnel.into(),
             ..Open::default()
         };

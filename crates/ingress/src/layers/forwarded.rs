@@ -1,6 +1,6 @@
 //! Tells the service who asked, and how (P-3.4).
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     layer::{Layer, Verdict},
@@ -20,18 +20,14 @@ pub struct Forwarded;
 
 impl Layer for Forwarded {
     fn on_request(&self, visit: &mut Visit) -> Verdict {
-        let mut list = Vec::new();
-        for said in visit.headers.get_all(FOR) {
-            let said = said.as_bytes().trim_ascii();
-            if !said.is_empty() {
-                list.extend_from_slice(said);
-                list.extend_from_slice(b", ");
-            }
-        }
-        // An IPv4 visitor of a dual-stack socket is known by its IPv4 address.
-        let visitor = visit.visitor.ip().to_canonical();
-        list.extend_from_slice(visitor.to_string().as_bytes());
-        if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+        let before = said_before(&visit.headers);
+        let list = if before.is_empty() {
+            Some(visit.visitor.ip_value().clone())
+        } else {
+            let list = [&before, visit.visitor.ip_value().as_bytes()].concat();
+            HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).ok()
+        };
+        if let Some(list) = list {
             visit.headers.insert(FOR, list);
         }
         if let Ok(host) = HeaderValue::from_str(visit.authority.as_str()) {
@@ -42,6 +38,19 @@ impl Layer for Forwarded {
         visit.headers.insert(REQUEST_ID, request_id(&visit.uuid));
         Verdict::Continue
     }
+}
+
+/// The addresses that proxies before us have added, each followed by a comma.
+fn said_before(headers: &HeaderMap) -> Vec<u8> {
+    let mut list = Vec::new();
+    for said in headers.get_all(FOR) {
+        let said = said.as_bytes().trim_ascii();
+        if !said.is_empty() {
+            list.extend_from_slice(said);
+            list.extend_from_slice(b", ");
+        }
+    }
+    list
 }
 
 /// A request's UUID as a header value.

@@ -551,7 +551,7 @@ impl Node {
             return None;
         }
         let mut inline = plan.inline.min(plan.up);
-        let open = Open {
+        let open: Open = Open {
             request_uuid: [1; 16],
             ..Open::default()
         };

@@ -215,7 +215,7 @@ pub(crate) fn reset(id: u64) -> TunnelMessage {
 }
 
 pub(crate) fn request_head(body: &[u8]) -> EncodedHead {
-    let open = Open {
+    let open: Open = Open {
         request_uuid: [9; 16],
         tunnel: "shop".into(),
         ..Open::default()

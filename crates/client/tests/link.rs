@@ -1,0 +1,247 @@
+//! A client and a server in one process: registration, takeover, loss, drain.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use adit_client::{
+    Client, Limits, ServiceProtocol, ServiceSettings, Settings, Timeouts, TunnelSettings,
+};
+use adit_server::{NamedToken, Server};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+const TOKEN: &str = "a-token-of-some-length-0123456789";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn server(addr: SocketAddr) -> Server {
+    let limits = adit_server::Limits::default();
+    let timeouts = adit_server::Timeouts {
+        startup_grace: Duration::ZERO,
+        client_wait: 5 * SECOND,
+        takeover_probe: SECOND,
+        ..adit_server::Timeouts::default()
+    };
+    Server::start(&adit_server::Settings {
+        tunnel_addr: addr,
+        http_addr: any(),
+        admin_addr: None,
+        max_clients: 10,
+        threads: 2,
+        domain: None,
+        tokens: vec![NamedToken {
+            user: "ann".into(),
+            token: TOKEN.into(),
+        }],
+        state_dir: std::path::PathBuf::new(),
+        limits,
+        timeouts,
+        rules: Vec::new(),
+    })
+    .unwrap()
+}
+
+fn any() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+fn settings(server: SocketAddr, service: u16, state: &Path) -> Settings {
+    Settings {
+        client_id: "office".into(),
+        client_id_chosen: true,
+        group_id: "office".into(),
+        server_host: server.ip().to_string(),
+        server_port: server.port(),
+        token: TOKEN.into(),
+        reconnect: adit_reconnect::Config::default(),
+        lanes: 2,
+        threads: 1,
+        state_dir: state.to_owned(),
+        admin_addr: None,
+        tunnels: vec![TunnelSettings {
+            name: "shop".into(),
+            service: ServiceSettings {
+                host: "127.0.0.1".into(),
+                port: service,
+                protocol: ServiceProtocol::Http1,
+                host_rewrite: None,
+                custom_headers: Vec::new(),
+            },
+            domains: vec!["shop.test".into()],
+            locations: Vec::new(),
+            load_balance: adit_balance::Policy::RoundRobin,
+            hash_on: String::new(),
+            weight: 1,
+        }],
+        limits: Limits::default(),
+        timeouts: Timeouts {
+            drain: 5 * SECOND,
+            ..Timeouts::default()
+        },
+    }
+}
+
+/// Answers every connection once, after `delay`.
+async fn service(delay: Duration) -> u16 {
+    let listener = TcpListener::bind(any()).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                while socket.read(&mut head).await.unwrap_or(0) > 0 {
+                    tokio::time::sleep(delay).await;
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    let _ = socket.write_all(answer).await;
+                }
+            });
+        }
+    });
+    port
+}
+
+/// The status line and everything after it.
+async fn get(server: SocketAddr) -> String {
+    let mut socket = TcpStream::connect(server).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = socket.read_to_string(&mut answer).await;
+    answer
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < 20 * SECOND, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn connected(client: &Client) {
+    let handle = client.handle();
+    until("connected", || handle.status().connection == "connected").await;
+}
+
+/// P-1.1, P-1.4, P-1.6: all of a link, and the way through it.
+#[tokio::test]
+async fn a_client_registers_and_serves() {
+    let (server, state) = (server(any()), TempDir::new().unwrap());
+    let port = service(Duration::ZERO).await;
+    let client = Client::start(settings(server.tunnel_addr(), port, state.path())).unwrap();
+    connected(&client).await;
+    let registration = client.registrations().borrow().clone().unwrap();
+    assert_eq!(registration.tunnels[0].error, None);
+    let status = server.handle().status();
+    assert_eq!(status.clients[0].epoch, registration.epoch);
+    assert_eq!(status.clients[0].lanes, 2);
+    for _ in 0..4 {
+        let answer = get(server.http_addr()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with("ok"), "{answer}");
+    }
+    let handle = server.handle();
+    until("the control stream", || handle.status().clients[0].control).await;
+    client.stop();
+    until("gone", || handle.status().clients.is_empty()).await;
+    assert_eq!(handle.status().process.sessions, 0);
+    server.stop().await;
+}
+
+/// P-1.3: one text, and no way to serve.
+#[tokio::test]
+async fn a_wrong_token_is_refused() {
+    let (server, state) = (server(any()), TempDir::new().unwrap());
+    let mut settings = settings(server.tunnel_addr(), 1, state.path());
+    settings.token = "another-token-of-some-length-01234".into();
+    let client = Client::start(settings).unwrap();
+    let handle = client.handle();
+    until("refused", || {
+        let error = handle.status().last_error;
+        error.is_some_and(|error| error.contains("did not accept these credentials"))
+    })
+    .await;
+    let ended = handle.status().connection;
+    assert!(ended == "waiting" || ended == "stopped", "{ended}");
+    assert!(server.handle().status().clients.is_empty());
+    client.stop();
+    server.stop().await;
+}
+
+/// P-1.8, F18: the server goes and comes; the same machine has its name back at once.
+#[tokio::test]
+async fn a_client_returns_after_the_server_did() {
+    let (first, state) = (server(any()), TempDir::new().unwrap());
+    let addr = first.tunnel_addr();
+    let port = service(Duration::ZERO).await;
+    let client = Client::start(settings(addr, port, state.path())).unwrap();
+    connected(&client).await;
+    let before = client.registrations().borrow().clone().unwrap().epoch;
+    first.stop().await;
+    let handle = client.handle();
+    until("lost", || handle.status().connection != "connected").await;
+    assert_eq!(handle.status().epoch, 0);
+    // Epochs are made of seconds: the next server is a later one.
+    tokio::time::sleep(SECOND).await;
+    let second = server(addr);
+    connected(&client).await;
+    let after = client.registrations().borrow().clone().unwrap().epoch;
+    assert!(after > before, "{after} {before}");
+    let answer = get(second.http_addr()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    client.stop();
+    second.stop().await;
+}
+
+/// P-1.8: another machine under the same name is refused by name while the first answers.
+#[tokio::test]
+async fn two_machines_do_not_evict_each_other() {
+    let server = server(any());
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let port = service(Duration::ZERO).await;
+    let first = Client::start(settings(server.tunnel_addr(), port, one.path())).unwrap();
+    connected(&first).await;
+    let epoch = server.handle().status().clients[0].epoch;
+    let second = Client::start(settings(server.tunnel_addr(), port, two.path())).unwrap();
+    let handle = second.handle();
+    until("refused", || {
+        let error = handle.status().last_error;
+        error.is_some_and(|error| error.contains("in use by another instance"))
+    })
+    .await;
+    let status = server.handle().status();
+    assert_eq!((status.clients.len(), status.clients[0].epoch), (1, epoch));
+    second.stop();
+    first.stop();
+    server.stop().await;
+}
+
+/// P-6.6. Regression: a client that lost its link while it drained came back and was sent new requests.
+#[tokio::test]
+async fn a_client_that_drains_finishes_and_does_not_come_back() {
+    let (server, state) = (server(any()), TempDir::new().unwrap());
+    let port = service(SECOND / 2).await;
+    let client = Client::start(settings(server.tunnel_addr(), port, state.path())).unwrap();
+    connected(&client).await;
+    let handle = server.handle();
+    until("the control stream", || handle.status().clients[0].control).await;
+    let visitors = server.http_addr();
+    let visitor = tokio::spawn(async move { get(visitors).await });
+    until("on its way", || handle.status().clients[0].requests == 1).await;
+    client.drain().await;
+    assert!(handle.status().clients[0].draining);
+    let answer = visitor.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.stop().await;
+    let ended = tokio::time::timeout(10 * SECOND, client.ended()).await;
+    assert_eq!(ended.unwrap().reason, adit_reconnect::StopReason::Asked);
+    client.stop();
+}

@@ -1,0 +1,68 @@
+//! Which connections on the clients' port are good for something.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use adit_link::grpc::ChannelId;
+use adit_registry::Registry;
+use parking_lot::Mutex;
+
+/// Counts the streams that each connection carries. Anybody can connect; who neither registers nor opens a stream must
+/// not hold a descriptor for ever.
+pub(crate) struct Channels {
+    registry: Arc<Registry>,
+    streams: Mutex<HashMap<ChannelId, usize>>,
+}
+
+/// A stream on a connection, counted while this lives.
+pub(crate) struct Carried {
+    channels: Arc<Channels>,
+    channel: ChannelId,
+}
+
+impl Channels {
+    pub(crate) fn new(registry: Arc<Registry>) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            streams: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn carry(self: &Arc<Self>, channel: ChannelId) -> Carried {
+        *self.streams.lock().entry(channel).or_default() += 1;
+        Carried {
+            channels: self.clone(),
+            channel,
+        }
+    }
+
+    /// Whether a session was registered on it or a stream is open.
+    pub(crate) fn is_used(&self, channel: ChannelId) -> bool {
+        self.streams.lock().contains_key(&channel) || self.registry.is_channel_used(channel)
+    }
+
+    /// Completes when the connection is good for nothing, at two looks one after the other: a stream may just be on its
+    /// way.
+    pub(crate) async fn unused(&self, channel: ChannelId, look_every: Duration) {
+        let mut was_used = true;
+        loop {
+            tokio::time::sleep(look_every).await;
+            let is_used = self.is_used(channel);
+            if !is_used && !was_used {
+                return;
+            }
+            was_used = is_used;
+        }
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        let mut streams = self.channels.streams.lock();
+        if let Some(count) = streams.get_mut(&self.channel) {
+            *count -= 1;
+            if *count == 0 {
+                streams.remove(&self.channel);
+            }
+        }
+    }
+}

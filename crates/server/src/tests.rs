@@ -1,0 +1,424 @@
+//! Tunnels and the way to them, with real links whose lanes have no transport.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adit_auth::{ClientClaim, ClientId, Grant, GroupId, InstanceSecret, SessionToken, UserName};
+use adit_codec::{ResetCode, Side};
+use adit_flow::Budget;
+use adit_ingress::{Destination, Direction};
+use adit_link::{Dispatch, Failure, Lane, LaneConfig, Opened, Reason, grpc::ChannelId};
+use adit_proto::{ProtocolType, Tunnel as Announced, TunnelResult};
+use adit_registry::{LaneGuard, Link, Observer, Registry};
+
+use crate::{
+    channels::Channels,
+    director::{Asked, Steering},
+    directory::{Directory, DirectoryConfig},
+    settings::Timeouts,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const RETENTION: Duration = Duration::from_secs(600);
+
+struct Nobody;
+
+impl Dispatch for Nobody {
+    fn dispatch(&self, opened: Opened) {
+        drop(opened);
+    }
+}
+
+struct World {
+    directory: Arc<Directory>,
+    registry: Arc<Registry>,
+    steering: Steering,
+}
+
+fn world() -> World {
+    let config = DirectoryConfig {
+        domain: Some("example.com".into()),
+        max_tunnels_per_client: 3,
+        retention: RETENTION,
+        max_orphans: 5,
+        public_port: 80,
+    };
+    let directory = Arc::new(Directory::new(config, &[]).unwrap());
+    let config = adit_registry::Config {
+        max_clients: 100,
+        max_requests_per_client: 2,
+        max_waiting: 10,
+        takeover_probe: 2 * SECOND,
+        setup: 10 * SECOND,
+        first_epoch: 1,
+    };
+    let timeouts = Timeouts {
+        startup_grace: Duration::ZERO,
+        client_wait: 5 * SECOND,
+        permit_wait: SECOND,
+        ..Timeouts::default()
+    };
+    World {
+        registry: Registry::new(config, directory.clone()),
+        steering: Steering::new(directory.clone(), &timeouts, Instant::now()),
+        directory,
+    }
+}
+
+fn tunnel(name: &str, domains: &[&str]) -> Announced {
+    Announced {
+        name: name.into(),
+        protocol_type: ProtocolType::Http.into(),
+        domains: domains.iter().map(ToString::to_string).collect(),
+        ..Announced::default()
+    }
+}
+
+fn code(result: &TunnelResult) -> &str {
+    result.error.as_ref().map_or("", |error| &error.code)
+}
+
+impl World {
+    async fn register(&self, client: &str, group: &str) -> (Arc<Link>, SessionToken) {
+        let claim = ClientClaim {
+            client_id: ClientId::parse(client).unwrap(),
+            group_id: GroupId::parse(group).unwrap(),
+        };
+        let session = SessionToken::from_random(rand::random());
+        let registered = self
+            .registry
+            .register(
+                Grant::for_link(UserName::parse("ann").unwrap(), claim),
+                InstanceSecret::from_random([1; 32]).key(),
+                session.key(),
+                ChannelId::next(),
+                1,
+            )
+            .await
+            .unwrap();
+        (registered.link, session)
+    }
+
+    fn open(&self, session: &SessionToken) -> (Arc<Lane>, LaneGuard) {
+        let config = LaneConfig {
+            mux: adit_mux::Config::new(Side::Server),
+            max_entries: 10,
+            heartbeat: 3 * SECOND,
+            dead_after: 10 * SECOND,
+            stall: 60 * SECOND,
+            stall_code: ResetCode::Stalled,
+        };
+        let make = |_: &_| Lane::new(config, Budget::new(0), Arc::new(Nobody));
+        self.registry.open_lane(session.key(), 0, make).unwrap()
+    }
+
+    /// A client that serves `tunnels`, with its lane open.
+    async fn serve(
+        &self,
+        client: &str,
+        group: &str,
+        tunnels: &[Announced],
+    ) -> (Arc<Link>, LaneGuard) {
+        let (link, session) = self.register(client, group).await;
+        for result in self.announce(&link, tunnels) {
+            assert_eq!(result.error, None);
+        }
+        let (_, guard) = self.open(&session);
+        (link, guard)
+    }
+
+    fn announce(&self, link: &Arc<Link>, tunnels: &[Announced]) -> Vec<TunnelResult> {
+        self.directory.announce(link, tunnels, Instant::now())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let tunnels = self.directory.tunnels();
+        tunnels
+            .iter()
+            .map(|(tunnel, _)| tunnel.name.to_string())
+            .collect()
+    }
+
+    fn clients(&self, name: &str) -> Vec<String> {
+        let tunnels = self.directory.tunnels();
+        let tunnel = tunnels.iter().find(|(tunnel, _)| &*tunnel.name == name);
+        let clients = tunnel.unwrap().0.clients();
+        clients.iter().map(ToString::to_string).collect()
+    }
+
+    async fn direct(&self, host: &str, avoid: &[u64]) -> Result<Destination, Failure> {
+        let asked = Asked {
+            authority: host,
+            path: "/a?b=c",
+            headers: &http::HeaderMap::new(),
+            visitor: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        };
+        match self.steering.direct_asked(asked, avoid) {
+            Direction::Go(destination) => Ok(destination),
+            Direction::Wait(wait) => wait.await,
+            Direction::Fail(failure) => Err(failure),
+        }
+    }
+}
+
+/// P-1.4: the holder is named, the others stand.
+#[tokio::test]
+async fn a_host_that_another_group_holds_is_refused_with_its_holder() {
+    let world = world();
+    let (_, _guard) = world
+        .serve("one", "red", &[tunnel("shop", &["shop.test"])])
+        .await;
+    let (other, _) = world.register("two", "blue").await;
+    let mut rooted = tunnel("rooted", &["shop.test"]);
+    rooted.locations = vec!["/".into()];
+    let mut below = tunnel("below", &["shop.test"]);
+    below.locations = vec!["/below".into()];
+    let results = world.announce(&other, &[tunnel("shop", &["shop.test"]), rooted, below]);
+    let codes: Vec<_> = results.iter().map(code).collect();
+    assert_eq!(codes, ["name_taken", "name_taken", ""]);
+    for refused in &results[..2] {
+        let message = &refused.error.as_ref().unwrap().message;
+        assert!(message.contains("client `one`"), "{message}");
+    }
+    assert_eq!(results[2].public_url, "http://shop.test/below");
+    assert_eq!(world.names(), ["below", "shop"]);
+}
+
+#[tokio::test]
+async fn clients_of_a_group_share_a_tunnel_of_one_definition() {
+    let world = world();
+    let (one, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    let (_, _other) = world.serve("two", "web", &[tunnel("shop", &[])]).await;
+    assert_eq!(world.clients("shop"), ["one", "two"]);
+    // Another definition is refused while anybody else serves the first.
+    let results = world.announce(&one, &[tunnel("shop", &["other.test"])]);
+    assert_eq!(code(&results[0]), "name_taken");
+    assert!(results[0].error.as_ref().unwrap().message.contains("`two`"));
+    assert_eq!(world.clients("shop"), ["one", "two"]);
+}
+
+/// Regression: the bound was on one announcement, and a client could announce on the control stream without end.
+#[tokio::test]
+async fn the_bound_on_tunnels_holds_over_all_announcements() {
+    let world = world();
+    let (link, _guard) = world.serve("one", "web", &[]).await;
+    let mut refused = 0;
+    for number in 0..10 {
+        let results = world.announce(&link, &[tunnel(&format!("t{number}"), &[])]);
+        refused += usize::from(code(&results[0]) == "limit");
+    }
+    assert_eq!((world.names().len(), refused), (3, 7));
+    // What it has may be announced again, and what it gives up makes room.
+    assert_eq!(code(&world.announce(&link, &[tunnel("t0", &[])])[0]), "");
+    assert!(world.directory.withdraw(&link, "t0", Instant::now()));
+    assert_eq!(code(&world.announce(&link, &[tunnel("t9", &[])])[0]), "");
+    assert_eq!(world.names(), ["t1", "t2", "t9"]);
+}
+
+/// Regression: a client could withdraw what only others served, and what it withdrew was kept as if it came back.
+#[tokio::test]
+async fn what_is_withdrawn_is_gone_at_once() {
+    let world = world();
+    let (one, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    let (two, _other) = world.serve("two", "web", &[]).await;
+    let now = Instant::now();
+    assert!(!world.directory.withdraw(&two, "shop", now));
+    assert!(!world.directory.withdraw(&one, "none", now));
+    assert_eq!(world.clients("shop"), ["one"]);
+    let revision = world.directory.revision();
+    assert!(world.directory.withdraw(&one, "shop", now));
+    assert_eq!(world.names(), [""; 0]);
+    assert_eq!(world.directory.revision(), revision + 1);
+    let failure = world.direct("shop.localhost", &[]).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoTunnel);
+}
+
+#[tokio::test]
+async fn orphans_are_kept_for_a_while_and_are_bounded() {
+    let world = world();
+    let now = Instant::now();
+    let (link, guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    world.directory.link_gone(&link);
+    drop(guard);
+    let (other, _) = world.register("other", "other").await;
+    world.directory.announce(&other, &[], now + RETENTION / 2);
+    assert_eq!(world.names(), ["shop"], "its client may be on its way back");
+    world.directory.announce(&other, &[], now + RETENTION * 2);
+    assert_eq!(world.names(), [""; 0]);
+    // Regression: one client under one name after the other filled the table.
+    for number in 0..20 {
+        let (link, _) = world.register("one", &format!("g{number}")).await;
+        let name = format!("t{number}");
+        world.announce(&link, &[tunnel(&name, &[])]);
+    }
+    // Five, the one that is being served, and the one before it.
+    assert!(
+        (5..=7).contains(&world.names().len()),
+        "{:?}",
+        world.names()
+    );
+}
+
+/// Regression: the announcement of a registration that had been taken over in the meantime put the new link out of the
+/// tunnel, for good.
+#[tokio::test]
+async fn a_link_that_was_taken_over_joins_nothing() {
+    let world = world();
+    let (old, _) = world.register("one", "web").await;
+    let (new, session) = world.register("one", "web").await;
+    world.announce(&new, &[tunnel("shop", &[])]);
+    world.announce(&old, &[tunnel("shop", &[]), tunnel("more", &[])]);
+    let (_, guard) = world.open(&session);
+    assert_eq!(world.clients("shop"), ["one"]);
+    assert!(world.clients("more").is_empty());
+    drop(guard);
+    // What nobody has ever served is forgotten as well.
+    let later = Instant::now() + RETENTION * 2;
+    world.directory.announce(&new, &[], later);
+    assert_eq!(world.names(), ["shop"]);
+}
+
+/// Regression: two reports of two threads in the wrong order left a live client out for good.
+#[tokio::test]
+async fn what_counts_is_the_link_and_not_the_order_of_reports() {
+    let world = world();
+    let (link, guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    world.directory.link_down(&link);
+    assert_eq!(world.clients("shop"), ["one"]);
+    drop(guard);
+    world.directory.link_up(&link);
+    assert!(world.clients("shop").is_empty());
+}
+
+/// P-6.6.
+#[tokio::test]
+async fn a_client_that_drains_gets_nothing_new() {
+    let world = world();
+    let (one, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    let (two, _other) = world.serve("two", "web", &[tunnel("shop", &[])]).await;
+    world.registry.drain(&one);
+    for _ in 0..2 {
+        let destination = world.direct("shop.localhost", &[]).await.unwrap();
+        assert_eq!(destination.link, two.id().value());
+    }
+    assert_eq!(two.load().in_flight(), 0, "they have been dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_and_a_load_are_held_and_given_back() {
+    let world = world();
+    let (link, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    let first = world.direct("shop.example.com", &[]).await.unwrap();
+    let second = world.direct("shop.example.com:80", &[]).await.unwrap();
+    assert_eq!(&*first.tunnel, "shop");
+    assert_eq!(first.grant.tunnel().unwrap().as_str(), "shop");
+    assert_eq!((link.permits().in_use(), link.load().in_flight()), (2, 2));
+    // No permit within the wait.
+    let start = tokio::time::Instant::now();
+    let failure = world.direct("shop.example.com", &[]).await.unwrap_err();
+    assert_eq!((failure.reason, start.elapsed()), (Reason::Limit, SECOND));
+    assert_eq!((link.permits().in_use(), link.load().in_flight()), (2, 2));
+    // One that comes free in time is taken.
+    let third = async { world.direct("shop.example.com", &[]).await };
+    let (third, ()) = tokio::join!(third, async {
+        tokio::time::sleep(SECOND / 2).await;
+        drop(first);
+    });
+    drop((second, third.unwrap()));
+    assert_eq!((link.permits().in_use(), link.load().in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_retry_goes_to_another_client_or_nowhere() {
+    let world = world();
+    let (one, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    let (two, _other) = world.serve("two", "web", &[tunnel("shop", &[])]).await;
+    for _ in 0..3 {
+        let destination = world.direct("shop.localhost", &[one.id().value()]).await;
+        assert_eq!(destination.unwrap().link, two.id().value());
+    }
+    let both = [one.id().value(), two.id().value()];
+    let failure = world.direct("shop.localhost", &both).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoClient);
+}
+
+/// F17.
+#[tokio::test(start_paused = true)]
+async fn a_visitor_waits_for_a_client_that_comes_back() {
+    let world = world();
+    let (_, guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    drop(guard);
+    let start = tokio::time::Instant::now();
+    let failure = world.direct("shop.localhost", &[]).await.unwrap_err();
+    assert_eq!(
+        (failure.reason, start.elapsed()),
+        (Reason::NoClient, 5 * SECOND)
+    );
+    let (visit, (link, _guard)) = tokio::join!(world.direct("shop.localhost", &[]), async {
+        tokio::time::sleep(SECOND).await;
+        world.serve("one", "web", &[tunnel("shop", &[])]).await
+    });
+    assert_eq!(visit.unwrap().link, link.id().value());
+}
+
+/// F17. Regression: who waited on the old definition of a tunnel waited in vain.
+#[tokio::test(start_paused = true)]
+async fn a_visitor_waits_for_a_client_that_comes_back_with_other_settings() {
+    let world = world();
+    let (_, guard) = world
+        .serve("one", "web", &[tunnel("shop", &["a.test"])])
+        .await;
+    drop(guard);
+    let other = tunnel("shop", &["a.test", "b.test"]);
+    let (visit, (link, _guard)) = tokio::join!(world.direct("a.test", &[]), async {
+        tokio::time::sleep(SECOND).await;
+        world.serve("one", "web", &[other]).await
+    });
+    assert_eq!(visit.unwrap().link, link.id().value());
+}
+
+/// Regression: who waited for a permit of a client that left was turned away instead of waiting for its return.
+#[tokio::test(start_paused = true)]
+async fn a_visitor_who_waits_for_a_permit_outlives_the_client() {
+    let world = world();
+    let (_, guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    let held = [
+        world.direct("shop.localhost", &[]).await.unwrap(),
+        world.direct("shop.localhost", &[]).await.unwrap(),
+    ];
+    let (visit, (link, _guard)) = tokio::join!(world.direct("shop.localhost", &[]), async {
+        tokio::time::sleep(SECOND / 4).await;
+        drop(guard);
+        drop(held);
+        tokio::time::sleep(SECOND / 4).await;
+        world.serve("one", "web", &[tunnel("shop", &[])]).await
+    });
+    assert_eq!(visit.unwrap().link, link.id().value());
+}
+
+/// Regression: a connection on the clients' port that nobody registered on was kept for ever.
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_no_use_is_noticed() {
+    let world = world();
+    let channels = Channels::new(world.registry.clone());
+    let channel = ChannelId::next();
+    let start = tokio::time::Instant::now();
+    channels.unused(channel, SECOND).await;
+    assert_eq!(start.elapsed(), 2 * SECOND);
+    let streams = [channels.carry(channel), channels.carry(channel)];
+    assert!(channels.is_used(channel));
+    let unused = channels.unused(channel, SECOND);
+    let waited = async {
+        tokio::time::sleep(100 * SECOND).await;
+        drop(streams);
+        tokio::time::sleep(3 * SECOND).await;
+    };
+    let ((), ()) = tokio::join!(unused, waited);
+    assert!(!channels.is_used(channel));
+    let (link, session) = world.register("one", "web").await;
+    drop((link, session));
+    assert_eq!(world.registry.stats().channels, 1);
+}
