@@ -1,0 +1,22 @@
+//! Where the binaries are.
+
+use std::path::PathBuf;
+
+/// The path of a binary of this workspace, built with the profile of the running test.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of the running test");
+    // target/PROFILE/deps/TEST, and the binaries lie in target/PROFILE.
+    let profile = test.parent().and_then(|deps| deps.parent());
+    let path = profile.expect("a target directory").join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there; build it first: `cargo build --profile ci --workspace --all-targets`, \
+         then run the tests with the same profile",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,204 @@
+//! A child process that does not outlive its test.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use crate::eventually;
+
+/// Raises the limit of descriptors as far as it goes, then becomes the program, so that the pid is the program's.
+const WITH_DESCRIPTORS: &str =
+    r#"ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -H -n)"; exec "$0" "$@""#;
+
+/// Lines of standard error that a failed test shows.
+const SHOWN_LINES: usize = 60;
+
+/// How long a process may take to say or do something while the machine is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running child. Killed when dropped; then, if the test has failed, the end of what it said is printed.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` with an environment of `env` and nothing else of ours; output goes to files in `logs`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn spawn<A: AsRef<OsStr>>(
+        name: &str,
+        program: &Path,
+        args: &[A],
+        env: &[(String, String)],
+        logs: &Path,
+    ) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let out = logs.join(format!("{name}.{number}.out"));
+        let err = logs.join(format!("{name}.{number}.err"));
+        let child = Command::new("sh")
+            .args(["-c", WITH_DESCRIPTORS])
+            .arg(program)
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", logs)
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(File::create(&out).expect("a log file"))
+            .stderr(File::create(&err).expect("a log file"))
+            .spawn()
+            .expect("a child process");
+        Self {
+            name: name.to_owned(),
+            child,
+            out,
+            err,
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to standard output so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// What it has written to standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(&self.err).unwrap_or_default()
+    }
+
+    /// The first whole line of its output.
+    ///
+    /// # Panics
+    /// When it ends without one, or stays silent.
+    pub async fn first_line(&mut self) -> String {
+        eventually("a first line of output", PATIENCE, async || {
+            let text = self.stdout();
+            match text.split_once('\n') {
+                Some((line, _)) => Some(line.to_owned()),
+                None => {
+                    self.assert_running();
+                    None
+                }
+            }
+        })
+        .await
+    }
+
+    /// # Panics
+    /// When the process has ended.
+    pub fn assert_running(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("a child") {
+            panic!("{} has ended: {status}\n{}", self.name, self.stderr());
+        }
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// Never, on a child of ours.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Panics
+    /// When the signal cannot be sent.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by its name.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{signal} {}", self.pid())])
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{signal}");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end within `within`.
+    pub async fn exit(&mut self, within: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        eventually(&what, within, async || {
+            self.child.try_wait().expect("a child")
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let (out, err) = (self.stdout(), self.stderr());
+            let lines: Vec<_> = err.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            eprintln!(
+                "---- {} said\n{out}---- and logged\n{}\n",
+                self.name,
+                shown.join("\n")
+            );
+        }
+    }
+}
+
+/// What a command did that ended by itself.
+#[derive(Debug)]
+pub struct Run {
+    /// Its exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs a binary to its end.
+///
+/// # Panics
+/// When it does not end in time.
+pub async fn run(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) -> Run {
+    let env: Vec<_> = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let mut process = Process::spawn(name, &crate::binary(name), args, &env, dir);
+    let status = process.exit(PATIENCE).await;
+    Run {
+        code: status.code(),
+        stdout: process.stdout(),
+        stderr: process.stderr(),
+    }
+}

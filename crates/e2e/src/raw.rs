@@ -1,0 +1,159 @@
+//! A visitor that says exactly the bytes it is told.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Properly: everything that was sent has come.
+    Closed,
+    /// With a reset.
+    Reset,
+    /// It has not ended.
+    Open,
+}
+
+/// What was read, and how it ended.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What came after them.
+    pub end: End,
+}
+
+impl Read {
+    /// As text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    /// The status of the first answer in it.
+    ///
+    /// # Panics
+    /// When it does not begin with one.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        let text = self.text();
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        status.unwrap_or_else(|| panic!("no answer: {self:?}"))
+    }
+
+    /// The value of a header line of the first answer, if it is there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        let text = self.text();
+        let head = text.split("\r\n\r\n").next()?;
+        head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found
+                .eq_ignore_ascii_case(name)
+                .then(|| value.trim().to_owned())
+        })
+    }
+}
+
+/// A connection on which bytes are written and read as they are.
+#[derive(Debug)]
+pub struct Raw {
+    /// The socket.
+    pub stream: TcpStream,
+}
+
+impl Raw {
+    /// Connects.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("a connection");
+        stream.set_nodelay(true).expect("a socket option");
+        Self { stream }
+    }
+
+    /// Connects with a receive buffer of a few KiB, so that what is not read waits with the sender.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn narrow(addr: SocketAddr, receive_buffer_bytes: u32) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .set_recv_buffer_size(receive_buffer_bytes)
+            .expect("a socket option");
+        let stream = socket.connect(addr).await.expect("a connection");
+        Self { stream }
+    }
+
+    /// Sends.
+    ///
+    /// # Panics
+    /// When the other side is gone.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.expect("sent");
+    }
+
+    /// Reads to the end of the connection.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub async fn read_to_end(&mut self) -> Read {
+        let read = self.read_until(|_| false).await;
+        assert_ne!(read.end, End::Open, "it stays open: {:?}", read.text());
+        read
+    }
+
+    /// Reads until `enough` says so, the connection ends, or nothing comes for long.
+    pub async fn read_until(&mut self, enough: impl Fn(&[u8]) -> bool) -> Read {
+        let mut bytes = Vec::new();
+        let mut piece = vec![0; 64 * 1024];
+        let end = loop {
+            if enough(&bytes) {
+                break End::Open;
+            }
+            match timeout(PATIENCE, self.stream.read(&mut piece)).await {
+                Err(_) => break End::Open,
+                Ok(Ok(0)) => break End::Closed,
+                Ok(Ok(length)) => bytes.extend_from_slice(&piece[..length]),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    break End::Reset;
+                }
+                Ok(Err(error)) => panic!("reading: {error}"),
+            }
+        };
+        Read { bytes, end }
+    }
+
+    /// Reads until some text has come.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub async fn read_text(&mut self, text: &str) -> Read {
+        let wanted = text.as_bytes();
+        let has = |bytes: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted);
+        let read = self.read_until(has).await;
+        assert!(has(&read.bytes), "no {text:?} in {:?}", read.text());
+        read
+    }
+
+    /// Ends it with a reset.
+    ///
+    /// # Panics
+    /// When the socket does not allow it.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("a socket option");
+    }
+}

@@ -1,0 +1,233 @@
+//! `adit-server` as a process.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Process, ask, binary, eventually};
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How to start a server.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    /// A YAML file, if it is not empty.
+    pub config: String,
+    /// Variables beside the addresses and the state directory.
+    pub env: Vec<(String, String)>,
+    /// Its state directory, when it must be there before the server.
+    pub state: Option<Arc<TempDir>>,
+}
+
+/// A server, ready when it is returned. Killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    options: ServerOptions,
+    state: Arc<TempDir>,
+    /// Where clients connect.
+    pub tunnel: SocketAddr,
+    /// Where visitors connect.
+    pub http: SocketAddr,
+    /// Where status is served.
+    pub admin: SocketAddr,
+}
+
+/// A loopback address that nobody else uses: connections between others take their ports on 127.0.0.1, so the ports of
+/// a killed server stay free for it.
+fn own_address() -> Ipv4Addr {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mixed = std::process::id().wrapping_mul(0x9E37_79B1) ^ number.wrapping_mul(0x85EB_CA6B);
+    let [a, b, c, _] = mixed.to_be_bytes();
+    Ipv4Addr::new(127, a | 1, b, c.clamp(1, 254))
+}
+
+impl Server {
+    /// Starts a server with nothing but its addresses set.
+    pub async fn plain() -> Self {
+        Self::start(ServerOptions::default()).await
+    }
+
+    /// Starts a server with a file.
+    pub async fn with(config: &str) -> Self {
+        Self::start(ServerOptions {
+            config: config.to_owned(),
+            ..ServerOptions::default()
+        })
+        .await
+    }
+
+    /// Starts a server and waits until it has said where it is.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start(options: ServerOptions) -> Self {
+        let made = || Arc::new(tempfile::tempdir().expect("a directory"));
+        let state = options.state.clone().unwrap_or_else(made);
+        let any = SocketAddr::from((own_address(), 0));
+        let process = spawn(&options, state.path(), any, any, any);
+        Self::announced(process, options, state).await
+    }
+
+    async fn announced(mut process: Process, options: ServerOptions, state: Arc<TempDir>) -> Self {
+        let told = running(&mut process, state.path()).await;
+        let addr = |key: &str| -> SocketAddr {
+            let text = told[key].as_str().expect("an address");
+            text.parse().expect("an address")
+        };
+        Self {
+            tunnel: addr("tunnel_addr"),
+            http: addr("http_addr"),
+            admin: addr("admin_addr"),
+            process,
+            options,
+            state,
+        }
+    }
+
+    /// Its state directory, where clients of the same machine find it.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// The file with the token it made.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.state().join("token")
+    }
+
+    /// The token it made.
+    ///
+    /// # Panics
+    /// When it has made none.
+    #[must_use]
+    pub fn token(&self) -> String {
+        fs::read_to_string(self.token_file())
+            .expect("a token")
+            .trim()
+            .to_owned()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it says about itself.
+    pub async fn status(&self) -> Value {
+        ask(self.admin, "/api/status").await
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks it to finish and end.
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits for its end.
+    pub async fn exit(&mut self, within: Duration) -> ExitStatus {
+        self.process.exit(within).await
+    }
+
+    /// Starts it again where it was, with the same state directory.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(
+            &self.options,
+            self.state.path(),
+            self.tunnel,
+            self.http,
+            self.admin,
+        );
+        running(&mut self.process, self.state.path()).await;
+    }
+
+    /// Waits until `clients` clients can be sent requests.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub async fn wait_for_clients(&self, clients: usize) {
+        let what = format!("{clients} routable clients");
+        eventually(&what, READY_WITHIN, async || {
+            let status = self.status().await;
+            let listed = status["clients"].as_array().into_iter().flatten();
+            let routable = listed.filter(|client| {
+                client["lanes"].as_u64() > Some(0) && client["draining"] == Value::Bool(false)
+            });
+            (routable.count() == clients).then_some(())
+        })
+        .await;
+    }
+}
+
+fn spawn(
+    options: &ServerOptions,
+    state: &Path,
+    tunnel: SocketAddr,
+    http: SocketAddr,
+    admin: SocketAddr,
+) -> Process {
+    let mut args = Vec::new();
+    if !options.config.is_empty() {
+        let file = state.join("server.yaml");
+        fs::write(&file, &options.config).expect("a config file");
+        args.push(String::from("--config"));
+        args.push(file.display().to_string());
+    }
+    let mut env = vec![
+        ("ADIT__STATE_DIR".to_owned(), state.display().to_string()),
+        (
+            "ADIT__SERVER__BIND_ADDR".to_owned(),
+            tunnel.ip().to_string(),
+        ),
+        (
+            "ADIT__SERVER__BIND_PORT".to_owned(),
+            tunnel.port().to_string(),
+        ),
+        (
+            "ADIT__SERVER__HTTP__BIND_PORT".to_owned(),
+            http.port().to_string(),
+        ),
+        ("ADIT__SERVER__ADMIN__BIND".to_owned(), admin.to_string()),
+    ];
+    env.extend(options.env.iter().cloned());
+    Process::spawn("adit-server", &binary("adit-server"), &args, &env, state)
+}
+
+/// Waits for the file in which this very process says where it listens.
+async fn running(process: &mut Process, state: &Path) -> Value {
+    let pid = u64::from(process.pid());
+    eventually("a server that says where it is", READY_WITHIN, async || {
+        process.assert_running();
+        let text = fs::read(state.join("server.json")).ok()?;
+        let told: Value = serde_json::from_slice(&text).ok()?;
+        (told["pid"].as_u64() == Some(pid)).then_some(told)
+    })
+    .await
+}

@@ -1,0 +1,255 @@
+//! A visitor that speaks HTTP properly.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header::HOST};
+use http_body_util::BodyExt;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+};
+
+use crate::{Body, empty, full, within};
+
+/// No answer that a test waits for takes longer, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// The protocol's version.
+    pub version: Version,
+    /// Its header lines.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Its trailers.
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The value of a header line; empty when it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default()
+    }
+
+    /// The reason of a failure; empty for an answer of the service.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        self.header("adit-reason")
+    }
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// One connection to a server's public port. Closed when dropped.
+pub struct Visitor {
+    sender: Sender,
+    host: String,
+    connection: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Visitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visitor")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Visitor {
+    /// Over HTTP/1.1.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn http1(addr: SocketAddr, host: &str) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("a connection");
+        Self::http1_on(stream, host).await
+    }
+
+    /// Over HTTP/1.1, from an address of this machine.
+    ///
+    /// # Panics
+    /// When nobody listens, or the address is not ours.
+    pub async fn http1_from(source: IpAddr, addr: SocketAddr, host: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).expect("an address of ours");
+        let stream = socket.connect(addr).await.expect("a connection");
+        Self::http1_on(stream, host).await
+    }
+
+    async fn http1_on(stream: TcpStream, host: &str) -> Self {
+        stream.set_nodelay(true).expect("a socket option");
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("a connection");
+        let connection = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Self {
+            sender: Sender::Http1(sender),
+            host: host.to_owned(),
+            connection,
+        }
+    }
+
+    /// Over HTTP/2 in clear text, with windows of 64 KiB per stream and enough for all of them on the connection.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn http2(addr: SocketAddr, host: &str) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("a connection");
+        stream.set_nodelay(true).expect("a socket option");
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(64 * 1024)
+            .initial_connection_window_size(16 << 20)
+            .handshake(TokioIo::new(stream))
+            .await
+            .expect("a connection");
+        let connection = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Self {
+            sender: Sender::Http2(sender),
+            host: host.to_owned(),
+            connection,
+        }
+    }
+
+    /// A request for this connection's host.
+    ///
+    /// # Panics
+    /// When the path is none.
+    #[must_use]
+    pub fn request(&self, method: &Method, path: &str, body: Body) -> Request<Body> {
+        let builder = Request::builder().method(method.clone());
+        let builder = match self.sender {
+            Sender::Http1(_) => builder.uri(path).header(HOST, &self.host),
+            Sender::Http2(_) => builder.uri(format!("http://{}{path}", self.host)),
+        };
+        builder.body(body).expect("a request")
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    /// Another visitor on the same HTTP/2 connection; it must not outlive this one.
+    ///
+    /// # Panics
+    /// Over HTTP/1.1.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        match &self.sender {
+            Sender::Http2(sender) => Self {
+                sender: Sender::Http2(sender.clone()),
+                host: self.host.clone(),
+                connection: tokio::spawn(async {}),
+            },
+            Sender::Http1(_) => panic!("HTTP/1.1 carries one request at a time"),
+        }
+    }
+
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub async fn whole(&mut self, request: Request<Body>) -> hyper::Result<Answer> {
+        answer_of(self.send(request).await?).await
+    }
+
+    /// GET.
+    ///
+    /// # Panics
+    /// When the connection ends before the answer does, or the answer does not come.
+    pub async fn get(&mut self, path: &str) -> Answer {
+        let request = self.request(&Method::GET, path, empty());
+        let answer = within(path, PATIENCE, self.whole(request)).await;
+        answer.expect("an answer")
+    }
+
+    /// POST.
+    ///
+    /// # Panics
+    /// When the connection ends before the answer does, or the answer does not come.
+    pub async fn post(&mut self, path: &str, body: Body) -> Answer {
+        let request = self.request(&Method::POST, path, body);
+        let answer = within(path, PATIENCE, self.whole(request)).await;
+        answer.expect("an answer")
+    }
+}
+
+/// Reads an answer to its end.
+///
+/// # Errors
+/// When it is broken off.
+pub async fn answer_of(response: Response<Incoming>) -> hyper::Result<Answer> {
+    let (parts, body) = response.into_parts();
+    let collected = body.collect().await?;
+    let trailers = collected.trailers().cloned();
+    Ok(Answer {
+        status: parts.status,
+        version: parts.version,
+        headers: parts.headers,
+        body: collected.to_bytes(),
+        trailers,
+    })
+}
+
+/// GET on a connection of its own.
+///
+/// # Panics
+/// When the connection ends before the answer does.
+pub async fn get(addr: SocketAddr, host: &str, path: &str) -> Answer {
+    Visitor::http1(addr, host).await.get(path).await
+}
+
+/// POST on a connection of its own.
+///
+/// # Panics
+/// When the connection ends before the answer does.
+pub async fn post(addr: SocketAddr, host: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+    let mut visitor = Visitor::http1(addr, host).await;
+    visitor.post(path, full(body)).await
+}

@@ -1,0 +1,244 @@
+//! Nobody waits for another: stalled readers, stalled uploads, shared connections. F11, F12, F13, P-4.1 to P-4.7.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::Duration;
+
+use adit_e2e::{
+    Client, HOST, Raw, Server, Service, Visitor, World, checked, count, empty, eventually, feed,
+    pattern, procfs, within,
+};
+use http::Method;
+use http_body_util::BodyExt;
+use tokio::task::JoinSet;
+
+const SOON: Duration = Duration::from_secs(20);
+const MIB: u64 = 1 << 20;
+
+/// F13: a thousand visitors who ask for 16 MiB each and read nothing cost a bounded amount of memory in both
+/// processes, and delay nobody.
+#[tokio::test]
+async fn a_thousand_stalled_readers_delay_nobody() {
+    const READERS: usize = 1_000;
+    const FAST: usize = 500;
+    procfs::allow_descriptors(8_000);
+    let service = Service::site("site").await;
+    let server = Server::with(
+        "server:\n  limits: { max_requests: 4000, max_requests_per_client: 2000, max_waiting: 4000 }\n",
+    )
+    .await;
+    let client = Client::http(&server, "client-1", "web", service.addr).await;
+    let mut visitor = Visitor::http1(server.http, HOST).await;
+    for _ in 0..50 {
+        assert_eq!(visitor.get("/who").await.text(), "site");
+        assert_eq!(visitor.get("/bytes/100000").await.body.len(), 100_000);
+    }
+    let idle = [server.pid(), client.pid()].map(procfs::resident_bytes);
+
+    let mut stalled = Vec::new();
+    for _ in 0..READERS {
+        let mut reader = Raw::narrow(server.http, 4 * 1024).await;
+        reader
+            .send(format!(
+                "GET /bytes/{} HTTP/1.1\r\nHost: {HOST}\r\n\r\n",
+                16 * MIB
+            ))
+            .await;
+        stalled.push(reader);
+    }
+    let stats = service.stats.clone();
+    within("all of them asked for", Duration::from_secs(60), async {
+        eventually("all of them", Duration::from_secs(60), async || {
+            (stats.begun() >= 100 + READERS).then_some(())
+        })
+        .await;
+    })
+    .await;
+
+    let mut fast = JoinSet::new();
+    for worker in 0..10 {
+        let mut visitor = Visitor::http1(server.http, HOST).await;
+        fast.spawn(async move {
+            for index in 0..FAST / 10 {
+                let length = (worker * 1000 + index * 100) as u64;
+                let request = visitor.request(&Method::GET, &format!("/bytes/{length}"), empty());
+                let answer = visitor.send(request).await.unwrap();
+                assert_eq!(answer.status(), 200);
+                assert_eq!(checked(answer.into_body()).await, Ok(length));
+            }
+        });
+    }
+    within(
+        "fast requests beside the stalled ones",
+        Duration::from_secs(60),
+        async {
+            while let Some(done) = fast.join_next().await {
+                done.unwrap();
+            }
+        },
+    )
+    .await;
+
+    let status = server.status().await;
+    let waiting: u64 = status["clients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|client| count(client, "/waiting_bytes"))
+        .sum();
+    assert!(waiting > 0, "the server holds what nobody reads: {status}");
+    assert_eq!(
+        count(&status, "/clients/0/requests"),
+        READERS as u64,
+        "{status}"
+    );
+    let full = [server.pid(), client.pid()].map(procfs::resident_bytes);
+    for (name, full, idle) in [("server", full[0], idle[0]), ("client", full[1], idle[1])] {
+        let more = full.saturating_sub(idle);
+        assert!(
+            more <= 64 * MIB,
+            "the {name} took {} KiB more than idle; {status}",
+            more / 1024
+        );
+    }
+
+    // They leave, and everything comes back.
+    for reader in stalled {
+        reader.reset();
+    }
+    eventually("no request left", SOON, async || {
+        let status = server.status().await;
+        let left = count(&status, "/process/pending") + count(&status, "/process/permits_in_use");
+        (left == 0).then_some(())
+    })
+    .await;
+    assert_eq!(visitor.get("/who").await.text(), "site");
+}
+
+/// Stalls one download on a visitor's HTTP/2 connection and asks for others on the same one.
+async fn stalled_download_beside_others(world: &World) {
+    let visitor = world.http2().await;
+    let mut slow = visitor.share();
+    let request = slow.request(&Method::GET, "/bytes/16777216", empty());
+    let stalled = slow.send(request).await.unwrap();
+    let mut tasks = JoinSet::new();
+    for _ in 0..20 {
+        let mut visitor = visitor.share();
+        tasks.spawn(async move {
+            let request = visitor.request(&Method::GET, "/bytes/1000000", empty());
+            let answer = visitor.send(request).await.unwrap();
+            assert_eq!(checked(answer.into_body()).await, Ok(1_000_000));
+        });
+    }
+    within("the others' answers", SOON, async {
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    })
+    .await;
+    // The stalled one was only slow.
+    let rest = within("the stalled one's body", SOON, checked(stalled.into_body())).await;
+    assert_eq!(rest, Ok(16 * MIB));
+}
+
+/// Stalls one upload, which the service does not read, and sends others on the same connection.
+async fn stalled_upload_beside_others(world: &World) {
+    let visitor = world.http2().await;
+    let (feeder, body) = feed();
+    let mut slow = visitor.share();
+    let request = slow.request(&Method::POST, "/unread", body);
+    let sending = tokio::spawn(async move {
+        let mut sent = 0_u64;
+        while sent < 16 * MIB {
+            let piece = adit_e2e::piece(sent, 32 * 1024);
+            sent += piece.len() as u64;
+            if !feeder.send(piece).await {
+                return;
+            }
+        }
+    });
+    let held = tokio::spawn(async move { slow.send(request).await });
+    let stats = world.service().stats.clone();
+    eventually("an upload that nobody reads", SOON, async || {
+        (stats.begun() == 1).then_some(())
+    })
+    .await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..20 {
+        let mut visitor = visitor.share();
+        tasks.spawn(async move {
+            let sum = visitor.post("/sum", pattern(1_000_000, true)).await;
+            assert_eq!(sum.text(), "1000000 bytes, as sent");
+        });
+    }
+    within("the others' uploads", SOON, async {
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    })
+    .await;
+    world.service().release();
+    let answer = within("the stalled one's answer", SOON, held)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(
+        answer.into_body().collect().await.unwrap().to_bytes(),
+        "site"
+    );
+    drop(visitor);
+    within("an end of the stalled upload", SOON, sending)
+        .await
+        .unwrap();
+}
+
+/// F11: one stalled stream of a visitor's HTTP/2 connection does not hold the others of the same connection.
+#[tokio::test]
+async fn one_stalled_download_does_not_hold_its_http2_connection() {
+    stalled_download_beside_others(&World::site().await).await;
+}
+
+/// F11.
+#[tokio::test]
+async fn one_stalled_upload_does_not_hold_its_http2_connection() {
+    stalled_upload_beside_others(&World::site().await).await;
+}
+
+/// F11: the connections to an h2c service are shared by all visitors, and hold nobody either.
+#[tokio::test]
+async fn one_stalled_download_does_not_hold_a_shared_h2c_service() {
+    stalled_download_beside_others(&World::h2c().await).await;
+}
+
+/// F11.
+#[tokio::test]
+async fn one_stalled_upload_does_not_hold_a_shared_h2c_service() {
+    stalled_upload_beside_others(&World::h2c().await).await;
+}
+
+/// F11: a held request delays nobody on the same lane.
+#[tokio::test]
+async fn a_slow_request_delays_nobody() {
+    let world = World::site().await;
+    let mut held = JoinSet::new();
+    for _ in 0..20 {
+        let mut visitor = world.http1().await;
+        held.spawn(async move { visitor.get("/held").await });
+    }
+    let stats = world.service().stats.clone();
+    eventually("held requests", SOON, async || {
+        (stats.begun() == 20).then_some(())
+    })
+    .await;
+    let mut visitor = world.http1().await;
+    within("two hundred others", SOON, async {
+        for _ in 0..200 {
+            assert_eq!(visitor.get("/who").await.text(), "site");
+        }
+    })
+    .await;
+    world.service().release();
+    while let Some(answer) = held.join_next().await {
+        assert_eq!(answer.unwrap().text(), "site");
+    }
+}
