@@ -147,7 +147,6 @@ impl Demo {
             token,
             reconnect: Default::default(),
             lanes: 1,
-            threads: 1,
             state_dir: scratch.path().to_owned(),
             admin_addr: None,
             tunnels,

@@ -22,10 +22,8 @@ pub struct Settings {
     pub token: SecretString,
     /// When to dial again.
     pub reconnect: adit_reconnect::Config,
-    /// Data streams; 1 is right unless cores are to be used.
+    /// Data streams, each on a connection of its own; 1 is right on most paths.
     pub lanes: u32,
-    /// Data threads; at least 1.
-    pub threads: usize,
     /// Where the instance secret and the status address are kept.
     pub state_dir: PathBuf,
     /// Where status is served, on loopback; `None` turns it off.

@@ -62,7 +62,6 @@ fn settings(server: SocketAddr, service: u16, state: &Path) -> Settings {
         token: TOKEN.into(),
         reconnect: adit_reconnect::Config::default(),
         lanes: 2,
-        threads: 1,
         state_dir: state.to_owned(),
         admin_addr: None,
         tunnels: vec![TunnelSettings {

@@ -11,10 +11,10 @@ use crate::{
     environment::Variables,
     error::{ConfigError, Origin},
     hostname,
-    layers::{default_threads, gather, path, side, within},
+    layers::{gather, path, side, within},
     overrides::ClientOverrides,
     read::{Item, Section},
-    server::{BUDGET, COUNT, LANES, SHORTEST, THREADS, WINDOW, admin},
+    server::{BUDGET, COUNT, LANES, SHORTEST, WINDOW, admin},
     state::StateDir,
     token, tunnel,
     vocabulary::{self, NOTHING},
@@ -85,8 +85,6 @@ fn read(
     let reconnect = reconnect(&mut client.section("reconnect")?)?;
     let mut lanes = 1_u32;
     client.set_number("lanes", LANES, &mut lanes)?;
-    let mut threads = default_threads();
-    client.set_number("threads", THREADS, &mut threads)?;
     // Any free port: what is found there, the state directory tells.
     let admin_addr = admin(&mut client, SocketAddr::from(([127, 0, 0, 1], 0)))?;
     if let Some(admin_addr) = admin_addr
@@ -143,7 +141,6 @@ fn read(
         token,
         reconnect,
         lanes,
-        threads,
         state_dir: state_dir.path().to_path_buf(),
         admin_addr,
         tunnels,

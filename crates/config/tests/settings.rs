@@ -342,7 +342,6 @@ client:
   auth_token: "secret"
   reconnect: { max_retries: 3, initial_delay: 200ms, max_delay: 10s, backoff_factor: 3, enable_jitter: false, stable_after: 1s, stop_when_unauthenticated: true }
   lanes: 2
-  threads: 4
   admin: { bind: 7502 }
   limits: { max_requests: 1, max_service_connections: 2, max_idle_connections: 0, max_window: 1MiB, budget: 0 }
   timeouts: { connect: 1s, dial: 2s, service: 3s, idle: 4s, stall: 5s, drain: 6s }
@@ -383,7 +382,7 @@ fn the_example_of_a_client_reads_as_it_says() {
             .with_stable_after(SECONDS(1))
             .with_stop_when_unauthenticated(true)
     );
-    assert_eq!((settings.lanes, settings.threads), (2, 4));
+    assert_eq!(settings.lanes, 2);
     assert_eq!(settings.admin_addr, Some(addr("127.0.0.1:7502")));
     assert_eq!(
         settings.limits,

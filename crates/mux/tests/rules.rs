@@ -737,9 +737,16 @@ fn p_4_6_windows_grow_at_the_budgets_expense_and_give_it_back() {
         let budget = Budget::new(64 << 20);
         let mut end = End::with_budget(Config::new(Side::Server), budget.clone());
         end.feed([opening(1, b"", false)]);
-        end.feed([chunk(1, (W - MESSAGE_COST) as usize, false)]);
-        end.mux.consume(id(1), W);
-        assert_eq!(outline(&end.sent()), [format!("1 window {} {W}", 3 * W)]);
+        // It grows once four windows have been consumed.
+        for (consumed, limit) in [(W, 2 * W), (2 * W, 3 * W), (3 * W, 4 * W), (4 * W, 6 * W)] {
+            assert_eq!(budget.used(), 0);
+            end.feed([chunk(1, (W - MESSAGE_COST) as usize, false)]);
+            end.mux.consume(id(1), W);
+            assert_eq!(
+                outline(&end.sent()),
+                [format!("1 window {limit} {consumed}")]
+            );
+        }
         assert_eq!(budget.used(), W);
         end.feed([chunk(1, 100, false)]);
         match how {
