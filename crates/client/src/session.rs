@@ -128,10 +128,17 @@ impl Session {
                 tracing::warn!(%failure, "a further lane was lost");
             });
         }
-        let Some(lane) = self.lanes.first() else {
+        let Some(lane) = self.lanes.first().cloned() else {
             return Failure::new(Reason::Internal, "no lane");
         };
-        let failure = drive(lane, source).await;
+        // A task of its own, though it is waited for here: woken inside the runtime's root future, each batch would cost
+        // one more look at the sockets.
+        let mut driven = JoinSet::new();
+        driven.spawn(async move { drive(&lane, source).await });
+        let failure = match driven.join_next().await {
+            Some(Ok(failure)) => failure,
+            _ => Failure::new(Reason::Internal, "the lane's task broke off"),
+        };
         for lane in &self.lanes {
             lane.close(&failure);
         }

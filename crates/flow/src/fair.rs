@@ -178,6 +178,34 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn memory_comes_back_after_a_burst_of_keys_and_not_before() {
+        let mut sender = FairSender::new(QUANTUM);
+        for key in 0..10_000 {
+            sender.push(key, 0, 1);
+        }
+        assert!(sender.queues.capacity() >= 10_000 && sender.ring.capacity() >= 10_000);
+        // Half of them gone: what is free is less than three times what is used.
+        for _ in 0..5_000 {
+            sender.pop();
+        }
+        // A map counts what its gaps cost it, hence the margin.
+        assert!(sender.queues.capacity() >= 9_000 && sender.ring.capacity() >= 10_000);
+        drain(&mut sender);
+        assert!(
+            sender.ring.capacity() <= 4 * KEPT_KEYS,
+            "{}",
+            sender.ring.capacity()
+        );
+        assert!(
+            sender.queues.capacity() <= 4 * KEPT_KEYS,
+            "{}",
+            sender.queues.capacity()
+        );
+        assert!(sender.ring.capacity() >= 2 * KEPT_KEYS);
+        assert!(sender.queues.capacity() >= 2 * KEPT_KEYS);
+    }
+
     fn drain(sender: &mut FairSender<u64, u32>) -> Vec<(u64, u32)> {
         std::iter::from_fn(|| sender.pop()).collect()
     }

@@ -186,7 +186,7 @@ async fn admit(http: &Http, visit: &mut Visit) -> Result<Option<Holds>, Failure>
 }
 
 /// Decides how a body crosses, and reads a small one.
-async fn read_ahead(http: &Http, mut body: Incoming, expects: bool) -> Result<Upload, Failure> {
+async fn read_ahead(http: &Http, body: Incoming, expects: bool) -> Result<Upload, Failure> {
     if body.is_end_stream() {
         return Ok(Upload::None);
     }
@@ -194,17 +194,23 @@ async fn read_ahead(http: &Http, mut body: Incoming, expects: bool) -> Result<Up
         Some(length) if !expects => length,
         _ => return Ok(Upload::Streamed(Some(body))),
     };
+    let stalled = || Failure::new(Reason::Stalled, "the body did not come in time");
+    // One time for all of it: drop by drop it would hold its permit for days.
+    timeout(http.config.stall_timeout, read_whole(body, length))
+        .await
+        .unwrap_or_else(|_| Err(stalled()))
+}
+
+async fn read_whole(mut body: Incoming, length: usize) -> Result<Upload, Failure> {
     // Mostly it has come with the head, in one piece.
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     let mut trailers = None;
     loop {
-        let stalled = || Failure::new(Reason::Stalled, "the body did not come in time");
-        let frame = match timeout(http.config.stall_timeout, body.frame()).await {
-            Err(_) => return Err(stalled()),
-            Ok(None) => break,
-            Ok(Some(Err(error))) => return Err(pump::of_body(&error)),
-            Ok(Some(Ok(frame))) => frame,
+        let frame = match body.frame().await {
+            None => break,
+            Some(Err(error)) => return Err(pump::of_body(&error)),
+            Some(Ok(frame)) => frame,
         };
         match frame.into_data() {
             Ok(data) if joined.is_empty() && whole.is_empty() => whole = data,

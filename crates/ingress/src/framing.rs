@@ -35,13 +35,11 @@ enum State {
     TrailerStart,
     Trailer,
     TrailerBlankLine,
-    Http2,
     Lost,
 }
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
-const PREFACE: &[u8] = b"PRI ";
 
 /// Follows the requests of one connection.
 #[derive(Debug)]
@@ -85,11 +83,6 @@ impl Framing {
         )
     }
 
-    /// Whether the connection speaks HTTP/2.
-    pub(crate) const fn is_http2(&self) -> bool {
-        matches!(self.state, State::Http2)
-    }
-
     /// Heads that were whole so far.
     pub(crate) const fn heads(&self) -> u64 {
         self.heads
@@ -120,7 +113,7 @@ impl Framing {
                 State::Value | State::Trailer | State::RequestLine | State::ChunkExtension(_) => {
                     self.on_rest_of_line(bytes)
                 }
-                State::Http2 | State::Lost => return,
+                State::Lost => return,
                 _ => {
                     self.on_byte(byte, &mut on_chunked);
                     1
@@ -134,16 +127,6 @@ impl Framing {
     fn on_rest_of_line(&mut self, bytes: &[u8]) -> usize {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let taken = end.map_or(bytes.len(), |end| end + 1);
-        if self.state == State::RequestLine && self.heads == 0 && self.line_len < PREFACE.len() {
-            for byte in bytes.iter().take(PREFACE.len() - self.line_len) {
-                self.line[self.line_len] = *byte;
-                self.line_len += 1;
-            }
-            if self.line.starts_with(PREFACE) {
-                self.state = State::Http2;
-                return taken;
-            }
-        }
         if end.is_some() {
             self.state = match self.state {
                 State::Trailer => State::TrailerStart,
@@ -159,8 +142,6 @@ impl Framing {
         self.state = match (self.state, byte) {
             (State::Start, b'\r' | b'\n') => State::Start,
             (State::Start, _) => {
-                self.line[0] = byte;
-                self.line_len = 1;
                 self.length = None;
                 self.chunked = false;
                 State::RequestLine
@@ -346,18 +327,5 @@ mod tests {
             assert!(!framing.is_between_requests(), "{bytes:?}");
             assert_eq!(chunked, [], "{bytes:?}");
         }
-    }
-
-    #[test]
-    fn http_2_is_known_by_its_preface() {
-        for step in [1, 4, 100] {
-            let (framing, _) = after("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", step);
-            assert!(framing.is_http2());
-        }
-        assert!(!after("PRIVATE / HTTP/1.1\r\n", 1).0.is_http2());
-        assert!(!after("PR", 1).0.is_http2());
-        // Only at the start.
-        let later = "GET / HTTP/1.1\r\n\r\nPRI * HTTP/2.0\r\n\r\n";
-        assert!(!after(later, 1).0.is_http2());
     }
 }

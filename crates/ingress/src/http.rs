@@ -108,13 +108,15 @@ impl Http {
             speaks = timeout(self.config.head_timeout, sniff(&stream)) => speaks,
             () = drain.as_mut() => return,
         };
+        let Ok(Ok(Some(speaks))) = speaks else {
+            return;
+        };
         let builder = match speaks {
-            Ok(Ok(Some(Speaks::Http1))) => &self.http1,
-            Ok(Ok(Some(Speaks::Http2))) => &self.http2,
-            Ok(Ok(None) | Err(_)) | Err(_) => return,
+            Speaks::Http1 => &self.http1,
+            Speaks::Http2 => &self.http2,
         };
         let connection = Arc::new(Connection::new(peer, Scheme::Http));
-        let socket = VisitorSocket::new(stream, connection.clone(), &self.config);
+        let socket = VisitorSocket::new(stream, speaks, connection.clone(), &self.config);
         let service = service_fn(|request| call::serve(self.clone(), connection.clone(), request));
         let mut serving = pin!(builder.serve_connection(TokioIo::new(socket), service));
         let mut draining = false;

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{config::HttpConfig, connection::Connection, framing::Framing};
+use crate::{config::HttpConfig, connection::Connection, framing::Framing, sniff::Speaks};
 
 /// A visitor who has not read the last answer yet may go on sending for this long before the socket is closed: closing
 /// one with unread bytes in it sends a reset, which eats the answer on its way (RFC 9112, 9.6).
@@ -32,6 +32,7 @@ const LINGER_BYTES: usize = 4 << 20;
 pub(crate) struct VisitorSocket {
     stream: TcpStream,
     connection: Arc<Connection>,
+    is_http2: bool,
     framing: Framing,
     times: Times,
     /// A write is stuck.
@@ -63,12 +64,18 @@ struct Linger {
 }
 
 impl VisitorSocket {
-    pub(crate) fn new(stream: TcpStream, connection: Arc<Connection>, config: &HttpConfig) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        speaks: Speaks,
+        connection: Arc<Connection>,
+        config: &HttpConfig,
+    ) -> Self {
         let mut silent = Timer::default();
         silent.arm(config.head_timeout);
         Self {
             stream,
             connection,
+            is_http2: speaks == Speaks::Http2,
             framing: Framing::new(),
             times: Times {
                 head: config.head_timeout,
@@ -92,14 +99,20 @@ impl VisitorSocket {
             return;
         }
         self.watched = false;
-        if self.framing.is_http2() {
+        if self.is_http2 {
             return;
         }
-        let waited_for_head = !self.framing.is_in_head() && self.framing.heads() > 0;
-        let heads = self.framing.heads();
+        let before = &self.framing;
+        let was_between = before.is_between_requests();
+        let waited_for_head = !before.is_in_head() && before.heads() > 0;
+        let heads = before.heads();
         let connection = &self.connection;
         self.framing
             .on_bytes(bytes, |chunked| connection.push_chunked(chunked));
+        // Empty lines between requests are nothing: a visitor could send them for ever.
+        if was_between && self.framing.is_between_requests() && self.framing.heads() == heads {
+            return;
+        }
         // The time of a head that has begun runs on; any other one is over.
         if waited_for_head || self.framing.heads() != heads || !self.framing.is_in_head() {
             self.silent.disarm();
@@ -108,7 +121,7 @@ impl VisitorSocket {
 
     /// hyper waits for the visitor: for how long it may.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if self.framing.is_http2() {
+        if self.is_http2 {
             self.poll_idle(cx);
             return Poll::Pending;
         }
@@ -165,8 +178,9 @@ impl VisitorSocket {
     /// While an HTTP/1 answer is being waited for, hyper does not read, and would not see the visitor leave. No system
     /// call is made unless something has come.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let waits =
-            self.framing.is_between_requests() && self.connection.open.load(Ordering::Relaxed) > 0;
+        let waits = !self.is_http2
+            && self.framing.is_between_requests()
+            && self.connection.open.load(Ordering::Relaxed) > 0;
         if !waits {
             return Poll::Pending;
         }
@@ -182,6 +196,7 @@ impl VisitorSocket {
         if self.eof {
             self.half_closed.arm(self.times.half_close);
             ready!(self.half_closed.poll(cx));
+            self.connection.reset_on_drop();
             return Poll::Ready(io::ErrorKind::ConnectionReset.into());
         }
         Poll::Pending
@@ -295,7 +310,9 @@ impl AsyncWrite for VisitorSocket {
 
 impl Drop for VisitorSocket {
     fn drop(&mut self) {
-        if self.connection.is_reset_on_drop() {
+        // An answer that is still running when its connection goes must not look whole, whoever let the connection go.
+        let breaks_off = !self.is_http2 && self.connection.open.load(Ordering::Relaxed) > 0;
+        if breaks_off || self.connection.is_reset_on_drop() {
             // If it cannot be had, the connection still ends before the answer does.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }

@@ -1,7 +1,7 @@
 //! A request whose body is sent while its answer is awaited.
 
 use adit_codec::{HttpResponse, ResetCode};
-use adit_link::{Failure, Part, Reason, RecvHalf, SendHalf};
+use adit_link::{Failure, Part, Reason, RecvHalf, Retry, SendHalf};
 use hyper::body::Incoming;
 use tokio::time::sleep_until;
 
@@ -101,6 +101,11 @@ impl Streaming<'_> {
         };
         if let Some(blamed) = pump.failure() {
             return blamed;
+        }
+        if failure.retry() == Retry::Never {
+            // The exchange may be alive yet, and the pump waiting for its credit.
+            pump.reset(ResetCode::ProtocolError, "the answer could not be used");
+            return failure;
         }
         *self.body = pump.untouched().await;
         failure

@@ -148,6 +148,9 @@ fn admit(parts: &mut Parts) -> Result<(Authority, PathAndQuery), Failure> {
         return Err(bad("CONNECT is not carried: this is no forward proxy"));
     }
     if parts.version < Version::HTTP_2 {
+        if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+            return Err(bad("a bare host is a target for CONNECT only"));
+        }
         admit_http1(parts)?;
     } else {
         join_cookies(&mut parts.headers);
@@ -166,6 +169,11 @@ fn admit(parts: &mut Parts) -> Result<(Authority, PathAndQuery), Failure> {
     let path = match parts.uri.path_and_query() {
         Some(path) if path.as_str() == "*" && parts.method != Method::OPTIONS => {
             return Err(bad("the target * is for OPTIONS only"));
+        }
+        // A query right behind the host: the path is empty, and a request line wants one (RFC 9112, 3.2.1).
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{}", path.as_str()))
+                .map_err(|_| bad("the target is none"))?
         }
         Some(path) => path.clone(),
         None => PathAndQuery::from_static("/"),

@@ -420,6 +420,58 @@ async fn a_visitor_that_shut_its_side_is_not_waited_for_for_ever() {
     world.settle().await;
 }
 
+/// Sends `start`, then `drop` every 50 ms until the other side has had enough; how long that took.
+async fn drip(stream: &mut TcpStream, start: &str, drop: &[u8]) -> Duration {
+    let begun = Instant::now();
+    send(stream, start).await;
+    let (mut read, mut write) = stream.split();
+    let dripping = async {
+        while begun.elapsed() < Duration::from_secs(10) && write.write_all(drop).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut byte = [0];
+    tokio::select! {
+        () = dripping => {}
+        _ = read.read(&mut byte) => {}
+    }
+    begun.elapsed()
+}
+
+/// Regression: the connection was closed in good order, and the visitor of a body that ends with its connection could
+/// not tell that it was cut (P-7.1).
+#[tokio::test]
+async fn an_answer_cut_after_a_half_close_does_not_look_whole() {
+    let mut config = config();
+    config.half_close_timeout = Duration::from_millis(200);
+    let world = World::with(config, |_, exchange| async move {
+        exchange.send.answer(head(200, &[], b""), false).unwrap();
+        let piece = Bytes::from_static(b"the first half");
+        exchange.send.send_all(piece, false).await.unwrap();
+        over(&exchange.send).await;
+    })
+    .await;
+    let mut stream = world.connect().await;
+    send(&mut stream, "GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    stream.shutdown().await.unwrap();
+    let broken = read_to_end(&mut stream).await.unwrap_err();
+    assert!(broken.ends_with("the first half"), "{broken}");
+    world.settle().await;
+}
+
+/// Regression: each byte of a small body gave it the whole time anew, and it held its permit meanwhile (F12).
+#[tokio::test]
+async fn a_small_body_does_not_gain_time_byte_by_byte() {
+    let mut config = config();
+    config.stall_timeout = Duration::from_millis(300);
+    let world = World::with(config, hello).await;
+    let mut stream = world.connect().await;
+    let start = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000\r\n\r\n";
+    let took = drip(&mut stream, start, b"x").await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    world.settle().await;
+}
+
 #[tokio::test]
 async fn whoever_stalls_is_reset() {
     let mut config = config();
@@ -470,6 +522,9 @@ async fn heads_that_do_not_come_and_idle_connections_are_closed() {
         ("GET", 200, 0),
         ("GET / HTTP/1.1\r\nHost: a\r\nX", 200, 0),
         ("PRI * HT", 200, 0),
+        // Looks like HTTP/2 and is not: it once stood outside of every timer.
+        ("PRI /", 200, 0),
+        ("PRI x", 200, 0),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 600, 1),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT", 200, 1),
     ];
@@ -491,25 +546,12 @@ async fn heads_that_do_not_come_and_idle_connections_are_closed() {
             "{sent:?}: {took:?}"
         );
     }
-    // A head that comes byte by byte does not gain time by it.
-    let mut stream = world.connect().await;
-    let start = Instant::now();
-    let (mut read, mut write) = stream.split();
-    let dripping = async {
-        while write.write_all(b"X").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let mut byte = [0];
-    tokio::select! {
-        () = dripping => {}
-        _ = read.read(&mut byte) => {}
+    // A head that comes byte by byte does not gain time by it, nor do empty lines before it.
+    for drop in [&b"X"[..], b"\r\n"] {
+        let mut stream = world.connect().await;
+        let took = drip(&mut stream, "", drop).await;
+        assert!(took < Duration::from_secs(5), "{drop:?}: {took:?}");
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
     // HTTP/2: requests count, pings do not.
     let io = TokioIo::new(world.connect().await);
     let (mut visitor, connection) =

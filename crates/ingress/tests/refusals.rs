@@ -167,6 +167,7 @@ async fn what_could_be_read_in_two_ways_never_reaches_a_client() {
         ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
         ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
+        ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "400", bad),
         // Bodies.
         (
