@@ -212,6 +212,22 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_one_segment_is_taken_without_a_copy() {
+        let payload = Bytes::from(vec![7; 2 * COALESCE_BYTES]);
+        let mut builder = BatchBuilder::new();
+        builder.put_payload(payload.clone());
+        let mut batch = builder.finish().unwrap();
+        let start = batch.copy_to_bytes(100);
+        let rest = batch.copy_to_bytes(batch.remaining());
+        assert_eq!(start.as_ptr(), payload.as_ptr());
+        assert_eq!(rest.as_ptr(), payload[100..].as_ptr());
+        assert_eq!(
+            (start.len() + rest.len(), batch.remaining()),
+            (payload.len(), 0)
+        );
+    }
+
+    #[test]
     fn slices_show_every_segment() {
         let batch = batch();
         let mut slices = [IoSlice::new(&[]); 8];

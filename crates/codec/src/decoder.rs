@@ -8,13 +8,21 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
+    compressed::{COMPRESSION_FIELD, Compressed, INFLATED_BYTES_FIELD},
     error::{BadMessage, DecodeError},
     frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES, read_prefix},
-    head::{HTTP_REQUEST_FIELD, HTTP_RESPONSE_FIELD, HttpRequest, HttpResponse, decode_trailers},
+    head::{
+        ACCEPTED_FIELD, AnswerHead, GRPC_REQUEST_FIELD, GRPC_RESPONSE_FIELD, GrpcRequest,
+        GrpcResponse, HTTP_REQUEST_FIELD, HTTP_RESPONSE_FIELD, HttpRequest, HttpResponse,
+        RequestHead, TCP_OPEN_FIELD, TcpOpen, UDP_OPEN_FIELD, UdpOpen, WEBSOCKET_FRAME_FIELD,
+        WEBSOCKET_REQUEST_FIELD, WEBSOCKET_RESPONSE_FIELD, WebSocketFrame, WebSocketRequest,
+        WebSocketResponse, decode_frame, decode_trailers,
+    },
     headers::HeaderBlock,
-    id::{MessageType, RequestId, ResetCode},
+    id::{MessageType, ProtocolType, RequestId, ResetCode},
     message::{
-        CHUNK_FIELD, CONTROL_FIELD, RESET_FIELD, STOP_SENDING_FIELD, TRAILERS_FIELD, WINDOW_FIELD,
+        CHUNK_FIELD, CONTROL_FIELD, DATAGRAM_FIELD, MAX_DATAGRAM_BYTES, RESET_FIELD,
+        STOP_SENDING_FIELD, TRAILERS_FIELD, WINDOW_FIELD,
     },
     wire::{LENGTH_DELIMITED, Reader, Value, low_32},
 };
@@ -26,6 +34,8 @@ const SCAN_BYTES: usize = 48;
 /// The last of the payloads in ascending order but the chunk; from here to [`CHUNK_FIELD`] there is room for new ones.
 const LAST_PAYLOAD_FIELD: u64 = CONTROL_FIELD as u64;
 const CHUNK_NUMBER: u64 = CHUNK_FIELD as u64;
+const INFLATED_BYTES_NUMBER: u64 = INFLATED_BYTES_FIELD as u64;
+const COMPRESSION_NUMBER: u64 = COMPRESSION_FIELD as u64;
 
 /// One message, or one part of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +53,10 @@ pub struct Envelope {
 pub enum Payload {
     /// Nothing: the plain end.
     None,
-    /// Opens an HTTP exchange.
-    HttpRequest(Box<HttpRequest>),
+    /// Opens a request.
+    Request(RequestHead),
     /// Answers it.
-    HttpResponse(Box<HttpResponse>),
+    Answer(AnswerHead),
     /// Payload bytes.
     Chunk {
         /// A slice of the frame.
@@ -56,6 +66,24 @@ pub enum Payload {
         /// The last part of its message.
         last: bool,
     },
+    /// A WebSocket frame. What of its payload did not ride along follows in chunks.
+    Frame {
+        /// Its head.
+        frame: WebSocketFrame,
+        /// The start of its payload, or all of it.
+        data: Bytes,
+    },
+    /// Payload that was compressed on this hop, whole: of a chunk, or the start of a frame's.
+    Compressed {
+        /// How, and its length before.
+        compressed: Compressed,
+        /// The frame's head.
+        frame: Option<WebSocketFrame>,
+        /// What it is now: shorter than before.
+        data: Bytes,
+    },
+    /// A UDP datagram.
+    Datagram(Bytes),
     /// Trailers.
     Trailers(HeaderBlock),
     /// Credit.
@@ -78,6 +106,25 @@ pub enum Payload {
     Control(Bytes),
     /// A message that its request cannot survive (P-2.4).
     Bad(BadMessage),
+}
+
+impl Payload {
+    /// Whether a request of this protocol may carry it. What concerns credit and ends, any may.
+    pub const fn fits(&self, protocol: ProtocolType) -> bool {
+        match self {
+            Self::Answer(head) => head.answers(protocol),
+            Self::Chunk { .. } | Self::Compressed { frame: None, .. } => {
+                !matches!(protocol, ProtocolType::Udp)
+            }
+            Self::Frame { .. } | Self::Compressed { .. } => {
+                matches!(protocol, ProtocolType::WebSocket)
+            }
+            Self::Datagram(_) => matches!(protocol, ProtocolType::Udp),
+            Self::Trailers(_) => matches!(protocol, ProtocolType::Http | ProtocolType::Grpc),
+            Self::Request(_) | Self::Control(_) | Self::Bad(_) => false,
+            Self::None | Self::Window { .. } | Self::StopSending(_) | Self::Reset { .. } => true,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -321,6 +368,7 @@ fn scan_chunk(start: &[u8], length: usize) -> Option<ChunkStart> {
             (2, Value::Varint(_)) => {}
             (3, Value::Varint(value)) => message_type = low_32(value),
             (4, Value::Varint(value)) => end_stream = value,
+            // What says how a chunk is compressed among them: that one is inflated as a whole, and so gathered.
             _ => return None,
         }
     }
@@ -331,6 +379,7 @@ fn decode_message(message: &Bytes, offset: u64) -> Result<Envelope, DecodeError>
     debug_assert!(message.len() <= MAX_MESSAGE_BYTES);
     let (mut id, mut message_type, mut end_stream) = (0, 0, 0);
     let mut payload = None;
+    let (mut inflated_bytes, mut compression) = (0, 0);
     let mut unknown = false;
     let mut bad = None;
     let mut reader = Reader::new(message);
@@ -353,9 +402,11 @@ fn decode_message(message: &Bytes, offset: u64) -> Result<Envelope, DecodeError>
                 payload = field_of(field).map(|known| (known, from, to));
                 unknown = payload.is_none();
             }
-            (1..=LAST_PAYLOAD_FIELD | CHUNK_NUMBER, _) => bad = Some(BadMessage::WireType),
+            (INFLATED_BYTES_NUMBER, Value::Varint(value)) => inflated_bytes = value,
+            (COMPRESSION_NUMBER, Value::Varint(value)) => compression = value,
+            (1..=COMPRESSION_NUMBER | CHUNK_NUMBER, _) => bad = Some(BadMessage::WireType),
             // A payload of a later build, unless there is one of ours beside it.
-            (22..=30, _) => unknown = true,
+            (24..=30, _) => unknown = true,
             _ => {}
         }
     }
@@ -379,6 +430,11 @@ fn decode_message(message: &Bytes, offset: u64) -> Result<Envelope, DecodeError>
             _ => Payload::Bad(BadMessage::Contradiction),
         },
     };
+    let payload = match Compressed::read(inflated_bytes, compression) {
+        Ok(None) => payload,
+        Ok(Some(compressed)) => as_compressed(compressed, payload),
+        Err(what) => Payload::Bad(what),
+    };
     Ok(Envelope {
         id: RequestId::new(id),
         end_stream: end_stream != 0,
@@ -386,26 +442,51 @@ fn decode_message(message: &Bytes, offset: u64) -> Result<Envelope, DecodeError>
     })
 }
 
+/// A payload of which its message says that it is compressed (P-13.2).
+fn as_compressed(compressed: Compressed, payload: Payload) -> Payload {
+    let (frame, data) = match payload {
+        Payload::Chunk { data, .. } => (None, data),
+        Payload::Frame { frame, data } => (Some(frame), data),
+        Payload::Bad(what) => return Payload::Bad(what),
+        _ => return Payload::Bad(BadMessage::Compression),
+    };
+    if compressed.holds(data.len(), frame.map_or(u64::MAX, |frame| frame.length)) {
+        Payload::Compressed {
+            compressed,
+            frame,
+            data,
+        }
+    } else {
+        Payload::Bad(BadMessage::Compression)
+    }
+}
+
 fn field_of(field: u64) -> Option<u8> {
     u8::try_from(field).ok().filter(|field| {
         matches!(
             *field,
             HTTP_REQUEST_FIELD
-                | HTTP_RESPONSE_FIELD
-                | TRAILERS_FIELD
-                | WINDOW_FIELD
-                | STOP_SENDING_FIELD
-                | RESET_FIELD
-                | CONTROL_FIELD
-                | CHUNK_FIELD
+                ..=RESET_FIELD
+                    | WEBSOCKET_FRAME_FIELD
+                    | DATAGRAM_FIELD
+                    | CONTROL_FIELD
+                    | CHUNK_FIELD
         )
     })
 }
 
 fn contradicts(message_type: u64, field: u8) -> bool {
     let fits = match field {
-        HTTP_REQUEST_FIELD => MessageType::Request,
-        HTTP_RESPONSE_FIELD => MessageType::Response,
+        HTTP_REQUEST_FIELD
+        | GRPC_REQUEST_FIELD
+        | WEBSOCKET_REQUEST_FIELD
+        | TCP_OPEN_FIELD
+        | UDP_OPEN_FIELD => MessageType::Request,
+        HTTP_RESPONSE_FIELD | GRPC_RESPONSE_FIELD | WEBSOCKET_RESPONSE_FIELD | ACCEPTED_FIELD => {
+            MessageType::Response
+        }
+        WEBSOCKET_FRAME_FIELD => MessageType::Frame,
+        DATAGRAM_FIELD => MessageType::Datagram,
         TRAILERS_FIELD => MessageType::Trailers,
         WINDOW_FIELD => MessageType::Window,
         STOP_SENDING_FIELD => MessageType::StopSending,
@@ -417,9 +498,33 @@ fn contradicts(message_type: u64, field: u8) -> bool {
 }
 
 fn decode_payload(field: u8, bytes: &Bytes) -> Result<Payload, BadMessage> {
+    let request = Payload::Request;
+    let answer = Payload::Answer;
     Ok(match field {
-        HTTP_REQUEST_FIELD => Payload::HttpRequest(Box::new(HttpRequest::decode(bytes)?)),
-        HTTP_RESPONSE_FIELD => Payload::HttpResponse(Box::new(HttpResponse::decode(bytes)?)),
+        HTTP_REQUEST_FIELD => request(RequestHead::Http(HttpRequest::decode(bytes)?.into())),
+        HTTP_RESPONSE_FIELD => answer(AnswerHead::Http(HttpResponse::decode(bytes)?.into())),
+        GRPC_REQUEST_FIELD => request(RequestHead::Grpc(GrpcRequest::decode(bytes)?.into())),
+        GRPC_RESPONSE_FIELD => answer(AnswerHead::Grpc(GrpcResponse::decode(bytes)?.into())),
+        WEBSOCKET_REQUEST_FIELD => request(RequestHead::WebSocket(
+            WebSocketRequest::decode(bytes)?.into(),
+        )),
+        WEBSOCKET_RESPONSE_FIELD => answer(AnswerHead::WebSocket(
+            WebSocketResponse::decode(bytes)?.into(),
+        )),
+        TCP_OPEN_FIELD => request(RequestHead::Tcp(TcpOpen::decode(bytes)?.into())),
+        UDP_OPEN_FIELD => request(RequestHead::Udp(UdpOpen::decode(bytes)?.into())),
+        ACCEPTED_FIELD => {
+            // Nothing in it yet; what a later build puts there must still be protobuf.
+            let mut reader = Reader::new(bytes);
+            while reader.field()?.is_some() {}
+            answer(AnswerHead::Accepted)
+        }
+        WEBSOCKET_FRAME_FIELD => {
+            let (frame, data) = decode_frame(bytes)?;
+            Payload::Frame { frame, data }
+        }
+        DATAGRAM_FIELD if bytes.len() > MAX_DATAGRAM_BYTES => return Err(BadMessage::Datagram),
+        DATAGRAM_FIELD => Payload::Datagram(bytes.clone()),
         TRAILERS_FIELD => Payload::Trailers(decode_trailers(bytes)?),
         WINDOW_FIELD => {
             let mut reader = Reader::new(bytes);
@@ -659,6 +764,8 @@ mod tests {
         };
         assert_eq!(start(3, 0, 4), Some(false));
         assert_eq!(start(0, 1, 4), Some(true));
+        let compressed = [8, 2, 0xb0, 1, 5, 0xb8, 1, 1, 0xfa, 1, 1];
+        assert!(scan_chunk(&compressed, 12).is_none(), "it is gathered");
         assert_eq!(start(1, 1, 4), None, "contradicts");
         assert_eq!(start(3, 0, 0), None, "the stream has no chunks");
         let as_number = [8, 2, 0xf8, 1, 5];
@@ -672,6 +779,15 @@ mod tests {
         for (field, fits) in [
             (HTTP_REQUEST_FIELD, 1),
             (HTTP_RESPONSE_FIELD, 2),
+            (GRPC_REQUEST_FIELD, 1),
+            (GRPC_RESPONSE_FIELD, 2),
+            (WEBSOCKET_REQUEST_FIELD, 1),
+            (WEBSOCKET_RESPONSE_FIELD, 2),
+            (TCP_OPEN_FIELD, 1),
+            (UDP_OPEN_FIELD, 1),
+            (ACCEPTED_FIELD, 2),
+            (WEBSOCKET_FRAME_FIELD, 8),
+            (DATAGRAM_FIELD, 9),
             (CHUNK_FIELD, 3),
             (TRAILERS_FIELD, 4),
             (WINDOW_FIELD, 5),
@@ -684,6 +800,103 @@ mod tests {
                 assert_eq!(contradicts(message_type, field), contradicted, "{field}");
             }
         }
+    }
+
+    #[test]
+    fn p_11_1_a_datagram_has_at_most_65507_bytes() {
+        let read = |length| {
+            let mut out = BytesMut::new();
+            crate::message::write_datagram_prefix(&mut out, RequestId::new(2), length);
+            out.put_bytes(7, length);
+            let mut decoder = Decoder::new();
+            decoder.feed(out.freeze());
+            decoder.next().unwrap().unwrap().payload
+        };
+        for length in [0, 1, 65_507] {
+            assert_eq!(read(length), Payload::Datagram(vec![7; length].into()));
+        }
+        assert_eq!(read(65_508), Payload::Bad(BadMessage::Datagram));
+    }
+
+    #[test]
+    fn what_has_nothing_in_it_yet_must_still_be_a_message() {
+        let accepted = |content: &[u8]| {
+            decode_payload(ACCEPTED_FIELD, &Bytes::copy_from_slice(content))
+                .unwrap_or_else(Payload::Bad)
+        };
+        assert_eq!(accepted(b""), Payload::Answer(AnswerHead::Accepted));
+        // A field of a later build.
+        assert_eq!(
+            accepted(b"\x0a\x01a"),
+            Payload::Answer(AnswerHead::Accepted)
+        );
+        assert_eq!(accepted(b"\x0a\x02a"), Payload::Bad(BadMessage::Truncated));
+    }
+
+    #[test]
+    fn p_13_2_what_is_compressed_says_how_and_what_it_was() {
+        let read = |fields: &[u8]| {
+            let message = [&[8, 2], fields].concat();
+            let mut decoder = Decoder::new();
+            decoder.feed(framed(&message).freeze());
+            decoder.next().unwrap().unwrap().payload
+        };
+        let compressed = |by, inflated_bytes, frame, data: &[u8]| Payload::Compressed {
+            compressed: Compressed { by, inflated_bytes },
+            frame,
+            data: Bytes::copy_from_slice(data),
+        };
+        use crate::id::Compression::{Gzip, Zstd};
+        // In any order.
+        assert_eq!(
+            read(b"\xb0\x01\x04\xb8\x01\x01\xfa\x01\x03abc"),
+            compressed(Gzip, 4, None, b"abc")
+        );
+        assert_eq!(
+            read(b"\xfa\x01\x03abc\xb8\x01\x02\xb0\x01\x80\x80\x04"),
+            compressed(Zstd, 65_536, None, b"abc")
+        );
+        let frame = WebSocketFrame {
+            fin: true,
+            rsv: 0,
+            opcode: 1,
+            length: 4,
+        };
+        let framed = b"\x9a\x01\x09\x08\x01\x18\x01\x20\x04\x2a\x01a\xb8\x01\x01\xb0\x01";
+        assert_eq!(
+            read(&[&framed[..], &[4]].concat()),
+            compressed(Gzip, 4, Some(frame), b"a")
+        );
+        let bad = Payload::Bad(BadMessage::Compression);
+        for fields in [
+            // More than 64 KiB, or not less than it was.
+            &b"\xb0\x01\x81\x80\x04\xb8\x01\x01\xfa\x01\x03abc"[..],
+            b"\xb0\x01\x03\xb8\x01\x01\xfa\x01\x03abc",
+            b"\xb0\x01\xff\xff\xff\xff\x0f\xb8\x01\x01\xfa\x01\x03abc",
+            // More than its frame.
+            &[&framed[..], &[5]].concat(),
+            // One without the other, or something that is none.
+            b"\xb8\x01\x01\xfa\x01\x03abc",
+            b"\xb0\x01\x04\xfa\x01\x03abc",
+            b"\xb0\x01\x04\xb8\x01\x03\xfa\x01\x03abc",
+            // What is never compressed: the end, a datagram, a window, an answer.
+            b"\x20\x01\xb0\x01\x04\xb8\x01\x01",
+            b"\xb0\x01\x04\xb8\x01\x01\xa2\x01\x03abc",
+            b"\xb0\x01\x04\xb8\x01\x01\x7a\x02\x08\x01",
+            b"\xb0\x01\x04\xb8\x01\x01\x6a\x00",
+        ] {
+            assert_eq!(read(fields), bad, "{fields:?}");
+        }
+        // Zeros say nothing.
+        let chunk = Payload::Chunk {
+            data: "abc".into(),
+            first: true,
+            last: true,
+        };
+        assert_eq!(read(b"\xb0\x01\x00\xb8\x01\x00\xfa\x01\x03abc"), chunk);
+        let wrong = Payload::Bad(BadMessage::WireType);
+        assert_eq!(read(b"\xb2\x01\x00\xfa\x01\x03abc"), wrong);
+        assert_eq!(read(b"\xba\x01\x00\xfa\x01\x03abc"), wrong);
     }
 
     #[test]

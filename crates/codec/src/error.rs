@@ -72,6 +72,15 @@ pub enum BadMessage {
     /// control characters in the text of `Open`.
     #[error("a field of the head holds what it cannot")]
     Head,
+    /// A WebSocket frame with an opcode, reserved bits or a length that no frame has.
+    #[error("a WebSocket frame that none can be")]
+    Frame,
+    /// Compressed as nothing can be (P-13.2).
+    #[error("it is compressed as nothing can be")]
+    Compression,
+    /// A datagram above [`crate::MAX_DATAGRAM_BYTES`].
+    #[error("a datagram is longer than any can be")]
+    Datagram,
 }
 
 /// A head that cannot be put on the wire.

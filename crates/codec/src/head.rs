@@ -1,45 +1,158 @@
-//! Heads: the opening messages and their answers.
+//! Heads: the opening messages and their answers, a module for each protocol.
 //!
 //! A head is written once, by the task that makes it, into a buffer of its own ([`EncodedHead`]); the request's id is
 //! put before it when the message leaves, because ids are given out in the order in which messages leave (P-2.2).
+//! Nothing above the codec needs to know which protocols there are: [`RequestHead`] and [`AnswerHead`] say what all have.
+
+mod grpc;
+mod http;
+mod open;
+mod session;
+mod websocket;
 
 use bytes::{Bytes, BytesMut};
 
+pub(crate) use self::{
+    grpc::{GRPC_REQUEST_FIELD, GRPC_RESPONSE_FIELD},
+    http::{HTTP_REQUEST_FIELD, HTTP_RESPONSE_FIELD},
+    session::{ACCEPTED_FIELD, TCP_OPEN_FIELD, UDP_OPEN_FIELD},
+    websocket::{
+        WEBSOCKET_FRAME_FIELD, WEBSOCKET_REQUEST_FIELD, WEBSOCKET_RESPONSE_FIELD, decode_frame,
+    },
+};
+pub use self::{
+    grpc::{GrpcRequest, GrpcRequestHead, GrpcResponse, GrpcResponseHead},
+    http::{HttpRequest, HttpRequestHead, HttpResponse, HttpResponseHead},
+    open::Open,
+    session::{TcpOpen, TcpOpenHead, UdpOpen, UdpOpenHead, accepted},
+    websocket::{
+        WebSocketFrame, WebSocketRequest, WebSocketRequestHead, WebSocketResponse,
+        WebSocketResponseHead,
+    },
+};
 use crate::{
     error::{BadMessage, HeadError},
     frame::MAX_MESSAGE_BYTES,
-    headers::{Gather, HeaderBlock, MAX_HEAD_BYTES, MAX_HEADER_LINES, is_value, put_header},
+    headers::{Gather, HeaderBlock, MAX_HEAD_BYTES, MAX_HEADER_LINES, put_header},
     id::{MessageType, ProtocolType},
     wire::{
-        Reader, fill_length_gap, length_key, low_32, put_bytes, put_length_gap, put_uint,
+        MAX_VARINT_BYTES, Reader, fill_length_gap, length_key, put_bytes, put_length_gap,
         varint_len,
     },
 };
 
-pub(crate) const HTTP_REQUEST_FIELD: u8 = 5;
-pub(crate) const HTTP_RESPONSE_FIELD: u8 = 6;
-
 /// Room for what [`crate::write_head`] puts before a head: id, types and end.
 const ENVELOPE_BYTES: usize = 32;
 
-/// What every opening message carries (P-2.8). Its texts are owned when they have been read, and may be borrowed when
-/// they are to be written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Open<T = Box<str>> {
-    /// UUIDv7 of the request, the same on both sides.
-    pub request_uuid: [u8; 16],
-    /// The tunnel's name.
-    pub tunnel: T,
-    /// Config revision that the opener acted on.
-    pub revision: u64,
-    /// The visitor's socket address.
-    pub visitor: T,
-    /// W3C `traceparent`, or empty.
-    pub traceparent: T,
-    /// W3C `baggage`, or empty.
-    pub baggage: T,
-    /// Whether the opener keeps what is unconsumed, to resume after a loss.
-    pub resumable: bool,
+/// The head of a request: one variant for each protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestHead {
+    /// An HTTP exchange.
+    Http(Box<HttpRequest>),
+    /// A gRPC call.
+    Grpc(Box<GrpcRequest>),
+    /// A WebSocket connection.
+    WebSocket(Box<WebSocketRequest>),
+    /// A TCP connection.
+    Tcp(Box<TcpOpen>),
+    /// A UDP flow.
+    Udp(Box<UdpOpen>),
+}
+
+impl RequestHead {
+    /// What it speaks.
+    pub const fn protocol(&self) -> ProtocolType {
+        match self {
+            Self::Http(_) => ProtocolType::Http,
+            Self::Grpc(_) => ProtocolType::Grpc,
+            Self::WebSocket(_) => ProtocolType::WebSocket,
+            Self::Tcp(_) => ProtocolType::Tcp,
+            Self::Udp(_) => ProtocolType::Udp,
+        }
+    }
+
+    /// The opening part.
+    pub fn open(&self) -> &Open {
+        match self {
+            Self::Http(head) => &head.open,
+            Self::Grpc(head) => &head.open,
+            Self::WebSocket(head) => &head.open,
+            Self::Tcp(head) => &head.open,
+            Self::Udp(head) => &head.open,
+        }
+    }
+
+    /// The payload that rides in it; empty where there is none.
+    pub fn body_bytes(&self) -> usize {
+        match self {
+            Self::Http(head) => head.body.len(),
+            Self::Grpc(head) => head.body.len(),
+            Self::Tcp(head) => head.body.len(),
+            Self::WebSocket(_) | Self::Udp(_) => 0,
+        }
+    }
+
+    /// Takes the payload out.
+    pub fn take_body(&mut self) -> Bytes {
+        match self {
+            Self::Http(head) => std::mem::take(&mut head.body),
+            Self::Grpc(head) => std::mem::take(&mut head.body),
+            Self::Tcp(head) => std::mem::take(&mut head.body),
+            Self::WebSocket(_) | Self::Udp(_) => Bytes::new(),
+        }
+    }
+}
+
+/// The head of an answer: one variant for each protocol that has its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnswerHead {
+    /// Of an HTTP exchange.
+    Http(Box<HttpResponse>),
+    /// Of a gRPC call.
+    Grpc(Box<GrpcResponse>),
+    /// Of a WebSocket connection.
+    WebSocket(Box<WebSocketResponse>),
+    /// Of a TCP connection or a UDP flow: the service is there.
+    Accepted,
+}
+
+impl AnswerHead {
+    /// Whether it can answer a request of this protocol.
+    pub const fn answers(&self, protocol: ProtocolType) -> bool {
+        matches!(
+            (self, protocol),
+            (Self::Http(_), ProtocolType::Http)
+                | (Self::Grpc(_), ProtocolType::Grpc)
+                | (Self::WebSocket(_), ProtocolType::WebSocket)
+                | (Self::Accepted, ProtocolType::Tcp | ProtocolType::Udp)
+        )
+    }
+
+    /// Whether payload may follow it, and no other head. An interim answer of HTTP is not.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Http(head) => head.status >= 200,
+            Self::Grpc(_) | Self::WebSocket(_) | Self::Accepted => true,
+        }
+    }
+
+    /// The payload that rides in it; empty where there is none.
+    pub fn body_bytes(&self) -> usize {
+        match self {
+            Self::Http(head) => head.body.len(),
+            Self::Grpc(head) => head.body.len(),
+            Self::WebSocket(_) | Self::Accepted => 0,
+        }
+    }
+
+    /// Takes the payload out.
+    pub fn take_body(&mut self) -> Bytes {
+        match self {
+            Self::Http(head) => std::mem::take(&mut head.body),
+            Self::Grpc(head) => std::mem::take(&mut head.body),
+            Self::WebSocket(_) | Self::Accepted => Bytes::new(),
+        }
+    }
 }
 
 /// A head ready to leave: the payload field of its envelope, without the id.
@@ -52,6 +165,11 @@ pub struct EncodedHead {
 }
 
 impl EncodedHead {
+    /// What it speaks.
+    pub const fn protocol(&self) -> ProtocolType {
+        self.protocol
+    }
+
     /// Payload bytes that ride in this head; they cost credit (P-4.1).
     pub const fn body_bytes(&self) -> usize {
         self.body_bytes
@@ -63,88 +181,16 @@ impl EncodedHead {
     }
 }
 
-/// The parts of an HTTP request to send.
-#[derive(Debug, Clone, Copy)]
-pub struct HttpRequestHead<'a, T = Box<str>> {
-    /// The opening part.
-    pub open: &'a Open<T>,
-    /// Method token.
-    pub method: &'a str,
-    /// `http` or `https`.
-    pub scheme: &'a str,
-    /// Host and port as the visitor sent them.
-    pub authority: &'a [u8],
-    /// Path and query.
-    pub path: &'a [u8],
-}
-
-impl<T: AsRef<str>> HttpRequestHead<'_, T> {
-    /// Writes the head with its headers and the part of the body that rides along.
-    ///
-    /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
-    pub fn encode<'h>(
-        &self,
-        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
-        body: &[u8],
-    ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(512 + body.len());
-        let start = put_length_gap_of(&mut out, HTTP_REQUEST_FIELD);
-        put_open(&mut out, self.open);
-        put_bytes(&mut out, 2, self.method.as_bytes());
-        put_bytes(&mut out, 3, self.scheme.as_bytes());
-        put_bytes(&mut out, 4, self.authority);
-        put_bytes(&mut out, 5, self.path);
-        finish(out, start, 6, headers, 7, body).map(|(field, body_bytes)| EncodedHead {
-            protocol: ProtocolType::Http,
-            message_type: MessageType::Request,
-            field,
-            body_bytes,
-        })
-    }
-}
-
-/// The parts of an HTTP response to send.
-#[derive(Debug, Clone, Copy)]
-pub struct HttpResponseHead {
-    /// Status code; 100 announces that the body is wanted (P-3.1).
-    pub status: u16,
-}
-
-impl HttpResponseHead {
-    /// Writes the head with its headers and the part of the body that rides along.
-    ///
-    /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
-    pub fn encode<'h>(
-        &self,
-        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
-        body: &[u8],
-    ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(256 + body.len());
-        let start = put_length_gap_of(&mut out, HTTP_RESPONSE_FIELD);
-        put_uint(&mut out, 1, u64::from(self.status));
-        finish(out, start, 2, headers, 3, body).map(|(field, body_bytes)| EncodedHead {
-            protocol: ProtocolType::Http,
-            message_type: MessageType::Response,
-            field,
-            body_bytes,
-        })
-    }
-}
-
 fn put_length_gap_of(out: &mut BytesMut, field: u8) -> usize {
     put_length_gap(out, length_key(field))
 }
 
-fn finish<'h>(
-    mut out: BytesMut,
-    start: usize,
-    header_field: u8,
+/// Writes header lines, up to the bounds of P-2.10.
+fn put_headers<'h>(
+    out: &mut BytesMut,
+    field: u8,
     headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
-    body_field: u8,
-    body: &[u8],
-) -> Result<(BytesMut, usize), HeadError> {
+) -> Result<(), HeadError> {
     let mut lines = 0;
     for (name, value) in headers {
         lines += 1;
@@ -158,8 +204,18 @@ fn finish<'h>(
                 limit: MAX_HEAD_BYTES,
             });
         }
-        put_header(&mut out, header_field, name, value);
+        put_header(out, field, name, value);
     }
+    Ok(())
+}
+
+/// Writes the payload that rides along and closes the field that began at `start`.
+fn finish(
+    mut out: BytesMut,
+    start: usize,
+    kind: (ProtocolType, MessageType),
+    (body_field, body): (u8, &[u8]),
+) -> Result<EncodedHead, HeadError> {
     if out.len() > MAX_HEAD_BYTES {
         return Err(HeadError::TooLong {
             limit: MAX_HEAD_BYTES,
@@ -173,178 +229,22 @@ fn finish<'h>(
     }
     put_bytes(&mut out, body_field, body);
     fill_length_gap(&mut out, start);
-    Ok((out, body.len()))
+    Ok(EncodedHead {
+        protocol: kind.0,
+        message_type: kind.1,
+        field: out,
+        body_bytes: body.len(),
+    })
 }
 
-fn put_open<T: AsRef<str>>(out: &mut BytesMut, open: &Open<T>) {
-    let start = put_length_gap(out, length_key(1));
-    put_bytes(out, 1, &open.request_uuid);
-    put_bytes(out, 2, open.tunnel.as_ref().as_bytes());
-    put_uint(out, 3, open.revision);
-    put_bytes(out, 4, open.visitor.as_ref().as_bytes());
-    put_bytes(out, 5, open.traceparent.as_ref().as_bytes());
-    put_bytes(out, 6, open.baggage.as_ref().as_bytes());
-    put_uint(out, 7, u64::from(open.resumable));
-    fill_length_gap(out, start);
-}
-
-fn read_open(bytes: &[u8]) -> Result<Open, BadMessage> {
-    let mut open = Open::default();
-    let mut has_uuid = false;
-    let mut reader = Reader::new(bytes);
-    let text = |(from, to): (usize, usize)| {
-        // These end in header lines and logs: what could end a line has no place in them.
-        match std::str::from_utf8(&bytes[from..to]) {
-            Ok(text) if is_value(text.as_bytes()) => Ok(Box::from(text)),
-            _ => Err(BadMessage::Head),
-        }
-    };
-    while let Some((field, value)) = reader.field()? {
-        match field {
-            1 => {
-                let (from, to) = value.range()?;
-                open.request_uuid = bytes[from..to].try_into().map_err(|_| BadMessage::Head)?;
-                has_uuid = true;
-            }
-            2 => open.tunnel = text(value.range()?)?,
-            3 => open.revision = value.varint()?,
-            4 => open.visitor = text(value.range()?)?,
-            5 => open.traceparent = text(value.range()?)?,
-            6 => open.baggage = text(value.range()?)?,
-            7 => open.resumable = value.varint()? != 0,
-            _ => {}
-        }
-    }
-    if has_uuid {
-        Ok(open)
-    } else {
-        Err(BadMessage::Head)
-    }
-}
-
-/// An HTTP request as it came. Its byte fields share the buffer of the message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpRequest {
-    /// The opening part.
-    pub open: Open,
-    /// Method token.
-    pub method: Bytes,
-    /// `http` or `https`.
-    pub scheme: Bytes,
-    /// Host and port as the visitor sent them.
-    pub authority: Bytes,
-    /// Path and query; never empty, no spaces or control characters.
-    pub path: Bytes,
-    /// Header lines.
-    pub headers: HeaderBlock,
-    /// The part of the body that rode along.
-    pub body: Bytes,
-}
-
-/// An HTTP response as it came. Its byte fields share the buffer of the message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpResponse {
-    /// Status code, 100 to 999.
-    pub status: u16,
-    /// Header lines.
-    pub headers: HeaderBlock,
-    /// The part of the body that rode along.
-    pub body: Bytes,
+/// Whether a message that arrived is longer than a head may be, its body aside.
+fn is_head_too_long(message: &Bytes, body: &Bytes) -> bool {
+    message.len() - body.len() > MAX_HEAD_BYTES + MAX_VARINT_BYTES
 }
 
 /// Whether bytes can stand in a request line: no space, no control character (RFC 9112, 3).
 fn is_line_part(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte > 0x20 && byte != 0x7f)
-}
-
-impl HttpRequest {
-    pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
-        let mut open = None;
-        let (mut method, mut scheme) = (Bytes::new(), Bytes::new());
-        let (mut authority, mut path) = (Bytes::new(), Bytes::new());
-        let mut body = Bytes::new();
-        let mut headers = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
-            let slice = || value.range().map(|(from, to)| message.slice(from..to));
-            match field {
-                1 => {
-                    let (from, to) = value.range()?;
-                    open = Some(read_open(&message[from..to])?);
-                }
-                2 => method = slice()?,
-                3 => scheme = slice()?,
-                4 => authority = slice()?,
-                5 => path = slice()?,
-                6 => headers.push(message, key_at, value.range()?)?,
-                7 => body = slice()?,
-                _ => {}
-            }
-        }
-        let head_bytes = message.len() - body.len();
-        if head_bytes > MAX_HEAD_BYTES + crate::wire::MAX_VARINT_BYTES {
-            return Err(BadMessage::HeadTooLong);
-        }
-        let open = open.ok_or(BadMessage::Head)?;
-        let is_method = !method.is_empty()
-            && method
-                .iter()
-                .all(|byte| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte));
-        if !is_method || path.is_empty() || !is_line_part(&path) || !is_line_part(&authority) {
-            return Err(BadMessage::Head);
-        }
-        if !(scheme.is_empty() || scheme == "http" || scheme == "https") {
-            return Err(BadMessage::Head);
-        }
-        Ok(Self {
-            open,
-            method,
-            scheme,
-            authority,
-            path,
-            headers: headers.finish(message),
-            body,
-        })
-    }
-}
-
-impl HttpResponse {
-    pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
-        let mut status = 0;
-        let mut body = Bytes::new();
-        let mut headers = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
-            match field {
-                1 => status = low_32(value.varint()?),
-                2 => headers.push(message, key_at, value.range()?)?,
-                3 => {
-                    let (from, to) = value.range()?;
-                    body = message.slice(from..to);
-                }
-                _ => {}
-            }
-        }
-        if message.len() - body.len() > MAX_HEAD_BYTES + crate::wire::MAX_VARINT_BYTES {
-            return Err(BadMessage::HeadTooLong);
-        }
-        match u16::try_from(status) {
-            Ok(status @ 100..=999) => Ok(Self {
-                status,
-                headers: headers.finish(message),
-                body,
-            }),
-            _ => Err(BadMessage::Head),
-        }
-    }
 }
 
 /// Trailers, or any other message that is a run of headers in field 1.
@@ -368,14 +268,17 @@ pub(crate) fn decode_trailers(message: &Bytes) -> Result<HeaderBlock, BadMessage
 
 #[cfg(test)]
 #[cfg(not(adit_loom))]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 mod tests {
     use bytes::BufMut;
 
-    use super::*;
-    use crate::{Decoder, Payload, RequestId, write_head};
+    use super::{
+        open::{put_open, read_open},
+        *,
+    };
+    use crate::{Decoder, Payload, RequestId, wire::put_uint, write_head};
 
-    fn open() -> Open {
+    pub(super) fn open() -> Open {
         Open {
             request_uuid: [7; 16],
             tunnel: "web".into(),
@@ -388,9 +291,29 @@ mod tests {
     }
 
     /// The content of an encoded head, without key and length.
-    fn content(head: EncodedHead) -> Bytes {
+    pub(super) fn content(head: EncodedHead) -> Bytes {
         head.field.freeze().slice(4..)
     }
+
+    /// A head with a field behind it that nobody knows, which makes it `length` bytes long.
+    pub(super) fn filled(head: &Bytes, length: usize) -> Bytes {
+        let mut out = BytesMut::from(&head[..]);
+        // Key and length take six bytes.
+        let noise = length - out.len() - 6;
+        crate::wire::put_varint(&mut out, 100 << 3 | 2);
+        out.put_slice(&[
+            (noise & 0x7f) as u8 | 0x80,
+            (noise >> 7 & 0x7f) as u8 | 0x80,
+            (noise >> 14 & 0x7f) as u8 | 0x80,
+            0,
+        ]);
+        out.put_bytes(0, noise);
+        assert_eq!(out.len(), length);
+        out.freeze()
+    }
+
+    /// The longest head that is read (P-2.10).
+    pub(super) const LONGEST: usize = MAX_HEAD_BYTES + MAX_VARINT_BYTES;
 
     fn request(change: impl FnOnce(&mut HttpRequestHead<'_>)) -> Result<HttpRequest, BadMessage> {
         let open = open();
@@ -563,7 +486,8 @@ mod tests {
         );
         let mut decoder = Decoder::new();
         decoder.feed(out.freeze());
-        let Payload::HttpResponse(read) = decoder.next().unwrap().unwrap().payload else {
+        let Payload::Answer(AnswerHead::Http(read)) = decoder.next().unwrap().unwrap().payload
+        else {
             panic!("another payload");
         };
         assert_eq!(read.body.len(), most);
@@ -571,7 +495,7 @@ mod tests {
 
     #[test]
     fn heads_are_read_up_to_the_bounds() {
-        let most = MAX_HEAD_BYTES + crate::wire::MAX_VARINT_BYTES;
+        let most = MAX_HEAD_BYTES + MAX_VARINT_BYTES;
         let padded = |length: usize, mut out: BytesMut| {
             // An unknown field fills the rest: its key, a length of three bytes, its content.
             let content = length - out.len() - 4;

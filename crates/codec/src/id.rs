@@ -118,6 +118,21 @@ wire_enum! {
     }
 }
 
+impl ProtocolType {
+    /// As it stands in configuration, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "",
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::WebSocket => "websocket",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Control => "control",
+        }
+    }
+}
+
 wire_enum! {
     /// What a message says it is; the payload decides (P-2.4).
     MessageType {
@@ -145,6 +160,26 @@ wire_enum! {
         Resume = 10,
         /// The link's own business.
         Control = 11,
+    }
+}
+
+wire_enum! {
+    /// How payload is compressed on the hop (P-13.3).
+    Compression {
+        /// DEFLATE (RFC 1951).
+        Gzip = 1,
+        /// Zstandard (RFC 8878).
+        Zstd = 2,
+    }
+}
+
+impl Compression {
+    /// As it stands in configuration, logs and metrics; its capability is called the same (P-13.1).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
     }
 }
 

@@ -22,6 +22,7 @@
 #![cfg_attr(adit_loom, allow(dead_code, unused_imports))]
 
 mod batch;
+mod compressed;
 mod decoder;
 mod error;
 mod frame;
@@ -35,15 +36,22 @@ mod sync;
 mod wire;
 
 pub use batch::{Batch, BatchBuilder, COALESCE_BYTES};
+pub use compressed::{Compressed, MAX_INFLATED_BYTES};
 pub use decoder::{Decoder, Envelope, Payload};
 pub use error::{BadMessage, DecodeError, HeadError};
 pub use frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
-pub use head::{EncodedHead, HttpRequest, HttpRequestHead, HttpResponse, HttpResponseHead, Open};
+pub use head::{
+    AnswerHead, EncodedHead, GrpcRequest, GrpcRequestHead, GrpcResponse, GrpcResponseHead,
+    HttpRequest, HttpRequestHead, HttpResponse, HttpResponseHead, Open, RequestHead, TcpOpen,
+    TcpOpenHead, UdpOpen, UdpOpenHead, WebSocketFrame, WebSocketRequest, WebSocketRequestHead,
+    WebSocketResponse, WebSocketResponseHead, accepted,
+};
 pub use headers::{HeaderBlock, HeaderIter, MAX_HEAD_BYTES, MAX_HEADER_LINES};
-pub use id::{MessageType, ProtocolType, RequestId, ResetCode, Side};
+pub use id::{Compression, MessageType, ProtocolType, RequestId, ResetCode, Side};
 pub use message::{
-    write_chunk_prefix, write_control, write_end, write_head, write_reset, write_stop_sending,
-    write_trailers, write_window,
+    MAX_DATAGRAM_BYTES, write_chunk_prefix, write_compressed_prefix, write_control,
+    write_datagram_prefix, write_end, write_frame_prefix, write_head, write_reset,
+    write_stop_sending, write_trailers, write_window,
 };
 pub use outbox::{Outbox, Queue};
 pub use pool::{Pool, PooledBuffer};

@@ -3,8 +3,9 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::{
+    compressed::Compressed,
     frame::{PREFIX_BYTES, write_prefix},
-    head::EncodedHead,
+    head::{EncodedHead, WEBSOCKET_FRAME_FIELD, WebSocketFrame},
     headers::{HeaderBlock, put_header},
     id::{MessageType, RequestId, ResetCode},
     wire::{length_key, put_bytes, put_uint, put_varint, varint_len},
@@ -14,8 +15,12 @@ pub(crate) const TRAILERS_FIELD: u8 = 14;
 pub(crate) const WINDOW_FIELD: u8 = 15;
 pub(crate) const STOP_SENDING_FIELD: u8 = 16;
 pub(crate) const RESET_FIELD: u8 = 17;
+pub(crate) const DATAGRAM_FIELD: u8 = 20;
 pub(crate) const CONTROL_FIELD: u8 = 21;
 pub(crate) const CHUNK_FIELD: u8 = 31;
+
+/// The longest datagram (P-11.1): what IPv4 leaves beside its own header and that of UDP.
+pub const MAX_DATAGRAM_BYTES: usize = 65_507;
 
 /// The longest envelope without payload: id (11), types (4), end (2), two-byte key and length (12).
 const ENVELOPE_BYTES: usize = 32;
@@ -72,6 +77,82 @@ pub fn write_chunk_prefix(out: &mut BytesMut, id: RequestId, length: usize, end_
             put_varint(out, length as u64);
         },
     );
+}
+
+/// Everything of a frame's message but the `length` bytes of its payload that ride in it, which follow by reference.
+pub fn write_frame_prefix(
+    out: &mut BytesMut,
+    id: RequestId,
+    frame: WebSocketFrame,
+    length: usize,
+    end_stream: bool,
+) {
+    let message_type = MessageType::Frame;
+    write_message(out, id, 0, message_type, end_stream, length, |out| {
+        put_frame(out, frame, length);
+    });
+}
+
+/// Everything of a message with compressed payload but the `length` bytes that it is now, which follow by reference:
+/// that of a chunk, or that of a frame.
+pub fn write_compressed_prefix(
+    out: &mut BytesMut,
+    id: RequestId,
+    compressed: Compressed,
+    frame: Option<WebSocketFrame>,
+    length: usize,
+    end_stream: bool,
+) {
+    let message_type = match frame {
+        Some(_) => MessageType::Frame,
+        None => MessageType::StreamChunk,
+    };
+    write_message(out, id, 0, message_type, end_stream, length, |out| {
+        compressed.put(out);
+        match frame {
+            // Not ascending, for the payload has to come last. A frame is read as a whole in any case.
+            Some(frame) => put_frame(out, frame, length),
+            None => {
+                put_long_key(out, CHUNK_FIELD);
+                put_varint(out, length as u64);
+            }
+        }
+    });
+}
+
+/// A frame's field up to its payload.
+fn put_frame(out: &mut BytesMut, frame: WebSocketFrame, length: usize) {
+    // As many bits as a frame has: the length that goes before them counts on it.
+    let (rsv, opcode) = (frame.rsv & 0x7, frame.opcode & 0xf);
+    let small = [u64::from(rsv), u64::from(opcode)];
+    let mut head = 2 * small.iter().filter(|value| **value != 0).count();
+    head += if frame.fin { 2 } else { 0 };
+    for number in [frame.length, length as u64] {
+        head += if number == 0 {
+            0
+        } else {
+            1 + varint_len(number)
+        };
+    }
+    put_long_key(out, WEBSOCKET_FRAME_FIELD);
+    put_varint(out, (head + length) as u64);
+    put_uint(out, 1, u64::from(frame.fin));
+    put_uint(out, 2, u64::from(rsv));
+    put_uint(out, 3, u64::from(opcode));
+    put_uint(out, 4, frame.length);
+    if length > 0 {
+        out.put_u8(length_key(5));
+        put_varint(out, length as u64);
+    }
+}
+
+/// Everything of a datagram's message but its `length` bytes, which follow by reference.
+pub fn write_datagram_prefix(out: &mut BytesMut, id: RequestId, length: usize) {
+    let message_type = MessageType::Datagram;
+    write_message(out, id, 0, message_type, false, length, |out| {
+        put_long_key(out, DATAGRAM_FIELD);
+        put_varint(out, length as u64);
+    });
 }
 
 /// The plain end of a direction.

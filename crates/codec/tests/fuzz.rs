@@ -12,7 +12,7 @@
 
 mod model;
 
-use adit_codec::{HeaderBlock, MAX_HEADER_LINES, Payload};
+use adit_codec::{AnswerHead, HeaderBlock, MAX_HEADER_LINES, Open, Payload, RequestHead};
 use model::{End, framed, joined, read, read_one};
 
 /// Bytes that look more like a message than chance would have it: fields with small numbers.
@@ -52,7 +52,12 @@ fn assert_cuts_change_nothing(stream: &[u8], cuts: &[u8]) {
     let out: usize = whole
         .iter()
         .map(|envelope| match &envelope.payload {
-            Payload::Chunk { data, .. } | Payload::Control(data) => data.len(),
+            Payload::Chunk { data, .. }
+            | Payload::Control(data)
+            | Payload::Datagram(data)
+            | Payload::Frame { data, .. } => data.len(),
+            Payload::Request(head) => head.body_bytes(),
+            Payload::Answer(head) => head.body_bytes(),
             _ => 0,
         })
         .sum();
@@ -170,7 +175,9 @@ fn any_header_block() {
                 if let Ok(envelope) = read_one(&message) {
                     match envelope.payload {
                         Payload::Trailers(block) => assert_lines_stay_lines(&block),
-                        Payload::HttpResponse(head) => assert_lines_stay_lines(&head.headers),
+                        Payload::Answer(AnswerHead::Http(head)) => {
+                            assert_lines_stay_lines(&head.headers);
+                        }
                         Payload::Bad(_) => {}
                         other => panic!("{other:?}"),
                     }
@@ -186,57 +193,125 @@ fn any_header_block() {
         });
 }
 
+/// The payloads that are messages of their own, with what makes each hold, so that the rest of it is looked at.
+fn heads() -> [(u8, Vec<u8>); 11] {
+    let open = [&[0x0a, 18, 0x0a, 16][..], &[7; 16]].concat();
+    let opened = |rest: &[u8]| [&open[..], rest].concat();
+    [
+        (5, opened(b"\x12\x03GET\x2a\x01/")),
+        (6, vec![0x08, 0x64]),
+        (7, opened(b"\x1a\x01/")),
+        (8, vec![0x08, 0xc8, 0x01]),
+        (9, opened(b"\x1a\x01/")),
+        (10, vec![0x08, 0x65]),
+        (11, opened(b"")),
+        (12, opened(b"")),
+        (13, vec![]),
+        (19, vec![0x20, 0xff, 0x7f]),
+        (14, vec![]),
+    ]
+}
+
+fn assert_open_holds(open: &Open) {
+    for text in [
+        &open.tunnel,
+        &open.visitor,
+        &open.traceparent,
+        &open.baggage,
+    ] {
+        assert!(!text.contains(['\r', '\n', '\0']));
+    }
+}
+
+fn assert_place_holds(authority: &[u8], path: &[u8]) {
+    let is_part = |bytes: &[u8]| !bytes.iter().any(|&byte| byte <= b' ' || byte == 0x7f);
+    assert!(is_part(authority) && is_part(path) && !path.is_empty());
+}
+
+fn assert_request_holds(head: &RequestHead) {
+    assert_open_holds(head.open());
+    match head {
+        RequestHead::Http(read) => {
+            assert_lines_stay_lines(&read.headers);
+            let line = [&read.method[..], b" ", &read.path, b" HTTP/1.1"].concat();
+            assert_eq!(line.iter().filter(|&&byte| byte == b' ').count(), 2);
+            assert!(!line.iter().any(|byte| byte.is_ascii_control()));
+            assert_place_holds(&read.authority, &read.path);
+            assert!(["", "http", "https"].iter().any(|one| read.scheme == *one));
+        }
+        RequestHead::Grpc(read) => {
+            assert_lines_stay_lines(&read.metadata);
+            assert_place_holds(&read.authority, &read.path);
+            assert!(read.path.starts_with(b"/"));
+            assert!(read.timeout.is_none_or(|timeout| !timeout.is_zero()));
+        }
+        RequestHead::WebSocket(read) => {
+            assert_lines_stay_lines(&read.headers);
+            assert_place_holds(&read.authority, &read.path);
+            assert!(read.path.starts_with(b"/"));
+        }
+        RequestHead::Tcp(read) => assert!(!read.local.contains(['\r', '\n', '\0'])),
+        RequestHead::Udp(read) => assert!(!read.local.contains(['\r', '\n', '\0'])),
+    }
+}
+
+fn assert_answer_holds(head: &AnswerHead) {
+    match head {
+        AnswerHead::Http(read) => {
+            assert_lines_stay_lines(&read.headers);
+            assert!((100..=999).contains(&read.status));
+        }
+        AnswerHead::Grpc(read) => {
+            assert_lines_stay_lines(&read.metadata);
+            assert!((200..=999).contains(&read.status));
+        }
+        AnswerHead::WebSocket(read) => {
+            assert_lines_stay_lines(&read.headers);
+            assert!(read.status == 101 || (200..=999).contains(&read.status));
+        }
+        AnswerHead::Accepted => {}
+    }
+}
+
+type Fields = Vec<(u8, u8, Vec<u8>)>;
+
 #[test]
 fn any_head() {
     bolero::check!()
-        .with_type::<(Vec<(u8, u8, Vec<u8>)>, bool, bool)>()
-        .for_each(|(fields, request, holds)| {
-            // What makes a head hold, so that the rest of it is looked at.
-            let mut head: Vec<u8> = match (request, holds) {
-                (_, false) => Vec::new(),
-                (true, true) => {
-                    [&[0x0a, 18, 0x0a, 16][..], &[7; 16], b"\x12\x03GET\x2a\x01/"].concat()
-                }
-                (false, true) => vec![0x08, 0x64],
-            };
+        .with_type::<(Fields, u8, bool, Vec<u8>)>()
+        .for_each(|(fields, which, holds, cuts)| {
+            let heads = heads();
+            let (number, start) = &heads[usize::from(*which) % heads.len()];
+            let mut head = if *holds { start.clone() } else { Vec::new() };
             let fields: Vec<_> = fields
                 .iter()
                 .map(|(number, kind, content)| (number % 9, *kind, content.clone()))
                 .collect();
             head.extend(message_of(&fields));
-            let mut message = vec![0x08, 2, if *request { 0x2a } else { 0x32 }];
+            let key = u16::from(*number) << 3 | 2;
+            let mut message = vec![0x08, 2, key as u8 | 0x80, (key >> 7) as u8];
             message.extend([head.len() as u8 | 0x80, (head.len() >> 7) as u8 | 0x80]);
             message.push((head.len() >> 14) as u8);
             message.extend(&head);
-            match read_one(&message).unwrap().payload {
-                Payload::HttpRequest(read) => {
-                    assert_lines_stay_lines(&read.headers);
-                    let line = [&read.method[..], b" ", &read.path, b" HTTP/1.1"].concat();
-                    assert_eq!(line.iter().filter(|&&byte| byte == b' ').count(), 2);
-                    assert!(!line.iter().any(|byte| byte.is_ascii_control()));
-                    assert!(
-                        !read
-                            .authority
-                            .iter()
-                            .any(|&byte| byte <= b' ' || byte == 0x7f)
-                    );
-                    let open = &read.open;
-                    for text in [
-                        &open.tunnel,
-                        &open.visitor,
-                        &open.traceparent,
-                        &open.baggage,
-                    ] {
-                        assert!(!text.contains(['\r', '\n', '\0']));
-                    }
-                    assert!(["", "http", "https"].iter().any(|one| read.scheme == *one));
+            let read = read_one(&message).unwrap().payload;
+            match &read {
+                Payload::Request(head) => {
+                    assert_request_holds(head);
+                    assert!(head.body_bytes() <= message.len());
+                    assert!(!read.fits(head.protocol()), "it opens one and no other");
                 }
-                Payload::HttpResponse(read) => {
-                    assert_lines_stay_lines(&read.headers);
-                    assert!((100..=999).contains(&read.status));
+                Payload::Answer(head) => {
+                    assert_answer_holds(head);
+                    assert!(head.body_bytes() <= message.len());
                 }
+                Payload::Frame { frame, data } => {
+                    assert!(frame.rsv < 8 && frame.opcode < 16 && frame.length < 1 << 63);
+                    assert!(data.len() as u64 <= frame.length);
+                }
+                Payload::Trailers(block) => assert_lines_stay_lines(block),
                 Payload::Bad(_) => {}
                 other => panic!("{other:?}"),
             }
+            assert_cuts_change_nothing(&[framed(&message), framed(&message)].concat(), cuts);
         });
 }

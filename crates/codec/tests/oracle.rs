@@ -23,9 +23,11 @@
 mod model;
 
 use adit_codec::{
-    BadMessage, BatchBuilder, EncodedHead, HeaderBlock, HttpRequestHead, HttpResponseHead, Open,
-    Payload, RequestId, ResetCode, write_chunk_prefix, write_control, write_end, write_head,
-    write_reset, write_stop_sending, write_trailers, write_window,
+    BadMessage, BatchBuilder, Compressed, Compression, EncodedHead, GrpcRequestHead,
+    GrpcResponseHead, HeaderBlock, HttpRequestHead, HttpResponseHead, Open, Payload, RequestId,
+    ResetCode, TcpOpenHead, UdpOpenHead, WebSocketRequestHead, WebSocketResponseHead, accepted,
+    write_chunk_prefix, write_compressed_prefix, write_control, write_datagram_prefix, write_end,
+    write_frame_prefix, write_head, write_reset, write_stop_sending, write_trailers, write_window,
 };
 use adit_proto::{
     Header, HttpRequest, HttpResponse, MessageType, ProtocolType, Reset, StopSending, Trailers,
@@ -76,6 +78,68 @@ fn encode_response(head: &HttpResponse) -> EncodedHead {
     .unwrap()
 }
 
+/// The heads of the protocols other than HTTP, with type and number of payload bytes that ride along.
+fn encode_other(head: &Theirs) -> Option<(EncodedHead, ProtocolType, MessageType, usize)> {
+    let open = |open: &Option<adit_proto::Open>| ours_open(open.as_ref().unwrap());
+    let request = MessageType::Request;
+    let response = MessageType::Response;
+    Some(match head {
+        Theirs::GrpcRequest(head) => {
+            let encoded = GrpcRequestHead {
+                open: &open(&head.open),
+                authority: &head.authority,
+                path: &head.path,
+                timeout: (head.timeout_nanos > 0)
+                    .then(|| std::time::Duration::from_nanos(head.timeout_nanos)),
+            }
+            .encode(pairs(&head.metadata), &head.body);
+            let encoded = encoded.unwrap();
+            (encoded, ProtocolType::Grpc, request, head.body.len())
+        }
+        Theirs::GrpcResponse(head) => {
+            let status = head.status as u16;
+            let encoded = GrpcResponseHead { status }.encode(pairs(&head.metadata), &head.body);
+            let encoded = encoded.unwrap();
+            (encoded, ProtocolType::Grpc, response, head.body.len())
+        }
+        Theirs::WebsocketRequest(head) => {
+            let encoded = WebSocketRequestHead {
+                open: &open(&head.open),
+                authority: &head.authority,
+                path: &head.path,
+            }
+            .encode(pairs(&head.headers));
+            (encoded.unwrap(), ProtocolType::Websocket, request, 0)
+        }
+        Theirs::WebsocketResponse(head) => {
+            let status = head.status as u16;
+            let encoded = WebSocketResponseHead { status }.encode(pairs(&head.headers));
+            (encoded.unwrap(), ProtocolType::Websocket, response, 0)
+        }
+        Theirs::TcpOpen(head) => {
+            let (open, local) = (&open(&head.open), &head.local);
+            let encoded = TcpOpenHead { open, local }.encode(&head.body).unwrap();
+            (encoded, ProtocolType::Tcp, request, head.body.len())
+        }
+        Theirs::UdpOpen(head) => {
+            let (open, local) = (&open(&head.open), &head.local);
+            let encoded = UdpOpenHead { open, local }.encode().unwrap();
+            (encoded, ProtocolType::Udp, request, 0)
+        }
+        Theirs::Accepted(_) => {
+            let encoded = accepted(adit_codec::ProtocolType::Udp);
+            (encoded, ProtocolType::Udp, response, 0)
+        }
+        _ => return None,
+    })
+}
+
+fn compressed_of(message: &TunnelMessage) -> Option<Compressed> {
+    let by = Compression::from_wire(message.compression as u64)?;
+    let inflated_bytes = message.inflated_bytes;
+    Some(Compressed { by, inflated_bytes })
+}
+
 /// Writes with our writers what `message` says, and gives what prost must read: types and forced ends included.
 /// Only for messages that are not refused.
 fn write(message: &TunnelMessage) -> (Vec<u8>, TunnelMessage) {
@@ -106,7 +170,10 @@ fn write(message: &TunnelMessage) -> (Vec<u8>, TunnelMessage) {
             MessageType::Response
         }
         Some(Theirs::Chunk(data)) => {
-            write_chunk_prefix(&mut out, id, data.len(), end);
+            match compressed_of(message) {
+                Some(how) => write_compressed_prefix(&mut out, id, how, None, data.len(), end),
+                None => write_chunk_prefix(&mut out, id, data.len(), end),
+            }
             out.extend_from_slice(data);
             MessageType::StreamChunk
         }
@@ -142,7 +209,34 @@ fn write(message: &TunnelMessage) -> (Vec<u8>, TunnelMessage) {
             expected.end_stream = false;
             MessageType::Control
         }
-        Some(_) => unreachable!("not carried"),
+        Some(Theirs::WebsocketFrame(frame)) => {
+            let head = adit_codec::WebSocketFrame {
+                fin: frame.fin,
+                rsv: frame.rsv as u8,
+                opcode: frame.opcode as u8,
+                length: frame.length,
+            };
+            let length = frame.payload.len();
+            match compressed_of(message) {
+                Some(how) => write_compressed_prefix(&mut out, id, how, Some(head), length, end),
+                None => write_frame_prefix(&mut out, id, head, length, end),
+            }
+            out.extend_from_slice(&frame.payload);
+            MessageType::Frame
+        }
+        Some(Theirs::Datagram(data)) => {
+            write_datagram_prefix(&mut out, id, data.len());
+            out.extend_from_slice(data);
+            expected.end_stream = false;
+            MessageType::Datagram
+        }
+        Some(head) => {
+            let (encoded, protocol, message_type, body) = encode_other(head).expect("carried");
+            assert_eq!(encoded.body_bytes(), body);
+            write_head(&mut out, id, &encoded, end);
+            expected.protocol_type = protocol.into();
+            message_type
+        }
     };
     expected.message_type = message_type.into();
     let frame = out.strip_prefix(b"before").unwrap();
@@ -217,11 +311,11 @@ fn shuffled(message: &[u8], keys: &[u32], unknown: &[Vec<u8>], depth: usize) -> 
     let parts = fields(message).unwrap();
     let mut out = Vec::new();
     for (index, (number, bytes)) in permuted(&parts, keys).into_iter().enumerate() {
-        // Payloads that are messages (5, 6, 14 to 17), in them `open` and headers.
+        // Payloads that are messages (5 to 17 and 19), in them `open` and headers.
         let nested = match depth {
-            0 => matches!(number, 5 | 6 | 14..=17),
-            // A response's status is 1, but no range; a body is 3 or 7.
-            1 => matches!(number, 1 | 2 | 6) && fields(content_or_none(&bytes)).is_some(),
+            0 => matches!(number, 5..=17 | 19),
+            // A status is 1, but no range; texts, bodies and payloads are what remains.
+            1 => matches!(number, 1 | 2 | 4 | 6) && fields(content_or_none(&bytes)).is_some(),
             _ => false,
         };
         if nested && is_message_field(depth, &bytes) {
@@ -382,7 +476,7 @@ fn the_last_payload_counts_also_when_it_is_not_carried() {
     let chunk = put_length_delimited(31, b"data");
     let window = put_length_delimited(15, &varint_field(1, 9));
     let id = varint_field(1, 4);
-    let grpc = put_length_delimited(7, b"");
+    let resume = put_length_delimited(18, b"");
     let read = |parts: &[&Vec<u8>]| {
         let bytes = parts
             .iter()
@@ -396,11 +490,11 @@ fn the_last_payload_counts_also_when_it_is_not_carried() {
     };
     let refused = Payload::Bad(BadMessage::UnknownPayload);
     assert_eq!(read(&[&id, &chunk, &window]), taken);
-    assert_eq!(read(&[&id, &grpc, &window]), taken);
-    assert_eq!(read(&[&id, &window, &grpc]), refused);
-    assert_eq!(read(&[&grpc, &id]), refused);
-    // 22 to 30 have no meaning yet: beside a payload skipped, alone a payload of a later build.
-    for number in [22, 30] {
+    assert_eq!(read(&[&id, &resume, &window]), taken);
+    assert_eq!(read(&[&id, &window, &resume]), refused);
+    assert_eq!(read(&[&resume, &id]), refused);
+    // 24 to 30 have no meaning yet: beside a payload skipped, alone a payload of a later build.
+    for number in [24, 30] {
         let newer = put_length_delimited(number, b"new");
         let newer_number = varint_field(number, 1);
         for newer in [newer, newer_number] {

@@ -19,8 +19,12 @@
 mod model;
 
 use adit_codec::{
-    DecodeError, Decoder, Envelope, MAX_MESSAGE_BYTES, Payload, RequestId, write_chunk_prefix,
-    write_end, write_reset, write_window,
+    AnswerHead, DecodeError, Decoder, EncodedHead, Envelope, GrpcRequest, GrpcRequestHead,
+    GrpcResponse, GrpcResponseHead, HeaderBlock, HttpRequest, HttpRequestHead, HttpResponse,
+    HttpResponseHead, MAX_MESSAGE_BYTES, Open, Payload, ProtocolType, RequestHead, RequestId,
+    TcpOpen, TcpOpenHead, UdpOpen, UdpOpenHead, WebSocketFrame, WebSocketRequest,
+    WebSocketRequestHead, WebSocketResponse, WebSocketResponseHead, accepted, write_chunk_prefix,
+    write_datagram_prefix, write_end, write_frame_prefix, write_head, write_reset, write_window,
 };
 use adit_proto::TunnelMessage;
 use bytes::{Bytes, BytesMut};
@@ -40,6 +44,153 @@ enum Written {
     End(u64),
     Window(u64, u64),
     Reset(String),
+    Frame(u64, WebSocketFrame, Vec<u8>, bool),
+    Datagram(u64, Vec<u8>),
+    /// A head of any protocol: which, the bytes that ride in it, and the end.
+    Head(u8, Vec<u8>, bool),
+}
+
+fn open() -> Open {
+    Open {
+        request_uuid: [3; 16],
+        tunnel: "shop".into(),
+        visitor: "192.0.2.1:9".into(),
+        ..Open::default()
+    }
+}
+
+const LINES: [(&[u8], &[u8]); 2] = [(b"x-a", b"1"), (b"x-a", b"")];
+
+/// A head, as it is written and as it is read.
+fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
+    let ours = open();
+    let (open, authority, path) = (&ours, &b"a.example"[..], &b"/s/M"[..]);
+    let (headers, held) = (
+        LINES.into_iter(),
+        LINES.into_iter().collect::<HeaderBlock>(),
+    );
+    let (local, status) = ("192.0.2.7:22", 200);
+    let bytes = Bytes::copy_from_slice;
+    let request = Payload::Request;
+    let answer = Payload::Answer;
+    match which % 9 {
+        0 => {
+            let (method, scheme) = ("POST", "https");
+            let head = HttpRequestHead {
+                open,
+                method,
+                scheme,
+                authority,
+                path,
+            };
+            let read = HttpRequest {
+                open: ours.clone(),
+                method: bytes(method.as_bytes()),
+                scheme: bytes(scheme.as_bytes()),
+                authority: bytes(authority),
+                path: bytes(path),
+                headers: held,
+                body: bytes(body),
+            };
+            (
+                head.encode(headers, body).unwrap(),
+                request(RequestHead::Http(read.into())),
+            )
+        }
+        1 => {
+            let read = HttpResponse {
+                status,
+                headers: held,
+                body: bytes(body),
+            };
+            let head = HttpResponseHead { status }.encode(headers, body);
+            (head.unwrap(), answer(AnswerHead::Http(read.into())))
+        }
+        2 => {
+            let timeout = Some(std::time::Duration::from_millis(7));
+            let head = GrpcRequestHead {
+                open,
+                authority,
+                path,
+                timeout,
+            };
+            let read = GrpcRequest {
+                open: ours.clone(),
+                authority: bytes(authority),
+                path: bytes(path),
+                metadata: held,
+                timeout,
+                body: bytes(body),
+            };
+            (
+                head.encode(headers, body).unwrap(),
+                request(RequestHead::Grpc(read.into())),
+            )
+        }
+        3 => {
+            let read = GrpcResponse {
+                status,
+                metadata: held,
+                body: bytes(body),
+            };
+            let head = GrpcResponseHead { status }.encode(headers, body);
+            (head.unwrap(), answer(AnswerHead::Grpc(read.into())))
+        }
+        4 => {
+            let head = WebSocketRequestHead {
+                open,
+                authority,
+                path,
+            };
+            let read = WebSocketRequest {
+                open: ours.clone(),
+                authority: bytes(authority),
+                path: bytes(path),
+                headers: held,
+            };
+            (
+                head.encode(headers).unwrap(),
+                request(RequestHead::WebSocket(read.into())),
+            )
+        }
+        5 => {
+            let read = WebSocketResponse {
+                status: 101,
+                headers: held,
+            };
+            let head = WebSocketResponseHead { status: 101 }.encode(headers);
+            (head.unwrap(), answer(AnswerHead::WebSocket(read.into())))
+        }
+        6 => {
+            let read = TcpOpen {
+                open: ours.clone(),
+                local: local.into(),
+                body: bytes(body),
+            };
+            let head = TcpOpenHead { open, local }.encode(body);
+            (head.unwrap(), request(RequestHead::Tcp(read.into())))
+        }
+        7 => {
+            let read = UdpOpen {
+                open: ours.clone(),
+                local: local.into(),
+            };
+            (
+                UdpOpenHead { open, local }.encode().unwrap(),
+                request(RequestHead::Udp(read.into())),
+            )
+        }
+        _ => (accepted(ProtocolType::Tcp), answer(AnswerHead::Accepted)),
+    }
+}
+
+fn frame() -> impl Strategy<Value = WebSocketFrame> {
+    (any::<bool>(), 0..8u8, 0..16u8).prop_map(|(fin, rsv, opcode)| WebSocketFrame {
+        fin,
+        rsv,
+        opcode,
+        length: 0,
+    })
 }
 
 fn written() -> impl Strategy<Value = Written> {
@@ -49,6 +200,16 @@ fn written() -> impl Strategy<Value = Written> {
         1 => number().prop_map(Written::End),
         2 => (number(), number()).prop_map(|(limit, consumed)| Written::Window(limit, consumed)),
         1 => ".{0,60}".prop_map(Written::Reset),
+        2 => (number(), frame(), vec(any::<u8>(), 0..100), 0..1u64 << 50, any::<bool>()).prop_map(
+            |(id, frame, data, more, end)| {
+                let length = data.len() as u64 + more;
+                Written::Frame(id, WebSocketFrame { length, ..frame }, data, end)
+            }
+        ),
+        1 => (number(), vec(any::<u8>(), 0..100))
+            .prop_map(|(id, data)| Written::Datagram(id, data)),
+        4 => (any::<u8>(), vec(any::<u8>(), 0..80), any::<bool>())
+            .prop_map(|(which, body, end)| Written::Head(which, body, end)),
     ]
 }
 
@@ -81,6 +242,23 @@ fn stream_of(all: &[Written]) -> (Vec<u8>, Vec<Envelope>) {
                 write_reset(&mut out, RequestId::new(8), code, reason);
                 let reason = Bytes::copy_from_slice(reason.as_bytes());
                 (8, false, Payload::Reset { code, reason })
+            }
+            Written::Frame(id, frame, data, end) => {
+                let number = RequestId::new(*id);
+                write_frame_prefix(&mut out, number, *frame, data.len(), *end);
+                out.extend_from_slice(data);
+                let (frame, data) = (*frame, data.clone().into());
+                (*id, *end, Payload::Frame { frame, data })
+            }
+            Written::Datagram(id, data) => {
+                write_datagram_prefix(&mut out, RequestId::new(*id), data.len());
+                out.extend_from_slice(data);
+                (*id, false, Payload::Datagram(data.clone().into()))
+            }
+            Written::Head(which, body, end) => {
+                let (head, read) = head_of(*which, body);
+                write_head(&mut out, RequestId::new(10), &head, *end);
+                (10, *end, read)
             }
         };
         expected.push(Envelope {
@@ -242,7 +420,7 @@ fn a_head_that_is_whole_in_a_frame_is_sliced_out_of_it() {
     let stream = framed(&message.encode_to_vec());
     let (read, frames, _) = read(&stream, &[]);
     let (frame, envelope) = &read[0];
-    let Payload::HttpResponse(head) = &envelope.payload else {
+    let Payload::Answer(AnswerHead::Http(head)) = &envelope.payload else {
         panic!("{envelope:?}");
     };
     assert!(lies_in(&head.body, &frames[*frame]));

@@ -1,10 +1,13 @@
 //! What messages say, in the terms of the generated code, and how streams are cut.
 #![allow(dead_code)] // each test binary uses a part of it
 
-use adit_codec::{DecodeError, Decoder, Envelope, HeaderBlock, PREFIX_BYTES, Payload};
+use adit_codec::{
+    AnswerHead, DecodeError, Decoder, Envelope, HeaderBlock, PREFIX_BYTES, Payload, RequestHead,
+};
 use adit_proto::{
-    Control, Header, HttpRequest, HttpResponse, Open, Reset, StopSending, Trailers, TunnelMessage,
-    Window, tunnel_message::Payload as Theirs,
+    Accepted, Control, GrpcRequest, GrpcResponse, Header, HttpRequest, HttpResponse, Open, Reset,
+    StopSending, TcpOpen, Trailers, TunnelMessage, UdpOpen, WebSocketFrame, WebSocketRequest,
+    WebSocketResponse, Window, tunnel_message::Payload as Theirs,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -148,33 +151,99 @@ fn theirs_headers(block: &HeaderBlock) -> Vec<Header> {
     owned
 }
 
-/// What an envelope says, in the generated types; `None` for a bad one. The two type fields are left out: an
-/// [`Envelope`] does not keep them.
-pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
-    let payload = match &envelope.payload {
-        Payload::None => None,
-        Payload::HttpRequest(head) => Some(Theirs::HttpRequest(HttpRequest {
-            open: Some(Open {
-                request_uuid: Bytes::copy_from_slice(&head.open.request_uuid),
-                tunnel: head.open.tunnel.to_string(),
-                revision: head.open.revision,
-                visitor: head.open.visitor.to_string(),
-                traceparent: head.open.traceparent.to_string(),
-                baggage: head.open.baggage.to_string(),
-                resumable: head.open.resumable,
-            }),
+fn theirs_open(open: &adit_codec::Open) -> Option<Open> {
+    Some(Open {
+        request_uuid: Bytes::copy_from_slice(&open.request_uuid),
+        tunnel: open.tunnel.to_string(),
+        revision: open.revision,
+        visitor: open.visitor.to_string(),
+        traceparent: open.traceparent.to_string(),
+        baggage: open.baggage.to_string(),
+        resumable: open.resumable,
+    })
+}
+
+fn theirs_request(head: &RequestHead) -> Theirs {
+    let open = theirs_open(head.open());
+    match head {
+        RequestHead::Http(head) => Theirs::HttpRequest(HttpRequest {
+            open,
             method: head.method.clone(),
             scheme: head.scheme.clone(),
             authority: head.authority.clone(),
             path: head.path.clone(),
             headers: theirs_headers(&head.headers),
             body: head.body.clone(),
-        })),
-        Payload::HttpResponse(head) => Some(Theirs::HttpResponse(HttpResponse {
+        }),
+        RequestHead::Grpc(head) => Theirs::GrpcRequest(GrpcRequest {
+            open,
+            authority: head.authority.clone(),
+            path: head.path.clone(),
+            metadata: theirs_headers(&head.metadata),
+            timeout_nanos: head.timeout.map_or(0, |timeout| timeout.as_nanos() as u64),
+            body: head.body.clone(),
+        }),
+        RequestHead::WebSocket(head) => Theirs::WebsocketRequest(WebSocketRequest {
+            open,
+            authority: head.authority.clone(),
+            path: head.path.clone(),
+            headers: theirs_headers(&head.headers),
+        }),
+        RequestHead::Tcp(head) => Theirs::TcpOpen(TcpOpen {
+            open,
+            local: head.local.to_string(),
+            body: head.body.clone(),
+        }),
+        RequestHead::Udp(head) => Theirs::UdpOpen(UdpOpen {
+            open,
+            local: head.local.to_string(),
+        }),
+    }
+}
+
+fn theirs_answer(head: &AnswerHead) -> Theirs {
+    match head {
+        AnswerHead::Http(head) => Theirs::HttpResponse(HttpResponse {
             status: u32::from(head.status),
             headers: theirs_headers(&head.headers),
             body: head.body.clone(),
-        })),
+        }),
+        AnswerHead::Grpc(head) => Theirs::GrpcResponse(GrpcResponse {
+            status: u32::from(head.status),
+            metadata: theirs_headers(&head.metadata),
+            body: head.body.clone(),
+        }),
+        AnswerHead::WebSocket(head) => Theirs::WebsocketResponse(WebSocketResponse {
+            status: u32::from(head.status),
+            headers: theirs_headers(&head.headers),
+        }),
+        AnswerHead::Accepted => Theirs::Accepted(Accepted {}),
+    }
+}
+
+fn theirs_frame(frame: adit_codec::WebSocketFrame, data: &Bytes) -> Theirs {
+    Theirs::WebsocketFrame(WebSocketFrame {
+        fin: frame.fin,
+        rsv: u32::from(frame.rsv),
+        opcode: u32::from(frame.opcode),
+        length: frame.length,
+        payload: data.clone(),
+    })
+}
+
+/// What an envelope says, in the generated types; `None` for a bad one. The two type fields are left out: an
+/// [`Envelope`] does not keep them.
+pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
+    let payload = match &envelope.payload {
+        Payload::None => None,
+        Payload::Request(head) => Some(theirs_request(head)),
+        Payload::Answer(head) => Some(theirs_answer(head)),
+        Payload::Frame { frame, data } => Some(theirs_frame(*frame, data)),
+        Payload::Datagram(data) => Some(Theirs::Datagram(data.clone())),
+        Payload::Compressed { frame, data, .. } => Some(match frame {
+            Some(frame) => theirs_frame(*frame, data),
+            None => Theirs::Chunk(data.clone()),
+        }),
         Payload::Chunk { data, first, last } => {
             assert!(*first && *last);
             Some(Theirs::Chunk(data.clone()))
@@ -196,15 +265,25 @@ pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
         Payload::Control(bytes) => Some(Theirs::Control(Control::decode(&bytes[..]).ok()?)),
         Payload::Bad(_) => return None,
     };
+    let (inflated_bytes, compression) = match &envelope.payload {
+        Payload::Compressed { compressed, .. } => (
+            compressed.inflated_bytes,
+            i32::from(compressed.by.to_wire()),
+        ),
+        _ => (0, 0),
+    };
     Some(TunnelMessage {
         request_id: envelope.id.value(),
         end_stream: envelope.end_stream,
         payload,
+        inflated_bytes,
+        compression,
         ..TunnelMessage::default()
     })
 }
 
-/// A message as an [`Envelope`] would say it: without its types, and with reset codes that no build knows as 0.
+/// A message as an [`Envelope`] would say it: without its types, with reset codes that no build knows as 0, and with the
+/// status that a gRPC answer leaves out.
 pub(crate) fn without_types(message: &TunnelMessage) -> TunnelMessage {
     let mut message = message.clone();
     message.protocol_type = 0;
@@ -214,6 +293,11 @@ pub(crate) fn without_types(message: &TunnelMessage) -> TunnelMessage {
         && !(0..=12).contains(code)
     {
         *code = 0;
+    }
+    if let Some(Theirs::GrpcResponse(GrpcResponse { status, .. })) = &mut message.payload
+        && *status == 0
+    {
+        *status = 200;
     }
     message
 }
@@ -244,22 +328,45 @@ fn is_target(bytes: &[u8]) -> bool {
     is_text(bytes) && !bytes.contains(&b' ') && !bytes.contains(&b'\t')
 }
 
+fn holds_open(open: Option<&Open>) -> bool {
+    open.is_some_and(|open| {
+        let texts = [
+            &open.tunnel,
+            &open.visitor,
+            &open.traceparent,
+            &open.baggage,
+        ];
+        open.request_uuid.len() == 16 && texts.iter().all(|text| is_text(text.as_bytes()))
+    })
+}
+
+fn is_place(authority: &[u8], path: &[u8]) -> bool {
+    is_target(authority) && path.starts_with(b"/") && is_target(path)
+}
+
+fn holds_compressed(message: &TunnelMessage) -> bool {
+    let before = message.inflated_bytes;
+    if before == 0 && message.compression == 0 {
+        return true;
+    }
+    let (length, whole) = match &message.payload {
+        Some(Theirs::Chunk(data)) => (data.len(), u64::MAX),
+        Some(Theirs::WebsocketFrame(frame)) => (frame.payload.len(), frame.length),
+        _ => return false,
+    };
+    (1..=2).contains(&message.compression)
+        && before <= 65_536
+        && length < before as usize
+        && u64::from(before) <= whole
+}
+
 /// Whether ours must refuse what the generated code reads: the rules of docs/protocol.md that protobuf does not know.
 pub(crate) fn is_refused(message: &TunnelMessage) -> bool {
     let (fits, holds) = match &message.payload {
         None => (3, message.end_stream),
         Some(Theirs::HttpRequest(head)) => {
-            let holds = head.open.as_ref().is_some_and(|open| {
-                open.request_uuid.len() == 16
-                    && [
-                        &open.tunnel,
-                        &open.visitor,
-                        &open.traceparent,
-                        &open.baggage,
-                    ]
-                    .iter()
-                    .all(|text| is_text(text.as_bytes()))
-            }) && is_token(&head.method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+            let holds = holds_open(head.open.as_ref())
+                && is_token(&head.method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
                 && [&b""[..], b"http", b"https"].contains(&&head.scheme[..])
                 && is_target(&head.authority)
                 && !head.path.is_empty()
@@ -267,10 +374,48 @@ pub(crate) fn is_refused(message: &TunnelMessage) -> bool {
                 && are_headers(&head.headers);
             (1, holds)
         }
+        Some(Theirs::GrpcRequest(head)) => {
+            let holds = holds_open(head.open.as_ref())
+                && is_place(&head.authority, &head.path)
+                && are_headers(&head.metadata);
+            (1, holds)
+        }
+        Some(Theirs::WebsocketRequest(head)) => {
+            let holds = holds_open(head.open.as_ref())
+                && is_place(&head.authority, &head.path)
+                && are_headers(&head.headers);
+            (1, holds)
+        }
+        Some(Theirs::TcpOpen(head)) => (
+            1,
+            holds_open(head.open.as_ref()) && is_text(head.local.as_bytes()),
+        ),
+        Some(Theirs::UdpOpen(head)) => (
+            1,
+            holds_open(head.open.as_ref()) && is_text(head.local.as_bytes()),
+        ),
         Some(Theirs::HttpResponse(head)) => (
             2,
             (100..1000).contains(&head.status) && are_headers(&head.headers),
         ),
+        Some(Theirs::GrpcResponse(head)) => (
+            2,
+            (head.status == 0 || (200..1000).contains(&head.status)) && are_headers(&head.metadata),
+        ),
+        Some(Theirs::WebsocketResponse(head)) => (
+            2,
+            (head.status == 101 || (200..1000).contains(&head.status))
+                && are_headers(&head.headers),
+        ),
+        Some(Theirs::Accepted(_)) => (2, true),
+        Some(Theirs::WebsocketFrame(frame)) => (
+            8,
+            frame.rsv < 8
+                && frame.opcode < 16
+                && frame.length < 1 << 63
+                && frame.payload.len() as u64 <= frame.length,
+        ),
+        Some(Theirs::Datagram(data)) => (9, data.len() <= 65_507),
         Some(Theirs::Chunk(_)) => (3, true),
         Some(Theirs::Trailers(block)) => (4, are_headers(&block.trailers)),
         Some(Theirs::Window(_)) => (5, true),
@@ -279,7 +424,9 @@ pub(crate) fn is_refused(message: &TunnelMessage) -> bool {
         Some(Theirs::Control(_)) => (11, true),
         Some(_) => (0, false),
     };
-    !holds || (message.message_type != 0 && message.message_type != fits)
+    !holds
+        || !holds_compressed(message)
+        || (message.message_type != 0 && message.message_type != fits)
 }
 
 /// Mostly what stands in real heads, now and then anything.
@@ -391,6 +538,92 @@ pub(crate) fn http_response() -> impl Strategy<Value = HttpResponse> {
     )
 }
 
+fn opened() -> impl Strategy<Value = Option<Open>> {
+    mostly(open().prop_map(Some), Just(None))
+}
+
+fn local() -> impl Strategy<Value = String> {
+    text("[0-9.:]{0,20}")
+}
+
+/// Authority and path.
+fn place() -> impl Strategy<Value = (Bytes, Bytes)> {
+    (
+        text_bytes("[a-z0-9.:\\[\\]]{0,30}"),
+        text_bytes("/[!-~\\x80-\\xff]{0,100}"),
+    )
+}
+
+/// Opening heads of the protocols other than HTTP.
+fn other_request() -> impl Strategy<Value = Theirs> {
+    prop_oneof![
+        (opened(), place(), headers(), number(), bytes(3000)).prop_map(
+            |(open, (authority, path), metadata, timeout_nanos, body)| {
+                Theirs::GrpcRequest(GrpcRequest {
+                    open,
+                    authority,
+                    path,
+                    metadata,
+                    timeout_nanos,
+                    body,
+                })
+            }
+        ),
+        (opened(), place(), headers()).prop_map(|(open, (authority, path), headers)| {
+            Theirs::WebsocketRequest(WebSocketRequest {
+                open,
+                authority,
+                path,
+                headers,
+            })
+        }),
+        (opened(), local(), bytes(3000)).prop_map(|(open, local, body)| Theirs::TcpOpen(TcpOpen {
+            open,
+            local,
+            body
+        })),
+        (opened(), local()).prop_map(|(open, local)| Theirs::UdpOpen(UdpOpen { open, local })),
+    ]
+}
+
+/// Answers of the protocols other than HTTP.
+fn other_answer() -> impl Strategy<Value = Theirs> {
+    prop_oneof![
+        (mostly(200..1000u32, any::<u32>()), headers(), bytes(3000)).prop_map(
+            |(status, metadata, body)| Theirs::GrpcResponse(GrpcResponse {
+                status,
+                metadata,
+                body,
+            })
+        ),
+        (prop_oneof![Just(101), 0..1000u32], headers()).prop_map(|(status, headers)| {
+            Theirs::WebsocketResponse(WebSocketResponse { status, headers })
+        }),
+        Just(Theirs::Accepted(Accepted {})),
+    ]
+}
+
+fn frame() -> impl Strategy<Value = Theirs> {
+    (
+        any::<bool>(),
+        mostly(0..8u32, any::<u32>()),
+        mostly(0..16u32, any::<u32>()),
+        number(),
+        bytes(3000),
+    )
+        .prop_map(|(fin, rsv, opcode, more, payload)| {
+            // Mostly the payload is the start of a frame.
+            let length = more.wrapping_add(payload.len() as u64);
+            Theirs::WebsocketFrame(WebSocketFrame {
+                fin,
+                rsv,
+                opcode,
+                length,
+                payload,
+            })
+        })
+}
+
 fn code() -> impl Strategy<Value = i32> {
     mostly(0..=12, any::<i32>())
 }
@@ -417,6 +650,10 @@ fn carried() -> impl Strategy<Value = (i32, Option<Theirs>)> {
         1 => Just((3, None)),
         3 => http_request().prop_map(|head| (1, Some(Theirs::HttpRequest(head)))),
         3 => http_response().prop_map(|head| (2, Some(Theirs::HttpResponse(head)))),
+        4 => other_request().prop_map(|head| (1, Some(head))),
+        3 => other_answer().prop_map(|head| (2, Some(head))),
+        2 => frame().prop_map(|frame| (8, Some(frame))),
+        1 => bytes(65_600).prop_map(|data| (9, Some(Theirs::Datagram(data)))),
         4 => bytes(70_000).prop_map(|data| (3, Some(Theirs::Chunk(data)))),
         2 => headers().prop_map(|trailers| (4, Some(Theirs::Trailers(Trailers { trailers })))),
         1 => (number(), number()).prop_map(
@@ -431,38 +668,41 @@ fn carried() -> impl Strategy<Value = (i32, Option<Theirs>)> {
 
 /// Payloads of the protocol that this build does not carry.
 fn foreign() -> impl Strategy<Value = (i32, Option<Theirs>)> {
-    use adit_proto::{
-        Accepted, GrpcRequest, GrpcResponse, Resume, TcpOpen, UdpOpen, WebSocketFrame,
-        WebSocketRequest, WebSocketResponse,
-    };
-    (0..11u8, bytes(100)).prop_map(|(which, some)| {
-        let payload = match which {
-            0 => Theirs::GrpcRequest(GrpcRequest {
-                path: some,
-                ..GrpcRequest::default()
-            }),
-            1 => Theirs::GrpcResponse(GrpcResponse {
-                body: some,
-                ..GrpcResponse::default()
-            }),
-            2 => Theirs::WebsocketRequest(WebSocketRequest::default()),
-            3 => Theirs::WebsocketResponse(WebSocketResponse::default()),
-            4 => Theirs::TcpOpen(TcpOpen::default()),
-            5 => Theirs::UdpOpen(UdpOpen::default()),
-            6 => Theirs::Accepted(Accepted {}),
-            7 => Theirs::Resume(Resume {
-                request_uuid: some,
-                received: 1,
-            }),
-            8 => Theirs::WebsocketFrame(WebSocketFrame::default()),
-            _ => Theirs::Datagram(some),
+    (bytes(100), number()).prop_map(|(request_uuid, received)| {
+        let resume = adit_proto::Resume {
+            request_uuid,
+            received,
         };
-        (0, Some(payload))
+        (0, Some(Theirs::Resume(resume)))
     })
+}
+
+/// What a message says of compression: mostly nothing, now and then what its payload allows, or anything.
+fn compression() -> impl Strategy<Value = (u8, u32, i32)> {
+    prop_oneof![
+        6 => Just((0, 0, 0)),
+        2 => (1..=70_000u32, 1..=2i32).prop_map(|(more, by)| (1, more, by)),
+        1 => (prop_oneof![Just(0), 1..70_000u32, any::<u32>()], prop_oneof![0..=3i32, any::<i32>()])
+            .prop_map(|(before, by)| (2, before, by)),
+    ]
 }
 
 /// Any message that the generated code can hold.
 pub(crate) fn message() -> impl Strategy<Value = TunnelMessage> {
+    (plain_message(), compression()).prop_map(|(mut message, (how, before, by))| {
+        let length = match (&message.payload, how) {
+            (_, 0) => return message,
+            (Some(Theirs::Chunk(data)), 1) => data.len() as u32,
+            (Some(Theirs::WebsocketFrame(frame)), 1) => frame.payload.len() as u32,
+            _ => 0,
+        };
+        message.inflated_bytes = length.saturating_add(before);
+        message.compression = by;
+        message
+    })
+}
+
+fn plain_message() -> impl Strategy<Value = TunnelMessage> {
     (
         number(),
         mostly(0..=6, any::<i32>()),
@@ -478,6 +718,7 @@ pub(crate) fn message() -> impl Strategy<Value = TunnelMessage> {
                 message_type: [fits, 0, other][usize::from(pick)],
                 end_stream: end_stream || payload.is_none() && other != 7,
                 payload,
+                ..TunnelMessage::default()
             },
         )
 }

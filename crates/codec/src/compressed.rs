@@ -1,0 +1,53 @@
+//! What a message says of payload that was compressed (section 13 of the protocol). The compressing is not done here.
+
+use crate::{
+    error::BadMessage,
+    id::Compression,
+    wire::{low_32, put_uint},
+};
+use bytes::BytesMut;
+
+pub(crate) const INFLATED_BYTES_FIELD: u8 = 22;
+pub(crate) const COMPRESSION_FIELD: u8 = 23;
+
+/// The most that one message may inflate to (P-13.2): the bound of what senders put into one (P-2.1).
+pub const MAX_INFLATED_BYTES: usize = 64 * 1024;
+
+/// How payload was compressed, and what it was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compressed {
+    /// How.
+    pub by: Compression,
+    /// Its length before; 1 to [`MAX_INFLATED_BYTES`], and more than it is now.
+    pub inflated_bytes: u32,
+}
+
+impl Compressed {
+    /// The length before.
+    pub const fn inflated_len(self) -> usize {
+        self.inflated_bytes as usize
+    }
+
+    /// Out of the two fields; `None` when the message has neither.
+    pub(crate) fn read(inflated_bytes: u64, by: u64) -> Result<Option<Self>, BadMessage> {
+        let (inflated_bytes, by) = (low_32(inflated_bytes), low_32(by));
+        if inflated_bytes == 0 && by == 0 {
+            return Ok(None);
+        }
+        match (Compression::from_wire(by), u32::try_from(inflated_bytes)) {
+            (Some(by), Ok(inflated_bytes)) => Ok(Some(Self { by, inflated_bytes })),
+            _ => Err(BadMessage::Compression),
+        }
+    }
+
+    /// Whether `length` bytes can be what it is now, as the start of a payload of `whole` bytes.
+    pub(crate) fn holds(self, length: usize, whole: u64) -> bool {
+        let before = self.inflated_len();
+        length < before && before <= MAX_INFLATED_BYTES && before as u64 <= whole
+    }
+
+    pub(crate) fn put(self, out: &mut BytesMut) {
+        put_uint(out, INFLATED_BYTES_FIELD, u64::from(self.inflated_bytes));
+        put_uint(out, COMPRESSION_FIELD, u64::from(self.by.to_wire()));
+    }
+}

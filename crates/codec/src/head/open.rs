@@ -1,0 +1,75 @@
+//! What every opening message carries.
+
+use bytes::BytesMut;
+
+use crate::{
+    error::BadMessage,
+    headers::is_value,
+    wire::{Reader, fill_length_gap, length_key, put_bytes, put_length_gap, put_uint},
+};
+
+/// What every opening message carries (P-2.8). Its texts are owned when they have been read, and may be borrowed when
+/// they are to be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Open<T = Box<str>> {
+    /// UUIDv7 of the request, the same on both sides.
+    pub request_uuid: [u8; 16],
+    /// The tunnel's name.
+    pub tunnel: T,
+    /// Config revision that the opener acted on.
+    pub revision: u64,
+    /// The visitor's socket address.
+    pub visitor: T,
+    /// W3C `traceparent`, or empty.
+    pub traceparent: T,
+    /// W3C `baggage`, or empty.
+    pub baggage: T,
+    /// Whether the opener keeps what is unconsumed, to resume after a loss.
+    pub resumable: bool,
+}
+
+pub(super) fn put_open<T: AsRef<str>>(out: &mut BytesMut, open: &Open<T>) {
+    let start = put_length_gap(out, length_key(1));
+    put_bytes(out, 1, &open.request_uuid);
+    put_bytes(out, 2, open.tunnel.as_ref().as_bytes());
+    put_uint(out, 3, open.revision);
+    put_bytes(out, 4, open.visitor.as_ref().as_bytes());
+    put_bytes(out, 5, open.traceparent.as_ref().as_bytes());
+    put_bytes(out, 6, open.baggage.as_ref().as_bytes());
+    put_uint(out, 7, u64::from(open.resumable));
+    fill_length_gap(out, start);
+}
+
+pub(super) fn read_open(bytes: &[u8]) -> Result<Open, BadMessage> {
+    let mut open = Open::default();
+    let mut has_uuid = false;
+    let mut reader = Reader::new(bytes);
+    let text = |(from, to): (usize, usize)| {
+        // These end in header lines and logs: what could end a line has no place in them.
+        match std::str::from_utf8(&bytes[from..to]) {
+            Ok(text) if is_value(text.as_bytes()) => Ok(Box::from(text)),
+            _ => Err(BadMessage::Head),
+        }
+    };
+    while let Some((field, value)) = reader.field()? {
+        match field {
+            1 => {
+                let (from, to) = value.range()?;
+                open.request_uuid = bytes[from..to].try_into().map_err(|_| BadMessage::Head)?;
+                has_uuid = true;
+            }
+            2 => open.tunnel = text(value.range()?)?,
+            3 => open.revision = value.varint()?,
+            4 => open.visitor = text(value.range()?)?,
+            5 => open.traceparent = text(value.range()?)?,
+            6 => open.baggage = text(value.range()?)?,
+            7 => open.resumable = value.varint()? != 0,
+            _ => {}
+        }
+    }
+    if has_uuid {
+        Ok(open)
+    } else {
+        Err(BadMessage::Head)
+    }
+}
