@@ -122,6 +122,19 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         self.queues.get(&key).map_or(0, |queue| queue.cost)
     }
 
+    /// Takes out the item that has waited longest under a key, with its cost: for queues that rather lose what is old
+    /// than wait.
+    pub fn drop_oldest(&mut self, key: K) -> Option<(I, u64)> {
+        let queue = self.queues.get_mut(&key)?;
+        if queue.items.len() == 1 {
+            return self.remove(key).pop_front();
+        }
+        let (item, cost) = queue.items.pop_front()?;
+        queue.cost = queue.cost.saturating_sub(cost);
+        self.total_cost = self.total_cost.saturating_sub(cost);
+        Some((item, cost))
+    }
+
     /// Takes out all that is queued under a key, with the costs, in order.
     pub fn remove(&mut self, key: K) -> VecDeque<(I, u64)> {
         let Some(queue) = self.queues.remove(&key) else {
@@ -270,6 +283,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dropped_for_its_age_is_the_oldest_of_its_key_and_is_counted_out() {
+        let mut sender = FairSender::new(100);
+        for item in 0..3 {
+            sender.push(1, item, 10 + u64::from(item));
+            sender.push(2, item, 100);
+        }
+        assert_eq!(sender.drop_oldest(1), Some((0, 10)));
+        let counted = (
+            sender.queued_cost(1),
+            sender.total_cost(),
+            sender.len_keys(),
+        );
+        assert_eq!(counted, (23, 323, 2));
+        // It keeps its place in the round.
+        assert_eq!(sender.pop(), Some((1, 1)));
+        assert_eq!(sender.drop_oldest(1), Some((2, 12)));
+        assert_eq!(sender.drop_oldest(1), None);
+        let counted = (
+            sender.queued_cost(1),
+            sender.total_cost(),
+            sender.len_keys(),
+        );
+        assert_eq!(counted, (0, 300, 1));
+        // Without items it has no turn left: it comes back at the end.
+        sender.push(1, 3, 50);
+        assert_eq!(drain(&mut sender), [(2, 0), (1, 3), (2, 1), (2, 2)]);
+        assert_eq!(sender.drop_oldest(1), None);
+    }
+
+    #[test]
     fn a_key_that_was_removed_comes_back_at_the_end() {
         let mut sender = FairSender::new(100);
         sender.push(1, 0, 100);
@@ -303,6 +346,92 @@ mod tests {
         assert_eq!(sender.spare.len(), 1);
         sender.push(1, 0, 1);
         assert_eq!(sender.spare.len(), 0);
+    }
+
+    #[test]
+    fn a_turn_is_32_kib_of_cost() {
+        // P-5.1
+        let mut sender = FairSender::new(QUANTUM);
+        for item in 0..2 {
+            sender.push(1, item, 32 * 1024);
+            sender.push(2, item, 32 * 1024 - 1);
+        }
+        let order: Vec<u64> = drain(&mut sender).iter().map(|(key, _)| *key).collect();
+        assert_eq!(order, [1, 2, 1, 2]);
+        sender.push(1, 0, 32 * 1024 + 1);
+        sender.push(2, 1, 32 * 1024);
+        assert_eq!(drain(&mut sender), [(2, 1), (1, 0)]);
+    }
+
+    #[test]
+    fn memory_follows_the_keys_in_few_steps_and_leaves_room_at_each() {
+        let mut sender = FairSender::new(QUANTUM);
+        for key in 0..10_000 {
+            sender.push(Counted(key), 0, 1);
+        }
+        HASHED.set(0);
+        let (mut steps, mut before) = (0, sender.ring.capacity());
+        while sender.pop().is_some() {
+            let (keys, capacity) = (sender.len_keys(), sender.ring.capacity());
+            assert!(capacity <= 4 * keys.max(KEPT_KEYS), "{capacity} for {keys}");
+            if capacity != before {
+                assert!(capacity >= 2 * keys, "{capacity} for {keys}");
+                (steps, before) = (steps + 1, capacity);
+            }
+        }
+        assert!(steps <= 6, "{steps} steps from 10,000 keys to 256");
+        // Two for each pop; the rest is the map that moves to a smaller place.
+        assert!(HASHED.get() <= 3 * 10_000, "{}", HASHED.get());
+    }
+
+    #[test]
+    fn keys_that_are_removed_give_their_memory_back_too() {
+        for keys in [9_999, 10_000] {
+            let mut sender = FairSender::new(QUANTUM);
+            for key in 0..keys {
+                sender.push(key, 0, 1);
+            }
+            for key in 0..keys {
+                sender.remove(key);
+            }
+            assert!(sender.ring.len() <= SPARE_QUEUES, "{}", sender.ring.len());
+            let capacities = [sender.ring.capacity(), sender.queues.capacity()];
+            assert!(
+                capacities.iter().all(|&places| places <= 4 * KEPT_KEYS),
+                "{capacities:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_removal_costs_no_more_when_many_stand() {
+        const STANDING: u64 = 500;
+        let mut sender = FairSender::new(QUANTUM);
+        for key in 0..STANDING {
+            sender.push(Counted(key), 0, 1);
+        }
+        HASHED.set(0);
+        let rounds = 4 * STANDING;
+        for key in STANDING..STANDING + rounds {
+            sender.push(Counted(key), 0, 1);
+            sender.remove(Counted(key));
+        }
+        assert!(HASHED.get() <= 6 * rounds, "{}", HASHED.get());
+    }
+
+    thread_local! {
+        /// How often a [`Counted`] has been looked up or moved: what a map's work is made of.
+        static HASHED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Counted(u64);
+
+    impl Hash for Counted {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            HASHED.set(HASHED.get() + 1);
+            self.0.hash(state);
+        }
     }
 
     #[test]

@@ -434,6 +434,19 @@ mod tests {
     }
 
     #[test]
+    fn a_window_never_passes_4_mib() {
+        // P-4.6
+        let budget = Budget::new(u64::MAX);
+        let mut credit = credit();
+        for _ in 0..10 {
+            let all = credit.limit() - credit.received();
+            take(&mut credit, all);
+            credit.grant(&budget, MAX_WINDOW).unwrap();
+        }
+        assert_eq!(credit.window(), 4 << 20);
+    }
+
+    #[test]
     fn grows_to_the_largest_window_and_no_further() {
         let (budget, mut credit) = after(W, W);
         assert_eq!(credit.grant(&budget, W + 100), window_after(2 * W + 100, W));

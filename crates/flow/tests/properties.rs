@@ -8,6 +8,7 @@
 //! 6. The fair sender serves exactly as deficit round robin written out plainly does; nothing is lost, order within a key is kept.
 //! 7. Two keys that always have something queued differ in the cost served by at most the quantum and the dearest item (P-5.1).
 //! 8. The gate gives and refuses permits as a plain queue does; none is lost, none doubled, whoever drops what (F12).
+//! 9. What is dropped for its age is the oldest of its key, and is counted out; the key keeps its turn as long as it has something queued (P-11.3).
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -246,6 +247,15 @@ impl PlainRoundRobin {
         }
     }
 
+    fn drop_oldest(&mut self, key: u8) -> Option<(u32, u64)> {
+        let index = self.queues.iter().position(|q| q.0 == key)?;
+        let dropped = self.queues[index].1.pop_front();
+        if self.queues[index].1.is_empty() {
+            self.queues.remove(index);
+        }
+        dropped
+    }
+
     fn cost(&self, key: u8) -> u64 {
         self.queues
             .iter()
@@ -261,6 +271,7 @@ enum Turn {
     Push(u8, u64),
     Pop,
     Remove(u8),
+    DropOldest(u8),
 }
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
@@ -268,12 +279,13 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
         6 => (0..6u8, 0..400u64).prop_map(|(k, c)| Turn::Push(k, c)),
         5 => Just(Turn::Pop),
         1 => (0..6u8).prop_map(Turn::Remove),
+        2 => (0..6u8).prop_map(Turn::DropOldest),
     ];
     prop::collection::vec(turn, 1..500)
 }
 
 proptest! {
-    /// Promise 6.
+    /// Promises 6 and 9.
     #[test]
     fn fair_sender_is_deficit_round_robin(turns in turns(), quantum in 1..300u64) {
         let mut sender = FairSender::new(quantum);
@@ -286,6 +298,9 @@ proptest! {
                 }
                 Turn::Pop => prop_assert_eq!(sender.pop(), plain.pop()),
                 Turn::Remove(key) => prop_assert_eq!(sender.remove(key), plain.remove(key)),
+                Turn::DropOldest(key) => {
+                    prop_assert_eq!(sender.drop_oldest(key), plain.drop_oldest(key));
+                }
             }
             for key in 0..6 {
                 prop_assert_eq!(sender.queued_cost(key), plain.cost(key));

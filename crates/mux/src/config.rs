@@ -24,6 +24,9 @@ pub struct Config {
     pub max_queued_per_request: u64,
     /// Bytes of all requests that wait to leave; more and every sender of payload waits.
     pub max_queued: u64,
+    /// Datagrams of one request that wait to leave, in bytes of cost; more and the oldest are dropped (P-11.3). Those of
+    /// all requests have `max_queued` for themselves.
+    pub max_queued_datagrams: u64,
     /// Bytes handed to the transport at a time (P-5.2).
     pub max_batch: usize,
     /// Cost that each request sends in its turn (P-5.1).
@@ -44,6 +47,9 @@ impl Config {
             // Two messages: one is written while the next is read.
             max_queued_per_request: 128 * 1024,
             max_queued: 2 << 20,
+            // Some milliseconds of a busy flow, more than a thread is kept waiting for its turn: what is older is of no
+            // use to anybody.
+            max_queued_datagrams: 512 * 1024,
             max_batch: 256 * 1024,
             quantum: 32 * 1024,
         }

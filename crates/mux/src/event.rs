@@ -1,15 +1,9 @@
 //! What a frame from the peer means to the request it belongs to.
 
-use adit_codec::{HeaderBlock, HttpRequest, HttpResponse, RequestId, ResetCode};
+use adit_codec::{
+    AnswerHead, Compressed, HeaderBlock, RequestHead, RequestId, ResetCode, WebSocketFrame,
+};
 use bytes::Bytes;
-
-/// The head of a request that the peer opens: one variant for each protocol.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OpenHead {
-    /// An HTTP exchange.
-    Http(Box<HttpRequest>),
-}
 
 /// What happened to a request. In the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +13,7 @@ pub enum Event {
         /// The new request.
         id: RequestId,
         /// Its head.
-        head: OpenHead,
+        head: RequestHead,
         /// The peer's direction is over already.
         end: bool,
     },
@@ -28,7 +22,7 @@ pub enum Event {
         /// The request.
         id: RequestId,
         /// The head.
-        head: Box<HttpResponse>,
+        head: AnswerHead,
         /// The peer's direction is over.
         end: bool,
     },
@@ -40,6 +34,44 @@ pub enum Event {
         data: Bytes,
         /// What it costs.
         cost: u64,
+        /// The peer's direction is over.
+        end: bool,
+    },
+    /// A WebSocket frame with the payload that rode along. Give `cost` back as that of [`Event::Data`].
+    Frame {
+        /// The request.
+        id: RequestId,
+        /// Its head.
+        frame: WebSocketFrame,
+        /// A slice of the transport's frame.
+        data: Bytes,
+        /// What it costs.
+        cost: u64,
+        /// The peer's direction is over.
+        end: bool,
+    },
+    /// Payload that was compressed on the hop: that of [`Event::Data`], or of [`Event::Frame`] when there is a frame. Its
+    /// cost is that of what it inflates to (P-13.4).
+    Compressed {
+        /// The request.
+        id: RequestId,
+        /// The head of the frame that it is the start of.
+        frame: Option<WebSocketFrame>,
+        /// How, and its length before.
+        compressed: Compressed,
+        /// A slice of the transport's frame.
+        data: Bytes,
+        /// What it costs.
+        cost: u64,
+        /// The peer's direction is over.
+        end: bool,
+    },
+    /// A UDP datagram. It costs no credit: whoever has no room for it drops it.
+    Datagram {
+        /// The request.
+        id: RequestId,
+        /// A slice of the transport's frame.
+        data: Bytes,
         /// The peer's direction is over.
         end: bool,
     },

@@ -36,7 +36,7 @@ mod state;
 mod transmit;
 
 pub use config::Config;
-pub use event::{Event, OpenHead};
+pub use event::Event;
 pub use mux::{Mux, Receiver};
 pub use receive::ReceiveError;
 pub use send::{OpenError, SendError, Sendable};

@@ -5,7 +5,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use adit_codec::{Decoder, EncodedHead, Envelope, HeaderBlock, Outbox, RequestId, ResetCode, Side};
+use adit_codec::{
+    Compressed, Decoder, EncodedHead, Envelope, HeaderBlock, Outbox, RequestId, ResetCode, Side,
+    WebSocketFrame,
+};
 use adit_flow::Budget;
 use bytes::Bytes;
 
@@ -81,6 +84,48 @@ impl Mux {
     /// [`SendError`], with the payload when it is more than may be sent.
     pub fn send(&self, id: RequestId, data: Bytes, end: bool) -> Result<(), SendError> {
         self.outbox.with(|state| state.send(id, data, end))
+    }
+
+    /// Sends a WebSocket frame with the start of its payload, no more than [`Mux::sendable`] allowed; the rest follows
+    /// with [`Mux::send`]. With `end`, ends this direction.
+    ///
+    /// # Errors
+    /// [`SendError`], with the payload when it is more than may be sent.
+    pub fn send_frame(
+        &self,
+        id: RequestId,
+        frame: WebSocketFrame,
+        data: Bytes,
+        end: bool,
+    ) -> Result<(), SendError> {
+        self.outbox
+            .with(|state| state.send_frame(id, frame, data, end))
+    }
+
+    /// Sends payload that was compressed, as [`Mux::send`] or, with a frame, as [`Mux::send_frame`] would have sent it as
+    /// it was before: no more of that than [`Mux::sendable`] allowed (P-13.4).
+    ///
+    /// # Errors
+    /// [`SendError`], with the payload when it is more than may be sent.
+    pub fn send_compressed(
+        &self,
+        id: RequestId,
+        frame: Option<WebSocketFrame>,
+        compressed: Compressed,
+        data: Bytes,
+        end: bool,
+    ) -> Result<(), SendError> {
+        self.outbox
+            .with(|state| state.send_compressed(id, (frame, compressed), data, end))
+    }
+
+    /// Sends a datagram, and drops the oldest of the request's that wait when they are too many (P-11.3). Never says
+    /// wait.
+    ///
+    /// # Errors
+    /// [`SendError`] when this direction is over, or the datagram is longer than any may be.
+    pub fn send_datagram(&self, id: RequestId, data: Bytes) -> Result<(), SendError> {
+        self.outbox.with(|state| state.send_datagram(id, data))
     }
 
     /// Sends trailers, which end this direction.

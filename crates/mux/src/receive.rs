@@ -1,12 +1,12 @@
 //! What the peer's messages do.
 
-use adit_codec::{DecodeError, Envelope, HttpRequest, Payload, RequestId, ResetCode};
+use adit_codec::{DecodeError, Envelope, Payload, RequestHead, RequestId, ResetCode};
 use adit_flow::MESSAGE_COST;
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    event::{Event, OpenHead},
+    event::Event,
     request::{Item, RecvState, Request, SendState},
     state::State,
 };
@@ -40,11 +40,11 @@ fn chunk_cost(data: &Bytes, first: bool) -> u64 {
     data.len() as u64 + if first { MESSAGE_COST } else { 0 }
 }
 
-fn body_cost(body: &Bytes) -> u64 {
-    if body.is_empty() {
+fn body_cost(bytes: usize) -> u64 {
+    if bytes == 0 {
         0
     } else {
-        body.len() as u64 + MESSAGE_COST
+        bytes as u64 + MESSAGE_COST
     }
 }
 
@@ -97,7 +97,7 @@ impl State {
         }
         self.peer_highest = id;
         match envelope.payload {
-            Payload::HttpRequest(head) => self.accept(id, head, envelope.end_stream, events),
+            Payload::Request(head) => self.accept(id, head, envelope.end_stream, events),
             // A reset is never answered (P-2.5).
             Payload::Reset { .. } => {
                 self.stats.violations += 1;
@@ -113,17 +113,17 @@ impl State {
     fn accept(
         &mut self,
         id: RequestId,
-        head: Box<HttpRequest>,
+        head: RequestHead,
         end: bool,
         events: &mut Vec<Event>,
     ) -> Result<(), ReceiveError> {
         if self.peer_open >= self.config.max_requests {
             return self.refuse(id, ResetCode::Refused);
         }
-        let mut request = Request::new(self.config.initial_window, true);
+        let mut request = Request::new(head.protocol(), self.config.initial_window, true);
         if request
             .recv_credit
-            .on_received(body_cost(&head.body))
+            .on_received(body_cost(head.body_bytes()))
             .is_err()
         {
             self.stats.violations += 1;
@@ -139,11 +139,7 @@ impl State {
         self.requests.insert(id, request);
         self.peer_open += 1;
         self.stats.accepted += 1;
-        events.push(Event::Opened {
-            id,
-            head: OpenHead::Http(head),
-            end,
-        });
+        events.push(Event::Opened { id, head, end });
         Ok(())
     }
 
@@ -273,7 +269,11 @@ impl State {
         }
         let cost = match &payload {
             Payload::Chunk { data, first, .. } => chunk_cost(data, *first),
-            Payload::HttpResponse(head) => body_cost(&head.body),
+            Payload::Frame { data, .. } => data.len() as u64 + MESSAGE_COST,
+            Payload::Compressed { compressed, .. } => {
+                u64::from(compressed.inflated_bytes) + MESSAGE_COST
+            }
+            Payload::Answer(head) => body_cost(head.body_bytes()),
             _ => 0,
         };
         if request.recv_credit.on_received(cost).is_err() {
@@ -289,17 +289,25 @@ impl State {
             request.recv = RecvState::Done;
             request.owed.window = false;
         }
+        if let Payload::Bad(what) = payload {
+            self.violate(id, ResetCode::ProtocolError, what.to_string(), events);
+            return;
+        }
         let is_own = id.opener() == self.config.side;
+        let is_answer = matches!(payload, Payload::Answer(_));
+        if !payload.fits(request.protocol) || (is_answer && !is_own) {
+            self.violate(id, ResetCode::ProtocolError, "message out of place", events);
+            return;
+        }
         if is_own && !discarding {
-            let in_place = match &payload {
-                Payload::HttpResponse(head) => {
-                    let was_answered = request.answered;
-                    request.answered |= head.status >= 200;
-                    // One final head, and no end before it (P-3.1).
-                    !was_answered && (request.answered || !end)
-                }
-                Payload::Chunk { .. } | Payload::Trailers(_) | Payload::None => request.answered,
-                _ => true,
+            let in_place = if let Payload::Answer(head) = &payload {
+                let was_answered = request.answered;
+                request.answered |= head.is_final();
+                // One final head, and no end before it (P-3.1).
+                !was_answered && (request.answered || !end)
+            } else {
+                // Datagrams wait for nobody, so neither for the answer (P-11.1).
+                request.answered || (matches!(payload, Payload::Datagram(_)) && !end)
             };
             if !in_place {
                 let reason = "answer out of order";
@@ -308,23 +316,35 @@ impl State {
             }
         }
         let event = match payload {
-            Payload::HttpResponse(head) if is_own => Event::Answer { id, head, end },
+            Payload::Answer(head) => Event::Answer { id, head, end },
             Payload::Chunk { data, .. } => Event::Data {
                 id,
                 data,
                 cost,
                 end,
             },
+            Payload::Frame { frame, data } => Event::Frame {
+                id,
+                frame,
+                data,
+                cost,
+                end,
+            },
+            Payload::Compressed {
+                compressed,
+                frame,
+                data,
+            } => Event::Compressed {
+                id,
+                frame,
+                compressed,
+                data,
+                cost,
+                end,
+            },
+            Payload::Datagram(data) => Event::Datagram { id, data, end },
             Payload::Trailers(trailers) => Event::Trailers { id, trailers },
-            Payload::None => Event::End { id },
-            Payload::Bad(what) => {
-                self.violate(id, ResetCode::ProtocolError, what.to_string(), events);
-                return;
-            }
-            _ => {
-                self.violate(id, ResetCode::ProtocolError, "message out of place", events);
-                return;
-            }
+            _ => Event::End { id },
         };
         if !discarding {
             events.push(event);

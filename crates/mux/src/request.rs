@@ -2,16 +2,41 @@
 
 use std::collections::VecDeque;
 
-use adit_codec::{HeaderBlock, ResetCode};
+use adit_codec::{Compressed, HeaderBlock, ProtocolType, ResetCode, WebSocketFrame};
 use adit_flow::{RecvCredit, SendCredit};
 use bytes::Bytes;
 
 /// What waits to leave for one request, in its order.
 #[derive(Debug)]
 pub(crate) enum Item {
-    Chunk { data: Bytes, end: bool },
+    Chunk {
+        data: Bytes,
+        end: bool,
+    },
+    Frame {
+        frame: WebSocketFrame,
+        data: Bytes,
+        end: bool,
+    },
+    Compressed {
+        frame: Option<WebSocketFrame>,
+        compressed: Compressed,
+        data: Bytes,
+        end: bool,
+    },
+    Datagram(Bytes),
     Trailers(HeaderBlock),
     End,
+}
+
+impl Item {
+    /// What of its cost counts as that of datagrams.
+    pub(crate) const fn datagram_cost(&self, cost: u64) -> u64 {
+        match self {
+            Self::Datagram(_) => cost,
+            _ => 0,
+        }
+    }
 }
 
 /// Owed to the peer: leaves once, with its newest value (P-4.8).
@@ -54,6 +79,7 @@ pub(crate) enum RecvState {
 
 #[derive(Debug)]
 pub(crate) struct Request {
+    pub(crate) protocol: ProtocolType,
     pub(crate) send_credit: SendCredit,
     pub(crate) recv_credit: RecvCredit,
     pub(crate) send: SendState,
@@ -81,8 +107,9 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(initial_window: u32, announced: bool) -> Self {
+    pub(crate) fn new(protocol: ProtocolType, initial_window: u32, announced: bool) -> Self {
         Self {
+            protocol,
             send_credit: SendCredit::new(initial_window),
             recv_credit: RecvCredit::new(initial_window),
             send: SendState::Open,

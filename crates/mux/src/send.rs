@@ -1,6 +1,9 @@
 //! What tasks ask of the stream.
 
-use adit_codec::{EncodedHead, HeaderBlock, RequestId, ResetCode};
+use adit_codec::{
+    Compressed, EncodedHead, HeaderBlock, MAX_DATAGRAM_BYTES, MAX_INFLATED_BYTES, RequestId,
+    ResetCode, WebSocketFrame,
+};
 use adit_flow::MESSAGE_COST;
 use bytes::Bytes;
 use thiserror::Error;
@@ -61,7 +64,7 @@ impl State {
             return Err(OpenError::Closed);
         }
         let id = self.next_id.ok_or(OpenError::Exhausted)?;
-        let mut request = Request::new(self.config.initial_window, false);
+        let mut request = Request::new(head.protocol(), self.config.initial_window, false);
         if head.body_bytes() > 0 && request.send_credit.take(head.body_bytes()).is_err() {
             return Err(OpenError::BodyTooLong {
                 window: self.config.initial_window,
@@ -105,7 +108,7 @@ impl State {
     }
 
     pub(crate) fn sendable(&mut self, id: RequestId) -> Result<Sendable, SendError> {
-        let total = self.queued();
+        let total = self.queued_payload();
         let queued = self.data.queued_cost(id);
         let request = open_for_sending(self.requests.get_mut(&id))?;
         let queued = queued + request.held_cost;
@@ -154,6 +157,113 @@ impl State {
             id,
             request,
             (Item::Chunk { data, end }, cost),
+        );
+        Ok(())
+    }
+
+    pub(crate) fn send_frame(
+        &mut self,
+        id: RequestId,
+        frame: WebSocketFrame,
+        data: Bytes,
+        end: bool,
+    ) -> Result<(), SendError> {
+        let request = open_for_sending(self.requests.get_mut(&id))?;
+        let length = data.len();
+        // Also an empty one costs: a peer must not be able to send them for nothing.
+        if length > self.config.max_payload || request.send_credit.take(length).is_err() {
+            return Err(SendError::NoCredit(data));
+        }
+        if end {
+            request.send = SendState::Ending;
+        }
+        request.has_sent = true;
+        let cost = length as u64 + MESSAGE_COST;
+        Self::enqueue(
+            &mut self.data,
+            &mut self.held_cost,
+            id,
+            request,
+            (Item::Frame { frame, data, end }, cost),
+        );
+        Ok(())
+    }
+
+    pub(crate) fn send_compressed(
+        &mut self,
+        id: RequestId,
+        (frame, compressed): (Option<WebSocketFrame>, Compressed),
+        data: Bytes,
+        end: bool,
+    ) -> Result<(), SendError> {
+        let request = open_for_sending(self.requests.get_mut(&id))?;
+        let length = compressed.inflated_len();
+        debug_assert!(data.len() < length);
+        if length > self.config.max_payload.min(MAX_INFLATED_BYTES)
+            || request.send_credit.take(length).is_err()
+        {
+            return Err(SendError::NoCredit(data));
+        }
+        if end {
+            request.send = SendState::Ending;
+        }
+        request.has_sent = true;
+        // Its turn is that of what it inflates to: credit and fairness count the same.
+        let cost = length as u64 + MESSAGE_COST;
+        let item = Item::Compressed {
+            frame,
+            compressed,
+            data,
+            end,
+        };
+        Self::enqueue(
+            &mut self.data,
+            &mut self.held_cost,
+            id,
+            request,
+            (item, cost),
+        );
+        Ok(())
+    }
+
+    /// Queues a datagram behind those of its request. What is too much makes room by its age (P-11.3): too much of its
+    /// own, or of all flows together. One that has nothing queued may add one beside others' bulk, up to twice the
+    /// bound: a flow that is quiet gets through while others flood.
+    pub(crate) fn send_datagram(&mut self, id: RequestId, data: Bytes) -> Result<(), SendError> {
+        let request = open_for_sending(self.requests.get_mut(&id))?;
+        if data.len() > self.config.max_payload.min(MAX_DATAGRAM_BYTES) {
+            return Err(SendError::NoCredit(data));
+        }
+        request.has_sent = true;
+        let cost = data.len() as u64 + MESSAGE_COST;
+        loop {
+            let own = self.data.queued_cost(id) + request.held_cost;
+            let all = self.datagram_cost;
+            let fits = own + cost <= self.config.max_queued_datagrams
+                && all + cost <= self.config.max_queued;
+            if fits || (own == 0 && all < self.config.max_queued.saturating_mul(2)) {
+                break;
+            }
+            self.stats.datagrams_dropped += 1;
+            // What is held came after what is queued.
+            let oldest = self.data.drop_oldest(id).or_else(|| {
+                let (item, cost) = request.held.pop_front()?;
+                request.held_cost -= cost;
+                self.held_cost -= cost;
+                Some((item, cost))
+            });
+            let Some((item, cost)) = oldest else {
+                return Ok(());
+            };
+            self.datagram_cost -= item.datagram_cost(cost);
+        }
+        self.datagram_cost += cost;
+        Self::enqueue(
+            &mut self.data,
+            &mut self.held_cost,
+            id,
+            request,
+            (Item::Datagram(data), cost),
         );
         Ok(())
     }

@@ -88,6 +88,8 @@ pub struct Stats {
     pub messages_received: u64,
     /// Windows granted to the peer.
     pub windows_sent: u64,
+    /// Datagrams dropped because too many waited to leave.
+    pub datagrams_dropped: u64,
     /// Requests open now.
     pub open: usize,
     /// Cost of what waits to leave now.
@@ -116,6 +118,9 @@ pub(crate) struct State {
     pub(crate) data: FairSender<RequestId, Item>,
     /// The cost of what requests hold until their heads have left.
     pub(crate) held_cost: u64,
+    /// The cost of the datagrams that wait to leave. They have a bound of their own: a flood of them must not take the
+    /// room of those who wait for it (P-11.2).
+    pub(crate) datagram_cost: u64,
     /// Requests that wait because all of them together have queued too much, in the order in which they came.
     pub(crate) blocked: VecDeque<RequestId>,
     pub(crate) builder: BatchBuilder,
@@ -140,6 +145,7 @@ impl State {
             heads: VecDeque::new(),
             stale_heads: 0,
             held_cost: 0,
+            datagram_cost: 0,
             blocked: VecDeque::new(),
             builder: BatchBuilder::new(),
             stats: Stats::default(),
@@ -182,16 +188,23 @@ impl State {
 
     /// Drops what one request has queued behind its heads.
     pub(crate) fn drop_queued(&mut self, id: RequestId) {
-        self.data.remove(id);
+        let mut dropped = self.data.remove(id);
         if let Some(request) = self.requests.get_mut(&id) {
             self.held_cost -= std::mem::take(&mut request.held_cost);
-            request.held = VecDeque::new();
+            dropped.append(&mut std::mem::take(&mut request.held));
         }
+        let datagrams = dropped.iter().map(|(item, cost)| item.datagram_cost(*cost));
+        self.datagram_cost -= datagrams.sum::<u64>();
     }
 
     /// The cost of what waits to leave of all requests, heads aside.
     pub(crate) fn queued(&self) -> u64 {
         self.data.total_cost() + self.held_cost
+    }
+
+    /// The same without datagrams: what those wait for who wait for room.
+    pub(crate) fn queued_payload(&self) -> u64 {
+        self.queued() - self.datagram_cost
     }
 
     pub(crate) fn remove(&mut self, id: RequestId) {
@@ -288,7 +301,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use adit_codec::{Envelope, HttpRequest, HttpRequestHead, Open, Payload, Queue};
+    use adit_codec::{Envelope, HttpRequest, HttpRequestHead, Open, Payload, Queue, RequestHead};
 
     use super::*;
 
@@ -321,7 +334,7 @@ mod tests {
     }
 
     fn opening() -> Payload {
-        Payload::HttpRequest(Box::new(HttpRequest {
+        Payload::Request(RequestHead::Http(Box::new(HttpRequest {
             open: Open::default(),
             method: "GET".into(),
             scheme: Bytes::new(),
@@ -329,7 +342,7 @@ mod tests {
             path: "/".into(),
             headers: Default::default(),
             body: Bytes::new(),
-        }))
+        })))
     }
 
     const RESET: Payload = Payload::Reset {
@@ -438,6 +451,19 @@ mod tests {
             "{}",
             state.requests.capacity()
         );
+    }
+
+    #[test]
+    fn what_the_usual_load_needs_is_not_given_back_with_each_batch() {
+        let mut state = state();
+        let ids: Vec<_> = (0..500).map(|_| open(&mut state)).collect();
+        while state.next_batch().is_some() {}
+        for id in ids {
+            state.reset(id, ResetCode::Cancelled, "");
+        }
+        while state.next_batch().is_some() {}
+        assert!(state.heads.is_empty() && state.owing.is_empty());
+        assert!(state.heads.capacity() >= 500 && state.owing.capacity() >= 500);
     }
 
     /// Regression: with a hash that the peer knows, it could choose ids that all fall in one place.

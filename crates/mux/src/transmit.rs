@@ -1,9 +1,11 @@
 //! What leaves next (P-5.1): control, what is owed, heads, then the requests in turn.
 
 use adit_codec::{
-    Batch, Queue, RequestId, write_chunk_prefix, write_control, write_end, write_head, write_reset,
+    Batch, Queue, RequestId, write_chunk_prefix, write_compressed_prefix, write_control,
+    write_datagram_prefix, write_end, write_frame_prefix, write_head, write_reset,
     write_stop_sending, write_trailers, write_window,
 };
+use adit_flow::MESSAGE_COST;
 
 use crate::{
     request::{Item, SendState},
@@ -144,6 +146,34 @@ impl State {
                 self.builder.put_payload(data);
                 end
             }
+            Item::Frame { frame, data, end } => {
+                let length = data.len();
+                self.builder
+                    .put(|out| write_frame_prefix(out, id, frame, length, end));
+                self.builder.put_payload(data);
+                end
+            }
+            Item::Compressed {
+                frame,
+                compressed,
+                data,
+                end,
+            } => {
+                let length = data.len();
+                self.builder.put(|out| {
+                    write_compressed_prefix(out, id, compressed, frame, length, end);
+                });
+                self.builder.put_payload(data);
+                end
+            }
+            Item::Datagram(data) => {
+                let length = data.len();
+                self.datagram_cost -= length as u64 + MESSAGE_COST;
+                self.builder
+                    .put(|out| write_datagram_prefix(out, id, length));
+                self.builder.put_payload(data);
+                false
+            }
             Item::Trailers(trailers) => {
                 self.builder.put(|out| write_trailers(out, id, &trailers));
                 true
@@ -173,12 +203,12 @@ impl State {
     }
 
     fn can_unblock(&self) -> bool {
-        !self.blocked.is_empty() && self.queued() < self.config.max_queued
+        !self.blocked.is_empty() && self.queued_payload() < self.config.max_queued
     }
 
     /// Lets those go on that waited for room in the queue of all.
     fn unblock(&mut self, writable: &mut Vec<RequestId>) {
-        let mut room = self.config.max_queued.saturating_sub(self.queued());
+        let mut room = self.config.max_queued.saturating_sub(self.queued_payload());
         while room > 0
             && let Some(id) = self.blocked.pop_front()
         {

@@ -1,6 +1,6 @@
 //! Two muxes over a pipe in virtual time.
 //!
-//! Checked, for random requests under random delay, bandwidth, fragmentation and loss:
+//! Checked, for random requests of all protocols that lose nothing, under random delay, bandwidth, fragmentation and loss:
 //! - every byte arrives in order and whole, or its direction was stopped or its request reset;
 //! - each request ends exactly once at each end;
 //! - a consumer that stalls stops nobody else;

@@ -2,31 +2,57 @@
 //!
 //! Promises checked against a plain model of what has been seen from outside:
 //! - nothing panics, and the stream ends only with an error that names itself;
-//! - what is sent never passes the credit that was granted (P-4.2);
+//! - what is sent never passes the credit that was granted (P-4.2), and costs what P-4.1 says, frames among it;
+//! - datagrams cost none, and what of them waits is bounded (P-11.2, P-11.3);
 //! - own ids leave in ascending order, first the head; nothing but `Window`, `StopSending` and `Reset` follows an end,
 //!   nothing at all follows a reset, and no request is reset twice;
 //! - what is owed leaves at most once between two calls (P-4.8);
 //! - what waits to leave is bounded by the config;
 //! - whoever was told to wait is told to go on: when the writer has nothing left, nobody waits who could send;
 //! - when every request has been reset nothing is left, and the budget has all of its bytes back.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
 
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use adit_codec::{RequestId, ResetCode, Side};
+use adit_codec::{
+    Compressed, Compression, ProtocolType, RequestId, ResetCode, Side, WebSocketFrame,
+};
 use adit_flow::{Budget, MESSAGE_COST};
 use adit_mux::{Config, Event, SendError, Sendable};
 use adit_proto::{TunnelMessage, tunnel_message::Payload};
 use bytes::Bytes;
 use proptest::prelude::*;
-use support::*;
+use support::{heads::*, *};
 
 #[derive(Debug, Clone)]
 enum Op {
     Open {
+        protocol: usize,
         body: usize,
+        end: bool,
+    },
+    /// As much of a frame as is allowed, at most this.
+    Frame {
+        of: usize,
+        most: usize,
+        end: bool,
+    },
+    Datagram {
+        of: usize,
+        length: usize,
+    },
+    /// Payload that was as long as is allowed, at most this, and is a tenth of it now.
+    Compressed {
+        of: usize,
+        most: usize,
         end: bool,
     },
     Answer {
@@ -79,6 +105,7 @@ struct Feed {
 enum Kind {
     /// With the next id of the peer plus this much.
     Open {
+        protocol: usize,
         skip: u64,
         body: usize,
     },
@@ -102,13 +129,26 @@ enum Kind {
     },
     Stop,
     Reset,
-    Datagram,
+    Datagram {
+        length: usize,
+    },
+    Frame {
+        payload: usize,
+        more: u64,
+    },
+    /// Sometimes longer than it was.
+    Compressed {
+        length: usize,
+        before: u32,
+        in_frame: bool,
+    },
     Contradiction,
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
-        4 => (0..3u64, 0..40usize).prop_map(|(skip, body)| Kind::Open { skip: skip * 2, body }),
+        4 => (0..5usize, 0..3u64, 0..40usize)
+            .prop_map(|(protocol, skip, body)| Kind::Open { protocol, skip: skip * 2, body }),
         1 => Just(Kind::Reopen),
         2 => (prop_oneof![Just(100u32), Just(200)], 0..40usize)
             .prop_map(|(status, body)| Kind::Answer { status, body }),
@@ -119,7 +159,10 @@ fn kind() -> impl Strategy<Value = Kind> {
         4 => (0..3000u64).prop_map(|more| Kind::HonestWindow { more }),
         1 => Just(Kind::Stop),
         1 => Just(Kind::Reset),
-        1 => Just(Kind::Datagram),
+        2 => (0..1100usize).prop_map(|length| Kind::Datagram { length }),
+        2 => (0..600usize, 0..3u64).prop_map(|(payload, more)| Kind::Frame { payload, more }),
+        2 => (0..60usize, 10..700u32, any::<bool>())
+            .prop_map(|(length, before, in_frame)| Kind::Compressed { length, before, in_frame }),
         1 => Just(Kind::Contradiction),
     ]
 }
@@ -132,7 +175,13 @@ fn op() -> impl Strategy<Value = Op> {
         end,
     });
     prop_oneof![
-        4 => (0..60usize, any::<bool>()).prop_map(|(body, end)| Op::Open { body, end }),
+        4 => (0..5usize, 0..60usize, prop::bool::weighted(0.3))
+            .prop_map(|(protocol, body, end)| Op::Open { protocol, body, end }),
+        3 => (of.clone(), 0..1500usize, prop::bool::weighted(0.1))
+            .prop_map(|(of, most, end)| Op::Frame { of, most, end }),
+        3 => (of.clone(), 0..1100usize).prop_map(|(of, length)| Op::Datagram { of, length }),
+        3 => (of.clone(), 2..1500usize, prop::bool::weighted(0.1))
+            .prop_map(|(of, most, end)| Op::Compressed { of, most, end }),
         3 => (of.clone(), 0..60usize, prop::bool::weighted(0.3))
             .prop_map(|(of, body, end)| Op::Answer { of, body, end }),
         8 => (of.clone(), 1..2000usize, prop::bool::weighted(0.1))
@@ -163,6 +212,7 @@ struct Model {
     budget: Budget,
     /// In the order in which they were opened, by either side.
     known: Vec<RequestId>,
+    protocols: HashMap<RequestId, ProtocolType>,
     peer_next: u64,
     own_highest: u64,
     wire: HashMap<u64, Wire>,
@@ -182,6 +232,7 @@ impl Model {
         config.max_requests = 8;
         config.max_payload = 1000;
         config.max_queued = max_queued;
+        config.max_queued_datagrams = max_queued / 2;
         config.max_queued_per_request = per_request;
         config.max_batch = max_batch;
         config.quantum = 500;
@@ -191,6 +242,7 @@ impl Model {
             config,
             budget,
             known: Vec::new(),
+            protocols: HashMap::new(),
             peer_next: side.peer().first_id().value(),
             own_highest: 0,
             wire: HashMap::new(),
@@ -206,6 +258,11 @@ impl Model {
     fn pick(&self, of: usize) -> RequestId {
         let index = self.known.len().checked_sub(1 + of);
         index.map_or(RequestId::new(of as u64), |index| self.known[index])
+    }
+
+    /// What of it this end knows: a caller sends what its protocol carries and nothing else.
+    fn protocol(&self, id: RequestId) -> ProtocolType {
+        *self.protocols.get(&id).unwrap_or(&ProtocolType::Http)
     }
 
     fn ask(&mut self, id: RequestId) -> Option<usize> {
@@ -226,25 +283,90 @@ impl Model {
     fn play(&mut self, op: Op) {
         let mux = self.end.mux.clone();
         match op {
-            Op::Open { body, end } => {
-                let id = mux.open(request_head(&vec![1; body]), end, |_| true);
-                self.known.extend(id.unwrap());
+            Op::Open {
+                protocol,
+                body,
+                end,
+            } => {
+                let protocol = ALL[protocol];
+                let head = own_opening(protocol, &vec![1; body]);
+                let id = mux.open(head, end, |_| true).unwrap().unwrap();
+                self.known.push(id);
+                self.protocols.insert(id, protocol);
+            }
+            Op::Frame { of, most, end } => {
+                let id = self.pick(of);
+                if self.protocol(id) == ProtocolType::WebSocket
+                    && let Some(bytes) = self.ask(id)
+                {
+                    let data = Bytes::from(vec![4; bytes.min(most)]);
+                    let frame = WebSocketFrame {
+                        fin: true,
+                        rsv: 0,
+                        opcode: 1,
+                        length: most as u64,
+                    };
+                    mux.send_frame(id, frame, data, end).unwrap();
+                    self.has_sent.insert(id);
+                }
+            }
+            Op::Compressed { of, most, end } => {
+                let id = self.pick(of);
+                if self.protocol(id) != ProtocolType::Udp
+                    && let Some(bytes) = self.ask(id)
+                {
+                    let before = bytes.min(most);
+                    let data = Bytes::from(vec![7; before / 10]);
+                    let compressed = Compressed {
+                        by: Compression::Gzip,
+                        inflated_bytes: before as u32,
+                    };
+                    let frame =
+                        (self.protocol(id) == ProtocolType::WebSocket).then_some(WebSocketFrame {
+                            fin: false,
+                            rsv: 0,
+                            opcode: 2,
+                            length: before as u64 + 1,
+                        });
+                    mux.send_compressed(id, frame, compressed, data, end)
+                        .unwrap();
+                    self.has_sent.insert(id);
+                }
+            }
+            Op::Datagram { of, length } => {
+                let id = self.pick(of);
+                if self.protocol(id) == ProtocolType::Udp {
+                    self.has_sent.insert(id);
+                    let data = Bytes::from(vec![5; length]);
+                    match mux.send_datagram(id, data.clone()) {
+                        Err(SendError::NoCredit(back)) => {
+                            assert_eq!(back, data);
+                            assert!(length > self.config.max_payload);
+                        }
+                        Ok(()) => assert!(length <= self.config.max_payload),
+                        Err(_) => {}
+                    }
+                }
             }
             Op::Answer { of, body, end } => {
                 let id = self.pick(of);
                 // The caller's part: only who was asked may answer, and before the payload.
                 if id.opener() != self.config.side && !self.has_sent.contains(&id) {
-                    let _ = mux.answer(id, response_head(200, &vec![1; body]), end);
+                    let head = own_answer(self.protocol(id), &vec![1; body]);
+                    let _ = mux.answer(id, head, end);
                 }
             }
             Op::Send { of, most, end } => {
                 let id = self.pick(of);
-                if let Some(bytes) = self.ask(id) {
+                if self.protocol(id) != ProtocolType::Udp
+                    && let Some(bytes) = self.ask(id)
+                {
                     let data = vec![2; bytes.min(most)];
                     mux.send(id, data.into(), end).unwrap();
                     self.has_sent.insert(id);
                 }
             }
+            Op::Push { of, .. } if self.protocol(self.pick(of)) == ProtocolType::Udp => {}
             Op::Push { of, length } => {
                 let data = Bytes::from(vec![3; length]);
                 self.has_sent.insert(self.pick(of));
@@ -258,6 +380,10 @@ impl Model {
                 self.ask(self.pick(of));
             }
             Op::Trailers { of } => {
+                let protocol = self.protocol(self.pick(of));
+                if !matches!(protocol, ProtocolType::Http | ProtocolType::Grpc) {
+                    return;
+                }
                 let _ = mux.send_trailers(self.pick(of), Default::default());
             }
             Op::Consume { of, cost } => mux.consume(self.pick(of), cost),
@@ -290,13 +416,24 @@ impl Model {
         for Feed { of, kind, end } in feeds {
             let id = self.pick(of).value();
             messages.push(match kind {
-                Kind::Open { skip, body } => {
+                Kind::Open {
+                    protocol,
+                    skip,
+                    body,
+                } => {
                     let id = self.peer_next + skip;
                     self.peer_next = id + 2;
-                    opening(id, &vec![1; body], end)
+                    peer_opening(ALL[protocol], id, &vec![1; body], end)
                 }
                 Kind::Reopen => opening(id, b"", end),
-                Kind::Answer { status, body } => answer(id, status, &vec![1; body], end),
+                Kind::Answer { status, body } => {
+                    // Now and then that of another protocol.
+                    let protocol = match body {
+                        0 => ALL[id as usize % ALL.len()],
+                        _ => self.protocol(RequestId::new(id)),
+                    };
+                    peer_answer(protocol, id, status, &vec![1; body], end)
+                }
                 Kind::Chunk { length } => chunk(id, length, end),
                 Kind::End => plain_end(id),
                 Kind::Trailers => trailers(id),
@@ -312,7 +449,28 @@ impl Model {
                 }
                 Kind::Stop => stop(id),
                 Kind::Reset => reset(id),
-                Kind::Datagram => message(id, end, Payload::Datagram("x".into())),
+                Kind::Datagram { length } => {
+                    message(id, end, Payload::Datagram(vec![6; length].into()))
+                }
+                Kind::Frame { payload, more } => {
+                    peer_frame(id, payload, payload as u64 + more, end)
+                }
+                Kind::Compressed {
+                    length,
+                    before,
+                    in_frame,
+                } => {
+                    let plain = if in_frame {
+                        peer_frame(id, length, 700, end)
+                    } else {
+                        chunk(id, length, end)
+                    };
+                    TunnelMessage {
+                        inflated_bytes: before,
+                        compression: adit_proto::Compression::Zstd.into(),
+                        ..plain
+                    }
+                }
                 Kind::Contradiction => {
                     let mut message = chunk(id, 3, end);
                     message.message_type = adit_proto::MessageType::Reset.into();
@@ -324,7 +482,29 @@ impl Model {
         self.dead = result.is_err();
         for event in events {
             match event {
-                Event::Opened { id, .. } => self.known.push(id),
+                Event::Opened { id, head, .. } => {
+                    self.known.push(id);
+                    self.protocols.insert(id, head.protocol());
+                }
+                Event::Frame { id, cost, data, .. } => {
+                    assert_eq!(self.protocol(id), ProtocolType::WebSocket);
+                    assert_eq!(cost, data.len() as u64 + MESSAGE_COST);
+                }
+                Event::Compressed {
+                    id,
+                    frame,
+                    compressed,
+                    data,
+                    cost,
+                    ..
+                } => {
+                    assert!(self.protocol(id) != ProtocolType::Udp);
+                    assert!(frame.is_none() || self.protocol(id) == ProtocolType::WebSocket);
+                    assert!(data.len() < compressed.inflated_len());
+                    assert_eq!(cost, compressed.inflated_len() as u64 + MESSAGE_COST);
+                }
+                Event::Datagram { id, .. } => assert_eq!(self.protocol(id), ProtocolType::Udp),
+                Event::Answer { id, head, .. } => assert!(head.answers(self.protocol(id))),
                 Event::Writable { id } => self.on_writable(&[id]),
                 _ => {}
             }
@@ -352,7 +532,7 @@ impl Model {
             let id = message.request_id;
             let own = RequestId::new(id).opener() == self.config.side;
             let what = outline(std::slice::from_ref(message));
-            if let Some(Payload::HttpRequest(_)) = &message.payload {
+            if opens(message) {
                 assert!(own && id > self.own_highest, "ids ascend: {what:?}");
                 self.own_highest = id;
             }
@@ -362,22 +542,10 @@ impl Model {
             );
             let wire = self.wire.entry(id).or_default();
             assert!(!wire.reset, "after a reset: {what:?}");
-            let cost = |body: &Bytes| match body.len() as u64 {
-                0 => 0,
-                length => length + MESSAGE_COST,
-            };
+            wire.cost += cost_of(message);
             let in_order = match &message.payload {
                 Some(Payload::Chunk(data)) => {
-                    assert!(!data.is_empty());
-                    wire.cost += cost(data);
-                    true
-                }
-                Some(Payload::HttpRequest(head)) => {
-                    wire.cost += cost(&head.body);
-                    true
-                }
-                Some(Payload::HttpResponse(head)) => {
-                    wire.cost += cost(&head.body);
+                    assert!(!data.is_empty() || message.inflated_bytes > 0);
                     true
                 }
                 Some(Payload::Window(_) | Payload::StopSending(_)) => false,
@@ -399,7 +567,8 @@ impl Model {
         // One that has nothing queued may go up to twice the bound, with one message; an end is not asked about.
         let message = self.config.max_payload as u64 + MESSAGE_COST;
         let ends = stats.open as u64 * MESSAGE_COST;
-        let bound = 2 * self.config.max_queued + message + ends + self.pushed;
+        // The same again for datagrams, which nobody asks about.
+        let bound = 2 * (2 * self.config.max_queued + message) + ends + self.pushed;
         assert!(stats.queued <= bound, "{} of {bound}", stats.queued);
     }
 

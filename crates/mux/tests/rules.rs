@@ -9,9 +9,9 @@
 
 mod support;
 
-use adit_codec::{RequestId, ResetCode, Side};
+use adit_codec::{RequestHead, RequestId, ResetCode, Side};
 use adit_flow::{Budget, MESSAGE_COST};
-use adit_mux::{Config, Event, OpenError, OpenHead, ReceiveError, SendError, Sendable};
+use adit_mux::{Config, Event, OpenError, ReceiveError, SendError, Sendable};
 use adit_proto::tunnel_message::Payload;
 use bytes::Bytes;
 use prost::Message;
@@ -142,10 +142,10 @@ fn p_2_3_fields_in_any_order_mean_the_same() {
 fn p_2_4_a_contradiction_or_an_unknown_payload_costs_the_request_alone() {
     let mut contradiction = chunk(1, 3, false);
     contradiction.message_type = adit_proto::MessageType::Trailers.into();
-    let datagram = message(1, false, Payload::Datagram("x".into()));
+    let resume = message(1, false, Payload::Resume(adit_proto::Resume::default()));
     for (bad, reason) in [
         (contradiction, "message_type contradicts the payload"),
-        (datagram, "the payload is unknown"),
+        (resume, "the payload is unknown"),
     ] {
         let mut end = with_request();
         let events = end.feed([bad, opening(3, b"", true), chunk(1, 3, false)]);
@@ -525,7 +525,7 @@ fn p_3_2_a_body_in_the_head_costs_as_a_chunk_would() {
     let fits = vec![0; (W - MESSAGE_COST) as usize];
     let events = end.feed([opening(1, &fits, false)]);
     let Event::Opened {
-        head: OpenHead::Http(head),
+        head: RequestHead::Http(head),
         ..
     } = &events[0]
     else {
@@ -541,6 +541,7 @@ fn p_3_2_a_body_in_the_head_costs_as_a_chunk_would() {
     assert_eq!(end.feed([opening(3, &too_long, true)]), []);
     let sent = outline(&end.sent());
     assert_eq!(sent, ["3 reset FlowControl", "1 reset FlowControl"]);
+    assert_eq!(end.mux.stats().violations, 2);
     // And in the direction of the answer.
     let own = end.opened(true);
     let events = end.feed([answer(own.value(), 200, &too_long, true)]);
@@ -930,6 +931,32 @@ fn p_5_2_a_batch_passes_its_bound_by_less_than_a_message() {
     assert!(stats.bytes_sent > total as u64);
 }
 
+#[test]
+fn p_5_2_a_batch_that_is_exactly_full_takes_no_more() {
+    let control = |end: &mut End| assert!(end.mux.send_control(Bytes::from_static(b"probe")));
+    let head = |end: &mut End| assert!(end.open(b"", false) > id(0));
+    let payload = |end: &mut End| end.mux.send(id(1), "x".into(), false).unwrap();
+    let kinds: [&dyn Fn(&mut End); 3] = [&control, &head, &payload];
+    for queue in kinds {
+        let mut one = with_request();
+        queue(&mut one);
+        let batch = one.transmit().unwrap().batch.unwrap();
+        let bytes: usize = batch.into_segments().map(|segment| segment.len()).sum();
+
+        let mut config = Config::new(Side::Server);
+        config.max_batch = bytes;
+        let mut end = End::new(config);
+        end.feed([opening(1, b"", false)]);
+        queue(&mut end);
+        queue(&mut end);
+        for sent in 1..=2 {
+            assert!(end.transmit().is_some());
+            assert_eq!(end.mux.stats().messages_sent, sent);
+        }
+        assert!(end.transmit().is_none());
+    }
+}
+
 // 6. Ending
 
 #[test]
@@ -1175,6 +1202,63 @@ fn where_a_message_is_cut_can_be_asked() {
         assert_eq!(end.receiver.is_between_messages(), whole);
     }
     assert_eq!(events.len(), 1);
+}
+
+#[test]
+fn who_waits_for_room_is_told_when_a_reset_makes_it() {
+    let mut config = Config::new(Side::Server);
+    config.max_queued = 100;
+    let mut end = End::new(config);
+    end.feed([1, 3].map(|id| opening(id, b"", false)));
+    end.mux.send(id(1), vec![0; 1000].into(), false).unwrap();
+    assert_eq!(end.mux.sendable(id(3)), Ok(Sendable::Later));
+    // Nothing is left to send, and yet the writer has something to say.
+    end.feed([reset(1)]);
+    let transmit = end.transmit().unwrap();
+    assert!(transmit.batch.is_none());
+    assert_eq!(transmit.writable, [id(3)]);
+    assert!(matches!(end.mux.sendable(id(3)), Ok(Sendable::Now(_))));
+    assert!(end.transmit().is_none());
+}
+
+#[test]
+fn what_leaves_is_counted() {
+    let mut config = Config::new(Side::Server);
+    config.max_requests = 3;
+    let mut end = End::new(config);
+    end.feed([1, 3, 5, 7].map(|id| opening(id, b"", false)));
+    end.feed([chunk(1, 20_000, false)]);
+    // One of each kind: control, refusal, stop, window, reset, head, payload, trailers, end.
+    assert!(end.mux.send_control(Bytes::new()));
+    end.mux.consume(id(1), 20_000);
+    end.mux.stop_sending(id(3), ResetCode::Cancelled);
+    end.mux.reset(id(5), ResetCode::Internal, "");
+    for value in [1, 3] {
+        let head = response_head(200, b"");
+        end.mux.answer(id(value), head, false).unwrap();
+        end.mux.send(id(value), "x".into(), false).unwrap();
+    }
+    end.mux.send_trailers(id(1), Default::default()).unwrap();
+    end.mux.send(id(3), Bytes::new(), true).unwrap();
+    let sent = end.sent();
+    assert_eq!(sent.len(), 11, "{:?}", outline(&sent));
+    let stats = end.mux.stats();
+    assert_eq!((stats.messages_sent, stats.windows_sent), (11, 1));
+    assert_eq!((stats.refused, stats.queued), (1, 0));
+}
+
+#[test]
+fn who_owes_nothing_does_not_wake_the_writer() {
+    let mut end = End::server();
+    assert_eq!(end.sent(), []);
+    // A request that begins, payload that has come and is not half of the window, an answer taken in.
+    end.feed([opening(1, b"", false), chunk(1, 100, false)]);
+    end.mux.consume(id(1), 100);
+    assert_eq!(end.bell.rung(), 0);
+    end.opened(false);
+    let rung = end.bell.rung();
+    end.feed([answer(2, 200, b"", false)]);
+    assert_eq!(end.bell.rung(), rung);
 }
 
 #[test]

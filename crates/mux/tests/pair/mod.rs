@@ -7,13 +7,16 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{HeaderBlock, HttpRequestHead, Open, RequestId, ResetCode, Side};
+use adit_codec::{
+    EncodedHead, GrpcRequestHead, HeaderBlock, HttpRequestHead, Open, ProtocolType, RequestHead,
+    RequestId, ResetCode, Side, TcpOpenHead, WebSocketFrame, WebSocketRequestHead,
+};
 use adit_flow::{Budget, MESSAGE_COST};
-use adit_mux::{Config, Event, Mux, OpenHead, Receiver, SendError, Sendable};
+use adit_mux::{Config, Event, Mux, Receiver, SendError, Sendable};
 use adit_testkit::{Clock, Pipe, PipeConfig, Received, Rng, Timeline};
 use bytes::{Buf, Bytes};
 
-use crate::support::{Bell, response_head};
+use crate::support::{Bell, heads::own_answer, response_head};
 
 /// How an application takes what comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    pub(crate) protocol: ProtocolType,
     pub(crate) up: usize,
     pub(crate) down: usize,
     /// Bytes of the body that ride in the heads, if credit allows.
@@ -67,6 +71,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             seed: 0,
+            protocol: ProtocolType::Http,
             up: 0,
             down: 0,
             inline: 0,
@@ -105,15 +110,34 @@ impl Plan {
             6 => Fault::BothStop,
             _ => Fault::None,
         };
+        let inline = if rng.one_in(2) { rng.below(2500) } else { 0 };
+        let interim = rng.one_in(5);
+        let endings = [Ending::WithData, Ending::Plain, Ending::Trailers];
+        let ending = *rng.pick(&endings).unwrap();
+        // Flows of UDP lose what does not fit: they have tests of their own.
+        let protocol = match ending {
+            Ending::Trailers => *rng.pick(&[ProtocolType::Http, ProtocolType::Grpc]).unwrap(),
+            _ => *rng
+                .pick(&[
+                    ProtocolType::Http,
+                    ProtocolType::Grpc,
+                    ProtocolType::WebSocket,
+                    ProtocolType::Tcp,
+                ])
+                .unwrap(),
+        };
         Self {
             seed,
+            protocol,
             up,
             down,
-            inline: if rng.one_in(2) { rng.below(2500) } else { 0 },
-            interim: rng.one_in(5),
-            ending: *rng
-                .pick(&[Ending::WithData, Ending::Plain, Ending::Trailers])
-                .unwrap(),
+            inline: if protocol == ProtocolType::WebSocket {
+                0
+            } else {
+                inline
+            },
+            interim: interim && protocol == ProtocolType::Http,
+            ending,
             answer_after_end: rng.one_in(3),
             opener,
             acceptor,
@@ -541,6 +565,67 @@ fn plan_of(path: &[u8]) -> Plan {
     }
 }
 
+/// A head that carries the plan where its protocol has room for it.
+fn opening(protocol: ProtocolType, open: &Open, path: &str, body: &[u8]) -> EncodedHead {
+    let (local, authority, path) = (path, &b"a"[..], path.as_bytes());
+    let none = std::iter::empty();
+    match protocol {
+        ProtocolType::Http => {
+            let (method, scheme) = ("POST", "http");
+            let head = HttpRequestHead {
+                open,
+                method,
+                scheme,
+                authority,
+                path,
+            };
+            head.encode(none, body)
+        }
+        ProtocolType::Grpc => {
+            let timeout = None;
+            let head = GrpcRequestHead {
+                open,
+                authority,
+                path,
+                timeout,
+            };
+            head.encode(none, body)
+        }
+        ProtocolType::WebSocket => {
+            let head = WebSocketRequestHead {
+                open,
+                authority,
+                path,
+            };
+            head.encode(none)
+        }
+        ProtocolType::Tcp => TcpOpenHead { open, local }.encode(body),
+        other => panic!("{other:?} is not played here"),
+    }
+    .unwrap()
+}
+
+fn path_in(head: &RequestHead) -> &[u8] {
+    match head {
+        RequestHead::Http(head) => &head.path,
+        RequestHead::Grpc(head) => &head.path,
+        RequestHead::WebSocket(head) => &head.path,
+        RequestHead::Tcp(head) => head.local.as_bytes(),
+        RequestHead::Udp(_) => panic!("nobody opens flows here"),
+    }
+}
+
+/// The frame that begins at an offset: whoever gets it can tell.
+fn frame_of(offset: usize, length: usize) -> WebSocketFrame {
+    let [low, high, ..] = offset.to_le_bytes();
+    WebSocketFrame {
+        fin: low & 1 == 1,
+        rsv: low >> 5,
+        opcode: high & 0xf,
+        length: length as u64,
+    }
+}
+
 fn trailers() -> HeaderBlock {
     [(&b"x-sum"[..], &b"7"[..])].into_iter().collect()
 }
@@ -557,15 +642,8 @@ impl Node {
         };
         let path = path_of(&plan);
         let id = loop {
-            let head = HttpRequestHead {
-                open: &open,
-                method: "POST",
-                scheme: "http",
-                authority: b"a",
-                path: path.as_bytes(),
-            };
             let body = plan.payload(true, 0, inline);
-            let head = head.encode(std::iter::empty(), &body).unwrap();
+            let head = opening(plan.protocol, &open, &path, &body);
             let end = inline == plan.up && plan.ending == Ending::WithData;
             match self.mux.open(head, end, |_| true) {
                 Ok(id) => break id.unwrap().value(),
@@ -634,17 +712,21 @@ impl Node {
                     .answer(request, response_head(100, b""), false)
                     .unwrap();
             }
-            let inline = task.plan.inline.min(task.plan.down);
+            let inline = match task.plan.protocol {
+                ProtocolType::Tcp => 0,
+                _ => task.plan.inline.min(task.plan.down),
+            };
+            let protocol = task.plan.protocol;
             let ends = |inline| inline == task.plan.down && task.plan.ending == Ending::WithData;
             let body = task.plan.payload(false, 0, inline);
             let with_body = self
                 .mux
-                .answer(request, response_head(200, &body), ends(inline));
+                .answer(request, own_answer(protocol, &body), ends(inline));
             let sent = match with_body {
                 Ok(()) => inline,
                 Err(SendError::NoCredit(_)) => {
                     self.mux
-                        .answer(request, response_head(200, b""), ends(0))
+                        .answer(request, own_answer(protocol, b""), ends(0))
                         .unwrap();
                     0
                 }
@@ -676,7 +758,12 @@ impl Node {
                         task.plan.payload(task.is_opener, task.sent, bytes)
                     };
                     let end = bytes == left && task.plan.ending == Ending::WithData;
-                    self.mux.send(request, data, end).unwrap();
+                    if task.plan.protocol == ProtocolType::WebSocket && self.rng.one_in(2) {
+                        let frame = frame_of(task.sent, bytes);
+                        self.mux.send_frame(request, frame, data, end).unwrap();
+                    } else {
+                        self.mux.send(request, data, end).unwrap();
+                    }
                     task.sent += bytes;
                     task.sent_end = end;
                 }
@@ -731,6 +818,7 @@ impl Node {
         let of = match &event {
             Event::Answer { id, .. }
             | Event::Data { id, .. }
+            | Event::Frame { id, .. }
             | Event::Trailers { id, .. }
             | Event::End { id } => Some(id.value()),
             Event::Stopped { id, .. } | Event::Writable { id } | Event::Reset { id, .. } => {
@@ -742,24 +830,25 @@ impl Node {
             return None;
         }
         match event {
-            Event::Opened {
-                id,
-                head: OpenHead::Http(head),
-                end,
-            } => {
+            Event::Opened { id, mut head, end } => {
                 let id = id.value();
-                let task = Task::new(plan_of(&head.path), false);
+                let plan = plan_of(path_in(&head));
+                assert_eq!(head.protocol(), plan.protocol);
+                let task = Task::new(plan, false);
                 assert!(self.tasks.insert(id, task).is_none(), "opened twice");
-                let then = self.on_data(id, &head.body, body_cost(&head.body), end);
+                let body = head.take_body();
+                let then = self.on_data(id, &body, body_cost(&body), end);
                 self.ready.push_back(id);
                 then
             }
-            Event::Answer { id, head, end } => {
+            Event::Answer { id, mut head, end } => {
                 let id = id.value();
                 let task = self.live(id);
                 assert!(!task.final_answer && task.is_opener);
-                task.final_answer = head.status == 200;
-                self.on_data(id, &head.body, body_cost(&head.body), end)
+                assert!(head.answers(task.plan.protocol));
+                task.final_answer = head.is_final();
+                let body = head.take_body();
+                self.on_data(id, &body, body_cost(&body), end)
             }
             Event::Data {
                 id,
@@ -773,6 +862,24 @@ impl Node {
                     task.final_answer || !task.is_opener,
                     "data before the answer"
                 );
+                self.on_data(id, &data, cost, end)
+            }
+            Event::Frame {
+                id,
+                frame,
+                data,
+                cost,
+                end,
+            } => {
+                let id = id.value();
+                let task = self.live(id);
+                assert!(
+                    task.final_answer || !task.is_opener,
+                    "a frame before the answer"
+                );
+                assert_eq!(task.plan.protocol, ProtocolType::WebSocket);
+                assert_eq!(frame, frame_of(task.received, data.len()));
+                assert_eq!(cost, data.len() as u64 + MESSAGE_COST);
                 self.on_data(id, &data, cost, end)
             }
             Event::Trailers {

@@ -16,6 +16,8 @@ use adit_proto::{TunnelMessage, tunnel_message::Payload};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
+pub(crate) mod heads;
+
 pub(crate) const HEADER: usize = 5;
 
 /// Counts how often it was woken.
