@@ -1,0 +1,316 @@
+//! One relay, step by step: what goes into the link, and what is waited for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use adit_websocket::{FrameError, FrameHead, Outcome, Relay, ResetWhy, ToLink};
+use bytes::Bytes;
+
+type Visitor = Relay<Vec<u8>>;
+
+fn head(opcode: u8, length: u64) -> FrameHead {
+    FrameHead {
+        fin: true,
+        rsv: 0,
+        opcode,
+        length,
+    }
+}
+
+const KEY: [u8; 4] = [1, 2, 4, 8];
+
+/// A visitor's frame.
+fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    let payload = payload.iter().zip(KEY.iter().cycle());
+    let payload: Vec<u8> = payload.map(|(byte, key)| byte ^ key).collect();
+    [&[0x80 | opcode, 0x80 | length], &KEY[..], &payload].concat()
+}
+
+fn reads(relay: &mut Visitor, bytes: &[u8]) {
+    assert!(relay.wants_bytes());
+    let mut bytes = bytes.to_vec();
+    relay.unmask(&mut bytes);
+    relay.on_bytes(bytes.into());
+}
+
+fn written(relay: &mut Visitor) -> Vec<u8> {
+    let mut out = vec![0; 1 << 17];
+    let count = relay.outbound().copy_to(&mut out);
+    relay.on_written(count);
+    out.truncate(count);
+    out
+}
+
+fn frame(head: FrameHead, data: &'static [u8]) -> Option<ToLink> {
+    Some(ToLink::Frame(head, Bytes::from_static(data)))
+}
+
+fn data(data: &'static [u8]) -> Option<ToLink> {
+    Some(ToLink::Data(Bytes::from_static(data)))
+}
+
+#[test]
+fn p_9_5_nothing_goes_on_without_credit() {
+    let mut relay = Visitor::to_visitor();
+    reads(&mut relay, &[masked(1, b"abc"), masked(9, b"")].concat());
+    assert_eq!(relay.to_link(0), None);
+    assert!(!relay.wants_bytes(), "what has been read goes first");
+    assert_eq!(relay.to_link(2), frame(head(1, 3), b"ab"));
+    assert_eq!(relay.to_link(0), None);
+    assert_eq!(relay.to_link(2), data(b"c"));
+    assert_eq!(relay.to_link(0), None, "an empty frame costs, too");
+    assert_eq!(relay.to_link(1), frame(head(9, 0), b""));
+    assert_eq!(relay.to_link(1), None);
+    assert!(relay.wants_bytes() && !relay.reads_freely() && !relay.is_ending());
+}
+
+#[test]
+fn p_9_6_a_close_frame_of_ours_needs_credit_as_any_other() {
+    let mut relay = Visitor::to_visitor();
+    relay.leave();
+    assert_eq!(written(&mut relay), [0x88, 2, 0x03, 0xe9]);
+    assert_eq!(relay.to_link(0), None);
+    assert_eq!(relay.to_link(1), frame(FrameHead::CLOSE, &[0x03]));
+    assert_eq!(relay.to_link(0), None);
+    assert_eq!(relay.to_link(9), data(&[0xe9]));
+    assert_eq!(relay.to_link(9), None, "said once");
+    assert!(relay.is_ending() && !relay.is_settled() && !relay.may_shut_down());
+    // Reading takes no credit now, and nothing of it goes on.
+    assert!(relay.wants_bytes() && relay.reads_freely());
+    reads(&mut relay, &masked(2, b"late"));
+    assert_eq!(relay.to_link(0), None);
+    assert!(relay.wants_bytes());
+    relay.on_frame(&head(2, 4), b"la".to_vec());
+    relay.on_data(b"te".to_vec());
+    assert_eq!(written(&mut relay), b"");
+    // Both have answered.
+    reads(&mut relay, &masked(8, &[0x03, 0xe9]));
+    assert_eq!(relay.to_link(0), None);
+    assert!(!relay.may_shut_down());
+    relay.on_frame(&FrameHead::CLOSE, vec![0x03, 0xe9]);
+    assert!(relay.may_shut_down() && relay.is_closed());
+    assert_eq!(relay.to_link(0), Some(ToLink::End));
+    assert_eq!(relay.to_link(9), None);
+    assert!(!relay.is_settled());
+    relay.on_link_end();
+    assert!(relay.is_settled());
+    assert_eq!(relay.outcome(), Outcome::Left);
+}
+
+#[test]
+fn p_9_6_our_close_frame_stands_between_two_frames() {
+    let mut relay = Visitor::to_visitor();
+    reads(&mut relay, &masked(2, b"abcd")[..8]);
+    assert_eq!(relay.to_link(9), frame(head(2, 4), b"ab"));
+    relay.on_frame(&head(2, 3), b"x".to_vec());
+    relay.leave();
+    relay.leave();
+    assert_eq!(relay.to_link(9), None);
+    assert_eq!(written(&mut relay), [0x82, 3, b'x']);
+    relay.on_data(b"yz".to_vec());
+    assert_eq!(written(&mut relay), [b'y', b'z', 0x88, 2, 0x03, 0xe9]);
+    assert!(!relay.reads_freely());
+    reads(&mut relay, &[b'c' ^ KEY[2], b'd' ^ KEY[3]]);
+    assert_eq!(relay.to_link(9), data(b"cd"));
+    assert_eq!(relay.to_link(9), frame(FrameHead::CLOSE, &[0x03, 0xe9]));
+}
+
+#[test]
+fn nobody_is_told_that_we_leave_who_is_leaving() {
+    type Event = fn(&mut Visitor);
+    let events: [Event; 3] = [
+        Relay::on_socket_end,
+        Relay::on_link_end,
+        Relay::on_link_failed,
+    ];
+    for event in events {
+        let mut relay = Visitor::to_visitor();
+        event(&mut relay);
+        relay.leave();
+        assert!(relay.outbound().is_empty());
+        assert_ne!(relay.outcome(), Outcome::Left);
+        let said = relay.to_link(9);
+        assert!(matches!(said, None | Some(ToLink::End)), "{said:?}");
+    }
+}
+
+#[test]
+fn p_9_4_what_cannot_be_read_is_told_to_its_sender_alone() {
+    let mut relay = Visitor::to_visitor();
+    reads(
+        &mut relay,
+        &[masked(1, b"a"), vec![0x81, 0x01, b'b']].concat(),
+    );
+    assert_eq!(relay.to_link(9), frame(head(1, 1), b"a"));
+    // A frame is on its way to the visitor: a close frame waits for its end, and the reset for the close frame.
+    relay.on_frame(&head(2, 2), b"x".to_vec());
+    assert_eq!(relay.to_link(9), None);
+    assert!(relay.is_ending() && relay.wants_link() && !relay.wants_bytes());
+    relay.on_data(b"y".to_vec());
+    relay.on_frame(&head(2, 2), b"zz".to_vec());
+    assert_eq!(
+        relay.to_link(0),
+        Some(ToLink::Reset(ResetWhy::Unreadable(FrameError::Unmasked)))
+    );
+    assert_eq!(
+        written(&mut relay),
+        [0x82, 2, b'x', b'y', 0x88, 2, 0x03, 0xea]
+    );
+    assert!(relay.is_settled() && relay.may_shut_down() && !relay.is_aborted());
+    assert!(!relay.wants_link());
+    assert_eq!(relay.outcome(), Outcome::Unreadable(FrameError::Unmasked));
+}
+
+#[test]
+fn what_waits_for_the_socket_is_bounded() {
+    let mut relay = Visitor::to_visitor();
+    for _ in 0..16 {
+        assert!(relay.wants_link());
+        relay.on_frame(&head(2, 0), Vec::new());
+    }
+    assert!(!relay.wants_link());
+    relay.on_written(2);
+    assert!(relay.wants_link());
+    let mut relay = Visitor::to_visitor();
+    relay.on_frame(&head(2, 1 << 20), vec![0; 60_000]);
+    assert!(relay.wants_link());
+    relay.on_data(vec![0; 60_000]);
+    assert!(!relay.wants_link());
+}
+
+#[test]
+fn p_9_6_a_lost_socket_is_an_end_or_a_reset() {
+    let lost = |bytes: &[u8], end: bool| {
+        let mut relay = Visitor::to_visitor();
+        reads(&mut relay, bytes);
+        while relay.to_link(9).is_some() {}
+        if end {
+            relay.on_socket_end();
+        } else {
+            relay.on_socket_lost();
+        }
+        assert!(relay.is_ending() && !relay.wants_bytes());
+        assert_eq!(relay.outcome(), Outcome::SocketLost);
+        (relay.to_link(0), relay.is_settled(), relay.may_shut_down())
+    };
+    let reset = Some(ToLink::Reset(ResetWhy::SocketLost));
+    let whole = masked(1, b"a");
+    assert_eq!(lost(&whole, true), (Some(ToLink::End), false, true));
+    assert_eq!(lost(&whole, false), (reset.clone(), true, true));
+    let half = &masked(1, b"ab")[..7];
+    assert_eq!(lost(half, true), (reset.clone(), true, true));
+    assert_eq!(lost(half, false), (reset, true, true));
+    // A head of which nothing has gone on is none.
+    assert_eq!(
+        lost(&masked(1, b"a")[..6], true),
+        (Some(ToLink::End), false, true)
+    );
+    assert_eq!(lost(&[0x81], true), (Some(ToLink::End), false, true));
+}
+
+#[test]
+fn p_9_6_a_close_frame_is_answered_as_long_as_there_is_somebody() {
+    let mut relay = Visitor::to_visitor();
+    reads(
+        &mut relay,
+        &[masked(8, &[3, 232]), masked(1, b"late")].concat(),
+    );
+    assert_eq!(relay.to_link(9), frame(FrameHead::CLOSE, &[3, 232]));
+    assert_eq!(relay.to_link(9), None, "RFC 6455, 5.5.1: discarded");
+    assert!(!relay.is_ending(), "that may take its time");
+    // The visitor shuts its side, and still reads.
+    relay.on_socket_end();
+    assert_eq!(relay.to_link(9), None);
+    assert!(relay.is_ending() && !relay.may_shut_down());
+    relay.on_frame(&head(1, 1), b"x".to_vec());
+    relay.on_frame(&FrameHead::CLOSE, vec![3, 232]);
+    assert_eq!(relay.to_link(0), Some(ToLink::End));
+    assert_eq!(written(&mut relay), [0x81, 1, b'x', 0x88, 2, 3, 232]);
+    assert!(relay.may_shut_down());
+    assert_eq!(relay.outcome(), Outcome::Closed);
+
+    // The far end says nothing more: then there is no answer.
+    let mut relay = Visitor::to_visitor();
+    reads(&mut relay, &masked(8, b""));
+    assert_eq!(relay.to_link(9), frame(head(8, 0), b""));
+    relay.on_link_end();
+    assert_eq!(relay.to_link(0), Some(ToLink::End));
+    assert!(relay.is_settled() && relay.may_shut_down());
+}
+
+#[test]
+fn p_9_6_a_far_end_that_is_lost_is_heard_in_full() {
+    let mut relay = Visitor::to_visitor();
+    relay.on_frame(&head(1, 1), b"x".to_vec());
+    relay.on_link_end();
+    assert_eq!(relay.to_link(9), None, "it has not been written yet");
+    assert!(!relay.may_shut_down() && relay.is_ending());
+    assert_eq!(written(&mut relay), [0x81, 1, b'x']);
+    assert!(relay.may_shut_down());
+    assert_eq!(relay.to_link(0), Some(ToLink::End));
+    assert!(relay.is_settled() && !relay.is_aborted());
+    assert_eq!(relay.outcome(), Outcome::LinkEnded);
+    // While a frame is on its way to it, the other direction can only be broken off.
+    let mut relay = Visitor::to_visitor();
+    reads(&mut relay, &masked(1, b"ab")[..7]);
+    assert_eq!(relay.to_link(9), frame(head(1, 2), b"a"));
+    relay.on_link_end();
+    let reset = Some(ToLink::Reset(ResetWhy::LinkEnded));
+    assert_eq!(relay.to_link(9), reset);
+    // After its close frame it may go: the visitor answers, or does not.
+    let mut relay = Visitor::to_visitor();
+    relay.on_frame(&FrameHead::CLOSE, vec![3, 232]);
+    relay.on_link_end();
+    assert_eq!(written(&mut relay).len(), 4);
+    assert_eq!(relay.to_link(9), None);
+    assert!(!relay.may_shut_down() && relay.is_ending());
+    reads(&mut relay, &masked(8, &[3, 232]));
+    assert_eq!(relay.to_link(9), frame(FrameHead::CLOSE, &[3, 232]));
+    assert_eq!(relay.to_link(9), Some(ToLink::End));
+    assert!(relay.may_shut_down() && relay.is_settled());
+    assert_eq!(relay.outcome(), Outcome::Closed);
+}
+
+#[test]
+fn p_6_4_a_failed_link_cuts_off_who_has_not_been_told() {
+    let mut relay = Visitor::to_visitor();
+    relay.on_link_failed();
+    assert!(relay.is_aborted() && relay.is_settled() && !relay.wants_bytes());
+    assert_eq!(
+        (relay.to_link(9), relay.outcome()),
+        (None, Outcome::LinkFailed)
+    );
+    // One that has is let down gently.
+    let mut relay = Visitor::to_visitor();
+    relay.on_frame(&FrameHead::CLOSE, vec![3, 232]);
+    relay.on_link_failed();
+    assert!(!relay.is_aborted() && !relay.may_shut_down());
+    assert_eq!(written(&mut relay).len(), 4);
+    assert!(relay.may_shut_down());
+    assert_eq!(relay.outcome(), Outcome::Closed);
+    // In the middle of a frame there is no gentle way.
+    let mut relay = Visitor::to_visitor();
+    relay.on_frame(&head(1, 2), b"x".to_vec());
+    relay.leave();
+    relay.on_link_failed();
+    assert!(relay.is_aborted());
+}
+
+#[test]
+fn what_goes_to_a_service_is_masked() {
+    let mut relay: Relay<Vec<u8>> = Relay::to_service(|| [1, 2, 3, 4]);
+    assert!(relay.masks() && !Visitor::to_visitor().masks());
+    relay.on_frame(&head(1, 4), vec![0; 3]);
+    relay.on_data(vec![0]);
+    relay.leave();
+    let expected = [
+        &[0x81, 0x84, 1, 2, 3, 4, 1, 2, 3, 4][..],
+        &[0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xe9 ^ 2],
+    ];
+    assert_eq!(written(&mut relay), expected.concat());
+    // Its own frames are not.
+    relay.on_bytes(Bytes::from_static(&[0x81, 0x81, 0, 0, 0, 0, b'x']));
+    while let Some(out) = relay.to_link(9) {
+        assert!(!matches!(out, ToLink::Data(_)), "{out:?}");
+    }
+    assert_eq!(relay.outcome(), Outcome::Left, "what came first");
+}
