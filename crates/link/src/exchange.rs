@@ -4,21 +4,24 @@ use std::{
     any::Any,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-use adit_codec::{EncodedHead, HeaderBlock, RequestId, ResetCode};
+use adit_codec::{Compression, EncodedHead, HeaderBlock, RequestId, ResetCode, WebSocketFrame};
 use adit_mux::{SendError, Sendable};
 use adit_pending::Settled;
 use bytes::Bytes;
 
 use crate::{
+    compress::{NotInflated, Packer, Unpacker},
     failure::{Failure, Reason},
     inbox::{Inbox, Part},
     lane::Lane,
+    payload::Payload,
 };
 
 /// One request: both directions of it.
@@ -51,6 +54,11 @@ impl Core {
         self.inbox.lock().failure.clone()
     }
 
+    /// Both directions have ended; payload may still be on its way to a socket.
+    fn is_over(&self) -> bool {
+        self.sent_all.load(Ordering::Relaxed) && self.received_all.load(Ordering::Relaxed)
+    }
+
     fn is_opener(&self) -> bool {
         self.id.opener() == self.lane.mux().side()
     }
@@ -67,9 +75,7 @@ impl Drop for Core {
         // An opener that gave up the answer has nothing to wait for. It must not rely on the peer to end its direction:
         // one that never does would leave the request in the mux for ever.
         let given_up = self.is_opener() && self.gave_up_reading.load(Ordering::Relaxed);
-        let whole = self.sent_all.load(Ordering::Relaxed)
-            && self.received_all.load(Ordering::Relaxed)
-            && !given_up;
+        let whole = self.is_over() && !given_up;
         let failed = self.failure().map(|failure| failure.reason);
         let how = match failed {
             Some(Reason::Cancelled) => Settled::Cancelled,
@@ -97,8 +103,14 @@ impl Exchange {
             gave_up_reading: AtomicBool::new(false),
         });
         Self {
-            send: SendHalf { core: core.clone() },
-            recv: RecvHalf { core },
+            send: SendHalf {
+                core: core.clone(),
+                packer: OnceLock::new(),
+            },
+            recv: RecvHalf {
+                core,
+                unpacker: Unpacker::default(),
+            },
         }
     }
 
@@ -106,6 +118,12 @@ impl Exchange {
     /// comes first. A second call replaces the first one's.
     pub fn hold(&self, held: impl Any + Send) {
         self.recv.core.inbox.hold(Box::new(held));
+    }
+
+    /// How long what waits for this request's task may lie untouched before the request is reset; by default what the
+    /// lane is told. Sessions that people sit before may pause for longer than an HTTP exchange.
+    pub fn set_stall(&self, stall: Duration) {
+        self.recv.core.inbox.lock().stall = Some(stall);
     }
 
     /// The request's id on its data stream.
@@ -117,6 +135,8 @@ impl Exchange {
 /// Our direction of a request. Dropping it before the end cancels the request.
 pub struct SendHalf {
     core: Arc<Core>,
+    /// Compresses its payload, where that was asked for.
+    packer: OnceLock<Mutex<Packer>>,
 }
 
 impl SendHalf {
@@ -161,13 +181,80 @@ impl SendHalf {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await
     }
 
+    /// From now on payload of this direction is compressed on the hop where that makes it shorter, if the peer can
+    /// inflate it (section 13 of the protocol). Said once; what is compressed already should not be asked for
+    /// ([`compress::is_compressible`](crate::compress::is_compressible)).
+    pub fn set_compression(&self, compression: Option<Compression>) {
+        if let Some(by) = compression
+            && self.core.lane.may_compress(by)
+        {
+            let _ = self.packer.set(Mutex::new(Packer::new(by)));
+        }
+    }
+
     /// Sends payload that [`SendHalf::poll_ready`] allowed; with `end`, ends this direction.
     ///
     /// # Errors
     /// The request's [`Failure`].
     pub fn send(&self, data: Bytes, end: bool) -> Result<(), Failure> {
-        let result = self.core.lane.mux().send(self.core.id, data, end);
+        let result = self.send_payload(None, data, end);
         self.ended_if(result, end)
+    }
+
+    /// Sends a WebSocket frame with the start of its payload, no more than [`SendHalf::poll_ready`] allowed; the rest
+    /// follows with [`SendHalf::send`].
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn send_frame(&self, frame: WebSocketFrame, data: Bytes) -> Result<(), Failure> {
+        let result = self.send_payload(Some(frame), data, false);
+        self.ended_if(result, false)
+    }
+
+    /// Sends the payload of a chunk or of a frame, compressed if that was asked for and makes it shorter.
+    fn send_payload(
+        &self,
+        frame: Option<WebSocketFrame>,
+        data: Bytes,
+        end: bool,
+    ) -> Result<(), SendError> {
+        let (lane, id) = (&self.core.lane, self.core.id);
+        if let Some(packer) = self.packer.get() {
+            // Held until it has been sent: messages cross in the order in which they were compressed.
+            let mut packer = packer.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(frame) = frame {
+                packer.on_frame(frame);
+            }
+            let start = Instant::now();
+            let packed = packer.pack(&data);
+            let length = packed.as_ref().map(|(_, packed)| packed.len());
+            if !data.is_empty() {
+                let took = start.elapsed();
+                lane.compression().on_packed(data.len(), length, took);
+            }
+            if let Some((compressed, packed)) = packed {
+                let sent = lane
+                    .mux()
+                    .send_compressed(id, frame, compressed, packed, end);
+                if sent.is_ok() {
+                    packer.sent(&data);
+                }
+                return sent;
+            }
+        }
+        match frame {
+            Some(frame) => lane.mux().send_frame(id, frame, data, end),
+            None => lane.mux().send(id, data, end),
+        }
+    }
+
+    /// Sends a datagram. Never waits: when too many wait to leave, the oldest are dropped (P-11.3).
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn send_datagram(&self, data: Bytes) -> Result<(), Failure> {
+        let result = self.core.lane.mux().send_datagram(self.core.id, data);
+        self.ended_if(result, false)
     }
 
     /// Sends all of `data`, in as many messages as credit wants.
@@ -288,6 +375,7 @@ impl fmt::Debug for SendHalf {
 /// cancels the request.
 pub struct RecvHalf {
     core: Arc<Core>,
+    unpacker: Unpacker,
 }
 
 impl RecvHalf {
@@ -304,16 +392,20 @@ impl RecvHalf {
         if let Some(failure) = &state.failure {
             return Poll::Ready(Some(Err(failure.clone())));
         }
-        if let Some(part) = state.parts.pop_front() {
+        if let Some(part) = state.take_part() {
             let last = state.ended && state.parts.is_empty();
             drop(state);
             if last {
                 self.core.received_all.store(true, Ordering::Relaxed);
             }
-            return Poll::Ready(Some(Ok(match part {
-                Part::Data(payload) => Part::Data(payload.attach(&self.core)),
-                part => part,
-            })));
+            return Poll::Ready(Some(match part {
+                Part::Data(payload) => self.unpack(payload).map(Part::Data),
+                Part::Frame(frame, payload) => {
+                    let payload = self.unpack(payload);
+                    payload.map(|payload| Part::Frame(frame, payload))
+                }
+                part => Ok(part),
+            }));
         }
         if state.ended {
             drop(state);
@@ -327,6 +419,29 @@ impl RecvHalf {
         Poll::Pending
     }
 
+    /// Payload as it was, with the credit that it is to give back. When it is not what its message said, the request is
+    /// over (P-13.5).
+    fn unpack(&mut self, mut payload: Payload) -> Result<Payload, Failure> {
+        let (lane, unpacker) = (&self.core.lane, &mut self.unpacker);
+        let unpacked = payload.unpack(|compressed, packed| {
+            let start = Instant::now();
+            let plain = unpacker.unpack(compressed, packed)?;
+            let took = start.elapsed();
+            lane.compression()
+                .on_unpacked(packed.len(), plain.len(), took);
+            Ok(plain)
+        });
+        match unpacked {
+            Ok(()) => Ok(payload.attach(&self.core)),
+            Err(NotInflated) => {
+                let reason = "payload that does not inflate to what was announced";
+                lane.fault(self.core.id, &self.core.inbox, reason);
+                // What was first stands: it may have failed for something else in the meantime.
+                Err(self.core.failure().unwrap_or_else(stopped))
+            }
+        }
+    }
+
     /// [`RecvHalf::poll_part`] as a future.
     ///
     /// # Errors
@@ -336,6 +451,40 @@ impl RecvHalf {
     /// Nothing is lost.
     pub async fn part(&mut self) -> Option<Result<Part, Failure>> {
         std::future::poll_fn(|cx| self.poll_part(cx)).await
+    }
+
+    /// Waits until the request has failed, without taking anything: for whoever holds a part that it cannot pass on.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub fn poll_failure(&self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let mut state = self.core.inbox.lock();
+        if let Some(failure) = &state.failure {
+            return Poll::Ready(failure.clone());
+        }
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether the end has come, read or not.
+    pub fn is_whole(&self) -> bool {
+        let state = self.core.inbox.lock();
+        state.ended && state.failure.is_none()
+    }
+
+    /// Something that ends the request from elsewhere, as a timer does.
+    pub fn canceller(&self) -> Canceller {
+        Canceller {
+            core: Arc::downgrade(&self.core),
+        }
+    }
+
+    /// Ends both directions, saying why.
+    pub fn reset(self, code: ResetCode, reason: &str) {
+        self.core.reset(code, reason);
     }
 
     /// Whether all parts have been read, and the end.
@@ -378,6 +527,31 @@ impl Drop for RecvHalf {
             // An answer may be whole before the request is, and then stands: no reset may overtake it (P-3.6).
             self.stop_with(ResetCode::Cancelled);
         }
+    }
+}
+
+/// Ends a request that its task may not come to look after in time: one that waits for a slow visitor does not run.
+/// Keeps nothing open.
+#[derive(Clone)]
+pub struct Canceller {
+    core: Weak<Core>,
+}
+
+impl Canceller {
+    /// Ends both directions, saying why; its halves fail with [`Reason::Cancelled`]. Does nothing when the request is
+    /// over.
+    pub fn reset(&self, code: ResetCode, reason: &str) {
+        if let Some(core) = self.core.upgrade()
+            && !core.is_over()
+        {
+            core.reset(code, reason);
+        }
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
     }
 }
 

@@ -106,6 +106,24 @@ impl Reason {
         }
     }
 
+    /// The gRPC status a visitor gets in its place (P-8.4).
+    pub const fn grpc_status(self) -> u8 {
+        match self {
+            Self::Cancelled | Self::Stalled => 1,
+            Self::BadRequest => 3,
+            Self::ServiceTimeout => 4,
+            Self::Limit | Self::HeaderTooLarge => 8,
+            Self::NoTunnel => 12,
+            Self::ProtocolError | Self::FlowControl | Self::Internal => 13,
+            Self::NoClient
+            | Self::DialFailed
+            | Self::ServiceAborted
+            | Self::Refused
+            | Self::Draining
+            | Self::LinkLost => 14,
+        }
+    }
+
     const fn of_reset(code: ResetCode) -> Self {
         match code {
             ResetCode::Unspecified | ResetCode::Internal => Self::Internal,
@@ -185,11 +203,33 @@ impl Failure {
 mod tests {
     use super::*;
 
+    /// Names of the statuses of gRPC, by number (grpc/grpc, doc/statuscodes.md).
+    const GRPC_STATUSES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+
     #[test]
-    fn the_protocol_page_lists_every_reason_with_its_status() {
+    fn p_8_4_the_protocol_page_lists_every_reason_with_its_statuses() {
         let page = include_str!("../../../docs/protocol.md");
         for reason in Reason::ALL {
-            let row = format!("| `{reason}` | {} |", reason.http_status());
+            let grpc = GRPC_STATUSES[usize::from(reason.grpc_status())];
+            let row = format!("| `{reason}` | {} | {grpc} |", reason.http_status());
             assert!(page.contains(&row), "{row}");
         }
     }

@@ -5,9 +5,11 @@ use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     task::Waker,
+    time::Duration,
 };
 
-use adit_codec::{HeaderBlock, HttpResponse, ResetCode};
+use adit_codec::{AnswerHead, HeaderBlock, ResetCode, WebSocketFrame};
+use bytes::Bytes;
 
 use crate::{failure::Failure, payload::Payload};
 
@@ -15,9 +17,13 @@ use crate::{failure::Failure, payload::Payload};
 #[derive(Debug)]
 pub enum Part {
     /// The answer's head, interim or final; the body that rode along follows as [`Part::Data`].
-    Answer(Box<HttpResponse>),
+    Answer(AnswerHead),
     /// Payload. Dropping it gives its credit back.
     Data(Payload),
+    /// A WebSocket frame and the payload that rode along, which may be empty; the rest follows as [`Part::Data`].
+    Frame(WebSocketFrame, Payload),
+    /// A UDP datagram. It costs no credit; those that nobody takes in time are dropped.
+    Datagram(Bytes),
     /// Trailers, the last part.
     Trailers(HeaderBlock),
 }
@@ -40,6 +46,10 @@ pub(crate) struct State {
     /// Cost that waits.
     pub(crate) waiting: u64,
     pub(crate) swept: Option<crate::lane::Sweep>,
+    /// Bytes of datagrams that wait.
+    datagram_bytes: usize,
+    /// Who takes nothing for longer than this is reset; `None`: what the lane says.
+    pub(crate) stall: Option<Duration>,
     /// Interim answers so far: they cost no credit.
     interim: u8,
     /// What the request holds while it lasts: permits, load.
@@ -48,6 +58,24 @@ pub(crate) struct State {
 
 /// More interim answers than anybody needs.
 const MAX_INTERIM: u8 = 16;
+
+/// Bytes of datagrams that may wait for the task that sends them on: all that the sender may have had waiting, which
+/// comes in one frame when it comes at all, and what is read until the task has its turn.
+const MAX_DATAGRAM_BYTES: usize = 1 << 20;
+
+/// What a datagram that waits costs beside its bytes: empty ones must not be free.
+pub(crate) const DATAGRAM_OVERHEAD: usize = 64;
+
+impl State {
+    /// The next part for the request's task.
+    pub(crate) fn take_part(&mut self) -> Option<Part> {
+        let part = self.parts.pop_front()?;
+        if let Part::Datagram(data) = &part {
+            self.datagram_bytes -= data.len() + DATAGRAM_OVERHEAD;
+        }
+        Some(part)
+    }
+}
 
 /// Shared by the lane's reader, which fills it, and the request's task.
 #[derive(Default)]
@@ -76,6 +104,25 @@ impl Inbox {
         wake(reader);
     }
 
+    /// Appends a datagram if there is room for it; whether there was.
+    pub(crate) fn try_deliver_datagram(&self, data: Bytes, end: bool) -> bool {
+        let mut state = self.lock();
+        if state.discarding || state.failure.is_some() {
+            return true;
+        }
+        let bytes = data.len() + DATAGRAM_OVERHEAD;
+        let fits = state.datagram_bytes + bytes <= MAX_DATAGRAM_BYTES;
+        if fits {
+            state.datagram_bytes += bytes;
+            state.parts.push_back(Part::Datagram(data));
+        }
+        state.ended |= end;
+        let reader = state.reader.take();
+        drop(state);
+        wake(reader);
+        fits
+    }
+
     /// Whether one more interim answer is bearable.
     pub(crate) fn take_interim(&self) -> bool {
         let mut state = self.lock();
@@ -90,6 +137,7 @@ impl Inbox {
         let early = !std::mem::replace(&mut state.ended, true);
         state.discarding = true;
         state.waiting = 0;
+        state.datagram_bytes = 0;
         drop(state);
         drop(unread);
         early
@@ -110,6 +158,7 @@ impl Inbox {
         state.failure.get_or_insert(failure);
         let unread = (std::mem::take(&mut state.parts), state.held.take());
         state.waiting = 0;
+        state.datagram_bytes = 0;
         let (reader, writer) = (state.reader.take(), state.writer.take());
         drop(state);
         drop(unread);
@@ -169,7 +218,7 @@ mod tests {
     use crate::failure::Reason;
 
     fn deliver(inbox: &Inbox) {
-        let payload = Payload::new(Bytes::from_static(b"x"), 33);
+        let payload = Payload::new(Bytes::from_static(b"x"), None, 33);
         inbox.deliver(Part::Data(payload), 33, false);
     }
 

@@ -3,14 +3,14 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use adit_codec::{EncodedHead, RequestId, ResetCode};
+use adit_codec::{Compressed, Compression, EncodedHead, RequestHead, RequestId, ResetCode};
 use adit_flow::Budget;
-use adit_mux::{Event, Mux, OpenError, OpenHead, ReceiveError, Receiver};
+use adit_mux::{Event, Mux, OpenError, ReceiveError, Receiver};
 use adit_pending::{Settled, Table};
 use adit_proto::{Control, Heartbeat, control::Kind};
 use bytes::Bytes;
@@ -18,14 +18,18 @@ use prost::Message as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    compress::{self, CompressionStats},
     exchange::Exchange,
     failure::{Failure, Reason},
-    inbox::{Inbox, Part},
+    inbox::{DATAGRAM_OVERHEAD, Inbox, Part},
     liveness::{Liveness, Verdict},
     payload::Payload,
     pinned::{hold, pin},
     transport::Outbound,
 };
+
+/// What is read of datagrams before their tasks have a turn: less than a flow may have waiting by far.
+const DATAGRAMS_A_TURN_BYTES: usize = 32 * 1024;
 
 /// The bounds and times of one lane.
 #[derive(Debug, Clone)]
@@ -40,15 +44,13 @@ pub struct LaneConfig {
     pub dead_after: Duration,
     /// Who takes nothing of what waits for them for this long is reset.
     pub stall: Duration,
-    /// What the peer is told then.
-    pub stall_code: ResetCode,
 }
 
 /// A request that the peer opened.
 #[derive(Debug)]
 pub struct Opened {
     /// Its head, without the body that rode along: that is the first part.
-    pub head: OpenHead,
+    pub head: RequestHead,
     /// The handle on it.
     pub exchange: Exchange,
 }
@@ -70,6 +72,10 @@ pub struct LaneStats {
     pub waiting_bytes: u64,
     /// Memory of received frames that something still points into.
     pub pinned_bytes: usize,
+    /// Datagrams dropped because nobody took them in time; those dropped before they left are in `mux`.
+    pub datagrams_dropped: u64,
+    /// What compression saved and cost.
+    pub compression: CompressionStats,
 }
 
 /// Where a request stood when the sweep last looked.
@@ -91,6 +97,11 @@ pub struct Lane {
     received: AtomicBool,
     /// Wakes whoever probes.
     alive: Notify,
+    /// Datagrams that nobody took in time.
+    datagrams_dropped: AtomicU64,
+    /// What the peer can inflate, a bit for each number on the wire.
+    peer_inflates: AtomicU8,
+    compression: compress::Gauge,
     closed: watch::Sender<Option<Failure>>,
 }
 
@@ -107,6 +118,9 @@ impl Lane {
             liveness: Mutex::new(Liveness::new(config.heartbeat, config.dead_after, now())),
             received: AtomicBool::new(false),
             alive: Notify::new(),
+            datagrams_dropped: AtomicU64::new(0),
+            peer_inflates: AtomicU8::new(0),
+            compression: compress::Gauge::default(),
             closed: watch::Sender::new(None),
             config,
         })
@@ -141,6 +155,20 @@ impl Lane {
     /// The mux.
     pub fn mux(&self) -> &Arc<Mux> {
         &self.mux
+    }
+
+    /// The peer can inflate this (P-13.1): until it is said, nothing is compressed.
+    pub fn allow_compression(&self, by: Compression) {
+        self.peer_inflates
+            .fetch_or(1 << by.to_wire(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn may_compress(&self, by: Compression) -> bool {
+        self.peer_inflates.load(Ordering::Relaxed) & (1 << by.to_wire()) != 0
+    }
+
+    pub(crate) const fn compression(&self) -> &compress::Gauge {
+        &self.compression
     }
 
     /// Credit of each direction of each request at its start.
@@ -231,6 +259,8 @@ impl Lane {
             pending: self.table.stats(),
             waiting_bytes,
             pinned_bytes: self.pinned.load(Ordering::Relaxed),
+            datagrams_dropped: self.datagrams_dropped.load(Ordering::Relaxed),
+            compression: self.compression.snapshot(),
         }
     }
 
@@ -244,6 +274,7 @@ impl Lane {
             receiver: Receiver::new(self.mux.clone()),
             lane: self.clone(),
             events: Vec::new(),
+            datagram_bytes: 0,
         }
     }
 
@@ -299,7 +330,8 @@ impl Lane {
             match state.swept {
                 _ if state.waiting == 0 => state.swept = None,
                 Some(swept) if swept.consumed == consumed => {
-                    if now.saturating_duration_since(swept.since) >= self.config.stall {
+                    let stall = state.stall.unwrap_or(self.config.stall);
+                    if now.saturating_duration_since(swept.since) >= stall {
                         stalled.push(id);
                     }
                 }
@@ -313,8 +345,14 @@ impl Lane {
         });
         for id in stalled {
             if let Some(inbox) = self.table.settle(id, Settled::Failed) {
-                let code = self.config.stall_code;
-                self.mux.reset(RequestId::new(id), code, "no progress");
+                // Behind the end that opened waits a visitor, behind the other one a service.
+                let id = RequestId::new(id);
+                let code = if id.opener() == self.mux.side() {
+                    ResetCode::Stalled
+                } else {
+                    ResetCode::ServiceTimeout
+                };
+                self.mux.reset(id, code, "no progress");
                 inbox.fail(Failure::of_reset(code, b"nothing was taken for too long"));
             }
         }
@@ -361,7 +399,7 @@ impl Lane {
         }
     }
 
-    fn fault(&self, id: RequestId, inbox: &Inbox, reason: &'static str) {
+    pub(crate) fn fault(&self, id: RequestId, inbox: &Inbox, reason: &'static str) {
         self.mux.reset(id, ResetCode::ProtocolError, reason);
         inbox.fail(Failure::new(Reason::ProtocolError, reason));
     }
@@ -374,13 +412,13 @@ impl Lane {
                 let Some(inbox) = self.table.lookup(id.value()) else {
                     return;
                 };
-                if head.status < 200 && !inbox.take_interim() {
+                if !head.is_final() && !inbox.take_interim() {
                     self.fault(id, &inbox, "too many interim answers");
                     return;
                 }
-                let body = std::mem::take(&mut head.body);
+                let body = head.take_body();
                 // Even when the answer is whole: the request may go on, and its reader may be slow.
-                if head.status >= 200 {
+                if head.is_final() {
                     self.table.set_deadline(id.value(), None);
                 }
                 inbox.deliver(Part::Answer(head), 0, end && body.is_empty());
@@ -399,6 +437,47 @@ impl Lane {
                     return;
                 };
                 self.deliver(&inbox, data, cost, end, frame_bytes);
+            }
+            Event::Frame {
+                id,
+                frame,
+                data,
+                cost,
+                end,
+            } => {
+                let Some(inbox) = self.table.lookup(id.value()) else {
+                    return;
+                };
+                let payload = self.hold(&inbox, data, None, cost, frame_bytes);
+                inbox.deliver(Part::Frame(frame, payload), cost, end);
+            }
+            Event::Compressed {
+                id,
+                frame,
+                compressed,
+                data,
+                cost,
+                end,
+            } => {
+                let Some(inbox) = self.table.lookup(id.value()) else {
+                    return;
+                };
+                let payload = self.hold(&inbox, data, Some(compressed), cost, frame_bytes);
+                let part = match frame {
+                    Some(frame) => Part::Frame(frame, payload),
+                    None => Part::Data(payload),
+                };
+                inbox.deliver(part, cost, end);
+            }
+            Event::Datagram { id, data, end } => {
+                let Some(inbox) = self.table.lookup(id.value()) else {
+                    return;
+                };
+                // They have no credit: one that waits must not keep the frame that it came in.
+                let data = hold(data, frame_bytes, true, &self.pinned);
+                if !inbox.try_deliver_datagram(data, end) {
+                    self.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
+                }
             }
             Event::Trailers { id, trailers } => {
                 if let Some(inbox) = self.table.lookup(id.value()) {
@@ -427,23 +506,32 @@ impl Lane {
     }
 
     fn deliver(&self, inbox: &Inbox, data: Bytes, cost: u64, end: bool, frame_bytes: usize) {
+        let payload = self.hold(inbox, data, None, cost, frame_bytes);
+        inbox.deliver(Part::Data(payload), cost, end);
+    }
+
+    fn hold(
+        &self,
+        inbox: &Inbox,
+        data: Bytes,
+        compressed: Option<Compressed>,
+        cost: u64,
+        frame_bytes: usize,
+    ) -> Payload {
         let backlogged = inbox.lock().waiting > 0;
         let data = hold(data, frame_bytes, backlogged, &self.pinned);
-        inbox.deliver(Part::Data(Payload::new(data, cost)), cost, end);
+        Payload::new(data, compressed, cost)
     }
 
     fn on_opened(
         self: &Arc<Self>,
         id: RequestId,
-        mut head: OpenHead,
+        mut head: RequestHead,
         end: bool,
         frame_bytes: usize,
     ) {
         let inbox = Arc::new(Inbox::default());
-        let body = match &mut head {
-            OpenHead::Http(head) => std::mem::take(&mut head.body),
-            _ => Bytes::new(),
-        };
+        let body = head.take_body();
         if self.table.insert(id.value(), None, inbox.clone()).is_err() {
             self.mux.reset(id, ResetCode::Refused, "the lane is full");
             return;
@@ -485,6 +573,8 @@ pub(crate) struct LaneReader {
     lane: Arc<Lane>,
     receiver: Receiver,
     events: Vec<Event>,
+    /// Datagrams handed on since their tasks were given a turn.
+    datagram_bytes: usize,
 }
 
 impl LaneReader {
@@ -497,9 +587,22 @@ impl LaneReader {
         let frame = pin(frame, &self.lane.pinned);
         let result = self.receiver.handle_frame(frame, &mut self.events);
         for event in self.events.drain(..) {
+            if let Event::Datagram { data, .. } = &event {
+                self.datagram_bytes += data.len() + DATAGRAM_OVERHEAD;
+            }
             self.lane.on_event(event, frame_bytes);
         }
         result
+    }
+
+    /// Whether the flows' tasks are to have a turn before more is read. Payload is bounded by its credit; datagrams have
+    /// none, and what is read faster than it is taken is lost (P-11.3). Asked once for each turn that is given.
+    pub(crate) fn owes_a_turn(&mut self) -> bool {
+        let owes = self.datagram_bytes >= DATAGRAMS_A_TURN_BYTES;
+        if owes {
+            self.datagram_bytes = 0;
+        }
+        owes
     }
 
     /// Whether the stream may end here.

@@ -16,6 +16,7 @@
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
+pub mod compress;
 mod exchange;
 mod failure;
 pub mod grpc;
@@ -26,9 +27,9 @@ mod payload;
 mod pinned;
 mod transport;
 
-pub use adit_mux::OpenHead;
+pub use adit_codec::{AnswerHead, Compression, RequestHead};
 
-pub use exchange::{Exchange, RecvHalf, SendHalf};
+pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
 pub use inbox::Part;
 pub use lane::{Dispatch, Lane, LaneConfig, LaneStats, Opened};

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use adit_codec::Compressed;
+
 use bytes::{Buf, Bytes};
 
 use crate::exchange::Core;
@@ -10,6 +12,8 @@ use crate::exchange::Core;
 /// writes and let that one drop it when it has been written (P-4.5).
 pub struct Payload {
     bytes: Bytes,
+    /// How `bytes` are still compressed; nobody outside of this crate sees one that is.
+    compressed: Option<Compressed>,
     _credit: Credit,
 }
 
@@ -26,9 +30,10 @@ impl Credit {
 }
 
 impl Payload {
-    pub(crate) const fn new(bytes: Bytes, cost: u64) -> Self {
+    pub(crate) const fn new(bytes: Bytes, compressed: Option<Compressed>, cost: u64) -> Self {
         Self {
             bytes,
+            compressed,
             _credit: Credit::new(cost),
         }
     }
@@ -38,6 +43,17 @@ impl Payload {
     pub(crate) fn attach(mut self, core: &Arc<Core>) -> Self {
         self._credit.core = Some(core.clone());
         self
+    }
+
+    /// Replaces compressed bytes by what `unpack` makes of them.
+    pub(crate) fn unpack<E>(
+        &mut self,
+        unpack: impl FnOnce(Compressed, &[u8]) -> Result<Bytes, E>,
+    ) -> Result<(), E> {
+        if let Some(compressed) = self.compressed.take() {
+            self.bytes = unpack(compressed, &self.bytes)?;
+        }
+        Ok(())
     }
 
     /// The bytes.

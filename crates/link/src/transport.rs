@@ -96,6 +96,9 @@ pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
                     if let Err(error) = reader.handle_frame(bytes) {
                         break Failure::new(Reason::ProtocolError, error.to_string());
                     }
+                    if reader.owes_a_turn() {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
                 None if reader.is_between_messages() => {

@@ -83,6 +83,39 @@ async fn either_end_may_open() {
     assert_eq!(counts(&pair.client.lane), (1, 0, 0, 0));
 }
 
+/// P-8.3: whoever keeps the time of a request neither keeps it open nor touches one that is over.
+#[tokio::test]
+async fn a_request_may_be_ended_from_elsewhere() {
+    let pair = pair();
+    let (mut visitor, service) = pair.open(true).await;
+    assert!(service.recv.is_whole() && !visitor.recv.is_whole());
+    let canceller = visitor.recv.canceller();
+    // Payload that waits for a socket keeps the request, and is not waited for.
+    answer(&service, b"part", false).unwrap();
+    assert!(matches!(
+        visitor.recv.part().await,
+        Some(Ok(Part::Answer(_)))
+    ));
+    let kept = visitor.recv.part().await;
+    let failed = std::future::poll_fn(|cx| visitor.recv.poll_failure(cx));
+    let cancel = async { canceller.reset(ResetCode::Cancelled, "too late") };
+    let (failure, ()) = tokio::join!(failed, cancel);
+    assert_eq!(failure.reason, Reason::Cancelled);
+    assert_eq!(lost(&service).await.detail, "too late");
+    drop((visitor, service, kept));
+    pair.settled().await;
+    canceller.reset(ResetCode::Cancelled, "much too late");
+    let (mut visitor, service) = pair.open(true).await;
+    let canceller = visitor.recv.canceller();
+    answer(&service, b"", true).unwrap();
+    read(&mut visitor.recv).await.unwrap();
+    assert!(visitor.recv.is_whole());
+    canceller.reset(ResetCode::Cancelled, "too late");
+    drop((visitor, service));
+    pair.settled().await;
+    assert_eq!(counts(&pair.server.lane), (1, 0, 1, 0));
+}
+
 /// P-6.2. Regression: these were counted as failures.
 #[tokio::test]
 async fn a_visitor_who_leaves_cancels_on_both_ends() {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_codec::{HttpRequestHead, HttpResponseHead, Open, ResetCode, Side};
+use adit_codec::{HttpRequestHead, HttpResponseHead, Open, Side};
 use adit_flow::Budget;
 use adit_link::{
     Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, RecvHalf, Source,
@@ -75,10 +75,6 @@ pub(crate) fn config(side: Side) -> LaneConfig {
         heartbeat: Duration::from_secs(3),
         dead_after: Duration::from_secs(10),
         stall: Duration::from_secs(60),
-        stall_code: match side {
-            Side::Server => ResetCode::Stalled,
-            Side::Client => ResetCode::ServiceTimeout,
-        },
     }
 }
 
@@ -181,6 +177,7 @@ pub(crate) async fn read(recv: &mut RecvHalf) -> Result<(bool, Bytes), Failure> 
             Part::Answer(_) => answered = true,
             Part::Data(payload) => all.extend_from_slice(payload.bytes()),
             Part::Trailers(_) => {}
+            other => panic!("no part of an HTTP answer: {other:?}"),
         }
     }
     Ok((answered, all.freeze()))

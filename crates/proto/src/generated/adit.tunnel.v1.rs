@@ -13,6 +13,12 @@ pub struct TunnelMessage {
     /// The sender's direction is done.
     #[prost(bool, tag = "4")]
     pub end_stream: bool,
+    /// Of a compressed chunk, or of a frame with compressed payload: its length before, and how. docs/protocol.md, section
+    /// 13.
+    #[prost(uint32, tag = "22")]
+    pub inflated_bytes: u32,
+    #[prost(enumeration = "Compression", tag = "23")]
+    pub compression: i32,
     #[prost(
         oneof = "tunnel_message::Payload",
         tags = "5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 31"
@@ -57,6 +63,7 @@ pub mod tunnel_message {
         Datagram(::prost::bytes::Bytes),
         #[prost(message, tag = "21")]
         Control(super::Control),
+        /// 22 and 23 stand below.
         /// Last in ascending order, so that a reader knows where the bytes go before they come.
         #[prost(bytes, tag = "31")]
         Chunk(::prost::bytes::Bytes),
@@ -132,11 +139,15 @@ pub struct GrpcRequest {
     #[prost(bytes = "bytes", tag = "6")]
     pub body: ::prost::bytes::Bytes,
 }
+/// With end_stream, the metadata are the trailers: a trailers-only answer.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GrpcResponse {
-    #[prost(message, repeated, tag = "1")]
+    /// HTTP status; 0 counts as 200. Another one comes from what stands before the service.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(message, repeated, tag = "2")]
     pub metadata: ::prost::alloc::vec::Vec<Header>,
-    #[prost(bytes = "bytes", tag = "2")]
+    #[prost(bytes = "bytes", tag = "3")]
     pub body: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -152,6 +163,7 @@ pub struct WebSocketRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WebSocketResponse {
+    /// 101: frames follow. Any other status refuses; its body follows in chunks.
     #[prost(uint32, tag = "1")]
     pub status: u32,
     #[prost(message, repeated, tag = "2")]
@@ -164,6 +176,7 @@ pub struct TcpOpen {
     /// The address the visitor connected to, as text.
     #[prost(string, tag = "2")]
     pub local: ::prost::alloc::string::String,
+    /// The first bytes, if there are any yet.
     #[prost(bytes = "bytes", tag = "3")]
     pub body: ::prost::bytes::Bytes,
 }
@@ -171,9 +184,11 @@ pub struct TcpOpen {
 pub struct UdpOpen {
     #[prost(message, optional, tag = "1")]
     pub open: ::core::option::Option<Open>,
+    /// The address the visitor sends to, as text.
     #[prost(string, tag = "2")]
     pub local: ::prost::alloc::string::String,
 }
+/// The service is there: the connection stands, or the socket of the flow is ready.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Accepted {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -208,16 +223,22 @@ pub struct Resume {
     #[prost(uint64, tag = "2")]
     pub received: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// A frame as on the wire of RFC 6455, section 5.2, unmasked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WebSocketFrame {
     #[prost(bool, tag = "1")]
     pub fin: bool,
+    /// RSV1 to RSV3, as a number from 0 to 7: RSV1 is 4.
     #[prost(uint32, tag = "2")]
     pub rsv: u32,
     #[prost(uint32, tag = "3")]
     pub opcode: u32,
+    /// Of the whole payload.
     #[prost(uint64, tag = "4")]
     pub length: u64,
+    /// The start of the payload, or all of it; the rest follows in chunks.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub payload: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Control {
@@ -344,6 +365,12 @@ pub struct Tunnel {
     /// What consistent_hash hashes: "host", "header:NAME" or "cookie:NAME".
     #[prost(string, tag = "8")]
     pub hash_on: ::prost::alloc::string::String,
+    /// On the tunnel hop: "gzip" or "zstd"; empty: none.
+    #[prost(string, tag = "9")]
+    pub compression: ::prost::alloc::string::String,
+    /// A UDP flow ends after this long without a datagram in either direction; 0: the server's default.
+    #[prost(uint32, tag = "10")]
+    pub session_timeout_millis: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegisterRequest {
@@ -554,6 +581,36 @@ impl MessageType {
             "MESSAGE_TYPE_DATAGRAM" => Some(Self::Datagram),
             "MESSAGE_TYPE_RESUME" => Some(Self::Resume),
             "MESSAGE_TYPE_CONTROL" => Some(Self::Control),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Compression {
+    Unspecified = 0,
+    /// DEFLATE, without the wrapper of gzip.
+    Gzip = 1,
+    Zstd = 2,
+}
+impl Compression {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COMPRESSION_UNSPECIFIED",
+            Self::Gzip => "COMPRESSION_GZIP",
+            Self::Zstd => "COMPRESSION_ZSTD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COMPRESSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "COMPRESSION_GZIP" => Some(Self::Gzip),
+            "COMPRESSION_ZSTD" => Some(Self::Zstd),
             _ => None,
         }
     }
