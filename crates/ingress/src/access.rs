@@ -4,9 +4,14 @@ use std::sync::{Arc, atomic::Ordering};
 
 use adit_codec::Side;
 use adit_link::{Failure, Reason};
-use http::StatusCode;
+use http::{StatusCode, Version};
 
-use crate::{connection::Connection, http::Http, visit::Visit};
+use crate::{
+    connection::Connection,
+    http::Http,
+    parked::{Held, Parked},
+    visit::Visit,
+};
 
 /// Accounts for one request, from its head to the end of its answer or to where it broke off: whoever holds it last
 /// drops it, and then its line is written. Until something else is said, the visitor left.
@@ -18,6 +23,8 @@ pub(crate) struct Access {
     status: Option<StatusCode>,
     reason: Option<Reason>,
     pub(crate) sent_bytes: u64,
+    /// The answer in hyper's hands, over HTTP/2.
+    pub(crate) parked: Option<Arc<Parked>>,
 }
 
 impl Access {
@@ -32,6 +39,7 @@ impl Access {
             status: None,
             reason: Some(Reason::Cancelled),
             sent_bytes: 0,
+            parked: None,
         }
     }
 
@@ -39,8 +47,17 @@ impl Access {
         &self.connection
     }
 
+    /// Where it goes, and which side opened it: that stands in the logs of both (P-12.3).
     pub(crate) fn on_route(&mut self, grant: adit_auth::Grant, opener: Side) {
         self.route = Some((grant, opener));
+    }
+
+    /// What the exchange of a try is to hold. The try before is forgotten.
+    pub(crate) fn park(&mut self) -> Option<Held> {
+        // An HTTP/1 connection has one answer at a time, and a timer on its writes.
+        self.parked =
+            (self.visit.version == Version::HTTP_2).then(|| Parked::new(self.connection.clone()));
+        self.parked.as_ref().map(Parked::held)
     }
 
     /// The head of the answer goes out.

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use adit_codec::HttpResponse;
+use adit_codec::{AnswerHead, HeaderBlock, ProtocolType};
 use adit_link::{Failure, Part, Reason, RecvHalf};
 use bytes::Bytes;
 use http::{
@@ -15,14 +15,21 @@ use crate::{
     access::Access,
     body::{ResponseBody, Sending, ServiceBody},
     call::fail,
+    grpc::Deadline,
     http::Http,
 };
 
 /// The final answer and what goes on behind it.
 pub(crate) struct Answer {
-    pub(crate) head: Box<HttpResponse>,
+    pub(crate) head: Head,
     pub(crate) recv: RecvHalf,
     pub(crate) sending: Sending,
+}
+
+/// The head of an answer, whatever it speaks.
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderBlock,
 }
 
 /// The final answer to a request that has been sent whole.
@@ -40,20 +47,30 @@ pub(crate) async fn answer(mut recv: RecvHalf) -> Result<Answer, Failure> {
 }
 
 /// The head of the final answer, if that is what came.
-pub(crate) fn final_head(
-    part: Option<Result<Part, Failure>>,
-) -> Result<Option<Box<HttpResponse>>, Failure> {
+pub(crate) fn final_head(part: Option<Result<Part, Failure>>) -> Result<Option<Head>, Failure> {
     match part {
-        Some(Ok(Part::Answer(head))) if head.status >= 200 => Ok(Some(head)),
-        Some(Ok(Part::Answer(head))) if head.status == 101 => Err(Failure::new(
+        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status >= 200 => Ok(Some(Head {
+            status: head.status,
+            headers: head.headers,
+        })),
+        Some(Ok(Part::Answer(AnswerHead::Grpc(head)))) => Ok(Some(Head {
+            status: head.status,
+            headers: head.metadata,
+        })),
+        Some(Ok(Part::Answer(AnswerHead::WebSocket(head)))) => Ok(Some(Head {
+            status: head.status,
+            headers: head.headers,
+        })),
+        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status == 101 => Err(Failure::new(
             Reason::ServiceAborted,
             "the service changed the protocol without being asked",
         )),
         // Others are not carried on: hyper cannot send them.
-        Some(Ok(Part::Answer(_))) => Ok(None),
-        Some(Ok(Part::Data(_) | Part::Trailers(_))) => {
-            Err(Failure::new(Reason::ProtocolError, "a body without a head"))
-        }
+        Some(Ok(Part::Answer(AnswerHead::Http(_)))) => Ok(None),
+        Some(Ok(_)) => Err(Failure::new(
+            Reason::ProtocolError,
+            "no answer to what was asked",
+        )),
         Some(Err(failure)) => Err(of_peer(failure)),
         None => Err(Failure::new(
             Reason::ServiceAborted,
@@ -70,11 +87,12 @@ pub(crate) fn of_peer(failure: Failure) -> Failure {
     }
 }
 
-/// The service's answer as the visitor gets it.
+/// The service's answer as the visitor gets it. A call may have a `deadline`, which stands until its end.
 pub(crate) fn respond(
     http: &Http,
     answer: Answer,
     mut access: Access,
+    deadline: Option<Deadline>,
 ) -> Result<Response<ResponseBody>, Failure> {
     let Answer {
         head,
@@ -85,6 +103,10 @@ pub(crate) fn respond(
         Ok(parts) => parts,
         Err(failure) => return fail(&failure, access, !matches!(sending, Sending::Done)),
     };
+    if access.visit.protocol == ProtocolType::Grpc {
+        // The answer may end with a status of ours, and then it would be a lie.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     let bodyless = access.visit.method == Method::HEAD
         || parts.status == StatusCode::NO_CONTENT
         || parts.status == StatusCode::NOT_MODIFIED;
@@ -97,7 +119,7 @@ pub(crate) fn respond(
         }
         _ => None,
     };
-    for layer in http.layers.iter().rev() {
+    for layer in http.admission.layers().iter().rev() {
         layer.on_response(&access.visit, &mut parts);
     }
     access.on_answer(parts.status);
@@ -121,7 +143,7 @@ pub(crate) fn respond(
             ResponseBody::own(Bytes::new(), access),
         ));
     }
-    let body = ServiceBody::new(recv, first, length, sending, access);
+    let body = ServiceBody::new(recv, first, length, sending, access, deadline);
     Ok(Response::from_parts(
         parts,
         ResponseBody::Service(Box::new(body)),
@@ -129,7 +151,7 @@ pub(crate) fn respond(
 }
 
 /// The head of an answer, and how long its body is, if that is known.
-fn parts(head: &HttpResponse) -> Result<(response::Parts, Option<u64>), Failure> {
+pub(crate) fn parts(head: &Head) -> Result<(response::Parts, Option<u64>), Failure> {
     let bad = |detail: &'static str| Failure::new(Reason::ServiceAborted, detail);
     let mut parts = Response::new(()).into_parts().0;
     parts.status =

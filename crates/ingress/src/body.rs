@@ -2,22 +2,34 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use adit_codec::{ProtocolType, ResetCode};
 use adit_link::{Failure, Part, Payload, Reason, RecvHalf, SendHalf};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::{access::Access, answer::of_peer, pump::Pump};
+use crate::{
+    access::Access,
+    answer::of_peer,
+    grpc::{self, Deadline, Watch},
+    parked::Parked,
+    pump::Pump,
+};
 
 /// A piece of an answer's body.
 #[derive(Debug)]
 pub(crate) enum Chunk {
-    /// From a service. Its credit goes back when hyper drops it, which is when it has been written.
-    Service(Payload),
+    /// From a service. Its credit goes back when hyper drops it, which is when it has been written; what is parked goes
+    /// first.
+    Service(
+        #[expect(dead_code, reason = "tells when it is dropped")] Option<Arc<Parked>>,
+        Payload,
+    ),
     /// From here.
     Own(Bytes),
 }
@@ -25,21 +37,21 @@ pub(crate) enum Chunk {
 impl Buf for Chunk {
     fn remaining(&self) -> usize {
         match self {
-            Self::Service(payload) => payload.remaining(),
+            Self::Service(_, payload) => payload.remaining(),
             Self::Own(bytes) => bytes.remaining(),
         }
     }
 
     fn chunk(&self) -> &[u8] {
         match self {
-            Self::Service(payload) => payload.chunk(),
+            Self::Service(_, payload) => payload.chunk(),
             Self::Own(bytes) => bytes.chunk(),
         }
     }
 
     fn advance(&mut self, count: usize) {
         match self {
-            Self::Service(payload) => payload.advance(count),
+            Self::Service(_, payload) => payload.advance(count),
             Self::Own(bytes) => bytes.advance(count),
         }
     }
@@ -63,6 +75,10 @@ pub(crate) struct ServiceBody {
     /// Bytes that are owed, when the length is known.
     owed: Option<u64>,
     sending: Sending,
+    /// Of a call that has one.
+    deadline: Option<Deadline>,
+    #[expect(dead_code, reason = "ends the exchange at the deadline")]
+    watch: Option<Watch>,
     access: Access,
 }
 
@@ -75,6 +91,8 @@ pub(crate) enum Sending {
     /// The answer came without it, and it is not read. This direction must not end as if it had been: it stays open as
     /// long as the answer lasts, unless the other side stops it.
     Unasked(#[expect(dead_code, reason = "ends the direction when it is dropped")] SendHalf),
+    /// There is none, but the direction goes on: of a WebSocket that is accepted, or until it is refused.
+    Open(SendHalf),
 }
 
 impl Sending {
@@ -82,14 +100,14 @@ impl Sending {
     pub(crate) fn failure(&self) -> Option<Failure> {
         match self {
             Self::Pumped(pump) => pump.failure(),
-            Self::Done | Self::Unasked(_) => None,
+            Self::Done | Self::Unasked(_) | Self::Open(_) => None,
         }
     }
 
     /// Whether some of the visitor's body is never going to be read.
     pub(crate) fn is_cut(&self) -> bool {
         match self {
-            Self::Done => false,
+            Self::Done | Self::Open(_) => false,
             Self::Pumped(pump) => pump.is_stopped(),
             Self::Unasked(_) => true,
         }
@@ -110,19 +128,29 @@ impl ServiceBody {
         length: Option<u64>,
         sending: Sending,
         access: Access,
+        deadline: Option<Deadline>,
     ) -> Self {
         // One that is here whole has a length, even if the service did not say it.
         let here = match &first {
             None => Some(0),
             Some(Part::Data(payload)) => Some(payload.bytes().len() as u64),
-            Some(Part::Answer(_) | Part::Trailers(_)) => None,
+            Some(_) => None,
         };
         let here = here.filter(|_| recv.is_ended());
+        if let Some(parked) = &access.parked {
+            parked.hand_over();
+        }
+        // Whether hyper comes to ask for more is up to the visitor; the deadline is not.
+        let watch = deadline
+            .filter(|_| !recv.is_whole())
+            .map(|deadline| Watch::start(deadline, recv.canceller()));
         Self {
             recv: Some(recv),
             first,
             owed: length.or(here),
             sending,
+            deadline,
+            watch,
             access,
         }
     }
@@ -161,14 +189,20 @@ impl ServiceBody {
                     self.end();
                     Ok(Frame::trailers(trailers(&block)))
                 }
-                Some(Ok(Part::Answer(_))) => {
-                    Err(Failure::new(Reason::ProtocolError, "a second answer"))
-                }
-                // The exchange was reset from here when the visitor's body turned out bad: then that is the reason.
-                Some(Err(failure)) => Err(self.sending.failure().unwrap_or(of_peer(failure))),
+                // The mux lets neither a second answer nor another protocol's payload pass.
+                Some(Ok(_)) => Err(Failure::new(Reason::ProtocolError, "no part of a body")),
+                Some(Err(failure)) => Err(self.reason_of(failure)),
             };
-            return Poll::Ready(Some(part.map_err(|failure| self.fail(failure))));
+            return Poll::Ready(Some(part.or_else(|failure| self.fail(failure))));
         }
+    }
+
+    /// Why the exchange failed: when it was reset from here, the failure does not know.
+    fn reason_of(&self, failure: Failure) -> Failure {
+        if let Some(deadline) = self.deadline.filter(Deadline::is_over) {
+            return deadline.exceeded();
+        }
+        self.sending.failure().unwrap_or(of_peer(failure))
     }
 
     fn on_data(&mut self, payload: Payload) -> Result<Frame<Chunk>, Failure> {
@@ -176,34 +210,49 @@ impl ServiceBody {
         if let Some(owed) = &mut self.owed {
             let Some(left) = owed.checked_sub(bytes) else {
                 let more = "the service sent more than its content-length";
-                return Err(self.fail(Failure::new(Reason::ServiceAborted, more)));
+                return self.fail(Failure::new(Reason::ServiceAborted, more));
             };
             *owed = left;
         }
         self.access.sent_bytes += bytes;
-        Ok(Frame::data(Chunk::Service(payload)))
+        Ok(Frame::data(Chunk::Service(
+            self.access.parked.clone(),
+            payload,
+        )))
     }
 
     fn end(&mut self) {
+        self.access.parked = None;
         self.recv = None;
         self.access.on_end();
         std::mem::replace(&mut self.sending, Sending::Done).detach();
     }
 
-    /// The answer broke off, and must not look whole (P-7.1). HTTP/2 resets the stream by itself.
-    fn fail(&mut self, failure: Failure) -> Failure {
+    /// The answer broke off, and must not look whole (P-7.1). HTTP/2 resets the stream by itself; what ends a call is a
+    /// status in its trailers (P-8.4).
+    fn fail(&mut self, failure: Failure) -> Result<Frame<Chunk>, Failure> {
         if self.access.visit.version < Version::HTTP_2 {
             self.access.connection().reset_on_drop();
         }
         self.access.on_failure(&failure);
+        self.access.parked = None;
         self.recv = None;
         self.sending = Sending::Done;
-        failure
+        if self.is_call() {
+            let trailers = grpc::trailers(&failure, &self.access.visit.uuid);
+            return Ok(Frame::trailers(trailers));
+        }
+        Err(failure)
+    }
+
+    fn is_call(&self) -> bool {
+        self.access.visit.protocol == ProtocolType::Grpc
     }
 }
 
 impl Drop for ServiceBody {
     fn drop(&mut self) {
+        self.access.parked = None;
         // hyper asks no further when it knows that all has come.
         let whole = match (&self.recv, self.owed) {
             (None, _) => return,
@@ -213,6 +262,11 @@ impl Drop for ServiceBody {
         };
         if whole {
             self.end();
+        } else if self.is_call()
+            && let Some(recv) = self.recv.take()
+        {
+            // At once, whatever is still on its way to the visitor (P-8.3).
+            recv.reset(ResetCode::Cancelled, "the visitor left");
         }
     }
 }
@@ -272,6 +326,8 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            // hyper would promise the visitor a length, which a call that ends with a status of ours may not keep.
+            Self::Service(body) if body.is_call() => SizeHint::default(),
             Self::Service(body) => body
                 .owed
                 .map_or_else(SizeHint::default, SizeHint::with_exact),

@@ -2,31 +2,32 @@
 
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use adit_codec::{EncodedHead, HeadError, HttpRequestHead, Open};
-use adit_link::{Exchange, Failure, Reason, Retry};
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, Version, header::TRANSFER_ENCODING};
+use adit_codec::{EncodedHead, HeadError, HttpRequestHead, Open, ProtocolType};
+use adit_link::{Exchange, Failure, Reason, Retry, compress::is_compressible};
+use bytes::Bytes;
+use http::{Method, Request, Response, Version, header::TRANSFER_ENCODING};
 use http_body::Body;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
     access::Access,
     answer::{Answer, answer, respond},
-    body::ResponseBody,
+    body::{ResponseBody, Sending},
     connection::Connection,
     director::{Destination, Direction},
+    grpc::{self, Deadline},
     http::Http,
-    layer::{Held, Verdict},
+    layer::Held,
     pump,
     reply::{To, reply},
     streaming::Streaming,
-    visit::{Visit, new_uuid},
+    upload::{Upload, inline_length},
+    visit::{Visit, new_uuid, protocol},
+    websocket::{self, handshake},
 };
 
 /// Tries on other clients after the first.
@@ -35,13 +36,17 @@ const MAX_RETRIES: usize = 2;
 /// The longest trace header that is carried along.
 const MAX_TRACE_BYTES: usize = 8 * 1024;
 
-/// The visitor's body, as it is going to cross.
-enum Upload {
-    None,
-    /// Whole, with its trailers.
-    Inline(Bytes, Option<HeaderMap>),
-    /// Read as it is sent. None once it has been read from.
-    Streamed(Option<Incoming>),
+/// What differs between protocols while a request is carried.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    /// The answer must begin within this, from the end of the request or the last part of it that has come.
+    pub(crate) answer_within: Option<Duration>,
+    /// The visitor must go on with its body within this.
+    pub(crate) stall: Option<Duration>,
+    /// The visitor sends its body only when it is told to.
+    pub(crate) expects: bool,
+    /// The visitor waits no longer.
+    pub(crate) deadline: Option<Deadline>,
 }
 
 /// What the layers gave a request to hold. Shared by its exchange and by the call, so that it outlives a try that fails
@@ -65,6 +70,14 @@ pub(crate) async fn serve(
         let both = "content-length and transfer-encoding in one request";
         return refuse(&http, &Failure::new(Reason::BadRequest, both), &parts, uuid);
     }
+    let handshake = match handshake(&mut parts, &body, &connection) {
+        Ok(handshake) => handshake,
+        Err(refused) => {
+            let mut response = refuse(&http, &refused.failure(), &parts, uuid)?;
+            refused.dress(&mut response, parts.version);
+            return Ok(response);
+        }
+    };
     let visit = match Visit::admit(
         &mut parts,
         uuid,
@@ -74,10 +87,31 @@ pub(crate) async fn serve(
         Ok(visit) => visit,
         Err(failure) => return refuse(&http, &failure, &parts, uuid),
     };
-    let mut access = Access::new(http.clone(), connection, visit);
-    let streamed = !body.is_end_stream() && inline_length(&http, &body).is_none();
-    match carry(&http, &mut access, body).await {
-        Ok(answer) => respond(&http, answer, access),
+    let access = Access::new(http.clone(), connection, visit);
+    if let Some(handshake) = handshake {
+        // Apart: every connection of HTTP/1 keeps room for the future that serves its requests.
+        return Box::pin(websocket::serve(&http, access, body, handshake)).await;
+    }
+    match access.visit.protocol {
+        ProtocolType::Grpc => Box::pin(grpc::serve(&http, access, body)).await,
+        _ => serve_http(&http, access, body).await,
+    }
+}
+
+async fn serve_http(
+    http: &Http,
+    mut access: Access,
+    body: Incoming,
+) -> Result<Response<ResponseBody>, Failure> {
+    let streamed = !body.is_end_stream() && inline_length(http, &body).is_none();
+    let terms = Terms {
+        answer_within: Some(http.config.service_timeout),
+        stall: Some(http.config.stall_timeout),
+        expects: access.visit.expects_continue(),
+        deadline: None,
+    };
+    match carry(http, &mut access, body, terms).await {
+        Ok(answer) => respond(http, answer, access, None),
         Err(failure) => fail(&failure, access, streamed),
     }
 }
@@ -92,6 +126,7 @@ fn refuse(
     tracing::debug!(request_id = %uuid, reason = failure.reason.as_str(), "{}", failure.detail);
     let to = To {
         uuid,
+        protocol: protocol(parts),
         method: &parts.method,
         version: parts.version,
         headers: &parts.headers,
@@ -118,6 +153,7 @@ pub(crate) fn fail(
     );
     let to = To {
         uuid: access.visit.uuid,
+        protocol: access.visit.protocol,
         method: &access.visit.method,
         version: access.visit.version,
         headers: &access.visit.headers,
@@ -129,14 +165,22 @@ pub(crate) fn fail(
 }
 
 /// Leads a request through the layers and to a client, and to another one if that is allowed.
-async fn carry(http: &Http, access: &mut Access, body: Incoming) -> Result<Answer, Failure> {
-    let holds = admit(http, &mut access.visit).await?;
-    let expects = access.visit.expects_continue();
-    let mut upload = read_ahead(http, body, expects).await?;
+pub(crate) async fn carry(
+    http: &Http,
+    access: &mut Access,
+    body: Incoming,
+    terms: Terms,
+) -> Result<Answer, Failure> {
+    let holds = http.admission.admit_visit(&mut access.visit).await?;
+    let holds = (!holds.is_empty()).then(|| Arc::new(Mutex::new(holds)));
+    let mut upload = match access.visit.protocol {
+        ProtocolType::Grpc => Upload::begun(body, http.config.inline_body_bytes)?,
+        _ => Upload::read_ahead(http, body, terms.expects).await?,
+    };
     let mut avoid = Vec::new();
     let mut first_failure = None;
     loop {
-        let directed = match http.director.direct(&access.visit, &avoid) {
+        let directed = match http.admission.director().direct(&access.visit, &avoid) {
             Direction::Go(destination) => Ok(destination),
             Direction::Wait(destination) => destination.await,
             Direction::Fail(failure) => Err(failure),
@@ -147,14 +191,15 @@ async fn carry(http: &Http, access: &mut Access, body: Incoming) -> Result<Answe
             (Err(_), Some(first)) | (Err(first), None) => return Err(first),
         };
         let link = destination.link;
-        let failure = match attempt(http, access, destination, &holds, &mut upload, expects).await {
+        let failure = match attempt(http, access, destination, &holds, &mut upload, terms).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
         let again = avoid.len() < MAX_RETRIES
+            // For gRPC the rest is left out (P-8.5): a call is a POST.
             && match failure.retry() {
                 Retry::Never => false,
-                Retry::Always => !matches!(upload, Upload::Streamed(None)),
+                Retry::Always => upload.can_start_over(),
                 Retry::IfSafe => {
                     matches!(upload, Upload::None)
                         && matches!(
@@ -163,83 +208,13 @@ async fn carry(http: &Http, access: &mut Access, body: Incoming) -> Result<Answe
                         )
                 }
             };
-        if !again || !http.director.may_retry() {
+        if !again || !http.admission.director().may_retry() {
             return Err(failure);
         }
         http.counters.retries.fetch_add(1, Ordering::Relaxed);
         avoid.push(link);
         first_failure = Some(failure);
     }
-}
-
-async fn admit(http: &Http, visit: &mut Visit) -> Result<Option<Holds>, Failure> {
-    let mut holds = Vec::new();
-    for layer in &http.layers {
-        match layer.on_request(visit) {
-            Verdict::Continue => {}
-            Verdict::Hold(held) => holds.push(held),
-            Verdict::Wait(held) => holds.push(held.await?),
-            Verdict::Stop(failure) => return Err(failure),
-        }
-    }
-    Ok((!holds.is_empty()).then(|| Arc::new(Mutex::new(holds))))
-}
-
-/// Decides how a body crosses, and reads a small one.
-async fn read_ahead(http: &Http, body: Incoming, expects: bool) -> Result<Upload, Failure> {
-    if body.is_end_stream() {
-        return Ok(Upload::None);
-    }
-    let length = match inline_length(http, &body) {
-        Some(length) if !expects => length,
-        _ => return Ok(Upload::Streamed(Some(body))),
-    };
-    let stalled = || Failure::new(Reason::Stalled, "the body did not come in time");
-    // One time for all of it: drop by drop it would hold its permit for days.
-    timeout(http.config.stall_timeout, read_whole(body, length))
-        .await
-        .unwrap_or_else(|_| Err(stalled()))
-}
-
-async fn read_whole(mut body: Incoming, length: usize) -> Result<Upload, Failure> {
-    // Mostly it has come with the head, in one piece.
-    let mut whole = Bytes::new();
-    let mut joined = BytesMut::new();
-    let mut trailers = None;
-    loop {
-        let frame = match body.frame().await {
-            None => break,
-            Some(Err(error)) => return Err(pump::of_body(&error)),
-            Some(Ok(frame)) => frame,
-        };
-        match frame.into_data() {
-            Ok(data) if joined.is_empty() && whole.is_empty() => whole = data,
-            Ok(data) => {
-                if joined.is_empty() {
-                    joined.reserve(length);
-                    joined.extend_from_slice(&std::mem::take(&mut whole));
-                }
-                joined.extend_from_slice(&data);
-            }
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-        if body.is_end_stream() {
-            break;
-        }
-    }
-    if !joined.is_empty() {
-        whole = joined.freeze();
-    }
-    if whole.is_empty() && trailers.is_none() {
-        return Ok(Upload::None);
-    }
-    Ok(Upload::Inline(whole, trailers))
-}
-
-/// The length of a body that may ride in its head's message.
-fn inline_length(http: &Http, body: &Incoming) -> Option<usize> {
-    let length = usize::try_from(body.size_hint().exact()?).ok()?;
-    (length <= http.config.inline_body_bytes).then_some(length)
 }
 
 /// One try on one client, up to the head of the answer.
@@ -249,35 +224,46 @@ async fn attempt(
     destination: Destination,
     holds: &Option<Holds>,
     upload: &mut Upload,
-    expects: bool,
+    terms: Terms,
 ) -> Result<Answer, Failure> {
     let lane = destination.lane;
     let fits = |body: &Bytes| {
         body.len() as u64 + adit_flow::MESSAGE_COST <= u64::from(lane.initial_window())
     };
     let (riding, end) = match upload {
-        Upload::None => (&[][..], true),
+        Upload::None => (&[][..], access.visit.protocol != ProtocolType::WebSocket),
         Upload::Inline(body, trailers) if fits(body) => (&body[..], trailers.is_none()),
-        Upload::Inline(..) | Upload::Streamed(_) => (&[][..], false),
+        Upload::Streamed { first, .. } if fits(first) => (&first[..], false),
+        Upload::Inline(..) | Upload::Streamed { .. } => (&[][..], false),
     };
-    let head = head(
-        &access.visit,
-        &destination.tunnel,
-        destination.revision,
-        riding,
-    )?;
+    let (visit, tunnel) = (&access.visit, &destination.tunnel);
+    let head = head(visit, tunnel, destination.revision, riding, terms)?;
     let rode = !riding.is_empty();
     // A streamed body may take its time, so that the lane cannot know when the answer is due.
-    let due = (!matches!(upload, Upload::Streamed(_)))
-        .then(|| Instant::now() + http.config.service_timeout);
+    let due = match upload {
+        Upload::Streamed { .. } => None,
+        _ => terms.answer_within.map(|within| Instant::now() + within),
+    };
     access.on_route(destination.grant, lane.mux().side());
     let Exchange { send, recv } = {
         let exchange = lane.open(head, end, due)?;
-        exchange.hold((destination.hold, holds.clone()));
+        exchange.hold((destination.hold, holds.clone(), access.park()));
+        let compression = destination.compression;
+        let compression = compression.filter(|_| is_compressible(lines(&access.visit)));
+        exchange.send.set_compression(compression);
+        if access.visit.protocol == ProtocolType::WebSocket {
+            exchange.set_stall(http.config.session_stall);
+        }
         exchange
     };
     match upload {
-        Upload::None => answer(recv).await,
+        Upload::None if end => answer(recv).await,
+        Upload::None => {
+            // A WebSocket's visitor goes on when it has its answer.
+            let mut answer = answer(recv).await?;
+            answer.sending = Sending::Open(send);
+            Ok(answer)
+        }
         Upload::Inline(body, trailers) => {
             if !end {
                 // Where this fails, the answer says why, or is there already.
@@ -292,19 +278,33 @@ async fn attempt(
             }
             answer(recv).await
         }
-        Upload::Streamed(body) => {
+        Upload::Streamed { first, body } => {
             let streaming = Streaming {
                 http,
+                terms,
                 send: Some(send),
                 pump: None,
+                first: if rode { Bytes::new() } else { first.clone() },
                 body,
             };
-            streaming.answer(recv, expects).await
+            streaming.answer(recv).await
         }
     }
 }
 
-fn head(visit: &Visit, tunnel: &str, revision: u64, body: &[u8]) -> Result<EncodedHead, Failure> {
+/// The visitor's header lines.
+fn lines(visit: &Visit) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = visit.headers.iter();
+    lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+}
+
+fn head(
+    visit: &Visit,
+    tunnel: &str,
+    revision: u64,
+    body: &[u8],
+    terms: Terms,
+) -> Result<EncodedHead, Failure> {
     let trace = |name: &str| {
         let value = visit
             .headers
@@ -323,18 +323,25 @@ fn head(visit: &Visit, tunnel: &str, revision: u64, body: &[u8]) -> Result<Encod
         baggage: trace("baggage"),
         resumable: false,
     };
-    let head = HttpRequestHead {
-        open: &open,
-        method: visit.method.as_str(),
-        scheme: visit.scheme.as_str(),
-        authority: visit.authority.as_str().as_bytes(),
-        path: visit.path.as_str().as_bytes(),
-    };
     let lines = visit
         .headers
         .iter()
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    head.encode(lines, body).map_err(|error| match error {
+    let head = if visit.protocol == ProtocolType::WebSocket {
+        websocket::head(visit, &open, lines)
+    } else if visit.protocol == ProtocolType::Grpc {
+        grpc::head(visit, &open, lines, body, terms.deadline)
+    } else {
+        HttpRequestHead {
+            open: &open,
+            method: visit.method.as_str(),
+            scheme: visit.scheme.as_str(),
+            authority: visit.authority.as_str().as_bytes(),
+            path: visit.path.as_str().as_bytes(),
+        }
+        .encode(lines, body)
+    };
+    head.map_err(|error| match error {
         HeadError::TooManyHeaders { .. } | HeadError::TooLong { .. } => {
             Failure::new(Reason::HeaderTooLarge, error.to_string())
         }

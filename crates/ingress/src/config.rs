@@ -1,4 +1,4 @@
-//! Bounds and times of the HTTP entry.
+//! Bounds and times of the entries.
 
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ pub struct HttpConfig {
     pub head_timeout: Duration,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
-    /// A visitor that neither sends the body it owes nor takes the answer it is sent for this long is reset (F12).
+    /// A visitor that neither sends the body it owes nor takes the answer it is sent for this long is reset (F12). Who
+    /// calls over gRPC owes no messages.
     pub stall_timeout: Duration,
-    /// The service's answer must begin within this, from the end of the request or the last part of it that has come.
+    /// The service's answer must begin within this, from the end of the request or the last part of it that has come. A
+    /// call of gRPC has the time that its visitor gives it.
     pub service_timeout: Duration,
     /// A body that waits for `100 Continue` is read after this much silence of the service (P-3.5).
     pub continue_wait: Duration,
@@ -25,6 +27,18 @@ pub struct HttpConfig {
     pub max_connections: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub max_streams: u32,
+    /// A visitor of HTTP/2 who takes nothing of an answer that has failed long since keeps it from being forgotten. Its
+    /// connection is told to end after this, and ended after this again; so is one that is idle and told to end.
+    pub release_timeout: Duration,
+    /// A WebSocket's visitor for whom something waits and who takes nothing for this long is reset. Long: a page in the
+    /// background may sleep. One that is only silent is left alone for ever.
+    pub session_stall: Duration,
+    /// The system asks after a WebSocket's visitor that has been silent for this long, and gives up one whose machine is
+    /// gone; `None` never asks.
+    pub session_keepalive: Option<Duration>,
+    /// The end of a WebSocket, once it has begun, is not waited for longer than this: an answer to a close frame, the
+    /// last frames on their way to a visitor who takes none of them.
+    pub close_timeout: Duration,
 }
 
 impl Default for HttpConfig {
@@ -39,6 +53,68 @@ impl Default for HttpConfig {
             inline_body_bytes: 8 * 1024,
             max_connections: 20_000,
             max_streams: 128,
+            release_timeout: Duration::from_secs(10),
+            session_stall: Duration::from_secs(60 * 60),
+            session_keepalive: Some(Duration::from_secs(60)),
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Bounds and times of the TCP entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// Connections at a time; more are reset at once.
+    pub max_connections: usize,
+    /// The service must have accepted within this, from when the connection has been led to a client.
+    pub accept_timeout: Duration,
+    /// A visitor for whom something waits and who takes nothing for this long is reset (F12). Long: a terminal may be
+    /// paused over lunch. One that is only silent, or has shut one direction, is left alone for ever.
+    pub stall: Duration,
+    /// The system asks after a visitor that has been silent for this long, and gives up one whose machine is gone;
+    /// `None` never asks.
+    pub keepalive: Option<Duration>,
+    /// Of what a visitor has said before its connection is opened, this much at most rides in the head's message
+    /// (P-10.1). Never more than half of a lane's initial window.
+    pub first_bytes: usize,
+    /// Read at a time while bytes keep coming: a message's worth (P-2.1).
+    pub read_buffer_bytes: usize,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 20_000,
+            accept_timeout: Duration::from_secs(15),
+            stall: Duration::from_secs(60 * 60),
+            keepalive: Some(Duration::from_secs(60)),
+            first_bytes: 8 * 1024,
+            read_buffer_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// Bounds and times of the UDP entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UdpConfig {
+    /// Flows at a time on each port, at least one; the one that has been silent longest makes room (P-11.2).
+    pub max_flows: usize,
+    /// Bytes of one flow's datagrams that wait while its destination is being found; the oldest make room (P-11.3). One
+    /// datagram may always wait.
+    pub max_waiting_bytes_per_flow: usize,
+    /// The same of all flows of all ports.
+    pub max_waiting_bytes: usize,
+    /// A flow that has ended here for its silence is reset when the other side has not ended it too after this.
+    pub end_timeout: Duration,
+}
+
+impl Default for UdpConfig {
+    fn default() -> Self {
+        Self {
+            max_flows: 4_096,
+            max_waiting_bytes_per_flow: 256 * 1024,
+            max_waiting_bytes: 4 << 20,
+            end_timeout: Duration::from_secs(5),
         }
     }
 }

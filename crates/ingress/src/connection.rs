@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -13,7 +14,9 @@ use tokio::sync::Notify;
 
 use crate::{
     framing::Chunked,
+    parked::LeftOver,
     visit::{Scheme, Visitor},
+    websocket::Takeover,
 };
 
 /// What the requests of one connection share with its socket.
@@ -29,21 +32,59 @@ pub(crate) struct Connection {
     requests: AtomicU64,
     reset_on_drop: AtomicBool,
     stalled: AtomicBool,
+    /// Answers of failed exchanges that hyper has not let go of.
+    left_over: LeftOver,
+    /// What is to become of it when hyper lets go of it.
+    takeover: Takeover,
+    /// Running WebSockets are to say that we go away.
+    is_draining: AtomicBool,
+    drains: Notify,
     /// Chunked heads that the socket has seen and no request has claimed yet. Bounded by what hyper reads ahead.
     chunked: Mutex<VecDeque<Chunked>>,
 }
 
 impl Connection {
-    pub(crate) fn new(visitor: SocketAddr, scheme: Scheme) -> Self {
+    pub(crate) fn new(visitor: SocketAddr, local_port: u16, scheme: Scheme) -> Self {
         Self {
-            visitor: Visitor::new(visitor),
+            visitor: Visitor::new(visitor).came_to(local_port),
             scheme,
             open: AtomicUsize::new(0),
             idle: Notify::new(),
             requests: AtomicU64::new(0),
             reset_on_drop: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            left_over: LeftOver::default(),
+            takeover: Takeover::default(),
+            is_draining: AtomicBool::new(false),
+            drains: Notify::new(),
             chunked: Mutex::default(),
+        }
+    }
+
+    pub(crate) const fn left_over(&self) -> &LeftOver {
+        &self.left_over
+    }
+
+    pub(crate) const fn takeover(&self) -> &Takeover {
+        &self.takeover
+    }
+
+    /// Nothing new is taken on it.
+    pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+        self.drains.notify_waiters();
+    }
+
+    /// Waits until nothing new is taken on it.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub(crate) async fn draining(&self) {
+        let mut told = pin!(self.drains.notified());
+        // Registered before the question is asked.
+        told.as_mut().enable();
+        if !self.is_draining.load(Ordering::Acquire) {
+            told.await;
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::{any::Any, sync::Arc};
 
-use adit_link::{Failure, Lane};
+use adit_link::{Compression, Failure, Lane};
 
-use crate::{layer::BoxFuture, visit::Visit};
+use crate::{layer::BoxFuture, session::Session, visit::Visit};
 
 /// Where a request goes.
 pub struct Destination {
@@ -18,6 +18,8 @@ pub struct Destination {
     pub revision: u64,
     /// The link that the lane belongs to, for `avoid`.
     pub link: u64,
+    /// How the tunnel wants payload to cross (P-13.1).
+    pub compression: Option<Compression>,
     /// Kept as long as the exchange lasts: its permit on that client, its share of the load.
     pub hold: Box<dyn Any + Send>,
 }
@@ -46,6 +48,9 @@ pub enum Direction {
 pub trait Director: Send + Sync + 'static {
     /// Where this one goes. Links in `avoid` have been tried.
     fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction;
+
+    /// Where a TCP connection or a UDP flow goes. Links in `avoid` have been tried.
+    fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction;
 
     /// Whether the retry budget has room for one more (P-7.2). Asked once for each retry, right before it.
     fn may_retry(&self) -> bool;

@@ -3,28 +3,31 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
 };
-use tokio::{net::TcpStream, time::timeout};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
 
 use crate::{
+    admission::Admission,
     call,
     config::HttpConfig,
     connection::Connection,
-    director::Director,
-    layer::Layer,
     sniff::{Speaks, sniff},
     socket::VisitorSocket,
     stats::{Counters, Stats},
     visit::Scheme,
+    websocket,
 };
 
 /// Bounds the head of a request, and what waits to be written.
@@ -39,30 +42,25 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Takes HTTP visitors in.
 pub struct Http {
     pub(crate) config: HttpConfig,
-    pub(crate) layers: Vec<Box<dyn Layer>>,
-    pub(crate) director: Arc<dyn Director>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Counters,
-    http1: auto::Builder<TokioExecutor>,
-    http2: auto::Builder<TokioExecutor>,
+    pub(crate) websockets: websocket::Buffers,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
 }
 
 impl Http {
-    /// An entry whose requests pass `layers` in this order and then go where `director` says.
-    pub fn new(
-        config: HttpConfig,
-        layers: Vec<Box<dyn Layer>>,
-        director: Arc<dyn Director>,
-    ) -> Arc<Self> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
+    /// An entry whose requests pass `admission`.
+    pub fn new(config: HttpConfig, admission: Arc<Admission>) -> Arc<Self> {
+        let mut http1 = http1::Builder::new();
+        http1
             .auto_date_header(false)
             // The socket times heads, and knows a connection that is idle from one that is slow.
             .header_read_timeout(None)
             .half_close(true)
             .max_buf_size(BUFFER_BYTES);
-        builder
-            .http2()
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
             .auto_date_header(false)
             .timer(TokioTimer::new())
             .max_concurrent_streams(config.max_streams)
@@ -71,15 +69,17 @@ impl Http {
             .initial_connection_window_size(STREAM_WINDOW_BYTES.saturating_mul(config.max_streams))
             .max_send_buf_size(BUFFER_BYTES)
             .max_header_list_size(64 * 1024)
+            // For WebSockets (RFC 8441, 3); other protocols are refused.
+            .enable_connect_protocol()
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE);
         Arc::new(Self {
             config,
-            layers,
-            director,
+            admission,
             counters: Counters::default(),
-            http1: builder.clone().http1_only(),
-            http2: builder.http2_only(),
+            websockets: websocket::Buffers::default(),
+            http1,
+            http2,
         })
     }
 
@@ -111,30 +111,100 @@ impl Http {
         let Ok(Ok(Some(speaks))) = speaks else {
             return;
         };
-        let builder = match speaks {
-            Speaks::Http1 => &self.http1,
-            Speaks::Http2 => &self.http2,
+        let local_port = stream.local_addr().map_or(0, |local| local.port());
+        let connection = Arc::new(Connection::new(peer, local_port, Scheme::Http));
+        let drain = async {
+            drain.await;
+            connection.drain();
         };
-        let connection = Arc::new(Connection::new(peer, Scheme::Http));
-        let socket = VisitorSocket::new(stream, speaks, connection.clone(), &self.config);
-        let service = service_fn(|request| call::serve(self.clone(), connection.clone(), request));
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(socket), service));
-        let mut draining = false;
-        let ended = loop {
-            tokio::select! {
-                biased;
-                ended = serving.as_mut() => break ended,
-                () = drain.as_mut(), if !draining => {
-                    draining = true;
-                    serving.as_mut().graceful_shutdown();
-                }
-                // HTTP/1 just ends; here the visitor is told which of its requests were taken.
-                () = connection.idle.notified() => serving.as_mut().graceful_shutdown(),
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, error, "connection ended");
+        let served = self.serve_on(stream, speaks, &connection);
+        // The drain is heard of inside.
+        let mut served = pin!(served);
+        tokio::select! {
+            biased;
+            () = served.as_mut() => return,
+            () = drain => {}
         }
+        served.await;
+    }
+
+    /// Serves a connection, and what it turns into.
+    async fn serve_on(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        speaks: Speaks,
+        connection: &Arc<Connection>,
+    ) {
+        let after = websocket::on_end(connection);
+        let socket = VisitorSocket::new(stream, speaks, connection.clone(), &self.config);
+        let io = TokioIo::new(socket);
+        let service = service_fn(|request| call::serve(self.clone(), connection.clone(), request));
+        let release = self.config.release_timeout;
+        match speaks {
+            Speaks::Http1 => {
+                let serving = self.http1.serve_connection(io, service).with_upgrades();
+                let stop =
+                    |serving: Pin<&mut _>| http1::UpgradeableConnection::graceful_shutdown(serving);
+                drive(serving, stop, connection, release).await;
+            }
+            Speaks::Http2 => {
+                let serving = self.http2.serve_connection(io, service);
+                let stop = |serving: Pin<&mut _>| http2::Connection::graceful_shutdown(serving);
+                // The future of every connection is as large as the largest that is in it: this one is not most's.
+                Box::pin(drive(serving, stop, connection, release)).await;
+            }
+        }
+        let config = &self.config;
+        after
+            .run(config.session_stall, config.session_keepalive)
+            .await;
+    }
+}
+
+/// Drives hyper's connection to its end; `stop` has it take no more requests. One that does not end by itself when it has
+/// been idle, or holds on to what has failed, is ended `release` after it has been told.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    serving: C,
+    stop: impl Fn(Pin<&mut C>),
+    connection: &Connection,
+    release: Duration,
+) {
+    let mut serving = pin!(serving);
+    let mut draining = pin!(connection.draining());
+    let mut left_over = pin!(connection.left_over().lasts(release));
+    let (mut is_draining, mut is_told) = (false, false);
+    let mut end_at = None;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => break ended,
+            () = draining.as_mut(), if !is_draining => {
+                is_draining = true;
+                stop(serving.as_mut());
+            }
+            // HTTP/1 just ends; here the visitor is told which of its requests were taken.
+            () = connection.idle.notified() => {
+                stop(serving.as_mut());
+                end_at.get_or_insert_with(|| Instant::now() + release);
+            }
+            () = left_over.as_mut(), if !is_told => {
+                is_told = true;
+                stop(serving.as_mut());
+                end_at.get_or_insert_with(|| Instant::now() + release);
+            }
+            () = sleep_until(end_at.unwrap_or_else(Instant::now)), if end_at.is_some() => {
+                let is_idle = connection.open.load(Ordering::Relaxed) == 0;
+                if is_idle || !connection.left_over().is_empty() {
+                    tracing::debug!(peer = connection.visitor.as_str(), "connection ended: it did not let go");
+                    return;
+                }
+                // It takes no more requests, and those that run may finish.
+                end_at = None;
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = connection.visitor.as_str(), %error, "connection ended");
     }
 }
 
@@ -142,7 +212,7 @@ impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Http")
             .field("config", &self.config)
-            .field("layers", &self.layers.len())
+            .field("admission", &self.admission)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

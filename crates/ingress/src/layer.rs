@@ -4,7 +4,7 @@ use std::{any::Any, future::Future, pin::Pin};
 
 use adit_link::Failure;
 
-use crate::visit::Visit;
+use crate::{session::Session, visit::Visit};
 
 /// A future on the heap, free to move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -30,6 +30,12 @@ pub trait Layer: Send + Sync + 'static {
     /// Sees, and may change, a request before it is directed.
     fn on_request(&self, visit: &mut Visit) -> Verdict {
         let _ = visit;
+        Verdict::Continue
+    }
+
+    /// Sees a TCP connection or a UDP flow before it is directed.
+    fn on_session(&self, session: &Session) -> Verdict {
+        let _ = session;
         Verdict::Continue
     }
 

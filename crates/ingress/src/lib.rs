@@ -12,7 +12,8 @@
 //!   (section 7 of the protocol), made in one place, `reply`;
 //! - a visitor that stalls, leaves or floods costs only itself: timers on head, body, write and idleness, and every one
 //!   of its exchanges is cancelled when it goes;
-//! - no task per request, but for the one that sends a streamed body.
+//! - no task per HTTP request, but for the one that sends a streamed body; one for each TCP connection, WebSocket and
+//!   UDP flow.
 //!
 //! Leaves to the caller: accepting connections and dealing them to threads, rules and clients (behind [`Director`]),
 //! which layers there are and in which order, TLS.
@@ -21,6 +22,7 @@
 //! where a library would be too polite.
 
 mod access;
+mod admission;
 mod answer;
 mod body;
 mod call;
@@ -28,21 +30,34 @@ mod config;
 mod connection;
 mod director;
 mod framing;
+mod grpc;
 mod http;
 mod layer;
 pub mod layers;
 pub mod listener;
+mod parked;
 mod pump;
 mod reply;
+mod retry_budget;
+mod session;
 mod sniff;
 mod socket;
 mod stats;
 mod streaming;
+mod tcp;
+mod udp;
+mod upload;
 mod visit;
+mod websocket;
 
-pub use config::HttpConfig;
+pub use admission::Admission;
+pub use config::{HttpConfig, TcpConfig, UdpConfig};
 pub use director::{Destination, Direction, Director};
 pub use http::Http;
 pub use layer::{BoxFuture, Held, Layer, Verdict};
+pub use retry_budget::RetryBudget;
+pub use session::Session;
 pub use stats::Stats;
+pub use tcp::{SessionStats, Tcp};
+pub use udp::{Udp, UdpDropped, UdpStats};
 pub use visit::{Scheme, Visit, Visitor};

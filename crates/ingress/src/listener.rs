@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,12 +15,16 @@ const BACKLOG: i32 = 4096;
 /// bulk there.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 64 * 1024;
 
+/// What the kernel may keep of datagrams that have come and not been read, and of those that have not left: a burst must
+/// not be lost while the thread does something else. The system may allow less (`net.core.rmem_max`).
+const DATAGRAM_BUFFER_BYTES: usize = 4 << 20;
+
 /// Why an address could not be listened on.
 #[derive(Debug, Error)]
 pub enum BindError {
     /// Somebody is there already.
     #[error(
-        "{addr} is in use: end the program that listens there (`ss -ltnp` shows it), or choose another port"
+        "{addr} is in use: end the program that listens there (`ss -ltunp` shows it), or choose another port"
     )]
     InUse {
         /// The address.
@@ -56,12 +60,27 @@ pub enum BindError {
 /// # Errors
 /// [`BindError`].
 pub fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
-    open(addr).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { addr },
-        io::ErrorKind::PermissionDenied => BindError::Forbidden { addr },
-        io::ErrorKind::AddrNotAvailable => BindError::NotOurs { addr },
-        _ => BindError::Other { addr, error },
-    })
+    open(addr).map_err(|error| BindError::new(addr, error))
+}
+
+/// Takes datagrams at `addr`, not blocking: ready for `tokio::net::UdpSocket::from_std`. One program per port: a second
+/// one fails.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind_udp(addr: SocketAddr) -> Result<UdpSocket, BindError> {
+    open_udp(addr).map_err(|error| BindError::new(addr, error))
+}
+
+impl BindError {
+    fn new(addr: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { addr },
+            io::ErrorKind::PermissionDenied => Self::Forbidden { addr },
+            io::ErrorKind::AddrNotAvailable => Self::NotOurs { addr },
+            _ => Self::Other { addr, error },
+        }
+    }
 }
 
 fn open(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -74,5 +93,16 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn open_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    // No reuse of the address: a UDP port has no connections that linger, and two programs could share it unnoticed.
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    // As much as the system allows: less is no reason to stay away.
+    let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
     Ok(socket.into())
 }

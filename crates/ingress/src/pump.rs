@@ -56,8 +56,9 @@ pub(crate) struct Pump<B> {
 }
 
 impl<B: Upload> Pump<B> {
-    /// Starts sending `body`.
-    pub(crate) fn start(body: B, send: SendHalf, stall: Duration) -> Self {
+    /// Starts sending `first` and then `body`. A visitor that owes some of it for `stall` has failed; without that it
+    /// may be silent as long as it likes.
+    pub(crate) fn start(first: Bytes, body: B, send: SendHalf, stall: Option<Duration>) -> Self {
         let (order, orders) = oneshot::channel();
         let log = Arc::new(Log {
             start: Instant::now(),
@@ -73,7 +74,7 @@ impl<B: Upload> Pump<B> {
             orders: Some(orders),
             waiting_since: None,
             timer: None,
-            pending: Bytes::new(),
+            pending: first,
             touched: false,
         };
         Self {
@@ -126,7 +127,7 @@ impl<B: Upload> Pump<B> {
 struct Worker<B> {
     body: B,
     send: SendHalf,
-    stall: Duration,
+    stall: Option<Duration>,
     log: Arc<Log>,
     orders: Option<oneshot::Receiver<Order>>,
     /// Since when the visitor has owed us something.
@@ -215,8 +216,11 @@ impl<B: Upload> Worker<B> {
             self.waiting_since = None;
             return Poll::Ready(Step::Frame(frame));
         }
+        let Some(stall) = self.stall else {
+            return Poll::Pending;
+        };
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let deadline = since + self.stall;
+        let deadline = since + stall;
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));

@@ -1,5 +1,6 @@
 //! The one place where a failure becomes an answer (section 7 of the protocol).
 
+use adit_codec::ProtocolType;
 use adit_link::{Failure, Reason};
 use bytes::Bytes;
 use http::{
@@ -8,14 +9,15 @@ use http::{
 };
 use uuid::Uuid;
 
-use crate::layers::request_id;
+use crate::{grpc, layers::request_id};
 
-const REASON: HeaderName = HeaderName::from_static("adit-reason");
-const REQUEST_ID: HeaderName = HeaderName::from_static("adit-request-id");
+pub(crate) const REASON: HeaderName = HeaderName::from_static("adit-reason");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("adit-request-id");
 
 /// Whom a failure is told.
 pub(crate) struct To<'a> {
     pub(crate) uuid: Uuid,
+    pub(crate) protocol: ProtocolType,
     pub(crate) method: &'a Method,
     pub(crate) version: Version,
     pub(crate) headers: &'a HeaderMap,
@@ -25,6 +27,9 @@ pub(crate) struct To<'a> {
 
 /// The answer that tells a visitor about a failure.
 pub(crate) fn reply(failure: &Failure, to: &To<'_>) -> Response<Bytes> {
+    if to.protocol == ProtocolType::Grpc {
+        return grpc::reply(failure, &to.uuid);
+    }
     let reason = failure.reason;
     let status =
         StatusCode::from_u16(reason.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -113,14 +118,14 @@ fn escaped(text: &str) -> String {
 const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::NoTunnel => {
-            "Nothing is served under this host and path. Check the address, and the domain of the tunnel."
+            "Nothing is served here. Check the address, and the domain of the tunnel or the upstream of the entry."
         }
-        Reason::NoClient => "Nobody serves this tunnel now. Start its client, or try again.",
+        Reason::NoClient => "Nobody serves this now. Start the client, or try again.",
         Reason::Limit => "Try again in a moment.",
         Reason::BadRequest => "The request breaks the rules of HTTP. Correct it.",
         Reason::HeaderTooLarge => "Send fewer or shorter headers.",
         Reason::DialFailed => {
-            "The client is connected but cannot reach its service. Start the service, or check its address."
+            "The link is there, but the service cannot be reached. Start the service, or check its address."
         }
         Reason::ServiceTimeout => {
             "The service took too long. See whether it is busy, or try again."

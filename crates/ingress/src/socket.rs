@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -24,6 +24,9 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What is read and thrown away meanwhile, at most.
 const LINGER_BYTES: usize = 4 << 20;
+
+/// Probes of a silent connection follow each other at this share of the silence that began them.
+const PROBES_PER_SILENCE: u32 = 4;
 
 /// A visitor's socket.
 ///
@@ -48,6 +51,8 @@ pub(crate) struct VisitorSocket {
     /// Requests that an HTTP/2 connection had when it was last looked at.
     requests: u64,
     linger: Option<Linger>,
+    /// It speaks HTTP no more.
+    taken_over: bool,
 }
 
 struct Times {
@@ -90,6 +95,25 @@ impl VisitorSocket {
             watched: false,
             requests: 0,
             linger: None,
+            taken_over: false,
+        }
+    }
+
+    /// It speaks another protocol from here on: times of requests do not count any more, nor does what its bytes would
+    /// mean in HTTP. A write may be stuck for `stall`; after `silence` the system asks after the visitor.
+    pub(crate) fn take_over(&mut self, stall: Duration, silence: Option<Duration>) {
+        self.taken_over = true;
+        self.times.stall = stall;
+        self.silent.disarm();
+        self.half_closed.disarm();
+        let Some(silence) = silence else {
+            return;
+        };
+        let times = TcpKeepalive::new()
+            .with_time(silence)
+            .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
+        if let Err(error) = SockRef::from(&self.stream).set_tcp_keepalive(&times) {
+            tracing::debug!(%error, "keepalive could not be set");
         }
     }
 
@@ -99,7 +123,7 @@ impl VisitorSocket {
             return;
         }
         self.watched = false;
-        if self.is_http2 {
+        if self.is_http2 || self.taken_over {
             return;
         }
         let before = &self.framing;
@@ -123,6 +147,9 @@ impl VisitorSocket {
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.is_http2 {
             self.poll_idle(cx);
+            return Poll::Pending;
+        }
+        if self.taken_over {
             return Poll::Pending;
         }
         if self.framing.is_in_head() || self.framing.heads() == 0 {
@@ -179,6 +206,7 @@ impl VisitorSocket {
     /// call is made unless something has come.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let waits = !self.is_http2
+            && !self.taken_over
             && self.framing.is_between_requests()
             && self.connection.open.load(Ordering::Relaxed) > 0;
         if !waits {
@@ -298,7 +326,8 @@ impl AsyncWrite for VisitorSocket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // A head that became no request was refused by hyper, and what follows it has not been read.
-        let all_taken = this.framing.is_between_requests()
+        let all_taken = !this.taken_over
+            && this.framing.is_between_requests()
             && this.framing.heads() == this.connection.requests();
         if this.eof || all_taken {
             // Nothing is on its way to us: closing says all there is to say.
@@ -311,7 +340,8 @@ impl AsyncWrite for VisitorSocket {
 impl Drop for VisitorSocket {
     fn drop(&mut self) {
         // An answer that is still running when its connection goes must not look whole, whoever let the connection go.
-        let breaks_off = !self.is_http2 && self.connection.open.load(Ordering::Relaxed) > 0;
+        let breaks_off =
+            !self.is_http2 && !self.taken_over && self.connection.open.load(Ordering::Relaxed) > 0;
         if breaks_off || self.connection.is_reset_on_drop() {
             // If it cannot be had, the connection still ends before the answer does.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));

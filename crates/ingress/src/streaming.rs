@@ -1,13 +1,15 @@
 //! A request whose body is sent while its answer is awaited.
 
-use adit_codec::{HttpResponse, ResetCode};
+use adit_codec::{AnswerHead, ResetCode};
 use adit_link::{Failure, Part, Reason, RecvHalf, Retry, SendHalf};
+use bytes::Bytes;
 use hyper::body::Incoming;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    answer::{Answer, final_head},
+    answer::{Answer, Head, final_head},
     body::Sending,
+    call::Terms,
     http::Http,
     pump::Pump,
 };
@@ -15,42 +17,39 @@ use crate::{
 /// A request whose body is being sent while its answer is awaited.
 pub(crate) struct Streaming<'a> {
     pub(crate) http: &'a Http,
+    pub(crate) terms: Terms,
     /// Before the body has been begun.
     pub(crate) send: Option<SendHalf>,
     /// After that.
     pub(crate) pump: Option<Pump<Incoming>>,
+    /// What is to be sent before the rest of it.
+    pub(crate) first: Bytes,
     pub(crate) body: &'a mut Option<Incoming>,
 }
 
 impl Streaming<'_> {
     /// Sends the body and waits for the final answer.
-    pub(crate) async fn answer(
-        mut self,
-        mut recv: RecvHalf,
-        expects: bool,
-    ) -> Result<Answer, Failure> {
-        let opened = tokio::time::Instant::now();
-        if !expects {
+    pub(crate) async fn answer(mut self, mut recv: RecvHalf) -> Result<Answer, Failure> {
+        let opened = Instant::now();
+        if !self.terms.expects {
             self.start();
         }
         loop {
-            let due = match &self.pump {
-                None => opened + self.http.config.continue_wait,
-                Some(pump) => pump.progress() + self.http.config.service_timeout,
-            };
+            let due = self.due(opened);
             let part = tokio::select! {
                 biased;
                 part = recv.part() => part,
-                () = sleep_until(due) => {
-                    match &self.pump {
-                        None => self.start(),
-                        Some(pump) if pump.progress() + self.http.config.service_timeout > due => {}
-                        Some(_) => return Err(self.give_up()),
+                () = until(due) => {
+                    if self.pump.is_none() {
+                        self.start();
+                    } else if self.due(opened) <= due {
+                        return Err(self.give_up());
                     }
                     continue;
                 }
             };
-            if matches!(&part, Some(Ok(Part::Answer(head))) if head.status == 100) {
+            if matches!(&part, Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status == 100)
+            {
                 self.start();
                 continue;
             }
@@ -62,16 +61,25 @@ impl Streaming<'_> {
         }
     }
 
+    /// When there has been enough silence: for the body to be begun, or for the exchange to be given up.
+    fn due(&self, opened: Instant) -> Option<Instant> {
+        match &self.pump {
+            None => Some(opened + self.http.config.continue_wait),
+            Some(pump) => Some(pump.progress() + self.terms.answer_within?),
+        }
+    }
+
     /// Begins to read the body, which makes hyper send `100 Continue` if the visitor waits for it.
     fn start(&mut self) {
         if let Some(body) = self.body.take()
             && let Some(send) = self.send.take()
         {
-            self.pump = Some(Pump::start(body, send, self.http.config.stall_timeout));
+            let first = std::mem::take(&mut self.first);
+            self.pump = Some(Pump::start(first, body, send, self.terms.stall));
         }
     }
 
-    fn end(self, head: Box<HttpResponse>, recv: RecvHalf) -> Answer {
+    fn end(self, head: Head, recv: RecvHalf) -> Answer {
         // A body that nobody asked for is not read.
         drop(self.body.take());
         let sending = match (self.pump, self.send) {
@@ -109,5 +117,12 @@ impl Streaming<'_> {
         }
         *self.body = pump.untouched().await;
         failure
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }

@@ -5,10 +5,13 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use adit_codec::ProtocolType;
 use adit_link::{Failure, Reason};
 use http::{
     HeaderMap, HeaderValue, Method, Version,
-    header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
+    },
     request::Parts,
     uri::{Authority, PathAndQuery},
 };
@@ -41,6 +44,8 @@ pub struct Visitor {
     text: HeaderValue,
     /// The address alone, as text; IPv4 where a dual-stack socket shows it in IPv6's clothes.
     ip: HeaderValue,
+    /// The port that it came to; 0 when nobody has said.
+    local_port: u16,
 }
 
 impl Visitor {
@@ -53,7 +58,17 @@ impl Visitor {
             addr,
             text: value(addr.to_string()),
             ip: value(addr.ip().to_canonical().to_string()),
+            local_port: 0,
         }
+    }
+
+    pub(crate) fn came_to(self, local_port: u16) -> Self {
+        Self { local_port, ..self }
+    }
+
+    /// The port that it came to; 0 when nobody has said. A tunnel may hold one for itself.
+    pub const fn local_port(&self) -> u16 {
+        self.local_port
     }
 
     /// The socket address.
@@ -81,6 +96,8 @@ pub struct Visit {
     pub visitor: Visitor,
     /// How the visitor reached us.
     pub scheme: Scheme,
+    /// What it is: an exchange of HTTP, a gRPC call, or the handshake of a WebSocket.
+    pub protocol: ProtocolType,
     /// Method.
     pub method: Method,
     /// Host and, if it was sent, port. Never empty, never with user information. It stands for the `host` header,
@@ -111,11 +128,13 @@ impl Visit {
         visitor: Visitor,
         scheme: Scheme,
     ) -> Result<Self, Failure> {
-        let (authority, path) = admit(parts)?;
+        let protocol = protocol(parts);
+        let (authority, path) = admit(parts, protocol)?;
         Ok(Self {
             uuid,
             visitor,
             scheme,
+            protocol,
             method: std::mem::take(&mut parts.method),
             authority,
             path,
@@ -143,8 +162,56 @@ pub(crate) fn new_uuid() -> Uuid {
     Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 
-fn admit(parts: &mut Parts) -> Result<(Authority, PathAndQuery), Failure> {
-    if parts.method == Method::CONNECT {
+/// What a request is, by its head alone.
+pub(crate) fn protocol(parts: &Parts) -> ProtocolType {
+    if is_websocket(parts) {
+        ProtocolType::WebSocket
+    } else if is_grpc(parts) {
+        ProtocolType::Grpc
+    } else {
+        ProtocolType::Http
+    }
+}
+
+/// An `Upgrade` of HTTP/1.1 (RFC 6455, 4.2.1) or an extended `CONNECT` of HTTP/2 (RFC 8441, 5).
+fn is_websocket(parts: &Parts) -> bool {
+    let lists = |name, token: &[u8]| {
+        let lines = parts.headers.get_all(name).into_iter();
+        lines
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+            .any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
+    };
+    match parts.version {
+        Version::HTTP_11 => {
+            parts.method == Method::GET
+                && lists(UPGRADE, b"websocket")
+                && lists(CONNECTION, b"upgrade")
+        }
+        Version::HTTP_2 => {
+            let asked = parts.extensions.get::<hyper::ext::Protocol>();
+            parts.method == Method::CONNECT
+                && asked.is_some_and(|asked| asked.as_str() == "websocket")
+        }
+        _ => false,
+    }
+}
+
+/// A `POST` of HTTP/2 whose content type is that of gRPC (P-8.1). gRPC-Web has another one: it is plain HTTP.
+fn is_grpc(parts: &Parts) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    parts.version == Version::HTTP_2
+        && parts.method == Method::POST
+        && kind
+            .and_then(|kind| kind.split_at_checked(GRPC.len()))
+            .is_some_and(|(kind, rest)| {
+                kind.eq_ignore_ascii_case(GRPC)
+                    && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+            })
+}
+
+fn admit(parts: &mut Parts, protocol: ProtocolType) -> Result<(Authority, PathAndQuery), Failure> {
+    if parts.method == Method::CONNECT && protocol != ProtocolType::WebSocket {
         return Err(bad("CONNECT is not carried: this is no forward proxy"));
     }
     if parts.version < Version::HTTP_2 {

@@ -2,11 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use adit_codec::ProtocolType;
 use adit_flow::{Gate, GateError};
 use adit_link::{Failure, Reason};
 
 use crate::{
     layer::{Layer, Verdict},
+    session::Session,
     visit::Visit,
 };
 
@@ -24,8 +26,8 @@ impl Permits {
     }
 }
 
-impl Layer for Permits {
-    fn on_request(&self, _: &mut Visit) -> Verdict {
+impl Permits {
+    fn take(&self) -> Verdict {
         if let Some(permit) = self.gate.try_acquire() {
             return Verdict::Hold(Box::new(permit));
         }
@@ -42,6 +44,20 @@ impl Layer for Permits {
                 Ok(Err(GateError::Full)) | Err(_) => Err(full()),
             }
         }))
+    }
+}
+
+impl Layer for Permits {
+    fn on_request(&self, _: &mut Visit) -> Verdict {
+        self.take()
+    }
+
+    /// Flows of UDP have a bound of their own (P-11.2).
+    fn on_session(&self, session: &Session) -> Verdict {
+        match session.protocol {
+            ProtocolType::Udp => Verdict::Continue,
+            _ => self.take(),
+        }
     }
 }
 

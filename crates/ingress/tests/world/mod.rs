@@ -16,14 +16,16 @@ use std::{
 };
 
 use adit_auth::{ClientClaim, Grant};
-use adit_codec::{HttpRequest, HttpResponseHead, ResetCode, Side};
+use adit_codec::RequestHead;
+use adit_codec::{HttpRequest, HttpResponseHead, Side};
 use adit_flow::Budget;
-use adit_ingress::{Destination, Direction, Director, Http, HttpConfig, Layer, Visit, layers};
-use adit_link::{
-    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Source, TransportError,
-    drive,
+use adit_ingress::{
+    Admission, Destination, Direction, Director, Http, HttpConfig, Layer, Session, Visit, layers,
 };
-use adit_mux::OpenHead;
+use adit_link::{
+    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Reason, Source,
+    TransportError, drive,
+};
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -52,7 +54,7 @@ struct Serve(Service);
 
 impl Dispatch for Serve {
     fn dispatch(&self, opened: Opened) {
-        let OpenHead::Http(head) = opened.head else {
+        let RequestHead::Http(head) = opened.head else {
             panic!("not an HTTP request");
         };
         tokio::spawn((self.0)(*head, opened.exchange));
@@ -81,25 +83,22 @@ pub fn lane_config(side: Side) -> LaneConfig {
         heartbeat: Duration::from_secs(5),
         dead_after: Duration::from_secs(20),
         stall: Duration::from_secs(20),
-        stall_code: match side {
-            Side::Server => ResetCode::Stalled,
-            Side::Client => ResetCode::ServiceAborted,
-        },
     }
 }
 
 impl Link {
     pub fn new(service: Service) -> Self {
+        Self::to(Arc::new(Serve(service)))
+    }
+
+    /// To whatever takes the requests.
+    pub fn to(dispatch: Arc<dyn Dispatch>) -> Self {
         let lane = Lane::new(
             lane_config(Side::Server),
             Budget::new(16 << 20),
             Arc::new(Nothing),
         );
-        let far = Lane::new(
-            lane_config(Side::Client),
-            Budget::new(16 << 20),
-            Arc::new(Serve(service)),
-        );
+        let far = Lane::new(lane_config(Side::Client), Budget::new(16 << 20), dispatch);
         let (there, back) = (Pipe(lane.outbound()), Pipe(far.outbound()));
         let (near, other) = (lane.clone(), far.clone());
         tokio::spawn(async move { drive(&near, back).await });
@@ -123,6 +122,7 @@ pub fn destination(link: &Link, number: u64) -> Destination {
         tunnel: "web".into(),
         revision: 7,
         link: number,
+        compression: None,
         hold: Box::new(()),
     }
 }
@@ -139,6 +139,10 @@ impl Director for TestDirector {
     fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction {
         self.asked.lock().unwrap().push(avoid.to_vec());
         (self.direct)(visit, avoid)
+    }
+
+    fn direct_session(&self, _: &Session, _: &[u64]) -> Direction {
+        Direction::Fail(Failure::new(Reason::NoTunnel, "no tunnel holds this port"))
     }
 
     fn may_retry(&self) -> bool {
@@ -217,7 +221,7 @@ impl World {
         layers: Vec<Box<dyn Layer>>,
         director: Arc<TestDirector>,
     ) -> Self {
-        let http = Http::new(config, layers, director.clone());
+        let http = Http::new(config, Admission::new(layers, director.clone()));
         let listener = adit_ingress::listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -351,7 +355,7 @@ pub async fn body_of(exchange: &mut Exchange) -> Result<(Vec<u8>, String), Failu
                     trailers += ";";
                 }
             }
-            Part::Answer(_) => panic!("a request has no answer in it"),
+            other => panic!("no part of a request's body: {other:?}"),
         }
     }
     Ok((body, trailers))

@@ -1,0 +1,122 @@
+//! Counters of the TCP entry.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use adit_link::Reason;
+
+/// Counters and gauges at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionStats {
+    /// Connections open now.
+    pub open: usize,
+    /// Connections taken so far.
+    pub total: u64,
+    /// Connections reset at once because too many were open.
+    pub refused: u64,
+    /// Tries on another client.
+    pub retries: u64,
+    /// Bytes from visitors.
+    pub received_bytes: u64,
+    /// Bytes to visitors.
+    pub sent_bytes: u64,
+    /// Failed connections, in the order of [`Reason::ALL`].
+    pub failures: [u64; Reason::ALL.len()],
+}
+
+impl SessionStats {
+    /// Connections that failed for this reason.
+    pub fn failed(&self, reason: Reason) -> u64 {
+        let mut failures = Reason::ALL.iter().zip(&self.failures);
+        failures
+            .find(|(at, _)| **at == reason)
+            .map_or(0, |(_, count)| *count)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    open: AtomicUsize,
+    total: AtomicU64,
+    refused: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) received_bytes: AtomicU64,
+    pub(super) sent_bytes: AtomicU64,
+    failures: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Counters {
+    /// Counts a connection until what this gives is dropped; nothing when `max` are open.
+    pub(super) fn open(&self, max: usize) -> Option<Open<'_>> {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let counted = Open(self);
+        if before >= max {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(counted)
+    }
+
+    pub(super) fn count_failure(&self, reason: Reason) {
+        let mut failures = Reason::ALL.iter().zip(&self.failures);
+        if let Some((_, counter)) = failures.find(|(at, _)| **at == reason) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn stats(&self) -> SessionStats {
+        let mut failures = [0; Reason::ALL.len()];
+        for (count, counter) in failures.iter_mut().zip(&self.failures) {
+            *count = counter.load(Ordering::Relaxed);
+        }
+        SessionStats {
+            open: self.open.load(Ordering::Relaxed),
+            total: self.total.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            failures,
+        }
+    }
+}
+
+/// One open connection of the count.
+#[derive(Debug)]
+pub(super) struct Open<'c>(&'c Counters);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_over_the_bound_is_refused_and_not_kept() {
+        let counters = Counters::default();
+        let one = counters.open(1).unwrap();
+        assert!(counters.open(1).is_none());
+        let stats = counters.stats();
+        assert_eq!((stats.open, stats.total, stats.refused), (1, 2, 1));
+        drop(one);
+        assert!(counters.open(1).is_some());
+        assert_eq!(counters.stats().open, 0);
+    }
+
+    #[test]
+    fn a_failure_counts_under_its_reason() {
+        let counters = Counters::default();
+        for reason in Reason::ALL {
+            counters.count_failure(reason);
+        }
+        counters.count_failure(Reason::LinkLost);
+        for reason in Reason::ALL {
+            let expected = 1 + u64::from(reason == Reason::LinkLost);
+            assert_eq!(counters.stats().failed(reason), expected, "{reason}");
+        }
+    }
+}

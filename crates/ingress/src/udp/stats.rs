@@ -1,0 +1,143 @@
+//! Counters of the UDP entries.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use adit_link::Reason;
+
+/// Counters and gauges at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UdpStats {
+    /// Flows now: those whose destination is being found, those that are carried, those that wait for the other side's
+    /// end.
+    pub flows_open: usize,
+    /// Flows so far.
+    pub flows: u64,
+    /// Flows that made room for others (P-11.2).
+    pub flows_evicted: u64,
+    /// Flows that ended because both sides were silent (P-11.4).
+    pub flows_silent: u64,
+    /// Datagrams read from visitors.
+    pub datagrams_in: u64,
+    /// Datagrams sent to visitors.
+    pub datagrams_out: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Datagrams that were dropped here. What a lane drops is counted there.
+    pub dropped: UdpDropped,
+    /// Failed flows, in the order of [`Reason::ALL`].
+    pub failures: [u64; Reason::ALL.len()],
+}
+
+/// Datagrams that were dropped, by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UdpDropped {
+    /// From visitors: too many waited while the destination of their flow was being found, or none was found.
+    pub undirected: u64,
+    /// From visitors: longer than any that is carried (P-11.1).
+    pub too_long: u64,
+    /// From visitors without a flow, while draining.
+    pub draining: u64,
+    /// To visitors: the port's socket took no more.
+    pub socket_full: u64,
+    /// To visitors: the system would not send them.
+    pub unsendable: u64,
+}
+
+impl UdpDropped {
+    /// All of those that came from visitors.
+    pub const fn from_visitors(&self) -> u64 {
+        self.undirected + self.too_long + self.draining
+    }
+
+    /// All of those that were for visitors.
+    pub const fn to_visitors(&self) -> u64 {
+        self.socket_full + self.unsendable
+    }
+}
+
+impl UdpStats {
+    /// Flows that failed for this reason.
+    pub fn failed(&self, reason: Reason) -> u64 {
+        let mut failures = Reason::ALL.iter().zip(&self.failures);
+        failures.find(|(of, _)| **of == reason).map_or(0, |f| *f.1)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) flows_open: AtomicUsize,
+    pub(super) flows: AtomicU64,
+    pub(super) flows_evicted: AtomicU64,
+    pub(super) flows_silent: AtomicU64,
+    pub(super) datagrams_in: AtomicU64,
+    pub(super) datagrams_out: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) too_long: AtomicU64,
+    pub(super) draining: AtomicU64,
+    pub(super) socket_full: AtomicU64,
+    pub(super) unsendable: AtomicU64,
+    failures: [AtomicU64; Reason::ALL.len()],
+}
+
+/// One more.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(super) fn count_failure(&self, reason: Reason) {
+        let mut failures = Reason::ALL.iter().zip(&self.failures);
+        if let Some((_, counter)) = failures.find(|(of, _)| **of == reason) {
+            count(counter);
+        }
+    }
+
+    pub(super) fn stats(&self) -> UdpStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut failures = [0; Reason::ALL.len()];
+        for (count, counter) in failures.iter_mut().zip(&self.failures) {
+            *count = read(counter);
+        }
+        UdpStats {
+            flows_open: self.flows_open.load(Ordering::Relaxed),
+            flows: read(&self.flows),
+            flows_evicted: read(&self.flows_evicted),
+            flows_silent: read(&self.flows_silent),
+            datagrams_in: read(&self.datagrams_in),
+            datagrams_out: read(&self.datagrams_out),
+            bytes_in: read(&self.bytes_in),
+            bytes_out: read(&self.bytes_out),
+            dropped: UdpDropped {
+                // Counted where they wait.
+                undirected: 0,
+                too_long: read(&self.too_long),
+                draining: read(&self.draining),
+                socket_full: read(&self.socket_full),
+                unsendable: read(&self.unsendable),
+            },
+            failures,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_counted_for_itself() {
+        let counters = Counters::default();
+        for (times, reason) in (1..).zip(Reason::ALL) {
+            for _ in 0..times {
+                counters.count_failure(reason);
+            }
+        }
+        let stats = counters.stats();
+        for (times, reason) in (1..).zip(Reason::ALL) {
+            assert_eq!(stats.failed(reason), times);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Datagrams of a flow whose destination is not known yet.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+/// What a datagram that waits costs beside its bytes: empty ones must not be free.
+const OVERHEAD_BYTES: usize = 64;
+
+/// What the datagrams that wait may take, those of all ports together.
+#[derive(Debug)]
+pub(super) struct Room {
+    per_flow: usize,
+    total: usize,
+    taken: AtomicUsize,
+    lost: AtomicU64,
+}
+
+impl Room {
+    /// For `per_flow` bytes of each flow and `total` bytes of all.
+    pub(super) const fn new(per_flow: usize, total: usize) -> Self {
+        Self {
+            per_flow,
+            total,
+            taken: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Datagrams that found no room, made room for newer ones, or were never led anywhere.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn left(&self) -> usize {
+        self.total
+            .saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    fn lose(&self, datagrams: usize) {
+        self.lost.fetch_add(datagrams as u64, Ordering::Relaxed);
+    }
+}
+
+/// The datagrams of one flow, in order. What is still there when it is dropped is lost.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    room: Arc<Room>,
+}
+
+impl Waiting {
+    pub(super) const fn new(room: Arc<Room>) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            bytes: 0,
+            room,
+        }
+    }
+
+    /// Appends a datagram; what is too much makes room by its age (P-11.3). A flow may have as much as all have left
+    /// free, so that many that flood leave room for one that does not (dynamic thresholds: Choudhury and Hahne,
+    /// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998). One alone may pass the bounds.
+    pub(super) fn push(&mut self, data: &[u8]) {
+        let cost = data.len() + OVERHEAD_BYTES;
+        loop {
+            let left = self.room.left();
+            let is_alone = self.queue.is_empty() && left > 0;
+            if is_alone || self.bytes + cost <= self.room.per_flow.min(left) {
+                break;
+            }
+            self.room.lose(1);
+            if self.pop().is_none() {
+                return;
+            }
+        }
+        self.queue.push_back(Bytes::copy_from_slice(data));
+        self.bytes += cost;
+        self.room.taken.fetch_add(cost, Ordering::Relaxed);
+    }
+
+    /// What was popped last could not be sent.
+    pub(super) fn lose_popped(&self) {
+        self.room.lose(1);
+    }
+
+    /// The oldest datagram.
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let data = self.queue.pop_front()?;
+        let cost = data.len() + OVERHEAD_BYTES;
+        self.bytes -= cost;
+        self.room.taken.fetch_sub(cost, Ordering::Relaxed);
+        Some(data)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.room.lose(self.queue.len());
+        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(waiting: &mut Waiting) -> Vec<Bytes> {
+        std::iter::from_fn(|| waiting.pop()).collect()
+    }
+
+    #[test]
+    fn p_11_3_of_too_many_the_oldest_make_room() {
+        let room = Arc::new(Room::new(3 * (10 + OVERHEAD_BYTES), 1 << 20));
+        let mut waiting = Waiting::new(room.clone());
+        for n in 0..5 {
+            waiting.push(&[n; 10]);
+        }
+        assert_eq!(room.lost(), 2);
+        // An empty one is not free.
+        waiting.push(b"");
+        assert_eq!(room.lost(), 3);
+        assert_eq!(all(&mut waiting), [&[3; 10][..], &[4; 10], b""]);
+        // One that is longer than the bound goes alone.
+        waiting.push(&[5; 10]);
+        waiting.push(&[6; 1000]);
+        assert_eq!((room.lost(), room.left()), (4, (1 << 20) - 1064));
+        assert_eq!(all(&mut waiting), [&[6; 1000][..]]);
+        assert_eq!(room.left(), 1 << 20);
+    }
+
+    #[test]
+    fn many_that_flood_leave_room_for_one_that_does_not() {
+        let room = Arc::new(Room::new(1 << 20, 100_000));
+        let mut flows: Vec<_> = (0..20).map(|_| Waiting::new(room.clone())).collect();
+        for _ in 0..200 {
+            flows.iter_mut().for_each(|flow| flow.push(&[0; 136]));
+        }
+        let (least, most) = flows.iter().fold((usize::MAX, 0), |(least, most), flow| {
+            (least.min(flow.bytes), most.max(flow.bytes))
+        });
+        assert!(least >= 4_000 && most <= 5_200, "{least} to {most}");
+        let lost = room.lost();
+        let mut quiet = Waiting::new(room.clone());
+        quiet.push(&[1; 1000]);
+        quiet.push(&[2; 1000]);
+        assert_eq!((room.lost(), quiet.queue.len()), (lost, 2));
+    }
+
+    #[test]
+    fn when_nothing_is_left_the_new_one_is_lost() {
+        let room = Arc::new(Room::new(1 << 20, 1_000));
+        let mut full = Waiting::new(room.clone());
+        full.push(&[0; 2_000]);
+        let mut other = Waiting::new(room.clone());
+        other.push(&[1; 10]);
+        assert_eq!((room.lost(), other.queue.len()), (1, 0));
+        drop(full);
+        assert_eq!((room.lost(), room.left()), (2, 1_000));
+        other.push(&[2; 10]);
+        assert_eq!((room.lost(), other.queue.len()), (2, 1));
+        drop(other);
+        assert_eq!((room.lost(), room.left()), (3, 1_000));
+    }
+}

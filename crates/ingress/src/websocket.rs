@@ -1,0 +1,266 @@
+//! WebSocket visitors (section 9 of the protocol): a handshake that is led to a client as any request is, and then
+//! frames in both directions until both ends have closed.
+//!
+//! An `Upgrade` of HTTP/1.1 takes the whole connection, and its frames are carried by the future that served the
+//! connection before. An extended `CONNECT` of HTTP/2 takes one stream of it, and has a task.
+
+mod carrier;
+mod handshake;
+mod takeover;
+
+use std::sync::Arc;
+
+use adit_codec::{EncodedHead, HeadError, Open, ResetCode, WebSocketRequestHead};
+use adit_link::{Exchange, Failure, Reason};
+use adit_websocket::{Outcome, Relay};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+        UPGRADE,
+    },
+};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+pub(crate) use self::{
+    carrier::Buffers,
+    handshake::{Handshake, handshake},
+    takeover::{Takeover, on_end},
+};
+use crate::{
+    access::Access,
+    answer::{self, Answer, of_peer, respond},
+    body::{ResponseBody, Sending},
+    call::{Terms, carry, fail},
+    http::Http,
+    parked::Parked,
+    visit::Visit,
+    websocket::carrier::Carrier,
+};
+
+/// The lines that belong to one hop (P-9.1).
+const OF_THE_HOP: [HeaderName; 5] = [
+    CONNECTION,
+    UPGRADE,
+    SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION,
+    SEC_WEBSOCKET_ACCEPT,
+];
+
+/// A WebSocket that both ends have agreed on, and whose frames are to be carried.
+pub(crate) struct WebSocket {
+    http: Arc<Http>,
+    access: Access,
+    exchange: Exchange,
+}
+
+/// Serves one handshake.
+pub(crate) async fn serve(
+    http: &Arc<Http>,
+    mut access: Access,
+    body: Incoming,
+    handshake: Handshake,
+) -> Result<Response<ResponseBody>, Failure> {
+    // Over HTTP/2 it is a CONNECT, which means nothing to whoever looks at it as a request (RFC 8441, 5).
+    access.visit.method = Method::GET;
+    let terms = Terms {
+        answer_within: Some(http.config.service_timeout),
+        stall: None,
+        expects: false,
+        deadline: None,
+    };
+    let answer = match carry(http, &mut access, body, terms).await {
+        Ok(answer) => answer,
+        Err(failure) => return fail(&failure, access, false),
+    };
+    if answer.head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
+        return accept(http, answer, access, handshake);
+    }
+    // To a CONNECT it would say that the WebSocket is there (P-9.2).
+    let looks_accepted = (200..300).contains(&answer.head.status);
+    if looks_accepted && matches!(handshake, Handshake::Http2(_)) {
+        let failure = Failure::new(
+            Reason::ServiceAborted,
+            "the service did not change to WebSocket",
+        );
+        return fail(&failure, access, false);
+    }
+    respond(http, answer, access, None)
+}
+
+/// What opens a WebSocket at the client.
+pub(crate) fn head<'h>(
+    visit: &Visit,
+    open: &Open<&str>,
+    lines: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+) -> Result<EncodedHead, HeadError> {
+    let head = WebSocketRequestHead {
+        open,
+        authority: visit.authority.as_str().as_bytes(),
+        path: visit.path.as_str().as_bytes(),
+    };
+    // Most of them went with the layers, which need not be there.
+    let is_of_the_hop = |name: &[u8]| OF_THE_HOP.iter().any(|of| of.as_str().as_bytes() == name);
+    head.encode(lines.filter(|(name, _)| !is_of_the_hop(name) && *name != b"content-length"))
+}
+
+/// The answer to a visitor whose WebSocket is there, and the frames behind it.
+fn accept(
+    http: &Arc<Http>,
+    answer: Answer,
+    mut access: Access,
+    handshake: Handshake,
+) -> Result<Response<ResponseBody>, Failure> {
+    let Answer {
+        head,
+        recv,
+        sending,
+    } = answer;
+    let Sending::Open(send) = sending else {
+        let failure = Failure::new(Reason::Internal, "a WebSocket that can only be read");
+        return fail(&failure, access, true);
+    };
+    let mut parts = match answer::parts(&head) {
+        Ok((parts, _)) => parts,
+        Err(failure) => return fail(&failure, access, false),
+    };
+    for layer in http.admission.layers().iter().rev() {
+        layer.on_response(&access.visit, &mut parts);
+    }
+    parts.headers.remove(CONTENT_LENGTH);
+    for name in OF_THE_HOP {
+        parts.headers.remove(name);
+    }
+    parts.status = match &handshake {
+        Handshake::Http1 { accept } => {
+            let headers = &mut parts.headers;
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
+            StatusCode::SWITCHING_PROTOCOLS
+        }
+        Handshake::Http2(_) => StatusCode::OK,
+    };
+    access.on_answer(parts.status);
+    // It may stand open for days.
+    access.visit.headers = HeaderMap::new();
+    let exchange = Exchange { send, recv };
+    let connection = access.connection().clone();
+    let websocket = WebSocket {
+        http: http.clone(),
+        access,
+        exchange,
+    };
+    match handshake {
+        Handshake::Http1 { .. } => connection.takeover().set_websocket(websocket),
+        Handshake::Http2(upgrade) => drop(tokio::spawn(websocket.on_stream(upgrade))),
+    }
+    Ok(Response::from_parts(
+        parts,
+        ResponseBody::bare(Bytes::new()),
+    ))
+}
+
+impl WebSocket {
+    /// Carries its frames over a stream of an HTTP/2 connection.
+    async fn on_stream(self, upgrade: OnUpgrade) {
+        // Without a stream the visitor has left.
+        let Ok(stream) = upgrade.await else {
+            return;
+        };
+        let connection = self.access.connection().clone();
+        let left = self.run(TokioIo::new(stream), Bytes::new()).await;
+        if let Some(mut stream) = left {
+            // What the visitor has not taken of it stays in hyper's hands.
+            let parked = Parked::new(connection);
+            parked.hand_over();
+            parked.fail();
+            let _ = stream.shutdown().await;
+        }
+    }
+
+    /// Carries its frames, of which `first` have been read already, until it is over. Gives the socket back where it has
+    /// not been shut down.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes both hops without a close frame.
+    pub(crate) async fn run<S>(self, socket: S, first: Bytes) -> Option<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Self {
+            http,
+            mut access,
+            exchange,
+        } = self;
+        let connection = access.connection().clone();
+        let mut relay = Relay::to_visitor();
+        if !first.is_empty() {
+            let mut first = Vec::from(first);
+            relay.unmask(&mut first);
+            relay.on_bytes(first.into());
+        }
+        let carrier = Carrier::new(
+            socket,
+            exchange,
+            relay,
+            &http.websockets,
+            http.config.close_timeout,
+        );
+        let ended = carrier.run(connection.draining()).await;
+        access.sent_bytes = ended.written;
+        if ended.is_cut && access.visit.version < Version::HTTP_2 {
+            connection.reset_on_drop();
+        }
+        match failure_of(ended.outcome, ended.failure) {
+            None => access.on_end(),
+            Some(failure) => {
+                tracing::debug!(
+                    request_id = %access.visit.uuid,
+                    reason = failure.reason.as_str(),
+                    "{}",
+                    failure.detail
+                );
+                access.on_failure(&failure);
+            }
+        }
+        ended.socket
+    }
+}
+
+/// What went wrong, if anything did.
+fn failure_of(outcome: Outcome, failure: Option<Failure>) -> Option<Failure> {
+    let (reason, detail) = match outcome {
+        Outcome::Closed | Outcome::Left => return None,
+        Outcome::SocketLost => (Reason::Cancelled, "the visitor left without a close frame"),
+        Outcome::LinkEnded => (
+            Reason::ServiceAborted,
+            "the service left without a close frame",
+        ),
+        Outcome::LinkFailed => {
+            let unknown = || Failure::new(Reason::LinkLost, "the link was lost");
+            return Some(failure.map_or_else(unknown, of_peer));
+        }
+        Outcome::Unreadable(error) => {
+            return Some(Failure::new(
+                Reason::BadRequest,
+                format!("the visitor sent {error}"),
+            ));
+        }
+    };
+    Some(Failure::new(reason, detail))
+}
+
+/// With what a WebSocket is reset, and what is said.
+fn reset_of(why: adit_websocket::ResetWhy) -> (ResetCode, String) {
+    use adit_websocket::ResetWhy;
+    let why = match why {
+        ResetWhy::SocketLost => "the visitor left within a frame".into(),
+        ResetWhy::Unreadable(error) => format!("the visitor sent {error}"),
+        ResetWhy::LinkEnded => "the service left while a frame was on its way to it".into(),
+    };
+    (ResetCode::Cancelled, why)
+}

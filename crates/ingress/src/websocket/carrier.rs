@@ -1,0 +1,352 @@
+//! Carries the frames of one WebSocket between a socket and an exchange.
+//!
+//! One future for both directions. What to do with each frame, and how it all ends, is decided in `adit-websocket`; this
+//! reads and writes. The two ends of a WebSocket differ only in who masks, so that this is also the egress' own.
+//!
+//! Bytes are read only when credit lets them go on, into a buffer that is taken when there is something to read; payload
+//! is written as it came, many frames at a time, and gives its credit back when it has been written.
+
+use std::{
+    future::Future,
+    io::IoSlice,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use adit_codec::{Pool, ResetCode, WebSocketFrame};
+use adit_link::{Exchange, Failure, Part, Payload, Reason};
+use adit_websocket::{FrameHead, Outcome, Relay, ToLink};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::reset_of;
+
+/// Read after a silence, and what is copied for one write to a stream of HTTP/2.
+const SMALL_BUFFER_BYTES: usize = 16 * 1024;
+/// Read while a payload keeps coming, and what is masked for one write: a message's worth (P-2.1).
+const LARGE_BUFFER_BYTES: usize = 64 * 1024;
+/// Buffers that wait for use, of each size: more than are read into in one turn of a thread.
+const MAX_FREE_BUFFERS: usize = 64;
+/// Bytes smaller than this part of their buffer are copied: held, they would pin the whole (P-4.7).
+const PIN_RATIO: usize = 4;
+/// Read with little credit: heads of frames cost none.
+const MIN_READ_BYTES: usize = 512;
+/// Rounds in one turn: then the others of the thread have theirs.
+const ROUNDS_PER_TURN: usize = 8;
+/// Slices in one write.
+const MAX_SLICES: usize = 32;
+
+/// Buffers to read into, for all WebSockets of an entry.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    small: Pool,
+    large: Pool,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            small: Pool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
+            large: Pool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
+        }
+    }
+}
+
+/// How it ended.
+pub(super) struct Ended<S> {
+    pub(super) outcome: Outcome,
+    /// Of the exchange.
+    pub(super) failure: Option<Failure>,
+    /// Not all that was meant for the socket has been written.
+    pub(super) is_cut: bool,
+    /// Bytes to the socket.
+    pub(super) written: u64,
+    /// The socket, where it has not been shut down.
+    pub(super) socket: Option<S>,
+}
+
+/// One WebSocket while its frames are carried. Dropped before its end, it resets the exchange.
+pub(super) struct Carrier<'b, S> {
+    socket: S,
+    /// None when it is over.
+    exchange: Option<Exchange>,
+    relay: Relay<Payload>,
+    buffers: &'b Buffers,
+    close_timeout: Duration,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Payload that may go on at once, when that was last asked.
+    credit: usize,
+    /// Our direction of the exchange has not ended.
+    sends: bool,
+    /// The last read filled its buffer: more waits.
+    full: bool,
+    left: bool,
+    is_shut: bool,
+    failure: Option<Failure>,
+    written: u64,
+}
+
+impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
+    pub(super) const fn new(
+        socket: S,
+        exchange: Exchange,
+        relay: Relay<Payload>,
+        buffers: &'b Buffers,
+        close_timeout: Duration,
+    ) -> Self {
+        Self {
+            socket,
+            exchange: Some(exchange),
+            relay,
+            buffers,
+            close_timeout,
+            deadline: None,
+            credit: 0,
+            sends: true,
+            full: false,
+            left: false,
+            is_shut: false,
+            failure: None,
+            written: 0,
+        }
+    }
+
+    /// Carries frames until it is over. When `leave` is ready, both ends are told that we go away.
+    pub(super) async fn run(mut self, leave: impl Future<Output = ()>) -> Ended<S> {
+        let mut leave = pin!(leave);
+        std::future::poll_fn(|cx| {
+            if !self.left && leave.as_mut().poll(cx).is_ready() {
+                self.left = true;
+                self.deadline = None;
+                self.relay.leave();
+            }
+            self.poll(cx)
+        })
+        .await;
+        Ended {
+            outcome: self.relay.outcome(),
+            failure: self.failure,
+            is_cut: self.relay.is_aborted() || !self.relay.outbound().is_empty(),
+            written: self.written,
+            socket: (!self.is_shut).then_some(self.socket),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS_PER_TURN {
+            let moved = self.poll_to_link(cx)
+                | self.poll_read(cx)
+                | self.poll_from_link(cx)
+                | self.poll_write(cx);
+            if self.relay.is_settled() {
+                self.exchange = None;
+            }
+            if !moved {
+                return self.poll_end(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sends what has been read, as far as credit goes (P-9.5).
+    fn poll_to_link(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while self.sends
+            && let Some(Exchange { send, .. }) = &self.exchange
+        {
+            self.credit = match send.poll_ready(cx) {
+                Poll::Ready(Ok(credit)) => credit,
+                Poll::Ready(Err(failure)) => {
+                    self.fail(failure);
+                    return true;
+                }
+                Poll::Pending => 0,
+            };
+            let Some(out) = self.relay.to_link(self.credit) else {
+                break;
+            };
+            moved = true;
+            let sent = match out {
+                ToLink::Frame(head, data) => send.send_frame(frame_of(&head), data),
+                ToLink::Data(data) => send.send(data, false),
+                ToLink::End => {
+                    self.sends = false;
+                    send.finish()
+                }
+                ToLink::Reset(why) => {
+                    self.sends = false;
+                    let (code, why) = reset_of(why);
+                    if let Some(Exchange { send, .. }) = self.exchange.take() {
+                        send.reset(code, &why);
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(failure) = sent {
+                self.fail(failure);
+            }
+        }
+        moved
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+        self.relay.on_link_failed();
+        self.exchange = None;
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        let freely = self.relay.reads_freely();
+        if !self.relay.wants_bytes() || (self.credit == 0 && !freely) {
+            return false;
+        }
+        let pool = if self.full {
+            &self.buffers.large
+        } else {
+            &self.buffers.small
+        };
+        let mut buffer = pool.take();
+        let room = buffer.unfilled();
+        let capacity = room.len();
+        let limit = if freely {
+            capacity
+        } else {
+            self.credit.max(MIN_READ_BYTES).min(capacity)
+        };
+        let mut read = ReadBuf::new(&mut room[..limit]);
+        match Pin::new(&mut self.socket).poll_read(cx, &mut read) {
+            Poll::Pending => return false,
+            Poll::Ready(Err(error)) => {
+                tracing::trace!(%error, "a WebSocket's socket is lost");
+                self.relay.on_socket_lost();
+                return true;
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        let count = read.filled().len();
+        if count == 0 {
+            self.relay.on_socket_end();
+            return true;
+        }
+        self.full = count == limit;
+        self.relay.unmask(&mut buffer.unfilled()[..count]);
+        let bytes = if count < capacity / PIN_RATIO {
+            Bytes::copy_from_slice(&buffer.unfilled()[..count])
+        } else {
+            buffer.advance(count);
+            buffer.freeze()
+        };
+        self.relay.on_bytes(bytes);
+        true
+    }
+
+    fn poll_from_link(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while self.relay.wants_link()
+            && let Some(Exchange { recv, .. }) = &mut self.exchange
+        {
+            let Poll::Ready(part) = recv.poll_part(cx) else {
+                break;
+            };
+            moved = true;
+            match part {
+                Some(Ok(Part::Frame(frame, payload))) => {
+                    self.relay.on_frame(&head_of(frame), payload);
+                }
+                Some(Ok(Part::Data(payload))) => self.relay.on_data(payload),
+                None => self.relay.on_link_end(),
+                Some(Err(failure)) => self.fail(failure),
+                // The mux lets no other payload pass; trailers have no place here.
+                Some(Ok(_)) => {
+                    let why = "no part of a WebSocket";
+                    if let Some(Exchange { send, .. }) = self.exchange.take() {
+                        send.reset(ResetCode::ProtocolError, why);
+                    }
+                    self.fail(Failure::new(Reason::ProtocolError, why));
+                }
+            }
+        }
+        moved
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while !self.relay.outbound().is_empty() {
+            let socket = Pin::new(&mut self.socket);
+            let outbound = self.relay.outbound();
+            let is_vectored = socket.is_write_vectored();
+            let written = if is_vectored && !self.relay.masks() {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let count = outbound.slices(&mut slices);
+                socket.poll_write_vectored(cx, &slices[..count])
+            } else {
+                let large = is_vectored && outbound.bytes() > SMALL_BUFFER_BYTES;
+                let pool = if large {
+                    &self.buffers.large
+                } else {
+                    &self.buffers.small
+                };
+                let mut buffer = pool.take();
+                let count = outbound.copy_to(buffer.unfilled());
+                socket.poll_write(cx, &buffer.unfilled()[..count])
+            };
+            match written {
+                Poll::Pending => break,
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.written += count as u64;
+                    self.relay.on_written(count);
+                    if !self.left {
+                        // What is on its way to a slow peer still moves.
+                        self.deadline = None;
+                    }
+                }
+                Poll::Ready(_) => self.relay.on_socket_lost(),
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Nothing moves: whether that is the end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.relay.is_aborted() {
+            return Poll::Ready(());
+        }
+        if !self.is_shut && self.relay.may_shut_down() {
+            self.is_shut = Pin::new(&mut self.socket).poll_shutdown(cx).is_ready();
+        }
+        if self.is_shut && self.relay.is_settled() {
+            return Poll::Ready(());
+        }
+        if !self.relay.is_ending() {
+            return Poll::Pending;
+        }
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + self.close_timeout)));
+        deadline.as_mut().poll(cx)
+    }
+}
+
+const fn frame_of(head: &FrameHead) -> WebSocketFrame {
+    WebSocketFrame {
+        fin: head.fin,
+        rsv: head.rsv,
+        opcode: head.opcode,
+        length: head.length,
+    }
+}
+
+const fn head_of(frame: WebSocketFrame) -> FrameHead {
+    FrameHead {
+        fin: frame.fin,
+        rsv: frame.rsv,
+        opcode: frame.opcode,
+        length: frame.length,
+    }
+}
