@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use adit_link::Compression;
+
 /// What a service speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Protocol {
@@ -10,6 +12,19 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 in clear text, with prior knowledge.
     H2c,
+    /// Bytes, on a connection for each visitor's.
+    Tcp,
+    /// Datagrams, on a socket for each visitor's flow.
+    Udp,
+}
+
+/// Version of the header that tells a TCP service who the visitor is (P-10.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Where a tunnel leads.
@@ -25,6 +40,28 @@ pub struct ServiceConfig {
     pub host_rewrite: Option<String>,
     /// Headers added to each request, replacing those of the same name.
     pub custom_headers: Vec<(String, String)>,
+    /// Written to a TCP service before anything else.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// How answers cross to the other side, where it can inflate them (P-13.1).
+    pub compression: Option<Compression>,
+    /// A UDP flow ends after this long without a datagram in either direction (P-11.4).
+    pub session_timeout: Duration,
+}
+
+impl ServiceConfig {
+    /// A service at this address, with nothing added to what visitors send.
+    pub fn new(host: impl Into<String>, port: u16, protocol: Protocol) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            protocol,
+            host_rewrite: None,
+            custom_headers: Vec::new(),
+            proxy_protocol: None,
+            compression: None,
+            session_timeout: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Bounds and times; one for all services, each bound counts for each service on its own.
@@ -32,16 +69,28 @@ pub struct ServiceConfig {
 pub struct Config {
     /// Connecting may take this long.
     pub dial_timeout: Duration,
-    /// The answer must begin within this, from when the request has been written.
+    /// The answer must begin within this, from when the request has been written. A call of gRPC has the time that its
+    /// visitor gives it.
     pub answer_timeout: Duration,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
     /// A service that reads nothing of a request for this long is given up.
     pub stall_timeout: Duration,
+    /// The same for a TCP service or a WebSocket, whose program may be stopped for longer.
+    pub tcp_stall_timeout: Duration,
+    /// The system asks after a TCP service that has been silent for this long, and gives up one whose machine is gone;
+    /// `None` never asks.
+    pub tcp_keepalive: Option<Duration>,
+    /// The end of a WebSocket, once it has begun, is not waited for longer than this: an answer to a close frame, the
+    /// last frames on their way to a service that takes none of them.
+    pub close_timeout: Duration,
     /// A service that has answered may go on reading the request; one that reads nothing for this long will not.
     pub early_answer_timeout: Duration,
-    /// Connections at a time; over HTTP/2, requests at a time on the one connection.
+    /// Connections at a time; over HTTP/2, requests at a time.
     pub max_connections: usize,
+    /// Connections of HTTP/2 at a time. Requests that are short share one; those whose bodies are still to come have one
+    /// each until there are as many as this, and share them then.
+    pub max_h2c_connections: usize,
     /// Idle connections kept.
     pub max_idle: usize,
     /// Requests that wait for a connection; more are reset with `LIMIT`.
@@ -59,8 +108,12 @@ impl Default for Config {
             answer_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
+            tcp_stall_timeout: Duration::from_secs(60 * 60),
+            tcp_keepalive: Some(Duration::from_secs(60)),
+            close_timeout: Duration::from_secs(5),
             early_answer_timeout: Duration::from_secs(1),
             max_connections: 4_096,
+            max_h2c_connections: 256,
             max_idle: 512,
             max_waiting: 1_024,
             inline_body_bytes: 8 * 1024,

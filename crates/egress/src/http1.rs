@@ -14,4 +14,5 @@ mod upload;
 
 pub use chunked::{Chunked, ChunkedError, Decoded};
 pub(crate) use pool::Pool;
+pub(crate) use request::put_line;
 pub use response::{Framing, Head, HeadError, Line, parse};

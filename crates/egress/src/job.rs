@@ -2,8 +2,9 @@
 
 use std::{borrow::Cow, future::poll_fn, sync::Arc, task::Context, task::Poll};
 
-use adit_codec::{HttpRequest, ResetCode};
+use adit_codec::{HttpRequest, Open, ResetCode};
 use adit_link::{Exchange, Failure, SendHalf};
+use uuid::Uuid;
 
 use crate::service::Service;
 
@@ -17,15 +18,18 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    pub(crate) fn new(head: Box<HttpRequest>, exchange: Exchange, service: Arc<Service>) -> Self {
+        Self {
+            head,
+            exchange,
+            service,
+            retried: false,
+        }
+    }
+
     /// Refuses or gives up, saying why.
     pub(crate) fn reset(self, code: ResetCode, why: &str) {
-        tracing::debug!(
-            id = self.exchange.id().value(),
-            code = code.reason(),
-            why,
-            "request reset"
-        );
-        self.exchange.send.reset(code, why);
+        give_up(self.exchange.send, &self.head.open, code, why);
     }
 
     /// Whether nobody waits for the answer any more.
@@ -33,6 +37,18 @@ impl Job {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         matches!(self.exchange.send.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
+}
+
+/// Refuses or gives up a request, saying why to the opener and in the log.
+pub(crate) fn give_up(send: SendHalf, open: &Open, code: ResetCode, why: &str) {
+    tracing::debug!(
+        target: "adit::egress",
+        request_id = %Uuid::from_bytes(open.request_uuid),
+        reason = code.reason(),
+        why,
+        "request reset"
+    );
+    send.reset(code, why);
 }
 
 /// Why an exchange ended before its answer was whole.

@@ -2,7 +2,7 @@
 //!
 //! [`Egress`] takes the requests that the peer opens (it is a lane's `Dispatch`) and serves each through a pooled
 //! connection to a private service, over HTTP/1.1 ([`http1`], a lean client of our own) or HTTP/2 with prior knowledge
-//! (hyper).
+//! (the `h2` crate), which carries gRPC too.
 //!
 //! Promises:
 //! - an answer is whole or it is reset: a service that breaks off never looks like one that ended (P-7.1);
@@ -15,19 +15,28 @@
 //! Leaves to others: which tunnel a request belongs to (the server's rules; here it is a name in the opening message),
 //! headers that tell the service about the visitor (P-3.4, the server), retries on other clients (the opener).
 //!
-//! Cost: one task per connection, none per request (HTTP/1.1); a small exchange is one write and one read. An
+//! Cost: one task per connection, none per request (HTTP/1.1), or one per request (HTTP/2); a small exchange is one write
+//! and one read. An
 //! `Egress` may be shared by threads; one for each data thread keeps requests from crossing between them.
 //!
 //! Proof: `tests/services.rs` and `tests/lifecycle.rs` against services scripted byte by byte, `tests/hyper_services.rs`
-//! against hyper's servers, `tests/oracle.rs` beside hyper's client, `tests/fuzz.rs` for hostile answers.
+//! against hyper's servers, `tests/grpc.rs` against HTTP/2 frame by frame, `tests/oracle.rs` beside hyper's client,
+//! `tests/fuzz.rs` for hostile answers.
 
 mod config;
 mod dial;
 mod fields;
+mod grpc;
 mod h2c;
 pub mod http1;
 mod job;
+mod proxy_protocol;
 mod service;
+mod tcp;
+mod udp;
+mod websocket;
 
-pub use config::{Config, Protocol, ServiceConfig};
+pub use config::{Config, Protocol, ProxyProtocol, ServiceConfig};
 pub use service::{Egress, Stats};
+pub use tcp::TcpStats;
+pub use udp::UdpStats;

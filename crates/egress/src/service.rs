@@ -5,21 +5,24 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use adit_codec::{Pool as BufferPool, ResetCode};
-use adit_link::OpenHead;
-use adit_link::{Dispatch, Opened};
+use adit_codec::{Pool as BufferPool, ResetCode, Side};
+use adit_link::{Compression, Dispatch, Opened, RequestHead, SendHalf, compress::is_compressible};
 use http::{HeaderName, HeaderValue};
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
-    config::{Config, Protocol, ServiceConfig},
+    config::{Config, Protocol, ProxyProtocol, ServiceConfig},
     dial::Address,
     fields::is_hop_by_hop,
     h2c, http1,
-    job::Job,
+    job::{Job, give_up},
+    tcp, udp, websocket,
 };
 
 /// Read first of an answer: head and small body.
@@ -46,6 +49,12 @@ pub struct Stats {
     pub jobs: u64,
     /// Requests begun anew because their connection had died.
     pub retried: u64,
+    /// Connections of WebSockets now, those being made included.
+    pub websockets: usize,
+    /// Connections of TCP.
+    pub tcp: tcp::TcpStats,
+    /// Flows of UDP.
+    pub udp: udp::UdpStats,
 }
 
 /// Counted by every connection.
@@ -55,6 +64,9 @@ pub(crate) struct Counters {
     pub(crate) reused: AtomicU64,
     pub(crate) jobs: AtomicU64,
     pub(crate) retried: AtomicU64,
+    pub(crate) websockets: AtomicUsize,
+    pub(crate) tcp: tcp::Counters,
+    pub(crate) udp: udp::Counters,
 }
 
 /// What all pools share.
@@ -62,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) small: BufferPool,
     pub(crate) large: BufferPool,
+    pub(crate) websockets: websocket::Buffers,
     pub(crate) counters: Counters,
 }
 
@@ -70,18 +83,27 @@ pub(crate) struct Shared {
 pub(crate) enum Connections {
     Http1(Arc<http1::Pool>),
     H2c(Arc<h2c::Shared>),
+    /// None are kept: each request has one of its own.
+    Own,
 }
 
 /// Where one tunnel leads, ready to be used for each request.
 pub(crate) struct Service {
-    connections: Connections,
+    pub(crate) connections: Connections,
+    pub(crate) address: Address,
+    pub(crate) protocol: Protocol,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    pub(crate) compression: Option<Compression>,
+    pub(crate) session_timeout: Duration,
+    /// Connections of TCP and of WebSockets. A change of the service's settings begins anew.
+    pub(crate) open: AtomicUsize,
     pub(crate) host_rewrite: Option<HeaderValue>,
     /// Added to each request, replacing those of the same name.
     pub(crate) custom: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Service {
-    fn new(config: &ServiceConfig, connections: Connections) -> Self {
+    fn new(config: &ServiceConfig, address: Address, connections: Connections) -> Self {
         let mut host_rewrite = config.host_rewrite.as_deref().and_then(|host| {
             let value = HeaderValue::from_str(host)
                 .ok()
@@ -108,9 +130,25 @@ impl Service {
         }
         Self {
             connections,
+            address,
+            protocol: config.protocol,
+            proxy_protocol: config.proxy_protocol,
+            compression: config.compression,
+            session_timeout: config.session_timeout,
+            open: AtomicUsize::new(0),
             host_rewrite,
             custom,
         }
+    }
+
+    /// How an answer with these header lines crosses; with none, whatever a connection carries.
+    pub(crate) fn compress<'a>(
+        &self,
+        send: &SendHalf,
+        lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) {
+        let compression = self.compression.filter(|_| is_compressible(lines));
+        send.set_compression(compression);
     }
 
     /// Whether this service's own header takes the place of the visitor's.
@@ -131,6 +169,8 @@ pub struct Egress {
     /// By address, so that tunnels to one service share its connections, and a change of settings keeps them.
     pools: Mutex<HashMap<(Address, Protocol), Connections>>,
     draining: AtomicBool,
+    /// How often running WebSockets have been told to go.
+    leaving: watch::Sender<u64>,
 }
 
 impl Egress {
@@ -141,11 +181,13 @@ impl Egress {
                 config,
                 small: BufferPool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
                 large: BufferPool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
+                websockets: websocket::Buffers::default(),
                 counters: Counters::default(),
             }),
             services: RwLock::default(),
             pools: Mutex::default(),
             draining: AtomicBool::new(false),
+            leaving: watch::Sender::new(0),
         })
     }
 
@@ -162,7 +204,7 @@ impl Egress {
                 host: config.host.as_str().into(),
                 port: config.port,
             };
-            let key = (address, config.protocol);
+            let key = (address.clone(), config.protocol);
             let connections = kept
                 .entry(key)
                 .or_insert_with_key(|key| {
@@ -173,10 +215,12 @@ impl Egress {
                         Protocol::H2c => {
                             Connections::H2c(h2c::Shared::new(key.0.clone(), self.shared.clone()))
                         }
+                        Protocol::Tcp | Protocol::Udp => Connections::Own,
                     })
                 })
                 .clone();
-            next.insert(tunnel.clone(), Arc::new(Service::new(config, connections)));
+            let service = Service::new(config, address, connections);
+            next.insert(tunnel.clone(), Arc::new(service));
         }
         let retired = std::mem::replace(&mut *pools, kept);
         *self
@@ -187,9 +231,19 @@ impl Egress {
         retired.into_values().for_each(|pool| pool.retire());
     }
 
-    /// While draining, new requests are reset with `DRAINING` (P-6.6); running ones finish.
+    /// While draining, new requests are reset with `DRAINING` (P-6.6); running ones finish, but for WebSockets, which
+    /// would not: [`Egress::close_websockets`].
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
+        if draining {
+            self.close_websockets();
+        }
+    }
+
+    /// Says to both ends of every running WebSocket that this side goes away (P-9.6). Each ends when both have answered,
+    /// or after [`Config::close_timeout`].
+    pub fn close_websockets(&self) {
+        self.leaving.send_modify(|times| *times += 1);
     }
 
     /// Counters and gauges.
@@ -200,6 +254,10 @@ impl Egress {
             reused: counters.reused.load(Ordering::Relaxed),
             jobs: counters.jobs.load(Ordering::Relaxed),
             retried: counters.retried.load(Ordering::Relaxed),
+            connections: counters.tcp.stats().open + counters.websockets.load(Ordering::Relaxed),
+            websockets: counters.websockets.load(Ordering::Relaxed),
+            tcp: counters.tcp.stats(),
+            udp: counters.udp.stats(),
             ..Stats::default()
         };
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,6 +265,7 @@ impl Egress {
             match pool {
                 Connections::Http1(pool) => pool.count(&mut stats),
                 Connections::H2c(connection) => connection.count(&mut stats),
+                Connections::Own => {}
             }
         }
         stats
@@ -218,55 +277,91 @@ impl Connections {
         match self {
             Self::Http1(pool) => pool.retire(),
             Self::H2c(connection) => connection.retire(),
+            Self::Own => {}
         }
     }
 }
 
 impl Dispatch for Egress {
+    /// Serves a request of the tunnel that it names.
     fn dispatch(&self, opened: Opened) {
+        let tunnel = opened.head.open().tunnel.clone();
+        self.dispatch_to(&tunnel, opened);
+    }
+}
+
+impl Egress {
+    /// Serves a request by the service of this name, whatever the request itself says: for whoever chooses among
+    /// several.
+    pub fn dispatch_to(&self, name: &str, opened: Opened) {
         let Opened { head, exchange } = opened;
+        let open = head.open();
         if self.draining.load(Ordering::Relaxed) {
-            exchange
-                .send
-                .reset(ResetCode::Draining, "this client is leaving");
+            let why = "this side is leaving";
+            give_up(exchange.send, open, ResetCode::Draining, why);
             return;
         }
-        #[allow(
-            irrefutable_let_patterns,
-            reason = "heads of other protocols are to come"
-        )]
-        let OpenHead::Http(head) = head else {
-            exchange
-                .send
-                .reset(ResetCode::ProtocolError, "only HTTP is served here");
-            return;
-        };
         let service = {
             let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
-            services.get(&head.open.tunnel).cloned()
+            services.get(name).cloned()
         };
         let Some(service) = service else {
-            let why = format!("this client serves no tunnel {:?}", head.open.tunnel);
-            exchange.send.reset(ResetCode::NoTunnel, &why);
+            let why = format!("no service stands behind {name:?} here");
+            give_up(exchange.send, open, ResetCode::NoTunnel, &why);
             return;
         };
         self.shared.counters.jobs.fetch_add(1, Ordering::Relaxed);
-        if head.method == "CONNECT" {
-            exchange
-                .send
-                .reset(ResetCode::ProtocolError, "CONNECT is not carried");
-            return;
-        }
+        tracing::debug!(
+            target: "adit::egress",
+            request_id = %Uuid::from_bytes(open.request_uuid),
+            protocol = head.protocol().as_str(),
+            opener = match exchange.id().opener() {
+                Side::Server => "server",
+                Side::Client => "client",
+            },
+            tunnel = &*open.tunnel,
+            service = name,
+            "request taken"
+        );
         let connections = service.connections.clone();
-        let job = Job {
-            head,
-            exchange,
-            service,
-            retried: false,
-        };
-        match connections {
-            Connections::Http1(pool) => pool.dispatch(job),
-            Connections::H2c(connection) => connection.dispatch(job),
+        match (head, connections) {
+            (RequestHead::Http(head), _) if head.method == "CONNECT" => {
+                let why = "CONNECT is not carried";
+                give_up(exchange.send, &head.open, ResetCode::ProtocolError, why);
+            }
+            (RequestHead::Http(head), Connections::Http1(pool)) => {
+                pool.dispatch(Job::new(head, exchange, service));
+            }
+            (RequestHead::Http(head), Connections::H2c(connection)) => {
+                connection.dispatch(h2c::Head::Http(head), exchange, service);
+            }
+            (RequestHead::Grpc(head), Connections::H2c(connection)) => {
+                connection.dispatch(h2c::Head::Grpc(head), exchange, service);
+            }
+            (RequestHead::Grpc(head), Connections::Http1(_)) => {
+                let why = format!(
+                    "the service of {name:?} speaks HTTP/1.1; gRPC wants a tunnel of `type: grpc`"
+                );
+                give_up(exchange.send, &head.open, ResetCode::NoTunnel, &why);
+            }
+            // Also of a service that speaks HTTP/2: an upgrade is HTTP/1.1, and most that speak the one speak both.
+            (RequestHead::WebSocket(head), Connections::Http1(_) | Connections::H2c(_)) => {
+                let leaving = self.leaving.subscribe();
+                websocket::dispatch(head, exchange, service, self.shared.clone(), leaving);
+            }
+            (RequestHead::Tcp(head), _) if service.protocol == Protocol::Tcp => {
+                tcp::dispatch(head, exchange, service, self.shared.clone());
+            }
+            (RequestHead::Udp(head), _) if service.protocol == Protocol::Udp => {
+                udp::dispatch(head, exchange, service, self.shared.clone());
+            }
+            (head, _) => {
+                let why = format!(
+                    "the service of {name:?} is not reached by {}",
+                    head.protocol().as_str()
+                );
+                give_up(exchange.send, head.open(), ResetCode::ProtocolError, &why);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::HeaderBlock;
+use adit_codec::{HeaderBlock, ResetCode};
 use adit_egress::{Config, Protocol};
 use adit_link::{Exchange, Part, Reason};
 use bytes::Bytes;
@@ -112,6 +112,14 @@ async fn answer(
             *response.status_mut() = hyper::StatusCode::PAYLOAD_TOO_LARGE;
             tokio::spawn(async move { put(&feed, "no").await });
         }
+        "/early-unread" => {
+            tokio::spawn(async move {
+                put(&feed, "no").await;
+                drop(feed);
+                ended.closed().await;
+                drop(request);
+            });
+        }
         "/never" => {
             struct Guard(mpsc::Sender<&'static str>);
             impl Drop for Guard {
@@ -154,6 +162,7 @@ async fn start(protocol: Protocol, config: Config) -> (Pair, mpsc::Receiver<&'st
                             .serve_connection(io, handler)
                             .await;
                     }
+                    Protocol::Tcp | Protocol::Udp => unreachable!("not of HTTP"),
                 }
             });
         }
@@ -417,6 +426,26 @@ async fn an_http2_service_that_does_not_answer_or_is_not_there() {
             failure.detail
         );
     }
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn p_3_6_an_http2_service_that_has_answered_and_reads_no_more_stops_the_request() {
+    let config = Config {
+        early_answer_timeout: Duration::from_millis(50),
+        ..Config::default()
+    };
+    let (pair, _told) = start(Protocol::H2c, config).await;
+    let ask = Ask::new("POST", "/early-unread", &[]);
+    let Exchange { send, mut recv } = pair.open(&ask, b"", false);
+    assert_eq!(read(&mut recv).await.unwrap().text(), "no");
+    // What is slow is not stopped: it is the visitor's turn.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(send.stopped(), None);
+    let much = vec![0; 4 << 20].into();
+    within(send.send_all(much, false)).await.unwrap_err();
+    assert_eq!(send.stopped(), Some(ResetCode::Cancelled));
+    drop((send, recv));
     pair.settled().await;
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     dial::dial,
-    job::{Broken, Job, gone},
+    job::{Broken, Job, give_up, gone},
     service::Service,
 };
 
@@ -173,7 +173,7 @@ impl Connection {
             retried,
         } = job;
         self.upload.begin(recv, Instant::now());
-        self.download.begin(&head);
+        self.download.begin(&head, service.compression);
         let result = poll_fn(|cx| self.poll_exchange(cx, socket, &head, &service, &send)).await;
         let after = match result {
             Ok(fit) => {
@@ -184,7 +184,7 @@ impl Connection {
             }
             Err(Broken::Gone) => After::Unfit,
             Err(Broken::Reset(code, why)) => {
-                give_up(send, code, &why);
+                give_up(send, &head.open, code, &why);
                 After::Unfit
             }
             Err(Broken::Died(why)) => match self.upload.take_unread() {
@@ -197,7 +197,7 @@ impl Connection {
                     })
                 }
                 _ => {
-                    give_up(send, ResetCode::ServiceAborted, &why);
+                    give_up(send, &head.open, ResetCode::ServiceAborted, &why);
                     After::Unfit
                 }
             },
@@ -266,11 +266,6 @@ impl Connection {
             ))
         })
     }
-}
-
-fn give_up(send: SendHalf, code: ResetCode, why: &str) {
-    tracing::debug!(code = code.reason(), why, "request reset");
-    send.reset(code, why);
 }
 
 /// A new connection for a request, or nothing when the request is over: its visitor has been told or has left.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use adit_codec::{HeaderBlock, HttpRequest, HttpResponseHead, MAX_HEAD_BYTES, PooledBuffer};
-use adit_link::SendHalf;
+use adit_link::{Compression, SendHalf, compress::is_compressible};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
@@ -39,6 +39,8 @@ pub(crate) struct Download {
     stage: Stage,
     to_head: bool,
     expects_continue: bool,
+    /// How the tunnel wants bodies to cross.
+    compression: Option<Compression>,
     interim: usize,
     /// A head that has not come whole.
     carry: Vec<u8>,
@@ -60,6 +62,7 @@ impl Download {
             stage: Stage::Done,
             to_head: false,
             expects_continue: false,
+            compression: None,
             interim: 0,
             carry: Vec::new(),
             lines: Vec::new(),
@@ -71,7 +74,8 @@ impl Download {
         }
     }
 
-    pub(crate) fn begin(&mut self, head: &HttpRequest) {
+    pub(crate) fn begin(&mut self, head: &HttpRequest, compression: Option<Compression>) {
+        self.compression = compression;
         self.stage = Stage::Head;
         self.to_head = head.method == "HEAD";
         self.expects_continue = head
@@ -258,6 +262,9 @@ impl Download {
                     let answer = HttpResponseHead { status }
                         .encode(self.lines.iter().map(|line| line.of(lines)), riding)
                         .map_err(|error| Broken::aborted(error.to_string()))?;
+                    let in_head = || self.lines.iter().map(|line| line.of(lines));
+                    let compression = self.compression.filter(|_| is_compressible(in_head()));
+                    send.set_compression(compression);
                     send.answer(answer, ends)?;
                     if ends {
                         self.stage = Stage::Done;

@@ -261,9 +261,9 @@ impl Upload {
                     self.end()
                 }
             }
-            Part::Answer(_) => Err(Broken::Reset(
+            _ => Err(Broken::Reset(
                 ResetCode::ProtocolError,
-                "an answer from the side that asked".into(),
+                "no part of a request's body".into(),
             )),
         }
     }

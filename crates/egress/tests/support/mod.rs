@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{HttpRequestHead, Open, ResetCode, Side};
+use adit_codec::{AnswerHead, HttpRequestHead, Open, Side};
 use adit_egress::{Config, Egress, Protocol, ServiceConfig};
 use adit_flow::Budget;
 use adit_link::{
@@ -73,7 +73,6 @@ fn lane_config(side: Side) -> LaneConfig {
         heartbeat: Duration::from_secs(5),
         dead_after: Duration::from_secs(30),
         stall: Duration::from_secs(60),
-        stall_code: ResetCode::Stalled,
     }
 }
 
@@ -160,13 +159,7 @@ impl Pair {
 }
 
 pub(crate) fn service(port: u16) -> ServiceConfig {
-    ServiceConfig {
-        host: "127.0.0.1".into(),
-        port,
-        protocol: Protocol::Http1,
-        host_rewrite: None,
-        custom_headers: Vec::new(),
-    }
+    ServiceConfig::new("127.0.0.1", port, Protocol::Http1)
 }
 
 pub(crate) struct Ask<'a> {
@@ -225,8 +218,10 @@ pub(crate) async fn read(recv: &mut RecvHalf) -> Result<Answer, Failure> {
     let mut answer = Answer::default();
     while let Some(part) = within(recv.part()).await {
         match part? {
-            Part::Answer(head) if head.status < 200 => answer.interim.push(head.status),
-            Part::Answer(head) => {
+            Part::Answer(AnswerHead::Http(head)) if head.status < 200 => {
+                answer.interim.push(head.status);
+            }
+            Part::Answer(AnswerHead::Http(head)) => {
                 answer.status = head.status;
                 answer.headers = lines(&head.headers);
             }
@@ -235,6 +230,7 @@ pub(crate) async fn read(recv: &mut RecvHalf) -> Result<Answer, Failure> {
                 answer.messages += 1;
             }
             Part::Trailers(trailers) => answer.trailers = lines(&trailers),
+            other => panic!("no part of an HTTP answer: {other:?}"),
         }
     }
     Ok(answer)

@@ -1,0 +1,146 @@
+//! The service's direction: a stream of HTTP/2 on its way to the visitor.
+
+use std::task::{Context, Poll, Waker};
+
+use adit_codec::{EncodedHead, HeadError, HeaderBlock, HttpResponseHead};
+use adit_link::{Failure, SendHalf};
+use bytes::Bytes;
+use h2::RecvStream;
+use http::{HeaderMap, Response, response};
+
+use super::{Head, Lost};
+use crate::{
+    fields::{is_barred_from_trailers, is_hop_by_hop},
+    grpc,
+    job::Broken,
+};
+
+const BROKE_OFF: &str = "the service broke off before the end of its answer";
+
+/// The first part of an answer, made ready to go: `answer` sends it, and [`Download::pass_on`] the rest.
+pub(super) struct Download<'a> {
+    body: RecvStream,
+    send: &'a SendHalf,
+    /// What came with the head and does not ride with it.
+    early: Bytes,
+    over: bool,
+}
+
+impl<'a> Download<'a> {
+    /// Sends the head of the answer, with what has come of the body if that is no more than `inline`.
+    pub(super) fn begin(
+        response: Response<RecvStream>,
+        head: &Head,
+        send: &'a SendHalf,
+        inline: usize,
+    ) -> Result<Self, Lost> {
+        let (parts, mut body) = response.into_parts();
+        let mut early = Bytes::new();
+        let bodiless = head.is_to_head() || matches!(parts.status.as_u16(), 204 | 304);
+        // What is here already rides along: one message for a small answer.
+        if !bodiless
+            && !body.is_end_stream()
+            && let Poll::Ready(Some(data)) = data_now(&mut body)
+        {
+            early = data.map_err(|error| Lost::of(&error, BROKE_OFF))?;
+        }
+        let allowed = match ready_now(send) {
+            Poll::Ready(Err(_)) => return Err(Broken::Gone.into()),
+            Poll::Ready(Ok(allowed)) => allowed,
+            Poll::Pending => 0,
+        };
+        let over = bodiless || body.is_end_stream();
+        let rides = early.len() <= allowed.min(inline);
+        let answer = head
+            .answer(&parts, if rides { &early } else { b"" })
+            .map_err(|error| Broken::aborted(error.to_string()))?;
+        send.answer(answer, over && rides)?;
+        if rides {
+            release(&mut body, std::mem::take(&mut early).len());
+        }
+        Ok(Self {
+            over: over && rides,
+            body,
+            send,
+            early,
+        })
+    }
+
+    /// Sends the rest of the answer.
+    pub(super) async fn pass_on(mut self) -> Result<(), Lost> {
+        if self.over {
+            return Ok(());
+        }
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            if self.pass(early).await? {
+                return Ok(());
+            }
+        }
+        loop {
+            // Credit before the data: what is not taken stays within the stream's window.
+            self.send.ready().await?;
+            let data = std::future::poll_fn(|cx| self.body.poll_data(cx)).await;
+            let Some(data) = data else {
+                break;
+            };
+            let data = data.map_err(|error| Lost::of(&error, BROKE_OFF))?;
+            if self.pass(data).await? {
+                return Ok(());
+            }
+        }
+        let trailers = std::future::poll_fn(|cx| self.body.poll_trailers(cx)).await;
+        match trailers.map_err(|error| Lost::of(&error, BROKE_OFF))? {
+            Some(trailers) => self.send.finish_with(block_of(&trailers))?,
+            None => self.send.finish()?,
+        }
+        Ok(())
+    }
+
+    /// Passes one piece on; whether it was the last.
+    async fn pass(&mut self, data: Bytes) -> Result<bool, Lost> {
+        let length = data.len();
+        let ends = self.body.is_end_stream();
+        self.send.send_all(data, ends).await?;
+        release(&mut self.body, length);
+        Ok(ends)
+    }
+}
+
+/// The service may send as much again.
+fn release(body: &mut RecvStream, bytes: usize) {
+    // Fails only for more than has come.
+    let _ = body.flow_control().release_capacity(bytes);
+}
+
+impl Head {
+    /// The head of the answer to it as it crosses, with the part of the body that rides along.
+    fn answer(&self, parts: &response::Parts, body: &[u8]) -> Result<EncodedHead, HeadError> {
+        let status = parts.status.as_u16();
+        let lines = parts
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .filter(|(name, _)| !is_hop_by_hop(name));
+        match self {
+            Self::Http(_) => HttpResponseHead { status }.encode(lines, body),
+            Self::Grpc(_) => grpc::answer(status, lines, body),
+        }
+    }
+}
+
+fn block_of(trailers: &HeaderMap) -> HeaderBlock {
+    trailers
+        .iter()
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+        .filter(|(name, _)| !is_barred_from_trailers(name))
+        .collect()
+}
+
+fn data_now(body: &mut RecvStream) -> Poll<Option<Result<Bytes, h2::Error>>> {
+    body.poll_data(&mut Context::from_waker(Waker::noop()))
+}
+
+fn ready_now(send: &SendHalf) -> Poll<Result<usize, Failure>> {
+    send.poll_ready(&mut Context::from_waker(Waker::noop()))
+}

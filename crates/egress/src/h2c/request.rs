@@ -1,0 +1,123 @@
+//! The heads of requests over HTTP/2.
+
+use std::borrow::Cow;
+
+use adit_codec::{HeaderBlock, Open, ResetCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+
+use super::Head;
+use crate::{
+    fields::{allows_trailers, content_length, elements, is_hop_by_hop},
+    grpc,
+    job::Broken,
+    service::Service,
+};
+
+impl Head {
+    pub(super) fn open(&self) -> &Open {
+        match self {
+            Self::Http(head) => &head.open,
+            Self::Grpc(head) => &head.open,
+        }
+    }
+
+    pub(super) fn is_to_head(&self) -> bool {
+        matches!(self, Self::Http(head) if head.method == "HEAD")
+    }
+
+    fn method(&self) -> Result<Method, Broken> {
+        match self {
+            Self::Http(head) => {
+                Method::from_bytes(&head.method).map_err(|_| bad("the method cannot be sent"))
+            }
+            Self::Grpc(_) => Ok(Method::POST),
+        }
+    }
+
+    fn headers(&self) -> &HeaderBlock {
+        match self {
+            Self::Http(head) => &head.headers,
+            Self::Grpc(head) => &head.metadata,
+        }
+    }
+}
+
+/// The request, and the length of its body if it says it.
+pub(super) fn request(
+    head: &Head,
+    service: &Service,
+) -> Result<(Request<()>, Option<u64>), Broken> {
+    let (authority, path) = match head {
+        Head::Http(head) => (&head.authority, &head.path),
+        Head::Grpc(head) => (&head.authority, &head.path),
+    };
+    let authority = match &service.host_rewrite {
+        Some(host) => host.as_bytes(),
+        None if authority.is_empty() => head.headers().first(b"host").unwrap_or(b""),
+        None => authority,
+    };
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query(&path[..])
+        .build()
+        .map_err(|_| bad("host and path cannot be sent over HTTP/2"))?;
+    let (headers, length) = headers(head, service)?;
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = head.method()?;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok((request, length))
+}
+
+/// The header lines, and the length of the body if they say it.
+fn headers(head: &Head, service: &Service) -> Result<(HeaderMap, Option<u64>), Broken> {
+    let block = head.headers();
+    let mut length = None;
+    let mut headers = HeaderMap::with_capacity(block.len() + 2);
+    let options: Vec<&[u8]> = block
+        .lines()
+        .filter(|(name, _)| *name == b"connection")
+        .flat_map(|(_, value)| elements(value))
+        .collect();
+    for (name, value) in block.lines() {
+        if name == b"te" && allows_trailers(value) {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let stays = name == b"host"
+            || is_hop_by_hop(name)
+            || service.replaces(name)
+            || options
+                .iter()
+                .any(|option| option.eq_ignore_ascii_case(name));
+        if stays {
+            continue;
+        }
+        if name == b"content-length" {
+            let value = content_length(value).ok_or_else(|| bad("bad content-length"))?;
+            if length.replace(value).is_some_and(|before| before != value) {
+                return Err(bad("two content-lengths"));
+            }
+            headers.insert(header::CONTENT_LENGTH, value.into());
+            continue;
+        }
+        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) => {
+                headers.append(name, value);
+            }
+            _ => return Err(bad("a header cannot be sent over HTTP/2")),
+        }
+    }
+    if let Head::Grpc(head) = head {
+        grpc::put_own(&mut headers, head.timeout);
+    }
+    for (name, value) in &service.custom {
+        headers.append(name, value.clone());
+    }
+    Ok((headers, length))
+}
+
+fn bad(what: &'static str) -> Broken {
+    Broken::Reset(ResetCode::ProtocolError, Cow::Borrowed(what))
+}

@@ -1,0 +1,806 @@
+//! Calls of gRPC to services over HTTP/2 (section 8 of the protocol), frame by frame.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use adit_codec::{AnswerHead, GrpcRequestHead, Open, ResetCode};
+use adit_egress::{Config, Protocol, ServiceConfig};
+use adit_link::{Exchange, Failure, Part, Reason, RecvHalf};
+use bytes::Bytes;
+use h2::{
+    Reason as Code, RecvStream,
+    server::{Builder, SendResponse},
+};
+use http::{HeaderMap, Request, Response};
+use support::{Pair, TUNNEL, service, within};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
+/// A call as a service gets it.
+type Called = (Request<RecvStream>, SendResponse<Bytes>, usize);
+
+/// A service: its port, the calls it gets with the numbers of their connections, and how many connections it had.
+struct Service {
+    port: u16,
+    calls: mpsc::UnboundedReceiver<Called>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Service {
+    async fn start() -> Self {
+        Self::with(Builder::new()).await
+    }
+
+    async fn with(builder: Builder) -> Self {
+        let (tell, calls) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        let port = support::scripted(move |socket, number| {
+            count.fetch_add(1, Ordering::Relaxed);
+            serve(socket, builder.clone(), number, tell.clone())
+        })
+        .await;
+        Self {
+            port,
+            calls,
+            connections,
+        }
+    }
+
+    fn pair(&self, config: Config) -> Pair {
+        let pair = Pair::new(config);
+        pair.serve(self.config());
+        pair
+    }
+
+    fn config(&self) -> ServiceConfig {
+        let mut to = service(self.port);
+        to.protocol = Protocol::H2c;
+        to
+    }
+
+    async fn call(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
+        let (request, respond, _) = within(self.calls.recv()).await.unwrap();
+        (request, respond)
+    }
+}
+
+async fn serve(
+    socket: TcpStream,
+    builder: Builder,
+    number: usize,
+    tell: mpsc::UnboundedSender<Called>,
+) {
+    let Ok(mut connection) = builder.handshake(socket).await else {
+        return;
+    };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let _ = tell.send((request, respond, number));
+    }
+}
+
+fn open(pair: &Pair, metadata: &[(&str, &str)], body: &[u8], end: bool) -> Exchange {
+    open_within(pair, None, metadata, body, end)
+}
+
+fn open_within(
+    pair: &Pair,
+    timeout: Option<Duration>,
+    metadata: &[(&str, &str)],
+    body: &[u8],
+    end: bool,
+) -> Exchange {
+    let open: Open = Open {
+        tunnel: TUNNEL.into(),
+        request_uuid: [7; 16],
+        ..Open::default()
+    };
+    let head = GrpcRequestHead {
+        open: &open,
+        authority: b"calls.example:81",
+        path: b"/pkg.Echo/Say",
+        timeout,
+    };
+    let lines = metadata.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+    let head = head.encode(lines, body).unwrap();
+    pair.server.open(head, end, None).unwrap()
+}
+
+const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
+
+/// All of an answer.
+#[derive(Debug, Default)]
+struct Told {
+    status: u16,
+    metadata: Vec<(String, String)>,
+    body: Vec<u8>,
+    trailers: Option<Vec<(String, String)>>,
+}
+
+impl Told {
+    /// Of the trailers, or of the head when the answer is these only.
+    fn trailer(&self, name: &str) -> Option<&str> {
+        let lines = self.trailers.as_ref().unwrap_or(&self.metadata);
+        let mut lines = lines.iter().filter(|(n, _)| n == name);
+        lines.next().map(|(_, value)| &value[..])
+    }
+}
+
+async fn told(recv: &mut RecvHalf) -> Result<Told, Failure> {
+    let mut told = Told::default();
+    let lines = |block: &adit_codec::HeaderBlock| {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        block.lines().map(|(n, v)| (text(n), text(v))).collect()
+    };
+    while let Some(part) = within(recv.part()).await {
+        match part? {
+            Part::Answer(AnswerHead::Grpc(head)) => {
+                told.status = head.status;
+                told.metadata = lines(&head.metadata);
+            }
+            Part::Data(data) => told.body.extend_from_slice(data.as_ref()),
+            Part::Trailers(block) => told.trailers = Some(lines(&block)),
+            other => panic!("no part of an answer of gRPC: {other:?}"),
+        }
+    }
+    Ok(told)
+}
+
+fn trailers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let lines = lines.iter();
+    lines
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect()
+}
+
+fn ok() -> Response<()> {
+    Response::builder().header(GRPC.0, GRPC.1).body(()).unwrap()
+}
+
+/// The code with which a stream was reset.
+async fn reset_code(body: &mut RecvStream) -> Option<Code> {
+    loop {
+        match within(body.data()).await? {
+            Ok(data) => {
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            Err(error) => return error.reason(),
+        }
+    }
+}
+
+async fn read_all(body: &mut RecvStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(data) = within(body.data()).await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        all.extend_from_slice(&data);
+    }
+    all
+}
+
+#[tokio::test]
+async fn p_8_2_a_service_gets_the_call_as_the_visitor_made_it() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    let metadata = [
+        GRPC,
+        ("x-twice", "b"),
+        ("x-blob-bin", "AP8,Cg"),
+        ("x-twice", "a"),
+        ("grpc-encoding", "gzip"),
+        ("user-agent", "test"),
+        // Not ours to carry, whatever the other side thinks.
+        ("grpc-timeout", "1n"),
+        ("te", "gzip"),
+        ("keep-alive", "x"),
+    ];
+    let timeout = Some(Duration::from_millis(1_500));
+    let Exchange { send, mut recv } = open_within(&pair, timeout, &metadata, b"first", false);
+    send.send_all("second".into(), true).await.unwrap();
+    let (request, mut respond) = service.call().await;
+    assert_eq!(request.method(), "POST");
+    assert_eq!(
+        request.uri().to_string(),
+        "http://calls.example:81/pkg.Echo/Say"
+    );
+    let of = |name: &str| {
+        let values = request.headers().get_all(name).iter();
+        let values: Vec<_> = values.map(|value| value.to_str().unwrap()).collect();
+        values.join("|")
+    };
+    for (name, values) in [
+        ("content-type", GRPC.1),
+        ("te", "trailers"),
+        ("grpc-timeout", "1500000u"),
+        ("grpc-encoding", "gzip"),
+        ("x-twice", "b|a"),
+        ("x-blob-bin", "AP8,Cg"),
+        ("user-agent", "test"),
+        ("keep-alive", ""),
+        ("content-length", ""),
+    ] {
+        assert_eq!(of(name), values, "{name}");
+    }
+    let mut body = request.into_body();
+    assert_eq!(read_all(&mut body).await, b"firstsecond");
+    let mut answer = respond.send_response(ok(), false).unwrap();
+    answer.send_data("answer".into(), false).unwrap();
+    let lines = [("grpc-status", "0"), ("x-a-bin", "AP8"), ("x-a-bin", "Cg")];
+    answer.send_trailers(trailers(&lines)).unwrap();
+    let told = told(&mut recv).await.unwrap();
+    assert_eq!((told.status, &told.body[..]), (200, &b"answer"[..]));
+    let of = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    assert!(told.metadata.contains(&of(GRPC)));
+    assert_eq!(told.trailers.unwrap(), lines.map(of));
+    drop((send, recv));
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn p_8_2_a_call_without_a_timeout_has_none() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    let _exchange = open(&pair, &[GRPC], b"", true);
+    let (request, _respond) = service.call().await;
+    assert!(request.headers().get("grpc-timeout").is_none());
+    assert_eq!(request.headers().get("te").unwrap(), "trailers");
+    assert!(request.body().is_end_stream());
+}
+
+#[tokio::test]
+async fn p_8_1_first_metadata_cross_before_messages_and_trailers_alone() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    // No silence is too long.
+    let Exchange { send, mut recv } = open(&pair, &[GRPC], b"", false);
+    let (request, mut respond) = service.call().await;
+    let mut answer = respond.send_response(ok(), false).unwrap();
+    let Some(Ok(Part::Answer(AnswerHead::Grpc(head)))) = within(recv.part()).await else {
+        panic!("no answer of gRPC");
+    };
+    assert_eq!(head.status, 200);
+    send.send_all("message".into(), true).await.unwrap();
+    assert_eq!(read_all(&mut request.into_body()).await, b"message");
+    answer
+        .send_trailers(trailers(&[("grpc-status", "0")]))
+        .unwrap();
+    let rest = told(&mut recv).await.unwrap();
+    assert_eq!(rest.trailer("grpc-status"), Some("0"));
+    drop((send, recv));
+    // Trailers only: one message, which ends.
+    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
+    let (_, mut respond) = service.call().await;
+    let mut response = ok();
+    *response.headers_mut() = trailers(&[("grpc-status", "5"), ("x-a", "b")]);
+    respond.send_response(response, true).unwrap();
+    let alone = told(&mut recv).await.unwrap();
+    assert!(alone.trailers.is_none() && alone.body.is_empty());
+    assert_eq!(alone.trailer("grpc-status"), Some("5"));
+    assert_eq!(alone.trailer("x-a"), Some("b"));
+    drop(recv);
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn p_8_3_no_answer_is_waited_for_as_long_as_the_visitor_wants() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config {
+        answer_timeout: Duration::from_millis(20),
+        ..Config::default()
+    });
+    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
+    let (_request, mut respond) = service.call().await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    respond.send_response(ok(), true).unwrap();
+    assert_eq!(told(&mut recv).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn p_8_3_a_call_that_is_cancelled_resets_the_stream_with_cancel() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    for answered in [false, true] {
+        for end in [false, true] {
+            let mut exchange = open(&pair, &[GRPC], b"one", end);
+            let (request, mut respond) = service.call().await;
+            let mut body = request.into_body();
+            let mut answer = None;
+            if answered {
+                answer = Some(respond.send_response(ok(), false).unwrap());
+                within(exchange.recv.part()).await.unwrap().unwrap();
+            }
+            exchange
+                .send
+                .reset(ResetCode::Cancelled, "the visitor left");
+            let case = (answered, end);
+            let code = match &mut answer {
+                Some(answer) => std::future::poll_fn(|cx| answer.poll_reset(cx)),
+                None => {
+                    let code = within(std::future::poll_fn(|cx| respond.poll_reset(cx))).await;
+                    assert_eq!(code.unwrap(), Code::CANCEL, "{case:?}");
+                    if !end {
+                        assert_eq!(reset_code(&mut body).await, Some(Code::CANCEL));
+                    }
+                    continue;
+                }
+            };
+            assert_eq!(within(code).await.unwrap(), Code::CANCEL, "{case:?}");
+        }
+    }
+    pair.settled().await;
+    // While messages are on their way in both directions and nobody reads.
+    let exchange = open(&pair, &[GRPC], b"", false);
+    let (request, mut respond) = service.call().await;
+    let mut body = request.into_body();
+    let mut answer = respond.send_response(ok(), false).unwrap();
+    answer.reserve_capacity(1 << 20);
+    answer.send_data(vec![1; 1 << 20].into(), false).unwrap();
+    let much = Bytes::from(vec![2; 1 << 20]);
+    let sending = exchange.send.send_all(much, false);
+    let full = tokio::time::timeout(Duration::from_millis(100), sending).await;
+    full.unwrap_err();
+    drop(exchange);
+    let code = within(std::future::poll_fn(|cx| answer.poll_reset(cx))).await;
+    assert_eq!(code.unwrap(), Code::CANCEL);
+    assert_eq!(reset_code(&mut body).await, Some(Code::CANCEL));
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn p_8_4_a_stream_that_the_service_resets_is_a_status() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    for (code, status) in [
+        (Code::NO_ERROR, "13"),
+        (Code::PROTOCOL_ERROR, "13"),
+        (Code::INTERNAL_ERROR, "13"),
+        (Code::CANCEL, "1"),
+        (Code::ENHANCE_YOUR_CALM, "8"),
+        (Code::INADEQUATE_SECURITY, "7"),
+    ] {
+        for answered in [false, true] {
+            for end in [false, true] {
+                let Exchange { send, mut recv } = open(&pair, &[GRPC], b"one", end);
+                let (request, mut respond) = service.call().await;
+                if answered {
+                    let mut answer = respond.send_response(ok(), false).unwrap();
+                    within(recv.part()).await.unwrap().unwrap();
+                    answer.send_reset(code);
+                } else {
+                    respond.send_reset(code);
+                }
+                let told = told(&mut recv).await.unwrap();
+                let case = (code, answered, end);
+                assert_eq!(told.trailer("grpc-status"), Some(status), "{case:?}");
+                let reason = told.trailer("adit-reason");
+                assert_eq!(reason, Some("service_aborted"), "{case:?}");
+                let uuid = "07070707-0707-0707-0707-070707070707";
+                assert_eq!(told.trailer("adit-request-id"), Some(uuid));
+                if !answered {
+                    assert!(told.trailers.is_none());
+                    let kind = Some("application/grpc");
+                    assert_eq!(told.trailer("content-type"), kind);
+                }
+                drop((send, recv, request));
+            }
+        }
+    }
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn p_6_3_what_the_service_has_not_looked_at_may_go_elsewhere() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"one", true);
+    let (_request, mut respond) = service.call().await;
+    respond.send_reset(Code::REFUSED_STREAM);
+    let failure = told(&mut recv).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::Refused);
+    drop(recv);
+    // Not when it has answered.
+    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"one", true);
+    let (_request, mut respond) = service.call().await;
+    let mut answer = respond.send_response(ok(), false).unwrap();
+    within(recv.part()).await.unwrap().unwrap();
+    answer.send_reset(Code::REFUSED_STREAM);
+    let failure = told(&mut recv).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::ServiceAborted);
+    drop(recv);
+    pair.settled().await;
+}
+
+/// A service that leaves and has taken nothing (RFC 9113, 6.8).
+#[tokio::test]
+async fn p_6_3_what_a_leaving_service_has_not_taken_may_go_elsewhere() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const HEADERS: u8 = 1;
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let port = support::scripted(|mut socket, _| async move {
+        let mut preface = [0; 24];
+        socket.read_exact(&mut preface).await.unwrap();
+        socket.write_all(&SETTINGS).await.unwrap();
+        loop {
+            let mut start = [0; 9];
+            socket.read_exact(&mut start).await.unwrap();
+            let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
+            let mut payload = vec![0; length as usize];
+            socket.read_exact(&mut payload).await.unwrap();
+            if start[3] == HEADERS {
+                break;
+            }
+        }
+        socket.write_all(&GOAWAY).await.unwrap();
+        let _ = socket.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let pair = Pair::new(Config::default());
+    let mut to = service(port);
+    to.protocol = Protocol::H2c;
+    pair.serve(to);
+    for end in [true, false] {
+        let mut exchange = open(&pair, &[GRPC], b"", end);
+        let failure = told(&mut exchange.recv).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::Refused, "{failure}");
+    }
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn p_8_4_a_connection_that_is_lost_aborts_its_calls() {
+    let port = support::scripted(|socket, _| async move {
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        let mut calls = Vec::new();
+        while calls.len() < 2 {
+            calls.push(connection.accept().await.unwrap().unwrap());
+        }
+        let (_, respond) = &mut calls[0];
+        let answer = respond.send_response(ok(), false).unwrap();
+        let flushed = std::future::poll_fn(|cx| connection.poll_closed(cx));
+        let _ = tokio::time::timeout(Duration::from_millis(50), flushed).await;
+        drop((answer, calls));
+    })
+    .await;
+    let pair = Pair::new(Config::default());
+    let mut to = service(port);
+    to.protocol = Protocol::H2c;
+    pair.serve(to);
+    let mut calls = [0; 2].map(|_| open(&pair, &[GRPC], b"", true));
+    for call in &mut calls {
+        let failure = told(&mut call.recv).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::ServiceAborted);
+    }
+    drop(calls);
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn a_service_that_speaks_http1_says_which_tunnel_is_wanted() {
+    let port = support::fixed("HTTP/1.1 200 OK\r\n\r\n").await;
+    let pair = Pair::to(port, Config::default());
+    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
+    let failure = told(&mut recv).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoTunnel);
+    assert!(failure.detail.contains("type: grpc"), "{}", failure.detail);
+}
+
+#[tokio::test]
+async fn what_does_not_speak_http2_is_not_reached() {
+    // One that answers in another tongue, one that closes, and one that says nothing.
+    for manner in 0..3 {
+        let port = support::scripted(move |mut socket, _| async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            if manner == 1 {
+                return;
+            }
+            if manner == 0 {
+                let refusal = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+                socket.write_all(refusal).await.unwrap();
+            }
+            while socket.read_u8().await.is_ok() {}
+        })
+        .await;
+        let pair = Pair::new(Config {
+            dial_timeout: Duration::from_millis(300),
+            ..Config::default()
+        });
+        let mut to = service(port);
+        to.protocol = Protocol::H2c;
+        pair.serve(to);
+        let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
+        let failure = told(&mut recv).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::DialFailed, "{manner}");
+        let detail = failure.detail;
+        assert!(detail.contains("without TLS?"), "{detail}");
+        drop(recv);
+        pair.settled().await;
+    }
+}
+
+/// Regression: each request waited for the attempts of all before it.
+#[tokio::test]
+async fn one_attempt_to_reach_a_service_is_for_all_who_wait() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let mut to = service(listener.local_addr().unwrap().port());
+    to.protocol = Protocol::H2c;
+    let pair = Pair::new(Config {
+        dial_timeout: Duration::from_millis(200),
+        ..Config::default()
+    });
+    pair.serve(to);
+    let mut calls: Vec<_> = (0..50).map(|_| open(&pair, &[GRPC], b"", true)).collect();
+    let (_held, _) = within(listener.accept()).await.unwrap();
+    let another = listener.accept();
+    tokio::pin!(another);
+    for call in &mut calls {
+        let failure = tokio::select! {
+            failure = told(&mut call.recv) => failure.unwrap_err(),
+            _ = &mut another => panic!("a second attempt"),
+        };
+        assert_eq!(failure.reason, Reason::DialFailed);
+    }
+    drop(calls);
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn a_service_that_takes_no_more_gets_another_connection() {
+    let mut builder = Builder::new();
+    builder.max_concurrent_streams(2);
+    let mut service = Service::with(builder).await;
+    let pair = service.pair(Config {
+        max_h2c_connections: 2,
+        idle_timeout: Duration::from_millis(50),
+        ..Config::default()
+    });
+    let mut calls = Vec::new();
+    let mut on = [0, 0];
+    for _ in 0..4 {
+        let exchange = open(&pair, &[GRPC], b"", true);
+        let (request, respond, number) = within(service.calls.recv()).await.unwrap();
+        on[number] += 1;
+        calls.push((exchange, request, respond));
+    }
+    assert_eq!(on, [2, 2]);
+    // Nobody takes a fifth one, nor a sixth, until another is over; they keep their order, and who leaves makes room.
+    let mut fifth = open(&pair, &[GRPC], b"", true);
+    let left = open(&pair, &[GRPC], b"", true);
+    let mut sixth = open(&pair, &[GRPC], b"", true);
+    within(async {
+        while pair.egress.stats().waiting < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(service.calls.try_recv().is_err());
+    drop(left);
+    for waiting in [&mut fifth, &mut sixth] {
+        let (mut exchange, _, mut respond) = calls.remove(0);
+        respond.send_response(ok(), true).unwrap();
+        assert_eq!(told(&mut exchange.recv).await.unwrap().status, 200);
+        let (_, mut respond) = service.call().await;
+        respond.send_response(ok(), true).unwrap();
+        assert_eq!(told(&mut waiting.recv).await.unwrap().status, 200);
+    }
+    drop((calls, fifth, sixth));
+    pair.settled().await;
+    assert_eq!(service.connections.load(Ordering::Relaxed), 2);
+    assert_eq!(pair.egress.stats().dialled, 2);
+    // Connections that nobody uses go.
+    within(async {
+        while pair.egress.stats().connections > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// What a service leaves unread of one stream must not stop what others say to it: most services let one stream take the
+/// window of the whole connection (RFC 9113, 5.2.1).
+#[tokio::test]
+async fn f11_a_stream_that_nobody_reads_stops_no_other() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config {
+        max_h2c_connections: 4,
+        ..Config::default()
+    });
+    let mut stuck = Vec::new();
+    for _ in 0..3 {
+        let exchange = open(&pair, &[GRPC], b"", false);
+        let (request, respond) = service.call().await;
+        let sending = exchange.send.send_all(vec![1; 1 << 20].into(), false);
+        let full = tokio::time::timeout(Duration::from_millis(50), sending).await;
+        full.unwrap_err();
+        stuck.push((exchange, request, respond));
+    }
+    for turn in 0..20 {
+        // Whole, and as it comes.
+        let mut exchange = open(&pair, &[GRPC], b"short", turn % 2 == 0);
+        if turn % 2 == 1 {
+            let more = exchange.send.send_all(vec![2; 20_000].into(), true);
+            within(more).await.unwrap();
+        }
+        let (request, mut respond) = service.call().await;
+        let body = read_all(&mut request.into_body()).await;
+        assert_eq!(body.len(), if turn % 2 == 0 { 5 } else { 20_005 });
+        respond.send_response(ok(), true).unwrap();
+        assert_eq!(told(&mut exchange.recv).await.unwrap().status, 200);
+    }
+    assert_eq!(service.connections.load(Ordering::Relaxed), 4);
+    drop(stuck);
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_whole_share_a_connection() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    let mut calls: Vec<_> = (0..20).map(|_| open(&pair, &[GRPC], b"x", true)).collect();
+    for _ in 0..20 {
+        let (_, mut respond) = service.call().await;
+        respond.send_response(ok(), true).unwrap();
+    }
+    for call in &mut calls {
+        assert_eq!(told(&mut call.recv).await.unwrap().status, 200);
+    }
+    assert_eq!(service.connections.load(Ordering::Relaxed), 1);
+}
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    let mut frame = vec![0, 0, length, kind, flags];
+    frame.extend(stream);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// What is on its way when a call is cancelled must not count against the connection that others use, even when it comes
+/// late.
+#[tokio::test]
+async fn calls_that_are_cancelled_cost_no_connection() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const SETTINGS: u8 = 4;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    let port = support::scripted(move |mut socket, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let mut preface = [0; 24];
+            socket.read_exact(&mut preface).await.unwrap();
+            let settings = frame(SETTINGS, 0, [0; 4], b"");
+            socket.write_all(&settings).await.unwrap();
+            let mut cancelled = std::collections::VecDeque::new();
+            loop {
+                let mut start = [0; 9];
+                if socket.read_exact(&mut start).await.is_err() {
+                    return;
+                }
+                let [_, _, length, kind, _, stream @ ..] = start;
+                let mut payload = vec![0; usize::from(length)];
+                socket.read_exact(&mut payload).await.unwrap();
+                if kind == HEADERS {
+                    // `:status: 200` (RFC 7541, appendix A).
+                    let answer = frame(HEADERS, 4, stream, b"\x88");
+                    socket.write_all(&answer).await.unwrap();
+                } else if kind == RESET {
+                    cancelled.push_back(stream);
+                    if cancelled.len() > 200 {
+                        let long_ago = cancelled.pop_front().unwrap();
+                        let late = frame(DATA, 0, long_ago, b"late");
+                        socket.write_all(&late).await.unwrap();
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    let pair = Pair::new(Config::default());
+    let mut to = service(port);
+    to.protocol = Protocol::H2c;
+    pair.serve(to);
+    for _ in 0..3_000 {
+        let mut call = open(&pair, &[GRPC], b"", true);
+        let part = within(call.recv.part()).await.unwrap();
+        assert!(matches!(part, Ok(Part::Answer(_))), "{part:?}");
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn there_are_no_more_connections_than_allowed() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config {
+        max_h2c_connections: 3,
+        ..Config::default()
+    });
+    let calls: Vec<_> = (0..30).map(|_| open(&pair, &[GRPC], b"", false)).collect();
+    let mut on = [0; 3];
+    for _ in 0..30 {
+        let (_, _, number) = within(service.calls.recv()).await.unwrap();
+        on[number] += 1;
+    }
+    assert_eq!(on.iter().sum::<usize>(), 30);
+    assert!(on.iter().all(|running| *running >= 9), "{on:?}");
+    drop(calls);
+    pair.settled().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lost_connection_gets_a_new_one() {
+    let (tell, mut calls) = mpsc::unbounded_channel();
+    let (close, closed) = tokio::sync::watch::channel(false);
+    let port = support::scripted(move |socket, number| {
+        let mut builder = Builder::new();
+        builder.max_concurrent_streams(1);
+        let (tell, mut closed) = (tell.clone(), closed.clone());
+        async move {
+            let serving = serve(socket, builder, number, tell);
+            if number > 0 {
+                serving.await;
+                return;
+            }
+            tokio::select! {
+                () = serving => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+        }
+    })
+    .await;
+    let pair = Pair::new(Config {
+        max_h2c_connections: 1,
+        ..Config::default()
+    });
+    let mut to = service(port);
+    to.protocol = Protocol::H2c;
+    pair.serve(to);
+    let mut first = open(&pair, &[GRPC], b"", true);
+    let (_request, _respond, number) = within(calls.recv()).await.unwrap();
+    assert_eq!(number, 0);
+    let mut second = open(&pair, &[GRPC], b"", true);
+    within(async {
+        while pair.egress.stats().waiting < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    close.send(true).unwrap();
+    let failure = told(&mut first.recv).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::ServiceAborted);
+    let (_request, mut respond, number) = within(calls.recv()).await.unwrap();
+    assert_eq!(number, 1);
+    respond.send_response(ok(), true).unwrap();
+    assert_eq!(told(&mut second.recv).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_served_any_more_is_let_go() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    let mut exchange = open(&pair, &[GRPC], b"", true);
+    let (_request, mut respond) = service.call().await;
+    pair.egress.set_services(std::collections::HashMap::new());
+    respond.send_response(ok(), true).unwrap();
+    assert_eq!(told(&mut exchange.recv).await.unwrap().status, 200);
+    drop(exchange);
+    pair.settled().await;
+    let mut late = open(&pair, &[GRPC], b"", true);
+    let failure = told(&mut late.recv).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoTunnel);
+}
