@@ -22,7 +22,9 @@ use tokio::{
 };
 
 use crate::{
+    entries::{Entries, EntryError},
     instance::{self, Instance, InstanceError},
+    links::Up,
     session::{self, Session, control_message},
     settings::{ServiceProtocol, Settings},
     status::{CoreCounters, Status, TunnelOutcome},
@@ -40,6 +42,9 @@ pub enum StartError {
     /// The instance secret cannot be kept.
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    /// An entry cannot be listened on.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
     /// No thread.
     #[error("cannot start the data thread: {0}")]
     Thread(io::Error),
@@ -83,6 +88,7 @@ pub struct Client {
 struct Shared {
     settings: Settings,
     egress: Arc<Egress>,
+    entries: Entries,
     cell: StatusCell,
     live: Mutex<Live>,
     /// A link that is lost now is not dialled again: a new one would be sent new requests.
@@ -120,14 +126,19 @@ impl Client {
             answer_timeout: settings.timeouts.service,
             idle_timeout: settings.timeouts.idle,
             stall_timeout: settings.timeouts.stall,
+            tcp_stall_timeout: settings.timeouts.session_stall,
+            tcp_keepalive: Some(settings.timeouts.session_keepalive)
+                .filter(|silence| !silence.is_zero()),
             max_connections: settings.limits.max_service_connections,
             max_idle: settings.limits.max_idle_connections,
             ..adit_egress::Config::default()
         });
         egress.set_services(services(&settings));
+        let entries = Entries::bind(&settings)?;
         let shared = Arc::new(Shared {
             settings,
             egress,
+            entries,
             cell: StatusCell::default(),
             live: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -207,6 +218,8 @@ impl Client {
         };
         self.shared.draining.store(true, Ordering::Relaxed);
         self.shared.cell.set(adit_reconnect::Status::Draining);
+        let entries = &self.shared.entries;
+        entries.drain();
         if let Some(control) = control {
             let drain = Kind::Drain(Drain {
                 reason: "the client is stopping".into(),
@@ -220,9 +233,15 @@ impl Client {
             // On a lane that is over nothing is on its way.
             while lanes.iter().any(|lane| !lane.is_closed()) && idle_since.elapsed() < DRAIN_QUIET {
                 tokio::time::sleep(DRAIN_LOOK).await;
-                if lanes.iter().any(|lane| lane.open_requests() > 0) {
+                let open: usize = lanes.iter().map(|lane| lane.open_requests()).sum();
+                // Flows of UDP have no end to wait for.
+                if open > self.shared.egress.stats().udp.flows_open {
                     idle_since = Instant::now();
                 }
+            }
+            // Their answers have come, and may still be on their way to them.
+            while !entries.is_idle() {
+                tokio::time::sleep(DRAIN_LOOK).await;
             }
         };
         if tokio::time::timeout(within, finished).await.is_err() {
@@ -259,6 +278,8 @@ struct Run {
 impl Run {
     async fn until_stopped(self) -> Ended {
         let mut stop = self.stop.clone();
+        let shared = self.shared.clone();
+        tokio::spawn(async move { shared.entries.accept().await });
         tokio::select! {
             ended = self.dial_and_serve() => ended,
             // A dropped sender means that nobody is left to say stop.
@@ -329,11 +350,14 @@ impl Run {
             shared.lock().last_error = Some(error.text);
             error.kind
         })?;
-        let tunnels: Vec<_> = session.tunnels.iter().map(outcome).collect();
+        let host = &shared.settings.server_host;
+        let outcomes = session.tunnels.iter().map(|result| outcome(result, host));
+        let tunnels: Vec<_> = outcomes.collect();
         let refused = |tunnel: &TunnelOutcome| tunnel.error.is_some();
         // Nothing to serve, and nothing was ever served: the user has to change something.
         if !tunnels.is_empty()
             && tunnels.iter().all(refused)
+            && shared.settings.entries.is_empty()
             && self.registrations.borrow().is_none()
         {
             let texts: Vec<_> = tunnels
@@ -357,6 +381,8 @@ impl Run {
             live.epoch = session.epoch;
             live.tunnels.clone_from(&tunnels);
         }
+        let up = Up::new(session.epoch, session.revision, session.lanes.clone());
+        shared.entries.link_up(up, session.max_requests);
         self.registrations.send_replace(Some(Registration {
             epoch: session.epoch,
             tunnels,
@@ -366,8 +392,24 @@ impl Run {
 
     async fn serve(&self, session: Session) {
         tracing::info!(epoch = session.epoch, "connected");
+        if !self.shared.settings.entries.is_empty() {
+            let (asked, shared) = (session.upstreams(), self.shared.clone());
+            tokio::spawn(async move { shared.ask_upstreams(asked).await });
+        }
+        let shared = self.shared.clone();
+        let on_control = move |kind| {
+            if matches!(kind, Kind::Drain(_)) {
+                shared.entries.links.leaving();
+            }
+            on_control(kind);
+        };
         let failure = session.serve(on_control).await;
         tracing::warn!(%failure, "the link was lost");
+        if self.shared.draining.load(Ordering::Relaxed) {
+            self.shared.entries.links.over();
+        } else {
+            self.shared.entries.links.down();
+        }
         let mut live = self.shared.lock();
         live.last_error = Some(failure.to_string());
         live.lanes.clear();
@@ -383,11 +425,27 @@ fn on_control(kind: Kind) {
     }
 }
 
-fn outcome(result: &TunnelResult) -> TunnelOutcome {
+fn outcome(result: &TunnelResult, server_host: &str) -> TunnelOutcome {
     TunnelOutcome {
         name: result.name.clone(),
-        public_url: result.public_url.clone(),
+        public_url: reachable(&result.public_url, server_host),
         error: result.error.as_ref().map(|error| error.message.clone()),
+    }
+}
+
+/// A public URL whose host is "everywhere", as a server writes it that listens on all its addresses and knows no name
+/// for them, with the host by which this client has found the server.
+fn reachable(public_url: &str, server_host: &str) -> String {
+    let everywhere = ["://0.0.0.0:", "://[::]:"];
+    let split = everywhere
+        .iter()
+        .find_map(|host| public_url.split_once(host));
+    match split {
+        Some((scheme, rest)) if server_host.contains(':') => {
+            format!("{scheme}://[{server_host}]:{rest}")
+        }
+        Some((scheme, rest)) => format!("{scheme}://{server_host}:{rest}"),
+        None => public_url.to_owned(),
     }
 }
 
@@ -397,22 +455,33 @@ fn services(settings: &Settings) -> HashMap<Box<str>, ServiceConfig> {
         .iter()
         .map(|tunnel| {
             let service = &tunnel.service;
-            let config = ServiceConfig {
-                host: service.host.clone(),
-                port: service.port,
-                protocol: match service.protocol {
-                    ServiceProtocol::Http1 => Protocol::Http1,
-                    ServiceProtocol::H2c => Protocol::H2c,
-                },
-                host_rewrite: service.host_rewrite.clone(),
-                custom_headers: service.custom_headers.clone(),
+            let protocol = match service.protocol {
+                ServiceProtocol::Http1 => Protocol::Http1,
+                ServiceProtocol::H2c => Protocol::H2c,
+                ServiceProtocol::Tcp => Protocol::Tcp,
+                ServiceProtocol::Udp => Protocol::Udp,
             };
+            let mut config = ServiceConfig::new(&service.host, service.port, protocol);
+            config.host_rewrite.clone_from(&service.host_rewrite);
+            config.custom_headers.clone_from(&service.custom_headers);
+            config.proxy_protocol = service.proxy_protocol;
+            config.session_timeout = service.session_timeout;
+            config.compression = tunnel.compression.on_hop();
             (tunnel.name.as_str().into(), config)
         })
         .collect()
 }
 
 impl Shared {
+    /// Finds out which entries lead nowhere. Only for people: the server decides at each request.
+    async fn ask_upstreams(&self, asked: impl Future<Output = Result<Vec<String>, tonic::Status>>) {
+        match tokio::time::timeout(self.settings.timeouts.connect, asked).await {
+            Ok(Ok(names)) => self.entries.check(&names),
+            Ok(Err(status)) => tracing::debug!(%status, "the server does not tell its upstreams"),
+            Err(_) => tracing::debug!("the server does not tell its upstreams in time"),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -425,6 +494,7 @@ impl Shared {
     }
 
     fn status(&self, tasks: usize) -> Status {
+        let services = self.egress.stats();
         let (lanes, mut status) = {
             let live = self.lock();
             let status = Status {
@@ -439,13 +509,19 @@ impl Shared {
                 epoch: if live.lanes.is_empty() { 0 } else { live.epoch },
                 last_error: live.last_error.clone(),
                 tunnels: live.tunnels.clone(),
+                entries: self.entries.status(),
                 requests: 0,
+                opened: 0,
+                accepted: 0,
                 waiting_bytes: 0,
                 pinned_bytes: 0,
                 queued_bytes: 0,
                 pending: 0,
                 tasks,
-                service_connections: self.egress.stats().connections,
+                service_connections: services.connections,
+                datagrams_dropped: services.udp.dropped_socket_full
+                    + services.udp.dropped_unsendable
+                    + services.udp.dropped_too_long,
                 cores: CoreCounters {
                     reconnect_dials: live.dials,
                     ..CoreCounters::default()
@@ -456,10 +532,13 @@ impl Shared {
         for lane in &lanes {
             let stats = lane.stats();
             status.requests += lane.open_requests();
+            status.opened += stats.mux.opened;
+            status.accepted += stats.mux.accepted;
             status.waiting_bytes += stats.waiting_bytes;
             status.pinned_bytes += stats.pinned_bytes;
             status.queued_bytes += stats.mux.queued;
             status.pending += usize::try_from(stats.pending.waiting).unwrap_or(usize::MAX);
+            status.datagrams_dropped += stats.datagrams_dropped + stats.mux.datagrams_dropped;
             let cores = &mut status.cores;
             cores.codec_messages += stats.mux.messages_sent + stats.mux.messages_received;
             cores.mux_batches += stats.mux.batches_sent;
@@ -481,5 +560,24 @@ const fn connection(status: &adit_reconnect::Status) -> &'static str {
         adit_reconnect::Status::Waiting { .. } => "waiting",
         adit_reconnect::Status::Draining => "draining",
         adit_reconnect::Status::Stopped { .. } => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_called_as_it_was_found() {
+        for (told, host, shown) in [
+            ("tcp://0.0.0.0:22", "a.example", "tcp://a.example:22"),
+            ("udp://[::]:53", "192.0.2.1", "udp://192.0.2.1:53"),
+            ("http://0.0.0.0:8081/api", "::1", "http://[::1]:8081/api"),
+            ("tcp://127.0.0.1:22", "a.example", "tcp://127.0.0.1:22"),
+            ("http://web.localhost:80", "b", "http://web.localhost:80"),
+            ("", "b", ""),
+        ] {
+            assert_eq!(reachable(told, host), shown);
+        }
     }
 }

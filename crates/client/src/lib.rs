@@ -2,16 +2,23 @@
 //!
 //! Everything here is assembly: `client` does what the reconnect machine (`adit-reconnect`) says, `session` is one
 //! registration with its streams (`adit-link`), and what the server opens goes to the services through `adit-egress`.
+//! The other way round, `entries` lets visitors of this side in (`adit-ingress`), and `links` says on which link.
 
 #![allow(clippy::result_large_err)] // tonic's status, on paths that run once per connection
 
 mod client;
+mod entries;
 mod instance;
+mod links;
 mod session;
 mod settings;
 mod status;
 
 pub use client::{Client, ClientHandle, Ended, Registration, StartError};
+pub use entries::EntryError;
 pub use instance::InstanceError;
-pub use settings::{Limits, ServiceProtocol, ServiceSettings, Settings, Timeouts, TunnelSettings};
-pub use status::{CoreCounters, Status, TunnelOutcome};
+pub use settings::{
+    Compression, EntryKind, EntrySettings, Limits, ProxyProtocol, ServiceProtocol, ServiceSettings,
+    Settings, Timeouts, TunnelKind, TunnelSettings,
+};
+pub use status::{CoreCounters, EntryStatus, Status, TunnelOutcome};

@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_codec::{ResetCode, Side};
+use adit_codec::Side;
 use adit_egress::Egress;
 use adit_flow::Budget;
 use adit_link::{
-    Failure, Lane, LaneConfig, Reason, drive,
+    Compression as OnHop, Failure, Lane, LaneConfig, Reason, drive,
     grpc::{Channel, GrpcSource, connect, open_lane, prepare_socket, status_reason},
 };
 use adit_proto::{
-    Control, Credential, LinkSettings, MessageType, PROTOCOL_VERSION, ProtocolType,
-    RegisterRequest, RegisterResponse, SESSION_METADATA, Tunnel, TunnelMessage, TunnelResult,
-    control::Kind, credential, tunnel_message::Payload, tunnel_service_client::TunnelServiceClient,
+    ConfigSyncRequest, Control, Credential, LinkSettings, MessageType, PROTOCOL_VERSION,
+    ProtocolType, RegisterRequest, RegisterResponse, SESSION_METADATA, Tunnel, TunnelMessage,
+    TunnelResult, control::Kind, credential, tunnel_message::Payload,
+    tunnel_service_client::TunnelServiceClient,
 };
 use bytes::Bytes;
 use http::Uri;
@@ -21,10 +22,20 @@ use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Status};
 
-use crate::settings::{Settings, TunnelSettings};
+use crate::settings::{Compression, Settings, TunnelKind, TunnelSettings};
 
 /// What this build knows beyond the protocol's version (P-1.2).
-const CAPABILITIES: &[&str] = &["http", "trailers", "expect-continue"];
+const CAPABILITIES: &[&str] = &[
+    "http",
+    "trailers",
+    "expect-continue",
+    "grpc",
+    "websocket",
+    "tcp",
+    "udp",
+    "gzip",
+    "zstd",
+];
 
 /// A control stream that was lost is opened again after this; twice as long after each try that fails.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
@@ -40,6 +51,10 @@ pub(crate) struct DialError {
 /// A session with its first data stream open.
 pub(crate) struct Session {
     pub(crate) epoch: u64,
+    /// Of the server's configuration.
+    pub(crate) revision: u64,
+    /// Requests that the client may open at a time (P-2.9); 0 when the server does not say.
+    pub(crate) max_requests: u32,
     pub(crate) tunnels: Vec<TunnelResult>,
     pub(crate) lanes: Vec<Arc<Lane>>,
     pub(crate) control: mpsc::Sender<TunnelMessage>,
@@ -88,6 +103,11 @@ async fn dial_unbounded(
             open_channel(settings, &mut tasks).await?
         };
         let lane = Lane::new(config.clone(), budget.clone(), egress.clone());
+        for by in [OnHop::Gzip, OnHop::Zstd] {
+            if response.capabilities.iter().any(|name| name == by.as_str()) {
+                lane.allow_compression(by);
+            }
+        }
         let source = open_lane(&mut channel, &lane, &response.session, index)
             .await
             .map_err(|status| dial_error(&status))?;
@@ -101,6 +121,8 @@ async fn dial_unbounded(
     let (control, outbound_control) = mpsc::channel(16);
     Ok(Session {
         epoch: response.epoch,
+        revision: response.revision,
+        max_requests: link.max_requests,
         tunnels: response.tunnels,
         lanes,
         control,
@@ -113,6 +135,24 @@ async fn dial_unbounded(
 }
 
 impl Session {
+    /// Asks which upstreams the server defines; their names. Borrows nothing of the session.
+    pub(crate) fn upstreams(&self) -> impl Future<Output = Result<Vec<String>, Status>> + use<> {
+        let (channel, session) = (self.first.0.clone(), self.session.clone());
+        async move {
+            let mut request = Request::new(ConfigSyncRequest { known_revision: 0 });
+            let session = session
+                .parse()
+                .map_err(|_| Status::internal("the session is no header value"))?;
+            request.metadata_mut().insert(SESSION_METADATA, session);
+            let response = client(channel).config_sync(request).await?.into_inner();
+            Ok(response
+                .upstreams
+                .into_iter()
+                .map(|upstream| upstream.name)
+                .collect())
+        }
+    }
+
     /// Runs until the session is lost; says why. `on_control` gets what the server says on the control stream.
     pub(crate) async fn serve(mut self, on_control: impl Fn(Kind) + Send + 'static) -> Failure {
         let (channel, source) = self.first;
@@ -277,13 +317,30 @@ async fn register(
 fn announcement(tunnel: &TunnelSettings) -> Tunnel {
     Tunnel {
         name: tunnel.name.clone(),
-        protocol_type: ProtocolType::Http.into(),
+        protocol_type: match tunnel.kind {
+            TunnelKind::Http => ProtocolType::Http,
+            TunnelKind::Grpc => ProtocolType::Grpc,
+            TunnelKind::WebSocket => ProtocolType::Websocket,
+            TunnelKind::Tcp => ProtocolType::Tcp,
+            TunnelKind::Udp => ProtocolType::Udp,
+        }
+        .into(),
         domains: tunnel.domains.clone(),
         locations: tunnel.locations.clone(),
-        remote_port: 0,
+        remote_port: tunnel.remote_port.into(),
         load_balance: tunnel.load_balance.name().to_owned(),
         weight: tunnel.weight,
         hash_on: tunnel.hash_on.clone(),
+        compression: match tunnel.compression {
+            Compression::None => String::new(),
+            compression => compression.as_str().to_owned(),
+        },
+        session_timeout_millis: match tunnel.kind {
+            TunnelKind::Udp => {
+                u32::try_from(tunnel.service.session_timeout.as_millis()).unwrap_or(u32::MAX)
+            }
+            _ => 0,
+        },
     }
 }
 
@@ -306,7 +363,6 @@ fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
         heartbeat: millis(link.heartbeat_millis, 3_000),
         dead_after: millis(link.dead_after_millis, 10_000),
         stall: settings.timeouts.stall,
-        stall_code: ResetCode::ServiceTimeout,
     }
 }
 
@@ -316,8 +372,8 @@ pub(crate) fn control_message(kind: Kind) -> TunnelMessage {
         request_id: 0,
         protocol_type: ProtocolType::Control.into(),
         message_type: MessageType::Control.into(),
-        end_stream: false,
         payload: Some(Payload::Control(Control { kind: Some(kind) })),
+        ..TunnelMessage::default()
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use adit_auth::TunnelName;
 use adit_balance::Policy;
+pub use adit_egress::ProxyProtocol;
 use secrecy::SecretString;
 
 /// Everything a client needs to know before it starts.
@@ -30,6 +32,8 @@ pub struct Settings {
     pub admin_addr: Option<SocketAddr>,
     /// What the client serves.
     pub tunnels: Vec<TunnelSettings>,
+    /// Listeners of the client, and what of the server they lead to.
+    pub entries: Vec<EntrySettings>,
     /// Bounds.
     pub limits: Limits,
     /// Times.
@@ -41,9 +45,13 @@ pub struct Settings {
 pub struct TunnelSettings {
     /// Its name, unique in the group.
     pub name: String,
+    /// What its visitors speak.
+    pub kind: TunnelKind,
     /// How the service is reached.
     pub service: ServiceSettings,
-    /// Host names; empty: `NAME.localhost` and `NAME.<server domain>`.
+    /// Public port of the server. 0: the server picks one for TCP and UDP; the others are reached by host.
+    pub remote_port: u16,
+    /// Host names; empty, and without a public port: `NAME.localhost` and `NAME.<server domain>`.
     pub domains: Vec<String>,
     /// Path prefixes; empty: all.
     pub locations: Vec<String>,
@@ -53,6 +61,157 @@ pub struct TunnelSettings {
     pub hash_on: String,
     /// Of this client within its group.
     pub weight: u32,
+    /// On the way between client and server.
+    pub compression: Compression,
+}
+
+impl TunnelSettings {
+    /// A tunnel to the service at this address, with nothing else said.
+    pub fn new(
+        name: impl Into<String>,
+        kind: TunnelKind,
+        host: impl Into<String>,
+        port: u16,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            service: ServiceSettings {
+                host: host.into(),
+                port,
+                protocol: kind.service_protocol(),
+                host_rewrite: None,
+                custom_headers: Vec::new(),
+                proxy_protocol: None,
+                session_timeout: ServiceSettings::SESSION_TIMEOUT,
+            },
+            remote_port: 0,
+            domains: Vec::new(),
+            locations: Vec::new(),
+            load_balance: Policy::default(),
+            hash_on: "host".to_owned(),
+            weight: 1,
+            compression: Compression::default(),
+        }
+    }
+}
+
+/// What the visitors of a tunnel speak (`type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TunnelKind {
+    /// HTTP, and what rides on it: found by host and path.
+    #[default]
+    Http,
+    /// gRPC: found as HTTP is; the service speaks h2c.
+    Grpc,
+    /// WebSocket: found as HTTP is; the service speaks HTTP/1.1.
+    WebSocket,
+    /// Bytes, on a public port.
+    Tcp,
+    /// Datagrams, on a public port.
+    Udp,
+}
+
+impl TunnelKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Http,
+        Self::Grpc,
+        Self::WebSocket,
+        Self::Tcp,
+        Self::Udp,
+    ];
+
+    /// Its name in settings; the server's capability of carrying it is called the same (P-1.2).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::WebSocket => "websocket",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// Whether its visitors are told apart by host and path.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Grpc | Self::WebSocket)
+    }
+
+    /// What its service speaks unless it is said.
+    pub const fn service_protocol(self) -> ServiceProtocol {
+        match self {
+            Self::Http | Self::WebSocket => ServiceProtocol::Http1,
+            Self::Grpc => ServiceProtocol::H2c,
+            Self::Tcp => ServiceProtocol::Tcp,
+            Self::Udp => ServiceProtocol::Udp,
+        }
+    }
+}
+
+/// What is done to the bytes between client and server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Nothing.
+    #[default]
+    None,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    /// As lanes know it.
+    pub(crate) const fn on_hop(self) -> Option<adit_link::Compression> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some(adit_link::Compression::Gzip),
+            Self::Zstd => Some(adit_link::Compression::Zstd),
+        }
+    }
+
+    /// Its name in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// One client entry: a listener on this side that leads to an upstream of the server (F08).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntrySettings {
+    /// Its name, for status and errors.
+    pub name: String,
+    /// What its visitors speak.
+    pub kind: EntryKind,
+    /// Where it listens. Port 0: any free one.
+    pub listen: SocketAddr,
+    /// The upstream as the server calls it.
+    pub upstream: TunnelName,
+}
+
+/// What the visitors of an entry speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EntryKind {
+    /// HTTP, and what rides on it.
+    #[default]
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+impl EntryKind {
+    /// Its name in settings and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// How a service is reached.
@@ -68,6 +227,16 @@ pub struct ServiceSettings {
     pub host_rewrite: Option<String>,
     /// Headers added to each request (`custom_headers`), replacing those of the same name.
     pub custom_headers: Vec<(String, String)>,
+    /// Tells a TCP service who the visitor is (P-10.5).
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// A UDP flow ends after this long without a datagram in either direction (P-11.4).
+    pub session_timeout: Duration,
+}
+
+impl ServiceSettings {
+    /// How long a UDP flow may be silent unless it is said: longer than any answer of a service is on its way, shorter
+    /// than what the address translators between them remember as a rule.
+    pub const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 }
 
 /// What a service speaks.
@@ -78,13 +247,21 @@ pub enum ServiceProtocol {
     Http1,
     /// HTTP/2 in clear text, with prior knowledge.
     H2c,
+    /// Bytes.
+    Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 /// Bounds of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests at a time that the server may open here.
+    /// Requests at a time that the server may open here, and as many that entries may open there.
     pub max_requests: usize,
+    /// Visitors of entries that may wait for a permit; more are answered at once.
+    pub max_waiting: usize,
+    /// Visitor connections at a time of one entry.
+    pub max_entry_connections: usize,
     /// Connections at a time to one service.
     pub max_service_connections: usize,
     /// Idle connections kept to one service.
@@ -99,6 +276,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_requests: 10_000,
+            max_waiting: 1_000,
+            max_entry_connections: 4_096,
             max_service_connections: 4_096,
             max_idle_connections: 512,
             max_window_bytes: 4 << 20,
@@ -112,14 +291,27 @@ impl Default for Limits {
 pub struct Timeouts {
     /// Connecting to the server, registration included.
     pub connect: Duration,
+    /// A visitor of an entry waits this long for a link that is being (re)connected.
+    pub link_wait: Duration,
+    /// A visitor of an entry waits this long for a permit.
+    pub permit_wait: Duration,
     /// Connecting to a service.
     pub dial: Duration,
     /// The service's answer must begin within this.
     pub service: Duration,
-    /// An idle connection to a service is closed after this.
+    /// The head of a request to an entry must be whole within this.
+    pub head: Duration,
+    /// An idle connection, to a service or of an entry's visitor, is closed after this.
     pub idle: Duration,
-    /// A service that reads nothing for this long is given up.
+    /// A service that reads nothing for this long is given up, and so is an entry's visitor without progress.
     pub stall: Duration,
+    /// A TCP service, or a visitor of a TCP entry, for whom something waits and who takes nothing for this long is reset.
+    pub session_stall: Duration,
+    /// A connection to a TCP entry that the upstream has not accepted after this is reset.
+    pub session_setup: Duration,
+    /// A TCP service, or a visitor of a TCP entry, that has been silent for this long is asked whether it is there; zero
+    /// never asks.
+    pub session_keepalive: Duration,
     /// Running requests may take this long to finish after SIGTERM.
     pub drain: Duration,
 }
@@ -128,10 +320,16 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
+            link_wait: Duration::from_secs(5),
+            permit_wait: Duration::from_secs(5),
             dial: Duration::from_secs(5),
             service: Duration::from_secs(60),
+            head: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             stall: Duration::from_secs(60),
+            session_stall: Duration::from_secs(3_600),
+            session_setup: Duration::from_secs(15),
+            session_keepalive: Duration::from_secs(60),
             drain: Duration::from_secs(30),
         }
     }

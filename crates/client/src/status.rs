@@ -1,5 +1,7 @@
 //! What a client says about itself, for `adit status` and the tests that look for leaks.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// The state of a client at one moment.
@@ -21,8 +23,14 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Its tunnels, as the server answered.
     pub tunnels: Vec<TunnelOutcome>,
+    /// Its entries.
+    pub entries: Vec<EntryStatus>,
     /// Requests open now.
     pub requests: usize,
+    /// Requests that this client opened on the link, for visitors of its entries.
+    pub opened: u64,
+    /// Requests that the server opened on the link.
+    pub accepted: u64,
     /// Bytes received that wait for services.
     pub waiting_bytes: u64,
     /// Memory of received frames that something still points into.
@@ -35,8 +43,34 @@ pub struct Status {
     pub tasks: usize,
     /// Connections to services open now.
     pub service_connections: usize,
+    /// Datagrams that the link and the services' sockets did not take in time, in both directions.
+    pub datagrams_dropped: u64,
     /// Counters of each core that the client is composed of.
     pub cores: CoreCounters,
+}
+
+/// One entry.
+#[derive(Debug, Clone, Serialize)]
+pub struct EntryStatus {
+    /// Its name.
+    pub name: String,
+    /// `http` or `tcp`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Where it listens.
+    pub listen: String,
+    /// The upstream it leads to.
+    pub upstream: String,
+    /// Why it leads nowhere, as far as is known.
+    pub error: Option<String>,
+    /// Visitor connections open now.
+    pub connections_open: usize,
+    /// Requests open now.
+    pub requests_open: usize,
+    /// Requests so far.
+    pub requests: u64,
+    /// Failures so far, by reason.
+    pub failures: BTreeMap<&'static str, u64>,
 }
 
 /// One tunnel, as the server answered its announcement.

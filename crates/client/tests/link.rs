@@ -8,9 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_client::{
-    Client, Limits, ServiceProtocol, ServiceSettings, Settings, Timeouts, TunnelSettings,
-};
+use adit_client::{Client, Limits, Settings, Timeouts, TunnelKind, TunnelSettings};
 use adit_server::{NamedToken, Server};
 use tempfile::TempDir;
 use tokio::{
@@ -44,6 +42,7 @@ fn server(addr: SocketAddr) -> Server {
         limits,
         timeouts,
         rules: Vec::new(),
+        upstreams: Vec::new(),
     })
     .unwrap()
 }
@@ -65,20 +64,10 @@ fn settings(server: SocketAddr, service: u16, state: &Path) -> Settings {
         state_dir: state.to_owned(),
         admin_addr: None,
         tunnels: vec![TunnelSettings {
-            name: "shop".into(),
-            service: ServiceSettings {
-                host: "127.0.0.1".into(),
-                port: service,
-                protocol: ServiceProtocol::Http1,
-                host_rewrite: None,
-                custom_headers: Vec::new(),
-            },
             domains: vec!["shop.test".into()],
-            locations: Vec::new(),
-            load_balance: adit_balance::Policy::RoundRobin,
-            hash_on: String::new(),
-            weight: 1,
+            ..TunnelSettings::new("shop", TunnelKind::Http, "127.0.0.1", service)
         }],
+        entries: Vec::new(),
         limits: Limits::default(),
         timeouts: Timeouts {
             drain: 5 * SECOND,

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     document::Node,
+    entry,
     environment::Variables,
     error::{ConfigError, Origin},
     hostname,
@@ -103,6 +104,10 @@ fn read(
         Some(item) => tunnel::read_all(&item)?,
         None => Vec::new(),
     };
+    let entries = match client.item("entries") {
+        Some(item) => entry::read_all(&item)?,
+        None => Vec::new(),
+    };
     let state_dir = match client.item("state_dir") {
         Some(item) => Some(path(&item, file)?),
         None => None,
@@ -144,6 +149,7 @@ fn read(
         state_dir: state_dir.path().to_path_buf(),
         admin_addr,
         tunnels,
+        entries,
         limits,
         timeouts,
     })
@@ -257,6 +263,12 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         0..=*COUNT.end(),
         &mut limits.max_idle_connections,
     )?;
+    section.set_number("max_waiting", 0..=*COUNT.end(), &mut limits.max_waiting)?;
+    section.set_number(
+        "max_entry_connections",
+        COUNT,
+        &mut limits.max_entry_connections,
+    )?;
     section.set_size("max_window", WINDOW, &mut limits.max_window_bytes)?;
     section.set_size("budget", BUDGET, &mut limits.budget_bytes)?;
     section.finish(&NOTHING)?;
@@ -266,10 +278,20 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
 fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     let mut times = Timeouts::default();
     section.set_wait("connect", SHORTEST, &mut times.connect)?;
+    section.set_wait("link_wait", Duration::ZERO, &mut times.link_wait)?;
+    section.set_wait("permit_wait", Duration::ZERO, &mut times.permit_wait)?;
     section.set_wait("dial", SHORTEST, &mut times.dial)?;
     section.set_wait("service", SHORTEST, &mut times.service)?;
+    section.set_wait("head", SHORTEST, &mut times.head)?;
     section.set_wait("idle", SHORTEST, &mut times.idle)?;
     section.set_wait("stall", SHORTEST, &mut times.stall)?;
+    section.set_wait("session_stall", SHORTEST, &mut times.session_stall)?;
+    section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
+    section.set_wait(
+        "session_keepalive",
+        Duration::ZERO,
+        &mut times.session_keepalive,
+    )?;
     section.set_wait("drain", Duration::ZERO, &mut times.drain)?;
     section.finish(&NOTHING)?;
     Ok(times)

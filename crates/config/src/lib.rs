@@ -23,6 +23,7 @@
 
 mod client;
 mod document;
+mod entry;
 mod environment;
 mod error;
 mod hostname;
@@ -34,6 +35,7 @@ mod spelling;
 mod state;
 mod token;
 mod tunnel;
+mod upstream;
 mod vocabulary;
 
 pub use client::load_client;

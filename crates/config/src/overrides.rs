@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use adit_client::TunnelKind;
+
 use crate::{
     document::{Entry, Node, Value},
     environment::place,
@@ -52,10 +54,14 @@ pub struct ClientOverrides {
 /// A tunnel that stands on the command line: `adit http 8080`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TunnelOverrides {
+    /// The command: `http`, `tcp`.
+    pub kind: TunnelKind,
     /// `PORT` or `HOST:PORT` of the service.
     pub service: String,
-    /// `--name`; by default `http-PORT`.
+    /// `--name`; by default the command and the port, such as `http-8080`.
     pub name: Option<String>,
+    /// `--remote-port`
+    pub remote_port: Option<u16>,
     /// `--domain`
     pub domains: Vec<String>,
     /// `--weight`
@@ -66,6 +72,10 @@ pub struct TunnelOverrides {
     pub host_rewrite: Option<String>,
     /// `--local-protocol`
     pub local_protocol: Option<String>,
+    /// `--proxy-protocol`
+    pub proxy_protocol: Option<String>,
+    /// `--session-timeout`
+    pub session_timeout: Option<String>,
 }
 
 fn flag(name: &str) -> Origin {
@@ -163,7 +173,7 @@ impl ClientOverrides {
     }
 }
 
-/// How the help of `adit http` calls its argument.
+/// How the help of `adit http` and its likes calls their argument.
 const SERVICE: &str = "<PORT|HOST:PORT>";
 
 impl TunnelOverrides {
@@ -184,7 +194,7 @@ impl TunnelOverrides {
                 (_, None) => return Err(refused()),
             },
         };
-        let name = (self.name.clone()).unwrap_or_else(|| format!("http-{port}"));
+        let name = (self.name.clone()).unwrap_or_else(|| format!("{}-{port}", self.kind.as_str()));
         let mut entries = Vec::new();
         let mut add = |key: &str, flag_name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -196,6 +206,7 @@ impl TunnelOverrides {
             }
         };
         add("name", "--name", Some(name));
+        add("type", SERVICE, Some(self.kind.as_str().to_owned()));
         add("local_addr", SERVICE, host);
         add("local_port", SERVICE, Some(port.to_string()));
         add(
@@ -209,6 +220,21 @@ impl TunnelOverrides {
             "local_protocol",
             "--local-protocol",
             self.local_protocol.clone(),
+        );
+        add(
+            "remote_port",
+            "--remote-port",
+            self.remote_port.map(|port| port.to_string()),
+        );
+        add(
+            "proxy_protocol",
+            "--proxy-protocol",
+            self.proxy_protocol.clone(),
+        );
+        add(
+            "session_timeout",
+            "--session-timeout",
+            self.session_timeout.clone(),
         );
         if !self.domains.is_empty() {
             let domain = |domain: &String| Node::words(domain, flag("--domain"));

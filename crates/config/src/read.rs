@@ -152,7 +152,7 @@ impl<'n> Section<'n> {
         let later = |key: &&&str| same_letters(key, &entry.key);
         if let Some(ours) = vocabulary.later.iter().find(later) {
             return error(format!("`{ours}` is not supported by this version"))
-                .with_help("remove it; this version carries HTTP");
+                .with_help("remove it");
         }
         let unknown = format!("unknown key `{key}`");
         if let Some(answer) = vocabulary.answer(key) {

@@ -9,7 +9,10 @@ use std::{
 
 use adit_auth::{TokenAuthenticator, TunnelName, UserName};
 use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, Table};
-use adit_server::{Limits, NamedToken, RuleSettings, Settings, Timeouts};
+use adit_server::{
+    Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, Timeouts, UpstreamProtocol,
+    UpstreamSettings,
+};
 use secrecy::SecretString;
 
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
     overrides::ServerOverrides,
     read::{Item, Section},
     state::StateDir,
-    token,
+    token, upstream,
     vocabulary::{self, NOTHING},
 };
 
@@ -86,7 +89,11 @@ fn read(
         .item("domain")
         .map(|item| domain(&item))
         .transpose()?;
-    let rules = rules(&mut server)?;
+    let upstreams = match server.item("upstreams") {
+        Some(item) => upstream::read_all(&item)?,
+        None => Vec::new(),
+    };
+    let rules = rules(&mut server, &upstreams)?;
     let state_dir = match server.item("state_dir") {
         Some(item) => Some(path(&item, file)?),
         None => None,
@@ -123,6 +130,7 @@ fn read(
         limits,
         timeouts,
         rules,
+        upstreams,
     })
 }
 
@@ -253,6 +261,15 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     section.set_number("max_waiting", 0..=*COUNT.end(), &mut limits.max_waiting)?;
     section.set_number("max_connections", COUNT, &mut limits.max_connections)?;
     section.set_number(
+        "max_tcp_connections",
+        COUNT,
+        &mut limits.max_tcp_connections,
+    )?;
+    section.set_number("max_udp_flows", COUNT, &mut limits.max_udp_flows)?;
+    if let Some(item) = section.item("allow_ports") {
+        limits.allow_ports = ports(&item)?;
+    }
+    section.set_number(
         "max_tunnels_per_client",
         COUNT,
         &mut limits.max_tunnels_per_client,
@@ -278,16 +295,45 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     Ok(limits)
 }
 
+/// `[2222, "5000-5100"]`, or all of it in one text: `2222, 5000-5100`. An empty list is none.
+fn ports(item: &Item<'_>) -> Result<PortRanges, ConfigError> {
+    let mut ranges = Vec::new();
+    for item in item.one_or_more("ports")? {
+        let Ok(text) = item.text(PORTS) else {
+            let port = item.number::<u16>(1..=65_535)?;
+            ranges.push(port..=port);
+            continue;
+        };
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let port = |text: &str| text.trim().parse().ok().filter(|port| *port != 0);
+            match (port(first), port(last)) {
+                (Some(first), Some(last)) if first <= last => ranges.push(first..=last),
+                _ => {
+                    return Err(item.error(format!("expected {PORTS}, found {part:?}")));
+                }
+            }
+        }
+    }
+    Ok(PortRanges::new(ranges))
+}
+
+const PORTS: &str = "a port such as 2222 or a range such as \"5000-5100\"";
+
 fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     let mut times = Timeouts::default();
     let none = Duration::ZERO;
     section.set_wait("startup_grace", none, &mut times.startup_grace)?;
     section.set_wait("client_wait", none, &mut times.client_wait)?;
     section.set_wait("permit_wait", none, &mut times.permit_wait)?;
+    section.set_wait("dial", SHORTEST, &mut times.dial)?;
     section.set_wait("service", SHORTEST, &mut times.service)?;
     section.set_wait("stall", SHORTEST, &mut times.stall)?;
     section.set_wait("head", SHORTEST, &mut times.head)?;
     section.set_wait("idle", SHORTEST, &mut times.idle)?;
+    section.set_wait("session_stall", SHORTEST, &mut times.session_stall)?;
+    section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
+    section.set_wait("session_keepalive", none, &mut times.session_keepalive)?;
     section.set_wait("setup", SHORTEST, &mut times.setup)?;
     section.set_wait("takeover_probe", SHORTEST, &mut times.takeover_probe)?;
     section.set_wait("heartbeat", SHORTEST, &mut times.heartbeat)?;
@@ -309,13 +355,16 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     Ok(times)
 }
 
-fn rules(server: &mut Section<'_>) -> Result<Vec<RuleSettings>, ConfigError> {
+fn rules(
+    server: &mut Section<'_>,
+    upstreams: &[UpstreamSettings],
+) -> Result<Vec<RuleSettings>, ConfigError> {
     let Some(item) = server.item("rules") else {
         return Ok(Vec::new());
     };
     let (mut settings, mut rules) = (Vec::new(), Vec::new());
     for rule in item.list("rules")? {
-        let rule = read_rule(&mut rule.section()?)?;
+        let rule = read_rule(&mut rule.section()?, upstreams)?;
         settings.push(RuleSettings {
             host: rule.host.as_ref().map(ToString::to_string),
             path: rule.path.as_ref().map(ToString::to_string),
@@ -325,7 +374,7 @@ fn rules(server: &mut Section<'_>) -> Result<Vec<RuleSettings>, ConfigError> {
                 .map(|header| (header.name().to_owned(), header.value().to_owned()))
                 .collect(),
             grpc: rule.grpc.as_ref().map(ToString::to_string),
-            tunnel: rule.target.clone(),
+            to: rule.target.clone(),
         });
         rules.push(rule);
     }
@@ -334,8 +383,11 @@ fn rules(server: &mut Section<'_>) -> Result<Vec<RuleSettings>, ConfigError> {
     Ok(settings)
 }
 
-fn read_rule(section: &mut Section<'_>) -> Result<Rule<String>, ConfigError> {
-    let mut rule = Rule::new(String::new());
+fn read_rule(
+    section: &mut Section<'_>,
+    upstreams: &[UpstreamSettings],
+) -> Result<Rule<RuleTarget>, ConfigError> {
+    let mut rule = Rule::new(RuleTarget::Tunnel(String::new()));
     if let Some(item) = section.item("host") {
         rule.host = Some(item.parse::<HostPattern>("a host or *.HOST")?);
     }
@@ -358,10 +410,35 @@ fn read_rule(section: &mut Section<'_>) -> Result<Rule<String>, ConfigError> {
         Some(item) => Some(item.parse::<TunnelName>("the name of a tunnel")?),
         None => None,
     };
+    let upstream = match to.item("upstream") {
+        Some(item) => Some(upstream_of(&item, upstreams)?),
+        None => None,
+    };
     to.finish(&vocabulary::RULE_TARGET)?;
-    match tunnel {
-        Some(tunnel) => rule.target = tunnel.as_str().to_owned(),
-        None => return Err(section.missing("to", "`to: { tunnel: NAME }`")),
-    }
+    rule.target = match (tunnel, upstream) {
+        (Some(tunnel), None) => RuleTarget::Tunnel(tunnel.as_str().to_owned()),
+        (None, Some(upstream)) => RuleTarget::Upstream(upstream),
+        (None, None) => {
+            let what = "`to: { tunnel: NAME }` or `to: { upstream: NAME }`";
+            return Err(section.missing("to", what));
+        }
+        (Some(_), Some(_)) => {
+            return Err(to.conflict(&["upstream"], "expected either `tunnel` or `upstream`"));
+        }
+    };
     Ok(rule)
+}
+
+/// An upstream that rules may lead to: rules choose by what only HTTP says.
+fn upstream_of(item: &Item<'_>, upstreams: &[UpstreamSettings]) -> Result<String, ConfigError> {
+    let name = upstream::name_of(item, "upstream name")?;
+    match upstreams.iter().find(|upstream| upstream.name == name) {
+        None => Err(item
+            .error(format!("there is no upstream called {name}"))
+            .with_help("define it in `server.upstreams`")),
+        Some(upstream) if upstream.protocol == UpstreamProtocol::Tcp => Err(item.error(format!(
+            "the upstream {name} speaks TCP, and rules are for HTTP"
+        ))),
+        Some(_) => Ok(name.as_str().to_owned()),
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-use adit_client::{ServiceProtocol, ServiceSettings, TunnelSettings};
+use adit_client::{Compression, ProxyProtocol, ServiceProtocol, TunnelKind, TunnelSettings};
 use adit_router::{HeaderError, HeaderMatch, HostPattern, PathPrefix, normalize_host};
 
 use crate::{
@@ -17,7 +17,27 @@ use crate::{
 };
 
 /// A client that should get more than this many times what another gets is written wrong.
-const WEIGHT: std::ops::RangeInclusive<u64> = 1..=1_000;
+pub(crate) const WEIGHT: std::ops::RangeInclusive<u64> = 1..=1_000;
+
+/// A shorter one would end a flow between a question and its answer.
+const SHORTEST_SESSION: std::time::Duration = std::time::Duration::from_millis(100);
+
+use TunnelKind::{Grpc, Http, Tcp, Udp, WebSocket};
+
+/// Keys that make sense for some types only.
+const FITS: &[(&str, &[TunnelKind])] = &[
+    ("custom_domains", &[Http, Grpc, WebSocket]),
+    ("custom_headers", &[Http, Grpc, WebSocket]),
+    ("domain", &[Http, Grpc, WebSocket]),
+    ("domains", &[Http, Grpc, WebSocket]),
+    ("hash_on", &[Http, Grpc, WebSocket]),
+    ("host_header_rewrite", &[Http, Grpc, WebSocket]),
+    ("host_rewrite", &[Http, Grpc, WebSocket]),
+    ("local_protocol", &[Http]),
+    ("locations", &[Http, Grpc, WebSocket]),
+    ("proxy_protocol", &[Tcp]),
+    ("session_timeout", &[Udp]),
+];
 
 /// Headers that say how a message is framed or where it goes: replaced, they would make another message of it.
 const NOT_OURS_TO_SET: &[&str] = &[
@@ -32,11 +52,11 @@ const NOT_OURS_TO_SET: &[&str] = &[
     "upgrade",
 ];
 
-/// Reads the list, in which no name and no place is taken twice.
+/// Reads the list, in which no name, no place and no public port is taken twice.
 pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<TunnelSettings>, ConfigError> {
     let mut tunnels: Vec<TunnelSettings> = Vec::new();
     let mut names = HashSet::new();
-    let mut places = HashMap::new();
+    let (mut places, mut ports) = (HashMap::new(), HashMap::new());
     for item in item.list("tunnels")? {
         let mut section = item.section()?;
         let tunnel = read(&mut section)?;
@@ -44,6 +64,19 @@ pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<TunnelSettings>, ConfigErr
             return Err(section.conflict(
                 &["name"],
                 format!("there is another tunnel called {}", tunnel.name),
+            ));
+        }
+        // A port of UDP is another one than that of the same number which TCP and HTTP share.
+        let port = (tunnel.kind == Udp, tunnel.remote_port);
+        if tunnel.remote_port != 0
+            && let Some(other) = ports.insert(port, tunnel.name.clone())
+        {
+            return Err(section.conflict(
+                &["remote_port", "config"],
+                format!(
+                    "port {} of the server leads to the tunnel {other} already",
+                    tunnel.remote_port
+                ),
             ));
         }
         for place in places_of(&tunnel) {
@@ -89,13 +122,16 @@ fn read(section: &mut Section<'_>) -> Result<TunnelSettings, ConfigError> {
             "expected either `type` or `tunnel_type`, which mean the same",
         ));
     }
-    check_type(kind.or(alias).as_ref())?;
+    let kind = match kind.or(alias) {
+        Some(item) => read_kind(&item)?,
+        None => TunnelKind::default(),
+    };
     let mut tunnel = if section.has("config") {
         let mut config = section.section("config")?;
         section.finish(&vocabulary::NESTED_TUNNEL)?;
-        read_keys(&mut config)?
+        read_keys(&mut config, kind)?
     } else {
-        read_keys(section)?
+        read_keys(section, kind)?
     };
     match name {
         Some(name) => name.as_str().clone_into(&mut tunnel.name),
@@ -104,21 +140,64 @@ fn read(section: &mut Section<'_>) -> Result<TunnelSettings, ConfigError> {
     Ok(tunnel)
 }
 
-fn check_type(item: Option<&Item<'_>>) -> Result<(), ConfigError> {
-    let Some(item) = item else {
-        return Ok(());
-    };
-    match item.text("`http`")? {
-        "http" => Ok(()),
-        kind @ ("tcp" | "udp" | "grpc" | "websocket") => Err(item
-            .error(format!("`type: {kind}` is not supported by this version"))
-            .with_help("this version carries `type: http`")),
-        kind => Err(item.error(format!("unknown type {kind:?}, expected `http`"))),
+fn read_kind(item: &Item<'_>) -> Result<TunnelKind, ConfigError> {
+    let text = item.text("a type such as `http` or `tcp`")?;
+    let kind = TunnelKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == text);
+    kind.ok_or_else(|| {
+        let error = item.error(format!(
+            "unknown type {text:?}, expected {}",
+            list(&TunnelKind::ALL)
+        ));
+        match text {
+            "https" => error.with_help("visitors over TLS are not supported by this version"),
+            "h2c" => error.with_help("use `type: http` with `local_protocol: h2c`"),
+            _ => error,
+        }
+    })
+}
+
+/// `http`, `grpc` or `tcp`, as people write a choice.
+fn list(kinds: &[TunnelKind]) -> String {
+    let names: Vec<_> = kinds
+        .iter()
+        .map(|kind| format!("`{}`", kind.as_str()))
+        .collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 
+/// Refuses a key that says nothing about a tunnel of this type.
+fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError> {
+    for (key, kinds) in FITS {
+        if section.has(key) && !kinds.contains(&kind) {
+            let message = format!("`{key}` does not fit `type: {}`", kind.as_str());
+            let error = section.conflict(&[key], message);
+            return Err(match (*key, kind) {
+                ("local_protocol", Grpc) => error.with_help("the service of gRPC speaks h2c"),
+                ("local_protocol", WebSocket) => {
+                    error.with_help("the service of WebSocket speaks HTTP/1.1")
+                }
+                ("hash_on", _) => {
+                    error.with_help("connections and flows are told apart by the visitor's address")
+                }
+                ("domain" | "domains" | "custom_domains", _) => {
+                    error.with_help("it is reached by a port: `remote_port`")
+                }
+                _ => error.with_help(format!("it is for {}", list(kinds))),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Everything but the name, and nothing else.
-fn read_keys(section: &mut Section<'_>) -> Result<TunnelSettings, ConfigError> {
+fn read_keys(section: &mut Section<'_>, kind: TunnelKind) -> Result<TunnelSettings, ConfigError> {
+    check_keys(section, kind)?;
     let port = match section.item("local_port") {
         Some(item) => Some(item.number::<u16>(1..=65_535)?),
         None => None,
@@ -127,8 +206,41 @@ fn read_keys(section: &mut Section<'_>) -> Result<TunnelSettings, ConfigError> {
         Some(item) => host(&item, "local_port")?,
         None => "127.0.0.1".to_owned(),
     };
-    let protocol = match section.item("local_protocol") {
-        Some(item) => match item.text("`http1` or `h2c`")? {
+    let mut tunnel = TunnelSettings::new("", kind, host, port.unwrap_or_default());
+    section.set_number("remote_port", 0..=65_535, &mut tunnel.remote_port)?;
+    if let Some(item) = section.item("load_balance") {
+        tunnel.load_balance = item.parse::<Policy>("a balancing policy")?;
+    }
+    section.set_number("weight", WEIGHT, &mut tunnel.weight)?;
+    if let Some(item) = section.item("compression") {
+        tunnel.compression = compression(&item, kind)?;
+    }
+    match kind {
+        Http | Grpc | WebSocket => read_http(section, &mut tunnel)?,
+        Tcp => {
+            if let Some(item) = section.item("proxy_protocol") {
+                tunnel.service.proxy_protocol = Some(proxy_protocol(&item)?);
+            }
+        }
+        Udp => {
+            let timeout = &mut tunnel.service.session_timeout;
+            section.set_wait("session_timeout", SHORTEST_SESSION, timeout)?;
+        }
+    }
+    // Before what is missing: it may be there under a name that others gave it.
+    section.finish(&vocabulary::TUNNEL)?;
+    if port.is_none() {
+        return Err(section.missing("local_port", "the port of the service"));
+    }
+    Ok(tunnel)
+}
+
+/// What says how a request is found and what is changed in it.
+fn read_http(section: &mut Section<'_>, tunnel: &mut TunnelSettings) -> Result<(), ConfigError> {
+    if tunnel.kind == Http
+        && let Some(item) = section.item("local_protocol")
+    {
+        tunnel.service.protocol = match item.text("`http1` or `h2c`")? {
             "http1" => ServiceProtocol::Http1,
             "h2c" => ServiceProtocol::H2c,
             other => {
@@ -136,52 +248,54 @@ fn read_keys(section: &mut Section<'_>) -> Result<TunnelSettings, ConfigError> {
                     "unknown protocol {other:?}, expected `http1` or `h2c`"
                 )));
             }
-        },
-        None => ServiceProtocol::default(),
-    };
-    let host_rewrite = host_rewrite(section)?;
-    let custom_headers = match section.item("custom_headers") {
-        Some(item) => custom_headers(&item.section()?)?,
-        None => Vec::new(),
-    };
-    let domains = domains(section)?;
-    let mut locations = Vec::new();
+        };
+    }
+    tunnel.service.host_rewrite = host_rewrite(section)?;
+    if let Some(item) = section.item("custom_headers") {
+        tunnel.service.custom_headers = custom_headers(&item.section()?)?;
+    }
+    tunnel.domains = domains(section)?;
     if let Some(item) = section.item("locations") {
         for item in item.one_or_more("path prefixes")? {
             let prefix: PathPrefix = item.parse("a path prefix such as /api")?;
-            locations.push(prefix.to_string());
+            tunnel.locations.push(prefix.to_string());
         }
     }
-    let load_balance = match section.item("load_balance") {
-        Some(item) => item.parse::<Policy>("a balancing policy")?,
-        None => Policy::default(),
+    if let Some(item) = section.item("hash_on") {
+        tunnel.hash_on = hash_on(&item)?;
+    }
+    Ok(())
+}
+
+fn compression(item: &Item<'_>, kind: TunnelKind) -> Result<Compression, ConfigError> {
+    const WHAT: &str = "`none`, `gzip` or `zstd`";
+    let compression = match item.text(WHAT)? {
+        "none" => Compression::None,
+        "gzip" => Compression::Gzip,
+        "zstd" => Compression::Zstd,
+        other => return Err(item.error(format!("unknown compression {other:?}, expected {WHAT}"))),
     };
-    let hash_on = match section.item("hash_on") {
-        Some(item) => hash_on(&item)?,
-        None => "host".to_owned(),
-    };
-    let mut weight = 1_u32;
-    section.set_number("weight", WEIGHT, &mut weight)?;
-    // Before what is missing: it may be there under a name that others gave it.
-    section.finish(&vocabulary::TUNNEL)?;
-    let Some(port) = port else {
-        return Err(section.missing("local_port", "the port of the service"));
-    };
-    Ok(TunnelSettings {
-        name: String::new(),
-        service: ServiceSettings {
-            host,
-            port,
-            protocol,
-            host_rewrite,
-            custom_headers,
+    if kind == Udp && compression != Compression::None {
+        return Err(item
+            .error("datagrams are not compressed")
+            .with_help("remove it, or write `none`"));
+    }
+    Ok(compression)
+}
+
+/// As text or as a number: `v2`, `2`.
+fn proxy_protocol(item: &Item<'_>) -> Result<ProxyProtocol, ConfigError> {
+    match item.number::<u8>(1..=2) {
+        Ok(1) => Ok(ProxyProtocol::V1),
+        Ok(_) => Ok(ProxyProtocol::V2),
+        Err(_) => match item.text("`v1` or `v2`")? {
+            "v1" => Ok(ProxyProtocol::V1),
+            "v2" => Ok(ProxyProtocol::V2),
+            other => Err(item.error(format!(
+                "unknown version {other:?} of PROXY protocol, expected `v1` or `v2`"
+            ))),
         },
-        domains,
-        locations,
-        load_balance,
-        hash_on,
-        weight,
-    })
+    }
 }
 
 /// A name or an address, an IPv6 address with or without brackets, and no port.
@@ -212,7 +326,7 @@ pub(crate) fn host(item: &Item<'_>, port_key: &str) -> Result<String, ConfigErro
     }
 }
 
-fn host_rewrite(section: &mut Section<'_>) -> Result<Option<String>, ConfigError> {
+pub(crate) fn host_rewrite(section: &mut Section<'_>) -> Result<Option<String>, ConfigError> {
     let (ours, alias) = (
         section.item("host_rewrite"),
         section.item("host_header_rewrite"),
@@ -289,7 +403,7 @@ fn domains(section: &mut Section<'_>) -> Result<Vec<String>, ConfigError> {
 }
 
 /// What `consistent_hash` hashes.
-fn hash_on(item: &Item<'_>) -> Result<String, ConfigError> {
+pub(crate) fn hash_on(item: &Item<'_>) -> Result<String, ConfigError> {
     const WHAT: &str = "`host`, `header:NAME` or `cookie:NAME`";
     let text = item.text(WHAT)?;
     let name = text

@@ -59,9 +59,10 @@ pub(crate) const ROOT: Vocabulary = Vocabulary {
 };
 
 pub(crate) const SERVER: Vocabulary = Vocabulary {
-    later: &["https", "tls", "database", "upstreams"],
+    later: &["https", "tls", "database"],
     others: &[
         ("auth_token", "`auth.token`"),
+        ("allow_ports", "`limits.allow_ports`"),
         ("authtoken", "`auth.token`"),
         ("dashboard_addr", "`admin.bind`"),
         ("dashboard_port", "`admin.bind`"),
@@ -106,7 +107,10 @@ pub(crate) const ADMIN: Vocabulary = Vocabulary {
 
 pub(crate) const SERVER_LIMITS: Vocabulary = Vocabulary {
     later: &["max_bandwidth"],
-    others: &[("max_clients", "`server.max_clients`")],
+    others: &[
+        ("max_clients", "`server.max_clients`"),
+        ("max_ports_per_client", "`max_tunnels_per_client`"),
+    ],
 };
 
 pub(crate) const RULE: Vocabulary = Vocabulary {
@@ -121,12 +125,12 @@ pub(crate) const RULE: Vocabulary = Vocabulary {
 };
 
 pub(crate) const RULE_TARGET: Vocabulary = Vocabulary {
-    later: &["upstream"],
+    later: &[],
     others: &[],
 };
 
 pub(crate) const CLIENT: Vocabulary = Vocabulary {
-    later: &["entries", "tls", "database", "upstreams"],
+    later: &["tls", "database"],
     others: &[
         ("auth", "`auth_token`"),
         ("authtoken", "`auth_token`"),
@@ -142,9 +146,47 @@ pub(crate) const CLIENT: Vocabulary = Vocabulary {
         ("token_file", "`auth_token_file`"),
         ("user", "`client_id`"),
         (
-            "visitors",
-            "`entries`, which is not supported by this version",
+            "upstreams",
+            "`entries`; the upstreams are defined by the server",
         ),
+        ("visitors", "`entries`"),
+    ],
+};
+
+pub(crate) const ENTRY: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("addr", "`listen`"),
+        ("bind", "`listen`, with address and port"),
+        ("bind_addr", "`listen`, with address and port"),
+        ("bind_port", "`listen`, with address and port"),
+        ("local_port", "`listen`, with address and port"),
+        ("port", "`listen`, with address and port"),
+        ("proto", "`type`"),
+        ("protocol", "`type`"),
+        ("server_name", "`upstream`"),
+        ("to", "`upstream`"),
+    ],
+};
+
+pub(crate) const UPSTREAM: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("addresses", "`servers`"),
+        ("backends", "`servers`"),
+        ("load_balance", "`policy`"),
+        ("targets", "`servers`"),
+        ("type", "`protocol`"),
+    ],
+};
+
+pub(crate) const UPSTREAM_SERVER: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("addr", "`address`, with host and port"),
+        ("host", "`address`, with host and port"),
+        ("port", "`address`, with host and port"),
+        ("url", "`address`, with host and port"),
     ],
 };
 
@@ -160,13 +202,7 @@ pub(crate) const RECONNECT: Vocabulary = Vocabulary {
 };
 
 pub(crate) const TUNNEL: Vocabulary = Vocabulary {
-    later: &[
-        "compression",
-        "proxy_protocol",
-        "remote_port",
-        "session_timeout",
-        "ssl_cert",
-    ],
+    later: &["ssl_cert"],
     others: &[
         (
             "addr",
@@ -184,19 +220,13 @@ pub(crate) const TUNNEL: Vocabulary = Vocabulary {
         ("port", "`local_port`"),
         ("proto", "`type`"),
         ("protocol", "`type`"),
-        (
-            "proxy_protocol_version",
-            "`proxy_protocol`, which is not supported by this version",
-        ),
+        ("proxy_protocol_version", "`proxy_protocol`"),
         ("request_header", "`custom_headers`"),
         ("request_headers", "`custom_headers`"),
         ("subdomain", "`domain`, with the whole name"),
         ("upstream", "`local_port` and `local_addr`"),
         ("url", "`domain`"),
-        (
-            "use_compression",
-            "`compression`, which is not supported by this version",
-        ),
+        ("use_compression", "`compression`, with `gzip` or `zstd`"),
     ],
 };
 
@@ -208,6 +238,7 @@ pub(crate) const NESTED_TUNNEL: Vocabulary = Vocabulary {
         ("domain", "`config.domain`"),
         ("local_addr", "`config.local_addr`"),
         ("local_port", "`config.local_port`"),
+        ("remote_port", "`config.remote_port`"),
     ],
 };
 

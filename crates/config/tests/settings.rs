@@ -4,12 +4,14 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use adit_balance::Policy;
-use adit_client::{ServiceProtocol, ServiceSettings, TunnelSettings};
+use adit_client::{
+    Compression, ProxyProtocol, ServiceProtocol, ServiceSettings, TunnelKind, TunnelSettings,
+};
 use adit_config::{
     ClientOverrides, ConfigError, FLAG_VARIABLES, ServerOverrides, StateDir, TunnelOverrides,
     load_client, load_server,
 };
-use adit_server::RuleSettings;
+use adit_server::{PortRanges, RuleSettings, RuleTarget};
 use secrecy::ExposeSecret;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
@@ -173,7 +175,7 @@ fn the_example_of_a_server_reads_the_same_in_all_formats() {
                 path: Some("/api".to_owned()),
                 headers: vec![("x-env".to_owned(), "test".to_owned())],
                 grpc: Some("pkg.Service/Method".to_owned()),
-                tunnel: "web".to_owned(),
+                to: RuleTarget::Tunnel("web".to_owned()),
             }],
             "{name}"
         );
@@ -194,6 +196,9 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_requests_per_client: 2
     max_waiting: 0
     max_connections: 4
+    max_tcp_connections: 7
+    max_udp_flows: 8
+    allow_ports: [2222, \"5000-5100\", \"80, 443\"]
     max_tunnels_per_client: 5
     max_lanes: 6
     initial_window: 4KiB
@@ -204,10 +209,14 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     startup_grace: 0s
     client_wait: 2s
     permit_wait: 3s
+    dial: 13s
     service: 1m 30s
     stall: 5s
     head: 6s
     idle: 7s
+    session_stall: 2h
+    session_setup: 20s
+    session_keepalive: 0s
     setup: 8s
     takeover_probe: 9s
     heartbeat: 100ms
@@ -229,6 +238,9 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_requests_per_client: 2,
             max_waiting: 0,
             max_connections: 4,
+            max_tcp_connections: 7,
+            max_udp_flows: 8,
+            allow_ports: PortRanges::new([80..=80, 443..=443, 2222..=2222, 5000..=5100]),
             max_tunnels_per_client: 5,
             max_lanes: 6,
             initial_window_bytes: 4096,
@@ -243,10 +255,14 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             startup_grace: Duration::ZERO,
             client_wait: SECONDS(2),
             permit_wait: SECONDS(3),
+            dial: SECONDS(13),
             service: SECONDS(90),
             stall: SECONDS(5),
             head: SECONDS(6),
             idle: SECONDS(7),
+            session_stall: SECONDS(7_200),
+            session_setup: SECONDS(20),
+            session_keepalive: Duration::ZERO,
             setup: SECONDS(8),
             takeover_probe: SECONDS(9),
             heartbeat: Duration::from_millis(100),
@@ -392,6 +408,7 @@ fn the_example_of_a_client_reads_as_it_says() {
             max_idle_connections: 0,
             max_window_bytes: 1 << 20,
             budget_bytes: 0,
+            ..adit_client::Limits::default()
         }
     );
     assert_eq!(
@@ -403,29 +420,17 @@ fn the_example_of_a_client_reads_as_it_says() {
             idle: SECONDS(4),
             stall: SECONDS(5),
             drain: SECONDS(6),
+            ..adit_client::Timeouts::default()
         }
     );
     let web = TunnelSettings {
-        name: "web".to_owned(),
-        service: ServiceSettings {
-            host: "127.0.0.1".to_owned(),
-            port: 8080,
-            protocol: ServiceProtocol::Http1,
-            host_rewrite: None,
-            custom_headers: Vec::new(),
-        },
         domains: vec!["app.example.com".to_owned()],
-        locations: Vec::new(),
-        load_balance: Policy::RoundRobin,
-        hash_on: "host".to_owned(),
-        weight: 1,
+        ..TunnelSettings::new("web", TunnelKind::Http, "127.0.0.1", 8080)
     };
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let plain = TunnelSettings::new("api", TunnelKind::Http, "::1", 9090);
     let api = TunnelSettings {
-        name: "api".to_owned(),
         service: ServiceSettings {
-            host: "::1".to_owned(),
-            port: 9090,
             protocol: ServiceProtocol::H2c,
             host_rewrite: Some("backend.internal:9090".to_owned()),
             custom_headers: vec![
@@ -433,12 +438,14 @@ fn the_example_of_a_client_reads_as_it_says() {
                 header("x-many", "a"),
                 header("x-many", "b"),
             ],
+            ..plain.service.clone()
         },
         domains: vec!["api.example.com".to_owned(), "*.api.example.com".to_owned()],
         locations: vec!["/v1".to_owned(), "/v2".to_owned()],
         load_balance: Policy::ConsistentHash,
         hash_on: "header:x-user".to_owned(),
         weight: 7,
+        ..plain
     };
     let mut old = web.clone();
     old.name = "old".to_owned();
@@ -566,7 +573,7 @@ fn a_tunnel_of_the_command_line_replaces_those_of_the_file() {
             load_balance: Some("p2c".to_owned()),
             host_rewrite: Some("c.example".to_owned()),
             local_protocol: Some("h2c".to_owned()),
-            name: None,
+            ..TunnelOverrides::default()
         }),
         ..ClientOverrides::default()
     };
@@ -580,22 +587,19 @@ fn a_tunnel_of_the_command_line_replaces_those_of_the_file() {
         ("flag", "flags")
     );
     assert_eq!(settings.lanes, 3);
+    let plain = TunnelSettings::new("http-3000", TunnelKind::Http, "192.0.2.1", 3000);
     assert_eq!(
         settings.tunnels,
         [TunnelSettings {
-            name: "http-3000".to_owned(),
             service: ServiceSettings {
-                host: "192.0.2.1".to_owned(),
-                port: 3000,
                 protocol: ServiceProtocol::H2c,
                 host_rewrite: Some("c.example".to_owned()),
-                custom_headers: Vec::new(),
+                ..plain.service.clone()
             },
             domains: vec!["a.example".to_owned(), "b.example".to_owned()],
-            locations: Vec::new(),
             load_balance: Policy::PowerOfTwo,
-            hash_on: "host".to_owned(),
             weight: 2,
+            ..plain
         }]
     );
     // A port alone is one of this machine, and a server without a port has that of the file.
@@ -616,6 +620,117 @@ fn a_tunnel_of_the_command_line_replaces_those_of_the_file() {
     let service = &settings.tunnels[0].service;
     assert_eq!((&*service.host, service.port), ("127.0.0.1", 8080));
     assert_eq!(settings.tunnels[0].name, "web");
+}
+
+/// The keys of section "Commands and keys" of the documentation, in both forms.
+#[test]
+fn every_type_of_tunnel_is_read() {
+    let settings = client(
+        "client:
+  auth_token: t
+  tunnels:
+    - { name: ssh, type: tcp, local_port: 22, remote_port: 2222, load_balance: least_connections, proxy_protocol: v2 }
+    - { name: dns, type: udp, local_port: 53, remote_port: 2222, session_timeout: 30s }
+    - { name: calls, type: grpc, local_port: 50051, domain: api.example.com, compression: zstd }
+    - { name: chat, type: websocket, local_port: 9001, locations: /ws }
+    - { name: page, type: http, local_port: 8080, remote_port: 8081, compression: none }
+    - name: db
+      tunnel_type: tcp
+      config: { local_addr: db.internal, local_port: 5432, proxy_protocol: 1, weight: 3, compression: gzip }
+",
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
+    let plain = TunnelSettings::new;
+    let mut ssh = plain("ssh", TunnelKind::Tcp, "127.0.0.1", 22);
+    ssh.remote_port = 2222;
+    ssh.load_balance = Policy::LeastConnections;
+    ssh.service.proxy_protocol = Some(ProxyProtocol::V2);
+    let mut dns = plain("dns", TunnelKind::Udp, "127.0.0.1", 53);
+    dns.remote_port = 2222;
+    dns.service.session_timeout = SECONDS(30);
+    let mut calls = plain("calls", TunnelKind::Grpc, "127.0.0.1", 50051);
+    calls.domains = vec!["api.example.com".to_owned()];
+    calls.compression = Compression::Zstd;
+    let mut chat = plain("chat", TunnelKind::WebSocket, "127.0.0.1", 9001);
+    chat.locations = vec!["/ws".to_owned()];
+    let mut page = plain("page", TunnelKind::Http, "127.0.0.1", 8080);
+    page.remote_port = 8081;
+    let mut db = plain("db", TunnelKind::Tcp, "db.internal", 5432);
+    db.service.proxy_protocol = Some(ProxyProtocol::V1);
+    db.weight = 3;
+    db.compression = Compression::Gzip;
+    assert_eq!(settings.tunnels, [ssh, dns, calls, chat, page, db]);
+    let spoken = |kind: TunnelKind| kind.service_protocol();
+    assert_eq!(
+        TunnelKind::ALL.map(spoken),
+        [
+            ServiceProtocol::Http1,
+            ServiceProtocol::H2c,
+            ServiceProtocol::Http1,
+            ServiceProtocol::Tcp,
+            ServiceProtocol::Udp,
+        ]
+    );
+}
+
+#[test]
+fn a_tunnel_of_any_type_may_stand_on_the_command_line() {
+    let read = |tunnel: TunnelOverrides| {
+        let overrides = ClientOverrides {
+            tunnel: Some(tunnel),
+            ..ClientOverrides::default()
+        };
+        let token = variables(&[("ADIT__TOKEN", "t")]);
+        let settings = load_client(None, token, &overrides);
+        settings.unwrap().tunnels.remove(0)
+    };
+    let tcp = read(TunnelOverrides {
+        kind: TunnelKind::Tcp,
+        service: "22".to_owned(),
+        remote_port: Some(2222),
+        proxy_protocol: Some("v1".to_owned()),
+        ..TunnelOverrides::default()
+    });
+    assert_eq!((&*tcp.name, tcp.kind), ("tcp-22", TunnelKind::Tcp));
+    assert_eq!((tcp.service.port, tcp.remote_port), (22, 2222));
+    assert_eq!(tcp.service.proxy_protocol, Some(ProxyProtocol::V1));
+    let udp = read(TunnelOverrides {
+        kind: TunnelKind::Udp,
+        service: "10.0.0.1:53".to_owned(),
+        session_timeout: Some("30s".to_owned()),
+        ..TunnelOverrides::default()
+    });
+    assert_eq!((&*udp.name, udp.remote_port), ("udp-53", 0));
+    assert_eq!(udp.service.session_timeout, SECONDS(30));
+    let grpc = read(TunnelOverrides {
+        kind: TunnelKind::Grpc,
+        service: "50051".to_owned(),
+        ..TunnelOverrides::default()
+    });
+    assert_eq!(&*grpc.name, "grpc-50051");
+    assert_eq!(grpc.service.protocol, ServiceProtocol::H2c);
+}
+
+#[test]
+fn allowed_ports_are_written_in_many_ways() {
+    let allowed = |text: &str| {
+        let text = format!("server: {{ limits: {{ allow_ports: {text} }} }}");
+        server("s.yaml", &text)
+            .unwrap()
+            .limits
+            .allow_ports
+            .to_string()
+    };
+    assert_eq!(
+        allowed("[2222, \"5000-5100\", 2223]"),
+        "2222-2223, 5000-5100"
+    );
+    assert_eq!(allowed("\"1-10, 20\""), "1-10, 20");
+    assert_eq!(allowed("22"), "22");
+    assert_eq!(allowed("[]"), "none");
+    let ports = [("ADIT__SERVER__LIMITS__ALLOW_PORTS", "2222,5000-5100")];
+    let settings = load_server(None, variables(&ports), &ServerOverrides::default()).unwrap();
+    assert_eq!(settings.limits.allow_ports.to_string(), "2222, 5000-5100");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -38,6 +38,7 @@ pub struct Link {
     pub(crate) channel: ChannelId,
     pub(crate) permits: Arc<Gate>,
     pub(crate) load: Load,
+    pub(crate) capabilities: OnceLock<Box<[String]>>,
     pub(crate) draining: AtomicBool,
     /// Which lane the next request takes.
     pub(crate) turn: AtomicUsize,
@@ -103,6 +104,17 @@ impl Link {
     /// Requests it serves now.
     pub const fn load(&self) -> &Load {
         &self.load
+    }
+
+    /// Keeps what both sides understand beyond the protocol's version (P-1.2). Told once; later words change nothing.
+    pub fn agree(&self, capabilities: Vec<String>) {
+        let _ = self.capabilities.set(capabilities.into());
+    }
+
+    /// Whether both sides understand this.
+    pub fn understands(&self, capability: &str) -> bool {
+        let agreed = self.capabilities.get();
+        agreed.is_some_and(|agreed| agreed.iter().any(|agreed| agreed == capability))
     }
 
     /// Whether new requests may go to it.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -149,6 +149,7 @@ impl Registry {
             channel,
             permits: Gate::new(self.config.max_requests_per_client, self.config.max_waiting),
             load: Load::new(),
+            capabilities: OnceLock::new(),
             draining: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             streams: Mutex::new(Streams {

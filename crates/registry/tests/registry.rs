@@ -11,7 +11,7 @@ use std::{
 use adit_auth::{
     ClientClaim, ClientId, Grant, GroupId, InstanceSecret, LinkKey, SessionToken, UserName,
 };
-use adit_codec::{ResetCode, Side};
+use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
     Dispatch, Failure, Lane, LaneConfig, Opened, Reason, Source, TransportError, drive,
@@ -71,7 +71,6 @@ fn lane() -> Arc<Lane> {
         heartbeat: 3 * SECOND,
         dead_after: 10 * SECOND,
         stall: 60 * SECOND,
-        stall_code: ResetCode::Stalled,
     };
     Lane::new(config, Budget::new(0), Arc::new(Nobody))
 }

@@ -52,7 +52,8 @@ impl GrpcPattern {
 
 /// Whether a content type is that of gRPC. gRPC-Web has another one and is
 /// plain HTTP to us.
-pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
+#[must_use]
+pub fn is_grpc(content_type: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     content_type
         .split_at_checked(GRPC.len())

@@ -38,7 +38,7 @@ mod rule;
 mod table;
 
 pub use explain::{Considered, Explanation, Verdict};
-pub use grpc::{GrpcError, GrpcPattern};
+pub use grpc::{GrpcError, GrpcPattern, is_grpc};
 pub use header::{HeaderError, HeaderMatch};
 pub use host::{HostError, HostPattern, HostPatternError, normalize_host};
 pub use path::{PathError, PathPrefix};

@@ -42,3 +42,16 @@ impl fmt::Debug for Query<'_> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_host_and_path_and_no_header() {
+        let headers = |_: &str| Some(&b"secret"[..]);
+        let query = Query::new(Some("a"), "/x").with_headers(&headers);
+        let shown = format!("{query:?}");
+        assert_eq!(shown, r#"Query { host: Some("a"), path: "/x", .. }"#);
+    }
+}

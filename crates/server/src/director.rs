@@ -7,18 +7,21 @@ use std::{
 };
 
 use adit_balance::{Draw, InFlight, Policy, hash_bytes};
+use adit_codec::ProtocolType;
 use adit_flow::Permit;
-use adit_ingress::{Destination, Direction, Director, Visit};
+use adit_ingress::{Destination, Direction, Director, RetryBudget, Session, Visit};
 use adit_link::{Failure, Reason};
 use adit_registry::Link;
 use adit_router::Query;
 use tokio::time::{timeout, timeout_at};
 
 use crate::{
+    definition::HashOn,
     directory::{Directory, Target},
-    retry_budget::RetryBudget,
+    ports::{PortKey, Transport},
     settings::Timeouts,
-    tunnel::{HashOn, Tunnel},
+    tunnel::Tunnel,
+    upstreams::ToUpstream,
 };
 
 /// Directs visitors by the directory's snapshot.
@@ -33,17 +36,26 @@ struct Shared {
     permit_wait: Duration,
     /// Until then unknown names wait: their clients may be on their way back.
     grace_until: Instant,
+    /// Where tunnels are told apart by host. Every other port is one tunnel's own.
+    public_port: u16,
+}
+
+/// What a request is led to.
+enum Way {
+    Tunnel(Arc<Tunnel>),
+    Upstream(ToUpstream),
 }
 
 /// What a choice depends on; made once, kept over waits.
 struct Choice {
     draw: Draw,
     avoid: Vec<u64>,
+    protocol: ProtocolType,
 }
 
 /// What one request holds of its client.
 struct Held {
-    _permit: Permit,
+    _permit: Option<Permit>,
     _load: InFlight,
 }
 
@@ -51,6 +63,7 @@ impl Steering {
     pub(crate) fn new(directory: Arc<Directory>, timeouts: &Timeouts, now: Instant) -> Self {
         Self {
             shared: Arc::new(Shared {
+                public_port: directory.public_port(),
                 directory,
                 retries: RetryBudget::new(now),
                 client_wait: timeouts.client_wait,
@@ -69,10 +82,20 @@ impl Steering {
         }
         let shared = self.shared.clone();
         match shared.route(asked) {
-            Some((tunnel, revision)) => {
+            Some((Way::Upstream(to), revision)) if avoid.is_empty() => {
+                return Direction::Go(to.destination(revision));
+            }
+            Some((Way::Upstream(_), _)) => {
+                let text = "there is one way to the upstream";
+                return Direction::Fail(Failure::new(Reason::NoClient, text));
+            }
+            Some((Way::Tunnel(tunnel), revision)) => {
                 let choice = Choice::new(&tunnel, asked, avoid);
                 if let Some(destination) = try_choose(&tunnel, revision, &choice) {
                     return Direction::Go(destination);
+                }
+                if let Some(failure) = not_carried(&tunnel, asked.protocol) {
+                    return Direction::Fail(failure);
                 }
                 if !avoid.is_empty() {
                     let text = "no other client of the group is there to try";
@@ -80,7 +103,7 @@ impl Steering {
                 }
             }
             None if now < shared.grace_until => {}
-            None => return Direction::Fail(no_tunnel(asked.authority)),
+            None => return Direction::Fail(no_tunnel(asked)),
         }
         let waiting = Waiting::of(asked);
         Direction::Wait(Box::pin(async move { shared.wait(waiting).await }))
@@ -89,11 +112,26 @@ impl Steering {
 
 impl Director for Steering {
     fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction {
+        let port = visit.visitor.local_port();
         let asked = Asked {
+            protocol: visit.protocol,
+            port: (port != 0 && port != self.shared.public_port).then_some(port),
             authority: visit.authority.as_str(),
             path: visit.path.as_str(),
             headers: &visit.headers,
             visitor: visit.visitor.addr().ip(),
+        };
+        self.direct_asked(asked, avoid)
+    }
+
+    fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction {
+        let asked = Asked {
+            protocol: session.protocol,
+            port: Some(session.local.port()),
+            authority: "",
+            path: "",
+            headers: &http::HeaderMap::new(),
+            visitor: session.visitor.addr().ip(),
         };
         self.direct_asked(asked, avoid)
     }
@@ -103,9 +141,12 @@ impl Director for Steering {
     }
 }
 
-/// What of a visit decides where it goes.
+/// What of a visit or a session decides where it goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'v> {
+    pub(crate) protocol: ProtocolType,
+    /// The tunnel's own port that it came to; nothing where tunnels are told apart by host.
+    pub(crate) port: Option<u16>,
     pub(crate) authority: &'v str,
     pub(crate) path: &'v str,
     pub(crate) headers: &'v http::HeaderMap,
@@ -114,6 +155,8 @@ pub(crate) struct Asked<'v> {
 
 /// The same, kept over a wait.
 struct Waiting {
+    protocol: ProtocolType,
+    port: Option<u16>,
     authority: String,
     path: String,
     headers: http::HeaderMap,
@@ -123,6 +166,8 @@ struct Waiting {
 impl Waiting {
     fn of(asked: Asked<'_>) -> Self {
         Self {
+            protocol: asked.protocol,
+            port: asked.port,
             authority: asked.authority.to_owned(),
             path: asked.path.to_owned(),
             headers: asked.headers.clone(),
@@ -132,6 +177,8 @@ impl Waiting {
 
     fn asked(&self) -> Asked<'_> {
         Asked {
+            protocol: self.protocol,
+            port: self.port,
             authority: &self.authority,
             path: &self.path,
             headers: &self.headers,
@@ -140,14 +187,47 @@ impl Waiting {
     }
 }
 
+impl Asked<'_> {
+    /// It has no head that could say more than where it came to.
+    const fn is_session(&self) -> bool {
+        matches!(self.protocol, ProtocolType::Tcp | ProtocolType::Udp)
+    }
+
+    fn port(&self) -> Option<PortKey> {
+        let transport = match self.protocol {
+            ProtocolType::Udp => Transport::Udp,
+            _ => Transport::Tcp,
+        };
+        self.port.map(|number| PortKey { transport, number })
+    }
+}
+
 impl Shared {
-    /// The tunnel that the rules select. A rule to a tunnel that nobody has announced selects nothing yet.
-    fn route(&self, asked: Asked<'_>) -> Option<(Arc<Tunnel>, u64)> {
+    /// The tunnel or upstream that the port or the rules select. A rule to a tunnel that nobody has announced selects nothing yet.
+    fn route(&self, asked: Asked<'_>) -> Option<(Way, u64)> {
         let snapshot = self.directory.snapshot();
-        let header = |name: &str| asked.headers.get(name).map(http::HeaderValue::as_bytes);
+        if let Some(port) = asked.port() {
+            let tunnel = snapshot.ports.get(&port)?;
+            let definition = &tunnel.definition;
+            let fits = if asked.is_session() {
+                definition.protocol == asked.protocol
+            } else {
+                definition.is_http() && definition.has_path(asked.path)
+            };
+            return fits.then(|| (Way::Tunnel(tunnel.clone()), snapshot.revision));
+        }
+        let header = |name: &str| {
+            let value = asked.headers.get(name)?.as_bytes();
+            // Nothing is a call of gRPC by its content type alone (P-8.1).
+            let poses = asked.protocol != ProtocolType::Grpc
+                && name == "content-type"
+                && adit_router::is_grpc(value);
+            (!poses).then_some(value)
+        };
         let query = Query::new(Some(asked.authority), asked.path).with_headers(&header);
         match snapshot.routes.route(&query)?.target() {
-            Target::Tunnel(tunnel) => Some((tunnel.clone(), snapshot.revision)),
+            Target::Tunnel(tunnel) => Some((Way::Tunnel(tunnel.clone()), snapshot.revision)),
+            Target::Upstream(to) => Some((Way::Upstream(to.clone()), snapshot.revision)),
             Target::Unannounced(_) => None,
         }
     }
@@ -161,17 +241,24 @@ impl Shared {
         loop {
             // Registered before looking, so that a change in between is not missed.
             let renamed = self.directory.changed.notified();
-            let Some((tunnel, revision)) = self.route(visit.asked()) else {
+            let Some((way, revision)) = self.route(visit.asked()) else {
                 let until = deadline.min(self.grace_until.into());
                 if timeout_at(until, renamed).await.is_err() {
-                    return Err(no_tunnel(&visit.authority));
+                    return Err(no_tunnel(visit.asked()));
                 }
                 continue;
+            };
+            let tunnel = match way {
+                Way::Tunnel(tunnel) => tunnel,
+                Way::Upstream(to) => return Ok(to.destination(revision)),
             };
             let changed = tunnel.changed.notified();
             let choice = Choice::new(&tunnel, visit.asked(), &[]);
             if let Some(destination) = try_choose(&tunnel, revision, &choice) {
                 return Ok(destination);
+            }
+            if let Some(failure) = not_carried(&tunnel, visit.protocol) {
+                return Err(failure);
             }
             if let Some(busy) = least_busy(&tunnel, &choice) {
                 match self.wait_for_permit(&tunnel, revision, busy).await? {
@@ -202,7 +289,7 @@ impl Shared {
     ) -> Result<Option<Destination>, Failure> {
         let waited = timeout(self.permit_wait, link.permits().acquire()).await;
         match waited {
-            Ok(Ok(permit)) => Ok(destination(tunnel, revision, &link, permit, load)),
+            Ok(Ok(permit)) => Ok(destination(tunnel, revision, &link, Some(permit), load)),
             Ok(Err(_)) | Err(_) => Err(Failure::new(
                 Reason::Limit,
                 format!(
@@ -219,11 +306,27 @@ impl Choice {
         Self {
             draw: draw(tunnel, asked),
             avoid: avoid.to_vec(),
+            protocol: asked.protocol,
         }
     }
 
     fn allows(&self, link: &Link) -> bool {
-        link.is_routable() && !self.avoid.contains(&link.id().value())
+        link.is_routable()
+            && !self.avoid.contains(&link.id().value())
+            && carries(link, self.protocol)
+    }
+
+    /// Flows of UDP take no permits (P-11.2).
+    fn takes_permit(&self) -> bool {
+        self.protocol != ProtocolType::Udp
+    }
+}
+
+/// Every client knows HTTP, and who can announce a tunnel of TCP or UDP knows that.
+fn carries(link: &Link, protocol: ProtocolType) -> bool {
+    match protocol {
+        ProtocolType::Grpc | ProtocolType::WebSocket => link.understands(protocol.as_str()),
+        _ => true,
     }
 }
 
@@ -234,7 +337,8 @@ fn draw(tunnel: &Tunnel, asked: Asked<'_>) -> Draw {
     if policy.uses_random() {
         draw.random = rand::random();
     }
-    if policy == Policy::IpHash {
+    // A session is known by where it comes from, whatever is hashed of requests.
+    if policy == Policy::IpHash || (policy.uses_hash() && asked.is_session()) {
         draw.hash = match asked.visitor.to_canonical() {
             IpAddr::V4(ip) => hash_bytes(&ip.octets()),
             IpAddr::V6(ip) => hash_bytes(&ip.octets()),
@@ -245,18 +349,19 @@ fn draw(tunnel: &Tunnel, asked: Asked<'_>) -> Draw {
             HashOn::Header(name) => headers
                 .get(name)
                 .map_or(&[][..], http::HeaderValue::as_bytes),
-            HashOn::Cookie(name) => cookie(headers, name),
+            HashOn::Cookie(name) => {
+                let lines = headers.get_all(http::header::COOKIE).iter();
+                cookie(lines.map(http::HeaderValue::as_bytes), name)
+            }
         });
     }
     draw
 }
 
-/// The value of a cookie, or nothing.
-fn cookie<'h>(headers: &'h http::HeaderMap, name: &str) -> &'h [u8] {
-    headers
-        .get_all(http::header::COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+/// The value of a cookie in the lines of a request, or nothing.
+pub(crate) fn cookie<'h>(lines: impl Iterator<Item = &'h [u8]>, name: &str) -> &'h [u8] {
+    lines
+        .flat_map(|line| line.split(|byte| *byte == b';'))
         .map(<[u8]>::trim_ascii)
         .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         .unwrap_or_default()
@@ -264,14 +369,21 @@ fn cookie<'h>(headers: &'h http::HeaderMap, name: &str) -> &'h [u8] {
 
 /// A client with a permit to spare; `None` when none is there or all are busy.
 fn try_choose(tunnel: &Arc<Tunnel>, revision: u64, choice: &Choice) -> Option<Destination> {
+    if !choice.takes_permit() {
+        let (link, load) = tunnel.choose(choice.draw, |link| choice.allows(link))?;
+        return destination(tunnel, revision, &link, None, load);
+    }
     let free = |link: &Arc<Link>| choice.allows(link) && link.permits().available() > 0;
     let (link, load) = tunnel.choose(choice.draw, free)?;
     let permit = link.permits().try_acquire()?;
-    destination(tunnel, revision, &link, permit, load)
+    destination(tunnel, revision, &link, Some(permit), load)
 }
 
 /// A client to wait for when all are busy.
 fn least_busy(tunnel: &Tunnel, choice: &Choice) -> Option<(Arc<Link>, InFlight)> {
+    if !choice.takes_permit() {
+        return None;
+    }
     tunnel.choose(choice.draw, |link| choice.allows(link))
 }
 
@@ -279,7 +391,7 @@ fn destination(
     tunnel: &Tunnel,
     revision: u64,
     link: &Arc<Link>,
-    permit: Permit,
+    permit: Option<Permit>,
     load: InFlight,
 ) -> Option<Destination> {
     Some(Destination {
@@ -288,6 +400,7 @@ fn destination(
         tunnel: tunnel.name.clone(),
         revision,
         link: link.id().value(),
+        compression: tunnel.definition.compression.on_hop(),
         hold: Box::new(Held {
             _permit: permit,
             _load: load,
@@ -302,9 +415,26 @@ fn no_client(tunnel: &Tunnel) -> Failure {
     )
 }
 
-fn no_tunnel(authority: &str) -> Failure {
-    Failure::new(
-        Reason::NoTunnel,
-        format!("no tunnel answers to `{authority}` under this path"),
-    )
+fn no_tunnel(asked: Asked<'_>) -> Failure {
+    let text = match asked.port() {
+        Some(port) if asked.is_session() => format!("no tunnel holds {port}"),
+        Some(port) => format!("no tunnel answers on {port} under this path"),
+        None => format!("no tunnel answers to `{}` under this path", asked.authority),
+    };
+    Failure::new(Reason::NoTunnel, text)
+}
+
+/// The clients that are there are older than the protocol: waiting for one would be in vain.
+fn not_carried(tunnel: &Tunnel, protocol: ProtocolType) -> Option<Failure> {
+    let asks = matches!(protocol, ProtocolType::Grpc | ProtocolType::WebSocket);
+    (asks && tunnel.lacks(protocol)).then(|| {
+        Failure::new(
+            Reason::Refused,
+            format!(
+                "no client of tunnel `{}` carries {}: install the version of the server there",
+                tunnel.name,
+                protocol.as_str()
+            ),
+        )
+    })
 }

@@ -1,14 +1,19 @@
 //! The tunnels of the server, and the snapshot that visitors are routed by.
 //!
 //! Announcements and static rules only ever produce a new [`Snapshot`], immutable and numbered; routing reads the
-//! current one without a lock. Which clients are live changes a tunnel's balancer, not the snapshot.
+//! current one without a lock, and public ports follow it. Which clients are live changes a tunnel's balancer, not the
+//! snapshot.
+
+mod claims;
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use adit_codec::ProtocolType;
 use adit_proto::{Error as ProtoError, Tunnel as Announced, TunnelResult};
 use adit_registry::{Link, Observer};
 use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, Table};
@@ -18,14 +23,19 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::{
-    settings::RuleSettings,
-    tunnel::{Definition, HashOn, Tunnel, TunnelKey},
+    definition::Definition,
+    ports::{PortKey, Ports, Transport},
+    settings::{RuleSettings, RuleTarget},
+    tunnel::{Tunnel, TunnelKey},
+    upstreams::{ToUpstream, Upstreams},
 };
 
 /// What visitors are routed by.
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) routes: Table<Target>,
+    /// Who holds which public port.
+    pub(crate) ports: HashMap<PortKey, Arc<Tunnel>>,
 }
 
 /// Where a rule leads.
@@ -34,6 +44,14 @@ pub(crate) enum Target {
     Tunnel(Arc<Tunnel>),
     /// A static rule to a tunnel that nobody has announced yet.
     Unannounced(Arc<str>),
+    /// A static rule to an upstream.
+    Upstream(ToUpstream),
+}
+
+/// Where a static rule leads, whatever is announced.
+enum Static {
+    Tunnel(Arc<str>),
+    Upstream(ToUpstream),
 }
 
 impl Target {
@@ -41,6 +59,7 @@ impl Target {
         match self {
             Self::Tunnel(tunnel) => &tunnel.name,
             Self::Unannounced(name) => name,
+            Self::Upstream(to) => to.name().as_str(),
         }
     }
 }
@@ -54,6 +73,7 @@ impl std::fmt::Display for Target {
                 tunnel.key.name, tunnel.key.group
             ),
             Self::Unannounced(name) => write!(f, "tunnel {name}, which no client has announced"),
+            Self::Upstream(to) => write!(f, "upstream {}", to.name()),
         }
     }
 }
@@ -77,8 +97,12 @@ pub(crate) struct DirectoryConfig {
     /// Tunnels that are kept for clients that are gone; those that have been gone longest are forgotten first. A client
     /// that comes under one name after the other must not fill the table of routes.
     pub(crate) max_orphans: usize,
-    /// Scheme and port of public URLs, such as `http` and 7080.
+    /// Where public ports are bound; stands in public URLs when there is no domain.
+    pub(crate) bind_ip: IpAddr,
+    /// Where visitors of HTTP come in, such as 7080.
     pub(crate) public_port: u16,
+    /// Where clients come in. Like the one above, it is no tunnel's.
+    pub(crate) clients_port: u16,
 }
 
 #[derive(Default)]
@@ -90,7 +114,8 @@ struct State {
 /// The tunnels of the server.
 pub(crate) struct Directory {
     config: DirectoryConfig,
-    rules: Vec<Rule<Arc<str>>>,
+    ports: Arc<Ports>,
+    rules: Vec<Rule<Static>>,
     state: Mutex<State>,
     current: ArcSwap<Snapshot>,
     /// Wakes visitors whose host nobody has announced yet.
@@ -98,12 +123,17 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(config: DirectoryConfig, rules: &[RuleSettings]) -> Result<Self, RuleError> {
+    pub(crate) fn new(
+        config: DirectoryConfig,
+        rules: &[RuleSettings],
+        upstreams: &Arc<Upstreams>,
+        ports: Arc<Ports>,
+    ) -> Result<Self, RuleError> {
         let rules = rules
             .iter()
             .enumerate()
             .map(|(index, rule)| {
-                static_rule(rule).map_err(|problem| RuleError {
+                static_rule(rule, upstreams).map_err(|problem| RuleError {
                     index: index + 1,
                     problem,
                 })
@@ -111,11 +141,13 @@ impl Directory {
             .collect::<Result<Vec<_>, _>>()?;
         let directory = Self {
             config,
+            ports,
             rules,
             state: Mutex::default(),
             current: ArcSwap::from_pointee(Snapshot {
                 revision: 0,
                 routes: Table::default(),
+                ports: HashMap::new(),
             }),
             changed: Notify::new(),
         };
@@ -129,6 +161,22 @@ impl Directory {
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// Whether a TCP port is that of a tunnel of HTTP or what rides on it.
+    pub(crate) fn is_http_port(&self, number: u16) -> bool {
+        let port = PortKey {
+            transport: Transport::Tcp,
+            number,
+        };
+        let snapshot = self.current.load();
+        let tunnel = snapshot.ports.get(&port);
+        tunnel.is_some_and(|tunnel| tunnel.definition.is_http())
+    }
+
+    /// Where tunnels are told apart by host.
+    pub(crate) const fn public_port(&self) -> u16 {
+        self.config.public_port
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -189,14 +237,25 @@ impl Directory {
             group: link.grant().group().clone(),
             name,
         };
-        let definition = self.definition(announced)?;
-        let client = link.grant().client();
-        if let Some(tunnel) = state.tunnels.get(&key) {
+        let definition = Definition::parse(announced, self.config.domain.as_deref())
+            .map_err(|problem| refusal("bad_request", problem))?;
+        let protocol = definition.protocol;
+        if protocol != ProtocolType::Http && !link.understands(protocol.as_str()) {
+            return Err(refusal(
+                "bad_request",
+                format!(
+                    "this client has not said that it carries {}; install the same version of adit on both sides",
+                    protocol.as_str()
+                ),
+            ));
+        }
+        let previous = state.tunnels.get(&key).cloned();
+        if let Some(tunnel) = &previous {
             if tunnel.definition == definition {
                 tunnel.join(link, announced.weight.max(1));
                 return Ok(self.public_url(tunnel));
             }
-            if let Some(holder) = tunnel.holder(client) {
+            if let Some(holder) = tunnel.holder(link.grant().client()) {
                 return Err(refusal(
                     "name_taken",
                     format!(
@@ -207,115 +266,39 @@ impl Directory {
                 ));
             }
         }
-        self.check_hosts(state, &key, &definition, link)?;
-        let tunnel = Arc::new(Tunnel::new(key.clone(), definition, now));
-        let previous = state.tunnels.insert(key.clone(), tunnel.clone());
+        let mut displaced = self.check_hosts(state, &key, &definition, link)?;
+        let port = match definition.transport() {
+            None => None,
+            Some(transport) if definition.remote_port == 0 => {
+                Some(self.picked_port(&key, transport, previous.as_deref())?)
+            }
+            Some(transport) => {
+                let port = PortKey {
+                    transport,
+                    number: definition.remote_port,
+                };
+                displaced.extend(self.asked_port(state, &key, port, link)?);
+                Some(port)
+            }
+        };
+        let tunnel = Arc::new(Tunnel::new(key.clone(), definition, port, now));
+        for displaced in &displaced {
+            tracing::info!(tunnel = %displaced.name, by = %key.name, "a tunnel that nobody serves makes room");
+        }
+        let leaving = displaced.iter().chain([&key]);
+        let removed: Vec<_> = leaving
+            .filter_map(|leaving| state.tunnels.remove_entry(leaving))
+            .collect();
+        state.tunnels.insert(key.clone(), tunnel.clone());
         if let Err(problem) = self.publish(state) {
-            match previous {
-                Some(previous) => state.tunnels.insert(key, previous),
-                None => state.tunnels.remove(&key),
-            };
+            state.tunnels.remove(&key);
+            state.tunnels.extend(removed);
+            // What was bound for it is closed.
+            self.ports.follow(&self.current.load().ports);
             return Err(refusal("name_taken", problem));
         }
         tunnel.join(link, announced.weight.max(1));
         Ok(self.public_url(&tunnel))
-    }
-
-    fn definition(&self, announced: &Announced) -> Result<Definition, ProtoError> {
-        let bad = |text: String| refusal("bad_request", text);
-        if announced.protocol_type() != adit_proto::ProtocolType::Http {
-            return Err(bad(format!(
-                "tunnel type {} is not supported by this server; use http",
-                announced.protocol_type().as_str_name()
-            )));
-        }
-        let mut hosts = announced.domains.clone();
-        if hosts.is_empty() {
-            hosts.push(format!("{}.localhost", announced.name));
-            hosts.extend(
-                self.config
-                    .domain
-                    .iter()
-                    .map(|domain| format!("{}.{domain}", announced.name)),
-            );
-        }
-        let mut normal = Vec::new();
-        for host in &hosts {
-            let pattern: HostPattern = host
-                .parse()
-                .map_err(|error| bad(format!("domain `{host}`: {error}")))?;
-            normal.push(pattern.to_string());
-        }
-        normal.sort();
-        normal.dedup();
-        let mut locations = announced.locations.clone();
-        for location in &locations {
-            location
-                .parse::<PathPrefix>()
-                .map_err(|error| bad(format!("location `{location}`: {error}")))?;
-        }
-        locations.sort();
-        locations.dedup();
-        let policy = if announced.load_balance.is_empty() {
-            adit_balance::Policy::RoundRobin
-        } else {
-            announced
-                .load_balance
-                .parse()
-                .map_err(|error: adit_balance::ParsePolicyError| bad(error.to_string()))?
-        };
-        let hash_on = HashOn::parse(&announced.hash_on).ok_or_else(|| {
-            bad(format!(
-                "hash_on `{}`: expected `host`, `header:NAME` or `cookie:NAME`",
-                announced.hash_on
-            ))
-        })?;
-        Ok(Definition {
-            hosts: normal,
-            locations,
-            policy,
-            hash_on,
-        })
-    }
-
-    /// Refuses hosts that another tunnel holds under the same path, with the holder's client id.
-    fn check_hosts(
-        &self,
-        state: &State,
-        key: &TunnelKey,
-        definition: &Definition,
-        link: &Arc<Link>,
-    ) -> Result<(), ProtoError> {
-        for other in state.tunnels.values().filter(|other| other.key != *key) {
-            let host = definition
-                .hosts
-                .iter()
-                .find(|host| other.definition.hosts.contains(host));
-            let other_paths = other.definition.paths();
-            let same_path = definition
-                .paths()
-                .iter()
-                .any(|path| other_paths.contains(path));
-            if let Some(host) = host
-                && same_path
-            {
-                let holder = other
-                    .holder(link.grant().client())
-                    .or_else(|| other.clients().into_iter().next());
-                let holder = holder.map_or_else(
-                    || format!("group `{}`", other.key.group),
-                    |client| format!("client `{client}`"),
-                );
-                return Err(refusal(
-                    "name_taken",
-                    format!(
-                        "host `{host}` is held by tunnel `{}` of {holder}",
-                        other.key.name
-                    ),
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// Destroys a tunnel for one client; the others of its group go on. Without others it is forgotten at once: nobody
@@ -336,6 +319,11 @@ impl Directory {
             let _ = self.publish(&mut state);
         }
         true
+    }
+
+    /// Forgets tunnels that nobody has served for too long, and closes their ports.
+    pub(crate) fn forget(&self, now: Instant) {
+        self.forget_orphans(&mut self.state.lock(), now);
     }
 
     fn forget_orphans(&self, state: &mut State, now: Instant) {
@@ -365,11 +353,20 @@ impl Directory {
         let mut tunnels: Vec<_> = state.tunnels.values().collect();
         tunnels.sort_by(|a, b| a.key.cmp(&b.key));
         for rule in &self.rules {
-            let tunnel = tunnels.iter().find(|tunnel| tunnel.name == rule.target);
-            let target = tunnel.map_or_else(
-                || Target::Unannounced(rule.target.clone()),
-                |tunnel| Target::Tunnel(Arc::clone(tunnel)),
-            );
+            let target = match &rule.target {
+                Static::Tunnel(name) => {
+                    // Rules are for what has a host and a path.
+                    let is_meant = |tunnel: &&&Arc<Tunnel>| {
+                        tunnel.name == *name && tunnel.definition.is_http()
+                    };
+                    let tunnel = tunnels.iter().find(is_meant);
+                    tunnel.map_or_else(
+                        || Target::Unannounced(name.clone()),
+                        |tunnel| Target::Tunnel(Arc::clone(tunnel)),
+                    )
+                }
+                Static::Upstream(to) => Target::Upstream(to.clone()),
+            };
             rules.push(Rule {
                 host: rule.host.clone(),
                 path: rule.path.clone(),
@@ -395,29 +392,41 @@ impl Directory {
         }
         let routes = Table::try_new(rules).map_err(|error| error.to_string())?;
         state.revision += 1;
-        self.current.store(Arc::new(Snapshot {
+        let tunnels = state.tunnels.values();
+        let holding = tunnels.filter_map(|tunnel| Some((tunnel.port?, tunnel.clone())));
+        let snapshot = Arc::new(Snapshot {
             revision: state.revision,
             routes,
-        }));
+            ports: holding.collect(),
+        });
+        self.current.store(snapshot.clone());
+        // After it can be read: who comes in by a new port finds its tunnel.
+        self.ports.follow(&snapshot.ports);
         self.changed.notify_waiters();
         Ok(())
     }
 
     fn public_url(&self, tunnel: &Tunnel) -> String {
-        let hosts = &tunnel.definition.hosts;
-        let host = match &self.config.domain {
-            Some(domain) => hosts.iter().find(|host| host.ends_with(domain.as_str())),
-            None => None,
+        let definition = &tunnel.definition;
+        let scheme = match definition.protocol {
+            ProtocolType::Tcp => "tcp",
+            ProtocolType::Udp => "udp",
+            ProtocolType::WebSocket => "ws",
+            _ => "http",
         };
-        let host = host.or(hosts.first()).map_or("", String::as_str);
-        let path = tunnel
-            .definition
-            .locations
-            .first()
-            .map_or("", String::as_str);
-        match self.config.public_port {
-            80 => format!("http://{host}{path}"),
-            port => format!("http://{host}:{port}{path}"),
+        let hosts = &definition.hosts;
+        let domain = self.config.domain.as_deref();
+        let path = definition.locations.first().map_or("", String::as_str);
+        let named = domain.and_then(|domain| hosts.iter().find(|host| host.ends_with(domain)));
+        match (named.or(hosts.first()), tunnel.port) {
+            (Some(host), _) if self.config.public_port == 80 => format!("{scheme}://{host}{path}"),
+            (Some(host), _) => format!("{scheme}://{host}:{}{path}", self.config.public_port),
+            (None, Some(port)) => match (domain, self.config.bind_ip) {
+                (Some(domain), _) => format!("{scheme}://{domain}:{}{path}", port.number),
+                (None, IpAddr::V4(ip)) => format!("{scheme}://{ip}:{}{path}", port.number),
+                (None, IpAddr::V6(ip)) => format!("{scheme}://[{ip}]:{}{path}", port.number),
+            },
+            (None, None) => String::new(),
         }
     }
 
@@ -467,7 +476,7 @@ fn refusal(code: &str, message: String) -> ProtoError {
     }
 }
 
-fn static_rule(rule: &RuleSettings) -> Result<Rule<Arc<str>>, String> {
+fn static_rule(rule: &RuleSettings, upstreams: &Arc<Upstreams>) -> Result<Rule<Static>, String> {
     let host = rule
         .host
         .as_deref()
@@ -502,6 +511,12 @@ fn static_rule(rule: &RuleSettings) -> Result<Rule<Arc<str>>, String> {
         path,
         headers,
         grpc,
-        target: rule.tunnel.as_str().into(),
+        target: match &rule.to {
+            RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into()),
+            RuleTarget::Upstream(name) => {
+                let to = upstreams.way_to(name);
+                Static::Upstream(to.ok_or_else(|| format!("there is no upstream `{name}`"))?)
+            }
+        },
     })
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use adit_auth::{LinkKey, SessionToken};
-use adit_codec::{ResetCode, Side};
+use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
-    Dispatch, Lane, LaneConfig, Opened,
+    Compression, Lane, LaneConfig,
     grpc::{AcceptLane, AcceptedLane, ChannelId, with_reason},
 };
 use adit_proto::{LANE_METADATA, SESSION_METADATA};
@@ -17,6 +17,7 @@ use tonic::Status;
 use crate::{
     channels::Channels,
     settings::{Limits, Timeouts},
+    upstreams::Upstreams,
 };
 
 /// Makes the lanes of all links.
@@ -26,6 +27,7 @@ pub(crate) struct Lanes {
     config: LaneConfig,
     link_budget_bytes: u64,
     budget: Budget,
+    upstreams: Arc<Upstreams>,
 }
 
 impl Lanes {
@@ -34,30 +36,40 @@ impl Lanes {
         channels: Arc<Channels>,
         limits: &Limits,
         timeouts: &Timeouts,
+        budget: Budget,
+        upstreams: Arc<Upstreams>,
     ) -> Self {
-        let mut mux = adit_mux::Config::new(Side::Server);
-        mux.initial_window = limits.initial_window_bytes;
-        mux.max_window = limits.max_window_bytes;
-        mux.max_requests = limits.max_requests_per_client;
         Self {
             registry,
             channels,
-            config: LaneConfig {
-                mux,
-                max_entries: limits.max_requests,
-                heartbeat: timeouts.heartbeat,
-                dead_after: timeouts.dead_after,
-                stall: timeouts.stall,
-                stall_code: ResetCode::Stalled,
-            },
+            config: lane_config(limits, timeouts),
             link_budget_bytes: limits.link_budget_bytes,
-            budget: Budget::new(limits.process_budget_bytes),
+            budget,
+            upstreams,
         }
     }
 
     /// Bytes that windows have grown by, over all links.
     pub(crate) fn budget_used(&self) -> u64 {
         self.budget.used()
+    }
+}
+
+/// Bounds and times of the lane of a client.
+pub(crate) fn lane_config(limits: &Limits, timeouts: &Timeouts) -> LaneConfig {
+    let mut mux = adit_mux::Config::new(Side::Server);
+    mux.initial_window = limits.initial_window_bytes;
+    mux.max_window = limits.max_window_bytes;
+    mux.max_requests = limits.max_requests_per_client;
+    LaneConfig {
+        mux,
+        // What visitors may open, and beside it what the client may.
+        max_entries: limits
+            .max_requests
+            .saturating_add(limits.max_requests_per_client),
+        heartbeat: timeouts.heartbeat,
+        dead_after: timeouts.dead_after,
+        stall: timeouts.stall,
     }
 }
 
@@ -80,9 +92,16 @@ impl AcceptLane for Lanes {
                 .and_then(|number| number.parse().ok())
                 .ok_or_else(|| Status::invalid_argument("adit-lane is no number"))?,
         };
-        let opened = self.registry.open_lane(session, number, |_| {
+        let opened = self.registry.open_lane(session, number, |link| {
             let budget = self.budget.child(self.link_budget_bytes);
-            Lane::new(self.config.clone(), budget, Arc::new(NoEntries))
+            let entries = self.upstreams.entries(link.grant(), link.permits());
+            let lane = Lane::new(self.config.clone(), budget, entries);
+            for by in [Compression::Gzip, Compression::Zstd] {
+                if link.understands(by.as_str()) {
+                    lane.allow_compression(by);
+                }
+            }
+            lane
         });
         let (lane, guard) = opened.map_err(|error| stream_status(&error))?;
         Ok(AcceptedLane {
@@ -110,15 +129,5 @@ pub(crate) fn stream_status(error: &StreamError) -> Status {
         StreamError::NoSuchLane { .. } => {
             with_reason(Status::invalid_argument(error.to_string()), "bad_request")
         }
-    }
-}
-
-/// Clients open nothing on this server: it has no upstreams.
-struct NoEntries;
-
-impl Dispatch for NoEntries {
-    fn dispatch(&self, opened: Opened) {
-        let text = "this server defines no upstreams";
-        opened.exchange.send.reset(ResetCode::NoTunnel, text);
     }
 }

@@ -3,26 +3,37 @@
 //! Everything here is assembly. What a visitor's request passes, in order: `ingress` (HTTP and its layers), `director`
 //! (rule, tunnel, client, permit), a lane of the client's link. What a client's registration passes: `service`
 //! (credential), `registry` (epoch, takeover), `directory` (names and hosts, which make the next snapshot of routes).
+//! What a visitor of a public port passes: `ports` (listening sockets follow the snapshot), `ingress` (TCP or UDP),
+//! `director`. What a request that a client opens passes: `upstreams` (name, permits, choice of a server), `egress`.
 
 #![allow(clippy::result_large_err)] // tonic's status, on paths that run once per stream
 
 mod channels;
+mod definition;
 mod director;
 mod directory;
+mod entries;
 mod lanes;
-mod retry_budget;
+mod ports;
 mod server;
 mod service;
 mod settings;
+mod shortcut;
 mod status;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod tunnel;
+mod upstreams;
 
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
-pub use settings::{Limits, NamedToken, RuleSettings, Settings, Timeouts};
-pub use status::{
-    ClientStatus, CoreCounters, ProcessStatus, RouteStatus, Status, TunnelStatus, VisitorStatus,
+pub use settings::{
+    Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, Timeouts, UpstreamProtocol,
+    UpstreamServer, UpstreamSettings,
 };
+pub use status::{
+    ClientStatus, CoreCounters, ProcessStatus, RouteStatus, Status, TcpStatus, TunnelStatus,
+    UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
+};
+pub use upstreams::UpstreamError;

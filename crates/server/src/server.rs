@@ -1,7 +1,8 @@
 //! A running server: listeners, data threads, and the order in which they end.
 
+mod report;
+
 use std::{
-    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     sync::Arc,
@@ -9,8 +10,10 @@ use std::{
 };
 
 use adit_auth::{TokenAuthenticator, UserName};
-use adit_flow::Gate;
-use adit_ingress::{Http, HttpConfig, Layer, layers, listener};
+use adit_flow::{Budget, Gate};
+use adit_ingress::{
+    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig, layers, listener,
+};
 use adit_link::{
     Failure, Reason,
     grpc::{ChannelId, Endpoint, prepare_socket, serve_connection},
@@ -29,18 +32,25 @@ use tokio_util::task::TaskTracker;
 use crate::{
     channels::Channels,
     director::Steering,
-    directory::{Directory, DirectoryConfig, RuleError},
+    directory::{Directory, DirectoryConfig, RuleError, Target},
     lanes::Lanes,
+    ports::{Ground, Ports},
     service::{Service, control_message},
     settings::Settings,
-    status::{
-        ClientStatus, CoreCounters, ProcessStatus, RouteStatus, Status, TunnelStatus, VisitorStatus,
-    },
-    threads::{Dealer, Port, Threads},
+    status::{RouteStatus, Status},
+    threads::{Dealer, Port, Threads, accept},
+    upstreams::{UpstreamError, Upstreams},
 };
 
-/// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a drain looks whether what clients opened has finished.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// What is on its way in UDP flows may still come when everything else has finished: they have no end to wait for.
+const FLOWS_GRACE: Duration = Duration::from_millis(500);
+
+/// How often tunnels are looked for that nobody has served for too long: at most, and for a short retention.
+const FORGET_LOOK: Duration = Duration::from_secs(10);
+const FORGET_LOOK_LEAST: Duration = Duration::from_millis(100);
 
 /// What is left of the connections may take this long to close after the last request is done.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
@@ -64,6 +74,9 @@ pub enum StartError {
     /// A static rule is wrong.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// An upstream is wrong.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// No thread.
     #[error("cannot start a data thread: {0}")]
     Thread(io::Error),
@@ -93,7 +106,11 @@ struct Inner {
     registry: Arc<Registry>,
     directory: Arc<Directory>,
     lanes: Arc<Lanes>,
+    upstreams: Arc<Upstreams>,
     http: Arc<Http>,
+    tcp: Arc<Tcp>,
+    udp: Arc<Udp>,
+    ports: Arc<Ports>,
     permits: Arc<Gate>,
     drain: watch::Receiver<bool>,
     runtimes: Vec<Handle>,
@@ -120,6 +137,16 @@ impl Server {
 
         let limits = settings.limits.clone();
         let timeouts = settings.timeouts.clone();
+        let permits = Gate::new(limits.max_requests, limits.max_waiting);
+        let budget = Budget::new(limits.process_budget_bytes);
+        let upstreams = Upstreams::new(
+            &settings.upstreams,
+            &limits,
+            &timeouts,
+            &budget,
+            permits.clone(),
+        )?;
+        let ports = Ports::new(tunnel_addr.ip(), limits.allow_ports.clone());
         let directory = Arc::new(Directory::new(
             DirectoryConfig {
                 domain: settings.domain.clone(),
@@ -129,9 +156,13 @@ impl Server {
                 max_orphans: settings
                     .max_clients
                     .saturating_mul(limits.max_tunnels_per_client),
+                bind_ip: tunnel_addr.ip(),
                 public_port: http_addr.port(),
+                clients_port: tunnel_addr.port(),
             },
             &settings.rules,
+            &upstreams,
+            ports.clone(),
         )?);
         let registry = Registry::new(
             adit_registry::Config {
@@ -145,24 +176,35 @@ impl Server {
             directory.clone(),
         );
         let channels = Channels::new(registry.clone());
-        let lanes = Lanes::new(registry.clone(), channels.clone(), &limits, &timeouts);
+        let lanes = Lanes::new(
+            registry.clone(),
+            channels.clone(),
+            &limits,
+            &timeouts,
+            budget,
+            upstreams.clone(),
+        );
         let lanes = Arc::new(lanes);
         let service = Service::new(
             registry.clone(),
             channels.clone(),
             directory.clone(),
+            upstreams.clone(),
             Arc::new(authenticator),
             limits.clone(),
             timeouts.clone(),
         );
 
-        let permits = Gate::new(limits.max_requests, limits.max_waiting);
         // Every request passes these, in this order.
         let chain: Vec<Box<dyn Layer>> = vec![
             Box::new(layers::HopByHop),
             Box::new(layers::Forwarded),
             Box::new(layers::Permits::new(permits.clone(), timeouts.permit_wait)),
         ];
+        let admission = Admission::new(
+            chain,
+            Arc::new(Steering::new(directory.clone(), &timeouts, now)),
+        );
         let http = Http::new(
             HttpConfig {
                 head_timeout: timeouts.head,
@@ -173,8 +215,24 @@ impl Server {
                 inline_body_bytes: (8 * 1024).min(limits.initial_window_bytes as usize / 2),
                 ..HttpConfig::default()
             },
-            chain,
-            Arc::new(Steering::new(directory.clone(), &timeouts, now)),
+            admission.clone(),
+        );
+        let tcp = Tcp::new(
+            TcpConfig {
+                max_connections: limits.max_tcp_connections,
+                accept_timeout: timeouts.session_setup,
+                stall: timeouts.session_stall,
+                keepalive: Some(timeouts.session_keepalive).filter(|silence| !silence.is_zero()),
+                ..TcpConfig::default()
+            },
+            admission.clone(),
+        );
+        let udp = Udp::new(
+            UdpConfig {
+                max_flows: limits.max_udp_flows,
+                ..UdpConfig::default()
+            },
+            admission,
         );
 
         let drain = watch::Sender::new(false);
@@ -183,11 +241,22 @@ impl Server {
         let clients = TaskTracker::new();
         let serve = {
             let (http, registry, lanes) = (http.clone(), registry.clone(), lanes.clone());
+            let (tcp, directory) = (tcp.clone(), directory.clone());
             let (visitors, clients) = (visitors.clone(), clients.clone());
             let (drain, stop) = (drain.subscribe(), stop.subscribe());
             let setup = timeouts.setup;
             Arc::new(move |stream: TcpStream, peer, port| match port {
-                Port::Visitors => {
+                Port::Tunnel(number) if !directory.is_http_port(number) => {
+                    let tcp = tcp.clone();
+                    let served = async move {
+                        match stream.local_addr() {
+                            Ok(local) => tcp.serve(stream, peer, local).await,
+                            Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
+                        }
+                    };
+                    Box::pin(visitors.track_future(served)) as _
+                }
+                Port::Visitors | Port::Tunnel(_) => {
                     let http = http.clone();
                     let drained = said(drain.clone());
                     let served = async move { http.serve(stream, peer, drained).await };
@@ -212,16 +281,25 @@ impl Server {
             })
         };
         let accept = {
+            let (ports, directory, udp) = (ports.clone(), directory.clone(), udp.clone());
             let drain = drain.subscribe();
             let stop = stop.subscribe();
+            let look = (timeouts.tunnel_retention / 4).clamp(FORGET_LOOK_LEAST, FORGET_LOOK);
             move |dealer| {
-                Box::pin(accept_both(
-                    clients_port,
-                    visitors_port,
-                    dealer,
-                    drain,
-                    stop,
-                )) as _
+                let accepting = async move {
+                    let ground = Arc::new(Ground {
+                        accepting: Handle::current(),
+                        dealer,
+                        udp,
+                        drain: drain.clone(),
+                    });
+                    ports.start(&ground);
+                    tokio::select! {
+                        () = accept_both(clients_port, visitors_port, &ground.dealer, drain, stop) => {}
+                        () = forget(&directory, look) => {}
+                    }
+                };
+                Box::pin(accepting) as _
             }
         };
         let threads = Threads::start(settings.threads, serve, &stop.subscribe(), accept)
@@ -233,7 +311,11 @@ impl Server {
             registry,
             directory,
             lanes,
+            upstreams,
             http,
+            tcp,
+            udp,
+            ports,
             permits,
             drain: drain.subscribe(),
             runtimes: threads.runtimes(),
@@ -269,6 +351,8 @@ impl Server {
     /// Takes no more visitors and lets those that are here finish, at most for the time in the settings.
     pub async fn drain(&self) {
         self.drain.send_replace(true);
+        self.inner.ports.close();
+        self.inner.upstreams.drain();
         for link in self.inner.registry.links() {
             let drain = Kind::Drain(Drain {
                 reason: "the server is stopping".into(),
@@ -281,12 +365,22 @@ impl Server {
         if left > 0 {
             tracing::info!(connections = left, within = ?self.drain_within, "finishing what is running");
         }
-        if tokio::time::timeout(self.drain_within, self.visitors.wait())
+        let finished = async {
+            self.visitors.wait().await;
+            while self.inner.upstreams.in_flight() > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            if self.inner.udp.stats().flows_open > 0 {
+                tokio::time::sleep(FLOWS_GRACE).await;
+            }
+        };
+        if tokio::time::timeout(self.drain_within, finished)
             .await
             .is_err()
         {
             tracing::warn!(
                 connections = self.visitors.len(),
+                entries = self.inner.upstreams.in_flight(),
                 "broken off: the time to finish is over"
             );
         }
@@ -295,6 +389,7 @@ impl Server {
     /// Ends everything at once and waits for the threads.
     pub async fn stop(mut self) {
         self.drain.send_replace(true);
+        self.inner.ports.close();
         self.inner
             .registry
             .close(&Failure::new(Reason::Draining, "the server is stopping"));
@@ -331,115 +426,17 @@ impl ServerHandle {
         let chosen = explanation
             .chosen()
             .and_then(|chosen| snapshot.routes.rules().get(chosen.index));
+        let (upstream, tunnel) = match chosen.map(|rule| &rule.target) {
+            Some(Target::Upstream(to)) => (Some(to.name().to_string()), None),
+            other => (None, other.map(|target| target.name().to_owned())),
+        };
         Ok(RouteStatus {
             url: url.to_owned(),
             revision: snapshot.revision,
-            tunnel: chosen.map(|rule| rule.target.name().to_owned()),
+            tunnel,
+            upstream,
             explanation: explanation.to_string(),
         })
-    }
-}
-
-impl Inner {
-    fn status(&self) -> Status {
-        let tasks = self
-            .runtimes
-            .iter()
-            .map(|runtime| runtime.metrics().num_alive_tasks())
-            .sum();
-        let mut cores = CoreCounters {
-            router_revision: self.directory.revision(),
-            auth_accepted: self.registry.stats().registered,
-            ..CoreCounters::default()
-        };
-        let mut pending = 0;
-        let mut clients = Vec::new();
-        for link in self.registry.links() {
-            let stats = link.stats();
-            let mut client = ClientStatus {
-                client_id: link.grant().client().to_string(),
-                group_id: link.grant().group().to_string(),
-                user: link.grant().user().to_string(),
-                epoch: link.epoch(),
-                lanes: stats.lanes.len(),
-                control: stats.control,
-                draining: link.is_draining(),
-                requests: link.permits().in_use(),
-                waiting_bytes: 0,
-                pinned_bytes: 0,
-                queued_bytes: 0,
-                opened: 0,
-                messages_per_batch: 0.0,
-            };
-            let (mut messages, mut batches) = (0, 0);
-            for lane in &stats.lanes {
-                client.waiting_bytes += lane.waiting_bytes;
-                client.pinned_bytes += lane.pinned_bytes;
-                client.queued_bytes += lane.mux.queued;
-                client.opened += lane.mux.opened;
-                messages += lane.mux.messages_sent;
-                batches += lane.mux.batches_sent;
-                cores.codec_messages += lane.mux.messages_sent + lane.mux.messages_received;
-                cores.mux_batches += lane.mux.batches_sent;
-                cores.flow_windows += lane.mux.windows_sent;
-                let settled = &lane.pending;
-                cores.pending_settled +=
-                    settled.completed + settled.failed + settled.cancelled + settled.expired;
-                pending += usize::try_from(settled.waiting).unwrap_or(usize::MAX);
-            }
-            #[allow(clippy::cast_precision_loss)] // a ratio for people
-            if batches > 0 {
-                client.messages_per_batch = messages as f64 / batches as f64;
-            }
-            clients.push(client);
-        }
-        let mut tunnels = Vec::new();
-        for (tunnel, public_url) in self.directory.tunnels() {
-            cores.balance_choices += tunnel.choices().chosen;
-            tunnels.push(TunnelStatus {
-                name: tunnel.name.to_string(),
-                group_id: tunnel.key.group.to_string(),
-                public_url,
-                load_balance: tunnel.definition.policy.name(),
-                clients: tunnel.clients().iter().map(ToString::to_string).collect(),
-            });
-        }
-        let visitors = self.http.stats();
-        let registry = self.registry.stats();
-        Status {
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            tunnel_addr: self.tunnel_addr.to_string(),
-            http_addr: self.http_addr.to_string(),
-            phase: if *self.drain.borrow() {
-                "draining"
-            } else {
-                "running"
-            },
-            clients,
-            tunnels,
-            visitors: VisitorStatus {
-                connections_open: visitors.connections_open,
-                connections: visitors.connections,
-                requests_open: visitors.requests_open,
-                requests: visitors.requests,
-                retries: visitors.retries,
-                failures: Reason::ALL
-                    .iter()
-                    .map(|reason| (reason.as_str(), visitors.failed(*reason)))
-                    .filter(|(_, count)| *count > 0)
-                    .collect::<BTreeMap<_, _>>(),
-            },
-            process: ProcessStatus {
-                tasks,
-                sessions: registry.links,
-                channels: registry.channels,
-                pending,
-                permits_in_use: self.permits.in_use(),
-                budget_used_bytes: self.lanes.budget_used(),
-            },
-            cores,
-        }
     }
 }
 
@@ -468,7 +465,7 @@ async fn said(mut flag: watch::Receiver<bool>) {
 async fn accept_both(
     clients: StdListener,
     visitors: StdListener,
-    dealer: Dealer,
+    dealer: &Dealer,
     drain: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) {
@@ -482,37 +479,17 @@ async fn accept_both(
         }
     };
     // Clients may come as long as visitors are being served; new visitors no longer.
-    tokio::join!(
-        accept(&clients, Port::Clients, &dealer, said(stop)),
-        async {
-            accept(&visitors, Port::Visitors, &dealer, said(drain)).await;
-            drop(visitors);
-        },
-    );
+    tokio::join!(accept(&clients, Port::Clients, dealer, said(stop)), async {
+        accept(&visitors, Port::Visitors, dealer, said(drain)).await;
+        drop(visitors);
+    },);
 }
 
-async fn accept(
-    listener: &TcpListener,
-    port: Port,
-    dealer: &Dealer,
-    until: impl Future<Output = ()>,
-) {
-    let mut until = std::pin::pin!(until);
+/// Forgets tunnels that nobody serves any more, so that their ports are closed when nobody announces anything either.
+async fn forget(directory: &Directory, look_every: Duration) {
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = until.as_mut() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => dealer.deal(stream, peer, port),
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                // Whoever left the queue before it was taken costs the others no time.
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        tokio::time::sleep(look_every).await;
+        directory.forget(Instant::now());
     }
 }
 

@@ -9,7 +9,7 @@ use adit_link::grpc::{ChannelId, with_reason};
 use adit_proto::{
     ConfigSyncRequest, ConfigSyncResponse, Control, Error as ProtoError, Heartbeat, LinkSettings,
     MessageType, PROTOCOL_VERSION, ProtocolType, RegisterRequest, RegisterResponse,
-    SESSION_METADATA, TunnelMessage, TunnelResult, control::Kind, credential,
+    SESSION_METADATA, TunnelMessage, TunnelResult, Upstream, control::Kind, credential,
     tunnel_message::Payload, tunnel_service_server::TunnelService,
 };
 use adit_registry::{ControlStream, Link, RegisterError, Registry};
@@ -22,10 +22,21 @@ use crate::{
     directory::Directory,
     lanes::{session_of, stream_status},
     settings::{Limits, Timeouts},
+    upstreams::Upstreams,
 };
 
 /// What this build knows beyond the protocol's version (P-1.2).
-const CAPABILITIES: &[&str] = &["http", "trailers", "expect-continue"];
+const CAPABILITIES: &[&str] = &[
+    "http",
+    "trailers",
+    "expect-continue",
+    "grpc",
+    "websocket",
+    "tcp",
+    "udp",
+    "gzip",
+    "zstd",
+];
 
 /// The generated service's implementation, shared by all connections.
 #[derive(Clone)]
@@ -37,6 +48,7 @@ struct Shared {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
     directory: Arc<Directory>,
+    upstreams: Arc<Upstreams>,
     authenticator: Arc<dyn Authenticator>,
     limits: Limits,
     timeouts: Timeouts,
@@ -47,6 +59,7 @@ impl Service {
         registry: Arc<Registry>,
         channels: Arc<Channels>,
         directory: Arc<Directory>,
+        upstreams: Arc<Upstreams>,
         authenticator: Arc<dyn Authenticator>,
         limits: Limits,
         timeouts: Timeouts,
@@ -56,6 +69,7 @@ impl Service {
                 registry,
                 channels,
                 directory,
+                upstreams,
                 authenticator,
                 limits,
                 timeouts,
@@ -121,6 +135,12 @@ impl TunnelService for Service {
             .await
             .map_err(|error| register_status(&error))?;
         let link = registered.link;
+        let capabilities: Vec<String> = CAPABILITIES
+            .iter()
+            .filter(|name| request.capabilities.iter().any(|theirs| theirs == *name))
+            .map(|name| (*name).to_owned())
+            .collect();
+        link.agree(capabilities.clone());
         let tunnels = shared
             .directory
             .announce(&link, &request.tunnels, Instant::now());
@@ -131,11 +151,6 @@ impl TunnelService for Service {
             tunnels = tunnels.len(),
             "client registered"
         );
-        let capabilities = CAPABILITIES
-            .iter()
-            .filter(|name| request.capabilities.iter().any(|theirs| theirs == *name))
-            .map(|name| (*name).to_owned())
-            .collect();
         Ok(Response::new(RegisterResponse {
             protocol_version: PROTOCOL_VERSION,
             capabilities,
@@ -195,9 +210,15 @@ impl TunnelService for Service {
         let session = session_of(session.map(tonic::metadata::MetadataValue::as_bytes))?;
         let known = self.shared.registry.session(session);
         known.map_err(|error| stream_status(&error))?;
+        // Names and policies, and no address: a client has no use for one (P-12.1).
+        let upstreams = self.shared.upstreams.list().into_iter();
+        let upstreams = upstreams.map(|upstream| Upstream {
+            name: upstream.name().to_string(),
+            policy: upstream.policy().name().to_owned(),
+        });
         Ok(Response::new(ConfigSyncResponse {
             revision: self.shared.directory.revision(),
-            upstreams: Vec::new(),
+            upstreams: upstreams.collect(),
             rules: Vec::new(),
         }))
     }
@@ -281,8 +302,8 @@ pub(crate) fn control_message(request_id: u64, kind: Kind) -> TunnelMessage {
         request_id,
         protocol_type: ProtocolType::Control.into(),
         message_type: MessageType::Control.into(),
-        end_stream: false,
         payload: Some(Payload::Control(Control { kind: Some(kind) })),
+        ..TunnelMessage::default()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the server is told: typed, checked, complete. `adit-config` makes it from files, environment and flags.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use adit_auth::TunnelName;
+use adit_balance::Policy;
 use secrecy::SecretString;
 
 /// Everything a server needs to know before it starts.
@@ -29,6 +31,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Static rules, before those that tunnels bring with them.
     pub rules: Vec<RuleSettings>,
+    /// What clients' entries may lead to, and rules.
+    pub upstreams: Vec<UpstreamSettings>,
 }
 
 /// A token and whose it is.
@@ -40,7 +44,7 @@ pub struct NamedToken {
     pub token: SecretString,
 }
 
-/// One entry of `server.rules` that leads to a tunnel.
+/// One entry of `server.rules`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSettings {
     /// Exact host or `*.example.com`.
@@ -51,8 +55,68 @@ pub struct RuleSettings {
     pub headers: Vec<(String, String)>,
     /// `pkg.Service` or `pkg.Service/Method`.
     pub grpc: Option<String>,
-    /// Name of the tunnel it leads to.
-    pub tunnel: String,
+    /// Where it leads.
+    pub to: RuleTarget,
+}
+
+/// Where a rule leads (`to`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleTarget {
+    /// To a tunnel, by its name, once a client has announced it.
+    Tunnel(String),
+    /// To an upstream, by its name.
+    Upstream(String),
+}
+
+/// One entry of `server.upstreams`: addresses on this side that share the requests of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// What clients know it by, and nothing else of it.
+    pub name: TunnelName,
+    /// How its servers share the load.
+    pub policy: Policy,
+    /// What `consistent_hash` hashes: `host`, `header:NAME`, `cookie:NAME`.
+    pub hash_on: String,
+    /// What its servers speak.
+    pub protocol: UpstreamProtocol,
+    /// Replaces the visitor's `Host`, which passes as it is otherwise.
+    pub host_rewrite: Option<String>,
+    /// Where it is; at least one.
+    pub servers: Vec<UpstreamServer>,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamServer {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Its share relative to the others.
+    pub weight: u32,
+}
+
+/// What the servers of an upstream speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 in clear text, with prior knowledge.
+    H2c,
+    /// Bytes.
+    Tcp,
+}
+
+impl UpstreamProtocol {
+    /// Its name in settings and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::H2c => "h2c",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// Bounds of the server.
@@ -66,6 +130,12 @@ pub struct Limits {
     pub max_waiting: usize,
     /// Visitor connections at a time.
     pub max_connections: usize,
+    /// TCP connections of visitors at a time, over all public ports.
+    pub max_tcp_connections: usize,
+    /// UDP flows at a time of one tunnel; the one that has been silent longest makes room for a new one (P-11.2).
+    pub max_udp_flows: usize,
+    /// Public ports that tunnels may hold.
+    pub allow_ports: PortRanges,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
     /// Data streams per link.
@@ -87,6 +157,9 @@ impl Default for Limits {
             max_requests_per_client: 1_000,
             max_waiting: 1_000,
             max_connections: 20_000,
+            max_tcp_connections: 20_000,
+            max_udp_flows: 4_096,
+            allow_ports: PortRanges::default(),
             max_tunnels_per_client: 10,
             max_lanes: 8,
             initial_window_bytes: 32 * 1024,
@@ -94,6 +167,83 @@ impl Default for Limits {
             link_budget_bytes: 16 << 20,
             process_budget_bytes: 64 << 20,
         }
+    }
+}
+
+/// Ports, as ranges that neither touch nor overlap, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRanges(Vec<RangeInclusive<u16>>);
+
+impl PortRanges {
+    /// All of these, in any order. Port 0 is none and is left out.
+    pub fn new(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
+        let mut ranges: Vec<_> = ranges
+            .into_iter()
+            .map(|range| *range.start().max(&1)..=*range.end())
+            .filter(|range| !range.is_empty())
+            .collect();
+        ranges.sort_unstable_by_key(|range| *range.start());
+        let mut joined: Vec<RangeInclusive<u16>> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match joined.last_mut() {
+                Some(last) if *range.start() <= last.end().saturating_add(1) => {
+                    *last = *last.start()..=*last.end().max(range.end());
+                }
+                _ => joined.push(range),
+            }
+        }
+        Self(joined)
+    }
+
+    /// Whether a port is one of them.
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&port))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// The ports in ascending order from the one at `index` on, and then those before it.
+    pub fn from_index(&self, index: usize) -> impl Iterator<Item = u16> {
+        let all = || self.0.iter().cloned().flatten();
+        all().skip(index).chain(all().take(index))
+    }
+
+    /// Those of them that are in `range`.
+    #[must_use]
+    pub fn within(&self, range: &RangeInclusive<u16>) -> Self {
+        let clip = |own: &RangeInclusive<u16>| {
+            *own.start().max(range.start())..=*own.end().min(range.end())
+        };
+        Self::new(self.0.iter().map(clip))
+    }
+}
+
+impl Default for PortRanges {
+    /// Those that need no privilege.
+    fn default() -> Self {
+        Self::new([1024..=u16::MAX])
+    }
+}
+
+impl fmt::Display for PortRanges {
+    /// `1024-2000, 2222`, as it is written in settings; `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (index, range) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(", ")?;
+            }
+            match (range.start(), range.end()) {
+                (start, end) if start == end => write!(f, "{start}")?,
+                (start, end) => write!(f, "{start}-{end}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -106,14 +256,22 @@ pub struct Timeouts {
     pub client_wait: Duration,
     /// A visitor waits this long for a permit.
     pub permit_wait: Duration,
+    /// Connecting to a server of an upstream.
+    pub dial: Duration,
     /// The service's answer must begin within this.
     pub service: Duration,
     /// A visitor who makes no progress for this long is reset.
     pub stall: Duration,
     /// A visitor's request head must be whole within this.
     pub head: Duration,
-    /// An idle keep-alive connection of a visitor is closed after this.
+    /// An idle keep-alive connection of a visitor, or to a server of an upstream, is closed after this.
     pub idle: Duration,
+    /// A visitor over TCP for whom something waits and who takes nothing for this long is reset.
+    pub session_stall: Duration,
+    /// A client must have reached its service for a TCP connection within this.
+    pub session_setup: Duration,
+    /// A visitor over TCP that has been silent for this long is asked whether it is still there; zero: never.
+    pub session_keepalive: Duration,
     /// A session's first data stream must open within this.
     pub setup: Duration,
     /// An old link is probed this long before another instance may take its name (P-1.8).
@@ -134,10 +292,15 @@ impl Default for Timeouts {
             startup_grace: Duration::from_secs(10),
             client_wait: Duration::from_secs(5),
             permit_wait: Duration::from_secs(5),
+            dial: Duration::from_secs(5),
             service: Duration::from_secs(60),
             stall: Duration::from_secs(60),
             head: Duration::from_secs(15),
             idle: Duration::from_secs(75),
+            // A terminal may be paused over lunch.
+            session_stall: Duration::from_secs(3_600),
+            session_setup: Duration::from_secs(15),
+            session_keepalive: Duration::from_secs(60),
             setup: Duration::from_secs(10),
             takeover_probe: Duration::from_secs(2),
             heartbeat: Duration::from_secs(3),
@@ -145,5 +308,36 @@ impl Default for Timeouts {
             drain: Duration::from_secs(30),
             tunnel_retention: Duration::from_secs(600),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ports_are_joined_and_read_as_they_are_written() {
+        let ranges = PortRanges::new([80..=80, 20..=29, 30..=40, 25..=35, 0..=0]);
+        assert_eq!(ranges.to_string(), "20-40, 80");
+        assert_eq!(ranges.count(), 22);
+        assert!(ranges.contains(20) && ranges.contains(40) && ranges.contains(80));
+        assert!(!ranges.contains(0) && !ranges.contains(41));
+        assert_eq!(PortRanges::default().to_string(), "1024-65535");
+        assert_eq!(PortRanges::new([0..=u16::MAX]).count(), 65_535);
+        assert_eq!(PortRanges::new([]).to_string(), "none");
+        assert_eq!(
+            PortRanges::new([u16::MAX..=u16::MAX, 65_534..=u16::MAX]).count(),
+            2
+        );
+    }
+
+    #[test]
+    fn every_port_is_tried_once_whichever_is_first() {
+        let ranges = PortRanges::new([1..=3, 7..=8]);
+        let from = |index| ranges.from_index(index).collect::<Vec<_>>();
+        assert_eq!(from(0), [1, 2, 3, 7, 8]);
+        assert_eq!(from(4), [8, 1, 2, 3, 7]);
+        assert_eq!(ranges.within(&(3..=7)).to_string(), "3, 7");
+        assert_eq!(ranges.within(&(9..=20)).count(), 0);
     }
 }

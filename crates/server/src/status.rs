@@ -1,5 +1,9 @@
 //! What a server says about itself, for the admin page, `adit status` and the tests that look for leaks.
 
+use std::collections::BTreeMap;
+
+use adit_ingress::{SessionStats, UdpStats};
+use adit_link::{Reason, compress::CompressionStats};
 use serde::Serialize;
 
 /// The state of a server at one moment.
@@ -19,8 +23,14 @@ pub struct Status {
     pub clients: Vec<ClientStatus>,
     /// Tunnels known.
     pub tunnels: Vec<TunnelStatus>,
+    /// Upstreams that clients' entries may lead to.
+    pub upstreams: Vec<UpstreamStatus>,
     /// Visitors.
     pub visitors: VisitorStatus,
+    /// TCP connections of visitors, over all public ports.
+    pub tcp: TcpStatus,
+    /// UDP flows of visitors, over all public ports.
+    pub udp: UdpStatus,
     /// What the process holds.
     pub process: ProcessStatus,
     /// Counters of each core: a core that nothing passes through stands out.
@@ -52,10 +62,39 @@ pub struct ClientStatus {
     pub pinned_bytes: usize,
     /// Bytes that wait to be sent to it.
     pub queued_bytes: u64,
-    /// Requests sent to it so far.
+    /// Requests that the server opened on it so far, for visitors.
     pub opened: u64,
+    /// Requests that it opened so far, for its entries.
+    pub accepted: u64,
     /// Messages sent per write so far; the more the cheaper the hop.
     pub messages_per_batch: f64,
+    /// What compression did on its hop.
+    pub compression: CompressionStatus,
+}
+
+/// What compression did on the hop of one client so far, as the server sees it: both directions together.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompressionStatus {
+    /// Messages that crossed compressed.
+    pub messages: u64,
+    /// Bytes of their payload as it was.
+    pub plain_bytes: u64,
+    /// Bytes of it on the hop.
+    pub packed_bytes: u64,
+    /// Processor time of this side.
+    pub cpu_micros: u64,
+}
+
+impl From<CompressionStats> for CompressionStatus {
+    fn from(stats: CompressionStats) -> Self {
+        let cpu = stats.compressing + stats.inflating;
+        Self {
+            messages: stats.sent_messages + stats.received_messages,
+            plain_bytes: stats.sent_plain_bytes + stats.received_plain_bytes,
+            packed_bytes: stats.sent_packed_bytes + stats.received_packed_bytes,
+            cpu_micros: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// One tunnel.
@@ -65,12 +104,45 @@ pub struct TunnelStatus {
     pub name: String,
     /// Its group.
     pub group_id: String,
+    /// What its visitors speak: `http`, `grpc`, `websocket`, `tcp` or `udp`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The public port that it holds; none when it is found by host.
+    pub port: Option<u16>,
+    /// What is done to payload on the way to its clients.
+    pub compression: &'static str,
     /// Where visitors reach it.
     pub public_url: String,
     /// How visitors are shared among its clients.
     pub load_balance: &'static str,
     /// Clients that serve it now.
     pub clients: Vec<String>,
+}
+
+/// One upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: String,
+    /// How its servers share the load.
+    pub policy: &'static str,
+    /// What they speak.
+    pub protocol: &'static str,
+    /// Requests sent to it so far.
+    pub requests: u64,
+    /// Its servers.
+    pub servers: Vec<UpstreamServerStatus>,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamServerStatus {
+    /// Host and port.
+    pub address: String,
+    /// Its share relative to the others.
+    pub weight: u32,
+    /// Requests it works on now.
+    pub requests_open: usize,
 }
 
 /// Visitors' side.
@@ -87,7 +159,90 @@ pub struct VisitorStatus {
     /// Tries on another client.
     pub retries: u64,
     /// Failures so far, by reason.
-    pub failures: std::collections::BTreeMap<&'static str, u64>,
+    pub failures: BTreeMap<&'static str, u64>,
+}
+
+/// TCP connections of visitors.
+#[derive(Debug, Clone, Serialize)]
+pub struct TcpStatus {
+    /// Connections open now.
+    pub open: usize,
+    /// Connections so far.
+    pub total: u64,
+    /// Connections reset at once because too many were open.
+    pub refused: u64,
+    /// Tries on another client.
+    pub retries: u64,
+    /// Bytes from visitors.
+    pub received_bytes: u64,
+    /// Bytes to visitors.
+    pub sent_bytes: u64,
+    /// Failures so far, by reason.
+    pub failures: BTreeMap<&'static str, u64>,
+}
+
+impl From<SessionStats> for TcpStatus {
+    fn from(stats: SessionStats) -> Self {
+        Self {
+            open: stats.open,
+            total: stats.total,
+            refused: stats.refused,
+            retries: stats.retries,
+            received_bytes: stats.received_bytes,
+            sent_bytes: stats.sent_bytes,
+            failures: failures(|reason| stats.failed(reason)),
+        }
+    }
+}
+
+/// UDP flows of visitors.
+#[derive(Debug, Clone, Serialize)]
+pub struct UdpStatus {
+    /// Flows open now.
+    pub open: usize,
+    /// Flows so far.
+    pub total: u64,
+    /// Flows that made room for others.
+    pub evicted: u64,
+    /// Flows that ended because both sides were silent.
+    pub silent: u64,
+    /// Datagrams from visitors.
+    pub datagrams_in: u64,
+    /// Datagrams to visitors.
+    pub datagrams_out: u64,
+    /// Datagrams from visitors that went no further than their port.
+    pub dropped_in: u64,
+    /// Datagrams to visitors that the system did not take.
+    pub dropped_out: u64,
+    /// Datagrams that the links of now dropped, in both directions.
+    pub dropped_on_links: u64,
+    /// Failures so far, by reason.
+    pub failures: BTreeMap<&'static str, u64>,
+}
+
+impl UdpStatus {
+    pub(crate) fn new(stats: &UdpStats, dropped_on_links: u64) -> Self {
+        Self {
+            open: stats.flows_open,
+            total: stats.flows,
+            evicted: stats.flows_evicted,
+            silent: stats.flows_silent,
+            datagrams_in: stats.datagrams_in,
+            datagrams_out: stats.datagrams_out,
+            dropped_in: stats.dropped.from_visitors(),
+            dropped_out: stats.dropped.to_visitors(),
+            dropped_on_links,
+            failures: failures(|reason| stats.failed(reason)),
+        }
+    }
+}
+
+/// Those that have happened.
+pub(crate) fn failures(count: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
+    let counted = Reason::ALL
+        .iter()
+        .map(|reason| (reason.as_str(), count(*reason)));
+    counted.filter(|(_, count)| *count > 0).collect()
 }
 
 /// What the process holds.
@@ -101,8 +256,12 @@ pub struct ProcessStatus {
     pub channels: usize,
     /// Entries in all request tables.
     pub pending: usize,
+    /// Public ports of tunnels that are bound.
+    pub public_ports: usize,
     /// Permits in use, over all clients.
     pub permits_in_use: usize,
+    /// Connections to servers of upstreams open now.
+    pub upstream_connections: usize,
     /// Bytes that windows have grown by.
     pub budget_used_bytes: u64,
 }
@@ -133,8 +292,10 @@ pub struct RouteStatus {
     pub url: String,
     /// Revision of the routes that were asked.
     pub revision: u64,
-    /// Where it leads; nowhere if no rule takes it.
+    /// The tunnel it leads to, if it is one.
     pub tunnel: Option<String>,
+    /// The upstream it leads to, if it is one.
+    pub upstream: Option<String>,
     /// The rules in order, and why each one did or did not take it.
     pub explanation: String,
 }

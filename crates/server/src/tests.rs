@@ -1,13 +1,18 @@
 //! Tunnels and the way to them, with real links whose lanes have no transport.
 
+mod ports;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use adit_auth::{ClientClaim, ClientId, Grant, GroupId, InstanceSecret, SessionToken, UserName};
-use adit_codec::{ResetCode, Side};
+use adit_codec::Side;
 use adit_flow::Budget;
 use adit_ingress::{Destination, Direction};
 use adit_link::{Dispatch, Failure, Lane, LaneConfig, Opened, Reason, grpc::ChannelId};
@@ -18,7 +23,9 @@ use crate::{
     channels::Channels,
     director::{Asked, Steering},
     directory::{Directory, DirectoryConfig},
-    settings::Timeouts,
+    ports::Ports,
+    settings::{PortRanges, RuleSettings, Timeouts},
+    upstreams::Upstreams,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,19 +41,47 @@ impl Dispatch for Nobody {
 
 struct World {
     directory: Arc<Directory>,
+    ports: Arc<Ports>,
     registry: Arc<Registry>,
     steering: Steering,
 }
 
+/// An address of loopback for each world: nobody else takes its ports.
+fn own_address() -> IpAddr {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mixed = std::process::id().wrapping_mul(0x9E37_79B1) ^ number.wrapping_mul(0x85EB_CA6B);
+    let [a, b, c, _] = mixed.to_be_bytes();
+    Ipv4Addr::new(127, a | 1, b, c.clamp(1, 254)).into()
+}
+
 fn world() -> World {
+    world_with(Some("example.com"), own_address(), PortRanges::default())
+}
+
+fn world_with(domain: Option<&str>, ip: IpAddr, allowed: PortRanges) -> World {
+    world_of(domain, ip, allowed, &[])
+}
+
+fn world_of(
+    domain: Option<&str>,
+    ip: IpAddr,
+    allowed: PortRanges,
+    rules: &[RuleSettings],
+) -> World {
     let config = DirectoryConfig {
-        domain: Some("example.com".into()),
+        domain: domain.map(Into::into),
         max_tunnels_per_client: 3,
         retention: RETENTION,
         max_orphans: 5,
+        bind_ip: ip,
         public_port: 80,
+        clients_port: 7000,
     };
-    let directory = Arc::new(Directory::new(config, &[]).unwrap());
+    let ports = Ports::new(ip, allowed);
+    let upstreams = Upstreams::none();
+    let directory = Directory::new(config, rules, &upstreams, ports.clone()).unwrap();
+    let directory = Arc::new(directory);
     let config = adit_registry::Config {
         max_clients: 100,
         max_requests_per_client: 2,
@@ -65,8 +100,12 @@ fn world() -> World {
         registry: Registry::new(config, directory.clone()),
         steering: Steering::new(directory.clone(), &timeouts, Instant::now()),
         directory,
+        ports,
     }
 }
+
+/// What this build knows.
+const ALL: [&str; 5] = ["http", "grpc", "websocket", "tcp", "udp"];
 
 fn tunnel(name: &str, domains: &[&str]) -> Announced {
     Announced {
@@ -83,6 +122,15 @@ fn code(result: &TunnelResult) -> &str {
 
 impl World {
     async fn register(&self, client: &str, group: &str) -> (Arc<Link>, SessionToken) {
+        self.register_knowing(client, group, &ALL).await
+    }
+
+    async fn register_knowing(
+        &self,
+        client: &str,
+        group: &str,
+        capabilities: &[&str],
+    ) -> (Arc<Link>, SessionToken) {
         let claim = ClientClaim {
             client_id: ClientId::parse(client).unwrap(),
             group_id: GroupId::parse(group).unwrap(),
@@ -99,6 +147,8 @@ impl World {
             )
             .await
             .unwrap();
+        let known = capabilities.iter().map(ToString::to_string);
+        registered.link.agree(known.collect());
         (registered.link, session)
     }
 
@@ -109,7 +159,6 @@ impl World {
             heartbeat: 3 * SECOND,
             dead_after: 10 * SECOND,
             stall: 60 * SECOND,
-            stall_code: ResetCode::Stalled,
         };
         let make = |_: &_| Lane::new(config, Budget::new(0), Arc::new(Nobody));
         self.registry.open_lane(session.key(), 0, make).unwrap()
@@ -150,11 +199,36 @@ impl World {
     }
 
     async fn direct(&self, host: &str, avoid: &[u64]) -> Result<Destination, Failure> {
+        self.direct_as(adit_codec::ProtocolType::Http, None, host, avoid)
+            .await
+    }
+
+    async fn direct_as(
+        &self,
+        protocol: adit_codec::ProtocolType,
+        port: Option<u16>,
+        host: &str,
+        avoid: &[u64],
+    ) -> Result<Destination, Failure> {
+        let visitor = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        self.direct_from(visitor, protocol, port, host, avoid).await
+    }
+
+    async fn direct_from(
+        &self,
+        visitor: IpAddr,
+        protocol: adit_codec::ProtocolType,
+        port: Option<u16>,
+        host: &str,
+        avoid: &[u64],
+    ) -> Result<Destination, Failure> {
         let asked = Asked {
+            protocol,
+            port,
             authority: host,
             path: "/a?b=c",
             headers: &http::HeaderMap::new(),
-            visitor: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            visitor,
         };
         match self.steering.direct_asked(asked, avoid) {
             Direction::Go(destination) => Ok(destination),

@@ -10,10 +10,11 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     runtime::{self, Handle},
     sync::{mpsc, watch},
 };
@@ -21,11 +22,17 @@ use tokio::{
 /// Sockets that may wait for a thread; more are closed, as a full backlog would.
 const DEALT_QUEUE: usize = 1024;
 
+/// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Which port a socket came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Port {
+    /// Where visitors are told apart by what they ask for.
     Visitors,
     Clients,
+    /// The public port of a tunnel.
+    Tunnel(u16),
 }
 
 type Dealt = (StdStream, SocketAddr, Port);
@@ -36,20 +43,39 @@ pub(crate) type Serve = dyn Fn(TcpStream, SocketAddr, Port) -> Task + Send + Syn
 
 /// Deals sockets to threads.
 pub(crate) struct Dealer {
-    others: Vec<mpsc::Sender<Dealt>>,
+    others: Vec<(mpsc::Sender<Dealt>, Handle)>,
     turn: AtomicUsize,
     serve: std::sync::Arc<Serve>,
 }
 
 impl Dealer {
+    /// For the one thread that accepts.
+    pub(crate) fn alone(serve: std::sync::Arc<Serve>) -> Self {
+        Self {
+            others: Vec::new(),
+            turn: AtomicUsize::new(0),
+            serve,
+        }
+    }
+
+    /// The runtime of the next thread, for what needs one for itself. `own` is that of this dealer's thread.
+    pub(crate) fn next_runtime<'h>(&'h self, own: &'h Handle) -> &'h Handle {
+        let other = self.next_turn();
+        other.map_or(own, |(_, runtime)| runtime)
+    }
+
+    fn next_turn(&self) -> Option<&(mpsc::Sender<Dealt>, Handle)> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        turn.checked_sub(1).and_then(|other| self.others.get(other))
+    }
+
     /// Gives a socket to the next thread; this one's own turn needs no crossing.
     pub(crate) fn deal(&self, stream: TcpStream, peer: SocketAddr, port: Port) {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
-        match turn.checked_sub(1).and_then(|other| self.others.get(other)) {
+        match self.next_turn() {
             None => {
                 tokio::spawn((self.serve)(stream, peer, port));
             }
-            Some(other) => {
+            Some((other, _)) => {
                 let dealt = stream
                     .into_std()
                     .map(|stream| other.try_send((stream, peer, port)));
@@ -82,15 +108,14 @@ impl Threads {
         let mut others = Vec::new();
         for index in 1..count.max(1) {
             let (sender, receiver) = mpsc::channel(DEALT_QUEUE);
-            others.push(sender);
-            let serve = serve.clone();
-            let work = Box::pin(async move { serve_dealt(receiver, &*serve).await });
-            threads.spawn(index, stop.clone(), move || work)?;
+            let dealt = serve.clone();
+            let work = Box::pin(async move { serve_dealt(receiver, &*dealt).await });
+            let runtime = threads.spawn(index, stop.clone(), move || work)?;
+            others.push((sender, runtime));
         }
         let dealer = Dealer {
             others,
-            turn: AtomicUsize::new(0),
-            serve,
+            ..Dealer::alone(serve)
         };
         threads.spawn(0, stop.clone(), move || accept(dealer))?;
         Ok(threads)
@@ -101,11 +126,12 @@ impl Threads {
         index: usize,
         mut stop: watch::Receiver<bool>,
         work: impl FnOnce() -> Task + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<Handle> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        self.runtimes.push(runtime.handle().clone());
+        let runtime_handle = runtime.handle().clone();
+        self.runtimes.push(runtime_handle.clone());
         let handle = thread::Builder::new()
             .name(format!("data-{index}"))
             .spawn(move || {
@@ -116,7 +142,7 @@ impl Threads {
                 });
             })?;
         self.handles.push(handle);
-        Ok(())
+        Ok(runtime_handle)
     }
 
     /// For counting their tasks.
@@ -139,6 +165,35 @@ async fn serve_dealt(mut receiver: mpsc::Receiver<Dealt>, serve: &Serve) {
         match TcpStream::from_std(stream) {
             Ok(stream) => drop(tokio::spawn(serve(stream, peer, port))),
             Err(error) => tracing::warn!(%peer, %error, "socket lost between threads"),
+        }
+    }
+}
+
+/// Accepts and deals until `until` completes.
+///
+/// # Cancel safety
+/// Yes.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    port: Port,
+    dealer: &Dealer,
+    until: impl Future<Output = ()>,
+) {
+    let mut until = std::pin::pin!(until);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = until.as_mut() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => dealer.deal(stream, peer, port),
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                // Whoever left the queue before it was taken costs the others no time.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
         }
     }
 }

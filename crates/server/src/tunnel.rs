@@ -3,58 +3,20 @@
 use std::{sync::Arc, time::Instant};
 
 use adit_auth::{ClientId, GroupId, TunnelName};
-use adit_balance::{Balancer, Draw, Member, Policy, hash_bytes};
+use adit_balance::{Balancer, Draw, Member, hash_bytes};
+use adit_codec::ProtocolType;
 use adit_registry::{Link, LinkId};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::{definition::Definition, ports::PortKey};
 
 /// Who serves what: group and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TunnelKey {
     pub(crate) group: GroupId,
     pub(crate) name: TunnelName,
-}
-
-/// What its clients announced; the same for all of them but for the weight.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Definition {
-    pub(crate) hosts: Vec<String>,
-    pub(crate) locations: Vec<String>,
-    pub(crate) policy: Policy,
-    pub(crate) hash_on: HashOn,
-}
-
-impl Definition {
-    /// The paths it answers under.
-    pub(crate) fn paths(&self) -> Vec<&str> {
-        if self.locations.is_empty() {
-            vec!["/"]
-        } else {
-            self.locations.iter().map(String::as_str).collect()
-        }
-    }
-}
-
-/// What consistent hashing hashes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HashOn {
-    Host,
-    Header(String),
-    Cookie(String),
-}
-
-impl HashOn {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        match text.split_once(':') {
-            None if text.is_empty() || text == "host" => Some(Self::Host),
-            Some(("header", name)) if !name.is_empty() => {
-                Some(Self::Header(name.to_ascii_lowercase()))
-            }
-            Some(("cookie", name)) if !name.is_empty() => Some(Self::Cookie(name.to_owned())),
-            _ => None,
-        }
-    }
 }
 
 struct Serving {
@@ -74,6 +36,8 @@ pub(crate) struct Tunnel {
     pub(crate) key: TunnelKey,
     pub(crate) name: Arc<str>,
     pub(crate) definition: Definition,
+    /// The public port that it holds.
+    pub(crate) port: Option<PortKey>,
     members: Mutex<Members>,
     balancer: ArcSwap<Balancer<Arc<Link>>>,
     /// Wakes visitors that wait for a client.
@@ -82,7 +46,12 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Served by nobody since `now`.
-    pub(crate) fn new(key: TunnelKey, definition: Definition, now: Instant) -> Self {
+    pub(crate) fn new(
+        key: TunnelKey,
+        definition: Definition,
+        port: Option<PortKey>,
+        now: Instant,
+    ) -> Self {
         Self {
             name: key.name.as_str().into(),
             balancer: ArcSwap::from_pointee(Balancer::new(definition.policy, Vec::new())),
@@ -92,6 +61,7 @@ impl Tunnel {
             }),
             key,
             definition,
+            port,
             changed: Notify::new(),
         }
     }
@@ -173,6 +143,18 @@ impl Tunnel {
             .map(|serving| serving.link.grant().client())
             .find(|client| *client != other_than)
             .cloned()
+    }
+
+    /// Whether clients are there, and none of them knows this protocol.
+    pub(crate) fn lacks(&self, protocol: ProtocolType) -> bool {
+        let members = self.members.lock();
+        let mut live = members.serving.iter().filter(|serving| serving.live);
+        let mut some = false;
+        let none = live.all(|serving| {
+            some = true;
+            !serving.link.understands(protocol.as_str())
+        });
+        some && none
     }
 
     pub(crate) fn clients(&self) -> Vec<ClientId> {

@@ -1,0 +1,230 @@
+//! The link that entries open their requests on, as it comes and goes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use adit_link::{Failure, Lane, Reason};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+/// A link that is up.
+#[derive(Debug)]
+pub(crate) struct Up {
+    /// Tells links apart.
+    pub(crate) epoch: u64,
+    /// Revision of the server's configuration at the registration.
+    pub(crate) revision: u64,
+    lanes: Vec<Arc<Lane>>,
+    /// Which lane the next request takes.
+    turn: AtomicUsize,
+    /// The server takes no new requests on it.
+    leaving: AtomicBool,
+}
+
+impl Up {
+    pub(crate) fn new(epoch: u64, revision: u64, lanes: Vec<Arc<Lane>>) -> Self {
+        Self {
+            epoch,
+            revision,
+            lanes,
+            turn: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
+        }
+    }
+
+    /// The lane for the next request: open lanes take turns. None when there is no other link than those in `avoid`.
+    pub(crate) fn lane(&self, avoid: &[u64]) -> Option<Arc<Lane>> {
+        if self.leaving.load(Ordering::Relaxed) || avoid.contains(&self.epoch) {
+            return None;
+        }
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (before, from) = self
+            .lanes
+            .split_at_checked(first.checked_rem(self.lanes.len())?)?;
+        let mut lanes = from.iter().chain(before);
+        lanes.find(|lane| !lane.is_closed()).cloned()
+    }
+}
+
+/// How it stands.
+#[derive(Debug, Clone, Default)]
+enum State {
+    /// On its way.
+    #[default]
+    Down,
+    Up(Arc<Up>),
+    /// None will come any more.
+    Over,
+}
+
+/// Where entries look for a link, and wait for one.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    state: watch::Sender<State>,
+}
+
+impl Links {
+    /// A link has come.
+    pub(crate) fn up(&self, up: Up) {
+        self.state.send_replace(State::Up(Arc::new(up)));
+    }
+
+    /// The link was lost; another one is on its way.
+    pub(crate) fn down(&self) {
+        self.state.send_if_modified(|state| {
+            let was_up = matches!(state, State::Up(_));
+            if was_up {
+                *state = State::Down;
+            }
+            was_up
+        });
+    }
+
+    /// The server has said that it takes no new requests on the link: those wait for the next one.
+    pub(crate) fn leaving(&self) {
+        if let State::Up(up) = &*self.state.borrow() {
+            up.leaving.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A link that is lost, or not there, is not dialled any more: whoever waits is told at once.
+    pub(crate) fn over(&self) {
+        self.state.send_replace(State::Over);
+    }
+
+    /// Whether there is a link now.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), State::Up(_))
+    }
+
+    /// A lane, if there is one now.
+    pub(crate) fn lane(&self, avoid: &[u64]) -> Option<(Arc<Lane>, Arc<Up>)> {
+        match &*self.state.borrow() {
+            State::Up(up) => Some((up.lane(avoid)?, up.clone())),
+            State::Down | State::Over => None,
+        }
+    }
+
+    /// Waits for a lane, at most for `wait`.
+    pub(crate) async fn wait(
+        &self,
+        avoid: &[u64],
+        wait: Duration,
+    ) -> Result<(Arc<Lane>, Arc<Up>), Failure> {
+        let deadline = Instant::now() + wait;
+        let mut states = self.state.subscribe();
+        loop {
+            match &*states.borrow_and_update() {
+                State::Up(up) => {
+                    if let Some(lane) = up.lane(avoid) {
+                        return Ok((lane, up.clone()));
+                    }
+                }
+                State::Down => {}
+                State::Over => {
+                    return Err(Failure::new(Reason::NoClient, "this client is stopping"));
+                }
+            }
+            if !matches!(timeout_at(deadline, states.changed()).await, Ok(Ok(()))) {
+                return Err(Failure::new(
+                    Reason::NoClient,
+                    "there is no link to the server",
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_codec::Side;
+    use adit_flow::Budget;
+    use adit_link::{Dispatch, LaneConfig, Opened};
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Dispatch for Nobody {
+        fn dispatch(&self, opened: Opened) {
+            drop(opened);
+        }
+    }
+
+    fn lane() -> Arc<Lane> {
+        let config = LaneConfig {
+            mux: adit_mux::Config::new(Side::Client),
+            max_entries: 1,
+            heartbeat: Duration::from_secs(3),
+            dead_after: Duration::from_secs(10),
+            stall: Duration::from_secs(60),
+        };
+        Lane::new(config, Budget::new(0), Arc::new(Nobody))
+    }
+
+    fn lost() -> Failure {
+        Failure::new(Reason::LinkLost, "for a test")
+    }
+
+    #[tokio::test]
+    async fn open_lanes_take_turns_and_closed_ones_are_passed_over() {
+        let links = Links::default();
+        let lanes = [lane(), lane(), lane()];
+        links.up(Up::new(7, 1, lanes.to_vec()));
+        let chosen = |avoid: &[u64]| {
+            let (chosen, _) = links.lane(avoid)?;
+            lanes.iter().position(|lane| Arc::ptr_eq(lane, &chosen))
+        };
+        assert_eq!([chosen(&[]), chosen(&[])], [Some(0), Some(1)]);
+        lanes[2].close(&lost());
+        assert_eq!(chosen(&[]), Some(0));
+        assert_eq!(chosen(&[7]), None, "it was tried");
+        links.leaving();
+        assert_eq!(chosen(&[]), None, "the server takes nothing new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_the_next_link() {
+        let links = Arc::new(Links::default());
+        links.up(Up::new(1, 1, vec![lane()]));
+        links.leaving();
+        let waiting = tokio::spawn({
+            let links = links.clone();
+            async move { links.wait(&[], Duration::from_secs(5)).await }
+        });
+        tokio::task::yield_now().await;
+        links.down();
+        assert!(!links.is_up());
+        tokio::task::yield_now().await;
+        links.up(Up::new(2, 1, vec![lane()]));
+        let (_, up) = waiting.await.unwrap().unwrap();
+        assert_eq!(up.epoch, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_is_bounded_and_ends_when_none_will_come() {
+        let links = Arc::new(Links::default());
+        let begun = Instant::now();
+        let waited = links.wait(&[], Duration::from_secs(5)).await;
+        assert_eq!(waited.unwrap_err().reason, Reason::NoClient);
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        let waiting = tokio::spawn({
+            let links = links.clone();
+            async move { links.wait(&[], Duration::from_secs(5)).await }
+        });
+        tokio::task::yield_now().await;
+        links.over();
+        assert_eq!(waiting.await.unwrap().unwrap_err().reason, Reason::NoClient);
+        assert_eq!(begun.elapsed(), Duration::from_secs(5), "told at once");
+        // A link that comes too late is one that this client will not use; one that ends changes nothing.
+        links.down();
+        assert!(links.wait(&[], Duration::ZERO).await.is_err());
+    }
+}

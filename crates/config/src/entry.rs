@@ -1,0 +1,103 @@
+//! The entries of a client: listeners that lead to upstreams of the server.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use adit_client::{EntryKind, EntrySettings};
+
+use crate::{
+    error::ConfigError,
+    read::{Item, Section},
+    upstream::name_of,
+    vocabulary,
+};
+
+/// Reads the list, in which no name and no address is taken twice.
+pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<EntrySettings>, ConfigError> {
+    let mut entries: Vec<EntrySettings> = Vec::new();
+    let (mut names, mut addresses) = (HashSet::new(), HashMap::new());
+    for item in item.list("entries")? {
+        let mut section = item.section()?;
+        let entry = read(&mut section)?;
+        if !names.insert(entry.name.clone()) {
+            return Err(section.conflict(
+                &["name"],
+                format!("there is another entry called {}", entry.name),
+            ));
+        }
+        if entry.listen.port() != 0
+            && let Some(other) = addresses.insert(entry.listen, entry.name.clone())
+        {
+            return Err(section.conflict(
+                &["listen"],
+                format!("the entry {other} listens on {} already", entry.listen),
+            ));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
+    let name = match section.item("name") {
+        Some(item) => Some(name_of(&item, "entry name")?),
+        None => None,
+    };
+    let kind = match section.item("type") {
+        Some(item) => kind(&item)?,
+        None => EntryKind::default(),
+    };
+    let listen = match section.item("listen") {
+        Some(item) => Some(listen(&item)?),
+        None => None,
+    };
+    let upstream = match section.item("upstream") {
+        Some(item) => Some(name_of(&item, "upstream name")?),
+        None => None,
+    };
+    // Before what is missing: it may be there under a name that others gave it.
+    section.finish(&vocabulary::ENTRY)?;
+    let Some(name) = name else {
+        return Err(section.missing("name", "a name such as `erp`"));
+    };
+    let Some(listen) = listen else {
+        return Err(section.missing("listen", "an address such as `127.0.0.1:9000`"));
+    };
+    let Some(upstream) = upstream else {
+        return Err(section.missing(
+            "upstream",
+            "the name of one of the server's upstreams, such as `erp`",
+        ));
+    };
+    Ok(EntrySettings {
+        name: name.as_str().to_owned(),
+        kind,
+        listen,
+        upstream,
+    })
+}
+
+fn kind(item: &Item<'_>) -> Result<EntryKind, ConfigError> {
+    match item.text("`http` or `tcp`")? {
+        "http" => Ok(EntryKind::Http),
+        "tcp" => Ok(EntryKind::Tcp),
+        // What they carry rides on HTTP.
+        kind @ ("grpc" | "websocket") => Err(item
+            .error(format!("an entry has no `type: {kind}`"))
+            .with_help(format!("`type: http` takes {kind} visitors as well"))),
+        "udp" => Err(item.error("entries take no UDP, expected `http` or `tcp`")),
+        kind => Err(item.error(format!("unknown type {kind:?}, expected `http` or `tcp`"))),
+    }
+}
+
+/// An address with port, or a port on loopback: what is to be reached from elsewhere has to say so.
+fn listen(item: &Item<'_>) -> Result<SocketAddr, ConfigError> {
+    match item.number::<u16>(0..=65_535) {
+        Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => {
+            item.parse_as("an address with port such as 127.0.0.1:9000, or a port on loopback")
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The upstreams of a server: what the entries of clients, and rules, may lead to.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use adit_auth::TunnelName;
+use adit_balance::Policy;
+use adit_router::normalize_host;
+use adit_server::{UpstreamProtocol, UpstreamServer, UpstreamSettings};
+
+use crate::{
+    error::ConfigError,
+    read::{Item, Section},
+    tunnel::{WEIGHT, hash_on, host_rewrite},
+    vocabulary,
+};
+
+/// Reads the list, in which no name is taken twice.
+pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<UpstreamSettings>, ConfigError> {
+    let mut upstreams = Vec::new();
+    let mut names = HashSet::new();
+    for item in item.list("upstreams")? {
+        let mut section = item.section()?;
+        let upstream = read(&mut section)?;
+        if !names.insert(upstream.name.clone()) {
+            return Err(section.conflict(
+                &["name"],
+                format!("there is another upstream called {}", upstream.name),
+            ));
+        }
+        upstreams.push(upstream);
+    }
+    Ok(upstreams)
+}
+
+/// A name of what is called otherwise than a tunnel, and spelt alike.
+pub(crate) fn name_of(item: &Item<'_>, kind: &'static str) -> Result<TunnelName, ConfigError> {
+    TunnelName::parse(item.text("a name")?).map_err(|mut error| {
+        error.kind = kind;
+        item.error(error.to_string())
+    })
+}
+
+fn read(section: &mut Section<'_>) -> Result<UpstreamSettings, ConfigError> {
+    let name = match section.item("name") {
+        Some(item) => Some(name_of(&item, "upstream name")?),
+        None => None,
+    };
+    let policy = match section.item("policy") {
+        Some(item) => item.parse::<Policy>("a balancing policy")?,
+        None => Policy::default(),
+    };
+    let hash_on = match section.item("hash_on") {
+        Some(item) => hash_on(&item)?,
+        None => "host".to_owned(),
+    };
+    let protocol = match section.item("protocol") {
+        Some(item) => protocol(&item)?,
+        None => UpstreamProtocol::default(),
+    };
+    let host_rewrite = host_rewrite(section)?;
+    let servers = match section.item("servers") {
+        Some(item) => Some(servers(&item)?),
+        None => None,
+    };
+    // Before what is missing: it may be there under a name that others gave it.
+    section.finish(&vocabulary::UPSTREAM)?;
+    let Some(name) = name else {
+        return Err(section.missing("name", "a name such as `erp`"));
+    };
+    let Some(servers) = servers else {
+        return Err(section.missing(
+            "servers",
+            "a list such as `[{ address: \"127.0.0.1:9001\" }]`",
+        ));
+    };
+    if protocol == UpstreamProtocol::Tcp && host_rewrite.is_some() {
+        return Err(section.conflict(
+            &["host_rewrite", "host_header_rewrite"],
+            "`protocol: tcp` carries bytes, in which no host can be rewritten",
+        ));
+    }
+    Ok(UpstreamSettings {
+        name,
+        policy,
+        hash_on,
+        protocol,
+        host_rewrite,
+        servers,
+    })
+}
+
+fn protocol(item: &Item<'_>) -> Result<UpstreamProtocol, ConfigError> {
+    match item.text("`http1`, `h2c` or `tcp`")? {
+        "http1" | "http" => Ok(UpstreamProtocol::Http1),
+        "h2c" => Ok(UpstreamProtocol::H2c),
+        "tcp" => Ok(UpstreamProtocol::Tcp),
+        other => Err(item.error(format!(
+            "unknown protocol {other:?}, expected `http1`, `h2c` or `tcp`"
+        ))),
+    }
+}
+
+fn servers(list: &Item<'_>) -> Result<Vec<UpstreamServer>, ConfigError> {
+    let mut servers = Vec::new();
+    let mut addresses = HashSet::new();
+    for item in list.list("servers")? {
+        let mut section = item.section()?;
+        let address = match section.item("address") {
+            Some(item) => Some(address(&item)?),
+            None => None,
+        };
+        let mut weight = 1_u32;
+        section.set_number("weight", WEIGHT, &mut weight)?;
+        section.finish(&vocabulary::UPSTREAM_SERVER)?;
+        let Some((host, port)) = address else {
+            return Err(section.missing("address", "host and port such as `127.0.0.1:9001`"));
+        };
+        if !addresses.insert((host.clone(), port)) {
+            return Err(section
+                .conflict(
+                    &["address"],
+                    format!("{host}, port {port}, is there already"),
+                )
+                .with_help("give it a greater `weight` instead"));
+        }
+        servers.push(UpstreamServer { host, port, weight });
+    }
+    if servers.is_empty() {
+        return Err(list.error("expected at least one server"));
+    }
+    Ok(servers)
+}
+
+/// Host and port; an IPv6 address in brackets.
+fn address(item: &Item<'_>) -> Result<(String, u16), ConfigError> {
+    const WHAT: &str = "host and port such as 127.0.0.1:9001";
+    let text = item.text(WHAT)?;
+    let refused = || item.error(format!("expected {WHAT}, found {text:?}"));
+    if text.contains("://") {
+        return Err(refused().with_help("what it speaks is said by `protocol`"));
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
+    // An IPv6 address without brackets: its last part would be taken for a port.
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err(refused().with_help("put brackets around the address, as in [::1]:9001"));
+    }
+    let port = port
+        .parse::<u16>()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(refused)?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok((ip.to_string(), port));
+    }
+    match normalize_host(host) {
+        Ok(host) => Ok((host.into_owned(), port)),
+        Err(error) => Err(item.error(error.to_string())),
+    }
+}

@@ -1,0 +1,260 @@
+//! Upstreams of a server and entries of a client, good and bad. F08.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::Duration;
+
+use adit_auth::TunnelName;
+use adit_balance::Policy;
+use adit_client::{EntryKind, EntrySettings};
+use adit_config::{ClientOverrides, ConfigError, ServerOverrides, load_client, load_server};
+use adit_server::{RuleTarget, UpstreamProtocol, UpstreamServer, UpstreamSettings};
+
+fn variables(extra: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> + use<> {
+    let mut all = vec![
+        ("HOME".to_owned(), "/nonexistent".to_owned()),
+        ("HOSTNAME".to_owned(), "box".to_owned()),
+        ("ADIT__TOKEN".to_owned(), "t".to_owned()),
+    ];
+    all.extend(extra.iter().map(|(n, v)| ((*n).into(), (*v).into())));
+    all.into_iter()
+}
+
+fn server(text: &str) -> Result<adit_server::Settings, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.yaml");
+    std::fs::write(&file, text).unwrap();
+    load_server(Some(&file), variables(&[]), &ServerOverrides::default())
+}
+
+fn client(text: &str) -> Result<adit_client::Settings, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("client.yaml");
+    std::fs::write(&file, text).unwrap();
+    load_client(Some(&file), variables(&[]), &ClientOverrides::default())
+}
+
+fn name(name: &str) -> TunnelName {
+    TunnelName::parse(name).unwrap()
+}
+
+fn at(host: &str, port: u16, weight: u32) -> UpstreamServer {
+    UpstreamServer {
+        host: host.into(),
+        port,
+        weight,
+    }
+}
+
+/// The example of the documentation, and one with everything said.
+#[test]
+fn upstreams_are_read() {
+    let settings = server(
+        r#"
+server:
+  upstreams:
+    - { name: erp, policy: round_robin, servers: [{ address: "127.0.0.1:9001", weight: 1 }] }
+    - name: mail
+      protocol: tcp
+      policy: weighted
+      servers:
+        - { address: "Mail.Example.:25", weight: 3 }
+        - { address: "[::1]:2525" }
+    - name: app
+      protocol: h2c
+      policy: consistent_hash
+      hash_on: "cookie:user"
+      host_rewrite: app.internal
+      servers: [{ address: app-1:80 }]
+"#,
+    )
+    .unwrap();
+    assert_eq!(
+        settings.upstreams,
+        [
+            UpstreamSettings {
+                name: name("erp"),
+                policy: Policy::RoundRobin,
+                hash_on: "host".into(),
+                protocol: UpstreamProtocol::Http1,
+                host_rewrite: None,
+                servers: vec![at("127.0.0.1", 9001, 1)],
+            },
+            UpstreamSettings {
+                name: name("mail"),
+                policy: Policy::WeightedRoundRobin,
+                hash_on: "host".into(),
+                protocol: UpstreamProtocol::Tcp,
+                host_rewrite: None,
+                servers: vec![at("mail.example", 25, 3), at("::1", 2525, 1)],
+            },
+            UpstreamSettings {
+                name: name("app"),
+                policy: Policy::ConsistentHash,
+                hash_on: "cookie:user".into(),
+                protocol: UpstreamProtocol::H2c,
+                host_rewrite: Some("app.internal".into()),
+                servers: vec![at("app-1", 80, 1)],
+            },
+        ]
+    );
+    assert!(
+        server("server:\n  upstreams: []\n")
+            .unwrap()
+            .upstreams
+            .is_empty()
+    );
+}
+
+#[test]
+fn entries_are_read() {
+    let settings = client(
+        r#"
+client:
+  limits: { max_waiting: 7, max_entry_connections: 8 }
+  timeouts: { link_wait: 0s, permit_wait: 2s, head: 3s, session_stall: 4s, session_setup: 5s, session_keepalive: 0s }
+  entries:
+    - { name: erp, type: http, listen: "127.0.0.1:9000", upstream: erp }
+    - { name: mail, type: tcp, listen: "[::]:2525", upstream: mail }
+    - { name: short, listen: 9001, upstream: erp }
+    - { name: any, listen: 0, upstream: erp }
+    - { name: other, listen: 0, upstream: erp }
+"#,
+    )
+    .unwrap();
+    let entry = |title: &str, kind, listen: &str, upstream: &str| EntrySettings {
+        name: title.into(),
+        kind,
+        listen: listen.parse().unwrap(),
+        upstream: name(upstream),
+    };
+    assert_eq!(
+        settings.entries,
+        [
+            entry("erp", EntryKind::Http, "127.0.0.1:9000", "erp"),
+            entry("mail", EntryKind::Tcp, "[::]:2525", "mail"),
+            entry("short", EntryKind::Http, "127.0.0.1:9001", "erp"),
+            entry("any", EntryKind::Http, "127.0.0.1:0", "erp"),
+            entry("other", EntryKind::Http, "127.0.0.1:0", "erp"),
+        ]
+    );
+    let (limits, times) = (&settings.limits, &settings.timeouts);
+    assert_eq!((limits.max_waiting, limits.max_entry_connections), (7, 8));
+    assert_eq!(times.link_wait, Duration::ZERO);
+    assert_eq!(times.permit_wait, Duration::from_secs(2));
+    assert_eq!(times.head, Duration::from_secs(3));
+    assert_eq!(times.session_stall, Duration::from_secs(4));
+    assert_eq!(times.session_setup, Duration::from_secs(5));
+    assert_eq!(times.session_keepalive, Duration::ZERO);
+}
+
+#[test]
+fn a_variable_may_hold_all_of_them() {
+    let entries = r#"[{ name: erp, listen: "127.0.0.1:9000", upstream: erp }]"#;
+    let environment = variables(&[("ADIT__CLIENT__ENTRIES", entries)]);
+    let settings = load_client(None, environment, &ClientOverrides::default()).unwrap();
+    assert_eq!(settings.entries.len(), 1);
+    let upstreams = r#"[{ name: erp, servers: [{ address: "127.0.0.1:9001" }] }]"#;
+    let environment = variables(&[("ADIT__SERVER__UPSTREAMS", upstreams)]);
+    let settings = load_server(None, environment, &ServerOverrides::default()).unwrap();
+    assert_eq!(settings.upstreams.len(), 1);
+}
+
+/// What is printed, without the directory.
+fn told(error: &ConfigError) -> String {
+    let text = error.to_string();
+    let start = text.find("server.yaml").or(text.find("client.yaml"));
+    text[start.unwrap()..].to_owned()
+}
+
+#[test]
+fn bad_upstreams_are_refused_with_their_place() {
+    let mut printed = String::new();
+    for upstream in [
+        "{ servers: [{ address: \"a:1\" }] }",
+        "{ name: \"a b\", servers: [{ address: \"a:1\" }] }",
+        "{ name: erp }",
+        "{ name: erp, servers: [] }",
+        "{ name: erp, servers: { address: \"a:1\" } }",
+        "{ name: erp, servers: [\"a:1\"] }",
+        "{ name: erp, servers: [{ weight: 1 }] }",
+        "{ name: erp, servers: [{ address: a }] }",
+        "{ name: erp, servers: [{ address: \"a:0\" }] }",
+        "{ name: erp, servers: [{ address: \"a:99999\" }] }",
+        "{ name: erp, servers: [{ address: \"::1:80\" }] }",
+        "{ name: erp, servers: [{ address: \"http://a:80\" }] }",
+        "{ name: erp, servers: [{ address: \"a_b c:80\" }] }",
+        "{ name: erp, servers: [{ address: \"a:1\", weight: 0 }] }",
+        "{ name: erp, servers: [{ address: \"a:1\" }, { address: \"A:1\" }] }",
+        "{ name: erp, servers: [{ host: a, port: 1 }] }",
+        "{ name: erp, policy: fair, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, load_balance: p2c, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, hash_on: colour, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, protocol: udp, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, protocol: tcp, host_rewrite: b, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, servers: [{ address: \"a:1\" }] }, { name: erp, servers: [{ address: \"b:1\" }] }",
+    ] {
+        let error = server(&format!("server:\n  upstreams: [{upstream}]\n")).unwrap_err();
+        printed += &format!("{upstream}\n=> {}\n\n", told(&error));
+    }
+    insta::assert_snapshot!(printed);
+}
+
+#[test]
+fn bad_entries_are_refused_with_their_place() {
+    let mut printed = String::new();
+    for entry in [
+        "{ listen: 1, upstream: erp }",
+        "{ name: erp, upstream: erp }",
+        "{ name: erp, listen: 1 }",
+        "{ name: erp, listen: \"localhost:1\", upstream: erp }",
+        "{ name: erp, listen: 70000, upstream: erp }",
+        "{ name: erp, listen: 1, upstream: \"127.0.0.1:9001\" }",
+        "{ name: erp, listen: 1, upstream: \"erp/a\" }",
+        "{ name: erp, type: udp, listen: 1, upstream: erp }",
+        "{ name: erp, type: grpc, listen: 1, upstream: erp }",
+        "{ name: erp, type: carrier-pigeon, listen: 1, upstream: erp }",
+        "{ name: erp, bind_port: 1, upstream: erp }",
+        "{ name: erp, listen: 1, to: erp }",
+        "{ name: erp, listen: 1, upstream: erp }, { name: erp, listen: 2, upstream: erp }",
+        "{ name: a, listen: 1, upstream: erp }, { name: b, listen: \"127.0.0.1:1\", upstream: erp }",
+    ] {
+        let error = client(&format!("client:\n  entries: [{entry}]\n")).unwrap_err();
+        printed += &format!("{entry}\n=> {}\n\n", told(&error));
+    }
+    let error = client("client:\n  upstreams: []\n").unwrap_err();
+    printed += &format!("upstreams\n=> {}\n", told(&error));
+    insta::assert_snapshot!(printed);
+}
+
+/// F25: a rule may lead to an upstream that is defined and that HTTP reaches.
+#[test]
+fn rules_lead_to_upstreams() {
+    let text = |to: &str| {
+        format!(
+            "server:
+  upstreams:
+    - {{ name: erp, servers: [{{ address: a:1 }}] }}
+    - {{ name: mail, protocol: tcp, servers: [{{ address: a:2 }}] }}
+  rules: [{{ host: erp.internal, to: {to} }}]
+"
+        )
+    };
+    let settings = server(&text("{ upstream: erp }")).unwrap();
+    let [rule] = settings.rules.as_slice() else {
+        panic!("{:?}", settings.rules)
+    };
+    assert_eq!(rule.to, RuleTarget::Upstream("erp".into()));
+    let mut printed = String::new();
+    for to in [
+        "{ upstream: nope }",
+        "{ upstream: mail }",
+        "{ upstream: \"a:1\" }",
+        "{ upstream: erp, tunnel: erp }",
+        "{}",
+        "{ upstreams: erp }",
+    ] {
+        let error = server(&text(to)).unwrap_err();
+        printed += &format!("to: {to}\n=> {}\n\n", told(&error));
+    }
+    insta::assert_snapshot!(printed);
+}

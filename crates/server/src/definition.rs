@@ -1,0 +1,299 @@
+//! What clients announce of a tunnel, checked.
+
+use std::time::Duration;
+
+use adit_balance::Policy;
+use adit_codec::ProtocolType;
+use adit_proto::Tunnel as Announced;
+use adit_router::{HostPattern, PathPrefix};
+
+use crate::ports::Transport;
+
+/// A UDP flow may be silent for this long unless the tunnel says otherwise.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What its clients announced; the same for all of them but for the weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) protocol: ProtocolType,
+    /// As it was asked for: 0 leaves it to the server (TCP, UDP) or asks for none.
+    pub(crate) remote_port: u16,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) locations: Vec<String>,
+    pub(crate) policy: Policy,
+    pub(crate) hash_on: HashOn,
+    pub(crate) session_timeout: Duration,
+    pub(crate) compression: Compression,
+}
+
+/// What consistent hashing hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HashOn {
+    Host,
+    Header(String),
+    Cookie(String),
+}
+
+/// What is done to payload on the way between server and client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Definition {
+    /// What `announced` says, made one text for each way of saying it. `domain` is the server's own.
+    ///
+    /// # Errors
+    /// A text for whoever wrote the announcement.
+    pub(crate) fn parse(announced: &Announced, domain: Option<&str>) -> Result<Self, String> {
+        let protocol = match announced.protocol_type() {
+            adit_proto::ProtocolType::Http => ProtocolType::Http,
+            adit_proto::ProtocolType::Grpc => ProtocolType::Grpc,
+            adit_proto::ProtocolType::Websocket => ProtocolType::WebSocket,
+            adit_proto::ProtocolType::Tcp => ProtocolType::Tcp,
+            adit_proto::ProtocolType::Udp => ProtocolType::Udp,
+            other => {
+                return Err(format!(
+                    "tunnel type {} is not supported by this server; use http, grpc, websocket, tcp or udp",
+                    other.as_str_name()
+                ));
+            }
+        };
+        let remote_port = u16::try_from(announced.remote_port).map_err(|_| {
+            format!(
+                "port {} is none: ports are from 1 to 65535, and 0 leaves it to the server",
+                announced.remote_port
+            )
+        })?;
+        let is_http = is_http(protocol);
+        let by_host = !announced.domains.is_empty() || !announced.locations.is_empty();
+        if by_host && !is_http {
+            return Err(format!(
+                "a tunnel of type {} has neither domains nor locations: it is reached by its port",
+                protocol.as_str()
+            ));
+        }
+        let hosts = match (is_http, announced.domains.as_slice()) {
+            (false, _) => Vec::new(),
+            // It is reached by its port.
+            (true, []) if remote_port != 0 => Vec::new(),
+            (true, []) => {
+                let domains = std::iter::once("localhost").chain(domain);
+                hosts(domains.map(|domain| format!("{}.{domain}", announced.name)))?
+            }
+            (true, domains) => hosts(domains.iter().cloned())?,
+        };
+        let mut locations = announced.locations.clone();
+        for location in &locations {
+            location
+                .parse::<PathPrefix>()
+                .map_err(|error| format!("location `{location}`: {error}"))?;
+        }
+        locations.sort();
+        locations.dedup();
+        let policy = if announced.load_balance.is_empty() {
+            Policy::RoundRobin
+        } else {
+            announced
+                .load_balance
+                .parse()
+                .map_err(|error: adit_balance::ParsePolicyError| error.to_string())?
+        };
+        let hash_on = HashOn::parse(&announced.hash_on).ok_or_else(|| {
+            format!(
+                "hash_on `{}`: expected `host`, `header:NAME` or `cookie:NAME`",
+                announced.hash_on
+            )
+        })?;
+        let compression = Compression::parse(&announced.compression).ok_or_else(|| {
+            format!(
+                "compression `{}`: expected `gzip`, `zstd` or none",
+                announced.compression
+            )
+        })?;
+        Ok(Self {
+            protocol,
+            remote_port,
+            hosts,
+            locations,
+            policy,
+            hash_on,
+            session_timeout: match announced.session_timeout_millis {
+                0 => SESSION_TIMEOUT,
+                millis => Duration::from_millis(millis.into()),
+            },
+            compression,
+        })
+    }
+
+    /// Whether its visitors speak HTTP or what rides on it.
+    pub(crate) const fn is_http(&self) -> bool {
+        is_http(self.protocol)
+    }
+
+    /// Whose ports it needs one of; nothing when it is found by host alone.
+    pub(crate) const fn transport(&self) -> Option<Transport> {
+        match self.protocol {
+            ProtocolType::Udp => Some(Transport::Udp),
+            ProtocolType::Tcp => Some(Transport::Tcp),
+            _ if self.remote_port != 0 => Some(Transport::Tcp),
+            _ => None,
+        }
+    }
+
+    /// The paths it answers under.
+    pub(crate) fn paths(&self) -> Vec<&str> {
+        if self.locations.is_empty() {
+            vec!["/"]
+        } else {
+            self.locations.iter().map(String::as_str).collect()
+        }
+    }
+
+    /// Whether it answers under this path, which a query may follow.
+    pub(crate) fn has_path(&self, path: &str) -> bool {
+        let prefix = |location: &String| location.parse::<PathPrefix>();
+        self.locations.is_empty()
+            || self
+                .locations
+                .iter()
+                .any(|location| prefix(location).is_ok_and(|prefix| prefix.matches(path)))
+    }
+}
+
+impl HashOn {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text.is_empty() || text == "host" => Some(Self::Host),
+            Some(("header", name)) if !name.is_empty() => {
+                Some(Self::Header(name.to_ascii_lowercase()))
+            }
+            Some(("cookie", name)) if !name.is_empty() => Some(Self::Cookie(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl Compression {
+    /// As lanes know it.
+    pub(crate) const fn on_hop(self) -> Option<adit_link::Compression> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some(adit_link::Compression::Gzip),
+            Self::Zstd => Some(adit_link::Compression::Zstd),
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "none" => Some(Self::None),
+            "gzip" => Some(Self::Gzip),
+            "zstd" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+const fn is_http(protocol: ProtocolType) -> bool {
+    matches!(
+        protocol,
+        ProtocolType::Http | ProtocolType::Grpc | ProtocolType::WebSocket
+    )
+}
+
+/// The patterns, each once, in the order of their texts.
+fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<String>, String> {
+    let mut normal = Vec::new();
+    for host in given {
+        let pattern: HostPattern = host
+            .parse()
+            .map_err(|error| format!("domain `{host}`: {error}"))?;
+        normal.push(pattern.to_string());
+    }
+    normal.sort();
+    normal.dedup();
+    Ok(normal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announced(protocol: adit_proto::ProtocolType, remote_port: u32) -> Announced {
+        Announced {
+            name: "a".into(),
+            protocol_type: protocol.into(),
+            remote_port,
+            ..Announced::default()
+        }
+    }
+
+    fn parse(announced: &Announced) -> Result<Definition, String> {
+        Definition::parse(announced, Some("example.com"))
+    }
+
+    #[test]
+    fn http_is_found_by_host_unless_it_has_a_port() {
+        for protocol in [
+            adit_proto::ProtocolType::Http,
+            adit_proto::ProtocolType::Grpc,
+            adit_proto::ProtocolType::Websocket,
+        ] {
+            let by_host = parse(&announced(protocol, 0)).unwrap();
+            assert_eq!(by_host.hosts, ["a.example.com", "a.localhost"]);
+            assert_eq!(by_host.transport(), None);
+            let by_port = parse(&announced(protocol, 8081)).unwrap();
+            assert!(by_port.hosts.is_empty() && by_port.is_http());
+            assert_eq!(by_port.transport(), Some(Transport::Tcp));
+            let mut both = announced(protocol, 8081);
+            both.domains = vec!["B.test".into(), "b.test.".into()];
+            assert_eq!(parse(&both).unwrap().hosts, ["b.test"]);
+        }
+    }
+
+    #[test]
+    fn tcp_and_udp_are_found_by_port_alone() {
+        let mut tcp = announced(adit_proto::ProtocolType::Tcp, 0);
+        let parsed = parse(&tcp).unwrap();
+        assert_eq!(parsed.transport(), Some(Transport::Tcp));
+        assert!(parsed.hosts.is_empty() && !parsed.is_http());
+        tcp.domains = vec!["a.test".into()];
+        assert!(parse(&tcp).unwrap_err().contains("reached by its port"));
+        let mut udp = announced(adit_proto::ProtocolType::Udp, 65_535);
+        udp.session_timeout_millis = 1_500;
+        let parsed = parse(&udp).unwrap();
+        assert_eq!(parsed.transport(), Some(Transport::Udp));
+        assert_eq!(parsed.session_timeout, Duration::from_millis(1_500));
+        assert_eq!(parsed.remote_port, 65_535);
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        let mut tunnel = announced(adit_proto::ProtocolType::Tcp, 65_536);
+        assert!(parse(&tunnel).unwrap_err().contains("65536 is none"));
+        tunnel.remote_port = 1;
+        tunnel.compression = "brotli".into();
+        assert!(parse(&tunnel).unwrap_err().contains("`brotli`"));
+        let control = announced(adit_proto::ProtocolType::Control, 1);
+        assert!(parse(&control).unwrap_err().contains("not supported"));
+    }
+
+    #[test]
+    fn locations_bound_a_port_as_they_bound_a_host() {
+        let mut tunnel = announced(adit_proto::ProtocolType::Http, 8081);
+        assert!(parse(&tunnel).unwrap().has_path("/x?y"));
+        tunnel.locations = vec!["/api".into()];
+        let parsed = parse(&tunnel).unwrap();
+        assert!(parsed.has_path("/api/1?y") && !parsed.has_path("/apix"));
+    }
+}

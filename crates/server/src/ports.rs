@@ -1,0 +1,436 @@
+//! Public ports: listening sockets that follow the snapshot.
+//!
+//! An announcement binds the port of its tunnel ([`Ports::bind`], [`Ports::pick`]), so that its answer can say whose the
+//! port is or what the system said. Each new snapshot is then followed ([`Ports::follow`]): what it holds is listened on,
+//! what it does not hold is closed. A port that goes over from one tunnel to the next stays open, with all that waits to
+//! be accepted.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    hash::{Hash, Hasher},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener, UdpSocket as StdSocket},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use adit_ingress::{
+    Udp,
+    listener::{self, BindError},
+};
+use parking_lot::Mutex;
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    runtime::Handle,
+    sync::{Notify, watch},
+};
+
+use crate::{
+    settings::PortRanges,
+    threads::{Dealer, Port, accept},
+    tunnel::Tunnel,
+};
+
+/// Ports that are meant for such use (RFC 6335, section 6), without those that Linux gives to outgoing connections: a
+/// port that the server picks is one of these, if it may be.
+const DYNAMIC: std::ops::RangeInclusive<u16> = 61_000..=u16::MAX;
+
+/// Ports that are tried when the server picks one. Each costs some calls of the system.
+const MAX_TRIES: usize = 1_000;
+
+/// How soon a UDP port is bound again that is not free yet, and how often in vain before somebody is told.
+const REBIND_PAUSE: Duration = Duration::from_millis(10);
+const REBIND_TRIES: usize = 100;
+
+/// A pause after a socket that was bound could not be used.
+const FAILED_PAUSE: Duration = Duration::from_millis(100);
+
+/// TCP and UDP each have ports of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// One public port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PortKey {
+    pub(crate) transport: Transport,
+    pub(crate) number: u16,
+}
+
+impl std::fmt::Display for PortKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} port {}", self.transport.as_str(), self.number)
+    }
+}
+
+/// What serves visitors. Held by those who listen, so that it ends with their runtime.
+pub(crate) struct Ground {
+    /// The runtime that accepts.
+    pub(crate) accepting: Handle,
+    pub(crate) dealer: Dealer,
+    pub(crate) udp: Arc<Udp>,
+    pub(crate) drain: watch::Receiver<bool>,
+}
+
+enum Socket {
+    Tcp(StdListener),
+    Udp(StdSocket),
+}
+
+/// A port that is bound, or was and is about to be closed.
+struct Listening {
+    /// The newest snapshot holds it.
+    wanted: bool,
+    /// Of UDP flows.
+    session_timeout: Duration,
+    /// Until somebody listens.
+    idle: Option<Socket>,
+    /// Wakes whoever listens when one of the above has changed.
+    changed: Arc<Notify>,
+}
+
+struct State {
+    ground: Weak<Ground>,
+    listening: HashMap<PortKey, Listening>,
+    /// Drained: nothing is bound any more.
+    closed: bool,
+}
+
+/// The public ports of a server.
+pub(crate) struct Ports {
+    ip: IpAddr,
+    allowed: PortRanges,
+    state: Mutex<State>,
+}
+
+/// Why a port could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PortError {
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    #[error("the server is stopping")]
+    Closed,
+    #[error(
+        "port {number} is not among those that tunnels may hold on this server: {allowed} \
+         (`server.limits.allow_ports`)"
+    )]
+    NotAllowed { number: u16, allowed: PortRanges },
+    #[error("the server found no free port among {allowed} (`server.limits.allow_ports`)")]
+    NoneFree { allowed: PortRanges },
+}
+
+impl Ports {
+    pub(crate) fn new(ip: IpAddr, allowed: PortRanges) -> Arc<Self> {
+        Arc::new(Self {
+            ip,
+            allowed,
+            state: Mutex::new(State {
+                ground: Weak::new(),
+                listening: HashMap::new(),
+                closed: false,
+            }),
+        })
+    }
+
+    /// From here on, what is bound is served.
+    pub(crate) fn start(self: &Arc<Self>, ground: &Arc<Ground>) {
+        let mut state = self.state.lock();
+        state.ground = Arc::downgrade(ground);
+        self.serve_idle(&mut state);
+    }
+
+    /// Binds a port, unless it is bound already. It is closed again unless the next snapshot holds it.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub(crate) fn bind(&self, key: PortKey) -> Result<(), PortError> {
+        if !self.allowed.contains(key.number) {
+            return Err(PortError::NotAllowed {
+                number: key.number,
+                allowed: self.allowed.clone(),
+            });
+        }
+        let mut state = self.state.lock();
+        self.bind_locked(&mut state, key)
+    }
+
+    /// Binds a free port, for the same `seed` the same one if it can be had: a tunnel finds its port again after a
+    /// restart of the server.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub(crate) fn pick(&self, transport: Transport, seed: impl Hash) -> Result<PortKey, PortError> {
+        let dynamic = self.allowed.within(&DYNAMIC);
+        let ranges = [&dynamic, &self.allowed].into_iter();
+        let seed = {
+            // The same in each run of one build: that is a courtesy, and no promise.
+            let mut hasher = std::hash::DefaultHasher::new();
+            seed.hash(&mut hasher);
+            hasher.finish()
+        };
+        let candidates = ranges.flat_map(|ranges| {
+            let count = u64::try_from(ranges.count()).unwrap_or(u64::MAX);
+            let first = seed.checked_rem(count).unwrap_or_default();
+            ranges.from_index(usize::try_from(first).unwrap_or_default())
+        });
+        let mut state = self.state.lock();
+        let keys = candidates.map(|number| PortKey { transport, number });
+        let mut tries = 0;
+        for key in keys {
+            if state.listening.contains_key(&key) {
+                continue;
+            }
+            if tries == MAX_TRIES {
+                break;
+            }
+            tries += 1;
+            match self.bind_locked(&mut state, key) {
+                Ok(()) => return Ok(key),
+                Err(PortError::Bind(BindError::InUse { .. } | BindError::Forbidden { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(PortError::NoneFree {
+            allowed: self.allowed.clone(),
+        })
+    }
+
+    fn bind_locked(&self, state: &mut State, key: PortKey) -> Result<(), PortError> {
+        if state.closed {
+            return Err(PortError::Closed);
+        }
+        if state.listening.contains_key(&key) {
+            return Ok(());
+        }
+        let addr = self.addr(key);
+        let socket = match key.transport {
+            Transport::Tcp => Socket::Tcp(listener::bind(addr)?),
+            Transport::Udp => Socket::Udp(listener::bind_udp(addr)?),
+        };
+        state.listening.insert(
+            key,
+            Listening {
+                wanted: false,
+                session_timeout: Duration::ZERO,
+                idle: Some(socket),
+                changed: Arc::new(Notify::new()),
+            },
+        );
+        Ok(())
+    }
+
+    const fn addr(&self, key: PortKey) -> SocketAddr {
+        SocketAddr::new(self.ip, key.number)
+    }
+
+    /// Listens on what a snapshot holds, and on nothing else.
+    pub(crate) fn follow(self: &Arc<Self>, held: &HashMap<PortKey, Arc<Tunnel>>) {
+        let mut state = self.state.lock();
+        let closed = state.closed;
+        state.listening.retain(|key, listening| {
+            let tunnel = held.get(key).filter(|_| !closed);
+            let was = (listening.wanted, listening.session_timeout);
+            listening.wanted = tunnel.is_some();
+            if let Some(tunnel) = tunnel {
+                listening.session_timeout = tunnel.definition.session_timeout;
+            }
+            if was != (listening.wanted, listening.session_timeout) {
+                listening.changed.notify_one();
+            }
+            // What nobody listens on is closed here, the rest by whoever listens.
+            listening.wanted || listening.idle.is_none()
+        });
+        self.serve_idle(&mut state);
+    }
+
+    fn serve_idle(self: &Arc<Self>, state: &mut State) {
+        let Some(ground) = state.ground.upgrade() else {
+            return;
+        };
+        let wanted = state.listening.iter_mut().filter(|(_, one)| one.wanted);
+        for (key, listening) in wanted {
+            let Some(socket) = listening.idle.take() else {
+                continue;
+            };
+            let one = One {
+                ports: self.clone(),
+                key: *key,
+                changed: listening.changed.clone(),
+                ground: ground.clone(),
+            };
+            tracing::info!(
+                port = key.number,
+                transport = key.transport.as_str(),
+                "port opened"
+            );
+            match socket {
+                Socket::Tcp(listener) => drop(ground.accepting.spawn(one.listen(listener))),
+                // Whoever reads a UDP port does all the work of it: they take turns.
+                Socket::Udp(socket) => {
+                    let runtime = ground.dealer.next_runtime(&ground.accepting);
+                    drop(runtime.spawn(one.exchange(socket)));
+                }
+            }
+        }
+    }
+
+    /// Takes nothing new any more: listening sockets are closed. UDP flows that run go on until their runtime ends.
+    pub(crate) fn close(self: &Arc<Self>) {
+        self.state.lock().closed = true;
+        self.follow(&HashMap::new());
+    }
+
+    /// Ports that are bound.
+    pub(crate) fn count(&self) -> usize {
+        self.state.lock().listening.len()
+    }
+}
+
+/// What listens on one port.
+struct One {
+    ports: Arc<Ports>,
+    key: PortKey,
+    changed: Arc<Notify>,
+    ground: Arc<Ground>,
+}
+
+impl One {
+    async fn listen(self, listener: StdListener) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(port = self.key.number, %error, "the listening socket cannot be used");
+                self.ports.state.lock().listening.remove(&self.key);
+                return;
+            }
+        };
+        let port = Port::Tunnel(self.key.number);
+        loop {
+            accept(
+                &listener,
+                port,
+                &self.ground.dealer,
+                self.changed.notified(),
+            )
+            .await;
+            let mut state = self.ports.state.lock();
+            let wanted = state.listening.get(&self.key).is_some_and(|one| one.wanted);
+            if !wanted {
+                // Under the lock: who binds it next finds it free.
+                drop(listener);
+                state.listening.remove(&self.key);
+                break;
+            }
+        }
+        self.say_closed();
+    }
+
+    async fn exchange(self, socket: StdSocket) {
+        let mut socket = Some(socket);
+        while let Some(bound) = socket.take() {
+            match (UdpSocket::from_std(bound), self.session_timeout()) {
+                (Ok(bound), Some(timeout)) => {
+                    let served = self
+                        .ground
+                        .udp
+                        .clone()
+                        .serve(bound, timeout, self.drained());
+                    tokio::select! {
+                        () = served => self.pause().await,
+                        () = self.stale(timeout) => {}
+                    }
+                }
+                (Ok(_), None) => {}
+                (Err(error), _) => {
+                    tracing::error!(port = self.key.number, %error, "the socket cannot be used");
+                    self.pause().await;
+                }
+            }
+            if *self.ground.drain.borrow() {
+                return;
+            }
+            socket = self.rebind().await;
+        }
+        self.say_closed();
+    }
+
+    /// After a drain there is nothing to wait for. Else the socket has failed, and would fail again at once.
+    async fn pause(&self) {
+        if !*self.ground.drain.borrow() {
+            tokio::time::sleep(FAILED_PAUSE).await;
+        }
+    }
+
+    /// How long a flow may be silent; nothing when the port is to be closed.
+    fn session_timeout(&self) -> Option<Duration> {
+        let state = self.ports.state.lock();
+        let listening = state.listening.get(&self.key)?;
+        listening.wanted.then_some(listening.session_timeout)
+    }
+
+    /// Completes when the port is not to be served in this way any more. A drain is no such case: flows go on.
+    async fn stale(&self, timeout: Duration) {
+        loop {
+            self.changed.notified().await;
+            let goes_on = self.session_timeout() == Some(timeout) || *self.ground.drain.borrow();
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let mut drain = self.ground.drain.clone();
+        async move {
+            let _ = drain.wait_for(|drain| *drain).await;
+        }
+    }
+
+    /// The port anew, if it is wanted. Flows that were cut let go of the old socket a moment later; until it is free the
+    /// port stays in the table, so that whoever announces it in the meantime gets it.
+    async fn rebind(&self) -> Option<StdSocket> {
+        tokio::task::yield_now().await;
+        let mut tries = 0;
+        loop {
+            let bound = listener::bind_udp(self.ports.addr(self.key));
+            {
+                let mut state = self.ports.state.lock();
+                let wanted = state.listening.get(&self.key).is_some_and(|one| one.wanted);
+                match bound {
+                    Ok(socket) if wanted => return Some(socket),
+                    Err(_) if wanted || tries < REBIND_TRIES => {}
+                    // Under the lock, as above.
+                    bound => {
+                        drop(bound);
+                        state.listening.remove(&self.key);
+                        return None;
+                    }
+                }
+                tries += 1;
+                if tries == REBIND_TRIES {
+                    tracing::error!(
+                        port = self.key.number,
+                        "the port was taken by somebody else"
+                    );
+                }
+            }
+            tokio::time::sleep(REBIND_PAUSE).await;
+        }
+    }
+
+    fn say_closed(&self) {
+        let (port, transport) = (self.key.number, self.key.transport.as_str());
+        tracing::info!(port, transport, "port closed");
+    }
+}

@@ -1,0 +1,89 @@
+//! A lane that begins and ends on this side: what a rule leads to an upstream goes the way of what a client opens, so
+//! that credit, fairness and the rooms of `ingress` and `egress` are the same.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use adit_codec::Side;
+use adit_flow::Budget;
+use adit_link::{Dispatch, Lane, LaneConfig, Opened, Outbound, Source, TransportError, drive};
+use bytes::Bytes;
+use tokio::{sync::mpsc, task::JoinSet};
+
+/// Pieces between the two ends: the writer of each end runs on the same thread as the reader of the other.
+const PIPE_PIECES: usize = 4;
+
+/// Two lanes, each the other's peer. Lives on the thread that made it, and ends with it.
+pub(crate) struct Shortcut {
+    near: Arc<Lane>,
+    _tasks: JoinSet<()>,
+}
+
+impl Shortcut {
+    /// What is opened on the near end comes out at `dispatch`.
+    pub(crate) fn new(config: &LaneConfig, budget: &Budget, dispatch: Arc<dyn Dispatch>) -> Self {
+        let mut near = config.clone();
+        near.mux.side = Side::Server;
+        let mut far = config.clone();
+        far.mux.side = Side::Client;
+        // Visitors that come and go are bounded where they come in.
+        far.mux.max_resets_per_tick = u32::MAX;
+        let near = Lane::new(near, budget.clone(), Arc::new(Nothing));
+        let far = Lane::new(far, budget.clone(), dispatch);
+        let mut tasks = JoinSet::new();
+        let (to_far, at_far) = mpsc::channel(PIPE_PIECES);
+        let (to_near, at_near) = mpsc::channel(PIPE_PIECES);
+        tasks.spawn(write(near.outbound(), to_far));
+        tasks.spawn(write(far.outbound(), to_near));
+        for (lane, pipe) in [(near.clone(), at_near), (far, at_far)] {
+            tasks.spawn(async move {
+                let failure = drive(&lane, Pipe(pipe)).await;
+                tracing::warn!(%failure, "the way to the upstreams was lost");
+            });
+        }
+        Self {
+            near,
+            _tasks: tasks,
+        }
+    }
+
+    /// The end that visitors' requests are opened on.
+    pub(crate) const fn near(&self) -> &Arc<Lane> {
+        &self.near
+    }
+
+    /// The same, unless it is over.
+    pub(crate) fn lane(&self) -> Option<&Arc<Lane>> {
+        (!self.near.is_closed()).then_some(&self.near)
+    }
+}
+
+/// Nobody opens anything at the far end.
+struct Nothing;
+
+impl Dispatch for Nothing {
+    fn dispatch(&self, opened: Opened) {
+        drop(opened);
+    }
+}
+
+struct Pipe(mpsc::Receiver<Bytes>);
+
+impl Source for Pipe {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
+        self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
+    }
+}
+
+async fn write(mut outbound: Outbound, into: mpsc::Sender<Bytes>) {
+    while let Some(batch) = poll_fn(|cx| outbound.poll_batch(cx)).await {
+        for segment in batch.into_segments() {
+            if into.send(segment).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! What a client can reach of a server: a client that says whatever it likes on its lane.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::Duration;
+
+use adit_balance::Policy;
+use adit_link::Reason;
+use adit_proto::{ConfigSyncRequest, SESSION_METADATA};
+use adit_server::{Limits, Settings, Timeouts, UpstreamProtocol};
+use support::{Asked, Rogue, Site, server, settings, until, upstream};
+
+/// P-12.1: a name leads to the upstream, and the host passes as the visitor sent it.
+#[tokio::test]
+async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
+    let site = Site::start("erp").await;
+    let server = server(vec![upstream("erp", &[&site])]);
+    let client = Rogue::connect(&server, "one").await;
+    let answer = client.get("erp").await.unwrap();
+    assert_eq!(answer, "erp");
+    let head = site.last_head();
+    assert!(head.starts_with("GET /who HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("\r\nhost: visitor.example\r\n"), "{head}");
+    server.stop().await;
+}
+
+/// P-12.1: addresses, names of other things, and names that are nearly right are no names of upstreams.
+#[tokio::test]
+async fn p_12_1_no_other_name_leads_anywhere() {
+    let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
+    let server = server(vec![upstream("erp", &[&site])]);
+    let client = Rogue::connect(&server, "one").await;
+    let secret_addr = secret.addr.to_string();
+    let names = [
+        String::new(),
+        "ERP".to_owned(),
+        " erp".to_owned(),
+        "erp/".to_owned(),
+        "../erp".to_owned(),
+        "unknown".to_owned(),
+        "localhost".to_owned(),
+        secret_addr.clone(),
+        format!("http://{secret_addr}/"),
+        // What `egress` knows the server of the upstream by, and what it would know another one by.
+        format!("erp/{}", site.addr),
+        format!("erp/{secret_addr}"),
+        server.http_addr().to_string(),
+        "n".repeat(5_000),
+    ];
+    for name in &names {
+        for failure in [
+            client.get(name).await.unwrap_err(),
+            client.open_tcp(name).await.unwrap_err(),
+            client.open_udp(name).await.unwrap_err(),
+            client.open_grpc(name).await.unwrap_err(),
+            client.open_websocket(name).await.unwrap_err(),
+        ] {
+            assert_eq!(failure.reason, Reason::NoTunnel, "{name}: {failure}");
+        }
+    }
+    // What is no text at all does not get that far.
+    let failure = client.get("erp\0").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::ProtocolError, "{failure}");
+    assert_eq!((site.connections(), secret.connections()), (0, 0));
+    assert_eq!(client.get("erp").await.unwrap(), "erp", "the link lives on");
+    server.stop().await;
+}
+
+/// P-12.1: neither the host nor the path of a request chooses where it goes.
+#[tokio::test]
+async fn p_12_1_host_and_path_choose_no_address() {
+    let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
+    let server = server(vec![upstream("erp", &[&site])]);
+    let client = Rogue::connect(&server, "one").await;
+    let secret_addr = secret.addr.to_string();
+    let asked = Asked {
+        authority: secret_addr.as_bytes(),
+        ..Asked::default()
+    };
+    assert_eq!(client.ask("erp", &asked).await.unwrap(), "erp");
+    assert!(
+        site.last_head()
+            .contains(&format!("\r\nhost: {secret_addr}\r\n"))
+    );
+    // RFC 9112, 3.2.2: an absolute target would overrule the host.
+    for path in [format!("http://{secret_addr}/who"), secret_addr.clone()] {
+        let asked = Asked {
+            path: path.as_bytes(),
+            ..Asked::default()
+        };
+        let failure = client.ask("erp", &asked).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::ProtocolError, "{path}");
+    }
+    let asked = Asked {
+        method: "CONNECT",
+        authority: secret_addr.as_bytes(),
+        ..Asked::default()
+    };
+    let failure = client.ask("erp", &asked).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::ProtocolError);
+    assert_eq!(secret.connections(), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_the_upstream_says_replaces_the_visitors() {
+    let site = Site::start("erp").await;
+    let mut erp = upstream("erp", &[&site]);
+    erp.host_rewrite = Some("erp.internal".into());
+    let server = server(vec![erp]);
+    let client = Rogue::connect(&server, "one").await;
+    client.get("erp").await.unwrap();
+    let head = site.last_head();
+    assert!(head.contains("\r\nhost: erp.internal\r\n"), "{head}");
+    assert!(!head.contains("visitor.example"), "{head}");
+    server.stop().await;
+}
+
+/// The kind of a request and what its upstream speaks have to fit.
+#[tokio::test]
+async fn an_upstream_of_another_protocol_says_so() {
+    let site = Site::start("site").await;
+    let mut tcp = upstream("tcp", &[&site]);
+    tcp.protocol = UpstreamProtocol::Tcp;
+    let server = server(vec![upstream("http", &[&site]), tcp]);
+    let client = Rogue::connect(&server, "one").await;
+    let failure = client.get("tcp").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoTunnel);
+    assert!(failure.detail.contains("type: tcp"), "{failure}");
+    let failure = client.open_tcp("http").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoTunnel);
+    assert!(failure.detail.contains("type: http"), "{failure}");
+    let failure = client.open_udp("tcp").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoTunnel);
+    assert_eq!(site.connections(), 0);
+    server.stop().await;
+}
+
+/// P-12.2, F23: the server chooses by the upstream's policy.
+#[tokio::test]
+async fn p_12_2_policies_choose_among_the_servers() {
+    let sites = [
+        Site::start("a").await,
+        Site::start("b").await,
+        Site::start("c").await,
+    ];
+    let all: Vec<_> = sites.iter().collect();
+    let mut even = upstream("even", &all);
+    even.policy = Policy::RoundRobin;
+    let mut weighted = upstream("weighted", &all);
+    weighted.policy = Policy::WeightedRoundRobin;
+    for (server, weight) in weighted.servers.iter_mut().zip([1, 2, 3]) {
+        server.weight = weight;
+    }
+    let mut by_ip = upstream("by-ip", &all);
+    by_ip.policy = Policy::IpHash;
+    let mut by_header = upstream("by-header", &all);
+    by_header.policy = Policy::ConsistentHash;
+    by_header.hash_on = "header:x-key".into();
+    let mut by_cookie = upstream("by-cookie", &all);
+    by_cookie.policy = Policy::ConsistentHash;
+    by_cookie.hash_on = "cookie:key".into();
+    let mut by_host = upstream("by-host", &all);
+    by_host.policy = Policy::ConsistentHash;
+    let server = server(vec![even, weighted, by_ip, by_header, by_cookie, by_host]);
+    let client = Rogue::connect(&server, "one").await;
+    let spread = |upstream: &'static str, count: usize| {
+        let client = &client;
+        async move {
+            let mut names = Vec::new();
+            for _ in 0..count {
+                names.push(client.get(upstream).await.unwrap());
+            }
+            ["a", "b", "c"].map(|name| names.iter().filter(|found| *found == name).count())
+        }
+    };
+    assert_eq!(spread("even", 30).await, [10, 10, 10]);
+    assert_eq!(spread("weighted", 30).await, [5, 10, 15]);
+
+    // The same key, the same server; different keys, more than one server.
+    let mut chosen = std::collections::BTreeMap::<&str, Vec<String>>::new();
+    for key in 0..24 {
+        let (ip, text) = (format!("192.0.2.{key}"), format!("key-{key}"));
+        let cookie = format!("a=b; key={text}; c=d");
+        for port in [1_000, 2_000] {
+            let visitor = format!("{ip}:{port}");
+            let port = port.to_string();
+            let asked = Asked {
+                visitor: &visitor,
+                authority: text.as_bytes(),
+                headers: &[
+                    (b"x-key", text.as_bytes()),
+                    (b"x-other", port.as_bytes()),
+                    (b"cookie", cookie.as_bytes()),
+                ],
+                ..Asked::default()
+            };
+            for upstream in ["by-ip", "by-header", "by-cookie", "by-host"] {
+                let name = client.ask(upstream, &asked).await.unwrap();
+                chosen.entry(upstream).or_default().push(name);
+            }
+        }
+    }
+    for (upstream, names) in &chosen {
+        for pair in names.chunks(2) {
+            assert_eq!(pair[0], pair[1], "{upstream}");
+        }
+        let different: std::collections::BTreeSet<_> = names.iter().collect();
+        assert!(different.len() > 1, "{upstream}: {names:?}");
+    }
+    let status = server.handle().status();
+    let even = status.upstreams.iter().find(|one| one.name == "even");
+    let even = even.unwrap();
+    assert_eq!((even.requests, even.policy), (30, "round_robin"));
+    assert!(even.servers.iter().all(|server| server.requests_open == 0));
+    server.stop().await;
+}
+
+/// The least busy server is the one that holds no request.
+#[tokio::test]
+async fn p_12_2_requests_in_flight_are_load() {
+    let sites = [Site::start("a").await, Site::start("b").await];
+    let mut least = upstream("least", &[&sites[0], &sites[1]]);
+    least.policy = Policy::LeastConnections;
+    let server = server(vec![least]);
+    let client = Rogue::connect(&server, "one").await;
+    let held = client.hold("least");
+    until(|| sites[0].held() + sites[1].held() == 1).await;
+    let (busy, free) = if sites[0].held() == 1 {
+        ("a", "b")
+    } else {
+        ("b", "a")
+    };
+    for _ in 0..5 {
+        assert_eq!(client.get("least").await.unwrap(), free);
+    }
+    drop(held);
+    let handle = server.handle();
+    until(|| handle.status().process.permits_in_use == 0).await;
+    let names = [
+        client.get("least").await.unwrap(),
+        client.get("least").await.unwrap(),
+    ];
+    assert!(names.iter().any(|name| name == busy), "{names:?}");
+    server.stop().await;
+}
+
+/// P-7, P-12.2: the reasons are those of requests the other way.
+#[tokio::test]
+async fn p_12_2_a_server_that_is_down_is_a_failed_dial() {
+    let site = Site::start("up").await;
+    let mut erp = upstream("erp", &[&site]);
+    erp.servers.push(support::nobody());
+    let server = server(vec![erp]);
+    let client = Rogue::connect(&server, "one").await;
+    let (mut up, mut down) = (0, 0);
+    for _ in 0..10 {
+        match client.get("erp").await {
+            Ok(name) => {
+                assert_eq!(name, "up");
+                up += 1;
+            }
+            Err(failure) => {
+                assert_eq!(failure.reason, Reason::DialFailed, "{failure}");
+                down += 1;
+            }
+        }
+    }
+    assert_eq!((up, down), (5, 5));
+    assert_eq!(server.handle().status().process.permits_in_use, 0);
+    server.stop().await;
+}
+
+fn bounded(requests: usize, per_client: usize, wait: Duration, site: &Site) -> Settings {
+    Settings {
+        limits: Limits {
+            max_requests: requests,
+            max_requests_per_client: per_client,
+            ..Limits::default()
+        },
+        timeouts: Timeouts {
+            permit_wait: wait,
+            ..settings(Vec::new()).timeouts
+        },
+        ..settings(vec![upstream("erp", &[site])])
+    }
+}
+
+/// P-12.2, F12: over the limit a request waits, then it is told.
+#[tokio::test]
+async fn p_12_2_without_a_permit_a_request_waits_a_bounded_time() {
+    let site = Site::start("erp").await;
+    let wait = Duration::from_millis(200);
+    let server = support::start(&bounded(1, 10, wait, &site));
+    let client = Rogue::connect(&server, "one").await;
+    let held = client.hold("erp");
+    until(|| site.held() == 1).await;
+    let failure = client.get("erp").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::Limit, "{failure}");
+    drop(held);
+    let handle = server.handle();
+    until(|| handle.status().process.permits_in_use == 0).await;
+    assert_eq!(client.get("erp").await.unwrap(), "erp");
+    server.stop().await;
+}
+
+/// A permit that comes back is given to who waits, in turn; who leaves while waiting takes none.
+#[tokio::test]
+async fn p_12_2_who_waits_gets_the_permit_that_comes_back() {
+    let site = Site::start("erp").await;
+    let server = support::start(&bounded(1, 10, Duration::from_secs(60), &site));
+    let client = Rogue::connect(&server, "one").await;
+    let held = client.hold("erp");
+    until(|| site.held() == 1).await;
+    let left = client.hold("erp");
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(async move { client.get("erp").await })
+    };
+    let handle = server.handle();
+    until(|| handle.status().clients[0].accepted == 3).await;
+    drop(left);
+    drop(held);
+    assert_eq!(waiting.await.unwrap().unwrap(), "erp");
+    until(|| handle.status().process.permits_in_use == 0).await;
+    assert_eq!(site.requests(), 2, "the one that left was not served");
+    server.stop().await;
+}
+
+/// P-2.9: a client cannot have more open than it was told.
+#[tokio::test]
+async fn p_2_9_a_client_opens_no_more_than_it_may() {
+    let site = Site::start("erp").await;
+    let server = support::start(&bounded(100, 3, Duration::from_secs(60), &site));
+    let (client, other) = (
+        Rogue::connect(&server, "one").await,
+        Rogue::connect(&server, "two").await,
+    );
+    let held: Vec<_> = (0..3).map(|_| client.hold("erp")).collect();
+    until(|| site.held() == 3).await;
+    let failure = client.get("erp").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::Refused, "{failure}");
+    assert_eq!(
+        other.get("erp").await.unwrap(),
+        "erp",
+        "others have their own"
+    );
+    drop(held);
+    let handle = server.handle();
+    until(|| handle.status().process.permits_in_use == 0).await;
+    assert_eq!(client.get("erp").await.unwrap(), "erp");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_drains_takes_nothing_new_and_finishes_what_runs() {
+    let site = Site::start("erp").await;
+    let server = server(vec![upstream("erp", &[&site])]);
+    let client = Rogue::connect(&server, "one").await;
+    let running = {
+        let client = client.clone();
+        let asked = Asked {
+            path: b"/held",
+            ..Asked::default()
+        };
+        tokio::spawn(async move { client.ask("erp", &asked).await })
+    };
+    until(|| site.held() == 1).await;
+    let handle = server.handle();
+    let draining = tokio::spawn(async move {
+        server.drain().await;
+        server
+    });
+    until(|| handle.status().phase == "draining").await;
+    let failure = client.get("erp").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::Draining, "{failure}");
+    assert!(!draining.is_finished(), "one request is running");
+    site.release();
+    assert_eq!(running.await.unwrap().unwrap(), "erp");
+    draining.await.unwrap().stop().await;
+}
+
+/// P-6.4: what a lost client had open is given back.
+#[tokio::test]
+async fn p_6_4_a_lost_link_leaves_nothing_behind() {
+    let site = Site::start("erp").await;
+    let server = server(vec![upstream("erp", &[&site])]);
+    let client = Rogue::connect(&server, "one").await;
+    let _held: Vec<_> = (0..20).map(|_| client.hold("erp")).collect();
+    until(|| site.held() == 20).await;
+    client.cut();
+    let handle = server.handle();
+    until(|| {
+        let status = handle.status();
+        let process = &status.process;
+        (process.permits_in_use, process.pending, process.sessions) == (0, 0, 0)
+            && status.upstreams[0].servers[0].requests_open == 0
+    })
+    .await;
+    until(|| site.open() == 0).await;
+    server.stop().await;
+}
+
+/// What a client is told of upstreams: names and policies, and no address.
+#[tokio::test]
+async fn config_sync_tells_names_and_policies() {
+    let site = Site::start("erp").await;
+    let mut least = upstream("least", &[&site]);
+    least.policy = Policy::LeastConnections;
+    let server = server(vec![upstream("erp", &[&site]), least]);
+    let client = Rogue::connect(&server, "one").await;
+    let mut request = tonic::Request::new(ConfigSyncRequest { known_revision: 0 });
+    let session = client.session().parse().unwrap();
+    request.metadata_mut().insert(SESSION_METADATA, session);
+    let response = client.stub().config_sync(request).await.unwrap();
+    let response = response.into_inner();
+    assert!(response.revision > 0);
+    let told: Vec<_> = response
+        .upstreams
+        .iter()
+        .map(|upstream| (&*upstream.name, &*upstream.policy))
+        .collect();
+    assert_eq!(
+        told,
+        [("erp", "round_robin"), ("least", "least_connections")]
+    );
+    let stranger = ConfigSyncRequest { known_revision: 0 };
+    let status = client.stub().config_sync(stranger).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated);
+    server.stop().await;
+}
+
+#[test]
+fn upstreams_that_cannot_be_are_refused() {
+    let refused = |upstreams| match adit_server::Server::start(&settings(upstreams)) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("started"),
+    };
+    let mut server = support::nobody();
+    server.port = 9;
+    let mut erp = support::bare("erp");
+    assert_eq!(refused(vec![erp.clone()]), "upstream `erp`: has no servers");
+    erp.servers = vec![server.clone(), server.clone()];
+    assert_eq!(
+        refused(vec![erp.clone()]),
+        "upstream `erp`: has one address twice"
+    );
+    erp.servers = vec![server];
+    assert_eq!(
+        refused(vec![erp.clone(), erp]),
+        "upstream `erp`: is defined twice"
+    );
+}
