@@ -7,7 +7,9 @@
 mod client;
 mod server;
 
-pub use client::{Adit, Command, Demo, Http, Link, Route, RouteTest, Start, completion};
+pub use client::{
+    Adit, Command, Demo, Grpc, Http, Link, Route, RouteTest, Start, Tcp, Udp, completion,
+};
 pub use server::Server;
 
 use adit_telemetry::Format;

@@ -14,8 +14,9 @@ mod visitor;
 
 use std::{net::SocketAddr, time::Duration};
 
-use adit_client::{Client, ServiceProtocol, ServiceSettings, TunnelSettings};
-use adit_server::{NamedToken, Server};
+use adit_auth::TunnelName;
+use adit_client::{Client, EntryKind, EntrySettings, TunnelKind, TunnelOutcome, TunnelSettings};
+use adit_server::{NamedToken, Server, UpstreamServer, UpstreamSettings};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -33,6 +34,13 @@ const TUNNEL: &str = "demo";
 
 /// The tunnel that speaks HTTP/2 to the same service, for the checks.
 const TUNNEL_H2C: &str = "demo-h2c";
+
+/// The tunnels to its echoes, for the checks.
+const TUNNEL_TCP: &str = "demo-tcp";
+const TUNNEL_UDP: &str = "demo-udp";
+
+/// What the client's entry leads to, for the checks.
+const UPSTREAM: &str = "demo-upstream";
 
 /// Whose the token is.
 const USER: &str = "demo";
@@ -106,7 +114,7 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(with_h2c: bool) -> Result<Self, Failed> {
+    fn start(once: bool) -> Result<Self, Failed> {
         let scratch = Scratch::new().map_err(Failed::other)?;
         let service = Service::start()
             .map_err(|error| Failed::other(format!("cannot start the demo service: {error}")))?;
@@ -132,11 +140,16 @@ impl Demo {
                 ..adit_server::Timeouts::default()
             },
             rules: Vec::new(),
+            upstreams: vec![upstream(&service)?],
         })
         .map_err(Failed::other)?;
-        let mut tunnels = vec![tunnel(TUNNEL, service.addr(), ServiceProtocol::Http1)];
-        if with_h2c {
-            tunnels.push(tunnel(TUNNEL_H2C, service.addr(), ServiceProtocol::H2c));
+        let mut tunnels = vec![tunnel(TUNNEL, TunnelKind::Http, service.addr())];
+        if once {
+            tunnels.extend([
+                tunnel(TUNNEL_H2C, TunnelKind::Grpc, service.addr()),
+                tunnel(TUNNEL_TCP, TunnelKind::Tcp, service.tcp()),
+                tunnel(TUNNEL_UDP, TunnelKind::Udp, service.udp()),
+            ]);
         }
         let client = Client::start(adit_client::Settings {
             client_id: "demo".into(),
@@ -150,6 +163,7 @@ impl Demo {
             state_dir: scratch.path().to_owned(),
             admin_addr: None,
             tunnels,
+            entries: if once { vec![entry()?] } else { Vec::new() },
             limits: adit_client::Limits::default(),
             timeouts: adit_client::Timeouts {
                 drain: DRAIN,
@@ -167,13 +181,18 @@ impl Demo {
 
     /// Waits for the registration, then shows where to go, or tries everything.
     async fn show(&mut self, json: bool, once: bool) -> Result<Shown, Failed> {
-        let public_url = timeout(REGISTERED_WITHIN, self.registered())
+        let tunnels = timeout(REGISTERED_WITHIN, self.registered())
             .await
             .unwrap_or_else(|_| {
                 Err(Failed::other(
                     "the client did not reach the server on this machine; -v says more",
                 ))
             })?;
+        let public_url = tunnels
+            .iter()
+            .find(|tunnel| tunnel.name == TUNNEL)
+            .map(|tunnel| tunnel.public_url.clone())
+            .ok_or_else(|| Failed::other("the server did not answer for the tunnel"))?;
         let site = visitor::Site::new(self.server.http_addr());
         if !once {
             say(&public_url, self.server.http_addr(), json);
@@ -182,7 +201,16 @@ impl Demo {
                 ended.error.unwrap_or_else(|| ended.reason.to_string()),
             ));
         }
-        let rows = checks::run_all(&site, !json).await;
+        let status = self.client.handle().status();
+        let entry = status.entries.first();
+        let entry = entry.and_then(|entry| entry.listen.parse().ok());
+        let entry = entry.ok_or_else(|| Failed::other("the client's entry does not listen"))?;
+        let ports = checks::Ports {
+            entry,
+            tcp: public_addr(&tunnels, TUNNEL_TCP)?,
+            udp: public_addr(&tunnels, TUNNEL_UDP)?,
+        };
+        let rows = checks::run_all(&site, ports, !json).await;
         if json {
             anstream::println!("{}", table::as_json(&public_url, &rows));
         } else {
@@ -194,8 +222,8 @@ impl Demo {
         })
     }
 
-    /// The public URL of the demonstration, once every tunnel is there.
-    async fn registered(&self) -> Result<String, Failed> {
+    /// The tunnels, once every one is there.
+    async fn registered(&self) -> Result<Vec<TunnelOutcome>, Failed> {
         let mut registrations = self.client.registrations();
         let registration = tokio::select! {
             registration = registrations.wait_for(Option::is_some) => registration.ok().and_then(|found| found.clone()),
@@ -213,10 +241,7 @@ impl Demo {
                 )));
             }
         }
-        let shown = tunnels.into_iter().find(|tunnel| tunnel.name == TUNNEL);
-        shown
-            .map(|tunnel| tunnel.public_url)
-            .ok_or_else(|| Failed::other("the server did not answer for the tunnel"))
+        Ok(tunnels)
     }
 
     /// Lets running requests finish. Those that never would are ended by the service.
@@ -232,22 +257,43 @@ impl Demo {
     }
 }
 
-fn tunnel(name: &str, service: SocketAddr, protocol: ServiceProtocol) -> TunnelSettings {
-    TunnelSettings {
-        name: name.into(),
-        service: ServiceSettings {
-            host: service.ip().to_string(),
-            port: service.port(),
-            protocol,
-            host_rewrite: None,
-            custom_headers: Vec::new(),
-        },
-        domains: Vec::new(),
-        locations: Vec::new(),
-        load_balance: Default::default(),
+fn tunnel(name: &str, kind: TunnelKind, service: SocketAddr) -> TunnelSettings {
+    TunnelSettings::new(name, kind, service.ip().to_string(), service.port())
+}
+
+/// The same service, as what clients' entries may lead to.
+fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
+    Ok(UpstreamSettings {
+        name: TunnelName::parse(UPSTREAM).map_err(Failed::other)?,
+        policy: Default::default(),
         hash_on: "host".into(),
-        weight: 1,
-    }
+        protocol: Default::default(),
+        host_rewrite: None,
+        servers: vec![UpstreamServer {
+            host: service.addr().ip().to_string(),
+            port: service.addr().port(),
+            weight: 1,
+        }],
+    })
+}
+
+/// A listener beside the client that leads to it.
+fn entry() -> Result<EntrySettings, Failed> {
+    Ok(EntrySettings {
+        name: UPSTREAM.into(),
+        kind: EntryKind::Http,
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        upstream: TunnelName::parse(UPSTREAM).map_err(Failed::other)?,
+    })
+}
+
+/// The address in `tcp://ADDRESS` or `udp://ADDRESS`.
+fn public_addr(tunnels: &[TunnelOutcome], name: &str) -> Result<SocketAddr, Failed> {
+    let tunnel = tunnels.iter().find(|tunnel| tunnel.name == name);
+    let addr = tunnel
+        .and_then(|tunnel| tunnel.public_url.split_once("://"))
+        .and_then(|(_, addr)| addr.parse().ok());
+    addr.ok_or_else(|| Failed::other(format!("the server named no port for {name}")))
 }
 
 /// The public URL on a line of its own, then what to do with it.

@@ -37,8 +37,8 @@ pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
                 .trim_end()
         );
     }
-    match &answer["tunnel"] {
-        Value::String(_) => Ok(()),
+    match (&answer["tunnel"], &answer["upstream"]) {
+        (Value::String(_), _) | (_, Value::String(_)) => Ok(()),
         _ => Err(Failed::other(format!("no tunnel takes {}", test.url))),
     }
 }

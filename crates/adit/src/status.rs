@@ -111,17 +111,20 @@ fn show_server(server: &Value) {
     );
     let mut tunnels = Table::new();
     tunnels.load_style(UTF8_HORIZONTAL_ONLY);
-    tunnels.set_header(["tunnel", "public url", "policy", "clients"]);
+    tunnels.set_header(["tunnel", "type", "public url", "policy", "clients"]);
     for tunnel in list(server, "tunnels") {
         let clients: Vec<_> = list(tunnel, "clients").filter_map(Value::as_str).collect();
         tunnels.add_row([
             text(tunnel, "name"),
+            text(tunnel, "type"),
             text(tunnel, "public_url"),
             text(tunnel, "load_balance"),
             clients.join(", "),
         ]);
     }
     anstream::println!("{tunnels}");
+    show_upstreams(server);
+    show_sessions(server);
     let mut clients = Table::new();
     clients.load_style(UTF8_HORIZONTAL_ONLY);
     clients.set_header([
@@ -150,6 +153,48 @@ fn show_server(server: &Value) {
     anstream::println!("{clients}");
 }
 
+/// What clients' entries and rules may lead to, if there is any.
+fn show_upstreams(server: &Value) {
+    let mut upstreams = Table::new();
+    upstreams.load_style(UTF8_HORIZONTAL_ONLY);
+    upstreams.set_header(["upstream", "protocol", "policy", "servers", "requests"]);
+    for upstream in list(server, "upstreams") {
+        let servers = list(upstream, "servers").map(|server| text(server, "address"));
+        upstreams.add_row([
+            text(upstream, "name"),
+            text(upstream, "protocol"),
+            text(upstream, "policy"),
+            servers.collect::<Vec<_>>().join(", "),
+            text(upstream, "requests"),
+        ]);
+    }
+    if !upstreams.is_empty() {
+        anstream::println!("{upstreams}");
+    }
+}
+
+/// TCP and UDP, once there was any.
+fn show_sessions(server: &Value) {
+    let (tcp, udp) = (&server["tcp"], &server["udp"]);
+    if tcp["total"].as_u64() > Some(0) {
+        anstream::println!(
+            "tcp connections: {} open, {} so far",
+            text(tcp, "open"),
+            text(tcp, "total")
+        );
+    }
+    if udp["total"].as_u64() > Some(0) {
+        anstream::println!(
+            "udp flows: {} open, {} so far; datagrams dropped: {} from visitors, {} to visitors, {} on the way",
+            text(udp, "open"),
+            text(udp, "total"),
+            text(udp, "dropped_in"),
+            text(udp, "dropped_out"),
+            text(udp, "dropped_on_links")
+        );
+    }
+}
+
 fn show_client(client: &Value) {
     anstream::println!(
         "client {} of group {}, {} to {}",
@@ -166,6 +211,24 @@ fn show_client(client: &Value) {
             format!("refused: {error}")
         };
         anstream::println!("  {}: {outcome}", text(tunnel, "name"));
+    }
+    for entry in list(client, "entries") {
+        let error = text(entry, "error");
+        anstream::println!(
+            "  {}: {}://{} leads to upstream {}{}",
+            text(entry, "name"),
+            text(entry, "type"),
+            text(entry, "listen"),
+            text(entry, "upstream"),
+            if error.is_empty() {
+                String::new()
+            } else {
+                format!(", but {error}")
+            }
+        );
+    }
+    if client["datagrams_dropped"].as_u64() > Some(0) {
+        anstream::println!("  datagrams dropped: {}", text(client, "datagrams_dropped"));
     }
     let error = text(client, "last_error");
     if !error.is_empty() && text(client, "connection") != "connected" {

@@ -30,9 +30,9 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
             settings = settings(command) => settings?,
             () = signals.end() => return Ok(()),
         };
-        if settings.tunnels.is_empty() {
+        if settings.tunnels.is_empty() && settings.entries.is_empty() {
             return Err(Failed::config(
-                "there is no tunnel to serve; add `tunnels` to the file, or expose one with `adit http PORT`",
+                "there is no tunnel to serve; add `tunnels` or `entries` to the file, or expose one with `adit http PORT`",
             ));
         }
         serve(settings, &mut signals, command.json).await
@@ -93,6 +93,7 @@ async fn serve(settings: Settings, signals: &mut Signals, json: bool) -> Result<
         admin_addr: admin.as_ref().map(Admin::addr),
     };
     let _presence = state::announce_client(&state, &running)?;
+    say_entries(&client.handle().status(), services.is_empty(), json);
     let admin = admin.map(|admin| serve_admin(admin, Arc::new(Asking(client.handle()))));
     let mut registrations = client.registrations();
     let mut said = None;
@@ -126,6 +127,22 @@ async fn serve(settings: Settings, signals: &mut Signals, json: bool) -> Result<
         admin.abort();
     }
     result
+}
+
+/// Where entries listen: from the start, with or without a link. Without tunnels they are what there is to go to.
+fn say_entries(status: &adit_client::Status, alone: bool, json: bool) {
+    if json && !status.entries.is_empty() {
+        anstream::println!("{}", json!({ "entries": status.entries }));
+        return;
+    }
+    for entry in &status.entries {
+        let url = format!("{}://{}", entry.kind, entry.listen);
+        if alone {
+            anstream::println!("{url}");
+        }
+        let (name, upstream) = (&entry.name, &entry.upstream);
+        anstream::eprintln!("{name}: {url} leads to upstream {upstream} of the server");
+    }
 }
 
 /// The public URLs, each on a line of its own and nothing else on it: the first line of the output is where to go.

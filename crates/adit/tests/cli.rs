@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use adit::cli::{Adit, Command, Route, Server, completion};
+use adit_client::TunnelKind;
 use adit_config::{ClientOverrides, FLAG_VARIABLES, ServerOverrides, TunnelOverrides, load_client};
 use clap::{Command as Clap, CommandFactory, Parser};
 
@@ -110,7 +111,7 @@ fn flags_of_the_server_reach_the_configuration() {
 fn flags_of_a_tunnel_reach_the_configuration() {
     let args = "adit http 10.0.0.1:8080 --server h:7 --domain a.example --domain b.example --name web --group g \
                 --client-id c --token-file t --weight 2 --load-balance ip_hash --lanes 3 --host-rewrite r.example \
-                --local-protocol h2c --state-dir /s -v";
+                --local-protocol h2c --remote-port 8081 --state-dir /s -v";
     let adit = adit(args);
     assert_eq!(adit.log_filter(), Some("info,adit=debug"));
     assert_eq!(
@@ -130,9 +131,62 @@ fn flags_of_a_tunnel_reach_the_configuration() {
                 load_balance: Some("ip_hash".to_owned()),
                 host_rewrite: Some("r.example".to_owned()),
                 local_protocol: Some("h2c".to_owned()),
+                remote_port: Some(8081),
+                ..TunnelOverrides::default()
             }),
         }
     );
+}
+
+#[test]
+fn flags_of_every_type_of_tunnel_reach_the_configuration() {
+    let tunnel = |args: &str| adit(args).overrides().tunnel.unwrap();
+    assert_eq!(
+        tunnel(
+            "adit tcp 22 --remote-port 2222 --name ssh --weight 2 --load-balance ip_hash --proxy-protocol v2"
+        ),
+        TunnelOverrides {
+            kind: TunnelKind::Tcp,
+            service: "22".to_owned(),
+            remote_port: Some(2222),
+            name: Some("ssh".to_owned()),
+            weight: Some(2),
+            load_balance: Some("ip_hash".to_owned()),
+            proxy_protocol: Some("v2".to_owned()),
+            ..TunnelOverrides::default()
+        }
+    );
+    assert_eq!(
+        tunnel(
+            "adit udp 10.0.0.1:53 --remote-port 5353 --session-timeout 30s --name dns --weight 3"
+        ),
+        TunnelOverrides {
+            kind: TunnelKind::Udp,
+            service: "10.0.0.1:53".to_owned(),
+            remote_port: Some(5353),
+            name: Some("dns".to_owned()),
+            weight: Some(3),
+            session_timeout: Some("30s".to_owned()),
+            ..TunnelOverrides::default()
+        }
+    );
+    assert_eq!(
+        tunnel(
+            "adit grpc 50051 --domain a.example --host-rewrite b --remote-port 50051 --name calls"
+        ),
+        TunnelOverrides {
+            kind: TunnelKind::Grpc,
+            service: "50051".to_owned(),
+            remote_port: Some(50051),
+            name: Some("calls".to_owned()),
+            domains: vec!["a.example".to_owned()],
+            host_rewrite: Some("b".to_owned()),
+            ..TunnelOverrides::default()
+        }
+    );
+    let link = adit("adit tcp 22 --server h:7 --group g").overrides();
+    assert_eq!(link.server.as_deref(), Some("h:7"));
+    assert_eq!(link.group_id.as_deref(), Some("g"));
 }
 
 #[test]
@@ -165,8 +219,13 @@ fn other_commands_say_little() {
 #[test]
 fn what_this_version_lacks_is_refused() {
     for args in [
-        "adit tcp 22",
-        "adit udp 53",
+        "adit websocket 80",
+        "adit tcp",
+        "adit tcp 22 --domain a.example",
+        "adit tcp 22 --proxy-protocol v3",
+        "adit tcp 22 --remote-port 70000",
+        "adit udp 53 --proxy-protocol v2",
+        "adit grpc 80 --local-protocol http1",
         "adit http",
         "adit",
         "adit http 80 --token x",
@@ -182,21 +241,23 @@ fn what_this_version_lacks_is_refused() {
 #[test]
 fn every_value_that_the_help_lists_is_a_good_one() {
     let command = Adit::command();
-    let http = command.find_subcommand("http").unwrap();
     let mut tried = 0;
-    for arg in http.get_arguments() {
-        let Some(flag @ ("load-balance" | "local-protocol")) = arg.get_long() else {
-            continue;
-        };
-        for value in arg.get_possible_values() {
-            let overrides =
-                adit(&format!("adit http 80 --{flag} {}", value.get_name())).overrides();
-            let token = ("ADIT__TOKEN".to_owned(), "t".to_owned());
-            load_client(None, [token].into_iter(), &overrides).unwrap();
-            tried += 1;
+    for name in ["http", "grpc", "tcp", "udp"] {
+        for arg in command.find_subcommand(name).unwrap().get_arguments() {
+            let Some(flag @ ("load-balance" | "local-protocol" | "proxy-protocol")) =
+                arg.get_long()
+            else {
+                continue;
+            };
+            for value in arg.get_possible_values() {
+                let args = format!("adit {name} 80 --{flag} {}", value.get_name());
+                let token = ("ADIT__TOKEN".to_owned(), "t".to_owned());
+                load_client(None, [token].into_iter(), &adit(&args).overrides()).unwrap();
+                tried += 1;
+            }
         }
     }
-    assert_eq!(tried, 8);
+    assert_eq!(tried, 4 * 6 + 2 + 2);
 }
 
 #[test]
@@ -209,7 +270,17 @@ fn completions_name_the_commands() {
         let mut script = Vec::new();
         completion(shell, &mut script).unwrap();
         let script = String::from_utf8(script).unwrap();
-        for word in ["http", "route", "host-rewrite", "least_connections"] {
+        for word in [
+            "http",
+            "grpc",
+            "tcp",
+            "udp",
+            "route",
+            "host-rewrite",
+            "least_connections",
+            "proxy-protocol",
+            "session-timeout",
+        ] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }

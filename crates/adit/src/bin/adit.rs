@@ -15,7 +15,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let command = cli::Adit::parse();
     report::exit(match &command.command {
-        Command::Http(_) | Command::Start(_) => tunnel::run(&command),
+        Command::Http(_)
+        | Command::Grpc(_)
+        | Command::Tcp(_)
+        | Command::Udp(_)
+        | Command::Start(_) => tunnel::run(&command),
         Command::Status => status::run(&command),
         Command::Demo(options) => demo::run(&command, options),
         Command::Route(Route::Test(test)) => route::run(&command, test),

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use adit_client::TunnelKind;
 use adit_config::{ClientOverrides, TunnelOverrides};
 use adit_telemetry::Format;
 use clap::{
@@ -14,6 +15,9 @@ const EXAMPLES: &str = "\
 Examples:
   adit http 8080                                     expose http://127.0.0.1:8080
   adit http 8080 --server tunnel.example.com:7000 --token-file token --domain app.example.com
+  adit grpc 50051                                    expose a gRPC service
+  adit tcp 22 --remote-port 2222                     lead port 2222 of the server to port 22 here
+  adit udp 53 --remote-port 5353                     the same for datagrams
   adit start --config client.yaml                    every tunnel of the file
   adit status                                        what runs here, and how it stands
   adit demo                                          server, client and service in one process
@@ -28,7 +32,36 @@ Examples:
   adit http 8080 --name web                          as http://web.localhost:7080
   adit http 192.168.1.10:80 --domain app.example.com --domain www.example.com
   adit http 50051 --local-protocol h2c               a service that speaks HTTP/2 without TLS
+  adit http 8080 --remote-port 8081                  on a port of its own, whatever host is asked for
   adit http 8080 --group shop --client-id shop-2     a second client that shares the load of a group";
+
+const GRPC_EXAMPLES: &str = "\
+Examples:
+  adit grpc 50051                                    h2c://127.0.0.1:50051, as http://grpc-50051.localhost:7080
+  adit grpc 50051 --domain api.example.com           grpcurl -plaintext api.example.com:80 list
+  adit grpc 50051 --remote-port 50051                on a port of its own, whatever host is asked for";
+
+const TCP_EXAMPLES: &str = "\
+Examples:
+  adit tcp 22                                        the server picks a port, and says which
+  adit tcp 22 --remote-port 2222                     ssh -p 2222 tunnel.example.com
+  adit tcp db.internal:5432 --remote-port 5432       a service on another machine
+  adit tcp 8443 --proxy-protocol v2                  the service is told who the visitor is";
+
+const UDP_EXAMPLES: &str = "\
+Examples:
+  adit udp 53 --remote-port 5353                     dig @tunnel.example.com -p 5353 example.com
+  adit udp 53 --remote-port 5353 --session-timeout 30s
+  adit udp 27015                                     the server picks a port, and says which";
+
+const POLICIES: [&str; 6] = [
+    "round_robin",
+    "weighted_round_robin",
+    "least_connections",
+    "consistent_hash",
+    "ip_hash",
+    "power_of_two",
+];
 
 const START_EXAMPLES: &str = "\
 Examples:
@@ -109,6 +142,12 @@ pub struct Adit {
 pub enum Command {
     /// Expose one HTTP service
     Http(Http),
+    /// Expose one gRPC service, which speaks HTTP/2 without TLS
+    Grpc(Grpc),
+    /// Lead a port of the server to one TCP service
+    Tcp(Tcp),
+    /// Lead a port of the server to one UDP service
+    Udp(Udp),
     /// Expose every tunnel of the file
     Start(Start),
     /// Show what runs on this machine and how it stands
@@ -187,14 +226,7 @@ pub struct Http {
         value_name = "POLICY",
         env = "ADIT__HTTP__LOAD_BALANCE",
         hide_env_values = true,
-        value_parser = PossibleValuesParser::new([
-            "round_robin",
-            "weighted_round_robin",
-            "least_connections",
-            "consistent_hash",
-            "ip_hash",
-            "power_of_two",
-        ])
+        value_parser = PossibleValuesParser::new(POLICIES)
     )]
     pub load_balance: Option<String>,
     /// Host that the service is asked for, instead of the visitor's
@@ -214,6 +246,183 @@ pub struct Http {
         value_parser = PossibleValuesParser::new(["http1", "h2c"])
     )]
     pub local_protocol: Option<String>,
+    /// Port of the server that leads here alone, whatever host is asked for
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "ADIT__HTTP__REMOTE_PORT",
+        hide_env_values = true
+    )]
+    pub remote_port: Option<u16>,
+}
+
+/// `adit grpc`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(after_help = GRPC_EXAMPLES)]
+pub struct Grpc {
+    /// The service: a port of this machine, or a host and its port
+    #[arg(value_name = "PORT|HOST:PORT")]
+    pub service: String,
+    /// How the server is reached.
+    #[command(flatten)]
+    pub link: Link,
+    /// Name of the tunnel [default: grpc-PORT]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ADIT__GRPC__NAME",
+        hide_env_values = true
+    )]
+    pub name: Option<String>,
+    /// Host that leads here, or *.HOST; may be repeated [default: NAME.localhost]
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "ADIT__GRPC__DOMAIN",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub domain: Vec<String>,
+    /// Share of this client in the load of its group [default: 1]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ADIT__GRPC__WEIGHT",
+        hide_env_values = true
+    )]
+    pub weight: Option<u32>,
+    /// How calls are shared among the clients of the group [default: round_robin]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        env = "ADIT__GRPC__LOAD_BALANCE",
+        hide_env_values = true,
+        value_parser = PossibleValuesParser::new(POLICIES)
+    )]
+    pub load_balance: Option<String>,
+    /// Host that the service is asked for, instead of the visitor's
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "ADIT__GRPC__HOST_REWRITE",
+        hide_env_values = true
+    )]
+    pub host_rewrite: Option<String>,
+    /// Port of the server that leads here alone, whatever host is asked for
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "ADIT__GRPC__REMOTE_PORT",
+        hide_env_values = true
+    )]
+    pub remote_port: Option<u16>,
+}
+
+/// `adit tcp`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(after_help = TCP_EXAMPLES)]
+pub struct Tcp {
+    /// The service: a port of this machine, or a host and its port
+    #[arg(value_name = "PORT|HOST:PORT")]
+    pub service: String,
+    /// How the server is reached.
+    #[command(flatten)]
+    pub link: Link,
+    /// Port of the server that leads here [default: the server picks one]
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "ADIT__TCP__REMOTE_PORT",
+        hide_env_values = true
+    )]
+    pub remote_port: Option<u16>,
+    /// Name of the tunnel [default: tcp-PORT]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ADIT__TCP__NAME",
+        hide_env_values = true
+    )]
+    pub name: Option<String>,
+    /// Share of this client in the load of its group [default: 1]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ADIT__TCP__WEIGHT",
+        hide_env_values = true
+    )]
+    pub weight: Option<u32>,
+    /// How connections are shared among the clients of the group [default: round_robin]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        env = "ADIT__TCP__LOAD_BALANCE",
+        hide_env_values = true,
+        value_parser = PossibleValuesParser::new(POLICIES)
+    )]
+    pub load_balance: Option<String>,
+    /// Tell the service who the visitor is, before anything else [default: do not]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        env = "ADIT__TCP__PROXY_PROTOCOL",
+        hide_env_values = true,
+        value_parser = PossibleValuesParser::new(["v1", "v2"])
+    )]
+    pub proxy_protocol: Option<String>,
+}
+
+/// `adit udp`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(after_help = UDP_EXAMPLES)]
+pub struct Udp {
+    /// The service: a port of this machine, or a host and its port
+    #[arg(value_name = "PORT|HOST:PORT")]
+    pub service: String,
+    /// How the server is reached.
+    #[command(flatten)]
+    pub link: Link,
+    /// Port of the server that leads here [default: the server picks one]
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "ADIT__UDP__REMOTE_PORT",
+        hide_env_values = true
+    )]
+    pub remote_port: Option<u16>,
+    /// How long a visitor and the service may both be silent [default: 60s]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "ADIT__UDP__SESSION_TIMEOUT",
+        hide_env_values = true
+    )]
+    pub session_timeout: Option<String>,
+    /// Name of the tunnel [default: udp-PORT]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ADIT__UDP__NAME",
+        hide_env_values = true
+    )]
+    pub name: Option<String>,
+    /// Share of this client in the load of its group [default: 1]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ADIT__UDP__WEIGHT",
+        hide_env_values = true
+    )]
+    pub weight: Option<u32>,
+    /// How visitors are shared among the clients of the group [default: round_robin]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        env = "ADIT__UDP__LOAD_BALANCE",
+        hide_env_values = true,
+        value_parser = PossibleValuesParser::new(POLICIES)
+    )]
+    pub load_balance: Option<String>,
 }
 
 /// `adit start`.
@@ -270,6 +479,9 @@ impl Adit {
         let none = Link::default();
         let (link, tunnel) = match &self.command {
             Command::Http(http) => (&http.link, Some(http.tunnel())),
+            Command::Grpc(grpc) => (&grpc.link, Some(grpc.tunnel())),
+            Command::Tcp(tcp) => (&tcp.link, Some(tcp.tunnel())),
+            Command::Udp(udp) => (&udp.link, Some(udp.tunnel())),
             Command::Start(start) => (&start.link, None),
             _ => (&none, None),
         };
@@ -294,13 +506,62 @@ impl Adit {
 impl Http {
     fn tunnel(&self) -> TunnelOverrides {
         TunnelOverrides {
+            kind: TunnelKind::Http,
             service: self.service.clone(),
             name: self.name.clone(),
+            remote_port: self.remote_port,
             domains: self.domain.clone(),
             weight: self.weight,
             load_balance: self.load_balance.clone(),
             host_rewrite: self.host_rewrite.clone(),
             local_protocol: self.local_protocol.clone(),
+            ..TunnelOverrides::default()
+        }
+    }
+}
+
+impl Grpc {
+    fn tunnel(&self) -> TunnelOverrides {
+        TunnelOverrides {
+            kind: TunnelKind::Grpc,
+            service: self.service.clone(),
+            name: self.name.clone(),
+            remote_port: self.remote_port,
+            domains: self.domain.clone(),
+            weight: self.weight,
+            load_balance: self.load_balance.clone(),
+            host_rewrite: self.host_rewrite.clone(),
+            ..TunnelOverrides::default()
+        }
+    }
+}
+
+impl Tcp {
+    fn tunnel(&self) -> TunnelOverrides {
+        TunnelOverrides {
+            kind: TunnelKind::Tcp,
+            service: self.service.clone(),
+            name: self.name.clone(),
+            remote_port: self.remote_port,
+            weight: self.weight,
+            load_balance: self.load_balance.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
+            ..TunnelOverrides::default()
+        }
+    }
+}
+
+impl Udp {
+    fn tunnel(&self) -> TunnelOverrides {
+        TunnelOverrides {
+            kind: TunnelKind::Udp,
+            service: self.service.clone(),
+            name: self.name.clone(),
+            remote_port: self.remote_port,
+            weight: self.weight,
+            load_balance: self.load_balance.clone(),
+            session_timeout: self.session_timeout.clone(),
+            ..TunnelOverrides::default()
         }
     }
 }

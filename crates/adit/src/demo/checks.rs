@@ -2,12 +2,16 @@
 
 mod bulk;
 mod faults;
+mod rpc;
+mod sessions;
 mod small;
 mod streams;
+mod websocket;
 
 use std::{
     future::Future,
     io::{self, IsTerminal},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -24,8 +28,17 @@ const SOON: Duration = Duration::from_secs(20);
 /// What moves much may take a while on a slow machine, or in a build that was not optimized.
 const LONG: Duration = Duration::from_secs(120);
 
+/// Where visitors that name no host go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports {
+    /// The client's own, which leads to the server's side.
+    pub(super) entry: SocketAddr,
+    pub(super) tcp: SocketAddr,
+    pub(super) udp: SocketAddr,
+}
+
 /// Tries everything; on a terminal it says on standard error how far it is.
-pub(super) async fn run_all(site: &Site, say: bool) -> Vec<Row> {
+pub(super) async fn run_all(site: &Site, ports: Ports, say: bool) -> Vec<Row> {
     let mut tries = Tries {
         rows: Vec::new(),
         say: say && io::stderr().is_terminal(),
@@ -47,6 +60,15 @@ pub(super) async fn run_all(site: &Site, say: bool) -> Vec<Row> {
     tries
         .run("unread upload", SOON, streams::unread_upload(site))
         .await;
+    tries.run("WebSocket", LONG, websocket::echo(site)).await;
+    let grpc = site.over_h2c();
+    tries.run("gRPC", SOON, rpc::chat(&grpc)).await;
+    tries.run("TCP", LONG, sessions::tcp(ports.tcp)).await;
+    tries.run("UDP", SOON, sessions::udp(ports.udp)).await;
+    let entry = Site::new(ports.entry);
+    tries
+        .run("client entry", SOON, small::requests(&entry))
+        .await;
     tries
         .run("stalled reader", SOON, faults::stalled_reader(site))
         .await;
@@ -55,6 +77,9 @@ pub(super) async fn run_all(site: &Site, say: bool) -> Vec<Row> {
         .await;
     tries
         .run("unknown host", SOON, faults::unknown_host(site))
+        .await;
+    tries
+        .run("unknown host, gRPC", SOON, rpc::unknown_host(site))
         .await;
     tries.rows
 }

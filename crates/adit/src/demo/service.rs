@@ -1,9 +1,14 @@
-//! The service that the demonstration leads to: a small HTTP server with a thread of its own, as another process would
-//! have. It speaks HTTP/1.1 and HTTP/2 in clear text.
+//! The service that the demonstration leads to: a small server with a thread of its own, as another process would have.
+//! It speaks HTTP/1.1, HTTP/2 in clear text, WebSocket and gRPC on one port, and echoes TCP and UDP on two others.
 
 mod pages;
+mod rpc;
+mod socket;
+mod sockets;
 
 pub(super) use pages::{DOWN, DOWN_VALUE, PROMISED, STEPS, UP};
+pub(super) use rpc::{METADATA, METHOD};
+pub(super) use sockets::GREETING;
 
 use std::{
     collections::HashMap,
@@ -16,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use self::sockets::Sockets;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -34,6 +40,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Service {
     addr: SocketAddr,
+    tcp: SocketAddr,
+    udp: SocketAddr,
     events: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -52,6 +60,8 @@ impl Service {
             let _inside = runtime.enter();
             TcpListener::from_std(listener)?
         };
+        let sockets = Sockets::bind(&runtime)?;
+        let (tcp, udp) = sockets.addrs()?;
         let events = watch::Sender::new(true);
         let stop = watch::Sender::new(false);
         let shared = Arc::new(Shared {
@@ -65,6 +75,7 @@ impl Service {
                 runtime.block_on(async move {
                     tokio::select! {
                         () = accept(&listener, &shared) => {}
+                        () = sockets.serve() => {}
                         // A dropped sender means that nobody is left to say stop.
                         _ = stopped.wait_for(|stop| *stop) => {}
                     }
@@ -72,6 +83,8 @@ impl Service {
             })?;
         Ok(Self {
             addr,
+            tcp,
+            udp,
             events,
             stop,
             thread,
@@ -80,6 +93,16 @@ impl Service {
 
     pub(super) const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it says back what comes in by TCP.
+    pub(super) const fn tcp(&self) -> SocketAddr {
+        self.tcp
+    }
+
+    /// Where it says back what comes in by UDP.
+    pub(super) const fn udp(&self) -> SocketAddr {
+        self.udp
     }
 
     /// Ends the answers that have no end of their own.
@@ -171,7 +194,8 @@ fn serve(stream: TcpStream, shared: Arc<Shared>) -> impl Future<Output = ()> + S
             tracing::debug!(%error, "demo service: no TCP_NODELAY");
         }
         let http = auto::Builder::new(TokioExecutor::new());
-        if let Err(error) = http.serve_connection(TokioIo::new(stream), pages).await {
+        let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), pages);
+        if let Err(error) = connection.await {
             // One page breaks off on purpose, and visitors leave when they please.
             tracing::debug!(%error, "demo service: a connection broke off");
         }

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{Shared, Steps};
+use super::{Shared, Steps, rpc, socket};
 use crate::demo::{
     body::Body,
     pattern::{Digest, Pattern},
@@ -42,11 +42,15 @@ const HELP: &str = "\
 /upload          POST: length and BLAKE3 checksum of what was sent
 /trailers        an answer with trailers; trailers of the request come back in it
 /at-once         POST: answers while the upload still runs
+/socket          a WebSocket that says back what it hears
 /unread          POST: answers without reading the upload
 ";
 
 /// Answers a request.
 pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Body> {
+    if rpc::is_call(&request) {
+        return rpc::answer(request);
+    }
     let path = request.uri().path().to_owned();
     let segments: Vec<_> = path.split('/').skip(1).collect();
     match (request.method(), &*segments) {
@@ -54,6 +58,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> R
         (&Method::GET, ["hello"]) => text("hello\n".into()),
         (&Method::GET, ["hello", whom]) => text(format!("hello {whom}\n")),
         (&Method::GET, ["events"]) => events(&shared),
+        (&Method::GET, ["socket"]) => socket::accept(request),
         (&Method::GET, ["steps", name]) => steps(Steps::new(shared, name)),
         (&Method::GET, ["abort", name]) => {
             let sized = request.uri().query() != Some("chunked");

@@ -1,0 +1,66 @@
+//! A WebSocket, by a library that is not ours.
+
+use std::time::Instant;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+
+use super::super::visitor::Site;
+use crate::demo::table::Measured;
+
+/// More than a window.
+const LARGE: usize = 8 << 20;
+
+/// Messages of all sizes come back, a ping is answered, and the close code comes back.
+pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
+    let stream = TcpStream::connect(site.addr)
+        .await
+        .map_err(|error| error.to_string())?;
+    let url = format!("ws://{}/socket", site.host());
+    let (socket, _) = client_async(url, stream)
+        .await
+        .map_err(|error| format!("handshake: {error}"))?;
+    let (mut sink, mut stream) = socket.split();
+    let started = Instant::now();
+    let sizes = [0, 1, 125, 126, 65_535, 65_536, LARGE];
+    for size in sizes {
+        let message = Message::binary(vec![b'x'; size]);
+        // The answer begins before the message has ended: whoever only sends would wait for ever.
+        let (sent, received) = tokio::join!(sink.send(message.clone()), stream.next());
+        sent.map_err(|error| format!("{size} bytes: {error}"))?;
+        match received {
+            Some(Ok(back)) if back == message => {}
+            Some(Ok(_)) => return Err(format!("{size} bytes came back as something else")),
+            Some(Err(error)) => return Err(format!("{size} bytes: {error}")),
+            None => return Err(format!("{size} bytes: the connection ended")),
+        }
+    }
+    let took = started.elapsed();
+    let ping = Message::Ping("there?".into());
+    sink.send(ping).await.map_err(|error| error.to_string())?;
+    match stream.next().await {
+        Some(Ok(Message::Pong(said))) if said == "there?" => {}
+        other => return Err(format!("a ping was answered by {other:?}")),
+    }
+    let close = CloseFrame {
+        code: CloseCode::Library(4000),
+        reason: "enough".into(),
+    };
+    let closed = sink.send(Message::Close(Some(close.clone()))).await;
+    closed.map_err(|error| error.to_string())?;
+    match stream.next().await {
+        Some(Ok(Message::Close(Some(back)))) if back.code == close.code => {}
+        other => return Err(format!("the close came back as {other:?}")),
+    }
+    Ok(Measured::moved(
+        2 * sizes.iter().sum::<usize>() as u64,
+        took,
+    ))
+}
