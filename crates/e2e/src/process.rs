@@ -190,12 +190,27 @@ pub struct Run {
 /// # Panics
 /// When it does not end in time.
 pub async fn run(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) -> Run {
+    run_program(&crate::binary(name), args, env, dir, PATIENCE).await
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// When it does not end within `within`.
+pub async fn run_program(
+    program: &Path,
+    args: &[&str],
+    env: &[(&str, &str)],
+    dir: &Path,
+    within: Duration,
+) -> Run {
     let env: Vec<_> = env
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let mut process = Process::spawn(name, &crate::binary(name), args, &env, dir);
-    let status = process.exit(PATIENCE).await;
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let mut process = Process::spawn(&name, program, args, &env, dir);
+    let status = process.exit(within).await;
     Run {
         code: status.code(),
         stdout: process.stdout(),

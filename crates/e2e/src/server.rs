@@ -46,7 +46,8 @@ pub struct Server {
 
 /// A loopback address that nobody else uses: connections between others take their ports on 127.0.0.1, so the ports of
 /// a killed server stay free for it.
-fn own_address() -> Ipv4Addr {
+#[must_use]
+pub fn own_address() -> Ipv4Addr {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mixed = std::process::id().wrapping_mul(0x9E37_79B1) ^ number.wrapping_mul(0x85EB_CA6B);

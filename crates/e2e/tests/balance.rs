@@ -146,8 +146,12 @@ async fn power_of_two_is_roughly_even() {
     let group = group("power_of_two", "host", [1, 1, 1]).await;
     let spread = group.spread(REQUESTS).await;
     for count in counts(&spread) {
-        // By dice alone the standard deviation is below 30.
-        assert!(count.abs_diff(REQUESTS / 3) <= 250, "{spread:?}");
+        // By dice alone the standard deviation is below 30; but it goes by load, and a busy machine lets one of the
+        // clients wait longer than the others. Nobody gets less than half or more than twice of what is even.
+        assert!(
+            (REQUESTS / 6..=2 * REQUESTS / 3).contains(&count),
+            "{spread:?}"
+        );
     }
 }
 

@@ -4,12 +4,13 @@
 //! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
-use adit_e2e::{Process, Server, Visitor, body_of, count, eventually, get, post, stays, within};
+use adit_e2e::{
+    Process, Server, Visitor, body_of, count, eventually, get, post,
+    python::{interpreter, script, workspace},
+    stays, within,
+};
 use bytes::Bytes;
 use http::Method;
 use http_body_util::{BodyExt, Full};
@@ -18,32 +19,10 @@ const SOON: Duration = Duration::from_secs(60);
 const HOST: &str = "py.localhost";
 const TEN_MIB: usize = 10 << 20;
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .canonicalize()
-        .unwrap()
-}
-
-fn interpreter() -> PathBuf {
-    let python = match std::env::var_os("ADIT_PYTHON") {
-        Some(python) => PathBuf::from(python),
-        None => workspace().join("target/python/bin/python"),
-    };
-    assert!(
-        python.is_file(),
-        "{} is not there; make it with `. ci/tools; need_python` in the workspace, or name one with grpcio and \
-         grpcio-tools in ADIT_PYTHON",
-        python.display()
-    );
-    python
-}
-
 /// Starts the client; the server's state directory keeps its output.
 fn python(server: &Server, kind: &str) -> Process {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/full_client.py");
     let args = [
-        script.display().to_string(),
+        script("full_client.py"),
         kind.to_owned(),
         server.tunnel.to_string(),
         server.token(),

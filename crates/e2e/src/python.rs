@@ -1,0 +1,105 @@
+//! Programs in Python, for other languages' libraries as clients, services and visitors.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{Process, run_program};
+
+/// The scripts import a gRPC library, which takes a while on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The workspace's directory.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the workspace")
+}
+
+/// The interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn interpreter() -> PathBuf {
+    let python = match std::env::var_os("ADIT_PYTHON") {
+        Some(python) => PathBuf::from(python),
+        None => workspace().join("target/python/bin/python"),
+    };
+    assert!(
+        python.is_file(),
+        "{} is not there; make it with `. ci/tools; need_python` in the workspace, or name one with the same packages in \
+         ADIT_PYTHON",
+        python.display()
+    );
+    python
+}
+
+/// Where a script is.
+#[must_use]
+pub fn script(name: &str) -> String {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("python")
+        .join(name);
+    place.display().to_string()
+}
+
+/// A service in Python. Ended when dropped.
+#[derive(Debug)]
+pub struct PythonService {
+    process: Process,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    dir: TempDir,
+}
+
+impl PythonService {
+    /// Starts a script that says its port on the first line.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn start(name: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut process = Process::spawn(name, &interpreter(), &[script(name)], &[], dir.path());
+        let port = process.first_line().await.parse().expect("a port");
+        Self {
+            process,
+            addr: SocketAddr::from(([127, 0, 0, 1], port)),
+            dir,
+        }
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Its files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Runs a script that visits `addr` under the name `host` and says a line for each check that held.
+///
+/// # Panics
+/// When a check does not hold.
+pub async fn visit(name: &str, addr: SocketAddr, host: &str, checks: &[&str]) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (script, addr) = (script(name), addr.to_string());
+    let mut args = vec![script.as_str(), &addr, host];
+    args.extend(checks);
+    let run = run_program(&interpreter(), &args, &[], dir.path(), PATIENCE).await;
+    assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
+    run.stdout.lines().map(str::to_owned).collect()
+}
