@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use adit_benches::mux::Naive;
-use adit_codec::{Batch, HttpRequestHead, HttpResponseHead, Open, Side};
+use adit_codec::{Batch, HttpRequestHead, HttpResponseHead, Open, RequestHead, Side};
 use adit_flow::{Budget, MESSAGE_COST};
-use adit_mux::{Config, Event, Mux, OpenHead, Receiver};
+use adit_mux::{Config, Event, Mux, Receiver};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -69,7 +69,7 @@ impl Ours {
         for event in std::mem::take(&mut self.events) {
             let Event::Opened {
                 id,
-                head: OpenHead::Http(head),
+                head: RequestHead::Http(head),
                 ..
             } = event
             else {
@@ -87,7 +87,7 @@ impl Ours {
                 panic!("{event:?}");
             };
             self.muxes[0].consume(id, COST);
-            black_box(head.body);
+            black_box(head.body_bytes());
             answered += 1;
         }
         assert_eq!(answered, count);

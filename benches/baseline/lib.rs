@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod codec;
+pub mod compression;
 pub mod flow;
 pub mod mux;
 pub mod pending;

@@ -14,6 +14,7 @@ use crate::download::{self, DownloadError};
 use crate::generator::{self, Plan, RunError};
 use crate::latency::{self, Latency};
 use crate::procfs::Machine;
+use crate::protocols::{self, Measurement, ProtocolsError};
 use crate::report::{Report, Run, Setup};
 use crate::scenario::{ScenarioError, ScenarioFile};
 use crate::service;
@@ -48,6 +49,13 @@ pub(crate) enum Command {
     },
     /// Start the service and all targets, and measure them side by side.
     Compare(Compare),
+    /// Run the private service of `protocols`.
+    #[command(hide = true)]
+    ProtocolService,
+    /// Measure TCP, UDP, WebSocket and gRPC side by side through all targets.
+    Protocols(Protocols),
+    /// Measure whether stalled peers of every protocol delay the others.
+    Isolation(Protocols),
 }
 
 /// Where requests go.
@@ -126,6 +134,37 @@ pub(crate) struct Compare {
     adit_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Protocols {
+    /// Whom to measure.
+    #[arg(long, value_delimiter = ',', default_value = "direct,rathole,adit")]
+    targets: Vec<Target>,
+    /// Run only the cases whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// How often everything is run.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Seconds to measure each case.
+    #[arg(long, short, default_value = "3", value_parser = seconds)]
+    duration: Duration,
+    /// Seconds to send before measuring.
+    #[arg(long, default_value = "0.5", value_parser = seconds)]
+    warm_up: Duration,
+    /// Write everything that was measured here.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the table here.
+    #[arg(long, value_name = "FILE")]
+    md: Option<PathBuf>,
+    /// The program rathole.
+    #[arg(long, value_name = "FILE", default_value = "target/peers/bin/rathole")]
+    rathole: PathBuf,
+    /// Where adit-server and adit are; without it, beside this program.
+    #[arg(long, value_name = "DIRECTORY")]
+    adit_dir: Option<PathBuf>,
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text
         .parse()
@@ -173,6 +212,9 @@ pub(crate) enum CliError {
     /// See there.
     #[error(transparent)]
     Compare(#[from] CompareError),
+    /// See there.
+    #[error(transparent)]
+    Protocols(#[from] ProtocolsError),
 }
 
 /// Runs a command.
@@ -194,6 +236,12 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Compare(options) => compare(options).await,
+        Command::ProtocolService => {
+            protocols::serve().await.map_err(CliError::Service)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Protocols(options) => protocols(options, false).await,
+        Command::Isolation(options) => protocols(options, true).await,
     }
 }
 
@@ -275,7 +323,6 @@ async fn compare(options: Compare) -> Result<ExitCode, CliError> {
             return Err(CliError::NoScenario(only.clone()));
         }
     }
-    let beside = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
     let adit_dir = options.adit_dir.or_else(beside).unwrap_or_default();
     let mut targets = options.targets;
     targets.sort_by_key(|target| *target as usize);
@@ -307,14 +354,7 @@ async fn compare(options: Compare) -> Result<ExitCode, CliError> {
         reference: options.reference,
     };
 
-    let place = |source| CliError::Write {
-        path: std::env::temp_dir(),
-        source,
-    };
-    let dir = tempfile::Builder::new()
-        .prefix("adit-loadtest-")
-        .tempdir()
-        .map_err(place)?;
+    let dir = scratch()?;
     let measured = compare::compare(&comparison, dir.path(), tell).await?;
 
     let report = Report::new(setup, &comparison.scenarios, measured.runs, &measured.calls);
@@ -340,6 +380,73 @@ async fn compare(options: Compare) -> Result<ExitCode, CliError> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn protocols(options: Protocols, isolation: bool) -> Result<ExitCode, CliError> {
+    let adit_dir = options.adit_dir.or_else(beside).unwrap_or_default();
+    let measurement = Measurement {
+        targets: options.targets,
+        only: options.only,
+        rounds: options.rounds.into(),
+        warm_up: options.warm_up,
+        duration: options.duration,
+        programs: Programs {
+            rathole: options.rathole,
+            adit_server: adit_dir.join("adit-server"),
+            adit: adit_dir.join("adit"),
+        },
+    };
+    let dir = scratch()?;
+    let machine = Machine::here();
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
+    let commit = commit();
+    let (table, json, holds) = if isolation {
+        let verdicts = protocols::isolation(&measurement, dir.path()).await?;
+        let holds = verdicts.iter().all(|verdict| verdict.holds);
+        let table = protocols::verdicts_table(&verdicts);
+        (table, serde_json::to_value(&verdicts)?, holds)
+    } else {
+        let rows = protocols::measure(&measurement, dir.path()).await?;
+        let table = protocols::table(&rows, Target::Rathole);
+        (table, serde_json::to_value(&rows)?, true)
+    };
+    let text = format!(
+        "{date}, commit {commit}, {} ({} cores), Linux {}, {} rounds of {} s\n\n{table}",
+        machine.cpu,
+        machine.cores,
+        machine.kernel,
+        measurement.rounds,
+        measurement.duration.as_secs_f64(),
+    );
+    if let Some(path) = &options.json {
+        let whole = json!({ "setup": text.lines().next(), "measured": json });
+        write(path, &(serde_json::to_string_pretty(&whole)? + "\n"))?;
+    }
+    if let Some(path) = &options.md {
+        write(path, &text)?;
+    }
+    anstream::println!("{text}");
+    Ok(if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The directory of this program.
+fn beside() -> Option<PathBuf> {
+    Some(std::env::current_exe().ok()?.parent()?.to_owned())
+}
+
+fn scratch() -> Result<tempfile::TempDir, CliError> {
+    let place = |source| CliError::Write {
+        path: std::env::temp_dir(),
+        source,
+    };
+    tempfile::Builder::new()
+        .prefix("adit-loadtest-")
+        .tempdir()
+        .map_err(place)
 }
 
 fn tell(run: &Run) {

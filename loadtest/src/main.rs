@@ -3,7 +3,7 @@
 //!
 //! Rooms: `service` is what tunnels lead to, `generator` sends and times,
 //! `targets` starts tunnels, `compare` runs scenarios side by side, `report`
-//! and `tables` say what came out. Everything runs on one thread: the cost of
+//! and `tables` say what came out; `protocols` does the same for what is not HTTP. Everything runs on one thread: the cost of
 //! this program is part of what it measures.
 
 mod answer;
@@ -16,6 +16,7 @@ mod latency;
 mod pattern;
 mod process;
 mod procfs;
+mod protocols;
 mod report;
 mod scenario;
 mod schedule;

@@ -1,0 +1,265 @@
+//! Every protocol side by side: bulk, messages and datagrams of each, beside no tunnel and beside a peer; and whether
+//! stalled peers of one delay the others.
+
+mod case;
+mod isolation;
+mod service;
+mod target;
+mod visitor;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub(crate) use self::isolation::Verdict;
+pub(crate) use self::service::run as serve;
+use self::{
+    case::{Case, Outcome},
+    target::{Running, Services},
+};
+use crate::process::ProcessError;
+use crate::targets::{Programs, Target};
+
+/// The measurement could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProtocolsError {
+    /// A program did not start, or ended.
+    #[error(transparent)]
+    Program(#[from] ProcessError),
+    /// A visitor broke off.
+    #[error("{case}, {target}: {source}")]
+    Visitor {
+        /// Of what.
+        case: String,
+        /// Through what.
+        target: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub(crate) struct Measurement {
+    pub(crate) targets: Vec<Target>,
+    pub(crate) only: Option<String>,
+    pub(crate) rounds: usize,
+    pub(crate) warm_up: Duration,
+    pub(crate) duration: Duration,
+    pub(crate) programs: Programs,
+}
+
+/// One case with what each target gave in each round.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) case: String,
+    pub(crate) is_bulk: bool,
+    pub(crate) outcomes: Vec<(&'static str, Vec<Outcome>)>,
+}
+
+/// Runs all cases against all targets, in turns; in each round a case meets the targets one right after the other.
+///
+/// # Errors
+/// [`ProtocolsError`].
+///
+/// # Cancel safety
+/// Dropping the future ends every process it started.
+pub(crate) async fn measure(
+    measurement: &Measurement,
+    dir: &Path,
+) -> Result<Vec<Row>, ProtocolsError> {
+    let cases = Case::ALL.into_iter().filter(|case| {
+        let only = measurement.only.as_deref().unwrap_or_default();
+        case.name().contains(only)
+    });
+    let cases: Vec<_> = cases.collect();
+    let mut rows: Vec<_> = cases
+        .iter()
+        .map(|case| Row {
+            case: case.name(),
+            is_bulk: case.is_bulk(),
+            outcomes: measurement
+                .targets
+                .iter()
+                .map(|target| (target.name(), Vec::new()))
+                .collect(),
+        })
+        .collect();
+    for round in 0..measurement.rounds {
+        let services = Services::start(dir).await?;
+        let mut running = Vec::new();
+        for target in &measurement.targets {
+            let programs = &measurement.programs;
+            running.push(Running::start(*target, programs, &services, dir).await?);
+        }
+        for (case, row) in cases.iter().zip(&mut rows) {
+            // Another one begins in each round.
+            let count = running.len();
+            for place in (0..count).map(|step| (round + step) % count) {
+                let target = &running[place];
+                let (warm_up, duration) = (measurement.warm_up, measurement.duration);
+                let outcome = case::run(*case, &target.entries, &target.pids(), warm_up, duration)
+                    .await
+                    .map_err(|source| ProtocolsError::Visitor {
+                        case: case.name(),
+                        target: target.target.name(),
+                        source,
+                    })?;
+                anstream::eprintln!(
+                    "round {}  {:<26} {:<8} {:>14.0}/s  lost {}",
+                    round + 1,
+                    case.name(),
+                    target.target.name(),
+                    outcome.count as f64 / outcome.elapsed_s,
+                    outcome.lost,
+                );
+                row.outcomes[place].1.push(outcome);
+            }
+        }
+        for target in running {
+            target.stop().await;
+        }
+        services.stop().await;
+    }
+    Ok(rows)
+}
+
+/// Measures whether stalled peers delay the others through adit.
+///
+/// # Errors
+/// [`ProtocolsError`].
+pub(crate) async fn isolation(
+    measurement: &Measurement,
+    dir: &Path,
+) -> Result<Vec<Verdict>, ProtocolsError> {
+    let services = Services::start(dir).await?;
+    let target = Running::start(Target::Adit, &measurement.programs, &services, dir).await?;
+    let verdicts = isolation::measure(&target.entries, measurement.rounds, measurement.duration)
+        .await
+        .map_err(|source| ProtocolsError::Visitor {
+            case: "isolation".into(),
+            target: target.target.name(),
+            source,
+        })?;
+    target.stop().await;
+    services.stop().await;
+    Ok(verdicts)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// The rows as a table in Markdown: medians over the rounds, and of the rounds' ratios to `reference`.
+pub(crate) fn table(rows: &[Row], reference: Target) -> String {
+    let mut text = String::from(
+        "| case | target | per second | CPU of the tunnel | lost | speed x | CPU x |\n\
+         |---|---|--:|--:|--:|--:|--:|\n",
+    );
+    for row in rows {
+        let beside = row
+            .outcomes
+            .iter()
+            .find(|(name, _)| *name == reference.name());
+        for (target, outcomes) in &row.outcomes {
+            let rates = outcomes.iter().map(|o| o.count as f64 / o.elapsed_s);
+            let rate = median(rates.collect());
+            let cost = |o: &Outcome| o.cpu_s / (o.count.max(1)) as f64;
+            let cpu = median(outcomes.iter().map(cost).collect());
+            let lost = outcomes.iter().map(|o| o.lost).sum::<u64>() as f64;
+            let sent = outcomes.iter().map(|o| o.count + o.lost).sum::<u64>();
+            let (speed, unit_cost) = if row.is_bulk {
+                let gbits = rate * 8.0 / 1e9;
+                (
+                    format!("{gbits:.2} Gbit/s"),
+                    format!("{:.0} ns/KiB", cpu * 1024e9),
+                )
+            } else {
+                (format!("{rate:.0}"), format!("{:.2} µs", cpu * 1e6))
+            };
+            let ratio = |value: fn(&Outcome) -> f64| {
+                let (_, beside) = beside?;
+                let ratios = outcomes.iter().zip(beside);
+                let ratios = ratios.map(|(ours, theirs)| value(ours) / value(theirs));
+                Some(median(ratios.collect()))
+            };
+            let speed_x = ratio(|o| o.count as f64 / o.elapsed_s);
+            let cpu_x = ratio(|o| o.cpu_s / o.count.max(1) as f64);
+            let told = |ratio: Option<f64>| match ratio {
+                Some(ratio) if ratio.is_finite() => format!("{ratio:.2}"),
+                _ => "–".to_owned(),
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {target} | {speed} | {unit_cost} | {:.2} % | {} | {} |",
+                row.case,
+                100.0 * lost / sent.max(1) as f64,
+                told(speed_x),
+                told(cpu_x),
+            );
+        }
+    }
+    text
+}
+
+/// The verdicts as a table in Markdown.
+pub(crate) fn verdicts_table(verdicts: &[Verdict]) -> String {
+    let mut text = String::from(
+        "| protocol | p99 alone, ms | p99 beside stalled peers, ms | at most twice + 5 ms |\n|---|--:|--:|---|\n",
+    );
+    for verdict in verdicts {
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {:.2} | {} |",
+            verdict.protocol,
+            verdict.alone_p99_us as f64 / 1e3,
+            verdict.beside_p99_us as f64 / 1e3,
+            if verdict.holds { "yes" } else { "NO" },
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(count: u64, cpu_s: f64) -> Outcome {
+        Outcome {
+            count,
+            lost: 0,
+            elapsed_s: 1.0,
+            cpu_s,
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        let rows = [Row {
+            case: "echo".into(),
+            is_bulk: false,
+            outcomes: vec![
+                ("rathole", vec![outcome(100, 1.0), outcome(50, 1.0)]),
+                ("adit", vec![outcome(200, 1.0), outcome(100, 1.0)]),
+            ],
+        }];
+        let table = table(&rows, Target::Rathole);
+        let adit = table.lines().last().unwrap();
+        assert!(adit.ends_with("| 2.00 | 0.50 |"), "{table}");
+    }
+
+    #[test]
+    fn a_verdict_that_does_not_hold_is_loud() {
+        let verdict = Verdict {
+            protocol: "udp",
+            alone_p99_us: 1_000,
+            beside_p99_us: 9_000,
+            holds: false,
+        };
+        assert!(verdicts_table(&[verdict]).contains("| NO |"));
+    }
+}

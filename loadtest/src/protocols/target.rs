@@ -1,0 +1,266 @@
+//! Tunnels for every protocol before one service.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::service::Addresses;
+use super::visitor::{Entries, Protocol, converse};
+use crate::process::{Process, ProcessError};
+use crate::targets::{self, Programs, Target};
+
+const TOKEN: &str = "t";
+
+/// A target that takes visitors of every protocol in.
+pub(crate) struct Running {
+    pub(crate) target: Target,
+    pub(crate) entries: Entries,
+    processes: Vec<Process>,
+}
+
+/// The services as processes.
+pub(crate) struct Services {
+    http: targets::Service,
+    others: Addresses,
+    process: Process,
+}
+
+impl Services {
+    /// # Errors
+    /// [`ProcessError`].
+    pub(crate) async fn start(dir: &Path) -> Result<Self, ProcessError> {
+        let program = std::env::current_exe().map_err(|source| ProcessError::Spawn {
+            program: "adit-loadtest".into(),
+            source,
+        })?;
+        let arguments = ["protocol-service"];
+        let mut process = Process::start("protocol-service", &program, &arguments, &[], dir)?;
+        let told = async |process: &Process| serde_json::from_str(&process.first_line()?).ok();
+        let others = process.until("line with its addresses", told).await?;
+        Ok(Self {
+            http: targets::Service::start(dir).await?,
+            others,
+            process,
+        })
+    }
+}
+
+impl Services {
+    fn entries(&self) -> Entries {
+        Entries {
+            http: self.http.address,
+            tcp: self.others.tcp,
+            udp: self.others.udp,
+            websocket: self.others.websocket,
+            grpc: self.others.grpc,
+        }
+    }
+
+    /// Ends them.
+    pub(crate) async fn stop(self) {
+        self.process.stop().await;
+        self.http.process.stop().await;
+    }
+}
+
+impl Running {
+    /// Starts `target` before `service` and waits until every protocol is answered.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub(crate) async fn start(
+        target: Target,
+        programs: &Programs,
+        services: &Services,
+        dir: &Path,
+    ) -> Result<Self, ProcessError> {
+        let to = services.entries();
+        let (entries, mut processes) = match target {
+            Target::Direct => (to, Vec::new()),
+            Target::Rathole => rathole(&programs.rathole, &to, dir).await?,
+            Target::Adit => adit(programs, &to, dir).await?,
+        };
+        if let Some(last) = processes.last_mut() {
+            for protocol in Protocol::ALL {
+                let answers = async |_: &Process| answers(protocol, &entries).await;
+                last.until("answer of every protocol", answers).await?;
+            }
+        }
+        Ok(Self {
+            target,
+            entries,
+            processes,
+        })
+    }
+
+    /// The process ids of the tunnel.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+
+    /// Ends it, the client before the server.
+    pub(crate) async fn stop(self) {
+        for process in self.processes.into_iter().rev() {
+            process.stop().await;
+        }
+    }
+}
+
+/// Whether one message comes back.
+async fn answers(protocol: Protocol, entries: &Entries) -> Option<()> {
+    let exchange = async {
+        let (mut sender, mut receiver) = converse(protocol, entries, 5).await.ok()?;
+        sender.send(b"hello").await.ok()?;
+        let same = receiver.receive(b"hello").await.ok()?;
+        same.then_some(())
+    };
+    timeout(Duration::from_secs(1), exchange).await.ok()?
+}
+
+type Started = Result<(Entries, Vec<Process>), ProcessError>;
+
+async fn rathole(program: &Path, service: &Entries, dir: &Path) -> Started {
+    let [tunnel, http, tcp, udp, websocket, grpc] = free()?;
+    let services = [
+        ("http", "tcp", http, service.http),
+        ("tcp", "tcp", tcp, service.tcp),
+        ("udp", "udp", udp, service.udp),
+        ("websocket", "tcp", websocket, service.websocket),
+        ("grpc", "tcp", grpc, service.grpc),
+    ];
+    let mut server = format!("[server]\nbind_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n");
+    let mut client = format!("[client]\nremote_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n");
+    for (name, kind, entry, local) in services {
+        server +=
+            &format!("[server.services.{name}]\ntype = \"{kind}\"\nbind_addr = \"{entry}\"\n");
+        client +=
+            &format!("[client.services.{name}]\ntype = \"{kind}\"\nlocal_addr = \"{local}\"\n");
+    }
+    let server = write(dir, "rathole-protocols-server.toml", &server)?;
+    let client = write(dir, "rathole-protocols-client.toml", &client)?;
+    let start = |name, mode, config: &Path| {
+        Process::start(name, program, &[mode, &config.to_string_lossy()], &[], dir)
+    };
+    let mut server = start("rathole-server", "--server", &server)?;
+    let listening = async |_: &Process| tokio::net::TcpStream::connect(tunnel).await.ok();
+    server.until("tunnel port", listening).await?;
+    let client = start("rathole-client", "--client", &client)?;
+    let entries = Entries {
+        http,
+        tcp,
+        udp,
+        websocket,
+        grpc,
+    };
+    Ok((entries, vec![server, client]))
+}
+
+/// What `adit-server` says when it is ready.
+#[derive(Debug, Deserialize)]
+struct ServerState {
+    tunnel_addr: SocketAddr,
+    http_addr: SocketAddr,
+}
+
+async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
+    let config = write(
+        dir,
+        "adit-protocols-server.yaml",
+        &format!(
+            "server:\n  bind_addr: 127.0.0.1\n  bind_port: 0\n  http: {{ bind_port: 0 }}\n  \
+             admin: {{ bind: \"127.0.0.1:0\" }}\n  auth: {{ method: token, token: \"{TOKEN}\" }}\n"
+        ),
+    )?;
+    let state = dir.join("adit-protocols-server");
+    let client_state = dir.join("adit-protocols-client");
+    for dir in [&state, &client_state] {
+        let _ = fs::remove_dir_all(dir);
+        fs::create_dir_all(dir).map_err(|source| ProcessError::File {
+            path: dir.clone(),
+            source,
+        })?;
+    }
+    let arguments = ["--config", &config.to_string_lossy()];
+    let environment = [("ADIT__STATE_DIR", state.as_path())];
+    let server = &programs.adit_server;
+    let mut server = Process::start("adit-server", server, &arguments, &environment, dir)?;
+    let ready = async |_: &Process| {
+        let text = fs::read_to_string(state.join("server.json")).ok()?;
+        serde_json::from_str::<ServerState>(&text).ok()
+    };
+    let told = server
+        .until("server.json in its state directory", ready)
+        .await?;
+    let [tcp, udp, ..] = free()?;
+    let tunnel = |name: &str, kind: &str, local: SocketAddr, more: String| {
+        let port = local.port();
+        format!("    - {{ name: {name}, type: {kind}, local_port: {port}{more} }}\n")
+    };
+    let tunnels = [
+        tunnel("web", "http", service.http, String::new()),
+        tunnel(
+            "tcp",
+            "tcp",
+            service.tcp,
+            format!(", remote_port: {}", tcp.port()),
+        ),
+        tunnel(
+            "udp",
+            "udp",
+            service.udp,
+            format!(", remote_port: {}", udp.port()),
+        ),
+        tunnel("ws", "websocket", service.websocket, String::new()),
+        tunnel("rpc", "grpc", service.grpc, String::new()),
+    ];
+    let (host, port) = (told.tunnel_addr.ip(), told.tunnel_addr.port());
+    let config = write(
+        dir,
+        "adit-protocols-client.yaml",
+        &format!(
+            "client:\n  server_addr: {host}\n  server_port: {port}\n  auth_token: \"{TOKEN}\"\n  tunnels:\n{}",
+            tunnels.concat()
+        ),
+    )?;
+    let arguments = ["start", "--config", &config.to_string_lossy()];
+    let environment = [("ADIT__STATE_DIR", client_state.as_path())];
+    let client = Process::start("adit", &programs.adit, &arguments, &environment, dir)?;
+    let entries = Entries {
+        http: told.http_addr,
+        tcp,
+        udp,
+        websocket: told.http_addr,
+        grpc: told.http_addr,
+    };
+    Ok((entries, vec![server, client]))
+}
+
+/// Addresses that nobody listens on at this moment.
+fn free() -> Result<[SocketAddr; 6], ProcessError> {
+    let fail = |source| ProcessError::File {
+        path: "a free port".into(),
+        source,
+    };
+    // All are held at once, or two could be the same.
+    let held = std::iter::repeat_with(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .take(6)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(fail)?;
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 6];
+    for (address, listener) in addresses.iter_mut().zip(&held) {
+        *address = listener.local_addr().map_err(fail)?;
+    }
+    Ok(addresses)
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, ProcessError> {
+    let path = dir.join(name);
+    match fs::write(&path, text) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ProcessError::File { path, source }),
+    }
+}

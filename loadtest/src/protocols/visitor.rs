@@ -1,0 +1,258 @@
+//! Visitors of one protocol each: small messages there and back, many under way at a time.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::service::{CONNECTION_WINDOW, STREAM_WINDOW, grpc_message};
+
+/// What a visitor speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+    WebSocket,
+    Grpc,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::WebSocket, Self::Grpc];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::WebSocket => "websocket",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// Where a target takes visitors in, and under which names.
+#[derive(Debug, Clone)]
+pub(crate) struct Entries {
+    pub(crate) http: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) udp: SocketAddr,
+    pub(crate) websocket: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+}
+
+/// The name that the HTTP tunnel answers to.
+pub(crate) const HTTP_HOST: &str = "web.localhost";
+
+/// The name that the WebSocket tunnel answers to.
+pub(crate) const WEBSOCKET_HOST: &str = "ws.localhost";
+
+/// The name that the gRPC tunnel answers to.
+pub(crate) const GRPC_HOST: &str = "rpc.localhost";
+
+pub(crate) fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}
+
+/// The half of a conversation that sends.
+pub(crate) enum Sender {
+    Tcp(OwnedWriteHalf),
+    Udp(std::sync::Arc<UdpSocket>),
+    WebSocket(SplitSink<WebSocketStream<TcpStream>, Message>),
+    Grpc(mpsc::Sender<Bytes>),
+}
+
+/// The half that receives.
+pub(crate) enum Receiver {
+    Tcp(OwnedReadHalf, Vec<u8>),
+    Udp(std::sync::Arc<UdpSocket>, Vec<u8>),
+    WebSocket(SplitStream<WebSocketStream<TcpStream>>),
+    Grpc {
+        answer: Incoming,
+        have: BytesMut,
+        _connection: Connection,
+    },
+}
+
+/// Aborted when dropped.
+pub(crate) struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Begins a conversation whose messages are echoed, all of the length of `message`.
+///
+/// # Errors
+/// It cannot be had.
+pub(crate) async fn converse(
+    protocol: Protocol,
+    entries: &Entries,
+    message: usize,
+) -> io::Result<(Sender, Receiver)> {
+    match protocol {
+        Protocol::Tcp => {
+            let mut stream = TcpStream::connect(entries.tcp).await?;
+            stream.set_nodelay(true)?;
+            stream.write_u8(b'e').await?;
+            let (read, write) = stream.into_split();
+            Ok((Sender::Tcp(write), Receiver::Tcp(read, vec![0; message])))
+        }
+        Protocol::Udp => {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            socket.connect(entries.udp).await?;
+            let socket = std::sync::Arc::new(socket);
+            let buffer = vec![0; 65_536];
+            Ok((Sender::Udp(socket.clone()), Receiver::Udp(socket, buffer)))
+        }
+        Protocol::WebSocket => {
+            let (sink, stream) = websocket(entries.websocket).await?.split();
+            Ok((Sender::WebSocket(sink), Receiver::WebSocket(stream)))
+        }
+        Protocol::Grpc => {
+            let (sender, receiver) = mpsc::channel(256);
+            let (answer, connection) = call(entries.grpc, "/load/Echo", receiver).await?;
+            let receiver = Receiver::Grpc {
+                answer,
+                have: BytesMut::new(),
+                _connection: connection,
+            };
+            Ok((Sender::Grpc(sender), receiver))
+        }
+    }
+}
+
+/// Opens a WebSocket.
+///
+/// # Errors
+/// It cannot be had.
+pub(crate) async fn websocket(addr: SocketAddr) -> io::Result<WebSocketStream<TcpStream>> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let opened = tokio_tungstenite::client_async(format!("ws://{WEBSOCKET_HOST}/"), stream).await;
+    opened.map(|(socket, _)| socket).map_err(other)
+}
+
+/// Begins a call on a connection of its own; gives the body of its answer.
+///
+/// # Errors
+/// It cannot be had, or is answered by anything but 200.
+pub(crate) async fn call(
+    addr: SocketAddr,
+    path: &str,
+    messages: mpsc::Receiver<Bytes>,
+) -> io::Result<(Incoming, Connection)> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let (mut send, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(other)?;
+    let connection = Connection(tokio::spawn(async move {
+        let _ = connection.await;
+    }));
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("http://{GRPC_HOST}{path}"))
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
+        .header("te", "trailers")
+        .body(Messages(messages))
+        .map_err(other)?;
+    let answer = send.send_request(request).await.map_err(other)?;
+    if answer.status() != 200 || answer.headers().contains_key("grpc-status") {
+        return Err(io::Error::other(format!("answered {:?}", answer.headers())));
+    }
+    Ok((answer.into_body(), connection))
+}
+
+/// The messages of a call.
+struct Messages(mpsc::Receiver<Bytes>);
+
+impl Body for Messages {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|message| message.map(|message| Ok(Frame::data(message))))
+    }
+}
+
+impl Sender {
+    /// # Errors
+    /// The conversation is over.
+    pub(crate) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(write) => write.write_all(message).await,
+            Self::Udp(socket) => socket.send(message).await.map(drop),
+            Self::WebSocket(sink) => sink
+                .send(Message::binary(message.to_vec()))
+                .await
+                .map_err(other),
+            Self::Grpc(sender) => sender.send(grpc_message(message)).await.map_err(other),
+        }
+    }
+}
+
+impl Receiver {
+    /// Whether the next message is this one.
+    ///
+    /// # Errors
+    /// The conversation is over.
+    ///
+    /// # Cancel safety
+    /// That of UDP and WebSocket; of the others, part of a message may be lost.
+    pub(crate) async fn receive(&mut self, expected: &[u8]) -> io::Result<bool> {
+        let over = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        match self {
+            Self::Tcp(read, buffer) => {
+                buffer.resize(expected.len(), 0);
+                read.read_exact(buffer).await?;
+                Ok(buffer == expected)
+            }
+            Self::Udp(socket, buffer) => {
+                let length = socket.recv(buffer).await?;
+                Ok(buffer.get(..length) == Some(expected))
+            }
+            Self::WebSocket(stream) => loop {
+                match stream.next().await.ok_or_else(over)?.map_err(other)? {
+                    Message::Binary(data) => return Ok(data == expected),
+                    Message::Close(_) => return Err(over()),
+                    _ => {}
+                }
+            },
+            Self::Grpc { answer, have, .. } => {
+                let wanted = 5 + expected.len();
+                while have.len() < wanted {
+                    let frame = answer.frame().await.ok_or_else(over)?.map_err(other)?;
+                    have.extend_from_slice(&frame.into_data().map_err(|_| over())?);
+                }
+                let mut message = have.split_to(wanted);
+                message.advance(5);
+                Ok(message == expected)
+            }
+        }
+    }
+}
