@@ -74,7 +74,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) small: BufferPool,
     pub(crate) large: BufferPool,
-    pub(crate) websockets: websocket::Buffers,
+    pub(crate) websockets: adit_splice::websocket::Buffers,
     pub(crate) counters: Counters,
 }
 
@@ -181,7 +181,7 @@ impl Egress {
                 config,
                 small: BufferPool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
                 large: BufferPool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
-                websockets: websocket::Buffers::default(),
+                websockets: adit_splice::websocket::Buffers::default(),
                 counters: Counters::default(),
             }),
             services: RwLock::default(),

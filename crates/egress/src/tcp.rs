@@ -3,13 +3,6 @@
 //! Dialled when the request comes; what the visitor sends meanwhile waits, bounded by its credit. A service that is not
 //! there, or breaks off, is a reset that says so (P-10.3), and a visitor who leaves resets the service's connection.
 
-// The ingress' own (`adit-ingress`, `src/tcp.rs`): the two ends of a TCP connection differ only in who dials.
-#[path = "../../ingress/src/tcp/socket.rs"]
-mod socket;
-#[allow(dead_code, reason = "another try is the ingress' business")]
-#[path = "../../ingress/src/tcp/splice.rs"]
-mod splice;
-
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -17,13 +10,10 @@ use std::sync::{
 
 use adit_codec::{ProtocolType, ResetCode, TcpOpen, accepted};
 use adit_link::Exchange;
+use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use self::{
-    socket::Socket,
-    splice::{Broken, Buffers, Moved, Splice},
-};
 use crate::{
     dial::dial,
     job::{give_up, gone},

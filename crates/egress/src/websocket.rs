@@ -4,9 +4,6 @@
 //! The handshake has the times of any request; an open WebSocket has none, but for a service that takes nothing of what
 //! waits for it.
 
-// The ingress' own (`adit-ingress`, `src/websocket/carrier.rs`): the two ends differ only in who masks.
-#[path = "../../ingress/src/websocket/carrier.rs"]
-mod carrier;
 mod handshake;
 mod refusal;
 
@@ -18,17 +15,14 @@ use std::{
 
 use adit_codec::{ResetCode, WebSocketRequest, WebSocketResponseHead};
 use adit_link::Exchange;
+use adit_splice::websocket::Carrier;
 use adit_websocket::{Relay, ResetWhy, key};
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use uuid::Uuid;
 
-pub(crate) use self::carrier::Buffers;
-use self::{
-    carrier::Carrier,
-    handshake::{Answer, Line, ask},
-};
+use self::handshake::{Answer, Line, ask};
 use crate::{
     dial::dial,
     job::{Broken, give_up, gone},
@@ -157,6 +151,7 @@ impl Open {
             relay,
             &self.shared.websockets,
             config.close_timeout,
+            reset_of,
         );
         let ended = carrier.run(said(leaving)).await;
         tracing::debug!(

@@ -44,7 +44,7 @@ pub struct Http {
     pub(crate) config: HttpConfig,
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Counters,
-    pub(crate) websockets: websocket::Buffers,
+    pub(crate) websockets: adit_splice::websocket::Buffers,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
@@ -77,7 +77,7 @@ impl Http {
             config,
             admission,
             counters: Counters::default(),
-            websockets: websocket::Buffers::default(),
+            websockets: adit_splice::websocket::Buffers::default(),
             http1,
             http2,
         })

@@ -6,9 +6,6 @@
 //!
 //! One future for each connection, no task; a connection that waits holds no buffer.
 
-// Both are also the egress' (`adit-egress`, `src/tcp.rs`): the two ends of a TCP connection differ only in who dials.
-mod socket;
-mod splice;
 mod stats;
 
 use std::{
@@ -23,15 +20,12 @@ use std::{
 use adit_codec::{Pool, ProtocolType, ResetCode, TcpOpenHead};
 use adit_flow::MESSAGE_COST;
 use adit_link::{Failure, Reason, Retry};
+use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice, is_no_failure};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use self::stats::Counters;
 pub use self::stats::SessionStats;
-use self::{
-    socket::Socket,
-    splice::{Broken, Buffers, Moved, Splice},
-    stats::Counters,
-};
 use crate::{
     admission::Admission,
     answer::of_peer,
@@ -205,7 +199,7 @@ impl Connection<'_> {
                 });
                 Ok(Bytes::copy_from_slice(&room[..count]))
             }
-            Err(error) if socket::is_no_failure(&error) => Ok(Bytes::new()),
+            Err(error) if is_no_failure(&error) => Ok(Bytes::new()),
             Err(error) => Err(left(error)),
         }
     }

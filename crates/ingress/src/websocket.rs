@@ -4,7 +4,6 @@
 //! An `Upgrade` of HTTP/1.1 takes the whole connection, and its frames are carried by the future that served the
 //! connection before. An extended `CONNECT` of HTTP/2 takes one stream of it, and has a task.
 
-mod carrier;
 mod handshake;
 mod takeover;
 
@@ -12,7 +11,8 @@ use std::sync::Arc;
 
 use adit_codec::{EncodedHead, HeadError, Open, ResetCode, WebSocketRequestHead};
 use adit_link::{Exchange, Failure, Reason};
-use adit_websocket::{Outcome, Relay};
+use adit_splice::websocket::Carrier;
+use adit_websocket::{Outcome, Relay, ResetWhy};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
@@ -26,7 +26,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 pub(crate) use self::{
-    carrier::Buffers,
     handshake::{Handshake, handshake},
     takeover::{Takeover, on_end},
 };
@@ -38,7 +37,6 @@ use crate::{
     http::Http,
     parked::Parked,
     visit::Visit,
-    websocket::carrier::Carrier,
 };
 
 /// The lines that belong to one hop (P-9.1).
@@ -209,6 +207,7 @@ impl WebSocket {
             relay,
             &http.websockets,
             http.config.close_timeout,
+            reset_of,
         );
         let ended = carrier.run(connection.draining()).await;
         access.sent_bytes = ended.written;
@@ -255,8 +254,7 @@ fn failure_of(outcome: Outcome, failure: Option<Failure>) -> Option<Failure> {
 }
 
 /// With what a WebSocket is reset, and what is said.
-fn reset_of(why: adit_websocket::ResetWhy) -> (ResetCode, String) {
-    use adit_websocket::ResetWhy;
+fn reset_of(why: ResetWhy) -> (ResetCode, String) {
     let why = match why {
         ResetWhy::SocketLost => "the visitor left within a frame".into(),
         ResetWhy::Unreadable(error) => format!("the visitor sent {error}"),

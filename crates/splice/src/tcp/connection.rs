@@ -33,16 +33,16 @@ const KEPT_PIECES: usize = 1024;
 
 /// Buffers to read into.
 #[derive(Debug, Clone)]
-pub(super) struct Buffers {
+pub struct Buffers {
     /// For what comes after a silence.
-    pub(super) small: Pool,
+    pub small: Pool,
     /// For what keeps coming.
-    pub(super) large: Pool,
+    pub large: Pool,
 }
 
 /// Why the two were torn apart.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub enum Broken {
     /// The connection failed.
     Socket(io::Error),
     /// The exchange failed: its other end was reset, or the link was lost.
@@ -51,16 +51,16 @@ pub(super) enum Broken {
 
 /// Bytes that have moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Moved {
+pub struct Moved {
     /// Read from the connection.
-    pub(super) read: u64,
+    pub read: u64,
     /// Written to it.
-    pub(super) written: u64,
+    pub written: u64,
 }
 
 /// A connection and an exchange. Dropped before its end, it resets the exchange; the connection is the caller's to
 /// reset.
-pub(super) struct Splice<'s> {
+pub struct Splice<'s> {
     socket: &'s Socket,
     buffers: &'s Buffers,
     send: Option<SendHalf>,
@@ -84,12 +84,7 @@ enum Wait {
 
 impl<'s> Splice<'s> {
     /// `first` is written before anything else.
-    pub(super) fn new(
-        socket: &'s Socket,
-        exchange: Exchange,
-        buffers: &'s Buffers,
-        first: Bytes,
-    ) -> Self {
+    pub fn new(socket: &'s Socket, exchange: Exchange, buffers: &'s Buffers, first: Bytes) -> Self {
         Self {
             socket,
             buffers,
@@ -110,7 +105,7 @@ impl<'s> Splice<'s> {
     ///
     /// # Cancel safety
     /// Dropping it loses nothing that the next call would not go on with.
-    pub(super) async fn run(&mut self, mut moved: impl FnMut(Moved)) -> Result<(), Broken> {
+    pub async fn run(&mut self, mut moved: impl FnMut(Moved)) -> Result<(), Broken> {
         let Self {
             socket,
             buffers,
@@ -151,17 +146,17 @@ impl<'s> Splice<'s> {
     }
 
     /// Whether the other end has said that the service is there.
-    pub(super) const fn is_accepted(&self) -> bool {
+    pub const fn is_accepted(&self) -> bool {
         self.down.accepted
     }
 
     /// Whether any byte has been sent that did not ride in the head.
-    pub(super) const fn has_sent(&self) -> bool {
+    pub const fn has_sent(&self) -> bool {
         self.up.has_sent
     }
 
     /// The exchange, to be reset with a code that says why.
-    pub(super) fn give_up(mut self) -> Option<SendHalf> {
+    pub fn give_up(mut self) -> Option<SendHalf> {
         self.send.take()
     }
 }

@@ -16,13 +16,14 @@ const PROBES_PER_SILENCE: u32 = 4;
 /// A connection that is reset when it is dropped, unless both directions have come to their ends ([`Socket::close`]): a
 /// connection that breaks off must not look like one that ended (P-10.3).
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct Socket {
     stream: TcpStream,
     ended: bool,
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream) -> Self {
+    /// A connection that is open.
+    pub const fn new(stream: TcpStream) -> Self {
         Self {
             stream,
             ended: false,
@@ -31,7 +32,7 @@ impl Socket {
 
     /// Has the system ask after the peer when it has been silent for this long: one whose machine is gone says nothing,
     /// and neither does one that has nothing to say.
-    pub(super) fn keep_alive(&self, silence: Duration) {
+    pub fn keep_alive(&self, silence: Duration) {
         let times = TcpKeepalive::new()
             .with_time(silence)
             .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
@@ -41,7 +42,7 @@ impl Socket {
     }
 
     /// Ready when there may be something to read.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_read_ready(cx)
     }
 
@@ -49,13 +50,13 @@ impl Socket {
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when nothing is there, and those of the connection.
-    pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let full = buffer.len();
         self.call(Interest::READABLE, full, |mut socket| socket.read(buffer))
     }
 
     /// Writes as much of the slices, `bytes` in all, as the system takes.
-    pub(super) fn poll_write(
+    pub fn poll_write(
         &self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
@@ -74,7 +75,7 @@ impl Socket {
     }
 
     /// Ends our direction: the peer reads to its end (P-10.2).
-    pub(super) fn finish(&self) -> io::Result<()> {
+    pub fn finish(&self) -> io::Result<()> {
         SockRef::from(&self.stream).shutdown(Shutdown::Write)
     }
 
@@ -83,7 +84,7 @@ impl Socket {
     ///
     /// # Cancel safety
     /// Yes.
-    pub(super) async fn failed(&self) -> io::Error {
+    pub async fn failed(&self) -> io::Error {
         if let Err(error) = self.stream.ready(Interest::ERROR).await {
             return error;
         }
@@ -92,7 +93,7 @@ impl Socket {
     }
 
     /// Both directions have come to their ends.
-    pub(super) fn close(mut self) {
+    pub fn close(mut self) {
         self.ended = true;
     }
 
@@ -132,7 +133,7 @@ impl Drop for Socket {
 }
 
 /// Whether a call is only to be made again.
-pub(super) fn is_no_failure(error: &io::Error) -> bool {
+pub fn is_no_failure(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

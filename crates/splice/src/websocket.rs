@@ -1,7 +1,7 @@
 //! Carries the frames of one WebSocket between a socket and an exchange.
 //!
 //! One future for both directions. What to do with each frame, and how it all ends, is decided in `adit-websocket`; this
-//! reads and writes. The two ends of a WebSocket differ only in who masks, so that this is also the egress' own.
+//! reads and writes.
 //!
 //! Bytes are read only when credit lets them go on, into a buffer that is taken when there is something to read; payload
 //! is written as it came, many frames at a time, and gives its credit back when it has been written.
@@ -16,14 +16,12 @@ use std::{
 
 use adit_codec::{Pool, ResetCode, WebSocketFrame};
 use adit_link::{Exchange, Failure, Part, Payload, Reason};
-use adit_websocket::{FrameHead, Outcome, Relay, ToLink};
+use adit_websocket::{FrameHead, Outcome, Relay, ResetWhy, ToLink};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
-
-use super::reset_of;
 
 /// Read after a silence, and what is copied for one write to a stream of HTTP/2.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
@@ -42,7 +40,7 @@ const MAX_SLICES: usize = 32;
 
 /// Buffers to read into, for all WebSockets of an entry.
 #[derive(Debug)]
-pub(crate) struct Buffers {
+pub struct Buffers {
     small: Pool,
     large: Pool,
 }
@@ -56,27 +54,33 @@ impl Default for Buffers {
     }
 }
 
+/// With what a WebSocket is reset that cannot end by a close frame, and what is said: each end knows whose fault it was.
+pub type ResetOf = fn(ResetWhy) -> (ResetCode, String);
+
 /// How it ended.
-pub(super) struct Ended<S> {
-    pub(super) outcome: Outcome,
+#[derive(Debug)]
+pub struct Ended<S> {
+    /// What the two ends have heard.
+    pub outcome: Outcome,
     /// Of the exchange.
-    pub(super) failure: Option<Failure>,
+    pub failure: Option<Failure>,
     /// Not all that was meant for the socket has been written.
-    pub(super) is_cut: bool,
+    pub is_cut: bool,
     /// Bytes to the socket.
-    pub(super) written: u64,
+    pub written: u64,
     /// The socket, where it has not been shut down.
-    pub(super) socket: Option<S>,
+    pub socket: Option<S>,
 }
 
 /// One WebSocket while its frames are carried. Dropped before its end, it resets the exchange.
-pub(super) struct Carrier<'b, S> {
+pub struct Carrier<'b, S> {
     socket: S,
     /// None when it is over.
     exchange: Option<Exchange>,
     relay: Relay<Payload>,
     buffers: &'b Buffers,
     close_timeout: Duration,
+    reset_of: ResetOf,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Payload that may go on at once, when that was last asked.
     credit: usize,
@@ -91,12 +95,14 @@ pub(super) struct Carrier<'b, S> {
 }
 
 impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
-    pub(super) const fn new(
+    /// Nothing is read or written yet. An end that has begun is not waited for longer than `close_timeout`.
+    pub const fn new(
         socket: S,
         exchange: Exchange,
         relay: Relay<Payload>,
         buffers: &'b Buffers,
         close_timeout: Duration,
+        reset_of: ResetOf,
     ) -> Self {
         Self {
             socket,
@@ -104,6 +110,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             relay,
             buffers,
             close_timeout,
+            reset_of,
             deadline: None,
             credit: 0,
             sends: true,
@@ -116,7 +123,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     }
 
     /// Carries frames until it is over. When `leave` is ready, both ends are told that we go away.
-    pub(super) async fn run(mut self, leave: impl Future<Output = ()>) -> Ended<S> {
+    pub async fn run(mut self, leave: impl Future<Output = ()>) -> Ended<S> {
         let mut leave = pin!(leave);
         std::future::poll_fn(|cx| {
             if !self.left && leave.as_mut().poll(cx).is_ready() {
@@ -180,7 +187,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 }
                 ToLink::Reset(why) => {
                     self.sends = false;
-                    let (code, why) = reset_of(why);
+                    let (code, why) = (self.reset_of)(why);
                     if let Some(Exchange { send, .. }) = self.exchange.take() {
                         send.reset(code, &why);
                     }

@@ -1,0 +1,165 @@
+//! The context of a trace as it stands in a `traceparent` header.
+
+use std::{
+    fmt,
+    num::{NonZeroU64, NonZeroU128},
+    str::FromStr,
+};
+
+/// Names a trace. Never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId(pub NonZeroU128);
+
+/// Names a span within its trace. Never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpanId(pub NonZeroU64);
+
+impl TraceId {
+    /// From any number.
+    pub fn from_random(random: u128) -> Self {
+        Self(NonZeroU128::new(random).unwrap_or(NonZeroU128::MIN))
+    }
+}
+
+impl SpanId {
+    /// From any number.
+    pub fn from_random(random: u64) -> Self {
+        Self(NonZeroU64::new(random).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Where in which trace something stands (W3C Trace Context, 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// The span that what follows is a child of.
+    pub span_id: SpanId,
+    /// Whether the trace is recorded.
+    pub sampled: bool,
+}
+
+/// The text is no `traceparent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseContextError;
+
+impl fmt::Display for ParseContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no trace context: VERSION-TRACE_ID-SPAN_ID-FLAGS in lower-case hexadecimal digits is wanted")
+    }
+}
+
+impl std::error::Error for ParseContextError {}
+
+/// `00-` 32 digits `-` 16 digits `-` 2 digits.
+const LENGTH: usize = 55;
+
+/// The only flag that means something to us.
+const SAMPLED: u128 = 1;
+
+impl FromStr for TraceContext {
+    type Err = ParseContextError;
+
+    /// Reads a `traceparent`. Of versions to come the parts that version 00 has are read, as their standard wants it.
+    ///
+    /// # Errors
+    /// Everything else: the request has no context then, and a new trace may begin.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = text.as_bytes();
+        let (known, rest) = bytes.split_at_checked(LENGTH).ok_or(ParseContextError)?;
+        let version = digits(&known[..2])?;
+        let goes_on = match rest.first() {
+            None => true,
+            Some(first) => version > 0 && *first == b'-',
+        };
+        let dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
+        if version == 0xff || !goes_on || !dashes {
+            return Err(ParseContextError);
+        }
+        let trace_id = NonZeroU128::new(digits(&known[3..35])?).ok_or(ParseContextError)?;
+        let span_id = u64::try_from(digits(&known[36..52])?).map_err(|_| ParseContextError)?;
+        let span_id = NonZeroU64::new(span_id).ok_or(ParseContextError)?;
+        Ok(Self {
+            trace_id: TraceId(trace_id),
+            span_id: SpanId(span_id),
+            sampled: digits(&known[53..55])? & SAMPLED != 0,
+        })
+    }
+}
+
+/// At most 32 lower-case hexadecimal digits.
+fn digits(text: &[u8]) -> Result<u128, ParseContextError> {
+    text.iter().try_fold(0, |value, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return Err(ParseContextError),
+        };
+        Ok(value << 4 | u128::from(digit))
+    })
+}
+
+impl fmt::Display for TraceContext {
+    /// As a `traceparent` of version 00.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = u8::from(self.sampled);
+        write!(f, "00-{}-{}-{flags:02x}", self.trace_id, self.span_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_context_reads_as_it_was_written() {
+        let context: TraceContext = TEXT.parse().unwrap();
+        assert!(context.sampled);
+        assert_eq!(context.to_string(), TEXT);
+        let unsampled = TEXT.replace("-01", "-00");
+        assert!(!unsampled.parse::<TraceContext>().unwrap().sampled);
+    }
+
+    #[test]
+    fn a_version_to_come_is_read_as_far_as_we_know_it() {
+        let later = format!("cc-{}-what-the-future-brings", &TEXT[3..]);
+        assert_eq!(later.parse::<TraceContext>(), TEXT.parse());
+    }
+
+    #[test]
+    fn what_is_no_context_is_refused() {
+        let cut = &TEXT[..54];
+        for text in [
+            "",
+            cut,
+            &format!("{TEXT}-more"),
+            &format!("cc-{}more", &TEXT[3..]),
+            &TEXT.replace("00-", "ff-"),
+            &TEXT.to_uppercase(),
+            &TEXT.replace('-', "_"),
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333é-01",
+        ] {
+            assert_eq!(
+                text.parse::<TraceContext>(),
+                Err(ParseContextError),
+                "{text}"
+            );
+        }
+    }
+}
