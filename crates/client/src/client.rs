@@ -129,6 +129,8 @@ impl Client {
             tcp_stall_timeout: settings.timeouts.session_stall,
             tcp_keepalive: Some(settings.timeouts.session_keepalive)
                 .filter(|silence| !silence.is_zero()),
+            close_timeout: settings.timeouts.session_close,
+            early_answer_timeout: settings.timeouts.early_answer,
             max_connections: settings.limits.max_service_connections,
             max_idle: settings.limits.max_idle_connections,
             ..adit_egress::Config::default()
@@ -228,6 +230,8 @@ impl Client {
             // Without a control stream the server learns it from the refusals.
             drop(control.try_send(control_message(drain)));
         }
+        // They would never finish; whoever is at their ends comes back by another way.
+        self.shared.egress.close_websockets();
         let finished = async {
             let mut idle_since = Instant::now();
             // On a lane that is over nothing is on its way.

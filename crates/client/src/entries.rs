@@ -270,6 +270,13 @@ fn room(kind: EntryKind, settings: &Settings, permits: &Arc<Gate>, route: Route)
                 idle_timeout: timeouts.idle,
                 stall_timeout: timeouts.stall,
                 service_timeout: timeouts.service,
+                continue_wait: timeouts.continue_wait,
+                half_close_timeout: timeouts.half_close,
+                release_timeout: timeouts.release,
+                session_stall: timeouts.session_stall,
+                session_keepalive: (!timeouts.session_keepalive.is_zero())
+                    .then_some(timeouts.session_keepalive),
+                close_timeout: timeouts.session_close,
                 max_connections: limits.max_entry_connections,
                 ..HttpConfig::default()
             },

@@ -292,6 +292,11 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
         Duration::ZERO,
         &mut times.session_keepalive,
     )?;
+    section.set_wait("session_close", SHORTEST, &mut times.session_close)?;
+    section.set_wait("early_answer", Duration::ZERO, &mut times.early_answer)?;
+    section.set_wait("continue_wait", Duration::ZERO, &mut times.continue_wait)?;
+    section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
+    section.set_wait("release", SHORTEST, &mut times.release)?;
     section.set_wait("drain", Duration::ZERO, &mut times.drain)?;
     section.finish(&NOTHING)?;
     Ok(times)

@@ -334,6 +334,11 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("session_stall", SHORTEST, &mut times.session_stall)?;
     section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
     section.set_wait("session_keepalive", none, &mut times.session_keepalive)?;
+    section.set_wait("session_close", SHORTEST, &mut times.session_close)?;
+    section.set_wait("early_answer", none, &mut times.early_answer)?;
+    section.set_wait("continue_wait", none, &mut times.continue_wait)?;
+    section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
+    section.set_wait("release", SHORTEST, &mut times.release)?;
     section.set_wait("setup", SHORTEST, &mut times.setup)?;
     section.set_wait("takeover_probe", SHORTEST, &mut times.takeover_probe)?;
     section.set_wait("heartbeat", SHORTEST, &mut times.heartbeat)?;

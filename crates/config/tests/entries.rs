@@ -111,7 +111,9 @@ fn entries_are_read() {
         r#"
 client:
   limits: { max_waiting: 7, max_entry_connections: 8 }
-  timeouts: { link_wait: 0s, permit_wait: 2s, head: 3s, session_stall: 4s, session_setup: 5s, session_keepalive: 0s }
+  timeouts:
+    { link_wait: 0s, permit_wait: 2s, head: 3s, session_stall: 4s,
+      session_setup: 5s, session_keepalive: 0s, session_close: 6s, early_answer: 7s, continue_wait: 8s, half_close: 9s, release: 10s }
   entries:
     - { name: erp, type: http, listen: "127.0.0.1:9000", upstream: erp }
     - { name: mail, type: tcp, listen: "[::]:2525", upstream: mail }
@@ -145,6 +147,11 @@ client:
     assert_eq!(times.session_stall, Duration::from_secs(4));
     assert_eq!(times.session_setup, Duration::from_secs(5));
     assert_eq!(times.session_keepalive, Duration::ZERO);
+    assert_eq!(times.session_close, Duration::from_secs(6));
+    assert_eq!(times.early_answer, Duration::from_secs(7));
+    assert_eq!(times.continue_wait, Duration::from_secs(8));
+    assert_eq!(times.half_close, Duration::from_secs(9));
+    assert_eq!(times.release, Duration::from_secs(10));
 }
 
 #[test]

@@ -217,6 +217,11 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     session_stall: 2h
     session_setup: 20s
     session_keepalive: 0s
+    session_close: 14s
+    early_answer: 0s
+    continue_wait: 15s
+    half_close: 16s
+    release: 17s
     setup: 8s
     takeover_probe: 9s
     heartbeat: 100ms
@@ -263,6 +268,11 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             session_stall: SECONDS(7_200),
             session_setup: SECONDS(20),
             session_keepalive: Duration::ZERO,
+            session_close: SECONDS(14),
+            early_answer: Duration::ZERO,
+            continue_wait: SECONDS(15),
+            half_close: SECONDS(16),
+            release: SECONDS(17),
             setup: SECONDS(8),
             takeover_probe: SECONDS(9),
             heartbeat: Duration::from_millis(100),

@@ -211,6 +211,13 @@ impl Server {
                 idle_timeout: timeouts.idle,
                 stall_timeout: timeouts.stall,
                 service_timeout: timeouts.service,
+                continue_wait: timeouts.continue_wait,
+                half_close_timeout: timeouts.half_close,
+                release_timeout: timeouts.release,
+                session_stall: timeouts.session_stall,
+                session_keepalive: Some(timeouts.session_keepalive)
+                    .filter(|silence| !silence.is_zero()),
+                close_timeout: timeouts.session_close,
                 max_connections: limits.max_connections,
                 inline_body_bytes: (8 * 1024).min(limits.initial_window_bytes as usize / 2),
                 ..HttpConfig::default()
@@ -230,6 +237,7 @@ impl Server {
         let udp = Udp::new(
             UdpConfig {
                 max_flows: limits.max_udp_flows,
+                end_timeout: timeouts.session_close,
                 ..UdpConfig::default()
             },
             admission,

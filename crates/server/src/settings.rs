@@ -272,6 +272,17 @@ pub struct Timeouts {
     pub session_setup: Duration,
     /// A visitor over TCP that has been silent for this long is asked whether it is still there; zero: never.
     pub session_keepalive: Duration,
+    /// The end of a WebSocket, or of a UDP flow, once it has begun, is not waited for longer than this.
+    pub session_close: Duration,
+    /// A service that has answered may go on reading the request; one that reads nothing for this long will not.
+    pub early_answer: Duration,
+    /// A body that waits for `100 Continue` is read after this much silence of the service (P-3.5).
+    pub continue_wait: Duration,
+    /// A visitor that has shut its sending side gets its answer, unless nothing could be sent to it for this long.
+    pub half_close: Duration,
+    /// A visitor of HTTP/2 that does not let go of answers that have failed is told to end after this, and ended after
+    /// this again.
+    pub release: Duration,
     /// A session's first data stream must open within this.
     pub setup: Duration,
     /// An old link is probed this long before another instance may take its name (P-1.8).
@@ -301,6 +312,11 @@ impl Default for Timeouts {
             session_stall: Duration::from_secs(3_600),
             session_setup: Duration::from_secs(15),
             session_keepalive: Duration::from_secs(60),
+            session_close: Duration::from_secs(5),
+            early_answer: Duration::from_secs(1),
+            continue_wait: Duration::from_secs(1),
+            half_close: Duration::from_secs(30),
+            release: Duration::from_secs(10),
             setup: Duration::from_secs(10),
             takeover_probe: Duration::from_secs(2),
             heartbeat: Duration::from_secs(3),

@@ -124,6 +124,8 @@ impl Upstreams {
                 tcp_stall_timeout: timeouts.session_stall,
                 tcp_keepalive: (!timeouts.session_keepalive.is_zero())
                     .then_some(timeouts.session_keepalive),
+                close_timeout: timeouts.session_close,
+                early_answer_timeout: timeouts.early_answer,
                 // The permits are the bound.
                 max_connections: limits.max_requests,
                 ..adit_egress::Config::default()
