@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::{
     compress::{NotInflated, Packer, Unpacker},
+    credit_wait::CreditWait,
     failure::{Failure, Reason},
     inbox::{Inbox, Part},
     lane::Lane,
@@ -126,6 +127,12 @@ impl Exchange {
         self.recv.core.inbox.lock().stall = Some(stall);
     }
 
+    /// From now on `watch` measures how long our direction waits until payload may be sent, whoever asks:
+    /// [`SendHalf::poll_ready`] and what is built on it. A second call replaces the first one's.
+    pub fn watch_credit(&self, watch: Arc<CreditWait>) {
+        self.recv.core.inbox.lock().credit_wait = Some(watch);
+    }
+
     /// The request's id on its data stream.
     pub fn id(&self) -> RequestId {
         self.recv.core.id
@@ -150,24 +157,36 @@ impl SendHalf {
     /// Nothing is reserved.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
         // The waker is in place before the question is asked: an answer that changes in between wakes it.
-        {
+        let watch = {
             let mut state = self.core.inbox.lock();
-            if let Some(failure) = &state.failure {
-                return Poll::Ready(Err(failure.clone()));
-            }
-            if state.stopped.is_some() {
-                return Poll::Ready(Err(stopped()));
+            let over = match &state.failure {
+                Some(failure) => Some(failure.clone()),
+                None => state.stopped.map(|_| stopped()),
+            };
+            if let Some(over) = over {
+                if let Some(watch) = &state.credit_wait {
+                    watch.end();
+                }
+                return Poll::Ready(Err(over));
             }
             match &mut state.writer {
                 Some(writer) => writer.clone_from(cx.waker()),
                 none => *none = Some(cx.waker().clone()),
             }
-        }
-        match self.core.lane.mux().sendable(self.core.id) {
+            state.credit_wait.clone()
+        };
+        let ready = match self.core.lane.mux().sendable(self.core.id) {
             Ok(Sendable::Now(bytes)) => Poll::Ready(Ok(bytes)),
             Ok(Sendable::Later) => Poll::Pending,
             Err(error) => Poll::Ready(Err(self.failure_of(&error))),
+        };
+        if let Some(watch) = watch {
+            match ready {
+                Poll::Pending => watch.begin(),
+                Poll::Ready(_) => watch.end(),
+            }
         }
+        ready
     }
 
     /// [`SendHalf::poll_ready`] as a future.
@@ -306,6 +325,14 @@ impl SendHalf {
     /// Ends both directions, saying why.
     pub fn reset(self, code: ResetCode, reason: &str) {
         self.core.reset(code, reason);
+    }
+
+    /// Why nobody waits for this direction any more, if that is so: the request's failure, or that the peer wants no more
+    /// of it.
+    pub fn failure(&self) -> Option<Failure> {
+        let state = self.core.inbox.lock();
+        let stopped = || state.stopped.map(|_| stopped());
+        state.failure.clone().or_else(stopped)
     }
 
     /// The code with which the peer asked to end this direction, if it did.

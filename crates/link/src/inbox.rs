@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use adit_codec::{AnswerHead, HeaderBlock, ResetCode, WebSocketFrame};
 use bytes::Bytes;
 
-use crate::{failure::Failure, payload::Payload};
+use crate::{credit_wait::CreditWait, failure::Failure, payload::Payload};
 
 /// One thing the peer sent for a request.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) stopped: Option<ResetCode>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
+    /// Is told how long our direction waits.
+    pub(crate) credit_wait: Option<Arc<CreditWait>>,
     /// Cost given back so far, for the sweep that looks for stalled consumers.
     pub(crate) consumed: u64,
     /// Cost that waits.
@@ -210,7 +212,7 @@ fn wake(waker: Option<Waker>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
+    use std::sync::{atomic::AtomicUsize, atomic::Ordering};
 
     use bytes::Bytes;
 

@@ -17,6 +17,7 @@
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
 pub mod compress;
+mod credit_wait;
 mod exchange;
 mod failure;
 pub mod grpc;
@@ -29,6 +30,7 @@ mod transport;
 
 pub use adit_codec::{AnswerHead, Compression, RequestHead};
 
+pub use credit_wait::{CreditWait, Waited};
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
 pub use inbox::Part;

@@ -526,3 +526,30 @@ async fn nothing_is_left_however_requests_end() {
         assert!(!lane.is_closed());
     }
 }
+
+#[tokio::test]
+async fn why_nobody_waits_for_a_direction_is_known() {
+    let pair = pair();
+    // It has ended well: that is no failure.
+    let (visitor, service) = pair.open(true).await;
+    answer(&service, b"", true).unwrap();
+    assert_eq!(service.send.failure(), None);
+    drop((visitor, service));
+    // The peer wants no more of it.
+    let (visitor, service) = pair.open(true).await;
+    answer(&service, b"", false).unwrap();
+    visitor.recv.stop(ResetCode::Cancelled);
+    until(|| service.send.failure().is_some()).await;
+    let stopped = service.send.failure().unwrap();
+    assert_eq!(stopped.reason, Reason::Cancelled);
+    drop((visitor.send, service));
+    // It is reset.
+    let (visitor, service) = pair.open(true).await;
+    visitor.send.reset(ResetCode::ServiceTimeout, "late");
+    until(|| service.send.failure().is_some()).await;
+    let failure = service.send.failure().unwrap();
+    assert_eq!(failure, service.send.ready().await.unwrap_err());
+    assert_eq!(failure.reason, Reason::ServiceTimeout);
+    drop((visitor.recv, service));
+    pair.settled().await;
+}

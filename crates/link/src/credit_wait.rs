@@ -1,0 +1,77 @@
+//! How long a direction waited for credit.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::lane::now;
+
+/// Measures how long our direction of one request waited until payload might be sent: for credit of the peer, or for
+/// room on a lane that is full. Given to [`Exchange::watch_credit`](crate::Exchange::watch_credit) and asked at the end.
+///
+/// Cost: two looks at the clock for each wait, none for payload that need not wait. A request that nobody watches has
+/// no looks at all.
+#[derive(Debug, Default)]
+pub struct CreditWait {
+    state: Mutex<State>,
+}
+
+/// The waits of one direction, in pieces between two moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited {
+    /// When the first wait began.
+    pub start: Instant,
+    /// When the last one ended; one that lasts has ended now.
+    pub end: Instant,
+    /// How much of the time between was waiting.
+    pub total: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that are over.
+    waited: Option<Waited>,
+    /// Since when one lasts.
+    since: Option<Instant>,
+}
+
+impl State {
+    /// All waits, where the one that lasts ends at `now`.
+    fn until(&self, now: impl FnOnce() -> Instant) -> Option<Waited> {
+        let Some(since) = self.since else {
+            return self.waited;
+        };
+        let end = now();
+        let this = end.saturating_duration_since(since);
+        let before = self.waited;
+        Some(Waited {
+            start: before.map_or(since, |before| before.start),
+            end,
+            total: before.map_or(this, |before| before.total + this),
+        })
+    }
+}
+
+impl CreditWait {
+    /// The waits so far; `None` when there was none.
+    pub fn waited(&self) -> Option<Waited> {
+        self.lock().until(now)
+    }
+
+    /// Payload may not be sent. Said again while it lasts, it changes nothing.
+    pub(crate) fn begin(&self) {
+        self.lock().since.get_or_insert_with(now);
+    }
+
+    /// Payload may be sent, or never will be.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        state.waited = state.until(now);
+        state.since = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
