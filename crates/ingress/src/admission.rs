@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use adit_link::Failure;
+use adit_trace::{Observer, Unobserved};
 
 use crate::{
     director::{Destination, Direction, Director},
@@ -15,12 +16,26 @@ use crate::{
 pub struct Admission {
     layers: Vec<Box<dyn Layer>>,
     director: Arc<dyn Director>,
+    observer: Arc<dyn Observer>,
 }
 
 impl Admission {
-    /// Requests pass `layers` in this order and then go where `director` says.
+    /// Requests pass `layers` in this order and then go where `director` says. Nobody is told of them.
     pub fn new(layers: Vec<Box<dyn Layer>>, director: Arc<dyn Director>) -> Arc<Self> {
-        Arc::new(Self { layers, director })
+        Self::observed(layers, director, Arc::new(Unobserved))
+    }
+
+    /// [`Admission::new`], and `observer` is told of every request when it is over, whatever became of it.
+    pub fn observed(
+        layers: Vec<Box<dyn Layer>>,
+        director: Arc<dyn Director>,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            layers,
+            director,
+            observer,
+        })
     }
 
     pub(crate) fn layers(&self) -> &[Box<dyn Layer>] {
@@ -29,6 +44,10 @@ impl Admission {
 
     pub(crate) fn director(&self) -> &dyn Director {
         &*self.director
+    }
+
+    pub(crate) const fn observer(&self) -> &Arc<dyn Observer> {
+        &self.observer
     }
 
     /// Leads a request through the layers; gives what it is to hold while it lasts.

@@ -122,7 +122,7 @@ pub(crate) fn respond(
     for layer in http.admission.layers().iter().rev() {
         layer.on_response(&access.visit, &mut parts);
     }
-    access.on_answer(parts.status);
+    access.on_answer(parts.status, &parts.headers);
     if sending.is_cut() && access.visit.version < Version::HTTP_2 {
         // The next request could not be found behind it.
         parts

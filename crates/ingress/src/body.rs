@@ -186,8 +186,10 @@ impl ServiceBody {
                     Err(short())
                 }
                 Some(Ok(Part::Trailers(block))) => {
+                    let trailers = trailers(&block);
+                    self.access.on_trailers(&trailers);
                     self.end();
-                    Ok(Frame::trailers(trailers(&block)))
+                    Ok(Frame::trailers(trailers))
                 }
                 // The mux lets neither a second answer nor another protocol's payload pass.
                 Some(Ok(_)) => Err(Failure::new(Reason::ProtocolError, "no part of a body")),
@@ -240,6 +242,7 @@ impl ServiceBody {
         self.sending = Sending::Done;
         if self.is_call() {
             let trailers = grpc::trailers(&failure, &self.access.visit.uuid);
+            self.access.on_trailers(&trailers);
             return Ok(Frame::trailers(trailers));
         }
         Err(failure)

@@ -7,6 +7,7 @@ use std::{
 
 use adit_codec::{EncodedHead, HeadError, HttpRequestHead, Open, ProtocolType};
 use adit_link::{Exchange, Failure, Reason, Retry, compress::is_compressible};
+use adit_trace::{Phase, TraceContext};
 use bytes::Bytes;
 use http::{Method, Request, Response, Version, header::TRANSFER_ENCODING};
 use http_body::Body;
@@ -14,7 +15,7 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use crate::{
-    access::Access,
+    access::{Access, tell_refused},
     answer::{Answer, answer, respond},
     body::{ResponseBody, Sending},
     connection::Connection,
@@ -26,8 +27,8 @@ use crate::{
     reply::{To, reply},
     streaming::Streaming,
     upload::{Upload, inline_length},
-    visit::{Visit, new_uuid, protocol},
-    websocket::{self, handshake},
+    visit::{self, Visit, new_uuid, protocol},
+    websocket::{self, Refused, handshake},
 };
 
 /// Tries on other clients after the first.
@@ -62,20 +63,21 @@ pub(crate) async fn serve(
     http.counters.requests.fetch_add(1, Ordering::Relaxed);
     let number = connection.next_request();
     let uuid = new_uuid();
+    let started = connection.take_head_began();
     let (mut parts, body) = request.into_parts();
     if parts.version < Version::HTTP_2
         && parts.headers.contains_key(TRANSFER_ENCODING)
         && !connection.is_only_chunked(number)
     {
         let both = "content-length and transfer-encoding in one request";
-        return refuse(&http, &Failure::new(Reason::BadRequest, both), &parts, uuid);
+        let failure = Failure::new(Reason::BadRequest, both);
+        return Ok(refuse(&http, &connection, &failure, None, &parts, uuid));
     }
     let handshake = match handshake(&mut parts, &body, &connection) {
         Ok(handshake) => handshake,
         Err(refused) => {
-            let mut response = refuse(&http, &refused.failure(), &parts, uuid)?;
-            refused.dress(&mut response, parts.version);
-            return Ok(response);
+            let (failure, refused) = (refused.failure(), Some(&refused));
+            return Ok(refuse(&http, &connection, &failure, refused, &parts, uuid));
         }
     };
     let visit = match Visit::admit(
@@ -83,9 +85,10 @@ pub(crate) async fn serve(
         uuid,
         connection.visitor.clone(),
         connection.scheme,
+        started,
     ) {
         Ok(visit) => visit,
-        Err(failure) => return refuse(&http, &failure, &parts, uuid),
+        Err(failure) => return Ok(refuse(&http, &connection, &failure, None, &parts, uuid)),
     };
     let access = Access::new(http.clone(), connection, visit);
     if let Some(handshake) = handshake {
@@ -116,12 +119,15 @@ async fn serve_http(
     }
 }
 
+/// Answers a request that could be read in two ways, or a handshake that cannot be answered otherwise.
 fn refuse(
     http: &Http,
+    connection: &Connection,
     failure: &Failure,
+    handshake: Option<&Refused>,
     parts: &http::request::Parts,
     uuid: Uuid,
-) -> Result<Response<ResponseBody>, Failure> {
+) -> Response<ResponseBody> {
     http.counters.count_failure(failure.reason);
     tracing::debug!(request_id = %uuid, reason = failure.reason.as_str(), "{}", failure.detail);
     let to = To {
@@ -132,7 +138,20 @@ fn refuse(
         headers: &parts.headers,
         close: true,
     };
-    Ok(reply(failure, &to).map(ResponseBody::bare))
+    let mut response = reply(failure, &to);
+    if let Some(handshake) = handshake {
+        handshake.dress(&mut response, parts.version);
+    }
+    let observer = http.admission.observer();
+    tell_refused(
+        &**observer,
+        connection,
+        parts,
+        uuid,
+        failure.reason,
+        &response,
+    );
+    response.map(ResponseBody::bare)
 }
 
 /// Answers a failure. After a body that may not have been read to its end, the connection cannot serve on.
@@ -160,7 +179,7 @@ pub(crate) fn fail(
         close,
     };
     let response = reply(failure, &to);
-    access.on_answer(response.status());
+    access.on_answer(response.status(), response.headers());
     Ok(response.map(|text| ResponseBody::own(text, access)))
 }
 
@@ -171,20 +190,30 @@ pub(crate) async fn carry(
     body: Incoming,
     terms: Terms,
 ) -> Result<Answer, Failure> {
+    access.phases.begin(Phase::Queue);
     let holds = http.admission.admit_visit(&mut access.visit).await?;
+    access.phases.end(Phase::Queue);
     let holds = (!holds.is_empty()).then(|| Arc::new(Mutex::new(holds)));
     let mut upload = match access.visit.protocol {
-        ProtocolType::Grpc => Upload::begun(body, http.config.inline_body_bytes)?,
-        _ => Upload::read_ahead(http, body, terms.expects).await?,
+        ProtocolType::Grpc => {
+            let enough = http.config.inline_body_bytes;
+            Upload::begun(body, enough, &mut access.received_bytes)?
+        }
+        _ => {
+            let received = &mut access.received_bytes;
+            Upload::read_ahead(http, body, terms.expects, received).await?
+        }
     };
     let mut avoid = Vec::new();
     let mut first_failure = None;
     loop {
+        access.phases.begin(Phase::Route);
         let directed = match http.admission.director().direct(&access.visit, &avoid) {
             Direction::Go(destination) => Ok(destination),
             Direction::Wait(destination) => destination.await,
             Direction::Fail(failure) => Err(failure),
         };
+        access.phases.end(Phase::Route);
         let destination = match (directed, first_failure.take()) {
             (Ok(destination), _) => destination,
             // There is nobody else: what the first one said is the reason.
@@ -195,6 +224,7 @@ pub(crate) async fn carry(
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
+        access.phases.end(Phase::Transit);
         let again = avoid.len() < MAX_RETRIES
             // For gRPC the rest is left out (P-8.5): a call is a POST.
             && match failure.retry() {
@@ -212,6 +242,7 @@ pub(crate) async fn carry(
             return Err(failure);
         }
         http.counters.retries.fetch_add(1, Ordering::Relaxed);
+        access.retries += 1;
         avoid.push(link);
         first_failure = Some(failure);
     }
@@ -236,8 +267,9 @@ async fn attempt(
         Upload::Streamed { first, .. } if fits(first) => (&first[..], false),
         Upload::Inline(..) | Upload::Streamed { .. } => (&[][..], false),
     };
+    let context = access.phases.transit(&**http.admission.observer());
     let (visit, tunnel) = (&access.visit, &destination.tunnel);
-    let head = head(visit, tunnel, destination.revision, riding, terms)?;
+    let head = head(visit, tunnel, destination.revision, context, riding, terms)?;
     let rode = !riding.is_empty();
     // A streamed body may take its time, so that the lane cannot know when the answer is due.
     let due = match upload {
@@ -247,6 +279,7 @@ async fn attempt(
     access.on_route(destination.grant, lane.mux().side());
     let Exchange { send, recv } = {
         let exchange = lane.open(head, end, due)?;
+        access.phases.watch(&exchange);
         exchange.hold((destination.hold, holds.clone(), access.park()));
         let compression = destination.compression;
         let compression = compression.filter(|_| is_compressible(lines(&access.visit)));
@@ -286,6 +319,7 @@ async fn attempt(
                 pump: None,
                 first: if rode { Bytes::new() } else { first.clone() },
                 body,
+                pumped: &mut access.pumped,
             };
             streaming.answer(recv).await
         }
@@ -298,29 +332,33 @@ fn lines(visit: &Visit) -> impl Iterator<Item = (&[u8], &[u8])> {
     lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
 
+/// What opens a request at the client. `context` is the one of a request that is traced here: ours stands in the place of
+/// the visitor's then.
 fn head(
     visit: &Visit,
     tunnel: &str,
     revision: u64,
+    context: Option<TraceContext>,
     body: &[u8],
     terms: Terms,
 ) -> Result<EncodedHead, Failure> {
-    let trace = |name: &str| {
-        let value = visit
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok());
-        value
-            .filter(|v| v.len() <= MAX_TRACE_BYTES)
-            .unwrap_or_default()
+    let context = context.map(|context| context.to_string());
+    let given = || {
+        let given = visit::traceparent(&visit.headers);
+        let is_context = given.len() <= MAX_TRACE_BYTES && given.parse::<TraceContext>().is_ok();
+        if is_context { given } else { "" }
     };
+    let baggage = visit.headers.get("baggage");
+    let baggage = baggage.and_then(|value| value.to_str().ok());
     let open = Open {
         request_uuid: visit.uuid.into_bytes(),
         tunnel,
         revision,
         visitor: visit.visitor.as_str(),
-        traceparent: trace("traceparent"),
-        baggage: trace("baggage"),
+        traceparent: context.as_deref().unwrap_or_else(given),
+        baggage: baggage
+            .filter(|baggage| baggage.len() <= MAX_TRACE_BYTES)
+            .unwrap_or_default(),
         resumable: false,
     };
     let lines = visit

@@ -8,6 +8,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -30,6 +31,9 @@ pub(crate) struct Connection {
     pub(crate) idle: Notify,
     /// Requests so far.
     requests: AtomicU64,
+    since: Instant,
+    /// When the head began that no request has claimed yet, in nanoseconds from `since`; 0 when there is none.
+    head_began: AtomicU64,
     reset_on_drop: AtomicBool,
     stalled: AtomicBool,
     /// Answers of failed exchanges that hyper has not let go of.
@@ -51,6 +55,8 @@ impl Connection {
             open: AtomicUsize::new(0),
             idle: Notify::new(),
             requests: AtomicU64::new(0),
+            since: Instant::now(),
+            head_began: AtomicU64::new(0),
             reset_on_drop: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             left_over: LeftOver::default(),
@@ -95,6 +101,20 @@ impl Connection {
 
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// A head has begun, or may have.
+    pub(crate) fn on_head(&self) {
+        let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.head_began.store(nanos.max(1), Ordering::Relaxed);
+    }
+
+    /// When the head began of a request that has been understood now.
+    pub(crate) fn take_head_began(&self) -> Instant {
+        match self.head_began.swap(0, Ordering::Relaxed) {
+            0 => Instant::now(),
+            nanos => self.since + Duration::from_nanos(nanos),
+        }
     }
 
     /// The socket is to be closed with a reset: what has been sent must not look whole (P-7.1).

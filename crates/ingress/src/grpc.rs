@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     deadline::{Deadline, Watch},
-    status::{reply, trailers},
+    status::{reply, status_of, trailers},
 };
 use crate::{
     access::Access,

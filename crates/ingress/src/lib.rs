@@ -12,6 +12,7 @@
 //!   (section 7 of the protocol), made in one place, `reply`;
 //! - a visitor that stalls, leaves or floods costs only itself: timers on head, body, write and idleness, and every one
 //!   of its exchanges is cancelled when it goes;
+//! - whatever becomes of a request, the observer of its [`Admission`] is told of it once, when it is over;
 //! - no task per HTTP request, but for the one that sends a streamed body; one for each TCP connection, WebSocket and
 //!   UDP flow.
 //!
@@ -36,6 +37,7 @@ mod layer;
 pub mod layers;
 pub mod listener;
 mod parked;
+mod phases;
 mod pump;
 mod reply;
 mod retry_budget;

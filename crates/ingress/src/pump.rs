@@ -38,20 +38,28 @@ enum Order {
 }
 
 /// What a pump tells while it runs.
-struct Log {
+pub(crate) struct Progress {
     start: Instant,
     /// When the visitor last sent something, in milliseconds from the start.
     progress_millis: AtomicU64,
+    received_bytes: AtomicU64,
     /// The other side wanted no more of the body, or the exchange failed.
     stopped: AtomicBool,
     /// What the visitor did wrong.
     failure: OnceLock<Failure>,
 }
 
+impl Progress {
+    /// What it has read of the body, in bytes.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// The handle on a running pump. Dropping it resets the exchange: the visitor left.
 pub(crate) struct Pump<B> {
     order: Option<oneshot::Sender<Order>>,
-    log: Arc<Log>,
+    log: Arc<Progress>,
     task: JoinHandle<Option<B>>,
 }
 
@@ -60,9 +68,10 @@ impl<B: Upload> Pump<B> {
     /// may be silent as long as it likes.
     pub(crate) fn start(first: Bytes, body: B, send: SendHalf, stall: Option<Duration>) -> Self {
         let (order, orders) = oneshot::channel();
-        let log = Arc::new(Log {
+        let log = Arc::new(Progress {
             start: Instant::now(),
             progress_millis: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             failure: OnceLock::new(),
         });
@@ -82,6 +91,11 @@ impl<B: Upload> Pump<B> {
             log,
             task: tokio::spawn(worker.run()),
         }
+    }
+
+    /// What it tells while it runs, for whoever asks when it may be gone.
+    pub(crate) fn log(&self) -> Arc<Progress> {
+        self.log.clone()
     }
 
     /// When the visitor last sent something.
@@ -128,7 +142,7 @@ struct Worker<B> {
     body: B,
     send: SendHalf,
     stall: Option<Duration>,
-    log: Arc<Log>,
+    log: Arc<Progress>,
     orders: Option<oneshot::Receiver<Order>>,
     /// Since when the visitor has owed us something.
     waiting_since: Option<Instant>,
@@ -243,6 +257,10 @@ impl<B: Upload> Worker<B> {
                 self.send.finish().map(|()| true)
             }
             Ok(data) => {
+                let received = data.len() as u64;
+                self.log
+                    .received_bytes
+                    .fetch_add(received, Ordering::Relaxed);
                 self.pending = data;
                 Ok(false)
             }

@@ -1,13 +1,16 @@
 //! A TCP connection or a UDP flow of a visitor: known by the port it came to, for it names no host.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use adit_codec::{Open, ProtocolType, Side};
 use adit_link::{Failure, Reason};
+use adit_trace::{Observer, Record, TraceContext};
 use uuid::Uuid;
 
 use crate::{
+    access::blank,
     director::Destination,
+    phases::Phases,
     visit::{Visitor, new_uuid},
 };
 
@@ -27,34 +30,49 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(protocol: ProtocolType, peer: SocketAddr, local: SocketAddr) -> Self {
+    pub(crate) fn new(
+        protocol: ProtocolType,
+        peer: SocketAddr,
+        local: SocketAddr,
+        started: Instant,
+    ) -> Self {
         Self {
             uuid: new_uuid(),
             protocol,
             visitor: Visitor::new(peer),
             local,
-            started: Instant::now(),
+            started,
         }
     }
 
-    /// What its opening message carries.
-    pub(crate) fn open<'a>(&'a self, destination: &'a Destination) -> Open<&'a str> {
+    /// What its opening message carries; `traceparent` is empty where it is not traced.
+    pub(crate) fn open<'a>(
+        &'a self,
+        destination: &'a Destination,
+        traceparent: &'a str,
+    ) -> Open<&'a str> {
         Open {
             request_uuid: *self.uuid.as_bytes(),
             tunnel: &destination.tunnel,
             revision: destination.revision,
             visitor: self.visitor.as_str(),
+            traceparent,
             ..Open::default()
         }
     }
 }
 
-/// Accounts for one session, from its first byte to its end: whoever holds it last drops it, and then its line is
-/// written. Until something else is said, the visitor left.
+/// Accounts for one session, from its first byte to its end: whoever holds it last drops it, and then the observer is
+/// told. Until something else is said, the visitor left.
 pub(crate) struct SessionAccess {
     pub(crate) session: Session,
+    pub(crate) phases: Phases,
+    observer: Arc<dyn Observer>,
     route: Option<(adit_auth::Grant, Side)>,
     reason: Option<Reason>,
+    /// Tries on other clients after the first.
+    pub(crate) retries: u32,
+    answered: Option<Instant>,
     /// From the visitor.
     pub(crate) received_bytes: u64,
     /// To the visitor.
@@ -62,18 +80,41 @@ pub(crate) struct SessionAccess {
 }
 
 impl SessionAccess {
-    pub(crate) const fn new(session: Session) -> Self {
+    pub(crate) fn new(session: Session, observer: &Arc<dyn Observer>) -> Self {
+        // Neither TCP nor UDP has a place for a context.
         Self {
+            phases: Phases::of(&**observer, ""),
+            observer: observer.clone(),
             session,
             route: None,
             reason: Some(Reason::Cancelled),
+            retries: 0,
+            answered: None,
             received_bytes: 0,
             sent_bytes: 0,
         }
     }
 
+    /// The context of a try that begins, for its opening message.
+    pub(crate) fn transit(&mut self) -> Option<TraceContext> {
+        self.phases.transit(&*self.observer)
+    }
+
     pub(crate) fn on_route(&mut self, grant: adit_auth::Grant, opener: Side) {
         self.route = Some((grant, opener));
+    }
+
+    /// The other end has said that the service is there.
+    pub(crate) fn on_accepted(&mut self) {
+        if self.phases.timeline().is_some() {
+            self.phases.answer(Instant::now());
+        }
+    }
+
+    /// These many bytes have gone to the visitor.
+    pub(crate) fn on_sent(&mut self, bytes: u64) {
+        self.answered.get_or_insert_with(Instant::now);
+        self.sent_bytes += bytes;
     }
 
     /// Both directions have come to their ends.
@@ -93,30 +134,24 @@ impl SessionAccess {
 
 impl Drop for SessionAccess {
     fn drop(&mut self) {
-        if !tracing::enabled!(target: "adit::access", tracing::Level::DEBUG) {
+        if !self.observer.is_listening() {
             return;
         }
-        let grant = self.route.as_ref().map(|(grant, _)| grant);
-        let opener = match self.route {
-            Some((_, Side::Server)) => "server",
-            Some((_, Side::Client)) => "client",
-            None => "",
-        };
-        tracing::debug!(
-            target: "adit::access",
-            request_id = %self.session.uuid,
-            protocol = self.session.protocol.as_str(),
-            opener,
-            user = grant.map_or("", |g| g.user().as_str()),
-            client = grant.map_or("", |g| g.client().as_str()),
-            tunnel = grant.and_then(|g| g.tunnel()).map_or("", |t| t.as_str()),
-            revision = grant.map_or(0, adit_auth::Grant::revision),
-            visitor = %self.session.visitor.as_str(),
-            port = self.session.local.port(),
-            reason = self.reason.map_or("", Reason::as_str),
-            bytes_in = self.received_bytes,
-            bytes_out = self.sent_bytes,
-            duration = ?self.session.started.elapsed(),
-        );
+        let ended = Instant::now();
+        self.phases.finish(ended);
+        let session = &self.session;
+        let (visitor, port) = (session.visitor.as_str(), session.local.port());
+        let route = self.route.as_ref();
+        self.observer.on_end(&Record {
+            protocol: session.protocol.as_str(),
+            request_uuid: session.uuid.into_bytes(),
+            reason: self.reason.map(Reason::as_str),
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            retries: self.retries,
+            answered: self.answered,
+            timeline: self.phases.timeline(),
+            ..blank(route, visitor, port, session.started, ended)
+        });
     }
 }

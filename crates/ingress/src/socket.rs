@@ -123,11 +123,19 @@ impl VisitorSocket {
             return;
         }
         self.watched = false;
-        if self.is_http2 || self.taken_over {
+        if self.taken_over {
+            return;
+        }
+        if self.is_http2 {
+            // Among the frames of other requests it would not be seen, and a clock asked for each of them.
+            if self.connection.open.load(Ordering::Relaxed) == 0 {
+                self.connection.on_head();
+            }
             return;
         }
         let before = &self.framing;
         let was_between = before.is_between_requests();
+        let was_in_head = before.is_in_head();
         let waited_for_head = !before.is_in_head() && before.heads() > 0;
         let heads = before.heads();
         let connection = &self.connection;
@@ -136,6 +144,10 @@ impl VisitorSocket {
         // Empty lines between requests are nothing: a visitor could send them for ever.
         if was_between && self.framing.is_between_requests() && self.framing.heads() == heads {
             return;
+        }
+        // One that has begun before keeps its time, also where the next one has begun right behind it.
+        if !was_in_head && (self.framing.is_in_head() || self.framing.heads() != heads) {
+            connection.on_head();
         }
         // The time of a head that has begun runs on; any other one is over.
         if waited_for_head || self.framing.heads() != heads || !self.framing.is_in_head() {
@@ -388,3 +400,6 @@ impl Timer {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

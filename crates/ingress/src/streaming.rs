@@ -1,5 +1,7 @@
 //! A request whose body is sent while its answer is awaited.
 
+use std::sync::Arc;
+
 use adit_codec::{AnswerHead, ResetCode};
 use adit_link::{Failure, Part, Reason, RecvHalf, Retry, SendHalf};
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use crate::{
     body::Sending,
     call::Terms,
     http::Http,
-    pump::Pump,
+    pump::{Progress, Pump},
 };
 
 /// A request whose body is being sent while its answer is awaited.
@@ -25,6 +27,8 @@ pub(crate) struct Streaming<'a> {
     /// What is to be sent before the rest of it.
     pub(crate) first: Bytes,
     pub(crate) body: &'a mut Option<Incoming>,
+    /// Where it says how much of the body it has read.
+    pub(crate) pumped: &'a mut Option<Arc<Progress>>,
 }
 
 impl Streaming<'_> {
@@ -75,7 +79,9 @@ impl Streaming<'_> {
             && let Some(send) = self.send.take()
         {
             let first = std::mem::take(&mut self.first);
-            self.pump = Some(Pump::start(first, body, send, self.terms.stall));
+            let pump = Pump::start(first, body, send, self.terms.stall);
+            *self.pumped = Some(pump.log());
+            self.pump = Some(pump);
         }
     }
 

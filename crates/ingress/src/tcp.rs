@@ -17,10 +17,11 @@ use std::{
     time::Instant,
 };
 
-use adit_codec::{Pool, ProtocolType, ResetCode, TcpOpenHead};
+use adit_codec::{EncodedHead, Pool, ProtocolType, ResetCode, TcpOpenHead};
 use adit_flow::MESSAGE_COST;
 use adit_link::{Failure, Reason, Retry};
 use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice, is_no_failure};
+use adit_trace::Phase;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
@@ -78,15 +79,16 @@ impl Tcp {
         let socket = Socket::new(stream);
         let Some(_open) = self.counters.open(self.config.max_connections) else {
             tracing::debug!(%peer, "connection refused: too many are open");
+            let many = Failure::new(Reason::Limit, "too many connections are open");
+            self.account(peer, local).on_failure(&many);
             return;
         };
         if let Some(silence) = self.config.keepalive {
             socket.keep_alive(silence);
         }
-        let session = Session::new(ProtocolType::Tcp, peer, local);
         let mut connection = Connection {
             tcp: &self,
-            access: SessionAccess::new(session),
+            access: self.account(peer, local),
         };
         match connection.carry(&socket).await {
             Ok(()) => {
@@ -103,6 +105,17 @@ impl Tcp {
                 connection.access.on_failure(&failure);
             }
         }
+    }
+}
+
+impl Tcp {
+    /// Of a connection that has come now.
+    fn account(&self, peer: SocketAddr, local: SocketAddr) -> SessionAccess {
+        let accepted = Instant::now();
+        let session = Session::new(ProtocolType::Tcp, peer, local, accepted);
+        let mut access = SessionAccess::new(session, self.admission.observer());
+        access.phases.add(Phase::Accept, accepted);
+        access
     }
 }
 
@@ -134,15 +147,19 @@ impl Connection<'_> {
     /// end.
     async fn carry(&mut self, socket: &Socket) -> Result<(), Failure> {
         let admission = &self.tcp.admission;
+        self.access.phases.begin(Phase::Queue);
         // Held until the end, whichever client carries it.
         let admitting = admission.admit_session(&self.access.session);
         let _holds = while_alive(socket, admitting).await??;
+        self.access.phases.end(Phase::Queue);
         let mut avoid = Vec::new();
         let mut first = None;
         let mut first_failure = None;
         loop {
+            self.access.phases.begin(Phase::Route);
             let directing = admission.direct_session(&self.access.session, &avoid);
             let directed = while_alive(socket, directing).await?;
+            self.access.phases.end(Phase::Route);
             let destination = match (directed, first_failure.take()) {
                 (Ok(destination), _) => destination,
                 // There is nobody else: what the first one said is the reason.
@@ -159,6 +176,7 @@ impl Connection<'_> {
             let Err(failed) = self.attempt(socket, destination, first).await else {
                 return Ok(());
             };
+            self.access.phases.end(Phase::Transit);
             let again = failed.untouched
                 && avoid.len() < MAX_RETRIES
                 && failed.failure.retry() == Retry::Always;
@@ -166,6 +184,7 @@ impl Connection<'_> {
                 return Err(failed.failure);
             }
             self.tcp.counters.retries.fetch_add(1, Ordering::Relaxed);
+            self.access.retries += 1;
             avoid.push(link);
             first_failure = Some(failed.failure);
         }
@@ -195,7 +214,7 @@ impl Connection<'_> {
             Ok(count) => {
                 self.on_moved(Moved {
                     read: count as u64,
-                    written: 0,
+                    ..Moved::default()
                 });
                 Ok(Bytes::copy_from_slice(&room[..count]))
             }
@@ -216,14 +235,7 @@ impl Connection<'_> {
             failure,
             untouched: true,
         };
-        let session = &self.access.session;
-        let open = session.open(&destination);
-        let head = TcpOpenHead {
-            open: &open,
-            local: &session.local.to_string(),
-        }
-        .encode(first)
-        .map_err(|error| untouched(Failure::new(Reason::Internal, error.to_string())))?;
+        let head = self.head(&destination, first).map_err(untouched)?;
         let Destination {
             lane,
             grant,
@@ -234,6 +246,7 @@ impl Connection<'_> {
         self.access.on_route(grant, lane.mux().side());
         let due = Instant::now() + config.accept_timeout;
         let exchange = lane.open(head, false, Some(due)).map_err(untouched)?;
+        self.access.phases.watch(&exchange);
         exchange.hold(hold);
         exchange.set_stall(config.stall);
         exchange.send.set_compression(compression);
@@ -261,10 +274,29 @@ impl Connection<'_> {
         }
     }
 
+    /// What opens a try.
+    fn head(&mut self, destination: &Destination, first: &[u8]) -> Result<EncodedHead, Failure> {
+        let context = self.access.transit().map(|context| context.to_string());
+        let session = &self.access.session;
+        let open = session.open(destination, context.as_deref().unwrap_or_default());
+        let head = TcpOpenHead {
+            open: &open,
+            local: &session.local.to_string(),
+        };
+        let head = head.encode(first);
+        head.map_err(|error| Failure::new(Reason::Internal, error.to_string()))
+    }
+
     fn on_moved(&mut self, moved: Moved) {
         let counters = &self.tcp.counters;
-        self.access.received_bytes += moved.read;
-        self.access.sent_bytes += moved.written;
+        let access = &mut self.access;
+        if moved.accepted {
+            access.on_accepted();
+        }
+        access.received_bytes += moved.read;
+        if moved.written > 0 {
+            access.on_sent(moved.written);
+        }
         counters
             .received_bytes
             .fetch_add(moved.read, Ordering::Relaxed);

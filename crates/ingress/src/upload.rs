@@ -30,11 +30,12 @@ pub(crate) enum Upload {
 }
 
 impl Upload {
-    /// Decides how a body crosses, and reads a small one.
+    /// Decides how a body crosses, and reads a small one. `received` counts what has been read.
     pub(crate) async fn read_ahead(
         http: &Http,
         body: Incoming,
         expects: bool,
+        received: &mut u64,
     ) -> Result<Self, Failure> {
         if body.is_end_stream() {
             return Ok(Self::None);
@@ -45,14 +46,21 @@ impl Upload {
         };
         let stalled = || Failure::new(Reason::Stalled, "the body did not come in time");
         // One time for all of it: drop by drop it would hold its permit for days.
-        timeout(http.config.stall_timeout, read_whole(body, length))
-            .await
-            .unwrap_or_else(|_| Err(stalled()))
+        timeout(
+            http.config.stall_timeout,
+            read_whole(body, length, received),
+        )
+        .await
+        .unwrap_or_else(|_| Err(stalled()))
     }
 
     /// Takes what has come with the head, until `enough` bytes are there, and waits for nothing: the other side may have
-    /// to speak first.
-    pub(crate) fn begun(mut body: Incoming, enough: usize) -> Result<Self, Failure> {
+    /// to speak first. `received` counts it.
+    pub(crate) fn begun(
+        mut body: Incoming,
+        enough: usize,
+        received: &mut u64,
+    ) -> Result<Self, Failure> {
         let mut first = Gathered::default();
         while !body.is_end_stream() && first.len() < enough {
             // No waker is left behind: whoever reads on asks again.
@@ -63,6 +71,7 @@ impl Upload {
                 Poll::Ready(Some(Err(error))) => return Err(pump::of_body(&error)),
                 Poll::Ready(Some(Ok(frame))) => frame,
             };
+            *received += bytes_of(&frame);
             if let Some(trailers) = first.push(frame, 0) {
                 return Ok(Self::whole(first.bytes(), Some(trailers)));
             }
@@ -100,7 +109,15 @@ pub(crate) fn inline_length(http: &Http, body: &Incoming) -> Option<usize> {
     (length <= http.config.inline_body_bytes).then_some(length)
 }
 
-async fn read_whole(mut body: Incoming, length: usize) -> Result<Upload, Failure> {
+fn bytes_of(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
+}
+
+async fn read_whole(
+    mut body: Incoming,
+    length: usize,
+    received: &mut u64,
+) -> Result<Upload, Failure> {
     let mut all = Gathered::default();
     let mut trailers = None;
     loop {
@@ -109,6 +126,7 @@ async fn read_whole(mut body: Incoming, length: usize) -> Result<Upload, Failure
             Some(Err(error)) => return Err(pump::of_body(&error)),
             Some(Ok(frame)) => frame,
         };
+        *received += bytes_of(&frame);
         trailers = all.push(frame, length);
         if body.is_end_stream() {
             break;

@@ -109,7 +109,7 @@ pub struct Visit {
     pub version: Version,
     /// Header lines.
     pub headers: HeaderMap,
-    /// When its head was whole.
+    /// When the first byte of its head was there, or as soon after it as its connection can tell.
     pub started: Instant,
 }
 
@@ -127,6 +127,7 @@ impl Visit {
         uuid: Uuid,
         visitor: Visitor,
         scheme: Scheme,
+        started: Instant,
     ) -> Result<Self, Failure> {
         let protocol = protocol(parts);
         let (authority, path) = admit(parts, protocol)?;
@@ -140,7 +141,7 @@ impl Visit {
             path,
             version: parts.version,
             headers: std::mem::take(&mut parts.headers),
-            started: Instant::now(),
+            started,
         })
     }
 
@@ -160,6 +161,16 @@ pub(crate) fn new_uuid() -> Uuid {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let millis = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
     Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
+}
+
+/// The `traceparent` of a request; empty when it has none, or more than one, of which none could be
+/// believed.
+pub(crate) fn traceparent(headers: &HeaderMap) -> &str {
+    let mut values = headers.get_all("traceparent").iter();
+    match (values.next(), values.next()) {
+        (Some(one), None) => one.to_str().unwrap_or_default(),
+        _ => "",
+    }
 }
 
 /// What a request is, by its head alone.

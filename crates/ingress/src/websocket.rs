@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 pub(crate) use self::{
-    handshake::{Handshake, handshake},
+    handshake::{Handshake, Refused, handshake},
     takeover::{Takeover, on_end},
 };
 use crate::{
@@ -142,7 +142,7 @@ fn accept(
         }
         Handshake::Http2(_) => StatusCode::OK,
     };
-    access.on_answer(parts.status);
+    access.on_answer(parts.status, &parts.headers);
     // It may stand open for days.
     access.visit.headers = HeaderMap::new();
     let exchange = Exchange { send, recv };
@@ -196,6 +196,7 @@ impl WebSocket {
         } = self;
         let connection = access.connection().clone();
         let mut relay = Relay::to_visitor();
+        access.received_bytes = first.len() as u64;
         if !first.is_empty() {
             let mut first = Vec::from(first);
             relay.unmask(&mut first);
@@ -210,6 +211,7 @@ impl WebSocket {
             reset_of,
         );
         let ended = carrier.run(connection.draining()).await;
+        access.received_bytes += ended.read;
         access.sent_bytes = ended.written;
         if ended.is_cut && access.visit.version < Version::HTTP_2 {
             connection.reset_on_drop();

@@ -25,7 +25,7 @@ mod retries;
 #[path = "tcp/world.rs"]
 mod world;
 
-use world::{Link, RESET, TUNNEL, World, director, echo, read, read_all, reset, service, within};
+use world::{Link, RESET, TUNNEL, World, director, echo, read, read_all, service, within};
 
 #[tokio::test]
 async fn p_10_1_what_a_visitor_says_comes_back() {
@@ -228,77 +228,6 @@ async fn p_10_2_a_half_closed_connection_may_be_silent_for_ever() {
     go.send(()).unwrap();
     assert_eq!(read_all(&mut visitor).await, (b"answer".to_vec(), None));
     world.settled().await;
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn each_connection_leaves_a_line_with_its_reason_and_its_bytes() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let (port, _) = service(|mut stream| async move {
-        let said = read(&mut stream, 4).await;
-        stream.write_all(b"hello").await.unwrap();
-        if said == *b"fail" {
-            read(&mut stream, 1).await;
-            reset(stream);
-        } else {
-            read_all(&mut stream).await;
-        }
-    })
-    .await;
-    let world = World::to(port).await;
-    for said in ["good", "fail", "left"] {
-        let mut visitor = world.visit().await;
-        visitor.write_all(said.as_bytes()).await.unwrap();
-        assert_eq!(read(&mut visitor, 5).await, b"hello");
-        match said {
-            "good" => visitor.shutdown().await.unwrap(),
-            "fail" => visitor.write_all(b"!").await.unwrap(),
-            _ => visitor.set_zero_linger().unwrap(),
-        }
-        if said != "left" {
-            read_all(&mut visitor).await;
-        }
-        drop(visitor);
-        world.settled().await;
-    }
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| line.contains("adit::access"))
-        .collect();
-    assert_eq!(lines.len(), 3, "{text}");
-    let port = world.addr.port();
-    let who = format!(
-        "protocol=\"tcp\" opener=\"server\" user=\"alice\" client=\"office\" tunnel=\"{TUNNEL}\" revision=7"
-    );
-    for (line, end) in lines.iter().zip([
-        format!("port={port} reason=\"\" bytes_in=4 bytes_out=5"),
-        format!("port={port} reason=\"service_aborted\" bytes_in=5 bytes_out=5"),
-        format!("port={port} reason=\"cancelled\" bytes_in=4 bytes_out=5"),
-    ]) {
-        assert!(line.contains(&who), "{who} in {line}");
-        assert!(line.contains(&end), "{end} in {line}");
-    }
 }
 
 #[tokio::test]

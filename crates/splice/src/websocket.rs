@@ -64,8 +64,12 @@ pub struct Ended<S> {
     pub outcome: Outcome,
     /// Of the exchange.
     pub failure: Option<Failure>,
+    /// With what this end has reset the exchange, if it has.
+    pub reset: Option<ResetCode>,
     /// Not all that was meant for the socket has been written.
     pub is_cut: bool,
+    /// Bytes from the socket.
+    pub read: u64,
     /// Bytes to the socket.
     pub written: u64,
     /// The socket, where it has not been shut down.
@@ -91,6 +95,8 @@ pub struct Carrier<'b, S> {
     left: bool,
     is_shut: bool,
     failure: Option<Failure>,
+    reset: Option<ResetCode>,
+    read: u64,
     written: u64,
 }
 
@@ -118,6 +124,8 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             left: false,
             is_shut: false,
             failure: None,
+            reset: None,
+            read: 0,
             written: 0,
         }
     }
@@ -137,7 +145,10 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         Ended {
             outcome: self.relay.outcome(),
             failure: self.failure,
+            // One that is here still is dropped before its end, which says so.
+            reset: self.reset.or(self.exchange.map(|_| ResetCode::Cancelled)),
             is_cut: self.relay.is_aborted() || !self.relay.outbound().is_empty(),
+            read: self.read,
             written: self.written,
             socket: (!self.is_shut).then_some(self.socket),
         }
@@ -188,6 +199,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 ToLink::Reset(why) => {
                     self.sends = false;
                     let (code, why) = (self.reset_of)(why);
+                    self.reset = Some(code);
                     if let Some(Exchange { send, .. }) = self.exchange.take() {
                         send.reset(code, &why);
                     }
@@ -240,6 +252,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             self.relay.on_socket_end();
             return true;
         }
+        self.read += count as u64;
         self.full = count == limit;
         self.relay.unmask(&mut buffer.unfilled()[..count]);
         let bytes = if count < capacity / PIN_RATIO {

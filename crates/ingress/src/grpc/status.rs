@@ -46,6 +46,11 @@ pub(crate) fn trailers(failure: &Failure, uuid: &Uuid) -> HeaderMap {
     trailers
 }
 
+/// The status that stands in trailers, or in a head that is these too.
+pub(crate) fn status_of(trailers: &HeaderMap) -> Option<u16> {
+    trailers.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
 /// As `grpc-message` wants it: visible ASCII and space as they are, all else by its bytes of UTF-8.
 fn percent_encoded(text: &str) -> String {
     const HEX: [char; 16] = [

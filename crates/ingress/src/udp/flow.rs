@@ -6,11 +6,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use adit_codec::{ProtocolType, ResetCode, UdpOpenHead};
 use adit_link::{Exchange, Failure, Part, Reason, RecvHalf, SendHalf};
+use adit_trace::Phase;
 use bytes::Bytes;
 
 use super::{
@@ -148,9 +149,11 @@ impl Run {
         let counters = port.counters();
         count(&counters.flows);
         counters.flows_open.fetch_add(1, Ordering::Relaxed);
-        let session = Session::new(ProtocolType::Udp, flow.visitor, port.local);
+        let now = Instant::now();
+        let session = Session::new(ProtocolType::Udp, flow.visitor, port.local, now);
+        let observer = port.admission().observer();
         Self {
-            access: SessionAccess::new(session),
+            access: SessionAccess::new(session, observer),
             flow,
             port,
         }
@@ -170,8 +173,14 @@ impl Run {
     async fn carry(&mut self) -> Result<(), Failure> {
         let mut recv = self.open().await?;
         let mut left = BATCH;
+        let mut is_accepted = false;
         while let Some(part) = recv.part().await {
-            if let Part::Datagram(data) = part? {
+            let part = part?;
+            if !is_accepted {
+                is_accepted = true;
+                self.access.on_accepted();
+            }
+            if let Part::Datagram(data) = part {
                 self.answer(&data);
             }
             left -= 1;
@@ -187,12 +196,20 @@ impl Run {
 
     /// Finds out where the flow goes, and opens it there (P-11.1).
     async fn open(&mut self) -> Result<RecvHalf, Failure> {
-        let session = &self.access.session;
+        let access = &mut self.access;
+        access.phases.add(Phase::Accept, access.session.started);
         let admission = self.port.admission();
-        let holds = admission.admit_session(session).await?;
-        let destination = admission.direct_session(session, &[]).await?;
+        access.phases.begin(Phase::Queue);
+        let holds = admission.admit_session(&access.session).await?;
+        access.phases.end(Phase::Queue);
+        access.phases.begin(Phase::Route);
+        let directed = admission.direct_session(&access.session, &[]).await;
+        access.phases.end(Phase::Route);
+        let destination = directed?;
+        let context = access.transit().map(|context| context.to_string());
+        let traceparent = context.as_deref().unwrap_or_default();
         let head = UdpOpenHead {
-            open: &session.open(&destination),
+            open: &access.session.open(&destination, traceparent),
             local: &self.port.local_text,
         };
         let head = head
@@ -201,7 +218,7 @@ impl Run {
         let exchange = destination.lane.open(head, false, None)?;
         exchange.hold((holds, destination.hold));
         let opener = destination.lane.mux().side();
-        self.access.on_route(destination.grant, opener);
+        access.on_route(destination.grant, opener);
         let Exchange { send, recv } = exchange;
         self.flow.open(send)?;
         Ok(recv)
@@ -213,7 +230,7 @@ impl Run {
         let counters = self.port.counters();
         match self.port.socket.try_send_to(data, self.flow.visitor) {
             Ok(_) => {
-                self.access.sent_bytes += data.len() as u64;
+                self.access.on_sent(data.len() as u64);
                 count(&counters.datagrams_out);
                 let bytes = data.len() as u64;
                 counters.bytes_out.fetch_add(bytes, Ordering::Relaxed);

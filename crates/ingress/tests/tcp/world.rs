@@ -24,6 +24,7 @@ use adit_link::{
     Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Reason, RequestHead, Source,
     TransportError, drive,
 };
+use adit_trace::{Observer, Unobserved};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -233,7 +234,18 @@ impl World {
         director: Arc<TestDirector>,
         links: Vec<Link>,
     ) -> Self {
-        let tcp = Tcp::new(config, Admission::new(layers, director.clone()));
+        Self::observed(config, layers, director, links, Arc::new(Unobserved)).await
+    }
+
+    pub(crate) async fn observed(
+        config: TcpConfig,
+        layers: Vec<Box<dyn Layer>>,
+        director: Arc<TestDirector>,
+        links: Vec<Link>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let admission = Admission::observed(layers, director.clone(), observer);
+        let tcp = Tcp::new(config, admission);
         let listener = adit_ingress::listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = TcpListener::from_std(listener).unwrap();
         let addr = listener.local_addr().unwrap();

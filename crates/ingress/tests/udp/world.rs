@@ -19,6 +19,7 @@ use adit_link::{
     Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Reason, RequestHead,
     Source, TransportError, drive,
 };
+use adit_trace::{Observer, Unobserved};
 use bytes::{Buf, Bytes};
 use tokio::{
     net::UdpSocket,
@@ -189,13 +190,22 @@ impl Port {
         session_timeout: Duration,
         direct: impl Fn(&Session) -> Direction + Send + Sync + 'static,
     ) -> Self {
+        Self::observed(config, session_timeout, Arc::new(Unobserved), direct)
+    }
+
+    pub(crate) fn observed(
+        config: UdpConfig,
+        session_timeout: Duration,
+        observer: Arc<dyn Observer>,
+        direct: impl Fn(&Session) -> Direction + Send + Sync + 'static,
+    ) -> Self {
         let director = Arc::new(TestDirector {
             direct: Box::new(direct),
             asked: Mutex::default(),
         });
         // There is no permit to be had: flows take none (P-11.2).
         let permits = layers::Permits::new(Gate::new(0, 0), Duration::ZERO);
-        let admission = Admission::new(vec![Box::new(permits)], director.clone());
+        let admission = Admission::observed(vec![Box::new(permits)], director.clone(), observer);
         let udp = Udp::new(config, admission);
         let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = socket.local_addr().unwrap();

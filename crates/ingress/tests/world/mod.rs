@@ -26,6 +26,7 @@ use adit_link::{
     Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Reason, Source,
     TransportError, drive,
 };
+use adit_trace::{Observer, Unobserved};
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -65,7 +66,7 @@ struct Nothing;
 
 impl Dispatch for Nothing {
     fn dispatch(&self, _: Opened) {
-        panic!("a client opens nothing here");
+        panic!("nothing is opened from over there");
     }
 }
 
@@ -93,12 +94,14 @@ impl Link {
 
     /// To whatever takes the requests.
     pub fn to(dispatch: Arc<dyn Dispatch>) -> Self {
-        let lane = Lane::new(
-            lane_config(Side::Server),
-            Budget::new(16 << 20),
-            Arc::new(Nothing),
-        );
-        let far = Lane::new(lane_config(Side::Client), Budget::new(16 << 20), dispatch);
+        Self::between(Side::Server, Side::Client, dispatch)
+    }
+
+    /// With the entry on the one side, and what takes the requests on the other.
+    pub fn between(entry: Side, other: Side, dispatch: Arc<dyn Dispatch>) -> Self {
+        let budget = || Budget::new(16 << 20);
+        let lane = Lane::new(lane_config(entry), budget(), Arc::new(Nothing));
+        let far = Lane::new(lane_config(other), budget(), dispatch);
         let (there, back) = (Pipe(lane.outbound()), Pipe(far.outbound()));
         let (near, other) = (lane.clone(), far.clone());
         tokio::spawn(async move { drive(&near, back).await });
@@ -221,7 +224,17 @@ impl World {
         layers: Vec<Box<dyn Layer>>,
         director: Arc<TestDirector>,
     ) -> Self {
-        let http = Http::new(config, Admission::new(layers, director.clone()));
+        Self::observed(config, layers, director, Arc::new(Unobserved)).await
+    }
+
+    pub async fn observed(
+        config: HttpConfig,
+        layers: Vec<Box<dyn Layer>>,
+        director: Arc<TestDirector>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let admission = Admission::observed(layers, director.clone(), observer);
+        let http = Http::new(config, admission);
         let listener = adit_ingress::listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let addr = listener.local_addr().unwrap();

@@ -49,13 +49,15 @@ pub enum Broken {
     Exchange(Failure),
 }
 
-/// Bytes that have moved.
+/// What has happened in one turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moved {
     /// Read from the connection.
     pub read: u64,
     /// Written to it.
     pub written: u64,
+    /// The other end has said that the service is there: said once.
+    pub accepted: bool,
 }
 
 /// A connection and an exchange. Dropped before its end, it resets the exchange; the connection is the caller's to
@@ -98,7 +100,7 @@ impl<'s> Splice<'s> {
         }
     }
 
-    /// Carries both directions to their ends. `moved` is told what has moved after each turn in which something has.
+    /// Carries both directions to their ends. `moved` is told what has happened after each turn in which something has.
     ///
     /// # Errors
     /// What broke first. The exchange is still there, to be reset with a code that says so.
@@ -121,11 +123,13 @@ impl<'s> Splice<'s> {
         let result = poll_fn(|cx| {
             let mut now = Moved::default();
             let up = up.turn(cx, socket, send, buffers, &mut now.read);
-            let down = down.turn(cx, socket, recv, &mut now.written);
+            let was_accepted = down.accepted;
+            let went = down.turn(cx, socket, recv, &mut now.written);
+            now.accepted = down.accepted && !was_accepted;
             if now != Moved::default() {
                 moved(now);
             }
-            match (up?, down?) {
+            match (up?, went?) {
                 (Wait::Over, Wait::Over) => return Poll::Ready(Ok(())),
                 (Wait::Turn, _) | (_, Wait::Turn) => cx.waker().wake_by_ref(),
                 (Wait::Socket, _) | (_, Wait::Socket) => {}
