@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use adit_link::Compression;
 
+use crate::tls::Tls;
+
 /// What a service speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2 in clear text, with prior knowledge.
+    /// HTTP/2, with prior knowledge in clear text and by ALPN over TLS.
     H2c,
     /// Bytes, on a connection for each visitor's.
     Tcp,
@@ -36,6 +38,9 @@ pub struct ServiceConfig {
     pub port: u16,
     /// What it speaks.
     pub protocol: Protocol,
+    /// How it is reached over TLS; `None` is clear text. For HTTP/2 only: requests to other services that have it are
+    /// reset.
+    pub tls: Option<Tls>,
     /// Replaces the visitor's `Host`.
     pub host_rewrite: Option<String>,
     /// Headers added to each request, replacing those of the same name.
@@ -55,6 +60,7 @@ impl ServiceConfig {
             host: host.into(),
             port,
             protocol,
+            tls: None,
             host_rewrite: None,
             custom_headers: Vec::new(),
             proxy_protocol: None,
@@ -67,7 +73,7 @@ impl ServiceConfig {
 /// Bounds and times; one for all services, each bound counts for each service on its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Connecting may take this long.
+    /// Connecting may take this long, the handshake of TLS included.
     pub dial_timeout: Duration,
     /// The answer must begin within this, from when the request has been written. A call of gRPC has the time that its
     /// visitor gives it.

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use adit_codec::{EncodedHead, GrpcResponseHead, HeadError, HeaderBlock, Open, ResetCode};
+use adit_codec::{EncodedHead, GrpcResponseHead, HeadError, HeaderBlock, ResetCode};
 use adit_link::SendHalf;
 use h2::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use uuid::Uuid;
 
+use crate::{account::Account, h2c};
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The largest number that `grpc-timeout` can say: eight digits.
@@ -65,11 +68,30 @@ const fn status_of(reason: Reason) -> u8 {
     }
 }
 
+/// The status that a call ends with, where these lines say it.
+pub(crate) fn status_in(lines: &HeaderMap) -> Option<u16> {
+    lines.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
 /// Tells the visitor that the service has reset the stream, in trailers as libraries of gRPC would: the visitor sees what
 /// it would see without a tunnel. `answered` says whether the head of the answer has gone out.
-pub(crate) fn end_with(send: &SendHalf, open: &Open, reason: Reason, why: &str, answered: bool) {
-    let status = status_of(reason).to_string();
-    let uuid = Uuid::from_bytes(open.request_uuid);
+pub(crate) fn end_with(
+    send: &SendHalf,
+    account: &mut Account<h2c::Head>,
+    reason: Reason,
+    why: &str,
+    answered: bool,
+) {
+    let status = status_of(reason);
+    let course = &mut account.course;
+    course.on_reset(ResetCode::ServiceAborted);
+    course.on_gone(send);
+    course.on_grpc_status(Some(status.into()));
+    if !answered {
+        course.on_answer(200, true);
+    }
+    let status = status.to_string();
+    let uuid = Uuid::from_bytes(account.head.open().request_uuid);
     tracing::debug!(
         target: "adit::egress",
         request_id = %uuid,

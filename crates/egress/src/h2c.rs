@@ -1,4 +1,4 @@
-//! Services over HTTP/2 with prior knowledge: requests share connections.
+//! Services over HTTP/2, with prior knowledge or over TLS: requests share connections.
 //!
 //! One task serves one request: it sends what the visitor says and passes on what the service answers, and whatever ends
 //! it, the stream is reset unless it is whole.
@@ -13,14 +13,17 @@ use std::{
 
 use adit_codec::{GrpcRequest, HttpRequest, ResetCode};
 use adit_link::{Exchange, Failure, RecvHalf, SendHalf};
-use h2::{Reason, client::ResponseFuture};
+use adit_trace::Phase;
+use h2::{Reason, SendStream, client::ResponseFuture};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    dial::Address,
+    account::Account,
+    asked::{Asked, Told},
     grpc,
-    job::{Broken, give_up, gone},
-    service::{self, Service, Stats},
+    job::{Broken, gone},
+    service::{self, Stats},
+    tls::Dialer,
 };
 
 mod download;
@@ -32,7 +35,7 @@ mod upload;
 use download::Download;
 use pool::{Kind, Place, Pool};
 use request::request;
-use upload::{Upload, is_bare};
+use upload::{Piece, Upload, is_bare};
 
 /// Connections that a request may find closed before it is given up. It has left on none of them.
 const MAX_TRIES: usize = 3;
@@ -43,35 +46,42 @@ pub(crate) enum Head {
     Grpc(Box<GrpcRequest>),
 }
 
+impl Told for Head {
+    fn asked(&self) -> Asked<'_> {
+        match self {
+            Self::Http(head) => head.asked(),
+            Self::Grpc(head) => head.asked(),
+        }
+    }
+}
+
 /// The requests to one service.
 pub(crate) struct Shared {
-    address: Address,
     shared: Arc<service::Shared>,
     pool: Arc<Pool>,
     running: AtomicUsize,
 }
 
 impl Shared {
-    pub(crate) fn new(address: Address, shared: Arc<service::Shared>) -> Arc<Self> {
+    pub(crate) fn new(dialer: Dialer, shared: Arc<service::Shared>) -> Arc<Self> {
         Arc::new(Self {
-            pool: Pool::new(address.clone(), shared.clone()),
-            address,
+            pool: Pool::new(dialer, shared.clone()),
             shared,
             running: AtomicUsize::new(0),
         })
     }
 
     /// Serves a request in a task of its own.
-    pub(crate) fn dispatch(self: &Arc<Self>, head: Head, exchange: Exchange, to: Arc<Service>) {
+    pub(crate) fn dispatch(self: &Arc<Self>, mut account: Account<Head>, exchange: Exchange) {
         let limit = self.shared.config.max_connections;
         if self.running.fetch_add(1, Ordering::Relaxed) >= limit {
             self.running.fetch_sub(1, Ordering::Relaxed);
-            let why = format!("{limit} requests to {} are running", self.address);
-            give_up(exchange.send, head.open(), ResetCode::Limit, &why);
+            let why = format!("{limit} requests to {} are running", self.pool.address());
+            account.give_up(exchange.send, ResetCode::Limit, &why);
             return;
         }
         let counted = Counted(self.clone());
-        tokio::spawn(async move { counted.0.serve(&head, exchange, &to).await });
+        tokio::spawn(async move { counted.0.serve(account, exchange).await });
     }
 
     pub(crate) fn retire(&self) {
@@ -82,42 +92,46 @@ impl Shared {
         self.pool.count(stats);
     }
 
-    async fn serve(&self, head: &Head, exchange: Exchange, service: &Service) {
+    async fn serve(&self, mut account: Account<Head>, exchange: Exchange) {
         let Exchange { send, recv } = exchange;
         let mut answered = false;
         let lost = self
-            .exchange(head, service, &send, recv, &mut answered)
+            .exchange(&mut account, &send, recv, &mut answered)
             .await
             .err();
-        let open = head.open();
-        match (lost, head) {
-            (None | Some(Lost::Broken(Broken::Gone)), _) => {}
-            (Some(Lost::Unseen(why)), _) if !answered => {
-                give_up(send, open, ResetCode::Refused, &why);
+        let is_call = matches!(account.head, Head::Grpc(_));
+        let (code, why) = match lost {
+            None => return account.course.on_complete(),
+            Some(Lost::Broken(Broken::Gone)) => return account.course.on_gone(&send),
+            Some(Lost::Unseen(why)) if !answered => (ResetCode::Refused, why.into()),
+            Some(Lost::Reset(reason, why)) if is_call => {
+                return grpc::end_with(&send, &mut account, reason, &why, answered);
             }
-            (Some(Lost::Reset(reason, why)), Head::Grpc(_)) => {
-                grpc::end_with(&send, open, reason, &why, answered);
+            Some(Lost::Broken(Broken::Reset(code, why))) => (code, why),
+            Some(Lost::Unseen(why) | Lost::Reset(_, why) | Lost::Broken(Broken::Died(why))) => {
+                (ResetCode::ServiceAborted, why.into())
             }
-            (Some(Lost::Broken(Broken::Reset(code, why))), _) => give_up(send, open, code, &why),
-            (
-                Some(Lost::Unseen(why) | Lost::Reset(_, why) | Lost::Broken(Broken::Died(why))),
-                _,
-            ) => {
-                give_up(send, open, ResetCode::ServiceAborted, &why);
-            }
-        }
+        };
+        account.give_up(send, code, &why);
     }
 
     async fn exchange(
         &self,
-        head: &Head,
-        service: &Service,
+        account: &mut Account<Head>,
         send: &SendHalf,
         recv: RecvHalf,
         answered: &mut bool,
     ) -> Result<(), Lost> {
         // The place is kept as long as the request has its stream.
-        let (answer, mut upload, _place) = self.begin(head, service, send, recv).await?;
+        let (answer, stream, _place) = self.begin(account, send, &recv).await?;
+        let Account {
+            head,
+            service,
+            course,
+            moved,
+        } = account;
+        let (stream, length) = stream;
+        let mut upload = Upload::new(recv, stream, length, moved);
         let mut answer = pin!(answer);
         let response = loop {
             let due = self.answer_due(head, &upload);
@@ -138,13 +152,16 @@ impl Shared {
         let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         service.compress(send, lines);
         let inline = self.shared.config.inline_body_bytes;
-        let download = Download::begin(response, head, send, inline)?;
+        let status = response.status().as_u16();
+        let download = Download::begin(response, head, send, moved, inline)?;
         *answered = true;
+        course.on_answer(status, download.is_over());
+        course.on_grpc_status(download.grpc_status());
         let mut passing = pin!(download.pass_on());
         loop {
             tokio::select! {
                 biased;
-                passed = passing.as_mut() => break passed?,
+                passed = passing.as_mut() => break course.on_grpc_status(passed?),
                 sent = upload.run(), if upload.over_since().is_none() => sent.map_err(at_fault)?,
                 () = gone(send) => return Err(Broken::Gone.into()),
             }
@@ -159,15 +176,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Opens a stream with the request's head.
+    /// Opens a stream with the request's head; with the stream comes the length of the body, if the head says it.
     async fn begin(
         &self,
-        head: &Head,
-        service: &Service,
+        account: &mut Account<Head>,
         send: &SendHalf,
-        recv: RecvHalf,
-    ) -> Result<(ResponseFuture, Upload, Place), Lost> {
-        let (request, length) = request(head, service)?;
+        recv: &RecvHalf,
+    ) -> Result<(ResponseFuture, (SendStream<Piece>, Option<u64>), Place), Lost> {
+        let (request, length) = request(account)?;
+        let course = &mut account.course;
         let kind = if recv.is_whole() {
             Kind::Whole
         } else {
@@ -175,11 +192,24 @@ impl Shared {
         };
         let mut tries = 1;
         let mut place = loop {
-            let mut place = tokio::select! {
+            course.begin(Phase::Queue);
+            let place = tokio::select! {
                 biased;
-                place = self.pool.place(kind) => place?,
+                place = self.pool.place(kind) => place,
                 () = gone(send) => return Err(Broken::Gone.into()),
             };
+            course.end(Phase::Queue);
+            let mut place = match place {
+                Ok(place) => place,
+                Err(broken) => {
+                    // Whoever is told that there is no connection has waited for one to be made.
+                    course.on_dialled(None);
+                    return Err(broken.into());
+                }
+            };
+            if let Some(made) = place.made.take() {
+                course.on_dialled(Some(made));
+            }
             // Nothing has left yet: another connection will do as well.
             match std::future::poll_fn(|cx| place.sender.poll_ready(cx)).await {
                 Ok(()) => break place,
@@ -191,7 +221,7 @@ impl Shared {
                 Err(error) => return Err(Lost::Unseen(explain("the connection ended", &error))),
             }
         };
-        let bare = is_bare(&recv, length);
+        let bare = is_bare(recv, length);
         let (answer, stream) = place.sender.send_request(request, bare).map_err(|error| {
             if error.is_io() || error.is_go_away() {
                 Lost::Unseen(explain("the connection ended", &error))
@@ -199,7 +229,8 @@ impl Shared {
                 Broken::aborted(explain("the request cannot be sent", &error)).into()
             }
         })?;
-        Ok((answer, Upload::new(recv, stream, length), place))
+        course.on_asked();
+        Ok((answer, (stream, length), place))
     }
 
     /// When an answer is overdue. A call of gRPC may be silent for as long as its visitor waits (P-8.3).

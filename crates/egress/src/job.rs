@@ -1,35 +1,33 @@
 //! One request on its way to a service.
 
-use std::{borrow::Cow, future::poll_fn, sync::Arc, task::Context, task::Poll};
+use std::{borrow::Cow, future::poll_fn, task::Context, task::Poll};
 
 use adit_codec::{HttpRequest, Open, ResetCode};
 use adit_link::{Exchange, Failure, SendHalf};
 use uuid::Uuid;
 
-use crate::service::Service;
+use crate::account::Account;
 
-/// A request, the handle on it, and the service it is for.
+/// A request and the handle on it.
 pub(crate) struct Job {
-    pub(crate) head: Box<HttpRequest>,
+    pub(crate) account: Account<Box<HttpRequest>>,
     pub(crate) exchange: Exchange,
-    pub(crate) service: Arc<Service>,
     /// It has met a connection that had died, and is on its second.
     pub(crate) retried: bool,
 }
 
 impl Job {
-    pub(crate) fn new(head: Box<HttpRequest>, exchange: Exchange, service: Arc<Service>) -> Self {
+    pub(crate) fn new(account: Account<Box<HttpRequest>>, exchange: Exchange) -> Self {
         Self {
-            head,
+            account,
             exchange,
-            service,
             retried: false,
         }
     }
 
     /// Refuses or gives up, saying why.
-    pub(crate) fn reset(self, code: ResetCode, why: &str) {
-        give_up(self.exchange.send, &self.head.open, code, why);
+    pub(crate) fn reset(mut self, code: ResetCode, why: &str) {
+        self.account.give_up(self.exchange.send, code, why);
     }
 
     /// Whether nobody waits for the answer any more.

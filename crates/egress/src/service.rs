@@ -11,18 +11,25 @@ use std::{
 };
 
 use adit_codec::{Pool as BufferPool, ResetCode, Side};
-use adit_link::{Compression, Dispatch, Opened, RequestHead, SendHalf, compress::is_compressible};
+use adit_link::{
+    Compression, Dispatch, Exchange, Opened, RequestHead, SendHalf, compress::is_compressible,
+};
+use adit_trace::{Observer, Unobserved};
 use http::{HeaderName, HeaderValue};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
+    account::{Account, Course, Moved},
+    asked::Told as _,
     config::{Config, Protocol, ProxyProtocol, ServiceConfig},
     dial::Address,
     fields::is_hop_by_hop,
     h2c, http1,
     job::{Job, give_up},
-    tcp, udp, websocket,
+    tcp,
+    tls::{Dialer, Tls},
+    udp, websocket,
 };
 
 /// Read first of an answer: head and small body.
@@ -76,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) large: BufferPool,
     pub(crate) websockets: adit_splice::websocket::Buffers,
     pub(crate) counters: Counters,
+    /// Is told of each request.
+    observer: Arc<dyn Observer>,
 }
 
 /// The connections of one address.
@@ -91,7 +100,11 @@ pub(crate) enum Connections {
 pub(crate) struct Service {
     pub(crate) connections: Connections,
     pub(crate) address: Address,
-    pub(crate) protocol: Protocol,
+    /// The address as people write it.
+    pub(crate) endpoint: Box<str>,
+    pub(crate) observer: Arc<dyn Observer>,
+    protocol: Protocol,
+    pub(crate) is_tls: bool,
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     pub(crate) compression: Option<Compression>,
     pub(crate) session_timeout: Duration,
@@ -103,7 +116,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    fn new(config: &ServiceConfig, address: Address, connections: Connections) -> Self {
+    fn new(
+        config: &ServiceConfig,
+        address: Address,
+        connections: Connections,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let mut host_rewrite = config.host_rewrite.as_deref().and_then(|host| {
             let value = HeaderValue::from_str(host)
                 .ok()
@@ -130,8 +148,11 @@ impl Service {
         }
         Self {
             connections,
+            endpoint: address.to_string().into(),
             address,
+            observer,
             protocol: config.protocol,
+            is_tls: config.tls.is_some(),
             proxy_protocol: config.proxy_protocol,
             compression: config.compression,
             session_timeout: config.session_timeout,
@@ -139,6 +160,11 @@ impl Service {
             host_rewrite,
             custom,
         }
+    }
+
+    /// Whether it speaks this, in clear text.
+    fn is_plain(&self, protocol: Protocol) -> bool {
+        self.protocol == protocol && !self.is_tls
     }
 
     /// How an answer with these header lines crosses; with none, whatever a connection carries.
@@ -159,6 +185,8 @@ impl Service {
     }
 }
 
+/// Services with all of it in common share their connections.
+type Key = (Address, Protocol, Option<Tls>);
 type Services = HashMap<Box<str>, Arc<Service>>;
 
 /// Serves the requests that the peer opens. [`Dispatch::dispatch`] is called within a tokio runtime: connections live
@@ -167,7 +195,7 @@ pub struct Egress {
     shared: Arc<Shared>,
     services: RwLock<Arc<Services>>,
     /// By address, so that tunnels to one service share its connections, and a change of settings keeps them.
-    pools: Mutex<HashMap<(Address, Protocol), Connections>>,
+    pools: Mutex<HashMap<Key, Connections>>,
     draining: AtomicBool,
     /// How often running WebSockets have been told to go.
     leaving: watch::Sender<u64>,
@@ -176,6 +204,12 @@ pub struct Egress {
 impl Egress {
     /// With no services yet: every request is reset with `NO_TUNNEL`.
     pub fn new(config: Config) -> Arc<Self> {
+        Self::observed(config, Arc::new(Unobserved))
+    }
+
+    /// The same, where `observer` is told of each request once, when it is over, and of those that are refused. Whose
+    /// the tunnels are is not known here: a record has neither user nor client.
+    pub fn observed(config: Config, observer: Arc<dyn Observer>) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::new(Shared {
                 config,
@@ -183,6 +217,7 @@ impl Egress {
                 large: BufferPool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
                 websockets: adit_splice::websocket::Buffers::default(),
                 counters: Counters::default(),
+                observer,
             }),
             services: RwLock::default(),
             pools: Mutex::default(),
@@ -204,22 +239,15 @@ impl Egress {
                 host: config.host.as_str().into(),
                 port: config.port,
             };
-            let key = (address.clone(), config.protocol);
+            let key = (address.clone(), config.protocol, config.tls.clone());
             let connections = kept
                 .entry(key)
                 .or_insert_with_key(|key| {
-                    pools.remove(key).unwrap_or_else(|| match key.1 {
-                        Protocol::Http1 => {
-                            Connections::Http1(http1::Pool::new(key.0.clone(), self.shared.clone()))
-                        }
-                        Protocol::H2c => {
-                            Connections::H2c(h2c::Shared::new(key.0.clone(), self.shared.clone()))
-                        }
-                        Protocol::Tcp | Protocol::Udp => Connections::Own,
-                    })
+                    pools.remove(key).unwrap_or_else(|| self.connections(key))
                 })
                 .clone();
-            let service = Service::new(config, address, connections);
+            let observer = self.shared.observer.clone();
+            let service = Service::new(config, address, connections, observer);
             next.insert(tunnel.clone(), Arc::new(service));
         }
         let retired = std::mem::replace(&mut *pools, kept);
@@ -229,6 +257,19 @@ impl Egress {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         drop(pools);
         retired.into_values().for_each(|pool| pool.retire());
+    }
+
+    fn connections(&self, (address, protocol, tls): &Key) -> Connections {
+        let (address, shared) = (address.clone(), self.shared.clone());
+        match (protocol, tls) {
+            (Protocol::Http1, None) => Connections::Http1(http1::Pool::new(address, shared)),
+            (Protocol::H2c, tls) => {
+                let dialer = Dialer::new(address, tls.as_ref());
+                Connections::H2c(h2c::Shared::new(dialer, shared))
+            }
+            // Never in clear text what was to be encrypted.
+            (Protocol::Tcp | Protocol::Udp, _) | (Protocol::Http1, Some(_)) => Connections::Own,
+        }
     }
 
     /// While draining, new requests are reset with `DRAINING` (P-6.6); running ones finish, but for WebSockets, which
@@ -295,10 +336,16 @@ impl Egress {
     /// several.
     pub fn dispatch_to(&self, name: &str, opened: Opened) {
         let Opened { head, exchange } = opened;
-        let open = head.open();
+        let observer = &*self.shared.observer;
+        let course = Course::new(observer, head.open(), &exchange);
+        let coming = Coming {
+            head,
+            exchange,
+            course,
+        };
         if self.draining.load(Ordering::Relaxed) {
             let why = "this side is leaving";
-            give_up(exchange.send, open, ResetCode::Draining, why);
+            coming.refuse(observer, "", ResetCode::Draining, why);
             return;
         }
         let service = {
@@ -307,15 +354,16 @@ impl Egress {
         };
         let Some(service) = service else {
             let why = format!("no service stands behind {name:?} here");
-            give_up(exchange.send, open, ResetCode::NoTunnel, &why);
+            coming.refuse(observer, "", ResetCode::NoTunnel, &why);
             return;
         };
         self.shared.counters.jobs.fetch_add(1, Ordering::Relaxed);
+        let open = coming.head.open();
         tracing::debug!(
             target: "adit::egress",
             request_id = %Uuid::from_bytes(open.request_uuid),
-            protocol = head.protocol().as_str(),
-            opener = match exchange.id().opener() {
+            protocol = coming.head.protocol().as_str(),
+            opener = match coming.exchange.id().opener() {
                 Side::Server => "server",
                 Side::Client => "client",
             },
@@ -323,46 +371,87 @@ impl Egress {
             service = name,
             "request taken"
         );
+        self.lead(name, coming, service);
+    }
+
+    /// Leads a request to its service by the way that both speak.
+    fn lead(&self, name: &str, coming: Coming, service: Arc<Service>) {
         let connections = service.connections.clone();
-        match (head, connections) {
+        let Coming {
+            head,
+            exchange,
+            course,
+        } = coming;
+        let (head, code, why) = match (head, connections) {
             (RequestHead::Http(head), _) if head.method == "CONNECT" => {
-                let why = "CONNECT is not carried";
-                give_up(exchange.send, &head.open, ResetCode::ProtocolError, why);
+                let why = "CONNECT is not carried".to_owned();
+                (RequestHead::Http(head), ResetCode::ProtocolError, why)
             }
             (RequestHead::Http(head), Connections::Http1(pool)) => {
-                pool.dispatch(Job::new(head, exchange, service));
+                return pool.dispatch(Job::new(Account::new(head, service, course), exchange));
             }
             (RequestHead::Http(head), Connections::H2c(connection)) => {
-                connection.dispatch(h2c::Head::Http(head), exchange, service);
+                let head = h2c::Head::Http(head);
+                return connection.dispatch(Account::new(head, service, course), exchange);
             }
             (RequestHead::Grpc(head), Connections::H2c(connection)) => {
-                connection.dispatch(h2c::Head::Grpc(head), exchange, service);
+                let head = h2c::Head::Grpc(head);
+                return connection.dispatch(Account::new(head, service, course), exchange);
             }
-            (RequestHead::Grpc(head), Connections::Http1(_)) => {
+            (head @ RequestHead::Grpc(_), Connections::Http1(_)) => {
                 let why = format!(
                     "the service of {name:?} speaks HTTP/1.1; gRPC wants a tunnel of `type: grpc`"
                 );
-                give_up(exchange.send, &head.open, ResetCode::NoTunnel, &why);
+                (head, ResetCode::NoTunnel, why)
             }
             // Also of a service that speaks HTTP/2: an upgrade is HTTP/1.1, and most that speak the one speak both.
-            (RequestHead::WebSocket(head), Connections::Http1(_) | Connections::H2c(_)) => {
+            (RequestHead::WebSocket(head), Connections::Http1(_) | Connections::H2c(_))
+                if !service.is_tls =>
+            {
                 let leaving = self.leaving.subscribe();
-                websocket::dispatch(head, exchange, service, self.shared.clone(), leaving);
+                let account = Account::new(head, service, course);
+                return websocket::dispatch(account, exchange, self.shared.clone(), leaving);
             }
-            (RequestHead::Tcp(head), _) if service.protocol == Protocol::Tcp => {
-                tcp::dispatch(head, exchange, service, self.shared.clone());
+            (RequestHead::Tcp(head), _) if service.is_plain(Protocol::Tcp) => {
+                let account = Account::new(head, service, course);
+                return tcp::dispatch(account, exchange, self.shared.clone());
             }
-            (RequestHead::Udp(head), _) if service.protocol == Protocol::Udp => {
-                udp::dispatch(head, exchange, service, self.shared.clone());
+            (RequestHead::Udp(head), _) if service.is_plain(Protocol::Udp) => {
+                let account = Account::new(head, service, course);
+                return udp::dispatch(account, exchange, self.shared.clone());
             }
             (head, _) => {
                 let why = format!(
-                    "the service of {name:?} is not reached by {}",
-                    head.protocol().as_str()
+                    "the service of {name:?} is not reached by {}{}",
+                    head.protocol().as_str(),
+                    if service.is_tls { " over TLS" } else { "" },
                 );
-                give_up(exchange.send, head.open(), ResetCode::ProtocolError, &why);
+                (head, ResetCode::ProtocolError, why)
             }
-        }
+        };
+        let coming = Coming {
+            head,
+            exchange,
+            course,
+        };
+        coming.refuse(&*self.shared.observer, &service.endpoint, code, &why);
+    }
+}
+
+/// A request that no service has yet.
+struct Coming {
+    head: RequestHead,
+    exchange: Exchange,
+    course: Course,
+}
+
+impl Coming {
+    fn refuse(mut self, observer: &dyn Observer, service: &str, code: ResetCode, why: &str) {
+        self.course.on_reset(code);
+        let asked = self.head.asked();
+        self.course
+            .tell(observer, &asked, service, &Moved::default());
+        give_up(self.exchange.send, self.head.open(), code, why);
     }
 }
 

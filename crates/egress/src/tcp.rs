@@ -11,12 +11,14 @@ use std::sync::{
 use adit_codec::{ProtocolType, ResetCode, TcpOpen, accepted};
 use adit_link::Exchange;
 use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice};
+use adit_trace::Phase;
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
+    account::Account,
     dial::dial,
-    job::{give_up, gone},
+    job::gone,
     proxy_protocol,
     service::{Service, Shared},
 };
@@ -69,19 +71,18 @@ impl Counters {
 
 /// Serves one connection, in a task of its own.
 pub(crate) fn dispatch(
-    head: Box<TcpOpen>,
+    mut account: Account<Box<TcpOpen>>,
     exchange: Exchange,
-    service: Arc<Service>,
     shared: Arc<Shared>,
 ) {
     let limit = shared.config.max_connections;
-    let open = Open::new(shared, service);
+    let open = Open::new(shared, account.service.clone());
     if open.is_over(limit) {
         let why = format!("{limit} connections to {} are open", open.service.address);
-        give_up(exchange.send, &head.open, ResetCode::Limit, &why);
+        account.give_up(exchange.send, ResetCode::Limit, &why);
         return;
     }
-    tokio::spawn(async move { open.serve(&head, exchange).await });
+    tokio::spawn(async move { open.serve(account, exchange).await });
 }
 
 /// One connection of the count.
@@ -109,18 +110,20 @@ impl Open {
         self.before >= limit
     }
 
-    async fn serve(&self, head: &TcpOpen, exchange: Exchange) {
+    async fn serve(&self, mut account: Account<Box<TcpOpen>>, exchange: Exchange) {
         let (config, counters) = (&self.shared.config, &self.shared.counters);
+        account.course.begin(Phase::Dial);
         let dialled = tokio::select! {
             biased;
-            () = gone(&exchange.send) => return,
+            () = gone(&exchange.send) => return account.course.on_gone(&exchange.send),
             dialled = dial(&self.service.address, config.dial_timeout) => dialled,
         };
+        account.course.end(Phase::Dial);
         let socket = match dialled {
             Ok(stream) => Socket::new(stream),
             Err(why) => {
                 counters.tcp.dials_failed.fetch_add(1, Ordering::Relaxed);
-                give_up(exchange.send, &head.open, ResetCode::DialFailed, &why);
+                account.give_up(exchange.send, ResetCode::DialFailed, &why);
                 return;
             }
         };
@@ -131,19 +134,31 @@ impl Open {
         exchange.set_stall(config.tcp_stall_timeout);
         self.service.compress(&exchange.send, []);
         let accepted = accepted(ProtocolType::Tcp);
-        if exchange.send.answer(accepted, false).is_err() {
-            return;
+        if let Err(failure) = exchange.send.answer(accepted, false) {
+            return account.course.on_failure(&failure);
         }
+        account.course.on_answer(0, false);
         let version = self.service.proxy_protocol;
-        let first =
-            version.map_or_else(Bytes::new, |version| proxy_protocol::header(version, head));
+        let first = version.map_or_else(Bytes::new, |version| {
+            proxy_protocol::header(version, &account.head)
+        });
+        // It is no payload, and goes out before any.
+        let mut header = first.len() as u64;
         let buffers = Buffers {
             small: self.shared.small.clone(),
             large: self.shared.large.clone(),
         };
         let mut splice = Splice::new(&socket, exchange, &buffers, first);
-        let broken = match splice.run(|moved| counters.tcp.on_moved(moved)).await {
+        let on_moved = |moved: Moved| {
+            counters.tcp.on_moved(moved);
+            let of_header = header.min(moved.written);
+            header -= of_header;
+            account.moved.receive(moved.written - of_header);
+            account.moved.send(moved.read);
+        };
+        let broken = match splice.run(on_moved).await {
             Ok(()) => {
+                account.course.on_complete();
                 drop(splice);
                 socket.close();
                 return;
@@ -155,13 +170,14 @@ impl Open {
                 counters.tcp.aborted.fetch_add(1, Ordering::Relaxed);
                 let why = format!("the service broke off: {error}");
                 if let Some(send) = splice.give_up() {
-                    give_up(send, &head.open, ResetCode::ServiceAborted, &why);
+                    account.give_up(send, ResetCode::ServiceAborted, &why);
                 }
             }
             Broken::Exchange(failure) => {
+                account.course.on_failure(&failure);
                 tracing::debug!(
                     target: "adit::egress",
-                    request_id = %Uuid::from_bytes(head.open.request_uuid),
+                    request_id = %Uuid::from_bytes(account.head.open.request_uuid),
                     %failure,
                     "connection to a TCP service reset"
                 );

@@ -18,6 +18,7 @@ use std::{
 
 use adit_codec::{MAX_DATAGRAM_BYTES, ProtocolType, ResetCode, UdpOpen, accepted};
 use adit_link::{Exchange, Part, RecvHalf, SendHalf};
+use adit_trace::Phase;
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
@@ -27,8 +28,9 @@ use tokio::{
 };
 
 use crate::{
+    account::{Account, Moved},
     dial::Address,
-    job::{give_up, gone},
+    job::gone,
     service::{Service, Shared},
 };
 
@@ -102,19 +104,21 @@ fn count(counter: &AtomicU64) {
 
 /// Serves one flow, in a task of its own.
 pub(crate) fn dispatch(
-    head: Box<UdpOpen>,
+    mut account: Account<Box<UdpOpen>>,
     exchange: Exchange,
-    service: Arc<Service>,
     shared: Arc<Shared>,
 ) {
     tokio::spawn(async move {
         let _running = Running::new(&shared);
         let Exchange { send, recv } = exchange;
-        match serve(&send, recv, &service, &shared).await {
+        match serve(&send, recv, &mut account, &shared).await {
             // Both directions, each side its own. A peer that has not ended its direction has been asked to.
-            Ended::ByPeer | Ended::Silent => drop(send.finish()),
-            Ended::Gone => {}
-            Ended::Unreachable(why) => give_up(send, &head.open, ResetCode::DialFailed, &why),
+            Ended::ByPeer | Ended::Silent => {
+                account.course.on_complete();
+                drop(send.finish());
+            }
+            Ended::Gone => account.course.on_gone(&send),
+            Ended::Unreachable(why) => account.give_up(send, ResetCode::DialFailed, &why),
         }
     });
 }
@@ -150,7 +154,19 @@ enum Ended {
     Unreachable(String),
 }
 
-async fn serve(send: &SendHalf, mut recv: RecvHalf, service: &Service, shared: &Shared) -> Ended {
+async fn serve(
+    send: &SendHalf,
+    mut recv: RecvHalf,
+    account: &mut Account<Box<UdpOpen>>,
+    shared: &Shared,
+) -> Ended {
+    let Account {
+        service,
+        course,
+        moved,
+        ..
+    } = account;
+    course.begin(Phase::Dial);
     let timeout = shared.config.dial_timeout;
     let socket = tokio::select! {
         biased;
@@ -160,13 +176,16 @@ async fn serve(send: &SendHalf, mut recv: RecvHalf, service: &Service, shared: &
             Err(why) => return Ended::Unreachable(why),
         },
     };
+    course.end(Phase::Dial);
     if send.answer(accepted(ProtocolType::Udp), false).is_err() {
         return Ended::Gone;
     }
+    course.on_answer(0, false);
     let mut flow = Flow {
         send,
         socket: &socket,
         service,
+        moved,
         shared,
         heard: Instant::now(),
         answered: false,
@@ -179,6 +198,7 @@ struct Flow<'f> {
     send: &'f SendHalf,
     socket: &'f UdpSocket,
     service: &'f Service,
+    moved: &'f Moved,
     shared: &'f Shared,
     /// When a datagram last went either way.
     heard: Instant,
@@ -272,7 +292,10 @@ impl Flow<'_> {
             sent = self.socket.try_send(data);
         }
         match sent {
-            Ok(_) => count(&counters.datagrams_out),
+            Ok(_) => {
+                count(&counters.datagrams_out);
+                self.moved.receive(data.len() as u64);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 count(&counters.dropped_socket_full);
             }
@@ -316,6 +339,7 @@ impl Flow<'_> {
                 Some(data) if length <= MAX_DATAGRAM_BYTES => {
                     let data = Bytes::copy_from_slice(data);
                     self.send.send_datagram(data).map_err(|_| Ended::Gone)?;
+                    self.moved.send(length as u64);
                 }
                 _ => count(&counters.dropped_too_long),
             }

@@ -16,6 +16,7 @@ use std::{
 use adit_codec::{ResetCode, WebSocketRequest, WebSocketResponseHead};
 use adit_link::Exchange;
 use adit_splice::websocket::Carrier;
+use adit_trace::Phase;
 use adit_websocket::{Relay, ResetWhy, key};
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
@@ -24,8 +25,9 @@ use uuid::Uuid;
 
 use self::handshake::{Answer, Line, ask};
 use crate::{
+    account::Account,
     dial::dial,
-    job::{Broken, give_up, gone},
+    job::{Broken, gone},
     service::{Service, Shared},
 };
 
@@ -34,21 +36,20 @@ const PROBES_PER_SILENCE: u32 = 4;
 
 /// Serves one WebSocket, in a task of its own. When `leaving` says so, both ends are told that we go away.
 pub(crate) fn dispatch(
-    head: Box<WebSocketRequest>,
+    mut account: Account<Box<WebSocketRequest>>,
     exchange: Exchange,
-    service: Arc<Service>,
     shared: Arc<Shared>,
     leaving: watch::Receiver<u64>,
 ) {
     exchange.set_stall(shared.config.tcp_stall_timeout);
     let limit = shared.config.max_connections;
-    let open = Open::new(shared, service);
+    let open = Open::new(shared, account.service.clone());
     if open.before >= limit {
         let why = format!("{limit} connections to {} are open", open.service.address);
-        give_up(exchange.send, &head.open, ResetCode::Limit, &why);
+        account.give_up(exchange.send, ResetCode::Limit, &why);
         return;
     }
-    tokio::spawn(async move { open.serve(&head, exchange, leaving).await });
+    tokio::spawn(async move { open.serve(account, exchange, leaving).await });
 }
 
 /// One connection of the count.
@@ -72,26 +73,28 @@ impl Open {
 
     async fn serve(
         &self,
-        head: &WebSocketRequest,
+        mut account: Account<Box<WebSocketRequest>>,
         exchange: Exchange,
         leaving: watch::Receiver<u64>,
     ) {
         let config = &self.shared.config;
+        account.course.begin(Phase::Dial);
         let dialled = tokio::select! {
             biased;
-            () = gone(&exchange.send) => return,
+            () = gone(&exchange.send) => return account.course.on_gone(&exchange.send),
             dialled = dial(&self.service.address, config.dial_timeout) => dialled,
         };
+        account.course.end(Phase::Dial);
         let mut socket = match dialled {
             Ok(socket) => socket,
-            Err(why) => return give_up(exchange.send, &head.open, ResetCode::DialFailed, &why),
+            Err(why) => return account.give_up(exchange.send, ResetCode::DialFailed, &why),
         };
         self.shared.counters.dialled.fetch_add(1, Ordering::Relaxed);
         let key = key(rand::random());
         let answer = tokio::select! {
             biased;
-            () = gone(&exchange.send) => return,
-            answer = timeout(config.answer_timeout, ask(&mut socket, head, &self.service, &key)) => answer,
+            () = gone(&exchange.send) => return account.course.on_gone(&exchange.send),
+            answer = timeout(config.answer_timeout, ask(&mut socket, &mut account, &key)) => answer,
         };
         let late = || {
             let within = config.answer_timeout;
@@ -101,24 +104,26 @@ impl Open {
         let result = match answer.unwrap_or_else(|_| Err(late())) {
             Ok(Answer::Accepted { lines, first }) => match accept(&exchange, &lines) {
                 Ok(()) => {
+                    account.course.on_answer(101, false);
                     self.service.compress(&exchange.send, []);
-                    let uuid = head.open.request_uuid;
-                    self.carry(socket, exchange, first, leaving, uuid).await;
+                    self.carry(socket, exchange, first, leaving, account).await;
                     return;
                 }
                 Err(broken) => Err(broken),
             },
             Ok(Answer::Refused(refusal)) => {
-                let passed_on = refusal.pass_on(&mut socket, &exchange.send, &self.shared);
+                let passed_on =
+                    refusal.pass_on(&mut socket, &exchange.send, &self.shared, &mut account);
                 passed_on.await
             }
             Err(broken) => Err(broken),
         };
         match result {
-            Ok(()) | Err(Broken::Gone) => {}
-            Err(Broken::Reset(code, why)) => give_up(exchange.send, &head.open, code, &why),
+            Ok(()) => account.course.on_complete(),
+            Err(Broken::Gone) => account.course.on_gone(&exchange.send),
+            Err(Broken::Reset(code, why)) => account.give_up(exchange.send, code, &why),
             Err(Broken::Died(why)) => {
-                give_up(exchange.send, &head.open, ResetCode::ServiceAborted, &why);
+                account.give_up(exchange.send, ResetCode::ServiceAborted, &why);
             }
         }
     }
@@ -130,7 +135,7 @@ impl Open {
         exchange: Exchange,
         first: Bytes,
         leaving: watch::Receiver<u64>,
-        request_uuid: [u8; 16],
+        mut account: Account<Box<WebSocketRequest>>,
     ) {
         if let Some(silence) = self.shared.config.tcp_keepalive {
             let times = TcpKeepalive::new()
@@ -140,6 +145,7 @@ impl Open {
                 tracing::debug!(%error, "keepalive could not be set");
             }
         }
+        let early = first.len() as u64;
         let mut relay = Relay::to_service(rand::random);
         if !first.is_empty() {
             relay.on_bytes(first);
@@ -156,13 +162,20 @@ impl Open {
         let ended = carrier.run(said(leaving)).await;
         tracing::debug!(
             target: "adit::egress",
-            request_id = %Uuid::from_bytes(request_uuid),
+            request_id = %Uuid::from_bytes(account.head.open.request_uuid),
             outcome = ?ended.outcome,
             is_cut = ended.is_cut,
             written = ended.written,
-            reason = ended.failure.map_or("", |failure| failure.reason.as_str()),
+            reason = ended.failure.as_ref().map_or("", |failure| failure.reason.as_str()),
             "WebSocket over"
         );
+        account.moved.receive(ended.written);
+        account.moved.send(ended.read + early);
+        match (&ended.failure, ended.reset) {
+            (Some(failure), _) => account.course.on_failure(failure),
+            (None, Some(code)) => account.course.on_reset(code),
+            (None, None) => account.course.on_complete(),
+        }
         // As it stands, where there was no time to shut it down.
         drop(ended.socket);
     }

@@ -2,7 +2,8 @@
 //!
 //! Holds [`TraceContext`], which crosses from hop to hop; [`Sampler`], which decides what is traced; [`Timeline`], the
 //! phases of one request on this hop; [`Record`], everything about a request at its end; [`Observer`], whom the
-//! visitors' side (`ingress`) and the services' side (`egress`) tell.
+//! visitors' side (`ingress`) and the services' side (`egress`) tell; and [`Sample`], a number that a side tells of
+//! itself at one moment.
 //!
 //! Promises:
 //! - a request that is not traced costs one decision and no memory;
@@ -19,11 +20,13 @@
 mod context;
 mod observer;
 mod record;
+mod sample;
 mod sampler;
 mod timeline;
 
 pub use context::{ParseContextError, SpanId, TraceContext, TraceId};
 pub use observer::{Observer, Unobserved};
 pub use record::{Edge, Record};
+pub use sample::{Family, Kind, Sample};
 pub use sampler::{RatioError, Sampler};
 pub use timeline::{Phase, Span, Timeline};

@@ -10,6 +10,7 @@ use http::{HeaderMap, Response, response};
 
 use super::{Head, Lost};
 use crate::{
+    account::Moved,
     fields::{is_barred_from_trailers, is_hop_by_hop},
     grpc,
     job::Broken,
@@ -21,9 +22,13 @@ const BROKE_OFF: &str = "the service broke off before the end of its answer";
 pub(super) struct Download<'a> {
     body: RecvStream,
     send: &'a SendHalf,
+    moved: &'a Moved,
     /// What came with the head and does not ride with it.
     early: Bytes,
     over: bool,
+    /// It is the answer of a call, and its status, if it came with the head.
+    is_call: bool,
+    grpc_status: Option<u16>,
 }
 
 impl<'a> Download<'a> {
@@ -32,6 +37,7 @@ impl<'a> Download<'a> {
         response: Response<RecvStream>,
         head: &Head,
         send: &'a SendHalf,
+        moved: &'a Moved,
         inline: usize,
     ) -> Result<Self, Lost> {
         let (parts, mut body) = response.into_parts();
@@ -56,25 +62,42 @@ impl<'a> Download<'a> {
             .map_err(|error| Broken::aborted(error.to_string()))?;
         send.answer(answer, over && rides)?;
         if rides {
-            release(&mut body, std::mem::take(&mut early).len());
+            let riding = std::mem::take(&mut early).len();
+            release(&mut body, riding);
+            moved.send(riding as u64);
         }
+        let is_call = matches!(head, Head::Grpc(_));
+        let grpc_status = is_call.then(|| grpc::status_in(&parts.headers)).flatten();
         Ok(Self {
             over: over && rides,
             body,
             send,
+            moved,
             early,
+            is_call,
+            grpc_status,
         })
     }
 
-    /// Sends the rest of the answer.
-    pub(super) async fn pass_on(mut self) -> Result<(), Lost> {
+    /// Whether all of it went with its head.
+    pub(super) const fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The status of a call, where it stood in the head.
+    pub(super) const fn grpc_status(&self) -> Option<u16> {
+        self.grpc_status
+    }
+
+    /// Sends the rest of the answer; gives the status of a call, where it stood in the trailers.
+    pub(super) async fn pass_on(mut self) -> Result<Option<u16>, Lost> {
         if self.over {
-            return Ok(());
+            return Ok(None);
         }
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
             if self.pass(early).await? {
-                return Ok(());
+                return Ok(None);
             }
         }
         loop {
@@ -86,15 +109,20 @@ impl<'a> Download<'a> {
             };
             let data = data.map_err(|error| Lost::of(&error, BROKE_OFF))?;
             if self.pass(data).await? {
-                return Ok(());
+                return Ok(None);
             }
         }
         let trailers = std::future::poll_fn(|cx| self.body.poll_trailers(cx)).await;
         match trailers.map_err(|error| Lost::of(&error, BROKE_OFF))? {
-            Some(trailers) => self.send.finish_with(block_of(&trailers))?,
-            None => self.send.finish()?,
+            Some(trailers) => {
+                self.send.finish_with(block_of(&trailers))?;
+                Ok(grpc::status_in(&trailers).filter(|_| self.is_call))
+            }
+            None => {
+                self.send.finish()?;
+                Ok(None)
+            }
         }
-        Ok(())
     }
 
     /// Passes one piece on; whether it was the last.
@@ -102,6 +130,7 @@ impl<'a> Download<'a> {
         let length = data.len();
         let ends = self.body.is_end_stream();
         self.send.send_all(data, ends).await?;
+        self.moved.send(length as u64);
         release(&mut self.body, length);
         Ok(ends)
     }

@@ -18,20 +18,21 @@ use std::{
 use adit_codec::ResetCode;
 use h2::client::{Builder, SendRequest};
 use tokio::{
-    net::TcpStream,
     sync::oneshot,
     time::{Instant, timeout},
 };
 
 use super::{settled::Settled, upload::Piece};
 use crate::{
-    dial::{Address, dial},
+    account::Made,
+    dial::Address,
     job::Broken,
     service::{self, Stats},
+    tls::{Dialer, Socket},
 };
 
 type Sender = SendRequest<Piece>;
-type Driver = h2::client::Connection<Settled<TcpStream>, Piece>;
+type Driver = h2::client::Connection<Settled<Socket>, Piece>;
 
 /// The largest window of HTTP/2 (RFC 9113, 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -48,7 +49,7 @@ const MAX_DIALS: usize = 16;
 
 /// The connections to one service.
 pub(super) struct Pool {
-    address: Address,
+    dialer: Dialer,
     shared: Arc<service::Shared>,
     state: Mutex<State>,
     /// Connections that are open, idle ones too.
@@ -88,7 +89,8 @@ struct Connection {
     running: usize,
     /// Of these, those whose bodies were still to come.
     streamed: usize,
-    has_served: bool,
+    /// From when to when it was made; nothing once it has served.
+    made: Option<Made>,
     idle_since: Instant,
 }
 
@@ -106,6 +108,8 @@ pub(super) struct Place {
     number: u64,
     kind: Kind,
     pub(super) sender: Sender,
+    /// When its connection was made, from when to when, where this is the first request on it.
+    pub(super) made: Option<Made>,
     /// Whether it has to be given back.
     held: bool,
 }
@@ -179,13 +183,17 @@ impl State {
 }
 
 impl Pool {
-    pub(super) fn new(address: Address, shared: Arc<service::Shared>) -> Arc<Self> {
+    pub(super) fn new(dialer: Dialer, shared: Arc<service::Shared>) -> Arc<Self> {
         Arc::new(Self {
-            address,
+            dialer,
             shared,
             state: Mutex::default(),
             connected: Arc::default(),
         })
+    }
+
+    pub(super) const fn address(&self) -> &Address {
+        self.dialer.address()
     }
 
     /// A place for one request, on a connection that is made if need be. It may be long in coming when the service takes
@@ -243,7 +251,8 @@ impl Pool {
         let connection = state.choose(kind, crowded || full)?;
         connection.running += 1;
         connection.streamed += usize::from(kind == Kind::Streamed);
-        if std::mem::replace(&mut connection.has_served, true) {
+        let made = connection.made.take();
+        if made.is_none() {
             self.shared.counters.reused.fetch_add(1, Ordering::Relaxed);
         }
         Some(Place {
@@ -251,6 +260,7 @@ impl Pool {
             number: connection.number,
             kind,
             sender: connection.sender.clone(),
+            made,
             held: true,
         })
     }
@@ -299,6 +309,7 @@ impl Pool {
     }
 
     async fn dial(self: Arc<Self>) {
+        let start = Instant::now();
         let connected = self.connect().await;
         let mut state = self.lock();
         state.dialling -= 1;
@@ -312,7 +323,7 @@ impl Pool {
                     sender,
                     running: 0,
                     streamed: 0,
-                    has_served: false,
+                    made: Some((start, Instant::now())),
                     idle_since: Instant::now(),
                 });
                 tokio::spawn(self.clone().look_after(number, driving));
@@ -338,7 +349,7 @@ impl Pool {
     /// A connection whose service has shown its settings, and what drives it.
     async fn connect(&self) -> Result<(Sender, Driving), String> {
         let config = &self.shared.config;
-        let socket = dial(&self.address, config.dial_timeout).await?;
+        let socket = self.dialer.dial(config.dial_timeout).await?;
         let (socket, settled) = Settled::new(socket);
         let window = config.h2c_stream_window_bytes;
         // Room for every stream's window: what one visitor does not take must not hold up the others.
@@ -375,8 +386,8 @@ impl Pool {
         let ready = timeout(config.dial_timeout, ready).await;
         let ready = ready.unwrap_or_else(|_| Err("no HTTP/2 in time".to_owned()));
         ready.map_err(|why| {
-            let address = &self.address;
-            format!("connect {address}: {why}; does the service speak HTTP/2 without TLS?")
+            let (address, hint) = (self.address(), self.dialer.hint());
+            format!("connect {address}: {why}; {hint}")
         })
     }
 

@@ -7,14 +7,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 
 use super::Head;
 use crate::{
+    account::{Account, TRACEPARENT},
     fields::{allows_trailers, content_length, elements, is_hop_by_hop},
     grpc,
     job::Broken,
-    service::Service,
 };
 
 impl Head {
-    pub(super) fn open(&self) -> &Open {
+    pub(crate) fn open(&self) -> &Open {
         match self {
             Self::Http(head) => &head.open,
             Self::Grpc(head) => &head.open,
@@ -43,10 +43,8 @@ impl Head {
 }
 
 /// The request, and the length of its body if it says it.
-pub(super) fn request(
-    head: &Head,
-    service: &Service,
-) -> Result<(Request<()>, Option<u64>), Broken> {
+pub(super) fn request(account: &Account<Head>) -> Result<(Request<()>, Option<u64>), Broken> {
+    let Account { head, service, .. } = account;
     let (authority, path) = match head {
         Head::Http(head) => (&head.authority, &head.path),
         Head::Grpc(head) => (&head.authority, &head.path),
@@ -57,12 +55,12 @@ pub(super) fn request(
         None => authority,
     };
     let uri = Uri::builder()
-        .scheme("http")
+        .scheme(if service.is_tls { "https" } else { "http" })
         .authority(authority)
         .path_and_query(&path[..])
         .build()
         .map_err(|_| bad("host and path cannot be sent over HTTP/2"))?;
-    let (headers, length) = headers(head, service)?;
+    let (headers, length) = headers(account)?;
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = head.method()?;
@@ -72,7 +70,9 @@ pub(super) fn request(
 }
 
 /// The header lines, and the length of the body if they say it.
-fn headers(head: &Head, service: &Service) -> Result<(HeaderMap, Option<u64>), Broken> {
+fn headers(account: &Account<Head>) -> Result<(HeaderMap, Option<u64>), Broken> {
+    let Account { head, service, .. } = account;
+    let trace = account.traceparent();
     let block = head.headers();
     let mut length = None;
     let mut headers = HeaderMap::with_capacity(block.len() + 2);
@@ -88,6 +88,7 @@ fn headers(head: &Head, service: &Service) -> Result<(HeaderMap, Option<u64>), B
         let stays = name == b"host"
             || is_hop_by_hop(name)
             || service.replaces(name)
+            || (trace.is_some() && name == TRACEPARENT)
             || options
                 .iter()
                 .any(|option| option.eq_ignore_ascii_case(name));
@@ -114,6 +115,11 @@ fn headers(head: &Head, service: &Service) -> Result<(HeaderMap, Option<u64>), B
     }
     for (name, value) in &service.custom {
         headers.append(name, value.clone());
+    }
+    if let Some(context) = trace
+        && let Ok(context) = HeaderValue::try_from(context.to_string())
+    {
+        headers.insert("traceparent", context);
     }
     Ok((headers, length))
 }

@@ -12,7 +12,7 @@ use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout};
 
-use crate::fields::is_barred_from_trailers;
+use crate::{account::Moved, fields::is_barred_from_trailers};
 
 /// What h2 sends. Each payload gives its credit back when h2 has written it and drops it.
 pub(super) enum Piece {
@@ -46,7 +46,8 @@ impl Buf for Piece {
 
 /// The visitor's direction of one request. Dropping it resets the stream, unless it has [run out](Upload::run_out): what
 /// h2 holds of it would keep the stream open for as long as the service does not read.
-pub(super) struct Upload {
+pub(super) struct Upload<'m> {
+    moved: &'m Moved,
     /// None once it is over.
     recv: Option<RecvHalf>,
     stream: SendStream<Piece>,
@@ -61,12 +62,18 @@ pub(super) struct Upload {
     left_alone: bool,
 }
 
-impl Upload {
+impl<'m> Upload<'m> {
     /// Of a request that announces `length`, or does not.
-    pub(super) fn new(recv: RecvHalf, stream: SendStream<Piece>, length: Option<u64>) -> Self {
+    pub(super) fn new(
+        recv: RecvHalf,
+        stream: SendStream<Piece>,
+        length: Option<u64>,
+        moved: &'m Moved,
+    ) -> Self {
         // Of a request without a body the head was the end.
         let bare = is_bare(&recv, length);
         Self {
+            moved,
             recv: (!bare).then_some(recv),
             stream,
             left: length,
@@ -203,6 +210,7 @@ impl Upload {
 
     /// Counts what was announced.
     fn count(&mut self, bytes: u64, last: bool) -> Result<(), &'static str> {
+        self.moved.receive(bytes);
         let Some(left) = &mut self.left else {
             return Ok(());
         };
@@ -216,7 +224,7 @@ impl Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for Upload<'_> {
     fn drop(&mut self) {
         if !self.left_alone {
             self.stop();

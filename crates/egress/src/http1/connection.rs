@@ -9,6 +9,7 @@ use std::{
 
 use adit_codec::{HttpRequest, ResetCode};
 use adit_link::{Exchange, SendHalf};
+use adit_trace::Phase;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     net::TcpStream,
@@ -16,9 +17,9 @@ use tokio::{
 };
 
 use crate::{
+    account::Account,
     dial::dial,
-    job::{Broken, Job, give_up, gone},
-    service::Service,
+    job::{Broken, Job, gone},
 };
 
 use super::{
@@ -83,6 +84,7 @@ impl Connection {
         let counters = &pool.shared.counters;
         let mut kept = None;
         loop {
+            job.account.course.end(Phase::Queue);
             let reused = kept.is_some();
             let ready = match kept.take() {
                 Some(socket) => {
@@ -167,37 +169,41 @@ impl Connection {
 
     async fn serve(&mut self, socket: &mut TcpStream, job: Job, reused: bool) -> After {
         let Job {
-            head,
+            mut account,
             exchange: Exchange { send, recv },
-            service,
             retried,
         } = job;
         self.upload.begin(recv, Instant::now());
-        self.download.begin(&head, service.compression);
-        let result = poll_fn(|cx| self.poll_exchange(cx, socket, &head, &service, &send)).await;
+        self.download
+            .begin(&account.head, account.service.compression);
+        let result = poll_fn(|cx| self.poll_exchange(cx, socket, &mut account, &send)).await;
         let after = match result {
             Ok(fit) => {
+                account.course.on_complete();
                 if !self.upload.is_done() {
                     self.upload.stop();
                 }
                 if fit { After::Fit } else { After::Unfit }
             }
-            Err(Broken::Gone) => After::Unfit,
+            Err(Broken::Gone) => {
+                account.course.on_gone(&send);
+                After::Unfit
+            }
             Err(Broken::Reset(code, why)) => {
-                give_up(send, &head.open, code, &why);
+                account.give_up(send, code, &why);
                 After::Unfit
             }
             Err(Broken::Died(why)) => match self.upload.take_unread() {
-                Some(recv) if reused && !retried && is_idempotent(&head.method) => {
+                Some(recv) if reused && !retried && is_idempotent(&account.head.method) => {
+                    account.course.on_retry();
                     After::Again(Job {
-                        head,
+                        account,
                         exchange: Exchange { send, recv },
-                        service,
                         retried: true,
                     })
                 }
                 _ => {
-                    give_up(send, &head.open, ResetCode::ServiceAborted, &why);
+                    account.give_up(send, ResetCode::ServiceAborted, &why);
                     After::Unfit
                 }
             },
@@ -211,15 +217,18 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut TcpStream,
-        head: &HttpRequest,
-        service: &Service,
+        account: &mut Account<Box<HttpRequest>>,
         send: &SendHalf,
     ) -> Poll<Result<bool, Broken>> {
         let shared = &self.place.pool.shared;
         let config = &shared.config;
         let was_over = self.download.is_done();
-        let uploaded = self.upload.poll(cx, socket, head, service)?.is_ready();
-        let downloaded = self.download.poll(cx, socket, send, shared)?.is_ready();
+        let uploaded = self.upload.poll(cx, socket, account)?.is_ready();
+        if self.upload.has_written() {
+            account.course.on_asked();
+        }
+        let download = &mut self.download;
+        let downloaded = download.poll(cx, socket, send, shared, account)?.is_ready();
         if self.upload.is_broken() && self.download.has_begun() {
             self.upload.stop();
         }
@@ -269,13 +278,18 @@ impl Connection {
 }
 
 /// A new connection for a request, or nothing when the request is over: its visitor has been told or has left.
-async fn connect(pool: &Pool, job: Job) -> Option<(Job, TcpStream)> {
+async fn connect(pool: &Pool, mut job: Job) -> Option<(Job, TcpStream)> {
+    job.account.course.begin(Phase::Dial);
     let dialled = tokio::select! {
         biased;
         // First: one that waited long may have been left already.
-        () = gone(&job.exchange.send) => return None,
+        () = gone(&job.exchange.send) => {
+            job.account.course.on_gone(&job.exchange.send);
+            return None;
+        }
         dialled = dial(&pool.address, pool.shared.config.dial_timeout) => dialled,
     };
+    job.account.course.end(Phase::Dial);
     match dialled {
         Ok(socket) => {
             pool.shared.counters.dialled.fetch_add(1, Ordering::Relaxed);

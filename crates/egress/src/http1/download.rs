@@ -14,7 +14,12 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{fields::has_element, job::Broken, service::Shared};
+use crate::{
+    account::{Account, Moved},
+    fields::has_element,
+    job::Broken,
+    service::Shared,
+};
 
 use super::response::{Framing, Line, parse};
 
@@ -114,6 +119,7 @@ impl Download {
         socket: &mut TcpStream,
         send: &SendHalf,
         shared: &Shared,
+        account: &mut Account<Box<HttpRequest>>,
     ) -> Poll<Result<(), Broken>> {
         loop {
             if matches!(self.stage, Stage::Done) {
@@ -129,7 +135,7 @@ impl Download {
                 if allowed == 0 {
                     return Poll::Pending;
                 }
-                self.pass_on(send, allowed)?;
+                self.pass_on(send, allowed, &account.moved)?;
                 continue;
             }
             let is_head = self.awaits_head();
@@ -165,9 +171,9 @@ impl Download {
             self.begun = true;
             self.full = count == limit;
             if is_head {
-                self.take_head(buffer, count, allowed, send, shared)?;
+                self.take_head(buffer, count, allowed, send, shared, account)?;
             } else {
-                self.take_body(buffer, count, allowed, send)?;
+                self.take_body(buffer, count, allowed, send, &account.moved)?;
             }
         }
     }
@@ -191,10 +197,11 @@ impl Download {
         allowed: usize,
         send: &SendHalf,
         shared: &Shared,
+        account: &mut Account<Box<HttpRequest>>,
     ) -> Result<(), Broken> {
         if self.carry.is_empty() {
             let data = &mut buffer.unfilled()[..count];
-            let payload = self.read_heads(data, allowed, send, shared)?;
+            let payload = self.read_heads(data, allowed, send, shared, account)?;
             if !payload.is_empty() {
                 self.pending = keep(buffer, payload);
             }
@@ -209,7 +216,7 @@ impl Download {
             return Ok(());
         }
         drop(buffer);
-        let payload = self.read_heads(&mut data, allowed, send, shared)?;
+        let payload = self.read_heads(&mut data, allowed, send, shared, account)?;
         if !payload.is_empty() {
             self.pending = Bytes::from(data).slice(payload);
         }
@@ -223,6 +230,7 @@ impl Download {
         allowed: usize,
         send: &SendHalf,
         shared: &Shared,
+        account: &mut Account<Box<HttpRequest>>,
     ) -> Result<Range<usize>, Broken> {
         let mut start = 0;
         loop {
@@ -266,6 +274,8 @@ impl Download {
                     let compression = self.compression.filter(|_| is_compressible(in_head()));
                     send.set_compression(compression);
                     send.answer(answer, ends)?;
+                    account.course.on_answer(status, ends);
+                    account.moved.send(riding.len() as u64);
                     if ends {
                         self.stage = Stage::Done;
                     } else if matches!(self.stage, Stage::Over) && rides {
@@ -302,6 +312,7 @@ impl Download {
         count: usize,
         allowed: usize,
         send: &SendHalf,
+        moved: &Moved,
     ) -> Result<(), Broken> {
         let payload = self.decode(&mut buffer.unfilled()[..count])?;
         if payload.is_empty() {
@@ -313,7 +324,7 @@ impl Download {
             };
         }
         self.pending = keep(buffer, payload);
-        self.pass_on(send, allowed)
+        self.pass_on(send, allowed, moved)
     }
 
     /// Takes a piece of the body in; gives where its payload stands now.
@@ -350,11 +361,13 @@ impl Download {
     }
 
     /// Sends what waits, as much as is allowed.
-    fn pass_on(&mut self, send: &SendHalf, allowed: usize) -> Result<(), Broken> {
+    fn pass_on(&mut self, send: &SendHalf, allowed: usize, moved: &Moved) -> Result<(), Broken> {
         let part = self.pending.split_to(allowed.min(self.pending.len()));
         let over = matches!(self.stage, Stage::Over) && self.pending.is_empty();
         let ends = over && self.trailers.is_none();
+        let length = part.len();
         send.send(part, ends)?;
+        moved.send(length as u64);
         if ends {
             self.stage = Stage::Done;
         } else if over {

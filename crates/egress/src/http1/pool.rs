@@ -7,6 +7,7 @@ use std::{
 };
 
 use adit_codec::ResetCode;
+use adit_trace::Phase;
 
 use crate::{
     dial::Address,
@@ -61,6 +62,7 @@ impl Pool {
     /// Hands a request to a connection, idle or new, or lets it wait for one.
     pub(crate) fn dispatch(self: &Arc<Self>, mut job: Job) {
         let config = &self.shared.config;
+        job.account.course.begin(Phase::Queue);
         loop {
             let mut state = self.lock();
             if let Some(slot) = state.idle.pop() {

@@ -1,8 +1,12 @@
 //! A request as it is written to a service.
 
+use std::io::Write as _;
+
 use adit_codec::HttpRequest;
+use adit_trace::TraceContext;
 
 use crate::{
+    account::TRACEPARENT,
     fields::{allows_trailers, content_length, has_element, is_hop_by_hop},
     service::Service,
 };
@@ -33,15 +37,17 @@ pub(crate) struct BadLength;
 
 /// Appends a request's head to `out`.
 ///
-/// Names and values were checked when the message was decoded: what could end a line is not in them.
+/// Names and values were checked when the message was decoded: what could end a line is not in them. `trace` stands in
+/// place of the visitor's `traceparent`.
 pub(crate) fn write_head(
     out: &mut Vec<u8>,
     request: &HttpRequest,
     service: &Service,
     body: Body,
+    trace: Option<TraceContext>,
 ) -> Result<Framing, BadLength> {
     let start = out.len();
-    let (written, has_options) = write(out, request, service, body, &|_| false)?;
+    let (written, has_options) = write(out, request, service, (body, trace), &|_| false)?;
     if !has_options {
         return Ok(written);
     }
@@ -54,14 +60,14 @@ pub(crate) fn write_head(
                 .lines()
                 .any(|(n, value)| n == b"connection" && has_element(value, name))
     };
-    write(out, request, service, body, &is_named).map(|(written, _)| written)
+    write(out, request, service, (body, trace), &is_named).map(|(written, _)| written)
 }
 
 fn write(
     out: &mut Vec<u8>,
     request: &HttpRequest,
     service: &Service,
-    body: Body,
+    (body, trace): (Body, Option<TraceContext>),
     is_named: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(Framing, bool), BadLength> {
     for part in [
@@ -102,6 +108,7 @@ fn write(
                 trailers |= allows_trailers(value);
                 continue;
             }
+            TRACEPARENT if trace.is_some() => continue,
             name if is_hop_by_hop(name) || service.replaces(name) || is_named(name) => continue,
             _ => {}
         }
@@ -109,6 +116,10 @@ fn write(
     }
     for (name, value) in &service.custom {
         put_line(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    if let Some(context) = trace {
+        // Into memory: it cannot fail.
+        let _ = write!(out, "traceparent: {context}\r\n");
     }
     if trailers {
         // RFC 9110, 10.1.4: who sends TE names it, so that it stays on this hop.

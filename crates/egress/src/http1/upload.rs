@@ -11,7 +11,11 @@ use adit_link::{Part, Payload, RecvHalf};
 use bytes::Buf as _;
 use tokio::{io::AsyncWrite as _, net::TcpStream, time::Instant};
 
-use crate::{fields::is_barred_from_trailers, job::Broken, service::Service};
+use crate::{
+    account::{Account, Moved},
+    fields::is_barred_from_trailers,
+    job::Broken,
+};
 
 use super::request::{Body, Framing, put_line, write_head};
 
@@ -51,6 +55,8 @@ pub(crate) struct Upload {
     copied: Vec<Payload>,
     /// Something of the body has been taken: the request cannot be begun anew.
     consumed: bool,
+    /// The socket has taken the head, or the start of it.
+    written: bool,
     /// The socket's buffer is full.
     blocked: bool,
     /// When the socket last took something.
@@ -69,6 +75,7 @@ impl Upload {
             suffix: b"",
             copied: Vec::new(),
             consumed: false,
+            written: false,
             blocked: false,
             progress_at: Instant::now(),
         }
@@ -87,6 +94,7 @@ impl Upload {
         self.recv = None;
         self.discard();
         self.consumed = false;
+        self.written = false;
         self.blocked = false;
         if self.out.capacity() > KEEP_BYTES {
             self.out = Vec::new();
@@ -108,6 +116,11 @@ impl Upload {
         } else {
             self.recv.take()
         }
+    }
+
+    /// Whether the request is on its way.
+    pub(crate) const fn has_written(&self) -> bool {
+        self.written
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -148,11 +161,10 @@ impl Upload {
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut TcpStream,
-        head: &HttpRequest,
-        service: &Service,
+        account: &Account<Box<HttpRequest>>,
     ) -> Poll<Result<(), Broken>> {
         if self.state == State::Start {
-            self.start(cx, head, service)?;
+            self.start(cx, account)?;
         }
         loop {
             if matches!(self.state, State::Done | State::Broken) {
@@ -166,7 +178,7 @@ impl Upload {
                 self.state = State::Broken;
             } else if self.state == State::Taken {
                 self.state = State::Done;
-            } else if self.state == State::Running && !self.gather(cx)? {
+            } else if self.state == State::Running && !self.gather(cx, &account.moved)? {
                 return Poll::Pending;
             }
         }
@@ -176,8 +188,7 @@ impl Upload {
     fn start(
         &mut self,
         cx: &mut Context<'_>,
-        head: &HttpRequest,
-        service: &Service,
+        account: &Account<Box<HttpRequest>>,
     ) -> Result<(), Broken> {
         let Some(recv) = &mut self.recv else {
             return Err(Broken::Gone);
@@ -187,7 +198,7 @@ impl Upload {
             Poll::Ready(Some(Ok(part))) => Some(part),
             Poll::Ready(None) => None,
             Poll::Pending => {
-                self.framing = self.put_head(head, service, Body::Streamed)?;
+                self.framing = self.put_head(account, Body::Streamed)?;
                 self.state = State::Running;
                 return Ok(());
             }
@@ -198,25 +209,26 @@ impl Upload {
             Some(Part::Data(payload)) if recv.is_ended() => Body::Whole(payload.remaining() as u64),
             Some(_) => Body::Streamed,
         };
-        self.framing = self.put_head(head, service, body)?;
+        self.framing = self.put_head(account, body)?;
         self.state = State::Running;
         match first {
-            Some(part) => self.put(part)?,
+            Some(part) => self.put(part, &account.moved)?,
             None => self.end()?,
         }
         if self.state == State::Running && self.body.is_none() {
-            self.gather(cx)?;
+            self.gather(cx, &account.moved)?;
         }
         Ok(())
     }
 
     fn put_head(
         &mut self,
-        head: &HttpRequest,
-        service: &Service,
+        account: &Account<Box<HttpRequest>>,
         body: Body,
     ) -> Result<Framing, Broken> {
-        write_head(&mut self.out, head, service, body).map_err(|_| {
+        let Account { head, service, .. } = account;
+        let trace = account.traceparent();
+        write_head(&mut self.out, head, service, body, trace).map_err(|_| {
             Broken::Reset(
                 ResetCode::ProtocolError,
                 "the request's content-length is not that of its body".into(),
@@ -225,7 +237,7 @@ impl Upload {
     }
 
     /// Takes parts for the next write. False when there is none yet.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+    fn gather(&mut self, cx: &mut Context<'_>, moved: &Moved) -> Result<bool, Broken> {
         while self.state == State::Running && self.body.is_none() && self.out.len() < GATHER_BYTES {
             let Some(recv) = &mut self.recv else {
                 return Err(Broken::Gone);
@@ -236,16 +248,19 @@ impl Upload {
                 Poll::Ready(Some(Err(_))) => return Err(Broken::Gone),
                 Poll::Ready(Some(Ok(part))) => {
                     self.consumed = true;
-                    self.put(part)?;
+                    self.put(part, moved)?;
                 }
             }
         }
         Ok(self.state == State::Taken || self.body.is_some() || !self.out.is_empty())
     }
 
-    fn put(&mut self, part: Part) -> Result<(), Broken> {
+    fn put(&mut self, part: Part, moved: &Moved) -> Result<(), Broken> {
         match part {
-            Part::Data(payload) => self.put_payload(payload),
+            Part::Data(payload) => {
+                moved.receive(payload.remaining() as u64);
+                self.put_payload(payload)
+            }
             Part::Trailers(trailers) => {
                 if self.framing == Framing::Chunked {
                     self.out.extend_from_slice(b"0\r\n");
@@ -351,6 +366,7 @@ impl Upload {
                 self.progress_at = Instant::now();
             }
             is_first = false;
+            self.written = true;
             self.advance(written);
         }
     }

@@ -10,10 +10,10 @@ use tokio::{
 
 use super::refusal::Refusal;
 use crate::{
+    account::{Account, TRACEPARENT},
     fields::{has_element, is_hop_by_hop},
     http1::{self, Head, parse, put_line},
     job::Broken,
-    service::Service,
 };
 
 /// Interim answers before the final one; a service that sends more is not going to answer.
@@ -38,14 +38,14 @@ pub(super) enum Answer {
 /// [`Broken`], with what the visitor's side is to be told.
 pub(super) async fn ask(
     socket: &mut TcpStream,
-    request: &WebSocketRequest,
-    service: &Service,
+    account: &mut Account<Box<WebSocketRequest>>,
     key: &str,
 ) -> Result<Answer, Broken> {
     let lost = |error: std::io::Error| Broken::Died(format!("the service did not answer: {error}"));
     let mut out = Vec::with_capacity(1024);
-    write_head(&mut out, request, service, key);
+    write_head(&mut out, account, key);
     socket.write_all(&out).await.map_err(lost)?;
+    account.course.on_asked();
     let mut data = Vec::with_capacity(READ_BYTES);
     let mut lines = Vec::new();
     let mut interim = 0;
@@ -82,7 +82,9 @@ pub(super) async fn ask(
     }
 }
 
-fn write_head(out: &mut Vec<u8>, request: &WebSocketRequest, service: &Service, key: &str) {
+fn write_head(out: &mut Vec<u8>, account: &Account<Box<WebSocketRequest>>, key: &str) {
+    let (request, service) = (&account.head, &account.service);
+    let trace = account.traceparent();
     let host = match &service.host_rewrite {
         Some(host) => host.as_bytes(),
         None if request.authority.is_empty() => request.headers.first(b"host").unwrap_or(b""),
@@ -97,7 +99,8 @@ fn write_head(out: &mut Vec<u8>, request: &WebSocketRequest, service: &Service, 
         options.any(|(_, value)| has_element(value, name))
     };
     for (name, value) in request.headers.lines() {
-        let stays = is_ours(name) || service.replaces(name) || is_named(name);
+        let is_replaced = service.replaces(name) || (trace.is_some() && name == TRACEPARENT);
+        let stays = is_ours(name) || is_replaced || is_named(name);
         if !stays {
             put_line(out, name, value);
         }
@@ -107,6 +110,9 @@ fn write_head(out: &mut Vec<u8>, request: &WebSocketRequest, service: &Service, 
         if !is_ours(name) {
             put_line(out, name, value.as_bytes());
         }
+    }
+    if let Some(context) = trace {
+        put_line(out, TRACEPARENT, context.to_string().as_bytes());
     }
     put_line(out, b"connection", b"Upgrade");
     put_line(out, b"upgrade", b"websocket");

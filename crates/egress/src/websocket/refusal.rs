@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use adit_codec::WebSocketResponseHead;
+use adit_codec::{WebSocketRequest, WebSocketResponseHead};
 use adit_link::SendHalf;
 use bytes::Bytes;
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use super::handshake::Line;
 use crate::{
+    account::Account,
     http1::{Framing, Head},
     job::{Broken, gone},
     service::Shared,
@@ -32,6 +33,7 @@ impl Refusal {
         socket: &mut TcpStream,
         send: &SendHalf,
         shared: &Shared,
+        account: &mut Account<Box<WebSocketRequest>>,
     ) -> Result<(), Broken> {
         let Self { head, lines, rest } = self;
         let mut framing = head.framing;
@@ -42,11 +44,14 @@ impl Refusal {
         .encode(lines)
         .map_err(|error| Broken::aborted(error.to_string()))?;
         send.answer(answer, false)?;
+        account.course.on_answer(head.status, false);
         let mut data = rest;
         loop {
             let (payload, is_over) = decode(&mut framing, &mut data)?;
             let payload = Bytes::from(data).slice(payload);
+            let length = payload.len();
             send.send_all(payload, false).await?;
+            account.moved.send(length as u64);
             if is_over {
                 break;
             }

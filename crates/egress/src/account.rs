@@ -1,0 +1,301 @@
+//! What becomes of one request, told when it is over.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use adit_codec::{Open, ResetCode, Side};
+use adit_link::{CreditWait, Exchange, Failure, Reason, SendHalf};
+use adit_trace::{Edge, Observer, Phase, Record, Span, Timeline, TraceContext};
+
+use crate::{
+    asked::{Asked, Told},
+    job::give_up,
+    service::Service,
+};
+
+/// The account of one request: whoever serves it holds it, and when it is dropped the observer is told. Until something
+/// else is said, the visitor left.
+pub(crate) struct Account<H: Told> {
+    pub(crate) head: H,
+    pub(crate) service: Arc<Service>,
+    pub(crate) course: Course,
+    pub(crate) moved: Moved,
+}
+
+impl<H: Told> Account<H> {
+    pub(crate) fn new(head: H, service: Arc<Service>, course: Course) -> Self {
+        Self {
+            head,
+            service,
+            course,
+            moved: Moved::default(),
+        }
+    }
+
+    /// What the service gets as `traceparent` in place of the visitor's. `None`: nothing takes its place, or a header
+    /// that the tunnel's settings add.
+    pub(crate) fn traceparent(&self) -> Option<TraceContext> {
+        let context = self.course.context()?;
+        (!self.service.replaces(TRACEPARENT)).then_some(context)
+    }
+
+    /// Gives the request up, saying why. What ended it before stands.
+    pub(crate) fn give_up(&mut self, send: SendHalf, code: ResetCode, why: &str) {
+        self.course.on_reset(code);
+        self.course.on_gone(&send);
+        give_up(send, self.head.asked().open, code, why);
+    }
+}
+
+/// The name of the line that carries a trace's context.
+pub(crate) const TRACEPARENT: &[u8] = b"traceparent";
+
+impl<H: Told> Drop for Account<H> {
+    fn drop(&mut self) {
+        let Self {
+            head,
+            service,
+            course,
+            moved,
+        } = self;
+        course.tell(&*service.observer, &head.asked(), &service.endpoint, moved);
+    }
+}
+
+/// Payload that has moved, in bytes. The two directions of a request may be counted by two borrowers.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// From the visitor.
+    received: AtomicU64,
+    /// To the visitor.
+    sent: AtomicU64,
+}
+
+impl Moved {
+    pub(crate) fn receive(&self, bytes: u64) {
+        add(&self.received, bytes);
+    }
+
+    pub(crate) fn send(&self, bytes: u64) {
+        add(&self.sent, bytes);
+    }
+}
+
+/// Each number has one that counts: nothing is lost in between, and nothing needs a locked instruction.
+fn add(counter: &AtomicU64, bytes: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+}
+
+/// What happens to a request, and when.
+pub(crate) struct Course {
+    opener: Side,
+    /// `None`: nobody is told, and the clock is not asked.
+    started: Option<Instant>,
+    answered: Answered,
+    /// The request's head has been written.
+    asked: bool,
+    status: u16,
+    grpc_status: Option<u16>,
+    /// `None`: it did not fail.
+    reason: Option<Reason>,
+    /// Its phases, when it is traced, and how long it waits for credit.
+    timeline: Option<Box<Timeline>>,
+    credit_wait: Option<Arc<CreditWait>>,
+}
+
+#[derive(Clone, Copy)]
+enum Answered {
+    No,
+    At(Instant),
+    /// Head and end were one: that is one look at the clock.
+    AtEnd,
+}
+
+/// When a connection was made: from when to when.
+pub(crate) type Made = (tokio::time::Instant, tokio::time::Instant);
+
+/// The time by the runtime's clock, which tests may turn.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Course {
+    /// A request has come.
+    pub(crate) fn new(observer: &dyn Observer, open: &Open, exchange: &Exchange) -> Self {
+        let timeline = observer.begin(&open.traceparent);
+        let credit_wait = timeline.as_ref().map(|_| {
+            let watch = Arc::new(CreditWait::default());
+            exchange.watch_credit(watch.clone());
+            watch
+        });
+        Self {
+            opener: exchange.id().opener(),
+            started: observer.is_listening().then(now),
+            answered: Answered::No,
+            asked: false,
+            status: 0,
+            grpc_status: None,
+            reason: Some(Reason::Cancelled),
+            timeline,
+            credit_wait,
+        }
+    }
+
+    pub(crate) fn context(&self) -> Option<TraceContext> {
+        self.timeline.as_ref().map(|timeline| timeline.context())
+    }
+
+    /// A phase begins.
+    pub(crate) fn begin(&mut self, phase: Phase) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.begin(phase, now());
+        }
+    }
+
+    /// The last phase of this kind ends.
+    pub(crate) fn end(&mut self, phase: Phase) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.end(phase, now());
+        }
+    }
+
+    /// The wait for a connection is over, in which one was made, from when to when, or could not be made. It may have been
+    /// begun for another request: of this one it is what came while it waited.
+    pub(crate) fn on_dialled(&mut self, made: Option<Made>) {
+        let Some(timeline) = &mut self.timeline else {
+            return;
+        };
+        let mut waits = timeline.spans().iter().rev();
+        let wait = waits.find(|span| span.phase == Phase::Queue);
+        if let Some(&Span {
+            start: since,
+            end: Some(until),
+            ..
+        }) = wait
+        {
+            let (start, end) = made.map_or((since, until), |(start, end)| {
+                (start.into_std().max(since), end.into_std().min(until))
+            });
+            timeline.add(Phase::Dial, start, end.max(start));
+        }
+    }
+
+    /// The request's head has been written. Said again, it changes nothing.
+    pub(crate) fn on_asked(&mut self) {
+        if let Some(timeline) = &mut self.timeline
+            && !std::mem::replace(&mut self.asked, true)
+        {
+            timeline.begin(Phase::FirstByte, now());
+        }
+    }
+
+    /// The connection was lost before an answer: the request begins anew.
+    pub(crate) fn on_retry(&mut self) {
+        self.end(Phase::FirstByte);
+        self.asked = false;
+    }
+
+    /// The head of the answer has been passed on; `is_whole`: and there is nothing more.
+    pub(crate) fn on_answer(&mut self, status: u16, is_whole: bool) {
+        self.status = status;
+        if let Some(timeline) = &mut self.timeline {
+            let now = now();
+            timeline.end(Phase::FirstByte, now);
+            timeline.begin(Phase::End, now);
+            self.answered = Answered::At(now);
+        } else if self.started.is_some() {
+            self.answered = if is_whole {
+                Answered::AtEnd
+            } else {
+                Answered::At(now())
+            };
+        }
+    }
+
+    /// The answer of a call says so, at its start or at its end.
+    pub(crate) fn on_grpc_status(&mut self, status: Option<u16>) {
+        self.grpc_status = status.or(self.grpc_status);
+    }
+
+    /// All of the answer has been passed on.
+    pub(crate) fn on_complete(&mut self) {
+        self.reason = None;
+    }
+
+    /// It is reset by this side.
+    pub(crate) fn on_reset(&mut self, code: ResetCode) {
+        // What it means at the other end.
+        self.on_failure(&Failure::of_reset(code, b""));
+    }
+
+    pub(crate) fn on_failure(&mut self, failure: &Failure) {
+        self.reason = Some(failure.reason);
+    }
+
+    /// Nobody waits for it any more, if the exchange says so, and it says why.
+    pub(crate) fn on_gone(&mut self, send: &SendHalf) {
+        if let Some(failure) = send.failure() {
+            self.on_failure(&failure);
+        }
+    }
+
+    /// It is over. Tells the observer.
+    pub(crate) fn tell(
+        &mut self,
+        observer: &dyn Observer,
+        asked: &Asked<'_>,
+        service: &str,
+        moved: &Moved,
+    ) {
+        let Some(started) = self.started else {
+            return;
+        };
+        if let Some(timeline) = &mut self.timeline
+            && let Some(waited) = self.credit_wait.as_ref().and_then(|wait| wait.waited())
+        {
+            timeline.add_wait(Phase::CreditWait, waited.start, waited.end, waited.total);
+        }
+        let ended = now();
+        let (host, port) = asked.host_and_port();
+        observer.on_end(&Record {
+            edge: Edge::Egress,
+            protocol: asked.protocol.as_str(),
+            opener: match self.opener {
+                Side::Server => "server",
+                Side::Client => "client",
+            },
+            request_uuid: asked.open.request_uuid,
+            user: "",
+            client: "",
+            tunnel: &asked.open.tunnel,
+            revision: asked.open.revision,
+            visitor: &asked.open.visitor,
+            scheme: asked.scheme(),
+            method: asked.method(),
+            host,
+            port,
+            path: asked.path(),
+            version: "",
+            status: self.status,
+            grpc_status: self.grpc_status,
+            service,
+            reason: self.reason.map(Reason::as_str),
+            received_bytes: moved.received.load(Ordering::Relaxed),
+            sent_bytes: moved.sent.load(Ordering::Relaxed),
+            retries: 0,
+            started,
+            answered: match self.answered {
+                Answered::No => None,
+                Answered::At(at) => Some(at),
+                Answered::AtEnd => Some(ended),
+            },
+            ended,
+            timeline: self.timeline.as_deref(),
+        });
+    }
+}
