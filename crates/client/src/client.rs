@@ -11,10 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_egress::{Egress, Protocol, ServiceConfig};
+use adit_egress::{Egress, Protocol, ServiceConfig, Trust};
 use adit_link::{Failure, Lane, Reason};
 use adit_proto::{Drain, TunnelMessage, TunnelResult, control::Kind};
 use adit_reconnect::{Action, Event, Reconnect, StatusCell, StopReason};
+use adit_trace::{Observer, Unobserved};
 use thiserror::Error;
 use tokio::{
     runtime::{self, Handle},
@@ -110,7 +111,18 @@ impl Client {
     ///
     /// # Errors
     /// [`StartError`], which says what to change.
-    pub fn start(mut settings: Settings) -> Result<Self, StartError> {
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        Self::start_observed(settings, &(Arc::new(Unobserved) as _))
+    }
+
+    /// [`Client::start`]; `observer` is told of every request, at the services' side and at that of the entries.
+    ///
+    /// # Errors
+    /// Those of [`Client::start`].
+    pub fn start_observed(
+        mut settings: Settings,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
         let instance = instance::take(
             &settings.state_dir,
             &settings.client_id,
@@ -121,7 +133,7 @@ impl Client {
             settings.group_id.clone_from(&instance.client_id);
         }
         settings.client_id.clone_from(&instance.client_id);
-        let egress = Egress::new(adit_egress::Config {
+        let egress_config = adit_egress::Config {
             dial_timeout: settings.timeouts.dial,
             answer_timeout: settings.timeouts.service,
             idle_timeout: settings.timeouts.idle,
@@ -134,9 +146,20 @@ impl Client {
             max_connections: settings.limits.max_service_connections,
             max_idle: settings.limits.max_idle_connections,
             ..adit_egress::Config::default()
-        });
+        };
+        for tunnel in settings.tunnels.iter().filter(|one| {
+            let tls = one.service.tls.as_ref();
+            tls.is_some_and(|tls| tls.trust == Trust::Anyone)
+        }) {
+            tracing::warn!(
+                tunnel = tunnel.name,
+                "local_tls.insecure: any certificate of the service is believed; whoever gets in between can read and \
+                 change everything"
+            );
+        }
+        let egress = Egress::observed(egress_config, observer.clone());
         egress.set_services(services(&settings));
-        let entries = Entries::bind(&settings)?;
+        let entries = Entries::bind(&settings, observer)?;
         let shared = Arc::new(Shared {
             settings,
             egress,
@@ -466,6 +489,7 @@ fn services(settings: &Settings) -> HashMap<Box<str>, ServiceConfig> {
                 ServiceProtocol::Udp => Protocol::Udp,
             };
             let mut config = ServiceConfig::new(&service.host, service.port, protocol);
+            config.tls.clone_from(&service.tls);
             config.host_rewrite.clone_from(&service.host_rewrite);
             config.custom_headers.clone_from(&service.custom_headers);
             config.proxy_protocol = service.proxy_protocol;

@@ -17,7 +17,8 @@ use adit_ingress::{
     Tcp, TcpConfig, Visit, layers,
     listener::{self, BindError},
 };
-use adit_link::{Lane, Reason};
+use adit_link::{Compression, Lane, Reason};
+use adit_trace::Observer;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -93,7 +94,10 @@ enum Room {
 
 impl Entries {
     /// Binds all addresses. Visitors that come from now on wait to be accepted.
-    pub(crate) fn bind(settings: &Settings) -> Result<Self, EntryError> {
+    pub(crate) fn bind(
+        settings: &Settings,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, EntryError> {
         let limits = &settings.limits;
         let permits = Gate::new(limits.max_requests, limits.max_waiting);
         let links = Arc::new(Links::default());
@@ -115,6 +119,7 @@ impl Entries {
                 grant: grant(settings)?,
                 links: links.clone(),
                 wait: settings.timeouts.link_wait,
+                compression: entry.compression.on_hop(),
                 retries: RetryBudget::new(Instant::now()),
             };
             entries.push(Entry {
@@ -122,7 +127,7 @@ impl Entries {
                 addr,
                 error: Mutex::default(),
                 listener: Mutex::new(Some(listener)),
-                room: room(entry.kind, settings, &permits, route),
+                room: room(entry.kind, settings, &permits, route, observer.clone()),
             });
         }
         Ok(Self {
@@ -240,7 +245,13 @@ fn failures(failed: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
 }
 
 /// What a visitor of the entry passes, in this order.
-fn room(kind: EntryKind, settings: &Settings, permits: &Arc<Gate>, route: Route) -> Room {
+fn room(
+    kind: EntryKind,
+    settings: &Settings,
+    permits: &Arc<Gate>,
+    route: Route,
+    observer: Arc<dyn Observer>,
+) -> Room {
     let (limits, timeouts) = (&settings.limits, &settings.timeouts);
     let permits = layers::Permits::new(permits.clone(), timeouts.permit_wait);
     let chain: Vec<Box<dyn Layer>> = match kind {
@@ -251,7 +262,7 @@ fn room(kind: EntryKind, settings: &Settings, permits: &Arc<Gate>, route: Route)
         ],
         EntryKind::Tcp => vec![Box::new(permits)],
     };
-    let admission = Admission::new(chain, Arc::new(EntryDirector(Arc::new(route))));
+    let admission = Admission::observed(chain, Arc::new(EntryDirector(Arc::new(route))), observer);
     match kind {
         EntryKind::Tcp => Room::Tcp(Tcp::new(
             TcpConfig {
@@ -315,6 +326,8 @@ struct Route {
     grant: Grant,
     links: Arc<Links>,
     wait: Duration,
+    /// Of what visitors send.
+    compression: Option<Compression>,
     retries: RetryBudget,
 }
 
@@ -326,7 +339,7 @@ impl Route {
             tunnel: self.upstream.clone().into(),
             revision: up.revision,
             link: up.epoch,
-            compression: None,
+            compression: self.compression,
             hold: Box::new(()),
         }
     }

@@ -10,6 +10,7 @@ mod client;
 mod entries;
 mod instance;
 mod links;
+pub mod metrics;
 mod session;
 mod settings;
 mod status;
@@ -18,7 +19,7 @@ pub use client::{Client, ClientHandle, Ended, Registration, StartError};
 pub use entries::EntryError;
 pub use instance::InstanceError;
 pub use settings::{
-    Compression, EntryKind, EntrySettings, Limits, ProxyProtocol, ServiceProtocol, ServiceSettings,
-    Settings, Timeouts, TunnelKind, TunnelSettings,
+    Compression, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots, ServiceProtocol,
+    ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TunnelKind, TunnelSettings,
 };
 pub use status::{CoreCounters, EntryStatus, Status, TunnelOutcome};

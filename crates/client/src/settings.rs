@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-pub use adit_egress::ProxyProtocol;
+pub use adit_egress::{ProxyProtocol, Roots, Tls, TlsName, Trust};
 use secrecy::SecretString;
 
 /// Everything a client needs to know before it starts.
@@ -80,6 +80,7 @@ impl TunnelSettings {
                 host: host.into(),
                 port,
                 protocol: kind.service_protocol(),
+                tls: None,
                 host_rewrite: None,
                 custom_headers: Vec::new(),
                 proxy_protocol: None,
@@ -102,7 +103,7 @@ pub enum TunnelKind {
     /// HTTP, and what rides on it: found by host and path.
     #[default]
     Http,
-    /// gRPC: found as HTTP is; the service speaks h2c.
+    /// gRPC: found as HTTP is; the service speaks HTTP/2.
     Grpc,
     /// WebSocket: found as HTTP is; the service speaks HTTP/1.1.
     WebSocket,
@@ -163,7 +164,8 @@ pub enum Compression {
 
 impl Compression {
     /// As lanes know it.
-    pub(crate) const fn on_hop(self) -> Option<adit_link::Compression> {
+    #[must_use]
+    pub const fn on_hop(self) -> Option<adit_link::Compression> {
         match self {
             Self::None => None,
             Self::Gzip => Some(adit_link::Compression::Gzip),
@@ -192,6 +194,8 @@ pub struct EntrySettings {
     pub listen: SocketAddr,
     /// The upstream as the server calls it.
     pub upstream: TunnelName,
+    /// Of what its visitors send; of answers the upstream's own says it.
+    pub compression: Compression,
 }
 
 /// What the visitors of an entry speak.
@@ -223,6 +227,8 @@ pub struct ServiceSettings {
     pub port: u16,
     /// What it speaks.
     pub protocol: ServiceProtocol,
+    /// How it is reached over TLS, for HTTP/2 only (`local_tls`); `None` is clear text.
+    pub tls: Option<Tls>,
     /// Replaces the visitor's `Host` (`host_rewrite`).
     pub host_rewrite: Option<String>,
     /// Headers added to each request (`custom_headers`), replacing those of the same name.
@@ -245,7 +251,7 @@ pub enum ServiceProtocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2 in clear text, with prior knowledge.
+    /// HTTP/2: in clear text with prior knowledge, or over TLS.
     H2c,
     /// Bytes.
     Tcp,

@@ -14,6 +14,7 @@ mod director;
 mod directory;
 mod entries;
 mod lanes;
+pub mod metrics;
 mod ports;
 mod server;
 mod service;
@@ -29,8 +30,8 @@ mod upstreams;
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, Timeouts, UpstreamProtocol,
-    UpstreamServer, UpstreamSettings,
+    Compression, Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, Timeouts, Tls,
+    UpstreamProtocol, UpstreamServer, UpstreamSettings,
 };
 pub use status::{
     ClientStatus, CoreCounters, ProcessStatus, RouteStatus, Status, TcpStatus, TunnelStatus,

@@ -21,6 +21,7 @@ use adit_link::{
 use adit_proto::{Drain, control::Kind, tunnel_service_server::TunnelServiceServer};
 use adit_registry::Registry;
 use adit_router::Query;
+use adit_trace::{Observer, Unobserved};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -122,6 +123,17 @@ impl Server {
     /// # Errors
     /// [`StartError`], which says what to change.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        Self::start_observed(settings, &(Arc::new(Unobserved) as _))
+    }
+
+    /// [`Server::start`]; `observer` is told of every request, at the visitors' side and at that of the upstreams.
+    ///
+    /// # Errors
+    /// Those of [`Server::start`].
+    pub fn start_observed(
+        settings: &Settings,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
         let now = Instant::now();
         let tokens = settings.tokens.iter().map(|named| {
             let user = UserName::parse(&named.user)
@@ -145,6 +157,7 @@ impl Server {
             &timeouts,
             &budget,
             permits.clone(),
+            observer.clone(),
         )?;
         let ports = Ports::new(tunnel_addr.ip(), limits.allow_ports.clone());
         let directory = Arc::new(Directory::new(
@@ -201,9 +214,10 @@ impl Server {
             Box::new(layers::Forwarded),
             Box::new(layers::Permits::new(permits.clone(), timeouts.permit_wait)),
         ];
-        let admission = Admission::new(
+        let admission = Admission::observed(
             chain,
             Arc::new(Steering::new(directory.clone(), &timeouts, now)),
+            observer.clone(),
         );
         let http = Http::new(
             HttpConfig {

@@ -4,6 +4,8 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Durati
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
+pub use adit_egress::Tls;
+pub use adit_link::Compression;
 use secrecy::SecretString;
 
 /// Everything a server needs to know before it starts.
@@ -79,8 +81,12 @@ pub struct UpstreamSettings {
     pub hash_on: String,
     /// What its servers speak.
     pub protocol: UpstreamProtocol,
+    /// How they are reached over TLS, for HTTP/2 only; `None` is clear text.
+    pub tls: Option<Tls>,
     /// Replaces the visitor's `Host`, which passes as it is otherwise.
     pub host_rewrite: Option<String>,
+    /// How its answers cross to clients.
+    pub compression: Option<Compression>,
     /// Where it is; at least one.
     pub servers: Vec<UpstreamServer>,
 }
@@ -102,7 +108,7 @@ pub enum UpstreamProtocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2 in clear text, with prior knowledge.
+    /// HTTP/2: in clear text with prior knowledge, or over TLS.
     H2c,
     /// Bytes.
     Tcp,

@@ -19,10 +19,11 @@ use std::{
 use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, UserName};
 use adit_balance::{Balancer, Draw, InFlight, Load, Member, Policy, hash_bytes};
 use adit_codec::{HeaderBlock, ResetCode};
-use adit_egress::{Egress, Protocol, ServiceConfig};
+use adit_egress::{Egress, Protocol, ServiceConfig, Trust};
 use adit_flow::{Budget, Gate};
 use adit_ingress::Destination;
 use adit_link::{Lane, LaneConfig, RequestHead};
+use adit_trace::Observer;
 use parking_lot::Mutex;
 use thiserror::Error;
 
@@ -63,6 +64,7 @@ pub(crate) struct Upstreams {
     by_name: HashMap<TunnelName, Arc<Upstream>>,
     services: HashMap<Box<str>, ServiceConfig>,
     config: adit_egress::Config,
+    observer: Arc<dyn Observer>,
     /// Connections stay on the thread that made them, so each data thread has its own.
     egresses: Mutex<HashMap<ThreadId, Arc<Egress>>>,
     /// How visitors of this side come here, on each data thread.
@@ -81,6 +83,8 @@ pub(crate) struct Upstreams {
 pub(crate) struct Upstream {
     name: TunnelName,
     protocol: UpstreamProtocol,
+    /// For status.
+    protocol_name: &'static str,
     hash_on: HashOn,
     balancer: Balancer<Server>,
 }
@@ -100,6 +104,7 @@ impl Upstreams {
         timeouts: &Timeouts,
         budget: &Budget,
         permits: Arc<Gate>,
+        observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, UpstreamError> {
         let mut by_name = HashMap::new();
         let mut services = HashMap::new();
@@ -130,6 +135,7 @@ impl Upstreams {
                 max_connections: limits.max_requests,
                 ..adit_egress::Config::default()
             },
+            observer,
             egresses: Mutex::default(),
             shortcut_config: {
                 let mut config = lane_config(limits, timeouts);
@@ -149,7 +155,16 @@ impl Upstreams {
     #[cfg(test)]
     pub(crate) fn none() -> Arc<Self> {
         let (limits, timeouts) = (Limits::default(), Timeouts::default());
-        Self::new(&[], &limits, &timeouts, &Budget::new(0), Gate::new(1, 0)).unwrap()
+        let observer = Arc::new(adit_trace::Unobserved);
+        Self::new(
+            &[],
+            &limits,
+            &timeouts,
+            &Budget::new(0),
+            Gate::new(1, 0),
+            observer,
+        )
+        .unwrap()
     }
 
     /// Takes what the client with this grant opens on a lane of this thread. `permits` are those of its link.
@@ -196,7 +211,7 @@ impl Upstreams {
     fn egress(&self) -> Arc<Egress> {
         let mut egresses = self.egresses.lock();
         let egress = egresses.entry(thread::current().id()).or_insert_with(|| {
-            let egress = Egress::new(self.config.clone());
+            let egress = Egress::observed(self.config.clone(), self.observer.clone());
             egress.set_services(self.services.clone());
             egress
         });
@@ -287,6 +302,18 @@ impl Upstream {
             UpstreamProtocol::H2c => Protocol::H2c,
             UpstreamProtocol::Tcp => Protocol::Tcp,
         };
+        if let Some(tls) = &settings.tls {
+            if settings.protocol != UpstreamProtocol::H2c {
+                return Err(refused("is reached over TLS by HTTP/2 only"));
+            }
+            if tls.trust == Trust::Anyone {
+                tracing::warn!(
+                    upstream = settings.name.as_str(),
+                    "tls.insecure: any certificate of its servers is believed; whoever gets in between can read and \
+                     change everything"
+                );
+            }
+        }
         let mut members = Vec::new();
         for server in &settings.servers {
             let address = if server.host.contains(':') {
@@ -298,6 +325,8 @@ impl Upstream {
             let service: Box<str> = format!("{}/{address}", settings.name).into();
             let mut config = ServiceConfig::new(&server.host, server.port, protocol);
             config.host_rewrite.clone_from(&settings.host_rewrite);
+            config.tls.clone_from(&settings.tls);
+            config.compression = settings.compression;
             if services.insert(service.clone(), config).is_some() {
                 return Err(refused("has one address twice"));
             }
@@ -312,6 +341,10 @@ impl Upstream {
         Ok(Self {
             name: settings.name.clone(),
             protocol: settings.protocol,
+            protocol_name: match settings.tls {
+                Some(_) => "h2",
+                None => settings.protocol.as_str(),
+            },
             hash_on,
             balancer: Balancer::new(settings.policy, members),
         })
@@ -403,7 +436,7 @@ impl Upstream {
         UpstreamStatus {
             name: self.name.to_string(),
             policy: self.policy().name(),
-            protocol: self.protocol.as_str(),
+            protocol: self.protocol_name,
             requests: self.chosen(),
             servers: members
                 .iter()

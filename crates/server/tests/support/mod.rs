@@ -82,7 +82,9 @@ pub(crate) fn bare(name: &str) -> UpstreamSettings {
         policy: Policy::RoundRobin,
         hash_on: "host".into(),
         protocol: UpstreamProtocol::Http1,
+        tls: None,
         host_rewrite: None,
+        compression: None,
         servers: Vec::new(),
     }
 }

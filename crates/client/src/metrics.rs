@@ -1,0 +1,68 @@
+//! What a client says of itself, as samples for Prometheus. `docs/metrics.md` lists the names.
+
+use adit_trace::{Family, Sample};
+
+use crate::status::Status;
+
+macro_rules! families {
+    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
+        $(static $id: Family = Family::$kind($name, $labels, $help);)*
+
+        /// Every family that [`samples`] has samples of.
+        pub const FAMILIES: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    UP = gauge("adit_client_link_up", &[], "1 while the link to the server is up, else 0.");
+    EPOCH = gauge("adit_client_epoch", &[], "Epoch of the session, 0 without one.");
+    TASKS = gauge("adit_client_tasks", &[], "Tasks alive on the data thread.");
+    TUNNELS = gauge("adit_client_tunnels", &["state"], "Tunnels that the server has accepted and refused.");
+    REQUESTS = gauge("adit_client_requests", &[], "Requests open on the link.");
+    WAITING = gauge("adit_client_waiting_bytes", &[], "Bytes from the server that wait for services.");
+    PINNED = gauge("adit_client_pinned_bytes", &[], "Memory of received frames that something still points into.");
+    QUEUED = gauge("adit_client_queued_bytes", &[], "Bytes that wait to be sent to the server.");
+    PENDING = gauge("adit_client_pending_requests", &[], "Entries in all request tables.");
+    SERVICES = gauge("adit_client_service_connections", &[], "Connections to services that are open.");
+    ENTRY_CONNECTIONS = gauge("adit_client_entry_connections", &["entry", "protocol"], "Connections of an entry's visitors that are open.");
+    ENTRY_REQUESTS_OPEN = gauge("adit_client_entry_requests", &["entry", "protocol"], "Requests of an entry's visitors that are open.");
+    ENTRY_REQUESTS = counter("adit_client_entry_requests_total", &["entry", "protocol"], "Requests of an entry's visitors.");
+    DIALS = counter("adit_reconnect_dials_total", &[], "Tries to reach the server.");
+}
+
+/// The state of a client as samples.
+#[allow(clippy::cast_precision_loss)] // counts and bytes
+pub fn samples(status: &Status) -> Vec<Sample> {
+    let refused = status
+        .tunnels
+        .iter()
+        .filter(|tunnel| tunnel.error.is_some());
+    let refused = refused.count();
+    let accepted = status.tunnels.len() - refused;
+    let up = status.connection == "connected";
+    let mut all = vec![
+        UP.sample(&[], f64::from(u8::from(up))),
+        EPOCH.sample(&[], status.epoch as f64),
+        TASKS.sample(&[], status.tasks as f64),
+        TUNNELS.sample(&["accepted"], accepted as f64),
+        TUNNELS.sample(&["refused"], refused as f64),
+        REQUESTS.sample(&[], status.requests as f64),
+        WAITING.sample(&[], status.waiting_bytes as f64),
+        PINNED.sample(&[], status.pinned_bytes as f64),
+        QUEUED.sample(&[], status.queued_bytes as f64),
+        PENDING.sample(&[], status.pending as f64),
+        SERVICES.sample(&[], status.service_connections as f64),
+        DIALS.sample(&[], status.cores.reconnect_dials as f64),
+    ];
+    for entry in &status.entries {
+        let labels = [&*entry.name, entry.kind];
+        let told = [
+            (&ENTRY_CONNECTIONS, entry.connections_open as f64),
+            (&ENTRY_REQUESTS_OPEN, entry.requests_open as f64),
+            (&ENTRY_REQUESTS, entry.requests as f64),
+        ];
+        let told = told.into_iter();
+        all.extend(told.map(|(family, value)| family.sample(&labels, value)));
+    }
+    all
+}

@@ -1,0 +1,159 @@
+//! What a server says of itself, as samples for Prometheus. `docs/metrics.md` lists the names.
+//!
+//! Counters of links are not among them: their sums shrink when a link goes, which Prometheus takes for a restart.
+//! `/api/status` has them.
+
+use std::collections::BTreeSet;
+
+use adit_trace::{Family, Sample};
+
+use crate::status::{ClientStatus, Status};
+
+/// By which a client is known.
+const CLIENT: &[&str] = &["client", "group", "user"];
+
+macro_rules! families {
+    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
+        $(static $id: Family = Family::$kind($name, $labels, $help);)*
+
+        /// Every family that [`samples`] has samples of.
+        pub const FAMILIES: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    UPTIME = gauge("adit_server_uptime_seconds", &[], "Since the server started.");
+    DRAINING = gauge("adit_server_draining", &[], "1 while the server takes nothing new, else 0.");
+    TASKS = gauge("adit_server_tasks", &[], "Tasks alive on the data threads.");
+    CLIENTS = gauge("adit_registry_clients", &[], "Connected clients.");
+    HEALTHY = gauge("adit_registry_healthy_clients", &[], "Connected clients that take requests.");
+    USERS = gauge("adit_registry_users", &[], "Users with a connected client.");
+    SESSIONS = gauge("adit_registry_sessions", &[], "Sessions known.");
+    CHANNELS = gauge("adit_registry_channels", &[], "Connections of clients known.");
+    EPOCH = gauge("adit_registry_client_epoch", CLIENT, "Epoch of a client; grows with each registration.");
+    CLIENT_DRAINING = gauge("adit_registry_client_draining", CLIENT, "1 when a client has said that it is leaving, else 0.");
+    LANES = gauge("adit_link_lanes", CLIENT, "Open data streams of a client.");
+    CONTROL = gauge("adit_link_control", CLIENT, "1 when the control stream of a client is open, else 0.");
+    REQUESTS = gauge("adit_link_requests", CLIENT, "Requests open on a client.");
+    WAITING = gauge("adit_link_waiting_bytes", CLIENT, "Bytes from a client that wait for visitors.");
+    PINNED = gauge("adit_link_pinned_bytes", CLIENT, "Memory of received frames that something still points into.");
+    QUEUED = gauge("adit_link_queued_bytes", CLIENT, "Bytes that wait to be sent to a client.");
+    DATAGRAMS_LOST = gauge("adit_link_datagrams_dropped", &[], "Datagrams that the links of now have dropped.");
+    TUNNELS = gauge("adit_router_tunnels", &["protocol"], "Tunnels known.");
+    TUNNEL_CLIENTS = gauge("adit_router_tunnel_clients", &["tunnel", "group", "protocol"], "Clients that serve a tunnel; 0 when it is down.");
+    REVISION = gauge("adit_router_revision", &[], "Revision of the routes.");
+    CONNECTIONS_OPEN = gauge("adit_ingress_connections", &["protocol"], "Connections of visitors that are open; flows for udp.");
+    CONNECTIONS = counter("adit_ingress_connections_total", &["protocol"], "Connections of visitors; flows for udp.");
+    REQUESTS_OPEN = gauge("adit_ingress_requests", &["protocol"], "Requests of visitors that are open.");
+    REFUSED = counter("adit_ingress_connections_refused_total", &["protocol"], "Connections that were reset because too many were open.");
+    TCP_RECEIVED = counter("adit_ingress_tcp_received_bytes_total", &[], "Bytes from visitors of TCP, counted as they come.");
+    TCP_SENT = counter("adit_ingress_tcp_sent_bytes_total", &[], "Bytes to visitors of TCP, counted as they go.");
+    FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that made room for others (evicted) or fell silent (silent).");
+    DATAGRAMS = counter("adit_ingress_datagrams_total", &["direction"], "Datagrams from visitors (in) and to visitors (out).");
+    DATAGRAMS_DROPPED = counter("adit_ingress_datagrams_dropped_total", &["direction"], "Datagrams that went no further than the public port.");
+    PUBLIC_PORTS = gauge("adit_ingress_public_ports", &[], "Public ports of tunnels that are bound.");
+    UPSTREAM_REQUESTS = counter("adit_egress_upstream_requests_total", &["upstream"], "Requests sent to an upstream.");
+    UPSTREAM_OPEN = gauge("adit_egress_upstream_requests", &["upstream", "server"], "Requests that a server of an upstream works on.");
+    EGRESS_CONNECTIONS = gauge("adit_egress_connections", &[], "Connections to servers of upstreams that are open.");
+    PENDING = gauge("adit_pending_requests", &[], "Entries in all request tables.");
+    PERMITS = gauge("adit_flow_permits", &[], "Permits in use, over all clients.");
+    BUDGET = gauge("adit_flow_budget_used_bytes", &[], "Bytes that windows have grown by.");
+    ACCEPTED = counter("adit_auth_accepted_total", &[], "Registrations that were accepted.");
+}
+
+/// The state of a server as samples.
+#[allow(clippy::cast_precision_loss)] // counts and bytes
+pub fn samples(status: &Status) -> Vec<Sample> {
+    let flag = |set: bool| f64::from(u8::from(set));
+    let process = &status.process;
+    let healthy = status.clients.iter().filter(|client| is_healthy(client));
+    let users: BTreeSet<_> = status.clients.iter().map(|client| &client.user).collect();
+    let mut all: Vec<_> = [
+        (&UPTIME, status.uptime_millis as f64 / 1e3),
+        (&DRAINING, flag(status.phase != "running")),
+        (&TASKS, process.tasks as f64),
+        (&CLIENTS, status.clients.len() as f64),
+        (&HEALTHY, healthy.count() as f64),
+        (&USERS, users.len() as f64),
+        (&SESSIONS, process.sessions as f64),
+        (&CHANNELS, process.channels as f64),
+        (&DATAGRAMS_LOST, status.udp.dropped_on_links as f64),
+        (&REVISION, status.cores.router_revision as f64),
+        (&TCP_RECEIVED, status.tcp.received_bytes as f64),
+        (&TCP_SENT, status.tcp.sent_bytes as f64),
+        (&PUBLIC_PORTS, process.public_ports as f64),
+        (&EGRESS_CONNECTIONS, process.upstream_connections as f64),
+        (&PENDING, process.pending as f64),
+        (&PERMITS, process.permits_in_use as f64),
+        (&BUDGET, process.budget_used_bytes as f64),
+        (&ACCEPTED, status.cores.auth_accepted as f64),
+    ]
+    .into_iter()
+    .map(|(family, value)| family.sample(&[], value))
+    .collect();
+    for client in &status.clients {
+        let labels = [&*client.client_id, &client.group_id, &client.user];
+        let told = [
+            (&EPOCH, client.epoch as f64),
+            (&CLIENT_DRAINING, flag(client.draining)),
+            (&LANES, client.lanes as f64),
+            (&CONTROL, flag(client.control)),
+            (&REQUESTS, client.requests as f64),
+            (&WAITING, client.waiting_bytes as f64),
+            (&PINNED, client.pinned_bytes as f64),
+            (&QUEUED, client.queued_bytes as f64),
+        ];
+        let told = told.into_iter();
+        all.extend(told.map(|(family, value)| family.sample(&labels, value)));
+    }
+    for protocol in ["http", "grpc", "websocket", "tcp", "udp"] {
+        let tunnels = status.tunnels.iter();
+        let count = tunnels.filter(|tunnel| tunnel.kind == protocol).count();
+        all.push(TUNNELS.sample(&[protocol], count as f64));
+    }
+    for tunnel in &status.tunnels {
+        let labels = [&*tunnel.name, &tunnel.group_id, tunnel.kind];
+        all.push(TUNNEL_CLIENTS.sample(&labels, tunnel.clients.len() as f64));
+    }
+    for upstream in &status.upstreams {
+        all.push(UPSTREAM_REQUESTS.sample(&[&upstream.name], upstream.requests as f64));
+        for server in &upstream.servers {
+            let labels = [&*upstream.name, &server.address];
+            all.push(UPSTREAM_OPEN.sample(&labels, server.requests_open as f64));
+        }
+    }
+    all.extend(visitors(status));
+    all
+}
+
+/// Whether it takes requests.
+fn is_healthy(client: &ClientStatus) -> bool {
+    client.lanes > 0 && !client.draining
+}
+
+#[allow(clippy::cast_precision_loss)] // counts
+fn visitors(status: &Status) -> Vec<Sample> {
+    let (http, tcp, udp) = (&status.visitors, &status.tcp, &status.udp);
+    let told = [
+        (&CONNECTIONS_OPEN, "http", http.connections_open as f64),
+        (&CONNECTIONS_OPEN, "tcp", tcp.open as f64),
+        (&CONNECTIONS_OPEN, "udp", udp.open as f64),
+        (&CONNECTIONS, "http", http.connections as f64),
+        (&CONNECTIONS, "tcp", tcp.total as f64),
+        (&CONNECTIONS, "udp", udp.total as f64),
+        // A connection of TCP and a flow are one request each.
+        (&REQUESTS_OPEN, "http", http.requests_open as f64),
+        (&REQUESTS_OPEN, "tcp", tcp.open as f64),
+        (&REQUESTS_OPEN, "udp", udp.open as f64),
+        (&REFUSED, "tcp", tcp.refused as f64),
+        (&FLOWS_ENDED, "evicted", udp.evicted as f64),
+        (&FLOWS_ENDED, "silent", udp.silent as f64),
+        (&DATAGRAMS, "in", udp.datagrams_in as f64),
+        (&DATAGRAMS, "out", udp.datagrams_out as f64),
+        (&DATAGRAMS_DROPPED, "in", udp.dropped_in as f64),
+        (&DATAGRAMS_DROPPED, "out", udp.dropped_out as f64),
+    ];
+    let told = told.into_iter();
+    told.map(|(family, label, value)| family.sample(&[label], value))
+        .collect()
+}
