@@ -1,254 +1,33 @@
-//! Logs: installs the subscriber.
+//! Who is told of each request, and what the program says of itself: metrics, access log, traces; log and error log.
 //!
-//! Holds [`init`], which both programs call once, first thing.
+//! Holds [`Telemetry`], the observer that both sides tell of their requests, and its parts: [`Metrics`] counts,
+//! [`AccessLog`] writes a line, [`Traces`] sends spans. [`init`], which both programs call once, first thing, installs
+//! the log, and [`Logging`] adds the error log.
 //!
-//! Promises: what is logged goes to standard error, so that standard output stays a program's answer; `ADIT__LOG` chooses
-//! what is logged, as in `info,adit_link=debug`; colours are for terminals, and not where `NO_COLOR` is set; a filter that
-//! cannot be read is an error that says so, and not a program without logs.
+//! Promises: nobody who moves data waits for any of them; what each holds is bounded, and what it loses is counted; an id
+//! stands for the same request in all of them. The rooms promise the rest: `logs.rs`, `metrics.rs`, `access_log.rs`,
+//! `traces.rs`.
 //!
-//! Leaves to the caller: which format is wanted, and the answer to an error.
+//! Leaves to the caller: settings, and to keep each [`LogGuard`] to the end of `main`.
 //!
-//! Cost: nothing for events that the filter drops beyond one comparison; the others are written where they happen.
-//!
-//! Proof: the tests below drive the subscriber into memory; `tests/install.rs` installs it.
+//! Proof: the tests of each file; `tests/metrics.rs` checks the text that Prometheus reads, `tests/access_log.rs` the
+//! lines of the access log, `tests/otlp.rs` the spans.
 
-use std::{env, fmt, io, io::IsTerminal, str::FromStr};
+mod access_log;
+mod logs;
+mod metrics;
+mod observer;
+mod traces;
 
-use tracing::Subscriber;
-use tracing_subscriber::{
-    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, registry::Registry,
-    util::SubscriberInitExt,
+pub use access_log::AccessLog;
+pub use logs::{
+    AccessLogSettings, DEFAULT_FILTER, DEFAULT_KEEP, FILTER_VARIABLE, Format, InitError,
+    LogCounters, LogFileSettings, LogGuard, LogSettingsError, LogStartError, LogTarget, Logging,
+    ParseFormatError, Rotate, init,
 };
-
-/// The variable that chooses what is logged.
-pub const FILTER_VARIABLE: &str = "ADIT__LOG";
-
-/// What is logged when nobody chooses.
-pub const DEFAULT_FILTER: &str = "info";
-
-/// How a line of the log looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object for each line, for Loki, ELK and their like.
-    Json,
-}
-
-/// Why no subscriber was installed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InitError {
-    /// The filter is none.
-    #[error(
-        "{filter:?} is no log filter ({reason}); write a level such as info, or info,adit_link=debug"
-    )]
-    Filter {
-        /// The text as it was given.
-        filter: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The process has a subscriber; logs go there.
-    #[error("logging has been set up already")]
-    Installed,
-}
-
-/// The text is not the name of a [`Format`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no log format is called {refused:?}; use text or json")]
-pub struct ParseFormatError {
-    /// The text as it was given.
-    pub refused: String,
-}
-
-/// Installs the subscriber of the process, which writes to standard error.
-///
-/// `filter` is what a flag asks for, such as `debug` for `-v`. Without it `ADIT__LOG` counts, and without that
-/// [`DEFAULT_FILTER`].
-///
-/// # Errors
-/// [`InitError::Filter`] for a filter that cannot be read, [`InitError::Installed`] when the process has a subscriber.
-/// Nothing is installed then.
-pub fn init(format: Format, filter: Option<&str>) -> Result<(), InitError> {
-    let variable = env::var_os(FILTER_VARIABLE)
-        .map(|value| value.to_string_lossy().into_owned())
-        .filter(|value| !value.is_empty());
-    let filter = parse(filter.or(variable.as_deref()).unwrap_or(DEFAULT_FILTER))?;
-    let colour = coloured(
-        io::stderr().is_terminal(),
-        env::var_os("NO_COLOR").as_deref(),
-    );
-    subscriber(format, filter, colour, io::stderr)
-        .try_init()
-        .map_err(|_| InitError::Installed)
-}
-
-fn parse(filter: &str) -> Result<EnvFilter, InitError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| InitError::Filter {
-            filter: filter.to_owned(),
-            reason: error.to_string(),
-        })
-}
-
-/// Whether to colour: on a terminal, unless the variable has a value (https://no-color.org).
-fn coloured(terminal: bool, no_color: Option<&std::ffi::OsStr>) -> bool {
-    terminal && no_color.is_none_or(std::ffi::OsStr::is_empty)
-}
-
-fn subscriber<W>(
-    format: Format,
-    filter: EnvFilter,
-    colour: bool,
-    writer: W,
-) -> impl Subscriber + Send + Sync
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        Format::Text => lines.with_ansi(colour).boxed(),
-        Format::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(filter))
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
-
-impl FromStr for Format {
-    type Err = ParseFormatError;
-
-    /// Reads `text` or `json`.
-    ///
-    /// # Errors
-    /// Any other text.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Text, Self::Json]
-            .into_iter()
-            .find(|format| format.to_string() == text)
-            .ok_or_else(|| ParseFormatError {
-                refused: text.to_owned(),
-            })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        ffi::OsStr,
-        sync::{Arc, Mutex},
-    };
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .map_err(|_| io::ErrorKind::Other)?
-                .extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn logged(format: Format, filter: &str, colour: bool) -> Result<String, InitError> {
-        let memory = Memory::default();
-        let writer = memory.clone();
-        let subscriber = subscriber(format, parse(filter)?, colour, move || writer.clone());
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(client_id = "office-1", "registered");
-            tracing::debug!("detail");
-        });
-        let bytes = memory.0.lock().map(|bytes| bytes.clone());
-        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-    }
-
-    #[test]
-    fn text_is_for_people() -> Result<(), InitError> {
-        let text = logged(Format::Text, "info", false)?;
-        assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(
-            text.contains(" INFO adit_telemetry::tests: registered client_id=\"office-1\""),
-            "{text}"
-        );
-        assert!(!text.contains('\u{1b}'), "{text}");
-        assert!(logged(Format::Text, "info", true)?.contains('\u{1b}'));
-        Ok(())
-    }
-
-    #[test]
-    fn json_has_its_fields_at_the_top() -> Result<(), InitError> {
-        let text = logged(Format::Json, "info", true)?;
-        assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.starts_with("{\"timestamp\":"), "{text}");
-        assert!(text.contains("\"level\":\"INFO\""), "{text}");
-        assert!(
-            text.contains("\"message\":\"registered\",\"client_id\":\"office-1\""),
-            "{text}"
-        );
-        assert!(!text.contains('\u{1b}'), "{text}");
-        Ok(())
-    }
-
-    #[test]
-    fn the_filter_decides() -> Result<(), InitError> {
-        assert_eq!(logged(Format::Text, "warn", false)?, "");
-        assert_eq!(logged(Format::Text, "debug", false)?.lines().count(), 2);
-        assert_eq!(
-            logged(Format::Text, "warn,adit_telemetry=info", false)?
-                .lines()
-                .count(),
-            1
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn a_filter_that_is_none_is_told() {
-        let error = parse("adit=loud").err().map(|error| error.to_string());
-        let error = error.unwrap_or_default();
-        assert!(
-            error.starts_with("\"adit=loud\" is no log filter ("),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn colours_are_for_terminals_and_those_who_want_them() {
-        assert!(coloured(true, None));
-        assert!(coloured(true, Some(OsStr::new(""))));
-        assert!(!coloured(true, Some(OsStr::new("1"))));
-        assert!(!coloured(false, None));
-    }
-
-    #[test]
-    fn formats_read_back() {
-        for format in [Format::Text, Format::Json] {
-            assert_eq!(format.to_string().parse(), Ok(format));
-        }
-        let refused = "xml".parse::<Format>().map_err(|error| error.to_string());
-        assert_eq!(
-            refused,
-            Err("no log format is called \"xml\"; use text or json".to_owned())
-        );
-        assert_eq!(format!("{:>5}", Format::Text), " text");
-        assert_eq!(Format::default(), Format::Text);
-    }
-}
+pub use metrics::{
+    CONTENT_TYPE, DEFAULT_KEEP_IDLE, DEFAULT_MAX_LABEL_SETS, Metrics, MetricsSettings,
+    MetricsSettingsError, PROCESS_FAMILIES, RequestFamily, request_families,
+};
+pub use observer::Telemetry;
+pub use traces::{StartTracesError, Traces, TracesSettings, TracesSettingsError, TracesStats};

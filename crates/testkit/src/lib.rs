@@ -7,14 +7,18 @@
 //! Promises: nothing here reads a clock or rolls dice of its own, so a run is its seed and nothing else; bytes arrive in
 //! order and whole up to the cut, and never before their time.
 //!
+//! Beside it [`parse_exposition`], which reads what Prometheus reads, and is stricter.
+//!
 //! Leaves to the test: what the bytes mean and when to stop. The pattern is quinn-proto's `tests/util.rs`.
 
 mod clock;
+mod exposition;
 mod pipe;
 mod rng;
 mod timeline;
 
 pub use clock::Clock;
+pub use exposition::{MetricFamily, MetricSample, parse_exposition};
 pub use pipe::{Pipe, PipeConfig, Received};
 pub use rng::Rng;
 pub use timeline::Timeline;

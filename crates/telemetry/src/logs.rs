@@ -1,0 +1,57 @@
+//! Logs: what the program says, and where lines of it go.
+//!
+//! Holds the subscriber of the process ([`crate::init`]), the error log beside it, and what every log file needs: checked
+//! settings, rotation, and a thread that writes so that nobody else waits for a disk.
+//!
+//! Promises: whoever logs to a file never waits for it: what cannot be written in time is dropped and counted; files are
+//! bounded by [`LogFileSettings`], and no file is removed that does not look like one of ours.
+//!
+//! Rotation is our own: `tracing-appender` removes every file that begins like the log, one too many at each start, and
+//! cannot be tested without a wait for midnight.
+
+mod queue;
+mod rotation;
+mod settings;
+mod subscriber;
+
+pub use queue::{LogCounters, LogGuard};
+pub use settings::{
+    AccessLogSettings, DEFAULT_KEEP, LogFileSettings, LogSettingsError, LogTarget, Rotate,
+};
+pub use subscriber::{
+    DEFAULT_FILTER, FILTER_VARIABLE, Format, InitError, Logging, ParseFormatError, init,
+};
+
+pub(crate) use queue::{Lines, start};
+
+use std::path::PathBuf;
+
+/// A log is not there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogStartError {
+    /// The file.
+    #[error("cannot write the {log} log to {}: {error}", path.display())]
+    Open {
+        /// `access` or `error`.
+        log: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The thread that writes.
+    #[error("cannot start the thread of the {log} log: {error}")]
+    Thread {
+        /// `access` or `error`.
+        log: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// There is one.
+    #[error("the {log} log has been started already")]
+    Started {
+        /// `access` or `error`.
+        log: &'static str,
+    },
+}

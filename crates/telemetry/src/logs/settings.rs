@@ -1,0 +1,206 @@
+//! Where a log goes, and how much of it is kept.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// Rotated files that are kept, unless the settings say otherwise: a week of days.
+pub const DEFAULT_KEEP: usize = 7;
+
+/// A year of hours. More is what an archive is for.
+const MOST_KEPT: usize = 8_784;
+
+/// These are no settings for a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogSettingsError {
+    /// There is no file to write to.
+    #[error("{path:?} names no file; write a path such as /var/log/adit/access.log")]
+    Path {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+    /// A number that makes no sense.
+    #[error("{keep} rotated files cannot be kept; use 1 to {MOST_KEPT}")]
+    Keep {
+        /// The number as it was given.
+        keep: usize,
+    },
+    /// The text is not the name of a [`Rotate`].
+    #[error("no rotation is called {refused:?}; use daily, hourly or never")]
+    Rotate {
+        /// The text as it was given.
+        refused: String,
+    },
+}
+
+/// When a new file begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rotate {
+    /// At midnight, UTC.
+    #[default]
+    Daily,
+    /// At each full hour.
+    Hourly,
+    /// Never: somebody else does it, as logrotate with `copytruncate`.
+    Never,
+}
+
+impl fmt::Display for Rotate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Daily => "daily",
+            Self::Hourly => "hourly",
+            Self::Never => "never",
+        })
+    }
+}
+
+impl FromStr for Rotate {
+    type Err = LogSettingsError;
+
+    /// Reads `daily`, `hourly` or `never`.
+    ///
+    /// # Errors
+    /// Any other text.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Daily, Self::Hourly, Self::Never]
+            .into_iter()
+            .find(|rotate| rotate.to_string() == text)
+            .ok_or_else(|| LogSettingsError::Rotate {
+                refused: text.to_owned(),
+            })
+    }
+}
+
+/// A log file. Checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFileSettings {
+    path: PathBuf,
+    rotate: Rotate,
+    keep: usize,
+}
+
+impl LogFileSettings {
+    /// The file that is written to, when it makes room for the next, and how many of the older ones stay.
+    ///
+    /// # Errors
+    /// [`LogSettingsError::Path`] for a path without a file's name or with one that is not UTF-8,
+    /// [`LogSettingsError::Keep`] for none and for more than a year of hours.
+    pub fn try_new(
+        path: impl Into<PathBuf>,
+        rotate: Rotate,
+        keep: usize,
+    ) -> Result<Self, LogSettingsError> {
+        let path = path.into();
+        // `logs/` has a name to the library, and is a directory to whoever wrote it.
+        let slash = path.as_os_str().to_string_lossy().ends_with(['/', '\\']);
+        if slash || path.file_name().and_then(|name| name.to_str()).is_none() {
+            return Err(LogSettingsError::Path { path });
+        }
+        if keep == 0 || keep > MOST_KEPT {
+            return Err(LogSettingsError::Keep { keep });
+        }
+        Ok(Self { path, rotate, keep })
+    }
+
+    /// The file that is written to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When a new file begins.
+    pub const fn rotate(&self) -> Rotate {
+        self.rotate
+    }
+
+    /// Rotated files that stay.
+    pub const fn keep(&self) -> usize {
+        self.keep
+    }
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error, among the lines of the log.
+    Stderr,
+    /// A file.
+    File(LogFileSettings),
+}
+
+/// The access log: one line for each request. Checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLogSettings {
+    /// Where its lines go.
+    pub target: LogTarget,
+}
+
+impl AccessLogSettings {
+    /// `target` is `stdout`, `stderr` or the path of a file; `rotate` and `keep` are for the file.
+    ///
+    /// # Errors
+    /// As [`LogFileSettings::try_new`].
+    pub fn try_new(target: &str, rotate: Rotate, keep: usize) -> Result<Self, LogSettingsError> {
+        let target = match target {
+            "stdout" => LogTarget::Stdout,
+            "stderr" => LogTarget::Stderr,
+            path => LogTarget::File(LogFileSettings::try_new(path, rotate, keep)?),
+        };
+        Ok(Self { target })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_no_file_is_refused() {
+        for path in ["", "/", "..", "logs/"] {
+            let refused = LogFileSettings::try_new(path, Rotate::Daily, 1).unwrap_err();
+            let text = refused.to_string();
+            assert!(text.contains("names no file; write a path"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_files_is_one_that_makes_sense() {
+        for keep in [0, MOST_KEPT + 1] {
+            let refused = LogFileSettings::try_new("a.log", Rotate::Daily, keep).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                format!("{keep} rotated files cannot be kept; use 1 to 8784")
+            );
+        }
+        let good = LogFileSettings::try_new("a.log", Rotate::Hourly, MOST_KEPT).unwrap();
+        assert_eq!(good.path(), Path::new("a.log"));
+        assert_eq!((good.rotate(), good.keep()), (Rotate::Hourly, MOST_KEPT));
+    }
+
+    #[test]
+    fn rotations_read_back() {
+        for rotate in [Rotate::Daily, Rotate::Hourly, Rotate::Never] {
+            assert_eq!(rotate.to_string().parse(), Ok(rotate));
+        }
+        let refused = "weekly".parse::<Rotate>().unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "no rotation is called \"weekly\"; use daily, hourly or never"
+        );
+    }
+
+    #[test]
+    fn an_access_log_goes_to_a_stream_or_a_file() {
+        let target =
+            |text| AccessLogSettings::try_new(text, Rotate::Never, 1).map(|log| log.target);
+        assert_eq!(target("stdout"), Ok(LogTarget::Stdout));
+        assert_eq!(target("stderr"), Ok(LogTarget::Stderr));
+        assert!(matches!(target("./stdout"), Ok(LogTarget::File(_))));
+        assert!(matches!(target(""), Err(LogSettingsError::Path { .. })));
+    }
+}

@@ -1,0 +1,362 @@
+//! The subscriber of the process.
+//!
+//! Promises: what is logged goes to standard error, so that standard output stays a program's answer; `ADIT__LOG` chooses
+//! what is logged, as in `info,adit_link=debug`; colours are for terminals, and not where `NO_COLOR` is set; a filter that
+//! cannot be read is an error that says so, and not a program without logs.
+//!
+//! Cost: nothing for events that the filter drops beyond one comparison; the others are written where they happen.
+//!
+//! Proof: the tests below drive the subscriber into memory; `tests/install.rs` installs it.
+
+use std::{
+    env, fmt, io,
+    io::IsTerminal,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
+
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, dynamic_filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    registry::Registry,
+    util::SubscriberInitExt,
+};
+
+use super::{LogFileSettings, LogGuard, LogStartError, LogTarget, queue::Lines};
+
+/// The variable that chooses what is logged.
+pub const FILTER_VARIABLE: &str = "ADIT__LOG";
+
+/// What is logged when nobody chooses.
+pub const DEFAULT_FILTER: &str = "info";
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object for each line, for Loki, ELK and their like.
+    Json,
+}
+
+/// Why no subscriber was installed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// The filter is none.
+    #[error(
+        "{filter:?} is no log filter ({reason}); write a level such as info, or info,adit_link=debug"
+    )]
+    Filter {
+        /// The text as it was given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The process has a subscriber; logs go there.
+    #[error("logging has been set up already")]
+    Installed,
+}
+
+/// The text is not the name of a [`Format`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no log format is called {refused:?}; use text or json")]
+pub struct ParseFormatError {
+    /// The text as it was given.
+    pub refused: String,
+}
+
+/// The log of the process, once it is installed. Dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub struct Logging {
+    errors: Arc<OnceLock<Lines>>,
+}
+
+impl Logging {
+    /// From now on warnings and errors go to a file as well, as JSON. Those that the filter drops do not.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, a thread that the system does not give, a second error log.
+    pub fn start_error_log(&self, settings: LogFileSettings) -> Result<LogGuard, LogStartError> {
+        const LOG: &str = "error";
+        let started = || LogStartError::Started { log: LOG };
+        if self.errors.get().is_some() {
+            return Err(started());
+        }
+        let (lines, guard) = super::start(LOG, &LogTarget::File(settings))?;
+        self.errors.set(lines).map_err(|_| started())?;
+        Ok(guard)
+    }
+}
+
+/// Installs the subscriber of the process, which writes to standard error. An error log may follow when the settings are
+/// known: [`Logging::start_error_log`].
+///
+/// `filter` is what a flag asks for, such as `debug` for `-v`. Without it `ADIT__LOG` counts, and without that
+/// [`DEFAULT_FILTER`].
+///
+/// # Errors
+/// [`InitError::Filter`] for a filter that cannot be read, [`InitError::Installed`] when the process has a subscriber.
+/// Nothing is installed then.
+pub fn init(format: Format, filter: Option<&str>) -> Result<Logging, InitError> {
+    let variable = env::var_os(FILTER_VARIABLE)
+        .map(|value| value.to_string_lossy().into_owned())
+        .filter(|value| !value.is_empty());
+    let filter = filter.or(variable.as_deref()).unwrap_or(DEFAULT_FILTER);
+    let colour = coloured(
+        io::stderr().is_terminal(),
+        env::var_os("NO_COLOR").as_deref(),
+    );
+    let errors = Arc::new(OnceLock::new());
+    subscriber(format, filter, colour, io::stderr, errors.clone())?
+        .try_init()
+        .map_err(|_| InitError::Installed)?;
+    Ok(Logging { errors })
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, InitError> {
+    EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| InitError::Filter {
+            filter: filter.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+/// Whether to colour: on a terminal, unless the variable has a value (https://no-color.org).
+fn coloured(terminal: bool, no_color: Option<&std::ffi::OsStr>) -> bool {
+    terminal && no_color.is_none_or(std::ffi::OsStr::is_empty)
+}
+
+/// Where warnings and errors go as well, once there is such a place.
+struct Errors(Arc<OnceLock<Lines>>);
+
+impl<'w> MakeWriter<'w> for Errors {
+    type Writer = Box<dyn io::Write + 'w>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        match self.0.get() {
+            Some(lines) => Box::new(lines.clone()),
+            None => Box::new(io::sink()),
+        }
+    }
+}
+
+fn subscriber<W>(
+    format: Format,
+    filter: &str,
+    colour: bool,
+    writer: W,
+    errors: Arc<OnceLock<Lines>>,
+) -> Result<impl Subscriber + Send + Sync, InitError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        Format::Text => lines.with_ansi(colour).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
+    };
+    let started = errors.clone();
+    let is_error = dynamic_filter_fn(move |event, _| {
+        *event.level() <= tracing::Level::WARN && started.get().is_some()
+    });
+    let is_error = is_error.with_max_level_hint(LevelFilter::WARN);
+    let errors = tracing_subscriber::fmt::layer()
+        .with_writer(Errors(errors))
+        .json()
+        .flatten_event(true)
+        .with_ansi(false)
+        .with_filter(is_error.and(parse(filter)?));
+    Ok(tracing_subscriber::registry()
+        .with(lines.with_filter(parse(filter)?))
+        .with(errors))
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl FromStr for Format {
+    type Err = ParseFormatError;
+
+    /// Reads `text` or `json`.
+    ///
+    /// # Errors
+    /// Any other text.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Text, Self::Json]
+            .into_iter()
+            .find(|format| format.to_string() == text)
+            .ok_or_else(|| ParseFormatError {
+                refused: text.to_owned(),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, sync::Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .map_err(|_| io::ErrorKind::Other)?
+                .extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: Format, filter: &str, colour: bool) -> Result<String, InitError> {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let writer = move || writer.clone();
+        let subscriber = subscriber(format, filter, colour, writer, Arc::default())?;
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(client_id = "office-1", "registered");
+            tracing::debug!("detail");
+        });
+        let bytes = memory.0.lock().map(|bytes| bytes.clone());
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    }
+
+    #[test]
+    fn text_is_for_people() -> Result<(), InitError> {
+        let text = logged(Format::Text, "info", false)?;
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(
+            text.contains(
+                " INFO adit_telemetry::logs::subscriber::tests: registered client_id=\"office-1\""
+            ),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(logged(Format::Text, "info", true)?.contains('\u{1b}'));
+        Ok(())
+    }
+
+    #[test]
+    fn json_has_its_fields_at_the_top() -> Result<(), InitError> {
+        let text = logged(Format::Json, "info", true)?;
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.starts_with("{\"timestamp\":"), "{text}");
+        assert!(text.contains("\"level\":\"INFO\""), "{text}");
+        assert!(
+            text.contains("\"message\":\"registered\",\"client_id\":\"office-1\""),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn the_filter_decides() -> Result<(), InitError> {
+        assert_eq!(logged(Format::Text, "warn", false)?, "");
+        assert_eq!(logged(Format::Text, "debug", false)?.lines().count(), 2);
+        assert_eq!(
+            logged(Format::Text, "warn,adit_telemetry=info", false)?
+                .lines()
+                .count(),
+            1
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn warnings_and_errors_go_to_the_error_log_too() -> Result<(), Box<dyn std::error::Error>> {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("error.log");
+        let errors = Arc::new(OnceLock::new());
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let writer = move || writer.clone();
+        let filter = "info,quiet=off";
+        let subscriber = subscriber(Format::Text, filter, false, writer, errors.clone())?;
+        let logging = Logging { errors };
+        let guard = tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!("too early");
+            let settings = LogFileSettings::try_new(&path, super::super::Rotate::Daily, 1)?;
+            let guard = logging.start_error_log(settings.clone())?;
+            tracing::info!("fine");
+            tracing::warn!(client = "a\"\nb", "odd");
+            tracing::error!("bad");
+            tracing::error!(target: "quiet", "silenced");
+            let second = logging.start_error_log(settings);
+            assert!(matches!(
+                second,
+                Err(LogStartError::Started { log: "error" })
+            ));
+            Ok::<_, Box<dyn std::error::Error>>(guard)
+        })?;
+        let counters = guard.counters();
+        drop(guard);
+        assert_eq!((counters.written(), counters.dropped()), (2, 0));
+        let text = std::fs::read_to_string(&path)?;
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines[0]["level"], "WARN");
+        assert_eq!(lines[0]["client"], "a\"\nb");
+        assert_eq!(lines[1]["message"], "bad");
+        let ordinary = memory
+            .0
+            .lock()
+            .map(|bytes| bytes.clone())
+            .unwrap_or_default();
+        assert_eq!(String::from_utf8(ordinary)?.lines().count(), 4);
+        Ok(())
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_told() {
+        let error = parse("adit=loud").err().map(|error| error.to_string());
+        let error = error.unwrap_or_default();
+        assert!(
+            error.starts_with("\"adit=loud\" is no log filter ("),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_those_who_want_them() {
+        assert!(coloured(true, None));
+        assert!(coloured(true, Some(OsStr::new(""))));
+        assert!(!coloured(true, Some(OsStr::new("1"))));
+        assert!(!coloured(false, None));
+    }
+
+    #[test]
+    fn formats_read_back() {
+        for format in [Format::Text, Format::Json] {
+            assert_eq!(format.to_string().parse(), Ok(format));
+        }
+        let refused = "xml".parse::<Format>().map_err(|error| error.to_string());
+        assert_eq!(
+            refused,
+            Err("no log format is called \"xml\"; use text or json".to_owned())
+        );
+        assert_eq!(format!("{:>5}", Format::Text), " text");
+        assert_eq!(Format::default(), Format::Text);
+    }
+}

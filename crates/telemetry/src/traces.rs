@@ -1,0 +1,201 @@
+//! Spans of the requests that are traced, on their way to a collector.
+//!
+//! A request that is over becomes one span for this hop and one for each of its phases (`traces/tree.rs`). They go into
+//! a bounded queue; one thread of its own, with a runtime of its own, sends them as OTLP over gRPC
+//! (`traces/exporter.rs`).
+//!
+//! Promises:
+//! - who calls [`Traces::begin`] and [`Traces::on_end`] never waits, needs no runtime and takes no lock that the thread
+//!   holds while it sends;
+//! - memory is bounded: a full queue drops the spans of the request that comes, and counts them;
+//! - a collector that is away costs the spans and one line in the log when it goes, one when it is back.
+//!
+//! Cost: a request that is not traced costs [`Traces::begin`], which is one random number. One that is traced is copied
+//! once into the messages that leave.
+//!
+//! Proof: `tests/otlp.rs` receives what a collector would, and is the collector that refuses, hangs and comes back.
+
+mod attributes;
+mod clock;
+mod exporter;
+mod health;
+mod queue;
+mod resource;
+mod settings;
+mod tree;
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use adit_trace::{Record, Sampler, Timeline, TraceContext, TraceId};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+pub use self::settings::{TracesSettings, TracesSettingsError};
+use self::{exporter::Exporter, queue::Queue};
+
+/// Why no spans will be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartTracesError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Settings(#[from] TracesSettingsError),
+    /// The system gives no thread, or none of what a runtime needs.
+    #[error(
+        "cannot start the thread that sends traces: {0}; raise the limits of threads and open files, or turn tracing off"
+    )]
+    Thread(#[from] io::Error),
+}
+
+/// What has become of the spans so far. A span that still waits is in none of the numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TracesStats {
+    /// Spans that the collector has accepted.
+    pub exported: u64,
+    /// Spans that were never sent: the queue was full, or the end came first.
+    pub dropped: u64,
+    /// Spans that were sent and not accepted.
+    pub failed: u64,
+}
+
+/// Counts spans.
+#[derive(Debug, Default)]
+struct Counters {
+    exported: AtomicU64,
+    dropped: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Counters {
+    fn stats(&self) -> TracesStats {
+        TracesStats {
+            exported: self.exported.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Set when the thread has ended, however it ended.
+#[derive(Default)]
+struct Ended {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Ended {
+    fn set(&self) {
+        *self.ended.lock() = true;
+        self.changed.notify_all();
+    }
+
+    fn wait_until(&self, until: Instant) {
+        let mut ended = self.ended.lock();
+        while !*ended && !self.changed.wait_until(&mut ended, until).timed_out() {}
+    }
+}
+
+/// Decides what is traced and sends the spans of it. Dropping it sends what is queued, in the background.
+pub struct Traces {
+    sampler: Sampler,
+    /// Spans count from here; the thread puts them on the wall clock.
+    epoch: Instant,
+    queue: Queue,
+    counters: Arc<Counters>,
+    /// When the thread is to be done; `None`: it is to go on.
+    closing: watch::Sender<Option<Instant>>,
+    ended: Arc<Ended>,
+}
+
+/// Of the time that a shutdown has, what is kept for counting what could not be sent: one part of this many.
+const KEPT: u32 = 10;
+
+/// A shutdown that may take longer than this may take this long.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Traces {
+    /// Starts the thread. The collector need not be there, now or later.
+    ///
+    /// The thread logs to where the calling thread does.
+    ///
+    /// # Errors
+    /// A setting that cannot be used; a system without threads or file descriptors to give.
+    pub fn start(settings: TracesSettings) -> Result<Self, StartTracesError> {
+        let (endpoint, sampler) = settings.parse()?;
+        let counters = Arc::new(Counters::default());
+        let (queue, waiting) = queue::queue(settings.max_queue, settings.max_batch);
+        let (closing, closes) = watch::channel(None);
+        let ended = Arc::new(Ended::default());
+        let epoch = Instant::now();
+        let exporter = Exporter::new(settings, endpoint, epoch, waiting, Arc::clone(&counters));
+        exporter::spawn(exporter, closes, Arc::clone(&ended))?;
+        Ok(Self {
+            sampler,
+            epoch,
+            queue,
+            counters,
+            closing,
+            ended,
+        })
+    }
+
+    /// A request begins that came with this `traceparent`; empty, and anything that is none, means that it came with
+    /// none. Gives its timeline if it is to be traced: what began elsewhere when it is traced there, of what begins
+    /// here a share.
+    pub fn begin(&self, traceparent: &str) -> Option<Box<Timeline>> {
+        let parent: Option<TraceContext> = traceparent.parse().ok();
+        let new = TraceId::from_random(rand::random());
+        self.sampler
+            .samples(parent, new)
+            .then(|| Box::new(Timeline::new(parent, new, rand::random())))
+    }
+
+    /// A request is over. Does nothing for one without a timeline. Never waits: what finds the queue full is dropped
+    /// and counted.
+    pub fn on_end(&self, record: &Record<'_>) {
+        let Some(timeline) = record.timeline else {
+            return;
+        };
+        let make = || tree::spans(record, timeline, self.epoch, &mut rand::random);
+        if !self.queue.try_push(make) {
+            let spans = tree::count(timeline);
+            self.counters.dropped.fetch_add(spans, Ordering::Relaxed);
+        }
+    }
+
+    /// What has become of the spans so far.
+    pub fn stats(&self) -> TracesStats {
+        self.counters.stats()
+    }
+
+    /// Sends what is queued, each batch once, and ends the thread. What comes later, or could not be sent by then, is
+    /// dropped and counted.
+    ///
+    /// Blocks the calling thread for `within` at most. A second call waits for the end too, and changes nothing.
+    pub fn shutdown(&self, within: Duration) -> TracesStats {
+        let within = within.min(LONGEST);
+        let now = Instant::now();
+        self.closing.send_if_modified(|closing| {
+            let first = closing.is_none();
+            closing.get_or_insert(now + (within - within / KEPT));
+            first
+        });
+        self.ended.wait_until(now + within);
+        self.stats()
+    }
+}
+
+impl fmt::Debug for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Traces")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! A collector: takes spans as OTLP over gRPC, answers what the test says, and hands them to it.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    sync::{Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::{KeyValue, any_value::Value},
+    trace::v1::Span,
+};
+use socket2::{Domain, Socket, Type};
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+pub(super) type Answer = Result<ExportTraceServiceResponse, Status>;
+
+/// A test that waits this long for something has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs until it is dropped.
+pub(super) struct Collector {
+    pub(super) endpoint: String,
+    exports: mpsc::Receiver<ExportTraceServiceRequest>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+struct Service<F> {
+    exports: mpsc::Sender<ExportTraceServiceRequest>,
+    answer: Mutex<F>,
+}
+
+#[tonic::async_trait]
+impl<F: FnMut() -> Answer + Send + 'static> TraceService for Service<F> {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let answer = self.answer.lock().unwrap()();
+        // The test may have seen enough.
+        let _gone = self.exports.send(request.into_inner());
+        answer.map(Response::new)
+    }
+}
+
+impl Collector {
+    /// Takes everything.
+    pub(super) fn start() -> Self {
+        Self::answering(|| Ok(ExportTraceServiceResponse::default()))
+    }
+
+    /// Answers as told.
+    pub(super) fn answering(answer: impl FnMut() -> Answer + Send + 'static) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    pub(super) fn on(
+        listener: TcpListener,
+        answer: impl FnMut() -> Answer + Send + 'static,
+    ) -> Self {
+        let endpoint = endpoint(listener.local_addr().unwrap());
+        let (sender, exports) = mpsc::channel();
+        let (end, ends) = oneshot::channel::<()>();
+        let service = Service {
+            exports: sender,
+            answer: Mutex::new(answer),
+        };
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                listener.set_nonblocking(true).unwrap();
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let serving = tonic::transport::Server::builder()
+                    .add_service(TraceServiceServer::new(service))
+                    .serve_with_incoming(TcpListenerStream::new(listener));
+                tokio::select! {
+                    served = serving => served.unwrap(),
+                    _ = ends => {}
+                }
+            });
+        });
+        Self {
+            endpoint,
+            exports,
+            end: Some(end),
+            thread: Some(thread),
+        }
+    }
+
+    /// The next export.
+    pub(super) fn export(&self) -> ExportTraceServiceRequest {
+        self.exports.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// All exports that have come so far.
+    pub(super) fn exports(&self) -> Vec<ExportTraceServiceRequest> {
+        self.exports.try_iter().collect()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        let ended = self.thread.take().unwrap().join();
+        if !thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+pub(super) fn endpoint(addr: SocketAddr) -> String {
+    format!("http://{addr}")
+}
+
+/// A port that nobody else gets and that refuses connections, until it is listened on.
+pub(super) fn refusing() -> (Socket, String) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, endpoint(addr))
+}
+
+/// The spans of an export.
+pub(super) fn spans(export: &ExportTraceServiceRequest) -> Vec<Span> {
+    let resources = export.resource_spans.iter();
+    let scopes = resources.flat_map(|resource| &resource.scope_spans);
+    scopes.flat_map(|scope| scope.spans.clone()).collect()
+}
+
+/// Attributes as text, each once.
+pub(super) fn texts(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
+    let mut texts = BTreeMap::new();
+    for pair in attributes {
+        let text = match pair.value.as_ref().unwrap().value.as_ref().unwrap() {
+            Value::StringValue(text) => text.clone(),
+            Value::IntValue(number) => number.to_string(),
+            Value::DoubleValue(number) => number.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let twice = texts.insert(pair.key.as_str(), text);
+        assert_eq!(twice, None, "{}", pair.key);
+    }
+    texts
+}

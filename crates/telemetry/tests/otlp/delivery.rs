@@ -1,0 +1,396 @@
+//! Batches, and collectors that refuse, hang, come back or are slow. No call of the data path is made in a runtime.
+
+use std::{
+    io::{self, Write},
+    net::TcpListener,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use adit_telemetry::{Traces, TracesSettings, TracesStats};
+use adit_trace::{Edge, Phase};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use prost::Message;
+use tonic::Status;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::{
+    collector::{Answer, Collector, endpoint, refusing, spans},
+    record::{AMPLE, http, settings, tell, tell_of},
+};
+
+const NEVER: Duration = Duration::from_secs(3_600);
+
+/// What is logged, line by line.
+#[derive(Clone)]
+struct Lines(mpsc::Sender<String>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(bytes).into_owned();
+        self.0.send(line).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        self.clone()
+    }
+}
+
+fn logged(settings: TracesSettings) -> (Traces, mpsc::Receiver<String>) {
+    let (sender, lines) = mpsc::channel();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Lines(sender))
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .finish();
+    let traces = tracing::subscriber::with_default(subscriber, || Traces::start(settings));
+    (traces.unwrap(), lines)
+}
+
+/// Answers these, in this order, and then takes everything.
+fn scripted(answers: Vec<Answer>) -> Collector {
+    let mut answers = answers.into_iter();
+    Collector::answering(move || {
+        let fine = || Ok(ExportTraceServiceResponse::default());
+        answers.next().unwrap_or_else(fine)
+    })
+}
+
+fn ids(export: &ExportTraceServiceRequest) -> Vec<Vec<u8>> {
+    spans(export).into_iter().map(|span| span.span_id).collect()
+}
+
+/// Tells of a request and gives the id of its span.
+fn tell_one(traces: &Traces) -> Vec<u8> {
+    let timeline = traces.begin("").unwrap();
+    tell_of(traces, &timeline, http(Edge::Ingress, Instant::now()));
+    timeline.context().span_id.0.get().to_be_bytes().to_vec()
+}
+
+const fn total(stats: TracesStats) -> u64 {
+    stats.exported + stats.dropped + stats.failed
+}
+
+#[test]
+fn a_shutdown_sends_what_waits() {
+    let collector = Collector::start();
+    let traces = Traces::start(TracesSettings {
+        interval: NEVER,
+        ..settings(&collector.endpoint)
+    })
+    .unwrap();
+    let told: Vec<_> = (0..5).map(|_| tell_one(&traces)).collect();
+    let stats = traces.shutdown(AMPLE);
+    let sent: Vec<_> = collector.exports().iter().flat_map(ids).collect();
+    assert_eq!(sent, told);
+    let all = TracesStats {
+        exported: 5,
+        ..TracesStats::default()
+    };
+    assert_eq!(stats, all);
+
+    // What comes later is counted, and a second shutdown is none.
+    tell(&traces);
+    assert_eq!(traces.shutdown(NEVER), TracesStats { dropped: 1, ..all });
+    assert!(collector.exports().is_empty());
+}
+
+#[test]
+fn whoever_forgets_the_shutdown_loses_nothing() {
+    let collector = Collector::start();
+    let traces = Traces::start(TracesSettings {
+        interval: NEVER,
+        ..settings(&collector.endpoint)
+    })
+    .unwrap();
+    let told = tell_one(&traces);
+    drop(traces);
+    assert_eq!(ids(&collector.export()), [told]);
+}
+
+#[test]
+fn a_batch_has_a_bound_and_a_full_one_does_not_wait() {
+    let collector = Collector::start();
+    let traces = Traces::start(TracesSettings {
+        max_batch: 2,
+        interval: NEVER,
+        ..settings(&collector.endpoint)
+    })
+    .unwrap();
+    let mut told: Vec<_> = (0..7).map(|_| tell_one(&traces)).collect();
+    let mut sent = Vec::new();
+    while sent.len() < 6 {
+        let export = collector.export();
+        assert!((1..=2).contains(&ids(&export).len()));
+        sent.append(&mut ids(&export));
+    }
+    traces.shutdown(AMPLE);
+    sent.extend(collector.exports().iter().flat_map(ids));
+    told.sort();
+    sent.sort();
+    assert_eq!(sent, told);
+}
+
+#[test]
+fn messages_stay_below_the_bound_of_grpc() {
+    const REQUESTS: usize = 1_000;
+    let collector = Collector::start();
+    let traces = Traces::start(TracesSettings {
+        max_queue: REQUESTS,
+        max_batch: REQUESTS,
+        interval: NEVER,
+        ..settings(&collector.endpoint)
+    })
+    .unwrap();
+    let long = "x".repeat(8_192);
+    let now = Instant::now();
+    for _ in 0..REQUESTS {
+        let mut timeline = traces.begin("").unwrap();
+        for _ in 0..100 {
+            timeline.add(Phase::Queue, now, now);
+        }
+        let record = adit_trace::Record {
+            path: &long,
+            host: &long,
+            ..http(Edge::Ingress, now)
+        };
+        tell_of(&traces, &timeline, record);
+    }
+    let stats = traces.shutdown(AMPLE);
+    assert_eq!(stats.exported, 33 * REQUESTS as u64);
+    let sizes: Vec<_> = collector
+        .exports()
+        .iter()
+        .map(Message::encoded_len)
+        .collect();
+    assert!(sizes.len() > 1, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size < 3 << 20), "{sizes:?}");
+}
+
+#[test]
+fn a_batch_is_sent_again_until_it_is_taken() {
+    let unavailable = || Err(Status::unavailable("later"));
+    let collector = scripted(vec![unavailable(), unavailable()]);
+    let (traces, lines) = logged(settings(&collector.endpoint));
+    let told = tell_one(&traces);
+    for _ in 0..3 {
+        assert_eq!(ids(&collector.export()), [told.as_slice()]);
+    }
+    // One line each, however often it failed.
+    let next = || lines.recv_timeout(AMPLE).unwrap();
+    let line = next();
+    assert!(
+        line.contains(" WARN ") && line.contains("Unavailable: later"),
+        "{line}"
+    );
+    let line = next();
+    assert!(
+        line.contains(" INFO ") && line.contains("spans are exported again lost=0"),
+        "{line}"
+    );
+    let stats = traces.shutdown(AMPLE);
+    assert_eq!((stats.exported, total(stats)), (1, 1));
+    drop(traces);
+    assert_eq!(lines.iter().next(), None);
+}
+
+#[test]
+fn a_batch_that_is_refused_for_good_is_given_up() {
+    let collector = scripted(vec![Err(Status::invalid_argument("no"))]);
+    let traces = Traces::start(settings(&collector.endpoint)).unwrap();
+    let first = tell_one(&traces);
+    assert_eq!(ids(&collector.export()), [first]);
+    let second = tell_one(&traces);
+    assert_eq!(ids(&collector.export()), [second]);
+    let stats = traces.shutdown(AMPLE);
+    assert_eq!((stats.exported, stats.failed, stats.dropped), (1, 1, 0));
+}
+
+#[test]
+fn a_batch_is_not_sent_for_ever() {
+    let unavailable = || Err(Status::unavailable("later"));
+    let collector = scripted((0..5).map(|_| unavailable()).collect());
+    let traces = Traces::start(settings(&collector.endpoint)).unwrap();
+    let first = tell_one(&traces);
+    for _ in 0..5 {
+        assert_eq!(ids(&collector.export()), [first.as_slice()]);
+    }
+    let second = tell_one(&traces);
+    assert_eq!(ids(&collector.export()), [second]);
+    let stats = traces.shutdown(AMPLE);
+    assert_eq!((stats.exported, stats.failed, stats.dropped), (1, 1, 0));
+}
+
+#[test]
+fn what_a_collector_rejects_of_a_batch_has_failed() {
+    let partial = |rejected_spans| {
+        Ok(ExportTraceServiceResponse {
+            partial_success: Some(ExportTracePartialSuccess {
+                rejected_spans,
+                error_message: "too old".to_owned(),
+            }),
+        })
+    };
+    let collector = scripted(vec![partial(2), partial(i64::MAX), partial(-1), partial(0)]);
+    let (traces, lines) = logged(TracesSettings {
+        interval: NEVER,
+        max_batch: 3,
+        ..settings(&collector.endpoint)
+    });
+    for _ in 0..12 {
+        tell(&traces);
+    }
+    let stats = traces.shutdown(AMPLE);
+    let sizes: Vec<_> = collector
+        .exports()
+        .iter()
+        .map(|export| ids(export).len())
+        .collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 12);
+    let failed = 2.min(sizes[0]) + sizes[1];
+    assert_eq!(stats.failed, failed as u64);
+    assert_eq!(stats.exported, 12 - failed as u64);
+    let line = lines.recv_timeout(AMPLE).unwrap();
+    assert!(line.contains("spans were rejected: too old"), "{line}");
+}
+
+#[test]
+fn a_collector_that_is_not_there_costs_the_spans_and_one_line() {
+    let (_socket, endpoint) = refusing();
+    let (traces, lines) = logged(settings(&endpoint));
+    for _ in 0..3 {
+        tell(&traces);
+    }
+    let line = lines.recv_timeout(AMPLE).unwrap();
+    assert!(
+        line.contains(" WARN ") && line.contains("spans cannot be exported"),
+        "{line}"
+    );
+    assert!(line.contains("refused"), "{line}");
+    let stats = traces.shutdown(AMPLE);
+    assert_eq!((stats.exported, total(stats)), (0, 3));
+    drop(traces);
+    assert_eq!(lines.iter().next(), None);
+}
+
+#[test]
+fn a_collector_that_comes_back_is_used_again() {
+    let (socket, endpoint) = refusing();
+    let (traces, lines) = logged(settings(&endpoint));
+    tell(&traces);
+    assert!(lines.recv_timeout(AMPLE).unwrap().contains(" WARN "));
+    socket.listen(128).unwrap();
+    let collector = Collector::on(socket.into(), || Ok(ExportTraceServiceResponse::default()));
+    let told = tell_one(&traces);
+    // The first one may have been given up by then.
+    while !ids(&collector.export()).contains(&told) {}
+    let line = lines.recv_timeout(AMPLE).unwrap();
+    assert!(
+        line.contains(" INFO ") && line.contains("spans are exported again"),
+        "{line}"
+    );
+    let stats = traces.shutdown(AMPLE);
+    assert!((1..=2).contains(&stats.exported), "{stats:?}");
+    assert_eq!(total(stats), 2);
+}
+
+#[test]
+fn a_connection_that_hangs_is_given_up_for_a_new_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let traces = Traces::start(TracesSettings {
+        timeout: Duration::from_millis(500),
+        ..settings(&endpoint(listener.local_addr().unwrap()))
+    })
+    .unwrap();
+    let told = tell_one(&traces);
+    let (_silent, _) = listener.accept().unwrap();
+    let collector = Collector::on(listener, || Ok(ExportTraceServiceResponse::default()));
+    assert_eq!(ids(&collector.export()), [told]);
+}
+
+#[test]
+fn a_connection_that_breaks_is_no_answer() {
+    // The second one speaks HTTP/1, as a port of something else would.
+    for said in ["", "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"] {
+        breaks(said.as_bytes());
+    }
+}
+
+fn breaks(said: &[u8]) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (traces, lines) = logged(settings(&endpoint(addr)));
+    let told = tell_one(&traces);
+    let (mut connection, _) = listener.accept().unwrap();
+    connection.write_all(said).unwrap();
+    drop(connection);
+    let line = lines.recv_timeout(AMPLE).unwrap();
+    assert!(line.contains(" WARN "), "{line}");
+    let collector = Collector::on(listener, || Ok(ExportTraceServiceResponse::default()));
+    assert_eq!(ids(&collector.export()), [told]);
+    let stats = traces.shutdown(AMPLE);
+    assert_eq!((stats.exported, total(stats)), (1, 1));
+}
+
+#[test]
+fn a_batch_of_one_waits_for_nobody() {
+    let collector = Collector::start();
+    let traces = Traces::start(TracesSettings {
+        max_batch: 1,
+        interval: NEVER,
+        ..settings(&collector.endpoint)
+    })
+    .unwrap();
+    for _ in 0..3 {
+        let told = tell_one(&traces);
+        assert_eq!(ids(&collector.export()), [told]);
+    }
+}
+
+#[test]
+fn a_full_queue_drops_and_counts() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let traces = Traces::start(TracesSettings {
+        max_queue: 10,
+        max_batch: 2,
+        ..settings(&endpoint(silent.local_addr().unwrap()))
+    })
+    .unwrap();
+    for _ in 0..1_000 {
+        tell(&traces);
+    }
+    // Ten wait, and the thread has taken one batch: nothing else had a place.
+    let stats = traces.stats();
+    assert!((988..=990).contains(&stats.dropped), "{stats:?}");
+    assert_eq!((stats.exported, stats.failed), (0, 0));
+
+    // Nobody answers, so nothing but the deadline ends this.
+    let stats = traces.shutdown(Duration::from_millis(200));
+    assert_eq!((stats.exported, total(stats)), (0, 1_000));
+}
+
+#[test]
+fn a_shutdown_without_time_ends_at_once() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let traces = Traces::start(TracesSettings {
+        interval: NEVER,
+        ..settings(&endpoint(silent.local_addr().unwrap()))
+    })
+    .unwrap();
+    tell(&traces);
+    assert_eq!(traces.shutdown(Duration::ZERO).exported, 0);
+    // The thread still counts; what it counts is waited for here.
+    let stats = traces.shutdown(AMPLE);
+    assert_eq!((stats.exported, stats.failed, stats.dropped), (0, 0, 1));
+}

@@ -1,0 +1,75 @@
+//! Records to tell of.
+
+use std::time::{Duration, Instant};
+
+use adit_telemetry::{Traces, TracesSettings};
+use adit_trace::{Edge, Record, Timeline};
+use opentelemetry_proto::tonic::trace::v1::Span;
+
+use super::collector::{Collector, spans};
+
+/// Nothing that goes wrong by itself: the test ends what takes long.
+pub(super) fn settings(endpoint: &str) -> TracesSettings {
+    TracesSettings {
+        timeout: Duration::from_secs(300),
+        interval: Duration::from_millis(1),
+        ..TracesSettings::new(endpoint, "adit-test")
+    }
+}
+
+/// More time than anything takes that does not hang.
+pub(super) const AMPLE: Duration = Duration::from_secs(60);
+
+pub(super) fn http(edge: Edge, started: Instant) -> Record<'static> {
+    Record {
+        edge,
+        protocol: "http",
+        opener: "server",
+        request_uuid: [0x5a; 16],
+        user: "ann",
+        client: "office-1",
+        tunnel: "shop",
+        revision: 7,
+        visitor: "203.0.113.9:40001",
+        scheme: "https",
+        method: "GET",
+        host: "shop.example",
+        port: 443,
+        path: "/cart",
+        version: "HTTP/2.0",
+        status: 200,
+        grpc_status: None,
+        service: "",
+        reason: None,
+        received_bytes: 11,
+        sent_bytes: 222,
+        retries: 1,
+        started,
+        answered: Some(started),
+        ended: started + Duration::from_millis(100),
+        timeline: None,
+    }
+}
+
+/// One request without phases.
+pub(super) fn tell(traces: &Traces) {
+    let timeline = traces.begin("").unwrap();
+    tell_of(traces, &timeline, http(Edge::Ingress, Instant::now()));
+}
+
+pub(super) fn tell_of(traces: &Traces, timeline: &Timeline, record: Record<'_>) {
+    traces.on_end(&Record {
+        timeline: Some(timeline),
+        ..record
+    });
+}
+
+/// The span of a request without phases, as it arrives.
+pub(super) fn hop(record: Record<'_>) -> Span {
+    let collector = Collector::start();
+    let traces = Traces::start(settings(&collector.endpoint)).unwrap();
+    tell_of(&traces, &traces.begin("").unwrap(), record);
+    let spans = spans(&collector.export());
+    assert_eq!(spans.len(), 1);
+    spans.into_iter().next().unwrap()
+}
