@@ -12,12 +12,12 @@ use crate::{
     environment::Variables,
     error::{ConfigError, Origin},
     hostname,
-    layers::{gather, path, side, within},
+    layers::{Loaded, gather, path, side, within},
     overrides::ClientOverrides,
     read::{Item, Section},
     server::{BUDGET, COUNT, LANES, SHORTEST, WINDOW, admin},
     state::StateDir,
-    token, tunnel,
+    telemetry, token, tunnel,
     vocabulary::{self, NOTHING},
 };
 
@@ -35,7 +35,7 @@ pub fn load_client(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     overrides: &ClientOverrides,
-) -> Result<Settings, ConfigError> {
+) -> Result<Loaded<Settings>, ConfigError> {
     let variables = Variables::new(environment);
     let mut root = gather(file, &variables, "client")?;
     overrides
@@ -49,7 +49,7 @@ fn read(
     file: Option<&Path>,
     variables: &Variables,
     overrides: &ClientOverrides,
-) -> Result<Settings, ConfigError> {
+) -> Result<Loaded<Settings>, ConfigError> {
     let mut client = side(root, "client", "server")?;
     let (client_id, client_id_chosen) = match client.item("client_id") {
         Some(item) => (item.parse::<ClientId>("a name")?.as_str().to_owned(), true),
@@ -101,7 +101,7 @@ fn read(
     let limits = limits(&mut client.section("limits")?)?;
     let timeouts = timeouts(&mut client.section("timeouts")?)?;
     let tunnels = match client.item("tunnels") {
-        Some(item) => tunnel::read_all(&item)?,
+        Some(item) => tunnel::read_all(&item, file)?,
         None => Vec::new(),
     };
     let entries = match client.item("entries") {
@@ -112,6 +112,7 @@ fn read(
         Some(item) => Some(path(&item, file)?),
         None => None,
     };
+    let telemetry = telemetry::read(&mut client, file, "adit-client")?;
     client.finish(&vocabulary::CLIENT)?;
 
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
@@ -137,7 +138,7 @@ fn read(
             None => found_token(variables, &state_dir)?,
         },
     };
-    Ok(Settings {
+    let settings = Settings {
         client_id,
         client_id_chosen,
         group_id,
@@ -152,6 +153,10 @@ fn read(
         entries,
         limits,
         timeouts,
+    };
+    Ok(Loaded {
+        settings,
+        telemetry,
     })
 }
 

@@ -5,11 +5,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use adit_client::{EntryKind, EntrySettings};
+use adit_client::{Compression, EntryKind, EntrySettings};
 
 use crate::{
     error::ConfigError,
     read::{Item, Section},
+    tunnel::compression,
     upstream::name_of,
     vocabulary,
 };
@@ -57,6 +58,10 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
         Some(item) => Some(name_of(&item, "upstream name")?),
         None => None,
     };
+    let compression = match section.item("compression") {
+        Some(item) => compression(&item)?,
+        None => Compression::None,
+    };
     // Before what is missing: it may be there under a name that others gave it.
     section.finish(&vocabulary::ENTRY)?;
     let Some(name) = name else {
@@ -76,6 +81,7 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
         kind,
         listen,
         upstream,
+        compression,
     })
 }
 

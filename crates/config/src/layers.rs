@@ -10,6 +10,7 @@ use crate::{
     environment::Variables,
     error::{ConfigError, Origin},
     read::{Item, Section},
+    telemetry::Telemetry,
     vocabulary,
 };
 
@@ -61,6 +62,15 @@ pub(crate) fn side<'n>(
             )));
     }
     Ok(section)
+}
+
+/// What was read, and checked.
+#[derive(Debug, Clone)]
+pub struct Loaded<S> {
+    /// Of the side itself.
+    pub settings: S,
+    /// Of what is told of it.
+    pub telemetry: Telemetry,
 }
 
 /// A path in a file is meant from where the file is, as its writer sees it.

@@ -56,7 +56,7 @@ pub struct ClientOverrides {
 pub struct TunnelOverrides {
     /// The command: `http`, `tcp`.
     pub kind: TunnelKind,
-    /// `PORT` or `HOST:PORT` of the service.
+    /// `PORT` or `HOST:PORT` of the service; with `https://` before it, over TLS.
     pub service: String,
     /// `--name`; by default the command and the port, such as `http-8080`.
     pub name: Option<String>,
@@ -72,6 +72,12 @@ pub struct TunnelOverrides {
     pub host_rewrite: Option<String>,
     /// `--local-protocol`
     pub local_protocol: Option<String>,
+    /// `--tls-ca`
+    pub tls_ca: Option<PathBuf>,
+    /// `--tls-name`
+    pub tls_name: Option<String>,
+    /// `--tls-insecure`
+    pub tls_insecure: bool,
     /// `--proxy-protocol`
     pub proxy_protocol: Option<String>,
     /// `--session-timeout`
@@ -187,9 +193,14 @@ impl TunnelOverrides {
             )
             .with_help("for example 8080 or 192.168.1.10:8080")
         };
-        let (host, port) = match self.service.parse::<u16>() {
+        let secure = match self.kind {
+            TunnelKind::Http | TunnelKind::Grpc => self.service.strip_prefix("https://"),
+            _ => None,
+        };
+        let service = secure.unwrap_or(&self.service);
+        let (host, port) = match service.parse::<u16>() {
             Ok(port) => (None, port),
-            Err(_) => match host_and_port(&self.service).ok_or_else(refused)? {
+            Err(_) => match host_and_port(service).ok_or_else(refused)? {
                 (host, Some(port)) => (Some(host), port),
                 (_, None) => return Err(refused()),
             },
@@ -236,6 +247,7 @@ impl TunnelOverrides {
             "--session-timeout",
             self.session_timeout.clone(),
         );
+        entries.extend(self.tls(secure.is_some()));
         if !self.domains.is_empty() {
             let domain = |domain: &String| Node::words(domain, flag("--domain"));
             entries.push(Entry {
@@ -250,6 +262,44 @@ impl TunnelOverrides {
         Ok(Node {
             value: Value::Section(entries),
             origin: flag(SERVICE),
+        })
+    }
+}
+
+impl TunnelOverrides {
+    /// `local_tls`, when the service's URL or one of its flags says so.
+    fn tls(&self, is_https: bool) -> Option<Entry> {
+        let mut entries = Vec::new();
+        let mut add = |key: &str, flag_name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                entries.push(Entry {
+                    key: key.to_owned(),
+                    origin: flag(flag_name),
+                    node: Node::words(value, flag(flag_name)),
+                });
+            }
+        };
+        let ca = self.tls_ca.as_ref();
+        add(
+            "ca_file",
+            "--tls-ca",
+            ca.map(|path| path.to_string_lossy().into_owned()),
+        );
+        add("server_name", "--tls-name", self.tls_name.clone());
+        add(
+            "insecure",
+            "--tls-insecure",
+            self.tls_insecure.then(|| "true".to_owned()),
+        );
+        let origin = entries.first().map(|first| first.origin.clone());
+        let origin = origin.or_else(|| is_https.then(|| flag(SERVICE)))?;
+        Some(Entry {
+            key: "local_tls".to_owned(),
+            origin: origin.clone(),
+            node: Node {
+                value: Value::Section(entries),
+                origin,
+            },
         })
     }
 }

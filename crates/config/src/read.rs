@@ -25,6 +25,7 @@ pub(crate) struct Section<'n> {
 }
 
 /// One value.
+#[derive(Clone)]
 pub(crate) struct Item<'n> {
     path: String,
     node: &'n Node,
@@ -209,6 +210,10 @@ impl<'n> Item<'n> {
 
     pub(crate) fn is_list(&self) -> bool {
         matches!(self.node.value, Value::List(_))
+    }
+
+    pub(crate) fn is_text(&self) -> bool {
+        self.as_text().is_some()
     }
 
     /// The text, if it is one.

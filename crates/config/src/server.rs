@@ -19,11 +19,11 @@ use crate::{
     document::Node,
     environment::Variables,
     error::{ConfigError, Origin},
-    layers::{default_threads, gather, path, side, within},
+    layers::{Loaded, default_threads, gather, path, side, within},
     overrides::ServerOverrides,
     read::{Item, Section},
     state::StateDir,
-    token, upstream,
+    telemetry, token, upstream,
     vocabulary::{self, NOTHING},
 };
 
@@ -52,7 +52,7 @@ pub fn load_server(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     overrides: &ServerOverrides,
-) -> Result<Settings, ConfigError> {
+) -> Result<Loaded<Settings>, ConfigError> {
     let variables = Variables::new(environment);
     let mut root = gather(file, &variables, "server")?;
     overrides
@@ -66,7 +66,7 @@ fn read(
     file: Option<&Path>,
     variables: &Variables,
     overrides: &ServerOverrides,
-) -> Result<Settings, ConfigError> {
+) -> Result<Loaded<Settings>, ConfigError> {
     let mut server = side(root, "server", "client")?;
     let bind_addr = match server.item("bind_addr") {
         Some(item) => ip(&item)?,
@@ -90,7 +90,7 @@ fn read(
         .map(|item| domain(&item))
         .transpose()?;
     let upstreams = match server.item("upstreams") {
-        Some(item) => upstream::read_all(&item)?,
+        Some(item) => upstream::read_all(&item, file)?,
         None => Vec::new(),
     };
     let rules = rules(&mut server, &upstreams)?;
@@ -98,6 +98,7 @@ fn read(
         Some(item) => Some(path(&item, file)?),
         None => None,
     };
+    let telemetry = telemetry::read(&mut server, file, "adit-server")?;
     server.finish(&vocabulary::SERVER)?;
 
     let tunnel_addr = SocketAddr::new(bind_addr, bind_port);
@@ -118,7 +119,7 @@ fn read(
         ));
     }
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
-    Ok(Settings {
+    let settings = Settings {
         tunnel_addr,
         http_addr,
         admin_addr,
@@ -131,6 +132,10 @@ fn read(
         timeouts,
         rules,
         upstreams,
+    };
+    Ok(Loaded {
+        settings,
+        telemetry,
     })
 }
 

@@ -3,17 +3,18 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    path::Path,
 };
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-use adit_client::{Compression, ProxyProtocol, ServiceProtocol, TunnelKind, TunnelSettings};
+use adit_client::{Compression, ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings};
 use adit_router::{HeaderError, HeaderMatch, HostPattern, PathPrefix, normalize_host};
 
 use crate::{
     error::ConfigError,
     read::{Item, Section},
-    vocabulary,
+    tls, vocabulary,
 };
 
 /// A client that should get more than this many times what another gets is written wrong.
@@ -34,6 +35,7 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("host_header_rewrite", &[Http, Grpc, WebSocket]),
     ("host_rewrite", &[Http, Grpc, WebSocket]),
     ("local_protocol", &[Http]),
+    ("local_tls", &[Http, Grpc]),
     ("locations", &[Http, Grpc, WebSocket]),
     ("proxy_protocol", &[Tcp]),
     ("session_timeout", &[Udp]),
@@ -53,13 +55,16 @@ const NOT_OURS_TO_SET: &[&str] = &[
 ];
 
 /// Reads the list, in which no name, no place and no public port is taken twice.
-pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<TunnelSettings>, ConfigError> {
+pub(crate) fn read_all(
+    item: &Item<'_>,
+    file: Option<&Path>,
+) -> Result<Vec<TunnelSettings>, ConfigError> {
     let mut tunnels: Vec<TunnelSettings> = Vec::new();
     let mut names = HashSet::new();
     let (mut places, mut ports) = (HashMap::new(), HashMap::new());
     for item in item.list("tunnels")? {
         let mut section = item.section()?;
-        let tunnel = read(&mut section)?;
+        let tunnel = read(&mut section, file)?;
         if !names.insert(tunnel.name.clone()) {
             return Err(section.conflict(
                 &["name"],
@@ -110,7 +115,7 @@ fn places_of(tunnel: &TunnelSettings) -> HashSet<(String, String)> {
 }
 
 /// Reads either form: all keys side by side, or all but the name and the type under `config`.
-fn read(section: &mut Section<'_>) -> Result<TunnelSettings, ConfigError> {
+fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<TunnelSettings, ConfigError> {
     let name = match section.item("name") {
         Some(item) => Some(item.parse::<TunnelName>("a name")?),
         None => None,
@@ -129,9 +134,9 @@ fn read(section: &mut Section<'_>) -> Result<TunnelSettings, ConfigError> {
     let mut tunnel = if section.has("config") {
         let mut config = section.section("config")?;
         section.finish(&vocabulary::NESTED_TUNNEL)?;
-        read_keys(&mut config, kind)?
+        read_keys(&mut config, kind, file)?
     } else {
-        read_keys(section, kind)?
+        read_keys(section, kind, file)?
     };
     match name {
         Some(name) => name.as_str().clone_into(&mut tunnel.name),
@@ -152,7 +157,9 @@ fn read_kind(item: &Item<'_>) -> Result<TunnelKind, ConfigError> {
         ));
         match text {
             "https" => error.with_help("visitors over TLS are not supported by this version"),
-            "h2c" => error.with_help("use `type: http` with `local_protocol: h2c`"),
+            "h2c" | "h2" => {
+                error.with_help(format!("use `type: http` with `local_protocol: {text}`"))
+            }
             _ => error,
         }
     })
@@ -178,10 +185,17 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
             let message = format!("`{key}` does not fit `type: {}`", kind.as_str());
             let error = section.conflict(&[key], message);
             return Err(match (*key, kind) {
-                ("local_protocol", Grpc) => error.with_help("the service of gRPC speaks h2c"),
+                ("local_protocol", Grpc) => {
+                    error.with_help("the service of gRPC speaks HTTP/2, over TLS with `local_tls`")
+                }
                 ("local_protocol", WebSocket) => {
                     error.with_help("the service of WebSocket speaks HTTP/1.1")
                 }
+                ("local_tls", WebSocket) => error
+                    .with_help("services of WebSocket over TLS are not supported by this version"),
+                ("local_tls", Tcp) => error.with_help(
+                    "bytes cross as they are: visitors speak TLS with the service themselves",
+                ),
                 ("hash_on", _) => {
                     error.with_help("connections and flows are told apart by the visitor's address")
                 }
@@ -196,7 +210,11 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
 }
 
 /// Everything but the name, and nothing else.
-fn read_keys(section: &mut Section<'_>, kind: TunnelKind) -> Result<TunnelSettings, ConfigError> {
+fn read_keys(
+    section: &mut Section<'_>,
+    kind: TunnelKind,
+    file: Option<&Path>,
+) -> Result<TunnelSettings, ConfigError> {
     check_keys(section, kind)?;
     let port = match section.item("local_port") {
         Some(item) => Some(item.number::<u16>(1..=65_535)?),
@@ -213,10 +231,15 @@ fn read_keys(section: &mut Section<'_>, kind: TunnelKind) -> Result<TunnelSettin
     }
     section.set_number("weight", WEIGHT, &mut tunnel.weight)?;
     if let Some(item) = section.item("compression") {
-        tunnel.compression = compression(&item, kind)?;
+        tunnel.compression = compression(&item)?;
+        if kind == Udp && tunnel.compression != Compression::None {
+            return Err(item
+                .error("datagrams are not compressed")
+                .with_help("remove it, or write `none`"));
+        }
     }
     match kind {
-        Http | Grpc | WebSocket => read_http(section, &mut tunnel)?,
+        Http | Grpc | WebSocket => read_http(section, &mut tunnel, file)?,
         Tcp => {
             if let Some(item) = section.item("proxy_protocol") {
                 tunnel.service.proxy_protocol = Some(proxy_protocol(&item)?);
@@ -236,20 +259,48 @@ fn read_keys(section: &mut Section<'_>, kind: TunnelKind) -> Result<TunnelSettin
 }
 
 /// What says how a request is found and what is changed in it.
-fn read_http(section: &mut Section<'_>, tunnel: &mut TunnelSettings) -> Result<(), ConfigError> {
+fn read_http(
+    section: &mut Section<'_>,
+    tunnel: &mut TunnelSettings,
+    file: Option<&Path>,
+) -> Result<(), ConfigError> {
+    let mut is_h2 = false;
     if tunnel.kind == Http
         && let Some(item) = section.item("local_protocol")
     {
-        tunnel.service.protocol = match item.text("`http1` or `h2c`")? {
+        tunnel.service.protocol = match item.text("`http1`, `h2c` or `h2`")? {
             "http1" => ServiceProtocol::Http1,
             "h2c" => ServiceProtocol::H2c,
+            "h2" => {
+                is_h2 = true;
+                ServiceProtocol::H2c
+            }
             other => {
                 return Err(item.error(format!(
-                    "unknown protocol {other:?}, expected `http1` or `h2c`"
+                    "unknown protocol {other:?}, expected `http1`, `h2c` or `h2`"
                 )));
             }
         };
     }
+    let written = section.item("local_tls");
+    let tls = match &written {
+        Some(item) => tls::read(item, file)?,
+        None => is_h2.then(Tls::default),
+    };
+    if tunnel.kind == Http && tls.is_some() != is_h2 {
+        let message = if is_h2 {
+            "`local_protocol: h2` is HTTP/2 over TLS"
+        } else {
+            "`local_tls` wants `local_protocol: h2`"
+        };
+        let error = section.conflict(&["local_tls"], message);
+        return Err(match tunnel.service.protocol {
+            _ if is_h2 => error.with_help("HTTP/2 in clear text is `h2c`"),
+            ServiceProtocol::H2c => error.with_help("`h2c` is HTTP/2 in clear text"),
+            _ => error.with_help("HTTP/1.1 over TLS is not supported by this version"),
+        });
+    }
+    tunnel.service.tls = tls;
     tunnel.service.host_rewrite = host_rewrite(section)?;
     if let Some(item) = section.item("custom_headers") {
         tunnel.service.custom_headers = custom_headers(&item.section()?)?;
@@ -267,20 +318,14 @@ fn read_http(section: &mut Section<'_>, tunnel: &mut TunnelSettings) -> Result<(
     Ok(())
 }
 
-fn compression(item: &Item<'_>, kind: TunnelKind) -> Result<Compression, ConfigError> {
+pub(crate) fn compression(item: &Item<'_>) -> Result<Compression, ConfigError> {
     const WHAT: &str = "`none`, `gzip` or `zstd`";
-    let compression = match item.text(WHAT)? {
-        "none" => Compression::None,
-        "gzip" => Compression::Gzip,
-        "zstd" => Compression::Zstd,
-        other => return Err(item.error(format!("unknown compression {other:?}, expected {WHAT}"))),
-    };
-    if kind == Udp && compression != Compression::None {
-        return Err(item
-            .error("datagrams are not compressed")
-            .with_help("remove it, or write `none`"));
+    match item.text(WHAT)? {
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        other => Err(item.error(format!("unknown compression {other:?}, expected {WHAT}"))),
     }
-    Ok(compression)
 }
 
 /// As text or as a number: `v2`, `2`.

@@ -1,26 +1,30 @@
 //! The upstreams of a server: what the entries of clients, and rules, may lead to.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, path::Path};
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 use adit_router::normalize_host;
-use adit_server::{UpstreamProtocol, UpstreamServer, UpstreamSettings};
+use adit_server::{Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings};
 
 use crate::{
     error::ConfigError,
     read::{Item, Section},
-    tunnel::{WEIGHT, hash_on, host_rewrite},
+    tls,
+    tunnel::{WEIGHT, compression, hash_on, host_rewrite},
     vocabulary,
 };
 
 /// Reads the list, in which no name is taken twice.
-pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<UpstreamSettings>, ConfigError> {
+pub(crate) fn read_all(
+    item: &Item<'_>,
+    file: Option<&Path>,
+) -> Result<Vec<UpstreamSettings>, ConfigError> {
     let mut upstreams = Vec::new();
     let mut names = HashSet::new();
     for item in item.list("upstreams")? {
         let mut section = item.section()?;
-        let upstream = read(&mut section)?;
+        let upstream = read(&mut section, file)?;
         if !names.insert(upstream.name.clone()) {
             return Err(section.conflict(
                 &["name"],
@@ -40,7 +44,7 @@ pub(crate) fn name_of(item: &Item<'_>, kind: &'static str) -> Result<TunnelName,
     })
 }
 
-fn read(section: &mut Section<'_>) -> Result<UpstreamSettings, ConfigError> {
+fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettings, ConfigError> {
     let name = match section.item("name") {
         Some(item) => Some(name_of(&item, "upstream name")?),
         None => None,
@@ -53,9 +57,17 @@ fn read(section: &mut Section<'_>) -> Result<UpstreamSettings, ConfigError> {
         Some(item) => hash_on(&item)?,
         None => "host".to_owned(),
     };
-    let protocol = match section.item("protocol") {
+    let (protocol, is_h2) = match section.item("protocol") {
         Some(item) => protocol(&item)?,
-        None => UpstreamProtocol::default(),
+        None => (UpstreamProtocol::default(), false),
+    };
+    let tls = match section.item("tls") {
+        Some(item) => tls::read(&item, file)?,
+        None => is_h2.then(Tls::default),
+    };
+    let compression = match section.item("compression") {
+        Some(item) => compression(&item)?.on_hop(),
+        None => None,
     };
     let host_rewrite = host_rewrite(section)?;
     let servers = match section.item("servers") {
@@ -79,23 +91,35 @@ fn read(section: &mut Section<'_>) -> Result<UpstreamSettings, ConfigError> {
             "`protocol: tcp` carries bytes, in which no host can be rewritten",
         ));
     }
+    if tls.is_some() != is_h2 {
+        let message = if is_h2 {
+            "`protocol: h2` is HTTP/2 over TLS; in clear text it is `h2c`"
+        } else {
+            "`tls` wants `protocol: h2`"
+        };
+        return Err(section.conflict(&["tls"], message));
+    }
     Ok(UpstreamSettings {
         name,
         policy,
         hash_on,
         protocol,
+        tls,
         host_rewrite,
+        compression,
         servers,
     })
 }
 
-fn protocol(item: &Item<'_>) -> Result<UpstreamProtocol, ConfigError> {
-    match item.text("`http1`, `h2c` or `tcp`")? {
-        "http1" | "http" => Ok(UpstreamProtocol::Http1),
-        "h2c" => Ok(UpstreamProtocol::H2c),
-        "tcp" => Ok(UpstreamProtocol::Tcp),
+/// And whether it is HTTP/2 over TLS.
+fn protocol(item: &Item<'_>) -> Result<(UpstreamProtocol, bool), ConfigError> {
+    match item.text("`http1`, `h2c`, `h2` or `tcp`")? {
+        "http1" | "http" => Ok((UpstreamProtocol::Http1, false)),
+        "h2c" => Ok((UpstreamProtocol::H2c, false)),
+        "h2" => Ok((UpstreamProtocol::H2c, true)),
+        "tcp" => Ok((UpstreamProtocol::Tcp, false)),
         other => Err(item.error(format!(
-            "unknown protocol {other:?}, expected `http1`, `h2c` or `tcp`"
+            "unknown protocol {other:?}, expected `http1`, `h2c`, `h2` or `tcp`"
         ))),
     }
 }

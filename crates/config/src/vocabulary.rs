@@ -28,6 +28,17 @@ pub(crate) const NOTHING: Vocabulary = Vocabulary {
     others: &[],
 };
 
+pub(crate) const TELEMETRY: Vocabulary = Vocabulary {
+    later: &["alerts"],
+    others: &[
+        ("log", "`access_log` and `error_log`"),
+        ("logs", "`access_log` and `error_log`"),
+        ("otlp", "`tracing`"),
+        ("prometheus", "`metrics`"),
+        ("traces", "`tracing`"),
+    ],
+};
+
 /// The top of a file. frp has no sections there.
 pub(crate) const ROOT: Vocabulary = Vocabulary {
     later: &[],
@@ -190,6 +201,21 @@ pub(crate) const UPSTREAM_SERVER: Vocabulary = Vocabulary {
     ],
 };
 
+/// How a service is reached over TLS.
+pub(crate) const SERVICE_TLS: Vocabulary = Vocabulary {
+    later: &[],
+    others: &[
+        ("ca", "`ca_file`"),
+        ("ca_cert", "`ca_file`"),
+        ("insecure_skip_verify", "`insecure`"),
+        ("name", "`server_name`"),
+        ("skip_verify", "`insecure`"),
+        ("sni", "`server_name`"),
+        ("trusted_ca_file", "`ca_file`"),
+        ("verify", "`insecure`, which says the opposite"),
+    ],
+};
+
 pub(crate) const RECONNECT: Vocabulary = Vocabulary {
     later: &[],
     others: &[
@@ -208,6 +234,7 @@ pub(crate) const TUNNEL: Vocabulary = Vocabulary {
             "addr",
             "`local_port`, and `local_addr` when the service is on another machine",
         ),
+        ("backend_tls", "`local_tls`"),
         ("crt", "`ssl_cert`, which is not supported by this version"),
         ("group", "`client.group_id`"),
         ("headers", "`custom_headers`"),
@@ -224,6 +251,7 @@ pub(crate) const TUNNEL: Vocabulary = Vocabulary {
         ("request_header", "`custom_headers`"),
         ("request_headers", "`custom_headers`"),
         ("subdomain", "`domain`, with the whole name"),
+        ("tls", "`local_tls`, for the way to the service"),
         ("upstream", "`local_port` and `local_addr`"),
         ("url", "`domain`"),
         ("use_compression", "`compression`, with `gzip` or `zstd`"),

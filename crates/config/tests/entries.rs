@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-use adit_client::{EntryKind, EntrySettings};
+use adit_client::{Compression, EntryKind, EntrySettings};
 use adit_config::{ClientOverrides, ConfigError, ServerOverrides, load_client, load_server};
 use adit_server::{RuleTarget, UpstreamProtocol, UpstreamServer, UpstreamSettings};
 
@@ -24,6 +24,7 @@ fn server(text: &str) -> Result<adit_server::Settings, ConfigError> {
     let file = dir.path().join("server.yaml");
     std::fs::write(&file, text).unwrap();
     load_server(Some(&file), variables(&[]), &ServerOverrides::default())
+        .map(|loaded| loaded.settings)
 }
 
 fn client(text: &str) -> Result<adit_client::Settings, ConfigError> {
@@ -31,6 +32,7 @@ fn client(text: &str) -> Result<adit_client::Settings, ConfigError> {
     let file = dir.path().join("client.yaml");
     std::fs::write(&file, text).unwrap();
     load_client(Some(&file), variables(&[]), &ClientOverrides::default())
+        .map(|loaded| loaded.settings)
 }
 
 fn name(name: &str) -> TunnelName {
@@ -52,7 +54,7 @@ fn upstreams_are_read() {
         r#"
 server:
   upstreams:
-    - { name: erp, policy: round_robin, servers: [{ address: "127.0.0.1:9001", weight: 1 }] }
+    - { name: erp, policy: round_robin, compression: zstd, servers: [{ address: "127.0.0.1:9001", weight: 1 }] }
     - name: mail
       protocol: tcp
       policy: weighted
@@ -76,7 +78,9 @@ server:
                 policy: Policy::RoundRobin,
                 hash_on: "host".into(),
                 protocol: UpstreamProtocol::Http1,
+                tls: None,
                 host_rewrite: None,
+                compression: Some(adit_server::Compression::Zstd),
                 servers: vec![at("127.0.0.1", 9001, 1)],
             },
             UpstreamSettings {
@@ -84,7 +88,9 @@ server:
                 policy: Policy::WeightedRoundRobin,
                 hash_on: "host".into(),
                 protocol: UpstreamProtocol::Tcp,
+                tls: None,
                 host_rewrite: None,
+                compression: None,
                 servers: vec![at("mail.example", 25, 3), at("::1", 2525, 1)],
             },
             UpstreamSettings {
@@ -92,7 +98,9 @@ server:
                 policy: Policy::ConsistentHash,
                 hash_on: "cookie:user".into(),
                 protocol: UpstreamProtocol::H2c,
+                tls: None,
                 host_rewrite: Some("app.internal".into()),
+                compression: None,
                 servers: vec![at("app-1", 80, 1)],
             },
         ]
@@ -128,6 +136,7 @@ client:
         kind,
         listen: listen.parse().unwrap(),
         upstream: name(upstream),
+        compression: Compression::None,
     };
     assert_eq!(
         settings.entries,
@@ -158,11 +167,15 @@ client:
 fn a_variable_may_hold_all_of_them() {
     let entries = r#"[{ name: erp, listen: "127.0.0.1:9000", upstream: erp }]"#;
     let environment = variables(&[("ADIT__CLIENT__ENTRIES", entries)]);
-    let settings = load_client(None, environment, &ClientOverrides::default()).unwrap();
+    let settings = load_client(None, environment, &ClientOverrides::default())
+        .unwrap()
+        .settings;
     assert_eq!(settings.entries.len(), 1);
     let upstreams = r#"[{ name: erp, servers: [{ address: "127.0.0.1:9001" }] }]"#;
     let environment = variables(&[("ADIT__SERVER__UPSTREAMS", upstreams)]);
-    let settings = load_server(None, environment, &ServerOverrides::default()).unwrap();
+    let settings = load_server(None, environment, &ServerOverrides::default())
+        .unwrap()
+        .settings;
     assert_eq!(settings.upstreams.len(), 1);
 }
 
@@ -198,12 +211,29 @@ fn bad_upstreams_are_refused_with_their_place() {
         "{ name: erp, hash_on: colour, servers: [{ address: \"a:1\" }] }",
         "{ name: erp, protocol: udp, servers: [{ address: \"a:1\" }] }",
         "{ name: erp, protocol: tcp, host_rewrite: b, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, protocol: h2c, tls: true, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, protocol: h2, tls: { ca_file: \"\" }, servers: [{ address: \"a:1\" }] }",
+        "{ name: erp, compression: lz4, servers: [{ address: \"a:1\" }] }",
         "{ name: erp, servers: [{ address: \"a:1\" }] }, { name: erp, servers: [{ address: \"b:1\" }] }",
     ] {
         let error = server(&format!("server:\n  upstreams: [{upstream}]\n")).unwrap_err();
         printed += &format!("{upstream}\n=> {}\n\n", told(&error));
     }
     insta::assert_snapshot!(printed);
+}
+
+/// F09, F08: each side says how what it sends crosses.
+#[test]
+fn entries_are_compressed_where_it_is_said() {
+    for (said, compression) in [
+        ("none", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("zstd", Compression::Zstd),
+    ] {
+        let entry = format!("{{ name: erp, listen: 1, upstream: erp, compression: {said} }}");
+        let settings = client(&format!("client:\n  entries: [{entry}]\n")).unwrap();
+        assert_eq!(settings.entries[0].compression, compression);
+    }
 }
 
 #[test]
@@ -221,6 +251,7 @@ fn bad_entries_are_refused_with_their_place() {
         "{ name: erp, type: grpc, listen: 1, upstream: erp }",
         "{ name: erp, type: carrier-pigeon, listen: 1, upstream: erp }",
         "{ name: erp, bind_port: 1, upstream: erp }",
+        "{ name: erp, listen: 1, upstream: erp, compression: lz4 }",
         "{ name: erp, listen: 1, to: erp }",
         "{ name: erp, listen: 1, upstream: erp }, { name: erp, listen: 2, upstream: erp }",
         "{ name: a, listen: 1, upstream: erp }, { name: b, listen: \"127.0.0.1:1\", upstream: erp }",

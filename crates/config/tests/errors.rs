@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use adit_client::TunnelKind;
 use adit_config::{ClientOverrides, ServerOverrides, TunnelOverrides, load_client, load_server};
 
 const HOME: (&str, &str) = ("HOME", "/nonexistent");
@@ -159,6 +160,20 @@ fn yaml_of_a_client() {
         tunnel("type: udp, local_port: 53, proxy_protocol: v2"),
         tunnel("type: udp, local_port: 53, compression: zstd"),
         tunnel("type: grpc, local_port: 80, local_protocol: http1"),
+        tunnel("type: grpc, local_port: 80, local_tls: maybe"),
+        tunnel("type: grpc, local_port: 80, local_tls: { ca_file: /nonexistent.pem }"),
+        tunnel("type: grpc, local_port: 80, local_tls: { ca_file: \"\" }"),
+        tunnel("type: grpc, local_port: 80, local_tls: { server_name: \"a b\" }"),
+        tunnel("type: grpc, local_port: 80, local_tls: { insecure: perhaps }"),
+        tunnel("type: grpc, local_port: 80, local_tls: { caCert: a.pem }"),
+        tunnel("type: grpc, local_port: 80, local_tls: { skip_verify: true }"),
+        tunnel("type: grpc, local_port: 80, tls: true"),
+        tunnel("type: tcp, local_port: 80, local_tls: true"),
+        tunnel("type: websocket, local_port: 80, local_tls: true"),
+        tunnel("local_port: 80, local_tls: true"),
+        tunnel("local_port: 80, local_protocol: h2c, local_tls: true"),
+        tunnel("local_port: 80, local_protocol: h2, local_tls: false"),
+        tunnel("type: h2, local_port: 80"),
         tunnel("type: websocket, local_port: 80, local_protocol: h2c"),
         tunnel("local_port: 80, ssl_cert: auto"),
         tunnel("local_port: 0"),
@@ -331,6 +346,17 @@ fn flags() {
         tunnel(service("0")),
         tunnel(service("70000")),
         tunnel(service("http://localhost:3000")),
+        tunnel(service("https://localhost:3000")),
+        tunnel(TunnelOverrides {
+            kind: TunnelKind::Grpc,
+            tls_ca: Some("/nonexistent.pem".into()),
+            ..service("https://localhost:3000")
+        }),
+        tunnel(TunnelOverrides {
+            kind: TunnelKind::Grpc,
+            tls_name: Some("a b".to_owned()),
+            ..service("3000")
+        }),
         tunnel(TunnelOverrides {
             domains: vec!["a.example".to_owned(), "b_*.example".to_owned()],
             ..service("80")

@@ -160,7 +160,7 @@ proptest! {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join(format!("server.{extension}"));
             std::fs::write(&file, content).unwrap();
-            let settings = load_server(Some(&file), std::iter::empty(), &ServerOverrides::default()).unwrap();
+            let settings = load_server(Some(&file), std::iter::empty(), &ServerOverrides::default()).unwrap().settings;
             prop_assert_eq!(settings.tunnel_addr.port(), tunnel);
             prop_assert_eq!(settings.http_addr.port(), http);
             prop_assert_eq!(settings.max_clients, clients);
@@ -219,6 +219,6 @@ fn many_values_on_one_line_are_read_in_time() {
         let file = dir.path().join(format!("server.{extension}"));
         std::fs::write(&file, &content).unwrap();
         let settings = load_server(Some(&file), std::iter::empty(), &ServerOverrides::default());
-        assert_eq!(settings.unwrap().rules.len(), 10_000);
+        assert_eq!(settings.unwrap().settings.rules.len(), 10_000);
     }
 }

@@ -44,6 +44,7 @@ fn server(name: &str, text: &str) -> Result<adit_server::Settings, ConfigError> 
         variables(&[]),
         &ServerOverrides::default(),
     )
+    .map(|loaded| loaded.settings)
 }
 
 fn client(text: &str) -> Result<adit_client::Settings, ConfigError> {
@@ -53,6 +54,7 @@ fn client(text: &str) -> Result<adit_client::Settings, ConfigError> {
         variables(&[]),
         &ClientOverrides::default(),
     )
+    .map(|loaded| loaded.settings)
 }
 
 fn addr(text: &str) -> SocketAddr {
@@ -63,7 +65,9 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 #[test]
 fn without_a_file_a_server_is_on_loopback() {
-    let settings = load_server(None, variables(&[]), &ServerOverrides::default()).unwrap();
+    let settings = load_server(None, variables(&[]), &ServerOverrides::default())
+        .unwrap()
+        .settings;
     assert_eq!(settings.tunnel_addr, addr("127.0.0.1:7000"));
     assert_eq!(settings.http_addr, addr("127.0.0.1:7080"));
     assert_eq!(settings.admin_addr, Some(addr("127.0.0.1:7500")));
@@ -84,7 +88,9 @@ fn without_a_file_a_server_is_on_loopback() {
 #[test]
 fn without_a_file_a_client_needs_only_a_token() {
     let environment = variables(&[("ADIT__TOKEN", "t\n")]);
-    let settings = load_client(None, environment, &ClientOverrides::default()).unwrap();
+    let settings = load_client(None, environment, &ClientOverrides::default())
+        .unwrap()
+        .settings;
     assert_eq!((&*settings.client_id, &*settings.group_id), ("box", "box"));
     assert_eq!(
         (&*settings.server_host, settings.server_port),
@@ -301,6 +307,7 @@ fn tokens_come_as_a_list_and_from_files() {
         };
         settings
             .unwrap()
+            .settings
             .tokens
             .iter()
             .map(told)
@@ -505,7 +512,9 @@ fn later_layers_win_key_by_key() {
         state_dir: Some("/flag".into()),
         ..ServerOverrides::default()
     };
-    let settings = load_server(Some(&written.file), variables(&environment), &overrides).unwrap();
+    let settings = load_server(Some(&written.file), variables(&environment), &overrides)
+        .unwrap()
+        .settings;
     assert_eq!(settings.tunnel_addr, addr("127.0.0.2:21"));
     assert_eq!(settings.http_addr, addr("127.0.0.2:12"));
     assert_eq!(settings.max_clients, 3);
@@ -528,6 +537,7 @@ fn the_state_directory_of_a_variable_is_over_that_of_a_file() {
             &ServerOverrides::default(),
         )
         .unwrap()
+        .settings
         .state_dir
     };
     assert_eq!(dir(&[]), Path::new("/file"));
@@ -561,7 +571,8 @@ fn a_client_is_set_by_variables_alone() {
         ]),
         &ClientOverrides::default(),
     )
-    .unwrap();
+    .unwrap()
+    .settings;
     assert_eq!((&*settings.client_id, &*settings.group_id), ("box", "g"));
     assert!(!settings.reconnect.enable_jitter());
     assert!((settings.reconnect.backoff_factor() - 1.5).abs() < f64::EPSILON);
@@ -587,7 +598,9 @@ fn a_tunnel_of_the_command_line_replaces_those_of_the_file() {
         }),
         ..ClientOverrides::default()
     };
-    let settings = load_client(Some(&written.file), variables(&[]), &overrides).unwrap();
+    let settings = load_client(Some(&written.file), variables(&[]), &overrides)
+        .unwrap()
+        .settings;
     assert_eq!(
         (&*settings.server_host, settings.server_port),
         ("other", 7009)
@@ -622,7 +635,9 @@ fn a_tunnel_of_the_command_line_replaces_those_of_the_file() {
         }),
         ..ClientOverrides::default()
     };
-    let settings = load_client(Some(&written.file), variables(&[]), &overrides).unwrap();
+    let settings = load_client(Some(&written.file), variables(&[]), &overrides)
+        .unwrap()
+        .settings;
     assert_eq!(
         (&*settings.server_host, settings.server_port),
         ("::1", 7001)
@@ -692,7 +707,7 @@ fn a_tunnel_of_any_type_may_stand_on_the_command_line() {
         };
         let token = variables(&[("ADIT__TOKEN", "t")]);
         let settings = load_client(None, token, &overrides);
-        settings.unwrap().tunnels.remove(0)
+        settings.unwrap().settings.tunnels.remove(0)
     };
     let tcp = read(TunnelOverrides {
         kind: TunnelKind::Tcp,
@@ -739,7 +754,9 @@ fn allowed_ports_are_written_in_many_ways() {
     assert_eq!(allowed("22"), "22");
     assert_eq!(allowed("[]"), "none");
     let ports = [("ADIT__SERVER__LIMITS__ALLOW_PORTS", "2222,5000-5100")];
-    let settings = load_server(None, variables(&ports), &ServerOverrides::default()).unwrap();
+    let settings = load_server(None, variables(&ports), &ServerOverrides::default())
+        .unwrap()
+        .settings;
     assert_eq!(settings.limits.allow_ports.to_string(), "2222, 5000-5100");
 }
 
@@ -762,7 +779,9 @@ fn the_token_is_the_first_that_is_given() {
             state_dir: Some(state.clone().into()),
             ..ClientOverrides::default()
         };
-        let settings = load_client(Some(&file), variables(pairs), &overrides).unwrap();
+        let settings = load_client(Some(&file), variables(pairs), &overrides)
+            .unwrap()
+            .settings;
         settings.token.expose_secret().to_owned()
     };
     let both = "client: { auth_token: of-file, auth_token_file: beside }";
@@ -792,7 +811,7 @@ fn a_server_on_this_machine_is_found() {
             state_dir: Some(dir.path().to_path_buf()),
             ..overrides
         };
-        let settings = load_client(Some(&written.file), variables(&[]), &overrides)?;
+        let settings = load_client(Some(&written.file), variables(&[]), &overrides)?.settings;
         Ok::<_, ConfigError>((settings.server_host, settings.server_port))
     };
     let at = |host: &str, port| (host.to_owned(), port);
@@ -856,7 +875,7 @@ fn a_variable_may_say_yes_in_the_ways_of_the_shell() {
             ("ADIT__CLIENT__RECONNECT__ENABLE_JITTER", value),
         ];
         load_client(None, variables(&environment), &ClientOverrides::default())
-            .map(|settings| settings.reconnect.enable_jitter())
+            .map(|loaded| loaded.settings.reconnect.enable_jitter())
     };
     for yes in ["true", "1", "yes", "ON"] {
         assert!(jitter(yes).unwrap(), "{yes}");

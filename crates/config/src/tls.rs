@@ -1,0 +1,82 @@
+//! How a service is reached over TLS: `local_tls` of a tunnel, `tls` of an upstream.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use adit_client::{Roots, Tls, TlsName, Trust};
+
+use crate::{
+    error::ConfigError,
+    layers::path,
+    read::{Item, Section},
+    vocabulary,
+};
+
+/// All that a system believes fits in a tenth of it; a file that is larger was given by mistake.
+const LARGEST_FILE_BYTES: u64 = 4 << 20;
+
+/// `true` for whom the system believes, `false` for clear text, or a section that says more.
+pub(crate) fn read(item: &Item<'_>, file: Option<&Path>) -> Result<Option<Tls>, ConfigError> {
+    match item.boolean() {
+        Ok(true) => return Ok(Some(Tls::default())),
+        Ok(false) => return Ok(None),
+        Err(_) => {}
+    }
+    let mut section = item.section().map_err(|_| {
+        item.error(
+            "expected `true`, `false`, or a section with `ca_file`, `server_name` or `insecure`",
+        )
+    })?;
+    let roots = match section.item("ca_file") {
+        Some(item) => Some(roots(&item, &path(&item, file)?)?),
+        None => None,
+    };
+    let server_name = match section.item("server_name") {
+        Some(item) => Some(server_name(&item)?),
+        None => None,
+    };
+    let insecure = match section.item("insecure") {
+        Some(item) => item.boolean()?,
+        None => false,
+    };
+    section.finish(&vocabulary::SERVICE_TLS)?;
+    let trust = match (roots, insecure) {
+        (Some(_), true) => return Err(both(&section)),
+        (Some(roots), false) => Trust::Roots(roots),
+        (None, true) => Trust::Anyone,
+        (None, false) => Trust::System,
+    };
+    Ok(Some(Tls { trust, server_name }))
+}
+
+fn both(section: &Section<'_>) -> ConfigError {
+    section
+        .conflict(
+            &["insecure"],
+            "`insecure` believes every certificate, so that `ca_file` would say nothing",
+        )
+        .with_help("leave out `insecure`")
+}
+
+fn server_name(item: &Item<'_>) -> Result<TlsName, ConfigError> {
+    let text = item.text("the name that the service's certificate is for")?;
+    TlsName::parse(text).map_err(|error| item.error(error.to_string()))
+}
+
+fn roots(item: &Item<'_>, path: &PathBuf) -> Result<Roots, ConfigError> {
+    let refused = |problem: String| item.error(format!("the file {} {problem}", path.display()));
+    let mut pem = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut pem))
+        .map_err(|error| refused(format!("cannot be read: {error}")))?;
+    if pem.len() as u64 > LARGEST_FILE_BYTES {
+        return Err(refused("is larger than 4 MiB".to_owned()));
+    }
+    Roots::from_pem(&pem).map_err(|error| {
+        refused(format!("is no list of CA certificates: {error}"))
+            .with_help("the certificate of the CA that signed the service's, in PEM")
+    })
+}
