@@ -268,7 +268,9 @@ fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
         policy: Default::default(),
         hash_on: "host".into(),
         protocol: Default::default(),
+        tls: None,
         host_rewrite: None,
+        compression: None,
         servers: vec![UpstreamServer {
             host: service.addr().ip().to_string(),
             port: service.addr().port(),
@@ -284,6 +286,7 @@ fn entry() -> Result<EntrySettings, Failed> {
         kind: EntryKind::Http,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         upstream: TunnelName::parse(UPSTREAM).map_err(Failed::other)?,
+        compression: Default::default(),
     })
 }
 

@@ -11,4 +11,5 @@ pub mod serve;
 pub mod signals;
 pub mod state;
 pub mod status;
+pub mod telemetry;
 pub mod tunnel;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use adit_admin::{Admin, Source};
-use adit_config::{RunningServer, StateDir, environment, load_server};
+use adit_config::{Loaded, RunningServer, StateDir, environment, load_server};
 use adit_server::{NamedToken, Server, ServerHandle, Settings};
+use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -13,6 +14,7 @@ use crate::{
     report::Failed,
     signals::{Asked, Signals},
     state::{self, Presence},
+    telemetry::{self, Telling},
 };
 
 /// Whose the generated token is.
@@ -23,16 +25,18 @@ const LOCAL_USER: &str = "default";
 /// # Errors
 /// What keeps it from starting.
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
-    let settings = load(command)?;
+    let loaded = load(command)?;
     if command.check {
         anstream::println!("the configuration is good");
         return Ok(());
     }
-    adit_telemetry::init(command.log_format, command.log_filter()).map_err(Failed::config)?;
+    let logging =
+        adit_telemetry::init(command.log_format, command.log_filter()).map_err(Failed::config)?;
     let runtime = background()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let running = Running::start(settings).await?;
+        let telling = Telling::start(loaded.telemetry, &logging)?;
+        let running = Running::start(loaded.settings, &telling).await?;
         running.say();
         loop {
             match signals.next().await {
@@ -48,6 +52,7 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
             }
         }
         running.end(&mut signals).await;
+        telling.end();
         Ok(())
     })
 }
@@ -63,7 +68,7 @@ pub fn background() -> Result<tokio::runtime::Runtime, Failed> {
         .map_err(|error| Failed::other(format!("cannot start a runtime: {error}")))
 }
 
-fn load(command: &cli::Server) -> Result<Settings, Failed> {
+fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
     load_server(
         command.config.as_deref(),
         environment(),
@@ -86,7 +91,7 @@ impl Running {
     ///
     /// # Errors
     /// What keeps it from starting.
-    pub async fn start(mut settings: Settings) -> Result<Self, Failed> {
+    pub async fn start(mut settings: Settings, telling: &Telling) -> Result<Self, Failed> {
         let state = StateDir::new(&settings.state_dir);
         if settings.tokens.is_empty() {
             settings.tokens.push(NamedToken {
@@ -98,7 +103,8 @@ impl Running {
             Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
             None => None,
         };
-        let server = Server::start(&settings).map_err(Failed::other)?;
+        let server =
+            Server::start_observed(&settings, &telling.observer()).map_err(Failed::other)?;
         let handle = server.handle();
         let told = RunningServer {
             pid: std::process::id(),
@@ -106,7 +112,13 @@ impl Running {
             http_addr: server.http_addr(),
             admin_addr: admin.as_ref().map(Admin::addr),
         };
-        let admin = admin.map(|admin| serve_admin(admin, Arc::new(Asking(handle.clone()))));
+        let admin = admin.map(|admin| {
+            let asking = Asking {
+                server: handle.clone(),
+                telemetry: telling.telemetry().clone(),
+            };
+            serve_admin(admin, Arc::new(asking))
+        });
         let presence = state::announce_server(&state, &told)?;
         Ok(Self {
             server,
@@ -163,11 +175,14 @@ pub fn serve_admin(admin: Admin, source: Arc<dyn Source>) -> JoinHandle<()> {
 }
 
 /// What the admin port may ask.
-struct Asking(ServerHandle);
+struct Asking {
+    server: ServerHandle,
+    telemetry: Arc<Telemetry>,
+}
 
 impl Source for Asking {
     fn ready(&self) -> Result<Value, String> {
-        let status = self.0.status();
+        let status = self.server.status();
         if status.phase != "running" {
             return Err(format!("the server is {}", status.phase));
         }
@@ -183,11 +198,22 @@ impl Source for Asking {
     }
 
     fn status(&self) -> Value {
-        serde_json::to_value(self.0.status()).unwrap_or_default()
+        let mut status = serde_json::to_value(self.server.status()).unwrap_or_default();
+        status["telemetry"] = telemetry::status(&self.telemetry);
+        status
+    }
+
+    fn phase(&self) -> &'static str {
+        self.server.status().phase
+    }
+
+    fn metrics(&self) -> Option<String> {
+        let samples = adit_server::metrics::samples(&self.server.status());
+        self.telemetry.render(&samples)
     }
 
     fn route(&self, url: &str) -> Option<Value> {
-        Some(match self.0.explain(url) {
+        Some(match self.server.explain(url) {
             Ok(route) => serde_json::to_value(route).unwrap_or_default(),
             Err(error) => json!({ "error": error }),
         })

@@ -4,7 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use adit_admin::{Admin, Source};
 use adit_client::{Client, ClientHandle, Registration, Settings};
-use adit_config::{StateDir, environment, load_client};
+use adit_config::{Loaded, StateDir, environment, load_client};
+use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     serve::{background, serve_admin},
     signals::Signals,
     state::{self, RunningClient},
+    telemetry::{self, Telling},
 };
 
 /// How often a client that was started first looks whether a server has come up on this machine.
@@ -23,11 +25,15 @@ const LOOK_FOR_SERVER: Duration = Duration::from_millis(200);
 /// # Errors
 /// What keeps it from starting, or why it gave up.
 pub fn run(command: &cli::Adit) -> Result<(), Failed> {
-    adit_telemetry::init(command.log_format, command.log_filter()).map_err(Failed::config)?;
+    let logging =
+        adit_telemetry::init(command.log_format, command.log_filter()).map_err(Failed::config)?;
     background()?.block_on(async {
         let mut signals = Signals::new()?;
-        let settings = tokio::select! {
-            settings = settings(command) => settings?,
+        let Loaded {
+            settings,
+            telemetry,
+        } = tokio::select! {
+            loaded = settings(command) => loaded?,
             () = signals.end() => return Ok(()),
         };
         if settings.tunnels.is_empty() && settings.entries.is_empty() {
@@ -35,18 +41,21 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
                 "there is no tunnel to serve; add `tunnels` or `entries` to the file, or expose one with `adit http PORT`",
             ));
         }
-        serve(settings, &mut signals, command.json).await
+        let telling = Telling::start(telemetry, &logging)?;
+        let served = serve(settings, &telling, &mut signals, command.json).await;
+        telling.end();
+        served
     })
 }
 
 /// The settings. A client that knows neither server nor token waits for a server on this machine: either may be
 /// started first.
-async fn settings(command: &cli::Adit) -> Result<Settings, Failed> {
+async fn settings(command: &cli::Adit) -> Result<Loaded<Settings>, Failed> {
     let overrides = command.overrides();
     let mut told = false;
     loop {
         let error = match load_client(command.config.as_deref(), environment(), &overrides) {
-            Ok(settings) => return Ok(settings),
+            Ok(loaded) => return Ok(loaded),
             Err(error) => error,
         };
         let waits = error.key() == "client.auth_token" && knows_no_server(command, &overrides);
@@ -72,7 +81,12 @@ fn knows_no_server(command: &cli::Adit, overrides: &adit_config::ClientOverrides
     !named && command.config.as_deref().is_none_or(Path::exists) && !state.token_file().exists()
 }
 
-async fn serve(settings: Settings, signals: &mut Signals, json: bool) -> Result<(), Failed> {
+async fn serve(
+    settings: Settings,
+    telling: &Telling,
+    signals: &mut Signals,
+    json: bool,
+) -> Result<(), Failed> {
     let state = StateDir::new(&settings.state_dir);
     let services: Vec<_> = settings
         .tunnels
@@ -86,7 +100,7 @@ async fn serve(settings: Settings, signals: &mut Signals, json: bool) -> Result<
         Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
         None => None,
     };
-    let client = Client::start(settings).map_err(Failed::other)?;
+    let client = Client::start_observed(settings, &telling.observer()).map_err(Failed::other)?;
     let running = RunningClient {
         pid: std::process::id(),
         client_id: client.client_id().to_owned(),
@@ -94,7 +108,13 @@ async fn serve(settings: Settings, signals: &mut Signals, json: bool) -> Result<
     };
     let _presence = state::announce_client(&state, &running)?;
     say_entries(&client.handle().status(), services.is_empty(), json);
-    let admin = admin.map(|admin| serve_admin(admin, Arc::new(Asking(client.handle()))));
+    let admin = admin.map(|admin| {
+        let asking = Asking {
+            client: client.handle(),
+            telemetry: telling.telemetry().clone(),
+        };
+        serve_admin(admin, Arc::new(asking))
+    });
     let mut registrations = client.registrations();
     let mut said = None;
     let ended = loop {
@@ -175,20 +195,39 @@ fn say(
 }
 
 /// What the admin port may ask.
-struct Asking(ClientHandle);
+struct Asking {
+    client: ClientHandle,
+    telemetry: Arc<Telemetry>,
+}
 
 impl Source for Asking {
     fn ready(&self) -> Result<Value, String> {
-        let status = self.0.status();
-        if status.connection == "connected" {
-            Ok(json!({ "ready": true, "epoch": status.epoch }))
-        } else {
-            Err(format!("the link is {}", status.connection))
+        let status = self.client.status();
+        if status.connection != "connected" {
+            return Err(format!("the link is {}", status.connection));
         }
+        let accepted = status.tunnels.iter();
+        let accepted = accepted.filter(|tunnel| tunnel.error.is_none()).count();
+        if let (0, Some(first)) = (accepted, status.tunnels.first()) {
+            let error = first.error.as_deref().unwrap_or_default();
+            return Err(format!("the server has refused every tunnel: {error}"));
+        }
+        Ok(json!({ "ready": true, "epoch": status.epoch, "tunnels_accepted": accepted }))
     }
 
     fn status(&self) -> Value {
-        serde_json::to_value(self.0.status()).unwrap_or_default()
+        let mut status = serde_json::to_value(self.client.status()).unwrap_or_default();
+        status["telemetry"] = telemetry::status(&self.telemetry);
+        status
+    }
+
+    fn phase(&self) -> &'static str {
+        self.client.status().connection
+    }
+
+    fn metrics(&self) -> Option<String> {
+        let samples = adit_client::metrics::samples(&self.client.status());
+        self.telemetry.render(&samples)
     }
 
     fn route(&self, _: &str) -> Option<Value> {

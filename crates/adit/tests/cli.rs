@@ -184,6 +184,20 @@ fn flags_of_every_type_of_tunnel_reach_the_configuration() {
             ..TunnelOverrides::default()
         }
     );
+    assert_eq!(
+        tunnel("adit grpc https://a:1 --tls-ca ca.pem --tls-name b"),
+        TunnelOverrides {
+            kind: TunnelKind::Grpc,
+            service: "https://a:1".to_owned(),
+            tls_ca: Some("ca.pem".into()),
+            tls_name: Some("b".to_owned()),
+            ..TunnelOverrides::default()
+        }
+    );
+    assert!(tunnel("adit grpc https://a:1 --tls-insecure").tls_insecure);
+    assert!(
+        Adit::try_parse_from("adit grpc 1 --tls-insecure --tls-ca a".split_whitespace()).is_err()
+    );
     let link = adit("adit tcp 22 --server h:7 --group g").overrides();
     assert_eq!(link.server.as_deref(), Some("h:7"));
     assert_eq!(link.group_id.as_deref(), Some("g"));

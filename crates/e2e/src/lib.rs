@@ -20,6 +20,7 @@
 mod binaries;
 mod bodies;
 mod client;
+mod collector;
 mod eventually;
 mod process;
 pub mod procfs;
@@ -36,6 +37,7 @@ mod world;
 pub use binaries::binary;
 pub use bodies::{Body, Feeder, body_of, checked, empty, feed, full, pattern, piece};
 pub use client::{Client, ClientOptions};
+pub use collector::{Collected, Collector, Trace};
 pub use eventually::{eventually, stays, within};
 pub use process::{Process, Run, run, run_program};
 pub use raw::{End, Raw, Read};

@@ -38,23 +38,18 @@ struct Also<'a> {
 
 /// `upstreams` and `entries` are lists as YAML writes them on one line.
 async fn office(upstreams: &str, entries: &str, also: Also<'_>) -> Office {
-    let log = |env: &mut Vec<(String, String)>| {
-        if also.log {
-            let filter = "adit::access=debug,adit::egress=debug";
-            env.push(("ADIT__LOG".into(), filter.into()));
-            env.push(("ADIT__LOG_FORMAT".into(), "json".into()));
-        }
+    let telling = if also.log {
+        "  telemetry: { access_log: stderr }\n"
+    } else {
+        ""
     };
-    let mut options = adit_e2e::ServerOptions {
-        config: format!("server:\n  upstreams: {upstreams}\n{}", also.server),
-        ..Default::default()
-    };
-    log(&mut options.env);
-    let server = Server::start(options).await;
-    let config = format!("client:\n  entries: {entries}\n{}", also.client);
-    let mut options = ClientOptions::file(&server, "office", &config);
-    log(&mut options.env);
-    let client = Client::start(options).await;
+    let server = format!(
+        "server:\n  upstreams: {upstreams}\n{telling}{}",
+        also.server
+    );
+    let server = Server::with(&server).await;
+    let config = format!("client:\n  entries: {entries}\n{telling}{}", also.client);
+    let client = Client::start(ClientOptions::file(&server, "office", &config)).await;
     let entries = listening(&client).await;
     Office {
         client,
@@ -444,9 +439,9 @@ async fn websocket_crosses_an_entry() {
     assert_eq!(held.len(), 12, "{held:?}");
 }
 
-/// P-12.3: both sides' logs name a request by its UUID and say who opened it.
+/// P-12.3: both sides' logs name a request by its UUID and say who opened it, and both count it so.
 #[tokio::test]
-async fn p_12_3_the_opener_stands_in_both_logs() {
+async fn p_12_3_the_opener_stands_in_logs_and_metrics_of_both_sides() {
     let (inner, outer) = (Service::site("inner").await, Service::site("outer").await);
     let tunnels = format!(
         "  tunnels: [{{ name: web, type: http, local_port: {} }}]\n",
@@ -467,15 +462,27 @@ async fn p_12_3_the_opener_stands_in_both_logs() {
         let told: Value = serde_json::from_slice(&told.body).unwrap();
         ids.push(seen(&told, "x-request-id")[0].to_owned());
     }
-    for (id, opener) in ids.iter().zip(["client", "server"]) {
-        for process in [office.client.process(), office.server.process()] {
-            eventually("a line about the request", SOON, async || {
+    let (at_client, at_server) = (["ingress", "egress"], ["egress", "ingress"]);
+    for ((id, opener), side) in ids.iter().zip(["client", "server"]).zip([0, 1]) {
+        for (process, edges) in [
+            (office.client.process(), at_client),
+            (office.server.process(), at_server),
+        ] {
+            let line = eventually("a line about the request", SOON, async || {
                 let log = process.stderr();
-                let lines: Vec<_> = log.lines().filter(|line| line.contains(id)).collect();
-                let said = format!("\"opener\":\"{opener}\"");
-                lines.iter().any(|line| line.contains(&said)).then_some(())
+                let line = log.lines().find(|line| line.contains(id))?;
+                serde_json::from_str::<Value>(line).ok()
             })
             .await;
+            assert_eq!(line["opener"], opener, "{line}");
+            assert_eq!(line["edge"], edges[side], "{line}");
+        }
+        for admin in [office.server.admin, office.client.admin().unwrap()] {
+            let metrics = get(admin, &admin.to_string(), "/metrics").await.text();
+            let counted = metrics.lines().any(|line| {
+                line.contains("_requests_total{") && line.contains(&format!("opener=\"{opener}\""))
+            });
+            assert!(counted, "{opener} in {metrics}");
         }
     }
 }

@@ -39,6 +39,7 @@ const GRPC_EXAMPLES: &str = "\
 Examples:
   adit grpc 50051                                    h2c://127.0.0.1:50051, as http://grpc-50051.localhost:7080
   adit grpc 50051 --domain api.example.com           grpcurl -plaintext api.example.com:80 list
+  adit grpc https://127.0.0.1:50051 --tls-ca ca.pem  a service over TLS, with a CA of its own
   adit grpc 50051 --remote-port 50051                on a port of its own, whatever host is asked for";
 
 const TCP_EXAMPLES: &str = "\
@@ -142,7 +143,7 @@ pub struct Adit {
 pub enum Command {
     /// Expose one HTTP service
     Http(Http),
-    /// Expose one gRPC service, which speaks HTTP/2 without TLS
+    /// Expose one gRPC service, with or without TLS
     Grpc(Grpc),
     /// Lead a port of the server to one TCP service
     Tcp(Tcp),
@@ -243,7 +244,7 @@ pub struct Http {
         value_name = "PROTOCOL",
         env = "ADIT__HTTP__LOCAL_PROTOCOL",
         hide_env_values = true,
-        value_parser = PossibleValuesParser::new(["http1", "h2c"])
+        value_parser = PossibleValuesParser::new(["http1", "h2c", "h2"])
     )]
     pub local_protocol: Option<String>,
     /// Port of the server that leads here alone, whatever host is asked for
@@ -260,7 +261,7 @@ pub struct Http {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(after_help = GRPC_EXAMPLES)]
 pub struct Grpc {
-    /// The service: a port of this machine, or a host and its port
+    /// The service: a port of this machine, or a host and its port; with https:// before it, over TLS
     #[arg(value_name = "PORT|HOST:PORT")]
     pub service: String,
     /// How the server is reached.
@@ -308,6 +309,32 @@ pub struct Grpc {
         hide_env_values = true
     )]
     pub host_rewrite: Option<String>,
+    /// CA that the service's certificate is checked with, instead of those of the system
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ADIT__GRPC__TLS_CA",
+        hide_env_values = true,
+        conflicts_with = "tls_insecure"
+    )]
+    pub tls_ca: Option<PathBuf>,
+    /// Name that the service's certificate is for [default: the service's host]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ADIT__GRPC__TLS_NAME",
+        hide_env_values = true
+    )]
+    pub tls_name: Option<String>,
+    /// Believe any certificate of the service
+    #[arg(
+        long,
+        action = ArgAction::SetTrue,
+        env = "ADIT__GRPC__TLS_INSECURE",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub tls_insecure: bool,
     /// Port of the server that leads here alone, whatever host is asked for
     #[arg(
         long,
@@ -531,6 +558,9 @@ impl Grpc {
             weight: self.weight,
             load_balance: self.load_balance.clone(),
             host_rewrite: self.host_rewrite.clone(),
+            tls_ca: self.tls_ca.clone(),
+            tls_name: self.tls_name.clone(),
+            tls_insecure: self.tls_insecure,
             ..TunnelOverrides::default()
         }
     }

@@ -1,0 +1,90 @@
+//! Whom a process tells of its requests, as its settings say.
+
+use std::{sync::Arc, time::Duration};
+
+use adit_telemetry::{AccessLog, LogGuard, Logging, Metrics, Telemetry, Traces};
+use adit_trace::Observer;
+use serde_json::{Value, json};
+
+use crate::report::Failed;
+
+/// Metrics, logs and traces of a process, until it ends.
+pub struct Telling {
+    telemetry: Arc<Telemetry>,
+    /// What is still to be sent at the end may take this long.
+    patience: Duration,
+    /// Their files are complete when these are gone.
+    _logs: Vec<LogGuard>,
+}
+
+impl Telling {
+    /// Opens the files and starts the threads.
+    ///
+    /// # Errors
+    /// A file that cannot be written; a system without threads.
+    pub fn start(settings: adit_config::Telemetry, logging: &Logging) -> Result<Self, Failed> {
+        let mut telemetry = Telemetry::default();
+        let mut logs = Vec::new();
+        if let Some(settings) = settings.error_log {
+            logs.push(logging.start_error_log(settings).map_err(Failed::config)?);
+        }
+        if let Some(settings) = settings.access_log {
+            let (access_log, guard) = AccessLog::start(&settings).map_err(Failed::config)?;
+            telemetry.access_log = Some(access_log);
+            logs.push(guard);
+        }
+        let mut patience = Duration::ZERO;
+        if let Some(settings) = settings.tracing {
+            patience = settings.timeout;
+            telemetry.traces = Some(Traces::start(settings).map_err(Failed::config)?);
+        }
+        if let Some(settings) = settings.metrics {
+            let metrics = Metrics::new(settings, env!("CARGO_PKG_VERSION"));
+            logs.iter().for_each(|log| metrics.watch(log.counters()));
+            telemetry.metrics = Some(Arc::new(metrics));
+        }
+        Ok(Self {
+            telemetry: Arc::new(telemetry),
+            patience,
+            _logs: logs,
+        })
+    }
+
+    /// Whom a side is to tell.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        self.telemetry.clone()
+    }
+
+    /// What the admin port shows of it.
+    pub const fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Sends what waits. Blocks for as long as one export may take.
+    pub fn end(self) {
+        if let Some(traces) = &self.telemetry.traces {
+            let stats = traces.shutdown(self.patience);
+            if stats.dropped + stats.failed > 0 {
+                tracing::warn!(
+                    exported = stats.exported,
+                    dropped = stats.dropped,
+                    failed = stats.failed,
+                    "some spans did not reach the collector"
+                );
+            }
+        }
+    }
+}
+
+/// What became of it, for status.
+pub fn status(telemetry: &Telemetry) -> Value {
+    let traces = telemetry.traces.as_ref().map(|traces| {
+        let stats = traces.stats();
+        json!({ "exported": stats.exported, "dropped": stats.dropped, "failed": stats.failed })
+    });
+    let access_log = telemetry.access_log.as_ref().map(|log| {
+        let counters = log.counters();
+        json!({ "written": counters.written(), "dropped": counters.dropped(), "failed": counters.failed() })
+    });
+    json!({ "traces": traces, "access_log": access_log, "metrics": telemetry.metrics.is_some() })
+}

@@ -1,0 +1,66 @@
+//! The names that `docs/metrics.md` lists for each program are those that it has.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use adit_trace::Family;
+
+/// Rows of the table under `## {section}`: name, kind, labels.
+fn documented(section: &str) -> Vec<(String, String, String)> {
+    let text = include_str!("../../../docs/metrics.md");
+    let (_, text) = text
+        .split_once(&format!("## {section}\n"))
+        .expect("a section");
+    let text = text.split("\n## ").next().unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let row = |line: &str| {
+        let mut cells = line
+            .split('|')
+            .skip(1)
+            .map(|cell| cell.trim().replace('`', ""));
+        let mut next = || cells.next().unwrap();
+        (next(), next(), next())
+    };
+    let mut rows: Vec<_> = rows.map(row).collect();
+    rows.sort();
+    rows
+}
+
+fn named(families: &[&Family]) -> Vec<(String, String, String)> {
+    let row = |family: &&Family| {
+        let kind = family.kind.as_str().to_owned();
+        (family.name.to_owned(), kind, family.labels.join(", "))
+    };
+    let mut rows: Vec<_> = families.iter().map(row).collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn the_names_of_the_server_are_those_that_are_documented() {
+    assert_eq!(documented("Server"), named(adit_server::metrics::FAMILIES));
+}
+
+#[test]
+fn the_names_of_the_client_are_those_that_are_documented() {
+    assert_eq!(documented("Client"), named(adit_client::metrics::FAMILIES));
+}
+
+/// What `ci/metrics` gives to promtool passes our own rules, which are stricter.
+#[test]
+fn what_prometheus_reads_keeps_the_rules() {
+    for families in [
+        adit_server::metrics::FAMILIES,
+        adit_client::metrics::FAMILIES,
+    ] {
+        let samples: Vec<_> = families
+            .iter()
+            .map(|family| family.sample(&vec!["x"; family.labels.len()], 1.0))
+            .collect();
+        let settings = adit_telemetry::MetricsSettings::default();
+        let text = adit_telemetry::Metrics::new(settings, "1").render(&samples);
+        let read = adit_testkit::parse_exposition(&text);
+        let read = read.unwrap_or_else(|complaints| panic!("{complaints:#?}"));
+        for family in families {
+            assert_eq!(read[family.name].samples.len(), 1, "{}", family.name);
+        }
+    }
+}
