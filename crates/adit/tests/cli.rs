@@ -271,7 +271,7 @@ fn every_value_that_the_help_lists_is_a_good_one() {
             }
         }
     }
-    assert_eq!(tried, 4 * 6 + 2 + 2);
+    assert_eq!(tried, 4 * 6 + 3 + 2);
 }
 
 #[test]

@@ -1,15 +1,20 @@
 //! Health and status over HTTP, on loopback.
 //!
-//! `/healthz` says that the process runs, `/readyz` whether it can do its work, `/api/status` what it is doing, as JSON.
+//! `/healthz` says that the process runs, `/readyz` whether it can do its work, `/api/status` what it is doing, as JSON;
+//! `/metrics` is what Prometheus reads.
 //! The routes know nothing of server or client: they ask a [`Source`]. There is no authentication: whoever can open a
 //! loopback port of this machine may read what is here, and nothing can be changed.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
     extract::{Query, State},
-    http::{StatusCode, header::HOST, request::Parts},
+    http::{
+        StatusCode,
+        header::{CONTENT_TYPE, HOST},
+        request::Parts,
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -30,6 +35,16 @@ pub trait Source: Send + Sync + 'static {
     /// Everything there is to say.
     fn status(&self) -> Value;
 
+    /// `running`, `draining` and the like, for `/healthz`.
+    fn phase(&self) -> &'static str {
+        "running"
+    }
+
+    /// What Prometheus reads, in its text format 0.0.4; `None` where nothing is counted.
+    fn metrics(&self) -> Option<String> {
+        None
+    }
+
     /// Which rule takes this URL, in words; `None` where there are no rules.
     fn route(&self, url: &str) -> Option<Value>;
 }
@@ -49,6 +64,7 @@ pub struct BindError {
 /// A bound admin port.
 #[derive(Debug)]
 pub struct Admin {
+    started: Instant,
     listener: TcpListener,
     addr: SocketAddr,
 }
@@ -62,7 +78,11 @@ impl Admin {
         let fail = |error| BindError { addr, error };
         let listener = TcpListener::bind(addr).await.map_err(fail)?;
         let addr = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, addr })
+        Ok(Self {
+            started: Instant::now(),
+            listener,
+            addr,
+        })
     }
 
     /// Where it listens.
@@ -75,18 +95,57 @@ impl Admin {
     /// # Errors
     /// Those of the listening socket.
     pub async fn serve(self, source: Arc<dyn Source>) -> std::io::Result<()> {
-        axum::serve(self.listener, routes(source)).await
+        axum::serve(self.listener, routes(source, self.started)).await
     }
 }
 
-fn routes(source: Arc<dyn Source>) -> Router {
+/// What Prometheus calls the text that [`Source::metrics`] gives.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const PATHS: &str = "/healthz, /readyz, /metrics, /api/status, /api/route?url=URL";
+
+fn routes(source: Arc<dyn Source>, started: Instant) -> Router {
+    let health = async move |State(source): State<Arc<dyn Source>>| health(&*source, started);
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .route("/api/status", get(status))
         .route("/api/route", get(route))
+        .method_not_allowed_fallback(only_read)
+        .fallback(unknown)
         .layer(middleware::from_fn(only_by_address))
         .with_state(source)
+}
+
+/// The process runs: whatever answers at all is alive, also while it drains.
+fn health(source: &dyn Source, started: Instant) -> Json<Value> {
+    Json(json!({
+        "status": "ok",
+        "phase": source.phase(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": started.elapsed().as_secs(),
+    }))
+}
+
+async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {
+    match source.metrics() {
+        Some(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        None => {
+            let text = "metrics are turned off; set telemetry.metrics to turn them on\n";
+            (StatusCode::NOT_FOUND, text).into_response()
+        }
+    }
+}
+
+async fn only_read() -> Response {
+    let text = "nothing can be changed here; use GET\n";
+    (StatusCode::METHOD_NOT_ALLOWED, text).into_response()
+}
+
+async fn unknown() -> Response {
+    let text = format!("there is nothing here; try {PATHS}\n");
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 /// A page of a stranger's web site can make a browser on this machine ask here, under a name of the stranger's choice
@@ -161,16 +220,29 @@ mod tests {
             json!({ "clients": [] })
         }
 
+        fn phase(&self) -> &'static str {
+            if self.0 { "running" } else { "draining" }
+        }
+
+        fn metrics(&self) -> Option<String> {
+            self.0.then(|| "adit_up 1\n".to_owned())
+        }
+
         fn route(&self, url: &str) -> Option<Value> {
             (url == "http://a/").then(|| json!({ "tunnel": "a" }))
         }
     }
 
     async fn ask(ready: bool, path: &str, host: &str) -> String {
+        ask_by("GET", ready, path, host).await
+    }
+
+    async fn ask_by(method: &'static str, ready: bool, path: &str, host: &str) -> String {
         let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = admin.addr();
         let serving = tokio::spawn(admin.serve(Arc::new(Fixed(ready))));
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let answer = tokio::task::spawn_blocking(move || {
             let mut stream = std::net::TcpStream::connect(addr).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
@@ -185,11 +257,18 @@ mod tests {
 
     #[tokio::test]
     async fn health_readiness_and_status_answer() {
-        let answer = ask(true, "/healthz", "localhost:1").await;
-        assert!(
-            answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"),
-            "{answer}"
-        );
+        for (ready, phase) in [(true, "running"), (false, "draining")] {
+            let answer = ask(ready, "/healthz", "localhost:1").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(
+                (&body["status"], &body["phase"]),
+                (&json!("ok"), &json!(phase))
+            );
+            assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
+            assert!(body["uptime_seconds"].is_u64(), "{body}");
+        }
         assert!(
             ask(true, "/readyz", "127.0.0.1:1")
                 .await
@@ -212,6 +291,38 @@ mod tests {
                 .await
                 .starts_with("HTTP/1.1 404")
         );
+    }
+
+    #[tokio::test]
+    async fn metrics_are_text_of_their_own_type_or_turned_off() {
+        let answer = ask(true, "/metrics", "localhost").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let head = answer.to_lowercase();
+        assert!(
+            head.contains("content-type: text/plain; version=0.0.4"),
+            "{answer}"
+        );
+        assert!(answer.ends_with("\r\n\r\nadit_up 1\n"), "{answer}");
+        let answer = ask(false, "/metrics", "localhost").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        assert!(
+            answer.ends_with("telemetry.metrics to turn them on\n"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wrong_path_and_a_wrong_method_are_told_what_is_right() {
+        let answer = ask(true, "/metric", "localhost").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        assert!(answer.ends_with(&format!("try {PATHS}\n")), "{answer}");
+        let answer = ask_by("POST", true, "/metrics", "localhost").await;
+        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+        assert!(answer.ends_with("use GET\n"), "{answer}");
+        let head = ask_by("HEAD", true, "/healthz", "localhost").await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let strange = ask_by("POST", true, "/healthz", "evil.example").await;
+        assert!(strange.starts_with("HTTP/1.1 421"), "{strange}");
     }
 
     #[tokio::test]
