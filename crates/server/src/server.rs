@@ -49,6 +49,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// What is on its way in UDP flows may still come when everything else has finished: they have no end to wait for.
 const FLOWS_GRACE: Duration = Duration::from_millis(500);
 
+/// The last answers to clients have left the request table, and may still be on their way to the socket: of those to
+/// visitors, their connections know.
+const ANSWERS_GRACE: Duration = Duration::from_millis(250);
+
 /// How often tunnels are looked for that nobody has served for too long: at most, and for a short retention.
 const FORGET_LOOK: Duration = Duration::from_secs(10);
 const FORGET_LOOK_LEAST: Duration = Duration::from_millis(100);
@@ -394,6 +398,8 @@ impl Server {
             }
             if self.inner.udp.stats().flows_open > 0 {
                 tokio::time::sleep(FLOWS_GRACE).await;
+            } else if !self.inner.upstreams.is_empty() {
+                tokio::time::sleep(ANSWERS_GRACE).await;
             }
         };
         if tokio::time::timeout(self.drain_within, finished)

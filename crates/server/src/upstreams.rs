@@ -202,6 +202,11 @@ impl Upstreams {
         lane
     }
 
+    /// Whether clients can open nothing here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// The upstream of a name.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.by_name.get(name)
