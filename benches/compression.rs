@@ -8,15 +8,15 @@
     missing_docs
 )]
 
-use std::{hint::black_box, time::Duration};
+use std::hint::black_box;
 
-use adit_benches::compression::Streaming;
+use adit_benches::{baseline::compression::Streaming, speed::criterion};
 use adit_link::{
     Compression,
     compress::{HISTORY_BYTES, Packer, Unpacker},
 };
 use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput};
 
 const KINDS: [Compression; 2] = [Compression::Zstd, Compression::Gzip];
 const SIZES: [usize; 3] = [300, 4096, 65_536];
@@ -155,7 +155,7 @@ fn round_trip(c: &mut Criterion) {
 }
 
 /// What is saved, and what is held for it.
-fn quality(_: &mut Criterion) {
+fn quality() {
     eprintln!("bytes before / bytes on the hop");
     for (name, content) in contents() {
         for size in SIZES {
@@ -192,12 +192,10 @@ fn quality(_: &mut Criterion) {
     eprintln!("bytes held for a direction at one end: ours {ours}  streaming zstd {theirs}");
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(30)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1));
-    targets = quality, pack, round_trip
+fn main() {
+    let mut criterion = criterion();
+    quality();
+    pack(&mut criterion);
+    round_trip(&mut criterion);
+    criterion.final_summary();
 }
-criterion_main!(benches);

@@ -1,11 +1,14 @@
 //! Finding the rule of a request among 10 and 1,000: an exact host, the deepest wildcard, and none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{hint::black_box, time::Duration};
+use std::hint::black_box;
 
-use adit_benches::router::{Line, Scan};
+use adit_benches::{
+    baseline::router::{Line, Scan},
+    speed::criterion,
+};
 use adit_router::{Query, Rule, Table, normalize_host};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 
 const SIZES: [usize; 2] = [10, 1_000];
 
@@ -70,11 +73,7 @@ fn route(c: &mut Criterion) {
             assert_eq!(ours(&host, path), expected, "{host}");
             assert_eq!(scan.route(&host, path), expected, "{host}");
             let mut group = c.benchmark_group(format!("router/route_{kind}"));
-            group
-                .warm_up_time(Duration::from_millis(100))
-                .measurement_time(Duration::from_millis(500))
-                .sample_size(30);
-            group.bench_function(format!("adit/{size}"), |b| {
+            group.bench_function(format!("ours/{size}"), |b| {
                 b.iter(|| ours(black_box(&host), black_box(path)));
             });
             group.bench_function(format!("naive/{size}"), |b| {
@@ -87,15 +86,11 @@ fn route(c: &mut Criterion) {
 
 fn normalize(c: &mut Criterion) {
     let mut group = c.benchmark_group("router/normalize_host");
-    group
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(500))
-        .sample_size(30);
     for (kind, host) in [
         ("lower", "app-1.group-2.example.com:8080"),
         ("mixed", "App-1.Group-2.Example.com:8080"),
     ] {
-        group.bench_function(format!("adit/{kind}"), |b| {
+        group.bench_function(format!("ours/{kind}"), |b| {
             b.iter(|| normalize_host(black_box(host)).is_ok());
         });
         group.bench_function(format!("naive/{kind}"), |b| {
@@ -108,10 +103,9 @@ fn normalize(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group! {
-    name = benches;
-    // Without plots and with fewer resamples, so that the analysis is not longer than the measurement.
-    config = Criterion::default().without_plots().nresamples(2_000);
-    targets = route, normalize
+fn main() {
+    let mut criterion = criterion();
+    route(&mut criterion);
+    normalize(&mut criterion);
+    criterion.final_summary();
 }
-criterion_main!(benches);

@@ -10,6 +10,8 @@ use dashmap::DashMap;
 use slab::Slab;
 use uuid::Uuid;
 
+use crate::case::Role;
+
 /// The handle of the waiting request.
 pub type Value = Arc<u64>;
 
@@ -19,6 +21,10 @@ pub trait Pending: Send + Sync {
     type Key: Send;
     /// The name in bench ids.
     const NAME: &'static str;
+    /// What it is to the comparison.
+    const ROLE: Role;
+    /// What a key holds on the heap.
+    const KEY_HEAP_BYTES: usize = 0;
     /// An empty table.
     fn empty() -> Self;
     /// Lets a request wait. `id` grows; who makes keys of another kind ignores it.
@@ -35,6 +41,7 @@ pub struct Ours(Table<Value>);
 impl Pending for Ours {
     type Key = u64;
     const NAME: &'static str = "ours";
+    const ROLE: Role = Role::Ours;
 
     fn empty() -> Self {
         Self(Table::new(Config {
@@ -63,6 +70,8 @@ pub struct MutexMap(Mutex<HashMap<String, Value>>);
 impl Pending for MutexMap {
     type Key = String;
     const NAME: &'static str = "mutex_map";
+    const ROLE: Role = Role::Naive;
+    const KEY_HEAP_BYTES: usize = 36;
 
     fn empty() -> Self {
         Self(Mutex::default())
@@ -91,7 +100,8 @@ pub struct Dash(DashMap<u64, Value>);
 
 impl Pending for Dash {
     type Key = u64;
-    const NAME: &'static str = "dashmap";
+    const NAME: &'static str = "dashmap_u64";
+    const ROLE: Role = Role::Rival;
 
     fn empty() -> Self {
         Self(DashMap::new())
@@ -111,12 +121,41 @@ impl Pending for Dash {
     }
 }
 
+/// The same map under random UUIDs as text: what the lock costs beside what the key costs.
+pub struct DashUuid(DashMap<String, Value>);
+
+impl Pending for DashUuid {
+    type Key = String;
+    const NAME: &'static str = "dashmap_uuid";
+    const ROLE: Role = Role::Rival;
+    const KEY_HEAP_BYTES: usize = 36;
+
+    fn empty() -> Self {
+        Self(DashMap::new())
+    }
+
+    fn insert(&self, _id: u64, value: Value) -> String {
+        let key = Uuid::new_v4().to_string();
+        self.0.insert(key.clone(), value);
+        key
+    }
+
+    fn lookup(&self, key: &String) -> Option<Value> {
+        self.0.get(key).map(|value| Arc::clone(&value))
+    }
+
+    fn settle(&self, key: &String) -> Option<Value> {
+        self.0.remove(key).map(|(_, value)| value)
+    }
+}
+
 /// A general lock-free map, made for many more reads than writes.
 pub struct Papaya(papaya::HashMap<u64, Value>);
 
 impl Pending for Papaya {
     type Key = u64;
     const NAME: &'static str = "papaya";
+    const ROLE: Role = Role::Rival;
 
     fn empty() -> Self {
         Self(papaya::HashMap::new())
@@ -136,12 +175,14 @@ impl Pending for Papaya {
     }
 }
 
-/// Slots handed out again behind one lock; the id beside the slot tells late messages.
-pub struct MutexSlab(Mutex<Slab<(u64, Value)>>);
+/// One slab for each link: slots handed out again, behind the link's lock, as its opener and its reader are two tasks. The
+/// id beside the slot tells late messages.
+pub struct SlabPerLink(Mutex<Slab<(u64, Value)>>);
 
-impl Pending for MutexSlab {
+impl Pending for SlabPerLink {
     type Key = (usize, u64);
-    const NAME: &'static str = "mutex_slab";
+    const NAME: &'static str = "slab_per_link";
+    const ROLE: Role = Role::Rival;
 
     fn empty() -> Self {
         Self(Mutex::default())

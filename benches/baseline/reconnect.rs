@@ -3,14 +3,19 @@
 use std::time::{Duration, Instant};
 
 use adit_reconnect::{Action, Config, Event, Failure, Reconnect};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use crate::case::Role;
 
 /// What a bench needs of a schedule.
 pub trait Schedule {
     /// The contender's name in bench ids.
     const NAME: &'static str;
+    /// What it is to the comparison.
+    const ROLE: Role;
 
-    /// A client that dials for the first time at `now`.
-    fn start(config: &Config, now: Instant) -> Self;
+    /// A client that dials for the first time at `now`; `seed` is for dice of its own.
+    fn start(config: &Config, now: Instant, seed: u64) -> Self;
 
     /// A dial failed at `now`: when is the next one?
     fn failed(&mut self, now: Instant, random: u64) -> Instant;
@@ -30,8 +35,9 @@ pub struct SleepLoop {
 
 impl Schedule for SleepLoop {
     const NAME: &'static str = "sleep_loop";
+    const ROLE: Role = Role::Naive;
 
-    fn start(config: &Config, _now: Instant) -> Self {
+    fn start(config: &Config, _now: Instant, _seed: u64) -> Self {
         Self {
             initial: config.initial_delay(),
             longest: config.max_delay(),
@@ -48,6 +54,70 @@ impl Schedule for SleepLoop {
 
     fn dropped(&mut self, _now: Instant, lost: Instant, random: u64) -> Instant {
         self.delay = self.initial;
+        self.failed(lost, random)
+    }
+}
+
+/// The backoff of the `backon` crate, with its jitter, built anew as soon as a dial succeeds.
+#[derive(Debug)]
+pub struct Backon {
+    builder: ExponentialBuilder,
+    delays: ExponentialBackoff,
+}
+
+impl Schedule for Backon {
+    const NAME: &'static str = "backon";
+    const ROLE: Role = Role::Rival;
+
+    #[allow(clippy::cast_possible_truncation)] // a factor of 2
+    fn start(config: &Config, _now: Instant, seed: u64) -> Self {
+        let builder = ExponentialBuilder::new()
+            .with_min_delay(config.initial_delay())
+            .with_max_delay(config.max_delay())
+            .with_factor(config.backoff_factor() as f32)
+            .without_max_times()
+            .with_jitter_seed(seed)
+            .with_jitter();
+        Self {
+            builder,
+            delays: builder.build(),
+        }
+    }
+
+    fn failed(&mut self, now: Instant, _random: u64) -> Instant {
+        now + self.delays.next().unwrap_or_default()
+    }
+
+    fn dropped(&mut self, _now: Instant, lost: Instant, random: u64) -> Instant {
+        // Every client would throw the same dice again with the seed that it began with.
+        self.delays = self.builder.with_jitter_seed(random).build();
+        self.failed(lost, random)
+    }
+}
+
+/// "Full jitter": anywhere between nothing and the delay (Brooker, Exponential Backoff And Jitter, 2015), reset as soon as
+/// a dial succeeds.
+#[derive(Debug)]
+pub struct FullJitter(SleepLoop);
+
+impl Schedule for FullJitter {
+    const NAME: &'static str = "full_jitter";
+    const ROLE: Role = Role::Rival;
+
+    fn start(config: &Config, now: Instant, seed: u64) -> Self {
+        Self(SleepLoop::start(config, now, seed))
+    }
+
+    fn failed(&mut self, now: Instant, random: u64) -> Instant {
+        let longest = self.0.failed(now, random) - now;
+        let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+        let part = (u128::from(nanos) * u128::from(random)) >> 64;
+        now + Duration::from_nanos(u64::try_from(part).unwrap_or(nanos))
+    }
+
+    fn dropped(&mut self, now: Instant, lost: Instant, random: u64) -> Instant {
+        self.0.delay = self.0.initial;
+        let _ = now;
         self.failed(lost, random)
     }
 }
@@ -72,9 +142,10 @@ impl Machine {
 }
 
 impl Schedule for Machine {
-    const NAME: &'static str = "machine";
+    const NAME: &'static str = "ours";
+    const ROLE: Role = Role::Ours;
 
-    fn start(config: &Config, now: Instant) -> Self {
+    fn start(config: &Config, now: Instant, _seed: u64) -> Self {
         let mut machine = Reconnect::new(config.clone());
         let dial = machine.on_event(Event::Start, now, 0);
         debug_assert_eq!(dial, Ok(Action::Dial));

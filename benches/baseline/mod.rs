@@ -1,4 +1,4 @@
-//! The naive versions that the benches compare with.
+//! The naive versions and the rivals that the benches compare with.
 
 pub mod balance;
 pub mod codec;

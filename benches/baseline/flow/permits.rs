@@ -1,0 +1,132 @@
+//! Permits that tasks wait for.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use adit_flow::Gate;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::lock;
+use crate::case::Role;
+
+/// Permits that tasks wait for.
+pub trait Permits: Send + Sync + 'static {
+    /// The name in bench ids.
+    const NAME: &'static str;
+    /// What it is to the comparison.
+    const ROLE: Role;
+    /// Comes back when dropped.
+    type Permit: Send;
+
+    /// So many permits, and room for so many who wait.
+    fn new(permits: usize, waiters: usize) -> Self;
+    /// A permit, if one is free.
+    fn try_take(&self) -> Option<Self::Permit>;
+    /// Waits for a permit.
+    fn wait(&self) -> Pin<Box<dyn Future<Output = Self::Permit> + Send>>;
+}
+
+/// Ours.
+pub struct OurGate(Arc<Gate>);
+
+impl Permits for OurGate {
+    const NAME: &'static str = "ours";
+    const ROLE: Role = Role::Ours;
+    type Permit = adit_flow::Permit;
+
+    fn new(permits: usize, waiters: usize) -> Self {
+        Self(Gate::new(permits, waiters))
+    }
+
+    fn try_take(&self) -> Option<adit_flow::Permit> {
+        self.0.try_acquire()
+    }
+
+    #[allow(clippy::expect_used)] // there is room in the line, and nobody closes the gate
+    fn wait(&self) -> Pin<Box<dyn Future<Output = adit_flow::Permit> + Send>> {
+        let acquire = self.0.acquire();
+        Box::pin(async move { acquire.await.expect("a permit") })
+    }
+}
+
+/// tokio's, whose waiters stand in line as well.
+pub struct TokioSemaphore(Arc<Semaphore>);
+
+impl Permits for TokioSemaphore {
+    const NAME: &'static str = "tokio_semaphore";
+    const ROLE: Role = Role::Rival;
+    type Permit = OwnedSemaphorePermit;
+
+    fn new(permits: usize, _waiters: usize) -> Self {
+        Self(Arc::new(Semaphore::new(permits)))
+    }
+
+    fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_owned().ok()
+    }
+
+    #[allow(clippy::expect_used)] // nobody closes it
+    fn wait(&self) -> Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>> {
+        let acquire = self.0.clone().acquire_owned();
+        Box::pin(async move { acquire.await.expect("a permit") })
+    }
+}
+
+/// Permits behind a lock; whoever finds none leaves a waker, and each permit that comes back wakes them all.
+pub struct WakeAll(Arc<Mutex<(usize, Vec<Waker>)>>);
+
+/// One of them.
+pub struct WakeAllPermit(Arc<Mutex<(usize, Vec<Waker>)>>);
+
+impl Drop for WakeAllPermit {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut state = lock(&self.0);
+            state.0 += 1;
+            std::mem::take(&mut state.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl WakeAll {
+    fn poll(
+        state: &Arc<Mutex<(usize, Vec<Waker>)>>,
+        cx: Option<&Context<'_>>,
+    ) -> Option<WakeAllPermit> {
+        let mut free = lock(state);
+        if free.0 > 0 {
+            free.0 -= 1;
+            return Some(WakeAllPermit(Arc::clone(state)));
+        }
+        if let Some(cx) = cx {
+            free.1.push(cx.waker().clone());
+        }
+        None
+    }
+}
+
+impl Permits for WakeAll {
+    const NAME: &'static str = "wake_all";
+    const ROLE: Role = Role::Naive;
+    type Permit = WakeAllPermit;
+
+    fn new(permits: usize, _waiters: usize) -> Self {
+        Self(Arc::new(Mutex::new((permits, Vec::new()))))
+    }
+
+    fn try_take(&self) -> Option<WakeAllPermit> {
+        Self::poll(&self.0, None)
+    }
+
+    fn wait(&self) -> Pin<Box<dyn Future<Output = WakeAllPermit> + Send>> {
+        let state = Arc::clone(&self.0);
+        Box::pin(std::future::poll_fn(move |cx| {
+            Self::poll(&state, Some(cx)).map_or(Poll::Pending, Poll::Ready)
+        }))
+    }
+}

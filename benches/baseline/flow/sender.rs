@@ -1,0 +1,149 @@
+//! Who sends next.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+};
+
+use adit_flow::{FairSender, QUANTUM};
+
+use crate::case::Role;
+
+/// What leaves next, of many requests that have something queued.
+pub trait Sender: Send + 'static {
+    /// The name in bench ids.
+    const NAME: &'static str;
+    /// What it is to the comparison.
+    const ROLE: Role;
+
+    /// With nothing queued.
+    fn empty() -> Self;
+    /// Queues an item, known by its cost.
+    fn push(&mut self, key: u64, cost: u64);
+    /// The next item: key and cost.
+    fn pop(&mut self) -> Option<(u64, u64)>;
+}
+
+/// Ours: deficit round robin.
+pub struct OurSender(FairSender<u64, u64>);
+
+impl Sender for OurSender {
+    const NAME: &'static str = "ours";
+    const ROLE: Role = Role::Ours;
+
+    fn empty() -> Self {
+        Self(FairSender::new(QUANTUM))
+    }
+
+    fn push(&mut self, key: u64, cost: u64) {
+        self.0.push(key, cost, cost);
+    }
+
+    fn pop(&mut self) -> Option<(u64, u64)> {
+        self.0.pop()
+    }
+}
+
+/// One queue for all keys.
+#[derive(Debug)]
+pub struct Fifo(VecDeque<(u64, u64)>);
+
+impl Sender for Fifo {
+    const NAME: &'static str = "fifo";
+    const ROLE: Role = Role::Naive;
+
+    fn empty() -> Self {
+        Self(VecDeque::new())
+    }
+
+    fn push(&mut self, key: u64, cost: u64) {
+        self.0.push_back((key, cost));
+    }
+
+    fn pop(&mut self) -> Option<(u64, u64)> {
+        self.0.pop_front()
+    }
+}
+
+/// A queue for each key, one message of each in turn, whatever it costs: the ready queue of HTTP/2 and yamux libraries.
+#[derive(Debug)]
+pub struct RoundRobin {
+    queues: HashMap<u64, VecDeque<u64>>,
+    ready: VecDeque<u64>,
+}
+
+impl Sender for RoundRobin {
+    const NAME: &'static str = "round_robin";
+    const ROLE: Role = Role::Rival;
+
+    fn empty() -> Self {
+        Self {
+            queues: HashMap::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    fn push(&mut self, key: u64, cost: u64) {
+        let queue = self.queues.entry(key).or_insert_with(|| {
+            self.ready.push_back(key);
+            VecDeque::new()
+        });
+        queue.push_back(cost);
+    }
+
+    fn pop(&mut self) -> Option<(u64, u64)> {
+        let key = self.ready.pop_front()?;
+        let queue = self.queues.get_mut(&key)?;
+        let cost = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&key);
+        } else {
+            self.ready.push_back(key);
+        }
+        Some((key, cost))
+    }
+}
+
+/// Start-time fair queueing (Goyal, Vin, Cheng, 1996): every item gets a virtual time, and the earliest leaves.
+#[derive(Debug)]
+pub struct VirtualTime {
+    heap: BinaryHeap<Reverse<(u64, u64, u64, u64)>>,
+    finish: HashMap<u64, (u64, usize)>,
+    now: u64,
+    pushed: u64,
+}
+
+impl Sender for VirtualTime {
+    const NAME: &'static str = "virtual_time";
+    const ROLE: Role = Role::Rival;
+
+    fn empty() -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            finish: HashMap::new(),
+            now: 0,
+            pushed: 0,
+        }
+    }
+
+    fn push(&mut self, key: u64, cost: u64) {
+        let (finish, queued) = self.finish.entry(key).or_insert((self.now, 0));
+        let start = self.now.max(*finish);
+        *finish = start + cost;
+        *queued += 1;
+        self.pushed += 1;
+        self.heap.push(Reverse((start, self.pushed, key, cost)));
+    }
+
+    fn pop(&mut self) -> Option<(u64, u64)> {
+        let Reverse((start, _, key, cost)) = self.heap.pop()?;
+        self.now = start;
+        if let Some((_, queued)) = self.finish.get_mut(&key) {
+            *queued -= 1;
+            if *queued == 0 {
+                self.finish.remove(&key);
+            }
+        }
+        Some((key, cost))
+    }
+}

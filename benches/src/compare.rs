@@ -1,0 +1,181 @@
+//! The whole comparison: every case measured in every way, and the verdicts.
+
+use std::{collections::HashSet, io, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    case::{BYTES_PER_ENTRY, Case, Figure, Role, Room, Worker},
+    measure,
+    verdict::{Spread, Verdict, by_amounts, by_ratios},
+};
+
+/// All that was measured, with what a number needs to mean something.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Processor, cores, kernel, load before the run.
+    pub machine: String,
+    /// The commit, and whether there were local changes.
+    pub commit: String,
+    /// Day and time.
+    pub date: String,
+    /// Rounds of processor time.
+    pub rounds: usize,
+    /// One for each core.
+    pub rooms: Vec<Compared>,
+}
+
+/// What came of a room.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Compared {
+    /// Its name.
+    pub room: String,
+    /// One for each operation and size.
+    pub groups: Vec<Group>,
+    /// Quality, and memory that is not for each entry.
+    pub figures: Vec<Figure>,
+}
+
+/// One operation at one size.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Group {
+    /// The operation.
+    pub operation: String,
+    /// The size.
+    pub size: usize,
+    /// The contenders.
+    pub rows: Vec<Row>,
+    /// By instructions, on one thread.
+    pub one_thread: Verdict,
+    /// By processor time, on two; none where there is nothing to do for two.
+    pub two_threads: Option<Verdict>,
+}
+
+/// One contender.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name.
+    pub contender: String,
+    /// What it is to the comparison.
+    pub role: Role,
+    /// Instructions for each operation, on one thread.
+    pub instructions: f64,
+    /// Nanoseconds of processor time for each operation, on one thread and on two.
+    pub nanos: [Option<Spread>; 2],
+    /// The same, divided by that of ours in the same round.
+    pub ratios: [Vec<f64>; 2],
+    /// Memory for each entry, where an operation has entries.
+    pub bytes_per_entry: Option<f64>,
+}
+
+/// Measures a room. `program` is this one, for callgrind; `counting` the one that counts memory.
+///
+/// # Errors
+/// Those of the programs that measure.
+pub fn room(room: &Room, program: &Path, counting: &Path, rounds: usize) -> io::Result<Compared> {
+    let memory = measure::memory(counting, room.name)?;
+    let (entries, mut figures): (Vec<_>, Vec<_>) =
+        { memory.into_iter() }.partition(|figure| figure.what == BYTES_PER_ENTRY);
+    figures.extend((room.quality)());
+    let cases = (room.cases)();
+    let mut seen = HashSet::new();
+    let mut groups = Vec::new();
+    for first in &cases {
+        if !seen.insert((first.operation, first.size)) {
+            continue;
+        }
+        let of_group = |case: &&Case| (case.operation, case.size) == (first.operation, first.size);
+        let group: Vec<&Case> = cases.iter().filter(of_group).collect();
+        eprintln!("{}/{}/{}", room.name, first.operation, first.size);
+        groups.push(compare(room, &group, &entries, program, rounds)?);
+    }
+    Ok(Compared {
+        room: room.name.to_owned(),
+        groups,
+        figures,
+    })
+}
+
+fn compare(
+    room: &Room,
+    cases: &[&Case],
+    entries: &[Figure],
+    program: &Path,
+    rounds: usize,
+) -> io::Result<Group> {
+    let mut rows = Vec::new();
+    let mut times = Vec::new();
+    for case in cases {
+        let calibrated = measure::calibrate(&mut (case.workers)(1)[0]);
+        times.push(calibrated);
+        let entry = entries.iter().find(|figure| {
+            (
+                figure.operation.as_str(),
+                figure.size,
+                figure.contender.as_str(),
+            ) == (case.operation, case.size, case.contender)
+        });
+        rows.push(Row {
+            contender: case.contender.to_owned(),
+            role: case.role,
+            instructions: measure::instructions(program, &room.id(case), calibrated)?,
+            nanos: [None, None],
+            ratios: [Vec::new(), Vec::new()],
+            bytes_per_entry: entry.map(|figure| figure.value),
+        });
+    }
+    for threads in [1, 2] {
+        if cases.iter().all(|case| case.max_threads >= threads) {
+            alternate(cases, &times, threads, rounds, &mut rows);
+        }
+    }
+    let ours = { rows.iter() }
+        .position(|row| row.role == Role::Ours)
+        .expect("one of ours");
+    let others = || {
+        rows.iter()
+            .filter(|row| !matches!(row.role, Role::Ours | Role::Limit))
+    };
+    let counted: Vec<_> = others()
+        .map(|row| (row.contender.as_str(), row.instructions))
+        .collect();
+    let timed: Vec<_> = others()
+        .map(|row| (row.contender.as_str(), row.ratios[1].as_slice()))
+        .collect();
+    let at_two = cases.iter().all(|case| case.max_threads >= 2);
+    Ok(Group {
+        operation: cases[0].operation.to_owned(),
+        size: cases[0].size,
+        one_thread: by_amounts(rows[ours].instructions, &counted),
+        two_threads: at_two.then(|| by_ratios(&timed)),
+        rows,
+    })
+}
+
+/// Lets the contenders take turns, round by round, each round beginning with another one, so that a machine that slows
+/// down for a while slows all of them.
+fn alternate(cases: &[&Case], times: &[u64], threads: usize, rounds: usize, rows: &mut [Row]) {
+    /// So many times what callgrind was given.
+    const LONGER: u64 = 6;
+    let mut workers: Vec<Vec<Worker>> = cases.iter().map(|case| (case.workers)(threads)).collect();
+    let mut nanos = vec![Vec::new(); cases.len()];
+    for (workers, times) in workers.iter_mut().zip(times) {
+        measure::cpu_nanos(workers, *times);
+    }
+    for round in 0..rounds {
+        for turn in 0..cases.len() {
+            let place = (round + turn) % cases.len();
+            let took = measure::cpu_nanos(&mut workers[place], times[place] * LONGER);
+            nanos[place].push(took);
+        }
+    }
+    let ours = cases
+        .iter()
+        .position(|case| case.role == Role::Ours)
+        .expect("one of ours");
+    for place in 0..cases.len() {
+        let ratios = nanos[place].iter().zip(&nanos[ours]);
+        rows[place].ratios[threads - 1] = ratios.map(|(theirs, ours)| theirs / ours).collect();
+        rows[place].nanos[threads - 1] = Some(Spread::of(&nanos[place]));
+    }
+}

@@ -1,0 +1,92 @@
+//! Counts instructions, reads processor time, asks the counting program for memory.
+
+use std::{
+    io,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::{
+    case::{Figure, Worker},
+    speed::together,
+};
+
+/// Long enough to tell an operation from the clock, short enough to be run some fifty times slower by callgrind.
+const CALIBRATED: Duration = Duration::from_millis(3);
+
+/// How often a worker does its operation in a few milliseconds: a power of two, after as many to get warm.
+pub fn calibrate(worker: &mut Worker) -> u64 {
+    let mut times = 1;
+    loop {
+        let start = Instant::now();
+        worker(times);
+        if start.elapsed() >= CALIBRATED {
+            return times;
+        }
+        times *= 2;
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+/// Nanoseconds on a processor for each operation, of all workers at once doing so many each.
+pub fn cpu_nanos(workers: &mut [Worker], times: u64) -> f64 {
+    let (all, _) = together(workers, |worker| {
+        let start = thread_time();
+        worker(times);
+        thread_time().saturating_sub(start)
+    });
+    all.as_nanos() as f64 / (times * workers.len() as u64) as f64
+}
+
+fn callgrind(program: &Path, id: &str, times: u64) -> io::Result<Child> {
+    Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args(["run", id, &times.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
+fn collected(child: Child) -> io::Result<f64> {
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let count = { said.lines() }
+        .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
+        .filter(|_| output.status.success());
+    count.ok_or_else(|| io::Error::other(format!("callgrind counted nothing: {said}")))
+}
+
+/// Instructions for each operation of a case of this program: those of so many and of twice as many, and the difference,
+/// in which all that happens once is gone.
+///
+/// # Errors
+/// When valgrind is not there or does not count.
+pub fn instructions(program: &Path, id: &str, times: u64) -> io::Result<f64> {
+    let once = callgrind(program, id, times)?;
+    let twice = callgrind(program, id, 2 * times)?;
+    let (once, twice) = (collected(once)?, collected(twice)?);
+    Ok((twice - once) / times as f64)
+}
+
+/// Figures of a room's memory, from the program that counts.
+///
+/// # Errors
+/// When it is not there or fails.
+pub fn memory(program: &Path, room: &str) -> io::Result<Vec<Figure>> {
+    let output = Command::new(program).arg(room).output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(format!("{}: {said}", program.display())));
+    }
+    serde_json::from_slice(&output.stdout).map_err(io::Error::other)
+}

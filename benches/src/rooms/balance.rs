@@ -1,0 +1,217 @@
+//! Choosing one of `size` members of weights 1 to 4: a request begins at the member that is chosen, and the oldest of four
+//! for each member ends.
+//!
+//! Quality: the fullest of the members beside the mean, each for its weight, for requests that stay a while; and the
+//! share of keys that move when one member of ten leaves.
+
+use std::{collections::VecDeque, hint::black_box, sync::Arc};
+
+use adit_balance::{Draw, Policy};
+
+use crate::{
+    baseline::balance::{
+        AtomicCursor, Choose, First, Ketama, Ours, Running, Scan, Smooth, TowerP2c,
+    },
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room, Worker},
+    dice::mix,
+};
+
+/// The room.
+pub const ROOM: Room = Room {
+    name: "balance",
+    cases,
+    quality,
+    memory,
+};
+
+const SIZES: [usize; 2] = [4, 64];
+const NOBODY: usize = usize::MAX;
+
+/// Weights 1 to 4 in turn.
+fn weights(size: usize) -> Vec<usize> {
+    (0..size).map(|id| 1 + id % 4).collect()
+}
+
+fn operation(policy: Policy) -> &'static str {
+    match policy {
+        Policy::RoundRobin => "round_robin",
+        Policy::WeightedRoundRobin => "weighted_round_robin",
+        Policy::LeastConnections => "least_connections",
+        Policy::ConsistentHash => "consistent_hash",
+        Policy::IpHash => "ip_hash",
+        Policy::PowerOfTwo => "power_of_two",
+    }
+}
+
+fn choose<C: Choose>(policy: Policy, size: usize) -> Case {
+    let contender = (C::NAME, C::ROLE);
+    Case::new(operation(policy), contender, size, move |threads| {
+        let chooser = Arc::new(C::new(policy, &weights(size)));
+        let worker = |thread| -> Worker {
+            let chooser = Arc::clone(&chooser);
+            let mut running: VecDeque<Running> = VecDeque::new();
+            // Throws are counted by Weyl's step, so that the dice cost nothing in either.
+            let mut throw = mix(thread as u64);
+            Box::new(move |times| {
+                for _ in 0..times {
+                    throw = throw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                    let draw = Draw {
+                        hash: throw,
+                        random: throw,
+                    };
+                    let (id, request) = chooser.choose(draw, black_box(NOBODY)).unwrap();
+                    black_box(id);
+                    running.push_back(request);
+                    if running.len() > 4 * size {
+                        running.pop_front();
+                    }
+                }
+            })
+        };
+        (0..threads).map(worker).collect()
+    })
+}
+
+/// Calls `$call::<Rival>(…)` for the contenders of a policy.
+macro_rules! contenders {
+    ($policy:expr, $call:ident ( $($argument:expr),* )) => {{
+        let policy = $policy;
+        let first = $call::<First>(policy, $($argument),*);
+        let rival = match policy {
+            Policy::RoundRobin => $call::<AtomicCursor>(policy, $($argument),*),
+            Policy::WeightedRoundRobin => $call::<Smooth>(policy, $($argument),*),
+            Policy::LeastConnections => $call::<Scan>(policy, $($argument),*),
+            Policy::ConsistentHash | Policy::IpHash => $call::<Ketama>(policy, $($argument),*),
+            Policy::PowerOfTwo => $call::<TowerP2c>(policy, $($argument),*),
+        };
+        [first, rival, $call::<Ours>(policy, $($argument),*)]
+    }};
+}
+
+/// The address of a visitor is one more key: `ip_hash` is `consistent_hash` under another name.
+fn policies() -> impl Iterator<Item = Policy> {
+    Policy::ALL
+        .into_iter()
+        .filter(|&policy| policy != Policy::IpHash)
+}
+
+fn cases() -> Vec<Case> {
+    policies()
+        .flat_map(|policy| SIZES.map(|size| contenders!(policy, choose(size))))
+        .flatten()
+        .collect()
+}
+
+/// The fullest member beside the mean, each for its weight, on the average over time, where each new request ends
+/// another; every tenth stays ten times as long.
+fn imbalance<C: Choose>(policy: Policy, size: usize) -> Figure {
+    let weights = weights(size);
+    let capacity: usize = weights.iter().sum();
+    let stay = capacity * 10;
+    let chooser = C::new(policy, &weights);
+    let mut loads = vec![0_usize; weights.len()];
+    let (mut sum, mut looks) = (0.0_f64, 0.0_f64);
+    let (mut short, mut long) = (VecDeque::new(), VecDeque::new());
+    for n in 0..200_000_u64 {
+        let draw = Draw {
+            hash: mix(n + 1),
+            random: mix(!n),
+        };
+        let (id, request) = chooser.choose(draw, NOBODY).unwrap();
+        loads[id] += 1;
+        let queue = if mix(n + 1).is_multiple_of(10) {
+            &mut long
+        } else {
+            &mut short
+        };
+        queue.push_back((id, request));
+        if queue.len() > stay
+            && let Some((ended, _)) = queue.pop_front()
+        {
+            loads[ended] -= 1;
+        }
+        if n > 20_000 && n.is_multiple_of(100) {
+            let mean = loads.iter().sum::<usize>() as f64 / capacity as f64;
+            let of_weight = loads.iter().zip(&weights);
+            let fullest = of_weight
+                .map(|(&load, &weight)| load as f64 / weight as f64)
+                .fold(0.0, f64::max);
+            sum += fullest / mean;
+            looks += 1.0;
+        }
+    }
+    let what = "fullest member / mean, each for its weight, over time";
+    Figure::new(operation(policy), C::NAME, size, what, sum / looks).near(1.0)
+}
+
+/// The same where nothing runs but the request that has just come: how many of all it was given.
+fn idle<C: Choose>(policy: Policy, size: usize) -> Figure {
+    const REQUESTS: u32 = 16_000;
+    let chooser = C::new(policy, &vec![1; size]);
+    let mut served = vec![0_u32; size];
+    for n in 1..=u64::from(REQUESTS) {
+        let draw = Draw {
+            hash: mix(n),
+            random: mix(!n),
+        };
+        served[chooser.choose(draw, NOBODY).unwrap().0] += 1;
+    }
+    let most = served.iter().max().copied().unwrap_or_default();
+    let mean = f64::from(REQUESTS) / size as f64;
+    let what = "most requests of one member / mean, one at a time";
+    Figure::new(
+        operation(policy),
+        C::NAME,
+        size,
+        what,
+        f64::from(most) / mean,
+    )
+    .near(1.0)
+}
+
+fn moved<C: Choose>(policy: Policy, size: usize) -> Figure {
+    const KEYS: u32 = 10_000;
+    let chooser = C::new(policy, &vec![1; size]);
+    let place = |key, out| {
+        let draw = Draw {
+            hash: key,
+            random: 0,
+        };
+        chooser.choose(draw, out).unwrap().0
+    };
+    let keys = (1..=u64::from(KEYS)).map(mix);
+    let moves = keys
+        .filter(|&key| place(key, NOBODY) != place(key, 4))
+        .count();
+    let share = moves as f64 / f64::from(KEYS);
+    let what = "share of keys that move when one leaves";
+    Figure::new(operation(policy), C::NAME, size, what, share).near(1.0 / size as f64)
+}
+
+fn quality() -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for policy in policies() {
+        figures.extend(contenders!(policy, imbalance(16)));
+    }
+    figures.extend(contenders!(Policy::LeastConnections, idle(16)));
+    figures.extend(contenders!(Policy::ConsistentHash, moved(10)));
+    figures
+}
+
+fn held<C: Choose>(policy: Policy, size: usize, meter: &Meter) -> Figure {
+    let weights = weights(size);
+    let bytes = meter.per_entry(size, || {
+        let chooser = Box::new(C::new(policy, &weights));
+        // Some work out their plan when they are first asked.
+        drop(chooser.choose(Draw::default(), NOBODY));
+        chooser
+    });
+    Figure::new(operation(policy), C::NAME, size, BYTES_PER_ENTRY, bytes)
+}
+
+fn memory(meter: &Meter) -> Vec<Figure> {
+    policies()
+        .flat_map(|policy| SIZES.map(|size| contenders!(policy, held(size, meter))))
+        .flatten()
+        .collect()
+}

@@ -1,0 +1,131 @@
+//! Two muxes in one process, and what they have to write carried from one to the other.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use adit_codec::{
+    Batch, EncodedHead, HttpRequestHead, HttpResponseHead, Open, RequestHead, RequestId, Side,
+};
+use adit_flow::{Budget, MESSAGE_COST};
+use adit_mux::{Config, Event, Mux, Receiver};
+use bytes::Bytes;
+
+/// The visitors' end, which opens.
+pub(super) const SERVER: usize = 0;
+/// The service's end, which answers.
+pub(super) const CLIENT: usize = 1;
+
+/// Both ends of a data stream.
+pub(super) struct Ends {
+    pub(super) muxes: [Arc<Mux>; 2],
+    receivers: [Receiver; 2],
+    pub(super) events: Vec<Event>,
+}
+
+impl Ends {
+    pub(super) fn new() -> Self {
+        let end = |side| Mux::new(Config::new(side), Budget::new(64 << 20));
+        let muxes = [end(Side::Server), end(Side::Client)];
+        let receivers = muxes.clone().map(Receiver::new);
+        Self {
+            muxes,
+            receivers,
+            events: Vec::new(),
+        }
+    }
+
+    /// Moves all that one end has to write to the other one, segment by segment.
+    pub(super) fn carry(&mut self, from: usize) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(transmit)) = self.muxes[from].poll_transmit(&mut cx) {
+            for segment in transmit.batch.into_iter().flat_map(Batch::into_segments) {
+                let receiver = &mut self.receivers[1 - from];
+                receiver.handle_frame(segment, &mut self.events).unwrap();
+            }
+        }
+    }
+
+    /// Takes what has been opened at the service's end: the requests and their bodies.
+    pub(super) fn opened(&mut self) -> Vec<(RequestId, Bytes)> {
+        let opened = |event| match event {
+            Event::Opened {
+                id,
+                head: RequestHead::Http(head),
+                ..
+            } => (id, head.body),
+            event => panic!("{event:?}"),
+        };
+        std::mem::take(&mut self.events)
+            .into_iter()
+            .map(opened)
+            .collect()
+    }
+
+    /// Takes the whole answers that have come to the visitors' end.
+    pub(super) fn answered(&mut self) -> Vec<(RequestId, Bytes)> {
+        let answered = |event| match event {
+            Event::Answer { id, mut head, .. } => (id, head.take_body()),
+            event => panic!("{event:?}"),
+        };
+        let answers: Vec<_> = { self.events.drain(..) }.map(answered).collect();
+        for (id, body) in &answers {
+            self.muxes[SERVER].consume(*id, cost(body));
+        }
+        answers
+    }
+
+    /// Answers a request with all of its body.
+    pub(super) fn answer(&self, id: RequestId, request_body: &Bytes, body: &[u8]) {
+        self.muxes[CLIENT].consume(id, cost(request_body));
+        self.muxes[CLIENT]
+            .answer(id, answer_head(body), true)
+            .unwrap();
+    }
+
+    /// A round of `count` requests: opened, written, read, answered with what they brought, written, read, consumed.
+    pub(super) fn round(&mut self, count: usize, body: &[u8]) -> usize {
+        open(&self.muxes[SERVER], count, body);
+        self.carry(SERVER);
+        for (id, body) in self.opened() {
+            self.answer(id, &body, &body);
+        }
+        self.carry(CLIENT);
+        self.answered().len()
+    }
+}
+
+/// Opens so many requests.
+pub(super) fn open(server: &Mux, count: usize, body: &[u8]) -> Vec<RequestId> {
+    let open: Open = Open {
+        request_uuid: [7; 16],
+        tunnel: "shop".into(),
+        ..Open::default()
+    };
+    let one = |_| {
+        let head = HttpRequestHead {
+            open: &open,
+            method: "POST",
+            scheme: "http",
+            authority: b"shop.localhost",
+            path: b"/basket",
+        };
+        let head = head.encode(std::iter::empty(), body).unwrap();
+        server.open(head, true, |_| true).unwrap().unwrap()
+    };
+    (0..count).map(one).collect()
+}
+
+pub(super) fn answer_head(body: &[u8]) -> EncodedHead {
+    let head = HttpResponseHead { status: 200 };
+    head.encode(std::iter::empty(), body).unwrap()
+}
+
+fn cost(body: &Bytes) -> u64 {
+    if body.is_empty() {
+        0
+    } else {
+        body.len() as u64 + MESSAGE_COST
+    }
+}
