@@ -7,18 +7,25 @@
 //! rounds' ratios is what is told: a machine that slows down for a while
 //! spoils a round, not the verdict.
 
+pub(crate) mod report;
+pub(crate) mod scenario;
+mod strace;
+pub(crate) mod tables;
+pub(crate) mod targets;
+
 use std::path::Path;
 use std::time::Duration;
 
+use crate::compare::report::{Calls, Cost, Run};
+use crate::compare::scenario::{Judge, Scenario};
+use crate::compare::strace::{Strace, StraceError};
+use crate::compare::targets::{Programs, Running, Target};
 use crate::failure::Failures;
 use crate::generator::{self, Outcome, Plan, RunError};
 use crate::latency::Latency;
 use crate::process::ProcessError;
 use crate::procfs::{self, Cpu, Memory};
-use crate::report::{Calls, Cost, Run};
-use crate::scenario::{Judge, Scenario};
-use crate::strace::{Strace, StraceError};
-use crate::targets::{Programs, Running, Service, Target};
+use crate::services::Hosted;
 
 /// How long a run under strace lasts: long enough for thousands of requests,
 /// and its speed does not matter.
@@ -120,7 +127,7 @@ fn order(round: usize, scenario: usize, targets: usize) -> Vec<usize> {
 
 /// One round's processes.
 struct Bench {
-    service: Service,
+    service: Hosted,
     targets: Vec<Running>,
     /// Memory of each target before its first load.
     idle: Vec<Memory>,
@@ -135,13 +142,14 @@ struct Sample {
 impl Bench {
     async fn start(comparison: &Comparison, dir: &Path) -> Result<Self, CompareError> {
         let program = |target| move |source| CompareError::Program { target, source };
-        let service = Service::start(dir).await.map_err(program("service"))?;
+        let service = Hosted::start(dir).await.map_err(program("service"))?;
         let mut targets = Vec::new();
         let mut idle = Vec::new();
         for target in &comparison.targets {
-            let running = Running::start(*target, &comparison.programs, service.address, dir)
-                .await
-                .map_err(program(target.name()))?;
+            let running =
+                Running::start(*target, &comparison.programs, service.addresses.http, dir)
+                    .await
+                    .map_err(program(target.name()))?;
             idle.push(observe(target.name(), Memory::of(&running.pids()))?);
             targets.push(running);
         }

@@ -26,10 +26,16 @@ pub(crate) enum Failure {
     Unfinished,
     /// Due in the open loop, but every connection was busy to the end.
     Unsent,
+    /// No answer within the time that the scenario gives each exchange.
+    Timeout,
+    /// An event of a stream was left out, doubled or out of order.
+    Sequence,
+    /// The other side said that it is leaving, while an answer was on its way (WebSocket close 1001).
+    GoingAway,
 }
 
 impl Failure {
-    const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Connect,
         Self::Write,
         Self::Read,
@@ -39,9 +45,13 @@ impl Failure {
         Self::WrongBytes,
         Self::Unfinished,
         Self::Unsent,
+        Self::Timeout,
+        Self::Sequence,
+        Self::GoingAway,
     ];
 
-    fn name(self) -> &'static str {
+    /// Its name in scenarios and reports.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Write => "write",
@@ -52,7 +62,33 @@ impl Failure {
             Self::WrongBytes => "wrong_bytes",
             Self::Unfinished => "unfinished",
             Self::Unsent => "unsent",
+            Self::Timeout => "timeout",
+            Self::Sequence => "sequence",
+            Self::GoingAway => "going_away",
         }
+    }
+}
+
+/// A failure, with what there is to say beyond its kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) kind: Failure,
+    pub(crate) detail: Option<String>,
+}
+
+impl Failed {
+    /// With a text, which should be one of few: reports count equal ones together.
+    pub(crate) fn new(kind: Failure, detail: impl fmt::Display) -> Self {
+        Self {
+            kind,
+            detail: Some(detail.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(kind: Failure) -> Self {
+        Self { kind, detail: None }
     }
 }
 
@@ -71,8 +107,22 @@ impl Failures {
         self.0.iter().map(|count| count.load(Relaxed)).sum()
     }
 
+    /// Those of one kind.
+    pub(crate) fn of(&self, kind: Failure) -> u64 {
+        self.0[kind as usize].load(Relaxed)
+    }
+
+    /// The others.
+    pub(crate) fn without(&self, kinds: &[Failure]) -> Self {
+        let rest = self.clone();
+        for kind in kinds {
+            rest.0[*kind as usize].store(0, Relaxed);
+        }
+        rest
+    }
+
     /// The kinds that happened at all.
-    fn seen(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = Failure::ALL
             .iter()
             .map(|kind| (kind.name(), self.0[*kind as usize].load(Relaxed)));
@@ -119,12 +169,12 @@ mod tests {
         for (many, kind) in (1..).zip(Failure::ALL) {
             failures.add(kind, many);
         }
-        assert_eq!(failures.total(), 45);
+        assert_eq!(failures.total(), 78);
         let counts: Vec<u64> = failures.seen().map(|(_, count)| count).collect();
-        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
         let copy = failures.clone();
         failures.add(Failure::Cut, 1);
-        assert_eq!((copy.total(), failures.total()), (45, 46));
+        assert_eq!((copy.total(), failures.total()), (78, 79));
     }
 
     #[test]

@@ -25,22 +25,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
-use crate::answer;
+use crate::drivers::http::Fetch;
 use crate::failure::{Failure, Failures};
-use crate::pattern::Pattern;
+use crate::pool::Pool;
 use crate::schedule::Schedule;
 use crate::tally::{Begin, Tally};
 
 /// How long requests that are under way at the end of the window may take.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// A connection that was refused tries again after this, instead of spinning.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// What to send, where, and for how long.
 #[derive(Debug, Clone)]
@@ -130,17 +125,23 @@ pub(crate) async fn run<T>(
     if let Some(rate) = plan.rate.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
         return Err(RunError::Rate(rate));
     }
-    let shared = Arc::new(Shared {
-        request: plan.request(),
-        tally: Tally::new()?,
-        schedule: Schedule::new(plan.rate, plan.warm_up + plan.duration),
-        plan,
+    let tally = Arc::new(Tally::new()?);
+    let schedule = Schedule::new(plan.rate, plan.warm_up + plan.duration);
+    let shared = Arc::new(Pool {
+        driver: Fetch {
+            target: plan.target,
+            request: plan.request(),
+            read_bytes: plan.read_bytes,
+            tally: tally.clone(),
+        },
+        schedule: Arc::new(schedule),
+        tally,
+        per_session: plan.new_connection.then_some(1),
+        timeout: None,
     });
-    let plan = &shared.plan;
+    let plan = &plan;
     let mut visitors = JoinSet::new();
-    for _ in 0..plan.connections {
-        visitors.spawn(visit(Arc::clone(&shared)));
-    }
+    shared.start(plan.connections, &mut visitors);
 
     // Without a warm-up nobody may start before the window: no await here.
     if !plan.warm_up.is_zero() {
@@ -148,7 +149,7 @@ pub(crate) async fn run<T>(
     }
     let before = sample();
     let begin = shared.tally.mark_begin();
-    wait_for_the_end(&shared, begin).await;
+    wait_for_the_end(plan, &shared.tally, begin).await;
     let after = sample();
     let window = shared.tally.mark_end(begin);
     shared.schedule.stop();
@@ -175,118 +176,21 @@ pub(crate) async fn run<T>(
     })
 }
 
-struct Shared {
-    plan: Plan,
-    request: Vec<u8>,
-    tally: Tally,
-    schedule: Schedule,
-}
-
-async fn wait_for_the_end(shared: &Shared, begin: Begin) {
-    let end = begin.at + shared.plan.duration;
+async fn wait_for_the_end(plan: &Plan, tally: &Tally, begin: Begin) {
+    let end = begin.at + plan.duration;
     let mut last = begin.requests;
     for second in 1_u32.. {
         let next = begin.at + Duration::from_secs(1) * second;
-        if !shared.plan.progress || next > end {
+        if !plan.progress || next > end {
             break;
         }
         sleep_until(next).await;
-        let requests = shared.tally.requests.load(Relaxed);
-        let (rate, failed) = (requests - last, shared.tally.failures.total());
+        let requests = tally.requests.load(Relaxed);
+        let (rate, failed) = (requests - last, tally.failures.total());
         anstream::eprintln!("{second:>4} s  {rate:>8} requests/s  {failed} failed");
         last = requests;
     }
     sleep_until(end).await;
-}
-
-/// One connection: sends what is due until nothing is.
-async fn visit(shared: Arc<Shared>) {
-    let mut buffer = vec![0; shared.plan.read_bytes];
-    let mut connection = None;
-    while let Some(begun) = shared.schedule.next().await {
-        match exchange(&shared, &mut connection, &mut buffer).await {
-            Ok(reusable) => {
-                shared.tally.answered(begun);
-                if shared.plan.new_connection || !reusable {
-                    connection = None;
-                }
-            }
-            Err(failure) => {
-                shared.tally.failures.add(failure, 1);
-                connection = None;
-                sleep(PAUSE_AFTER_FAILURE).await;
-            }
-        }
-    }
-}
-
-/// Sends one request and reads its answer; says whether the connection may be
-/// used again.
-async fn exchange(
-    shared: &Shared,
-    connection: &mut Option<TcpStream>,
-    buffer: &mut [u8],
-) -> Result<bool, Failure> {
-    let stream = match connection {
-        Some(stream) => stream,
-        None => connection.insert(connect(shared.plan.target).await?),
-    };
-    stream
-        .write_all(&shared.request)
-        .await
-        .map_err(|_| Failure::Write)?;
-
-    let mut filled = 0;
-    let head = loop {
-        match answer::parse(&buffer[..filled]) {
-            Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
-                buffer.copy_within(head.end..filled, 0);
-                filled -= head.end;
-            }
-            Ok(Some(head)) => break head,
-            Ok(None) if filled < buffer.len() => {
-                filled += read(stream, &mut buffer[filled..]).await?;
-            }
-            Ok(None) | Err(answer::Unreadable) => return Err(Failure::Unreadable),
-        }
-    };
-    if head.status != 200 {
-        return Err(Failure::Status);
-    }
-    let mut got = 0;
-    let mut piece = head.end..filled;
-    loop {
-        let bytes = &buffer[piece];
-        let after = got + bytes.len() as u64;
-        if after > head.length || !Pattern::shared().matches(got, bytes) {
-            return Err(Failure::WrongBytes);
-        }
-        shared
-            .tally
-            .body_bytes
-            .fetch_add(bytes.len() as u64, Relaxed);
-        got = after;
-        if got == head.length {
-            return Ok(!head.close);
-        }
-        piece = 0..read(stream, buffer).await?;
-    }
-}
-
-async fn connect(target: SocketAddr) -> Result<TcpStream, Failure> {
-    let stream = TcpStream::connect(target)
-        .await
-        .map_err(|_| Failure::Connect)?;
-    stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
-    Ok(stream)
-}
-
-async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<usize, Failure> {
-    match stream.read(buffer).await {
-        Ok(0) => Err(Failure::Cut),
-        Ok(read) => Ok(read),
-        Err(_) => Err(Failure::Read),
-    }
 }
 
 #[cfg(test)]

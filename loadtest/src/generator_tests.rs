@@ -1,8 +1,10 @@
 use std::sync::atomic::AtomicU64;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::pattern::Pattern;
 
 fn plan(target: SocketAddr) -> Plan {
     Plan {

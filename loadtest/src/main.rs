@@ -1,28 +1,32 @@
 //! Measures the shipped binaries `adit-server` and `adit` under load, beside
 //! no tunnel at all and beside their peers (F48).
 //!
-//! Rooms: `service` is what tunnels lead to, `generator` sends and times,
-//! `targets` starts tunnels, `compare` runs scenarios side by side, `report`
-//! and `tables` say what came out; `protocols` does the same for what is not HTTP. Everything runs on one thread: the cost of
-//! this program is part of what it measures.
+//! `run` plays a scenario: `scenario` says what, `targets` against what, `runner` brings them together, `drivers` are the
+//! visitors and `services` what they reach, `schedule` says when, `pool` hands out what is due, `tally` and `series`
+//! count, `events` restart a side, `report` says what came of it. `compare` and `protocols` put targets side by side,
+//! with the same schedule, pool and services. Everything but the target runs on one thread: the cost of this program is
+//! part of what it measures.
 
 mod answer;
 mod cli;
 mod compare;
 mod download;
+mod drivers;
+mod events;
 mod failure;
 mod generator;
 mod latency;
 mod pattern;
+mod pool;
 mod process;
 mod procfs;
 mod protocols;
 mod report;
+mod runner;
 mod scenario;
 mod schedule;
-mod service;
-mod strace;
-mod tables;
+mod series;
+mod services;
 mod tally;
 mod targets;
 
@@ -35,6 +39,8 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let command = cli::Cli::parse().command;
     tokio::select! {
+        // The same signal ends `serve`, for which that is no failure.
+        biased;
         done = cli::run(command) => match done {
             Ok(code) => code,
             Err(error) => {

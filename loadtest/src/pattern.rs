@@ -29,6 +29,12 @@ impl Pattern {
         SHARED.get_or_init(Self::build)
     }
 
+    /// Where exchange `number` takes its bytes from: another place for each of as many as the period is long, so that an
+    /// answer to somebody else's request is not taken for the right one.
+    pub(crate) fn place(number: u64) -> u64 {
+        (number % PERIOD as u64) * 7_919 % PERIOD as u64
+    }
+
     fn build() -> Self {
         // xorshift64 (Marsaglia 2003): any fixed sequence would do, as long
         // as it is not one that a tunnel could compress away.
@@ -153,6 +159,14 @@ mod tests {
             PIECE
         );
         assert_eq!(Pattern::shared().piece(7, 0).len(), 0);
+    }
+
+    #[test]
+    fn exchanges_do_not_share_a_place() {
+        let places: std::collections::BTreeSet<u64> =
+            (0..PERIOD as u64).map(Pattern::place).collect();
+        assert_eq!(places.len(), PERIOD);
+        assert!(Pattern::place(u64::MAX) < PERIOD as u64);
     }
 
     #[test]

@@ -7,13 +7,16 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How often readiness is looked for.
 const POLL: Duration = Duration::from_millis(5);
 
 /// How long a program may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a program may take to end when it is asked to: longer than any drain.
+const END_WITHIN: Duration = Duration::from_secs(60);
 
 /// How much of a program's log an error shows.
 const LOG_TAIL_LINES: usize = 12;
@@ -171,6 +174,33 @@ impl Process {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it is gone.
+    ///
+    /// # Errors
+    /// [`ProcessError::Spawn`] if it cannot be asked, [`ProcessError::NotReady`] if it does not end in time.
+    pub(crate) async fn terminate(mut self) -> Result<(), ProcessError> {
+        let asked = Command::new("kill")
+            .args(["-TERM", &self.pid.to_string()])
+            .status()
+            .await;
+        if let Err(source) = asked {
+            return Err(ProcessError::Spawn {
+                program: "kill".into(),
+                source,
+            });
+        }
+        if timeout(END_WITHIN, self.child.wait()).await.is_err() {
+            let (name, tail) = (self.name, self.tail());
+            return Err(ProcessError::NotReady {
+                name,
+                what: "end after SIGTERM",
+                within: END_WITHIN,
+                tail,
+            });
+        }
+        Ok(())
     }
 
     /// Kills it and waits until it is gone.

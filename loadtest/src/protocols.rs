@@ -3,7 +3,6 @@
 
 mod case;
 mod isolation;
-mod service;
 mod target;
 mod visitor;
 
@@ -15,13 +14,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(crate) use self::isolation::Verdict;
-pub(crate) use self::service::run as serve;
 use self::{
     case::{Case, Outcome},
-    target::{Running, Services},
+    target::Running,
 };
+use crate::compare::targets::{Programs, Target};
 use crate::process::ProcessError;
-use crate::targets::{Programs, Target};
+use crate::services::Hosted;
 
 /// The measurement could not be finished.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +88,11 @@ pub(crate) async fn measure(
         })
         .collect();
     for round in 0..measurement.rounds {
-        let services = Services::start(dir).await?;
+        let services = Hosted::start(dir).await?;
         let mut running = Vec::new();
         for target in &measurement.targets {
             let programs = &measurement.programs;
-            running.push(Running::start(*target, programs, &services, dir).await?);
+            running.push(Running::start(*target, programs, &services.addresses, dir).await?);
         }
         for (case, row) in cases.iter().zip(&mut rows) {
             // Another one begins in each round.
@@ -122,7 +121,7 @@ pub(crate) async fn measure(
         for target in running {
             target.stop().await;
         }
-        services.stop().await;
+        services.process.stop().await;
     }
     Ok(rows)
 }
@@ -135,8 +134,14 @@ pub(crate) async fn isolation(
     measurement: &Measurement,
     dir: &Path,
 ) -> Result<Vec<Verdict>, ProtocolsError> {
-    let services = Services::start(dir).await?;
-    let target = Running::start(Target::Adit, &measurement.programs, &services, dir).await?;
+    let services = Hosted::start(dir).await?;
+    let target = Running::start(
+        Target::Adit,
+        &measurement.programs,
+        &services.addresses,
+        dir,
+    )
+    .await?;
     let verdicts = isolation::measure(&target.entries, measurement.rounds, measurement.duration)
         .await
         .map_err(|source| ProtocolsError::Visitor {
@@ -145,7 +150,7 @@ pub(crate) async fn isolation(
             source,
         })?;
     target.stop().await;
-    services.stop().await;
+    services.process.stop().await;
     Ok(verdicts)
 }
 

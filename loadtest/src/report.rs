@@ -1,293 +1,276 @@
-//! What a comparison says: figures per run, their medians, and ratios.
+//! What came of a run: for a terminal, as JSON, and as one page of HTML.
 
+mod html;
+mod plots;
+mod table;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
+pub(crate) use self::html::{PageError, page};
+pub(crate) use self::table::terminal;
 use crate::failure::Failures;
-use crate::latency::Latency;
 use crate::procfs::Machine;
-use crate::scenario::{Judge, Scenario};
-use crate::targets::Target;
-
-/// One run of one scenario against one target.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Run {
-    pub(crate) round: usize,
-    pub(crate) scenario: String,
-    pub(crate) target: Target,
-    /// Length of the measured window.
-    pub(crate) elapsed_s: f64,
-    pub(crate) requests: u64,
-    pub(crate) body_bytes: u64,
-    pub(crate) failures: Failures,
-    pub(crate) latency: Latency,
-    pub(crate) cost: Cost,
-    /// Resident memory of the tunnel's processes before any load.
-    pub(crate) idle_kib: u64,
-    /// The most they held during this run.
-    pub(crate) peak_kib: u64,
-}
-
-/// CPU seconds spent in the measured window.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Cost {
-    /// By process of the tunnel.
-    pub(crate) tunnel_s: Vec<(String, f64)>,
-    pub(crate) service_s: f64,
-    pub(crate) generator_s: f64,
-}
-
-impl Cost {
-    /// Of all the tunnel's processes; no number where there is no tunnel.
-    fn tunnel(&self) -> f64 {
-        if self.tunnel_s.is_empty() {
-            return f64::NAN;
-        }
-        self.tunnel_s.iter().map(|(_, seconds)| seconds).sum()
-    }
-}
-
-/// System calls per request, by process of the tunnel.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Calls {
-    pub(crate) scenario: String,
-    pub(crate) target: Target,
-    pub(crate) per_request: Vec<(String, f64)>,
-}
-
-/// The figures that runs are compared by. All are per run; the report holds
-/// their medians.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Figures {
-    /// Requests per second, or Gbit per second.
-    pub(crate) rate: f64,
-    /// CPU of the tunnel's processes: microseconds per request, or
-    /// milliseconds per GiB.
-    pub(crate) tunnel_cpu: f64,
-    /// The same of all processes: tunnel, service and generator.
-    pub(crate) all_cpu: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    pub(crate) peak_kib: f64,
-}
-
-impl Figures {
-    fn of(run: &Run, judge: Judge) -> Self {
-        let tunnel = run.cost.tunnel();
-        let others = run.cost.service_s + run.cost.generator_s;
-        let all = others + if tunnel.is_nan() { 0.0 } else { tunnel };
-        let requests = run.requests as f64;
-        let bytes = run.body_bytes as f64;
-        let gib = bytes / f64::from(1 << 30);
-        let (rate, tunnel_cpu, all_cpu) = match judge {
-            Judge::Requests => (
-                requests / run.elapsed_s,
-                tunnel * 1e6 / requests,
-                all * 1e6 / requests,
-            ),
-            Judge::Bytes => (
-                bytes * 8.0 / 1e9 / run.elapsed_s,
-                tunnel * 1e3 / gib,
-                all * 1e3 / gib,
-            ),
-        };
-        Self {
-            rate,
-            tunnel_cpu,
-            all_cpu,
-            p50_us: run.latency.p50_us as f64,
-            p99_us: run.latency.p99_us as f64,
-            peak_kib: if tunnel.is_nan() {
-                f64::NAN
-            } else {
-                run.peak_kib as f64
-            },
-        }
-    }
-
-    fn combine(all: &[Self], by: impl Fn(&[f64]) -> f64) -> Self {
-        let each = |field: fn(&Self) -> f64| by(&all.iter().map(field).collect::<Vec<_>>());
-        Self {
-            rate: each(|it| it.rate),
-            tunnel_cpu: each(|it| it.tunnel_cpu),
-            all_cpu: each(|it| it.all_cpu),
-            p50_us: each(|it| it.p50_us),
-            p99_us: each(|it| it.p99_us),
-            peak_kib: each(|it| it.peak_kib),
-        }
-    }
-
-    fn over(&self, other: &Self) -> Self {
-        Self {
-            rate: self.rate / other.rate,
-            tunnel_cpu: self.tunnel_cpu / other.tunnel_cpu,
-            all_cpu: self.all_cpu / other.all_cpu,
-            p50_us: self.p50_us / other.p50_us,
-            p99_us: self.p99_us / other.p99_us,
-            peak_kib: self.peak_kib / other.peak_kib,
-        }
-    }
-}
-
-/// The middle value; of an even number of values, the mean of the middle two.
-/// Values that are no numbers (nothing was measured) are left out.
-fn median(values: &[f64]) -> f64 {
-    let mut values: Vec<f64> = values.iter().copied().filter(|it| it.is_finite()).collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
-/// One target's row for one scenario.
-#[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) target: Target,
-    /// Median of the rounds.
-    pub(crate) median: Figures,
-    /// CPU of each process of the tunnel, in the scenario's unit, median.
-    pub(crate) tunnel_cpu_by_process: Vec<(String, f64)>,
-    /// Median of the rounds' ratios to the reference; none for itself, or
-    /// where the reference was not run.
-    pub(crate) ratio: Option<Figures>,
-    /// Resident memory before any load, median.
-    pub(crate) idle_kib: f64,
-    pub(crate) failures: u64,
-    /// System calls per request, by process, if counted.
-    pub(crate) calls: Option<Vec<(String, f64)>>,
-}
-
-/// One scenario's rows.
-#[derive(Debug, Serialize)]
-pub(crate) struct Section {
-    pub(crate) scenario: Scenario,
-    pub(crate) rows: Vec<Row>,
-}
+use crate::runner::{LoadOutcome, Outcome};
+use crate::scenario::{Allowed, Scenario};
+use crate::series::Second;
 
 /// When, where and of what a report is: without these a number is not kept.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Setup {
     pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) machine: Machine,
-    pub(crate) scenarios: String,
-    pub(crate) about: String,
-    pub(crate) rounds: usize,
-    pub(crate) warm_up_s: f64,
-    pub(crate) duration_s: f64,
-    /// Whom the ratios are to.
-    pub(crate) reference: Target,
+    pub(crate) target: String,
+    /// What made it, to be repeated.
+    pub(crate) command: String,
 }
 
-/// A whole comparison.
+/// A whole report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    pub(crate) scenario: String,
+    pub(crate) about: String,
     pub(crate) setup: Setup,
-    pub(crate) sections: Vec<Section>,
-    /// Every run, for whoever wants to look behind the medians.
-    pub(crate) runs: Vec<Run>,
+    pub(crate) warm_up_s: f64,
+    /// As measured.
+    pub(crate) window_s: f64,
+    pub(crate) clients: usize,
+    pub(crate) allowed: Allowed,
+    pub(crate) loads: Vec<LoadReport>,
+    pub(crate) events: Vec<EventReport>,
+    /// Why the run failed; empty when it passed.
+    pub(crate) problems: Vec<String>,
+}
+
+/// One load.
+#[derive(Debug, Serialize)]
+pub(crate) struct LoadReport {
+    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+    pub(crate) is_bulk: bool,
+    pub(crate) connections: usize,
+    pub(crate) streams_per_connection: usize,
+    pub(crate) requests_per_connection: Option<u64>,
+    /// Exchanges that ended well in the window.
+    pub(crate) answered: u64,
+    pub(crate) answered_per_s: f64,
+    pub(crate) bytes: u64,
+    pub(crate) bytes_per_s: f64,
+    /// What latencies are counted from and to.
+    pub(crate) latency_is: &'static str,
+    pub(crate) latency: Latencies,
+    /// All latencies in microseconds, as HdrHistogram V2 (deflate, base64): histograms of several runs can be added.
+    pub(crate) histogram_v2: String,
+    /// Of the whole run, by kind.
+    pub(crate) errors: Failures,
+    pub(crate) error_details: BTreeMap<String, u64>,
+    /// Of datagrams only, of the whole run.
+    pub(crate) lost: u64,
+    pub(crate) loss_percent: f64,
+    pub(crate) doubled: u64,
+    pub(crate) seconds: Vec<Second>,
+    /// Exchanges that were due, for each of the seconds.
+    pub(crate) offered_per_s: Vec<f64>,
+    /// Latencies along the percentiles: (percentile, microseconds).
+    #[serde(skip)]
+    pub(crate) percentiles: Vec<(f64, u64)>,
+}
+
+/// In microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Latencies {
+    pub(crate) count: u64,
+    pub(crate) mean_us: f64,
+    pub(crate) p50_us: u64,
+    pub(crate) p90_us: u64,
+    pub(crate) p99_us: u64,
+    pub(crate) p99_9_us: u64,
+    pub(crate) p99_99_us: u64,
+    pub(crate) max_us: u64,
+}
+
+/// One event.
+#[derive(Debug, Serialize)]
+pub(crate) struct EventReport {
+    pub(crate) at_s: f64,
+    pub(crate) what: String,
+    pub(crate) took_s: f64,
+    /// Milliseconds to the first good answer to a request due after its beginning, by load; none if none came.
+    pub(crate) recovered_ms: BTreeMap<String, Option<f64>>,
 }
 
 impl Report {
-    /// Puts the runs together.
-    pub(crate) fn new(
-        setup: Setup,
-        scenarios: &[Scenario],
-        runs: Vec<Run>,
-        calls: &[Calls],
-    ) -> Self {
-        let sections = scenarios
+    /// Puts together what a run gave.
+    pub(crate) fn new(scenario: &Scenario, setup: Setup, outcome: &Outcome) -> Self {
+        let loads: Vec<LoadReport> = outcome.loads.iter().map(LoadReport::new).collect();
+        let events = outcome.events.iter().map(|event| EventReport {
+            at_s: event.began.as_secs_f64(),
+            what: event.event.to_string(),
+            took_s: event.took.as_secs_f64(),
+            recovered_ms: outcome
+                .loads
+                .iter()
+                .zip(&event.recovered)
+                .map(|(load, after)| {
+                    let ms = after.map(|after| after.as_secs_f64() * 1e3);
+                    (load.load.name.clone(), ms)
+                })
+                .collect(),
+        });
+        let problems = outcome
+            .loads
             .iter()
-            .map(|scenario| Section {
-                scenario: scenario.clone(),
-                rows: rows(scenario, setup.reference, &runs, calls),
-            })
+            .flat_map(|load| problems(load, &scenario.allowed))
             .collect();
         Self {
+            scenario: scenario.name.clone(),
+            about: scenario.about.clone(),
             setup,
-            sections,
-            runs,
+            warm_up_s: scenario.warm_up.as_secs_f64(),
+            window_s: outcome.elapsed.as_secs_f64(),
+            clients: scenario.clients,
+            allowed: scenario.allowed.clone(),
+            events: events.collect(),
+            loads,
+            problems,
+        }
+    }
+
+    /// Whether all that the scenario wants was kept.
+    pub(crate) fn passed(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl LoadReport {
+    fn new(outcome: &LoadOutcome) -> Self {
+        let load = &outcome.load;
+        let seconds = outcome.window.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        Self {
+            name: load.name.clone(),
+            kind: load.kind.name(),
+            is_bulk: load.kind.is_bulk(),
+            connections: load.connections,
+            streams_per_connection: load.streams,
+            requests_per_connection: load.per_connection,
+            answered: outcome.window.requests,
+            answered_per_s: outcome.window.requests as f64 / seconds,
+            bytes: outcome.window.body_bytes,
+            bytes_per_s: outcome.window.body_bytes as f64 / seconds,
+            latency_is: load.kind.latency(),
+            latency: Latencies::of(&outcome.histogram),
+            histogram_v2: encode(&outcome.histogram),
+            errors: outcome.failures.clone(),
+            error_details: outcome.details.clone(),
+            lost: outcome.lost,
+            loss_percent: share(outcome.lost, outcome.answered),
+            doubled: outcome.doubled,
+            seconds: outcome.seconds.clone(),
+            offered_per_s: outcome.offered.clone(),
+            percentiles: percentiles(&outcome.histogram),
         }
     }
 }
 
-fn rows(scenario: &Scenario, reference: Target, runs: &[Run], calls: &[Calls]) -> Vec<Row> {
-    let runs: Vec<&Run> = runs
-        .iter()
-        .filter(|run| run.scenario == scenario.name)
-        .collect();
-    let mut targets: Vec<Target> = Vec::new();
-    for run in &runs {
-        if !targets.contains(&run.target) {
-            targets.push(run.target);
-        }
-    }
-    // The order of the enum, not of the first round.
-    targets.sort_by_key(|target| *target as usize);
-    let of = |target| runs.iter().copied().filter(move |run| run.target == target);
-    targets
-        .iter()
-        .map(|target| {
-            let mine: Vec<&Run> = of(*target).collect();
-            let figures: Vec<Figures> = mine
-                .iter()
-                .map(|run| Figures::of(run, scenario.judge))
-                .collect();
-            let ratios: Vec<Figures> = mine
-                .iter()
-                .zip(&figures)
-                .filter_map(|(run, figures)| {
-                    let beside = of(reference).find(|other| other.round == run.round)?;
-                    Some(figures.over(&Figures::of(beside, scenario.judge)))
-                })
-                .collect();
-            let compared = *target != reference && !ratios.is_empty();
-            Row {
-                target: *target,
-                median: Figures::combine(&figures, median),
-                tunnel_cpu_by_process: by_process(&mine, scenario.judge),
-                ratio: compared.then(|| Figures::combine(&ratios, median)),
-                idle_kib: median(
-                    &mine
-                        .iter()
-                        .map(|run| run.idle_kib as f64)
-                        .collect::<Vec<_>>(),
-                ),
-                failures: mine.iter().map(|run| run.failures.total()).sum(),
-                calls: calls
-                    .iter()
-                    .find(|calls| calls.target == *target && calls.scenario == scenario.name)
-                    .map(|calls| calls.per_request.clone()),
-            }
-        })
-        .collect()
+/// Percent that `part` is of both.
+fn share(part: u64, rest: u64) -> f64 {
+    100.0 * part as f64 / (part + rest).max(1) as f64
 }
 
-fn by_process(runs: &[&Run], judge: Judge) -> Vec<(String, f64)> {
-    let Some(first) = runs.first() else {
+impl Latencies {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self {
+            count: histogram.len(),
+            mean_us: histogram.mean(),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p99_9_us: at(0.999),
+            p99_99_us: at(0.9999),
+            max_us: histogram.max(),
+        }
+    }
+}
+
+/// As text; empty if it could not be encoded, which a `Vec` does not refuse.
+fn encode(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    match V2DeflateSerializer::new().serialize(histogram, &mut bytes) {
+        Ok(_) => STANDARD.encode(bytes),
+        Err(_) => String::new(),
+    }
+}
+
+/// Denser towards the slowest, up to where a single value is left: the maximum.
+fn percentiles(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
+    if histogram.is_empty() {
         return Vec::new();
-    };
-    let per_unit = |run: &Run, seconds: f64| match judge {
-        Judge::Requests => seconds * 1e6 / run.requests as f64,
-        Judge::Bytes => seconds * 1e3 / (run.body_bytes as f64 / f64::from(1 << 30)),
-    };
-    let one = |place: usize| {
-        let values = runs
-            .iter()
-            .filter_map(|run| Some(per_unit(run, run.cost.tunnel_s.get(place)?.1)));
-        median(&values.collect::<Vec<_>>())
-    };
-    first
-        .cost
-        .tunnel_s
-        .iter()
-        .enumerate()
-        .map(|(place, (name, _))| (name.clone(), one(place)))
-        .collect()
+    }
+    let count = histogram.len() as f64;
+    let mut points: Vec<(f64, u64)> = histogram
+        .iter_quantiles(8)
+        .map(|at| (at.quantile_iterated_to(), at.value_iterated_to()))
+        .take_while(|(quantile, _)| (1.0 - quantile) * count >= 1.0)
+        .map(|(quantile, micros)| (100.0 * quantile, micros))
+        .collect();
+    points.push((100.0 * (1.0 - 1.0 / count), histogram.max()));
+    points
+}
+
+/// What a load did that the scenario does not allow.
+fn problems(outcome: &LoadOutcome, allowed: &Allowed) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (load, failures) = (&outcome.load, &outcome.failures);
+    let name = &load.name;
+    let tolerated: u64 = allowed.kinds.iter().map(|kind| failures.of(*kind)).sum();
+    let strict = failures.total() - tolerated;
+    if strict > 0 {
+        let rest = failures.without(&allowed.kinds);
+        problems.push(format!("{name}: {strict} errors: {rest}"));
+    }
+    let percent = share(tolerated, outcome.answered);
+    if tolerated > 0 && percent > allowed.percent {
+        problems.push(format!(
+            "{name}: {percent:.3} % of errors, {} % are allowed: {failures}",
+            allowed.percent
+        ));
+    }
+    let loss = share(outcome.lost, outcome.answered);
+    if loss > allowed.loss_percent {
+        problems.push(format!(
+            "{name}: {loss:.3} % of the datagrams lost, {} % are allowed",
+            allowed.loss_percent
+        ));
+    }
+    if outcome.answered == 0 {
+        problems.push(format!("{name}: nothing was answered"));
+    }
+    let limits = [
+        ("p50", 0.5, load.limits.p50),
+        ("p99", 0.99, load.limits.p99),
+        ("p99.9", 0.999, load.limits.p99_9),
+        ("max", 1.0, load.limits.max),
+    ];
+    for (what, quantile, limit) in limits {
+        let Some(limit) = limit else { continue };
+        let measured = Duration::from_micros(outcome.histogram.value_at_quantile(quantile));
+        if measured > limit {
+            problems.push(format!(
+                "{name}: {what} is {measured:?}, the limit is {limit:?}"
+            ));
+        }
+    }
+    problems
 }
 
 #[cfg(test)]
-#[path = "report_tests.rs"]
+#[path = "report/tests.rs"]
 mod tests;

@@ -1,217 +1,280 @@
-//! Scenarios are data: one file says what a comparison sends.
+//! What a load test does, as data: which loads at which rates, for how long, and what happens meanwhile.
+//!
+//! `file` is what people write, `check` makes a [`Scenario`] of it or says what is wrong and where. The units are in the
+//! names of the keys. Everything that can be said is in `docs/loadtest.md`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod check;
+mod file;
+
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// A file of scenarios.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ScenarioFile {
-    /// The name of the set.
-    pub(crate) name: String,
-    /// One sentence on what the set is for.
-    pub(crate) about: String,
-    /// In the order they are run.
-    pub(crate) scenarios: Vec<Scenario>,
-}
+pub(crate) use self::file::{ScenarioError, list, read};
+use crate::events::Event;
+use crate::failure::Failure;
+use crate::schedule::{Arrivals, Step};
 
-/// One way of loading a target.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+/// A load test, checked: it can be run.
+#[derive(Debug, Clone)]
 pub(crate) struct Scenario {
-    /// Names the row in the tables.
     pub(crate) name: String,
-    /// A path of the service whose answer is the pattern.
-    pub(crate) path: String,
-    /// Connections at once.
+    pub(crate) about: String,
+    /// Sent and checked but not measured, before the window.
+    pub(crate) warm_up: Duration,
+    /// What the rates of all loads are multiplied by, one step after the other: the window.
+    pub(crate) steps: Vec<Step>,
+    /// An exchange that takes longer has failed.
+    pub(crate) timeout: Duration,
+    /// What is under way at the end may take so long to end.
+    pub(crate) grace: Duration,
+    /// Clients of one group, where the target is ours.
+    pub(crate) clients: usize,
+    pub(crate) loads: Vec<Load>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) allowed: Allowed,
+}
+
+/// One kind of visitor.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// Exchanges per second, before the steps' factors; of `sse` the events of each subscriber.
+    pub(crate) rate: f64,
+    /// Connections at once; of `grpc_*` those of HTTP/2, of `udp` flows, of `sse` subscribers.
     pub(crate) connections: usize,
-    /// A new connection for each request.
-    #[serde(default)]
-    pub(crate) new_connection: bool,
-    /// Requests per second of an open loop; left out, the loop is closed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A connection (a call of `grpc_stream`) is ended after so many exchanges.
+    pub(crate) per_connection: Option<u64>,
+    /// Calls at once on each connection, of `grpc_*`.
+    pub(crate) streams: usize,
+    pub(crate) sizes: Mix,
+    pub(crate) limits: Limits,
+}
+
+/// What a visitor does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `GET`, and an answer of some bytes.
+    Http,
+    /// `POST` of some bytes, and an answer with their checksum.
+    Upload,
+    /// A message there and back.
+    WebSocket,
+    /// A call with one message each way.
+    GrpcUnary,
+    /// A message there and back within a call that goes on.
+    GrpcStream,
+    /// Some bytes there and back.
+    TcpEcho,
+    /// A connection that is sent some bytes.
+    TcpDownload,
+    /// A connection that sends some bytes.
+    TcpUpload,
+    /// A datagram there and back; lost when it has not come within this.
+    Udp { answer_within: Duration },
+    /// Subscribers who are all sent the same events.
+    Sse,
+    /// Downloads that are read at this many bytes per second.
+    SlowReaders { bytes_per_s: u64 },
+}
+
+impl Kind {
+    /// Its name in scenarios and reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Upload => "upload",
+            Self::WebSocket => "websocket",
+            Self::GrpcUnary => "grpc_unary",
+            Self::GrpcStream => "grpc_stream",
+            Self::TcpEcho => "tcp_echo",
+            Self::TcpDownload => "tcp_download",
+            Self::TcpUpload => "tcp_upload",
+            Self::Udp { .. } => "udp",
+            Self::Sse => "sse",
+            Self::SlowReaders { .. } => "slow_readers",
+        }
+    }
+
+    /// Whether bytes per second say more of it than exchanges per second.
+    pub(crate) fn is_bulk(self) -> bool {
+        matches!(
+            self,
+            Self::TcpDownload | Self::TcpUpload | Self::SlowReaders { .. }
+        )
+    }
+
+    /// What its latency is counted from and to.
+    pub(crate) fn latency(self) -> &'static str {
+        match self {
+            Self::Sse => "from when an event was due at the service to its last byte",
+            Self::SlowReaders { .. } => {
+                "from when a reader's next portion (a fifth of a second of its rate) was due to its last byte"
+            }
+            _ => "from when it was due to its last byte",
+        }
+    }
+}
+
+/// Sizes and how often each is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mix {
+    /// Bytes, and the weights up to this one added up.
+    sizes: Vec<(u64, u64)>,
+}
+
+impl Mix {
+    /// Weights are at least 1, and there is at least one size.
+    pub(crate) fn new(sizes: impl IntoIterator<Item = (u64, u32)>) -> Self {
+        let mut sum = 0;
+        let sizes = sizes.into_iter().map(|(bytes, weight)| {
+            sum += u64::from(weight);
+            (bytes, sum)
+        });
+        Self {
+            sizes: sizes.collect(),
+        }
+    }
+
+    /// The size of exchange `number`: chosen by chance that is the same in every run.
+    pub(crate) fn pick(&self, number: u64) -> u64 {
+        // splitmix64 (Steele, Lea, Flood 2014).
+        let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^= hash >> 31;
+        let total = self.sizes.last().map_or(1, |(_, sum)| *sum).max(1);
+        let at = hash % total;
+        let found = self.sizes.iter().find(|(_, sum)| at < *sum);
+        found.map_or(0, |(bytes, _)| *bytes)
+    }
+
+    /// The largest one.
+    pub(crate) fn largest(&self) -> u64 {
+        self.sizes
+            .iter()
+            .map(|(bytes, _)| *bytes)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Errors that are no reason to fail.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Allowed {
+    /// Of all exchanges of a load.
+    pub(crate) percent: f64,
+    /// Of these kinds only.
+    #[serde(serialize_with = "names")]
+    pub(crate) kinds: Vec<Failure>,
+    /// Datagrams that do not come back, of those sent.
+    pub(crate) loss_percent: f64,
+}
+
+fn names<S: serde::Serializer>(kinds: &[Failure], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(kinds.iter().map(|kind| kind.name()))
+}
+
+/// What a load must keep, where the scenario says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) p50: Option<Duration>,
+    pub(crate) p99: Option<Duration>,
+    pub(crate) p99_9: Option<Duration>,
+    pub(crate) max: Option<Duration>,
+}
+
+/// What the command line changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Change {
+    /// All loads together are due at this rate.
     pub(crate) rate: Option<f64>,
-    /// What the run is judged by.
-    #[serde(default)]
-    pub(crate) judge: Judge,
-    /// Seconds of the measured window, where the scenario needs its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) duration_s: Option<f64>,
-}
-
-/// What a scenario's rate and cost are counted in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Judge {
-    /// Requests per second, CPU microseconds per request.
-    #[default]
-    Requests,
-    /// Gbit per second, CPU milliseconds per GiB.
-    Bytes,
-}
-
-/// The scenario file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ScenarioError {
-    /// It cannot be read.
-    #[error("cannot read {path}: {source}; run from the root of the repository, or give the path of a file", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It does not say what it should.
-    #[error("{path}: {source}", path = path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
-    /// It holds nothing to run, or something that cannot be run.
-    #[error("{path}: {problem}", path = path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl ScenarioFile {
-    /// Reads a file: a path that ends in `.json`, or the name of one in
-    /// `loadtest/scenarios`.
-    ///
-    /// # Errors
-    /// [`ScenarioError`].
-    pub(crate) fn read(name: &str) -> Result<Self, ScenarioError> {
-        let path = if name.ends_with(".json") {
-            PathBuf::from(name)
-        } else {
-            Path::new("loadtest/scenarios")
-                .join(name)
-                .with_extension("json")
-        };
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(source) => return Err(ScenarioError::Read { path, source }),
-        };
-        let file: Self = match serde_json::from_str(&text) {
-            Ok(file) => file,
-            Err(source) => return Err(ScenarioError::Parse { path, source }),
-        };
-        match file.problem() {
-            None => Ok(file),
-            Some(problem) => Err(ScenarioError::Invalid { path, problem }),
-        }
-    }
-
-    fn problem(&self) -> Option<String> {
-        if self.scenarios.is_empty() {
-            return Some("no scenarios".to_owned());
-        }
-        self.scenarios.iter().find_map(|scenario| {
-            let positive = |number: Option<f64>| number.is_none_or(|it| it.is_finite() && it > 0.0);
-            let problem = if scenario.connections == 0 {
-                "connections must be at least 1"
-            } else if !scenario.path.starts_with('/') {
-                "path must begin with /"
-            } else if !positive(scenario.rate) {
-                "rate must be above zero"
-            } else if !positive(scenario.duration_s) {
-                "duration_s must be above zero"
-            } else {
-                return None;
-            };
-            Some(format!("scenario \"{}\": {problem}", scenario.name))
-        })
-    }
+    /// The window is so long; steps and events keep their places in it.
+    pub(crate) duration: Option<Duration>,
+    /// Rates and connections times this.
+    pub(crate) scale: Option<f64>,
 }
 
 impl Scenario {
-    /// How long to measure it, if the caller would take `usual`.
-    pub(crate) fn duration(&self, usual: Duration) -> Duration {
-        self.duration_s.map_or(usual, Duration::from_secs_f64)
+    /// How long the window is.
+    pub(crate) fn duration(&self) -> Duration {
+        self.steps.iter().map(|step| step.length).sum()
     }
 
-    /// How much to read at once: large bodies are measured by what the tunnel
-    /// does, not by how often the visitor reads.
-    pub(crate) fn read_bytes(&self) -> usize {
-        match self.judge {
-            Judge::Requests => 16 * 1024,
-            Judge::Bytes => 256 * 1024,
+    /// Exchanges per second of all loads together, before the steps' factors.
+    pub(crate) fn rate(&self) -> f64 {
+        self.loads.iter().map(Load::offered).sum()
+    }
+
+    /// When the exchanges of a load are due: the warm-up at the rate that the window begins with, then the steps.
+    pub(crate) fn arrivals(&self, load: &Load) -> Arrivals {
+        let first = self.steps.first().map_or(1.0, |step| step.from);
+        let warm_up = Step {
+            length: self.warm_up,
+            from: first,
+            to: first,
+        };
+        let steps = std::iter::once(warm_up).chain(self.steps.iter().copied());
+        Arrivals::new(steps.map(|step| Step {
+            from: step.from * load.rate,
+            to: step.to * load.rate,
+            ..step
+        }))
+    }
+
+    /// The scenario as the command line wants it.
+    pub(crate) fn changed(mut self, change: Change) -> Self {
+        if let Some(scale) = change.scale {
+            for load in &mut self.loads {
+                if load.kind != Kind::Sse {
+                    load.rate *= scale;
+                }
+                load.connections = scaled(load.connections, scale);
+            }
+        }
+        if let Some(rate) = change.rate {
+            let factor = rate / self.rate();
+            for load in &mut self.loads {
+                load.rate *= factor;
+            }
+        }
+        if let Some(duration) = change.duration {
+            let factor = duration.as_secs_f64() / self.duration().as_secs_f64();
+            for step in &mut self.steps {
+                step.length = step.length.mul_f64(factor);
+            }
+            for event in &mut self.events {
+                event.at = event.at.mul_f64(factor);
+                event.down = event.down.mul_f64(factor.min(1.0));
+            }
+            self.warm_up = self.warm_up.min(duration);
+        }
+        self
+    }
+}
+
+impl Load {
+    /// Exchanges per second that its rate makes.
+    pub(crate) fn offered(&self) -> f64 {
+        match self.kind {
+            Kind::Sse => self.rate * self.connections as f64,
+            Kind::SlowReaders { .. } => 0.0,
+            _ => self.rate,
         }
     }
+}
+
+fn scaled(count: usize, scale: f64) -> usize {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count times a positive factor, rounded"
+    )]
+    let scaled = (count as f64 * scale).round() as usize;
+    scaled.max(1)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Option<String>, serde_json::Error> {
-        serde_json::from_str::<ScenarioFile>(text).map(|file| file.problem())
-    }
-
-    #[test]
-    fn the_files_that_ship_can_be_run() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        let mut read = 0;
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let file = ScenarioFile::read(path.to_str().unwrap()).unwrap();
-            assert_eq!(
-                Some(file.name.as_str()),
-                path.file_stem().and_then(|stem| stem.to_str())
-            );
-            read += 1;
-        }
-        assert!(read >= 1);
-    }
-
-    #[test]
-    fn an_unknown_key_or_an_empty_set_is_refused() {
-        let wrong = r#"{"name":"x","about":"","scenarios":[{"name":"a","path":"/","connections":1,"conections":2}]}"#;
-        assert!(parse(wrong).unwrap_err().to_string().contains("conections"));
-        assert_eq!(
-            parse(r#"{"name":"x","about":"","scenarios":[]}"#)
-                .unwrap()
-                .as_deref(),
-            Some("no scenarios")
-        );
-    }
-
-    #[test]
-    fn numbers_that_cannot_be_run_are_named() {
-        let with = |fields: &str| {
-            parse(&format!(
-                r#"{{"name":"x","about":"","scenarios":[{{"name":"a",{fields}}}]}}"#
-            ))
-            .unwrap()
-        };
-        assert_eq!(with(r#""path":"/small","connections":1"#), None);
-        assert!(
-            with(r#""path":"/small","connections":0"#)
-                .unwrap()
-                .contains("connections")
-        );
-        assert!(
-            with(r#""path":"small","connections":1"#)
-                .unwrap()
-                .contains("path")
-        );
-        assert!(
-            with(r#""path":"/small","connections":1,"rate":0"#)
-                .unwrap()
-                .contains("rate")
-        );
-        assert!(
-            with(r#""path":"/small","connections":1,"duration_s":-1"#)
-                .unwrap()
-                .contains("duration_s")
-        );
-    }
-}
+#[path = "scenario/tests.rs"]
+mod tests;

@@ -1,4 +1,7 @@
-//! When the generator's requests are due.
+//! When requests are due.
+//!
+//! [`Arrivals`] is the plan: a function from a number to a moment, without a clock. [`Schedule`] lays it over the clock
+//! and hands it out to whoever is free.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,37 +13,163 @@ use tokio::time::{Instant, sleep_until};
 /// it was sent; anything later counts against the target.
 const TIMER_GRAIN: Duration = Duration::from_millis(2);
 
+/// A part of the arrivals is no arrival; rounding of products must not make one.
+const ROUNDING: f64 = 1e-6;
+
+/// A stretch of time whose rate runs evenly from one value to another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Step {
+    pub(crate) length: Duration,
+    /// Arrivals per second at its beginning.
+    pub(crate) from: f64,
+    /// Arrivals per second at its end.
+    pub(crate) to: f64,
+}
+
+/// The arrivals of an open loop.
+///
+/// Promises: arrival `n` is due when the integral of the rate reaches `n`, computed anew for each number, so that
+/// nothing drifts however long it goes on; arrivals never go back in time; there are as many as the integral over the
+/// whole length, rounded up.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrivals {
+    steps: Vec<Placed>,
+    total: f64,
+    length_s: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    begin_s: f64,
+    length_s: f64,
+    from: f64,
+    to: f64,
+    /// Arrivals due before this step, and parts of one.
+    before: f64,
+}
+
+impl Placed {
+    fn arrivals(&self) -> f64 {
+        f64::midpoint(self.from, self.to) * self.length_s
+    }
+
+    /// When `arrivals` of this step have come: the root of `from t + slope t² / 2 = arrivals`, in the form that does not
+    /// cancel where the slope is small.
+    fn reaches(&self, arrivals: f64) -> f64 {
+        if arrivals <= 0.0 {
+            return 0.0;
+        }
+        let slope = (self.to - self.from) / self.length_s;
+        let root = (self.from * self.from + 2.0 * slope * arrivals).max(0.0);
+        (2.0 * arrivals / (self.from + root.sqrt())).min(self.length_s)
+    }
+}
+
+impl Arrivals {
+    /// One step after the other. A step without length holds nothing.
+    pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        let (mut total, mut length_s) = (0.0, 0.0);
+        let mut placed = Vec::new();
+        for step in steps.into_iter().filter(|step| !step.length.is_zero()) {
+            let step = Placed {
+                begin_s: length_s,
+                length_s: step.length.as_secs_f64(),
+                from: step.from,
+                to: step.to,
+                before: total,
+            };
+            total += step.arrivals();
+            length_s += step.length_s;
+            placed.push(step);
+        }
+        Self {
+            steps: placed,
+            total,
+            length_s,
+        }
+    }
+
+    /// The same rate all the time.
+    pub(crate) fn steady(rate: f64, length: Duration) -> Self {
+        Self::new([Step {
+            length,
+            from: rate,
+            to: rate,
+        }])
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        whole((self.total - ROUNDING).ceil())
+    }
+
+    /// When arrival `number` is due, counted from the beginning; `None` behind the last one.
+    pub(crate) fn due(&self, number: u64) -> Option<Duration> {
+        if number >= self.count() {
+            return None;
+        }
+        let number = number as f64;
+        let step = self.steps.iter().rev().find(|step| {
+            // A step without arrivals never holds one.
+            step.before <= number && step.arrivals() > 0.0
+        })?;
+        let seconds = step.begin_s + step.reaches(number - step.before);
+        Some(Duration::from_secs_f64(seconds.min(self.length_s)))
+    }
+
+    /// Arrivals per second at a moment, for plots.
+    pub(crate) fn rate_at(&self, seconds: f64) -> f64 {
+        let step = self
+            .steps
+            .iter()
+            .find(|step| (step.begin_s..step.begin_s + step.length_s).contains(&seconds));
+        step.map_or(0.0, |step| {
+            let part = (seconds - step.begin_s) / step.length_s;
+            step.from + (step.to - step.from) * part
+        })
+    }
+}
+
+/// One request that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// Its number, from 0.
+    pub(crate) number: u64,
+    /// The moment to time it from.
+    pub(crate) due: Instant,
+}
+
 /// When requests are due: one queue that all visitors take from.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     begin: Instant,
     /// Nothing is due any more: the window is over.
     stop: AtomicBool,
-    open: Option<OpenLoop>,
-}
-
-#[derive(Debug)]
-struct OpenLoop {
-    rate: f64,
-    /// How many requests are due from the beginning to the end of the window.
-    due: u64,
-    /// How many of them a visitor has taken on.
+    /// How many a visitor has taken on.
     taken: AtomicU64,
+    /// `None` is a closed loop.
+    arrivals: Option<Arrivals>,
 }
 
 impl Schedule {
+    /// Requests are due as `arrivals` say, from `begin` on.
+    pub(crate) fn open(begin: Instant, arrivals: Arrivals) -> Self {
+        Self {
+            begin,
+            stop: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            arrivals: Some(arrivals),
+        }
+    }
+
     /// Starts now. With a `rate` (per second) requests are due evenly over
     /// `length`; without one, whenever a visitor is free, until [`stop`](Self::stop).
     pub(crate) fn new(rate: Option<f64>, length: Duration) -> Self {
-        let open = rate.map(|rate| OpenLoop {
-            rate,
-            due: whole(rate * length.as_secs_f64()),
-            taken: AtomicU64::new(0),
-        });
         Self {
             begin: Instant::now(),
             stop: AtomicBool::new(false),
-            open,
+            taken: AtomicU64::new(0),
+            arrivals: rate.map(|rate| Arrivals::steady(rate, length)),
         }
     }
 
@@ -54,32 +183,33 @@ impl Schedule {
         self.stop.store(true, Relaxed);
     }
 
-    /// Waits until a request is due and gives the moment to time it from;
-    /// `None` when there is nothing more to send.
-    pub(crate) async fn next(&self) -> Option<Instant> {
-        let Some(open) = &self.open else {
-            return (!self.stop.load(Relaxed)).then(Instant::now);
+    /// Waits until a request is due; `None` when there is nothing more to send.
+    pub(crate) async fn next(&self) -> Option<Slot> {
+        let Some(arrivals) = &self.arrivals else {
+            let number = self.taken.fetch_add(1, Relaxed);
+            return (!self.stop.load(Relaxed)).then(|| Slot {
+                number,
+                due: Instant::now(),
+            });
         };
         // What was due in the window is sent even after it, up to the grace:
         // dropping the backlog would drop the worst latencies.
-        let ticket = open.taken.fetch_add(1, Relaxed);
-        if ticket >= open.due {
-            return None;
-        }
-        let due = self.begin + Duration::from_secs_f64(ticket as f64 / open.rate);
+        let number = self.taken.fetch_add(1, Relaxed);
+        let due = self.begin + arrivals.due(number)?;
         if due <= Instant::now() {
-            return Some(due);
+            return Some(Slot { number, due });
         }
         sleep_until(due).await;
         let now = Instant::now();
-        Some(if now - due <= TIMER_GRAIN { now } else { due })
+        let due = if now - due <= TIMER_GRAIN { now } else { due };
+        Some(Slot { number, due })
     }
 
     /// How many requests of an open loop nobody has taken on.
     pub(crate) fn unsent(&self) -> u64 {
-        self.open
-            .as_ref()
-            .map_or(0, |open| open.due.saturating_sub(open.taken.load(Relaxed)))
+        self.arrivals.as_ref().map_or(0, |arrivals| {
+            arrivals.count().saturating_sub(self.taken.load(Relaxed))
+        })
     }
 }
 
@@ -98,36 +228,5 @@ fn whole(number: f64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_open_loop_is_due_at_its_rate_and_timed_from_then() {
-        let schedule = Schedule::new(Some(100.0), Duration::from_secs(1));
-        assert_eq!(schedule.unsent(), 100);
-        assert_eq!(schedule.next().await, Some(schedule.begin()));
-        let second = schedule.next().await.unwrap() - schedule.begin();
-        let grain = Duration::from_millis(10)..=Duration::from_millis(12);
-        assert!(grain.contains(&second), "{second:?}");
-        // A stall of half a second: what fell due meanwhile is timed from
-        // when it was due, not from when it could be sent.
-        tokio::time::advance(Duration::from_millis(500)).await;
-        let third = schedule.next().await.unwrap() - schedule.begin();
-        assert_eq!(third, Duration::from_millis(20));
-        assert_eq!(schedule.unsent(), 97);
-        for _ in 3..100 {
-            assert!(schedule.next().await.is_some());
-        }
-        assert_eq!(schedule.next().await, None);
-        assert_eq!(schedule.unsent(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_closed_loop_goes_on_until_it_is_stopped() {
-        let schedule = Schedule::new(None, Duration::ZERO);
-        assert!(schedule.next().await.is_some() && schedule.next().await.is_some());
-        schedule.stop();
-        assert_eq!(schedule.next().await, None);
-        assert_eq!(schedule.unsent(), 0);
-    }
-}
+#[path = "schedule_tests.rs"]
+mod tests;

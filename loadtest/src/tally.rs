@@ -1,13 +1,18 @@
-//! What the generator has counted so far.
+//! What a generator has counted so far.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::{CreationError, Histogram};
 use tokio::time::Instant;
 
-use crate::failure::Failures;
+use crate::failure::{Failed, Failure, Failures};
+use crate::series::Series;
+
+/// Different texts of failures that are kept; the rest is only counted by kind.
+const DETAILS: usize = 32;
 
 /// What was counted so far. One thread writes: the atomics and the lock are
 /// there for `Send`, and are never contended.
@@ -15,11 +20,17 @@ use crate::failure::Failures;
 pub(crate) struct Tally {
     /// Requests that were answered well, since the start.
     pub(crate) requests: AtomicU64,
-    /// Bytes of bodies, since the start.
+    /// Bytes of bodies, checked, since the start.
     pub(crate) body_bytes: AtomicU64,
     /// Requests that failed, since the start.
     pub(crate) failures: Failures,
+    /// Datagrams sent that nobody waits for any more and that did not come back, since the start.
+    pub(crate) lost: AtomicU64,
+    /// Datagrams that came back more than once.
+    pub(crate) doubled: AtomicU64,
     latencies: Mutex<Latencies>,
+    /// Whether an event waits for the first request after it.
+    disturbed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -28,6 +39,9 @@ struct Latencies {
     begin: Option<Instant>,
     end: Option<Instant>,
     histogram: Histogram<u64>,
+    series: Option<Series>,
+    details: BTreeMap<String, u64>,
+    recoveries: Vec<(Instant, Option<Duration>)>,
 }
 
 /// The counters at the beginning of the measured window.
@@ -46,23 +60,44 @@ pub(crate) struct Window {
     pub(crate) body_bytes: u64,
 }
 
+/// One microsecond to one hour, three digits; higher values are recorded as an hour rather than lost.
+///
+/// # Errors
+/// It could not be made.
+pub(crate) fn histogram() -> Result<Histogram<u64>, CreationError> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3)
+}
+
 impl Tally {
     /// # Errors
     /// The histogram could not be made.
     pub(crate) fn new() -> Result<Self, CreationError> {
-        // One microsecond to one hour, three digits; higher values are
-        // recorded as an hour rather than lost.
-        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3)?;
         Ok(Self {
             requests: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
             failures: Failures::default(),
+            lost: AtomicU64::new(0),
+            doubled: AtomicU64::new(0),
             latencies: Mutex::new(Latencies {
                 begin: None,
                 end: None,
-                histogram,
+                histogram: histogram()?,
+                series: None,
+                details: BTreeMap::new(),
+                recoveries: Vec::new(),
             }),
+            disturbed: AtomicBool::new(false),
         })
+    }
+
+    /// Tells second by second as well.
+    ///
+    /// # Errors
+    /// The histograms could not be made.
+    pub(crate) fn with_series() -> Result<Self, CreationError> {
+        let tally = Self::new()?;
+        tally.latencies().series = Some(Series::new()?);
+        Ok(tally)
     }
 
     fn latencies(&self) -> MutexGuard<'_, Latencies> {
@@ -73,12 +108,21 @@ impl Tally {
 
     /// The measured window begins now.
     pub(crate) fn mark_begin(&self) -> Begin {
-        let at = Instant::now();
-        self.latencies().begin = Some(at);
+        self.mark_begin_at(Instant::now())
+    }
+
+    /// The measured window began at a moment that has just come: what is due in it begins with that one.
+    pub(crate) fn mark_begin_at(&self, at: Instant) -> Begin {
+        let mut latencies = self.latencies();
+        latencies.begin = Some(at);
+        let bytes = self.body_bytes.load(Relaxed);
+        if let Some(series) = &mut latencies.series {
+            series.begin(at, bytes, self.failures.total());
+        }
         Begin {
             at,
             requests: self.requests.load(Relaxed),
-            body_bytes: self.body_bytes.load(Relaxed),
+            body_bytes: bytes,
         }
     }
 
@@ -95,18 +139,99 @@ impl Tally {
 
     /// A request timed from `begun` was answered well.
     pub(crate) fn answered(&self, begun: Instant) {
+        self.answered_after(begun, begun.elapsed());
+    }
+
+    /// A request timed from `begun` was answered well, after `latency`.
+    pub(crate) fn answered_after(&self, begun: Instant, latency: Duration) {
         self.requests.fetch_add(1, Relaxed);
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         let mut latencies = self.latencies();
+        self.roll(&mut latencies, Instant::now());
+        if let Some(series) = &mut latencies.series {
+            series.record(micros);
+        }
+        if self.disturbed.load(Relaxed) {
+            let mut waiting = false;
+            for (at, recovered) in &mut latencies.recoveries {
+                if recovered.is_none() && begun >= *at {
+                    *recovered = Some(at.elapsed());
+                }
+                waiting |= recovered.is_none();
+            }
+            self.disturbed.store(waiting, Relaxed);
+        }
         let Some(begin) = latencies.begin else { return };
         if begun >= begin && latencies.end.is_none_or(|end| begun < end) {
-            let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             latencies.histogram.saturating_record(micros);
+        }
+    }
+
+    /// A request failed.
+    pub(crate) fn failed(&self, failed: Failed) {
+        self.failures.add(failed.kind, 1);
+        let Some(detail) = failed.detail else { return };
+        let details = &mut self.latencies().details;
+        let text = format!("{}: {detail}", failed.kind.name());
+        if details.len() < DETAILS || details.contains_key(&text) {
+            *details.entry(text).or_default() += 1;
+        }
+    }
+
+    /// An event disturbs the target now; the first good answer to a request due after it is waited for.
+    pub(crate) fn disturb(&self) {
+        self.latencies().recoveries.push((Instant::now(), None));
+        self.disturbed.store(true, Relaxed);
+    }
+
+    /// From each event to the first good answer to a request due after it.
+    pub(crate) fn recoveries(&self) -> Vec<Option<Duration>> {
+        let latencies = self.latencies();
+        latencies
+            .recoveries
+            .iter()
+            .map(|(_, after)| *after)
+            .collect()
+    }
+
+    /// The texts of failures, and how often each was given.
+    pub(crate) fn details(&self) -> BTreeMap<String, u64> {
+        self.latencies().details.clone()
+    }
+
+    /// Second by second, up to now.
+    pub(crate) fn series(&self) -> Vec<crate::series::Second> {
+        let mut latencies = self.latencies();
+        self.roll(&mut latencies, Instant::now());
+        latencies
+            .series
+            .as_ref()
+            .map(|series| series.seconds().to_vec())
+            .unwrap_or_default()
+    }
+
+    /// The second that ended last.
+    pub(crate) fn last_second(&self) -> Option<crate::series::Second> {
+        let mut latencies = self.latencies();
+        self.roll(&mut latencies, Instant::now());
+        latencies.series.as_ref()?.seconds().last().copied()
+    }
+
+    fn roll(&self, latencies: &mut Latencies, now: Instant) {
+        if let Some(series) = &mut latencies.series {
+            let (bytes, errors) = (self.body_bytes.load(Relaxed), self.failures.total());
+            series.roll(now, bytes, errors);
         }
     }
 
     /// Microseconds of the requests that began in the window.
     pub(crate) fn histogram(&self) -> Histogram<u64> {
         self.latencies().histogram.clone()
+    }
+
+    /// Counts `many` failures of a kind that has no text.
+    pub(crate) fn failed_many(&self, kind: Failure, many: u64) {
+        self.failures.add(kind, many);
     }
 }
 
@@ -138,5 +263,37 @@ mod tests {
         assert_eq!(histogram.len(), 2);
         assert_eq!(histogram.count_between(9_900, 10_100), 1);
         assert_eq!(histogram.count_between(19_900, 20_100), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recovery_ends_with_an_answer_to_what_was_due_after_the_event() {
+        let tally = Tally::new().unwrap();
+        let step = Duration::from_millis(10);
+        let before = Instant::now();
+        advance(step).await;
+        tally.disturb();
+        advance(step).await;
+        let after = Instant::now();
+        tally.answered(before);
+        assert_eq!(tally.recoveries(), [None]);
+        advance(step).await;
+        tally.answered(after);
+        advance(step).await;
+        tally.answered(after);
+        assert_eq!(tally.recoveries(), [Some(2 * step)]);
+    }
+
+    #[test]
+    fn texts_of_failures_are_counted_and_bounded() {
+        let tally = Tally::new().unwrap();
+        for number in 0..2 * DETAILS {
+            tally.failed(Failed::new(Failure::Status, number));
+            tally.failed(Failed::new(Failure::Status, 0));
+        }
+        tally.failed(Failure::Cut.into());
+        let details = tally.details();
+        assert_eq!(details.len(), DETAILS);
+        assert_eq!(details["status: 0"], 2 * DETAILS as u64 + 1);
+        assert_eq!(tally.failures.total(), 4 * DETAILS as u64 + 1);
     }
 }

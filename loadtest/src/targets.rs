@@ -1,333 +1,281 @@
-//! What is measured: no tunnel at all, adit, and its peers.
-//!
-//! Each tunnel is started with its shipped binaries and its own defaults, in
-//! the clear, on loopback, and is ready when a visitor has got a correct
-//! answer through it.
+//! What a scenario is run against: where visitors go in, and how a side of it is restarted.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+mod address;
+mod binaries;
+mod config;
+mod in_process;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::download;
-use crate::process::{Process, ProcessError};
-use crate::service::SMALL_BYTES;
+use self::address::Address;
+pub(crate) use self::address::Commands;
+use self::binaries::Binaries;
+use self::in_process::InProcess;
+use crate::drivers;
+use crate::events::Event;
+use crate::process::ProcessError;
+use crate::scenario::{Kind, Scenario};
 
-/// What every visitor sends as `Host`; adit's tunnel is named for it.
-const HOST: &str = "web.localhost";
-
-/// The shared secret. Both ends are ours and on loopback.
-const TOKEN: &str = "t";
+/// Everything must answer within this after a start.
+const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A free port may be taken by another program between finding and using it.
 const PORT_ATTEMPTS: usize = 3;
 
-/// One of the ways a visitor can reach the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// An entry of HTTP: where it is, and what its visitors ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Web {
+    pub(crate) addr: SocketAddr,
+    /// The `Host` field, or `:authority`.
+    pub(crate) host: String,
+}
+
+/// Where visitors of each protocol go; `None` where the target has no entry for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Entries {
+    pub(crate) http: Option<Web>,
+    pub(crate) websocket: Option<Web>,
+    pub(crate) grpc: Option<Web>,
+    pub(crate) tcp: Option<SocketAddr>,
+    pub(crate) udp: Option<SocketAddr>,
+}
+
+/// Hosts that lead to the tunnels of our own targets, and to those of the compose stack.
+pub(crate) const HTTP_HOST: &str = "web.localhost";
+pub(crate) const WEBSOCKET_HOST: &str = "ws.localhost";
+pub(crate) const GRPC_HOST: &str = "grpc.localhost";
+
+impl Entries {
+    /// The entry that a kind of load needs, if there is none.
+    fn missing(&self, kind: Kind) -> Option<&'static str> {
+        let (there, flag) = match kind {
+            Kind::Http | Kind::Upload | Kind::Sse | Kind::SlowReaders { .. } => {
+                (self.http.is_some(), "--http")
+            }
+            Kind::WebSocket => (self.websocket.is_some(), "--websocket"),
+            Kind::GrpcUnary | Kind::GrpcStream => (self.grpc.is_some(), "--grpc"),
+            Kind::TcpEcho | Kind::TcpDownload | Kind::TcpUpload => (self.tcp.is_some(), "--tcp"),
+            Kind::Udp { .. } => (self.udp.is_some(), "--udp"),
+        };
+        (!there).then_some(flag)
+    }
+}
+
+/// Which target is wanted.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a run")]
+pub(crate) enum Wanted {
+    /// Server, clients and services are threads of this process.
+    InProcess,
+    /// Programs of adit in this directory, and services as a process of their own.
+    Binaries { dir: PathBuf },
+    /// Whatever is behind these addresses: the compose stack, or any other tunnel.
+    Address {
+        name: &'static str,
+        entries: Entries,
+        commands: Commands,
+    },
+}
+
+/// A target that takes visitors in.
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a run")]
 pub(crate) enum Target {
-    /// Straight to the service: the bound for everybody.
-    Direct,
-    /// rathole: a byte copier, one tunnel connection per visitor connection.
-    Rathole,
-    /// adit.
-    Adit,
+    InProcess(InProcess),
+    Binaries(Binaries),
+    Address(Address),
+}
+
+/// A target does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TargetError {
+    /// A program did not start, or ended.
+    #[error(transparent)]
+    Program(#[from] ProcessError),
+    /// Our own server or client, on a thread, did not start.
+    #[error("{what}: {problem}")]
+    Start {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        problem: String,
+    },
+    /// The scenario needs an entry that was not given.
+    #[error("load \"{load}\" needs an entry of its protocol: give {flag}")]
+    NoEntry {
+        /// Which load.
+        load: String,
+        /// How to give it.
+        flag: &'static str,
+    },
+    /// The scenario restarts a side, and nobody said how.
+    #[error(
+        "the scenario restarts the {side} of a target that is not ours: give {flag}, or --without-events"
+    )]
+    NoCommand {
+        /// `client` or `server`.
+        side: &'static str,
+        /// How to give it.
+        flag: &'static str,
+    },
+    /// A command that restarts a side failed.
+    #[error("`{command}` failed: {problem}")]
+    Command {
+        /// As given.
+        command: String,
+        /// Why.
+        problem: String,
+    },
+    /// It runs, but does not answer.
+    #[error("no right answer to {what} through the target within {READY_WITHIN:?}: {problem}")]
+    NoAnswer {
+        /// To what kind of load.
+        what: &'static str,
+        /// What came last.
+        problem: String,
+    },
+}
+
+impl TargetError {
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "errors are handed over by `map_err`"
+    )]
+    fn start(what: &'static str, problem: impl ToString) -> Self {
+        Self::Start {
+            what,
+            problem: problem.to_string(),
+        }
+    }
 }
 
 impl Target {
-    /// Its name in tables and on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Rathole => "rathole",
-            Self::Adit => "adit",
-        }
-    }
-}
-
-/// Where the programs are.
-#[derive(Debug, Clone)]
-pub(crate) struct Programs {
-    pub(crate) rathole: PathBuf,
-    pub(crate) adit_server: PathBuf,
-    pub(crate) adit: PathBuf,
-}
-
-/// The private service, running.
-#[derive(Debug)]
-pub(crate) struct Service {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// The process.
-    pub(crate) process: Process,
-}
-
-impl Service {
-    /// Starts this very program as the service.
+    /// Starts what is wanted, and waits until each kind of load of the scenario is answered.
     ///
     /// # Errors
-    /// [`ProcessError`].
-    pub(crate) async fn start(dir: &Path) -> Result<Self, ProcessError> {
-        let program = std::env::current_exe().map_err(|source| ProcessError::Spawn {
-            program: "adit-loadtest".into(),
-            source,
-        })?;
-        let mut process =
-            Process::start("service", &program, &["service", "--port", "0"], &[], dir)?;
-        let listening = async |process: &Process| {
-            process
-                .first_line()?
-                .strip_prefix("listening ")?
-                .parse()
-                .ok()
-        };
-        let address = process
-            .until("line \"listening ADDRESS\"", listening)
-            .await?;
-        Ok(Self { address, process })
-    }
-}
-
-/// A target that is ready for visitors.
-#[derive(Debug)]
-pub(crate) struct Running {
-    /// Which one.
-    pub(crate) target: Target,
-    /// Where visitors connect to.
-    pub(crate) entry: SocketAddr,
-    /// What they send as `Host`.
-    pub(crate) host: String,
-    /// The tunnel's own processes: the server first; none for `direct`.
-    pub(crate) processes: Vec<Process>,
-}
-
-impl Running {
-    /// Starts `target` before `service` and waits until it answers.
+    /// [`TargetError`].
     ///
-    /// # Errors
-    /// [`ProcessError`].
+    /// # Cancel safety
+    /// What was started ends when the future is dropped.
     pub(crate) async fn start(
-        target: Target,
-        programs: &Programs,
-        service: SocketAddr,
+        wanted: &Wanted,
+        scenario: &Scenario,
         dir: &Path,
-    ) -> Result<Self, ProcessError> {
-        let mut attempt = 1;
-        loop {
-            let started = match target {
-                Target::Direct => Ok((service, Vec::new())),
-                Target::Rathole => rathole(&programs.rathole, service, dir).await,
-                Target::Adit => adit(programs, service, dir).await,
-            };
-            match started {
-                Ok((entry, processes)) => {
-                    return Ok(Self {
-                        target,
-                        entry,
-                        host: HOST.to_owned(),
-                        processes,
-                    });
-                }
-                // Most likely another program took the port meanwhile.
-                Err(ProcessError::Ended { .. })
-                    if target == Target::Rathole && attempt < PORT_ATTEMPTS =>
-                {
-                    attempt += 1;
-                }
-                Err(error) => return Err(error),
+    ) -> Result<Self, TargetError> {
+        let target = match wanted {
+            Wanted::InProcess => Self::InProcess(
+                again(async || InProcess::start(scenario.clients, dir).await).await?,
+            ),
+            Wanted::Binaries { dir: programs } => Self::Binaries(
+                again(async || Binaries::start(programs, scenario.clients, dir).await).await?,
+            ),
+            Wanted::Address {
+                entries, commands, ..
+            } => {
+                commands.cover(&scenario.events)?;
+                Self::Address(Address::new(entries.clone(), commands.clone()))
+            }
+        };
+        for load in &scenario.loads {
+            if let Some(flag) = target.entries().missing(load.kind) {
+                let load = load.name.clone();
+                return Err(TargetError::NoEntry { load, flag });
             }
         }
+        for load in &scenario.loads {
+            target.answers(load.kind).await?;
+        }
+        Ok(target)
     }
 
-    /// The process ids of the tunnel.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        self.processes.iter().map(Process::pid).collect()
+    /// Where visitors go.
+    pub(crate) fn entries(&self) -> &Entries {
+        match self {
+            Self::InProcess(target) => target.entries(),
+            Self::Binaries(target) => target.entries(),
+            Self::Address(target) => target.entries(),
+        }
+    }
+
+    async fn answers(&self, kind: Kind) -> Result<(), TargetError> {
+        let mut problem = String::from("nothing came");
+        let tried = async {
+            while let Err(failed) = drivers::probe(kind, self.entries()).await {
+                problem = failed
+                    .detail
+                    .unwrap_or_else(|| failed.kind.name().to_owned());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match timeout(READY_WITHIN, tried).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(TargetError::NoAnswer {
+                what: kind.name(),
+                problem,
+            }),
+        }
+    }
+
+    /// Ends a side, waits, and starts it again; done when it is there again.
+    ///
+    /// # Errors
+    /// [`TargetError`]: it did not come back.
+    pub(crate) async fn restart(&mut self, event: &Event) -> Result<(), TargetError> {
+        match self {
+            Self::InProcess(target) => target.restart(event).await,
+            Self::Binaries(target) => target.restart(event).await,
+            Self::Address(target) => target.restart(event).await,
+        }
     }
 
     /// # Errors
-    /// [`ProcessError::Ended`] if one of its processes no longer runs.
-    pub(crate) fn check_running(&mut self) -> Result<(), ProcessError> {
-        self.processes
-            .iter_mut()
-            .try_for_each(Process::check_running)
+    /// A program of ours ended by itself.
+    pub(crate) fn check_running(&mut self) -> Result<(), TargetError> {
+        match self {
+            Self::Binaries(target) => Ok(target.check_running()?),
+            Self::InProcess(_) | Self::Address(_) => Ok(()),
+        }
     }
 
-    /// Ends it, the client before the server.
+    /// Ends what was started: the clients before the server.
     pub(crate) async fn stop(self) {
-        for process in self.processes.into_iter().rev() {
-            process.stop().await;
+        match self {
+            Self::InProcess(target) => target.stop().await,
+            Self::Binaries(target) => target.stop().await,
+            Self::Address(_) => {}
         }
     }
 }
 
-type Started = Result<(SocketAddr, Vec<Process>), ProcessError>;
-
-async fn rathole(program: &Path, service: SocketAddr, dir: &Path) -> Started {
-    let (tunnel, entry) = free_addresses()?;
-    let server_config = write(
-        dir,
-        "rathole-server.toml",
-        &format!(
-            "[server]\nbind_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n\n\
-             [server.services.web]\nbind_addr = \"{entry}\"\n"
-        ),
-    )?;
-    let client_config = write(
-        dir,
-        "rathole-client.toml",
-        &format!(
-            "[client]\nremote_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n\n\
-             [client.services.web]\nlocal_addr = \"{service}\"\n"
-        ),
-    )?;
-    let start = |name, mode, config: &Path| {
-        Process::start(name, program, &[mode, &config.to_string_lossy()], &[], dir)
-    };
-    let mut server = start("rathole-server", "--server", &server_config)?;
-    // A client that comes too early waits a second before it tries again.
-    let listening = async |_: &Process| tokio::net::TcpStream::connect(tunnel).await.ok();
-    server.until("tunnel port", listening).await?;
-    let mut client = start("rathole-client", "--client", &client_config)?;
-    client
-        .until("answer through the tunnel", async |_| answers(entry).await)
-        .await?;
-    server.check_running()?;
-    Ok((entry, vec![server, client]))
+/// Tries a start again: most likely another program took a port meanwhile.
+async fn again<T>(
+    mut start: impl AsyncFnMut() -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
+    let mut attempt = 1;
+    loop {
+        match start().await {
+            Err(_) if attempt < PORT_ATTEMPTS => attempt += 1,
+            ended => return ended,
+        }
+    }
 }
 
-/// What `adit-server` writes to its state directory when it is ready; fields
-/// that are not needed here are left out.
-#[derive(Debug, Deserialize)]
-struct ServerState {
-    tunnel_addr: SocketAddr,
-    http_addr: SocketAddr,
-}
-
-async fn adit(programs: &Programs, service: SocketAddr, dir: &Path) -> Started {
-    let config = write(
-        dir,
-        "adit-server.yaml",
-        &format!(
-            "server:\n  bind_addr: 127.0.0.1\n  bind_port: 0\n  http: {{ bind_port: 0 }}\n  \
-             admin: {{ bind: \"127.0.0.1:0\" }}\n  auth: {{ method: token, token: \"{TOKEN}\" }}\n"
-        ),
-    )?;
-    let token = write(dir, "adit-token", TOKEN)?;
-    let server_state = state_dir(dir, "adit-server-state")?;
-    let client_state = state_dir(dir, "adit-client-state")?;
-
-    let mut server = Process::start(
-        "adit-server",
-        &programs.adit_server,
-        &["--config", &config.to_string_lossy()],
-        &[("ADIT__STATE_DIR", &server_state)],
-        dir,
-    )?;
-    let ready_file = server_state.join("server.json");
-    let ready = async |_: &Process| {
-        let text = fs::read_to_string(&ready_file).ok()?;
-        serde_json::from_str::<ServerState>(&text).ok()
-    };
-    let addresses = server
-        .until("server.json in its state directory", ready)
-        .await?;
-
-    let mut client = Process::start(
-        "adit",
-        &programs.adit,
-        &[
-            "http",
-            &service.port().to_string(),
-            "--server",
-            &addresses.tunnel_addr.to_string(),
-            "--name",
-            "web",
-            "--token-file",
-            &token.to_string_lossy(),
-        ],
-        &[("ADIT__STATE_DIR", &client_state)],
-        dir,
-    )?;
-    let url = async |process: &Process| process.first_line();
-    client.until("public URL on the first line", url).await?;
-    client
-        .until("answer through the tunnel", async |_| {
-            answers(addresses.http_addr).await
+/// Whatever is wanted of a target that is ours, as its entries.
+fn own_entries(ports: &config::Ports) -> Entries {
+    let web = |host: &str| {
+        Some(Web {
+            addr: ports.http,
+            host: host.to_owned(),
         })
-        .await?;
-    server.check_running()?;
-    Ok((addresses.http_addr, vec![server, client]))
-}
-
-/// Whether a visitor gets the right bytes.
-async fn answers(entry: SocketAddr) -> Option<()> {
-    let fetch = download::fetch(entry, HOST, "/small", SMALL_BYTES);
-    timeout(Duration::from_secs(2), fetch)
-        .await
-        .ok()?
-        .ok()
-        .map(|_| ())
-}
-
-/// Two addresses that nobody listens on at this moment.
-fn free_addresses() -> Result<(SocketAddr, SocketAddr), ProcessError> {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    // Both are held at once, or they could be the same.
-    let both = || {
-        let (one, other) = (bind()?, bind()?);
-        Ok((one.local_addr()?, other.local_addr()?))
     };
-    both().map_err(|source| ProcessError::File {
-        path: "a free port".into(),
-        source,
-    })
-}
-
-fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, ProcessError> {
-    let path = dir.join(name);
-    match fs::write(&path, text) {
-        Ok(()) => Ok(path),
-        Err(source) => Err(ProcessError::File { path, source }),
-    }
-}
-
-/// An empty directory: the state of an earlier run would look like readiness.
-fn state_dir(dir: &Path, name: &str) -> Result<PathBuf, ProcessError> {
-    let path = dir.join(name);
-    let made = match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => fs::create_dir_all(&path),
-    };
-    made.map(|()| path.clone())
-        .map_err(|source| ProcessError::File { path, source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_state_of_an_earlier_run_is_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = state_dir(dir.path(), "state").unwrap();
-        fs::write(state.join("server.json"), "{}").unwrap();
-        assert!(
-            !state_dir(dir.path(), "state")
-                .unwrap()
-                .join("server.json")
-                .exists()
-        );
-        assert!(state.exists());
-    }
-
-    #[test]
-    fn the_server_state_is_read_whatever_else_it_says() {
-        let text = r#"{"pid":1,"tunnel_addr":"127.0.0.1:7","http_addr":"127.0.0.1:8","admin_addr":"127.0.0.1:9"}"#;
-        let state: ServerState = serde_json::from_str(text).unwrap();
-        assert_eq!((state.tunnel_addr.port(), state.http_addr.port()), (7, 8));
+    Entries {
+        http: web(HTTP_HOST),
+        websocket: web(WEBSOCKET_HOST),
+        grpc: web(GRPC_HOST),
+        tcp: Some(ports.tcp),
+        udp: Some(ports.udp),
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::service::Addresses;
 use super::visitor::{Entries, Protocol, converse};
+use crate::compare::targets::{Programs, Target};
 use crate::process::{Process, ProcessError};
-use crate::targets::{self, Programs, Target};
+use crate::services::Addresses;
 
 const TOKEN: &str = "t";
 
@@ -22,48 +22,14 @@ pub(crate) struct Running {
     processes: Vec<Process>,
 }
 
-/// The services as processes.
-pub(crate) struct Services {
-    http: targets::Service,
-    others: Addresses,
-    process: Process,
-}
-
-impl Services {
-    /// # Errors
-    /// [`ProcessError`].
-    pub(crate) async fn start(dir: &Path) -> Result<Self, ProcessError> {
-        let program = std::env::current_exe().map_err(|source| ProcessError::Spawn {
-            program: "adit-loadtest".into(),
-            source,
-        })?;
-        let arguments = ["protocol-service"];
-        let mut process = Process::start("protocol-service", &program, &arguments, &[], dir)?;
-        let told = async |process: &Process| serde_json::from_str(&process.first_line()?).ok();
-        let others = process.until("line with its addresses", told).await?;
-        Ok(Self {
-            http: targets::Service::start(dir).await?,
-            others,
-            process,
-        })
-    }
-}
-
-impl Services {
-    fn entries(&self) -> Entries {
-        Entries {
-            http: self.http.address,
-            tcp: self.others.tcp,
-            udp: self.others.udp,
-            websocket: self.others.websocket,
-            grpc: self.others.grpc,
-        }
-    }
-
-    /// Ends them.
-    pub(crate) async fn stop(self) {
-        self.process.stop().await;
-        self.http.process.stop().await;
+/// Where visitors who come without a tunnel go.
+fn direct(service: &Addresses) -> Entries {
+    Entries {
+        http: service.http,
+        tcp: service.tcp,
+        udp: service.udp,
+        websocket: service.websocket,
+        grpc: service.grpc,
     }
 }
 
@@ -75,10 +41,10 @@ impl Running {
     pub(crate) async fn start(
         target: Target,
         programs: &Programs,
-        services: &Services,
+        service: &Addresses,
         dir: &Path,
     ) -> Result<Self, ProcessError> {
-        let to = services.entries();
+        let to = direct(service);
         let (entries, mut processes) = match target {
             Target::Direct => (to, Vec::new()),
             Target::Rathole => rathole(&programs.rathole, &to, dir).await?,

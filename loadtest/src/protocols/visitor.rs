@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::service::{CONNECTION_WINDOW, STREAM_WINDOW, grpc_message};
+use crate::services::grpc::{CONNECTION_WINDOW, STREAM_WINDOW, grpc_message};
 
 /// What a visitor speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

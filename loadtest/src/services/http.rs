@@ -9,14 +9,15 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /small` | 1 KiB of the pattern |
-//! | `GET /bytes/{n}` | n bytes of the pattern |
+//! | `GET /bytes/{n}?from=` | n bytes of the pattern, from an offset on (0) |
 //! | `POST /upload` | how many bytes came, and their checksum |
 //! | `GET /sse?n=&every=` | n events, `every` milliseconds apart |
+//! | `GET /events?every_us=&bytes=` | events without end at the same moments for every subscriber, see [`Event`] |
+//! | `GET /clock` | microseconds since 1970 |
 //! | `GET /status/{code}` | that status |
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,18 +33,8 @@ const HEAD_LIMIT_BYTES: usize = 16 * 1024;
 /// How much of a large body is written at once.
 const WRITE_BYTES: u64 = 64 * 1024;
 
-/// Serves until the process is ended. Prints `listening ADDRESS` once it
-/// accepts connections.
-///
-/// # Errors
-/// The port cannot be bound.
-pub(crate) async fn run(port: u16) -> io::Result<()> {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
-    anstream::println!("listening {}", listener.local_addr()?);
-    serve(listener).await
-}
-
-async fn serve(listener: TcpListener) -> io::Result<()> {
+/// Serves until it is dropped.
+pub(super) async fn serve(listener: TcpListener) {
     let small: &'static [u8] = small_answer().leak();
     loop {
         match listener.accept().await {
@@ -93,8 +84,10 @@ async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
         let mut used = head_len;
         match request.route {
             Route::Small => stream.write_all(small).await?,
-            Route::Bytes(length) => bytes(&mut stream, length).await?,
+            Route::Bytes { length, from } => bytes(&mut stream, length, from).await?,
             Route::Events { count, every } => events(&mut stream, count, every).await?,
+            Route::FanOut { every_us, bytes } => fan_out(&mut stream, every_us, bytes).await?,
+            Route::Clock => answer(&mut stream, 200, &unix_us().to_string()).await?,
             Route::Status(code) => answer(&mut stream, code, "as asked\n").await?,
             Route::Unknown => answer(&mut stream, 404, "no such page\n").await?,
             Route::Upload => {
@@ -144,9 +137,11 @@ struct Request {
 #[derive(Debug, PartialEq, Eq)]
 enum Route {
     Small,
-    Bytes(u64),
+    Bytes { length: u64, from: u64 },
     Upload,
     Events { count: u64, every: Duration },
+    FanOut { every_us: u64, bytes: u64 },
+    Clock,
     Status(u16),
     Unknown,
 }
@@ -198,10 +193,18 @@ impl Route {
                 count: number("n", 10),
                 every: Duration::from_millis(number("every", 100)),
             },
+            (b"GET", "/events") => Self::FanOut {
+                every_us: number("every_us", 100_000).max(1),
+                bytes: number("bytes", 64).min(EVENT_LIMIT_BYTES),
+            },
+            (b"GET", "/clock") => Self::Clock,
             (b"GET", path) => path
                 .strip_prefix("/bytes/")
                 .and_then(|length| length.parse().ok())
-                .map(Self::Bytes)
+                .map(|length| Self::Bytes {
+                    length,
+                    from: number("from", 0),
+                })
                 .or_else(|| {
                     let code = path.strip_prefix("/status/")?.parse().ok()?;
                     (200..600).contains(&code).then_some(Self::Status(code))
@@ -225,17 +228,19 @@ async fn answer(stream: &mut TcpStream, status: u16, text: &str) -> io::Result<(
     stream.write_all(whole.as_bytes()).await
 }
 
-async fn bytes(stream: &mut TcpStream, length: u64) -> io::Result<()> {
+async fn bytes(stream: &mut TcpStream, length: u64, from: u64) -> io::Result<()> {
     let pattern = Pattern::shared();
     let mut first = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n"
     )
     .into_bytes();
     let mut sent = length.min(WRITE_BYTES);
-    first.extend_from_slice(pattern.piece(0, sent));
+    // The pattern repeats: no offset is too large.
+    let from = from % (1 << 40);
+    first.extend_from_slice(pattern.piece(from, sent));
     stream.write_all(&first).await?;
     while sent < length {
-        let piece = pattern.piece(sent, WRITE_BYTES.min(length - sent));
+        let piece = pattern.piece(from + sent, WRITE_BYTES.min(length - sent));
         stream.write_all(piece).await?;
         sent += piece.len() as u64;
     }
@@ -286,6 +291,74 @@ async fn events(stream: &mut TcpStream, count: u64, every: Duration) -> io::Resu
     stream.write_all(b"0\r\n\r\n").await
 }
 
+/// The longest text of an event.
+pub(crate) const EVENT_LIMIT_BYTES: u64 = 64 * 1024;
+
+/// One event of `/events`: `id: NUMBER`, and as data the microsecond (since 1970) at which it was due and a text that
+/// follows from the number.
+///
+/// Event `n` is due at microsecond `n * every_us`, so that all subscribers are sent the same events at the same
+/// moments, whenever they came, and nothing has to be kept for any of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) number: u64,
+    pub(crate) due_us: u64,
+}
+
+impl Event {
+    /// Its whole text, the empty line at its end included.
+    pub(crate) fn text(self, bytes: u64) -> Vec<u8> {
+        let mut text = format!("id: {}\ndata: {} ", self.number, self.due_us).into_bytes();
+        let piece = Pattern::shared().piece(self.number, bytes);
+        text.extend(piece.iter().map(|byte| b'a' + byte % 26));
+        text.extend_from_slice(b"\n\n");
+        text
+    }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    })
+}
+
+/// Waits until the other side has ended or failed; what it says meanwhile means nothing here.
+async fn ended(stream: &TcpStream) {
+    let mut ignored = [0; 256];
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut ignored) {
+            Ok(0) => return,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
+}
+
+async fn fan_out(stream: &mut TcpStream, every_us: u64, bytes: u64) -> io::Result<()> {
+    stream
+        .write_all(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .await?;
+    for number in unix_us() / every_us + 1.. {
+        let due_us = number.saturating_mul(every_us);
+        let left = Duration::from_micros(due_us.saturating_sub(unix_us()));
+        // A subscriber who leaves is noticed now, not when writing to it fails.
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            () = ended(stream) => return Ok(()),
+        }
+        let text = Event { number, due_us }.text(bytes);
+        let mut chunk = format!("{:x}\r\n", text.len()).into_bytes();
+        chunk.extend_from_slice(&text);
+        chunk.extend_from_slice(b"\r\n");
+        stream.write_all(&chunk).await?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,11 +371,21 @@ mod tests {
     fn routes_are_told_apart() {
         let route = |line: &str| parse(&format!("{line} HTTP/1.1\r\nhost: x\r\n\r\n")).route;
         assert_eq!(route("GET /small"), Route::Small);
-        assert_eq!(route("GET /bytes/17"), Route::Bytes(17));
+        let bytes = |length, from| Route::Bytes { length, from };
+        assert_eq!(route("GET /bytes/17"), bytes(17, 0));
+        assert_eq!(route("GET /bytes/17?from=4"), bytes(17, 4));
         assert_eq!(route("POST /upload"), Route::Upload);
         assert_eq!(route("GET /status/503"), Route::Status(503));
         assert_eq!(route("GET /status/99"), Route::Unknown);
         assert_eq!(route("GET /bytes/x"), Route::Unknown);
+        assert_eq!(route("GET /clock"), Route::Clock);
+        assert_eq!(
+            route("GET /events?every_us=0&bytes=9999999"),
+            Route::FanOut {
+                every_us: 1,
+                bytes: EVENT_LIMIT_BYTES
+            }
+        );
         assert_eq!(route("POST /small"), Route::Unknown);
         assert_eq!(
             route("GET /sse?n=3&every=20"),
@@ -340,6 +423,23 @@ mod tests {
         stream.read_to_end(&mut answer).await.unwrap();
         server.abort();
         String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[test]
+    fn an_event_says_when_it_was_due_and_follows_from_its_number() {
+        let event = Event {
+            number: 3,
+            due_us: 300,
+        };
+        let text = String::from_utf8(event.text(5)).unwrap();
+        let letters = text
+            .strip_prefix("id: 3\ndata: 300 ")
+            .and_then(|rest| rest.strip_suffix("\n\n"))
+            .unwrap();
+        assert_eq!(letters.len(), 5);
+        assert!(letters.bytes().all(|byte| byte.is_ascii_lowercase()));
+        let other = Event { number: 4, ..event };
+        assert_ne!(other.text(5)[16..], event.text(5)[16..]);
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
 
-use crate::report::{Report, Row};
-use crate::scenario::Judge;
+use crate::compare::report::{Report, Row};
+use crate::compare::scenario::Judge;
 
 const NOTHING: &str = "–";
 
@@ -141,7 +141,7 @@ fn row_cells(scenario: &str, row: &Row, judge: Judge) -> Vec<String> {
     let figures = &row.median;
     // Direct has no tunnel: neither cost nor memory of one.
     let tunnel = !row.tunnel_cpu_by_process.is_empty();
-    let ratio = |field: fn(&crate::report::Figures) -> f64| {
+    let ratio = |field: fn(&crate::compare::report::Figures) -> f64| {
         row.ratio
             .as_ref()
             .map(field)

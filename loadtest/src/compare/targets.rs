@@ -1,0 +1,298 @@
+//! What is measured: no tunnel at all, adit, and its peers.
+//!
+//! Each tunnel is started with its shipped binaries and its own defaults, in
+//! the clear, on loopback, and is ready when a visitor has got a correct
+//! answer through it.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::download;
+use crate::process::{Process, ProcessError};
+use crate::services::http::SMALL_BYTES;
+
+/// What every visitor sends as `Host`; adit's tunnel is named for it.
+const HOST: &str = "web.localhost";
+
+/// The shared secret. Both ends are ours and on loopback.
+const TOKEN: &str = "t";
+
+/// A free port may be taken by another program between finding and using it.
+const PORT_ATTEMPTS: usize = 3;
+
+/// One of the ways a visitor can reach the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Target {
+    /// Straight to the service: the bound for everybody.
+    Direct,
+    /// rathole: a byte copier, one tunnel connection per visitor connection.
+    Rathole,
+    /// adit.
+    Adit,
+}
+
+impl Target {
+    /// Its name in tables and on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Rathole => "rathole",
+            Self::Adit => "adit",
+        }
+    }
+}
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub(crate) rathole: PathBuf,
+    pub(crate) adit_server: PathBuf,
+    pub(crate) adit: PathBuf,
+}
+
+/// A target that is ready for visitors.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Which one.
+    pub(crate) target: Target,
+    /// Where visitors connect to.
+    pub(crate) entry: SocketAddr,
+    /// What they send as `Host`.
+    pub(crate) host: String,
+    /// The tunnel's own processes: the server first; none for `direct`.
+    pub(crate) processes: Vec<Process>,
+}
+
+impl Running {
+    /// Starts `target` before `service` and waits until it answers.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub(crate) async fn start(
+        target: Target,
+        programs: &Programs,
+        service: SocketAddr,
+        dir: &Path,
+    ) -> Result<Self, ProcessError> {
+        let mut attempt = 1;
+        loop {
+            let started = match target {
+                Target::Direct => Ok((service, Vec::new())),
+                Target::Rathole => rathole(&programs.rathole, service, dir).await,
+                Target::Adit => adit(programs, service, dir).await,
+            };
+            match started {
+                Ok((entry, processes)) => {
+                    return Ok(Self {
+                        target,
+                        entry,
+                        host: HOST.to_owned(),
+                        processes,
+                    });
+                }
+                // Most likely another program took the port meanwhile.
+                Err(ProcessError::Ended { .. })
+                    if target == Target::Rathole && attempt < PORT_ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The process ids of the tunnel.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+
+    /// # Errors
+    /// [`ProcessError::Ended`] if one of its processes no longer runs.
+    pub(crate) fn check_running(&mut self) -> Result<(), ProcessError> {
+        self.processes
+            .iter_mut()
+            .try_for_each(Process::check_running)
+    }
+
+    /// Ends it, the client before the server.
+    pub(crate) async fn stop(self) {
+        for process in self.processes.into_iter().rev() {
+            process.stop().await;
+        }
+    }
+}
+
+type Started = Result<(SocketAddr, Vec<Process>), ProcessError>;
+
+async fn rathole(program: &Path, service: SocketAddr, dir: &Path) -> Started {
+    let (tunnel, entry) = free_addresses()?;
+    let server_config = write(
+        dir,
+        "rathole-server.toml",
+        &format!(
+            "[server]\nbind_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n\n\
+             [server.services.web]\nbind_addr = \"{entry}\"\n"
+        ),
+    )?;
+    let client_config = write(
+        dir,
+        "rathole-client.toml",
+        &format!(
+            "[client]\nremote_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n\n\
+             [client.services.web]\nlocal_addr = \"{service}\"\n"
+        ),
+    )?;
+    let start = |name, mode, config: &Path| {
+        Process::start(name, program, &[mode, &config.to_string_lossy()], &[], dir)
+    };
+    let mut server = start("rathole-server", "--server", &server_config)?;
+    // A client that comes too early waits a second before it tries again.
+    let listening = async |_: &Process| tokio::net::TcpStream::connect(tunnel).await.ok();
+    server.until("tunnel port", listening).await?;
+    let mut client = start("rathole-client", "--client", &client_config)?;
+    client
+        .until("answer through the tunnel", async |_| answers(entry).await)
+        .await?;
+    server.check_running()?;
+    Ok((entry, vec![server, client]))
+}
+
+/// What `adit-server` writes to its state directory when it is ready; fields
+/// that are not needed here are left out.
+#[derive(Debug, Deserialize)]
+struct ServerState {
+    tunnel_addr: SocketAddr,
+    http_addr: SocketAddr,
+}
+
+async fn adit(programs: &Programs, service: SocketAddr, dir: &Path) -> Started {
+    let config = write(
+        dir,
+        "adit-server.yaml",
+        &format!(
+            "server:\n  bind_addr: 127.0.0.1\n  bind_port: 0\n  http: {{ bind_port: 0 }}\n  \
+             admin: {{ bind: \"127.0.0.1:0\" }}\n  auth: {{ method: token, token: \"{TOKEN}\" }}\n"
+        ),
+    )?;
+    let token = write(dir, "adit-token", TOKEN)?;
+    let server_state = state_dir(dir, "adit-server-state")?;
+    let client_state = state_dir(dir, "adit-client-state")?;
+
+    let mut server = Process::start(
+        "adit-server",
+        &programs.adit_server,
+        &["--config", &config.to_string_lossy()],
+        &[("ADIT__STATE_DIR", &server_state)],
+        dir,
+    )?;
+    let ready_file = server_state.join("server.json");
+    let ready = async |_: &Process| {
+        let text = fs::read_to_string(&ready_file).ok()?;
+        serde_json::from_str::<ServerState>(&text).ok()
+    };
+    let addresses = server
+        .until("server.json in its state directory", ready)
+        .await?;
+
+    let mut client = Process::start(
+        "adit",
+        &programs.adit,
+        &[
+            "http",
+            &service.port().to_string(),
+            "--server",
+            &addresses.tunnel_addr.to_string(),
+            "--name",
+            "web",
+            "--token-file",
+            &token.to_string_lossy(),
+        ],
+        &[("ADIT__STATE_DIR", &client_state)],
+        dir,
+    )?;
+    let url = async |process: &Process| process.first_line();
+    client.until("public URL on the first line", url).await?;
+    client
+        .until("answer through the tunnel", async |_| {
+            answers(addresses.http_addr).await
+        })
+        .await?;
+    server.check_running()?;
+    Ok((addresses.http_addr, vec![server, client]))
+}
+
+/// Whether a visitor gets the right bytes.
+async fn answers(entry: SocketAddr) -> Option<()> {
+    let fetch = download::fetch(entry, HOST, "/small", SMALL_BYTES);
+    timeout(Duration::from_secs(2), fetch)
+        .await
+        .ok()?
+        .ok()
+        .map(|_| ())
+}
+
+/// Two addresses that nobody listens on at this moment.
+fn free_addresses() -> Result<(SocketAddr, SocketAddr), ProcessError> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    // Both are held at once, or they could be the same.
+    let both = || {
+        let (one, other) = (bind()?, bind()?);
+        Ok((one.local_addr()?, other.local_addr()?))
+    };
+    both().map_err(|source| ProcessError::File {
+        path: "a free port".into(),
+        source,
+    })
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, ProcessError> {
+    let path = dir.join(name);
+    match fs::write(&path, text) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ProcessError::File { path, source }),
+    }
+}
+
+/// An empty directory: the state of an earlier run would look like readiness.
+fn state_dir(dir: &Path, name: &str) -> Result<PathBuf, ProcessError> {
+    let path = dir.join(name);
+    let made = match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(&path),
+    };
+    made.map(|()| path.clone())
+        .map_err(|source| ProcessError::File { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_an_earlier_run_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = state_dir(dir.path(), "state").unwrap();
+        fs::write(state.join("server.json"), "{}").unwrap();
+        assert!(
+            !state_dir(dir.path(), "state")
+                .unwrap()
+                .join("server.json")
+                .exists()
+        );
+        assert!(state.exists());
+    }
+
+    #[test]
+    fn the_server_state_is_read_whatever_else_it_says() {
+        let text = r#"{"pid":1,"tunnel_addr":"127.0.0.1:7","http_addr":"127.0.0.1:8","admin_addr":"127.0.0.1:9"}"#;
+        let state: ServerState = serde_json::from_str(text).unwrap();
+        assert_eq!((state.tunnel_addr.port(), state.http_addr.port()), (7, 8));
+    }
+}

@@ -1,0 +1,257 @@
+//! Visitors, one driver for each kind of load. Each checks every byte that it is sent.
+
+mod chunked;
+pub(crate) mod grpc;
+pub(crate) mod http;
+mod slow;
+mod sse;
+mod tcp;
+mod udp;
+mod websocket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::failure::{Failed, Failure};
+use crate::pool::{Driver, Pool};
+use crate::scenario::{Kind, Load, Mix};
+use crate::schedule::{Arrivals, Schedule};
+use crate::tally::Tally;
+use crate::targets::{Entries, Web};
+
+/// A probe that takes longer is tried again.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What all loads of a run share.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) entries: Entries,
+    /// The beginning of the warm-up.
+    pub(crate) begin: Instant,
+    /// The end of the window.
+    pub(crate) end: Instant,
+    /// An exchange that takes longer has failed.
+    pub(crate) timeout: Duration,
+}
+
+/// A load under way. Dropped, it ends.
+pub(crate) struct Running {
+    /// `None` where nothing is taken from a schedule.
+    pub(crate) schedule: Option<Arc<Schedule>>,
+    pub(crate) tasks: JoinSet<()>,
+}
+
+/// Starts the visitors of a load; they end by themselves after the window.
+pub(crate) fn start(
+    load: &Load,
+    arrivals: Arrivals,
+    ground: &Ground,
+    tally: &Arc<Tally>,
+) -> Running {
+    let schedule = Arc::new(Schedule::open(ground.begin, arrivals));
+    let mut tasks = JoinSet::new();
+    let mut crew = Crew {
+        load,
+        ground,
+        schedule: &schedule,
+        tally,
+        tasks: &mut tasks,
+    };
+    let sizes = load.sizes.clone();
+    let entries = &ground.entries;
+    // An entry that is missing was refused before: a load without one has nothing to do.
+    match load.kind {
+        Kind::Http | Kind::Upload => {
+            if let Some(web) = &entries.http {
+                let upload = load.kind == Kind::Upload;
+                let close = load.per_connection == Some(1);
+                let driver = http::Http::new(web, sizes, upload, close, tally.clone());
+                crew.pool(driver, load.connections);
+            }
+        }
+        Kind::WebSocket => {
+            if let Some(web) = &entries.websocket {
+                let driver = websocket::Echo::new(web, sizes, tally.clone());
+                crew.pool(driver, load.connections);
+            }
+        }
+        Kind::GrpcUnary => {
+            if let Some(web) = &entries.grpc {
+                let driver = grpc::Unary::new(web, load.connections, sizes, tally.clone());
+                crew.pool(driver, load.connections * load.streams);
+            }
+        }
+        Kind::GrpcStream => {
+            if let Some(web) = &entries.grpc {
+                let driver = grpc::Stream::new(web, load.connections, sizes, tally.clone());
+                crew.pool(driver, load.connections * load.streams);
+            }
+        }
+        Kind::TcpEcho => {
+            if let Some(entry) = entries.tcp {
+                crew.pool(
+                    tcp::Echo::new(entry, sizes, tally.clone()),
+                    load.connections,
+                );
+            }
+        }
+        Kind::TcpDownload | Kind::TcpUpload => {
+            if let Some(entry) = entries.tcp {
+                let up = load.kind == Kind::TcpUpload;
+                crew.pool(
+                    tcp::Bulk::new(entry, sizes, up, tally.clone()),
+                    load.connections,
+                );
+            }
+        }
+        Kind::Udp { answer_within } => {
+            if let Some(entry) = entries.udp {
+                crew.udp(entry, answer_within);
+            }
+        }
+        Kind::Sse => {
+            if let Some(web) = &entries.http {
+                for _ in 0..load.connections {
+                    let subscriber = sse::Subscriber::new(web, load, ground, tally.clone());
+                    crew.tasks.spawn(subscriber.run());
+                }
+                return Running {
+                    schedule: None,
+                    tasks,
+                };
+            }
+        }
+        Kind::SlowReaders { bytes_per_s } => {
+            if let Some(web) = &entries.http {
+                let bytes = sizes.largest();
+                for number in 0..load.connections {
+                    let reader = slow::Reader {
+                        web: web.clone(),
+                        number: number as u64,
+                        bytes,
+                        bytes_per_s,
+                        ground: ground.clone(),
+                        tally: tally.clone(),
+                    };
+                    crew.tasks.spawn(reader.run());
+                }
+                return Running {
+                    schedule: None,
+                    tasks,
+                };
+            }
+        }
+    }
+    Running {
+        schedule: Some(schedule),
+        tasks,
+    }
+}
+
+struct Crew<'a> {
+    load: &'a Load,
+    ground: &'a Ground,
+    schedule: &'a Arc<Schedule>,
+    tally: &'a Arc<Tally>,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Crew<'_> {
+    fn pool<D: Driver>(&mut self, driver: D, visitors: usize) {
+        let pool = Arc::new(Pool {
+            driver,
+            schedule: self.schedule.clone(),
+            tally: self.tally.clone(),
+            per_session: self.load.per_connection,
+            timeout: Some(self.ground.timeout),
+        });
+        pool.start(visitors, self.tasks);
+    }
+
+    fn udp(&mut self, entry: SocketAddr, answer_within: Duration) {
+        let shared = Arc::new(udp::Flows {
+            entry,
+            sizes: self.load.sizes.clone(),
+            answer_within,
+            per_flow: self.load.per_connection,
+            schedule: self.schedule.clone(),
+            tally: self.tally.clone(),
+        });
+        for _ in 0..self.load.connections {
+            self.tasks.spawn(shared.clone().send());
+        }
+    }
+}
+
+/// Sends one small exchange of a kind, with a connection of its own, and checks the answer.
+///
+/// # Errors
+/// It failed.
+pub(crate) async fn probe(kind: Kind, entries: &Entries) -> Result<(), Failed> {
+    let tally = Arc::new(Tally::new().map_err(|error| Failed::new(Failure::Connect, error))?);
+    let sizes = Mix::new([(32, 1)]);
+    let none = || Failed::new(Failure::Connect, "no entry");
+    let http = || entries.http.as_ref().ok_or_else(none);
+    let probed = async {
+        match kind {
+            Kind::Http | Kind::Upload | Kind::Sse | Kind::SlowReaders { .. } => {
+                once(http::Http::new(http()?, sizes, false, true, tally)).await
+            }
+            Kind::WebSocket => {
+                let web = entries.websocket.as_ref().ok_or_else(none)?;
+                once(websocket::Echo::new(web, sizes, tally)).await
+            }
+            Kind::GrpcUnary | Kind::GrpcStream => {
+                let web = entries.grpc.as_ref().ok_or_else(none)?;
+                once(grpc::Unary::new(web, 1, sizes, tally)).await
+            }
+            Kind::TcpEcho | Kind::TcpDownload | Kind::TcpUpload => {
+                once(tcp::Echo::new(entries.tcp.ok_or_else(none)?, sizes, tally)).await
+            }
+            Kind::Udp { .. } => udp::probe(entries.udp.ok_or_else(none)?).await,
+        }
+    };
+    timeout(PROBE_WITHIN, probed)
+        .await
+        .unwrap_or_else(|_| Err(Failure::Timeout.into()))
+}
+
+async fn once<D: Driver>(driver: D) -> Result<(), Failed> {
+    let mut session = driver.open().await?;
+    if driver.exchange(&mut session, 0).await? {
+        driver.close(session).await?;
+    }
+    Ok(())
+}
+
+async fn connect(target: SocketAddr) -> Result<TcpStream, Failed> {
+    let stream = TcpStream::connect(target)
+        .await
+        .map_err(|error| Failed::new(Failure::Connect, error))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| Failed::new(Failure::Connect, error))?;
+    Ok(stream)
+}
+
+async fn read(
+    stream: &mut (impl AsyncReadExt + Unpin),
+    buffer: &mut [u8],
+) -> Result<usize, Failed> {
+    match stream.read(buffer).await {
+        Ok(0) => Err(Failure::Cut.into()),
+        Ok(read) => Ok(read),
+        Err(error) => Err(Failed::new(Failure::Read, error)),
+    }
+}
+
+/// The bytes are not those that were asked for.
+fn wrong_bytes(web: &Web, what: impl std::fmt::Display) -> Failed {
+    Failed::new(Failure::WrongBytes, format!("{}: {what}", web.host))
+}

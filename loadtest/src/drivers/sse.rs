@@ -1,0 +1,276 @@
+//! Subscribers of server-sent events: every event must come, once, in order, as it was sent.
+//!
+//! An event says when it was due at the service, by the clock of its machine. Where that is another machine, the clocks
+//! are compared first, by the time there and back; on one machine they are the same.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::Ground;
+use super::chunked::Chunked;
+use super::http::Connection;
+use crate::answer::{self, Head, Unreadable};
+use crate::failure::{Failed, Failure};
+use crate::scenario::Load;
+use crate::services::http::{Event, unix_us};
+use crate::tally::Tally;
+use crate::targets::Web;
+
+/// Whoever failed subscribes again after this.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Subscribers read little at a time; there are many.
+const READ_BYTES: usize = 8 * 1024;
+
+pub(super) struct Subscriber {
+    web: Web,
+    every_us: u64,
+    bytes: u64,
+    ground: Ground,
+    tally: Arc<Tally>,
+}
+
+impl Subscriber {
+    pub(super) fn new(web: &Web, load: &Load, ground: &Ground, tally: Arc<Tally>) -> Self {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive rate; `as` saturates"
+        )]
+        let every_us = (1e6 / load.rate).round() as u64;
+        Self {
+            web: web.clone(),
+            every_us: every_us.max(1),
+            bytes: load.sizes.largest(),
+            ground: ground.clone(),
+            tally,
+        }
+    }
+
+    /// Subscribes, and again after a failure, until the window is over.
+    pub(super) async fn run(self) {
+        let end = self.ground.end;
+        // What is under way at the end was not to end.
+        let _ = timeout_at(end, async {
+            loop {
+                let subscribed = self.subscribe().await;
+                if let Err(failed) = subscribed {
+                    self.tally.failed(failed);
+                }
+                sleep(PAUSE).await;
+            }
+        })
+        .await;
+    }
+
+    async fn subscribe(&self) -> Result<(), Failed> {
+        let mut connection = self
+            .within(Connection::open(self.web.addr, READ_BYTES))
+            .await?;
+        let ahead_us = self.within(self.clocks(&mut connection)).await?;
+        let (host, every_us, bytes) = (&self.web.host, self.every_us, self.bytes);
+        let request = format!(
+            "GET /events?every_us={every_us}&bytes={bytes} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\r\n"
+        );
+        connection.write(request.as_bytes()).await?;
+        let (_, rest) = self.within(connection.head(chunked_head)).await?;
+        let (mut chunked, mut text) = (Chunked::default(), Vec::new());
+        chunked.take(connection.bytes(rest), &mut text)?;
+        let mut expected: Option<Event> = None;
+        // An event that does not come is a failure, and not a reason to wait for ever.
+        let patience = self.ground.timeout + Duration::from_micros(every_us);
+        loop {
+            while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
+                let event = self.check(&text[..end + 2], expected)?;
+                text.drain(..end + 2);
+                expected = Some(Event {
+                    number: event.number + 1,
+                    due_us: event.due_us + every_us,
+                });
+                let late_us = unix_us()
+                    .saturating_add_signed(-ahead_us)
+                    .saturating_sub(event.due_us);
+                let late = Duration::from_micros(late_us);
+                self.tally.body_bytes.fetch_add(end as u64 + 2, Relaxed);
+                let due = Instant::now().checked_sub(late);
+                self.tally
+                    .answered_after(due.unwrap_or(self.ground.begin), late);
+            }
+            let more = timeout(patience, connection.more(usize::MAX))
+                .await
+                .unwrap_or_else(|_| Err(Failed::new(Failure::Timeout, "an event")))?;
+            chunked.take(connection.bytes(more), &mut text)?;
+        }
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+        timeout(self.ground.timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(Failure::Timeout.into()))
+    }
+
+    /// How far the service's clock is behind this one, in microseconds; what the way there and back could explain is
+    /// nothing.
+    async fn clocks(&self, connection: &mut Connection) -> Result<i64, Failed> {
+        let request = format!("GET /clock HTTP/1.1\r\nhost: {}\r\n\r\n", self.web.host);
+        let before = unix_us();
+        connection.write(request.as_bytes()).await?;
+        let (head, rest) = connection.head(answer::parse).await?;
+        let mut text = connection.bytes(rest).to_vec();
+        while (text.len() as u64) < head.length && text.len() < READ_BYTES {
+            let more = connection.more(usize::MAX).await?;
+            text.extend_from_slice(connection.bytes(more));
+        }
+        let after = unix_us();
+        let there = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|it| it.parse().ok());
+        let there: u64 = there.ok_or(Failure::Unreadable)?;
+        Ok(ahead(before, there, after))
+    }
+
+    /// The event that this text is.
+    fn check(&self, text: &[u8], expected: Option<Event>) -> Result<Event, Failed> {
+        let event = parse(text).ok_or_else(|| Failed::new(Failure::Unreadable, "no event"))?;
+        if let Some(expected) = expected
+            && event.number != expected.number
+        {
+            let gap = i128::from(event.number) - i128::from(expected.number);
+            return Err(Failed::new(Failure::Sequence, format!("{gap:+} events")));
+        }
+        let whole = Event {
+            number: event.number,
+            due_us: event.number.saturating_mul(self.every_us),
+        };
+        if text != whole.text(self.bytes) {
+            return Err(Failed::new(Failure::WrongBytes, "in an event"));
+        }
+        Ok(event)
+    }
+}
+
+/// By how much the clock here is ahead of one that showed `there` between two readings here.
+fn ahead(before: u64, there: u64, after: u64) -> i64 {
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let middle = signed(before.midpoint(after));
+    let difference = middle - signed(there);
+    let uncertain = signed(after.saturating_sub(before));
+    if difference.abs() <= uncertain {
+        0
+    } else {
+        difference
+    }
+}
+
+fn parse(text: &[u8]) -> Option<Event> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (id, data) = text.split_once('\n')?;
+    let due = data.strip_prefix("data: ")?.split(' ').next()?;
+    Some(Event {
+        number: id.strip_prefix("id: ")?.parse().ok()?,
+        due_us: due.parse().ok()?,
+    })
+}
+
+/// Reads a head whose body is in chunks: it has no length, and must have none.
+fn chunked_head(bytes: &[u8]) -> Result<Option<Head>, Unreadable> {
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| Unreadable)?;
+    let mut lines = text.split("\r\n");
+    let status = lines
+        .next()
+        .and_then(|line| line.strip_prefix("HTTP/1.1 "))
+        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .ok_or(Unreadable)?;
+    let chunked = lines.any(|line| {
+        line.split_once(':').is_some_and(|(name, value)| {
+            name.eq_ignore_ascii_case("transfer-encoding")
+                && value.trim().eq_ignore_ascii_case("chunked")
+        })
+    });
+    if status == 200 && !chunked {
+        return Err(Unreadable);
+    }
+    Ok(Some(Head {
+        status,
+        length: 0,
+        close: true,
+        end: end + 4,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Kind, Limits, Mix};
+    use crate::targets::Entries;
+
+    fn subscriber() -> Subscriber {
+        let web = Web {
+            addr: ([127, 0, 0, 1], 1).into(),
+            host: "x".into(),
+        };
+        let load = Load {
+            name: "sse".into(),
+            kind: Kind::Sse,
+            rate: 100.0,
+            connections: 1,
+            per_connection: None,
+            streams: 1,
+            sizes: Mix::new([(16, 1)]),
+            limits: Limits::default(),
+        };
+        let now = Instant::now();
+        let ground = Ground {
+            entries: Entries::default(),
+            begin: now,
+            end: now,
+            timeout: Duration::from_secs(1),
+        };
+        Subscriber::new(&web, &load, &ground, Arc::new(Tally::new().unwrap()))
+    }
+
+    #[test]
+    fn an_event_that_is_missing_changed_or_doubled_is_told_by_its_kind() {
+        let subscriber = subscriber();
+        let event = |number| Event {
+            number,
+            due_us: number * 10_000,
+        };
+        let text = event(7).text(16);
+        assert_eq!(subscriber.check(&text, None), Ok(event(7)));
+        assert_eq!(subscriber.check(&text, Some(event(7))), Ok(event(7)));
+        for expected in [6, 8] {
+            let failed = subscriber.check(&text, Some(event(expected))).unwrap_err();
+            assert_eq!(failed.kind, Failure::Sequence);
+        }
+        let mut changed = text;
+        changed[25] ^= 1;
+        let failed = subscriber.check(&changed, None).unwrap_err();
+        assert_eq!(failed.kind, Failure::WrongBytes);
+        let failed = subscriber.check(b"data: x\n\n", None).unwrap_err();
+        assert_eq!(failed.kind, Failure::Unreadable);
+    }
+
+    #[test]
+    fn clocks_differ_only_by_more_than_the_way_explains() {
+        assert_eq!(ahead(1_000, 1_040, 1_100), 0);
+        assert_eq!(ahead(1_000, 960, 1_100), 0);
+        assert_eq!(ahead(10_000, 50, 10_100), 10_000);
+        assert_eq!(ahead(1_000, 10_050, 1_100), -9_000);
+    }
+
+    #[test]
+    fn the_head_of_a_stream_has_chunks() {
+        let head = chunked_head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx").unwrap();
+        assert_eq!(head.map(|head| (head.status, head.end)), Some((200, 47)));
+        assert_eq!(chunked_head(b"HTTP/1.1 200 OK\r\n"), Ok(None));
+        assert!(chunked_head(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n").is_err());
+        assert!(chunked_head(b"HTTP/1.1 503 -\r\n\r\n").unwrap().is_some());
+    }
+}

@@ -1,0 +1,118 @@
+//! Visitors that share one schedule: whoever is free takes what is due next.
+//!
+//! A due request waits in no visitor's own queue, so that one stalled answer holds up nobody else's. What a request
+//! needs first, such as a connection, is part of its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::failure::{Failed, Failure};
+use crate::schedule::Schedule;
+use crate::tally::Tally;
+
+/// A connection that was refused tries again after this, instead of spinning.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+
+/// How a visitor of one protocol speaks.
+pub(crate) trait Driver: Send + Sync + 'static {
+    /// What is kept from one exchange to the next.
+    type Session: Send;
+
+    /// Connects.
+    fn open(&self) -> impl Future<Output = Result<Self::Session, Failed>> + Send;
+
+    /// Sends exchange `number`, reads what comes back and checks every byte; says whether the session may be used again.
+    fn exchange(
+        &self,
+        session: &mut Self::Session,
+        number: u64,
+    ) -> impl Future<Output = Result<bool, Failed>> + Send;
+
+    /// Ends a session as its protocol wants it, and checks the end.
+    fn close(&self, session: Self::Session) -> impl Future<Output = Result<(), Failed>> + Send;
+}
+
+/// What all visitors of a load share.
+#[derive(Debug)]
+pub(crate) struct Pool<D> {
+    pub(crate) driver: D,
+    pub(crate) schedule: Arc<Schedule>,
+    pub(crate) tally: Arc<Tally>,
+    /// A session is closed after so many exchanges; `None`: never.
+    pub(crate) per_session: Option<u64>,
+    /// An exchange that takes longer, connecting included, has failed.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl<D: Driver> Pool<D> {
+    /// Starts `visitors` of them. They end when nothing is due any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the set closes all connections.
+    pub(crate) fn start(self: &Arc<Self>, visitors: usize, tasks: &mut JoinSet<()>) {
+        for _ in 0..visitors {
+            tasks.spawn(Arc::clone(self).visit());
+        }
+    }
+
+    /// One visitor: sends what is due until nothing is.
+    async fn visit(self: Arc<Self>) {
+        let mut session: Option<(D::Session, u64)> = None;
+        while let Some(slot) = self.schedule.next().await {
+            match self.bounded(self.send(&mut session, slot.number)).await {
+                Ok(ending) => {
+                    self.tally.answered(slot.due);
+                    if let Some(ending) = ending {
+                        self.close(ending).await;
+                    }
+                }
+                Err(failed) => {
+                    self.tally.failed(failed);
+                    session = None;
+                    sleep(PAUSE_AFTER_FAILURE).await;
+                }
+            }
+        }
+        if let Some((session, _)) = session {
+            self.close(session).await;
+        }
+    }
+
+    /// One exchange; gives the session back when it has served its turn.
+    async fn send(
+        &self,
+        session: &mut Option<(D::Session, u64)>,
+        number: u64,
+    ) -> Result<Option<D::Session>, Failed> {
+        let (open, served) = match session {
+            Some(session) => session,
+            None => session.insert((self.driver.open().await?, 0)),
+        };
+        let reusable = self.driver.exchange(open, number).await?;
+        *served += 1;
+        if !reusable {
+            *session = None;
+            return Ok(None);
+        }
+        let over = self.per_session.is_some_and(|most| *served >= most);
+        Ok(session.take_if(|_| over).map(|(session, _)| session))
+    }
+
+    async fn close(&self, session: D::Session) {
+        if let Err(failed) = self.bounded(self.driver.close(session)).await {
+            self.tally.failed(failed);
+        }
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+        match self.timeout {
+            Some(within) => timeout(within, work)
+                .await
+                .unwrap_or_else(|_| Err(Failure::Timeout.into())),
+            None => work.await,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The report for a terminal.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use super::{LoadReport, Report};
+
+/// The whole report as text.
+pub(crate) fn terminal(report: &Report) -> String {
+    let setup = &report.setup;
+    let machine = &setup.machine;
+    let mut text = format!(
+        "{}: {}\n{}; commit {}; {} ({} cores), Linux {}; {}\n{:.1} s after {:.1} s of warm-up\n\n",
+        report.scenario,
+        report.about,
+        setup.target,
+        setup.commit,
+        machine.cpu,
+        machine.cores,
+        machine.kernel,
+        setup.date,
+        report.window_s,
+        report.warm_up_s,
+    );
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(HEADER.map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
+    for load in &report.loads {
+        let cells = row(load).into_iter().enumerate().map(|(place, text)| {
+            let alignment = if place < 2 {
+                CellAlignment::Left
+            } else {
+                CellAlignment::Right
+            };
+            Cell::new(text).set_alignment(alignment)
+        });
+        table.add_row(cells);
+    }
+    let _ = writeln!(text, "{table}\nLatencies in milliseconds.");
+    for event in &report.events {
+        let _ = writeln!(
+            text,
+            "\n{:.1} s: {}; back after {:.2} s; first good answer after: {}",
+            event.at_s,
+            event.what,
+            event.took_s,
+            recovered(event),
+        );
+    }
+    for load in &report.loads {
+        for (detail, count) in &load.error_details {
+            let _ = writeln!(text, "{}: {count} x {detail}", load.name);
+        }
+    }
+    for problem in &report.problems {
+        let _ = writeln!(text, "FAILED {problem}");
+    }
+    if report.passed() {
+        let _ = writeln!(text, "passed");
+    }
+    text
+}
+
+pub(super) const HEADER: [&str; 13] = [
+    "load", "kind", "due/s", "done/s", "MB/s", "p50", "p90", "p99", "p99.9", "p99.99", "max",
+    "errors", "lost",
+];
+
+/// The cells of a load, in the order of [`HEADER`].
+pub(super) fn row(load: &LoadReport) -> [String; 13] {
+    let latency = &load.latency;
+    let ms = |micros: u64| {
+        if latency.count == 0 {
+            return "–".to_owned();
+        }
+        number(micros as f64 / 1e3)
+    };
+    let seconds = load.offered_per_s.len().max(1) as f64;
+    let due = load.offered_per_s.iter().sum::<f64>() / seconds;
+    [
+        load.name.clone(),
+        load.kind.to_owned(),
+        if due > 0.0 {
+            number(due)
+        } else {
+            "–".to_owned()
+        },
+        number(load.answered_per_s),
+        number(load.bytes_per_s / 1e6),
+        ms(latency.p50_us),
+        ms(latency.p90_us),
+        ms(latency.p99_us),
+        ms(latency.p99_9_us),
+        ms(latency.p99_99_us),
+        ms(latency.max_us),
+        load.errors.to_string(),
+        if load.kind == "udp" {
+            format!("{} ({:.3} %)", load.lost, load.loss_percent)
+        } else {
+            "–".to_owned()
+        },
+    ]
+}
+
+/// The loads with how long each took to answer again.
+pub(super) fn recovered(event: &super::EventReport) -> String {
+    let loads = event.recovered_ms.iter().map(|(load, after)| match after {
+        Some(ms) => format!("{load} {} ms", number(*ms)),
+        None => format!("{load} none came"),
+    });
+    loads.collect::<Vec<_>>().join(", ")
+}
+
+/// Three digits that count, or all of a whole number.
+pub(super) fn number(value: f64) -> String {
+    if value >= 100.0 {
+        format!("{value:.0}")
+    } else if value >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}

@@ -1,0 +1,193 @@
+use hdrhistogram::serialization::Deserializer;
+use serde_json::Value;
+
+use super::*;
+use crate::events::{Event, How, Side};
+use crate::failure::Failure;
+use crate::runner::EventOutcome;
+use crate::scenario::{Kind, Limits, Load, Mix};
+use crate::tally::{Window, histogram};
+
+fn load(failures: &[(Failure, u64)]) -> LoadOutcome {
+    let mut latencies = histogram().unwrap();
+    for micros in 1..=10_000 {
+        latencies.record(micros).unwrap();
+    }
+    let counted = Failures::default();
+    for (kind, many) in failures {
+        counted.add(*kind, *many);
+    }
+    let second = Second {
+        answered: 5_000,
+        bytes: 1 << 20,
+        errors: 0,
+        p50_us: 5_000,
+        p99_us: 9_900,
+        max_us: 10_000,
+    };
+    LoadOutcome {
+        load: Load {
+            name: "<small>".into(),
+            kind: Kind::Http,
+            rate: 5_000.0,
+            connections: 8,
+            per_connection: None,
+            streams: 1,
+            sizes: Mix::new([(1_024, 1)]),
+            limits: Limits::default(),
+        },
+        window: Window {
+            elapsed: Duration::from_secs(2),
+            requests: 10_000,
+            body_bytes: 2 << 20,
+        },
+        histogram: latencies,
+        failures: counted,
+        details: [("status: 503 <no_client>".to_owned(), 3)].into(),
+        answered: 10_000,
+        lost: 0,
+        doubled: 0,
+        seconds: vec![second; 2],
+        offered: vec![5_000.0; 2],
+    }
+}
+
+fn outcome() -> Outcome {
+    Outcome {
+        loads: vec![load(&[])],
+        events: vec![EventOutcome {
+            event: Event {
+                at: Duration::from_secs(1),
+                side: Side::Server,
+                how: How::Kill,
+                down: Duration::ZERO,
+            },
+            began: Duration::from_secs(1),
+            took: Duration::from_millis(250),
+            recovered: vec![Some(Duration::from_millis(120))],
+        }],
+        elapsed: Duration::from_secs(2),
+    }
+}
+
+fn report() -> Report {
+    let setup = Setup {
+        date: "2026-01-02 03:04 UTC".into(),
+        commit: "abc".into(),
+        machine: Machine::here(),
+        target: "in-process".into(),
+        command: "adit-loadtest run small-http --tcp 'a&b'".into(),
+    };
+    let mut scenario = crate::scenario::read("small-http").unwrap();
+    scenario.about = "About <it>.".into();
+    Report::new(&scenario, setup, &outcome())
+}
+
+#[test]
+fn the_json_holds_everything_and_histograms_that_can_be_added() {
+    let json: Value = serde_json::to_value(report()).unwrap();
+    let load = &json["loads"][0];
+    assert_eq!(load["answered"], 10_000);
+    assert_eq!(load["answered_per_s"], 5_000.0);
+    assert_eq!(load["latency"]["count"], 10_000);
+    let p99_99 = load["latency"]["p99_99_us"].as_u64().unwrap();
+    assert!((9_990..=10_007).contains(&p99_99), "{p99_99}");
+    assert_eq!(load["seconds"].as_array().unwrap().len(), 2);
+    assert_eq!(load["errors"], serde_json::json!({}));
+    assert_eq!(json["events"][0]["recovered_ms"]["<small>"], 120.0);
+    assert_eq!(json["problems"], serde_json::json!([]));
+
+    let text = load["histogram_v2"].as_str().unwrap();
+    let bytes = STANDARD.decode(text).unwrap();
+    let read: Histogram<u64> = Deserializer::new().deserialize(&mut &bytes[..]).unwrap();
+    let original = &outcome().loads[0].histogram;
+    assert_eq!(&read, original);
+    let mut sum = read;
+    sum.add(original).unwrap();
+    assert_eq!(sum.len(), 20_000);
+}
+
+#[test]
+fn the_page_has_its_plots_and_needs_nothing_from_elsewhere() {
+    let page = page(&report()).unwrap();
+    assert_eq!(page.matches("<svg").count(), 3);
+    assert_eq!(page.matches("</svg>").count(), 3);
+    for text in [
+        "Latency by percentile",
+        ": throughput",
+        ": latency",
+        "Passed.",
+        "server killed",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    for outside in ["src=", "href=", "@import", "url(", "<script"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    // What a scenario says is text and never markup.
+    assert!(page.contains("About &lt;it&gt;.") && page.contains("a&amp;b"));
+    assert!(!page.contains("<small>") && !page.contains("<no_client>"));
+}
+
+#[test]
+fn the_terminal_is_told_rates_latencies_errors_and_events() {
+    let text = terminal(&report());
+    for wanted in [
+        "5000",
+        "p99.99",
+        "first good answer after: <small> 120 ms",
+        "passed",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+#[test]
+fn errors_are_a_problem_unless_they_are_allowed_and_few() {
+    let told = |failures: &[(Failure, u64)], percent, kinds: &[Failure]| {
+        let allowed = Allowed {
+            percent,
+            kinds: kinds.to_vec(),
+            loss_percent: 0.0,
+        };
+        problems(&load(failures), &allowed).join("; ")
+    };
+    assert_eq!(told(&[], 0.0, &[]), "");
+    assert_eq!(
+        told(&[(Failure::Cut, 1)], 5.0, &[]),
+        "<small>: 1 errors: 1 cut"
+    );
+    assert_eq!(told(&[(Failure::Cut, 500)], 5.0, &[Failure::Cut]), "");
+    let many = told(&[(Failure::Cut, 600)], 5.0, &[Failure::Cut]);
+    assert!(
+        many.contains("5.660 % of errors, 5 % are allowed"),
+        "{many}"
+    );
+    let other = told(
+        &[(Failure::Cut, 1), (Failure::WrongBytes, 2)],
+        5.0,
+        &[Failure::Cut],
+    );
+    assert_eq!(other, "<small>: 2 errors: 2 wrong_bytes");
+}
+
+#[test]
+fn loss_silence_and_limits_are_problems() {
+    let mut outcome = load(&[]);
+    outcome.lost = 200;
+    outcome.load.limits.p99 = Some(Duration::from_millis(5));
+    outcome.load.limits.max = Some(Duration::from_millis(50));
+    let told = problems(&outcome, &Allowed::default());
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].contains("1.961 % of the datagrams lost"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].contains("p99 is 9.9") && told[1].contains("limit is 5ms"),
+        "{told:?}"
+    );
+    let mut silent = load(&[]);
+    silent.answered = 0;
+    assert!(problems(&silent, &Allowed::default())[0].contains("nothing was answered"));
+}

@@ -1,0 +1,120 @@
+//! Second by second: what ended in each, and how long it took.
+
+use hdrhistogram::{CreationError, Histogram};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::tally::histogram;
+
+/// Seconds that are kept: a day. What comes later is only in the totals.
+const LONGEST_S: u64 = 86_400;
+
+/// One second of the window, or of the grace behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Second {
+    /// Requests that were answered well in it.
+    pub(crate) answered: u64,
+    /// Bytes that were checked in it.
+    pub(crate) bytes: u64,
+    /// Requests that failed in it.
+    pub(crate) errors: u64,
+    /// Microseconds of those that were answered in it; 0 when there were none.
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
+    pub(crate) max_us: u64,
+}
+
+/// The seconds so far. One histogram serves for all of them, one after the other.
+#[derive(Debug)]
+pub(crate) struct Series {
+    begin: Option<Instant>,
+    histogram: Histogram<u64>,
+    /// Totals at the beginning of the current second.
+    bytes: u64,
+    errors: u64,
+    seconds: Vec<Second>,
+}
+
+impl Series {
+    /// # Errors
+    /// The histogram could not be made.
+    pub(crate) fn new() -> Result<Self, CreationError> {
+        Ok(Self {
+            begin: None,
+            histogram: histogram()?,
+            bytes: 0,
+            errors: 0,
+            seconds: Vec::new(),
+        })
+    }
+
+    /// The first second begins, with these totals.
+    pub(crate) fn begin(&mut self, at: Instant, bytes: u64, errors: u64) {
+        self.begin = Some(at);
+        (self.bytes, self.errors) = (bytes, errors);
+    }
+
+    /// A request was answered after so many microseconds.
+    pub(crate) fn record(&mut self, micros: u64) {
+        if self.begin.is_some() {
+            self.histogram.saturating_record(micros);
+        }
+    }
+
+    /// Closes the seconds that are over, given the totals up to now.
+    pub(crate) fn roll(&mut self, now: Instant, bytes: u64, errors: u64) {
+        let Some(begin) = self.begin else { return };
+        let over = now.duration_since(begin).as_secs().min(LONGEST_S);
+        while (self.seconds.len() as u64) < over {
+            let at = |quantile| self.histogram.value_at_quantile(quantile);
+            self.seconds.push(Second {
+                answered: self.histogram.len(),
+                bytes: bytes.saturating_sub(self.bytes),
+                errors: errors.saturating_sub(self.errors),
+                p50_us: at(0.5),
+                p99_us: at(0.99),
+                max_us: self.histogram.max(),
+            });
+            // Whatever has not been told belongs to the second that was closed first.
+            self.histogram.reset();
+            (self.bytes, self.errors) = (bytes, errors);
+        }
+    }
+
+    /// The seconds that are over.
+    pub(crate) fn seconds(&self) -> &[Second] {
+        &self.seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_second_holds_what_ended_in_it() {
+        let mut series = Series::new().unwrap();
+        let begin = Instant::now();
+        series.record(7);
+        series.begin(begin, 100, 1);
+        let at = |ms| begin + Duration::from_millis(ms);
+        for micros in [10, 20, 1_000] {
+            series.roll(at(500), 100, 1);
+            series.record(micros);
+        }
+        series.roll(at(1_500), 150, 3);
+        series.record(5);
+        series.roll(at(3_100), 160, 3);
+        let told: Vec<_> = series
+            .seconds()
+            .iter()
+            .map(|it| (it.answered, it.bytes, it.errors, it.p50_us, it.max_us))
+            .collect();
+        assert_eq!(
+            told,
+            [(3, 50, 2, 20, 1_000), (1, 10, 0, 5, 5), (0, 0, 0, 0, 0)]
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! The services as a process of their own, so that what they cost can be told apart.
+
+use std::path::Path;
+
+use super::Addresses;
+use crate::process::{Process, ProcessError};
+
+/// This very program, serving.
+#[derive(Debug)]
+pub(crate) struct Hosted {
+    /// Where.
+    pub(crate) addresses: Addresses,
+    /// The process.
+    pub(crate) process: Process,
+}
+
+impl Hosted {
+    /// Starts it on free ports of loopback.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub(crate) async fn start(dir: &Path) -> Result<Self, ProcessError> {
+        let program = std::env::current_exe().map_err(|source| ProcessError::Spawn {
+            program: "adit-loadtest".into(),
+            source,
+        })?;
+        let mut process = Process::start("service", &program, &["serve", "--json"], &[], dir)?;
+        let told = async |process: &Process| serde_json::from_str(&process.first_line()?).ok();
+        let addresses = process.until("line with its addresses", told).await?;
+        Ok(Self { addresses, process })
+    }
+}
