@@ -115,11 +115,7 @@ fn what_cannot_be_is_refused_with_its_key() {
         ),
         ("{ error_log: { path: e, keep: 0 } }", "error_log", "from 1"),
         ("{ tracing: \"otel:4317\" }", "tracing", "http://"),
-        (
-            "{ tracing: { sample_ratio: 1 } }",
-            "tracing",
-            "4317",
-        ),
+        ("{ tracing: { sample_ratio: 1 } }", "tracing", "4317"),
         (
             "{ tracing: { endpoint: \"http://c:4317\", sample_ratio: 2 } }",
             "tracing",
