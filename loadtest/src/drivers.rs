@@ -38,6 +38,8 @@ pub(crate) struct Ground {
     pub(crate) end: Instant,
     /// An exchange that takes longer has failed.
     pub(crate) timeout: Duration,
+    /// What is under way at the end has so long.
+    pub(crate) grace: Duration,
 }
 
 /// A load under way. Dropped, it ends.
@@ -45,6 +47,8 @@ pub(crate) struct Running {
     /// `None` where nothing is taken from a schedule.
     pub(crate) schedule: Option<Arc<Schedule>>,
     pub(crate) tasks: JoinSet<()>,
+    /// When the last exchange of the run is due.
+    pub(crate) last_due: Option<Instant>,
 }
 
 /// Starts the visitors of a load; they end by themselves after the window.
@@ -54,6 +58,11 @@ pub(crate) fn start(
     ground: &Ground,
     tally: &Arc<Tally>,
 ) -> Running {
+    let last = arrivals
+        .count()
+        .checked_sub(1)
+        .and_then(|last| arrivals.due(last));
+    let last_due = last.map(|last| ground.begin + last);
     let schedule = Arc::new(Schedule::open(ground.begin, arrivals));
     let mut tasks = JoinSet::new();
     let mut crew = Crew {
@@ -124,6 +133,9 @@ pub(crate) fn start(
                 return Running {
                     schedule: None,
                     tasks,
+                    last_due: Duration::try_from_secs_f64(1.0 / load.rate)
+                        .ok()
+                        .and_then(|period| ground.end.checked_sub(period)),
                 };
             }
         }
@@ -144,6 +156,7 @@ pub(crate) fn start(
                 return Running {
                     schedule: None,
                     tasks,
+                    last_due: ground.end.checked_sub(slow::TICK),
                 };
             }
         }
@@ -151,6 +164,7 @@ pub(crate) fn start(
     Running {
         schedule: Some(schedule),
         tasks,
+        last_due,
     }
 }
 

@@ -17,9 +17,10 @@ pub(crate) use self::html::{PageError, page};
 pub(crate) use self::table::terminal;
 use crate::failure::Failures;
 use crate::procfs::Machine;
-use crate::runner::{LoadOutcome, Outcome};
+use crate::runner::{EventOutcome, LoadOutcome, Outcome};
 use crate::scenario::{Allowed, Scenario};
 use crate::series::Second;
+use crate::tally::Recovery;
 
 /// When, where and of what a report is: without these a number is not kept.
 #[derive(Debug, Clone, Serialize)]
@@ -101,33 +102,35 @@ pub(crate) struct Latencies {
 pub(crate) struct EventReport {
     pub(crate) at_s: f64,
     pub(crate) what: String,
-    pub(crate) took_s: f64,
-    /// Milliseconds to the first good answer to a request due after its beginning, by load; none if none came.
+    /// None where the side did not come back.
+    pub(crate) took_s: Option<f64>,
+    /// Milliseconds from its beginning to the first good answer behind the first failure, by load; none if none came.
     pub(crate) recovered_ms: BTreeMap<String, Option<f64>>,
+    /// Loads of which nothing failed after it.
+    pub(crate) without_failure: Vec<String>,
 }
 
 impl Report {
     /// Puts together what a run gave.
     pub(crate) fn new(scenario: &Scenario, setup: Setup, outcome: &Outcome) -> Self {
         let loads: Vec<LoadReport> = outcome.loads.iter().map(LoadReport::new).collect();
-        let events = outcome.events.iter().map(|event| EventReport {
-            at_s: event.began.as_secs_f64(),
-            what: event.event.to_string(),
-            took_s: event.took.as_secs_f64(),
-            recovered_ms: outcome
-                .loads
-                .iter()
-                .zip(&event.recovered)
-                .map(|(load, after)| {
-                    let ms = after.map(|after| after.as_secs_f64() * 1e3);
-                    (load.load.name.clone(), ms)
-                })
-                .collect(),
-        });
-        let problems = outcome
-            .loads
+        let events: Vec<EventReport> = outcome
+            .events
             .iter()
-            .flat_map(|load| problems(load, &scenario.allowed))
+            .map(|event| EventReport::new(event, &outcome.loads))
+            .collect();
+        let of_loads = outcome.loads.iter();
+        let problems = outcome
+            .problems
+            .iter()
+            .cloned()
+            .chain(of_loads.flat_map(|load| problems(load, &scenario.allowed)))
+            .chain(
+                outcome
+                    .events
+                    .iter()
+                    .flat_map(|event| silent(event, &outcome.loads)),
+            )
             .collect();
         Self {
             scenario: scenario.name.clone(),
@@ -137,7 +140,7 @@ impl Report {
             window_s: outcome.elapsed.as_secs_f64(),
             clients: scenario.clients,
             allowed: scenario.allowed.clone(),
-            events: events.collect(),
+            events,
             loads,
             problems,
         }
@@ -147,6 +150,46 @@ impl Report {
     pub(crate) fn passed(&self) -> bool {
         self.problems.is_empty()
     }
+}
+
+impl EventReport {
+    fn new(event: &EventOutcome, loads: &[LoadOutcome]) -> Self {
+        let (mut recovered_ms, mut without_failure) = (BTreeMap::new(), Vec::new());
+        for (load, recovery) in loads.iter().zip(&event.recovered) {
+            let name = load.load.name.clone();
+            match recovery {
+                Recovery::After(after) => {
+                    recovered_ms.insert(name, Some(after.as_secs_f64() * 1e3));
+                }
+                Recovery::WithoutFailure => without_failure.push(name),
+                Recovery::Missing | Recovery::NothingDue => {
+                    recovered_ms.insert(name, None);
+                }
+            }
+        }
+        Self {
+            at_s: event.began.as_secs_f64(),
+            what: event.event.to_string(),
+            took_s: event.took.map(|took| took.as_secs_f64()),
+            recovered_ms,
+            without_failure,
+        }
+    }
+}
+
+/// The loads that an event silenced, though something was due after it.
+fn silent(event: &EventOutcome, loads: &[LoadOutcome]) -> Vec<String> {
+    let at = event.began.as_secs_f64();
+    let loads = loads.iter().zip(&event.recovered);
+    let missing = loads.filter(|(_, recovery)| **recovery == Recovery::Missing);
+    let told = missing.map(|(load, _)| {
+        let name = &load.load.name;
+        format!(
+            "{name}: no good answer after the event at {at:.1} s ({})",
+            event.event
+        )
+    });
+    told.collect()
 }
 
 impl LoadReport {
@@ -261,14 +304,30 @@ fn problems(outcome: &LoadOutcome, allowed: &Allowed) -> Vec<String> {
     ];
     for (what, quantile, limit) in limits {
         let Some(limit) = limit else { continue };
-        let measured = Duration::from_micros(outcome.histogram.value_at_quantile(quantile));
-        if measured > limit {
+        let measured = quantile_with_failures(&outcome.histogram, outcome.failed, quantile);
+        if measured.is_none_or(|measured| measured > limit) {
+            let measured = measured.map_or("a failure".to_owned(), |it| format!("{it:?}"));
             problems.push(format!(
-                "{name}: {what} is {measured:?}, the limit is {limit:?}"
+                "{name}: {what} is {measured}, the limit is {limit:?}"
             ));
         }
     }
     problems
+}
+
+/// A quantile of all exchanges, where one that failed took for ever (`None`).
+fn quantile_with_failures(
+    histogram: &Histogram<u64>,
+    failed: u64,
+    quantile: f64,
+) -> Option<Duration> {
+    let answered = histogram.len() as f64;
+    let rank = quantile * (answered + failed as f64);
+    if failed > 0 && rank > answered {
+        return None;
+    }
+    let within = (rank / answered.max(1.0)).min(1.0);
+    Some(Duration::from_micros(histogram.value_at_quantile(within)))
 }
 
 #[cfg(test)]

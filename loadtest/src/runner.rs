@@ -13,8 +13,11 @@ use crate::events::Event;
 use crate::failure::{Failure, Failures};
 use crate::scenario::{Load, Scenario};
 use crate::series::Second;
-use crate::tally::{Begin, Tally, Window};
-use crate::targets::{Target, TargetError};
+use crate::tally::{Begin, Recovery, Tally, Window};
+use crate::targets::Target;
+
+/// Whoever counts for itself what has not come is given this long for it.
+const COUNTING: Duration = Duration::from_secs(1);
 
 /// What a run measured.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct Outcome {
     pub(crate) events: Vec<EventOutcome>,
     /// How long the window really was.
     pub(crate) elapsed: Duration,
+    /// What went wrong with the target itself.
+    pub(crate) problems: Vec<String>,
 }
 
 /// What one load measured.
@@ -35,6 +40,8 @@ pub(crate) struct LoadOutcome {
     /// The whole run, warm-up and grace included.
     pub(crate) failures: Failures,
     pub(crate) details: BTreeMap<String, u64>,
+    /// Failures since the beginning of the window.
+    pub(crate) failed: u64,
     /// Exchanges that went well in the whole run.
     pub(crate) answered: u64,
     pub(crate) lost: u64,
@@ -50,10 +57,10 @@ pub(crate) struct EventOutcome {
     pub(crate) event: Event,
     /// When it began, from the beginning of the window.
     pub(crate) began: Duration,
-    /// Until the side was there again, the time that it was away included.
-    pub(crate) took: Duration,
-    /// From its beginning to the first good answer to a request due after it, by load.
-    pub(crate) recovered: Vec<Option<Duration>>,
+    /// Until the side was there again, the time that it was away included; `None` where it did not come back.
+    pub(crate) took: Option<Duration>,
+    /// How each load came through it.
+    pub(crate) recovered: Vec<Recovery>,
 }
 
 /// What one load did in the last second.
@@ -72,9 +79,6 @@ pub(crate) enum RunError {
     /// The histograms could not be made.
     #[error("histogram: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
-    /// The target ended, or did not come back.
-    #[error(transparent)]
-    Target(#[from] TargetError),
 }
 
 struct Crew<'a> {
@@ -86,7 +90,7 @@ struct Crew<'a> {
 /// Runs the scenario; `told` is called once a second with what each load did in it.
 ///
 /// # Errors
-/// [`RunError`]; exchanges that fail are part of the outcome instead.
+/// [`RunError`]; exchanges that fail, and a target that does not come back, are part of the outcome instead.
 ///
 /// # Cancel safety
 /// Dropping the future ends all visitors.
@@ -102,6 +106,7 @@ pub(crate) async fn run(
         begin,
         end: window_begin + scenario.duration(),
         timeout: scenario.timeout,
+        grace: scenario.grace,
     };
     let mut crews = Vec::new();
     for load in &scenario.loads {
@@ -122,29 +127,39 @@ pub(crate) async fn run(
         .map(|crew| crew.tally.mark_begin_at(window_begin))
         .collect();
     let tallies: Vec<Arc<Tally>> = crews.iter().map(|crew| crew.tally.clone()).collect();
-    let played = play(&scenario.events, window_begin, target, &tallies);
-    let ((), mut events) = {
-        let (watched, played) =
-            tokio::join!(watch(&crews, window_begin, ground.end, &mut told), played);
-        (watched, played?)
+    let mut problems = Vec::new();
+    let played = play(
+        &scenario.events,
+        window_begin,
+        async |event| target.restart(event).await,
+        &tallies,
+        &mut problems,
+    );
+    // An event that takes longer than the window delays neither its end nor that of the grace.
+    let measured = async {
+        watch(&crews, window_begin, ground.end, &mut told).await;
+        let windows: Vec<Window> = crews
+            .iter()
+            .zip(&begins)
+            .map(|(crew, begin)| crew.tally.mark_end(*begin))
+            .collect();
+        finish(&mut crews, ground.end + scenario.grace).await;
+        windows
     };
-    let windows: Vec<Window> = crews
-        .iter()
-        .zip(begins)
-        .map(|(crew, begin)| crew.tally.mark_end(begin))
-        .collect();
+    let (windows, mut events) = tokio::join!(measured, played);
     let elapsed = windows.first().map_or(Duration::ZERO, |it| it.elapsed);
-    finish(&mut crews, Instant::now() + scenario.grace).await;
-    target.check_running()?;
-
-    for (place, event) in events.iter_mut().enumerate() {
-        let recovered = crews.iter().map(|crew| {
-            let recoveries = crew.tally.recoveries();
-            recoveries.get(place).copied().flatten()
-        });
-        event.recovered = recovered.collect();
+    if let Err(error) = target.check_running() {
+        problems.push(error.to_string());
     }
-    let loads = crews.into_iter().zip(windows).map(|(crew, window)| {
+
+    for crew in &crews {
+        let recoveries = crew.tally.recoveries(crew.running.last_due);
+        for (event, recovery) in events.iter_mut().zip(recoveries) {
+            event.recovered.push(recovery);
+        }
+    }
+    let crews = crews.into_iter().zip(begins).zip(windows);
+    let loads = crews.map(|((crew, begin), window)| {
         let arrivals = scenario.arrivals(crew.load);
         let warm_up = scenario.warm_up.as_secs_f64();
         let seconds = crew.tally.series();
@@ -158,6 +173,7 @@ pub(crate) async fn run(
             histogram: crew.tally.histogram(),
             failures: crew.tally.failures.clone(),
             details: crew.tally.details(),
+            failed: crew.tally.failures.total() - begin.failures,
             answered: crew.tally.requests.load(Relaxed),
             lost: crew.tally.lost.load(Relaxed),
             doubled: crew.tally.doubled.load(Relaxed),
@@ -169,6 +185,7 @@ pub(crate) async fn run(
         loads: loads.collect(),
         events,
         elapsed,
+        problems,
     })
 }
 
@@ -201,13 +218,14 @@ async fn watch(
     sleep_until(end).await;
 }
 
-/// Does to the target what the scenario says, one event after the other.
-async fn play(
+/// Does to the target what the scenario says, one event after the other; behind one that fails there are no more.
+async fn play<E: std::fmt::Display>(
     events: &[Event],
     begin: Instant,
-    target: &mut Target,
+    mut restart: impl AsyncFnMut(&Event) -> Result<(), E>,
     tallies: &[Arc<Tally>],
-) -> Result<Vec<EventOutcome>, TargetError> {
+    problems: &mut Vec<String>,
+) -> Vec<EventOutcome> {
     let mut played = Vec::new();
     for event in events {
         sleep_until(begin + event.at).await;
@@ -215,20 +233,29 @@ async fn play(
         for tally in tallies {
             tally.disturb();
         }
-        target.restart(event).await?;
+        let restarted = restart(event).await;
         played.push(EventOutcome {
             event: *event,
             began: began - begin,
-            took: began.elapsed(),
+            took: restarted.is_ok().then(|| began.elapsed()),
             recovered: Vec::new(),
         });
+        if let Err(error) = restarted {
+            problems.push(format!("{event}: did not come back: {error}"));
+            break;
+        }
     }
-    Ok(played)
+    played
 }
 
 /// Waits for what is under way, and counts what does not end.
 async fn finish(crews: &mut [Crew<'_>], until: Instant) {
     for crew in crews {
+        // Whoever has no schedule counts at the end of the grace what has not come.
+        let until = match crew.running.schedule {
+            Some(_) => until,
+            None => until + COUNTING,
+        };
         let tasks = &mut crew.running.tasks;
         let drained = timeout_at(until, async { while tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
@@ -240,5 +267,45 @@ async fn finish(crews: &mut [Crew<'_>], until: Instant) {
         if let Some(schedule) = &crew.running.schedule {
             crew.tally.failed_many(Failure::Unsent, schedule.unsent());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{How, Side};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_fails_is_a_problem_and_the_last_one() {
+        let event = |at_s| Event {
+            at: Duration::from_secs(at_s),
+            side: Side::Server,
+            how: How::Kill,
+            down: Duration::ZERO,
+        };
+        let tally = Arc::new(Tally::new().unwrap());
+        let mut problems = Vec::new();
+        let restart = async |event: &Event| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if event.at.as_secs() == 2 {
+                return Err("port taken");
+            }
+            Ok(())
+        };
+        let played = play(
+            &[event(0), event(2), event(4)],
+            Instant::now(),
+            restart,
+            std::slice::from_ref(&tally),
+            &mut problems,
+        )
+        .await;
+        let took: Vec<_> = played.iter().map(|event| event.took).collect();
+        assert_eq!(took, [Some(Duration::from_secs(1)), None]);
+        assert_eq!(tally.recoveries(None).len(), 2);
+        assert_eq!(
+            problems,
+            ["server killed, started again 0 s later: did not come back: port taken"]
+        );
     }
 }

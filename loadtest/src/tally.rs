@@ -1,7 +1,7 @@
 //! What a generator has counted so far.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +29,6 @@ pub(crate) struct Tally {
     /// Datagrams that came back more than once.
     pub(crate) doubled: AtomicU64,
     latencies: Mutex<Latencies>,
-    /// Whether an event waits for the first request after it.
-    disturbed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -41,7 +39,32 @@ struct Latencies {
     histogram: Histogram<u64>,
     series: Option<Series>,
     details: BTreeMap<String, u64>,
-    recoveries: Vec<(Instant, Option<Duration>)>,
+    disturbed: Vec<Disturbed>,
+}
+
+/// An event, and what followed it.
+#[derive(Debug)]
+struct Disturbed {
+    at: Instant,
+    /// A request due after it was answered well before anything failed.
+    answered: bool,
+    /// The first failure after it.
+    failed: Option<Instant>,
+    /// From the event to the first good answer after that failure.
+    recovered: Option<Duration>,
+}
+
+/// How a load came through an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// From the event to the first good answer after the first failure that followed it.
+    After(Duration),
+    /// Nothing failed after it.
+    WithoutFailure,
+    /// Nothing was due any more that could have shown it.
+    NothingDue,
+    /// No good answer came.
+    Missing,
 }
 
 /// The counters at the beginning of the measured window.
@@ -50,6 +73,7 @@ pub(crate) struct Begin {
     pub(crate) at: Instant,
     pub(crate) requests: u64,
     body_bytes: u64,
+    pub(crate) failures: u64,
 }
 
 /// What happened between the beginning and the end.
@@ -84,9 +108,8 @@ impl Tally {
                 histogram: histogram()?,
                 series: None,
                 details: BTreeMap::new(),
-                recoveries: Vec::new(),
+                disturbed: Vec::new(),
             }),
-            disturbed: AtomicBool::new(false),
         })
     }
 
@@ -123,6 +146,7 @@ impl Tally {
             at,
             requests: self.requests.load(Relaxed),
             body_bytes: bytes,
+            failures: self.failures.total(),
         }
     }
 
@@ -151,15 +175,14 @@ impl Tally {
         if let Some(series) = &mut latencies.series {
             series.record(micros);
         }
-        if self.disturbed.load(Relaxed) {
-            let mut waiting = false;
-            for (at, recovered) in &mut latencies.recoveries {
-                if recovered.is_none() && begun >= *at {
-                    *recovered = Some(at.elapsed());
-                }
-                waiting |= recovered.is_none();
+        for event in &mut latencies.disturbed {
+            if event.recovered.is_some() || begun < event.at {
+                continue;
             }
-            self.disturbed.store(waiting, Relaxed);
+            match event.failed {
+                Some(_) => event.recovered = Some(event.at.elapsed()),
+                None => event.answered = true,
+            }
         }
         let Some(begin) = latencies.begin else { return };
         if begun >= begin && latencies.end.is_none_or(|end| begun < end) {
@@ -170,28 +193,51 @@ impl Tally {
     /// A request failed.
     pub(crate) fn failed(&self, failed: Failed) {
         self.failures.add(failed.kind, 1);
+        let mut latencies = self.latencies();
+        latencies.stumble(None);
         let Some(detail) = failed.detail else { return };
-        let details = &mut self.latencies().details;
+        let details = &mut latencies.details;
         let text = format!("{}: {detail}", failed.kind.name());
         if details.len() < DETAILS || details.contains_key(&text) {
             *details.entry(text).or_default() += 1;
         }
     }
 
-    /// An event disturbs the target now; the first good answer to a request due after it is waited for.
-    pub(crate) fn disturb(&self) {
-        self.latencies().recoveries.push((Instant::now(), None));
-        self.disturbed.store(true, Relaxed);
+    /// A datagram that was due then did not come back in its time.
+    pub(crate) fn missed(&self, due: Instant) {
+        self.lost.fetch_add(1, Relaxed);
+        self.latencies().stumble(Some(due));
     }
 
-    /// From each event to the first good answer to a request due after it.
-    pub(crate) fn recoveries(&self) -> Vec<Option<Duration>> {
+    /// An event disturbs the target now; what fails from now on is its doing, until the next one.
+    pub(crate) fn disturb(&self) {
+        self.latencies().disturbed.push(Disturbed {
+            at: Instant::now(),
+            answered: false,
+            failed: None,
+            recovered: None,
+        });
+    }
+
+    /// How the load came through each event, where its last request was due at `last_due`.
+    pub(crate) fn recoveries(&self, last_due: Option<Instant>) -> Vec<Recovery> {
         let latencies = self.latencies();
-        latencies
-            .recoveries
-            .iter()
-            .map(|(_, after)| *after)
-            .collect()
+        let told = latencies.disturbed.iter().map(|event| {
+            if let Some(after) = event.recovered {
+                return Recovery::After(after);
+            }
+            // Who was answered well before the failure need only be answered again where something was due after it.
+            let since = match event.failed {
+                None if event.answered => return Recovery::WithoutFailure,
+                Some(failed) if event.answered => failed,
+                _ => event.at,
+            };
+            match last_due {
+                Some(due) if due >= since => Recovery::Missing,
+                _ => Recovery::NothingDue,
+            }
+        });
+        told.collect()
     }
 
     /// The texts of failures, and how often each was given.
@@ -235,6 +281,20 @@ impl Tally {
     }
 }
 
+impl Latencies {
+    /// Something failed now: a request, or a datagram that was due then.
+    fn stumble(&mut self, due: Option<Instant>) {
+        let last = self.disturbed.len().saturating_sub(1);
+        for (place, event) in self.disturbed.iter_mut().enumerate() {
+            // A later event answers for what fails after it, unless this one still waits for its first answer.
+            let mine = place == last || !event.answered;
+            if mine && event.failed.is_none() && due.is_none_or(|due| due >= event.at) {
+                event.failed = Some(Instant::now());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,21 +326,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_recovery_ends_with_an_answer_to_what_was_due_after_the_event() {
+    async fn a_recovery_ends_with_the_first_good_answer_behind_the_first_failure() {
         let tally = Tally::new().unwrap();
         let step = Duration::from_millis(10);
         let before = Instant::now();
         advance(step).await;
         tally.disturb();
+        let event = Instant::now();
+        let told = |last_due| tally.recoveries(Some(last_due));
         advance(step).await;
         let after = Instant::now();
         tally.answered(before);
-        assert_eq!(tally.recoveries(), [None]);
+        assert_eq!(told(after), [Recovery::Missing]);
+        assert_eq!(told(before), [Recovery::NothingDue]);
+        // A side that drains goes on answering for a while.
+        tally.answered(after);
+        assert_eq!(told(after), [Recovery::WithoutFailure]);
+        advance(step).await;
+        tally.failed(Failure::Cut.into());
+        assert_eq!(told(Instant::now()), [Recovery::Missing]);
+        assert_eq!(told(event), [Recovery::NothingDue]);
+        tally.answered(before);
         advance(step).await;
         tally.answered(after);
         advance(step).await;
+        tally.failed(Failure::Cut.into());
         tally.answered(after);
-        assert_eq!(tally.recoveries(), [Some(2 * step)]);
+        assert_eq!(told(after), [Recovery::After(3 * step)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_belongs_to_the_last_event_before_it() {
+        let tally = Tally::new().unwrap();
+        let step = Duration::from_millis(10);
+        let before = Instant::now();
+        advance(step).await;
+        tally.disturb();
+        // A datagram from before the event says nothing about it.
+        tally.missed(before);
+        tally.answered(Instant::now());
+        advance(step).await;
+        tally.disturb();
+        tally.missed(Instant::now());
+        advance(step).await;
+        tally.answered(Instant::now());
+        let told = tally.recoveries(Some(Instant::now()));
+        assert_eq!(told, [Recovery::WithoutFailure, Recovery::After(step)]);
+        assert_eq!(tally.lost.load(Relaxed), 2);
     }
 
     #[test]

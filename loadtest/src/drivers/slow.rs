@@ -16,7 +16,7 @@ use crate::tally::Tally;
 use crate::targets::Web;
 
 /// How often a reader takes its next portion.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 const TICKS_PER_S: u64 = 5;
 
 /// The kernel must not take for the reader what the reader does not.
@@ -35,19 +35,29 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// One body after the other, until the window is over.
+    /// One body after the other, until all portions of the window have come or the grace is over.
     pub(super) async fn run(self) {
         let end = self.ground.end;
-        // A body that is not finished then was not meant to be.
-        let _ = timeout_at(end, async {
-            loop {
-                if let Err(failed) = self.fetch().await {
+        // When the portion that is waited for was due.
+        let mut due = Instant::now();
+        let reading = async {
+            while due <= end {
+                let fetched = self.fetch(&mut due).await;
+                if let Err(failed) = fetched {
                     self.tally.failed(failed);
                     sleep(PAUSE).await;
+                    // The one that failed is counted; those that were due since then had nobody to read them.
+                    let missed = portions(due + TICK, end.min(Instant::now()));
+                    self.tally.failed_many(Failure::Cut, missed);
+                    due = Instant::now();
+                } else if due <= end {
+                    sleep_until(due).await;
                 }
             }
-        })
-        .await;
+        };
+        let _ = timeout_at(end + self.ground.grace, reading).await;
+        self.tally
+            .failed_many(Failure::Unfinished, portions(due, end));
     }
 
     async fn connect(&self) -> Result<Connection, Failed> {
@@ -65,7 +75,8 @@ impl Reader {
         Ok(Connection::on(stream, 16 * 1024))
     }
 
-    async fn fetch(&self) -> Result<(), Failed> {
+    /// One body, or as much of it as is due in the window.
+    async fn fetch(&self, due: &mut Instant) -> Result<(), Failed> {
         let from = Pattern::place(self.number);
         let asked = async {
             let mut connection = self.connect().await?;
@@ -81,7 +92,7 @@ impl Reader {
             .await
             .unwrap_or_else(|_| Err(Failure::Timeout.into()))?;
         let portion = (self.bytes_per_s / TICKS_PER_S).max(1);
-        let (mut got, mut due, mut left) = (0, Instant::now(), portion);
+        let (mut got, mut left) = (0, portion);
         loop {
             let bytes = connection.bytes(piece);
             let after = got + bytes.len() as u64;
@@ -92,12 +103,12 @@ impl Reader {
             got = after;
             left = left.saturating_sub(bytes.len() as u64);
             if left == 0 || got == head.length {
-                self.tally.answered(due);
-                if got == head.length {
+                self.tally.answered(*due);
+                *due += TICK;
+                if got == head.length || *due > self.ground.end {
                     return Ok(());
                 }
-                due += TICK;
-                sleep_until(due).await;
+                sleep_until(*due).await;
                 left = portion;
             }
             let most = usize::try_from(left).unwrap_or(usize::MAX);
@@ -105,5 +116,70 @@ impl Reader {
                 .await
                 .unwrap_or_else(|_| Err(Failed::new(Failure::Timeout, "the next bytes")))?;
         }
+    }
+}
+
+/// How many portions are due from `first` to `last`.
+fn portions(first: Instant, last: Instant) -> u64 {
+    match last.checked_duration_since(first) {
+        Some(time) => {
+            u64::try_from(time.as_micros() / TICK.as_micros()).unwrap_or(u64::MAX - 1) + 1
+        }
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::targets::Entries;
+
+    #[test]
+    fn portions_are_counted_with_both_ends() {
+        let now = Instant::now();
+        assert_eq!(portions(now, now), 1);
+        assert_eq!(portions(now, now + TICK), 2);
+        assert_eq!(portions(now, now + 3 * TICK / 2), 2);
+        assert_eq!(portions(now + TICK, now), 0);
+    }
+
+    /// Two seconds of portions from a service that accepts and says nothing: eleven are due, and none is forgotten.
+    async fn stalled(grace: Duration) -> Arc<Tally> {
+        let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tally = Arc::new(Tally::new().unwrap());
+        let now = Instant::now();
+        let reader = Reader {
+            web: Web {
+                addr: service.local_addr().unwrap(),
+                host: "x".into(),
+            },
+            number: 0,
+            bytes: 10_000,
+            bytes_per_s: 1_000,
+            ground: Ground {
+                entries: Entries::default(),
+                begin: now,
+                end: now + Duration::from_secs(2),
+                timeout: Duration::from_secs(1),
+                grace,
+            },
+            tally: tally.clone(),
+        };
+        reader.run().await;
+        tally
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn portions_that_a_stalled_service_owes_are_errors() {
+        let failures = &stalled(Duration::from_secs(5)).await.failures;
+        assert_eq!(failures.to_string(), "9 cut, 2 timeout");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn portions_that_are_owed_at_the_end_are_unfinished() {
+        let failures = &stalled(Duration::ZERO).await.failures;
+        assert_eq!(failures.to_string(), "5 cut, 5 unfinished, 1 timeout");
     }
 }

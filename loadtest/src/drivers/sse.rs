@@ -50,27 +50,53 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes, and again after a failure, until the window is over.
+    /// Subscribes, and again after a failure, until all events of the window have come or the grace is over.
     pub(super) async fn run(self) {
+        let (begun, begun_us) = (Instant::now(), unix_us());
         let end = self.ground.end;
-        // What is under way at the end was not to end.
-        let _ = timeout_at(end, async {
-            loop {
-                let subscribed = self.subscribe().await;
-                if let Err(failed) = subscribed {
-                    self.tally.failed(failed);
+        let mut followed = None;
+        let following = async {
+            let mut resumed = false;
+            while let Err(failed) = self.subscribe(begun_us, resumed, &mut followed).await {
+                self.tally.failed(failed);
+                resumed = true;
+                // A new subscription begins with the next event, which is behind the end.
+                if Instant::now() >= end {
+                    return;
                 }
                 sleep(PAUSE).await;
             }
-        })
-        .await;
+        };
+        let _ = timeout_at(end + self.ground.grace, following).await;
+        let left = followed.map_or_else(
+            // Not even the clock was told: all that was due since the beginning.
+            || micros(end.duration_since(begun)) / self.every_us,
+            |followed: Followed| followed.left(),
+        );
+        self.tally.failed_many(Failure::Unfinished, left);
     }
 
-    async fn subscribe(&self) -> Result<(), Failed> {
+    /// Reads until the last event of the window has come. `resumed`: what was due before the first event is missing.
+    async fn subscribe(
+        &self,
+        begun_us: u64,
+        resumed: bool,
+        followed: &mut Option<Followed>,
+    ) -> Result<(), Failed> {
         let mut connection = self
             .within(Connection::open(self.web.addr, READ_BYTES))
             .await?;
         let ahead_us = self.within(self.clocks(&mut connection)).await?;
+        let followed = followed.get_or_insert_with(|| {
+            let left = self.ground.end.duration_since(Instant::now());
+            let there = |here_us: u64| here_us.saturating_add_signed(-ahead_us) / self.every_us;
+            Followed {
+                next: there(begun_us) + 1,
+                last: there(unix_us() + micros(left)),
+                resumed,
+            }
+        });
+        followed.resumed |= resumed;
         let (host, every_us, bytes) = (&self.web.host, self.every_us, self.bytes);
         let request = format!(
             "GET /events?every_us={every_us}&bytes={bytes} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\r\n"
@@ -79,17 +105,20 @@ impl Subscriber {
         let (_, rest) = self.within(connection.head(chunked_head)).await?;
         let (mut chunked, mut text) = (Chunked::default(), Vec::new());
         chunked.take(connection.bytes(rest), &mut text)?;
-        let mut expected: Option<Event> = None;
+        let mut first = true;
         // An event that does not come is a failure, and not a reason to wait for ever.
         let patience = self.ground.timeout + Duration::from_micros(every_us);
         loop {
             while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
+                let expected = (!first).then_some(followed.next);
                 let event = self.check(&text[..end + 2], expected)?;
+                if first {
+                    let missed = followed.resume(event.number)?;
+                    self.tally.failed_many(Failure::Cut, missed);
+                    first = false;
+                }
                 text.drain(..end + 2);
-                expected = Some(Event {
-                    number: event.number + 1,
-                    due_us: event.due_us + every_us,
-                });
+                followed.next = event.number + 1;
                 let late_us = unix_us()
                     .saturating_add_signed(-ahead_us)
                     .saturating_sub(event.due_us);
@@ -98,6 +127,9 @@ impl Subscriber {
                 let due = Instant::now().checked_sub(late);
                 self.tally
                     .answered_after(due.unwrap_or(self.ground.begin), late);
+                if followed.left() == 0 {
+                    return Ok(());
+                }
             }
             let more = timeout(patience, connection.more(usize::MAX))
                 .await
@@ -133,13 +165,12 @@ impl Subscriber {
     }
 
     /// The event that this text is.
-    fn check(&self, text: &[u8], expected: Option<Event>) -> Result<Event, Failed> {
+    fn check(&self, text: &[u8], expected: Option<u64>) -> Result<Event, Failed> {
         let event = parse(text).ok_or_else(|| Failed::new(Failure::Unreadable, "no event"))?;
         if let Some(expected) = expected
-            && event.number != expected.number
+            && event.number != expected
         {
-            let gap = i128::from(event.number) - i128::from(expected.number);
-            return Err(Failed::new(Failure::Sequence, format!("{gap:+} events")));
+            return Err(out_of_order(event.number, expected));
         }
         let whole = Event {
             number: event.number,
@@ -150,6 +181,44 @@ impl Subscriber {
         }
         Ok(event)
     }
+}
+
+/// What one subscriber has had of the stream, over all its subscriptions.
+#[derive(Debug)]
+struct Followed {
+    /// The event that must come next.
+    next: u64,
+    /// The last one that is due in the window.
+    last: u64,
+    /// The stream was under way before this subscription, so that what is before its first event was missed.
+    resumed: bool,
+}
+
+impl Followed {
+    /// Events of the window that have not come.
+    fn left(&self) -> u64 {
+        (self.last + 1).saturating_sub(self.next)
+    }
+
+    /// A subscription begins with event `number`: how many were missed before it.
+    fn resume(&mut self, number: u64) -> Result<u64, Failed> {
+        if !std::mem::replace(&mut self.resumed, true) {
+            return Ok(0);
+        }
+        if number < self.next {
+            return Err(out_of_order(number, self.next));
+        }
+        Ok(self.left().min(number - self.next))
+    }
+}
+
+fn out_of_order(number: u64, expected: u64) -> Failed {
+    let gap = i128::from(number) - i128::from(expected);
+    Failed::new(Failure::Sequence, format!("{gap:+} events"))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// By how much the clock here is ahead of one that showed `there` between two readings here.
@@ -211,8 +280,12 @@ mod tests {
     use crate::targets::Entries;
 
     fn subscriber() -> Subscriber {
+        subscriber_of(([127, 0, 0, 1], 1).into(), Duration::ZERO)
+    }
+
+    fn subscriber_of(addr: std::net::SocketAddr, window: Duration) -> Subscriber {
         let web = Web {
-            addr: ([127, 0, 0, 1], 1).into(),
+            addr,
             host: "x".into(),
         };
         let load = Load {
@@ -229,8 +302,9 @@ mod tests {
         let ground = Ground {
             entries: Entries::default(),
             begin: now,
-            end: now,
+            end: now + window,
             timeout: Duration::from_secs(1),
+            grace: Duration::from_millis(500),
         };
         Subscriber::new(&web, &load, &ground, Arc::new(Tally::new().unwrap()))
     }
@@ -244,9 +318,9 @@ mod tests {
         };
         let text = event(7).text(16);
         assert_eq!(subscriber.check(&text, None), Ok(event(7)));
-        assert_eq!(subscriber.check(&text, Some(event(7))), Ok(event(7)));
+        assert_eq!(subscriber.check(&text, Some(7)), Ok(event(7)));
         for expected in [6, 8] {
-            let failed = subscriber.check(&text, Some(event(expected))).unwrap_err();
+            let failed = subscriber.check(&text, Some(expected)).unwrap_err();
             assert_eq!(failed.kind, Failure::Sequence);
         }
         let mut changed = text;
@@ -255,6 +329,36 @@ mod tests {
         assert_eq!(failed.kind, Failure::WrongBytes);
         let failed = subscriber.check(b"data: x\n\n", None).unwrap_err();
         assert_eq!(failed.kind, Failure::Unreadable);
+    }
+
+    #[test]
+    fn what_was_due_between_two_subscriptions_is_missed() {
+        let mut followed = Followed {
+            next: 5,
+            last: 20,
+            resumed: false,
+        };
+        // What was due while the first one was opened was never to come.
+        assert_eq!(followed.resume(7), Ok(0));
+        followed.next = 8;
+        assert_eq!(followed.left(), 13);
+        assert_eq!(followed.resume(8), Ok(0));
+        assert_eq!(followed.resume(11), Ok(3));
+        // Behind the end nothing is due.
+        assert_eq!(followed.resume(30), Ok(13));
+        assert_eq!(followed.resume(7).unwrap_err().kind, Failure::Sequence);
+        followed.next = 30;
+        assert_eq!(followed.left(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_stalled_service_never_sends_is_unfinished() {
+        let stalled = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = stalled.local_addr().unwrap();
+        let subscriber = subscriber_of(addr, Duration::from_secs(2));
+        let tally = subscriber.tally.clone();
+        subscriber.run().await;
+        assert_eq!(tally.failures.of(Failure::Unfinished), 200);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Flow {
             && now.duration_since(first.due) >= within
         {
             if !first.came {
-                tally.lost.fetch_add(1, Relaxed);
+                tally.missed(first.due);
             }
             waiting.pop_front();
         }

@@ -143,10 +143,10 @@ fn events(report: &Report, page: &mut String) {
     for event in &report.events {
         let _ = writeln!(
             page,
-            "<li>{:.1} s: {}; back after {:.2} s; first good answer to a request due after its beginning: {}</li>",
+            "<li>{:.1} s: {}; {}; first good answer behind the first failure, counted from its beginning: {}</li>",
             event.at_s,
             escaped(&event.what),
-            event.took_s,
+            table::back(event),
             escaped(&table::recovered(event))
         );
     }

@@ -42,10 +42,10 @@ pub(crate) fn terminal(report: &Report) -> String {
     for event in &report.events {
         let _ = writeln!(
             text,
-            "\n{:.1} s: {}; back after {:.2} s; first good answer after: {}",
+            "\n{:.1} s: {}; {}; good answers again after: {}",
             event.at_s,
             event.what,
-            event.took_s,
+            back(event),
             recovered(event),
         );
     }
@@ -110,7 +110,19 @@ pub(super) fn recovered(event: &super::EventReport) -> String {
         Some(ms) => format!("{load} {} ms", number(*ms)),
         None => format!("{load} none came"),
     });
-    loads.collect::<Vec<_>>().join(", ")
+    let undisturbed = event.without_failure.iter();
+    loads
+        .chain(undisturbed.map(|load| format!("{load} nothing failed")))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Whether and when the side was there again.
+pub(super) fn back(event: &super::EventReport) -> String {
+    match event.took_s {
+        Some(took_s) => format!("back after {took_s:.2} s"),
+        None => "did not come back".to_owned(),
+    }
 }
 
 /// Three digits that count, or all of a whole number.

@@ -6,7 +6,7 @@ use crate::events::{Event, How, Side};
 use crate::failure::Failure;
 use crate::runner::EventOutcome;
 use crate::scenario::{Kind, Limits, Load, Mix};
-use crate::tally::{Window, histogram};
+use crate::tally::{Recovery, Window, histogram};
 
 fn load(failures: &[(Failure, u64)]) -> LoadOutcome {
     let mut latencies = histogram().unwrap();
@@ -43,6 +43,7 @@ fn load(failures: &[(Failure, u64)]) -> LoadOutcome {
         },
         histogram: latencies,
         failures: counted,
+        failed: counted_in_all(failures),
         details: [("status: 503 <no_client>".to_owned(), 3)].into(),
         answered: 10_000,
         lost: 0,
@@ -50,6 +51,10 @@ fn load(failures: &[(Failure, u64)]) -> LoadOutcome {
         seconds: vec![second; 2],
         offered: vec![5_000.0; 2],
     }
+}
+
+fn counted_in_all(failures: &[(Failure, u64)]) -> u64 {
+    failures.iter().map(|(_, many)| many).sum()
 }
 
 fn outcome() -> Outcome {
@@ -63,14 +68,19 @@ fn outcome() -> Outcome {
                 down: Duration::ZERO,
             },
             began: Duration::from_secs(1),
-            took: Duration::from_millis(250),
-            recovered: vec![Some(Duration::from_millis(120))],
+            took: Some(Duration::from_millis(250)),
+            recovered: vec![Recovery::After(Duration::from_millis(120))],
         }],
         elapsed: Duration::from_secs(2),
+        problems: Vec::new(),
     }
 }
 
 fn report() -> Report {
+    report_of(&outcome())
+}
+
+fn report_of(outcome: &Outcome) -> Report {
     let setup = Setup {
         date: "2026-01-02 03:04 UTC".into(),
         commit: "abc".into(),
@@ -80,7 +90,7 @@ fn report() -> Report {
     };
     let mut scenario = crate::scenario::read("small-http").unwrap();
     scenario.about = "About <it>.".into();
-    Report::new(&scenario, setup, &outcome())
+    Report::new(&scenario, setup, outcome)
 }
 
 #[test]
@@ -135,7 +145,7 @@ fn the_terminal_is_told_rates_latencies_errors_and_events() {
     for wanted in [
         "5000",
         "p99.99",
-        "first good answer after: <small> 120 ms",
+        "good answers again after: <small> 120 ms",
         "passed",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
@@ -190,4 +200,73 @@ fn loss_silence_and_limits_are_problems() {
     let mut silent = load(&[]);
     silent.answered = 0;
     assert!(problems(&silent, &Allowed::default())[0].contains("nothing was answered"));
+}
+
+#[test]
+fn a_load_that_an_event_silences_is_a_problem_unless_nothing_was_due() {
+    let told = |recovery| {
+        let mut outcome = outcome();
+        outcome.events[0].recovered = vec![recovery];
+        report_of(&outcome)
+    };
+    let missing = told(Recovery::Missing);
+    assert_eq!(
+        missing.problems,
+        [
+            "<small>: no good answer after the event at 1.0 s (server killed, started again 0 s later)"
+        ]
+    );
+    assert_eq!(missing.events[0].recovered_ms["<small>"], None);
+    assert!(told(Recovery::NothingDue).passed());
+    let through = told(Recovery::WithoutFailure);
+    assert!(through.passed() && through.events[0].recovered_ms.is_empty());
+    assert_eq!(through.events[0].without_failure, ["<small>"]);
+    assert!(terminal(&through).contains("after: <small> nothing failed"));
+}
+
+#[test]
+fn a_side_that_does_not_come_back_is_a_problem_of_a_whole_report() {
+    let mut outcome = outcome();
+    outcome.events[0].took = None;
+    outcome.problems = vec!["server killed: did not come back: port taken".into()];
+    let report = report_of(&outcome);
+    assert!(!report.passed());
+    let text = terminal(&report);
+    assert!(
+        text.contains("FAILED server killed: did not come back: port taken"),
+        "{text}"
+    );
+    assert!(page(&report).unwrap().contains("did not come back"));
+}
+
+#[test]
+fn a_failure_is_later_than_any_limit() {
+    let told = |timeouts, quantile: &str| {
+        let mut outcome = load(&[(Failure::Timeout, timeouts)]);
+        let limit = Some(Duration::from_secs(3_600));
+        match quantile {
+            "p99" => outcome.load.limits.p99 = limit,
+            _ => outcome.load.limits.max = limit,
+        }
+        let allowed = Allowed {
+            percent: 50.0,
+            kinds: vec![Failure::Timeout],
+            loss_percent: 0.0,
+        };
+        problems(&outcome, &allowed).join("; ")
+    };
+    assert_eq!(told(0, "max"), "");
+    assert_eq!(
+        told(1, "max"),
+        "<small>: max is a failure, the limit is 3600s"
+    );
+    assert_eq!(told(100, "p99"), "");
+    assert_eq!(
+        told(204, "p99"),
+        "<small>: p99 is a failure, the limit is 3600s"
+    );
+    // Failures push the others up: half of all is then further along those that were answered.
+    let latencies = load(&[]).histogram;
+    let median = quantile_with_failures(&latencies, 2_000, 0.5).unwrap();
+    assert!((5_990..=6_010).contains(&median.as_micros()), "{median:?}");
 }
