@@ -353,3 +353,48 @@ async fn a_dead_collector_costs_only_the_spans() {
     server.terminate();
     assert!(server.exit(SOON).await.success());
 }
+
+/// A client that traces nothing hands the server's context on: the service hangs below the server's span.
+#[tokio::test]
+async fn a_hop_without_tracing_hands_the_context_on() {
+    let service = mirror().await;
+    let collector = Collector::start().await;
+    let server = Server::with(&format!("server:\n{}", collector.section(1.0))).await;
+    let _client = Client::http(&server, "client-1", "it", service.addr).await;
+    let mut visitor = Visitor::http1(server.http, "it.localhost").await;
+    let seen = visitor.get("/").await.text().to_lowercase();
+    let id = begun_here(&collector).await;
+    let transit = |trace: &Trace| !trace.named("adit-server", "transit").is_empty();
+    let trace = collector.trace(&id, transit).await;
+    let transit = trace.named("adit-server", "transit")[0];
+    let span: String = transit
+        .span
+        .span_id
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let told = format!("traceparent: 00-{id}-{span}-01");
+    assert!(seen.contains(&told), "{told} in {seen}");
+}
+
+/// Whether a request is traced is decided once, where its visitor came in.
+#[tokio::test]
+async fn the_other_hop_begins_no_trace_of_its_own() {
+    let service = mirror().await;
+    let collector = Collector::start().await;
+    let server = Server::with(&format!("server:\n{}", collector.section(0.0))).await;
+    let tunnel = format!(
+        "client:\n{}  tunnels:\n    - {{ name: it, type: http, local_port: {} }}\n",
+        collector.section(1.0),
+        service.addr.port()
+    );
+    let mut client = Client::start(ClientOptions::file(&server, "client-1", &tunnel)).await;
+    let mut visitor = Visitor::http1(server.http, "it.localhost").await;
+    for _ in 0..20 {
+        assert_eq!(visitor.get("/").await.status, 200);
+    }
+    // At its end it would have sent what it has.
+    client.terminate();
+    assert!(client.exit(SOON).await.success());
+    assert_eq!(collector.ids(), Vec::<String>::new());
+}

@@ -37,11 +37,21 @@ impl<H: Told> Account<H> {
         }
     }
 
-    /// What the service gets as `traceparent` in place of the visitor's. `None`: nothing takes its place, or a header
-    /// that the tunnel's settings add.
-    pub(crate) fn traceparent(&self) -> Option<TraceContext> {
-        let context = self.course.context()?;
-        (!self.service.replaces(TRACEPARENT)).then_some(context)
+    /// What the service gets as `traceparent` in place of the visitor's line: our own context, or, where nothing is traced
+    /// here, the one that the other side has sent. `None`: there is none, or the tunnel's settings add a header of this
+    /// name.
+    pub(crate) fn traceparent(&self) -> Option<String> {
+        if self.service.replaces(TRACEPARENT) {
+            return None;
+        }
+        match self.course.context() {
+            Some(context) => Some(context.to_string()),
+            None => {
+                let sent: &str = &self.head.asked().open.traceparent;
+                let is_one = !sent.is_empty() && sent.parse::<TraceContext>().is_ok();
+                is_one.then(|| sent.to_owned())
+            }
+        }
     }
 
     /// Gives the request up, saying why. What ended it before stands.
@@ -127,7 +137,10 @@ fn now() -> Instant {
 impl Course {
     /// A request has come.
     pub(crate) fn new(observer: &dyn Observer, open: &Open, exchange: &Exchange) -> Self {
-        let timeline = observer.begin(&open.traceparent);
+        // Whether it is traced has been decided where its visitor came in: what comes without a context is not.
+        let timeline = Some(&*open.traceparent)
+            .filter(|sent| !sent.is_empty())
+            .and_then(|sent| observer.begin(sent));
         let credit_wait = timeline.as_ref().map(|_| {
             let watch = Arc::new(CreditWait::default());
             exchange.watch_credit(watch.clone());

@@ -155,7 +155,7 @@ impl Shared {
         let status = response.status().as_u16();
         let download = Download::begin(response, head, send, moved, inline)?;
         *answered = true;
-        course.on_answer(status, download.is_over());
+        course.on_answer(status, download.is_over() && upload.over_since().is_some());
         course.on_grpc_status(download.grpc_status());
         let mut passing = pin!(download.pass_on());
         loop {

@@ -17,7 +17,7 @@ use adit_codec::{ResetCode, WebSocketRequest, WebSocketResponseHead};
 use adit_link::Exchange;
 use adit_splice::websocket::Carrier;
 use adit_trace::Phase;
-use adit_websocket::{Relay, ResetWhy, key};
+use adit_websocket::{Outcome, Relay, ResetWhy, key};
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
@@ -174,7 +174,11 @@ impl Open {
         match (&ended.failure, ended.reset) {
             (Some(failure), _) => account.course.on_failure(failure),
             (None, Some(code)) => account.course.on_reset(code),
-            (None, None) => account.course.on_complete(),
+            (None, None) => match ended.outcome {
+                Outcome::SocketLost => account.course.on_reset(ResetCode::ServiceAborted),
+                Outcome::LinkEnded => account.course.on_reset(ResetCode::Cancelled),
+                _ => account.course.on_complete(),
+            },
         }
         // As it stands, where there was no time to shut it down.
         drop(ended.socket);

@@ -117,7 +117,7 @@ fn headers(account: &Account<Head>) -> Result<(HeaderMap, Option<u64>), Broken> 
         headers.append(name, value.clone());
     }
     if let Some(context) = trace
-        && let Ok(context) = HeaderValue::try_from(context.to_string())
+        && let Ok(context) = HeaderValue::try_from(context)
     {
         headers.insert("traceparent", context);
     }

@@ -3,7 +3,6 @@
 use std::io::Write as _;
 
 use adit_codec::HttpRequest;
-use adit_trace::TraceContext;
 
 use crate::{
     account::TRACEPARENT,
@@ -44,7 +43,7 @@ pub(crate) fn write_head(
     request: &HttpRequest,
     service: &Service,
     body: Body,
-    trace: Option<TraceContext>,
+    trace: Option<&str>,
 ) -> Result<Framing, BadLength> {
     let start = out.len();
     let (written, has_options) = write(out, request, service, (body, trace), &|_| false)?;
@@ -67,7 +66,7 @@ fn write(
     out: &mut Vec<u8>,
     request: &HttpRequest,
     service: &Service,
-    (body, trace): (Body, Option<TraceContext>),
+    (body, trace): (Body, Option<&str>),
     is_named: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(Framing, bool), BadLength> {
     for part in [

@@ -228,7 +228,7 @@ impl Upload {
     ) -> Result<Framing, Broken> {
         let Account { head, service, .. } = account;
         let trace = account.traceparent();
-        write_head(&mut self.out, head, service, body, trace).map_err(|_| {
+        write_head(&mut self.out, head, service, body, trace.as_deref()).map_err(|_| {
             Broken::Reset(
                 ResetCode::ProtocolError,
                 "the request's content-length is not that of its body".into(),

@@ -112,7 +112,7 @@ fn write_head(out: &mut Vec<u8>, account: &Account<Box<WebSocketRequest>>, key: 
         }
     }
     if let Some(context) = trace {
-        put_line(out, TRACEPARENT, context.to_string().as_bytes());
+        put_line(out, TRACEPARENT, context.as_bytes());
     }
     put_line(out, b"connection", b"Upgrade");
     put_line(out, b"upgrade", b"websocket");

@@ -215,10 +215,10 @@ impl Run {
         let head = head
             .encode()
             .map_err(|error| Failure::new(Reason::Internal, error.to_string()))?;
-        let exchange = destination.lane.open(head, false, None)?;
-        exchange.hold((holds, destination.hold));
         let opener = destination.lane.mux().side();
         access.on_route(destination.grant, opener);
+        let exchange = destination.lane.open(head, false, None)?;
+        exchange.hold((holds, destination.hold));
         let Exchange { send, recv } = exchange;
         self.flow.open(send)?;
         Ok(recv)
