@@ -260,6 +260,8 @@ impl Client {
             // On a lane that is over nothing is on its way.
             while lanes.iter().any(|lane| !lane.is_closed()) && idle_since.elapsed() < DRAIN_QUIET {
                 tokio::time::sleep(DRAIN_LOOK).await;
+                // Those too that the server sent before it heard.
+                self.shared.egress.close_websockets();
                 let open: usize = lanes.iter().map(|lane| lane.open_requests()).sum();
                 // Flows of UDP have no end to wait for.
                 if open > self.shared.egress.stats().udp.flows_open {

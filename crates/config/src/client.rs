@@ -15,7 +15,7 @@ use crate::{
     layers::{Loaded, gather, path, side, within},
     overrides::ClientOverrides,
     read::{Item, Section},
-    server::{BUDGET, COUNT, LANES, SHORTEST, WINDOW, admin},
+    server::{BUDGET, COUNT, LANES, PROGRESS, SHORTEST, WINDOW, admin},
     state::StateDir,
     telemetry, token, tunnel,
     vocabulary::{self, NOTHING},
@@ -298,7 +298,7 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
         &mut times.session_keepalive,
     )?;
     section.set_wait("session_close", SHORTEST, &mut times.session_close)?;
-    section.set_wait("early_answer", Duration::ZERO, &mut times.early_answer)?;
+    section.set_wait("early_answer", PROGRESS, &mut times.early_answer)?;
     section.set_wait("continue_wait", Duration::ZERO, &mut times.continue_wait)?;
     section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
     section.set_wait("release", SHORTEST, &mut times.release)?;

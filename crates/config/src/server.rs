@@ -39,6 +39,8 @@ pub(crate) const THREADS: RangeInclusive<u64> = 1..=1_024;
 pub(crate) const LANES: RangeInclusive<u64> = 1..=64;
 /// A wait of zero would always have passed.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
+/// Shorter ones would have whoever waits look all the time.
+pub(crate) const PROGRESS: Duration = Duration::from_millis(100);
 const PORT: RangeInclusive<u64> = 0..=65_535;
 
 /// Whose a token is when nobody says so.
@@ -340,7 +342,7 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
     section.set_wait("session_keepalive", none, &mut times.session_keepalive)?;
     section.set_wait("session_close", SHORTEST, &mut times.session_close)?;
-    section.set_wait("early_answer", none, &mut times.early_answer)?;
+    section.set_wait("early_answer", PROGRESS, &mut times.early_answer)?;
     section.set_wait("continue_wait", none, &mut times.continue_wait)?;
     section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
     section.set_wait("release", SHORTEST, &mut times.release)?;

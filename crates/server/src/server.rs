@@ -395,6 +395,8 @@ impl Server {
             self.visitors.wait().await;
             while self.inner.upstreams.in_flight() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
+                // Those too that were on their way.
+                self.inner.upstreams.close_websockets();
             }
             if self.inner.udp.stats().flows_open > 0 {
                 tokio::time::sleep(FLOWS_GRACE).await;

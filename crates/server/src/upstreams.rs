@@ -236,6 +236,14 @@ impl Upstreams {
     /// Takes no more requests of clients; those that run finish.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.close_websockets();
+    }
+
+    /// Says to those that clients have opened that we go away: they would not finish by themselves.
+    pub(crate) fn close_websockets(&self) {
+        for egress in self.egresses.lock().values() {
+            egress.close_websockets();
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
