@@ -8,13 +8,16 @@ use serde_json::{Value, json};
 
 use crate::report::Failed;
 
+/// Nobody who ends a process waits longer for a collector that does not answer.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Metrics, logs and traces of a process, until it ends.
 pub struct Telling {
     telemetry: Arc<Telemetry>,
     /// What is still to be sent at the end may take this long.
     patience: Duration,
     /// Their files are complete when these are gone.
-    _logs: Vec<LogGuard>,
+    logs: Vec<LogGuard>,
 }
 
 impl Telling {
@@ -45,8 +48,8 @@ impl Telling {
         }
         Ok(Self {
             telemetry: Arc::new(telemetry),
-            patience,
-            _logs: logs,
+            patience: patience.min(LONGEST_PATIENCE),
+            logs,
         })
     }
 
@@ -60,8 +63,9 @@ impl Telling {
         &self.telemetry
     }
 
-    /// Sends what waits. Blocks for as long as one export may take.
+    /// Writes and sends what waits. Blocks for as long as one export may take, and 2 s at most.
     pub fn end(self) {
+        drop(self.logs);
         if let Some(traces) = &self.telemetry.traces {
             let stats = traces.shutdown(self.patience);
             if stats.dropped + stats.failed > 0 {

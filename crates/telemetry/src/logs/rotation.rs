@@ -61,8 +61,11 @@ impl RotatingFile {
         // Whatever goes wrong below is told once for each period.
         self.period = period;
         if self.file.metadata()?.len() > 0 && !old.exists() {
-            fs::rename(self.settings.path(), old)?;
-            self.file = open(&self.settings)?;
+            match fs::rename(self.settings.path(), old) {
+                // Somebody has taken it away: then a new one is wanted all the more.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.file = open(&self.settings)?,
+            }
         }
         self.prune()
     }
@@ -189,6 +192,16 @@ mod tests {
     fn files(expected: &[(&str, &str)]) -> Vec<(String, String)> {
         let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
         expected.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_file_that_was_taken_away_is_made_again() {
+        let place = Place::new();
+        let mut log = RotatingFile::open(place.settings(Rotate::Daily, 2), at(0)).unwrap();
+        log.write(at(0), b"one\n").unwrap();
+        fs::remove_file(place.0.path().join("sub/a.log")).unwrap();
+        log.write(at(24), b"two\n").unwrap();
+        assert_eq!(place.files(), files(&[("a.log", "two\n")]));
     }
 
     #[test]
