@@ -1,28 +1,8 @@
 //! The names that `docs/metrics.md` lists for each program are those that it has.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use adit_testkit::documented_metrics;
 use adit_trace::Family;
-
-/// Rows of the table under `## {section}`: name, kind, labels.
-fn documented(section: &str) -> Vec<(String, String, String)> {
-    let text = include_str!("../../../docs/metrics.md");
-    let (_, text) = text
-        .split_once(&format!("## {section}\n"))
-        .expect("a section");
-    let text = text.split("\n## ").next().unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
-    let row = |line: &str| {
-        let mut cells = line
-            .split('|')
-            .skip(1)
-            .map(|cell| cell.trim().replace('`', ""));
-        let mut next = || cells.next().unwrap();
-        (next(), next(), next())
-    };
-    let mut rows: Vec<_> = rows.map(row).collect();
-    rows.sort();
-    rows
-}
 
 fn named(families: &[&Family]) -> Vec<(String, String, String)> {
     let row = |family: &&Family| {
@@ -35,13 +15,19 @@ fn named(families: &[&Family]) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_names_of_the_server_are_those_that_are_documented() {
-    assert_eq!(documented("Server"), named(adit_server::metrics::FAMILIES));
+fn the_names_of_the_server_are_those_that_are_documented_metrics() {
+    assert_eq!(
+        documented_metrics("Server"),
+        named(adit_server::metrics::FAMILIES)
+    );
 }
 
 #[test]
-fn the_names_of_the_client_are_those_that_are_documented() {
-    assert_eq!(documented("Client"), named(adit_client::metrics::FAMILIES));
+fn the_names_of_the_client_are_those_that_are_documented_metrics() {
+    assert_eq!(
+        documented_metrics("Client"),
+        named(adit_client::metrics::FAMILIES)
+    );
 }
 
 /// What `ci/metrics` gives to promtool passes our own rules, which are stricter.

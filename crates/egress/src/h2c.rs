@@ -21,7 +21,7 @@ use crate::{
     account::Account,
     asked::{Asked, Told},
     grpc,
-    job::{Broken, gone},
+    job::Broken,
     service::{self, Stats},
     tls::Dialer,
 };
@@ -139,7 +139,7 @@ impl Shared {
                 biased;
                 answer = answer.as_mut() => break answer,
                 sent = upload.run(), if upload.over_since().is_none() => sent.map_err(at_fault)?,
-                () = gone(send) => return Err(Broken::Gone.into()),
+                () = send.gone() => return Err(Broken::Gone.into()),
                 () = until(due) => {
                     let wait = self.shared.config.answer_timeout;
                     let why = format!("the service did not answer within {wait:?}");
@@ -163,7 +163,7 @@ impl Shared {
                 biased;
                 passed = passing.as_mut() => break course.on_grpc_status(passed?),
                 sent = upload.run(), if upload.over_since().is_none() => sent.map_err(at_fault)?,
-                () = gone(send) => return Err(Broken::Gone.into()),
+                () = send.gone() => return Err(Broken::Gone.into()),
             }
         }
         // A call is over with its answer. Of an exchange of HTTP the service may go on reading the request (RFC 9113,
@@ -196,7 +196,7 @@ impl Shared {
             let place = tokio::select! {
                 biased;
                 place = self.pool.place(kind) => place,
-                () = gone(send) => return Err(Broken::Gone.into()),
+                () = send.gone() => return Err(Broken::Gone.into()),
             };
             course.end(Phase::Queue);
             let mut place = match place {

@@ -1,6 +1,6 @@
 //! One request on its way to a service.
 
-use std::{borrow::Cow, future::poll_fn, task::Context, task::Poll};
+use std::{borrow::Cow, task::Context, task::Poll};
 
 use adit_codec::{HttpRequest, Open, ResetCode};
 use adit_link::{Exchange, Failure, SendHalf};
@@ -70,16 +70,4 @@ impl From<Failure> for Broken {
     fn from(_: Failure) -> Self {
         Self::Gone
     }
-}
-
-/// Waits until nobody wants the answer any more.
-///
-/// # Cancel safety
-/// Yes.
-pub(crate) async fn gone(send: &SendHalf) {
-    poll_fn(|cx| match send.poll_ready(cx) {
-        Poll::Ready(Err(_)) => Poll::Ready(()),
-        _ => Poll::Pending,
-    })
-    .await;
 }

@@ -18,7 +18,6 @@ use uuid::Uuid;
 use crate::{
     account::Account,
     dial::dial,
-    job::gone,
     proxy_protocol,
     service::{Service, Shared},
 };
@@ -115,7 +114,7 @@ impl Open {
         account.course.begin(Phase::Dial);
         let dialled = tokio::select! {
             biased;
-            () = gone(&exchange.send) => return account.course.on_gone(&exchange.send),
+            () = exchange.send.gone() => return account.course.on_gone(&exchange.send),
             dialled = dial(&self.service.address, config.dial_timeout) => dialled,
         };
         account.course.end(Phase::Dial);

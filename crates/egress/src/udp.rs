@@ -30,7 +30,6 @@ use tokio::{
 use crate::{
     account::{Account, Moved},
     dial::Address,
-    job::gone,
     service::{Service, Shared},
 };
 
@@ -170,7 +169,7 @@ async fn serve(
     let timeout = shared.config.dial_timeout;
     let socket = tokio::select! {
         biased;
-        () = gone(send) => return Ended::Gone,
+        () = send.gone() => return Ended::Gone,
         socket = dial(&service.address, timeout) => match socket {
             Ok(socket) => socket,
             Err(why) => return Ended::Unreachable(why),

@@ -27,7 +27,7 @@ use self::handshake::{Answer, Line, ask};
 use crate::{
     account::Account,
     dial::dial,
-    job::{Broken, gone},
+    job::Broken,
     service::{Service, Shared},
 };
 
@@ -81,7 +81,7 @@ impl Open {
         account.course.begin(Phase::Dial);
         let dialled = tokio::select! {
             biased;
-            () = gone(&exchange.send) => return account.course.on_gone(&exchange.send),
+            () = exchange.send.gone() => return account.course.on_gone(&exchange.send),
             dialled = dial(&self.service.address, config.dial_timeout) => dialled,
         };
         account.course.end(Phase::Dial);
@@ -93,7 +93,7 @@ impl Open {
         let key = key(rand::random());
         let answer = tokio::select! {
             biased;
-            () = gone(&exchange.send) => return account.course.on_gone(&exchange.send),
+            () = exchange.send.gone() => return account.course.on_gone(&exchange.send),
             answer = timeout(config.answer_timeout, ask(&mut socket, &mut account, &key)) => answer,
         };
         let late = || {

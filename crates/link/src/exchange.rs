@@ -327,6 +327,18 @@ impl SendHalf {
         self.core.reset(code, reason);
     }
 
+    /// Waits until nobody wants what this direction sends: [`SendHalf::failure`] says why.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn gone(&self) {
+        std::future::poll_fn(|cx| match self.poll_ready(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            _ => Poll::Pending,
+        })
+        .await;
+    }
+
     /// Why nobody waits for this direction any more, if that is so: the request's failure, or that the peer wants no more
     /// of it.
     pub fn failure(&self) -> Option<Failure> {

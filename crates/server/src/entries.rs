@@ -1,13 +1,13 @@
 //! Takes what is opened for upstreams: name, permits, choice of a server.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use adit_auth::{Grant, TunnelName};
 use adit_balance::InFlight;
 use adit_codec::{ProtocolType, ResetCode, Side};
 use adit_egress::Egress;
 use adit_flow::{Acquire, Gate, GateError, Permit};
-use adit_link::{Dispatch, Opened, SendHalf};
+use adit_link::{Dispatch, Opened};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -92,7 +92,7 @@ impl Entries {
             let waited = tokio::select! {
                 biased;
                 // The visitor has left or the link is lost: nobody is to be told.
-                () = gone(&opened.exchange.send) => return,
+                () = opened.exchange.send.gone() => return,
                 waited = timeout(wait, permits) => waited,
             };
             match waited {
@@ -136,15 +136,6 @@ impl Entries {
 }
 
 const FULL: &str = "too many requests at this moment";
-
-/// Waits until nobody wants the answer any more.
-async fn gone(send: &SendHalf) {
-    poll_fn(|cx| match send.poll_ready(cx) {
-        Poll::Ready(Err(_)) => Poll::Ready(()),
-        _ => Poll::Pending,
-    })
-    .await;
-}
 
 /// The access line of a request that a client opened, written when it is over.
 struct Line(Box<LineParts>);

@@ -14,6 +14,7 @@
 //! lines of the access log, `tests/otlp.rs` the spans.
 
 mod access_log;
+mod grpc;
 mod logs;
 mod metrics;
 mod observer;

@@ -18,7 +18,7 @@ use std::{
 use adit_telemetry::{
     DEFAULT_KEEP_IDLE, Metrics, MetricsSettings, PROCESS_FAMILIES, Telemetry, request_families,
 };
-use adit_testkit::{MetricFamily, parse_exposition};
+use adit_testkit::{MetricFamily, documented_metrics, parse_exposition};
 use adit_trace::{Edge, Family, Observer, Record};
 use support::record;
 
@@ -265,29 +265,8 @@ fn an_observer_without_parts_listens_to_nothing() {
     assert_eq!(value(&families, "adit_egress_requests_total", &[]), 1.0);
 }
 
-/// Rows of the tables under `## {section}`: name, kind, labels.
-fn documented(section: &str) -> Vec<(String, String, String)> {
-    let text = include_str!("../../../docs/metrics.md");
-    let (_, text) = text
-        .split_once(&format!("## {section}\n"))
-        .expect("a section");
-    let text = text.split("\n## ").next().unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
-    let row = |line: &str| {
-        let mut cells = line
-            .split('|')
-            .skip(1)
-            .map(|cell| cell.trim().replace('`', ""));
-        let mut next = || cells.next().unwrap();
-        (next(), next(), next())
-    };
-    let mut rows: Vec<_> = rows.map(row).collect();
-    rows.sort();
-    rows
-}
-
 #[test]
-fn the_names_of_requests_are_those_that_are_documented() {
+fn the_names_of_requests_are_those_that_are_documented_metrics() {
     let mut names: Vec<_> = [Edge::Ingress, Edge::Egress]
         .into_iter()
         .flat_map(request_families)
@@ -297,11 +276,11 @@ fn the_names_of_requests_are_those_that_are_documented() {
         })
         .collect();
     names.sort();
-    assert_eq!(documented("Requests"), names);
+    assert_eq!(documented_metrics("Requests"), names);
 }
 
 #[test]
-fn the_names_of_the_process_are_those_that_are_documented() {
+fn the_names_of_the_process_are_those_that_are_documented_metrics() {
     let mut names: Vec<_> = PROCESS_FAMILIES
         .iter()
         .map(|family| {
@@ -310,5 +289,5 @@ fn the_names_of_the_process_are_those_that_are_documented() {
         })
         .collect();
     names.sort();
-    assert_eq!(documented("Process"), names);
+    assert_eq!(documented_metrics("Process"), names);
 }

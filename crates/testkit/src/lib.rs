@@ -7,17 +7,20 @@
 //! Promises: nothing here reads a clock or rolls dice of its own, so a run is its seed and nothing else; bytes arrive in
 //! order and whole up to the cut, and never before their time.
 //!
-//! Beside it [`parse_exposition`], which reads what Prometheus reads, and is stricter.
+//! Beside it [`parse_exposition`], which reads what Prometheus reads, and is stricter, and [`documented_metrics`], the
+//! names that people are told.
 //!
 //! Leaves to the test: what the bytes mean and when to stop. The pattern is quinn-proto's `tests/util.rs`.
 
 mod clock;
+mod documented;
 mod exposition;
 mod pipe;
 mod rng;
 mod timeline;
 
 pub use clock::Clock;
+pub use documented::documented_metrics;
 pub use exposition::{MetricFamily, MetricSample, parse_exposition};
 pub use pipe::{Pipe, PipeConfig, Received};
 pub use rng::Rng;

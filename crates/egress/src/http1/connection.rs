@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     account::Account,
     dial::dial,
-    job::{Broken, Job, gone},
+    job::{Broken, Job},
 };
 
 use super::{
@@ -283,7 +283,7 @@ async fn connect(pool: &Pool, mut job: Job) -> Option<(Job, TcpStream)> {
     let dialled = tokio::select! {
         biased;
         // First: one that waited long may have been left already.
-        () = gone(&job.exchange.send) => {
+        () = job.exchange.send.gone() => {
             job.account.course.on_gone(&job.exchange.send);
             return None;
         }

@@ -11,7 +11,7 @@ use super::handshake::Line;
 use crate::{
     account::Account,
     http1::{Framing, Head},
-    job::{Broken, gone},
+    job::Broken,
     service::Shared,
 };
 
@@ -64,7 +64,7 @@ impl Refusal {
                 tokio::time::timeout(shared.config.stall_timeout, socket.read(&mut room[..limit]));
             let read = tokio::select! {
                 biased;
-                () = gone(send) => return Err(Broken::Gone),
+                () = send.gone() => return Err(Broken::Gone),
                 read = read => read,
             };
             let count = match read {

@@ -8,6 +8,8 @@ use std::sync::{
 use adit_trace::{Edge, Record};
 use parking_lot::Mutex;
 
+use crate::grpc;
+
 use super::{
     exposition::write_labels,
     histogram::{BOUNDS, FIRST_BYTE_BOUNDS, Histogram},
@@ -80,27 +82,8 @@ const CANCELLED: &str = "cancelled";
 /// Classes of a status of HTTP; the first is none, or no status.
 pub(super) const STATUSES: [&str; 6] = ["", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The statuses of gRPC in the order of their numbers, as `docs/protocol.md` writes them; the last is none of them.
-pub(super) const GRPC_STATUSES: [&str; 18] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-    "other",
-];
+/// What is no status of gRPC is counted as.
+const OTHER_GRPC_STATUS: &str = "other";
 
 /// Reasons are fixed texts, some twenty of them; a caller who makes them up is held to this many.
 const MOST_REASONS: usize = 32;
@@ -117,7 +100,7 @@ pub(super) struct Series {
     /// Milliseconds from the start to the last request.
     pub(super) used_at: AtomicU64,
     requests: [[AtomicU64; STATUSES.len()]; OUTCOMES.len()],
-    grpc: OnceLock<Box<[AtomicU64; GRPC_STATUSES.len()]>>,
+    grpc: OnceLock<Box<[AtomicU64; grpc::STATUSES.len() + 1]>>,
     failures: Mutex<Vec<(&'static str, u64)>>,
     pub(super) retries: AtomicU64,
     pub(super) received_bytes: AtomicU64,
@@ -179,9 +162,8 @@ impl Series {
         };
         self.requests[outcome][status].fetch_add(1, Ordering::Relaxed);
         if let Some(status) = record.grpc_status {
-            let known = GRPC_STATUSES.len() - 1;
             let grpc = self.grpc.get_or_init(|| Box::new(counters()));
-            grpc[usize::from(status).min(known)].fetch_add(1, Ordering::Relaxed);
+            grpc[usize::from(status).min(grpc::STATUSES.len())].fetch_add(1, Ordering::Relaxed);
         }
         if let Some(reason) = record.reason {
             self.count_failure(reason);
@@ -222,13 +204,12 @@ impl Series {
     /// Status of gRPC, how often.
     pub(super) fn grpc(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = self.grpc.get().into_iter().flat_map(|counts| counts.iter());
-        GRPC_STATUSES
-            .iter()
-            .zip(counts)
-            .filter_map(|(status, count)| {
-                let count = count.load(Ordering::Relaxed);
-                (count > 0).then_some((*status, count))
-            })
+        let other = std::iter::once(&OTHER_GRPC_STATUS);
+        let statuses = grpc::STATUSES.iter().chain(other);
+        statuses.zip(counts).filter_map(|(status, count)| {
+            let count = count.load(Ordering::Relaxed);
+            (count > 0).then_some((*status, count))
+        })
     }
 
     /// Reason, how often.

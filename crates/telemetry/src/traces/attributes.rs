@@ -6,7 +6,9 @@ use adit_trace::{Edge, Record, Span};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use uuid::Uuid;
 
-use super::tree::{grpc_name, grpc_path};
+use crate::grpc;
+
+use super::tree::grpc_path;
 
 /// Longer texts are cut: a visitor chooses the path, and the queue holds thousands of requests.
 const MAX_TEXT_BYTES: usize = 1_024;
@@ -167,7 +169,7 @@ pub(super) fn failure(record: &Record<'_>) -> Option<String> {
     }
     record
         .grpc_status
-        .and_then(grpc_name)
+        .and_then(grpc::name)
         .filter(|name| SERVERS_OWN.contains(name))
         .map(str::to_owned)
 }

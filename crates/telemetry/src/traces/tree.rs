@@ -115,30 +115,6 @@ pub(super) fn grpc_path(path: &str) -> Option<(&str, &str)> {
     (is_name(service) && is_name(method)).then_some((service, method))
 }
 
-/// The name of a status of gRPC.
-pub(super) fn grpc_name(status: u16) -> Option<&'static str> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.get(usize::from(status)).copied()
-}
-
 fn id(id: SpanId) -> Vec<u8> {
     id.0.get().to_be_bytes().to_vec()
 }

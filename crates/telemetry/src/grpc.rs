@@ -1,0 +1,27 @@
+//! The statuses of gRPC, by number and by name (grpc/grpc, doc/statuscodes.md), as `docs/protocol.md` writes them.
+
+/// The names in the order of their numbers.
+pub(crate) const STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The name of a status; `None` for a number that is none.
+pub(crate) fn name(status: u16) -> Option<&'static str> {
+    STATUSES.get(usize::from(status)).copied()
+}
