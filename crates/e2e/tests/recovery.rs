@@ -140,18 +140,18 @@ async fn visitors_wait_for_a_client_that_is_on_its_way() {
 /// Visitors who ask again and again until told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
+    /// Of each visitor.
+    answered: Vec<Arc<AtomicUsize>>,
     visitors: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Load {
     fn start(server: &Server, visitors: usize) -> Self {
-        let (stop, answered) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicUsize::new(0)),
-        );
-        let visitors = (0..visitors)
-            .map(|_| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered: Vec<Arc<AtomicUsize>> = (0..visitors).map(|_| Arc::default()).collect();
+        let visitors = answered
+            .iter()
+            .map(|answered| {
                 let (stop, answered, http) = (stop.clone(), answered.clone(), server.http);
                 tokio::spawn(async move {
                     let mut wrong = Vec::new();
@@ -187,11 +187,30 @@ impl Load {
         }
     }
 
+    fn counts(&self) -> Vec<usize> {
+        let answered = self.answered.iter();
+        answered.map(|count| count.load(Ordering::SeqCst)).collect()
+    }
+
     /// Until so many more have been answered.
     async fn more(&self, number: usize) {
-        let before = self.answered.load(Ordering::SeqCst);
+        let before: usize = self.counts().iter().sum();
         eventually("more answers", SOON, async || {
-            (self.answered.load(Ordering::SeqCst) >= before + number).then_some(())
+            (self.counts().iter().sum::<usize>() >= before + number).then_some(())
+        })
+        .await;
+    }
+
+    /// Until every visitor has had the answer that it waits for: whatever is on its way then was asked after this call.
+    async fn turn(&self) {
+        let before = self.counts();
+        eventually("an answer for each visitor", SOON, async || {
+            let now = self.counts();
+            before
+                .iter()
+                .zip(now)
+                .all(|(before, now)| now > *before)
+                .then_some(())
         })
         .await;
     }
@@ -410,6 +429,8 @@ async fn a_client_drains_on_sigterm() {
             .then_some(())
     })
     .await;
+    // What was given to it before it said so may still be on its way there.
+    load.turn().await;
     let begun = pair.services[0].stats.begun();
     load.more(100).await;
     assert_eq!(
