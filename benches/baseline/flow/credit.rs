@@ -202,8 +202,8 @@ impl Http2Window {
     }
 }
 
-/// Windows of the stream and of the connection as HTTP/2 has them, of a fixed size; those of the connection under its
-/// lock.
+/// Windows of the stream and of the connection as HTTP/2 has them; those of the connection under its lock. Their size is
+/// fixed: unlike ours they do not watch whether it should grow, which is left out in their favour.
 #[derive(Debug)]
 pub struct Http2Credit {
     stream: Http2Window,

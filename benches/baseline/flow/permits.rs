@@ -2,13 +2,12 @@
 
 use std::{
     future::Future,
-    pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
-use adit_flow::Gate;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use adit_flow::{Gate, GateError};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::lock;
 use crate::case::Role;
@@ -21,13 +20,17 @@ pub trait Permits: Send + Sync + 'static {
     const ROLE: Role;
     /// Comes back when dropped.
     type Permit: Send;
+    /// What waiting comes to.
+    type Answer: Send;
 
     /// So many permits, and room for so many who wait.
     fn new(permits: usize, waiters: usize) -> Self;
     /// A permit, if one is free.
     fn try_take(&self) -> Option<Self::Permit>;
-    /// Waits for a permit.
-    fn wait(&self) -> Pin<Box<dyn Future<Output = Self::Permit> + Send>>;
+    /// Waits for a permit. The design's own future, with nothing around it.
+    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static;
+    /// The permit waited for. None where the line was full or nobody gets one any more, which does not happen here.
+    fn granted(answer: Self::Answer) -> Option<Self::Permit>;
 }
 
 /// Ours.
@@ -37,6 +40,7 @@ impl Permits for OurGate {
     const NAME: &'static str = "ours";
     const ROLE: Role = Role::Ours;
     type Permit = adit_flow::Permit;
+    type Answer = Result<adit_flow::Permit, GateError>;
 
     fn new(permits: usize, waiters: usize) -> Self {
         Self(Gate::new(permits, waiters))
@@ -46,10 +50,12 @@ impl Permits for OurGate {
         self.0.try_acquire()
     }
 
-    #[allow(clippy::expect_used)] // there is room in the line, and nobody closes the gate
-    fn wait(&self) -> Pin<Box<dyn Future<Output = adit_flow::Permit> + Send>> {
-        let acquire = self.0.acquire();
-        Box::pin(async move { acquire.await.expect("a permit") })
+    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static {
+        self.0.acquire()
+    }
+
+    fn granted(answer: Self::Answer) -> Option<adit_flow::Permit> {
+        answer.ok()
     }
 }
 
@@ -60,6 +66,7 @@ impl Permits for TokioSemaphore {
     const NAME: &'static str = "tokio_semaphore";
     const ROLE: Role = Role::Rival;
     type Permit = OwnedSemaphorePermit;
+    type Answer = Result<OwnedSemaphorePermit, AcquireError>;
 
     fn new(permits: usize, _waiters: usize) -> Self {
         Self(Arc::new(Semaphore::new(permits)))
@@ -69,10 +76,12 @@ impl Permits for TokioSemaphore {
         self.0.clone().try_acquire_owned().ok()
     }
 
-    #[allow(clippy::expect_used)] // nobody closes it
-    fn wait(&self) -> Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>> {
-        let acquire = self.0.clone().acquire_owned();
-        Box::pin(async move { acquire.await.expect("a permit") })
+    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static {
+        self.0.clone().acquire_owned()
+    }
+
+    fn granted(answer: Self::Answer) -> Option<OwnedSemaphorePermit> {
+        answer.ok()
     }
 }
 
@@ -114,6 +123,7 @@ impl Permits for WakeAll {
     const NAME: &'static str = "wake_all";
     const ROLE: Role = Role::Naive;
     type Permit = WakeAllPermit;
+    type Answer = WakeAllPermit;
 
     fn new(permits: usize, _waiters: usize) -> Self {
         Self(Arc::new(Mutex::new((permits, Vec::new()))))
@@ -123,10 +133,14 @@ impl Permits for WakeAll {
         Self::poll(&self.0, None)
     }
 
-    fn wait(&self) -> Pin<Box<dyn Future<Output = WakeAllPermit> + Send>> {
+    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static {
         let state = Arc::clone(&self.0);
-        Box::pin(std::future::poll_fn(move |cx| {
+        std::future::poll_fn(move |cx| {
             Self::poll(&state, Some(cx)).map_or(Poll::Pending, Poll::Ready)
-        }))
+        })
+    }
+
+    fn granted(answer: WakeAllPermit) -> Option<WakeAllPermit> {
+        Some(answer)
     }
 }

@@ -24,7 +24,7 @@ pub trait Sender: Send + 'static {
     fn pop(&mut self) -> Option<(u64, u64)>;
 }
 
-/// Ours: deficit round robin.
+/// Ours: deficit round robin, a key that had nothing takes its turn early.
 pub struct OurSender(FairSender<u64, u64>);
 
 impl Sender for OurSender {
@@ -44,13 +44,13 @@ impl Sender for OurSender {
     }
 }
 
-/// One queue for all keys.
+/// One queue for all keys: what queueing costs at least. It shares nothing out, so that it does less than the task.
 #[derive(Debug)]
 pub struct Fifo(VecDeque<(u64, u64)>);
 
 impl Sender for Fifo {
     const NAME: &'static str = "fifo";
-    const ROLE: Role = Role::Naive;
+    const ROLE: Role = Role::Limit;
 
     fn empty() -> Self {
         Self(VecDeque::new())
@@ -65,7 +65,8 @@ impl Sender for Fifo {
     }
 }
 
-/// A queue for each key, one message of each in turn, whatever it costs: the ready queue of HTTP/2 and yamux libraries.
+/// A queue for each key, one message of each in turn, whatever it costs: what one writes first, and the ready queue of
+/// HTTP/2 and yamux libraries. Whoever has larger messages gets more.
 #[derive(Debug)]
 pub struct RoundRobin {
     queues: HashMap<u64, VecDeque<u64>>,
@@ -74,7 +75,7 @@ pub struct RoundRobin {
 
 impl Sender for RoundRobin {
     const NAME: &'static str = "round_robin";
-    const ROLE: Role = Role::Rival;
+    const ROLE: Role = Role::Naive;
 
     fn empty() -> Self {
         Self {

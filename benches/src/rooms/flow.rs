@@ -5,14 +5,15 @@
 //! - `try_acquire`: one of `size` permits, if there is one, and back. `acquire`: waits for it; with one permit, two threads
 //!   take turns.
 //! - `hand_over`: one permit goes round a line of `size` waiting tasks: it comes back, the woken are polled, who has it
-//!   joins the line anew.
+//!   joins the line anew. Two threads run the same tasks, as those of a runtime do: twice as many, and two permits.
 //! - `push_pop`: one message leaves and another is queued, among `size` requests of eight messages each. The threads share
 //!   the sender behind a lock, as those of a link do.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     hint::black_box,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -84,11 +85,12 @@ impl Wake for Unpark {
     }
 }
 
-fn block_on<F: Future + ?Sized>(mut future: Pin<Box<F>>, waker: &Waker) -> F::Output {
+fn block_on<P: Permits>(permits: &P, waker: &Waker) -> Option<P::Permit> {
+    let mut waiting = pin!(permits.wait());
     let mut cx = Context::from_waker(waker);
     loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(output) => return output,
+        match waiting.as_mut().poll(&mut cx) {
+            Poll::Ready(answer) => return P::granted(answer),
             Poll::Pending => thread::park(),
         }
     }
@@ -102,7 +104,7 @@ fn acquire<P: Permits>(size: usize) -> Case {
             Box::new(move |times| {
                 let waker = Waker::from(Arc::new(Unpark(thread::current())));
                 for _ in 0..times {
-                    drop(block_on(permits.wait(), &waker));
+                    assert!(block_on(&*permits, &waker).is_some());
                 }
             })
         };
@@ -110,89 +112,138 @@ fn acquire<P: Permits>(size: usize) -> Case {
     })
 }
 
+/// Tasks that were woken, in order.
+type RunQueue = Arc<Mutex<VecDeque<usize>>>;
+
 /// A task that only notes that it was woken.
 struct Task {
     name: usize,
     woken: AtomicBool,
-    names: Arc<Mutex<Vec<usize>>>,
+    queue: RunQueue,
 }
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        if !self.woken.swap(true, Ordering::Relaxed) {
-            self.names.lock().unwrap().push(self.name);
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.queue.lock().unwrap().push_back(self.name);
         }
     }
 }
 
-/// Tasks that wait for one permit, and the one that has it.
+/// Tasks that wait for permits, all of which are with one of them.
 struct Line<P: Permits> {
     permits: P,
     tasks: Vec<Arc<Task>>,
-    waiting: Vec<Pin<Box<dyn Future<Output = P::Permit> + Send>>>,
-    names: Arc<Mutex<Vec<usize>>>,
-    held: Option<P::Permit>,
-    wakes: u64,
+    waiting: Vec<Mutex<Waiting<P>>>,
+    queue: RunQueue,
+    /// Until whoever has one gives it back.
+    held: Mutex<Vec<P::Permit>>,
+}
+
+/// A task's stack.
+type Waiting<P> = Pin<Box<dyn Future<Output = <P as Permits>::Answer> + Send>>;
+
+fn wait<P: Permits>(permits: &P) -> Waiting<P> {
+    Box::pin(permits.wait())
 }
 
 impl<P: Permits> Line<P> {
-    fn new(waiters: usize) -> Self {
-        let permits = P::new(1, waiters);
-        let names = Arc::new(Mutex::new(Vec::new()));
+    /// A line of so many for each permit.
+    fn new(waiters: usize, permits: usize) -> Self {
+        let tasks = waiters * permits;
+        let all = P::new(permits, tasks);
+        let queue = RunQueue::default();
         let task = |name| {
             Arc::new(Task {
                 name,
                 woken: AtomicBool::new(false),
-                names: Arc::clone(&names),
+                queue: Arc::clone(&queue),
             })
         };
-        let mut line = Self {
-            held: permits.try_take(),
-            tasks: (0..waiters).map(task).collect(),
-            waiting: (0..waiters).map(|_| permits.wait()).collect(),
-            permits,
-            names,
-            wakes: 0,
+        let line = Self {
+            held: Mutex::new((0..permits).filter_map(|_| all.try_take()).collect()),
+            tasks: (0..tasks).map(task).collect(),
+            waiting: (0..tasks).map(|_| Mutex::new(wait(&all))).collect(),
+            permits: all,
+            queue,
         };
-        for name in 0..waiters {
-            assert!(line.poll(name).is_pending());
+        for (name, waiting) in line.waiting.iter().enumerate() {
+            assert!(line.poll(name, &mut waiting.lock().unwrap()).is_none());
         }
         line
     }
 
-    fn poll(&mut self, name: usize) -> Poll<P::Permit> {
+    fn poll(&self, name: usize, waiting: &mut Waiting<P>) -> Option<P::Permit> {
         let waker = Waker::from(Arc::clone(&self.tasks[name]));
-        let mut cx = Context::from_waker(&waker);
-        self.waiting[name].as_mut().poll(&mut cx)
+        match waiting.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => Some(P::granted(answer).expect("a permit")),
+            Poll::Pending => None,
+        }
     }
 
-    fn hand_over(&mut self) {
-        drop(self.held.take());
-        let names = std::mem::take(&mut *self.names.lock().unwrap());
-        for name in names {
-            self.wakes += 1;
-            self.tasks[name].woken.store(false, Ordering::Relaxed);
-            if let Poll::Ready(permit) = self.poll(name) {
-                self.held = Some(permit);
-                self.waiting[name] = self.permits.wait();
-                assert!(self.poll(name).is_pending());
+    /// One permit comes back, and those who were woken run: who has it joins the line anew, and keeps it. Answers how many
+    /// ran.
+    fn hand_over(&self) -> u64 {
+        let mut ran = 0;
+        loop {
+            let held = self.held.lock().unwrap().pop();
+            let came_back = held.is_some();
+            drop(held);
+            // No more than these: another thread may go on waking.
+            let woken = self.queue.lock().unwrap().len();
+            for _ in 0..woken {
+                let next = self.queue.lock().unwrap().pop_front();
+                let Some(name) = next else {
+                    break;
+                };
+                ran += 1;
+                self.run(name);
+            }
+            if came_back {
+                return ran;
+            }
+            if woken == 0 {
+                // Another thread has them all for the moment.
+                thread::yield_now();
             }
         }
-        assert!(self.held.is_some());
+    }
+
+    fn run(&self, name: usize) {
+        let mut waiting = self.waiting[name].lock().unwrap();
+        self.tasks[name].woken.store(false, Ordering::Release);
+        let mut granted = self.poll(name, &mut waiting);
+        // Where a permit goes to whoever comes first, the same task may have the other one too.
+        while let Some(permit) = granted {
+            *waiting = wait(&self.permits);
+            granted = self.poll(name, &mut waiting);
+            self.held.lock().unwrap().push(permit);
+        }
     }
 }
 
 fn hand_over<P: Permits>(size: usize) -> Case {
-    Case::alone("hand_over", (P::NAME, P::ROLE), size, move || {
-        let mut line = Line::<P>::new(size);
-        Box::new(move |times| (0..times).for_each(|_| line.hand_over()))
+    Case::new("hand_over", (P::NAME, P::ROLE), size, move |threads| {
+        let line = Arc::new(Line::<P>::new(size, threads));
+        let worker = |_| -> Worker {
+            let line = Arc::clone(&line);
+            Box::new(move |times| {
+                (0..times).for_each(|_| {
+                    line.hand_over();
+                });
+            })
+        };
+        (0..threads).map(worker).collect()
     })
-    .single()
 }
 
 fn filled<S: Sender>(keys: usize) -> S {
+    filled_with(keys, QUEUED)
+}
+
+fn filled_with<S: Sender>(keys: usize, queued: usize) -> S {
     let mut sender = S::empty();
-    for key in (0..QUEUED).flat_map(|_| 0..keys as u64) {
+    for key in (0..queued).flat_map(|_| 0..keys as u64) {
         sender.push(key, COST);
     }
     sender
@@ -255,12 +306,33 @@ fn cases() -> Vec<Case> {
 fn wakes<P: Permits>(figures: &mut Vec<Figure>) {
     const GRANTS: u32 = 2_000;
     for size in WAITERS {
-        let mut line = Line::<P>::new(size);
-        (0..GRANTS).for_each(|_| line.hand_over());
-        let per_grant = line.wakes as f64 / f64::from(GRANTS);
+        let line = Line::<P>::new(size, 1);
+        let ran: u64 = (0..GRANTS).map(|_| line.hand_over()).sum();
+        let per_grant = ran as f64 / f64::from(GRANTS);
         let what = "wake-ups per grant";
         figures.push(Figure::new("hand_over", P::NAME, size, what, per_grant).near(1.0));
     }
+}
+
+/// Four requests of 16 KiB messages have been served for a while; how long does a newcomer wait?
+fn newcomer<S: Sender>(figures: &mut Vec<Figure>) {
+    const REQUESTS: usize = 4;
+    let mut sender = filled_with::<S>(REQUESTS, 1024);
+    for _ in 0..1000 {
+        sender.pop().unwrap();
+    }
+    let newcomer = REQUESTS as u64;
+    sender.push(newcomer, 100);
+    let before = std::iter::from_fn(|| sender.pop()).take_while(|(key, _)| *key != newcomer);
+    let bytes: u64 = before.map(|(_, cost)| cost).sum();
+    let what = "bytes that leave before a newcomer's 100, the others under way";
+    figures.push(Figure::new(
+        "push_pop",
+        S::NAME,
+        REQUESTS,
+        what,
+        bytes as f64,
+    ));
 }
 
 /// Sixteen requests offer unequal load in messages of unequal size, the first as much as all others together; how unequal
@@ -295,7 +367,7 @@ fn fairness<S: Sender>(figures: &mut Vec<Figure>) {
     let figure = |what, value| Figure::new("push_pop", S::NAME, REQUESTS, what, value);
     let what = "bytes of the least served / of the most served, after 8 MiB";
     figures.push(figure(what, share.unwrap()).near(1.0));
-    let what = "bytes that leave before a newcomer's 100";
+    let what = "bytes that leave before a newcomer's 100, all of them new";
     figures.push(figure(what, waited.unwrap() as f64 - 100.0));
 }
 
@@ -308,6 +380,10 @@ fn quality() -> Vec<Figure> {
     fairness::<RoundRobin>(&mut figures);
     fairness::<VirtualTime>(&mut figures);
     fairness::<OurSender>(&mut figures);
+    newcomer::<Fifo>(&mut figures);
+    newcomer::<RoundRobin>(&mut figures);
+    newcomer::<VirtualTime>(&mut figures);
+    newcomer::<OurSender>(&mut figures);
     figures
 }
 
@@ -332,7 +408,7 @@ fn held_credit<C: Credit>(meter: &Meter, figures: &mut Vec<Figure>) {
 
 fn held_line<P: Permits>(meter: &Meter, figures: &mut Vec<Figure>) {
     for size in WAITERS {
-        let bytes = meter.per_entry(size, || Line::<P>::new(size));
+        let bytes = meter.per_entry(size, || Line::<P>::new(size, 1));
         figures.push(Figure::new(
             "hand_over",
             P::NAME,

@@ -15,6 +15,8 @@ pub struct Budget {
 #[derive(Debug)]
 struct Level {
     capacity: u64,
+    /// More than so much used is pressure: seven eighths of the capacity, rounded down.
+    calm: u64,
     /// Never above `capacity`.
     used: AtomicU64,
     above: Option<Budget>,
@@ -37,6 +39,7 @@ impl Budget {
         Self {
             level: Arc::new(Level {
                 capacity,
+                calm: capacity - capacity.div_ceil(8),
                 used: AtomicU64::new(0),
                 above,
             }),
@@ -99,9 +102,7 @@ impl Budget {
     /// Whether more than seven eighths are used, here or above: time to give back rather than to take.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
-        let free = self.capacity().saturating_sub(self.used());
-        free < self.capacity().div_ceil(8)
-            || self.level.above.as_ref().is_some_and(Self::is_pressed)
+        self.used() > self.level.calm || self.level.above.as_ref().is_some_and(Self::is_pressed)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use thiserror::Error;
 
 use self::line::{Line, Place};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, AtomicI64, Mutex, MutexGuard, Ordering, PoisonError};
 
 mod line;
 
@@ -18,12 +18,28 @@ mod line;
 ///
 /// First come, first served, by the first poll of [`Acquire`]: a permit that comes back is handed to the task at the head of the line, never to one that walks past it. A wait is bounded by the caller's timer, which drops the future. Any runtime will do.
 ///
+/// As long as nobody waits a permit is one exchange of a word, and so is its return. Who finds none marks the word under
+/// the lock of the line; while it is marked every change goes through that lock. An idea of many locks and semaphores
+/// (Drepper, "Futexes Are Tricky", 2011).
+///
 /// # Complexity
 ///
 /// Constant time per call, except [`close`](Self::close) and [`set_permits`](Self::set_permits), which wake every task concerned.
 pub struct Gate {
+    /// Twice the permits that are free, below zero after these were lowered; odd when somebody waits or the gate is
+    /// closed: then only who has the lock changes it. Where somebody waits and the gate is open, none is free.
+    word: AtomicI64,
     state: Mutex<State>,
 }
+
+/// What a permit adds to the word.
+const ONE: i64 = 2;
+
+/// In the word: take the lock.
+const MARK: i64 = 1;
+
+/// More permits than that are that many: what the word can count, with room for those that are out.
+const MOST: i64 = 1 << 60;
 
 /// Why a task gets no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -49,15 +65,14 @@ pub struct Permit {
 /// Dropping it gives the place up. A permit that had been handed to it goes to the next in the line.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Acquire {
-    gate: Arc<Gate>,
-    /// Index of this task's place, once it stands in the line.
-    place: Option<usize>,
+    /// Goes on into the permit; none once this has answered.
+    gate: Option<Arc<Gate>>,
+    /// This task's place, once it stands in the line.
+    place: Option<u32>,
 }
 
 struct State {
-    permits: usize,
-    /// Permits that are out, those handed to waiters that have not been polled since included. Above `permits` only after these were lowered.
-    in_use: usize,
+    permits: i64,
     max_waiters: usize,
     closed: bool,
     line: Line,
@@ -67,10 +82,11 @@ impl Gate {
     /// A gate with `permits` permits, where at most `max_waiters` tasks wait.
     #[must_use]
     pub fn new(permits: usize, max_waiters: usize) -> Arc<Self> {
+        let permits = counted(permits);
         Arc::new(Self {
+            word: AtomicI64::new(permits * ONE),
             state: Mutex::new(State {
                 permits,
-                in_use: 0,
                 max_waiters,
                 closed: false,
                 line: Line::default(),
@@ -80,18 +96,20 @@ impl Gate {
 
     /// A permit, if one is free now and nobody waits for it.
     #[must_use]
+    #[inline]
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        self.lock().take().then(|| Permit {
+        self.take().then(|| Permit {
             gate: Arc::clone(self),
         })
     }
 
     /// Waits for a permit.
     ///
-    /// The future answers [`GateError::Full`] at its first poll when the line is full, and [`GateError::Closed`] when the gate is or gets closed.
+    /// The future answers [`GateError::Full`] at its first poll when the line is full, and [`GateError::Closed`] when the gate is or gets closed, or when it is polled after it has answered.
+    #[inline]
     pub fn acquire(self: &Arc<Self>) -> Acquire {
         Acquire {
-            gate: Arc::clone(self),
+            gate: Some(Arc::clone(self)),
             place: None,
         }
     }
@@ -99,13 +117,14 @@ impl Gate {
     /// Permits that are free.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.lock().free()
+        usize::try_from(self.free()).unwrap_or(0)
     }
 
-    /// Permits that are out.
+    /// Permits that are out, those handed to waiters that have not been polled since included. Above their number only after this was lowered.
     #[must_use]
     pub fn in_use(&self) -> usize {
-        self.lock().in_use
+        let state = self.lock();
+        usize::try_from(state.permits - self.free()).unwrap_or(0)
     }
 
     /// Tasks in the line.
@@ -118,6 +137,7 @@ impl Gate {
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
+        self.word.fetch_or(MARK, Ordering::Relaxed);
         let mut wakers = Vec::with_capacity(state.line.waiting());
         while let Some(waker) = state.line.pop(Place::TurnedAway) {
             wakers.push(waker);
@@ -129,80 +149,97 @@ impl Gate {
     /// Changes the number of permits. More are handed out at once; fewer take effect as permits come back.
     pub fn set_permits(&self, permits: usize) {
         let mut state = self.lock();
+        let permits = counted(permits);
+        let more = permits - state.permits;
         state.permits = permits;
+        self.word.fetch_add(more * ONE, Ordering::AcqRel);
         let mut wakers = Vec::new();
-        while let Some(waker) = state.hand_over() {
+        while self.free() > 0
+            && let Some(waker) = state.line.pop(Place::Handed)
+        {
+            self.word.fetch_sub(ONE, Ordering::AcqRel);
             wakers.push(waker);
         }
+        self.unmark(&state);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    fn free(&self) -> i64 {
+        // Rounds down, which takes the mark off.
+        self.word.load(Ordering::Acquire) >> 1
+    }
+
+    /// Takes a permit, if one is free. None is as long as somebody waits, and none can be had of a closed gate.
+    #[inline]
+    fn take(&self) -> bool {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word >= ONE && word & MARK == 0 {
+            let taken = self.word.compare_exchange_weak(
+                word,
+                word - ONE,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            match taken {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    #[inline]
     fn give_back(&self) {
-        let waker = self.lock().give_back();
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word & MARK == 0 {
+            let given = self.word.compare_exchange_weak(
+                word,
+                word + ONE,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+            match given {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
+        let waker = self.hand_over(&mut self.lock());
         // Outside the lock: a waker may poll on the spot, and come back here.
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No step under the lock leaves the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn free(&self) -> usize {
-        self.permits.saturating_sub(self.in_use)
-    }
-
-    /// Counts a permit out. As long as somebody waits none is free: each one that comes free is handed over under the same lock.
-    fn take(&mut self) -> bool {
-        let taken = !self.closed && self.free() > 0;
-        if taken {
-            self.in_use += 1;
+    /// Gives a permit to the head of the line, whose waker it answers, or back to all.
+    #[inline]
+    fn hand_over(&self, state: &mut State) -> Option<Waker> {
+        // Below zero the permit is one too many; nobody waits at a closed gate.
+        let next = if self.free() >= 0 {
+            state.line.pop(Place::Handed)
+        } else {
+            None
+        };
+        if next.is_none() {
+            self.word.fetch_add(ONE, Ordering::AcqRel);
         }
-        taken
+        self.unmark(state);
+        next
     }
 
-    fn give_back(&mut self) -> Option<Waker> {
-        self.in_use -= 1;
-        self.hand_over()
-    }
-
-    /// Hands a free permit to the head of the line, whose waker it answers.
-    fn hand_over(&mut self) -> Option<Waker> {
-        if self.free() == 0 {
-            return None;
+    /// Lets all do without the lock again when nobody waits.
+    #[inline]
+    fn unmark(&self, state: &State) {
+        if state.line.waiting() == 0 && !state.closed {
+            self.word.fetch_and(!MARK, Ordering::AcqRel);
         }
-        let waker = self.line.pop(Place::Handed)?;
-        self.in_use += 1;
-        Some(waker)
     }
-}
 
-impl Future for Acquire {
-    type Output = Result<Permit, GateError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let mut state = this.gate.lock();
-        let Some(index) = this.place else {
-            if state.closed {
-                return Poll::Ready(Err(GateError::Closed));
-            }
-            if state.take() {
-                drop(state);
-                return Poll::Ready(Ok(Permit {
-                    gate: Arc::clone(&this.gate),
-                }));
-            }
-            if state.line.waiting() >= state.max_waiters {
-                return Poll::Ready(Err(GateError::Full));
-            }
-            this.place = Some(state.line.push(cx.waker().clone()));
-            return Poll::Pending;
+    /// For a task that had no permit at hand: its place in the line, or what became of it.
+    fn wait(&self, place: &mut Option<u32>, cx: &Context<'_>) -> Poll<Result<(), GateError>> {
+        let mut state = self.lock();
+        let Some(index) = *place else {
+            return self.join(&mut state, place, cx);
         };
         if let Some(waker) = state.line.waker(index) {
             let stale = if waker.will_wake(cx.waker()) {
@@ -215,28 +252,58 @@ impl Future for Acquire {
             drop(stale);
             return Poll::Pending;
         }
-        this.place = None;
-        let outcome = state.line.vacate(index);
-        drop(state);
-        Poll::Ready(match outcome {
-            Place::Handed => Ok(Permit {
-                gate: Arc::clone(&this.gate),
-            }),
+        *place = None;
+        Poll::Ready(match state.line.vacate(index) {
+            Place::Handed => Ok(()),
             _ => Err(GateError::Closed),
         })
     }
-}
 
-impl Drop for Acquire {
-    fn drop(&mut self) {
-        let Some(index) = self.place.take() else {
-            return;
-        };
-        let mut state = self.gate.lock();
-        let left = state.line.vacate(index);
+    /// Joins the line, unless a permit is free after all.
+    #[inline]
+    fn join(
+        &self,
+        state: &mut State,
+        place: &mut Option<u32>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), GateError>> {
+        if state.closed {
+            return Poll::Ready(Err(GateError::Closed));
+        }
+        let full = state.line.waiting() >= state.max_waiters;
+        let mut word = self.word.load(Ordering::Relaxed);
+        // Marked already: others wait, and nothing comes back but by the lock.
+        while word & MARK == 0 {
+            let free = word >= ONE;
+            let to = if free { word - ONE } else { word | MARK };
+            if full && !free {
+                break;
+            }
+            let changed =
+                { &self.word }.compare_exchange(word, to, Ordering::Acquire, Ordering::Relaxed);
+            match changed {
+                Ok(_) if free => return Poll::Ready(Ok(())),
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+        if full {
+            return Poll::Ready(Err(GateError::Full));
+        }
+        *place = Some(state.line.push(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// The future of a place is gone.
+    fn give_up(&self, place: u32) {
+        let mut state = self.lock();
+        let left = state.line.vacate(place);
         let next = match left {
-            Place::Handed => state.give_back(),
-            _ => None,
+            Place::Handed => self.hand_over(&mut state),
+            _ => {
+                self.unmark(&state);
+                None
+            }
         };
         drop(state);
         if let Some(waker) = next {
@@ -244,9 +311,51 @@ impl Drop for Acquire {
         }
         // `left` may hold this task's waker, which is dropped here, after the lock.
     }
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No step under the lock leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A number of permits as the word counts them.
+fn counted(permits: usize) -> i64 {
+    i64::try_from(permits).map_or(MOST, |permits| permits.min(MOST))
+}
+
+impl Future for Acquire {
+    type Output = Result<Permit, GateError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(gate) = &this.gate else {
+            return Poll::Ready(Err(GateError::Closed));
+        };
+        let outcome = if this.place.is_none() && gate.take() {
+            Poll::Ready(Ok(()))
+        } else {
+            gate.wait(&mut this.place, cx)
+        };
+        outcome.map(|outcome| {
+            let gate = this.gate.take().ok_or(GateError::Closed)?;
+            outcome.map(|()| Permit { gate })
+        })
+    }
+}
+
+impl Drop for Acquire {
+    #[inline]
+    fn drop(&mut self) {
+        if let (Some(gate), Some(place)) = (&self.gate, self.place) {
+            gate.give_up(place);
+        }
+    }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         self.gate.give_back();
     }
@@ -254,12 +363,15 @@ impl Drop for Permit {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
+        let (waiting, closed) = {
+            let state = self.lock();
+            (state.line.waiting(), state.closed)
+        };
         f.debug_struct("Gate")
-            .field("permits", &state.permits)
-            .field("in_use", &state.in_use)
-            .field("waiting", &state.line.waiting())
-            .field("closed", &state.closed)
+            .field("available", &self.available())
+            .field("in_use", &self.in_use())
+            .field("waiting", &waiting)
+            .field("closed", &closed)
             .finish_non_exhaustive()
     }
 }
@@ -331,6 +443,23 @@ mod tests {
         let mut acquire = gate.acquire();
         assert!(matches!(poll(&mut acquire, &waker), Poll::Ready(Ok(_))));
         assert_eq!(counts(&gate), (1, 0, 0));
+    }
+
+    #[test]
+    fn who_has_been_answered_gets_no_second_permit() {
+        let gate = Gate::new(2, 0);
+        let waker = Arc::new(Count::default());
+        let mut acquire = gate.acquire();
+        let first = poll(&mut acquire, &waker);
+        assert!(matches!(first, Poll::Ready(Ok(_))));
+        assert!(matches!(
+            poll(&mut acquire, &waker),
+            Poll::Ready(Err(GateError::Closed))
+        ));
+        drop(acquire);
+        assert_eq!(counts(&gate), (1, 1, 0));
+        drop(first);
+        assert_eq!(Arc::strong_count(&gate), 1);
     }
 
     #[test]
@@ -495,7 +624,7 @@ mod tests {
         let shown = format!("{gate:?} {permit:?} {:?}", gate.acquire());
         assert_eq!(
             shown,
-            "Gate { permits: 2, in_use: 1, waiting: 0, closed: false, .. } Permit { .. } Acquire { waiting: false, .. }"
+            "Gate { available: 1, in_use: 1, waiting: 0, closed: false, .. } Permit { .. } Acquire { waiting: false, .. }"
         );
     }
 }

@@ -4,7 +4,7 @@
 //! - [`SendCredit`] and [`RecvCredit`], the two ends of one direction of one request (P-4.1 to P-4.6);
 //! - [`Budget`], bytes that many requests share, a link's below the process's;
 //! - [`Gate`], a counted set of permits that tasks wait for in order;
-//! - [`FairSender`], the requests' queues, served in turn by cost (P-5.1).
+//! - [`FairSender`], the requests' queues, served in turn by cost, newcomers early (P-5.1).
 //!
 //! Promises:
 //! - A sender that honours its credit never overruns the receiver, however late windows come.
@@ -13,6 +13,7 @@
 //! - A budget is never over its capacity, nor is the one above it. Each byte charged by a request comes back, at the latest when its [`RecvCredit`] is dropped.
 //! - No permit is lost or doubled, whoever drops what and when; waiters are served in the order of their first poll and their number is bounded.
 //! - Two requests that always have something queued differ in the cost served by at most a quantum and one item; within a request order is kept; nothing is lost.
+//! - A request that had nothing queued goes before those in turn as long as its next turn pays for it; those in turn keep half of the way.
 //!
 //! Leaves to the caller: time (a bounded wait at the gate is the caller's timer), sending the windows, measuring what a buffer pins (P-4.7), and control messages, which go before the fair sender (P-5.1).
 //!
@@ -24,6 +25,7 @@ mod budget;
 mod fair;
 mod gate;
 mod recv_credit;
+mod ring;
 mod send_credit;
 mod sync;
 

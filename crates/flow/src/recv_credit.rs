@@ -34,6 +34,8 @@ pub struct RecvCredit {
     initial: u64,
     /// The window does not grow before this much has been consumed.
     grows_after: u64,
+    /// A grant is due when so much has been consumed: half of the window since the last one. Never once the direction is over.
+    due_at: u64,
     /// The highest limit granted. The peer may send up to here.
     limit: u64,
     /// The limit before that, which the peer may have to go by until it hears of the last; `limit` itself when the window grew between the two.
@@ -46,8 +48,6 @@ pub struct RecvCredit {
     used_up: bool,
     /// Little was left here to consume, since the window last grew.
     ran_low: bool,
-    /// The direction is over, nothing is granted any more.
-    released: bool,
     /// `window - initial`, when that is not zero. A loan, so that it goes back even when nobody calls [`release`](Self::release).
     loan: Option<Loan>,
 }
@@ -81,15 +81,20 @@ impl RecvCredit {
             window,
             initial: window,
             grows_after: window.saturating_mul(GROWS_AFTER),
+            due_at: Self::due_at(limit, window),
             limit,
             previous_limit: limit,
             received: 0,
             consumed: 0,
             used_up: false,
             ran_low: false,
-            released: false,
             loan: None,
         }
+    }
+
+    /// Where consuming has moved what the limit should be by half of the window, rounded up.
+    fn due_at(limit: u64, window: u64) -> u64 {
+        limit.saturating_sub(window / 2)
     }
 
     /// Counts what has come. A payload may come in parts: charge [`MESSAGE_COST`](crate::MESSAGE_COST) where the message begins and every part's length as it comes.
@@ -97,6 +102,7 @@ impl RecvCredit {
     /// # Errors
     ///
     /// [`Overrun`] when the peer is past its limit (P-4.4); nothing is counted.
+    #[inline]
     pub fn on_received(&mut self, cost: u64) -> Result<(), Overrun> {
         let at = self.received.saturating_add(cost);
         if at > self.limit {
@@ -111,6 +117,7 @@ impl RecvCredit {
     }
 
     /// Counts cost that has left the receiver, at most what was received (P-4.5). Answers whether a window is now due.
+    #[inline]
     pub fn consume(&mut self, cost: u64) -> bool {
         self.consumed = self.consumed.saturating_add(cost).min(self.received);
         self.ran_low |= self.buffered() < self.window / 8;
@@ -120,75 +127,91 @@ impl RecvCredit {
     /// The window to send, when one is due. Its size follows what the sender uses, up to `max_window`, and what the budget allows (P-4.6).
     ///
     /// Under pressure a window that is due may shrink to one that is not due yet; then there is nothing to send either.
+    ///
+    /// A window that neither should grow nor has anything to give back does not look at the budget, whose counters are everybody's.
+    #[inline]
     pub fn grant(&mut self, budget: &Budget, max_window: u64) -> Option<Grant> {
         if !self.is_due() {
             return None;
         }
         self.used_up |= self.limit - self.received < self.window / 8;
-        let before = self.window;
-        if budget.is_pressed() {
-            self.shrink();
+        let mut previous_limit = self.limit;
+        let grows = self.used_up && self.ran_low && self.consumed >= self.grows_after;
+        if grows || self.loan.is_some() {
+            let before = self.window;
+            self.resize(grows, budget, max_window);
             if !self.is_due() {
                 return None;
             }
-        } else if self.used_up && self.ran_low && self.has_consumed_enough() {
-            self.grow(budget, max_window);
+            if self.window > before {
+                // A stop at a limit of the smaller window says nothing about the larger one.
+                previous_limit = self.consumed.saturating_add(self.window);
+            }
         }
         let limit = self.consumed.saturating_add(self.window);
-        // A stop at a limit of the smaller window says nothing about the larger one.
-        let grown = self.window > before;
-        self.previous_limit = if grown { limit } else { self.limit };
+        self.previous_limit = previous_limit;
         self.limit = limit;
+        self.due_at = Self::due_at(limit, self.window);
         Some(Grant {
-            limit: self.limit,
+            limit,
             consumed: self.consumed,
         })
     }
 
+    /// Lets the window follow what the sender uses and what the budget allows.
+    #[cold]
+    fn resize(&mut self, grows: bool, budget: &Budget, max_window: u64) {
+        if budget.is_pressed() {
+            self.shrink();
+        } else if grows {
+            self.grow(budget, max_window);
+        }
+        self.due_at = Self::due_at(self.limit, self.window);
+    }
+
     /// The present window: how far the limit is ahead of what has been consumed, right after a grant.
     #[must_use]
+    #[inline]
     pub fn window(&self) -> u64 {
         self.window
     }
 
     /// What has been received and not consumed.
     #[must_use]
+    #[inline]
     pub fn buffered(&self) -> u64 {
         self.received - self.consumed
     }
 
     /// What the peer may send up to.
     #[must_use]
+    #[inline]
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
     /// The sum of the costs received.
     #[must_use]
+    #[inline]
     pub fn received(&self) -> u64 {
         self.received
     }
 
     /// How much has left the receiver.
     #[must_use]
+    #[inline]
     pub fn consumed(&self) -> u64 {
         self.consumed
     }
 
     /// Ends the direction: gives back what it has borrowed, and grants nothing from now on. A second call does nothing; dropping the credit gives back as well.
     pub fn release(&mut self) {
-        self.released = true;
+        self.due_at = u64::MAX;
         self.loan = None;
     }
 
     fn is_due(&self) -> bool {
-        let target = self.consumed.saturating_add(self.window);
-        let advance = target.saturating_sub(self.limit);
-        !self.released && advance >= self.window.div_ceil(2)
-    }
-
-    fn has_consumed_enough(&self) -> bool {
-        self.consumed >= self.grows_after
+        self.consumed >= self.due_at
     }
 
     fn grow(&mut self, budget: &Budget, max_window: u64) {

@@ -50,12 +50,14 @@ impl SendCredit {
 
     /// The cost that may be sent now.
     #[must_use]
+    #[inline]
     pub fn available(&self) -> u64 {
         self.limit - self.sent
     }
 
     /// The largest payload that one message may carry now, at most `max_payload`; `None` when not even one byte fits.
     #[must_use]
+    #[inline]
     pub fn max_payload(&self, max_payload: usize) -> Option<usize> {
         let room = self.available().saturating_sub(MESSAGE_COST);
         let room = usize::try_from(room).unwrap_or(usize::MAX);
@@ -70,6 +72,7 @@ impl SendCredit {
     /// # Errors
     ///
     /// [`InsufficientCredit`] when the message would pass the limit; nothing is charged.
+    #[inline]
     pub fn take(&mut self, payload: usize) -> Result<(), InsufficientCredit> {
         let needed = (payload as u64).saturating_add(MESSAGE_COST);
         let available = self.available();
@@ -85,6 +88,7 @@ impl SendCredit {
     /// # Errors
     ///
     /// [`WindowError`] when `consumed` passes what was sent (P-4.5); nothing changes.
+    #[inline]
     pub fn on_window(&mut self, limit: u64, consumed: u64) -> Result<bool, WindowError> {
         if consumed > self.sent {
             return Err(WindowError {

@@ -106,6 +106,56 @@ fn try_acquire_races_release() {
     });
 }
 
+/// Fails when `take` loads and stores instead of exchanging: the one permit is out twice.
+#[test]
+fn two_acquires_one_permit() {
+    loom::model(|| {
+        let gate = Gate::new(1, 1);
+        let other = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.try_acquire())
+        };
+        let here = gate.try_acquire();
+        let there = other.join().unwrap();
+        assert_eq!(gate.in_use(), 1);
+        assert!(here.is_some() ^ there.is_some(), "exactly one has it");
+        drop((here, there));
+        assert_eq!((gate.available(), gate.in_use()), (1, 0));
+    });
+}
+
+/// Fails when who leaves takes the mark off the word while another one waits: the permit comes back past the line.
+#[test]
+fn drop_waiter_races_acquire() {
+    loom::model(|| {
+        let gate = Gate::new(1, 2);
+        let held = gate.try_acquire().unwrap();
+        let mut leaver = gate.acquire();
+        assert!(poll_once(&mut leaver).is_pending());
+        let waiter = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || drop(wait(gate.acquire()).unwrap()))
+        };
+        drop(leaver);
+        drop(held);
+        waiter.join().unwrap();
+        assert_eq!((gate.available(), gate.waiting()), (1, 0));
+    });
+}
+
+/// Fails when `set_permits` stores the word instead of adding to it: the permit that comes back meanwhile is lost.
+#[test]
+fn set_permits_races_release() {
+    loom::model(|| {
+        let gate = Gate::new(1, 1);
+        let held = gate.try_acquire().unwrap();
+        let release = thread::spawn(move || drop(held));
+        gate.set_permits(2);
+        release.join().unwrap();
+        assert_eq!((gate.available(), gate.in_use()), (2, 0));
+    });
+}
+
 /// Fails when a charge loads and stores instead of exchanging: both see the room and both take it.
 #[test]
 fn two_charges_one_place() {

@@ -2,26 +2,24 @@
 
 use std::task::Waker;
 
+use crate::ring::Ring;
+
 /// Above this many places, an empty line gives its memory back.
 const KEPT_PLACES: usize = 64;
 
-/// The waiting tasks: a doubly linked list in a vector, so that whoever gives up in the middle leaves at once and memory stays bounded by the number of tasks.
+/// The waiting tasks: a ring over the places of a vector, whose head is the head of the line, so that whoever gives up in the middle leaves at once and memory stays bounded by the number of tasks.
 #[derive(Default)]
 pub(super) struct Line {
     places: Vec<Place>,
-    vacant: Vec<usize>,
-    head: Option<usize>,
-    tail: Option<usize>,
+    vacant: Vec<u32>,
+    order: Ring,
     waiting: usize,
 }
 
 pub(super) enum Place {
     Vacant,
-    Waiting {
-        waker: Waker,
-        before: Option<usize>,
-        after: Option<usize>,
-    },
+    /// Stands in `order`.
+    Waiting(Waker),
     /// Out of the line with a permit, which its future has not fetched yet.
     Handed,
     /// Out of the line because the gate was closed.
@@ -30,85 +28,62 @@ pub(super) enum Place {
 
 impl Line {
     /// How many tasks stand in the line.
+    #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// The waker of a place that still stands in the line.
-    pub(super) fn waker(&mut self, index: usize) -> Option<&mut Waker> {
-        match &mut self.places[index] {
-            Place::Waiting { waker, .. } => Some(waker),
+    pub(super) fn waker(&mut self, place: u32) -> Option<&mut Waker> {
+        match &mut self.places[place as usize] {
+            Place::Waiting(waker) => Some(waker),
             _ => None,
         }
     }
 
     /// A new place at the end.
-    pub(super) fn push(&mut self, waker: Waker) -> usize {
-        let place = Place::Waiting {
-            waker,
-            before: self.tail,
-            after: None,
-        };
-        let index = if let Some(index) = self.vacant.pop() {
-            self.places[index] = place;
-            index
+    pub(super) fn push(&mut self, waker: Waker) -> u32 {
+        let place = if let Some(place) = self.vacant.pop() {
+            self.places[place as usize] = Place::Waiting(waker);
+            place
         } else {
-            self.places.push(place);
-            self.places.len() - 1
+            self.places.push(Place::Waiting(waker));
+            Ring::number(self.places.len() - 1)
         };
-        self.set_after(self.tail, Some(index));
-        self.tail = Some(index);
+        self.order.push(place);
         self.waiting += 1;
-        index
+        place
     }
 
     /// Takes the head out of the line; its place becomes `left`, for its future to find.
+    #[inline]
     pub(super) fn pop(&mut self, left: Place) -> Option<Waker> {
-        let index = self.head?;
-        match self.unlink(index, left) {
-            Place::Waiting { waker, .. } => Some(waker),
+        let place = self.order.head()?;
+        self.order.remove(place);
+        self.waiting -= 1;
+        match std::mem::replace(&mut self.places[place as usize], left) {
+            Place::Waiting(waker) => Some(waker),
             _ => None,
         }
     }
 
-    /// Puts `left` in the place and answers what was there; closes the line behind it if it was waiting.
-    fn unlink(&mut self, index: usize, left: Place) -> Place {
-        let place = std::mem::replace(&mut self.places[index], left);
-        if let Place::Waiting { before, after, .. } = place {
-            self.set_after(before, after);
-            self.set_before(after, before);
+    /// The place's future is gone. Answers what was there; closes the line behind it if it was waiting.
+    pub(super) fn vacate(&mut self, place: u32) -> Place {
+        let left = std::mem::replace(&mut self.places[place as usize], Place::Vacant);
+        if matches!(left, Place::Waiting(_)) {
+            self.order.remove(place);
             self.waiting -= 1;
         }
-        place
-    }
-
-    /// The place's future is gone. Answers what was there.
-    pub(super) fn vacate(&mut self, index: usize) -> Place {
-        let place = self.unlink(index, Place::Vacant);
-        self.vacant.push(index);
+        self.vacant.push(place);
         if self.vacant.len() == self.places.len() && self.places.len() > KEPT_PLACES {
-            self.places = Vec::new();
-            self.vacant = Vec::new();
+            *self = Self::default();
         }
-        place
-    }
-
-    fn set_after(&mut self, of: Option<usize>, to: Option<usize>) {
-        match of.map(|index| &mut self.places[index]) {
-            Some(Place::Waiting { after, .. }) => *after = to,
-            _ => self.head = to,
-        }
-    }
-
-    fn set_before(&mut self, of: Option<usize>, to: Option<usize>) {
-        match of.map(|index| &mut self.places[index]) {
-            Some(Place::Waiting { before, .. }) => *before = to,
-            _ => self.tail = to,
-        }
+        left
     }
 
     #[cfg(all(test, not(adit_loom)))]
     pub(super) fn capacity(&self) -> usize {
-        self.places.capacity()
+        let places = self.places.capacity().max(self.vacant.capacity());
+        places.max(self.order.capacity())
     }
 }
