@@ -1,11 +1,12 @@
 //! Tables of waiting requests that `adit_pending::Table` is compared with, behind one trait.
 //!
-//! None of them has a limit, deadlines, counters or a close; ours pays for those in the same figure.
+//! [`SlabTable`] does what ours does, but for its keys. The others have no limit, deadlines, counters or a close.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use adit_pending::{Config, Settled, Table};
+use adit_pending::{Config, Settled, Stats, Table};
 use dashmap::DashMap;
 use slab::Slab;
 use uuid::Uuid;
@@ -175,14 +176,15 @@ impl Pending for Papaya {
     }
 }
 
-/// One slab for each link: slots handed out again, behind the link's lock, as its opener and its reader are two tasks. The
-/// id beside the slot tells late messages.
+/// The least that a table behind a lock costs: slots handed out again, one slab for each link, as its opener and its reader
+/// are two tasks. The id beside the slot tells late messages. It never refuses, never expires, cannot be closed, and counts
+/// nothing.
 pub struct SlabPerLink(Mutex<Slab<(u64, Value)>>);
 
 impl Pending for SlabPerLink {
     type Key = (usize, u64);
     const NAME: &'static str = "slab_per_link";
-    const ROLE: Role = Role::Rival;
+    const ROLE: Role = Role::Limit;
 
     fn empty() -> Self {
         Self(Mutex::default())
@@ -205,5 +207,197 @@ impl Pending for SlabPerLink {
             return None;
         }
         slab.try_remove(key.0).map(|(_, value)| value)
+    }
+}
+
+/// The same slab grown up: with a limit, deadlines, a close and counters that add up, all under the link's lock. What it
+/// still leaves to others: the key is a slot of its own choice, so an opener can send it along with the id, but the end that
+/// is opened to needs another table; and it keeps the memory of its worst moment.
+pub struct SlabTable {
+    slabs: Mutex<Slabs>,
+    max_entries: usize,
+}
+
+struct Waiting {
+    id: u64,
+    deadline: Option<Instant>,
+    value: Value,
+}
+
+#[derive(Default)]
+struct Slabs {
+    slab: Slab<Waiting>,
+    /// Not after any deadline.
+    earliest: Option<Instant>,
+    closed: bool,
+    /// By [`Settled`].
+    settled: [u64; 4],
+    late: u64,
+    peak: usize,
+}
+
+impl SlabTable {
+    /// For so many requests at once.
+    #[must_use]
+    pub fn new(max_entries: usize) -> Self {
+        Self {
+            slabs: Mutex::default(),
+            max_entries,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slabs> {
+        self.slabs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a request wait.
+    ///
+    /// # Errors
+    /// The value, when the table is full or closed.
+    pub fn try_insert(
+        &self,
+        id: u64,
+        deadline: Option<Instant>,
+        value: Value,
+    ) -> Result<usize, Value> {
+        let mut slabs = self.lock();
+        if slabs.closed || slabs.slab.len() == self.max_entries {
+            return Err(value);
+        }
+        if deadline.is_some_and(|new| slabs.earliest.is_none_or(|earliest| new < earliest)) {
+            slabs.earliest = deadline;
+        }
+        let slot = slabs.slab.insert(Waiting {
+            id,
+            deadline,
+            value,
+        });
+        slabs.peak = slabs.peak.max(slabs.slab.len());
+        Ok(slot)
+    }
+
+    /// Takes a request out.
+    pub fn settle_as(&self, (slot, id): (usize, u64), how: Settled) -> Option<Value> {
+        let mut slabs = self.lock();
+        if slabs.slab.get(slot).is_none_or(|waiting| waiting.id != id) {
+            slabs.late += 1;
+            return None;
+        }
+        slabs.settled[how as usize] += 1;
+        slabs.slab.try_remove(slot).map(|waiting| waiting.value)
+    }
+
+    /// Takes out what is due.
+    pub fn expire(&self, now: Instant, out: &mut Vec<(u64, Value)>) {
+        let mut slabs = self.lock();
+        if slabs.earliest.is_none_or(|earliest| earliest > now) {
+            return;
+        }
+        let due: Vec<usize> = { slabs.slab.iter() }
+            .filter(|(_, waiting)| waiting.deadline.is_some_and(|deadline| deadline <= now))
+            .map(|(slot, _)| slot)
+            .collect();
+        slabs.settled[Settled::Expired as usize] += due.len() as u64;
+        for slot in due {
+            let waiting = slabs.slab.remove(slot);
+            out.push((waiting.id, waiting.value));
+        }
+        slabs.earliest = { slabs.slab.iter() }
+            .filter_map(|(_, waiting)| waiting.deadline)
+            .min();
+    }
+
+    /// Takes out all, and refuses all later ones.
+    pub fn close(&self) -> Vec<(u64, Value)> {
+        let mut slabs = self.lock();
+        slabs.closed = true;
+        slabs.earliest = None;
+        slabs.settled[Settled::Failed as usize] += slabs.slab.len() as u64;
+        let lost = std::mem::take(&mut slabs.slab);
+        drop(slabs);
+        lost.into_iter()
+            .map(|(_, waiting)| (waiting.id, waiting.value))
+            .collect()
+    }
+
+    /// The same counters as ours.
+    pub fn stats(&self) -> Stats {
+        let slabs = self.lock();
+        let [completed, failed, cancelled, expired] = slabs.settled;
+        let waiting = slabs.slab.len() as u64;
+        Stats {
+            inserted: completed + failed + cancelled + expired + waiting,
+            completed,
+            failed,
+            cancelled,
+            expired,
+            late: slabs.late,
+            waiting,
+            peak: slabs.peak as u64,
+            slots: slabs.slab.capacity() as u64,
+        }
+    }
+}
+
+impl Pending for SlabTable {
+    type Key = (usize, u64);
+    const NAME: &'static str = "slab_full_contract";
+    const ROLE: Role = Role::Rival;
+
+    fn empty() -> Self {
+        Self::new(1 << 20)
+    }
+
+    fn insert(&self, id: u64, value: Value) -> (usize, u64) {
+        // A refusal would be seen by the settle that finds nothing.
+        (self.try_insert(id, None, value).unwrap_or(usize::MAX), id)
+    }
+
+    fn lookup(&self, key: &(usize, u64)) -> Option<Value> {
+        let mut slabs = self.lock();
+        match slabs.slab.get(key.0) {
+            Some(waiting) if waiting.id == key.1 => Some(Arc::clone(&waiting.value)),
+            _ => {
+                slabs.late += 1;
+                None
+            }
+        }
+    }
+
+    fn settle(&self, key: &(usize, u64)) -> Option<Value> {
+        self.settle_as(*key, Settled::Completed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_slab_table_keeps_the_contract_of_ours() {
+        let table = SlabTable::new(3);
+        let (value, start) = (Value::new(0), Instant::now());
+        let at = |seconds| Some(start + Duration::from_secs(seconds));
+        let insert = |id, deadline| table.try_insert(id, deadline, Arc::clone(&value));
+        let two = insert(2, at(5)).unwrap();
+        let (four, six) = (insert(4, at(3)).unwrap(), insert(6, None).unwrap());
+        assert!(insert(8, None).is_err(), "full");
+        assert!(table.settle_as((six, 6), Settled::Completed).is_some());
+        assert!(table.settle_as((six, 6), Settled::Cancelled).is_none());
+        assert!(Pending::lookup(&table, &(two, 2)).is_some());
+        let mut expired = Vec::new();
+        table.expire(start + Duration::from_secs(2), &mut expired);
+        assert!(expired.is_empty());
+        table.expire(start + Duration::from_secs(4), &mut expired);
+        assert_eq!(expired.pop().map(|(id, _)| id), Some(4));
+        assert!(Pending::lookup(&table, &(four, 4)).is_none());
+        assert_eq!(table.close().len(), 1);
+        assert!(insert(10, None).is_err(), "closed");
+        let stats = table.stats();
+        assert_eq!((stats.inserted, stats.waiting, stats.late), (3, 0, 2));
+        let ended = [stats.completed, stats.failed, stats.expired];
+        assert_eq!((ended, stats.peak), ([1, 1, 1], 3));
     }
 }

@@ -13,7 +13,9 @@ use std::{
 };
 
 use crate::{
-    baseline::pending::{Dash, DashUuid, MutexMap, Ours, Papaya, Pending, SlabPerLink, Value},
+    baseline::pending::{
+        Dash, DashUuid, MutexMap, Ours, Papaya, Pending, SlabPerLink, SlabTable, Value,
+    },
     case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room, Worker},
 };
 
@@ -100,6 +102,7 @@ fn cases() -> Vec<Case> {
                 round_trip::<Dash>(size),
                 round_trip::<Papaya>(size),
                 round_trip::<SlabPerLink>(size),
+                round_trip::<SlabTable>(size),
                 round_trip::<Ours>(size),
             ]
         })
@@ -142,6 +145,7 @@ fn memory(meter: &Meter) -> Vec<Figure> {
     held::<Dash>(meter, &mut figures);
     held::<Papaya>(meter, &mut figures);
     held::<SlabPerLink>(meter, &mut figures);
+    held::<SlabTable>(meter, &mut figures);
     held::<Ours>(meter, &mut figures);
     figures
 }

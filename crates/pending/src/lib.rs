@@ -11,25 +11,25 @@
 //! - The limit is exact: never more than [`Config::max_entries`], and [`InsertError::Full`] only
 //!   when that many are really waiting.
 //! - [`Stats`] always adds up, even when taken in the middle of races.
-//! - No value is dropped, and no caller's code but `T::clone` runs, while a lock is held.
+//! - No value is dropped, and no caller's code but `T::clone` runs, while the lock is held.
 //! - Memory follows the number of waiting requests down again after a burst.
 //!
 //! Leaves to the caller: time (`now` is an argument), handing out ids that grow and are not reused,
 //! waking whoever waits, limits per tenant, and closing the table before it is dropped (in builds
 //! with debug assertions, dropping a table that still holds requests panics).
 //!
-//! Cost: insert, lookup and settle take one short lock and look at one slot or a few next to each
-//! other, as long as ids are dense. A peer that leaves gaps on purpose can lengthen the search to
-//! at most the number of its own waiting requests; demand dense ids where peers are not trusted.
-//! [`Table::expire`] takes one short lock per shard when nothing is due. Numbers are kept in
-//! `benches/record/`, group `pending/round_trip`.
+//! Cost: insert, lookup and settle take one short lock and look at one slot, as long as the ids of
+//! each side are dense. A request that stays while others go once around the ring is moved aside and
+//! found in logarithmic time from then on, and so are all requests of a peer that leaves gaps on
+//! purpose. [`Table::expire`] takes one short lock when nothing is due. Numbers are kept in
+//! `docs/bench/`, group `pending/round_trip`.
 //!
 //! Proof: `tests/properties.rs` against a map, `tests/loom.rs` for each pair of settlers, and
 //! `tests/stress.rs` for the same scenarios on real threads.
 
 mod config;
 mod error;
-mod shard;
+mod requests;
 mod slots;
 mod stats;
 mod sync;

@@ -38,29 +38,3 @@ pub struct Stats {
     /// Slots that are allocated now: what the table costs in memory.
     pub slots: u64,
 }
-
-impl Stats {
-    pub(crate) fn count(&mut self, how: Settled, requests: u64) {
-        match how {
-            Settled::Completed => self.completed += requests,
-            Settled::Failed => self.failed += requests,
-            Settled::Cancelled => self.cancelled += requests,
-            Settled::Expired => self.expired += requests,
-        }
-    }
-
-    /// The shards together: everything adds up but the peak, which each shard has noted of the whole.
-    pub(crate) fn merge(self, other: Self) -> Self {
-        Self {
-            inserted: self.inserted + other.inserted,
-            completed: self.completed + other.completed,
-            failed: self.failed + other.failed,
-            cancelled: self.cancelled + other.cancelled,
-            expired: self.expired + other.expired,
-            late: self.late + other.late,
-            waiting: self.waiting + other.waiting,
-            peak: self.peak.max(other.peak),
-            slots: self.slots + other.slots,
-        }
-    }
-}

@@ -1,12 +1,6 @@
-//! The primitives that the table shares state through: std's, or loom's under `cfg(adit_loom)`.
+//! The lock of the table: std's, or loom's under `cfg(adit_loom)`.
 
 #[cfg(adit_loom)]
-pub(crate) use loom::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicUsize, Ordering},
-};
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(adit_loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicUsize, Ordering},
-};
+pub(crate) use std::sync::{Mutex, MutexGuard};

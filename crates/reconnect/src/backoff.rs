@@ -1,8 +1,15 @@
 //! How long to wait before the next retry.
 //!
-//! The delay is drawn evenly between zero and a ceiling that grows with each retry: "full jitter" of Marc Brooker,
-//! "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015), which spreads clients that lost the same server at the
-//! same instant better than a delay with a little noise, and costs the server the fewest calls.
+//! The longest wait follows the time that has been waited in this outage, not the number of retries: where nothing is drawn,
+//! that is the same exponential backoff, as the sum of its delays grows by the same factor as they do. With jitter it is not.
+//! The "full jitter" of Marc Brooker, "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015), draws between zero and a
+//! delay that doubles with each retry: a few small draws, and the delay has run far ahead of the outage. Here a client is
+//! back within about as long as the server was away. Dials that take long and links that fall at once are part of no wait:
+//! they keep dials apart by themselves.
+//!
+//! The wait is drawn between half of what the longest one has grown by and the longest. The first one is thus full jitter,
+//! which spreads clients that lost the same server at the same instant; later ones are not so short that a long outage
+//! would cost more dials than by number. What was compared is in `docs/decisions/0014-delays-by-time.md`.
 
 use std::time::Duration;
 
@@ -13,40 +20,90 @@ use crate::Config;
 pub(crate) struct Backoff {
     /// Retries since the last stable link.
     retries: u32,
-    /// Ceiling of the next retry in seconds. A float, because rounding to nanoseconds at each step would hold a slow
-    /// growth in place; multiplied step by step, because a product with a factor of at least one never falls.
-    ceiling: f64,
+    /// How long was waited before them, but for refused credentials. A float: no sum of delays is too
+    /// large for it, and it holds each nanosecond of a hundred days.
+    waited_nanos: f64,
+}
+
+/// The shortest and the longest wait before a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    least_nanos: u64,
+    longest_nanos: u64,
 }
 
 impl Backoff {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             retries: 0,
-            ceiling: config.initial_delay().as_secs_f64(),
+            waited_nanos: 0.0,
         }
     }
 
-    pub(crate) fn retries(&self) -> u32 {
+    pub(crate) const fn retries(&self) -> u32 {
         self.retries
     }
 
-    /// Counts one more retry and returns the longest delay before it.
-    pub(crate) fn advance(&mut self, config: &Config) -> Duration {
-        let longest = config.max_delay();
-        let ceiling = Duration::from_secs_f64(self.ceiling).min(longest);
-        self.ceiling = (self.ceiling * config.backoff_factor()).min(longest.as_secs_f64());
+    /// Counts one more retry and returns the wait before it.
+    #[inline]
+    pub(crate) fn advance(&mut self, config: &Config, random: u64) -> Duration {
+        self.count();
+        let span = self.span(config);
+        let nanos = if config.enable_jitter() {
+            span.draw(random)
+        } else {
+            span.longest_nanos
+        };
+        self.waited_nanos += nanos as f64;
+        Duration::from_nanos(nanos)
+    }
+
+    /// Counts one more retry whose wait is none of this schedule.
+    pub(crate) fn count(&mut self) {
         self.retries = self.retries.saturating_add(1);
-        ceiling
+    }
+
+    #[inline]
+    fn span(&self, config: &Config) -> Span {
+        let initial_nanos = nanos(config.initial_delay());
+        // A factor of 2 adds as much as has been waited. Too large for the integer becomes the largest.
+        let growth = (config.backoff_factor() - 1.0) * self.waited_nanos;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let growth_nanos = (growth as u64).min(nanos(config.max_delay()) - initial_nanos);
+        Span {
+            least_nanos: growth_nanos / 2,
+            longest_nanos: initial_nanos + growth_nanos,
+        }
     }
 }
 
-/// A delay between zero and `ceiling`, both included, by the place of `random` among all 64-bit words: the product's high
-/// word (Lemire, "Fast Random Integer Generation in an Interval", 2019), without his rejection step, whose bias is far
-/// below a nanosecond here.
-pub(crate) fn full_jitter(ceiling: Duration, random: u64) -> Duration {
-    let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
-    let drawn = (u128::from(random) * (u128::from(nanos) + 1)) >> u64::BITS;
-    Duration::from_nanos(u64::try_from(drawn).unwrap_or(nanos))
+/// Anything from nothing to `longest`, which is a day at most.
+pub(crate) fn full_jitter(longest: Duration, random: u64) -> Duration {
+    let span = Span {
+        least_nanos: 0,
+        longest_nanos: nanos(longest),
+    };
+    Duration::from_nanos(span.draw(random))
+}
+
+/// Of a duration that settings allow: a day at most.
+#[inline]
+const fn nanos(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000_000 + duration.subsec_nanos() as u64
+}
+
+impl Span {
+    /// A wait of the span, both ends included, by the place of `random` among all 64-bit words: the product's high word
+    /// (Lemire, "Fast Random Integer Generation in an Interval", 2019), without his rejection step, whose bias is far
+    /// below a nanosecond here.
+    #[inline]
+    fn draw(self, random: u64) -> u64 {
+        let width = u128::from(self.longest_nanos - self.least_nanos) + 1;
+        let drawn = (u128::from(random) * width) >> u64::BITS;
+        #[allow(clippy::cast_possible_truncation)] // less than the width, which is a day at most
+        let drawn = drawn as u64;
+        self.least_nanos + drawn
+    }
 }
 
 #[cfg(all(test, not(adit_loom)))]
@@ -55,52 +112,73 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn waits(config: &Config, retries: usize, random: u64) -> Vec<Duration> {
+        let mut backoff = Backoff::new();
+        (0..retries)
+            .map(|_| backoff.advance(config, random))
+            .collect()
+    }
+
     #[test]
-    fn the_ceiling_doubles_from_the_first_delay_to_the_longest() {
+    fn without_jitter_it_is_exponential_backoff() -> Result<(), crate::ConfigError> {
+        let config = Config::try_new(0, 100 * MS, 30_000 * MS, 2.0, false)?;
+        let expected = [
+            100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000,
+        ];
+        assert_eq!(waits(&config, 11, 0), expected.map(|millis| millis * MS));
+        Ok(())
+    }
+
+    #[test]
+    fn the_longest_wait_follows_the_time_and_not_the_retries() {
         let config = Config::default();
-        let mut backoff = Backoff::new(&config);
-        let ceilings: Vec<_> = (0..11)
-            .map(|_| backoff.advance(&config).as_millis())
-            .collect();
-        assert_eq!(
-            ceilings,
-            [
-                100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000
-            ]
-        );
-        assert_eq!(backoff.retries(), 11);
+        let mut backoff = Backoff::new();
+        for retry in 1..=20 {
+            // No time at all.
+            assert_eq!(backoff.advance(&config, 0), Duration::ZERO);
+            assert_eq!(backoff.retries(), retry);
+        }
+        backoff.waited_nanos = 5e9;
+        let at = |random| backoff.clone().advance(&config, random);
+        assert_eq!((at(0), at(u64::MAX)), (2_500 * MS, 5_100 * MS));
+        backoff.waited_nanos = 1e18;
+        let at = |random| backoff.clone().advance(&config, random);
+        assert_eq!((at(0), at(u64::MAX)), (14_950 * MS, 30_000 * MS));
+        // A wait of another kind is a retry, and no time.
+        let mut backoff = Backoff::new();
+        backoff.count();
+        assert_eq!(backoff.retries(), 1);
+        assert_eq!(backoff.advance(&config, u64::MAX), 100 * MS);
     }
 
     #[test]
     fn a_factor_of_one_holds_still_and_a_huge_one_stops_at_the_longest()
     -> Result<(), crate::ConfigError> {
         let still = Config::try_new(0, 7 * MS, 9 * MS, 1.0, false)?;
-        let mut backoff = Backoff::new(&still);
-        assert_eq!(backoff.advance(&still), 7 * MS);
-        assert_eq!(backoff.advance(&still), 7 * MS);
+        assert_eq!(waits(&still, 3, 0), [7 * MS; 3]);
         let huge = Config::try_new(0, 7 * MS, 9 * MS, f64::MAX, false)?;
-        let mut backoff = Backoff::new(&huge);
-        assert_eq!(backoff.advance(&huge), 7 * MS);
-        assert_eq!(backoff.advance(&huge), 9 * MS);
-        assert_eq!(backoff.advance(&huge), 9 * MS);
+        assert_eq!(waits(&huge, 3, 0), [7 * MS, 9 * MS, 9 * MS]);
         Ok(())
     }
 
     #[test]
     fn growth_below_a_nanosecond_is_not_lost() -> Result<(), crate::ConfigError> {
         let config = Config::try_new(0, Duration::from_nanos(1), MS, 1.2, false)?;
-        let mut backoff = Backoff::new(&config);
-        let last = (0..100).map(|_| backoff.advance(&config)).last();
-        assert_eq!(last, Some(MS));
+        assert_eq!(waits(&config, 100, 0).last(), Some(&MS));
         Ok(())
     }
 
     #[test]
-    fn jitter_covers_the_whole_range_evenly() {
+    fn a_draw_covers_the_whole_span_evenly() {
         assert_eq!(full_jitter(100 * MS, 0), Duration::ZERO);
         assert_eq!(full_jitter(100 * MS, u64::MAX), 100 * MS);
         assert_eq!(full_jitter(100 * MS, 1 << 63), 50 * MS);
         assert_eq!(full_jitter(100 * MS, 1 << 62), 25 * MS);
         assert_eq!(full_jitter(Duration::ZERO, u64::MAX), Duration::ZERO);
+        let span = Span {
+            least_nanos: 60,
+            longest_nanos: 99,
+        };
+        assert_eq!([0, 1 << 63, u64::MAX].map(|at| span.draw(at)), [60, 80, 99]);
     }
 }

@@ -127,13 +127,15 @@ impl Config {
         self.max_delay
     }
 
-    /// By how much the longest delay grows from one retry to the next.
+    /// By how much the longest delay grows from one retry to the next without jitter; with and without it, the longest delay
+    /// is `initial_delay` and (factor − 1) times what has been waited since the loss.
     #[must_use]
     pub fn backoff_factor(&self) -> f64 {
         self.backoff_factor
     }
 
-    /// Whether delays are drawn between zero and the longest; otherwise they are the longest.
+    /// Whether delays are drawn between half of what the longest has grown by and the longest; otherwise they are the
+    /// longest.
     #[must_use]
     pub fn enable_jitter(&self) -> bool {
         self.enable_jitter

@@ -5,6 +5,9 @@
 //!
 //! Promises:
 //! - the first retry after a link that had settled is due within `initial_delay` of the loss;
+//! - the longest delay follows the time that has been waited in this outage, however many retries fell into it: a client
+//!   dials within `initial_delay` and (`backoff_factor` − 1) times as long as the server was away, once a dial that was
+//!   under way at its return has failed;
 //! - no delay exceeds `max_delay`, or one and a half times that after refused credentials;
 //! - `Dial` is never answered before the `until` of the wait that came before it;
 //! - a link that is made and lost at once does not reset the backoff: only one that lived `stable_after` does;

@@ -175,7 +175,7 @@ impl Reconnect {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            backoff: Backoff::new(&config),
+            backoff: Backoff::new(),
             config,
             state: State::Idle,
             stats: Stats::default(),
@@ -208,7 +208,7 @@ impl Reconnect {
             (State::Established { since, .. }, Event::Lost) => {
                 self.stats.losses += 1;
                 if now.saturating_duration_since(since) >= self.config.stable_after() {
-                    self.backoff = Backoff::new(&self.config);
+                    self.backoff = Backoff::new();
                 }
                 Ok(self.retry(now, random))
             }
@@ -267,12 +267,8 @@ impl Reconnect {
         if let Some(stop) = self.exhausted() {
             return stop;
         }
-        let ceiling = self.backoff.advance(&self.config);
-        self.wait(if self.config.enable_jitter() {
-            now + full_jitter(ceiling, random)
-        } else {
-            now + ceiling
-        })
+        let delay = self.backoff.advance(&self.config, random);
+        self.wait(now + delay)
     }
 
     /// Credentials do not become right by trying again: wait the longest delay at least, and up to half of it more so that
@@ -284,7 +280,7 @@ impl Reconnect {
         if let Some(stop) = self.exhausted() {
             return stop;
         }
-        self.backoff.advance(&self.config);
+        self.backoff.count();
         let longest = self.config.max_delay();
         let extra = if self.config.enable_jitter() {
             full_jitter(longest / 2, random)

@@ -204,6 +204,43 @@ fn a_server_that_accepts_and_drops_is_dialled_ever_more_slowly() {
 }
 
 #[test]
+fn the_life_of_a_short_link_does_not_lengthen_the_delay() {
+    let mut now = Instant::now();
+    let mut machine = after(steady(), now, &[Event::Start, UP]);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        // Almost stable.
+        now += Duration::from_millis(4_900);
+        let Action::Wait { until } = machine.on_event(Event::Lost, now, 0).unwrap() else {
+            panic!("a lost link leads to a wait");
+        };
+        waits.push((until - now).as_millis());
+        now = until;
+        machine.on_event(Event::TimerDue, now, 0).unwrap();
+        machine.on_event(UP, now, 0).unwrap();
+    }
+    assert_eq!(waits, [100, 200, 400, 800]);
+}
+
+#[test]
+fn the_time_of_a_dial_does_not_lengthen_the_delay() {
+    let mut now = Instant::now();
+    let mut machine = after(steady(), now, &[Event::Start]);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        // Nobody answers.
+        now += Duration::from_secs(10);
+        let Action::Wait { until } = machine.on_event(FAILED, now, 0).unwrap() else {
+            panic!("a failed dial leads to a wait");
+        };
+        waits.push((until - now).as_millis());
+        now = until;
+        machine.on_event(Event::TimerDue, now, 0).unwrap();
+    }
+    assert_eq!(waits, [100, 200, 400, 800]);
+}
+
+#[test]
 fn a_stable_link_gives_all_retries_back() {
     let config = Config::try_new(3, 100 * MS, 30_000 * MS, 2.0, false).unwrap();
     let (wait, machine) = loss_after(Duration::from_secs(5), config.clone());

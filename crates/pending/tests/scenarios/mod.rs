@@ -85,7 +85,7 @@ pub(crate) fn complete_races_cancel() {
 
 /// A visitor goes away while the lane is lost.
 ///
-/// Fails when `close` copies the entries under one lock and clears the shard under another.
+/// Fails when `close` copies the entries under one lock and clears the table under another.
 pub(crate) fn cancel_races_close() {
     let table = table(8);
     table.insert(2, None, "two").unwrap();
@@ -196,9 +196,9 @@ pub(crate) fn lookup_races_settle() {
     assert_adds_up(&table);
 }
 
-/// Two visitors want the last place, in different shards.
+/// Two visitors want the last place, one at each end.
 ///
-/// Fails when the room is found by a load and taken by a later store.
+/// Fails when the room is found under one lock and taken under another.
 pub(crate) fn insert_races_insert_for_the_last_place() {
     let table = table(1);
     let other = thread::spawn({
