@@ -73,8 +73,9 @@ impl Choose for Ours {
         Self(Balancer::new(policy, members))
     }
 
+    #[inline]
     fn choose(&self, draw: Draw, out: usize) -> Option<(usize, Running)> {
-        let member = self.0.choose(draw, |&id| id != out)?;
+        let member = self.0.choose(draw, move |&id| id != out)?;
         Some((*member.id(), Running::Ours(member.load().begin())))
     }
 }
@@ -100,6 +101,7 @@ impl Choose for AtomicCursor {
         }
     }
 
+    #[inline]
     fn choose(&self, _: Draw, out: usize) -> Option<(usize, Running)> {
         let start = self.cursor.fetch_add(1, Ordering::Relaxed);
         let among =
@@ -128,6 +130,7 @@ impl Choose for Smooth {
         }
     }
 
+    #[inline]
     fn choose(&self, _: Draw, out: usize) -> Option<(usize, Running)> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut best, mut total) = (None, 0);
@@ -165,6 +168,7 @@ impl Choose for Scan {
         }
     }
 
+    #[inline]
     fn choose(&self, _: Draw, out: usize) -> Option<(usize, Running)> {
         let mut best: Option<(usize, usize, usize)> = None;
         for (id, (counter, &weight)) in self.members.iter().zip(&self.weights).enumerate() {
@@ -202,6 +206,7 @@ impl Choose for Ketama {
         }
     }
 
+    #[inline]
     fn choose(&self, draw: Draw, out: usize) -> Option<(usize, Running)> {
         let key = draw.hash.to_le_bytes();
         let ids = { self.continuum.node_iter(&key) }.map(|node| usize::from(node.port()));
@@ -258,6 +263,7 @@ impl Choose for TowerP2c {
     }
 
     /// Who is out does not come into it: tower would have taken it off the list.
+    #[inline]
     fn choose(&self, _: Draw, _: usize) -> Option<(usize, Running)> {
         let mut balance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cx = Context::from_waker(Waker::noop());
@@ -290,6 +296,7 @@ impl Choose for First {
         }
     }
 
+    #[inline]
     fn choose(&self, draw: Draw, out: usize) -> Option<(usize, Running)> {
         let eligible = |id| id != out;
         let chosen = match self.policy {

@@ -1,8 +1,9 @@
 //! Choosing one of `size` members of weights 1 to 4: a request begins at the member that is chosen, and the oldest of four
-//! for each member ends.
+//! for each member ends. `consistent_hash_anew` makes the set anew, as when a member comes or goes, and chooses a hundred
+//! times; what else is measured of hashing has chosen often enough to have worked out what it works out as it goes.
 //!
-//! Quality: the fullest of the members beside the mean, each for its weight, for requests that stay a while; and the
-//! share of keys that move when one member of ten leaves.
+//! Quality: the fullest of the members beside the mean, each for its weight, for requests that stay a while; the same of
+//! turns while one is out; and the share of keys that move when one member of ten leaves.
 
 use std::{collections::VecDeque, hint::black_box, sync::Arc};
 
@@ -27,6 +28,9 @@ pub const ROOM: Room = Room {
 const SIZES: [usize; 2] = [4, 64];
 const NOBODY: usize = usize::MAX;
 
+/// Weyl's step: counts throws so that the dice cost nothing in either.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Weights 1 to 4 in turn.
 fn weights(size: usize) -> Vec<usize> {
     (0..size).map(|id| 1 + id % 4).collect()
@@ -47,14 +51,16 @@ fn choose<C: Choose>(policy: Policy, size: usize) -> Case {
     let contender = (C::NAME, C::ROLE);
     Case::new(operation(policy), contender, size, move |threads| {
         let chooser = Arc::new(C::new(policy, &weights(size)));
+        if policy.uses_hash() {
+            warm(&*chooser);
+        }
         let worker = |thread| -> Worker {
             let chooser = Arc::clone(&chooser);
             let mut running: VecDeque<Running> = VecDeque::new();
-            // Throws are counted by Weyl's step, so that the dice cost nothing in either.
             let mut throw = mix(thread as u64);
             Box::new(move |times| {
                 for _ in 0..times {
-                    throw = throw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                    throw = throw.wrapping_add(STEP);
                     let draw = Draw {
                         hash: throw,
                         random: throw,
@@ -70,6 +76,45 @@ fn choose<C: Choose>(policy: Policy, size: usize) -> Case {
         };
         (0..threads).map(worker).collect()
     })
+}
+
+/// Chooses for keys that lie so close that each of our slots has one.
+fn warm<C: Choose>(chooser: &C) {
+    for n in 0..1_u64 << 16 {
+        let draw = Draw {
+            hash: n.wrapping_mul(STEP),
+            random: 0,
+        };
+        drop(chooser.choose(draw, NOBODY));
+    }
+}
+
+/// The set made anew, and a hundred choices.
+fn anew<C: Choose>(policy: Policy, size: usize) -> Case {
+    const CHOICES: u64 = 100;
+    Case::alone(
+        "consistent_hash_anew",
+        (C::NAME, C::ROLE),
+        size,
+        move || {
+            let weights = weights(size);
+            let mut throw = 0_u64;
+            Box::new(move |times| {
+                for _ in 0..times {
+                    let chooser = C::new(policy, black_box(&weights));
+                    for _ in 0..CHOICES {
+                        throw = throw.wrapping_add(STEP);
+                        let draw = Draw {
+                            hash: throw,
+                            random: throw,
+                        };
+                        black_box(chooser.choose(draw, black_box(NOBODY)).unwrap().0);
+                    }
+                }
+            })
+        },
+    )
+    .single()
 }
 
 /// Calls `$call::<Rival>(…)` for the contenders of a policy.
@@ -96,10 +141,11 @@ fn policies() -> impl Iterator<Item = Policy> {
 }
 
 fn cases() -> Vec<Case> {
-    policies()
+    let chosen = policies()
         .flat_map(|policy| SIZES.map(|size| contenders!(policy, choose(size))))
-        .flatten()
-        .collect()
+        .flatten();
+    let anew = SIZES.map(|size| contenders!(Policy::ConsistentHash, anew(size)));
+    chosen.chain(anew.into_iter().flatten()).collect()
 }
 
 /// The fullest member beside the mean, each for its weight, on the average over time, where each new request ends
@@ -169,6 +215,28 @@ fn idle<C: Choose>(policy: Policy, size: usize) -> Figure {
     .near(1.0)
 }
 
+/// Turns while one member is out: the most of one beside the mean, each for its weight.
+fn one_out<C: Choose>(policy: Policy, size: usize) -> Figure {
+    const TURNS: u32 = 12_000;
+    const OUT: usize = 4;
+    let weights = match policy {
+        Policy::RoundRobin => vec![1; size],
+        _ => weights(size),
+    };
+    let chooser = C::new(policy, &weights);
+    let mut turns = vec![0_u32; size];
+    for _ in 0..TURNS {
+        turns[chooser.choose(Draw::default(), OUT).unwrap().0] += 1;
+    }
+    let of_weight = { turns.iter().zip(&weights) }
+        .map(|(&turns, &weight)| f64::from(turns) / weight as f64)
+        .fold(0.0, f64::max);
+    let capacity = weights.iter().sum::<usize>() - weights[OUT];
+    let mean = f64::from(TURNS) / capacity as f64;
+    let what = "most turns of one member / mean, each for its weight, while one is out";
+    Figure::new(operation(policy), C::NAME, size, what, of_weight / mean).near(1.0)
+}
+
 fn moved<C: Choose>(policy: Policy, size: usize) -> Figure {
     const KEYS: u32 = 10_000;
     let chooser = C::new(policy, &vec![1; size]);
@@ -192,6 +260,9 @@ fn quality() -> Vec<Figure> {
     let mut figures = Vec::new();
     for policy in policies() {
         figures.extend(contenders!(policy, imbalance(16)));
+    }
+    for policy in [Policy::RoundRobin, Policy::WeightedRoundRobin] {
+        figures.extend(contenders!(policy, one_out(16)));
     }
     figures.extend(contenders!(Policy::LeastConnections, idle(16)));
     figures.extend(contenders!(Policy::ConsistentHash, moved(10)));

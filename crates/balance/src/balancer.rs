@@ -2,10 +2,11 @@
 
 use crate::{
     Member, Policy,
+    fill::{less_filled, scales},
     hash::mix,
     rendezvous::Rendezvous,
     schedule::Schedule,
-    sync::{Arc, AtomicU64, AtomicUsize, Ordering},
+    sync::{Arc, AtomicU64, Ordering},
 };
 
 /// What one choice may depend on besides the members. [`Policy::uses_hash`] and
@@ -14,13 +15,15 @@ use crate::{
 pub struct Draw {
     /// What the visitor is known by: [`hash_bytes`](crate::hash_bytes) of the
     /// host, header or cookie for [`Policy::ConsistentHash`], of the address
-    /// for [`Policy::IpHash`].
+    /// for [`Policy::IpHash`]. All 64 bits even; the upper ones decide.
     pub hash: u64,
     /// Fresh dice for [`Policy::PowerOfTwo`], all 64 bits even.
     pub random: u64,
 }
 
-/// Counters of a balancer and of all that it succeeded.
+/// Counters of a balancer and of all that it succeeded. Exact while nobody is
+/// choosing; a choice under way may count among `chosen` before it is made, and
+/// the turns that it passes over with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Choices that named a member.
@@ -48,24 +51,30 @@ pub struct Balancer<Id> {
 enum Plan {
     /// The next in the schedule.
     Turns(Schedule),
+    /// The winner of the hash.
+    Rendezvous(Rendezvous),
     /// The least loaded, the schedule deciding between equals.
     Least(Schedule),
-    Rendezvous(Rendezvous),
     TwoChoices,
 }
 
+/// Every choice takes a ticket, whatever its policy: it is the turn of those who
+/// take turns, and the count of all. What is rare is counted apart and taken off.
+///
 /// All counts are relaxed: each is a total of its own and guards nothing.
 #[derive(Debug)]
 struct Progress {
-    /// The next ticket. Wraps; at the wrap a member may get one turn more.
-    cursor: AtomicUsize,
-    chosen: AtomicU64,
+    /// The next ticket.
+    tickets: AtomicU64,
+    /// Tickets beyond the first of a choice.
+    extra: AtomicU64,
     none_eligible: AtomicU64,
 }
 
 impl Progress {
-    fn ticket(&self) -> usize {
-        self.cursor.fetch_add(1, Ordering::Relaxed)
+    #[inline]
+    fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -83,8 +92,8 @@ impl<Id> Balancer<Id> {
             policy,
             members,
             Arc::new(Progress {
-                cursor: AtomicUsize::new(0),
-                chosen: AtomicU64::new(0),
+                tickets: AtomicU64::new(0),
+                extra: AtomicU64::new(0),
                 none_eligible: AtomicU64::new(0),
             }),
         )
@@ -101,15 +110,19 @@ impl<Id> Balancer<Id> {
         Self::with_progress(policy, members, self.progress.clone())
     }
 
-    fn with_progress(policy: Policy, members: Vec<Member<Id>>, progress: Arc<Progress>) -> Self {
-        let by_weight = || {
-            let weights: Vec<u32> = members.iter().map(Member::weight).collect();
-            Schedule::weighted(&weights)
-        };
+    fn with_progress(
+        policy: Policy,
+        mut members: Vec<Member<Id>>,
+        progress: Arc<Progress>,
+    ) -> Self {
+        let weights: Vec<u32> = members.iter().map(Member::weight).collect();
+        for (member, scale) in members.iter_mut().zip(scales(&weights)) {
+            member.set_scale(scale);
+        }
         let plan = match policy {
             Policy::RoundRobin => Plan::Turns(Schedule::even(members.len())),
-            Policy::WeightedRoundRobin => Plan::Turns(by_weight()),
-            Policy::LeastConnections => Plan::Least(by_weight()),
+            Policy::WeightedRoundRobin => Plan::Turns(Schedule::weighted(&weights)),
+            Policy::LeastConnections => Plan::Least(Schedule::weighted(&weights)),
             Policy::ConsistentHash | Policy::IpHash => Plan::Rendezvous(Rendezvous::new(
                 members.iter().map(|member| (member.key(), member.weight())),
             )),
@@ -138,9 +151,12 @@ impl<Id> Balancer<Id> {
     /// The counters so far, those of its predecessors included.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let none_eligible = read(&self.progress.none_eligible);
+        let not_chosen = none_eligible + read(&self.progress.extra);
         Stats {
-            chosen: self.progress.chosen.load(Ordering::Relaxed),
-            none_eligible: self.progress.none_eligible.load(Ordering::Relaxed),
+            chosen: read(&self.progress.tickets).saturating_sub(not_chosen),
+            none_eligible,
         }
     }
 
@@ -157,54 +173,79 @@ impl<Id> Balancer<Id> {
     ///
     /// # Complexity
     /// See the crate's contract; at most linear in the members.
+    #[inline]
     pub fn choose(&self, draw: Draw, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
-        let eligible = |member: &Member<Id>| eligible(member.id());
-        let choice = match &self.plan {
-            Plan::Turns(schedule) => self.by_turns(schedule, eligible),
-            Plan::Least(schedule) => self.least(schedule, eligible),
-            Plan::Rendezvous(rendezvous) => rendezvous
-                .winner(draw.hash, |index| {
-                    self.members.get(index).is_some_and(&eligible)
-                })
-                .and_then(|index| self.members.get(index)),
+        let ticket = self.progress.ticket();
+        // The most common policy has the shortest way.
+        if let Plan::Turns(schedule) = &self.plan {
+            let turn = self.members.get(schedule.member_at(ticket));
+            return match turn {
+                Some(member) if eligible(member.id()) => turn,
+                _ => self.later_turn(schedule, eligible),
+            };
+        }
+        self.weigh(ticket, draw, eligible)
+    }
+
+    /// A choice that does not go by turns alone. Apart, so that a caller takes in
+    /// no more code than a turn needs.
+    #[inline(never)]
+    fn weigh(
+        &self,
+        ticket: u64,
+        draw: Draw,
+        eligible: impl Fn(&Id) -> bool,
+    ) -> Option<&Member<Id>> {
+        match &self.plan {
+            Plan::Rendezvous(rendezvous) => self.winner(rendezvous, draw.hash, eligible),
             Plan::TwoChoices => self.two_choices(draw.random, eligible),
-        };
-        let count = match choice {
-            Some(_) => &self.progress.chosen,
-            None => &self.progress.none_eligible,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        choice
+            Plan::Least(schedule) => self.counted(self.least(schedule.member_at(ticket), eligible)),
+            Plan::Turns(schedule) => self.later_turn(schedule, eligible),
+        }
     }
 
     /// Takes tickets until one falls on an eligible member: the turns of the
     /// others are passed over, so that those who remain keep their order and
     /// their proportions.
-    fn by_turns(
+    #[cold]
+    #[inline(never)]
+    fn later_turn(
         &self,
         schedule: &Schedule,
-        eligible: impl Fn(&Member<Id>) -> bool,
+        eligible: impl Fn(&Id) -> bool,
     ) -> Option<&Member<Id>> {
-        for _ in 0..self.members.len() {
-            let member = self
-                .members
-                .get(schedule.member_at(self.progress.ticket()))?;
-            if eligible(member) {
+        for extra in 1..self.members.len() as u64 {
+            let turn = schedule.member_at(self.progress.ticket());
+            let member = self.members.get(turn);
+            if let Some(member) = member.filter(|member| eligible(member.id())) {
+                self.progress.extra.fetch_add(extra, Ordering::Relaxed);
                 return Some(member);
             }
         }
         // A heavy member that is not eligible owns most of the period, or other
         // threads took the turns between.
-        self.by_lot(self.progress.ticket(), eligible)
+        let extra = self.members.len().max(1) as u64;
+        self.progress.extra.fetch_add(extra, Ordering::Relaxed);
+        let lot = self.progress.ticket();
+        self.counted(self.by_lot(lot, eligible))
+    }
+
+    /// Counts a choice of nobody.
+    #[inline]
+    fn counted<'a>(&self, choice: Option<&'a Member<Id>>) -> Option<&'a Member<Id>> {
+        if choice.is_none() {
+            self.progress.none_eligible.fetch_add(1, Ordering::Relaxed);
+        }
+        choice
     }
 
     /// A member by weight alone. Ticket times golden ratio walks the weights
     /// evenly and without bursts (Weyl's sequence).
-    fn by_lot(&self, ticket: usize, eligible: impl Fn(&Member<Id>) -> bool) -> Option<&Member<Id>> {
+    fn by_lot(&self, ticket: u64, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let candidates = || self.members.iter().filter(|member| eligible(member));
+        let candidates = || self.members.iter().filter(|member| eligible(member.id()));
         let total: u128 = candidates().map(|member| u128::from(member.weight())).sum();
-        let fraction = (ticket as u64).wrapping_mul(GOLDEN);
+        let fraction = ticket.wrapping_mul(GOLDEN);
         let mut mark = (u128::from(fraction) * total) >> 64;
         let mut last = None;
         for member in candidates() {
@@ -219,39 +260,60 @@ impl<Id> Balancer<Id> {
 
     /// The fewest in flight for the weight. The scan starts at the member whose
     /// turn it is, which so wins among equals: an idle set is served by turns.
-    fn least(
-        &self,
-        schedule: &Schedule,
-        eligible: impl Fn(&Member<Id>) -> bool,
-    ) -> Option<&Member<Id>> {
-        let start = schedule.member_at(self.progress.ticket());
+    /// Nobody is less filled than the first idle one, which ends the scan.
+    #[inline]
+    fn least(&self, start: usize, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         let (before, from) = self.members.split_at_checked(start)?;
-        let mut best: Option<(&Member<Id>, Fill)> = None;
-        for member in from.iter().chain(before) {
-            let fill = Fill::now(member);
-            let leads = best.as_ref().is_none_or(|(_, least)| fill.is_below(least));
-            if leads && eligible(member) {
-                best = Some((member, fill));
+        let (mut best, mut least) = (None, u64::MAX);
+        for members in [from, before] {
+            for member in members {
+                let fill = member.fill();
+                if fill < least && eligible(member.id()) {
+                    (best, least) = (Some(member), fill);
+                    if fill == 0 {
+                        return best;
+                    }
+                }
             }
         }
-        best.map(|(member, _)| member)
+        best
+    }
+
+    /// The winner of the hash, or if it is not eligible, of those who are.
+    #[inline(never)]
+    fn winner(
+        &self,
+        rendezvous: &Rendezvous,
+        hash: u64,
+        eligible: impl Fn(&Id) -> bool,
+    ) -> Option<&Member<Id>> {
+        let owner = match rendezvous.known(hash) {
+            None => rendezvous.settle(hash),
+            known => known,
+        };
+        let owner = owner.and_then(|owner| self.members.get(owner));
+        if owner.is_some_and(|owner| eligible(owner.id())) {
+            return owner;
+        }
+        let eligible = |member: &Member<Id>| eligible(member.id());
+        let heir = rendezvous.heir(hash, |index| self.members.get(index).is_some_and(&eligible));
+        self.counted(heir.and_then(|heir| self.members.get(heir)))
     }
 
     /// The less filled of two (Mitzenmacher, 2001).
-    fn two_choices(
-        &self,
-        random: u64,
-        eligible: impl Fn(&Member<Id>) -> bool,
-    ) -> Option<&Member<Id>> {
+    #[inline(never)]
+    fn two_choices(&self, random: u64, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         let (first, second) = two_of(random, self.members.len());
-        let (first, second) = (self.members.get(first)?, self.members.get(second)?);
-        if eligible(first) && eligible(second) {
+        if let (Some(first), Some(second)) = (self.members.get(first), self.members.get(second))
+            && eligible(first.id())
+            && eligible(second.id())
+        {
             return Some(less_filled(first, second));
         }
         // Drawing again among the eligible alone keeps both choices; taking the
         // one that happened to be eligible would be blind to its load. Fresh
         // bits, since the old ones are known to have hit somebody else.
-        let candidates = || self.members.iter().filter(|member| eligible(member));
+        let candidates = || self.members.iter().filter(|member| eligible(member.id()));
         let (first, second) = two_of(mix(random), candidates().count());
         let (mut one, mut other, mut last) = (None, None, None);
         for (rank, member) in candidates().enumerate() {
@@ -263,11 +325,11 @@ impl<Id> Balancer<Id> {
             }
             last = Some(member);
         }
-        match (one, other) {
+        self.counted(match (one, other) {
             (Some(one), Some(other)) => Some(less_filled(one, other)),
             // Somebody ceased to be eligible between the two passes.
             (one, other) => one.or(other).or(last),
-        }
+        })
     }
 }
 
@@ -282,44 +344,6 @@ fn two_of(random: u64, len: usize) -> (usize, usize) {
         (first, second + 1)
     } else {
         (first, second)
-    }
-}
-
-/// The member that would be less filled with one request more: counting that
-/// request lets the heavier of two idle members go first. The first of equals.
-fn less_filled<'a, Id>(first: &'a Member<Id>, second: &'a Member<Id>) -> &'a Member<Id> {
-    if Fill::with_one_more(second).is_below(&Fill::with_one_more(first)) {
-        second
-    } else {
-        first
-    }
-}
-
-/// Requests for weight, compared as fractions.
-struct Fill {
-    requests: u128,
-    weight: u128,
-}
-
-impl Fill {
-    fn now<Id>(member: &Member<Id>) -> Self {
-        Self {
-            requests: member.load().in_flight() as u128,
-            weight: u128::from(member.weight()),
-        }
-    }
-
-    fn with_one_more<Id>(member: &Member<Id>) -> Self {
-        let now = Self::now(member);
-        Self {
-            requests: now.requests + 1,
-            ..now
-        }
-    }
-
-    /// Multiplied out, and wide enough that it cannot overflow.
-    fn is_below(&self, other: &Self) -> bool {
-        self.requests * other.weight < other.requests * self.weight
     }
 }
 
@@ -376,18 +400,18 @@ mod tests {
         let set = balancer(Policy::WeightedRoundRobin, &[1_000, 4, 1]);
         let mut counts = [0_usize; 3];
         for ticket in 0..1_000 {
-            counts[*set.by_lot(ticket, |m| *m.id() != 0).unwrap().id()] += 1;
+            counts[*set.by_lot(ticket, |id| *id != 0).unwrap().id()] += 1;
         }
         assert_eq!(counts[0], 0);
         assert!(counts[1].abs_diff(800) <= 3, "{counts:?}");
         assert!(set.by_lot(5, |_| false).is_none());
         // Fraction 0 is the first, the fraction just below 1 the last.
         assert_eq!(*set.by_lot(0, |_| true).unwrap().id(), 0);
-        assert_eq!(*set.by_lot(0, |m| *m.id() != 0).unwrap().id(), 1);
+        assert_eq!(*set.by_lot(0, |id| *id != 0).unwrap().id(), 1);
         // 1 x 0.618 of a total of 5 is 3.09, inside the 4; 3 x 0.618 is 0.85
         // of a period, 4.27, past it.
-        assert_eq!(*set.by_lot(1, |m| *m.id() != 0).unwrap().id(), 1);
-        assert_eq!(*set.by_lot(3, |m| *m.id() != 0).unwrap().id(), 2);
+        assert_eq!(*set.by_lot(1, |id| *id != 0).unwrap().id(), 1);
+        assert_eq!(*set.by_lot(3, |id| *id != 0).unwrap().id(), 2);
     }
 
     #[test]

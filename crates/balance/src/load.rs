@@ -2,37 +2,56 @@
 
 use std::fmt;
 
-use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::sync::Arc;
 
 /// A shared count of requests in flight. Clones are handles to one count, so a
 /// member keeps its load when its balancer is replaced.
 ///
-/// The count orders nothing: it says how many, never what was written before,
-/// so every access is relaxed.
+/// The count is the reference count that the guards need anyway to keep it
+/// alive: a request costs one atomic step up and one down, where a counter
+/// beside the references costs two and two. It orders nothing: it says how
+/// many, never what was written before.
 #[derive(Clone)]
 pub struct Load {
-    in_flight: Arc<AtomicUsize>,
+    count: Arc<Count>,
 }
+
+/// What the handles share. They are counted apart from the guards, so that
+/// making one more never looks like a request.
+struct Count {
+    /// Held once here and once by each guard.
+    running: Arc<Running>,
+}
+
+/// Nothing but its references.
+#[derive(Debug)]
+struct Running;
 
 impl Load {
     /// A count of its own, at zero.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            in_flight: Arc::new(AtomicUsize::new(0)),
+            count: Arc::new(Count {
+                running: Arc::new(Running),
+            }),
         }
     }
 
     /// Counts one more request until the guard is dropped.
+    #[inline]
     pub fn begin(&self) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { load: self.clone() }
+        InFlight {
+            _running: Arc::clone(&self.count.running),
+        }
     }
 
     /// How many guards are alive.
     #[must_use]
+    #[inline]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        // The handles' own reference is there as long as `self` is.
+        Arc::strong_count(&self.count.running) - 1
     }
 }
 
@@ -53,13 +72,7 @@ impl fmt::Debug for Load {
 #[derive(Debug)]
 #[must_use = "the request counts only while the guard is held"]
 pub struct InFlight {
-    load: Load,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
+    _running: Arc<Running>,
 }
 
 #[cfg(all(test, not(adit_loom)))]
@@ -78,5 +91,17 @@ mod tests {
         assert_eq!(other_handle.in_flight(), 1);
         drop(second);
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn handles_are_no_requests_and_guards_outlive_them() {
+        let load = Load::new();
+        let guard = load.begin();
+        let handles = [load.clone(), load.clone()];
+        assert_eq!(load.in_flight(), 1);
+        drop(handles);
+        assert_eq!(load.in_flight(), 1);
+        drop(load);
+        drop(guard);
     }
 }

@@ -8,6 +8,8 @@ pub struct Member<Id> {
     id: Id,
     key: u64,
     weight: u32,
+    /// How much a request fills it beside the other members of its balancer.
+    scale: u32,
     load: Load,
 }
 
@@ -28,12 +30,14 @@ impl<Id> Member<Id> {
             id,
             key,
             weight: weight.max(1),
+            scale: 1,
             load,
         }
     }
 
     /// What the caller knows it by.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> &Id {
         &self.id
     }
@@ -50,8 +54,20 @@ impl<Id> Member<Id> {
         self.weight
     }
 
+    pub(crate) fn set_scale(&mut self, scale: u32) {
+        self.scale = scale;
+    }
+
+    /// How filled it is beside the other members of its balancer. Cannot overflow:
+    /// see [`scales`](crate::fill::scales).
+    #[inline]
+    pub(crate) fn fill(&self) -> u64 {
+        (self.load.in_flight() as u64).wrapping_mul(u64::from(self.scale))
+    }
+
     /// Its requests in flight; begin one with [`Load::begin`] when it is chosen.
     #[must_use]
+    #[inline]
     pub fn load(&self) -> &Load {
         &self.load
     }

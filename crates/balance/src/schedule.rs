@@ -11,17 +11,23 @@ const LONGEST_EXACT: u64 = 2_048;
 
 /// Whose turn it is, for any ticket.
 #[derive(Debug)]
-pub(crate) enum Schedule {
-    /// Every member once, in order.
-    Even { members: usize },
-    /// Member indices in the order of their turns.
-    Weighted { turns: Box<[usize]> },
+pub(crate) struct Schedule {
+    /// How many turns there are before the order repeats; 1 when there is
+    /// nobody.
+    period: u32,
+    /// 2^64 over the period, rounded up, modulo 2^64: a remainder is found with
+    /// two multiplications by it instead of a division (Lemire, Kaser and Kurz,
+    /// 2019), which holds for 32 bits.
+    inverse: u64,
+    /// Member indices in the order of their turns; empty when every member
+    /// comes once, in order, so that the turn is the index.
+    turns: Box<[u32]>,
 }
 
 impl Schedule {
     /// Every member once in a period.
     pub(crate) fn even(members: usize) -> Self {
-        Self::Even { members }
+        Self::of(members, Box::default())
     }
 
     /// Every member as often in a period as its weight, over the weights'
@@ -31,20 +37,30 @@ impl Schedule {
         if weights.iter().all(|&weight| weight == 1) {
             return Self::even(weights.len());
         }
-        Self::Weighted {
-            turns: smooth(&weights),
+        let turns = smooth(&weights);
+        Self::of(turns.len(), turns)
+    }
+
+    fn of(period: usize, turns: Box<[u32]>) -> Self {
+        let period = u32::try_from(period).unwrap_or(u32::MAX).max(1);
+        Self {
+            period,
+            inverse: (u64::MAX / u64::from(period)).wrapping_add(1),
+            turns,
         }
     }
 
-    /// The member whose turn `ticket` is; 0 when there are none.
-    pub(crate) fn member_at(&self, ticket: usize) -> usize {
-        match self {
-            Self::Even { members } => ticket.checked_rem(*members).unwrap_or(0),
-            Self::Weighted { turns } => ticket
-                .checked_rem(turns.len())
-                .and_then(|turn| turns.get(turn).copied())
-                .unwrap_or(0),
-        }
+    /// The member whose turn `ticket` is, by its lower 32 bits: once in 2^32
+    /// tickets the order begins anew. 0 when there are none.
+    #[inline]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the lower bits are meant, and a turn is below the period"
+    )]
+    pub(crate) fn member_at(&self, ticket: u64) -> usize {
+        let part = self.inverse.wrapping_mul(u64::from(ticket as u32));
+        let turn = ((u128::from(part) * u128::from(self.period)) >> 64) as usize;
+        self.turns.get(turn).map_or(turn, |&member| member as usize)
     }
 }
 
@@ -77,7 +93,7 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 
 /// One period of nginx's smooth weighted round robin: at each turn everybody
 /// gains his weight, the richest goes (the first of equals) and pays the total.
-fn smooth(weights: &[u64]) -> Box<[usize]> {
+fn smooth(weights: &[u64]) -> Box<[u32]> {
     let total: u64 = weights.iter().sum();
     // Signed, because whoever just went is below zero.
     let total = i64::try_from(total).unwrap_or(i64::MAX);
@@ -100,7 +116,8 @@ fn smooth(weights: &[u64]) -> Box<[usize]> {
         if let Some(rich) = riches.get_mut(richest) {
             *rich -= total;
         }
-        turns.push(richest);
+        // An index that did not fit would be nobody's, and its turn passed over.
+        turns.push(u32::try_from(richest).unwrap_or(u32::MAX));
     }
     turns.into_boxed_slice()
 }
@@ -111,7 +128,7 @@ mod tests {
 
     fn turns(weights: &[u32], count: usize) -> Vec<usize> {
         let schedule = Schedule::weighted(weights);
-        (0..count)
+        (0..count as u64)
             .map(|ticket| schedule.member_at(ticket))
             .collect()
     }
@@ -126,10 +143,8 @@ mod tests {
     #[test]
     fn a_common_divisor_shortens_the_period() {
         assert_eq!(turns(&[500, 100, 100], 7), turns(&[5, 1, 1], 7));
-        assert!(matches!(
-            Schedule::weighted(&[7, 7, 7]),
-            Schedule::Even { members: 3 }
-        ));
+        let level = Schedule::weighted(&[7, 7, 7]);
+        assert_eq!((level.period, level.turns.len()), (3, 0));
         assert_eq!(turns(&[7, 7, 7], 4), [0, 1, 2, 0]);
     }
 
@@ -140,6 +155,32 @@ mod tests {
         assert_eq!(reduced(&[u32::MAX, 1]), [2_047, 1]);
         assert_eq!(reduced(&[30_001, 10_000]), [1_536, 511]);
         assert_eq!(reduced(&[12, 18]), [2, 3]);
+    }
+
+    #[test]
+    fn a_turn_is_the_remainder_of_the_ticket() {
+        let periods = [
+            1,
+            2,
+            3,
+            7,
+            64,
+            641,
+            65_537,
+            2_147_483_648,
+            4_294_967_295_usize,
+        ];
+        for period in periods {
+            let schedule = Schedule::even(period);
+            let near = [0, 1, period as u64, u64::from(u32::MAX)];
+            for ticket in near.into_iter().flat_map(|to| [to.saturating_sub(1), to]) {
+                assert_eq!(schedule.member_at(ticket) as u64, ticket % period as u64);
+                assert_eq!(
+                    schedule.member_at(ticket),
+                    schedule.member_at(ticket | 1 << 32)
+                );
+            }
+        }
     }
 
     #[test]

@@ -104,3 +104,28 @@ fn counting_races_counting() {
         );
     });
 }
+
+/// Fails when a slot is remembered by reading its word and writing it whole: what
+/// the other thread remembered in the same word is lost, or half of it seen.
+#[test]
+fn settling_races_settling_beside() {
+    model(|| {
+        let balancer = Arc::new(Balancer::new(Policy::IpHash, members(&[1, 2])));
+        let by_hash = |balancer: &Balancer<usize>, hash| {
+            let draw = Draw { hash, random: 0 };
+            *balancer.choose(draw, |_| true).unwrap().id()
+        };
+        // The same slot on both threads, and one beside it on each.
+        let hashes = [0, 1 << 60, 2 << 60];
+        let alone = Balancer::new(Policy::IpHash, members(&[1, 2]));
+        let due = hashes.map(|hash| by_hash(&alone, hash));
+        let other = {
+            let balancer = balancer.clone();
+            thread::spawn(move || [hashes[1], hashes[0]].map(|hash| by_hash(&balancer, hash)))
+        };
+        let here = [hashes[2], hashes[0]].map(|hash| by_hash(&balancer, hash));
+        assert_eq!(other.join().unwrap(), [due[1], due[0]]);
+        assert_eq!(here, [due[2], due[0]]);
+        assert_eq!(hashes.map(|hash| by_hash(&balancer, hash)), due);
+    });
+}
