@@ -3,7 +3,7 @@
 //! One batch becomes one DATA frame and one vectored write. Joining is what makes a multiplexed hop cheap: under
 //! load one write carries many messages.
 
-use std::{collections::VecDeque, io::IoSlice};
+use std::{cmp::Ordering, collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -22,7 +22,9 @@ const ROOM_BYTES: usize = COALESCE_BYTES + 64;
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
     block: BytesMut,
-    segments: VecDeque<Bytes>,
+    /// The first segment, and those behind it: most batches are one segment and take no memory for a list.
+    first: Bytes,
+    more: VecDeque<Bytes>,
     bytes: usize,
 }
 
@@ -50,7 +52,7 @@ impl BatchBuilder {
         } else {
             self.seal();
             self.bytes += payload.len();
-            self.segments.push_back(payload);
+            self.push(payload);
         }
     }
 
@@ -69,14 +71,24 @@ impl BatchBuilder {
         self.seal();
         let bytes = std::mem::take(&mut self.bytes);
         (bytes > 0).then(|| Batch {
-            segments: std::mem::take(&mut self.segments),
+            first: std::mem::take(&mut self.first),
+            more: std::mem::take(&mut self.more),
             remaining: bytes,
         })
     }
 
     fn seal(&mut self) {
         if !self.block.is_empty() {
-            self.segments.push_back(self.block.split().freeze());
+            let block = self.block.split().freeze();
+            self.push(block);
+        }
+    }
+
+    fn push(&mut self, segment: Bytes) {
+        if self.first.is_empty() {
+            self.first = segment;
+        } else {
+            self.more.push_back(segment);
         }
     }
 }
@@ -84,14 +96,23 @@ impl BatchBuilder {
 /// Bytes ready to be written, in segments.
 #[derive(Debug, Default)]
 pub struct Batch {
-    segments: VecDeque<Bytes>,
+    /// Empty only when the batch is.
+    first: Bytes,
+    more: VecDeque<Bytes>,
     remaining: usize,
 }
 
 impl Batch {
     /// Takes the segments, for transports that write them one by one.
     pub fn into_segments(self) -> impl Iterator<Item = Bytes> {
-        self.segments.into_iter()
+        let first = (!self.first.is_empty()).then_some(self.first);
+        first.into_iter().chain(self.more)
+    }
+
+    /// Goes on to the next segment; gives the one that was.
+    fn shift(&mut self) -> Bytes {
+        let next = self.more.pop_front().unwrap_or_default();
+        std::mem::replace(&mut self.first, next)
     }
 }
 
@@ -101,12 +122,13 @@ impl Buf for Batch {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.segments.front().map_or(&[], |segment| segment)
+        &self.first
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let first = { std::iter::once(&self.first) }.filter(|first| !first.is_empty());
         let mut filled = 0;
-        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+        for (slice, segment) in slices.iter_mut().zip(first.chain(&self.more)) {
             *slice = IoSlice::new(segment);
             filled += 1;
         }
@@ -116,28 +138,27 @@ impl Buf for Batch {
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.remaining, "advanced past the end of a batch");
         self.remaining -= count;
-        while let Some(front) = self.segments.front_mut() {
-            if count < front.len() {
-                front.advance(count);
-                return;
-            }
-            count -= front.len();
-            self.segments.pop_front();
+        while count >= self.first.len() && !self.first.is_empty() {
+            count -= self.first.len();
+            self.shift();
+        }
+        if count > 0 {
+            self.first.advance(count);
         }
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
         assert!(length <= self.remaining, "took past the end of a batch");
-        match self.segments.front_mut() {
-            Some(front) if front.len() > length => {
+        match self.first.len().cmp(&length) {
+            Ordering::Greater => {
                 self.remaining -= length;
-                front.split_to(length)
+                self.first.split_to(length)
             }
-            Some(front) if front.len() == length => {
+            Ordering::Equal => {
                 self.remaining -= length;
-                self.segments.pop_front().unwrap_or_default()
+                self.shift()
             }
-            _ => {
+            Ordering::Less => {
                 let mut joined = BytesMut::with_capacity(length);
                 let mut left = length;
                 while left > 0 {

@@ -3,9 +3,8 @@
 use crate::{
     error::BadMessage,
     id::Compression,
-    wire::{low_32, put_uint},
+    wire::{Put, low_32, put_uint},
 };
-use bytes::BytesMut;
 
 pub(crate) const INFLATED_BYTES_FIELD: u8 = 22;
 pub(crate) const COMPRESSION_FIELD: u8 = 23;
@@ -46,7 +45,7 @@ impl Compressed {
         length < before && before <= MAX_INFLATED_BYTES && before as u64 <= whole
     }
 
-    pub(crate) fn put(self, out: &mut BytesMut) {
+    pub(crate) fn put(self, out: &mut impl Put) {
         put_uint(out, INFLATED_BYTES_FIELD, u64::from(self.inflated_bytes));
         put_uint(out, COMPRESSION_FIELD, u64::from(self.by.to_wire()));
     }

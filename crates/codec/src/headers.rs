@@ -6,11 +6,11 @@
 
 use std::fmt;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::{
     error::BadMessage,
-    wire::{Reader, length_key, put_varint, varint_len},
+    wire::{Put, Reader, length_key, put_varint, varint_len},
 };
 
 /// The most bytes a head may take, headers and all (P-2.10).
@@ -100,7 +100,7 @@ impl fmt::Debug for HeaderBlock {
 impl<'a> FromIterator<(&'a [u8], &'a [u8])> for HeaderBlock {
     /// Gathers lines as they are; what breaks the rules of a header is left out.
     fn from_iter<I: IntoIterator<Item = (&'a [u8], &'a [u8])>>(lines: I) -> Self {
-        let mut entries = BytesMut::new();
+        let mut entries = Vec::new();
         let mut count = 0;
         for (name, value) in lines {
             if is_name(name) && is_value(value) {
@@ -109,7 +109,7 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for HeaderBlock {
             }
         }
         Self {
-            entries: entries.freeze(),
+            entries: entries.into(),
             lines: count,
         }
     }
@@ -199,21 +199,20 @@ pub(crate) fn is_value(value: &[u8]) -> bool {
 }
 
 /// Writes one line as field `field` of its head.
-pub(crate) fn put_header(out: &mut BytesMut, field: u8, name: &[u8], value: &[u8]) {
+pub(crate) fn put_header(out: &mut impl Put, field: u8, name: &[u8], value: &[u8]) {
     let length = 2
         + varint_len(name.len() as u64)
         + name.len()
         + varint_len(value.len() as u64)
         + value.len();
-    out.reserve(length + 4);
-    out.put_u8(length_key(field));
+    out.byte(length_key(field));
     put_varint(out, length as u64);
-    out.put_u8(NAME_KEY);
+    out.byte(NAME_KEY);
     put_varint(out, name.len() as u64);
-    out.put_slice(name);
-    out.put_u8(VALUE_KEY);
+    out.slice(name);
+    out.byte(VALUE_KEY);
     put_varint(out, value.len() as u64);
-    out.put_slice(value);
+    out.slice(value);
 }
 
 /// Gathers the header fields of one head while it is read.
@@ -222,7 +221,7 @@ pub(crate) struct Gather {
     /// The run as long as it is one: where it begins and ends in the message.
     run: Option<(usize, usize)>,
     /// The repacked entries once it is none.
-    repacked: Option<BytesMut>,
+    repacked: Option<Vec<u8>>,
     lines: usize,
 }
 
@@ -262,9 +261,9 @@ impl Gather {
                 self.run = Some((start, to));
             }
             run => {
-                let mut repacked = BytesMut::new();
+                let mut repacked = Vec::new();
                 if let Some((start, end)) = run {
-                    repacked.put_slice(&message[start..end]);
+                    repacked.extend_from_slice(&message[start..end]);
                 }
                 put_header(&mut repacked, 1, name, value);
                 self.repacked = Some(repacked);
@@ -275,7 +274,7 @@ impl Gather {
 
     pub(crate) fn finish(self, message: &Bytes) -> HeaderBlock {
         let entries = match (self.repacked, self.run) {
-            (Some(repacked), _) => repacked.freeze(),
+            (Some(repacked), _) => repacked.into(),
             (None, Some((start, end))) => message.slice(start..end),
             (None, None) => Bytes::new(),
         };
@@ -288,6 +287,8 @@ impl Gather {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     /// The headers that stand in field `field` of a message.

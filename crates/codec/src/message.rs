@@ -1,14 +1,14 @@
 //! Writers of the messages of the data stream, prefix and envelope included, in ascending field order.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use crate::{
     compressed::Compressed,
-    frame::{PREFIX_BYTES, write_prefix},
+    frame::{PREFIX_BYTES, prefix_of},
     head::{EncodedHead, WEBSOCKET_FRAME_FIELD, WebSocketFrame},
     headers::{HeaderBlock, put_header},
     id::{MessageType, RequestId, ResetCode},
-    wire::{length_key, put_bytes, put_uint, put_varint, varint_len},
+    wire::{Put, put_bytes, put_uint, put_varint, varint_len},
 };
 
 pub(crate) const TRAILERS_FIELD: u8 = 14;
@@ -22,61 +22,69 @@ pub(crate) const CHUNK_FIELD: u8 = 31;
 /// The longest datagram (P-11.1): what IPv4 leaves beside its own header and that of UDP.
 pub const MAX_DATAGRAM_BYTES: usize = 65_507;
 
-/// The longest envelope without payload: id (11), types (4), end (2), two-byte key and length (12).
-const ENVELOPE_BYTES: usize = 32;
+/// The longest start of a message: prefix (5), id (11), types (4), end (2), how it is compressed (10), and a frame's field
+/// with its numbers (50).
+const START_BYTES: usize = 88;
 
-/// Writes the prefix with a gap, then the envelope, then whatever `payload` writes, then fills the gap.
-fn write_message(
-    out: &mut BytesMut,
-    id: RequestId,
-    protocol: u8,
-    message_type: MessageType,
-    end_stream: bool,
-    following: usize,
-    payload: impl FnOnce(&mut BytesMut),
-) {
-    out.reserve(PREFIX_BYTES + ENVELOPE_BYTES);
-    let prefix_at = out.len();
-    write_prefix(out, 0);
-    let start = out.len();
-    put_uint(out, 1, id.value());
-    put_uint(out, 2, u64::from(protocol));
-    put_uint(out, 3, u64::from(message_type.to_wire()));
-    put_uint(out, 4, u64::from(end_stream));
-    payload(out);
-    let length = out.len() - start + following;
-    debug_assert!(length <= crate::MAX_MESSAGE_BYTES);
-    let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-    out[prefix_at + 1..start].copy_from_slice(&length);
+/// A message up to its payload. It is gathered here, where a number is a store or two, and appended to the block in one.
+struct Start {
+    bytes: [u8; START_BYTES],
+    length: usize,
 }
 
-/// Key of a length-delimited field of two bytes (numbers 16 and above).
-fn put_long_key(out: &mut BytesMut, field: u8) {
-    put_varint(out, u64::from(field) << 3 | 2);
+impl Start {
+    /// With room for the prefix, and the envelope's fields but its payload.
+    fn new(id: RequestId, protocol: u8, message_type: MessageType, end_stream: bool) -> Self {
+        let mut start = Self {
+            bytes: [0; START_BYTES],
+            length: PREFIX_BYTES,
+        };
+        put_uint(&mut start, 1, id.value());
+        put_uint(&mut start, 2, u64::from(protocol));
+        put_uint(&mut start, 3, u64::from(message_type.to_wire()));
+        put_uint(&mut start, 4, u64::from(end_stream));
+        start
+    }
+
+    /// Key and length of a payload field.
+    fn put_field(&mut self, field: u8, length: usize) {
+        put_varint(self, u64::from(field) << 3 | 2);
+        put_varint(self, length as u64);
+    }
+
+    /// Appends it to `out`, behind the prefix that counts the `following` bytes too.
+    fn finish(mut self, out: &mut BytesMut, following: usize) {
+        let prefix = prefix_of(self.length - PREFIX_BYTES + following);
+        self.bytes[..PREFIX_BYTES].copy_from_slice(&prefix);
+        out.extend_from_slice(&self.bytes[..self.length]);
+    }
+}
+
+impl Put for Start {
+    fn byte(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    fn slice(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        self.bytes[self.length..end].copy_from_slice(bytes);
+        self.length = end;
+    }
 }
 
 /// A head, its headers and the part of the body that rides in it.
 pub fn write_head(out: &mut BytesMut, id: RequestId, head: &EncodedHead, end_stream: bool) {
-    let protocol = head.protocol.to_wire();
-    write_message(out, id, protocol, head.message_type, end_stream, 0, |out| {
-        out.extend_from_slice(&head.field);
-    });
+    let start = Start::new(id, head.protocol.to_wire(), head.message_type, end_stream);
+    start.finish(out, head.field.len());
+    out.extend_from_slice(&head.field);
 }
 
 /// Everything of a chunk's message but its `length` payload bytes, which follow by reference.
 pub fn write_chunk_prefix(out: &mut BytesMut, id: RequestId, length: usize, end_stream: bool) {
-    write_message(
-        out,
-        id,
-        0,
-        MessageType::StreamChunk,
-        end_stream,
-        length,
-        |out| {
-            put_long_key(out, CHUNK_FIELD);
-            put_varint(out, length as u64);
-        },
-    );
+    let mut start = Start::new(id, 0, MessageType::StreamChunk, end_stream);
+    start.put_field(CHUNK_FIELD, length);
+    start.finish(out, length);
 }
 
 /// Everything of a frame's message but the `length` bytes of its payload that ride in it, which follow by reference.
@@ -87,10 +95,9 @@ pub fn write_frame_prefix(
     length: usize,
     end_stream: bool,
 ) {
-    let message_type = MessageType::Frame;
-    write_message(out, id, 0, message_type, end_stream, length, |out| {
-        put_frame(out, frame, length);
-    });
+    let mut start = Start::new(id, 0, MessageType::Frame, end_stream);
+    put_frame(&mut start, frame, length);
+    start.finish(out, length);
 }
 
 /// Everything of a message with compressed payload but the `length` bytes that it is now, which follow by reference:
@@ -107,21 +114,18 @@ pub fn write_compressed_prefix(
         Some(_) => MessageType::Frame,
         None => MessageType::StreamChunk,
     };
-    write_message(out, id, 0, message_type, end_stream, length, |out| {
-        compressed.put(out);
-        match frame {
-            // Not ascending, for the payload has to come last. A frame is read as a whole in any case.
-            Some(frame) => put_frame(out, frame, length),
-            None => {
-                put_long_key(out, CHUNK_FIELD);
-                put_varint(out, length as u64);
-            }
-        }
-    });
+    let mut start = Start::new(id, 0, message_type, end_stream);
+    compressed.put(&mut start);
+    match frame {
+        // Not ascending, for the payload has to come last. A frame is read as a whole in any case.
+        Some(frame) => put_frame(&mut start, frame, length),
+        None => start.put_field(CHUNK_FIELD, length),
+    }
+    start.finish(out, length);
 }
 
 /// A frame's field up to its payload.
-fn put_frame(out: &mut BytesMut, frame: WebSocketFrame, length: usize) {
+fn put_frame(out: &mut Start, frame: WebSocketFrame, length: usize) {
     // As many bits as a frame has: the length that goes before them counts on it.
     let (rsv, opcode) = (frame.rsv & 0x7, frame.opcode & 0xf);
     let small = [u64::from(rsv), u64::from(opcode)];
@@ -134,43 +138,38 @@ fn put_frame(out: &mut BytesMut, frame: WebSocketFrame, length: usize) {
             1 + varint_len(number)
         };
     }
-    put_long_key(out, WEBSOCKET_FRAME_FIELD);
-    put_varint(out, (head + length) as u64);
+    out.put_field(WEBSOCKET_FRAME_FIELD, head + length);
     put_uint(out, 1, u64::from(frame.fin));
     put_uint(out, 2, u64::from(rsv));
     put_uint(out, 3, u64::from(opcode));
     put_uint(out, 4, frame.length);
     if length > 0 {
-        out.put_u8(length_key(5));
-        put_varint(out, length as u64);
+        out.put_field(5, length);
     }
 }
 
 /// Everything of a datagram's message but its `length` bytes, which follow by reference.
 pub fn write_datagram_prefix(out: &mut BytesMut, id: RequestId, length: usize) {
-    let message_type = MessageType::Datagram;
-    write_message(out, id, 0, message_type, false, length, |out| {
-        put_long_key(out, DATAGRAM_FIELD);
-        put_varint(out, length as u64);
-    });
+    let mut start = Start::new(id, 0, MessageType::Datagram, false);
+    start.put_field(DATAGRAM_FIELD, length);
+    start.finish(out, length);
 }
 
 /// The plain end of a direction.
 pub fn write_end(out: &mut BytesMut, id: RequestId) {
-    write_message(out, id, 0, MessageType::StreamChunk, true, 0, |_| {});
+    Start::new(id, 0, MessageType::StreamChunk, true).finish(out, 0);
 }
 
 /// Trailers, which end a direction.
 pub fn write_trailers(out: &mut BytesMut, id: RequestId, trailers: &HeaderBlock) {
-    write_message(out, id, 0, MessageType::Trailers, true, 0, |out| {
-        let mut content = BytesMut::with_capacity(trailers.wire_len());
-        for (name, value) in trailers.lines() {
-            put_header(&mut content, 1, name, value);
-        }
-        out.put_u8(length_key(TRAILERS_FIELD));
-        put_varint(out, content.len() as u64);
-        out.extend_from_slice(&content);
-    });
+    let mut content = Vec::with_capacity(trailers.wire_len());
+    for (name, value) in trailers.lines() {
+        put_header(&mut content, 1, name, value);
+    }
+    let mut start = Start::new(id, 0, MessageType::Trailers, true);
+    start.put_field(TRAILERS_FIELD, content.len());
+    start.finish(out, content.len());
+    out.extend_from_slice(&content);
 }
 
 /// Credit: both absolute offsets (P-4.2).
@@ -179,22 +178,21 @@ pub fn write_window(out: &mut BytesMut, id: RequestId, limit: u64, consumed: u64
     if consumed != 0 {
         length += 1 + varint_len(consumed);
     }
-    write_message(out, id, 0, MessageType::Window, false, 0, |out| {
-        out.put_u8(length_key(WINDOW_FIELD));
-        put_varint(out, length as u64);
-        out.put_u8(1 << 3);
-        put_varint(out, limit);
-        put_uint(out, 2, consumed);
-    });
+    let mut start = Start::new(id, 0, MessageType::Window, false);
+    start.put_field(WINDOW_FIELD, length);
+    start.byte(1 << 3);
+    put_varint(&mut start, limit);
+    put_uint(&mut start, 2, consumed);
+    start.finish(out, 0);
 }
 
 /// Asks the peer to end its direction.
 pub fn write_stop_sending(out: &mut BytesMut, id: RequestId, code: ResetCode) {
-    write_message(out, id, 0, MessageType::StopSending, false, 0, |out| {
-        put_long_key(out, STOP_SENDING_FIELD);
-        put_varint(out, if code == ResetCode::Unspecified { 0 } else { 2 });
-        put_uint(out, 1, u64::from(code.to_wire()));
-    });
+    let mut start = Start::new(id, 0, MessageType::StopSending, false);
+    let length = if code == ResetCode::Unspecified { 0 } else { 2 };
+    start.put_field(STOP_SENDING_FIELD, length);
+    put_uint(&mut start, 1, u64::from(code.to_wire()));
+    start.finish(out, 0);
 }
 
 /// Ends both directions. The reason is for the peer's log and is cut at 256 bytes.
@@ -203,32 +201,22 @@ pub fn write_reset(out: &mut BytesMut, id: RequestId, code: ResetCode, reason: &
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    write_message(out, id, 0, MessageType::Reset, false, 0, |out| {
-        let mut content = BytesMut::with_capacity(end + 8);
-        put_uint(&mut content, 1, u64::from(code.to_wire()));
-        put_bytes(&mut content, 2, &reason.as_bytes()[..end]);
-        put_long_key(out, RESET_FIELD);
-        put_varint(out, content.len() as u64);
-        out.extend_from_slice(&content);
-    });
+    let mut content = Vec::with_capacity(end + 8);
+    put_uint(&mut content, 1, u64::from(code.to_wire()));
+    put_bytes(&mut content, 2, &reason.as_bytes()[..end]);
+    let mut start = Start::new(id, 0, MessageType::Reset, false);
+    start.put_field(RESET_FIELD, content.len());
+    start.finish(out, content.len());
+    out.extend_from_slice(&content);
 }
 
 /// A control message, already encoded.
 pub fn write_control(out: &mut BytesMut, control: &[u8]) {
     let protocol = crate::ProtocolType::Control.to_wire();
-    write_message(
-        out,
-        RequestId::STREAM,
-        protocol,
-        MessageType::Control,
-        false,
-        0,
-        |out| {
-            put_long_key(out, CONTROL_FIELD);
-            put_varint(out, control.len() as u64);
-            out.extend_from_slice(control);
-        },
-    );
+    let mut start = Start::new(RequestId::STREAM, protocol, MessageType::Control, false);
+    start.put_field(CONTROL_FIELD, control.len());
+    start.finish(out, control.len());
+    out.extend_from_slice(control);
 }
 
 #[cfg(test)]
@@ -273,9 +261,21 @@ mod tests {
 
     #[test]
     fn no_envelope_is_longer_than_its_room() {
-        let id = RequestId::new(u64::MAX);
-        let out = written(|out| write_chunk_prefix(out, id, 1 << 19, true));
-        assert!(out.len() <= PREFIX_BYTES + ENVELOPE_BYTES);
+        let mut start = Start::new(RequestId::new(u64::MAX), u8::MAX, MessageType::Frame, true);
+        let compressed = Compressed {
+            by: crate::Compression::Zstd,
+            inflated_bytes: u32::MAX,
+        };
+        compressed.put(&mut start);
+        let frame = WebSocketFrame {
+            fin: true,
+            rsv: u8::MAX,
+            opcode: u8::MAX,
+            length: u64::MAX,
+        };
+        // No payload is as long as this; its lengths take nine bytes each instead of three.
+        put_frame(&mut start, frame, usize::MAX >> 1);
+        assert!(start.length <= START_BYTES, "{}", start.length);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! <https://protobuf.dev/programming-guides/encoding/>
 
-use bytes::{BufMut, BytesMut};
+#[cfg(test)]
+use bytes::BytesMut;
 
 use crate::error::BadMessage;
 
@@ -22,13 +23,45 @@ pub(crate) const fn length_key(field: u8) -> u8 {
     (field << 3) | LENGTH_DELIMITED
 }
 
+/// Where fields are written to: a `Vec`, or the start of a message. A `BytesMut` is none but in tests: each append to it is
+/// a call, so what goes there is gathered first.
+pub(crate) trait Put {
+    /// Appends one byte.
+    fn byte(&mut self, byte: u8);
+    /// Appends bytes.
+    fn slice(&mut self, bytes: &[u8]);
+}
+
+impl Put for Vec<u8> {
+    #[inline]
+    fn byte(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    #[inline]
+    fn slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+impl Put for BytesMut {
+    fn byte(&mut self, byte: u8) {
+        self.extend_from_slice(&[byte]);
+    }
+
+    fn slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 #[allow(clippy::cast_possible_truncation)] // the low seven bits are what is wanted
-pub(crate) fn put_varint(out: &mut BytesMut, mut value: u64) {
+pub(crate) fn put_varint(out: &mut impl Put, mut value: u64) {
     while value >= 0x80 {
-        out.put_u8((value as u8) | 0x80);
+        out.byte((value as u8) | 0x80);
         value >>= 7;
     }
-    out.put_u8(value as u8);
+    out.byte(value as u8);
 }
 
 pub(crate) const fn varint_len(value: u64) -> usize {
@@ -36,32 +69,32 @@ pub(crate) const fn varint_len(value: u64) -> usize {
     bits.div_ceil(7)
 }
 
-pub(crate) fn put_uint(out: &mut BytesMut, field: u8, value: u64) {
+pub(crate) fn put_uint(out: &mut impl Put, field: u8, value: u64) {
     if value != 0 {
         put_varint(out, u64::from(field << 3));
         put_varint(out, value);
     }
 }
 
-pub(crate) fn put_bytes(out: &mut BytesMut, field: u8, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut impl Put, field: u8, bytes: &[u8]) {
     if !bytes.is_empty() {
-        out.put_u8(length_key(field));
+        out.byte(length_key(field));
         put_varint(out, bytes.len() as u64);
-        out.put_slice(bytes);
+        out.slice(bytes);
     }
 }
 
 /// Starts a field whose length is filled in by [`fill_length_gap`]: a varint padded to three bytes, which every
 /// decoder takes and which saves a second pass over the content.
-pub(crate) fn put_length_gap(out: &mut BytesMut, key: u8) -> usize {
-    out.put_u8(key);
-    out.put_slice(&[0; LENGTH_GAP]);
+pub(crate) fn put_length_gap(out: &mut Vec<u8>, key: u8) -> usize {
+    out.push(key);
+    out.extend_from_slice(&[0; LENGTH_GAP]);
     out.len()
 }
 
 /// Fills the gap in front of `start` with the number of bytes written since.
 #[allow(clippy::cast_possible_truncation)] // each byte takes seven bits
-pub(crate) fn fill_length_gap(out: &mut BytesMut, start: usize) {
+pub(crate) fn fill_length_gap(out: &mut [u8], start: usize) {
     let length = out.len() - start;
     debug_assert!(length < 1 << (7 * LENGTH_GAP));
     out[start - 3] = (length as u8) | 0x80;
@@ -74,10 +107,16 @@ pub(crate) const fn low_32(value: u64) -> u64 {
     value & 0xffff_ffff
 }
 
-/// Reads fields out of one message.
+/// Reads fields out of one message. What was read last stays here, so that a step answers with a flag: a field that is
+/// returned through memory is read back before it has been stored.
 pub(crate) struct Reader<'a> {
     input: &'a [u8],
     at: usize,
+    field: u64,
+    wire_type: u8,
+    /// Of a number: its value. Of what has a length: where it begins; it ends at `at`.
+    number: u64,
+    from: usize,
 }
 
 /// The value of one field: a number, or where its bytes are.
@@ -106,21 +145,47 @@ impl Value {
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(input: &'a [u8]) -> Self {
-        Self { input, at: 0 }
+        Self {
+            input,
+            at: 0,
+            field: 0,
+            wire_type: VARINT,
+            number: 0,
+            from: 0,
+        }
     }
 
     pub(crate) const fn offset(&self) -> usize {
         self.at
     }
 
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, BadMessage> {
-        let rest = self.input.get(self.at..).unwrap_or_default();
-        if let Some(&first) = rest.first()
-            && first < 0x80
-        {
-            self.at += 1;
-            return Ok(u64::from(first));
+        // Keys, types and most lengths are one byte long, ids and the other lengths mostly two.
+        match self.input.get(self.at..) {
+            Some(&[first, ..]) if first < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(first))
+            }
+            Some(&[first, second, ..]) if second < 0x80 => {
+                self.at += 2;
+                Ok(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            // Lengths that were filled in later take three.
+            Some(&[first, second, third, ..]) if third < 0x80 => {
+                self.at += 3;
+                Ok(
+                    u64::from(first & 0x7f)
+                        | u64::from(second & 0x7f) << 7
+                        | u64::from(third) << 14,
+                )
+            }
+            rest => self.long_varint(rest.unwrap_or_default()),
         }
+    }
+
+    #[cold]
+    fn long_varint(&mut self, rest: &[u8]) -> Result<u64, BadMessage> {
         let mut value = 0u64;
         for (index, &byte) in rest.iter().take(MAX_VARINT_BYTES).enumerate() {
             let bits = u64::from(byte & 0x7f);
@@ -141,7 +206,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Goes on behind these bytes if they are the next ones.
+    #[inline]
+    pub(crate) fn skip_exactly<const N: usize>(&mut self, bytes: [u8; N]) -> bool {
+        let rest = self.input.get(self.at..).unwrap_or_default();
+        let found = rest.first_chunk() == Some(&bytes);
+        self.at += if found { N } else { 0 };
+        found
+    }
+
     /// Field number and wire type of the next field; `None` at the end.
+    #[inline]
     pub(crate) fn key(&mut self) -> Result<Option<(u64, u8)>, BadMessage> {
         if self.at >= self.input.len() {
             return Ok(None);
@@ -160,6 +235,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value behind a key.
+    #[inline]
     pub(crate) fn value(&mut self, wire_type: u8) -> Result<Value, BadMessage> {
         match wire_type {
             VARINT => Ok(Value::Varint(self.varint()?)),
@@ -176,11 +252,31 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field; `None` at the end.
+    #[inline]
     pub(crate) fn field(&mut self) -> Result<Option<(u64, Value)>, BadMessage> {
-        match self.key()? {
-            None => Ok(None),
-            Some((field, wire_type)) => Ok(Some((field, self.value(wire_type)?))),
+        if !self.step()? {
+            return Ok(None);
         }
+        let value = match self.wire_type {
+            VARINT => Value::Varint(self.number),
+            LENGTH_DELIMITED => Value::Range(self.from, self.at),
+            _ => Value::Fixed,
+        };
+        Ok(Some((self.field, value)))
+    }
+
+    /// Reads the next field; false at the end.
+    fn step(&mut self) -> Result<bool, BadMessage> {
+        let Some((field, wire_type)) = self.key()? else {
+            return Ok(false);
+        };
+        (self.field, self.wire_type) = (field, wire_type);
+        match self.value(wire_type)? {
+            Value::Varint(number) => self.number = number,
+            Value::Range(from, _) => self.from = from,
+            Value::Fixed => {}
+        }
+        Ok(true)
     }
 
     fn skip(&mut self, length: usize) -> Result<(), BadMessage> {
@@ -234,7 +330,7 @@ mod tests {
     #[test]
     fn a_padded_length_reads_as_the_number() {
         for length in [0usize, 1, 127, 128, 20_000, (1 << 21) - 1] {
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             let start = put_length_gap(&mut out, length_key(6));
             out.resize(start + length, 7);
             fill_length_gap(&mut out, start);

@@ -188,11 +188,21 @@ impl State {
 
     /// Drops what one request has queued behind its heads.
     pub(crate) fn drop_queued(&mut self, id: RequestId) {
-        let mut dropped = self.data.remove(id);
-        if let Some(request) = self.requests.get_mut(&id) {
+        let held = self.requests.get_mut(&id).map(|request| {
             self.held_cost -= std::mem::take(&mut request.held_cost);
-            dropped.append(&mut std::mem::take(&mut request.held));
+            std::mem::take(&mut request.held)
+        });
+        self.drop_items(id, held.unwrap_or_default());
+    }
+
+    /// Drops what stands in the queue for a request, and what it `held`, which is no longer counted as held.
+    fn drop_items(&mut self, id: RequestId, mut held: VecDeque<(Item, u64)>) {
+        // Most requests end with nothing queued, by themselves or by anybody.
+        if self.data.is_empty() && held.is_empty() {
+            return;
         }
+        let mut dropped = self.data.remove(id);
+        dropped.append(&mut held);
         let datagrams = dropped.iter().map(|(item, cost)| item.datagram_cost(*cost));
         self.datagram_cost -= datagrams.sum::<u64>();
     }
@@ -208,10 +218,11 @@ impl State {
     }
 
     pub(crate) fn remove(&mut self, id: RequestId) {
-        self.drop_queued(id);
         let Some(request) = self.requests.remove(&id) else {
             return;
         };
+        self.held_cost -= request.held_cost;
+        self.drop_items(id, request.held);
         if id.opener() != self.side() {
             self.peer_open -= 1;
         }

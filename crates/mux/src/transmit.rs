@@ -34,6 +34,9 @@ impl Queue for State {
     }
 
     fn next_batch(&mut self) -> Option<Transmit> {
+        if !self.is_ready() {
+            return None;
+        }
         let limit = self.config.max_batch.max(1);
         while self.builder.len() < limit && self.put_urgent() {}
         // Heads go before payload, but leave half of the batch to it: a flood of small answers must not starve a body.
@@ -119,7 +122,7 @@ impl State {
         self.stats.messages_sent += 1;
         request.heads -= 1;
         request.announced = true;
-        if request.heads == 0 {
+        if request.heads == 0 && !request.held.is_empty() {
             self.held_cost -= std::mem::take(&mut request.held_cost);
             for (item, cost) in std::mem::take(&mut request.held) {
                 self.data.push(id, item, cost);

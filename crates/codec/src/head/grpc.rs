@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     EncodedHead, Open, finish, is_head_too_long, is_line_part, open::put_open, open::read_open,
@@ -41,7 +41,7 @@ impl<T: AsRef<str>> GrpcRequestHead<'_, T> {
         metadata: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(512 + body.len());
+        let mut out = Vec::with_capacity(512 + body.len());
         let start = put_length_gap_of(&mut out, GRPC_REQUEST_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.authority);
@@ -76,7 +76,7 @@ impl GrpcResponseHead {
         metadata: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(256 + body.len());
+        let mut out = Vec::with_capacity(256 + body.len());
         let start = put_length_gap_of(&mut out, GRPC_RESPONSE_FIELD);
         put_uint(&mut out, 1, u64::from(self.status));
         put_headers(&mut out, 2, metadata)?;

@@ -1,6 +1,6 @@
 //! The heads of an HTTP exchange (section 3 of the protocol).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 use super::{
     EncodedHead, Open, finish, is_head_too_long, is_line_part, open::put_open, open::read_open,
@@ -41,7 +41,7 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(512 + body.len());
+        let mut out = Vec::with_capacity(512 + body.len());
         let start = put_length_gap_of(&mut out, HTTP_REQUEST_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.method.as_bytes());
@@ -75,7 +75,7 @@ impl HttpResponseHead {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(256 + body.len());
+        let mut out = Vec::with_capacity(256 + body.len());
         let start = put_length_gap_of(&mut out, HTTP_RESPONSE_FIELD);
         put_uint(&mut out, 1, u64::from(self.status));
         put_headers(&mut out, 2, headers)?;
@@ -88,7 +88,7 @@ impl HttpResponseHead {
     }
 }
 
-/// An HTTP request as it came. Its byte fields share the buffer of the message.
+/// An HTTP request as it came. Its byte fields share the buffer of the message, where they are not constants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest {
     /// The opening part.
@@ -119,64 +119,96 @@ pub struct HttpResponse {
 }
 
 impl HttpRequest {
-    pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
+    pub(crate) fn decode(message: Bytes) -> Result<Box<Self>, BadMessage> {
+        let mut reader = Reader::new(&message);
         let mut open = None;
-        let (mut method, mut scheme) = (Bytes::new(), Bytes::new());
-        let (mut authority, mut path) = (Bytes::new(), Bytes::new());
-        let mut body = Bytes::new();
+        // Where each of them is: the last one counts, and only that is sliced out.
+        let (mut method, mut scheme, mut authority, mut path, mut body) = Default::default();
         let mut headers = Gather::default();
         loop {
             let key_at = reader.offset();
             let Some((field, value)) = reader.field()? else {
                 break;
             };
-            let slice = || value.range().map(|(from, to)| message.slice(from..to));
             match field {
                 1 => {
                     let (from, to) = value.range()?;
                     open = Some(read_open(&message[from..to])?);
                 }
-                2 => method = slice()?,
-                3 => scheme = slice()?,
-                4 => authority = slice()?,
-                5 => path = slice()?,
-                6 => headers.push(message, key_at, value.range()?)?,
-                7 => body = slice()?,
+                2 => method = value.range()?,
+                3 => scheme = value.range()?,
+                4 => authority = value.range()?,
+                5 => path = value.range()?,
+                6 => headers.push(&message, key_at, value.range()?)?,
+                7 => body = value.range()?,
                 _ => {}
             }
         }
-        if is_head_too_long(message, &body) {
+        let slice = |(from, to)| message.slice(from..to);
+        if is_head_too_long(&message, &message[body.0..body.1]) {
             return Err(BadMessage::HeadTooLong);
         }
         let open = open.ok_or(BadMessage::Head)?;
-        let is_method = !method.is_empty()
-            && method
-                .iter()
-                .all(|byte| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte));
-        if !is_method || path.is_empty() || !is_line_part(&path) || !is_line_part(&authority) {
+        let (authority, path) = (slice(authority), slice(path));
+        if path.is_empty() || !is_line_part(&path) || !is_line_part(&authority) {
             return Err(BadMessage::Head);
         }
-        if !(scheme.is_empty() || scheme == "http" || scheme == "https") {
-            return Err(BadMessage::Head);
-        }
-        Ok(Self {
+        let method = method_of(&message, method)?;
+        let scheme = scheme_of(&message[scheme.0..scheme.1])?;
+        Ok(Box::new(Self {
             open,
             method,
             scheme,
             authority,
             path,
-            headers: headers.finish(message),
-            body,
-        })
+            headers: headers.finish(&message),
+            body: cut(message, body),
+        }))
+    }
+}
+
+/// A part of a message that nobody needs any more: what refers to the message then refers to the part.
+fn cut(mut message: Bytes, (from, to): (usize, usize)) -> Bytes {
+    if from == to {
+        return Bytes::new();
+    }
+    message.truncate(to);
+    message.advance(from);
+    message
+}
+
+/// A method: a token (RFC 9110, 5.6.2). The common ones are constants, which cost no reference to the message.
+fn method_of(message: &Bytes, (from, to): (usize, usize)) -> Result<Bytes, BadMessage> {
+    const COMMON: [&[u8]; 7] = [
+        b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH",
+    ];
+    let method = &message[from..to];
+    if let Some(known) = COMMON.into_iter().find(|known| *known == method) {
+        return Ok(Bytes::from_static(known));
+    }
+    let is_token = !method.is_empty() && { method.iter() }
+        .all(|byte| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte));
+    if is_token {
+        Ok(message.slice(from..to))
+    } else {
+        Err(BadMessage::Head)
+    }
+}
+
+/// A scheme that a request may have, or none.
+fn scheme_of(scheme: &[u8]) -> Result<Bytes, BadMessage> {
+    match scheme {
+        b"" => Ok(Bytes::new()),
+        b"http" => Ok(Bytes::from_static(b"http")),
+        b"https" => Ok(Bytes::from_static(b"https")),
+        _ => Err(BadMessage::Head),
     }
 }
 
 impl HttpResponse {
-    pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
-        let mut status = 0;
-        let mut body = Bytes::new();
+    pub(crate) fn decode(message: Bytes) -> Result<Box<Self>, BadMessage> {
+        let mut reader = Reader::new(&message);
+        let (mut status, mut body) = (0, (0, 0));
         let mut headers = Gather::default();
         loop {
             let key_at = reader.offset();
@@ -185,23 +217,20 @@ impl HttpResponse {
             };
             match field {
                 1 => status = low_32(value.varint()?),
-                2 => headers.push(message, key_at, value.range()?)?,
-                3 => {
-                    let (from, to) = value.range()?;
-                    body = message.slice(from..to);
-                }
+                2 => headers.push(&message, key_at, value.range()?)?,
+                3 => body = value.range()?,
                 _ => {}
             }
         }
-        if is_head_too_long(message, &body) {
+        if is_head_too_long(&message, &message[body.0..body.1]) {
             return Err(BadMessage::HeadTooLong);
         }
         match u16::try_from(status) {
-            Ok(status @ 100..=999) => Ok(Self {
+            Ok(status @ 100..=999) => Ok(Box::new(Self {
                 status,
-                headers: headers.finish(message),
-                body,
-            }),
+                headers: headers.finish(&message),
+                body: cut(message, body),
+            })),
             _ => Err(BadMessage::Head),
         }
     }

@@ -1,7 +1,5 @@
 //! What every opening message carries.
 
-use bytes::BytesMut;
-
 use crate::{
     error::BadMessage,
     headers::is_value,
@@ -28,7 +26,7 @@ pub struct Open<T = Box<str>> {
     pub resumable: bool,
 }
 
-pub(super) fn put_open<T: AsRef<str>>(out: &mut BytesMut, open: &Open<T>) {
+pub(super) fn put_open<T: AsRef<str>>(out: &mut Vec<u8>, open: &Open<T>) {
     let start = put_length_gap(out, length_key(1));
     put_bytes(out, 1, &open.request_uuid);
     put_bytes(out, 2, open.tunnel.as_ref().as_bytes());

@@ -1,6 +1,6 @@
 //! The heads of TCP connections and UDP flows (sections 10 and 11 of the protocol).
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     EncodedHead, Open, finish, is_head_too_long, open::put_open, open::read_open, put_length_gap_of,
@@ -34,7 +34,7 @@ impl<T: AsRef<str>> TcpOpenHead<'_, T> {
     /// # Errors
     /// [`HeadError`] when the head passes the bounds of P-2.10.
     pub fn encode(&self, body: &[u8]) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(128 + body.len());
+        let mut out = Vec::with_capacity(128 + body.len());
         let start = put_length_gap_of(&mut out, TCP_OPEN_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.local.as_bytes());
@@ -62,7 +62,7 @@ impl<T: AsRef<str>> UdpOpenHead<'_, T> {
     /// # Errors
     /// [`HeadError`] when the head passes the bounds of P-2.10.
     pub fn encode(&self) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(128);
+        let mut out = Vec::with_capacity(128);
         let start = put_length_gap_of(&mut out, UDP_OPEN_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.local.as_bytes());
@@ -77,7 +77,7 @@ impl<T: AsRef<str>> UdpOpenHead<'_, T> {
 
 /// The answer to either: the service is there. `protocol` is TCP or UDP.
 pub fn accepted(protocol: ProtocolType) -> EncodedHead {
-    let mut field = BytesMut::with_capacity(4);
+    let mut field = Vec::with_capacity(4);
     let start = put_length_gap_of(&mut field, ACCEPTED_FIELD);
     crate::wire::fill_length_gap(&mut field, start);
     EncodedHead {
@@ -157,6 +157,8 @@ fn decode(message: &Bytes, body_field: Option<u64>) -> Result<(Open, Box<str>, B
 #[cfg(not(adit_loom))]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
     use crate::{
         head::tests::{LONGEST, content, filled, open},

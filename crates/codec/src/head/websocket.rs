@@ -1,6 +1,6 @@
 //! The heads and frames of a WebSocket connection (section 9 of the protocol).
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     EncodedHead, Open, finish, is_head_too_long, is_line_part, open::put_open, open::read_open,
@@ -37,7 +37,7 @@ impl<T: AsRef<str>> WebSocketRequestHead<'_, T> {
         &self,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(512);
+        let mut out = Vec::with_capacity(512);
         let start = put_length_gap_of(&mut out, WEBSOCKET_REQUEST_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.authority);
@@ -68,7 +68,7 @@ impl WebSocketResponseHead {
         &self,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = BytesMut::with_capacity(256);
+        let mut out = Vec::with_capacity(256);
         let start = put_length_gap_of(&mut out, WEBSOCKET_RESPONSE_FIELD);
         put_uint(&mut out, 1, u64::from(self.status));
         put_headers(&mut out, 2, headers)?;
@@ -221,6 +221,8 @@ pub(crate) fn decode_frame(message: &Bytes) -> Result<(WebSocketFrame, Bytes), B
 #[cfg(not(adit_loom))]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
     use crate::{
         Decoder, Payload, RequestId,
