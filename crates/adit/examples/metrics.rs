@@ -42,6 +42,7 @@ fn request(
         opener,
         request_uuid: [1; 16],
         user: "ann",
+        group: "office",
         client: "office-1",
         tunnel: "a \"b\"\n\\",
         revision: 1,

@@ -50,7 +50,8 @@ const USER: &str = "demo";
 /// # Errors
 /// What keeps it from starting, and with `--once` that something failed.
 pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
-    adit_telemetry::init(command.log_format, log_filter(command)).map_err(Failed::config)?;
+    let _logging =
+        adit_telemetry::init(command.log_format, log_filter(command)).map_err(Failed::config)?;
     background()?.block_on(async {
         let mut signals = Signals::new()?;
         let mut demo = Demo::start(options.once)?;

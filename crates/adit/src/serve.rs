@@ -52,7 +52,7 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
             }
         }
         running.end(&mut signals).await;
-        telling.end();
+        telling.end(&mut signals).await;
         Ok(())
     })
 }

@@ -1,12 +1,13 @@
 //! Whom a process tells of its requests, as its settings say.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use adit_telemetry::{AccessLog, LogGuard, Logging, Metrics, Telemetry, Traces};
 use adit_trace::Observer;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use crate::report::Failed;
+use crate::{report::Failed, signals::Signals};
 
 /// Nobody who ends a process waits longer for a collector that does not answer.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
@@ -43,6 +44,7 @@ impl Telling {
         }
         if let Some(settings) = settings.metrics {
             let metrics = Metrics::new(settings, env!("CARGO_PKG_VERSION"));
+            metrics.watch(logging.counters());
             logs.iter().for_each(|log| metrics.watch(log.counters()));
             telemetry.metrics = Some(Arc::new(metrics));
         }
@@ -63,8 +65,28 @@ impl Telling {
         &self.telemetry
     }
 
-    /// Writes and sends what waits. Blocks for as long as one export may take, and 2 s at most.
-    pub fn end(self) {
+    /// Writes and sends what waits: for as long as one export may take, 2 s at most, and not after another signal that
+    /// asks for the end. What has not left by then is lost.
+    pub async fn end(self, signals: &mut Signals) {
+        let (done, over) = oneshot::channel();
+        // A thread that nobody joins: a runtime would wait for what it has been given.
+        let sending = thread::Builder::new().name("telemetry end".to_owned());
+        let sending = sending.spawn(move || {
+            self.send();
+            // Whoever would hear it may have gone.
+            let _ = done.send(());
+        });
+        if let Err(error) = sending {
+            tracing::warn!(%error, "what waited of logs and traces is lost");
+            return;
+        }
+        tokio::select! {
+            _ = over => {}
+            () = signals.end() => {}
+        }
+    }
+
+    fn send(self) {
         drop(self.logs);
         if let Some(traces) = &self.telemetry.traces {
             let stats = traces.shutdown(self.patience);

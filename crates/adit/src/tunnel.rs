@@ -43,7 +43,7 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
         }
         let telling = Telling::start(telemetry, &logging)?;
         let served = serve(settings, &telling, &mut signals, command.json).await;
-        telling.end();
+        telling.end(&mut signals).await;
         served
     })
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_egress::{Egress, Protocol, ServiceConfig, Trust};
+use adit_egress::{Egress, Owner, Protocol, ServiceConfig, Trust};
 use adit_link::{Failure, Lane, Reason};
 use adit_proto::{Drain, TunnelMessage, TunnelResult, control::Kind};
 use adit_reconnect::{Action, Event, Reconnect, StatusCell, StopReason};
@@ -157,7 +157,13 @@ impl Client {
                  change everything"
             );
         }
-        let egress = Egress::observed(egress_config, observer.clone());
+        // Whose credential it has, only the server knows.
+        let owner = Owner {
+            user: Box::default(),
+            group: settings.group_id.as_str().into(),
+            client: settings.client_id.as_str().into(),
+        };
+        let egress = Egress::observed_of(egress_config, observer.clone(), owner);
         egress.set_services(services(&settings));
         let entries = Entries::bind(&settings, observer)?;
         let shared = Arc::new(Shared {

@@ -13,6 +13,7 @@ use adit_link::{CreditWait, Exchange, Failure, Reason, SendHalf};
 use adit_trace::{Edge, Observer, Phase, Record, Span, Timeline, TraceContext};
 
 use crate::{
+    arrival::{Arrival, Owner},
     asked::{Asked, Told},
     job::give_up,
     service::Service,
@@ -104,11 +105,14 @@ fn add(counter: &AtomicU64, bytes: u64) {
 /// What happens to a request, and when.
 pub(crate) struct Course {
     opener: Side,
+    owner: Arc<Owner>,
     /// `None`: nobody is told, and the clock is not asked.
     started: Option<Instant>,
     answered: Answered,
     /// The request's head has been written.
     asked: bool,
+    /// It has met a connection that had died, and is on its second.
+    retried: bool,
     status: u16,
     grpc_status: Option<u16>,
     /// `None`: it did not fail.
@@ -136,11 +140,24 @@ fn now() -> Instant {
 
 impl Course {
     /// A request has come.
-    pub(crate) fn new(observer: &dyn Observer, open: &Open, exchange: &Exchange) -> Self {
+    pub(crate) fn new(
+        observer: &dyn Observer,
+        open: &Open,
+        exchange: &Exchange,
+        arrival: Arrival,
+    ) -> Self {
+        let Arrival {
+            owner,
+            waited_since,
+        } = arrival;
+        let waited_since = waited_since.map(tokio::time::Instant::into_std);
         // Whether it is traced has been decided where its visitor came in: what comes without a context is not.
-        let timeline = Some(&*open.traceparent)
+        let mut timeline = Some(&*open.traceparent)
             .filter(|sent| !sent.is_empty())
             .and_then(|sent| observer.begin(sent));
+        if let (Some(timeline), Some(since)) = (&mut timeline, waited_since) {
+            timeline.add(Phase::Queue, since, now());
+        }
         let credit_wait = timeline.as_ref().map(|_| {
             let watch = Arc::new(CreditWait::default());
             exchange.watch_credit(watch.clone());
@@ -148,9 +165,13 @@ impl Course {
         });
         Self {
             opener: exchange.id().opener(),
-            started: observer.is_listening().then(now),
+            owner,
+            started: observer
+                .is_listening()
+                .then(|| waited_since.unwrap_or_else(now)),
             answered: Answered::No,
             asked: false,
+            retried: false,
             status: 0,
             grpc_status: None,
             reason: Some(Reason::Cancelled),
@@ -211,6 +232,12 @@ impl Course {
     pub(crate) fn on_retry(&mut self) {
         self.end(Phase::FirstByte);
         self.asked = false;
+        self.retried = true;
+    }
+
+    /// Whether it has begun anew.
+    pub(crate) const fn is_retried(&self) -> bool {
+        self.retried
     }
 
     /// The head of the answer has been passed on; `is_whole`: and there is nothing more.
@@ -274,7 +301,12 @@ impl Course {
             timeline.add_wait(Phase::CreditWait, waited.start, waited.end, waited.total);
         }
         let ended = now();
-        let (host, port) = asked.host_and_port();
+        let is_detailed = self.timeline.is_some() || observer.is_detailed();
+        let (host, port) = if is_detailed {
+            asked.host_and_port()
+        } else {
+            ("", 0)
+        };
         observer.on_end(&Record {
             edge: Edge::Egress,
             protocol: asked.protocol.as_str(),
@@ -283,8 +315,9 @@ impl Course {
                 Side::Client => "client",
             },
             request_uuid: asked.open.request_uuid,
-            user: "",
-            client: "",
+            user: &self.owner.user,
+            group: &self.owner.group,
+            client: &self.owner.client,
             tunnel: &asked.open.tunnel,
             revision: asked.open.revision,
             visitor: &asked.open.visitor,
@@ -292,7 +325,7 @@ impl Course {
             method: asked.method(),
             host,
             port,
-            path: asked.path(),
+            path: if is_detailed { asked.path() } else { "" },
             version: "",
             status: self.status,
             grpc_status: self.grpc_status,

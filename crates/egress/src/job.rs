@@ -12,17 +12,11 @@ use crate::account::Account;
 pub(crate) struct Job {
     pub(crate) account: Account<Box<HttpRequest>>,
     pub(crate) exchange: Exchange,
-    /// It has met a connection that had died, and is on its second.
-    pub(crate) retried: bool,
 }
 
 impl Job {
     pub(crate) fn new(account: Account<Box<HttpRequest>>, exchange: Exchange) -> Self {
-        Self {
-            account,
-            exchange,
-            retried: false,
-        }
+        Self { account, exchange }
     }
 
     /// Refuses or gives up, saying why.

@@ -28,6 +28,7 @@
 //! `tests/fuzz.rs` for hostile answers.
 
 mod account;
+mod arrival;
 mod asked;
 mod config;
 mod dial;
@@ -43,6 +44,7 @@ mod tls;
 mod udp;
 mod websocket;
 
+pub use arrival::{Arrival, Owner};
 pub use config::{Config, Protocol, ProxyProtocol, ServiceConfig};
 pub use service::{Egress, Stats};
 pub use tcp::TcpStats;

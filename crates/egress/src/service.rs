@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     account::{Account, Course, Moved},
+    arrival::{Arrival, Owner},
     asked::Told as _,
     config::{Config, Protocol, ProxyProtocol, ServiceConfig},
     dial::Address,
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Is told of each request.
     observer: Arc<dyn Observer>,
+    /// Whose requests are of which nobody says it.
+    owner: Arc<Owner>,
 }
 
 /// The connections of one address.
@@ -207,9 +210,14 @@ impl Egress {
         Self::observed(config, Arc::new(Unobserved))
     }
 
-    /// The same, where `observer` is told of each request once, when it is over, and of those that are refused. Whose
-    /// the tunnels are is not known here: a record has neither user nor client.
+    /// The same, where `observer` is told of each request once, when it is over, and of those that are refused. A record
+    /// says whose the request is where [`Egress::dispatch_to`] was told.
     pub fn observed(config: Config, observer: Arc<dyn Observer>) -> Arc<Self> {
+        Self::observed_of(config, observer, Owner::default())
+    }
+
+    /// The same, where all of a lane's requests are of one owner.
+    pub fn observed_of(config: Config, observer: Arc<dyn Observer>, owner: Owner) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::new(Shared {
                 config,
@@ -218,6 +226,7 @@ impl Egress {
                 websockets: adit_splice::websocket::Buffers::default(),
                 counters: Counters::default(),
                 observer,
+                owner: Arc::new(owner),
             }),
             services: RwLock::default(),
             pools: Mutex::default(),
@@ -327,22 +336,20 @@ impl Dispatch for Egress {
     /// Serves a request of the tunnel that it names.
     fn dispatch(&self, opened: Opened) {
         let tunnel = opened.head.open().tunnel.clone();
-        self.dispatch_to(&tunnel, opened);
+        let arrival = Arrival {
+            owner: self.shared.owner.clone(),
+            waited_since: None,
+        };
+        self.dispatch_to(&tunnel, arrival, opened);
     }
 }
 
 impl Egress {
     /// Serves a request by the service of this name, whatever the request itself says: for whoever chooses among
     /// several.
-    pub fn dispatch_to(&self, name: &str, opened: Opened) {
-        let Opened { head, exchange } = opened;
+    pub fn dispatch_to(&self, name: &str, arrival: Arrival, opened: Opened) {
         let observer = &*self.shared.observer;
-        let course = Course::new(observer, head.open(), &exchange);
-        let coming = Coming {
-            head,
-            exchange,
-            course,
-        };
+        let coming = Coming::new(observer, arrival, opened);
         if self.draining.load(Ordering::Relaxed) {
             let why = "this side is leaving";
             coming.refuse(observer, "", ResetCode::Draining, why);
@@ -372,6 +379,13 @@ impl Egress {
             "request taken"
         );
         self.lead(name, coming, service);
+    }
+
+    /// Resets a request that is to have no service, and tells of it as of those that are refused here. Of one whose
+    /// opener has gone, that is told.
+    pub fn refuse(&self, arrival: Arrival, opened: Opened, code: ResetCode, why: &str) {
+        let observer = &*self.shared.observer;
+        Coming::new(observer, arrival, opened).refuse(observer, "", code, why);
     }
 
     /// Leads a request to its service by the way that both speak.
@@ -446,8 +460,19 @@ struct Coming {
 }
 
 impl Coming {
+    fn new(observer: &dyn Observer, arrival: Arrival, opened: Opened) -> Self {
+        let Opened { head, exchange } = opened;
+        let course = Course::new(observer, head.open(), &exchange, arrival);
+        Self {
+            head,
+            exchange,
+            course,
+        }
+    }
+
     fn refuse(mut self, observer: &dyn Observer, service: &str, code: ResetCode, why: &str) {
         self.course.on_reset(code);
+        self.course.on_gone(&self.exchange.send);
         let asked = self.head.asked();
         self.course
             .tell(observer, &asked, service, &Moved::default());

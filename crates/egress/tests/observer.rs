@@ -115,6 +115,29 @@ async fn a_request_is_told_with_all_that_is_known_of_it() {
     }
 }
 
+/// Whoever only counts gets what it counts by. What is traced is told of in full.
+#[tokio::test]
+async fn who_only_counts_is_not_told_of_hosts_and_paths() {
+    let (port, _heads) = heads().await;
+    let mut observed = Observed::new(Config::default(), Roots::Counted);
+    observed.pair.serve(service(port));
+    for (trace, told) in [
+        ("", ("", 0, "")),
+        (UNSAMPLED, ("", 0, "")),
+        (SAMPLED, ("visitor.example", 8443, "/a/b")),
+    ] {
+        let ask = Ask::new("GET", "/a/b?key=secret", &[]);
+        let mut exchange = open(&observed, &ask, trace, b"", true);
+        assert_eq!(read(&mut exchange.recv).await.unwrap().text(), "hi");
+        drop(exchange);
+        let record = observed.only_record().await;
+        let host = (&record.host[..], record.port, &record.path[..]);
+        assert_eq!(host, told, "{trace}");
+        assert_eq!((&record.tunnel[..], record.revision), (TUNNEL, 4));
+        assert_eq!((record.status, record.sent_bytes), (200, 2));
+    }
+}
+
 #[tokio::test]
 async fn the_service_gets_the_trace_that_is_recorded_here() {
     let (port, mut heads) = heads().await;

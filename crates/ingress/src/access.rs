@@ -47,7 +47,8 @@ pub(crate) struct Access {
 
 impl Access {
     pub(crate) fn new(http: Arc<Http>, connection: Arc<Connection>, visit: Visit) -> Self {
-        http.counters.requests_open.fetch_add(1, Ordering::Relaxed);
+        let open = http.counters.requests_open(visit.protocol);
+        open.fetch_add(1, Ordering::Relaxed);
         connection.open.fetch_add(1, Ordering::Relaxed);
         let observer = http.admission.observer();
         let mut phases = Phases::of(&**observer, traceparent(&visit.headers));
@@ -117,13 +118,15 @@ impl Access {
         let (visit, visitor) = (&self.visit, &self.visit.visitor);
         let (came_to, started) = (visitor.local_port(), visit.started);
         let route = self.route.as_ref();
+        let timeline = self.phases.timeline();
+        let is_detailed = timeline.is_some() || observer.is_detailed();
         observer.on_end(&Record {
             protocol: visit.protocol.as_str(),
             request_uuid: visit.uuid.into_bytes(),
             scheme: visit.scheme.as_str(),
             method: visit.method.as_str(),
-            host: visit.host(),
-            path: visit.path.path(),
+            host: if is_detailed { visit.host() } else { "" },
+            path: if is_detailed { visit.path.path() } else { "" },
             version: version(visit.version),
             status: self.status.map_or(0, |status| status.as_u16()),
             grpc_status: self.grpc_status,
@@ -132,7 +135,7 @@ impl Access {
             sent_bytes: self.sent_bytes,
             retries: self.retries.into(),
             answered: self.answered,
-            timeline: self.phases.timeline(),
+            timeline,
             ..blank(route, visitor.as_str(), came_to, started, ended)
         });
     }
@@ -153,7 +156,8 @@ impl Drop for Access {
             self.phases.finish(ended);
             self.tell(&**observer, ended);
         }
-        counters.requests_open.fetch_sub(1, Ordering::Relaxed);
+        let open = counters.requests_open(self.visit.protocol);
+        open.fetch_sub(1, Ordering::Relaxed);
         self.connection.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -210,6 +214,7 @@ pub(crate) fn blank<'a>(
         },
         request_uuid: [0; 16],
         user: grant.map_or("", |grant| grant.user().as_str()),
+        group: grant.map_or("", |grant| grant.group().as_str()),
         client: grant.map_or("", |grant| grant.client().as_str()),
         tunnel: grant
             .and_then(Grant::tunnel)

@@ -9,7 +9,7 @@ use adit_codec::{EncodedHead, HeadError, HttpRequestHead, Open, ProtocolType};
 use adit_link::{Exchange, Failure, Reason, Retry, compress::is_compressible};
 use adit_trace::{Phase, TraceContext};
 use bytes::Bytes;
-use http::{Method, Request, Response, Version, header::TRANSFER_ENCODING};
+use http::{HeaderName, Method, Request, Response, Version, header::TRANSFER_ENCODING};
 use http_body::Body;
 use hyper::body::Incoming;
 use uuid::Uuid;
@@ -348,7 +348,8 @@ fn head(
         let is_context = given.len() <= MAX_TRACE_BYTES && given.parse::<TraceContext>().is_ok();
         if is_context { given } else { "" }
     };
-    let baggage = visit.headers.get("baggage");
+    static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+    let baggage = visit.headers.get(&BAGGAGE);
     let baggage = baggage.and_then(|value| value.to_str().ok());
     let open = Open {
         request_uuid: visit.uuid.into_bytes(),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use adit_codec::ProtocolType;
 use adit_link::Reason;
 
 /// Counters and gauges at one moment.
@@ -15,6 +16,10 @@ pub struct Stats {
     pub connections_refused: u64,
     /// Requests open now, up to the end of their answers.
     pub requests_open: usize,
+    /// Those of them that are calls of gRPC.
+    pub grpc_open: usize,
+    /// Those of them that are WebSockets.
+    pub websockets_open: usize,
     /// Requests so far.
     pub requests: u64,
     /// Tries on another client.
@@ -35,13 +40,24 @@ pub(crate) struct Counters {
     pub(crate) connections_open: AtomicUsize,
     pub(crate) connections: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
-    pub(crate) requests_open: AtomicUsize,
+    /// HTTP, gRPC, WebSockets.
+    requests_open: [AtomicUsize; 3],
     pub(crate) requests: AtomicU64,
     pub(crate) retries: AtomicU64,
     failures: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Counters {
+    /// Requests of this protocol that are open.
+    pub(crate) const fn requests_open(&self, protocol: ProtocolType) -> &AtomicUsize {
+        let [http, grpc, websocket] = &self.requests_open;
+        match protocol {
+            ProtocolType::Grpc => grpc,
+            ProtocolType::WebSocket => websocket,
+            _ => http,
+        }
+    }
+
     pub(crate) fn count_failure(&self, reason: Reason) {
         if let Some(at) = position(reason) {
             self.failures[at].fetch_add(1, Ordering::Relaxed);
@@ -53,11 +69,16 @@ impl Counters {
         for (count, counter) in failures.iter_mut().zip(&self.failures) {
             *count = counter.load(Ordering::Relaxed);
         }
+        let open = |protocol| self.requests_open(protocol).load(Ordering::Relaxed);
+        let (grpc_open, websockets_open) =
+            (open(ProtocolType::Grpc), open(ProtocolType::WebSocket));
         Stats {
             connections_open: self.connections_open.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
             connections_refused: self.connections_refused.load(Ordering::Relaxed),
-            requests_open: self.requests_open.load(Ordering::Relaxed),
+            requests_open: open(ProtocolType::Http) + grpc_open + websockets_open,
+            grpc_open,
+            websockets_open,
             requests: self.requests.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             failures,

@@ -8,7 +8,7 @@ use std::{
 use adit_codec::ProtocolType;
 use adit_link::{Failure, Reason};
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
         CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
     },
@@ -166,7 +166,9 @@ pub(crate) fn new_uuid() -> Uuid {
 /// The `traceparent` of a request; empty when it has none, or more than one, of which none could be
 /// believed.
 pub(crate) fn traceparent(headers: &HeaderMap) -> &str {
-    let mut values = headers.get_all("traceparent").iter();
+    // Each request is asked for it: a name that is a text would be parsed each time.
+    static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    let mut values = headers.get_all(&TRACEPARENT).iter();
     match (values.next(), values.next()) {
         (Some(one), None) => one.to_str().unwrap_or_default(),
         _ => "",

@@ -1,15 +1,14 @@
-//! Takes what is opened for upstreams: name, permits, choice of a server.
+//! Takes what is opened for upstreams: name, permits, choice of a server. What is refused is told of as what is served.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use adit_auth::{Grant, TunnelName};
+use adit_auth::Grant;
 use adit_balance::InFlight;
-use adit_codec::{ProtocolType, ResetCode, Side};
-use adit_egress::Egress;
+use adit_codec::{RequestHead, ResetCode};
+use adit_egress::{Arrival, Egress, Owner};
 use adit_flow::{Acquire, Gate, GateError, Permit};
 use adit_link::{Dispatch, Opened};
-use tokio::time::timeout;
-use uuid::Uuid;
+use tokio::time::{Instant, timeout};
 
 use crate::upstreams::{Upstream, Upstreams};
 
@@ -18,7 +17,8 @@ use crate::upstreams::{Upstream, Upstreams};
 pub(crate) struct Entries {
     upstreams: Arc<Upstreams>,
     egress: Arc<Egress>,
-    grant: Grant,
+    /// Whose what it opens is.
+    owner: Arc<Owner>,
     /// Of the client; none where visitors of this side come, who hold theirs already.
     permits: Option<Arc<Gate>>,
 }
@@ -27,47 +27,58 @@ pub(crate) struct Entries {
 struct Held {
     _permits: Option<(Permit, Permit)>,
     _load: InFlight,
-    _line: Option<Line>,
 }
 
 impl Entries {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         upstreams: Arc<Upstreams>,
         egress: Arc<Egress>,
-        grant: Grant,
+        grant: &Grant,
         permits: Option<Arc<Gate>>,
     ) -> Self {
         Self {
             upstreams,
             egress,
-            grant,
+            owner: Arc::new(Owner {
+                user: grant.user().as_str().into(),
+                group: grant.group().as_str().into(),
+                client: grant.client().as_str().into(),
+            }),
             permits,
         }
     }
 }
 
 impl Dispatch for Entries {
-    fn dispatch(&self, opened: Opened) {
-        let open = opened.head.open();
-        let Some(upstream) = self.upstreams.find(&open.tunnel) else {
-            let why = "this server defines no upstream of that name";
-            return self.refuse(opened, ResetCode::NoTunnel, why);
+    fn dispatch(&self, mut opened: Opened) {
+        let arrival = Arrival {
+            owner: self.owner.clone(),
+            waited_since: None,
+        };
+        let Some(upstream) = self.upstreams.find(&opened.head.open().tunnel) else {
+            let named = take_name(&mut opened.head);
+            let named: String = named.chars().take(LONGEST_NAME).collect();
+            let why = format!("this server defines no upstream {named:?}");
+            return self.refuse(arrival, opened, ResetCode::NoTunnel, &why);
         };
         if let Err((code, why)) = upstream.check(&opened.head) {
-            return self.refuse(opened, code, why);
+            return self.refuse(arrival, opened, code, why);
         }
         let Some(permits) = &self.permits else {
-            return self.serve(upstream, opened, None);
+            return self.serve(upstream, arrival, opened, None);
         };
         if self.upstreams.is_draining() {
-            return self.refuse(opened, ResetCode::Draining, "the server is stopping");
+            let why = "the server is stopping";
+            return self.refuse(arrival, opened, ResetCode::Draining, why);
         }
         // In the order of visitors: the permit of the server, then that of the client.
         let shared = self.upstreams.permits().try_acquire();
         let own = shared.as_ref().and_then(|_| permits.try_acquire());
         match (shared, own) {
-            (Some(shared), Some(own)) => self.serve(upstream, opened, Some((shared, own))),
-            (shared, _) => self.wait(upstream, opened, permits.acquire(), shared),
+            (Some(shared), Some(own)) => {
+                self.serve(upstream, arrival, opened, Some((shared, own)));
+            }
+            (shared, _) => self.wait(upstream, arrival, opened, permits.acquire(), shared),
         }
     }
 }
@@ -75,11 +86,19 @@ impl Dispatch for Entries {
 impl Entries {
     /// Waits for what is missing of the permits, off the lane's reader. The mux bounds how many wait: they are open
     /// requests of the client.
-    fn wait(&self, upstream: &Arc<Upstream>, opened: Opened, own: Acquire, shared: Option<Permit>) {
+    fn wait(
+        &self,
+        upstream: &Arc<Upstream>,
+        mut arrival: Arrival,
+        opened: Opened,
+        own: Acquire,
+        shared: Option<Permit>,
+    ) {
         let wait = self.upstreams.permit_wait();
         if wait.is_zero() {
-            return self.refuse(opened, ResetCode::Limit, FULL);
+            return self.refuse(arrival, opened, ResetCode::Limit, FULL);
         }
+        arrival.waited_since = Some(Instant::now());
         let (this, upstream) = (self.clone(), upstream.clone());
         tokio::spawn(async move {
             let permits = async {
@@ -91,101 +110,56 @@ impl Entries {
             };
             let waited = tokio::select! {
                 biased;
-                // The visitor has left or the link is lost: nobody is to be told.
-                () = opened.exchange.send.gone() => return,
+                () = opened.exchange.send.gone() => {
+                    // The visitor has left or the link is lost: nobody but the log is to be told.
+                    return this.refuse(arrival, opened, ResetCode::Cancelled, "nobody waits for it");
+                }
                 waited = timeout(wait, permits) => waited,
             };
             match waited {
-                Ok(Ok(permits)) => this.serve(&upstream, opened, Some(permits)),
-                Ok(Err(_)) | Err(_) => this.refuse(opened, ResetCode::Limit, FULL),
+                Ok(Ok(permits)) => this.serve(&upstream, arrival, opened, Some(permits)),
+                Ok(Err(_)) | Err(_) => this.refuse(arrival, opened, ResetCode::Limit, FULL),
             }
         });
     }
 
-    fn serve(&self, upstream: &Upstream, opened: Opened, permits: Option<(Permit, Permit)>) {
+    fn serve(
+        &self,
+        upstream: &Upstream,
+        arrival: Arrival,
+        opened: Opened,
+        permits: Option<(Permit, Permit)>,
+    ) {
         let Some((server, load)) = upstream.choose(&opened.head) else {
-            return self.refuse(opened, ResetCode::Internal, "the upstream has no servers");
+            let why = "the upstream has no servers";
+            return self.refuse(arrival, opened, ResetCode::Internal, why);
         };
         opened.exchange.hold(Held {
             _permits: permits,
             _load: load,
-            _line: Line::begin(&opened, &self.grant, upstream.name(), &server.address),
         });
-        self.egress.dispatch_to(&server.service, opened);
+        self.egress.dispatch_to(&server.service, arrival, opened);
     }
 
-    fn refuse(&self, opened: Opened, code: ResetCode, why: &str) {
-        let open = opened.head.open();
-        tracing::debug!(
-            target: "adit::access",
-            request_id = %Uuid::from_bytes(open.request_uuid),
-            protocol = opened.head.protocol().as_str(),
-            opener = match opened.exchange.id().opener() {
-                Side::Server => "server",
-                Side::Client => "client",
-            },
-            user = self.grant.user().as_str(),
-            client = self.grant.client().as_str(),
-            // Whatever the client wrote there.
-            upstream = ?open.tunnel.chars().take(64).collect::<String>(),
-            reason = code.reason(),
-            why,
-        );
-        opened.exchange.send.reset(code, why);
+    fn refuse(&self, arrival: Arrival, opened: Opened, code: ResetCode, why: &str) {
+        self.egress.refuse(arrival, opened, code, why);
     }
 }
 
 const FULL: &str = "too many requests at this moment";
 
-/// The access line of a request that a client opened, written when it is over.
-struct Line(Box<LineParts>);
+/// Characters of a name that nobody knows, as it is told: names that can be have no more.
+const LONGEST_NAME: usize = 64;
 
-struct LineParts {
-    uuid: Uuid,
-    protocol: ProtocolType,
-    visitor: Box<str>,
-    grant: Grant,
-    server: Box<str>,
-    started: Instant,
-}
-
-impl Line {
-    /// Nothing is gathered when nobody reads it.
-    fn begin(opened: &Opened, grant: &Grant, upstream: &TunnelName, server: &str) -> Option<Self> {
-        let opener = opened.exchange.id().opener();
-        // What visitors of this side ask has its line where they came in.
-        if opener == Side::Server
-            || !tracing::enabled!(target: "adit::access", tracing::Level::DEBUG)
-        {
-            return None;
-        }
-        let open = opened.head.open();
-        Some(Self(Box::new(LineParts {
-            uuid: Uuid::from_bytes(open.request_uuid),
-            protocol: opened.head.protocol(),
-            visitor: open.visitor.clone(),
-            grant: grant.for_tunnel(upstream.clone(), open.revision),
-            server: server.into(),
-            started: Instant::now(),
-        })))
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        let line = &*self.0;
-        tracing::debug!(
-            target: "adit::access",
-            request_id = %line.uuid,
-            protocol = line.protocol.as_str(),
-            opener = "client",
-            user = line.grant.user().as_str(),
-            client = line.grant.client().as_str(),
-            upstream = line.grant.tunnel().map_or("", |name| name.as_str()),
-            revision = line.grant.revision(),
-            server = &*line.server,
-            visitor = ?line.visitor,
-            duration = ?line.started.elapsed(),
-        );
-    }
+/// Takes the name out of a head. What is told of a request is counted under its name, and clients write there what they
+/// like: only names that are in the settings are counted.
+fn take_name(head: &mut RequestHead) -> Box<str> {
+    let open = match head {
+        RequestHead::Http(head) => &mut head.open,
+        RequestHead::Grpc(head) => &mut head.open,
+        RequestHead::WebSocket(head) => &mut head.open,
+        RequestHead::Tcp(head) => &mut head.open,
+        RequestHead::Udp(head) => &mut head.open,
+    };
+    std::mem::take(&mut open.tunnel)
 }

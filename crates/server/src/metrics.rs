@@ -134,6 +134,7 @@ fn is_healthy(client: &ClientStatus) -> bool {
 #[allow(clippy::cast_precision_loss)] // counts
 fn visitors(status: &Status) -> Vec<Sample> {
     let (http, tcp, udp) = (&status.visitors, &status.tcp, &status.udp);
+    let apart = http.grpc_open + http.websockets_open;
     let told = [
         (&CONNECTIONS_OPEN, "http", http.connections_open as f64),
         (&CONNECTIONS_OPEN, "tcp", tcp.open as f64),
@@ -141,8 +142,14 @@ fn visitors(status: &Status) -> Vec<Sample> {
         (&CONNECTIONS, "http", http.connections as f64),
         (&CONNECTIONS, "tcp", tcp.total as f64),
         (&CONNECTIONS, "udp", udp.total as f64),
+        (
+            &REQUESTS_OPEN,
+            "http",
+            http.requests_open.saturating_sub(apart) as f64,
+        ),
+        (&REQUESTS_OPEN, "grpc", http.grpc_open as f64),
+        (&REQUESTS_OPEN, "websocket", http.websockets_open as f64),
         // A connection of TCP and a flow are one request each.
-        (&REQUESTS_OPEN, "http", http.requests_open as f64),
         (&REQUESTS_OPEN, "tcp", tcp.open as f64),
         (&REQUESTS_OPEN, "udp", udp.open as f64),
         (&REFUSED, "tcp", tcp.refused as f64),

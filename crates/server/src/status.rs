@@ -154,6 +154,10 @@ pub struct VisitorStatus {
     pub connections: u64,
     /// Requests open now.
     pub requests_open: usize,
+    /// Those of them that are calls of gRPC.
+    pub grpc_open: usize,
+    /// Those of them that are WebSockets.
+    pub websockets_open: usize,
     /// Requests so far.
     pub requests: u64,
     /// Tries on another client.

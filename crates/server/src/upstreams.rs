@@ -170,12 +170,7 @@ impl Upstreams {
     /// Takes what the client with this grant opens on a lane of this thread. `permits` are those of its link.
     pub(crate) fn entries(self: &Arc<Self>, grant: &Grant, permits: &Arc<Gate>) -> Arc<Entries> {
         let permits = Some(permits.clone());
-        Arc::new(Entries::new(
-            self.clone(),
-            self.egress(),
-            grant.clone(),
-            permits,
-        ))
+        Arc::new(Entries::new(self.clone(), self.egress(), grant, permits))
     }
 
     /// The way of visitors of this side to the upstream of a name.
@@ -194,7 +189,7 @@ impl Upstreams {
         if let Some(lane) = shortcuts.get(&id).and_then(Shortcut::lane) {
             return lane.clone();
         }
-        let entries = Entries::new(self.clone(), self.egress(), self.grant.clone(), None);
+        let entries = Entries::new(self.clone(), self.egress(), &self.grant, None);
         let (config, budget) = (&self.shortcut_config, &self.shortcut_budget);
         let shortcut = Shortcut::new(config, budget, Arc::new(entries));
         let lane = shortcut.near().clone();

@@ -3,8 +3,8 @@
 //! Holds the subscriber of the process ([`crate::init`]), the error log beside it, and what every log file needs: checked
 //! settings, rotation, and a thread that writes so that nobody else waits for a disk.
 //!
-//! Promises: whoever logs to a file never waits for it: what cannot be written in time is dropped and counted; files are
-//! bounded by [`LogFileSettings`], and no file is removed that does not look like one of ours.
+//! Promises: whoever logs never waits for a file, nor for a terminal or a pipe that nobody reads: what cannot be written
+//! in time is dropped and counted; files are bounded by [`LogFileSettings`], and no file is removed that does not look like one of ours.
 //!
 //! Rotation is our own: `tracing-appender` removes every file that begins like the log, one too many at each start, and
 //! cannot be tested without a wait for midnight.
@@ -33,7 +33,7 @@ pub enum LogStartError {
     /// The file.
     #[error("cannot write the {log} log to {}: {error}", path.display())]
     Open {
-        /// `access` or `error`.
+        /// `access`, `error` or `stderr`.
         log: &'static str,
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum LogStartError {
     /// The thread that writes.
     #[error("cannot start the thread of the {log} log: {error}")]
     Thread {
-        /// `access` or `error`.
+        /// `access`, `error` or `stderr`.
         log: &'static str,
         /// Why.
         error: std::io::Error,
@@ -51,7 +51,7 @@ pub enum LogStartError {
     /// There is one.
     #[error("the {log} log has been started already")]
     Started {
-        /// `access` or `error`.
+        /// `access`, `error` or `stderr`.
         log: &'static str,
     },
 }

@@ -6,8 +6,8 @@
 //! Promises: label sets are bounded ([`MetricsSettings`]), and so is what they hold; a value from outside is cut off or
 //! escaped, never believed; nothing is kept for a scrape that does not come.
 //!
-//! Cost: a request costs one look-up under a lock that only a new label set takes alone, and some ten additions. A label
-//! set takes about 1 KiB, and up to 8 KiB of the text.
+//! Cost: a request costs one look-up by a short hash, under a lock that only a new label set takes alone, and some ten
+//! additions. A label set takes about 1 KiB, and up to 8 KiB of the text.
 //!
 //! The counters are our own and not those of the `metrics` facade: its exporter keeps every observed value of a histogram
 //! until somebody scrapes, and cannot bound label sets.
@@ -63,8 +63,8 @@ pub enum MetricsSettingsError {
 }
 
 impl MetricsSettings {
-    /// `max_label_sets` are counted apart: one for each edge, protocol, opener, tunnel and user that had a request. What
-    /// comes after them is counted together, as tunnel and user `_other`. One that had no request for `keep_idle` makes
+    /// `max_label_sets` are counted apart: one for each edge, protocol, opener, tunnel, group and user that had a request.
+    /// What comes after them is counted together, as tunnel, group and user `_other`. One that had no request for `keep_idle` makes
     /// room when it is needed.
     ///
     /// # Errors

@@ -43,6 +43,10 @@ impl Observer for Telemetry {
         self.traces.is_some() || self.metrics.is_some() || self.access_log.is_some()
     }
 
+    fn is_detailed(&self) -> bool {
+        self.access_log.is_some()
+    }
+
     fn on_end(&self, record: &Record<'_>) {
         if let Some(metrics) = &self.metrics {
             metrics.on_end(record);

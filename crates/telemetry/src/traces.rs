@@ -10,19 +10,21 @@
 //! - memory is bounded: a full queue drops the spans of the request that comes, and counts them;
 //! - a collector that is away costs the spans and one line in the log when it goes, one when it is back.
 //!
-//! Cost: a request that is not traced costs [`Traces::begin`], which is one random number. One that is traced is copied
-//! once into the messages that leave.
+//! Cost: a request that is not traced costs [`Traces::begin`], which is one random number. One that is traced is written
+//! once, into one allocation, as the bytes that leave.
 //!
 //! Proof: `tests/otlp.rs` receives what a collector would, and is the collector that refuses, hangs and comes back.
 
 mod attributes;
 mod clock;
+mod collector;
 mod exporter;
 mod health;
 mod queue;
 mod resource;
 mod settings;
 mod tree;
+mod wire;
 
 use std::{
     fmt, io,
@@ -38,7 +40,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 pub use self::settings::{TracesSettings, TracesSettingsError};
-use self::{exporter::Exporter, queue::Queue};
+use self::{clock::Clock, exporter::Exporter, queue::Queue};
 
 /// Why no spans will be sent.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +107,7 @@ impl Ended {
 /// Decides what is traced and sends the spans of it. Dropping it sends what is queued, in the background.
 pub struct Traces {
     sampler: Sampler,
-    /// Spans count from here; the thread puts them on the wall clock.
-    epoch: Instant,
+    clock: Clock,
     queue: Queue,
     counters: Arc<Counters>,
     /// When the thread is to be done; `None`: it is to go on.
@@ -133,12 +134,11 @@ impl Traces {
         let (queue, waiting) = queue::queue(settings.max_queue, settings.max_batch);
         let (closing, closes) = watch::channel(None);
         let ended = Arc::new(Ended::default());
-        let epoch = Instant::now();
-        let exporter = Exporter::new(settings, endpoint, epoch, waiting, Arc::clone(&counters));
+        let exporter = Exporter::new(settings, endpoint, waiting, Arc::clone(&counters));
         exporter::spawn(exporter, closes, Arc::clone(&ended))?;
         Ok(Self {
             sampler,
-            epoch,
+            clock: Clock::new(),
             queue,
             counters,
             closing,
@@ -151,10 +151,19 @@ impl Traces {
     /// here a share.
     pub fn begin(&self, traceparent: &str) -> Option<Box<Timeline>> {
         let parent: Option<TraceContext> = traceparent.parse().ok();
-        let new = TraceId::from_random(rand::random());
-        self.sampler
-            .samples(parent, new)
-            .then(|| Box::new(Timeline::new(parent, new, rand::random())))
+        let new = match parent {
+            Some(parent) if parent.sampled => parent.trace_id,
+            Some(_) => return None,
+            None => {
+                let lower_half: u64 = rand::random();
+                if !self.sampler.samples_new(lower_half) {
+                    return None;
+                }
+                let upper_half: u64 = rand::random();
+                TraceId::from_random(u128::from(upper_half) << 64 | u128::from(lower_half))
+            }
+        };
+        Some(Box::new(Timeline::new(parent, new, rand::random())))
     }
 
     /// A request is over. Does nothing for one without a timeline. Never waits: what finds the queue full is dropped
@@ -163,7 +172,10 @@ impl Traces {
         let Some(timeline) = record.timeline else {
             return;
         };
-        let make = || tree::spans(record, timeline, self.epoch, &mut rand::random);
+        let make = || {
+            let scale = self.clock.scale(record.ended);
+            tree::spans(record, timeline, scale, &mut rand::random)
+        };
         if !self.queue.try_push(make) {
             let spans = tree::count(timeline);
             self.counters.dropped.fetch_add(spans, Ordering::Relaxed);

@@ -91,6 +91,24 @@ fn each_edge_and_opener_is_counted_apart() {
 }
 
 #[test]
+fn tunnels_of_one_name_are_counted_by_group() {
+    let metrics = metrics(100);
+    let of_office = record(Edge::Ingress, Instant::now());
+    for (group, times) in [("office", 1), ("home", 2), ("", 3)] {
+        for _ in 0..times {
+            metrics.on_end(&Record { group, ..of_office });
+        }
+    }
+    let families = read(&metrics);
+    for (group, times) in [("office", 1.0), ("home", 2.0), ("", 3.0)] {
+        let labels = [("tunnel", "web"), ("user", "ann"), ("group", group)];
+        let count = value(&families, "adit_ingress_requests_total", &labels);
+        assert_eq!(count, times, "{group}");
+    }
+    assert_eq!(value(&families, "adit_telemetry_label_sets", &[]), 3.0);
+}
+
+#[test]
 fn an_end_is_told_by_outcome_status_and_reason() {
     let metrics = metrics(100);
     let good = record(Edge::Ingress, Instant::now());
@@ -171,6 +189,7 @@ fn label_sets_are_bounded_and_idle_ones_make_room() {
     assert_eq!(counts, [2.0, 1.0, 0.0, 0.0, 2.0]);
     let other = [
         ("tunnel", "_other"),
+        ("group", "_other"),
         ("user", "_other"),
         ("opener", "server"),
     ];
@@ -255,7 +274,7 @@ fn an_observer_without_parts_listens_to_nothing() {
         metrics: Some(Arc::new(metrics(10))),
         ..Telemetry::default()
     };
-    assert!(telemetry.is_listening());
+    assert!(telemetry.is_listening() && !telemetry.is_detailed());
     assert!(telemetry.begin("").is_none());
     telemetry.on_end(&record(Edge::Egress, Instant::now()));
     static EXTRA: Family = Family::gauge("adit_x_clients", &[], "Clients.");

@@ -16,6 +16,13 @@ pub trait Observer: Send + Sync + fmt::Debug {
     /// Whether [`Observer::on_end`] does anything: a record is not put together for nobody.
     fn is_listening(&self) -> bool;
 
+    /// Whether of a request that is not traced more is looked at than what it is counted by. Otherwise its
+    /// [`Record::host`], [`Record::port`] and [`Record::path`] may be empty: whoever tells need not take them out of its
+    /// head.
+    fn is_detailed(&self) -> bool {
+        true
+    }
+
     /// A request is over.
     fn on_end(&self, record: &Record<'_>);
 }

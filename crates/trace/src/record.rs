@@ -37,6 +37,8 @@ pub struct Record<'a> {
     pub request_uuid: [u8; 16],
     /// Whose the tunnel is.
     pub user: &'a str,
+    /// The group of clients that the tunnel belongs to: another group may have a tunnel of the same name.
+    pub group: &'a str,
     /// The client at the other end, or this one.
     pub client: &'a str,
     /// The tunnel, or the upstream.

@@ -51,12 +51,19 @@ impl Sampler {
     }
 
     /// Whether a request is traced whose visitor sent `parent`, and which begins the trace `id` where there is none.
+    #[allow(clippy::cast_possible_truncation)] // the lower half decides
     pub fn samples(self, parent: Option<TraceContext>, id: TraceId) -> bool {
-        const MASK: u128 = (1 << BITS) - 1;
         parent.map_or_else(
-            || id.0.get() & MASK < u128::from(self.below),
+            || self.samples_new(id.0.get() as u64),
             |parent| parent.sampled,
         )
+    }
+
+    /// Whether a trace is recorded that begins here, by the lower half of its id: the other half of one that is not need
+    /// not be drawn.
+    pub const fn samples_new(self, lower_half: u64) -> bool {
+        const MASK: u64 = (1 << BITS) - 1;
+        lower_half & MASK < self.below
     }
 }
 

@@ -11,7 +11,8 @@ pub enum Phase {
     Accept,
     /// Visitors' side: finding the client that is to have it.
     Route,
-    /// Visitors' side: waiting for a permit. Services' side: waiting for a connection of the pool.
+    /// Visitors' side: waiting for a permit. Services' side: waiting for a connection of the pool, and before it, for what
+    /// comes from a client's entry, for a permit.
     Queue,
     /// Either side: payload was there and the peer had given no credit for it.
     CreditWait,

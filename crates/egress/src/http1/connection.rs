@@ -171,7 +171,6 @@ impl Connection {
         let Job {
             mut account,
             exchange: Exchange { send, recv },
-            retried,
         } = job;
         self.upload.begin(recv, Instant::now());
         self.download
@@ -194,12 +193,15 @@ impl Connection {
                 After::Unfit
             }
             Err(Broken::Died(why)) => match self.upload.take_unread() {
-                Some(recv) if reused && !retried && is_idempotent(&account.head.method) => {
+                Some(recv)
+                    if reused
+                        && !account.course.is_retried()
+                        && is_idempotent(&account.head.method) =>
+                {
                     account.course.on_retry();
                     After::Again(Job {
                         account,
                         exchange: Exchange { send, recv },
-                        retried: true,
                     })
                 }
                 _ => {

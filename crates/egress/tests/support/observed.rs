@@ -70,6 +70,7 @@ impl Kept {
 struct Keeper {
     sampler: Sampler,
     listens: bool,
+    is_detailed: bool,
     random: AtomicU64,
     records: mpsc::UnboundedSender<Kept>,
 }
@@ -90,9 +91,14 @@ impl Observer for Keeper {
         self.listens
     }
 
+    fn is_detailed(&self) -> bool {
+        self.is_detailed
+    }
+
     fn on_end(&self, record: &Record<'_>) {
         assert_eq!(record.edge, Edge::Egress);
         assert_eq!((record.user, record.client, record.retries), ("", "", 0));
+        assert_eq!(record.group, "");
         assert!(record.started <= record.ended);
         if let Some(answered) = record.answered {
             assert!(record.started <= answered && answered <= record.ended);
@@ -140,6 +146,8 @@ pub(crate) struct Observed {
 pub(crate) enum Roots {
     Traced,
     Untraced,
+    /// Nor looked at more closely than is needed to count them.
+    Counted,
     /// And nobody listens.
     Unheard,
 }
@@ -151,6 +159,7 @@ impl Observed {
         let keeper = Keeper {
             sampler: Sampler::ratio(share).unwrap(),
             listens: roots != Roots::Unheard,
+            is_detailed: roots != Roots::Counted,
             random: AtomicU64::new(1),
             records: sender,
         };

@@ -67,6 +67,9 @@ async fn a_stream_counts_all_its_messages() {
     let mut visitor = Visitor::connect(&rig.world).await;
     let mut asked = visitor.open("/pkg.Echo/Chat", &[], false).await;
     let (_, mut exchange) = call(&mut rig).await;
+    let stats = rig.world.http.stats();
+    assert_eq!((stats.requests_open, stats.grpc_open), (1, 1));
+    assert_eq!(stats.websockets_open, 0);
     answer(&exchange, &[GRPC], b"", false);
     let mut got = 0;
     for end in [false, false, true] {

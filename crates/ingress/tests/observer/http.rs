@@ -51,6 +51,25 @@ async fn a_record_says_who_asked_for_what_and_what_came_of_it() {
     rig.is_over().await;
 }
 
+/// Whoever only counts gets what it counts by. What is traced is told of in full.
+#[tokio::test]
+async fn who_only_counts_is_not_told_of_hosts_and_paths() {
+    for (ratio, host, path) in [(0.0, "", ""), (1.0, "Web.Localhost", "/a")] {
+        let mut rig = Rig::with(config(), ratio).await;
+        rig.recorder.counts_only();
+        let mut visitor = rig.world.connect().await;
+        visitor.write_all(get("/a").as_bytes()).await.unwrap();
+        let (_, exchange) = rig.http().await;
+        answer(&exchange, 201, &[], b"hello");
+        read_to_end(&mut visitor).await.unwrap();
+        let told = rig.told().await;
+        assert_eq!(told.protocol, "http");
+        told.led_to("web");
+        assert_eq!(told.outcome(), (201, None, 0, 5));
+        assert_eq!((&told.asked.2[..], &told.asked.3[..]), (host, path));
+    }
+}
+
 #[tokio::test]
 async fn each_request_of_a_connection_has_its_own_record() {
     let mut rig = Rig::new().await;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -27,6 +27,8 @@ pub struct Told {
     pub uuid: [u8; 16],
     /// Opener, user, client, tunnel and revision.
     pub route: (&'static str, String, String, String, u64),
+    /// The group of its client.
+    pub group: String,
     pub visitor: String,
     pub port: u16,
     /// Scheme, method, host, path and version.
@@ -57,6 +59,7 @@ impl Told {
                 record.tunnel.into(),
                 record.revision,
             ),
+            group: record.group.into(),
             visitor: record.visitor.into(),
             port: record.port,
             asked: (
@@ -129,6 +132,7 @@ impl Told {
             (*opener, &user[..], &client[..]),
             ("server", "alice", "office")
         );
+        assert_eq!(self.group, "office");
         assert_eq!((&to[..], *revision), (tunnel, 7));
     }
 
@@ -138,6 +142,7 @@ impl Told {
             self.route,
             ("", String::new(), String::new(), String::new(), 0)
         );
+        assert_eq!(self.group, "");
     }
 }
 
@@ -159,6 +164,7 @@ pub fn crossed(told: &Told, at: usize, traceparent: &str) {
 pub struct Recorder {
     tell: UnboundedSender<Told>,
     sampler: Sampler,
+    is_detailed: AtomicBool,
     dice: AtomicU64,
     /// The contexts that requests came with.
     came_with: Mutex<Vec<String>>,
@@ -172,6 +178,7 @@ pub fn recorder(ratio: f64) -> (Arc<Recorder>, Records) {
     let recorder = Recorder {
         tell,
         sampler: Sampler::ratio(ratio).unwrap(),
+        is_detailed: AtomicBool::new(true),
         dice: AtomicU64::new(1),
         came_with: Mutex::default(),
     };
@@ -179,6 +186,11 @@ pub fn recorder(ratio: f64) -> (Arc<Recorder>, Records) {
 }
 
 impl Recorder {
+    /// It only counts from now on.
+    pub fn counts_only(&self) {
+        self.is_detailed.store(false, Ordering::Relaxed);
+    }
+
     pub fn came_with(&self) -> Vec<String> {
         self.came_with.lock().unwrap().clone()
     }
@@ -199,6 +211,10 @@ impl Observer for Recorder {
 
     fn is_listening(&self) -> bool {
         true
+    }
+
+    fn is_detailed(&self) -> bool {
+        self.is_detailed.load(Ordering::Relaxed)
     }
 
     fn on_end(&self, record: &Record<'_>) {

@@ -42,7 +42,9 @@ async fn a_websocket_is_told_of_at_its_end() {
     gets(&mut exchange, &[Frame::text("hello")]).await;
     send(&exchange, &[Frame::text("hi"), Frame::close(1000)]).await;
     visitor.gets(&[Frame::text("hi"), Frame::close(1000)]).await;
-    assert_eq!(rig.world.http.stats().requests_open, 1);
+    let stats = rig.world.http.stats();
+    assert_eq!((stats.requests_open, stats.websockets_open), (1, 1));
+    assert_eq!(stats.grpc_open, 0);
     visitor.send(&[Frame::close(1000)]).await;
     gets(&mut exchange, &[Frame::close(1000)]).await;
     assert_eq!(frame(&mut exchange.recv).await.unwrap(), None);

@@ -105,6 +105,8 @@ impl Inner {
                 connections_open: visitors.connections_open,
                 connections: visitors.connections,
                 requests_open: visitors.requests_open,
+                grpc_open: visitors.grpc_open,
+                websockets_open: visitors.websockets_open,
                 requests: visitors.requests,
                 retries: visitors.retries,
                 failures: failures(|reason| visitors.failed(reason)),

@@ -124,13 +124,23 @@ fn start_with(
 }
 
 impl Lines {
-    /// Takes a line, with its end, or drops it when too much waits.
+    /// Takes a line, with its end, or drops it when too much waits or the log has ended.
     pub(crate) fn push(&self, line: &[u8]) {
+        if !self.offer(line) {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same; `false` when the log has ended: then the line is the caller's again, and not counted.
+    pub(crate) fn offer(&self, line: &[u8]) -> bool {
         let queue = &*self.0;
         let mut waiting = queue.waiting.lock();
-        if waiting.closed || waiting.bytes.len() + line.len() > queue.most_bytes {
+        if waiting.closed {
+            return false;
+        }
+        if waiting.bytes.len() + line.len() > queue.most_bytes {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return true;
         }
         waiting.bytes.extend_from_slice(line);
         waiting.lines += 1;
@@ -139,6 +149,7 @@ impl Lines {
         if first {
             queue.wake.notify_one();
         }
+        true
     }
 
     pub(crate) fn counters(&self) -> LogCounters {
@@ -195,7 +206,7 @@ impl Queue {
 }
 
 impl LogCounters {
-    /// `access` or `error`.
+    /// `access`, `error` or `stderr`.
     pub fn name(&self) -> &'static str {
         self.0.name
     }

@@ -2,9 +2,10 @@
 //!
 //! Promises: what is logged goes to standard error, so that standard output stays a program's answer; `ADIT__LOG` chooses
 //! what is logged, as in `info,adit_link=debug`; colours are for terminals, and not where `NO_COLOR` is set; a filter that
-//! cannot be read is an error that says so, and not a program without logs.
+//! cannot be read is an error that says so, and not a program without logs; who logs does not wait for standard error.
 //!
-//! Cost: nothing for events that the filter drops beyond one comparison; the others are written where they happen.
+//! Cost: nothing for events that the filter drops beyond one comparison; the others become a line where they happen, and
+//! a thread writes it.
 //!
 //! Proof: the tests below drive the subscriber into memory; `tests/install.rs` installs it.
 
@@ -25,7 +26,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{LogFileSettings, LogGuard, LogStartError, LogTarget, queue::Lines};
+use super::{LogCounters, LogFileSettings, LogGuard, LogStartError, LogTarget, queue::Lines};
 
 /// The variable that chooses what is logged.
 pub const FILTER_VARIABLE: &str = "ADIT__LOG";
@@ -60,6 +61,9 @@ pub enum InitError {
     /// The process has a subscriber; logs go there.
     #[error("logging has been set up already")]
     Installed,
+    /// The system gives no thread that writes.
+    #[error(transparent)]
+    Start(#[from] LogStartError),
 }
 
 /// The text is not the name of a [`Format`].
@@ -70,13 +74,20 @@ pub struct ParseFormatError {
     pub refused: String,
 }
 
-/// The log of the process, once it is installed. Dropping it changes nothing.
-#[derive(Debug, Clone)]
+/// The log of the process, once it is installed. Keep it to the end of `main`: when it is dropped, what waits is written
+/// first, within two seconds. Lines that come later are written where they happen.
+#[derive(Debug)]
 pub struct Logging {
     errors: Arc<OnceLock<Lines>>,
+    stderr: LogGuard,
 }
 
 impl Logging {
+    /// What standard error loses.
+    pub fn counters(&self) -> LogCounters {
+        self.stderr.counters()
+    }
+
     /// From now on warnings and errors go to a file as well, as JSON. Those that the filter drops do not.
     ///
     /// # Errors
@@ -101,7 +112,7 @@ impl Logging {
 ///
 /// # Errors
 /// [`InitError::Filter`] for a filter that cannot be read, [`InitError::Installed`] when the process has a subscriber.
-/// Nothing is installed then.
+/// [`InitError::Start`] when the system gives no thread. Nothing is installed then.
 pub fn init(format: Format, filter: Option<&str>) -> Result<Logging, InitError> {
     let variable = env::var_os(FILTER_VARIABLE)
         .map(|value| value.to_string_lossy().into_owned())
@@ -112,10 +123,46 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<Logging, InitError> 
         env::var_os("NO_COLOR").as_deref(),
     );
     let errors = Arc::new(OnceLock::new());
-    subscriber(format, filter, colour, io::stderr, errors.clone())?
+    let (lines, stderr) = super::start("stderr", &LogTarget::Stderr)?;
+    let lines = Queued {
+        lines,
+        late: io::stderr,
+    };
+    subscriber(format, filter, colour, lines, errors.clone())?
         .try_init()
         .map_err(|_| InitError::Installed)?;
-    Ok(Logging { errors })
+    Ok(Logging { errors, stderr })
+}
+
+/// Lines for the thread that writes them; when it has ended, they are written by whoever has them.
+struct Queued<L> {
+    lines: Lines,
+    late: L,
+}
+
+/// Writes one line.
+struct QueuedLine<'w, L>(&'w Queued<L>);
+
+impl<'w, L: Fn() -> W + 'w, W: io::Write> MakeWriter<'w> for Queued<L> {
+    type Writer = QueuedLine<'w, L>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        QueuedLine(self)
+    }
+}
+
+/// Each write is one whole line.
+impl<L: Fn() -> W, W: io::Write> io::Write for QueuedLine<'_, L> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !self.0.lines.offer(line) {
+            (self.0.late)().write_all(line)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, InitError> {
@@ -291,7 +338,8 @@ mod tests {
         let writer = move || writer.clone();
         let filter = "info,quiet=off";
         let subscriber = subscriber(Format::Text, filter, false, writer, errors.clone())?;
-        let logging = Logging { errors };
+        let (_, stderr) = super::super::start("stderr", &LogTarget::Stderr)?;
+        let logging = Logging { errors, stderr };
         let guard = tracing::subscriber::with_default(subscriber, || {
             tracing::warn!("too early");
             let settings = LogFileSettings::try_new(&path, super::super::Rotate::Daily, 1)?;
@@ -325,6 +373,35 @@ mod tests {
             .map(|bytes| bytes.clone())
             .unwrap_or_default();
         assert_eq!(String::from_utf8(ordinary)?.lines().count(), 4);
+        Ok(())
+    }
+
+    /// The thread writes as long as the log is kept; what comes later is not lost.
+    #[test]
+    fn lines_are_queued_and_late_ones_written_at_once() -> Result<(), Box<dyn std::error::Error>> {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("log");
+        let settings = LogFileSettings::try_new(&path, super::super::Rotate::Never, 1)?;
+        let (lines, guard) = super::super::start("stderr", &LogTarget::File(settings))?;
+        let memory = Memory::default();
+        let late = memory.clone();
+        let late = move || late.clone();
+        let queued = Queued { lines, late };
+        let subscriber = subscriber(Format::Text, "info", false, queued, Arc::default())?;
+        let counters = guard.counters();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("in time");
+            drop(guard);
+            tracing::info!("late");
+        });
+        assert_eq!((counters.written(), counters.dropped()), (1, 0));
+        let file = std::fs::read_to_string(&path)?;
+        assert_eq!(file.lines().count(), 1, "{file}");
+        assert!(file.ends_with("in time\n"), "{file}");
+        let late = memory.0.lock().map(|bytes| bytes.clone());
+        let late = String::from_utf8(late.unwrap_or_default())?;
+        assert_eq!(late.lines().count(), 1, "{late}");
+        assert!(late.ends_with("late\n"), "{late}");
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 //! The label sets that requests are counted under: no more than so many.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 use parking_lot::{Mutex, RwLock};
 
 use super::series::{Key, Series};
@@ -20,14 +20,17 @@ const SHARDS: usize = 16;
 /// Who finds no room looks for idle label sets, but all of them are walked no more often than this.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// By the hash of the key: borrowed texts are looked up without a copy of them.
-type Shard = HashMap<u64, Vec<Arc<Series>>>;
+/// A table and not a map: borrowed texts are looked up without a copy of them.
+type Shard = HashTable<Arc<Series>>;
 
 pub(super) struct LabelSets {
     start: Instant,
     max: usize,
     keep_idle: Duration,
-    hasher: RandomState,
+    /// Made for short keys, and seeded anew for each process: `SipHash` of the standard maps takes many times the
+    /// instructions, and each request is looked up once. Whoever found colliding names all the same gains walks along
+    /// one place of a table that has a bound.
+    hasher: DefaultHashBuilder,
     shards: [RwLock<Shard>; SHARDS],
     /// Without those of [`Key::other`], which are at most one for each edge, protocol and opener.
     count: AtomicUsize,
@@ -40,7 +43,7 @@ impl LabelSets {
             start,
             max,
             keep_idle,
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             shards: std::array::from_fn(|_| RwLock::default()),
             count: AtomicUsize::new(0),
             swept: Mutex::default(),
@@ -75,23 +78,22 @@ impl LabelSets {
     pub(super) fn sorted(&self) -> Vec<Arc<Series>> {
         let mut all = Vec::with_capacity(self.len());
         for shard in &self.shards {
-            all.extend(shard.read().values().flatten().cloned());
+            all.extend(shard.read().iter().cloned());
         }
         all.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
         all
     }
 
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        // The remainder is smaller than 16.
+        // Other bits than those by which a map chooses its places. The remainder is smaller than 16.
         #[allow(clippy::cast_possible_truncation)]
-        &self.shards[(hash % SHARDS as u64) as usize]
+        &self.shards[((hash >> 32) % SHARDS as u64) as usize]
     }
 
     fn find(&self, key: Key<'_>, then: impl Fn(&Series)) -> bool {
         let hash = self.hasher.hash_one(key);
         let shard = self.shard(hash).read();
-        let mut same_hash = shard.get(&hash).into_iter().flatten();
-        let found = same_hash.find(|series| series.key() == key);
+        let found = shard.find(hash, |series| series.key() == key);
         if let Some(series) = found {
             then(series);
         }
@@ -102,16 +104,20 @@ impl LabelSets {
     fn add(&self, key: Key<'_>, then: impl Fn(&Series)) {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash).write();
-        let same_hash = shard.entry(hash).or_default();
-        if let Some(series) = same_hash.iter().find(|series| series.key() == key) {
-            if !key.is_other() {
-                self.count.fetch_sub(1, Ordering::Relaxed);
+        let hash_of = |series: &Arc<Series>| self.hasher.hash_one(series.key());
+        match shard.entry(hash, |series| series.key() == key, hash_of) {
+            Entry::Occupied(series) => {
+                if !key.is_other() {
+                    self.count.fetch_sub(1, Ordering::Relaxed);
+                }
+                then(series.get());
             }
-            return then(series);
+            Entry::Vacant(place) => {
+                let series = Arc::new(Series::new(key));
+                then(&series);
+                place.insert(series);
+            }
         }
-        let series = Arc::new(Series::new(key));
-        then(&series);
-        same_hash.push(series);
     }
 
     fn reserve(&self, now: Instant) -> bool {
@@ -141,12 +147,10 @@ impl LabelSets {
             series.key().is_other() || idle < self.keep_idle
         };
         for shard in &self.shards {
-            shard.write().retain(|_, same_hash| {
-                let before = same_hash.len();
-                same_hash.retain(live);
-                removed += before - same_hash.len();
-                !same_hash.is_empty()
-            });
+            let mut shard = shard.write();
+            let before = shard.len();
+            shard.retain(|series| live(series));
+            removed += before - shard.len();
         }
         self.count.fetch_sub(removed, Ordering::Relaxed);
         removed > 0

@@ -3,7 +3,7 @@
 use adit_trace::Edge;
 
 /// Labels of everything that is counted for each request, in the order in which they are written.
-pub(super) const LABELS: [&str; 4] = ["protocol", "opener", "tunnel", "user"];
+pub(super) const LABELS: [&str; 5] = ["protocol", "opener", "tunnel", "group", "user"];
 
 /// One name with its labels beside [`LABELS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct RequestFamily {
     pub name: &'static str,
     /// `counter` or `histogram`.
     pub kind: &'static str,
-    /// What it is told apart by, beside protocol, opener, tunnel and user.
+    /// What it is told apart by, beside protocol, opener, tunnel, group and user.
     pub labels: &'static [&'static str],
     /// One line.
     pub help: &'static str,

@@ -15,7 +15,7 @@ use super::{
     histogram::{BOUNDS, FIRST_BYTE_BOUNDS, Histogram},
 };
 
-/// The tunnel and the user of all that is not counted apart. No name begins like this.
+/// The tunnel, the group and the user of all that is not counted apart. No name begins like this.
 pub(super) const OTHER: &str = "_other";
 
 /// Names have at most 64 bytes; whatever is longer is none of ours.
@@ -30,6 +30,8 @@ pub(super) struct Key<'a> {
     pub(super) protocol: &'a str,
     pub(super) opener: &'a str,
     pub(super) tunnel: &'a str,
+    /// Two groups may have tunnels of one name.
+    pub(super) group: &'a str,
     pub(super) user: &'a str,
 }
 
@@ -47,6 +49,7 @@ impl<'a> Key<'a> {
             protocol: record.protocol,
             opener: record.opener,
             tunnel: bounded(record.tunnel),
+            group: bounded(record.group),
             user: bounded(record.user),
         }
     }
@@ -55,13 +58,14 @@ impl<'a> Key<'a> {
     pub(super) const fn other(self) -> Self {
         Self {
             tunnel: OTHER,
+            group: OTHER,
             user: OTHER,
             ..self
         }
     }
 
     pub(super) fn is_other(self) -> bool {
-        self.tunnel == OTHER && self.user == OTHER
+        self.tunnel == OTHER && self.group == OTHER && self.user == OTHER
     }
 
     pub(super) const fn edge(self) -> Edge {
@@ -94,6 +98,7 @@ pub(super) struct Series {
     protocol: String,
     opener: String,
     tunnel: String,
+    group: String,
     user: String,
     /// `protocol="http",opener=...`, escaped.
     pub(super) labels: String,
@@ -116,7 +121,7 @@ fn counters<const N: usize>() -> [AtomicU64; N] {
 impl Series {
     pub(super) fn new(key: Key<'_>) -> Self {
         let mut labels = String::new();
-        let values = [key.protocol, key.opener, key.tunnel, key.user];
+        let values = [key.protocol, key.opener, key.tunnel, key.group, key.user];
         write_labels(
             &mut labels,
             super::names::LABELS.iter().copied().zip(values),
@@ -126,6 +131,7 @@ impl Series {
             protocol: key.protocol.to_owned(),
             opener: key.opener.to_owned(),
             tunnel: key.tunnel.to_owned(),
+            group: key.group.to_owned(),
             user: key.user.to_owned(),
             labels,
             used_at: AtomicU64::new(0),
@@ -146,6 +152,7 @@ impl Series {
             protocol: &self.protocol,
             opener: &self.opener,
             tunnel: &self.tunnel,
+            group: &self.group,
             user: &self.user,
         }
     }

@@ -1,8 +1,9 @@
 //! From the clock that never goes back to the one that everybody shares.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use opentelemetry_proto::tonic::trace::v1::Span;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 /// The wall clock is set and steps, and a machine that sleeps stops the other one: both are compared again when this
 /// has gone by. Until then all spans stand on one scale, so that a child lies within its parent.
@@ -11,40 +12,64 @@ const FRESH: Duration = Duration::from_secs(60);
 /// Each comparison is the best of this many: the thread may be put aside between its two readings.
 const READINGS: usize = 3;
 
-/// Puts spans on the wall clock.
+/// Puts spans on the wall clock, for all threads: two loads, and once a minute a comparison of the clocks.
+#[derive(Debug)]
 pub(super) struct Clock {
+    /// Instants count from here.
     epoch: Instant,
     /// The wall clock's time at the epoch, in nanoseconds since 1970.
-    unix_of_epoch: u64,
-    compared: Instant,
+    unix_of_epoch: AtomicU64,
+    /// When the clocks were compared, in nanoseconds since the epoch.
+    compared: AtomicU64,
 }
 
 impl Clock {
-    /// For spans that count from `epoch`.
-    pub(super) fn new(epoch: Instant) -> Self {
+    pub(super) fn new() -> Self {
+        let epoch = Instant::now();
         Self {
             epoch,
-            unix_of_epoch: unix_of(epoch),
-            compared: Instant::now(),
+            unix_of_epoch: AtomicU64::new(unix_of(epoch)),
+            compared: AtomicU64::new(0),
         }
     }
 
-    /// Puts spans on the wall clock whose times count from the epoch.
-    pub(super) fn place(&mut self, spans: &mut [Span], now: Instant) {
-        if now.saturating_duration_since(self.compared) >= FRESH {
-            self.unix_of_epoch = unix_of(self.epoch);
-            self.compared = now;
+    /// The scale for the spans of a request that ends now.
+    pub(super) fn scale(&self, now: Instant) -> Scale {
+        let since = since(self.epoch, now);
+        let compared = self.compared.load(Ordering::Relaxed);
+        // Who comes first compares; the others take what was there.
+        if since.saturating_sub(compared) >= nanos(FRESH)
+            && self
+                .compared
+                .compare_exchange(compared, since, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            let unix_of_epoch = unix_of(self.epoch);
+            self.unix_of_epoch.store(unix_of_epoch, Ordering::Relaxed);
         }
-        for span in spans {
-            span.start_time_unix_nano =
-                span.start_time_unix_nano.saturating_add(self.unix_of_epoch);
-            span.end_time_unix_nano = span.end_time_unix_nano.saturating_add(self.unix_of_epoch);
+        Scale {
+            epoch: self.epoch,
+            unix_of_epoch: self.unix_of_epoch.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// One comparison of the clocks: all spans of a request are put on the wall clock by the same one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale {
+    epoch: Instant,
+    unix_of_epoch: u64,
+}
+
+impl Scale {
+    /// Nanoseconds since 1970. What was before the epoch was at the epoch.
+    pub(super) fn unix_nanos(self, at: Instant) -> u64 {
+        since(self.epoch, at).saturating_add(self.unix_of_epoch)
     }
 }
 
 /// Nanoseconds from `epoch` to `at`; 0 for what was before it.
-pub(super) fn since(epoch: Instant, at: Instant) -> u64 {
+fn since(epoch: Instant, at: Instant) -> u64 {
     nanos(at.saturating_duration_since(epoch))
 }
 
@@ -72,32 +97,39 @@ fn nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    fn wrong_clock() -> Clock {
+        let clock = Clock::new();
+        clock.unix_of_epoch.store(1_000, Ordering::Relaxed);
+        clock
+    }
+
     #[test]
-    fn spans_are_put_on_the_wall_clock() {
-        let epoch = Instant::now();
-        let mut clock = Clock::new(epoch);
-        clock.unix_of_epoch = 1_000;
-        let span = |start, end| Span {
-            start_time_unix_nano: start,
-            end_time_unix_nano: end,
-            ..Span::default()
+    fn instants_are_put_on_the_wall_clock() {
+        let clock = wrong_clock();
+        let scale = clock.scale(clock.epoch + FRESH - Duration::from_nanos(1));
+        let at = |nanos| scale.unix_nanos(clock.epoch + Duration::from_nanos(nanos));
+        assert_eq!([at(0), at(5), at(7)], [1_000, 1_005, 1_007]);
+        let most = Scale {
+            unix_of_epoch: u64::MAX,
+            ..scale
         };
-        let mut spans = [span(5, 7), span(6, u64::MAX)];
-        clock.place(&mut spans, clock.compared);
-        assert_eq!(spans, [span(1_005, 1_007), span(1_006, u64::MAX)]);
+        assert_eq!(most.unix_nanos(clock.epoch + FRESH), u64::MAX);
     }
 
     #[test]
     fn an_old_comparison_is_made_again() {
-        let mut clock = Clock::new(Instant::now());
-        clock.unix_of_epoch = 1_000;
-        let later = clock.compared + FRESH;
+        let clock = wrong_clock();
         let before = nanos(UNIX_EPOCH.elapsed().unwrap());
-        clock.place(&mut [], later);
-        assert_eq!(clock.compared, later);
+        let scale = clock.scale(clock.epoch + FRESH);
         // Some time before this test, and not in 1970; a wall clock that steps by an hour meanwhile does not fail it.
-        let distance = before.abs_diff(clock.unix_of_epoch);
+        let distance = before.abs_diff(scale.unix_of_epoch);
         assert!(distance < 3_600_000_000_000, "{distance}");
+
+        // And not again before its time.
+        clock.unix_of_epoch.store(1_000, Ordering::Relaxed);
+        let later = clock.epoch + FRESH + FRESH / 2;
+        assert_eq!(clock.scale(later).unix_of_epoch, 1_000);
+        assert_ne!(clock.scale(clock.epoch + FRESH * 2).unix_of_epoch, 1_000);
     }
 
     #[test]

@@ -11,33 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_client::TraceServiceClient,
-    },
-    common::v1::InstrumentationScope,
-    resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans, Span},
-};
-use prost::Message;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
     time::{error::Elapsed, sleep, timeout, timeout_at},
 };
-use tonic::{
-    Code, Response, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Endpoint};
 use tracing::{Dispatch, dispatcher, subscriber::NoSubscriber};
 
 use super::{
     Counters, Ended, TracesSettings,
-    clock::Clock,
+    collector::{Answer, Collector},
     health::{Health, Line},
-    queue::{Tree, Waiting},
-    resource,
+    queue::Waiting,
+    resource::Envelope,
+    tree::Tree,
 };
 
 /// A batch is sent this often before it is given up. With the pauses between, at the default interval, a collector may
@@ -60,8 +48,7 @@ const MAX_REASON_CHARS: usize = 200;
 pub(super) struct Exporter {
     settings: TracesSettings,
     endpoint: Endpoint,
-    client: Option<TraceServiceClient<Channel>>,
-    clock: Clock,
+    collector: Option<Collector>,
     waiting: Waiting,
     /// What is sent next, or is being sent.
     batch: Batch,
@@ -69,20 +56,18 @@ pub(super) struct Exporter {
     pause: Duration,
     health: Health,
     counters: Arc<Counters>,
-    resource: Resource,
-    scope: InstrumentationScope,
+    envelope: Envelope,
 }
 
 #[derive(Default)]
 struct Batch {
-    spans: Vec<Span>,
+    /// Messages, one behind the other.
+    bytes: Vec<u8>,
+    spans: u64,
     requests: usize,
-    bytes: usize,
     /// How often it has been sent.
     tries: u32,
 }
-
-type Answer = Result<Response<ExportTraceServiceResponse>, Status>;
 
 /// The collector did not take a batch.
 struct Refused {
@@ -160,21 +145,18 @@ impl Exporter {
     pub(super) fn new(
         settings: TracesSettings,
         endpoint: Endpoint,
-        epoch: Instant,
         waiting: Waiting,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
             endpoint,
-            client: None,
-            clock: Clock::new(epoch),
+            collector: None,
             waiting,
             batch: Batch::default(),
             pause: settings.interval,
             health: Health::default(),
             counters,
-            resource: resource::resource(&settings.service_name),
-            scope: resource::scope(),
+            envelope: Envelope::new(&settings.service_name),
             settings,
         }
     }
@@ -224,7 +206,7 @@ impl Exporter {
 
     /// Fills the batch with what is there.
     fn gather(&mut self) {
-        while self.batch.requests < self.settings.max_batch && self.batch.bytes < FULL_BYTES {
+        while self.batch.requests < self.settings.max_batch && self.batch.bytes.len() < FULL_BYTES {
             let Some(tree) = self.waiting.try_pop() else {
                 break;
             };
@@ -232,11 +214,15 @@ impl Exporter {
         }
     }
 
-    fn take(&mut self, mut tree: Tree) {
-        self.clock.place(&mut tree, Instant::now());
+    fn take(&mut self, tree: Tree) {
         self.batch.requests += 1;
-        self.batch.bytes += tree.iter().map(Message::encoded_len).sum::<usize>();
-        self.batch.spans.append(&mut tree);
+        self.batch.spans += tree.spans;
+        if self.batch.bytes.is_empty() {
+            // Mostly there is one.
+            self.batch.bytes = tree.bytes;
+        } else {
+            self.batch.bytes.extend_from_slice(&tree.bytes);
+        }
     }
 
     /// Sends the batch once. It is there no longer when the collector has answered for it.
@@ -245,7 +231,7 @@ impl Exporter {
         let answer = self.call(closing).await;
         let refused = match answer {
             Ok(Ok(answer)) => {
-                self.on_answer(answer.into_inner());
+                self.on_answer(answer);
                 return Ok(());
             }
             Ok(Err(status)) => Refused {
@@ -254,7 +240,7 @@ impl Exporter {
             },
             Err(_) => {
                 // The connection may be dead, and TCP takes minutes to notice.
-                self.client = None;
+                self.collector = None;
                 Refused {
                     again: true,
                     why: "the collector gave no answer in time".to_owned(),
@@ -266,13 +252,14 @@ impl Exporter {
     }
 
     /// What the collector answers, within the timeout and before the end.
-    async fn call(&mut self, closing: &mut Closing) -> Result<Answer, Elapsed> {
-        let request = self.request();
+    async fn call(&mut self, closing: &mut Closing) -> Result<Result<Answer, Status>, Elapsed> {
+        let request = self.envelope.around(&self.batch.bytes);
         let endpoint = &self.endpoint;
-        let client = self
-            .client
-            .get_or_insert_with(|| TraceServiceClient::new(endpoint.connect_lazy()));
-        let mut export = pin!(timeout(self.settings.timeout, client.export(request)));
+        let collector = self
+            .collector
+            .get_or_insert_with(|| Collector::new(endpoint));
+        let export = collector.export(request.into());
+        let mut export = pin!(timeout(self.settings.timeout, export));
         tokio::select! {
             biased;
             answer = &mut export => answer,
@@ -280,23 +267,9 @@ impl Exporter {
         }
     }
 
-    fn request(&self) -> ExportTraceServiceRequest {
-        ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(self.resource.clone()),
-                scope_spans: vec![ScopeSpans {
-                    scope: Some(self.scope.clone()),
-                    spans: self.batch.spans.clone(),
-                    ..ScopeSpans::default()
-                }],
-                ..ResourceSpans::default()
-            }],
-        }
-    }
-
     /// The collector has the batch, or all of it that it wants.
-    fn on_answer(&mut self, answer: ExportTraceServiceResponse) {
-        let sent = std::mem::take(&mut self.batch).spans.len() as u64;
+    fn on_answer(&mut self, answer: Answer) {
+        let sent = std::mem::take(&mut self.batch).spans;
         self.pause = self.settings.interval;
         let partial = answer.partial_success.unwrap_or_default();
         let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0).min(sent);
@@ -338,7 +311,7 @@ impl Exporter {
         } else {
             &self.counters.dropped
         };
-        count.fetch_add(batch.spans.len() as u64, Ordering::Relaxed);
+        count.fetch_add(batch.spans, Ordering::Relaxed);
     }
 
     /// Leaves the collector alone for a while. Not all senders come back at the same moment: by up to a half earlier.
@@ -360,8 +333,9 @@ impl Exporter {
         self.give_up();
         self.waiting.close();
         while let Some(tree) = self.waiting.pop().await {
-            let spans = tree.len() as u64;
-            self.counters.dropped.fetch_add(spans, Ordering::Relaxed);
+            self.counters
+                .dropped
+                .fetch_add(tree.spans, Ordering::Relaxed);
         }
     }
 }

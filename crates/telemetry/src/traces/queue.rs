@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::sync::{Notify, mpsc};
 
-/// The spans of one request: they leave together.
-pub(super) type Tree = Vec<Span>;
+use super::tree::Tree;
 
 /// The end that puts in.
 pub(super) struct Queue {
@@ -91,12 +89,12 @@ mod tests {
     #[test]
     fn a_full_queue_makes_nothing() {
         let (queue, mut waiting) = queue(2, 2);
-        assert!(queue.try_push(Vec::new));
-        assert!(queue.try_push(Vec::new));
+        assert!(queue.try_push(Tree::default));
+        assert!(queue.try_push(Tree::default));
         assert!(!queue.try_push(|| panic!("there is no room")));
         assert_eq!(waiting.len(), 2);
         assert!(waiting.try_pop().is_some());
-        assert!(queue.try_push(Vec::new));
+        assert!(queue.try_push(Tree::default));
         waiting.close();
         assert!(!queue.try_push(|| panic!("nobody will take it")));
     }
@@ -109,7 +107,7 @@ mod tests {
             at_once.await.is_ok()
         };
         for is_told in [false, false, true, true] {
-            assert!(queue.try_push(Vec::new));
+            assert!(queue.try_push(Tree::default));
             assert_eq!(told().await, is_told);
         }
         assert!(!told().await);

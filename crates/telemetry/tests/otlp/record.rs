@@ -27,6 +27,7 @@ pub(super) fn http(edge: Edge, started: Instant) -> Record<'static> {
         opener: "server",
         request_uuid: [0x5a; 16],
         user: "ann",
+        group: "office",
         client: "office-1",
         tunnel: "shop",
         revision: 7,

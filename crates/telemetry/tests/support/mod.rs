@@ -12,6 +12,7 @@ pub fn record(edge: Edge, started: Instant) -> Record<'static> {
         opener: "server",
         request_uuid: 0x0192_f0c1_2345_7890_8abc_def0_1234_5678_u128.to_be_bytes(),
         user: "ann",
+        group: "office",
         client: "office-1",
         tunnel: "web",
         revision: 3,
