@@ -1,6 +1,9 @@
 //! How a command ends: one text on standard error, one exit code.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, process::ExitCode, sync::mpsc, thread, time::Duration};
+
+/// How long the end of the process waits for standard error to take the reason.
+const STDERR_WITHIN: Duration = Duration::from_secs(2);
 
 /// Something that ends a command.
 #[derive(Debug)]
@@ -38,8 +41,17 @@ pub fn exit(result: Result<(), Failed>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            anstream::eprintln!("error: {failed}");
-            ExitCode::from(failed.code)
+            let code = failed.code;
+            // From a thread of its own: a standard error that nobody reads must not keep the process.
+            let (said, over) = mpsc::channel();
+            let saying = thread::Builder::new().spawn(move || {
+                anstream::eprintln!("error: {failed}");
+                let _ = said.send(());
+            });
+            if saying.is_ok() {
+                let _ = over.recv_timeout(STDERR_WITHIN);
+            }
+            ExitCode::from(code)
         }
     }
 }

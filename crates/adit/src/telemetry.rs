@@ -87,7 +87,6 @@ impl Telling {
     }
 
     fn send(self) {
-        drop(self.logs);
         if let Some(traces) = &self.telemetry.traces {
             let stats = traces.shutdown(self.patience);
             if stats.dropped + stats.failed > 0 {
@@ -99,6 +98,9 @@ impl Telling {
                 );
             }
         }
+        // Last, since what became of the spans stands in them; at once, so that none waits for another.
+        self.logs.iter().for_each(LogGuard::close);
+        drop(self.logs);
     }
 }
 

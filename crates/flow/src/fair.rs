@@ -206,12 +206,11 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         self.total_cost = self.total_cost.saturating_sub(queue.cost);
         queue.cost = 0;
         if !items.is_empty() {
-            self.on_empty(place);
+            self.run_empty(place);
         }
-        if self.round.contains(place) {
-            self.leave(place);
-            self.leave_empty();
-        }
+        // Once, and nothing by its place after it: whoever leaves may give memory back, and places get other numbers then.
+        self.leave(place);
+        self.leave_empty();
         items
     }
 
@@ -256,6 +255,12 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
 
     /// A key has run empty. It leaves when its turn comes, at once if that is now.
     fn on_empty(&mut self, place: u32) {
+        self.run_empty(place);
+        self.leave_empty();
+    }
+
+    /// A key has nothing queued any more, and still has its place.
+    fn run_empty(&mut self, place: u32) {
         self.backlogged -= 1;
         if self.early.contains(place) {
             self.early.remove(place);
@@ -263,7 +268,6 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         if self.backlogged == 0 {
             self.lead = self.quantum;
         }
-        self.leave_empty();
     }
 
     /// Lets those go whose turn it is and who have nothing.
@@ -284,7 +288,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         self.index.remove(&queue.key);
         self.round.remove(place);
         self.vacant.push(place);
-        if self.spare.len() < SPARE_QUEUES && items.capacity() <= SPARE_ITEMS {
+        if self.spare.len() < SPARE_QUEUES && (1..=SPARE_ITEMS).contains(&items.capacity()) {
             self.spare.push(items);
         }
         let places = self.queues.capacity().max(self.index.capacity());
@@ -655,6 +659,27 @@ mod tests {
                 capacities.iter().all(|&places| places <= 4 * KEPT_KEYS),
                 "{capacities:?}"
             );
+        }
+    }
+
+    /// Places have new numbers after it: whoever had got that of the key that left went along with it, and `pop` went
+    /// around what was left for ever.
+    #[test]
+    fn a_removal_that_gives_memory_back_takes_nobody_along() {
+        for gone in 1_000..1_400_u64 {
+            let mut sender = FairSender::new(QUANTUM);
+            for key in 0..2_000_u64 {
+                sender.push(key, 0_u32, 100);
+            }
+            for key in 1..=gone {
+                sender.remove(key);
+            }
+            assert_eq!(sender.remove(0).len(), 1, "whose turn it is");
+            let stays = |key: &u64| sender.queued_cost(*key) == 100;
+            let there: Vec<u64> = (0..2_000).filter(stays).collect();
+            assert_eq!(there, (gone + 1..2_000).collect::<Vec<_>>());
+            assert_eq!(sender.len_keys(), there.len());
+            assert_eq!(drain(&mut sender).len(), there.len());
         }
     }
 

@@ -21,6 +21,9 @@ const MOST_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// How long the end of the process waits for what has not been written yet. A disk that takes longer has failed.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
+/// Until a non-blocking stream that was full is tried again, by the thread that does nothing else.
+const FULL_STREAM_PAUSE: Duration = Duration::from_millis(10);
+
 /// Where the thread writes.
 pub(crate) trait Sink: Send + 'static {
     /// Writes whole lines.
@@ -41,7 +44,19 @@ struct Stream<W>(W);
 
 impl<W: Write + Send + 'static> Sink for Stream<W> {
     fn write(&mut self, _: SystemTime, lines: &[u8]) -> io::Result<()> {
-        self.0.write_all(lines)?;
+        let mut rest = lines;
+        while !rest.is_empty() {
+            match self.0.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Whoever shares a terminal may have made it non-blocking. Half a line would break who reads them.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(FULL_STREAM_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         self.0.flush()
     }
 }
@@ -50,7 +65,8 @@ impl<W: Write + Send + 'static> Sink for Stream<W> {
 struct Waiting {
     bytes: Vec<u8>,
     lines: u64,
-    closed: bool,
+    /// Nothing more is taken. Whoever waits for the end waits until then.
+    closed: Option<Instant>,
     /// The thread has written everything and is gone.
     ended: bool,
 }
@@ -135,16 +151,16 @@ impl Lines {
     pub(crate) fn offer(&self, line: &[u8]) -> bool {
         let queue = &*self.0;
         let mut waiting = queue.waiting.lock();
-        if waiting.closed {
+        if waiting.closed.is_some() {
             return false;
         }
         if waiting.bytes.len() + line.len() > queue.most_bytes {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
             return true;
         }
+        let first = waiting.bytes.is_empty();
         waiting.bytes.extend_from_slice(line);
         waiting.lines += 1;
-        let first = waiting.lines == 1;
         drop(waiting);
         if first {
             queue.wake.notify_one();
@@ -175,7 +191,7 @@ impl Queue {
         let mut told = false;
         loop {
             let mut waiting = self.waiting.lock();
-            while waiting.bytes.is_empty() && !waiting.closed {
+            while waiting.bytes.is_empty() && waiting.closed.is_none() {
                 self.wake.wait(&mut waiting);
             }
             if waiting.bytes.is_empty() {
@@ -232,14 +248,22 @@ impl LogGuard {
     pub fn counters(&self) -> LogCounters {
         LogCounters(self.0.clone())
     }
+
+    /// Takes no more lines. The time for those that wait begins now, so that of several logs none waits for another.
+    pub fn close(&self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting
+            .closed
+            .get_or_insert_with(|| Instant::now() + END_WITHIN);
+        self.0.wake.notify_one();
+    }
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        let until = Instant::now() + END_WITHIN;
+        self.close();
         let mut waiting = self.0.waiting.lock();
-        waiting.closed = true;
-        self.0.wake.notify_one();
+        let until = waiting.closed.unwrap_or_else(Instant::now);
         while !waiting.ended {
             if self.0.end.wait_until(&mut waiting, until).timed_out() {
                 return;
@@ -365,6 +389,63 @@ mod tests {
         drop(guard);
         let counters = lines.counters();
         assert_eq!((counters.failed(), counters.written()), (1, 1));
+    }
+
+    /// The thread took it for the first of many and slept on.
+    #[test]
+    fn an_empty_line_stops_no_log() {
+        let World {
+            lines,
+            guard,
+            given,
+            may,
+        } = world(1_000);
+        drop(may);
+        lines.push(b"");
+        lines.push(b"x\n");
+        assert_eq!(given.recv().unwrap(), "x\n");
+        drop(guard);
+    }
+
+    /// A terminal that somebody has made non-blocking: it takes three bytes, then none, then all.
+    struct Reluctant {
+        turn: usize,
+        taken: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Reluctant {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.turn += 1;
+            let some = match self.turn {
+                1 => &bytes[..3],
+                2 => return Err(io::ErrorKind::WouldBlock.into()),
+                3 => return Err(io::ErrorKind::Interrupted.into()),
+                _ => bytes,
+            };
+            self.taken.lock().extend_from_slice(some);
+            Ok(some.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_full_for_a_while_cuts_no_line() {
+        let taken = Arc::new(Mutex::default());
+        let stream = Stream(Reluctant {
+            turn: 0,
+            taken: Arc::clone(&taken),
+        });
+        let (lines, guard) = start_with("stderr", Box::new(stream), 1_000).unwrap();
+        lines.push(b"a whole line\n");
+        drop(guard);
+        assert_eq!(*taken.lock(), b"a whole line\n");
+        assert_eq!(
+            (lines.counters().written(), lines.counters().failed()),
+            (1, 0)
+        );
     }
 
     #[test]
