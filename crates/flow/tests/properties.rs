@@ -10,6 +10,7 @@
 //! 8. The gate gives and refuses permits as a plain queue does; none is lost, none doubled, whoever drops what (F12).
 //! 9. What is dropped for its age is the oldest of its key, and is counted out; the key keeps its turn (P-11.3).
 //! 10. A key that runs empty and comes back, again and again, is served at most a quantum more than that before any key that always has something queued (P-5.1).
+//! 11. Whoever leaves a crowd that shrinks by thousands takes nobody along.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -378,6 +379,36 @@ proptest! {
             prop_assert_eq!(sender.pop(), Some(served));
         }
         prop_assert_eq!(sender.pop(), None);
+    }
+
+    /// Promise 11: as many as give memory back, and so number the places anew, in any order.
+    #[test]
+    fn a_crowd_that_leaves_takes_nobody_along(
+        leaving in Just((0..1500u32).collect::<Vec<_>>()).prop_shuffle(),
+        served in prop::collection::vec(0..3usize, 1500),
+        quantum in 1..300u64,
+    ) {
+        let mut sender = FairSender::new(quantum);
+        let mut queued: HashMap<u32, VecDeque<(u32, u64)>> = HashMap::new();
+        for item in 0..3000 {
+            let (key, cost) = (item % 1500, u64::from(item % 7) + 1);
+            sender.push(key, item, cost);
+            queued.entry(key).or_default().push_back((item, cost));
+        }
+        let mut total: u64 = queued.values().flatten().map(|(_, cost)| cost).sum();
+        for (key, served) in leaving.into_iter().zip(served) {
+            for _ in 0..served {
+                let Some((key, item)) = sender.pop() else { break };
+                let (expected, cost) = queued.get_mut(&key).unwrap().pop_front().unwrap();
+                prop_assert_eq!(item, expected);
+                total -= cost;
+            }
+            let left = queued.remove(&key).unwrap();
+            total -= left.iter().map(|(_, cost)| cost).sum::<u64>();
+            prop_assert_eq!(sender.remove(key), left);
+            prop_assert_eq!(sender.total_cost(), total);
+        }
+        prop_assert_eq!((sender.pop(), sender.len_keys()), (None, 0));
     }
 
     /// Promises 7 and 10.
