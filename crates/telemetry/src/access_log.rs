@@ -40,6 +40,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     user: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
+    group: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     client: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     tunnel: Cow<'a, str>,
@@ -108,6 +110,7 @@ impl<'a> Line<'a> {
             trace_id: context.map(|context| context.trace_id.to_string()),
             span_id: context.map(|context| context.span_id.to_string()),
             user: cut(record.user),
+            group: cut(record.group),
             client: cut(record.client),
             tunnel: cut(record.tunnel),
             revision: record.revision,
