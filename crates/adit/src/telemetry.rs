@@ -65,8 +65,8 @@ impl Telling {
         &self.telemetry
     }
 
-    /// Writes and sends what waits: for as long as one export may take, 2 s at most, and not after another signal that
-    /// asks for the end. What has not left by then is lost.
+    /// Sends the spans that wait, for as long as one export may take, 2 s at most, then writes what waits of the logs, for
+    /// 2 s at most; and neither after another signal that asks for the end. What has not left by then is lost.
     pub async fn end(self, signals: &mut Signals) {
         let (done, over) = oneshot::channel();
         // A thread that nobody joins: a runtime would wait for what it has been given.

@@ -82,6 +82,17 @@ impl RequestHead {
         }
     }
 
+    /// The same, to change it.
+    pub fn open_mut(&mut self) -> &mut Open {
+        match self {
+            Self::Http(head) => &mut head.open,
+            Self::Grpc(head) => &mut head.open,
+            Self::WebSocket(head) => &mut head.open,
+            Self::Tcp(head) => &mut head.open,
+            Self::Udp(head) => &mut head.open,
+        }
+    }
+
     /// The payload that rides in it; empty where there is none.
     pub fn body_bytes(&self) -> usize {
         match self {

@@ -40,6 +40,27 @@ async fn has_said_goodbye(announced: &Path) {
     .await;
 }
 
+/// A server with a span that its collector does not take, and what it needs.
+struct TracedServer {
+    server: Server,
+    _beside: (Client, Service, TcpListener),
+}
+
+impl TracedServer {
+    async fn start() -> Self {
+        let service = Service::site("web").await;
+        let (collector, addr) = silent().await;
+        let server = Server::with(&format!("server:\n{}", section(addr))).await;
+        let client = Client::http(&server, "client-1", "web", service.addr).await;
+        let answer = get(server.http, "web.localhost", "/who").await;
+        assert_eq!(answer.text(), "web");
+        Self {
+            server,
+            _beside: (client, service, collector),
+        }
+    }
+}
+
 /// It ends well, and before it gives its collector up.
 async fn ends_at_once(process: &mut Process) {
     process.terminate();
@@ -51,12 +72,8 @@ async fn ends_at_once(process: &mut Process) {
 
 #[tokio::test]
 async fn a_second_signal_ends_a_server_that_waits_for_its_collector() {
-    let service = Service::site("web").await;
-    let (_collector, addr) = silent().await;
-    let mut server = Server::with(&format!("server:\n{}", section(addr))).await;
-    let _client = Client::http(&server, "client-1", "web", service.addr).await;
-    let answer = get(server.http, "web.localhost", "/who").await;
-    assert_eq!(answer.text(), "web");
+    let mut world = TracedServer::start().await;
+    let server = &mut world.server;
     let announced = server.state().join("server.json");
     assert!(announced.exists());
     server.terminate();
@@ -84,12 +101,8 @@ async fn a_second_signal_ends_a_client_that_waits_for_its_collector() {
 /// What the others compare with: one signal alone, and the collector is given up.
 #[tokio::test]
 async fn one_signal_gives_the_collector_its_time() {
-    let service = Service::site("web").await;
-    let (_collector, addr) = silent().await;
-    let mut server = Server::with(&format!("server:\n{}", section(addr))).await;
-    let _client = Client::http(&server, "client-1", "web", service.addr).await;
-    let answer = get(server.http, "web.localhost", "/who").await;
-    assert_eq!(answer.text(), "web");
+    let mut world = TracedServer::start().await;
+    let server = &mut world.server;
     server.terminate();
     assert!(server.exit(SOON).await.success());
     let log = server.process().stderr();

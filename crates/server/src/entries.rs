@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use adit_auth::Grant;
 use adit_balance::InFlight;
-use adit_codec::{RequestHead, ResetCode};
+use adit_codec::ResetCode;
 use adit_egress::{Arrival, Egress, Owner};
 use adit_flow::{Acquire, Gate, GateError, Permit};
 use adit_link::{Dispatch, Opened};
@@ -56,7 +56,9 @@ impl Dispatch for Entries {
             waited_since: None,
         };
         let Some(upstream) = self.upstreams.find(&opened.head.open().tunnel) else {
-            let named = take_name(&mut opened.head);
+            // Clients write there what they like, and what is told of a request is counted under its name: only names
+            // that are in the settings are counted.
+            let named = std::mem::take(&mut opened.head.open_mut().tunnel);
             let named: String = named.chars().take(LONGEST_NAME).collect();
             let why = format!("this server defines no upstream {named:?}");
             return self.refuse(arrival, opened, ResetCode::NoTunnel, &why);
@@ -150,16 +152,3 @@ const FULL: &str = "too many requests at this moment";
 
 /// Characters of a name that nobody knows, as it is told: names that can be have no more.
 const LONGEST_NAME: usize = 64;
-
-/// Takes the name out of a head. What is told of a request is counted under its name, and clients write there what they
-/// like: only names that are in the settings are counted.
-fn take_name(head: &mut RequestHead) -> Box<str> {
-    let open = match head {
-        RequestHead::Http(head) => &mut head.open,
-        RequestHead::Grpc(head) => &mut head.open,
-        RequestHead::WebSocket(head) => &mut head.open,
-        RequestHead::Tcp(head) => &mut head.open,
-        RequestHead::Udp(head) => &mut head.open,
-    };
-    std::mem::take(&mut open.tunnel)
-}
