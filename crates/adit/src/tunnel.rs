@@ -207,9 +207,11 @@ impl Source for Asking {
             return Err(format!("the link is {}", status.connection));
         }
         let accepted = status.tunnels.iter();
-        let accepted = accepted.filter(|tunnel| tunnel.error.is_none()).count();
+        let accepted = accepted
+            .filter(|tunnel| tunnel.outcome.error.is_none())
+            .count();
         if let (0, Some(first)) = (accepted, status.tunnels.first()) {
-            let error = first.error.as_deref().unwrap_or_default();
+            let error = first.outcome.error.as_deref().unwrap_or_default();
             return Err(format!("the server has refused every tunnel: {error}"));
         }
         Ok(json!({ "ready": true, "epoch": status.epoch, "tunnels_accepted": accepted }))

@@ -28,7 +28,7 @@ use crate::{
     links::Up,
     session::{self, Session, control_message},
     settings::{ServiceProtocol, Settings},
-    status::{CoreCounters, Status, TunnelOutcome},
+    status::{CoreCounters, Status, TunnelOutcome, TunnelStatus},
 };
 
 /// How often a drain looks whether everything has finished.
@@ -529,6 +529,25 @@ impl Shared {
         }
     }
 
+    fn tunnels(&self, outcomes: &[TunnelOutcome]) -> Vec<TunnelStatus> {
+        let with_service = |outcome: &TunnelOutcome| {
+            let mut tunnels = self.settings.tunnels.iter();
+            let tunnel = tunnels.find(|tunnel| tunnel.name == outcome.name);
+            TunnelStatus {
+                outcome: outcome.clone(),
+                target: tunnel.map_or_else(String::new, |tunnel| {
+                    let service = &tunnel.service;
+                    match service.host.contains(':') {
+                        true => format!("[{}]:{}", service.host, service.port),
+                        false => format!("{}:{}", service.host, service.port),
+                    }
+                }),
+                requests: self.egress.requests_of(&outcome.name),
+            }
+        };
+        outcomes.iter().map(with_service).collect()
+    }
+
     fn status(&self, tasks: usize) -> Status {
         let services = self.egress.stats();
         let (lanes, mut status) = {
@@ -544,7 +563,7 @@ impl Shared {
                 connection: connection(&self.cell.status()),
                 epoch: if live.lanes.is_empty() { 0 } else { live.epoch },
                 last_error: live.last_error.clone(),
-                tunnels: live.tunnels.clone(),
+                tunnels: self.tunnels(&live.tunnels),
                 entries: self.entries.status(),
                 requests: 0,
                 opened: 0,

@@ -22,4 +22,4 @@ pub use settings::{
     Compression, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots, ServiceProtocol,
     ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TunnelKind, TunnelSettings,
 };
-pub use status::{CoreCounters, EntryStatus, Status, TunnelOutcome};
+pub use status::{CoreCounters, EntryStatus, Status, TunnelOutcome, TunnelStatus};

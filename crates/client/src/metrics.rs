@@ -36,7 +36,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     let refused = status
         .tunnels
         .iter()
-        .filter(|tunnel| tunnel.error.is_some());
+        .filter(|tunnel| tunnel.outcome.error.is_some());
     let refused = refused.count();
     let accepted = status.tunnels.len() - refused;
     let up = status.connection == "connected";

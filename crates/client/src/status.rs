@@ -22,7 +22,7 @@ pub struct Status {
     /// What went wrong last.
     pub last_error: Option<String>,
     /// Its tunnels, as the server answered.
-    pub tunnels: Vec<TunnelOutcome>,
+    pub tunnels: Vec<TunnelStatus>,
     /// Its entries.
     pub entries: Vec<EntryStatus>,
     /// Requests open now.
@@ -71,6 +71,18 @@ pub struct EntryStatus {
     pub requests: u64,
     /// Failures so far, by reason.
     pub failures: BTreeMap<&'static str, u64>,
+}
+
+/// One tunnel, and the service behind it.
+#[derive(Debug, Clone, Serialize)]
+pub struct TunnelStatus {
+    /// What the server answered.
+    #[serde(flatten)]
+    pub outcome: TunnelOutcome,
+    /// Host and port of the service.
+    pub target: String,
+    /// Requests taken so far.
+    pub requests: u64,
 }
 
 /// One tunnel, as the server answered its announcement.

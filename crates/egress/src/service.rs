@@ -113,6 +113,8 @@ pub(crate) struct Service {
     pub(crate) session_timeout: Duration,
     /// Connections of TCP and of WebSockets. A change of the service's settings begins anew.
     pub(crate) open: AtomicUsize,
+    /// Requests so far. A change of the service's settings begins anew.
+    requests: AtomicU64,
     pub(crate) host_rewrite: Option<HeaderValue>,
     /// Added to each request, replacing those of the same name.
     pub(crate) custom: Vec<(HeaderName, HeaderValue)>,
@@ -160,6 +162,7 @@ impl Service {
             compression: config.compression,
             session_timeout: config.session_timeout,
             open: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
             host_rewrite,
             custom,
         }
@@ -296,6 +299,13 @@ impl Egress {
         self.leaving.send_modify(|times| *times += 1);
     }
 
+    /// Requests taken so far for the service of this name; 0 where there is none.
+    pub fn requests_of(&self, name: &str) -> u64 {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let service = services.get(name);
+        service.map_or(0, |service| service.requests.load(Ordering::Relaxed))
+    }
+
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
@@ -365,6 +375,7 @@ impl Egress {
             return;
         };
         self.shared.counters.jobs.fetch_add(1, Ordering::Relaxed);
+        service.requests.fetch_add(1, Ordering::Relaxed);
         let open = coming.head.open();
         tracing::debug!(
             target: "adit::egress",

@@ -115,6 +115,8 @@ pub struct TunnelStatus {
     pub public_url: String,
     /// How visitors are shared among its clients.
     pub load_balance: &'static str,
+    /// Requests for which a client was chosen so far.
+    pub requests: u64,
     /// Clients that serve it now.
     pub clients: Vec<String>,
 }

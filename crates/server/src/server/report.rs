@@ -70,7 +70,8 @@ impl Inner {
         }
         let mut tunnels = Vec::new();
         for (tunnel, public_url) in self.directory.tunnels() {
-            cores.balance_choices += tunnel.choices().chosen;
+            let requests = tunnel.choices().chosen;
+            cores.balance_choices += requests;
             tunnels.push(TunnelStatus {
                 name: tunnel.name.to_string(),
                 group_id: tunnel.key.group.to_string(),
@@ -79,6 +80,7 @@ impl Inner {
                 compression: tunnel.definition.compression.as_str(),
                 public_url,
                 load_balance: tunnel.definition.policy.name(),
+                requests,
                 clients: tunnel.clients().iter().map(ToString::to_string).collect(),
             });
         }

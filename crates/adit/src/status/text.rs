@@ -1,0 +1,376 @@
+//! The text of `adit status`.
+//!
+//! One entry takes a short line of facts and, below it, lines that may be long: URLs and addresses. Nothing is cut and
+//! nothing is drawn around it, so that a URL can be copied whatever the width of the terminal, and the facts of real
+//! names fit into 80 columns.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// What runs on this machine, as text that ends with a line feed.
+pub(super) fn render(server: Option<&Value>, clients: &[Value]) -> String {
+    let mut out = String::new();
+    if let Some(server) = server {
+        render_server(&mut out, server);
+    }
+    for client in clients {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        render_client(&mut out, client);
+    }
+    out
+}
+
+fn line(out: &mut String, indent: usize, facts: &[String]) {
+    let facts: Vec<_> = facts
+        .iter()
+        .filter(|fact| !fact.is_empty())
+        .map(String::as_str)
+        .collect();
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "{:indent$}{}", "", facts.join(", "));
+}
+
+fn render_server(out: &mut String, server: &Value) {
+    line(
+        out,
+        0,
+        &[
+            format!("server {}", text(server, "version")),
+            text(server, "phase"),
+            format!("up {}", duration(number(server, "uptime_millis"))),
+        ],
+    );
+    line(
+        out,
+        2,
+        &[format!(
+            "visitors on {}, clients on {}",
+            text(server, "http_addr"),
+            text(server, "tunnel_addr")
+        )],
+    );
+    let visitors = &server["visitors"];
+    line(
+        out,
+        2,
+        &[
+            counted(number(visitors, "requests"), "request"),
+            format!("{} open", number(visitors, "requests_open")),
+            failures(visitors),
+        ],
+    );
+    heading(out, "tunnels", list(server, "tunnels").count());
+    for tunnel in list(server, "tunnels") {
+        let clients: Vec<_> = list(tunnel, "clients").filter_map(Value::as_str).collect();
+        line(
+            out,
+            2,
+            &[
+                format!("{} ({})", text(tunnel, "name"), text(tunnel, "type")),
+                format!("group {}", text(tunnel, "group_id")),
+            ],
+        );
+        line(out, 4, &[text(tunnel, "public_url")]);
+        let served = match clients.as_slice() {
+            [] => "no client serves it now".to_owned(),
+            [client] => format!("served by {client}"),
+            clients => {
+                let policy = text(tunnel, "load_balance");
+                format!("served by {} ({policy})", clients.join(", "))
+            }
+        };
+        line(
+            out,
+            4,
+            &[counted(number(tunnel, "requests"), "request"), served],
+        );
+    }
+    render_upstreams(out, server);
+    render_sessions(out, server);
+    heading(out, "clients", list(server, "clients").count());
+    for client in list(server, "clients") {
+        line(
+            out,
+            2,
+            &[
+                text(client, "client_id"),
+                format!("group {}", text(client, "group_id")),
+                format!("epoch {}", text(client, "epoch")),
+                counted(number(client, "lanes"), "lane"),
+                if client["draining"] == Value::Bool(true) {
+                    "draining".to_owned()
+                } else {
+                    String::new()
+                },
+            ],
+        );
+        line(
+            out,
+            4,
+            &[
+                counted(number(client, "opened"), "request"),
+                format!("{} open", number(client, "requests")),
+                match number(client, "waiting_bytes") {
+                    0 => String::new(),
+                    bytes => format!("{bytes} bytes waiting for visitors"),
+                },
+            ],
+        );
+    }
+}
+
+/// Upstreams of client entries and rules, if there are any.
+fn render_upstreams(out: &mut String, server: &Value) {
+    let count = list(server, "upstreams").count();
+    if count == 0 {
+        return;
+    }
+    heading(out, "upstreams", count);
+    for upstream in list(server, "upstreams") {
+        let servers: Vec<_> = list(upstream, "servers")
+            .map(|server| text(server, "address"))
+            .collect();
+        line(
+            out,
+            2,
+            &[
+                format!(
+                    "{} ({})",
+                    text(upstream, "name"),
+                    text(upstream, "protocol")
+                ),
+                counted(number(upstream, "requests"), "request"),
+                text(upstream, "policy"),
+            ],
+        );
+        line(out, 4, &[servers.join(", ")]);
+    }
+}
+
+/// TCP and UDP, once there was any.
+fn render_sessions(out: &mut String, server: &Value) {
+    let (tcp, udp) = (&server["tcp"], &server["udp"]);
+    if number(tcp, "total") > 0 {
+        let (open, total) = (number(tcp, "open"), number(tcp, "total"));
+        line(
+            out,
+            0,
+            &[format!("tcp connections: {open} open, {total} so far")],
+        );
+    }
+    if number(udp, "total") > 0 {
+        let (open, total) = (number(udp, "open"), number(udp, "total"));
+        line(out, 0, &[format!("udp flows: {open} open, {total} so far")]);
+        line(
+            out,
+            2,
+            &[format!(
+                "datagrams dropped: {} from visitors, {} to visitors, {} in the tunnel",
+                number(udp, "dropped_in"),
+                number(udp, "dropped_out"),
+                number(udp, "dropped_on_links")
+            )],
+        );
+    }
+}
+
+fn render_client(out: &mut String, client: &Value) {
+    let connected = text(client, "connection") == "connected";
+    line(
+        out,
+        0,
+        &[
+            format!("client {}", text(client, "client_id")),
+            format!("group {}", text(client, "group_id")),
+            format!(
+                "{} to {}",
+                text(client, "connection"),
+                text(client, "server")
+            ),
+        ],
+    );
+    let error = text(client, "last_error");
+    if !error.is_empty() && !connected {
+        line(out, 2, &[format!("last error: {error}")]);
+    }
+    for tunnel in list(client, "tunnels") {
+        line(
+            out,
+            2,
+            &[
+                text(tunnel, "name"),
+                counted(number(tunnel, "requests"), "request"),
+            ],
+        );
+        let url = text(tunnel, "public_url");
+        let refused = text(tunnel, "error");
+        if !refused.is_empty() {
+            line(out, 4, &[format!("refused: {refused}")]);
+        } else if connected {
+            line(out, 4, &[url]);
+        } else {
+            line(out, 4, &[format!("{url} (not served: no connection)")]);
+        }
+        let target = text(tunnel, "target");
+        if !target.is_empty() {
+            line(out, 4, &[format!("to {target}")]);
+        }
+    }
+    for entry in list(client, "entries") {
+        line(
+            out,
+            2,
+            &[
+                format!("entry {} ({})", text(entry, "name"), text(entry, "type")),
+                counted(number(entry, "requests"), "request"),
+                format!("{} open", number(entry, "requests_open")),
+            ],
+        );
+        let (listen, upstream) = (text(entry, "listen"), text(entry, "upstream"));
+        line(out, 4, &[format!("{listen} to upstream {upstream}")]);
+        let error = text(entry, "error");
+        if !error.is_empty() {
+            line(out, 4, &[error]);
+        }
+    }
+    if number(client, "datagrams_dropped") > 0 {
+        let dropped = number(client, "datagrams_dropped");
+        line(out, 2, &[counted(dropped, "datagram") + " dropped"]);
+    }
+}
+
+fn heading(out: &mut String, what: &str, count: usize) {
+    let none = if count == 0 { "none" } else { "" };
+    let _ = writeln!(out, "{}", format!("{what}: {none}").trim_end());
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// Failed requests with their reasons.
+fn failures(visitors: &Value) -> String {
+    let reasons = visitors["failures"].as_object().into_iter().flatten();
+    let reasons: Vec<_> = reasons
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    match reasons.as_slice() {
+        [] => String::new(),
+        reasons => format!("failed: {}", reasons.join(" ")),
+    }
+}
+
+/// The two largest units: enough to tell a restart from a long run.
+fn duration(millis: u64) -> String {
+    let seconds = millis / 1_000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m {}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h {minutes}m"),
+        (days, hours, _) => format!("{days}d {hours}h"),
+    }
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or_default()
+}
+
+fn text(value: &Value, key: &str) -> String {
+    match &value[key] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn list<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    value[key].as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn server() -> Value {
+        json!({
+            "version": "0.1.0", "phase": "running", "uptime_millis": 3_725_000,
+            "http_addr": "0.0.0.0:80", "tunnel_addr": "0.0.0.0:7000",
+            "visitors": { "requests": 1_204, "requests_open": 3, "failures": { "no_client": 2 } },
+            "tunnels": [
+                { "name": "customer-portal-staging", "type": "http", "group_id": "frankfurt-office-production",
+                  "requests": 1_200, "load_balance": "least_connections",
+                  "public_url": "https://customer-portal-staging.tunnel.example.com/a/long/path/of/the/portal",
+                  "clients": ["frankfurt-office-1", "frankfurt-office-2"] },
+                { "name": "ssh", "type": "tcp", "group_id": "home", "requests": 1,
+                  "public_url": "tcp://tunnel.example.com:2222", "clients": [] },
+            ],
+            "clients": [
+                { "client_id": "frankfurt-office-1", "group_id": "frankfurt-office-production", "epoch": 12,
+                  "lanes": 1, "opened": 600, "requests": 2, "waiting_bytes": 0, "draining": false },
+            ],
+        })
+    }
+
+    fn client(connection: &str) -> Value {
+        json!({
+            "client_id": "laptop", "group_id": "laptop", "connection": connection, "server": "tunnel.example.com:7000",
+            "last_error": "connection refused",
+            "tunnels": [
+                { "name": "web", "public_url": "http://web.localhost:7080", "target": "127.0.0.1:8080", "requests": 2 },
+                { "name": "api", "error": "host `api.example.com` is held by group `office`" },
+            ],
+        })
+    }
+
+    #[test]
+    fn lines_of_facts_fit_eighty_columns() {
+        let text = render(Some(&server()), &[]);
+        let is_address = |line: &&str| line.starts_with("    ");
+        for line in text.lines().filter(|line| !is_address(line)) {
+            assert!(line.len() <= 80, "{} columns: {line}", line.len());
+        }
+    }
+
+    #[test]
+    fn status_shows_group_requests_and_whole_urls() {
+        let text = render(Some(&server()), &[]);
+        for expected in [
+            "server 0.1.0, running, up 1h 2m\n",
+            "  1204 requests, 3 open, failed: 2 no_client\n",
+            "  customer-portal-staging (http), group frankfurt-office-production\n",
+            "    https://customer-portal-staging.tunnel.example.com/a/long/path/of/the/portal\n",
+            "    1200 requests, served by frankfurt-office-1, frankfurt-office-2 (least_connections)\n",
+            "    1 request, no client serves it now\n",
+        ] {
+            assert!(
+                text.contains(expected),
+                "{expected:?} is missing in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn url_is_not_live_without_a_connection() {
+        let connected = render(None, &[client("connected")]);
+        assert!(connected.contains("    http://web.localhost:7080\n    to 127.0.0.1:8080\n"));
+        assert!(!connected.contains("last error"));
+        let waiting = render(None, &[client("waiting")]);
+        assert!(waiting.contains("    http://web.localhost:7080 (not served: no connection)\n"));
+        assert!(waiting.contains("  last error: connection refused\n"));
+    }
+
+    #[test]
+    fn refusal_stands_in_place_of_the_url() {
+        let text = render(None, &[client("connected")]);
+        assert!(text.contains("    refused: host `api.example.com` is held by group `office`\n"));
+    }
+}
