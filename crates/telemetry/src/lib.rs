@@ -22,9 +22,9 @@ mod traces;
 
 pub use access_log::AccessLog;
 pub use logs::{
-    AccessLogSettings, DEFAULT_FILTER, DEFAULT_KEEP, FILTER_VARIABLE, Format, InitError,
-    LogCounters, LogFileSettings, LogGuard, LogSettingsError, LogStartError, LogTarget, Logging,
-    ParseFormatError, Rotate, init,
+    AccessLogSettings, DEFAULT_FILTER, DEFAULT_KEEP, FILTER_VARIABLE, Format, HeldLog, InitError,
+    LogCounters, LogFileSettings, LogGuard, LogReopener, LogSettingsError, LogStartError,
+    LogTarget, Logging, ParseFormatError, Rotate, init,
 };
 pub use metrics::{
     CONTENT_TYPE, DEFAULT_KEEP_IDLE, DEFAULT_MAX_LABEL_SETS, Metrics, MetricsSettings,

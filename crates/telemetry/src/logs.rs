@@ -14,7 +14,7 @@ mod rotation;
 mod settings;
 mod subscriber;
 
-pub use queue::{LogCounters, LogGuard};
+pub use queue::{HeldLog, LogCounters, LogGuard, LogReopener};
 pub use settings::{
     AccessLogSettings, DEFAULT_KEEP, LogFileSettings, LogSettingsError, LogTarget, Rotate,
 };

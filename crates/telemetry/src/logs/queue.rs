@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{LogStartError, rotation::RotatingFile, settings::LogTarget};
 
@@ -31,11 +31,23 @@ pub(crate) trait Sink: Send + 'static {
     /// # Errors
     /// Those of the system.
     fn write(&mut self, now: SystemTime, lines: &[u8]) -> io::Result<()>;
+
+    /// Opens what stands under the name of the sink now. A stream has none.
+    ///
+    /// # Errors
+    /// Those of the system; then the sink writes where it wrote before.
+    fn reopen(&mut self, _: SystemTime) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Sink for RotatingFile {
     fn write(&mut self, now: SystemTime, lines: &[u8]) -> io::Result<()> {
         Self::write(self, now, lines)
+    }
+
+    fn reopen(&mut self, now: SystemTime) -> io::Result<()> {
+        Self::reopen(self, now)
     }
 }
 
@@ -65,6 +77,10 @@ impl<W: Write + Send + 'static> Sink for Stream<W> {
 struct Waiting {
     bytes: Vec<u8>,
     lines: u64,
+    /// Lines wait at least until then, unless the end comes first.
+    held: Option<Instant>,
+    /// The sink is to be opened again before anything else is written.
+    reopen: bool,
     /// Nothing more is taken. Whoever waits for the end waits until then.
     closed: Option<Instant>,
     /// The thread has written everything and is gone.
@@ -95,6 +111,14 @@ pub struct LogCounters(Arc<Queue>);
 /// Ends a log when it is dropped: what waits is written first, within two seconds. Keep it to the end of `main`.
 #[must_use = "the log ends when this is dropped"]
 pub struct LogGuard(Arc<Queue>);
+
+/// Lets the lines of a log go when it is dropped: [`Logging::hold`](super::Logging::hold).
+#[must_use = "lines are held until this is dropped"]
+pub struct HeldLog(Arc<Queue>);
+
+/// Opens the file of a log again, for instance after it has been renamed.
+#[derive(Clone)]
+pub struct LogReopener(Arc<Queue>);
 
 /// Opens the target and starts the thread.
 pub(crate) fn start(
@@ -185,14 +209,39 @@ impl Write for Lines {
     }
 }
 
+impl Waiting {
+    /// Until when lines wait.
+    fn held(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        self.held = self.held.filter(|until| *until > now);
+        self.held
+    }
+}
+
 impl Queue {
+    /// Waits until there is something to do.
+    fn wait(&self, waiting: &mut MutexGuard<'_, Waiting>) {
+        while waiting.closed.is_none() && !waiting.reopen {
+            match (waiting.bytes.is_empty(), waiting.held()) {
+                (false, None) => return,
+                (false, Some(until)) => drop(self.wake.wait_until(waiting, until)),
+                (true, _) => self.wake.wait(waiting),
+            }
+        }
+    }
+
     fn write_all(&self, sink: &mut dyn Sink) {
         let mut taken = Vec::new();
         let mut told = false;
         loop {
             let mut waiting = self.waiting.lock();
-            while waiting.bytes.is_empty() && waiting.closed.is_none() {
-                self.wake.wait(&mut waiting);
+            self.wait(&mut waiting);
+            if std::mem::take(&mut waiting.reopen) {
+                drop(waiting);
+                if let Err(error) = sink.reopen(SystemTime::now()) {
+                    tracing::error!(log = self.name, %error, "the file of a log cannot be opened again");
+                }
+                continue;
             }
             if waiting.bytes.is_empty() {
                 waiting.ended = true;
@@ -249,12 +298,38 @@ impl LogGuard {
         LogCounters(self.0.clone())
     }
 
+    /// For the signal that asks for it.
+    pub fn reopener(&self) -> LogReopener {
+        LogReopener(self.0.clone())
+    }
+
+    /// Lines wait until what is answered is dropped, no longer than this.
+    pub(crate) fn hold(&self, at_most: Duration) -> HeldLog {
+        self.0.waiting.lock().held = Some(Instant::now() + at_most);
+        HeldLog(self.0.clone())
+    }
+
     /// Takes no more lines. The time for those that wait begins now, so that of several logs none waits for another.
     pub fn close(&self) {
         let mut waiting = self.0.waiting.lock();
         waiting
             .closed
             .get_or_insert_with(|| Instant::now() + END_WITHIN);
+        self.0.wake.notify_one();
+    }
+}
+
+impl LogReopener {
+    /// Asks the thread of the log to open its file again, before it writes anything else.
+    pub fn reopen(&self) {
+        self.0.waiting.lock().reopen = true;
+        self.0.wake.notify_one();
+    }
+}
+
+impl Drop for HeldLog {
+    fn drop(&mut self) {
+        self.0.waiting.lock().held = None;
         self.0.wake.notify_one();
     }
 }
@@ -283,7 +358,7 @@ macro_rules! debug {
         }
     )*};
 }
-debug!(Lines, LogCounters, LogGuard);
+debug!(Lines, LogCounters, LogGuard, HeldLog, LogReopener);
 
 #[cfg(test)]
 mod tests {
@@ -389,6 +464,53 @@ mod tests {
         drop(guard);
         let counters = lines.counters();
         assert_eq!((counters.failed(), counters.written()), (1, 1));
+    }
+
+    #[test]
+    fn held_lines_wait_until_they_are_let_go_or_the_end_comes() {
+        let World {
+            lines,
+            guard,
+            given,
+            may,
+        } = world(1_000);
+        drop(may);
+        let held = guard.hold(Duration::from_secs(3_600));
+        lines.push(b"one\n");
+        lines.push(b"two\n");
+        assert_eq!(given.try_recv(), Err(mpsc::TryRecvError::Empty));
+        drop(held);
+        assert_eq!(given.recv().unwrap(), "one\ntwo\n");
+        let _held = guard.hold(Duration::ZERO);
+        lines.push(b"three\n");
+        assert_eq!(given.recv().unwrap(), "three\n");
+        let _held = guard.hold(Duration::from_secs(3_600));
+        lines.push(b"four\n");
+        drop(guard);
+        assert_eq!(given.recv().unwrap(), "four\n");
+    }
+
+    #[test]
+    fn a_reopened_log_writes_to_the_file_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let settings =
+            super::super::LogFileSettings::try_new(&path, super::super::Rotate::Never, 1).unwrap();
+        let (lines, guard) = start("access", &LogTarget::File(settings)).unwrap();
+        lines.push(b"before\n");
+        let counters = guard.counters();
+        while counters.written() == 0 {
+            thread::yield_now();
+        }
+        std::fs::rename(&path, dir.path().join("a.log.1")).unwrap();
+        guard.reopener().reopen();
+        lines.push(b"after\n");
+        drop(guard);
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(
+            (read("a.log.1"), read("a.log")),
+            ("before\n".into(), "after\n".into())
+        );
     }
 
     /// The thread took it for the first of many and slept on.

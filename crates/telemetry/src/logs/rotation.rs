@@ -41,6 +41,15 @@ impl RotatingFile {
         Ok(this)
     }
 
+    /// Goes on with what stands under its name now. Something else may have renamed what it wrote to.
+    ///
+    /// # Errors
+    /// Those of the system. The old file goes on being written to then.
+    pub(super) fn reopen(&mut self, now: SystemTime) -> io::Result<()> {
+        *self = Self::open(self.settings.clone(), now)?;
+        Ok(())
+    }
+
     /// Appends, to a new file if it is time for one.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use std::{
     io::IsTerminal,
     str::FromStr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use tracing::{Subscriber, level_filters::LevelFilter};
@@ -26,7 +27,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{LogCounters, LogFileSettings, LogGuard, LogStartError, LogTarget, queue::Lines};
+use super::{
+    HeldLog, LogCounters, LogFileSettings, LogGuard, LogStartError, LogTarget, queue::Lines,
+};
 
 /// The variable that chooses what is logged.
 pub const FILTER_VARIABLE: &str = "ADIT__LOG";
@@ -86,6 +89,12 @@ impl Logging {
     /// What standard error loses.
     pub fn counters(&self) -> LogCounters {
         self.stderr.counters()
+    }
+
+    /// What is logged waits until what is answered is dropped, no longer than this: for a program whose first output is
+    /// its answer.
+    pub fn hold(&self, at_most: Duration) -> HeldLog {
+        self.stderr.hold(at_most)
     }
 
     /// From now on warnings and errors go to a file as well, as JSON. Those that the filter drops do not.
@@ -155,7 +164,8 @@ impl<'w, L: Fn() -> W + 'w, W: io::Write> MakeWriter<'w> for Queued<L> {
 impl<L: Fn() -> W, W: io::Write> io::Write for QueuedLine<'_, L> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !self.0.lines.offer(line) {
-            (self.0.late)().write_all(line)?;
+            // Nobody is left to report a failure to, and the subscriber would print it to the same place.
+            let _ = (self.0.late)().write_all(line);
         }
         Ok(line.len())
     }
@@ -203,7 +213,10 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    // The layers print errors of their own with `eprintln!`, which panics when standard error is a full disk.
+    let lines = tracing_subscriber::fmt::layer()
+        .log_internal_errors(false)
+        .with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Text => lines.with_ansi(colour).boxed(),
         Format::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
@@ -214,6 +227,7 @@ where
     });
     let is_error = is_error.with_max_level_hint(LevelFilter::WARN);
     let errors = tracing_subscriber::fmt::layer()
+        .log_internal_errors(false)
         .with_writer(Errors(errors))
         .json()
         .flatten_event(true)
