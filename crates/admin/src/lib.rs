@@ -67,6 +67,7 @@ pub struct Admin {
     started: Instant,
     listener: TcpListener,
     addr: SocketAddr,
+    hosts: Vec<String>,
 }
 
 impl Admin {
@@ -82,7 +83,15 @@ impl Admin {
             started: Instant::now(),
             listener,
             addr,
+            hosts: Vec::new(),
         })
+    }
+
+    /// Answers under these host names too, in lower case, beside its address and `localhost`.
+    #[must_use]
+    pub fn allow_hosts(mut self, hosts: Vec<String>) -> Self {
+        self.hosts = hosts;
+        self
     }
 
     /// Where it listens.
@@ -95,7 +104,7 @@ impl Admin {
     /// # Errors
     /// Those of the listening socket.
     pub async fn serve(self, source: Arc<dyn Source>) -> std::io::Result<()> {
-        axum::serve(self.listener, routes(source, self.started)).await
+        axum::serve(self.listener, routes(source, self.started, self.hosts)).await
     }
 }
 
@@ -104,7 +113,8 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PATHS: &str = "/healthz, /readyz, /metrics, /api/status, /api/route?url=URL";
 
-fn routes(source: Arc<dyn Source>, started: Instant) -> Router {
+fn routes(source: Arc<dyn Source>, started: Instant, hosts: Vec<String>) -> Router {
+    let hosts: Arc<[String]> = hosts.into();
     let health = async move |State(source): State<Arc<dyn Source>>| health(&*source, started);
     Router::new()
         .route("/healthz", get(health))
@@ -114,7 +124,7 @@ fn routes(source: Arc<dyn Source>, started: Instant) -> Router {
         .route("/api/route", get(route))
         .method_not_allowed_fallback(only_read)
         .fallback(unknown)
-        .layer(middleware::from_fn(only_by_address))
+        .layer(middleware::from_fn_with_state(hosts, only_known_hosts))
         .with_state(source)
 }
 
@@ -149,28 +159,40 @@ async fn unknown() -> Response {
 }
 
 /// A page of a stranger's web site can make a browser on this machine ask here, under a name of the stranger's choice
-/// that points to 127.0.0.1 (DNS rebinding). Who asks for us by address or as `localhost` means us.
-async fn only_by_address(request: axum::extract::Request, next: Next) -> Response {
+/// that points to 127.0.0.1 (DNS rebinding). A request by address, as `localhost` or under a name that the settings
+/// allow is meant for us.
+async fn only_known_hosts(
+    State(hosts): State<Arc<[String]>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
-    if is_by_address(&parts) {
+    let Some(stranger) = stranger(&parts, &hosts) else {
         return next
             .run(axum::extract::Request::from_parts(parts, body))
             .await;
-    }
-    let text = "ask by address or as localhost\n";
+    };
+    let text = format!(
+        "{stranger:?} is not a name of this port, which answers by address and as localhost; to allow the name, add it to \
+         admin.allowed_hosts, in the section server or client\n"
+    );
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
-fn is_by_address(parts: &Parts) -> bool {
-    let Some(host) = parts.headers.get(HOST).and_then(|host| host.to_str().ok()) else {
-        return true;
-    };
+/// The name under which the request came, when nothing allows it.
+fn stranger(parts: &Parts, hosts: &[String]) -> Option<String> {
+    /// No name is longer.
+    const LONGEST: usize = 255;
+    let host = parts.headers.get(HOST)?.to_str().ok()?;
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+    let is_known = name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok()
+        || hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
+    (!is_known).then(|| name.chars().take(LONGEST).collect())
 }
 
 async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
@@ -239,6 +261,7 @@ mod tests {
 
     async fn ask_by(method: &'static str, ready: bool, path: &str, host: &str) -> String {
         let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let admin = admin.allow_hosts(vec!["adit.example".to_owned()]);
         let addr = admin.addr();
         let serving = tokio::spawn(admin.serve(Arc::new(Fixed(ready))));
         let request =
@@ -328,6 +351,20 @@ mod tests {
     #[tokio::test]
     async fn a_strangers_name_is_not_answered() {
         let answer = ask(true, "/api/status", "evil.example:7500").await;
+        assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+        assert!(
+            answer.contains("\"evil.example\"") && answer.contains("admin.allowed_hosts"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_the_settings_allow_is_answered() {
+        for host in ["adit.example", "ADIT.example:7500"] {
+            let answer = ask(true, "/metrics", host).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let answer = ask(true, "/metrics", "www.adit.example").await;
         assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
     }
 }

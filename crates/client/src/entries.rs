@@ -402,6 +402,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
+                let peer = listener::visitor_addr(peer);
                 visitors.spawn(room.clone().serve(stream, peer, drain.clone()));
             }
             Err(error) => {

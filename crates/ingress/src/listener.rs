@@ -72,6 +72,17 @@ pub fn bind_udp(addr: SocketAddr) -> Result<UdpSocket, BindError> {
     open_udp(addr).map_err(|error| BindError::new(addr, error))
 }
 
+/// The address of a visitor in the family that it uses. A listener on `[::]` takes IPv4 as well and shows it as
+/// `[::ffff:192.0.2.1]`; logs, headers and rules know it as `192.0.2.1`.
+#[must_use]
+pub fn visitor_addr(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        // A scope belongs to the address that is left as it is.
+        ip if ip == addr.ip() => addr,
+        ip => SocketAddr::new(ip, addr.port()),
+    }
+}
+
 impl BindError {
     fn new(addr: SocketAddr, error: io::Error) -> Self {
         match error.kind() {
@@ -105,4 +116,23 @@ fn open_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visitor_by_ipv4_of_a_listener_for_both_has_an_ipv4_address() {
+        for (taken, shown) in [
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("[fe80::1%3]:80", "[fe80::1%3]:80"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            let taken: SocketAddr = taken.parse().unwrap();
+            assert_eq!(visitor_addr(taken).to_string(), shown);
+        }
+    }
 }

@@ -186,7 +186,9 @@ pub(crate) async fn accept(
             () = until.as_mut() => return,
         };
         match accepted {
-            Ok((stream, peer)) => dealer.deal(stream, peer, port),
+            Ok((stream, peer)) => {
+                dealer.deal(stream, adit_ingress::listener::visitor_addr(peer), port)
+            }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 // Whoever left the queue before it was taken costs the others no time.

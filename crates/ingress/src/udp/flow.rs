@@ -20,7 +20,10 @@ use super::{
     stats::count,
     waiting::{Room, Waiting},
 };
-use crate::session::{Session, SessionAccess};
+use crate::{
+    listener::visitor_addr,
+    session::{Session, SessionAccess},
+};
 
 /// Answers sent to the visitor in one turn; then the thread's other tasks have theirs. At least as many as a lane hands
 /// on in its turn.
@@ -150,7 +153,8 @@ impl Run {
         count(&counters.flows);
         counters.flows_open.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
-        let session = Session::new(ProtocolType::Udp, flow.visitor, port.local, now);
+        let visitor = visitor_addr(flow.visitor);
+        let session = Session::new(ProtocolType::Udp, visitor, port.local, now);
         let observer = port.admission().observer();
         Self {
             access: SessionAccess::new(session, observer),
