@@ -26,10 +26,13 @@ use crate::{
     entries::{Entries, EntryError},
     instance::{self, Instance, InstanceError},
     links::Up,
-    session::{self, Session, control_message},
+    session::{self, DialError, Session, control_message},
     settings::{ServiceProtocol, Settings},
     status::{CoreCounters, Status, TunnelOutcome, TunnelStatus},
 };
+
+/// A server that is away is worth a line of the log this often.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// How often a drain looks whether everything has finished.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -104,6 +107,30 @@ struct Live {
     tunnels: Vec<TunnelOutcome>,
     last_error: Option<String>,
     dials: u64,
+    /// The failure of a dial that was logged last, and when.
+    reported: Option<(String, Instant)>,
+}
+
+impl Live {
+    /// Keeps the error, and logs it: once for all dials that fail alike, and then once in a while.
+    fn dial_failed(&mut self, error: DialError, now: Instant) -> adit_reconnect::Failure {
+        let DialError { kind, text } = error;
+        let is_news = self.reported.as_ref().is_none_or(|(last, at)| {
+            *last != text || now.saturating_duration_since(*at) >= REMIND_AFTER
+        });
+        match kind {
+            adit_reconnect::Failure::Transient if is_news => {
+                tracing::warn!("{text}; trying again until it succeeds");
+            }
+            _ if is_news => tracing::warn!("{text}"),
+            _ => tracing::debug!("{text}"),
+        }
+        if is_news {
+            self.reported = Some((text.clone(), now));
+        }
+        self.last_error = Some(text);
+        kind
+    }
 }
 
 impl Client {
@@ -380,11 +407,7 @@ impl Run {
     async fn dial(&self) -> Result<Session, adit_reconnect::Failure> {
         let shared = &self.shared;
         let session = session::dial(&shared.settings, self.instance.secret, &shared.egress).await;
-        let session = session.map_err(|error| {
-            tracing::warn!("{}", error.text);
-            shared.lock().last_error = Some(error.text);
-            error.kind
-        })?;
+        let session = session.map_err(|error| shared.lock().dial_failed(error, Instant::now()))?;
         let host = &shared.settings.server_host;
         let outcomes = session.tunnels.iter().map(|result| outcome(result, host));
         let tunnels: Vec<_> = outcomes.collect();
@@ -407,7 +430,8 @@ impl Run {
             return Err(adit_reconnect::Failure::Refused { fatal: true });
         }
         for tunnel in tunnels.iter().filter(|tunnel| refused(tunnel)) {
-            tracing::warn!(tunnel = %tunnel.name, error = ?tunnel.error, "tunnel refused");
+            let error = tunnel.error.as_deref().unwrap_or_default();
+            tracing::warn!(tunnel = %tunnel.name, error, "tunnel refused");
         }
         {
             let mut live = shared.lock();
@@ -415,6 +439,7 @@ impl Run {
             live.control = Some(session.control.clone());
             live.epoch = session.epoch;
             live.tunnels.clone_from(&tunnels);
+            live.reported = None;
         }
         let up = Up::new(session.epoch, session.revision, session.lanes.clone());
         shared.entries.link_up(up, session.max_requests);
@@ -426,7 +451,8 @@ impl Run {
     }
 
     async fn serve(&self, session: Session) {
-        tracing::info!(epoch = session.epoch, "connected");
+        // People are told by the program, after the public URL.
+        tracing::debug!(epoch = session.epoch, "session set up");
         if !self.shared.settings.entries.is_empty() {
             let (asked, shared) = (session.upstreams(), self.shared.clone());
             tokio::spawn(async move { shared.ask_upstreams(asked).await });
@@ -463,7 +489,7 @@ fn on_control(kind: Kind) {
 fn outcome(result: &TunnelResult, server_host: &str) -> TunnelOutcome {
     TunnelOutcome {
         name: result.name.clone(),
-        public_url: reachable(&result.public_url, server_host),
+        public_url: below_wildcard(&reachable(&result.public_url, server_host), &result.name),
         error: result.error.as_ref().map(|error| error.message.clone()),
     }
 }
@@ -480,6 +506,14 @@ fn reachable(public_url: &str, server_host: &str) -> String {
             format!("{scheme}://[{server_host}]:{rest}")
         }
         Some((scheme, rest)) => format!("{scheme}://{server_host}:{rest}"),
+        None => public_url.to_owned(),
+    }
+}
+
+/// A URL that can be visited. Of a wildcard it is one of many, with the name of the tunnel in its place.
+fn below_wildcard(public_url: &str, tunnel: &str) -> String {
+    match public_url.split_once("://*.") {
+        Some((scheme, below)) => format!("{scheme}://{}.{below}", tunnel.to_ascii_lowercase()),
         None => public_url.to_owned(),
     }
 }
@@ -621,6 +655,37 @@ const fn connection(status: &adit_reconnect::Status) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_is_away_is_reported_once_a_minute() {
+        let mut live = Live::default();
+        let start = Instant::now();
+        let mut reported_at = |text: &str, seconds| {
+            let error = DialError {
+                kind: adit_reconnect::Failure::Transient,
+                text: text.to_owned(),
+            };
+            live.dial_failed(error, start + Duration::from_secs(seconds));
+            let (text, at) = live.reported.clone().unwrap();
+            (text, (at - start).as_secs())
+        };
+        let at = |text: &str, seconds| (text.to_owned(), seconds);
+        assert_eq!(reported_at("refused", 0), at("refused", 0));
+        assert_eq!(reported_at("refused", 1), at("refused", 0));
+        assert_eq!(reported_at("refused", 59), at("refused", 0));
+        assert_eq!(reported_at("refused", 60), at("refused", 60));
+        assert_eq!(reported_at("timed out", 61), at("timed out", 61));
+    }
+
+    #[test]
+    fn the_url_of_a_wildcard_can_be_visited() {
+        let url = |public_url| below_wildcard(public_url, "Web");
+        assert_eq!(
+            url("http://*.a.example:7080/b"),
+            "http://web.a.example:7080/b"
+        );
+        assert_eq!(url("http://a.example/*."), "http://a.example/*.");
+    }
 
     #[test]
     fn a_server_that_listens_everywhere_is_called_as_it_was_found() {

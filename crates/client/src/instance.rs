@@ -1,27 +1,17 @@
 //! The instance secret: proves that it is the same installation that returns (P-1.8).
 
 use std::{
-    fs,
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
 };
 
 use thiserror::Error;
 
-/// Why the secret cannot be kept.
+/// Why a client cannot have its name.
 #[derive(Debug, Error)]
 pub enum InstanceError {
-    /// The file cannot be read or written.
-    #[error(
-        "cannot keep the instance secret in {path}: {error}; point --state-dir at a directory that can be written"
-    )]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
     /// Another process of this machine runs under the name: the two would take the link from each other for ever.
     #[error(
         "client id `{client_id}` is in use by another process of this machine; choose one with --client-id, or serve all tunnels from one file"
@@ -30,12 +20,6 @@ pub enum InstanceError {
         /// The name.
         client_id: String,
     },
-    /// The file holds something else.
-    #[error("{path} does not hold an instance secret; remove it to start as a new instance")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 const SECRET_BYTES: usize = 32;
@@ -43,129 +27,158 @@ const SECRET_BYTES: usize = 32;
 /// Names that are tried when the user has chosen none and the first is in use.
 const MAX_SUFFIX: u32 = 64;
 
+/// For their owner alone, whatever the umask.
+const PRIVATE_DIR: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+
 /// A name that is this process's alone on this machine, as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) client_id: String,
     pub(crate) secret: [u8; SECRET_BYTES],
-    /// Locked; the lock ends with the process, however it ends.
-    _lock: fs::File,
+    /// Locked; the lock ends with the process, however it ends. None where the directory cannot hold one.
+    _lock: Option<File>,
 }
 
 /// Takes the name `client_id`. When the user has not chosen it and it is in use, takes `client_id-2` and so on.
 ///
+/// A state directory that cannot be used is a warning: the secret, made of `random`, then lasts as long as the process.
+///
 /// # Errors
-/// [`InstanceError`] when the name is in use or the state directory cannot be used.
+/// [`InstanceError`] when the name is in use.
 pub(crate) fn take(
     state_dir: &Path,
     client_id: &str,
     chosen: bool,
     random: [u8; SECRET_BYTES],
 ) -> Result<Instance, InstanceError> {
+    let dir = state_dir.join("instances");
     let others = (2..=MAX_SUFFIX).map(|suffix| format!("{client_id}-{suffix}"));
     let names = std::iter::once(client_id.to_owned()).chain(others);
     for name in names.take(if chosen { 1 } else { usize::MAX }) {
-        if let Some(lock) = try_lock(state_dir, &name)? {
-            return Ok(Instance {
-                secret: load_or_create(state_dir, &name, random)?,
-                client_id: name,
-                _lock: lock,
-            });
-        }
+        let (lock, secret) = match make_private(&dir).and_then(|()| try_lock(&dir, &name)) {
+            Ok(None) => continue,
+            Ok(lock) => (lock, load_or_create(&dir, &name, random)),
+            // A secret that is there can be read all the same.
+            Err(error) => (None, load(&dir, &name).and_then(|found| found.ok_or(error))),
+        };
+        let secret = secret.unwrap_or_else(|error| {
+            tracing::warn!(
+                dir = %dir.display(),
+                %error,
+                "the instance secret cannot be kept: after a restart this client has to wait until the server has found \
+                 the old link dead; point --state-dir at a directory that can be written"
+            );
+            random
+        });
+        return Ok(Instance {
+            client_id: name,
+            secret,
+            _lock: lock,
+        });
     }
     Err(InstanceError::InUse {
         client_id: client_id.to_owned(),
     })
 }
 
-/// The locked file of a name, or nothing if another process has it.
-fn try_lock(state_dir: &Path, client_id: &str) -> Result<Option<fs::File>, InstanceError> {
-    let path = state_dir
-        .join("instances")
-        .join(format!("{client_id}.lock"));
-    let io_error = |error| InstanceError::Io {
-        path: path.clone(),
-        error,
-    };
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(io_error)?;
+fn make_private(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(PRIVATE_DIR).create(dir)?;
+    let mode = fs::metadata(dir)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        // An older version left it to the umask. Where the directory is another user's, the files are still private.
+        let _ = fs::set_permissions(dir, Permissions::from_mode(PRIVATE_DIR));
     }
-    let file = fs::File::create(&path).map_err(io_error)?;
+    Ok(())
+}
+
+/// The locked file of a name, or nothing if another process has it.
+fn try_lock(dir: &Path, client_id: &str) -> io::Result<Option<File>> {
+    let path = dir.join(format!("{client_id}.lock"));
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    // A file that can only be read can be locked, too.
+    let file = options
+        .mode(PRIVATE_FILE)
+        .open(&path)
+        .or_else(|error| File::open(&path).map_err(|_| error))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(io_error(error)),
+        Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
-/// Reads the secret of `client_id` from the state directory, or makes one and keeps it, readable for its owner only.
-///
-/// # Errors
-/// [`InstanceError`] when the file cannot be used.
+/// The secret of `client_id`, if there is one. What a full disk or a loss of power has left of one is none.
+fn load(dir: &Path, client_id: &str) -> io::Result<Option<[u8; SECRET_BYTES]>> {
+    match fs::read(dir.join(client_id)) {
+        Ok(bytes) => Ok(bytes.try_into().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the secret of `client_id`, or makes one and keeps it, readable for its owner only. The name is locked.
 fn load_or_create(
-    state_dir: &Path,
+    dir: &Path,
     client_id: &str,
     random: [u8; SECRET_BYTES],
-) -> Result<[u8; SECRET_BYTES], InstanceError> {
-    let path = state_dir.join("instances").join(client_id);
-    let io_error = |error| InstanceError::Io {
-        path: path.clone(),
-        error,
-    };
-    match fs::read(&path) {
-        Ok(bytes) => {
-            return bytes
-                .try_into()
-                .map_err(|_| InstanceError::Damaged { path });
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io_error(error)),
+) -> io::Result<[u8; SECRET_BYTES]> {
+    if let Some(secret) = load(dir, client_id)? {
+        return Ok(secret);
     }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(io_error)?;
-    }
-    // Written aside and linked into place: of two clients that start at the same moment one wins, and both use it.
-    let aside = path.with_extension(format!("{}.new", std::process::id()));
-    let written = fs::OpenOptions::new()
+    // Written aside and renamed, so that a full disk leaves no half of one.
+    let path = dir.join(client_id);
+    let aside = dir.join(format!("{client_id}.new"));
+    let mut options = File::options();
+    let written = options
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
+        .mode(PRIVATE_FILE)
         .open(&aside)
-        .and_then(|mut file| file.write_all(&random))
-        .and_then(|()| match fs::hard_link(&aside, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        });
-    let _ = fs::remove_file(&aside);
-    written.map_err(io_error)?;
-    let bytes = fs::read(&path).map_err(io_error)?;
-    bytes
-        .try_into()
-        .map_err(|_| InstanceError::Damaged { path })
+        .and_then(|mut file| {
+            file.write_all(&random)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&aside, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written.map(|()| random)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
     #[test]
-    fn the_secret_is_made_once_and_kept() {
+    fn the_secret_is_made_once_and_kept_for_its_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let first = load_or_create(dir.path(), "office-1", [1; 32]).unwrap();
-        assert_eq!(first, [1; 32]);
-        assert_eq!(
-            load_or_create(dir.path(), "office-1", [2; 32]).unwrap(),
-            first
-        );
-        assert_eq!(
-            load_or_create(dir.path(), "office-2", [3; 32]).unwrap(),
-            [3; 32]
-        );
-        let left: Vec<_> = fs::read_dir(dir.path().join("instances"))
-            .unwrap()
-            .collect();
-        assert_eq!(left.len(), 2, "nothing is left lying about");
+        let take = |id: &str, random| take(dir.path(), id, true, [random; 32]).unwrap().secret;
+        assert_eq!(take("office-1", 1), [1; 32]);
+        assert_eq!(take("office-1", 2), [1; 32]);
+        assert_eq!(take("office-2", 3), [3; 32]);
+        let instances = dir.path().join("instances");
+        assert_eq!(mode(&instances), 0o700);
+        assert_eq!(mode(&instances.join("office-1")), 0o600);
+        let left = fs::read_dir(instances).unwrap().count();
+        assert_eq!(left, 4, "two secrets, two locks, and nothing lying about");
+    }
+
+    #[test]
+    fn instances_that_others_can_read_are_closed_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let instances = dir.path().join("instances");
+        fs::create_dir(&instances).unwrap();
+        fs::set_permissions(&instances, Permissions::from_mode(0o755)).unwrap();
+        take(dir.path(), "a", true, [1; 32]).unwrap();
+        assert_eq!(mode(&instances), 0o700);
     }
 
     #[test]
@@ -186,11 +199,23 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_named() {
+    fn what_is_left_of_a_secret_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("instances")).unwrap();
         fs::write(dir.path().join("instances/a"), b"short").unwrap();
-        let error = load_or_create(dir.path(), "a", [1; 32]).unwrap_err();
-        assert!(error.to_string().contains("instances/a"), "{error}");
+        let take = |random| take(dir.path(), "a", true, [random; 32]).unwrap().secret;
+        assert_eq!((take(1), take(2)), ([1; 32], [1; 32]));
+    }
+
+    #[test]
+    fn without_a_state_directory_the_secret_lives_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        // A file in the place of the directory, and one that cannot be made: both fail for root, too.
+        for state_dir in [file.as_path(), Path::new("/proc/adit")] {
+            let taken = take(state_dir, "a", true, [7; 32]).unwrap();
+            assert_eq!(taken.secret, [7; 32]);
+        }
     }
 }
