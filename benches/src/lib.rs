@@ -8,7 +8,13 @@
 //! The naive versions and what was written for the rivals stand in `baseline/`.
 //!
 //! A case that cannot go on panics: a number from a run that went wrong would be worse than none.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 #[path = "../baseline/mod.rs"]
 pub mod baseline;

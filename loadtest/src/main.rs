@@ -6,6 +6,7 @@
 //! count, `events` restart a side, `report` says what came of it. `compare` and `protocols` put targets side by side,
 //! with the same schedule, pool and services. Everything but the target runs on one thread: the cost of this program is
 //! part of what it measures.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod answer;
 mod cli;

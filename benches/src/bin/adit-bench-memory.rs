@@ -1,6 +1,12 @@
 //! Prints the figures of a room's memory as JSON. A program of its own, as the allocator that counts would be counted by
 //! callgrind.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 use adit_benches::{case::Meter, rooms};
 use peak_alloc::PeakAlloc;

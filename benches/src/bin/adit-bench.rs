@@ -6,7 +6,13 @@
 //! adit-bench compare [--rounds <n>] [--out <directory>] [<room> …]
 //! adit-bench write <report.json>              the tables and plots of a report anew, with the sentences of today
 //! ```
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 use std::{
     env,

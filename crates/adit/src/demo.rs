@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use self::{scratch::Scratch, service::Service};
-use crate::{cli, report::Failed, serve::background, signals::Signals};
+use crate::{cli, output, report::Failed, say, serve::background, signals::Signals};
 
 /// Everything is on this machine: what takes longer hangs.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
             }
             Ok(Shown::Checked { failed: 0, .. }) => {
                 demo.stop().await;
-                Ok(())
+                output::all_said()
             }
             Ok(Shown::Checked { failed, of }) => {
                 demo.stop().await;
@@ -196,7 +196,7 @@ impl Demo {
             .ok_or_else(|| Failed::other("the server did not answer for the tunnel"))?;
         let site = visitor::Site::new(self.server.http_addr());
         if !once {
-            say(&public_url, self.server.http_addr(), json);
+            show_way(&public_url, self.server.http_addr(), json);
             let ended = self.client.ended().await;
             return Err(Failed::other(
                 ended.error.unwrap_or_else(|| ended.reason.to_string()),
@@ -213,9 +213,9 @@ impl Demo {
         };
         let rows = checks::run_all(&site, ports, !json).await;
         if json {
-            anstream::println!("{}", table::as_json(&public_url, &rows));
+            say!("{}", table::as_json(&public_url, &rows));
         } else {
-            anstream::println!("{}", table::as_text(&rows));
+            say!("{}", table::as_text(&rows));
         }
         Ok(Shown::Checked {
             failed: rows.iter().filter(|row| row.outcome.is_err()).count(),
@@ -301,25 +301,21 @@ fn public_addr(tunnels: &[TunnelOutcome], name: &str) -> Result<SocketAddr, Fail
 }
 
 /// The public URL on a line of its own, then what to do with it.
-fn say(public_url: &str, http_addr: SocketAddr, json: bool) {
+fn show_way(public_url: &str, http_addr: SocketAddr, json: bool) {
     if json {
         let value = json!({ "public_url": public_url, "http_addr": http_addr.to_string() });
-        anstream::println!("{value}");
+        say!("{value}");
         return;
     }
     let url = public_url.trim_end_matches('/');
-    anstream::println!("{url}");
-    anstream::println!("try: curl {url}/");
-    anstream::println!("     curl -N {url}/events                       an event every second");
-    anstream::println!(
-        "     curl {url}/bytes/1000000 | wc -c           as many bytes as you ask for"
-    );
-    anstream::println!(
-        "     curl --data-binary @FILE {url}/upload      length and BLAKE3 checksum"
-    );
-    anstream::println!("     curl --raw -H 'TE: trailers' {url}/trailers");
-    anstream::println!("     curl --http2-prior-knowledge {url}/hello");
-    anstream::println!("where {TUNNEL}.localhost leads nowhere:");
-    anstream::println!("     curl -H 'Host: {TUNNEL}.localhost' http://{http_addr}/");
-    anstream::println!("`adit demo --once` checks all of it; Ctrl-C ends this");
+    say!("{url}");
+    say!("try: curl {url}/");
+    say!("     curl -N {url}/events                       an event every second");
+    say!("     curl {url}/bytes/1000000 | wc -c           as many bytes as you ask for");
+    say!("     curl --data-binary @FILE {url}/upload      length and BLAKE3 checksum");
+    say!("     curl --raw -H 'TE: trailers' {url}/trailers");
+    say!("     curl --http2-prior-knowledge {url}/hello");
+    say!("where {TUNNEL}.localhost leads nowhere:");
+    say!("     curl -H 'Host: {TUNNEL}.localhost' http://{http_addr}/");
+    say!("`adit demo --once` checks all of it; Ctrl-C ends this");
 }

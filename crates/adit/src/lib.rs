@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod demo;
+pub mod output;
 pub mod report;
 pub mod route;
 pub mod serve;

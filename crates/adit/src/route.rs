@@ -3,7 +3,7 @@
 use adit_config::{StateDir, environment};
 use serde_json::Value;
 
-use crate::{cli, report::Failed, serve::background, status::ask};
+use crate::{cli, output, report::Failed, say, serve::background, status::ask};
 
 /// Asks a server how it routes.
 ///
@@ -25,11 +25,11 @@ pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
     let answer =
         background()?.block_on(ask(admin, &format!("/api/route?url={}", escape(&test.url))))?;
     if command.json {
-        anstream::println!("{answer}");
+        say!("{answer}");
     } else if let Some(error) = answer["error"].as_str() {
         return Err(Failed::other(error));
     } else {
-        anstream::println!(
+        say!(
             "{}",
             answer["explanation"]
                 .as_str()
@@ -37,6 +37,7 @@ pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
                 .trim_end()
         );
     }
+    output::all_said()?;
     match (&answer["tunnel"], &answer["upstream"]) {
         (Value::String(_), _) | (_, Value::String(_)) => Ok(()),
         _ => Err(Failed::other(format!("no tunnel takes {}", test.url))),

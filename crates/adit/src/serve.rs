@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    cli,
+    cli, note,
     report::Failed,
+    say,
     signals::{Asked, Signals},
-    state::{self, Presence},
+    state::{self, Hold, Presence},
     telemetry::{self, Telling},
 };
 
@@ -27,7 +28,11 @@ const LOCAL_USER: &str = "default";
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
     let loaded = load(command)?;
     if command.check {
-        anstream::println!("the configuration is good");
+        loaded
+            .warnings
+            .iter()
+            .for_each(|text| note!("warning: {text}"));
+        say!("the configuration is good");
         return Ok(());
     }
     let logging =
@@ -35,14 +40,17 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
     let runtime = background()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
+        warn(&loaded.warnings);
         let telling = Telling::start(loaded.telemetry, &logging)?;
-        let running = Running::start(loaded.settings, &telling).await?;
+        signals.reopen_logs(telling.reopeners());
+        let running = Running::start(loaded.settings, loaded.admin_hosts, &telling).await?;
         running.say();
         loop {
             match signals.next().await {
                 Asked::End => break,
                 Asked::Reload => match load(command) {
-                    Ok(_) => {
+                    Ok(loaded) => {
+                        warn(&loaded.warnings);
                         tracing::info!("the configuration is good; restart the server to use it");
                     }
                     Err(error) => {
@@ -68,6 +76,11 @@ pub fn background() -> Result<tokio::runtime::Runtime, Failed> {
         .map_err(|error| Failed::other(format!("cannot start a runtime: {error}")))
 }
 
+/// Logs what works and is probably not meant so.
+pub fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|text| tracing::warn!("{text}"));
+}
+
 fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
     load_server(
         command.config.as_deref(),
@@ -83,7 +96,8 @@ pub struct Running {
     handle: ServerHandle,
     admin: Option<JoinHandle<()>>,
     told: RunningServer,
-    _presence: Presence,
+    _presence: Option<Presence>,
+    _hold: Hold,
 }
 
 impl Running {
@@ -91,12 +105,17 @@ impl Running {
     ///
     /// # Errors
     /// What keeps it from starting.
-    pub async fn start(mut settings: Settings, telling: &Telling) -> Result<Self, Failed> {
+    pub async fn start(
+        mut settings: Settings,
+        admin_hosts: Vec<String>,
+        telling: &Telling,
+    ) -> Result<Self, Failed> {
         let state = StateDir::new(&settings.state_dir);
+        let hold = state::hold(&state);
         if settings.tokens.is_empty() {
             settings.tokens.push(NamedToken {
                 user: LOCAL_USER.into(),
-                token: state::token(&state, rand::random())?,
+                token: state::token(&state, &hold, rand::random())?,
             });
         }
         let admin = match settings.admin_addr {
@@ -117,15 +136,16 @@ impl Running {
                 server: handle.clone(),
                 telemetry: telling.telemetry().clone(),
             };
-            serve_admin(admin, Arc::new(asking))
+            serve_admin(admin.allow_hosts(admin_hosts), Arc::new(asking))
         });
-        let presence = state::announce_server(&state, &told)?;
+        let presence = state::announce_server(&state, &hold, &told);
         Ok(Self {
             server,
             handle,
             admin,
             told,
             _presence: presence,
+            _hold: hold,
         })
     }
 
@@ -140,10 +160,10 @@ impl Running {
     }
 
     fn say(&self) {
-        anstream::println!("visitors  http://{}", self.told.http_addr);
-        anstream::println!("clients   {}", self.told.tunnel_addr);
+        say!("visitors  http://{}", self.told.http_addr);
+        say!("clients   {}", self.told.tunnel_addr);
         if let Some(admin) = self.told.admin_addr {
-            anstream::println!("status    http://{admin}/api/status");
+            say!("status    http://{admin}/api/status");
         }
     }
 

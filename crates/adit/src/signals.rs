@@ -1,15 +1,23 @@
-//! The signals that a process of adit knows: end, end now, reload.
+//! The signals that a process of adit knows: end, end now, reload, reopen the logs.
 
+use adit_telemetry::LogReopener;
+use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::report::Failed;
 
-/// Waits for signals.
+/// Waits for signals. Every signal that ends a process by default, and that a person or a supervisor may send, is either
+/// asked for here or ignored, so that nothing ends a process without a drain.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+    /// Sent when a file has reached its largest size. The write fails as on a full disk, which is handled there.
+    _file_size: Signal,
+    logs: Vec<LogReopener>,
 }
 
 /// What a signal asks for.
@@ -32,18 +40,34 @@ impl Signals {
             terminate: take(SignalKind::terminate())?,
             interrupt: take(SignalKind::interrupt())?,
             hangup: take(SignalKind::hangup())?,
+            user1: take(SignalKind::user_defined1())?,
+            user2: take(SignalKind::user_defined2())?,
+            _file_size: take(SignalKind::from_raw(Number::XFSZ.as_raw()))?,
+            logs: Vec::new(),
         })
     }
 
-    /// The next one.
+    /// SIGUSR1 opens the files of these logs again.
+    pub fn reopen_logs(&mut self, logs: Vec<LogReopener>) {
+        self.logs = logs;
+    }
+
+    /// The next one that asks for something of the caller.
     ///
     /// # Cancel safety
     /// Yes.
     pub async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.hangup.recv() => Asked::Reload,
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Asked::End,
+                _ = self.interrupt.recv() => return Asked::End,
+                _ = self.hangup.recv() => return Asked::Reload,
+                _ = self.user1.recv() => {
+                    self.logs.iter().for_each(LogReopener::reopen);
+                    tracing::info!(files = self.logs.len(), "SIGUSR1: the log files are opened again");
+                }
+                _ = self.user2.recv() => tracing::info!("SIGUSR2 is ignored"),
+            }
         }
     }
 

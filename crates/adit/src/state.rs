@@ -1,18 +1,27 @@
 //! The files by which processes of one machine find each other.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     io::{self, Write},
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use adit_config::{RunningServer, StateDir};
+use adit_config::{
+    RunningServer, StateDir,
+    permissions::{Owner, check_secret, owner},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::report::Failed;
+
+/// A client that looks whether a server runs has the lock for a moment; a server has it for its life.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file that is there as long as its process; removed when dropped.
 #[derive(Debug)]
@@ -48,36 +57,137 @@ pub struct RunningClient {
     pub admin_addr: Option<SocketAddr>,
 }
 
-/// The token of this machine: the one kept, or a new one made of `random`, readable for its owner only.
+/// What a server may do with the state directory, for as long as it runs.
+#[derive(Debug)]
+pub enum Hold {
+    /// Leave its token and its addresses there. Locked where the system can lock.
+    Ours(Option<File>),
+    /// Read only: another server runs that has the directory.
+    Others,
+    /// Nothing: the directory cannot be made or written.
+    Unusable,
+}
+
+/// Takes the state directory for a server, and warns when it cannot be had: a server serves without it.
+pub fn hold(state: &StateDir) -> Hold {
+    let path = state.lock_file();
+    let dir = state.path().display();
+    let file = match make_private(state.path()).and_then(|()| open_lock(&path)) {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::warn!(
+                "cannot use the state directory {dir} ({error}): `adit status` and clients on this machine do not find \
+                 this server; point --state-dir at a directory that can be written"
+            );
+            return Hold::Unusable;
+        }
+    };
+    if let Ok(Owner::Other(uid)) = fs::metadata(state.path()).map(|metadata| owner(&metadata)) {
+        tracing::warn!(
+            "the state directory {dir} belongs to another user (uid {uid}), who can replace what is in it"
+        );
+    }
+    let mut locked = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        thread::sleep(LOCK_PAUSE);
+        locked = file.try_lock();
+    }
+    match locked {
+        Ok(()) => Hold::Ours(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            let first = state.running_server().ok().flatten();
+            let pid = first.map_or_else(String::new, |first| format!(" (pid {})", first.pid));
+            tracing::warn!(
+                "another adit-server{pid} has the state directory {dir}: clients on this machine and `adit status` find \
+                 that one, not this one; give this one a --state-dir of its own"
+            );
+            Hold::Others
+        }
+        // Some file systems of networks know no locks. Then the last server is the one that is found.
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!(%error, "the state directory cannot be locked");
+            Hold::Ours(None)
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    options.mode(0o600).open(path)
+}
+
+/// The token of this machine: the one kept, or a new one made of `random`, readable for its owner only. Without it no
+/// client could come in, so that a directory that cannot keep it ends the program.
 ///
 /// # Errors
-/// When the state directory cannot be used.
-pub fn token(state: &StateDir, random: [u8; 32]) -> Result<SecretString, Failed> {
+/// When the token can be neither read nor kept, or others may have chosen it.
+pub fn token(state: &StateDir, hold: &Hold, random: [u8; 32]) -> Result<SecretString, Failed> {
     let path = state.token_file();
-    match fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned().into()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unusable(&path, &error)),
+    match read_token(&path) {
+        Ok(Some(token)) => return Ok(token),
+        Ok(None) => {}
+        Err(error) => return Err(Failed::other(error)),
+    }
+    if let Hold::Others = hold {
+        return Err(Failed::other(format!(
+            "there is no token for clients, and another adit-server has the state directory {}: set ADIT__TOKEN or \
+             server.auth, or give this server a --state-dir of its own",
+            state.path().display()
+        )));
     }
     let token = adit_auth::generate_token(random);
-    write_private(&path, token.expose_secret().as_bytes())?;
+    write_private(&path, token.expose_secret().as_bytes()).map_err(|error| {
+        Failed::other(format!(
+            "cannot keep a token for clients in {}: {error}; set ADIT__TOKEN or server.auth, or point --state-dir at a \
+             directory that this user can write",
+            path.display()
+        ))
+    })?;
     Ok(token)
 }
 
-/// Says where the server is. The file is complete when it appears: whoever waits for it may connect.
-///
-/// # Errors
-/// When the state directory cannot be used.
-pub fn announce_server(state: &StateDir, server: &RunningServer) -> Result<Presence, Failed> {
-    announce(state.server_file(), server)
+fn read_token(path: &Path) -> Result<Option<SecretString>, String> {
+    let unreadable =
+        |error: io::Error| format!("cannot read the token {}: {error}", path.display());
+    let text = match fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => text,
+        Ok(_) => return Ok(None),
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+                _ => Err(unreadable(error)),
+            };
+        }
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if let Owner::Other(uid) = owner(&metadata) {
+        return Err(format!(
+            "the token {} belongs to another user (uid {uid}), who decides then who comes in: remove it, or point \
+             --state-dir at a directory of this user",
+            path.display()
+        ));
+    }
+    if let Some(warning) = check_secret(path, &metadata)? {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(text.trim().to_owned().into()))
 }
 
-/// Says where a client's status is.
-///
-/// # Errors
-/// When the state directory cannot be used.
-pub fn announce_client(state: &StateDir, client: &RunningClient) -> Result<Presence, Failed> {
+/// Says where the server is, unless another one has the directory. The file is complete when it appears: whoever waits
+/// for it may connect. A directory that cannot be written is a warning.
+pub fn announce_server(state: &StateDir, hold: &Hold, server: &RunningServer) -> Option<Presence> {
+    match hold {
+        Hold::Ours(_) => announce(state.server_file(), server),
+        Hold::Others | Hold::Unusable => None,
+    }
+}
+
+/// Says where a client's status is. A directory that cannot be written is a warning.
+pub fn announce_client(state: &StateDir, client: &RunningClient) -> Option<Presence> {
     let name = format!("{}.{}.json", client.client_id, client.pid);
     announce(clients_dir(state.path()).join(name), client)
 }
@@ -100,40 +210,44 @@ fn clients_dir(state: &Path) -> PathBuf {
     state.join("clients")
 }
 
-fn announce(path: PathBuf, what: &impl Serialize) -> Result<Presence, Failed> {
-    let text = serde_json::to_vec(what).map_err(Failed::other)?;
-    write_private(&path, &text)?;
-    Ok(Presence { path })
+fn announce(path: PathBuf, what: &impl Serialize) -> Option<Presence> {
+    let text = serde_json::to_vec(what).unwrap_or_default();
+    match write_private(&path, &text) {
+        Ok(()) => Some(Presence { path }),
+        Err(error) => {
+            tracing::warn!(
+                "cannot write {} ({error}): other programs of adit on this machine do not find this one; point --state-dir \
+                 at a directory that can be written",
+                path.display()
+            );
+            None
+        }
+    }
 }
 
-/// Writes aside and renames, so that nobody reads half a file.
-fn write_private(path: &Path, content: &[u8]) -> Result<(), Failed> {
-    let fail = |error| unusable(path, &error);
+fn make_private(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
+
+/// Writes aside and renames, so that nobody reads half a file, and a full disk leaves none.
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(parent) = path.parent() {
-        let mut builder = fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(fail)?;
+        make_private(parent)?;
     }
     let aside = path.with_extension(format!("new.{}", std::process::id()));
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options
         .open(&aside)
         .and_then(|mut file| file.write_all(content))
-        .and_then(|()| fs::rename(&aside, path))
-        .map_err(fail)
-}
-
-fn unusable(path: &Path, error: &io::Error) -> Failed {
-    Failed::other(format!(
-        "cannot use {}: {error}; point --state-dir at a directory that this user can write",
-        path.display()
-    ))
+        .and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written
 }
 
 #[cfg(test)]
@@ -146,8 +260,9 @@ mod tests {
     fn the_token_is_made_once_for_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("deep/state"));
-        let first = token(&state, [1; 32]).unwrap();
-        let again = token(&state, [2; 32]).unwrap();
+        let hold = hold(&state);
+        let first = token(&state, &hold, [1; 32]).unwrap();
+        let again = token(&state, &hold, [2; 32]).unwrap();
         assert_eq!(first.expose_secret(), again.expose_secret());
         let mode = fs::metadata(state.token_file())
             .unwrap()
@@ -175,5 +290,64 @@ mod tests {
         fs::write(&presence.path, serde_json::to_vec(&client).unwrap()).unwrap();
         drop(presence);
         assert_eq!(running_clients(&state), [client]);
+    }
+
+    fn server(pid: u32) -> RunningServer {
+        let addr: SocketAddr = ([127, 0, 0, 1], 1).into();
+        RunningServer {
+            pid,
+            tunnel_addr: addr,
+            http_addr: addr,
+            admin_addr: None,
+        }
+    }
+
+    #[test]
+    fn a_second_server_leaves_the_first_ones_files_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let us = std::process::id();
+        let first = hold(&state);
+        let presence = announce_server(&state, &first, &server(us));
+        let second = hold(&state);
+        assert!(matches!(second, Hold::Others), "{second:?}");
+        assert!(announce_server(&state, &second, &server(us)).is_none());
+        let refused = token(&state, &second, [1; 32]).unwrap_err().to_string();
+        assert!(refused.contains("another adit-server"), "{refused}");
+        drop(second);
+        assert_eq!(state.running_server().unwrap(), Some(server(us)));
+        // When the first has gone, the next one has the directory.
+        drop((presence, first));
+        let third = hold(&state);
+        assert!(announce_server(&state, &third, &server(us)).is_some());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_stops_nothing_but_a_new_token() {
+        for path in ["/proc/adit", "/dev/null/adit"] {
+            let state = StateDir::new(path);
+            let hold = hold(&state);
+            assert!(matches!(hold, Hold::Unusable), "{hold:?}");
+            assert!(announce_server(&state, &hold, &server(1)).is_none());
+            let client = RunningClient {
+                pid: 1,
+                client_id: "a".into(),
+                admin_addr: None,
+            };
+            assert!(announce_client(&state, &client).is_none());
+            let refused = token(&state, &hold, [1; 32]).unwrap_err().to_string();
+            assert!(refused.contains("ADIT__TOKEN"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_everybody_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let hold = hold(&state);
+        token(&state, &hold, [1; 32]).unwrap();
+        fs::set_permissions(state.token_file(), fs::Permissions::from_mode(0o666)).unwrap();
+        let refused = token(&state, &hold, [1; 32]).unwrap_err().to_string();
+        assert!(refused.contains("chmod 600"), "{refused}");
     }
 }

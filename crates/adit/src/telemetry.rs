@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use adit_telemetry::{AccessLog, LogGuard, Logging, Metrics, Telemetry, Traces};
+use adit_telemetry::{AccessLog, LogGuard, LogReopener, Logging, Metrics, Telemetry, Traces};
 use adit_trace::Observer;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -63,6 +63,11 @@ impl Telling {
     /// What the admin port shows of it.
     pub const fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
+    }
+
+    /// For the signal that opens the files of the logs again.
+    pub fn reopeners(&self) -> Vec<LogReopener> {
+        self.logs.iter().map(LogGuard::reopener).collect()
     }
 
     /// Sends the spans that wait, for as long as one export may take, 2 s at most, then writes what waits of the logs, for

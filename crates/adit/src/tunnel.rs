@@ -1,17 +1,18 @@
 //! `adit http` and `adit start`: a client until a signal, or the server, ends it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use adit_admin::{Admin, Source};
-use adit_client::{Client, ClientHandle, Registration, Settings};
-use adit_config::{Loaded, StateDir, environment, load_client};
-use adit_telemetry::Telemetry;
+use adit_client::{Client, ClientHandle, Registration, Settings, TunnelSettings};
+use adit_config::{ConfigError, Loaded, NO_WORK, StateDir, environment, load_client};
+use adit_telemetry::{HeldLog, Telemetry};
 use serde_json::{Value, json};
 
 use crate::{
-    cli,
+    cli, note,
     report::Failed,
-    serve::{background, serve_admin},
+    say,
+    serve::{background, serve_admin, warn},
     signals::Signals,
     state::{self, RunningClient},
     telemetry::{self, Telling},
@@ -20,52 +21,97 @@ use crate::{
 /// How often a client that was started first looks whether a server has come up on this machine.
 const LOOK_FOR_SERVER: Duration = Duration::from_millis(200);
 
+/// What is logged at the start waits this long for the public URL, which is the first line that the program prints. Who
+/// waits for a server longer than that wants to know it.
+const URL_FIRST: Duration = Duration::from_secs(1);
+
 /// Runs a client.
 ///
 /// # Errors
 /// What keeps it from starting, or why it gave up.
 pub fn run(command: &cli::Adit) -> Result<(), Failed> {
+    if command.check {
+        return check(command);
+    }
     let logging =
         adit_telemetry::init(command.log_format, command.log_filter()).map_err(Failed::config)?;
+    let held = logging.hold(URL_FIRST);
     background()?.block_on(async {
         let mut signals = Signals::new()?;
         let Loaded {
             settings,
             telemetry,
+            admin_hosts,
+            warnings,
         } = tokio::select! {
             loaded = settings(command) => loaded?,
             () = signals.end() => return Ok(()),
         };
-        if settings.tunnels.is_empty() && settings.entries.is_empty() {
-            return Err(Failed::config(
-                "there is no tunnel to serve; add `tunnels` or `entries` to the file, or expose one with `adit http PORT`",
-            ));
+        if has_no_work(&settings) {
+            return Err(Failed::config(NO_WORK));
         }
+        warn(&warnings);
         let telling = Telling::start(telemetry, &logging)?;
-        let served = serve(settings, &telling, &mut signals, command.json).await;
+        signals.reopen_logs(telling.reopeners());
+        let first = First {
+            held,
+            json: command.json,
+        };
+        let served = serve(settings, admin_hosts, &telling, &mut signals, first).await;
         telling.end(&mut signals).await;
         served
     })
 }
 
+fn has_no_work(settings: &Settings) -> bool {
+    settings.tunnels.is_empty() && settings.entries.is_empty()
+}
+
+fn load(command: &cli::Adit) -> Result<Loaded<Settings>, ConfigError> {
+    load_client(
+        command.config.as_deref(),
+        environment(),
+        &command.overrides(),
+    )
+}
+
+/// Only says whether the configuration is good.
+fn check(command: &cli::Adit) -> Result<(), Failed> {
+    match load(command) {
+        Ok(loaded) => {
+            loaded
+                .warnings
+                .iter()
+                .for_each(|text| note!("warning: {text}"));
+            if has_no_work(&loaded.settings) {
+                return Err(Failed::config(NO_WORK));
+            }
+            say!("the configuration is good");
+        }
+        Err(error) if error.waits_for_server() => {
+            say!(
+                "the configuration is good; it names no server, so that the client waits for one on this machine"
+            );
+        }
+        Err(error) => return Err(Failed::config(error)),
+    }
+    Ok(())
+}
+
 /// The settings. A client that knows neither server nor token waits for a server on this machine: either may be
 /// started first.
 async fn settings(command: &cli::Adit) -> Result<Loaded<Settings>, Failed> {
-    let overrides = command.overrides();
-    let mut told = false;
+    let mut is_said = false;
     loop {
-        let error = match load_client(command.config.as_deref(), environment(), &overrides) {
+        match load(command) {
             Ok(loaded) => return Ok(loaded),
-            Err(error) => error,
-        };
-        let waits = error.key() == "client.auth_token" && knows_no_server(command, &overrides);
-        if !waits {
-            return Err(Failed::config(error));
+            Err(error) if error.waits_for_server() => {}
+            Err(error) => return Err(Failed::config(error)),
         }
-        if !told {
-            told = true;
+        if !is_said {
+            is_said = true;
             let state = StateDir::find(command.state_dir.as_deref(), environment());
-            anstream::eprintln!(
+            note!(
                 "waiting for an adit-server on this machine ({}); name another one with --server",
                 state.path().display()
             );
@@ -74,28 +120,40 @@ async fn settings(command: &cli::Adit) -> Result<Loaded<Settings>, Failed> {
     }
 }
 
-fn knows_no_server(command: &cli::Adit, overrides: &adit_config::ClientOverrides) -> bool {
-    let state = StateDir::find(command.state_dir.as_deref(), environment());
-    let named = overrides.server.is_some()
-        || environment().any(|(name, _)| name == "ADIT__CLIENT__SERVER_ADDR");
-    !named && command.config.as_deref().is_none_or(Path::exists) && !state.token_file().exists()
+/// What people are told of a tunnel beside its URL.
+struct Service {
+    tunnel: String,
+    addr: String,
+    /// The names below which every host is the tunnel's.
+    wildcards: Vec<String>,
+}
+
+impl Service {
+    fn of(tunnel: &TunnelSettings) -> Self {
+        let below = |domain: &String| domain.strip_prefix("*.").map(str::to_owned);
+        Self {
+            tunnel: tunnel.name.clone(),
+            addr: format!("{}:{}", tunnel.service.host, tunnel.service.port),
+            wildcards: tunnel.domains.iter().filter_map(below).collect(),
+        }
+    }
+}
+
+/// How the first output looks, and what waits for it.
+struct First {
+    held: HeldLog,
+    json: bool,
 }
 
 async fn serve(
     settings: Settings,
+    admin_hosts: Vec<String>,
     telling: &Telling,
     signals: &mut Signals,
-    json: bool,
+    First { held, json }: First,
 ) -> Result<(), Failed> {
     let state = StateDir::new(&settings.state_dir);
-    let services: Vec<_> = settings
-        .tunnels
-        .iter()
-        .map(|tunnel| {
-            let service = format!("{}:{}", tunnel.service.host, tunnel.service.port);
-            (tunnel.name.clone(), service)
-        })
-        .collect();
+    let services: Vec<_> = settings.tunnels.iter().map(Service::of).collect();
     let admin = match settings.admin_addr {
         Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
         None => None,
@@ -106,14 +164,18 @@ async fn serve(
         client_id: client.client_id().to_owned(),
         admin_addr: admin.as_ref().map(Admin::addr),
     };
-    let _presence = state::announce_client(&state, &running)?;
+    let _presence = state::announce_client(&state, &running);
+    let mut held = Some(held);
     say_entries(&client.handle().status(), services.is_empty(), json);
+    if services.is_empty() {
+        held = None;
+    }
     let admin = admin.map(|admin| {
         let asking = Asking {
             client: client.handle(),
             telemetry: telling.telemetry().clone(),
         };
-        serve_admin(admin, Arc::new(asking))
+        serve_admin(admin.allow_hosts(admin_hosts), Arc::new(asking))
     });
     let mut registrations = client.registrations();
     let mut said = None;
@@ -123,6 +185,8 @@ async fn serve(
                 let registration = registrations.borrow_and_update().clone();
                 if let Some(registration) = registration {
                     say(&registration, &services, &mut said, json);
+                    held = None;
+                    tracing::info!(epoch = registration.epoch, "connected");
                 }
             }
             ended = client.ended() => break Some(ended),
@@ -143,6 +207,7 @@ async fn serve(
         }
     };
     client.stop();
+    drop(held);
     if let Some(admin) = admin {
         admin.abort();
     }
@@ -152,23 +217,23 @@ async fn serve(
 /// Where entries listen: from the start, with or without a link. Without tunnels they are what there is to go to.
 fn say_entries(status: &adit_client::Status, alone: bool, json: bool) {
     if json && !status.entries.is_empty() {
-        anstream::println!("{}", json!({ "entries": status.entries }));
+        say!("{}", json!({ "entries": status.entries }));
         return;
     }
     for entry in &status.entries {
         let url = format!("{}://{}", entry.kind, entry.listen);
         if alone {
-            anstream::println!("{url}");
+            say!("{url}");
         }
         let (name, upstream) = (&entry.name, &entry.upstream);
-        anstream::eprintln!("{name}: {url} leads to upstream {upstream} of the server");
+        note!("{name}: {url} leads to upstream {upstream} of the server");
     }
 }
 
 /// The public URLs, each on a line of its own and nothing else on it: the first line of the output is where to go.
 fn say(
     registration: &Registration,
-    services: &[(String, String)],
+    services: &[Service],
     said: &mut Option<Vec<adit_client::TunnelOutcome>>,
     json: bool,
 ) {
@@ -177,17 +242,20 @@ fn say(
     }
     if json {
         let value = json!({ "epoch": registration.epoch, "tunnels": registration.tunnels });
-        anstream::println!("{value}");
+        say!("{value}");
     } else {
         for tunnel in &registration.tunnels {
-            let service = services.iter().find(|(name, _)| *name == tunnel.name);
-            let service = service.map_or("", |(_, service)| service);
-            match &tunnel.error {
-                None => {
-                    anstream::println!("{}", tunnel.public_url);
-                    anstream::eprintln!("{} leads to {service}", tunnel.name);
+            let name = &tunnel.name;
+            if let Some(error) = &tunnel.error {
+                note!("{name} was refused: {error}");
+                continue;
+            }
+            say!("{}", tunnel.public_url);
+            if let Some(service) = services.iter().find(|service| service.tunnel == *name) {
+                note!("{name} leads to {}", service.addr);
+                for below in &service.wildcards {
+                    note!("{name} has every name below {below}");
                 }
-                Some(error) => anstream::eprintln!("{} was refused: {error}", tunnel.name),
             }
         }
     }

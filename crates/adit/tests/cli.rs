@@ -215,13 +215,19 @@ fn other_commands_say_little() {
             ..ClientOverrides::default()
         }
     );
+    for check in [
+        "adit --config c.yaml --check",
+        "adit start --config c.yaml --check",
+    ] {
+        assert!(adit(check).check, "{check}");
+    }
     let status = adit("adit --json status");
     assert!(status.json);
-    assert_eq!(status.command, Command::Status);
+    assert_eq!(status.command, Some(Command::Status));
     assert_eq!(status.overrides(), ClientOverrides::default());
-    assert!(matches!(adit("adit demo --once").command, Command::Demo(demo) if demo.once));
-    assert!(matches!(adit("adit demo").command, Command::Demo(demo) if !demo.once));
-    let Command::Route(Route::Test(test)) =
+    assert!(matches!(adit("adit demo --once").command, Some(Command::Demo(demo)) if demo.once));
+    assert!(matches!(adit("adit demo").command, Some(Command::Demo(demo)) if !demo.once));
+    let Some(Command::Route(Route::Test(test))) =
         adit("adit route test http://a.example/b --admin 127.0.0.1:1").command
     else {
         panic!("route test")
@@ -281,9 +287,7 @@ fn completions_name_the_commands() {
         clap_complete::Shell::Zsh,
         clap_complete::Shell::Fish,
     ] {
-        let mut script = Vec::new();
-        completion(shell, &mut script).unwrap();
-        let script = String::from_utf8(script).unwrap();
+        let script = String::from_utf8(completion(shell)).unwrap();
         for word in [
             "http",
             "grpc",

@@ -30,4 +30,7 @@ pub use authenticator::{Authenticator, ClientClaim, Credential, DenialReason, De
 pub use grant::Grant;
 pub use link::{InstanceKey, InstanceSecret, LinkKey, ParseSecretError, SessionToken};
 pub use name::{ClientId, GroupId, NameError, NameProblem, TunnelName, UserName};
-pub use token::{MAX_TOKEN_BYTES, TokenAuthenticator, TokenSetError, generate_token};
+pub use token::{
+    MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, TokenAuthenticator, TokenProblem, TokenSetError, check_token,
+    generate_token,
+};

@@ -14,29 +14,64 @@ pub const MAX_TOKEN_BYTES: usize = 256;
 /// ("Behind GitHub's new authentication token formats", 2021).
 const PREFIX: &str = "adit_";
 
+/// A server takes no shorter one. At the rate at which wrong tokens can be presented, some thousands a second, a random
+/// one of five characters is found within weeks, and of six within years.
+pub const MIN_TOKEN_BYTES: usize = 6;
+
+/// Why a text cannot be a token. Reads after "the token".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenProblem {
+    /// Nothing is there.
+    #[error("is empty")]
+    Empty,
+    /// Longer than [`MAX_TOKEN_BYTES`].
+    #[error("is longer than {MAX_TOKEN_BYTES} bytes")]
+    TooLong,
+    /// Most often the end of a line, read from a file along with the token.
+    #[error("begins or ends with white space")]
+    Surrounded,
+    /// Most often two lines.
+    #[error("contains a line break or another control character")]
+    Control,
+}
+
+/// Whether a text can be a token. Blanks inside are fine: a passphrase is one.
+///
+/// # Errors
+/// Why not.
+pub fn check_token(token: &str) -> Result<(), TokenProblem> {
+    if token.is_empty() {
+        Err(TokenProblem::Empty)
+    } else if token.len() > MAX_TOKEN_BYTES {
+        Err(TokenProblem::TooLong)
+    } else if token.trim() != token {
+        Err(TokenProblem::Surrounded)
+    } else if token.contains(char::is_control) {
+        Err(TokenProblem::Control)
+    } else {
+        Ok(())
+    }
+}
+
 /// Why tokens were refused. A token itself is never shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenSetError {
     /// Nobody could ever come in.
     #[error("no token is configured: set auth.token, or let the server generate one")]
     NoTokens,
-    /// A token that everybody has.
-    #[error("the token of user {user} is empty: generate one")]
-    Empty {
-        /// Whose it is.
-        user: UserName,
-    },
     /// A token that could never be presented.
-    #[error(
-        "the token of user {user} is longer than {MAX_TOKEN_BYTES} bytes: generate a shorter one"
-    )]
-    TooLong {
+    #[error("the token of user {user} {problem}")]
+    Bad {
         /// Whose it is.
         user: UserName,
+        /// What is wrong with it.
+        problem: TokenProblem,
     },
-    /// Most often the end of a line, read from a file along with the token.
-    #[error("the token of user {user} contains white space: trim what was read")]
-    WhiteSpace {
+    /// A token that can be guessed.
+    #[error(
+        "the token of user {user} is shorter than {MIN_TOKEN_BYTES} characters: choose a long random one"
+    )]
+    TooShort {
         /// Whose it is.
         user: UserName,
     },
@@ -77,14 +112,11 @@ impl TokenAuthenticator {
         let mut known: Vec<Known> = Vec::new();
         for (user, token) in tokens {
             let token = token.expose_secret();
-            if token.is_empty() {
-                return Err(TokenSetError::Empty { user });
+            if let Err(problem) = check_token(token) {
+                return Err(TokenSetError::Bad { user, problem });
             }
-            if token.len() > MAX_TOKEN_BYTES {
-                return Err(TokenSetError::TooLong { user });
-            }
-            if token.contains(char::is_whitespace) {
-                return Err(TokenSetError::WhiteSpace { user });
+            if token.len() < MIN_TOKEN_BYTES {
+                return Err(TokenSetError::TooShort { user });
             }
             let hash = hash(token.as_bytes());
             match known.iter().find(|known| known.hash == hash) {

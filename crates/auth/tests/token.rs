@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use adit_auth::{
     Authenticator, ClientClaim, ClientId, Credential, DenialReason, Denied, Grant, GroupId,
-    MAX_TOKEN_BYTES, TokenAuthenticator, TokenSetError, TunnelName, UserName, generate_token,
+    MAX_TOKEN_BYTES, TokenAuthenticator, TokenProblem, TokenSetError, TunnelName, UserName,
+    generate_token,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -37,7 +38,7 @@ fn each_token_lets_its_user_in() {
     let known = [
         ("ann", "first-token"),
         ("bob", "second-token"),
-        ("ann", "third"),
+        ("ann", "a third token"),
     ];
     let authenticator = tokens(&known).unwrap();
     for (name, text) in known {
@@ -110,22 +111,29 @@ fn tokens_that_cannot_be_are_refused_by_user() {
     let ann = || user("ann");
     let refused = |pairs: &[_]| tokens(pairs).unwrap_err();
     assert_eq!(refused(&[]), TokenSetError::NoTokens);
-    assert_eq!(
-        refused(&[("bob", "x"), ("ann", "")]),
-        TokenSetError::Empty { user: ann() }
-    );
     let too_long = "x".repeat(MAX_TOKEN_BYTES + 1);
-    assert_eq!(
-        refused(&[("ann", &too_long)]),
-        TokenSetError::TooLong { user: ann() }
-    );
-    for text in ["x\n", " x", "a b", "a\u{a0}b"] {
+    for (text, problem) in [
+        ("", TokenProblem::Empty),
+        (&*too_long, TokenProblem::TooLong),
+        ("first-token\n", TokenProblem::Surrounded),
+        (" first-token", TokenProblem::Surrounded),
+        ("first-token\u{a0}", TokenProblem::Surrounded),
+        ("first\ntoken", TokenProblem::Control),
+        ("first\0token", TokenProblem::Control),
+    ] {
+        let bad = TokenSetError::Bad {
+            user: ann(),
+            problem,
+        };
+        assert_eq!(refused(&[("bob", "bobs-token"), ("ann", text)]), bad);
+    }
+    for text in ["x", "xxxxx"] {
         assert_eq!(
             refused(&[("ann", text)]),
-            TokenSetError::WhiteSpace { user: ann() }
+            TokenSetError::TooShort { user: ann() }
         );
     }
-    let shared = refused(&[("ann", "same"), ("bob", "same")]);
+    let shared = refused(&[("ann", "the-same"), ("bob", "the-same")]);
     assert_eq!(
         shared,
         TokenSetError::Shared {
@@ -137,13 +145,13 @@ fn tokens_that_cannot_be_are_refused_by_user() {
         shared.to_string(),
         "users ann and bob have the same token: generate another for one of them"
     );
-    assert!(tokens(&[("ann", "same"), ("ann", "same")]).is_ok());
+    assert!(tokens(&[("ann", "the-same"), ("ann", "the-same")]).is_ok());
 }
 
 #[test]
 fn nothing_shows_a_token() {
     let secret = "correct-horse-battery";
-    let authenticator = tokens(&[("ann", secret), ("bob", "other")]).unwrap();
+    let authenticator = tokens(&[("ann", secret), ("bob", "another")]).unwrap();
     assert_eq!(
         format!("{authenticator:?}"),
         r#"TokenAuthenticator {"ann", "bob"}"#
@@ -184,8 +192,8 @@ fn a_generated_token_is_the_prefix_and_its_bytes_and_is_accepted() {
 
 #[test]
 fn a_shared_authenticator_answers_as_itself() {
-    let shared: Arc<dyn Authenticator> = Arc::new(tokens(&[("ann", "t")]).unwrap());
-    let grant = shared.authenticate(&token("t"), &claim()).unwrap();
+    let shared: Arc<dyn Authenticator> = Arc::new(tokens(&[("ann", "a-token")]).unwrap());
+    let grant = shared.authenticate(&token("a-token"), &claim()).unwrap();
     assert_eq!(grant.user().as_str(), "ann");
     fn through(authenticator: &impl Authenticator) -> bool {
         authenticator

@@ -2,18 +2,19 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use adit_auth::{ClientId, GroupId, MAX_TOKEN_BYTES};
+use adit_auth::{ClientId, GroupId};
 use adit_client::{Limits, Settings, Timeouts};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use crate::{
     document::Node,
     entry,
     environment::Variables,
-    error::{ConfigError, Origin},
+    error::{ConfigError, Kind, Origin},
     hostname,
     layers::{Loaded, gather, path, side, within},
     overrides::ClientOverrides,
+    problems::read_all,
     read::{Item, Section},
     server::{BUDGET, COUNT, LANES, PROGRESS, SHORTEST, WINDOW, admin},
     state::StateDir,
@@ -30,18 +31,19 @@ const DEFAULT_PORT: u16 = 7000;
 /// the state directory. There may be no tunnels: whether that makes sense is the caller's to say.
 ///
 /// # Errors
-/// [`ConfigError`] with the first thing that is wrong.
+/// [`ConfigError`] with all that is wrong; [`ConfigError::waits_for_server`] when nothing is, but no server is there.
 pub fn load_client(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     overrides: &ClientOverrides,
 ) -> Result<Loaded<Settings>, ConfigError> {
     let variables = Variables::new(environment);
-    let mut root = gather(file, &variables, "client")?;
-    overrides
-        .lay_over(&mut root)
-        .and_then(|()| read(&root, file, &variables, overrides))
-        .map_err(|error| within(error, file))
+    let (mut root, mut found) = gather(file, &variables, "client")?;
+    let laid = overrides.lay_over(&mut root);
+    found.extend(laid.err().map(|error| within(error, file)));
+    read_all(root, found, |root| {
+        read(root, file, &variables, overrides).map_err(|error| within(error, file))
+    })
 }
 
 fn read(
@@ -67,19 +69,35 @@ fn read(
         Some(item) => Some(item.number::<u16>(1..=65_535)?),
         None => None,
     };
+    let mut warnings = variables.misspelt();
     let in_file = match client.item("auth_token") {
-        Some(item) => Some(good_token(item.secret("a token")?, |m| item.error(m))?),
+        Some(item) => Some(Given {
+            token: token::good(item.secret("a token")?).map_err(|problem| item.error(problem))?,
+            is_variable: is_variable(&item),
+        }),
+        None => None,
+    };
+    let of_environment = match variables.value("ADIT__TOKEN") {
+        Some(text) => Some(token::good(text).map_err(|problem| {
+            ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", problem)
+        })?),
         None => None,
     };
     let beside_file = match client.item("auth_token_file") {
-        // Not read when it is not used: the flag may be there because the file is not.
-        Some(item) if in_file.is_none() && overrides.token_file().is_none() => {
-            let token = token::read(&item, &path(&item, file)?)?;
-            Some(good_token(token, |m| item.error(m))?)
-        }
         Some(item) => {
-            path(&item, file)?;
-            None
+            let path = path(&item, file)?;
+            let is_variable = is_variable(&item);
+            // Not read when it is not used: the flag may be there because the file is not.
+            let is_used = overrides.token_file().is_none()
+                && in_file.is_none()
+                && (is_variable || of_environment.is_none());
+            if is_used {
+                let token = token::read_file(&path, &mut warnings);
+                let token = token.map_err(|problem| item.error(problem))?;
+                Some(Given { token, is_variable })
+            } else {
+                None
+            }
         }
         None => None,
     };
@@ -87,7 +105,8 @@ fn read(
     let mut lanes = 1_u32;
     client.set_number("lanes", LANES, &mut lanes)?;
     // Any free port: what is found there, the state directory tells.
-    let admin_addr = admin(&mut client, SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let admin = admin(&mut client, SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let admin_addr = admin.addr;
     if let Some(admin_addr) = admin_addr
         && !admin_addr.ip().is_loopback()
     {
@@ -116,6 +135,8 @@ fn read(
     client.finish(&vocabulary::CLIENT)?;
 
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
+    let names_server = server_host.is_some() || server_port.is_some();
+    let has_work = !tunnels.is_empty() || !entries.is_empty();
     let (server_host, server_port) = match (server_host, server_port) {
         (Some(host), port) => (host, port.unwrap_or(DEFAULT_PORT)),
         (None, Some(port)) => (LOOPBACK.to_owned(), port),
@@ -127,15 +148,32 @@ fn read(
             None => (LOOPBACK.to_owned(), DEFAULT_PORT),
         },
     };
-    let token = match overrides.token_file() {
-        Some(path) => {
-            let refused =
-                |message| ConfigError::new(Origin::Flag("--token-file".into()), "", message);
-            good_token(token::read_path(path).map_err(refused)?, refused)?
+    let given = in_file.or(beside_file);
+    let token = match (overrides.token_file(), given, of_environment) {
+        (Some(path), ..) => {
+            let flag = || Origin::Flag("--token-file".to_owned());
+            token::read_file(path, &mut warnings)
+                .map_err(|problem| ConfigError::new(flag(), "", problem))?
         }
-        None => match in_file.or(beside_file) {
+        // Of two variables, the one that names the key.
+        (None, Some(given), None)
+        | (
+            None,
+            Some(
+                given @ Given {
+                    is_variable: true, ..
+                },
+            ),
+            _,
+        ) => given.token,
+        (None, _, Some(token)) => token,
+        (None, None, None) => match state_dir.token(&mut warnings)? {
             Some(token) => token,
-            None => found_token(variables, &state_dir)?,
+            None if !has_work => {
+                let error = ConfigError::new(Origin::Default, "client.tunnels", NO_WORK);
+                return Err(error.of_kind(Kind::Lacking));
+            }
+            None => return Err(no_token(&state_dir, names_server)),
         },
     };
     let settings = Settings {
@@ -157,6 +195,8 @@ fn read(
     Ok(Loaded {
         settings,
         telemetry,
+        admin_hosts: admin.hosts,
+        warnings,
     })
 }
 
@@ -173,48 +213,44 @@ fn server_host(item: &Item<'_>) -> Result<String, ConfigError> {
     Ok(host)
 }
 
-/// The token that nobody wrote into the file.
-fn found_token(variables: &Variables, state_dir: &StateDir) -> Result<SecretString, ConfigError> {
-    if let Some(token) = variables.value("ADIT__TOKEN") {
-        let refused =
-            |message| ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", message);
-        return good_token(token.trim().to_owned().into(), refused);
-    }
-    let file = state_dir.token_file();
-    let refused = |message| ConfigError::new(Origin::place(0, 0), "", message).in_file(&file);
-    match state_dir.token()? {
-        Some(token) => good_token(token, refused),
-        None => Err(ConfigError::new(
-            Origin::Default,
-            "client.auth_token",
-            format!(
-                "there is no token, and no server has left one in {}",
-                file.display()
-            ),
-        )
-        .with_help(
-            "start adit-server on this machine, or set ADIT__TOKEN, --token-file, \
-             client.auth_token or client.auth_token_file to the token of the server",
-        )),
-    }
+/// A token that the file, or a variable of its key, holds or names.
+struct Given {
+    token: SecretString,
+    is_variable: bool,
 }
 
-/// Refuses what no server accepts, without showing it.
-fn good_token(
-    token: SecretString,
-    refused: impl Fn(String) -> ConfigError,
-) -> Result<SecretString, ConfigError> {
-    let text = token.expose_secret();
-    let problem = if text.is_empty() {
-        "the token is empty".to_owned()
-    } else if text.len() > MAX_TOKEN_BYTES {
-        format!("the token is longer than {MAX_TOKEN_BYTES} bytes")
-    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "the token contains white space or characters that are not ASCII".to_owned()
-    } else {
-        return Ok(token);
+fn is_variable(item: &Item<'_>) -> bool {
+    matches!(item.origin(), Origin::Variable(_))
+}
+
+/// What is wrong with settings of a client that serves nothing.
+pub const NO_WORK: &str = "there is no tunnel to serve; add `tunnels` or `entries` to the file, or expose one with `adit http PORT`";
+
+fn no_token(state_dir: &StateDir, names_server: bool) -> ConfigError {
+    let refused = |message: String| {
+        ConfigError::new(Origin::Default, "client.auth_token", message).with_help(
+            "set ADIT__TOKEN, --token-file, client.auth_token or client.auth_token_file to the token of the server",
+        )
+        .of_kind(Kind::Lacking)
     };
-    Err(refused(problem))
+    let file = state_dir.token_file();
+    if names_server {
+        return refused(format!(
+            "there is no token for the server, and none in {}",
+            file.display()
+        ));
+    }
+    if state_dir.is_held() {
+        return refused(
+            "there is no token: the adit-server on this machine takes only those of its own file"
+                .to_owned(),
+        );
+    }
+    refused(format!(
+        "there is no token, and no server has left one in {}",
+        file.display()
+    ))
+    .of_kind(Kind::NoServer)
 }
 
 fn reconnect(section: &mut Section<'_>) -> Result<adit_reconnect::Config, ConfigError> {

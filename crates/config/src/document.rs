@@ -35,6 +35,8 @@ pub(crate) enum Value {
     Words(String),
     List(Vec<Node>),
     Section(Vec<Entry>),
+    /// Refused and reported: as if it were not there.
+    Refused,
 }
 
 /// A key, where it was written, and its value.
@@ -87,12 +89,52 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Takes the node at a path such as `client.tunnels[0].name` out of the tree; its neighbours keep their numbers.
+    /// Answers whether there was one.
+    pub(crate) fn refuse(&mut self, path: &str) -> bool {
+        if path.is_empty() {
+            let was_there = !matches!(self.value, Value::Refused);
+            self.value = Value::Refused;
+            return was_there;
+        }
+        match &mut self.value {
+            Value::List(items) => {
+                let Some((index, rest)) =
+                    path.strip_prefix('[').and_then(|path| path.split_once(']'))
+                else {
+                    return false;
+                };
+                let item = index
+                    .parse()
+                    .ok()
+                    .and_then(|index: usize| items.get_mut(index));
+                item.is_some_and(|item| item.refuse(rest))
+            }
+            Value::Section(entries) => {
+                let path = path.strip_prefix('.').unwrap_or(path);
+                // Keys of others may hold dots and brackets themselves.
+                entries.iter_mut().any(|entry| {
+                    let rest = path.strip_prefix(entry.key.as_str());
+                    let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+                    rest.is_some_and(|rest| entry.node.refuse(rest))
+                })
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.value, Value::Refused)
+    }
+}
+
 /// How an error tells what it found.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST_QUOTE: usize = 60;
         match self {
-            Self::Null => f.write_str("nothing"),
+            Self::Null | Self::Refused => f.write_str("nothing"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value}"),
@@ -199,6 +241,18 @@ impl<'t> Lines<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_node_leaves_its_neighbours_their_numbers() {
+        let mut root = yaml::parse("a: [{b: 1, c.d: 2}, {b: 3}]").unwrap();
+        assert!(root.refuse("a[0].c.d"));
+        assert!(root.refuse("a[0]"));
+        assert!(!root.refuse("a[0]"), "it is gone already");
+        assert!(root.refuse("a[1].b"));
+        for missing in ["a[2]", "a[x]", "a.b", "b", "a[1].b.c"] {
+            assert!(!root.refuse(missing), "{missing}");
+        }
+    }
 
     #[test]
     fn places_count_lines_and_characters_from_one() {

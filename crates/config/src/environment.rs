@@ -12,6 +12,9 @@ use crate::{
 /// `adit` would be ours.
 const PREFIX: &str = "ADIT__";
 
+/// What a variable begins with whose writer has forgotten an underscore. Others use it too.
+const MISSPELT_PREFIX: &str = "ADIT_";
+
 /// Variables of flags that stand for no key; they are read where the flags are, and mean nothing here.
 pub const FLAG_VARIABLES: &[&str] = &[
     "ADIT__CHECK",
@@ -62,7 +65,7 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn counts(name: &str) -> bool {
-    name.starts_with(PREFIX) || matches!(name, "HOME" | "HOSTNAME" | "XDG_STATE_HOME")
+    name.starts_with(MISSPELT_PREFIX) || matches!(name, "HOME" | "HOSTNAME" | "XDG_STATE_HOME")
 }
 
 /// The variables, those without a value left out: compose files pass such for what is not set.
@@ -82,11 +85,18 @@ impl Variables {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Lays the variables of one side, `server` or `client`, over the file.
-    ///
-    /// # Errors
-    /// A variable of ours that means nothing, or that leads through what is no section.
-    pub(crate) fn lay_over(&self, root: &mut Node, side: &str) -> Result<(), ConfigError> {
+    /// Names that are probably meant as ours and that nothing reads, each with the right one.
+    pub(crate) fn misspelt(&self) -> Vec<String> {
+        let variables = self.0.iter();
+        variables
+            .filter_map(|(name, value)| misspelt(name, value))
+            .collect()
+    }
+
+    /// Lays the variables of one side, `server` or `client`, over the file. Answers the variables of ours that mean
+    /// nothing, or that lead through something that is not a section.
+    pub(crate) fn lay_over(&self, root: &mut Node, side: &str) -> Vec<ConfigError> {
+        let mut refused = Vec::new();
         for (name, value) in &self.0 {
             let Some(path) = name.strip_prefix(PREFIX) else {
                 continue;
@@ -98,15 +108,58 @@ impl Variables {
             let keys: Vec<&str> = path.split("__").collect();
             match keys.first() {
                 Some(&first) if first == side && keys.len() > 1 => {
-                    lay(root, name, &keys, value)?;
+                    refused.extend(lay(root, name, &keys, value).err());
                 }
                 // The other program's.
                 Some(&("server" | "client")) if keys.len() > 1 => {}
-                _ => return Err(unknown(name)),
+                _ => refused.push(unknown(name)),
             }
         }
-        Ok(())
+        refused
     }
+}
+
+/// A warning about a name that begins almost like ours and means nothing to us. It is no error: other programs, and
+/// Kubernetes for a service called `adit`, set such names as well.
+fn misspelt(name: &str, value: &str) -> Option<String> {
+    if name.starts_with(PREFIX)
+        || !name.starts_with(MISSPELT_PREFIX)
+        || is_of_kubernetes(name, value)
+    {
+        return None;
+    }
+    let ignored = format!("the variable {name} is ignored");
+    let known = FLAG_VARIABLES.iter();
+    if let Some(known) = known
+        .copied()
+        .find(|known| spelling::same_letters(known, name))
+    {
+        return Some(format!(
+            "{ignored}: it is called {known}, with two underscores"
+        ));
+    }
+    let ours = name.replacen(MISSPELT_PREFIX, PREFIX, 1);
+    if ["SERVER_", "CLIENT_"]
+        .iter()
+        .any(|side| ours[PREFIX.len()..].starts_with(side))
+    {
+        return Some(format!(
+            "{ignored}: two underscores stand before each key, as in ADIT__SERVER__BIND_PORT"
+        ));
+    }
+    spelling::nearest(&ours, FLAG_VARIABLES.iter().copied())
+        .map(|near| format!("{ignored}: did you mean {near}?"))
+}
+
+/// `ADIT_SERVICE_HOST`, `ADIT_PORT=tcp://...`, `ADIT_SERVER_PORT_7000_TCP_ADDR` and the like.
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    let protocol = ["_TCP", "_UDP", "_SCTP"]
+        .iter()
+        .any(|end| name.contains(end));
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || (name.contains("_PORT_") && protocol)
 }
 
 fn unknown(name: &str) -> ConfigError {
@@ -134,7 +187,7 @@ fn lay(root: &mut Node, name: &str, keys: &[&str], value: &str) -> Result<(), Co
         ConfigError::new(
             origin,
             keys.join("."),
-            format!("{at} is no section, so that nothing in it can be set"),
+            format!("{at} is not a section, so that nothing in it can be set"),
         )
         .with_help("set the whole of it in one variable, written as in YAML: [{...}, {...}]")
     })
@@ -198,11 +251,47 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_variable_with_one_underscore_is_a_warning_that_names_the_right_one() {
+        let warned = |name, value| misspelt(name, value).unwrap_or_default();
+        for (name, right) in [
+            ("ADIT_TOKEN", "ADIT__TOKEN"),
+            ("ADIT_STATE_DIR", "ADIT__STATE_DIR"),
+            ("ADIT_TOKNE", "ADIT__TOKEN"),
+            ("ADIT_SERVER_BIND_PORT", "ADIT__SERVER__BIND_PORT"),
+            ("ADIT_CLIENT__GROUP_ID", "two underscores"),
+        ] {
+            let warning = warned(name, "7000-secret");
+            assert!(
+                warning.contains(name) && warning.contains(right),
+                "{warning}"
+            );
+            assert!(!warning.contains("secret"), "{warning}");
+        }
+        for (name, value) in [
+            ("ADIT__TOKEN", "x"),
+            ("ADIT_POSTGRES_PASSWORD", "x"),
+            ("ADIT_SERVICE_HOST", "10.0.0.1"),
+            ("ADIT_SERVER_SERVICE_PORT_HTTP", "80"),
+            ("ADIT_PORT", "tcp://10.0.0.1:7000"),
+            ("ADIT_SERVER_PORT_7000_TCP_ADDR", "10.0.0.1"),
+            ("HOME", "/"),
+        ] {
+            assert_eq!(warned(name, value), "", "{name}");
+        }
+    }
+
+    #[test]
     fn what_is_not_ours_does_not_count() {
-        for name in ["ADIT__TOKEN", "HOME", "HOSTNAME", "XDG_STATE_HOME"] {
+        for name in [
+            "ADIT__TOKEN",
+            "ADIT_TOKEN",
+            "HOME",
+            "HOSTNAME",
+            "XDG_STATE_HOME",
+        ] {
             assert!(counts(name), "{name}");
         }
-        for name in ["ADIT_TOKEN", "PATH", "adit__token", ""] {
+        for name in ["ADITOKEN", "PATH", "adit__token", ""] {
             assert!(!counts(name), "{name}");
         }
         let expected = std::env::vars_os()

@@ -2,9 +2,9 @@
 
 use std::{fmt, path::PathBuf};
 
-/// Why settings were refused: where, which key, what was expected, what to do.
+/// Why settings were refused: where, which key, what was expected, what to do; and [what else](Self::others) is wrong.
 ///
-/// `Display` gives it as a terminal should show it, on one line or, with help, on two.
+/// `Display` gives it as a terminal should show it: each error on one line or, with help, on two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(Box<Details>);
 
@@ -14,6 +14,25 @@ struct Details {
     key: String,
     message: String,
     help: Option<String>,
+    kind: Kind,
+    others: Vec<ConfigError>,
+}
+
+/// What an error is about, which decides what may follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One value.
+    Value,
+    /// A key that nothing reads.
+    Unknown,
+    /// A key that is not there.
+    Missing,
+    /// Several values that do not go together.
+    Together,
+    /// There is nothing to begin with: no token, no tunnel. Reported when nothing else is wrong.
+    Lacking,
+    /// The same, and a server on this machine would bring it.
+    NoServer,
 }
 
 /// Where a setting was written.
@@ -53,7 +72,23 @@ impl ConfigError {
             key: key.into(),
             message: message.into(),
             help: None,
+            kind: Kind::Value,
+            others: Vec::new(),
         }))
+    }
+
+    pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub(crate) fn with_others(mut self, others: Vec<Self>) -> Self {
+        self.0.others.extend(others);
+        self
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -67,6 +102,19 @@ impl ConfigError {
             file.clone_into(path);
         }
         self
+    }
+
+    /// What else is wrong, in the order of the file.
+    #[must_use]
+    pub fn others(&self) -> &[Self] {
+        &self.0.others
+    }
+
+    /// Whether nothing else is wrong than that neither a server nor a token is named and none runs on this machine: once
+    /// one runs there, the same settings are good.
+    #[must_use]
+    pub fn waits_for_server(&self) -> bool {
+        self.0.kind == Kind::NoServer
     }
 
     /// Where it was written.
@@ -133,6 +181,8 @@ impl fmt::Display for ConfigError {
             key,
             message,
             help,
+            others,
+            ..
         } = &*self.0;
         if *origin != Origin::Default {
             write!(f, "{origin}: ")?;
@@ -142,10 +192,10 @@ impl fmt::Display for ConfigError {
             write!(f, "{key}: ")?;
         }
         f.write_str(message)?;
-        match help {
-            Some(help) => write!(f, "\n  help: {help}"),
-            None => Ok(()),
+        if let Some(help) = help {
+            write!(f, "\n  help: {help}")?;
         }
+        others.iter().try_for_each(|other| write!(f, "\n{other}"))
     }
 }
 

@@ -14,20 +14,22 @@ use crate::{
     vocabulary,
 };
 
-/// The file and what lies over it from the environment.
+/// The file and what lies over it from the environment, and the variables that cannot lie there.
+///
+/// # Errors
+/// A file that cannot be read.
 pub(crate) fn gather(
     file: Option<&Path>,
     variables: &Variables,
     side: &str,
-) -> Result<Node, ConfigError> {
+) -> Result<(Node, Vec<ConfigError>), ConfigError> {
     let mut root = match file {
         Some(path) => document::load(path)?,
         None => Node::empty(),
     };
-    variables
-        .lay_over(&mut root, side)
-        .map_err(|error| within(error, file))?;
-    Ok(root)
+    let refused = variables.lay_over(&mut root, side);
+    let refused = refused.into_iter().map(|error| within(error, file));
+    Ok((root, refused.collect()))
 }
 
 /// The error with the file that it is about, if it is about one.
@@ -71,6 +73,10 @@ pub struct Loaded<S> {
     pub settings: S,
     /// Of what is told of it.
     pub telemetry: Telemetry,
+    /// Host names under which the admin port answers, beside its address and `localhost`.
+    pub admin_hosts: Vec<String>,
+    /// What works and is probably not meant so. To be logged.
+    pub warnings: Vec<String>,
 }
 
 /// A path in a file is meant from where the file is, as its writer sees it.

@@ -7,9 +7,10 @@
 //! - layers are read in the order defaults, file, environment (`ADIT__SERVER__BIND_PORT`), flags; the later wins, key by
 //!   key;
 //! - nothing that was written is ignored: an unknown key, a key of a capability that this version lacks, and an `ADIT__`
-//!   variable that means nothing are errors;
+//!   variable that means nothing are errors; a variable that looks like one of ours is a warning;
 //! - an error says where (file, line and column, or variable, or flag), which key, what was expected and what was found;
 //!   keys of frp and ngrok are answered with the name that we use;
+//! - all errors of a file are reported at once, up to a bound;
 //! - settings that are answered have been checked together, by the rules of the crates that will use them;
 //! - no error shows a secret.
 //!
@@ -29,6 +30,8 @@ mod error;
 mod hostname;
 mod layers;
 mod overrides;
+pub mod permissions;
+mod problems;
 mod read;
 mod server;
 mod spelling;
@@ -40,7 +43,7 @@ mod tunnel;
 mod upstream;
 mod vocabulary;
 
-pub use client::load_client;
+pub use client::{NO_WORK, load_client};
 pub use environment::{FLAG_VARIABLES, environment};
 pub use error::{ConfigError, Origin};
 pub use layers::Loaded;

@@ -103,7 +103,7 @@ fn set(
         ConfigError::new(
             flag(name),
             keys.join("."),
-            format!("{at} is no section in the file, so that nothing in it can be set"),
+            format!("{at} is not a section in the file, so that nothing in it can be set"),
         )
     })
 }
@@ -166,7 +166,7 @@ impl ClientOverrides {
                     origin: flag(SERVICE),
                 };
                 place(root, &["client", "tunnels"], tunnels).map_err(|at| {
-                    let message = format!("{at} is no section in the file");
+                    let message = format!("{at} is not a section in the file");
                     ConfigError::new(flag(SERVICE), "", message)
                 })
             }
@@ -197,6 +197,18 @@ impl TunnelOverrides {
             TunnelKind::Http | TunnelKind::Grpc => self.service.strip_prefix("https://"),
             _ => None,
         };
+        if self.kind == TunnelKind::Http && secure.is_some() {
+            let protocol = self.local_protocol.as_deref().unwrap_or("http1");
+            if protocol != "h2" {
+                let what = match protocol {
+                    "h2c" => "--local-protocol h2c is HTTP/2 without TLS",
+                    _ => "a service that speaks HTTP/1.1 over TLS is not supported by this version",
+                };
+                return Err(ConfigError::new(flag(SERVICE), "", what).with_help(
+                    "use the service's port without TLS, or --local-protocol h2 if it speaks HTTP/2 over TLS",
+                ));
+            }
+        }
         let service = secure.unwrap_or(&self.service);
         let (host, port) = match service.parse::<u16>() {
             Ok(port) => (None, port),

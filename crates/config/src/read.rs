@@ -4,11 +4,10 @@ use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
-use secrecy::SecretString;
 
 use crate::{
     document::{Entry, Node, Value},
-    error::{ConfigError, Origin},
+    error::{ConfigError, Kind, Origin},
     spelling::{nearest, same_letters},
     vocabulary::Vocabulary,
 };
@@ -53,7 +52,8 @@ impl<'n> Section<'n> {
     }
 
     fn find(&self, key: &str) -> Option<&'n Entry> {
-        self.entries?.iter().find(|entry| entry.key == key)
+        let mut entries = self.entries?.iter();
+        entries.find(|entry| entry.key == key && !entry.node.is_refused())
     }
 
     /// Whether the key is there, without asking for its value.
@@ -88,7 +88,9 @@ impl<'n> Section<'n> {
 
     /// All keys and values, where keys are free; the section is then read to the end.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'n str, Item<'n>)> {
-        self.entries.unwrap_or_default().iter().map(|entry| {
+        let entries = self.entries.unwrap_or_default().iter();
+        let entries = entries.filter(|entry| !entry.node.is_refused());
+        entries.map(|entry| {
             let item = Item {
                 path: self.path_of(&entry.key),
                 node: &entry.node,
@@ -139,9 +141,9 @@ impl<'n> Section<'n> {
         let written = self.entries.unwrap_or_default();
         match written
             .iter()
-            .find(|entry| !self.asked.contains(&entry.key.as_str()))
+            .find(|entry| !self.asked.contains(&entry.key.as_str()) && !entry.node.is_refused())
         {
-            Some(entry) => Err(self.stranger(entry, vocabulary)),
+            Some(entry) => Err(self.stranger(entry, vocabulary).of_kind(Kind::Unknown)),
             None => Ok(()),
         }
     }
@@ -178,10 +180,11 @@ impl<'n> Section<'n> {
         let written = keys
             .iter()
             .find_map(|key| self.find(key).map(|entry| (*key, &entry.node.origin)));
-        match written {
+        let error = match written {
             Some((key, origin)) => ConfigError::new(origin.clone(), self.path_of(key), message),
             None => ConfigError::new(self.origin.clone(), self.path.clone(), message),
-        }
+        };
+        error.of_kind(Kind::Together)
     }
 
     /// A key that must be there is not.
@@ -191,6 +194,7 @@ impl<'n> Section<'n> {
             self.path.clone(),
             format!("the key `{key}` is missing, expected {what}"),
         )
+        .of_kind(Kind::Missing)
     }
 }
 
@@ -202,6 +206,11 @@ impl<'n> Item<'n> {
 
     pub(crate) fn error(&self, message: impl Into<String>) -> ConfigError {
         ConfigError::new(self.node.origin.clone(), self.path.clone(), message)
+    }
+
+    /// An error of the value beside other values.
+    pub(crate) fn conflict(&self, message: impl Into<String>) -> ConfigError {
+        self.error(message).of_kind(Kind::Together)
     }
 
     fn expected(&self, what: impl Display) -> ConfigError {
@@ -237,13 +246,16 @@ impl<'n> Item<'n> {
     }
 
     /// A secret, which no error shows.
-    pub(crate) fn secret(&self, what: &str) -> Result<SecretString, ConfigError> {
-        match self.as_text() {
-            Some(text) => Ok(text.to_owned().into()),
-            None => Err(self
-                .error(format!("expected {what} as text"))
-                .with_help("put quotes around it")),
-        }
+    pub(crate) fn secret(&self, what: &str) -> Result<&str, ConfigError> {
+        self.as_text().ok_or_else(|| {
+            let error = self.error(format!("expected {what} as text"));
+            match self.node.value {
+                Value::Integer(_) | Value::Float(_) | Value::Bool(_) => {
+                    error.with_help("put quotes around it")
+                }
+                _ => error,
+            }
+        })
     }
 
     /// What the type reads; its own error tells what is wrong.
@@ -361,6 +373,7 @@ impl<'n> Item<'n> {
             Value::List(nodes) => Ok(nodes
                 .iter()
                 .enumerate()
+                .filter(|(_, node)| !node.is_refused())
                 .map(|(index, node)| Item {
                     path: format!("{}[{index}]", self.path),
                     node,
@@ -389,7 +402,7 @@ impl<'n> Item<'n> {
     pub(crate) fn section(&self) -> Result<Section<'n>, ConfigError> {
         let entries = match &self.node.value {
             Value::Section(entries) => Some(entries.as_slice()),
-            Value::Null => None,
+            Value::Null | Value::Refused => None,
             // The text may be a secret: `auth: "..."`.
             Value::Text(_) | Value::Words(_) => {
                 return Err(self.error("expected a section with keys, found a text"));

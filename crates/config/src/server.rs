@@ -7,23 +7,26 @@ use std::{
     time::Duration,
 };
 
-use adit_auth::{TokenAuthenticator, TunnelName, UserName};
-use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, Table};
+use adit_auth::{MIN_TOKEN_BYTES, TokenAuthenticator, TunnelName, UserName};
+use adit_router::{GrpcPattern, HeaderMatch, PathPrefix, Rule, Table};
 use adit_server::{
     Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, Timeouts, UpstreamProtocol,
     UpstreamSettings,
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     document::Node,
     environment::Variables,
-    error::{ConfigError, Origin},
+    error::{ConfigError, Kind, Origin},
     layers::{Loaded, default_threads, gather, path, side, within},
     overrides::ServerOverrides,
+    problems::read_all,
     read::{Item, Section},
     state::StateDir,
-    telemetry, token, upstream,
+    telemetry, token,
+    tunnel::host_pattern,
+    upstream,
     vocabulary::{self, NOTHING},
 };
 
@@ -49,18 +52,19 @@ const DEFAULT_USER: &str = "default";
 /// Reads the settings of the server from `file`, if there is one, and what `environment` and `overrides` lay over it.
 ///
 /// # Errors
-/// [`ConfigError`] with the first thing that is wrong.
+/// [`ConfigError`] with all that is wrong.
 pub fn load_server(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     overrides: &ServerOverrides,
 ) -> Result<Loaded<Settings>, ConfigError> {
     let variables = Variables::new(environment);
-    let mut root = gather(file, &variables, "server")?;
-    overrides
-        .lay_over(&mut root)
-        .and_then(|()| read(&root, file, &variables, overrides))
-        .map_err(|error| within(error, file))
+    let (mut root, mut found) = gather(file, &variables, "server")?;
+    let laid = overrides.lay_over(&mut root);
+    found.extend(laid.err().map(|error| within(error, file)));
+    read_all(root, found, |root| {
+        read(root, file, &variables, overrides).map_err(|error| within(error, file))
+    })
 }
 
 fn read(
@@ -81,15 +85,17 @@ fn read(
     let mut http = server.section("http")?;
     http.set_number("bind_port", PORT, &mut http_port)?;
     http.finish(&vocabulary::HTTP)?;
-    let admin_addr = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
-    let tokens = tokens(&mut server, file, variables)?;
+    let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
+    let admin_addr = admin.addr;
+    let mut warnings = variables.misspelt();
+    let tokens = tokens(&mut server, file, variables, &mut warnings)?;
     let limits = limits(&mut server.section("limits")?)?;
     let timeouts = timeouts(&mut server.section("timeouts")?)?;
     let mut threads = default_threads();
     server.set_number("threads", THREADS, &mut threads)?;
     let domain = server
         .item("domain")
-        .map(|item| domain(&item))
+        .map(|item| host_name(&item, "visitors' port is `http.bind_port`"))
         .transpose()?;
     let upstreams = match server.item("upstreams") {
         Some(item) => upstream::read_all(&item, file)?,
@@ -138,6 +144,8 @@ fn read(
     Ok(Loaded {
         settings,
         telemetry,
+        admin_hosts: admin.hosts,
+        warnings,
     })
 }
 
@@ -153,11 +161,18 @@ fn ip(item: &Item<'_>) -> Result<IpAddr, ConfigError> {
     }
 }
 
-/// `admin.bind` of either side: an address with port, a port on loopback, or `off`.
+/// `admin` of either side.
+pub(crate) struct AdminPort {
+    /// An address with port, a port on loopback, or `off`.
+    pub(crate) addr: Option<SocketAddr>,
+    /// Names under which it answers.
+    pub(crate) hosts: Vec<String>,
+}
+
 pub(crate) fn admin(
     section: &mut Section<'_>,
     default: SocketAddr,
-) -> Result<Option<SocketAddr>, ConfigError> {
+) -> Result<AdminPort, ConfigError> {
     let mut admin = section.section("admin")?;
     let addr = match admin.item("bind") {
         None => Some(default),
@@ -167,13 +182,19 @@ pub(crate) fn admin(
             Err(_) => item.parse_as("an address with port such as 127.0.0.1:7500, or off")?,
         }),
     };
+    let mut hosts = Vec::new();
+    if let Some(item) = admin.item("allowed_hosts") {
+        for item in item.one_or_more("host names")? {
+            hosts.push(host_name(&item, "the port is that of `bind`")?);
+        }
+    }
     admin.finish(&vocabulary::ADMIN)?;
-    Ok(addr)
+    Ok(AdminPort { addr, hosts })
 }
 
-/// The name under which tunnels without a domain appear.
-fn domain(item: &Item<'_>) -> Result<String, ConfigError> {
-    let pattern: HostPattern = item.parse("a host name")?;
+/// A host name without a wildcard. `rest` says where a path or a port belongs.
+fn host_name(item: &Item<'_>, rest: &str) -> Result<String, ConfigError> {
+    let pattern = host_pattern(item, rest)?;
     if pattern.is_wildcard() {
         return Err(item
             .error("expected a host name without a wildcard")
@@ -182,38 +203,46 @@ fn domain(item: &Item<'_>) -> Result<String, ConfigError> {
     Ok(pattern.name().to_owned())
 }
 
-/// `auth`: one method or a list of them. With none, `ADIT__TOKEN`; without that nothing, and the server makes a token.
+/// `auth`: one method or a list of them. `ADIT__TOKEN` is the token of the user `default`, whatever the file says; with
+/// neither there are none, and the server makes a token.
 fn tokens(
     server: &mut Section<'_>,
     file: Option<&Path>,
     variables: &Variables,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<NamedToken>, ConfigError> {
     let mut tokens = Vec::new();
-    let mut origin = Origin::Default;
-    if let Some(item) = server.item("auth") {
-        origin = item.origin().clone();
-        if item.is_list() {
-            for method in item.list("methods")? {
-                tokens.extend(method_token(&mut method.section()?, file)?);
-            }
-        } else {
-            tokens.extend(method_token(&mut item.section()?, file)?);
+    let auth = server.item("auth");
+    if let Some(item) = &auth {
+        for item in item.one_or_more("methods")? {
+            tokens.extend(method_token(&mut item.section()?, file, warnings)?);
         }
     }
-    if tokens.is_empty()
-        && let Some(token) = variables.value("ADIT__TOKEN")
-    {
-        origin = Origin::Variable("ADIT__TOKEN".to_owned());
-        tokens.push(NamedToken {
-            user: DEFAULT_USER.to_owned(),
-            token: token.trim().to_owned().into(),
-        });
+    if let Some(text) = variables.value("ADIT__TOKEN") {
+        let is_default = |token: &NamedToken| token.user == DEFAULT_USER;
+        if tokens.is_empty() || tokens.iter().any(is_default) {
+            let refused = |problem: String| {
+                ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", problem)
+            };
+            tokens.retain(|token| !is_default(token));
+            tokens.push(NamedToken {
+                user: DEFAULT_USER.to_owned(),
+                token: long_enough(token::good(text).map_err(refused)?).map_err(refused)?,
+            });
+        } else {
+            warnings.push(format!(
+                "ADIT__TOKEN is ignored: it is the token of the user `{DEFAULT_USER}`, and server.auth names others"
+            ));
+        }
     }
     if !tokens.is_empty() {
+        let origin = auth.map_or(Origin::Default, |item| item.origin().clone());
         let known = tokens
             .iter()
             .map(|named| UserName::parse(&named.user).map(|user| (user, named.token.clone())));
-        let refused = |message: String| ConfigError::new(origin.clone(), "server.auth", message);
+        let refused = |message: String| {
+            ConfigError::new(origin.clone(), "server.auth", message).of_kind(Kind::Together)
+        };
         let known: Vec<(UserName, SecretString)> = known
             .collect::<Result<_, _>>()
             .map_err(|error| refused(error.to_string()))?;
@@ -222,9 +251,20 @@ fn tokens(
     Ok(tokens)
 }
 
+/// Refuses a token that can be guessed.
+fn long_enough(token: SecretString) -> Result<SecretString, String> {
+    if token.expose_secret().len() < MIN_TOKEN_BYTES {
+        return Err(format!(
+            "the token is shorter than {MIN_TOKEN_BYTES} characters and can be guessed, expected a long random one"
+        ));
+    }
+    Ok(token)
+}
+
 fn method_token(
     auth: &mut Section<'_>,
     file: Option<&Path>,
+    warnings: &mut Vec<String>,
 ) -> Result<Option<NamedToken>, ConfigError> {
     if let Some(item) = auth.item("method") {
         match item.text("`token`")? {
@@ -250,8 +290,16 @@ fn method_token(
         (Some(_), Some(_)) => {
             return Err(auth.conflict(&["token_file"], "expected either `token` or `token_file`"));
         }
-        (Some(item), None) => Some(item.secret("a token")?),
-        (None, Some(item)) => Some(token::read(&item, &path(&item, file)?)?),
+        (Some(item), None) => {
+            let refused = |problem: String| item.error(problem);
+            let token = token::good(item.secret("a token")?).map_err(refused)?;
+            Some(long_enough(token).map_err(refused)?)
+        }
+        (None, Some(item)) => {
+            let refused = |problem: String| item.error(problem);
+            let token = token::read_file(&path(&item, file)?, warnings).map_err(refused)?;
+            Some(long_enough(token).map_err(refused)?)
+        }
         (None, None) => None,
     };
     Ok(token.map(|token| NamedToken { user, token }))
@@ -391,7 +439,7 @@ fn rules(
         rules.push(rule);
     }
     // The table knows best which rules cannot stand side by side.
-    Table::try_new(rules).map_err(|error| item.error(error.to_string()))?;
+    Table::try_new(rules).map_err(|error| item.conflict(error.to_string()))?;
     Ok(settings)
 }
 
@@ -401,7 +449,10 @@ fn read_rule(
 ) -> Result<Rule<RuleTarget>, ConfigError> {
     let mut rule = Rule::new(RuleTarget::Tunnel(String::new()));
     if let Some(item) = section.item("host") {
-        rule.host = Some(item.parse::<HostPattern>("a host or *.HOST")?);
+        rule.host = Some(host_pattern(
+            &item,
+            "a path belongs into `path`, and the port does not count",
+        )?);
     }
     if let Some(item) = section.item("path") {
         rule.path = Some(item.parse::<PathPrefix>("a path prefix such as /api")?);
@@ -446,7 +497,7 @@ fn upstream_of(item: &Item<'_>, upstreams: &[UpstreamSettings]) -> Result<String
     let name = upstream::name_of(item, "upstream name")?;
     match upstreams.iter().find(|upstream| upstream.name == name) {
         None => Err(item
-            .error(format!("there is no upstream called {name}"))
+            .conflict(format!("there is no upstream called {name}"))
             .with_help("define it in `server.upstreams`")),
         Some(upstream) if upstream.protocol == UpstreamProtocol::Tcp => Err(item.error(format!(
             "the upstream {name} speaks TCP, and rules are for HTTP"

@@ -1,7 +1,8 @@
 //! The state directory: where a server leaves what a client on the same machine needs to find it.
 
 use std::{
-    fs, io,
+    fs::{self, TryLockError},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     environment::Variables,
     error::{ConfigError, Origin},
+    token,
 };
 
 /// Where the token and the addresses of a server on this machine are kept.
@@ -98,7 +100,7 @@ impl StateDir {
         let file = self.server_file();
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => {
                 return Err(unreadable(&file, &error).with_help("name the server with --server"));
             }
@@ -114,17 +116,49 @@ impl StateDir {
         })
     }
 
-    /// The token of the server on this machine.
-    pub(crate) fn token(&self) -> Result<Option<SecretString>, ConfigError> {
-        let file = self.token_file();
-        match fs::read_to_string(&file) {
-            Ok(text) => Ok(Some(text.trim().to_owned().into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(&file, &error).with_help(
-                "run as the user of the server, or give a token with --token-file or ADIT__TOKEN",
-            )),
-        }
+    /// Locked by the server that has the directory, as long as it runs.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.0.join("server.lock")
     }
+
+    /// Whether a server runs that has the directory. A stale file of a server that was killed is none. The lock is
+    /// looked at only where there is such a file, since a server that starts at this very moment finds it taken.
+    pub(crate) fn is_held(&self) -> bool {
+        if !self.server_file().exists() {
+            return false;
+        }
+        let lock = fs::File::open(self.lock_file());
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// The token of the server on this machine.
+    pub(crate) fn token(
+        &self,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<SecretString>, ConfigError> {
+        let file = self.token_file();
+        if fs::metadata(&file).is_err_and(|error| is_absent(&error)) {
+            return Ok(None);
+        }
+        let refused = |problem| {
+            ConfigError::new(Origin::place(0, 0), "", problem)
+                .in_file(&file)
+                .with_help(
+                    "run as the user of the server, or give a token with --token-file or ADIT__TOKEN",
+                )
+        };
+        token::read_file(&file, warnings).map(Some).map_err(refused)
+    }
+}
+
+/// Whether the error says that there is no such file. Where a file stands in the place of the directory there is none
+/// either.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 impl RunningServer {

@@ -1,23 +1,52 @@
-//! Tokens that stand in files of their own.
+//! Tokens, wherever they come from: white space around one is not part of it, and no error shows one.
 
-use std::{fs, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
-use secrecy::SecretString;
+use adit_auth::{MAX_TOKEN_BYTES, check_token};
+use secrecy::{SecretString, zeroize::Zeroizing};
 
-use crate::{error::ConfigError, read::Item};
+use crate::permissions::check_secret;
 
-/// Reads the file that `item` names. The end of the line is no part of a token.
-pub(crate) fn read(item: &Item<'_>, path: &Path) -> Result<SecretString, ConfigError> {
-    read_path(path).map_err(|message| item.error(message))
+/// A token with all the white space that may surround it. What is longer was named by mistake, or never ends.
+const LARGEST_FILE_BYTES: u64 = 16 * MAX_TOKEN_BYTES as u64;
+
+/// Takes the token out of a text.
+///
+/// # Errors
+/// What is wrong with it, in words that follow "the token".
+pub(crate) fn good(text: &str) -> Result<SecretString, String> {
+    let token = text.trim();
+    check_token(token)
+        .map(|()| token.to_owned().into())
+        .map_err(|problem| format!("the token {problem}"))
 }
 
-/// As [`read`], for a file that a flag names.
-pub(crate) fn read_path(path: &Path) -> Result<SecretString, String> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| format!("the token file {} cannot be read: {error}", path.display()))?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(format!("the token file {} is empty", path.display()));
+/// Takes the token out of a file, and warns of who else can read it.
+///
+/// # Errors
+/// What is wrong with the file or the token.
+pub(crate) fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<SecretString, String> {
+    let text = read(path, warnings)
+        .map_err(|error| format!("the token file {} {error}", path.display()))?;
+    good(&text).map_err(|problem| format!("{problem}, in the file {}", path.display()))
+}
+
+fn read(path: &Path, warnings: &mut Vec<String>) -> Result<Zeroizing<String>, String> {
+    let unreadable = |error: io::Error| format!("cannot be read: {error}");
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let warning = check_secret(path, &metadata).map_err(|error| format!("is refused: {error}"))?;
+    warnings.extend(warning);
+    let mut text = Zeroizing::new(String::new());
+    file.take(LARGEST_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > LARGEST_FILE_BYTES {
+        return Err(format!("is larger than {LARGEST_FILE_BYTES} bytes"));
     }
-    Ok(token.to_owned().into())
+    Ok(text)
 }

@@ -436,8 +436,11 @@ fn domains(section: &mut Section<'_>) -> Result<Vec<String>, ConfigError> {
     let mut domains: Vec<String> = Vec::new();
     for (_, item) in &given {
         for item in item.one_or_more("domains")? {
-            let pattern: HostPattern = item.parse("a host name or *.HOST")?;
-            let domain = pattern.to_string();
+            let domain = host_pattern(
+                &item,
+                "a path belongs into `locations`, a port into `remote_port`",
+            )?;
+            let domain = domain.to_string();
             if domains.contains(&domain) {
                 return Err(item.error(format!("the domain {domain} is given twice")));
             }
@@ -445,6 +448,31 @@ fn domains(section: &mut Section<'_>) -> Result<Vec<String>, ConfigError> {
         }
     }
     Ok(domains)
+}
+
+/// A host or `*.HOST`, and nothing else that an address bar shows: what the pattern would leave out silently is refused.
+/// `rest` says where that belongs.
+pub(crate) fn host_pattern(item: &Item<'_>, rest: &str) -> Result<HostPattern, ConfigError> {
+    const WHAT: &str = "a host name or *.HOST";
+    let text = item.text(WHAT)?;
+    let after = text.split_once("://").map_or(text, |(_, after)| after);
+    let host = after.split(['/', '?', '#']).next().unwrap_or_default();
+    let port = host.rsplit_once(':').map(|(_, port)| port);
+    let has_port =
+        port.is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
+    // An address of IPv6 without brackets has an error of its own.
+    let has_port = has_port && (host.starts_with('[') || host.matches(':').count() == 1);
+    if host == text && !has_port {
+        return item.parse(WHAT);
+    }
+    let host = if has_port {
+        host.rsplit_once(':').map_or(host, |(host, _)| host)
+    } else {
+        host
+    };
+    Err(item
+        .error(format!("expected {WHAT} alone, found {text:?}"))
+        .with_help(format!("write {host}; {rest}")))
 }
 
 /// What `consistent_hash` hashes.

@@ -13,7 +13,7 @@ fn variables(extra: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> +
     let mut all = vec![
         ("HOME".to_owned(), "/nonexistent".to_owned()),
         ("HOSTNAME".to_owned(), "box".to_owned()),
-        ("ADIT__TOKEN".to_owned(), "t".to_owned()),
+        ("ADIT__TOKEN".to_owned(), "a-token".to_owned()),
     ];
     all.extend(extra.iter().map(|(n, v)| ((*n).into(), (*v).into())));
     all.into_iter()

@@ -57,6 +57,8 @@ fn yaml_of_a_server() {
             "server:\n  auth: secret-that-is-not-shown\n",
             "server:\n  auth: { method: token, token: 12345 }\n",
             "server:\n  domain: 5\n",
+            "server:\n  domain: http://a.example\n",
+            "server:\n  domain: a.example:80\n",
             "server:\n  timeouts:\n    drain: 30\n",
             "server:\n  timeouts:\n    drain: soon\n",
             "server:\n  limits: { max_window: 4 fathoms }\n",
@@ -94,8 +96,9 @@ fn yaml_of_a_server() {
             "server:\n  database: { url: \"sqlite://adit.db\" }\n",
             "server:\n  limits: { max_bandwidth: 100MB }\n",
             "server:\n  auth:\n    method: jwt\n",
-            "server:\n  auth: [{ method: token, token: a }, { method: mtls }]\n",
+            "server:\n  auth: [{ method: token, token: not-shown }, { method: mtls }]\n",
             // rules
+            "server:\n  rules:\n    - { host: \"a.example:80\", to: { tunnel: web } }\n",
             "server:\n  rules:\n    - { host: \"a.*\", to: { tunnel: web } }\n",
             "server:\n  rules:\n    - { path: api, to: { tunnel: web } }\n",
             "server:\n  rules:\n    - { grpc: \"a/b/c\", to: { tunnel: web } }\n",
@@ -103,15 +106,20 @@ fn yaml_of_a_server() {
             "server:\n  rules:\n    - { host: a.example }\n",
             "server:\n  rules:\n    - { host: a.example, to: { tunnel: \"a b\" } }\n",
             // tokens
-            "server:\n  auth: { token: \"a b\" }\n",
+            "server:\n  auth: { token: \"not\\tshown\" }\n",
+            "server:\n  auth: { token: short }\n",
             "server:\n  auth: { token: \"\" }\n",
-            "server:\n  auth: [{ token: same, user: a }, { token: same, user: b }]\n",
+            "server:\n  auth: [{ token: the-same, user: a }, { token: the-same, user: b }]\n",
             "server:\n  auth: { token: a, token_file: b }\n",
             "server:\n  auth: { token_file: /nonexistent }\n",
             // the file itself
             "server:\n  bind_port: [7000\n",
             "server:\n\tbind_port: 7000\n",
             "server:\n  bind_port: 1\n  bind_port: 2\n",
+            "server: {}\n---\nserver: {}\n",
+            "server:\n  ~: 1\n",
+            "server: !!binary a\n",
+            "server: *unknown\n",
             "client: {}\n",
             "just a text\n",
             &format!("{}{}", "[".repeat(17), "]".repeat(17)),
@@ -181,6 +189,13 @@ fn yaml_of_a_client() {
         tunnel("local_port: 80, local_addr: \"http://10.0.0.1\""),
         tunnel("local_port: 80, local_protocol: http3"),
         tunnel("local_port: 80, domain: \"*\""),
+        tunnel("local_port: 80, domain: \"http://a.example\""),
+        tunnel("local_port: 80, domain: \"https://a.example:8443/b?c\""),
+        tunnel("local_port: 80, domain: \"a.example:80\""),
+        tunnel("local_port: 80, domain: \"*.a.example:80\""),
+        tunnel("local_port: 80, domain: \"[::1]:80\""),
+        tunnel("local_port: 80, domain: \"::1\""),
+        tunnel("local_port: 80, domain: a.example/b"),
         tunnel("local_port: 80, domain: a.example, domains: [b.example]"),
         tunnel("local_port: 80, domains: [a.example, A.example]"),
         tunnel("local_port: 80, locations: [api]"),
@@ -214,7 +229,10 @@ fn yaml_of_a_client() {
         "client:\n  reconnect: { enable_jitter: maybe }\n".to_owned(),
         "client:\n  reconnect: { jitter: true }\n".to_owned(),
         "client:\n  auth_token: \"\"\n".to_owned(),
-        "client:\n  auth_token: \"not shown\"\n".to_owned(),
+        "client:\n  auth_token: \"not\\nshown\"\n".to_owned(),
+        "client:\n  auth_token: 123456789\n".to_owned(),
+        "client:\n  auth_token: [not-shown]\n".to_owned(),
+        "client:\n  auth_token:\n".to_owned(),
         "client:\n  auth_token_file: /nonexistent\n".to_owned(),
         "client: {}\n".to_owned(),
         "server: {}\n".to_owned(),
@@ -287,12 +305,28 @@ fn environment() {
         tell("ADIT__SERVER", "{}"),
         tell("ADIT__SEVRER__BIND_PORT", "7000"),
         tell("ADIT__TOKENS", "not-shown"),
-        tell("ADIT__TOKEN", "not shown"),
+        tell("ADIT__TOKEN", "not\nshown"),
+        tell("ADIT__TOKEN", "short"),
         told(
             "client",
             "yaml",
             "client: {}\n",
-            &[("ADIT__TOKEN", "not shown")],
+            &[("ADIT__TOKEN", "not\nshown")],
+        ),
+        told(
+            "client",
+            "yaml",
+            "client: {}\n",
+            &[("ADIT__CLIENT__AUTH_TOKEN", " \n")],
+        ),
+        told(
+            "server",
+            "yaml",
+            "server: { colour: blue }\n",
+            &[
+                ("ADIT__SERVER__BIND_PROT", "1"),
+                ("ADIT__TOKENS", "not-shown"),
+            ],
         ),
     ];
     insta::assert_snapshot!(cases.join("\n\n"));
@@ -347,6 +381,10 @@ fn flags() {
         tunnel(service("70000")),
         tunnel(service("http://localhost:3000")),
         tunnel(service("https://localhost:3000")),
+        tunnel(TunnelOverrides {
+            local_protocol: Some("h2c".to_owned()),
+            ..service("https://localhost:3000")
+        }),
         tunnel(TunnelOverrides {
             kind: TunnelKind::Grpc,
             tls_ca: Some("/nonexistent.pem".into()),
@@ -425,4 +463,32 @@ fn an_error_tells_its_parts() {
     assert_eq!(error.key(), "server.http.port");
     assert_eq!(error.message(), "unknown key `port`");
     assert_eq!(error.help(), Some("adit calls it `bind_port`"));
+}
+
+#[test]
+fn all_errors_of_a_file_are_shown() {
+    insta::assert_snapshot!(all(
+        "client",
+        "yaml",
+        &[
+            // One of each kind, in several sections.
+            "client:\n  auth_token: 12345678\n  lanes: many\n  colour: blue\n  timeouts: { drain: 30, dial: soon }\n  \
+             tunnels:\n    - { name: web, local_port: 80, domain: a.example, wieght: 2 }\n    - { name: \"-\", type: ftp, local_port: 0 }\n    \
+             - { name: last, local_port: 81 }\n    - { name: last, local_port: 82 }\n",
+            // What is missing or does not fit because of the first error is not told.
+            "client:\n  auth_token: t\n  tunnels:\n    - { name: web, local_prot: 80 }\n    - { name: dns, type: upd, local_port: 53, session_timeout: 30s }\n",
+            "client:\n  auth_token: t\n  reconnect: { initial_delay: soon, max_delay: 1ms }\n",
+        ]
+    ));
+}
+
+#[test]
+fn no_more_than_twenty_errors_are_shown() {
+    let keys: String = (0..30).map(|key| format!("  k{key}: 1\n")).collect();
+    let told = told("server", "yaml", &format!("server:\n{keys}"), &[]);
+    assert_eq!(told.matches("unknown key").count(), 20, "{told}");
+    assert!(
+        told.ends_with("only 20 errors are shown, there may be more"),
+        "{told}"
+    );
 }

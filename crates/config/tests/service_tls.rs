@@ -16,7 +16,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     [
         ("HOME", "/nonexistent"),
         ("HOSTNAME", "box"),
-        ("ADIT__TOKEN", "t"),
+        ("ADIT__TOKEN", "a-token"),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

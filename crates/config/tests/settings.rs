@@ -290,40 +290,6 @@ fn every_bound_and_time_of_a_server_can_be_set() {
 }
 
 #[test]
-fn tokens_come_as_a_list_and_from_files() {
-    let written = written(
-        "server.yaml",
-        "server: { auth: [{ method: token, token: a, user: ann }, { token: b, user: ann }, { token_file: t }] }\n",
-    );
-    std::fs::write(written.dir.path().join("t"), "c\n").unwrap();
-    let load = |environment: Pairs<'_>| {
-        let settings = load_server(
-            Some(&written.file),
-            variables(environment),
-            &ServerOverrides::default(),
-        );
-        let told = |named: &adit_server::NamedToken| {
-            (named.user.clone(), named.token.expose_secret().to_owned())
-        };
-        settings
-            .unwrap()
-            .settings
-            .tokens
-            .iter()
-            .map(told)
-            .collect::<Vec<_>>()
-    };
-    let pair = |user: &str, token: &str| (user.to_owned(), token.to_owned());
-    let in_file = [pair("ann", "a"), pair("ann", "b"), pair("default", "c")];
-    assert_eq!(load(&[]), in_file);
-    assert_eq!(load(&[("ADIT__TOKEN", "d")]), in_file);
-    assert_eq!(
-        load(&[("ADIT__SERVER__AUTH", "{}"), ("ADIT__TOKEN", "d")]),
-        [pair("default", "d")]
-    );
-}
-
-#[test]
 fn admin_may_be_a_port_of_loopback() {
     let admin = |text: &str| {
         server(
@@ -550,7 +516,10 @@ fn the_state_directory_of_a_variable_is_over_that_of_a_file() {
 
 #[test]
 fn variables_of_flags_mean_nothing_here() {
-    let pairs: Vec<_> = FLAG_VARIABLES.iter().map(|name| (*name, "1")).collect();
+    let pairs: Vec<_> = FLAG_VARIABLES
+        .iter()
+        .map(|name| (*name, "111111"))
+        .collect();
     load_server(None, variables(&pairs), &ServerOverrides::default()).unwrap();
     load_client(None, variables(&pairs), &ClientOverrides::default()).unwrap();
 }
@@ -761,40 +730,6 @@ fn allowed_ports_are_written_in_many_ways() {
 }
 
 #[test]
-fn the_token_is_the_first_that_is_given() {
-    let dir = tempfile::tempdir().unwrap();
-    let put = |name: &str, text: &str| {
-        let file = dir.path().join(name);
-        std::fs::write(&file, text).unwrap();
-        file
-    };
-    let flag = put("flag", "of-flag\n");
-    put("beside", " of-beside\n");
-    put("token", "of-state\n");
-    let state = dir.path().to_str().unwrap().to_owned();
-    let token = |text: &str, pairs: Pairs<'_>, token_file: Option<&Path>| {
-        let file = put("client.yaml", text);
-        let overrides = ClientOverrides {
-            token_file: token_file.map(Path::to_path_buf),
-            state_dir: Some(state.clone().into()),
-            ..ClientOverrides::default()
-        };
-        let settings = load_client(Some(&file), variables(pairs), &overrides)
-            .unwrap()
-            .settings;
-        settings.token.expose_secret().to_owned()
-    };
-    let both = "client: { auth_token: of-file, auth_token_file: beside }";
-    let beside = "client: { auth_token_file: beside }";
-    let env: Pairs<'_> = &[("ADIT__TOKEN", "of-env")];
-    assert_eq!(token(both, env, Some(&flag)), "of-flag");
-    assert_eq!(token(both, env, None), "of-file");
-    assert_eq!(token(beside, env, None), "of-beside");
-    assert_eq!(token("client: {}", env, None), "of-env");
-    assert_eq!(token("client: {}", &[], None), "of-state");
-}
-
-#[test]
 fn a_server_on_this_machine_is_found() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "t").unwrap();
@@ -897,10 +832,7 @@ fn what_cannot_be_read_in_the_state_directory_is_told() {
     // Directories in their place fail for every user, root too.
     std::fs::create_dir(dir.path().join("token")).unwrap();
     let error = load();
-    assert!(
-        error.message().starts_with("the file cannot be read: "),
-        "{error}"
-    );
+    assert!(error.message().contains("cannot be read: "), "{error}");
     assert!(error.help().unwrap().contains("--token-file"), "{error}");
     std::fs::create_dir(dir.path().join("server.json")).unwrap();
     let error = load();

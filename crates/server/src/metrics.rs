@@ -40,7 +40,7 @@ families! {
     QUEUED = gauge("adit_link_queued_bytes", CLIENT, "Bytes that wait to be sent to a client.");
     DATAGRAMS_LOST = gauge("adit_link_datagrams_dropped", &[], "Datagrams that the links of now have dropped.");
     TUNNELS = gauge("adit_router_tunnels", &["protocol"], "Tunnels known.");
-    TUNNEL_CLIENTS = gauge("adit_router_tunnel_clients", &["tunnel", "group", "protocol"], "Clients that serve a tunnel; 0 when it is down.");
+    TUNNEL_CLIENTS = gauge("adit_router_tunnel_clients", &["tunnel", "group", "protocol"], "Clients that serve a tunnel; 0 when it is down. None when its last client has left in order: nobody has to be called for that.");
     REVISION = gauge("adit_router_revision", &[], "Revision of the routes.");
     CONNECTIONS_OPEN = gauge("adit_ingress_connections", &["protocol"], "Connections of visitors that are open; flows for udp.");
     CONNECTIONS = counter("adit_ingress_connections_total", &["protocol"], "Connections of visitors; flows for udp.");

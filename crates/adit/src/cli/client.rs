@@ -1,6 +1,6 @@
 //! `adit`.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use adit_client::TunnelKind;
 use adit_config::{ClientOverrides, TunnelOverrides};
@@ -8,6 +8,7 @@ use adit_telemetry::Format;
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand,
     builder::{FalseyValueParser, PossibleValuesParser},
+    error::ErrorKind,
 };
 use clap_complete::Shell;
 
@@ -19,6 +20,7 @@ Examples:
   adit tcp 22 --remote-port 2222                     lead port 2222 of the server to port 22 here
   adit udp 53 --remote-port 5353                     the same for datagrams
   adit start --config client.yaml                    every tunnel of the file
+  adit start --config client.yaml --check            only say whether the file is good
   adit status                                        what runs here, and how it stands
   adit demo                                          server, client and service in one process
 
@@ -86,9 +88,9 @@ const COMMON: &str = "Common options";
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "adit", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Adit {
-    /// What to do.
+    /// What to do; with `--check` and nothing else, to start every tunnel of the file.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
     /// File in YAML, TOML or JSON
     #[arg(
         long,
@@ -113,6 +115,17 @@ pub struct Adit {
         value_parser = FalseyValueParser::new()
     )]
     pub json: bool,
+    /// Only check the configuration, and exit with 2 if it is bad
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        action = ArgAction::SetTrue,
+        env = "ADIT__CHECK",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub check: bool,
     /// How the log looks
     #[arg(
         long,
@@ -500,16 +513,30 @@ pub struct RouteTest {
 }
 
 impl Adit {
+    /// Reads the command line, or ends the program with what is wrong with it.
+    #[must_use]
+    pub fn read() -> Self {
+        let adit = Self::parse();
+        if adit.command.is_none() && !adit.check {
+            let text =
+                "what is to be done? name a command, such as `adit http 8080` or `adit status`";
+            Self::command()
+                .error(ErrorKind::MissingSubcommand, text)
+                .exit();
+        }
+        adit
+    }
+
     /// What the flags say to the configuration.
     #[must_use]
     pub fn overrides(&self) -> ClientOverrides {
         let none = Link::default();
-        let (link, tunnel) = match &self.command {
-            Command::Http(http) => (&http.link, Some(http.tunnel())),
-            Command::Grpc(grpc) => (&grpc.link, Some(grpc.tunnel())),
-            Command::Tcp(tcp) => (&tcp.link, Some(tcp.tunnel())),
-            Command::Udp(udp) => (&udp.link, Some(udp.tunnel())),
-            Command::Start(start) => (&start.link, None),
+        let (link, tunnel) = match self.command.as_ref() {
+            Some(Command::Http(http)) => (&http.link, Some(http.tunnel())),
+            Some(Command::Grpc(grpc)) => (&grpc.link, Some(grpc.tunnel())),
+            Some(Command::Tcp(tcp)) => (&tcp.link, Some(tcp.tunnel())),
+            Some(Command::Udp(udp)) => (&udp.link, Some(udp.tunnel())),
+            Some(Command::Start(start)) => (&start.link, None),
             _ => (&none, None),
         };
         ClientOverrides {
@@ -596,13 +623,10 @@ impl Udp {
     }
 }
 
-/// Writes the completion of `adit` for a shell.
-///
-/// # Errors
-/// What writing answers.
-pub fn completion(shell: Shell, out: &mut impl io::Write) -> io::Result<()> {
-    // The generator panics when it cannot write, and a closed pipe is no reason to.
+/// The completion of `adit` for a shell.
+#[must_use]
+pub fn completion(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Adit::command(), "adit", &mut script);
-    out.write_all(&script)
+    script
 }

@@ -21,6 +21,7 @@ use super::{
     table::{Measured, Row, duration},
     visitor::Site,
 };
+use crate::note;
 
 /// What moves little is done in no time, or hangs.
 const SOON: Duration = Duration::from_secs(20);
@@ -96,15 +97,13 @@ impl Tries {
         within: Duration,
         check: impl Future<Output = Result<Measured, String>>,
     ) {
-        if self.say {
-            anstream::eprint!("{name} ... ");
-        }
         let started = Instant::now();
         let outcome = timeout(within, check)
             .await
             .unwrap_or_else(|_| Err(format!("not done within {}", duration(within))));
         if self.say {
-            anstream::eprintln!("{}", if outcome.is_ok() { "ok" } else { "FAILED" });
+            let result = if outcome.is_ok() { "ok" } else { "FAILED" };
+            note!("{name} ... {result}");
         }
         self.rows.push(Row {
             name,

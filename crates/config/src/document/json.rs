@@ -12,7 +12,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
         let told = error.to_string();
         let reason = told.split(" at line ").next().unwrap_or_default();
         let origin = Origin::place(error.line(), error.column().max(1));
-        ConfigError::new(origin, "", format!("this is no JSON: {reason}"))
+        ConfigError::new(origin, "", format!("invalid JSON: {reason}"))
     })?;
     Walk {
         text,

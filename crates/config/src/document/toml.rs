@@ -12,7 +12,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     let lines = Lines::new(text);
     let table = DeTable::parse(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
-        let message = format!("this is no TOML: {}", error.message());
+        let message = format!("invalid TOML: {}", error.message());
         ConfigError::new(lines.origin(start), "", message)
     })?;
     let start = table.span().start;

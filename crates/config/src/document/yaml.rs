@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
 use super::{ConfigError, Entry, Node, Origin, Value};
 
@@ -38,11 +38,7 @@ fn read(text: &str) -> Result<Node, (Origin, String)> {
         .map(node)
         .map_err(|error| {
             let place = error.location().map_or(Origin::place(0, 0), origin);
-            let reason = reason(&error);
-            if reason.starts_with("budget breached") {
-                return (place, TOO_MUCH.to_owned());
-            }
-            (place, format!("this is no YAML: {reason}"))
+            (place, message(error.without_snippet()))
         })
 }
 
@@ -50,7 +46,8 @@ fn read(text: &str) -> Result<Node, (Origin, String)> {
 /// thread may have no more than 2 MiB.
 const DEEPEST: usize = 16;
 
-const TOO_MUCH: &str = "this is no configuration: it is nested too deep, or has too many values";
+const TOO_MUCH: &str =
+    "expected a configuration, found a text that is nested too deep or has too many values";
 
 /// How many lists and keys a line opens with `- ` and `? `. The scanner recurses into each before the parser's budget is
 /// asked, so that a line of them would overflow the stack.
@@ -66,19 +63,26 @@ fn marks(line: &str) -> usize {
         .count()
 }
 
-/// The parser's sentence without its picture of the lines around it, which may hold a secret, and without the place,
-/// which is told in our own way.
-fn reason(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
+/// The parser's sentence for those who write YAML, not for those who program with it, without its picture of the lines
+/// around it, which may hold a secret, and without the place, which is reported in our own way.
+fn message(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            return format!("the key `{key}` is given twice");
+        }
+        serde_saphyr::Error::Budget { .. } => return TOO_MUCH.to_owned(),
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            return "expected one document, found a second one after `---`".to_owned();
+        }
+        _ => {}
+    }
+    let text = UserMessageFormatter.format_message(error);
     let first = text.lines().next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first);
     let end = first
         .find(" at line ")
         .or_else(|| first.find(" (line "))
-        // Advice for the programmer who calls the parser.
-        .or_else(|| first.find(", set DuplicateKeyPolicy"))
         .unwrap_or(first.len());
-    first.get(..end).unwrap_or(first).to_owned()
+    format!("invalid YAML: {}", first.get(..end).unwrap_or(first))
 }
 
 fn origin(location: Location) -> Origin {

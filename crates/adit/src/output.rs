@@ -1,0 +1,104 @@
+//! What the programs print: answers on standard output, remarks on standard error.
+//!
+//! A print that fails loses its text and nothing else. The disk behind a redirected stream may be full and the reader of
+//! a pipe may have gone, and a program that serves goes on serving. `println!` and its kin panic then, so lints forbid
+//! them; everything goes through [`say!`](crate::say) and [`note!`](crate::note).
+
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::OnceLock,
+};
+
+use crate::report::Failed;
+
+/// Why text of standard output was lost, the first time.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Prints a line to standard output, as `println!` does, and never panics.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::say(format_args!($($text)*)) };
+}
+
+/// Prints a line to standard error, as `eprintln!` does, and never panics.
+#[macro_export]
+macro_rules! note {
+    ($($text:tt)*) => { $crate::output::note(format_args!($($text)*)) };
+}
+
+/// Prints a line to standard output. [`all_said`] reports what was lost.
+pub fn say(text: fmt::Arguments<'_>) {
+    lost(write_line(anstream::stdout().lock(), text));
+}
+
+/// Prints text that is complete to standard output. [`all_said`] reports what was lost.
+pub fn say_whole(text: &[u8]) {
+    let mut out = io::stdout().lock();
+    lost(out.write_all(text).and_then(|()| out.flush()));
+}
+
+/// Prints a line to standard error. There is no place left to report a failure to.
+pub fn note(text: fmt::Arguments<'_>) {
+    let _ = write_line(anstream::stderr().lock(), text);
+}
+
+/// For commands whose output is their answer: whether all of it was written. A reader that has gone, as `head` does, has
+/// had enough.
+///
+/// # Errors
+/// Why the answer is incomplete.
+pub fn all_said() -> Result<(), Failed> {
+    match LOST.get() {
+        Some(error) => Err(Failed::other(format!(
+            "cannot write to standard output: {error}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// In one write, so that lines of several processes on one terminal do not mix.
+fn write_line(mut out: impl Write, text: fmt::Arguments<'_>) -> io::Result<()> {
+    let mut line = text.to_string();
+    line.push('\n');
+    out.write_all(line.as_bytes())?;
+    out.flush()
+}
+
+fn lost(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        LOST.get_or_init(|| error.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Full(io::ErrorKind);
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_a_reader_that_has_gone_loses_nothing() {
+        let print = |kind| lost(write_line(Full(kind), format_args!("a")));
+        print(io::ErrorKind::BrokenPipe);
+        assert!(all_said().is_ok());
+        print(io::ErrorKind::StorageFull);
+        let error = all_said().expect_err("lost").to_string();
+        assert!(
+            error.starts_with("cannot write to standard output: "),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! What other users of the machine may do with a file that holds a secret.
+//!
+//! A file that everybody can write is refused, as OpenSSH refuses it: whoever writes it decides who comes in. What others
+//! can read, or the group can write, is a warning, as `wg-quick` gives it: the secrets that Docker and Kubernetes mount
+//! are readable for all, and with one group for each user a file that the group can write is still its owner's alone.
+
+use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
+
+const OTHERS_WRITE: u32 = 0o002;
+const OTHERS_READ: u32 = 0o004;
+const GROUP_WRITES: u32 = 0o020;
+
+const ROOT: u32 = 0;
+
+/// Whose a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The user of this process, or root.
+    Ours,
+    /// Another user.
+    Other(u32),
+}
+
+/// Whose the file is.
+#[must_use]
+pub fn owner(metadata: &Metadata) -> Owner {
+    let uid = metadata.uid();
+    if uid == ROOT || uid == rustix::process::geteuid().as_raw() {
+        Owner::Ours
+    } else {
+        Owner::Other(uid)
+    }
+}
+
+/// Checks a file that holds a secret. Answers what to warn of.
+///
+/// # Errors
+/// Why it must not be used, and what to do.
+pub fn check_secret(path: &Path, metadata: &Metadata) -> Result<Option<String>, String> {
+    // A pipe or a socket has been opened for us, whatever its mode.
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let (file, mode) = (path.display(), metadata.mode() & 0o7777);
+    if mode & OTHERS_WRITE != 0 {
+        return Err(format!(
+            "every user of this machine can write {file} (mode {mode:04o}): run chmod 600 {file}, and replace the secret"
+        ));
+    }
+    let who = match (mode & OTHERS_READ != 0, mode & GROUP_WRITES != 0) {
+        (true, _) => "every user of this machine can read",
+        (false, true) => "its group can write",
+        (false, false) => {
+            return Ok(match owner(metadata) {
+                Owner::Ours => None,
+                Owner::Other(uid) => Some(format!(
+                    "{file} belongs to another user (uid {uid}), who knows the secret in it and can change it"
+                )),
+            });
+        }
+    };
+    Ok(Some(format!(
+        "{who} {file} (mode {mode:04o}): run chmod 600 {file}"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    fn checked(mode: u32) -> Result<Option<String>, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        check_secret(file.path(), &fs::metadata(file.path()).unwrap())
+    }
+
+    #[test]
+    fn a_secret_that_everybody_can_write_is_refused() {
+        for mode in [0o602, 0o666, 0o646] {
+            let error = checked(mode).unwrap_err();
+            assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_a_warning() {
+        for mode in [0o644, 0o604, 0o664, 0o660, 0o620] {
+            assert!(checked(mode).unwrap().is_some(), "{mode:o}");
+        }
+        for mode in [0o600, 0o400, 0o640] {
+            assert_eq!(checked(mode), Ok(None), "{mode:o}");
+        }
+    }
+}
