@@ -1,5 +1,11 @@
 //! Nobody waits for another: stalled readers, stalled uploads, shared connections. F11, F12, F13, P-4.1 to P-4.7.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 use std::time::Duration;
 
