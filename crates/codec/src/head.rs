@@ -139,10 +139,11 @@ impl AnswerHead {
         )
     }
 
-    /// Whether payload may follow it, and no other head. An interim answer of HTTP is not.
+    /// Whether payload may follow it, and no other head. An interim answer of HTTP is not; the switch to another protocol
+    /// is.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Http(head) => head.status >= 200,
+            Self::Http(head) => head.status >= 200 || head.status == 101,
             Self::Grpc(_) | Self::WebSocket(_) | Self::Accepted => true,
         }
     }

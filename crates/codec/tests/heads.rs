@@ -121,7 +121,11 @@ fn an_answer_says_its_body_and_whether_it_is_final() {
         assert_eq!(head.take_body(), body);
         assert_eq!((head.body_bytes(), head.take_body()), (0, Bytes::new()));
     }
-    // P-3.1: an interim answer of HTTP is none; the switch of a WebSocket is.
+    // P-3.1: an interim answer of HTTP is none; the switch to another protocol is.
+    let switch = HttpResponseHead::encode_switch(b"tcp", std::iter::empty()).unwrap();
+    let switch = read_answer(&switch);
+    assert!(switch.is_final());
+    assert!(matches!(&switch, AnswerHead::Http(head) if head.upgrade == "tcp"));
     assert!(!read_answer(&answer(ProtocolType::Http, 100, b"")).is_final());
     assert!(read_answer(&answer(ProtocolType::WebSocket, 101, b"")).is_final());
 }

@@ -66,11 +66,14 @@ fn encode_request(head: &HttpRequest) -> EncodedHead {
         authority: &head.authority,
         path: &head.path,
     }
-    .encode(pairs(&head.headers), &head.body)
+    .encode_offer(&head.upgrade, pairs(&head.headers), &head.body)
     .unwrap()
 }
 
 fn encode_response(head: &HttpResponse) -> EncodedHead {
+    if head.status == 101 {
+        return HttpResponseHead::encode_switch(&head.upgrade, pairs(&head.headers)).unwrap();
+    }
     HttpResponseHead {
         status: head.status as u16,
     }

@@ -69,7 +69,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
         LINES.into_iter(),
         LINES.into_iter().collect::<HeaderBlock>(),
     );
-    let (local, status) = ("192.0.2.7:22", 200);
+    let (local, status, upgrade) = ("192.0.2.7:22", 200, &b"tcp"[..]);
     let bytes = Bytes::copy_from_slice;
     let request = Payload::Request;
     let answer = Payload::Answer;
@@ -91,9 +91,10 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 path: bytes(path),
                 headers: held,
                 body: bytes(body),
+                upgrade: bytes(upgrade),
             };
             (
-                head.encode(headers, body).unwrap(),
+                head.encode_offer(upgrade, headers, body).unwrap(),
                 request(RequestHead::Http(read.into())),
             )
         }
@@ -102,6 +103,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 status,
                 headers: held,
                 body: bytes(body),
+                upgrade: Default::default(),
             };
             let head = HttpResponseHead { status }.encode(headers, body);
             (head.unwrap(), answer(AnswerHead::Http(read.into())))
@@ -413,6 +415,7 @@ fn a_head_that_is_whole_in_a_frame_is_sliced_out_of_it() {
                     value: "adit".into(),
                 }],
                 body: vec![1; 100].into(),
+                upgrade: Bytes::new(),
             },
         )),
         ..TunnelMessage::default()

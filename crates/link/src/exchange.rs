@@ -532,6 +532,12 @@ impl RecvHalf {
         state.ended && state.parts.is_empty() && state.failure.is_none()
     }
 
+    /// Asks the peer to end its direction; what has come can still be read, what still comes is dropped (P-6.1).
+    pub fn close(&self, code: ResetCode) {
+        self.core.inbox.close();
+        self.core.lane.stop_sending(self.core.id, code);
+    }
+
     /// Asks the peer to end its direction; what still comes is dropped (P-6.1).
     pub fn stop(self, code: ResetCode) {
         self.stop_with(code);

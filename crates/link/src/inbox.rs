@@ -145,6 +145,16 @@ impl Inbox {
         early
     }
 
+    /// Drops what still comes; what waits is the last.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        state.discarding = true;
+        let reader = state.reader.take();
+        drop(state);
+        wake(reader);
+    }
+
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.ended = true;

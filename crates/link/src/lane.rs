@@ -101,6 +101,8 @@ pub struct Lane {
     datagrams_dropped: AtomicU64,
     /// What the peer can inflate, a bit for each number on the wire.
     peer_inflates: AtomicU8,
+    /// The peer takes offers to change to another protocol.
+    peer_upgrades: AtomicBool,
     compression: compress::Gauge,
     closed: watch::Sender<Option<Failure>>,
 }
@@ -120,6 +122,7 @@ impl Lane {
             alive: Notify::new(),
             datagrams_dropped: AtomicU64::new(0),
             peer_inflates: AtomicU8::new(0),
+            peer_upgrades: AtomicBool::new(false),
             compression: compress::Gauge::default(),
             closed: watch::Sender::new(None),
             config,
@@ -165,6 +168,16 @@ impl Lane {
 
     pub(crate) fn may_compress(&self, by: Compression) -> bool {
         self.peer_inflates.load(Ordering::Relaxed) & (1 << by.to_wire()) != 0
+    }
+
+    /// The peer has the capability `upgrade`: until this is called, no request offers to change to another protocol (P-3.7).
+    pub fn allow_upgrades(&self) {
+        self.peer_upgrades.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request may offer to change to another protocol.
+    pub fn may_upgrade(&self) -> bool {
+        self.peer_upgrades.load(Ordering::Relaxed)
     }
 
     pub(crate) const fn compression(&self) -> &compress::Gauge {

@@ -353,6 +353,7 @@ mod tests {
             path: "/".into(),
             headers: Default::default(),
             body: Bytes::new(),
+            upgrade: Bytes::new(),
         })))
     }
 

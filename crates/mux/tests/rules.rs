@@ -486,6 +486,21 @@ fn p_3_1_interim_answers_come_before_one_final_answer() {
     }
 }
 
+#[test]
+fn p_3_7_payload_follows_a_switch_as_any_final_answer() {
+    let mut end = End::server();
+    let own = end.opened(false).value();
+    let answers = [
+        answer(own, 103, b"", false),
+        answer(own, 101, b"", false),
+        chunk(own, 1, false),
+    ];
+    assert_eq!(end.feed(answers).len(), 3);
+    assert_eq!(end.mux.stats().violations, 0);
+    let expected = reset_event(own, ResetCode::ProtocolError, "answer out of order");
+    assert_eq!(end.feed([answer(own, 200, b"", false)]), [expected]);
+}
+
 /// Regression: payload was passed on before there was an answer, and an answer that was none ended the request.
 #[test]
 fn p_3_1_nothing_comes_before_the_answer() {

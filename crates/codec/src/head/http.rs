@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{BadMessage, HeadError},
-    headers::{Gather, HeaderBlock},
+    headers::{Gather, HeaderBlock, is_value},
     id::{MessageType, ProtocolType},
     wire::{Reader, low_32, put_bytes, put_uint},
 };
@@ -41,6 +41,19 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
+        self.encode_offer(b"", headers, body)
+    }
+
+    /// The same with an offer to change to another protocol, one of `upgrade`; `body` is whole then (P-3.7).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_offer<'h>(
+        &self,
+        upgrade: &[u8],
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        body: &[u8],
+    ) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(512 + body.len());
         let start = put_length_gap_of(&mut out, HTTP_REQUEST_FIELD);
         put_open(&mut out, self.open);
@@ -49,6 +62,7 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
         put_bytes(&mut out, 4, self.authority);
         put_bytes(&mut out, 5, self.path);
         put_headers(&mut out, 6, headers)?;
+        put_bytes(&mut out, 8, upgrade);
         finish(
             out,
             start,
@@ -61,7 +75,8 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
 /// The parts of an HTTP response to send.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpResponseHead {
-    /// Status code; 100 announces that the body is wanted (P-3.1).
+    /// Status code; below 200 it is an interim answer (P-3.1). The switch of 101 is another matter:
+    /// [`HttpResponseHead::encode_switch`].
     pub status: u16,
 }
 
@@ -86,6 +101,27 @@ impl HttpResponseHead {
             (3, body),
         )
     }
+
+    /// Writes an answer of status 101: from here on chunks are of the protocol `upgrade` (P-3.7).
+    ///
+    /// # Errors
+    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    pub fn encode_switch<'h>(
+        upgrade: &[u8],
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<EncodedHead, HeadError> {
+        let mut out = Vec::with_capacity(256);
+        let start = put_length_gap_of(&mut out, HTTP_RESPONSE_FIELD);
+        put_uint(&mut out, 1, 101);
+        put_headers(&mut out, 2, headers)?;
+        put_bytes(&mut out, 4, upgrade);
+        finish(
+            out,
+            start,
+            (ProtocolType::Http, MessageType::Response),
+            (3, &[]),
+        )
+    }
 }
 
 /// An HTTP request as it came. Its byte fields share the buffer of the message, where they are not constants.
@@ -105,6 +141,8 @@ pub struct HttpRequest {
     pub headers: HeaderBlock,
     /// The part of the body that rode along.
     pub body: Bytes,
+    /// The protocols that the visitor offers to change to (P-3.7); mostly none.
+    pub upgrade: Bytes,
 }
 
 /// An HTTP response as it came. Its byte fields share the buffer of the message.
@@ -116,6 +154,8 @@ pub struct HttpResponse {
     pub headers: HeaderBlock,
     /// The part of the body that rode along.
     pub body: Bytes,
+    /// With status 101, the protocol of what follows (P-3.7).
+    pub upgrade: Bytes,
 }
 
 impl HttpRequest {
@@ -124,6 +164,7 @@ impl HttpRequest {
         let mut open = None;
         // Where each of them is: the last one counts, and only that is sliced out.
         let (mut method, mut scheme, mut authority, mut path, mut body) = Default::default();
+        let mut upgrade = (0, 0);
         let mut headers = Gather::default();
         loop {
             let key_at = reader.offset();
@@ -141,6 +182,7 @@ impl HttpRequest {
                 5 => path = value.range()?,
                 6 => headers.push(&message, key_at, value.range()?)?,
                 7 => body = value.range()?,
+                8 => upgrade = value.range()?,
                 _ => {}
             }
         }
@@ -153,6 +195,7 @@ impl HttpRequest {
         if path.is_empty() || !is_line_part(&path) || !is_line_part(&authority) {
             return Err(BadMessage::Head);
         }
+        let upgrade = upgrade_of(&message, upgrade)?;
         let method = method_of(&message, method)?;
         let scheme = scheme_of(&message[scheme.0..scheme.1])?;
         Ok(Box::new(Self {
@@ -163,7 +206,21 @@ impl HttpRequest {
             path,
             headers: headers.finish(&message),
             body: cut(message, body),
+            upgrade,
         }))
+    }
+}
+
+/// What can stand in an `Upgrade` line.
+fn upgrade_of(message: &Bytes, (from, to): (usize, usize)) -> Result<Bytes, BadMessage> {
+    if from == to {
+        return Ok(Bytes::new());
+    }
+    let upgrade = message.slice(from..to);
+    if is_value(&upgrade) {
+        Ok(upgrade)
+    } else {
+        Err(BadMessage::Head)
     }
 }
 
@@ -208,7 +265,7 @@ fn scheme_of(scheme: &[u8]) -> Result<Bytes, BadMessage> {
 impl HttpResponse {
     pub(crate) fn decode(message: Bytes) -> Result<Box<Self>, BadMessage> {
         let mut reader = Reader::new(&message);
-        let (mut status, mut body) = (0, (0, 0));
+        let (mut status, mut body, mut upgrade) = (0, (0, 0), (0, 0));
         let mut headers = Gather::default();
         loop {
             let key_at = reader.offset();
@@ -219,17 +276,20 @@ impl HttpResponse {
                 1 => status = low_32(value.varint()?),
                 2 => headers.push(&message, key_at, value.range()?)?,
                 3 => body = value.range()?,
+                4 => upgrade = value.range()?,
                 _ => {}
             }
         }
         if is_head_too_long(&message, &message[body.0..body.1]) {
             return Err(BadMessage::HeadTooLong);
         }
+        let upgrade = upgrade_of(&message, upgrade)?;
         match u16::try_from(status) {
             Ok(status @ 100..=999) => Ok(Box::new(Self {
                 status,
                 headers: headers.finish(&message),
                 body: cut(message, body),
+                upgrade,
             })),
             _ => Err(BadMessage::Head),
         }

@@ -174,6 +174,7 @@ fn theirs_request(head: &RequestHead) -> Theirs {
             path: head.path.clone(),
             headers: theirs_headers(&head.headers),
             body: head.body.clone(),
+            upgrade: head.upgrade.clone(),
         }),
         RequestHead::Grpc(head) => Theirs::GrpcRequest(GrpcRequest {
             open,
@@ -207,6 +208,7 @@ fn theirs_answer(head: &AnswerHead) -> Theirs {
             status: u32::from(head.status),
             headers: theirs_headers(&head.headers),
             body: head.body.clone(),
+            upgrade: head.upgrade.clone(),
         }),
         AnswerHead::Grpc(head) => Theirs::GrpcResponse(GrpcResponse {
             status: u32::from(head.status),
@@ -371,6 +373,7 @@ pub(crate) fn is_refused(message: &TunnelMessage) -> bool {
                 && is_target(&head.authority)
                 && !head.path.is_empty()
                 && is_target(&head.path)
+                && is_text(&head.upgrade)
                 && are_headers(&head.headers);
             (1, holds)
         }
@@ -396,7 +399,9 @@ pub(crate) fn is_refused(message: &TunnelMessage) -> bool {
         ),
         Some(Theirs::HttpResponse(head)) => (
             2,
-            (100..1000).contains(&head.status) && are_headers(&head.headers),
+            (100..1000).contains(&head.status)
+                && is_text(&head.upgrade)
+                && are_headers(&head.headers),
         ),
         Some(Theirs::GrpcResponse(head)) => (
             2,
@@ -514,9 +519,10 @@ pub(crate) fn http_request() -> impl Strategy<Value = HttpRequest> {
         text_bytes("/[!-~\\x80-\\xff]{0,100}"),
         headers(),
         bytes(3000),
+        text_bytes("([a-z]{1,8}(/[0-9.]{1,3})?)?"),
     )
         .prop_map(
-            |(open, method, scheme, authority, path, headers, body)| HttpRequest {
+            |(open, method, scheme, authority, path, headers, body, upgrade)| HttpRequest {
                 open,
                 method,
                 scheme,
@@ -524,18 +530,32 @@ pub(crate) fn http_request() -> impl Strategy<Value = HttpRequest> {
                 path,
                 headers,
                 body,
+                upgrade,
             },
         )
 }
 
 pub(crate) fn http_response() -> impl Strategy<Value = HttpResponse> {
-    (mostly(100..1000u32, any::<u32>()), headers(), bytes(3000)).prop_map(
-        |(status, headers, body)| HttpResponse {
-            status,
-            headers,
-            body,
-        },
+    (
+        mostly(prop_oneof![Just(101), 100..1000u32], any::<u32>()),
+        headers(),
+        bytes(3000),
+        text_bytes("([a-z]{1,8})?"),
     )
+        .prop_map(|(status, headers, body, upgrade)| {
+            // Only a switch names a protocol, and it has no body.
+            let (body, upgrade) = if status == 101 {
+                (Bytes::new(), upgrade)
+            } else {
+                (body, Bytes::new())
+            };
+            HttpResponse {
+                status,
+                headers,
+                body,
+                upgrade,
+            }
+        })
 }
 
 fn opened() -> impl Strategy<Value = Option<Open>> {

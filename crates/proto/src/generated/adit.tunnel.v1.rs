@@ -114,6 +114,9 @@ pub struct HttpRequest {
     /// The start of the body, or all of it with end_stream. Costs credit like a chunk.
     #[prost(bytes = "bytes", tag = "7")]
     pub body: ::prost::bytes::Bytes,
+    /// The protocols that the visitor offers to change to, as in Upgrade. The body is whole then.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub upgrade: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpResponse {
@@ -123,6 +126,9 @@ pub struct HttpResponse {
     pub headers: ::prost::alloc::vec::Vec<Header>,
     #[prost(bytes = "bytes", tag = "3")]
     pub body: ::prost::bytes::Bytes,
+    /// With status 101, the protocol of the chunks that follow in both directions.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub upgrade: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GrpcRequest {
