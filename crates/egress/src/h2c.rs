@@ -4,23 +4,28 @@
 //! it, the stream is reset unless it is whole.
 
 use std::{
-    pin::pin,
+    future::{Future as _, poll_fn},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
 };
 
 use adit_codec::{GrpcRequest, HttpRequest, ResetCode};
 use adit_link::{Exchange, Failure, RecvHalf, SendHalf};
 use adit_trace::Phase;
-use h2::{Reason, SendStream, client::ResponseFuture};
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
+use http::Response;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     account::Account,
     asked::{Asked, Told},
+    fields::has_element,
     grpc,
+    interim::Interim,
     job::Broken,
     service::{self, Stats},
     tls::Dialer,
@@ -132,7 +137,8 @@ impl Shared {
         } = account;
         let (stream, length) = stream;
         let mut upload = Upload::new(recv, stream, length, moved);
-        let mut answer = pin!(answer);
+        let mut interim = head.interim();
+        let mut answer = pin!(answer_of(answer, interim.as_mut(), send));
         let response = loop {
             let due = self.answer_due(head, &upload);
             tokio::select! {
@@ -147,7 +153,7 @@ impl Shared {
                 }
             }
         };
-        let response = response.map_err(|error| Lost::of(&error, "the service did not answer"))?;
+        let response = response?;
         let lines = response.headers().iter();
         let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         service.compress(send, lines);
@@ -211,7 +217,7 @@ impl Shared {
                 course.on_dialled(Some(made));
             }
             // Nothing has left yet: another connection will do as well.
-            match std::future::poll_fn(|cx| place.sender.poll_ready(cx)).await {
+            match poll_fn(|cx| place.sender.poll_ready(cx)).await {
                 Ok(()) => break place,
                 Err(_) if tries < MAX_TRIES => {
                     self.shared.counters.retried.fetch_add(1, Ordering::Relaxed);
@@ -240,6 +246,41 @@ impl Shared {
             Head::Grpc(_) => None,
         }
     }
+}
+
+impl Head {
+    /// Of what comes before the answer; none of a call, whose answer has no place for it on the wire.
+    fn interim(&self) -> Option<Interim> {
+        let Self::Http(head) = self else {
+            return None;
+        };
+        let expect = head.headers.first(b"expect");
+        let expects = expect.is_some_and(|expect| has_element(expect, b"100-continue"));
+        Some(Interim::new(expects))
+    }
+}
+
+/// The final answer. Interim ones are passed on as they come.
+async fn answer_of(
+    mut answer: ResponseFuture,
+    mut interim: Option<&mut Interim>,
+    send: &SendHalf,
+) -> Result<Response<RecvStream>, Lost> {
+    let lost = |error: h2::Error| Lost::of(&error, "the service did not answer");
+    poll_fn(|cx| {
+        // Taken out of h2's hands also where they go no further: it keeps what nobody takes.
+        while let Poll::Ready(Some(response)) = answer.poll_informational(cx) {
+            let response = response.map_err(lost)?;
+            let Some(interim) = &mut interim else {
+                continue;
+            };
+            let lines = response.headers().iter();
+            let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+            interim.pass_on(response.status().as_u16(), lines, send)?;
+        }
+        Pin::new(&mut answer).poll(cx).map_err(lost)
+    })
+    .await
 }
 
 async fn until(due: Option<Instant>) {

@@ -36,12 +36,14 @@ mod fields;
 mod grpc;
 mod h2c;
 pub mod http1;
+mod interim;
 mod job;
 mod proxy_protocol;
 mod service;
 mod tcp;
 mod tls;
 mod udp;
+mod upgrade;
 mod websocket;
 
 pub use arrival::{Arrival, Owner};

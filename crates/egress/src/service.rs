@@ -416,6 +416,10 @@ impl Egress {
                 return pool.dispatch(Job::new(Account::new(head, service, course), exchange));
             }
             (RequestHead::Http(head), Connections::H2c(connection)) => {
+                if !head.upgrade.is_empty() {
+                    // HTTP/2 has no such offer: the request is an ordinary one, and its body is there (P-3.7).
+                    exchange.recv.close(ResetCode::Cancelled);
+                }
                 let head = h2c::Head::Http(head);
                 return connection.dispatch(Account::new(head, service, course), exchange);
             }

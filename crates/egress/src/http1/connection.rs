@@ -10,6 +10,7 @@ use std::{
 use adit_codec::{HttpRequest, ResetCode};
 use adit_link::{Exchange, SendHalf};
 use adit_trace::Phase;
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     net::TcpStream,
@@ -20,6 +21,7 @@ use crate::{
     account::Account,
     dial::dial,
     job::{Broken, Job},
+    upgrade,
 };
 
 use super::{
@@ -53,6 +55,18 @@ enum After {
     Unfit,
     /// Dead before it was of any: this one is to be begun anew.
     Again(Job),
+    /// It speaks another protocol from here on, of which some has come.
+    Switched(Job, Bytes),
+}
+
+/// How an exchange came to its end.
+enum Ended {
+    /// Its connection is fit for another.
+    Fit,
+    /// Its connection is of no use.
+    Unfit,
+    /// The service has changed to the protocol that was offered.
+    Switched,
 }
 
 struct Connection {
@@ -95,11 +109,18 @@ impl Connection {
             };
             let after = match ready {
                 Some((job, mut socket)) => {
-                    let after = self.serve(&mut socket, job, reused).await;
-                    if matches!(after, After::Fit) {
-                        kept = Some(socket);
+                    match self.serve(&mut socket, job, reused).await {
+                        After::Switched(job, early) => {
+                            // On the heap: few connections come here.
+                            Box::pin(upgrade::carry(socket, job, early, &pool.shared)).await;
+                            After::Unfit
+                        }
+                        After::Fit => {
+                            kept = Some(socket);
+                            After::Fit
+                        }
+                        after => after,
                     }
-                    after
                 }
                 None => After::Unfit,
             };
@@ -122,7 +143,7 @@ impl Connection {
                         next
                     }
                 },
-                (After::Fit | After::Unfit, _) => {
+                (After::Fit | After::Unfit | After::Switched(..), _) => {
                     let next = pool.replace();
                     self.place.counted = next.is_some();
                     next
@@ -177,12 +198,30 @@ impl Connection {
             .begin(&account.head, account.service.compression);
         let result = poll_fn(|cx| self.poll_exchange(cx, socket, &mut account, &send)).await;
         let after = match result {
-            Ok(fit) => {
+            Ok(Ended::Switched) => match self.upload.take_rest() {
+                Some(recv) => {
+                    let exchange = Exchange { send, recv };
+                    After::Switched(Job { account, exchange }, self.download.take_early())
+                }
+                None => {
+                    account.give_up(
+                        send,
+                        ResetCode::Internal,
+                        "nothing can come from the visitor",
+                    );
+                    After::Unfit
+                }
+            },
+            Ok(ended) => {
                 account.course.on_complete();
                 if !self.upload.is_done() {
                     self.upload.stop();
                 }
-                if fit { After::Fit } else { After::Unfit }
+                if matches!(ended, Ended::Fit) {
+                    After::Fit
+                } else {
+                    After::Unfit
+                }
             }
             Err(Broken::Gone) => {
                 account.course.on_gone(&send);
@@ -214,14 +253,14 @@ impl Connection {
         after
     }
 
-    /// Both directions, and the clock. Ready with whether the connection is fit for another request.
+    /// Both directions, and the clock.
     fn poll_exchange(
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut TcpStream,
         account: &mut Account<Box<HttpRequest>>,
         send: &SendHalf,
-    ) -> Poll<Result<bool, Broken>> {
+    ) -> Poll<Result<Ended, Broken>> {
         let shared = &self.place.pool.shared;
         let config = &shared.config;
         let was_over = self.download.is_done();
@@ -234,13 +273,20 @@ impl Connection {
         if self.upload.is_broken() && self.download.has_begun() {
             self.upload.stop();
         }
-        if downloaded {
-            if uploaded {
-                return Poll::Ready(Ok(self.upload.is_done() && self.download.keeps_alive()));
-            }
+        if downloaded && uploaded {
+            let fit = self.upload.is_done() && self.download.keeps_alive();
+            return Poll::Ready(Ok(if self.download.is_switched() {
+                Ended::Switched
+            } else if fit {
+                Ended::Fit
+            } else {
+                Ended::Unfit
+            }));
+        }
+        if downloaded && !self.download.is_switched() {
             // P-3.6: answered early. It may read on, unless it has said or shown that it will not.
             if !self.download.keeps_alive() || poll_silence(cx, socket).is_ready() {
-                return Poll::Ready(Ok(false));
+                return Poll::Ready(Ok(Ended::Unfit));
             }
             if !was_over {
                 self.upload.set_progress(Instant::now());
@@ -264,7 +310,7 @@ impl Connection {
             return Poll::Pending;
         }
         Poll::Ready(if downloaded {
-            Ok(false)
+            Ok(Ended::Unfit)
         } else if blocked {
             Err(Broken::Reset(
                 ResetCode::ServiceTimeout,

@@ -17,14 +17,13 @@ use tokio::{
 use crate::{
     account::{Account, Moved},
     fields::has_element,
+    interim::Interim,
     job::Broken,
     service::Shared,
 };
 
 use super::response::{Framing, Line, parse};
 
-/// Interim answers before the final one; a service that sends more is not going to answer.
-const MAX_INTERIM: usize = 32;
 /// Payload smaller than this part of its buffer is copied: held, it would pin the whole (P-4.7).
 const PIN_RATIO: usize = 4;
 
@@ -35,6 +34,8 @@ enum Stage {
     Body(Framing),
     /// The last of the answer has come; `pending` and `trailers` may wait for credit.
     Over,
+    /// The service has changed to the protocol that was offered: `pending` is the start of it.
+    Switched,
     /// All has been passed on.
     Done,
 }
@@ -43,10 +44,11 @@ enum Stage {
 pub(crate) struct Download {
     stage: Stage,
     to_head: bool,
-    expects_continue: bool,
+    /// The request offers to change to another protocol.
+    offers: bool,
     /// How the tunnel wants bodies to cross.
     compression: Option<Compression>,
-    interim: usize,
+    interim: Interim,
     /// A head that has not come whole.
     carry: Vec<u8>,
     lines: Vec<Line>,
@@ -66,9 +68,9 @@ impl Download {
         Self {
             stage: Stage::Done,
             to_head: false,
-            expects_continue: false,
+            offers: false,
             compression: None,
-            interim: 0,
+            interim: Interim::default(),
             carry: Vec::new(),
             lines: Vec::new(),
             pending: Bytes::new(),
@@ -83,11 +85,10 @@ impl Download {
         self.compression = compression;
         self.stage = Stage::Head;
         self.to_head = head.method == "HEAD";
-        self.expects_continue = head
-            .headers
-            .first(b"expect")
-            .is_some_and(|expect| has_element(expect, b"100-continue"));
-        self.interim = 0;
+        self.offers = !head.upgrade.is_empty();
+        let expect = head.headers.first(b"expect");
+        self.interim =
+            Interim::new(expect.is_some_and(|expect| has_element(expect, b"100-continue")));
         self.carry = Vec::new();
         self.pending = Bytes::new();
         self.trailers = None;
@@ -108,6 +109,16 @@ impl Download {
         matches!(self.stage, Stage::Done)
     }
 
+    /// Whether the service has changed to another protocol.
+    pub(crate) fn is_switched(&self) -> bool {
+        matches!(self.stage, Stage::Switched)
+    }
+
+    /// What came behind the answer that changed the protocol.
+    pub(crate) fn take_early(&mut self) -> Bytes {
+        std::mem::take(&mut self.pending)
+    }
+
     pub(crate) fn keeps_alive(&self) -> bool {
         self.keep_alive
     }
@@ -122,7 +133,7 @@ impl Download {
         account: &mut Account<Box<HttpRequest>>,
     ) -> Poll<Result<(), Broken>> {
         loop {
-            if matches!(self.stage, Stage::Done) {
+            if matches!(self.stage, Stage::Done | Stage::Switched) {
                 return Poll::Ready(Ok(()));
             }
             // Asked even where no credit is needed: it says when the visitor has left.
@@ -244,13 +255,27 @@ impl Download {
             };
             let end = start + head.bytes;
             match head.status {
+                101 if self.offers => {
+                    let lines = self.lines.iter().map(|line| line.of(&data[start..]));
+                    let lines = lines.filter(|(name, _)| *name != b"content-length");
+                    let upgrade = &data[start..][head.upgrade];
+                    let switch = HttpResponseHead::encode_switch(upgrade, lines)
+                        .map_err(|error| Broken::aborted(error.to_string()))?;
+                    account.service.compress(send, []);
+                    send.answer(switch, false)?;
+                    account.course.on_answer(101, false);
+                    self.stage = Stage::Switched;
+                    self.pending = Bytes::copy_from_slice(&data[end..]);
+                    return Ok(0..0);
+                }
                 101 => {
                     return Err(Broken::aborted(
                         "it switches protocols, which was not asked for",
                     ));
                 }
                 100..200 => {
-                    self.on_interim(head.status, send)?;
+                    let lines = self.lines.iter().map(|line| line.of(&data[start..]));
+                    self.interim.pass_on(head.status, lines, send)?;
                     start = end;
                     if start == data.len() {
                         return Ok(0..0);
@@ -289,21 +314,6 @@ impl Download {
                 }
             }
         }
-    }
-
-    fn on_interim(&mut self, status: u16, send: &SendHalf) -> Result<(), Broken> {
-        self.interim += 1;
-        if self.interim > MAX_INTERIM {
-            return Err(Broken::aborted("it sends interim answers without end"));
-        }
-        // Once is enough, and only for who asked (P-3.1); the others say nothing that would cross.
-        if status == 100 && std::mem::take(&mut self.expects_continue) {
-            let go_on = HttpResponseHead { status: 100 }
-                .encode(std::iter::empty(), b"")
-                .map_err(|error| Broken::aborted(error.to_string()))?;
-            send.answer(go_on, false)?;
-        }
-        Ok(())
     }
 
     fn take_body(

@@ -122,7 +122,19 @@ fn write(
     }
     if trailers {
         // RFC 9110, 10.1.4: who sends TE names it, so that it stays on this hop.
-        out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
+        out.extend_from_slice(b"te: trailers\r\n");
+    }
+    if !request.upgrade.is_empty() {
+        put_line(out, b"upgrade", &request.upgrade);
+    }
+    let options: &[u8] = match (trailers, request.upgrade.is_empty()) {
+        (true, true) => b"te",
+        (true, false) => b"te, Upgrade",
+        (false, false) => b"Upgrade",
+        (false, true) => b"",
+    };
+    if !options.is_empty() {
+        put_line(out, b"connection", options);
     }
     let framing = match (length, body) {
         (Some(length), Body::None) if length != 0 => return Err(BadLength),

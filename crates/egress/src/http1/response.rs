@@ -66,6 +66,8 @@ pub struct Head {
     pub framing: Framing,
     /// The service will keep the connection after this answer.
     pub keep_alive: bool,
+    /// Where the value of its `Upgrade` stands, if it has one.
+    pub upgrade: Range<usize>,
 }
 
 /// Reads a head at the start of `bytes`, which must be less than 4 GiB. Names are put into lower case where they
@@ -107,6 +109,7 @@ pub fn parse(
     let (mut length, mut chunked) = (None, false);
     let (mut close, mut keep) = (false, false);
     let mut named = false;
+    let mut upgrade = 0..0;
     for header in response.headers.iter() {
         let name = header.name.as_bytes();
         match name.len() {
@@ -140,7 +143,12 @@ pub fn parse(
                 });
                 continue;
             }
-            2 | 7 | 10 | 16 if is_hop_by_hop(name.to_ascii_lowercase().as_slice()) => continue,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                let start = header.value.as_ptr().addr() - base;
+                upgrade = start..start + header.value.len();
+                continue;
+            }
+            2 | 10 | 16 if is_hop_by_hop(name.to_ascii_lowercase().as_slice()) => continue,
             _ => {}
         }
         lines.push(Line {
@@ -170,6 +178,7 @@ pub fn parse(
         bytes: head_bytes,
         keep_alive: keep_alive && !matches!(framing, Framing::Close),
         framing,
+        upgrade,
     }))
 }
 

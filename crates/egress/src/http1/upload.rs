@@ -118,6 +118,11 @@ impl Upload {
         }
     }
 
+    /// The visitor's direction, of which the request has been written whole: what comes next is of another protocol.
+    pub(crate) fn take_rest(&mut self) -> Option<RecvHalf> {
+        self.recv.take()
+    }
+
     /// Whether the request is on its way.
     pub(crate) const fn has_written(&self) -> bool {
         self.written
@@ -193,10 +198,13 @@ impl Upload {
         let Some(recv) = &mut self.recv else {
             return Err(Broken::Gone);
         };
+        // Then what rides in the head is the whole body (P-3.7).
+        let offers = !account.head.upgrade.is_empty();
         let first = match recv.poll_part(cx) {
             Poll::Ready(Some(Err(_))) => return Err(Broken::Gone),
             Poll::Ready(Some(Ok(part))) => Some(part),
             Poll::Ready(None) => None,
+            Poll::Pending if offers => None,
             Poll::Pending => {
                 self.framing = self.put_head(account, Body::Streamed)?;
                 self.state = State::Running;
@@ -206,7 +214,9 @@ impl Upload {
         self.consumed = first.is_some();
         let body = match &first {
             None => Body::None,
-            Some(Part::Data(payload)) if recv.is_ended() => Body::Whole(payload.remaining() as u64),
+            Some(Part::Data(payload)) if offers || recv.is_ended() => {
+                Body::Whole(payload.remaining() as u64)
+            }
             Some(_) => Body::Streamed,
         };
         self.framing = self.put_head(account, body)?;
@@ -214,6 +224,9 @@ impl Upload {
         match first {
             Some(part) => self.put(part, &account.moved)?,
             None => self.end()?,
+        }
+        if offers && self.state == State::Running {
+            self.end()?;
         }
         if self.state == State::Running && self.body.is_none() {
             self.gather(cx, &account.moved)?;

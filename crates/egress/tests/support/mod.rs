@@ -134,6 +134,24 @@ impl Pair {
         self.server.open(head, end, None).unwrap()
     }
 
+    /// A request that offers to change to `upgrade`.
+    pub(crate) fn offer(&self, ask: &Ask<'_>, upgrade: &[u8], body: &[u8]) -> Exchange {
+        let open: Open = Open {
+            tunnel: ask.tunnel.into(),
+            ..Open::default()
+        };
+        let head = HttpRequestHead {
+            open: &open,
+            method: ask.method,
+            scheme: "http",
+            authority: b"visitor.example",
+            path: ask.path.as_bytes(),
+        };
+        let headers = { ask.headers.iter() }.map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+        let head = head.encode_offer(upgrade, headers, body).unwrap();
+        self.server.open(head, false, None).unwrap()
+    }
+
     pub(crate) async fn ask(&self, ask: &Ask<'_>, body: &[u8]) -> Result<Answer, Failure> {
         let Exchange { send, mut recv } = self.open(ask, body, true);
         let answer = read(&mut recv).await;
