@@ -35,6 +35,8 @@ pub(crate) struct Access {
     reason: Option<Reason>,
     /// Tries on other clients after the first.
     pub(crate) retries: u8,
+    /// The service may change to another protocol, of those that the visitor offers.
+    pub(crate) may_switch: bool,
     answered: Option<Instant>,
     /// What has been read of the visitor's body before it was pumped.
     pub(crate) received_bytes: u64,
@@ -63,6 +65,7 @@ impl Access {
             grpc_status: None,
             reason: Some(Reason::Cancelled),
             retries: 0,
+            may_switch: false,
             answered: None,
             received_bytes: 0,
             pumped: None,

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use adit_codec::{AnswerHead, HeaderBlock, ProtocolType};
+use adit_codec::{AnswerHead, HeaderBlock, HttpResponse, ProtocolType};
 use adit_link::{Failure, Part, Reason, RecvHalf};
 use bytes::Bytes;
 use http::{
@@ -17,6 +17,7 @@ use crate::{
     call::fail,
     grpc::Deadline,
     http::Http,
+    interim,
 };
 
 /// The final answer and what goes on behind it.
@@ -30,43 +31,66 @@ pub(crate) struct Answer {
 pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) headers: HeaderBlock,
+    /// With status 101, what the service has changed to.
+    pub(crate) upgrade: Bytes,
 }
 
-/// The final answer to a request that has been sent whole.
-pub(crate) async fn answer(mut recv: RecvHalf) -> Result<Answer, Failure> {
+/// What has come of an answer.
+pub(crate) enum Came {
+    /// The head of the final one.
+    Final(Head),
+    /// Of status 100 to 199 (P-3.1).
+    Interim(Box<HttpResponse>),
+}
+
+/// The final answer to a request that has been sent whole. Interim ones are passed on.
+pub(crate) async fn answer(
+    http: &Http,
+    access: &Access,
+    mut recv: RecvHalf,
+) -> Result<Answer, Failure> {
     loop {
-        let part = recv.part().await;
-        if let Some(head) = final_head(part)? {
-            return Ok(Answer {
-                head,
-                recv,
-                sending: Sending::Done,
-            });
+        match came(recv.part().await, access.may_switch)? {
+            Came::Interim(head) => interim::pass_on(http, access, &head).await,
+            Came::Final(head) => {
+                return Ok(Answer {
+                    head,
+                    recv,
+                    sending: Sending::Done,
+                });
+            }
         }
     }
 }
 
-/// The head of the final answer, if that is what came.
-pub(crate) fn final_head(part: Option<Result<Part, Failure>>) -> Result<Option<Head>, Failure> {
+/// The head of an answer, if that is what came. The service may change the protocol, or not.
+pub(crate) fn came(part: Option<Result<Part, Failure>>, may_switch: bool) -> Result<Came, Failure> {
+    let done = |status, headers| {
+        let upgrade = Bytes::new();
+        Ok(Came::Final(Head {
+            status,
+            headers,
+            upgrade,
+        }))
+    };
     match part {
-        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status >= 200 => Ok(Some(Head {
-            status: head.status,
-            headers: head.headers,
-        })),
-        Some(Ok(Part::Answer(AnswerHead::Grpc(head)))) => Ok(Some(Head {
-            status: head.status,
-            headers: head.metadata,
-        })),
-        Some(Ok(Part::Answer(AnswerHead::WebSocket(head)))) => Ok(Some(Head {
-            status: head.status,
-            headers: head.headers,
-        })),
+        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status >= 200 => {
+            done(head.status, head.headers)
+        }
+        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status == 101 && may_switch => {
+            Ok(Came::Final(Head {
+                status: head.status,
+                headers: head.headers,
+                upgrade: head.upgrade,
+            }))
+        }
+        Some(Ok(Part::Answer(AnswerHead::Grpc(head)))) => done(head.status, head.metadata),
+        Some(Ok(Part::Answer(AnswerHead::WebSocket(head)))) => done(head.status, head.headers),
         Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status == 101 => Err(Failure::new(
             Reason::ServiceAborted,
             "the service changed the protocol without being asked",
         )),
-        // Others are not carried on: hyper cannot send them.
-        Some(Ok(Part::Answer(AnswerHead::Http(_)))) => Ok(None),
+        Some(Ok(Part::Answer(AnswerHead::Http(head)))) => Ok(Came::Interim(head)),
         Some(Ok(_)) => Err(Failure::new(
             Reason::ProtocolError,
             "no answer to what was asked",

@@ -26,6 +26,7 @@ use crate::{
     pump,
     reply::{To, reply},
     streaming::Streaming,
+    upgrade,
     upload::{Upload, inline_length},
     visit::{self, Visit, new_uuid, protocol},
     websocket::{self, Refused, handshake},
@@ -102,7 +103,7 @@ pub(crate) async fn serve(
 }
 
 async fn serve_http(
-    http: &Http,
+    http: &Arc<Http>,
     mut access: Access,
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Failure> {
@@ -113,6 +114,9 @@ async fn serve_http(
         expects: access.visit.expects_continue(),
         deadline: None,
     };
+    if !access.visit.upgrade.is_empty() {
+        return Box::pin(upgrade::serve(http, access, body, terms, streamed)).await;
+    }
     match carry(http, &mut access, body, terms).await {
         Ok(answer) => respond(http, answer, access, None),
         Err(failure) => fail(&failure, access, streamed),
@@ -261,14 +265,26 @@ async fn attempt(
     let fits = |body: &Bytes| {
         body.len() as u64 + adit_flow::MESSAGE_COST <= u64::from(lane.initial_window())
     };
-    let (riding, end) = match upload {
+    let (riding, end) = match &*upload {
         Upload::None => (&[][..], access.visit.protocol != ProtocolType::WebSocket),
         Upload::Inline(body, trailers) if fits(body) => (&body[..], trailers.is_none()),
         Upload::Streamed { first, .. } if fits(first) => (&first[..], false),
         Upload::Inline(..) | Upload::Streamed { .. } => (&[][..], false),
     };
+    // What rides is the whole body then, and what follows is of the other protocol (P-3.7).
+    let offers = !access.visit.upgrade.is_empty() && lane.may_upgrade() && {
+        let rides_whole = |body: &Bytes| body.len() == riding.len();
+        match &*upload {
+            Upload::None => true,
+            Upload::Inline(body, None) => rides_whole(body),
+            _ => false,
+        }
+    };
+    access.may_switch = offers;
+    let end = end && !offers;
     let context = access.phases.transit(&**http.admission.observer());
     let (visit, tunnel) = (&access.visit, &destination.tunnel);
+    let visit = VisitHead { visit, offers };
     let head = head(visit, tunnel, destination.revision, context, riding, terms)?;
     let rode = !riding.is_empty();
     // A streamed body may take its time, so that the lane cannot know when the answer is due.
@@ -290,10 +306,20 @@ async fn attempt(
         exchange
     };
     match upload {
-        Upload::None if end => answer(recv).await,
+        Upload::None | Upload::Inline(..) if offers => {
+            let mut answer = answer(http, access, recv).await?;
+            if answer.head.status == 101 {
+                answer.sending = Sending::Open(send);
+            } else {
+                // Fails only when the exchange is over.
+                let _ = send.finish();
+            }
+            Ok(answer)
+        }
+        Upload::None if end => answer(http, access, recv).await,
         Upload::None => {
             // A WebSocket's visitor goes on when it has its answer.
-            let mut answer = answer(recv).await?;
+            let mut answer = answer(http, access, recv).await?;
             answer.sending = Sending::Open(send);
             Ok(answer)
         }
@@ -309,7 +335,7 @@ async fn attempt(
                     let _ = send.finish_with(pump::block_of(trailers));
                 }
             }
-            answer(recv).await
+            answer(http, access, recv).await
         }
         Upload::Streamed { first, body } => {
             let streaming = Streaming {
@@ -319,11 +345,18 @@ async fn attempt(
                 pump: None,
                 first: if rode { Bytes::new() } else { first.clone() },
                 body,
-                pumped: &mut access.pumped,
+                access,
             };
             streaming.answer(recv).await
         }
     }
+}
+
+/// A request, and whether the service may change to one of the protocols that it offers.
+#[derive(Clone, Copy)]
+struct VisitHead<'v> {
+    visit: &'v Visit,
+    offers: bool,
 }
 
 /// The visitor's header lines.
@@ -335,7 +368,7 @@ fn lines(visit: &Visit) -> impl Iterator<Item = (&[u8], &[u8])> {
 /// What opens a request at the client. `context` is the one of a request that is traced here: ours stands in the place of
 /// the visitor's then.
 fn head(
-    visit: &Visit,
+    VisitHead { visit, offers }: VisitHead<'_>,
     tunnel: &str,
     revision: u64,
     context: Option<TraceContext>,
@@ -378,7 +411,7 @@ fn head(
             authority: visit.authority.as_str().as_bytes(),
             path: visit.path.as_str().as_bytes(),
         }
-        .encode(lines, body)
+        .encode_offer(if offers { &visit.upgrade } else { b"" }, lines, body)
     };
     head.map_err(|error| match error {
         HeadError::TooManyHeaders { .. } | HeadError::TooLong { .. } => {

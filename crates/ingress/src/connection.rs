@@ -14,7 +14,9 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
+    expectation::Expectation,
     framing::Chunked,
+    interim::Interim,
     parked::LeftOver,
     visit::{Scheme, Visitor},
     websocket::Takeover,
@@ -40,6 +42,9 @@ pub(crate) struct Connection {
     left_over: LeftOver,
     /// What is to become of it when hyper lets go of it.
     takeover: Takeover,
+    /// An interim answer on its way to the socket.
+    interim: Interim,
+    expectation: Expectation,
     /// Running WebSockets are to say that we go away.
     is_draining: AtomicBool,
     drains: Notify,
@@ -61,6 +66,8 @@ impl Connection {
             stalled: AtomicBool::new(false),
             left_over: LeftOver::default(),
             takeover: Takeover::default(),
+            interim: Interim::default(),
+            expectation: Expectation::default(),
             is_draining: AtomicBool::new(false),
             drains: Notify::new(),
             chunked: Mutex::default(),
@@ -73,6 +80,15 @@ impl Connection {
 
     pub(crate) const fn takeover(&self) -> &Takeover {
         &self.takeover
+    }
+
+    pub(crate) const fn interim(&self) -> &Interim {
+        &self.interim
+    }
+
+    /// Of visitors who asked for `100 Continue`.
+    pub(crate) const fn expectation(&self) -> &Expectation {
+        &self.expectation
     }
 
     /// Nothing new is taken on it.

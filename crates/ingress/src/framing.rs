@@ -51,6 +51,8 @@ pub(crate) struct Framing {
     length: Option<u64>,
     chunked: bool,
     heads: u64,
+    /// Heads that were whole when the last byte of content came.
+    heads_with_content: u64,
 }
 
 impl Framing {
@@ -62,6 +64,7 @@ impl Framing {
             length: None,
             chunked: false,
             heads: 0,
+            heads_with_content: 0,
         }
     }
 
@@ -88,9 +91,17 @@ impl Framing {
         self.heads
     }
 
+    /// Number of the last head, from 1, whose content has begun to come; 0 when none has.
+    pub(crate) const fn heads_with_content(&self) -> u64 {
+        self.heads_with_content
+    }
+
     /// Takes the next bytes; says which heads in them were chunked.
     pub(crate) fn on_bytes(&mut self, mut bytes: &[u8], mut on_chunked: impl FnMut(Chunked)) {
         while let Some(&byte) = bytes.first() {
+            if matches!(self.state, State::Sized(_) | State::ChunkSize(_)) {
+                self.heads_with_content = self.heads;
+            }
             let taken = match self.state {
                 State::Sized(left) => {
                     let (taken, left) = skip(left, bytes.len());
@@ -253,6 +264,24 @@ mod tests {
             assert_eq!(framing.is_between_requests(), skipped || is_whole, "{end}");
             assert_eq!(framing.is_in_head(), !skipped && end < head.len(), "{end}");
             assert_eq!(framing.heads(), u64::from(end >= head.len()), "{end}");
+        }
+    }
+
+    #[test]
+    fn it_knows_whose_content_has_begun_to_come() {
+        let sized = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n";
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let get = "GET / HTTP/1.1\r\n\r\n";
+        for (bytes, with_content) in [
+            (sized.to_owned(), 0),
+            (format!("{sized}h"), 1),
+            (format!("{sized}hi{get}"), 1),
+            (format!("{get}{chunked}"), 0),
+            (format!("{get}{chunked}0"), 2),
+            (format!("{get}{chunked}0\r\n\r\n{get}"), 2),
+        ] {
+            let (framing, _) = after(&bytes, 3);
+            assert_eq!(framing.heads_with_content(), with_content, "{bytes:?}");
         }
     }
 

@@ -26,6 +26,7 @@ use crate::{
     sniff::{Speaks, sniff},
     socket::VisitorSocket,
     stats::{Counters, Stats},
+    upgrade,
     visit::Scheme,
     websocket,
 };
@@ -45,6 +46,7 @@ pub struct Http {
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Counters,
     pub(crate) websockets: adit_splice::websocket::Buffers,
+    pub(crate) upgraded: adit_splice::tcp::Buffers,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
@@ -78,6 +80,7 @@ impl Http {
             admission,
             counters: Counters::default(),
             websockets: adit_splice::websocket::Buffers::default(),
+            upgraded: upgrade::buffers(),
             http1,
             http2,
         })

@@ -7,4 +7,5 @@ mod permits;
 pub use forwarded::Forwarded;
 pub(crate) use forwarded::request_id;
 pub use hop_by_hop::HopByHop;
+pub(crate) use hop_by_hop::is_hop_by_hop;
 pub use permits::Permits;

@@ -117,6 +117,12 @@ impl VisitorSocket {
         }
     }
 
+    /// The connection itself, for what knows nothing of HTTP: by a second handle, so that this one may go as it always does.
+    pub(crate) fn into_stream(self) -> io::Result<TcpStream> {
+        let stream = SockRef::from(&self.stream).try_clone()?;
+        TcpStream::from_std(stream.into())
+    }
+
     fn on_read(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             self.eof = true;
@@ -137,10 +143,14 @@ impl VisitorSocket {
         let was_between = before.is_between_requests();
         let was_in_head = before.is_in_head();
         let waited_for_head = !before.is_in_head() && before.heads() > 0;
-        let heads = before.heads();
+        let (heads, with_content) = (before.heads(), before.heads_with_content());
         let connection = &self.connection;
         self.framing
             .on_bytes(bytes, |chunked| connection.push_chunked(chunked));
+        if self.framing.heads_with_content() != with_content {
+            let requests = self.framing.heads_with_content();
+            connection.expectation().on_content(requests);
+        }
         // Empty lines between requests are nothing: a visitor could send them for ever.
         if was_between && self.framing.is_between_requests() && self.framing.heads() == heads {
             return;
@@ -214,12 +224,25 @@ impl VisitorSocket {
         }
     }
 
-    /// While an HTTP/1 answer is being waited for, hyper does not read, and would not see the visitor leave. No system
-    /// call is made unless something has come.
+    /// Writes an interim answer that waits. hyper's own buffer must be empty, unless some of it has been written.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = self.connection.clone();
+        match connection.interim().poll_write(cx, &mut self.stream) {
+            Poll::Ready(result) => {
+                self.stuck.disarm();
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.poll_stuck(cx).map(Err),
+        }
+    }
+
+    /// While an HTTP/1 answer is being waited for, hyper does not read, and would not see the visitor leave, nor that it
+    /// sends its body without waiting for `100 Continue` (P-3.5). No system call is made unless something has come.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let awaits_content = self.connection.expectation().is_awaited();
         let waits = !self.is_http2
             && !self.taken_over
-            && self.framing.is_between_requests()
+            && (self.framing.is_between_requests() || awaits_content)
             && self.connection.open.load(Ordering::Relaxed) > 0;
         if !waits {
             return Poll::Pending;
@@ -231,6 +254,11 @@ impl VisitorSocket {
                 Ok(1..) => self.watched = true,
                 Ok(0) => self.eof = true,
                 Err(error) => return Poll::Ready(error),
+            }
+            if awaits_content {
+                // An end is for the reader of the body to find.
+                let requests = self.framing.heads();
+                self.connection.expectation().on_content(requests);
             }
         }
         if self.eof {
@@ -299,6 +327,9 @@ impl AsyncWrite for VisitorSocket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.connection.interim().has_begun() {
+            ready!(this.poll_interim(cx))?;
+        }
         match Pin::new(&mut this.stream).poll_write(cx, bytes) {
             Poll::Ready(result) => {
                 this.on_written(&result);
@@ -314,6 +345,9 @@ impl AsyncWrite for VisitorSocket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.connection.interim().has_begun() {
+            ready!(this.poll_interim(cx))?;
+        }
         match Pin::new(&mut this.stream).poll_write_vectored(cx, slices) {
             Poll::Ready(result) => {
                 this.on_written(&result);
@@ -329,6 +363,9 @@ impl AsyncWrite for VisitorSocket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.connection.interim().waits() {
+            ready!(this.poll_interim(cx))?;
+        }
         match this.poll_gone(cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
             Poll::Pending => Pin::new(&mut this.stream).poll_flush(cx),

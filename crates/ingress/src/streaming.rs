@@ -1,19 +1,20 @@
 //! A request whose body is sent while its answer is awaited.
 
-use std::sync::Arc;
-
-use adit_codec::{AnswerHead, ResetCode};
-use adit_link::{Failure, Part, Reason, RecvHalf, Retry, SendHalf};
+use adit_codec::ResetCode;
+use adit_link::{Failure, Reason, RecvHalf, Retry, SendHalf};
 use bytes::Bytes;
+use http::Version;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    answer::{Answer, Head, final_head},
+    access::Access,
+    answer::{Answer, Came, Head, came},
     body::Sending,
     call::Terms,
     http::Http,
-    pump::{Progress, Pump},
+    interim,
+    pump::Pump,
 };
 
 /// A request whose body is being sent while its answer is awaited.
@@ -27,15 +28,15 @@ pub(crate) struct Streaming<'a> {
     /// What is to be sent before the rest of it.
     pub(crate) first: Bytes,
     pub(crate) body: &'a mut Option<Incoming>,
-    /// Where it says how much of the body it has read.
-    pub(crate) pumped: &'a mut Option<Arc<Progress>>,
+    pub(crate) access: &'a mut Access,
 }
 
 impl Streaming<'_> {
     /// Sends the body and waits for the final answer.
     pub(crate) async fn answer(mut self, mut recv: RecvHalf) -> Result<Answer, Failure> {
         let opened = Instant::now();
-        if !self.terms.expects {
+        // Over HTTP/2 reading the body says nothing to the visitor, who decides when to send it.
+        if !self.terms.expects || self.access.visit.version == Version::HTTP_2 {
             self.start();
         }
         loop {
@@ -43,6 +44,11 @@ impl Streaming<'_> {
             let part = tokio::select! {
                 biased;
                 part = recv.part() => part,
+                // It does not wait for `100 Continue`, and nobody else has to.
+                () = content(self.access), if self.pump.is_none() => {
+                    self.start();
+                    continue;
+                }
                 () = until(due) => {
                     if self.pump.is_none() {
                         self.start();
@@ -52,14 +58,14 @@ impl Streaming<'_> {
                     continue;
                 }
             };
-            if matches!(&part, Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status == 100)
-            {
-                self.start();
-                continue;
-            }
-            match final_head(part) {
-                Ok(None) => {}
-                Ok(Some(head)) => return Ok(self.end(head, recv)),
+            match came(part, false) {
+                Ok(Came::Interim(head)) => {
+                    if head.status == 100 {
+                        self.start();
+                    }
+                    interim::pass_on(self.http, self.access, &head).await;
+                }
+                Ok(Came::Final(head)) => return Ok(self.end(head, recv)),
                 Err(failure) => return Err(self.fail(failure).await),
             }
         }
@@ -80,7 +86,7 @@ impl Streaming<'_> {
         {
             let first = std::mem::take(&mut self.first);
             let pump = Pump::start(first, body, send, self.terms.stall);
-            *self.pumped = Some(pump.log());
+            self.access.pumped = Some(pump.log());
             self.pump = Some(pump);
         }
     }
@@ -124,6 +130,14 @@ impl Streaming<'_> {
         *self.body = pump.untouched().await;
         failure
     }
+}
+
+/// Waits until some of the content of a visitor's request of HTTP/1.1 has come.
+async fn content(access: &Access) {
+    let connection = access.connection();
+    // They are served one after the other: this is the last one.
+    let number = connection.requests().saturating_sub(1);
+    connection.expectation().content(number).await;
 }
 
 async fn until(due: Option<Instant>) {

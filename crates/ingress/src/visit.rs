@@ -7,6 +7,7 @@ use std::{
 
 use adit_codec::ProtocolType;
 use adit_link::{Failure, Reason};
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
@@ -16,6 +17,8 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use uuid::{Builder, Uuid};
+
+use crate::upgrade;
 
 /// How the visitor reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,6 +114,8 @@ pub struct Visit {
     pub headers: HeaderMap,
     /// When the first byte of its head was there, or as soon after it as its connection can tell.
     pub started: Instant,
+    /// The protocols that it offers to change to (P-3.7); mostly none.
+    pub(crate) upgrade: Bytes,
 }
 
 impl Visit {
@@ -131,6 +136,10 @@ impl Visit {
     ) -> Result<Self, Failure> {
         let protocol = protocol(parts);
         let (authority, path) = admit(parts, protocol)?;
+        let upgrade = match protocol {
+            ProtocolType::Http => upgrade::offered(parts),
+            _ => Bytes::new(),
+        };
         Ok(Self {
             uuid,
             visitor,
@@ -142,6 +151,7 @@ impl Visit {
             version: parts.version,
             headers: std::mem::take(&mut parts.headers),
             started,
+            upgrade,
         })
     }
 
@@ -327,7 +337,7 @@ fn join_cookies(headers: &mut HeaderMap) {
         .map(HeaderValue::as_bytes)
         .collect::<Vec<_>>()
         .join(&b"; "[..]);
-    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         headers.insert(COOKIE, joined);
     }
 }

@@ -302,30 +302,6 @@ async fn a_body_that_is_not_wanted_is_never_read() {
 }
 
 #[tokio::test]
-async fn other_interim_answers_are_left_out() {
-    let world = World::new(|request, exchange| async move {
-        let status = if &request.path[..] == b"/101" {
-            101
-        } else {
-            103
-        };
-        exchange.send.answer(head(status, &[], b""), false).unwrap();
-        answer(&exchange, 200, &[], b"ok");
-    })
-    .await;
-    let answer = world
-        .raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let answer = world
-        .raw(b"GET /101 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-}
-
-#[tokio::test]
 async fn a_visitor_that_leaves_takes_its_exchange_along() {
     let ends: Arc<Mutex<Vec<Reason>>> = Arc::default();
     let told = ends.clone();

@@ -34,6 +34,19 @@ impl Layer for HopByHop {
     }
 }
 
+/// Whether a field concerns one connection only, whatever `connection` names. `name` is in lower case.
+pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"te"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}
+
 /// Whether `te` lists `trailers`.
 pub(crate) fn accepts_trailers(headers: &HeaderMap) -> bool {
     tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"))

@@ -1,4 +1,4 @@
-//! An HTTP/1 connection that becomes a WebSocket.
+//! An HTTP/1 connection that becomes a WebSocket, or changes to another protocol.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 
 use super::WebSocket;
-use crate::{connection::Connection, socket::VisitorSocket};
+use crate::{connection::Connection, socket::VisitorSocket, upgrade::Upgraded};
 
 /// What is to become of an HTTP/1 connection when hyper lets go of it.
 #[derive(Default)]
@@ -24,7 +24,13 @@ struct Next {
     /// Gives the socket back. hyper hands it over when the last request that asked for another protocol is over, whatever
     /// the answer was, and shuts down nothing then.
     upgrade: Option<OnUpgrade>,
-    websocket: Option<Box<WebSocket>>,
+    session: Option<Session>,
+}
+
+/// What an HTTP/1 connection carries after its last request.
+enum Session {
+    WebSocket(Box<WebSocket>),
+    Upgraded(Box<Upgraded>),
 }
 
 impl Takeover {
@@ -33,7 +39,11 @@ impl Takeover {
     }
 
     pub(crate) fn set_websocket(&self, websocket: WebSocket) {
-        self.lock().websocket = Some(Box::new(websocket));
+        self.lock().session = Some(Session::WebSocket(Box::new(websocket)));
+    }
+
+    pub(crate) fn set_upgraded(&self, upgraded: Upgraded) {
+        self.lock().session = Some(Session::Upgraded(Box::new(upgraded)));
     }
 
     fn take(&self) -> Next {
@@ -92,10 +102,14 @@ impl Next {
             return;
         };
         let mut socket = parts.io.into_inner();
-        match self.websocket {
-            Some(websocket) => {
+        match self.session {
+            Some(Session::WebSocket(websocket)) => {
                 socket.take_over(stall, keepalive);
                 drop(websocket.run(socket, parts.read_buf).await);
+            }
+            Some(Session::Upgraded(upgraded)) => {
+                socket.take_over(stall, keepalive);
+                upgraded.run(socket, parts.read_buf).await;
             }
             None => {
                 let mut socket = pin!(socket);

@@ -94,7 +94,9 @@ impl Link {
 
     /// To whatever takes the requests.
     pub fn to(dispatch: Arc<dyn Dispatch>) -> Self {
-        Self::between(Side::Server, Side::Client, dispatch)
+        let link = Self::between(Side::Server, Side::Client, dispatch);
+        link.lane.allow_upgrades();
+        link
     }
 
     /// With the entry on the one side, and what takes the requests on the other.

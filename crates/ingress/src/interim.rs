@@ -1,0 +1,248 @@
+//! Interim answers (status 100 to 199) on their way to the visitor (P-3.1).
+//!
+//! hyper's server sends `100 Continue` by itself and no other interim answer. On HTTP/1.1 the answer is written to the
+//! visitor's socket beneath hyper, between its writes: the request hands the bytes over and waits until the socket has
+//! taken them, and the socket takes them only when hyper asks for a flush, which it does once its own buffer is empty.
+//! So they stand behind the answer to the request before and in front of their own, whatever the visitor pipelines. On
+//! HTTP/2 hyper gives no access to the stream: there they are dropped and counted.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+use adit_codec::HttpResponse;
+use bytes::{Buf, Bytes};
+use http::{StatusCode, Version};
+use tokio::io::AsyncWrite;
+
+use crate::{access::Access, http::Http, layers::is_hop_by_hop};
+
+/// Where an interim answer waits for the socket: one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Interim {
+    /// There is one. Saves the lock on every other flush.
+    waits: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Bytes,
+    /// Some of it has been written: the rest goes before anything else.
+    begun: bool,
+    /// Of the request that waits for it to be written.
+    waker: Option<Waker>,
+}
+
+impl Interim {
+    /// Whether one waits to be written.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
+    }
+
+    /// Whether one has been written in part: nothing else may be written before the rest of it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.waits() && self.lock().begun
+    }
+
+    /// Hands one over, and waits until the socket has taken all of it.
+    ///
+    /// # Cancel safety
+    /// Dropped before the first byte was written, none is.
+    async fn send(&self, bytes: Bytes) {
+        *self.lock() = State {
+            bytes,
+            begun: false,
+            waker: None,
+        };
+        self.waits.store(true, Ordering::Release);
+        let withdraw = Withdraw(self);
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.bytes.is_empty() {
+                return Poll::Ready(());
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        drop(withdraw);
+    }
+
+    /// Writes the one that waits. To be called only when nothing else is on its way to the socket, or when it has begun.
+    pub(crate) fn poll_write<S: AsyncWrite + Unpin>(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.lock();
+        while !state.bytes.is_empty() {
+            let written = ready!(Pin::new(&mut *socket).poll_write(cx, &state.bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            state.bytes.advance(written);
+            state.begun = true;
+        }
+        state.begun = false;
+        self.waits.store(false, Ordering::Release);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes back what nobody waits for any more, unless some of it has been written.
+struct Withdraw<'i>(&'i Interim);
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.waker = None;
+        if !state.begun && !state.bytes.is_empty() {
+            state.bytes = Bytes::new();
+            self.0.waits.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Passes an interim answer of the service on to the visitor: never to one of HTTP/1.0, who does not know it (RFC 9110,
+/// 15.2). `100 Continue` is hyper's to send, when the body is read.
+pub(crate) async fn pass_on(http: &Http, access: &Access, head: &HttpResponse) {
+    match access.visit.version {
+        Version::HTTP_11 if head.status != 100 => {
+            access.connection().interim().send(encode(head)).await;
+        }
+        Version::HTTP_2 => {
+            http.counters
+                .interim_dropped
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        _ => {}
+    }
+}
+
+/// As it stands on an HTTP/1.1 connection. Names and values were checked when the message was decoded.
+fn encode(head: &HttpResponse) -> Bytes {
+    let status = StatusCode::from_u16(head.status).ok();
+    let phrase = status.and_then(|status| status.canonical_reason());
+    let start = format!(
+        "HTTP/1.1 {} {}\r\n",
+        head.status,
+        phrase.unwrap_or_default()
+    );
+    let mut out = start.into_bytes();
+    for (name, value) in head.headers.lines() {
+        // It has no body whose length could be said (RFC 9110, 8.6).
+        if is_hop_by_hop(name) || name == b"content-length" {
+            continue;
+        }
+        for part in [name, b": ", value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Takes a few bytes at a time, and none at all while it is shut.
+    struct Narrow {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Poll::Pending;
+            }
+            self.room -= count;
+            self.taken.extend_from_slice(&bytes[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_interim_answer_is_written_whole_before_its_request_goes_on() {
+        let interim = Interim::default();
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = woken.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        let mut sent = Box::pin(interim.send(Bytes::from_static(b"hello")));
+        assert!(sent.as_mut().poll(&mut cx).is_pending());
+        assert!(interim.waits() && !interim.has_begun());
+        let mut socket = Narrow {
+            taken: Vec::new(),
+            room: 2,
+        };
+        assert!(interim.poll_write(&mut cx, &mut socket).is_pending());
+        assert!(interim.has_begun() && !woken.0.load(Ordering::Relaxed));
+        socket.room = 9;
+        assert!(interim.poll_write(&mut cx, &mut socket).is_ready());
+        assert!(woken.0.load(Ordering::Relaxed) && !interim.waits());
+        assert!(sent.as_mut().poll(&mut cx).is_ready());
+        assert_eq!(socket.taken, b"hello");
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_takes_its_interim_answer_back() {
+        let interim = Interim::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut sent = Box::pin(interim.send(Bytes::from_static(b"hello")));
+        assert!(sent.as_mut().poll(&mut cx).is_pending());
+        drop(sent);
+        assert!(!interim.waits());
+
+        let mut sent = Box::pin(interim.send(Bytes::from_static(b"hello")));
+        assert!(sent.as_mut().poll(&mut cx).is_pending());
+        let mut socket = Narrow {
+            taken: Vec::new(),
+            room: 2,
+        };
+        assert!(interim.poll_write(&mut cx, &mut socket).is_pending());
+        drop(sent);
+        assert!(interim.has_begun(), "the rest of it still has to follow");
+    }
+}
