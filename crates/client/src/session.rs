@@ -33,6 +33,7 @@ const CAPABILITIES: &[&str] = &[
     "websocket",
     "tcp",
     "udp",
+    "upgrade",
     "gzip",
     "zstd",
 ];
@@ -103,6 +104,9 @@ async fn dial_unbounded(
             open_channel(settings, &mut tasks).await?
         };
         let lane = Lane::new(config.clone(), budget.clone(), egress.clone());
+        if response.capabilities.iter().any(|name| name == "upgrade") {
+            lane.allow_upgrades();
+        }
         for by in [OnHop::Gzip, OnHop::Zstd] {
             if response.capabilities.iter().any(|name| name == by.as_str()) {
                 lane.allow_compression(by);

@@ -96,6 +96,9 @@ impl AcceptLane for Lanes {
             let budget = self.budget.child(self.link_budget_bytes);
             let entries = self.upstreams.entries(link.grant(), link.permits());
             let lane = Lane::new(self.config.clone(), budget, entries);
+            if link.understands("upgrade") {
+                lane.allow_upgrades();
+            }
             for by in [Compression::Gzip, Compression::Zstd] {
                 if link.understands(by.as_str()) {
                     lane.allow_compression(by);

@@ -34,6 +34,7 @@ const CAPABILITIES: &[&str] = &[
     "websocket",
     "tcp",
     "udp",
+    "upgrade",
     "gzip",
     "zstd",
 ];

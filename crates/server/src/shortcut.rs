@@ -33,6 +33,7 @@ impl Shortcut {
         far.mux.max_resets_per_tick = u32::MAX;
         let near = Lane::new(near, budget.clone(), Arc::new(Nothing));
         let far = Lane::new(far, budget.clone(), dispatch);
+        near.allow_upgrades();
         let mut tasks = JoinSet::new();
         let (to_far, at_far) = mpsc::channel(PIPE_PIECES);
         let (to_near, at_near) = mpsc::channel(PIPE_PIECES);
