@@ -33,7 +33,7 @@ pub use self::{
 use crate::{
     error::{BadMessage, HeadError},
     frame::MAX_MESSAGE_BYTES,
-    headers::{Gather, HeaderBlock, MAX_HEAD_BYTES, MAX_HEADER_LINES, put_header},
+    headers::{Gather, HeaderBlock, MAX_HEAD_BYTES, MAX_WIRE_LINES, put_header},
     id::{MessageType, ProtocolType},
     wire::{
         MAX_VARINT_BYTES, Reader, fill_length_gap, length_key, put_bytes, put_length_gap,
@@ -206,9 +206,9 @@ fn put_headers<'h>(
     let mut lines = 0;
     for (name, value) in headers {
         lines += 1;
-        if lines > MAX_HEADER_LINES {
+        if lines > MAX_WIRE_LINES {
             return Err(HeadError::TooManyHeaders {
-                limit: MAX_HEADER_LINES,
+                limit: MAX_WIRE_LINES,
             });
         }
         if out.len() + name.len() + value.len() > MAX_HEAD_BYTES {
@@ -472,10 +472,10 @@ mod tests {
         let lines = std::iter::repeat_n((&name[..], &value[..]), 100);
         assert!(response.encode(lines, b"").is_ok());
         let lines = |count| response.encode(std::iter::repeat_n((&b"a"[..], &b""[..]), count), b"");
-        assert!(lines(256).is_ok());
+        assert!(lines(272).is_ok());
         assert_eq!(
-            lines(257).unwrap_err(),
-            HeadError::TooManyHeaders { limit: 256 }
+            lines(273).unwrap_err(),
+            HeadError::TooManyHeaders { limit: 272 }
         );
     }
 

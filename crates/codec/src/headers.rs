@@ -16,8 +16,11 @@ use crate::{
 /// The most bytes a head may take, headers and all (P-2.10).
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The most header lines of one head (P-2.10).
+/// The most header lines that a visitor or a service may send in one head (P-2.10).
 pub const MAX_HEADER_LINES: usize = 256;
+
+/// The most header lines of one head on the wire: there is room for those that adit adds to the 256 (P-2.10).
+pub const MAX_WIRE_LINES: usize = MAX_HEADER_LINES + 16;
 
 const NAME_KEY: u8 = length_key(1);
 const VALUE_KEY: u8 = length_key(2);
@@ -234,7 +237,7 @@ impl Gather {
         (from, to): (usize, usize),
     ) -> Result<(), BadMessage> {
         self.lines += 1;
-        if self.lines > MAX_HEADER_LINES {
+        if self.lines > MAX_WIRE_LINES {
             return Err(BadMessage::TooManyHeaders);
         }
         let header = message.get(from..to).ok_or(BadMessage::Truncated)?;
@@ -380,11 +383,11 @@ mod tests {
     #[test]
     fn lines_are_counted_to_the_bound() {
         let mut out = BytesMut::new();
-        for _ in 0..MAX_HEADER_LINES {
+        for _ in 0..MAX_WIRE_LINES {
             put_header(&mut out, 1, b"a", b"");
         }
         let full = out.clone().freeze();
-        assert_eq!(gathered(&full, 1).unwrap().len(), 256);
+        assert_eq!(gathered(&full, 1).unwrap().len(), 272);
         put_header(&mut out, 1, b"a", b"");
         let over = gathered(&out.freeze(), 1);
         assert_eq!(over.err(), Some(BadMessage::TooManyHeaders));

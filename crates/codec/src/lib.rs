@@ -46,7 +46,7 @@ pub use head::{
     TcpOpenHead, UdpOpen, UdpOpenHead, WebSocketFrame, WebSocketRequest, WebSocketRequestHead,
     WebSocketResponse, WebSocketResponseHead, accepted,
 };
-pub use headers::{HeaderBlock, HeaderIter, MAX_HEAD_BYTES, MAX_HEADER_LINES};
+pub use headers::{HeaderBlock, HeaderIter, MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_WIRE_LINES};
 pub use id::{Compression, MessageType, ProtocolType, RequestId, ResetCode, Side};
 pub use message::{
     MAX_DATAGRAM_BYTES, write_chunk_prefix, write_compressed_prefix, write_control,

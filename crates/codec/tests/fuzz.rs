@@ -12,7 +12,7 @@
 
 mod model;
 
-use adit_codec::{AnswerHead, HeaderBlock, MAX_HEADER_LINES, Open, Payload, RequestHead};
+use adit_codec::{AnswerHead, HeaderBlock, MAX_WIRE_LINES, Open, Payload, RequestHead};
 use model::{End, framed, joined, read, read_one};
 
 /// Bytes that look more like a message than chance would have it: fields with small numbers.
@@ -71,7 +71,7 @@ fn end_is_clean(end: &End) -> bool {
 
 /// A block written to an HTTP/1 connection, read back line by line.
 fn assert_lines_stay_lines(block: &HeaderBlock) {
-    assert!(block.len() <= MAX_HEADER_LINES);
+    assert!(block.len() <= MAX_WIRE_LINES);
     let mut written = Vec::new();
     for (name, value) in block.lines() {
         written.extend([name, b": ", value, b"\r\n"].concat());
@@ -186,7 +186,7 @@ fn any_header_block() {
             // Built from lines as they come, whatever they are: the bad ones are left out.
             let block = lines
                 .iter()
-                .take(MAX_HEADER_LINES)
+                .take(MAX_WIRE_LINES)
                 .map(|(name, value, _)| (&name[..], &value[..]))
                 .collect();
             assert_lines_stay_lines(&block);

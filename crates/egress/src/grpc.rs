@@ -13,6 +13,9 @@ use crate::{account::Account, h2c};
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+/// Of metadata that are more than cross.
+pub(crate) const RESOURCE_EXHAUSTED: u8 = 8;
+
 /// The largest number that `grpc-timeout` can say: eight digits.
 const MAX_TIMEOUT: u128 = 99_999_999;
 
@@ -58,7 +61,7 @@ pub(crate) fn answer<'h>(
 }
 
 /// What a stream that was reset means for its call (grpc/grpc, doc/PROTOCOL-HTTP2.md, "Errors").
-const fn status_of(reason: Reason) -> u8 {
+pub(crate) const fn status_of(reason: Reason) -> u8 {
     match reason {
         Reason::REFUSED_STREAM => 14,
         Reason::CANCEL => 1,
@@ -73,16 +76,16 @@ pub(crate) fn status_in(lines: &HeaderMap) -> Option<u16> {
     lines.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// Tells the visitor that the service has reset the stream, in trailers as libraries of gRPC would: the visitor sees what
-/// it would see without a tunnel. `answered` says whether the head of the answer has gone out.
+/// Ends a call whose answer cannot be passed on, with a status as libraries of gRPC would: where the service has reset the
+/// stream, the visitor sees what it would see without a tunnel. `answered` says whether the head of the answer has gone
+/// out.
 pub(crate) fn end_with(
     send: &SendHalf,
     account: &mut Account<h2c::Head>,
-    reason: Reason,
+    status: u8,
     why: &str,
     answered: bool,
 ) {
-    let status = status_of(reason);
     let course = &mut account.course;
     course.on_reset(ResetCode::ServiceAborted);
     course.on_gone(send);
@@ -98,7 +101,7 @@ pub(crate) fn end_with(
         reason = ResetCode::ServiceAborted.reason(),
         grpc_status = status,
         why,
-        "the service reset the call"
+        "the answer of a call ended early"
     );
     // The text is ours and the name of a code: nothing in it needs an encoding.
     let uuid = uuid.to_string();

@@ -110,12 +110,20 @@ impl Shared {
             Some(Lost::Broken(Broken::Gone)) => return account.course.on_gone(&send),
             Some(Lost::Unseen(why)) if !answered => (ResetCode::Refused, why.into()),
             Some(Lost::Reset(reason, why)) if is_call => {
-                return grpc::end_with(&send, &mut account, reason, &why, answered);
+                let status = grpc::status_of(reason);
+                return grpc::end_with(&send, &mut account, status, &why, answered);
+            }
+            Some(Lost::TooLarge(why)) if is_call => {
+                let status = grpc::RESOURCE_EXHAUSTED;
+                return grpc::end_with(&send, &mut account, status, &why, answered);
             }
             Some(Lost::Broken(Broken::Reset(code, why))) => (code, why),
-            Some(Lost::Unseen(why) | Lost::Reset(_, why) | Lost::Broken(Broken::Died(why))) => {
-                (ResetCode::ServiceAborted, why.into())
-            }
+            Some(
+                Lost::Unseen(why)
+                | Lost::Reset(_, why)
+                | Lost::TooLarge(why)
+                | Lost::Broken(Broken::Died(why)),
+            ) => (ResetCode::ServiceAborted, why.into()),
         };
         account.give_up(send, code, &why);
     }
@@ -297,6 +305,8 @@ enum Lost {
     Unseen(String),
     /// The service has reset the stream.
     Reset(Reason, String),
+    /// The header lines of the answer, or its trailers, are more than cross (P-2.10).
+    TooLarge(String),
 }
 
 impl Lost {

@@ -804,3 +804,33 @@ async fn a_service_that_is_not_served_any_more_is_let_go() {
     let failure = told(&mut late.recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
 }
+
+#[tokio::test]
+async fn metadata_of_a_service_above_the_bound_get_a_status_that_names_their_size() {
+    let mut service = Service::start().await;
+    let pair = service.pair(Config::default());
+    for early in [true, false] {
+        let Exchange { send, mut recv } = open(&pair, &[GRPC], b"", true);
+        let (_, mut respond) = service.call().await;
+        let large = "x".repeat(70_000);
+        let body = if early {
+            let head = ok();
+            let (mut parts, ()) = head.into_parts();
+            parts.headers.insert("x-large", large.parse().unwrap());
+            let head = Response::from_parts(parts, ());
+            respond.send_response(head, false).unwrap()
+        } else {
+            let mut body = respond.send_response(ok(), false).unwrap();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-large", large.parse().unwrap());
+            body.send_trailers(trailers).unwrap();
+            body
+        };
+        let told = told(&mut recv).await.unwrap();
+        assert_eq!(told.trailer("grpc-status"), Some("8"), "{told:?}");
+        let text = told.trailer("grpc-message").unwrap();
+        assert!(text.contains(" 70") && text.contains(" 65536 "), "{text}");
+        drop((send, recv, body));
+        pair.settled().await;
+    }
+}

@@ -18,6 +18,7 @@ use crate::{
     grpc::Deadline,
     http::Http,
     interim,
+    ordered::retain,
 };
 
 /// The final answer and what goes on behind it.
@@ -129,7 +130,7 @@ pub(crate) fn respond(
     };
     if access.visit.protocol == ProtocolType::Grpc {
         // The answer may end with a status of ours, and then it would be a lie.
-        parts.headers.remove(CONTENT_LENGTH);
+        retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
     }
     let bodyless = access.visit.method == Method::HEAD
         || parts.status == StatusCode::NO_CONTENT
@@ -158,7 +159,7 @@ pub(crate) fn respond(
     if bodyless {
         if parts.status == StatusCode::NO_CONTENT {
             // It has none by definition (RFC 9110, 8.6).
-            parts.headers.remove(CONTENT_LENGTH);
+            retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
         }
         access.on_end();
         sending.detach();
@@ -187,6 +188,10 @@ pub(crate) fn parts(head: &Head) -> Result<(response::Parts, Option<u64>), Failu
             .map_err(|_| bad("the service's answer has a header that is none"))?;
         let value = HeaderValue::from_maybe_shared(value)
             .map_err(|_| bad("the service's answer has a header that is none"))?;
+        if name == TRANSFER_ENCODING {
+            // How bodies are framed is this connection's own affair.
+            continue;
+        }
         if name == CONTENT_LENGTH {
             let this = value
                 .to_str()
@@ -204,8 +209,6 @@ pub(crate) fn parts(head: &Head) -> Result<(response::Parts, Option<u64>), Failu
         }
         headers.append(name, value);
     }
-    // How bodies are framed is this connection's own affair.
-    headers.remove(TRANSFER_ENCODING);
     parts.headers = headers;
     Ok((parts, length))
 }

@@ -298,7 +298,7 @@ async fn attempt(
         access.phases.watch(&exchange);
         exchange.hold((destination.hold, holds.clone(), access.park()));
         let compression = destination.compression;
-        let compression = compression.filter(|_| is_compressible(lines(&access.visit)));
+        let compression = compression.filter(|_| is_compressible(lines_of(&access.visit)));
         exchange.send.set_compression(compression);
         if access.visit.protocol == ProtocolType::WebSocket {
             exchange.set_stall(http.config.session_stall);
@@ -360,7 +360,7 @@ struct VisitHead<'v> {
 }
 
 /// The visitor's header lines.
-fn lines(visit: &Visit) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn lines_of(visit: &Visit) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = visit.headers.iter();
     lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
@@ -395,10 +395,7 @@ fn head(
             .unwrap_or_default(),
         resumable: false,
     };
-    let lines = visit
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let lines = lines_of(visit);
     let head = if visit.protocol == ProtocolType::WebSocket {
         websocket::head(visit, &open, lines)
     } else if visit.protocol == ProtocolType::Grpc {
@@ -413,9 +410,16 @@ fn head(
         }
         .encode_offer(if offers { &visit.upgrade } else { b"" }, lines, body)
     };
-    head.map_err(|error| match error {
-        HeadError::TooManyHeaders { .. } | HeadError::TooLong { .. } => {
-            Failure::new(Reason::HeaderTooLarge, error.to_string())
-        }
+    head.map_err(|error| {
+        let detail = match error {
+            HeadError::TooManyHeaders { .. } => error.to_string(),
+            HeadError::TooLong { limit } => {
+                let bytes: usize = lines_of(visit)
+                    .map(|(name, value)| name.len() + value.len())
+                    .sum();
+                format!("the header lines have {bytes} bytes, and a head may have {limit} in all")
+            }
+        };
+        Failure::new(Reason::HeaderTooLarge, detail)
     })
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use adit_codec::MAX_HEADER_LINES;
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -34,6 +35,10 @@ use crate::{
 /// Bounds the head of a request, and what waits to be written.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// Header lines of a visitor of HTTP/2, by the count of RFC 9113, 6.5.2: more than cross (P-2.10), so that a request with
+/// too many gets an answer that names its size. h2 refuses what is above without a reason.
+const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
+
 /// Credit of one upload on an HTTP/2 connection.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
@@ -56,21 +61,23 @@ impl Http {
     pub fn new(config: HttpConfig, admission: Arc<Admission>) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
         http1
-            .auto_date_header(false)
+            // RFC 9110, 6.6.1: also to answers of services that have none.
+            .auto_date_header(true)
+            .max_headers(MAX_HEADER_LINES)
             // The socket times heads, and knows a connection that is idle from one that is slow.
             .header_read_timeout(None)
             .half_close(true)
             .max_buf_size(BUFFER_BYTES);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
-            .auto_date_header(false)
+            .auto_date_header(true)
             .timer(TokioTimer::new())
             .max_concurrent_streams(config.max_streams)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             // All uploads together: one that stalls must not take the others' credit.
             .initial_connection_window_size(STREAM_WINDOW_BYTES.saturating_mul(config.max_streams))
             .max_send_buf_size(BUFFER_BYTES)
-            .max_header_list_size(64 * 1024)
+            .max_header_list_size(MAX_HEADER_LIST_BYTES)
             // For WebSockets (RFC 8441, 3); other protocols are refused.
             .enable_connect_protocol()
             .keep_alive_interval(KEEPALIVE)

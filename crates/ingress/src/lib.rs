@@ -38,6 +38,7 @@ mod interim;
 mod layer;
 pub mod layers;
 pub mod listener;
+mod ordered;
 mod parked;
 mod phases;
 mod pump;

@@ -23,6 +23,7 @@ use crate::{
     body::{ResponseBody, Sending},
     call::{Terms, carry, fail},
     http::Http,
+    ordered::retain,
     socket::VisitorSocket,
 };
 
@@ -119,7 +120,7 @@ fn accept(
     for layer in http.admission.layers().iter().rev() {
         layer.on_response(&access.visit, &mut parts);
     }
-    parts.headers.remove(CONTENT_LENGTH);
+    retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
     let upgrade = HeaderValue::from_static("Upgrade");
     parts.headers.insert(CONNECTION, upgrade);
     parts.headers.insert(UPGRADE, protocol);

@@ -5,7 +5,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use adit_codec::ProtocolType;
+use adit_codec::{HeadError, MAX_HEADER_LINES, ProtocolType};
 use adit_link::{Failure, Reason};
 use bytes::Bytes;
 use http::{
@@ -18,7 +18,7 @@ use http::{
 };
 use uuid::{Builder, Uuid};
 
-use crate::upgrade;
+use crate::{ordered::retain, upgrade};
 
 /// How the visitor reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -234,6 +234,12 @@ fn is_grpc(parts: &Parts) -> bool {
 }
 
 fn admit(parts: &mut Parts, protocol: ProtocolType) -> Result<(Authority, PathAndQuery), Failure> {
+    if parts.headers.len() > MAX_HEADER_LINES {
+        let many = HeadError::TooManyHeaders {
+            limit: MAX_HEADER_LINES,
+        };
+        return Err(Failure::new(Reason::HeaderTooLarge, many.to_string()));
+    }
     if parts.method == Method::CONNECT && protocol != ProtocolType::WebSocket {
         return Err(bad("CONNECT is not carried: this is no forward proxy"));
     }
@@ -255,7 +261,7 @@ fn admit(parts: &mut Parts, protocol: ProtocolType) -> Result<(Authority, PathAn
         return Err(bad("more than one content-length"));
     }
     let authority = authority(parts)?;
-    parts.headers.remove(HOST);
+    retain(&mut parts.headers, |name| *name != HOST);
     let path = match parts.uri.path_and_query() {
         Some(path) if path.as_str() == "*" && parts.method != Method::OPTIONS => {
             return Err(bad("the target * is for OPTIONS only"));
@@ -281,7 +287,7 @@ fn admit_http1(parts: &mut Parts) -> Result<(), Failure> {
     }
     if parts.version < Version::HTTP_11 {
         // HTTP/1.0 does not know it (RFC 9110, 10.1.1).
-        parts.headers.remove(EXPECT);
+        retain(&mut parts.headers, |name| *name != EXPECT);
     }
     Ok(())
 }

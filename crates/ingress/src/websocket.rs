@@ -35,6 +35,7 @@ use crate::{
     body::{ResponseBody, Sending},
     call::{Terms, carry, fail},
     http::Http,
+    ordered::retain,
     parked::Parked,
     visit::Visit,
 };
@@ -128,10 +129,9 @@ fn accept(
     for layer in http.admission.layers().iter().rev() {
         layer.on_response(&access.visit, &mut parts);
     }
-    parts.headers.remove(CONTENT_LENGTH);
-    for name in OF_THE_HOP {
-        parts.headers.remove(name);
-    }
+    retain(&mut parts.headers, |name| {
+        *name != CONTENT_LENGTH && !OF_THE_HOP.contains(name)
+    });
     parts.status = match &handshake {
         Handshake::Http1 { accept } => {
             let headers = &mut parts.headers;

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use adit_codec::{EncodedHead, HeadError, HeaderBlock, HttpResponseHead};
+use adit_codec::{EncodedHead, HeadError, HeaderBlock, HttpResponseHead, MAX_HEAD_BYTES};
 use adit_link::{Failure, SendHalf};
 use bytes::Bytes;
 use h2::RecvStream;
@@ -59,7 +59,7 @@ impl<'a> Download<'a> {
         let rides = early.len() <= allowed.min(inline);
         let answer = head
             .answer(&parts, if rides { &early } else { b"" })
-            .map_err(|error| Broken::aborted(error.to_string()))?;
+            .map_err(|error| too_large(&error, &parts.headers))?;
         send.answer(answer, over && rides)?;
         if rides {
             let riding = std::mem::take(&mut early).len();
@@ -115,7 +115,14 @@ impl<'a> Download<'a> {
         let trailers = std::future::poll_fn(|cx| self.body.poll_trailers(cx)).await;
         match trailers.map_err(|error| Lost::of(&error, BROKE_OFF))? {
             Some(trailers) => {
-                self.send.finish_with(block_of(&trailers))?;
+                let block = block_of(&trailers);
+                if block.wire_len() > MAX_HEAD_BYTES {
+                    let error = HeadError::TooLong {
+                        limit: MAX_HEAD_BYTES,
+                    };
+                    return Err(too_large(&error, &trailers));
+                }
+                self.send.finish_with(block)?;
                 Ok(grpc::status_in(&trailers).filter(|_| self.is_call))
             }
             None => {
@@ -164,6 +171,17 @@ fn block_of(trailers: &HeaderMap) -> HeaderBlock {
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
         .filter(|(name, _)| !is_barred_from_trailers(name))
         .collect()
+}
+
+/// Names the size of what does not cross.
+fn too_large(error: &HeadError, lines: &HeaderMap) -> Lost {
+    let bytes: usize = { lines.iter() }
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    let count = lines.len();
+    Lost::TooLarge(format!(
+        "the service sent {count} header lines of {bytes} bytes: {error}"
+    ))
 }
 
 fn data_now(body: &mut RecvStream) -> Poll<Option<Result<Bytes, h2::Error>>> {

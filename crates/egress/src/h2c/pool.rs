@@ -38,8 +38,9 @@ type Driver = h2::client::Connection<Settled<Socket>, Piece>;
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Frames as large as a message of the tunnel (P-2.1).
 const MAX_FRAME_BYTES: u32 = 64 * 1024;
-/// Heads as large as the tunnel carries (P-2.10).
-const MAX_HEAD_BYTES: u32 = 64 * 1024;
+/// Header lines of an answer, by the count of RFC 9113, 6.5.2: more than cross (P-2.10), so that an answer with too many gets a
+/// failure that names its size.
+const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
 /// What h2 holds of one stream before it has been written.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
 /// Requests that have been given up and are remembered for a second, because more of their answers may be on its way.
@@ -361,7 +362,7 @@ impl Pool {
             .initial_window_size(window)
             .initial_connection_window_size(all)
             .max_frame_size(MAX_FRAME_BYTES)
-            .max_header_list_size(MAX_HEAD_BYTES)
+            .max_header_list_size(MAX_HEADER_LIST_BYTES)
             .max_send_buffer_size(MAX_UNSENT_BYTES)
             .max_concurrent_reset_streams(MAX_RESET_STREAMS)
             // What comes later than that is answered with a reset of its own, which h2 takes for an attack.

@@ -2,16 +2,14 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE},
 };
 
 use crate::{
     layer::{Layer, Verdict},
+    ordered::retain,
     visit::Visit,
 };
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Takes out `connection` and what it names, `keep-alive`, `proxy-connection`, `te` except `trailers`,
 /// `transfer-encoding` and `upgrade`, from requests and answers.
@@ -61,18 +59,12 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 }
 
 fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter_map(|token| HeaderName::from_bytes(token).ok())
-            // These two say where a message ends and for whom it is. Nobody may take them out on the way.
-            .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
+    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        // These two say where a message ends and for whom it is. Nobody may take them out on the way.
+        .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
+        .collect();
+    retain(headers, |name| {
+        !is_hop_by_hop(name.as_str().as_bytes()) && !named.contains(name)
+    });
 }

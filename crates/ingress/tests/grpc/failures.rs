@@ -252,3 +252,17 @@ async fn p_8_5_messages_that_have_been_passed_on_are_not_repeated() {
     exchange.send.reset(ResetCode::Refused, "after all");
     assert_eq!(call.told().await.unwrap().verdict(), ("14", "refused"));
 }
+
+#[tokio::test]
+async fn metadata_above_the_bound_get_a_status_that_names_their_size() {
+    let (world, _opened) = scripted().await;
+    let mut visitor = Visitor::connect(&world).await;
+    let large = "x".repeat(70_000);
+    let told = visitor
+        .call("/pkg.Echo/Say", &[("x-large", &large)], b"")
+        .await;
+    assert_eq!(told.status, 200);
+    assert_eq!(told.verdict(), ("8", "header_too_large"));
+    let text = told.trailer("grpc-message").unwrap();
+    assert!(text.contains(" 70") && text.contains(" 65536 "), "{text}");
+}

@@ -66,6 +66,7 @@ async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
     );
     let answer = read_until(&mut stream, "\r\n\r\n").await;
     let mut got: Vec<_> = answer.trim_end().split("\r\n").skip(1).collect();
+    got.retain(|line| !line.starts_with("date: "));
     got.sort_unstable();
     let accept = format!("sec-websocket-accept: {ACCEPT}");
     let expected = [
