@@ -20,7 +20,7 @@ pub struct Explanation<'t, T> {
 /// One rule and what became of it.
 #[derive(Clone, Debug)]
 pub struct Considered<'t, T> {
-    /// The rule's place in the list that made the table.
+    /// The rule's number in the table.
     pub index: usize,
     /// The rule.
     pub rule: &'t Rule<T>,
@@ -64,13 +64,13 @@ impl<T> Table<T> {
     /// [`Table::route`] answers, if it matches.
     ///
     /// # Complexity
-    /// Linear in the rules: for people, not for requests.
+    /// Sorts all rules: for people, not for requests.
     #[must_use]
     pub fn explain(&self, query: &Query<'_>) -> Explanation<'_, T> {
         let host = query.host.map(normalize_host).transpose();
         let path = without_query(query.path);
         let mut considered = Vec::new();
-        let mut rules = self.by_rank();
+        let mut rules = self.by_rank().into_iter();
         for (index, rule) in &mut rules {
             let host = host.as_ref().ok().and_then(Option::as_deref);
             let verdict = verdict(rule, host, path, query);

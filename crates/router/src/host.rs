@@ -1,6 +1,6 @@
 //! Host names as visitors send them and as rules name them.
 
-use std::{borrow::Cow, fmt, net::Ipv6Addr, str::FromStr};
+use std::{borrow::Cow, fmt, net::Ipv6Addr, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
@@ -207,10 +207,10 @@ fn is_label_byte(byte: u8) -> bool {
 /// A host of a rule: one host, or with `*.` in front every host below it.
 ///
 /// Read from text with [`str::parse`]; written back in normal form.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPattern {
-    /// In normal form; of a wildcard, what follows `*.`.
-    name: Box<str>,
+    /// In normal form; of a wildcard, what follows `*.`. Shared by the rules of one host.
+    name: Arc<str>,
     wildcard: bool,
 }
 
@@ -248,6 +248,40 @@ impl HostPattern {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same, shared.
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// The wildcards that stand for every host that this pattern stands for, other than itself; the longest first.
+    pub fn wildcards_above(&self) -> impl Iterator<Item = Self> {
+        let dots = self.name.match_indices('.');
+        // Nothing is below an address.
+        let dots = dots.filter(|_| !is_address(&self.name));
+        let names = dots.filter_map(|(dot, _)| self.name.get(dot + 1..));
+        names.map(|name| Self {
+            name: name.into(),
+            wildcard: true,
+        })
+    }
+
+    /// Of a wildcard, the host below whose name it stands.
+    #[must_use]
+    pub fn base(&self) -> Option<Self> {
+        self.wildcard.then(|| Self {
+            name: Arc::clone(&self.name),
+            wildcard: false,
+        })
+    }
+
+    /// Whether every host that `other` stands for is meant by this one too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self == other
+            || (self.wildcard
+                && (self.matches(&other.name) || (other.wildcard && self.name == other.name)))
     }
 
     /// Whether `host`, in the form that [`normalize_host`] gives, is meant. A

@@ -1,8 +1,9 @@
 //! Rules: which tunnel or upstream a visitor means.
 //!
-//! Holds: an immutable [`Table`] of [`Rule`]s, each a match on host, path
-//! prefix, headers and gRPC service or method, and a target of the caller's
-//! own type.
+//! Holds: a [`Table`] of [`Rule`]s, each a match on host, path prefix, headers
+//! and gRPC service or method, and a target of the caller's own type. A clone of
+//! a table shares its rules, and rules can be added and removed one by one: the
+//! next table costs what has changed ([`ShardedMap`]).
 //!
 //! Promises:
 //! - the most specific rule that matches is chosen: an exact host before a
@@ -10,7 +11,10 @@
 //!   none; then the longer path prefix; then more headers; then a gRPC method
 //!   before a service before none;
 //! - the order of the rules never decides: a table in which one request could
-//!   match two rules of the same rank is refused when it is built;
+//!   match two rules of the same rank is refused when it is built, and so is a
+//!   rule that would make it one;
+//! - a table to which rules were added and from which rules were removed routes
+//!   as one made of those that are left; a clone is not changed by it;
 //! - [`Table::explain`] and [`Table::route`] always agree.
 //!
 //! Leaves to the caller: reading requests, and every decision about access. A
@@ -21,8 +25,8 @@
 //!
 //! Cost: a route reads the host once, then makes one table look-up for the
 //! exact host, one for each of its parent domains that may name a wildcard, and
-//! one for each different prefix length under a host that matched. Rules of one
-//! host and path, told apart by headers or gRPC, are tried one by one. Nothing
+//! one search for each different prefix length under a host that matched. Rules of
+//! one host and path, told apart by headers or gRPC, are tried one by one. Nothing
 //! is allocated when the host is written in lower case; otherwise one string.
 //!
 //! Proof: `tests/properties.rs` against a scan of all rules, `tests/fuzz.rs`
@@ -35,6 +39,7 @@ mod host;
 mod path;
 mod query;
 mod rule;
+mod sharded;
 mod table;
 
 pub use explain::{Considered, Explanation, Verdict};
@@ -44,4 +49,5 @@ pub use host::{HostError, HostPattern, HostPatternError, normalize_host};
 pub use path::{PathError, PathPrefix};
 pub use query::Query;
 pub use rule::Rule;
+pub use sharded::ShardedMap;
 pub use table::{Match, Table, TableError};

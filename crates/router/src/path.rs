@@ -1,6 +1,6 @@
 //! Path prefixes of rules.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
@@ -13,11 +13,11 @@ const LONGEST_PREFIX: usize = 2_048;
 ///
 /// Compared byte by byte with the path as the visitor wrote it: case counts,
 /// percent-encoding is not decoded. Slashes at the end do not count.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathPrefix {
     /// Without slashes at its end, so that `/`, which every path is below, is
-    /// empty.
-    prefix: Box<str>,
+    /// empty. Shared by the rules of one path.
+    prefix: Arc<str>,
 }
 
 /// Why a text is not a path prefix.
@@ -55,6 +55,14 @@ pub enum PathError {
 }
 
 impl PathPrefix {
+    /// `/`, which every path is below.
+    #[must_use]
+    pub fn root() -> Self {
+        Self {
+            prefix: Arc::default(),
+        }
+    }
+
     /// Whether `path`, with or without a query, is the prefix or below it.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
@@ -62,9 +70,20 @@ impl PathPrefix {
         ends_segment(path, self.prefix.len()) && path.starts_with(&*self.prefix)
     }
 
+    /// Whether every path is below it.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
     /// Its bytes, without a slash at the end; empty for `/`.
     pub(crate) fn trimmed(&self) -> &str {
         &self.prefix
+    }
+
+    /// The same, shared.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.prefix)
     }
 }
 

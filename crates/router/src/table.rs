@@ -1,39 +1,54 @@
 //! Rules made ready for look-up.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
 use crate::{
-    HostPattern, Query, Rule, normalize_host,
+    HostPattern, PathPrefix, Query, Rule, ShardedMap, normalize_host,
     path::{ends_segment, without_query},
 };
 
-/// An immutable set of rules.
-#[derive(Clone, Debug)]
+/// A set of rules. A clone shares them; adding and removing rules afterwards
+/// leaves the clone as it is.
+#[derive(Debug)]
 pub struct Table<T> {
-    rules: Box<[Rule<T>]>,
-    /// Indices of all rules, the most specific first.
-    by_rank: Box<[usize]>,
-    exact: HashMap<Box<str>, Paths>,
+    exact: Hosts<T>,
     /// By the name that follows `*.`.
-    below: HashMap<Box<str>, Paths>,
-    any: Paths,
-    /// Lengths of the shortest and the longest key of `below`, so that a host
-    /// of many labels costs no look-ups that cannot succeed.
-    below_lengths: Option<(usize, usize)>,
+    below: Hosts<T>,
+    any: Arc<Paths<T>>,
+    /// How many keys of `below` have which length, so that a host of many labels
+    /// costs no look-ups that cannot succeed.
+    below_lengths: Arc<BTreeMap<usize, usize>>,
+    len: usize,
 }
+
+type Hosts<T> = ShardedMap<Arc<str>, Arc<Paths<T>>>;
 
 /// The rules of one host.
-#[derive(Clone, Debug, Default)]
-struct Paths {
-    /// The different lengths of prefixes, the longest first.
-    lengths: Box<[usize]>,
-    /// Rules by prefix, the most specific first.
-    rules: HashMap<Box<str>, Vec<usize>>,
+#[derive(Debug)]
+struct Paths<T> {
+    /// The different lengths of prefixes, and how many prefixes have each; the
+    /// longest first.
+    lengths: Vec<(usize, usize)>,
+    /// The longest prefix first, then in the order of bytes.
+    buckets: Vec<Arc<Bucket<T>>>,
 }
 
-/// Why rules do not make a table. Indices count from 0, messages from 1.
+/// The rules of one host and path prefix, the most specific first.
+#[derive(Debug)]
+struct Bucket<T> {
+    prefix: Arc<str>,
+    rules: Vec<Arc<Numbered<T>>>,
+}
+
+#[derive(Debug)]
+struct Numbered<T> {
+    index: usize,
+    rule: Rule<T>,
+}
+
+/// Why rules do not make a table. Numbers of rules count from 0, in messages from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TableError {
     /// Two rules ask the same.
@@ -79,7 +94,8 @@ pub enum TableError {
 /// The rule that a request selects.
 #[derive(Debug)]
 pub struct Match<'t, T> {
-    /// The rule's place in the list that made the table.
+    /// The rule's number: its place in the list that made the table, or the
+    /// number that it was added under.
     pub index: usize,
     /// The rule.
     pub rule: &'t Rule<T>,
@@ -97,12 +113,24 @@ impl<T> Default for Table<T> {
     /// A table without rules, which routes nothing.
     fn default() -> Self {
         Self {
-            rules: Box::default(),
-            by_rank: Box::default(),
-            exact: HashMap::new(),
-            below: HashMap::new(),
-            any: Paths::default(),
-            below_lengths: None,
+            exact: ShardedMap::default(),
+            below: ShardedMap::default(),
+            any: Arc::default(),
+            below_lengths: Arc::default(),
+            len: 0,
+        }
+    }
+}
+
+// Not derived: targets need not be cloned.
+impl<T> Clone for Table<T> {
+    fn clone(&self) -> Self {
+        Self {
+            exact: self.exact.clone(),
+            below: self.below.clone(),
+            any: Arc::clone(&self.any),
+            below_lengths: Arc::clone(&self.below_lengths),
+            len: self.len,
         }
     }
 }
@@ -114,51 +142,121 @@ impl<T> Table<T> {
     /// Rules between which a request could not decide, see [`TableError`].
     ///
     /// # Complexity
-    /// Rules with the same host and path are compared with each other, pair by
-    /// pair; otherwise as sorting.
+    /// That of adding each.
     pub fn try_new(rules: Vec<Rule<T>>) -> Result<Self, TableError> {
-        let mut by_rank: Vec<usize> = (0..rules.len()).collect();
-        by_rank.sort_by_key(|&index| (rules.get(index).map(Rule::rank).map(Reverse), index));
-        let mut table = Self {
-            by_rank: by_rank.into(),
-            ..Self::default()
-        };
-        for &index in &table.by_rank {
-            let Some(rule) = rules.get(index) else {
-                continue;
-            };
-            check_headers(index, rule)?;
-            let paths = match &rule.host {
-                None => &mut table.any,
-                Some(host) if host.is_wildcard() => entry(&mut table.below, host),
-                Some(host) => entry(&mut table.exact, host),
-            };
-            let bucket = paths.rules.entry(rule.prefix().into()).or_default();
-            // From the highest rank down: those of equal rank are at the end.
-            let equals = bucket
-                .iter()
-                .rev()
-                .filter_map(|&earlier| Some((earlier, rules.get(earlier)?)))
-                .take_while(|(_, earlier)| earlier.rank() == rule.rank());
-            for (earlier, other) in equals {
-                check_pair((earlier, other), (index, rule))?;
-            }
-            bucket.push(index);
+        let mut table = Self::default();
+        for (index, rule) in rules.into_iter().enumerate() {
+            table.insert(index, rule)?;
         }
-        let hosts = table.exact.values_mut().chain(table.below.values_mut());
-        for paths in hosts.chain([&mut table.any]) {
-            paths.note_lengths();
-        }
-        let lengths = || table.below.keys().map(|name| name.len());
-        table.below_lengths = lengths().min().zip(lengths().max());
-        table.rules = rules.into();
         Ok(table)
     }
 
-    /// The rules in the order given.
+    /// Adds a rule under a number by which it is named and removed. Numbers need
+    /// not be dense; two rules should not have the same.
+    ///
+    /// # Errors
+    /// [`TableError`] when a request could not decide between the rule and one
+    /// that is there; the table is then as it was.
+    ///
+    /// # Complexity
+    /// Compares the rule with those of the same host, path and rank. Copies the
+    /// rules of its host, and the keys of some tens of hosts, if a clone of the
+    /// table shares them.
+    pub fn insert(&mut self, index: usize, rule: Rule<T>) -> Result<(), TableError> {
+        check_headers(index, &rule)?;
+        let known = match &rule.host {
+            None => Some(&self.any),
+            Some(host) => self.hosts(host).get(host.name()),
+        };
+        if let Some(bucket) = known.and_then(|paths| paths.bucket(rule.prefix())) {
+            let equals = bucket.rules.iter();
+            for equal in equals.filter(|other| other.rule.rank() == rule.rank()) {
+                check_pair((equal.index, &equal.rule), (index, &rule))?;
+            }
+        }
+        let paths = match &rule.host {
+            None => &mut self.any,
+            Some(host) => {
+                let (hosts, new) = if host.is_wildcard() {
+                    let new = self.below.get(host.name()).is_none();
+                    (&mut self.below, new)
+                } else {
+                    (&mut self.exact, false)
+                };
+                if new {
+                    let lengths = Arc::make_mut(&mut self.below_lengths);
+                    *lengths.entry(host.name().len()).or_default() += 1;
+                }
+                hosts.get_or_insert_with(host.shared_name(), Arc::default)
+            }
+        };
+        Arc::make_mut(paths).insert(Numbered { index, rule });
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Removes the rule with this number, which has this host and path; whether
+    /// there was one.
+    ///
+    /// # Complexity
+    /// That of adding it.
+    pub fn remove(
+        &mut self,
+        index: usize,
+        host: Option<&HostPattern>,
+        path: Option<&PathPrefix>,
+    ) -> bool {
+        let prefix = path.map_or("", PathPrefix::trimmed);
+        let Some(host) = host else {
+            let found = Arc::make_mut(&mut self.any).remove(index, prefix);
+            self.len -= usize::from(found);
+            return found;
+        };
+        let hosts = if host.is_wildcard() {
+            &mut self.below
+        } else {
+            &mut self.exact
+        };
+        let Some(paths) = hosts.get_mut(host.name()) else {
+            return false;
+        };
+        let paths = Arc::make_mut(paths);
+        let found = paths.remove(index, prefix);
+        if paths.buckets.is_empty() {
+            hosts.remove(host.name());
+            if host.is_wildcard() {
+                let lengths = Arc::make_mut(&mut self.below_lengths);
+                let length = host.name().len();
+                let left = lengths.get(&length).map_or(0, |count| count - 1);
+                if left == 0 {
+                    lengths.remove(&length);
+                } else {
+                    lengths.insert(length, left);
+                }
+            }
+        }
+        self.len -= usize::from(found);
+        found
+    }
+
+    /// How many rules there are.
     #[must_use]
-    pub fn rules(&self) -> &[Rule<T>] {
-        &self.rules
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn hosts(&self, host: &HostPattern) -> &Hosts<T> {
+        if host.is_wildcard() {
+            &self.below
+        } else {
+            &self.exact
+        }
     }
 
     /// The most specific rule that matches.
@@ -169,63 +267,147 @@ impl<T> Table<T> {
     pub fn route(&self, query: &Query<'_>) -> Option<Match<'_, T>> {
         let host = query.host.and_then(|host| normalize_host(host).ok());
         let path = without_query(query.path);
-        let index = host
+        let found = host
             .as_deref()
             .and_then(|host| {
                 self.exact
                     .get(host)
-                    .and_then(|paths| self.find(paths, path, query))
+                    .and_then(|paths| paths.find(path, query))
                     .or_else(|| self.find_below(host, path, query))
             })
-            .or_else(|| self.find(&self.any, path, query))?;
-        let rule = self.rules.get(index)?;
-        Some(Match { index, rule })
+            .or_else(|| self.any.find(path, query))?;
+        Some(Match {
+            index: found.index,
+            rule: &found.rule,
+        })
     }
 
-    fn find_below(&self, host: &str, path: &str, query: &Query<'_>) -> Option<usize> {
-        let (shortest, longest) = self.below_lengths?;
+    fn find_below(&self, host: &str, path: &str, query: &Query<'_>) -> Option<&Numbered<T>> {
+        let (shortest, _) = self.below_lengths.first_key_value()?;
+        let (longest, _) = self.below_lengths.last_key_value()?;
         // From the left: the longest name, and so the most specific, first.
         host.match_indices('.')
             .filter_map(|(dot, _)| host.get(dot + 1..))
-            .filter(|name| (shortest..=longest).contains(&name.len()))
+            .filter(|name| (*shortest..=*longest).contains(&name.len()))
             .filter_map(|name| self.below.get(name))
-            .find_map(|paths| self.find(paths, path, query))
-    }
-
-    fn find(&self, paths: &Paths, path: &str, query: &Query<'_>) -> Option<usize> {
-        paths
-            .lengths
-            .iter()
-            .filter(|&&length| ends_segment(path, length))
-            .filter_map(|&length| paths.rules.get(path.get(..length)?))
-            .flatten()
-            .copied()
-            .find(|&index| {
-                self.rules
-                    .get(index)
-                    .is_some_and(|rule| rule.details_match(path, query.headers))
-            })
+            .find_map(|paths| paths.find(path, query))
     }
 
     /// All rules, the most specific first.
-    pub(crate) fn by_rank(&self) -> impl Iterator<Item = (usize, &Rule<T>)> {
-        self.by_rank
+    pub(crate) fn by_rank(&self) -> Vec<(usize, &Rule<T>)> {
+        let hosts = self.exact.iter().chain(self.below.iter());
+        let paths = hosts.map(|(_, paths)| paths).chain([&self.any]);
+        let buckets = paths.flat_map(|paths| &paths.buckets);
+        let mut rules: Vec<_> = buckets
+            .flat_map(|bucket| &bucket.rules)
+            .map(|one| (one.index, &one.rule))
+            .collect();
+        rules.sort_by_key(|(index, rule)| (Reverse(rule.rank()), *index));
+        rules
+    }
+}
+
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Self {
+            lengths: Vec::new(),
+            buckets: Vec::new(),
+        }
+    }
+}
+
+impl<T> Clone for Paths<T> {
+    fn clone(&self) -> Self {
+        Self {
+            lengths: self.lengths.clone(),
+            buckets: self.buckets.clone(),
+        }
+    }
+}
+
+impl<T> Clone for Bucket<T> {
+    fn clone(&self) -> Self {
+        Self {
+            prefix: Arc::clone(&self.prefix),
+            rules: self.rules.clone(),
+        }
+    }
+}
+
+impl<T> Paths<T> {
+    fn find(&self, path: &str, query: &Query<'_>) -> Option<&Numbered<T>> {
+        self.lengths
             .iter()
-            .filter_map(|&index| Some((index, self.rules.get(index)?)))
+            .filter(|(length, _)| ends_segment(path, *length))
+            .filter_map(|(length, _)| self.bucket(path.get(..*length)?))
+            .flat_map(|bucket| &bucket.rules)
+            .find(|one| one.rule.details_match(path, query.headers))
+            .map(Arc::as_ref)
     }
-}
 
-impl Paths {
-    fn note_lengths(&mut self) {
-        let mut lengths: Vec<usize> = self.rules.keys().map(|prefix| prefix.len()).collect();
-        lengths.sort_unstable_by_key(|&length| Reverse(length));
-        lengths.dedup();
-        self.lengths = lengths.into();
+    fn bucket(&self, prefix: &str) -> Option<&Bucket<T>> {
+        let place = self.place(prefix).ok()?;
+        self.buckets.get(place).map(Arc::as_ref)
     }
-}
 
-fn entry<'h>(hosts: &'h mut HashMap<Box<str>, Paths>, host: &HostPattern) -> &'h mut Paths {
-    hosts.entry(host.name().into()).or_default()
+    /// Where the bucket of a prefix is, or would be.
+    fn place(&self, prefix: &str) -> Result<usize, usize> {
+        self.buckets.binary_search_by(|bucket| {
+            let known = &*bucket.prefix;
+            // The length first: most comparisons end there.
+            prefix
+                .len()
+                .cmp(&known.len())
+                .then_with(|| known.cmp(prefix))
+        })
+    }
+
+    fn place_of_length(&self, length: usize) -> Result<usize, usize> {
+        self.lengths
+            .binary_search_by(|(known, _)| length.cmp(known))
+    }
+
+    fn insert(&mut self, one: Numbered<T>) {
+        let place = match self.place(one.rule.prefix()) {
+            Ok(place) => place,
+            Err(place) => {
+                let path = one.rule.path.as_ref();
+                let prefix = path.map_or_else(|| "".into(), PathPrefix::shared);
+                match self.place_of_length(prefix.len()) {
+                    Ok(known) => self.lengths[known].1 += 1,
+                    Err(new) => self.lengths.insert(new, (prefix.len(), 1)),
+                }
+                let rules = Vec::with_capacity(1);
+                self.buckets
+                    .insert(place, Arc::new(Bucket { prefix, rules }));
+                place
+            }
+        };
+        let rules = &mut Arc::make_mut(&mut self.buckets[place]).rules;
+        let key = |one: &Numbered<T>| (Reverse(one.rule.rank()), one.index);
+        let place = rules.partition_point(|other| key(other) < key(&one));
+        rules.insert(place, Arc::new(one));
+    }
+
+    fn remove(&mut self, index: usize, prefix: &str) -> bool {
+        let Ok(place) = self.place(prefix) else {
+            return false;
+        };
+        let rules = &mut Arc::make_mut(&mut self.buckets[place]).rules;
+        let before = rules.len();
+        rules.retain(|one| one.index != index);
+        let found = rules.len() != before;
+        if rules.is_empty() {
+            self.buckets.remove(place);
+            if let Ok(length) = self.place_of_length(prefix.len()) {
+                self.lengths[length].1 -= 1;
+                if self.lengths[length].1 == 0 {
+                    self.lengths.remove(length);
+                }
+            }
+        }
+        found
+    }
 }
 
 fn check_headers<T>(index: usize, rule: &Rule<T>) -> Result<(), TableError> {

@@ -323,3 +323,72 @@ proptest! {
         }
     }
 }
+
+/// A table that is changed rule by rule, beside one made anew.
+#[derive(Debug, Clone)]
+enum Change {
+    Add(Rule<usize>),
+    Remove(prop::sample::Index),
+    Copy,
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        5 => rules().prop_map(Change::Add),
+        3 => any::<prop::sample::Index>().prop_map(Change::Remove),
+        1 => Just(Change::Copy),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// What was added and removed in whatever order routes as what is left, and a copy as what there was.
+    #[test]
+    fn a_changed_table_routes_as_one_made_anew(
+        changes in prop::collection::vec(changes(), 1..60),
+        requests in prop::collection::vec(requests(), 1..10),
+    ) {
+        let mut table = Table::default();
+        let mut present: Vec<Rule<usize>> = Vec::new();
+        let mut copies = Vec::new();
+        for (number, change) in changes.into_iter().enumerate() {
+            match change {
+                Change::Add(mut rule) => {
+                    rule.target = number;
+                    let tie = present.iter().any(|other| could_tie(other, &rule));
+                    prop_assert_eq!(table.insert(number, rule.clone()).is_err(), tie);
+                    if !tie {
+                        present.push(rule);
+                    }
+                }
+                Change::Remove(which) if !present.is_empty() => {
+                    let rule = present.remove(which.index(present.len()));
+                    let number = rule.target;
+                    prop_assert!(table.remove(number, rule.host.as_ref(), rule.path.as_ref()));
+                    prop_assert!(!table.remove(number, rule.host.as_ref(), rule.path.as_ref()));
+                }
+                Change::Remove(_) => {}
+                Change::Copy => copies.push((table.clone(), present.clone())),
+            }
+        }
+        copies.push((table, present));
+        for (table, present) in copies {
+            prop_assert_eq!(table.len(), present.len());
+            let anew = Table::try_new(present).unwrap();
+            for request in &requests {
+                let target = |table: &Table<usize>| {
+                    request.ask(|query| table.route(query).map(|found| *found.target()))
+                };
+                prop_assert_eq!(target(&table), target(&anew));
+                let considered = |table: &Table<usize>| {
+                    request.ask(|query| {
+                        let explanation = table.explain(query);
+                        (explanation.considered.len(), explanation.left_out)
+                    })
+                };
+                prop_assert_eq!(considered(&table), considered(&anew));
+            }
+        }
+    }
+}

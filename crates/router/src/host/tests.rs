@@ -148,3 +148,34 @@ fn bad_patterns_say_what_to_write() {
         }
     );
 }
+
+#[test]
+fn a_pattern_covers_what_is_below_it() {
+    let pattern = |text: &str| text.parse::<HostPattern>().unwrap();
+    for (wide, narrow, covered) in [
+        ("a.b", "a.b", true),
+        ("a.b", "x.a.b", false),
+        ("*.a.b", "*.a.b", true),
+        ("*.a.b", "x.a.b", true),
+        ("*.a.b", "*.x.a.b", true),
+        ("*.a.b", "a.b", false),
+        ("*.a.b", "*.b", false),
+        ("*.a.b", "*.xa.b", false),
+    ] {
+        assert_eq!(
+            pattern(wide).covers(&pattern(narrow)),
+            covered,
+            "{wide} {narrow}"
+        );
+    }
+    let above = |text: &str| -> Vec<String> {
+        let pattern = pattern(text);
+        let above = pattern.wildcards_above();
+        above.map(|pattern| pattern.to_string()).collect()
+    };
+    assert_eq!(above("x.a.b"), ["*.a.b", "*.b"]);
+    assert_eq!(above("*.a.b"), ["*.b"]);
+    assert!(above("192.0.2.1").is_empty() && above("[::1]").is_empty());
+    assert_eq!(pattern("*.a.b").base(), Some(pattern("a.b")));
+    assert_eq!(pattern("a.b").base(), None);
+}

@@ -62,7 +62,7 @@ fn the_most_specific_host_and_path_win() {
     ] {
         assert_eq!(route(&table, host, path), Some(expected), "{host}{path}");
     }
-    assert_eq!(table.rules().len(), 8);
+    assert_eq!(table.len(), 8);
     let found = table.route(&Query::new(Some("[::1]"), "/x")).unwrap();
     assert_eq!((found.index, found.rule), (7, &rule("[::1] /x")));
 }
