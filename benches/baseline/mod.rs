@@ -1,5 +1,6 @@
 //! The naive versions and the rivals that the benches compare with.
 
+pub mod announce;
 pub mod balance;
 pub mod codec;
 pub mod compression;

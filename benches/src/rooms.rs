@@ -2,6 +2,7 @@
 
 use crate::case::Room;
 
+pub mod announce;
 pub mod balance;
 pub mod codec;
 pub mod flow;
@@ -10,11 +11,12 @@ pub mod pending;
 pub mod reconnect;
 
 /// All of them.
-pub const ALL: [Room; 6] = [
+pub const ALL: [Room; 7] = [
     codec::ROOM,
     pending::ROOM,
     flow::ROOM,
     balance::ROOM,
     reconnect::ROOM,
     path::ROOM,
+    announce::ROOM,
 ];

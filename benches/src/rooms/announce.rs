@@ -1,0 +1,95 @@
+//! Announcing into a full directory: one client's ten tunnels come, with two hosts each, and ten that were there go, so that
+//! `size` tunnels stay. Afterwards visitors can be routed by the new ones.
+//!
+//! A directory has one thread that works on it; the cases are for one.
+
+use std::hint::black_box;
+
+use crate::{
+    baseline::announce::{Announced, Copied, MadeAnew, Ours, Routes},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room},
+};
+
+/// The room.
+pub const ROOM: Room = Room {
+    name: "announce",
+    cases,
+    quality: Vec::new,
+    memory,
+};
+
+/// The last is what 880 clients with ten tunnels each have.
+const TUNNELS: [usize; 3] = [100, 1_000, 8_800];
+const PER_CLIENT: usize = 10;
+
+fn client(number: usize) -> Vec<Announced> {
+    (0..PER_CLIENT)
+        .map(|tunnel| Announced {
+            hosts: [
+                format!("tunnel-{tunnel}-of-{number}.example.com"),
+                format!("tunnel-{tunnel}-of-{number}.localhost"),
+            ],
+            target: number * PER_CLIENT + tunnel,
+        })
+        .collect()
+}
+
+/// A directory with this many tunnels, and the number of the next client.
+fn full<R: Routes>(tunnels: usize) -> (R, usize) {
+    let mut routes = R::empty();
+    // In one go: made tunnel by tunnel, a large one takes the naive design minutes.
+    let all = (0..tunnels / PER_CLIENT).flat_map(client).collect();
+    routes.announce_all(all);
+    (routes, tunnels / PER_CLIENT)
+}
+
+fn announce<R: Routes + Send + 'static>(size: usize) -> Case {
+    let worker = move || {
+        let (mut routes, mut next) = full::<R>(size);
+        let work = move |times: u64| {
+            for _ in 0..times {
+                routes.announce(client(next), size);
+                let host = format!("tunnel-9-of-{next}.example.com:8080");
+                assert_eq!(black_box(routes.find(&host)), Some(next * PER_CLIENT + 9));
+                next += 1;
+            }
+        };
+        Box::new(work) as _
+    };
+    Case::alone("announce", (R::NAME, R::ROLE), size, worker).single()
+}
+
+fn cases() -> Vec<Case> {
+    TUNNELS
+        .into_iter()
+        .flat_map(|size| {
+            [
+                announce::<MadeAnew>(size),
+                announce::<Copied>(size),
+                announce::<Ours>(size),
+            ]
+        })
+        .collect()
+}
+
+/// What a tunnel costs, with the current routes and the next.
+fn held<R: Routes>(meter: &Meter, figures: &mut Vec<Figure>) {
+    for size in TUNNELS {
+        let bytes = meter.per_entry(size, || full::<R>(size));
+        figures.push(Figure::new(
+            "announce",
+            R::NAME,
+            size,
+            BYTES_PER_ENTRY,
+            bytes,
+        ));
+    }
+}
+
+fn memory(meter: &Meter) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    held::<MadeAnew>(meter, &mut figures);
+    held::<Copied>(meter, &mut figures);
+    held::<Ours>(meter, &mut figures);
+    figures
+}
