@@ -132,7 +132,9 @@ impl Demo {
                 user: USER.into(),
                 token: token.clone(),
             }],
-            state_dir: scratch.path().to_owned(),
+            shared_groups: Vec::new(),
+            // It has one user: whose its names are need not be kept.
+            state_dir: std::path::PathBuf::new(),
             limits: adit_server::Limits::default(),
             timeouts: adit_server::Timeouts {
                 // No client can be on its way back to a server that never was before.

@@ -38,6 +38,7 @@ fn server(addr: SocketAddr) -> Server {
             user: "ann".into(),
             token: TOKEN.into(),
         }],
+        shared_groups: Vec::new(),
         state_dir: std::path::PathBuf::new(),
         limits,
         timeouts,

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use adit_auth::{MIN_TOKEN_BYTES, TokenAuthenticator, TunnelName, UserName};
-use adit_router::{GrpcPattern, HeaderMatch, PathPrefix, Rule, Table};
+use adit_auth::{GroupId, MIN_TOKEN_BYTES, TokenAuthenticator, TunnelName, UserName};
+use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, Table};
 use adit_server::{
-    Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, Timeouts, UpstreamProtocol,
-    UpstreamSettings,
+    HostRules, Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, SharedGroup,
+    Timeouts, UpstreamProtocol, UpstreamSettings,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -40,6 +40,8 @@ pub(crate) const BUDGET: RangeInclusive<u64> = 0..=1 << 40;
 pub(crate) const THREADS: RangeInclusive<u64> = 1..=1_024;
 /// More data streams than help.
 pub(crate) const LANES: RangeInclusive<u64> = 1..=64;
+/// The router takes no longer paths.
+const LOCATION: RangeInclusive<u64> = 1..=2_048;
 /// A wait of zero would always have passed.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
 /// Shorter ones would have whoever waits look all the time.
@@ -89,6 +91,7 @@ fn read(
     let admin_addr = admin.addr;
     let mut warnings = variables.misspelt();
     let tokens = tokens(&mut server, file, variables, &mut warnings)?;
+    let shared_groups = shared_groups(&mut server, &tokens)?;
     let limits = limits(&mut server.section("limits")?)?;
     let timeouts = timeouts(&mut server.section("timeouts")?)?;
     let mut threads = default_threads();
@@ -135,6 +138,7 @@ fn read(
         threads,
         domain,
         tokens,
+        shared_groups,
         state_dir: state_dir.path().to_path_buf(),
         limits,
         timeouts,
@@ -305,6 +309,45 @@ fn method_token(
     Ok(token.map(|token| NamedToken { user, token }))
 }
 
+/// `shared_groups`: groups that several users share, each once, of users that there are.
+fn shared_groups(
+    server: &mut Section<'_>,
+    tokens: &[NamedToken],
+) -> Result<Vec<SharedGroup>, ConfigError> {
+    let mut groups: Vec<SharedGroup> = Vec::new();
+    let Some(item) = server.item("shared_groups") else {
+        return Ok(groups);
+    };
+    let is_known = |user: &UserName| {
+        let user = user.as_str();
+        // Without a token the server makes one, for this user.
+        (tokens.is_empty() && user == DEFAULT_USER) || tokens.iter().any(|known| known.user == user)
+    };
+    for item in item.list("groups")? {
+        let mut section = item.section()?;
+        let (group, users) = (section.item("group"), section.item("users"));
+        section.finish(&NOTHING)?;
+        let group_item = group.ok_or_else(|| section.missing("group", "the name of a group"))?;
+        let group: GroupId = group_item.parse("the name of a group")?;
+        if groups.iter().any(|known| known.group == group) {
+            return Err(group_item.error(format!("the group {group} is listed twice")));
+        }
+        let list = users.ok_or_else(|| section.missing("users", "a list of users"))?;
+        let mut users = Vec::new();
+        for item in list.one_or_more("users")? {
+            let user: UserName = item.parse("the name of a user")?;
+            if !is_known(&user) {
+                return Err(item
+                    .error(format!("there is no user called {user}"))
+                    .with_help("give the user a token in `server.auth`"));
+            }
+            users.push(user);
+        }
+        groups.push(SharedGroup { group, users });
+    }
+    Ok(groups)
+}
+
 fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     let mut limits = Limits::default();
     section.set_number("max_requests", COUNT, &mut limits.max_requests)?;
@@ -324,10 +367,33 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     if let Some(item) = section.item("allow_ports") {
         limits.allow_ports = ports(&item)?;
     }
+    if let Some(item) = section.item("allow_hosts") {
+        limits.allow_hosts = hosts(&item)?;
+    }
     section.set_number(
         "max_tunnels_per_client",
         COUNT,
         &mut limits.max_tunnels_per_client,
+    )?;
+    for (key, slot) in [
+        ("max_domains_per_tunnel", &mut limits.max_domains_per_tunnel),
+        (
+            "max_locations_per_tunnel",
+            &mut limits.max_locations_per_tunnel,
+        ),
+        ("max_routes_per_tunnel", &mut limits.max_routes_per_tunnel),
+        ("max_routes", &mut limits.max_routes),
+        (
+            "max_kept_names_per_user",
+            &mut limits.max_kept_names_per_user,
+        ),
+    ] {
+        section.set_number(key, COUNT, slot)?;
+    }
+    section.set_size(
+        "max_location_bytes",
+        LOCATION,
+        &mut limits.max_location_bytes,
     )?;
     section.set_number("max_lanes", LANES, &mut limits.max_lanes)?;
     section.set_size("initial_window", WINDOW, &mut limits.initial_window_bytes)?;
@@ -371,6 +437,30 @@ fn ports(item: &Item<'_>) -> Result<PortRanges, ConfigError> {
         }
     }
     Ok(PortRanges::new(ranges))
+}
+
+/// `["*", "*.apps.example.net", shop.example.com]`, or all of it in one text. `*` is every exact name.
+fn hosts(item: &Item<'_>) -> Result<HostRules, ConfigError> {
+    let mut rules = HostRules {
+        any_name: false,
+        patterns: Vec::new(),
+    };
+    for item in item.one_or_more("hosts")? {
+        for part in item
+            .text("a host, *.HOST, or * for every exact name")?
+            .split(',')
+        {
+            match part.trim() {
+                "*" => rules.any_name = true,
+                part => {
+                    let pattern = part.parse::<HostPattern>();
+                    let pattern = pattern.map_err(|error| item.error(error.to_string()))?;
+                    rules.patterns.push(pattern);
+                }
+            }
+        }
+    }
+    Ok(rules)
 }
 
 const PORTS: &str = "a port such as 2222 or a range such as \"5000-5100\"";

@@ -73,6 +73,7 @@ pub(crate) const SERVER: Vocabulary = Vocabulary {
     later: &["https", "tls", "database"],
     others: &[
         ("auth_token", "`auth.token`"),
+        ("allow_hosts", "`limits.allow_hosts`"),
         ("allow_ports", "`limits.allow_ports`"),
         ("authtoken", "`auth.token`"),
         ("dashboard_addr", "`admin.bind`"),

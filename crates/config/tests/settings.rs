@@ -11,7 +11,7 @@ use adit_config::{
     ClientOverrides, ConfigError, FLAG_VARIABLES, ServerOverrides, StateDir, TunnelOverrides,
     load_client, load_server,
 };
-use adit_server::{PortRanges, RuleSettings, RuleTarget};
+use adit_server::{HostRules, PortRanges, RuleSettings, RuleTarget};
 use secrecy::ExposeSecret;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
@@ -205,7 +205,14 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_tcp_connections: 7
     max_udp_flows: 8
     allow_ports: [2222, \"5000-5100\", \"80, 443\"]
+    allow_hosts: [\"*\", \"*.apps.test, shop.test\"]
     max_tunnels_per_client: 5
+    max_domains_per_tunnel: 9
+    max_locations_per_tunnel: 10
+    max_routes_per_tunnel: 11
+    max_location_bytes: 1KiB
+    max_routes: 12
+    max_kept_names_per_user: 13
     max_lanes: 6
     initial_window: 4KiB
     max_window: 4096
@@ -252,7 +259,19 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_tcp_connections: 7,
             max_udp_flows: 8,
             allow_ports: PortRanges::new([80..=80, 443..=443, 2222..=2222, 5000..=5100]),
+            allow_hosts: HostRules {
+                any_name: true,
+                patterns: ["*.apps.test", "shop.test"]
+                    .map(|host| host.parse().unwrap())
+                    .into(),
+            },
             max_tunnels_per_client: 5,
+            max_domains_per_tunnel: 9,
+            max_locations_per_tunnel: 10,
+            max_routes_per_tunnel: 11,
+            max_location_bytes: 1_024,
+            max_routes: 12,
+            max_kept_names_per_user: 13,
             max_lanes: 6,
             initial_window_bytes: 4096,
             max_window_bytes: 4096,
@@ -287,6 +306,43 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             tunnel_retention: SECONDS(86_400),
         }
     );
+}
+
+#[test]
+fn shared_groups_name_a_group_once_and_users_that_there_are() {
+    let load = |groups: &str| {
+        let auth = "auth: [{ token: token-of-alice-0123456789, user: alice }, { token: token-of-bob-0123456789, user: bob }]";
+        server(
+            "server.yaml",
+            &format!("server: {{ {auth}, shared_groups: {groups} }}"),
+        )
+    };
+    let settings =
+        load("[{ group: web, users: [alice, bob] }, { group: db, users: bob }]").unwrap();
+    let groups = settings.shared_groups.iter().map(|shared| {
+        let users: Vec<_> = shared.users.iter().map(ToString::to_string).collect();
+        (shared.group.to_string(), users.join(" "))
+    });
+    assert_eq!(
+        groups.collect::<Vec<_>>(),
+        [("web", "alice bob"), ("db", "bob")].map(|(group, users)| (group.into(), users.into()))
+    );
+    for (groups, text) in [
+        ("[{ group: web, users: [eve] }]", "no user called eve"),
+        (
+            "[{ group: web, users: [bob] }, { group: web, users: [bob] }]",
+            "listed twice",
+        ),
+        ("[{ group: web }]", "`users` is missing"),
+        ("[{ users: [bob] }]", "`group` is missing"),
+        ("[{ group: web, user: bob }]", "did you mean `users`"),
+    ] {
+        let error = load(groups).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+    // The user of the token that the server makes.
+    let text = "server: { shared_groups: [{ group: web, users: [default] }] }";
+    assert!(server("server.yaml", text).is_ok());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use adit_codec::ProtocolType;
 use adit_proto::Tunnel as Announced;
 use adit_router::{HostPattern, PathPrefix};
 
-use crate::ports::Transport;
+use crate::{ports::Transport, settings::Limits};
 
 /// A UDP flow may be silent for this long unless the tunnel says otherwise.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,8 +18,9 @@ pub(crate) struct Definition {
     pub(crate) protocol: ProtocolType,
     /// As it was asked for: 0 leaves it to the server (TCP, UDP) or asks for none.
     pub(crate) remote_port: u16,
-    pub(crate) hosts: Vec<String>,
-    pub(crate) locations: Vec<String>,
+    pub(crate) hosts: Vec<HostPattern>,
+    /// The paths that it answers under; at least one.
+    pub(crate) paths: Vec<PathPrefix>,
     pub(crate) policy: Policy,
     pub(crate) hash_on: HashOn,
     pub(crate) session_timeout: Duration,
@@ -43,11 +44,17 @@ pub(crate) enum Compression {
 }
 
 impl Definition {
-    /// What `announced` says, made one text for each way of saying it. `domain` is the server's own.
+    /// What `announced` says, made one value for each way of saying it, and within the bounds for one tunnel. `domain`
+    /// is the server's own.
     ///
     /// # Errors
-    /// A text for whoever wrote the announcement.
-    pub(crate) fn parse(announced: &Announced, domain: Option<&str>) -> Result<Self, String> {
+    /// A text for the author of the announcement.
+    pub(crate) fn parse(
+        announced: &Announced,
+        domain: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Self, String> {
+        check_bounds(announced, limits)?;
         let protocol = match announced.protocol_type() {
             adit_proto::ProtocolType::Http => ProtocolType::Http,
             adit_proto::ProtocolType::Grpc => ProtocolType::Grpc,
@@ -85,14 +92,17 @@ impl Definition {
             }
             (true, domains) => hosts(domains.iter().cloned())?,
         };
-        let mut locations = announced.locations.clone();
-        for location in &locations {
-            location
-                .parse::<PathPrefix>()
-                .map_err(|error| format!("location `{location}`: {error}"))?;
+        let paths = paths(&announced.locations)?;
+        let routes = hosts.len().saturating_mul(paths.len());
+        if routes > limits.max_routes_per_tunnel {
+            return Err(format!(
+                "{} domains with {} locations each make {routes} routes; a tunnel may have {} \
+                 (`server.limits.max_routes_per_tunnel`)",
+                hosts.len(),
+                paths.len(),
+                limits.max_routes_per_tunnel
+            ));
         }
-        locations.sort();
-        locations.dedup();
         let policy = if announced.load_balance.is_empty() {
             Policy::RoundRobin
         } else {
@@ -117,7 +127,7 @@ impl Definition {
             protocol,
             remote_port,
             hosts,
-            locations,
+            paths,
             policy,
             hash_on,
             session_timeout: match announced.session_timeout_millis {
@@ -143,23 +153,14 @@ impl Definition {
         }
     }
 
-    /// The paths it answers under.
-    pub(crate) fn paths(&self) -> Vec<&str> {
-        if self.locations.is_empty() {
-            vec!["/"]
-        } else {
-            self.locations.iter().map(String::as_str).collect()
-        }
-    }
-
     /// Whether it answers under this path, which a query may follow.
     pub(crate) fn has_path(&self, path: &str) -> bool {
-        let prefix = |location: &String| location.parse::<PathPrefix>();
-        self.locations.is_empty()
-            || self
-                .locations
-                .iter()
-                .any(|location| prefix(location).is_ok_and(|prefix| prefix.matches(path)))
+        self.paths.iter().any(|prefix| prefix.matches(path))
+    }
+
+    /// How many rules lead to it.
+    pub(crate) fn routes(&self) -> usize {
+        self.hosts.len().saturating_mul(self.paths.len())
     }
 }
 
@@ -211,18 +212,73 @@ const fn is_http(protocol: ProtocolType) -> bool {
     )
 }
 
-/// The patterns, each once, in the order of their texts.
-fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<String>, String> {
-    let mut normal = Vec::new();
-    for host in given {
-        let pattern: HostPattern = host
-            .parse()
-            .map_err(|error| format!("domain `{host}`: {error}"))?;
-        normal.push(pattern.to_string());
+/// Lengths of texts that are no host and no location.
+const LONGEST_TEXT: usize = 256;
+
+/// Checks counts and lengths before any text is read (P-1.10): a refusal costs next to nothing.
+fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), String> {
+    let (domains, locations) = (announced.domains.len(), announced.locations.len());
+    if domains > limits.max_domains_per_tunnel {
+        return Err(format!(
+            "{domains} domains; a tunnel may have {} (`server.limits.max_domains_per_tunnel`)",
+            limits.max_domains_per_tunnel
+        ));
     }
-    normal.sort();
-    normal.dedup();
-    Ok(normal)
+    if locations > limits.max_locations_per_tunnel {
+        return Err(format!(
+            "{locations} locations; a tunnel may have {} (`server.limits.max_locations_per_tunnel`)",
+            limits.max_locations_per_tunnel
+        ));
+    }
+    let longest = announced.locations.iter().map(String::len).max();
+    if let Some(length) = longest.filter(|length| *length > limits.max_location_bytes) {
+        return Err(format!(
+            "a location of {length} bytes; it may have {} (`server.limits.max_location_bytes`)",
+            limits.max_location_bytes
+        ));
+    }
+    let texts = [
+        &announced.load_balance,
+        &announced.hash_on,
+        &announced.compression,
+    ];
+    // Names of hosts have the bound of DNS; this one keeps the refusal of a longer text short.
+    let texts = texts.into_iter().chain(&announced.domains);
+    if let Some(text) = texts.into_iter().find(|text| text.len() > LONGEST_TEXT) {
+        let start: String = text.chars().take(32).collect();
+        return Err(format!(
+            "{start:?}... has {} bytes; no more than {LONGEST_TEXT} are allowed",
+            text.len()
+        ));
+    }
+    Ok(())
+}
+
+/// The patterns, each once, in order.
+fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<HostPattern>, String> {
+    let parse = |host: String| {
+        let parsed = host.parse();
+        parsed.map_err(|error| format!("domain `{host}`: {error}"))
+    };
+    let mut hosts: Vec<HostPattern> = given.map(parse).collect::<Result<_, _>>()?;
+    hosts.sort_unstable();
+    hosts.dedup();
+    Ok(hosts)
+}
+
+/// The prefixes, each once, in order; without any, the root.
+fn paths(given: &[String]) -> Result<Vec<PathPrefix>, String> {
+    let parse = |location: &String| {
+        let parsed = location.parse();
+        parsed.map_err(|error| format!("location `{location}`: {error}"))
+    };
+    let mut paths: Vec<PathPrefix> = given.iter().map(parse).collect::<Result<_, _>>()?;
+    if paths.is_empty() {
+        paths.push(PathPrefix::root());
+    }
+    paths.sort_unstable();
+    paths.dedup();
+    Ok(paths)
 }
 
 #[cfg(test)]
@@ -239,7 +295,11 @@ mod tests {
     }
 
     fn parse(announced: &Announced) -> Result<Definition, String> {
-        Definition::parse(announced, Some("example.com"))
+        Definition::parse(announced, Some("example.com"), &Limits::default())
+    }
+
+    fn texts(hosts: &[HostPattern]) -> Vec<String> {
+        hosts.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -250,14 +310,14 @@ mod tests {
             adit_proto::ProtocolType::Websocket,
         ] {
             let by_host = parse(&announced(protocol, 0)).unwrap();
-            assert_eq!(by_host.hosts, ["a.example.com", "a.localhost"]);
+            assert_eq!(texts(&by_host.hosts), ["a.example.com", "a.localhost"]);
             assert_eq!(by_host.transport(), None);
             let by_port = parse(&announced(protocol, 8081)).unwrap();
             assert!(by_port.hosts.is_empty() && by_port.is_http());
             assert_eq!(by_port.transport(), Some(Transport::Tcp));
             let mut both = announced(protocol, 8081);
             both.domains = vec!["B.test".into(), "b.test.".into()];
-            assert_eq!(parse(&both).unwrap().hosts, ["b.test"]);
+            assert_eq!(texts(&parse(&both).unwrap().hosts), ["b.test"]);
         }
     }
 
@@ -295,5 +355,53 @@ mod tests {
         tunnel.locations = vec!["/api".into()];
         let parsed = parse(&tunnel).unwrap();
         assert!(parsed.has_path("/api/1?y") && !parsed.has_path("/apix"));
+    }
+
+    #[test]
+    fn locations_that_mean_the_same_are_one() {
+        let mut tunnel = announced(adit_proto::ProtocolType::Http, 0);
+        tunnel.locations = vec!["/api/".into(), "/api".into()];
+        assert_eq!(parse(&tunnel).unwrap().paths.len(), 1);
+        tunnel.locations = vec!["/".into()];
+        let whole = parse(&tunnel).unwrap();
+        tunnel.locations.clear();
+        assert_eq!(parse(&tunnel).unwrap(), whole);
+    }
+
+    /// 1,500 domains with 1,500 locations once made 2,250,000 rules of one message of 34 KB.
+    #[test]
+    fn domains_locations_and_their_product_are_bounded() {
+        let names = |count: usize, name: &str| (0..count).map(|n| format!("{name}{n}")).collect();
+        let error = |domains: usize, locations: usize| {
+            let mut tunnel = announced(adit_proto::ProtocolType::Http, 0);
+            tunnel.domains = names(domains, "a.test-");
+            tunnel.locations = names(locations, "/");
+            parse(&tunnel).err().unwrap_or_default()
+        };
+        assert_eq!((&*error(32, 8), &*error(4, 64)), ("", ""));
+        for (domains, locations, key) in [
+            (33, 1, "server.limits.max_domains_per_tunnel"),
+            (1, 65, "server.limits.max_locations_per_tunnel"),
+            (32, 9, "server.limits.max_routes_per_tunnel"),
+            (1_500, 1_500, "server.limits.max_domains_per_tunnel"),
+        ] {
+            let error = error(domains, locations);
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_refused_in_few_words() {
+        let huge = "x".repeat(1 << 20);
+        let mut located = announced(adit_proto::ProtocolType::Http, 0);
+        located.locations = vec![format!("/{huge}")];
+        let mut named = announced(adit_proto::ProtocolType::Http, 0);
+        named.domains = vec![huge.clone()];
+        let mut hashed = announced(adit_proto::ProtocolType::Http, 0);
+        hashed.hash_on = format!("header:{huge}");
+        for tunnel in [located, named, hashed] {
+            let error = parse(&tunnel).unwrap_err();
+            assert!(error.len() < 300 && error.contains("bytes"), "{error}");
+        }
     }
 }

@@ -1,31 +1,39 @@
 //! The tunnels of the server, and the snapshot that visitors are routed by.
 //!
 //! Announcements and static rules only ever produce a new [`Snapshot`], immutable and numbered; routing reads the
-//! current one without a lock, and public ports follow it. Which clients are live changes a tunnel's balancer, not the
-//! snapshot.
+//! current one without a lock, and public ports follow it. The next snapshot shares with the one before what has not
+//! changed. Which clients are live changes a tunnel's balancer, not the snapshot.
+//!
+//! What takes long, [`Directory::announce_each`] and its kind, is called by one thread of its own (`worker`), never by a data
+//! thread.
 
+mod announce;
 mod claims;
+mod index;
+mod keep;
+mod state;
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use adit_auth::Grant;
 use adit_codec::ProtocolType;
-use adit_proto::{Error as ProtoError, Tunnel as Announced, TunnelResult};
 use adit_registry::{Link, Observer};
-use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, Table};
+use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, ShardedMap, Table};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+pub(crate) use self::claims::EnterError;
+use self::{index::Index, state::State};
 use crate::{
-    definition::Definition,
+    names::{Claimant, Ledger, Name},
     ports::{PortKey, Ports, Transport},
-    settings::{RuleSettings, RuleTarget},
+    settings::{Limits, RuleSettings, RuleTarget, SharedGroup},
     tunnel::{Tunnel, TunnelKey},
     upstreams::{ToUpstream, Upstreams},
 };
@@ -35,7 +43,7 @@ pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) routes: Table<Target>,
     /// Who holds which public port.
-    pub(crate) ports: HashMap<PortKey, Arc<Tunnel>>,
+    pub(crate) ports: ShardedMap<PortKey, Arc<Tunnel>>,
 }
 
 /// Where a rule leads.
@@ -92,7 +100,9 @@ pub struct RuleError {
 #[derive(Debug, Clone)]
 pub(crate) struct DirectoryConfig {
     pub(crate) domain: Option<String>,
-    pub(crate) max_tunnels_per_client: usize,
+    pub(crate) limits: Limits,
+    pub(crate) shared_groups: Vec<SharedGroup>,
+    /// Tunnels, and names of users, are kept this long after their last use.
     pub(crate) retention: Duration,
     /// Tunnels that are kept for clients that are gone; those that have been gone longest are forgotten first. A client
     /// that comes under one name after the other must not fill the table of routes.
@@ -105,21 +115,21 @@ pub(crate) struct DirectoryConfig {
     pub(crate) clients_port: u16,
 }
 
-#[derive(Default)]
-struct State {
-    tunnels: HashMap<TunnelKey, Arc<Tunnel>>,
-    revision: u64,
-}
-
 /// The tunnels of the server.
+///
+/// Locks are taken in this order: `state`, `index`, `names`. The first is held for as long as an announcement takes, the
+/// others for some steps.
 pub(crate) struct Directory {
     config: DirectoryConfig,
     ports: Arc<Ports>,
-    rules: Vec<Rule<Static>>,
+    clock: keep::Clock,
     state: Mutex<State>,
+    index: Mutex<Index>,
+    names: Mutex<Ledger>,
     current: ArcSwap<Snapshot>,
     /// Wakes visitors whose host nobody has announced yet.
     pub(crate) changed: Notify,
+    freed: watch::Sender<u64>,
 }
 
 impl Directory {
@@ -139,23 +149,31 @@ impl Directory {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let state = State::new(rules).map_err(|error| RuleError {
+            index: 0,
+            problem: error.to_string(),
+        })?;
+        let names = Ledger::new(
+            config.retention,
+            config.limits.max_kept_names_per_user,
+            &config.shared_groups,
+        );
         let directory = Self {
             config,
             ports,
-            rules,
-            state: Mutex::default(),
+            clock: keep::Clock::start(),
+            state: Mutex::new(state),
+            index: Mutex::default(),
+            names: Mutex::new(names),
             current: ArcSwap::from_pointee(Snapshot {
                 revision: 0,
                 routes: Table::default(),
-                ports: HashMap::new(),
+                ports: ShardedMap::default(),
             }),
             changed: Notify::new(),
+            freed: watch::Sender::new(0),
         };
-        let mut state = directory.state.lock();
-        directory
-            .publish(&mut state)
-            .map_err(|problem| RuleError { index: 0, problem })?;
-        drop(state);
+        directory.publish(&mut directory.state.lock());
         Ok(directory)
     }
 
@@ -183,227 +201,99 @@ impl Directory {
         self.current.load().revision
     }
 
-    /// Takes a client's announcements: one result each; those that cannot be leave the others standing (P-1.4).
-    pub(crate) fn announce(
-        &self,
-        link: &Arc<Link>,
-        announced: &[Announced],
-        now: Instant,
-    ) -> Vec<TunnelResult> {
-        let mut state = self.state.lock();
-        self.forget_orphans(&mut state, now);
-        let limit = self.config.max_tunnels_per_client;
-        announced
-            .iter()
-            .map(|tunnel| {
-                // Counted over all announcements of the link, not of this call: more may come on the control stream.
-                let others = state.tunnels.values().filter(|served| {
-                    *served.name != *tunnel.name && served.is_served_by(link.id())
-                });
-                let result = if others.count() < limit {
-                    self.announce_one(&mut state, link, tunnel, now)
-                } else {
-                    Err(refusal(
-                        "limit",
-                        format!("a client may announce no more than {limit} tunnels"),
-                    ))
-                };
-                match result {
-                    Ok(public_url) => TunnelResult {
-                        name: tunnel.name.clone(),
-                        public_url,
-                        error: None,
-                    },
-                    Err(error) => TunnelResult {
-                        name: tunnel.name.clone(),
-                        public_url: String::new(),
-                        error: Some(error),
-                    },
-                }
-            })
-            .collect()
+    /// Changes each time that a name, a host or a port may have become free: what was refused may be announced again.
+    #[allow(dead_code)] // for the control streams, which do not tell their clients yet
+    pub(crate) fn freed(&self) -> watch::Receiver<u64> {
+        self.freed.subscribe()
     }
 
-    fn announce_one(
-        &self,
-        state: &mut State,
-        link: &Arc<Link>,
-        announced: &Announced,
-        now: Instant,
-    ) -> Result<String, ProtoError> {
-        let name = adit_auth::TunnelName::parse(&announced.name)
-            .map_err(|error| refusal("bad_request", error.to_string()))?;
-        let key = TunnelKey {
-            group: link.grant().group().clone(),
-            name,
-        };
-        let definition = Definition::parse(announced, self.config.domain.as_deref())
-            .map_err(|problem| refusal("bad_request", problem))?;
-        let protocol = definition.protocol;
-        if protocol != ProtocolType::Http && !link.understands(protocol.as_str()) {
-            return Err(refusal(
-                "bad_request",
-                format!(
-                    "this client has not said that it carries {}; install the same version of adit on both sides",
-                    protocol.as_str()
-                ),
-            ));
-        }
-        let previous = state.tunnels.get(&key).cloned();
-        if let Some(tunnel) = &previous {
-            if tunnel.definition == definition {
-                tunnel.join(link, announced.weight.max(1));
-                return Ok(self.public_url(tunnel));
-            }
-            if let Some(holder) = tunnel.holder(link.grant().client()) {
-                return Err(refusal(
-                    "name_taken",
-                    format!(
-                        "tunnel `{}` of group `{}` is served by client `{holder}` with other settings; \
-                         use the same settings, another name or another group",
-                        key.name, key.group
-                    ),
-                ));
-            }
-        }
-        let mut displaced = self.check_hosts(state, &key, &definition, link)?;
-        let port = match definition.transport() {
-            None => None,
-            Some(transport) if definition.remote_port == 0 => {
-                Some(self.picked_port(&key, transport, previous.as_deref())?)
-            }
-            Some(transport) => {
-                let port = PortKey {
-                    transport,
-                    number: definition.remote_port,
-                };
-                displaced.extend(self.asked_port(state, &key, port, link)?);
-                Some(port)
-            }
-        };
-        let tunnel = Arc::new(Tunnel::new(key.clone(), definition, port, now));
-        for displaced in &displaced {
-            tracing::info!(tunnel = %displaced.name, by = %key.name, "a tunnel that nobody serves makes room");
-        }
-        let leaving = displaced.iter().chain([&key]);
-        let removed: Vec<_> = leaving
-            .filter_map(|leaving| state.tunnels.remove_entry(leaving))
-            .collect();
-        state.tunnels.insert(key.clone(), tunnel.clone());
-        if let Err(problem) = self.publish(state) {
-            state.tunnels.remove(&key);
-            state.tunnels.extend(removed);
-            // What was bound for it is closed.
-            self.ports.follow(&self.current.load().ports);
-            return Err(refusal("name_taken", problem));
-        }
-        tunnel.join(link, announced.weight.max(1));
-        Ok(self.public_url(&tunnel))
+    fn tell_freed(&self) {
+        self.freed.send_modify(|count| *count += 1);
     }
 
     /// Destroys a tunnel for one client; the others of its group go on. Without others it is forgotten at once: nobody
     /// is on the way back. Whether the client served it.
     pub(crate) fn withdraw(&self, link: &Arc<Link>, name: &str, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let tunnel = state
-            .tunnels
-            .values()
-            .find(|tunnel| &*tunnel.name == name && tunnel.key.group == *link.grant().group())
-            .cloned();
-        let Some(tunnel) = tunnel.filter(|tunnel| tunnel.leave(link.id(), now)) else {
+        let Ok(name) = adit_auth::TunnelName::parse(name) else {
             return false;
         };
+        let group = link.grant().group().clone();
+        let Some(tunnel) = state.get(&TunnelKey { group, name }).cloned() else {
+            return false;
+        };
+        if !self.index.lock().leave(&tunnel, link, now) {
+            return false;
+        }
         if tunnel.orphaned().is_some() {
-            state.tunnels.remove(&tunnel.key);
-            // Fewer rules than a set that was good are good.
-            let _ = self.publish(&mut state);
+            self.remove(&mut state, &tunnel.key, now);
+            self.publish(&mut state);
+            self.tell_freed();
         }
         true
     }
 
-    /// Forgets tunnels that nobody has served for too long, and closes their ports.
+    /// Forgets tunnels that nobody has served for too long, and closes their ports; and names that nothing has used for
+    /// too long.
     pub(crate) fn forget(&self, now: Instant) {
-        self.forget_orphans(&mut self.state.lock(), now);
+        let mut state = self.state.lock();
+        self.forget_orphans(&mut state, now);
+        self.publish(&mut state);
     }
 
+    /// Walks over what it forgets and no further.
     fn forget_orphans(&self, state: &mut State, now: Instant) {
-        let before = state.tunnels.len();
-        let retention = self.config.retention;
-        let mut orphans: Vec<_> = state
-            .tunnels
-            .values()
-            .filter_map(|tunnel| Some((tunnel.orphaned()?, tunnel.key.clone())))
-            .collect();
-        orphans.sort_unstable_by_key(|(since, _)| *since);
-        let too_many = orphans.len().saturating_sub(self.config.max_orphans);
-        for (index, (since, key)) in orphans.iter().enumerate() {
-            if index < too_many || now.saturating_duration_since(*since) >= retention {
-                state.tunnels.remove(key);
+        let mut freed = false;
+        while let Some((since, key, orphans)) = self.oldest_orphan() {
+            let is_over = now.saturating_duration_since(since) >= self.config.retention;
+            if !is_over && orphans <= self.config.max_orphans {
+                break;
             }
+            self.forget_orphan(state, since, key);
+            freed = true;
         }
-        if state.tunnels.len() != before {
-            // Fewer rules than a set that was good are good.
-            let _ = self.publish(state);
+        freed |= self.names.lock().expire(self.clock.at(now)) > 0;
+        if freed {
+            self.tell_freed();
         }
     }
 
-    /// Makes the next snapshot out of static rules and tunnels.
-    fn publish(&self, state: &mut State) -> Result<(), String> {
-        let mut rules = Vec::new();
-        let mut tunnels: Vec<_> = state.tunnels.values().collect();
-        tunnels.sort_by(|a, b| a.key.cmp(&b.key));
-        for rule in &self.rules {
-            let target = match &rule.target {
-                Static::Tunnel(name) => {
-                    // Rules are for what has a host and a path.
-                    let is_meant = |tunnel: &&&Arc<Tunnel>| {
-                        tunnel.name == *name && tunnel.definition.is_http()
-                    };
-                    let tunnel = tunnels.iter().find(is_meant);
-                    tunnel.map_or_else(
-                        || Target::Unannounced(name.clone()),
-                        |tunnel| Target::Tunnel(Arc::clone(tunnel)),
-                    )
-                }
-                Static::Upstream(to) => Target::Upstream(to.clone()),
-            };
-            rules.push(Rule {
-                host: rule.host.clone(),
-                path: rule.path.clone(),
-                headers: rule.headers.clone(),
-                grpc: rule.grpc.clone(),
-                target,
-            });
+    fn oldest_orphan(&self) -> Option<(Instant, TunnelKey, usize)> {
+        self.index.lock().oldest_orphan()
+    }
+
+    fn forget_orphan(&self, state: &mut State, since: Instant, key: TunnelKey) {
+        let known = state.get(&key);
+        if known.is_some_and(|tunnel| tunnel.orphaned() == Some(since)) {
+            self.remove(state, &key, since);
         }
-        for tunnel in tunnels {
-            for host in &tunnel.definition.hosts {
-                let host: HostPattern = host.parse().map_err(|error| format!("{host}: {error}"))?;
-                for location in tunnel.definition.paths() {
-                    let path = location
-                        .parse()
-                        .map_err(|error| format!("{location}: {error}"))?;
-                    rules.push(Rule {
-                        host: Some(host.clone()),
-                        path: Some(path),
-                        ..Rule::new(Target::Tunnel(Arc::clone(tunnel)))
-                    });
-                }
-            }
+        self.index.lock().drop_orphan(since, key);
+    }
+
+    /// Removes a tunnel, whose names have been unused since `since`.
+    fn remove(&self, state: &mut State, key: &TunnelKey, since: Instant) -> Option<Arc<Tunnel>> {
+        let tunnel = state.remove(key)?;
+        self.index.lock().forget(&tunnel);
+        self.let_go(&tunnel, since);
+        Some(tunnel)
+    }
+
+    /// Makes the next snapshot, if anything has changed.
+    fn publish(&self, state: &mut State) {
+        if std::mem::take(&mut state.changed) {
+            state.revision += 1;
+            self.current.store(Arc::new(Snapshot {
+                revision: state.revision,
+                routes: state.routes.clone(),
+                ports: state.ports.clone(),
+            }));
+            self.changed.notify_waiters();
         }
-        let routes = Table::try_new(rules).map_err(|error| error.to_string())?;
-        state.revision += 1;
-        let tunnels = state.tunnels.values();
-        let holding = tunnels.filter_map(|tunnel| Some((tunnel.port?, tunnel.clone())));
-        let snapshot = Arc::new(Snapshot {
-            revision: state.revision,
-            routes,
-            ports: holding.collect(),
-        });
-        self.current.store(snapshot.clone());
-        // After it can be read: who comes in by a new port finds its tunnel.
-        self.ports.follow(&snapshot.ports);
-        self.changed.notify_waiters();
-        Ok(())
+        if !state.changed_ports.is_empty() {
+            // After it can be read: visitors of a new port find its tunnel.
+            let changed = std::mem::take(&mut state.changed_ports);
+            self.ports.follow(&state.ports, &changed);
+        }
     }
 
     fn public_url(&self, tunnel: &Tunnel) -> String {
@@ -416,8 +306,13 @@ impl Directory {
         };
         let hosts = &definition.hosts;
         let domain = self.config.domain.as_deref();
-        let path = definition.locations.first().map_or("", String::as_str);
-        let named = domain.and_then(|domain| hosts.iter().find(|host| host.ends_with(domain)));
+        let path = definition.paths.first().filter(|path| !path.is_root());
+        let path = path.map(ToString::to_string).unwrap_or_default();
+        let is_own = |host: &&HostPattern| {
+            let above = domain.and_then(|domain| host.name().strip_suffix(domain));
+            above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+        };
+        let named = hosts.iter().find(is_own);
         match (named.or(hosts.first()), tunnel.port) {
             (Some(host), _) if self.config.public_port == 80 => format!("{scheme}://{host}{path}"),
             (Some(host), _) => format!("{scheme}://{host}:{}{path}", self.config.public_port),
@@ -431,49 +326,56 @@ impl Directory {
     }
 
     pub(crate) fn tunnels(&self) -> Vec<(Arc<Tunnel>, String)> {
-        let state = self.state.lock();
-        let mut tunnels: Vec<_> = state
-            .tunnels
-            .values()
-            .map(|tunnel| (tunnel.clone(), self.public_url(tunnel)))
-            .collect();
-        tunnels.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
-        tunnels
+        let mut tunnels: Vec<_> = self.state.lock().tunnels().cloned().collect();
+        tunnels.sort_by(|a, b| a.key.cmp(&b.key));
+        let with_url = tunnels.into_iter().map(|tunnel| {
+            let public_url = self.public_url(&tunnel);
+            (tunnel, public_url)
+        });
+        with_url.collect()
     }
 
-    fn each_of(&self, link: &Arc<Link>, change: impl Fn(&Tunnel)) {
-        let state = self.state.lock();
-        for tunnel in state.tunnels.values() {
-            if tunnel.key.group == *link.grant().group() {
-                change(tunnel);
-            }
+    fn refresh(&self, link: &Link) {
+        for tunnel in self.index.lock().of_link(link.id()) {
+            tunnel.refresh(link.id());
         }
     }
 }
 
 impl Observer for Directory {
     fn link_up(&self, link: &Arc<Link>) {
-        self.each_of(link, |tunnel| tunnel.refresh(link.id()));
+        self.refresh(link);
     }
 
     fn link_down(&self, link: &Arc<Link>) {
-        self.each_of(link, |tunnel| tunnel.refresh(link.id()));
+        self.refresh(link);
+        if link.is_draining() {
+            // Its names are free for others of its user.
+            self.tell_freed();
+        }
     }
 
     fn link_gone(&self, link: &Arc<Link>) {
         let now = Instant::now();
-        self.each_of(link, |tunnel| {
-            tunnel.leave(link.id(), now);
-        });
+        self.index.lock().leave_all(link, now);
+        self.exit(link.grant(), now);
     }
 }
 
-fn refusal(code: &str, message: String) -> ProtoError {
-    ProtoError {
-        code: code.into(),
-        message,
-        detail: String::new(),
+/// The user and the group of a link.
+fn claimant(grant: &Grant) -> Claimant {
+    Claimant {
+        user: grant.user().clone(),
+        group: grant.group().clone(),
     }
+}
+
+/// The names of a link itself.
+fn names_of(grant: &Grant) -> [Name; 2] {
+    [
+        Name::Group(grant.group().clone()),
+        Name::Client(grant.client().clone()),
+    ]
 }
 
 fn static_rule(rule: &RuleSettings, upstreams: &Arc<Upstreams>) -> Result<Rule<Static>, String> {

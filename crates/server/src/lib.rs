@@ -2,7 +2,8 @@
 //!
 //! Everything here is assembly. What a visitor's request passes, in order: `ingress` (HTTP and its layers), `director`
 //! (rule, tunnel, client, permit), a lane of the client's link. What a client's registration passes: `service`
-//! (credential), `registry` (epoch, takeover), `directory` (names and hosts, which make the next snapshot of routes).
+//! (credential), `registry` (epoch, takeover), `worker` (the thread of announcements), `directory` (owners of names, hosts
+//! and ports, which make the next snapshot of routes).
 //! What a visitor of a public port passes: `ports` (listening sockets follow the snapshot), `ingress` (TCP or UDP),
 //! `director`. What a request that a client opens passes: `upstreams` (name, permits, choice of a server), `egress`.
 
@@ -15,6 +16,7 @@ mod directory;
 mod entries;
 mod lanes;
 pub mod metrics;
+pub mod names;
 mod ports;
 mod server;
 mod service;
@@ -26,12 +28,13 @@ mod tests;
 mod threads;
 mod tunnel;
 mod upstreams;
+mod worker;
 
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings, Timeouts, Tls,
-    UpstreamProtocol, UpstreamServer, UpstreamSettings,
+    Compression, HostRules, Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings,
+    SharedGroup, Timeouts, Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings,
 };
 pub use status::{
     ClientStatus, CoreCounters, ProcessStatus, RouteStatus, Status, TcpStatus, TunnelStatus,

@@ -1,9 +1,9 @@
 //! Public ports: listening sockets that follow the snapshot.
 //!
 //! An announcement binds the port of its tunnel ([`Ports::bind`], [`Ports::pick`]), so that its answer can say whose the
-//! port is or what the system said. Each new snapshot is then followed ([`Ports::follow`]): what it holds is listened on,
-//! what it does not hold is closed. A port that goes over from one tunnel to the next stays open, with all that waits to
-//! be accepted.
+//! port is or what the system said. Each new snapshot is then followed ([`Ports::follow`]) where it differs from the one
+//! before: what it holds is listened on, what it does not hold is closed. A port that goes over from one tunnel to the next
+//! stays open, with all that waits to be accepted.
 
 use std::{
     collections::HashMap,
@@ -18,6 +18,7 @@ use adit_ingress::{
     Udp,
     listener::{self, BindError},
 };
+use adit_router::ShardedMap;
 use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -47,13 +48,17 @@ const FAILED_PAUSE: Duration = Duration::from_millis(100);
 
 /// TCP and UDP each have ports of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Transport {
+pub enum Transport {
+    /// TCP.
     Tcp,
+    /// UDP.
     Udp,
 }
 
 impl Transport {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// `tcp` or `udp`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -63,9 +68,11 @@ impl Transport {
 
 /// One public port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct PortKey {
-    pub(crate) transport: Transport,
-    pub(crate) number: u16,
+pub struct PortKey {
+    /// Whose number it is.
+    pub transport: Transport,
+    /// The number.
+    pub number: u16,
 }
 
 impl std::fmt::Display for PortKey {
@@ -147,7 +154,8 @@ impl Ports {
     pub(crate) fn start(self: &Arc<Self>, ground: &Arc<Ground>) {
         let mut state = self.state.lock();
         state.ground = Arc::downgrade(ground);
-        self.serve_idle(&mut state);
+        let bound: Vec<_> = state.listening.keys().copied().collect();
+        self.serve_idle(&mut state, &bound);
     }
 
     /// Binds a port, unless it is bound already. It is closed again unless the next snapshot holds it.
@@ -165,12 +173,17 @@ impl Ports {
         self.bind_locked(&mut state, key)
     }
 
-    /// Binds a free port, for the same `seed` the same one if it can be had: a tunnel finds its port again after a
-    /// restart of the server.
+    /// Binds a free port of those that are `eligible`, for the same `seed` the same one if it can be had: a tunnel finds
+    /// its port again after a restart of the server.
     ///
     /// # Errors
     /// [`PortError`].
-    pub(crate) fn pick(&self, transport: Transport, seed: impl Hash) -> Result<PortKey, PortError> {
+    pub(crate) fn pick(
+        &self,
+        transport: Transport,
+        seed: impl Hash,
+        eligible: impl Fn(PortKey) -> bool,
+    ) -> Result<PortKey, PortError> {
         let dynamic = self.allowed.within(&DYNAMIC);
         let ranges = [&dynamic, &self.allowed].into_iter();
         let seed = {
@@ -188,7 +201,7 @@ impl Ports {
         let keys = candidates.map(|number| PortKey { transport, number });
         let mut tries = 0;
         for key in keys {
-            if state.listening.contains_key(&key) {
+            if state.listening.contains_key(&key) || !eligible(key) {
                 continue;
             }
             if tries == MAX_TRIES {
@@ -234,11 +247,18 @@ impl Ports {
         SocketAddr::new(self.ip, key.number)
     }
 
-    /// Listens on what a snapshot holds, and on nothing else.
-    pub(crate) fn follow(self: &Arc<Self>, held: &HashMap<PortKey, Arc<Tunnel>>) {
+    /// Of the ports that may have `changed`, listens on those that a snapshot holds, and on no other.
+    pub(crate) fn follow(
+        self: &Arc<Self>,
+        held: &ShardedMap<PortKey, Arc<Tunnel>>,
+        changed: &[PortKey],
+    ) {
         let mut state = self.state.lock();
         let closed = state.closed;
-        state.listening.retain(|key, listening| {
+        for key in changed {
+            let Some(listening) = state.listening.get_mut(key) else {
+                continue;
+            };
             let tunnel = held.get(key).filter(|_| !closed);
             let was = (listening.wanted, listening.session_timeout);
             listening.wanted = tunnel.is_some();
@@ -248,18 +268,23 @@ impl Ports {
             if was != (listening.wanted, listening.session_timeout) {
                 listening.changed.notify_one();
             }
-            // What nobody listens on is closed here, the rest by whoever listens.
-            listening.wanted || listening.idle.is_none()
-        });
-        self.serve_idle(&mut state);
+            // A port without a listening task is closed here, the others by their tasks.
+            if !listening.wanted && listening.idle.is_some() {
+                state.listening.remove(key);
+            }
+        }
+        self.serve_idle(&mut state, changed);
     }
 
-    fn serve_idle(self: &Arc<Self>, state: &mut State) {
+    fn serve_idle(self: &Arc<Self>, state: &mut State, changed: &[PortKey]) {
         let Some(ground) = state.ground.upgrade() else {
             return;
         };
-        let wanted = state.listening.iter_mut().filter(|(_, one)| one.wanted);
-        for (key, listening) in wanted {
+        for key in changed {
+            let listening = state.listening.get_mut(key).filter(|one| one.wanted);
+            let Some(listening) = listening else {
+                continue;
+            };
             let Some(socket) = listening.idle.take() else {
                 continue;
             };
@@ -287,8 +312,12 @@ impl Ports {
 
     /// Takes nothing new any more: listening sockets are closed. UDP flows that run go on until their runtime ends.
     pub(crate) fn close(self: &Arc<Self>) {
-        self.state.lock().closed = true;
-        self.follow(&HashMap::new());
+        let bound: Vec<_> = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.listening.keys().copied().collect()
+        };
+        self.follow(&ShardedMap::default(), &bound);
     }
 
     /// Ports that are bound.

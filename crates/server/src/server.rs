@@ -35,12 +35,14 @@ use crate::{
     director::Steering,
     directory::{Directory, DirectoryConfig, RuleError, Target},
     lanes::Lanes,
+    names::{Name, NamesFile},
     ports::{Ground, Ports},
     service::{Service, control_message},
     settings::Settings,
     status::{RouteStatus, Status},
     threads::{Dealer, Port, Threads, accept},
     upstreams::{UpstreamError, Upstreams},
+    worker::{self, Announcer},
 };
 
 /// How often a drain looks whether what clients opened has finished.
@@ -97,6 +99,7 @@ pub struct ServerHandle {
 pub struct Server {
     inner: Arc<Inner>,
     threads: Threads,
+    worker: std::thread::JoinHandle<()>,
     drain: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     visitors: TaskTracker,
@@ -110,6 +113,7 @@ struct Inner {
     http_addr: SocketAddr,
     registry: Arc<Registry>,
     directory: Arc<Directory>,
+    announcer: Announcer,
     lanes: Arc<Lanes>,
     upstreams: Arc<Upstreams>,
     http: Arc<Http>,
@@ -145,6 +149,7 @@ impl Server {
             Ok((user, named.token.clone()))
         });
         let tokens = tokens.collect::<Result<Vec<_>, StartError>>()?;
+        let users: Vec<_> = tokens.iter().map(|(user, _)| user.clone()).collect();
         let authenticator = TokenAuthenticator::new(tokens)
             .map_err(|error| StartError::Tokens(error.to_string()))?;
 
@@ -167,7 +172,8 @@ impl Server {
         let directory = Arc::new(Directory::new(
             DirectoryConfig {
                 domain: settings.domain.clone(),
-                max_tunnels_per_client: limits.max_tunnels_per_client,
+                limits: limits.clone(),
+                shared_groups: settings.shared_groups.clone(),
                 retention: timeouts.tunnel_retention,
                 // All clients may lose their links at the same moment, and want them back.
                 max_orphans: settings
@@ -181,6 +187,7 @@ impl Server {
             &upstreams,
             ports.clone(),
         )?);
+        let names = owners(&directory, &settings.state_dir, &users);
         let registry = Registry::new(
             adit_registry::Config {
                 max_clients: settings.max_clients,
@@ -202,10 +209,16 @@ impl Server {
             upstreams.clone(),
         );
         let lanes = Arc::new(lanes);
+        let drain = watch::Sender::new(false);
+        let stop = watch::Sender::new(false);
+        let look = (timeouts.tunnel_retention / 4).clamp(FORGET_LOOK_LEAST, FORGET_LOOK);
+        let (announcer, worker) = worker::start(directory.clone(), names, look, stop.subscribe())
+            .map_err(StartError::Thread)?;
         let service = Service::new(
             registry.clone(),
             channels.clone(),
             directory.clone(),
+            announcer.clone(),
             upstreams.clone(),
             Arc::new(authenticator),
             limits.clone(),
@@ -261,8 +274,6 @@ impl Server {
             admission,
         );
 
-        let drain = watch::Sender::new(false);
-        let stop = watch::Sender::new(false);
         let visitors = TaskTracker::new();
         let clients = TaskTracker::new();
         let serve = {
@@ -307,10 +318,9 @@ impl Server {
             })
         };
         let accept = {
-            let (ports, directory, udp) = (ports.clone(), directory.clone(), udp.clone());
+            let (ports, udp) = (ports.clone(), udp.clone());
             let drain = drain.subscribe();
             let stop = stop.subscribe();
-            let look = (timeouts.tunnel_retention / 4).clamp(FORGET_LOOK_LEAST, FORGET_LOOK);
             move |dealer| {
                 let accepting = async move {
                     let ground = Arc::new(Ground {
@@ -320,10 +330,7 @@ impl Server {
                         drain: drain.clone(),
                     });
                     ports.start(&ground);
-                    tokio::select! {
-                        () = accept_both(clients_port, visitors_port, &ground.dealer, drain, stop) => {}
-                        () = forget(&directory, look) => {}
-                    }
+                    accept_both(clients_port, visitors_port, &ground.dealer, drain, stop).await;
                 };
                 Box::pin(accepting) as _
             }
@@ -336,6 +343,7 @@ impl Server {
             http_addr,
             registry,
             directory,
+            announcer,
             lanes,
             upstreams,
             http,
@@ -349,6 +357,7 @@ impl Server {
         Ok(Self {
             inner,
             threads,
+            worker,
             drain,
             stop,
             visitors,
@@ -433,6 +442,9 @@ impl Server {
         let _ = tokio::time::timeout(CLOSE_GRACE, closed).await;
         self.stop.send_replace(true);
         self.threads.join();
+        if self.worker.join().is_err() {
+            tracing::error!("the directory's thread panicked");
+        }
     }
 }
 
@@ -440,6 +452,14 @@ impl ServerHandle {
     /// What the server is doing. Walks links and open requests.
     pub fn status(&self) -> Status {
         self.inner.status()
+    }
+
+    /// Takes a name from the user that owns it, and with a group all names of the group. How many names were released.
+    ///
+    /// # Errors
+    /// A text when something uses the name.
+    pub async fn release(&self, name: Name) -> Result<usize, String> {
+        self.inner.announcer.release(name).await
     }
 
     /// Which rule takes a URL, and why no other does.
@@ -453,10 +473,8 @@ impl ServerHandle {
         let host = uri.authority().map(http::uri::Authority::as_str);
         let snapshot = self.inner.directory.snapshot();
         let explanation = snapshot.routes.explain(&Query::new(host, uri.path()));
-        let chosen = explanation
-            .chosen()
-            .and_then(|chosen| snapshot.routes.rules().get(chosen.index));
-        let (upstream, tunnel) = match chosen.map(|rule| &rule.target) {
+        let chosen = explanation.chosen().map(|chosen| &chosen.rule.target);
+        let (upstream, tunnel) = match chosen {
             Some(Target::Upstream(to)) => (Some(to.name().to_string()), None),
             other => (None, other.map(|target| target.name().to_owned())),
         };
@@ -468,6 +486,36 @@ impl ServerHandle {
             explanation: explanation.to_string(),
         })
     }
+}
+
+/// Gives the directory the owners of names of an earlier run. Whatever is wrong with their file, the server starts.
+fn owners(
+    directory: &Directory,
+    state_dir: &std::path::Path,
+    users: &[UserName],
+) -> Option<NamesFile> {
+    if state_dir.as_os_str().is_empty() {
+        return None;
+    }
+    let file = NamesFile::in_dir(state_dir);
+    let path = file.path().display();
+    match file.read() {
+        Ok(records) => {
+            let unreadable = directory.restore(records, users);
+            if unreadable > 0 {
+                tracing::warn!(%path, entries = unreadable, "owners of names that this version does not know are forgotten");
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let aside = file.put_aside();
+            let aside = aside.map(|aside| aside.display().to_string());
+            tracing::warn!(%path, %error, aside = aside.unwrap_or_default(), "the owners of names cannot be read: every name is free");
+        }
+        Err(error) => {
+            tracing::warn!(%path, %error, "the owners of names cannot be read: every name is free");
+        }
+    }
+    Some(file)
 }
 
 fn bind(what: &'static str, addr: SocketAddr) -> Result<(StdListener, SocketAddr), StartError> {
@@ -513,14 +561,6 @@ async fn accept_both(
         accept(&visitors, Port::Visitors, dealer, said(drain)).await;
         drop(visitors);
     },);
-}
-
-/// Forgets tunnels that nobody serves any more, so that their ports are closed when nobody announces anything either.
-async fn forget(directory: &Directory, look_every: Duration) {
-    loop {
-        tokio::time::sleep(look_every).await;
-        directory.forget(Instant::now());
-    }
 }
 
 async fn serve_client(

@@ -1,6 +1,6 @@
 //! The generated part of `TunnelService`: registration, control stream, config.
 
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{pin::Pin, sync::Arc};
 
 use adit_auth::{
     Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, SessionToken,
@@ -19,10 +19,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     channels::{Carried, Channels},
-    directory::Directory,
+    directory::{Directory, EnterError},
     lanes::{session_of, stream_status},
     settings::{Limits, Timeouts},
     upstreams::Upstreams,
+    worker::Announcer,
 };
 
 /// What this build knows beyond the protocol's version (P-1.2).
@@ -49,6 +50,7 @@ struct Shared {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
     directory: Arc<Directory>,
+    announcer: Announcer,
     upstreams: Arc<Upstreams>,
     authenticator: Arc<dyn Authenticator>,
     limits: Limits,
@@ -60,6 +62,7 @@ impl Service {
         registry: Arc<Registry>,
         channels: Arc<Channels>,
         directory: Arc<Directory>,
+        announcer: Announcer,
         upstreams: Arc<Upstreams>,
         authenticator: Arc<dyn Authenticator>,
         limits: Limits,
@@ -70,6 +73,7 @@ impl Service {
                 registry,
                 channels,
                 directory,
+                announcer,
                 upstreams,
                 authenticator,
                 limits,
@@ -122,6 +126,10 @@ impl TunnelService for Service {
                 tracing::warn!(client = %claim.client_id, reason = ?denied.reason(), "registration denied");
                 with_reason(Status::unauthenticated(denied.to_string()), "unauthenticated")
             })?;
+        let entered = shared
+            .directory
+            .enter(&grant)
+            .map_err(|error| enter_status(&error))?;
         let lanes = request.lanes.clamp(1, shared.limits.max_lanes.max(1));
         let session = SessionToken::from_random(rand::random());
         let registered = shared
@@ -135,6 +143,7 @@ impl TunnelService for Service {
             )
             .await
             .map_err(|error| register_status(&error))?;
+        entered.keep();
         let link = registered.link;
         let capabilities: Vec<String> = CAPABILITIES
             .iter()
@@ -142,9 +151,7 @@ impl TunnelService for Service {
             .map(|name| (*name).to_owned())
             .collect();
         link.agree(capabilities.clone());
-        let tunnels = shared
-            .directory
-            .announce(&link, &request.tunnels, Instant::now());
+        let tunnels = shared.announcer.announce(&link, request.tunnels).await;
         tracing::info!(
             client = %claim.client_id,
             group = %claim.group_id,
@@ -190,7 +197,7 @@ impl TunnelService for Service {
         let reader = tokio::spawn(async move {
             while let Some(Ok(message)) = inbound.next().await {
                 if let Some(Payload::Control(control)) = message.payload {
-                    shared.on_control(&link, message.request_id, control);
+                    shared.on_control(&link, message.request_id, control).await;
                 }
             }
         });
@@ -253,7 +260,7 @@ impl Drop for ControlOutbound {
 }
 
 impl Shared {
-    fn on_control(&self, link: &Arc<Link>, request_id: u64, control: Control) {
+    async fn on_control(&self, link: &Arc<Link>, request_id: u64, control: Control) {
         match control.kind {
             Some(Kind::Heartbeat(Heartbeat {
                 sequence,
@@ -269,10 +276,14 @@ impl Shared {
                 tracing::info!(client = %link.grant().client(), "client drains");
                 self.registry.drain(link);
             }
-            Some(Kind::TunnelCreate(create)) => self.announce(link, request_id, create.tunnel),
-            Some(Kind::TunnelUpdate(update)) => self.announce(link, request_id, update.tunnel),
+            Some(Kind::TunnelCreate(create)) => {
+                self.announce(link, request_id, create.tunnel).await
+            }
+            Some(Kind::TunnelUpdate(update)) => {
+                self.announce(link, request_id, update.tunnel).await
+            }
             Some(Kind::TunnelDestroy(destroy)) => {
-                let found = self.directory.withdraw(link, &destroy.name, Instant::now());
+                let found = self.announcer.withdraw(link, destroy.name.clone()).await;
                 let result = TunnelResult {
                     error: (!found).then(|| ProtoError {
                         code: "no_tunnel".into(),
@@ -289,9 +300,14 @@ impl Shared {
         }
     }
 
-    fn announce(&self, link: &Arc<Link>, request_id: u64, tunnel: Option<adit_proto::Tunnel>) {
+    async fn announce(
+        &self,
+        link: &Arc<Link>,
+        request_id: u64,
+        tunnel: Option<adit_proto::Tunnel>,
+    ) {
         let announced: Vec<_> = tunnel.into_iter().collect();
-        for result in self.directory.announce(link, &announced, Instant::now()) {
+        for result in self.announcer.announce(link, announced).await {
             link.send_control(control_message(request_id, Kind::TunnelResult(result)));
         }
     }
@@ -315,6 +331,15 @@ fn millis(duration: std::time::Duration) -> u32 {
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn bad_request(error: impl ToString) -> Status {
     with_reason(Status::invalid_argument(error.to_string()), "bad_request")
+}
+
+/// Somebody else owns the names of a client (P-1.9).
+fn enter_status(error: &EnterError) -> Status {
+    let reason = match error {
+        EnterError::NotShared { .. } | EnterError::Group { .. } => "group_taken",
+        EnterError::Client { .. } => "client_id_taken",
+    };
+    with_reason(Status::already_exists(error.to_string()), reason)
 }
 
 fn register_status(error: &RegisterError) -> Status {

@@ -2,10 +2,11 @@
 
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use adit_auth::TunnelName;
+use adit_auth::{GroupId, TunnelName, UserName};
 use adit_balance::Policy;
 pub use adit_egress::Tls;
 pub use adit_link::Compression;
+use adit_router::HostPattern;
 use secrecy::SecretString;
 
 /// Everything a server needs to know before it starts.
@@ -25,7 +26,9 @@ pub struct Settings {
     pub domain: Option<String>,
     /// How clients prove who they are. Empty: a generated token kept in the state directory.
     pub tokens: Vec<NamedToken>,
-    /// Where the generated token and the addresses of the running server are kept.
+    /// Groups that several users share. Every other group belongs to the user who first registers it (P-1.9).
+    pub shared_groups: Vec<SharedGroup>,
+    /// Where the generated token, the owners of names and the addresses of the running server are kept.
     pub state_dir: PathBuf,
     /// Bounds.
     pub limits: Limits,
@@ -44,6 +47,15 @@ pub struct NamedToken {
     pub user: String,
     /// The secret.
     pub token: SecretString,
+}
+
+/// One entry of `server.shared_groups`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedGroup {
+    /// The group.
+    pub group: GroupId,
+    /// The users whose clients may be in it, and nobody else's.
+    pub users: Vec<UserName>,
 }
 
 /// One entry of `server.rules`.
@@ -142,8 +154,22 @@ pub struct Limits {
     pub max_udp_flows: usize,
     /// Public ports that tunnels may hold.
     pub allow_ports: PortRanges,
+    /// Hosts that tunnels may have.
+    pub allow_hosts: HostRules,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
+    /// Domains of one tunnel.
+    pub max_domains_per_tunnel: usize,
+    /// Locations of one tunnel.
+    pub max_locations_per_tunnel: usize,
+    /// Routes of one tunnel: its domains times its locations.
+    pub max_routes_per_tunnel: usize,
+    /// Length of one location, in bytes.
+    pub max_location_bytes: usize,
+    /// Routes of all tunnels together, those included whose clients are away.
+    pub max_routes: usize,
+    /// Names that are kept for one user while nothing uses them; those that were used longest ago go first.
+    pub max_kept_names_per_user: usize,
     /// Data streams per link.
     pub max_lanes: u32,
     /// Credit of each direction of each request at its start, in bytes (P-4.2).
@@ -166,13 +192,71 @@ impl Default for Limits {
             max_tcp_connections: 20_000,
             max_udp_flows: 4_096,
             allow_ports: PortRanges::default(),
+            allow_hosts: HostRules::default(),
             max_tunnels_per_client: 10,
+            max_domains_per_tunnel: 32,
+            max_locations_per_tunnel: 64,
+            max_routes_per_tunnel: 256,
+            max_location_bytes: 256,
+            max_routes: 200_000,
+            max_kept_names_per_user: 32_768,
             max_lanes: 8,
             initial_window_bytes: 32 * 1024,
             max_window_bytes: 4 << 20,
             link_budget_bytes: 16 << 20,
             process_budget_bytes: 64 << 20,
         }
+    }
+}
+
+/// Hosts that tunnels may have, beside those below the server's own domain and below `localhost`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRules {
+    /// Every exact name (`*`), which does not include wildcards.
+    pub any_name: bool,
+    /// These hosts; of a wildcard, every host and every wildcard below its name, and itself.
+    pub patterns: Vec<HostPattern>,
+}
+
+impl HostRules {
+    /// Whether a tunnel may have this host. `domain` is the server's own.
+    pub fn allow(&self, host: &HostPattern, domain: Option<&str>) -> bool {
+        let own = ["localhost"].into_iter().chain(domain);
+        let below = |own: &str| {
+            let above = host.name().strip_suffix(own);
+            above.is_some_and(|above| above.len() > 1 && above.ends_with('.'))
+        };
+        (self.any_name && !host.is_wildcard())
+            || own.into_iter().any(below)
+            || self.patterns.iter().any(|pattern| pattern.covers(host))
+    }
+}
+
+impl Default for HostRules {
+    fn default() -> Self {
+        Self {
+            any_name: true,
+            patterns: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for HostRules {
+    /// As it is written in settings.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if self.any_name {
+            f.write_str("*")?;
+            separator = ", ";
+        }
+        for pattern in &self.patterns {
+            write!(f, "{separator}{pattern}")?;
+            separator = ", ";
+        }
+        if separator.is_empty() {
+            f.write_str("none")?;
+        }
+        Ok(())
     }
 }
 
@@ -361,5 +445,48 @@ mod tests {
         assert_eq!(from(4), [8, 1, 2, 3, 7]);
         assert_eq!(ranges.within(&(3..=7)).to_string(), "3, 7");
         assert_eq!(ranges.within(&(9..=20)).count(), 0);
+    }
+
+    #[test]
+    fn wildcards_are_allowed_below_a_name_of_the_own_domain_alone() {
+        let host = |text: &str| text.parse::<HostPattern>().unwrap();
+        let allowed = |rules: &HostRules, text| rules.allow(&host(text), Some("example.com"));
+        let default = HostRules::default();
+        for name in [
+            "www.bank.com",
+            "web.localhost",
+            "*.web.localhost",
+            "*.web.example.com",
+            "*.a.web.example.com",
+        ] {
+            assert!(allowed(&default, name), "{name}");
+        }
+        for name in [
+            "*.localhost",
+            "*.com",
+            "*.example.com",
+            "*.bank.com",
+            "*.notexample.com",
+        ] {
+            assert!(!allowed(&default, name), "{name}");
+        }
+        let listed = HostRules {
+            any_name: false,
+            patterns: vec![host("*.apps.test"), host("shop.test")],
+        };
+        for name in [
+            "shop.test",
+            "a.apps.test",
+            "*.apps.test",
+            "*.a.apps.test",
+            "web.localhost",
+        ] {
+            assert!(allowed(&listed, name), "{name}");
+        }
+        for name in ["a.test", "apps.test", "*.shop.test", "*.test", "localhost"] {
+            assert!(!allowed(&listed, name), "{name}");
+        }
+        assert_eq!(listed.to_string(), "*.apps.test, shop.test");
+        assert_eq!(default.to_string(), "*");
     }
 }

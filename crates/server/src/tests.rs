@@ -1,8 +1,10 @@
 //! Tunnels and the way to them, with real links whose lanes have no transport.
 
+mod owners;
 mod ports;
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
@@ -18,13 +20,14 @@ use adit_ingress::{Destination, Direction};
 use adit_link::{Dispatch, Failure, Lane, LaneConfig, Opened, Reason, grpc::ChannelId};
 use adit_proto::{ProtocolType, Tunnel as Announced, TunnelResult};
 use adit_registry::{LaneGuard, Link, Observer, Registry};
+use parking_lot::Mutex;
 
 use crate::{
     channels::Channels,
     director::{Asked, Steering},
-    directory::{Directory, DirectoryConfig},
+    directory::{Directory, DirectoryConfig, EnterError},
     ports::Ports,
-    settings::{PortRanges, RuleSettings, Timeouts},
+    settings::{Limits, PortRanges, RuleSettings, SharedGroup, Timeouts},
     upstreams::Upstreams,
 };
 
@@ -44,6 +47,8 @@ struct World {
     ports: Arc<Ports>,
     registry: Arc<Registry>,
     steering: Steering,
+    /// Of each link, by its number: where it registered.
+    channels: Mutex<HashMap<u64, ChannelId>>,
 }
 
 /// An address of loopback for each world: nobody else takes its ports.
@@ -69,9 +74,19 @@ fn world_of(
     allowed: PortRanges,
     rules: &[RuleSettings],
 ) -> World {
+    let shared = SharedGroup {
+        group: GroupId::parse("both").unwrap(),
+        users: ["ann", "bob"]
+            .map(|user| UserName::parse(user).unwrap())
+            .into(),
+    };
     let config = DirectoryConfig {
         domain: domain.map(Into::into),
-        max_tunnels_per_client: 3,
+        limits: Limits {
+            max_tunnels_per_client: 3,
+            ..Limits::default()
+        },
+        shared_groups: vec![shared],
         retention: RETENTION,
         max_orphans: 5,
         bind_ip: ip,
@@ -101,6 +116,7 @@ fn world_of(
         steering: Steering::new(directory.clone(), &timeouts, Instant::now()),
         directory,
         ports,
+        channels: Mutex::default(),
     }
 }
 
@@ -131,25 +147,50 @@ impl World {
         group: &str,
         capabilities: &[&str],
     ) -> (Arc<Link>, SessionToken) {
+        let registered = self.enter("ann", client, group).await;
+        let (link, session) = registered.unwrap_or_else(|error| panic!("{error}"));
+        let known = capabilities.iter().map(ToString::to_string);
+        link.agree(known.collect());
+        (link, session)
+    }
+
+    /// Registers as a user, as the service does.
+    async fn enter(
+        &self,
+        user: &str,
+        client: &str,
+        group: &str,
+    ) -> Result<(Arc<Link>, SessionToken), EnterError> {
         let claim = ClientClaim {
             client_id: ClientId::parse(client).unwrap(),
             group_id: GroupId::parse(group).unwrap(),
         };
+        let grant = Grant::for_link(UserName::parse(user).unwrap(), claim);
+        let entered = self.directory.enter(&grant)?;
         let session = SessionToken::from_random(rand::random());
+        let channel = ChannelId::next();
         let registered = self
             .registry
             .register(
-                Grant::for_link(UserName::parse("ann").unwrap(), claim),
+                grant,
                 InstanceSecret::from_random([1; 32]).key(),
                 session.key(),
-                ChannelId::next(),
+                channel,
                 1,
             )
             .await
             .unwrap();
-        let known = capabilities.iter().map(ToString::to_string);
-        registered.link.agree(known.collect());
-        (registered.link, session)
+        entered.keep();
+        let link = registered.link;
+        self.channels.lock().insert(link.id().value(), channel);
+        Ok((link, session))
+    }
+
+    /// The client is gone, as after the loss of its connection. Its lane must be closed.
+    fn lose(&self, link: &Arc<Link>) {
+        let channel = self.channels.lock()[&link.id().value()];
+        self.registry.channel_closed(channel);
+        assert!(link.is_ended());
     }
 
     fn open(&self, session: &SessionToken) -> (Arc<Lane>, LaneGuard) {
@@ -252,13 +293,16 @@ async fn a_host_that_another_group_holds_is_refused_with_its_holder() {
     below.locations = vec!["/below".into()];
     let results = world.announce(&other, &[tunnel("shop", &["shop.test"]), rooted, below]);
     let codes: Vec<_> = results.iter().map(code).collect();
-    assert_eq!(codes, ["name_taken", "name_taken", ""]);
-    for refused in &results[..2] {
+    assert_eq!(codes, ["name_taken"; 3]);
+    for refused in &results {
         let message = &refused.error.as_ref().unwrap().message;
         assert!(message.contains("client `one`"), "{message}");
+        assert!(
+            message.contains("tunnel `shop` of group `red`"),
+            "{message}"
+        );
     }
-    assert_eq!(results[2].public_url, "http://shop.test/below");
-    assert_eq!(world.names(), ["below", "shop"]);
+    assert_eq!(world.names(), ["shop"]);
 }
 
 #[tokio::test]

@@ -29,6 +29,19 @@ struct Members {
     serving: Vec<Serving>,
     /// Since when nobody serves it.
     orphaned: Option<Instant>,
+    /// The last client that left had drained: it is not on its way back.
+    drained: bool,
+}
+
+/// Whether a tunnel may be given to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Vacancy {
+    /// This client serves it.
+    Served(ClientId),
+    /// Its last client has drained, or drains.
+    Left,
+    /// Its last client was lost, and may be on its way back.
+    Lost,
 }
 
 /// A tunnel and its clients. The definition never changes: another one is another tunnel.
@@ -58,6 +71,7 @@ impl Tunnel {
             members: Mutex::new(Members {
                 serving: Vec::new(),
                 orphaned: Some(now),
+                drained: false,
             }),
             key,
             definition,
@@ -67,8 +81,8 @@ impl Tunnel {
     }
 
     /// Adds a link, which takes the place of older links of the same client. It gets requests once it is live. A link
-    /// that is gone or that a newer one has taken over is not added: nobody would take it out.
-    pub(crate) fn join(&self, link: &Arc<Link>, weight: u32) {
+    /// that is gone or that a newer one has taken over is not added: nobody would take it out. Whether it serves now.
+    pub(crate) fn join(&self, link: &Arc<Link>, weight: u32) -> bool {
         let mut members = self.members.lock();
         let client = link.grant().client();
         let is_late = |serving: &Serving| {
@@ -76,7 +90,7 @@ impl Tunnel {
         };
         // The end of a link is followed by `leave`, under the lock that is held here.
         if link.is_ended() || members.serving.iter().any(is_late) {
-            return;
+            return false;
         }
         members
             .serving
@@ -88,6 +102,7 @@ impl Tunnel {
         });
         members.orphaned = None;
         self.rebuild(&members);
+        true
     }
 
     /// Looks whether the link takes requests now. What counts is the state at this moment, not what was reported: two
@@ -107,14 +122,17 @@ impl Tunnel {
     }
 
     /// Takes a link out; whether it was there.
-    pub(crate) fn leave(&self, link: LinkId, now: Instant) -> bool {
+    pub(crate) fn leave(&self, link: &Link, now: Instant) -> bool {
         let mut members = self.members.lock();
         let before = members.serving.len();
-        members.serving.retain(|serving| serving.link.id() != link);
+        members
+            .serving
+            .retain(|serving| serving.link.id() != link.id());
         let was_there = members.serving.len() != before;
         if was_there {
             if members.serving.is_empty() {
                 members.orphaned = Some(now);
+                members.drained = link.is_draining();
             }
             self.rebuild(&members);
         }
@@ -126,23 +144,37 @@ impl Tunnel {
         self.members.lock().orphaned
     }
 
-    pub(crate) fn is_served_by(&self, link: LinkId) -> bool {
+    /// The links that serve it.
+    pub(crate) fn links(&self) -> Vec<LinkId> {
         let members = self.members.lock();
         members
             .serving
             .iter()
-            .any(|serving| serving.link.id() == link)
+            .map(|serving| serving.link.id())
+            .collect()
     }
 
-    /// A client that serves it, other than this one.
+    /// A client that serves it and does not drain, other than this one.
     pub(crate) fn holder(&self, other_than: &ClientId) -> Option<ClientId> {
         let members = self.members.lock();
         members
             .serving
             .iter()
+            .filter(|serving| !serving.link.is_draining())
             .map(|serving| serving.link.grant().client())
             .find(|client| *client != other_than)
             .cloned()
+    }
+
+    /// Whether it may be given to others.
+    pub(crate) fn vacancy(&self) -> Vacancy {
+        let members = self.members.lock();
+        let mut serving = members.serving.iter();
+        match serving.find(|serving| !serving.link.is_draining()) {
+            Some(serving) => Vacancy::Served(serving.link.grant().client().clone()),
+            None if !members.serving.is_empty() || members.drained => Vacancy::Left,
+            None => Vacancy::Lost,
+        }
     }
 
     /// Whether clients are there, and none of them knows this protocol.

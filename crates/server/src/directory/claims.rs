@@ -1,46 +1,222 @@
-//! Who may hold what: hosts and public ports.
+//! Who may hold what: groups, client ids, hosts, public ports, and tunnels that rules lead to.
 
-use std::sync::Arc;
-
-use adit_proto::Error as ProtoError;
-use adit_registry::Link;
-
-use super::{Directory, State, refusal};
-use crate::{
-    definition::Definition,
-    ports::{PortError, PortKey, Transport},
-    tunnel::{Tunnel, TunnelKey},
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
+use adit_auth::Grant;
+use adit_proto::Error as ProtoError;
+use adit_registry::Link;
+use thiserror::Error;
+
+use super::{Directory, State, announce::refusal, claimant, names_of};
+use crate::{
+    definition::Definition,
+    names::{Entry, Ledger, Name},
+    ports::{PortError, PortKey, Transport},
+    tunnel::{Tunnel, TunnelKey, Vacancy},
+};
+
+/// Why a client may not register under its names.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum EnterError {
+    /// The settings give the group to others.
+    #[error(
+        "group `{group}` is shared by other users (`server.shared_groups`); choose another group_id"
+    )]
+    NotShared { group: String },
+    /// The group belongs to another user.
+    #[error("group `{group}` belongs to another user{kept}; choose another group_id")]
+    Group { group: String, kept: String },
+    /// The client id belongs to another user.
+    #[error(
+        "client id `{client}` belongs to another user, of group `{group}`{kept}; choose another client_id"
+    )]
+    Client {
+        client: String,
+        group: String,
+        kept: String,
+    },
+}
+
+/// Group and client id of a link, held. Dropped, it lets them go again.
+pub(crate) struct Entered<'d> {
+    directory: &'d Directory,
+    grant: Grant,
+    is_kept: bool,
+}
+
+impl Entered<'_> {
+    /// From here on the end of the link lets its names go.
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.directory.exit(&self.grant, Instant::now());
+        }
+    }
+}
+
 impl Directory {
-    /// Refuses hosts that another tunnel holds under the same path, with the holder's client id. Gives those tunnels
-    /// that make room.
-    pub(super) fn check_hosts(
+    /// Takes group and client id for a link that is about to register (P-1.9).
+    pub(crate) fn enter(&self, grant: &Grant) -> Result<Entered<'_>, EnterError> {
+        let claimant = claimant(grant);
+        let now = self.clock.at(Instant::now());
+        let mut names = self.names.lock();
+        names.expire(now);
+        if names.is_shared_without(&claimant) {
+            return Err(EnterError::NotShared {
+                group: claimant.group.to_string(),
+            });
+        }
+        let [group, client] = names_of(grant);
+        if let Some(entry) = names.conflict(&group, &claimant) {
+            return Err(EnterError::Group {
+                group: claimant.group.to_string(),
+                kept: kept(&names, entry, now),
+            });
+        }
+        if let Some(entry) = names.conflict(&client, &claimant) {
+            return Err(EnterError::Client {
+                client: grant.client().to_string(),
+                group: entry.owner.group.to_string(),
+                kept: kept(&names, entry, now),
+            });
+        }
+        for name in [group, client] {
+            names.hold(&name, &claimant, None);
+        }
+        drop(names);
+        Ok(Entered {
+            directory: self,
+            grant: grant.clone(),
+            is_kept: false,
+        })
+    }
+
+    /// Lets group and client id of a link go.
+    pub(super) fn exit(&self, grant: &Grant, now: Instant) {
+        let mut names = self.names.lock();
+        for name in names_of(grant) {
+            names.let_go(&name, self.clock.at(now));
+        }
+    }
+
+    /// Refuses hosts that the settings give to no tunnel (P-1.10).
+    pub(super) fn check_allowed(&self, definition: &Definition) -> Result<(), ProtoError> {
+        let (rules, domain) = (&self.config.limits.allow_hosts, &self.config.domain);
+        let mut hosts = definition.hosts.iter();
+        let Some(host) = hosts.find(|host| !rules.allow(host, domain.as_deref())) else {
+            return Ok(());
+        };
+        let why = if host.is_wildcard() {
+            "wildcards are allowed below a name of the server's own domain, and inside"
+        } else {
+            "tunnels may have names below the server's own domain, and"
+        };
+        Err(refusal(
+            "bad_request",
+            format!(
+                "host `{host}` is not allowed on this server: {why} {rules} (`server.limits.allow_hosts`)"
+            ),
+        ))
+    }
+
+    /// Refuses names that belong to another user, with the group and the tunnel that hold them (P-1.9).
+    pub(super) fn check_owners(
         &self,
         state: &State,
         key: &TunnelKey,
         definition: &Definition,
         link: &Arc<Link>,
+        now: Instant,
+    ) -> Result<(), ProtoError> {
+        let claimant = claimant(link.grant());
+        let names = self.names.lock();
+        let refuse = |name: &Name, entry: &Entry, code: &str| {
+            let group = &entry.owner.group;
+            let tunnel = entry.tunnel.clone().map(|name| TunnelKey {
+                group: group.clone(),
+                name,
+            });
+            let lost = tunnel
+                .and_then(|key| state.get(&key)?.orphaned())
+                .filter(|_| entry.uses > 0);
+            let kept = match lost {
+                Some(since) => self.nobody_serves(since, now),
+                None => kept(&names, entry, self.clock.at(now)),
+            };
+            let holder = match &entry.tunnel {
+                Some(tunnel) => format!("tunnel `{tunnel}` of group `{group}`"),
+                None => format!("group `{group}`"),
+            };
+            refusal(
+                code,
+                format!("{name} is held by {holder}, of another user{kept}"),
+            )
+        };
+        for host in &definition.hosts {
+            if let Some((name, entry)) = names.host_conflict(host, &claimant) {
+                return Err(refuse(&name, entry, "name_taken"));
+            }
+        }
+        if definition.is_http() && state.is_ruled(&key.name) {
+            let name = Name::Tunnel(key.name.clone());
+            if let Some(entry) = names.conflict(&name, &claimant) {
+                return Err(refuse(&name, entry, "name_taken"));
+            }
+        }
+        if let Some(transport) = definition.transport()
+            && definition.remote_port != 0
+        {
+            let name = Name::Port(PortKey {
+                transport,
+                number: definition.remote_port,
+            });
+            if let Some(entry) = names.conflict(&name, &claimant) {
+                return Err(refuse(&name, entry, "port_taken"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses hosts that another tunnel holds: of another group any path of it, of the same group the same path
+    /// (P-1.4). Gives those tunnels that make room.
+    pub(super) fn check_hosts(
+        &self,
+        state: &State,
+        key: &TunnelKey,
+        definition: &Definition,
+        now: Instant,
     ) -> Result<Vec<TunnelKey>, ProtoError> {
         let mut displaced = Vec::new();
-        for other in state.tunnels.values().filter(|other| other.key != *key) {
-            let host = definition
-                .hosts
-                .iter()
-                .find(|host| other.definition.hosts.contains(host));
-            let other_paths = other.definition.paths();
-            let same_path = definition
-                .paths()
-                .iter()
-                .any(|path| other_paths.contains(path));
-            if let Some(host) = host
-                && same_path
-            {
-                if makes_room(other, key) {
-                    displaced.push(other.key.clone());
-                } else {
-                    return Err(taken("name_taken", &format!("host `{host}`"), other, link));
+        for host in &definition.hosts {
+            let Some(held) = state.of_host(host) else {
+                continue;
+            };
+            let is_ours = held.values().any(|other| other.group == key.group);
+            let same_paths = definition.paths.iter().filter_map(|path| held.get(path));
+            let others: Vec<_> = if is_ours {
+                same_paths.collect()
+            } else {
+                held.values().collect()
+            };
+            for other in others {
+                if *other == *key || displaced.contains(other) {
+                    continue;
                 }
+                let Some(tunnel) = state.get(other) else {
+                    continue;
+                };
+                if !makes_room(tunnel, key) {
+                    return Err(self.taken("name_taken", &Name::Host(host.clone()), tunnel, now));
+                }
+                displaced.push(other.clone());
             }
         }
         Ok(displaced)
@@ -52,7 +228,7 @@ impl Directory {
         state: &State,
         key: &TunnelKey,
         port: PortKey,
-        link: &Arc<Link>,
+        now: Instant,
     ) -> Result<Option<TunnelKey>, ProtoError> {
         let own = [self.config.clients_port, self.config.public_port];
         if port.transport == Transport::Tcp && own.contains(&port.number) {
@@ -64,11 +240,10 @@ impl Directory {
                 ),
             ));
         }
-        let mut others = state.tunnels.values().filter(|other| other.key != *key);
-        let holder = others.find(|other| other.port == Some(port));
+        let holder = state.ports.get(&port).filter(|other| other.key != *key);
         let displaced = match holder {
             Some(holder) if makes_room(holder, key) => Some(holder.key.clone()),
-            Some(holder) => return Err(taken("port_taken", &port.to_string(), holder, link)),
+            Some(holder) => return Err(self.taken("port_taken", &Name::Port(port), holder, now)),
             None => None,
         };
         self.ports.bind(port).map_err(|error| refuse_port(&error))?;
@@ -81,38 +256,107 @@ impl Directory {
         key: &TunnelKey,
         transport: Transport,
         previous: Option<&Tunnel>,
+        link: &Arc<Link>,
     ) -> Result<PortKey, ProtoError> {
         let kept = previous.filter(|tunnel| tunnel.definition.remote_port == 0);
         match kept.and_then(|tunnel| tunnel.port) {
             Some(port) if port.transport == transport => Ok(port),
             _ => {
-                let picked = self.ports.pick(transport, key);
+                let claimant = claimant(link.grant());
+                // Locked for each port anew: binding them may take long.
+                let eligible = |port| !self.names.lock().is_foreign(&Name::Port(port), &claimant);
+                let picked = self.ports.pick(transport, key, eligible);
                 picked.map_err(|error| refuse_port(&error))
             }
         }
     }
+
+    /// Holds the names of a tunnel for the user of a link.
+    pub(super) fn hold(&self, state: &State, tunnel: &Tunnel, link: &Arc<Link>) {
+        let claimant = claimant(link.grant());
+        let mut names = self.names.lock();
+        let mut hold = |name: Name| names.hold(&name, &claimant, Some(&tunnel.key.name));
+        names_of_tunnel(tunnel).for_each(&mut hold);
+        if tunnel.definition.is_http() && state.is_ruled(&tunnel.key.name) {
+            hold(Name::Tunnel(tunnel.key.name.clone()));
+        }
+    }
+
+    /// Lets the names of a tunnel go, unused since `since`.
+    pub(super) fn let_go(&self, tunnel: &Tunnel, since: Instant) {
+        let since = self.clock.at(since);
+        let mut names = self.names.lock();
+        for name in names_of_tunnel(tunnel) {
+            names.let_go(&name, since);
+        }
+        if tunnel.definition.is_http() {
+            names.let_go(&Name::Tunnel(tunnel.key.name.clone()), since);
+        }
+    }
+
+    /// `name` is held by another tunnel of the same user.
+    fn taken(&self, code: &str, name: &Name, other: &Tunnel, now: Instant) -> ProtoError {
+        let TunnelKey {
+            group,
+            name: tunnel,
+        } = &other.key;
+        let state = match (other.vacancy(), other.orphaned()) {
+            (Vacancy::Served(client), _) => format!(", which client `{client}` serves"),
+            (_, None) => ", whose clients are leaving".to_owned(),
+            (_, Some(since)) => self.nobody_serves(since, now),
+        };
+        refusal(
+            code,
+            format!("{name} is held by tunnel `{tunnel}` of group `{group}`{state}"),
+        )
+    }
+
+    fn nobody_serves(&self, since: Instant, now: Instant) -> String {
+        let passed = now.saturating_duration_since(since);
+        let left = self.config.retention.saturating_sub(passed);
+        format!(
+            "; nobody serves it now, and it is kept for its clients for another {}",
+            seconds(left)
+        )
+    }
 }
 
-/// Whether a tunnel gives what it holds to a newcomer: nobody serves it, and it is of the same group, so that it is the
-/// same people who have given it another name. The others' clients may be on their way back.
+/// Hosts and the port.
+fn names_of_tunnel(tunnel: &Tunnel) -> impl Iterator<Item = Name> {
+    let hosts = tunnel.definition.hosts.iter().cloned().map(Name::Host);
+    hosts.chain(tunnel.port.map(Name::Port))
+}
+
+/// For how long a name is kept that nothing uses.
+fn kept(names: &Ledger, entry: &Entry, now: Duration) -> String {
+    let left = names.kept_for(entry, now).map(|left| {
+        format!(
+            "; nobody uses it now, and it is kept for that user for another {}",
+            seconds(left)
+        )
+    });
+    left.unwrap_or_default()
+}
+
+/// In whole seconds, as people say it.
+fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_millis().div_ceil(1_000);
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds} s"),
+        (minutes, 0) => format!("{minutes} min"),
+        (minutes, seconds) => format!("{minutes} min {seconds} s"),
+    }
+}
+
+/// Whether a tunnel gives what it holds to a newcomer of the same user (P-1.11). The clients of one that was left may have come
+/// back under another name, of a client or a group; those of one that was lost are on their way back, unless they have
+/// given it another name in their group.
 fn makes_room(holder: &Tunnel, newcomer: &TunnelKey) -> bool {
-    holder.orphaned().is_some() && holder.key.group == newcomer.group
-}
-
-/// `what` is held by another tunnel.
-fn taken(code: &str, what: &str, other: &Tunnel, link: &Arc<Link>) -> ProtoError {
-    let holder = other
-        .holder(link.grant().client())
-        .or_else(|| other.clients().into_iter().next());
-    let holder = holder.map_or_else(
-        || format!("group `{}`", other.key.group),
-        |client| format!("client `{client}`"),
-    );
-    let tunnel = &other.key.name;
-    refusal(
-        code,
-        format!("{what} is held by tunnel `{tunnel}` of {holder}"),
-    )
+    match holder.vacancy() {
+        Vacancy::Served(_) => false,
+        Vacancy::Left => true,
+        Vacancy::Lost => holder.key.group == newcomer.group,
+    }
 }
 
 fn refuse_port(error: &PortError) -> ProtoError {

@@ -1,9 +1,6 @@
 //! Public ports: who gets which, when they are open, and where what comes in by them goes.
 
-use std::{
-    net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdSocket},
-    sync::{Arc, Mutex},
-};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdSocket};
 
 use adit_codec::ProtocolType as Speaks;
 use adit_ingress::{Admission, Udp, UdpConfig};
@@ -82,7 +79,7 @@ impl World {
         let serve = {
             let seen = seen.clone();
             Arc::new(move |stream: TcpStream, _: SocketAddr, port: Port| {
-                seen.lock().unwrap().push(port);
+                seen.lock().push(port);
                 Box::pin(async move { drop(stream) }) as _
             })
         };
@@ -346,7 +343,7 @@ async fn what_comes_in_by_a_port_is_dealt_as_that_of_its_tunnel() {
     let mut rest = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
     assert_eq!(read.unwrap(), 0);
-    assert_eq!(*seen.lock().unwrap(), [Port::Tunnel(first)]);
+    assert_eq!(*seen.lock(), [Port::Tunnel(first)]);
     drop(ground);
 }
 

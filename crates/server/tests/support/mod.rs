@@ -56,6 +56,7 @@ pub(crate) fn settings(upstreams: Vec<UpstreamSettings>) -> Settings {
             user: "ann".into(),
             token: TOKEN.into(),
         }],
+        shared_groups: Vec::new(),
         state_dir: PathBuf::new(),
         limits: Limits::default(),
         timeouts: Timeouts {

@@ -1,0 +1,114 @@
+//! Which link serves which tunnels. Behind a lock of its own, held for a few steps, because links come and go on the data
+//! threads while a long announcement is worked on.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use adit_auth::TunnelName;
+use adit_registry::{Link, LinkId};
+
+use crate::tunnel::{Tunnel, TunnelKey};
+
+/// Tunnels enter and leave their links, and are orphaned and found again, under one lock: that of this index.
+#[derive(Default)]
+pub(super) struct Index {
+    links: HashMap<LinkId, HashMap<TunnelName, Arc<Tunnel>>>,
+    /// Tunnels that nobody serves; gone longest first.
+    orphans: BTreeSet<(Instant, TunnelKey)>,
+}
+
+impl Index {
+    /// The tunnels of a link.
+    pub(super) fn of_link(&self, link: LinkId) -> impl Iterator<Item = &Arc<Tunnel>> {
+        self.links.get(&link).into_iter().flat_map(HashMap::values)
+    }
+
+    /// How many tunnels other than this one a link serves.
+    pub(super) fn others(&self, link: LinkId, than: &str) -> usize {
+        let Some(tunnels) = self.links.get(&link) else {
+            return 0;
+        };
+        tunnels.len() - usize::from(tunnels.contains_key(than))
+    }
+
+    /// Lets a link serve a tunnel, unless the link is gone. Then the tunnel is at least not forgotten: it counts as
+    /// orphaned.
+    pub(super) fn join(&mut self, tunnel: &Arc<Tunnel>, link: &Arc<Link>, weight: u32) {
+        let since = tunnel.orphaned();
+        // The end of a link comes here for the lock after the link has ended: it finds the entry, or the link does not
+        // join.
+        if tunnel.join(link, weight) {
+            let tunnels = self.links.entry(link.id()).or_default();
+            tunnels.insert(tunnel.key.name.clone(), Arc::clone(tunnel));
+            if let Some(since) = since {
+                self.orphans.remove(&(since, tunnel.key.clone()));
+            }
+        } else if let Some(since) = since {
+            self.orphans.insert((since, tunnel.key.clone()));
+        }
+    }
+
+    /// Takes a link out of one tunnel; whether it served that.
+    pub(super) fn leave(&mut self, tunnel: &Tunnel, link: &Link, now: Instant) -> bool {
+        if !tunnel.leave(link, now) {
+            return false;
+        }
+        if let Some(tunnels) = self.links.get_mut(&link.id()) {
+            tunnels.remove(&tunnel.key.name);
+            if tunnels.is_empty() {
+                self.links.remove(&link.id());
+            }
+        }
+        self.note_orphan(tunnel);
+        true
+    }
+
+    /// Takes a link out of all of its tunnels.
+    pub(super) fn leave_all(&mut self, link: &Link, now: Instant) {
+        for tunnel in self.links.remove(&link.id()).into_iter().flatten() {
+            let (_, tunnel) = tunnel;
+            if tunnel.leave(link, now) {
+                self.note_orphan(&tunnel);
+            }
+        }
+    }
+
+    fn note_orphan(&mut self, tunnel: &Tunnel) {
+        if let Some(since) = tunnel.orphaned() {
+            self.orphans.insert((since, tunnel.key.clone()));
+        }
+    }
+
+    /// Forgets a tunnel that is no longer one of the server's.
+    pub(super) fn forget(&mut self, tunnel: &Arc<Tunnel>) {
+        for link in tunnel.links() {
+            let Some(tunnels) = self.links.get_mut(&link) else {
+                continue;
+            };
+            let known = tunnels.get(&tunnel.key.name);
+            if known.is_some_and(|known| Arc::ptr_eq(known, tunnel)) {
+                tunnels.remove(&tunnel.key.name);
+                if tunnels.is_empty() {
+                    self.links.remove(&link);
+                }
+            }
+        }
+        if let Some(since) = tunnel.orphaned() {
+            self.orphans.remove(&(since, tunnel.key.clone()));
+        }
+    }
+
+    /// The tunnel that nobody has served for the longest time, and how many such tunnels there are.
+    pub(super) fn oldest_orphan(&self) -> Option<(Instant, TunnelKey, usize)> {
+        let (since, key) = self.orphans.first()?;
+        Some((*since, key.clone(), self.orphans.len()))
+    }
+
+    /// Removes an entry whose tunnel is gone already.
+    pub(super) fn drop_orphan(&mut self, since: Instant, key: TunnelKey) {
+        self.orphans.remove(&(since, key));
+    }
+}

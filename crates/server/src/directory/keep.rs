@@ -1,0 +1,148 @@
+//! Owners of names over a restart, and their release.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use adit_auth::{GroupId, TunnelName, UserName};
+
+use super::Directory;
+use crate::{
+    names::{Claimant, Entry, Name, Record, Released},
+    tunnel::{Tunnel, Vacancy},
+};
+
+/// The time since 1970, which goes on evenly from the start whatever happens to the clock of the system.
+#[derive(Debug)]
+pub(super) struct Clock {
+    started: Instant,
+    at_start: Duration,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            started: Instant::now(),
+            at_start: since.unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn at(&self, now: Instant) -> Duration {
+        match now.checked_duration_since(self.started) {
+            Some(after) => self.at_start + after,
+            None => self
+                .at_start
+                .saturating_sub(self.started.saturating_duration_since(now)),
+        }
+    }
+}
+
+impl Directory {
+    /// Takes in what was kept of an earlier run, of `users` and of shared groups: nobody else can come for it. What was
+    /// used then counts as used until now: its clients are on their way back. How many entries cannot be read.
+    pub(crate) fn restore(&self, records: Vec<Record>, users: &[UserName]) -> usize {
+        let now = self.clock.at(Instant::now());
+        let mut names = self.names.lock();
+        let mut unreadable = 0;
+        for record in records {
+            let Some((name, owner, tunnel)) = read(&record) else {
+                unreadable += 1;
+                continue;
+            };
+            if !users.contains(&owner.user) && !names.is_shared(&owner.group) {
+                continue;
+            }
+            // The clock may have been set back since.
+            let idle_since = record.idle_since.map(Duration::from_secs);
+            let idle_since = idle_since.unwrap_or(now).min(now);
+            names.restore(name, owner, tunnel, idle_since);
+        }
+        names.expire(now);
+        unreadable
+    }
+
+    /// Counts what should be kept differently.
+    pub(crate) fn owners_changed(&self) -> u64 {
+        self.names.lock().changes()
+    }
+
+    /// What is to be kept.
+    pub(crate) fn owners(&self) -> Vec<Record> {
+        let entries = self.names.lock().entries();
+        let records = entries.iter().map(|(name, entry)| write(name, entry));
+        records.collect()
+    }
+
+    /// Takes a name, and with a group all of its names, from its owner. Tunnels that nobody serves are forgotten with it.
+    /// How many names were released.
+    ///
+    /// # Errors
+    /// Something uses it.
+    pub(crate) fn release(&self, name: &Name, now: Instant) -> Result<usize, String> {
+        let mut state = self.state.lock();
+        let used = |client: &str| Err(format!("{name} is in use by {client}; end that first"));
+        if matches!(name, Name::Group(_) | Name::Client(_)) {
+            let names = self.names.lock();
+            if names.get(name).is_some_and(|entry| entry.uses > 0) {
+                return used("a connected client");
+            }
+        }
+        let tunnels = state.tunnels().filter(|tunnel| uses(tunnel, name));
+        let tunnels: Vec<_> = tunnels.cloned().collect();
+        for tunnel in &tunnels {
+            if let Vacancy::Served(client) = tunnel.vacancy() {
+                return used(&format!(
+                    "client `{client}` for tunnel `{}` of group `{}`",
+                    tunnel.key.name, tunnel.key.group
+                ));
+            }
+        }
+        for tunnel in tunnels {
+            let since = tunnel.orphaned().unwrap_or(now);
+            self.remove(&mut state, &tunnel.key, since);
+        }
+        self.publish(&mut state);
+        let mut names = self.names.lock();
+        let mut released = usize::from(names.release(name) == Released::Free);
+        if let Name::Group(group) = name {
+            for name in names.idle_names_of(group) {
+                released += usize::from(names.release(&name) == Released::Free);
+            }
+        }
+        drop(names);
+        self.tell_freed();
+        Ok(released)
+    }
+}
+
+fn uses(tunnel: &Tunnel, name: &Name) -> bool {
+    match name {
+        Name::Group(group) => tunnel.key.group == *group,
+        Name::Client(_) => false,
+        Name::Tunnel(name) => tunnel.key.name == *name,
+        Name::Host(host) => tunnel.definition.hosts.contains(host),
+        Name::Port(port) => tunnel.port == Some(*port),
+    }
+}
+
+fn read(record: &Record) -> Option<(Name, Claimant, Option<TunnelName>)> {
+    let owner = Claimant {
+        user: UserName::parse(&record.user).ok()?,
+        group: GroupId::parse(&record.group).ok()?,
+    };
+    let tunnel = match &record.tunnel {
+        Some(tunnel) => Some(TunnelName::parse(tunnel).ok()?),
+        None => None,
+    };
+    Some((Name::parse(&record.kind, &record.name).ok()?, owner, tunnel))
+}
+
+fn write(name: &Name, entry: &Entry) -> Record {
+    Record {
+        kind: name.kind().to_owned(),
+        name: name.text(),
+        user: entry.owner.user.to_string(),
+        group: entry.owner.group.to_string(),
+        tunnel: entry.tunnel.as_ref().map(ToString::to_string),
+        idle_since: (entry.uses == 0).then(|| entry.idle_since.as_secs()),
+    }
+}

@@ -1,0 +1,185 @@
+//! The owners of names, as they are kept in the state directory.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// A file is no longer than this; a longer one is not ours.
+const LONGEST_FILE: u64 = 256 << 20;
+
+/// One name and its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) user: String,
+    pub(crate) group: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnel: Option<String>,
+    /// Seconds since 1970; none while something uses the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_since: Option<u64>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Content {
+    names: Vec<Record>,
+}
+
+/// `names.json` in a state directory, readable for its owner alone.
+#[derive(Debug, Clone)]
+pub struct NamesFile {
+    path: PathBuf,
+}
+
+impl NamesFile {
+    /// That of a state directory; it need not be there.
+    #[must_use]
+    pub fn in_dir(state_dir: &Path) -> Self {
+        Self {
+            path: state_dir.join("names.json"),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says; nothing if it is not there.
+    pub(crate) fn read(&self) -> io::Result<Vec<Record>> {
+        let text = match fs::metadata(&self.path) {
+            Ok(found) if found.len() > LONGEST_FILE => {
+                let error = format!("{} bytes are too many", found.len());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            Ok(_) => fs::read(&self.path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let content: Content = serde_json::from_slice(&text)?;
+        Ok(content.names)
+    }
+
+    /// Puts a file that could not be read aside, so that the next one does not take its place.
+    pub(crate) fn put_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.path.with_extension("json.unreadable");
+        fs::rename(&self.path, &aside)?;
+        Ok(aside)
+    }
+
+    /// Writes it anew: first beside it, then in its place, so that a crash leaves the old one or the new one.
+    pub(crate) fn write(&self, mut names: Vec<Record>) -> io::Result<()> {
+        names.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
+        let text = serde_json::to_vec_pretty(&Content { names })?;
+        if let Some(parent) = self.path.parent() {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(parent)?;
+        }
+        let aside = self
+            .path
+            .with_extension(format!("json.new.{}", std::process::id()));
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&aside)
+            .and_then(|mut file| {
+                file.write_all(&text)?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&aside, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&aside);
+        }
+        written
+    }
+
+    /// Takes a name, and with a group all of its names, from its owner, while no server runs. How many names that were.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn release(&self, name: &Name) -> io::Result<usize> {
+        let mut names = self.read()?;
+        let before = names.len();
+        let text = name.text();
+        let is_meant = |record: &Record| {
+            (record.kind == name.kind() && record.name == text)
+                || (matches!(name, Name::Group(_)) && record.group == text)
+        };
+        names.retain(|record| !is_meant(record));
+        let released = before - names.len();
+        if released > 0 {
+            self.write(names)?;
+        }
+        Ok(released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn record(kind: &str, name: &str, group: &str) -> Record {
+        Record {
+            kind: kind.into(),
+            name: name.into(),
+            user: "alice".into(),
+            group: group.into(),
+            tunnel: None,
+            idle_since: Some(7),
+        }
+    }
+
+    #[test]
+    fn the_file_reads_back_and_is_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = NamesFile::in_dir(&dir.path().join("deep/state"));
+        assert_eq!(file.read().unwrap(), []);
+        let names = vec![record("group", "a", "a"), record("host", "a.test", "a")];
+        file.write(names.clone()).unwrap();
+        assert_eq!(file.read().unwrap(), names);
+        let mode = fs::metadata(file.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let beside = fs::read_dir(file.path().parent().unwrap()).unwrap();
+        assert_eq!(beside.count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_release_edits_the_file_and_a_group_takes_its_names_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = NamesFile::in_dir(dir.path());
+        let name = |kind, text| Name::parse(kind, text).unwrap();
+        assert_eq!(file.release(&name("host", "a.test")).unwrap(), 0);
+        let all = ["a", "b"].map(|group| {
+            let host = format!("{group}.test");
+            [record("group", group, group), record("host", &host, group)]
+        });
+        file.write(all.concat()).unwrap();
+        assert_eq!(file.release(&name("host", "A.test.")).unwrap(), 1);
+        assert_eq!(file.release(&name("group", "b")).unwrap(), 2);
+        assert_eq!(file.read().unwrap(), [record("group", "a", "a")]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_is_an_error_and_is_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = NamesFile::in_dir(dir.path());
+        fs::write(file.path(), "{").unwrap();
+        assert!(file.read().is_err());
+        let aside = file.put_aside().unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), "{");
+        assert_eq!(file.read().unwrap(), []);
+    }
+}

@@ -1,0 +1,301 @@
+//! Who owns what, without clock or file.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use adit_auth::{GroupId, TunnelName, UserName};
+use adit_router::ShardedMap;
+
+use super::Name;
+use crate::settings::SharedGroup;
+
+/// Who wants a name: a user, on behalf of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claimant {
+    pub(crate) user: UserName,
+    pub(crate) group: GroupId,
+}
+
+/// What is known of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) owner: Claimant,
+    /// The tunnel that uses it, or did last; none of a group or a client.
+    pub(crate) tunnel: Option<TunnelName>,
+    /// How many tunnels or links use it.
+    pub(crate) uses: usize,
+    /// Since when nothing uses it.
+    pub(crate) idle_since: Duration,
+}
+
+/// What became of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Released {
+    /// Nobody owns it any more.
+    Free,
+    /// Nobody owned it.
+    Unknown,
+    /// Something uses it.
+    InUse,
+}
+
+/// Owners of names. Times are given as the time since some start, the same for all calls.
+///
+/// Promises: a name passes from one owner to another only when nothing uses it and the retention is over, or it was
+/// released, or its owner keeps more unused names than one user may.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    retention: Duration,
+    max_idle_per_user: usize,
+    shared: HashMap<GroupId, Vec<UserName>>,
+    entries: ShardedMap<Name, Entry>,
+    /// Names that nothing uses, by their owner, in the order of their last use.
+    idle: HashMap<UserName, BTreeSet<(Duration, Name)>>,
+    /// Wildcards among the names: without any, no host needs a look above it.
+    wildcards: usize,
+    /// Counts what a file should say differently.
+    changes: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new(
+        retention: Duration,
+        max_idle_per_user: usize,
+        shared: &[SharedGroup],
+    ) -> Self {
+        let shared = shared.iter();
+        Self {
+            retention,
+            max_idle_per_user,
+            shared: shared
+                .map(|shared| (shared.group.clone(), shared.users.clone()))
+                .collect(),
+            entries: ShardedMap::default(),
+            idle: HashMap::new(),
+            wildcards: 0,
+            changes: 0,
+        }
+    }
+
+    /// Whether the settings keep the claimant out of its group.
+    pub(crate) fn is_shared_without(&self, claimant: &Claimant) -> bool {
+        let users = self.shared.get(&claimant.group);
+        users.is_some_and(|users| !users.contains(&claimant.user))
+    }
+
+    /// Whether users share the group.
+    pub(crate) fn is_shared(&self, group: &GroupId) -> bool {
+        self.shared.contains_key(group)
+    }
+
+    /// Names of a shared group belong to the group, others to their user.
+    fn is_same_owner(&self, one: &Claimant, other: &Claimant) -> bool {
+        let shared = |claimant: &Claimant| self.is_shared(&claimant.group);
+        match (shared(one), shared(other)) {
+            (false, false) => one.user == other.user,
+            (true, true) => one.group == other.group,
+            _ => false,
+        }
+    }
+
+    /// The entry of a name that belongs to somebody else.
+    pub(crate) fn conflict(&self, name: &Name, claimant: &Claimant) -> Option<&Entry> {
+        let entry = self.entries.get(name)?;
+        let is_own = self.is_same_owner(&entry.owner, claimant);
+        (!is_own || self.is_shared_without(claimant)).then_some(entry)
+    }
+
+    /// Somebody else's claim to a host: the host itself, a wildcard above it, or the host below which a wildcard stands.
+    pub(crate) fn host_conflict(
+        &self,
+        host: &adit_router::HostPattern,
+        claimant: &Claimant,
+    ) -> Option<(Name, &Entry)> {
+        let find = |name: Name| {
+            let entry = self.conflict(&name, claimant)?;
+            Some((name, entry))
+        };
+        let above = || {
+            let mut above = host.wildcards_above();
+            above.find_map(|host| find(Name::Host(host)))
+        };
+        find(Name::Host(host.clone()))
+            .or_else(|| host.base().and_then(|base| find(Name::Host(base))))
+            .or_else(|| (self.wildcards > 0).then(above).flatten())
+    }
+
+    /// Whether somebody else owns the name.
+    pub(crate) fn is_foreign(&self, name: &Name, claimant: &Claimant) -> bool {
+        self.conflict(name, claimant).is_some()
+    }
+
+    /// How much longer an unused name is kept.
+    pub(crate) fn kept_for(&self, entry: &Entry, now: Duration) -> Option<Duration> {
+        (entry.uses == 0)
+            .then(|| (entry.idle_since + self.retention).saturating_sub(now))
+            .filter(|left| !left.is_zero())
+    }
+
+    /// Counts one more use of a name that belongs to the claimant, or to nobody.
+    pub(crate) fn hold(&mut self, name: &Name, claimant: &Claimant, tunnel: Option<&TunnelName>) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            let entry = Entry {
+                owner: claimant.clone(),
+                tunnel: tunnel.cloned(),
+                uses: 1,
+                idle_since: Duration::ZERO,
+            };
+            self.insert(name.clone(), entry);
+            return;
+        };
+        if entry.uses == 0 {
+            forget_idle(&mut self.idle, &entry.owner.user, entry.idle_since, name);
+            entry.owner = claimant.clone();
+            entry.tunnel = tunnel.cloned();
+            self.changes += 1;
+        }
+        entry.uses += 1;
+    }
+
+    /// Counts one use less; after the last one the name has been unused since `since`.
+    pub(crate) fn let_go(&mut self, name: &Name, since: Duration) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        if entry.uses == 0 {
+            return;
+        }
+        entry.uses -= 1;
+        if entry.uses > 0 {
+            return;
+        }
+        entry.idle_since = since;
+        self.changes += 1;
+        let user = entry.owner.user.clone();
+        self.keep_idle(user, since, name.clone());
+    }
+
+    fn insert(&mut self, name: Name, entry: Entry) {
+        self.wildcards += usize::from(is_wildcard(&name));
+        self.entries.insert(name, entry);
+        self.changes += 1;
+    }
+
+    fn keep_idle(&mut self, user: UserName, since: Duration, name: Name) {
+        let idle = self.idle.entry(user).or_default();
+        idle.insert((since, name));
+        if idle.len() > self.max_idle_per_user
+            && let Some((_, oldest)) = idle.pop_first()
+        {
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, name: &Name) {
+        if self.entries.remove(name).is_some() {
+            self.wildcards -= usize::from(is_wildcard(name));
+            self.changes += 1;
+        }
+    }
+
+    /// Takes a name from its owner, unless something uses it.
+    pub(crate) fn release(&mut self, name: &Name) -> Released {
+        match self.entries.get(name) {
+            None => Released::Unknown,
+            Some(entry) if entry.uses > 0 => Released::InUse,
+            Some(entry) => {
+                forget_idle(&mut self.idle, &entry.owner.user, entry.idle_since, name);
+                self.remove(name);
+                Released::Free
+            }
+        }
+    }
+
+    /// The unused names of a group besides itself.
+    pub(crate) fn idle_names_of(&self, group: &GroupId) -> Vec<Name> {
+        let names = self.idle.values().flatten();
+        names
+            .filter(|(_, name)| {
+                let entry = self.entries.get(name);
+                entry.is_some_and(|entry| entry.owner.group == *group)
+            })
+            .map(|(_, name)| name.clone())
+            .collect()
+    }
+
+    /// Forgets what has been unused for the retention. How many names that was.
+    pub(crate) fn expire(&mut self, now: Duration) -> usize {
+        let mut expired = Vec::new();
+        self.idle.retain(|_, idle| {
+            while let Some((since, _)) = idle.first()
+                && *since + self.retention <= now
+                && let Some((_, name)) = idle.pop_first()
+            {
+                expired.push(name);
+            }
+            !idle.is_empty()
+        });
+        for name in &expired {
+            self.remove(name);
+        }
+        expired.len()
+    }
+
+    /// Takes in a name that was written down before a restart: nothing uses it yet.
+    pub(crate) fn restore(
+        &mut self,
+        name: Name,
+        owner: Claimant,
+        tunnel: Option<TunnelName>,
+        idle_since: Duration,
+    ) {
+        if self.entries.get(&name).is_some() {
+            return;
+        }
+        let user = owner.user.clone();
+        let entry = Entry {
+            owner,
+            tunnel,
+            uses: 0,
+            idle_since,
+        };
+        self.insert(name.clone(), entry);
+        self.keep_idle(user, idle_since, name);
+    }
+
+    /// All entries as they are now; later changes do not change them.
+    pub(crate) fn entries(&self) -> ShardedMap<Name, Entry> {
+        self.entries.clone()
+    }
+
+    pub(crate) fn get(&self, name: &Name) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
+    }
+}
+
+fn forget_idle(
+    idle: &mut HashMap<UserName, BTreeSet<(Duration, Name)>>,
+    user: &UserName,
+    since: Duration,
+    name: &Name,
+) {
+    if let Some(names) = idle.get_mut(user) {
+        names.remove(&(since, name.clone()));
+        if names.is_empty() {
+            idle.remove(user);
+        }
+    }
+}
+
+fn is_wildcard(name: &Name) -> bool {
+    matches!(name, Name::Host(host) if host.is_wildcard())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! The thread that works on the directory: announcements and what else takes long, so that no data thread does. It also
+//! forgets what nobody uses, and keeps the owners of names in the state directory.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use adit_proto::{Error as ProtoError, Tunnel as Announced, TunnelResult};
+use adit_registry::Link;
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot, watch},
+    task,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    directory::Directory,
+    names::{Name, NamesFile},
+};
+
+/// Announcements that may wait; the control streams of more clients wait with theirs.
+const QUEUE: usize = 1_024;
+
+/// Announcements that make one snapshot together, when so many wait.
+const BATCH: usize = 32;
+
+/// A client whose announcement took some time waits this many times as long for its answer: one client takes a tenth of
+/// the thread at most, however often it announces.
+const PAUSE: u32 = 9;
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the owners of names are looked at, and written if they have changed.
+const SAVE_LOOK: Duration = Duration::from_secs(1);
+
+/// At the end they are waited for no longer than this.
+const SAVE_GRACE: Duration = Duration::from_secs(2);
+
+enum Job {
+    Announce {
+        link: Arc<Link>,
+        tunnels: Vec<Announced>,
+        answer: oneshot::Sender<(Vec<TunnelResult>, Duration)>,
+    },
+    Withdraw {
+        link: Arc<Link>,
+        name: String,
+        answer: oneshot::Sender<bool>,
+    },
+    Release {
+        name: Name,
+        answer: oneshot::Sender<Result<usize, String>>,
+    },
+}
+
+/// Gives work to the thread, and waits for what comes of it.
+#[derive(Clone)]
+pub(crate) struct Announcer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Announcer {
+    /// Takes a client's announcements: one result each (P-1.4).
+    ///
+    /// # Cancel safety
+    /// The announcement may be carried out or not.
+    pub(crate) async fn announce(
+        &self,
+        link: &Arc<Link>,
+        tunnels: Vec<Announced>,
+    ) -> Vec<TunnelResult> {
+        let names: Vec<_> = tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Announce {
+            link: link.clone(),
+            tunnels,
+            answer,
+        };
+        match self.ask(job, answered).await {
+            Some((results, took)) => {
+                tokio::time::sleep(LONGEST_PAUSE.min(took * PAUSE)).await;
+                results
+            }
+            None => names.into_iter().map(stopping).collect(),
+        }
+    }
+
+    /// Destroys a tunnel for one client; whether the client served it.
+    pub(crate) async fn withdraw(&self, link: &Arc<Link>, name: String) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Withdraw {
+            link: link.clone(),
+            name,
+            answer,
+        };
+        self.ask(job, answered).await.unwrap_or_default()
+    }
+
+    /// Takes a name from its owner; how many names were released, a group's with it.
+    ///
+    /// # Errors
+    /// Something uses it, or the server is stopping.
+    pub(crate) async fn release(&self, name: Name) -> Result<usize, String> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || Err("the server is stopping".to_owned());
+        self.ask(Job::Release { name, answer }, answered)
+            .await
+            .unwrap_or_else(stopping)
+    }
+
+    async fn ask<T>(&self, job: Job, answered: oneshot::Receiver<T>) -> Option<T> {
+        self.jobs.send(job).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+fn stopping(name: String) -> TunnelResult {
+    TunnelResult {
+        name,
+        public_url: String::new(),
+        error: Some(ProtoError {
+            code: "draining".into(),
+            message: "the server is stopping".into(),
+            detail: String::new(),
+        }),
+    }
+}
+
+/// Starts the thread. It looks for what is to be forgotten every `look`, keeps the owners of names in `file`, and ends
+/// when `stop` says so.
+pub(crate) fn start(
+    directory: Arc<Directory>,
+    file: Option<NamesFile>,
+    look: Duration,
+    stop: watch::Receiver<bool>,
+) -> io::Result<(Announcer, JoinHandle<()>)> {
+    let (jobs, receiver) = mpsc::channel(QUEUE);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let thread = thread::Builder::new()
+        .name("directory".to_owned())
+        .spawn(move || {
+            runtime.block_on(run(directory, receiver, file, look, stop));
+            // A disk that hangs does not keep the server from ending.
+            runtime.shutdown_background();
+        })?;
+    Ok((Announcer { jobs }, thread))
+}
+
+async fn run(
+    directory: Arc<Directory>,
+    mut jobs: mpsc::Receiver<Job>,
+    file: Option<NamesFile>,
+    look: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut keeper = Keeper::new(directory.clone(), file);
+    let mut batch = Vec::with_capacity(BATCH);
+    let (mut look, mut save) = (interval(look), interval(SAVE_LOOK));
+    for ticks in [&mut look, &mut save] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    loop {
+        tokio::select! {
+            // A dropped sender means that nobody is left to say stop.
+            _ = stop.wait_for(|stop| *stop) => break,
+            count = jobs.recv_many(&mut batch, BATCH) => {
+                if count == 0 {
+                    break;
+                }
+                work(&directory, batch.drain(..));
+            }
+            _ = look.tick() => directory.forget(Instant::now()),
+            _ = save.tick() => keeper.look().await,
+        }
+    }
+    keeper.finish().await;
+}
+
+/// Does the jobs in their order; announcements that follow each other make one snapshot.
+fn work(directory: &Directory, jobs: impl Iterator<Item = Job>) {
+    let mut waiting = Vec::new();
+    for job in jobs {
+        match job {
+            Job::Announce {
+                link,
+                tunnels,
+                answer,
+            } => waiting.push((link, tunnels, answer)),
+            Job::Withdraw { link, name, answer } => {
+                announce(directory, &mut waiting);
+                let _ = answer.send(directory.withdraw(&link, &name, Instant::now()));
+            }
+            Job::Release { name, answer } => {
+                announce(directory, &mut waiting);
+                let _ = answer.send(directory.release(&name, Instant::now()));
+            }
+        }
+    }
+    announce(directory, &mut waiting);
+}
+
+type Waiting = (
+    Arc<Link>,
+    Vec<Announced>,
+    oneshot::Sender<(Vec<TunnelResult>, Duration)>,
+);
+
+fn announce(directory: &Directory, waiting: &mut Vec<Waiting>) {
+    if waiting.is_empty() {
+        return;
+    }
+    let announced = waiting.iter();
+    let announced: Vec<_> = announced
+        .map(|(link, tunnels, _)| (link, &**tunnels))
+        .collect();
+    let results = directory.announce_each(&announced, Instant::now());
+    for ((_, _, answer), results) in waiting.drain(..).zip(results) {
+        // The client may have left in the meantime: its link was not let in, or has been taken out.
+        let _ = answer.send(results);
+    }
+}
+
+/// Keeps the owners of names in a file, off this thread: announcements do not wait for the disk.
+struct Keeper {
+    directory: Arc<Directory>,
+    file: Option<NamesFile>,
+    /// The changes that are in the file, or on their way to it.
+    kept: u64,
+    writing: Option<task::JoinHandle<io::Result<()>>>,
+    has_failed: bool,
+}
+
+impl Keeper {
+    fn new(directory: Arc<Directory>, file: Option<NamesFile>) -> Self {
+        Self {
+            kept: directory.owners_changed(),
+            directory,
+            file,
+            writing: None,
+            has_failed: false,
+        }
+    }
+
+    /// Begins to write what has changed, unless the last write is still under way.
+    async fn look(&mut self) {
+        if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
+            let path = self.file.as_ref().map(NamesFile::path);
+            match writing.await {
+                Ok(Err(error)) if !self.has_failed => {
+                    self.has_failed = true;
+                    tracing::warn!(
+                        path = %path.unwrap_or(std::path::Path::new("")).display(),
+                        %error,
+                        "the owners of names cannot be written: a restart of the server forgets them"
+                    );
+                }
+                Ok(Ok(())) => self.has_failed = false,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        let changes = self.directory.owners_changed();
+        if self.writing.is_some() || changes == self.kept {
+            return;
+        }
+        let Some(file) = self.file.clone() else {
+            return;
+        };
+        self.kept = changes;
+        let directory = self.directory.clone();
+        let write = move || file.write(directory.owners());
+        self.writing = Some(task::spawn_blocking(write));
+    }
+
+    /// Writes what is left, if the disk lets it.
+    async fn finish(mut self) {
+        let finished = async {
+            // Once for the write under way, once for what has changed since.
+            for _ in 0..2 {
+                if let Some(writing) = &mut self.writing {
+                    let _ = writing.await;
+                    self.writing = None;
+                }
+                self.look().await;
+            }
+            if let Some(writing) = &mut self.writing {
+                let _ = writing.await;
+            }
+        };
+        if timeout(SAVE_GRACE, finished).await.is_err() {
+            tracing::warn!("the owners of names were not written in time");
+        }
+    }
+}
