@@ -10,7 +10,7 @@ mod server;
 pub use client::{
     Adit, Command, Demo, Grpc, Http, Link, Route, RouteTest, Start, Tcp, Udp, completion,
 };
-pub use server::Server;
+pub use server::{Release, Server, ServerCommand};
 
 use adit_telemetry::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};

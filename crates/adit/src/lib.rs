@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod demo;
 pub mod output;
+pub mod release;
 pub mod report;
 pub mod route;
 pub mod serve;

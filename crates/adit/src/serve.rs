@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use adit_admin::{Admin, Source};
+use adit_admin::{Admin, Control, Operator, Refused, Source};
 use adit_config::{Loaded, RunningServer, StateDir, environment, load_server};
-use adit_server::{NamedToken, Server, ServerHandle, Settings};
+use adit_server::{NamedToken, Server, ServerHandle, Settings, names::Name};
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    cli, note,
+    cli, note, release,
     report::Failed,
     say,
     signals::{Asked, Signals},
@@ -26,6 +26,9 @@ const LOCAL_USER: &str = "default";
 /// # Errors
 /// What keeps it from starting.
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
+    if let Some(cli::ServerCommand::Release(asked)) = &command.command {
+        return release::run(command, asked);
+    }
     let loaded = load(command)?;
     if command.check {
         loaded
@@ -81,7 +84,11 @@ pub fn warn(warnings: &[String]) {
     warnings.iter().for_each(|text| tracing::warn!("{text}"));
 }
 
-fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
+/// The settings that a command line leads to.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
     load_server(
         command.config.as_deref(),
         environment(),
@@ -95,6 +102,7 @@ pub struct Running {
     server: Server,
     handle: ServerHandle,
     admin: Option<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
     told: RunningServer,
     _presence: Option<Presence>,
     _hold: Hold,
@@ -122,6 +130,10 @@ impl Running {
             Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
             None => None,
         };
+        if let Hold::Others = hold {
+            // Owners of names are the other server's to keep.
+            settings.state_dir = std::path::PathBuf::new();
+        }
         let server =
             Server::start_observed(&settings, &telling.observer()).map_err(Failed::other)?;
         let handle = server.handle();
@@ -139,10 +151,15 @@ impl Running {
             serve_admin(admin.allow_hosts(admin_hosts), Arc::new(asking))
         });
         let presence = state::announce_server(&state, &hold, &told);
+        let control = match hold {
+            Hold::Ours(_) => serve_control(&state, &handle),
+            Hold::Others | Hold::Unusable => None,
+        };
         Ok(Self {
             server,
             handle,
             admin,
+            control,
             told,
             _presence: presence,
             _hold: hold,
@@ -179,8 +196,9 @@ impl Running {
     /// Ends at once.
     pub async fn stop(self) {
         self.server.stop().await;
-        if let Some(admin) = self.admin {
-            admin.abort();
+        for task in self.admin.into_iter().chain(self.control) {
+            task.abort();
+            let _ = task.await;
         }
     }
 }
@@ -192,6 +210,44 @@ pub fn serve_admin(admin: Admin, source: Arc<dyn Source>) -> JoinHandle<()> {
             tracing::error!(%error, "the admin port ended");
         }
     })
+}
+
+/// Takes commands over the socket in the state directory. Without one the server runs all the same.
+fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<()>> {
+    let path = state.admin_socket();
+    match Control::bind(&path) {
+        Ok(control) => {
+            let operator = Arc::new(Operating(server.clone()));
+            Some(tokio::spawn(async move {
+                if let Err(error) = control.serve(operator).await {
+                    tracing::error!(%error, "the control socket ended");
+                }
+            }))
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no control socket: `adit-server release` cannot reach this server");
+            None
+        }
+    }
+}
+
+/// What the control socket may do.
+struct Operating(ServerHandle);
+
+impl Operator for Operating {
+    fn release(
+        &self,
+        kind: String,
+        name: String,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<usize, Refused>> + Send + '_>> {
+        Box::pin(async move {
+            let name = Name::parse(&kind, &name).map_err(Refused::Invalid)?;
+            let released = self.0.release(name.clone()).await;
+            let released = released.map_err(Refused::Conflict)?;
+            tracing::info!(name = %name, released, "names released by an administrator");
+            Ok(released)
+        })
+    }
 }
 
 /// What the admin port may ask.

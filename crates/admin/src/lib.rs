@@ -3,7 +3,10 @@
 //! `/healthz` says that the process runs, `/readyz` whether it can do its work, `/api/status` what it is doing, as JSON;
 //! `/metrics` is what Prometheus reads.
 //! The routes know nothing of server or client: they ask a [`Source`]. There is no authentication: whoever can open a
-//! loopback port of this machine may read what is here, and nothing can be changed.
+//! loopback port of this machine may read what is here, and nothing can be changed. What can be changed is behind a unix
+//! socket ([`Control`]).
+
+mod control;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -23,6 +26,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener;
+
+pub use control::{Control, Operator, Refused};
 
 /// Whom the routes ask.
 pub trait Source: Send + Sync + 'static {

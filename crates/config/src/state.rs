@@ -92,6 +92,12 @@ impl StateDir {
         self.0.join("server.json")
     }
 
+    /// Where the running server takes commands, as a unix socket; its owner alone may open it.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.0.join("admin.sock")
+    }
+
     /// The server that runs on this machine, if one has left its addresses. It may have died since.
     ///
     /// # Errors

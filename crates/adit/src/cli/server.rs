@@ -3,8 +3,12 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use adit_config::ServerOverrides;
+use adit_server::names::KINDS;
 use adit_telemetry::Format;
-use clap::{ArgAction, Parser, builder::FalseyValueParser};
+use clap::{
+    ArgAction, Args, Parser, Subcommand,
+    builder::{FalseyValueParser, PossibleValuesParser},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +16,7 @@ Examples:
   adit-server --config server.yaml             everything from a file
   adit-server --config server.yaml --check     only say whether the file is good
   adit-server --bind-addr 0.0.0.0 --http-port 80 --domain tunnel.example.com
+  adit-server release host shop.example.com    the first user to register it next owns it
 
 Every key of the file is a variable too: server.limits.max_requests is ADIT__SERVER__LIMITS__MAX_REQUESTS.
 ADIT__TOKEN is the token of the clients, ADIT__LOG what is logged (info, or info,adit_link=debug).
@@ -21,9 +26,13 @@ SIGTERM lets running requests finish, a second one ends at once.";
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "adit-server", version, after_help = EXAMPLES)]
 pub struct Server {
+    /// Other than running a server
+    #[command(subcommand)]
+    pub command: Option<ServerCommand>,
     /// File in YAML, TOML or JSON
     #[arg(
         long,
+        global = true,
         value_name = "FILE",
         env = "ADIT__CONFIG",
         hide_env_values = true
@@ -42,7 +51,7 @@ pub struct Server {
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<String>,
     /// Where the token and the addresses are kept [default: ~/.local/state/adit] [env: ADIT__STATE_DIR]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Data threads [default: 1 on up to 2 cores, else one less than cores] [env: ADIT__SERVER__THREADS]
     #[arg(long, value_name = "N")]
@@ -72,6 +81,23 @@ pub struct Server {
     /// Log more; twice for everything
     #[arg(short, long, action = ArgAction::Count, env = "ADIT__VERBOSE", hide_env_values = true)]
     pub verbose: u8,
+}
+
+/// What `adit-server` does besides running a server.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ServerCommand {
+    /// Take a name from the user that owns it, in the running server or in its state directory
+    Release(Release),
+}
+
+/// `adit-server release KIND NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Release {
+    /// What it is; with a group go its names
+    #[arg(value_parser = PossibleValuesParser::new(KINDS))]
+    pub kind: String,
+    /// The name; a port as tcp:2222 or udp:53
+    pub name: String,
 }
 
 impl Server {

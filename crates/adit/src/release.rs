@@ -1,0 +1,112 @@
+//! `adit-server release`: takes a name from the user that owns it.
+
+use std::{path::Path, time::Duration};
+
+use adit_config::StateDir;
+use adit_server::names::{Name, NamesFile};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::UnixStream, time::timeout};
+
+use crate::{
+    cli,
+    report::Failed,
+    say,
+    serve::{background, load},
+    state::{self, Hold},
+};
+
+/// A running server answers within this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Asks the server that runs on the state directory; without one, edits its file.
+///
+/// # Errors
+/// When the name is in use, is owned by nobody, or the server or its file cannot be reached.
+pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> {
+    let name = Name::parse(&release.kind, &release.name).map_err(Failed::config)?;
+    let state = StateDir::new(load(command)?.settings.state_dir);
+    let socket = state.admin_socket();
+    let running =
+        background()?.block_on(async { timeout(ANSWER_WITHIN, ask(&socket, &name)).await });
+    let released = match running {
+        Ok(Some(released)) => released?,
+        Ok(None) => {
+            // Held until it is written: no server may start in between.
+            let hold = state::hold(&state);
+            if let Hold::Others = hold {
+                return Err(Failed::other(format!(
+                    "a server runs on {}, and has no socket there; stop it first",
+                    state.path().display()
+                )));
+            }
+            let file = NamesFile::in_dir(state.path());
+            let released = file.release(&name);
+            released.map_err(|error| {
+                Failed::other(format!("cannot change {}: {error}", file.path().display()))
+            })?
+        }
+        Err(_) => {
+            let text = format!("the server at {} does not answer", socket.display());
+            return Err(Failed::other(text));
+        }
+    };
+    if released == 0 {
+        return Err(Failed::other(format!("nobody owns {name}")));
+    }
+    let with_it = match released {
+        1 => String::new(),
+        more => format!(", and {} names of it", more - 1),
+    };
+    say!("released {name}{with_it}");
+    Ok(())
+}
+
+/// How many names the running server released; none when no server runs.
+async fn ask(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
+    let stream = match UnixStream::connect(socket).await {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return None;
+        }
+        Err(error) => {
+            let text = format!("cannot open {}: {error}", socket.display());
+            return Some(Err(Failed::other(text)));
+        }
+    };
+    Some(ask_over(stream, name).await)
+}
+
+async fn ask_over(stream: UnixStream, name: &Name) -> Result<usize, Failed> {
+    let fail = |error: &dyn std::fmt::Display| {
+        Failed::other(format!("cannot ask the running server: {error}"))
+    };
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| fail(&error))?;
+    let connection = tokio::spawn(connection);
+    let body = json!({ "kind": name.kind(), "name": name.text() }).to_string();
+    let request = http::Request::post("/api/names/release")
+        .header(http::header::HOST, "localhost")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| fail(&error))?;
+    let response = send.send_request(request).await;
+    let response = response.map_err(|error| fail(&error))?;
+    let body = response.into_body().collect().await;
+    let body = body.map_err(|error| fail(&error))?.to_bytes();
+    connection.abort();
+    let body: Value = serde_json::from_slice(&body).map_err(|error| fail(&error))?;
+    match (body["released"].as_u64(), body["error"].as_str()) {
+        (Some(released), _) => Ok(usize::try_from(released).unwrap_or(usize::MAX)),
+        (None, Some(error)) => Err(Failed::other(error)),
+        (None, None) => Err(fail(&body)),
+    }
+}

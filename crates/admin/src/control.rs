@@ -1,0 +1,244 @@
+//! What may be changed in a running process, over HTTP on a unix socket. Who may open the socket is decided by the file
+//! system: it belongs to the user of the process, and to nobody else.
+
+use std::{
+    fs,
+    future::Future,
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+    serve::Listener,
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::{UnixListener, UnixStream};
+
+/// A pause after `accept` failed, for want of file descriptors as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Carries out what comes over the socket.
+pub trait Operator: Send + Sync + 'static {
+    /// Takes a name of a kind from its owner; how many names were released.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    fn release(
+        &self,
+        kind: String,
+        name: String,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Refused>> + Send + '_>>;
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The request makes no sense.
+    Invalid(String),
+    /// It does, but not now.
+    Conflict(String),
+}
+
+/// A bound socket. Dropped, it is removed, unless another process has put its own in the same place.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+    owner: u32,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| found.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Control {
+    /// Binds a socket in a directory that is there, in the place of one that a dead process has left.
+    ///
+    /// # Errors
+    /// Those of the system; a path of more than some 100 bytes is one.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        // Aside first: in its place it appears with the permissions that it is to have.
+        let aside = path.with_extension(format!("new.{}", std::process::id()));
+        let _ = fs::remove_file(&aside);
+        let listener = UnixListener::bind(&aside)?;
+        let placed = fs::set_permissions(&aside, fs::Permissions::from_mode(0o600))
+            .and_then(|()| fs::symlink_metadata(&aside))
+            .and_then(|found| fs::rename(&aside, path).map(|()| found));
+        match placed {
+            Ok(found) => Ok(Self {
+                listener,
+                file: SocketFile {
+                    path: path.to_owned(),
+                    inode: found.ino(),
+                    owner: found.uid(),
+                },
+            }),
+            Err(error) => {
+                let _ = fs::remove_file(&aside);
+                Err(error)
+            }
+        }
+    }
+
+    /// Serves until dropped.
+    ///
+    /// # Errors
+    /// Those of the listening socket.
+    pub async fn serve(self, operator: Arc<dyn Operator>) -> io::Result<()> {
+        let routes = Router::new()
+            .route("/api/names/release", post(release))
+            .with_state(operator);
+        axum::serve(self, routes).await
+    }
+
+    /// Whether the peer is the user of this process, or root. The permissions of the file say the same; some systems do
+    /// not look at those of a socket.
+    fn trusts(&self, stream: &UnixStream) -> bool {
+        let peer = stream.peer_cred().map(|peer| peer.uid());
+        peer.is_ok_and(|uid| uid == self.file.owner || uid == 0)
+    }
+}
+
+impl Listener for Control {
+    type Io = UnixStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (UnixStream, ()) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) if self.trusts(&stream) => return (stream, ()),
+                Ok(_) => {
+                    tracing::warn!("a connection of another user to the control socket was closed")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed on the control socket");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Release {
+    kind: String,
+    name: String,
+}
+
+async fn release(
+    State(operator): State<Arc<dyn Operator>>,
+    Json(asked): Json<Release>,
+) -> Response {
+    let (code, error) = match operator.release(asked.kind, asked.name).await {
+        Ok(released) => return Json(json!({ "released": released })).into_response(),
+        Err(Refused::Invalid(error)) => (StatusCode::BAD_REQUEST, error),
+        Err(Refused::Conflict(error)) => (StatusCode::CONFLICT, error),
+    };
+    (code, Json(json!({ "error": error }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Fixed;
+
+    impl Operator for Fixed {
+        fn release(
+            &self,
+            kind: String,
+            name: String,
+        ) -> Pin<Box<dyn Future<Output = Result<usize, Refused>> + Send + '_>> {
+            Box::pin(async move {
+                match (&*kind, &*name) {
+                    ("host", "a.test") => Ok(1),
+                    ("host", _) => Err(Refused::Conflict("in use".into())),
+                    _ => Err(Refused::Invalid("no such kind".into())),
+                }
+            })
+        }
+    }
+
+    async fn ask(path: &Path, body: &str) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        let request = format!(
+            "POST /api/names/release HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_its_owners_and_goes_with_its_process() {
+        let dir = std::env::temp_dir().join(format!("adit-control-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("admin.sock");
+        // What a dead process has left.
+        fs::write(&path, "").unwrap();
+        let control = Control::bind(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let serving = tokio::spawn(control.serve(Arc::new(Fixed)));
+        for (body, status, content) in [
+            (
+                r#"{"kind":"host","name":"a.test"}"#,
+                "200",
+                r#"{"released":1}"#,
+            ),
+            (
+                r#"{"kind":"host","name":"b"}"#,
+                "409",
+                r#"{"error":"in use"}"#,
+            ),
+            (
+                r#"{"kind":"x","name":"b"}"#,
+                "400",
+                r#"{"error":"no such kind"}"#,
+            ),
+        ] {
+            let response = ask(&path, body).await;
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")),
+                "{response}"
+            );
+            assert!(response.ends_with(content), "{response}");
+        }
+        serving.abort();
+        let _ = serving.await;
+        assert!(!path.exists());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        fs::remove_dir(&dir).unwrap();
+    }
+}
