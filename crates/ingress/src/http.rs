@@ -61,7 +61,7 @@ impl Http {
     pub fn new(config: HttpConfig, admission: Arc<Admission>) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
         http1
-            // RFC 9110, 6.6.1: also to answers of services that have none.
+            // P-3.8: also to answers of services that have none.
             .auto_date_header(true)
             .max_headers(MAX_HEADER_LINES)
             // The socket times heads, and knows a connection that is idle from one that is slow.
