@@ -3,7 +3,7 @@
 //! Holds [`TraceContext`], which crosses from hop to hop; [`Sampler`], which decides what is traced; [`Timeline`], the
 //! phases of one request on this hop; [`Record`], everything about a request at its end; [`Observer`], whom the
 //! visitors' side (`ingress`) and the services' side (`egress`) tell; and [`Sample`], a number that a side tells of
-//! itself at one moment.
+//! itself at one moment. Beside these, what every log needs: [`Printable`] text and a [`LineBudget`].
 //!
 //! Promises:
 //! - a request that is not traced costs one decision and no memory;
@@ -18,14 +18,18 @@
 //! Proof: the tests of each file; `tests/context.rs` for any text.
 
 mod context;
+mod line_budget;
 mod observer;
+mod printable;
 mod record;
 mod sample;
 mod sampler;
 mod timeline;
 
 pub use context::{ParseContextError, SpanId, TraceContext, TraceId};
+pub use line_budget::LineBudget;
 pub use observer::{Observer, Unobserved};
+pub use printable::Printable;
 pub use record::{Edge, Record};
 pub use sample::{Family, Kind, Sample};
 pub use sampler::{RatioError, Sampler};
