@@ -48,6 +48,19 @@ impl Asked<'_> {
     }
 }
 
+/// Whether the target of a request is one that crosses (P-3.10): a path, or `*` for OPTIONS. An absolute one would overrule
+/// the host (RFC 9112, 3.2.2), and bytes that could end the target would let its sender write lines of its own.
+pub(crate) fn has_valid_target(head: &RequestHead) -> bool {
+    let (path, is_options) = match head {
+        RequestHead::Http(head) => (&head.path, head.method == "OPTIONS"),
+        RequestHead::Grpc(head) => (&head.path, false),
+        RequestHead::WebSocket(head) => (&head.path, false),
+        RequestHead::Tcp(_) | RequestHead::Udp(_) => return true,
+    };
+    let is_path = path.starts_with(b"/") && path.iter().all(|&byte| byte > b' ' && byte != 0x7f);
+    is_path || (is_options && path == &b"*"[..])
+}
+
 /// Bytes of heads are mostly text; what is none is not told.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()

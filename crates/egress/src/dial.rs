@@ -28,10 +28,8 @@ impl fmt::Display for Address {
 pub(crate) async fn dial(address: &Address, timeout: Duration) -> Result<TcpStream, String> {
     match tokio::time::timeout(timeout, connect(address)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(format!("connect {address}: {}", explain(&error))),
-        Err(_) => Err(format!(
-            "connect {address}: no answer within {timeout:?}; is the address right?"
-        )),
+        Ok(Err(error)) => Err(explain(address, &error)),
+        Err(_) => Err(format!("{address} does not answer within {timeout:?}")),
     }
 }
 
@@ -57,13 +55,12 @@ async fn connect(address: &Address) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn explain(error: &io::Error) -> String {
+fn explain(address: &Address, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused; is the service running?".into(),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            format!("{error}; is the address right?")
+        io::ErrorKind::ConnectionRefused => {
+            format!("nothing listens on {address} (connection refused)")
         }
-        _ => error.to_string(),
+        _ => format!("cannot connect to {address}: {error}"),
     }
 }
 

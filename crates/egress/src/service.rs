@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::{
     account::{Account, Course, Moved},
     arrival::{Arrival, Owner},
-    asked::Told as _,
+    asked::{Told as _, has_valid_target},
     config::{Config, Protocol, ProxyProtocol, ServiceConfig},
     dial::Address,
     fields::is_hop_by_hop,
@@ -411,6 +411,10 @@ impl Egress {
             (RequestHead::Http(head), _) if head.method == "CONNECT" => {
                 let why = "CONNECT is not carried".to_owned();
                 (RequestHead::Http(head), ResetCode::ProtocolError, why)
+            }
+            (head, _) if !has_valid_target(&head) => {
+                let why = "the request target is neither a path nor `*` of OPTIONS".to_owned();
+                (head, ResetCode::ProtocolError, why)
             }
             (RequestHead::Http(head), Connections::Http1(pool)) => {
                 return pool.dispatch(Job::new(Account::new(head, service, course), exchange));

@@ -169,6 +169,35 @@ async fn a_large_answer_comes_whole() {
     assert_eq!(pair.egress.stats().dialled, 1);
 }
 
+/// P-3.10.
+#[tokio::test]
+async fn a_target_of_another_form_than_a_path_is_reset() {
+    let port = fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let pair = Pair::to(port, Config::default());
+    for (method, target) in [
+        ("GET", "http://169.254.169.254/"),
+        ("GET", "169.254.169.254:80"),
+        ("GET", "x"),
+        ("GET", "?x"),
+        ("GET", "*"),
+        ("GET", "/ HTTP/1.1"),
+        ("GET", "/\u{1}"),
+        ("GET", "/\u{7f}"),
+        ("OPTIONS", "*/"),
+        ("OPTIONS", "http://a/"),
+    ] {
+        let failure = pair.ask(&Ask::new(method, target, &[]), b"").await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.reason, Reason::ProtocolError, "{target:?}");
+        pair.settled().await;
+    }
+    assert_eq!(pair.egress.stats().dialled, 0);
+    for (method, target) in [("OPTIONS", "*"), ("GET", "/\"<>`{}|^\\#?é")] {
+        let answer = pair.ask(&Ask::new(method, target, &[]), b"").await.unwrap();
+        assert_eq!(answer.status, 200, "{target:?}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_listens() {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
@@ -181,7 +210,7 @@ async fn nobody_listens() {
     assert_eq!(failure.reason, Reason::DialFailed);
     assert_eq!(
         failure.detail,
-        format!("connect 127.0.0.1:{port}: connection refused; is the service running?")
+        format!("nothing listens on 127.0.0.1:{port} (connection refused)")
     );
     pair.settled().await;
     assert_eq!(pair.egress.stats().connections, 0);
