@@ -15,7 +15,9 @@ mod visitor;
 use std::{net::SocketAddr, time::Duration};
 
 use adit_auth::TunnelName;
-use adit_client::{Client, EntryKind, EntrySettings, TunnelKind, TunnelOutcome, TunnelSettings};
+use adit_client::{
+    Client, EntryKind, EntrySettings, TrustedProxies, TunnelKind, TunnelOutcome, TunnelSettings,
+};
 use adit_server::{NamedToken, Server, UpstreamServer, UpstreamSettings};
 use serde_json::json;
 use tokio::time::timeout;
@@ -135,6 +137,8 @@ impl Demo {
             shared_groups: Vec::new(),
             // It has one user: whose its names are need not be kept.
             state_dir: std::path::PathBuf::new(),
+            trusted_proxies: Default::default(),
+            public_url: Default::default(),
             limits: adit_server::Limits::default(),
             timeouts: adit_server::Timeouts {
                 // No client can be on its way back to a server that never was before.
@@ -285,6 +289,7 @@ fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
 /// A listener beside the client that leads to it.
 fn entry() -> Result<EntrySettings, Failed> {
     Ok(EntrySettings {
+        trusted_proxies: TrustedProxies::default(),
         name: UPSTREAM.into(),
         kind: EntryKind::Http,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

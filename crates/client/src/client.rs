@@ -15,7 +15,7 @@ use adit_egress::{Egress, Owner, Protocol, ServiceConfig, Trust};
 use adit_link::{Failure, Lane, Reason};
 use adit_proto::{Drain, TunnelMessage, TunnelResult, control::Kind};
 use adit_reconnect::{Action, Event, Reconnect, StatusCell, StopReason};
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{Observer, Printable, Unobserved};
 use thiserror::Error;
 use tokio::{
     runtime::{self, Handle},
@@ -480,17 +480,27 @@ impl Run {
 
 fn on_control(kind: Kind) {
     match kind {
-        Kind::Drain(drain) => tracing::info!(reason = %drain.reason, "the server is leaving"),
-        Kind::Error(error) => tracing::warn!(code = %error.code, "{}", error.message),
+        Kind::Drain(drain) => {
+            tracing::info!(reason = %Printable(&drain.reason), "the server is leaving");
+        }
+        Kind::Error(error) => {
+            tracing::warn!(code = %Printable(&error.code), "{}", Printable(&error.message));
+        }
         _ => {}
     }
 }
 
+/// What the server says of a tunnel, for status, log and terminal.
 fn outcome(result: &TunnelResult, server_host: &str) -> TunnelOutcome {
+    let error = result.error.as_ref();
     TunnelOutcome {
-        name: result.name.clone(),
-        public_url: below_wildcard(&reachable(&result.public_url, server_host), &result.name),
-        error: result.error.as_ref().map(|error| error.message.clone()),
+        name: Printable(&result.name).to_string(),
+        public_url: Printable(&below_wildcard(
+            &reachable(&result.public_url, server_host),
+            &result.name,
+        ))
+        .to_string(),
+        error: error.map(|error| Printable(&error.message).to_string()),
     }
 }
 
@@ -685,6 +695,27 @@ mod tests {
             "http://web.a.example:7080/b"
         );
         assert_eq!(url("http://a.example/*."), "http://a.example/*.");
+    }
+
+    #[test]
+    fn text_of_the_server_cannot_move_the_cursor() {
+        let hostile = "http://a\u{1b}]0;x\u{7}\r\n\u{202e}b";
+        let result = TunnelResult {
+            name: hostile.into(),
+            public_url: hostile.into(),
+            error: Some(adit_proto::Error {
+                message: hostile.repeat(1_000),
+                ..Default::default()
+            }),
+            ..TunnelResult::default()
+        };
+        let shown = outcome(&result, "localhost");
+        let error = shown.error.unwrap();
+        for text in [&shown.name, &shown.public_url, &error] {
+            assert!(text.starts_with("http://a\\u{1b}]0;x\\u{7}\\r\\n\\u{202e}b"));
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
+        assert!(error.len() < 8_192, "{}", error.len());
     }
 
     #[test]

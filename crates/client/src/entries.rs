@@ -101,6 +101,7 @@ impl Entries {
         let limits = &settings.limits;
         let permits = Gate::new(limits.max_requests, limits.max_waiting);
         let links = Arc::new(Links::default());
+        let via = layers::Via::new(rand::random());
         let mut entries = Vec::new();
         for (index, entry) in settings.entries.iter().enumerate() {
             let name = || entry.name.clone();
@@ -127,7 +128,7 @@ impl Entries {
                 addr,
                 error: Mutex::default(),
                 listener: Mutex::new(Some(listener)),
-                room: room(entry.kind, settings, &permits, route, observer.clone()),
+                room: room(entry, settings, &permits, &via, route, observer.clone()),
             });
         }
         Ok(Self {
@@ -246,24 +247,26 @@ fn failures(failed: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
 
 /// What a visitor of the entry passes, in this order.
 fn room(
-    kind: EntryKind,
+    entry: &EntrySettings,
     settings: &Settings,
     permits: &Arc<Gate>,
+    via: &layers::Via,
     route: Route,
     observer: Arc<dyn Observer>,
 ) -> Room {
     let (limits, timeouts) = (&settings.limits, &settings.timeouts);
     let permits = layers::Permits::new(permits.clone(), timeouts.permit_wait);
-    let chain: Vec<Box<dyn Layer>> = match kind {
+    let chain: Vec<Box<dyn Layer>> = match entry.kind {
         EntryKind::Http => vec![
             Box::new(layers::HopByHop),
-            Box::new(layers::Forwarded),
+            Box::new(via.clone()),
+            Box::new(layers::Forwarded::new(entry.trusted_proxies.clone())),
             Box::new(permits),
         ],
         EntryKind::Tcp => vec![Box::new(permits)],
     };
     let admission = Admission::observed(chain, Arc::new(EntryDirector(Arc::new(route))), observer);
-    match kind {
+    match entry.kind {
         EntryKind::Tcp => Room::Tcp(Tcp::new(
             TcpConfig {
                 max_connections: limits.max_entry_connections,
@@ -372,6 +375,10 @@ impl Director for EntryDirector {
 
     fn direct_session(&self, _: &Session, avoid: &[u64]) -> Direction {
         self.direct_any(avoid)
+    }
+
+    fn needs_host(&self, _: u16) -> bool {
+        false
     }
 
     fn may_retry(&self) -> bool {

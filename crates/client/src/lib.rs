@@ -20,6 +20,7 @@ pub use entries::EntryError;
 pub use instance::InstanceError;
 pub use settings::{
     Compression, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots, ServiceProtocol,
-    ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TunnelKind, TunnelSettings,
+    ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TrustedProxies, TunnelKind,
+    TunnelSettings,
 };
 pub use status::{CoreCounters, EntryStatus, Status, TunnelOutcome, TunnelStatus};

@@ -15,6 +15,7 @@ use adit_proto::{
     TunnelResult, control::Kind, credential, tunnel_message::Payload,
     tunnel_service_client::TunnelServiceClient,
 };
+use adit_trace::Printable;
 use bytes::Bytes;
 use http::Uri;
 use secrecy::ExposeSecret;
@@ -402,6 +403,6 @@ fn dial_error(status: &Status) -> DialError {
     };
     DialError {
         kind,
-        text: status.message().to_owned(),
+        text: Printable(status.message()).to_string(),
     }
 }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 pub use adit_egress::{ProxyProtocol, Roots, Tls, TlsName, Trust};
+pub use adit_ingress::TrustedProxies;
 use secrecy::SecretString;
 
 /// Everything a client needs to know before it starts.
@@ -196,6 +197,8 @@ pub struct EntrySettings {
     pub upstream: TunnelName,
     /// Of what its visitors send; of answers the upstream's own says it.
     pub compression: Compression,
+    /// Proxies in front of it whose `X-Forwarded-*` and `Forwarded` are believed (P-3.4).
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// What the visitors of an entry speak.

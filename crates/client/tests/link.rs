@@ -40,6 +40,8 @@ fn server(addr: SocketAddr) -> Server {
         }],
         shared_groups: Vec::new(),
         state_dir: std::path::PathBuf::new(),
+        trusted_proxies: Default::default(),
+        public_url: Default::default(),
         limits,
         timeouts,
         rules: Vec::new(),

@@ -9,6 +9,7 @@ use adit_client::{Compression, EntryKind, EntrySettings};
 
 use crate::{
     error::ConfigError,
+    proxies::trusted_proxies,
     read::{Item, Section},
     tunnel::compression,
     upstream::name_of,
@@ -62,6 +63,7 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
         Some(item) => compression(&item)?,
         None => Compression::None,
     };
+    let trusted_proxies = trusted_proxies(section)?;
     // Before what is missing: it may be there under a name that others gave it.
     section.finish(&vocabulary::ENTRY)?;
     let Some(name) = name else {
@@ -82,6 +84,7 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
         listen,
         upstream,
         compression,
+        trusted_proxies,
     })
 }
 

@@ -32,6 +32,7 @@ mod layers;
 mod overrides;
 pub mod permissions;
 mod problems;
+mod proxies;
 mod read;
 mod server;
 mod spelling;

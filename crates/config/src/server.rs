@@ -22,6 +22,7 @@ use crate::{
     layers::{Loaded, default_threads, gather, path, side, within},
     overrides::ServerOverrides,
     problems::read_all,
+    proxies::{public_url, trusted_proxies},
     read::{Item, Section},
     state::StateDir,
     telemetry, token,
@@ -87,6 +88,8 @@ fn read(
     let mut http = server.section("http")?;
     http.set_number("bind_port", PORT, &mut http_port)?;
     http.finish(&vocabulary::HTTP)?;
+    let trusted_proxies = trusted_proxies(&mut server)?;
+    let public_url = public_url(server.section("public_url")?)?;
     let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
     let admin_addr = admin.addr;
     let mut warnings = variables.misspelt();
@@ -140,6 +143,8 @@ fn read(
         tokens,
         shared_groups,
         state_dir: state_dir.path().to_path_buf(),
+        trusted_proxies,
+        public_url,
         limits,
         timeouts,
         rules,

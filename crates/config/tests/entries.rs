@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-use adit_client::{Compression, EntryKind, EntrySettings};
+use adit_client::{Compression, EntryKind, EntrySettings, TrustedProxies};
 use adit_config::{ClientOverrides, ConfigError, ServerOverrides, load_client, load_server};
 use adit_server::{RuleTarget, UpstreamProtocol, UpstreamServer, UpstreamSettings};
 
@@ -137,6 +137,7 @@ client:
         listen: listen.parse().unwrap(),
         upstream: name(upstream),
         compression: Compression::None,
+        trusted_proxies: TrustedProxies::default(),
     };
     assert_eq!(
         settings.entries,

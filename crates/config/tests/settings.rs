@@ -11,7 +11,9 @@ use adit_config::{
     ClientOverrides, ConfigError, FLAG_VARIABLES, ServerOverrides, StateDir, TunnelOverrides,
     load_client, load_server,
 };
-use adit_server::{HostRules, PortRanges, RuleSettings, RuleTarget};
+use adit_server::{
+    HostRules, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme, TrustedProxies,
+};
 use secrecy::ExposeSecret;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
@@ -899,4 +901,51 @@ fn what_cannot_be_read_in_the_state_directory_is_told() {
         "{error}"
     );
     assert!(error.help().unwrap().contains("--server"), "{error}");
+}
+
+#[test]
+fn trusted_proxies_and_the_public_url_are_read() {
+    let settings = server(
+        "server.yaml",
+        "server: { trusted_proxies: [10.0.0.0/8, \"::1\"], public_url: { scheme: https, port: 8443 } }",
+    )
+    .unwrap();
+    let is_trusted = |ip: &str| settings.trusted_proxies.contains(ip.parse().unwrap());
+    assert!(is_trusted("10.1.2.3") && is_trusted("::1"));
+    assert!(!is_trusted("192.0.2.1"));
+    assert_eq!(settings.public_url.scheme, Some(Scheme::Https));
+    assert_eq!(settings.public_url.port, Some(8443));
+    // One text, as in a variable.
+    let one = server(
+        "server.yaml",
+        "server: { trusted_proxies: \"10.0.0.0/8, ::1\" }",
+    )
+    .unwrap();
+    assert_eq!(one.trusted_proxies, settings.trusted_proxies);
+    let none = server("server.yaml", "server: {}").unwrap();
+    assert_eq!(none.trusted_proxies, TrustedProxies::default());
+    assert_eq!(none.public_url, PublicUrl::default());
+    let entry = client(
+        "client: { server_addr: a, auth_token: longenough-token, entries: [{ name: e, listen: 0, \
+         upstream: u, trusted_proxies: [127.0.0.0/8] }] }",
+    )
+    .unwrap();
+    assert!(
+        entry.entries[0]
+            .trusted_proxies
+            .contains("127.0.0.1".parse().unwrap())
+    );
+    for (text, expected) in [
+        ("server: { trusted_proxies: [10.0.0.0/40] }", "10.0.0.0/40"),
+        (
+            "server: { trusted_proxies: [proxy.example] }",
+            "proxy.example",
+        ),
+        ("server: { public_url: { scheme: ftp } }", "ftp"),
+        ("server: { public_url: { port: 0 } }", "port"),
+        ("server: { public_url: { prot: 1 } }", "prot"),
+    ] {
+        let error = server("server.yaml", text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }

@@ -14,11 +14,13 @@ use uuid::Uuid;
 
 use crate::{
     connection::Connection,
+    failure_log::log_failure,
     grpc,
     http::Http,
     parked::{Held, Parked},
     phases::Phases,
     pump::Progress,
+    target::{Target, path_of},
     visit::{Visit, protocol, traceparent},
 };
 
@@ -114,6 +116,8 @@ impl Access {
 
     pub(crate) fn on_failure(&mut self, failure: &Failure) {
         self.reason = Some(failure.reason);
+        let (uuid, visitor) = (&self.visit.uuid, self.visit.visitor.as_str());
+        log_failure(failure, uuid, visitor, self.route.as_ref());
     }
 
     fn tell(&self, observer: &dyn Observer, ended: Instant) {
@@ -169,7 +173,7 @@ impl Drop for Access {
 pub(crate) fn tell_refused(
     observer: &dyn Observer,
     connection: &Connection,
-    parts: &Parts,
+    (parts, target): (&Parts, Option<&Target>),
     uuid: Uuid,
     reason: Reason,
     answer: &http::Response<bytes::Bytes>,
@@ -181,13 +185,14 @@ pub(crate) fn tell_refused(
     let protocol = protocol(parts);
     let grpc_status = (protocol == ProtocolType::Grpc).then(|| grpc::status_of(answer.headers()));
     let visitor = &connection.visitor;
+    let path = path_of(target, &parts.uri);
     observer.on_end(&Record {
         protocol: protocol.as_str(),
         request_uuid: uuid.into_bytes(),
         scheme: connection.scheme.as_str(),
         method: parts.method.as_str(),
         host: parts.uri.host().unwrap_or_default(),
-        path: parts.uri.path(),
+        path: &path,
         version: version(parts.version),
         status: answer.status().as_u16(),
         grpc_status: grpc_status.flatten(),
@@ -195,6 +200,37 @@ pub(crate) fn tell_refused(
         sent_bytes: answer.body().len() as u64,
         answered: Some(now),
         ..blank(None, visitor.as_str(), visitor.local_port(), now, now)
+    });
+}
+
+/// Records a request whose head could not be read, with status and length of the answer to it. A request of HTTP/2 has
+/// none.
+pub(crate) fn tell_unreadable(
+    observer: &dyn Observer,
+    connection: &Connection,
+    uuid: Uuid,
+    reason: Reason,
+    answer: Option<(u16, u64)>,
+) {
+    if !observer.is_listening() {
+        return;
+    }
+    let protocol_version = match answer {
+        Some(_) => Version::HTTP_11,
+        None => Version::HTTP_2,
+    };
+    let (started, now) = (connection.take_head_began(), Instant::now());
+    let visitor = &connection.visitor;
+    observer.on_end(&Record {
+        protocol: ProtocolType::Http.as_str(),
+        request_uuid: uuid.into_bytes(),
+        scheme: connection.scheme.as_str(),
+        version: version(protocol_version),
+        status: answer.map_or(0, |(status, _)| status),
+        reason: Some(reason.as_str()),
+        sent_bytes: answer.map_or(0, |(_, bytes)| bytes),
+        answered: answer.map(|_| now),
+        ..blank(None, visitor.as_str(), visitor.local_port(), started, now)
     });
 }
 

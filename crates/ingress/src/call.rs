@@ -26,9 +26,10 @@ use crate::{
     pump,
     reply::{To, reply},
     streaming::Streaming,
+    target::Target,
     upgrade,
     upload::{Upload, inline_length},
-    visit::{self, Visit, new_uuid, protocol},
+    visit::{self, Arrival, Visit, new_uuid, protocol},
     websocket::{self, Refused, handshake},
 };
 
@@ -66,30 +67,38 @@ pub(crate) async fn serve(
     let uuid = new_uuid();
     let started = connection.take_head_began();
     let (mut parts, body) = request.into_parts();
+    let mut target = Target::new(&parts.uri, &connection.take_replaced(number));
     if parts.version < Version::HTTP_2
         && parts.headers.contains_key(TRANSFER_ENCODING)
         && !connection.is_only_chunked(number)
     {
         let both = "content-length and transfer-encoding in one request";
         let failure = Failure::new(Reason::BadRequest, both);
-        return Ok(refuse(&http, &connection, &failure, None, &parts, uuid));
+        let asked = (&parts, target.as_ref());
+        return Ok(refuse(&http, &connection, &failure, None, asked, uuid));
     }
     let handshake = match handshake(&mut parts, &body, &connection) {
         Ok(handshake) => handshake,
         Err(refused) => {
             let (failure, refused) = (refused.failure(), Some(&refused));
-            return Ok(refuse(&http, &connection, &failure, refused, &parts, uuid));
+            let asked = (&parts, target.as_ref());
+            return Ok(refuse(&http, &connection, &failure, refused, asked, uuid));
         }
     };
-    let visit = match Visit::admit(
-        &mut parts,
+    let director = http.admission.director();
+    let arrival = Arrival {
         uuid,
-        connection.visitor.clone(),
-        connection.scheme,
+        visitor: connection.visitor.clone(),
+        scheme: connection.scheme,
         started,
-    ) {
+        needs_host: director.needs_host(connection.visitor.local_port()),
+    };
+    let visit = match Visit::admit(&mut parts, &mut target, arrival) {
         Ok(visit) => visit,
-        Err(failure) => return Ok(refuse(&http, &connection, &failure, None, &parts, uuid)),
+        Err(failure) => {
+            let asked = (&parts, target.as_ref());
+            return Ok(refuse(&http, &connection, &failure, None, asked, uuid));
+        }
     };
     let access = Access::new(http.clone(), connection, visit);
     if let Some(handshake) = handshake {
@@ -129,7 +138,7 @@ fn refuse(
     connection: &Connection,
     failure: &Failure,
     handshake: Option<&Refused>,
-    parts: &http::request::Parts,
+    (parts, target): (&http::request::Parts, Option<&Target>),
     uuid: Uuid,
 ) -> Response<ResponseBody> {
     http.counters.count_failure(failure.reason);
@@ -150,7 +159,7 @@ fn refuse(
     tell_refused(
         &**observer,
         connection,
-        parts,
+        (parts, target),
         uuid,
         failure.reason,
         &response,
@@ -405,8 +414,8 @@ fn head(
             open: &open,
             method: visit.method.as_str(),
             scheme: visit.scheme.as_str(),
-            authority: visit.authority.as_str().as_bytes(),
-            path: visit.path.as_str().as_bytes(),
+            authority: visit.authority_str().as_bytes(),
+            path: visit.path.as_bytes(),
         }
         .encode_offer(if offers { &visit.upgrade } else { b"" }, lines, body)
     };

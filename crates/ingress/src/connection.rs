@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -15,9 +15,10 @@ use tokio::sync::Notify;
 
 use crate::{
     expectation::Expectation,
-    framing::Chunked,
+    framing::{Chunked, Noted},
     interim::Interim,
     parked::LeftOver,
+    target::Replaced,
     visit::{Scheme, Visitor},
     websocket::Takeover,
 };
@@ -50,6 +51,9 @@ pub(crate) struct Connection {
     drains: Notify,
     /// Chunked heads that the socket has seen and no request has claimed yet. Bounded by what hyper reads ahead.
     chunked: Mutex<VecDeque<Chunked>>,
+    /// The same of targets in which bytes were replaced. `true` while there are some: most connections have none.
+    has_replaced: AtomicBool,
+    replaced: Mutex<VecDeque<Replaced>>,
 }
 
 impl Connection {
@@ -71,6 +75,8 @@ impl Connection {
             is_draining: AtomicBool::new(false),
             drains: Notify::new(),
             chunked: Mutex::default(),
+            has_replaced: AtomicBool::new(false),
+            replaced: Mutex::default(),
         }
     }
 
@@ -151,13 +157,38 @@ impl Connection {
         self.stalled.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn push_chunked(&self, chunked: Chunked) {
-        self.lock().push_back(chunked);
+    /// The socket has seen this of a head that hyper gets now.
+    pub(crate) fn note(&self, noted: Noted) {
+        match noted {
+            Noted::Chunked(chunked) => lock(&self.chunked).push_back(chunked),
+            Noted::Replaced(replaced) => {
+                lock(&self.replaced).push_back(replaced);
+                self.has_replaced.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The bytes that were replaced in the target of the request of this number.
+    pub(crate) fn take_replaced(&self, request: u64) -> Vec<u8> {
+        if !self.has_replaced.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut seen = lock(&self.replaced);
+        let mut found = Vec::new();
+        while seen.front().is_some_and(|next| next.head <= request) {
+            if let Some(next) = seen.pop_front()
+                && next.head == request
+            {
+                found = next.bytes;
+            }
+        }
+        self.has_replaced.store(!seen.is_empty(), Ordering::Relaxed);
+        found
     }
 
     /// Whether the chunked request of this number was one beyond doubt.
     pub(crate) fn is_only_chunked(&self, request: u64) -> bool {
-        let mut seen = self.lock();
+        let mut seen = lock(&self.chunked);
         while let Some(chunked) = seen.pop_front() {
             if chunked.head >= request {
                 return chunked.head == request && !chunked.has_length;
@@ -165,8 +196,8 @@ impl Connection {
         }
         false
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Chunked>> {
-        self.chunked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,19 @@
 //! the request that hyper hands on shows it. This follows the bytes beside hyper: it counts heads, notes for each
 //! chunked one whether it had a length as well, and knows whether a request has been read to its end.
 //!
+//! It also keeps the bytes of request targets that hyper would refuse ([`RequestLine`]).
+//!
 //! It decides nothing else. Where it loses the thread, it says so, and chunked requests are refused from there on: a
 //! disagreement with hyper cannot let one through.
+
+use crate::target::{Replaced, RequestLine};
+
+/// What a head has that hyper does not hand on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Noted {
+    Chunked(Chunked),
+    Replaced(Replaced),
+}
 
 /// A chunked head: its number on the connection, from 0, and whether it had a `content-length` as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +51,7 @@ enum State {
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
+const UPGRADE: &[u8] = b"upgrade";
 
 /// Follows the requests of one connection.
 #[derive(Debug)]
@@ -53,10 +65,13 @@ pub(crate) struct Framing {
     heads: u64,
     /// Heads that were whole when the last byte of content came.
     heads_with_content: u64,
+    request_line: RequestLine,
+    /// The head asks for another protocol. Bytes behind it may be none of HTTP/1, and are left as they are.
+    upgrade: bool,
 }
 
 impl Framing {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: State::Start,
             line: [0; 18],
@@ -65,6 +80,8 @@ impl Framing {
             chunked: false,
             heads: 0,
             heads_with_content: 0,
+            request_line: RequestLine::default(),
+            upgrade: false,
         }
     }
 
@@ -96,13 +113,30 @@ impl Framing {
         self.heads_with_content
     }
 
-    /// Takes the next bytes; says which heads in them were chunked.
-    pub(crate) fn on_bytes(&mut self, mut bytes: &[u8], mut on_chunked: impl FnMut(Chunked)) {
+    /// All requests so far have their answers: the connection still speaks HTTP/1.
+    pub(crate) const fn on_all_answered(&mut self) {
+        self.upgrade = false;
+    }
+
+    /// Takes the next bytes, and replaces those of request targets that hyper would refuse.
+    pub(crate) fn on_bytes(&mut self, mut bytes: &mut [u8], mut note: impl FnMut(Noted)) {
         while let Some(&byte) = bytes.first() {
             if matches!(self.state, State::Sized(_) | State::ChunkSize(_)) {
                 self.heads_with_content = self.heads;
             }
             let taken = match self.state {
+                State::RequestLine if !self.upgrade => {
+                    let (taken, ended) = self.request_line.on_bytes(bytes);
+                    if ended {
+                        self.state = State::LineStart;
+                        let bytes = self.request_line.take_replaced();
+                        if !bytes.is_empty() {
+                            let head = self.heads;
+                            note(Noted::Replaced(Replaced { head, bytes }));
+                        }
+                    }
+                    taken
+                }
                 State::Sized(left) => {
                     let (taken, left) = skip(left, bytes.len());
                     self.state = if left == 0 {
@@ -126,11 +160,13 @@ impl Framing {
                 }
                 State::Lost => return,
                 _ => {
-                    self.on_byte(byte, &mut on_chunked);
+                    self.on_byte(byte, &mut note);
                     1
                 }
             };
-            bytes = &bytes[taken..];
+            bytes = std::mem::take(&mut bytes)
+                .get_mut(taken..)
+                .unwrap_or_default();
         }
     }
 
@@ -149,7 +185,7 @@ impl Framing {
         taken
     }
 
-    fn on_byte(&mut self, byte: u8, on_chunked: &mut impl FnMut(Chunked)) {
+    fn on_byte(&mut self, byte: u8, note: &mut impl FnMut(Noted)) {
         self.state = match (self.state, byte) {
             (State::Start, b'\r' | b'\n') => State::Start,
             (State::Start, _) => {
@@ -158,7 +194,7 @@ impl Framing {
                 State::RequestLine
             }
             (State::LineStart, b'\r') => State::BlankLine,
-            (State::LineStart | State::BlankLine, b'\n') => self.on_head(on_chunked),
+            (State::LineStart | State::BlankLine, b'\n') => self.on_head(note),
             (State::LineStart, b':') => State::Lost,
             (State::LineStart, _) => {
                 self.line[0] = byte.to_ascii_lowercase();
@@ -172,6 +208,10 @@ impl Framing {
                 }
                 TRANSFER_ENCODING => {
                     self.chunked = true;
+                    State::Value
+                }
+                UPGRADE => {
+                    self.upgrade = true;
                     State::Value
                 }
                 _ => State::Value,
@@ -212,12 +252,12 @@ impl Framing {
         };
     }
 
-    fn on_head(&mut self, on_chunked: &mut impl FnMut(Chunked)) -> State {
+    fn on_head(&mut self, note: &mut impl FnMut(Noted)) -> State {
         let head = self.heads;
         self.heads += 1;
         if self.chunked {
             let has_length = self.length.is_some();
-            on_chunked(Chunked { head, has_length });
+            note(Noted::Chunked(Chunked { head, has_length }));
             return if has_length {
                 State::Lost
             } else {
@@ -247,8 +287,11 @@ mod tests {
     fn after(bytes: &str, step: usize) -> (Framing, Vec<Chunked>) {
         let mut framing = Framing::new();
         let mut chunked = Vec::new();
-        for part in bytes.as_bytes().chunks(step) {
-            framing.on_bytes(part, |head| chunked.push(head));
+        for part in bytes.as_bytes().to_vec().chunks_mut(step) {
+            framing.on_bytes(part, |noted| match noted {
+                Noted::Chunked(head) => chunked.push(head),
+                Noted::Replaced(_) => panic!("all of these targets are plain"),
+            });
         }
         (framing, chunked)
     }
@@ -340,6 +383,54 @@ mod tests {
             assert_eq!(chunked[0].has_length, has_length, "{name}");
             assert!(!framing.is_between_requests());
         }
+    }
+
+    /// What hyper sees of `bytes`, and what was replaced in which head.
+    fn seen(bytes: &str, step: usize) -> (String, Vec<(u64, String)>) {
+        let mut framing = Framing::new();
+        let mut replaced = Vec::new();
+        let mut bytes = bytes.as_bytes().to_vec();
+        for part in bytes.chunks_mut(step) {
+            framing.on_bytes(part, |noted| {
+                if let Noted::Replaced(Replaced { head, bytes }) = noted {
+                    replaced.push((head, String::from_utf8(bytes).unwrap()));
+                }
+            });
+        }
+        (String::from_utf8(bytes).unwrap(), replaced)
+    }
+
+    #[test]
+    fn only_targets_lose_bytes_and_each_head_keeps_its_own() {
+        let head = "Host: \"a\"\r\nContent-Length: 9\r\n\r\nGET /\"<> ";
+        let all = format!(
+            "GET /\"a\" HTTP/1.1\r\n\r\nPOST /<b> HTTP/1.1\r\n{head}GET /c HTTP/1.1\r\n\r\nGET /` HTTP/1.1\r\n\r\n"
+        );
+        let expected = all
+            .replacen("/\"a\"", "/^a^", 1)
+            .replacen("/<b>", "/^b^", 1)
+            .replacen("/`", "/^", 1);
+        for step in [1, 3, all.len()] {
+            let (seen, replaced) = seen(&all, step);
+            assert_eq!(seen, expected);
+            let known = [(0, "\"\"".into()), (1, "<>".into()), (3, "`".into())];
+            assert_eq!(replaced, known);
+        }
+    }
+
+    #[test]
+    fn bytes_behind_an_upgrade_are_left_as_they_are() {
+        let all = "GET /\" HTTP/1.1\r\nUpgrade: x\r\n\r\nGET /\" \" \"\n";
+        let (seen, replaced) = seen(all, 5);
+        assert_eq!(seen, all.replacen('"', "^", 1));
+        assert_eq!(replaced, [(0, "\"".into())]);
+        let mut framing = Framing::new();
+        let mut head = *b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n";
+        framing.on_bytes(&mut head, |_| {});
+        framing.on_all_answered();
+        let mut next = *b"GET /< HTTP/1.1\r\n";
+        framing.on_bytes(&mut next, |_| {});
+        assert_eq!(&next, b"GET /^ HTTP/1.1\r\n");
     }
 
     #[test]

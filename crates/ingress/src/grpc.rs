@@ -66,8 +66,8 @@ pub(crate) fn head<'h>(
 ) -> Result<EncodedHead, HeadError> {
     let head = GrpcRequestHead {
         open,
-        authority: visit.authority.as_str().as_bytes(),
-        path: visit.path.as_str().as_bytes(),
+        authority: visit.authority_str().as_bytes(),
+        path: visit.path.as_bytes(),
         timeout: deadline.map(|deadline| deadline.left(Instant::now())),
     };
     let own = |name: &[u8]| name == TE.as_str().as_bytes() || name == deadline::HEADER.as_bytes();

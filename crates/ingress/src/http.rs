@@ -146,7 +146,7 @@ impl Http {
         connection: &Arc<Connection>,
     ) {
         let after = websocket::on_end(connection);
-        let socket = VisitorSocket::new(stream, speaks, connection.clone(), &self.config);
+        let socket = VisitorSocket::new(stream, speaks, connection.clone(), self.clone());
         let io = TokioIo::new(socket);
         let service = service_fn(|request| call::serve(self.clone(), connection.clone(), request));
         let release = self.config.release_timeout;

@@ -3,9 +3,11 @@
 mod forwarded;
 mod hop_by_hop;
 mod permits;
+mod via;
 
 pub use forwarded::Forwarded;
 pub(crate) use forwarded::request_id;
 pub use hop_by_hop::HopByHop;
 pub(crate) use hop_by_hop::is_hop_by_hop;
 pub use permits::Permits;
+pub use via::Via;

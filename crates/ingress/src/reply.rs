@@ -2,6 +2,7 @@
 
 use adit_codec::ProtocolType;
 use adit_link::{Failure, Reason};
+use adit_trace::Printable;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
@@ -80,10 +81,12 @@ fn wants_json(headers: &HeaderMap) -> bool {
 
 fn as_text(status: StatusCode, failure: &Failure, uuid: Uuid) -> String {
     let title = status.canonical_reason().unwrap_or_default();
+    let detail = failure.public_detail();
+    let line = if detail.is_empty() { "" } else { "\n" };
     format!(
-        "{} {title}\n\n{}\n{}\n\nreason:  {}\nrequest: {uuid}\n",
+        "{} {title}\n\n{}{line}{}\n\nreason:  {}\nrequest: {uuid}\n",
         status.as_u16(),
-        failure.detail,
+        Printable(detail),
         advice(failure.reason),
         failure.reason,
     )
@@ -94,7 +97,7 @@ fn as_json(status: StatusCode, failure: &Failure, uuid: Uuid) -> String {
         r#"{{"status":{},"reason":"{}","detail":"{}","advice":"{}","request_id":"{uuid}"}}"#,
         status.as_u16(),
         failure.reason,
-        escaped(&failure.detail),
+        escaped(failure.public_detail()),
         escaped(advice(failure.reason)),
     )
 }
@@ -124,6 +127,9 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::Limit => "Try again in a moment.",
         Reason::BadRequest => "The request breaks the rules of HTTP. Correct it.",
         Reason::HeaderTooLarge => "Send fewer or shorter headers.",
+        Reason::Loop => {
+            "The tunnel leads back to the server that it comes from. Name another service as its target."
+        }
         Reason::DialFailed => {
             "The link is there, but the service cannot be reached. Start the service, or check its address."
         }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     access::blank,
     director::Destination,
+    failure_log::log_failure,
     phases::Phases,
     visit::{Visitor, new_uuid},
 };
@@ -124,6 +125,8 @@ impl SessionAccess {
 
     pub(crate) fn on_failure(&mut self, failure: &Failure) {
         self.reason = Some(failure.reason);
+        let (uuid, visitor) = (&self.session.uuid, self.session.visitor.as_str());
+        log_failure(failure, uuid, visitor, self.route.as_ref());
     }
 
     /// Why it failed, as it stands.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -16,7 +17,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{config::HttpConfig, connection::Connection, framing::Framing, sniff::Speaks};
+use crate::{
+    connection::Connection, framing::Framing, http::Http, http2_frames::Frames, sniff::Speaks,
+    unreadable,
+};
 
 /// A visitor who has not read the last answer yet may go on sending for this long before the socket is closed: closing
 /// one with unread bytes in it sends a reset, which eats the answer on its way (RFC 9112, 9.6).
@@ -35,6 +39,7 @@ const PROBES_PER_SILENCE: u32 = 4;
 pub(crate) struct VisitorSocket {
     stream: TcpStream,
     connection: Arc<Connection>,
+    http: Arc<Http>,
     is_http2: bool,
     framing: Framing,
     times: Times,
@@ -53,6 +58,12 @@ pub(crate) struct VisitorSocket {
     linger: Option<Linger>,
     /// It speaks HTTP no more.
     taken_over: bool,
+    /// Requests that had come, and been answered, when all that had been written was flushed.
+    flushed: u64,
+    /// What is left of the answer to a head that hyper could not read.
+    refusal: Bytes,
+    /// What h2 writes.
+    frames: Frames,
 }
 
 struct Times {
@@ -73,8 +84,9 @@ impl VisitorSocket {
         stream: TcpStream,
         speaks: Speaks,
         connection: Arc<Connection>,
-        config: &HttpConfig,
+        http: Arc<Http>,
     ) -> Self {
+        let config = &http.config;
         let mut silent = Timer::default();
         silent.arm(config.head_timeout);
         Self {
@@ -96,6 +108,10 @@ impl VisitorSocket {
             requests: 0,
             linger: None,
             taken_over: false,
+            flushed: 0,
+            refusal: Bytes::new(),
+            frames: Frames::default(),
+            http,
         }
     }
 
@@ -123,7 +139,7 @@ impl VisitorSocket {
         TcpStream::from_std(stream.into())
     }
 
-    fn on_read(&mut self, bytes: &[u8]) {
+    fn on_read(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() {
             self.eof = true;
             return;
@@ -139,14 +155,16 @@ impl VisitorSocket {
             }
             return;
         }
+        if self.has_answered_all() {
+            self.framing.on_all_answered();
+        }
         let before = &self.framing;
         let was_between = before.is_between_requests();
         let was_in_head = before.is_in_head();
         let waited_for_head = !before.is_in_head() && before.heads() > 0;
         let (heads, with_content) = (before.heads(), before.heads_with_content());
         let connection = &self.connection;
-        self.framing
-            .on_bytes(bytes, |chunked| connection.push_chunked(chunked));
+        self.framing.on_bytes(bytes, |noted| connection.note(noted));
         if self.framing.heads_with_content() != with_content {
             let requests = self.framing.heads_with_content();
             connection.expectation().on_content(requests);
@@ -163,6 +181,12 @@ impl VisitorSocket {
         if waited_for_head || self.framing.heads() != heads || !self.framing.is_in_head() {
             self.silent.disarm();
         }
+    }
+
+    /// Whether each head of HTTP/1 that was whole has had its answer.
+    fn has_answered_all(&self) -> bool {
+        self.connection.open.load(Ordering::Relaxed) == 0
+            && self.connection.requests() == self.framing.heads()
     }
 
     /// hyper waits for the visitor: for how long it may.
@@ -222,6 +246,50 @@ impl VisitorSocket {
         if result.is_ok() {
             self.half_closed.disarm();
         }
+    }
+
+    /// Takes an answer that hyper has made by itself: it writes while all requests have their answers only to refuse a head.
+    fn take_own_answer(&mut self, bytes: &[u8]) -> bool {
+        if self.is_http2 || self.taken_over || self.flushed != self.connection.requests() {
+            return false;
+        }
+        let status = unreadable::status_of(bytes).filter(|_| self.refusal.is_empty());
+        let Some(status) = status else {
+            return false;
+        };
+        self.refusal = unreadable::refuse(&self.http, &self.connection, status, bytes);
+        true
+    }
+
+    /// Finds the streams that h2 resets because their requests were malformed.
+    fn follow_frames(&mut self, slices: &[IoSlice<'_>], mut written: usize) {
+        if !self.is_http2 {
+            return;
+        }
+        for slice in slices {
+            let part = slice.get(..written.min(slice.len())).unwrap_or_default();
+            for _ in 0..self.frames.on_written(part) {
+                unreadable::on_reset(&self.http, &self.connection);
+            }
+            written -= part.len();
+        }
+    }
+
+    /// Sends what is left of the answer in the place of hyper's own.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.refusal.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.refusal) {
+                Poll::Ready(result) => {
+                    self.on_written(&result);
+                    match result? {
+                        0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                        bytes => self.refusal.advance(bytes),
+                    }
+                }
+                Poll::Pending => return self.poll_stuck(cx).map(Err),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Writes an interim answer that waits. hyper's own buffer must be empty, unless some of it has been written.
@@ -311,7 +379,7 @@ impl AsyncRead for VisitorSocket {
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
-                this.on_read(&buffer.filled()[before..]);
+                this.on_read(buffer.filled_mut().get_mut(before..).unwrap_or_default());
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -327,12 +395,18 @@ impl AsyncWrite for VisitorSocket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.take_own_answer(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if this.connection.interim().has_begun() {
             ready!(this.poll_interim(cx))?;
         }
         match Pin::new(&mut this.stream).poll_write(cx, bytes) {
             Poll::Ready(result) => {
                 this.on_written(&result);
+                if let Ok(written) = result {
+                    this.follow_frames(&[IoSlice::new(bytes)], written);
+                }
                 Poll::Ready(result)
             }
             Poll::Pending => this.poll_stuck(cx).map(Err),
@@ -345,12 +419,21 @@ impl AsyncWrite for VisitorSocket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let mut written = slices.iter().filter(|slice| !slice.is_empty());
+        if let (Some(only), None) = (written.next(), written.next())
+            && this.take_own_answer(only)
+        {
+            return Poll::Ready(Ok(only.len()));
+        }
         if this.connection.interim().has_begun() {
             ready!(this.poll_interim(cx))?;
         }
         match Pin::new(&mut this.stream).poll_write_vectored(cx, slices) {
             Poll::Ready(result) => {
                 this.on_written(&result);
+                if let Ok(written) = result {
+                    this.follow_frames(slices, written);
+                }
                 Poll::Ready(result)
             }
             Poll::Pending => this.poll_stuck(cx).map(Err),
@@ -363,6 +446,10 @@ impl AsyncWrite for VisitorSocket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_refusal(cx))?;
+        if this.connection.open.load(Ordering::Relaxed) == 0 {
+            this.flushed = this.connection.requests();
+        }
         if this.connection.interim().waits() {
             ready!(this.poll_interim(cx))?;
         }

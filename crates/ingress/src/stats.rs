@@ -67,6 +67,12 @@ impl Counters {
         }
     }
 
+    /// A request that did not become a [`crate::Visit`].
+    pub(crate) fn count_refused(&self, reason: Reason) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.count_failure(reason);
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let mut failures = [0; Reason::ALL.len()];
         for (count, counter) in failures.iter_mut().zip(&self.failures) {

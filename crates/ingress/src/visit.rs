@@ -14,11 +14,11 @@ use http::{
         CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
     },
     request::Parts,
-    uri::{Authority, PathAndQuery},
+    uri::Authority,
 };
 use uuid::{Builder, Uuid};
 
-use crate::{ordered::retain, upgrade};
+use crate::{ordered::retain, target::Target, upgrade};
 
 /// How the visitor reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +65,12 @@ impl Visitor {
         }
     }
 
+    /// The same connection, whose visitor is at `addr`: the peer is a proxy. Its port is 0 where the proxy does not report
+    /// it.
+    pub(crate) fn behind_proxy(&self, addr: SocketAddr) -> Self {
+        Self::new(addr).came_to(self.local_port)
+    }
+
     pub(crate) fn came_to(self, local_port: u16) -> Self {
         Self { local_port, ..self }
     }
@@ -103,11 +109,11 @@ pub struct Visit {
     pub protocol: ProtocolType,
     /// Method.
     pub method: Method,
-    /// Host and, if it was sent, port. Never empty, never with user information. It stands for the `host` header,
-    /// which is not among [`Visit::headers`].
-    pub authority: Authority,
+    /// Host and, if it was sent, port; never with user information. It stands for the `host` header, which is not among
+    /// [`Visit::headers`]. `None` only where the visitor came to a port that needs no host ([`crate::Director::needs_host`]).
+    pub authority: Option<Authority>,
     /// Path and query; `*` for `OPTIONS *`.
-    pub path: PathAndQuery,
+    pub path: Target,
     /// The visitor's HTTP version.
     pub version: Version,
     /// Header lines.
@@ -119,38 +125,57 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// The host without the port, as sent.
+    /// The host without the port, as sent; empty if there is none.
     pub fn host(&self) -> &str {
-        self.authority.host()
+        self.authority.as_ref().map_or("", Authority::host)
     }
+
+    /// [`Visit::authority`] as text; empty if there is none.
+    pub fn authority_str(&self) -> &str {
+        self.authority.as_ref().map_or("", Authority::as_str)
+    }
+}
+
+/// What an entry knows of a request beside its head.
+pub(crate) struct Arrival {
+    pub(crate) uuid: Uuid,
+    pub(crate) visitor: Visitor,
+    pub(crate) scheme: Scheme,
+    pub(crate) started: Instant,
+    /// The request must name a host.
+    pub(crate) needs_host: bool,
 }
 
 impl Visit {
     /// Takes a request as hyper read it, or says why it is none that could be carried.
     pub(crate) fn admit(
         parts: &mut Parts,
-        uuid: Uuid,
-        visitor: Visitor,
-        scheme: Scheme,
-        started: Instant,
+        target: &mut Option<Target>,
+        arrival: Arrival,
     ) -> Result<Self, Failure> {
         let protocol = protocol(parts);
-        let (authority, path) = admit(parts, protocol)?;
+        let unreadable = || bad("the request target cannot be read");
+        let authority = admit(parts, protocol, target.as_ref().ok_or_else(unreadable)?)?;
+        if authority.is_none() && arrival.needs_host {
+            return Err(bad(
+                "the request has no host, or an empty one; send a Host header",
+            ));
+        }
         let upgrade = match protocol {
             ProtocolType::Http => upgrade::offered(parts),
             _ => Bytes::new(),
         };
         Ok(Self {
-            uuid,
-            visitor,
-            scheme,
+            uuid: arrival.uuid,
+            visitor: arrival.visitor,
+            scheme: arrival.scheme,
             protocol,
             method: std::mem::take(&mut parts.method),
             authority,
-            path,
+            path: target.take().ok_or_else(unreadable)?,
             version: parts.version,
             headers: std::mem::take(&mut parts.headers),
-            started,
+            started: arrival.started,
             upgrade,
         })
     }
@@ -233,7 +258,11 @@ fn is_grpc(parts: &Parts) -> bool {
             })
 }
 
-fn admit(parts: &mut Parts, protocol: ProtocolType) -> Result<(Authority, PathAndQuery), Failure> {
+fn admit(
+    parts: &mut Parts,
+    protocol: ProtocolType,
+    path: &Target,
+) -> Result<Option<Authority>, Failure> {
     if parts.headers.len() > MAX_HEADER_LINES {
         let many = HeadError::TooManyHeaders {
             limit: MAX_HEADER_LINES,
@@ -262,19 +291,10 @@ fn admit(parts: &mut Parts, protocol: ProtocolType) -> Result<(Authority, PathAn
     }
     let authority = authority(parts)?;
     retain(&mut parts.headers, |name| *name != HOST);
-    let path = match parts.uri.path_and_query() {
-        Some(path) if path.as_str() == "*" && parts.method != Method::OPTIONS => {
-            return Err(bad("the target * is for OPTIONS only"));
-        }
-        // A query right behind the host: the path is empty, and a request line wants one (RFC 9112, 3.2.1).
-        Some(path) if path.as_str().starts_with('?') => {
-            PathAndQuery::try_from(format!("/{}", path.as_str()))
-                .map_err(|_| bad("the target is none"))?
-        }
-        Some(path) => path.clone(),
-        None => PathAndQuery::from_static("/"),
-    };
-    Ok((authority, path))
+    if path.as_bytes() == b"*" && parts.method != Method::OPTIONS {
+        return Err(bad("the target * is for OPTIONS only"));
+    }
+    Ok(authority)
 }
 
 fn admit_http1(parts: &mut Parts) -> Result<(), Failure> {
@@ -292,19 +312,21 @@ fn admit_http1(parts: &mut Parts) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whom the request is for. RFC 9112, 3.2: exactly one `host`, which an absolute target overrules. RFC 9113, 8.3.1: one
-/// of `:authority` and `host`, or both alike.
-fn authority(parts: &Parts) -> Result<Authority, Failure> {
+/// The host that the request is for. RFC 9112, 3.2: exactly one `host`, which an absolute target overrules; HTTP/1.0 may
+/// have none. RFC 9113, 8.3.1: one of `:authority` and `host`, or both alike. `None` for an empty `host`, and for none
+/// where there may be none.
+fn authority(parts: &Parts) -> Result<Option<Authority>, Failure> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(bad("more than one host header"));
     }
+    let is_sent = host.is_some();
     let host = match host {
-        Some(host) => Some(
+        Some(host) if !host.is_empty() => Some(
             Authority::try_from(host.as_bytes()).map_err(|_| bad("the host header is no host"))?,
         ),
-        None => None,
+        _ => None,
     };
     if let Some(scheme) = parts.uri.scheme_str()
         && scheme != "http"
@@ -319,8 +341,12 @@ fn authority(parts: &Parts) -> Result<Authority, Failure> {
             }
             target.clone()
         }
-        (Some(target), None) if parts.version != Version::HTTP_11 => target.clone(),
+        (Some(_), None) if is_sent && parts.version >= Version::HTTP_2 => {
+            return Err(bad(":authority and host differ"));
+        }
+        (Some(target), None) if is_sent || parts.version != Version::HTTP_11 => target.clone(),
         (None, Some(host)) => host,
+        (None, None) if is_sent || parts.version != Version::HTTP_11 => return Ok(None),
         (_, None) => return Err(bad("no host header")),
     };
     if authority.host().is_empty() || authority.as_str().contains('@') {
@@ -329,7 +355,7 @@ fn authority(parts: &Parts) -> Result<Authority, Failure> {
     if authority.as_str().len() > authority.host().len() && authority.port().is_none() {
         return Err(bad("the port of the host header is no port"));
     }
-    Ok(authority)
+    Ok(Some(authority))
 }
 
 /// HTTP/2 visitors may send their cookies apart, which no other protocol understands (RFC 9113, 8.2.3).

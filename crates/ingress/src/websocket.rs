@@ -98,8 +98,8 @@ pub(crate) fn head<'h>(
 ) -> Result<EncodedHead, HeadError> {
     let head = WebSocketRequestHead {
         open,
-        authority: visit.authority.as_str().as_bytes(),
-        path: visit.path.as_str().as_bytes(),
+        authority: visit.authority_str().as_bytes(),
+        path: visit.path.as_bytes(),
     };
     // Most of them went with the layers, which need not be there.
     let is_of_the_hop = |name: &[u8]| OF_THE_HOP.iter().any(|of| of.as_str().as_bytes() == name);

@@ -229,7 +229,7 @@ async fn an_early_answer_arrives_whole_though_the_body_keeps_coming() {
         assert!(answer.ends_with("too large"), "{answer}");
     }
     world.settle().await;
-    assert_eq!(world.http.stats().failures, [0; 16]);
+    assert_eq!(world.http.stats().failures, [0; Reason::ALL.len()]);
 }
 
 #[tokio::test]

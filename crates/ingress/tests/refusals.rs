@@ -38,6 +38,7 @@ async fn what_could_be_read_in_two_ways_never_reaches_a_client() {
     );
     let path = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(65_535));
     let bad = Some("bad_request");
+    let large = Some("header_too_large");
     let table: &[(&str, &str, Option<&str>)] = &[
         // Two lengths.
         (
@@ -63,37 +64,37 @@ async fn what_could_be_read_in_two_ways_never_reaches_a_client() {
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         // Codings.
         (
@@ -109,48 +110,48 @@ async fn what_could_be_read_in_two_ways_never_reaches_a_client() {
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         (
             "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
         // Lines.
         (
             "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
             "400",
-            None,
+            bad,
         ),
-        ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", "400", None),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", "400", None),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", "400", None),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX y: a\r\n\r\n", "400", None),
-        ("GET / HTTP/1.1\r\nHost: a\r\n: a\r\n\r\n", "400", None),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", "400", None),
-        ("GET / HTTP/1.1\rHost: a\r\r", "400", None),
-        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "400", None),
-        ("GET / a HTTP/1.1\r\nHost: a\r\n\r\n", "400", None),
-        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", "400", None),
-        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", "400", None),
-        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", "400", None),
-        ("nonsense\r\n\r\n", "400", None),
-        ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "400", None),
+        ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", "400", bad),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", "400", bad),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", "400", bad),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX y: a\r\n\r\n", "400", bad),
+        ("GET / HTTP/1.1\r\nHost: a\r\n: a\r\n\r\n", "400", bad),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", "400", bad),
+        ("GET / HTTP/1.1\rHost: a\r\r", "400", bad),
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
+        ("GET / a HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", "400", bad),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", "400", bad),
+        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
+        ("nonsense\r\n\r\n", "400", bad),
+        ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "400", bad),
         // Whom it is for.
         ("GET / HTTP/1.1\r\n\r\n", "400", bad),
         ("GET / HTTP/1.0\r\n\r\n", "400", bad),
@@ -201,9 +202,9 @@ async fn what_could_be_read_in_two_ways_never_reaches_a_client() {
             bad,
         ),
         // Too much.
-        (&long, "431", None),
-        (&many, "431", None),
-        (&path, "414", None),
+        (&long, "431", large),
+        (&many, "431", large),
+        (&path, "414", large),
     ];
     for (request, status, reason) in table {
         let shown: String = request.chars().take(120).collect();

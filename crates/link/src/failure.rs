@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use adit_codec::ResetCode;
+use adit_trace::Printable;
 use thiserror::Error;
 
 /// The reason codes of `docs/protocol.md`, section 7.
@@ -18,6 +19,8 @@ pub enum Reason {
     BadRequest,
     /// The visitor's head passes the bound.
     HeaderTooLarge,
+    /// The request has passed this server before.
+    Loop,
     /// The client cannot reach its service.
     DialFailed,
     /// The service did not answer in time.
@@ -44,12 +47,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoTunnel,
         Self::NoClient,
         Self::Limit,
         Self::BadRequest,
         Self::HeaderTooLarge,
+        Self::Loop,
         Self::DialFailed,
         Self::ServiceTimeout,
         Self::ServiceAborted,
@@ -71,6 +75,7 @@ impl Reason {
             Self::Limit => "limit",
             Self::BadRequest => "bad_request",
             Self::HeaderTooLarge => "header_too_large",
+            Self::Loop => "loop",
             Self::DialFailed => "dial_failed",
             Self::ServiceTimeout => "service_timeout",
             Self::ServiceAborted => "service_aborted",
@@ -92,6 +97,7 @@ impl Reason {
             Self::NoClient | Self::Limit => 503,
             Self::BadRequest => 400,
             Self::HeaderTooLarge => 431,
+            Self::Loop => 508,
             Self::ServiceTimeout => 504,
             Self::Stalled => 408,
             Self::Cancelled => 499,
@@ -113,6 +119,7 @@ impl Reason {
             Self::BadRequest => 3,
             Self::ServiceTimeout => 4,
             Self::Limit | Self::HeaderTooLarge => 8,
+            Self::Loop => 9,
             Self::NoTunnel => 12,
             Self::ProtocolError | Self::FlowControl | Self::Internal => 13,
             Self::NoClient
@@ -166,8 +173,10 @@ pub enum Retry {
 pub struct Failure {
     /// The code.
     pub reason: Reason,
-    /// For the log and the page a visitor sees.
+    /// For the log. A visitor sees [`Failure::public_detail`].
     pub detail: Cow<'static, str>,
+    /// The peer wrote the detail: it may name what is behind it.
+    is_of_peer: bool,
 }
 
 impl Failure {
@@ -176,17 +185,22 @@ impl Failure {
         Self {
             reason,
             detail: detail.into(),
+            is_of_peer: false,
         }
     }
 
-    /// What a reset from the peer means here. The text is the peer's: control characters are taken out.
+    /// What a reset from the peer means here. The text is the peer's.
     pub fn of_reset(code: ResetCode, text: &[u8]) -> Self {
-        let detail: String = String::from_utf8_lossy(text)
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(256)
-            .collect();
-        Self::new(Reason::of_reset(code), detail)
+        let detail = Printable(&String::from_utf8_lossy(text)).to_string();
+        Self {
+            is_of_peer: true,
+            ..Self::new(Reason::of_reset(code), detail)
+        }
+    }
+
+    /// The detail, without what the peer wrote: that may name addresses of its network, which are for logs only.
+    pub fn public_detail(&self) -> &str {
+        if self.is_of_peer { "" } else { &self.detail }
     }
 
     /// Whether another client may try, before the answer's head has come.
@@ -235,14 +249,16 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_keeps_its_reason_and_loses_control_characters() {
+    fn a_reset_keeps_its_reason_and_its_text_is_printable() {
         for code in 1..=12 {
             let code = ResetCode::from_wire(code).unwrap();
             assert_eq!(Failure::of_reset(code, b"").reason.as_str(), code.reason());
         }
         let failure = Failure::of_reset(ResetCode::DialFailed, b"no\r\nway\0");
-        assert_eq!(failure.detail, "noway");
-        assert_eq!(failure.to_string(), "dial_failed: noway");
+        assert_eq!(failure.detail, "no\\r\\nway\\u{0}");
+        assert_eq!(failure.to_string(), "dial_failed: no\\r\\nway\\u{0}");
+        assert_eq!(failure.public_detail(), "");
+        assert_eq!(Failure::new(Reason::Limit, "full").public_detail(), "full");
     }
 
     #[test]

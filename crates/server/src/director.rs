@@ -115,8 +115,8 @@ impl Director for Steering {
         let port = visit.visitor.local_port();
         let asked = Asked {
             protocol: visit.protocol,
-            port: (port != 0 && port != self.shared.public_port).then_some(port),
-            authority: visit.authority.as_str(),
+            port: (!self.needs_host(port)).then_some(port),
+            authority: visit.authority_str(),
             path: visit.path.as_str(),
             headers: &visit.headers,
             visitor: visit.visitor.addr().ip(),
@@ -134,6 +134,11 @@ impl Director for Steering {
             visitor: session.visitor.addr().ip(),
         };
         self.direct_asked(asked, avoid)
+    }
+
+    /// Tunnels share the common port; any other one belongs to one tunnel.
+    fn needs_host(&self, local_port: u16) -> bool {
+        local_port == 0 || local_port == self.shared.public_port
     }
 
     fn may_retry(&self) -> bool {

@@ -33,7 +33,7 @@ use self::{index::Index, state::State};
 use crate::{
     names::{Claimant, Ledger, Name},
     ports::{PortKey, Ports, Transport},
-    settings::{Limits, RuleSettings, RuleTarget, SharedGroup},
+    settings::{Limits, PublicUrl, RuleSettings, RuleTarget, Scheme, SharedGroup},
     tunnel::{Tunnel, TunnelKey},
     upstreams::{ToUpstream, Upstreams},
 };
@@ -111,6 +111,7 @@ pub(crate) struct DirectoryConfig {
     pub(crate) bind_ip: IpAddr,
     /// Where visitors of HTTP come in, such as 7080.
     pub(crate) public_port: u16,
+    pub(crate) public_url: PublicUrl,
     /// Where clients come in. Like the one above, it is no tunnel's.
     pub(crate) clients_port: u16,
 }
@@ -298,10 +299,14 @@ impl Directory {
 
     fn public_url(&self, tunnel: &Tunnel) -> String {
         let definition = &tunnel.definition;
+        let (public_scheme, public_port) = self.config.public_url.resolve(self.config.public_port);
+        let is_tls = tunnel.port.is_none() && public_scheme == Scheme::Https;
         let scheme = match definition.protocol {
             ProtocolType::Tcp => "tcp",
             ProtocolType::Udp => "udp",
+            ProtocolType::WebSocket if is_tls => "wss",
             ProtocolType::WebSocket => "ws",
+            _ if is_tls => "https",
             _ => "http",
         };
         let hosts = &definition.hosts;
@@ -314,8 +319,10 @@ impl Directory {
         };
         let named = hosts.iter().find(is_own);
         match (named.or(hosts.first()), tunnel.port) {
-            (Some(host), _) if self.config.public_port == 80 => format!("{scheme}://{host}{path}"),
-            (Some(host), _) => format!("{scheme}://{host}:{}{path}", self.config.public_port),
+            (Some(host), _) => match public_port {
+                None => format!("{scheme}://{host}{path}"),
+                Some(port) => format!("{scheme}://{host}:{port}{path}"),
+            },
             (None, Some(port)) => match (domain, self.config.bind_ip) {
                 (Some(domain), _) => format!("{scheme}://{domain}:{}{path}", port.number),
                 (None, IpAddr::V4(ip)) => format!("{scheme}://{ip}:{}{path}", port.number),

@@ -33,8 +33,9 @@ mod worker;
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, HostRules, Limits, NamedToken, PortRanges, RuleSettings, RuleTarget, Settings,
-    SharedGroup, Timeouts, Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings,
+    Compression, HostRules, Limits, NamedToken, Network, PortRanges, PublicUrl, RuleSettings,
+    RuleTarget, Scheme, Settings, SharedGroup, Timeouts, Tls, TrustedProxies, UpstreamProtocol,
+    UpstreamServer, UpstreamSettings,
 };
 pub use status::{
     ClientStatus, CoreCounters, ProcessStatus, RouteStatus, Status, TcpStatus, TunnelStatus,

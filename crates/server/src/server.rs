@@ -181,6 +181,7 @@ impl Server {
                     .saturating_mul(limits.max_tunnels_per_client),
                 bind_ip: tunnel_addr.ip(),
                 public_port: http_addr.port(),
+                public_url: settings.public_url,
                 clients_port: tunnel_addr.port(),
             },
             &settings.rules,
@@ -228,7 +229,8 @@ impl Server {
         // Every request passes these, in this order.
         let chain: Vec<Box<dyn Layer>> = vec![
             Box::new(layers::HopByHop),
-            Box::new(layers::Forwarded),
+            Box::new(layers::Via::new(rand::random())),
+            Box::new(layers::Forwarded::new(settings.trusted_proxies.clone())),
             Box::new(layers::Permits::new(permits.clone(), timeouts.permit_wait)),
         ];
         let admission = Admission::observed(

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Durati
 use adit_auth::{GroupId, TunnelName, UserName};
 use adit_balance::Policy;
 pub use adit_egress::Tls;
+pub use adit_ingress::{Network, Scheme, TrustedProxies};
 pub use adit_link::Compression;
 use adit_router::HostPattern;
 use secrecy::SecretString;
@@ -30,6 +31,10 @@ pub struct Settings {
     pub shared_groups: Vec<SharedGroup>,
     /// Where the generated token, the owners of names and the addresses of the running server are kept.
     pub state_dir: PathBuf,
+    /// Proxies in front of the visitors' port whose `X-Forwarded-*` and `Forwarded` are believed (P-3.4).
+    pub trusted_proxies: TrustedProxies,
+    /// How visitors reach the visitors' port, where a proxy in front of it makes that differ.
+    pub public_url: PublicUrl,
     /// Bounds.
     pub limits: Limits,
     /// Times.
@@ -38,6 +43,32 @@ pub struct Settings {
     pub rules: Vec<RuleSettings>,
     /// What clients' entries may lead to, and rules.
     pub upstreams: Vec<UpstreamSettings>,
+}
+
+/// Scheme and port of the public URLs of tunnels that are reached by host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublicUrl {
+    /// `None`: what the visitors' port speaks, HTTP.
+    pub scheme: Option<Scheme>,
+    /// `None`: the port of the scheme where one is set, else the visitors' port.
+    pub port: Option<u16>,
+}
+
+impl PublicUrl {
+    /// The scheme, and the port unless it is that of the scheme; `visitors_port` is the one that is listened on.
+    pub(crate) fn resolve(self, visitors_port: u16) -> (Scheme, Option<u16>) {
+        let scheme = self.scheme.unwrap_or(Scheme::Http);
+        let own = match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        let port = match (self.port, self.scheme) {
+            (Some(port), _) => port,
+            (None, Some(_)) => own,
+            (None, None) => visitors_port,
+        };
+        (scheme, (port != own).then_some(port))
+    }
 }
 
 /// A token and whose it is.
@@ -435,6 +466,18 @@ mod tests {
             PortRanges::new([u16::MAX..=u16::MAX, 65_534..=u16::MAX]).count(),
             2
         );
+    }
+
+    #[test]
+    fn a_public_url_has_the_port_of_its_scheme_unless_one_is_set() {
+        let of = |scheme, port| PublicUrl { scheme, port }.resolve(7080);
+        assert_eq!(of(None, None), (Scheme::Http, Some(7080)));
+        assert_eq!(of(None, Some(80)), (Scheme::Http, None));
+        assert_eq!(of(Some(Scheme::Http), None), (Scheme::Http, None));
+        assert_eq!(of(Some(Scheme::Https), None), (Scheme::Https, None));
+        assert_eq!(of(Some(Scheme::Https), Some(443)), (Scheme::Https, None));
+        let other = of(Some(Scheme::Https), Some(8443));
+        assert_eq!(other, (Scheme::Https, Some(8443)));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
     director::{Asked, Steering},
     directory::{Directory, DirectoryConfig, EnterError},
     ports::Ports,
-    settings::{Limits, PortRanges, RuleSettings, SharedGroup, Timeouts},
+    settings::{Limits, PortRanges, PublicUrl, RuleSettings, SharedGroup, Timeouts},
     upstreams::Upstreams,
 };
 
@@ -91,6 +91,7 @@ fn world_of(
         max_orphans: 5,
         bind_ip: ip,
         public_port: 80,
+        public_url: PublicUrl::default(),
         clients_port: 7000,
     };
     let ports = Ports::new(ip, allowed);

@@ -48,10 +48,9 @@ async fn p_8_4_a_service_that_is_not_there_is_unavailable() {
     let (_client, server) = world("", &[tunnel]).await;
     let status = refused(&server, "rpc.localhost").await;
     assert_eq!(told(&status), (Code::Unavailable, "dial_failed"));
-    assert!(
-        status.message().contains("connection refused"),
-        "{status:?}"
-    );
+    // The address of the service is for the logs of the two sides.
+    let address = addr.to_string();
+    assert!(!status.message().contains(&address), "{status:?}");
 }
 
 #[tokio::test]

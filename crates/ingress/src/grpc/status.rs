@@ -29,10 +29,10 @@ pub(crate) fn trailers(failure: &Failure, uuid: &Uuid) -> HeaderMap {
     let reason = failure.reason;
     let mut trailers = HeaderMap::with_capacity(5);
     trailers.insert(STATUS, u16::from(reason.grpc_status()).into());
-    let text: &str = if failure.detail.is_empty() {
+    let text: &str = if failure.public_detail().is_empty() {
         reason.as_str()
     } else {
-        &failure.detail
+        failure.public_detail()
     };
     // What is percent-encoded is always a value.
     if let Ok(message) = HeaderValue::try_from(percent_encoded(text)) {

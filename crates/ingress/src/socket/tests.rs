@@ -1,9 +1,26 @@
 use std::net::SocketAddr;
 
+use adit_link::{Failure, Reason};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::visit::Scheme;
+use crate::{Admission, Direction, Director, HttpConfig, Session, Visit, visit::Scheme};
+
+struct Nowhere;
+
+impl Director for Nowhere {
+    fn direct(&self, _: &Visit, _: &[u64]) -> Direction {
+        Direction::Fail(Failure::new(Reason::NoTunnel, "there is none"))
+    }
+
+    fn direct_session(&self, _: &Session, _: &[u64]) -> Direction {
+        Direction::Fail(Failure::new(Reason::NoTunnel, "there is none"))
+    }
+
+    fn may_retry(&self) -> bool {
+        false
+    }
+}
 
 async fn socket(speaks: Speaks) -> (VisitorSocket, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -11,14 +28,16 @@ async fn socket(speaks: Speaks) -> (VisitorSocket, TcpStream) {
     let visitor = TcpStream::connect(addr).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
     let connection = Arc::new(Connection::new(peer, addr.port(), Scheme::Http));
-    let socket = VisitorSocket::new(stream, speaks, connection, &HttpConfig::default());
+    let admission = Admission::new(Vec::new(), Arc::new(Nowhere));
+    let http = Http::new(HttpConfig::default(), admission);
+    let socket = VisitorSocket::new(stream, speaks, connection, http);
     (socket, visitor)
 }
 
 /// Reads this, and gives the times before and behind it.
 fn read(socket: &mut VisitorSocket, bytes: &str) -> [std::time::Instant; 2] {
     let before = std::time::Instant::now();
-    socket.on_read(bytes.as_bytes());
+    socket.on_read(&mut bytes.as_bytes().to_vec());
     [before, std::time::Instant::now()]
 }
 

@@ -201,5 +201,5 @@ async fn p_8_1_a_service_that_ends_first_ends_the_call() {
     assert_eq!(told.verdict(), ("8", ""));
     drop(exchange.send);
     world.settle().await;
-    assert_eq!(world.http.stats().failures, [0; 16]);
+    assert_eq!(world.http.stats().failures, [0; Reason::ALL.len()]);
 }

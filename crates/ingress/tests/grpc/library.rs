@@ -1,5 +1,6 @@
 //! What a library of gRPC on both sides sees: what it would see without a tunnel.
 
+use adit_link::Reason;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,7 +63,7 @@ async fn p_8_1_calls_of_every_kind_arrive_whole() {
     drop((client, answers));
     world.settle().await;
     let stats = world.http.stats();
-    assert_eq!(stats.failures, [0; 16]);
+    assert_eq!(stats.failures, [0; Reason::ALL.len()]);
     let pending = world.links[0].lane.stats().pending;
     assert_eq!(pending.completed, stats.requests);
 }
@@ -126,7 +127,7 @@ async fn p_8_1_a_status_arrives_with_everything_it_has() {
     assert_eq!(status.unwrap_err().code(), Code::Unimplemented);
     // Whatever a call ends with, it has ended well.
     world.settle().await;
-    assert_eq!(world.http.stats().failures, [0; 16]);
+    assert_eq!(world.http.stats().failures, [0; Reason::ALL.len()]);
 }
 
 /// The bound of what waits is that of the windows (P-4.6): 4 MiB, whatever a message is long.

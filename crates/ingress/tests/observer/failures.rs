@@ -110,6 +110,77 @@ async fn a_request_that_is_refused_for_its_form_has_a_record_as_well() {
 }
 
 #[tokio::test]
+async fn a_head_that_hyper_cannot_read_has_reason_and_record() {
+    let mut rig = Rig::new().await;
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(300_000));
+    for (bytes, status, reason) in [
+        ("GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
+        ("nonsense\r\n\r\n", 400, "bad_request"),
+        (&long, 431, "header_too_large"),
+    ] {
+        let mut visitor = rig.world.connect().await;
+        send(&mut visitor, bytes).await;
+        let answer = read_to_end(&mut visitor).await.unwrap();
+        let line = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&line), "{answer}");
+        assert!(answer.contains(&format!("adit-reason: {reason}\r\n")));
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert!(answer.contains("\r\ndate: "), "{answer}");
+        let told = rig.told().await;
+        assert_eq!((told.protocol, told.status), ("http", status));
+        assert_eq!(told.reason, Some(reason));
+        let id = uuid::Uuid::from_bytes(told.uuid);
+        assert!(answer.contains(&format!("adit-request-id: {id}\r\n")));
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(told.sent, body.len() as u64);
+        assert!(told.visitor.starts_with("127.0.0.1:"));
+        told.led_nowhere();
+    }
+    let stats = rig.world.http.stats();
+    assert_eq!(stats.failed(Reason::BadRequest), 2);
+    assert_eq!(stats.failed(Reason::HeaderTooLarge), 1);
+    assert_eq!(stats.requests, 3);
+    // Behind a request that is served, it is known as well.
+    let mut visitor = rig.world.connect().await;
+    send(&mut visitor, GET).await;
+    let (_, exchange) = rig.http().await;
+    answer(&exchange, 204, &[], b"");
+    drop(exchange);
+    read_until(&mut visitor, "\r\n\r\n").await;
+    rig.told().await;
+    send(&mut visitor, "G@T / HTTP/1.1\r\n\r\n").await;
+    let refusal = read_to_end(&mut visitor).await.unwrap();
+    assert!(
+        refusal.contains("adit-reason: bad_request\r\n"),
+        "{refusal}"
+    );
+    assert_eq!(rig.told().await.status, 400);
+    rig.is_over().await;
+}
+
+/// P-3.10.
+#[tokio::test]
+async fn a_request_of_http2_that_h2_refuses_has_a_record() {
+    let mut rig = Rig::new().await;
+    let mut visitor = rig.world.connect().await;
+    // Preface, SETTINGS, and HEADERS of stream 1: GET, http, `:path: /?"` and `:authority: a`, as literals.
+    let block = b"\x82\x86\x04\x03/?\"\x01\x01a";
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    bytes.extend_from_slice(&[0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+    bytes.extend_from_slice(block);
+    visitor.write_all(&bytes).await.unwrap();
+    let told = rig.told().await;
+    assert_eq!((told.protocol, told.status), ("http", 0));
+    assert_eq!(
+        (told.reason, told.asked.4),
+        (Some("bad_request"), "HTTP/2.0")
+    );
+    assert!(told.visitor.starts_with("127.0.0.1:"));
+    told.led_nowhere();
+    assert_eq!(rig.world.http.stats().failed(Reason::BadRequest), 1);
+}
+
+#[tokio::test]
 async fn a_visitor_that_leaves_is_told_of_where_it_left() {
     let mut rig = Rig::new().await;
     // While it waits for its answer, and while it gets it.

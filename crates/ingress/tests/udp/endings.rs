@@ -41,7 +41,10 @@ async fn p_11_4_silence_in_both_directions_ends_a_flow_on_both_sides() {
     until(|| link.near.open_requests() + link.far.open_requests() == 0).await;
     // It has not failed: it is over, on both sides.
     let stats = port.stats();
-    assert_eq!((stats.flows_silent, stats.failures), (1, [0; 16]));
+    assert_eq!(
+        (stats.flows_silent, stats.failures),
+        (1, [0; Reason::ALL.len()])
+    );
     assert_eq!(link.near.stats().pending.completed, 1);
     assert_eq!(link.far.stats().pending.completed, 1);
     // What comes late opens a new one.
@@ -176,7 +179,7 @@ async fn p_11_4_a_flow_that_the_other_side_has_ended_takes_no_more() {
     send.finish().unwrap();
     drop((recv, send));
     port.until(|stats| stats.flows_open == 0).await;
-    assert_eq!(port.stats().failures, [0; 16]);
+    assert_eq!(port.stats().failures, [0; Reason::ALL.len()]);
     until(|| link.near.open_requests() + link.far.open_requests() == 0).await;
     assert_eq!(link.near.stats().pending.completed, 1);
     visitor.say(b"two").await;

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -138,6 +138,7 @@ pub struct TestDirector {
     pub direct: Box<Direct>,
     pub retries_left: AtomicUsize,
     pub asked: Mutex<Vec<Vec<u64>>>,
+    pub needs_host: AtomicBool,
 }
 
 impl Director for TestDirector {
@@ -148,6 +149,10 @@ impl Director for TestDirector {
 
     fn direct_session(&self, _: &Session, _: &[u64]) -> Direction {
         Direction::Fail(Failure::new(Reason::NoTunnel, "no tunnel holds this port"))
+    }
+
+    fn needs_host(&self, _: u16) -> bool {
+        self.needs_host.load(Ordering::Relaxed)
     }
 
     fn may_retry(&self) -> bool {
@@ -166,11 +171,15 @@ pub fn director(
         direct: Box::new(direct),
         retries_left: AtomicUsize::new(100),
         asked: Mutex::default(),
+        needs_host: AtomicBool::new(true),
     })
 }
 
 pub fn standard_layers() -> Vec<Box<dyn Layer>> {
-    vec![Box::new(layers::HopByHop), Box::new(layers::Forwarded)]
+    vec![
+        Box::new(layers::HopByHop),
+        Box::new(layers::Forwarded::default()),
+    ]
 }
 
 /// An entry that listens.
@@ -207,6 +216,14 @@ impl World {
         F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
+        Self::layered(config, standard_layers(), serve).await
+    }
+
+    pub async fn layered<F, R>(config: HttpConfig, layers: Vec<Box<dyn Layer>>, serve: F) -> Self
+    where
+        F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
         let seen: Arc<Mutex<VecDeque<HttpRequest>>> = Arc::default();
         let notes = seen.clone();
         let link = Link::new(service(move |head: HttpRequest, exchange| {
@@ -215,7 +232,7 @@ impl World {
         }));
         let there = link.clone();
         let director = director(move |_, _| Direction::Go(destination(&there, 1)));
-        let mut world = Self::assemble(config, standard_layers(), director).await;
+        let mut world = Self::assemble(config, layers, director).await;
         world.links = vec![link];
         world.seen = seen;
         world

@@ -28,8 +28,8 @@ use adit_proto::{
     tunnel_service_client::TunnelServiceClient,
 };
 use adit_server::{
-    Limits, NamedToken, Server, Settings, Timeouts, UpstreamProtocol, UpstreamServer,
-    UpstreamSettings,
+    Limits, NamedToken, PublicUrl, Server, Settings, Timeouts, TrustedProxies, UpstreamProtocol,
+    UpstreamServer, UpstreamSettings,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -58,6 +58,8 @@ pub(crate) fn settings(upstreams: Vec<UpstreamSettings>) -> Settings {
         }],
         shared_groups: Vec::new(),
         state_dir: PathBuf::new(),
+        trusted_proxies: TrustedProxies::default(),
+        public_url: PublicUrl::default(),
         limits: Limits::default(),
         timeouts: Timeouts {
             startup_grace: Duration::ZERO,

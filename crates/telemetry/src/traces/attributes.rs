@@ -172,10 +172,11 @@ pub(super) fn known_method(method: &str) -> Option<&str> {
 /// the visitor's side is to blame.
 pub(super) fn failure(record: &Record<'_>) -> Option<Cow<'static, str>> {
     /// What a visitor did or left undone is no failure of who serves it.
-    const THE_VISITORS: [&str; 5] = [
+    const THE_VISITORS: [&str; 6] = [
         "no_tunnel",
         "bad_request",
         "header_too_large",
+        "loop",
         "stalled",
         "cancelled",
     ];

@@ -69,6 +69,7 @@ fn what_the_visitor_did_is_no_failure() {
         ("no_tunnel", 404),
         ("bad_request", 400),
         ("header_too_large", 431),
+        ("loop", 508),
         ("stalled", 408),
         ("cancelled", 499),
         ("cancelled", 0),

@@ -1,0 +1,47 @@
+//! Proxies in front of an entry.
+
+use adit_server::{Network, PublicUrl, Scheme, TrustedProxies};
+
+use crate::{error::ConfigError, read::Section, vocabulary};
+
+const PORT: std::ops::RangeInclusive<u64> = 1..=65_535;
+
+/// `trusted_proxies` of either side: networks, or one text of them with commas, as in a variable.
+pub(crate) fn trusted_proxies(section: &mut Section<'_>) -> Result<TrustedProxies, ConfigError> {
+    let Some(item) = section.item("trusted_proxies") else {
+        return Ok(TrustedProxies::default());
+    };
+    let mut networks = Vec::new();
+    for item in item.one_or_more("networks")? {
+        let text = item.text("networks such as 10.0.0.0/8")?;
+        for network in text
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+        {
+            let network = network.parse::<Network>();
+            networks.push(network.map_err(|error| item.error(error.to_string()))?);
+        }
+    }
+    Ok(networks.into_iter().collect())
+}
+
+/// `public_url: { scheme: https, port: 443 }`.
+pub(crate) fn public_url(mut section: Section<'_>) -> Result<PublicUrl, ConfigError> {
+    let mut public = PublicUrl::default();
+    if let Some(item) = section.item("scheme") {
+        public.scheme = Some(match item.text("`http` or `https`")? {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            other => {
+                let what = format!("unknown scheme {other:?}, expected `http` or `https`");
+                return Err(item.error(what));
+            }
+        });
+    }
+    if let Some(item) = section.item("port") {
+        public.port = Some(item.number::<u16>(PORT)?);
+    }
+    section.finish(&vocabulary::NOTHING)?;
+    Ok(public)
+}
