@@ -218,8 +218,7 @@ impl Server {
         let service = Service::new(
             registry.clone(),
             channels.clone(),
-            directory.clone(),
-            announcer.clone(),
+            (directory.clone(), announcer.clone()),
             upstreams.clone(),
             Arc::new(authenticator),
             limits.clone(),

@@ -61,8 +61,7 @@ impl Service {
     pub(crate) fn new(
         registry: Arc<Registry>,
         channels: Arc<Channels>,
-        directory: Arc<Directory>,
-        announcer: Announcer,
+        (directory, announcer): (Arc<Directory>, Announcer),
         upstreams: Arc<Upstreams>,
         authenticator: Arc<dyn Authenticator>,
         limits: Limits,
@@ -277,10 +276,10 @@ impl Shared {
                 self.registry.drain(link);
             }
             Some(Kind::TunnelCreate(create)) => {
-                self.announce(link, request_id, create.tunnel).await
+                self.announce(link, request_id, create.tunnel).await;
             }
             Some(Kind::TunnelUpdate(update)) => {
-                self.announce(link, request_id, update.tunnel).await
+                self.announce(link, request_id, update.tunnel).await;
             }
             Some(Kind::TunnelDestroy(destroy)) => {
                 let found = self.announcer.withdraw(link, destroy.name.clone()).await;

@@ -187,7 +187,7 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                dealer.deal(stream, adit_ingress::listener::visitor_addr(peer), port)
+                dealer.deal(stream, adit_ingress::listener::visitor_addr(peer), port);
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");

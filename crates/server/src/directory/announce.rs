@@ -137,7 +137,7 @@ impl Directory {
             }
         }
         let mut displaced = self.check_hosts(state, &key, &definition, now)?;
-        self.make_room(state, &key, &definition, &mut displaced)?;
+        self.make_room(state, &key, &definition, &displaced)?;
         let port = match definition.transport() {
             None => None,
             Some(transport) if definition.remote_port == 0 => {
@@ -204,7 +204,7 @@ impl Directory {
         state: &mut State,
         key: &TunnelKey,
         definition: &Definition,
-        displaced: &mut Vec<TunnelKey>,
+        displaced: &[TunnelKey],
     ) -> Result<(), ProtoError> {
         let limit = self.config.limits.max_routes;
         let leaving = displaced.iter().chain([key]);

@@ -143,6 +143,6 @@ fn write(name: &Name, entry: &Entry) -> Record {
         user: entry.owner.user.to_string(),
         group: entry.owner.group.to_string(),
         tunnel: entry.tunnel.as_ref().map(ToString::to_string),
-        idle_since: (entry.uses == 0).then(|| entry.idle_since.as_secs()),
+        idle_since: (entry.uses == 0).then_some(entry.idle_since.as_secs()),
     }
 }
