@@ -108,6 +108,8 @@ pub enum Payload {
         code: ResetCode,
         /// For the log.
         reason: Bytes,
+        /// The peer's direction broke off here: what came before it is to be delivered first.
+        in_order: bool,
     },
     /// The link's own business, still encoded.
     Control(Bytes),
@@ -620,6 +622,7 @@ fn decode_payload(field: u8, buffer: &Bytes, at: Range<usize>) -> Result<Payload
             let mut reader = Reader::new(content);
             let mut code = 0;
             let mut reason = Bytes::new();
+            let mut in_order = false;
             while let Some((field, value)) = reader.field()? {
                 match field {
                     1 => code = value.varint()?,
@@ -627,12 +630,14 @@ fn decode_payload(field: u8, buffer: &Bytes, at: Range<usize>) -> Result<Payload
                         let (start, end) = value.range()?;
                         reason = buffer.slice(from + start..from + end);
                     }
+                    3 => in_order = value.varint()? != 0,
                     _ => {}
                 }
             }
             Payload::Reset {
                 code: reset_code(code),
                 reason,
+                in_order,
             }
         }
         CONTROL_FIELD => Payload::Control(buffer.slice(at)),

@@ -195,15 +195,23 @@ pub fn write_stop_sending(out: &mut BytesMut, id: RequestId, code: ResetCode) {
     start.finish(out, 0);
 }
 
-/// Ends both directions. The reason is for the peer's log and is cut at 256 bytes.
-pub fn write_reset(out: &mut BytesMut, id: RequestId, code: ResetCode, reason: &str) {
+/// Ends both directions. The reason is for the peer's log and is cut at 256 bytes. With `in_order` the peer delivers what
+/// was sent before it (P-6.2).
+pub fn write_reset(
+    out: &mut BytesMut,
+    id: RequestId,
+    code: ResetCode,
+    reason: &str,
+    in_order: bool,
+) {
     let mut end = reason.len().min(256);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    let mut content = Vec::with_capacity(end + 8);
+    let mut content = Vec::with_capacity(end + 10);
     put_uint(&mut content, 1, u64::from(code.to_wire()));
     put_bytes(&mut content, 2, &reason.as_bytes()[..end]);
+    put_uint(&mut content, 3, u64::from(in_order));
     let mut start = Start::new(id, 0, MessageType::Reset, false);
     start.put_field(RESET_FIELD, content.len());
     start.finish(out, content.len());
@@ -281,7 +289,8 @@ mod tests {
     #[test]
     fn reasons_are_cut_at_a_character() {
         let reason = |text: &str| {
-            let out = written(|out| write_reset(out, RequestId::new(2), ResetCode::Limit, text));
+            let out =
+                written(|out| write_reset(out, RequestId::new(2), ResetCode::Limit, text, false));
             let at = out.windows(2).position(|pair| pair == [8, 9]).unwrap();
             let reason = out[at + 2..].to_vec();
             assert_eq!(reason[0], 0x12);

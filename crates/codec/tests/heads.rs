@@ -174,6 +174,7 @@ fn p_2_4_each_protocol_carries_its_own_messages_and_no_other() {
     let reset = Payload::Reset {
         code: ResetCode::Cancelled,
         reason: Bytes::new(),
+        in_order: false,
     };
     let cases = [
         (chunk, &[Http, Grpc, WebSocket, Tcp][..]),

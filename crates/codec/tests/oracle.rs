@@ -196,9 +196,13 @@ fn write(message: &TunnelMessage) -> (Vec<u8>, TunnelMessage) {
             expected.end_stream = false;
             MessageType::StopSending
         }
-        Some(Theirs::Reset(Reset { code, reason })) => {
+        Some(Theirs::Reset(Reset {
+            code,
+            reason,
+            in_order,
+        })) => {
             let code = ResetCode::from_wire(*code as u64).unwrap();
-            write_reset(&mut out, id, code, reason);
+            write_reset(&mut out, id, code, reason, *in_order);
             while reason.len() > 256 {
                 reason.pop();
             }

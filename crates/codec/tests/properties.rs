@@ -43,7 +43,7 @@ enum Written {
     Chunk(u64, Vec<u8>, bool),
     End(u64),
     Window(u64, u64),
-    Reset(String),
+    Reset(String, bool),
     Frame(u64, WebSocketFrame, Vec<u8>, bool),
     Datagram(u64, Vec<u8>),
     /// A head of any protocol: which, the bytes that ride in it, and the end.
@@ -201,7 +201,8 @@ fn written() -> impl Strategy<Value = Written> {
             .prop_map(|(id, data, end)| Written::Chunk(id, data, end)),
         1 => number().prop_map(Written::End),
         2 => (number(), number()).prop_map(|(limit, consumed)| Written::Window(limit, consumed)),
-        1 => ".{0,60}".prop_map(Written::Reset),
+        1 => (".{0,60}", any::<bool>())
+            .prop_map(|(reason, in_order)| Written::Reset(reason, in_order)),
         2 => (number(), frame(), vec(any::<u8>(), 0..100), 0..1u64 << 50, any::<bool>()).prop_map(
             |(id, frame, data, more, end)| {
                 let length = data.len() as u64 + more;
@@ -239,11 +240,15 @@ fn stream_of(all: &[Written]) -> (Vec<u8>, Vec<Envelope>) {
                 let (limit, consumed) = (*limit, *consumed);
                 (6, false, Payload::Window { limit, consumed })
             }
-            Written::Reset(reason) => {
-                let code = adit_codec::ResetCode::Stalled;
-                write_reset(&mut out, RequestId::new(8), code, reason);
-                let reason = Bytes::copy_from_slice(reason.as_bytes());
-                (8, false, Payload::Reset { code, reason })
+            Written::Reset(reason, in_order) => {
+                let (code, in_order) = (adit_codec::ResetCode::Stalled, *in_order);
+                write_reset(&mut out, RequestId::new(8), code, reason, in_order);
+                let payload = Payload::Reset {
+                    code,
+                    reason: Bytes::copy_from_slice(reason.as_bytes()),
+                    in_order,
+                };
+                (8, false, payload)
             }
             Written::Frame(id, frame, data, end) => {
                 let number = RequestId::new(*id);

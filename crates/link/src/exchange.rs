@@ -52,7 +52,7 @@ impl Core {
     }
 
     fn failure(&self) -> Option<Failure> {
-        self.inbox.lock().failure.clone()
+        self.inbox.lock().broken().cloned()
     }
 
     /// Both directions have ended; payload may still be on its way to a socket.
@@ -66,6 +66,12 @@ impl Core {
 
     fn reset(&self, code: ResetCode, reason: &str) {
         self.lane.mux().reset(self.id, code, reason);
+        self.inbox
+            .fail(Failure::new(Reason::Cancelled, "ended by this side"));
+    }
+
+    fn abort(&self, code: ResetCode, reason: &str) {
+        self.lane.mux().abort(self.id, code, reason);
         self.inbox
             .fail(Failure::new(Reason::Cancelled, "ended by this side"));
     }
@@ -84,7 +90,8 @@ impl Drop for Core {
             None if whole => Settled::Completed,
             None => Settled::Cancelled,
         };
-        if failed.is_none() && how == Settled::Cancelled {
+        // Of one that broke off nothing crosses any more, but what was not read of it is still charged.
+        if self.inbox.lock().failure.is_none() && how != Settled::Completed {
             self.lane
                 .mux()
                 .reset(self.id, ResetCode::Cancelled, "the other side left");
@@ -159,7 +166,7 @@ impl SendHalf {
         // The waker is in place before the question is asked: an answer that changes in between wakes it.
         let watch = {
             let mut state = self.core.inbox.lock();
-            let over = match &state.failure {
+            let over = match state.broken() {
                 Some(failure) => Some(failure.clone()),
                 None => state.stopped.map(|_| stopped()),
             };
@@ -322,9 +329,16 @@ impl SendHalf {
         self.ended_if(result, true)
     }
 
-    /// Ends both directions, saying why.
+    /// Ends both directions at once: the peer drops what it has not delivered. For a request of which nothing has been
+    /// sent, or that can be of no use to the peer any more.
     pub fn reset(self, code: ResetCode, reason: &str) {
         self.core.reset(code, reason);
+    }
+
+    /// Breaks this direction off: the peer delivers all that was sent, and then the failure (P-6.2). The peer's direction
+    /// is stopped at once.
+    pub fn abort(self, code: ResetCode, reason: &str) {
+        self.core.abort(code, reason);
     }
 
     /// Waits until nobody wants what this direction sends: [`SendHalf::failure`] says why.
@@ -344,7 +358,7 @@ impl SendHalf {
     pub fn failure(&self) -> Option<Failure> {
         let state = self.core.inbox.lock();
         let stopped = || state.stopped.map(|_| stopped());
-        state.failure.clone().or_else(stopped)
+        state.broken().cloned().or_else(stopped)
     }
 
     /// The code with which the peer asked to end this direction, if it did.
@@ -390,7 +404,7 @@ impl Drop for SendHalf {
         }
         let stopped = {
             let state = self.core.inbox.lock();
-            if state.failure.is_some() {
+            if state.broken().is_some() {
                 return;
             }
             state.stopped.is_some()
@@ -421,8 +435,8 @@ impl RecvHalf {
     /// The next part; `None` at the end.
     ///
     /// # Errors
-    /// The request's [`Failure`]. It stands before what has not been read yet: an answer that broke off must not look
-    /// whole.
+    /// The request's [`Failure`]: in its place behind the last part when the peer's direction broke off there
+    /// ([`RecvHalf::is_broken_off`]), before what has not been read when the request is lost or was reset.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -446,10 +460,14 @@ impl RecvHalf {
                 part => Ok(part),
             }));
         }
+        // An end that has come stands before what broke off behind it.
         if state.ended {
             drop(state);
             self.core.received_all.store(true, Ordering::Relaxed);
             return Poll::Ready(None);
+        }
+        if let Some(failure) = state.broke_off() {
+            return Poll::Ready(Some(Err(failure.clone())));
         }
         match &mut state.reader {
             Some(reader) => reader.clone_from(cx.waker()),
@@ -500,6 +518,35 @@ impl RecvHalf {
         let mut state = self.core.inbox.lock();
         if let Some(failure) = &state.failure {
             return Poll::Ready(failure.clone());
+        }
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// [`RecvHalf::poll_failure`] as a future.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn failed(&self) -> Failure {
+        std::future::poll_fn(|cx| self.poll_failure(cx)).await
+    }
+
+    /// Whether all that the peer sent has been read and its direction broke off behind it (P-6.2): what has been read is
+    /// to be delivered before the failure is.
+    pub fn is_broken_off(&self) -> bool {
+        let state = self.core.inbox.lock();
+        state.failure.is_none() && state.broke_off().is_some()
+    }
+
+    /// Waits until all that the peer has sent has been read and let go of, which is when it has been written; or until the
+    /// request has failed. Asked once nothing more is to come.
+    pub fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.core.inbox.lock();
+        if state.failure.is_some() || (state.waiting == 0 && state.parts.is_empty()) {
+            return Poll::Ready(());
         }
         match &mut state.reader {
             Some(reader) => reader.clone_from(cx.waker()),

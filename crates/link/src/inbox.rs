@@ -37,6 +37,8 @@ pub(crate) struct State {
     discarding: bool,
     /// Both directions are over; stands before `parts`: what has not been read is not worth reading.
     pub(crate) failure: Option<Failure>,
+    /// The peer's direction broke off behind `parts`, which are still to be read (P-6.2). Ours is over.
+    aborted: Option<Failure>,
     /// The peer wants no more of our direction.
     pub(crate) stopped: Option<ResetCode>,
     pub(crate) reader: Option<Waker>,
@@ -69,6 +71,25 @@ const MAX_DATAGRAM_BYTES: usize = 1 << 20;
 pub(crate) const DATAGRAM_OVERHEAD: usize = 64;
 
 impl State {
+    /// Why both directions are over, or our own: the reader may still have parts to read.
+    pub(crate) fn broken(&self) -> Option<&Failure> {
+        self.failure.as_ref().or(self.aborted.as_ref())
+    }
+
+    /// Why the peer's direction broke off, once nothing stands before it.
+    pub(crate) fn broke_off(&self) -> Option<&Failure> {
+        self.aborted.as_ref().filter(|_| self.parts.is_empty())
+    }
+
+    /// What the request held, once it has broken off and all before that has been delivered: whoever is to take the
+    /// failure may never ask for it.
+    fn take_held_at_abort(&mut self) -> Option<Box<dyn Any + Send>> {
+        if self.waiting == 0 && self.broke_off().is_some() {
+            return self.held.take();
+        }
+        None
+    }
+
     /// The next part for the request's task.
     pub(crate) fn take_part(&mut self) -> Option<Part> {
         let part = self.parts.pop_front()?;
@@ -178,6 +199,18 @@ impl Inbox {
         wake(writer);
     }
 
+    /// Breaks the peer's direction off behind what has come of it, and ends ours.
+    pub(crate) fn abort(&self, failure: Failure) {
+        let mut state = self.lock();
+        state.aborted.get_or_insert(failure);
+        let held = state.take_held_at_abort();
+        let (reader, writer) = (state.reader.take(), state.writer.take());
+        drop(state);
+        drop(held);
+        wake(reader);
+        wake(writer);
+    }
+
     pub(crate) fn stop(&self, code: ResetCode) {
         let mut state = self.lock();
         state.stopped = Some(code);
@@ -193,7 +226,7 @@ impl Inbox {
 
     pub(crate) fn hold(&self, held: Box<dyn Any + Send>) {
         let mut state = self.lock();
-        let over = if state.failure.is_none() {
+        let over = if state.broken().is_none() {
             state.held.replace(held)
         } else {
             Some(held)
@@ -211,6 +244,12 @@ impl Inbox {
         let mut state = self.lock();
         state.consumed += cost;
         state.waiting = state.waiting.saturating_sub(cost);
+        let held = state.take_held_at_abort();
+        let over = state.waiting == 0 && (state.ended || state.aborted.is_some());
+        let reader = if over { state.reader.take() } else { None };
+        drop(state);
+        drop(held);
+        wake(reader);
     }
 }
 
@@ -262,6 +301,38 @@ mod tests {
         assert_eq!(waits(&inbox), (0, 0));
         let failure = inbox.lock().failure.clone().unwrap();
         assert_eq!(failure.reason, Reason::LinkLost, "the first one stands");
+    }
+
+    #[test]
+    fn p_6_2_an_abort_stands_behind_what_came_before_it() {
+        struct Held(Arc<AtomicUsize>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let released = Arc::new(AtomicUsize::new(0));
+        let inbox = Inbox::default();
+        inbox.hold(Box::new(Held(released.clone())));
+        deliver(&inbox);
+        inbox.abort(Failure::new(Reason::ServiceAborted, "first"));
+        {
+            let mut state = inbox.lock();
+            assert!(state.broken().is_some() && state.failure.is_none());
+            assert!(state.broke_off().is_none(), "a part stands before it");
+            assert!(state.take_part().is_some());
+            assert!(state.broke_off().is_some());
+        }
+        assert_eq!(released.load(Ordering::Relaxed), 0, "payload is on its way");
+        inbox.consumed(33);
+        assert_eq!(released.load(Ordering::Relaxed), 1);
+        inbox.fail(Failure::new(Reason::LinkLost, "second"));
+        let reason = inbox.lock().broken().map(|failure| failure.reason);
+        assert_eq!(
+            reason,
+            Some(Reason::LinkLost),
+            "nothing is read after a loss"
+        );
     }
 
     #[test]

@@ -509,10 +509,19 @@ impl Lane {
                 }
             }
             Event::Reset {
-                id, code, reason, ..
+                id,
+                code,
+                reason,
+                in_order,
+                ..
             } => {
                 if let Some(inbox) = self.table.lookup(id.value()) {
-                    inbox.fail(Failure::of_reset(code, &reason));
+                    let failure = Failure::of_reset(code, &reason);
+                    if in_order {
+                        inbox.abort(failure);
+                    } else {
+                        inbox.fail(failure);
+                    }
                 }
             }
         }

@@ -553,3 +553,81 @@ async fn why_nobody_waits_for_a_direction_is_known() {
     drop((visitor.recv, service));
     pair.settled().await;
 }
+
+/// A service that has sent this much and broken off, and its visitor.
+async fn broken_off(pair: &support::Pair, bytes: usize) -> Exchange {
+    let (visitor, service) = pair.open(false).await;
+    answer(&service, b"", false).unwrap();
+    let Exchange { send, recv } = service;
+    send.send_all(Bytes::from(vec![7; bytes]), false)
+        .await
+        .unwrap();
+    send.abort(ResetCode::ServiceAborted, "closed early");
+    drop(recv);
+    visitor
+}
+
+#[tokio::test]
+async fn p_6_2_an_abort_comes_behind_what_was_sent_before_it() {
+    let pair = pair();
+    let mut visitor = broken_off(&pair, 20_000).await;
+    // This direction is over, read or not.
+    visitor.send.gone().await;
+    let mut got = 0;
+    let failure = loop {
+        match visitor.recv.part().await.unwrap() {
+            Ok(Part::Data(payload)) => got += payload.bytes().len(),
+            Ok(_) => {}
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!((got, failure.reason), (20_000, Reason::ServiceAborted));
+    assert!(visitor.recv.is_broken_off() && !visitor.recv.is_ended());
+    assert!(matches!(visitor.recv.part().await, Some(Err(again)) if again == failure));
+    std::future::poll_fn(|cx| visitor.recv.poll_delivered(cx)).await;
+    drop(visitor);
+    pair.settled().await;
+    assert_eq!(counts(&pair.server.lane), (0, 1, 0, 0));
+    assert_eq!(counts(&pair.client.lane), (0, 0, 1, 0));
+}
+
+#[tokio::test]
+async fn p_6_2_an_abort_that_nobody_reads_leaves_nothing_behind() {
+    let pair = pair();
+    for half in 0..3 {
+        let Exchange { send, recv } = broken_off(&pair, 20_000).await;
+        send.gone().await;
+        match half {
+            0 => drop((send, recv)),
+            1 => {
+                drop(recv);
+                drop(send);
+            }
+            _ => recv.stop(ResetCode::Cancelled),
+        }
+    }
+    pair.settled().await;
+}
+
+/// Whoever is to take the failure may never ask for it: a visitor that gives its stream no window.
+#[tokio::test]
+async fn p_6_2_what_a_request_holds_is_released_when_all_before_an_abort_is_delivered() {
+    let pair = pair();
+    let (mut visitor, service) = pair.open(false).await;
+    let drops = Drops::default();
+    visitor.hold(drops.held());
+    answer(&service, b"part", false).unwrap();
+    service.send.abort(ResetCode::ServiceAborted, "");
+    drop(service.recv);
+    assert!(matches!(
+        visitor.recv.part().await,
+        Some(Ok(Part::Answer(_)))
+    ));
+    let payload = visitor.recv.part().await;
+    visitor.send.gone().await;
+    assert_eq!(drops.count(), 0, "it is on its way to the visitor");
+    drop(payload);
+    assert_eq!(drops.count(), 1);
+    drop(visitor);
+    pair.settled().await;
+}

@@ -109,6 +109,8 @@ pub enum Event {
         by_peer: bool,
         /// For the log.
         reason: Bytes,
+        /// The peer's direction broke off at this place: what came before it is still to be delivered (P-6.2).
+        in_order: bool,
     },
     /// The link's own business, encoded.
     Control(Bytes),

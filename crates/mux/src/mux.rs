@@ -146,9 +146,15 @@ impl Mux {
         self.outbox.with(|state| state.stop_sending(id, code));
     }
 
-    /// Ends both directions (P-6.2). True if the request was there to end.
+    /// Ends both directions at once, and drops what waits (P-6.2). True if the request was there to end.
     pub fn reset(&self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         self.outbox.with(|state| state.reset(id, code, reason))
+    }
+
+    /// Breaks this direction off: the peer gets what was sent, and then the failure (P-6.2). The peer's direction is stopped
+    /// at once. True if the request was there to end.
+    pub fn abort(&self, id: RequestId, code: ResetCode, reason: &str) -> bool {
+        self.outbox.with(|state| state.abort(id, code, reason))
     }
 
     /// Sends a control message, ahead of everything. False when too many wait already.

@@ -163,8 +163,12 @@ impl State {
         match payload {
             Payload::Window { limit, consumed } => self.on_window(id, limit, consumed, events),
             Payload::StopSending(code) => self.on_stop_sending(id, code, events),
-            Payload::Reset { code, reason } => {
-                self.on_reset(id, code, reason, events);
+            Payload::Reset {
+                code,
+                reason,
+                in_order,
+            } => {
+                self.on_reset(id, code, reason, in_order, events);
                 return;
             }
             payload => {
@@ -179,19 +183,41 @@ impl State {
         }
     }
 
-    fn on_reset(&mut self, id: RequestId, code: ResetCode, reason: Bytes, events: &mut Vec<Event>) {
+    fn on_reset(
+        &mut self,
+        id: RequestId,
+        code: ResetCode,
+        reason: Bytes,
+        in_order: bool,
+        events: &mut Vec<Event>,
+    ) {
         self.count_given_up(id);
-        let known = self
-            .requests
-            .get(&id)
-            .is_some_and(|request| request.owed.reset.is_none());
-        self.remove(id);
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let known = !request.is_reset();
+        let in_order = in_order && known && request.recv != RecvState::Discarding;
+        if in_order {
+            // What came before it is still on its way out: its window stays charged until it has left.
+            request.send = SendState::Done;
+            request.recv = RecvState::Done;
+            request.owed.window = false;
+            request.owed.stop = None;
+            request.wants_to_send = false;
+            self.stale_heads += std::mem::take(&mut request.heads);
+            self.drop_queued(id);
+            self.prune();
+            self.remove_if_over(id);
+        } else {
+            self.remove(id);
+        }
         if known {
             events.push(Event::Reset {
                 id,
                 code,
                 by_peer: true,
                 reason,
+                in_order,
             });
         }
     }
@@ -203,7 +229,7 @@ impl State {
         let Some(request) = self.requests.get(&id) else {
             return;
         };
-        let counted = request.stopped || request.owed.reset.is_some();
+        let counted = request.stopped || request.is_reset();
         if id.opener() != self.side() && !request.has_sent && !counted {
             self.given_up = self.given_up.saturating_add(1);
         }
@@ -244,10 +270,14 @@ impl State {
         request.stopped = true;
         request.send = SendState::Ending;
         request.wants_to_send = false;
-        // A head that has not left keeps its place; the end follows it (P-6.1).
-        let end = (Item::End, MESSAGE_COST);
+        // A head that has not left keeps its place; the end follows it (P-6.1), or the reset that stood there.
+        let is_aborted = request.abort.is_some();
+        let end = if is_aborted { Item::Abort } else { Item::End };
+        let end = (end, MESSAGE_COST);
         Self::enqueue(&mut self.data, &mut self.held_cost, id, request, end);
-        events.push(Event::Stopped { id, code });
+        if !is_aborted {
+            events.push(Event::Stopped { id, code });
+        }
     }
 
     /// Everything that belongs to the order of the peer's direction.
@@ -255,7 +285,9 @@ impl State {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        if request.owed.reset.is_some() {
+        if request.owed.reset.is_some()
+            || (request.abort.is_some() && request.recv == RecvState::Done)
+        {
             return;
         }
         if request.recv == RecvState::Done {
@@ -370,6 +402,7 @@ impl State {
                 code,
                 by_peer: false,
                 reason: Bytes::from(reason),
+                in_order: false,
             });
         }
     }

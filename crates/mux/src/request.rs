@@ -27,6 +27,8 @@ pub(crate) enum Item {
     Datagram(Bytes),
     Trailers(HeaderBlock),
     End,
+    /// Our direction broke off; [`Request::abort`] says why.
+    Abort,
 }
 
 impl Item {
@@ -87,6 +89,8 @@ pub(crate) struct Request {
     pub(crate) owed: Owed,
     /// The opening head has left, so that the peer knows the id.
     pub(crate) announced: bool,
+    /// Our direction broke off: the reset that says so waits behind what was sent before it (P-6.2).
+    pub(crate) abort: Option<(ResetCode, Box<str>)>,
     /// Heads of this request that wait to leave.
     pub(crate) heads: usize,
     /// What belongs behind those heads, with its cost: nothing may overtake them, however the batches are cut.
@@ -116,6 +120,7 @@ impl Request {
             recv: RecvState::Open,
             owed: Owed::default(),
             announced,
+            abort: None,
             heads: 0,
             held: VecDeque::new(),
             held_cost: 0,
@@ -129,9 +134,12 @@ impl Request {
 
     /// Whether somebody waits to send and is to be told now; told once.
     pub(crate) fn wake(&mut self) -> bool {
-        std::mem::take(&mut self.wants_to_send)
-            && self.send == SendState::Open
-            && self.owed.reset.is_none()
+        std::mem::take(&mut self.wants_to_send) && self.send == SendState::Open && !self.is_reset()
+    }
+
+    /// This end has reset it: the reset is owed, or waits for its place.
+    pub(crate) const fn is_reset(&self) -> bool {
+        self.owed.reset.is_some() || self.abort.is_some()
     }
 
     /// Nothing more can happen to it: both directions are over and everything received has left. Until then its
@@ -141,6 +149,6 @@ impl Request {
             && self.recv == RecvState::Done
             && self.recv_credit.buffered() == 0
             && self.owed.stop.is_none()
-            && self.owed.reset.is_none()
+            && !self.is_reset()
     }
 }

@@ -13,6 +13,10 @@ use crate::{
     state::State,
 };
 
+/// Requests that may wait for nothing but the place of their reset ([`State::abort`]). They are in nobody's table any more:
+/// a lane that takes nothing must not gather them.
+pub(crate) const MAX_ABORTING: usize = 1024;
+
 /// Why a request could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum OpenError {
@@ -295,7 +299,7 @@ impl State {
             return;
         };
         let due = request.recv_credit.consume(cost);
-        if due && request.recv == RecvState::Open && request.owed.reset.is_none() {
+        if due && request.recv == RecvState::Open && !request.is_reset() {
             request.owed.window = true;
             Self::list_owing(&mut self.owing, id, request);
         }
@@ -310,7 +314,7 @@ impl State {
         request.recv_credit.consume(u64::MAX);
         if request.recv == RecvState::Open {
             request.recv = RecvState::Discarding;
-            if request.owed.reset.is_none() {
+            if !request.is_reset() {
                 request.owed.window = false;
                 request.owed.stop = Some(code);
                 Self::list_owing(&mut self.owing, id, request);
@@ -318,11 +322,40 @@ impl State {
         }
         self.remove_if_over(id);
     }
+
+    /// Breaks our direction off behind what it has sent, and stops the peer's at once. Without room for one more request
+    /// that waits for nothing but that, it is reset.
+    pub(crate) fn abort(&mut self, id: RequestId, code: ResetCode, reason: &str) -> bool {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return false;
+        };
+        if request.is_reset() {
+            return false;
+        }
+        let is_over = request.send == SendState::Done && request.recv == RecvState::Done;
+        if is_over || self.aborting >= MAX_ABORTING {
+            return self.reset(id, code, reason);
+        }
+        self.aborting += 1;
+        request.recv_credit.consume(u64::MAX);
+        request.owed.window = false;
+        if request.recv == RecvState::Open {
+            request.recv = RecvState::Discarding;
+            request.owed.stop = Some(code);
+            Self::list_owing(&mut self.owing, id, request);
+        }
+        request.send = SendState::Ending;
+        request.wants_to_send = false;
+        request.abort = Some((code, reason.into()));
+        let item = (Item::Abort, MESSAGE_COST);
+        Self::enqueue(&mut self.data, &mut self.held_cost, id, request, item);
+        true
+    }
 }
 
 fn open_for_sending(request: Option<&mut Request>) -> Result<&mut Request, SendError> {
     match request {
-        Some(request) if request.owed.reset.is_some() => Err(SendError::Gone),
+        Some(request) if request.is_reset() => Err(SendError::Gone),
         Some(request) if request.send == SendState::Open => Ok(request),
         Some(_) => Err(SendError::Ended),
         None => Err(SendError::Gone),

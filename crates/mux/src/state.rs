@@ -108,6 +108,8 @@ pub(crate) struct State {
     pub(crate) given_up: u32,
     /// How many of `requests` the peer opened.
     pub(crate) peer_open: usize,
+    /// How many of `requests` wait for the place of their reset.
+    pub(crate) aborting: usize,
     pub(crate) control: VecDeque<Bytes>,
     pub(crate) refusals: VecDeque<(RequestId, ResetCode)>,
     /// Requests that owe the peer something; each at most once.
@@ -139,6 +141,7 @@ impl State {
             peer_highest: RequestId::STREAM,
             given_up: 0,
             peer_open: 0,
+            aborting: 0,
             control: VecDeque::new(),
             refusals: VecDeque::new(),
             owing: VecDeque::new(),
@@ -226,6 +229,7 @@ impl State {
         if id.opener() != self.side() {
             self.peer_open -= 1;
         }
+        self.aborting -= usize::from(request.abort.is_some());
         self.stale_heads += request.heads;
         self.prune();
         // A burst of requests must not stay in memory.
@@ -236,7 +240,7 @@ impl State {
 
     /// Keeps the lists in proportion to the open requests while nothing can leave: who opens and ends requests in a
     /// loop must not fill them with what is over. Each pass takes out at least half, which pays for it.
-    fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         let requests = &self.requests;
         let bound = 2 * requests.len() + SLACK;
         if self.owing.len() > bound {
@@ -289,6 +293,9 @@ impl State {
             // The peer has forgotten it: nothing to tell.
             self.remove(id);
             return true;
+        }
+        if request.abort.take().is_some() {
+            self.aborting -= 1;
         }
         request.owed.reset = Some((code, reason.into()));
         request.owed.window = false;
@@ -360,6 +367,7 @@ mod tests {
     const RESET: Payload = Payload::Reset {
         code: ResetCode::Cancelled,
         reason: Bytes::new(),
+        in_order: false,
     };
 
     /// Regression: visitors who come and leave while the client does not read filled the memory with heads.
@@ -435,6 +443,23 @@ mod tests {
             state.reset(id, ResetCode::Cancelled, "");
             assert!(state.blocked.len() <= SLACK + 5, "{}", state.blocked.len());
         }
+    }
+
+    /// What waits for nothing but the place of its reset is in nobody's table, so that nothing else bounds it.
+    #[test]
+    fn requests_that_broke_off_are_bounded_while_nothing_leaves() {
+        let mut state = state();
+        for _ in 0..10_000 {
+            let id = open(&mut state);
+            state.abort(id, ResetCode::Cancelled, "left");
+            assert!(state.requests.len() <= crate::send::MAX_ABORTING);
+            assert!(state.heads.len() <= 2 * (crate::send::MAX_ABORTING + SLACK));
+            assert_eq!(state.aborting, state.requests.len());
+        }
+        assert_eq!(state.requests.len(), crate::send::MAX_ABORTING);
+        while state.next_batch().is_some() {}
+        assert_eq!((state.requests.len(), state.aborting), (0, 0));
+        assert_eq!(state.queued(), 0);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl State {
         }
         if let Some((id, code)) = self.refusals.pop_front() {
             self.builder
-                .put(|out| write_reset(out, id, code, code.reason()));
+                .put(|out| write_reset(out, id, code, code.reason(), false));
             self.stats.messages_sent += 1;
             return true;
         }
@@ -83,7 +83,8 @@ impl State {
         };
         request.owed.listed = false;
         if let Some((code, reason)) = request.owed.reset.take() {
-            self.builder.put(|out| write_reset(out, id, code, &reason));
+            self.builder
+                .put(|out| write_reset(out, id, code, &reason, false));
             self.stats.messages_sent += 1;
             self.remove(id);
             return true;
@@ -184,6 +185,16 @@ impl State {
             Item::End => {
                 self.builder.put(|out| write_end(out, id));
                 true
+            }
+            Item::Abort => {
+                let request = self.requests.get(&id);
+                if let Some((code, reason)) = request.and_then(|r| r.abort.as_ref()) {
+                    self.builder
+                        .put(|out| write_reset(out, id, *code, reason, true));
+                    self.stats.messages_sent += 1;
+                    self.remove(id);
+                }
+                return true;
             }
         };
         self.stats.messages_sent += 1;

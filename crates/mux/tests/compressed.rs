@@ -90,6 +90,7 @@ fn p_13_4_what_comes_compressed_costs_what_it_was() {
         code: ResetCode::FlowControl,
         by_peer: false,
         reason: "sent past the limit".into(),
+        in_order: false,
     };
     assert_eq!(end.feed([chunk(1, 1, false)]), [past]);
 
@@ -185,6 +186,7 @@ fn p_13_2_what_lies_about_its_length_costs_its_request_alone() {
             code: ResetCode::ProtocolError,
             by_peer: false,
             reason: "it is compressed as nothing can be".into(),
+            in_order: false,
         };
         assert_eq!(end.feed([message]), [reset]);
         assert_eq!(end.mux.stats().violations, 1 + n as u64);

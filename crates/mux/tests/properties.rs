@@ -87,6 +87,9 @@ enum Op {
     Reset {
         of: usize,
     },
+    Abort {
+        of: usize,
+    },
     Feed(Vec<Feed>),
     Transmit {
         batches: usize,
@@ -129,6 +132,7 @@ enum Kind {
     },
     Stop,
     Reset,
+    Abort,
     Datagram {
         length: usize,
     },
@@ -159,6 +163,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         4 => (0..3000u64).prop_map(|more| Kind::HonestWindow { more }),
         1 => Just(Kind::Stop),
         1 => Just(Kind::Reset),
+        1 => Just(Kind::Abort),
         2 => (0..1100usize).prop_map(|length| Kind::Datagram { length }),
         2 => (0..600usize, 0..3u64).prop_map(|(payload, more)| Kind::Frame { payload, more }),
         2 => (0..60usize, 10..700u32, any::<bool>())
@@ -191,7 +196,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => of.clone().prop_map(|of| Op::Trailers { of }),
         3 => (of.clone(), 0..600u64).prop_map(|(of, cost)| Op::Consume { of, cost }),
         1 => of.clone().prop_map(|of| Op::Stop { of }),
-        1 => of.prop_map(|of| Op::Reset { of }),
+        1 => of.clone().prop_map(|of| Op::Reset { of }),
+        1 => of.prop_map(|of| Op::Abort { of }),
         8 => prop::collection::vec(feed, 1..5).prop_map(Op::Feed),
         4 => (0..3usize).prop_map(|batches| Op::Transmit { batches }),
         1 => Just(Op::Tick),
@@ -391,6 +397,9 @@ impl Model {
             Op::Reset { of } => {
                 mux.reset(self.pick(of), ResetCode::Cancelled, "test");
             }
+            Op::Abort { of } => {
+                mux.abort(self.pick(of), ResetCode::ServiceAborted, "test");
+            }
             Op::Feed(feeds) => self.feed(feeds),
             Op::Transmit { batches } => {
                 for _ in 0..batches {
@@ -449,6 +458,7 @@ impl Model {
                 }
                 Kind::Stop => stop(id),
                 Kind::Reset => reset(id),
+                Kind::Abort => abort(id),
                 Kind::Datagram { length } => {
                     message(id, end, Payload::Datagram(vec![6; length].into()))
                 }
@@ -564,9 +574,9 @@ impl Model {
 
     fn check_bounds(&self) {
         let stats = self.end.mux.stats();
-        // One that has nothing queued may go up to twice the bound, with one message; an end is not asked about.
+        // One that has nothing queued may go up to twice the bound, with one message; an end, or a break, is not asked about.
         let message = self.config.max_payload as u64 + MESSAGE_COST;
-        let ends = stats.open as u64 * MESSAGE_COST;
+        let ends = 2 * stats.open as u64 * MESSAGE_COST;
         // The same again for datagrams, which nobody asks about.
         let bound = 2 * (2 * self.config.max_queued + message) + ends + self.pushed;
         assert!(stats.queued <= bound, "{} of {bound}", stats.queued);

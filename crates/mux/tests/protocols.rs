@@ -134,6 +134,7 @@ fn reset_event(value: u64, code: ResetCode, reason: &'static str) -> Event {
         code,
         by_peer: false,
         reason: reason.into(),
+        in_order: false,
     }
 }
 

@@ -29,6 +29,7 @@ fn reset_event(value: u64, code: ResetCode, reason: &str) -> Event {
         code,
         by_peer: false,
         reason: Bytes::copy_from_slice(reason.as_bytes()),
+        in_order: false,
     }
 }
 
@@ -205,6 +206,7 @@ fn p_2_5_a_reset_is_never_answered() {
         code: ResetCode::Cancelled,
         by_peer: true,
         reason: "gone".into(),
+        in_order: false,
     };
     assert_eq!(events, [expected]);
     assert_eq!(end.sent(), []);
@@ -1286,4 +1288,142 @@ fn what_comes_is_counted() {
     let counted = (stats.messages_received, stats.accepted, stats.open);
     assert_eq!(counted, (6, 3, 3));
     assert_eq!((stats.refused, stats.violations, stats.late), (1, 1, 0));
+}
+
+/// A server end on which the client has opened request 1 and got the head of its answer.
+fn answered() -> End {
+    let mut end = with_request();
+    end.mux
+        .answer(id(1), response_head(200, b""), false)
+        .unwrap();
+    assert_eq!(end.sent().len(), 1);
+    end
+}
+
+#[test]
+fn p_6_2_an_abort_leaves_behind_what_was_sent() {
+    let mut end = answered();
+    end.mux
+        .send(id(1), Bytes::from_static(b"hello"), false)
+        .unwrap();
+    assert!(
+        end.mux
+            .abort(id(1), ResetCode::ServiceAborted, "closed early")
+    );
+    assert!(
+        !end.mux
+            .abort(id(1), ResetCode::ServiceAborted, "once is enough")
+    );
+    assert_eq!(end.mux.sendable(id(1)), Err(SendError::Gone));
+    // The peer is not to go on meanwhile.
+    let expected = ["1 stop", "1 chunk 5", "1 abort ServiceAborted"];
+    assert_eq!(outline(&end.sent()), expected);
+    assert_eq!(end.mux.stats().open, 0);
+    // What the peer had sent by then is late.
+    assert_eq!(end.feed([chunk(1, 5, true)]), []);
+    assert_eq!(end.mux.stats().violations, 0);
+}
+
+#[test]
+fn p_6_2_an_abort_leaves_behind_its_opening() {
+    let mut end = End::server();
+    let own = end.open(b"", false);
+    end.mux
+        .send(own, Bytes::from_static(b"hey"), false)
+        .unwrap();
+    assert!(end.mux.abort(own, ResetCode::Cancelled, "left"));
+    let expected = ["2 open", "2 chunk 3", "2 abort Cancelled"];
+    assert_eq!(outline(&end.sent()), expected);
+    assert_eq!(end.mux.stats().open, 0);
+}
+
+#[test]
+fn p_6_2_an_abort_leaves_behind_the_end() {
+    let mut end = answered();
+    end.mux
+        .send(id(1), Bytes::from_static(b"hello"), true)
+        .unwrap();
+    assert_eq!(outline(&end.sent()), ["1 chunk 5."]);
+    assert!(end.mux.abort(id(1), ResetCode::ServiceAborted, ""));
+    assert_eq!(outline(&end.sent()), ["1 stop", "1 abort ServiceAborted"]);
+}
+
+#[test]
+fn p_6_2_a_reset_at_once_overtakes_and_drops() {
+    for aborted_before in [false, true] {
+        let mut end = answered();
+        end.mux
+            .send(id(1), Bytes::from_static(b"hello"), false)
+            .unwrap();
+        if aborted_before {
+            end.mux.abort(id(1), ResetCode::ServiceAborted, "");
+        }
+        assert!(end.mux.reset(id(1), ResetCode::Cancelled, ""));
+        assert_eq!(outline(&end.sent()), ["1 reset Cancelled"]);
+        let stats = end.mux.stats();
+        assert_eq!((stats.open, stats.queued), (0, 0));
+    }
+}
+
+#[test]
+fn p_6_2_a_stop_takes_the_payload_before_an_abort_and_not_the_abort() {
+    let mut end = answered();
+    end.mux
+        .send(id(1), Bytes::from_static(b"hello"), false)
+        .unwrap();
+    end.mux.abort(id(1), ResetCode::ServiceAborted, "");
+    assert_eq!(end.feed([stop(1)]), [], "its task is gone");
+    assert_eq!(outline(&end.sent()), ["1 stop", "1 abort ServiceAborted"]);
+    assert_eq!(end.mux.stats().open, 0);
+}
+
+#[test]
+fn p_6_2_a_peer_that_aborts_is_charged_until_its_payload_has_left() {
+    let mut end = answered();
+    end.mux
+        .send(id(1), Bytes::from_static(b"unsent"), false)
+        .unwrap();
+    let events = end.feed([chunk(1, 100, false), abort(1), chunk(1, 1, false)]);
+    assert!(
+        matches!(
+            &events[..],
+            [
+                Event::Data { end: false, .. },
+                Event::Reset {
+                    by_peer: true,
+                    in_order: true,
+                    ..
+                },
+                Event::Reset { by_peer: false, .. }
+            ]
+        ),
+        "{events:?}"
+    );
+    assert_eq!(end.sent(), [], "both directions are over");
+
+    let mut end = answered();
+    end.feed([chunk(1, 100, false), abort(1)]);
+    assert_eq!(end.mux.sendable(id(1)), Err(SendError::Ended));
+    assert_eq!(end.mux.stats().open, 1);
+    end.mux.consume(id(1), 100 + MESSAGE_COST);
+    assert_eq!(end.mux.stats().open, 0);
+    assert_eq!(end.sent(), []);
+}
+
+#[test]
+fn p_6_2_what_this_end_stopped_is_not_delivered_before_an_abort() {
+    let mut end = answered();
+    end.mux.stop_sending(id(1), ResetCode::Cancelled);
+    let events = end.feed([chunk(1, 100, false), abort(1)]);
+    assert!(
+        matches!(
+            &events[..],
+            [Event::Reset {
+                in_order: false,
+                ..
+            }]
+        ),
+        "{events:?}"
+    );
+    assert_eq!(end.mux.stats().open, 0);
 }

@@ -260,9 +260,14 @@ pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
         Payload::StopSending(code) => Some(Theirs::StopSending(StopSending {
             code: i32::from(code.to_wire()),
         })),
-        Payload::Reset { code, reason } => Some(Theirs::Reset(Reset {
+        Payload::Reset {
+            code,
+            reason,
+            in_order,
+        } => Some(Theirs::Reset(Reset {
             code: i32::from(code.to_wire()),
             reason: String::from_utf8_lossy(reason).into_owned(),
+            in_order: *in_order,
         })),
         Payload::Control(bytes) => Some(Theirs::Control(Control::decode(&bytes[..]).ok()?)),
         Payload::Bad(_) => return None,
@@ -680,8 +685,9 @@ fn carried() -> impl Strategy<Value = (i32, Option<Theirs>)> {
             |(limit, consumed)| (5, Some(Theirs::Window(Window { limit, consumed })))
         ),
         1 => code().prop_map(|code| (6, Some(Theirs::StopSending(StopSending { code })))),
-        1 => (code(), text("[ -~é]{0,300}"))
-            .prop_map(|(code, reason)| (7, Some(Theirs::Reset(Reset { code, reason })))),
+        1 => (code(), text("[ -~é]{0,300}"), any::<bool>()).prop_map(|(code, reason, in_order)| {
+            (7, Some(Theirs::Reset(Reset { code, reason, in_order })))
+        }),
         1 => control().prop_map(|control| (11, Some(Theirs::Control(control)))),
     ]
 }

@@ -207,13 +207,21 @@ pub(crate) fn stop(id: u64) -> TunnelMessage {
 }
 
 pub(crate) fn reset(id: u64) -> TunnelMessage {
-    let code = adit_proto::ResetCode::Cancelled.into();
-    let reason = "gone".into();
-    message(
-        id,
-        false,
-        Payload::Reset(adit_proto::Reset { code, reason }),
-    )
+    reset_in(id, false)
+}
+
+/// A peer's direction that broke off.
+pub(crate) fn abort(id: u64) -> TunnelMessage {
+    reset_in(id, true)
+}
+
+fn reset_in(id: u64, in_order: bool) -> TunnelMessage {
+    let reset = adit_proto::Reset {
+        code: adit_proto::ResetCode::Cancelled.into(),
+        reason: "gone".into(),
+        in_order,
+    };
+    message(id, false, Payload::Reset(reset))
 }
 
 pub(crate) fn request_head(body: &[u8]) -> EncodedHead {
@@ -256,6 +264,7 @@ pub(crate) fn outline(messages: &[TunnelMessage]) -> Vec<String> {
             Some(Payload::Trailers(_)) => "trailers".into(),
             Some(Payload::Window(window)) => format!("window {} {}", window.limit, window.consumed),
             Some(Payload::StopSending(_)) => "stop".into(),
+            Some(Payload::Reset(reset)) if reset.in_order => format!("abort {:?}", reset.code()),
             Some(Payload::Reset(reset)) => format!("reset {:?}", reset.code()),
             Some(Payload::Control(_)) => "control".into(),
             Some(_) => "other".into(),

@@ -221,6 +221,10 @@ pub struct Reset {
     pub code: i32,
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+    /// The sender's direction broke off at this place: the receiver delivers all that came before it, then the failure.
+    /// Without it the receiver drops what it has not delivered.
+    #[prost(bool, tag = "3")]
+    pub in_order: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resume {
