@@ -153,7 +153,10 @@ impl Shared {
                 biased;
                 answer = answer.as_mut() => break answer,
                 sent = upload.run(), if upload.over_since().is_none() => sent.map_err(at_fault)?,
-                () = send.gone() => return Err(Broken::Gone.into()),
+                // Before that, it is over when the visitor's direction is: what came before a break is delivered.
+                () = send.gone(), if upload.over_since().is_some() => {
+                    return Err(Broken::Gone.into());
+                }
                 () = until(due) => {
                     let wait = self.shared.config.answer_timeout;
                     let why = format!("the service did not answer within {wait:?}");
@@ -172,14 +175,20 @@ impl Shared {
         course.on_answer(status, download.is_over() && upload.over_since().is_some());
         course.on_grpc_status(download.grpc_status());
         let mut passing = pin!(download.pass_on());
-        loop {
+        let passed = loop {
             tokio::select! {
                 biased;
-                passed = passing.as_mut() => break course.on_grpc_status(passed?),
+                passed = passing.as_mut() => break passed,
                 sent = upload.run(), if upload.over_since().is_none() => sent.map_err(at_fault)?,
-                () = send.gone() => return Err(Broken::Gone.into()),
+                () = send.gone(), if upload.over_since().is_some() => {
+                    return Err(Broken::Gone.into());
+                }
             }
+        };
+        if matches!(passed, Err(Lost::Broken(Broken::Gone))) {
+            upload.run().await.map_err(at_fault)?;
         }
+        course.on_grpc_status(passed?);
         // A call is over with its answer. Of an exchange of HTTP the service may go on reading the request (RFC 9113,
         // 8.1).
         if let Head::Http(_) = head {

@@ -36,7 +36,8 @@ impl Job {
     }
 }
 
-/// Refuses or gives up a request, saying why to the opener and in the log.
+/// Refuses or gives up a request, saying why to the opener and in the log. What has been sent of its answer arrives before
+/// that (P-6.2).
 pub(crate) fn give_up(send: SendHalf, open: &Open, code: ResetCode, why: &str) {
     log_failure(open, code, why);
     tracing::debug!(
@@ -46,7 +47,13 @@ pub(crate) fn give_up(send: SendHalf, open: &Open, code: ResetCode, why: &str) {
         why,
         "request reset"
     );
-    send.reset(code, why);
+    match code {
+        ResetCode::ServiceAborted | ResetCode::ServiceTimeout | ResetCode::ProtocolError => {
+            send.abort(code, why);
+        }
+        // Of the others no service has seen anything.
+        _ => send.reset(code, why),
+    }
 }
 
 /// Of the whole process: a service that is down fails every request.

@@ -114,7 +114,8 @@ impl Open {
         account.course.begin(Phase::Dial);
         let dialled = tokio::select! {
             biased;
-            () = exchange.send.gone() => return account.course.on_gone(&exchange.send),
+            // One that only broke off has bytes for the service, maybe.
+            failure = exchange.recv.failed() => return account.course.on_failure(&failure),
             dialled = dial(&self.service.address, config.dial_timeout) => dialled,
         };
         account.course.end(Phase::Dial);
@@ -133,10 +134,10 @@ impl Open {
         exchange.set_stall(config.tcp_stall_timeout);
         self.service.compress(&exchange.send, []);
         let accepted = accepted(ProtocolType::Tcp);
-        if let Err(failure) = exchange.send.answer(accepted, false) {
-            return account.course.on_failure(&failure);
+        // Fails for a visitor who has left: its bytes reach the service all the same.
+        if exchange.send.answer(accepted, false).is_ok() {
+            account.course.on_answer(0, false);
         }
-        account.course.on_answer(0, false);
         let version = self.service.proxy_protocol;
         let first = version.map_or_else(Bytes::new, |version| {
             proxy_protocol::header(version, &account.head)
@@ -147,7 +148,8 @@ impl Open {
             small: self.shared.small.clone(),
             large: self.shared.large.clone(),
         };
-        let mut splice = Splice::new(&socket, exchange, &buffers, first);
+        let patience = config.tcp_stall_timeout;
+        let mut splice = Splice::new(&socket, exchange, &buffers, first, patience);
         let on_moved = |moved: Moved| {
             counters.tcp.on_moved(moved);
             let of_header = header.min(moved.written);
@@ -180,6 +182,10 @@ impl Open {
                     %failure,
                     "connection to a TCP service reset"
                 );
+                if splice.is_broken_off() {
+                    drop(splice);
+                    socket.break_off(patience).await;
+                }
             }
         }
     }

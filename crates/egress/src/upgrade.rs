@@ -22,15 +22,16 @@ pub(crate) async fn carry(socket: TcpStream, job: Job, early: Bytes, shared: &Sh
     }
     exchange.set_stall(shared.config.tcp_stall_timeout);
     let length = early.len() as u64;
-    if let Err(failure) = exchange.send.send_all(early, false).await {
-        return on_failure(&mut account, &failure);
+    // Fails for a visitor who has left: its bytes reach the service all the same.
+    if exchange.send.send_all(early, false).await.is_ok() {
+        account.moved.send(length);
     }
-    account.moved.send(length);
+    let patience = shared.config.tcp_stall_timeout;
     let buffers = Buffers {
         small: shared.small.clone(),
         large: shared.large.clone(),
     };
-    let mut splice = Splice::new(&socket, exchange, &buffers, Bytes::new());
+    let mut splice = Splice::new(&socket, exchange, &buffers, Bytes::new(), patience);
     let on_moved = |now: Moved| {
         account.moved.receive(now.written);
         account.moved.send(now.read);
@@ -41,7 +42,13 @@ pub(crate) async fn carry(socket: TcpStream, job: Job, early: Bytes, shared: &Sh
             drop(splice);
             socket.close();
         }
-        Err(Broken::Exchange(failure)) => on_failure(&mut account, &failure),
+        Err(Broken::Exchange(failure)) => {
+            on_failure(&mut account, &failure);
+            if splice.is_broken_off() {
+                drop(splice);
+                socket.break_off(patience).await;
+            }
+        }
         Err(Broken::Socket(error)) => {
             let why = format!("the service broke off: {error}");
             if let Some(send) = splice.give_up() {

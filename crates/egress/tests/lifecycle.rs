@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use adit_codec::ResetCode;
 use adit_egress::Config;
 use adit_link::{Exchange, Reason};
 use support::{Ask, Pair, TUNNEL, fixed, read, read_head, scripted, service, within};
@@ -368,9 +369,10 @@ async fn an_answer_that_is_wanted_no_more_closes_the_connection() {
     let Exchange { send, mut recv } = pair.open(&Ask::new("POST", "/", &[]), b"", false);
     assert_eq!(within(told.recv()).await, Some("asked"));
     within(recv.part()).await.unwrap().unwrap();
+    // What the visitor sends still goes to the service, up to where it breaks off (P-6.2).
     drop(recv);
+    send.abort(ResetCode::Cancelled, "left");
     assert_eq!(within(told.recv()).await, Some("closed"));
-    drop(send);
     pair.settled().await;
 }
 

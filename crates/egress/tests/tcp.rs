@@ -231,7 +231,7 @@ async fn p_10_3_a_service_that_resets_while_there_is_no_credit_is_a_reset() {
     })
     .await;
     let pair = to(port, Config::default());
-    let exchange = open(&pair, b"unread", false);
+    let mut exchange = open(&pair, b"unread", false);
     let waits = || pair.server.stats().waiting_bytes;
     let window = u64::from(pair.server.initial_window());
     within(async {
@@ -242,12 +242,10 @@ async fn p_10_3_a_service_that_resets_while_there_is_no_credit_is_a_reset() {
     .await;
     assert!(waits() <= window, "{}", waits());
     go.send(()).unwrap();
-    within(async {
-        while pair.client.open_requests() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    // What came before it waits for a visitor that reads on (P-6.2).
+    accepted(&mut exchange).await.unwrap();
+    let failure = payload(&mut exchange, usize::MAX).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::ServiceAborted, "{failure}");
     drop(exchange);
     pair.settled().await;
     assert_eq!(pair.egress.stats().tcp.aborted, 1);

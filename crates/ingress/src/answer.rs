@@ -128,7 +128,8 @@ pub(crate) fn respond(
         Ok(parts) => parts,
         Err(failure) => return fail(&failure, access, !matches!(sending, Sending::Done)),
     };
-    if access.visit.protocol == ProtocolType::Grpc {
+    let is_call = access.visit.protocol == ProtocolType::Grpc;
+    if is_call {
         // The answer may end with a status of ours, and then it would be a lie.
         retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
     }
@@ -138,7 +139,8 @@ pub(crate) fn respond(
     // Mostly it has come with the head. No waker is left behind: hyper asks again.
     let first = match recv.poll_part(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(part))) => Some(part),
-        Poll::Ready(Some(Err(failure))) if !bodyless => {
+        // Behind the head, what broke off is the answer. A call can end with a status in any case.
+        Poll::Ready(Some(Err(failure))) if !bodyless && (is_call || !recv.is_broken_off()) => {
             let failure = sending.failure().unwrap_or(of_peer(failure));
             return fail(&failure, access, !matches!(sending, Sending::Done));
         }

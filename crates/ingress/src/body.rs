@@ -1,6 +1,7 @@
 //! The body of an answer on its way to the visitor.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -12,6 +13,7 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
 use crate::{
     access::Access,
@@ -32,6 +34,8 @@ pub(crate) enum Chunk {
     ),
     /// From here.
     Own(Bytes),
+    /// Nothing. It is dropped when all that goes before it has been written.
+    Mark(#[expect(dead_code, reason = "tells when it is dropped")] oneshot::Sender<()>),
 }
 
 impl Buf for Chunk {
@@ -39,6 +43,7 @@ impl Buf for Chunk {
         match self {
             Self::Service(_, payload) => payload.remaining(),
             Self::Own(bytes) => bytes.remaining(),
+            Self::Mark(_) => 0,
         }
     }
 
@@ -46,6 +51,7 @@ impl Buf for Chunk {
         match self {
             Self::Service(_, payload) => payload.chunk(),
             Self::Own(bytes) => bytes.chunk(),
+            Self::Mark(_) => &[],
         }
     }
 
@@ -53,6 +59,7 @@ impl Buf for Chunk {
         match self {
             Self::Service(_, payload) => payload.advance(count),
             Self::Own(bytes) => bytes.advance(count),
+            Self::Mark(_) => {}
         }
     }
 }
@@ -79,7 +86,16 @@ pub(crate) struct ServiceBody {
     deadline: Option<Deadline>,
     #[expect(dead_code, reason = "ends the exchange at the deadline")]
     watch: Option<Watch>,
+    /// It broke off, and ends when the visitor has all that came before.
+    failing: Option<Failing>,
     access: Access,
+}
+
+/// An answer that broke off while what came before is on its way.
+struct Failing {
+    failure: Failure,
+    /// Over HTTP/2: ends when all of that has been written.
+    written: Option<oneshot::Receiver<()>>,
 }
 
 /// What becomes of the visitor's body while its answer is on the way.
@@ -151,12 +167,14 @@ impl ServiceBody {
             sending,
             deadline,
             watch,
+            failing: None,
             access,
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.recv {
+            _ if self.failing.is_some() => false,
             None => true,
             Some(recv) => {
                 self.first.is_none() && self.owed.is_none_or(|owed| owed == 0) && recv.is_ended()
@@ -166,6 +184,17 @@ impl ServiceBody {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
         loop {
+            if let Some(Failing { failure, written }) = &mut self.failing {
+                let (Some(written), Some(recv)) = (written, &self.recv) else {
+                    // The socket ends it.
+                    return Poll::Pending;
+                };
+                if Pin::new(written).poll(cx).is_pending() {
+                    ready!(recv.poll_failure(cx));
+                }
+                let failure = failure.clone();
+                return Poll::Ready(Some(self.fail(failure)));
+            }
             let Some(recv) = &mut self.recv else {
                 return Poll::Ready(None);
             };
@@ -181,7 +210,7 @@ impl ServiceBody {
                 }
                 // Dropping it gives its credit back.
                 Some(Ok(Part::Data(payload))) if payload.bytes().is_empty() => continue,
-                Some(Ok(Part::Data(payload))) => return Poll::Ready(Some(self.on_data(payload))),
+                Some(Ok(Part::Data(payload))) => self.on_data(payload),
                 Some(Ok(Part::Trailers(_))) if self.owed.is_some_and(|owed| owed > 0) => {
                     Err(short())
                 }
@@ -195,7 +224,10 @@ impl ServiceBody {
                 Some(Ok(_)) => Err(Failure::new(Reason::ProtocolError, "no part of a body")),
                 Some(Err(failure)) => Err(self.reason_of(failure)),
             };
-            return Poll::Ready(Some(part.or_else(|failure| self.fail(failure))));
+            return match part {
+                Ok(frame) => Poll::Ready(Some(Ok(frame))),
+                Err(failure) => self.break_off(failure),
+            };
         }
     }
 
@@ -212,7 +244,7 @@ impl ServiceBody {
         if let Some(owed) = &mut self.owed {
             let Some(left) = owed.checked_sub(bytes) else {
                 let more = "the service sent more than its content-length";
-                return self.fail(Failure::new(Reason::ServiceAborted, more));
+                return Err(Failure::new(Reason::ServiceAborted, more));
             };
             *owed = left;
         }
@@ -230,8 +262,34 @@ impl ServiceBody {
         std::mem::replace(&mut self.sending, Sending::Done).detach();
     }
 
-    /// The answer broke off, and must not look whole (P-7.1). HTTP/2 resets the stream by itself; what ends a call is a
-    /// status in its trailers (P-8.4).
+    /// The answer broke off, and must not look whole (P-7.1): behind all that came before.
+    fn break_off(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
+        let is_http1 = self.access.visit.version < Version::HTTP_2;
+        if self.is_call() || failure.reason == Reason::Stalled {
+            // A status goes behind what came before; a visitor who takes nothing has nothing to wait for.
+            return Poll::Ready(Some(self.fail(failure)));
+        }
+        if is_http1 {
+            // hyper would throw away what it has not written. It waits for more instead, and flushes; then the socket
+            // ends it.
+            let _ = self.fail(failure.clone());
+            self.access.connection().break_off();
+            self.failing = Some(Failing {
+                failure,
+                written: None,
+            });
+            return Poll::Pending;
+        }
+        // hyper would reset the stream, and h2 throw away what it has not written.
+        let (mark, written) = oneshot::channel();
+        self.failing = Some(Failing {
+            failure,
+            written: Some(written),
+        });
+        Poll::Ready(Some(Ok(Frame::data(Chunk::Mark(mark)))))
+    }
+
+    /// HTTP/2 resets the stream by itself; what ends a call is a status in its trailers (P-8.4).
     fn fail(&mut self, failure: Failure) -> Result<Frame<Chunk>, Failure> {
         if self.access.visit.version < Version::HTTP_2 {
             self.access.connection().reset_on_drop();

@@ -50,6 +50,8 @@ pub(crate) struct Terms {
     pub(crate) expects: bool,
     /// The visitor waits no longer.
     pub(crate) deadline: Option<Deadline>,
+    /// A visitor that leaves while it sends has called the request off: nothing of it is delivered any more.
+    pub(crate) cancels_at_once: bool,
 }
 
 /// What the layers gave a request to hold. Shared by its exchange and by the call, so that it outlives a try that fails
@@ -122,6 +124,7 @@ async fn serve_http(
         stall: Some(http.config.stall_timeout),
         expects: access.visit.expects_continue(),
         deadline: None,
+        cancels_at_once: false,
     };
     if !access.visit.upgrade.is_empty() {
         return Box::pin(upgrade::serve(http, access, body, terms, streamed)).await;

@@ -38,6 +38,7 @@ pub(crate) struct Connection {
     /// When the head began that no request has claimed yet, in nanoseconds from `since`; 0 when there is none.
     head_began: AtomicU64,
     reset_on_drop: AtomicBool,
+    breaks_off: AtomicBool,
     stalled: AtomicBool,
     /// Answers of failed exchanges that hyper has not let go of.
     left_over: LeftOver,
@@ -67,6 +68,7 @@ impl Connection {
             since: Instant::now(),
             head_began: AtomicU64::new(0),
             reset_on_drop: AtomicBool::new(false),
+            breaks_off: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             left_over: LeftOver::default(),
             takeover: Takeover::default(),
@@ -146,6 +148,16 @@ impl Connection {
 
     pub(crate) fn is_reset_on_drop(&self) -> bool {
         self.reset_on_drop.load(Ordering::Relaxed)
+    }
+
+    /// The socket is to be closed with a reset as soon as the visitor has all that was written to it (P-7.1).
+    pub(crate) fn break_off(&self) {
+        self.breaks_off.store(true, Ordering::Relaxed);
+        self.reset_on_drop();
+    }
+
+    pub(crate) fn breaks_off(&self) -> bool {
+        self.breaks_off.load(Ordering::Relaxed)
     }
 
     /// The visitor has taken nothing for too long: what is given up from here on was not given up by it.

@@ -43,6 +43,7 @@ pub(crate) async fn serve(
         stall: None,
         expects: false,
         deadline,
+        cancels_at_once: true,
     };
     let carried = carry(http, &mut access, body, terms);
     let answer = match deadline {

@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -66,7 +66,14 @@ pub(crate) struct Pump<B> {
 impl<B: Upload> Pump<B> {
     /// Starts sending `first` and then `body`. A visitor that owes some of it for `stall` has failed; without that it
     /// may be silent as long as it likes.
-    pub(crate) fn start(first: Bytes, body: B, send: SendHalf, stall: Option<Duration>) -> Self {
+    /// `cancels_at_once`: when the visitor leaves, nothing of it is of use to the service any more.
+    pub(crate) fn start(
+        first: Bytes,
+        body: B,
+        send: SendHalf,
+        stall: Option<Duration>,
+        cancels_at_once: bool,
+    ) -> Self {
         let (order, orders) = oneshot::channel();
         let log = Arc::new(Progress {
             start: Instant::now(),
@@ -79,6 +86,7 @@ impl<B: Upload> Pump<B> {
             body,
             send,
             stall,
+            cancels_at_once,
             log: log.clone(),
             orders: Some(orders),
             waiting_since: None,
@@ -142,6 +150,7 @@ struct Worker<B> {
     body: B,
     send: SendHalf,
     stall: Option<Duration>,
+    cancels_at_once: bool,
     log: Arc<Progress>,
     orders: Option<oneshot::Receiver<Order>>,
     /// Since when the visitor has owed us something.
@@ -156,6 +165,7 @@ enum Step {
     Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
     Over(Failure),
     Ordered(Order),
+    Left,
     Stalled,
 }
 
@@ -192,6 +202,10 @@ impl<B: Upload> Worker<B> {
                     self.send.reset(code, reason);
                     return None;
                 }
+                Step::Left => {
+                    self.leave();
+                    return None;
+                }
                 Step::Over(failure) => Err(failure),
             };
             if sent.is_err() {
@@ -210,8 +224,7 @@ impl<B: Upload> Worker<B> {
         if let Some(orders) = &mut self.orders
             && let Poll::Ready(order) = Pin::new(orders).poll(cx)
         {
-            let gone = Order::Reset(ResetCode::Cancelled, "the visitor left");
-            return Poll::Ready(Step::Ordered(order.unwrap_or(gone)));
+            return Poll::Ready(order.map_or(Step::Left, Step::Ordered));
         }
         // Asked even when there is nothing to send: it says when nobody wants the body any more.
         match self.send.poll_ready(cx) {
@@ -281,9 +294,36 @@ impl<B: Upload> Worker<B> {
         let reason = failure.detail.clone();
         // Before the reset, which wakes whoever asks.
         let _ = self.log.failure.set(failure);
-        self.send.reset(code, &reason);
+        self.send.abort(code, &reason);
+    }
+
+    /// The visitor left. What it sent before goes on to the service, as far as it is here and needs no waiting.
+    fn leave(mut self) {
+        if self.cancels_at_once {
+            self.send.reset(ResetCode::Cancelled, LEFT);
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Ok(allowed)) = self.send.poll_ready(&mut cx) {
+            if self.pending.is_empty() {
+                match Pin::new(&mut self.body).poll_frame(&mut cx) {
+                    Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                        self.pending = frame.into_data().unwrap_or_default();
+                        continue;
+                    }
+                    _ => break,
+                }
+            }
+            let part = self.pending.split_to(allowed.min(self.pending.len()));
+            if self.send.send(part, false).is_err() {
+                break;
+            }
+        }
+        self.send.abort(ResetCode::Cancelled, LEFT);
     }
 }
+
+const LEFT: &str = "the visitor left";
 
 /// Trailers as they cross.
 pub(crate) fn block_of(trailers: &HeaderMap) -> HeaderBlock {

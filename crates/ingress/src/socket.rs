@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use adit_splice::tcp::Delivery;
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -56,6 +57,8 @@ pub(crate) struct VisitorSocket {
     /// Requests that an HTTP/2 connection had when it was last looked at.
     requests: u64,
     linger: Option<Linger>,
+    /// An answer broke off, and what was written of it is on its way.
+    delivery: Option<Delivery>,
     /// It speaks HTTP no more.
     taken_over: bool,
     /// Requests that had come, and been answered, when all that had been written was flushed.
@@ -107,6 +110,7 @@ impl VisitorSocket {
             watched: false,
             requests: 0,
             linger: None,
+            delivery: None,
             taken_over: false,
             flushed: 0,
             refusal: Bytes::new(),
@@ -452,6 +456,14 @@ impl AsyncWrite for VisitorSocket {
         }
         if this.connection.interim().waits() {
             ready!(this.poll_interim(cx))?;
+        }
+        if this.connection.breaks_off() {
+            // All is written when a flush comes here.
+            let (stream, within) = (&this.stream, this.times.stall);
+            let delivery = &mut this.delivery;
+            let delivery = delivery.get_or_insert_with(|| Delivery::new(stream, within));
+            ready!(delivery.poll(cx, stream));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         match this.poll_gone(cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),

@@ -85,7 +85,9 @@ impl Streaming<'_> {
             && let Some(send) = self.send.take()
         {
             let first = std::mem::take(&mut self.first);
-            let pump = Pump::start(first, body, send, self.terms.stall);
+            let terms = &self.terms;
+            let at_once = terms.cancels_at_once;
+            let pump = Pump::start(first, body, send, terms.stall, at_once);
             self.access.pumped = Some(pump.log());
             self.pump = Some(pump);
         }

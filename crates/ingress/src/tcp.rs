@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     task::Poll,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use adit_codec::{EncodedHead, Pool, ProtocolType, ResetCode, TcpOpenHead};
@@ -37,6 +37,9 @@ use crate::{
 
 /// Tries on other clients after the first.
 const MAX_RETRIES: usize = 2;
+/// What a visitor sent before it left goes on to the service, unless that takes none of it for this long: a visitor who
+/// is gone must not keep its permits.
+pub(crate) const DEPARTED: Duration = Duration::from_secs(1);
 /// Read first, and when little comes.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
 /// Buffers that wait for use, of each size: more than are read into in one turn of a thread.
@@ -89,11 +92,13 @@ impl Tcp {
         let mut connection = Connection {
             tcp: &self,
             access: self.account(peer, local),
+            is_broken_off: false,
         };
         match connection.carry(&socket).await {
             Ok(()) => {
                 connection.access.on_end();
                 socket.close();
+                return;
             }
             Err(failure) => {
                 tracing::debug!(
@@ -104,6 +109,10 @@ impl Tcp {
                 );
                 connection.access.on_failure(&failure);
             }
+        }
+        if connection.is_broken_off {
+            drop(connection);
+            socket.break_off(self.config.stall).await;
         }
     }
 }
@@ -133,6 +142,8 @@ impl fmt::Debug for Tcp {
 struct Connection<'t> {
     tcp: &'t Tcp,
     access: SessionAccess,
+    /// The visitor is to have all that was written to it before it is reset.
+    is_broken_off: bool,
 }
 
 /// Why one try failed.
@@ -252,7 +263,7 @@ impl Connection<'_> {
         exchange.send.set_compression(compression);
 
         let buffers = &self.tcp.buffers;
-        let mut splice = Splice::new(socket, exchange, buffers, Bytes::new());
+        let mut splice = Splice::new(socket, exchange, buffers, Bytes::new(), DEPARTED);
         let broken = match splice.run(|moved| self.on_moved(moved)).await {
             Ok(()) => return Ok(()),
             Err(broken) => broken,
@@ -260,17 +271,20 @@ impl Connection<'_> {
         match broken {
             Broken::Socket(error) => {
                 if let Some(send) = splice.give_up() {
-                    send.reset(ResetCode::Cancelled, "the visitor left");
+                    send.abort(ResetCode::Cancelled, "the visitor left");
                 }
                 Err(Failed {
                     failure: left(error),
                     untouched: false,
                 })
             }
-            Broken::Exchange(failure) => Err(Failed {
-                untouched: !splice.is_accepted() && !splice.has_sent(),
-                failure: of_peer(failure),
-            }),
+            Broken::Exchange(failure) => {
+                self.is_broken_off = splice.is_broken_off();
+                Err(Failed {
+                    untouched: !splice.is_accepted() && !splice.has_sent(),
+                    failure: of_peer(failure),
+                })
+            }
         }
     }
 

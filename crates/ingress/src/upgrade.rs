@@ -25,6 +25,7 @@ use crate::{
     http::Http,
     ordered::retain,
     socket::VisitorSocket,
+    tcp::DEPARTED,
 };
 
 /// Read after a silence.
@@ -186,12 +187,9 @@ async fn carry_bytes(
     };
     let socket = Socket::new(socket.into_stream().map_err(left)?);
     access.received_bytes += first.len() as u64;
-    exchange
-        .send
-        .send_all(first, false)
-        .await
-        .map_err(of_peer)?;
-    let mut splice = Splice::new(&socket, exchange, &http.upgraded, Bytes::new());
+    // Where it fails, the other direction says why.
+    let _ = exchange.send.send_all(first, false).await;
+    let mut splice = Splice::new(&socket, exchange, &http.upgraded, Bytes::new(), DEPARTED);
     let on_moved = |moved: Moved| {
         access.received_bytes += moved.read;
         access.sent_bytes += moved.written;
@@ -201,14 +199,20 @@ async fn carry_bytes(
         Err(Broken::Exchange(failure)) => Some(of_peer(failure)),
         Err(Broken::Socket(error)) => {
             if let Some(send) = splice.give_up() {
-                send.reset(ResetCode::Cancelled, "the visitor left");
+                send.abort(ResetCode::Cancelled, "the visitor left");
             }
             return Err(left(error));
         }
     };
+    let is_broken_off = splice.is_broken_off();
     drop(splice);
     match failure {
-        Some(failure) => Err(failure),
+        Some(failure) => {
+            if is_broken_off {
+                socket.break_off(http.config.session_stall).await;
+            }
+            Err(failure)
+        }
         None => {
             socket.close();
             Ok(())

@@ -70,6 +70,7 @@ pub(crate) async fn serve(
         stall: None,
         expects: false,
         deadline: None,
+        cancels_at_once: false,
     };
     let answer = match carry(http, &mut access, body, terms).await {
         Ok(answer) => answer,
@@ -213,8 +214,13 @@ impl WebSocket {
         let ended = carrier.run(connection.draining()).await;
         access.received_bytes += ended.read;
         access.sent_bytes = ended.written;
+        let mut socket = ended.socket;
         if ended.is_cut && access.visit.version < Version::HTTP_2 {
-            connection.reset_on_drop();
+            connection.break_off();
+            if let Some(socket) = &mut socket {
+                // Ready when the visitor has what was written to it; always an error.
+                let _ = socket.flush().await;
+            }
         }
         match failure_of(ended.outcome, ended.failure) {
             None => access.on_end(),
@@ -228,7 +234,7 @@ impl WebSocket {
                 access.on_failure(&failure);
             }
         }
-        ended.socket
+        socket
     }
 }
 

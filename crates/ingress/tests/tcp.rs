@@ -16,6 +16,8 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+#[path = "tcp/breaks.rs"]
+mod breaks;
 #[path = "tcp/bulk.rs"]
 mod bulk;
 #[path = "tcp/resets.rs"]

@@ -180,7 +180,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             self.credit = match send.poll_ready(cx) {
                 Poll::Ready(Ok(credit)) => credit,
                 Poll::Ready(Err(failure)) => {
-                    self.fail(failure);
+                    self.on_send_failed(cx, failure);
                     return true;
                 }
                 Poll::Pending => 0,
@@ -201,16 +201,33 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                     let (code, why) = (self.reset_of)(why);
                     self.reset = Some(code);
                     if let Some(Exchange { send, .. }) = self.exchange.take() {
-                        send.reset(code, &why);
+                        send.abort(code, &why);
                     }
                     Ok(())
                 }
             };
             if let Err(failure) = sent {
-                self.fail(failure);
+                self.on_send_failed(cx, failure);
             }
         }
+        if moved && self.relay.has_lost_socket() && !self.left {
+            // What it sent before is finite, and still moves.
+            self.deadline = None;
+        }
         moved
+    }
+
+    /// Nobody wants what we send. What the other end sent before that is still to be delivered (P-6.2).
+    fn on_send_failed(&mut self, cx: &mut Context<'_>, failure: Failure) {
+        let Some(Exchange { recv, .. }) = &self.exchange else {
+            return;
+        };
+        if recv.poll_failure(cx).is_ready() {
+            self.fail(failure);
+        } else {
+            self.sends = false;
+            self.relay.on_link_deaf();
+        }
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -325,7 +342,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                         self.deadline = None;
                     }
                 }
-                Poll::Ready(_) => self.relay.on_socket_lost(),
+                Poll::Ready(_) => self.relay.on_socket_deaf(),
             }
             moved = true;
         }

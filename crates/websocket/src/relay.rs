@@ -66,6 +66,8 @@ enum SocketState {
     Open,
     /// Its peer sends no more.
     Ended,
+    /// It takes nothing any more. What its peer sent before is still read.
+    Deaf,
     /// Of no use any more.
     Lost,
     Unreadable(FrameError),
@@ -162,7 +164,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
 
     /// Whether the socket is to be read from. Without credit only where [`Relay::reads_freely`].
     pub fn wants_bytes(&self) -> bool {
-        self.socket == SocketState::Open
+        matches!(self.socket, SocketState::Open | SocketState::Deaf)
             && self.link != LinkState::Failed
             && self.inbound.is_empty()
             && !self.closing.is_complete()
@@ -196,20 +198,40 @@ impl<P: AsRef<[u8]>> Relay<P> {
 
     /// The socket's peer sends no more.
     pub fn on_socket_end(&mut self) {
-        if self.socket == SocketState::Open {
-            self.socket = SocketState::Ended;
+        match self.socket {
+            SocketState::Open => {
+                self.socket = SocketState::Ended;
+                self.on_socket_gone();
+            }
+            // Lost before it ended: the error has been taken by a write.
+            SocketState::Deaf => self.on_socket_lost(),
+            SocketState::Ended | SocketState::Lost | SocketState::Unreadable(_) => {}
+        }
+    }
+
+    /// The socket cannot be read from or written to any more. What has been read goes on into the link.
+    pub fn on_socket_lost(&mut self) {
+        if !matches!(self.socket, SocketState::Lost) {
+            self.socket = SocketState::Lost;
+            self.outbound.clear();
             self.on_socket_gone();
         }
     }
 
-    /// The socket cannot be read from or written to any more.
-    pub fn on_socket_lost(&mut self) {
-        if !matches!(self.socket, SocketState::Lost) {
-            self.socket = SocketState::Lost;
-            self.inbound.clear();
+    /// The socket cannot be written to any more. What its peer sent before is still read.
+    pub fn on_socket_deaf(&mut self) {
+        if self.socket == SocketState::Open {
+            self.socket = SocketState::Deaf;
             self.outbound.clear();
             self.on_socket_gone();
+        } else {
+            self.on_socket_lost();
         }
+    }
+
+    /// Whether the socket has failed. What is left to do is to send on what came from it.
+    pub const fn has_lost_socket(&self) -> bool {
+        matches!(self.socket, SocketState::Lost | SocketState::Deaf)
     }
 
     fn on_socket_gone(&mut self) {
@@ -355,7 +377,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
             _ if closed => (self.link == LinkState::Ended).then(|| self.end()),
             SocketState::Ended if !self.is_in_frame() => Some(self.end()),
             SocketState::Ended | SocketState::Lost => Some(self.reset(ResetWhy::SocketLost)),
-            SocketState::Open | SocketState::Unreadable(_) => None,
+            SocketState::Open | SocketState::Deaf | SocketState::Unreadable(_) => None,
         }
     }
 
@@ -417,6 +439,13 @@ impl<P: AsRef<[u8]>> Relay<P> {
         }
     }
 
+    /// The link takes nothing any more, and may still have something to give.
+    pub fn on_link_deaf(&mut self) {
+        self.inbound.clear();
+        self.own = Bytes::new();
+        self.said = Said::End;
+    }
+
     /// The link is of no use any more: reset by its other end, or lost.
     pub fn on_link_failed(&mut self) {
         self.link = LinkState::Failed;
@@ -431,7 +460,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
         match self.socket {
             SocketState::Open | SocketState::Unreadable(_) => true,
             SocketState::Ended => self.closing.has_closed(Hop::Socket),
-            SocketState::Lost => false,
+            SocketState::Deaf | SocketState::Lost => false,
         }
     }
 
@@ -506,11 +535,12 @@ impl<P: AsRef<[u8]>> Relay<P> {
         is_over && self.outbound.is_empty()
     }
 
-    /// Whether the socket is to be closed as it stands: the link failed, and nobody has told the peer that it is over.
+    /// Whether the socket is to be closed as it stands: the link failed, all that came from it before has been written, and
+    /// nobody has told the peer that it is over.
     pub fn is_aborted(&self) -> bool {
         let cut = self.down.passes && self.down.left > 0;
         let unheard = !self.closing.was_told(Hop::Socket) || cut;
-        (self.link == LinkState::Failed && unheard)
+        (self.link == LinkState::Failed && unheard && self.outbound.is_empty())
             || (self.socket == SocketState::Lost && self.is_settled())
     }
 

@@ -292,6 +292,54 @@ fn p_6_4_a_failed_link_cuts_off_who_has_not_been_told() {
     relay.on_frame(&head(1, 2), b"x".to_vec());
     relay.leave();
     relay.on_link_failed();
+    assert!(
+        !relay.is_aborted(),
+        "what came before is still written (P-6.2)"
+    );
+    assert_eq!(written(&mut relay), [0x81, 2, b'x']);
+    assert!(relay.is_aborted());
+}
+
+#[test]
+fn p_6_2_what_was_read_before_the_socket_is_lost_goes_on() {
+    let mut relay = Visitor::to_visitor();
+    reads(&mut relay, &masked(1, b"a"));
+    relay.on_socket_lost();
+    assert!(!relay.wants_bytes() && relay.is_ending() && !relay.is_settled());
+    assert_eq!(relay.to_link(0), None, "it waits for credit");
+    assert_eq!(relay.to_link(9), frame(head(1, 1), b"a"));
+    assert_eq!(relay.to_link(0), Some(ToLink::Reset(ResetWhy::SocketLost)));
+    assert!(relay.is_aborted());
+}
+
+/// A write that meets a reset takes the error: a read gives what came before, and then an end.
+#[test]
+fn p_6_2_what_came_before_a_write_failed_is_still_read() {
+    let mut relay = Visitor::to_visitor();
+    relay.on_frame(&head(1, 1), b"x".to_vec());
+    relay.on_socket_deaf();
+    assert!(relay.outbound().is_empty() && relay.wants_bytes() && relay.is_ending());
+    relay.on_frame(&head(1, 1), b"y".to_vec());
+    assert!(relay.outbound().is_empty());
+    reads(&mut relay, &masked(1, b"a"));
+    assert_eq!(relay.to_link(9), frame(head(1, 1), b"a"));
+    assert_eq!(relay.to_link(9), None, "there may be more");
+    relay.on_socket_end();
+    assert_eq!(relay.to_link(0), Some(ToLink::Reset(ResetWhy::SocketLost)));
+    assert_eq!(relay.outcome(), Outcome::SocketLost);
+}
+
+#[test]
+fn p_6_2_a_link_that_takes_nothing_may_still_give() {
+    let mut relay = Visitor::to_visitor();
+    reads(&mut relay, &masked(1, b"a"));
+    relay.on_link_deaf();
+    assert_eq!(relay.to_link(9), None);
+    assert!(relay.wants_link() && !relay.wants_bytes());
+    relay.on_frame(&head(1, 1), b"x".to_vec());
+    relay.on_link_failed();
+    assert!(!relay.is_aborted());
+    assert_eq!(written(&mut relay), [0x81, 1, b'x']);
     assert!(relay.is_aborted());
 }
 

@@ -48,7 +48,8 @@ impl<'a> Download<'a> {
             && !body.is_end_stream()
             && let Poll::Ready(Some(data)) = data_now(&mut body)
         {
-            early = data.map_err(|error| Lost::of(&error, BROKE_OFF))?;
+            // One that broke off says so again behind its head.
+            early = data.unwrap_or_default();
         }
         let allowed = match ready_now(send) {
             Poll::Ready(Err(_)) => return Err(Broken::Gone.into()),

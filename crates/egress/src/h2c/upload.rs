@@ -162,8 +162,13 @@ impl<'m> Upload<'m> {
                     self.end();
                 }
                 Some(Ok(_)) => return self.fault("no part of a request's body"),
-                // The visitor left.
-                Some(Err(_)) => self.stop(),
+                // The visitor left: a reset throws away what h2 still holds.
+                Some(Err(_)) => {
+                    if recv.is_broken_off() {
+                        ready!(recv.poll_delivered(cx));
+                    }
+                    self.stop();
+                }
                 None => {
                     if let Err(why) = self.count(0, true) {
                         return self.fault(why);

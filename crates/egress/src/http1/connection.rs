@@ -9,6 +9,7 @@ use std::{
 
 use adit_codec::{HttpRequest, ResetCode};
 use adit_link::{Exchange, SendHalf};
+use adit_splice::tcp::Socket;
 use adit_trace::Phase;
 use bytes::Bytes;
 use tokio::{
@@ -53,6 +54,8 @@ enum After {
     Fit,
     /// Of no use.
     Unfit,
+    /// The visitor broke off: the service is to have what came before that, and then a reset.
+    BrokenOff,
     /// Dead before it was of any: this one is to be begun anew.
     Again(Job),
     /// It speaks another protocol from here on, of which some has come.
@@ -119,6 +122,11 @@ impl Connection {
                             kept = Some(socket);
                             After::Fit
                         }
+                        After::BrokenOff => {
+                            let within = pool.shared.config.stall_timeout;
+                            Socket::new(socket).break_off(within).await;
+                            After::Unfit
+                        }
                         after => after,
                     }
                 }
@@ -143,7 +151,7 @@ impl Connection {
                         next
                     }
                 },
-                (After::Fit | After::Unfit | After::Switched(..), _) => {
+                (After::Fit | After::Unfit | After::BrokenOff | After::Switched(..), _) => {
                     let next = pool.replace();
                     self.place.counted = next.is_some();
                     next
@@ -225,7 +233,11 @@ impl Connection {
             }
             Err(Broken::Gone) => {
                 account.course.on_gone(&send);
-                After::Unfit
+                if self.upload.is_broken_off() {
+                    After::BrokenOff
+                } else {
+                    After::Unfit
+                }
             }
             Err(Broken::Reset(code, why)) => {
                 account.give_up(send, code, &why);
@@ -268,8 +280,15 @@ impl Connection {
         if self.upload.has_written() {
             account.course.on_asked();
         }
+        if self.upload.is_reset() {
+            self.download.on_reset();
+        }
         let download = &mut self.download;
-        let downloaded = download.poll(cx, socket, send, shared, account)?.is_ready();
+        let downloaded = match download.poll(cx, socket, send, shared, account) {
+            // Nobody wants the answer any more, but the service is to have what the visitor sent before it broke off.
+            Poll::Ready(Err(Broken::Gone)) if !uploaded && self.upload.goes_on(cx) => false,
+            downloaded => downloaded?.is_ready(),
+        };
         if self.upload.is_broken() && self.download.has_begun() {
             self.upload.stop();
         }

@@ -61,6 +61,8 @@ pub(crate) struct Download {
     keep_alive: bool,
     /// The last read filled its buffer: more waits.
     full: bool,
+    /// A write has found that the service reset the connection, and taken the error: a read finds an end in its place.
+    reset: bool,
 }
 
 impl Download {
@@ -78,6 +80,7 @@ impl Download {
             begun: false,
             keep_alive: false,
             full: false,
+            reset: false,
         }
     }
 
@@ -95,6 +98,12 @@ impl Download {
         self.begun = false;
         self.keep_alive = false;
         self.full = false;
+        self.reset = false;
+    }
+
+    /// The service has reset the connection. What it sent before is still read.
+    pub(crate) const fn on_reset(&mut self) {
+        self.reset = true;
     }
 
     pub(crate) fn has_begun(&self) -> bool {
@@ -399,7 +408,7 @@ impl Download {
     fn at_end(&mut self, send: &SendHalf) -> Result<(), Broken> {
         self.keep_alive = false;
         match &self.stage {
-            Stage::Body(Framing::Close) => self.finish(send),
+            Stage::Body(Framing::Close) if !self.reset => self.finish(send),
             _ => Err(self.lost("connection closed")),
         }
     }

@@ -34,6 +34,8 @@ enum State {
     Running,
     /// All has been taken; the last of it may wait for the socket.
     Taken,
+    /// The visitor broke off; what came before may wait for the socket.
+    BrokenOff,
     /// All has been written.
     Done,
     /// The socket takes no more.
@@ -59,6 +61,8 @@ pub(crate) struct Upload {
     written: bool,
     /// The socket's buffer is full.
     blocked: bool,
+    /// The socket takes no more because the service has reset the connection.
+    reset: bool,
     /// When the socket last took something.
     progress_at: Instant,
 }
@@ -77,6 +81,7 @@ impl Upload {
             consumed: false,
             written: false,
             blocked: false,
+            reset: false,
             progress_at: Instant::now(),
         }
     }
@@ -96,6 +101,7 @@ impl Upload {
         self.consumed = false;
         self.written = false;
         self.blocked = false;
+        self.reset = false;
         if self.out.capacity() > KEEP_BYTES {
             self.out = Vec::new();
         }
@@ -134,6 +140,23 @@ impl Upload {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.state == State::Broken
+    }
+
+    /// Whether that is because the service has reset the connection.
+    pub(crate) const fn is_reset(&self) -> bool {
+        self.reset
+    }
+
+    /// Whether all that came before the visitor broke off has been written.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        self.state == State::BrokenOff
+    }
+
+    /// Whether the visitor's direction goes on: it may still come to the place where it broke off.
+    pub(crate) fn goes_on(&self, cx: &mut Context<'_>) -> bool {
+        let recv = self.recv.as_ref();
+        matches!(self.state, State::Start | State::Running | State::BrokenOff)
+            && recv.is_some_and(|recv| recv.poll_failure(cx).is_pending())
     }
 
     /// Whether the socket keeps the request from going on.
@@ -178,9 +201,13 @@ impl Upload {
             self.blocked = true;
             let written = ready!(self.poll_write(cx, socket));
             self.blocked = false;
-            if written.is_err() {
+            if let Err(error) = written {
                 self.discard();
                 self.state = State::Broken;
+                // A pipe is broken when the service had ended its direction before.
+                self.reset = error.kind() != io::ErrorKind::BrokenPipe;
+            } else if self.state == State::BrokenOff {
+                return Poll::Ready(Err(Broken::Gone));
             } else if self.state == State::Taken {
                 self.state = State::Done;
             } else if self.state == State::Running && !self.gather(cx, &account.moved)? {
@@ -258,6 +285,10 @@ impl Upload {
             match recv.poll_part(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.end()?,
+                // In its place behind what came before it (P-6.2).
+                Poll::Ready(Some(Err(_))) if recv.is_broken_off() => {
+                    self.state = State::BrokenOff;
+                }
                 Poll::Ready(Some(Err(_))) => return Err(Broken::Gone),
                 Poll::Ready(Some(Ok(part))) => {
                     self.consumed = true;
@@ -265,7 +296,8 @@ impl Upload {
                 }
             }
         }
-        Ok(self.state == State::Taken || self.body.is_some() || !self.out.is_empty())
+        let is_last = matches!(self.state, State::Taken | State::BrokenOff);
+        Ok(is_last || self.body.is_some() || !self.out.is_empty())
     }
 
     fn put(&mut self, part: Part, moved: &Moved) -> Result<(), Broken> {

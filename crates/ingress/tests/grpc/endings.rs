@@ -203,3 +203,26 @@ async fn p_8_1_a_service_that_ends_first_ends_the_call() {
     world.settle().await;
     assert_eq!(world.http.stats().failures, [0; Reason::ALL.len()]);
 }
+
+#[tokio::test]
+async fn p_8_4_messages_before_a_service_breaks_off_arrive_before_the_status() {
+    let (world, mut opened) = scripted().await;
+    let mut visitor = Visitor::connect(&world).await;
+    for _ in 0..10 {
+        let call = visitor.open("/pkg.Echo/Say", &[], true).await;
+        let (_, exchange) = grpc(&mut opened).await;
+        answer(&exchange.send, &[GRPC], b"", false);
+        let message = framed(&vec![1; 20_000]);
+        exchange
+            .send
+            .send_all(message.clone().into(), false)
+            .await
+            .unwrap();
+        exchange.send.abort(ResetCode::ServiceAborted, "broke off");
+        let (parts, body, _send) = call.head().await;
+        let told = rest(parts, body).await.unwrap();
+        assert_eq!(told.body, message);
+        assert_eq!(told.verdict(), ("14", "service_aborted"));
+    }
+    world.settle().await;
+}

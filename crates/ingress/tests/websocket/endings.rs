@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use adit_codec::ResetCode;
 use adit_ingress::HttpConfig;
 use adit_link::{Failure, Reason};
+use adit_splice::tcp::Socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -294,4 +295,39 @@ async fn the_last_frame_is_not_eaten_by_what_the_visitor_sends_on() {
         within(read.read_to_end(&mut all)).await.unwrap();
         assert_eq!(all.len(), 10_004 + 4);
     }
+}
+
+#[tokio::test]
+async fn p_6_2_frames_before_a_service_breaks_off_reach_the_visitor() {
+    let mut setting = Setting::new().await;
+    let said: Vec<_> = (0..200)
+        .map(|n| Frame::text(&n.to_string().repeat(20)))
+        .collect();
+    for _ in 0..10 {
+        let (mut visitor, exchange) = setting.open().await;
+        send(&exchange, &said).await;
+        exchange
+            .send
+            .abort(ResetCode::ServiceAborted, "the service left within a frame");
+        drop(exchange.recv);
+        visitor.gets(&said).await;
+        visitor.is_over().await;
+    }
+    setting.world.settle().await;
+}
+
+#[tokio::test]
+async fn p_6_2_frames_before_a_visitor_resets_reach_the_service() {
+    let mut setting = Setting::new().await;
+    let said: Vec<_> = (0..200)
+        .map(|n| Frame::text(&n.to_string().repeat(20)))
+        .collect();
+    let (mut visitor, mut exchange) = setting.open().await;
+    visitor.send(&said).await;
+    within(Socket::new(visitor.0).break_off(Duration::from_secs(15))).await;
+    gets(&mut exchange, &said).await;
+    let failure = frame(&mut exchange.recv).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::Cancelled);
+    drop(exchange);
+    setting.world.settle().await;
 }

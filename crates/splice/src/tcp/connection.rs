@@ -10,13 +10,15 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
-    pin::pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use adit_codec::{AnswerHead, Pool, PooledBuffer, ResetCode};
 use adit_link::{Exchange, Failure, Part, Payload, Reason, RecvHalf, SendHalf};
 use bytes::{Buf, Bytes};
+use tokio::time::{Sleep, sleep};
 
 use super::socket::{Socket, is_no_failure};
 
@@ -60,15 +62,25 @@ pub struct Moved {
     pub accepted: bool,
 }
 
-/// A connection and an exchange. Dropped before its end, it resets the exchange; the connection is the caller's to
+/// A connection and an exchange. Dropped before its end, it breaks the exchange off; the connection is the caller's to
 /// reset.
+///
+/// A connection that fails has its place in the stream, as its end has (P-6.2): what came from it before is still read
+/// and sent on, as far as credit goes, before [`Broken::Socket`] says so. The exchange's failure comes after what was
+/// received of it has been written, when it was in order.
 pub struct Splice<'s> {
     socket: &'s Socket,
     buffers: &'s Buffers,
     send: Option<SendHalf>,
-    recv: RecvHalf,
+    /// None once nothing can be written any more.
+    recv: Option<RecvHalf>,
     up: Up,
     down: Down,
+    /// How the connection failed, while what it has received is read.
+    failed: Option<io::Error>,
+    /// For how long that may make no progress.
+    patience: Duration,
+    give_up: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a direction waits for.
@@ -85,68 +97,142 @@ enum Wait {
 }
 
 impl<'s> Splice<'s> {
-    /// `first` is written before anything else.
-    pub fn new(socket: &'s Socket, exchange: Exchange, buffers: &'s Buffers, first: Bytes) -> Self {
+    /// `first` is written before anything else. When the connection has failed, the exchange may take nothing of what it
+    /// has received for as long as `patience`.
+    pub fn new(
+        socket: &'s Socket,
+        exchange: Exchange,
+        buffers: &'s Buffers,
+        first: Bytes,
+        patience: Duration,
+    ) -> Self {
         Self {
             socket,
             buffers,
             send: Some(exchange.send),
-            recv: exchange.recv,
+            recv: Some(exchange.recv),
             up: Up::default(),
             down: Down {
                 first,
                 ..Down::default()
             },
+            failed: None,
+            patience,
+            give_up: None,
         }
     }
 
     /// Carries both directions to their ends. `moved` is told what has happened after each turn in which something has.
     ///
     /// # Errors
-    /// What broke first. The exchange is still there, to be reset with a code that says so.
+    /// What broke first. The exchange is still there, to be broken off with a code that says so.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing that the next call would not go on with.
     pub async fn run(&mut self, mut moved: impl FnMut(Moved)) -> Result<(), Broken> {
-        let Self {
-            socket,
-            buffers,
-            send,
-            recv,
-            up,
-            down,
-        } = self;
-        let Some(send) = send.as_ref() else {
-            return Ok(());
-        };
+        let socket = self.socket;
         let mut failed = pin!(socket.failed());
-        let result = poll_fn(|cx| {
+        poll_fn(|cx| {
             let mut now = Moved::default();
-            let up = up.turn(cx, socket, send, buffers, &mut now.read);
-            let was_accepted = down.accepted;
-            let went = down.turn(cx, socket, recv, &mut now.written);
-            now.accepted = down.accepted && !was_accepted;
+            let was_accepted = self.down.accepted;
+            let up = self.turn_up(cx, &mut now.read);
+            let down = self.turn_down(cx, &mut now.written);
+            now.accepted = self.down.accepted && !was_accepted;
             if now != Moved::default() {
                 moved(now);
             }
-            match (up?, went?) {
-                (Wait::Over, Wait::Over) => return Poll::Ready(Ok(())),
+            match (up?, down?) {
+                (Wait::Over, Wait::Over) => return Poll::Ready(self.end()),
                 (Wait::Turn, _) | (_, Wait::Turn) => cx.waker().wake_by_ref(),
+                _ if self.failed.is_some() => {}
                 (Wait::Socket, _) | (_, Wait::Socket) => {}
                 // Nobody reads or writes: somebody must look after the connection.
                 (Wait::Over | Wait::Exchange, Wait::Over | Wait::Exchange) => {
                     if let Poll::Ready(error) = failed.as_mut().poll(cx) {
-                        return Poll::Ready(Err(Broken::Socket(error)));
+                        self.on_failed(error);
+                        cx.waker().wake_by_ref();
                     }
                 }
             }
-            Poll::Pending
+            self.poll_give_up(cx, now.read > 0)
         })
-        .await;
-        if result.is_ok() {
-            self.send = None;
+        .await
+    }
+
+    fn turn_up(&mut self, cx: &mut Context<'_>, read: &mut u64) -> Result<Wait, Broken> {
+        let Some(send) = &self.send else {
+            return Ok(Wait::Over);
+        };
+        let turn = self.up.turn(cx, self.socket, send, self.buffers, read);
+        match turn? {
+            // A connection that was reset ends as one that has ended, once its error has been taken.
+            Turn::End => {
+                if let Some(error) = self.failed.take_if(|error| !has_ended(error)) {
+                    return Err(error.into());
+                }
+                // Fails only when nobody wants what it ends.
+                let _ = send.finish();
+                Ok(Wait::Over)
+            }
+            Turn::Wait(wait) => Ok(wait),
         }
-        result
+    }
+
+    fn turn_down(&mut self, cx: &mut Context<'_>, written: &mut u64) -> Result<Wait, Broken> {
+        let Some(recv) = &mut self.recv else {
+            return Ok(Wait::Over);
+        };
+        match self.down.turn(cx, self.socket, recv, written) {
+            Err(Broken::Socket(error)) => {
+                self.on_failed(error);
+                Ok(Wait::Over)
+            }
+            result => result,
+        }
+    }
+
+    /// Nothing more can be written. What the connection has received is still to be read.
+    fn on_failed(&mut self, error: io::Error) {
+        self.failed = Some(error);
+        self.down = Down {
+            accepted: self.down.accepted,
+            over: true,
+            ..Down::default()
+        };
+        // Where nothing is left to read, what comes next says it all.
+        if !self.up.over
+            && let Some(recv) = self.recv.take()
+        {
+            recv.stop(ResetCode::Cancelled);
+        }
+    }
+
+    /// Both directions are over.
+    fn end(&mut self) -> Result<(), Broken> {
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
+        }
+        if let Some(failure) = self.up.refused.take() {
+            return Err(failure.into());
+        }
+        self.send = None;
+        Ok(())
+    }
+
+    /// Ready when the connection has failed and the exchange takes nothing of what it has received.
+    fn poll_give_up(&mut self, cx: &mut Context<'_>, progress: bool) -> Poll<Result<(), Broken>> {
+        if self.failed.is_none() {
+            return Poll::Pending;
+        }
+        if progress {
+            self.give_up = None;
+        }
+        let patience = self.patience;
+        let give_up = self
+            .give_up
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(give_up.as_mut().poll(cx));
+        Poll::Ready(self.end())
     }
 
     /// Whether the other end has said that the service is there.
@@ -159,7 +245,14 @@ impl<'s> Splice<'s> {
         self.up.has_sent
     }
 
-    /// The exchange, to be reset with a code that says why.
+    /// Whether the exchange failed behind all that has been written: the connection may be reset once that has been
+    /// delivered.
+    pub fn is_broken_off(&self) -> bool {
+        let behind_the_end = || self.recv.as_ref().is_some_and(RecvHalf::is_broken_off);
+        self.down.broken_off.is_some() || behind_the_end()
+    }
+
+    /// The exchange, to be broken off with a code that says why.
     pub fn give_up(mut self) -> Option<SendHalf> {
         self.send.take()
     }
@@ -168,9 +261,14 @@ impl<'s> Splice<'s> {
 impl Drop for Splice<'_> {
     fn drop(&mut self) {
         if let Some(send) = self.send.take() {
-            send.reset(ResetCode::Cancelled, "broken off");
+            send.abort(ResetCode::Cancelled, "broken off");
         }
     }
+}
+
+/// Whether the peer had ended its direction before the connection failed.
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// From the connection to the exchange.
@@ -180,6 +278,15 @@ struct Up {
     has_sent: bool,
     /// The last read filled its buffer: more waits.
     full: bool,
+    /// Nobody wants what the connection gives: why.
+    refused: Option<Failure>,
+}
+
+/// How a turn of [`Up`] has ended.
+enum Turn {
+    Wait(Wait),
+    /// The connection has nothing more to give.
+    End,
 }
 
 impl Up {
@@ -190,18 +297,19 @@ impl Up {
         send: &SendHalf,
         buffers: &Buffers,
         read: &mut u64,
-    ) -> Result<Wait, Broken> {
+    ) -> Result<Turn, Broken> {
         if self.over {
-            return Ok(Wait::Over);
+            return Ok(Turn::Wait(Wait::Over));
         }
         for _ in 0..CALLS_PER_TURN {
             let allowed = match send.poll_ready(cx) {
-                Poll::Ready(allowed) => allowed?,
-                Poll::Pending => return Ok(Wait::Exchange),
+                Poll::Ready(Ok(allowed)) => allowed,
+                Poll::Ready(Err(failure)) => return Ok(self.refuse(failure)),
+                Poll::Pending => return Ok(Turn::Wait(Wait::Exchange)),
             };
             match socket.poll_readable(cx) {
                 Poll::Ready(readable) => readable?,
-                Poll::Pending => return Ok(Wait::Socket),
+                Poll::Pending => return Ok(Turn::Wait(Wait::Socket)),
             }
             let pool = if self.full {
                 &buffers.large
@@ -213,12 +321,13 @@ impl Up {
             let limit = allowed.min(room.len());
             match socket.try_read(&mut room[..limit]) {
                 Ok(0) => {
-                    send.finish()?;
                     self.over = true;
-                    return Ok(Wait::Over);
+                    return Ok(Turn::End);
                 }
                 Ok(count) => {
-                    send.send(keep(buffer, count), false)?;
+                    if let Err(failure) = send.send(keep(buffer, count), false) {
+                        return Ok(self.refuse(failure));
+                    }
                     self.full = count == limit;
                     self.has_sent = true;
                     *read += count as u64;
@@ -227,7 +336,14 @@ impl Up {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Wait::Turn)
+        Ok(Turn::Wait(Wait::Turn))
+    }
+
+    /// The other direction may still have something to deliver: it says what has happened.
+    fn refuse(&mut self, failure: Failure) -> Turn {
+        self.over = true;
+        self.refused = Some(failure);
+        Turn::Wait(Wait::Over)
     }
 }
 
@@ -253,6 +369,8 @@ struct Down {
     accepted: bool,
     /// Nothing comes after the queue.
     ended: bool,
+    /// But this, when it has been written (P-6.2).
+    broken_off: Option<Failure>,
     /// The end has been told to the connection.
     over: bool,
 }
@@ -271,6 +389,9 @@ impl Down {
         for _ in 0..CALLS_PER_TURN {
             self.take(cx, recv)?;
             if self.first.is_empty() && self.queue.is_empty() {
+                if let Some(failure) = &self.broken_off {
+                    return Err(failure.clone().into());
+                }
                 if !self.ended {
                     return Ok(Wait::Exchange);
                 }
@@ -294,6 +415,10 @@ impl Down {
     fn take(&mut self, cx: &mut Context<'_>, recv: &mut RecvHalf) -> Result<(), Broken> {
         while !self.ended {
             match recv.poll_part(cx) {
+                Poll::Ready(Some(Err(failure))) if recv.is_broken_off() => {
+                    self.broken_off = Some(failure);
+                    self.ended = true;
+                }
                 Poll::Ready(Some(part)) => match part? {
                     Part::Data(payload) if payload.has_remaining() => self.queue.push_back(payload),
                     Part::Data(_) => {}
@@ -304,10 +429,14 @@ impl Down {
                     }
                 },
                 Poll::Ready(None) => self.ended = true,
-                Poll::Pending => break,
+                Poll::Pending => return Ok(()),
             }
         }
-        Ok(())
+        // Nothing is taken any more, and a loss has to be heard of all the same.
+        match recv.poll_failure(cx) {
+            Poll::Ready(failure) => Err(failure.into()),
+            Poll::Pending => Ok(()),
+        }
     }
 
     fn write(&self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<usize>> {

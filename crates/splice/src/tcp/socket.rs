@@ -1,6 +1,7 @@
 //! One TCP connection of a visitor or of a service: with the calls that cost least, and with an end that is said aloud.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice, Read, Write},
     net::Shutdown,
     task::{Context, Poll, ready},
@@ -9,6 +10,8 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::Interest, net::TcpStream};
+
+use super::delivery::Delivery;
 
 /// Probes of a silent connection follow each other at this share of the silence that began them.
 const PROBES_PER_SILENCE: u32 = 4;
@@ -90,6 +93,15 @@ impl Socket {
         }
         let cause = self.stream.take_error().ok().flatten();
         cause.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+    }
+
+    /// Resets the connection once the peer has what was written to it, at the latest after `within`.
+    ///
+    /// # Cancel safety
+    /// Dropped, it resets the connection at once.
+    pub async fn break_off(self, within: Duration) {
+        let mut delivery = Delivery::new(&self.stream, within);
+        poll_fn(|cx| delivery.poll(cx, &self.stream)).await;
     }
 
     /// Both directions have come to their ends.
