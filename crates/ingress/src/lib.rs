@@ -29,6 +29,7 @@ mod body;
 mod call;
 mod config;
 mod connection;
+pub mod descriptors;
 mod director;
 mod expectation;
 mod failure_log;
