@@ -244,10 +244,16 @@ fn say(
         let value = json!({ "epoch": registration.epoch, "tunnels": registration.tunnels });
         say!("{value}");
     } else {
-        for tunnel in &registration.tunnels {
+        let before = said.as_deref().unwrap_or_default();
+        let changed = registration.tunnels.iter();
+        for tunnel in changed.filter(|tunnel| !before.contains(tunnel)) {
             let name = &tunnel.name;
             if let Some(error) = &tunnel.error {
-                note!("{name} was refused: {error}");
+                if tunnel.waiting {
+                    note!("{name} waits: {error}; it is announced again until it is free");
+                } else {
+                    note!("{name} was refused: {error}");
+                }
                 continue;
             }
             say!("{}", tunnel.public_url);

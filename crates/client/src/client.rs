@@ -12,8 +12,9 @@ use std::{
 };
 
 use adit_egress::{Egress, Owner, Protocol, ServiceConfig, Trust};
+use adit_ingress::descriptors;
 use adit_link::{Failure, Lane, Reason};
-use adit_proto::{Drain, TunnelMessage, TunnelResult, control::Kind};
+use adit_proto::{Drain, TunnelMessage, control::Kind};
 use adit_reconnect::{Action, Event, Reconnect, StatusCell, StopReason};
 use adit_trace::{Observer, Printable, Unobserved};
 use thiserror::Error;
@@ -160,6 +161,11 @@ impl Client {
             settings.group_id.clone_from(&instance.client_id);
         }
         settings.client_id.clone_from(&instance.client_id);
+        let mut services_share = descriptors::for_visitors();
+        if !settings.entries.is_empty() {
+            // The other half is for visitors of the entries.
+            services_share /= 2;
+        }
         let egress_config = adit_egress::Config {
             dial_timeout: settings.timeouts.dial,
             answer_timeout: settings.timeouts.service,
@@ -170,7 +176,7 @@ impl Client {
                 .filter(|silence| !silence.is_zero()),
             close_timeout: settings.timeouts.session_close,
             early_answer_timeout: settings.timeouts.early_answer,
-            max_connections: settings.limits.max_service_connections,
+            max_connections: settings.limits.max_service_connections.min(services_share),
             max_idle: settings.limits.max_idle_connections,
             ..adit_egress::Config::default()
         };
@@ -408,10 +414,8 @@ impl Run {
         let shared = &self.shared;
         let session = session::dial(&shared.settings, self.instance.secret, &shared.egress).await;
         let session = session.map_err(|error| shared.lock().dial_failed(error, Instant::now()))?;
-        let host = &shared.settings.server_host;
-        let outcomes = session.tunnels.iter().map(|result| outcome(result, host));
-        let tunnels: Vec<_> = outcomes.collect();
-        let refused = |tunnel: &TunnelOutcome| tunnel.error.is_some();
+        let tunnels = session.announcements.outcomes();
+        let refused = |tunnel: &TunnelOutcome| tunnel.error.is_some() && !tunnel.waiting;
         // Nothing to serve, and nothing was ever served: the user has to change something.
         if !tunnels.is_empty()
             && tunnels.iter().all(refused)
@@ -429,10 +433,7 @@ impl Run {
             }
             return Err(adit_reconnect::Failure::Refused { fatal: true });
         }
-        for tunnel in tunnels.iter().filter(|tunnel| refused(tunnel)) {
-            let error = tunnel.error.as_deref().unwrap_or_default();
-            tracing::warn!(tunnel = %tunnel.name, error, "tunnel refused");
-        }
+        log_refused(&[], &tunnels);
         {
             let mut live = shared.lock();
             live.lanes.clone_from(&session.lanes);
@@ -464,7 +465,17 @@ impl Run {
             }
             on_control(kind);
         };
-        let failure = session.serve(on_control).await;
+        let (shared, registrations) = (self.shared.clone(), self.registrations.clone());
+        let epoch = session.epoch;
+        let on_tunnels = move |tunnels: Vec<TunnelOutcome>| {
+            {
+                let mut live = shared.lock();
+                log_refused(&live.tunnels, &tunnels);
+                live.tunnels.clone_from(&tunnels);
+            }
+            registrations.send_replace(Some(Registration { epoch, tunnels }));
+        };
+        let failure = session.serve(on_control, on_tunnels).await;
         tracing::warn!(%failure, "the link was lost");
         if self.shared.draining.load(Ordering::Relaxed) {
             self.shared.entries.links.over();
@@ -490,41 +501,21 @@ fn on_control(kind: Kind) {
     }
 }
 
-/// What the server says of a tunnel, for status, log and terminal.
-fn outcome(result: &TunnelResult, server_host: &str) -> TunnelOutcome {
-    let error = result.error.as_ref();
-    TunnelOutcome {
-        name: Printable(&result.name).to_string(),
-        public_url: Printable(&below_wildcard(
-            &reachable(&result.public_url, server_host),
-            &result.name,
-        ))
-        .to_string(),
-        error: error.map(|error| Printable(&error.message).to_string()),
-    }
-}
-
-/// A public URL whose host is "everywhere", as a server writes it that listens on all its addresses and knows no name
-/// for them, with the host by which this client has found the server.
-fn reachable(public_url: &str, server_host: &str) -> String {
-    let everywhere = ["://0.0.0.0:", "://[::]:"];
-    let split = everywhere
-        .iter()
-        .find_map(|host| public_url.split_once(host));
-    match split {
-        Some((scheme, rest)) if server_host.contains(':') => {
-            format!("{scheme}://[{server_host}]:{rest}")
+/// One line for each tunnel that is not served, unless it was not served for the same reason before.
+fn log_refused(before: &[TunnelOutcome], now: &[TunnelOutcome]) {
+    for tunnel in now.iter().filter(|tunnel| !before.contains(tunnel)) {
+        let name = &tunnel.name;
+        match &tunnel.error {
+            Some(error) if tunnel.waiting => {
+                tracing::warn!(
+                    tunnel = name,
+                    "tunnel waits and is announced again: {error}"
+                );
+            }
+            Some(error) => tracing::warn!(tunnel = name, "tunnel refused: {error}"),
+            None if before.is_empty() => {}
+            None => tracing::info!(tunnel = name, "tunnel accepted"),
         }
-        Some((scheme, rest)) => format!("{scheme}://{server_host}:{rest}"),
-        None => public_url.to_owned(),
-    }
-}
-
-/// A URL that can be visited. Of a wildcard it is one of many, with the name of the tunnel in its place.
-fn below_wildcard(public_url: &str, tunnel: &str) -> String {
-    match public_url.split_once("://*.") {
-        Some((scheme, below)) => format!("{scheme}://{}.{below}", tunnel.to_ascii_lowercase()),
-        None => public_url.to_owned(),
     }
 }
 
@@ -600,10 +591,7 @@ impl Shared {
                 version: env!("CARGO_PKG_VERSION"),
                 client_id: self.settings.client_id.clone(),
                 group_id: self.settings.group_id.clone(),
-                server: format!(
-                    "{}:{}",
-                    self.settings.server_host, self.settings.server_port
-                ),
+                server: self.settings.server_addr(),
                 connection: connection(&self.cell.status()),
                 epoch: if live.lanes.is_empty() { 0 } else { live.epoch },
                 last_error: live.last_error.clone(),
@@ -685,50 +673,5 @@ mod tests {
         assert_eq!(reported_at("refused", 59), at("refused", 0));
         assert_eq!(reported_at("refused", 60), at("refused", 60));
         assert_eq!(reported_at("timed out", 61), at("timed out", 61));
-    }
-
-    #[test]
-    fn the_url_of_a_wildcard_can_be_visited() {
-        let url = |public_url| below_wildcard(public_url, "Web");
-        assert_eq!(
-            url("http://*.a.example:7080/b"),
-            "http://web.a.example:7080/b"
-        );
-        assert_eq!(url("http://a.example/*."), "http://a.example/*.");
-    }
-
-    #[test]
-    fn text_of_the_server_cannot_move_the_cursor() {
-        let hostile = "http://a\u{1b}]0;x\u{7}\r\n\u{202e}b";
-        let result = TunnelResult {
-            name: hostile.into(),
-            public_url: hostile.into(),
-            error: Some(adit_proto::Error {
-                message: hostile.repeat(1_000),
-                ..Default::default()
-            }),
-            ..TunnelResult::default()
-        };
-        let shown = outcome(&result, "localhost");
-        let error = shown.error.unwrap();
-        for text in [&shown.name, &shown.public_url, &error] {
-            assert!(text.starts_with("http://a\\u{1b}]0;x\\u{7}\\r\\n\\u{202e}b"));
-            assert!(!text.chars().any(char::is_control), "{text:?}");
-        }
-        assert!(error.len() < 8_192, "{}", error.len());
-    }
-
-    #[test]
-    fn a_server_that_listens_everywhere_is_called_as_it_was_found() {
-        for (told, host, shown) in [
-            ("tcp://0.0.0.0:22", "a.example", "tcp://a.example:22"),
-            ("udp://[::]:53", "192.0.2.1", "udp://192.0.2.1:53"),
-            ("http://0.0.0.0:8081/api", "::1", "http://[::1]:8081/api"),
-            ("tcp://127.0.0.1:22", "a.example", "tcp://127.0.0.1:22"),
-            ("http://web.localhost:80", "b", "http://web.localhost:80"),
-            ("", "b", ""),
-        ] {
-            assert_eq!(reachable(told, host), shown);
-        }
     }
 }

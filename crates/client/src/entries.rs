@@ -14,10 +14,12 @@ use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, Us
 use adit_flow::Gate;
 use adit_ingress::{
     Admission, Destination, Direction, Director, Http, HttpConfig, Layer, RetryBudget, Session,
-    Tcp, TcpConfig, Visit, layers,
+    Tcp, TcpConfig, Visit,
+    descriptors::{self, Descriptors},
+    layers,
     listener::{self, BindError},
 };
-use adit_link::{Compression, Lane, Reason};
+use adit_link::{Compression, Lane, LogLimit, Reason};
 use adit_trace::Observer;
 use thiserror::Error;
 use tokio::{
@@ -144,14 +146,16 @@ impl Entries {
     /// Accepts on all of them until they drain.
     pub(crate) async fn accept(&self) {
         let mut listening = tokio::task::JoinSet::new();
-        for entry in &self.entries {
+        let guard = Guard::new();
+        for (number, entry) in (0..).zip(&self.entries) {
             let Some(listener) = lock(&entry.listener).take() else {
                 continue;
             };
             match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let (room, visitors) = (entry.room.clone(), self.visitors.clone());
-                    listening.spawn(accept(listener, room, visitors, self.drain.subscribe()));
+                    let (drain, guard) = (self.drain.subscribe(), guard.clone());
+                    listening.spawn(accept(listener, room, visitors, drain, guard, number));
                 }
                 Err(error) => {
                     tracing::error!(entry = entry.settings.name, %error, "cannot be listened on");
@@ -395,14 +399,51 @@ async fn said(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|said| *said).await;
 }
 
+/// What all listeners share.
+#[derive(Clone)]
+struct Guard {
+    descriptors: Arc<Descriptors>,
+    full: Arc<LogLimit<usize>>,
+    failed: Arc<LogLimit<String>>,
+}
+
+impl Guard {
+    fn new() -> Self {
+        Self {
+            // The other half is for services.
+            descriptors: Descriptors::new(descriptors::for_visitors() / 2),
+            full: LogLimit::new(|limit, _| {
+                tracing::warn!(
+                    limit,
+                    "visitors of entries wait: the descriptors of this process are used up; raise `ulimit -n`"
+                );
+            }),
+            failed: LogLimit::new(|error, count| tracing::warn!(count, "accept failed: {error}")),
+        }
+    }
+}
+
 async fn accept(
     listener: TcpListener,
     room: Room,
     visitors: TaskTracker,
     drain: watch::Receiver<bool>,
+    Guard {
+        descriptors,
+        full,
+        failed,
+    }: Guard,
+    number: u32,
 ) {
     let mut drained = std::pin::pin!(said(drain.clone()));
     loop {
+        if !descriptors.has_room(number) {
+            full.note(descriptors.limit());
+            tokio::select! {
+                () = descriptors.room(number) => {}
+                () = drained.as_mut() => return,
+            }
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drained.as_mut() => return,
@@ -410,10 +451,15 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 let peer = listener::visitor_addr(peer);
-                visitors.spawn(room.clone().serve(stream, peer, drain.clone()));
+                let descriptor = descriptors.take(number);
+                let served = room.clone().serve(stream, peer, drain.clone());
+                visitors.spawn(async move {
+                    served.await;
+                    drop(descriptor);
+                });
             }
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                failed.note(error.to_string());
                 // Whoever left the queue before it was taken costs the others no time.
                 if error.kind() != std::io::ErrorKind::ConnectionAborted {
                     tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -6,6 +6,7 @@
 
 #![allow(clippy::result_large_err)] // tonic's status, on paths that run once per connection
 
+mod announcements;
 mod client;
 mod entries;
 mod instance;

@@ -1,6 +1,9 @@
 //! One registration and the streams that ride on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use adit_codec::Side;
 use adit_egress::Egress;
@@ -12,8 +15,7 @@ use adit_link::{
 use adit_proto::{
     ConfigSyncRequest, Control, Credential, LinkSettings, MessageType, PROTOCOL_VERSION,
     ProtocolType, RegisterRequest, RegisterResponse, SESSION_METADATA, Tunnel, TunnelMessage,
-    TunnelResult, control::Kind, credential, tunnel_message::Payload,
-    tunnel_service_client::TunnelServiceClient,
+    control::Kind, credential, tunnel_message::Payload, tunnel_service_client::TunnelServiceClient,
 };
 use adit_trace::Printable;
 use bytes::Bytes;
@@ -21,9 +23,13 @@ use http::Uri;
 use secrecy::ExposeSecret;
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
-use crate::settings::{Compression, Settings, TunnelKind, TunnelSettings};
+use crate::{
+    announcements::Announcements,
+    settings::{Compression, Settings, TunnelKind, TunnelSettings},
+    status::TunnelOutcome,
+};
 
 /// What this build knows beyond the protocol's version (P-1.2).
 const CAPABILITIES: &[&str] = &[
@@ -43,6 +49,9 @@ const CAPABILITIES: &[&str] = &[
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(5);
 
+/// Control messages that are kept while the first announcement is waited for.
+const MOST_EARLY: usize = 16;
+
 /// Why a session could not be set up.
 #[derive(Debug)]
 pub(crate) struct DialError {
@@ -57,13 +66,14 @@ pub(crate) struct Session {
     pub(crate) revision: u64,
     /// Requests that the client may open at a time (P-2.9); 0 when the server does not say.
     pub(crate) max_requests: u32,
-    pub(crate) tunnels: Vec<TunnelResult>,
+    pub(crate) announcements: Announcements,
     pub(crate) lanes: Vec<Arc<Lane>>,
     pub(crate) control: mpsc::Sender<TunnelMessage>,
     session: String,
     first: (Channel, GrpcSource),
     others: Vec<(Channel, GrpcSource)>,
-    outbound_control: Option<mpsc::Receiver<TunnelMessage>>,
+    outbound_control: mpsc::Receiver<TunnelMessage>,
+    control_stream: ControlStream,
     /// Connections and streams; all end with the session.
     tasks: JoinSet<()>,
 }
@@ -78,8 +88,8 @@ pub(crate) async fn dial(
     match timeout(within, dial_unbounded(settings, instance, egress)).await {
         Ok(result) => result,
         Err(_) => Err(transient(format!(
-            "{}:{} did not answer within {within:?}",
-            settings.server_host, settings.server_port
+            "{} did not answer within {within:?}",
+            settings.server_addr()
         ))),
     }
 }
@@ -91,7 +101,8 @@ async fn dial_unbounded(
 ) -> Result<Session, DialError> {
     let mut tasks = JoinSet::new();
     let channel = open_channel(settings, &mut tasks).await?;
-    let response = register(settings, instance, channel.clone()).await?;
+    let error = |status| dial_error(settings, &channel, &status);
+    let response = register(settings, instance, &channel).await?;
     let link = response.settings.unwrap_or_default();
     let config = lane_config(settings, &link);
     let budget = Budget::new(settings.limits.budget_bytes);
@@ -115,7 +126,7 @@ async fn dial_unbounded(
         }
         let source = open_lane(&mut channel, &lane, &response.session, index)
             .await
-            .map_err(|status| dial_error(&status))?;
+            .map_err(error)?;
         lanes.push(lane);
         sources.push((channel, source));
     }
@@ -123,18 +134,32 @@ async fn dial_unbounded(
     let first = sources
         .next()
         .ok_or_else(|| transient("no data stream".into()))?;
+    let mut control_stream = ControlStream::open(&channel, &response.session)
+        .await
+        .map_err(error)?;
+    let tunnels = settings.tunnels.iter().map(announcement).collect();
+    let mut announcements = Announcements::new(tunnels, &settings.server_host);
+    let mut revision = response.revision;
+    if let Some(answered) = control_stream
+        .announce(&mut announcements)
+        .await
+        .map_err(error)?
+    {
+        revision = answered;
+    }
     let (control, outbound_control) = mpsc::channel(16);
     Ok(Session {
         epoch: response.epoch,
-        revision: response.revision,
+        revision,
         max_requests: link.max_requests,
-        tunnels: response.tunnels,
+        announcements,
         lanes,
         control,
         session: response.session,
         first,
         others: sources.collect(),
-        outbound_control: Some(outbound_control),
+        outbound_control,
+        control_stream,
         tasks,
     })
 }
@@ -158,14 +183,23 @@ impl Session {
         }
     }
 
-    /// Runs until the session is lost; says why. `on_control` gets what the server says on the control stream.
-    pub(crate) async fn serve(mut self, on_control: impl Fn(Kind) + Send + 'static) -> Failure {
+    /// Runs until the session is lost; says why. `on_control` gets the control messages of the server, `on_tunnels` what
+    /// has become of the tunnels each time that the server has answered.
+    pub(crate) async fn serve(
+        mut self,
+        on_control: impl Fn(Kind) + Send + 'static,
+        on_tunnels: impl Fn(Vec<TunnelOutcome>) + Send + 'static,
+    ) -> Failure {
         let (channel, source) = self.first;
-        if let Some(outbound) = self.outbound_control.take() {
-            let (channel, session) = (channel.clone(), self.session.clone());
-            self.tasks
-                .spawn(async move { control_stream(channel, session, outbound, on_control).await });
-        }
+        let control = ControlTask {
+            channel,
+            session: self.session,
+            outbound: self.outbound_control,
+            announcements: self.announcements,
+            on_control,
+            on_tunnels,
+        };
+        self.tasks.spawn(control.run(self.control_stream));
         for (lane, (_, source)) in self.lanes.iter().skip(1).zip(self.others) {
             let lane = lane.clone();
             self.tasks.spawn(async move {
@@ -191,66 +225,164 @@ impl Session {
     }
 }
 
-/// Keeps the control stream open as long as its channel is; it and the data stream recover without each other (P-1.7).
-async fn control_stream(
-    channel: Channel,
-    session: String,
-    mut outbound: mpsc::Receiver<TunnelMessage>,
-    on_control: impl Fn(Kind),
-) {
-    let mut pause = REOPEN_PAUSE;
-    while !channel.is_closed() {
-        let (sender, receiver) = mpsc::channel(16);
+/// A control stream that is open.
+struct ControlStream {
+    inbound: Streaming<TunnelMessage>,
+    outbound: mpsc::Sender<TunnelMessage>,
+    /// Messages that came while the first announcement was waited for.
+    early: Vec<Kind>,
+}
+
+impl ControlStream {
+    async fn open(channel: &Channel, session: &str) -> Result<Self, Status> {
+        let (outbound, receiver) = mpsc::channel(16);
         let mut request = Request::new(ReceiverStream::new(receiver));
-        let Ok(value) = session.parse() else { return };
-        request.metadata_mut().insert(SESSION_METADATA, value);
-        let mut client = client(channel.clone());
-        let mut inbound = match client.control_stream(request).await {
-            Ok(response) => {
-                pause = REOPEN_PAUSE;
-                response.into_inner()
-            }
-            Err(status) => {
-                tracing::debug!(%status, "control stream refused");
-                if status_reason(&status) == Some("stale_session") {
-                    return;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_REOPEN_PAUSE);
-                continue;
-            }
+        let session = session
+            .parse()
+            .map_err(|_| Status::internal("the session is no header value"))?;
+        request.metadata_mut().insert(SESSION_METADATA, session);
+        let response = client(channel.clone()).control_stream(request).await?;
+        Ok(Self {
+            inbound: response.into_inner(),
+            outbound,
+            early: Vec::new(),
+        })
+    }
+
+    /// Announces the tunnels for the first time and waits for the answer. The revision that holds them.
+    async fn announce(&mut self, announcements: &mut Announcements) -> Result<Option<u64>, Status> {
+        let Some(announce) = announcements.announce(Instant::now()) else {
+            return Ok(None);
         };
+        let announce = control_message(Kind::TunnelsAnnounce(announce));
+        drop(self.outbound.try_send(announce));
         loop {
-            tokio::select! {
-                message = inbound.next() => match message {
-                    Some(Ok(TunnelMessage { payload: Some(Payload::Control(control)), .. })) => {
-                        if let Some(kind) = control.kind {
-                            on_control(kind);
-                        }
+            match self.next().await? {
+                Kind::TunnelResults(results) => {
+                    let now = Instant::now();
+                    if announcements.on_results(&results, now, rand::random()) {
+                        return Ok(Some(results.revision));
                     }
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => break,
-                },
-                message = outbound.recv() => match message {
-                    // Full: the server does not read its control stream; what we say there can wait for the next one.
-                    Some(message) => drop(sender.try_send(message)),
-                    None => return,
-                },
+                }
+                kind if self.early.len() < MOST_EARLY => self.early.push(kind),
+                _ => {}
             }
         }
-        tokio::time::sleep(pause).await;
+    }
+
+    /// The next control message.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    async fn next(&mut self) -> Result<Kind, Status> {
+        loop {
+            let message = self.inbound.next().await;
+            let message = message.unwrap_or_else(|| {
+                Err(Status::unavailable("the server ended the control stream"))
+            })?;
+            if let Some(Payload::Control(Control { kind: Some(kind) })) = message.payload {
+                return Ok(kind);
+            }
+        }
+    }
+}
+
+/// Keeps the control stream open as long as its channel is; it and the data stream recover without each other (P-1.7).
+struct ControlTask<C, T> {
+    channel: Channel,
+    session: String,
+    outbound: mpsc::Receiver<TunnelMessage>,
+    announcements: Announcements,
+    on_control: C,
+    on_tunnels: T,
+}
+
+impl<C: Fn(Kind), T: Fn(Vec<TunnelOutcome>)> ControlTask<C, T> {
+    async fn run(mut self, first: ControlStream) {
+        let mut stream = Some(first);
+        let mut pause = REOPEN_PAUSE;
+        while !self.channel.is_closed() {
+            let opened = match stream.take() {
+                Some(first) => Ok(first),
+                None => ControlStream::open(&self.channel, &self.session).await,
+            };
+            match opened {
+                Ok(stream) => {
+                    pause = REOPEN_PAUSE;
+                    if !self.talk(stream).await {
+                        return;
+                    }
+                    self.announcements.on_stream_lost(Instant::now());
+                }
+                Err(status) => {
+                    tracing::debug!(%status, "control stream refused");
+                    if status_reason(&status) == Some("stale_session") {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_REOPEN_PAUSE);
+        }
+    }
+
+    /// Until the stream is lost; false when nobody needs another one.
+    async fn talk(&mut self, mut stream: ControlStream) -> bool {
+        for kind in std::mem::take(&mut stream.early) {
+            self.on_kind(kind);
+        }
+        loop {
+            let due = self.announcements.due();
+            let announce = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                kind = stream.next() => match kind {
+                    Ok(kind) => self.on_kind(kind),
+                    Err(_) => return true,
+                },
+                message = self.outbound.recv() => match message {
+                    // Full: the server does not read its control stream; what we say there can wait for the next one.
+                    Some(message) => drop(stream.outbound.try_send(message)),
+                    None => return false,
+                },
+                () = announce => {
+                    if let Some(announce) = self.announcements.announce(Instant::now()) {
+                        let announce = control_message(Kind::TunnelsAnnounce(announce));
+                        drop(stream.outbound.try_send(announce));
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_kind(&mut self, kind: Kind) {
+        let now = Instant::now();
+        match kind {
+            Kind::TunnelResults(results) => {
+                if self.announcements.on_results(&results, now, rand::random()) {
+                    (self.on_tunnels)(self.announcements.outcomes());
+                }
+            }
+            Kind::TunnelsFreed(_) => self.announcements.on_freed(now),
+            kind => (self.on_control)(kind),
+        }
     }
 }
 
 async fn open_channel(settings: &Settings, tasks: &mut JoinSet<()>) -> Result<Channel, DialError> {
     let (host, port) = (settings.server_host.as_str(), settings.server_port);
+    let addr = settings.server_addr();
     let stream = TcpStream::connect((host, port))
         .await
-        .map_err(|error| transient(format!("cannot reach the server at {host}:{port}: {error}")))?;
+        .map_err(|error| transient(format!("cannot reach the server at {addr}: {error}")))?;
     prepare_socket(&stream).map_err(|error| transient(format!("socket options: {error}")))?;
     let origin = Uri::builder()
         .scheme("http")
-        .authority(authority(host, port))
+        .authority(addr.as_str())
         .path_and_query("/")
         .build()
         .map_err(|error| DialError {
@@ -259,21 +391,13 @@ async fn open_channel(settings: &Settings, tasks: &mut JoinSet<()>) -> Result<Ch
         })?;
     let (channel, connection) = connect(stream, origin)
         .await
-        .map_err(|error| transient(error.to_string()))?;
+        .map_err(|error| transient(format!("{addr}: {error}")))?;
     tasks.spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection to the server ended");
         }
     });
     Ok(channel)
-}
-
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
 }
 
 fn client(channel: Channel) -> TunnelServiceClient<Channel> {
@@ -284,7 +408,7 @@ fn client(channel: Channel) -> TunnelServiceClient<Channel> {
 async fn register(
     settings: &Settings,
     instance: [u8; 32],
-    channel: Channel,
+    channel: &Channel,
 ) -> Result<RegisterResponse, DialError> {
     let request = RegisterRequest {
         protocol_version: PROTOCOL_VERSION,
@@ -297,14 +421,13 @@ async fn register(
                 settings.token.expose_secret().to_owned(),
             )),
         }),
-        tunnels: settings.tunnels.iter().map(announcement).collect(),
         lanes: settings.lanes,
         client_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let response = client(channel)
+    let response = client(channel.clone())
         .register(request)
         .await
-        .map_err(|status| dial_error(&status))?
+        .map_err(|status| dial_error(settings, channel, &status))?
         .into_inner();
     if response.protocol_version == PROTOCOL_VERSION {
         Ok(response)
@@ -389,20 +512,38 @@ fn transient(text: String) -> DialError {
     }
 }
 
-fn dial_error(status: &Status) -> DialError {
+/// What went wrong, with the address; what was found there when it is not an adit-server.
+fn dial_error(settings: &Settings, channel: &Channel, status: &Status) -> DialError {
+    let addr = settings.server_addr();
+    if let Some(greeting) = channel.greeting() {
+        return transient(format!(
+            "{addr} is not the port for clients of an adit-server: {greeting}; name the port that is `server.bind_port` \
+             on the server, 7000 unless it is set"
+        ));
+    }
     let kind = match (status.code(), status_reason(status)) {
         (_, Some("stale_session")) => adit_reconnect::Failure::Transient,
         // Somebody else holds the name, and answers: asking again soon changes nothing (P-1.8).
         (Code::Unauthenticated | Code::AlreadyExists, _) => {
             adit_reconnect::Failure::Unauthenticated
         }
-        (Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented, _) => {
-            adit_reconnect::Failure::Refused { fatal: true }
-        }
+        (
+            Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::OutOfRange
+            | Code::Unimplemented,
+            _,
+        ) => adit_reconnect::Failure::Refused { fatal: true },
         _ => adit_reconnect::Failure::Transient,
     };
-    DialError {
-        kind,
-        text: Printable(status.message()).to_string(),
-    }
+    let text = match (status.code(), status_reason(status)) {
+        (Code::Unimplemented, None) => {
+            format!(
+                "{addr} is a gRPC server, but not an adit-server: {}",
+                Printable(status.message())
+            )
+        }
+        _ => format!("{addr}: {}", Printable(status.message())),
+    };
+    DialError { kind, text }
 }

@@ -41,6 +41,18 @@ pub struct Settings {
     pub timeouts: Timeouts,
 }
 
+impl Settings {
+    /// Host and port of the server, as they stand in URLs.
+    pub fn server_addr(&self) -> String {
+        let (host, port) = (&self.server_host, self.server_port);
+        if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+}
+
 /// One tunnel: a public entry and the service it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSettings {

@@ -94,6 +94,8 @@ pub struct TunnelOutcome {
     pub public_url: String,
     /// Why it was refused.
     pub error: Option<String>,
+    /// It was refused and is announced again by itself.
+    pub waiting: bool,
 }
 
 /// One counter of each core that the client is composed of. They count the current session, `reconnect` all of them.

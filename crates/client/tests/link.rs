@@ -25,6 +25,7 @@ fn server(addr: SocketAddr) -> Server {
         startup_grace: Duration::ZERO,
         client_wait: 5 * SECOND,
         takeover_probe: SECOND,
+        tunnel_retention: SECOND / 2,
         ..adit_server::Timeouts::default()
     };
     Server::start(&adit_server::Settings {
@@ -234,5 +235,84 @@ async fn a_client_that_drains_finishes_and_does_not_come_back() {
     server.stop().await;
     let ended = tokio::time::timeout(10 * SECOND, client.ended()).await;
     assert_eq!(ended.unwrap().reason, adit_reconnect::StopReason::Asked);
+    client.stop();
+}
+
+async fn last_error(client: &Client, text: &str) -> String {
+    let handle = client.handle();
+    until(text, || {
+        let error = handle.status().last_error;
+        error.is_some_and(|error| error.contains(text))
+    })
+    .await;
+    handle.status().last_error.unwrap()
+}
+
+/// P-1.4: what another group holds is announced again, and served once it is free.
+#[tokio::test]
+async fn p_1_4_a_host_that_becomes_free_is_served_by_the_one_that_waits() {
+    let (server, first_state, second_state) = (
+        server(any()),
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+    );
+    let port = service(Duration::ZERO).await;
+    let first = Client::start(settings(server.tunnel_addr(), port, first_state.path())).unwrap();
+    connected(&first).await;
+    let mut other = settings(server.tunnel_addr(), port, second_state.path());
+    other.client_id = "home".into();
+    other.group_id = "home".into();
+    let second = Client::start(other).unwrap();
+    connected(&second).await;
+    let waits = second.handle().status().tunnels.remove(0).outcome;
+    assert!(waits.waiting, "{waits:?}");
+    assert!(waits.error.unwrap().contains("shop.test"));
+    assert_eq!(waits.public_url, "");
+    first.drain().await;
+    first.stop();
+    let handle = second.handle();
+    until("accepted", || {
+        handle.status().tunnels[0].outcome.error.is_none()
+    })
+    .await;
+    let registration = second.registrations().borrow().clone().unwrap();
+    assert!(registration.tunnels[0].public_url.contains("shop.test"));
+    let answer = get(server.http_addr()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    second.stop();
+    server.stop().await;
+}
+
+/// What is there under a wrong port is said, with the right one.
+#[tokio::test]
+async fn the_visitors_port_names_the_port_of_the_clients() {
+    let (server, state) = (server(any()), TempDir::new().unwrap());
+    let client = Client::start(settings(server.http_addr(), 1, state.path())).unwrap();
+    let ended = tokio::time::timeout(10 * SECOND, client.ended()).await;
+    let error = ended.unwrap().error.unwrap();
+    let right = format!("port {} (`server.bind_port`)", server.tunnel_addr().port());
+    let wrong = server.http_addr().to_string();
+    assert!(error.contains(&right) && error.contains(&wrong), "{error}");
+    client.stop();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_http1_server_is_named_with_its_address() {
+    let listener = TcpListener::bind(any()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut preface = [0; 24];
+            let _ = socket.read_exact(&mut preface).await;
+            let answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
+            let _ = socket.write_all(answer).await;
+        }
+    });
+    let state = TempDir::new().unwrap();
+    let client = Client::start(settings(addr, 1, state.path())).unwrap();
+    let error = last_error(&client, "an HTTP/1 server answers there").await;
+    assert!(error.contains(&addr.to_string()), "{error}");
+    assert!(error.contains("server.bind_port"), "{error}");
     client.stop();
 }

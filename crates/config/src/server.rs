@@ -376,6 +376,16 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         limits.allow_hosts = hosts(&item)?;
     }
     section.set_number(
+        "max_unauthenticated",
+        COUNT,
+        &mut limits.max_unauthenticated,
+    )?;
+    section.set_number(
+        "max_unauthenticated_per_address",
+        COUNT,
+        &mut limits.max_unauthenticated_per_address,
+    )?;
+    section.set_number(
         "max_tunnels_per_client",
         COUNT,
         &mut limits.max_tunnels_per_client,

@@ -208,6 +208,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_udp_flows: 8
     allow_ports: [2222, \"5000-5100\", \"80, 443\"]
     allow_hosts: [\"*\", \"*.apps.test, shop.test\"]
+    max_unauthenticated: 6
+    max_unauthenticated_per_address: 3
     max_tunnels_per_client: 5
     max_domains_per_tunnel: 9
     max_locations_per_tunnel: 10
@@ -267,6 +269,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
                     .map(|host| host.parse().unwrap())
                     .into(),
             },
+            max_unauthenticated: 6,
+            max_unauthenticated_per_address: 3,
             max_tunnels_per_client: 5,
             max_domains_per_tunnel: 9,
             max_locations_per_tunnel: 10,

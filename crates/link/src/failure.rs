@@ -167,6 +167,8 @@ pub enum Retry {
     Always,
 }
 
+const END_OF_PEER: &str = "the peer ended the data stream";
+
 /// How an exchange ended, when it did not end well.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}: {detail}")]
@@ -201,6 +203,19 @@ impl Failure {
     /// The detail, without what the peer wrote: that may name addresses of its network, which are for logs only.
     pub fn public_detail(&self) -> &str {
         if self.is_of_peer { "" } else { &self.detail }
+    }
+
+    /// The peer has ended the data stream, between two messages.
+    pub(crate) const fn end_of_peer() -> Self {
+        Self {
+            reason: Reason::LinkLost,
+            detail: Cow::Borrowed(END_OF_PEER),
+        }
+    }
+
+    /// Whether it is [`Failure::end_of_peer`].
+    pub(crate) fn is_end_of_peer(&self) -> bool {
+        self.reason == Reason::LinkLost && self.detail == END_OF_PEER
     }
 
     /// Whether another client may try, before the answer's head has come.

@@ -4,12 +4,16 @@
 //! code because that copies each payload twice; the other methods are the generated service's, on the same
 //! connection. See `docs/decisions/0002-data-stream-by-hand.md`.
 
+mod allowance;
 mod body;
 mod channel;
 mod endpoint;
+mod greeting;
 mod http2;
 
+pub use allowance::{Allowance, UNAUTHENTICATED_BYTES};
 pub use body::{GrpcSource, TunnelBody, TunnelData};
 pub use channel::{Channel, ChannelClosed, connect, open_lane};
 pub use endpoint::{AcceptLane, AcceptedLane, ChannelId, Endpoint, serve_connection};
+pub use greeting::Greeting;
 pub use http2::{prepare_socket, status_reason, with_reason};

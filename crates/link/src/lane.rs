@@ -95,6 +95,8 @@ pub struct Lane {
     liveness: Mutex<Liveness>,
     /// Bytes have come since the last tick.
     received: AtomicBool,
+    /// Bytes that have come, for the log; written by the reader alone.
+    received_bytes: AtomicU64,
     /// Wakes whoever probes.
     alive: Notify,
     /// Datagrams that nobody took in time.
@@ -119,6 +121,7 @@ impl Lane {
             pinned: Arc::default(),
             liveness: Mutex::new(Liveness::new(config.heartbeat, config.dead_after, now())),
             received: AtomicBool::new(false),
+            received_bytes: AtomicU64::new(0),
             alive: Notify::new(),
             datagrams_dropped: AtomicU64::new(0),
             peer_inflates: AtomicU8::new(0),
@@ -275,6 +278,11 @@ impl Lane {
             datagrams_dropped: self.datagrams_dropped.load(Ordering::Relaxed),
             compression: self.compression.snapshot(),
         }
+    }
+
+    /// Bytes of the data stream that have come.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
     }
 
     /// Requests open now.
@@ -606,6 +614,9 @@ impl LaneReader {
         if !self.lane.received.swap(true, Ordering::Relaxed) {
             self.lane.alive.notify_waiters();
         }
+        let received = self.lane.received_bytes.load(Ordering::Relaxed);
+        let received = received.wrapping_add(frame_bytes as u64);
+        self.lane.received_bytes.store(received, Ordering::Relaxed);
         let frame = pin(frame, &self.lane.pinned);
         let result = self.receiver.handle_frame(frame, &mut self.events);
         for event in self.events.drain(..) {

@@ -40,6 +40,11 @@ impl Outbound {
         Self { lane }
     }
 
+    /// Why the lane is over, if it is.
+    pub fn failure(&self) -> Option<Failure> {
+        self.lane.closed()
+    }
+
     /// The next batch; `None` when the lane is over.
     ///
     /// # Cancel safety
@@ -102,7 +107,7 @@ pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
                 }
                 Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
                 None if reader.is_between_messages() => {
-                    break Failure::new(Reason::LinkLost, "the peer ended the data stream");
+                    break Failure::end_of_peer();
                 }
                 None => {
                     break Failure::new(Reason::LinkLost, "the data stream ended inside a message");

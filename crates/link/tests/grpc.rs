@@ -80,6 +80,7 @@ impl AcceptLane for Accept {
         self.lanes.lock().unwrap().push(lane.clone());
         Ok(AcceptedLane {
             lane,
+            on_end: Box::new(|_, _| {}),
             guard: Box::new(self.over.held()),
         })
     }

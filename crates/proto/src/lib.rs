@@ -25,6 +25,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Path of the data stream's method.
 pub const PROXY_PATH: &str = "/adit.tunnel.v1.TunnelService/Proxy";
 
+/// Path of the method with which a client begins.
+pub const REGISTER_PATH: &str = "/adit.tunnel.v1.TunnelService/Register";
+
 /// Call metadata that names the session on `ControlStream` and `Proxy`.
 pub const SESSION_METADATA: &str = "adit-session";
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -36,6 +37,7 @@ pub struct Link {
     /// Given out when the link is taken in, under the lock of the index: who takes over has the greater one.
     pub(crate) epoch: AtomicU64,
     pub(crate) channel: ChannelId,
+    pub(crate) peer: SocketAddr,
     pub(crate) permits: Arc<Gate>,
     pub(crate) load: Load,
     pub(crate) capabilities: OnceLock<Box<[String]>>,
@@ -89,6 +91,11 @@ impl Link {
     /// Who it is and what it may.
     pub const fn grant(&self) -> &Grant {
         &self.grant
+    }
+
+    /// The address that it registered from.
+    pub const fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Issued at its registration; grows.

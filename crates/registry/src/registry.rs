@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -137,7 +138,7 @@ impl Registry {
         grant: Grant,
         instance: InstanceKey,
         session: LinkKey,
-        channel: ChannelId,
+        (channel, peer): (ChannelId, SocketAddr),
         lanes: u32,
     ) -> Result<Registered, RegisterError> {
         let link = Arc::new(Link {
@@ -147,6 +148,7 @@ impl Registry {
             instance,
             epoch: AtomicU64::new(0),
             channel,
+            peer,
             permits: Gate::new(self.config.max_requests_per_client, self.config.max_waiting),
             load: Load::new(),
             capabilities: OnceLock::new(),
@@ -423,10 +425,25 @@ impl Registry {
             }
         }
         if link.end(failure) {
+            log_end(link, failure);
             self.observer.link_down(link);
             self.observer.link_gone(link);
         }
     }
+}
+
+/// One line for each link that ends, whatever ended it.
+fn log_end(link: &Link, failure: &Failure) {
+    let grant = link.grant();
+    tracing::info!(
+        client = %grant.client(),
+        group = %grant.group(),
+        epoch = link.epoch(),
+        peer = %link.peer(),
+        reason = failure.reason.as_str(),
+        "client disconnected: {}",
+        failure.detail
+    );
 }
 
 fn channel_lost() -> Failure {

@@ -96,6 +96,10 @@ fn world() -> World {
     }
 }
 
+fn peer() -> std::net::SocketAddr {
+    ([192, 0, 2, 1], 4000).into()
+}
+
 fn key(session: u8) -> LinkKey {
     SessionToken::from_random([session; 32]).key()
 }
@@ -117,7 +121,7 @@ impl World {
         let channel = ChannelId::next();
         let registered = self
             .registry
-            .register(grant, instance, key(session), channel, 2)
+            .register(grant, instance, key(session), (channel, peer()), 2)
             .await?;
         Ok((registered.link, channel))
     }

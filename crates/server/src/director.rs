@@ -11,6 +11,7 @@ use adit_codec::ProtocolType;
 use adit_flow::Permit;
 use adit_ingress::{Destination, Direction, Director, RetryBudget, Session, Visit};
 use adit_link::{Failure, Reason};
+use adit_proto::REGISTER_PATH;
 use adit_registry::Link;
 use adit_router::Query;
 use tokio::time::{timeout, timeout_at};
@@ -102,6 +103,7 @@ impl Steering {
                     return Direction::Fail(Failure::new(Reason::NoClient, text));
                 }
             }
+            None if asked.path == REGISTER_PATH => return Direction::Fail(shared.wrong_port()),
             None if now < shared.grace_until => {}
             None => return Direction::Fail(no_tunnel(asked)),
         }
@@ -208,6 +210,15 @@ impl Asked<'_> {
 }
 
 impl Shared {
+    /// A client of adit that has taken this port for that of the clients.
+    fn wrong_port(&self) -> Failure {
+        let port = self.directory.clients_port();
+        let text = format!(
+            "this is the visitors' port of an adit-server; its clients connect to port {port} (`server.bind_port`)"
+        );
+        Failure::new(Reason::NoTunnel, text)
+    }
+
     /// The tunnel or upstream that the port or the rules select. A rule to a tunnel that nobody has announced selects nothing yet.
     fn route(&self, asked: Asked<'_>) -> Option<(Way, u64)> {
         let snapshot = self.directory.snapshot();

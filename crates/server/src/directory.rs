@@ -198,6 +198,11 @@ impl Directory {
         self.config.public_port
     }
 
+    /// Where clients connect.
+    pub(crate) const fn clients_port(&self) -> u16 {
+        self.config.clients_port
+    }
+
     pub(crate) fn revision(&self) -> u64 {
         self.current.load().revision
     }

@@ -6,16 +6,17 @@ use adit_auth::{LinkKey, SessionToken};
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
-    Compression, Lane, LaneConfig,
+    Compression, Failure, Lane, LaneConfig, Reason,
     grpc::{AcceptLane, AcceptedLane, ChannelId, with_reason},
 };
 use adit_proto::{LANE_METADATA, SESSION_METADATA};
-use adit_registry::{Registry, StreamError};
+use adit_registry::{Link, Registry, StreamError};
 use http::HeaderMap;
 use tonic::Status;
 
 use crate::{
     channels::Channels,
+    floods::Floods,
     settings::{Limits, Timeouts},
     upstreams::Upstreams,
 };
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) struct Lanes {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
+    floods: Arc<Floods>,
     config: LaneConfig,
     link_budget_bytes: u64,
     budget: Budget,
@@ -34,6 +36,7 @@ impl Lanes {
     pub(crate) fn new(
         registry: Arc<Registry>,
         channels: Arc<Channels>,
+        floods: Arc<Floods>,
         limits: &Limits,
         timeouts: &Timeouts,
         budget: Budget,
@@ -42,6 +45,7 @@ impl Lanes {
         Self {
             registry,
             channels,
+            floods,
             config: lane_config(limits, timeouts),
             link_budget_bytes: limits.link_budget_bytes,
             budget,
@@ -92,7 +96,9 @@ impl AcceptLane for Lanes {
                 .and_then(|number| number.parse().ok())
                 .ok_or_else(|| Status::invalid_argument("adit-lane is no number"))?,
         };
+        let mut of = None;
         let opened = self.registry.open_lane(session, number, |link| {
+            of = Some(link.clone());
             let budget = self.budget.child(self.link_budget_bytes);
             let entries = self.upstreams.entries(link.grant(), link.permits());
             let lane = Lane::new(self.config.clone(), budget, entries);
@@ -107,10 +113,31 @@ impl AcceptLane for Lanes {
             lane
         });
         let (lane, guard) = opened.map_err(|error| stream_status(&error))?;
+        let floods = self.floods.clone();
+        let on_end = move |failure: &Failure, bytes| {
+            if let Some(link) = of {
+                log_end(&floods, &link, number, failure, bytes);
+            }
+        };
         Ok(AcceptedLane {
             lane,
+            on_end: Box::new(on_end),
             guard: Box::new((guard, self.channels.carry(channel))),
         })
+    }
+}
+
+/// One line for each data stream that ends; a client that breaks the protocol can end as many as it likes.
+fn log_end(floods: &Floods, link: &Link, lane: u32, failure: &Failure, bytes: u64) {
+    let (client, peer) = (link.grant().client(), link.peer());
+    match failure.reason {
+        Reason::ProtocolError | Reason::FlowControl => {
+            floods.broken(client, peer, failure, bytes);
+        }
+        reason => {
+            let reason = reason.as_str();
+            tracing::info!(%client, %peer, lane, reason, bytes, "data stream ended: {}", failure.detail);
+        }
     }
 }
 

@@ -10,13 +10,17 @@
 #![allow(clippy::result_large_err)] // tonic's status, on paths that run once per stream
 
 mod channels;
+mod client_port;
 mod definition;
 mod director;
 mod directory;
 mod entries;
+mod floods;
+mod generated;
 mod lanes;
 pub mod metrics;
 pub mod names;
+mod newcomers;
 mod ports;
 mod server;
 mod service;
@@ -30,6 +34,7 @@ mod tunnel;
 mod upstreams;
 mod worker;
 
+pub use adit_ingress::descriptors::raise_limit as raise_descriptor_limit;
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
@@ -38,7 +43,7 @@ pub use settings::{
     UpstreamServer, UpstreamSettings,
 };
 pub use status::{
-    ClientStatus, CoreCounters, ProcessStatus, RouteStatus, Status, TcpStatus, TunnelStatus,
-    UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
+    ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status, TcpStatus,
+    TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
 };
 pub use upstreams::UpstreamError;

@@ -30,6 +30,8 @@ families! {
     USERS = gauge("adit_registry_users", &[], "Users with a connected client.");
     SESSIONS = gauge("adit_registry_sessions", &[], "Sessions known.");
     CHANNELS = gauge("adit_registry_channels", &[], "Connections of clients known.");
+    UNAUTHENTICATED = gauge("adit_registry_unauthenticated_connections", &[], "Connections of clients that carry no session yet.");
+    TURNED_AWAY = counter("adit_registry_refusals_total", &["cause"], "Registrations, connections and data streams of clients that were turned away.");
     EPOCH = gauge("adit_registry_client_epoch", CLIENT, "Epoch of a client; grows with each registration.");
     CLIENT_DRAINING = gauge("adit_registry_client_draining", CLIENT, "1 when a client has said that it is leaving, else 0.");
     LANES = gauge("adit_link_lanes", CLIENT, "Open data streams of a client.");
@@ -78,6 +80,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         (&USERS, users.len() as f64),
         (&SESSIONS, process.sessions as f64),
         (&CHANNELS, process.channels as f64),
+        (&UNAUTHENTICATED, process.unauthenticated as f64),
         (&DATAGRAMS_LOST, status.udp.dropped_on_links as f64),
         (&REVISION, status.cores.router_revision as f64),
         (&TCP_RECEIVED, status.tcp.received_bytes as f64),
@@ -92,6 +95,15 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     .into_iter()
     .map(|(family, value)| family.sample(&[], value))
     .collect();
+    let refusals = &status.refusals;
+    for (cause, count) in [
+        ("denied", refusals.denied),
+        ("unregistered", refusals.unregistered),
+        ("protocol_error", refusals.broken_streams),
+        ("accept_failed", refusals.accept_failed),
+    ] {
+        all.push(TURNED_AWAY.sample(&[cause], count as f64));
+    }
     for client in &status.clients {
         let labels = [&*client.client_id, &client.group_id, &client.user];
         let told = [

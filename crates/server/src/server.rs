@@ -12,13 +12,12 @@ use std::{
 use adit_auth::{TokenAuthenticator, UserName};
 use adit_flow::{Budget, Gate};
 use adit_ingress::{
-    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig, layers, listener,
+    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig,
+    descriptors::{self, Descriptors},
+    layers, listener,
 };
-use adit_link::{
-    Failure, Reason,
-    grpc::{ChannelId, Endpoint, prepare_socket, serve_connection},
-};
-use adit_proto::{Drain, control::Kind, tunnel_service_server::TunnelServiceServer};
+use adit_link::{Failure, Reason};
+use adit_proto::{Drain, control::Kind};
 use adit_registry::Registry;
 use adit_router::Query;
 use adit_trace::{Observer, Unobserved};
@@ -32,15 +31,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     channels::Channels,
+    client_port::ClientPort,
     director::Steering,
     directory::{Directory, DirectoryConfig, RuleError, Target},
+    floods::Floods,
+    generated::Generated,
     lanes::Lanes,
     names::{Name, NamesFile},
+    newcomers::Newcomers,
     ports::{Ground, Ports},
     service::{Service, control_message},
-    settings::Settings,
+    settings::{Limits, Settings},
     status::{RouteStatus, Status},
-    threads::{Dealer, Port, Threads, accept},
+    threads::{Dealer, Guard, Port, Threads, accept},
     upstreams::{UpstreamError, Upstreams},
     worker::{self, Announcer},
 };
@@ -112,6 +115,8 @@ struct Inner {
     tunnel_addr: SocketAddr,
     http_addr: SocketAddr,
     registry: Arc<Registry>,
+    newcomers: Arc<Newcomers>,
+    floods: Arc<Floods>,
     directory: Arc<Directory>,
     announcer: Announcer,
     lanes: Arc<Lanes>,
@@ -158,11 +163,20 @@ impl Server {
 
         let limits = settings.limits.clone();
         let timeouts = settings.timeouts.clone();
+        let mut visitors_share = descriptors::for_visitors();
+        if !settings.upstreams.is_empty() {
+            // The other half is for connections to the servers of upstreams.
+            visitors_share /= 2;
+        }
+        let upstream_limits = Limits {
+            max_requests: limits.max_requests.min(visitors_share),
+            ..limits.clone()
+        };
         let permits = Gate::new(limits.max_requests, limits.max_waiting);
         let budget = Budget::new(limits.process_budget_bytes);
         let upstreams = Upstreams::new(
             &settings.upstreams,
-            &limits,
+            &upstream_limits,
             &timeouts,
             &budget,
             permits.clone(),
@@ -201,9 +215,15 @@ impl Server {
             directory.clone(),
         );
         let channels = Channels::new(registry.clone());
+        let floods = Floods::new();
+        let newcomers = Newcomers::new(
+            limits.max_unauthenticated,
+            limits.max_unauthenticated_per_address,
+        );
         let lanes = Lanes::new(
             registry.clone(),
             channels.clone(),
+            floods.clone(),
             &limits,
             &timeouts,
             budget,
@@ -217,7 +237,7 @@ impl Server {
             .map_err(StartError::Thread)?;
         let service = Service::new(
             registry.clone(),
-            channels.clone(),
+            (channels.clone(), floods.clone()),
             (directory.clone(), announcer.clone()),
             upstreams.clone(),
             Arc::new(authenticator),
@@ -278,11 +298,19 @@ impl Server {
         let visitors = TaskTracker::new();
         let clients = TaskTracker::new();
         let serve = {
-            let (http, registry, lanes) = (http.clone(), registry.clone(), lanes.clone());
+            let client_port = ClientPort {
+                generated: Generated::new(service),
+                registry: registry.clone(),
+                lanes: lanes.clone(),
+                channels,
+                newcomers: newcomers.clone(),
+                floods: floods.clone(),
+                setup: timeouts.setup,
+            };
+            let http = http.clone();
             let (tcp, directory) = (tcp.clone(), directory.clone());
             let (visitors, clients) = (visitors.clone(), clients.clone());
             let (drain, stop) = (drain.subscribe(), stop.subscribe());
-            let setup = timeouts.setup;
             Arc::new(move |stream: TcpStream, peer, port| match port {
                 Port::Tunnel(number) if !directory.is_http_port(number) => {
                     let tcp = tcp.clone();
@@ -301,19 +329,8 @@ impl Server {
                     Box::pin(visitors.track_future(served)) as _
                 }
                 Port::Clients => {
-                    let room = (service.clone(), lanes.clone(), registry.clone());
-                    let channels = channels.clone();
                     let stopped = said(stop.clone());
-                    let served = async move {
-                        let channel = ChannelId::next();
-                        tokio::select! {
-                            () = serve_client(stream, peer, channel, &room, stopped) => {}
-                            () = channels.unused(channel, setup) => {
-                                tracing::debug!(%peer, "client connection closed: it was of no use");
-                            }
-                        }
-                        room.2.channel_closed(channel);
-                    };
+                    let served = client_port.clone().serve(stream, peer, stopped);
                     Box::pin(clients.track_future(served)) as _
                 }
             })
@@ -336,13 +353,19 @@ impl Server {
                 Box::pin(accepting) as _
             }
         };
-        let threads = Threads::start(settings.threads, serve, &stop.subscribe(), accept)
+        let guard = Guard {
+            descriptors: Descriptors::new(visitors_share),
+            floods: floods.clone(),
+        };
+        let threads = Threads::start(settings.threads, serve, guard, &stop.subscribe(), accept)
             .map_err(StartError::Thread)?;
         let inner = Arc::new(Inner {
             started: now,
             tunnel_addr,
             http_addr,
             registry,
+            newcomers,
+            floods,
             directory,
             announcer,
             lanes,
@@ -562,22 +585,4 @@ async fn accept_both(
         accept(&visitors, Port::Visitors, dealer, said(drain)).await;
         drop(visitors);
     },);
-}
-
-async fn serve_client(
-    stream: TcpStream,
-    peer: SocketAddr,
-    channel: ChannelId,
-    (service, lanes, _): &(Service, Arc<Lanes>, Arc<Registry>),
-    stopped: impl Future<Output = ()>,
-) {
-    if let Err(error) = prepare_socket(&stream) {
-        tracing::debug!(%peer, %error, "socket options");
-    }
-    let generated = TunnelServiceServer::new(service.clone());
-    let endpoint = Endpoint::new(generated, lanes.clone(), channel, peer);
-    tracing::debug!(%peer, channel = channel.value(), "client connected");
-    if let Err(error) = serve_connection(stream, endpoint, stopped).await {
-        tracing::debug!(%peer, channel = channel.value(), %error, "client connection ended");
-    }
 }

@@ -1,16 +1,17 @@
 //! The generated part of `TunnelService`: registration, control stream, config.
 
-use std::{pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use adit_auth::{
     Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, SessionToken,
 };
-use adit_link::grpc::{ChannelId, with_reason};
+use adit_link::grpc::{Allowance, ChannelId, with_reason};
 use adit_proto::{
     ConfigSyncRequest, ConfigSyncResponse, Control, Error as ProtoError, Heartbeat, LinkSettings,
     MessageType, PROTOCOL_VERSION, ProtocolType, RegisterRequest, RegisterResponse,
-    SESSION_METADATA, TunnelMessage, TunnelResult, Upstream, control::Kind, credential,
-    tunnel_message::Payload, tunnel_service_server::TunnelService,
+    SESSION_METADATA, TunnelMessage, TunnelResult, TunnelResults, TunnelsAnnounce, TunnelsFreed,
+    Upstream, control::Kind, credential, tunnel_message::Payload,
+    tunnel_service_server::TunnelService,
 };
 use adit_registry::{ControlStream, Link, RegisterError, Registry};
 use secrecy::ExposeSecret;
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     channels::{Carried, Channels},
     directory::{Directory, EnterError},
+    floods::Floods,
     lanes::{session_of, stream_status},
     settings::{Limits, Timeouts},
     upstreams::Upstreams,
@@ -49,6 +51,7 @@ pub(crate) struct Service {
 struct Shared {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
+    floods: Arc<Floods>,
     directory: Arc<Directory>,
     announcer: Announcer,
     upstreams: Arc<Upstreams>,
@@ -60,7 +63,7 @@ struct Shared {
 impl Service {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        channels: Arc<Channels>,
+        (channels, floods): (Arc<Channels>, Arc<Floods>),
         (directory, announcer): (Arc<Directory>, Announcer),
         upstreams: Arc<Upstreams>,
         authenticator: Arc<dyn Authenticator>,
@@ -71,6 +74,7 @@ impl Service {
             shared: Arc::new(Shared {
                 registry,
                 channels,
+                floods,
                 directory,
                 announcer,
                 upstreams,
@@ -90,8 +94,7 @@ impl TunnelService for Service {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
         let shared = &self.shared;
-        let channel = request.extensions().get::<ChannelId>().copied();
-        let channel = channel.ok_or_else(|| Status::internal("the connection has no id"))?;
+        let connection = Connection::of(&request)?;
         let request = request.into_inner();
         if request.protocol_version != PROTOCOL_VERSION {
             return Err(with_reason(
@@ -122,9 +125,14 @@ impl TunnelService for Service {
             .authenticate(&credential, &claim)
             .map_err(|denied| {
                 // One text for every cause (P-1.3).
-                tracing::warn!(client = %claim.client_id, reason = ?denied.reason(), "registration denied");
-                with_reason(Status::unauthenticated(denied.to_string()), "unauthenticated")
+                let floods = &shared.floods;
+                floods.denied(&claim.client_id, connection.peer, denied.reason());
+                with_reason(
+                    Status::unauthenticated(denied.to_string()),
+                    "unauthenticated",
+                )
             })?;
+        connection.allowance.lift();
         let entered = shared
             .directory
             .enter(&grant)
@@ -137,11 +145,15 @@ impl TunnelService for Service {
                 grant,
                 InstanceSecret::from_random(instance).key(),
                 session.key(),
-                channel,
+                (connection.channel, connection.peer),
                 lanes,
             )
             .await
-            .map_err(|error| register_status(&error))?;
+            .map_err(|error| {
+                let floods = &shared.floods;
+                floods.refused(&claim.client_id, connection.peer, error.to_string());
+                register_status(&error)
+            })?;
         entered.keep();
         let link = registered.link;
         let capabilities: Vec<String> = CAPABILITIES
@@ -150,12 +162,11 @@ impl TunnelService for Service {
             .map(|name| (*name).to_owned())
             .collect();
         link.agree(capabilities.clone());
-        let tunnels = shared.announcer.announce(&link, request.tunnels).await;
         tracing::info!(
             client = %claim.client_id,
             group = %claim.group_id,
             epoch = link.epoch(),
-            tunnels = tunnels.len(),
+            peer = %connection.peer,
             "client registered"
         );
         Ok(Response::new(RegisterResponse {
@@ -172,7 +183,6 @@ impl TunnelService for Service {
                 dead_after_millis: millis(shared.timeouts.dead_after),
                 lanes,
             }),
-            tunnels,
             revision: shared.directory.revision(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
@@ -188,14 +198,34 @@ impl TunnelService for Service {
         let session = session_of(session.map(tonic::metadata::MetadataValue::as_bytes))?;
         let opened = self.shared.registry.open_control(session);
         let (control, receiver) = opened.map_err(|error| stream_status(&error))?;
-        let channel = request.extensions().get::<ChannelId>();
-        let carried = channel.map(|channel| self.shared.channels.carry(*channel));
+        let connection = Connection::of(&request)?;
+        connection.allowance.lift();
+        let carried = self.shared.channels.carry(connection.channel);
         let mut inbound = request.into_inner();
         let shared = self.shared.clone();
         let link = control.link().clone();
         let reader = tokio::spawn(async move {
-            while let Some(Ok(message)) = inbound.next().await {
-                if let Some(Payload::Control(control)) = message.payload {
+            let mut freed = shared.directory.freed();
+            // Some tunnels of the client were refused, and it has not been told of anything free since.
+            let mut waits = false;
+            loop {
+                let message = tokio::select! {
+                    message = inbound.next() => message,
+                    Ok(()) = freed.changed(), if waits => {
+                        waits = false;
+                        let told = Kind::TunnelsFreed(TunnelsFreed {});
+                        link.send_control(control_message(0, told));
+                        continue;
+                    }
+                };
+                let Some(Ok(message)) = message else { break };
+                let Some(Payload::Control(control)) = message.payload else {
+                    continue;
+                };
+                if let Some(Kind::TunnelsAnnounce(announce)) = control.kind {
+                    freed.mark_unchanged();
+                    waits = shared.announce(&link, message.request_id, announce).await;
+                } else {
                     shared.on_control(&link, message.request_id, control).await;
                 }
             }
@@ -236,7 +266,7 @@ struct ControlOutbound {
     messages: ReceiverStream<TunnelMessage>,
     reader: tokio::task::JoinHandle<()>,
     _control: ControlStream,
-    _carried: Option<Carried>,
+    _carried: Carried,
 }
 
 impl Stream for ControlOutbound {
@@ -275,12 +305,6 @@ impl Shared {
                 tracing::info!(client = %link.grant().client(), "client drains");
                 self.registry.drain(link);
             }
-            Some(Kind::TunnelCreate(create)) => {
-                self.announce(link, request_id, create.tunnel).await;
-            }
-            Some(Kind::TunnelUpdate(update)) => {
-                self.announce(link, request_id, update.tunnel).await;
-            }
             Some(Kind::TunnelDestroy(destroy)) => {
                 let found = self.announcer.withdraw(link, destroy.name.clone()).await;
                 let result = TunnelResult {
@@ -292,23 +316,77 @@ impl Shared {
                     name: destroy.name,
                     public_url: String::new(),
                 };
-                link.send_control(control_message(request_id, Kind::TunnelResult(result)));
+                self.answer(link, request_id, destroy.sequence, vec![result]);
             }
             // Others are answers, or a newer client's (P-1.2).
             _ => {}
         }
     }
 
-    async fn announce(
-        &self,
-        link: &Arc<Link>,
-        request_id: u64,
-        tunnel: Option<adit_proto::Tunnel>,
-    ) {
-        let announced: Vec<_> = tunnel.into_iter().collect();
-        for result in self.announcer.announce(link, announced).await {
-            link.send_control(control_message(request_id, Kind::TunnelResult(result)));
+    /// Whether some of the tunnels were refused.
+    async fn announce(&self, link: &Arc<Link>, request_id: u64, announce: TunnelsAnnounce) -> bool {
+        let results = self.announcer.announce(link, announce.tunnels).await;
+        let some_refused = results.iter().any(|result| result.error.is_some());
+        self.log_results(link, &results);
+        self.answer(link, request_id, announce.sequence, results);
+        some_refused
+    }
+
+    fn answer(&self, link: &Arc<Link>, request_id: u64, sequence: u64, results: Vec<TunnelResult>) {
+        let results = TunnelResults {
+            sequence,
+            results,
+            revision: self.directory.revision(),
+        };
+        // Lost when the client does not read its control stream: it announces again.
+        link.send_control(control_message(request_id, Kind::TunnelResults(results)));
+    }
+
+    fn log_results(&self, link: &Arc<Link>, results: &[TunnelResult]) {
+        let (client, peer) = (link.grant().client(), link.peer());
+        let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+        for result in results {
+            // A name that was refused may be any text.
+            let name = result.name.escape_debug();
+            match &result.error {
+                None => accepted.push(name.to_string()),
+                Some(error) => refused.push(format!("{name} ({})", error.code)),
+            }
         }
+        if !accepted.is_empty() {
+            let tunnels = accepted.join(", ");
+            tracing::info!(%client, %peer, tunnels, "tunnels accepted");
+        }
+        if let Some(first) = refused.first() {
+            // All of them are in the client's log, with their causes.
+            let others = refused.len() - 1;
+            let text = match others {
+                0 => format!("tunnel {first}"),
+                _ => format!("tunnel {first} and {others} more"),
+            };
+            self.floods.refused(client, peer, text);
+        }
+    }
+}
+
+/// What a call knows of its connection.
+struct Connection {
+    channel: ChannelId,
+    peer: SocketAddr,
+    allowance: Allowance,
+}
+
+impl Connection {
+    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let extensions = request.extensions();
+        let found = (|| {
+            Some(Self {
+                channel: *extensions.get()?,
+                peer: *extensions.get()?,
+                allowance: extensions.get::<Allowance>()?.clone(),
+            })
+        })();
+        found.ok_or_else(|| Status::internal("the connection is not known"))
     }
 }
 

@@ -187,6 +187,10 @@ pub struct Limits {
     pub allow_ports: PortRanges,
     /// Hosts that tunnels may have.
     pub allow_hosts: HostRules,
+    /// Connections of clients without a session at a time (P-1.12).
+    pub max_unauthenticated: usize,
+    /// Those of them that one address may have, or one /64 of IPv6.
+    pub max_unauthenticated_per_address: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
     /// Domains of one tunnel.
@@ -224,6 +228,8 @@ impl Default for Limits {
             max_udp_flows: 4_096,
             allow_ports: PortRanges::default(),
             allow_hosts: HostRules::default(),
+            max_unauthenticated: 256,
+            max_unauthenticated_per_address: 32,
             max_tunnels_per_client: 10,
             max_domains_per_tunnel: 32,
             max_locations_per_tunnel: 64,
@@ -404,7 +410,7 @@ pub struct Timeouts {
     /// A visitor of HTTP/2 that does not let go of answers that have failed is told to end after this, and ended after
     /// this again.
     pub release: Duration,
-    /// A session's first data stream must open within this.
+    /// A connection of a client must carry a session within this, and a session its first data stream.
     pub setup: Duration,
     /// An old link is probed this long before another instance may take its name (P-1.8).
     pub takeover_probe: Duration,

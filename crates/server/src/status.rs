@@ -31,6 +31,8 @@ pub struct Status {
     pub tcp: TcpStatus,
     /// UDP flows of visitors, over all public ports.
     pub udp: UdpStatus,
+    /// Clients that were turned away.
+    pub refusals: RefusalStatus,
     /// What the process holds.
     pub process: ProcessStatus,
     /// Counters of each core: a core that nothing passes through stands out.
@@ -262,6 +264,8 @@ pub struct ProcessStatus {
     pub sessions: usize,
     /// Channels known.
     pub channels: usize,
+    /// Connections of clients that carry no session yet.
+    pub unauthenticated: usize,
     /// Entries in all request tables.
     pub pending: usize,
     /// Public ports of tunnels that are bound.
@@ -272,6 +276,19 @@ pub struct ProcessStatus {
     pub upstream_connections: usize,
     /// Bytes that windows have grown by.
     pub budget_used_bytes: u64,
+}
+
+/// Clients and connections of clients that were turned away so far.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusalStatus {
+    /// Registrations whose credential did not hold.
+    pub denied: u64,
+    /// Connections that were closed before they carried a session.
+    pub unregistered: u64,
+    /// Data streams that were closed because their client broke the protocol.
+    pub broken_streams: u64,
+    /// Connections that could not be accepted, for want of descriptors as a rule.
+    pub accept_failed: u64,
 }
 
 /// One counter of each core that the server is composed of.

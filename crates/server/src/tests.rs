@@ -176,7 +176,7 @@ impl World {
                 grant,
                 InstanceSecret::from_random([1; 32]).key(),
                 session.key(),
-                channel,
+                (channel, ([192, 0, 2, 1], 4000).into()),
                 1,
             )
             .await

@@ -4,20 +4,27 @@
 //! per thread (`SO_REUSEPORT`) would let a second server bind unnoticed and drop queued connections when one closes.
 
 use std::{
+    fmt,
     future::Future,
     io,
     net::{SocketAddr, TcpStream as StdStream},
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use adit_ingress::descriptors::{Descriptor, Descriptors};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{self, Handle},
     sync::{mpsc, watch},
 };
+
+use crate::floods::Floods;
 
 /// Sockets that may wait for a thread; more are closed, as a full backlog would.
 const DEALT_QUEUE: usize = 1024;
@@ -26,7 +33,7 @@ const DEALT_QUEUE: usize = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Which port a socket came in by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Port {
     /// Where visitors are told apart by what they ask for.
     Visitors,
@@ -35,26 +42,75 @@ pub(crate) enum Port {
     Tunnel(u16),
 }
 
-type Dealt = (StdStream, SocketAddr, Port);
+impl Port {
+    /// The number under which a visitors' listener holds descriptors; those of clients are not counted.
+    fn listener(self) -> Option<u32> {
+        match self {
+            Self::Clients => None,
+            // No tunnel has port 0.
+            Self::Visitors => Some(0),
+            Self::Tunnel(number) => Some(number.into()),
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Visitors => f.write_str("visitors"),
+            Self::Clients => f.write_str("clients"),
+            Self::Tunnel(number) => write!(f, "tunnel {number}"),
+        }
+    }
+}
+
+type Dealt = (StdStream, Accepted);
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What to run for each socket.
 pub(crate) type Serve = dyn Fn(TcpStream, SocketAddr, Port) -> Task + Send + Sync;
 
+/// A connection on its way to a thread.
+struct Accepted {
+    peer: SocketAddr,
+    port: Port,
+    /// Of a visitor; given back when the connection has been served.
+    descriptor: Option<Descriptor>,
+}
+
+impl Accepted {
+    fn serve(self, stream: TcpStream, serve: &Serve) {
+        let served = serve(stream, self.peer, self.port);
+        tokio::spawn(async move {
+            served.await;
+            drop(self.descriptor);
+        });
+    }
+}
+
 /// Deals sockets to threads.
 pub(crate) struct Dealer {
     others: Vec<(mpsc::Sender<Dealt>, Handle)>,
     turn: AtomicUsize,
-    serve: std::sync::Arc<Serve>,
+    serve: Arc<Serve>,
+    guard: Guard,
+}
+
+/// What an accepting thread does not exceed, and what it counts.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    pub(crate) descriptors: Arc<Descriptors>,
+    pub(crate) floods: Arc<Floods>,
 }
 
 impl Dealer {
     /// For the one thread that accepts.
-    pub(crate) fn alone(serve: std::sync::Arc<Serve>) -> Self {
+    pub(crate) fn alone(serve: Arc<Serve>, guard: Guard) -> Self {
         Self {
             others: Vec::new(),
             turn: AtomicUsize::new(0),
             serve,
+            guard,
         }
     }
 
@@ -70,15 +126,14 @@ impl Dealer {
     }
 
     /// Gives a socket to the next thread; this one's own turn needs no crossing.
-    pub(crate) fn deal(&self, stream: TcpStream, peer: SocketAddr, port: Port) {
+    fn deal(&self, stream: TcpStream, accepted: Accepted) {
+        let peer = accepted.peer;
         match self.next_turn() {
-            None => {
-                tokio::spawn((self.serve)(stream, peer, port));
-            }
+            None => accepted.serve(stream, &*self.serve),
             Some((other, _)) => {
                 let dealt = stream
                     .into_std()
-                    .map(|stream| other.try_send((stream, peer, port)));
+                    .map(|stream| other.try_send((stream, accepted)));
                 if !matches!(dealt, Ok(Ok(()))) {
                     tracing::warn!(%peer, "a data thread is overloaded; connection closed");
                 }
@@ -97,7 +152,8 @@ impl Threads {
     /// Starts `count` threads. The first runs `accept` with the dealer; all end when `stop` says true.
     pub(crate) fn start(
         count: usize,
-        serve: std::sync::Arc<Serve>,
+        serve: Arc<Serve>,
+        guard: Guard,
         stop: &watch::Receiver<bool>,
         accept: impl FnOnce(Dealer) -> Task + Send + 'static,
     ) -> io::Result<Self> {
@@ -115,7 +171,7 @@ impl Threads {
         }
         let dealer = Dealer {
             others,
-            ..Dealer::alone(serve)
+            ..Dealer::alone(serve, guard)
         };
         threads.spawn(0, stop.clone(), move || accept(dealer))?;
         Ok(threads)
@@ -161,10 +217,12 @@ impl Threads {
 }
 
 async fn serve_dealt(mut receiver: mpsc::Receiver<Dealt>, serve: &Serve) {
-    while let Some((stream, peer, port)) = receiver.recv().await {
+    while let Some((stream, accepted)) = receiver.recv().await {
         match TcpStream::from_std(stream) {
-            Ok(stream) => drop(tokio::spawn(serve(stream, peer, port))),
-            Err(error) => tracing::warn!(%peer, %error, "socket lost between threads"),
+            Ok(stream) => accepted.serve(stream, serve),
+            Err(error) => {
+                tracing::warn!(peer = %accepted.peer, %error, "socket lost between threads");
+            }
         }
     }
 }
@@ -180,17 +238,37 @@ pub(crate) async fn accept(
     until: impl Future<Output = ()>,
 ) {
     let mut until = std::pin::pin!(until);
+    let floods = &dealer.guard.floods;
     loop {
+        // Those of clients have what visitors leave.
+        let descriptors = port
+            .listener()
+            .map(|number| (&dealer.guard.descriptors, number));
+        if let Some((descriptors, number)) = descriptors
+            && !descriptors.has_room(number)
+        {
+            floods.full(port, descriptors.limit());
+            tokio::select! {
+                () = descriptors.room(number) => {}
+                () = until.as_mut() => return,
+            }
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = until.as_mut() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                dealer.deal(stream, adit_ingress::listener::visitor_addr(peer), port);
+                let descriptor = descriptors.map(|(descriptors, number)| descriptors.take(number));
+                let accepted = Accepted {
+                    peer: adit_ingress::listener::visitor_addr(peer),
+                    port,
+                    descriptor,
+                };
+                dealer.deal(stream, accepted);
             }
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                floods.accept_failed(port, &error);
                 // Whoever left the queue before it was taken costs the others no time.
                 if error.kind() != io::ErrorKind::ConnectionAborted {
                     tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -10,5 +10,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Without more of them, fewer visitors come in at a time.
+    let _ = adit_server::raise_descriptor_limit();
     report::exit(serve::run(&cli::Server::parse()))
 }

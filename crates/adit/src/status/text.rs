@@ -208,7 +208,11 @@ fn render_client(out: &mut String, client: &Value) {
         let url = text(tunnel, "public_url");
         let refused = text(tunnel, "error");
         if !refused.is_empty() {
-            line(out, 4, &[format!("refused: {refused}")]);
+            let outcome = match tunnel["waiting"] == true {
+                true => "waits",
+                false => "refused",
+            };
+            line(out, 4, &[format!("{outcome}: {refused}")]);
         } else if connected {
             line(out, 4, &[url]);
         } else {
@@ -327,6 +331,7 @@ mod tests {
             "tunnels": [
                 { "name": "web", "public_url": "http://web.localhost:7080", "target": "127.0.0.1:8080", "requests": 2 },
                 { "name": "api", "error": "host `api.example.com` is held by group `office`" },
+                { "name": "ssh", "error": "tcp port 2222 is held by group `home`", "waiting": true },
             ],
         })
     }
@@ -372,5 +377,6 @@ mod tests {
     fn refusal_stands_in_place_of_the_url() {
         let text = render(None, &[client("connected")]);
         assert!(text.contains("    refused: host `api.example.com` is held by group `office`\n"));
+        assert!(text.contains("    waits: tcp port 2222 is held by group `home`\n"));
     }
 }

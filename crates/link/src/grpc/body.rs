@@ -11,9 +11,13 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::transport::{Outbound, Source, TransportError};
+use super::http2::with_reason;
+use crate::{
+    failure::Failure,
+    transport::{Outbound, Source, TransportError},
+};
 
 /// What one DATA frame is made of.
 #[derive(Debug)]
@@ -92,13 +96,7 @@ impl Body for TunnelBody {
             }
             Kind::Lane { outbound, trailers } => match ready!(outbound.poll_batch(cx)) {
                 Some(batch) => return Poll::Ready(Some(Ok(Frame::data(TunnelData::Batch(batch))))),
-                None => trailers.then(|| {
-                    let ok = HeaderMap::from_iter([(
-                        http::HeaderName::from_static("grpc-status"),
-                        HeaderValue::from_static("0"),
-                    )]);
-                    Ok(Frame::trailers(ok))
-                }),
+                None => trailers.then(|| Ok(Frame::trailers(end_status(outbound.failure())))),
             },
             Kind::Done => None,
         };
@@ -113,6 +111,25 @@ impl Body for TunnelBody {
             Kind::Done => true,
         }
     }
+}
+
+/// How a data stream ends for its client: status 0 when the client ended it, else the reason with its status (P-1.13).
+fn end_status(failure: Option<Failure>) -> HeaderMap {
+    let failure = failure.filter(|failure| !failure.is_end_of_peer());
+    let status = failure.map_or_else(
+        || Status::ok(""),
+        |failure| {
+            let reason = failure.reason;
+            let code = Code::from_i32(reason.grpc_status().into());
+            with_reason(Status::new(code, failure.detail), reason.as_str())
+        },
+    );
+    let mut trailers = HeaderMap::new();
+    // What cannot be a header value is left out; the status itself always can.
+    if status.add_header(&mut trailers).is_err() {
+        trailers.insert("grpc-status", HeaderValue::from_static("13"));
+    }
+    trailers
 }
 
 /// The bytes of a data stream as they come out of the connection.

@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::{
     body::{GrpcSource, TunnelBody},
+    greeting::{Greeting, Heard, Listening},
     http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, buffered},
 };
 use crate::lane::Lane;
@@ -34,6 +35,7 @@ pub struct ChannelClosed(#[from] hyper::Error);
 pub struct Channel {
     send: SendRequest<TunnelBody>,
     origin: Uri,
+    heard: Heard,
 }
 
 /// Sets up HTTP/2 on a connected socket. The second value runs the connection and must be polled, usually as a task;
@@ -62,14 +64,26 @@ pub async fn connect(
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
+    let heard = Heard::default();
+    let stream = Listening::new(stream, heard.clone());
     let (send, connection) = builder.handshake(TokioIo::new(buffered(stream))).await?;
-    Ok((Channel { send, origin }, connection))
+    let channel = Channel {
+        send,
+        origin,
+        heard,
+    };
+    Ok((channel, connection))
 }
 
 impl Channel {
     /// Scheme and authority of the server, for generated clients.
     pub const fn origin(&self) -> &Uri {
         &self.origin
+    }
+
+    /// What answers at the other end, when it does not speak HTTP/2.
+    pub fn greeting(&self) -> Option<&Greeting> {
+        self.heard.greeting()
     }
 
     /// Whether the connection is over.

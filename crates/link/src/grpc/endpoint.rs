@@ -21,10 +21,17 @@ use tokio::net::TcpStream;
 use tonic::Status;
 
 use super::{
+    allowance::{Allowance, Allowed, UNAUTHENTICATED_BYTES},
     body::{GrpcSource, TunnelBody},
-    http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, buffered},
+    http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES},
 };
-use crate::{lane::Lane, transport::drive};
+use crate::{failure::Failure, lane::Lane, transport::drive};
+
+/// Streams at a time on one connection: a data stream, a control stream, a call or two, and those that are opened anew.
+const MAX_STREAMS: u32 = 8;
+
+/// Headers of a call: a path, a session, and what libraries add.
+const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
 
 /// One connection of a client. Calls find it in their extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +54,8 @@ impl ChannelId {
 pub struct AcceptedLane {
     /// The lane.
     pub lane: Arc<Lane>,
+    /// Told why the data stream ended and how many bytes had come by then.
+    pub on_end: Box<dyn FnOnce(&Failure, u64) + Send>,
     /// Dropped when the lane is over.
     pub guard: Box<dyn Any + Send>,
 }
@@ -68,6 +77,7 @@ pub struct Endpoint<G, A> {
     lanes: Arc<A>,
     channel: ChannelId,
     peer: SocketAddr,
+    allowance: Allowance,
 }
 
 impl<G, A> Endpoint<G, A> {
@@ -78,7 +88,14 @@ impl<G, A> Endpoint<G, A> {
             lanes,
             channel,
             peer,
+            allowance: Allowance::new(UNAUTHENTICATED_BYTES),
         }
+    }
+
+    /// What the connection may send until it carries a session. A data stream that is admitted lifts it; the generated
+    /// service finds it in the extensions of its calls.
+    pub const fn allowance(&self) -> &Allowance {
+        &self.allowance
     }
 }
 
@@ -108,6 +125,7 @@ where
         }
         request.extensions_mut().insert(self.channel);
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.allowance.clone());
         let mut generated = self.generated.clone();
         Box::pin(async move {
             let response = generated.call(request.map(tonic::body::Body::new)).await?;
@@ -122,12 +140,17 @@ impl<G, A: AcceptLane> Endpoint<G, A> {
             Ok(accepted) => accepted,
             Err(status) => return status.into_http().map(TunnelBody::generated),
         };
-        let AcceptedLane { lane, guard } = accepted;
+        let AcceptedLane {
+            lane,
+            on_end,
+            guard,
+        } = accepted;
+        self.allowance.lift();
         let body = TunnelBody::lane(lane.outbound(), true);
         let source = GrpcSource::new(request.into_body());
         tokio::spawn(async move {
             let failure = drive(&lane, source).await;
-            tracing::debug!(%failure, "data stream ended");
+            on_end(&failure, lane.received_bytes());
             drop(guard);
         });
         let mut response = Response::new(body);
@@ -163,11 +186,12 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(usize::try_from(MAX_FRAME_BYTES).unwrap_or(usize::MAX))
-        .max_concurrent_streams(64)
-        .max_header_list_size(16 * 1024)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(buffered(stream)), endpoint));
+    let stream = Allowed::new(stream, endpoint.allowance.clone());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), endpoint));
     let mut drain = pin!(drain);
     tokio::select! {
         result = connection.as_mut() => return result.map_err(io::Error::other),

@@ -3,7 +3,10 @@
 use std::{io, time::Duration};
 
 use adit_proto::REASON_METADATA;
-use tokio::{io::BufReader, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, BufReader},
+    net::TcpStream,
+};
 use tonic::Status;
 
 /// The largest DATA frame this end takes. It is the receiver's setting, and the one that decides bulk throughput.
@@ -22,10 +25,8 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Unsent bytes the kernel may hold: what is queued there cannot be overtaken by a heartbeat or a head.
 const NOT_SENT_LOW_WATER: u32 = 128 * 1024;
 
-/// Data sent and unacknowledged for this long ends the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Sets what a tunnel connection needs: no delay, bounded queue in the kernel, death after silence.
+/// Sets what a tunnel connection needs: no delay, a bounded queue in the kernel. `TCP_USER_TIMEOUT` stays off: on an
+/// interface that flaps it ends connections that live. Heartbeats find a dead peer (P-6.5).
 ///
 /// # Errors
 /// Those of `setsockopt`.
@@ -33,14 +34,11 @@ pub fn prepare_socket(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
     #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
-    }
+    socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
     socket.set_keepalive(true)
 }
 
-pub(super) fn buffered(stream: TcpStream) -> BufReader<TcpStream> {
+pub(super) fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(READ_BUFFER_BYTES, stream)
 }
 

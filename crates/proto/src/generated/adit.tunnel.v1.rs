@@ -250,14 +250,14 @@ pub struct WebSocketFrame {
     #[prost(bytes = "bytes", tag = "5")]
     pub payload: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Control {
     #[prost(oneof = "control::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<control::Kind>,
 }
 /// Nested message and enum types in `Control`.
 pub mod control {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Heartbeat(super::Heartbeat),
@@ -266,13 +266,13 @@ pub mod control {
         #[prost(message, tag = "3")]
         StreamOpened(super::StreamOpened),
         #[prost(message, tag = "4")]
-        TunnelCreate(super::TunnelCreate),
+        TunnelsAnnounce(super::TunnelsAnnounce),
         #[prost(message, tag = "5")]
-        TunnelUpdate(super::TunnelUpdate),
+        TunnelResults(super::TunnelResults),
         #[prost(message, tag = "6")]
         TunnelDestroy(super::TunnelDestroy),
         #[prost(message, tag = "7")]
-        TunnelResult(super::TunnelResult),
+        TunnelsFreed(super::TunnelsFreed),
         #[prost(message, tag = "8")]
         ConfigChanged(super::ConfigChanged),
         #[prost(message, tag = "9")]
@@ -303,20 +303,35 @@ pub struct StreamOpened {
     #[prost(string, tag = "2")]
     pub stream_name: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TunnelCreate {
-    #[prost(message, optional, tag = "1")]
-    pub tunnel: ::core::option::Option<Tunnel>,
+/// Announces tunnels, or announces them again. Answered by TunnelResults with the same sequence number.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TunnelsAnnounce {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub tunnels: ::prost::alloc::vec::Vec<Tunnel>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TunnelUpdate {
-    #[prost(message, optional, tag = "1")]
-    pub tunnel: ::core::option::Option<Tunnel>,
+/// One result for each tunnel of the announcement, in its order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TunnelResults {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub results: ::prost::alloc::vec::Vec<TunnelResult>,
+    /// Of the server's configuration, with these tunnels in it.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
 }
+/// A name, host or port has become free: tunnels that were refused may be announced again now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelsFreed {}
+/// Answered by TunnelResults with the same sequence number and one result.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TunnelDestroy {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TunnelResult {
@@ -382,7 +397,7 @@ pub struct Tunnel {
     #[prost(uint32, tag = "10")]
     pub session_timeout_millis: u32,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterRequest {
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
@@ -397,8 +412,6 @@ pub struct RegisterRequest {
     pub instance_secret: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "6")]
     pub credential: ::core::option::Option<Credential>,
-    #[prost(message, repeated, tag = "7")]
-    pub tunnels: ::prost::alloc::vec::Vec<Tunnel>,
     /// Streams per link the client would like.
     #[prost(uint32, tag = "8")]
     pub lanes: u32,
@@ -418,7 +431,7 @@ pub mod credential {
         Token(::prost::alloc::string::String),
     }
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterResponse {
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
@@ -431,8 +444,6 @@ pub struct RegisterResponse {
     pub epoch: u64,
     #[prost(message, optional, tag = "5")]
     pub settings: ::core::option::Option<LinkSettings>,
-    #[prost(message, repeated, tag = "6")]
-    pub tunnels: ::prost::alloc::vec::Vec<TunnelResult>,
     #[prost(uint64, tag = "7")]
     pub revision: u64,
     #[prost(string, tag = "8")]
@@ -779,7 +790,7 @@ pub mod tunnel_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Authenticates a client, issues a session and an epoch, announces tunnels.
+        /// Authenticates a client, issues a session and an epoch.
         pub async fn register(
             &mut self,
             request: impl tonic::IntoRequest<super::RegisterRequest>,
@@ -871,7 +882,7 @@ pub mod tunnel_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with TunnelServiceServer.
     #[async_trait]
     pub trait TunnelService: std::marker::Send + std::marker::Sync + 'static {
-        /// Authenticates a client, issues a session and an epoch, announces tunnels.
+        /// Authenticates a client, issues a session and an epoch.
         async fn register(
             &self,
             request: tonic::Request<super::RegisterRequest>,

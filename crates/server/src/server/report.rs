@@ -4,8 +4,8 @@ use adit_link::compress::CompressionStats;
 
 use super::Inner;
 use crate::status::{
-    ClientStatus, CoreCounters, ProcessStatus, Status, TunnelStatus, UdpStatus, VisitorStatus,
-    failures,
+    ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, Status, TunnelStatus, UdpStatus,
+    VisitorStatus, failures,
 };
 
 impl Inner {
@@ -90,6 +90,7 @@ impl Inner {
         let upstreams = upstreams.iter().map(|upstream| upstream.status()).collect();
         let visitors = self.http.stats();
         let registry = self.registry.stats();
+        let floods = self.floods.stats();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -116,10 +117,17 @@ impl Inner {
             },
             tcp: self.tcp.stats().into(),
             udp: UdpStatus::new(&self.udp.stats(), lane_datagrams_dropped),
+            refusals: RefusalStatus {
+                denied: floods.denied,
+                unregistered: floods.unregistered,
+                broken_streams: floods.broken,
+                accept_failed: floods.accept,
+            },
             process: ProcessStatus {
                 tasks,
                 sessions: registry.links,
                 channels: registry.channels,
+                unauthenticated: self.newcomers.count(),
                 pending,
                 public_ports: self.ports.count(),
                 permits_in_use: self.permits.in_use(),

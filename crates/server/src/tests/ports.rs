@@ -3,14 +3,15 @@
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdSocket};
 
 use adit_codec::ProtocolType as Speaks;
-use adit_ingress::{Admission, Udp, UdpConfig};
+use adit_ingress::{Admission, Udp, UdpConfig, descriptors::Descriptors};
 use tokio::{net::TcpStream, runtime::Handle, sync::watch};
 
 use super::*;
 use crate::{
+    floods::Floods,
     ports::Ground,
     settings::{PortRanges, RuleSettings, RuleTarget},
-    threads::{Dealer, Port},
+    threads::{Dealer, Guard, Port},
 };
 
 fn session(name: &str, protocol: ProtocolType, remote_port: u16) -> Announced {
@@ -84,10 +85,14 @@ impl World {
             })
         };
         let director = Steering::new(self.directory.clone(), &Timeouts::default(), Instant::now());
+        let guard = Guard {
+            descriptors: Descriptors::new(1_000),
+            floods: Floods::new(),
+        };
         let admission = Admission::new(Vec::new(), Arc::new(director));
         let ground = Arc::new(Ground {
             accepting: Handle::current(),
-            dealer: Dealer::alone(serve),
+            dealer: Dealer::alone(serve, guard),
             udp: Udp::new(UdpConfig::default(), admission),
             drain: watch::Sender::new(false).subscribe(),
         });

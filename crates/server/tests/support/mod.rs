@@ -38,7 +38,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-const TOKEN: &str = "a-token-of-some-length-0123456789";
+pub(crate) const TOKEN: &str = "a-token-of-some-length-0123456789";
 
 pub(crate) fn any() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()

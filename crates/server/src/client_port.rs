@@ -1,0 +1,105 @@
+//! Connections on the clients' port, from the first byte to the last.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adit_link::grpc::{Allowance, ChannelId, Endpoint, prepare_socket, serve_connection};
+use adit_registry::Registry;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    channels::Channels,
+    floods::Floods,
+    generated::Generated,
+    lanes::Lanes,
+    newcomers::{Newcomer, Newcomers},
+};
+
+/// What serves a connection of a client.
+#[derive(Clone)]
+pub(crate) struct ClientPort {
+    pub(crate) generated: Generated,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) newcomers: Arc<Newcomers>,
+    pub(crate) floods: Arc<Floods>,
+    /// A session must be there within this.
+    pub(crate) setup: Duration,
+}
+
+impl ClientPort {
+    /// Serves one connection to its end.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection.
+    pub(crate) async fn serve(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stopped: impl Future<Output = ()>,
+    ) {
+        let newcomer = match self.newcomers.enter(peer.ip(), Instant::now()) {
+            Ok(newcomer) => newcomer,
+            Err(crowded) => {
+                self.floods.unregistered(peer, crowded.to_string());
+                return;
+            }
+        };
+        if let Err(error) = prepare_socket(&stream) {
+            tracing::debug!(%peer, %error, "socket options");
+        }
+        let channel = ChannelId::next();
+        let endpoint = Endpoint::new(self.generated.clone(), self.lanes.clone(), channel, peer);
+        let allowance = endpoint.allowance().clone();
+        tracing::debug!(%peer, channel = channel.value(), "client connected");
+        tokio::select! {
+            served = serve_connection(stream, endpoint, stopped) => {
+                if let Err(error) = served {
+                    tracing::debug!(%peer, channel = channel.value(), %error, "client connection ended");
+                }
+            }
+            () = self.unused(peer, channel, newcomer, &allowance) => {}
+        }
+        self.registry.channel_closed(channel);
+    }
+
+    /// Completes when the connection is to be closed because nobody uses it: it carries no session in time or has to
+    /// make room before, or it carries none any more.
+    async fn unused(
+        &self,
+        peer: SocketAddr,
+        channel: ChannelId,
+        newcomer: Newcomer,
+        allowance: &Allowance,
+    ) {
+        let registering = async {
+            tokio::select! {
+                () = allowance.lifted() => Ok(()),
+                () = newcomer.displaced() => Err("newer connections came in"),
+            }
+        };
+        let registered = timeout(self.setup, registering).await;
+        drop(newcomer);
+        let reason = match registered {
+            Ok(Ok(())) => {
+                self.channels.unused(channel, self.setup).await;
+                tracing::debug!(%peer, "client connection closed: it carries no session any more");
+                return;
+            }
+            Ok(Err(reason)) => reason.to_owned(),
+            Err(_) if allowance.is_used_up() => {
+                format!(
+                    "no session within {:?}, and all that may be sent before one",
+                    self.setup
+                )
+            }
+            Err(_) => format!("no session within {:?}", self.setup),
+        };
+        self.floods.unregistered(peer, reason);
+    }
+}

@@ -1,0 +1,151 @@
+//! What peers can do at will: counted, and logged once a second.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use adit_auth::{ClientId, DenialReason};
+use adit_link::{Failure, LogLimit};
+
+use crate::threads::Port;
+
+/// Counters and lines of all kinds.
+pub(crate) struct Floods {
+    denied: Kind<(ClientId, SocketAddr, DenialReason)>,
+    refused: Kind<(ClientId, SocketAddr, String)>,
+    unregistered: Kind<(SocketAddr, String)>,
+    broken: Kind<BrokenStream>,
+    accept: Kind<(Port, String)>,
+    full: Kind<(Port, usize)>,
+}
+
+/// How many there were so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FloodStats {
+    pub(crate) denied: u64,
+    pub(crate) unregistered: u64,
+    pub(crate) broken: u64,
+    pub(crate) accept: u64,
+}
+
+struct BrokenStream {
+    client: ClientId,
+    peer: SocketAddr,
+    failure: Failure,
+    bytes: u64,
+}
+
+struct Kind<T> {
+    count: AtomicU64,
+    log: Arc<LogLimit<T>>,
+}
+
+impl<T: Send + 'static> Kind<T> {
+    fn new(write: fn(&T, u64)) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            log: LogLimit::new(write),
+        }
+    }
+
+    fn note(&self, event: T) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.log.note(event);
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Floods {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            denied: Kind::new(|(client, peer, reason), count| {
+                tracing::warn!(%client, %peer, ?reason, count, "registration denied");
+            }),
+            refused: Kind::new(|(client, peer, what), count| {
+                tracing::info!(%client, %peer, count, "refused: {what}");
+            }),
+            unregistered: Kind::new(|(peer, reason), count| {
+                tracing::warn!(%peer, count, "connection without a session closed: {reason}");
+            }),
+            broken: Kind::new(|broken: &BrokenStream, count| {
+                tracing::warn!(
+                    client = %broken.client,
+                    peer = %broken.peer,
+                    reason = broken.failure.reason.as_str(),
+                    bytes = broken.bytes,
+                    count,
+                    "data stream closed: {}",
+                    broken.failure.detail
+                );
+            }),
+            accept: Kind::new(|(port, error), count| {
+                tracing::warn!(%port, count, "accept failed: {error}");
+            }),
+            full: Kind::new(|(port, limit), _| {
+                tracing::warn!(
+                    %port,
+                    limit,
+                    "visitors wait: the descriptors of this process are used up; raise `ulimit -n`"
+                );
+            }),
+        })
+    }
+
+    /// A credential that does not hold.
+    pub(crate) fn denied(&self, client: &ClientId, peer: SocketAddr, reason: DenialReason) {
+        self.denied.note((client.clone(), peer, reason));
+    }
+
+    /// A registration or a tunnel that was refused for what others hold.
+    pub(crate) fn refused(&self, client: &ClientId, peer: SocketAddr, what: String) {
+        self.refused.note((client.clone(), peer, what));
+    }
+
+    /// A connection of a client that is closed before it has registered.
+    pub(crate) fn unregistered(&self, peer: SocketAddr, reason: impl Into<String>) {
+        self.unregistered.note((peer, reason.into()));
+    }
+
+    /// A data stream whose client broke the protocol.
+    pub(crate) fn broken(
+        &self,
+        client: &ClientId,
+        peer: SocketAddr,
+        failure: &Failure,
+        bytes: u64,
+    ) {
+        self.broken.note(BrokenStream {
+            client: client.clone(),
+            peer,
+            failure: failure.clone(),
+            bytes,
+        });
+    }
+
+    /// A connection that could not be accepted.
+    pub(crate) fn accept_failed(&self, port: Port, error: &io::Error) {
+        self.accept.note((port, error.to_string()));
+    }
+
+    /// Visitors wait for a descriptor.
+    pub(crate) fn full(&self, port: Port, limit: usize) {
+        self.full.note((port, limit));
+    }
+
+    pub(crate) fn stats(&self) -> FloodStats {
+        FloodStats {
+            denied: self.denied.count(),
+            unregistered: self.unregistered.count(),
+            broken: self.broken.count(),
+            accept: self.accept.count(),
+        }
+    }
+}
