@@ -151,13 +151,30 @@ class Link:
         self.channel = channel
         self.serialize = serialize
         self.metadata = (("adit-session", session),)
+        self.results = queue.Queue()
+        self.sequence = 0
         self.open_control()
         self.open_proxy()
+        self.announce()
 
     def open_control(self):
         self.control_out = Outbox()
         self.control = self.stream("ControlStream", self.control_out, ())
         threading.Thread(target=self.read_control, daemon=True).start()
+
+    def announce(self):
+        """P-1.4: all tunnels in one message; waits for their results."""
+        self.sequence += 1
+        tunnels = [pb.Tunnel(name="py", protocol_type=pb.PROTOCOL_TYPE_HTTP)]
+        announce = pb.TunnelsAnnounce(sequence=self.sequence, tunnels=tunnels)
+        self.control_out.send(
+            protocol_type=pb.PROTOCOL_TYPE_CONTROL, control=pb.Control(tunnels_announce=announce)
+        )
+        results = self.results.get(timeout=20)
+        assert results.sequence == self.sequence, results
+        assert [result.name for result in results.results] == ["py"], results
+        for result in results.results:
+            assert not result.HasField("error"), result
 
     def open_proxy(self):
         # P-2.2: ids belong to one data stream.
@@ -179,6 +196,8 @@ class Link:
             for message in self.control:
                 if message.control.HasField("heartbeat"):
                     self.on_heartbeat(self.control_out, message)
+                elif message.control.HasField("tunnel_results"):
+                    self.results.put(message.control.tunnel_results)
         except grpc.RpcError as error:
             say("control ended", error.code().name)
 
@@ -322,7 +341,6 @@ def register_request(**changes):
         group_id="python",
         instance_secret=bytes(range(32)),
         credential=pb.Credential(token=TOKEN),
-        tunnels=[pb.Tunnel(name="py", protocol_type=pb.PROTOCOL_TYPE_HTTP)],
         lanes=1,
         client_version="python",
     )
@@ -343,8 +361,6 @@ def register(stub, **changes):
     assert registered.protocol_version == 1
     # P-1.2: the intersection.
     assert "a-capability-that-nobody-knows" not in registered.capabilities
-    for tunnel in registered.tunnels:
-        assert not tunnel.HasField("error"), tunnel
     return registered
 
 

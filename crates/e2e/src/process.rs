@@ -11,9 +11,11 @@ use std::{
 
 use crate::eventually;
 
-/// Raises the limit of descriptors as far as it goes, then becomes the program, so that the pid is the program's.
-const WITH_DESCRIPTORS: &str =
-    r#"ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -H -n)"; exec "$0" "$@""#;
+/// Raises the limit of descriptors as far as it goes, or sets it to what `TEST_DESCRIPTORS` says, the soft one to
+/// `TEST_SOFT_DESCRIPTORS`; then becomes the program, so that the pid is the program's.
+const WITH_DESCRIPTORS: &str = r#"ulimit -n "${TEST_DESCRIPTORS:-65536}" 2>/dev/null || ulimit -n "$(ulimit -H -n)"
+[ -z "$TEST_SOFT_DESCRIPTORS" ] || ulimit -S -n "$TEST_SOFT_DESCRIPTORS"
+exec "$0" "$@""#;
 
 /// Lines of standard error that a failed test shows.
 const SHOWN_LINES: usize = 60;

@@ -30,6 +30,26 @@ pub fn descriptors(pid: u32) -> usize {
     entries.expect("the descriptors of a live process").count()
 }
 
+/// The soft and the hard limit of open descriptors of a process.
+///
+/// # Panics
+/// When there is no such process, or it has no limit.
+#[must_use]
+pub fn descriptor_limits(pid: u32) -> (u64, u64) {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("a live process");
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.expect("a limit").split_whitespace();
+    let mut next = || {
+        numbers
+            .next()
+            .and_then(|number| number.parse().ok())
+            .expect("a number")
+    };
+    (next(), next())
+}
+
 /// CPU time that a process has used, in clock ticks.
 ///
 /// # Panics

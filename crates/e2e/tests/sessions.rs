@@ -325,14 +325,25 @@ async fn a_port_that_cannot_be_had_is_refused_with_the_cause() {
     };
     let service_addr = service.addr.to_string();
     let (_holder, addr) = start(adit(&server, "holder", &["tcp", &service_addr]), "tcp://").await;
-    let run = refused("late", addr.port()).await;
-    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
-    assert!(run.stderr.contains("client `holder`"), "{}", run.stderr);
-    // Held by a program that has nothing to do with us.
+    // Held by a client, and by a program that has nothing to do with us: it may become free.
     let foreign = TcpListener::bind((server.tunnel.ip(), 0)).await.unwrap();
-    let run = refused("late", foreign.local_addr().unwrap().port()).await;
-    assert_eq!(run.code, Some(1));
-    assert!(run.stderr.contains("is in use"), "{}", run.stderr);
+    let foreign_port = foreign.local_addr().unwrap().port();
+    for (port, cause) in [
+        (addr.port(), "client `holder`"),
+        (foreign_port, "is in use"),
+    ] {
+        let port = port.to_string();
+        let args = ["tcp", &service_addr, "--remote-port", &port];
+        let mut late = Client::start(adit(&server, "late", &args)).await;
+        let told = eventually("the cause", SOON, async || {
+            let told = late.process().stderr();
+            told.contains("it is announced again until it is free")
+                .then_some(told)
+        })
+        .await;
+        assert!(told.contains(cause), "{told}");
+        assert_eq!(late.process().stdout(), "");
+    }
     let run = refused("late", 2222).await;
     assert_eq!(run.code, Some(1));
     assert!(run.stderr.contains("allow_ports"), "{}", run.stderr);
