@@ -10,6 +10,7 @@ mod channel;
 mod endpoint;
 mod greeting;
 mod http2;
+mod resettable;
 
 pub use allowance::{Allowance, UNAUTHENTICATED_BYTES};
 pub use body::{GrpcSource, TunnelBody, TunnelData};

@@ -97,6 +97,8 @@ pub struct Lane {
     received: AtomicBool,
     /// Bytes that have come, for the log; written by the reader alone.
     received_bytes: AtomicU64,
+    /// The peer gave no sign of life.
+    silent: AtomicBool,
     /// Wakes whoever probes.
     alive: Notify,
     /// Datagrams that nobody took in time.
@@ -122,6 +124,7 @@ impl Lane {
             liveness: Mutex::new(Liveness::new(config.heartbeat, config.dead_after, now())),
             received: AtomicBool::new(false),
             received_bytes: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
             alive: Notify::new(),
             datagrams_dropped: AtomicU64::new(0),
             peer_inflates: AtomicU8::new(0),
@@ -280,6 +283,11 @@ impl Lane {
         }
     }
 
+    /// Whether the lane is over because its peer gave no sign of life (P-6.5).
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
     /// Bytes of the data stream that have come.
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
@@ -318,6 +326,7 @@ impl Lane {
             Verdict::Probe(sequence) => self.send_heartbeat(sequence, false),
             Verdict::Dead => {
                 let silence = self.config.dead_after;
+                self.silent.store(true, Ordering::Relaxed);
                 self.close(&Failure::new(
                     Reason::LinkLost,
                     format!("the peer has been silent for {silence:?}"),

@@ -24,6 +24,7 @@ use super::{
     allowance::{Allowance, Allowed, UNAUTHENTICATED_BYTES},
     body::{GrpcSource, TunnelBody},
     http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES},
+    resettable::{Abort, Resettable},
 };
 use crate::{failure::Failure, lane::Lane, transport::drive};
 
@@ -78,6 +79,7 @@ pub struct Endpoint<G, A> {
     channel: ChannelId,
     peer: SocketAddr,
     allowance: Allowance,
+    abort: Abort,
 }
 
 impl<G, A> Endpoint<G, A> {
@@ -89,6 +91,7 @@ impl<G, A> Endpoint<G, A> {
             channel,
             peer,
             allowance: Allowance::new(UNAUTHENTICATED_BYTES),
+            abort: Abort::default(),
         }
     }
 
@@ -146,10 +149,14 @@ impl<G, A: AcceptLane> Endpoint<G, A> {
             guard,
         } = accepted;
         self.allowance.lift();
+        let abort = self.abort.clone();
         let body = TunnelBody::lane(lane.outbound(), true);
         let source = GrpcSource::new(request.into_body());
         tokio::spawn(async move {
             let failure = drive(&lane, source).await;
+            if lane.is_silent() {
+                abort.abort();
+            }
             on_end(&failure, lane.received_bytes());
             drop(guard);
         });
@@ -190,12 +197,19 @@ where
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE);
+    let abort = endpoint.abort.clone();
+    let stream = Resettable::new(stream, abort.clone());
     let stream = Allowed::new(stream, endpoint.allowance.clone());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), endpoint));
     let mut drain = pin!(drain);
+    let silent = || io::Error::other("the client is silent");
     tokio::select! {
         result = connection.as_mut() => return result.map_err(io::Error::other),
+        () = abort.aborted() => return Err(silent()),
         () = drain.as_mut() => connection.as_mut().graceful_shutdown(),
     }
-    connection.await.map_err(io::Error::other)
+    tokio::select! {
+        result = connection => result.map_err(io::Error::other),
+        () = abort.aborted() => Err(silent()),
+    }
 }
