@@ -53,9 +53,9 @@ fn half_registration() -> Vec<u8> {
     bytes
 }
 
-/// P-1.9: anybody can connect; nobody without a token can fill the memory, during the attack or after it.
+/// P-1.12: anybody can connect; nobody without a token can fill the memory, during the attack or after it.
 #[tokio::test]
-async fn p_1_9_half_registrations_stay_below_the_ceiling() {
+async fn p_1_12_half_registrations_stay_below_the_ceiling() {
     procfs::allow_descriptors(2_000);
     // All of them come from one address here: it may have as many as there are in all.
     let config = "server: { limits: { max_unauthenticated_per_address: 256 } }";
