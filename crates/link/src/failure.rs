@@ -210,6 +210,7 @@ impl Failure {
         Self {
             reason: Reason::LinkLost,
             detail: Cow::Borrowed(END_OF_PEER),
+            is_of_peer: false,
         }
     }
 
