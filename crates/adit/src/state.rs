@@ -341,6 +341,20 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_another_user_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let hold = hold(&state);
+        token(&state, &hold, [1; 32]).unwrap();
+        // Root alone can give a file away; for others there is nothing to test.
+        if std::os::unix::fs::chown(state.token_file(), Some(12_345), None).is_err() {
+            return;
+        }
+        let refused = token(&state, &hold, [1; 32]).unwrap_err().to_string();
+        assert!(refused.contains("uid 12345"), "{refused}");
+    }
+
+    #[test]
     fn a_token_that_everybody_can_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path());

@@ -85,6 +85,19 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_of_another_user_is_a_warning() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Root alone can give a file away; for others there is nothing to test.
+        if std::os::unix::fs::chown(file.path(), Some(12_345), None).is_err() {
+            return;
+        }
+        let metadata = fs::metadata(file.path()).unwrap();
+        assert_eq!(owner(&metadata), Owner::Other(12_345));
+        let warning = check_secret(file.path(), &metadata).unwrap().unwrap();
+        assert!(warning.contains("uid 12345"), "{warning}");
+    }
+
+    #[test]
     fn a_secret_that_others_can_read_is_a_warning() {
         for mode in [0o644, 0o604, 0o664, 0o660, 0o620] {
             assert!(checked(mode).unwrap().is_some(), "{mode:o}");

@@ -17,12 +17,16 @@ const LARGEST_FILE_BYTES: u64 = 16 * MAX_TOKEN_BYTES as u64;
 /// Takes the token out of a text.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow "the token".
+/// What is wrong with it, and what was expected.
 pub(crate) fn good(text: &str) -> Result<SecretString, String> {
     let token = text.trim();
     check_token(token)
         .map(|()| token.to_owned().into())
-        .map_err(|problem| format!("the token {problem}"))
+        .map_err(|problem| {
+            format!(
+                "the token {problem}, expected one line of text of at most {MAX_TOKEN_BYTES} bytes"
+            )
+        })
 }
 
 /// Takes the token out of a file, and warns of who else can read it.

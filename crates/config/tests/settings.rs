@@ -28,7 +28,7 @@ fn variables(pairs: Pairs<'_>) -> impl Iterator<Item = (String, String)> {
 }
 
 struct Written {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     file: std::path::PathBuf,
 }
 
@@ -36,7 +36,7 @@ fn written(name: &str, text: &str) -> Written {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(name);
     std::fs::write(&file, text).unwrap();
-    Written { dir, file }
+    Written { _dir: dir, file }
 }
 
 fn server(name: &str, text: &str) -> Result<adit_server::Settings, ConfigError> {

@@ -135,7 +135,7 @@ fn the_servers_tokens_come_as_a_list_and_from_files_and_variables() {
     // The variable is the token of the user without a name, and of nobody else.
     assert_eq!(
         place.server(list, env).unwrap(),
-        [&ann[..], &[of_env.clone()]].concat()
+        [&ann[..], std::slice::from_ref(&of_env)].concat()
     );
     let only_ann = "server: { auth: { token: first-token, user: ann } }";
     let loaded = place.load_server(only_ann, env).unwrap();
@@ -146,7 +146,8 @@ fn the_servers_tokens_come_as_a_list_and_from_files_and_variables() {
         loaded.warnings
     );
     for text in ["server: { auth: { token: first-token } }", "server: {}"] {
-        assert_eq!(place.server(text, env).unwrap(), [of_env.clone()], "{text}");
+        let expected = std::slice::from_ref(&of_env);
+        assert_eq!(place.server(text, env).unwrap(), expected, "{text}");
     }
 }
 

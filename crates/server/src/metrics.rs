@@ -124,7 +124,8 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         let count = tunnels.filter(|tunnel| tunnel.kind == protocol).count();
         all.push(TUNNELS.sample(&[protocol], count as f64));
     }
-    for tunnel in &status.tunnels {
+    // A developer who ends his client is no reason to call anybody.
+    for tunnel in status.tunnels.iter().filter(|tunnel| !tunnel.has_been_left) {
         let labels = [&*tunnel.name, &tunnel.group_id, tunnel.kind];
         all.push(TUNNEL_CLIENTS.sample(&labels, tunnel.clients.len() as f64));
     }

@@ -121,6 +121,8 @@ pub struct TunnelStatus {
     pub requests: u64,
     /// Clients that serve it now.
     pub clients: Vec<String>,
+    /// No client serves it since the last one has left in order: it is not down.
+    pub has_been_left: bool,
 }
 
 /// One upstream.

@@ -426,6 +426,24 @@ async fn a_client_that_drains_gets_nothing_new() {
     assert_eq!(two.load().in_flight(), 0, "they have been dropped");
 }
 
+/// An alert on no clients is for tunnels whose clients were lost.
+#[tokio::test]
+async fn a_tunnel_is_left_by_a_drain_and_down_by_a_loss() {
+    let world = world();
+    let left = || world.directory.tunnels()[0].0.has_been_left();
+    for drains in [true, false] {
+        let (link, guard) = world.serve("one", "office", &[tunnel("web", &[])]).await;
+        assert!(!left());
+        if drains {
+            world.registry.drain(&link);
+            assert!(left(), "as long as it drains");
+        }
+        drop(guard);
+        world.directory.link_gone(&link);
+        assert_eq!(left(), drains);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_permit_and_a_load_are_held_and_given_back() {
     let world = world();

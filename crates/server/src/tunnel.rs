@@ -166,6 +166,11 @@ impl Tunnel {
             .cloned()
     }
 
+    /// Whether its last client has drained, or drains: nobody serves it, and nobody has to be called for that.
+    pub(crate) fn has_been_left(&self) -> bool {
+        self.vacancy() == Vacancy::Left
+    }
+
     /// Whether it may be given to others.
     pub(crate) fn vacancy(&self) -> Vacancy {
         let members = self.members.lock();

@@ -82,6 +82,7 @@ impl Inner {
                 load_balance: tunnel.definition.policy.name(),
                 requests,
                 clients: tunnel.clients().iter().map(ToString::to_string).collect(),
+                has_been_left: tunnel.has_been_left(),
             });
         }
         let upstreams = self.upstreams.list();
