@@ -8,7 +8,7 @@ use adit_router::normalize_host;
 use adit_server::{Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings};
 
 use crate::{
-    error::ConfigError,
+    error::{ConfigError, Kind},
     read::{Item, Section},
     tls,
     tunnel::{WEIGHT, compression, hash_on, host_rewrite},
@@ -150,7 +150,9 @@ fn servers(list: &Item<'_>) -> Result<Vec<UpstreamServer>, ConfigError> {
         servers.push(UpstreamServer { host, port, weight });
     }
     if servers.is_empty() {
-        return Err(list.error("expected at least one server"));
+        return Err(list
+            .error("expected at least one server")
+            .of_kind(Kind::Missing));
     }
     Ok(servers)
 }
