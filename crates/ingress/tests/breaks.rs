@@ -123,7 +123,7 @@ async fn over_http1(world: &World) -> String {
 
 fn with_length(length: usize, bytes: usize) -> Vec<u8> {
     let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes();
-    answer.extend((0..bytes).map(|n| b'a' + (n % 23) as u8));
+    answer.extend((b'a'..=b'w').cycle().take(bytes));
     answer
 }
 

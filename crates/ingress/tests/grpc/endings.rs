@@ -215,7 +215,7 @@ async fn p_8_4_messages_before_a_service_breaks_off_arrive_before_the_status() {
         let message = framed(&vec![1; 20_000]);
         exchange
             .send
-            .send_all(message.clone().into(), false)
+            .send_all(message.clone(), false)
             .await
             .unwrap();
         exchange.send.abort(ResetCode::ServiceAborted, "broke off");
