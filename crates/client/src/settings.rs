@@ -339,7 +339,8 @@ pub struct Timeouts {
     pub early_answer: Duration,
     /// A body that waits for `100 Continue` is read after this much silence of the service (P-3.5).
     pub continue_wait: Duration,
-    /// A visitor that has shut its sending side gets its answer, unless nothing could be sent to it for this long.
+    /// A visitor of HTTP/1 that has shut its sending side gets its answer if it comes within this, from when the request
+    /// is whole.
     pub half_close: Duration,
     /// A visitor of HTTP/2 that does not let go of answers that have failed is told to end after this, and ended after
     /// this again.
@@ -365,7 +366,7 @@ impl Default for Timeouts {
             session_close: Duration::from_secs(5),
             early_answer: Duration::from_secs(1),
             continue_wait: Duration::from_secs(1),
-            half_close: Duration::from_secs(30),
+            half_close: Duration::from_secs(5),
             release: Duration::from_secs(10),
             drain: Duration::from_secs(30),
         }

@@ -159,7 +159,8 @@ impl Open {
             config.close_timeout,
             reset_of,
         );
-        let ended = carrier.run(said(leaving)).await;
+        // What a service sent before it left is for a slow visitor to read.
+        let ended = carrier.run(said(leaving), |_, _| false).await;
         tracing::debug!(
             target: "adit::egress",
             request_id = %Uuid::from_bytes(account.head.open.request_uuid),

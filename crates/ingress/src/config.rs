@@ -17,8 +17,8 @@ pub struct HttpConfig {
     pub service_timeout: Duration,
     /// A body that waits for `100 Continue` is read after this much silence of the service (P-3.5).
     pub continue_wait: Duration,
-    /// A visitor that has shut its sending side gets its answer, unless nothing could be sent to it for this long: a
-    /// visitor that left looks just the same.
+    /// A visitor of HTTP/1 that has shut its sending side (FIN) gets its answer if the answer, or more of it, comes within
+    /// this, from when the request is whole: a visitor that left looks the same.
     pub half_close_timeout: Duration,
     /// Bodies up to this long, when their length is known, ride in the head's message (P-3.2). At most the lanes'
     /// initial window.
@@ -49,7 +49,7 @@ impl Default for HttpConfig {
             stall_timeout: Duration::from_secs(60),
             service_timeout: Duration::from_secs(60),
             continue_wait: Duration::from_secs(1),
-            half_close_timeout: Duration::from_secs(30),
+            half_close_timeout: Duration::from_secs(5),
             inline_body_bytes: 8 * 1024,
             max_connections: 20_000,
             max_streams: 128,

@@ -54,7 +54,7 @@ const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const UPGRADE: &[u8] = b"upgrade";
 
 /// Follows the requests of one connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Framing {
     state: State,
     /// The start of the line, in lower case: enough of it to know the two names.
@@ -116,6 +116,19 @@ impl Framing {
     /// All requests so far have their answers: the connection still speaks HTTP/1.
     pub(crate) const fn on_all_answered(&mut self) {
         self.upgrade = false;
+    }
+
+    /// Whether these bytes, if they came next, would complete the request that has begun. `None` when that is unknown.
+    pub(crate) fn is_completed_by(&self, bytes: &mut [u8]) -> Option<bool> {
+        let mut after = self.clone();
+        after.on_bytes(bytes, |_| {});
+        match after.state {
+            State::Lost => None,
+            _ => {
+                let is_in_next = after.is_in_head() || after.heads > self.heads;
+                Some(after.is_between_requests() || is_in_next)
+            }
+        }
     }
 
     /// Takes the next bytes, and replaces those of request targets that hyper would refuse.
@@ -355,6 +368,32 @@ mod tests {
                 };
                 assert_eq!(chunked, [only]);
             }
+        }
+    }
+
+    #[test]
+    fn unread_bytes_complete_a_request_or_do_not() {
+        let sized = "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe";
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe";
+        for (read, unread, completes) in [
+            (sized, "ll", Some(false)),
+            (sized, "llo", Some(true)),
+            (sized, "lloGET / HT", Some(true)),
+            (
+                sized,
+                "lloPOST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
+                Some(true),
+            ),
+            (chunked, "llo\r\n0\r\n", Some(false)),
+            (chunked, "llo\r\n0\r\n\r\n", Some(true)),
+            (chunked, "llo\r\nx\r\n", None),
+        ] {
+            let (framing, _) = after(read, read.len());
+            assert_eq!(
+                framing.is_completed_by(&mut unread.to_owned().into_bytes()),
+                completes,
+                "{unread:?}"
+            );
         }
     }
 

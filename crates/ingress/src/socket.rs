@@ -1,5 +1,7 @@
 //! A visitor's socket: times, and how it is closed.
 
+mod departure;
+
 use std::{
     future::Future,
     io::{self, IoSlice},
@@ -18,6 +20,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use self::departure::{Departure, LOOK, completes, departure};
 use crate::{
     connection::Connection, framing::Framing, http::Http, http2_frames::Frames, sniff::Speaks,
     unreadable,
@@ -52,8 +55,16 @@ pub(crate) struct VisitorSocket {
     half_closed: Timer,
     /// The visitor will send no more.
     eof: bool,
-    /// Nothing has been read since the visitor was last looked after.
+    /// Bytes of the next request wait unread.
     watched: bool,
+    /// hyper waits for bytes, and sees a departure itself.
+    reads: bool,
+    /// The visitor has sent a FIN, behind bytes that are unread.
+    fin: bool,
+    /// Something has been written since the last head was read.
+    answers: bool,
+    /// When an unread socket is looked at next.
+    look: Timer,
     /// Requests that an HTTP/2 connection had when it was last looked at.
     requests: u64,
     linger: Option<Linger>,
@@ -108,6 +119,10 @@ impl VisitorSocket {
             half_closed: Timer::default(),
             eof: false,
             watched: false,
+            reads: false,
+            fin: false,
+            answers: false,
+            look: Timer::default(),
             requests: 0,
             linger: None,
             delivery: None,
@@ -143,12 +158,19 @@ impl VisitorSocket {
         TcpStream::from_std(stream.into())
     }
 
+    /// Whether the connection has ended, seen without reading. For a socket that has been taken over.
+    pub(crate) fn is_gone(&self) -> bool {
+        departure(&self.stream).is_some()
+    }
+
     fn on_read(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() {
             self.eof = true;
             return;
         }
         self.watched = false;
+        // A service that takes the body of a visitor that has shut its side still works for it.
+        self.half_closed.disarm();
         if self.taken_over {
             return;
         }
@@ -176,6 +198,9 @@ impl VisitorSocket {
         // Empty lines between requests are nothing: a visitor could send them for ever.
         if was_between && self.framing.is_between_requests() && self.framing.heads() == heads {
             return;
+        }
+        if self.framing.heads() != heads {
+            self.answers = false;
         }
         // One that has begun before keeps its time, also where the next one has begun right behind it.
         if !was_in_head && (self.framing.is_in_head() || self.framing.heads() != heads) {
@@ -248,6 +273,7 @@ impl VisitorSocket {
     fn on_written(&mut self, result: &io::Result<usize>) {
         self.stuck.disarm();
         if result.is_ok() {
+            self.answers = true;
             self.half_closed.disarm();
         }
     }
@@ -308,21 +334,22 @@ impl VisitorSocket {
         }
     }
 
-    /// While an HTTP/1 answer is being waited for, hyper does not read, and would not see the visitor leave, nor that it
-    /// sends its body without waiting for `100 Continue` (P-3.5). No system call is made unless something has come.
+    /// hyper does not read while an HTTP/1 answer is awaited, nor while a body waits for credit, and would not see the
+    /// visitor leave, nor that it sends its body without waiting for `100 Continue` (P-3.5).
+    ///
+    /// Cost: no system call unless something has come. Where bytes wait unread, readiness alone shows the end, and is
+    /// looked at each [`LOOK`].
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let awaits_content = self.connection.expectation().is_awaited();
-        let waits = !self.is_http2
-            && !self.taken_over
-            && (self.framing.is_between_requests() || awaits_content)
-            && self.connection.open.load(Ordering::Relaxed) > 0;
-        if !waits {
+        let reads = std::mem::take(&mut self.reads);
+        let is_http1 = !self.is_http2 && !self.taken_over;
+        if reads || !is_http1 || self.connection.open.load(Ordering::Relaxed) == 0 {
             return Poll::Pending;
         }
-        if !self.eof && !self.watched {
+        let is_whole = self.framing.is_between_requests();
+        let awaits_content = self.connection.expectation().is_awaited();
+        if (is_whole || awaits_content) && !self.has_left() && !self.watched {
             let mut byte = [0];
             match ready!(self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
-                // The next request: what comes behind it cannot be seen.
                 Ok(1..) => self.watched = true,
                 Ok(0) => self.eof = true,
                 Err(error) => return Poll::Ready(error),
@@ -333,13 +360,44 @@ impl VisitorSocket {
                 self.connection.expectation().on_content(requests);
             }
         }
-        if self.eof {
-            self.half_closed.arm(self.times.half_close);
-            ready!(self.half_closed.poll(cx));
-            self.connection.reset_on_drop();
-            return Poll::Ready(io::ErrorKind::ConnectionReset.into());
+        if !self.has_left() {
+            let is_lost = match ready!(self.poll_departure(cx)) {
+                Departure::Reset => true,
+                // An early answer may still be read; a request that can never be whole gets none.
+                Departure::Fin => {
+                    let is_cut = || completes(&self.stream, &self.framing) == Some(false);
+                    !is_whole && !self.answers && is_cut()
+                }
+            };
+            if is_lost {
+                return Poll::Ready(self.lost());
+            }
+            self.fin = true;
         }
-        Poll::Pending
+        self.half_closed.arm(self.times.half_close);
+        ready!(self.half_closed.poll(cx));
+        Poll::Ready(self.lost())
+    }
+
+    const fn has_left(&self) -> bool {
+        self.eof || self.fin
+    }
+
+    /// Looks at an unread socket from time to time until the visitor has left.
+    fn poll_departure(&mut self, cx: &mut Context<'_>) -> Poll<Departure> {
+        loop {
+            self.look.arm(LOOK);
+            ready!(self.look.poll(cx));
+            self.look.disarm();
+            if let Some(how) = departure(&self.stream) {
+                return Poll::Ready(how);
+            }
+        }
+    }
+
+    fn lost(&self) -> io::Error {
+        self.connection.reset_on_drop();
+        io::ErrorKind::ConnectionReset.into()
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -387,7 +445,10 @@ impl AsyncRead for VisitorSocket {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => this.poll_silence(cx).map(Err),
+            Poll::Pending => {
+                this.reads = true;
+                this.poll_silence(cx).map(Err)
+            }
         }
     }
 }

@@ -7,7 +7,11 @@
 mod handshake;
 mod takeover;
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use adit_codec::{EncodedHead, HeadError, Open, ResetCode, WebSocketRequestHead};
 use adit_link::{Exchange, Failure, Reason};
@@ -171,7 +175,11 @@ impl WebSocket {
             return;
         };
         let connection = self.access.connection().clone();
-        let left = self.run(TokioIo::new(stream), Bytes::new()).await;
+        // A stream that was reset cannot be flushed.
+        let is_gone = |stream: &mut TokioIo<_>, cx: &mut Context<'_>| {
+            matches!(Pin::new(stream).poll_flush(cx), Poll::Ready(Err(_)))
+        };
+        let left = self.run(TokioIo::new(stream), Bytes::new(), is_gone).await;
         if let Some(mut stream) = left {
             // What the visitor has not taken of it stays in hyper's hands.
             let parked = Parked::new(connection);
@@ -182,11 +190,16 @@ impl WebSocket {
     }
 
     /// Carries its frames, of which `first` have been read already, until it is over. Gives the socket back where it has
-    /// not been shut down.
+    /// not been shut down. `is_gone` looks at a socket that is not read.
     ///
     /// # Cancel safety
     /// Dropping it closes both hops without a close frame.
-    pub(crate) async fn run<S>(self, socket: S, first: Bytes) -> Option<S>
+    pub(crate) async fn run<S>(
+        self,
+        socket: S,
+        first: Bytes,
+        is_gone: impl FnMut(&mut S, &mut Context<'_>) -> bool,
+    ) -> Option<S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -211,7 +224,7 @@ impl WebSocket {
             http.config.close_timeout,
             reset_of,
         );
-        let ended = carrier.run(connection.draining()).await;
+        let ended = carrier.run(connection.draining(), is_gone).await;
         access.received_bytes += ended.read;
         access.sent_bytes = ended.written;
         let mut socket = ended.socket;

@@ -54,6 +54,9 @@ impl Default for Buffers {
     }
 }
 
+/// How often a socket that is not read is looked at: a departure ends the WebSocket within a second.
+const LOOK: Duration = Duration::from_millis(400);
+
 /// With what a WebSocket is reset that cannot end by a close frame, and what is said: each end knows whose fault it was.
 pub type ResetOf = fn(ResetWhy) -> (ResetCode, String);
 
@@ -93,6 +96,11 @@ pub struct Carrier<'b, S> {
     /// The last read filled its buffer: more waits.
     full: bool,
     left: bool,
+    /// The socket's reader is registered: its end is seen by reading.
+    reads: bool,
+    look: Option<Pin<Box<Sleep>>>,
+    /// Bytes read when the socket was last looked at.
+    looked_at: u64,
     is_shut: bool,
     failure: Option<Failure>,
     reset: Option<ResetCode>,
@@ -122,6 +130,9 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             sends: true,
             full: false,
             left: false,
+            reads: false,
+            look: None,
+            looked_at: 0,
             is_shut: false,
             failure: None,
             reset: None,
@@ -131,7 +142,14 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     }
 
     /// Carries frames until it is over. When `leave` is ready, both ends are told that we go away.
-    pub async fn run(mut self, leave: impl Future<Output = ()>) -> Ended<S> {
+    ///
+    /// While nothing is read for want of credit, `is_gone` shows whether the peer has left. What it sent before is carried
+    /// as long as it moves; then the exchange is reset.
+    pub async fn run(
+        mut self,
+        leave: impl Future<Output = ()>,
+        mut is_gone: impl FnMut(&mut S, &mut Context<'_>) -> bool,
+    ) -> Ended<S> {
         let mut leave = pin!(leave);
         std::future::poll_fn(|cx| {
             if !self.left && leave.as_mut().poll(cx).is_ready() {
@@ -139,7 +157,12 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 self.deadline = None;
                 self.relay.leave();
             }
-            self.poll(cx)
+            loop {
+                let ended = self.poll(cx);
+                if ended.is_ready() || !self.poll_lost(cx, &mut is_gone) {
+                    return ended;
+                }
+            }
         })
         .await;
         Ended {
@@ -169,6 +192,31 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Looks at a socket that is not read. Whether it was found lost.
+    fn poll_lost(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_gone: &mut impl FnMut(&mut S, &mut Context<'_>) -> bool,
+    ) -> bool {
+        if self.reads || self.relay.is_ending() {
+            return false;
+        }
+        loop {
+            let look = self.look.get_or_insert_with(|| {
+                self.looked_at = self.read;
+                Box::pin(sleep_until(Instant::now() + LOOK))
+            });
+            if look.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.look = None;
+            if self.read == self.looked_at && is_gone(&mut self.socket, cx) {
+                self.relay.on_socket_lost();
+                return true;
+            }
+        }
     }
 
     /// Sends what has been read, as far as credit goes (P-9.5).
@@ -237,6 +285,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        self.reads = false;
         let freely = self.relay.reads_freely();
         if !self.relay.wants_bytes() || (self.credit == 0 && !freely) {
             return false;
@@ -256,7 +305,10 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         };
         let mut read = ReadBuf::new(&mut room[..limit]);
         match Pin::new(&mut self.socket).poll_read(cx, &mut read) {
-            Poll::Pending => return false,
+            Poll::Pending => {
+                self.reads = true;
+                return false;
+            }
             Poll::Ready(Err(error)) => {
                 tracing::trace!(%error, "a WebSocket's socket is lost");
                 self.relay.on_socket_lost();

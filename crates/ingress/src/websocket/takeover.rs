@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
+    task::Context,
     time::Duration,
 };
 
@@ -105,7 +106,8 @@ impl Next {
         match self.session {
             Some(Session::WebSocket(websocket)) => {
                 socket.take_over(stall, keepalive);
-                drop(websocket.run(socket, parts.read_buf).await);
+                let is_gone = |socket: &mut VisitorSocket, _: &mut Context<'_>| socket.is_gone();
+                drop(websocket.run(socket, parts.read_buf, is_gone).await);
             }
             Some(Session::Upgraded(upgraded)) => {
                 socket.take_over(stall, keepalive);

@@ -319,3 +319,16 @@ async fn a_silent_websocket_keeps_its_connection() {
     say(&mut stream, &[Frame::text("still here")]).await;
     gets(&mut exchange, &[Frame::text("still here")]).await;
 }
+
+#[tokio::test]
+async fn reset_stream_is_released_while_service_reads_nothing() {
+    let mut setting = Setting::new().await;
+    let mut connection = Connection::new(&mut setting).await;
+    let (mut stream, exchange) = connection.open(&mut setting).await;
+    // More than the credit of the hop, less than the window of the stream.
+    say(&mut stream, &[Frame::new(2, vec![7; 60 * 1024])]).await;
+    drop(stream);
+    within(exchange.send.gone()).await;
+    drop(exchange);
+    setting.world.settle().await;
+}

@@ -220,3 +220,44 @@ async fn a_large_message_is_streamed_and_not_gathered() {
     }
     patiently(reading).await.unwrap();
 }
+
+/// More than credit takes: the rest waits in the socket.
+fn unread() -> Vec<u8> {
+    Frame::new(2, vec![7; 300 * 1024]).masked()
+}
+
+#[tokio::test]
+async fn visitor_gone_is_released_while_service_reads_nothing() {
+    for is_reset in [false, true] {
+        let mut setting = Setting::new().await;
+        let (mut visitor, exchange) = setting.open().await;
+        visitor.send_bytes(&unread()).await;
+        if is_reset {
+            let socket = socket2::SockRef::from(&visitor.0);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(visitor);
+        within(exchange.send.gone()).await;
+        drop(exchange);
+        setting.world.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_before_a_fin_reach_a_slow_service() {
+    let mut setting = Setting::new().await;
+    let (mut visitor, mut exchange) = setting.open().await;
+    visitor.send_bytes(&unread()).await;
+    drop(visitor);
+    let mut left = 300 * 1024;
+    while left > 0 {
+        match within(exchange.recv.part()).await {
+            Some(Ok(Part::Frame(_, payload) | Part::Data(payload))) => {
+                left -= payload.bytes().len()
+            }
+            other => panic!("{left} bytes are missing: {other:?}"),
+        }
+        // Several looks at the socket pass before all of it has been read.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
