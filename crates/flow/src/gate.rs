@@ -9,14 +9,21 @@ use std::{
 
 use thiserror::Error;
 
-use self::line::{Line, Place};
+pub use self::shares::{Claim, Shares};
+use self::{
+    line::{Line, Place},
+    shares::{Holders, Level},
+};
 use crate::sync::{Arc, AtomicI64, Mutex, MutexGuard, Ordering, PoisonError};
 
 mod line;
+mod shares;
 
 /// A number of permits, and a bounded line of tasks that wait for one (F12).
 ///
 /// First come, first served, by the first poll of [`Acquire`]: a permit that comes back is handed to the task at the head of the line, never to one that walks past it. A wait is bounded by the caller's timer, which drops the future. Any runtime will do.
+///
+/// Permits that are asked for with a [`Claim`] are shared by [`Shares`] when they run short: a holder that has its share waits in a line of its own, until enough permits are free for others.
 ///
 /// As long as nobody waits a permit is one exchange of a word, and so is its return. Who finds none marks the word under
 /// the lock of the line; while it is marked every change goes through that lock. An idea of many locks and semaphores
@@ -27,8 +34,11 @@ mod line;
 /// Constant time per call, except [`close`](Self::close) and [`set_permits`](Self::set_permits), which wake every task concerned.
 pub struct Gate {
     /// Twice the permits that are free, below zero after these were lowered; odd when somebody waits or the gate is
-    /// closed: then only who has the lock changes it. Where somebody waits and the gate is open, none is free.
+    /// closed: then only who has the lock changes it. Where somebody waits and the gate is open, no more is free than a
+    /// waiter has to leave to others.
     word: AtomicI64,
+    /// Permits with a claim are taken without the lock, and not counted, as long as more than this are free.
+    plenty: AtomicI64,
     state: Mutex<State>,
 }
 
@@ -56,6 +66,8 @@ pub enum GateError {
 #[must_use = "dropping a permit gives it back at once"]
 pub struct Permit {
     gate: Arc<Gate>,
+    /// Counted for whom.
+    claim: Option<Claim>,
 }
 
 /// A task's place in the line, from its first poll on.
@@ -67,29 +79,52 @@ pub struct Permit {
 pub struct Acquire {
     /// Goes on into the permit; none once this has answered.
     gate: Option<Arc<Gate>>,
-    /// This task's place, once it stands in the line.
-    place: Option<u32>,
+    /// This task's place, once it stands in a line.
+    place: Option<(Level, u32)>,
+    claim: Option<Claim>,
 }
 
 struct State {
     permits: i64,
     max_waiters: usize,
     closed: bool,
-    line: Line,
+    shares: Shares,
+    holders: Holders,
+    /// One for each level.
+    lines: [Line; 3],
+}
+
+/// How a permit was taken.
+enum Taken {
+    /// While there were plenty.
+    Uncounted,
+    /// Under the lock, for its claim.
+    Counted,
 }
 
 impl Gate {
     /// A gate with `permits` permits, where at most `max_waiters` tasks wait.
     #[must_use]
     pub fn new(permits: usize, max_waiters: usize) -> Arc<Self> {
+        Self::shared(permits, max_waiters, Shares::NONE)
+    }
+
+    /// [`Gate::new`], with permits that are shared when they run short. Of the tasks that wait, those that have their share
+    /// already are at most half.
+    #[must_use]
+    pub fn shared(permits: usize, max_waiters: usize, shares: Shares) -> Arc<Self> {
         let permits = counted(permits);
+        let holders = Holders::new(shares, permits);
         Arc::new(Self {
             word: AtomicI64::new(permits * ONE),
+            plenty: AtomicI64::new(holders.plenty()),
             state: Mutex::new(State {
                 permits,
                 max_waiters,
                 closed: false,
-                line: Line::default(),
+                shares,
+                holders,
+                lines: Default::default(),
             }),
         })
     }
@@ -98,9 +133,46 @@ impl Gate {
     #[must_use]
     #[inline]
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        self.take().then(|| Permit {
+        self.take(0).then(|| Permit {
             gate: Arc::clone(self),
+            claim: None,
         })
+    }
+
+    /// [`Gate::try_acquire`] for a holder that leaves some to others.
+    #[must_use]
+    #[inline]
+    pub fn try_acquire_for(self: &Arc<Self>, claim: Claim) -> Option<Permit> {
+        self.try_acquire_plenty().or_else(|| {
+            self.take_share(&mut self.lock(), claim)?;
+            Some(Permit {
+                gate: Arc::clone(self),
+                claim: Some(claim),
+            })
+        })
+    }
+
+    /// A permit, if there are plenty: more than any holder leaves to others. Then nobody asks for whom it is.
+    #[must_use]
+    #[inline]
+    pub fn try_acquire_plenty(self: &Arc<Self>) -> Option<Permit> {
+        self.take(self.plenty.load(Ordering::Relaxed))
+            .then(|| Permit {
+                gate: Arc::clone(self),
+                claim: None,
+            })
+    }
+
+    /// Whether [`Gate::try_acquire_for`] would have a permit now.
+    #[must_use]
+    #[inline]
+    pub fn has_room_for(&self, claim: Claim) -> bool {
+        let free = self.free();
+        if free > self.plenty.load(Ordering::Relaxed) {
+            return true;
+        }
+        let state = self.lock();
+        !state.closed && free > state.holders.rest(state.holders.level(claim))
     }
 
     /// Waits for a permit.
@@ -111,6 +183,17 @@ impl Gate {
         Acquire {
             gate: Some(Arc::clone(self)),
             place: None,
+            claim: None,
+        }
+    }
+
+    /// [`Gate::acquire`] for a holder that leaves some to others.
+    #[inline]
+    pub fn acquire_for(self: &Arc<Self>, claim: Claim) -> Acquire {
+        Acquire {
+            gate: Some(Arc::clone(self)),
+            place: None,
+            claim: Some(claim),
         }
     }
 
@@ -127,10 +210,10 @@ impl Gate {
         usize::try_from(state.permits - self.free()).unwrap_or(0)
     }
 
-    /// Tasks in the line.
+    /// Tasks that wait, in all lines.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.lock().line.waiting()
+        self.lock().waiting()
     }
 
     /// Turns every waiting task away, and all that come after. Permits that are out, or were handed over before, stay good.
@@ -138,9 +221,11 @@ impl Gate {
         let mut state = self.lock();
         state.closed = true;
         self.word.fetch_or(MARK, Ordering::Relaxed);
-        let mut wakers = Vec::with_capacity(state.line.waiting());
-        while let Some(waker) = state.line.pop(Place::TurnedAway) {
-            wakers.push(waker);
+        let mut wakers = Vec::with_capacity(state.waiting());
+        for line in &mut state.lines {
+            while let Some(waker) = line.pop(Place::TurnedAway) {
+                wakers.push(waker);
+            }
         }
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -152,11 +237,12 @@ impl Gate {
         let permits = counted(permits);
         let more = permits - state.permits;
         state.permits = permits;
+        let shares = state.shares;
+        state.holders.set_permits(shares, permits);
+        self.plenty.store(state.holders.plenty(), Ordering::Relaxed);
         self.word.fetch_add(more * ONE, Ordering::AcqRel);
         let mut wakers = Vec::new();
-        while self.free() > 0
-            && let Some(waker) = state.line.pop(Place::Handed)
-        {
+        while let Some(waker) = state.pop(self.free()) {
             self.word.fetch_sub(ONE, Ordering::AcqRel);
             wakers.push(waker);
         }
@@ -170,11 +256,13 @@ impl Gate {
         self.word.load(Ordering::Acquire) >> 1
     }
 
-    /// Takes a permit, if one is free. None is as long as somebody waits, and none can be had of a closed gate.
+    /// Takes a permit, if more than `rest` are free. None is as long as somebody waits, and none can be had of a closed
+    /// gate.
     #[inline]
-    fn take(&self) -> bool {
+    fn take(&self, rest: i64) -> bool {
+        let least = (rest + 1) * ONE;
         let mut word = self.word.load(Ordering::Relaxed);
-        while word >= ONE && word & MARK == 0 {
+        while word >= least && word & MARK == 0 {
             let taken = self.word.compare_exchange_weak(
                 word,
                 word - ONE,
@@ -187,6 +275,33 @@ impl Gate {
             }
         }
         false
+    }
+
+    /// Takes a permit for a claim, if its level leaves one.
+    fn take_share(&self, state: &mut State, claim: Claim) -> Option<()> {
+        let rest = state.holders.rest(state.holders.level(claim));
+        if state.closed {
+            return None;
+        }
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            if word >> 1 <= rest {
+                return None;
+            }
+            // Marked or not: only a holder of the lock changes a marked word, and others change one that is not.
+            let taken = { &self.word }.compare_exchange(
+                word,
+                word - ONE,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            match taken {
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+        state.holders.add(claim);
+        Some(())
     }
 
     #[inline]
@@ -204,7 +319,17 @@ impl Gate {
                 Err(now) => word = now,
             }
         }
-        let waker = self.hand_over(&mut self.lock());
+        self.give_back_counted(None);
+    }
+
+    /// Under the lock.
+    fn give_back_counted(&self, claim: Option<Claim>) {
+        let mut state = self.lock();
+        if let Some(claim) = claim {
+            state.holders.remove(claim);
+        }
+        let waker = self.hand_over(&mut state);
+        drop(state);
         // Outside the lock: a waker may poll on the spot, and come back here.
         if let Some(waker) = waker {
             waker.wake();
@@ -215,11 +340,7 @@ impl Gate {
     #[inline]
     fn hand_over(&self, state: &mut State) -> Option<Waker> {
         // Below zero the permit is one too many; nobody waits at a closed gate.
-        let next = if self.free() >= 0 {
-            state.line.pop(Place::Handed)
-        } else {
-            None
-        };
+        let next = state.pop(self.free() + 1);
         if next.is_none() {
             self.word.fetch_add(ONE, Ordering::AcqRel);
         }
@@ -230,18 +351,24 @@ impl Gate {
     /// Lets all do without the lock again when nobody waits.
     #[inline]
     fn unmark(&self, state: &State) {
-        if state.line.waiting() == 0 && !state.closed {
+        if state.waiting() == 0 && !state.closed {
             self.word.fetch_and(!MARK, Ordering::AcqRel);
         }
     }
 
-    /// For a task that had no permit at hand: its place in the line, or what became of it.
-    fn wait(&self, place: &mut Option<u32>, cx: &Context<'_>) -> Poll<Result<(), GateError>> {
+    /// For a task that had no permit at hand: its place in a line, or what became of it.
+    fn wait(
+        &self,
+        place: &mut Option<(Level, u32)>,
+        claim: Option<Claim>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Taken, GateError>> {
         let mut state = self.lock();
-        let Some(index) = *place else {
-            return self.join(&mut state, place, cx);
+        let Some((level, index)) = *place else {
+            return self.join(&mut state, place, claim, cx);
         };
-        if let Some(waker) = state.line.waker(index) {
+        let line = state.line(level);
+        if let Some(waker) = line.waker(index) {
             let stale = if waker.will_wake(cx.waker()) {
                 None
             } else {
@@ -253,36 +380,44 @@ impl Gate {
             return Poll::Pending;
         }
         *place = None;
-        Poll::Ready(match state.line.vacate(index) {
-            Place::Handed => Ok(()),
-            _ => Err(GateError::Closed),
+        Poll::Ready(match line.vacate(index) {
+            Place::Handed => Ok(Taken::Counted),
+            _ => {
+                claim.map(|claim| state.holders.remove(claim));
+                Err(GateError::Closed)
+            }
         })
     }
 
-    /// Joins the line, unless a permit is free after all.
-    #[inline]
+    /// Joins a line, unless a permit is free after all.
     fn join(
         &self,
         state: &mut State,
-        place: &mut Option<u32>,
+        place: &mut Option<(Level, u32)>,
+        claim: Option<Claim>,
         cx: &Context<'_>,
-    ) -> Poll<Result<(), GateError>> {
+    ) -> Poll<Result<Taken, GateError>> {
         if state.closed {
             return Poll::Ready(Err(GateError::Closed));
         }
-        let full = state.line.waiting() >= state.max_waiters;
+        let level = claim.map_or(Level::Normal, |claim| state.holders.level(claim));
+        let rest = state.holders.rest(level);
+        let full = state.is_full(level);
         let mut word = self.word.load(Ordering::Relaxed);
-        // Marked already: others wait, and nothing comes back but by the lock.
-        while word & MARK == 0 {
-            let free = word >= ONE;
-            let to = if free { word - ONE } else { word | MARK };
-            if full && !free {
+        loop {
+            let free = word >> 1 > rest;
+            // Marked already: others wait, and nothing comes back but by the lock.
+            if !free && (full || word & MARK != 0) {
                 break;
             }
+            let to = if free { word - ONE } else { word | MARK };
             let changed =
                 { &self.word }.compare_exchange(word, to, Ordering::Acquire, Ordering::Relaxed);
             match changed {
-                Ok(_) if free => return Poll::Ready(Ok(())),
+                Ok(_) if free => {
+                    claim.map(|claim| state.holders.add(claim));
+                    return Poll::Ready(Ok(Taken::Counted));
+                }
                 Ok(_) => break,
                 Err(now) => word = now,
             }
@@ -290,14 +425,19 @@ impl Gate {
         if full {
             return Poll::Ready(Err(GateError::Full));
         }
-        *place = Some(state.line.push(cx.waker().clone()));
+        // One that waits counts as a holder: a crowd of one address does not fill the line of all.
+        claim.map(|claim| state.holders.add(claim));
+        *place = Some((level, state.line(level).push(cx.waker().clone())));
         Poll::Pending
     }
 
     /// The future of a place is gone.
-    fn give_up(&self, place: u32) {
+    fn give_up(&self, (level, place): (Level, u32), claim: Option<Claim>) {
         let mut state = self.lock();
-        let left = state.line.vacate(place);
+        let left = state.line(level).vacate(place);
+        if let Some(claim) = claim {
+            state.holders.remove(claim);
+        }
         let next = match left {
             Place::Handed => self.hand_over(&mut state),
             _ => {
@@ -319,6 +459,35 @@ impl Gate {
     }
 }
 
+impl State {
+    fn line(&mut self, level: Level) -> &mut Line {
+        match level {
+            Level::Normal => &mut self.lines[0],
+            Level::Tunnel => &mut self.lines[1],
+            Level::Visitor => &mut self.lines[2],
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.lines.iter().map(Line::waiting).sum()
+    }
+
+    fn is_full(&mut self, level: Level) -> bool {
+        let shared = self.max_waiters.div_ceil(2);
+        self.waiting() >= self.max_waiters
+            || (level != Level::Normal && self.line(level).waiting() >= shared)
+    }
+
+    /// Takes out of its line the first that may have one of so many permits.
+    #[inline]
+    fn pop(&mut self, free: i64) -> Option<Waker> {
+        Level::ALL.into_iter().find_map(|level| {
+            let has_room = free > self.holders.rest(level);
+            has_room.then(|| self.line(level).pop(Place::Handed))?
+        })
+    }
+}
+
 /// A number of permits as the word counts them.
 fn counted(permits: usize) -> i64 {
     i64::try_from(permits).map_or(MOST, |permits| permits.min(MOST))
@@ -333,14 +502,22 @@ impl Future for Acquire {
         let Some(gate) = &this.gate else {
             return Poll::Ready(Err(GateError::Closed));
         };
-        let outcome = if this.place.is_none() && gate.take() {
-            Poll::Ready(Ok(()))
+        let rest = match this.claim {
+            Some(_) => gate.plenty.load(Ordering::Relaxed),
+            None => 0,
+        };
+        let outcome = if this.place.is_none() && gate.take(rest) {
+            Poll::Ready(Ok(Taken::Uncounted))
         } else {
-            gate.wait(&mut this.place, cx)
+            gate.wait(&mut this.place, this.claim, cx)
         };
         outcome.map(|outcome| {
             let gate = this.gate.take().ok_or(GateError::Closed)?;
-            outcome.map(|()| Permit { gate })
+            let claim = match outcome? {
+                Taken::Uncounted => None,
+                Taken::Counted => this.claim,
+            };
+            Ok(Permit { gate, claim })
         })
     }
 }
@@ -349,15 +526,32 @@ impl Drop for Acquire {
     #[inline]
     fn drop(&mut self) {
         if let (Some(gate), Some(place)) = (&self.gate, self.place) {
-            gate.give_up(place);
+            gate.give_up(place, self.claim);
         }
+    }
+}
+
+impl Permit {
+    /// Whether tasks wait for permits of this one's gate.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.gate.waiting() > 0
+    }
+
+    /// The gate that it comes back to.
+    #[must_use]
+    pub const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 }
 
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        self.gate.give_back();
+        match self.claim {
+            None => self.gate.give_back(),
+            claim => self.gate.give_back_counted(claim),
+        }
     }
 }
 
@@ -365,7 +559,7 @@ impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (waiting, closed) = {
             let state = self.lock();
-            (state.line.waiting(), state.closed)
+            (state.waiting(), state.closed)
         };
         f.debug_struct("Gate")
             .field("available", &self.available())
@@ -603,7 +797,7 @@ mod tests {
             }
             line
         };
-        let places = || gate.lock().line.capacity();
+        let places = || gate.lock().lines[0].capacity();
         drop(stand(64));
         assert!(places() >= 64, "a short line is kept");
         let long = stand(65);
@@ -615,6 +809,76 @@ mod tests {
             drop(stand(10));
         }
         assert!(places() < 64);
+    }
+
+    const SHARES: Shares = Shares {
+        tunnel_percent: 80,
+        visitor_percent: 60,
+    };
+
+    fn claim(tunnel: u64, visitor: u64) -> Claim {
+        Claim { tunnel, visitor }
+    }
+
+    fn take_all(gate: &Arc<Gate>, claim: Claim) -> Vec<Permit> {
+        std::iter::from_fn(|| gate.try_acquire_for(claim)).collect()
+    }
+
+    /// Of ten permits an address leaves four to others, and one tunnel two, after one that each has had of them.
+    #[test]
+    fn one_address_leaves_permits_to_others() {
+        let gate = Gate::shared(10, 10, SHARES);
+        let hostile = take_all(&gate, claim(1, 1));
+        assert_eq!(hostile.len(), 7);
+        assert!(!gate.has_room_for(claim(1, 1)));
+        let honest = take_all(&gate, claim(1, 2));
+        assert_eq!(honest.len(), 1, "of the same tunnel");
+        assert!(!gate.has_room_for(claim(1, 3)) && gate.has_room_for(claim(2, 3)));
+        let other = gate.try_acquire_for(claim(2, 3)).unwrap();
+        let another = gate.try_acquire_for(claim(3, 4)).unwrap();
+        assert_eq!(counts(&gate), (0, 10, 0));
+        drop((hostile, honest, other, another));
+        assert_eq!(counts(&gate), (10, 0, 0));
+        assert_eq!(
+            take_all(&gate, claim(1, 1)).len(),
+            7,
+            "nothing is remembered"
+        );
+    }
+
+    #[test]
+    fn few_permits_and_no_shares_are_given_to_anybody() {
+        for (gate, all) in [(Gate::shared(2, 1, SHARES), 2), (Gate::new(50, 1), 50)] {
+            assert_eq!(take_all(&gate, claim(1, 1)).len(), all);
+        }
+    }
+
+    #[test]
+    fn waiter_with_its_share_is_passed_by_others() {
+        let gate = Gate::shared(10, 4, SHARES);
+        let waker = Arc::new(Count::default());
+        let mut hostile = take_all(&gate, claim(1, 1));
+        let mut greedy: Vec<_> = (0..3).map(|_| gate.acquire_for(claim(1, 1))).collect();
+        assert!(poll(&mut greedy[0], &waker).is_pending());
+        assert!(poll(&mut greedy[1], &waker).is_pending());
+        // Half of the line is for others.
+        assert!(matches!(
+            poll(&mut greedy[2], &waker),
+            Poll::Ready(Err(GateError::Full))
+        ));
+        let mut newcomer = gate.acquire_for(claim(2, 2));
+        let Poll::Ready(Ok(permit)) = poll(&mut newcomer, &waker) else {
+            panic!("it finds one free");
+        };
+        drop(permit);
+        // Three are free; the address leaves four to others.
+        hostile.pop();
+        assert_eq!((waker.woken(), gate.waiting()), (0, 2));
+        hostile.pop();
+        assert_eq!((waker.woken(), gate.waiting()), (1, 1));
+        drop(greedy);
+        drop(hostile);
+        assert_eq!(counts(&gate), (10, 0, 0));
     }
 
     #[test]

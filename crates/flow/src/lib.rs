@@ -12,6 +12,7 @@
 //! - Limits never go back. What all requests of a budget may have in flight or in memory is never more than an initial window each plus what the budget has been charged.
 //! - A budget is never over its capacity, nor is the one above it. Each byte charged by a request comes back, at the latest when its [`RecvCredit`] is dropped.
 //! - No permit is lost or doubled, whoever drops what and when; waiters are served in the order of their first poll and their number is bounded.
+//! - When permits run short, no holder takes what its share leaves to others, as long as it has had an eighth of that.
 //! - Two requests that always have something queued differ in the cost served by at most a quantum and one item; within a request order is kept; nothing is lost.
 //! - A request that had nothing queued goes before those in turn as long as its next turn pays for it; those in turn keep half of the way.
 //!
@@ -31,7 +32,7 @@ mod sync;
 
 pub use budget::{Budget, Loan};
 pub use fair::{FairSender, QUANTUM};
-pub use gate::{Acquire, Gate, GateError, Permit};
+pub use gate::{Acquire, Claim, Gate, GateError, Permit, Shares};
 pub use recv_credit::{Grant, MAX_WINDOW, MIN_WINDOW, Overrun, RecvCredit};
 pub use send_credit::{InsufficientCredit, SendCredit, WindowError};
 

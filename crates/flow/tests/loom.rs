@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use adit_flow::{Budget, Gate, GateError};
+use adit_flow::{Budget, Claim, Gate, GateError, Shares};
 use loom::thread;
 
 struct Unpark(thread::Thread);
@@ -153,6 +153,51 @@ fn set_permits_races_release() {
         gate.set_permits(2);
         release.join().unwrap();
         assert_eq!((gate.available(), gate.in_use()), (2, 0));
+    });
+}
+
+const CLAIM: Claim = Claim {
+    tunnel: 1,
+    visitor: 1,
+};
+
+/// Fails when a claim is looked up under one lock and counted under another: both take of what is left to others.
+#[test]
+fn two_claims_one_share() {
+    loom::model(|| {
+        // One is left to others, and one of it may be taken.
+        let shares = Shares {
+            tunnel_percent: 100,
+            visitor_percent: 50,
+        };
+        let gate = Gate::shared(2, 1, shares);
+        let plenty = gate.try_acquire_for(CLAIM).unwrap();
+        let other = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.try_acquire_for(CLAIM))
+        };
+        let here = gate.try_acquire_for(CLAIM);
+        let there = other.join().unwrap();
+        assert!(here.is_some() ^ there.is_some(), "exactly one has it");
+        drop((plenty, here, there));
+        assert_eq!((gate.available(), gate.in_use()), (2, 0));
+    });
+}
+
+/// Fails when a waiter with its share marks the word without looking once more: a permit that came back is not seen.
+#[test]
+fn waiting_claim_races_release() {
+    loom::model(|| {
+        let shares = Shares {
+            tunnel_percent: 100,
+            visitor_percent: 67,
+        };
+        let gate = Gate::shared(4, 1, shares);
+        let held: Vec<_> = std::iter::from_fn(|| gate.try_acquire_for(CLAIM)).collect();
+        let release = thread::spawn(move || drop(held));
+        drop(wait(gate.acquire_for(CLAIM)).unwrap());
+        release.join().unwrap();
+        assert_eq!((gate.available(), gate.waiting()), (4, 0));
     });
 }
 

@@ -23,8 +23,8 @@ use std::{
 };
 
 use adit_flow::{
-    Acquire, Budget, FairSender, Gate, GateError, Grant, MESSAGE_COST, MIN_WINDOW, Permit,
-    RecvCredit, SendCredit,
+    Acquire, Budget, Claim, FairSender, Gate, GateError, Grant, MESSAGE_COST, MIN_WINDOW, Permit,
+    RecvCredit, SendCredit, Shares,
 };
 use proptest::prelude::*;
 
@@ -592,6 +592,89 @@ proptest! {
         waiting.clear();
         held.clear();
         prop_assert_eq!((gate.in_use(), gate.waiting()), (0, 0));
+        prop_assert_eq!(Arc::strong_count(&gate), 1);
+    }
+}
+
+/// One step of a crowd of three visitors before two tunnels.
+#[derive(Debug, Clone, Copy)]
+enum Shared {
+    Try(u64, u64),
+    Wait(u64, u64),
+    Poll(usize),
+    Leave(usize),
+    Return(usize),
+}
+
+proptest! {
+    /// Promise: no permit is lost or doubled, nobody with its share takes what it leaves to others, and who waits waits
+    /// for something.
+    #[test]
+    fn shared_gate_leaves_its_part_to_others(
+        steps in prop::collection::vec(
+            prop_oneof![
+                (0..2u64, 0..3u64).prop_map(|(t, v)| Shared::Try(t, v)),
+                (0..2u64, 0..3u64).prop_map(|(t, v)| Shared::Wait(t, v)),
+                (0..8usize).prop_map(Shared::Poll),
+                (0..8usize).prop_map(Shared::Leave),
+                (0..20usize).prop_map(Shared::Return),
+            ],
+            1..300,
+        ),
+        permits in 0..20usize,
+        max_waiters in 0..6usize,
+    ) {
+        let shares = Shares { tunnel_percent: 80, visitor_percent: 60 };
+        let (for_tunnels, for_visitors) = (permits * 20 / 100, permits * 40 / 100);
+        let gate = Gate::shared(permits, max_waiters, shares);
+        let mut held: Vec<(Claim, Permit)> = Vec::new();
+        let mut waiting: Vec<(Claim, Acquire)> = Vec::new();
+        for step in steps {
+            let before = gate.available();
+            match step {
+                Shared::Try(tunnel, visitor) => {
+                    let claim = Claim { tunnel, visitor };
+                    let has_room = gate.has_room_for(claim);
+                    let permit = gate.try_acquire_for(claim);
+                    prop_assert_eq!(permit.is_some(), has_room);
+                    held.extend(permit.map(|permit| (claim, permit)));
+                }
+                Shared::Wait(tunnel, visitor) => {
+                    let claim = Claim { tunnel, visitor };
+                    let mut acquire = gate.acquire_for(claim);
+                    match poll(&mut acquire) {
+                        Poll::Ready(Ok(permit)) => held.push((claim, permit)),
+                        Poll::Ready(Err(error)) => prop_assert_eq!(error, GateError::Full),
+                        Poll::Pending => {
+                            prop_assert!(before <= for_visitors.max(for_tunnels));
+                            waiting.push((claim, acquire));
+                        }
+                    }
+                }
+                Shared::Poll(index) if index < waiting.len() => {
+                    let (claim, mut acquire) = waiting.swap_remove(index);
+                    match poll(&mut acquire) {
+                        Poll::Ready(permit) => held.push((claim, permit.unwrap())),
+                        Poll::Pending => waiting.push((claim, acquire)),
+                    }
+                }
+                Shared::Leave(index) if index < waiting.len() => drop(waiting.swap_remove(index)),
+                Shared::Return(index) if index < held.len() => drop(held.swap_remove(index)),
+                Shared::Poll(_) | Shared::Leave(_) | Shared::Return(_) => {}
+            }
+            let handed = waiting.len() - gate.waiting();
+            prop_assert_eq!(gate.in_use(), held.len() + handed);
+            prop_assert_eq!(gate.available(), permits - held.len() - handed);
+            prop_assert!(gate.waiting() <= max_waiters);
+            // One address alone: its part, and an eighth of the rest, at least one.
+            let most = permits - for_visitors + (for_visitors / 8).max(1);
+            let of_one = |visitor| held.iter().filter(|(claim, _)| claim.visitor == visitor).count();
+            if held.iter().all(|(claim, _)| claim.visitor == 0) && handed == 0 {
+                prop_assert!(of_one(0) <= most);
+            }
+        }
+        drop((waiting, held));
+        prop_assert_eq!((gate.in_use(), gate.waiting(), gate.available()), (0, 0, permits));
         prop_assert_eq!(Arc::strong_count(&gate), 1);
     }
 }
