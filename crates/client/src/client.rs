@@ -330,6 +330,27 @@ impl Client {
 }
 
 impl ClientHandle {
+    /// The requests that run, by tunnel, where there are any; connections of visitors of entries under `entries`.
+    pub fn running(&self) -> Vec<(String, usize)> {
+        let running = self.shared.egress.running().into_iter();
+        let mut running: Vec<_> = running
+            .map(|(name, running)| (name.into_string(), running))
+            .collect();
+        running.push(("entries".to_owned(), self.shared.entries.visitors()));
+        running.retain(|(name, running)| *running > 0 && !self.is_udp(name));
+        running
+    }
+
+    fn is_udp(&self, name: &str) -> bool {
+        let mut tunnels = self.shared.settings.tunnels.iter();
+        tunnels.any(|tunnel| tunnel.name == name && tunnel.service.protocol == ServiceProtocol::Udp)
+    }
+
+    /// How long [`Client::drain`] takes at most.
+    pub fn drain_within(&self) -> Duration {
+        self.shared.settings.timeouts.drain
+    }
+
     /// What the client is doing. Walks open requests.
     pub fn status(&self) -> Status {
         self.shared.status(self.runtime.metrics().num_alive_tasks())

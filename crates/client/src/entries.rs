@@ -206,6 +206,11 @@ impl Entries {
         self.visitors.is_empty()
     }
 
+    /// Connections of visitors.
+    pub(crate) fn visitors(&self) -> usize {
+        self.visitors.len()
+    }
+
     pub(crate) fn status(&self) -> Vec<EntryStatus> {
         self.entries.iter().map(Entry::status).collect()
     }
@@ -276,6 +281,7 @@ fn room(
                 max_connections: limits.max_entry_connections,
                 accept_timeout: timeouts.session_setup,
                 stall: timeouts.session_stall,
+                shortage_grace: timeouts.shortage_grace,
                 keepalive: (!timeouts.session_keepalive.is_zero())
                     .then_some(timeouts.session_keepalive),
                 ..TcpConfig::default()
@@ -287,6 +293,8 @@ fn room(
                 head_timeout: timeouts.head,
                 idle_timeout: timeouts.idle,
                 stall_timeout: timeouts.stall,
+                min_rate_bytes_per_sec: limits.min_rate_bytes_per_sec,
+                shortage_grace: timeouts.shortage_grace,
                 service_timeout: timeouts.service,
                 continue_wait: timeouts.continue_wait,
                 half_close_timeout: timeouts.half_close,
@@ -347,6 +355,7 @@ impl Route {
             revision: up.revision,
             link: up.epoch,
             compression: self.compression,
+            permit: None,
             hold: Box::new(()),
         }
     }

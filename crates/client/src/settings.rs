@@ -281,6 +281,9 @@ pub struct Limits {
     pub max_requests: usize,
     /// Visitors of entries that may wait for a permit; more are answered at once.
     pub max_waiting: usize,
+    /// A visitor of an entry that owes a body, or takes an answer, more slowly than this over `stall` is reset; 0: no lowest
+    /// rate.
+    pub min_rate_bytes_per_sec: u64,
     /// Visitor connections at a time of one entry.
     pub max_entry_connections: usize,
     /// Connections at a time to one service.
@@ -298,6 +301,7 @@ impl Default for Limits {
         Self {
             max_requests: 10_000,
             max_waiting: 1_000,
+            min_rate_bytes_per_sec: 64,
             max_entry_connections: 4_096,
             max_service_connections: 4_096,
             max_idle_connections: 512,
@@ -326,6 +330,9 @@ pub struct Timeouts {
     pub idle: Duration,
     /// A service that reads nothing for this long is given up, and so is an entry's visitor without progress.
     pub stall: Duration,
+    /// While requests of entries wait for permits: a TCP connection over which no byte has gone, or a body slower than the
+    /// lowest rate, for this long is reset.
+    pub shortage_grace: Duration,
     /// A TCP service, or a visitor of a TCP entry, for whom something waits and who takes nothing for this long is reset.
     pub session_stall: Duration,
     /// A connection to a TCP entry that the upstream has not accepted after this is reset.
@@ -360,6 +367,7 @@ impl Default for Timeouts {
             head: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             stall: Duration::from_secs(60),
+            shortage_grace: Duration::from_secs(3),
             session_stall: Duration::from_secs(3_600),
             session_setup: Duration::from_secs(15),
             session_keepalive: Duration::from_secs(60),

@@ -16,7 +16,7 @@ use crate::{
     overrides::ClientOverrides,
     problems::read_all,
     read::{Item, Section},
-    server::{BUDGET, COUNT, LANES, PROGRESS, SHORTEST, WINDOW, admin},
+    server::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHORTEST, WINDOW, admin},
     state::StateDir,
     telemetry, token, tunnel,
     vocabulary::{self, NOTHING},
@@ -305,6 +305,7 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         &mut limits.max_idle_connections,
     )?;
     section.set_number("max_waiting", 0..=*COUNT.end(), &mut limits.max_waiting)?;
+    section.set_size("min_rate", RATE, &mut limits.min_rate_bytes_per_sec)?;
     section.set_number(
         "max_entry_connections",
         COUNT,
@@ -326,6 +327,7 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("head", SHORTEST, &mut times.head)?;
     section.set_wait("idle", SHORTEST, &mut times.idle)?;
     section.set_wait("stall", SHORTEST, &mut times.stall)?;
+    section.set_wait("shortage_grace", SHORTEST, &mut times.shortage_grace)?;
     section.set_wait("session_stall", SHORTEST, &mut times.session_stall)?;
     section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
     section.set_wait(

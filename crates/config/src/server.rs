@@ -35,6 +35,10 @@ use crate::{
 pub(crate) const COUNT: RangeInclusive<u64> = 1..=1_000_000;
 /// A window must hold a chunk and its cost; a larger one than 1 GiB is a mistake.
 pub(crate) const WINDOW: RangeInclusive<u64> = 4 << 10..=1 << 30;
+/// Percent of all permits.
+const SHARE: RangeInclusive<u64> = 1..=100;
+/// A lowest rate of a visitor, in bytes a second; 0: there is none. Above 1 MiB a second few would be left.
+pub(crate) const RATE: RangeInclusive<u64> = 0..=1 << 20;
 /// Budgets may be nothing: then windows do not grow.
 pub(crate) const BUDGET: RangeInclusive<u64> = 0..=1 << 40;
 /// More threads than any machine has.
@@ -362,6 +366,9 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         &mut limits.max_requests_per_client,
     )?;
     section.set_number("max_waiting", 0..=*COUNT.end(), &mut limits.max_waiting)?;
+    section.set_number("tunnel_share", SHARE, &mut limits.tunnel_share_percent)?;
+    section.set_number("visitor_share", SHARE, &mut limits.visitor_share_percent)?;
+    section.set_size("min_rate", RATE, &mut limits.min_rate_bytes_per_sec)?;
     section.set_number("max_connections", COUNT, &mut limits.max_connections)?;
     section.set_number(
         "max_tcp_connections",
@@ -489,6 +496,7 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("dial", SHORTEST, &mut times.dial)?;
     section.set_wait("service", SHORTEST, &mut times.service)?;
     section.set_wait("stall", SHORTEST, &mut times.stall)?;
+    section.set_wait("shortage_grace", SHORTEST, &mut times.shortage_grace)?;
     section.set_wait("head", SHORTEST, &mut times.head)?;
     section.set_wait("idle", SHORTEST, &mut times.idle)?;
     section.set_wait("session_stall", SHORTEST, &mut times.session_stall)?;

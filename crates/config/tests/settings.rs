@@ -203,6 +203,9 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_requests: 1
     max_requests_per_client: 2
     max_waiting: 0
+    tunnel_share: 70
+    visitor_share: 30
+    min_rate: 1KiB
     max_connections: 4
     max_tcp_connections: 7
     max_udp_flows: 8
@@ -229,6 +232,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     dial: 13s
     service: 1m 30s
     stall: 5s
+    shortage_grace: 19s
     head: 6s
     idle: 7s
     session_stall: 2h
@@ -259,6 +263,9 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_requests: 1,
             max_requests_per_client: 2,
             max_waiting: 0,
+            tunnel_share_percent: 70,
+            visitor_share_percent: 30,
+            min_rate_bytes_per_sec: 1024,
             max_connections: 4,
             max_tcp_connections: 7,
             max_udp_flows: 8,
@@ -294,6 +301,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             dial: SECONDS(13),
             service: SECONDS(90),
             stall: SECONDS(5),
+            shortage_grace: SECONDS(19),
             head: SECONDS(6),
             idle: SECONDS(7),
             session_stall: SECONDS(7_200),
@@ -404,8 +412,8 @@ client:
   reconnect: { max_retries: 3, initial_delay: 200ms, max_delay: 10s, backoff_factor: 3, enable_jitter: false, stable_after: 1s, stop_when_unauthenticated: true }
   lanes: 2
   admin: { bind: 7502 }
-  limits: { max_requests: 1, max_service_connections: 2, max_idle_connections: 0, max_window: 1MiB, budget: 0 }
-  timeouts: { connect: 1s, dial: 2s, service: 3s, idle: 4s, stall: 5s, drain: 6s }
+  limits: { max_requests: 1, max_service_connections: 2, max_idle_connections: 0, max_window: 1MiB, budget: 0, min_rate: 0 }
+  timeouts: { connect: 1s, dial: 2s, service: 3s, idle: 4s, stall: 5s, shortage_grace: 7s, drain: 6s }
   tunnels:
     - { name: web, type: http, local_port: 8080, domain: app.example.com }
     - name: api
@@ -453,6 +461,7 @@ fn the_example_of_a_client_reads_as_it_says() {
             max_idle_connections: 0,
             max_window_bytes: 1 << 20,
             budget_bytes: 0,
+            min_rate_bytes_per_sec: 0,
             ..adit_client::Limits::default()
         }
     );
@@ -464,6 +473,7 @@ fn the_example_of_a_client_reads_as_it_says() {
             service: SECONDS(3),
             idle: SECONDS(4),
             stall: SECONDS(5),
+            shortage_grace: SECONDS(7),
             drain: SECONDS(6),
             ..adit_client::Timeouts::default()
         }

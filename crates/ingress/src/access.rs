@@ -85,6 +85,12 @@ impl Access {
         self.route = Some((grant, opener));
     }
 
+    /// Whether the try before went to the client of this grant.
+    pub(crate) fn was_led_to(&self, grant: &Grant) -> bool {
+        let route = self.route.as_ref();
+        route.is_some_and(|(before, _)| before.client() == grant.client())
+    }
+
     /// What the exchange of a try is to hold. The try before is forgotten.
     pub(crate) fn park(&mut self) -> Option<Held> {
         // An HTTP/1 connection has one answer at a time, and a timer on its writes.

@@ -6,6 +6,7 @@ use adit_link::Failure;
 use adit_trace::{Observer, Unobserved};
 
 use crate::{
+    call::nobody_else,
     director::{Destination, Direction, Director},
     layer::{Held, Layer, Verdict},
     session::Session,
@@ -68,15 +69,17 @@ impl Admission {
         Ok(holds)
     }
 
-    /// Where a session goes. Links in `avoid` have been tried.
+    /// Where a session goes. Links in `avoid` have been tried; others are waited for where it `may_wait`.
     pub(crate) async fn direct_session(
         &self,
         session: &Session,
         avoid: &[u64],
+        may_wait: bool,
     ) -> Result<Destination, Failure> {
         match self.director.direct_session(session, avoid) {
             Direction::Go(destination) => Ok(destination),
-            Direction::Wait(destination) => destination.await,
+            Direction::Wait(destination) if may_wait => destination.await,
+            Direction::Wait(_) => Err(nobody_else()),
             Direction::Fail(failure) => Err(failure),
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use adit_codec::{EncodedHead, HeadError, HttpRequestHead, Open, ProtocolType};
-use adit_link::{Exchange, Failure, Reason, Retry, compress::is_compressible};
+use adit_link::{Exchange, Failure, Lane, Reason, Retry, compress::is_compressible};
 use adit_trace::{Phase, TraceContext};
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, Version, header::TRANSFER_ENCODING};
@@ -19,6 +19,7 @@ use crate::{
     answer::{Answer, answer, respond},
     body::{ResponseBody, Sending},
     connection::Connection,
+    demand::Demand,
     director::{Destination, Direction},
     grpc::{self, Deadline},
     http::Http,
@@ -209,6 +210,11 @@ pub(crate) async fn carry(
     access.phases.begin(Phase::Queue);
     let holds = http.admission.admit_visit(&mut access.visit).await?;
     access.phases.end(Phase::Queue);
+    let mut demand = if body.is_end_stream() {
+        Demand::default()
+    } else {
+        Demand::of(&holds, None)
+    };
     let holds = (!holds.is_empty()).then(|| Arc::new(Mutex::new(holds)));
     let mut upload = match access.visit.protocol {
         ProtocolType::Grpc => {
@@ -217,16 +223,27 @@ pub(crate) async fn carry(
         }
         _ => {
             let received = &mut access.received_bytes;
-            Upload::read_ahead(http, body, terms.expects, received).await?
+            Upload::read_ahead(http, body, terms.expects, &demand, received).await?
         }
     };
     let mut avoid = Vec::new();
     let mut first_failure = None;
+    let (mut waits, mut is_lost) = (true, false);
     loop {
         access.phases.begin(Phase::Route);
         let directed = match http.admission.director().direct(&access.visit, &avoid) {
+            // P-7.2: the requests of a lost link must not all fall upon other clients. On the next link of their own client
+            // they are no more than before.
+            Direction::Go(destination)
+                if is_lost
+                    && !access.was_led_to(&destination.grant)
+                    && !http.admission.director().may_retry() =>
+            {
+                Err(nobody_else())
+            }
             Direction::Go(destination) => Ok(destination),
-            Direction::Wait(destination) => destination.await,
+            Direction::Wait(destination) if waits => destination.await,
+            Direction::Wait(_) => Err(nobody_else()),
             Direction::Fail(failure) => Err(failure),
         };
         access.phases.end(Phase::Route);
@@ -235,8 +252,24 @@ pub(crate) async fn carry(
             // There is nobody else: what the first one said is the reason.
             (Err(_), Some(first)) | (Err(first), None) => return Err(first),
         };
-        let link = destination.link;
-        let failure = match attempt(http, access, destination, &holds, &mut upload, terms).await {
+        if !avoid.is_empty() {
+            http.counters.retries.fetch_add(1, Ordering::Relaxed);
+            access.retries += 1;
+        }
+        let (link, lane) = (destination.link, destination.lane.clone());
+        if let Upload::Streamed { .. } = &upload {
+            demand.add(destination.permit.as_ref());
+        }
+        let tried = attempt(
+            http,
+            access,
+            destination,
+            &holds,
+            &demand,
+            &mut upload,
+            terms,
+        );
+        let failure = match tried.await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -254,14 +287,24 @@ pub(crate) async fn carry(
                         )
                 }
             };
-        if !again || !http.admission.director().may_retry() {
+        is_lost = failure.retry() == Retry::IfSafe;
+        if !again || !(is_lost || http.admission.director().may_retry()) {
             return Err(failure);
         }
-        http.counters.retries.fetch_add(1, Ordering::Relaxed);
-        access.retries += 1;
+        waits = may_wait(&failure, &lane);
         avoid.push(link);
         first_failure = Some(failure);
     }
+}
+
+/// Whether a request waits for the next link of its client, as those that come later do: its own is lost or leaving.
+pub(crate) fn may_wait(failed: &Failure, lane: &Lane) -> bool {
+    matches!(failed.reason, Reason::LinkLost | Reason::Draining) || lane.is_closed()
+}
+
+/// The client that refused a request is there, and no other.
+pub(crate) fn nobody_else() -> Failure {
+    Failure::new(Reason::NoClient, "there is no other client to try")
 }
 
 /// One try on one client, up to the head of the answer.
@@ -270,6 +313,7 @@ async fn attempt(
     access: &mut Access,
     destination: Destination,
     holds: &Option<Holds>,
+    demand: &Demand,
     upload: &mut Upload,
     terms: Terms,
 ) -> Result<Answer, Failure> {
@@ -308,7 +352,12 @@ async fn attempt(
     let Exchange { send, recv } = {
         let exchange = lane.open(head, end, due)?;
         access.phases.watch(&exchange);
-        exchange.hold((destination.hold, holds.clone(), access.park()));
+        exchange.hold((
+            destination.hold,
+            destination.permit,
+            holds.clone(),
+            access.park(),
+        ));
         let compression = destination.compression;
         let compression = compression.filter(|_| is_compressible(lines_of(&access.visit)));
         exchange.send.set_compression(compression);
@@ -355,6 +404,7 @@ async fn attempt(
                 terms,
                 send: Some(send),
                 pump: None,
+                demand,
                 first: if rode { Bytes::new() } else { first.clone() },
                 body,
                 access,

@@ -9,9 +9,13 @@ pub struct HttpConfig {
     pub head_timeout: Duration,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
-    /// A visitor that neither sends the body it owes nor takes the answer it is sent for this long is reset (F12). Who
-    /// calls over gRPC owes no messages.
+    /// A visitor that sends the body it owes, or takes the answer it is sent, at less than the lowest rate for this long is
+    /// reset (F12). Who calls over gRPC owes no messages.
     pub stall_timeout: Duration,
+    /// The lowest rate; 0: one byte within `stall_timeout`.
+    pub min_rate_bytes_per_sec: u64,
+    /// While others wait for permits, a body that comes at less than the lowest rate for this long is reset.
+    pub shortage_grace: Duration,
     /// The service's answer must begin within this, from the end of the request or the last part of it that has come. A
     /// call of gRPC has the time that its visitor gives it.
     pub service_timeout: Duration,
@@ -47,6 +51,8 @@ impl Default for HttpConfig {
             head_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
+            min_rate_bytes_per_sec: 64,
+            shortage_grace: Duration::from_secs(3),
             service_timeout: Duration::from_secs(60),
             continue_wait: Duration::from_secs(1),
             half_close_timeout: Duration::from_secs(5),
@@ -71,6 +77,8 @@ pub struct TcpConfig {
     /// A visitor for whom something waits and who takes nothing for this long is reset (F12). Long: a terminal may be
     /// paused over lunch. One that is only silent, or has shut one direction, is left alone for ever.
     pub stall: Duration,
+    /// While others wait for permits, a connection over which no byte has gone in either direction for this long is reset.
+    pub shortage_grace: Duration,
     /// The system asks after a visitor that has been silent for this long, and gives up one whose machine is gone;
     /// `None` never asks.
     pub keepalive: Option<Duration>,
@@ -86,6 +94,7 @@ impl Default for TcpConfig {
         Self {
             max_connections: 20_000,
             accept_timeout: Duration::from_secs(15),
+            shortage_grace: Duration::from_secs(3),
             stall: Duration::from_secs(60 * 60),
             keepalive: Some(Duration::from_secs(60)),
             first_bytes: 8 * 1024,

@@ -40,7 +40,11 @@ pub(crate) struct Connection {
     reset_on_drop: AtomicBool,
     breaks_off: AtomicBool,
     stalled: AtomicBool,
-    /// Answers of failed exchanges that hyper has not let go of.
+    /// The last of an answer is on its way: a write waits, or the socket is being shut down.
+    writing: AtomicBool,
+    /// Answers over HTTP/2 of which hyper has not let go.
+    pub(crate) parked: AtomicUsize,
+    /// Those of failed exchanges.
     left_over: LeftOver,
     /// What is to become of it when hyper lets go of it.
     takeover: Takeover,
@@ -70,6 +74,8 @@ impl Connection {
             reset_on_drop: AtomicBool::new(false),
             breaks_off: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            writing: AtomicBool::new(false),
+            parked: AtomicUsize::new(0),
             left_over: LeftOver::default(),
             takeover: Takeover::default(),
             interim: Interim::default(),
@@ -163,6 +169,16 @@ impl Connection {
     /// The visitor has taken nothing for too long: what is given up from here on was not given up by it.
     pub(crate) fn set_stalled(&self) {
         self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_writing(&self, writing: bool) {
+        self.writing.store(writing, Ordering::Relaxed);
+    }
+
+    /// Whether no request runs on it and nothing of an answer is left to be written.
+    pub(crate) fn is_unused(&self) -> bool {
+        let is_zero = |count: &AtomicUsize| count.load(Ordering::Relaxed) == 0;
+        is_zero(&self.open) && is_zero(&self.parked) && !self.writing.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_stalled(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{any::Any, sync::Arc};
 
+use adit_flow::Permit;
 use adit_link::{Compression, Failure, Lane};
 
 use crate::{layer::BoxFuture, session::Session, visit::Visit};
@@ -20,7 +21,9 @@ pub struct Destination {
     pub link: u64,
     /// How the tunnel wants payload to cross (P-13.1).
     pub compression: Option<Compression>,
-    /// Kept as long as the exchange lasts: its permit on that client, its share of the load.
+    /// The permit of that client, kept as long as the exchange lasts.
+    pub permit: Option<Permit>,
+    /// Kept as long: its share of the load.
     pub hold: Box<dyn Any + Send>,
 }
 
@@ -46,7 +49,7 @@ pub enum Direction {
 
 /// Knows where requests go.
 pub trait Director: Send + Sync + 'static {
-    /// Where this one goes. Links in `avoid` have been tried.
+    /// Where this one goes. Links in `avoid` have been tried; a wait is for others, such as the next link of a client.
     fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction;
 
     /// Where a TCP connection or a UDP flow goes. Links in `avoid` have been tried.

@@ -45,6 +45,9 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Pings that keep middle boxes from forgetting an HTTP/2 connection, and find visitors that are gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
+/// How often a connection that drains is looked at: twice without a request, and it is closed.
+const DRAIN_LOOK: Duration = Duration::from_millis(250);
+
 /// Takes HTTP visitors in.
 pub struct Http {
     pub(crate) config: HttpConfig,
@@ -172,7 +175,8 @@ impl Http {
 }
 
 /// Drives hyper's connection to its end; `stop` has it take no more requests. One that does not end by itself when it has
-/// been idle, or holds on to what has failed, is ended `release` after it has been told.
+/// been idle, or holds on to what has failed, is ended `release` after it has been told. When it drains, it is ended as soon
+/// as it runs no request: whether a head ever comes to its end, or a ping is answered, is up to the visitor.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     serving: C,
     stop: impl Fn(Pin<&mut C>),
@@ -184,6 +188,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut left_over = pin!(connection.left_over().lasts(release));
     let (mut is_draining, mut is_told) = (false, false);
     let mut end_at = None;
+    let mut drain_look = None;
+    let mut was_unused = false;
     let ended = loop {
         tokio::select! {
             biased;
@@ -191,6 +197,15 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             () = draining.as_mut(), if !is_draining => {
                 is_draining = true;
                 stop(serving.as_mut());
+                drain_look = Some(Instant::now() + DRAIN_LOOK);
+            }
+            () = sleep_until(drain_look.unwrap_or_else(Instant::now)), if drain_look.is_some() => {
+                let is_unused = connection.is_unused();
+                if is_unused && was_unused {
+                    return;
+                }
+                was_unused = is_unused;
+                drain_look = Some(Instant::now() + DRAIN_LOOK);
             }
             // HTTP/1 just ends; here the visitor is told which of its requests were taken.
             () = connection.idle.notified() => {

@@ -30,6 +30,7 @@ pub(crate) struct Parked {
 
 impl Parked {
     pub(crate) fn new(connection: Arc<Connection>) -> Arc<Self> {
+        connection.parked.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             connection,
             flags: AtomicU8::new(0),
@@ -61,6 +62,7 @@ impl Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
+        self.connection.parked.fetch_sub(1, Ordering::Relaxed);
         if *self.flags.get_mut() == HANDED_OVER | FAILED {
             self.connection.left_over().remove();
         }

@@ -22,6 +22,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use crate::{
+    demand::{Demand, LOOK},
+    pace::Pace,
+};
+
 /// Bodies that a pump can send.
 pub(crate) trait Upload:
     Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static
@@ -29,6 +34,21 @@ pub(crate) trait Upload:
 }
 
 impl<B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static> Upload for B {}
+
+/// At which rate a visitor owes its body.
+pub(crate) struct Owed {
+    pub(crate) pace: Pace,
+    /// Others that wait for its permits.
+    pub(crate) demand: Demand,
+    /// How long it may be slow when they do.
+    pub(crate) grace: Duration,
+}
+
+impl Owed {
+    fn is_wanted(&self) -> bool {
+        self.pace.is_slow(self.grace) && self.demand.is_there()
+    }
+}
 
 /// How a pump is to end before its time.
 enum Order {
@@ -64,14 +84,14 @@ pub(crate) struct Pump<B> {
 }
 
 impl<B: Upload> Pump<B> {
-    /// Starts sending `first` and then `body`. A visitor that owes some of it for `stall` has failed; without that it
-    /// may be silent as long as it likes.
+    /// Starts sending `first` and then `body`. A visitor that is slower than it owes has failed; without `owed` it may be
+    /// silent as long as it likes.
     /// `cancels_at_once`: when the visitor leaves, nothing of it is of use to the service any more.
     pub(crate) fn start(
         first: Bytes,
         body: B,
         send: SendHalf,
-        stall: Option<Duration>,
+        owed: Option<Owed>,
         cancels_at_once: bool,
     ) -> Self {
         let (order, orders) = oneshot::channel();
@@ -85,11 +105,10 @@ impl<B: Upload> Pump<B> {
         let worker = Worker {
             body,
             send,
-            stall,
+            owed,
             cancels_at_once,
             log: log.clone(),
             orders: Some(orders),
-            waiting_since: None,
             timer: None,
             pending: first,
             touched: false,
@@ -149,12 +168,10 @@ impl<B: Upload> Pump<B> {
 struct Worker<B> {
     body: B,
     send: SendHalf,
-    stall: Option<Duration>,
+    owed: Option<Owed>,
     cancels_at_once: bool,
     log: Arc<Progress>,
     orders: Option<oneshot::Receiver<Order>>,
-    /// Since when the visitor has owed us something.
-    waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     pending: Bytes,
     touched: bool,
@@ -235,27 +252,29 @@ impl<B: Upload> Worker<B> {
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => {
                 // Without credit the visitor owes us nothing.
-                self.waiting_since = None;
+                if let Some(owed) = &mut self.owed {
+                    owed.pace.clear();
+                }
                 return Poll::Pending;
             }
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.waiting_since = None;
             return Poll::Ready(Step::Frame(frame));
         }
-        let Some(stall) = self.stall else {
+        let Some(owed) = &mut self.owed else {
             return Poll::Pending;
         };
-        let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let deadline = since + stall;
+        let deadline = owed.pace.wait();
+        let next = |now: Instant| deadline.min(now + LOOK);
         let timer = self
             .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            .get_or_insert_with(|| Box::pin(sleep_until(next(Instant::now()))));
         while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= deadline {
+            let now = Instant::now();
+            if now >= deadline || owed.is_wanted() {
                 return Poll::Ready(Step::Stalled);
             }
-            timer.as_mut().reset(deadline);
+            timer.as_mut().reset(next(now));
         }
         Poll::Pending
     }
@@ -274,6 +293,9 @@ impl<B: Upload> Worker<B> {
                 self.log
                     .received_bytes
                     .fetch_add(received, Ordering::Relaxed);
+                if let Some(owed) = &mut self.owed {
+                    owed.pace.moved(received);
+                }
                 self.pending = data;
                 Ok(false)
             }

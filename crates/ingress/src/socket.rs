@@ -22,8 +22,8 @@ use tokio::{
 
 use self::departure::{Departure, LOOK, completes, departure};
 use crate::{
-    connection::Connection, framing::Framing, http::Http, http2_frames::Frames, sniff::Speaks,
-    unreadable,
+    connection::Connection, framing::Framing, http::Http, http2_frames::Frames, pace::Pace,
+    sniff::Speaks, unreadable,
 };
 
 /// A visitor who has not read the last answer yet may go on sending for this long before the socket is closed: closing
@@ -49,6 +49,8 @@ pub(crate) struct VisitorSocket {
     times: Times,
     /// A write is stuck.
     stuck: Timer,
+    /// How fast the visitor takes what is written.
+    taking: Pace,
     /// A head does not come to its end, or none begins.
     silent: Timer,
     /// The visitor has shut its side, and nothing has been sent to it since.
@@ -83,7 +85,6 @@ pub(crate) struct VisitorSocket {
 struct Times {
     head: Duration,
     idle: Duration,
-    stall: Duration,
     half_close: Duration,
 }
 
@@ -111,10 +112,10 @@ impl VisitorSocket {
             times: Times {
                 head: config.head_timeout,
                 idle: config.idle_timeout,
-                stall: config.stall_timeout,
                 half_close: config.half_close_timeout,
             },
             stuck: Timer::default(),
+            taking: Pace::new(config.stall_timeout, config.min_rate_bytes_per_sec),
             silent,
             half_closed: Timer::default(),
             eof: false,
@@ -138,7 +139,8 @@ impl VisitorSocket {
     /// mean in HTTP. A write may be stuck for `stall`; after `silence` the system asks after the visitor.
     pub(crate) fn take_over(&mut self, stall: Duration, silence: Option<Duration>) {
         self.taken_over = true;
-        self.times.stall = stall;
+        // A page in the background may sleep: one byte is enough.
+        self.taking = Pace::new(stall, 0);
         self.silent.disarm();
         self.half_closed.disarm();
         let Some(silence) = silence else {
@@ -260,7 +262,8 @@ impl VisitorSocket {
 
     /// A write waits for the visitor: for how long it may.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.stuck.arm(self.times.stall);
+        self.connection.set_writing(true);
+        self.stuck.arm_at(self.taking.wait());
         ready!(self.stuck.poll(cx));
         self.connection.set_stalled();
         self.connection.reset_on_drop();
@@ -271,8 +274,13 @@ impl VisitorSocket {
     }
 
     fn on_written(&mut self, result: &io::Result<usize>) {
-        self.stuck.disarm();
-        if result.is_ok() {
+        if self.stuck.is_armed() {
+            self.stuck.disarm();
+            self.taking.pause();
+            self.connection.set_writing(false);
+        }
+        if let Ok(count) = result {
+            self.taking.moved(*count as u64);
             self.answers = true;
             self.half_closed.disarm();
         }
@@ -404,6 +412,7 @@ impl VisitorSocket {
         let linger = match &mut self.linger {
             Some(linger) => linger,
             none => {
+                self.connection.set_writing(true);
                 // Shutting down is one `shutdown(2)`; it is never pending.
                 let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
                 none.insert(Linger {
@@ -573,7 +582,16 @@ impl Timer {
         }
     }
 
-    fn disarm(&mut self) {
+    /// The same, to a time.
+    fn arm_at(&mut self, deadline: Instant) {
+        self.deadline.get_or_insert(deadline);
+    }
+
+    const fn is_armed(&self) -> bool {
+        self.deadline.is_some()
+    }
+
+    const fn disarm(&mut self) {
         self.deadline = None;
     }
 

@@ -12,9 +12,11 @@ use crate::{
     answer::{Answer, Came, Head, came},
     body::Sending,
     call::Terms,
+    demand::Demand,
     http::Http,
     interim,
-    pump::Pump,
+    pace::Pace,
+    pump::{Owed, Pump},
 };
 
 /// A request whose body is being sent while its answer is awaited.
@@ -25,6 +27,7 @@ pub(crate) struct Streaming<'a> {
     pub(crate) send: Option<SendHalf>,
     /// After that.
     pub(crate) pump: Option<Pump<Incoming>>,
+    pub(crate) demand: &'a Demand,
     /// What is to be sent before the rest of it.
     pub(crate) first: Bytes,
     pub(crate) body: &'a mut Option<Incoming>,
@@ -85,9 +88,14 @@ impl Streaming<'_> {
             && let Some(send) = self.send.take()
         {
             let first = std::mem::take(&mut self.first);
-            let terms = &self.terms;
-            let at_once = terms.cancels_at_once;
-            let pump = Pump::start(first, body, send, terms.stall, at_once);
+            let config = &self.http.config;
+            let owed = self.terms.stall.map(|stall| Owed {
+                pace: Pace::new(stall, config.min_rate_bytes_per_sec),
+                demand: self.demand.clone(),
+                grace: config.shortage_grace,
+            });
+            let at_once = self.terms.cancels_at_once;
+            let pump = Pump::start(first, body, send, owed, at_once);
             self.access.pumped = Some(pump.log());
             self.pump = Some(pump);
         }

@@ -12,7 +12,10 @@ use std::{
     fmt,
     future::poll_fn,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
@@ -30,7 +33,9 @@ pub use self::stats::SessionStats;
 use crate::{
     admission::Admission,
     answer::of_peer,
+    call::may_wait,
     config::TcpConfig,
+    demand::Demand,
     director::Destination,
     session::{Session, SessionAccess},
 };
@@ -161,14 +166,15 @@ impl Connection<'_> {
         self.access.phases.begin(Phase::Queue);
         // Held until the end, whichever client carries it.
         let admitting = admission.admit_session(&self.access.session);
-        let _holds = while_alive(socket, admitting).await??;
+        let holds = while_alive(socket, admitting).await??;
         self.access.phases.end(Phase::Queue);
         let mut avoid = Vec::new();
         let mut first = None;
         let mut first_failure = None;
+        let mut waits = true;
         loop {
             self.access.phases.begin(Phase::Route);
-            let directing = admission.direct_session(&self.access.session, &avoid);
+            let directing = admission.direct_session(&self.access.session, &avoid, waits);
             let directed = while_alive(socket, directing).await?;
             self.access.phases.end(Phase::Route);
             let destination = match (directed, first_failure.take()) {
@@ -176,7 +182,7 @@ impl Connection<'_> {
                 // There is nobody else: what the first one said is the reason.
                 (Err(_), Some(first)) | (Err(first), None) => return Err(first),
             };
-            let link = destination.link;
+            let (link, lane) = (destination.link, destination.lane.clone());
             let first = match &mut first {
                 Some(first) => first,
                 none => {
@@ -184,7 +190,9 @@ impl Connection<'_> {
                     none.insert(self.read_first(socket, window).await?)
                 }
             };
-            let Err(failed) = self.attempt(socket, destination, first).await else {
+            let demand = Demand::of(&holds, destination.permit.as_ref());
+            let tried = self.attempt(socket, destination, first, &demand);
+            let Err(failed) = tried.await else {
                 return Ok(());
             };
             self.access.phases.end(Phase::Transit);
@@ -196,6 +204,7 @@ impl Connection<'_> {
             }
             self.tcp.counters.retries.fetch_add(1, Ordering::Relaxed);
             self.access.retries += 1;
+            waits = may_wait(&failed.failure, &lane);
             avoid.push(link);
             first_failure = Some(failed.failure);
         }
@@ -240,8 +249,10 @@ impl Connection<'_> {
         socket: &Socket,
         destination: Destination,
         first: &[u8],
+        demand: &Demand,
     ) -> Result<(), Failed> {
         let config = &self.tcp.config;
+        let grace = config.shortage_grace;
         let untouched = |failure| Failed {
             failure,
             untouched: true,
@@ -251,6 +262,7 @@ impl Connection<'_> {
             lane,
             grant,
             hold,
+            permit,
             compression,
             ..
         } = destination;
@@ -258,15 +270,38 @@ impl Connection<'_> {
         let due = Instant::now() + config.accept_timeout;
         let exchange = lane.open(head, false, Some(due)).map_err(untouched)?;
         self.access.phases.watch(&exchange);
-        exchange.hold(hold);
+        exchange.hold((hold, permit));
         exchange.set_stall(config.stall);
         exchange.send.set_compression(compression);
 
         let buffers = &self.tcp.buffers;
         let mut splice = Splice::new(socket, exchange, buffers, Bytes::new(), DEPARTED);
-        let broken = match splice.run(|moved| self.on_moved(moved)).await {
-            Ok(()) => return Ok(()),
-            Err(broken) => broken,
+        let has_moved = AtomicBool::new(!first.is_empty());
+        let moved = |moved: Moved| {
+            if moved.read + moved.written > 0 {
+                has_moved.store(true, Ordering::Relaxed);
+            }
+            self.on_moved(moved);
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = splice.run(moved) => Some(ended),
+            () = demand.comes(grace, &has_moved) => None,
+        };
+        let broken = match ended {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(broken)) => broken,
+            None => {
+                let failure =
+                    Failure::new(Reason::Stalled, "silent, and others wait for its permit");
+                if let Some(send) = splice.give_up() {
+                    send.reset(ResetCode::Stalled, &failure.detail);
+                }
+                return Err(Failed {
+                    failure,
+                    untouched: false,
+                });
+            }
         };
         match broken {
             Broken::Socket(error) => {

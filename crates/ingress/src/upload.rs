@@ -1,7 +1,7 @@
 //! How a visitor's body crosses.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
@@ -11,9 +11,14 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::{http::Http, pump};
+use crate::{
+    demand::{Demand, LOOK},
+    http::Http,
+    pace::Pace,
+    pump,
+};
 
 /// The visitor's body, as it is going to cross.
 pub(crate) enum Upload {
@@ -35,6 +40,7 @@ impl Upload {
         http: &Http,
         body: Incoming,
         expects: bool,
+        demand: &Demand,
         received: &mut u64,
     ) -> Result<Self, Failure> {
         if body.is_end_stream() {
@@ -44,11 +50,10 @@ impl Upload {
             Some(length) if !expects => length,
             _ => return Ok(Self::streamed(Bytes::new(), body)),
         };
-        let stalled = || Failure::new(Reason::Stalled, "the body did not come in time");
         // One time for all of it: drop by drop it would hold its permit for days.
         timeout(
             http.config.stall_timeout,
-            read_whole(body, length, received),
+            read_whole(http, body, length, demand, received),
         )
         .await
         .unwrap_or_else(|_| Err(stalled()))
@@ -113,20 +118,42 @@ fn bytes_of(frame: &Frame<Bytes>) -> u64 {
     frame.data_ref().map_or(0, |data| data.len() as u64)
 }
 
+fn stalled() -> Failure {
+    Failure::new(Reason::Stalled, "the body did not come in time")
+}
+
 async fn read_whole(
+    http: &Http,
     mut body: Incoming,
     length: usize,
+    demand: &Demand,
     received: &mut u64,
 ) -> Result<Upload, Failure> {
+    let config = &http.config;
+    let mut pace = Pace::new(config.stall_timeout, config.min_rate_bytes_per_sec);
+    let mut look = pin!(sleep(LOOK));
     let mut all = Gathered::default();
     let mut trailers = None;
     loop {
-        let frame = match body.frame().await {
+        pace.wait();
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = look.as_mut() => {
+                if pace.is_slow(config.shortage_grace) && demand.is_there() {
+                    return Err(stalled());
+                }
+                look.as_mut().reset(Instant::now() + LOOK);
+                continue;
+            }
+        };
+        let frame = match frame {
             None => break,
             Some(Err(error)) => return Err(pump::of_body(&error)),
             Some(Ok(frame)) => frame,
         };
         *received += bytes_of(&frame);
+        pace.moved(bytes_of(&frame));
         trailers = all.push(frame, length);
         if body.is_end_stream() {
             break;

@@ -1,4 +1,4 @@
-//! Visitors of HTTP/1 who leave while nothing is read from their sockets.
+//! Visitors of HTTP/1 who leave while nothing is read from their sockets. P-7.3.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{sync::Arc, time::Duration};
@@ -11,8 +11,9 @@ mod world;
 
 use world::{World, answer, body_of, config, director, read_to_end, standard_layers, within};
 
-/// More than credit and hyper's buffers take: the rest waits in the socket.
-const UPLOAD: usize = 400 * 1024;
+/// More than credit and hyper's buffers take: the rest waits in the socket. Less than the socket takes, without which a
+/// FIN would not arrive.
+const UPLOAD: usize = 96 * 1024;
 
 /// No time but that of the departure ends a request.
 fn patient() -> HttpConfig {

@@ -716,3 +716,59 @@ async fn connections_are_bounded() {
     assert_eq!((stats.connections, stats.connections_refused), (2, 1));
     assert_eq!(stats.connections_open, 1);
 }
+
+/// Regression: one byte within each stall time was progress.
+#[tokio::test]
+async fn trickled_body_slower_than_the_lowest_rate_is_reset() {
+    let mut config = config();
+    config.stall_timeout = Duration::from_millis(300);
+    config.min_rate_bytes_per_sec = 1_000;
+    let world = World::with(config, |_, mut exchange| async move {
+        let _ = body_of(&mut exchange).await;
+        over(&exchange.send).await;
+    })
+    .await;
+    let mut stream = world.connect().await;
+    let start = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let took = drip(&mut stream, start, b"1\r\nx\r\n").await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    world.settle().await;
+    assert_eq!(world.http.stats().failed(Reason::Stalled), 1);
+}
+
+/// The waiting request gets the permit of the trickled one, long before the stall time.
+#[tokio::test]
+async fn trickled_body_gives_its_permit_to_one_that_waits() {
+    for framing in ["Transfer-Encoding: chunked", "Content-Length: 8000"] {
+        let mut config = config();
+        config.stall_timeout = Duration::from_secs(3600);
+        config.shortage_grace = Duration::from_millis(100);
+        let gate = adit_flow::Gate::new(1, 10);
+        let permits = adit_ingress::layers::Permits::new(gate, Duration::from_secs(20));
+        let link = world::Link::new(world::service(|request, mut exchange| async move {
+            if &request.method[..] == b"GET" {
+                return answer(&exchange, 200, &[], b"hello");
+            }
+            let _ = body_of(&mut exchange).await;
+            over(&exchange.send).await;
+        }));
+        let there = link.clone();
+        let director =
+            world::director(move |_, _| adit_ingress::Direction::Go(world::destination(&there, 1)));
+        let mut world = World::assemble(config, vec![Box::new(permits)], director).await;
+        world.links = vec![link];
+        let mut slow = world.connect().await;
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+        send(&mut slow, &head).await;
+        within(async {
+            while world.http.stats().requests_open == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let get = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answer = world.raw(get.as_bytes()).await.unwrap();
+        assert!(answer.ends_with("hello"), "{answer}");
+        assert_eq!(world.http.stats().failed(Reason::Stalled), 1, "{framing}");
+    }
+}

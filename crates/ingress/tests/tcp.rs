@@ -266,3 +266,36 @@ fn admission(link: &Link) -> Arc<adit_ingress::Admission> {
     let director = director(move |_, _| Direction::Go(link.destination(1)));
     adit_ingress::Admission::new(Vec::new(), director)
 }
+
+/// The permit of a silent connection goes to one that waits; one over which bytes have gone keeps its own.
+#[tokio::test]
+async fn silent_connection_gives_its_permit_to_one_that_waits() {
+    let (link, mut opened) = Link::scripted();
+    let there = link.clone();
+    let directed = director(move |_, _| Direction::Go(there.destination(1)));
+    let gate = adit_flow::Gate::new(2, 10);
+    let wait = Duration::from_secs(20);
+    let permits = adit_ingress::layers::Permits::new(gate, wait);
+    let config = TcpConfig {
+        shortage_grace: Duration::from_millis(50),
+        ..TcpConfig::default()
+    };
+    let layers: Vec<Box<dyn adit_ingress::Layer>> = vec![Box::new(permits)];
+    let world = World::assemble(config, layers, directed, vec![link]).await;
+    let mut talks = world.visit().await;
+    talks.write_all(b"hello").await.unwrap();
+    let (_, talking) = within(opened.recv()).await.unwrap();
+    let mut silent = world.visit().await;
+    let (_, exchange) = within(opened.recv()).await.unwrap();
+    let _waits = world.visit().await;
+    let (_, next) = within(opened.recv()).await.unwrap();
+    assert!(read_all(&mut silent).await.1.is_some(), "it is reset");
+    assert!(
+        within(std::future::poll_fn(|cx| exchange.recv.poll_failure(cx)))
+            .await
+            .reason
+            == adit_link::Reason::Stalled
+    );
+    assert!(talking.send.failure().is_none());
+    drop((talks, talking, next));
+}

@@ -12,7 +12,7 @@ use std::{
 
 use adit_auth::{ClientId, Grant, InstanceKey, LinkKey};
 use adit_balance::Load;
-use adit_flow::Gate;
+use adit_flow::{Gate, Shares};
 use adit_link::{Failure, Lane, Reason, grpc::ChannelId};
 use adit_proto::TunnelMessage;
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ pub struct Config {
     pub max_requests_per_client: usize,
     /// Visitors that may wait for one of these.
     pub max_waiting: usize,
+    /// How the permits of one client are shared when they run short.
+    pub shares: Shares,
     /// How long an old link is probed before another instance takes its name.
     pub takeover_probe: Duration,
     /// A session's first data stream must open within this.
@@ -149,7 +151,11 @@ impl Registry {
             epoch: AtomicU64::new(0),
             channel,
             peer,
-            permits: Gate::new(self.config.max_requests_per_client, self.config.max_waiting),
+            permits: Gate::shared(
+                self.config.max_requests_per_client,
+                self.config.max_waiting,
+                self.config.shares,
+            ),
             load: Load::new(),
             capabilities: OnceLock::new(),
             draining: AtomicBool::new(false),

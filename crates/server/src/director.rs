@@ -8,8 +8,10 @@ use std::{
 
 use adit_balance::{Draw, InFlight, Policy, hash_bytes};
 use adit_codec::ProtocolType;
-use adit_flow::Permit;
-use adit_ingress::{Destination, Direction, Director, RetryBudget, Session, Visit};
+use adit_flow::{Claim, Permit};
+use adit_ingress::{
+    Destination, Direction, Director, RetryBudget, Session, Visit, layers::visitor_key,
+};
 use adit_link::{Failure, Reason};
 use adit_proto::REGISTER_PATH;
 use adit_registry::Link;
@@ -21,7 +23,7 @@ use crate::{
     directory::{Directory, Target},
     ports::{PortKey, Transport},
     settings::Timeouts,
-    tunnel::Tunnel,
+    tunnel::{Running, Tunnel},
     upstreams::ToUpstream,
 };
 
@@ -52,12 +54,13 @@ struct Choice {
     draw: Draw,
     avoid: Vec<u64>,
     protocol: ProtocolType,
+    claim: Claim,
 }
 
 /// What one request holds of its client.
 struct Held {
-    _permit: Option<Permit>,
     _load: InFlight,
+    _running: Running,
 }
 
 impl Steering {
@@ -98,16 +101,12 @@ impl Steering {
                 if let Some(failure) = not_carried(&tunnel, asked.protocol) {
                     return Direction::Fail(failure);
                 }
-                if !avoid.is_empty() {
-                    let text = "no other client of the group is there to try";
-                    return Direction::Fail(Failure::new(Reason::NoClient, text));
-                }
             }
             None if asked.path == REGISTER_PATH => return Direction::Fail(shared.wrong_port()),
             None if now < shared.grace_until => {}
             None => return Direction::Fail(no_tunnel(asked)),
         }
-        let waiting = Waiting::of(asked);
+        let waiting = Waiting::of(asked, avoid);
         Direction::Wait(Box::pin(async move { shared.wait(waiting).await }))
     }
 }
@@ -168,11 +167,14 @@ struct Waiting {
     path: String,
     headers: http::HeaderMap,
     visitor: IpAddr,
+    /// Links that were tried: a client that comes back has another one.
+    avoid: Vec<u64>,
 }
 
 impl Waiting {
-    fn of(asked: Asked<'_>) -> Self {
+    fn of(asked: Asked<'_>, avoid: &[u64]) -> Self {
         Self {
+            avoid: avoid.to_vec(),
             protocol: asked.protocol,
             port: asked.port,
             authority: asked.authority.to_owned(),
@@ -269,7 +271,7 @@ impl Shared {
                 Way::Upstream(to) => return Ok(to.destination(revision)),
             };
             let changed = tunnel.changed.notified();
-            let choice = Choice::new(&tunnel, visit.asked(), &[]);
+            let choice = Choice::new(&tunnel, visit.asked(), &visit.avoid);
             if let Some(destination) = try_choose(&tunnel, revision, &choice) {
                 return Ok(destination);
             }
@@ -277,7 +279,8 @@ impl Shared {
                 return Err(failure);
             }
             if let Some(busy) = least_busy(&tunnel, &choice) {
-                match self.wait_for_permit(&tunnel, revision, busy).await? {
+                let permit = self.wait_for_permit(&tunnel, revision, busy, choice.claim);
+                match permit.await? {
                     Some(destination) => return Ok(destination),
                     // The client has left in the meantime.
                     None if now() < deadline => continue,
@@ -302,8 +305,9 @@ impl Shared {
         tunnel: &Arc<Tunnel>,
         revision: u64,
         (link, load): (Arc<Link>, InFlight),
+        claim: Claim,
     ) -> Result<Option<Destination>, Failure> {
-        let waited = timeout(self.permit_wait, link.permits().acquire()).await;
+        let waited = timeout(self.permit_wait, link.permits().acquire_for(claim)).await;
         match waited {
             Ok(Ok(permit)) => Ok(destination(tunnel, revision, &link, Some(permit), load)),
             Ok(Err(_)) | Err(_) => Err(Failure::new(
@@ -323,6 +327,10 @@ impl Choice {
             draw: draw(tunnel, asked),
             avoid: avoid.to_vec(),
             protocol: asked.protocol,
+            claim: Claim {
+                tunnel: tunnel.number,
+                visitor: visitor_key(asked.visitor),
+            },
         }
     }
 
@@ -389,9 +397,9 @@ fn try_choose(tunnel: &Arc<Tunnel>, revision: u64, choice: &Choice) -> Option<De
         let (link, load) = tunnel.choose(choice.draw, |link| choice.allows(link))?;
         return destination(tunnel, revision, &link, None, load);
     }
-    let free = |link: &Arc<Link>| choice.allows(link) && link.permits().available() > 0;
+    let free = |link: &Arc<Link>| choice.allows(link) && link.permits().has_room_for(choice.claim);
     let (link, load) = tunnel.choose(choice.draw, free)?;
-    let permit = link.permits().try_acquire()?;
+    let permit = link.permits().try_acquire_for(choice.claim)?;
     destination(tunnel, revision, &link, Some(permit), load)
 }
 
@@ -404,7 +412,7 @@ fn least_busy(tunnel: &Tunnel, choice: &Choice) -> Option<(Arc<Link>, InFlight)>
 }
 
 fn destination(
-    tunnel: &Tunnel,
+    tunnel: &Arc<Tunnel>,
     revision: u64,
     link: &Arc<Link>,
     permit: Option<Permit>,
@@ -417,9 +425,10 @@ fn destination(
         revision,
         link: link.id().value(),
         compression: tunnel.definition.compression.on_hop(),
+        permit,
         hold: Box::new(Held {
-            _permit: permit,
             _load: load,
+            _running: tunnel.run(),
         }),
     })
 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use adit_auth::{TokenAuthenticator, UserName};
-use adit_flow::{Budget, Gate};
+use adit_codec::ProtocolType;
+use adit_flow::{Budget, Gate, Shares};
 use adit_ingress::{
     Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig,
     descriptors::{self, Descriptors},
@@ -172,7 +173,11 @@ impl Server {
             max_requests: limits.max_requests.min(visitors_share),
             ..limits.clone()
         };
-        let permits = Gate::new(limits.max_requests, limits.max_waiting);
+        let shares = Shares {
+            tunnel_percent: limits.tunnel_share_percent,
+            visitor_percent: limits.visitor_share_percent,
+        };
+        let permits = Gate::shared(limits.max_requests, limits.max_waiting, shares);
         let budget = Budget::new(limits.process_budget_bytes);
         let upstreams = Upstreams::new(
             &settings.upstreams,
@@ -208,6 +213,7 @@ impl Server {
                 max_clients: settings.max_clients,
                 max_requests_per_client: limits.max_requests_per_client,
                 max_waiting: limits.max_waiting,
+                shares,
                 takeover_probe: timeouts.takeover_probe,
                 setup: timeouts.setup,
                 first_epoch: first_epoch(),
@@ -262,6 +268,8 @@ impl Server {
                 head_timeout: timeouts.head,
                 idle_timeout: timeouts.idle,
                 stall_timeout: timeouts.stall,
+                min_rate_bytes_per_sec: limits.min_rate_bytes_per_sec,
+                shortage_grace: timeouts.shortage_grace,
                 service_timeout: timeouts.service,
                 continue_wait: timeouts.continue_wait,
                 half_close_timeout: timeouts.half_close,
@@ -281,6 +289,7 @@ impl Server {
                 max_connections: limits.max_tcp_connections,
                 accept_timeout: timeouts.session_setup,
                 stall: timeouts.session_stall,
+                shortage_grace: timeouts.shortage_grace,
                 keepalive: Some(timeouts.session_keepalive).filter(|silence| !silence.is_zero()),
                 ..TcpConfig::default()
             },
@@ -400,6 +409,11 @@ impl Server {
         self.inner.http_addr
     }
 
+    /// How long [`Server::drain`] takes at most.
+    pub const fn drain_within(&self) -> Duration {
+        self.drain_within
+    }
+
     /// For those who ask.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle {
@@ -473,6 +487,19 @@ impl Server {
 }
 
 impl ServerHandle {
+    /// The requests that run, by tunnel, where there are any; those that clients opened under `upstreams`. Flows of UDP,
+    /// which have no end of their own, are left out.
+    pub fn running(&self) -> Vec<(String, usize)> {
+        let tunnels = self.inner.directory.tunnels().into_iter();
+        let tunnels = tunnels.filter(|(tunnel, _)| tunnel.definition.protocol != ProtocolType::Udp);
+        let mut running: Vec<_> = tunnels
+            .map(|(tunnel, _)| (tunnel.name.to_string(), tunnel.running()))
+            .collect();
+        running.push(("upstreams".to_owned(), self.inner.upstreams.in_flight()));
+        running.retain(|(_, running)| *running > 0);
+        running
+    }
+
     /// What the server is doing. Walks links and open requests.
     pub fn status(&self) -> Status {
         self.inner.status()

@@ -177,6 +177,13 @@ pub struct Limits {
     pub max_requests_per_client: usize,
     /// Visitors that may wait for a permit; more are answered at once.
     pub max_waiting: usize,
+    /// The part of all permits, in percent, that one tunnel may take. The rest is left to others.
+    pub tunnel_share_percent: u8,
+    /// The part of all permits, in percent, that one visitor's address (IPv6: its /64) may take. 100 where a proxy stands
+    /// before the server and all visitors come from it.
+    pub visitor_share_percent: u8,
+    /// A visitor that owes a body, or takes an answer, more slowly than this over `stall` is reset; 0: no lowest rate.
+    pub min_rate_bytes_per_sec: u64,
     /// Visitor connections at a time.
     pub max_connections: usize,
     /// TCP connections of visitors at a time, over all public ports.
@@ -223,6 +230,9 @@ impl Default for Limits {
             max_requests: 10_000,
             max_requests_per_client: 1_000,
             max_waiting: 1_000,
+            tunnel_share_percent: 80,
+            visitor_share_percent: 60,
+            min_rate_bytes_per_sec: 64,
             max_connections: 20_000,
             max_tcp_connections: 20_000,
             max_udp_flows: 4_096,
@@ -389,6 +399,9 @@ pub struct Timeouts {
     pub service: Duration,
     /// A visitor who makes no progress for this long is reset.
     pub stall: Duration,
+    /// While requests wait for permits: a TCP connection over which no byte has gone, or a body slower than the lowest rate,
+    /// for this long is reset.
+    pub shortage_grace: Duration,
     /// A visitor's request head must be whole within this.
     pub head: Duration,
     /// An idle keep-alive connection of a visitor, or to a server of an upstream, is closed after this.
@@ -434,6 +447,7 @@ impl Default for Timeouts {
             dial: Duration::from_secs(5),
             service: Duration::from_secs(60),
             stall: Duration::from_secs(60),
+            shortage_grace: Duration::from_secs(3),
             head: Duration::from_secs(15),
             idle: Duration::from_secs(75),
             // A terminal may be paused over lunch.

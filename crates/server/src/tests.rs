@@ -102,6 +102,7 @@ fn world_of(
         max_clients: 100,
         max_requests_per_client: 2,
         max_waiting: 10,
+        shares: adit_flow::Shares::NONE,
         takeover_probe: 2 * SECOND,
         setup: 10 * SECOND,
         first_epoch: 1,
@@ -468,8 +469,8 @@ async fn a_permit_and_a_load_are_held_and_given_back() {
     assert_eq!((link.permits().in_use(), link.load().in_flight()), (0, 0));
 }
 
-#[tokio::test]
-async fn a_retry_goes_to_another_client_or_nowhere() {
+#[tokio::test(start_paused = true)]
+async fn a_retry_goes_to_another_client_or_waits_for_one() {
     let world = world();
     let (one, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
     let (two, _other) = world.serve("two", "web", &[tunnel("shop", &[])]).await;
@@ -478,8 +479,38 @@ async fn a_retry_goes_to_another_client_or_nowhere() {
         assert_eq!(destination.unwrap().link, two.id().value());
     }
     let both = [one.id().value(), two.id().value()];
+    let start = tokio::time::Instant::now();
     let failure = world.direct("shop.localhost", &both).await.unwrap_err();
-    assert_eq!(failure.reason, Reason::NoClient);
+    assert_eq!(
+        (failure.reason, start.elapsed()),
+        (Reason::NoClient, 5 * SECOND)
+    );
+}
+
+/// The client whose link was lost comes back with another one.
+#[tokio::test(start_paused = true)]
+async fn retry_waits_for_the_next_link_of_its_client() {
+    let world = world();
+    let (lost, guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    drop(guard);
+    let avoid = [lost.id().value()];
+    let (visit, (link, _guard)) = tokio::join!(world.direct("shop.localhost", &avoid), async {
+        tokio::time::sleep(SECOND).await;
+        world.serve("one", "web", &[tunnel("shop", &[])]).await
+    });
+    assert_eq!(visit.unwrap().link, link.id().value());
+}
+
+#[tokio::test]
+async fn running_requests_of_a_tunnel_are_counted() {
+    let world = world();
+    let (_, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
+    let running = || world.directory.tunnels()[0].0.running();
+    let first = world.direct("shop.localhost", &[]).await.unwrap();
+    let second = world.direct("shop.localhost", &[]).await.unwrap();
+    assert_eq!(running(), 2);
+    drop((first, second));
+    assert_eq!(running(), 0);
 }
 
 /// F17.

@@ -1,6 +1,12 @@
 //! One tunnel: what it answers to, and the clients that serve it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use adit_auth::{ClientId, GroupId, TunnelName};
 use adit_balance::{Balancer, Draw, Member, hash_bytes};
@@ -48,6 +54,9 @@ pub(crate) enum Vacancy {
 pub(crate) struct Tunnel {
     pub(crate) key: TunnelKey,
     pub(crate) name: Arc<str>,
+    /// Tells tunnels apart where permits are shared.
+    pub(crate) number: u64,
+    running: AtomicUsize,
     pub(crate) definition: Definition,
     /// The public port that it holds.
     pub(crate) port: Option<PortKey>,
@@ -57,7 +66,27 @@ pub(crate) struct Tunnel {
     pub(crate) changed: Notify,
 }
 
+/// A request of a tunnel, from its permit to its end.
+pub(crate) struct Running(Arc<Tunnel>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Tunnel {
+    /// Counts a request as long as it runs.
+    pub(crate) fn run(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(self.clone())
+    }
+
+    /// Requests that run.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
     /// Served by nobody since `now`.
     pub(crate) fn new(
         key: TunnelKey,
@@ -65,8 +94,11 @@ impl Tunnel {
         port: Option<PortKey>,
         now: Instant,
     ) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
             name: key.name.as_str().into(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            running: AtomicUsize::new(0),
             balancer: ArcSwap::from_pointee(Balancer::new(definition.policy, Vec::new())),
             members: Mutex::new(Members {
                 serving: Vec::new(),

@@ -289,6 +289,7 @@ impl ToUpstream {
             revision,
             link: NO_LINK,
             compression: None,
+            permit: None,
             hold: Box::new(()),
         }
     }

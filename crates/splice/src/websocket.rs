@@ -101,6 +101,8 @@ pub struct Carrier<'b, S> {
     look: Option<Pin<Box<Sleep>>>,
     /// Bytes read when the socket was last looked at.
     looked_at: u64,
+    /// It was found lost by a look.
+    is_lost: bool,
     is_shut: bool,
     failure: Option<Failure>,
     reset: Option<ResetCode>,
@@ -133,6 +135,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             reads: false,
             look: None,
             looked_at: 0,
+            is_lost: false,
             is_shut: false,
             failure: None,
             reset: None,
@@ -213,6 +216,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             }
             self.look = None;
             if self.read == self.looked_at && is_gone(&mut self.socket, cx) {
+                self.is_lost = true;
                 self.relay.on_socket_lost();
                 return true;
             }
@@ -249,7 +253,12 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                     let (code, why) = (self.reset_of)(why);
                     self.reset = Some(code);
                     if let Some(Exchange { send, .. }) = self.exchange.take() {
-                        send.abort(code, &why);
+                        // One that takes nothing would not come to an abort behind what it has not read.
+                        if self.is_lost {
+                            send.reset(code, &why);
+                        } else {
+                            send.abort(code, &why);
+                        }
                     }
                     Ok(())
                 }
@@ -311,6 +320,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             }
             Poll::Ready(Err(error)) => {
                 tracing::trace!(%error, "a WebSocket's socket is lost");
+                self.is_lost = true;
                 self.relay.on_socket_lost();
                 return true;
             }

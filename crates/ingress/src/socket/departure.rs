@@ -1,4 +1,4 @@
-//! Departures of visitors whose sockets nobody reads.
+//! Departures of visitors whose sockets nobody reads (P-7.3).
 //!
 //! A socket that is not read reports the end of its connection only in its readiness: `EPOLLRDHUP` for a FIN, `EPOLLERR`
 //! for a reset. Both stand beside unread bytes and cost no system call.

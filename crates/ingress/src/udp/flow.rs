@@ -207,7 +207,7 @@ impl Run {
         let holds = admission.admit_session(&access.session).await?;
         access.phases.end(Phase::Queue);
         access.phases.begin(Phase::Route);
-        let directed = admission.direct_session(&access.session, &[]).await;
+        let directed = admission.direct_session(&access.session, &[], true).await;
         access.phases.end(Phase::Route);
         let destination = directed?;
         let context = access.transit().map(|context| context.to_string());

@@ -139,6 +139,7 @@ impl Link {
             revision: 7,
             link: number,
             compression: None,
+            permit: None,
             hold: Box::new(()),
         }
     }

@@ -94,6 +94,7 @@ impl Link {
             revision: 7,
             link: 1,
             compression: None,
+            permit: None,
             hold: Box::new(()),
         })
     }

@@ -128,6 +128,7 @@ pub fn destination(link: &Link, number: u64) -> Destination {
         revision: 7,
         link: number,
         compression: None,
+        permit: None,
         hold: Box::new(()),
     }
 }
