@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod demo;
+pub mod ending;
 pub mod output;
 pub mod release;
 pub mod report;

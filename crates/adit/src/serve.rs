@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    cli, note, release,
+    cli,
+    ending::finish,
+    note, release,
     report::Failed,
     say,
     signals::{Asked, Signals},
@@ -186,10 +188,14 @@ impl Running {
 
     /// Lets running requests finish, unless another signal asks for the end.
     pub async fn end(self, signals: &mut Signals) {
-        tokio::select! {
-            () = self.server.drain() => {}
-            () = signals.end() => {}
-        }
+        let (server, handle) = (&self.server, &self.handle);
+        finish(
+            server.drain(),
+            server.drain_within(),
+            || handle.running(),
+            signals,
+        )
+        .await;
         self.stop().await;
     }
 

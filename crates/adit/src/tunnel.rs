@@ -9,7 +9,9 @@ use adit_telemetry::{HeldLog, Telemetry};
 use serde_json::{Value, json};
 
 use crate::{
-    cli, note,
+    cli,
+    ending::finish,
+    note,
     report::Failed,
     say,
     serve::{background, serve_admin, warn},
@@ -199,10 +201,9 @@ async fn serve(
             None => ended.reason.to_string(),
         })),
         None => {
-            tokio::select! {
-                () = client.drain() => {}
-                () = signals.end() => {}
-            }
+            let handle = client.handle();
+            let within = handle.drain_within();
+            finish(client.drain(), within, || handle.running(), signals).await;
             Ok(())
         }
     };

@@ -11,8 +11,8 @@ use std::{
 };
 
 use adit_e2e::{
-    Answer, Client, ClientOptions, HOST, Server, Service, Visitor, World, answer_of, count, empty,
-    eventually, full, get, stays, within,
+    Answer, Client, ClientOptions, HOST, Raw, Server, Service, Visitor, World, answer_of, count,
+    empty, eventually, full, get, stays, within,
 };
 use http::Method;
 use serde_json::Value;
@@ -293,6 +293,34 @@ async fn retries_are_bounded() {
     assert_eq!(count(&pair.server.status().await, "/visitors/retries"), 10);
 }
 
+/// F17, P-7.2: safe requests of a lost link wait for the next link of their only client, however many they are.
+#[tokio::test]
+async fn safe_requests_of_a_killed_client_wait_for_its_return() {
+    const HELD: usize = 40;
+    let mut world = World::site().await;
+    let mut held = JoinSet::new();
+    for _ in 0..HELD {
+        let mut visitor = world.http1().await;
+        let request = visitor.request(&Method::GET, "/held", empty());
+        held.spawn(async move { visitor.whole(request).await });
+    }
+    let begun = world.service().stats.clone();
+    eventually("held requests", SOON, async || {
+        (begun.begun() == HELD).then_some(())
+    })
+    .await;
+    world.client.kill();
+    world.client.restart().await;
+    eventually("all of them again", SOON, async || {
+        (begun.begun() == 2 * HELD).then_some(())
+    })
+    .await;
+    world.service().release();
+    for answer in held.join_all().await {
+        assert_eq!(answer.unwrap().text(), "site");
+    }
+}
+
 /// F20, P-6.4: POSTs in flight on a killed client are not sent twice; they fail with a reason and an id.
 #[tokio::test]
 async fn posts_of_a_killed_client_fail_with_a_reason() {
@@ -486,6 +514,56 @@ async fn a_server_drains_on_sigterm() {
     world.client.process().assert_running();
     world.server.restart().await;
     assert_eq!(world.get("/who").await.text(), "site");
+}
+
+/// F21: what runs no request is closed at once: only the drain itself, of ten minutes, would end it.
+#[tokio::test]
+async fn a_drain_closes_connections_without_a_request() {
+    let service = Service::site("site").await;
+    let config = "server:\n  timeouts: { drain: 10m, head: 10m, idle: 10m }\n";
+    let mut world = World::configured(config, service.addr).await;
+    let mut visitors = Vec::new();
+    for sent in [
+        "",
+        "GET / HTTP/1.1\r\nHo",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ] {
+        let mut visitor = Raw::connect(world.server.http).await;
+        visitor.send(sent).await;
+        visitors.push(visitor);
+    }
+    eventually("all of them", SOON, async || {
+        let open = count(&world.server.status().await, "/visitors/connections_open");
+        (open == visitors.len() as u64).then_some(())
+    })
+    .await;
+    world.server.terminate();
+    let status = world.server.exit(Duration::from_secs(10)).await;
+    assert_eq!(status.code(), Some(0));
+}
+
+/// F21: both programs show what they wait for, and how to end at once.
+#[tokio::test]
+async fn a_drain_shows_the_requests_that_it_waits_for() {
+    let mut world = World::site().await;
+    let mut visitor = world.http1().await;
+    let request = visitor.request(&Method::GET, "/begun", empty());
+    let answer = visitor.send(request).await.unwrap();
+    let line = "waiting for 1 request (web 1), for ";
+    world.client.process().signal("INT");
+    eventually("the client's line", SOON, async || {
+        world.client.process().stderr().contains(line).then_some(())
+    })
+    .await;
+    world.server.process().signal("INT");
+    eventually("the server's line", SOON, async || {
+        let shown = world.server.process().stderr();
+        let ends = "press Ctrl-C again to end at once";
+        (shown.contains(line) && shown.contains(ends)).then_some(())
+    })
+    .await;
+    world.service().release();
+    drop(answer);
 }
 
 /// F21: the second signal ends at once.

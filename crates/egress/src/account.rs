@@ -30,6 +30,7 @@ pub(crate) struct Account<H: Told> {
 
 impl<H: Told> Account<H> {
     pub(crate) fn new(head: H, service: Arc<Service>, course: Course) -> Self {
+        service.running.fetch_add(1, Ordering::Relaxed);
         Self {
             head,
             service,
@@ -74,6 +75,7 @@ impl<H: Told> Drop for Account<H> {
             course,
             moved,
         } = self;
+        service.running.fetch_sub(1, Ordering::Relaxed);
         course.tell(&*service.observer, &head.asked(), &service.endpoint, moved);
     }
 }

@@ -118,6 +118,8 @@ pub(crate) struct Service {
     pub(crate) host_rewrite: Option<HeaderValue>,
     /// Added to each request, replacing those of the same name.
     pub(crate) custom: Vec<(HeaderName, HeaderValue)>,
+    /// Requests that run.
+    pub(crate) running: AtomicUsize,
 }
 
 impl Service {
@@ -152,6 +154,7 @@ impl Service {
             }
         }
         Self {
+            running: AtomicUsize::new(0),
             connections,
             endpoint: address.to_string().into(),
             address,
@@ -304,6 +307,19 @@ impl Egress {
         let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
         let service = services.get(name);
         service.map_or(0, |service| service.requests.load(Ordering::Relaxed))
+    }
+
+    /// The requests that run, by the name of their service, where there are any. Flows of UDP, which have no end of their
+    /// own, are left out.
+    pub fn running(&self) -> Vec<(Box<str>, usize)> {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let running = services.iter().map(|(name, service)| {
+            let running = service.running.load(Ordering::Relaxed);
+            (name.clone(), running)
+        });
+        let mut running: Vec<_> = running.filter(|(_, running)| *running > 0).collect();
+        running.sort();
+        running
     }
 
     /// Counters and gauges.

@@ -273,12 +273,17 @@ impl VisitorSocket {
         ))
     }
 
-    fn on_written(&mut self, result: &io::Result<usize>) {
+    /// A write goes on. Time that it was stuck for counts on (F12).
+    fn unstick(&mut self) {
         if self.stuck.is_armed() {
             self.stuck.disarm();
             self.taking.pause();
             self.connection.set_writing(false);
         }
+    }
+
+    fn on_written(&mut self, result: &io::Result<usize>) {
+        self.unstick();
         if let Ok(count) = result {
             self.taking.moved(*count as u64);
             self.answers = true;
@@ -335,7 +340,7 @@ impl VisitorSocket {
         let connection = self.connection.clone();
         match connection.interim().poll_write(cx, &mut self.stream) {
             Poll::Ready(result) => {
-                self.stuck.disarm();
+                self.unstick();
                 Poll::Ready(result)
             }
             Poll::Pending => self.poll_stuck(cx).map(Err),

@@ -86,6 +86,7 @@ fn world() -> World {
         max_clients: 3,
         max_requests_per_client: 5,
         max_waiting: 5,
+        shares: adit_flow::Shares::NONE,
         takeover_probe: 2 * SECOND,
         setup: SETUP,
         first_epoch: 100,
