@@ -102,7 +102,7 @@ async fn end_of_an_answer_is_not_cut_by_a_drain() {
 /// The same over HTTP/2: what is left lies in hyper, and the socket could take it.
 #[tokio::test]
 async fn end_of_an_http2_answer_is_not_cut_by_a_drain() {
-    const LENGTH: usize = 40 * 1024;
+    const LENGTH: usize = 16 * 1024;
     let world = World::with(patient(), |_, exchange| async move {
         exchange.send.answer(head(200, &[], b""), false).unwrap();
         let _ = exchange
