@@ -91,7 +91,7 @@ impl Target {
 }
 
 /// Follows the bytes of one request line and takes those out of its target that hyper would refuse.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct RequestLine {
     part: Part,
     replaced: Vec<u8>,
