@@ -85,6 +85,7 @@ pub(crate) struct VisitorSocket {
 struct Times {
     head: Duration,
     idle: Duration,
+    stall: Duration,
     half_close: Duration,
 }
 
@@ -112,6 +113,7 @@ impl VisitorSocket {
             times: Times {
                 head: config.head_timeout,
                 idle: config.idle_timeout,
+                stall: config.stall_timeout,
                 half_close: config.half_close_timeout,
             },
             stuck: Timer::default(),
@@ -139,6 +141,7 @@ impl VisitorSocket {
     /// mean in HTTP. A write may be stuck for `stall`; after `silence` the system asks after the visitor.
     pub(crate) fn take_over(&mut self, stall: Duration, silence: Option<Duration>) {
         self.taken_over = true;
+        self.times.stall = stall;
         // A page in the background may sleep: one byte is enough.
         self.taking = Pace::new(stall, 0);
         self.silent.disarm();
