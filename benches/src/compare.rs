@@ -51,6 +51,30 @@ pub struct Group {
     pub two_threads: Option<Verdict>,
 }
 
+impl Group {
+    /// How many times of ours a contender needs: of instructions on one thread, of processor time on two.
+    pub(crate) fn ratio(&self, contender: &str, panel: usize) -> Option<f64> {
+        let row = { self.rows.iter() }.find(|row| row.contender == contender)?;
+        if panel == 0 {
+            let ours = { self.rows.iter() }.find(|row| row.role == Role::Ours)?;
+            return Some(row.instructions / ours.instructions);
+        }
+        let ratios = row.ratios.get(panel)?;
+        (!ratios.is_empty()).then(|| Spread::of(ratios).median)
+    }
+}
+
+impl Row {
+    /// How many times the least the most is, where rounds lie furthest apart.
+    pub(crate) fn spread(&self) -> f64 {
+        let ratios = self.ratios.iter().map(|ratios| Spread::of(ratios));
+        let all = self.nanos.iter().flatten().copied().chain(ratios);
+        all.filter(|spread| spread.min > 0.0)
+            .map(|spread| spread.max / spread.min)
+            .fold(1.0, f64::max)
+    }
+}
+
 /// One contender.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {

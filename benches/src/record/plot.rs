@@ -22,6 +22,8 @@ const LABELS: i32 = 290;
 const PANEL: i32 = 380;
 const GAP: i32 = 30;
 const FOOT: i32 = 10;
+/// From one colour of the key to the next.
+const KEY: i32 = 62;
 
 const INK: RGBColor = RGBColor(40, 40, 40);
 const PALE: RGBColor = RGBColor(215, 215, 215);
@@ -117,6 +119,7 @@ pub fn draw(room: &Compared) -> Result<String, Failed> {
             16,
             &INK,
         )?;
+        key(&area)?;
         for (panel, title) in [
             (0, "instructions, 1 thread (× ours)"),
             (
@@ -144,6 +147,23 @@ pub fn draw(room: &Compared) -> Result<String, Failed> {
         area.present()?;
     }
     Ok(svg)
+}
+
+/// What the colours mean.
+fn key(area: &Area<'_>) -> Result<(), Failed> {
+    let mut x = 10;
+    for (role, name) in [
+        (Role::Ours, "ours"),
+        (Role::Naive, "naive"),
+        (Role::Rival, "rival"),
+        (Role::Limit, "limit"),
+    ] {
+        let square = [(x, 33), (x + 9, 42)];
+        area.draw(&Rectangle::new(square, colour(role).filled()))?;
+        write(area, name, (x + 13, 31), 12, &INK)?;
+        x += KEY;
+    }
+    Ok(())
 }
 
 fn bars(area: &Area<'_>, room: &Compared, panel: usize, axis: &Axis) -> Result<(), Failed> {
@@ -195,8 +215,11 @@ mod tests {
         for label in ["trip/64", "map", "memcpy", "ours", "2.50", "0.10"] {
             assert!(svg.contains(label), "{label}");
         }
-        // The ground and a bar for each of three contenders in each of two panels.
-        assert_eq!(svg.matches("<rect").count(), 7);
+        // The ground, the key, and a bar for each of three contenders in each of two panels.
+        assert_eq!(svg.matches("<rect").count(), 1 + 4 + 6);
+        for name in ["naive", "rival", "limit"] {
+            assert!(svg.contains(name), "the key has {name}");
+        }
         let axis = Axis::of(100, [0.1, 2.5].into_iter());
         assert!(axis.at(0.1) < axis.at(1.0) && axis.at(1.0) < axis.at(2.5));
         assert_eq!((axis.at(0.1), axis.at(2.5)), (100, 100 + PANEL));

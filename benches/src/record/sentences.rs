@@ -20,7 +20,8 @@ pub struct Sentence {
     /// Of the table of quality.
     #[serde(default)]
     quality: String,
-    /// The verdicts that it rests on: `operation/size threads verdict`.
+    /// The verdicts and ratios that it rests on: `operation/size threads verdict`, or
+    /// `operation/size threads contender least..most` for how many times of ours a contender needs.
     #[serde(default)]
     rests_on: Vec<String>,
 }
@@ -43,6 +44,9 @@ impl Sentences {
         let mut said = sentence.speed.clone();
         let contradictions: Vec<_> = { sentence.rests_on.iter() }
             .filter_map(|claim| contradiction(claim, room))
+            .chain(sentence.is_groundless().then(|| {
+                "the sentence speaks of two threads and rests on none of their verdicts".to_owned()
+            }))
             .collect();
         if !contradictions.is_empty() {
             said += &format!(
@@ -60,26 +64,53 @@ impl Sentences {
     }
 }
 
-/// How a run differs from a claim; what was not measured contradicts nothing.
+impl Sentence {
+    /// Whether it says something of two threads that no claim is about.
+    fn is_groundless(&self) -> bool {
+        let is_of_two = |claim: &String| claim.split_whitespace().nth(1) == Some("2");
+        self.speed.contains("two threads") && !self.rests_on.iter().any(is_of_two)
+    }
+}
+
+/// How a run differs from a claim.
 fn contradiction(claim: &str, room: &Compared) -> Option<String> {
-    let mut words = claim.split_whitespace();
-    let (Some(what), Some(threads), Some(verdict), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Some(format!("`{claim}` is not `operation/size threads verdict`"));
+    let words: Vec<_> = claim.split_whitespace().collect();
+    let (what, threads, who, range) = match words[..] {
+        [what, threads, verdict] => (what, threads, verdict, None),
+        [what, threads, contender, range] => (what, threads, contender, Some(range)),
+        _ => {
+            let forms = "`operation/size threads verdict` or `operation/size threads contender least..most`";
+            return Some(format!("`{claim}` is neither {forms}"));
+        }
     };
-    let group = { room.groups.iter() }
-        .find(|group| format!("{}/{}", group.operation, group.size) == what)?;
-    let measured: &Verdict = match threads {
-        "1" => &group.one_thread,
-        "2" => group.two_threads.as_ref()?,
+    let panel = match threads {
+        "1" => 0,
+        "2" => 1,
         _ => return Some(format!("`{claim}` names neither 1 nor 2 threads")),
     };
-    let measured = measured.to_string();
-    (measured != verdict).then(|| {
-        let plural = if threads == "1" { "" } else { "s" };
-        format!("{what} on {threads} thread{plural}: {measured}, not {verdict}")
-    })
+    let place = format!("{what} on {threads} thread{}", ["", "s"][panel]);
+    let group =
+        { room.groups.iter() }.find(|group| format!("{}/{}", group.operation, group.size) == what);
+    let Some(group) = group else {
+        return Some(format!("{place} was not measured"));
+    };
+    let Some(range) = range else {
+        let verdict = [Some(&group.one_thread), group.two_threads.as_ref()][panel];
+        let Some(measured) = verdict.map(Verdict::to_string) else {
+            return Some(format!("{place} was not measured"));
+        };
+        return (measured != who).then(|| format!("{place}: {measured}, not {who}"));
+    };
+    let bounds = range.split_once("..");
+    let bounds = bounds.and_then(|(least, most)| Some((least.parse().ok()?, most.parse().ok()?)));
+    let Some((least, most)): Option<(f64, f64)> = bounds else {
+        return Some(format!("`{claim}` names no range such as 0.5..2"));
+    };
+    let Some(ratio) = group.ratio(who, panel) else {
+        return Some(format!("{place} was not measured with {who}"));
+    };
+    let holds = (least..=most).contains(&ratio);
+    (!holds).then(|| format!("{place}: {who} needs {ratio:.2} times of ours, not {range}"))
 }
 
 #[cfg(test)]
@@ -98,7 +129,10 @@ mod tests {
             said("\"trip/64 1 ours\", \"trip/64 2 undecided\""),
             "It won."
         );
-        assert_eq!(said("\"trip/65 1 map\""), "It won.", "not measured");
+        assert_eq!(
+            said("\"trip/64 1 map 2..3\", \"trip/64 2 map 2.5..2.5\", \"trip/64 2 memcpy 0..0.2\""),
+            "It won."
+        );
     }
 
     #[test]
@@ -116,7 +150,24 @@ mod tests {
             told.contains("trip/64 on 2 threads: undecided, not ours"),
             "{told}"
         );
-        for wrong in ["\"trip/64 ours\"", "\"trip/64 3 ours\""] {
+        for panel in ["1", "2"] {
+            let told = said(&format!("\"trip/64 {panel} map 0.4..0.6\""));
+            assert!(
+                told.contains("map needs 2.50 times of ours, not 0.4..0.6"),
+                "{told}"
+            );
+        }
+        for unmeasured in ["\"trip/65 1 map\"", "\"trip/64 2 maps 1..2\""] {
+            assert!(
+                said(unmeasured).contains("was not measured"),
+                "{unmeasured}"
+            );
+        }
+        for wrong in [
+            "\"trip/64 ours\"",
+            "\"trip/64 3 ours\"",
+            "\"trip/64 1 map 2\"",
+        ] {
             assert!(said(wrong).contains("`trip/64 "), "{wrong}");
         }
     }
@@ -126,5 +177,24 @@ mod tests {
         let nothing = Sentences::default();
         assert!(nothing.speed(&report().rooms[0]).contains("Nobody"));
         assert!(Sentences::parse("[table]\nspede = \"\"").is_err());
+    }
+
+    /// Regression: a sentence about two threads stood above a table that said otherwise.
+    #[test]
+    fn a_sentence_about_two_threads_rests_on_verdicts_of_two() {
+        let toml = |claims: &str| {
+            format!("[table]\nspeed = \"On two threads it won.\"\nrests_on = [{claims}]")
+        };
+        let said = |claims: &str| {
+            Sentences::parse(&toml(claims))
+                .unwrap()
+                .speed(&report().rooms[0])
+        };
+        assert!(said("\"trip/64 1 ours\"").contains("rests on none of their verdicts"));
+        assert_eq!(said("\"trip/64 2 undecided\""), "On two threads it won.");
+        let kept = Sentences::parse(include_str!("../../record/sentences.toml")).unwrap();
+        for (room, sentence) in &kept.0 {
+            assert!(!sentence.is_groundless(), "{room}");
+        }
     }
 }

@@ -48,7 +48,25 @@ fn speed(page: &mut String, room: &Compared) {
     for group in &room.groups {
         rows(page, group);
     }
+    let wide = { room.groups.iter() }.flat_map(|group| {
+        let wide = { group.rows.iter() }.filter(|row| row.spread() >= WIDE);
+        wide.map(move |row| {
+            let (operation, size, spread) = (&group.operation, group.size, row.spread());
+            format!("{operation}/{size} {} {} ×", row.contender, figure(spread))
+        })
+    });
+    let wide: Vec<_> = wide.collect();
+    if !wide.is_empty() {
+        let _ = write!(
+            page,
+            "\n**Rounds lie far apart, most to least: {}.** Their times decide little; a quiet machine would tell more.\n",
+            wide.join(", ")
+        );
+    }
 }
+
+/// Rounds whose most is as many times their least are worth a warning.
+const WIDE: f64 = 10.0;
 
 fn rows(page: &mut String, group: &Group) {
     let ours = { group.rows.iter() }.find(|row| row.role == Role::Ours);
@@ -195,5 +213,17 @@ mod tests {
         ] {
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");
         }
+    }
+
+    #[test]
+    fn rounds_that_lie_ten_times_apart_are_warned_of() {
+        let mut report = report();
+        let sentences = Sentences::default();
+        let page = markdown(&report, &sentences, "day");
+        assert!(!page.contains("far apart"), "{page}");
+        report.rooms[0].groups[0].rows[0].ratios[1] = vec![0.2, 1.0, 2.0];
+        let page = markdown(&report, &sentences, "day");
+        let warning = "**Rounds lie far apart, most to least: trip/64 map 10.0 ×.**";
+        assert!(page.contains(warning), "{page}");
     }
 }
