@@ -6,7 +6,7 @@ mod serve;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Program, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Compare(compare::Compare),
     /// Measure TCP, UDP, WebSocket and gRPC side by side through all targets.
     Protocols(compare::Protocols),
-    /// Measure whether stalled peers of every protocol delay the others.
+    /// Measure whether peers that stall or flood delay the others.
     Isolation(compare::Protocols),
 }
 
@@ -157,26 +157,6 @@ fn scratch() -> Result<tempfile::TempDir, CliError> {
         .prefix("adit-loadtest-")
         .tempdir()
         .map_err(place)
-}
-
-/// The commit that is measured, marked where files differ from it.
-fn commit() -> String {
-    let git = |arguments: &[&str]| {
-        let output = Program::new("git").args(arguments).output().ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
-        return "none".to_owned();
-    };
-    let clean = git(&["status", "--porcelain"]).is_some_and(|changed| changed.is_empty());
-    if clean {
-        commit
-    } else {
-        commit + " with uncommitted changes"
-    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), CliError> {

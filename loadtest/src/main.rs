@@ -10,12 +10,14 @@
 
 mod answer;
 mod cli;
+mod commit;
 mod compare;
 mod download;
 mod drivers;
 mod events;
 mod failure;
 mod generator;
+mod kernel;
 mod latency;
 mod pattern;
 mod pool;

@@ -16,6 +16,7 @@ use serde::Serialize;
 pub(crate) use self::html::{PageError, page};
 pub(crate) use self::table::terminal;
 use crate::failure::Failures;
+use crate::kernel::Kernel;
 use crate::procfs::Machine;
 use crate::runner::{EventOutcome, LoadOutcome, Outcome};
 use crate::scenario::{Allowed, Scenario};
@@ -46,6 +47,10 @@ pub(crate) struct Report {
     pub(crate) allowed: Allowed,
     pub(crate) loads: Vec<LoadReport>,
     pub(crate) events: Vec<EventReport>,
+    /// Of the whole run.
+    pub(crate) kernel: Kernel,
+    /// What makes this result a poor one.
+    pub(crate) warnings: Vec<String>,
     /// Why the run failed; empty when it passed.
     pub(crate) problems: Vec<String>,
 }
@@ -112,7 +117,12 @@ pub(crate) struct EventReport {
 
 impl Report {
     /// Puts together what a run gave.
-    pub(crate) fn new(scenario: &Scenario, setup: Setup, outcome: &Outcome) -> Self {
+    pub(crate) fn new(
+        scenario: &Scenario,
+        setup: Setup,
+        outcome: &Outcome,
+        kernel: Kernel,
+    ) -> Self {
         let loads: Vec<LoadReport> = outcome.loads.iter().map(LoadReport::new).collect();
         let events: Vec<EventReport> = outcome
             .events
@@ -142,6 +152,8 @@ impl Report {
             allowed: scenario.allowed.clone(),
             events,
             loads,
+            warnings: kernel.warnings(),
+            kernel,
             problems,
         }
     }

@@ -16,3 +16,4 @@ pub mod state;
 pub mod status;
 pub mod telemetry;
 pub mod tunnel;
+pub mod version;

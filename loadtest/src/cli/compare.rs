@@ -8,13 +8,15 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{CliError, beside, commit, scratch, seconds, write};
+use super::{CliError, beside, scratch, seconds, write};
+use crate::commit;
 use crate::compare::report::{Report, Run, Setup};
 use crate::compare::scenario::ScenarioFile;
 use crate::compare::targets::{Programs, Target};
 use crate::compare::{self, Comparison, tables};
 use crate::download;
 use crate::generator::{self, Plan};
+use crate::kernel::Counters;
 use crate::latency::{self, Latency};
 use crate::procfs::Machine;
 use crate::protocols::{self, Measurement};
@@ -112,6 +114,9 @@ pub(crate) struct Protocols {
     /// Seconds to send before measuring.
     #[arg(long, default_value = "0.5", value_parser = seconds)]
     warm_up: Duration,
+    /// Isolation: messages of each protocol in a second.
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
     /// Write everything that was measured here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -225,7 +230,7 @@ pub(super) async fn compare(options: Compare) -> Result<ExitCode, CliError> {
         date: jiff::Timestamp::now()
             .strftime("%Y-%m-%d %H:%M UTC")
             .to_string(),
-        commit: commit(),
+        commit: commit_of(&comparison.targets, &comparison.programs),
         machine: Machine::here(),
         scenarios: file.name,
         about: file.about,
@@ -271,6 +276,7 @@ pub(super) async fn protocols(options: Protocols, isolation: bool) -> Result<Exi
         rounds: options.rounds.into(),
         warm_up: options.warm_up,
         duration: options.duration,
+        rate: options.rate,
         programs: Programs {
             rathole: options.rathole,
             adit_server: adit_dir.join("adit-server"),
@@ -280,27 +286,33 @@ pub(super) async fn protocols(options: Protocols, isolation: bool) -> Result<Exi
     let dir = scratch()?;
     let machine = Machine::here();
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
-    let commit = commit();
+    let commit = commit_of(&measurement.targets, &measurement.programs);
+    let before = Counters::now();
     let (table, json, holds) = if isolation {
-        let verdicts = protocols::isolation(&measurement, dir.path()).await?;
-        let holds = verdicts.iter().all(|verdict| verdict.holds);
-        let table = protocols::verdicts_table(&verdicts);
-        (table, serde_json::to_value(&verdicts)?, holds)
+        let isolation = protocols::isolation(&measurement, dir.path()).await?;
+        let table = protocols::isolation_table(&isolation);
+        (table, serde_json::to_value(&isolation)?, isolation.holds())
     } else {
         let rows = protocols::measure(&measurement, dir.path()).await?;
         let table = protocols::table(&rows, Target::Rathole);
         (table, serde_json::to_value(&rows)?, true)
     };
+    let kernel = Counters::now().since(&before);
+    let warnings = kernel.warnings().into_iter();
+    let warnings: String = warnings
+        .map(|warning| format!("WARNING: {warning}\n\n"))
+        .collect();
     let text = format!(
-        "{date}, commit {commit}, {} ({} cores), Linux {}, {} rounds of {} s\n\n{table}",
+        "{date}, commit {commit}, {} ({} cores), Linux {}, {} rounds of {} s; {}\n\n{warnings}{table}",
         machine.cpu,
         machine.cores,
         machine.kernel,
         measurement.rounds,
         measurement.duration.as_secs_f64(),
+        kernel.text(),
     );
     if let Some(path) = &options.json {
-        let whole = json!({ "setup": text.lines().next(), "measured": json });
+        let whole = json!({ "setup": text.lines().next(), "kernel": kernel, "measured": json });
         write(path, &(serde_json::to_string_pretty(&whole)? + "\n"))?;
     }
     if let Some(path) = &options.md {
@@ -312,6 +324,15 @@ pub(super) async fn protocols(options: Protocols, isolation: bool) -> Result<Exi
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The commit of adit, where it is among the targets.
+fn commit_of(targets: &[Target], programs: &Programs) -> String {
+    if targets.contains(&Target::Adit) {
+        commit::of(&[&programs.adit_server, &programs.adit])
+    } else {
+        commit::UNKNOWN.to_owned()
+    }
 }
 
 fn tell(run: &Run) {

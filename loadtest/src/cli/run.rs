@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{CliError, beside, commit, scratch, seconds, write};
+use super::{CliError, beside, scratch, seconds, write};
+use crate::commit;
+use crate::kernel::Counters;
 use crate::procfs::Machine;
 use crate::report::{self, Report, Setup};
 use crate::runner::{self, Tick};
@@ -143,7 +145,7 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, CliError> {
         date: jiff::Timestamp::now()
             .strftime("%Y-%m-%d %H:%M UTC")
             .to_string(),
-        commit: commit(),
+        commit: commit_of(&wanted),
         machine: Machine::here(),
         target: describe(&wanted),
         command: command(),
@@ -156,10 +158,12 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, CliError> {
             anstream::eprintln!("{}", progress(second, length, ticks));
         }
     };
+    let before = Counters::now();
     let outcome = runner::run(&scenario, &mut target, told).await?;
+    let kernel = Counters::now().since(&before);
     target.stop().await;
 
-    let report = Report::new(&scenario, setup, &outcome);
+    let report = Report::new(&scenario, setup, &outcome, kernel);
     if let Some(out) = &options.out {
         let path = |ending: &str| out.join(format!("{}.{ending}", scenario.name));
         write(
@@ -178,6 +182,15 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, CliError> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The commit of what is measured. A target that is not started here does not say.
+fn commit_of(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::InProcess => commit::own(),
+        Wanted::Binaries { dir } => commit::of(&[&dir.join("adit-server"), &dir.join("adit")]),
+        Wanted::Address { .. } => commit::UNKNOWN.to_owned(),
+    }
 }
 
 /// How this program was called, the path to it left out.

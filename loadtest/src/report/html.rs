@@ -32,6 +32,7 @@ pub(crate) fn page(report: &Report) -> Result<String, PageError> {
         escaped(&report.about)
     );
     verdict(report, &mut page);
+    warnings(report, &mut page);
     setup(report, &mut page);
     loads(report, &mut page);
     events(report, &mut page);
@@ -73,6 +74,16 @@ fn verdict(report: &Report, page: &mut String) {
     page.push_str("</ul>\n");
 }
 
+fn warnings(report: &Report, page: &mut String) {
+    for warning in &report.warnings {
+        let _ = writeln!(
+            page,
+            "<p class=\"failed\">Warning: {}.</p>",
+            escaped(warning)
+        );
+    }
+}
+
 fn setup(report: &Report, page: &mut String) {
     let setup = &report.setup;
     let machine = &setup.machine;
@@ -80,6 +91,7 @@ fn setup(report: &Report, page: &mut String) {
         ("Target", setup.target.clone()),
         ("Commit", setup.commit.clone()),
         ("Date", setup.date.clone()),
+        ("Kernel", report.kernel.text()),
         (
             "Machine",
             format!(

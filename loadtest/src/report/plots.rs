@@ -5,6 +5,12 @@ use plotters::prelude::*;
 /// Width and height of a plot in pixels.
 const SIZE: (u32, u32) = (860, 300);
 
+/// Beside the plot, so that it hides no line.
+const LEGEND_WIDTH: u32 = 150;
+
+/// Characters of a name that fit into it.
+const LEGEND_CHARS: usize = 20;
+
 /// Told apart by people who do not see red and green as others do (Okabe, Ito 2008).
 const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -155,10 +161,11 @@ fn draw_on(plot: &Plot<'_>, svg: &mut String) -> Result<(), String> {
 
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(text)?;
-    let mut chart = ChartBuilder::on(&area)
+    let (plotted, legend) = area.split_horizontally(SIZE.0 - LEGEND_WIDTH);
+    let mut chart = ChartBuilder::on(&plotted)
         .caption(plot.title, ("sans-serif", 16))
         .margin(8)
-        .margin_right(40)
+        .margin_right(24)
         .x_label_area_size(36)
         .y_label_area_size(60)
         .build_cartesian_2d(left..right, bottom..top)
@@ -203,16 +210,14 @@ fn draw_on(plot: &Plot<'_>, svg: &mut String) -> Result<(), String> {
         };
         chart
             .draw_series(LineSeries::new(points, color.stroke_width(2)))
-            .map_err(text)?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+            .map_err(text)?;
+        let y = 34 + 18 * i32::try_from(number).unwrap_or(0);
+        let sample = PathElement::new([(0, y), (16, y)], color.stroke_width(2));
+        legend.draw(&sample).map_err(text)?;
+        let name: String = name.chars().take(LEGEND_CHARS).collect();
+        let label = Text::new(name, (22, y - 6), ("sans-serif", 12));
+        legend.draw(&label).map_err(text)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .draw()
-        .map_err(text)?;
     area.present().map_err(text)
 }
 
@@ -245,6 +250,20 @@ mod tests {
         assert!(svg.matches("<polyline").count() >= 2, "{svg}");
         assert!(svg.contains("one") && svg.contains("a &lt; b"), "{svg}");
         assert!(!svg.contains("href") && !svg.contains("<image"), "{svg}");
+    }
+
+    #[test]
+    fn the_legend_stands_beside_the_lines() {
+        let line = Line {
+            name: "named".into(),
+            points: vec![(0.0, 0.1), (99.9, 12.0)],
+        };
+        let svg = plot(vec![line]);
+        let (before, _) = svg.split_once("named").unwrap();
+        let text = &before[before.rfind("<text").unwrap()..];
+        let x = text.split_once("x=\"").unwrap().1;
+        let x: u32 = x.split_once('"').unwrap().0.parse().unwrap();
+        assert!(x > SIZE.0 - LEGEND_WIDTH, "{text}");
     }
 
     #[test]

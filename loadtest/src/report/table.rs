@@ -23,22 +23,15 @@ pub(crate) fn terminal(report: &Report) -> String {
         report.window_s,
         report.warm_up_s,
     );
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(HEADER.map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
-    for load in &report.loads {
-        let cells = row(load).into_iter().enumerate().map(|(place, text)| {
-            let alignment = if place < 2 {
-                CellAlignment::Left
-            } else {
-                CellAlignment::Right
-            };
-            Cell::new(text).set_alignment(alignment)
-        });
-        table.add_row(cells);
+    let _ = writeln!(
+        text,
+        "{}\nLatencies in milliseconds.\n{}",
+        loads(report),
+        report.kernel.text()
+    );
+    for warning in &report.warnings {
+        let _ = writeln!(text, "WARNING {warning}");
     }
-    let _ = writeln!(text, "{table}\nLatencies in milliseconds.");
     for event in &report.events {
         let _ = writeln!(
             text,
@@ -61,6 +54,47 @@ pub(crate) fn terminal(report: &Report) -> String {
         let _ = writeln!(text, "passed");
     }
     text
+}
+
+/// Columns of a terminal that the table may take.
+const WIDTH: usize = 100;
+
+/// What the table does without where it would be wider, in this order. The other reports have all of it.
+const LESS: [&str; 3] = ["p99.99", "p90", "kind"];
+
+fn loads(report: &Report) -> Table {
+    let mut left_out = 0;
+    loop {
+        let table = loads_without(report, &LESS[..left_out]);
+        let width = table.lines().map(|line| line.chars().count()).max();
+        if width.unwrap_or(0) <= WIDTH || left_out == LESS.len() {
+            return table;
+        }
+        left_out += 1;
+    }
+}
+
+fn loads_without(report: &Report, left_out: &[&str]) -> Table {
+    let is_in = |place: &usize| !left_out.contains(&HEADER[*place]);
+    let places: Vec<usize> = (0..HEADER.len()).filter(is_in).collect();
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    let names = places.iter().map(|place| HEADER[*place]);
+    table.set_header(names.map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
+    for load in &report.loads {
+        let row = row(load);
+        let cells = places.iter().map(|place| {
+            let alignment = if *place < 2 {
+                CellAlignment::Left
+            } else {
+                CellAlignment::Right
+            };
+            Cell::new(&row[*place]).set_alignment(alignment)
+        });
+        table.add_row(cells);
+    }
+    table
 }
 
 pub(super) const HEADER: [&str; 13] = [

@@ -81,16 +81,23 @@ fn report() -> Report {
 }
 
 fn report_of(outcome: &Outcome) -> Report {
-    let setup = Setup {
+    Report::new(&scenario(), setup(), outcome, Kernel::default())
+}
+
+fn setup() -> Setup {
+    Setup {
         date: "2026-01-02 03:04 UTC".into(),
         commit: "abc".into(),
         machine: Machine::here(),
         target: "in-process".into(),
         command: "adit-loadtest run small-http --tcp 'a&b'".into(),
-    };
+    }
+}
+
+fn scenario() -> Scenario {
     let mut scenario = crate::scenario::read("small-http").unwrap();
     scenario.about = "About <it>.".into();
-    Report::new(&scenario, setup, outcome)
+    scenario
 }
 
 #[test]
@@ -150,6 +157,46 @@ fn the_terminal_is_told_rates_latencies_errors_and_events() {
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
+}
+
+#[test]
+fn a_table_fits_a_hundred_columns_whatever_a_load_is_called() {
+    let widest = |report: &Report| {
+        let text = terminal(report);
+        let table = text.lines().filter(|line| line.starts_with('|'));
+        let widths: Vec<_> = table.map(|line| line.chars().count()).collect();
+        assert_eq!(widths.len(), 3, "{text}");
+        widths.into_iter().max().unwrap()
+    };
+    let mut outcome = outcome();
+    for length in [5, 15, 20] {
+        outcome.loads[0].load.name = "x".repeat(length);
+        let report = report_of(&outcome);
+        assert!(widest(&report) <= 100, "{length}");
+        assert!(terminal(&report).contains("p99.9"), "{length}");
+    }
+}
+
+#[test]
+fn what_the_kernel_did_is_told_and_warned_of() {
+    let kernel = Kernel {
+        tcp_retransmits: Some(40),
+        tcp_retransmits_percent: Some(2.0),
+        memory_pressure_percent: Some(0.0),
+        steal_percent: None,
+    };
+    let report = Report::new(&scenario(), setup(), &outcome(), kernel);
+    let text = terminal(&report);
+    assert!(text.contains("TCP retransmits 40 (2.00 %)"), "{text}");
+    assert!(
+        text.contains("WARNING 2.00 % of all TCP segments"),
+        "{text}"
+    );
+    assert!(report.passed(), "a warning is no failure");
+    let page = page(&report).unwrap();
+    assert!(page.contains("Warning: 2.00 % of all"), "{page}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["kernel"]["tcp_retransmits"], 40);
 }
 
 #[test]

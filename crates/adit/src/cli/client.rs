@@ -86,7 +86,7 @@ const COMMON: &str = "Common options";
 
 /// The private side of adit: leads visitors of a public server to services on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(name = "adit", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "adit", version, long_version = crate::version::long(), after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Adit {
     /// What to do; with `--check` and nothing else, to start every tunnel of the file.
     #[command(subcommand)]

@@ -24,7 +24,7 @@ SIGTERM lets running requests finish, a second one ends at once.";
 
 /// The public side of adit: takes visitors, and hands them to the clients that serve them.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(name = "adit-server", version, after_help = EXAMPLES)]
+#[command(name = "adit-server", version, long_version = crate::version::long(), after_help = EXAMPLES)]
 pub struct Server {
     /// Other than running a server
     #[command(subcommand)]

@@ -1,0 +1,63 @@
+//! The commit of what is measured, as it says itself: the directory that a run is started in may be another one.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What a program that does not say is of.
+pub(crate) const UNKNOWN: &str = "unknown";
+
+/// The commit of this program, which is that of an adit in this process.
+pub(crate) fn own() -> String {
+    let commit = option_env!("ADIT_COMMIT").filter(|commit| !commit.is_empty());
+    commit.unwrap_or(UNKNOWN).to_owned()
+}
+
+/// The commits that these programs say they are of; one where all say the same.
+pub(crate) fn of(programs: &[&Path]) -> String {
+    let mut commits: Vec<_> = programs.iter().map(|program| of_program(program)).collect();
+    commits.dedup();
+    commits.join(", ")
+}
+
+fn of_program(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    said(&text.unwrap_or_default())
+        .unwrap_or(UNKNOWN)
+        .to_owned()
+}
+
+/// `adit 0.1.0 (commit abc1234)`.
+fn said(version: &str) -> Option<&str> {
+    let (_, behind) = version.split_once("(commit ")?;
+    let (commit, _) = behind.split_once(')')?;
+    (!commit.is_empty()).then_some(commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commit_is_what_the_program_says() {
+        assert_eq!(
+            said("adit-server 0.1.0 (commit abc1234-dirty)\n"),
+            Some("abc1234-dirty")
+        );
+        for text in [
+            "",
+            "adit 0.1.0",
+            "adit 0.1.0 (commit )",
+            "adit 0.1.0 (commit abc",
+        ] {
+            assert_eq!(said(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_does_not_say_is_of_no_known_commit() {
+        let (silent, missing) = (Path::new("/bin/true"), Path::new("/nonexistent/adit"));
+        assert_eq!(of(&[silent]), UNKNOWN);
+        assert_eq!(of(&[missing, silent]), UNKNOWN);
+    }
+}
