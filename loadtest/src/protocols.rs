@@ -1,11 +1,14 @@
 //! Every protocol side by side: bulk, messages and datagrams of each, beside no tunnel and beside a peer; and whether
-//! stalled peers of one delay the others.
+//! peers that stall or flood delay the others.
 
 mod case;
+mod client;
+mod flood;
 mod isolation;
 mod target;
 mod visitor;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -13,9 +16,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub(crate) use self::isolation::Verdict;
+pub(crate) use self::isolation::Isolation;
 use self::{
     case::{Case, Outcome},
+    isolation::Pace,
     target::Running,
 };
 use crate::compare::targets::{Programs, Target};
@@ -48,6 +52,8 @@ pub(crate) struct Measurement {
     pub(crate) rounds: usize,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
+    /// Of isolation: messages of each protocol in a second.
+    pub(crate) rate: u32,
     pub(crate) programs: Programs,
 }
 
@@ -126,14 +132,14 @@ pub(crate) async fn measure(
     Ok(rows)
 }
 
-/// Measures whether stalled peers delay the others through adit.
+/// Measures whether peers that stall or flood delay the others through adit.
 ///
 /// # Errors
 /// [`ProtocolsError`].
 pub(crate) async fn isolation(
     measurement: &Measurement,
     dir: &Path,
-) -> Result<Vec<Verdict>, ProtocolsError> {
+) -> Result<Isolation, ProtocolsError> {
     let services = Hosted::start(dir).await?;
     let target = Running::start(
         Target::Adit,
@@ -142,7 +148,12 @@ pub(crate) async fn isolation(
         dir,
     )
     .await?;
-    let verdicts = isolation::measure(&target.entries, measurement.rounds, measurement.duration)
+    let only = measurement.only.as_deref().unwrap_or_default();
+    let pace = Pace {
+        per_second: measurement.rate,
+        duration: measurement.duration,
+    };
+    let isolation = isolation::measure(&target.entries, only, measurement.rounds, pace)
         .await
         .map_err(|source| ProtocolsError::Visitor {
             case: "isolation".into(),
@@ -151,7 +162,7 @@ pub(crate) async fn isolation(
         })?;
     target.stop().await;
     services.process.stop().await;
-    Ok(verdicts)
+    Ok(isolation)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -211,18 +222,38 @@ pub(crate) fn table(rows: &[Row], reference: Target) -> String {
     text
 }
 
-/// The verdicts as a table in Markdown.
-pub(crate) fn verdicts_table(verdicts: &[Verdict]) -> String {
-    let mut text = String::from(
-        "| protocol | p99 alone, ms | p99 beside stalled peers, ms | at most twice + 5 ms |\n|---|--:|--:|---|\n",
+/// The 99th percentiles beside each kind of peers, as a table in Markdown.
+pub(crate) fn isolation_table(isolation: &Isolation) -> String {
+    let protocols: Vec<_> = isolation.alone_us.keys().copied().collect();
+    let rule = "--:|".repeat(protocols.len() + 2);
+    let mut text = format!(
+        "99th percentiles in milliseconds.\n\n| beside | {} | MB/s | ended | holds |\n|---|{rule}---|\n",
+        protocols.join(" | "),
     );
-    for verdict in verdicts {
+    let told = |p99: Option<&u64>| match p99 {
+        None => "–".to_owned(),
+        Some(&isolation::FOR_EVER_US) => "failed".to_owned(),
+        Some(p99) => format!("{:.2}", *p99 as f64 / 1e3),
+    };
+    let p99 = |of: &BTreeMap<&str, u64>| -> Vec<String> {
+        let of = protocols.iter().map(|protocol| of.get(protocol));
+        of.map(told).collect()
+    };
+    let alone = p99(&isolation.alone_us).join(" | ");
+    let _ = writeln!(text, "| nobody | {alone} | – | – | – |");
+    for verdict in &isolation.verdicts {
+        let (rate, ended) = match verdict.flood {
+            Some(flood) => (
+                format!("{:.1}", flood.sent_mb_per_s),
+                flood.ended.to_string(),
+            ),
+            None => ("–".to_owned(), "–".to_owned()),
+        };
         let _ = writeln!(
             text,
-            "| {} | {:.2} | {:.2} | {} |",
-            verdict.protocol,
-            verdict.alone_p99_us as f64 / 1e3,
-            verdict.beside_p99_us as f64 / 1e3,
+            "| {} | {} | {rate} | {ended} | {} |",
+            verdict.beside,
+            p99(&verdict.p99_us).join(" | "),
             if verdict.holds { "yes" } else { "NO" },
         );
     }
@@ -259,12 +290,21 @@ mod tests {
 
     #[test]
     fn a_verdict_that_does_not_hold_is_loud() {
-        let verdict = Verdict {
-            protocol: "udp",
-            alone_p99_us: 1_000,
-            beside_p99_us: 9_000,
-            holds: false,
+        let isolation = Isolation {
+            alone_us: BTreeMap::from([("tcp", 1_000), ("udp", 2_000)]),
+            verdicts: vec![isolation::Verdict {
+                beside: "100 x zeros".into(),
+                p99_us: BTreeMap::from([("tcp", 150_000), ("udp", 2_000)]),
+                flood: Some(flood::Outcome {
+                    sent_mb_per_s: 12.34,
+                    ended: 7,
+                }),
+                holds: false,
+            }],
         };
-        assert!(verdicts_table(&[verdict]).contains("| NO |"));
+        assert!(!isolation.holds());
+        let table = isolation_table(&isolation);
+        let row = "| 100 x zeros | 150.00 | 2.00 | 12.3 | 7 | NO |";
+        assert_eq!(table.lines().last(), Some(row), "{table}");
     }
 }

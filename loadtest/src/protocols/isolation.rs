@@ -1,7 +1,7 @@
-//! Whether a stalled peer delays anybody: the same paced load alone, and beside stalled peers of every protocol.
+//! Whether peers that stall or flood delay anybody: the same paced load alone, and beside them.
 //!
-//! Open loop: each message has a time at which it is due, and its latency counts from then. The two phases alternate
-//! within one run of the tunnel, and the medians over the rounds are compared.
+//! Open loop: each message has a time at which it is due, and its latency counts from then. The phases alternate within
+//! one run of the tunnel, and the medians over the rounds are compared.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,9 +15,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::flood::{self, Flood};
 use super::visitor::{self, Entries, HTTP_HOST, Protocol, WEBSOCKET_HOST, converse, other};
 use crate::generator::{self, Plan};
 use crate::pattern::Pattern;
@@ -31,77 +32,198 @@ const LARGE: u64 = 64 << 20;
 /// Conversations of each protocol that go on.
 const CONVERSATIONS: u32 = 4;
 
-/// Messages of each protocol in a second.
-const PER_SECOND: u32 = 400;
-
 /// What a message holds.
 const BYTES: u64 = 200;
 
-/// How long the stalled may take until what they asked for is on its way.
+/// How long the peers may take until what they do has its effect, and until what they left is cleared away.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// The 99th percentile of one protocol, in microseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// A flood may add this to the 99th percentile.
+const FLOOD_ADDS_US: u64 = 100_000;
+
+/// A datagram that has not come back after this is lost, and the next one leaves.
+const LOST_AFTER: Duration = Duration::from_millis(500);
+
+/// What has failed took this long.
+pub(crate) const FOR_EVER_US: u64 = 3_600_000_000;
+
+/// How much is sent, and for how long in each phase.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Messages of each protocol in a second.
+    pub(crate) per_second: u32,
+    pub(crate) duration: Duration,
+}
+
+/// 99th percentiles in microseconds, by protocol.
+type P99 = BTreeMap<&'static str, u64>;
+
+/// What a load stands beside.
+#[derive(Debug, Clone, Copy)]
+enum Beside {
+    Stalled,
+    Flood(Flood),
+}
+
+impl Beside {
+    fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Stalled).chain(Flood::ALL.map(Self::Flood))
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Stalled => format!("{STALLED} stalled peers of each protocol"),
+            Self::Flood(flood) => format!("{} x {}", flood.connections, flood.name),
+        }
+    }
+
+    /// The longest that keeps the promise, where it takes this long alone.
+    const fn limit_us(self, alone_us: u64) -> u64 {
+        match self {
+            Self::Stalled => 2 * alone_us + 5_000,
+            Self::Flood(_) => alone_us + FLOOD_ADDS_US,
+        }
+    }
+}
+
+/// What the load met beside some peers.
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Verdict {
-    pub(crate) protocol: &'static str,
-    pub(crate) alone_p99_us: u64,
-    pub(crate) beside_p99_us: u64,
-    /// At most twice as long and five milliseconds.
+    /// The peers.
+    pub(crate) beside: String,
+    /// The 99th percentile of each protocol.
+    pub(crate) p99_us: P99,
+    /// What the flood came to, if it is one.
+    pub(crate) flood: Option<flood::Outcome>,
+    /// No protocol takes longer than it may.
     pub(crate) holds: bool,
 }
 
-/// Measures `rounds` times and gives a verdict for each protocol.
+/// What a run gave.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Isolation {
+    /// The 99th percentile of each protocol with nobody beside.
+    pub(crate) alone_us: P99,
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+impl Isolation {
+    /// Whether all promises were kept.
+    pub(crate) fn holds(&self) -> bool {
+        self.verdicts.iter().all(|verdict| verdict.holds)
+    }
+}
+
+/// Measures `rounds` times and gives a verdict for each kind of peers whose name contains `only`.
 ///
 /// # Errors
 /// A conversation broke off, or got other bytes than it should.
 pub(crate) async fn measure(
     entries: &Entries,
+    only: &str,
     rounds: usize,
-    duration: Duration,
-) -> io::Result<Vec<Verdict>> {
-    let mut alone: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    let mut beside: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    pace: Pace,
+) -> io::Result<Isolation> {
+    let kinds: Vec<_> = Beside::all()
+        .filter(|kind| kind.name().contains(only))
+        .collect();
+    let mut alone = Vec::new();
+    let mut beside: Vec<Vec<P99>> = kinds.iter().map(|_| Vec::new()).collect();
+    let mut floods: Vec<Option<flood::Outcome>> = kinds.iter().map(|_| None).collect();
     for round in 0..rounds {
-        for (name, p99) in load(entries, duration).await? {
-            alone.entry(name).or_default().push(p99);
+        let p99 = load(entries, pace).await?;
+        anstream::eprintln!("round {}  alone: {p99:?}", round + 1);
+        alone.push(p99);
+        for ((kind, beside), outcome) in kinds.iter().zip(&mut beside).zip(&mut floods) {
+            let (p99, flood) = load_beside(*kind, entries, pace).await.map_err(|error| {
+                io::Error::new(error.kind(), format!("beside {}: {error}", kind.name()))
+            })?;
+            anstream::eprintln!("round {}  {}: {p99:?}, {flood:?}", round + 1, kind.name());
+            beside.push(p99);
+            *outcome = flood;
+            sleep(SETTLE).await;
         }
-        let stalled = stall(entries).await?;
-        sleep(SETTLE).await;
-        for (name, p99) in load(entries, duration).await? {
-            beside.entry(name).or_default().push(p99);
-        }
-        drop(stalled);
-        anstream::eprintln!("round {}: alone {alone:?}, beside {beside:?}", round + 1);
-        // They leave, and what they left is cleared away.
-        sleep(SETTLE).await;
     }
-    let verdicts = alone.into_iter().map(|(protocol, mut alone)| {
-        let mut beside = beside.remove(protocol).unwrap_or_default();
-        let (alone, beside) = (median(&mut alone), median(&mut beside));
+    let alone_us = medians(&alone);
+    let verdicts = kinds.iter().zip(beside).zip(floods);
+    let verdicts = verdicts.map(|((kind, beside), flood)| {
+        let p99_us = medians(&beside);
+        let within = |(protocol, p99): (&&str, &u64)| {
+            *p99 <= kind.limit_us(alone_us.get(protocol).copied().unwrap_or_default())
+        };
         Verdict {
-            protocol,
-            alone_p99_us: alone,
-            beside_p99_us: beside,
-            holds: beside <= 2 * alone + 5_000,
+            beside: kind.name(),
+            holds: p99_us.iter().all(within),
+            p99_us,
+            flood,
         }
     });
-    Ok(verdicts.collect())
+    Ok(Isolation {
+        verdicts: verdicts.collect(),
+        alone_us,
+    })
 }
 
-fn median(values: &mut [u64]) -> u64 {
-    values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or_default()
+/// The load beside such peers, and what they have come to if they flood.
+async fn load_beside(
+    kind: Beside,
+    entries: &Entries,
+    pace: Pace,
+) -> io::Result<(P99, Option<flood::Outcome>)> {
+    match kind {
+        Beside::Stalled => {
+            let _stalled = stall(entries).await?;
+            sleep(SETTLE).await;
+            Ok((load(entries, pace).await?, None))
+        }
+        Beside::Flood(flood) => {
+            let flood = flood.start(entries)?;
+            sleep(SETTLE).await;
+            let p99 = load(entries, pace).await?;
+            Ok((p99, Some(flood.outcome())))
+        }
+    }
+}
+
+/// The 99th percentile, where what has failed took for ever.
+fn p99_with_failures(latencies: &Histogram<u64>, failed: u64) -> u64 {
+    let answered = latencies.len();
+    let wanted = (answered + failed) as f64 * 0.99;
+    if wanted > answered as f64 {
+        return FOR_EVER_US;
+    }
+    latencies.value_at_quantile(wanted / answered.max(1) as f64)
+}
+
+/// The median of each protocol.
+fn medians(rounds: &[P99]) -> P99 {
+    let mut all: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    for (protocol, p99) in rounds.iter().flatten() {
+        all.entry(*protocol).or_default().push(*p99);
+    }
+    let median = |(protocol, mut values): (_, Vec<u64>)| {
+        values.sort_unstable();
+        (
+            protocol,
+            values.get(values.len() / 2).copied().unwrap_or_default(),
+        )
+    };
+    all.into_iter().map(median).collect()
 }
 
 /// The 99th percentile of each protocol under the paced load of all of them.
-async fn load(entries: &Entries, duration: Duration) -> io::Result<Vec<(&'static str, u64)>> {
+async fn load(entries: &Entries, pace: Pace) -> io::Result<P99> {
+    let Pace {
+        per_second,
+        duration,
+    } = pace;
     let plan = Plan {
         target: entries.http,
         host: HTTP_HOST.to_owned(),
         path: "/small".to_owned(),
         connections: CONVERSATIONS as usize,
         new_connection: false,
-        rate: Some(PER_SECOND.into()),
+        rate: Some(per_second.into()),
         warm_up: Duration::from_millis(200),
         duration,
         read_bytes: 64 * 1024,
@@ -110,12 +232,13 @@ async fn load(entries: &Entries, duration: Duration) -> io::Result<Vec<(&'static
     let mut talking = JoinSet::new();
     for protocol in Protocol::ALL {
         for number in 0..CONVERSATIONS {
-            talking.spawn(talk(protocol, entries.clone(), number, duration));
+            talking.spawn(talk(protocol, entries.clone(), number, pace));
         }
     }
     let http = generator::run(plan, || ()).await.map_err(other)?;
-    if http.failures.total() > 0 {
-        return Err(io::Error::other(format!("http: {}", http.failures)));
+    let failed = http.failures.total();
+    if failed > 0 {
+        anstream::eprintln!("http: {}", http.failures);
     }
     let mut all = BTreeMap::new();
     while let Some(talked) = talking.join_next().await {
@@ -127,7 +250,7 @@ async fn load(entries: &Entries, duration: Duration) -> io::Result<Vec<(&'static
             }
         }
     }
-    let mut p99 = vec![("http", http.latency_us.value_at_quantile(0.99))];
+    let mut p99 = P99::from([("http", p99_with_failures(&http.latency_us, failed))]);
     p99.extend(
         all.into_iter()
             .map(|(protocol, histogram)| (protocol.name(), histogram.value_at_quantile(0.99))),
@@ -140,18 +263,24 @@ async fn talk(
     protocol: Protocol,
     entries: Entries,
     number: u32,
-    duration: Duration,
+    pace: Pace,
 ) -> io::Result<(Protocol, Histogram<u64>)> {
     let message = Pattern::shared().piece(u64::from(number), BYTES);
-    let every = Duration::from_secs(1) * CONVERSATIONS / PER_SECOND;
+    let every = Duration::from_secs(1) * CONVERSATIONS / pace.per_second.max(1);
     let mut histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3).map_err(other)?;
     let (mut sender, mut receiver) = converse(protocol, &entries, message.len()).await?;
     let begun = Instant::now();
     let mut due = begun + every * number / CONVERSATIONS;
-    while due.duration_since(begun) < duration {
+    while due.duration_since(begun) < pace.duration {
         sleep_until(due).await;
         sender.send(message).await?;
-        if !receiver.receive(message).await? {
+        let same = match timeout(LOST_AFTER, receiver.receive(message)).await {
+            Ok(same) => same?,
+            // It counts as it is.
+            Err(_) if protocol == Protocol::Udp => true,
+            Err(_) => receiver.receive(message).await?,
+        };
+        if !same {
             return Err(io::Error::other(format!(
                 "{}: other bytes than were sent",
                 protocol.name()
@@ -205,4 +334,41 @@ async fn narrow(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
     socket.connect(addr).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_may_add_a_tenth_of_a_second_and_no_more() {
+        let flood = Beside::Flood(Flood::ALL[0]);
+        assert_eq!(flood.limit_us(2_000), 102_000);
+        assert_eq!(Beside::Stalled.limit_us(2_000), 9_000);
+    }
+
+    #[test]
+    fn what_has_failed_is_later_than_all_that_was_answered() {
+        let mut latencies = Histogram::new_with_bounds(1, FOR_EVER_US, 3).unwrap();
+        for micros in 1..=990 {
+            latencies.record(micros).unwrap();
+        }
+        assert_eq!(p99_with_failures(&latencies, 10), 990);
+        assert_eq!(p99_with_failures(&latencies, 11), FOR_EVER_US);
+        let without = p99_with_failures(&latencies, 0);
+        assert!((980..=982).contains(&without), "{without}");
+    }
+
+    #[test]
+    fn medians_are_taken_for_each_protocol() {
+        let rounds = [("udp", 3), ("udp", 1), ("udp", 2)].map(|one| P99::from([one, ("tcp", 7)]));
+        assert_eq!(medians(&rounds), P99::from([("tcp", 7), ("udp", 2)]));
+        assert_eq!(medians(&[]), P99::new());
+    }
+
+    #[test]
+    fn each_kind_of_peers_has_its_own_name() {
+        let names: std::collections::BTreeSet<_> = Beside::all().map(Beside::name).collect();
+        assert_eq!(names.len(), Flood::ALL.len() + 1);
+    }
 }

@@ -13,7 +13,7 @@ use crate::compare::targets::{Programs, Target};
 use crate::process::{Process, ProcessError};
 use crate::services::Addresses;
 
-const TOKEN: &str = "t";
+pub(super) const TOKEN: &str = "t";
 
 /// A target that takes visitors of every protocol in.
 pub(crate) struct Running {
@@ -30,6 +30,7 @@ fn direct(service: &Addresses) -> Entries {
         udp: service.udp,
         websocket: service.websocket,
         grpc: service.grpc,
+        tunnel: None,
     }
 }
 
@@ -121,6 +122,7 @@ async fn rathole(program: &Path, service: &Entries, dir: &Path) -> Started {
         udp,
         websocket,
         grpc,
+        tunnel: None,
     };
     Ok((entries, vec![server, client]))
 }
@@ -201,6 +203,7 @@ async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
         udp,
         websocket: told.http_addr,
         grpc: told.http_addr,
+        tunnel: Some(told.tunnel_addr),
     };
     Ok((entries, vec![server, client]))
 }

@@ -53,6 +53,8 @@ pub(crate) struct Entries {
     pub(crate) udp: SocketAddr,
     pub(crate) websocket: SocketAddr,
     pub(crate) grpc: SocketAddr,
+    /// Where clients of ours connect, where the target has any.
+    pub(crate) tunnel: Option<SocketAddr>,
 }
 
 /// The name that the HTTP tunnel answers to.

@@ -10,6 +10,8 @@
 //! |---|---|
 //! | `GET /small` | 1 KiB of the pattern |
 //! | `GET /bytes/{n}?from=` | n bytes of the pattern, from an offset on (0) |
+//! | `POST /sink` | nothing: it reads to the end |
+//! | `GET /zeros`, `GET /chunks` | a chunked body without end: leading zeros, chunks of a byte |
 //! | `POST /upload` | how many bytes came, and their checksum |
 //! | `GET /sse?n=&every=` | n events, `every` milliseconds apart |
 //! | `GET /events?every_us=&bytes=` | events without end at the same moments for every subscriber, see [`Event`] |
@@ -88,6 +90,8 @@ async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
             Route::Events { count, every } => events(&mut stream, count, every).await?,
             Route::FanOut { every_us, bytes } => fan_out(&mut stream, every_us, bytes).await?,
             Route::Clock => answer(&mut stream, 200, &unix_us().to_string()).await?,
+            Route::Sink => return sink(&mut stream).await,
+            Route::Endless(chunk) => return endless(&mut stream, chunk).await,
             Route::Status(code) => answer(&mut stream, code, "as asked\n").await?,
             Route::Unknown => answer(&mut stream, 404, "no such page\n").await?,
             Route::Upload => {
@@ -137,12 +141,25 @@ struct Request {
 #[derive(Debug, PartialEq, Eq)]
 enum Route {
     Small,
-    Bytes { length: u64, from: u64 },
+    Bytes {
+        length: u64,
+        from: u64,
+    },
     Upload,
-    Events { count: u64, every: Duration },
-    FanOut { every_us: u64, bytes: u64 },
+    Events {
+        count: u64,
+        every: Duration,
+    },
+    FanOut {
+        every_us: u64,
+        bytes: u64,
+    },
     Clock,
     Status(u16),
+    /// Reads whatever comes.
+    Sink,
+    /// A chunked body without end, of these bytes.
+    Endless(&'static [u8]),
     Unknown,
 }
 
@@ -189,6 +206,9 @@ impl Route {
         match (method, path) {
             (b"GET", "/small") => Self::Small,
             (b"POST", "/upload") => Self::Upload,
+            (b"POST", "/sink") => Self::Sink,
+            (b"GET", "/zeros") => Self::Endless(b"0000000000000000"),
+            (b"GET", "/chunks") => Self::Endless(b"1\r\nx\r\n"),
             (b"GET", "/sse") => Self::Events {
                 count: number("n", 10),
                 every: Duration::from_millis(number("every", 100)),
@@ -226,6 +246,21 @@ async fn answer(stream: &mut TcpStream, status: u16, text: &str) -> io::Result<(
         )
     };
     stream.write_all(whole.as_bytes()).await
+}
+
+async fn sink(stream: &mut TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
+}
+
+async fn endless(stream: &mut TcpStream, chunk: &[u8]) -> io::Result<()> {
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head).await?;
+    let block = chunk.repeat(16 * 1024 / chunk.len().max(1));
+    loop {
+        stream.write_all(&block).await?;
+    }
 }
 
 async fn bytes(stream: &mut TcpStream, length: u64, from: u64) -> io::Result<()> {

@@ -1,0 +1,299 @@
+//! Peers that send what costs work and carries nothing, as fast as the target takes it.
+//!
+//! They run on a thread of their own, so that the load beside them waits for the target and not for them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::client::HostileClient;
+use super::visitor::{Entries, HTTP_HOST, WEBSOCKET_HOST};
+
+/// Written at a time.
+const BLOCK_BYTES: usize = 16 * 1024;
+
+/// A peer whose connection was ended by the target comes back after this.
+const COMES_BACK_AFTER: Duration = Duration::from_millis(250);
+
+/// One kind of flood.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flood {
+    pub(crate) name: &'static str,
+    /// At a time.
+    pub(crate) connections: usize,
+    sender: Sender,
+}
+
+/// Who sends, and what.
+#[derive(Debug, Clone, Copy)]
+enum Sender {
+    /// A visitor of HTTP/1 whose body is chunked: the pattern, again and again.
+    Chunks(&'static str),
+    /// A visitor of HTTP/1 who asks for this, which never ends.
+    Get(&'static str),
+    /// A visitor with a WebSocket: binary frames without payload.
+    EmptyFrames,
+    /// A visitor of HTTP/2: this frame, again and again.
+    Http2(&'static [u8]),
+    /// A client: this message, again and again.
+    Client(Message),
+}
+
+/// What a client floods its data stream with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Message {
+    /// A message without any field.
+    Empty,
+    /// A heartbeat that asks for an answer.
+    Heartbeat,
+    /// A window for a request that is over.
+    LateWindow,
+}
+
+/// Length 0, a type that no RFC has, stream 0.
+const UNKNOWN_FRAME: &[u8] = &[0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
+/// Asks for an answer.
+const PING_FRAME: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+/// Without a setting; is answered too.
+const SETTINGS_FRAME: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+impl Flood {
+    /// All of them, in the order in which they are told.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::of("leading zeros", 100, Sender::Chunks("0000000000000000")),
+        Self::of(
+            "blanks of chunks",
+            100,
+            Sender::Chunks("1                \r\nx\r\n"),
+        ),
+        Self::of(
+            "chunk extensions",
+            100,
+            Sender::Chunks("1;extension=flood\r\nx\r\n"),
+        ),
+        Self::of("chunks of a byte", 100, Sender::Chunks("1\r\nx\r\n")),
+        Self::of("service: leading zeros", 100, Sender::Get("/zeros")),
+        Self::of("service: chunks of a byte", 100, Sender::Get("/chunks")),
+        Self::of("empty WebSocket frames", 100, Sender::EmptyFrames),
+        Self::of("unknown HTTP/2 frames", 100, Sender::Http2(UNKNOWN_FRAME)),
+        Self::of("HTTP/2 pings", 100, Sender::Http2(PING_FRAME)),
+        Self::of("HTTP/2 settings", 100, Sender::Http2(SETTINGS_FRAME)),
+        Self::of("client: no-ops", 4, Sender::Client(Message::Empty)),
+        Self::of("client: heartbeats", 4, Sender::Client(Message::Heartbeat)),
+        Self::of(
+            "client: late windows",
+            4,
+            Sender::Client(Message::LateWindow),
+        ),
+    ];
+
+    const fn of(name: &'static str, connections: usize, sender: Sender) -> Self {
+        Self {
+            name,
+            connections,
+            sender,
+        }
+    }
+
+    /// Begins it.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub(crate) fn start(self, entries: &Entries) -> io::Result<Running> {
+        let counts = Arc::new(Counts::default());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let peers = (entries.clone(), counts.clone());
+        let thread = std::thread::Builder::new()
+            .name("flood".into())
+            .spawn(move || {
+                let (entries, counts) = peers;
+                runtime.block_on(async move {
+                    let mut all = JoinSet::new();
+                    for number in 0..self.connections {
+                        all.spawn(self.sender.flood(entries.clone(), number, counts.clone()));
+                    }
+                    // An error is the end as well: whoever asked for the flood is gone.
+                    let _ = stopped.await;
+                });
+            })?;
+        Ok(Running {
+            begun: Instant::now(),
+            counts,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+/// What a flood has come to.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) sent_mb_per_s: f64,
+    /// Connections that the target ended, or refused.
+    pub(crate) ended: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    sent_bytes: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// A flood that goes on until it is dropped.
+pub(crate) struct Running {
+    begun: Instant,
+    counts: Arc<Counts>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// What it has come to so far.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let sent = self.counts.sent_bytes.load(Relaxed) as f64;
+        Outcome {
+            sent_mb_per_s: sent / 1e6 / self.begun.elapsed().as_secs_f64().max(1e-3),
+            ended: self.counts.ended.load(Relaxed),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Its tasks end at their next wait.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Sender {
+    /// Floods on one connection, and on another one when that has been ended.
+    async fn flood(self, entries: Entries, number: usize, counts: Arc<Counts>) {
+        loop {
+            // However it ends, it comes again.
+            let _ = self.flood_once(&entries, number, &counts).await;
+            counts.ended.fetch_add(1, Relaxed);
+            sleep(COMES_BACK_AFTER).await;
+        }
+    }
+
+    async fn flood_once(self, entries: &Entries, number: usize, counts: &Counts) -> io::Result<()> {
+        match self {
+            Self::Chunks(pattern) => {
+                let head = format!(
+                    "POST /sink HTTP/1.1\r\nHost: {HTTP_HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
+                );
+                over_tcp(entries.http, head.as_bytes(), pattern.as_bytes(), counts).await
+            }
+            Self::Get(path) => {
+                let head = format!("GET {path} HTTP/1.1\r\nHost: {HTTP_HOST}\r\n\r\n");
+                let mut stream = TcpStream::connect(entries.http).await?;
+                stream.write_all(head.as_bytes()).await?;
+                let mut buffer = vec![0; BLOCK_BYTES];
+                loop {
+                    match stream.read(&mut buffer).await? {
+                        0 => return Ok(()),
+                        read => drop(counts.sent_bytes.fetch_add(read as u64, Relaxed)),
+                    }
+                }
+            }
+            Self::EmptyFrames => {
+                let head = format!(
+                    "GET / HTTP/1.1\r\nHost: {WEBSOCKET_HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                );
+                // The mask of no payload does not matter.
+                let frame = [0x82, 0x80, 0, 0, 0, 0];
+                over_tcp(entries.websocket, head.as_bytes(), &frame, counts).await
+            }
+            Self::Http2(frame) => {
+                let head = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS_FRAME].concat();
+                over_tcp(entries.http, &head, frame, counts).await
+            }
+            Self::Client(message) => {
+                let Some(tunnel) = entries.tunnel else {
+                    return Err(io::Error::other("this target has no clients of ours"));
+                };
+                let block = repeated(&message.encode());
+                let client = HostileClient::connect(tunnel, &format!("hostile-{number}")).await?;
+                client
+                    .flood(block, |bytes| {
+                        counts.sent_bytes.fetch_add(bytes as u64, Relaxed);
+                    })
+                    .await
+            }
+        }
+    }
+}
+
+/// Writes `head`, and then `pattern` without end; what comes back is thrown away.
+async fn over_tcp(
+    addr: SocketAddr,
+    head: &[u8],
+    pattern: &[u8],
+    counts: &Counts,
+) -> io::Result<()> {
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(head).await?;
+    let (mut read, mut write) = stream.split();
+    let block = repeated(pattern);
+    let sending = async {
+        loop {
+            write.write_all(&block).await?;
+            counts.sent_bytes.fetch_add(block.len() as u64, Relaxed);
+        }
+    };
+    let reading = async {
+        let mut buffer = vec![0; BLOCK_BYTES];
+        while read.read(&mut buffer).await? > 0 {}
+        io::Result::Ok(())
+    };
+    tokio::select! {
+        ended = sending => ended,
+        ended = reading => ended,
+    }
+}
+
+/// About a block of whole patterns.
+fn repeated(pattern: &[u8]) -> Bytes {
+    pattern
+        .repeat((BLOCK_BYTES / pattern.len().max(1)).max(1))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_holds_whole_patterns() {
+        for pattern in [&b"1\r\nx\r\n"[..], UNKNOWN_FRAME, PING_FRAME, b"0"] {
+            let block = repeated(pattern);
+            assert_eq!(block.len() % pattern.len(), 0);
+            assert!(block.len() <= BLOCK_BYTES && block.len() > BLOCK_BYTES - pattern.len());
+        }
+    }
+
+    #[test]
+    fn the_names_of_floods_are_told_apart() {
+        let names: std::collections::BTreeSet<_> = Flood::ALL.map(|flood| flood.name).into();
+        assert_eq!(names.len(), Flood::ALL.len());
+    }
+}
