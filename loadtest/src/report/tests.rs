@@ -151,7 +151,7 @@ fn the_terminal_is_told_rates_latencies_errors_and_events() {
     let text = terminal(&report());
     for wanted in [
         "5000",
-        "p99.99",
+        "p99.9",
         "good answers again after: <small> 120 ms",
         "passed",
     ] {
