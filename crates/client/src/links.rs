@@ -165,6 +165,7 @@ mod tests {
             heartbeat: Duration::from_secs(3),
             dead_after: Duration::from_secs(10),
             stall: Duration::from_secs(60),
+            turn_bytes: adit_link::turn::TURN_BYTES,
         };
         Lane::new(config, Budget::new(0), Arc::new(Nobody))
     }

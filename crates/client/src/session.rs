@@ -491,6 +491,7 @@ fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
         heartbeat: millis(link.heartbeat_millis, 3_000),
         dead_after: millis(link.dead_after_millis, 10_000),
         stall: settings.timeouts.stall,
+        turn_bytes: settings.limits.turn_bytes,
     }
 }
 

@@ -294,6 +294,9 @@ pub struct Limits {
     pub max_window_bytes: u64,
     /// What windows may grow by in all, in bytes.
     pub budget_bytes: u64,
+    /// Work of one connection or lane before the others of its thread have their turn, in bytes; each read and each message
+    /// counts as 256 bytes more.
+    pub turn_bytes: usize,
 }
 
 impl Default for Limits {
@@ -307,6 +310,7 @@ impl Default for Limits {
             max_idle_connections: 512,
             max_window_bytes: 4 << 20,
             budget_bytes: 32 << 20,
+            turn_bytes: adit_link::turn::TURN_BYTES,
         }
     }
 }

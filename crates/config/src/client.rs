@@ -16,7 +16,7 @@ use crate::{
     overrides::ClientOverrides,
     problems::read_all,
     read::{Item, Section},
-    server::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHORTEST, WINDOW, admin},
+    server::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHORTEST, TURN, WINDOW, admin},
     state::StateDir,
     telemetry, token, tunnel,
     vocabulary::{self, NOTHING},
@@ -313,6 +313,7 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     )?;
     section.set_size("max_window", WINDOW, &mut limits.max_window_bytes)?;
     section.set_size("budget", BUDGET, &mut limits.budget_bytes)?;
+    section.set_size("turn", TURN, &mut limits.turn_bytes)?;
     section.finish(&NOTHING)?;
     Ok(limits)
 }

@@ -39,6 +39,8 @@ pub(crate) const WINDOW: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const SHARE: RangeInclusive<u64> = 1..=100;
 /// A lowest rate of a visitor, in bytes a second; 0: there is none. Above 1 MiB a second few would be left.
 pub(crate) const RATE: RangeInclusive<u64> = 0..=1 << 20;
+/// At least some messages, at most what takes no longer than a few milliseconds.
+pub(crate) const TURN: RangeInclusive<u64> = 4 << 10..=4 << 20;
 /// Budgets may be nothing: then windows do not grow.
 pub(crate) const BUDGET: RangeInclusive<u64> = 0..=1 << 40;
 /// More threads than any machine has.
@@ -422,6 +424,7 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     section.set_size("max_window", WINDOW, &mut limits.max_window_bytes)?;
     section.set_size("link_budget", BUDGET, &mut limits.link_budget_bytes)?;
     section.set_size("process_budget", BUDGET, &mut limits.process_budget_bytes)?;
+    section.set_size("turn", TURN, &mut limits.turn_bytes)?;
     section.finish(&vocabulary::SERVER_LIMITS)?;
     if u64::from(limits.initial_window_bytes) > limits.max_window_bytes {
         return Err(section

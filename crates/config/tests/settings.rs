@@ -225,6 +225,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_window: 4096
     link_budget: 1MB
     process_budget: 2 MiB
+    turn: 16KiB
   timeouts:
     startup_grace: 0s
     client_wait: 2s
@@ -290,6 +291,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_window_bytes: 4096,
             link_budget_bytes: 1_000_000,
             process_budget_bytes: 2 << 20,
+            turn_bytes: 16 * 1024,
         }
     );
     assert_eq!(
@@ -412,7 +414,7 @@ client:
   reconnect: { max_retries: 3, initial_delay: 200ms, max_delay: 10s, backoff_factor: 3, enable_jitter: false, stable_after: 1s, stop_when_unauthenticated: true }
   lanes: 2
   admin: { bind: 7502 }
-  limits: { max_requests: 1, max_service_connections: 2, max_idle_connections: 0, max_window: 1MiB, budget: 0, min_rate: 0 }
+  limits: { max_requests: 1, max_service_connections: 2, max_idle_connections: 0, max_window: 1MiB, budget: 0, min_rate: 0, turn: 128KiB }
   timeouts: { connect: 1s, dial: 2s, service: 3s, idle: 4s, stall: 5s, shortage_grace: 7s, drain: 6s }
   tunnels:
     - { name: web, type: http, local_port: 8080, domain: app.example.com }

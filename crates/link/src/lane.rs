@@ -26,10 +26,14 @@ use crate::{
     payload::Payload,
     pinned::{hold, pin},
     transport::Outbound,
+    turn::Turn,
 };
 
 /// What is read of datagrams before their tasks have a turn: less than a flow may have waiting by far.
 const DATAGRAMS_A_TURN_BYTES: usize = 32 * 1024;
+
+/// Messages that are handled under one lock.
+const MESSAGES_PER_STEP: usize = 64;
 
 /// The bounds and times of one lane.
 #[derive(Debug, Clone)]
@@ -44,6 +48,8 @@ pub struct LaneConfig {
     pub dead_after: Duration,
     /// Who takes nothing of what waits for them for this long is reset.
     pub stall: Duration,
+    /// Work of the reader in one turn ([`crate::turn`]); each message is one step of it.
+    pub turn_bytes: usize,
 }
 
 /// A request that the peer opened.
@@ -260,7 +266,7 @@ impl Lane {
             }
             liveness.probe(now)
         };
-        self.send_heartbeat(sequence, false);
+        self.send_probe(sequence);
         tokio::select! {
             () = alive => !self.is_closed(),
             _ = self.wait_closed() => false,
@@ -303,7 +309,9 @@ impl Lane {
             receiver: Receiver::new(self.mux.clone()),
             lane: self.clone(),
             events: Vec::new(),
+            frame_bytes: 0,
             datagram_bytes: 0,
+            turn: Turn::new(self.config.turn_bytes),
         }
     }
 
@@ -323,7 +331,7 @@ impl Lane {
         };
         match verdict {
             Verdict::Fine => {}
-            Verdict::Probe(sequence) => self.send_heartbeat(sequence, false),
+            Verdict::Probe(sequence) => self.send_probe(sequence),
             Verdict::Dead => {
                 let silence = self.config.dead_after;
                 self.silent.store(true, Ordering::Relaxed);
@@ -411,11 +419,8 @@ impl Lane {
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send_heartbeat(&self, sequence: u64, reply: bool) {
-        let control = Control {
-            kind: Some(Kind::Heartbeat(Heartbeat { sequence, reply })),
-        };
-        self.mux.send_control(control.encode_to_vec().into());
+    fn send_probe(&self, sequence: u64) {
+        self.mux.send_control(heartbeat(sequence, false));
     }
 
     fn on_control(&self, control: &Bytes) {
@@ -425,7 +430,7 @@ impl Lane {
         }) = Control::decode(&control[..])
             && !reply
         {
-            self.send_heartbeat(sequence, true);
+            self.mux.send_control_answer(heartbeat(sequence, true));
         }
     }
 
@@ -586,6 +591,11 @@ impl Lane {
     }
 }
 
+fn heartbeat(sequence: u64, reply: bool) -> Bytes {
+    let kind = Some(Kind::Heartbeat(Heartbeat { sequence, reply }));
+    Control { kind }.encode_to_vec().into()
+}
+
 /// The time by the runtime's clock, which tests may turn.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -612,39 +622,52 @@ pub(crate) struct LaneReader {
     lane: Arc<Lane>,
     receiver: Receiver,
     events: Vec<Event>,
+    /// Of the transport's frame that is being handled.
+    frame_bytes: usize,
     /// Datagrams handed on since their tasks were given a turn.
     datagram_bytes: usize,
+    turn: Turn,
 }
 
 impl LaneReader {
-    /// Takes one frame in and hands on what it holds.
-    pub(crate) fn handle_frame(&mut self, frame: Bytes) -> Result<(), ReceiveError> {
-        let frame_bytes = frame.len();
+    /// Takes one frame in, whose messages [`LaneReader::handle_some`] hands on.
+    pub(crate) fn feed(&mut self, frame: Bytes) {
         if !self.lane.received.swap(true, Ordering::Relaxed) {
             self.lane.alive.notify_waiters();
         }
         let received = self.lane.received_bytes.load(Ordering::Relaxed);
-        let received = received.wrapping_add(frame_bytes as u64);
+        let received = received.wrapping_add(frame.len() as u64);
         self.lane.received_bytes.store(received, Ordering::Relaxed);
-        let frame = pin(frame, &self.lane.pinned);
-        let result = self.receiver.handle_frame(frame, &mut self.events);
+        self.frame_bytes = frame.len();
+        self.turn.step(0);
+        self.receiver.feed(pin(frame, &self.lane.pinned));
+    }
+
+    /// Hands on the next messages of the frame; whether there may be more.
+    pub(crate) fn handle_some(&mut self) -> Result<bool, ReceiveError> {
+        let handled = self
+            .receiver
+            .handle_some(MESSAGES_PER_STEP, &mut self.events);
         for event in self.events.drain(..) {
             if let Event::Datagram { data, .. } = &event {
                 self.datagram_bytes += data.len() + DATAGRAM_OVERHEAD;
             }
-            self.lane.on_event(event, frame_bytes);
+            self.lane.on_event(event, self.frame_bytes);
         }
-        result
+        let count = handled?;
+        self.turn.steps(count);
+        Ok(count == MESSAGES_PER_STEP)
     }
 
-    /// Whether the flows' tasks are to have a turn before more is read. Payload is bounded by its credit; datagrams have
-    /// none, and what is read faster than it is taken is lost (P-11.3). Asked once for each turn that is given.
-    pub(crate) fn owes_a_turn(&mut self) -> bool {
-        let owes = self.datagram_bytes >= DATAGRAMS_A_TURN_BYTES;
-        if owes {
+    /// Lets the other tasks of the thread run, when it is time: messages take work whether they carry anything or not.
+    /// Payload is bounded by its credit; datagrams have none, and what is read faster than their tasks take it is lost
+    /// (P-11.3).
+    pub(crate) async fn go_on(&mut self) {
+        if self.datagram_bytes >= DATAGRAMS_A_TURN_BYTES || self.turn.is_over() {
             self.datagram_bytes = 0;
+            self.turn.end();
+            tokio::task::yield_now().await;
         }
-        owes
     }
 
     /// Whether the stream may end here.

@@ -14,6 +14,8 @@
 //! - credit goes back when a payload has left the process: when the last slice of it is dropped (P-4.5);
 //! - dropping handles is always safe: what was not finished is cancelled on the other side.
 //!
+//! Beside it stands [`turn`], for every task that reads what a peer sends: what it may do before the others run.
+//!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
 pub mod compress;
@@ -28,6 +30,7 @@ mod log_limit;
 mod payload;
 mod pinned;
 mod transport;
+pub mod turn;
 
 pub use adit_codec::{AnswerHead, Compression, RequestHead};
 
@@ -39,3 +42,4 @@ pub use lane::{Dispatch, Lane, LaneConfig, LaneStats, Opened};
 pub use log_limit::LogLimit;
 pub use payload::Payload;
 pub use transport::{Outbound, Source, TransportError, drive};
+pub use turn::Turn;

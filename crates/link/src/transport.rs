@@ -98,12 +98,18 @@ pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
             _ = ticks.tick() => lane.tick(now()),
             bytes = std::future::poll_fn(|cx| source.poll_bytes(cx)) => match bytes {
                 Some(Ok(bytes)) => {
-                    if let Err(error) = reader.handle_frame(bytes) {
+                    reader.feed(bytes);
+                    let handled = loop {
+                        match reader.handle_some() {
+                            Ok(true) if !lane.is_closed() => reader.go_on().await,
+                            Ok(_) => break Ok(()),
+                            Err(error) => break Err(error),
+                        }
+                    };
+                    if let Err(error) = handled {
                         break Failure::new(Reason::ProtocolError, error.to_string());
                     }
-                    if reader.owes_a_turn() {
-                        tokio::task::yield_now().await;
-                    }
+                    reader.go_on().await;
                 }
                 Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
                 None if reader.is_between_messages() => {

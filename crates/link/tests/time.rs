@@ -102,13 +102,42 @@ async fn a_heartbeat_is_answered_with_its_own_number() {
         let mut out = BytesMut::new();
         adit_codec::write_control(&mut out, &control.encode_to_vec());
         network.send(out.freeze()).await.unwrap();
+        sleep(SECOND).await;
     }
-    sleep(SECOND).await;
     let mut all = BytesMut::new();
     while let Ok(bytes) = written.try_recv() {
         all.extend_from_slice(&bytes);
     }
     assert_eq!(heartbeats(&all), [(77, true), (78, true)]);
+}
+
+/// P-6.5: answers do not queue.
+#[tokio::test(start_paused = true)]
+async fn of_many_heartbeats_at_once_the_newest_is_answered() {
+    let lane = lane();
+    let (into, mut written) = mpsc::channel(64);
+    tokio::spawn(write(lane.outbound(), into));
+    let (network, source) = mpsc::channel(8);
+    let driven = lane.clone();
+    tokio::spawn(async move { drive(&driven, Pipe(source)).await });
+    let mut out = BytesMut::new();
+    // As many as are handled in one turn.
+    for sequence in 1..=64 {
+        let control = Control {
+            kind: Some(Kind::Heartbeat(Heartbeat {
+                sequence,
+                reply: false,
+            })),
+        };
+        adit_codec::write_control(&mut out, &control.encode_to_vec());
+    }
+    network.send(out.freeze()).await.unwrap();
+    sleep(SECOND).await;
+    let mut all = BytesMut::new();
+    while let Ok(bytes) = written.try_recv() {
+        all.extend_from_slice(&bytes);
+    }
+    assert_eq!(heartbeats(&all), [(64, true)]);
 }
 
 /// P-1.8. Regression: an answer was not noticed when other bytes had come since the last tick, and a client that

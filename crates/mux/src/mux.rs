@@ -168,6 +168,16 @@ impl Mux {
         })
     }
 
+    /// Sends the answer to a control message. It takes the place of one that waits: a peer that asks faster than answers
+    /// leave gets the newest (P-6.5).
+    pub fn send_control_answer(&self, answer: Bytes) {
+        self.outbox.with(|state| {
+            if !state.closed {
+                state.control_answer = Some(answer);
+            }
+        });
+    }
+
     /// A second has passed: the peer may give up [`Config::max_resets_per_tick`] requests anew.
     pub fn tick(&self) {
         self.outbox.with(|state| state.given_up = 0);
@@ -238,8 +248,8 @@ impl Receiver {
         }
     }
 
-    /// Takes in one frame of the transport and appends what it means to `events`. Never waits; one lock for all the
-    /// messages of the frame.
+    /// Takes in one frame of the transport and appends what all of it means to `events`. Never waits; one lock for all
+    /// the messages of the frame.
     ///
     /// # Errors
     /// [`ReceiveError`] when the stream cannot go on. Events of messages before the fault are still appended.
@@ -248,16 +258,40 @@ impl Receiver {
         frame: Bytes,
         events: &mut Vec<Event>,
     ) -> Result<(), ReceiveError> {
+        self.feed(frame);
+        self.handle_some(usize::MAX, events).map(drop)
+    }
+
+    /// Takes in one frame of the transport, whose messages [`Receiver::handle_some`] handles. All of them, before the
+    /// next frame is fed.
+    pub fn feed(&mut self, frame: Bytes) {
         self.decoder.feed(frame);
+    }
+
+    /// Handles the next messages, `most` of them, and appends what they mean to `events`. Never waits; one lock for all.
+    /// Gives how many there were: fewer than `most` when the frame has been handled.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] when the stream cannot go on. Events of messages before the fault are still appended.
+    pub fn handle_some(
+        &mut self,
+        most: usize,
+        events: &mut Vec<Event>,
+    ) -> Result<usize, ReceiveError> {
         let decoded = loop {
+            if self.envelopes.len() >= most {
+                break Ok(());
+            }
             match self.decoder.next() {
                 Ok(Some(envelope)) => self.envelopes.push(envelope),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
+        let count = self.envelopes.len();
         self.mux.handle(&mut self.envelopes, events)?;
-        Ok(decoded?)
+        decoded?;
+        Ok(count)
     }
 
     /// Whether the transport could end here without cutting a message.

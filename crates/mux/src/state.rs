@@ -111,6 +111,8 @@ pub(crate) struct State {
     /// How many of `requests` wait for the place of their reset.
     pub(crate) aborting: usize,
     pub(crate) control: VecDeque<Bytes>,
+    /// The newest answer to a control message of the peer.
+    pub(crate) control_answer: Option<Bytes>,
     pub(crate) refusals: VecDeque<(RequestId, ResetCode)>,
     /// Requests that owe the peer something; each at most once.
     pub(crate) owing: VecDeque<RequestId>,
@@ -143,6 +145,7 @@ impl State {
             peer_open: 0,
             aborting: 0,
             control: VecDeque::new(),
+            control_answer: None,
             refusals: VecDeque::new(),
             owing: VecDeque::new(),
             heads: VecDeque::new(),

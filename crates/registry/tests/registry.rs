@@ -71,6 +71,7 @@ fn lane() -> Arc<Lane> {
         heartbeat: 3 * SECOND,
         dead_after: 10 * SECOND,
         stall: 60 * SECOND,
+        turn_bytes: adit_link::turn::TURN_BYTES,
     };
     Lane::new(config, Budget::new(0), Arc::new(Nobody))
 }

@@ -74,6 +74,7 @@ pub(crate) fn lane_config(limits: &Limits, timeouts: &Timeouts) -> LaneConfig {
         heartbeat: timeouts.heartbeat,
         dead_after: timeouts.dead_after,
         stall: timeouts.stall,
+        turn_bytes: limits.turn_bytes,
     }
 }
 

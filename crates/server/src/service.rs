@@ -5,7 +5,10 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use adit_auth::{
     Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, SessionToken,
 };
-use adit_link::grpc::{Allowance, ChannelId, with_reason};
+use adit_link::{
+    Turn,
+    grpc::{Allowance, ChannelId, with_reason},
+};
 use adit_proto::{
     ConfigSyncRequest, ConfigSyncResponse, Control, Error as ProtoError, Heartbeat, LinkSettings,
     MessageType, PROTOCOL_VERSION, ProtocolType, RegisterRequest, RegisterResponse,
@@ -205,6 +208,7 @@ impl TunnelService for Service {
         let shared = self.shared.clone();
         let link = control.link().clone();
         let reader = tokio::spawn(async move {
+            let mut turn = Turn::new(shared.limits.turn_bytes);
             let mut freed = shared.directory.freed();
             // Some tunnels of the client were refused, and it has not been told of anything free since.
             let mut waits = false;
@@ -219,6 +223,8 @@ impl TunnelService for Service {
                     }
                 };
                 let Some(Ok(message)) = message else { break };
+                turn.step(0);
+                turn.go_on().await;
                 let Some(Payload::Control(control)) = message.payload else {
                     continue;
                 };

@@ -222,6 +222,9 @@ pub struct Limits {
     pub link_budget_bytes: u64,
     /// What windows may grow by in all, for the process, in bytes.
     pub process_budget_bytes: u64,
+    /// Work of one connection or lane before the others of its thread have their turn, in bytes; each read and each message
+    /// counts as 256 bytes more.
+    pub turn_bytes: usize,
 }
 
 impl Default for Limits {
@@ -252,6 +255,7 @@ impl Default for Limits {
             max_window_bytes: 4 << 20,
             link_budget_bytes: 16 << 20,
             process_budget_bytes: 64 << 20,
+            turn_bytes: adit_link::turn::TURN_BYTES,
         }
     }
 }

@@ -202,6 +202,7 @@ impl World {
             heartbeat: 3 * SECOND,
             dead_after: 10 * SECOND,
             stall: 60 * SECOND,
+            turn_bytes: adit_link::turn::TURN_BYTES,
         };
         let make = |_: &_| Lane::new(config, Budget::new(0), Arc::new(Nobody));
         self.registry.open_lane(session.key(), 0, make).unwrap()

@@ -73,6 +73,7 @@ fn lane_config(side: Side) -> LaneConfig {
         heartbeat: Duration::from_secs(5),
         dead_after: Duration::from_secs(30),
         stall: Duration::from_secs(60),
+        turn_bytes: adit_link::turn::TURN_BYTES,
     }
 }
 

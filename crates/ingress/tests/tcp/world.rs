@@ -87,6 +87,7 @@ fn lane_config(side: Side) -> LaneConfig {
         heartbeat: Duration::from_millis(30),
         dead_after: Duration::from_secs(60),
         stall: Duration::from_secs(60),
+        turn_bytes: adit_link::turn::TURN_BYTES,
     }
 }
 

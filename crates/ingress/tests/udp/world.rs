@@ -70,6 +70,7 @@ impl Link {
                 heartbeat: 1000 * SECOND,
                 dead_after: 4000 * SECOND,
                 stall: 1000 * SECOND,
+                turn_bytes: adit_link::turn::TURN_BYTES,
             };
             Lane::new(config, Budget::new(16 << 20), inbound.clone())
         };

@@ -84,6 +84,7 @@ pub fn lane_config(side: Side) -> LaneConfig {
         heartbeat: Duration::from_secs(5),
         dead_after: Duration::from_secs(20),
         stall: Duration::from_secs(20),
+        turn_bytes: adit_link::turn::TURN_BYTES,
     }
 }
 

@@ -16,7 +16,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
-use super::http2::buffered;
+use super::http2::{buffered, in_turns};
+use crate::turn::InTurns;
 
 /// What is read of a connection before it carries a session: the preface, settings, and some tries to register.
 pub const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
@@ -98,7 +99,7 @@ impl Allowance {
 #[derive(Debug)]
 pub(super) struct Allowed<S> {
     /// Of capacity 1 before, which no read uses: a connection without a session has no buffer. Always there.
-    socket: Option<BufReader<S>>,
+    socket: Option<BufReader<InTurns<S>>>,
     allowance: Allowance,
     is_buffered: bool,
 }
@@ -106,13 +107,13 @@ pub(super) struct Allowed<S> {
 impl<S: AsyncRead + Unpin> Allowed<S> {
     pub(super) fn new(socket: S, allowance: Allowance) -> Self {
         Self {
-            socket: Some(BufReader::with_capacity(1, socket)),
+            socket: Some(BufReader::with_capacity(1, in_turns(socket))),
             allowance,
             is_buffered: false,
         }
     }
 
-    fn socket(&mut self) -> io::Result<Pin<&mut BufReader<S>>> {
+    fn socket(&mut self) -> io::Result<Pin<&mut BufReader<InTurns<S>>>> {
         let socket = self.socket.as_mut().map(Pin::new);
         socket.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }

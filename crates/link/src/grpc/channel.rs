@@ -21,7 +21,10 @@ use tonic::Status;
 use super::{
     body::{GrpcSource, TunnelBody},
     greeting::{Greeting, Heard, Listening},
-    http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, buffered},
+    http2::{
+        CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, buffered,
+        in_turns,
+    },
 };
 use crate::lane::Lane;
 
@@ -66,7 +69,9 @@ pub async fn connect(
         .keep_alive_while_idle(true);
     let heard = Heard::default();
     let stream = Listening::new(stream, heard.clone());
-    let (send, connection) = builder.handshake(TokioIo::new(buffered(stream))).await?;
+    let (send, connection) = builder
+        .handshake(TokioIo::new(buffered(in_turns(stream))))
+        .await?;
     let channel = Channel {
         send,
         origin,

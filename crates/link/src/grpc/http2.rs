@@ -9,6 +9,8 @@ use tokio::{
 };
 use tonic::Status;
 
+use crate::turn::InTurns;
+
 /// The largest DATA frame this end takes. It is the receiver's setting, and the one that decides bulk throughput.
 pub(super) const MAX_FRAME_BYTES: u32 = 256 * 1024;
 
@@ -36,6 +38,13 @@ pub fn prepare_socket(stream: &TcpStream) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
     socket.set_keepalive(true)
+}
+
+/// Work of the connection in one turn: frames that this end ignores, or answers at once, have no other bound.
+const TURN_BYTES: usize = 2 * READ_BUFFER_BYTES;
+
+pub(super) const fn in_turns<S>(stream: S) -> InTurns<S> {
+    InTurns::new(stream, TURN_BYTES)
 }
 
 pub(super) fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {

@@ -75,6 +75,7 @@ pub(crate) fn config(side: Side) -> LaneConfig {
         heartbeat: Duration::from_secs(3),
         dead_after: Duration::from_secs(10),
         stall: Duration::from_secs(60),
+        turn_bytes: adit_link::turn::TURN_BYTES,
     }
 }
 

@@ -314,6 +314,7 @@ impl Rogue {
             heartbeat: Duration::from_secs(3),
             dead_after: Duration::from_secs(10),
             stall: Duration::from_secs(60),
+            turn_bytes: adit_link::turn::TURN_BYTES,
         };
         let lane = Lane::new(config, Budget::new(1 << 20), Arc::new(Nothing));
         let source = open_lane(&mut channel, &lane, &registered.session, 0).await;
