@@ -7,8 +7,13 @@ use thiserror::Error;
 
 use crate::fields::is_barred_from_trailers;
 
-/// Chunk extensions of one body in all: they mean nothing to anybody, and many small chunks could smuggle work.
-const MAX_EXTENSION_BYTES: usize = 16 * 1024;
+/// Digits of a chunk's size: those of 64 bits. Zeros in front of it could come without end.
+const MAX_SIZE_DIGITS: u8 = 16;
+/// What stands behind the size in its line: blanks and extensions, which mean nothing to anybody.
+const MAX_EXTENSION_BYTES: u64 = 4 * 1024;
+/// The same of one body in all, beside as much again as it has payload: a long stream of small chunks may have a short
+/// one each, and work is bounded by what is carried.
+const MAX_EXTENSIONS_BYTES: u64 = 16 * 1024;
 /// Trailers as they come; encoded for the tunnel they stay below the bound of a head (P-2.10).
 const MAX_TRAILER_BYTES: usize = 32 * 1024;
 
@@ -18,13 +23,13 @@ pub enum ChunkedError {
     /// No hexadecimal number, or something else where its line should end.
     #[error("bad chunk size")]
     Size,
-    /// The number is more than 64 bits.
-    #[error("chunk size too large")]
+    /// More than 64 bits, zeros in front included.
+    #[error("chunk size with more than {MAX_SIZE_DIGITS} digits")]
     TooLarge,
     /// No line end after a chunk.
     #[error("chunk longer than its size")]
     Overrun,
-    /// Extensions pass their bound.
+    /// What stands behind a size passes its bound, or that of all of them does.
     #[error("chunk extensions too long")]
     Extension,
     /// No header lines, or more than are allowed.
@@ -65,7 +70,12 @@ pub struct Chunked {
     state: State,
     /// Of the size while it is read, then of the chunk while it comes.
     remaining: u64,
-    extension_bytes: usize,
+    digits: u8,
+    /// Behind the size of this chunk.
+    extension_bytes: u64,
+    /// Behind the sizes of all chunks before it.
+    extensions_bytes: u64,
+    payload_bytes: u64,
     trailers: Vec<u8>,
     trailer_lines: usize,
 }
@@ -75,7 +85,10 @@ impl Default for Chunked {
         Self {
             state: State::Start,
             remaining: 0,
+            digits: 0,
             extension_bytes: 0,
+            extensions_bytes: 0,
+            payload_bytes: 0,
             trailers: Vec::new(),
             trailer_lines: 0,
         }
@@ -106,6 +119,7 @@ impl Chunked {
                 }
                 at += here;
                 self.remaining -= here as u64;
+                self.payload_bytes += here as u64;
                 if self.remaining == 0 {
                     self.state = State::DataCr;
                 }
@@ -157,25 +171,31 @@ impl Chunked {
         self.state = match (self.state, byte) {
             (State::Start, _) => {
                 self.remaining = u64::from(hex(byte).ok_or(ChunkedError::Size)?);
+                self.digits = 1;
+                self.extensions_bytes += std::mem::take(&mut self.extension_bytes);
                 State::Size
             }
-            (State::Size, b' ' | b'\t') | (State::SizeSpace, b' ' | b'\t') => State::SizeSpace,
-            (State::Size | State::SizeSpace, b';') => State::Extension,
+            (State::Size | State::SizeSpace, b' ' | b'\t') => {
+                self.count_extension()?;
+                State::SizeSpace
+            }
+            (State::Size | State::SizeSpace, b';') => {
+                self.count_extension()?;
+                State::Extension
+            }
             (State::Size | State::SizeSpace | State::Extension, b'\r') => State::SizeLf,
             (State::Size, _) => {
                 let digit = hex(byte).ok_or(ChunkedError::Size)?;
-                if self.remaining >> 60 != 0 {
+                if self.digits == MAX_SIZE_DIGITS {
                     return Err(ChunkedError::TooLarge);
                 }
+                self.digits += 1;
                 self.remaining = self.remaining << 4 | u64::from(digit);
                 State::Size
             }
             (State::Extension, b'\n') => return Err(ChunkedError::Size),
             (State::Extension, _) => {
-                self.extension_bytes += 1;
-                if self.extension_bytes > MAX_EXTENSION_BYTES {
-                    return Err(ChunkedError::Extension);
-                }
+                self.count_extension()?;
                 State::Extension
             }
             (State::SizeLf, b'\n') if self.remaining == 0 => State::Line,
@@ -204,6 +224,17 @@ impl Chunked {
                 return Err(ChunkedError::Trailers);
             }
         };
+        Ok(())
+    }
+
+    fn count_extension(&mut self) -> Result<(), ChunkedError> {
+        self.extension_bytes += 1;
+        let all = self.extensions_bytes + self.extension_bytes;
+        if self.extension_bytes > MAX_EXTENSION_BYTES
+            || all > MAX_EXTENSIONS_BYTES + self.payload_bytes
+        {
+            return Err(ChunkedError::Extension);
+        }
         Ok(())
     }
 
@@ -304,17 +335,59 @@ mod tests {
         assert_eq!(decoder.take_trailers(), Err(ChunkedError::Trailers));
     }
 
+    /// P-3.10.
     #[test]
-    fn extensions_and_trailers_are_bounded() {
-        let extended = |bytes: usize| {
-            let coded = [b"0;", &vec![b'x'; bytes][..], b"\r\n\r\n"].concat();
-            run(&coded, 1000).err()
+    fn a_chunk_size_of_seventeen_digits_is_refused_at_the_last() {
+        for digit in ["0", "1", "f"] {
+            for step in [1, 7, 64] {
+                let most = digit.repeat(16);
+                assert_eq!(run(most.as_bytes(), step).err(), None, "{digit}");
+                let more = digit.repeat(17);
+                let error = run(more.as_bytes(), step).err();
+                assert_eq!(error, Some(ChunkedError::TooLarge), "{digit}");
+                let second = format!("1\r\nx\r\n{more}");
+                let error = run(second.as_bytes(), step).err();
+                assert_eq!(error, Some(ChunkedError::TooLarge), "{digit}");
+            }
+        }
+        let (payload, ..) = run(b"0000000000000001\r\nx\r\n0\r\n\r\n", 64).unwrap();
+        assert_eq!(payload, b"x");
+    }
+
+    /// P-3.10.
+    #[test]
+    fn blanks_and_extensions_of_a_chunk_are_bounded() {
+        let extended = |filler: &str, bytes: u64| {
+            let filled = filler.repeat(usize::try_from(bytes).unwrap());
+            let coded = format!("0{}\r\n\r\n", &filled[..usize::try_from(bytes).unwrap()]);
+            run(coded.as_bytes(), 1000).err()
         };
-        assert_eq!(extended(MAX_EXTENSION_BYTES), None);
-        assert_eq!(
-            extended(MAX_EXTENSION_BYTES + 1),
-            Some(ChunkedError::Extension)
-        );
+        for filler in [" ", "\t", ";x"] {
+            let most = MAX_EXTENSION_BYTES;
+            assert_eq!(extended(filler, most), None, "{filler:?}");
+            let error = extended(filler, most + 1);
+            assert_eq!(error, Some(ChunkedError::Extension), "{filler:?}");
+        }
+    }
+
+    /// P-3.10: beside a start for all of them they may be as long as the payload.
+    #[test]
+    fn extensions_of_a_body_are_bounded_by_its_payload() {
+        let body = |chunks: usize, extension: usize, payload: usize| {
+            let extension = format!(";{}", "x".repeat(extension - 1));
+            let chunk = format!("{payload:x}{extension}\r\n{}\r\n", "y".repeat(payload));
+            run((chunk.repeat(chunks) + "0\r\n\r\n").as_bytes(), 1000).err()
+        };
+        let start = usize::try_from(MAX_EXTENSIONS_BYTES).unwrap();
+        assert_eq!(body(4, start / 4, 1), None);
+        assert_eq!(body(5, start / 4, 1), Some(ChunkedError::Extension));
+        // One byte of payload for each byte of extension, and more than that.
+        assert_eq!(body(4 * start / 10, 10, 10), None);
+        assert_eq!(body(4 * start / 10, 10, 5), Some(ChunkedError::Extension));
+    }
+
+    #[test]
+    fn trailers_are_bounded() {
         let trailed = |lines: usize, line: &str| {
             let coded = ["0\r\n", &line.repeat(lines), "\r\n"].concat();
             let (_, _, mut decoder) = run(coded.as_bytes(), 1000)?;
