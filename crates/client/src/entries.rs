@@ -304,6 +304,7 @@ fn room(
                     .then_some(timeouts.session_keepalive),
                 close_timeout: timeouts.session_close,
                 max_connections: limits.max_entry_connections,
+                turn_bytes: limits.turn_bytes,
                 ..HttpConfig::default()
             },
             admission,

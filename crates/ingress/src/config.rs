@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use adit_link::turn::TURN_BYTES;
+
 /// Bounds and times of the HTTP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
@@ -43,6 +45,8 @@ pub struct HttpConfig {
     /// The end of a WebSocket, once it has begun, is not waited for longer than this: an answer to a close frame, the
     /// last frames on their way to a visitor who takes none of them.
     pub close_timeout: Duration,
+    /// Work of one connection in one turn ([`adit_link::turn`]): bytes read, and frames of a WebSocket.
+    pub turn_bytes: usize,
 }
 
 impl Default for HttpConfig {
@@ -63,6 +67,7 @@ impl Default for HttpConfig {
             session_stall: Duration::from_secs(60 * 60),
             session_keepalive: Some(Duration::from_secs(60)),
             close_timeout: Duration::from_secs(5),
+            turn_bytes: TURN_BYTES,
         }
     }
 }

@@ -7,8 +7,13 @@
 //!
 //! It also keeps the bytes of request targets that hyper would refuse ([`RequestLine`]).
 //!
+//! hyper also reads a chunk's size byte by byte for as long as zeros come in front of it, and blanks behind it. The line
+//! is bounded here (P-3.10). hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
+//!
 //! It decides nothing else. Where it loses the thread, it says so, and chunked requests are refused from there on: a
 //! disagreement with hyper cannot let one through.
+
+use thiserror::Error;
 
 use crate::target::{Replaced, RequestLine};
 
@@ -18,6 +23,11 @@ pub(crate) enum Noted {
     Chunked(Chunked),
     Replaced(Replaced),
 }
+
+/// Digits of a chunk's size: those of the largest number that HTTP software reads.
+const MAX_SIZE_DIGITS: u8 = 16;
+/// What stands behind the size in its line: blanks and extensions, which mean nothing to anybody.
+const MAX_EXTENSION_BYTES: u32 = 4 * 1024;
 
 /// A chunked head: its number on the connection, from 0, and whether it had a `content-length` as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +49,31 @@ enum State {
     /// A carriage return at the start of a line.
     BlankLine,
     Sized(u64),
-    ChunkSize(u64),
-    ChunkExtension(u64),
+    ChunkSize(u64, u8),
+    /// The size, and the bytes that have come behind it.
+    ChunkExtension(u64, u32),
     /// With the line end behind it.
     ChunkData(u64),
     TrailerStart,
     Trailer,
     TrailerBlankLine,
     Lost,
+}
+
+/// Why bytes are not passed on to hyper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum BadChunk {
+    #[error("the size of a chunk has more than {MAX_SIZE_DIGITS} digits")]
+    Digits,
+    #[error("the line of a chunk's size has more than {MAX_EXTENSION_BYTES} bytes behind the size")]
+    Extension,
+}
+
+/// Bytes that are not passed on: from which place on, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) at: usize,
+    pub(crate) why: BadChunk,
 }
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
@@ -132,14 +159,23 @@ impl Framing {
     }
 
     /// Takes the next bytes, and replaces those of request targets that hyper would refuse.
-    pub(crate) fn on_bytes(&mut self, mut bytes: &mut [u8], mut note: impl FnMut(Noted)) {
-        while let Some(&byte) = bytes.first() {
-            if matches!(self.state, State::Sized(_) | State::ChunkSize(_)) {
+    ///
+    /// # Errors
+    /// [`Refused`]: where hyper is not to read on.
+    pub(crate) fn on_bytes(
+        &mut self,
+        bytes: &mut [u8],
+        mut note: impl FnMut(Noted),
+    ) -> Result<(), Refused> {
+        let total = bytes.len();
+        let mut rest = bytes;
+        while let Some(&byte) = rest.first() {
+            if matches!(self.state, State::Sized(_) | State::ChunkSize(..)) {
                 self.heads_with_content = self.heads;
             }
             let taken = match self.state {
                 State::RequestLine if !self.upgrade => {
-                    let (taken, ended) = self.request_line.on_bytes(bytes);
+                    let (taken, ended) = self.request_line.on_bytes(rest);
                     if ended {
                         self.state = State::LineStart;
                         let bytes = self.request_line.take_replaced();
@@ -151,7 +187,7 @@ impl Framing {
                     taken
                 }
                 State::Sized(left) => {
-                    let (taken, left) = skip(left, bytes.len());
+                    let (taken, left) = skip(left, rest.len());
                     self.state = if left == 0 {
                         State::Start
                     } else {
@@ -160,38 +196,57 @@ impl Framing {
                     taken
                 }
                 State::ChunkData(left) => {
-                    let (taken, left) = skip(left, bytes.len());
+                    let (taken, left) = skip(left, rest.len());
                     self.state = if left == 0 {
-                        State::ChunkSize(0)
+                        State::ChunkSize(0, 0)
                     } else {
                         State::ChunkData(left)
                     };
                     taken
                 }
-                State::Value | State::Trailer | State::RequestLine | State::ChunkExtension(_) => {
-                    self.on_rest_of_line(bytes)
+                State::Value | State::Trailer | State::RequestLine | State::ChunkExtension(..) => {
+                    self.on_rest_of_line(rest)
                 }
-                State::Lost => return,
+                State::Lost => return Ok(()),
                 _ => {
                     self.on_byte(byte, &mut note);
                     1
                 }
             };
-            bytes = std::mem::take(&mut bytes)
+            let why = match self.state {
+                State::ChunkSize(_, digits) if digits > MAX_SIZE_DIGITS => Some(BadChunk::Digits),
+                State::ChunkExtension(_, length) if length > MAX_EXTENSION_BYTES => {
+                    Some(BadChunk::Extension)
+                }
+                _ => None,
+            };
+            if let Some(why) = why {
+                self.state = State::Lost;
+                let at = total - rest.len();
+                return Err(Refused { at, why });
+            }
+            rest = std::mem::take(&mut rest)
                 .get_mut(taken..)
                 .unwrap_or_default();
         }
+        Ok(())
     }
 
     /// In a line of which only the end matters.
     fn on_rest_of_line(&mut self, bytes: &[u8]) -> usize {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let taken = end.map_or(bytes.len(), |end| end + 1);
+        if let State::ChunkExtension(_, length) = &mut self.state {
+            *length = length.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
+            if *length > MAX_EXTENSION_BYTES {
+                return taken;
+            }
+        }
         if end.is_some() {
             self.state = match self.state {
                 State::Trailer => State::TrailerStart,
-                State::ChunkExtension(0) => State::TrailerStart,
-                State::ChunkExtension(size) => State::ChunkData(size.saturating_add(2)),
+                State::ChunkExtension(0, _) => State::TrailerStart,
+                State::ChunkExtension(size, _) => State::ChunkData(size.saturating_add(2)),
                 _ => State::LineStart,
             };
         }
@@ -250,14 +305,14 @@ impl Framing {
                     State::Lost
                 }
             }
-            (State::ChunkSize(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+            // Sixteen digits are 64 bits.
+            (State::ChunkSize(size, digits), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = u64::from(char::from(byte).to_digit(16).unwrap_or(0));
-                match size.checked_mul(16) {
-                    Some(size) => State::ChunkSize(size | digit),
-                    None => State::Lost,
-                }
+                State::ChunkSize(size << 4 | digit, digits + 1)
             }
-            (State::ChunkSize(size), b'\r' | b';' | b' ' | b'\t') => State::ChunkExtension(size),
+            (State::ChunkSize(size, _), b'\r' | b';' | b' ' | b'\t') => {
+                State::ChunkExtension(size, 0)
+            }
             (State::TrailerStart, b'\r') => State::TrailerBlankLine,
             (State::TrailerStart | State::TrailerBlankLine, b'\n') => State::Start,
             (State::TrailerStart, _) => State::Trailer,
@@ -274,7 +329,7 @@ impl Framing {
             return if has_length {
                 State::Lost
             } else {
-                State::ChunkSize(0)
+                State::ChunkSize(0, 0)
             };
         }
         match self.length {
@@ -301,10 +356,11 @@ mod tests {
         let mut framing = Framing::new();
         let mut chunked = Vec::new();
         for part in bytes.as_bytes().to_vec().chunks_mut(step) {
-            framing.on_bytes(part, |noted| match noted {
+            let followed = framing.on_bytes(part, |noted| match noted {
                 Noted::Chunked(head) => chunked.push(head),
                 Noted::Replaced(_) => panic!("all of these targets are plain"),
             });
+            followed.unwrap();
         }
         (framing, chunked)
     }
@@ -354,7 +410,7 @@ mod tests {
             ("0\r\n", false),
             ("0\r\nx: y\r\n", false),
             ("g\r\n", false),
-            ("1000000000000000000\r\n", false),
+            ("0000000000000001\r\nx\r\n0\r\n\r\n", true),
             ("ffffffffffffffff\r\nx", false),
         ];
         for (body, whole) in table {
@@ -367,6 +423,62 @@ mod tests {
                     has_length: false,
                 };
                 assert_eq!(chunked, [only]);
+            }
+        }
+    }
+
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    /// Where the first byte stands that is not passed on, and why; fed in pieces of `step`.
+    fn refused(body: &str, step: usize) -> Option<(usize, BadChunk)> {
+        let mut framing = Framing::new();
+        let all = format!("{CHUNKED}{body}");
+        let mut before = 0;
+        for part in all.into_bytes().chunks_mut(step) {
+            if let Err(Refused { at, why }) = framing.on_bytes(part, |_| ()) {
+                let mut end = *b"0\r\n\r\n";
+                assert_eq!(framing.on_bytes(&mut end, |_| ()), Ok(()));
+                assert!(!framing.is_between_requests(), "it stays lost");
+                return Some((before + at, why));
+            }
+            before += part.len();
+        }
+        None
+    }
+
+    /// P-3.10.
+    #[test]
+    fn a_chunk_size_of_seventeen_digits_is_refused_at_the_last() {
+        let start = CHUNKED.len();
+        for digit in ["0", "1", "f"] {
+            for behind in ["", "\r\n", "00000000"] {
+                let body = digit.repeat(17) + behind;
+                for step in [1, 7, 1000] {
+                    let expected = Some((start + 16, BadChunk::Digits));
+                    assert_eq!(refused(&body, step), expected, "{body:?}");
+                    assert_eq!(refused(&digit.repeat(16), step), None);
+                    // Each chunk has its own line.
+                    let second = format!("1\r\nx\r\n{body}");
+                    let expected = Some((start + 6 + 16, BadChunk::Digits));
+                    assert_eq!(refused(&second, step), expected, "{second:?}");
+                }
+            }
+        }
+    }
+
+    /// P-3.10.
+    #[test]
+    fn blanks_and_extensions_behind_a_chunk_size_are_bounded() {
+        let most = MAX_EXTENSION_BYTES as usize;
+        for filler in [" ", "\t", ";a=b"] {
+            let filled = filler.repeat(most / filler.len());
+            // The line end is part of the line.
+            let line = |length: usize| format!("1 {}\r\nx\r\n0\r\n\r\n", &filled[..length]);
+            for step in [1, 1000, 10_000] {
+                assert_eq!(refused(&line(most - 2), step), None, "{filler:?}");
+                let (at, why) = refused(&line(most - 1), step).unwrap();
+                assert_eq!(why, BadChunk::Extension);
+                assert!(at >= CHUNKED.len(), "the head is passed on: {at}");
             }
         }
     }
@@ -430,11 +542,12 @@ mod tests {
         let mut replaced = Vec::new();
         let mut bytes = bytes.as_bytes().to_vec();
         for part in bytes.chunks_mut(step) {
-            framing.on_bytes(part, |noted| {
+            let followed = framing.on_bytes(part, |noted| {
                 if let Noted::Replaced(Replaced { head, bytes }) = noted {
                     replaced.push((head, String::from_utf8(bytes).unwrap()));
                 }
             });
+            followed.unwrap();
         }
         (String::from_utf8(bytes).unwrap(), replaced)
     }
@@ -465,10 +578,10 @@ mod tests {
         assert_eq!(replaced, [(0, "\"".into())]);
         let mut framing = Framing::new();
         let mut head = *b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n";
-        framing.on_bytes(&mut head, |_| {});
+        framing.on_bytes(&mut head, |_| {}).unwrap();
         framing.on_all_answered();
         let mut next = *b"GET /< HTTP/1.1\r\n";
-        framing.on_bytes(&mut next, |_| {});
+        framing.on_bytes(&mut next, |_| {}).unwrap();
         assert_eq!(&next, b"GET /^ HTTP/1.1\r\n");
     }
 

@@ -12,7 +12,10 @@ use std::{
 };
 
 use adit_codec::{HeaderBlock, ResetCode};
-use adit_link::{Failure, Reason, SendHalf};
+use adit_link::{
+    Failure, Reason, SendHalf,
+    turn::{TURN_BYTES, Turn},
+};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
@@ -112,6 +115,7 @@ impl<B: Upload> Pump<B> {
             timer: None,
             pending: first,
             touched: false,
+            turn: Turn::new(TURN_BYTES),
         };
         Self {
             order: Some(order),
@@ -175,6 +179,8 @@ struct Worker<B> {
     timer: Option<Pin<Box<Sleep>>>,
     pending: Bytes,
     touched: bool,
+    /// Chunks may be small, and many of them may be here.
+    turn: Turn,
 }
 
 enum Step {
@@ -189,7 +195,16 @@ enum Step {
 impl<B: Upload> Worker<B> {
     async fn run(mut self) -> Option<B> {
         loop {
-            let step = std::future::poll_fn(|cx| self.poll_step(cx)).await;
+            self.turn.go_on().await;
+            let step = std::future::poll_fn(|cx| {
+                let step = self.poll_step(cx);
+                if step.is_pending() {
+                    self.turn.end();
+                }
+                step
+            });
+            let step = step.await;
+            self.turn.step(0);
             let sent = match step {
                 Step::Data(allowed) => self.send_some(allowed),
                 Step::Frame(Some(Ok(frame))) => match self.on_frame(frame) {
@@ -367,7 +382,7 @@ pub(crate) fn of_body(error: &hyper::Error) -> Failure {
         {
             return Failure::new(
                 Reason::BadRequest,
-                "the body is not framed as HTTP wants it",
+                format!("the body is not framed as HTTP wants it: {error}"),
             );
         }
         cause = error.source();

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use adit_link::Turn;
 use adit_splice::tcp::Delivery;
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
@@ -22,8 +23,13 @@ use tokio::{
 
 use self::departure::{Departure, LOOK, completes, departure};
 use crate::{
-    connection::Connection, framing::Framing, http::Http, http2_frames::Frames, pace::Pace,
-    sniff::Speaks, unreadable,
+    connection::Connection,
+    framing::{BadChunk, Framing, Refused},
+    http::Http,
+    http2_frames::Frames,
+    pace::Pace,
+    sniff::Speaks,
+    unreadable,
 };
 
 /// A visitor who has not read the last answer yet may go on sending for this long before the socket is closed: closing
@@ -32,6 +38,9 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What is read and thrown away meanwhile, at most.
 const LINGER_BYTES: usize = 4 << 20;
+
+/// The same of a visitor whose bytes were refused: enough for what was under way when the answer left.
+const REFUSED_LINGER_BYTES: usize = 256 * 1024;
 
 /// Probes of a silent connection follow each other at this share of the silence that began them.
 const PROBES_PER_SILENCE: u32 = 4;
@@ -80,6 +89,9 @@ pub(crate) struct VisitorSocket {
     refusal: Bytes,
     /// What h2 writes.
     frames: Frames,
+    /// Why the rest of what the visitor sends is not read.
+    refused: Option<BadChunk>,
+    turn: Turn,
 }
 
 struct Times {
@@ -103,6 +115,7 @@ impl VisitorSocket {
         http: Arc<Http>,
     ) -> Self {
         let config = &http.config;
+        let turn_bytes = config.turn_bytes;
         let mut silent = Timer::default();
         silent.arm(config.head_timeout);
         Self {
@@ -134,6 +147,8 @@ impl VisitorSocket {
             refusal: Bytes::new(),
             frames: Frames::default(),
             http,
+            refused: None,
+            turn: Turn::new(turn_bytes),
         }
     }
 
@@ -168,23 +183,24 @@ impl VisitorSocket {
         departure(&self.stream).is_some()
     }
 
-    fn on_read(&mut self, bytes: &mut [u8]) {
+    /// Gives how many of the bytes may be read on.
+    fn on_read(&mut self, bytes: &mut [u8]) -> usize {
         if bytes.is_empty() {
             self.eof = true;
-            return;
+            return 0;
         }
         self.watched = false;
         // A service that takes the body of a visitor that has shut its side still works for it.
         self.half_closed.disarm();
         if self.taken_over {
-            return;
+            return bytes.len();
         }
         if self.is_http2 {
             // Among the frames of other requests it would not be seen, and a clock asked for each of them.
             if self.connection.open.load(Ordering::Relaxed) == 0 {
                 self.connection.on_head();
             }
-            return;
+            return bytes.len();
         }
         if self.has_answered_all() {
             self.framing.on_all_answered();
@@ -195,14 +211,22 @@ impl VisitorSocket {
         let waited_for_head = !before.is_in_head() && before.heads() > 0;
         let (heads, with_content) = (before.heads(), before.heads_with_content());
         let connection = &self.connection;
-        self.framing.on_bytes(bytes, |noted| connection.note(noted));
+        let length = bytes.len();
+        let followed = self.framing.on_bytes(bytes, |noted| connection.note(noted));
         if self.framing.heads_with_content() != with_content {
             let requests = self.framing.heads_with_content();
             connection.expectation().on_content(requests);
         }
+        let taken = match followed {
+            Ok(()) => length,
+            Err(Refused { at, why }) => {
+                self.refused = Some(why);
+                at
+            }
+        };
         // Empty lines between requests are nothing: a visitor could send them for ever.
         if was_between && self.framing.is_between_requests() && self.framing.heads() == heads {
-            return;
+            return taken;
         }
         if self.framing.heads() != heads {
             self.answers = false;
@@ -215,6 +239,7 @@ impl VisitorSocket {
         if waited_for_head || self.framing.heads() != heads || !self.framing.is_in_head() {
             self.silent.disarm();
         }
+        taken
     }
 
     /// Whether each head of HTTP/1 that was whole has had its answer.
@@ -426,7 +451,11 @@ impl VisitorSocket {
                 none.insert(Linger {
                     until: Box::pin(sleep_until(Instant::now() + LINGER)),
                     buffer: vec![0; 16 * 1024].into(),
-                    left: LINGER_BYTES,
+                    left: if self.refused.is_some() {
+                        REFUSED_LINGER_BYTES
+                    } else {
+                        LINGER_BYTES
+                    },
                 })
             }
         };
@@ -436,6 +465,7 @@ impl VisitorSocket {
         // When enough was thrown away the rest stays where it is until the time is over: a visitor who cannot send on
         // turns to reading, and one who can would meet the reset before the answer.
         while linger.left > 0 {
+            ready!(self.turn.poll_go_on(cx));
             let mut buffer = ReadBuf::new(&mut linger.buffer);
             let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
             let bytes = buffer.filled().len();
@@ -443,6 +473,7 @@ impl VisitorSocket {
                 return Poll::Ready(());
             }
             linger.left = linger.left.saturating_sub(bytes);
+            self.turn.step(bytes);
         }
         Poll::Pending
     }
@@ -455,15 +486,29 @@ impl AsyncRead for VisitorSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(why) = this.refused {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
+        ready!(this.turn.poll_go_on(cx));
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
-                this.on_read(buffer.filled_mut().get_mut(before..).unwrap_or_default());
-                Poll::Ready(Ok(()))
+                let read = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+                this.turn.step(read.len());
+                let taken = this.on_read(read);
+                buffer.set_filled(before + taken);
+                match this.refused {
+                    // No bytes would be the end.
+                    Some(why) if taken == 0 => {
+                        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)))
+                    }
+                    _ => Poll::Ready(Ok(())),
+                }
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 this.reads = true;
+                this.turn.end();
                 this.poll_silence(cx).map(Err)
             }
         }

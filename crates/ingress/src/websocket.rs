@@ -222,6 +222,7 @@ impl WebSocket {
             relay,
             &http.websockets,
             http.config.close_timeout,
+            http.config.turn_bytes,
             reset_of,
         );
         let ended = carrier.run(connection.draining(), is_gone).await;

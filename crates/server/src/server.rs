@@ -279,6 +279,7 @@ impl Server {
                     .filter(|silence| !silence.is_zero()),
                 close_timeout: timeouts.session_close,
                 max_connections: limits.max_connections,
+                turn_bytes: limits.turn_bytes,
                 inline_body_bytes: (8 * 1024).min(limits.initial_window_bytes as usize / 2),
                 ..HttpConfig::default()
             },

@@ -1,7 +1,10 @@
 use std::net::SocketAddr;
 
 use adit_link::{Failure, Reason};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use super::*;
 use crate::{Admission, Direction, Director, HttpConfig, Session, Visit, visit::Scheme};
@@ -23,13 +26,17 @@ impl Director for Nowhere {
 }
 
 async fn socket(speaks: Speaks) -> (VisitorSocket, TcpStream) {
+    socket_with(speaks, &HttpConfig::default()).await
+}
+
+async fn socket_with(speaks: Speaks, config: &HttpConfig) -> (VisitorSocket, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr: SocketAddr = listener.local_addr().unwrap();
     let visitor = TcpStream::connect(addr).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
     let connection = Arc::new(Connection::new(peer, addr.port(), Scheme::Http));
     let admission = Admission::new(Vec::new(), Arc::new(Nowhere));
-    let http = Http::new(HttpConfig::default(), admission);
+    let http = Http::new(config.clone(), admission);
     let socket = VisitorSocket::new(stream, speaks, connection, http);
     (socket, visitor)
 }
@@ -86,4 +93,85 @@ async fn a_request_of_an_idle_http2_connection_began_with_what_was_read_last() {
     read(&mut socket, "a head");
     let asked = std::time::Instant::now();
     assert!(connection.take_head_began() >= asked);
+}
+
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// P-3.10.
+#[tokio::test]
+async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_it() {
+    let (mut socket, mut visitor) = socket(Speaks::Http1).await;
+    let sent = format!("{CHUNKED}{}", "0".repeat(40));
+    visitor.write_all(sent.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    let error = socket.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(error.to_string().contains("16 digits"), "{error}");
+    assert_eq!(
+        String::from_utf8(read).unwrap(),
+        format!("{CHUNKED}{}", "0".repeat(16))
+    );
+    // It stays so, whatever comes.
+    visitor.write_all(b"0\r\n\r\n").await.unwrap();
+    assert!(socket.read_u8().await.is_err());
+}
+
+/// P-3.10: where nothing at all may be read, that is no end.
+#[tokio::test]
+async fn a_read_that_begins_with_what_is_refused_is_an_error() {
+    let (mut socket, mut visitor) = socket(Speaks::Http1).await;
+    let start = format!("{CHUNKED}{}", "0".repeat(16));
+    visitor.write_all(start.as_bytes()).await.unwrap();
+    let mut read = vec![0; start.len()];
+    socket.read_exact(&mut read).await.unwrap();
+    visitor.write_all(b"0").await.unwrap();
+    let error = socket.read(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_visitor_who_never_pauses_is_read_in_turns() {
+    const TURN: usize = 16 * 1024;
+    const BUFFER: usize = 4 * 1024;
+    const SENT: usize = 1 << 20;
+    for speaks in [Speaks::Http1, Speaks::Http2] {
+        let config = HttpConfig {
+            turn_bytes: TURN,
+            ..HttpConfig::default()
+        };
+        let (mut socket, mut visitor) = socket_with(speaks, &config).await;
+        let sending = tokio::spawn(async move {
+            let head = format!("POST / HTTP/1.1\r\nContent-Length: {SENT}\r\n\r\n");
+            visitor.write_all(head.as_bytes()).await.unwrap();
+            visitor.write_all(&vec![0; SENT]).await.unwrap();
+            visitor
+        });
+        let (mut all, mut turns) = (0, 0);
+        while all < SENT {
+            let mut buffer = [0; BUFFER];
+            let mut turn = 0;
+            let reading = std::future::poll_fn(|cx| {
+                loop {
+                    let mut buffer = ReadBuf::new(&mut buffer);
+                    match Pin::new(&mut socket).poll_read(cx, &mut buffer) {
+                        Poll::Ready(read) => read.unwrap(),
+                        Poll::Pending if turn == 0 => return Poll::Pending,
+                        Poll::Pending => return Poll::Ready(()),
+                    }
+                    turn += buffer.filled().len();
+                    if all + turn >= SENT {
+                        return Poll::Ready(());
+                    }
+                }
+            });
+            // Its own budget would end the turn as well, some time.
+            tokio::task::unconstrained(reading).await;
+            assert!(turn < TURN + BUFFER, "{turn} in one turn");
+            all += turn;
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(turns >= SENT / (TURN + BUFFER), "{turns}");
+        drop(sending.await.unwrap());
+    }
 }
