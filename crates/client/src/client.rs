@@ -178,6 +178,7 @@ impl Client {
             early_answer_timeout: settings.timeouts.early_answer,
             max_connections: settings.limits.max_service_connections.min(services_share),
             max_idle: settings.limits.max_idle_connections,
+            turn_bytes: settings.limits.turn_bytes,
             ..adit_egress::Config::default()
         };
         for tunnel in settings.tunnels.iter().filter(|one| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_link::Compression;
+use adit_link::{Compression, turn::TURN_BYTES};
 
 use crate::tls::Tls;
 
@@ -105,6 +105,8 @@ pub struct Config {
     pub inline_body_bytes: usize,
     /// Flow-control window of each HTTP/2 stream: what a service may have sent that no visitor has taken yet.
     pub h2c_stream_window_bytes: u32,
+    /// Work of one connection in one turn ([`adit_link::turn`]): bytes read, and frames of a WebSocket.
+    pub turn_bytes: usize,
 }
 
 impl Default for Config {
@@ -124,6 +126,7 @@ impl Default for Config {
             max_waiting: 1_024,
             inline_body_bytes: 8 * 1024,
             h2c_stream_window_bytes: 64 * 1024,
+            turn_bytes: TURN_BYTES,
         }
     }
 }

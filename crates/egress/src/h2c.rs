@@ -168,9 +168,9 @@ impl Shared {
         let lines = response.headers().iter();
         let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         service.compress(send, lines);
-        let inline = self.shared.config.inline_body_bytes;
+        let config = &self.shared.config;
         let status = response.status().as_u16();
-        let download = Download::begin(response, head, send, moved, inline)?;
+        let download = Download::begin(response, head, send, moved, config)?;
         *answered = true;
         course.on_answer(status, download.is_over() && upload.over_since().is_some());
         course.on_grpc_status(download.grpc_status());

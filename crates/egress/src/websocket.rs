@@ -157,6 +157,7 @@ impl Open {
             relay,
             &self.shared.websockets,
             config.close_timeout,
+            config.turn_bytes,
             reset_of,
         );
         // What a service sent before it left is for a slow visitor to read.

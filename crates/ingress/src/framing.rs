@@ -148,7 +148,8 @@ impl Framing {
     /// Whether these bytes, if they came next, would complete the request that has begun. `None` when that is unknown.
     pub(crate) fn is_completed_by(&self, bytes: &mut [u8]) -> Option<bool> {
         let mut after = self.clone();
-        after.on_bytes(bytes, |_| {});
+        // Where bytes are refused it is lost.
+        let _ = after.on_bytes(bytes, |_| {});
         match after.state {
             State::Lost => None,
             _ => {

@@ -133,6 +133,7 @@ impl Upstreams {
                 early_answer_timeout: timeouts.early_answer,
                 // The permits are the bound.
                 max_connections: limits.max_requests,
+                turn_bytes: limits.turn_bytes,
                 ..adit_egress::Config::default()
             },
             observer,

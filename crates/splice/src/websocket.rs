@@ -15,7 +15,10 @@ use std::{
 };
 
 use adit_codec::{Pool, ResetCode, WebSocketFrame};
-use adit_link::{Exchange, Failure, Part, Payload, Reason};
+use adit_link::{
+    Exchange, Failure, Part, Payload, Reason,
+    turn::{Turn, wake_behind_others},
+};
 use adit_websocket::{FrameHead, Outcome, Relay, ResetWhy, ToLink};
 use bytes::Bytes;
 use tokio::{
@@ -33,8 +36,6 @@ const MAX_FREE_BUFFERS: usize = 64;
 const PIN_RATIO: usize = 4;
 /// Read with little credit: heads of frames cost none.
 const MIN_READ_BYTES: usize = 512;
-/// Rounds in one turn: then the others of the thread have theirs.
-const ROUNDS_PER_TURN: usize = 8;
 /// Slices in one write.
 const MAX_SLICES: usize = 32;
 
@@ -104,6 +105,9 @@ pub struct Carrier<'b, S> {
     /// It was found lost by a look.
     is_lost: bool,
     is_shut: bool,
+    /// From the socket into the link, and from the link to the socket: neither takes the other's turn.
+    up: Turn,
+    down: Turn,
     failure: Option<Failure>,
     reset: Option<ResetCode>,
     read: u64,
@@ -111,13 +115,15 @@ pub struct Carrier<'b, S> {
 }
 
 impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
-    /// Nothing is read or written yet. An end that has begun is not waited for longer than `close_timeout`.
+    /// Nothing is read or written yet. An end that has begun is not waited for longer than `close_timeout`; each
+    /// direction has turns of `turn_bytes`.
     pub const fn new(
         socket: S,
         exchange: Exchange,
         relay: Relay<Payload>,
         buffers: &'b Buffers,
         close_timeout: Duration,
+        turn_bytes: usize,
         reset_of: ResetOf,
     ) -> Self {
         Self {
@@ -137,6 +143,8 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             looked_at: 0,
             is_lost: false,
             is_shut: false,
+            up: Turn::new(turn_bytes),
+            down: Turn::new(turn_bytes),
             failure: None,
             reset: None,
             read: 0,
@@ -181,7 +189,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..ROUNDS_PER_TURN {
+        while !self.up.is_over() && !self.down.is_over() {
             let moved = self.poll_to_link(cx)
                 | self.poll_read(cx)
                 | self.poll_from_link(cx)
@@ -190,10 +198,12 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 self.exchange = None;
             }
             if !moved {
+                self.end_turns();
                 return self.poll_end(cx);
             }
         }
-        cx.waker().wake_by_ref();
+        self.end_turns();
+        wake_behind_others(cx);
         Poll::Pending
     }
 
@@ -223,10 +233,16 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         }
     }
 
+    const fn end_turns(&mut self) {
+        self.up.end();
+        self.down.end();
+    }
+
     /// Sends what has been read, as far as credit goes (P-9.5).
     fn poll_to_link(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while self.sends
+            && !self.up.is_over()
             && let Some(Exchange { send, .. }) = &self.exchange
         {
             self.credit = match send.poll_ready(cx) {
@@ -241,6 +257,8 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 break;
             };
             moved = true;
+            // Its bytes have been counted as they were read.
+            self.up.step(0);
             let sent = match out {
                 ToLink::Frame(head, data) => send.send_frame(frame_of(&head), data),
                 ToLink::Data(data) => send.send(data, false),
@@ -321,12 +339,14 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             Poll::Ready(Err(error)) => {
                 tracing::trace!(%error, "a WebSocket's socket is lost");
                 self.is_lost = true;
+                self.up.step(0);
                 self.relay.on_socket_lost();
                 return true;
             }
             Poll::Ready(Ok(())) => {}
         }
         let count = read.filled().len();
+        self.up.step(count);
         if count == 0 {
             self.relay.on_socket_end();
             return true;
@@ -347,12 +367,14 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     fn poll_from_link(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while self.relay.wants_link()
+            && !self.down.is_over()
             && let Some(Exchange { recv, .. }) = &mut self.exchange
         {
             let Poll::Ready(part) = recv.poll_part(cx) else {
                 break;
             };
             moved = true;
+            self.down.step(0);
             match part {
                 Some(Ok(Part::Frame(frame, payload))) => {
                     self.relay.on_frame(&head_of(frame), payload);
@@ -375,7 +397,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while !self.relay.outbound().is_empty() {
+        while !self.relay.outbound().is_empty() && !self.down.is_over() {
             let socket = Pin::new(&mut self.socket);
             let outbound = self.relay.outbound();
             let is_vectored = socket.is_write_vectored();
@@ -398,13 +420,17 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.written += count as u64;
+                    self.down.step(count);
                     self.relay.on_written(count);
                     if !self.left {
                         // What is on its way to a slow peer still moves.
                         self.deadline = None;
                     }
                 }
-                Poll::Ready(_) => self.relay.on_socket_deaf(),
+                Poll::Ready(_) => {
+                    self.down.step(0);
+                    self.relay.on_socket_deaf();
+                }
             }
             moved = true;
         }
@@ -447,5 +473,171 @@ const fn head_of(frame: WebSocketFrame) -> FrameHead {
         rsv: frame.rsv,
         opcode: frame.opcode,
         length: frame.length,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use adit_codec::{
+        EncodedHead, Open, RequestId, Side, WebSocketRequestHead, WebSocketResponseHead,
+        write_frame_prefix, write_head,
+    };
+    use adit_flow::Budget;
+    use adit_link::{
+        Dispatch, Lane, LaneConfig, Opened, Source, TransportError, drive,
+        turn::{STEP_BYTES, TURN_BYTES},
+    };
+    use bytes::BytesMut;
+
+    use super::*;
+
+    /// A visitor who sends empty frames without a pause, and takes everything.
+    #[derive(Default)]
+    struct Flood {
+        sent: usize,
+        got: Vec<u8>,
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let this = self.get_mut();
+            while buffer.remaining() > 0 {
+                buffer.put_slice(&[[0x82, 0x80, 0, 0, 0, 0][this.sent % 6]]);
+                this.sent += 1;
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.get_mut().got.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    struct Nobody;
+
+    impl Dispatch for Nobody {
+        fn dispatch(&self, opened: Opened) {
+            drop(opened);
+        }
+    }
+
+    /// Gives this once.
+    struct Once(Option<Bytes>);
+
+    impl Source for Once {
+        fn poll_bytes(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Bytes, TransportError>>> {
+            match self.0.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    fn lane() -> Arc<Lane> {
+        let config = LaneConfig {
+            mux: adit_mux::Config::new(Side::Server),
+            max_entries: 1,
+            heartbeat: Duration::from_secs(60),
+            dead_after: Duration::from_secs(600),
+            stall: Duration::from_secs(600),
+            turn_bytes: TURN_BYTES,
+        };
+        Lane::new(config, Budget::new(0), Arc::new(Nobody))
+    }
+
+    fn request() -> EncodedHead {
+        let head = WebSocketRequestHead {
+            open: &Open::<&str>::default(),
+            authority: b"a",
+            path: b"/",
+        };
+        head.encode(std::iter::empty()).unwrap()
+    }
+
+    /// An answer, and a frame that says "hi".
+    fn answered(id: RequestId) -> Bytes {
+        let mut out = BytesMut::new();
+        let head = WebSocketResponseHead { status: 101 };
+        write_head(
+            &mut out,
+            id,
+            &head.encode(std::iter::empty()).unwrap(),
+            false,
+        );
+        let frame = WebSocketFrame {
+            fin: true,
+            rsv: 0,
+            opcode: 1,
+            length: 2,
+        };
+        write_frame_prefix(&mut out, id, frame, 2, false);
+        out.extend_from_slice(b"hi");
+        out.freeze()
+    }
+
+    async fn turn<S: AsyncRead + AsyncWrite + Unpin>(carrier: &mut Carrier<'_, S>) -> Poll<()> {
+        std::future::poll_fn(|cx| Poll::Ready(carrier.poll(cx))).await
+    }
+
+    #[tokio::test]
+    async fn empty_frames_without_a_pause_are_carried_in_turns() {
+        const TURN: usize = 2 * SMALL_BUFFER_BYTES;
+        let lane = lane();
+        let mut outbound = lane.outbound();
+        let mut leave = async || {
+            let batch = std::future::poll_fn(|cx| Poll::Ready(outbound.poll_batch(cx))).await;
+            drop(batch);
+            lane.stats().mux.messages_sent
+        };
+        let mut exchange = lane.open(request(), false, None).unwrap();
+        // The head leaves, and is answered.
+        let mut sent = leave().await;
+        let driven = lane.clone();
+        let answer = answered(Side::Server.first_id());
+        let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
+        let part = exchange.recv.part().await;
+        assert!(matches!(part, Some(Ok(Part::Answer(_)))), "{part:?}");
+        let buffers = Buffers::default();
+        let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
+        let flood = Flood::default();
+        let wait = Duration::from_secs(5);
+        let relay = Relay::to_visitor();
+        let mut carrier = Carrier::new(flood, exchange, relay, &buffers, wait, TURN, reset_of);
+        for round in 0..6 {
+            assert_eq!(turn(&mut carrier).await, Poll::Pending);
+            // However much comes, the other direction has its turn as well.
+            assert_eq!(carrier.socket.got, b"\x81\x02hi", "{round}");
+            let now = leave().await;
+            let frames = usize::try_from(now - sent).unwrap();
+            assert!(frames > 0, "{round}: the flood is not starved");
+            assert!(frames <= TURN / STEP_BYTES, "{round}: {frames} in one turn");
+            sent = now;
+        }
+        reader.abort();
     }
 }

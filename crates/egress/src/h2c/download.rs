@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, Waker};
 
 use adit_codec::{EncodedHead, HeadError, HeaderBlock, HttpResponseHead, MAX_HEAD_BYTES};
-use adit_link::{Failure, SendHalf};
+use adit_link::{Failure, SendHalf, Turn};
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Response, response};
@@ -11,6 +11,7 @@ use http::{HeaderMap, Response, response};
 use super::{Head, Lost};
 use crate::{
     account::Moved,
+    config::Config,
     fields::{is_barred_from_trailers, is_hop_by_hop},
     grpc,
     job::Broken,
@@ -29,6 +30,8 @@ pub(super) struct Download<'a> {
     /// It is the answer of a call, and its status, if it came with the head.
     is_call: bool,
     grpc_status: Option<u16>,
+    /// Frames may be small, and many of them may be here.
+    turn: Turn,
 }
 
 impl<'a> Download<'a> {
@@ -38,7 +41,7 @@ impl<'a> Download<'a> {
         head: &Head,
         send: &'a SendHalf,
         moved: &'a Moved,
-        inline: usize,
+        config: &Config,
     ) -> Result<Self, Lost> {
         let (parts, mut body) = response.into_parts();
         let mut early = Bytes::new();
@@ -57,7 +60,7 @@ impl<'a> Download<'a> {
             Poll::Pending => 0,
         };
         let over = bodiless || body.is_end_stream();
-        let rides = early.len() <= allowed.min(inline);
+        let rides = early.len() <= allowed.min(config.inline_body_bytes);
         let answer = head
             .answer(&parts, if rides { &early } else { b"" })
             .map_err(|error| too_large(&error, &parts.headers))?;
@@ -77,6 +80,7 @@ impl<'a> Download<'a> {
             early,
             is_call,
             grpc_status,
+            turn: Turn::new(config.turn_bytes),
         })
     }
 
@@ -102,6 +106,7 @@ impl<'a> Download<'a> {
             }
         }
         loop {
+            self.turn.go_on().await;
             // Credit before the data: what is not taken stays within the stream's window.
             self.send.ready().await?;
             let data = std::future::poll_fn(|cx| self.body.poll_data(cx)).await;
@@ -136,6 +141,7 @@ impl<'a> Download<'a> {
     /// Passes one piece on; whether it was the last.
     async fn pass(&mut self, data: Bytes) -> Result<bool, Lost> {
         let length = data.len();
+        self.turn.step(length);
         let ends = self.body.is_end_stream();
         self.send.send_all(data, ends).await?;
         self.moved.send(length as u64);

@@ -16,6 +16,7 @@ use std::{
 };
 
 use adit_codec::ResetCode;
+use adit_link::turn::InTurns;
 use h2::client::{Builder, SendRequest};
 use tokio::{
     sync::oneshot,
@@ -32,7 +33,7 @@ use crate::{
 };
 
 type Sender = SendRequest<Piece>;
-type Driver = h2::client::Connection<Settled<Socket>, Piece>;
+type Driver = h2::client::Connection<Settled<InTurns<Socket>>, Piece>;
 
 /// The largest window of HTTP/2 (RFC 9113, 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -351,6 +352,8 @@ impl Pool {
     async fn connect(&self) -> Result<(Sender, Driving), String> {
         let config = &self.shared.config;
         let socket = self.dialer.dial(config.dial_timeout).await?;
+        // Frames that h2 ignores, or answers at once, have no other bound.
+        let socket = InTurns::new(socket, config.turn_bytes);
         let (socket, settled) = Settled::new(socket);
         let window = config.h2c_stream_window_bytes;
         // Room for every stream's window: what one visitor does not take must not hold up the others.

@@ -82,6 +82,7 @@ struct Connection {
 /// Serves `job` on a new connection, and then what comes.
 pub(crate) async fn run(pool: Arc<Pool>, job: Job) {
     let idle_timeout = pool.shared.config.idle_timeout;
+    let turn_bytes = pool.shared.config.turn_bytes;
     let mut connection = Connection {
         place: Place {
             pool,
@@ -89,7 +90,7 @@ pub(crate) async fn run(pool: Arc<Pool>, job: Job) {
             counted: true,
         },
         upload: Upload::new(),
-        download: Download::new(),
+        download: Download::new(turn_bytes),
         timer: Timer::new(Instant::now() + idle_timeout),
     };
     connection.run(job).await;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use adit_codec::{HeaderBlock, HttpRequest, HttpResponseHead, MAX_HEAD_BYTES, PooledBuffer};
-use adit_link::{Compression, SendHalf, compress::is_compressible};
+use adit_link::{Compression, SendHalf, Turn, compress::is_compressible};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
@@ -63,10 +63,12 @@ pub(crate) struct Download {
     full: bool,
     /// A write has found that the service reset the connection, and taken the error: a read finds an end in its place.
     reset: bool,
+    turn: Turn,
 }
 
 impl Download {
-    pub(crate) fn new() -> Self {
+    /// Reads in turns of `turn_bytes`.
+    pub(crate) fn new(turn_bytes: usize) -> Self {
         Self {
             stage: Stage::Done,
             to_head: false,
@@ -81,6 +83,7 @@ impl Download {
             keep_alive: false,
             full: false,
             reset: false,
+            turn: Turn::new(turn_bytes),
         }
     }
 
@@ -162,9 +165,15 @@ impl Download {
             if allowed == 0 && !is_head {
                 return Poll::Pending;
             }
+            ready!(self.turn.poll_go_on(cx));
             // Without a buffer until there is something to read: those who wait hold none.
-            if ready!(socket.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(Err(self.lost("connection lost")));
+            match socket.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(self.lost("connection lost"))),
+                Poll::Pending => {
+                    self.turn.end();
+                    return Poll::Pending;
+                }
             }
             let pool = if self.full {
                 &shared.large
@@ -184,6 +193,7 @@ impl Download {
                 Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
             let count = read.filled().len();
+            self.turn.step(count);
             if count == 0 {
                 self.at_end(send)?;
                 continue;

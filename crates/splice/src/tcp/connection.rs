@@ -16,7 +16,9 @@ use std::{
 };
 
 use adit_codec::{AnswerHead, Pool, PooledBuffer, ResetCode};
-use adit_link::{Exchange, Failure, Part, Payload, Reason, RecvHalf, SendHalf};
+use adit_link::{
+    Exchange, Failure, Part, Payload, Reason, RecvHalf, SendHalf, turn::wake_behind_others,
+};
 use bytes::{Buf, Bytes};
 use tokio::time::{Sleep, sleep};
 
@@ -143,7 +145,7 @@ impl<'s> Splice<'s> {
             }
             match (up?, down?) {
                 (Wait::Over, Wait::Over) => return Poll::Ready(self.end()),
-                (Wait::Turn, _) | (_, Wait::Turn) => cx.waker().wake_by_ref(),
+                (Wait::Turn, _) | (_, Wait::Turn) => wake_behind_others(cx),
                 _ if self.failed.is_some() => {}
                 (Wait::Socket, _) | (_, Wait::Socket) => {}
                 // Nobody reads or writes: somebody must look after the connection.
