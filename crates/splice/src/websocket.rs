@@ -201,6 +201,8 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 self.end_turns();
                 return self.poll_end(cx);
             }
+            // Whatever moved, rounds come to an end.
+            self.up.step(0);
         }
         self.end_turns();
         wake_behind_others(cx);
