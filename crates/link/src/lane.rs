@@ -32,6 +32,11 @@ use crate::{
 /// What is read of datagrams before their tasks have a turn: less than a flow may have waiting by far.
 const DATAGRAMS_A_TURN_BYTES: usize = 32 * 1024;
 
+/// Turns of other tasks that are one of the reader's. It works for all requests of the lane: a hundred connections that
+/// flood have a hundred turns, and whoever stands behind them in the lane would wait for as many of the reader's. Messages
+/// that mean nothing to any request count as in any other task.
+const READER_TURNS: usize = 64;
+
 /// Messages that are handled under one lock.
 const MESSAGES_PER_STEP: usize = 64;
 
@@ -48,7 +53,7 @@ pub struct LaneConfig {
     pub dead_after: Duration,
     /// Who takes nothing of what waits for them for this long is reset.
     pub stall: Duration,
-    /// Work of the reader in one turn ([`crate::turn`]); each message is one step of it.
+    /// Work of one task in one turn ([`crate::turn`]); the reader has 64 times as much for messages of requests, each one step.
     pub turn_bytes: usize,
 }
 
@@ -311,7 +316,7 @@ impl Lane {
             events: Vec::new(),
             frame_bytes: 0,
             datagram_bytes: 0,
-            turn: Turn::new(self.config.turn_bytes),
+            turn: Turn::new(self.config.turn_bytes.saturating_mul(READER_TURNS)),
         }
     }
 
@@ -648,14 +653,18 @@ impl LaneReader {
         let handled = self
             .receiver
             .handle_some(MESSAGES_PER_STEP, &mut self.events);
+        let mut of_requests = 0;
         for event in self.events.drain(..) {
+            of_requests += usize::from(!matches!(event, Event::Control(_)));
             if let Event::Datagram { data, .. } = &event {
                 self.datagram_bytes += data.len() + DATAGRAM_OVERHEAD;
             }
             self.lane.on_event(event, self.frame_bytes);
         }
         let count = handled?;
-        self.turn.steps(count);
+        let without_effect = count.saturating_sub(of_requests);
+        self.turn.steps(of_requests);
+        self.turn.steps(without_effect.saturating_mul(READER_TURNS));
         Ok(count == MESSAGES_PER_STEP)
     }
 
