@@ -13,7 +13,7 @@ use crate::compare::targets::{Programs, Target};
 use crate::process::{Process, ProcessError};
 use crate::services::Addresses;
 
-pub(super) const TOKEN: &str = "t";
+pub(super) const TOKEN: &str = "a token of load tests";
 
 /// A target that takes visitors of every protocol in.
 pub(crate) struct Running {
