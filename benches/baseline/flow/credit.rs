@@ -150,7 +150,7 @@ impl Credit for SemaphoreCredit {
     }
 
     fn message(&mut self, payload: usize) -> bool {
-        let cost = payload + usize::from(u8::try_from(MESSAGE_COST).unwrap_or(u8::MAX));
+        let cost = payload + usize::try_from(MESSAGE_COST).unwrap_or(usize::MAX);
         let many = u32::try_from(cost).unwrap_or(u32::MAX);
         let (Ok(request), Ok(link)) = (
             self.request.try_acquire_many(many),

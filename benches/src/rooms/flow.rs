@@ -44,7 +44,7 @@ const WAITERS: [usize; 3] = [1, 64, 1024];
 const KEYS: [usize; 3] = [1, 64, 1024];
 /// Messages that each request has queued.
 const QUEUED: usize = 8;
-const COST: u64 = 16 * 1024 + 32;
+const COST: u64 = 16 * 1024 + adit_flow::MESSAGE_COST;
 
 fn message<C: Credit>(size: usize) -> Case {
     Case::new("message", (C::NAME, C::ROLE), size, move |threads| {

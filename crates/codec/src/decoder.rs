@@ -2,8 +2,8 @@
 //!
 //! A frame (one HTTP/2 DATA frame, one read of a socket) may hold many messages, and a message may span frames. What
 //! lies whole in a frame is sliced out of it. Of a message that spans frames, a chunk whose envelope has come in
-//! ascending order is handed on part by part; anything else is gathered, growing with what arrives and never past
-//! [`MAX_MESSAGE_BYTES`].
+//! ascending order is handed on part by part, each but the last of at least [`MIN_PART_BYTES`]; anything else is
+//! gathered, growing with what arrives and never past [`MAX_MESSAGE_BYTES`].
 
 use std::ops::Range;
 
@@ -32,6 +32,10 @@ use crate::{
 /// An envelope and the start of a chunk in ascending order fit in this; once more has come, a message that spans
 /// frames is gathered.
 const SCAN_BYTES: usize = 48;
+
+/// A chunk in parts pays once for a message (P-4.1), and each part that waits occupies as much as one: frames of a byte
+/// must not make a part each.
+const MIN_PART_BYTES: usize = 1024;
 
 /// The last of the payloads in ascending order but the chunk; from here to [`CHUNK_FIELD`] there is room for new ones.
 const LAST_PAYLOAD_FIELD: u64 = CONTROL_FIELD as u64;
@@ -145,7 +149,7 @@ enum State {
     },
     /// In a message of `length` bytes of which `gathered` holds the start.
     Message { length: usize, scan: bool },
-    /// In a chunk that is handed on in parts.
+    /// In a chunk that is handed on in parts. `gathered` holds the start of the next part when it was too short.
     Parts {
         id: RequestId,
         end_stream: bool,
@@ -326,9 +330,19 @@ impl Decoder {
                     if self.input.is_empty() && *remaining > 0 {
                         return Ok(None);
                     }
-                    let take = self.input.len().min(*remaining);
+                    let mut take = self.input.len().min(*remaining);
+                    let waits = self.gathered.len();
+                    let is_short = take < *remaining && take < MIN_PART_BYTES;
+                    let gathers = waits > 0 || is_short;
+                    if gathers {
+                        take = take.min(MIN_PART_BYTES - waits);
+                    }
                     *remaining -= take;
                     let last = *remaining == 0;
+                    if gathers && !last && waits + take < MIN_PART_BYTES {
+                        self.gather(take);
+                        return Ok(None);
+                    }
                     let mut envelope = Envelope {
                         id: *id,
                         end_stream: *end_stream && last,
@@ -338,7 +352,12 @@ impl Decoder {
                     if last {
                         self.state = START;
                     }
-                    let data = self.take(take);
+                    let data = if gathers {
+                        self.gather(take);
+                        std::mem::take(&mut self.gathered).freeze()
+                    } else {
+                        self.take(take)
+                    };
                     envelope.payload = Payload::Chunk { data, first, last };
                     return Ok(Some(envelope));
                 }
@@ -360,6 +379,12 @@ impl Decoder {
     fn take(&mut self, length: usize) -> Bytes {
         self.offset += length as u64;
         self.input.split_to(length)
+    }
+
+    /// Copies so many bytes of the input.
+    fn gather(&mut self, length: usize) {
+        self.gathered.extend_from_slice(&self.input[..length]);
+        self.skip(length);
     }
 
     /// Whether what has come of the current message is the envelope of a chunk that fills the rest of it; if so, goes
@@ -706,19 +731,25 @@ mod tests {
 
     /// An envelope of `length` bytes, then a chunk of ten bytes that fills the message.
     fn chunk_behind(length: usize) -> BytesMut {
+        chunk_of(length, b"0123456789")
+    }
+
+    fn chunk_of(length: usize, data: &[u8]) -> BytesMut {
+        let mut tail = BytesMut::new();
+        put_varint(&mut tail, u64::from(CHUNK_FIELD) << 3 | 2);
+        put_varint(&mut tail, data.len() as u64);
         let mut out = BytesMut::new();
         put_uint(&mut out, 1, 2);
-        if length.is_multiple_of(2) {
+        if !(length - tail.len()).is_multiple_of(2) {
             // A padded number, for an odd rest.
             out.put_slice(&[2 << 3, 0x81, 0]);
         }
-        while out.len() < length - 3 {
+        while out.len() < length - tail.len() {
             put_uint(&mut out, 2, 1);
         }
-        put_varint(&mut out, u64::from(CHUNK_FIELD) << 3 | 2);
-        put_varint(&mut out, 10);
+        out.put_slice(&tail);
         assert_eq!(out.len(), length);
-        out.put_slice(b"0123456789");
+        out.put_slice(data);
         out
     }
 
@@ -736,19 +767,24 @@ mod tests {
 
     #[test]
     fn a_chunk_is_handed_on_in_parts_when_its_envelope_is_short() {
+        const DATA: &[u8] = &[7; 3 * MIN_PART_BYTES];
+        let (start, rest) = DATA.split_at(MIN_PART_BYTES);
+        let (short, last) = rest.split_at(MIN_PART_BYTES);
         let length = PREFIX_BYTES + SCAN_BYTES;
         for cut in 1..=length {
-            let stream = framed(&chunk_behind(SCAN_BYTES)).freeze();
+            let stream = framed(&chunk_of(SCAN_BYTES, DATA)).freeze();
             let mut decoder = Decoder::new();
             decoder.feed(stream.slice(..cut));
             assert_eq!(decoder.next(), Ok(None), "{cut}");
-            decoder.feed(stream.slice(cut..length + 4));
-            assert_eq!(decoder.next(), Ok(chunk(b"0123", true, false)));
+            decoder.feed(stream.slice(cut..length + MIN_PART_BYTES));
+            assert_eq!(decoder.next(), Ok(chunk(start, true, false)));
             assert_eq!(decoder.next(), Ok(None));
-            decoder.feed(stream.slice(length + 4..length + 5));
-            assert_eq!(decoder.next(), Ok(chunk(b"4", false, false)));
-            decoder.feed(stream.slice(length + 5..));
-            assert_eq!(decoder.next(), Ok(chunk(b"56789", false, true)));
+            // Too short for a part: filled up by the next frame, of which the rest is a part of its own.
+            decoder.feed(stream.slice(length + MIN_PART_BYTES..length + MIN_PART_BYTES + 1));
+            assert_eq!(decoder.next(), Ok(None));
+            decoder.feed(stream.slice(length + MIN_PART_BYTES + 1..));
+            assert_eq!(decoder.next(), Ok(chunk(short, false, false)));
+            assert_eq!(decoder.next(), Ok(chunk(last, false, true)));
             assert!(decoder.is_between_messages());
         }
     }
@@ -819,19 +855,56 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_in_parts_is_never_gathered() {
+    fn a_chunk_in_parts_is_not_gathered() {
         let mut out = BytesMut::new();
-        write_chunk_prefix(&mut out, RequestId::new(2), 1000, true);
+        write_chunk_prefix(&mut out, RequestId::new(2), 5000, true);
         let envelope = out.len();
-        out.put_bytes(7, 1000);
+        out.put_bytes(7, 5000);
         let stream = out.freeze();
         let mut decoder = Decoder::new();
-        decoder.feed(stream.slice(..envelope + 1));
+        decoder.feed(stream.slice(..envelope + MIN_PART_BYTES));
         let first = decoder.next().unwrap().unwrap();
         assert!(!first.end_stream, "only the last part ends");
-        decoder.feed(stream.slice(envelope + 1..));
+        decoder.feed(stream.slice(envelope + MIN_PART_BYTES..));
         assert!(decoder.next().unwrap().unwrap().end_stream);
         assert_eq!(decoder.gathered.capacity(), 0);
+    }
+
+    /// Regression: a chunk in frames of a byte was a part for each byte, which pays for the byte alone.
+    #[test]
+    fn p_4_1_parts_of_a_chunk_that_trickles_have_a_kib() {
+        for (length, step) in [
+            (1, 1),
+            (2, 1),
+            (1023, 1),
+            (1024, 1),
+            (5000, 1),
+            (5000, 700),
+            (9000, 1023),
+        ] {
+            let mut out = BytesMut::new();
+            write_chunk_prefix(&mut out, RequestId::new(2), length, true);
+            out.extend((0..=250).cycle().take(length));
+            let payload = out[out.len() - length..].to_vec();
+            let mut decoder = Decoder::new();
+            let (mut parts, mut read) = (Vec::new(), Vec::new());
+            for frame in out.chunks(step) {
+                decoder.feed(Bytes::copy_from_slice(frame));
+                while let Some(envelope) = decoder.next().unwrap() {
+                    let Payload::Chunk { data, first, last } = envelope.payload else {
+                        panic!("no chunk");
+                    };
+                    assert_eq!(first, parts.is_empty());
+                    assert_eq!(envelope.end_stream, last);
+                    read.extend_from_slice(&data);
+                    parts.push((data.len(), last));
+                }
+            }
+            assert_eq!(read, payload);
+            assert!(decoder.is_between_messages());
+            let long = |(length, last): &(usize, bool)| *last || *length >= MIN_PART_BYTES;
+            assert!(parts.iter().all(long), "{length} by {step}: {parts:?}");
+        }
     }
 
     /// Regression: a message read in place left an input of no bytes that held its frame until the next one came.

@@ -344,7 +344,9 @@ proptest! {
             let Payload::Chunk { data, .. } = &envelope.payload else {
                 panic!("{envelope:?}");
             };
-            prop_assert!(lies_in(data, &frames[*frame]), "copied");
+            // What is too short to wait as a part of its own is copied.
+            let is_short = data.len() <= 1024;
+            prop_assert!(is_short || lies_in(data, &frames[*frame]), "copied");
             bytes += data.len();
         }
         prop_assert_eq!(bytes, sizes.iter().map(|(size, _)| size).sum::<usize>());

@@ -24,7 +24,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from grpc_tools import protoc
 
 KIND, SERVER, TOKEN, PROTO = sys.argv[1:5]
-MESSAGE_COST = 32
+MESSAGE_COST = 256
 CHUNK = 16 * 1024
 
 

@@ -446,7 +446,7 @@ async fn payload_that_waits_for_credit_is_a_phase() {
     // Until the window is used up, but for what one more message would cost.
     let window = u64::from(observed.pair.client.initial_window());
     within(async {
-        while observed.pair.server.stats().waiting_bytes + 33 <= window {
+        while observed.pair.server.stats().waiting_bytes + adit_flow::MESSAGE_COST < window {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })

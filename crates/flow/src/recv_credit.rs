@@ -316,8 +316,8 @@ mod tests {
 
     #[test]
     fn the_half_is_rounded_up() {
-        let mut credit = RecvCredit::new(67);
-        assert!(!take(&mut credit, 33));
+        let mut credit = RecvCredit::new(515);
+        assert!(!take(&mut credit, 257));
         assert!(take(&mut credit, 1));
     }
 
@@ -335,12 +335,15 @@ mod tests {
         let budget = Budget::new(0);
         let mut credit = RecvCredit::new(10);
         assert_eq!(credit.limit(), 10);
-        assert_eq!(credit.grant(&budget, MAX_WINDOW), window_after(66, 0));
         assert_eq!(
-            RecvCredit::new(33).grant(&budget, MAX_WINDOW),
-            window_after(66, 0)
+            credit.grant(&budget, MAX_WINDOW),
+            window_after(MIN_WINDOW, 0)
         );
-        assert_eq!(RecvCredit::new(34).grant(&budget, MAX_WINDOW), None);
+        assert_eq!(
+            RecvCredit::new(257).grant(&budget, MAX_WINDOW),
+            window_after(MIN_WINDOW, 0)
+        );
+        assert_eq!(RecvCredit::new(258).grant(&budget, MAX_WINDOW), None);
     }
 
     /// A budget, and a credit after `received` came and `consumed` of it left.

@@ -126,33 +126,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_costs_its_payload_and_32() {
+    fn a_message_costs_its_payload_and_a_constant() {
         // P-4.1
-        let mut credit = SendCredit::new(100);
-        assert_eq!(credit.available(), 100);
+        let mut credit = SendCredit::new(1000);
+        assert_eq!(credit.available(), 1000);
         credit.take(10).unwrap();
-        assert_eq!((credit.sent(), credit.available()), (42, 58));
+        assert_eq!((credit.sent(), credit.available()), (266, 734));
         credit.take(0).unwrap();
-        assert_eq!((credit.sent(), credit.available()), (74, 26));
-        assert_eq!(credit.limit(), 100);
+        assert_eq!((credit.sent(), credit.available()), (522, 478));
+        assert_eq!(credit.limit(), 1000);
     }
 
     #[test]
     fn the_whole_limit_may_be_sent_and_not_a_byte_more() {
         // P-4.2
-        let mut credit = SendCredit::new(100);
+        let mut credit = SendCredit::new(1000);
         let refused = InsufficientCredit {
-            needed: 101,
-            available: 100,
+            needed: 1001,
+            available: 1000,
         };
-        assert_eq!(credit.take(69), Err(refused));
+        assert_eq!(credit.take(745), Err(refused));
         assert_eq!(credit.sent(), 0);
-        credit.take(68).unwrap();
+        credit.take(744).unwrap();
         assert_eq!(credit.available(), 0);
         assert_eq!(
             credit.take(0),
             Err(InsufficientCredit {
-                needed: 32,
+                needed: 256,
                 available: 0
             })
         );
@@ -163,13 +163,13 @@ mod tests {
     fn the_largest_payload_leaves_room_for_the_message() {
         for (window, max, expected) in [
             (0, 64, None),
-            (31, 64, None),
-            (32, 64, None),
-            (33, 64, Some(1)),
-            (95, 64, Some(63)),
-            (96, 64, Some(64)),
-            (97, 64, Some(64)),
-            (97, 0, None),
+            (255, 64, None),
+            (256, 64, None),
+            (257, 64, Some(1)),
+            (319, 64, Some(63)),
+            (320, 64, Some(64)),
+            (321, 64, Some(64)),
+            (321, 0, None),
         ] {
             assert_eq!(
                 SendCredit::new(window).max_payload(max),
@@ -182,31 +182,31 @@ mod tests {
     #[test]
     fn a_lower_window_is_ignored() {
         // P-4.3
-        let mut credit = SendCredit::new(100);
-        credit.take(68).unwrap();
-        assert_eq!(credit.on_window(150, 60), Ok(true));
-        assert_eq!(credit.on_window(150, 80), Ok(false));
-        assert_eq!(credit.on_window(120, 10), Ok(false));
+        let mut credit = SendCredit::new(300);
+        credit.take(44).unwrap();
+        assert_eq!(credit.on_window(350, 60), Ok(true));
+        assert_eq!(credit.on_window(350, 80), Ok(false));
+        assert_eq!(credit.on_window(320, 10), Ok(false));
         assert_eq!(
             (credit.limit(), credit.peer_consumed(), credit.available()),
-            (150, 80, 50)
+            (350, 80, 50)
         );
     }
 
     #[test]
     fn consumed_may_not_pass_what_was_sent() {
         // P-4.5
-        let mut credit = SendCredit::new(100);
+        let mut credit = SendCredit::new(300);
         credit.take(8).unwrap();
         assert_eq!(
-            credit.on_window(500, 41),
+            credit.on_window(500, 265),
             Err(WindowError {
-                consumed: 41,
-                sent: 40
+                consumed: 265,
+                sent: 264
             })
         );
-        assert_eq!((credit.limit(), credit.peer_consumed()), (100, 0));
-        assert_eq!(credit.on_window(500, 40), Ok(true));
-        assert_eq!((credit.limit(), credit.peer_consumed()), (500, 40));
+        assert_eq!((credit.limit(), credit.peer_consumed()), (300, 0));
+        assert_eq!(credit.on_window(500, 264), Ok(true));
+        assert_eq!((credit.limit(), credit.peer_consumed()), (500, 264));
     }
 }

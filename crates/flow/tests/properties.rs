@@ -684,7 +684,8 @@ proptest! {
 fn a_long_path_is_filled() {
     // One message a tick, 50 ticks each way: 1 MB is on its way when the path is full.
     const TRIP: u64 = 50;
-    const PAYLOAD: usize = 10_000 - 32;
+    #[allow(clippy::cast_possible_truncation)] // it is small
+    const PAYLOAD: usize = 10_000 - MESSAGE_COST as usize;
     let budget = Budget::new(64 << 20);
     let mut sender = SendCredit::new(32 * 1024);
     let mut receiver = RecvCredit::new(32 * 1024);

@@ -265,7 +265,7 @@ async fn p_11_3_what_waits_for_a_destination_is_bounded_and_keeps_its_order() {
     let (come, comes) = oneshot::channel::<()>();
     let comes = Mutex::new(Some(comes));
     let config = UdpConfig {
-        max_waiting_bytes_per_flow: 10 * (100 + 64),
+        max_waiting_bytes_per_flow: 10 * (100 + 96),
         ..UdpConfig::default()
     };
     let port = Port::new(config, 60 * SECOND, move |_| {

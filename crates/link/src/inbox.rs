@@ -67,8 +67,9 @@ const MAX_INTERIM: u8 = 16;
 /// comes in one frame when it comes at all, and what is read until the task has its turn.
 const MAX_DATAGRAM_BYTES: usize = 1 << 20;
 
-/// What a datagram that waits costs beside its bytes: empty ones must not be free.
-pub(crate) const DATAGRAM_OVERHEAD: usize = 64;
+/// What a datagram that waits costs beside its bytes, as a message does (P-4.1): empty ones must not be free.
+#[allow(clippy::cast_possible_truncation)] // it is small
+pub(crate) const DATAGRAM_OVERHEAD: usize = adit_flow::MESSAGE_COST as usize;
 
 impl State {
     /// Why both directions are over, or our own: the reader may still have parts to read.
@@ -333,6 +334,28 @@ mod tests {
             Some(Reason::LinkLost),
             "nothing is read after a loss"
         );
+    }
+
+    /// A queue has at most twice the room that it needs, and a small payload an allocation of its own.
+    #[test]
+    fn p_4_1_a_part_that_waits_occupies_no_more_than_its_cost() {
+        let smallest_allocation = 32;
+        let occupied = 2 * size_of::<Part>() + smallest_allocation;
+        assert!(occupied as u64 <= adit_flow::MESSAGE_COST, "{occupied}");
+        let (inbox, window) = (Inbox::default(), 32 * 1024);
+        let empty = WebSocketFrame {
+            fin: true,
+            rsv: 0,
+            opcode: 1,
+            length: 0,
+        };
+        while inbox.lock().waiting < window {
+            let cost = adit_flow::MESSAGE_COST;
+            let payload = Payload::new(Bytes::new(), None, cost);
+            inbox.deliver(Part::Frame(empty, payload), cost, false);
+        }
+        let occupied = inbox.lock().parts.capacity() * size_of::<Part>();
+        assert!(occupied as u64 <= window, "{occupied} of {window}");
     }
 
     #[test]

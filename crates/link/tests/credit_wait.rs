@@ -48,7 +48,7 @@ async fn waits_are_added_up() {
         if let Part::Data(payload) = part.unwrap() {
             held.push(payload);
         }
-        if held.len() == 30 {
+        if held.len() == 26 {
             sleep(10 * SECOND).await;
             pauses += 1;
             held.clear();

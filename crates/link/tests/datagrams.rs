@@ -95,10 +95,10 @@ async fn p_11_1_datagrams_cross_whole_in_order_both_ways() {
 async fn p_11_3_a_receiver_without_room_drops_what_comes_and_counts_it() {
     let pair = pair();
     let (visitor, mut service) = flow(&pair).await;
-    // Each costs its bytes and 64.
+    // Each costs its bytes and 256.
     let fit = ROOM / 1024;
     for n in 0..fit + 10 {
-        say(&visitor, vec![n as u8; 960]);
+        say(&visitor, vec![n as u8; 768]);
         if n % 100 == 0 {
             delivered(&pair.server, &pair.client).await;
         }
@@ -121,16 +121,16 @@ async fn p_11_3_a_receiver_without_room_drops_what_comes_and_counts_it() {
     assert!(answered && body == "here");
     // What is taken makes room: the first ones are there, and the newest.
     for n in 0..20 {
-        assert_eq!(hear(&mut service).await, vec![n; 960]);
+        assert_eq!(hear(&mut service).await, vec![n; 768]);
     }
     for n in 0..20 {
-        say(&visitor, vec![200 + n; 960]);
+        say(&visitor, vec![200 + n; 768]);
     }
     for n in 20..fit {
-        assert_eq!(hear(&mut service).await, vec![n as u8; 960]);
+        assert_eq!(hear(&mut service).await, vec![n as u8; 768]);
     }
     for n in 0..20 {
-        assert_eq!(hear(&mut service).await, vec![200 + n; 960]);
+        assert_eq!(hear(&mut service).await, vec![200 + n; 768]);
     }
     assert_eq!(pair.client.lane.stats().datagrams_dropped, 10);
     drop((visitor, service, ours, theirs));
@@ -141,7 +141,7 @@ async fn p_11_3_a_receiver_without_room_drops_what_comes_and_counts_it() {
 async fn p_11_3_empty_datagrams_that_wait_are_not_free() {
     let pair = pair();
     let (visitor, mut service) = flow(&pair).await;
-    let fit = ROOM / 64;
+    let fit = ROOM / 256;
     for n in 0..fit + 7 {
         say(&visitor, Bytes::new());
         if n % 100 == 0 {
@@ -209,9 +209,9 @@ async fn p_11_2_while_nothing_leaves_datagrams_make_room_by_their_age_and_hold_u
     }
     let stats = near.stats().mux;
     let kept = u64::from(SENT) * 3 - stats.datagrams_dropped;
-    assert_eq!(stats.queued, kept * (1_200 + 32));
+    assert_eq!(stats.queued, kept * (1_200 + adit_flow::MESSAGE_COST));
     assert!(
-        stats.queued <= 3 * each && stats.queued > 3 * (each - 1_232),
+        stats.queued <= 3 * each && stats.queued > 3 * (each - 1_200 - adit_flow::MESSAGE_COST),
         "{stats:?}"
     );
     // Somebody else comes, and may send at once.

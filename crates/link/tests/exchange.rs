@@ -159,7 +159,8 @@ async fn a_reset_tells_the_other_end_why() {
     let (mut visitor, service) = pair.open(true).await;
     service.send.reset(ResetCode::DialFailed, "no\nway");
     let failure = visitor.recv.part().await.unwrap().unwrap_err();
-    assert_eq!(failure, Failure::new(Reason::DialFailed, "noway"));
+    let said = (failure.reason, &failure.detail[..]);
+    assert_eq!(said, (Reason::DialFailed, "no\\nway"), "escaped");
     assert_eq!(visitor.send.ready().await.unwrap_err(), failure);
     drop((visitor, service.recv));
     pair.settled().await;

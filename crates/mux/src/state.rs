@@ -322,9 +322,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use adit_codec::{Envelope, HttpRequest, HttpRequestHead, Open, Payload, Queue, RequestHead};
+    use adit_codec::{
+        Envelope, HttpRequest, HttpRequestHead, Open, Payload, Queue, RequestHead, WebSocketFrame,
+    };
+    use adit_flow::MESSAGE_COST;
 
     use super::*;
+    use crate::Sendable;
 
     fn state() -> State {
         let mut config = Config::new(Side::Server);
@@ -441,10 +445,58 @@ mod tests {
         state.send(full, Bytes::from(vec![0; 500]), false).unwrap();
         for _ in 0..10_000 {
             let id = open(&mut state);
-            assert_eq!(state.sendable(id), Ok(crate::Sendable::Later));
-            assert_eq!(state.sendable(id), Ok(crate::Sendable::Later));
+            assert_eq!(state.sendable(id), Ok(Sendable::Later));
+            assert_eq!(state.sendable(id), Ok(Sendable::Later));
             state.reset(id, ResetCode::Cancelled, "");
             assert!(state.blocked.len() <= SLACK + 5, "{}", state.blocked.len());
+        }
+    }
+
+    /// A queue has at most twice the room that it needs, and a small payload an allocation of its own.
+    #[test]
+    fn p_4_1_an_item_that_waits_occupies_no_more_than_its_cost() {
+        let smallest_allocation = 32;
+        let occupied = 2 * size_of::<(Item, u64)>() + smallest_allocation;
+        assert!(occupied as u64 <= MESSAGE_COST, "{occupied}");
+    }
+
+    /// What waits to leave is counted by its cost: empty frames have no bytes.
+    #[test]
+    fn empty_frames_that_wait_to_leave_are_bounded_as_payload_is() {
+        let mut config = Config::new(Side::Server);
+        config.initial_window = 4 << 20;
+        let (own, all) = (config.max_queued_per_request, config.max_queued);
+        let mut state = State::new(config, Budget::new(0));
+        let frame = WebSocketFrame {
+            fin: true,
+            rsv: 0,
+            opcode: 1,
+            length: 0,
+        };
+        let fill = |state: &mut State, id: RequestId| {
+            let mut count = 0;
+            while let Ok(Sendable::Now(_)) = state.sendable(id) {
+                state.send_frame(id, frame, Bytes::new(), false).unwrap();
+                count += 1;
+            }
+            count
+        };
+        // Behind heads that have not left, and behind heads that have.
+        for has_left in [false, true] {
+            let first = open(&mut state);
+            let ids: Vec<_> = (0..100).map(|_| open(&mut state)).collect();
+            if has_left {
+                while state.next_batch().is_some() {}
+            }
+            assert_eq!(fill(&mut state, first), own / MESSAGE_COST);
+            let more: u64 = ids.iter().map(|id| fill(&mut state, *id)).sum();
+            let quiet = ids.len() as u64;
+            assert!(state.queued() <= all + quiet * MESSAGE_COST);
+            assert!(own / MESSAGE_COST + more <= all / MESSAGE_COST + quiet);
+            for id in std::iter::once(first).chain(ids) {
+                state.remove(id);
+            }
+            assert_eq!(state.queued(), 0);
         }
     }
 

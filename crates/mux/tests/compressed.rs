@@ -74,7 +74,8 @@ fn with_request(protocol: ProtocolType) -> End {
 #[test]
 fn p_13_4_what_comes_compressed_costs_what_it_was() {
     let mut end = with_request(ProtocolType::Http);
-    let events = end.feed([packed(1, 10, 20_000), packed(1, 10, 12_704)]);
+    let rest = (W - 20_000 - 2 * MESSAGE_COST) as u32;
+    let events = end.feed([packed(1, 10, 20_000), packed(1, 10, rest)]);
     let event = |inflated_bytes: u32| Event::Compressed {
         id: id(1),
         frame: None,
@@ -83,7 +84,7 @@ fn p_13_4_what_comes_compressed_costs_what_it_was() {
         cost: u64::from(inflated_bytes) + MESSAGE_COST,
         end: false,
     };
-    assert_eq!(events, [event(20_000), event(12_704)]);
+    assert_eq!(events, [event(20_000), event(rest)]);
     // The window is full to the byte.
     let past = Event::Reset {
         id: id(1),

@@ -25,12 +25,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use adit_codec::{
     Compressed, Compression, ProtocolType, RequestId, ResetCode, Side, WebSocketFrame,
 };
-use adit_flow::{Budget, MESSAGE_COST};
+use adit_flow::{Budget, MESSAGE_COST, MIN_WINDOW};
 use adit_mux::{Config, Event, SendError, Sendable};
 use adit_proto::{TunnelMessage, tunnel_message::Payload};
 use bytes::Bytes;
 use proptest::prelude::*;
 use support::{heads::*, *};
+
+const COST: usize = MESSAGE_COST as usize;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -739,7 +741,7 @@ fn one_with_nothing_queued_may_add_a_message_beside_bulk() {
     let mut end = End::new(config);
     let (bulk, small) = (end.opened(false), end.opened(false));
     end.mux
-        .send(bulk, vec![0; 1000 - 32 - 1].into(), false)
+        .send(bulk, vec![0; 1000 - COST - 1].into(), false)
         .unwrap();
     assert!(
         matches!(end.mux.sendable(bulk), Ok(Sendable::Now(_))),
@@ -749,7 +751,7 @@ fn one_with_nothing_queued_may_add_a_message_beside_bulk() {
     assert_eq!(end.mux.sendable(bulk), Ok(Sendable::Later));
     assert!(matches!(end.mux.sendable(small), Ok(Sendable::Now(_))));
     end.mux
-        .send(small, vec![0; 2000 - 1032 - 32].into(), false)
+        .send(small, vec![0; 1000 - 2 * COST].into(), false)
         .unwrap();
     let third = end.open(b"", false);
     assert_eq!(
@@ -789,7 +791,9 @@ fn a_sender_is_told_once_when_its_own_queue_has_room() {
     config.initial_window = 100_000;
     let mut end = End::new(config);
     let own = end.opened(false);
-    end.mux.send(own, vec![0; 999 - 32].into(), false).unwrap();
+    end.mux
+        .send(own, vec![0; 999 - COST].into(), false)
+        .unwrap();
     assert!(matches!(end.mux.sendable(own), Ok(Sendable::Now(_))));
     end.mux.send(own, vec![0; 1].into(), false).unwrap();
     assert_eq!(end.mux.sendable(own), Ok(Sendable::Later));
@@ -811,9 +815,9 @@ fn a_window_too_small_for_a_message_is_made_up_for_at_once() {
         let theirs = side.peer().first_id().value();
         end.feed([opening(theirs, b"", false), opening(theirs + 2, b"", true)]);
         let expected = [
-            format!("{theirs} window 66 0"),
+            format!("{theirs} window {MIN_WINDOW} 0"),
             format!("{own} open."),
-            format!("{own} window 66 0"),
+            format!("{own} window {MIN_WINDOW} 0"),
         ];
         assert_eq!(outline(&end.sent()), expected);
     }
@@ -828,13 +832,17 @@ fn a_queue_that_is_full_to_the_byte_takes_no_more() {
         config.initial_window = 100_000;
         let mut end = End::new(config);
         let id = end.opened(false);
-        end.mux.send(id, vec![0; 1000 - 32].into(), false).unwrap();
+        end.mux
+            .send(id, vec![0; 1000 - COST].into(), false)
+            .unwrap();
         assert_eq!(end.mux.stats().queued, 1000);
         assert_eq!(end.mux.sendable(id), Ok(Sendable::Later));
         // The same while it is held behind its head.
         let id = end.open(b"", false);
         end.mux.reset(RequestId::new(2), ResetCode::Cancelled, "");
-        end.mux.send(id, vec![0; 1000 - 32].into(), false).unwrap();
+        end.mux
+            .send(id, vec![0; 1000 - COST].into(), false)
+            .unwrap();
         assert_eq!(end.mux.stats().queued, 1000);
         assert_eq!(end.mux.sendable(id), Ok(Sendable::Later));
         end.sent();

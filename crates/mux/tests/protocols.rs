@@ -459,7 +459,7 @@ fn p_11_3_of_too_many_datagrams_that_wait_the_oldest_are_dropped_and_counted() {
         // One that is dearer than the bound goes alone.
         for n in 8..11 {
             end.mux
-                .send_datagram(flow, Bytes::from(vec![n; 200]))
+                .send_datagram(flow, Bytes::from(vec![n; 1000]))
                 .unwrap();
         }
         assert_eq!(end.mux.stats().datagrams_dropped, 7);
@@ -545,7 +545,7 @@ fn p_11_2_a_flood_of_datagrams_takes_no_room_from_payload_nor_payload_from_datag
 #[test]
 fn p_11_2_who_waits_for_room_is_told_when_payload_has_left_though_datagrams_wait() {
     let end = with_little_room();
-    end.mux.send(id(3), vec![0; 400].into(), false).unwrap();
+    end.mux.send(id(3), vec![0; 2600].into(), false).unwrap();
     flood(&end, id(1));
     assert_eq!(end.mux.sendable(id(5)), Ok(Sendable::Later));
     // A batch is one message here, and connection 3 was the first to have one.
@@ -607,7 +607,7 @@ fn p_11_1_datagrams_of_the_side_that_was_asked_need_no_answer_before_them() {
 #[test]
 fn p_11_2_datagrams_that_wait_take_nobodys_room() {
     let mut config = Config::new(Side::Server);
-    config.max_queued = 1000;
+    config.max_queued = 3000;
     let mut end = with_config(config, ProtocolType::Udp);
     end.feed([opening(3, b"", true), opening_of(ProtocolType::Tcp, 5)]);
     let flood = |end: &End| {
@@ -618,10 +618,10 @@ fn p_11_2_datagrams_that_wait_take_nobodys_room() {
     };
     flood(&end);
     let stats = end.mux.stats();
-    assert!(stats.datagrams_dropped > 0 && stats.queued > 800);
+    assert!(stats.datagrams_dropped > 0 && stats.queued > 2600);
     // Whoever asks has room, and whoever waits for other payload to leave is told when it has.
     assert!(matches!(end.mux.sendable(id(3)), Ok(Sendable::Now(_))));
-    end.mux.send(id(3), vec![0; 2000].into(), false).unwrap();
+    end.mux.send(id(3), vec![0; 6000].into(), false).unwrap();
     assert_eq!(end.mux.sendable(id(5)), Ok(Sendable::Later));
     for _ in 0..100 {
         let transmit = end.transmit().unwrap();

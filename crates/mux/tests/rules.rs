@@ -606,11 +606,11 @@ fn p_4_1_only_chunks_and_bodies_cost() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(costs, [42, 32]);
+    assert_eq!(costs, [10 + MESSAGE_COST, MESSAGE_COST]);
     // A chunk in parts pays for its message once.
-    let frame = framed(&chunk(1, 1000, true).encode_to_vec());
+    let frame = framed(&chunk(1, 5000, true).encode_to_vec());
     let mut parts = Vec::new();
-    for cut in [0..100, 100..600, 600..frame.len()] {
+    for cut in [0..2000, 2000..3500, 3500..frame.len()] {
         end.receiver
             .handle_frame(frame.slice(cut), &mut parts)
             .unwrap();
@@ -627,7 +627,7 @@ fn p_4_1_only_chunks_and_bodies_cost() {
         length += data.len();
         ends.push(end);
     }
-    assert_eq!((cost_sum, length), (1000 + MESSAGE_COST, 1000));
+    assert_eq!((cost_sum, length), (5000 + MESSAGE_COST, 5000));
     assert_eq!(ends, [false, false, true]);
 }
 
@@ -640,10 +640,11 @@ fn p_4_2_no_more_is_sent_than_the_limit_allows() {
         .unwrap();
     assert_eq!(end.mux.sendable(id(1)), Ok(Sendable::Now(all)));
     let too_much = Bytes::from(vec![1; all + 1]);
+    let all_but_one = all - MESSAGE_COST as usize - 1;
     let refused = end.mux.send(id(1), too_much.clone(), false);
     assert_eq!(refused, Err(SendError::NoCredit(too_much)), "given back");
     end.mux
-        .send(id(1), vec![1; all - 33].into(), false)
+        .send(id(1), vec![1; all_but_one].into(), false)
         .unwrap();
     assert_eq!(end.mux.sendable(id(1)), Ok(Sendable::Now(1)));
     end.mux.send(id(1), "x".into(), false).unwrap();
@@ -653,7 +654,7 @@ fn p_4_2_no_more_is_sent_than_the_limit_allows() {
         outline(&sent),
         [
             "1 answer 200",
-            &format!("1 chunk {}", all - 33),
+            &format!("1 chunk {all_but_one}"),
             "1 chunk 1"
         ]
     );
@@ -779,7 +780,7 @@ fn p_4_6_windows_grow_at_the_budgets_expense_and_give_it_back() {
                     (1, W),
                     "100 bytes wait"
                 );
-                end.mux.consume(id(1), 131);
+                end.mux.consume(id(1), 99 + MESSAGE_COST);
                 assert_eq!(end.mux.stats().open, 1);
                 end.mux.consume(id(1), 1);
             }
@@ -880,7 +881,7 @@ fn p_5_1_payload_never_overtakes_its_head() {
             .unwrap();
         end.mux.send(id(value), "data".into(), true).unwrap();
     }
-    assert_eq!(end.mux.stats().queued, 1032 + 6 * 36);
+    assert_eq!(end.mux.stats().queued, 1000 + 6 * 4 + 7 * MESSAGE_COST);
     let batch = end.transmit().unwrap().batch.unwrap();
     let bytes: Vec<u8> = batch.into_segments().flatten().collect();
     let first = outline(&messages(bytes.into()));
@@ -909,7 +910,7 @@ fn p_5_1_requests_take_turns_of_32_kib() {
     for _ in 0..6 {
         for &id in &ids {
             end.mux
-                .send(id, vec![0; 16 * 1024 - 32].into(), false)
+                .send(id, vec![0; 16 * 1024 - MESSAGE_COST as usize].into(), false)
                 .unwrap();
         }
     }
@@ -985,7 +986,7 @@ fn p_6_1_stop_sending_ends_the_direction_and_drops_what_is_queued() {
         .unwrap();
     end.sent();
     end.mux.send(id(1), vec![0; 5000].into(), false).unwrap();
-    assert_eq!(end.mux.stats().queued, 5032);
+    assert_eq!(end.mux.stats().queued, 5000 + MESSAGE_COST);
     let stopped = Event::Stopped {
         id: id(1),
         code: ResetCode::Cancelled,
@@ -1004,7 +1005,7 @@ fn p_6_1_stop_sending_ends_the_direction_and_drops_what_is_queued() {
         &end.feed([chunk(1, 5, true)])[..],
         [Event::Data { end: true, .. }]
     ));
-    end.mux.consume(id(1), 37);
+    end.mux.consume(id(1), 5 + MESSAGE_COST);
     assert_eq!(end.mux.stats().open, 0);
 }
 
@@ -1026,7 +1027,7 @@ fn p_6_1_a_head_that_has_not_left_leaves_before_the_end() {
             .unwrap();
         if !ends {
             end.mux.send(id(1), "data".into(), true).unwrap();
-            assert_eq!(end.mux.stats().queued, 36);
+            assert_eq!(end.mux.stats().queued, 4 + MESSAGE_COST);
         }
         assert_eq!(end.feed([stop(1)]).len(), 1);
         assert_eq!(end.mux.stats().queued, MESSAGE_COST, "the end");

@@ -561,8 +561,11 @@ mod tests {
     }
 
     fn lane() -> Arc<Lane> {
+        let mut mux = adit_mux::Config::new(Side::Server);
+        // The frames of all rounds: nobody gives credit back.
+        mux.initial_window = 1 << 20;
         let config = LaneConfig {
-            mux: adit_mux::Config::new(Side::Server),
+            mux,
             max_entries: 1,
             heartbeat: Duration::from_secs(60),
             dead_after: Duration::from_secs(600),
