@@ -337,6 +337,10 @@ impl Decoder {
                     if gathers {
                         take = take.min(MIN_PART_BYTES - waits);
                     }
+                    if gathers && waits == 0 {
+                        // Exactly, so that what waits has no room to spare.
+                        self.gathered.reserve(MIN_PART_BYTES.min(*remaining));
+                    }
                     *remaining -= take;
                     let last = *remaining == 0;
                     if gathers && !last && waits + take < MIN_PART_BYTES {
