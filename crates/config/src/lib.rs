@@ -34,6 +34,8 @@ pub mod permissions;
 mod problems;
 mod proxies;
 mod read;
+#[cfg(test)]
+mod reference;
 mod server;
 mod spelling;
 mod state;

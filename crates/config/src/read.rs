@@ -5,6 +5,8 @@ use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 
+#[cfg(test)]
+use crate::reference;
 use crate::{
     document::{Entry, Node, Value},
     error::{ConfigError, Kind, Origin},
@@ -72,6 +74,8 @@ impl<'n> Section<'n> {
     /// The value of a key.
     pub(crate) fn item(&mut self, key: &'static str) -> Option<Item<'n>> {
         self.asked.push(key);
+        #[cfg(test)]
+        reference::key(&self.path_of(key));
         self.find(key).map(|entry| Item {
             path: self.path_of(key),
             node: &entry.node,
@@ -99,24 +103,28 @@ impl<'n> Section<'n> {
         })
     }
 
-    pub(crate) fn set_number<T: TryFrom<u64>>(
+    pub(crate) fn set_number<T: TryFrom<u64> + Copy + Display>(
         &mut self,
         key: &'static str,
         range: RangeInclusive<u64>,
         slot: &mut T,
     ) -> Result<(), ConfigError> {
+        #[cfg(test)]
+        reference::number(&self.path_of(key), &range, *slot);
         match self.item(key) {
             Some(item) => item.number(range).map(|number| *slot = number),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn set_size<T: TryFrom<u64>>(
+    pub(crate) fn set_size<T: TryFrom<u64> + Copy + Display>(
         &mut self,
         key: &'static str,
         range: RangeInclusive<u64>,
         slot: &mut T,
     ) -> Result<(), ConfigError> {
+        #[cfg(test)]
+        reference::size(&self.path_of(key), &range, *slot);
         match self.item(key) {
             Some(item) => item.size(range).map(|size| *slot = size),
             None => Ok(()),
@@ -130,6 +138,8 @@ impl<'n> Section<'n> {
         least: Duration,
         slot: &mut Duration,
     ) -> Result<(), ConfigError> {
+        #[cfg(test)]
+        reference::wait(&self.path_of(key), least, *slot);
         match self.item(key) {
             Some(item) => item.wait(least).map(|wait| *slot = wait),
             None => Ok(()),

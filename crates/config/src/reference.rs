@@ -1,0 +1,222 @@
+//! The reference of settings, `docs/settings.md`: written by a test from the keys that the loader asks for, with the
+//! bounds and defaults that it uses, and from the descriptions below. A key without a description, or a description
+//! without a key, fails the test.
+
+use std::{cell::RefCell, collections::BTreeMap, fmt::Write, fs, ops::RangeInclusive, path::Path};
+
+use bytesize::ByteSize;
+
+use crate::{ClientOverrides, ServerOverrides, load_client, load_server};
+
+mod descriptions;
+
+use descriptions::{CLIENT, Description, SERVER};
+
+/// A key that the loader asked for.
+#[derive(Debug, Clone, PartialEq)]
+struct Key {
+    path: String,
+    /// What a value looks like, and the default, where the loader's own bounds say so.
+    bounds: Option<(String, String)>,
+}
+
+thread_local! {
+    static KEYS: RefCell<Vec<Key>> = const { RefCell::new(Vec::new()) };
+}
+
+fn record(path: &str, bounds: Option<(String, String)>) {
+    // Items of a list are described once.
+    let mut plain = String::new();
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('[') {
+        plain.push_str(before);
+        plain.push_str("[]");
+        rest = after.split_once(']').map_or("", |(_, after)| after);
+    }
+    plain.push_str(rest);
+    KEYS.with_borrow_mut(|keys| {
+        match keys.iter_mut().find(|key| key.path == plain) {
+            Some(key) if key.bounds.is_none() => key.bounds = bounds,
+            Some(_) => {}
+            None => keys.push(Key {
+                path: plain,
+                bounds,
+            }),
+        }
+    });
+}
+
+pub(crate) fn key(path: &str) {
+    record(path, None);
+}
+
+pub(crate) fn number(path: &str, range: &RangeInclusive<u64>, default: impl ToString) {
+    let kind = format!("{} to {}", range.start(), range.end());
+    record(path, Some((kind, default.to_string())));
+}
+
+pub(crate) fn size(path: &str, range: &RangeInclusive<u64>, default: impl ToString) {
+    let kind = format!(
+        "size, {} to {}",
+        ByteSize(*range.start()),
+        ByteSize(*range.end())
+    );
+    let default = default.to_string();
+    let default = default.parse().map_or(default, |bytes| ByteSize(bytes).to_string());
+    record(path, Some((kind, default)));
+}
+
+pub(crate) fn wait(path: &str, least: std::time::Duration, default: std::time::Duration) {
+    let kind = if least.is_zero() {
+        "time".to_owned()
+    } else {
+        format!("time, at least {}", time(least))
+    };
+    record(path, Some((kind, time(default))));
+}
+
+fn time(time: std::time::Duration) -> String {
+    let (millis, seconds) = (time.as_millis(), time.as_secs());
+    match (millis % 1_000, seconds % 60, seconds % 3_600) {
+        (0, 0, 0) if seconds > 0 => format!("{}h", seconds / 3_600),
+        (0, 0, _) if seconds > 0 => format!("{}m", seconds / 60),
+        (0, _, _) => format!("{seconds}s"),
+        _ => format!("{millis}ms"),
+    }
+}
+
+/// Files in which every section and every list has something, so that each key is asked for.
+const SAMPLE_SERVER: &str = r#"
+server:
+  auth: [{ token: "a token of the sample" }]
+  upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]
+  rules: [{ host: a.example, header: { x: y }, to: { upstream: erp } }]
+  telemetry: { metrics: {}, access_log: { path: a.log }, error_log: { path: e.log }, tracing: { endpoint: "http://127.0.0.1:4317" } }
+"#;
+
+const SAMPLE_CLIENT: &str = r#"
+client:
+  server_addr: 127.0.0.1
+  auth_token: "a token of the sample"
+  tunnels:
+    - { name: web, local_port: 1 }
+    - { name: tls, type: grpc, local_port: 1, local_tls: { server_name: rpc.internal } }
+    - { name: tcp, type: tcp, local_port: 1 }
+    - { name: udp, type: udp, local_port: 1 }
+  entries: [{ name: erp, listen: 0, upstream: erp }]
+  telemetry: { metrics: {}, access_log: { path: a.log }, error_log: { path: e.log }, tracing: { endpoint: "http://127.0.0.1:4317" } }
+"#;
+
+fn keys_of(file: &str, load: impl FnOnce(&Path)) -> Vec<Key> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sample.yaml");
+    fs::write(&path, file).unwrap();
+    KEYS.with_borrow_mut(Vec::clear);
+    load(&path);
+    KEYS.take()
+}
+
+/// The keys with their descriptions, and what is wrong with the descriptions.
+fn described(
+    keys: &[Key],
+    descriptions: &'static [Description],
+    problems: &mut Vec<String>,
+) -> Vec<(Key, &'static Description)> {
+    let by_key: BTreeMap<_, _> = descriptions.iter().map(|one| (one.key, one)).collect();
+    let is_section = |path: &str| {
+        let below = [format!("{path}."), format!("{path}[]")];
+        let mut keys = keys.iter();
+        keys.any(|key| below.iter().any(|below| key.path.starts_with(below)))
+    };
+    let mut rows = Vec::new();
+    for key in keys {
+        match by_key.get(key.path.as_str()) {
+            Some(description) => rows.push((key.clone(), *description)),
+            None if is_section(&key.path) => {}
+            None => problems.push(format!("`{}` is not described", key.path)),
+        }
+    }
+    for description in descriptions {
+        if !keys.iter().any(|key| key.path == description.key) {
+            problems.push(format!("`{}` is described, and no key", description.key));
+        }
+    }
+    for (key, description) in &rows {
+        if key.bounds.is_some() == description.value.is_some() {
+            problems.push(format!(
+                "`{}`: the loader's bounds and a value of the description exclude each other",
+                key.path
+            ));
+        }
+    }
+    rows
+}
+
+fn render(out: &mut String, rows: &[(Key, &Description)]) {
+    let mut section = None;
+    for (key, description) in rows {
+        let (parent, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
+        if section != Some(parent) {
+            section = Some(parent);
+            let _ = write!(
+                out,
+                "\n### `{parent}`\n\n| key | value | default | meaning |\n|---|---|---|---|\n"
+            );
+        }
+        let (value, default) = match (&key.bounds, description.value) {
+            (Some((kind, default)), _) => (kind.as_str(), format!("`{default}`")),
+            (None, Some((kind, default))) => (kind, default.to_owned()),
+            (None, None) => ("", String::new()),
+        };
+        let _ = writeln!(
+            out,
+            "| `{name}` | {value} | {default} | {} |",
+            description.meaning
+        );
+    }
+}
+
+#[test]
+fn every_key_stands_in_the_reference_of_settings() {
+    let none = std::iter::empty;
+    let server = keys_of(SAMPLE_SERVER, |file| {
+        load_server(Some(file), none(), &ServerOverrides::default()).unwrap();
+    });
+    let client = keys_of(SAMPLE_CLIENT, |file| {
+        load_client(Some(file), none(), &ClientOverrides::default()).unwrap();
+    });
+    let mut problems = Vec::new();
+    let (server, client) = (
+        described(&server, SERVER, &mut problems),
+        described(&client, CLIENT, &mut problems),
+    );
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+
+    let mut page = String::from(HEAD);
+    page.push_str("\n## Server\n");
+    render(&mut page, &server);
+    page.push_str("\n## Client\n");
+    render(&mut page, &client);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/settings.md is not what the loader reads; UPDATE=1 cargo test -p adit-config reference writes it anew"
+    );
+}
+
+const HEAD: &str = "# Settings
+
+Every key of both sides, with its bounds and its default. This page is generated from the code that reads the settings \
+(`UPDATE=1 cargo test -p adit-config reference`); how to use them together is in [configuration.md](configuration.md).
+
+A setting comes from, in this order, the later wins: the default, the file (`--config`, YAML, TOML or JSON), the \
+environment, a flag. The variable of a key is its path in capitals with two underscores between sections: \
+`ADIT__SERVER__HTTP__BIND_PORT=80` is `server.http.bind_port: 80`. An unknown key is an error.
+
+Times have a unit: `100ms`, `5s`, `1m 30s`. Sizes are bytes, or have one: `64KiB`, `100MB`. `[]` stands for each item of \
+a list.
+";
