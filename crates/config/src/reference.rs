@@ -89,6 +89,7 @@ fn time(time: std::time::Duration) -> String {
 const SAMPLE_SERVER: &str = r#"
 server:
   auth: [{ token: "a token of the sample" }]
+  shared_groups: [{ group: office, users: [alice] }]
   upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]
   rules: [{ host: a.example, header: { x: y }, to: { upstream: erp } }]
   telemetry: { metrics: {}, access_log: { path: a.log }, error_log: { path: e.log }, tracing: { endpoint: "http://127.0.0.1:4317" } }
