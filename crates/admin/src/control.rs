@@ -129,7 +129,7 @@ impl Listener for Control {
             match self.listener.accept().await {
                 Ok((stream, _)) if self.trusts(&stream) => return (stream, ()),
                 Ok(_) => {
-                    tracing::warn!("a connection of another user to the control socket was closed")
+                    tracing::warn!("a connection of another user to the control socket was closed");
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed on the control socket");

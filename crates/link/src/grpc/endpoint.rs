@@ -51,12 +51,15 @@ impl ChannelId {
     }
 }
 
+/// Receives the reason for which a data stream ended, and the bytes received by then.
+pub type OnEnd = Box<dyn FnOnce(&Failure, u64) + Send>;
+
 /// A lane that a data stream was admitted to.
 pub struct AcceptedLane {
     /// The lane.
     pub lane: Arc<Lane>,
-    /// Told why the data stream ended and how many bytes had come by then.
-    pub on_end: Box<dyn FnOnce(&Failure, u64) + Send>,
+    /// Called at the end of the data stream.
+    pub on_end: OnEnd,
     /// Dropped when the lane is over.
     pub guard: Box<dyn Any + Send>,
 }
