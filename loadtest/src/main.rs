@@ -6,7 +6,7 @@
 //! count, `events` restart a side, `report` says what came of it. `compare` and `protocols` put targets side by side,
 //! with the same schedule, pool and services. Everything but the target runs on one thread: the cost of this program is
 //! part of what it measures.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_macros)]
 
 mod answer;
 mod cli;

@@ -7,7 +7,9 @@ use adit_config::{ClientOverrides, ServerOverrides, load_client, load_server};
 
 /// The YAML blocks of a document that hold a whole file.
 fn files(document: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(document);
     let text = fs::read_to_string(path).unwrap();
     let blocks = text.split("```yaml\n").skip(1);
     blocks

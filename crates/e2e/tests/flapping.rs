@@ -42,7 +42,7 @@ impl Cable {
                         && ran(&format!("ip -n {side} link set up0 up"))
                 });
         if !laid {
-            println!("skipped: network namespaces are not permitted here (run as root)");
+            eprintln!("skipped: network namespaces are not permitted here (run as root)");
         }
         laid.then_some(cable)
     }

@@ -383,7 +383,9 @@ impl Gate {
         Poll::Ready(match line.vacate(index) {
             Place::Handed => Ok(Taken::Counted),
             _ => {
-                claim.map(|claim| state.holders.remove(claim));
+                if let Some(claim) = claim {
+                    state.holders.remove(claim);
+                }
                 Err(GateError::Closed)
             }
         })
@@ -415,7 +417,9 @@ impl Gate {
                 { &self.word }.compare_exchange(word, to, Ordering::Acquire, Ordering::Relaxed);
             match changed {
                 Ok(_) if free => {
-                    claim.map(|claim| state.holders.add(claim));
+                    if let Some(claim) = claim {
+                        state.holders.add(claim);
+                    }
                     return Poll::Ready(Ok(Taken::Counted));
                 }
                 Ok(_) => break,
@@ -426,7 +430,9 @@ impl Gate {
             return Poll::Ready(Err(GateError::Full));
         }
         // One that waits counts as a holder: a crowd of one address does not fill the line of all.
-        claim.map(|claim| state.holders.add(claim));
+        if let Some(claim) = claim {
+            state.holders.add(claim);
+        }
         *place = Some((level, state.line(level).push(cx.waker().clone())));
         Poll::Pending
     }

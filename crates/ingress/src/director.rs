@@ -55,7 +55,7 @@ pub trait Director: Send + Sync + 'static {
     /// Where a TCP connection or a UDP flow goes. Links in `avoid` have been tried.
     fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction;
 
-    /// Whether requests that came to this port must name a host: the port alone does not say where they go.
+    /// Whether requests that came to this port must name a host: the port alone does not say where they go (P-3.11).
     fn needs_host(&self, local_port: u16) -> bool {
         let _ = local_port;
         true

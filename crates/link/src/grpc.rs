@@ -15,6 +15,6 @@ mod resettable;
 pub use allowance::{Allowance, UNAUTHENTICATED_BYTES};
 pub use body::{GrpcSource, TunnelBody, TunnelData};
 pub use channel::{Channel, ChannelClosed, connect, open_lane};
-pub use endpoint::{AcceptLane, AcceptedLane, ChannelId, Endpoint, serve_connection};
+pub use endpoint::{AcceptLane, AcceptedLane, ChannelId, Endpoint, OnEnd, serve_connection};
 pub use greeting::Greeting;
 pub use http2::{prepare_socket, status_reason, with_reason};

@@ -25,7 +25,7 @@ pub(crate) struct Generated {
 }
 
 impl Generated {
-    pub(crate) fn new(service: Service) -> Self {
+    pub(crate) fn new(service: &Service) -> Self {
         let server =
             |bytes| TunnelServiceServer::new(service.clone()).max_decoding_message_size(bytes);
         Self {

@@ -309,7 +309,7 @@ impl Server {
         let clients = TaskTracker::new();
         let serve = {
             let client_port = ClientPort {
-                generated: Generated::new(service),
+                generated: Generated::new(&service),
                 registry: registry.clone(),
                 lanes: lanes.clone(),
                 channels,

@@ -253,7 +253,7 @@ async fn bytes_before_a_fin_reach_a_slow_service() {
     while left > 0 {
         match within(exchange.recv.part()).await {
             Some(Ok(Part::Frame(_, payload) | Part::Data(payload))) => {
-                left -= payload.bytes().len()
+                left -= payload.bytes().len();
             }
             other => panic!("{left} bytes are missing: {other:?}"),
         }
