@@ -1,7 +1,13 @@
 //! Links over interfaces that flap, and over paths that are dead in one direction: in network namespaces of their own.
 //!
 //! Needs root and `ip`; without the permission the tests say so and pass.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs
+)]
 
 use std::{
     fs,
