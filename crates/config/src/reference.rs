@@ -150,9 +150,10 @@ fn described(
         }
     }
     for (key, description) in &rows {
-        if key.bounds.is_some() == description.value.is_some() {
+        let kind_is_described = description.value.is_some_and(|(kind, _)| !kind.is_empty());
+        if key.bounds.is_some() == kind_is_described {
             problems.push(format!(
-                "`{}`: the loader's bounds and a value of the description exclude each other",
+                "`{}`: either the loader or the description says what a value looks like",
                 key.path
             ));
         }
@@ -161,26 +162,35 @@ fn described(
 }
 
 fn render(out: &mut String, rows: &[(Key, &Description)]) {
-    let mut section = None;
-    for (key, description) in rows {
-        let (parent, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
-        if section != Some(parent) {
-            section = Some(parent);
-            let _ = write!(
+    let parent = |key: &Key| match key.path.rsplit_once('.') {
+        Some((parent, _)) => parent.to_owned(),
+        None => String::new(),
+    };
+    let mut sections: Vec<String> = Vec::new();
+    for (key, _) in rows {
+        if !sections.contains(&parent(key)) {
+            sections.push(parent(key));
+        }
+    }
+    for section in sections {
+        let _ = write!(
+            out,
+            "\n### `{section}`\n\n| key | value | default | meaning |\n|---|---|---|---|\n"
+        );
+        for (key, description) in rows.iter().filter(|(key, _)| parent(key) == section) {
+            let name = key.path.rsplit('.').next().unwrap_or_default();
+            let (value, default) = match (&key.bounds, description.value) {
+                (Some((kind, _)), Some((_, default))) => (kind.as_str(), default.to_owned()),
+                (Some((kind, default)), None) => (kind.as_str(), format!("`{default}`")),
+                (None, Some((kind, default))) => (kind, default.to_owned()),
+                (None, None) => ("", String::new()),
+            };
+            let _ = writeln!(
                 out,
-                "\n### `{parent}`\n\n| key | value | default | meaning |\n|---|---|---|---|\n"
+                "| `{name}` | {value} | {default} | {} |",
+                description.meaning
             );
         }
-        let (value, default) = match (&key.bounds, description.value) {
-            (Some((kind, default)), _) => (kind.as_str(), format!("`{default}`")),
-            (None, Some((kind, default))) => (kind, default.to_owned()),
-            (None, None) => ("", String::new()),
-        };
-        let _ = writeln!(
-            out,
-            "| `{name}` | {value} | {default} | {} |",
-            description.meaning
-        );
     }
 }
 

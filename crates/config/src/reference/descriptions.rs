@@ -31,6 +31,11 @@ const fn valued(
     }
 }
 
+/// A key whose bounds the loader has, with a default that differs from machine to machine.
+const fn computed(key: &'static str, default: &'static str, meaning: &'static str) -> Description {
+    valued(key, "", default, meaning)
+}
+
 #[rustfmt::skip]
 pub(super) const SERVER: &[Description] = &[
     valued("server.bind_addr", "IP address", "`127.0.0.1`", "Address that clients and visitors connect to. `0.0.0.0` and `::` are all addresses."),
@@ -97,7 +102,7 @@ pub(super) const SERVER: &[Description] = &[
     bounded("server.timeouts.dead_after", "Silence after which a link with an outstanding probe is dead."),
     bounded("server.timeouts.drain", "Time for running requests to finish after SIGTERM."),
     bounded("server.timeouts.tunnel_retention", "How long a tunnel without clients keeps its name, hosts and port."),
-    bounded("server.threads", "Data threads."),
+    computed("server.threads", "1 up to 2 cores, else cores - 1", "Data threads."),
     valued("server.domain", "host name", "none", "Tunnels without a domain appear as `NAME.DOMAIN`, beside `NAME.localhost`."),
     valued("server.upstreams[].name", "name", "required", "Name by which client entries and rules refer to it."),
     valued("server.upstreams[].policy", "`round_robin`, `weighted_round_robin`, `least_connections`, `consistent_hash`, `ip_hash`, `power_of_two`", "`round_robin`", "How the servers share the requests."),
