@@ -73,12 +73,12 @@ async fn a_request_is_written_as_a_service_expects_it() {
     ];
     pair.serve(service);
     let answer = pair
-        .ask(&Ask::new("GET", "*", &headers[1..3]), b"")
+        .ask(&Ask::new("OPTIONS", "*", &headers[1..3]), b"")
         .await
         .unwrap();
     assert_eq!(
         answer.text(),
-        "GET * HTTP/1.1\r\nhost: inner\r\nx-a: mine\r\n\r\n"
+        "OPTIONS * HTTP/1.1\r\nhost: inner\r\nx-a: mine\r\n\r\n"
     );
     assert_eq!(
         pair.egress.stats().dialled,
