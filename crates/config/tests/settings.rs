@@ -464,6 +464,7 @@ fn the_example_of_a_client_reads_as_it_says() {
             max_window_bytes: 1 << 20,
             budget_bytes: 0,
             min_rate_bytes_per_sec: 0,
+            turn_bytes: 128 << 10,
             ..adit_client::Limits::default()
         }
     );

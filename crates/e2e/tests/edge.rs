@@ -61,7 +61,7 @@ async fn p_1_12_half_registrations_stay_below_the_ceiling() {
     let config = "server: { limits: { max_unauthenticated_per_address: 256 } }";
     let server = Server::with(config).await;
     // What the first connection brings along is not the attack's.
-    drop(get(server.http, HOST, "/").await);
+    drop(get(server.http, HOST, "/who").await);
     let before = procfs::resident_bytes(server.pid());
     let attack: &'static [u8] = half_registration().leak();
     let mut attackers = JoinSet::new();
@@ -91,7 +91,7 @@ async fn p_1_12_half_registrations_stay_below_the_ceiling() {
     // The oldest of them make room for a client with a token.
     let service = Service::site("site").await;
     let client = Client::http(&server, "client-1", "web", service.addr).await;
-    assert_eq!(get(server.http, HOST, "/").await.status, 200);
+    assert_eq!(get(server.http, HOST, "/who").await.status, 200);
     drop((client, held));
     eventually("no connection without a session", PATIENCE, async || {
         let status = server.status().await;
@@ -156,7 +156,7 @@ async fn silent(addr: SocketAddr, number: usize) -> Vec<TcpStream> {
 async fn silent_visitors_at_128_descriptors_put_nobody_else_out() {
     procfs::allow_descriptors(2_000);
     let options = ServerOptions {
-        config: "server: { timeouts: { head: 3s } }".into(),
+        config: "server: { timeouts: { head: 1s } }".into(),
         env: vec![
             ("TEST_DESCRIPTORS".into(), "128".into()),
             ("TEST_SOFT_DESCRIPTORS".into(), "100".into()),
@@ -191,7 +191,7 @@ async fn silent_visitors_at_128_descriptors_put_nobody_else_out() {
     )
     .await;
     // The admin page, another port's visitors, and a client that comes now.
-    let visitor = get(raw, "any", "/").await;
+    let visitor = get(raw, "any", "/who").await;
     assert_eq!(visitor.status, 200);
     let second = Client::http(&server, "client-2", "second", service.addr).await;
     let open = procfs::descriptors(server.pid());
@@ -200,7 +200,7 @@ async fn silent_visitors_at_128_descriptors_put_nobody_else_out() {
     let web = eventually("a visitor of the flooded port", PATIENCE, async || {
         let mut visitor = Raw::connect(server.http).await;
         visitor
-            .send("GET / HTTP/1.1\r\nhost: web.localhost\r\nconnection: close\r\n\r\n")
+            .send("GET /who HTTP/1.1\r\nhost: web.localhost\r\nconnection: close\r\n\r\n")
             .await;
         Some(visitor.read_to_end().await.status())
     })

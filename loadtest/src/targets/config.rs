@@ -12,7 +12,7 @@ use crate::services::Addresses;
 const DRAIN: &str = "10s";
 
 /// Both ends are ours, and on loopback.
-const TOKEN: &str = "load";
+const TOKEN: &str = "load-test-token";
 
 /// Ports that stay the same over restarts.
 #[derive(Debug, Clone, Copy)]
