@@ -21,7 +21,7 @@ use crate::services::http::SMALL_BYTES;
 const HOST: &str = "web.localhost";
 
 /// The shared secret. Both ends are ours and on loopback.
-const TOKEN: &str = "t";
+const TOKEN: &str = "a-token-of-load-tests";
 
 /// A free port may be taken by another program between finding and using it.
 const PORT_ATTEMPTS: usize = 3;
