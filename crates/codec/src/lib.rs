@@ -24,6 +24,7 @@
 mod batch;
 mod compressed;
 mod decoder;
+mod envelope;
 mod error;
 mod frame;
 mod head;
@@ -37,7 +38,8 @@ mod wire;
 
 pub use batch::{Batch, BatchBuilder, COALESCE_BYTES};
 pub use compressed::{Compressed, MAX_INFLATED_BYTES};
-pub use decoder::{Decoder, Envelope, Payload};
+pub use decoder::Decoder;
+pub use envelope::{Envelope, Payload};
 pub use error::{BadMessage, DecodeError, HeadError};
 pub use frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
 pub use head::{

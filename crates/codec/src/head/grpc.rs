@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    EncodedHead, Open, finish, is_head_too_long, is_line_part, open::put_open, open::read_open,
-    put_headers, put_length_gap_of,
+    open::{Open, put_open, read_open},
+    read::{is_head_too_long, is_line_part},
+    write::{EncodedHead, finish, put_headers, put_length_gap_of},
 };
 use crate::{
     error::{BadMessage, HeadError},
@@ -199,12 +200,12 @@ impl GrpcResponse {
     }
 }
 
-#[cfg(test)]
 #[cfg(not(adit_loom))]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::tests::{LONGEST, content, filled, open};
+    use crate::head::tests::samples::{LONGEST, content, filled, open};
 
     fn encoded(change: impl FnOnce(&mut GrpcRequestHead<'_>)) -> Bytes {
         let open = open();

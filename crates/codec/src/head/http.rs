@@ -3,8 +3,9 @@
 use bytes::{Buf, Bytes};
 
 use super::{
-    EncodedHead, Open, finish, is_head_too_long, is_line_part, open::put_open, open::read_open,
-    put_headers, put_length_gap_of,
+    open::{Open, put_open, read_open},
+    read::{is_head_too_long, is_line_part},
+    write::{EncodedHead, finish, put_headers, put_length_gap_of},
 };
 use crate::{
     error::{BadMessage, HeadError},

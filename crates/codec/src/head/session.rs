@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::{
-    EncodedHead, Open, finish, is_head_too_long, open::put_open, open::read_open, put_length_gap_of,
+    open::{Open, put_open, read_open},
+    read::is_head_too_long,
+    write::{EncodedHead, finish, put_length_gap_of},
 };
 use crate::{
     error::{BadMessage, HeadError},
@@ -153,15 +155,15 @@ fn decode(message: &Bytes, body_field: Option<u64>) -> Result<(Open, Box<str>, B
     Ok((open.ok_or(BadMessage::Head)?, local, body))
 }
 
-#[cfg(test)]
 #[cfg(not(adit_loom))]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use bytes::BytesMut;
 
     use super::*;
     use crate::{
-        head::tests::{LONGEST, content, filled, open},
+        head::tests::samples::{LONGEST, content, filled, open},
         wire::put_uint,
     };
 

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::{
-    EncodedHead, Open, finish, is_head_too_long, is_line_part, open::put_open, open::read_open,
-    put_headers, put_length_gap_of,
+    open::{Open, put_open, read_open},
+    read::{is_head_too_long, is_line_part},
+    write::{EncodedHead, finish, put_headers, put_length_gap_of},
 };
 use crate::{
     error::{BadMessage, HeadError},
@@ -217,16 +218,16 @@ pub(crate) fn decode_frame(message: &Bytes) -> Result<(WebSocketFrame, Bytes), B
     Ok((frame, payload))
 }
 
-#[cfg(test)]
 #[cfg(not(adit_loom))]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use bytes::BytesMut;
 
     use super::*;
     use crate::{
         Decoder, Payload, RequestId,
-        head::tests::{LONGEST, content, filled, open},
+        head::tests::samples::{LONGEST, content, filled, open},
         write_frame_prefix,
     };
 

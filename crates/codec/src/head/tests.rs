@@ -1,0 +1,237 @@
+#![allow(clippy::unwrap_used)]
+
+pub(super) mod samples;
+
+use bytes::{BufMut, BytesMut};
+
+use super::{
+    open::{put_open, read_open},
+    tests::samples::{content, open},
+    write::ENVELOPE_BYTES,
+    *,
+};
+use crate::{
+    Decoder, HeadError, Payload, RequestId,
+    error::BadMessage,
+    frame::MAX_MESSAGE_BYTES,
+    headers::MAX_HEAD_BYTES,
+    wire::{MAX_VARINT_BYTES, length_key, put_bytes, put_uint},
+    write_head,
+};
+
+fn request(change: impl FnOnce(&mut HttpRequestHead<'_>)) -> Result<Box<HttpRequest>, BadMessage> {
+    let open = open();
+    let mut head = HttpRequestHead {
+        open: &open,
+        method: "GET",
+        scheme: "https",
+        authority: b"a.example:443",
+        path: b"/x?y",
+    };
+    change(&mut head);
+    let encoded = head.encode([(&b"a"[..], &b"1"[..])].into_iter(), b"body");
+    HttpRequest::decode(content(encoded.unwrap()))
+}
+
+fn opened(change: impl FnOnce(&mut Open)) -> Result<Open, BadMessage> {
+    let mut open = open();
+    change(&mut open);
+    let mut out = Vec::new();
+    put_open(&mut out, &open);
+    read_open(&out[4..])
+}
+
+#[test]
+fn a_request_reads_back() {
+    let read = request(|_| {}).unwrap();
+    assert_eq!(read.open, open());
+    assert_eq!(
+        (&read.method[..], &read.scheme[..]),
+        (&b"GET"[..], &b"https"[..])
+    );
+    assert_eq!(read.authority, "a.example:443");
+    assert_eq!(
+        (&read.path[..], &read.body[..]),
+        (&b"/x?y"[..], &b"body"[..])
+    );
+    assert_eq!(read.headers.first(b"a"), Some(&b"1"[..]));
+}
+
+#[test]
+fn what_no_request_line_can_hold_is_refused() {
+    let bad = Some(BadMessage::Head);
+    for method in [
+        "", "GE T", "GET\r", "G\u{7f}", "G(", "G:", "GÉT", "G\"", "{",
+    ] {
+        assert_eq!(request(|head| head.method = method).err(), bad, "{method}");
+    }
+    for method in ["M-SEARCH", "get", "!#$%&'*+-.^_`|~09"] {
+        assert_eq!(request(|head| head.method = method).err(), None, "{method}");
+    }
+    for path in [
+        &b""[..],
+        b" ",
+        b"/a b",
+        b"/\r\n",
+        b"/\t",
+        b"/\x7f",
+        b"/\x1f",
+    ] {
+        assert_eq!(request(|head| head.path = path).err(), bad, "{path:?}");
+    }
+    for authority in [&b"a b"[..], b"\n", b"\x7f"] {
+        assert_eq!(request(|head| head.authority = authority).err(), bad);
+    }
+    assert_eq!(request(|head| head.authority = b"").err(), None);
+    assert_eq!(request(|head| head.path = b"/\x21\x80\xff").err(), None);
+    for scheme in ["ftp", "HTTP", "httpss"] {
+        assert_eq!(request(|head| head.scheme = scheme).err(), bad);
+    }
+    for scheme in ["", "http"] {
+        assert_eq!(request(|head| head.scheme = scheme).err(), None);
+    }
+}
+
+#[test]
+fn an_opening_part_holds_a_uuid_and_no_line_ends() {
+    assert_eq!(opened(|_| {}), Ok(open()));
+    assert_eq!(
+        opened(|one| one.resumable = false).map(|one| one.resumable),
+        Ok(false)
+    );
+    let bad = Err(BadMessage::Head);
+    assert_eq!(opened(|one| one.tunnel = "a\n".into()), bad);
+    assert_eq!(opened(|one| one.visitor = "\r".into()), bad);
+    assert_eq!(opened(|one| one.traceparent = "\0".into()), bad);
+    assert_eq!(opened(|one| one.baggage = "a\r\nb: c".into()), bad);
+    assert_eq!(read_open(&[]), bad, "no UUID");
+    assert_eq!(read_open(&[0x0a, 2, 1, 1]), bad, "a short UUID");
+    let mut not_text = vec![0x0a, 16];
+    not_text.extend([1; 16]);
+    assert!(read_open(&not_text).is_ok());
+    not_text.extend([0x12, 1, 0xff]);
+    assert_eq!(read_open(&not_text), bad);
+}
+
+#[test]
+fn an_opening_head_without_open_is_refused() {
+    let head = Bytes::from_static(b"\x12\x03GET\x2a\x01/");
+    assert_eq!(HttpRequest::decode(head), Err(BadMessage::Head));
+}
+
+#[test]
+fn a_status_has_three_digits() {
+    for (status, holds) in [
+        (0, false),
+        (99, false),
+        (100, true),
+        (999, true),
+        (1000, false),
+    ] {
+        let head = HttpResponseHead { status }.encode(std::iter::empty(), b"");
+        let read = HttpResponse::decode(content(head.unwrap()));
+        assert_eq!(read.map(|read| read.status).ok(), holds.then_some(status));
+    }
+    let above = Bytes::from_static(&[0x08, 0xe4, 0x80, 0x04]); // 100 and 2^16
+    assert_eq!(HttpResponse::decode(above), Err(BadMessage::Head));
+}
+
+#[test]
+fn heads_are_written_up_to_the_bounds() {
+    let response = HttpResponseHead { status: 200 };
+    let encode =
+        |value: &[u8], body: &[u8]| response.encode([(&b"a"[..], value)].into_iter(), body);
+    // Key and length 4, status 3, the line's own 11.
+    let value = vec![b'v'; MAX_HEAD_BYTES - 18];
+    let full = encode(&value, b"12345").unwrap();
+    assert_eq!(
+        (full.wire_len(), full.body_bytes()),
+        (MAX_HEAD_BYTES + 7, 5)
+    );
+    let read = HttpResponse::decode(content(full)).unwrap();
+    assert_eq!(read.headers.first(b"a"), Some(&value[..]));
+    let too_long = HeadError::TooLong {
+        limit: MAX_HEAD_BYTES,
+    };
+    for more in [1, 8, 9, 10_000] {
+        let value = vec![b'v'; value.len() + more];
+        assert_eq!(encode(&value, b"").unwrap_err(), too_long, "{more}");
+    }
+    // Sums, not products.
+    let (name, value) = (vec![b'n'; 300], vec![b'v'; 300]);
+    let lines = std::iter::repeat_n((&name[..], &value[..]), 100);
+    assert!(response.encode(lines, b"").is_ok());
+    let lines = |count| response.encode(std::iter::repeat_n((&b"a"[..], &b""[..]), count), b"");
+    assert!(lines(272).is_ok());
+    assert_eq!(
+        lines(273).unwrap_err(),
+        HeadError::TooManyHeaders { limit: 272 }
+    );
+}
+
+#[test]
+fn a_body_rides_along_up_to_the_bound_of_a_message() {
+    // Field 4, status 3, key and length of the body 4, and the envelope's room.
+    let most = MAX_MESSAGE_BYTES - 11 - ENVELOPE_BYTES;
+    let response = HttpResponseHead { status: 200 };
+    let encode = |length| response.encode(std::iter::empty(), &vec![1; length]);
+    assert_eq!(
+        encode(most + 1).unwrap_err(),
+        HeadError::TooLong {
+            limit: MAX_MESSAGE_BYTES
+        }
+    );
+    let mut out = BytesMut::new();
+    write_head(
+        &mut out,
+        RequestId::new(u64::MAX),
+        &encode(most).unwrap(),
+        true,
+    );
+    let mut decoder = Decoder::new();
+    decoder.feed(out.freeze());
+    let Payload::Answer(AnswerHead::Http(read)) = decoder.next().unwrap().unwrap().payload else {
+        panic!("another payload");
+    };
+    assert_eq!(read.body.len(), most);
+}
+
+#[test]
+fn heads_are_read_up_to_the_bounds() {
+    let most = MAX_HEAD_BYTES + MAX_VARINT_BYTES;
+    let padded = |length: usize, mut out: BytesMut| {
+        // An unknown field fills the rest: its key, a length of three bytes, its content.
+        let content = length - out.len() - 4;
+        out.put_u8(length_key(12));
+        crate::wire::put_varint(&mut out, content as u64);
+        out.put_bytes(0, content);
+        assert_eq!(out.len(), length);
+        out
+    };
+    let with_body = |mut out: BytesMut, field| {
+        // Key and length of the body, 3 bytes, count as head.
+        put_bytes(&mut out, field, &[9; 1000]);
+        out.freeze()
+    };
+    let mut status = BytesMut::new();
+    put_uint(&mut status, 1, 200);
+    let message = with_body(padded(most - 3, status.clone()), 3);
+    assert!(HttpResponse::decode(message).is_ok());
+    let message = with_body(padded(most - 2, status), 3);
+    assert_eq!(HttpResponse::decode(message), Err(BadMessage::HeadTooLong));
+
+    let mut start = Vec::new();
+    put_open(&mut start, &open());
+    put_bytes(&mut start, 2, b"GET");
+    put_bytes(&mut start, 5, b"/");
+    let start = BytesMut::from(&start[..]);
+    let message = with_body(padded(most - 3, start.clone()), 7);
+    assert!(HttpRequest::decode(message).is_ok());
+    let message = with_body(padded(most - 2, start), 7);
+    assert_eq!(HttpRequest::decode(message), Err(BadMessage::HeadTooLong));
+
+    let full = padded(MAX_HEAD_BYTES, BytesMut::new()).freeze();
+    assert!(decode_trailers(&full).is_ok());
+    let over = padded(MAX_HEAD_BYTES + 1, BytesMut::new()).freeze();
+    assert_eq!(decode_trailers(&over), Err(BadMessage::HeadTooLong));
+}
