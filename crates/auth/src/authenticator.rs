@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-use crate::{ClientId, Grant, GroupId};
+use crate::{ClientClaim, Grant};
 
 /// What a client presents to be let in.
 #[derive(Debug, Clone, Default)]
@@ -15,15 +15,6 @@ pub enum Credential {
     None,
     /// A static token.
     Token(SecretString),
-}
-
-/// Who a client says it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientClaim {
-    /// The name of this client.
-    pub client_id: ClientId,
-    /// The group whose load it shares.
-    pub group_id: GroupId,
 }
 
 /// Decides who may have a link, and as whom.

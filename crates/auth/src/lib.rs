@@ -20,13 +20,15 @@
 //! Proof: `tests/properties.rs` against a map of tokens and a plain grammar of names.
 
 mod authenticator;
+mod claim;
 mod grant;
 mod hex;
 mod link;
 mod name;
 mod token;
 
-pub use authenticator::{Authenticator, ClientClaim, Credential, DenialReason, Denied};
+pub use authenticator::{Authenticator, Credential, DenialReason, Denied};
+pub use claim::ClientClaim;
 pub use grant::Grant;
 pub use link::{InstanceKey, InstanceSecret, LinkKey, ParseSecretError, SessionToken};
 pub use name::{ClientId, GroupId, NameError, NameProblem, TunnelName, UserName};
