@@ -25,8 +25,10 @@ mod backoff;
 mod config;
 mod machine;
 mod status;
+mod stop_reason;
 mod sync;
 
 pub use config::{Config, ConfigError};
-pub use machine::{Action, Event, Failure, Reconnect, State, Stats, StopReason, WrongMove};
+pub use machine::{Action, Event, Failure, Reconnect, State, Stats, WrongMove};
 pub use status::{Status, StatusCell, Version, Watcher};
+pub use stop_reason::StopReason;

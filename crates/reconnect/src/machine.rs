@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Config, Status,
+    Config, Status, StopReason,
     backoff::{Backoff, full_jitter},
 };
 
@@ -58,22 +58,6 @@ pub enum Action {
     },
     /// Do nothing more; the machine is at its end.
     Stop(StopReason),
-}
-
-/// Why the machine is at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// [`Event::Stop`].
-    Asked,
-    /// As many retries as the settings allow brought no stable link.
-    RetriesExhausted {
-        /// How many were made.
-        retries: u32,
-    },
-    /// The server said not to come back.
-    Refused,
-    /// The credentials were not accepted, and the settings say to stop then.
-    Unauthenticated,
 }
 
 impl fmt::Display for StopReason {
