@@ -23,6 +23,7 @@
 //! Proof: `tests/properties.rs` plays both ends, the budgets and the fair sender against simple models; `tests/loom.rs` runs the races of gate and budget.
 
 mod budget;
+mod cost;
 mod fair;
 mod gate;
 mod recv_credit;
@@ -31,12 +32,8 @@ mod send_credit;
 mod sync;
 
 pub use budget::{Budget, Loan};
+pub use cost::MESSAGE_COST;
 pub use fair::{FairSender, QUANTUM};
 pub use gate::{Acquire, Claim, Gate, GateError, Permit, Shares};
 pub use recv_credit::{Grant, MAX_WINDOW, MIN_WINDOW, Overrun, RecvCredit};
 pub use send_credit::{InsufficientCredit, SendCredit, WindowError};
-
-/// What a flow-controlled message costs beyond its payload (P-4.1): what one that waits occupies at most. Its entry in a
-/// queue that has just doubled, and the allocation of a small payload; tests of `link` and `mux` compare. With less, empty
-/// messages fill more memory than the window that they count against.
-pub const MESSAGE_COST: u64 = 256;
