@@ -8,7 +8,7 @@
 //! It also keeps the bytes of request targets that hyper would refuse ([`RequestLine`]).
 //!
 //! hyper also reads a chunk's size byte by byte for as long as zeros come in front of it, and blanks behind it. The line
-//! is bounded here (P-3.10). hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
+//! is bounded here (P-3.9). hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
 //!
 //! It decides nothing else. Where it loses the thread, it says so, and chunked requests are refused from there on: a
 //! disagreement with hyper cannot let one through.
@@ -447,7 +447,7 @@ mod tests {
         None
     }
 
-    /// P-3.10.
+    /// P-3.9.
     #[test]
     fn a_chunk_size_of_seventeen_digits_is_refused_at_the_last() {
         let start = CHUNKED.len();
@@ -467,7 +467,7 @@ mod tests {
         }
     }
 
-    /// P-3.10.
+    /// P-3.9.
     #[test]
     fn blanks_and_extensions_behind_a_chunk_size_are_bounded() {
         let most = MAX_EXTENSION_BYTES as usize;

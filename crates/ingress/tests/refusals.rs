@@ -194,7 +194,7 @@ async fn what_could_be_read_in_two_ways_never_reaches_a_client() {
             "400",
             bad,
         ),
-        // P-3.10: zeros in front, blanks behind.
+        // P-3.9: zeros in front, blanks behind.
         (&zeros, "400", bad),
         (&blanks, "400", bad),
         (

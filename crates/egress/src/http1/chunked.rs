@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(decoder.take_trailers(), Err(ChunkedError::Trailers));
     }
 
-    /// P-3.10.
+    /// P-3.9.
     #[test]
     fn a_chunk_size_of_seventeen_digits_is_refused_at_the_last() {
         for digit in ["0", "1", "f"] {
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(payload, b"x");
     }
 
-    /// P-3.10.
+    /// P-3.9.
     #[test]
     fn blanks_and_extensions_of_a_chunk_are_bounded() {
         let extended = |filler: &str, bytes: u64| {
@@ -370,7 +370,7 @@ mod tests {
         }
     }
 
-    /// P-3.10: beside a start for all of them they may be as long as the payload.
+    /// P-3.9: beside a start for all of them they may be as long as the payload.
     #[test]
     fn extensions_of_a_body_are_bounded_by_its_payload() {
         let body = |chunks: usize, extension: usize, payload: usize| {

@@ -97,7 +97,7 @@ async fn a_request_of_an_idle_http2_connection_began_with_what_was_read_last() {
 
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// P-3.10.
+/// P-3.9.
 #[tokio::test]
 async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_it() {
     let (mut socket, mut visitor) = socket(Speaks::Http1).await;
@@ -116,7 +116,7 @@ async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_
     assert!(socket.read_u8().await.is_err());
 }
 
-/// P-3.10: where nothing at all may be read, that is no end.
+/// P-3.9: where nothing at all may be read, that is no end.
 #[tokio::test]
 async fn a_read_that_begins_with_what_is_refused_is_an_error() {
     let (mut socket, mut visitor) = socket(Speaks::Http1).await;
