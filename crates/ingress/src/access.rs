@@ -45,7 +45,7 @@ pub(crate) struct Access {
     /// How far its pump is, where it has one.
     pub(crate) pumped: Option<Arc<Progress>>,
     pub(crate) sent_bytes: u64,
-    /// The answer in hyper's hands, over HTTP/2.
+    /// The answer in h2's hands, over HTTP/2.
     pub(crate) parked: Option<Arc<Parked>>,
 }
 

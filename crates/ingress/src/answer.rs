@@ -14,7 +14,7 @@ use http::{
 use crate::{
     access::Access,
     body::{ResponseBody, Sending, ServiceBody},
-    call::fail,
+    call::{Terms, fail},
     grpc::Deadline,
     http::Http,
     interim,
@@ -46,13 +46,15 @@ pub(crate) enum Came {
 
 /// The final answer to a request that has been sent whole. Interim ones are passed on.
 pub(crate) async fn answer(
-    http: &Http,
     access: &Access,
+    terms: Terms<'_>,
     mut recv: RecvHalf,
 ) -> Result<Answer, Failure> {
     loop {
         match came(recv.part().await, access.may_switch)? {
-            Came::Interim(head) => interim::pass_on(http, access, &head).await,
+            // No body waits for it.
+            Came::Interim(head) if head.status == 100 => {}
+            Came::Interim(head) => interim::pass_on(access, terms.interim, &head).await,
             Came::Final(head) => {
                 return Ok(Answer {
                     head,
@@ -136,7 +138,7 @@ pub(crate) fn respond(
     let bodyless = access.visit.method == Method::HEAD
         || parts.status == StatusCode::NO_CONTENT
         || parts.status == StatusCode::NOT_MODIFIED;
-    // Mostly it has come with the head. No waker is left behind: hyper asks again.
+    // Mostly it has come with the head. No waker is left behind: the body is asked again.
     let first = match recv.poll_part(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(part))) => Some(part),
         // Behind the head, what broke off is the answer. A call can end with a status in any case.

@@ -12,7 +12,6 @@ use adit_link::{Failure, Part, Payload, Reason, RecvHalf, SendHalf};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -21,13 +20,14 @@ use crate::{
     grpc::{self, Deadline, Watch},
     parked::Parked,
     pump::Pump,
+    websocket::WebSocket,
 };
 
 /// A piece of an answer's body.
 #[derive(Debug)]
 pub(crate) enum Chunk {
-    /// From a service. Its credit goes back when hyper drops it, which is when it has been written; what is parked goes
-    /// first.
+    /// From a service. Its credit goes back when hyper or h2 drops it, which is when it has been written; what is
+    /// parked goes first.
     Service(
         #[expect(dead_code, reason = "tells when it is dropped")] Option<Arc<Parked>>,
         Payload,
@@ -67,6 +67,8 @@ impl Buf for Chunk {
 /// The body of an answer: from a service, or a text of ours.
 pub(crate) enum ResponseBody {
     Service(Box<ServiceBody>),
+    /// None: the frames of a WebSocket follow, on a stream of HTTP/2.
+    WebSocket(Box<WebSocket>),
     Own(
         Option<Bytes>,
         #[expect(dead_code, reason = "accounts when it is dropped")] Option<Box<Access>>,
@@ -103,7 +105,7 @@ pub(crate) enum Sending {
     /// It has been sent.
     Done,
     /// It is being sent.
-    Pumped(Pump<Incoming>),
+    Pumped(Pump),
     /// The answer came without it, and it is not read. This direction must not end as if it had been: it stays open as
     /// long as the answer lasts, unless the other side stops it.
     Unasked(#[expect(dead_code, reason = "ends the direction when it is dropped")] SendHalf),
@@ -156,7 +158,7 @@ impl ServiceBody {
         if let Some(parked) = &access.parked {
             parked.hand_over();
         }
-        // Whether hyper comes to ask for more is up to the visitor; the deadline is not.
+        // Whether more is asked for is up to the visitor; the deadline is not.
         let watch = deadline
             .filter(|_| !recv.is_whole())
             .map(|deadline| Watch::start(deadline, recv.canceller()));
@@ -280,7 +282,7 @@ impl ServiceBody {
             });
             return Poll::Pending;
         }
-        // hyper would reset the stream, and h2 throw away what it has not written.
+        // The stream would be reset, and h2 throw away what it has not written.
         let (mark, written) = oneshot::channel();
         self.failing = Some(Failing {
             failure,
@@ -314,7 +316,7 @@ impl ServiceBody {
 impl Drop for ServiceBody {
     fn drop(&mut self) {
         self.access.parked = None;
-        // hyper asks no further when it knows that all has come.
+        // Nothing is asked for when all is known to have come.
         let whole = match (&self.recv, self.owed) {
             (None, _) => return,
             _ if self.first.is_some() => false,
@@ -372,6 +374,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
         match self.get_mut() {
             Self::Service(body) => body.poll_frame(cx),
+            Self::WebSocket(_) => Poll::Ready(None),
             Self::Own(text, _) => {
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(Chunk::Own(text)))))
             }
@@ -381,17 +384,19 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Service(body) => body.is_end_stream(),
+            Self::WebSocket(_) => true,
             Self::Own(text, _) => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            // hyper would promise the visitor a length, which a call that ends with a status of ours may not keep.
+            // The visitor would be promised a length, which a call that ends with a status of ours may not keep.
             Self::Service(body) if body.is_call() => SizeHint::default(),
             Self::Service(body) => body
                 .owed
                 .map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::WebSocket(_) => SizeHint::default(),
             Self::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
         }
     }

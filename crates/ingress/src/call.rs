@@ -11,7 +11,6 @@ use adit_trace::{Phase, TraceContext};
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, Version, header::TRANSFER_ENCODING};
 use http_body::Body;
-use hyper::body::Incoming;
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +22,8 @@ use crate::{
     director::{Destination, Direction},
     grpc::{self, Deadline},
     http::Http,
+    inbound::Inbound,
+    interim::SendInterim,
     layer::Held,
     pump,
     reply::{To, reply},
@@ -42,7 +43,7 @@ const MAX_TRACE_BYTES: usize = 8 * 1024;
 
 /// What differs between protocols while a request is carried.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct Terms<'v> {
     /// The answer must begin within this, from the end of the request or the last part of it that has come.
     pub(crate) answer_within: Option<Duration>,
     /// The visitor must go on with its body within this.
@@ -53,17 +54,21 @@ pub(crate) struct Terms {
     pub(crate) deadline: Option<Deadline>,
     /// A visitor that leaves while it sends has called the request off: nothing of it is delivered any more.
     pub(crate) cancels_at_once: bool,
+    /// Sends interim responses on the visitor's stream, over HTTP/2.
+    pub(crate) interim: Option<&'v dyn SendInterim>,
 }
 
 /// What the layers gave a request to hold. Shared by its exchange and by the call, so that it outlives a try that fails
 /// and is followed by another.
 type Holds = Arc<Mutex<Vec<Held>>>;
 
-/// Serves one request. The error is for a visitor who is not there any more.
+/// Serves one request; `interim` sends interim responses to a visitor of HTTP/2. The error is for a visitor who is not
+/// there any more.
 pub(crate) async fn serve(
     http: Arc<Http>,
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
+    interim: Option<&dyn SendInterim>,
 ) -> Result<Response<ResponseBody>, Failure> {
     http.counters.requests.fetch_add(1, Ordering::Relaxed);
     let number = connection.next_request();
@@ -110,14 +115,15 @@ pub(crate) async fn serve(
     }
     match access.visit.protocol {
         ProtocolType::Grpc => Box::pin(grpc::serve(&http, access, body)).await,
-        _ => serve_http(&http, access, body).await,
+        _ => serve_http(&http, access, body, interim).await,
     }
 }
 
 async fn serve_http(
     http: &Arc<Http>,
     mut access: Access,
-    body: Incoming,
+    body: Inbound,
+    interim: Option<&dyn SendInterim>,
 ) -> Result<Response<ResponseBody>, Failure> {
     let streamed = !body.is_end_stream() && inline_length(http, &body).is_none();
     let terms = Terms {
@@ -126,6 +132,7 @@ async fn serve_http(
         expects: access.visit.expects_continue(),
         deadline: None,
         cancels_at_once: false,
+        interim,
     };
     if !access.visit.upgrade.is_empty() {
         return Box::pin(upgrade::serve(http, access, body, terms, streamed)).await;
@@ -204,8 +211,8 @@ pub(crate) fn fail(
 pub(crate) async fn carry(
     http: &Http,
     access: &mut Access,
-    body: Incoming,
-    terms: Terms,
+    body: Inbound,
+    terms: Terms<'_>,
 ) -> Result<Answer, Failure> {
     access.phases.begin(Phase::Queue);
     let holds = http.admission.admit_visit(&mut access.visit).await?;
@@ -315,7 +322,7 @@ async fn attempt(
     holds: &Option<Holds>,
     demand: &Demand,
     upload: &mut Upload,
-    terms: Terms,
+    terms: Terms<'_>,
 ) -> Result<Answer, Failure> {
     let lane = destination.lane;
     let fits = |body: &Bytes| {
@@ -368,7 +375,7 @@ async fn attempt(
     };
     match upload {
         Upload::None | Upload::Inline(..) if offers => {
-            let mut answer = answer(http, access, recv).await?;
+            let mut answer = answer(access, terms, recv).await?;
             if answer.head.status == 101 {
                 answer.sending = Sending::Open(send);
             } else {
@@ -377,10 +384,10 @@ async fn attempt(
             }
             Ok(answer)
         }
-        Upload::None if end => answer(http, access, recv).await,
+        Upload::None if end => answer(access, terms, recv).await,
         Upload::None => {
             // A WebSocket's visitor goes on when it has its answer.
-            let mut answer = answer(http, access, recv).await?;
+            let mut answer = answer(access, terms, recv).await?;
             answer.sending = Sending::Open(send);
             Ok(answer)
         }
@@ -396,7 +403,7 @@ async fn attempt(
                     let _ = send.finish_with(pump::block_of(trailers));
                 }
             }
-            answer(http, access, recv).await
+            answer(access, terms, recv).await
         }
         Upload::Streamed { first, body } => {
             let streaming = Streaming {
@@ -435,7 +442,7 @@ fn head(
     revision: u64,
     context: Option<TraceContext>,
     body: &[u8],
-    terms: Terms,
+    terms: Terms<'_>,
 ) -> Result<EncodedHead, Failure> {
     let context = context.map(|context| context.to_string());
     let given = || {

@@ -40,9 +40,11 @@ pub(crate) struct Connection {
     reset_on_drop: AtomicBool,
     breaks_off: AtomicBool,
     stalled: AtomicBool,
+    /// Over HTTP/2: something has been read since that was last asked.
+    received: AtomicBool,
     /// The last of an answer is on its way: a write waits, or the socket is being shut down.
     writing: AtomicBool,
-    /// Answers over HTTP/2 of which hyper has not let go.
+    /// Answers over HTTP/2 of which h2 has not let go.
     pub(crate) parked: AtomicUsize,
     /// Those of failed exchanges.
     left_over: LeftOver,
@@ -74,6 +76,7 @@ impl Connection {
             reset_on_drop: AtomicBool::new(false),
             breaks_off: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            received: AtomicBool::new(false),
             writing: AtomicBool::new(false),
             parked: AtomicUsize::new(0),
             left_over: LeftOver::default(),
@@ -183,6 +186,15 @@ impl Connection {
 
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn on_received(&self) {
+        self.received.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something has been read since this was last asked.
+    pub(crate) fn take_received(&self) -> bool {
+        self.received.swap(false, Ordering::Relaxed)
     }
 
     /// The socket has seen this of a head that hyper gets now.

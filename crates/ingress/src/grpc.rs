@@ -10,7 +10,6 @@ mod status;
 use adit_codec::{EncodedHead, GrpcRequestHead, HeadError, Open};
 use adit_link::Failure;
 use http::{Response, header::TE};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 pub(crate) use self::{
@@ -23,6 +22,7 @@ use crate::{
     body::ResponseBody,
     call::{Terms, carry, fail},
     http::Http,
+    inbound::Inbound,
     visit::Visit,
 };
 
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) async fn serve(
     http: &Http,
     mut access: Access,
-    body: Incoming,
+    body: Inbound,
 ) -> Result<Response<ResponseBody>, Failure> {
     let deadline = match Deadline::of(&access.visit.headers, Instant::now()) {
         Ok(deadline) => deadline,
@@ -44,6 +44,7 @@ pub(crate) async fn serve(
         expects: false,
         deadline,
         cancels_at_once: true,
+        interim: None,
     };
     let carried = carry(http, &mut access, body, terms);
     let answer = match deadline {

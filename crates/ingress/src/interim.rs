@@ -1,10 +1,10 @@
 //! Interim answers (status 100 to 199) on their way to the visitor (P-3.1).
 //!
-//! hyper's server sends `100 Continue` by itself and no other interim answer. On HTTP/1.1 the answer is written to the
-//! visitor's socket beneath hyper, between its writes: the request hands the bytes over and waits until the socket has
-//! taken them, and the socket takes them only when hyper asks for a flush, which it does once its own buffer is empty.
-//! So they stand behind the answer to the request before and in front of their own, whatever the visitor pipelines. On
-//! HTTP/2 hyper gives no access to the stream: there they are dropped and counted.
+//! Over HTTP/1.1 hyper sends `100 Continue` by itself and no other interim answer. Others are written to the visitor's
+//! socket beneath hyper, between its writes: the request hands the bytes over and waits until the socket has taken them,
+//! and the socket takes them only when hyper asks for a flush, which it does once its own buffer is empty. So they stand
+//! behind the answer to the request before and in front of their own, whatever the visitor pipelines. Over HTTP/2 all of
+//! them are sent on the stream of the request.
 
 use std::{
     future::poll_fn,
@@ -19,10 +19,10 @@ use std::{
 
 use adit_codec::HttpResponse;
 use bytes::{Buf, Bytes};
-use http::{StatusCode, Version};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 
-use crate::{access::Access, http::Http, layers::is_hop_by_hop};
+use crate::{access::Access, layers::is_hop_by_hop};
 
 /// Where an interim answer waits for the socket: one at a time.
 #[derive(Debug, Default)]
@@ -120,20 +120,68 @@ impl Drop for Withdraw<'_> {
     }
 }
 
-/// Passes an interim answer of the service on to the visitor: never to one of HTTP/1.0, who does not know it (RFC 9110,
-/// 15.2). `100 Continue` is hyper's to send, when the body is read.
-pub(crate) async fn pass_on(http: &Http, access: &Access, head: &HttpResponse) {
-    match access.visit.version {
-        Version::HTTP_11 if head.status != 100 => {
+/// Sends interim answers on a stream of HTTP/2.
+pub(crate) trait SendInterim: Send + Sync {
+    /// Sends one, unless the visitor has reset the stream. `100 Continue` is sent once.
+    fn send_interim(&self, cx: &mut Context<'_>, response: Response<()>);
+}
+
+/// Passes an interim answer of the service on to the visitor: on its `stream` over HTTP/2, and never to one of HTTP/1.0,
+/// who does not know it (RFC 9110, 15.2). Over HTTP/1.1 `100 Continue` is hyper's to send, when the body is read.
+pub(crate) async fn pass_on(
+    access: &Access,
+    stream: Option<&dyn SendInterim>,
+    head: &HttpResponse,
+) {
+    match stream {
+        Some(stream) => send_on(stream, response(head)).await,
+        None if access.visit.version == Version::HTTP_11 && head.status != 100 => {
             access.connection().interim().send(encode(head)).await;
         }
-        Version::HTTP_2 => {
-            http.counters
-                .interim_dropped
-                .fetch_add(1, Ordering::Relaxed);
-        }
-        _ => {}
+        None => {}
     }
+}
+
+/// Sends `100 Continue` for a service that has not sent it. Over HTTP/1.1 hyper does.
+pub(crate) async fn go_on(stream: Option<&dyn SendInterim>) {
+    if let Some(stream) = stream {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::CONTINUE;
+        send_on(stream, Some(response)).await;
+    }
+}
+
+async fn send_on(stream: &dyn SendInterim, response: Option<Response<()>>) {
+    let mut response = response;
+    poll_fn(|cx| {
+        if let Some(response) = response.take() {
+            stream.send_interim(cx, response);
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// As it stands on a stream of HTTP/2.
+fn response(head: &HttpResponse) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
+    for (name, value) in head.headers.iter() {
+        if !crosses(&name) {
+            continue;
+        }
+        if let Ok(name) = HeaderName::from_bytes(&name)
+            && let Ok(value) = HeaderValue::from_maybe_shared(value)
+        {
+            response.headers_mut().append(name, value);
+        }
+    }
+    Some(response)
+}
+
+/// Whether a line of an interim answer is for the visitor. It has no body whose length could be said (RFC 9110, 8.6).
+fn crosses(name: &[u8]) -> bool {
+    !is_hop_by_hop(name) && name != b"content-length"
 }
 
 /// As it stands on an HTTP/1.1 connection. Names and values were checked when the message was decoded.
@@ -147,8 +195,7 @@ fn encode(head: &HttpResponse) -> Bytes {
     );
     let mut out = start.into_bytes();
     for (name, value) in head.headers.lines() {
-        // It has no body whose length could be said (RFC 9110, 8.6).
-        if is_hop_by_hop(name) || name == b"content-length" {
+        if !crosses(name) {
             continue;
         }
         for part in [name, b": ", value, b"\r\n"] {

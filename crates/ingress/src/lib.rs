@@ -1,6 +1,6 @@
 //! Public listeners: visitors in.
 //!
-//! Takes visitors' connections, reads HTTP/1.1 and HTTP/2 from them (hyper), leads each request through one ordered
+//! Takes visitors' connections, reads HTTP/1.1 (hyper) and HTTP/2 (h2) from them, leads each request through one ordered
 //! chain of [`Layer`]s, asks a [`Director`] where it goes, and carries it over a lane (`adit-link`) and its answer back.
 //!
 //! Promises:
@@ -37,7 +37,9 @@ mod failure_log;
 mod framing;
 mod grpc;
 mod http;
+mod http2;
 mod http2_frames;
+mod inbound;
 mod interim;
 mod layer;
 pub mod layers;
@@ -49,6 +51,7 @@ mod phases;
 mod pump;
 mod reply;
 mod retry_budget;
+mod serving;
 mod session;
 mod sniff;
 mod socket;

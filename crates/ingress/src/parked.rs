@@ -1,8 +1,9 @@
-//! Answers that hyper does not let go of after their exchanges have failed.
+//! Answers that h2 does not let go of after their exchanges have failed.
 //!
-//! A visitor may give a stream of HTTP/2 no window. hyper then neither asks for more of its answer nor drops what it has
-//! of it, and there is no word by which it could be told to: what is parked there, up to a message of payload for each
-//! stream, goes only with the connection. So the connection has to go when that lasts.
+//! A visitor may give a stream of HTTP/2 no window. Then no more of its answer is asked for, and what is there of it is
+//! not dropped: a piece in h2's queue and one before it, up to a message of payload each. A failure is to stand behind
+//! both (P-7.1), so that they go only when the visitor takes them, or with the connection. So the connection has to go
+//! when that lasts.
 
 use std::{
     fmt,
@@ -17,12 +18,12 @@ use tokio::{sync::Notify, time::sleep};
 
 use crate::connection::Connection;
 
-/// The answer is in hyper's hands.
+/// The answer is on its way.
 const HANDED_OVER: u8 = 1;
 /// The exchange has failed.
 const FAILED: u8 = 2;
 
-/// One answer on its way through hyper: shared by its body and every piece of it. Dropped when hyper has let go of all.
+/// One answer on its way through h2: shared by its body and every piece of it. Dropped when h2 has let go of all.
 pub(crate) struct Parked {
     connection: Arc<Connection>,
     flags: AtomicU8,
@@ -42,7 +43,7 @@ impl Parked {
         Held(Arc::downgrade(self))
     }
 
-    /// The answer is in hyper's hands from here on. Before that, a failure is followed by another try, or told.
+    /// The answer is on its way from here on. Before that, a failure is followed by another try, or told.
     pub(crate) fn hand_over(&self) {
         self.set(HANDED_OVER, FAILED);
     }

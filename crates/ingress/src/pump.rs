@@ -27,16 +27,9 @@ use tokio::{
 
 use crate::{
     demand::{Demand, LOOK},
+    inbound::Inbound,
     pace::Pace,
 };
-
-/// Bodies that a pump can send.
-pub(crate) trait Upload:
-    Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static
-{
-}
-
-impl<B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static> Upload for B {}
 
 /// At which rate a visitor owes its body.
 pub(crate) struct Owed {
@@ -80,19 +73,19 @@ impl Progress {
 }
 
 /// The handle on a running pump. Dropping it resets the exchange: the visitor left.
-pub(crate) struct Pump<B> {
+pub(crate) struct Pump {
     order: Option<oneshot::Sender<Order>>,
     log: Arc<Progress>,
-    task: JoinHandle<Option<B>>,
+    task: JoinHandle<Option<Inbound>>,
 }
 
-impl<B: Upload> Pump<B> {
+impl Pump {
     /// Starts sending `first` and then `body`. A visitor that is slower than it owes has failed; without `owed` it may be
     /// silent as long as it likes.
     /// `cancels_at_once`: when the visitor leaves, nothing of it is of use to the service any more.
     pub(crate) fn start(
         first: Bytes,
-        body: B,
+        body: Inbound,
         send: SendHalf,
         owed: Option<Owed>,
         cancels_at_once: bool,
@@ -156,7 +149,7 @@ impl<B: Upload> Pump<B> {
     }
 
     /// The body back, if nothing of it has been read. For exchanges that failed.
-    pub(crate) async fn untouched(mut self) -> Option<B> {
+    pub(crate) async fn untouched(mut self) -> Option<Inbound> {
         // It has seen the failure, or sees it now.
         (&mut self.task).await.ok().flatten()
     }
@@ -169,8 +162,8 @@ impl<B: Upload> Pump<B> {
     }
 }
 
-struct Worker<B> {
-    body: B,
+struct Worker {
+    body: Inbound,
     send: SendHalf,
     owed: Option<Owed>,
     cancels_at_once: bool,
@@ -185,15 +178,15 @@ struct Worker<B> {
 
 enum Step {
     Data(usize),
-    Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
+    Frame(Option<Result<Frame<Bytes>, Failure>>),
     Over(Failure),
     Ordered(Order),
     Left,
     Stalled,
 }
 
-impl<B: Upload> Worker<B> {
-    async fn run(mut self) -> Option<B> {
+impl Worker {
+    async fn run(mut self) -> Option<Inbound> {
         loop {
             self.turn.go_on().await;
             let step = std::future::poll_fn(|cx| {
@@ -217,8 +210,8 @@ impl<B: Upload> Worker<B> {
                     let _ = self.send.finish();
                     return None;
                 }
-                Step::Frame(Some(Err(error))) => {
-                    self.blame(of_body(&error), ResetCode::Cancelled);
+                Step::Frame(Some(Err(failure))) => {
+                    self.blame(failure, ResetCode::Cancelled);
                     return None;
                 }
                 Step::Stalled => {
@@ -368,24 +361,4 @@ pub(crate) fn block_of(trailers: &HeaderMap) -> HeaderBlock {
         .iter()
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
         .collect()
-}
-
-/// What it means that a visitor's body cannot be read on.
-pub(crate) fn of_body(error: &hyper::Error) -> Failure {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && matches!(
-                error.kind(),
-                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData
-            )
-        {
-            return Failure::new(
-                Reason::BadRequest,
-                format!("the body is not framed as HTTP wants it: {error}"),
-            );
-        }
-        cause = error.source();
-    }
-    Failure::new(Reason::Cancelled, "the visitor broke its body off")
 }

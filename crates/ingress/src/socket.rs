@@ -196,6 +196,7 @@ impl VisitorSocket {
             return bytes.len();
         }
         if self.is_http2 {
+            self.connection.on_received();
             // Among the frames of other requests it would not be seen, and a clock asked for each of them.
             if self.connection.open.load(Ordering::Relaxed) == 0 {
                 self.connection.on_head();

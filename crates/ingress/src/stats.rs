@@ -24,8 +24,6 @@ pub struct Stats {
     pub requests: u64,
     /// Tries on another client.
     pub retries: u64,
-    /// Interim answers of services that could not be passed on: to visitors of HTTP/2 (P-3.1).
-    pub interim_dropped: u64,
     /// Failed requests, in the order of [`Reason::ALL`].
     pub failures: [u64; Reason::ALL.len()],
 }
@@ -46,7 +44,6 @@ pub(crate) struct Counters {
     requests_open: [AtomicUsize; 3],
     pub(crate) requests: AtomicU64,
     pub(crate) retries: AtomicU64,
-    pub(crate) interim_dropped: AtomicU64,
     failures: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -90,7 +87,6 @@ impl Counters {
             websockets_open,
             requests: self.requests.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
-            interim_dropped: self.interim_dropped.load(Ordering::Relaxed),
             failures,
         }
     }

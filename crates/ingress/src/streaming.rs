@@ -4,7 +4,6 @@ use adit_codec::ResetCode;
 use adit_link::{Failure, Reason, RecvHalf, Retry, SendHalf};
 use bytes::Bytes;
 use http::Version;
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -14,6 +13,7 @@ use crate::{
     call::Terms,
     demand::Demand,
     http::Http,
+    inbound::Inbound,
     interim,
     pace::Pace,
     pump::{Owed, Pump},
@@ -22,15 +22,15 @@ use crate::{
 /// A request whose body is being sent while its answer is awaited.
 pub(crate) struct Streaming<'a> {
     pub(crate) http: &'a Http,
-    pub(crate) terms: Terms,
+    pub(crate) terms: Terms<'a>,
     /// Before the body has been begun.
     pub(crate) send: Option<SendHalf>,
     /// After that.
-    pub(crate) pump: Option<Pump<Incoming>>,
+    pub(crate) pump: Option<Pump>,
     pub(crate) demand: &'a Demand,
     /// What is to be sent before the rest of it.
     pub(crate) first: Bytes,
-    pub(crate) body: &'a mut Option<Incoming>,
+    pub(crate) body: &'a mut Option<Inbound>,
     pub(crate) access: &'a mut Access,
 }
 
@@ -38,8 +38,7 @@ impl Streaming<'_> {
     /// Sends the body and waits for the final answer.
     pub(crate) async fn answer(mut self, mut recv: RecvHalf) -> Result<Answer, Failure> {
         let opened = Instant::now();
-        // Over HTTP/2 reading the body says nothing to the visitor, who decides when to send it.
-        if !self.terms.expects || self.access.visit.version == Version::HTTP_2 {
+        if !self.terms.expects {
             self.start();
         }
         loop {
@@ -48,13 +47,14 @@ impl Streaming<'_> {
                 biased;
                 part = recv.part() => part,
                 // It does not wait for `100 Continue`, and nobody else has to.
-                () = content(self.access), if self.pump.is_none() => {
+                () = content(self.access, self.body.as_mut()), if self.pump.is_none() => {
                     self.start();
                     continue;
                 }
                 () = until(due) => {
                     if self.pump.is_none() {
                         self.start();
+                        interim::go_on(self.terms.interim).await;
                     } else if self.due(opened) <= due {
                         return Err(self.give_up());
                     }
@@ -65,8 +65,11 @@ impl Streaming<'_> {
                 Ok(Came::Interim(head)) => {
                     if head.status == 100 {
                         self.start();
+                        if !self.terms.expects {
+                            continue;
+                        }
                     }
-                    interim::pass_on(self.http, self.access, &head).await;
+                    interim::pass_on(self.access, self.terms.interim, &head).await;
                 }
                 Ok(Came::Final(head)) => return Ok(self.end(head, recv)),
                 Err(failure) => return Err(self.fail(failure).await),
@@ -82,7 +85,7 @@ impl Streaming<'_> {
         }
     }
 
-    /// Begins to read the body, which makes hyper send `100 Continue` if the visitor waits for it.
+    /// Begins to read the body, which makes hyper send `100 Continue` over HTTP/1.1 if the visitor waits for it.
     fn start(&mut self) {
         if let Some(body) = self.body.take()
             && let Some(send) = self.send.take()
@@ -142,10 +145,15 @@ impl Streaming<'_> {
     }
 }
 
-/// Waits until some of the content of a visitor's request of HTTP/1.1 has come.
-async fn content(access: &Access) {
+/// Waits until some of the content of a visitor's request has come.
+async fn content(access: &Access, body: Option<&mut Inbound>) {
+    if access.visit.version == Version::HTTP_2
+        && let Some(body) = body
+    {
+        return body.arrives().await;
+    }
     let connection = access.connection();
-    // They are served one after the other: this is the last one.
+    // Those of HTTP/1.1 are served one after the other: this is the last one.
     let number = connection.requests().saturating_sub(1);
     connection.expectation().content(number).await;
 }

@@ -15,7 +15,6 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, UPGRADE},
     request::Parts,
 };
-use hyper::body::Incoming;
 
 use crate::{
     access::Access,
@@ -23,6 +22,7 @@ use crate::{
     body::{ResponseBody, Sending},
     call::{Terms, carry, fail},
     http::Http,
+    inbound::Inbound,
     ordered::retain,
     socket::VisitorSocket,
     tcp::DEPARTED,
@@ -79,8 +79,8 @@ fn is_carried(protocol: &[u8]) -> bool {
 pub(crate) async fn serve(
     http: &Arc<Http>,
     mut access: Access,
-    body: Incoming,
-    terms: Terms,
+    body: Inbound,
+    terms: Terms<'_>,
     streamed: bool,
 ) -> Result<Response<ResponseBody>, Failure> {
     match carry(http, &mut access, body, terms).await {

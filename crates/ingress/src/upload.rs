@@ -10,14 +10,13 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     demand::{Demand, LOOK},
     http::Http,
+    inbound::Inbound,
     pace::Pace,
-    pump,
 };
 
 /// The visitor's body, as it is going to cross.
@@ -30,7 +29,7 @@ pub(crate) enum Upload {
         /// What came with the head.
         first: Bytes,
         /// The rest; none once it has been read from.
-        body: Option<Incoming>,
+        body: Option<Inbound>,
     },
 }
 
@@ -38,7 +37,7 @@ impl Upload {
     /// Decides how a body crosses, and reads a small one. `received` counts what has been read.
     pub(crate) async fn read_ahead(
         http: &Http,
-        body: Incoming,
+        body: Inbound,
         expects: bool,
         demand: &Demand,
         received: &mut u64,
@@ -62,7 +61,7 @@ impl Upload {
     /// Takes what has come with the head, until `enough` bytes are there, and waits for nothing: the other side may have
     /// to speak first. `received` counts it.
     pub(crate) fn begun(
-        mut body: Incoming,
+        mut body: Inbound,
         enough: usize,
         received: &mut u64,
     ) -> Result<Self, Failure> {
@@ -73,7 +72,7 @@ impl Upload {
             let frame = match Pin::new(&mut body).poll_frame(&mut cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => return Ok(Self::whole(first.bytes(), None)),
-                Poll::Ready(Some(Err(error))) => return Err(pump::of_body(&error)),
+                Poll::Ready(Some(Err(failure))) => return Err(failure),
                 Poll::Ready(Some(Ok(frame))) => frame,
             };
             *received += bytes_of(&frame);
@@ -93,7 +92,7 @@ impl Upload {
         !matches!(self, Self::Streamed { body: None, .. })
     }
 
-    fn streamed(first: Bytes, body: Incoming) -> Self {
+    fn streamed(first: Bytes, body: Inbound) -> Self {
         Self::Streamed {
             first,
             body: Some(body),
@@ -109,7 +108,7 @@ impl Upload {
 }
 
 /// The length of a body that may ride in its head's message.
-pub(crate) fn inline_length(http: &Http, body: &Incoming) -> Option<usize> {
+pub(crate) fn inline_length(http: &Http, body: &Inbound) -> Option<usize> {
     let length = usize::try_from(body.size_hint().exact()?).ok()?;
     (length <= http.config.inline_body_bytes).then_some(length)
 }
@@ -124,7 +123,7 @@ fn stalled() -> Failure {
 
 async fn read_whole(
     http: &Http,
-    mut body: Incoming,
+    mut body: Inbound,
     length: usize,
     demand: &Demand,
     received: &mut u64,
@@ -149,7 +148,7 @@ async fn read_whole(
         };
         let frame = match frame {
             None => break,
-            Some(Err(error)) => return Err(pump::of_body(&error)),
+            Some(Err(failure)) => return Err(failure),
             Some(Ok(frame)) => frame,
         };
         *received += bytes_of(&frame);

@@ -236,7 +236,7 @@ fn is_websocket(parts: &Parts) -> bool {
                 && lists(CONNECTION, b"upgrade")
         }
         Version::HTTP_2 => {
-            let asked = parts.extensions.get::<hyper::ext::Protocol>();
+            let asked = parts.extensions.get::<h2::ext::Protocol>();
             parts.method == Method::CONNECT
                 && asked.is_some_and(|asked| asked.as_str() == "websocket")
         }

@@ -7,11 +7,7 @@
 mod handshake;
 mod takeover;
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{sync::Arc, task::Context};
 
 use adit_codec::{EncodedHead, HeadError, Open, ResetCode, WebSocketRequestHead};
 use adit_link::{Exchange, Failure, Reason};
@@ -25,8 +21,6 @@ use http::{
         UPGRADE,
     },
 };
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 pub(crate) use self::{
@@ -39,8 +33,8 @@ use crate::{
     body::{ResponseBody, Sending},
     call::{Terms, carry, fail},
     http::Http,
+    inbound::Inbound,
     ordered::retain,
-    parked::Parked,
     visit::Visit,
 };
 
@@ -64,7 +58,7 @@ pub(crate) struct WebSocket {
 pub(crate) async fn serve(
     http: &Arc<Http>,
     mut access: Access,
-    body: Incoming,
+    body: Inbound,
     handshake: Handshake,
 ) -> Result<Response<ResponseBody>, Failure> {
     // Over HTTP/2 it is a CONNECT, which means nothing to whoever looks at it as a request (RFC 8441, 5).
@@ -75,17 +69,18 @@ pub(crate) async fn serve(
         expects: false,
         deadline: None,
         cancels_at_once: false,
+        interim: None,
     };
     let answer = match carry(http, &mut access, body, terms).await {
         Ok(answer) => answer,
         Err(failure) => return fail(&failure, access, false),
     };
     if answer.head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
-        return accept(http, answer, access, handshake);
+        return accept(http, answer, access, &handshake);
     }
     // To a CONNECT it would say that the WebSocket is there (P-9.2).
     let looks_accepted = (200..300).contains(&answer.head.status);
-    if looks_accepted && matches!(handshake, Handshake::Http2(_)) {
+    if looks_accepted && matches!(handshake, Handshake::Http2) {
         let failure = Failure::new(
             Reason::ServiceAborted,
             "the service did not change to WebSocket",
@@ -116,7 +111,7 @@ fn accept(
     http: &Arc<Http>,
     answer: Answer,
     mut access: Access,
-    handshake: Handshake,
+    handshake: &Handshake,
 ) -> Result<Response<ResponseBody>, Failure> {
     let Answer {
         head,
@@ -137,7 +132,7 @@ fn accept(
     retain(&mut parts.headers, |name| {
         *name != CONTENT_LENGTH && !OF_THE_HOP.contains(name)
     });
-    parts.status = match &handshake {
+    parts.status = match handshake {
         Handshake::Http1 { accept } => {
             let headers = &mut parts.headers;
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -145,7 +140,7 @@ fn accept(
             headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
             StatusCode::SWITCHING_PROTOCOLS
         }
-        Handshake::Http2(_) => StatusCode::OK,
+        Handshake::Http2 => StatusCode::OK,
     };
     access.on_answer(parts.status, &parts.headers);
     // It may stand open for days.
@@ -157,38 +152,17 @@ fn accept(
         access,
         exchange,
     };
-    match handshake {
-        Handshake::Http1 { .. } => connection.takeover().set_websocket(websocket),
-        Handshake::Http2(upgrade) => drop(tokio::spawn(websocket.on_stream(upgrade))),
-    }
-    Ok(Response::from_parts(
-        parts,
-        ResponseBody::bare(Bytes::new()),
-    ))
+    let body = match handshake {
+        Handshake::Http1 { .. } => {
+            connection.takeover().set_websocket(websocket);
+            ResponseBody::bare(Bytes::new())
+        }
+        Handshake::Http2 => ResponseBody::WebSocket(Box::new(websocket)),
+    };
+    Ok(Response::from_parts(parts, body))
 }
 
 impl WebSocket {
-    /// Carries its frames over a stream of an HTTP/2 connection.
-    async fn on_stream(self, upgrade: OnUpgrade) {
-        // Without a stream the visitor has left.
-        let Ok(stream) = upgrade.await else {
-            return;
-        };
-        let connection = self.access.connection().clone();
-        // A stream that was reset cannot be flushed.
-        let is_gone = |stream: &mut TokioIo<_>, cx: &mut Context<'_>| {
-            matches!(Pin::new(stream).poll_flush(cx), Poll::Ready(Err(_)))
-        };
-        let left = self.run(TokioIo::new(stream), Bytes::new(), is_gone).await;
-        if let Some(mut stream) = left {
-            // What the visitor has not taken of it stays in hyper's hands.
-            let parked = Parked::new(connection);
-            parked.hand_over();
-            parked.fail();
-            let _ = stream.shutdown().await;
-        }
-    }
-
     /// Carries its frames, of which `first` have been read already, until it is over. Gives the socket back where it has
     /// not been shut down. `is_gone` looks at a socket that is not read.
     ///

@@ -1,19 +1,16 @@
 //! Interim answers on their way to visitors (P-3.1), and bodies that wait for one (P-3.5).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use h2::client::ResponseFuture;
+use http::{HeaderValue, Request, Response};
 use tokio::{io::AsyncWriteExt, sync::Notify};
 
 mod world;
 
 use world::{World, answer, body_of, config, echo, head, read_until, within};
-
-type Sent = BoxBody<Bytes, Infallible>;
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nx-b: 1\r\n\r\n";
 
@@ -28,12 +25,28 @@ fn hints() -> adit_codec::EncodedHead {
     head(103, &lines, b"")
 }
 
-async fn http2(world: &World) -> hyper::client::conn::http2::SendRequest<Sent> {
-    let io = TokioIo::new(world.connect().await);
-    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    let (send, connection) = builder.handshake(io).await.unwrap();
+async fn http2(world: &World) -> h2::client::SendRequest<Bytes> {
+    let (send, connection) = h2::client::handshake(world.connect().await).await.unwrap();
     tokio::spawn(connection);
     send
+}
+
+/// The next interim answer. None when the final one is there.
+async fn interim(response: &mut ResponseFuture) -> Option<Response<()>> {
+    within(poll_fn(|cx| response.poll_informational(cx)))
+        .await
+        .map(Result::unwrap)
+}
+
+async fn body(response: ResponseFuture) -> (u16, String) {
+    let response = within(response).await.unwrap();
+    let status = response.status().as_u16();
+    let mut body = response.into_body();
+    let mut all = Vec::new();
+    while let Some(data) = within(body.data()).await {
+        all.extend_from_slice(&data.unwrap());
+    }
+    (status, String::from_utf8(all).unwrap())
 }
 
 /// A body that waits for `100 Continue` may wait for an hour: a test that waits for it hangs.
@@ -119,20 +132,71 @@ async fn a_visitor_of_http_1_0_gets_no_interim_answer() {
 }
 
 #[tokio::test]
-async fn interim_answers_to_visitors_of_http_2_are_dropped_and_counted() {
-    let world = World::new(|_, exchange| async move {
-        exchange.send.answer(hints(), false).unwrap();
-        exchange.send.answer(head(102, &[], b""), false).unwrap();
-        answer(&exchange, 200, &[], b"ok");
+async fn p_3_1_visitors_of_http_2_get_interim_answers_at_once() {
+    let go_on = Arc::new(Notify::new());
+    let told = go_on.clone();
+    let world = World::new(move |_, exchange| {
+        let go_on = told.clone();
+        async move {
+            exchange.send.answer(head(102, &[], b""), false).unwrap();
+            exchange.send.answer(hints(), false).unwrap();
+            // No request waits for it.
+            exchange.send.answer(head(100, &[], b""), false).unwrap();
+            go_on.notified().await;
+            answer(&exchange, 200, &[], b"ok");
+        }
     })
     .await;
     let mut visitor = http2(&world).await;
-    let request = Request::get("http://a/")
-        .body(Empty::new().boxed())
-        .unwrap();
-    let answer = within(visitor.send_request(request)).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(world.http.stats().interim_dropped, 2);
+    for _ in 0..2 {
+        let request = Request::get("http://a/").body(()).unwrap();
+        let (mut response, _) = visitor.send_request(request, true).unwrap();
+        let processing = interim(&mut response).await.unwrap();
+        assert_eq!(processing.status(), 102);
+        assert!(processing.headers().is_empty());
+        let hints = interim(&mut response).await.unwrap();
+        assert_eq!(hints.status(), 103);
+        let lines: Vec<_> = hints.headers().iter().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(hints.headers()["link"], "</a.css>; rel=preload");
+        assert_eq!(hints.headers()["x-b"], "1");
+        go_on.notify_one();
+        assert!(interim(&mut response).await.is_none());
+        assert_eq!(body(response).await, (200, "ok".into()));
+    }
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn p_3_1_interim_answers_over_http_2_are_bounded() {
+    let long = "x".repeat(60_000);
+    let world = World::new(move |request: adit_codec::HttpRequest, exchange| {
+        let long = long.clone();
+        async move {
+            let lines = [("x-long", &long[..])];
+            let lines = if &request.path[..] == b"/long" {
+                &lines[..]
+            } else {
+                &[]
+            };
+            for _ in 0..16 {
+                exchange.send.answer(head(103, lines, b""), false).unwrap();
+            }
+            answer(&exchange, 200, &[], b"ok");
+        }
+    })
+    .await;
+    let mut visitor = http2(&world).await;
+    for (path, expected) in [("/", 16), ("/long", 1)] {
+        let request = Request::get(format!("http://a{path}")).body(()).unwrap();
+        let (mut response, _) = visitor.send_request(request, true).unwrap();
+        let mut count = 0;
+        while interim(&mut response).await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, expected, "{path}");
+        assert_eq!(body(response).await, (200, "ok".into()));
+    }
 }
 
 #[tokio::test]
@@ -207,15 +271,114 @@ async fn p_3_5_a_body_that_comes_unasked_waits_for_no_100() {
     world.settle().await;
 }
 
+/// A request over HTTP/2 that asks for `100 Continue`, and whose body has not been sent.
+fn expecting(
+    visitor: &mut h2::client::SendRequest<Bytes>,
+) -> (ResponseFuture, h2::SendStream<Bytes>) {
+    let request = Request::post("http://a/").header("expect", "100-continue");
+    visitor
+        .send_request(request.body(()).unwrap(), false)
+        .unwrap()
+}
+
 #[tokio::test]
-async fn p_3_5_a_visitor_of_http_2_sends_its_body_when_it_likes() {
+async fn p_3_5_the_100_of_a_service_reaches_visitors_of_http_2() {
+    let world = World::with(patient(), |_, mut exchange| async move {
+        let lines = [("x-b", "1")];
+        exchange.send.answer(head(100, &lines, b""), false).unwrap();
+        exchange.send.answer(head(100, &lines, b""), false).unwrap();
+        let (body, _) = body_of(&mut exchange).await.unwrap();
+        answer(&exchange, 200, &[], &body);
+    })
+    .await;
+    let mut visitor = http2(&world).await;
+    let (mut response, mut send) = expecting(&mut visitor);
+    let go_on = interim(&mut response).await.unwrap();
+    assert_eq!(
+        (go_on.status().as_u16(), &go_on.headers()["x-b"]),
+        (100, &HeaderValue::from_static("1"))
+    );
+    send.send_data("hello".into(), true).unwrap();
+    assert!(interim(&mut response).await.is_none(), "it comes once");
+    assert_eq!(body(response).await, (200, "hello".into()));
+    world.settle().await;
+}
+
+/// Regression: it was never told to go on, and its request was given up as stalled.
+#[tokio::test]
+async fn p_3_5_a_silent_service_costs_visitors_of_http_2_the_wait() {
+    let mut config = patient();
+    config.continue_wait = Duration::from_millis(50);
+    let world = World::with(config, |_, mut exchange| async move {
+        let (body, _) = body_of(&mut exchange).await.unwrap();
+        // Late: the server has sent one.
+        exchange.send.answer(head(100, &[], b""), false).unwrap();
+        answer(&exchange, 200, &[], &body);
+    })
+    .await;
+    let mut visitor = http2(&world).await;
+    let (mut response, mut send) = expecting(&mut visitor);
+    assert_eq!(interim(&mut response).await.unwrap().status(), 100);
+    send.send_data("hello".into(), true).unwrap();
+    assert!(interim(&mut response).await.is_none(), "it comes once");
+    assert_eq!(body(response).await, (200, "hello".into()));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn p_3_5_visitors_of_http_2_may_send_unasked() {
     let world = World::with(patient(), echo).await;
     let mut visitor = http2(&world).await;
-    let request = Request::post("http://a/")
-        .header("expect", "100-continue")
-        .body(Full::new(Bytes::from_static(b"hello")).boxed())
-        .unwrap();
-    let answer = within(visitor.send_request(request)).await.unwrap();
-    let body = within(answer.into_body().collect()).await.unwrap();
-    assert_eq!(&body.to_bytes()[..], b"hello");
+    for comes_late in [false, true] {
+        let requests = world.seen.lock().unwrap().len();
+        let (mut response, mut send) = expecting(&mut visitor);
+        if comes_late {
+            // It is at the service, which says nothing.
+            within(async {
+                while world.seen.lock().unwrap().len() == requests {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
+        send.send_data("hel".into(), false).unwrap();
+        send.send_data("lo".into(), true).unwrap();
+        assert!(interim(&mut response).await.is_none());
+        assert_eq!(body(response).await, (200, "hello".into()));
+    }
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn p_3_5_a_final_answer_leaves_the_body_of_http_2_unread() {
+    let world = World::with(patient(), |_, exchange| async move {
+        answer(&exchange, 417, &[], b"no");
+    })
+    .await;
+    let mut visitor = http2(&world).await;
+    let (mut response, send) = expecting(&mut visitor);
+    assert!(interim(&mut response).await.is_none());
+    assert_eq!(body(response).await, (417, "no".into()));
+    drop(send);
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn a_visitor_of_http_2_that_leaves_before_its_100_is_released() {
+    let world = World::with(patient(), |_, exchange| async move {
+        exchange.send.gone().await;
+    })
+    .await;
+    let mut visitor = http2(&world).await;
+    let (response, mut send) = expecting(&mut visitor);
+    within(async {
+        while world.links[0].far.open_requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    send.send_reset(h2::Reason::CANCEL);
+    world.settle().await;
+    assert_eq!(world.http.stats().failed(adit_link::Reason::Cancelled), 1);
+    drop(response);
 }

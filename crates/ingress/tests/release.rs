@@ -1,4 +1,4 @@
-//! Visitors of HTTP/2 who keep hyper from letting go of what has failed or is over.
+//! Visitors of HTTP/2 who keep h2 from letting go of what has failed or is over.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
@@ -87,7 +87,7 @@ async fn a_stream_without_a_window_does_not_keep_what_has_failed() {
     let (response, _) = requests.send_request(get("/"), true).unwrap();
     let body = within(response).await.unwrap().into_body();
     now.notify_one();
-    // The exchange has failed, and hyper does not ask.
+    // The exchange has failed, and nothing is asked for.
     within(async {
         while world.links[0].far.open_requests() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -100,7 +100,7 @@ async fn a_stream_without_a_window_does_not_keep_what_has_failed() {
     drop(body);
 }
 
-/// All of it is in hyper's hands, and the body is over; then it is the lane that finds the visitor stalled.
+/// All of it is in h2's hands, and the body is over; then it is the lane that finds the visitor stalled.
 #[tokio::test]
 async fn a_whole_answer_that_is_not_taken_is_not_kept_either() {
     let (world, _now) = breaks_off(short()).await;

@@ -48,7 +48,6 @@ families! {
     CONNECTIONS = counter("adit_ingress_connections_total", &["protocol"], "Connections of visitors; flows for udp.");
     REQUESTS_OPEN = gauge("adit_ingress_requests", &["protocol"], "Requests of visitors that are open.");
     REFUSED = counter("adit_ingress_connections_refused_total", &["protocol"], "Connections that were reset because too many were open.");
-    INTERIM_DROPPED = counter("adit_ingress_interim_dropped_total", &["protocol"], "Interim answers of services that could not be passed on to visitors of HTTP/2.");
     TCP_RECEIVED = counter("adit_ingress_tcp_received_bytes_total", &[], "Bytes from visitors of TCP, counted as they come.");
     TCP_SENT = counter("adit_ingress_tcp_sent_bytes_total", &[], "Bytes to visitors of TCP, counted as they go.");
     FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that made room for others (evicted) or fell silent (silent).");
@@ -167,7 +166,6 @@ fn visitors(status: &Status) -> Vec<Sample> {
         (&REQUESTS_OPEN, "tcp", tcp.open as f64),
         (&REQUESTS_OPEN, "udp", udp.open as f64),
         (&REFUSED, "tcp", tcp.refused as f64),
-        (&INTERIM_DROPPED, "http", http.interim_dropped as f64),
         (&FLOWS_ENDED, "evicted", udp.evicted as f64),
         (&FLOWS_ENDED, "silent", udp.silent as f64),
         (&DATAGRAMS, "in", udp.datagrams_in as f64),

@@ -168,8 +168,6 @@ pub struct VisitorStatus {
     pub requests: u64,
     /// Tries on another client.
     pub retries: u64,
-    /// Interim answers of services that were not passed on, to visitors of HTTP/2.
-    pub interim_dropped: u64,
     /// Failures so far, by reason.
     pub failures: BTreeMap<&'static str, u64>,
 }

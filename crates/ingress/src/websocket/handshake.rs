@@ -20,7 +20,7 @@ pub(crate) enum Handshake {
     /// An `Upgrade`, with what `sec-websocket-accept` is going to say.
     Http1 { accept: HeaderValue },
     /// An extended `CONNECT`.
-    Http2(OnUpgrade),
+    Http2,
 }
 
 /// Why a handshake cannot be answered.
@@ -39,17 +39,15 @@ pub(crate) fn handshake(
     body: &impl Body,
     connection: &Arc<Connection>,
 ) -> Result<Option<Handshake>, Refused> {
-    let upgrade = parts.extensions.remove::<OnUpgrade>();
     if parts.version == Version::HTTP_2 {
         if visit::protocol(parts) != ProtocolType::WebSocket {
             return Ok(None);
         }
         check_version(parts)?;
-        let upgrade = upgrade.ok_or(Refused::Malformed("a handshake that cannot be answered"))?;
-        return Ok(Some(Handshake::Http2(upgrade)));
+        return Ok(Some(Handshake::Http2));
     }
     // For any protocol: hyper lets go of such a connection in a way of its own.
-    if let Some(upgrade) = upgrade {
+    if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() {
         connection.takeover().set_upgrade(upgrade);
     }
     // RFC 9110, 7.8: in HTTP/1.0 it means nothing.

@@ -113,7 +113,6 @@ impl Inner {
                 websockets_open: visitors.websockets_open,
                 requests: visitors.requests,
                 retries: visitors.retries,
-                interim_dropped: visitors.interim_dropped,
                 failures: failures(|reason| visitors.failed(reason)),
             },
             tcp: self.tcp.stats().into(),

@@ -1,0 +1,150 @@
+//! Pings that keep middle boxes from forgetting a connection, and find visitors that are gone.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use h2::{Ping, PingPong};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::connection::Connection;
+
+/// How often it is looked whether something has come: reading a clock for every read would cost more.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// After so many looks at which nothing had come, that is 20 to 30 seconds, a ping is sent.
+const LOOKS_TO_PING: u32 = 2;
+
+/// After so many the visitor is gone.
+const LOOKS_TO_END: u32 = 4;
+
+pub(super) struct KeepAlive {
+    /// None when it is over.
+    pings: Option<PingPong>,
+    timer: Pin<Box<Sleep>>,
+    /// Looks since something came.
+    silent: u32,
+}
+
+impl KeepAlive {
+    pub(super) fn new(pings: Option<PingPong>) -> Self {
+        Self {
+            pings,
+            timer: Box::pin(sleep(LOOK)),
+            silent: 0,
+        }
+    }
+
+    /// Ready once, when the visitor is gone.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
+        let Some(pings) = &mut self.pings else {
+            return Poll::Pending;
+        };
+        while self.timer.as_mut().poll(cx).is_ready() {
+            self.timer.as_mut().reset(Instant::now() + LOOK);
+            if connection.take_received() {
+                self.silent = 0;
+                continue;
+            }
+            self.silent += 1;
+            match self.silent {
+                LOOKS_TO_PING => {
+                    // h2 sends no ping before the answer to the last one has been taken. Fails only when it is over.
+                    let _ = pings.poll_pong(cx);
+                    let _ = pings.send_ping(Ping::opaque());
+                }
+                LOOKS_TO_END => {
+                    self.pings = None;
+                    return Poll::Ready(());
+                }
+                _ => {}
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{future::poll_fn, io, sync::Arc};
+
+    use tokio::{
+        io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::visit::Scheme;
+
+    /// Reports what is read, as a visitor's socket does.
+    struct Reports(DuplexStream, Arc<Connection>);
+
+    impl AsyncRead for Reports {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let read = Pin::new(&mut self.0).poll_read(cx, buffer);
+            if read.is_ready() {
+                self.1.on_received();
+            }
+            read
+        }
+    }
+
+    impl AsyncWrite for Reports {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    /// When the visitor of an idle connection is found gone that answers pings for some time.
+    async fn found_gone(answers_for: Duration) -> Duration {
+        let connection = Connection::new(([127, 0, 0, 1], 1).into(), 80, Scheme::Http);
+        let connection = Arc::new(connection);
+        let (near, far) = duplex(4096);
+        let near = Reports(near, connection.clone());
+        let accepting = h2::server::handshake(near);
+        let (accepted, asked) = tokio::join!(accepting, h2::client::handshake(far));
+        let (mut h2, (_requests, mut visitor)) = (accepted.unwrap(), asked.unwrap());
+        let mut keep_alive = KeepAlive::new(h2.ping_pong());
+        let start = Instant::now();
+        let gone = poll_fn(|cx| {
+            let gone = keep_alive.poll(cx, &connection);
+            assert!(h2.poll_accept(cx).is_pending());
+            if start.elapsed() < answers_for {
+                assert!(Pin::new(&mut visitor).poll(cx).is_pending());
+            }
+            gone
+        });
+        timeout(Duration::from_secs(3_600), gone).await.unwrap();
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_visitor_stays_as_long_as_it_answers_pings() {
+        for answers_for in [Duration::ZERO, Duration::from_secs(600)] {
+            let found = found_gone(answers_for).await - answers_for;
+            // The last answer may be as old as a ping.
+            let least = LOOK * (LOOKS_TO_END - LOOKS_TO_PING);
+            assert!((least..=5 * LOOK).contains(&found), "{found:?}");
+        }
+    }
+}
