@@ -13,8 +13,8 @@
 //! - a visitor that stalls, leaves or floods costs only itself: timers on head, body, write and idleness, and every one
 //!   of its exchanges is cancelled when it goes;
 //! - whatever becomes of a request, the observer of its [`Admission`] is told of it once, when it is over;
-//! - no task per HTTP request, but for the one that sends a streamed body; one for each TCP connection, WebSocket and
-//!   UDP flow.
+//! - no task per request of HTTP/1, but for the one that sends a streamed body; one for each request of HTTP/2, TCP
+//!   connection and UDP flow.
 //!
 //! Leaves to the caller: accepting connections and dealing them to threads, rules and clients (behind [`Director`]),
 //! which layers there are and in which order, TLS.

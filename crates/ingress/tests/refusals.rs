@@ -751,3 +751,22 @@ async fn a_visitor_waits_for_a_client_that_comes() {
     let answer = world.raw(get("/comes-not").as_bytes()).await.unwrap();
     assert_eq!(verdict(&answer), ("503", Some("no_client")));
 }
+
+/// Regression: hyper ended the connection, with every request on it.
+#[tokio::test]
+async fn a_connect_with_content_ends_its_own_stream_alone() {
+    let world = World::new(hello).await;
+    let (mut requests, connection) = h2::client::handshake(world.connect().await).await.unwrap();
+    tokio::spawn(connection);
+    let connect = http::Request::connect("a:443").header("content-length", "5");
+    let connect = connect.body(()).unwrap();
+    let (response, mut send) = requests.send_request(connect, false).unwrap();
+    let response = within(response).await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()["adit-reason"], "bad_request");
+    let _ = send.send_data(bytes::Bytes::from_static(b"hello"), true);
+    let get = http::Request::get("http://a/").body(()).unwrap();
+    let (response, _) = requests.send_request(get, true).unwrap();
+    assert_eq!(within(response).await.unwrap().status(), 200);
+    assert_eq!(world.http.stats().connections, 1);
+}
