@@ -7,16 +7,19 @@ use adit_client::{Limits, Settings, Timeouts};
 use secrecy::SecretString;
 
 use crate::{
+    admin::admin,
     document::Node,
     entry,
     environment::Variables,
     error::{ConfigError, Kind, Origin},
+    fields::{self, path},
     hostname,
-    layers::{Loaded, gather, path, side, within},
+    layers::{gather, side, within},
+    loaded::Loaded,
     overrides::ClientOverrides,
     problems::read_all,
+    ranges::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHORTEST, TURN, WINDOW},
     read::{Item, Section},
-    server::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHORTEST, TURN, WINDOW, admin},
     state::StateDir,
     telemetry, token, tunnel,
     vocabulary::{self, NOTHING},
@@ -204,7 +207,7 @@ const LOOPBACK: &str = "127.0.0.1";
 
 /// A name or an address, without brackets.
 fn server_host(item: &Item<'_>) -> Result<String, ConfigError> {
-    let host = tunnel::host(item, "server_port")?;
+    let host = fields::host(item, "server_port")?;
     if host == "0.0.0.0" || host == "::" {
         return Err(item.error(format!(
             "expected the name or address of a server, found {host:?}, which is every address"

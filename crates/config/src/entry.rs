@@ -9,10 +9,9 @@ use adit_client::{Compression, EntryKind, EntrySettings};
 
 use crate::{
     error::ConfigError,
+    fields::{compression, name_of},
     proxies::trusted_proxies,
     read::{Item, Section},
-    tunnel::compression,
-    upstream::name_of,
     vocabulary,
 };
 

@@ -1,16 +1,12 @@
-//! What the two sides do alike: the layers, the state directory, the threads.
+//! The layers of a side: its file and what lies over it from the environment.
 
-use std::{
-    path::{Path, PathBuf},
-    thread,
-};
+use std::path::Path;
 
 use crate::{
     document::{self, Node},
     environment::Variables,
     error::{ConfigError, Origin},
-    read::{Item, Section},
-    telemetry::Telemetry,
+    read::Section,
     vocabulary,
 };
 
@@ -64,50 +60,4 @@ pub(crate) fn side<'n>(
             )));
     }
     Ok(section)
-}
-
-/// What was read, and checked.
-#[derive(Debug, Clone)]
-pub struct Loaded<S> {
-    /// Of the side itself.
-    pub settings: S,
-    /// Of what is told of it.
-    pub telemetry: Telemetry,
-    /// Host names under which the admin port answers, beside its address and `localhost`.
-    pub admin_hosts: Vec<String>,
-    /// What works and is probably not meant so. To be logged.
-    pub warnings: Vec<String>,
-}
-
-/// A path in a file is meant from where the file is, as its writer sees it.
-pub(crate) fn path(item: &Item<'_>, file: Option<&Path>) -> Result<PathBuf, ConfigError> {
-    let text = item.text("a path")?;
-    if text.is_empty() {
-        return Err(item.error("expected a path, found nothing"));
-    }
-    let base = match (item.origin(), file) {
-        (Origin::File { .. }, Some(file)) => file.parent(),
-        _ => None,
-    };
-    Ok(base.map_or_else(|| PathBuf::from(text), |base| base.join(text)))
-}
-
-/// Data threads on this machine.
-pub(crate) fn default_threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| threads_on(cores.get()))
-}
-
-/// One on up to two cores, else one core is left for the rest.
-fn threads_on(cores: usize) -> usize {
-    if cores > 2 { cores - 1 } else { 1 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_core_is_left_where_there_are_more_than_two() {
-        assert_eq!([1, 2, 3, 4, 64].map(threads_on), [1, 1, 2, 3, 63]);
-    }
 }

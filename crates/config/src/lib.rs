@@ -22,17 +22,21 @@
 //! and the order of layers,
 //! `tests/properties.rs` feeds files that nobody would write.
 
+mod admin;
 mod client;
 mod document;
 mod entry;
 mod environment;
 mod error;
+mod fields;
 mod hostname;
 mod layers;
+mod loaded;
 mod overrides;
 pub mod permissions;
 mod problems;
 mod proxies;
+mod ranges;
 mod read;
 #[cfg(test)]
 mod reference;
@@ -40,6 +44,7 @@ mod server;
 mod spelling;
 mod state;
 mod telemetry;
+mod threads;
 mod tls;
 mod token;
 mod tunnel;
@@ -49,7 +54,7 @@ mod vocabulary;
 pub use client::{NO_WORK, load_client};
 pub use environment::{FLAG_VARIABLES, environment};
 pub use error::{ConfigError, Origin};
-pub use layers::Loaded;
+pub use loaded::Loaded;
 pub use overrides::{ClientOverrides, ServerOverrides, TunnelOverrides};
 pub use server::load_server;
 pub use state::{RunningServer, StateDir};

@@ -9,9 +9,9 @@ use adit_telemetry::{
 
 use crate::{
     error::ConfigError,
-    layers::path,
+    fields::path,
+    ranges::SHORTEST,
     read::{Item, Section},
-    server::SHORTEST,
     vocabulary::{self, NOTHING},
 };
 

@@ -10,7 +10,7 @@ use adit_client::{Roots, Tls, TlsName, Trust};
 
 use crate::{
     error::ConfigError,
-    layers::path,
+    fields::path,
     read::{Item, Section},
     vocabulary,
 };

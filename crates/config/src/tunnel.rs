@@ -2,23 +2,21 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     path::Path,
 };
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 use adit_client::{Compression, ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings};
-use adit_router::{HeaderError, HeaderMatch, HostPattern, PathPrefix, normalize_host};
+use adit_router::{HeaderError, HeaderMatch, PathPrefix};
 
 use crate::{
     error::ConfigError,
+    fields::{compression, hash_on, host, host_pattern, host_rewrite},
+    ranges::WEIGHT,
     read::{Item, Section},
     tls, vocabulary,
 };
-
-/// A client that should get more than this many times what another gets is written wrong.
-pub(crate) const WEIGHT: std::ops::RangeInclusive<u64> = 1..=1_000;
 
 /// A shorter one would end a flow between a question and its answer.
 const SHORTEST_SESSION: std::time::Duration = std::time::Duration::from_millis(100);
@@ -318,16 +316,6 @@ fn read_http(
     Ok(())
 }
 
-pub(crate) fn compression(item: &Item<'_>) -> Result<Compression, ConfigError> {
-    const WHAT: &str = "`none`, `gzip` or `zstd`";
-    match item.text(WHAT)? {
-        "none" => Ok(Compression::None),
-        "gzip" => Ok(Compression::Gzip),
-        "zstd" => Ok(Compression::Zstd),
-        other => Err(item.error(format!("unknown compression {other:?}, expected {WHAT}"))),
-    }
-}
-
 /// As text or as a number: `v2`, `2`.
 fn proxy_protocol(item: &Item<'_>) -> Result<ProxyProtocol, ConfigError> {
     match item.number::<u8>(1..=2) {
@@ -341,53 +329,6 @@ fn proxy_protocol(item: &Item<'_>) -> Result<ProxyProtocol, ConfigError> {
             ))),
         },
     }
-}
-
-/// A name or an address, an IPv6 address with or without brackets, and no port.
-pub(crate) fn host(item: &Item<'_>, port_key: &str) -> Result<String, ConfigError> {
-    let text = item.text("a host name or an address")?;
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
-        return Ok(ip.to_string());
-    }
-    if text.contains("://") {
-        return Err(item.error(format!(
-            "expected a host name or an address, found the URL {text:?}"
-        )));
-    }
-    if text.contains(':') {
-        return Err(item
-            .error(format!(
-                "expected a host name or an address alone, found {text:?}"
-            ))
-            .with_help(format!("the port belongs into `{port_key}`")));
-    }
-    match normalize_host(text) {
-        Ok(host) => Ok(host.into_owned()),
-        Err(error) => Err(item.error(error.to_string())),
-    }
-}
-
-pub(crate) fn host_rewrite(section: &mut Section<'_>) -> Result<Option<String>, ConfigError> {
-    let (ours, alias) = (
-        section.item("host_rewrite"),
-        section.item("host_header_rewrite"),
-    );
-    if ours.is_some() && alias.is_some() {
-        return Err(section.conflict(
-            &["host_header_rewrite"],
-            "expected either `host_rewrite` or `host_header_rewrite`, which mean the same",
-        ));
-    }
-    let Some(item) = ours.or(alias) else {
-        return Ok(None);
-    };
-    let text = item.text("a host name")?;
-    normalize_host(text).map_err(|error| item.error(error.to_string()))?;
-    Ok(Some(text.to_owned()))
 }
 
 /// A header may be given one value or a list of them.
@@ -448,44 +389,4 @@ fn domains(section: &mut Section<'_>) -> Result<Vec<String>, ConfigError> {
         }
     }
     Ok(domains)
-}
-
-/// A host or `*.HOST`, and nothing else that an address bar shows: what the pattern would leave out silently is refused.
-/// `rest` says where that belongs.
-pub(crate) fn host_pattern(item: &Item<'_>, rest: &str) -> Result<HostPattern, ConfigError> {
-    const WHAT: &str = "a host name or *.HOST";
-    let text = item.text(WHAT)?;
-    let after = text.split_once("://").map_or(text, |(_, after)| after);
-    let host = after.split(['/', '?', '#']).next().unwrap_or_default();
-    let port = host.rsplit_once(':').map(|(_, port)| port);
-    let has_port =
-        port.is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
-    // An address of IPv6 without brackets has an error of its own.
-    let has_port = has_port && (host.starts_with('[') || host.matches(':').count() == 1);
-    if host == text && !has_port {
-        return item.parse(WHAT);
-    }
-    let host = if has_port {
-        host.rsplit_once(':').map_or(host, |(host, _)| host)
-    } else {
-        host
-    };
-    Err(item
-        .error(format!("expected {WHAT} alone, found {text:?}"))
-        .with_help(format!("write {host}; {rest}")))
-}
-
-/// What `consistent_hash` hashes.
-pub(crate) fn hash_on(item: &Item<'_>) -> Result<String, ConfigError> {
-    const WHAT: &str = "`host`, `header:NAME` or `cookie:NAME`";
-    let text = item.text(WHAT)?;
-    let name = text
-        .strip_prefix("header:")
-        .or_else(|| text.strip_prefix("cookie:"));
-    match name {
-        // The name of a cookie is a token too (RFC 6265, section 4.1.1).
-        Some(name) if HeaderMatch::try_new(name, "").is_ok() => Ok(text.to_owned()),
-        None if text == "host" => Ok(text.to_owned()),
-        _ => Err(item.error(format!("expected {WHAT}, found {text:?}"))),
-    }
 }

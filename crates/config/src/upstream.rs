@@ -2,17 +2,16 @@
 
 use std::{collections::HashSet, net::IpAddr, path::Path};
 
-use adit_auth::TunnelName;
 use adit_balance::Policy;
 use adit_router::normalize_host;
 use adit_server::{Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings};
 
 use crate::{
     error::{ConfigError, Kind},
+    fields::{compression, hash_on, host_rewrite, name_of},
+    ranges::WEIGHT,
     read::{Item, Section},
-    tls,
-    tunnel::{WEIGHT, compression, hash_on, host_rewrite},
-    vocabulary,
+    tls, vocabulary,
 };
 
 /// Reads the list, in which no name is taken twice.
@@ -34,14 +33,6 @@ pub(crate) fn read_all(
         upstreams.push(upstream);
     }
     Ok(upstreams)
-}
-
-/// A name of what is called otherwise than a tunnel, and spelt alike.
-pub(crate) fn name_of(item: &Item<'_>, kind: &'static str) -> Result<TunnelName, ConfigError> {
-    TunnelName::parse(item.text("a name")?).map_err(|mut error| {
-        error.kind = kind;
-        item.error(error.to_string())
-    })
 }
 
 fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettings, ConfigError> {

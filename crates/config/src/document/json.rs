@@ -3,7 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::{ConfigError, Entry, Lines, Node, Origin, Value};
+use super::{
+    lines::Lines,
+    node::{Entry, Node, Value},
+};
+use crate::error::{ConfigError, Origin};
 
 /// Reads a document.
 pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {

@@ -5,7 +5,11 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{ConfigError, Entry, Lines, Node, Value};
+use super::{
+    lines::Lines,
+    node::{Entry, Node, Value},
+};
+use crate::error::ConfigError;
 
 /// Reads a document.
 pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {

@@ -8,7 +8,8 @@ use serde::{
 };
 use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
-use super::{ConfigError, Entry, Node, Origin, Value};
+use super::node::{Entry, Node, Value};
+use crate::error::{ConfigError, Origin};
 
 /// Reads a document.
 pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {

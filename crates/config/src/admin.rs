@@ -1,0 +1,36 @@
+//! `admin` of either side.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::{error::ConfigError, fields::host_name, ranges::PORT, read::Section, vocabulary};
+
+/// The admin port.
+pub(crate) struct AdminPort {
+    /// An address with port, a port on loopback, or `off`.
+    pub(crate) addr: Option<SocketAddr>,
+    /// Names under which it answers.
+    pub(crate) hosts: Vec<String>,
+}
+
+pub(crate) fn admin(
+    section: &mut Section<'_>,
+    default: SocketAddr,
+) -> Result<AdminPort, ConfigError> {
+    let mut admin = section.section("admin")?;
+    let addr = match admin.item("bind") {
+        None => Some(default),
+        Some(item) if item.is_off() => None,
+        Some(item) => Some(match item.number::<u16>(PORT) {
+            Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            Err(_) => item.parse_as("an address with port such as 127.0.0.1:7500, or off")?,
+        }),
+    };
+    let mut hosts = Vec::new();
+    if let Some(item) = admin.item("allowed_hosts") {
+        for item in item.one_or_more("host names")? {
+            hosts.push(host_name(&item, "the port is that of `bind`")?);
+        }
+    }
+    admin.finish(&vocabulary::ADMIN)?;
+    Ok(AdminPort { addr, hosts })
+}

@@ -1,0 +1,138 @@
+//! The tree of a document: values, and where each was written.
+
+use std::fmt;
+
+use crate::error::Origin;
+
+/// A value and where it was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    pub(crate) origin: Origin,
+}
+
+/// What formats have in common.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    /// From the environment or a flag, where everything is text: read as what is expected.
+    Words(String),
+    List(Vec<Node>),
+    Section(Vec<Entry>),
+    /// Refused and reported: as if it were not there.
+    Refused,
+}
+
+/// A key, where it was written, and its value.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) origin: Origin,
+    pub(crate) node: Node,
+}
+
+impl Node {
+    /// A file in which nothing is written.
+    pub(crate) fn empty() -> Self {
+        Self {
+            value: Value::Section(Vec::new()),
+            origin: Origin::Default,
+        }
+    }
+
+    pub(crate) fn words(text: impl Into<String>, origin: Origin) -> Self {
+        Self {
+            value: Value::Words(text.into()),
+            origin,
+        }
+    }
+
+    /// The same tree, as if all of it had been written at `origin`.
+    pub(crate) fn moved_to(mut self, origin: &Origin) -> Self {
+        self.origin = origin.clone();
+        self.value = match self.value {
+            Value::List(items) => Value::List(
+                items
+                    .into_iter()
+                    .map(|item| item.moved_to(origin))
+                    .collect(),
+            ),
+            Value::Section(entries) => Value::Section(
+                entries
+                    .into_iter()
+                    .map(|entry| Entry {
+                        key: entry.key,
+                        origin: origin.clone(),
+                        node: entry.node.moved_to(origin),
+                    })
+                    .collect(),
+            ),
+            other => other,
+        };
+        self
+    }
+}
+
+impl Node {
+    /// Takes the node at a path such as `client.tunnels[0].name` out of the tree; its neighbours keep their numbers.
+    /// Answers whether there was one.
+    pub(crate) fn refuse(&mut self, path: &str) -> bool {
+        if path.is_empty() {
+            let was_there = !matches!(self.value, Value::Refused);
+            self.value = Value::Refused;
+            return was_there;
+        }
+        match &mut self.value {
+            Value::List(items) => {
+                let Some((index, rest)) =
+                    path.strip_prefix('[').and_then(|path| path.split_once(']'))
+                else {
+                    return false;
+                };
+                let item = index
+                    .parse()
+                    .ok()
+                    .and_then(|index: usize| items.get_mut(index));
+                item.is_some_and(|item| item.refuse(rest))
+            }
+            Value::Section(entries) => {
+                let path = path.strip_prefix('.').unwrap_or(path);
+                // Keys of others may hold dots and brackets themselves.
+                entries.iter_mut().any(|entry| {
+                    let rest = path.strip_prefix(entry.key.as_str());
+                    let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+                    rest.is_some_and(|rest| entry.node.refuse(rest))
+                })
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.value, Value::Refused)
+    }
+}
+
+/// How an error tells what it found.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST_QUOTE: usize = 60;
+        match self {
+            Self::Null | Self::Refused => f.write_str("nothing"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Text(text) | Self::Words(text) => {
+                let quote: String = text.chars().take(LONGEST_QUOTE).collect();
+                let cut = if quote.len() < text.len() { "..." } else { "" };
+                write!(f, "the text {quote:?}{cut}")
+            }
+            Self::List(_) => f.write_str("a list"),
+            Self::Section(_) => f.write_str("a section with keys"),
+        }
+    }
+}

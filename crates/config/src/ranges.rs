@@ -1,0 +1,30 @@
+//! Ranges of numbers and the shortest waits that more than one section has.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// Counts: at least one, and few enough that a table of them fits into memory.
+pub(crate) const COUNT: RangeInclusive<u64> = 1..=1_000_000;
+/// A window must hold a chunk and its cost; a larger one than 1 GiB is a mistake.
+pub(crate) const WINDOW: RangeInclusive<u64> = 4 << 10..=1 << 30;
+/// Percent of all permits.
+pub(crate) const SHARE: RangeInclusive<u64> = 1..=100;
+/// A lowest rate of a visitor, in bytes a second; 0: there is none. Above 1 MiB a second few would be left.
+pub(crate) const RATE: RangeInclusive<u64> = 0..=1 << 20;
+/// At least some messages, at most what takes no longer than a few milliseconds.
+pub(crate) const TURN: RangeInclusive<u64> = 4 << 10..=4 << 20;
+/// Budgets may be nothing: then windows do not grow.
+pub(crate) const BUDGET: RangeInclusive<u64> = 0..=1 << 40;
+/// More threads than any machine has.
+pub(crate) const THREADS: RangeInclusive<u64> = 1..=1_024;
+/// More data streams than help.
+pub(crate) const LANES: RangeInclusive<u64> = 1..=64;
+/// The router takes no longer paths.
+pub(crate) const LOCATION: RangeInclusive<u64> = 1..=2_048;
+/// A client that should get more than this many times what another gets is written wrong.
+pub(crate) const WEIGHT: RangeInclusive<u64> = 1..=1_000;
+/// Ports; 0 is any free one.
+pub(crate) const PORT: RangeInclusive<u64> = 0..=65_535;
+/// A wait of zero would always have passed.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
+/// Shorter ones would have whoever waits look all the time.
+pub(crate) const PROGRESS: Duration = Duration::from_millis(100);

@@ -1,0 +1,160 @@
+//! `auth` and `shared_groups` of a server: its users.
+
+use std::path::Path;
+
+use adit_auth::{GroupId, MIN_TOKEN_BYTES, TokenAuthenticator, UserName};
+use adit_server::{NamedToken, SharedGroup};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    environment::Variables,
+    error::{ConfigError, Kind, Origin},
+    fields::path,
+    read::Section,
+    token,
+    vocabulary::NOTHING,
+};
+
+/// Whose a token is when nobody says so.
+const DEFAULT_USER: &str = "default";
+
+/// `auth`: one method or a list of them. `ADIT__TOKEN` is the token of the user `default`, whatever the file says; with
+/// neither there are none, and the server makes a token.
+pub(super) fn tokens(
+    server: &mut Section<'_>,
+    file: Option<&Path>,
+    variables: &Variables,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<NamedToken>, ConfigError> {
+    let mut tokens = Vec::new();
+    let auth = server.item("auth");
+    if let Some(item) = &auth {
+        for item in item.one_or_more("methods")? {
+            tokens.extend(method_token(&mut item.section()?, file, warnings)?);
+        }
+    }
+    if let Some(text) = variables.value("ADIT__TOKEN") {
+        let is_default = |token: &NamedToken| token.user == DEFAULT_USER;
+        if tokens.is_empty() || tokens.iter().any(is_default) {
+            let refused = |problem: String| {
+                ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", problem)
+            };
+            tokens.retain(|token| !is_default(token));
+            tokens.push(NamedToken {
+                user: DEFAULT_USER.to_owned(),
+                token: long_enough(token::good(text).map_err(refused)?).map_err(refused)?,
+            });
+        } else {
+            warnings.push(format!(
+                "ADIT__TOKEN is ignored: it is the token of the user `{DEFAULT_USER}`, and server.auth names others"
+            ));
+        }
+    }
+    if !tokens.is_empty() {
+        let origin = auth.map_or(Origin::Default, |item| item.origin().clone());
+        let known = tokens
+            .iter()
+            .map(|named| UserName::parse(&named.user).map(|user| (user, named.token.clone())));
+        let refused = |message: String| {
+            ConfigError::new(origin.clone(), "server.auth", message).of_kind(Kind::Together)
+        };
+        let known: Vec<(UserName, SecretString)> = known
+            .collect::<Result<_, _>>()
+            .map_err(|error| refused(error.to_string()))?;
+        TokenAuthenticator::new(known).map_err(|error| refused(error.to_string()))?;
+    }
+    Ok(tokens)
+}
+
+fn method_token(
+    auth: &mut Section<'_>,
+    file: Option<&Path>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<NamedToken>, ConfigError> {
+    if let Some(item) = auth.item("method") {
+        match item.text("`token`")? {
+            "token" => {}
+            method @ ("jwt" | "api_key" | "mtls") => {
+                return Err(item
+                    .error(format!(
+                        "`method: {method}` is not supported by this version"
+                    ))
+                    .with_help("this version knows clients by token"));
+            }
+            _ => return Err(item.error("unknown method, expected `token`")),
+        }
+    }
+    let user = match auth.item("user") {
+        Some(item) => item.parse::<UserName>("a user name")?.as_str().to_owned(),
+        None => DEFAULT_USER.to_owned(),
+    };
+    let text = auth.item("token");
+    let file_item = auth.item("token_file");
+    auth.finish(&NOTHING)?;
+    let token = match (text, file_item) {
+        (Some(_), Some(_)) => {
+            return Err(auth.conflict(&["token_file"], "expected either `token` or `token_file`"));
+        }
+        (Some(item), None) => {
+            let refused = |problem: String| item.error(problem);
+            let token = token::good(item.secret("a token")?).map_err(refused)?;
+            Some(long_enough(token).map_err(refused)?)
+        }
+        (None, Some(item)) => {
+            let refused = |problem: String| item.error(problem);
+            let token = token::read_file(&path(&item, file)?, warnings).map_err(refused)?;
+            Some(long_enough(token).map_err(refused)?)
+        }
+        (None, None) => None,
+    };
+    Ok(token.map(|token| NamedToken { user, token }))
+}
+
+/// Refuses a token that can be guessed.
+fn long_enough(token: SecretString) -> Result<SecretString, String> {
+    if token.expose_secret().len() < MIN_TOKEN_BYTES {
+        return Err(format!(
+            "the token is shorter than {MIN_TOKEN_BYTES} characters and can be guessed, expected a long random one"
+        ));
+    }
+    Ok(token)
+}
+
+/// `shared_groups`: groups that several users share, each once, of users that there are.
+pub(super) fn shared_groups(
+    server: &mut Section<'_>,
+    tokens: &[NamedToken],
+) -> Result<Vec<SharedGroup>, ConfigError> {
+    let mut groups: Vec<SharedGroup> = Vec::new();
+    let Some(item) = server.item("shared_groups") else {
+        return Ok(groups);
+    };
+    let is_known = |user: &UserName| {
+        let user = user.as_str();
+        // Without a token the server makes one, for this user.
+        (tokens.is_empty() && user == DEFAULT_USER) || tokens.iter().any(|known| known.user == user)
+    };
+    for item in item.list("groups")? {
+        let mut section = item.section()?;
+        let (group, users) = (section.item("group"), section.item("users"));
+        section.finish(&NOTHING)?;
+        let group_item = group.ok_or_else(|| section.missing("group", "the name of a group"))?;
+        let group: GroupId = group_item.parse("the name of a group")?;
+        if groups.iter().any(|known| known.group == group) {
+            return Err(group_item.error(format!("the group {group} is listed twice")));
+        }
+        let list = users.ok_or_else(|| section.missing("users", "a list of users"))?;
+        let mut users = Vec::new();
+        for item in list.one_or_more("users")? {
+            let user: UserName = item.parse("the name of a user")?;
+            if !is_known(&user) {
+                return Err(item
+                    .error(format!("there is no user called {user}"))
+                    .with_help("give the user a token in `server.auth`"));
+            }
+            users.push(user);
+        }
+        groups.push(SharedGroup { group, users });
+    }
+    Ok(groups)
+}
