@@ -1,4 +1,5 @@
-//! The statuses of gRPC, by number and by name (grpc/grpc, doc/statuscodes.md), as `docs/protocol.md` writes them.
+//! Paths of gRPC, and its statuses by number and by name (grpc/grpc, doc/statuscodes.md), as `docs/protocol.md` writes
+//! them.
 
 /// The names in the order of their numbers.
 pub(crate) const STATUSES: [&str; 17] = [
@@ -24,4 +25,11 @@ pub(crate) const STATUSES: [&str; 17] = [
 /// The name of a status; `None` for a number that is none.
 pub(crate) fn name(status: u16) -> Option<&'static str> {
     STATUSES.get(usize::from(status)).copied()
+}
+
+/// Service and method of a path `/package.Service/Method`.
+pub(crate) fn method(path: &str) -> Option<(&str, &str)> {
+    let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
+    let is_name = |text: &str| !text.is_empty() && !text.contains(['/', '?']);
+    (is_name(service) && is_name(method)).then_some((service, method))
 }

@@ -9,11 +9,13 @@
 //! Rotation is our own: `tracing-appender` removes every file that begins like the log, one too many at each start, and
 //! cannot be tested without a wait for midnight.
 
+mod error;
 mod queue;
 mod rotation;
 mod settings;
 mod subscriber;
 
+pub use error::LogStartError;
 pub use queue::{HeldLog, LogCounters, LogGuard, LogReopener};
 pub use settings::{
     AccessLogSettings, DEFAULT_KEEP, LogFileSettings, LogSettingsError, LogTarget, Rotate,
@@ -23,35 +25,3 @@ pub use subscriber::{
 };
 
 pub(crate) use queue::{Lines, start};
-
-use std::path::PathBuf;
-
-/// A log is not there.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LogStartError {
-    /// The file.
-    #[error("cannot write the {log} log to {}: {error}", path.display())]
-    Open {
-        /// `access`, `error` or `stderr`.
-        log: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The thread that writes.
-    #[error("cannot start the thread of the {log} log: {error}")]
-    Thread {
-        /// `access`, `error` or `stderr`.
-        log: &'static str,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// There is one.
-    #[error("the {log} log has been started already")]
-    Started {
-        /// `access`, `error` or `stderr`.
-        log: &'static str,
-    },
-}

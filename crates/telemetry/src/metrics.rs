@@ -15,6 +15,7 @@
 mod exposition;
 mod histogram;
 mod label_sets;
+mod labels;
 mod names;
 mod process;
 mod series;

@@ -18,29 +18,30 @@
 mod attributes;
 mod clock;
 mod collector;
+mod ended;
 mod exporter;
 mod health;
 mod queue;
 mod resource;
 mod settings;
+mod stats;
 mod tree;
 mod wire;
 
 use std::{
     fmt, io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use adit_trace::{Record, Sampler, Timeline, TraceContext, TraceId};
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-pub use self::settings::{TracesSettings, TracesSettingsError};
-use self::{clock::Clock, exporter::Exporter, queue::Queue};
+use self::{clock::Clock, ended::Ended, exporter::Exporter, queue::Queue, stats::Counters};
+pub use self::{
+    settings::{TracesSettings, TracesSettingsError},
+    stats::TracesStats,
+};
 
 /// Why no spans will be sent.
 #[derive(Debug, thiserror::Error)]
@@ -54,54 +55,6 @@ pub enum StartTracesError {
         "cannot start the thread that sends traces: {0}; raise the limits of threads and open files, or turn tracing off"
     )]
     Thread(#[from] io::Error),
-}
-
-/// What has become of the spans so far. A span that still waits is in none of the numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TracesStats {
-    /// Spans that the collector has accepted.
-    pub exported: u64,
-    /// Spans that were never sent: the queue was full, or the end came first.
-    pub dropped: u64,
-    /// Spans that were sent and not accepted.
-    pub failed: u64,
-}
-
-/// Counts spans.
-#[derive(Debug, Default)]
-struct Counters {
-    exported: AtomicU64,
-    dropped: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Counters {
-    fn stats(&self) -> TracesStats {
-        TracesStats {
-            exported: self.exported.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-        }
-    }
-}
-
-/// Set when the thread has ended, however it ended.
-#[derive(Default)]
-struct Ended {
-    ended: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Ended {
-    fn set(&self) {
-        *self.ended.lock() = true;
-        self.changed.notify_all();
-    }
-
-    fn wait_until(&self, until: Instant) {
-        let mut ended = self.ended.lock();
-        while !*ended && !self.changed.wait_until(&mut ended, until).timed_out() {}
-    }
 }
 
 /// Decides what is traced and sends the spans of it. Dropping it sends what is queued, in the background.

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{LogStartError, rotation::RotatingFile, settings::LogTarget};
+use super::{error::LogStartError, rotation::RotatingFile, settings::LogTarget};
 
 /// What may wait to be written: some ten thousand lines, which a disk that has stopped holds up for a second or so.
 const MOST_WAITING_BYTES: usize = 4 * 1024 * 1024;

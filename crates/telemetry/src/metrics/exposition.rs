@@ -13,35 +13,13 @@ use adit_trace::{Edge, Sample};
 
 use super::{
     histogram::Histogram,
+    labels::write_labels,
     names::{self, RequestFamily},
     series::Series,
 };
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Writes `name="value",...`.
-pub(super) fn write_labels<'a>(
-    text: &mut String,
-    labels: impl Iterator<Item = (&'a str, &'a str)>,
-) {
-    for (at, (name, value)) in labels.enumerate() {
-        if at > 0 {
-            text.push(',');
-        }
-        text.push_str(name);
-        text.push_str("=\"");
-        for character in value.chars() {
-            match character {
-                '\\' => text.push_str("\\\\"),
-                '"' => text.push_str("\\\""),
-                '\n' => text.push_str("\\n"),
-                other => text.push(other),
-            }
-        }
-        text.push('"');
-    }
-}
 
 /// A number as the format writes it.
 struct Number(f64);

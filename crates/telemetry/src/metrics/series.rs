@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use crate::grpc;
 
 use super::{
-    exposition::write_labels,
     histogram::{BOUNDS, FIRST_BYTE_BOUNDS, Histogram},
+    labels::write_labels,
 };
 
 /// The tunnel, the group and the user of all that is not counted apart. No name begins like this.

@@ -8,10 +8,7 @@ use uuid::Uuid;
 
 use crate::grpc;
 
-use super::{
-    tree::grpc_path,
-    wire::{Wire, field_bytes},
-};
+use super::wire::{Wire, field_bytes};
 
 /// Longer texts are cut: a visitor chooses the path, and the queue holds thousands of requests.
 const MAX_TEXT_BYTES: usize = 1_024;
@@ -125,7 +122,7 @@ fn http(attributes: &mut Attributes<'_>, record: &Record<'_>) {
 
 fn rpc(attributes: &mut Attributes<'_>, record: &Record<'_>) {
     attributes.text("rpc.system", "grpc");
-    if let Some((service, method)) = grpc_path(record.path) {
+    if let Some((service, method)) = grpc::method(record.path) {
         attributes.text("rpc.service", service);
         attributes.text("rpc.method", method);
     }

@@ -20,11 +20,13 @@ use tonic::{Code, Status, transport::Endpoint};
 use tracing::{Dispatch, dispatcher, subscriber::NoSubscriber};
 
 use super::{
-    Counters, Ended, TracesSettings,
     collector::{Answer, Collector},
+    ended::Ended,
     health::{Health, Line},
     queue::Waiting,
     resource::Envelope,
+    settings::TracesSettings,
+    stats::Counters,
     tree::Tree,
 };
 

@@ -1,7 +1,7 @@
 //! What of the exporting is worth a line in the log: when it begins to fail, when it works again, and that spans are
 //! lost. Never one line for each failure.
 
-use super::TracesStats;
+use super::stats::TracesStats;
 
 /// Whether the collector takes what it is sent, as far as the log knows.
 #[derive(Debug, Default)]

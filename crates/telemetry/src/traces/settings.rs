@@ -39,7 +39,7 @@ impl TracesSettings {
         }
     }
 
-    /// Whether [`Traces::start`](super::Traces::start) would take these.
+    /// Whether [`Traces::start`](crate::Traces::start) would take these.
     ///
     /// # Errors
     /// The first setting that cannot be used, and what to write instead.

@@ -4,6 +4,8 @@ use std::{borrow::Cow, time::Instant};
 
 use adit_trace::{Edge, Phase, Record, SpanId, Timeline, TraceId};
 
+use crate::grpc;
+
 use super::{
     attributes::{self, Attributes},
     clock::Scale,
@@ -176,7 +178,7 @@ fn name<'a>(record: &Record<'a>) -> Cow<'a, str> {
         "http" => attributes::known_method(record.method)
             .unwrap_or("HTTP")
             .into(),
-        "grpc" => match grpc_path(record.path) {
+        "grpc" => match grpc::method(record.path) {
             Some((service, method)) if service.len() + method.len() < MAX_NAME_BYTES => {
                 format!("{service}/{method}").into()
             }
@@ -188,13 +190,6 @@ fn name<'a>(record: &Record<'a>) -> Cow<'a, str> {
 
 /// Nobody's method has a longer name.
 const MAX_NAME_BYTES: usize = 256;
-
-/// Service and method of a path `/package.Service/Method`.
-pub(super) fn grpc_path(path: &str) -> Option<(&str, &str)> {
-    let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
-    let is_name = |text: &str| !text.is_empty() && !text.contains(['/', '?']);
-    (is_name(service) && is_name(method)).then_some((service, method))
-}
 
 /// The flag of a `traceparent`.
 const SAMPLED: u32 = 1;

@@ -1,0 +1,24 @@
+//! A flag that the end of the thread sets, and that a shutdown waits for.
+
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Set when the thread has ended, however it ended.
+#[derive(Default)]
+pub(super) struct Ended {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Ended {
+    pub(super) fn set(&self) {
+        *self.ended.lock() = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait_until(&self, until: Instant) {
+        let mut ended = self.ended.lock();
+        while !*ended && !self.changed.wait_until(&mut ended, until).timed_out() {}
+    }
+}
