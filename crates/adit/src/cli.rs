@@ -5,25 +5,10 @@
 //! read here. No flag takes a secret: what stands in argv, everybody on the machine can read.
 
 mod client;
+mod log;
 mod server;
 
 pub use client::{
     Adit, Command, Demo, Grpc, Http, Link, Route, RouteTest, Start, Tcp, Udp, completion,
 };
 pub use server::{Release, Server, ServerCommand};
-
-use adit_telemetry::Format;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-
-/// The filter that `-v` asks for: ours in detail first, then everybody's. Without it the environment decides.
-fn log_filter(verbose: u8) -> Option<&'static str> {
-    match verbose {
-        0 => None,
-        1 => Some("info,adit=debug"),
-        _ => Some("debug,adit=trace"),
-    }
-}
-
-fn log_format() -> impl TypedValueParser<Value = Format> {
-    PossibleValuesParser::new(["text", "json"]).try_map(|text| text.parse::<Format>())
-}

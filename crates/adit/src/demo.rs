@@ -10,6 +10,7 @@ mod pattern;
 mod scratch;
 mod service;
 mod table;
+mod tunnels;
 mod visitor;
 
 use std::{net::SocketAddr, time::Duration};
@@ -22,24 +23,18 @@ use adit_server::{NamedToken, Server, UpstreamServer, UpstreamSettings};
 use serde_json::json;
 use tokio::time::timeout;
 
-use self::{scratch::Scratch, service::Service};
-use crate::{cli, output, report::Failed, say, serve::background, signals::Signals};
+use self::{
+    scratch::Scratch,
+    service::Service,
+    tunnels::{TUNNEL, TUNNEL_H2C, TUNNEL_TCP, TUNNEL_UDP},
+};
+use crate::{cli, output, report::Failed, runtime::background, say, signals::Signals};
 
 /// Everything is on this machine: what takes longer hangs.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// For requests that run when the end is asked for. Short, since nobody depends on a demonstration.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// The tunnel to the service.
-const TUNNEL: &str = "demo";
-
-/// The tunnel that speaks HTTP/2 to the same service, for the checks.
-const TUNNEL_H2C: &str = "demo-h2c";
-
-/// The tunnels to its echoes, for the checks.
-const TUNNEL_TCP: &str = "demo-tcp";
-const TUNNEL_UDP: &str = "demo-udp";
 
 /// What the client's entry leads to, for the checks.
 const UPSTREAM: &str = "demo-upstream";

@@ -6,10 +6,12 @@
 pub mod cli;
 pub mod demo;
 pub mod ending;
+pub mod load;
 pub mod output;
 pub mod release;
 pub mod report;
 pub mod route;
+pub mod runtime;
 pub mod serve;
 pub mod signals;
 pub mod state;

@@ -12,9 +12,10 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     cli,
+    load::load,
     report::Failed,
+    runtime::background,
     say,
-    serve::{background, load},
     state::{self, Hold},
 };
 

@@ -3,7 +3,7 @@
 use adit_config::{StateDir, environment};
 use serde_json::Value;
 
-use crate::{cli, output, report::Failed, say, serve::background, status::ask};
+use crate::{cli, output, report::Failed, runtime::background, say, status::ask};
 
 /// Asks a server how it routes.
 ///

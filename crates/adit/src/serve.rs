@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adit_admin::{Admin, Control, Operator, Refused, Source};
-use adit_config::{Loaded, RunningServer, StateDir, environment, load_server};
+use adit_config::{RunningServer, StateDir};
 use adit_server::{NamedToken, Server, ServerHandle, Settings, names::Name};
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -12,8 +12,10 @@ use tokio::task::JoinHandle;
 use crate::{
     cli,
     ending::finish,
+    load::{load, warn},
     note, release,
     report::Failed,
+    runtime::background,
     say,
     signals::{Asked, Signals},
     state::{self, Hold, Presence},
@@ -68,35 +70,6 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
         telling.end(&mut signals).await;
         Ok(())
     })
-}
-
-/// The runtime of the main thread: signals, admin, and nothing that moves data.
-///
-/// # Errors
-/// When the process cannot have one.
-pub fn background() -> Result<tokio::runtime::Runtime, Failed> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failed::other(format!("cannot start a runtime: {error}")))
-}
-
-/// Logs what works and is probably not meant so.
-pub fn warn(warnings: &[String]) {
-    warnings.iter().for_each(|text| tracing::warn!("{text}"));
-}
-
-/// The settings that a command line leads to.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
-    load_server(
-        command.config.as_deref(),
-        environment(),
-        &command.overrides(),
-    )
-    .map_err(Failed::config)
 }
 
 /// A server with everything that belongs to its process.

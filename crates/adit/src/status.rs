@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{cli, output, report::Failed, say, serve::background, state};
+use crate::{cli, output, report::Failed, runtime::background, say, state};
 
 /// A process of this machine answers within this, or it is not there.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);

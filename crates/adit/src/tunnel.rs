@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use crate::{
     cli,
     ending::finish,
+    load::warn,
     note,
     report::Failed,
+    runtime::background,
     say,
-    serve::{background, serve_admin, warn},
+    serve::serve_admin,
     signals::Signals,
     state::{self, RunningClient},
     telemetry::{self, Telling},

@@ -135,7 +135,7 @@ pub struct Adit {
         env = "ADIT__LOG_FORMAT",
         hide_env_values = true,
         default_value = "text",
-        value_parser = super::log_format()
+        value_parser = super::log::format()
     )]
     pub log_format: Format,
     /// Log more; twice for everything
@@ -553,7 +553,7 @@ impl Adit {
     /// What `-v` asks to be logged.
     #[must_use]
     pub fn log_filter(&self) -> Option<&'static str> {
-        super::log_filter(self.verbose)
+        super::log::filter(self.verbose)
     }
 }
 

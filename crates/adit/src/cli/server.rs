@@ -66,7 +66,7 @@ pub struct Server {
         env = "ADIT__LOG_FORMAT",
         hide_env_values = true,
         default_value = "text",
-        value_parser = super::log_format()
+        value_parser = super::log::format()
     )]
     pub log_format: Format,
     /// Only check the configuration, and exit with 2 if it is bad
@@ -118,6 +118,6 @@ impl Server {
     /// What `-v` asks to be logged.
     #[must_use]
     pub fn log_filter(&self) -> Option<&'static str> {
-        super::log_filter(self.verbose)
+        super::log::filter(self.verbose)
     }
 }

@@ -3,6 +3,7 @@
 mod bulk;
 mod faults;
 mod rpc;
+mod same;
 mod sessions;
 mod small;
 mod streams;
@@ -113,14 +114,6 @@ impl Tries {
     }
 }
 
-/// Fails with a text unless what is equal should be.
-fn same(what: &str, found: &str, expected: &str) -> Result<(), String> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!("{what}: {found:?} instead of {expected:?}"))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::expect_used)]
@@ -129,7 +122,7 @@ mod tests {
 
     use super::{
         super::{service::Service, visitor::Site},
-        Measured, Tries, faults, same, small, streams,
+        Measured, Tries, faults, small, streams,
     };
 
     #[tokio::test]
@@ -180,14 +173,5 @@ mod tests {
         streams::early_answer(&site).await.expect("early answer");
         faults::abort(&site).await.expect("abort");
         service.stop();
-    }
-
-    #[test]
-    fn a_difference_is_named() {
-        assert_eq!(same("body", "a", "a"), Ok(()));
-        assert_eq!(
-            same("body", "a", "b"),
-            Err(r#"body: "a" instead of "b""#.into())
-        );
     }
 }

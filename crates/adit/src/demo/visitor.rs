@@ -15,7 +15,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{TUNNEL, TUNNEL_H2C, body::Body, pattern::Digest};
+use super::{
+    body::Body,
+    pattern::Digest,
+    tunnels::{TUNNEL, TUNNEL_H2C},
+};
 
 /// In which the server says whose fault a failure is.
 const REASON: HeaderName = HeaderName::from_static("adit-reason");

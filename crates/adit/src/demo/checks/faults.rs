@@ -12,7 +12,8 @@ use super::{
         service::PROMISED,
         visitor::{self, Site, Visitor},
     },
-    same, small,
+    same::same,
+    small,
     streams::{name, tell},
 };
 use crate::demo::table::{Measured, duration, size};

@@ -12,7 +12,7 @@ use super::super::{
     service::{METADATA, METHOD},
     visitor::{Site, found, request, told},
 };
-use super::same;
+use super::same::same;
 use crate::demo::table::{Measured, duration};
 
 /// Messages in turns: the next is sent when the one before has come back.

@@ -10,7 +10,8 @@ use super::{
         pattern,
         visitor::{self, Site},
     },
-    same, streams,
+    same::same,
+    streams,
 };
 use crate::demo::table::{Measured, duration};
 

@@ -18,7 +18,7 @@ use super::{
         service::{DOWN, DOWN_VALUE, STEPS, UP},
         visitor::{self, Site, Visitor, told},
     },
-    same,
+    same::same,
 };
 use crate::demo::table::{Measured, duration, size};
 

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// What a connection hears before it has said anything, as from a mail or shell server.
-pub(in crate::demo) const GREETING: &[u8] = b"220 demo\r\n";
+pub(crate) const GREETING: &[u8] = b"220 demo\r\n";
 
 /// The largest datagram there is (RFC 768: 65,535 less the headers).
 const LARGEST_DATAGRAM: usize = 65_507;

@@ -1,0 +1,14 @@
+//! The runtime of the main thread.
+
+use crate::report::Failed;
+
+/// The runtime of the main thread: signals, admin, and nothing that moves data.
+///
+/// # Errors
+/// When the process cannot have one.
+pub fn background() -> Result<tokio::runtime::Runtime, Failed> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::other(format!("cannot start a runtime: {error}")))
+}
