@@ -7,7 +7,7 @@ use adit_codec::ProtocolType;
 use adit_proto::Tunnel as Announced;
 use adit_router::{HostPattern, PathPrefix};
 
-use crate::{ports::Transport, settings::Limits};
+use crate::{port::Transport, settings::Limits};
 
 /// A UDP flow may be silent for this long unless the tunnel says otherwise.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);

@@ -19,12 +19,13 @@ use adit_router::Query;
 use tokio::time::{timeout, timeout_at};
 
 use crate::{
+    cookie::cookie,
     definition::HashOn,
     directory::{Directory, Target},
-    ports::{PortKey, Transport},
+    port::{PortKey, Transport},
     settings::Timeouts,
+    shortcuts::ToUpstream,
     tunnel::{Running, Tunnel},
-    upstreams::ToUpstream,
 };
 
 /// Directs visitors by the directory's snapshot.
@@ -380,15 +381,6 @@ fn draw(tunnel: &Tunnel, asked: Asked<'_>) -> Draw {
         });
     }
     draw
-}
-
-/// The value of a cookie in the lines of a request, or nothing.
-pub(crate) fn cookie<'h>(lines: impl Iterator<Item = &'h [u8]>, name: &str) -> &'h [u8] {
-    lines
-        .flat_map(|line| line.split(|byte| *byte == b';'))
-        .map(<[u8]>::trim_ascii)
-        .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-        .unwrap_or_default()
 }
 
 /// A client with a permit to spare; `None` when none is there or all are busy.

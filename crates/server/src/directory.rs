@@ -9,9 +9,14 @@
 
 mod announce;
 mod claims;
+mod clock;
+mod enter_error;
 mod index;
 mod keep;
+mod refusal;
+mod rules;
 mod state;
+mod target;
 
 use std::{
     net::IpAddr,
@@ -22,20 +27,21 @@ use std::{
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
 use adit_registry::{Link, Observer};
-use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule, ShardedMap, Table};
+use adit_router::{HostPattern, ShardedMap, Table};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
-pub(crate) use self::claims::EnterError;
-use self::{index::Index, state::State};
+pub use self::rules::RuleError;
+use self::{clock::Clock, index::Index, state::State};
+pub(crate) use self::{enter_error::EnterError, target::Target};
 use crate::{
     names::{Claimant, Ledger, Name},
-    ports::{PortKey, Ports, Transport},
-    settings::{Limits, PublicUrl, RuleSettings, RuleTarget, Scheme, SharedGroup},
+    port::{PortKey, Transport},
+    ports::Ports,
+    settings::{Limits, PublicUrl, RuleSettings, Scheme, SharedGroup},
+    shortcuts::Shortcuts,
     tunnel::{Tunnel, TunnelKey},
-    upstreams::{ToUpstream, Upstreams},
 };
 
 /// What visitors are routed by.
@@ -44,56 +50,6 @@ pub(crate) struct Snapshot {
     pub(crate) routes: Table<Target>,
     /// Who holds which public port.
     pub(crate) ports: ShardedMap<PortKey, Arc<Tunnel>>,
-}
-
-/// Where a rule leads.
-#[derive(Clone)]
-pub(crate) enum Target {
-    Tunnel(Arc<Tunnel>),
-    /// A static rule to a tunnel that nobody has announced yet.
-    Unannounced(Arc<str>),
-    /// A static rule to an upstream.
-    Upstream(ToUpstream),
-}
-
-/// Where a static rule leads, whatever is announced.
-enum Static {
-    Tunnel(Arc<str>),
-    Upstream(ToUpstream),
-}
-
-impl Target {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Tunnel(tunnel) => &tunnel.name,
-            Self::Unannounced(name) => name,
-            Self::Upstream(to) => to.name().as_str(),
-        }
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tunnel(tunnel) => write!(
-                f,
-                "tunnel {} of group {}",
-                tunnel.key.name, tunnel.key.group
-            ),
-            Self::Unannounced(name) => write!(f, "tunnel {name}, which no client has announced"),
-            Self::Upstream(to) => write!(f, "upstream {}", to.name()),
-        }
-    }
-}
-
-/// A static rule that cannot be.
-#[derive(Debug, Error)]
-#[error("rule {index}: {problem}")]
-pub struct RuleError {
-    /// Which one, from 1.
-    pub index: usize,
-    /// What is wrong with it.
-    pub problem: String,
 }
 
 /// How the directory names hosts and when it forgets.
@@ -123,7 +79,7 @@ pub(crate) struct DirectoryConfig {
 pub(crate) struct Directory {
     config: DirectoryConfig,
     ports: Arc<Ports>,
-    clock: keep::Clock,
+    clock: Clock,
     state: Mutex<State>,
     index: Mutex<Index>,
     names: Mutex<Ledger>,
@@ -137,19 +93,10 @@ impl Directory {
     pub(crate) fn new(
         config: DirectoryConfig,
         rules: &[RuleSettings],
-        upstreams: &Arc<Upstreams>,
+        shortcuts: &Arc<Shortcuts>,
         ports: Arc<Ports>,
     ) -> Result<Self, RuleError> {
-        let rules = rules
-            .iter()
-            .enumerate()
-            .map(|(index, rule)| {
-                static_rule(rule, upstreams).map_err(|problem| RuleError {
-                    index: index + 1,
-                    problem,
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let rules = rules::read(rules, shortcuts)?;
         let state = State::new(rules).map_err(|error| RuleError {
             index: 0,
             problem: error.to_string(),
@@ -162,7 +109,7 @@ impl Directory {
         let directory = Self {
             config,
             ports,
-            clock: keep::Clock::start(),
+            clock: Clock::start(),
             state: Mutex::new(state),
             index: Mutex::default(),
             names: Mutex::new(names),
@@ -388,49 +335,4 @@ fn names_of(grant: &Grant) -> [Name; 2] {
         Name::Group(grant.group().clone()),
         Name::Client(grant.client().clone()),
     ]
-}
-
-fn static_rule(rule: &RuleSettings, upstreams: &Arc<Upstreams>) -> Result<Rule<Static>, String> {
-    let host = rule
-        .host
-        .as_deref()
-        .map(|host| {
-            host.parse::<HostPattern>()
-                .map_err(|error| format!("host `{host}`: {error}"))
-        })
-        .transpose()?;
-    let path = rule
-        .path
-        .as_deref()
-        .map(|path| {
-            path.parse::<PathPrefix>()
-                .map_err(|error| format!("path `{path}`: {error}"))
-        })
-        .transpose()?;
-    let headers = rule
-        .headers
-        .iter()
-        .map(|(name, value)| HeaderMatch::try_new(name, value).map_err(|error| error.to_string()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let grpc = rule
-        .grpc
-        .as_deref()
-        .map(|grpc| {
-            grpc.parse::<GrpcPattern>()
-                .map_err(|error| format!("grpc `{grpc}`: {error}"))
-        })
-        .transpose()?;
-    Ok(Rule {
-        host,
-        path,
-        headers,
-        grpc,
-        target: match &rule.to {
-            RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into()),
-            RuleTarget::Upstream(name) => {
-                let to = upstreams.way_to(name);
-                Static::Upstream(to.ok_or_else(|| format!("there is no upstream `{name}`"))?)
-            }
-        },
-    })
 }

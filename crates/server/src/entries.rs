@@ -10,7 +10,7 @@ use adit_flow::{Acquire, Gate, GateError, Permit};
 use adit_link::{Dispatch, Opened};
 use tokio::time::{Instant, timeout};
 
-use crate::upstreams::{Upstream, Upstreams};
+use crate::{upstream::Upstream, upstreams::Upstreams};
 
 /// Takes what one client opens on one lane: that client's entries.
 #[derive(Clone)]
@@ -30,15 +30,24 @@ struct Held {
 }
 
 impl Entries {
-    pub(crate) fn new(
-        upstreams: Arc<Upstreams>,
-        egress: Arc<Egress>,
+    /// Takes what the client with this grant opens on a lane of this thread. `permits` are those of its link.
+    pub(crate) fn of_client(
+        upstreams: &Arc<Upstreams>,
         grant: &Grant,
-        permits: Option<Arc<Gate>>,
-    ) -> Self {
+        permits: &Arc<Gate>,
+    ) -> Arc<Self> {
+        Arc::new(Self::new(upstreams, grant, Some(permits.clone())))
+    }
+
+    /// Takes the requests of visitors of this side, who hold their permits already.
+    pub(crate) fn of_this_side(upstreams: &Arc<Upstreams>, grant: &Grant) -> Self {
+        Self::new(upstreams, grant, None)
+    }
+
+    fn new(upstreams: &Arc<Upstreams>, grant: &Grant, permits: Option<Arc<Gate>>) -> Self {
         Self {
-            upstreams,
-            egress,
+            upstreams: upstreams.clone(),
+            egress: upstreams.egress(),
             owner: Arc::new(Owner {
                 user: grant.user().as_str().into(),
                 group: grant.group().as_str().into(),

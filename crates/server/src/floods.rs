@@ -12,7 +12,7 @@ use std::{
 use adit_auth::{ClientId, DenialReason};
 use adit_link::{Failure, LogLimit};
 
-use crate::threads::Port;
+use crate::port::Port;
 
 /// Counters and lines of all kinds.
 pub(crate) struct Floods {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use adit_auth::{LinkKey, SessionToken};
-use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
     Compression, Failure, Lane, LaneConfig, Reason,
@@ -16,7 +15,9 @@ use tonic::Status;
 
 use crate::{
     channels::Channels,
+    entries::Entries,
     floods::Floods,
+    lane_config::lane_config,
     settings::{Limits, Timeouts},
     upstreams::Upstreams,
 };
@@ -59,25 +60,6 @@ impl Lanes {
     }
 }
 
-/// Bounds and times of the lane of a client.
-pub(crate) fn lane_config(limits: &Limits, timeouts: &Timeouts) -> LaneConfig {
-    let mut mux = adit_mux::Config::new(Side::Server);
-    mux.initial_window = limits.initial_window_bytes;
-    mux.max_window = limits.max_window_bytes;
-    mux.max_requests = limits.max_requests_per_client;
-    LaneConfig {
-        mux,
-        // What visitors may open, and beside it what the client may.
-        max_entries: limits
-            .max_requests
-            .saturating_add(limits.max_requests_per_client),
-        heartbeat: timeouts.heartbeat,
-        dead_after: timeouts.dead_after,
-        stall: timeouts.stall,
-        turn_bytes: limits.turn_bytes,
-    }
-}
-
 impl AcceptLane for Lanes {
     fn accept_lane(
         &self,
@@ -101,7 +83,7 @@ impl AcceptLane for Lanes {
         let opened = self.registry.open_lane(session, number, |link| {
             of = Some(link.clone());
             let budget = self.budget.child(self.link_budget_bytes);
-            let entries = self.upstreams.entries(link.grant(), link.permits());
+            let entries = Entries::of_client(&self.upstreams, link.grant(), link.permits());
             let lane = Lane::new(self.config.clone(), budget, entries);
             if link.understands("upgrade") {
                 lane.allow_upgrades();

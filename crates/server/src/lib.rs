@@ -11,26 +11,31 @@
 
 mod channels;
 mod client_port;
+mod cookie;
 mod definition;
 mod director;
 mod directory;
 mod entries;
 mod floods;
 mod generated;
+mod lane_config;
 mod lanes;
 pub mod metrics;
 pub mod names;
 mod newcomers;
+mod port;
 mod ports;
 mod server;
 mod service;
 mod settings;
 mod shortcut;
+mod shortcuts;
 mod status;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod tunnel;
+mod upstream;
 mod upstreams;
 mod worker;
 
@@ -46,4 +51,4 @@ pub use status::{
     ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status, TcpStatus,
     TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
 };
-pub use upstreams::UpstreamError;
+pub use upstream::UpstreamError;

@@ -27,8 +27,9 @@ use tokio::{
 };
 
 use crate::{
+    port::{Port, PortKey, Transport},
     settings::PortRanges,
-    threads::{Dealer, Port, accept},
+    threads::{Dealer, accept},
     tunnel::Tunnel,
 };
 
@@ -45,41 +46,6 @@ const REBIND_TRIES: usize = 100;
 
 /// A pause after a socket that was bound could not be used.
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
-
-/// TCP and UDP each have ports of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Transport {
-    /// `tcp` or `udp`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-/// One public port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortKey {
-    /// Whose number it is.
-    pub transport: Transport,
-    /// The number.
-    pub number: u16,
-}
-
-impl std::fmt::Display for PortKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} port {}", self.transport.as_str(), self.number)
-    }
-}
 
 /// What serves visitors. Held by those who listen, so that it ends with their runtime.
 pub(crate) struct Ground {

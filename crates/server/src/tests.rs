@@ -28,7 +28,7 @@ use crate::{
     directory::{Directory, DirectoryConfig, EnterError},
     ports::Ports,
     settings::{Limits, PortRanges, PublicUrl, RuleSettings, SharedGroup, Timeouts},
-    upstreams::Upstreams,
+    shortcuts::Shortcuts,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -95,8 +95,8 @@ fn world_of(
         clients_port: 7000,
     };
     let ports = Ports::new(ip, allowed);
-    let upstreams = Upstreams::none();
-    let directory = Directory::new(config, rules, &upstreams, ports.clone()).unwrap();
+    let shortcuts = Shortcuts::none();
+    let directory = Directory::new(config, rules, &shortcuts, ports.clone()).unwrap();
     let directory = Arc::new(directory);
     let config = adit_registry::Config {
         max_clients: 100,

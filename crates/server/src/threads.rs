@@ -4,7 +4,6 @@
 //! per thread (`SO_REUSEPORT`) would let a second server bind unnoticed and drop queued connections when one closes.
 
 use std::{
-    fmt,
     future::Future,
     io,
     net::{SocketAddr, TcpStream as StdStream},
@@ -24,45 +23,13 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use crate::floods::Floods;
+use crate::{floods::Floods, port::Port};
 
 /// Sockets that may wait for a thread; more are closed, as a full backlog would.
 const DEALT_QUEUE: usize = 1024;
 
 /// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Which port a socket came in by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Port {
-    /// Where visitors are told apart by what they ask for.
-    Visitors,
-    Clients,
-    /// The public port of a tunnel.
-    Tunnel(u16),
-}
-
-impl Port {
-    /// The number under which a visitors' listener holds descriptors; those of clients are not counted.
-    fn listener(self) -> Option<u32> {
-        match self {
-            Self::Clients => None,
-            // No tunnel has port 0.
-            Self::Visitors => Some(0),
-            Self::Tunnel(number) => Some(number.into()),
-        }
-    }
-}
-
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Visitors => f.write_str("visitors"),
-            Self::Clients => f.write_str("clients"),
-            Self::Tunnel(number) => write!(f, "tunnel {number}"),
-        }
-    }
-}
 
 type Dealt = (StdStream, Accepted);
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;

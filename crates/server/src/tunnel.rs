@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{definition::Definition, ports::PortKey};
+use crate::{definition::Definition, port::PortKey};
 
 /// Who serves what: group and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

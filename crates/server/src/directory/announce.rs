@@ -9,10 +9,10 @@ use adit_codec::ProtocolType;
 use adit_proto::{Error as ProtoError, Tunnel as Announced, TunnelResult};
 use adit_registry::Link;
 
-use super::{Directory, State};
+use super::{Directory, refusal::refusal, state::State};
 use crate::{
     definition::Definition,
-    ports::PortKey,
+    port::PortKey,
     tunnel::{Tunnel, TunnelKey},
 };
 
@@ -228,13 +228,5 @@ impl Directory {
             self.forget_orphan(state, since, oldest);
         }
         Ok(())
-    }
-}
-
-pub(super) fn refusal(code: &str, message: String) -> ProtoError {
-    ProtoError {
-        code: code.into(),
-        message,
-        detail: String::new(),
     }
 }

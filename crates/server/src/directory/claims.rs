@@ -8,37 +8,17 @@ use std::{
 use adit_auth::Grant;
 use adit_proto::Error as ProtoError;
 use adit_registry::Link;
-use thiserror::Error;
 
-use super::{Directory, State, announce::refusal, claimant, names_of};
+use super::{
+    Directory, claimant, enter_error::EnterError, names_of, refusal::refusal, state::State,
+};
 use crate::{
     definition::Definition,
     names::{Entry, Ledger, Name},
-    ports::{PortError, PortKey, Transport},
+    port::{PortKey, Transport},
+    ports::PortError,
     tunnel::{Tunnel, TunnelKey, Vacancy},
 };
-
-/// Why a client may not register under its names.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum EnterError {
-    /// The settings give the group to others.
-    #[error(
-        "group `{group}` is shared by other users (`server.shared_groups`); choose another group_id"
-    )]
-    NotShared { group: String },
-    /// The group belongs to another user.
-    #[error("group `{group}` belongs to another user{kept}; choose another group_id")]
-    Group { group: String, kept: String },
-    /// The client id belongs to another user.
-    #[error(
-        "client id `{client}` belongs to another user, of group `{group}`{kept}; choose another client_id"
-    )]
-    Client {
-        client: String,
-        group: String,
-        kept: String,
-    },
-}
 
 /// Group and client id of a link, held. Dropped, it lets them go again.
 pub(crate) struct Entered<'d> {

@@ -1,6 +1,6 @@
 //! Owners of names over a restart, and their release.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use adit_auth::{GroupId, TunnelName, UserName};
 
@@ -9,32 +9,6 @@ use crate::{
     names::{Claimant, Entry, Name, Record, Released},
     tunnel::{Tunnel, Vacancy},
 };
-
-/// The time since 1970, which goes on evenly from the start whatever happens to the clock of the system.
-#[derive(Debug)]
-pub(super) struct Clock {
-    started: Instant,
-    at_start: Duration,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            started: Instant::now(),
-            at_start: since.unwrap_or_default(),
-        }
-    }
-
-    pub(super) fn at(&self, now: Instant) -> Duration {
-        match now.checked_duration_since(self.started) {
-            Some(after) => self.at_start + after,
-            None => self
-                .at_start
-                .saturating_sub(self.started.saturating_duration_since(now)),
-        }
-    }
-}
 
 impl Directory {
     /// Takes in what was kept of an earlier run, of `users` and of shared groups: nobody else can come for it. What was

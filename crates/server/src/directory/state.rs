@@ -9,9 +9,9 @@ use std::{
 use adit_auth::TunnelName;
 use adit_router::{HostPattern, PathPrefix, Rule, ShardedMap, Table, TableError};
 
-use super::{Static, Target};
+use super::target::{Static, Target};
 use crate::{
-    ports::PortKey,
+    port::PortKey,
     tunnel::{Tunnel, TunnelKey},
 };
 

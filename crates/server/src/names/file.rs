@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::name::Name;
 
 /// A file is no longer than this; a longer one is not ours.
 const LONGEST_FILE: u64 = 256 << 20;

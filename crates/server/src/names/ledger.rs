@@ -8,7 +8,7 @@ use std::{
 use adit_auth::{GroupId, TunnelName, UserName};
 use adit_router::ShardedMap;
 
-use super::Name;
+use super::name::Name;
 use crate::settings::SharedGroup;
 
 /// Who wants a name: a user, on behalf of a group.

@@ -2,7 +2,7 @@
 
 use adit_link::compress::CompressionStats;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::status::{
     ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, Status, TunnelStatus, UdpStatus,
     VisitorStatus, failures,

@@ -9,9 +9,10 @@ use tokio::{net::TcpStream, runtime::Handle, sync::watch};
 use super::*;
 use crate::{
     floods::Floods,
+    port::Port,
     ports::Ground,
     settings::{PortRanges, RuleSettings, RuleTarget},
-    threads::{Dealer, Guard, Port},
+    threads::{Dealer, Guard},
 };
 
 fn session(name: &str, protocol: ProtocolType, remote_port: u16) -> Announced {

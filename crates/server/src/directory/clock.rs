@@ -1,0 +1,29 @@
+//! The time since 1970.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The time since 1970, which goes on evenly from the start whatever happens to the clock of the system.
+#[derive(Debug)]
+pub(super) struct Clock {
+    started: Instant,
+    at_start: Duration,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            started: Instant::now(),
+            at_start: since.unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn at(&self, now: Instant) -> Duration {
+        match now.checked_duration_since(self.started) {
+            Some(after) => self.at_start + after,
+            None => self
+                .at_start
+                .saturating_sub(self.started.saturating_duration_since(now)),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The rules of the settings.
+
+use std::sync::Arc;
+
+use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule};
+use thiserror::Error;
+
+use super::target::Static;
+use crate::{
+    settings::{RuleSettings, RuleTarget},
+    shortcuts::Shortcuts,
+};
+
+/// A static rule that cannot be.
+#[derive(Debug, Error)]
+#[error("rule {index}: {problem}")]
+pub struct RuleError {
+    /// Which one, from 1.
+    pub index: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The rules, read.
+///
+/// # Errors
+/// The first that is wrong.
+pub(super) fn read(
+    rules: &[RuleSettings],
+    shortcuts: &Arc<Shortcuts>,
+) -> Result<Vec<Rule<Static>>, RuleError> {
+    let numbered = rules.iter().enumerate();
+    let read = numbered.map(|(index, rule)| {
+        read_one(rule, shortcuts).map_err(|problem| RuleError {
+            index: index + 1,
+            problem,
+        })
+    });
+    read.collect()
+}
+
+fn read_one(rule: &RuleSettings, shortcuts: &Arc<Shortcuts>) -> Result<Rule<Static>, String> {
+    let host = rule
+        .host
+        .as_deref()
+        .map(|host| {
+            host.parse::<HostPattern>()
+                .map_err(|error| format!("host `{host}`: {error}"))
+        })
+        .transpose()?;
+    let path = rule
+        .path
+        .as_deref()
+        .map(|path| {
+            path.parse::<PathPrefix>()
+                .map_err(|error| format!("path `{path}`: {error}"))
+        })
+        .transpose()?;
+    let headers = rule
+        .headers
+        .iter()
+        .map(|(name, value)| HeaderMatch::try_new(name, value).map_err(|error| error.to_string()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let grpc = rule
+        .grpc
+        .as_deref()
+        .map(|grpc| {
+            grpc.parse::<GrpcPattern>()
+                .map_err(|error| format!("grpc `{grpc}`: {error}"))
+        })
+        .transpose()?;
+    Ok(Rule {
+        host,
+        path,
+        headers,
+        grpc,
+        target: match &rule.to {
+            RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into()),
+            RuleTarget::Upstream(name) => {
+                let to = shortcuts.way_to(name);
+                Static::Upstream(to.ok_or_else(|| format!("there is no upstream `{name}`"))?)
+            }
+        },
+    })
+}

@@ -1,0 +1,45 @@
+//! Where rules lead.
+
+use std::{fmt, sync::Arc};
+
+use crate::{shortcuts::ToUpstream, tunnel::Tunnel};
+
+/// Where a rule leads.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Tunnel(Arc<Tunnel>),
+    /// A static rule to a tunnel that nobody has announced yet.
+    Unannounced(Arc<str>),
+    /// A static rule to an upstream.
+    Upstream(ToUpstream),
+}
+
+/// Where a static rule leads, whatever is announced.
+pub(super) enum Static {
+    Tunnel(Arc<str>),
+    Upstream(ToUpstream),
+}
+
+impl Target {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Tunnel(tunnel) => &tunnel.name,
+            Self::Unannounced(name) => name,
+            Self::Upstream(to) => to.name().as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tunnel(tunnel) => write!(
+                f,
+                "tunnel {} of group {}",
+                tunnel.key.name, tunnel.key.group
+            ),
+            Self::Unannounced(name) => write!(f, "tunnel {name}, which no client has announced"),
+            Self::Upstream(to) => write!(f, "upstream {}", to.name()),
+        }
+    }
+}

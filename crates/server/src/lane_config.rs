@@ -1,0 +1,25 @@
+//! What the settings make of a lane.
+
+use adit_codec::Side;
+use adit_link::LaneConfig;
+
+use crate::settings::{Limits, Timeouts};
+
+/// Bounds and times of the lane of a client.
+pub(crate) fn lane_config(limits: &Limits, timeouts: &Timeouts) -> LaneConfig {
+    let mut mux = adit_mux::Config::new(Side::Server);
+    mux.initial_window = limits.initial_window_bytes;
+    mux.max_window = limits.max_window_bytes;
+    mux.max_requests = limits.max_requests_per_client;
+    LaneConfig {
+        mux,
+        // What visitors may open, and beside it what the client may.
+        max_entries: limits
+            .max_requests
+            .saturating_add(limits.max_requests_per_client),
+        heartbeat: timeouts.heartbeat,
+        dead_after: timeouts.dead_after,
+        stall: timeouts.stall,
+        turn_bytes: limits.turn_bytes,
+    }
+}

@@ -1,0 +1,70 @@
+//! Ports: by which a connection comes in, and which a tunnel holds.
+
+use std::fmt;
+
+/// TCP and UDP each have ports of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    /// `tcp` or `udp`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// One public port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortKey {
+    /// Whose number it is.
+    pub transport: Transport,
+    /// The number.
+    pub number: u16,
+}
+
+impl fmt::Display for PortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} port {}", self.transport.as_str(), self.number)
+    }
+}
+
+/// Which port a socket came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Port {
+    /// Where visitors are told apart by what they ask for.
+    Visitors,
+    Clients,
+    /// The public port of a tunnel.
+    Tunnel(u16),
+}
+
+impl Port {
+    /// The number under which a visitors' listener holds descriptors; those of clients are not counted.
+    pub(crate) fn listener(self) -> Option<u32> {
+        match self {
+            Self::Clients => None,
+            // No tunnel has port 0.
+            Self::Visitors => Some(0),
+            Self::Tunnel(number) => Some(number.into()),
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Visitors => f.write_str("visitors"),
+            Self::Clients => f.write_str("clients"),
+            Self::Tunnel(number) => write!(f, "tunnel {number}"),
+        }
+    }
+}

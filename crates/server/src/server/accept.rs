@@ -1,0 +1,97 @@
+//! Accepts connections, and serves each by the port that it came in by.
+
+use std::{net::TcpListener as StdListener, sync::Arc};
+
+use adit_ingress::{Http, Tcp};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    client_port::ClientPort,
+    directory::Directory,
+    port::Port,
+    threads::{Dealer, Serve, accept},
+};
+
+/// What a connection may need.
+pub(super) struct Serving {
+    pub(super) client_port: ClientPort,
+    pub(super) http: Arc<Http>,
+    pub(super) tcp: Arc<Tcp>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) visitors: TaskTracker,
+    pub(super) clients: TaskTracker,
+    pub(super) drain: watch::Receiver<bool>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Serving {
+    /// What to run for each connection.
+    pub(super) fn into_serve(self) -> Arc<Serve> {
+        let Self {
+            client_port,
+            http,
+            tcp,
+            directory,
+            visitors,
+            clients,
+            drain,
+            stop,
+        } = self;
+        Arc::new(move |stream: TcpStream, peer, port| match port {
+            Port::Tunnel(number) if !directory.is_http_port(number) => {
+                let tcp = tcp.clone();
+                let served = async move {
+                    match stream.local_addr() {
+                        Ok(local) => tcp.serve(stream, peer, local).await,
+                        Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
+                    }
+                };
+                Box::pin(visitors.track_future(served)) as _
+            }
+            Port::Visitors | Port::Tunnel(_) => {
+                let http = http.clone();
+                let drained = said(drain.clone());
+                let served = async move { http.serve(stream, peer, drained).await };
+                Box::pin(visitors.track_future(served)) as _
+            }
+            Port::Clients => {
+                let stopped = said(stop.clone());
+                let served = client_port.clone().serve(stream, peer, stopped);
+                Box::pin(clients.track_future(served)) as _
+            }
+        })
+    }
+}
+
+/// Takes clients until the server stops, and visitors until it drains.
+pub(super) async fn accept_both(
+    clients: StdListener,
+    visitors: StdListener,
+    dealer: &Dealer,
+    drain: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+) {
+    let listeners = TcpListener::from_std(clients)
+        .and_then(|clients| TcpListener::from_std(visitors).map(|visitors| (clients, visitors)));
+    let (clients, visitors) = match listeners {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            tracing::error!(%error, "the listening sockets cannot be used");
+            return;
+        }
+    };
+    // Clients may come as long as visitors are being served; new visitors no longer.
+    tokio::join!(accept(&clients, Port::Clients, dealer, said(stop)), async {
+        accept(&visitors, Port::Visitors, dealer, said(drain)).await;
+        drop(visitors);
+    },);
+}
+
+/// Completes when the flag says true, or nobody is left to say it.
+async fn said(mut flag: watch::Receiver<bool>) {
+    let _ = flag.wait_for(|said| *said).await;
+}

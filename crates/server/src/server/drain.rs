@@ -1,0 +1,88 @@
+//! The end of a server: what runs may finish, then everything ends.
+
+use std::time::Duration;
+
+use adit_link::{Failure, Reason};
+use adit_proto::{Drain, control::Kind};
+
+use super::Server;
+use crate::service::control_message;
+
+/// How often a drain looks whether what clients opened has finished.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// What is on its way in UDP flows may still come when everything else has finished: they have no end to wait for.
+const FLOWS_GRACE: Duration = Duration::from_millis(500);
+
+/// The last answers to clients have left the request table, and may still be on their way to the socket: of those to
+/// visitors, their connections know.
+const ANSWERS_GRACE: Duration = Duration::from_millis(250);
+
+/// What is left of the connections may take this long to close after the last request is done.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+impl Server {
+    /// Takes no more visitors and lets those that are here finish, at most for the time in the settings.
+    pub async fn drain(&self) {
+        self.drain.send_replace(true);
+        self.inner.ports.close();
+        self.inner.upstreams.drain();
+        for link in self.inner.registry.links() {
+            let drain = Kind::Drain(Drain {
+                reason: "the server is stopping".into(),
+                grace_millis: u64::try_from(self.drain_within.as_millis()).unwrap_or(u64::MAX),
+            });
+            link.send_control(control_message(0, drain));
+        }
+        self.visitors.close();
+        let left = self.visitors.len();
+        if left > 0 {
+            tracing::info!(connections = left, within = ?self.drain_within, "finishing what is running");
+        }
+        let finished = async {
+            self.visitors.wait().await;
+            while self.inner.upstreams.in_flight() > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+                // Those too that were on their way.
+                self.inner.upstreams.close_websockets();
+            }
+            if self.inner.udp.stats().flows_open > 0 {
+                tokio::time::sleep(FLOWS_GRACE).await;
+            } else if !self.inner.upstreams.is_empty() {
+                tokio::time::sleep(ANSWERS_GRACE).await;
+            }
+        };
+        if tokio::time::timeout(self.drain_within, finished)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = self.visitors.len(),
+                entries = self.inner.upstreams.in_flight(),
+                "broken off: the time to finish is over"
+            );
+        }
+    }
+
+    /// Ends everything at once and waits for the threads.
+    pub async fn stop(mut self) {
+        self.drain.send_replace(true);
+        self.inner.ports.close();
+        self.inner
+            .registry
+            .close(&Failure::new(Reason::Draining, "the server is stopping"));
+        self.clients.close();
+        self.visitors.close();
+        let closed = async {
+            self.clients.wait().await;
+            self.visitors.wait().await;
+        };
+        // What is left after that is cut by the end of its runtime.
+        let _ = tokio::time::timeout(CLOSE_GRACE, closed).await;
+        self.stop.send_replace(true);
+        self.threads.join();
+        if self.worker.join().is_err() {
+            tracing::error!("the directory's thread panicked");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Why a server does not start.
+
+use std::{io, net::SocketAddr};
+
+use thiserror::Error;
+
+use crate::{directory::RuleError, upstream::UpstreamError};
+
+/// Why a server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error("cannot listen for {what} on {addr}: {error}")]
+    Bind {
+        /// `clients` or `visitors`.
+        what: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The credentials in the settings are none.
+    #[error("the tokens in the settings cannot be used: {0}")]
+    Tokens(String),
+    /// A static rule is wrong.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// An upstream is wrong.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// No thread.
+    #[error("cannot start a data thread: {0}")]
+    Thread(io::Error),
+}

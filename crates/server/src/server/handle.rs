@@ -1,0 +1,72 @@
+//! The handle on a running server.
+
+use std::sync::Arc;
+
+use adit_codec::ProtocolType;
+use adit_router::Query;
+
+use super::inner::Inner;
+use crate::{
+    directory::Target,
+    names::Name,
+    status::{RouteStatus, Status},
+};
+
+/// Cheaply cloneable handle for status and routes; does not keep the server running.
+#[derive(Clone)]
+pub struct ServerHandle {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl ServerHandle {
+    /// The requests that run, by tunnel, where there are any; those that clients opened under `upstreams`. Flows of UDP,
+    /// which have no end of their own, are left out.
+    pub fn running(&self) -> Vec<(String, usize)> {
+        let tunnels = self.inner.directory.tunnels().into_iter();
+        let tunnels = tunnels.filter(|(tunnel, _)| tunnel.definition.protocol != ProtocolType::Udp);
+        let mut running: Vec<_> = tunnels
+            .map(|(tunnel, _)| (tunnel.name.to_string(), tunnel.running()))
+            .collect();
+        running.push(("upstreams".to_owned(), self.inner.upstreams.in_flight()));
+        running.retain(|(_, running)| *running > 0);
+        running
+    }
+
+    /// What the server is doing. Walks links and open requests.
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// Takes a name from the user that owns it, and with a group all names of the group. How many names were released.
+    ///
+    /// # Errors
+    /// A text when something uses the name.
+    pub async fn release(&self, name: Name) -> Result<usize, String> {
+        self.inner.announcer.release(name).await
+    }
+
+    /// Which rule takes a URL, and why no other does.
+    ///
+    /// # Errors
+    /// A text when it is no URL.
+    pub fn explain(&self, url: &str) -> Result<RouteStatus, String> {
+        let uri: http::Uri = url
+            .parse()
+            .map_err(|error| format!("`{url}` is no URL: {error}"))?;
+        let host = uri.authority().map(http::uri::Authority::as_str);
+        let snapshot = self.inner.directory.snapshot();
+        let explanation = snapshot.routes.explain(&Query::new(host, uri.path()));
+        let chosen = explanation.chosen().map(|chosen| &chosen.rule.target);
+        let (upstream, tunnel) = match chosen {
+            Some(Target::Upstream(to)) => (Some(to.name().to_string()), None),
+            other => (None, other.map(|target| target.name().to_owned())),
+        };
+        Ok(RouteStatus {
+            url: url.to_owned(),
+            revision: snapshot.revision,
+            tunnel,
+            upstream,
+            explanation: explanation.to_string(),
+        })
+    }
+}

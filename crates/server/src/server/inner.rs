@@ -1,0 +1,33 @@
+//! The parts of a running server.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use adit_flow::Gate;
+use adit_ingress::{Http, Tcp, Udp};
+use adit_registry::Registry;
+use tokio::{runtime::Handle, sync::watch};
+
+use crate::{
+    directory::Directory, floods::Floods, lanes::Lanes, newcomers::Newcomers, ports::Ports,
+    upstreams::Upstreams, worker::Announcer,
+};
+
+pub(super) struct Inner {
+    pub(super) started: Instant,
+    pub(super) tunnel_addr: SocketAddr,
+    pub(super) http_addr: SocketAddr,
+    pub(super) registry: Arc<Registry>,
+    pub(super) newcomers: Arc<Newcomers>,
+    pub(super) floods: Arc<Floods>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) announcer: Announcer,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) http: Arc<Http>,
+    pub(super) tcp: Arc<Tcp>,
+    pub(super) udp: Arc<Udp>,
+    pub(super) ports: Arc<Ports>,
+    pub(super) permits: Arc<Gate>,
+    pub(super) drain: watch::Receiver<bool>,
+    pub(super) runtimes: Vec<Handle>,
+}

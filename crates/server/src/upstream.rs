@@ -1,0 +1,229 @@
+//! One upstream: a name, and the servers that share its requests.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use adit_auth::{NameError, TunnelName};
+use adit_balance::{Balancer, Draw, InFlight, Load, Member, Policy, hash_bytes};
+use adit_codec::{HeaderBlock, ResetCode};
+use adit_egress::{Protocol, ServiceConfig, Trust};
+use adit_link::RequestHead;
+use thiserror::Error;
+
+use crate::{
+    cookie::cookie,
+    definition::HashOn,
+    settings::{UpstreamProtocol, UpstreamSettings},
+    status::{UpstreamServerStatus, UpstreamStatus},
+};
+
+/// Upstreams that cannot be.
+#[derive(Debug, Error)]
+pub enum UpstreamError {
+    /// One is wrong.
+    #[error("upstream `{name}`: {problem}")]
+    Wrong {
+        /// Which one.
+        name: TunnelName,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The server's own name is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// A name, and the servers that share its requests.
+pub(crate) struct Upstream {
+    name: TunnelName,
+    protocol: UpstreamProtocol,
+    /// For status.
+    protocol_name: &'static str,
+    hash_on: HashOn,
+    balancer: Balancer<Server>,
+}
+
+/// One server of an upstream.
+pub(crate) struct Server {
+    /// As people write it.
+    pub(crate) address: Box<str>,
+    /// What `egress` knows it by.
+    pub(crate) service: Box<str>,
+}
+
+impl Upstream {
+    pub(crate) fn new(
+        settings: &UpstreamSettings,
+        services: &mut HashMap<Box<str>, ServiceConfig>,
+    ) -> Result<Self, UpstreamError> {
+        let refused = |problem| UpstreamError::Wrong {
+            name: settings.name.clone(),
+            problem,
+        };
+        let hash_on = HashOn::parse(&settings.hash_on)
+            .ok_or_else(|| refused("hash_on is not `host`, `header:NAME` or `cookie:NAME`"))?;
+        let protocol = match settings.protocol {
+            UpstreamProtocol::Http1 => Protocol::Http1,
+            UpstreamProtocol::H2c => Protocol::H2c,
+            UpstreamProtocol::Tcp => Protocol::Tcp,
+        };
+        if let Some(tls) = &settings.tls {
+            if settings.protocol != UpstreamProtocol::H2c {
+                return Err(refused("is reached over TLS by HTTP/2 only"));
+            }
+            if tls.trust == Trust::Anyone {
+                tracing::warn!(
+                    upstream = settings.name.as_str(),
+                    "tls.insecure: any certificate of its servers is believed; whoever gets in between can read and \
+                     change everything"
+                );
+            }
+        }
+        let mut members = Vec::new();
+        for server in &settings.servers {
+            let address = if server.host.contains(':') {
+                format!("[{}]:{}", server.host, server.port)
+            } else {
+                format!("{}:{}", server.host, server.port)
+            };
+            // No upstream's name has a slash in it: names of services are no names that a client could give.
+            let service: Box<str> = format!("{}/{address}", settings.name).into();
+            let mut config = ServiceConfig::new(&server.host, server.port, protocol);
+            config.host_rewrite.clone_from(&settings.host_rewrite);
+            config.tls.clone_from(&settings.tls);
+            config.compression = settings.compression;
+            if services.insert(service.clone(), config).is_some() {
+                return Err(refused("has one address twice"));
+            }
+            let key = hash_bytes(address.as_bytes());
+            let address = address.into();
+            let server_known = Server { address, service };
+            members.push(Member::new(server_known, key, server.weight, Load::new()));
+        }
+        if members.is_empty() {
+            return Err(refused("has no servers"));
+        }
+        Ok(Self {
+            name: settings.name.clone(),
+            protocol: settings.protocol,
+            protocol_name: match settings.tls {
+                Some(_) => "h2",
+                None => settings.protocol.as_str(),
+            },
+            hash_on,
+            balancer: Balancer::new(settings.policy, members),
+        })
+    }
+
+    pub(crate) const fn name(&self) -> &TunnelName {
+        &self.name
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        self.balancer.policy()
+    }
+
+    /// Whether its servers understand the request at all.
+    pub(crate) fn check(&self, head: &RequestHead) -> Result<(), (ResetCode, &'static str)> {
+        match (head, self.protocol) {
+            // An absolute target would overrule the host that we send (RFC 9112, 3.2.2).
+            (RequestHead::Http(head), UpstreamProtocol::Http1 | UpstreamProtocol::H2c)
+                if !head.path.starts_with(b"/") && head.path != b"*"[..] =>
+            {
+                Err((ResetCode::ProtocolError, "the target is no path"))
+            }
+            (
+                RequestHead::Http(_) | RequestHead::Grpc(_) | RequestHead::WebSocket(_),
+                UpstreamProtocol::Http1 | UpstreamProtocol::H2c,
+            )
+            | (RequestHead::Tcp(_), UpstreamProtocol::Tcp) => Ok(()),
+            (RequestHead::Udp(_), _) => {
+                Err((ResetCode::NoTunnel, "upstreams are not reached by UDP"))
+            }
+            (RequestHead::Tcp(_), _) => Err((
+                ResetCode::NoTunnel,
+                "this upstream speaks HTTP; its entry must be `type: http`",
+            )),
+            (_, UpstreamProtocol::Tcp) => Err((
+                ResetCode::NoTunnel,
+                "this upstream speaks TCP; its entry must be `type: tcp`",
+            )),
+        }
+    }
+
+    /// The server for a request.
+    pub(crate) fn choose(&self, head: &RequestHead) -> Option<(&Server, InFlight)> {
+        let policy = self.policy();
+        let mut draw = Draw::default();
+        if policy.uses_random() {
+            draw.random = rand::random();
+        }
+        if policy.uses_hash() {
+            draw.hash = self.hash(policy, head);
+        }
+        let member = self.balancer.choose(draw, |_| true)?;
+        Some((member.id(), member.load().begin()))
+    }
+
+    fn hash(&self, policy: Policy, head: &RequestHead) -> u64 {
+        let (authority, headers): (&[u8], Option<&HeaderBlock>) = match head {
+            RequestHead::Http(head) => (&head.authority, Some(&head.headers)),
+            RequestHead::Grpc(head) => (&head.authority, Some(&head.metadata)),
+            RequestHead::WebSocket(head) => (&head.authority, Some(&head.headers)),
+            RequestHead::Tcp(_) | RequestHead::Udp(_) => (b"", None),
+        };
+        let Some(headers) = headers.filter(|_| policy != Policy::IpHash) else {
+            // A connection is known by where it comes from, whatever is hashed of requests.
+            return hash_visitor(&head.open().visitor);
+        };
+        match &self.hash_on {
+            HashOn::Host => hash_bytes(authority),
+            HashOn::Header(name) => hash_bytes(headers.first(name.as_bytes()).unwrap_or_default()),
+            HashOn::Cookie(name) => {
+                let lines = headers.lines().filter(|(header, _)| *header == b"cookie");
+                hash_bytes(cookie(lines.map(|(_, value)| value), name))
+            }
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        let members = self.balancer.members();
+        members.iter().map(|one| one.load().in_flight()).sum()
+    }
+
+    /// Requests that its servers were chosen for.
+    pub(crate) fn chosen(&self) -> u64 {
+        self.balancer.stats().chosen
+    }
+
+    pub(crate) fn status(&self) -> UpstreamStatus {
+        let members = self.balancer.members();
+        UpstreamStatus {
+            name: self.name.to_string(),
+            policy: self.policy().name(),
+            protocol: self.protocol_name,
+            requests: self.chosen(),
+            servers: members
+                .iter()
+                .map(|member| UpstreamServerStatus {
+                    address: member.id().address.to_string(),
+                    weight: member.weight(),
+                    requests_open: member.load().in_flight(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The address without the port: of one visitor it is the same on each connection.
+fn hash_visitor(visitor: &str) -> u64 {
+    match visitor.parse::<SocketAddr>().map(|addr| addr.ip()) {
+        Ok(ip) => match ip.to_canonical() {
+            IpAddr::V4(ip) => hash_bytes(&ip.octets()),
+            IpAddr::V6(ip) => hash_bytes(&ip.octets()),
+        },
+        Err(_) => hash_bytes(visitor.as_bytes()),
+    }
+}
