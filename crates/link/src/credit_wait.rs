@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::lane::now;
+use crate::clock::now;
 
 /// Measures how long our direction of one request waited until payload might be sent: for credit of the peer, or for
 /// room on a lane that is full. Given to [`Exchange::watch_credit`](crate::Exchange::watch_credit) and asked at the end.

@@ -5,32 +5,40 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use adit_codec::{AnswerHead, HeaderBlock, ResetCode, WebSocketFrame};
+use adit_codec::{AnswerHead, Compressed, HeaderBlock, ResetCode, WebSocketFrame};
 use bytes::Bytes;
 
-use crate::{credit_wait::CreditWait, failure::Failure, payload::Payload};
+use crate::{credit_wait::CreditWait, failure::Failure};
 
-/// One thing the peer sent for a request.
-#[derive(Debug)]
-pub enum Part {
-    /// The answer's head, interim or final; the body that rode along follows as [`Part::Data`].
+/// One thing that the peer sent, as it waits here; see [`crate::Part`].
+pub(crate) enum Arrived {
     Answer(AnswerHead),
-    /// Payload. Dropping it gives its credit back.
-    Data(Payload),
-    /// A WebSocket frame and the payload that rode along, which may be empty; the rest follows as [`Part::Data`].
-    Frame(WebSocketFrame, Payload),
-    /// A UDP datagram. It costs no credit; those that nobody takes in time are dropped.
+    Data(Packed),
+    Frame(WebSocketFrame, Packed),
     Datagram(Bytes),
-    /// Trailers, the last part.
     Trailers(HeaderBlock),
+}
+
+/// Payload that nothing has read yet, as it crossed. Dropped here it gives no credit back: its request is over.
+pub(crate) struct Packed {
+    pub(crate) bytes: Bytes,
+    pub(crate) compressed: Option<Compressed>,
+    pub(crate) cost: u64,
+}
+
+/// Where a request stood when the sweep last looked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sweep {
+    pub(crate) consumed: u64,
+    pub(crate) since: Instant,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) parts: VecDeque<Part>,
+    pub(crate) parts: VecDeque<Arrived>,
     /// Nothing comes after `parts`.
     pub(crate) ended: bool,
     /// Nobody reads on: what still comes is dropped. Events of one frame may be under way when this is decided.
@@ -49,7 +57,7 @@ pub(crate) struct State {
     pub(crate) consumed: u64,
     /// Cost that waits.
     pub(crate) waiting: u64,
-    pub(crate) swept: Option<crate::lane::Sweep>,
+    pub(crate) swept: Option<Sweep>,
     /// Bytes of datagrams that wait.
     datagram_bytes: usize,
     /// Who takes nothing for longer than this is reset; `None`: what the lane says.
@@ -92,9 +100,9 @@ impl State {
     }
 
     /// The next part for the request's task.
-    pub(crate) fn take_part(&mut self) -> Option<Part> {
+    pub(crate) fn take_part(&mut self) -> Option<Arrived> {
         let part = self.parts.pop_front()?;
-        if let Part::Datagram(data) = &part {
+        if let Arrived::Datagram(data) = &part {
             self.datagram_bytes -= data.len() + DATAGRAM_OVERHEAD;
         }
         Some(part)
@@ -113,7 +121,7 @@ impl Inbox {
     }
 
     /// Appends parts and wakes the reader. What nobody is going to read is dropped: its credit needs no return.
-    pub(crate) fn deliver(&self, part: Part, cost: u64, end: bool) {
+    pub(crate) fn deliver(&self, part: Arrived, cost: u64, end: bool) {
         let mut state = self.lock();
         if state.discarding || state.failure.is_some() {
             drop(state);
@@ -138,7 +146,7 @@ impl Inbox {
         let fits = state.datagram_bytes + bytes <= MAX_DATAGRAM_BYTES;
         if fits {
             state.datagram_bytes += bytes;
-            state.parts.push_back(Part::Datagram(data));
+            state.parts.push_back(Arrived::Datagram(data));
         }
         state.ended |= end;
         let reader = state.reader.take();
@@ -270,8 +278,12 @@ mod tests {
     use crate::failure::Reason;
 
     fn deliver(inbox: &Inbox) {
-        let payload = Payload::new(Bytes::from_static(b"x"), None, 33);
-        inbox.deliver(Part::Data(payload), 33, false);
+        let payload = Packed {
+            bytes: Bytes::from_static(b"x"),
+            compressed: None,
+            cost: 33,
+        };
+        inbox.deliver(Arrived::Data(payload), 33, false);
     }
 
     fn waits(inbox: &Inbox) -> (usize, u64) {
@@ -340,7 +352,7 @@ mod tests {
     #[test]
     fn p_4_1_a_part_that_waits_occupies_no_more_than_its_cost() {
         let smallest_allocation = 32;
-        let occupied = 2 * size_of::<Part>() + smallest_allocation;
+        let occupied = 2 * size_of::<Arrived>() + smallest_allocation;
         assert!(occupied as u64 <= adit_flow::MESSAGE_COST, "{occupied}");
         let (inbox, window) = (Inbox::default(), 32 * 1024);
         let empty = WebSocketFrame {
@@ -351,10 +363,14 @@ mod tests {
         };
         while inbox.lock().waiting < window {
             let cost = adit_flow::MESSAGE_COST;
-            let payload = Payload::new(Bytes::new(), None, cost);
-            inbox.deliver(Part::Frame(empty, payload), cost, false);
+            let payload = Packed {
+                bytes: Bytes::new(),
+                compressed: None,
+                cost,
+            };
+            inbox.deliver(Arrived::Frame(empty, payload), cost, false);
         }
-        let occupied = inbox.lock().parts.capacity() * size_of::<Part>();
+        let occupied = inbox.lock().parts.capacity() * size_of::<Arrived>();
         assert!(occupied as u64 <= window, "{occupied} of {window}");
     }
 

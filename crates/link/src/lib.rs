@@ -18,8 +18,11 @@
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
+mod clock;
 pub mod compress;
 mod credit_wait;
+mod dispatch;
+mod drive;
 mod exchange;
 mod failure;
 pub mod grpc;
@@ -27,6 +30,7 @@ mod inbox;
 mod lane;
 mod liveness;
 mod log_limit;
+mod part;
 mod payload;
 mod pinned;
 mod transport;
@@ -35,11 +39,13 @@ pub mod turn;
 pub use adit_codec::{AnswerHead, Compression, RequestHead};
 
 pub use credit_wait::{CreditWait, Waited};
+pub use dispatch::{Dispatch, Opened};
+pub use drive::drive;
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
-pub use inbox::Part;
-pub use lane::{Dispatch, Lane, LaneConfig, LaneStats, Opened};
+pub use lane::{Lane, LaneConfig, LaneStats};
 pub use log_limit::LogLimit;
+pub use part::Part;
 pub use payload::Payload;
-pub use transport::{Outbound, Source, TransportError, drive};
+pub use transport::{Outbound, Source, TransportError};
 pub use turn::Turn;

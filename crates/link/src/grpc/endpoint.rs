@@ -26,7 +26,7 @@ use super::{
     http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES},
     resettable::{Abort, Resettable},
 };
-use crate::{failure::Failure, lane::Lane, transport::drive};
+use crate::{drive::drive, failure::Failure, lane::Lane};
 
 /// Streams at a time on one connection: a data stream, a control stream, a call or two, and those that are opened anew.
 const MAX_STREAMS: u32 = 8;

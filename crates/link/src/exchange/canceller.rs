@@ -1,0 +1,40 @@
+//! Ends a request from elsewhere.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use adit_codec::ResetCode;
+
+use super::request::Request;
+
+/// Ends a request that its task may not come to look after in time: one that waits for a slow visitor does not run.
+/// Keeps nothing open.
+#[derive(Clone)]
+pub struct Canceller {
+    request: Weak<Request>,
+}
+
+impl Canceller {
+    pub(super) fn new(request: &Arc<Request>) -> Self {
+        let request = Arc::downgrade(request);
+        Self { request }
+    }
+
+    /// Ends both directions, saying why; its halves fail with [`Reason::Cancelled`](crate::Reason::Cancelled). Does nothing when the request is
+    /// over.
+    pub fn reset(&self, code: ResetCode, reason: &str) {
+        if let Some(request) = self.request.upgrade()
+            && !request.is_over()
+        {
+            request.reset(code, reason);
+        }
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,241 @@
+//! The peer's direction of a request.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use adit_codec::ResetCode;
+
+use super::{
+    canceller::Canceller,
+    request::{Request, stopped},
+};
+use crate::{
+    compress::{NotInflated, Unpacker},
+    failure::Failure,
+    inbox::{Arrived, Packed},
+    part::Part,
+    payload::Payload,
+};
+
+/// The peer's direction of a request. Dropping it before the end asks the peer to stop; an opener that has sent all
+/// cancels the request.
+pub struct RecvHalf {
+    request: Arc<Request>,
+    unpacker: Unpacker,
+}
+
+impl RecvHalf {
+    pub(super) fn new(request: Arc<Request>) -> Self {
+        let unpacker = Unpacker::default();
+        Self { request, unpacker }
+    }
+
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The next part; `None` at the end.
+    ///
+    /// # Errors
+    /// The request's [`Failure`]: in its place behind the last part when the peer's direction broke off there
+    /// ([`RecvHalf::is_broken_off`]), before what has not been read when the request is lost or was reset.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Failure>>> {
+        let mut state = self.request.inbox.lock();
+        if let Some(failure) = &state.failure {
+            return Poll::Ready(Some(Err(failure.clone())));
+        }
+        if let Some(part) = state.take_part() {
+            let last = state.ended && state.parts.is_empty();
+            drop(state);
+            if last {
+                self.request.received_all.store(true, Ordering::Relaxed);
+            }
+            return Poll::Ready(Some(match part {
+                Arrived::Answer(head) => Ok(Part::Answer(head)),
+                Arrived::Data(packed) => self.unpack(packed).map(Part::Data),
+                Arrived::Frame(frame, packed) => {
+                    let payload = self.unpack(packed);
+                    payload.map(|payload| Part::Frame(frame, payload))
+                }
+                Arrived::Datagram(data) => Ok(Part::Datagram(data)),
+                Arrived::Trailers(trailers) => Ok(Part::Trailers(trailers)),
+            }));
+        }
+        // An end that has come stands before what broke off behind it.
+        if state.ended {
+            drop(state);
+            self.request.received_all.store(true, Ordering::Relaxed);
+            return Poll::Ready(None);
+        }
+        if let Some(failure) = state.broke_off() {
+            return Poll::Ready(Some(Err(failure.clone())));
+        }
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Payload as it was, with the credit that it is to give back. When it is not what its message said, the request is
+    /// over (P-13.5).
+    fn unpack(&mut self, packed: Packed) -> Result<Payload, Failure> {
+        let lane = &self.request.lane;
+        let Packed {
+            mut bytes,
+            compressed,
+            cost,
+        } = packed;
+        if let Some(compressed) = compressed {
+            let start = Instant::now();
+            match self.unpacker.unpack(compressed, &bytes) {
+                Ok(plain) => {
+                    let took = start.elapsed();
+                    lane.compression()
+                        .on_unpacked(bytes.len(), plain.len(), took);
+                    bytes = plain;
+                }
+                Err(NotInflated) => {
+                    let reason = "payload that does not inflate to what was announced";
+                    lane.fault(self.request.id, &self.request.inbox, reason);
+                    // What was first stands: it may have failed for something else in the meantime.
+                    return Err(self.request.failure().unwrap_or_else(stopped));
+                }
+            }
+        }
+        Ok(Payload::new(bytes, self.request.clone(), cost))
+    }
+
+    /// [`RecvHalf::poll_part`] as a future.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn part(&mut self) -> Option<Result<Part, Failure>> {
+        std::future::poll_fn(|cx| self.poll_part(cx)).await
+    }
+
+    /// Waits until the request has failed, without taking anything: for whoever holds a part that it cannot pass on.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub fn poll_failure(&self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let mut state = self.request.inbox.lock();
+        if let Some(failure) = &state.failure {
+            return Poll::Ready(failure.clone());
+        }
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// [`RecvHalf::poll_failure`] as a future.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn failed(&self) -> Failure {
+        std::future::poll_fn(|cx| self.poll_failure(cx)).await
+    }
+
+    /// Whether all that the peer sent has been read and its direction broke off behind it (P-6.2): what has been read is
+    /// to be delivered before the failure is.
+    pub fn is_broken_off(&self) -> bool {
+        let state = self.request.inbox.lock();
+        state.failure.is_none() && state.broke_off().is_some()
+    }
+
+    /// Waits until all that the peer has sent has been read and let go of, which is when it has been written; or until the
+    /// request has failed. Asked once nothing more is to come.
+    pub fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.request.inbox.lock();
+        if state.failure.is_some() || (state.waiting == 0 && state.parts.is_empty()) {
+            return Poll::Ready(());
+        }
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether the end has come, read or not.
+    pub fn is_whole(&self) -> bool {
+        let state = self.request.inbox.lock();
+        state.ended && state.failure.is_none()
+    }
+
+    /// Something that ends the request from elsewhere, as a timer does.
+    pub fn canceller(&self) -> Canceller {
+        Canceller::new(&self.request)
+    }
+
+    /// Ends both directions, saying why.
+    pub fn reset(self, code: ResetCode, reason: &str) {
+        self.request.reset(code, reason);
+    }
+
+    /// Whether all parts have been read, and the end.
+    pub fn is_ended(&self) -> bool {
+        let state = self.request.inbox.lock();
+        state.ended && state.parts.is_empty() && state.failure.is_none()
+    }
+
+    /// Asks the peer to end its direction; what has come can still be read, what still comes is dropped (P-6.1).
+    pub fn close(&self, code: ResetCode) {
+        self.request.inbox.close();
+        self.request.lane.stop_sending(self.request.id, code);
+    }
+
+    /// Asks the peer to end its direction; what still comes is dropped (P-6.1).
+    pub fn stop(self, code: ResetCode) {
+        self.stop_with(code);
+    }
+
+    fn stop_with(&self, code: ResetCode) {
+        self.request.received_all.store(true, Ordering::Relaxed);
+        if self.request.inbox.discard() {
+            self.request.gave_up_reading.store(true, Ordering::Relaxed);
+        }
+        self.request.lane.stop_sending(self.request.id, code);
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        if self.request.received_all.load(Ordering::Relaxed) {
+            return;
+        }
+        let (failed, ended) = {
+            let state = self.request.inbox.lock();
+            (
+                state.failure.is_some(),
+                state.ended && state.parts.is_empty(),
+            )
+        };
+        // Nobody sends and nobody reads: the request is cancelled when its last handle goes.
+        let is_over = self.request.is_opener() && self.request.sent_all.load(Ordering::Relaxed);
+        if ended {
+            self.request.received_all.store(true, Ordering::Relaxed);
+        } else if !failed && !is_over {
+            // An answer may be whole before the request is, and then stands: no reset may overtake it (P-3.6).
+            self.stop_with(ResetCode::Cancelled);
+        }
+    }
+}
+
+impl fmt::Debug for RecvHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RecvHalf").field(&self.request.id).finish()
+    }
+}

@@ -1,0 +1,301 @@
+//! Our direction of a request.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use adit_codec::{Compression, EncodedHead, HeaderBlock, ResetCode, WebSocketFrame};
+use adit_mux::{SendError, Sendable};
+use bytes::Bytes;
+
+use super::request::{Request, stopped};
+use crate::{
+    compress::Packer,
+    failure::{Failure, Reason},
+};
+
+/// Our direction of a request. Dropping it before the end cancels the request.
+pub struct SendHalf {
+    request: Arc<Request>,
+    /// Compresses its payload, where that was asked for.
+    packer: OnceLock<Mutex<Packer>>,
+}
+
+impl SendHalf {
+    pub(super) const fn new(request: Arc<Request>) -> Self {
+        let packer = OnceLock::new();
+        Self { request, packer }
+    }
+
+    /// Waits until payload may be sent; gives how many bytes.
+    ///
+    /// # Errors
+    /// The request's [`Failure`]; [`Reason::Cancelled`] when the peer wants no more of this direction, which has then
+    /// ended cleanly.
+    ///
+    /// # Cancel safety
+    /// Nothing is reserved.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        // The waker is in place before the question is asked: an answer that changes in between wakes it.
+        let watch = {
+            let mut state = self.request.inbox.lock();
+            let over = match state.broken() {
+                Some(failure) => Some(failure.clone()),
+                None => state.stopped.map(|_| stopped()),
+            };
+            if let Some(over) = over {
+                if let Some(watch) = &state.credit_wait {
+                    watch.end();
+                }
+                return Poll::Ready(Err(over));
+            }
+            match &mut state.writer {
+                Some(writer) => writer.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            state.credit_wait.clone()
+        };
+        let ready = match self.request.lane.mux().sendable(self.request.id) {
+            Ok(Sendable::Now(bytes)) => Poll::Ready(Ok(bytes)),
+            Ok(Sendable::Later) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(self.failure_of(&error))),
+        };
+        if let Some(watch) = watch {
+            match ready {
+                Poll::Pending => watch.begin(),
+                Poll::Ready(_) => watch.end(),
+            }
+        }
+        ready
+    }
+
+    /// [`SendHalf::poll_ready`] as a future.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Nothing is reserved.
+    pub async fn ready(&self) -> Result<usize, Failure> {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// From now on payload of this direction is compressed on the hop where that makes it shorter, if the peer can
+    /// inflate it (section 13 of the protocol). Said once; what is compressed already should not be asked for
+    /// ([`compress::is_compressible`](crate::compress::is_compressible)).
+    pub fn set_compression(&self, compression: Option<Compression>) {
+        if let Some(by) = compression
+            && self.request.lane.may_compress(by)
+        {
+            let _ = self.packer.set(Mutex::new(Packer::new(by)));
+        }
+    }
+
+    /// Sends payload that [`SendHalf::poll_ready`] allowed; with `end`, ends this direction.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn send(&self, data: Bytes, end: bool) -> Result<(), Failure> {
+        let result = self.send_payload(None, data, end);
+        self.ended_if(result, end)
+    }
+
+    /// Sends a WebSocket frame with the start of its payload, no more than [`SendHalf::poll_ready`] allowed; the rest
+    /// follows with [`SendHalf::send`].
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn send_frame(&self, frame: WebSocketFrame, data: Bytes) -> Result<(), Failure> {
+        let result = self.send_payload(Some(frame), data, false);
+        self.ended_if(result, false)
+    }
+
+    /// Sends the payload of a chunk or of a frame, compressed if that was asked for and makes it shorter.
+    fn send_payload(
+        &self,
+        frame: Option<WebSocketFrame>,
+        data: Bytes,
+        end: bool,
+    ) -> Result<(), SendError> {
+        let (lane, id) = (&self.request.lane, self.request.id);
+        if let Some(packer) = self.packer.get() {
+            // Held until it has been sent: messages cross in the order in which they were compressed.
+            let mut packer = packer.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(frame) = frame {
+                packer.on_frame(frame);
+            }
+            let start = Instant::now();
+            let packed = packer.pack(&data);
+            let length = packed.as_ref().map(|(_, packed)| packed.len());
+            if !data.is_empty() {
+                let took = start.elapsed();
+                lane.compression().on_packed(data.len(), length, took);
+            }
+            if let Some((compressed, packed)) = packed {
+                let sent = lane
+                    .mux()
+                    .send_compressed(id, frame, compressed, packed, end);
+                if sent.is_ok() {
+                    packer.sent(&data);
+                }
+                return sent;
+            }
+        }
+        match frame {
+            Some(frame) => lane.mux().send_frame(id, frame, data, end),
+            None => lane.mux().send(id, data, end),
+        }
+    }
+
+    /// Sends a datagram. Never waits: when too many wait to leave, the oldest are dropped (P-11.3).
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn send_datagram(&self, data: Bytes) -> Result<(), Failure> {
+        let result = self.request.lane.mux().send_datagram(self.request.id, data);
+        self.ended_if(result, false)
+    }
+
+    /// Sends all of `data`, in as many messages as credit wants.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    ///
+    /// # Cancel safety
+    /// None: dropped in the middle, part of `data` has been sent.
+    pub async fn send_all(&self, mut data: Bytes, end: bool) -> Result<(), Failure> {
+        while !data.is_empty() {
+            let allowed = self.ready().await?;
+            let part = data.split_to(allowed.min(data.len()));
+            let last = end && data.is_empty();
+            self.send(part, last)?;
+            if last {
+                return Ok(());
+            }
+        }
+        if end { self.finish() } else { Ok(()) }
+    }
+
+    /// Sends an answer's head: interim or final, with the body that rides in it.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn answer(&self, head: EncodedHead, end: bool) -> Result<(), Failure> {
+        let result = self.request.lane.mux().answer(self.request.id, head, end);
+        self.ended_if(result, end)
+    }
+
+    /// Ends this direction.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn finish(&self) -> Result<(), Failure> {
+        self.send(Bytes::new(), true)
+    }
+
+    /// Ends this direction with trailers.
+    ///
+    /// # Errors
+    /// The request's [`Failure`].
+    pub fn finish_with(&self, trailers: HeaderBlock) -> Result<(), Failure> {
+        let result = self
+            .request
+            .lane
+            .mux()
+            .send_trailers(self.request.id, trailers);
+        self.ended_if(result, true)
+    }
+
+    /// Ends both directions at once: the peer drops what it has not delivered. For a request of which nothing has been
+    /// sent, or that can be of no use to the peer any more.
+    pub fn reset(self, code: ResetCode, reason: &str) {
+        self.request.reset(code, reason);
+    }
+
+    /// Breaks this direction off: the peer delivers all that was sent, and then the failure (P-6.2). The peer's direction
+    /// is stopped at once.
+    pub fn abort(self, code: ResetCode, reason: &str) {
+        self.request.abort(code, reason);
+    }
+
+    /// Waits until nobody wants what this direction sends: [`SendHalf::failure`] says why.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn gone(&self) {
+        std::future::poll_fn(|cx| match self.poll_ready(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            _ => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// Why nobody waits for this direction any more, if that is so: the request's failure, or that the peer wants no more
+    /// of it.
+    pub fn failure(&self) -> Option<Failure> {
+        let state = self.request.inbox.lock();
+        let stopped = || state.stopped.map(|_| stopped());
+        state.broken().cloned().or_else(stopped)
+    }
+
+    /// The code with which the peer asked to end this direction, if it did.
+    pub fn stopped(&self) -> Option<ResetCode> {
+        self.request.inbox.lock().stopped
+    }
+
+    fn ended_if(&self, result: Result<(), SendError>, end: bool) -> Result<(), Failure> {
+        match result {
+            Ok(()) => {
+                if end {
+                    self.request.sent_all.store(true, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.failure_of(&error)),
+        }
+    }
+
+    fn failure_of(&self, error: &SendError) -> Failure {
+        if let Some(failure) = self.request.failure() {
+            return failure;
+        }
+        match error {
+            // Not by us: the peer has asked for it, and the word has not reached the inbox yet.
+            SendError::Ended if !self.request.sent_all.load(Ordering::Relaxed) => stopped(),
+            SendError::Gone => Failure::new(Reason::LinkLost, "the request is over"),
+            SendError::Ended | SendError::NoCredit(_) => {
+                Failure::new(Reason::Internal, error.to_string())
+            }
+        }
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if self.request.sent_all.load(Ordering::Relaxed) {
+            return;
+        }
+        let stopped = {
+            let state = self.request.inbox.lock();
+            if state.broken().is_some() {
+                return;
+            }
+            state.stopped.is_some()
+        };
+        if stopped {
+            // The mux has ended this direction in our name.
+            self.request.sent_all.store(true, Ordering::Relaxed);
+        } else {
+            self.request.reset(ResetCode::Cancelled, "broken off");
+        }
+    }
+}
+
+impl fmt::Debug for SendHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendHalf").field(&self.request.id).finish()
+    }
+}

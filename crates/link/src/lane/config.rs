@@ -1,0 +1,20 @@
+//! What a lane is configured with.
+
+use std::time::Duration;
+
+/// The bounds and times of one lane.
+#[derive(Debug, Clone)]
+pub struct LaneConfig {
+    /// Bounds of its mux.
+    pub mux: adit_mux::Config,
+    /// Requests at a time in both directions together.
+    pub max_entries: usize,
+    /// Probes are sent after this much silence (P-6.5).
+    pub heartbeat: Duration,
+    /// The link is given up after this much silence (P-6.5).
+    pub dead_after: Duration,
+    /// Who takes nothing of what waits for them for this long is reset.
+    pub stall: Duration,
+    /// Work of one task in one turn ([`crate::turn`]); the reader has 64 times as much for messages of requests, each one step.
+    pub turn_bytes: usize,
+}

@@ -1,0 +1,210 @@
+//! The state of a lane: what its reader, its writer and the handles on its requests share.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
+
+use adit_codec::{Compression, RequestId, ResetCode};
+use adit_flow::Budget;
+use adit_mux::Mux;
+use adit_pending::{Settled, Table};
+use tokio::sync::{Notify, watch};
+
+use super::config::LaneConfig;
+use crate::{
+    clock::now,
+    compress::{self, CompressionStats},
+    failure::{Failure, Reason},
+    inbox::Inbox,
+    liveness::Liveness,
+};
+
+/// Counters and gauges of one lane.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LaneStats {
+    /// Of the mux.
+    pub mux: adit_mux::Stats,
+    /// Of the request table.
+    pub pending: adit_pending::Stats,
+    /// Cost of what has been received and has not left yet.
+    pub waiting_bytes: u64,
+    /// Memory of received frames that something still points into.
+    pub pinned_bytes: usize,
+    /// Datagrams dropped because nobody took them in time; those dropped before they left are in `mux`.
+    pub datagrams_dropped: u64,
+    /// What compression saved and cost.
+    pub compression: CompressionStats,
+}
+
+/// The mux, the table of its requests, and whether the peer is there.
+pub(crate) struct LaneState {
+    pub(super) mux: Arc<Mux>,
+    pub(super) table: Table<Arc<Inbox>>,
+    pub(super) config: LaneConfig,
+    pub(super) pinned: Arc<AtomicUsize>,
+    pub(super) liveness: Mutex<Liveness>,
+    /// Bytes have come since the last tick.
+    pub(super) received: AtomicBool,
+    /// Bytes that have come, for the log; written by the reader alone.
+    pub(super) received_bytes: AtomicU64,
+    /// The peer gave no sign of life.
+    pub(super) silent: AtomicBool,
+    /// Wakes whoever probes.
+    pub(super) alive: Notify,
+    /// Datagrams that nobody took in time.
+    pub(super) datagrams_dropped: AtomicU64,
+    /// What the peer can inflate, a bit for each number on the wire.
+    peer_inflates: AtomicU8,
+    /// The peer takes offers to change to another protocol.
+    peer_upgrades: AtomicBool,
+    compression: compress::Gauge,
+    closed: watch::Sender<Option<Failure>>,
+}
+
+impl LaneState {
+    pub(super) fn new(config: LaneConfig, budget: Budget) -> Self {
+        Self {
+            mux: Mux::new(config.mux.clone(), budget),
+            table: Table::new(adit_pending::Config {
+                max_entries: config.max_entries,
+            }),
+            pinned: Arc::default(),
+            liveness: Mutex::new(Liveness::new(config.heartbeat, config.dead_after, now())),
+            received: AtomicBool::new(false),
+            received_bytes: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
+            alive: Notify::new(),
+            datagrams_dropped: AtomicU64::new(0),
+            peer_inflates: AtomicU8::new(0),
+            peer_upgrades: AtomicBool::new(false),
+            compression: compress::Gauge::default(),
+            closed: watch::Sender::new(None),
+            config,
+        }
+    }
+
+    pub(crate) fn mux(&self) -> &Arc<Mux> {
+        &self.mux
+    }
+
+    pub(super) fn allow_compression(&self, by: Compression) {
+        self.peer_inflates
+            .fetch_or(1 << by.to_wire(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn may_compress(&self, by: Compression) -> bool {
+        self.peer_inflates.load(Ordering::Relaxed) & (1 << by.to_wire()) != 0
+    }
+
+    pub(super) fn allow_upgrades(&self) {
+        self.peer_upgrades.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn may_upgrade(&self) -> bool {
+        self.peer_upgrades.load(Ordering::Relaxed)
+    }
+
+    pub(crate) const fn compression(&self) -> &compress::Gauge {
+        &self.compression
+    }
+
+    /// Ends the lane: every request fails once with `failure`, nothing is opened any more (P-6.4). Only the first call
+    /// counts.
+    pub(crate) fn close(&self, failure: &Failure) {
+        let first = self.closed.send_if_modified(|closed| {
+            let first = closed.is_none();
+            if first {
+                *closed = Some(failure.clone());
+            }
+            first
+        });
+        if !first {
+            return;
+        }
+        self.mux.close();
+        for (_, inbox) in self.table.close() {
+            inbox.fail(failure.clone());
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.borrow().is_some()
+    }
+
+    /// Why the lane is over, if it is.
+    pub(crate) fn closed(&self) -> Option<Failure> {
+        self.closed.borrow().clone()
+    }
+
+    /// Waits until the lane is over.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub(super) async fn wait_closed(&self) -> Failure {
+        let mut closed = self.closed.subscribe();
+        loop {
+            if let Some(failure) = closed.borrow_and_update().clone() {
+                return failure;
+            }
+            if closed.changed().await.is_err() {
+                return Failure::new(Reason::LinkLost, "the lane is gone");
+            }
+        }
+    }
+
+    /// Counters and gauges. Walks the open requests.
+    pub(super) fn stats(&self) -> LaneStats {
+        let mut waiting_bytes = 0;
+        self.table
+            .for_each(|_, inbox| waiting_bytes += inbox.lock().waiting);
+        LaneStats {
+            mux: self.mux.stats(),
+            pending: self.table.stats(),
+            waiting_bytes,
+            pinned_bytes: self.pinned.load(Ordering::Relaxed),
+            datagrams_dropped: self.datagrams_dropped.load(Ordering::Relaxed),
+            compression: self.compression.snapshot(),
+        }
+    }
+
+    pub(crate) fn settle(&self, id: RequestId, how: Settled, inbox: &Inbox) {
+        self.table.settle(id.value(), how);
+        inbox.release_held();
+    }
+
+    pub(crate) fn consumed(&self, id: RequestId, cost: u64) {
+        self.mux.consume(id, cost);
+    }
+
+    pub(crate) fn stop_sending(&self, id: RequestId, code: ResetCode) {
+        self.mux.stop_sending(id, code);
+    }
+
+    pub(crate) fn writable(&self, id: RequestId) {
+        if let Some(inbox) = self.table.lookup(id.value()) {
+            inbox.writable();
+        }
+    }
+
+    pub(crate) fn fault(&self, id: RequestId, inbox: &Inbox, reason: &'static str) {
+        self.mux.reset(id, ResetCode::ProtocolError, reason);
+        inbox.fail(Failure::new(Reason::ProtocolError, reason));
+    }
+}
+
+impl Drop for LaneState {
+    /// A handle keeps the state: nothing waits any more, but the table is to be closed.
+    fn drop(&mut self) {
+        drop(self.table.close());
+    }
+}
+
+impl std::fmt::Debug for LaneState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("side", &self.mux.side())
+            .field("open", &self.table.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! What time does to a lane: probes, deadlines, requests of which nothing is taken.
+
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use adit_codec::{RequestId, ResetCode};
+use adit_pending::Settled;
+use adit_proto::{Control, Heartbeat, control::Kind};
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::state::LaneState;
+use crate::{
+    clock::now,
+    failure::{Failure, Reason},
+    inbox::Sweep,
+    liveness::{Liveness, Verdict},
+};
+
+impl LaneState {
+    /// How often [`Lane::tick`] is to be called.
+    pub(super) fn tick_every(&self) -> Duration {
+        (self.config.heartbeat / 3).max(Duration::from_millis(10))
+    }
+
+    /// Everything that time does: probes, deadlines, stalled requests.
+    pub(super) fn tick(&self, now: Instant) {
+        let verdict = {
+            let mut liveness = self.lock_liveness();
+            if self.received.swap(false, Ordering::Relaxed) {
+                liveness.on_received(now);
+            }
+            liveness.on_tick(now)
+        };
+        match verdict {
+            Verdict::Fine => {}
+            Verdict::Probe(sequence) => self.send_probe(sequence),
+            Verdict::Dead => {
+                let silence = self.config.dead_after;
+                self.silent.store(true, Ordering::Relaxed);
+                self.close(&Failure::new(
+                    Reason::LinkLost,
+                    format!("the peer has been silent for {silence:?}"),
+                ));
+                return;
+            }
+        }
+        self.mux.tick();
+        let mut expired = Vec::new();
+        self.table.expire(now, &mut expired);
+        for (id, inbox) in expired {
+            self.mux.reset(
+                RequestId::new(id),
+                ResetCode::ServiceTimeout,
+                "no answer in time",
+            );
+            inbox.fail(Failure::new(
+                Reason::ServiceTimeout,
+                "the service did not answer in time",
+            ));
+        }
+        self.sweep(now);
+    }
+
+    /// Resets requests for which something waits that nobody has taken for too long (F12).
+    fn sweep(&self, now: Instant) {
+        let mut stalled = Vec::new();
+        self.table.for_each(|id, inbox| {
+            let mut state = inbox.lock();
+            let consumed = state.consumed;
+            match state.swept {
+                _ if state.waiting == 0 => state.swept = None,
+                Some(swept) if swept.consumed == consumed => {
+                    let stall = state.stall.unwrap_or(self.config.stall);
+                    if now.saturating_duration_since(swept.since) >= stall {
+                        stalled.push(id);
+                    }
+                }
+                _ => {
+                    state.swept = Some(Sweep {
+                        consumed,
+                        since: now,
+                    });
+                }
+            }
+        });
+        for id in stalled {
+            if let Some(inbox) = self.table.settle(id, Settled::Failed) {
+                // Behind the end that opened waits a visitor, behind the other one a service.
+                let id = RequestId::new(id);
+                let code = if id.opener() == self.mux.side() {
+                    ResetCode::Stalled
+                } else {
+                    ResetCode::ServiceTimeout
+                };
+                self.mux.reset(id, code, "no progress");
+                inbox.fail(Failure::of_reset(code, b"nothing was taken for too long"));
+            }
+        }
+    }
+
+    /// Asks the peer for a sign of life and waits for any byte, at most `within`.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub(super) async fn probe(&self, within: Duration) -> bool {
+        let alive = self.alive.notified();
+        let sequence = {
+            let now = now();
+            let mut liveness = self.lock_liveness();
+            // The reader wakes us at the first byte after this only: what has come since the last tick is no answer.
+            if self.received.swap(false, Ordering::Relaxed) {
+                liveness.on_received(now);
+            }
+            liveness.probe(now)
+        };
+        self.send_probe(sequence);
+        tokio::select! {
+            () = alive => !self.is_closed(),
+            _ = self.wait_closed() => false,
+            () = tokio::time::sleep(within) => false,
+        }
+    }
+
+    fn send_probe(&self, sequence: u64) {
+        self.mux.send_control(heartbeat(sequence, false));
+    }
+
+    /// Answers a heartbeat of the peer.
+    pub(super) fn on_control(&self, control: &Bytes) {
+        // Unknown kinds are a newer peer's; a heartbeat is all that this stream carries today.
+        if let Ok(Control {
+            kind: Some(Kind::Heartbeat(Heartbeat { sequence, reply })),
+        }) = Control::decode(&control[..])
+            && !reply
+        {
+            self.mux.send_control_answer(heartbeat(sequence, true));
+        }
+    }
+
+    fn lock_liveness(&self) -> std::sync::MutexGuard<'_, Liveness> {
+        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn heartbeat(sequence: u64, reply: bool) -> Bytes {
+    let kind = Some(Kind::Heartbeat(Heartbeat { sequence, reply }));
+    Control { kind }.encode_to_vec().into()
+}
