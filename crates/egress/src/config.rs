@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adit_link::{Compression, turn::TURN_BYTES};
 
-use crate::tls::Tls;
+use crate::connect::tls::Tls;
 
 /// What a service speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -14,6 +14,10 @@
 //! - an observer is told of each request once, when it is over, also of those that are refused; the service gets the trace
 //!   context of this hop in place of the visitor's where the request is traced, and else what the visitor sent.
 //!
+//! Rooms: [`Egress`] takes opened requests from a lane and hands each to the module of its service's protocol
+//! (`protocol`), which reaches the service through `connect`. Below stand `request`, what is recorded of one request and
+//! how it is given up, and the settings, counters and buffers of all.
+//!
 //! Leaves to others: which tunnel a request belongs to (the server's rules; here it is a name in the opening message),
 //! headers that tell the service about the visitor (P-3.4, the server), retries on other clients (the opener).
 //!
@@ -27,28 +31,19 @@
 //! `tests/oracle.rs` beside hyper's client, `tests/observer.rs` and `tests/observer_protocols.rs` for what is told,
 //! `tests/fuzz.rs` for hostile answers.
 
-mod account;
-mod arrival;
-mod asked;
 mod config;
-mod dial;
+mod connect;
+mod egress;
 mod fields;
-mod grpc;
-mod h2c;
-pub mod http1;
-mod interim;
-mod job;
-mod proxy_protocol;
+mod protocol;
+mod request;
+mod resources;
 mod service;
-mod tcp;
-mod tls;
-mod udp;
-mod upgrade;
-mod websocket;
+mod stats;
 
-pub use arrival::{Arrival, Owner};
 pub use config::{Config, Protocol, ProxyProtocol, ServiceConfig};
-pub use service::{Egress, Stats};
-pub use tcp::TcpStats;
-pub use tls::{NameError, Roots, RootsError, Tls, TlsName, Trust};
-pub use udp::UdpStats;
+pub use connect::tls::{NameError, Roots, RootsError, Tls, TlsName, Trust};
+pub use egress::Egress;
+pub use protocol::http1;
+pub use request::arrival::{Arrival, Owner};
+pub use stats::{Stats, TcpStats, UdpStats};
