@@ -1,0 +1,43 @@
+//! The handle on a running client.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use super::state::State;
+use crate::{settings::ServiceProtocol, status::Status};
+
+/// Cheaply cloneable handle for status; does not keep the client running.
+#[derive(Clone)]
+pub struct ClientHandle {
+    pub(super) state: Arc<State>,
+    pub(super) runtime: Handle,
+}
+
+impl ClientHandle {
+    /// The requests that run, by tunnel, where there are any; connections of visitors of entries under `entries`.
+    pub fn running(&self) -> Vec<(String, usize)> {
+        let running = self.state.egress.running().into_iter();
+        let mut running: Vec<_> = running
+            .map(|(name, running)| (name.into_string(), running))
+            .collect();
+        running.push(("entries".to_owned(), self.state.entries.visitors()));
+        running.retain(|(name, running)| *running > 0 && !self.is_udp(name));
+        running
+    }
+
+    fn is_udp(&self, name: &str) -> bool {
+        let mut tunnels = self.state.settings.tunnels.iter();
+        tunnels.any(|tunnel| tunnel.name == name && tunnel.service.protocol == ServiceProtocol::Udp)
+    }
+
+    /// How long [`Client::drain`](crate::Client::drain) takes at most.
+    pub fn drain_within(&self) -> Duration {
+        self.state.settings.timeouts.drain
+    }
+
+    /// What the client is doing. Walks open requests.
+    pub fn status(&self) -> Status {
+        self.state.status(self.runtime.metrics().num_alive_tasks())
+    }
+}

@@ -1,0 +1,65 @@
+//! What the settings make of the services.
+
+use std::collections::HashMap;
+
+use adit_egress::{Protocol, ServiceConfig, Trust};
+
+use crate::settings::{ServiceProtocol, Settings};
+
+/// Bounds and times of the way to the services. `share`: descriptors for them.
+pub(super) fn egress_config(settings: &Settings, share: usize) -> adit_egress::Config {
+    adit_egress::Config {
+        dial_timeout: settings.timeouts.dial,
+        answer_timeout: settings.timeouts.service,
+        idle_timeout: settings.timeouts.idle,
+        stall_timeout: settings.timeouts.stall,
+        tcp_stall_timeout: settings.timeouts.session_stall,
+        tcp_keepalive: Some(settings.timeouts.session_keepalive)
+            .filter(|silence| !silence.is_zero()),
+        close_timeout: settings.timeouts.session_close,
+        early_answer_timeout: settings.timeouts.early_answer,
+        max_connections: settings.limits.max_service_connections.min(share),
+        max_idle: settings.limits.max_idle_connections,
+        turn_bytes: settings.limits.turn_bytes,
+        ..adit_egress::Config::default()
+    }
+}
+
+/// Logs which services are believed whatever their certificate.
+pub(super) fn warn_of_insecure(settings: &Settings) {
+    for tunnel in settings.tunnels.iter().filter(|one| {
+        let tls = one.service.tls.as_ref();
+        tls.is_some_and(|tls| tls.trust == Trust::Anyone)
+    }) {
+        tracing::warn!(
+            tunnel = tunnel.name,
+            "local_tls.insecure: any certificate of the service is believed; whoever gets in between can read and \
+                 change everything"
+        );
+    }
+}
+
+/// The services, by the name of their tunnel.
+pub(super) fn services(settings: &Settings) -> HashMap<Box<str>, ServiceConfig> {
+    settings
+        .tunnels
+        .iter()
+        .map(|tunnel| {
+            let service = &tunnel.service;
+            let protocol = match service.protocol {
+                ServiceProtocol::Http1 => Protocol::Http1,
+                ServiceProtocol::H2c => Protocol::H2c,
+                ServiceProtocol::Tcp => Protocol::Tcp,
+                ServiceProtocol::Udp => Protocol::Udp,
+            };
+            let mut config = ServiceConfig::new(&service.host, service.port, protocol);
+            config.tls.clone_from(&service.tls);
+            config.host_rewrite.clone_from(&service.host_rewrite);
+            config.custom_headers.clone_from(&service.custom_headers);
+            config.proxy_protocol = service.proxy_protocol;
+            config.session_timeout = service.session_timeout;
+            config.compression = tunnel.compression.on_hop();
+            (tunnel.name.as_str().into(), config)
+        })
+        .collect()
+}
