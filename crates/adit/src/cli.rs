@@ -5,10 +5,21 @@
 //! read here. No flag takes a secret: what stands in argv, everybody on the machine can read.
 
 mod client;
+mod grpc;
+mod http;
+mod link;
 mod log;
+mod policies;
+mod route;
 mod server;
+mod tcp;
+mod udp;
 
-pub use client::{
-    Adit, Command, Demo, Grpc, Http, Link, Route, RouteTest, Start, Tcp, Udp, completion,
-};
+pub use client::{Adit, Command, Demo, Start, completion};
+pub use grpc::Grpc;
+pub use http::Http;
+pub use link::Link;
+pub use route::{Route, RouteTest};
 pub use server::{Release, Server, ServerCommand};
+pub use tcp::Tcp;
+pub use udp::Udp;

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use adit_client::TunnelKind;
-use adit_config::{ClientOverrides, TunnelOverrides};
+use adit_config::ClientOverrides;
 use adit_telemetry::Format;
 use clap::{
-    ArgAction, Args, CommandFactory, Parser, Subcommand,
-    builder::{FalseyValueParser, PossibleValuesParser},
+    ArgAction, Args, CommandFactory, Parser, Subcommand, builder::FalseyValueParser,
     error::ErrorKind,
 };
 use clap_complete::Shell;
+
+use super::{grpc::Grpc, http::Http, link::Link, route::Route, tcp::Tcp, udp::Udp};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,53 +28,10 @@ Without --server and token, adit looks for an adit-server on this machine.
 Every key of the file is a variable too: client.group_id is ADIT__CLIENT__GROUP_ID.
 The token may stand in ADIT__TOKEN or in a file, never in a flag. ADIT__LOG is what is logged.";
 
-const HTTP_EXAMPLES: &str = "\
-Examples:
-  adit http 8080                                     http://127.0.0.1:8080, as http://http-8080.localhost:7080
-  adit http 8080 --name web                          as http://web.localhost:7080
-  adit http 192.168.1.10:80 --domain app.example.com --domain www.example.com
-  adit http 50051 --local-protocol h2c               a service that speaks HTTP/2 without TLS
-  adit http 8080 --remote-port 8081                  on a port of its own, whatever host is asked for
-  adit http 8080 --group shop --client-id shop-2     a second client that shares the load of a group";
-
-const GRPC_EXAMPLES: &str = "\
-Examples:
-  adit grpc 50051                                    h2c://127.0.0.1:50051, as http://grpc-50051.localhost:7080
-  adit grpc 50051 --domain api.example.com           grpcurl -plaintext api.example.com:80 list
-  adit grpc https://127.0.0.1:50051 --tls-ca ca.pem  a service over TLS, with a CA of its own
-  adit grpc 50051 --remote-port 50051                on a port of its own, whatever host is asked for";
-
-const TCP_EXAMPLES: &str = "\
-Examples:
-  adit tcp 22                                        the server picks a port, and says which
-  adit tcp 22 --remote-port 2222                     ssh -p 2222 tunnel.example.com
-  adit tcp db.internal:5432 --remote-port 5432       a service on another machine
-  adit tcp 8443 --proxy-protocol v2                  the service is told who the visitor is";
-
-const UDP_EXAMPLES: &str = "\
-Examples:
-  adit udp 53 --remote-port 5353                     dig @tunnel.example.com -p 5353 example.com
-  adit udp 53 --remote-port 5353 --session-timeout 30s
-  adit udp 27015                                     the server picks a port, and says which";
-
-const POLICIES: [&str; 6] = [
-    "round_robin",
-    "weighted_round_robin",
-    "least_connections",
-    "consistent_hash",
-    "ip_hash",
-    "power_of_two",
-];
-
 const START_EXAMPLES: &str = "\
 Examples:
   adit start --config client.yaml
   adit start --config client.yaml --client-id office-2     the same tunnels from another machine";
-
-const ROUTE_EXAMPLES: &str = "\
-Examples:
-  adit route test http://app.example.com/api/users
-  adit route test http://app.example.com/ --admin 127.0.0.1:7500 --json";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
@@ -179,292 +136,6 @@ pub enum Command {
     },
 }
 
-/// How the server is reached, and as whom.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct Link {
-    /// The server [default: the one on this machine] [env: ADIT__CLIENT__SERVER_ADDR, ADIT__CLIENT__SERVER_PORT]
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub server: Option<String>,
-    /// File that holds the token [default: that of the server on this machine] [env: ADIT__CLIENT__AUTH_TOKEN_FILE]
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Name of this client [default: the host name] [env: ADIT__CLIENT__CLIENT_ID]
-    #[arg(long, value_name = "NAME")]
-    pub client_id: Option<String>,
-    /// Group whose load it shares [default: the client id] [env: ADIT__CLIENT__GROUP_ID]
-    #[arg(long, value_name = "NAME")]
-    pub group: Option<String>,
-    /// Data streams to the server [default: 1] [env: ADIT__CLIENT__LANES]
-    #[arg(long, value_name = "N")]
-    pub lanes: Option<u32>,
-}
-
-/// `adit http`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(after_help = HTTP_EXAMPLES)]
-pub struct Http {
-    /// The service: a port of this machine, or a host and its port
-    #[arg(value_name = "PORT|HOST:PORT")]
-    pub service: String,
-    /// How the server is reached.
-    #[command(flatten)]
-    pub link: Link,
-    /// Name of the tunnel [default: http-PORT]
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "ADIT__HTTP__NAME",
-        hide_env_values = true
-    )]
-    pub name: Option<String>,
-    /// Host that leads here, or *.HOST; may be repeated [default: NAME.localhost]
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "ADIT__HTTP__DOMAIN",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub domain: Vec<String>,
-    /// Share of this client in the load of its group [default: 1]
-    #[arg(
-        long,
-        value_name = "N",
-        env = "ADIT__HTTP__WEIGHT",
-        hide_env_values = true
-    )]
-    pub weight: Option<u32>,
-    /// How visitors are shared among the clients of the group [default: round_robin]
-    #[arg(
-        long,
-        value_name = "POLICY",
-        env = "ADIT__HTTP__LOAD_BALANCE",
-        hide_env_values = true,
-        value_parser = PossibleValuesParser::new(POLICIES)
-    )]
-    pub load_balance: Option<String>,
-    /// Host that the service is asked for, instead of the visitor's
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "ADIT__HTTP__HOST_REWRITE",
-        hide_env_values = true
-    )]
-    pub host_rewrite: Option<String>,
-    /// What the service speaks [default: http1]
-    #[arg(
-        long,
-        value_name = "PROTOCOL",
-        env = "ADIT__HTTP__LOCAL_PROTOCOL",
-        hide_env_values = true,
-        value_parser = PossibleValuesParser::new(["http1", "h2c", "h2"])
-    )]
-    pub local_protocol: Option<String>,
-    /// Port of the server that leads here alone, whatever host is asked for
-    #[arg(
-        long,
-        value_name = "PORT",
-        env = "ADIT__HTTP__REMOTE_PORT",
-        hide_env_values = true
-    )]
-    pub remote_port: Option<u16>,
-}
-
-/// `adit grpc`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(after_help = GRPC_EXAMPLES)]
-pub struct Grpc {
-    /// The service: a port of this machine, or a host and its port; with https:// before it, over TLS
-    #[arg(value_name = "PORT|HOST:PORT")]
-    pub service: String,
-    /// How the server is reached.
-    #[command(flatten)]
-    pub link: Link,
-    /// Name of the tunnel [default: grpc-PORT]
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "ADIT__GRPC__NAME",
-        hide_env_values = true
-    )]
-    pub name: Option<String>,
-    /// Host that leads here, or *.HOST; may be repeated [default: NAME.localhost]
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "ADIT__GRPC__DOMAIN",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub domain: Vec<String>,
-    /// Share of this client in the load of its group [default: 1]
-    #[arg(
-        long,
-        value_name = "N",
-        env = "ADIT__GRPC__WEIGHT",
-        hide_env_values = true
-    )]
-    pub weight: Option<u32>,
-    /// How calls are shared among the clients of the group [default: round_robin]
-    #[arg(
-        long,
-        value_name = "POLICY",
-        env = "ADIT__GRPC__LOAD_BALANCE",
-        hide_env_values = true,
-        value_parser = PossibleValuesParser::new(POLICIES)
-    )]
-    pub load_balance: Option<String>,
-    /// Host that the service is asked for, instead of the visitor's
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "ADIT__GRPC__HOST_REWRITE",
-        hide_env_values = true
-    )]
-    pub host_rewrite: Option<String>,
-    /// CA that the service's certificate is checked with, instead of those of the system
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "ADIT__GRPC__TLS_CA",
-        hide_env_values = true,
-        conflicts_with = "tls_insecure"
-    )]
-    pub tls_ca: Option<PathBuf>,
-    /// Name that the service's certificate is for [default: the service's host]
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "ADIT__GRPC__TLS_NAME",
-        hide_env_values = true
-    )]
-    pub tls_name: Option<String>,
-    /// Believe any certificate of the service
-    #[arg(
-        long,
-        action = ArgAction::SetTrue,
-        env = "ADIT__GRPC__TLS_INSECURE",
-        hide_env_values = true,
-        value_parser = FalseyValueParser::new()
-    )]
-    pub tls_insecure: bool,
-    /// Port of the server that leads here alone, whatever host is asked for
-    #[arg(
-        long,
-        value_name = "PORT",
-        env = "ADIT__GRPC__REMOTE_PORT",
-        hide_env_values = true
-    )]
-    pub remote_port: Option<u16>,
-}
-
-/// `adit tcp`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(after_help = TCP_EXAMPLES)]
-pub struct Tcp {
-    /// The service: a port of this machine, or a host and its port
-    #[arg(value_name = "PORT|HOST:PORT")]
-    pub service: String,
-    /// How the server is reached.
-    #[command(flatten)]
-    pub link: Link,
-    /// Port of the server that leads here [default: the server picks one]
-    #[arg(
-        long,
-        value_name = "PORT",
-        env = "ADIT__TCP__REMOTE_PORT",
-        hide_env_values = true
-    )]
-    pub remote_port: Option<u16>,
-    /// Name of the tunnel [default: tcp-PORT]
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "ADIT__TCP__NAME",
-        hide_env_values = true
-    )]
-    pub name: Option<String>,
-    /// Share of this client in the load of its group [default: 1]
-    #[arg(
-        long,
-        value_name = "N",
-        env = "ADIT__TCP__WEIGHT",
-        hide_env_values = true
-    )]
-    pub weight: Option<u32>,
-    /// How connections are shared among the clients of the group [default: round_robin]
-    #[arg(
-        long,
-        value_name = "POLICY",
-        env = "ADIT__TCP__LOAD_BALANCE",
-        hide_env_values = true,
-        value_parser = PossibleValuesParser::new(POLICIES)
-    )]
-    pub load_balance: Option<String>,
-    /// Tell the service who the visitor is, before anything else [default: do not]
-    #[arg(
-        long,
-        value_name = "VERSION",
-        env = "ADIT__TCP__PROXY_PROTOCOL",
-        hide_env_values = true,
-        value_parser = PossibleValuesParser::new(["v1", "v2"])
-    )]
-    pub proxy_protocol: Option<String>,
-}
-
-/// `adit udp`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(after_help = UDP_EXAMPLES)]
-pub struct Udp {
-    /// The service: a port of this machine, or a host and its port
-    #[arg(value_name = "PORT|HOST:PORT")]
-    pub service: String,
-    /// How the server is reached.
-    #[command(flatten)]
-    pub link: Link,
-    /// Port of the server that leads here [default: the server picks one]
-    #[arg(
-        long,
-        value_name = "PORT",
-        env = "ADIT__UDP__REMOTE_PORT",
-        hide_env_values = true
-    )]
-    pub remote_port: Option<u16>,
-    /// How long a visitor and the service may both be silent [default: 60s]
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "ADIT__UDP__SESSION_TIMEOUT",
-        hide_env_values = true
-    )]
-    pub session_timeout: Option<String>,
-    /// Name of the tunnel [default: udp-PORT]
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "ADIT__UDP__NAME",
-        hide_env_values = true
-    )]
-    pub name: Option<String>,
-    /// Share of this client in the load of its group [default: 1]
-    #[arg(
-        long,
-        value_name = "N",
-        env = "ADIT__UDP__WEIGHT",
-        hide_env_values = true
-    )]
-    pub weight: Option<u32>,
-    /// How visitors are shared among the clients of the group [default: round_robin]
-    #[arg(
-        long,
-        value_name = "POLICY",
-        env = "ADIT__UDP__LOAD_BALANCE",
-        hide_env_values = true,
-        value_parser = PossibleValuesParser::new(POLICIES)
-    )]
-    pub load_balance: Option<String>,
-}
-
 /// `adit start`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(after_help = START_EXAMPLES)]
@@ -486,30 +157,6 @@ pub struct Demo {
         value_parser = FalseyValueParser::new()
     )]
     pub once: bool,
-}
-
-/// `adit route`.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum Route {
-    /// Explain which rule a URL matches, and why not another
-    #[command(after_help = ROUTE_EXAMPLES)]
-    Test(RouteTest),
-}
-
-/// `adit route test`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct RouteTest {
-    /// What a visitor would ask for
-    #[arg(value_name = "URL")]
-    pub url: String,
-    /// Where the server serves its status [default: that of the server on this machine]
-    #[arg(
-        long,
-        value_name = "IP:PORT",
-        env = "ADIT__ROUTE__ADMIN",
-        hide_env_values = true
-    )]
-    pub admin: Option<std::net::SocketAddr>,
 }
 
 impl Adit {
@@ -554,72 +201,6 @@ impl Adit {
     #[must_use]
     pub fn log_filter(&self) -> Option<&'static str> {
         super::log::filter(self.verbose)
-    }
-}
-
-impl Http {
-    fn tunnel(&self) -> TunnelOverrides {
-        TunnelOverrides {
-            kind: TunnelKind::Http,
-            service: self.service.clone(),
-            name: self.name.clone(),
-            remote_port: self.remote_port,
-            domains: self.domain.clone(),
-            weight: self.weight,
-            load_balance: self.load_balance.clone(),
-            host_rewrite: self.host_rewrite.clone(),
-            local_protocol: self.local_protocol.clone(),
-            ..TunnelOverrides::default()
-        }
-    }
-}
-
-impl Grpc {
-    fn tunnel(&self) -> TunnelOverrides {
-        TunnelOverrides {
-            kind: TunnelKind::Grpc,
-            service: self.service.clone(),
-            name: self.name.clone(),
-            remote_port: self.remote_port,
-            domains: self.domain.clone(),
-            weight: self.weight,
-            load_balance: self.load_balance.clone(),
-            host_rewrite: self.host_rewrite.clone(),
-            tls_ca: self.tls_ca.clone(),
-            tls_name: self.tls_name.clone(),
-            tls_insecure: self.tls_insecure,
-            ..TunnelOverrides::default()
-        }
-    }
-}
-
-impl Tcp {
-    fn tunnel(&self) -> TunnelOverrides {
-        TunnelOverrides {
-            kind: TunnelKind::Tcp,
-            service: self.service.clone(),
-            name: self.name.clone(),
-            remote_port: self.remote_port,
-            weight: self.weight,
-            load_balance: self.load_balance.clone(),
-            proxy_protocol: self.proxy_protocol.clone(),
-            ..TunnelOverrides::default()
-        }
-    }
-}
-
-impl Udp {
-    fn tunnel(&self) -> TunnelOverrides {
-        TunnelOverrides {
-            kind: TunnelKind::Udp,
-            service: self.service.clone(),
-            name: self.name.clone(),
-            remote_port: self.remote_port,
-            weight: self.weight,
-            load_balance: self.load_balance.clone(),
-            session_timeout: self.session_timeout.clone(),
-            ..TunnelOverrides::default()
-        }
     }
 }
 
