@@ -1,5 +1,5 @@
 //! Connections of visitors of HTTP/2, read and written by h2: hyper's server on top of it gives no access to interim
-//! responses (docs/decisions/0023).
+//! responses (docs/decisions/0026).
 //!
 //! One future accepts the requests of a connection and pings its visitor; each request has a task of its own. Nothing
 //! else here depends on this module but the loop that serves connections.
