@@ -68,7 +68,6 @@ impl KeepAlive {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::{future::poll_fn, io, sync::Arc};
 
