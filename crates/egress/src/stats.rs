@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 pub use self::{tcp::TcpStats, udp::UdpStats};
 
-/// Counters and gauges of an [`Egress`], over all services.
+/// Counters and gauges of an [`Egress`](crate::Egress), over all services.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections, idle ones and those being made included.

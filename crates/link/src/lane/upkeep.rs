@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl LaneState {
-    /// How often [`Lane::tick`] is to be called.
+    /// How often [`LaneState::tick`] is to be called.
     pub(super) fn tick_every(&self) -> Duration {
         (self.config.heartbeat / 3).max(Duration::from_millis(10))
     }
