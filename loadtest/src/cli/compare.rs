@@ -241,9 +241,17 @@ pub(super) async fn compare(options: Compare) -> Result<ExitCode, CliError> {
     };
 
     let dir = scratch()?;
+    let before = Counters::now();
     let measured = compare::compare(&comparison, dir.path(), tell).await?;
+    let kernel = Counters::now().since(&before);
 
-    let report = Report::new(setup, &comparison.scenarios, measured.runs, &measured.calls);
+    let report = Report::new(
+        setup,
+        &comparison.scenarios,
+        measured.runs,
+        &measured.calls,
+        kernel,
+    );
     if let Some(path) = &options.json {
         write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::compare::scenario::{Judge, Scenario};
 use crate::compare::targets::Target;
 use crate::failure::Failures;
+use crate::kernel::Kernel;
 use crate::latency::Latency;
 use crate::procfs::Machine;
 
@@ -185,6 +186,10 @@ pub(crate) struct Setup {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) setup: Setup,
+    /// What the kernel did from the first run to the last.
+    pub(crate) kernel: Kernel,
+    /// What makes the comparison a poor one.
+    pub(crate) warnings: Vec<String>,
     pub(crate) sections: Vec<Section>,
     /// Every run, for whoever wants to look behind the medians.
     pub(crate) runs: Vec<Run>,
@@ -197,6 +202,7 @@ impl Report {
         scenarios: &[Scenario],
         runs: Vec<Run>,
         calls: &[Calls],
+        kernel: Kernel,
     ) -> Self {
         let sections = scenarios
             .iter()
@@ -207,6 +213,8 @@ impl Report {
             .collect();
         Self {
             setup,
+            warnings: kernel.warnings(),
+            kernel,
             sections,
             runs,
         }

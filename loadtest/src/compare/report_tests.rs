@@ -1,4 +1,5 @@
 use super::*;
+use crate::compare::tables;
 use crate::failure::Failure;
 
 fn scenario(judge: Judge) -> Scenario {
@@ -145,4 +146,36 @@ fn direct_has_no_tunnel_to_be_measured() {
             .unwrap()
             .contains("\"tunnel_cpu\":null")
     );
+}
+
+#[test]
+fn comparison_reports_what_the_kernel_did_and_warns() {
+    let setup = Setup {
+        date: "today".to_owned(),
+        commit: "abc".to_owned(),
+        machine: Machine::here(),
+        scenarios: "first".to_owned(),
+        about: "about".to_owned(),
+        rounds: 1,
+        warm_up_s: 0.0,
+        duration_s: 2.0,
+        reference: Target::Rathole,
+    };
+    let kernel = Kernel {
+        tcp_retransmits: Some(40),
+        tcp_retransmits_percent: Some(0.5),
+        memory_pressure_percent: Some(0.0),
+        steal_percent: None,
+    };
+    let runs = vec![run(Target::Rathole, 0, 10, 0.1)];
+    let report = Report::new(setup, &[scenario(Judge::Requests)], runs, &[], kernel);
+    for text in [tables::terminal(&report), tables::markdown(&report)] {
+        let line = "- kernel: TCP retransmits 40 (0.50 %), memory pressure 0.00 %, steal unknown\n";
+        assert!(text.contains(line), "{text}");
+        let warning = "- WARNING: 0.50 % of all TCP segments were sent again: packets were lost\n";
+        assert!(text.contains(warning), "{text}");
+    }
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["kernel"]["tcp_retransmits"], 40);
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1));
 }

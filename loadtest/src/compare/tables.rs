@@ -78,9 +78,10 @@ Memory is that of the tunnel's processes together, before any load and at the pe
 fn preface(report: &Report) -> String {
     let setup = &report.setup;
     let machine = &setup.machine;
-    format!(
+    let mut text = format!(
         "{}\n\n- machine: {}, {} cores, Linux {}, load before the run {}\n- commit: {}\n- date: {}\n\
-         - {} rounds, {} s each after {} s of warm-up; everything on one machine, over loopback\n",
+         - {} rounds, {} s each after {} s of warm-up; everything on one machine, over loopback\n\
+         - kernel: {}\n",
         setup.about,
         machine.cpu,
         machine.cores,
@@ -91,7 +92,12 @@ fn preface(report: &Report) -> String {
         setup.rounds,
         setup.duration_s,
         setup.warm_up_s,
-    )
+        report.kernel.text(),
+    );
+    for warning in &report.warnings {
+        let _ = writeln!(text, "- WARNING: {warning}");
+    }
+    text
 }
 
 fn header(report: &Report, judge: Judge) -> Vec<String> {
