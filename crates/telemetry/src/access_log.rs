@@ -3,14 +3,15 @@
 //! Both sides write one. They share the `request_id`, and with the trace `trace_id` and `span_id`; `docs/logs.md` lists
 //! the fields. What is not known, or does not apply, is left out.
 //!
-//! Promises: a line is one object, whatever a visitor put into his request; whoever ends a request never waits for the
-//! disk; long texts are cut, so that what waits is bounded in lines too.
+//! Promises: a line is one object, whatever a visitor put into his request, and holds no character that a terminal acts
+//! on; whoever ends a request never waits for the disk; long texts are cut, so that what waits is bounded in lines too.
 
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, io, time::Instant};
 
-use adit_trace::Record;
+use adit_trace::{Record, is_active};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Serializer, ser::Formatter};
 use uuid::Uuid;
 
 use crate::logs::{AccessLogSettings, Lines, LogCounters, LogGuard, LogStartError, start};
@@ -83,6 +84,26 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
     *number == N::default()
 }
 
+/// JSON without spaces whose texts have every active character as `\uXXXX`: JSON itself asks for that of C0 only.
+struct Inert;
+
+impl Formatter for Inert {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        mut fragment: &str,
+    ) -> io::Result<()> {
+        while let Some((at, c)) = fragment.char_indices().find(|(_, c)| is_active(*c)) {
+            writer.write_all(&fragment.as_bytes()[..at])?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            fragment = &fragment[at + c.len_utf8()..];
+        }
+        writer.write_all(fragment.as_bytes())
+    }
+}
+
 fn cut(text: &str) -> Cow<'_, str> {
     if text.len() <= LONGEST_TEXT_BYTES {
         return text.into();
@@ -149,8 +170,12 @@ impl AccessLog {
     /// A request is over. Its line is dropped, and counted, when too much waits to be written.
     pub fn on_end(&self, record: &Record<'_>) {
         let mut line = Vec::with_capacity(512);
+        let mut serializer = Serializer::with_formatter(&mut line, Inert);
         // Texts and numbers into memory: nothing of it can fail.
-        if serde_json::to_writer(&mut line, &Line::new(record, Timestamp::now())).is_ok() {
+        if Line::new(record, Timestamp::now())
+            .serialize(&mut serializer)
+            .is_ok()
+        {
             line.push(b'\n');
             self.lines.push(&line);
         }

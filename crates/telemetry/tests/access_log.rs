@@ -12,6 +12,13 @@ use support::record;
 
 /// The lines that these records leave, told through the observer.
 fn lines(records: &[Record<'_>]) -> Vec<Value> {
+    written(records)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+fn written(records: &[Record<'_>]) -> String {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("access.log");
     let settings = AccessLogSettings::try_new(path.to_str().unwrap(), Rotate::Daily, 1).unwrap();
@@ -25,10 +32,7 @@ fn lines(records: &[Record<'_>]) -> Vec<Value> {
         telemetry.on_end(record);
     }
     drop(guard);
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-        .collect()
+    std::fs::read_to_string(path).unwrap()
 }
 
 #[test]
@@ -157,4 +161,17 @@ fn a_hostile_value_stays_in_its_line() {
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0]["path"], path);
     assert!(lines[0]["host"].as_str().unwrap().len() < 2_100);
+}
+
+#[test]
+fn c1_and_bidi_characters_are_escaped_once() {
+    let path = "/a\u{9b}31m\u{85}\u{7f}\u{202e}gpj\u{2066}é\u{feff}";
+    let text = written(&[Record {
+        path,
+        ..record(Edge::Ingress, Instant::now())
+    }]);
+    let shown = r#""path":"/a\u009b31m\u0085\u007f\u202egpj\u2066é\ufeff""#;
+    assert!(text.contains(shown), "{text}");
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["path"], path);
 }

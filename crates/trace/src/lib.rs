@@ -29,7 +29,7 @@ mod timeline;
 pub use context::{ParseContextError, SpanId, TraceContext, TraceId};
 pub use line_budget::LineBudget;
 pub use observer::{Observer, Unobserved};
-pub use printable::Printable;
+pub use printable::{Printable, is_active};
 pub use record::{Edge, Record};
 pub use sample::{Family, Kind, Sample};
 pub use sampler::{RatioError, Sampler};

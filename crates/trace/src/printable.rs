@@ -14,12 +14,13 @@ impl Printable<'_> {
     /// Whether it is shown as it is.
     pub fn is_plain(&self) -> bool {
         // A character has at least one byte.
-        self.0.len() <= LONGEST && !self.0.chars().any(is_escaped)
+        self.0.len() <= LONGEST && !self.0.chars().any(is_active)
     }
 }
 
-/// C0, DEL and C1; line and paragraph separators; marks, embeddings, overrides and isolates of bidirectional text.
-fn is_escaped(c: char) -> bool {
+/// Whether a terminal or a viewer of logs may act on the character instead of showing it: C0, DEL and C1; line and
+/// paragraph separators; marks, embeddings, overrides and isolates of bidirectional text.
+pub fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -41,7 +42,7 @@ impl fmt::Display for Printable<'_> {
             if index == LONGEST {
                 return f.write_char('…');
             }
-            if is_escaped(c) {
+            if is_active(c) {
                 write!(f, "{}", c.escape_default())?;
             } else {
                 f.write_char(c)?;
