@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-/// The version, and the commit where the build was told it, in the variable `ADIT_COMMIT`: a measurement asks for it.
-/// Without a build script, which would build anew whenever git changes.
+/// The version, and the commit that the build was given in the variable `ADIT_COMMIT`, else `unknown`. Reports of
+/// measurements name it. There is no build script: it would build anew whenever git changes.
 pub fn long() -> &'static str {
     static TEXT: LazyLock<String> =
         LazyLock::new(|| text(env!("CARGO_PKG_VERSION"), option_env!("ADIT_COMMIT")));
@@ -11,10 +11,8 @@ pub fn long() -> &'static str {
 }
 
 fn text(version: &str, commit: Option<&str>) -> String {
-    match commit {
-        Some(commit) if !commit.is_empty() => format!("{version} (commit {commit})"),
-        _ => version.to_owned(),
-    }
+    let commit = commit.filter(|commit| !commit.is_empty());
+    format!("{version} (commit {})", commit.unwrap_or("unknown"))
 }
 
 #[cfg(test)]
@@ -22,10 +20,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commit_is_named_where_it_is_known() {
+    fn version_names_the_commit_or_says_unknown() {
         assert_eq!(text("1.2.3", Some("abc")), "1.2.3 (commit abc)");
-        assert_eq!(text("1.2.3", Some("")), "1.2.3");
-        assert_eq!(text("1.2.3", None), "1.2.3");
+        assert_eq!(text("1.2.3", Some("")), "1.2.3 (commit unknown)");
+        assert_eq!(text("1.2.3", None), "1.2.3 (commit unknown)");
         assert!(long().starts_with(env!("CARGO_PKG_VERSION")));
     }
 }
