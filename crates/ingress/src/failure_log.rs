@@ -1,15 +1,37 @@
 //! A line for each request that failed here or behind here.
 
-use std::time::Instant;
+use std::sync::{Arc, LazyLock};
 
-use adit_auth::Grant;
+use adit_auth::{ClientId, Grant, TunnelName};
 use adit_codec::Side;
-use adit_link::{Failure, Reason};
-use adit_trace::{LineBudget, Printable};
+use adit_link::{Failure, LogLimit, Reason};
+use adit_trace::Printable;
 use uuid::Uuid;
 
 /// Of the whole process: a service that is down fails every request.
-static LINES: LineBudget = LineBudget::new(5);
+static LINES: LazyLock<Arc<LogLimit<FailedRequest>>> = LazyLock::new(|| {
+    LogLimit::per_sec(5, |failed: &FailedRequest, count| {
+        tracing::info!(
+            request_id = %failed.id,
+            reason = failed.reason,
+            tunnel = failed.tunnel.as_ref().map(TunnelName::as_str),
+            client = failed.client.as_ref().map(ClientId::as_str),
+            visitor = failed.visitor,
+            count = (count > 1).then_some(count),
+            "request failed: {}",
+            failed.detail
+        );
+    })
+});
+
+struct FailedRequest {
+    id: Uuid,
+    reason: &'static str,
+    tunnel: Option<TunnelName>,
+    client: Option<ClientId>,
+    visitor: String,
+    detail: String,
+}
 
 /// Logs a failure that is not the visitor's own. `route` is where the request was led, if it was.
 pub(crate) fn log_failure(
@@ -22,21 +44,13 @@ pub(crate) fn log_failure(
     if is_visitors || !tracing::enabled!(tracing::Level::INFO) {
         return;
     }
-    let Some(left_out) = LINES.take(Instant::now()) else {
-        return;
-    };
-    if left_out > 0 {
-        tracing::info!(requests = left_out, "more requests failed");
-    }
     let grant = route.map(|(grant, _)| grant);
-    let tunnel = grant.and_then(Grant::tunnel);
-    tracing::info!(
-        request_id = %request_id,
-        reason = failure.reason.as_str(),
-        tunnel = tunnel.map(|tunnel| tunnel.as_str()),
-        client = grant.map(|grant| grant.client().as_str()),
-        visitor,
-        "request failed: {}",
-        Printable(&failure.detail)
-    );
+    LINES.note(FailedRequest {
+        id: *request_id,
+        reason: failure.reason.as_str(),
+        tunnel: grant.and_then(Grant::tunnel).cloned(),
+        client: grant.map(|grant| grant.client().clone()),
+        visitor: visitor.to_owned(),
+        detail: Printable(&failure.detail).to_string(),
+    });
 }

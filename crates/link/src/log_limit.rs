@@ -1,4 +1,4 @@
-//! Lines about what peers can cause at will: one a second for each kind, with the number of events.
+//! Lines about what peers can cause at will: a few a second for each kind, with the number of events.
 
 use std::{
     fmt,
@@ -6,67 +6,92 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep_until},
+};
 
-/// How often a kind of event is logged at most.
-const EVERY: Duration = Duration::from_secs(1);
+/// Over which lines are counted.
+const WINDOW: Duration = Duration::from_secs(1);
 
-/// Logs the events of one kind: the first at once, those of the next second in one line with their number.
+/// Logs the events of one kind. The first of a second have a line each; the others of that second have one line together,
+/// with their number, when it is over.
 pub struct LogLimit<T> {
+    per_sec: u32,
     state: Mutex<State<T>>,
     write: fn(&T, u64),
 }
 
 struct State<T> {
-    /// No line is written before this.
-    next: Option<Instant>,
+    /// When the second ends in which lines were written last.
+    until: Option<Instant>,
+    /// Lines of that second.
+    written: u32,
     /// The last event that is not in a line yet, and how many such there are. A task writes them when it is time.
     waiting: Option<(T, u64)>,
 }
 
 impl<T: Send + 'static> LogLimit<T> {
-    /// `write` gets an event, the last of its second, and how many there were.
+    /// One line a second. `write` gets an event, the last of those that the line stands for, and how many there were.
     pub fn new(write: fn(&T, u64)) -> Arc<Self> {
+        Self::per_sec(1, write)
+    }
+
+    /// [`LogLimit::new`] with this many lines a second, and one more for all others.
+    pub fn per_sec(lines: u32, write: fn(&T, u64)) -> Arc<Self> {
         Arc::new(Self {
+            per_sec: lines,
             state: Mutex::new(State {
-                next: None,
+                until: None,
+                written: 0,
                 waiting: None,
             }),
             write,
         })
     }
 
-    /// Takes note of an event. To be called within a runtime.
+    /// Takes note of an event. Outside of a runtime, events beyond the limit wait for the next event after their second.
     pub fn note(self: &Arc<Self>, event: T) {
         let now = Instant::now();
         let mut state = self.lock();
+        let until = match state.until {
+            Some(until) if now < until => until,
+            _ => now + WINDOW,
+        };
+        if state.until != Some(until) {
+            state.until = Some(until);
+            state.written = 0;
+        }
+        if state.written < self.per_sec {
+            state.written += 1;
+            let earlier = state.waiting.take().map_or(0, |(_, count)| count);
+            drop(state);
+            (self.write)(&event, earlier + 1);
+            return;
+        }
         if let Some((last, count)) = &mut state.waiting {
             *last = event;
             *count += 1;
             return;
         }
-        match state.next {
-            Some(next) if now < next => {
-                state.waiting = Some((event, 1));
-                drop(state);
-                let limit = self.clone();
-                tokio::spawn(async move {
-                    sleep_until(next).await;
-                    limit.write_waiting();
-                });
-            }
-            _ => {
-                state.next = Some(now + EVERY);
-                drop(state);
-                (self.write)(&event, 1);
-            }
+        state.waiting = Some((event, 1));
+        drop(state);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(self.clone().write_after(until));
         }
     }
 
-    fn write_waiting(&self) {
+    /// Writes what waits when the second is over, unless a later event was faster.
+    async fn write_after(self: Arc<Self>, until: Instant) {
+        sleep_until(until).await;
         let mut state = self.lock();
+        if state.until != Some(until) {
+            // A newer second has begun, and what waited was in its first line.
+            return;
+        }
         let waiting = state.waiting.take();
-        state.next = Some(Instant::now() + EVERY);
+        state.until = Some(Instant::now() + WINDOW);
+        state.written = 1;
         drop(state);
         if let Some((event, count)) = waiting {
             (self.write)(&event, count);
@@ -80,7 +105,9 @@ impl<T: Send + 'static> LogLimit<T> {
 
 impl<T> fmt::Debug for LogLimit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogLimit").finish_non_exhaustive()
+        f.debug_struct("LogLimit")
+            .field("per_sec", &self.per_sec)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,30 +121,64 @@ mod tests {
         static LINES: RefCell<Vec<(u32, u64)>> = const { RefCell::new(Vec::new()) };
     }
 
+    fn write(event: &u32, count: u64) {
+        LINES.with_borrow_mut(|lines| lines.push((*event, count)));
+    }
+
     fn lines() -> Vec<(u32, u64)> {
         LINES.with_borrow_mut(std::mem::take)
     }
 
+    async fn pass(millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_one_line_a_second_with_its_number() {
-        let limit = LogLimit::new(|event: &u32, count| {
-            LINES.with_borrow_mut(|lines| lines.push((*event, count)));
-        });
+        let limit = LogLimit::new(write);
         for event in 0..10_000 {
             limit.note(event);
         }
         assert_eq!(lines(), [(0, 1)]);
-        tokio::time::sleep(EVERY + Duration::from_millis(1)).await;
+        pass(1_001).await;
         assert_eq!(lines(), [(9_999, 9_999)]);
         for event in 0..5 {
             limit.note(event);
         }
-        tokio::time::sleep(EVERY).await;
+        pass(1_000).await;
         assert_eq!(lines(), [(4, 5)]);
         // Nothing more has come: nothing is written, and what comes after a silence is written at once.
-        tokio::time::sleep(10 * EVERY).await;
+        pass(10_000).await;
         assert_eq!(lines(), []);
         limit.note(7);
         assert_eq!(lines(), [(7, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_events_of_a_second_have_lines_of_their_own() {
+        let limit = LogLimit::per_sec(3, write);
+        for event in 0..100 {
+            limit.note(event);
+        }
+        assert_eq!(lines(), [(0, 1), (1, 1), (2, 1)]);
+        pass(1_001).await;
+        assert_eq!(lines(), [(99, 97)]);
+        // The line of the others is one of the second that it is written in.
+        for event in 0..4 {
+            limit.note(event);
+        }
+        assert_eq!(lines(), [(0, 1), (1, 1)]);
+        pass(1_001).await;
+        assert_eq!(lines(), [(3, 2)]);
+    }
+
+    #[test]
+    fn events_without_a_runtime_wait_for_the_next_one() {
+        let limit = LogLimit::new(write);
+        (0..3).for_each(|event| limit.note(event));
+        assert_eq!(lines(), [(0, 1)]);
+        limit.lock().until = Some(Instant::now());
+        limit.note(3);
+        assert_eq!(lines(), [(3, 3)]);
     }
 }

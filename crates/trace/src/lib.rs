@@ -3,7 +3,7 @@
 //! Holds [`TraceContext`], which crosses from hop to hop; [`Sampler`], which decides what is traced; [`Timeline`], the
 //! phases of one request on this hop; [`Record`], everything about a request at its end; [`Observer`], whom the
 //! visitors' side (`ingress`) and the services' side (`egress`) tell; and [`Sample`], a number that a side tells of
-//! itself at one moment. Beside these, what every log needs: [`Printable`] text and a [`LineBudget`].
+//! itself at one moment. Beside these, what every log needs: [`Printable`] text.
 //!
 //! Promises:
 //! - a request that is not traced costs one decision and no memory;
@@ -18,7 +18,6 @@
 //! Proof: the tests of each file; `tests/context.rs` for any text.
 
 mod context;
-mod line_budget;
 mod observer;
 mod printable;
 mod record;
@@ -27,7 +26,6 @@ mod sampler;
 mod timeline;
 
 pub use context::{ParseContextError, SpanId, TraceContext, TraceId};
-pub use line_budget::LineBudget;
 pub use observer::{Observer, Unobserved};
 pub use printable::{Printable, is_active};
 pub use record::{Edge, Record};

@@ -1,10 +1,10 @@
 //! Gives requests up: the reason for the opener, and a line in the log.
 
-use std::time::Instant;
+use std::sync::{Arc, LazyLock};
 
 use adit_codec::{Open, ResetCode};
-use adit_link::SendHalf;
-use adit_trace::{LineBudget, Printable};
+use adit_link::{LogLimit, SendHalf};
+use adit_trace::Printable;
 use uuid::Uuid;
 
 /// Refuses or gives up a request, saying why to the opener and in the log. What has been sent of its answer arrives before
@@ -28,7 +28,28 @@ pub(crate) fn give_up(send: SendHalf, open: &Open, code: ResetCode, why: &str) {
 }
 
 /// Of the whole process: a service that is down fails every request.
-static LINES: LineBudget = LineBudget::new(5);
+static LINES: LazyLock<Arc<LogLimit<FailedRequest>>> = LazyLock::new(|| {
+    LogLimit::per_sec(5, |failed: &FailedRequest, count| {
+        tracing::warn!(
+            target: "adit::egress",
+            tunnel = %failed.tunnel,
+            reason = failed.reason,
+            request_id = %failed.id,
+            count = (count > 1).then_some(count),
+            "request failed: {}; {}",
+            failed.why,
+            failed.advice
+        );
+    })
+});
+
+struct FailedRequest {
+    id: Uuid,
+    tunnel: String,
+    reason: &'static str,
+    why: String,
+    advice: &'static str,
+}
 
 /// A line for the person who runs the service: what is wrong with it, and what to do.
 fn log_failure(open: &Open, code: ResetCode, why: &str) {
@@ -51,18 +72,11 @@ fn log_failure(open: &Open, code: ResetCode, why: &str) {
     if !tracing::enabled!(target: "adit::egress", tracing::Level::WARN) {
         return;
     }
-    let Some(left_out) = LINES.take(Instant::now()) else {
-        return;
-    };
-    if left_out > 0 {
-        tracing::warn!(target: "adit::egress", requests = left_out, "more requests failed");
-    }
-    tracing::warn!(
-        target: "adit::egress",
-        tunnel = %Printable(&open.tunnel),
-        reason = code.reason(),
-        request_id = %Uuid::from_bytes(open.request_uuid),
-        "request failed: {}; {advice}",
-        Printable(why)
-    );
+    LINES.note(FailedRequest {
+        id: Uuid::from_bytes(open.request_uuid),
+        tunnel: Printable(&open.tunnel).to_string(),
+        reason: code.reason(),
+        why: Printable(why).to_string(),
+        advice,
+    });
 }
