@@ -106,24 +106,44 @@ async fn p_1_12_half_registrations_stay_below_the_ceiling() {
     println!("grown {grown}, kept {kept}");
 }
 
+fn lines(server: &mut Server, text: &str) -> Vec<String> {
+    let log = server.process().stderr();
+    let lines = log.lines().filter(|line| line.contains(text));
+    lines.map(str::to_owned).collect()
+}
+
+/// Regression: its departure was logged as a lost connection.
+#[tokio::test]
+async fn a_client_that_has_drained_is_logged_as_left() {
+    let mut world = World::site().await;
+    world.client.terminate();
+    let status = world.client.exit(PATIENCE).await;
+    assert_eq!(status.code(), Some(0));
+    let ended = eventually("a line about the client", PATIENCE, async || {
+        let ended = lines(&mut world.server, "client disconnected");
+        (!ended.is_empty()).then_some(ended)
+    })
+    .await;
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert!(ended[0].contains("left after a drain"), "{ended:?}");
+    assert!(ended[0].contains("reason=\"draining\""), "{ended:?}");
+    let lost = lines(&mut world.server, "lost");
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
 /// A client that is killed, and a wrong token, are in the server's log with their address.
 #[tokio::test]
 async fn a_killed_client_and_a_wrong_token_leave_one_line_each() {
     let mut world = World::site().await;
     let peer = "peer=";
-    let lines = |world: &mut World, text: &str| -> Vec<String> {
-        let log = world.server.process().stderr();
-        let lines = log.lines().filter(|line| line.contains(text));
-        lines.map(str::to_owned).collect()
-    };
-    let registered = lines(&mut world, "client registered");
+    let registered = lines(&mut world.server, "client registered");
     assert!(
         registered.len() == 1 && registered[0].contains(peer),
         "{registered:?}"
     );
     world.client.kill();
     let ended = eventually("a line about the client", PATIENCE, async || {
-        let ended = lines(&mut world, "client disconnected");
+        let ended = lines(&mut world.server, "client disconnected");
         (!ended.is_empty()).then_some(ended)
     })
     .await;

@@ -359,7 +359,7 @@ impl Registry {
                 streams.is_idle()
             };
             if idle {
-                self.remove(&link, &channel_lost());
+                self.remove(&link, &channel_ended(&link));
             }
         }
     }
@@ -408,7 +408,7 @@ impl Registry {
             !streams.channel_open && streams.is_idle()
         };
         if over {
-            self.remove(link, &channel_lost());
+            self.remove(link, &channel_ended(link));
         }
     }
 
@@ -452,8 +452,13 @@ fn log_end(link: &Link, failure: &Failure) {
     );
 }
 
-fn channel_lost() -> Failure {
-    Failure::new(Reason::LinkLost, "the connection of the client was lost")
+/// Of a link that has no stream left: nothing fails by it.
+fn channel_ended(link: &Link) -> Failure {
+    if link.is_draining() {
+        Failure::new(Reason::Draining, "the client left after a drain")
+    } else {
+        Failure::new(Reason::LinkLost, "the connection of the client was lost")
+    }
 }
 
 impl Drop for LaneGuard {

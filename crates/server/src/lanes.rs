@@ -113,15 +113,16 @@ impl AcceptLane for Lanes {
 /// One line for each data stream that ends; a client that breaks the protocol can end as many as it likes.
 fn log_end(floods: &Floods, link: &Link, lane: u32, failure: &Failure, bytes: u64) {
     let (client, peer) = (link.grant().client(), link.peer());
-    match failure.reason {
+    let reason = match failure.reason {
         Reason::ProtocolError | Reason::FlowControl => {
-            floods.broken(client, peer, failure, bytes);
+            return floods.broken(client, peer, failure, bytes);
         }
-        reason => {
-            let reason = reason.as_str();
-            tracing::info!(%client, %peer, lane, reason, bytes, "data stream ended: {}", failure.detail);
-        }
-    }
+        // The client has said so before.
+        Reason::LinkLost if link.is_draining() => Reason::Draining,
+        reason => reason,
+    };
+    let reason = reason.as_str();
+    tracing::info!(%client, %peer, lane, reason, bytes, "data stream ended: {}", failure.detail);
 }
 
 /// The session that call metadata names.
