@@ -34,10 +34,13 @@ pub(crate) struct FloodStats {
 }
 
 struct BrokenStream {
+    /// `data stream` or `control stream`.
+    stream: &'static str,
     client: ClientId,
     peer: SocketAddr,
     failure: Failure,
-    bytes: u64,
+    /// That have been received, where they are counted.
+    bytes: Option<u64>,
 }
 
 struct Kind<T> {
@@ -82,7 +85,8 @@ impl Floods {
                     reason = broken.failure.reason.as_str(),
                     bytes = broken.bytes,
                     count,
-                    "data stream closed: {}",
+                    "{} closed: {}",
+                    broken.stream,
                     broken.failure.detail
                 );
             }),
@@ -123,10 +127,22 @@ impl Floods {
         bytes: u64,
     ) {
         self.broken.note(BrokenStream {
+            stream: "data stream",
             client: client.clone(),
             peer,
             failure: failure.clone(),
-            bytes,
+            bytes: Some(bytes),
+        });
+    }
+
+    /// A control stream whose client broke the protocol.
+    pub(crate) fn broken_control(&self, client: &ClientId, peer: SocketAddr, failure: Failure) {
+        self.broken.note(BrokenStream {
+            stream: "control stream",
+            client: client.clone(),
+            peer,
+            failure,
+            bytes: None,
         });
     }
 

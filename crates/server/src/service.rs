@@ -1,12 +1,18 @@
 //! The generated part of `TunnelService`: registration, control stream, config.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    error::Error as _,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use adit_auth::{
     Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, SessionToken,
 };
 use adit_link::{
-    Turn,
+    Failure, Reason, Turn,
     grpc::{Allowance, ChannelId, with_reason},
 };
 use adit_proto::{
@@ -18,6 +24,7 @@ use adit_proto::{
 };
 use adit_registry::{ControlStream, Link, RegisterError, Registry};
 use secrecy::ExposeSecret;
+use tokio::task::JoinHandle;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -222,7 +229,13 @@ impl TunnelService for Service {
                         continue;
                     }
                 };
-                let Some(Ok(message)) = message else { break };
+                let message = match message {
+                    Some(Ok(message)) => message,
+                    // The connection is over, or the call: the link reports that.
+                    Some(Err(status)) if status.source().is_some() => return None,
+                    None => return None,
+                    Some(Err(status)) => return Some(shared.unreadable_control(&link, &status)),
+                };
                 turn.step(0);
                 turn.go_on().await;
                 let Some(Payload::Control(control)) = message.payload else {
@@ -238,7 +251,7 @@ impl TunnelService for Service {
         });
         let outbound = ControlOutbound {
             messages: ReceiverStream::new(receiver),
-            reader,
+            reader: Some(reader),
             _control: control,
             _carried: carried,
         };
@@ -270,7 +283,8 @@ impl TunnelService for Service {
 /// What the server says on a control stream. Ends with its link, and takes the reading half along when dropped.
 struct ControlOutbound {
     messages: ReceiverStream<TunnelMessage>,
-    reader: tokio::task::JoinHandle<()>,
+    /// Until the client has ended its direction. Gives the status that the call ends with when a message cannot be read.
+    reader: Option<JoinHandle<Option<Status>>>,
     _control: ControlStream,
     _carried: Carried,
 }
@@ -278,10 +292,15 @@ struct ControlOutbound {
 impl Stream for ControlOutbound {
     type Item = Result<TunnelMessage, Status>;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(reader) = &mut self.reader
+            && let Poll::Ready(read) = Pin::new(reader).poll(cx)
+        {
+            self.reader = None;
+            if let Ok(Some(status)) = read {
+                return Poll::Ready(Some(Err(status)));
+            }
+        }
         Pin::new(&mut self.messages)
             .poll_next(cx)
             .map(|message| message.map(Ok))
@@ -290,7 +309,9 @@ impl Stream for ControlOutbound {
 
 impl Drop for ControlOutbound {
     fn drop(&mut self) {
-        self.reader.abort();
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
     }
 }
 
@@ -327,6 +348,15 @@ impl Shared {
             // Others are answers, or a newer client's (P-1.2).
             _ => {}
         }
+    }
+
+    /// Takes note of bytes that are no message (P-1.13).
+    fn unreadable_control(&self, link: &Link, status: &Status) -> Status {
+        let failure = Failure::new(Reason::ProtocolError, status.message().to_owned());
+        let text = format!("the control stream cannot be read: {}", failure.detail);
+        let (client, peer) = (link.grant().client(), link.peer());
+        self.floods.broken_control(client, peer, failure);
+        with_reason(Status::internal(text), "protocol_error")
     }
 
     /// Whether some of the tunnels were refused.

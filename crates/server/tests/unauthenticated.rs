@@ -15,6 +15,8 @@ use http::{HeaderMap, Request};
 use support::{Rogue, until};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
+const CONTROL_PATH: &str = "/adit.tunnel.v1.TunnelService/ControlStream";
+
 /// A connection to the clients' port, with nothing of ours on it.
 async fn connect(server: &Server) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(server.tunnel_addr()).await.unwrap();
@@ -23,16 +25,19 @@ async fn connect(server: &Server) -> SendRequest<Bytes> {
     send.ready().await.unwrap()
 }
 
-/// Sends one body and gives the status that the call ends with.
-async fn call(send: &mut SendRequest<Bytes>, path: &str, session: &str, body: Bytes) -> HeaderMap {
-    let request = Request::post(format!("http://server{path}"))
+fn request(path: &str, session: &str) -> Request<()> {
+    Request::post(format!("http://server{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header(SESSION_METADATA, session)
         .header(LANE_METADATA, "0")
         .body(())
-        .unwrap();
-    let (response, mut stream) = send.send_request(request, false).unwrap();
+        .unwrap()
+}
+
+/// Sends one body and gives the status that the call ends with.
+async fn call(send: &mut SendRequest<Bytes>, path: &str, session: &str, body: Bytes) -> HeaderMap {
+    let (response, mut stream) = send.send_request(request(path, session), false).unwrap();
     // A data stream goes on; a registration is one message.
     stream.send_data(body, path == REGISTER_PATH).unwrap();
     let response = response.await.unwrap();
@@ -153,5 +158,34 @@ async fn p_1_13_a_data_stream_of_junk_ends_with_its_status() {
     assert!(text.contains("offset"), "{text}");
     let handle = server.handle();
     until(|| handle.status().refusals.broken_streams == 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_13_junk_on_the_control_stream_is_counted_and_answered() {
+    let server = support::server(Vec::new());
+    let rogue = Rogue::connect(&server, "office").await;
+    let mut send = connect(&server).await;
+    let handle = server.handle();
+    let junk: [&[u8]; 3] = [
+        &[0, 0xff, 0xff, 0xff, 0xff],
+        &[7, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 2, 0xff, 0xff],
+    ];
+    for (before, junk) in junk.into_iter().enumerate() {
+        let junk = Bytes::from_static(junk);
+        let status = call(&mut send, CONTROL_PATH, rogue.session(), junk).await;
+        assert_eq!(status["grpc-status"], "13", "{status:?}");
+        assert_eq!(status["adit-reason"], "protocol_error");
+        assert_eq!(handle.status().refusals.broken_streams, before as u64 + 1);
+    }
+    // A control stream that is lost with its connection is not counted.
+    let request = request(CONTROL_PATH, rogue.session());
+    let (response, stream) = send.send_request(request, false).unwrap();
+    let response = response.await.unwrap();
+    until(|| handle.status().clients[0].control).await;
+    drop((response, stream, send));
+    until(|| !handle.status().clients[0].control).await;
+    assert_eq!(handle.status().refusals.broken_streams, 3);
     server.stop().await;
 }
