@@ -11,7 +11,7 @@ use std::{
 };
 
 use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, UserName};
-use adit_flow::Gate;
+use adit_flow::{Gate, Shares};
 use adit_ingress::{
     Admission, Destination, Direction, Director, Http, HttpConfig, Layer, RetryBudget, Session,
     Tcp, TcpConfig, Visit,
@@ -101,7 +101,11 @@ impl Entries {
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, EntryError> {
         let limits = &settings.limits;
-        let permits = Gate::new(limits.max_requests, limits.max_waiting);
+        let shares = Shares {
+            tunnel_percent: limits.tunnel_share_percent,
+            visitor_percent: limits.visitor_share_percent,
+        };
+        let permits = Gate::shared(limits.max_requests, limits.max_waiting, shares);
         let links = Arc::new(Links::default());
         let via = layers::Via::new(rand::random());
         let mut entries = Vec::new();
@@ -130,7 +134,14 @@ impl Entries {
                 addr,
                 error: Mutex::default(),
                 listener: Mutex::new(Some(listener)),
-                room: room(entry, settings, &permits, &via, route, observer.clone()),
+                room: room(
+                    (entry, index as u64),
+                    settings,
+                    &permits,
+                    &via,
+                    route,
+                    observer.clone(),
+                ),
             });
         }
         Ok(Self {
@@ -256,7 +267,7 @@ fn failures(failed: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
 
 /// What a visitor of the entry passes, in this order.
 fn room(
-    entry: &EntrySettings,
+    (entry, number): (&EntrySettings, u64),
     settings: &Settings,
     permits: &Arc<Gate>,
     via: &layers::Via,
@@ -264,7 +275,7 @@ fn room(
     observer: Arc<dyn Observer>,
 ) -> Room {
     let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-    let permits = layers::Permits::new(permits.clone(), timeouts.permit_wait);
+    let permits = layers::Permits::of_entry(permits.clone(), timeouts.permit_wait, number);
     let chain: Vec<Box<dyn Layer>> = match entry.kind {
         EntryKind::Http => vec![
             Box::new(layers::HopByHop),

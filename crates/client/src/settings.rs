@@ -281,6 +281,10 @@ pub struct Limits {
     pub max_requests: usize,
     /// Visitors of entries that may wait for a permit; more are answered at once.
     pub max_waiting: usize,
+    /// Of all permits of entries, in percent, one entry may take while others wait; 100: all.
+    pub tunnel_share_percent: u8,
+    /// The same of one visitor's address (IPv6: a /64), over all entries.
+    pub visitor_share_percent: u8,
     /// A visitor of an entry that owes a body, or takes an answer, more slowly than this over `stall` is reset; 0: no lowest
     /// rate.
     pub min_rate_bytes_per_sec: u64,
@@ -304,6 +308,8 @@ impl Default for Limits {
         Self {
             max_requests: 10_000,
             max_waiting: 1_000,
+            tunnel_share_percent: 80,
+            visitor_share_percent: 60,
             min_rate_bytes_per_sec: 64,
             max_entry_connections: 4_096,
             max_service_connections: 4_096,

@@ -18,7 +18,7 @@ use crate::{
     loaded::Loaded,
     overrides::ClientOverrides,
     problems::read_all,
-    ranges::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHORTEST, TURN, WINDOW},
+    ranges::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHARE, SHORTEST, TURN, WINDOW},
     read::{Item, Section},
     state::StateDir,
     telemetry, token, tunnel,
@@ -308,6 +308,8 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         &mut limits.max_idle_connections,
     )?;
     section.set_number("max_waiting", 0..=*COUNT.end(), &mut limits.max_waiting)?;
+    section.set_number("tunnel_share", SHARE, &mut limits.tunnel_share_percent)?;
+    section.set_number("visitor_share", SHARE, &mut limits.visitor_share_percent)?;
     section.set_size("min_rate", RATE, &mut limits.min_rate_bytes_per_sec)?;
     section.set_number(
         "max_entry_connections",

@@ -118,7 +118,7 @@ fn entries_are_read() {
     let settings = client(
         r#"
 client:
-  limits: { max_waiting: 7, max_entry_connections: 8 }
+  limits: { max_waiting: 7, max_entry_connections: 8, tunnel_share: 70, visitor_share: 30 }
   timeouts:
     { link_wait: 0s, permit_wait: 2s, head: 3s, session_stall: 4s,
       session_setup: 5s, session_keepalive: 0s, session_close: 6s, early_answer: 7s, continue_wait: 8s, half_close: 9s, release: 10s }
@@ -151,6 +151,18 @@ client:
     );
     let (limits, times) = (&settings.limits, &settings.timeouts);
     assert_eq!((limits.max_waiting, limits.max_entry_connections), (7, 8));
+    let shares = (limits.tunnel_share_percent, limits.visitor_share_percent);
+    assert_eq!(shares, (70, 30));
+    let limits = adit_client::Limits::default();
+    let shares = (limits.tunnel_share_percent, limits.visitor_share_percent);
+    let of_server = adit_server::Limits::default();
+    assert_eq!(
+        shares,
+        (
+            of_server.tunnel_share_percent,
+            of_server.visitor_share_percent
+        )
+    );
     assert_eq!(times.link_wait, Duration::ZERO);
     assert_eq!(times.permit_wait, Duration::from_secs(2));
     assert_eq!(times.head, Duration::from_secs(3));

@@ -881,3 +881,37 @@ async fn a_rule_leads_visitors_to_an_upstream() {
         (&"erp".into(), &Value::Null)
     );
 }
+
+/// Of ten permits one address takes seven at most while others come, whatever host it asks for.
+#[tokio::test]
+async fn one_address_at_an_entry_leaves_permits_to_others() {
+    let service = Service::site("site").await;
+    let entries = r#"[{ name: erp, listen: "127.0.0.1:0", upstream: erp },
+        { name: other, listen: "127.0.0.1:0", upstream: erp }]"#;
+    let also = Also {
+        client: "  limits: { max_requests: 10 }\n  timeouts: { permit_wait: 60s }\n",
+        ..Also::default()
+    };
+    let upstreams = format!("[{}]", upstream("erp", "http1", &[&service]));
+    let office = office(&upstreams, entries, also).await;
+    let mut greedy = JoinSet::new();
+    for number in 0..12 {
+        let host = format!("host-{number}.internal");
+        let mut visitor = Visitor::http1(office.entries[0], &host).await;
+        greedy.spawn(async move { visitor.get("/held").await });
+    }
+    eventually("a share of the permits", SOON, async || {
+        (service.stats.begun() >= 7).then_some(())
+    })
+    .await;
+    for entry in &office.entries {
+        let source = [127, 0, 0, 2].into();
+        let mut visitor = Visitor::http1_from(source, *entry, "erp.internal").await;
+        assert_eq!(visitor.get("/who").await.text(), "site");
+    }
+    assert_eq!(service.stats.begun(), 9, "seven are held, two were passing");
+    service.release();
+    let answers = greedy.join_all().await;
+    assert!(answers.iter().all(|answer| answer.text() == "site"));
+    at_rest(&office.server).await;
+}

@@ -166,6 +166,8 @@ pub(super) const CLIENT: &[Description] = &[
     bounded("client.limits.max_service_connections", "Connections to one service."),
     bounded("client.limits.max_idle_connections", "Idle keep-alive connections to one service."),
     bounded("client.limits.max_waiting", "Visitors of entries that wait for a permit."),
+    bounded("client.limits.tunnel_share", "Percentage of the permits of entries that one entry may hold while others wait."),
+    bounded("client.limits.visitor_share", "Percentage of the permits of entries that one visitor address (of IPv6 a /64) may hold while others wait. 100 behind a proxy that hides the addresses."),
     bounded("client.limits.max_entry_connections", "Connections of visitors of one entry."),
     bounded("client.limits.min_rate", "Bytes per second, over each `timeouts.stall`, below which an entry's visitor makes no progress. 0: any byte is progress."),
     bounded("client.limits.turn", "Work for one connection or lane before others on the thread get their turn: bytes, and 256 for each read, frame or message."),

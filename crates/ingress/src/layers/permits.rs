@@ -15,21 +15,40 @@ use crate::{
 /// A bound on the requests at a time. A request over it waits a bounded time, in the order of arrival, and then gets
 /// the failure `limit`.
 ///
-/// When permits run short they are shared: by the visitor's address, and by the host or port that it asks for, which
-/// stands for the tunnel that is not known yet.
+/// When permits run short they are shared: by the visitor's address, and by what the request is for. That is the host or
+/// port, which stands for the tunnel that is not known yet, or the entry where all visitors have one.
 pub struct Permits {
     gate: Arc<Gate>,
     wait: Duration,
+    entry: Option<u64>,
 }
 
 impl Permits {
-    /// Permits of `gate`, each waited for at most `wait`.
+    /// Permits of `gate`, each waited for at most `wait`, shared by host and port.
     pub fn new(gate: Arc<Gate>, wait: Duration) -> Self {
-        Self { gate, wait }
+        Self {
+            gate,
+            wait,
+            entry: None,
+        }
     }
-}
 
-impl Permits {
+    /// The permits of one of several entries that have a gate together: whatever host is asked for, it is one share.
+    pub fn of_entry(gate: Arc<Gate>, wait: Duration, number: u64) -> Self {
+        Self {
+            gate,
+            wait,
+            entry: Some(number),
+        }
+    }
+
+    fn claim(&self, host: &str, port: u16, visitor: IpAddr) -> Claim {
+        Claim {
+            tunnel: self.entry.unwrap_or_else(|| place(host, port)),
+            visitor: visitor_key(visitor),
+        }
+    }
+
     fn take(&self, claim: impl FnOnce() -> Claim) -> Verdict {
         if let Some(permit) = self.gate.try_acquire_plenty() {
             return Verdict::Hold(Box::new(permit));
@@ -56,20 +75,18 @@ impl Permits {
 
 impl Layer for Permits {
     fn on_request(&self, visit: &mut Visit) -> Verdict {
-        self.take(|| Claim {
-            tunnel: place(visit.host(), visit.visitor.local_port()),
-            visitor: visitor_key(visit.visitor.addr().ip()),
-        })
+        let visitor = &visit.visitor;
+        self.take(|| self.claim(visit.host(), visitor.local_port(), visitor.addr().ip()))
     }
 
     /// Flows of UDP have a bound of their own (P-11.2).
     fn on_session(&self, session: &Session) -> Verdict {
         match session.protocol {
             ProtocolType::Udp => Verdict::Continue,
-            _ => self.take(|| Claim {
-                tunnel: place("", session.local.port()),
-                visitor: visitor_key(session.visitor.addr().ip()),
-            }),
+            _ => {
+                let visitor = session.visitor.addr().ip();
+                self.take(|| self.claim("", session.local.port(), visitor))
+            }
         }
     }
 }
@@ -102,6 +119,7 @@ impl fmt::Debug for Permits {
         f.debug_struct("Permits")
             .field("gate", &self.gate)
             .field("wait", &self.wait)
+            .field("entry", &self.entry)
             .finish()
     }
 }
@@ -117,6 +135,16 @@ mod tests {
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+    }
+
+    #[test]
+    fn an_entry_is_one_share_whatever_host_is_asked_for() {
+        let (gate, visitor) = (Gate::new(1, 1), IpAddr::from([192, 0, 2, 1]));
+        let claim = |entry, host, port| {
+            Permits::of_entry(gate.clone(), Duration::ZERO, entry).claim(host, port, visitor)
+        };
+        assert_eq!(claim(0, "a.example", 80), claim(0, "b.example", 81));
+        assert_ne!(claim(0, "a.example", 80), claim(1, "a.example", 80));
     }
 
     #[test]
