@@ -7,15 +7,21 @@
     missing_docs
 )]
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use adit_e2e::{
-    Client, HOST, Raw, Server, Service, Visitor, World, checked, count, empty, eventually, feed,
-    pattern, procfs, within,
+    Client, ClientOptions, HOST, Raw, Server, Service, Visitor, World, checked, count, empty,
+    eventually, feed, pattern, procfs, within,
 };
 use http::Method;
 use http_body_util::BodyExt;
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
@@ -138,6 +144,100 @@ async fn stalled_readers(arrival: Arrival) {
     })
     .await;
     assert_eq!(visitor.get("/who").await.text(), "site");
+}
+
+/// Sends a byte of a body every half second until the connection ends; what the server said before that.
+async fn trickle(http: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    let head = format!("POST /unread HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n");
+    let mut read = Vec::new();
+    let mut ticks = interval(Duration::from_millis(500));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sent = stream.write_all(head.as_bytes()).await;
+    while sent.is_ok() {
+        tokio::select! {
+            length = stream.read_buf(&mut read) => match length {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            },
+            _ = ticks.tick() => sent = stream.write_all(b".").await,
+        }
+    }
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+/// A thousand uploads of a byte at a time and a thousand silent connections of TCP, all of one address, against a client
+/// with 1,000 permits, which is the default. Visitors of another address are served all the time, and one of the same
+/// address once silent ones have made room. The times of the server are short, with a byte in each half second instead
+/// of one in three seconds: the test takes what `stall` and the waits for permits take.
+#[tokio::test]
+async fn a_thousand_tricklers_do_not_switch_a_client_off() {
+    const EACH: usize = 1_000;
+    procfs::allow_descriptors(16_000);
+    let service = Service::site("site").await;
+    let server = Server::with("server: { timeouts: { stall: 3s, shortage_grace: 1s } }").await;
+    let config = format!(
+        "client:\n  tunnels:\n    - {{ name: web, type: http, local_port: {port} }}\n    \
+         - {{ name: raw, type: tcp, local_port: {port}, remote_port: 4005 }}\n",
+        port = service.addr.port()
+    );
+    let _client = Client::start(ClientOptions::file(&server, "client-1", &config)).await;
+    let (http, raw) = (server.http, SocketAddr::new(server.http.ip(), 4005));
+
+    let (over, mut is_over) = watch::channel(false);
+    let honest = tokio::spawn(async move {
+        let mut served = 0;
+        while timeout(Duration::from_millis(50), is_over.changed())
+            .await
+            .is_err()
+        {
+            let mut visitor = Visitor::http1_from([127, 0, 0, 2].into(), http, HOST).await;
+            let answer = within("an honest visitor's answer", SOON, visitor.get("/who")).await;
+            assert_eq!(answer.status, 200, "after {served}: {}", answer.text());
+            served += 1;
+        }
+        served
+    });
+
+    let mut silent = JoinSet::new();
+    for _ in 0..EACH {
+        silent.spawn(async move {
+            let mut stream = TcpStream::connect(raw).await.unwrap();
+            let _ = stream.read(&mut [0]).await;
+        });
+    }
+    let mut uploads = JoinSet::new();
+    for _ in 0..EACH {
+        uploads.spawn(trickle(http));
+    }
+    eventually("permits that run short", SOON, async || {
+        let status = server.status().await;
+        (count(&status, "/process/permits_in_use") >= 600).then_some(())
+    })
+    .await;
+    let mut said = std::collections::BTreeMap::<String, usize>::new();
+    let ended = within("the end of all uploads", 3 * SOON, uploads.join_all()).await;
+    for answer in ended {
+        let line = answer.lines().next().unwrap_or("reset").to_owned();
+        *said.entry(line).or_default() += 1;
+    }
+    println!("uploads: {said:?}");
+    assert!(!said.keys().any(|line| line.contains("200")), "{said:?}");
+    // One of the same address waits until a silent connection has made room.
+    let mut same = Visitor::http1(http, HOST).await;
+    let answer = within("an answer to the same address", SOON, same.get("/who")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut resets = 0;
+    while silent.try_join_next().is_some() {
+        resets += 1;
+    }
+    println!("silent connections that were reset: {resets}");
+    // The others fit into the share of their address.
+    assert!(resets >= EACH - 700, "{resets}");
+    over.send_replace(true);
+    let served = honest.await.unwrap();
+    println!("honest visitors: {served}");
+    assert!(served >= 20, "{served}");
 }
 
 /// Stalls one download on a visitor's HTTP/2 connection and asks for others on the same one.
