@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_codec::{EncodedHead, HeadError, HttpRequestHead, Open, ProtocolType};
+use adit_codec::{EncodedHead, HeadError, HttpRequestHead, Open, ProtocolType, ResetCode};
 use adit_link::{Exchange, Failure, Lane, Reason, Retry, compress::is_compressible};
 use adit_trace::{Phase, TraceContext};
 use bytes::Bytes;
@@ -331,8 +331,10 @@ async fn attempt(
     let (riding, end) = match &*upload {
         Upload::None => (&[][..], access.visit.protocol != ProtocolType::WebSocket),
         Upload::Inline(body, trailers) if fits(body) => (&body[..], trailers.is_none()),
-        Upload::Streamed { first, .. } if fits(first) => (&first[..], false),
-        Upload::Inline(..) | Upload::Streamed { .. } => (&[][..], false),
+        Upload::Broken(first, _) | Upload::Streamed { first, .. } if fits(first) => {
+            (&first[..], false)
+        }
+        Upload::Inline(..) | Upload::Broken(..) | Upload::Streamed { .. } => (&[][..], false),
     };
     // What rides is the whole body then, and what follows is of the other protocol (P-3.7).
     let offers = !access.visit.upgrade.is_empty() && lane.may_upgrade() && {
@@ -404,6 +406,14 @@ async fn attempt(
                 }
             }
             answer(access, terms, recv).await
+        }
+        Upload::Broken(first, failure) => {
+            if !rode {
+                // Fails only when the exchange is over.
+                let _ = send.send_all(first.clone(), false).await;
+            }
+            send.abort(ResetCode::Cancelled, &failure.detail);
+            Err(failure.clone())
         }
         Upload::Streamed { first, body } => {
             let streaming = Streaming {

@@ -24,6 +24,8 @@ pub(crate) enum Upload {
     None,
     /// Whole, with its trailers.
     Inline(Bytes, Option<HeaderMap>),
+    /// The beginning of a small one that its visitor broke off (P-6.2).
+    Broken(Bytes, Failure),
     /// Read as it is sent.
     Streamed {
         /// What came with the head.
@@ -148,6 +150,9 @@ async fn read_whole(
         };
         let frame = match frame {
             None => break,
+            Some(Err(failure)) if failure.reason == Reason::Cancelled && all.len() > 0 => {
+                return Ok(Upload::Broken(all.bytes(), failure));
+            }
             Some(Err(failure)) => return Err(failure),
             Some(Ok(frame)) => frame,
         };

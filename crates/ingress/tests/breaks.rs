@@ -286,6 +286,21 @@ async fn p_6_2_a_body_before_its_visitors_reset_reaches_the_service() {
     world.settle().await;
 }
 
+/// Regression: a body that fits into the message of its head was waited for, and nothing of it left when it broke off.
+#[tokio::test]
+async fn p_6_2_a_small_body_before_its_break_reaches_the_service() {
+    let (world, mut told) = uploads().await;
+    for leave in [Leave::Ends, Leave::Resets] {
+        let mut visitor = world.connect().await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
+        visitor.write_all(head.as_bytes()).await.unwrap();
+        visitor.write_all(&[b'!'; 300]).await.unwrap();
+        leave.by(visitor).await;
+        assert_eq!(within(told.recv()).await, Some(300));
+    }
+    world.settle().await;
+}
+
 #[tokio::test]
 async fn p_6_2_a_body_before_its_streams_reset_reaches_the_service() {
     let (world, mut told) = uploads().await;

@@ -90,6 +90,12 @@ impl State {
         self.aborted.as_ref().filter(|_| self.parts.is_empty())
     }
 
+    /// Whether nothing of the peer's direction is to be delivered any more. What stands before an abort is.
+    pub(crate) fn is_called_off(&self) -> bool {
+        let is_stopped = self.stopped.is_some() && self.aborted.is_none();
+        self.failure.is_some() || self.broke_off().is_some() || is_stopped
+    }
+
     /// What the request held, once it has broken off and all before that has been delivered: whoever is to take the
     /// failure may never ask for it.
     fn take_held_at_abort(&mut self) -> Option<Box<dyn Any + Send>> {

@@ -233,6 +233,23 @@ impl SendHalf {
         .await;
     }
 
+    /// Waits until nothing of the peer's direction is to be delivered any more. Unlike [`SendHalf::gone`] it does not end at
+    /// an abort as long as something that was sent before it has not been read (P-6.2).
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn called_off(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.request.inbox.lock();
+            if state.is_called_off() {
+                return Poll::Ready(());
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Why nobody waits for this direction any more, if that is so: the request's failure, or that the peer wants no more
     /// of it.
     pub fn failure(&self) -> Option<Failure> {

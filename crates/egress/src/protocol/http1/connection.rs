@@ -351,7 +351,7 @@ async fn connect(pool: &Pool, mut job: Job) -> Option<(Job, TcpStream)> {
     let dialled = tokio::select! {
         biased;
         // First: one that waited long may have been left already.
-        () = job.exchange.send.gone() => {
+        () = job.exchange.send.called_off() => {
             job.account.course.on_gone(&job.exchange.send);
             return None;
         }
