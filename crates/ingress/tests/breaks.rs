@@ -2,15 +2,16 @@
 //! (P-6.2, P-7.1).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, convert::Infallible, future::Future, time::Duration};
 
 use adit_codec::Side;
 use adit_egress::{Config, Egress, Protocol, ServiceConfig};
 use adit_ingress::{Direction, HttpConfig};
 use adit_splice::tcp::Socket;
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -73,8 +74,12 @@ async fn answering(answer: Vec<u8>, leave: Leave) -> u16 {
 }
 
 async fn world_between(sides: (Side, Side), config: HttpConfig, port: u16) -> World {
+    world_of(Protocol::Http1, sides, config, port).await
+}
+
+async fn world_of(protocol: Protocol, sides: (Side, Side), config: HttpConfig, port: u16) -> World {
     let egress = Egress::new(Config::default());
-    let to = ServiceConfig::new("127.0.0.1", port, Protocol::Http1);
+    let to = ServiceConfig::new("127.0.0.1", port, protocol);
     egress.set_services(HashMap::from([("web".into(), to)]));
     let link = Link::between(sides.0, sides.1, egress);
     let there = link.clone();
@@ -298,6 +303,45 @@ async fn p_6_2_a_small_body_before_its_break_reaches_the_service() {
         leave.by(visitor).await;
         assert_eq!(within(told.recv()).await, Some(300));
     }
+    world.settle().await;
+}
+
+/// The same of a service of HTTP/2, whose connection is made for it.
+#[tokio::test]
+async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let port = service(move |stream| {
+        let tell = tell.clone();
+        let serve = service_fn(move |request: Request<Incoming>| {
+            let tell = tell.clone();
+            async move {
+                let mut body = request.into_body();
+                let mut read = 0;
+                let whole = loop {
+                    match body.frame().await {
+                        None => break true,
+                        Some(Err(_)) => break false,
+                        Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                    }
+                };
+                let _ = tell.send((read, whole));
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        async move {
+            let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            drop(http2.serve_connection(TokioIo::new(stream), serve).await);
+        }
+    })
+    .await;
+    let config = config();
+    let world = world_of(Protocol::H2c, (Side::Server, Side::Client), config, port).await;
+    let mut visitor = world.connect().await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
+    visitor.write_all(head.as_bytes()).await.unwrap();
+    visitor.write_all(&[b'!'; 300]).await.unwrap();
+    Leave::Ends.by(visitor).await;
+    assert_eq!(within(told.recv()).await, Some((300, false)));
     world.settle().await;
 }
 

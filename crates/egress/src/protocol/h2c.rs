@@ -207,7 +207,7 @@ impl Client {
             let place = tokio::select! {
                 biased;
                 place = self.pool.place(kind) => place,
-                () = send.gone() => return Err(Broken::Gone.into()),
+                () = send.called_off() => return Err(Broken::Gone.into()),
             };
             course.end(Phase::Queue);
             let mut place = match place {
