@@ -98,7 +98,8 @@ pub(crate) async fn measure(
         let mut running = Vec::new();
         for target in &measurement.targets {
             let programs = &measurement.programs;
-            running.push(Running::start(*target, programs, &services.addresses, dir).await?);
+            let services = &services.addresses;
+            running.push(Running::start(*target, programs, services, services, dir).await?);
         }
         for (case, row) in cases.iter().zip(&mut rows) {
             // Another one begins in each round.
@@ -141,10 +142,12 @@ pub(crate) async fn isolation(
     dir: &Path,
 ) -> Result<Isolation, ProtocolsError> {
     let services = Hosted::start(dir).await?;
+    let flooded = Hosted::start(dir).await?;
     let target = Running::start(
         Target::Adit,
         &measurement.programs,
         &services.addresses,
+        &flooded.addresses,
         dir,
     )
     .await?;
@@ -162,6 +165,7 @@ pub(crate) async fn isolation(
         })?;
     target.stop().await;
     services.process.stop().await;
+    flooded.process.stop().await;
     Ok(isolation)
 }
 

@@ -92,6 +92,8 @@ pub(crate) struct Framing {
     heads: u64,
     /// Heads that were whole when the last byte of content came.
     heads_with_content: u64,
+    /// Chunks whose size has come, wrapping.
+    chunks: usize,
     request_line: RequestLine,
     /// The head asks for another protocol. Bytes behind it may be none of HTTP/1, and are left as they are.
     upgrade: bool,
@@ -107,6 +109,7 @@ impl Framing {
             chunked: false,
             heads: 0,
             heads_with_content: 0,
+            chunks: 0,
             request_line: RequestLine::default(),
             upgrade: false,
         }
@@ -138,6 +141,11 @@ impl Framing {
     /// Number of the last head, from 1, whose content has begun to come; 0 when none has.
     pub(crate) const fn heads_with_content(&self) -> u64 {
         self.heads_with_content
+    }
+
+    /// Chunks that have begun so far, wrapping around.
+    pub(crate) const fn chunks(&self) -> usize {
+        self.chunks
     }
 
     /// All requests so far have their answers: the connection still speaks HTTP/1.
@@ -247,7 +255,10 @@ impl Framing {
             self.state = match self.state {
                 State::Trailer => State::TrailerStart,
                 State::ChunkExtension(0, _) => State::TrailerStart,
-                State::ChunkExtension(size, _) => State::ChunkData(size.saturating_add(2)),
+                State::ChunkExtension(size, _) => {
+                    self.chunks = self.chunks.wrapping_add(1);
+                    State::ChunkData(size.saturating_add(2))
+                }
                 _ => State::LineStart,
             };
         }

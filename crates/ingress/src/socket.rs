@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use adit_link::Turn;
+use adit_link::{FrameTurns, Turn, overhead::TooMuchOverhead, turn::poll_read_at_most};
 use adit_splice::tcp::Delivery;
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
@@ -92,6 +92,8 @@ pub(crate) struct VisitorSocket {
     /// Why the rest of what the visitor sends is not read.
     refused: Option<BadChunk>,
     turn: Turn,
+    /// Of HTTP/2: they take the place of the other turns.
+    frame_turns: Option<FrameTurns>,
 }
 
 struct Times {
@@ -149,6 +151,7 @@ impl VisitorSocket {
             http,
             refused: None,
             turn: Turn::new(turn_bytes),
+            frame_turns: (speaks == Speaks::Http2).then(|| FrameTurns::of_client(turn_bytes)),
         }
     }
 
@@ -181,6 +184,24 @@ impl VisitorSocket {
     /// Whether the connection has ended, seen without reading. For a socket that has been taken over.
     pub(crate) fn is_gone(&self) -> bool {
         departure(&self.stream).is_some()
+    }
+
+    /// Reads, when it is time.
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(turns) = &mut self.frame_turns {
+            return turns.poll_read(&mut self.stream, cx, buffer);
+        }
+        ready!(self.turn.poll_go_on(cx));
+        let limit = self.turn.read_limit();
+        let read = poll_read_at_most(&mut self.stream, cx, buffer, limit);
+        if read.is_pending() {
+            self.turn.end();
+        }
+        read
     }
 
     /// Gives how many of the bytes may be read on.
@@ -314,6 +335,9 @@ impl VisitorSocket {
     fn on_written(&mut self, result: &io::Result<usize>) {
         self.unstick();
         if let Ok(count) = result {
+            if let Some(turns) = &mut self.frame_turns {
+                turns.on_written(*count);
+            }
             self.taking.moved(*count as u64);
             self.answers = true;
             self.half_closed.disarm();
@@ -490,13 +514,17 @@ impl AsyncRead for VisitorSocket {
         if let Some(why) = this.refused {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         }
-        ready!(this.turn.poll_go_on(cx));
         let before = buffer.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+        match this.poll_next(cx, buffer) {
             Poll::Ready(Ok(())) => {
                 let read = buffer.filled_mut().get_mut(before..).unwrap_or_default();
-                this.turn.step(read.len());
+                let length = read.len();
+                let chunks = this.framing.chunks();
                 let taken = this.on_read(read);
+                if !this.is_http2 {
+                    let chunks = this.framing.chunks().wrapping_sub(chunks);
+                    this.turn.read(length, chunks);
+                }
                 buffer.set_filled(before + taken);
                 match this.refused {
                     // No bytes would be the end.
@@ -506,10 +534,17 @@ impl AsyncRead for VisitorSocket {
                     _ => Poll::Ready(Ok(())),
                 }
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => {
+                if error
+                    .get_ref()
+                    .is_some_and(|error| error.is::<TooMuchOverhead>())
+                {
+                    unreadable::on_flood(&this.http, &this.connection);
+                }
+                Poll::Ready(Err(error))
+            }
             Poll::Pending => {
                 this.reads = true;
-                this.turn.end();
                 this.poll_silence(cx).map(Err)
             }
         }

@@ -4,7 +4,7 @@
 //! answer, as hyper writes it while no request of the connection waits for one, and sends the one made here instead.
 
 use adit_codec::ProtocolType;
-use adit_link::{Failure, Reason};
+use adit_link::{Failure, Reason, overhead::TooMuchOverhead};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 
@@ -31,6 +31,20 @@ pub(crate) fn on_reset(http: &Http, connection: &Connection) {
         peer = connection.visitor.as_str(),
         reason = reason.as_str(),
         "a malformed request of HTTP/2 was reset"
+    );
+    let observer = http.admission.observer();
+    tell_unreadable(&**observer, connection, uuid, reason, None);
+}
+
+/// Counts and records a connection of HTTP/2 that is ended because its frames carry nothing.
+pub(crate) fn on_flood(http: &Http, connection: &Connection) {
+    let (uuid, reason) = (new_uuid(), Reason::BadRequest);
+    http.counters.count_refused(reason);
+    tracing::debug!(
+        request_id = %uuid,
+        peer = connection.visitor.as_str(),
+        reason = reason.as_str(),
+        "connection ended: {TooMuchOverhead}"
     );
     let observer = http.admission.observer();
     tell_unreadable(&**observer, connection, uuid, reason, None);

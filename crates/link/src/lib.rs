@@ -14,7 +14,8 @@
 //! - credit goes back when a payload has left the process: when the last slice of it is dropped (P-4.5);
 //! - dropping handles is always safe: what was not finished is cancelled on the other side.
 //!
-//! Beside it stands [`turn`], for every task that reads what a peer sends: what it may do before the others run.
+//! Beside it stand [`turn`], for every task that reads what a peer sends: what it may do before the others run; and
+//! [`InTurns`], an HTTP/2 connection that is read so and ended when its frames carry nothing.
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
@@ -25,11 +26,14 @@ mod dispatch;
 mod drive;
 mod exchange;
 mod failure;
+pub mod frame_heads;
 pub mod grpc;
+mod in_turns;
 mod inbox;
 mod lane;
 mod liveness;
 mod log_limit;
+pub mod overhead;
 mod part;
 mod payload;
 mod pinned;
@@ -43,6 +47,7 @@ pub use dispatch::{Dispatch, Opened};
 pub use drive::drive;
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
+pub use in_turns::{FrameTurns, InTurns};
 pub use lane::{Lane, LaneConfig, LaneStats};
 pub use log_limit::LogLimit;
 pub use part::Part;

@@ -9,12 +9,12 @@
 
 use std::{
     future::{Future, poll_fn},
-    io::{self, IoSlice},
+    io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// The work of one turn by default. It takes some ten microseconds to copy and less than a millisecond to parse.
 pub const TURN_BYTES: usize = 64 * 1024;
@@ -23,16 +23,55 @@ pub const TURN_BYTES: usize = 64 * 1024;
 pub const STEP_BYTES: usize = 256;
 
 /// Counts the work of one task, in bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
     limit: usize,
     done: usize,
+    /// What the next read may take.
+    read: usize,
 }
 
 impl Turn {
     /// Turns of `limit` bytes each.
     pub const fn new(limit: usize) -> Self {
-        Self { limit, done: 0 }
+        Self {
+            limit,
+            done: 0,
+            read: limit,
+        }
+    }
+
+    /// Counts one read of `bytes` in which `items` (chunks, frames) were found. When they are small, what one read takes
+    /// can be more than the work of a turn: the next read is made smaller, so that it is about one turn again.
+    pub const fn read(&mut self, bytes: usize, items: usize) {
+        let work = items.saturating_mul(STEP_BYTES);
+        if work <= bytes {
+            self.step(bytes);
+            let doubled = self.read.saturating_mul(2);
+            self.read = if doubled < self.limit {
+                doubled
+            } else {
+                self.limit
+            };
+            return;
+        }
+        self.step(work);
+        // A few small items at a time are the usual case, and no burden.
+        if work >= self.limit / 4 {
+            // `bytes` is below `work`, and the quotient is below the limit.
+            let read = self.limit.saturating_mul(bytes) / work;
+            self.read = if read > STEP_BYTES { read } else { STEP_BYTES };
+        }
+    }
+
+    /// How many bytes the next read may take.
+    pub const fn read_limit(&self) -> usize {
+        // Where items are large, the reader's own buffer is the limit.
+        if self.read < self.limit {
+            self.read
+        } else {
+            usize::MAX
+        }
     }
 
     /// Counts one read or message of `bytes`.
@@ -83,102 +122,34 @@ pub fn wake_behind_others(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
-/// A connection that is read in turns.
-#[derive(Debug)]
-pub struct InTurns<S> {
-    stream: S,
-    turn: Turn,
-}
-
-impl<S> InTurns<S> {
-    /// Reads `stream` in turns of `limit` bytes each.
-    pub const fn new(stream: S, limit: usize) -> Self {
-        Self {
-            stream,
-            turn: Turn::new(limit),
-        }
+/// Reads at most `limit` bytes.
+pub fn poll_read_at_most<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+    limit: usize,
+) -> Poll<io::Result<()>> {
+    let stream = Pin::new(stream);
+    if limit >= buffer.remaining() {
+        return stream.poll_read(cx, buffer);
     }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for InTurns<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.turn.poll_go_on(cx));
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        if read.is_ready() {
-            this.turn.step(buffer.filled().len().saturating_sub(before));
-        } else {
-            this.turn.end();
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for InTurns<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
+    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(limit));
+    ready!(stream.poll_read(cx, &mut part))?;
+    let read = part.filled().len();
+    buffer.advance(read);
+    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    };
+    use std::sync::{Arc, Mutex};
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::{TcpListener, TcpStream},
-        task::JoinSet,
     };
 
     use super::*;
-
-    /// Never runs dry.
-    struct Endless;
-
-    impl AsyncRead for Endless {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            let room = buffer.remaining();
-            buffer.initialize_unfilled_to(room).fill(b'0');
-            buffer.advance(room);
-            Poll::Ready(Ok(()))
-        }
-    }
 
     #[test]
     fn empty_steps_end_a_turn_as_bytes_do() {
@@ -194,40 +165,6 @@ mod tests {
         assert_eq!(steps(0), TURN_BYTES / STEP_BYTES);
         assert_eq!(steps(TURN_BYTES), 1);
         assert_eq!(steps(usize::MAX), 1);
-    }
-
-    #[tokio::test]
-    async fn floods_and_their_neighbours_take_turns() {
-        const FLOODS: usize = 20;
-        const ROUNDS: usize = 50;
-        // 1,024 bytes and the step, until 4,096 are reached.
-        const READS_PER_TURN: usize = 4;
-        let reads: Arc<[AtomicUsize]> = (0..FLOODS).map(|_| AtomicUsize::new(0)).collect();
-        let all = || -> Vec<_> { reads.iter().map(|one| one.load(Relaxed)).collect() };
-        let mut floods = JoinSet::new();
-        for number in 0..FLOODS {
-            let reads = reads.clone();
-            floods.spawn(async move {
-                let mut stream = InTurns::new(Endless, 4096);
-                let mut buffer = [0; 1024];
-                while stream.read(&mut buffer).await.is_ok() {
-                    reads[number].fetch_add(1, Relaxed);
-                }
-            });
-        }
-        // The floods begin.
-        tokio::task::yield_now().await;
-        let begun = all();
-        for _ in 0..ROUNDS {
-            let before = all();
-            tokio::task::yield_now().await;
-            for (before, after) in before.iter().zip(all()) {
-                assert!(after - before <= READS_PER_TURN, "{before} to {after}");
-            }
-        }
-        for (begun, after) in begun.iter().zip(all()) {
-            assert_eq!(after - begun, ROUNDS * READS_PER_TURN, "none is starved");
-        }
     }
 
     #[tokio::test]
@@ -258,21 +195,38 @@ mod tests {
         assert_eq!(*order.lock().unwrap(), ["neighbour", "flood"]);
     }
 
+    #[test]
+    fn many_small_items_make_the_next_read_smaller() {
+        let mut turn = Turn::new(TURN_BYTES);
+        turn.read(TURN_BYTES, TURN_BYTES / 1_000);
+        assert_eq!(turn.read_limit(), usize::MAX);
+        // Unknown frames of HTTP/2, nine bytes each.
+        turn.read(9 * 10, 10);
+        assert_eq!(turn.read_limit(), usize::MAX, "they are few");
+        turn.read(9 * 7_000, 7_000);
+        assert_eq!(turn.read_limit(), TURN_BYTES * 9 / STEP_BYTES);
+        turn.read(9 * 256, 256);
+        assert_eq!(turn.read_limit(), TURN_BYTES * 9 / STEP_BYTES);
+        turn.read(1, usize::MAX);
+        assert_eq!(turn.read_limit(), STEP_BYTES);
+        for _ in 0..8 {
+            assert!(turn.read_limit() < usize::MAX);
+            turn.read(turn.read_limit(), 0);
+        }
+        assert_eq!(turn.read_limit(), usize::MAX);
+    }
+
     #[tokio::test]
-    async fn a_turn_ends_when_the_peer_is_waited_for() {
-        let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = InTurns::new(near, 2 * STEP_BYTES);
-        for _ in 0..100 {
-            far.write_u8(1).await.unwrap();
-            assert_eq!(stream.read_u8().await.unwrap(), 1);
-            let mut buffer = [0];
-            // Nothing is there: the wait is the end of the turn.
-            tokio::select! {
-                biased;
-                _ = stream.read(&mut buffer) => panic!("nothing was sent"),
-                () = std::future::ready(()) => {}
-            }
-            assert_eq!(stream.turn.done, 0);
+    async fn a_read_takes_at_most_what_it_may() {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        far.write_all(&[7; 40]).await.unwrap();
+        let mut bytes = [0; 40];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        for (limit, filled) in [(3, 3), (0, 3), (30, 33), (usize::MAX, 40)] {
+            poll_fn(|cx| poll_read_at_most(&mut near, cx, &mut buffer, limit))
+                .await
+                .unwrap();
+            assert_eq!(buffer.filled().len(), filled);
         }
     }
 }

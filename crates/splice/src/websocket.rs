@@ -17,6 +17,7 @@ use std::{
 use adit_codec::{Pool, ResetCode, WebSocketFrame};
 use adit_link::{
     Exchange, Failure, Part, Payload, Reason,
+    overhead::Overhead,
     turn::{Turn, wake_behind_others},
 };
 use adit_websocket::{FrameHead, Outcome, Relay, ResetWhy, ToLink};
@@ -25,6 +26,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
+
+/// A frame's head as overhead: with a short length, and a mask.
+const FRAME_BYTES: u64 = 6;
+
+/// What a frame takes of a turn, in steps: it is parsed, sent as a message and wakes a task at the other end, which is more
+/// than reading a chunk or skipping a frame.
+const FRAME_STEPS: usize = 4;
 
 /// Read after a silence, and what is copied for one write to a stream of HTTP/2.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
@@ -106,6 +114,8 @@ pub struct Carrier<'b, S> {
     is_lost: bool,
     is_shut: bool,
     /// From the socket into the link, and from the link to the socket: neither takes the other's turn.
+    /// Of the socket's peer.
+    overhead: Overhead,
     up: Turn,
     down: Turn,
     failure: Option<Failure>,
@@ -143,6 +153,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             looked_at: 0,
             is_lost: false,
             is_shut: false,
+            overhead: Overhead::new(),
             up: Turn::new(turn_bytes),
             down: Turn::new(turn_bytes),
             failure: None,
@@ -260,10 +271,25 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             };
             moved = true;
             // Its bytes have been counted as they were read.
-            self.up.step(0);
+            self.up.steps(FRAME_STEPS);
             let sent = match out {
-                ToLink::Frame(head, data) => send.send_frame(frame_of(&head), data),
-                ToLink::Data(data) => send.send(data, false),
+                ToLink::Frame(head, data) => {
+                    let counted = if head.length == 0 || head.is_control() {
+                        self.overhead.on_overhead(FRAME_BYTES + head.length)
+                    } else {
+                        self.overhead.on_content(data.len() as u64);
+                        Ok(())
+                    };
+                    let sent = send.send_frame(frame_of(&head), data);
+                    if counted.is_err() {
+                        self.relay.on_flood();
+                    }
+                    sent
+                }
+                ToLink::Data(data) => {
+                    self.overhead.on_content(data.len() as u64);
+                    send.send(data, false)
+                }
                 ToLink::End => {
                     self.sends = false;
                     send.finish()
@@ -376,12 +402,16 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 break;
             };
             moved = true;
-            self.down.step(0);
+            self.down.steps(FRAME_STEPS);
             match part {
                 Some(Ok(Part::Frame(frame, payload))) => {
+                    self.overhead.on_content(payload.len() as u64);
                     self.relay.on_frame(&head_of(frame), payload);
                 }
-                Some(Ok(Part::Data(payload))) => self.relay.on_data(payload),
+                Some(Ok(Part::Data(payload))) => {
+                    self.overhead.on_content(payload.len() as u64);
+                    self.relay.on_data(payload);
+                }
                 None => self.relay.on_link_end(),
                 Some(Err(failure)) => self.fail(failure),
                 // The mux lets no other payload pass; trailers have no place here.

@@ -39,6 +39,9 @@ pub enum FrameError {
     /// A control frame that is not the last of its message (RFC 6455, 5.5).
     #[error("a control frame in fragments")]
     FragmentedControl,
+    /// Frames that can be read, but carry too little (P-9.7).
+    #[error("too many frames without content")]
+    WithoutContent,
 }
 
 /// The head of one frame, without the mask: each hop has its own.

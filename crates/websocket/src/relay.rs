@@ -13,6 +13,8 @@ use crate::{
 pub const GOING_AWAY: u16 = 1001;
 /// The code for a peer that breaks the protocol (RFC 6455, 7.4.1).
 pub const PROTOCOL_ERROR: u16 = 1002;
+/// The code for a peer that does what the receiver does not allow (RFC 6455, 7.4.1).
+pub const POLICY_VIOLATION: u16 = 1008;
 
 /// Pieces that wait for the socket before no more are taken from the link.
 const MAX_PARTS: usize = 16;
@@ -209,6 +211,13 @@ impl<P: AsRef<[u8]>> Relay<P> {
         }
     }
 
+    /// The socket's peer sends more frames without content than it may: it gets a close frame, and is not read on.
+    pub fn on_flood(&mut self) {
+        if matches!(self.socket, SocketState::Open | SocketState::Deaf) {
+            self.on_unreadable(FrameError::WithoutContent);
+        }
+    }
+
     /// The socket cannot be read from or written to any more. What has been read goes on into the link.
     pub fn on_socket_lost(&mut self) {
         if !matches!(self.socket, SocketState::Lost) {
@@ -364,7 +373,10 @@ impl<P: AsRef<[u8]>> Relay<P> {
         self.inbound.clear();
         self.cause.get_or_insert(Outcome::Unreadable(error));
         if self.leaving.is_none() {
-            self.leaving = Some(PROTOCOL_ERROR);
+            self.leaving = Some(match error {
+                FrameError::WithoutContent => POLICY_VIOLATION,
+                _ => PROTOCOL_ERROR,
+            });
         }
         self.tell_socket();
     }

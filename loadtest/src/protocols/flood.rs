@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::client::HostileClient;
-use super::visitor::{Entries, HTTP_HOST, WEBSOCKET_HOST};
+use super::visitor::{Entries, FLOOD_HTTP_HOST, FLOOD_WEBSOCKET_HOST};
 
 /// Written at a time.
 const BLOCK_BYTES: usize = 16 * 1024;
@@ -197,13 +197,19 @@ impl Sender {
         match self {
             Self::Chunks(pattern) => {
                 let head = format!(
-                    "POST /sink HTTP/1.1\r\nHost: {HTTP_HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    "POST /sink HTTP/1.1\r\nHost: {FLOOD_HTTP_HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
                 );
-                over_tcp(entries.http, head.as_bytes(), pattern.as_bytes(), counts).await
+                over_tcp(
+                    entries.flood_http,
+                    head.as_bytes(),
+                    pattern.as_bytes(),
+                    counts,
+                )
+                .await
             }
             Self::Get(path) => {
-                let head = format!("GET {path} HTTP/1.1\r\nHost: {HTTP_HOST}\r\n\r\n");
-                let mut stream = TcpStream::connect(entries.http).await?;
+                let head = format!("GET {path} HTTP/1.1\r\nHost: {FLOOD_HTTP_HOST}\r\n\r\n");
+                let mut stream = TcpStream::connect(entries.flood_http).await?;
                 stream.write_all(head.as_bytes()).await?;
                 let mut buffer = vec![0; BLOCK_BYTES];
                 loop {
@@ -215,16 +221,16 @@ impl Sender {
             }
             Self::EmptyFrames => {
                 let head = format!(
-                    "GET / HTTP/1.1\r\nHost: {WEBSOCKET_HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    "GET / HTTP/1.1\r\nHost: {FLOOD_WEBSOCKET_HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
                 );
                 // The mask of no payload does not matter.
                 let frame = [0x82, 0x80, 0, 0, 0, 0];
-                over_tcp(entries.websocket, head.as_bytes(), &frame, counts).await
+                over_tcp(entries.flood_websocket, head.as_bytes(), &frame, counts).await
             }
             Self::Http2(frame) => {
                 let head = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS_FRAME].concat();
-                over_tcp(entries.http, &head, frame, counts).await
+                over_tcp(entries.flood_http, &head, frame, counts).await
             }
             Self::Client(message) => {
                 let Some(tunnel) = entries.tunnel else {

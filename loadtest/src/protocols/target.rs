@@ -30,12 +30,15 @@ fn direct(service: &Addresses) -> Entries {
         udp: service.udp,
         websocket: service.websocket,
         grpc: service.grpc,
+        flood_http: service.http,
+        flood_websocket: service.websocket,
         tunnel: None,
     }
 }
 
 impl Running {
-    /// Starts `target` before `service` and waits until every protocol is answered.
+    /// Starts `target` before `service` and waits until every protocol is answered. Floods reach `flooded` through
+    /// tunnels of their own beside the others: a service that is busy with a flood would delay its own visitors.
     ///
     /// # Errors
     /// [`ProcessError`].
@@ -43,9 +46,14 @@ impl Running {
         target: Target,
         programs: &Programs,
         service: &Addresses,
+        flooded: &Addresses,
         dir: &Path,
     ) -> Result<Self, ProcessError> {
-        let to = direct(service);
+        let to = Entries {
+            flood_http: flooded.http,
+            flood_websocket: flooded.websocket,
+            ..direct(service)
+        };
         let (entries, mut processes) = match target {
             Target::Direct => (to, Vec::new()),
             Target::Rathole => rathole(&programs.rathole, &to, dir).await?,
@@ -91,13 +99,29 @@ async fn answers(protocol: Protocol, entries: &Entries) -> Option<()> {
 type Started = Result<(Entries, Vec<Process>), ProcessError>;
 
 async fn rathole(program: &Path, service: &Entries, dir: &Path) -> Started {
-    let [tunnel, http, tcp, udp, websocket, grpc] = free()?;
+    let [
+        tunnel,
+        http,
+        tcp,
+        udp,
+        websocket,
+        grpc,
+        flood_http,
+        flood_websocket,
+    ] = free()?;
     let services = [
         ("http", "tcp", http, service.http),
         ("tcp", "tcp", tcp, service.tcp),
         ("udp", "udp", udp, service.udp),
         ("websocket", "tcp", websocket, service.websocket),
         ("grpc", "tcp", grpc, service.grpc),
+        ("flood-http", "tcp", flood_http, service.flood_http),
+        (
+            "flood-websocket",
+            "tcp",
+            flood_websocket,
+            service.flood_websocket,
+        ),
     ];
     let mut server = format!("[server]\nbind_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n");
     let mut client = format!("[client]\nremote_addr = \"{tunnel}\"\ndefault_token = \"{TOKEN}\"\n");
@@ -122,6 +146,8 @@ async fn rathole(program: &Path, service: &Entries, dir: &Path) -> Started {
         udp,
         websocket,
         grpc,
+        flood_http,
+        flood_websocket,
         tunnel: None,
     };
     Ok((entries, vec![server, client]))
@@ -184,6 +210,13 @@ async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
         ),
         tunnel("ws", "websocket", service.websocket, String::new()),
         tunnel("rpc", "grpc", service.grpc, String::new()),
+        tunnel("flood", "http", service.flood_http, String::new()),
+        tunnel(
+            "floodws",
+            "websocket",
+            service.flood_websocket,
+            String::new(),
+        ),
     ];
     let (host, port) = (told.tunnel_addr.ip(), told.tunnel_addr.port());
     let config = write(
@@ -203,23 +236,25 @@ async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
         udp,
         websocket: told.http_addr,
         grpc: told.http_addr,
+        flood_http: told.http_addr,
+        flood_websocket: told.http_addr,
         tunnel: Some(told.tunnel_addr),
     };
     Ok((entries, vec![server, client]))
 }
 
 /// Addresses that nobody listens on at this moment.
-fn free() -> Result<[SocketAddr; 6], ProcessError> {
+fn free() -> Result<[SocketAddr; 8], ProcessError> {
     let fail = |source| ProcessError::File {
         path: "a free port".into(),
         source,
     };
     // All are held at once, or two could be the same.
     let held = std::iter::repeat_with(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .take(6)
+        .take(8)
         .collect::<Result<Vec<_>, _>>()
         .map_err(fail)?;
-    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 6];
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 8];
     for (address, listener) in addresses.iter_mut().zip(&held) {
         *address = listener.local_addr().map_err(fail)?;
     }

@@ -53,6 +53,10 @@ pub(crate) struct Entries {
     pub(crate) udp: SocketAddr,
     pub(crate) websocket: SocketAddr,
     pub(crate) grpc: SocketAddr,
+    /// HTTP that floods are sent to.
+    pub(crate) flood_http: SocketAddr,
+    /// WebSockets that floods are sent to.
+    pub(crate) flood_websocket: SocketAddr,
     /// Where clients of ours connect, where the target has any.
     pub(crate) tunnel: Option<SocketAddr>,
 }
@@ -62,6 +66,12 @@ pub(crate) const HTTP_HOST: &str = "web.localhost";
 
 /// The name that the WebSocket tunnel answers to.
 pub(crate) const WEBSOCKET_HOST: &str = "ws.localhost";
+
+/// The name that the HTTP tunnel of floods answers to.
+pub(crate) const FLOOD_HTTP_HOST: &str = "flood.localhost";
+
+/// The name that the WebSocket tunnel of floods answers to.
+pub(crate) const FLOOD_WEBSOCKET_HOST: &str = "floodws.localhost";
 
 /// The name that the gRPC tunnel answers to.
 pub(crate) const GRPC_HOST: &str = "rpc.localhost";

@@ -16,8 +16,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
-use super::http2::{buffered, in_turns};
-use crate::turn::InTurns;
+use super::http2::{TURN_BYTES, buffered};
+use crate::InTurns;
 
 /// What is read of a connection before it carries a session: the preface, settings, and some tries to register.
 pub const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
@@ -107,7 +107,10 @@ pub(super) struct Allowed<S> {
 impl<S: AsyncRead + Unpin> Allowed<S> {
     pub(super) fn new(socket: S, allowance: Allowance) -> Self {
         Self {
-            socket: Some(BufReader::with_capacity(1, in_turns(socket))),
+            socket: Some(BufReader::with_capacity(
+                1,
+                InTurns::of_client(socket, TURN_BYTES),
+            )),
             allowance,
             is_buffered: false,
         }

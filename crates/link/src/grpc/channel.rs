@@ -22,11 +22,11 @@ use super::{
     body::{GrpcSource, TunnelBody},
     greeting::{Greeting, Heard, Listening},
     http2::{
-        CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, buffered,
-        in_turns,
+        CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, TURN_BYTES,
+        buffered,
     },
 };
-use crate::lane::Lane;
+use crate::{InTurns, lane::Lane};
 
 /// The connection is over.
 #[derive(Debug, Error)]
@@ -69,9 +69,8 @@ pub async fn connect(
         .keep_alive_while_idle(true);
     let heard = Heard::default();
     let stream = Listening::new(stream, heard.clone());
-    let (send, connection) = builder
-        .handshake(TokioIo::new(buffered(in_turns(stream))))
-        .await?;
+    let stream = InTurns::of_server(stream, TURN_BYTES);
+    let (send, connection) = builder.handshake(TokioIo::new(buffered(stream))).await?;
     let channel = Channel {
         send,
         origin,

@@ -9,8 +9,6 @@ use tokio::{
 };
 use tonic::Status;
 
-use crate::turn::InTurns;
-
 /// The largest DATA frame this end takes. It is the receiver's setting, and the one that decides bulk throughput.
 pub(super) const MAX_FRAME_BYTES: u32 = 256 * 1024;
 
@@ -41,11 +39,7 @@ pub fn prepare_socket(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Work of the connection in one turn: frames that this end ignores, or answers at once, have no other bound.
-const TURN_BYTES: usize = 2 * READ_BUFFER_BYTES;
-
-pub(super) const fn in_turns<S>(stream: S) -> InTurns<S> {
-    InTurns::new(stream, TURN_BYTES)
-}
+pub(super) const TURN_BYTES: usize = 2 * READ_BUFFER_BYTES;
 
 pub(super) fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(READ_BUFFER_BYTES, stream)

@@ -16,7 +16,7 @@ use std::{
 };
 
 use adit_codec::ResetCode;
-use adit_link::turn::InTurns;
+use adit_link::InTurns;
 use h2::client::{Builder, SendRequest};
 use tokio::{
     sync::oneshot,
@@ -355,7 +355,7 @@ impl Pool {
         let config = &self.shared.config;
         let socket = self.dialer.dial(config.dial_timeout).await?;
         // Frames that h2 ignores, or answers at once, have no other bound.
-        let socket = InTurns::new(socket, config.turn_bytes);
+        let socket = InTurns::of_server(socket, config.turn_bytes);
         let (socket, settled) = Settled::new(socket);
         let window = config.h2c_stream_window_bytes;
         // Room for every stream's window: what one visitor does not take must not hold up the others.

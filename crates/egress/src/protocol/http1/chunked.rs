@@ -44,6 +44,8 @@ pub struct Decoded {
     pub payload: Range<usize>,
     /// Bytes that belong to the body; more than these only after its end.
     pub consumed: usize,
+    /// Chunks, or parts of them.
+    pub chunks: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +109,10 @@ impl Chunked {
     pub fn decode(&mut self, data: &mut [u8]) -> Result<Decoded, ChunkedError> {
         let mut payload = 0..0;
         let mut at = 0;
+        let mut chunks = 0;
         while at < data.len() && self.state != State::Done {
             if self.state == State::Data {
+                chunks += 1;
                 let here =
                     (data.len() - at).min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
                 if payload.is_empty() {
@@ -131,6 +135,7 @@ impl Chunked {
         Ok(Decoded {
             payload,
             consumed: at,
+            chunks,
         })
     }
 
@@ -298,7 +303,8 @@ mod tests {
             Chunked::default().decode(&mut one).unwrap(),
             Decoded {
                 payload: 3..8,
-                consumed: 10
+                consumed: 10,
+                chunks: 1,
             }
         );
         let mut two = *b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n";

@@ -63,6 +63,8 @@ pub(crate) struct Download {
     /// A write has found that the service reset the connection, and taken the error: a read finds an end in its place.
     reset: bool,
     turn: Turn,
+    /// Found in the last read.
+    chunks: usize,
 }
 
 impl Download {
@@ -83,6 +85,7 @@ impl Download {
             full: false,
             reset: false,
             turn: Turn::new(turn_bytes),
+            chunks: 0,
         }
     }
 
@@ -186,24 +189,27 @@ impl Download {
             } else {
                 self.read_limit(allowed).min(room.len())
             };
+            let turn_limit = self.turn.read_limit();
+            let limit = limit.min(turn_limit);
             let mut read = ReadBuf::new(&mut room[..limit]);
             match ready!(Pin::new(&mut *socket).poll_read(cx, &mut read)) {
                 Ok(()) => {}
                 Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
             let count = read.filled().len();
-            self.turn.step(count);
             if count == 0 {
+                self.turn.step(0);
                 self.at_end(send)?;
                 continue;
             }
             self.begun = true;
-            self.full = count == limit;
+            self.full = count == limit && limit < turn_limit;
             if is_head {
                 self.take_head(buffer, count, allowed, send, shared, account)?;
             } else {
                 self.take_body(buffer, count, allowed, send, &account.moved)?;
             }
+            self.turn.read(count, std::mem::take(&mut self.chunks));
         }
     }
 
@@ -374,6 +380,7 @@ impl Download {
                 let decoded = chunked.decode(data).map_err(|error| {
                     Broken::aborted(format!("its answer is no chunked body: {error}"))
                 })?;
+                self.chunks += decoded.chunks;
                 if chunked.is_done() {
                     self.trailers = chunked.take_trailers().map_err(|error| {
                         Broken::aborted(format!("its answer is no chunked body: {error}"))

@@ -1,0 +1,111 @@
+//! The heads of HTTP/2 frames in the bytes of one connection (RFC 9113, 4.1).
+
+const HEAD_BYTES: usize = 9;
+
+/// What a client sends before its first frame (RFC 9113, 3.4).
+const PREFACE_BYTES: usize = 24;
+
+/// A frame's head, without its flags and its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHead {
+    /// Payload behind the head, in bytes; below 2^24.
+    pub length: usize,
+    /// The type of the frame.
+    pub kind: u8,
+}
+
+/// Follows the frames of one direction, wherever reads cut them. It decides nothing: what it makes of bytes that are no
+/// HTTP/2 does not matter, because whoever parses them refuses them.
+///
+/// Cost: a few nanoseconds for each frame; payload is skipped.
+#[derive(Debug, Clone)]
+pub struct FrameHeads {
+    head: [u8; HEAD_BYTES],
+    have: usize,
+    skip: usize,
+}
+
+impl FrameHeads {
+    /// Of what a client sends: its preface comes first.
+    pub const fn of_client() -> Self {
+        Self {
+            skip: PREFACE_BYTES,
+            ..Self::of_server()
+        }
+    }
+
+    /// Of what a server sends.
+    pub const fn of_server() -> Self {
+        Self {
+            head: [0; HEAD_BYTES],
+            have: 0,
+            skip: 0,
+        }
+    }
+
+    /// Takes the next bytes, and gives each head that is whole with them to `on_head`.
+    pub fn on_bytes(&mut self, mut bytes: &[u8], mut on_head: impl FnMut(FrameHead)) {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let taken = (HEAD_BYTES - self.have).min(bytes.len());
+            if taken == 0 {
+                return;
+            }
+            let (start, rest) = bytes.split_at(taken);
+            if let Some(place) = self.head.get_mut(self.have..self.have + taken) {
+                place.copy_from_slice(start);
+            }
+            self.have += taken;
+            bytes = rest;
+            if self.have == HEAD_BYTES {
+                let [a, b, c, kind, ..] = self.head;
+                let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.have = 0;
+                self.skip = length;
+                on_head(FrameHead { length, kind });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, length: usize) -> Vec<u8> {
+        let bytes = u32::try_from(length).unwrap().to_be_bytes();
+        let mut frame = [&bytes[1..], &[kind, 0, 0, 0, 0, 1]].concat();
+        frame.resize(HEAD_BYTES + length, kind);
+        frame
+    }
+
+    #[test]
+    fn heads_are_found_wherever_reads_cut_them() {
+        let frames = [
+            (4, 0),
+            (1, 300),
+            (0, 16_384),
+            (0xfe, 0),
+            (8, 4),
+            (0, 70_000),
+        ];
+        let expected: Vec<_> = frames
+            .iter()
+            .map(|&(kind, length)| FrameHead { length, kind })
+            .collect();
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        for (kind, length) in frames {
+            bytes.extend(frame(kind, length));
+        }
+        for step in [1, 2, 5, 9, 10, 24, 1_000, bytes.len()] {
+            let mut found = Vec::new();
+            let mut heads = FrameHeads::of_client();
+            for part in bytes.chunks(step) {
+                heads.on_bytes(part, |head| found.push(head));
+            }
+            assert_eq!(found, expected, "{step}");
+        }
+    }
+}

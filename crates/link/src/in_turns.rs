@@ -1,0 +1,299 @@
+//! HTTP/2 connections that are read in turns.
+//!
+//! hyper and h2 take what a read gives them, and parse all of it before any other task runs: 64 KiB of empty frames are
+//! some milliseconds. The wrapper needs no hook in either: it follows the heads of frames ([`FrameHeads`]), makes reads
+//! smaller while frames are small ([`Turn::read`]), and ends a connection whose frames carry nothing ([`Overhead`]).
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    frame_heads::FrameHeads,
+    overhead::Overhead,
+    turn::{Turn, poll_read_at_most},
+};
+
+/// The turns of one HTTP/2 connection.
+#[derive(Debug, Clone)]
+pub struct FrameTurns {
+    turn: Turn,
+    heads: FrameHeads,
+    overhead: Overhead,
+}
+
+impl FrameTurns {
+    /// Of a connection on which frames of a client are received, in turns of `limit` bytes.
+    pub fn of_client(limit: usize) -> Self {
+        Self::new(limit, FrameHeads::of_client())
+    }
+
+    /// Of a connection on which frames of a server are received, in turns of `limit` bytes.
+    pub fn of_server(limit: usize) -> Self {
+        Self::new(limit, FrameHeads::of_server())
+    }
+
+    fn new(limit: usize, heads: FrameHeads) -> Self {
+        Self {
+            turn: Turn::new(limit),
+            heads,
+            overhead: Overhead::new(),
+        }
+    }
+
+    /// Reads from `stream`, when it is time.
+    ///
+    /// # Errors
+    /// Those of the stream; [`TooMuchOverhead`](crate::overhead::TooMuchOverhead) as `InvalidData`.
+    pub fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.turn.poll_go_on(cx));
+        let before = buffer.filled().len();
+        let limit = self.turn.read_limit();
+        let Poll::Ready(read) = poll_read_at_most(stream, cx, buffer, limit) else {
+            self.turn.end();
+            return Poll::Pending;
+        };
+        read?;
+        let bytes = buffer.filled().get(before..).unwrap_or_default();
+        let mut frames = 0;
+        let mut allowed = Ok(());
+        self.heads.on_bytes(bytes, |head| {
+            frames += 1;
+            if allowed.is_ok() {
+                allowed = self.overhead.on_frame(head);
+            }
+        });
+        self.turn.read(bytes.len(), frames);
+        Poll::Ready(allowed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)))
+    }
+
+    /// Counts bytes that were sent: they pay for overhead.
+    pub const fn on_written(&mut self, bytes: usize) {
+        self.overhead.on_content(bytes as u64);
+    }
+}
+
+/// An HTTP/2 connection that is read in turns.
+#[derive(Debug)]
+pub struct InTurns<S> {
+    stream: S,
+    frames: FrameTurns,
+}
+
+impl<S> InTurns<S> {
+    /// Reads what a client sends on `stream` in turns of `limit` bytes.
+    pub fn of_client(stream: S, limit: usize) -> Self {
+        let frames = FrameTurns::of_client(limit);
+        Self { stream, frames }
+    }
+
+    /// Reads what a server sends on `stream` in turns of `limit` bytes.
+    pub fn of_server(stream: S, limit: usize) -> Self {
+        let frames = FrameTurns::of_server(limit);
+        Self { stream, frames }
+    }
+
+    fn on_written(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.frames.on_written(*bytes);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for InTurns<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.frames.poll_read(&mut this.stream, cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for InTurns<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.on_written(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.on_written(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+    };
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::JoinSet,
+    };
+
+    use super::*;
+    use crate::{
+        overhead::TooMuchOverhead,
+        turn::{STEP_BYTES, TURN_BYTES},
+    };
+
+    /// Never runs dry: DATA frames of 1,024 bytes.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let room = buffer.remaining();
+            for frame in buffer.initialize_unfilled_to(room).chunks_mut(1024) {
+                frame.fill(0);
+                // Length 1,015, type 0.
+                frame[1] = 3;
+                frame[2] = 0xf7;
+            }
+            buffer.advance(room);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn floods_and_their_neighbours_take_turns() {
+        const FLOODS: usize = 20;
+        const ROUNDS: usize = 50;
+        // 1,024 bytes and the step, until 4,096 are reached.
+        const READS_PER_TURN: usize = 4;
+        let reads: Arc<[AtomicUsize]> = (0..FLOODS).map(|_| AtomicUsize::new(0)).collect();
+        let all = || -> Vec<_> { reads.iter().map(|one| one.load(Relaxed)).collect() };
+        let mut floods = JoinSet::new();
+        for number in 0..FLOODS {
+            let reads = reads.clone();
+            floods.spawn(async move {
+                let mut stream = InTurns::of_server(Endless, 4096);
+                let mut buffer = [0; 1024];
+                while stream.read(&mut buffer).await.is_ok() {
+                    reads[number].fetch_add(1, Relaxed);
+                }
+            });
+        }
+        // The floods begin.
+        tokio::task::yield_now().await;
+        let begun = all();
+        for _ in 0..ROUNDS {
+            let before = all();
+            tokio::task::yield_now().await;
+            for (before, after) in before.iter().zip(all()) {
+                assert!(after - before <= READS_PER_TURN, "{before} to {after}");
+            }
+        }
+        for (begun, after) in begun.iter().zip(all()) {
+            assert_eq!(after - begun, ROUNDS * READS_PER_TURN, "none is starved");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_when_the_peer_is_waited_for() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = InTurns::of_server(near, 8 * STEP_BYTES);
+        for _ in 0..100 {
+            far.write_u8(1).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), 1);
+            let mut buffer = [0];
+            // Nothing is there: the wait is the end of the turn.
+            tokio::select! {
+                biased;
+                _ = stream.read(&mut buffer) => panic!("nothing was sent"),
+                () = std::future::ready(()) => {}
+            }
+            assert_eq!(stream.frames.turn, Turn::new(8 * STEP_BYTES));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_empty_frames_is_read_in_small_parts_and_ended() {
+        // Length 0, a type that no RFC has, stream 0.
+        const UNKNOWN: [u8; 9] = [0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
+        let flood = UNKNOWN.repeat(10_000);
+        let mut stream = InTurns::of_server(&flood[..], TURN_BYTES);
+        let mut buffer = vec![0; TURN_BYTES];
+        let mut reads = Vec::new();
+        let error = loop {
+            match stream.read(&mut buffer).await {
+                Ok(read) => reads.push(read),
+                Err(error) => break error,
+            }
+        };
+        // Only the first one is as large as the buffer.
+        assert!(reads.len() <= 1, "{reads:?}");
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        assert_eq!(inner, Some(&TooMuchOverhead));
+    }
+
+    #[tokio::test]
+    async fn small_frames_are_read_in_small_parts() {
+        // DATA frames of one byte.
+        let small = [0, 0, 1, 0, 0, 0, 0, 0, 1, 7].repeat(20_000);
+        let mut stream = InTurns::of_server(&small[..], TURN_BYTES);
+        let mut buffer = vec![0; TURN_BYTES];
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), TURN_BYTES);
+        for _ in 0..20 {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read <= TURN_BYTES * 10 / STEP_BYTES + 10, "{read}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_pays_for_windows() {
+        let windows = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0].repeat(20_000);
+        let near = tokio::io::join(&windows[..], tokio::io::sink());
+        let mut stream = InTurns::of_server(near, TURN_BYTES);
+        let mut buffer = vec![0; 13 * 100];
+        let response = vec![7; 100 * 1024];
+        while stream.read(&mut buffer).await.unwrap() > 0 {
+            poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, &response))
+                .await
+                .unwrap();
+        }
+    }
+}
