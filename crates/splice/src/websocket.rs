@@ -127,7 +127,7 @@ pub struct Carrier<'b, S> {
 impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     /// Nothing is read or written yet. An end that has begun is not waited for longer than `close_timeout`; each
     /// direction has turns of `turn_bytes`.
-    pub const fn new(
+    pub fn new(
         socket: S,
         exchange: Exchange,
         relay: Relay<Payload>,
@@ -280,8 +280,9 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                         self.overhead.on_content(data.len() as u64);
                         Ok(())
                     };
+                    let is_whole = head.length == data.len() as u64;
                     let sent = send.send_frame(frame_of(&head), data);
-                    if counted.is_err() {
+                    if counted.is_err() && is_whole {
                         self.relay.on_flood();
                     }
                     sent
@@ -405,11 +406,11 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             self.down.steps(FRAME_STEPS);
             match part {
                 Some(Ok(Part::Frame(frame, payload))) => {
-                    self.overhead.on_content(payload.len() as u64);
+                    self.overhead.on_content(payload.as_ref().len() as u64);
                     self.relay.on_frame(&head_of(frame), payload);
                 }
                 Some(Ok(Part::Data(payload))) => {
-                    self.overhead.on_content(payload.len() as u64);
+                    self.overhead.on_content(payload.as_ref().len() as u64);
                     self.relay.on_data(payload);
                 }
                 None => self.relay.on_link_end(),
@@ -590,10 +591,10 @@ mod tests {
         }
     }
 
-    fn lane() -> Arc<Lane> {
+    fn lane(window: u32) -> Arc<Lane> {
         let mut mux = adit_mux::Config::new(Side::Server);
-        // The frames of all rounds: nobody gives credit back.
-        mux.initial_window = 1 << 20;
+        // The frames of all rounds: no credit comes back.
+        mux.initial_window = window;
         let config = LaneConfig {
             mux,
             max_entries: 1,
@@ -640,9 +641,51 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn p_9_7_a_flood_of_empty_frames_is_closed_with_1008() {
+        let lane = lane(1 << 24);
+        let mut outbound = lane.outbound();
+        let mut leave = async || {
+            drop(std::future::poll_fn(|cx| Poll::Ready(outbound.poll_batch(cx))).await);
+        };
+        let mut exchange = lane.open(request(), false, None).unwrap();
+        // The head leaves, and is answered.
+        leave().await;
+        let driven = lane.clone();
+        let answer = answered(Side::Server.first_id());
+        let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
+        let part = exchange.recv.part().await;
+        assert!(matches!(part, Some(Ok(Part::Answer(_)))), "{part:?}");
+        let buffers = Buffers::default();
+        let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
+        let wait = Duration::from_secs(5);
+        let relay = Relay::to_visitor();
+        let mut carrier = Carrier::new(
+            Flood::default(),
+            exchange,
+            relay,
+            &buffers,
+            wait,
+            TURN_BYTES,
+            reset_of,
+        );
+        let mut turns = 0;
+        while turn(&mut carrier).await.is_pending() {
+            leave().await;
+            turns += 1;
+            assert!(turns < 10_000, "it is never ended");
+        }
+        // 64 KiB of frames of six bytes, and what time has paid.
+        let sent = lane.stats().mux.messages_sent;
+        assert!((10_900..16_000).contains(&sent), "{sent}");
+        assert_eq!(carrier.reset, Some(ResetCode::Cancelled));
+        assert_eq!(carrier.socket.got, b"\x81\x02hi\x88\x02\x03\xf0");
+        reader.abort();
+    }
+
+    #[tokio::test]
     async fn empty_frames_without_a_pause_are_carried_in_turns() {
         const TURN: usize = 2 * SMALL_BUFFER_BYTES;
-        let lane = lane();
+        let lane = lane(1 << 20);
         let mut outbound = lane.outbound();
         let mut leave = async || {
             let batch = std::future::poll_fn(|cx| Poll::Ready(outbound.poll_batch(cx))).await;

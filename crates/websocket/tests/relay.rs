@@ -1,7 +1,7 @@
 //! One relay, step by step: what goes into the link, and what is waited for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use adit_websocket::{FrameError, FrameHead, Outcome, Relay, ResetWhy, ToLink};
+use adit_websocket::{FrameError, FrameHead, Outcome, POLICY_VIOLATION, Relay, ResetWhy, ToLink};
 use bytes::Bytes;
 
 type Visitor = Relay<Vec<u8>>;
@@ -158,6 +158,20 @@ fn p_9_4_what_cannot_be_read_is_told_to_its_sender_alone() {
     assert!(relay.is_settled() && relay.may_shut_down() && !relay.is_aborted());
     assert!(!relay.wants_link());
     assert_eq!(relay.outcome(), Outcome::Unreadable(FrameError::Unmasked));
+}
+
+#[test]
+fn p_9_7_a_flood_gets_1008_and_the_other_end_a_reset() {
+    let mut relay = Visitor::to_visitor();
+    reads(&mut relay, &masked(2, b""));
+    assert_eq!(relay.to_link(9), frame(head(2, 0), b""));
+    reads(&mut relay, &masked(2, b""));
+    relay.on_flood();
+    let why = ResetWhy::Unreadable(FrameError::WithoutContent);
+    assert_eq!(relay.to_link(9), Some(ToLink::Reset(why)));
+    let [high, low] = POLICY_VIOLATION.to_be_bytes();
+    assert_eq!(written(&mut relay), [0x88, 2, high, low]);
+    assert!(relay.is_settled() && !relay.wants_bytes());
 }
 
 #[test]
