@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -22,6 +23,9 @@ use super::visitor::{Entries, FLOOD_HTTP_HOST, FLOOD_WEBSOCKET_HOST};
 
 /// Written at a time.
 const BLOCK_BYTES: usize = 16 * 1024;
+
+/// Of a flood's socket.
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// A peer whose connection was ended by the target comes back after this.
 const COMES_BACK_AFTER: Duration = Duration::from_millis(250);
@@ -255,7 +259,11 @@ async fn over_tcp(
     pattern: &[u8],
     counts: &Counts,
 ) -> io::Result<()> {
-    let mut stream = TcpStream::connect(addr).await?;
+    let socket = TcpSocket::new_v4()?;
+    // What the kernel holds when a flood ends is still read by the target, beside the next one.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    let mut stream = socket.connect(addr).await?;
     stream.set_nodelay(true)?;
     stream.write_all(head).await?;
     let (mut read, mut write) = stream.split();
