@@ -212,7 +212,9 @@ impl Sender {
                 .await
             }
             Self::Get(path) => {
-                let head = format!("GET {path} HTTP/1.1\r\nHost: {FLOOD_HTTP_HOST}\r\n\r\n");
+                let head = format!(
+                    "GET {path} HTTP/1.1\r\nHost: {FLOOD_HTTP_HOST}\r\nConnection: close\r\n\r\n"
+                );
                 let mut stream = TcpStream::connect(entries.flood_http).await?;
                 stream.write_all(head.as_bytes()).await?;
                 let mut buffer = vec![0; BLOCK_BYTES];
