@@ -6,6 +6,8 @@
 //! Bytes are read only when credit lets them go on, into a buffer that is taken when there is something to read; payload
 //! is written as it came, many frames at a time, and gives its credit back when it has been written.
 
+mod frame_debt;
+
 use std::{
     future::Future,
     io::IoSlice,
@@ -17,7 +19,6 @@ use std::{
 use adit_codec::{Pool, ResetCode, WebSocketFrame};
 use adit_link::{
     Exchange, Failure, Part, Payload, Reason,
-    overhead::{Overhead, TooMuchOverhead},
     turn::{Turn, wake_behind_others},
 };
 use adit_websocket::{FrameHead, Outcome, Relay, ResetWhy, ToLink};
@@ -27,9 +28,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// What a frame without content counts as overhead, beside its payload: it costs a message on the link, which is about
-/// ten frames of HTTP/2.
-const OVERHEAD_BYTES: u64 = 64;
+use self::frame_debt::FrameDebt;
 
 /// What a frame takes of a turn, in steps: it is parsed, sent as a message and wakes a task at the other end, which is more
 /// than reading a chunk or skipping a frame.
@@ -116,9 +115,7 @@ pub struct Carrier<'b, S> {
     is_shut: bool,
     /// From the socket into the link, and from the link to the socket: neither takes the other's turn.
     /// Of the socket's peer.
-    overhead: Overhead,
-    /// Its message that is not whole has some.
-    has_content: bool,
+    debt: FrameDebt,
     up: Turn,
     down: Turn,
     failure: Option<Failure>,
@@ -156,8 +153,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             looked_at: 0,
             is_lost: false,
             is_shut: false,
-            overhead: Overhead::new(),
-            has_content: false,
+            debt: FrameDebt::new(),
             up: Turn::new(turn_bytes),
             down: Turn::new(turn_bytes),
             failure: None,
@@ -278,7 +274,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             self.up.steps(FRAME_STEPS);
             let sent = match out {
                 ToLink::Frame(head, data) => {
-                    let counted = self.count_frame(&head, data.len());
+                    let counted = self.debt.on_frame(&head, data.len());
                     let is_whole = head.length == data.len() as u64;
                     let sent = send.send_frame(frame_of(&head), data);
                     if counted.is_err() && is_whole {
@@ -287,7 +283,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                     sent
                 }
                 ToLink::Data(data) => {
-                    self.overhead.on_content(data.len() as u64);
+                    self.debt.on_content(data.len());
                     send.send(data, false)
                 }
                 ToLink::End => {
@@ -318,22 +314,6 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             self.deadline = None;
         }
         moved
-    }
-
-    /// Counts a frame of the socket's peer, of which `here` bytes go with its head.
-    fn count_frame(&mut self, head: &FrameHead, here: usize) -> Result<(), TooMuchOverhead> {
-        self.overhead.on_content(here as u64);
-        if head.is_control() {
-            return self.overhead.on_overhead(OVERHEAD_BYTES + head.length);
-        }
-        // Some libraries end each message with an empty fragment.
-        let had_content = self.has_content;
-        self.has_content = !head.fin && (had_content || head.length > 0);
-        if head.length > 0 || had_content && head.fin {
-            Ok(())
-        } else {
-            self.overhead.on_overhead(OVERHEAD_BYTES)
-        }
     }
 
     /// Nobody wants what we send. What the other end sent before that is still to be delivered (P-6.2).
@@ -421,11 +401,11 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             self.down.steps(FRAME_STEPS);
             match part {
                 Some(Ok(Part::Frame(frame, payload))) => {
-                    self.overhead.on_content(payload.as_ref().len() as u64);
+                    self.debt.on_content(payload.as_ref().len());
                     self.relay.on_frame(&head_of(frame), payload);
                 }
                 Some(Ok(Part::Data(payload))) => {
-                    self.overhead.on_content(payload.as_ref().len() as u64);
+                    self.debt.on_content(payload.as_ref().len());
                     self.relay.on_data(payload);
                 }
                 None => self.relay.on_link_end(),
@@ -695,30 +675,6 @@ mod tests {
         assert_eq!(carrier.reset, Some(ResetCode::Cancelled));
         assert_eq!(carrier.socket.got, b"\x81\x02hi\x88\x02\x03\xf0");
         reader.abort();
-    }
-
-    #[tokio::test]
-    async fn p_9_7_an_empty_fragment_that_ends_a_message_is_free() {
-        let lane = lane(1 << 20);
-        let exchange = lane.open(request(), false, None).unwrap();
-        let buffers = Buffers::default();
-        let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
-        let (relay, wait) = (Relay::to_visitor(), Duration::from_secs(5));
-        let flood = Flood::default();
-        let mut carrier =
-            Carrier::new(flood, exchange, relay, &buffers, wait, TURN_BYTES, reset_of);
-        let frame = |fin, opcode, length| FrameHead {
-            fin,
-            rsv: 0,
-            opcode,
-            length,
-        };
-        for _ in 0..10_000 {
-            carrier.count_frame(&frame(false, 1, 1), 1).unwrap();
-            carrier.count_frame(&frame(true, 0, 0), 0).unwrap();
-        }
-        let ended = (0..10_000).position(|_| carrier.count_frame(&frame(true, 1, 0), 0).is_err());
-        assert!(ended.is_some_and(|frames| frames < 2_000), "{ended:?}");
     }
 
     #[tokio::test]
