@@ -362,7 +362,6 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             }
             Poll::Ready(Err(error)) => {
                 tracing::trace!(%error, "a WebSocket's socket is lost");
-                self.is_lost = true;
                 self.up.step(0);
                 self.relay.on_socket_lost();
                 return true;

@@ -141,9 +141,17 @@ async fn a_visitor_who_never_pauses_is_read_in_turns() {
         };
         let (mut socket, mut visitor) = socket_with(speaks, &config).await;
         let sending = tokio::spawn(async move {
-            let head = format!("POST / HTTP/1.1\r\nContent-Length: {SENT}\r\n\r\n");
+            let mut piece = [0; 1024];
+            let head = match speaks {
+                Speaks::Http1 => format!("POST / HTTP/1.1\r\nContent-Length: {SENT}\r\n\r\n"),
+                Speaks::Http2 => {
+                    // A DATA frame.
+                    piece[1..3].copy_from_slice(&1015_u16.to_be_bytes());
+                    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()
+                }
+            };
             visitor.write_all(head.as_bytes()).await.unwrap();
-            visitor.write_all(&vec![0; SENT]).await.unwrap();
+            visitor.write_all(&piece.repeat(SENT / 1024)).await.unwrap();
             visitor
         });
         let (mut all, mut turns) = (0, 0);
