@@ -25,6 +25,7 @@ use crate::{
     inbound::Inbound,
     interim::SendInterim,
     layer::Held,
+    layers::crosses,
     pump,
     reply::{To, reply},
     streaming::Streaming,
@@ -441,7 +442,8 @@ struct VisitHead<'v> {
 /// The visitor's header lines.
 fn lines_of(visit: &Visit) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = visit.headers.iter();
-    lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+    let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    lines.filter(|(name, _)| crosses(name))
 }
 
 /// What opens a request at the client. `context` is the one of a request that is traced here: ours stands in the place of

@@ -109,14 +109,14 @@ pub struct Visit {
     pub protocol: ProtocolType,
     /// Method.
     pub method: Method,
-    /// Host and, if it was sent, port; never with user information. It stands for the `host` header, which is not among
-    /// [`Visit::headers`]. `None` only where the visitor came to a port that needs no host ([`crate::Director::needs_host`]).
+    /// Host and, if it was sent, port; never with user information. It crosses in the place of the `host`
+    /// header. `None` only where the visitor came to a port that needs no host ([`crate::Director::needs_host`]).
     pub authority: Option<Authority>,
     /// Path and query; `*` for `OPTIONS *`.
     pub path: Target,
     /// The visitor's HTTP version.
     pub version: Version,
-    /// Header lines.
+    /// Header lines, as they came but for what the layers have changed.
     pub headers: HeaderMap,
     /// When the first byte of its head was there, or as soon after it as its connection can tell.
     pub started: Instant,
@@ -290,7 +290,6 @@ fn admit(
         return Err(bad("more than one content-length"));
     }
     let authority = authority(parts)?;
-    retain(&mut parts.headers, |name| *name != HOST);
     if path.as_bytes() == b"*" && parts.method != Method::OPTIONS {
         return Err(bad("the target * is for OPTIONS only"));
     }

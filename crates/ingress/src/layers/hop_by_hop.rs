@@ -11,24 +11,32 @@ use crate::{
     visit::Visit,
 };
 
-/// Takes out `connection` and what it names, `keep-alive`, `proxy-connection`, `te` except `trailers`,
-/// `transfer-encoding` and `upgrade`, from requests and answers.
+/// Takes out what `connection` names and `te` except `trailers` from requests; from responses also `connection` itself,
+/// `keep-alive`, `proxy-connection`, `transfer-encoding` and `upgrade`, which are left out of requests as these are
+/// encoded ([`crosses`]).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HopByHop;
 
 impl Layer for HopByHop {
     fn on_request(&self, visit: &mut Visit) -> Verdict {
-        let trailers = visit.headers.contains_key(TE) && accepts_trailers(&visit.headers);
-        strip(&mut visit.headers);
+        let headers = &mut visit.headers;
+        let trailers = headers.contains_key(TE) && accepts_trailers(headers);
+        let mut named = named(headers);
+        named.retain(|name| headers.contains_key(name));
+        if !named.is_empty() || headers.contains_key(TE) {
+            retain(headers, |name| *name != TE && !named.contains(name));
+        }
         if trailers {
-            let trailers = HeaderValue::from_static("trailers");
-            visit.headers.insert(TE, trailers);
+            headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         Verdict::Continue
     }
 
     fn on_response(&self, _: &Visit, response: &mut http::response::Parts) {
-        strip(&mut response.headers);
+        let named = named(&response.headers);
+        retain(&mut response.headers, |name| {
+            !is_hop_by_hop(name.as_str().as_bytes()) && !named.contains(name)
+        });
     }
 }
 
@@ -45,6 +53,12 @@ pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
     )
 }
 
+/// Whether a line of a request goes to the service, by its name in lower case. `host` crosses as the authority. Taking
+/// these out of the map would build it anew, to keep the order of the others.
+pub(crate) fn crosses(name: &[u8]) -> bool {
+    name != b"host" && (name == b"te" || !is_hop_by_hop(name))
+}
+
 /// Whether `te` lists `trailers`.
 pub(crate) fn accepts_trailers(headers: &HeaderMap) -> bool {
     tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"))
@@ -58,13 +72,12 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .map(<[u8]>::trim_ascii)
 }
 
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+/// What `connection` names, and is not left out by its own name.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers, &CONNECTION)
+        .filter(|token| !is_hop_by_hop(&token.to_ascii_lowercase()))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
-        // These two say where a message ends and for whom it is. Nobody may take them out on the way.
+        // These two say where a message ends and for whom it is: they are never taken out on the way.
         .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
-        .collect();
-    retain(headers, |name| {
-        !is_hop_by_hop(name.as_str().as_bytes()) && !named.contains(name)
-    });
+        .collect()
 }

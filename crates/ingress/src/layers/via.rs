@@ -12,13 +12,26 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Via {
     pseudonym: Box<str>,
+    /// The element for a message of this version of HTTP, made once.
+    http10: HeaderValue,
+    http11: HeaderValue,
+    http2: HeaderValue,
 }
 
 impl Via {
     /// With a pseudonym that follows from `random`, which is another one for each process.
     pub fn new(random: u64) -> Self {
+        let pseudonym = format!("adit-{random:016x}");
+        let element = |version: &str| {
+            // Letters, digits and a hyphen are always a value.
+            HeaderValue::try_from(format!("{version} {pseudonym}"))
+                .unwrap_or_else(|_| HeaderValue::from_static(""))
+        };
         Self {
-            pseudonym: format!("adit-{random:016x}").into(),
+            http10: element("1.0"),
+            http11: element("1.1"),
+            http2: element("2.0"),
+            pseudonym: pseudonym.into(),
         }
     }
 
@@ -34,13 +47,6 @@ impl Via {
                 words.nth(1) == Some(self.pseudonym.as_bytes())
             })
     }
-
-    fn add(&self, headers: &mut HeaderMap, protocol: &str) {
-        // Letters, digits and a hyphen are always a value.
-        if let Ok(value) = HeaderValue::try_from(format!("{protocol} {}", self.pseudonym)) {
-            headers.append(VIA, value);
-        }
-    }
 }
 
 impl Layer for Via {
@@ -51,17 +57,17 @@ impl Layer for Via {
                 "the request has come back to the server that forwarded it",
             ));
         }
-        let protocol = match visit.version {
-            Version::HTTP_10 => "1.0",
-            Version::HTTP_2 => "2.0",
-            _ => "1.1",
+        let element = match visit.version {
+            Version::HTTP_10 => &self.http10,
+            Version::HTTP_2 => &self.http2,
+            _ => &self.http11,
         };
-        self.add(&mut visit.headers, protocol);
+        visit.headers.append(VIA, element.clone());
         Verdict::Continue
     }
 
     fn on_response(&self, _: &Visit, response: &mut http::response::Parts) {
-        self.add(&mut response.headers, "1.1");
+        response.headers.append(VIA, self.http11.clone());
     }
 }
 
@@ -88,7 +94,7 @@ mod tests {
             assert_eq!(via.is_in(&headers), found, "{line}");
         }
         let mut headers = HeaderMap::new();
-        via.add(&mut headers, "1.1");
+        headers.append(VIA, via.http11.clone());
         assert!(via.is_in(&headers));
     }
 }
