@@ -178,8 +178,16 @@ impl Server {
         eventually(&what, READY_WITHIN, async || {
             let status = self.status().await;
             let listed = status["clients"].as_array().into_iter().flatten();
+            let tunnels = status["tunnels"].as_array().into_iter().flatten();
+            let serving: Vec<_> = tunnels
+                .filter_map(|tunnel| tunnel["clients"].as_array())
+                .flatten()
+                .collect();
             let routable = listed.filter(|client| {
-                client["lanes"].as_u64() > Some(0) && client["draining"] == Value::Bool(false)
+                client["lanes"].as_u64() > Some(0)
+                    && client["draining"] == Value::Bool(false)
+                    // They are announced behind the registration.
+                    && serving.contains(&&client["client_id"])
             });
             (routable.count() == clients).then_some(())
         })
