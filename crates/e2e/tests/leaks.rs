@@ -1,7 +1,7 @@
 //! Two hundred rounds of connecting, killing and breaking off leave nothing behind. F13, F15, F16.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_e2e::{
     Client, ClientOptions, HOST, Raw, Scripted, Server, Service, Visitor, count, empty, eventually,
@@ -11,6 +11,8 @@ use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SOON: Duration = Duration::from_secs(30);
+/// Longer than the second in which the lines of a limited log are counted by a task.
+const REST: Duration = Duration::from_millis(1_200);
 const WARM_UP: usize = 20;
 const ROUNDS: usize = 200;
 const KILL_EVERY: usize = 10;
@@ -159,20 +161,18 @@ impl Rounds {
     /// What is held when everything that was broken off has gone.
     async fn at_rest(&self) -> Held {
         let mut last = None;
-        let mut same = 0;
+        let mut since = Instant::now();
         eventually("rest", SOON, async || {
             let held = self.held().await;
             let rest = [held.pending, held.permits, held.requests, held.connections]
                 .iter()
                 .chain([&held.client_pending, &held.service_connections])
                 .all(|count| *count == 0);
-            same = if rest && last.as_ref() == Some(&held) {
-                same + 1
-            } else {
-                0
-            };
+            if !rest || last.as_ref() != Some(&held) {
+                since = Instant::now();
+            }
             last = Some(held.clone());
-            (same == 20).then_some(held)
+            (since.elapsed() > REST).then_some(held)
         })
         .await
     }
