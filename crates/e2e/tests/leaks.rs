@@ -161,18 +161,21 @@ impl Rounds {
     /// What is held when everything that was broken off has gone.
     async fn at_rest(&self) -> Held {
         let mut last = None;
-        let mut since = Instant::now();
+        let mut same = 0;
+        let begun = Instant::now();
         eventually("rest", SOON, async || {
             let held = self.held().await;
             let rest = [held.pending, held.permits, held.requests, held.connections]
                 .iter()
                 .chain([&held.client_pending, &held.service_connections])
                 .all(|count| *count == 0);
-            if !rest || last.as_ref() != Some(&held) {
-                since = Instant::now();
-            }
+            same = if rest && begun.elapsed() > REST && last.as_ref() == Some(&held) {
+                same + 1
+            } else {
+                0
+            };
             last = Some(held.clone());
-            (since.elapsed() > REST).then_some(held)
+            (same == 20).then_some(held)
         })
         .await
     }
