@@ -3,75 +3,67 @@
 //! h2 hands a malformed request to nobody: it resets the stream, or ends the connection. Nothing else here ends a stream
 //! with `PROTOCOL_ERROR`.
 
-const HEAD_BYTES: usize = 9;
+use adit_link::frames::{Frames, Piece};
+
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
+const CODE_BYTES: usize = 4;
 const PROTOCOL_ERROR: u32 = 1;
 const COMPRESSION_ERROR: u32 = 9;
 
-/// Follows frames, wherever writes cut them.
-#[derive(Debug, Default)]
-pub(crate) struct Frames {
-    /// The head of the frame, and what is looked at of its payload.
-    start: [u8; HEAD_BYTES + 8],
-    have: usize,
-    /// Payload that is not looked at.
-    skip: usize,
+/// Finds the refusals, wherever writes cut them.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    frames: Frames,
+    /// Of the frame's payload, the bytes in front of its error code that are still to come.
+    before: usize,
+    /// Of its error code.
+    left: usize,
+    code: u32,
 }
 
-impl Frames {
+impl Refusals {
+    pub(crate) const fn new() -> Self {
+        Self {
+            frames: Frames::of_server(),
+            before: 0,
+            left: 0,
+            code: 0,
+        }
+    }
+
     /// Takes bytes that have been written. Gives the number of frames among them that refuse a malformed request.
-    pub(crate) fn on_written(&mut self, mut bytes: &[u8]) -> u64 {
+    pub(crate) fn on_written(&mut self, bytes: &[u8]) -> u64 {
+        let Self {
+            frames,
+            before,
+            left,
+            code,
+        } = self;
         let mut refused = 0;
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let taken = self.skip.min(bytes.len());
-                self.skip -= taken;
-                bytes = bytes.get(taken..).unwrap_or_default();
-                continue;
+        frames.on_bytes(bytes, |piece| match piece {
+            Piece::Head(head) => {
+                *code = 0;
+                (*before, *left) = match (head.kind, head.length) {
+                    (RST_STREAM, CODE_BYTES..) => (0, CODE_BYTES),
+                    // The last stream comes first.
+                    (GOAWAY, 8..) => (4, CODE_BYTES),
+                    _ => (0, 0),
+                };
             }
-            let wanted = self.wanted();
-            let taken = (wanted - self.have).min(bytes.len());
-            let (start, rest) = bytes.split_at(taken);
-            if let Some(place) = self.start.get_mut(self.have..self.have + taken) {
-                place.copy_from_slice(start);
+            Piece::Payload(payload) if *left > 0 => {
+                let skipped = payload.len().min(*before);
+                *before -= skipped;
+                for byte in payload.iter().skip(skipped).take(*left) {
+                    *code = *code << 8 | u32::from(*byte);
+                    *left -= 1;
+                }
+                let is_refusal = matches!(*code, PROTOCOL_ERROR | COMPRESSION_ERROR);
+                refused += u64::from(*left == 0 && is_refusal);
             }
-            self.have += taken;
-            bytes = rest;
-            // The head says how much of the payload is wanted as well.
-            if self.have < self.wanted() {
-                continue;
-            }
-            refused += u64::from(self.is_refusal());
-            self.skip = self.length().saturating_sub(self.have - HEAD_BYTES);
-            self.have = 0;
-        }
+            Piece::Payload(_) => {}
+        });
         refused
-    }
-
-    fn length(&self) -> usize {
-        let [a, b, c, ..] = self.start;
-        usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
-    }
-
-    fn wanted(&self) -> usize {
-        let kind = self.start[3];
-        match (self.have < HEAD_BYTES, kind, self.length()) {
-            (false, RST_STREAM, 4..) => HEAD_BYTES + 4,
-            (false, GOAWAY, 8..) => HEAD_BYTES + 8,
-            _ => HEAD_BYTES,
-        }
-    }
-
-    /// Of a frame whose start is there: whether its code refuses a request.
-    fn is_refusal(&self) -> bool {
-        let Some(code) = self.start.get(self.have.saturating_sub(4)..self.have) else {
-            return false;
-        };
-        let code = code
-            .iter()
-            .fold(0, |code, byte| code << 8 | u32::from(*byte));
-        self.have > HEAD_BYTES && matches!(code, PROTOCOL_ERROR | COMPRESSION_ERROR)
     }
 }
 
@@ -103,7 +95,7 @@ mod tests {
         let all: Vec<u8> = frames.iter().flat_map(|(frame, _)| frame.clone()).collect();
         let expected: u64 = frames.iter().map(|(_, refused)| refused).sum();
         for step in [1, 5, 9, 13, 1_000, all.len()] {
-            let mut watch = Frames::default();
+            let mut watch = Refusals::new();
             let refused: u64 = all.chunks(step).map(|part| watch.on_written(part)).sum();
             assert_eq!(refused, expected, "{step}");
         }

@@ -26,7 +26,7 @@ use crate::{
     connection::Connection,
     framing::{BadChunk, Framing, Refused},
     http::Http,
-    http2_frames::Frames,
+    http2_frames::Refusals,
     pace::Pace,
     sniff::Speaks,
     unreadable,
@@ -53,7 +53,6 @@ pub(crate) struct VisitorSocket {
     stream: TcpStream,
     connection: Arc<Connection>,
     http: Arc<Http>,
-    is_http2: bool,
     framing: Framing,
     times: Times,
     /// A write is stuck.
@@ -87,13 +86,18 @@ pub(crate) struct VisitorSocket {
     flushed: u64,
     /// What is left of the answer to a head that hyper could not read.
     refusal: Bytes,
-    /// What h2 writes.
-    frames: Frames,
     /// Why the rest of what the visitor sends is not read.
     refused: Option<BadChunk>,
     turn: Turn,
-    /// Of HTTP/2: they take the place of the other turns.
-    frame_turns: Option<FrameTurns>,
+    http2: Option<Box<Http2>>,
+}
+
+/// What the socket of a visitor of HTTP/2 follows.
+struct Http2 {
+    /// The frames that are read, in turns of their own.
+    turns: FrameTurns,
+    /// Among the frames that are written.
+    refusals: Refusals,
 }
 
 struct Times {
@@ -123,7 +127,6 @@ impl VisitorSocket {
         Self {
             stream,
             connection,
-            is_http2: speaks == Speaks::Http2,
             framing: Framing::new(),
             times: Times {
                 head: config.head_timeout,
@@ -147,11 +150,15 @@ impl VisitorSocket {
             taken_over: false,
             flushed: 0,
             refusal: Bytes::new(),
-            frames: Frames::default(),
             http,
             refused: None,
             turn: Turn::new(turn_bytes),
-            frame_turns: (speaks == Speaks::Http2).then(|| FrameTurns::of_client(turn_bytes)),
+            http2: (speaks == Speaks::Http2).then(|| {
+                Box::new(Http2 {
+                    turns: FrameTurns::of_client(turn_bytes),
+                    refusals: Refusals::new(),
+                })
+            }),
         }
     }
 
@@ -186,14 +193,18 @@ impl VisitorSocket {
         departure(&self.stream).is_some()
     }
 
+    const fn is_http2(&self) -> bool {
+        self.http2.is_some()
+    }
+
     /// Reads, when it is time.
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(turns) = &mut self.frame_turns {
-            return turns.poll_read(&mut self.stream, cx, buffer);
+        if let Some(http2) = &mut self.http2 {
+            return http2.turns.poll_read(&mut self.stream, cx, buffer);
         }
         ready!(self.turn.poll_go_on(cx));
         let limit = self.turn.read_limit();
@@ -216,7 +227,7 @@ impl VisitorSocket {
         if self.taken_over {
             return bytes.len();
         }
-        if self.is_http2 {
+        if self.is_http2() {
             self.connection.on_received();
             // Among the frames of other requests it would not be seen, and a clock asked for each of them.
             if self.connection.open.load(Ordering::Relaxed) == 0 {
@@ -272,7 +283,7 @@ impl VisitorSocket {
 
     /// hyper waits for the visitor: for how long it may.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if self.is_http2 {
+        if self.is_http2() {
             self.poll_idle(cx);
             return Poll::Pending;
         }
@@ -335,8 +346,8 @@ impl VisitorSocket {
     fn on_written(&mut self, result: &io::Result<usize>) {
         self.unstick();
         if let Ok(count) = result {
-            if let Some(turns) = &mut self.frame_turns {
-                turns.on_written(*count);
+            if let Some(http2) = &mut self.http2 {
+                http2.turns.on_written(*count);
             }
             self.taking.moved(*count as u64);
             self.answers = true;
@@ -346,7 +357,7 @@ impl VisitorSocket {
 
     /// Takes an answer that hyper has made by itself: it writes while all requests have their answers only to refuse a head.
     fn take_own_answer(&mut self, bytes: &[u8]) -> bool {
-        if self.is_http2 || self.taken_over || self.flushed != self.connection.requests() {
+        if self.is_http2() || self.taken_over || self.flushed != self.connection.requests() {
             return false;
         }
         let status = unreadable::status_of(bytes).filter(|_| self.refusal.is_empty());
@@ -359,13 +370,17 @@ impl VisitorSocket {
 
     /// Finds the streams that h2 resets because their requests were malformed.
     fn follow_frames(&mut self, slices: &[IoSlice<'_>], mut written: usize) {
-        if !self.is_http2 {
+        let Some(http2) = &mut self.http2 else {
             return;
-        }
+        };
         for slice in slices {
             let part = slice.get(..written.min(slice.len())).unwrap_or_default();
-            for _ in 0..self.frames.on_written(part) {
-                unreadable::on_reset(&self.http, &self.connection);
+            for _ in 0..http2.refusals.on_written(part) {
+                unreadable::record(
+                    &self.http,
+                    &self.connection,
+                    &"a malformed request of HTTP/2 was reset",
+                );
             }
             written -= part.len();
         }
@@ -407,7 +422,7 @@ impl VisitorSocket {
     /// looked at each [`LOOK`].
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let reads = std::mem::take(&mut self.reads);
-        let is_http1 = !self.is_http2 && !self.taken_over;
+        let is_http1 = !self.is_http2() && !self.taken_over;
         if reads || !is_http1 || self.connection.open.load(Ordering::Relaxed) == 0 {
             return Poll::Pending;
         }
@@ -521,7 +536,7 @@ impl AsyncRead for VisitorSocket {
                 let length = read.len();
                 let chunks = this.framing.chunks();
                 let taken = this.on_read(read);
-                if !this.is_http2 {
+                if !this.is_http2() {
                     let chunks = this.framing.chunks().wrapping_sub(chunks);
                     this.turn.read(length, chunks);
                 }
@@ -539,7 +554,8 @@ impl AsyncRead for VisitorSocket {
                     .get_ref()
                     .is_some_and(|error| error.is::<TooMuchOverhead>())
                 {
-                    unreadable::on_flood(&this.http, &this.connection);
+                    let why = format_args!("connection ended: {error}");
+                    unreadable::record(&this.http, &this.connection, &why);
                 }
                 Poll::Ready(Err(error))
             }
@@ -647,8 +663,9 @@ impl AsyncWrite for VisitorSocket {
 impl Drop for VisitorSocket {
     fn drop(&mut self) {
         // An answer that is still running when its connection goes must not look whole, whoever let the connection go.
-        let breaks_off =
-            !self.is_http2 && !self.taken_over && self.connection.open.load(Ordering::Relaxed) > 0;
+        let breaks_off = !self.is_http2()
+            && !self.taken_over
+            && self.connection.open.load(Ordering::Relaxed) > 0;
         if breaks_off || self.connection.is_reset_on_drop() {
             // If it cannot be had, the connection still ends before the answer does.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));

@@ -3,8 +3,10 @@
 //! hyper answers them by itself: a bare status, without reason, known to nobody else. The socket recognizes such an
 //! answer, as hyper writes it while no request of the connection waits for one, and sends the one made here instead.
 
+use std::fmt::Display;
+
 use adit_codec::ProtocolType;
-use adit_link::{Failure, Reason, overhead::TooMuchOverhead};
+use adit_link::{Failure, Reason};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 
@@ -22,29 +24,16 @@ pub(crate) fn status_of(answer: &[u8]) -> Option<StatusCode> {
     StatusCode::from_bytes(version.get(2..5)?).ok()
 }
 
-/// Counts and records a request of HTTP/2 whose stream h2 has reset: there is no way to answer it.
-pub(crate) fn on_reset(http: &Http, connection: &Connection) {
+/// Counts and records what a visitor of HTTP/2 sent and cannot be answered: h2 has reset the stream of a malformed request,
+/// or the connection is ended. `why` goes into the log.
+pub(crate) fn record(http: &Http, connection: &Connection, why: &dyn Display) {
     let (uuid, reason) = (new_uuid(), Reason::BadRequest);
     http.counters.count_refused(reason);
     tracing::debug!(
         request_id = %uuid,
         peer = connection.visitor.as_str(),
         reason = reason.as_str(),
-        "a malformed request of HTTP/2 was reset"
-    );
-    let observer = http.admission.observer();
-    tell_unreadable(&**observer, connection, uuid, reason, None);
-}
-
-/// Counts and records a connection of HTTP/2 that is ended because its frames carry nothing.
-pub(crate) fn on_flood(http: &Http, connection: &Connection) {
-    let (uuid, reason) = (new_uuid(), Reason::BadRequest);
-    http.counters.count_refused(reason);
-    tracing::debug!(
-        request_id = %uuid,
-        peer = connection.visitor.as_str(),
-        reason = reason.as_str(),
-        "connection ended: {TooMuchOverhead}"
+        "{why}"
     );
     let observer = http.admission.observer();
     tell_unreadable(&**observer, connection, uuid, reason, None);

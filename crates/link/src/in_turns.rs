@@ -1,7 +1,7 @@
 //! HTTP/2 connections that are read in turns.
 //!
 //! hyper and h2 take what a read gives them, and parse all of it before any other task runs: 64 KiB of empty frames are
-//! some milliseconds. The wrapper needs no hook in either: it follows the heads of frames ([`FrameHeads`]), makes reads
+//! some milliseconds. The wrapper needs no hook in either: it follows the frames ([`Frames`]), makes reads
 //! smaller while frames are small ([`Turn::read`]), and ends a connection whose frames carry nothing ([`Overhead`]).
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    frame_heads::FrameHeads,
+    frames::{Frames, Piece},
     overhead::Overhead,
     turn::{Turn, poll_read_at_most},
 };
@@ -22,25 +22,25 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct FrameTurns {
     turn: Turn,
-    heads: FrameHeads,
+    frames: Frames,
     overhead: Overhead,
 }
 
 impl FrameTurns {
     /// Of a connection on which frames of a client are received, in turns of `limit` bytes.
     pub fn of_client(limit: usize) -> Self {
-        Self::new(limit, FrameHeads::of_client())
+        Self::new(limit, Frames::of_client())
     }
 
     /// Of a connection on which frames of a server are received, in turns of `limit` bytes.
     pub fn of_server(limit: usize) -> Self {
-        Self::new(limit, FrameHeads::of_server())
+        Self::new(limit, Frames::of_server())
     }
 
-    fn new(limit: usize, heads: FrameHeads) -> Self {
+    fn new(limit: usize, frames: Frames) -> Self {
         Self {
             turn: Turn::new(limit),
-            heads,
+            frames,
             overhead: Overhead::new(),
         }
     }
@@ -66,10 +66,12 @@ impl FrameTurns {
         let bytes = buffer.filled().get(before..).unwrap_or_default();
         let mut frames = 0;
         let mut allowed = Ok(());
-        self.heads.on_bytes(bytes, |head| {
-            frames += 1;
-            if allowed.is_ok() {
-                allowed = self.overhead.on_frame(head);
+        self.frames.on_bytes(bytes, |piece| {
+            if let Piece::Head(head) = piece {
+                frames += 1;
+                if allowed.is_ok() {
+                    allowed = self.overhead.on_frame(head);
+                }
             }
         });
         self.turn.read(bytes.len(), frames);

@@ -26,7 +26,7 @@ mod dispatch;
 mod drive;
 mod exchange;
 mod failure;
-pub mod frame_heads;
+pub mod frames;
 pub mod grpc;
 mod in_turns;
 mod inbox;

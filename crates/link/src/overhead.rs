@@ -7,7 +7,7 @@
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::frame_heads::FrameHead;
+use crate::frames::FrameHead;
 
 /// The debt that ends a connection. About 4,000 pings at once.
 const LIMIT_BYTES: u64 = 64 * 1024;

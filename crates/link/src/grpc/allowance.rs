@@ -17,7 +17,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
 use super::http2::{TURN_BYTES, buffered};
-use crate::InTurns;
+use crate::{InTurns, turn::poll_read_at_most};
 
 /// What is read of a connection before it carries a session: the preface, settings, and some tries to register.
 pub const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
@@ -148,11 +148,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Allowed<S> {
             ready!(self.allowance.poll_lifted(cx));
             return self.poll_unbounded(cx, buf);
         }
-        let most = left.min(buf.remaining());
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-        ready!(self.socket()?.poll_read(cx, &mut part))?;
-        let read = part.filled().len();
-        buf.advance(read);
+        let before = buf.filled().len();
+        ready!(poll_read_at_most(self.socket()?.get_mut(), cx, buf, left))?;
+        let read = buf.filled().len().saturating_sub(before);
         self.allowance.0.left.fetch_sub(read, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
