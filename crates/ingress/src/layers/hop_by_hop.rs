@@ -75,8 +75,8 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 /// What `connection` names, and is not left out by its own name.
 fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     tokens(headers, &CONNECTION)
-        .filter(|token| !is_hop_by_hop(&token.to_ascii_lowercase()))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !is_hop_by_hop(name.as_str().as_bytes()))
         // These two say where a message ends and for whom it is: they are never taken out on the way.
         .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
         .collect()
