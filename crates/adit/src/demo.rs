@@ -28,7 +28,7 @@ use self::{
     service::Service,
     tunnels::{TUNNEL, TUNNEL_H2C, TUNNEL_TCP, TUNNEL_UDP},
 };
-use crate::{cli, output, report::Failed, runtime::background, say, signals::Signals};
+use crate::{cli, outln, output, report::Failed, runtime::background, signals::Signals};
 
 /// Everything is on this machine: what takes longer hangs.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
             }
             Ok(Shown::Checked { failed: 0, .. }) => {
                 demo.stop().await;
-                output::all_said()
+                output::check_written()
             }
             Ok(Shown::Checked { failed, of }) => {
                 demo.stop().await;
@@ -214,9 +214,9 @@ impl Demo {
         };
         let rows = checks::run_all(&site, ports, !json).await;
         if json {
-            say!("{}", table::as_json(&public_url, &rows));
+            outln!("{}", table::as_json(&public_url, &rows));
         } else {
-            say!("{}", table::as_text(&rows));
+            outln!("{}", table::as_text(&rows));
         }
         Ok(Shown::Checked {
             failed: rows.iter().filter(|row| row.outcome.is_err()).count(),
@@ -306,18 +306,18 @@ fn public_addr(tunnels: &[TunnelOutcome], name: &str) -> Result<SocketAddr, Fail
 fn show_way(public_url: &str, http_addr: SocketAddr, json: bool) {
     if json {
         let value = json!({ "public_url": public_url, "http_addr": http_addr.to_string() });
-        say!("{value}");
+        outln!("{value}");
         return;
     }
     let url = public_url.trim_end_matches('/');
-    say!("{url}");
-    say!("try: curl {url}/");
-    say!("     curl -N {url}/events                       an event every second");
-    say!("     curl {url}/bytes/1000000 | wc -c           as many bytes as you ask for");
-    say!("     curl --data-binary @FILE {url}/upload      length and BLAKE3 checksum");
-    say!("     curl --raw -H 'TE: trailers' {url}/trailers");
-    say!("     curl --http2-prior-knowledge {url}/hello");
-    say!("where {TUNNEL}.localhost leads nowhere:");
-    say!("     curl -H 'Host: {TUNNEL}.localhost' http://{http_addr}/");
-    say!("`adit demo --once` checks all of it; Ctrl-C ends this");
+    outln!("{url}");
+    outln!("try: curl {url}/");
+    outln!("     curl -N {url}/events                       an event every second");
+    outln!("     curl {url}/bytes/1000000 | wc -c           as many bytes as you ask for");
+    outln!("     curl --data-binary @FILE {url}/upload      length and BLAKE3 checksum");
+    outln!("     curl --raw -H 'TE: trailers' {url}/trailers");
+    outln!("     curl --http2-prior-knowledge {url}/hello");
+    outln!("where {TUNNEL}.localhost leads nowhere:");
+    outln!("     curl -H 'Host: {TUNNEL}.localhost' http://{http_addr}/");
+    outln!("`adit demo --once` checks all of it; Ctrl-C ends this");
 }

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, future::Future, pin::pin, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::{note, signals::Signals};
+use crate::{errln, signals::Signals};
 
 /// A drain that is over sooner needs no words.
 const FIRST: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub async fn finish(
         let running = running();
         if running != shown && !running.is_empty() {
             let left = within.saturating_sub(begun.elapsed());
-            note!("{}", line(&running, left));
+            errln!("{}", line(&running, left));
         }
         shown = running;
         next = Instant::now() + AGAIN;

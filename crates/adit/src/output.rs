@@ -2,7 +2,7 @@
 //!
 //! A print that fails loses its text and nothing else. The disk behind a redirected stream may be full and the reader of
 //! a pipe may have gone, and a program that serves goes on serving. `println!` and its kin panic then, so lints forbid
-//! them; everything goes through [`say!`](crate::say) and [`note!`](crate::note).
+//! them; everything goes through [`outln!`](crate::outln) and [`errln!`](crate::errln).
 
 use std::{
     fmt,
@@ -17,29 +17,29 @@ static LOST: OnceLock<String> = OnceLock::new();
 
 /// Prints a line to standard output, as `println!` does, and never panics.
 #[macro_export]
-macro_rules! say {
-    ($($text:tt)*) => { $crate::output::say(format_args!($($text)*)) };
+macro_rules! outln {
+    ($($text:tt)*) => { $crate::output::print_line(format_args!($($text)*)) };
 }
 
 /// Prints a line to standard error, as `eprintln!` does, and never panics.
 #[macro_export]
-macro_rules! note {
-    ($($text:tt)*) => { $crate::output::note(format_args!($($text)*)) };
+macro_rules! errln {
+    ($($text:tt)*) => { $crate::output::print_error_line(format_args!($($text)*)) };
 }
 
-/// Prints a line to standard output. [`all_said`] reports what was lost.
-pub fn say(text: fmt::Arguments<'_>) {
+/// Prints a line to standard output. [`check_written`] reports what was lost.
+pub fn print_line(text: fmt::Arguments<'_>) {
     lost(write_line(anstream::stdout().lock(), text));
 }
 
-/// Prints text that is complete to standard output. [`all_said`] reports what was lost.
-pub fn say_whole(text: &[u8]) {
+/// Prints text that is complete to standard output. [`check_written`] reports what was lost.
+pub fn write_whole(text: &[u8]) {
     let mut out = io::stdout().lock();
     lost(out.write_all(text).and_then(|()| out.flush()));
 }
 
 /// Prints a line to standard error. There is no place left to report a failure to.
-pub fn note(text: fmt::Arguments<'_>) {
+pub fn print_error_line(text: fmt::Arguments<'_>) {
     let _ = write_line(anstream::stderr().lock(), text);
 }
 
@@ -48,7 +48,7 @@ pub fn note(text: fmt::Arguments<'_>) {
 ///
 /// # Errors
 /// Why the answer is incomplete.
-pub fn all_said() -> Result<(), Failed> {
+pub fn check_written() -> Result<(), Failed> {
     match LOST.get() {
         Some(error) => Err(Failed::other(format!(
             "cannot write to standard output: {error}"
@@ -93,9 +93,9 @@ mod tests {
     fn only_a_reader_that_has_gone_loses_nothing() {
         let print = |kind| lost(write_line(Full(kind), format_args!("a")));
         print(io::ErrorKind::BrokenPipe);
-        assert!(all_said().is_ok());
+        assert!(check_written().is_ok());
         print(io::ErrorKind::StorageFull);
-        let error = all_said().expect_err("lost").to_string();
+        let error = check_written().expect_err("lost").to_string();
         assert!(
             error.starts_with("cannot write to standard output: "),
             "{error}"

@@ -13,10 +13,10 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     cli,
     load::load,
+    outln,
     report::Failed,
     runtime::background,
-    say,
-    state::{self, Hold},
+    state::{self, StateDirLock},
 };
 
 /// A running server answers within this.
@@ -37,7 +37,7 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
         Ok(None) => {
             // Held until it is written: no server may start in between.
             let hold = state::hold(&state);
-            if let Hold::Others = hold {
+            if let StateDirLock::HeldByOther = hold {
                 return Err(Failed::other(format!(
                     "a server runs on {}, and has no socket there; stop it first",
                     state.path().display()
@@ -61,7 +61,7 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
         1 => String::new(),
         more => format!(", and {} names of it", more - 1),
     };
-    say!("released {name}{with_it}");
+    outln!("released {name}{with_it}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode, sync::mpsc, thread, time::Duration};
 
-use crate::note;
+use crate::errln;
 
 /// How long the end of the process waits for standard error to take the reason.
 const STDERR_WITHIN: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub fn exit(result: Result<(), Failed>) -> ExitCode {
             // From a thread of its own: a standard error that nobody reads must not keep the process.
             let (said, over) = mpsc::channel();
             let saying = thread::Builder::new().spawn(move || {
-                note!("error: {failed}");
+                errln!("error: {failed}");
                 let _ = said.send(());
             });
             if saying.is_ok() {

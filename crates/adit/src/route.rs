@@ -3,7 +3,7 @@
 use adit_config::{StateDir, environment};
 use serde_json::Value;
 
-use crate::{cli, output, report::Failed, runtime::background, say, status::ask};
+use crate::{cli, outln, output, report::Failed, runtime::background, status::ask};
 
 /// Asks a server how it routes.
 ///
@@ -25,11 +25,11 @@ pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
     let answer =
         background()?.block_on(ask(admin, &format!("/api/route?url={}", escape(&test.url))))?;
     if command.json {
-        say!("{answer}");
+        outln!("{answer}");
     } else if let Some(error) = answer["error"].as_str() {
         return Err(Failed::other(error));
     } else {
-        say!(
+        outln!(
             "{}",
             answer["explanation"]
                 .as_str()
@@ -37,7 +37,7 @@ pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
                 .trim_end()
         );
     }
-    output::all_said()?;
+    output::check_written()?;
     match (&answer["tunnel"], &answer["upstream"]) {
         (Value::String(_), _) | (_, Value::String(_)) => Ok(()),
         _ => Err(Failed::other(format!("no tunnel takes {}", test.url))),

@@ -12,14 +12,14 @@ use tokio::task::JoinHandle;
 use crate::{
     cli,
     ending::finish,
+    errln,
     load::{load, warn},
-    note, release,
+    outln, release,
     report::Failed,
     runtime::background,
-    say,
-    signals::{Asked, Signals},
-    state::{self, Hold, Presence},
-    telemetry::{self, Telling},
+    signals::{SignalEvent, Signals},
+    state::{self, StateDirLock, StateFile},
+    telemetry::{self, ObservabilityGuard},
 };
 
 /// Whose the generated token is.
@@ -38,8 +38,8 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
         loaded
             .warnings
             .iter()
-            .for_each(|text| note!("warning: {text}"));
-        say!("the configuration is good");
+            .for_each(|text| errln!("warning: {text}"));
+        outln!("the configuration is good");
         return Ok(());
     }
     let logging =
@@ -48,14 +48,14 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         warn(&loaded.warnings);
-        let telling = Telling::start(loaded.telemetry, &logging)?;
-        signals.reopen_logs(telling.reopeners());
-        let running = Running::start(loaded.settings, loaded.admin_hosts, &telling).await?;
+        let observability = ObservabilityGuard::start(loaded.telemetry, &logging)?;
+        signals.reopen_logs(observability.reopeners());
+        let running = Running::start(loaded.settings, loaded.admin_hosts, &observability).await?;
         running.say();
         loop {
             match signals.next().await {
-                Asked::End => break,
-                Asked::Reload => match load(command) {
+                SignalEvent::Shutdown => break,
+                SignalEvent::Reload => match load(command) {
                     Ok(loaded) => {
                         warn(&loaded.warnings);
                         tracing::info!("the configuration is good; restart the server to use it");
@@ -67,7 +67,7 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
             }
         }
         running.end(&mut signals).await;
-        telling.end(&mut signals).await;
+        observability.end(&mut signals).await;
         Ok(())
     })
 }
@@ -78,9 +78,9 @@ pub struct Running {
     handle: ServerHandle,
     admin: Option<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
-    told: RunningServer,
-    _presence: Option<Presence>,
-    _hold: Hold,
+    addresses: RunningServer,
+    _state_file: Option<StateFile>,
+    _hold: StateDirLock,
 }
 
 impl Running {
@@ -91,7 +91,7 @@ impl Running {
     pub async fn start(
         mut settings: Settings,
         admin_hosts: Vec<String>,
-        telling: &Telling,
+        observability: &ObservabilityGuard,
     ) -> Result<Self, Failed> {
         let state = StateDir::new(&settings.state_dir);
         let hold = state::hold(&state);
@@ -105,45 +105,45 @@ impl Running {
             Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
             None => None,
         };
-        if let Hold::Others = hold {
+        if let StateDirLock::HeldByOther = hold {
             // Owners of names are the other server's to keep.
             settings.state_dir = std::path::PathBuf::new();
         }
         let server =
-            Server::start_observed(&settings, &telling.observer()).map_err(Failed::other)?;
+            Server::start_observed(&settings, &observability.observer()).map_err(Failed::other)?;
         let handle = server.handle();
-        let told = RunningServer {
+        let addresses = RunningServer {
             pid: std::process::id(),
             tunnel_addr: server.tunnel_addr(),
             http_addr: server.http_addr(),
             admin_addr: admin.as_ref().map(Admin::addr),
         };
         let admin = admin.map(|admin| {
-            let asking = Asking {
+            let status_source = StatusReader {
                 server: handle.clone(),
-                telemetry: telling.telemetry().clone(),
+                telemetry: observability.telemetry().clone(),
             };
-            serve_admin(admin.allow_hosts(admin_hosts), Arc::new(asking))
+            serve_admin(admin.allow_hosts(admin_hosts), Arc::new(status_source))
         });
-        let presence = state::announce_server(&state, &hold, &told);
+        let state_file = state::announce_server(&state, &hold, &addresses);
         let control = match hold {
-            Hold::Ours(_) => serve_control(&state, &handle),
-            Hold::Others | Hold::Unusable => None,
+            StateDirLock::Held(_) => serve_control(&state, &handle),
+            StateDirLock::HeldByOther | StateDirLock::Unusable => None,
         };
         Ok(Self {
             server,
             handle,
             admin,
             control,
-            told,
-            _presence: presence,
+            addresses,
+            _state_file: state_file,
             _hold: hold,
         })
     }
 
     /// Where it listens.
-    pub const fn told(&self) -> &RunningServer {
-        &self.told
+    pub const fn addresses(&self) -> &RunningServer {
+        &self.addresses
     }
 
     /// Asks it.
@@ -152,10 +152,10 @@ impl Running {
     }
 
     fn say(&self) {
-        say!("visitors  http://{}", self.told.http_addr);
-        say!("clients   {}", self.told.tunnel_addr);
-        if let Some(admin) = self.told.admin_addr {
-            say!("status    http://{admin}/api/status");
+        outln!("visitors  http://{}", self.addresses.http_addr);
+        outln!("clients   {}", self.addresses.tunnel_addr);
+        if let Some(admin) = self.addresses.admin_addr {
+            outln!("status    http://{admin}/api/status");
         }
     }
 
@@ -196,7 +196,7 @@ fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<(
     let path = state.admin_socket();
     match Control::bind(&path) {
         Ok(control) => {
-            let operator = Arc::new(Operating(server.clone()));
+            let operator = Arc::new(ServerOperator(server.clone()));
             Some(tokio::spawn(async move {
                 if let Err(error) = control.serve(operator).await {
                     tracing::error!(%error, "the control socket ended");
@@ -211,9 +211,9 @@ fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<(
 }
 
 /// What the control socket may do.
-struct Operating(ServerHandle);
+struct ServerOperator(ServerHandle);
 
-impl Operator for Operating {
+impl Operator for ServerOperator {
     fn release(
         &self,
         kind: String,
@@ -230,12 +230,12 @@ impl Operator for Operating {
 }
 
 /// What the admin port may ask.
-struct Asking {
+struct StatusReader {
     server: ServerHandle,
     telemetry: Arc<Telemetry>,
 }
 
-impl Source for Asking {
+impl Source for StatusReader {
     fn ready(&self) -> Result<Value, String> {
         let status = self.server.status();
         if status.phase != "running" {

@@ -22,9 +22,9 @@ pub struct Signals {
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum SignalEvent {
     /// SIGTERM or SIGINT: finish and end; the second time, end.
-    End,
+    Shutdown,
     /// SIGHUP: read the configuration again.
     Reload,
 }
@@ -56,12 +56,12 @@ impl Signals {
     ///
     /// # Cancel safety
     /// Yes.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> SignalEvent {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return Asked::End,
-                _ = self.interrupt.recv() => return Asked::End,
-                _ = self.hangup.recv() => return Asked::Reload,
+                _ = self.terminate.recv() => return SignalEvent::Shutdown,
+                _ = self.interrupt.recv() => return SignalEvent::Shutdown,
+                _ = self.hangup.recv() => return SignalEvent::Reload,
                 _ = self.user1.recv() => {
                     self.logs.iter().for_each(LogReopener::reopen);
                     tracing::info!(files = self.logs.len(), "SIGUSR1: the log files are opened again");
@@ -76,6 +76,6 @@ impl Signals {
     /// # Cancel safety
     /// Yes.
     pub async fn end(&mut self) {
-        while self.next().await != Asked::End {}
+        while self.next().await != SignalEvent::Shutdown {}
     }
 }

@@ -25,11 +25,11 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file that is there as long as its process; removed when dropped.
 #[derive(Debug)]
-pub struct Presence {
+pub struct StateFile {
     path: PathBuf,
 }
 
-impl Drop for Presence {
+impl Drop for StateFile {
     fn drop(&mut self) {
         // A newer process may have put its own in place: what it says is not ours to remove.
         if let Ok(text) = fs::read_to_string(&self.path)
@@ -59,17 +59,17 @@ pub struct RunningClient {
 
 /// What a server may do with the state directory, for as long as it runs.
 #[derive(Debug)]
-pub enum Hold {
+pub enum StateDirLock {
     /// Leave its token and its addresses there. Locked where the system can lock.
-    Ours(Option<File>),
+    Held(Option<File>),
     /// Read only: another server runs that has the directory.
-    Others,
+    HeldByOther,
     /// Nothing: the directory cannot be made or written.
     Unusable,
 }
 
 /// Takes the state directory for a server, and warns when it cannot be had: a server serves without it.
-pub fn hold(state: &StateDir) -> Hold {
+pub fn hold(state: &StateDir) -> StateDirLock {
     let path = state.lock_file();
     let dir = state.path().display();
     let file = match make_private(state.path()).and_then(|()| open_lock(&path)) {
@@ -79,7 +79,7 @@ pub fn hold(state: &StateDir) -> Hold {
                 "cannot use the state directory {dir} ({error}): `adit status` and clients on this machine do not find \
                  this server; point --state-dir at a directory that can be written"
             );
-            return Hold::Unusable;
+            return StateDirLock::Unusable;
         }
     };
     if let Ok(Owner::Other(uid)) = fs::metadata(state.path()).map(|metadata| owner(&metadata)) {
@@ -96,7 +96,7 @@ pub fn hold(state: &StateDir) -> Hold {
         locked = file.try_lock();
     }
     match locked {
-        Ok(()) => Hold::Ours(Some(file)),
+        Ok(()) => StateDirLock::Held(Some(file)),
         Err(TryLockError::WouldBlock) => {
             let first = state.running_server().ok().flatten();
             let pid = first.map_or_else(String::new, |first| format!(" (pid {})", first.pid));
@@ -104,12 +104,12 @@ pub fn hold(state: &StateDir) -> Hold {
                 "another adit-server{pid} has the state directory {dir}: clients on this machine and `adit status` find \
                  that one, not this one; give this one a --state-dir of its own"
             );
-            Hold::Others
+            StateDirLock::HeldByOther
         }
         // Some file systems of networks know no locks. Then the last server is the one that is found.
         Err(TryLockError::Error(error)) => {
             tracing::debug!(%error, "the state directory cannot be locked");
-            Hold::Ours(None)
+            StateDirLock::Held(None)
         }
     }
 }
@@ -125,14 +125,18 @@ fn open_lock(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// When the token can be neither read nor kept, or others may have chosen it.
-pub fn token(state: &StateDir, hold: &Hold, random: [u8; 32]) -> Result<SecretString, Failed> {
+pub fn token(
+    state: &StateDir,
+    hold: &StateDirLock,
+    random: [u8; 32],
+) -> Result<SecretString, Failed> {
     let path = state.token_file();
     match read_token(&path) {
         Ok(Some(token)) => return Ok(token),
         Ok(None) => {}
         Err(error) => return Err(Failed::other(error)),
     }
-    if let Hold::Others = hold {
+    if let StateDirLock::HeldByOther = hold {
         return Err(Failed::other(format!(
             "there is no token for clients, and another adit-server has the state directory {}: set ADIT__TOKEN or \
              server.auth, or give this server a --state-dir of its own",
@@ -179,15 +183,19 @@ fn read_token(path: &Path) -> Result<Option<SecretString>, String> {
 
 /// Says where the server is, unless another one has the directory. The file is complete when it appears: whoever waits
 /// for it may connect. A directory that cannot be written is a warning.
-pub fn announce_server(state: &StateDir, hold: &Hold, server: &RunningServer) -> Option<Presence> {
+pub fn announce_server(
+    state: &StateDir,
+    hold: &StateDirLock,
+    server: &RunningServer,
+) -> Option<StateFile> {
     match hold {
-        Hold::Ours(_) => announce(state.server_file(), server),
-        Hold::Others | Hold::Unusable => None,
+        StateDirLock::Held(_) => announce(state.server_file(), server),
+        StateDirLock::HeldByOther | StateDirLock::Unusable => None,
     }
 }
 
 /// Says where a client's status is. A directory that cannot be written is a warning.
-pub fn announce_client(state: &StateDir, client: &RunningClient) -> Option<Presence> {
+pub fn announce_client(state: &StateDir, client: &RunningClient) -> Option<StateFile> {
     let name = format!("{}.{}.json", client.client_id, client.pid);
     announce(clients_dir(state.path()).join(name), client)
 }
@@ -210,10 +218,10 @@ fn clients_dir(state: &Path) -> PathBuf {
     state.join("clients")
 }
 
-fn announce(path: PathBuf, what: &impl Serialize) -> Option<Presence> {
+fn announce(path: PathBuf, what: &impl Serialize) -> Option<StateFile> {
     let text = serde_json::to_vec(what).unwrap_or_default();
     match write_private(&path, &text) {
-        Ok(()) => Some(Presence { path }),
+        Ok(()) => Some(StateFile { path }),
         Err(error) => {
             tracing::warn!(
                 "cannot write {} ({error}): other programs of adit on this machine do not find this one; point --state-dir \
@@ -280,15 +288,15 @@ mod tests {
             client_id: "a".into(),
             admin_addr: None,
         };
-        let presence = announce_client(&state, &client).unwrap();
+        let state_file = announce_client(&state, &client).unwrap();
         assert_eq!(running_clients(&state), [client.clone()]);
-        drop(presence);
+        drop(state_file);
         assert_eq!(running_clients(&state), []);
 
-        let presence = announce_client(&state, &client).unwrap();
+        let state_file = announce_client(&state, &client).unwrap();
         client.pid += 1;
-        fs::write(&presence.path, serde_json::to_vec(&client).unwrap()).unwrap();
-        drop(presence);
+        fs::write(&state_file.path, serde_json::to_vec(&client).unwrap()).unwrap();
+        drop(state_file);
         assert_eq!(running_clients(&state), [client]);
     }
 
@@ -308,16 +316,16 @@ mod tests {
         let state = StateDir::new(dir.path());
         let us = std::process::id();
         let first = hold(&state);
-        let presence = announce_server(&state, &first, &server(us));
+        let state_file = announce_server(&state, &first, &server(us));
         let second = hold(&state);
-        assert!(matches!(second, Hold::Others), "{second:?}");
+        assert!(matches!(second, StateDirLock::HeldByOther), "{second:?}");
         assert!(announce_server(&state, &second, &server(us)).is_none());
         let refused = token(&state, &second, [1; 32]).unwrap_err().to_string();
         assert!(refused.contains("another adit-server"), "{refused}");
         drop(second);
         assert_eq!(state.running_server().unwrap(), Some(server(us)));
         // When the first has gone, the next one has the directory.
-        drop((presence, first));
+        drop((state_file, first));
         let third = hold(&state);
         assert!(announce_server(&state, &third, &server(us)).is_some());
     }
@@ -327,7 +335,7 @@ mod tests {
         for path in ["/proc/adit", "/dev/null/adit"] {
             let state = StateDir::new(path);
             let hold = hold(&state);
-            assert!(matches!(hold, Hold::Unusable), "{hold:?}");
+            assert!(matches!(hold, StateDirLock::Unusable), "{hold:?}");
             assert!(announce_server(&state, &hold, &server(1)).is_none());
             let client = RunningClient {
                 pid: 1,

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{cli, output, report::Failed, runtime::background, say, state};
+use crate::{cli, outln, output, report::Failed, runtime::background, state};
 
 /// A process of this machine answers within this, or it is not there.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -36,9 +36,9 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
             }
         }
         if command.json {
-            say!("{}", json!({ "server": server, "clients": clients }));
+            outln!("{}", json!({ "server": server, "clients": clients }));
         } else {
-            output::say_whole(text::render(server.as_ref(), &clients).as_bytes());
+            output::write_whole(text::render(server.as_ref(), &clients).as_bytes());
         }
         if server.is_none() && clients.is_empty() {
             return Err(Failed::other(format!(
@@ -46,7 +46,7 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
                 state.path().display()
             )));
         }
-        output::all_said()
+        output::check_written()
     })
 }
 

@@ -13,7 +13,7 @@ use crate::{report::Failed, signals::Signals};
 const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Metrics, logs and traces of a process, until it ends.
-pub struct Telling {
+pub struct ObservabilityGuard {
     telemetry: Arc<Telemetry>,
     /// What is still to be sent at the end may take this long.
     patience: Duration,
@@ -21,7 +21,7 @@ pub struct Telling {
     logs: Vec<LogGuard>,
 }
 
-impl Telling {
+impl ObservabilityGuard {
     /// Opens the files and starts the threads.
     ///
     /// # Errors

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::{
     cli,
     ending::finish,
+    errln,
     load::warn,
-    note,
+    outln,
     report::Failed,
     runtime::background,
-    say,
     serve::serve_admin,
     signals::Signals,
     state::{self, RunningClient},
-    telemetry::{self, Telling},
+    telemetry::{self, ObservabilityGuard},
 };
 
 /// How often a client that was started first looks whether a server has come up on this machine.
@@ -55,14 +55,14 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
             return Err(Failed::config(NO_WORK));
         }
         warn(&warnings);
-        let telling = Telling::start(telemetry, &logging)?;
-        signals.reopen_logs(telling.reopeners());
+        let observability = ObservabilityGuard::start(telemetry, &logging)?;
+        signals.reopen_logs(observability.reopeners());
         let first = First {
             held,
             json: command.json,
         };
-        let served = serve(settings, admin_hosts, &telling, &mut signals, first).await;
-        telling.end(&mut signals).await;
+        let served = serve(settings, admin_hosts, &observability, &mut signals, first).await;
+        observability.end(&mut signals).await;
         served
     })
 }
@@ -86,14 +86,14 @@ fn check(command: &cli::Adit) -> Result<(), Failed> {
             loaded
                 .warnings
                 .iter()
-                .for_each(|text| note!("warning: {text}"));
+                .for_each(|text| errln!("warning: {text}"));
             if has_no_work(&loaded.settings) {
                 return Err(Failed::config(NO_WORK));
             }
-            say!("the configuration is good");
+            outln!("the configuration is good");
         }
         Err(error) if error.waits_for_server() => {
-            say!(
+            outln!(
                 "the configuration is good; it names no server, so that the client waits for one on this machine"
             );
         }
@@ -115,7 +115,7 @@ async fn settings(command: &cli::Adit) -> Result<Loaded<Settings>, Failed> {
         if !is_said {
             is_said = true;
             let state = StateDir::find(command.state_dir.as_deref(), environment());
-            note!(
+            errln!(
                 "waiting for an adit-server on this machine ({}); name another one with --server",
                 state.path().display()
             );
@@ -152,7 +152,7 @@ struct First {
 async fn serve(
     settings: Settings,
     admin_hosts: Vec<String>,
-    telling: &Telling,
+    observability: &ObservabilityGuard,
     signals: &mut Signals,
     First { held, json }: First,
 ) -> Result<(), Failed> {
@@ -162,24 +162,25 @@ async fn serve(
         Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
         None => None,
     };
-    let client = Client::start_observed(settings, &telling.observer()).map_err(Failed::other)?;
+    let client =
+        Client::start_observed(settings, &observability.observer()).map_err(Failed::other)?;
     let running = RunningClient {
         pid: std::process::id(),
         client_id: client.client_id().to_owned(),
         admin_addr: admin.as_ref().map(Admin::addr),
     };
-    let _presence = state::announce_client(&state, &running);
+    let _state_file = state::announce_client(&state, &running);
     let mut held = Some(held);
     say_entries(&client.handle().status(), services.is_empty(), json);
     if services.is_empty() {
         held = None;
     }
     let admin = admin.map(|admin| {
-        let asking = Asking {
+        let status_source = StatusReader {
             client: client.handle(),
-            telemetry: telling.telemetry().clone(),
+            telemetry: observability.telemetry().clone(),
         };
-        serve_admin(admin.allow_hosts(admin_hosts), Arc::new(asking))
+        serve_admin(admin.allow_hosts(admin_hosts), Arc::new(status_source))
     });
     let mut registrations = client.registrations();
     let mut said = None;
@@ -220,16 +221,16 @@ async fn serve(
 /// Where entries listen: from the start, with or without a link. Without tunnels they are what there is to go to.
 fn say_entries(status: &adit_client::Status, alone: bool, json: bool) {
     if json && !status.entries.is_empty() {
-        say!("{}", json!({ "entries": status.entries }));
+        outln!("{}", json!({ "entries": status.entries }));
         return;
     }
     for entry in &status.entries {
         let url = format!("{}://{}", entry.kind, entry.listen);
         if alone {
-            say!("{url}");
+            outln!("{url}");
         }
         let (name, upstream) = (&entry.name, &entry.upstream);
-        note!("{name}: {url} leads to upstream {upstream} of the server");
+        errln!("{name}: {url} leads to upstream {upstream} of the server");
     }
 }
 
@@ -245,7 +246,7 @@ fn say(
     }
     if json {
         let value = json!({ "epoch": registration.epoch, "tunnels": registration.tunnels });
-        say!("{value}");
+        outln!("{value}");
     } else {
         let before = said.as_deref().unwrap_or_default();
         let changed = registration.tunnels.iter();
@@ -253,17 +254,17 @@ fn say(
             let name = &tunnel.name;
             if let Some(error) = &tunnel.error {
                 if tunnel.waiting {
-                    note!("{name} waits: {error}; it is announced again until it is free");
+                    errln!("{name} waits: {error}; it is announced again until it is free");
                 } else {
-                    note!("{name} was refused: {error}");
+                    errln!("{name} was refused: {error}");
                 }
                 continue;
             }
-            say!("{}", tunnel.public_url);
+            outln!("{}", tunnel.public_url);
             if let Some(service) = services.iter().find(|service| service.tunnel == *name) {
-                note!("{name} leads to {}", service.addr);
+                errln!("{name} leads to {}", service.addr);
                 for below in &service.wildcards {
-                    note!("{name} has every name below {below}");
+                    errln!("{name} has every name below {below}");
                 }
             }
         }
@@ -272,12 +273,12 @@ fn say(
 }
 
 /// What the admin port may ask.
-struct Asking {
+struct StatusReader {
     client: ClientHandle,
     telemetry: Arc<Telemetry>,
 }
 
-impl Source for Asking {
+impl Source for StatusReader {
     fn ready(&self) -> Result<Value, String> {
         let status = self.client.status();
         if status.connection != "connected" {

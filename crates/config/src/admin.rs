@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::{error::ConfigError, fields::host_name, ranges::PORT, read::Section, vocabulary};
+use crate::{error::ConfigError, fields::host_name, key_names, ranges::PORT, read::Section};
 
 /// The admin port.
 pub(crate) struct AdminPort {
@@ -31,6 +31,6 @@ pub(crate) fn admin(
             hosts.push(host_name(&item, "the port is that of `bind`")?);
         }
     }
-    admin.finish(&vocabulary::ADMIN)?;
+    admin.finish(&key_names::ADMIN)?;
     Ok(AdminPort { addr, hosts })
 }

@@ -14,6 +14,7 @@ use crate::{
     error::{ConfigError, Kind, Origin},
     fields::{self, path},
     hostname,
+    key_names::{self, NO_OTHER_KEYS},
     layers::{gather, side, within},
     loaded::Loaded,
     overrides::ClientOverrides,
@@ -22,7 +23,6 @@ use crate::{
     read::{Item, Section},
     state::StateDir,
     telemetry, token, tunnel,
-    vocabulary::{self, NOTHING},
 };
 
 /// Where a server listens when nobody says otherwise.
@@ -135,7 +135,7 @@ fn read(
         None => None,
     };
     let telemetry = telemetry::read(&mut client, file, "adit-client")?;
-    client.finish(&vocabulary::CLIENT)?;
+    client.finish(&key_names::CLIENT)?;
 
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
     let names_server = server_host.is_some() || server_port.is_some();
@@ -277,7 +277,7 @@ fn reconnect(section: &mut Section<'_>) -> Result<adit_reconnect::Config, Config
         Some(item) => item.boolean()?,
         None => defaults.stop_when_unauthenticated(),
     };
-    section.finish(&vocabulary::RECONNECT)?;
+    section.finish(&key_names::RECONNECT)?;
     adit_reconnect::Config::try_new(max_retries, initial, max, factor, jitter)
         .map(|config| {
             config
@@ -319,7 +319,7 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     section.set_size("max_window", WINDOW, &mut limits.max_window_bytes)?;
     section.set_size("budget", BUDGET, &mut limits.budget_bytes)?;
     section.set_size("turn", TURN, &mut limits.turn_bytes)?;
-    section.finish(&NOTHING)?;
+    section.finish(&NO_OTHER_KEYS)?;
     Ok(limits)
 }
 
@@ -347,6 +347,6 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
     section.set_wait("release", SHORTEST, &mut times.release)?;
     section.set_wait("drain", Duration::ZERO, &mut times.drain)?;
-    section.finish(&NOTHING)?;
+    section.finish(&NO_OTHER_KEYS)?;
     Ok(times)
 }

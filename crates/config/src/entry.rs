@@ -10,9 +10,9 @@ use adit_client::{Compression, EntryKind, EntrySettings};
 use crate::{
     error::ConfigError,
     fields::{compression, name_of},
+    key_names,
     proxies::trusted_proxies,
     read::{Item, Section},
-    vocabulary,
 };
 
 /// Reads the list, in which no name and no address is taken twice.
@@ -64,7 +64,7 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
     };
     let trusted_proxies = trusted_proxies(section)?;
     // Before what is missing: it may be there under a name that others gave it.
-    section.finish(&vocabulary::ENTRY)?;
+    section.finish(&key_names::ENTRY)?;
     let Some(name) = name else {
         return Err(section.missing("name", "a name such as `erp`"));
     };

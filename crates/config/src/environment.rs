@@ -181,7 +181,7 @@ fn lay(root: &mut Node, name: &str, keys: &[&str], value: &str) -> Result<(), Co
     let node = if start.starts_with(['[', '{']) {
         parse_flow(value, &origin, &keys.join("."))?
     } else {
-        Node::words(value, origin.clone())
+        Node::untyped(value, origin.clone())
     };
     place(root, keys, node).map_err(|at| {
         ConfigError::new(

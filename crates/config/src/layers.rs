@@ -6,8 +6,8 @@ use crate::{
     document::{self, Node},
     environment::Variables,
     error::{ConfigError, Origin},
+    key_names,
     read::Section,
-    vocabulary,
 };
 
 /// The file and what lies over it from the environment, and the variables that cannot lie there.
@@ -48,7 +48,7 @@ pub(crate) fn side<'n>(
     let mut root = Section::root(root)?;
     let section = root.section(side)?;
     let others = root.section(other)?;
-    root.finish(&vocabulary::ROOT)?;
+    root.finish(&key_names::ROOT)?;
     if !section.is_written() && others.is_written() {
         return Err(root
             .conflict(

@@ -30,6 +30,7 @@ mod environment;
 mod error;
 mod fields;
 mod hostname;
+mod key_names;
 mod layers;
 mod loaded;
 mod overrides;
@@ -49,7 +50,6 @@ mod tls;
 mod token;
 mod tunnel;
 mod upstream;
-mod vocabulary;
 
 pub use client::{NO_WORK, load_client};
 pub use environment::{FLAG_VARIABLES, environment};

@@ -98,7 +98,7 @@ fn set(
     let Some(value) = value else {
         return Ok(());
     };
-    let node = Node::words(value.to_string(), flag(name));
+    let node = Node::untyped(value.to_string(), flag(name));
     place(root, keys, node).map_err(|at| {
         ConfigError::new(
             flag(name),
@@ -224,7 +224,7 @@ impl TunnelOverrides {
                 entries.push(Entry {
                     key: key.to_owned(),
                     origin: flag(flag_name),
-                    node: Node::words(value, flag(flag_name)),
+                    node: Node::untyped(value, flag(flag_name)),
                 });
             }
         };
@@ -261,7 +261,7 @@ impl TunnelOverrides {
         );
         entries.extend(self.tls(secure.is_some()));
         if !self.domains.is_empty() {
-            let domain = |domain: &String| Node::words(domain, flag("--domain"));
+            let domain = |domain: &String| Node::untyped(domain, flag("--domain"));
             entries.push(Entry {
                 key: "domains".to_owned(),
                 origin: flag("--domain"),
@@ -287,7 +287,7 @@ impl TunnelOverrides {
                 entries.push(Entry {
                     key: key.to_owned(),
                     origin: flag(flag_name),
-                    node: Node::words(value, flag(flag_name)),
+                    node: Node::untyped(value, flag(flag_name)),
                 });
             }
         };

@@ -2,7 +2,7 @@
 
 use adit_server::{Network, PublicUrl, Scheme, TrustedProxies};
 
-use crate::{error::ConfigError, read::Section, vocabulary};
+use crate::{error::ConfigError, key_names, read::Section};
 
 const PORT: std::ops::RangeInclusive<u64> = 1..=65_535;
 
@@ -42,6 +42,6 @@ pub(crate) fn public_url(mut section: Section<'_>) -> Result<PublicUrl, ConfigEr
     if let Some(item) = section.item("port") {
         public.port = Some(item.number::<u16>(PORT)?);
     }
-    section.finish(&vocabulary::NOTHING)?;
+    section.finish(&key_names::NO_OTHER_KEYS)?;
     Ok(public)
 }

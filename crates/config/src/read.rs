@@ -10,8 +10,8 @@ use crate::reference;
 use crate::{
     document::{Entry, Node, Value},
     error::{ConfigError, Kind, Origin},
+    key_names::KeyNames,
     spelling::{nearest, same_letters},
-    vocabulary::Vocabulary,
 };
 
 /// Longer waits are mistakes, and the bound keeps every sum of a time and a wait inside what an `Instant` can hold.
@@ -146,29 +146,29 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// Refuses what was not asked for. `vocabulary` knows what people may have meant.
-    pub(crate) fn finish(&self, vocabulary: &Vocabulary) -> Result<(), ConfigError> {
+    /// Refuses what was not asked for. `key_names` knows what people may have meant.
+    pub(crate) fn finish(&self, key_names: &KeyNames) -> Result<(), ConfigError> {
         let written = self.entries.unwrap_or_default();
         match written
             .iter()
             .find(|entry| !self.asked.contains(&entry.key.as_str()) && !entry.node.is_refused())
         {
-            Some(entry) => Err(self.stranger(entry, vocabulary).of_kind(Kind::Unknown)),
+            Some(entry) => Err(self.unknown_key(entry, key_names).of_kind(Kind::Unknown)),
             None => Ok(()),
         }
     }
 
-    fn stranger(&self, entry: &Entry, vocabulary: &Vocabulary) -> ConfigError {
+    fn unknown_key(&self, entry: &Entry, key_names: &KeyNames) -> ConfigError {
         let key = entry.key.as_str();
         let error =
             |message: String| ConfigError::new(entry.origin.clone(), self.path_of(key), message);
         let later = |key: &&&str| same_letters(key, &entry.key);
-        if let Some(ours) = vocabulary.later.iter().find(later) {
+        if let Some(ours) = key_names.unsupported.iter().find(later) {
             return error(format!("`{ours}` is not supported by this version"))
                 .with_help("remove it");
         }
         let unknown = format!("unknown key `{key}`");
-        if let Some(answer) = vocabulary.answer(key) {
+        if let Some(answer) = key_names.answer(key) {
             return error(unknown).with_help(answer);
         }
         if let Some(ours) = self.asked.iter().find(|ours| same_letters(ours, key)) {
@@ -238,7 +238,7 @@ impl<'n> Item<'n> {
     /// The text, if it is one.
     fn as_text(&self) -> Option<&str> {
         match &self.node.value {
-            Value::Text(text) | Value::Words(text) => Some(text),
+            Value::Text(text) | Value::Untyped(text) => Some(text),
             _ => None,
         }
     }
@@ -290,7 +290,7 @@ impl<'n> Item<'n> {
     ) -> Result<T, ConfigError> {
         let number = match &self.node.value {
             Value::Integer(number) => u64::try_from(*number).ok(),
-            Value::Words(text) => text.trim().parse().ok(),
+            Value::Untyped(text) => text.trim().parse().ok(),
             _ => None,
         };
         number
@@ -310,7 +310,7 @@ impl<'n> Item<'n> {
             // Whole numbers this large are refused by every caller; that some are rounded changes nothing.
             Value::Integer(number) => i32::try_from(*number).ok().map(f64::from),
             Value::Float(number) => Some(*number),
-            Value::Words(text) => text.trim().parse().ok(),
+            Value::Untyped(text) => text.trim().parse().ok(),
             _ => None,
         };
         number.ok_or_else(|| self.expected("a number such as 2.0"))
@@ -319,7 +319,7 @@ impl<'n> Item<'n> {
     pub(crate) fn boolean(&self) -> Result<bool, ConfigError> {
         match &self.node.value {
             Value::Bool(value) => Some(*value),
-            Value::Words(text) => match text.trim().to_ascii_lowercase().as_str() {
+            Value::Untyped(text) => match text.trim().to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(true),
                 "false" | "0" | "no" | "off" => Some(false),
                 _ => None,
@@ -333,7 +333,7 @@ impl<'n> Item<'n> {
     pub(crate) fn is_off(&self) -> bool {
         match &self.node.value {
             Value::Bool(value) => !value,
-            value => matches!(value, Value::Text(text) | Value::Words(text) if text == "off"),
+            value => matches!(value, Value::Text(text) | Value::Untyped(text) if text == "off"),
         }
     }
 
@@ -343,7 +343,7 @@ impl<'n> Item<'n> {
     ) -> Result<T, ConfigError> {
         let size = match &self.node.value {
             Value::Integer(number) => u64::try_from(*number).ok(),
-            Value::Text(text) | Value::Words(text) => {
+            Value::Text(text) | Value::Untyped(text) => {
                 text.trim().parse().ok().map(|ByteSize(bytes)| bytes)
             }
             _ => None,
@@ -389,7 +389,7 @@ impl<'n> Item<'n> {
                     node,
                 })
                 .collect()),
-            Value::Words(_) => Err(self
+            Value::Untyped(_) => Err(self
                 .error(format!("expected a list of {what}, found a text"))
                 .with_help("write it as in YAML: [{...}, {...}]")),
             _ => Err(self.expected(format_args!("a list of {what}"))),
@@ -414,7 +414,7 @@ impl<'n> Item<'n> {
             Value::Section(entries) => Some(entries.as_slice()),
             Value::Null | Value::Refused => None,
             // The text may be a secret: `auth: "..."`.
-            Value::Text(_) | Value::Words(_) => {
+            Value::Text(_) | Value::Untyped(_) => {
                 return Err(self.error("expected a section with keys, found a text"));
             }
             _ => return Err(self.expected("a section with keys")),

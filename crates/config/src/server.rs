@@ -18,6 +18,7 @@ use crate::{
     environment::Variables,
     error::ConfigError,
     fields::{host_name, ip, path},
+    key_names::{self, NO_OTHER_KEYS},
     layers::{gather, side, within},
     loaded::Loaded,
     overrides::ServerOverrides,
@@ -29,7 +30,6 @@ use crate::{
     telemetry,
     threads::default_threads,
     upstream,
-    vocabulary::{self, NOTHING},
 };
 
 /// Reads the settings of the server from `file`, if there is one, and what `environment` and `overrides` lay over it.
@@ -67,7 +67,7 @@ fn read(
     server.set_number("max_clients", COUNT, &mut max_clients)?;
     let mut http = server.section("http")?;
     http.set_number("bind_port", PORT, &mut http_port)?;
-    http.finish(&vocabulary::HTTP)?;
+    http.finish(&key_names::HTTP)?;
     let trusted_proxies = trusted_proxies(&mut server)?;
     let public_url = public_url(server.section("public_url")?)?;
     let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
@@ -93,7 +93,7 @@ fn read(
         None => None,
     };
     let telemetry = telemetry::read(&mut server, file, "adit-server")?;
-    server.finish(&vocabulary::SERVER)?;
+    server.finish(&key_names::SERVER)?;
 
     let tunnel_addr = SocketAddr::new(bind_addr, bind_port);
     let http_addr = SocketAddr::new(bind_addr, http_port);
@@ -164,7 +164,7 @@ fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("dead_after", SHORTEST, &mut times.dead_after)?;
     section.set_wait("drain", none, &mut times.drain)?;
     section.set_wait("tunnel_retention", none, &mut times.tunnel_retention)?;
-    section.finish(&NOTHING)?;
+    section.finish(&NO_OTHER_KEYS)?;
     if times.dead_after <= times.heartbeat {
         return Err(section
             .conflict(

@@ -10,9 +10,9 @@ use adit_telemetry::{
 use crate::{
     error::ConfigError,
     fields::path,
+    key_names::{self, NO_OTHER_KEYS},
     ranges::SHORTEST,
     read::{Item, Section},
-    vocabulary::{self, NOTHING},
 };
 
 /// Bounds of what is counted in thousands; the crate that uses a number has the last word.
@@ -63,7 +63,7 @@ pub(crate) fn read(
     if let Some(item) = section.item("tracing").filter(|item| !item.is_off()) {
         telemetry.tracing = Some(tracing(&item, service_name)?);
     }
-    section.finish(&vocabulary::TELEMETRY)?;
+    section.finish(&key_names::TELEMETRY)?;
     Ok(telemetry)
 }
 
@@ -76,7 +76,7 @@ fn metrics(item: &Item<'_>) -> Result<Option<MetricsSettings>, ConfigError> {
     let (mut max_label_sets, mut keep_idle) = (DEFAULT_MAX_LABEL_SETS, DEFAULT_KEEP_IDLE);
     section.set_number("max_label_sets", COUNT, &mut max_label_sets)?;
     section.set_wait("keep_idle", SHORTEST, &mut keep_idle)?;
-    section.finish(&NOTHING)?;
+    section.finish(&NO_OTHER_KEYS)?;
     checked(item, MetricsSettings::try_new(max_label_sets, keep_idle)).map(Some)
 }
 
@@ -101,7 +101,7 @@ fn log_file<'n>(item: &Item<'n>) -> Result<LogFile<'n>, ConfigError> {
         rotate = item.parse("daily, hourly or never")?;
     }
     section.set_number("keep", COUNT, &mut keep)?;
-    section.finish(&NOTHING)?;
+    section.finish(&NO_OTHER_KEYS)?;
     Ok(LogFile { path, rotate, keep })
 }
 
@@ -158,7 +158,7 @@ fn tracing(item: &Item<'_>, service_name: &str) -> Result<TracesSettings, Config
     section.set_number("max_queue", COUNT, &mut settings.max_queue)?;
     settings.max_batch = settings.max_batch.min(settings.max_queue);
     section.set_number("max_batch", COUNT, &mut settings.max_batch)?;
-    section.finish(&NOTHING)?;
+    section.finish(&NO_OTHER_KEYS)?;
     checked(item, settings.check()).map(|()| settings)
 }
 

@@ -11,8 +11,8 @@ use adit_client::{Roots, Tls, TlsName, Trust};
 use crate::{
     error::ConfigError,
     fields::path,
+    key_names,
     read::{Item, Section},
-    vocabulary,
 };
 
 /// All that a system believes fits in a tenth of it; a file that is larger was given by mistake.
@@ -42,7 +42,7 @@ pub(crate) fn read(item: &Item<'_>, file: Option<&Path>) -> Result<Option<Tls>, 
         Some(item) => item.boolean()?,
         None => false,
     };
-    section.finish(&vocabulary::SERVICE_TLS)?;
+    section.finish(&key_names::SERVICE_TLS)?;
     let trust = match (roots, insecure) {
         (Some(_), true) => return Err(both(&section)),
         (Some(roots), false) => Trust::Roots(roots),

@@ -13,9 +13,10 @@ use adit_router::{HeaderError, HeaderMatch, PathPrefix};
 use crate::{
     error::ConfigError,
     fields::{compression, hash_on, host, host_pattern, host_rewrite},
+    key_names,
     ranges::WEIGHT,
     read::{Item, Section},
-    tls, vocabulary,
+    tls,
 };
 
 /// A shorter one would end a flow between a question and its answer.
@@ -131,7 +132,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<TunnelSettings
     };
     let mut tunnel = if section.has("config") {
         let mut config = section.section("config")?;
-        section.finish(&vocabulary::NESTED_TUNNEL)?;
+        section.finish(&key_names::NESTED_TUNNEL)?;
         read_keys(&mut config, kind, file)?
     } else {
         read_keys(section, kind, file)?
@@ -249,7 +250,7 @@ fn read_keys(
         }
     }
     // Before what is missing: it may be there under a name that others gave it.
-    section.finish(&vocabulary::TUNNEL)?;
+    section.finish(&key_names::TUNNEL)?;
     if port.is_none() {
         return Err(section.missing("local_port", "the port of the service"));
     }

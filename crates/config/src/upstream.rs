@@ -9,9 +9,10 @@ use adit_server::{Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings};
 use crate::{
     error::{ConfigError, Kind},
     fields::{compression, hash_on, host_rewrite, name_of},
+    key_names,
     ranges::WEIGHT,
     read::{Item, Section},
-    tls, vocabulary,
+    tls,
 };
 
 /// Reads the list, in which no name is taken twice.
@@ -66,7 +67,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
         None => None,
     };
     // Before what is missing: it may be there under a name that others gave it.
-    section.finish(&vocabulary::UPSTREAM)?;
+    section.finish(&key_names::UPSTREAM)?;
     let Some(name) = name else {
         return Err(section.missing("name", "a name such as `erp`"));
     };
@@ -106,8 +107,8 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
 fn protocol(item: &Item<'_>) -> Result<(UpstreamProtocol, bool), ConfigError> {
     match item.text("`http1`, `h2c`, `h2` or `tcp`")? {
         "http1" | "http" => Ok((UpstreamProtocol::Http1, false)),
-        "h2c" => Ok((UpstreamProtocol::H2c, false)),
-        "h2" => Ok((UpstreamProtocol::H2c, true)),
+        "h2c" => Ok((UpstreamProtocol::Http2, false)),
+        "h2" => Ok((UpstreamProtocol::Http2, true)),
         "tcp" => Ok((UpstreamProtocol::Tcp, false)),
         other => Err(item.error(format!(
             "unknown protocol {other:?}, expected `http1`, `h2c`, `h2` or `tcp`"
@@ -126,7 +127,7 @@ fn servers(list: &Item<'_>) -> Result<Vec<UpstreamServer>, ConfigError> {
         };
         let mut weight = 1_u32;
         section.set_number("weight", WEIGHT, &mut weight)?;
-        section.finish(&vocabulary::UPSTREAM_SERVER)?;
+        section.finish(&key_names::UPSTREAM_SERVER)?;
         let Some((host, port)) = address else {
             return Err(section.missing("address", "host and port such as `127.0.0.1:9001`"));
         };

@@ -97,7 +97,7 @@ server:
                 name: name("app"),
                 policy: Policy::ConsistentHash,
                 hash_on: "cookie:user".into(),
-                protocol: UpstreamProtocol::H2c,
+                protocol: UpstreamProtocol::Http2,
                 tls: None,
                 host_rewrite: Some("app.internal".into()),
                 compression: None,

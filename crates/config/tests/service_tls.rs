@@ -211,7 +211,7 @@ fn upstreams_are_reached_over_tls_as_well() {
         let upstream = load(keys).unwrap();
         assert_eq!(
             (upstream.protocol, upstream.tls),
-            (UpstreamProtocol::H2c, expected),
+            (UpstreamProtocol::Http2, expected),
             "{keys}"
         );
     }

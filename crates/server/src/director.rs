@@ -25,15 +25,15 @@ use crate::{
     port::{PortKey, Transport},
     settings::Timeouts,
     shortcuts::ToUpstream,
-    tunnel::{Running, Tunnel},
+    tunnel::{RunningRequest, Tunnel},
 };
 
 /// Directs visitors by the directory's snapshot.
-pub(crate) struct Steering {
-    shared: Arc<Shared>,
+pub(crate) struct ServerDirector {
+    shared: Arc<Routing>,
 }
 
-struct Shared {
+struct Routing {
     directory: Arc<Directory>,
     retries: RetryBudget,
     client_wait: Duration,
@@ -45,7 +45,7 @@ struct Shared {
 }
 
 /// What a request is led to.
-enum Way {
+enum Selected {
     Tunnel(Arc<Tunnel>),
     Upstream(ToUpstream),
 }
@@ -59,15 +59,15 @@ struct Choice {
 }
 
 /// What one request holds of its client.
-struct Held {
+struct RequestHold {
     _load: InFlight,
-    _running: Running,
+    _running: RunningRequest,
 }
 
-impl Steering {
+impl ServerDirector {
     pub(crate) fn new(directory: Arc<Directory>, timeouts: &Timeouts, now: Instant) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(Routing {
                 public_port: directory.public_port(),
                 directory,
                 retries: RetryBudget::new(now),
@@ -79,43 +79,43 @@ impl Steering {
     }
 }
 
-impl Steering {
-    pub(crate) fn direct_asked(&self, asked: Asked<'_>, avoid: &[u64]) -> Direction {
+impl ServerDirector {
+    pub(crate) fn direct_request(&self, input: RouteInput<'_>, avoid: &[u64]) -> Direction {
         let now = Instant::now();
         if avoid.is_empty() {
             self.shared.retries.on_request(now);
         }
         let shared = self.shared.clone();
-        match shared.route(asked) {
-            Some((Way::Upstream(to), revision)) if avoid.is_empty() => {
+        match shared.route(input) {
+            Some((Selected::Upstream(to), revision)) if avoid.is_empty() => {
                 return Direction::Go(to.destination(revision));
             }
-            Some((Way::Upstream(_), _)) => {
+            Some((Selected::Upstream(_), _)) => {
                 let text = "there is one way to the upstream";
                 return Direction::Fail(Failure::new(Reason::NoClient, text));
             }
-            Some((Way::Tunnel(tunnel), revision)) => {
-                let choice = Choice::new(&tunnel, asked, avoid);
+            Some((Selected::Tunnel(tunnel), revision)) => {
+                let choice = Choice::new(&tunnel, input, avoid);
                 if let Some(destination) = try_choose(&tunnel, revision, &choice) {
                     return Direction::Go(destination);
                 }
-                if let Some(failure) = not_carried(&tunnel, asked.protocol) {
+                if let Some(failure) = not_carried(&tunnel, input.protocol) {
                     return Direction::Fail(failure);
                 }
             }
-            None if asked.path == REGISTER_PATH => return Direction::Fail(shared.wrong_port()),
+            None if input.path == REGISTER_PATH => return Direction::Fail(shared.wrong_port()),
             None if now < shared.grace_until => {}
-            None => return Direction::Fail(no_tunnel(asked)),
+            None => return Direction::Fail(no_tunnel(input)),
         }
-        let waiting = Waiting::of(asked, avoid);
+        let waiting = WaitingRequest::of(input, avoid);
         Direction::Wait(Box::pin(async move { shared.wait(waiting).await }))
     }
 }
 
-impl Director for Steering {
+impl Director for ServerDirector {
     fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction {
         let port = visit.visitor.local_port();
-        let asked = Asked {
+        let input = RouteInput {
             protocol: visit.protocol,
             port: (!self.needs_host(port)).then_some(port),
             authority: visit.authority_str(),
@@ -123,11 +123,11 @@ impl Director for Steering {
             headers: &visit.headers,
             visitor: visit.visitor.addr().ip(),
         };
-        self.direct_asked(asked, avoid)
+        self.direct_request(input, avoid)
     }
 
     fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction {
-        let asked = Asked {
+        let input = RouteInput {
             protocol: session.protocol,
             port: Some(session.local.port()),
             authority: "",
@@ -135,7 +135,7 @@ impl Director for Steering {
             headers: &http::HeaderMap::new(),
             visitor: session.visitor.addr().ip(),
         };
-        self.direct_asked(asked, avoid)
+        self.direct_request(input, avoid)
     }
 
     /// Tunnels share the common port; any other one belongs to one tunnel.
@@ -150,7 +150,7 @@ impl Director for Steering {
 
 /// What of a visit or a session decides where it goes.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'v> {
+pub(crate) struct RouteInput<'v> {
     pub(crate) protocol: ProtocolType,
     /// The tunnel's own port that it came to; nothing where tunnels are told apart by host.
     pub(crate) port: Option<u16>,
@@ -161,7 +161,7 @@ pub(crate) struct Asked<'v> {
 }
 
 /// The same, kept over a wait.
-struct Waiting {
+struct WaitingRequest {
     protocol: ProtocolType,
     port: Option<u16>,
     authority: String,
@@ -172,21 +172,21 @@ struct Waiting {
     avoid: Vec<u64>,
 }
 
-impl Waiting {
-    fn of(asked: Asked<'_>, avoid: &[u64]) -> Self {
+impl WaitingRequest {
+    fn of(input: RouteInput<'_>, avoid: &[u64]) -> Self {
         Self {
             avoid: avoid.to_vec(),
-            protocol: asked.protocol,
-            port: asked.port,
-            authority: asked.authority.to_owned(),
-            path: asked.path.to_owned(),
-            headers: asked.headers.clone(),
-            visitor: asked.visitor,
+            protocol: input.protocol,
+            port: input.port,
+            authority: input.authority.to_owned(),
+            path: input.path.to_owned(),
+            headers: input.headers.clone(),
+            visitor: input.visitor,
         }
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn input(&self) -> RouteInput<'_> {
+        RouteInput {
             protocol: self.protocol,
             port: self.port,
             authority: &self.authority,
@@ -197,7 +197,7 @@ impl Waiting {
     }
 }
 
-impl Asked<'_> {
+impl RouteInput<'_> {
     /// It has no head that could say more than where it came to.
     const fn is_session(&self) -> bool {
         matches!(self.protocol, ProtocolType::Tcp | ProtocolType::Udp)
@@ -212,7 +212,7 @@ impl Asked<'_> {
     }
 }
 
-impl Shared {
+impl Routing {
     /// A client of adit that has taken this port for that of the clients.
     fn wrong_port(&self) -> Failure {
         let port = self.directory.clients_port();
@@ -223,30 +223,30 @@ impl Shared {
     }
 
     /// The tunnel or upstream that the port or the rules select. A rule to a tunnel that nobody has announced selects nothing yet.
-    fn route(&self, asked: Asked<'_>) -> Option<(Way, u64)> {
+    fn route(&self, input: RouteInput<'_>) -> Option<(Selected, u64)> {
         let snapshot = self.directory.snapshot();
-        if let Some(port) = asked.port() {
+        if let Some(port) = input.port() {
             let tunnel = snapshot.ports.get(&port)?;
             let definition = &tunnel.definition;
-            let fits = if asked.is_session() {
-                definition.protocol == asked.protocol
+            let fits = if input.is_session() {
+                definition.protocol == input.protocol
             } else {
-                definition.is_http() && definition.has_path(asked.path)
+                definition.is_http() && definition.has_path(input.path)
             };
-            return fits.then(|| (Way::Tunnel(tunnel.clone()), snapshot.revision));
+            return fits.then(|| (Selected::Tunnel(tunnel.clone()), snapshot.revision));
         }
         let header = |name: &str| {
-            let value = asked.headers.get(name)?.as_bytes();
+            let value = input.headers.get(name)?.as_bytes();
             // Nothing is a call of gRPC by its content type alone (P-8.1).
-            let poses = asked.protocol != ProtocolType::Grpc
+            let poses = input.protocol != ProtocolType::Grpc
                 && name == "content-type"
                 && adit_router::is_grpc(value);
             (!poses).then_some(value)
         };
-        let query = Query::new(Some(asked.authority), asked.path).with_headers(&header);
+        let query = Query::new(Some(input.authority), input.path).with_headers(&header);
         match snapshot.routes.route(&query)?.target() {
-            Target::Tunnel(tunnel) => Some((Way::Tunnel(tunnel.clone()), snapshot.revision)),
-            Target::Upstream(to) => Some((Way::Upstream(to.clone()), snapshot.revision)),
+            Target::Tunnel(tunnel) => Some((Selected::Tunnel(tunnel.clone()), snapshot.revision)),
+            Target::Upstream(to) => Some((Selected::Upstream(to.clone()), snapshot.revision)),
             Target::Unannounced(_) => None,
         }
     }
@@ -254,25 +254,25 @@ impl Shared {
     /// Waits for a client with a permit to spare. Looks at the rules anew at each change: the client that comes back may
     /// have announced its tunnel with other settings. For a while after a start, names that are not known yet are waited
     /// for as well: they may belong to clients that are on their way back.
-    async fn wait(&self, visit: Waiting) -> Result<Destination, Failure> {
+    async fn wait(&self, visit: WaitingRequest) -> Result<Destination, Failure> {
         let now = tokio::time::Instant::now;
         let deadline = now() + self.client_wait;
         loop {
             // Registered before looking, so that a change in between is not missed.
             let renamed = self.directory.changed.notified();
-            let Some((way, revision)) = self.route(visit.asked()) else {
+            let Some((way, revision)) = self.route(visit.input()) else {
                 let until = deadline.min(self.grace_until.into());
                 if timeout_at(until, renamed).await.is_err() {
-                    return Err(no_tunnel(visit.asked()));
+                    return Err(no_tunnel(visit.input()));
                 }
                 continue;
             };
             let tunnel = match way {
-                Way::Tunnel(tunnel) => tunnel,
-                Way::Upstream(to) => return Ok(to.destination(revision)),
+                Selected::Tunnel(tunnel) => tunnel,
+                Selected::Upstream(to) => return Ok(to.destination(revision)),
             };
             let changed = tunnel.changed.notified();
-            let choice = Choice::new(&tunnel, visit.asked(), &visit.avoid);
+            let choice = Choice::new(&tunnel, visit.input(), &visit.avoid);
             if let Some(destination) = try_choose(&tunnel, revision, &choice) {
                 return Ok(destination);
             }
@@ -323,14 +323,14 @@ impl Shared {
 }
 
 impl Choice {
-    fn new(tunnel: &Tunnel, asked: Asked<'_>, avoid: &[u64]) -> Self {
+    fn new(tunnel: &Tunnel, input: RouteInput<'_>, avoid: &[u64]) -> Self {
         Self {
-            draw: draw(tunnel, asked),
+            draw: draw(tunnel, input),
             avoid: avoid.to_vec(),
-            protocol: asked.protocol,
+            protocol: input.protocol,
             claim: Claim {
                 tunnel: tunnel.number,
-                visitor: visitor_key(asked.visitor),
+                visitor: visitor_key(input.visitor),
             },
         }
     }
@@ -355,22 +355,22 @@ fn carries(link: &Link, protocol: ProtocolType) -> bool {
     }
 }
 
-fn draw(tunnel: &Tunnel, asked: Asked<'_>) -> Draw {
-    let headers = asked.headers;
+fn draw(tunnel: &Tunnel, input: RouteInput<'_>) -> Draw {
+    let headers = input.headers;
     let policy = tunnel.definition.policy;
     let mut draw = Draw::default();
     if policy.uses_random() {
         draw.random = rand::random();
     }
     // A session is known by where it comes from, whatever is hashed of requests.
-    if policy == Policy::IpHash || (policy.uses_hash() && asked.is_session()) {
-        draw.hash = match asked.visitor.to_canonical() {
+    if policy == Policy::IpHash || (policy.uses_hash() && input.is_session()) {
+        draw.hash = match input.visitor.to_canonical() {
             IpAddr::V4(ip) => hash_bytes(&ip.octets()),
             IpAddr::V6(ip) => hash_bytes(&ip.octets()),
         };
     } else if policy.uses_hash() {
         draw.hash = hash_bytes(match &tunnel.definition.hash_on {
-            HashOn::Host => asked.authority.as_bytes(),
+            HashOn::Host => input.authority.as_bytes(),
             HashOn::Header(name) => headers
                 .get(name)
                 .map_or(&[][..], http::HeaderValue::as_bytes),
@@ -418,9 +418,9 @@ fn destination(
         link: link.id().value(),
         compression: tunnel.definition.compression.on_hop(),
         permit,
-        hold: Box::new(Held {
+        hold: Box::new(RequestHold {
             _load: load,
-            _running: tunnel.run(),
+            _running: tunnel.begin_request(),
         }),
     })
 }
@@ -432,11 +432,11 @@ fn no_client(tunnel: &Tunnel) -> Failure {
     )
 }
 
-fn no_tunnel(asked: Asked<'_>) -> Failure {
-    let text = match asked.port() {
-        Some(port) if asked.is_session() => format!("no tunnel holds {port}"),
+fn no_tunnel(input: RouteInput<'_>) -> Failure {
+    let text = match input.port() {
+        Some(port) if input.is_session() => format!("no tunnel holds {port}"),
         Some(port) => format!("no tunnel answers on {port} under this path"),
-        None => format!("no tunnel answers to `{}` under this path", asked.authority),
+        None => format!("no tunnel answers to `{}` under this path", input.authority),
     };
     Failure::new(Reason::NoTunnel, text)
 }

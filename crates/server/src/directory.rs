@@ -160,7 +160,7 @@ impl Directory {
         self.freed.subscribe()
     }
 
-    fn tell_freed(&self) {
+    fn notify_freed(&self) {
         self.freed.send_modify(|count| *count += 1);
     }
 
@@ -181,7 +181,7 @@ impl Directory {
         if tunnel.orphaned().is_some() {
             self.remove(&mut state, &tunnel.key, now);
             self.publish(&mut state);
-            self.tell_freed();
+            self.notify_freed();
         }
         true
     }
@@ -207,7 +207,7 @@ impl Directory {
         }
         freed |= self.names.lock().expire(self.clock.at(now)) > 0;
         if freed {
-            self.tell_freed();
+            self.notify_freed();
         }
     }
 
@@ -227,7 +227,7 @@ impl Directory {
     fn remove(&self, state: &mut State, key: &TunnelKey, since: Instant) -> Option<Arc<Tunnel>> {
         let tunnel = state.remove(key)?;
         self.index.lock().forget(&tunnel);
-        self.let_go(&tunnel, since);
+        self.end_use(&tunnel, since);
         Some(tunnel)
     }
 
@@ -310,7 +310,7 @@ impl Observer for Directory {
         self.refresh(link);
         if link.is_draining() {
             // Its names are free for others of its user.
-            self.tell_freed();
+            self.notify_freed();
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct Entries {
 }
 
 /// What a request holds while it lasts.
-struct Held {
+struct UpstreamHold {
     _permits: Option<(Permit, Permit)>,
     _load: InFlight,
 }
@@ -145,7 +145,7 @@ impl Entries {
             let why = "the upstream has no servers";
             return self.refuse(arrival, opened, ResetCode::Internal, why);
         };
-        opened.exchange.hold(Held {
+        opened.exchange.hold(UpstreamHold {
             _permits: permits,
             _load: load,
         });

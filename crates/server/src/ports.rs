@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     port::{Port, PortKey, Transport},
     settings::PortRanges,
-    threads::{Dealer, accept},
+    threads::{Acceptor, accept},
     tunnel::Tunnel,
 };
 
@@ -48,10 +48,10 @@ const REBIND_TRIES: usize = 100;
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
 
 /// What serves visitors. Held by those who listen, so that it ends with their runtime.
-pub(crate) struct Ground {
+pub(crate) struct PortContext {
     /// The runtime that accepts.
     pub(crate) accepting: Handle,
-    pub(crate) dealer: Dealer,
+    pub(crate) acceptor: Acceptor,
     pub(crate) udp: Arc<Udp>,
     pub(crate) drain: watch::Receiver<bool>,
 }
@@ -74,7 +74,7 @@ struct Listening {
 }
 
 struct State {
-    ground: Weak<Ground>,
+    context: Weak<PortContext>,
     listening: HashMap<PortKey, Listening>,
     /// Drained: nothing is bound any more.
     closed: bool,
@@ -109,7 +109,7 @@ impl Ports {
             ip,
             allowed,
             state: Mutex::new(State {
-                ground: Weak::new(),
+                context: Weak::new(),
                 listening: HashMap::new(),
                 closed: false,
             }),
@@ -117,9 +117,9 @@ impl Ports {
     }
 
     /// From here on, what is bound is served.
-    pub(crate) fn start(self: &Arc<Self>, ground: &Arc<Ground>) {
+    pub(crate) fn start(self: &Arc<Self>, context: &Arc<PortContext>) {
         let mut state = self.state.lock();
-        state.ground = Arc::downgrade(ground);
+        state.context = Arc::downgrade(context);
         let bound: Vec<_> = state.listening.keys().copied().collect();
         self.serve_idle(&mut state, &bound);
     }
@@ -243,7 +243,7 @@ impl Ports {
     }
 
     fn serve_idle(self: &Arc<Self>, state: &mut State, changed: &[PortKey]) {
-        let Some(ground) = state.ground.upgrade() else {
+        let Some(context) = state.context.upgrade() else {
             return;
         };
         for key in changed {
@@ -254,11 +254,11 @@ impl Ports {
             let Some(socket) = listening.idle.take() else {
                 continue;
             };
-            let one = One {
+            let task = PortTask {
                 ports: self.clone(),
                 key: *key,
                 changed: listening.changed.clone(),
-                ground: ground.clone(),
+                context: context.clone(),
             };
             tracing::info!(
                 port = key.number,
@@ -266,11 +266,11 @@ impl Ports {
                 "port opened"
             );
             match socket {
-                Socket::Tcp(listener) => drop(ground.accepting.spawn(one.listen(listener))),
+                Socket::Tcp(listener) => drop(context.accepting.spawn(task.serve_tcp(listener))),
                 // Whoever reads a UDP port does all the work of it: they take turns.
                 Socket::Udp(socket) => {
-                    let runtime = ground.dealer.next_runtime(&ground.accepting);
-                    drop(runtime.spawn(one.exchange(socket)));
+                    let runtime = context.acceptor.next_runtime(&context.accepting);
+                    drop(runtime.spawn(task.serve_udp(socket)));
                 }
             }
         }
@@ -293,15 +293,15 @@ impl Ports {
 }
 
 /// What listens on one port.
-struct One {
+struct PortTask {
     ports: Arc<Ports>,
     key: PortKey,
     changed: Arc<Notify>,
-    ground: Arc<Ground>,
+    context: Arc<PortContext>,
 }
 
-impl One {
-    async fn listen(self, listener: StdListener) {
+impl PortTask {
+    async fn serve_tcp(self, listener: StdListener) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -315,7 +315,7 @@ impl One {
             accept(
                 &listener,
                 port,
-                &self.ground.dealer,
+                &self.context.acceptor,
                 self.changed.notified(),
             )
             .await;
@@ -328,16 +328,16 @@ impl One {
                 break;
             }
         }
-        self.say_closed();
+        self.log_closed();
     }
 
-    async fn exchange(self, socket: StdSocket) {
+    async fn serve_udp(self, socket: StdSocket) {
         let mut socket = Some(socket);
         while let Some(bound) = socket.take() {
             match (UdpSocket::from_std(bound), self.session_timeout()) {
                 (Ok(bound), Some(timeout)) => {
                     let served = self
-                        .ground
+                        .context
                         .udp
                         .clone()
                         .serve(bound, timeout, self.drained());
@@ -352,17 +352,17 @@ impl One {
                     self.pause().await;
                 }
             }
-            if *self.ground.drain.borrow() {
+            if *self.context.drain.borrow() {
                 return;
             }
             socket = self.rebind().await;
         }
-        self.say_closed();
+        self.log_closed();
     }
 
     /// After a drain there is nothing to wait for. Else the socket has failed, and would fail again at once.
     async fn pause(&self) {
-        if !*self.ground.drain.borrow() {
+        if !*self.context.drain.borrow() {
             tokio::time::sleep(FAILED_PAUSE).await;
         }
     }
@@ -378,7 +378,7 @@ impl One {
     async fn stale(&self, timeout: Duration) {
         loop {
             self.changed.notified().await;
-            let goes_on = self.session_timeout() == Some(timeout) || *self.ground.drain.borrow();
+            let goes_on = self.session_timeout() == Some(timeout) || *self.context.drain.borrow();
             if !goes_on {
                 return;
             }
@@ -386,7 +386,7 @@ impl One {
     }
 
     fn drained(&self) -> impl Future<Output = ()> + use<> {
-        let mut drain = self.ground.drain.clone();
+        let mut drain = self.context.drain.clone();
         async move {
             let _ = drain.wait_for(|drain| *drain).await;
         }
@@ -424,7 +424,7 @@ impl One {
         }
     }
 
-    fn say_closed(&self) {
+    fn log_closed(&self) {
         let (port, transport) = (self.key.number, self.key.transport.as_str());
         tracing::info!(port, transport, "port closed");
     }

@@ -152,7 +152,7 @@ pub enum UpstreamProtocol {
     #[default]
     Http1,
     /// HTTP/2: in clear text with prior knowledge, or over TLS.
-    H2c,
+    Http2,
     /// Bytes.
     Tcp,
 }
@@ -162,7 +162,7 @@ impl UpstreamProtocol {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
-            Self::H2c => "h2c",
+            Self::Http2 => "h2c",
             Self::Tcp => "tcp",
         }
     }

@@ -63,7 +63,7 @@ impl Shortcuts {
     }
 
     /// The way of visitors of this side to the upstream of a name.
-    pub(crate) fn way_to(self: &Arc<Self>, name: &str) -> Option<ToUpstream> {
+    pub(crate) fn route_to(self: &Arc<Self>, name: &str) -> Option<ToUpstream> {
         let upstream = self.upstreams.find(name)?;
         Some(ToUpstream {
             shortcuts: self.clone(),

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use crate::{
     channels::Channels,
-    director::{Asked, Steering},
+    director::{RouteInput, ServerDirector},
     directory::{Directory, DirectoryConfig, EnterError},
     ports::Ports,
     settings::{Limits, PortRanges, PublicUrl, RuleSettings, SharedGroup, Timeouts},
@@ -46,7 +46,7 @@ struct World {
     directory: Arc<Directory>,
     ports: Arc<Ports>,
     registry: Arc<Registry>,
-    steering: Steering,
+    director: ServerDirector,
     /// Of each link, by its number: where it registered.
     channels: Mutex<HashMap<u64, ChannelId>>,
 }
@@ -115,7 +115,7 @@ fn world_of(
     };
     World {
         registry: Registry::new(config, directory.clone()),
-        steering: Steering::new(directory.clone(), &timeouts, Instant::now()),
+        director: ServerDirector::new(directory.clone(), &timeouts, Instant::now()),
         directory,
         ports,
         channels: Mutex::default(),
@@ -266,7 +266,7 @@ impl World {
         host: &str,
         avoid: &[u64],
     ) -> Result<Destination, Failure> {
-        let asked = Asked {
+        let input = RouteInput {
             protocol,
             port,
             authority: host,
@@ -274,7 +274,7 @@ impl World {
             headers: &http::HeaderMap::new(),
             visitor,
         };
-        match self.steering.direct_asked(asked, avoid) {
+        match self.director.direct_request(input, avoid) {
             Direction::Go(destination) => Ok(destination),
             Direction::Wait(wait) => wait.await,
             Direction::Fail(failure) => Err(failure),

@@ -1,6 +1,6 @@
 //! Data threads: each a current-thread runtime that runs sockets, muxes and HTTP, and nothing else.
 //!
-//! One thread accepts for all and deals the sockets out in turn; a socket stays where it was dealt. A second listener
+//! One thread accepts for all and deals the sockets out in turn; a socket stays where it was assigned. A second listener
 //! per thread (`SO_REUSEPORT`) would let a second server bind unnoticed and drop queued connections when one closes.
 
 use std::{
@@ -26,12 +26,12 @@ use tokio::{
 use crate::{floods::Floods, port::Port};
 
 /// Sockets that may wait for a thread; more are closed, as a full backlog would.
-const DEALT_QUEUE: usize = 1024;
+const ASSIGNED_QUEUE: usize = 1024;
 
 /// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-type Dealt = (StdStream, Accepted);
+type Assigned = (StdStream, Accepted);
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What to run for each socket.
@@ -56,8 +56,8 @@ impl Accepted {
 }
 
 /// Deals sockets to threads.
-pub(crate) struct Dealer {
-    others: Vec<(mpsc::Sender<Dealt>, Handle)>,
+pub(crate) struct Acceptor {
+    others: Vec<(mpsc::Sender<Assigned>, Handle)>,
     turn: AtomicUsize,
     serve: Arc<Serve>,
     guard: Guard,
@@ -70,7 +70,7 @@ pub(crate) struct Guard {
     pub(crate) floods: Arc<Floods>,
 }
 
-impl Dealer {
+impl Acceptor {
     /// For the one thread that accepts.
     pub(crate) fn alone(serve: Arc<Serve>, guard: Guard) -> Self {
         Self {
@@ -81,27 +81,27 @@ impl Dealer {
         }
     }
 
-    /// The runtime of the next thread, for what needs one for itself. `own` is that of this dealer's thread.
+    /// The runtime of the next thread, for what needs one for itself. `own` is that of this acceptor's thread.
     pub(crate) fn next_runtime<'h>(&'h self, own: &'h Handle) -> &'h Handle {
         let other = self.next_turn();
         other.map_or(own, |(_, runtime)| runtime)
     }
 
-    fn next_turn(&self) -> Option<&(mpsc::Sender<Dealt>, Handle)> {
+    fn next_turn(&self) -> Option<&(mpsc::Sender<Assigned>, Handle)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
         turn.checked_sub(1).and_then(|other| self.others.get(other))
     }
 
     /// Gives a socket to the next thread; this one's own turn needs no crossing.
-    fn deal(&self, stream: TcpStream, accepted: Accepted) {
+    fn assign(&self, stream: TcpStream, accepted: Accepted) {
         let peer = accepted.peer;
         match self.next_turn() {
             None => accepted.serve(stream, &*self.serve),
             Some((other, _)) => {
-                let dealt = stream
+                let assigned = stream
                     .into_std()
                     .map(|stream| other.try_send((stream, accepted)));
-                if !matches!(dealt, Ok(Ok(()))) {
+                if !matches!(assigned, Ok(Ok(()))) {
                     tracing::warn!(%peer, "a data thread is overloaded; connection closed");
                 }
             }
@@ -116,13 +116,13 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// Starts `count` threads. The first runs `accept` with the dealer; all end when `stop` says true.
+    /// Starts `count` threads. The first runs `accept` with the acceptor; all end when `stop` says true.
     pub(crate) fn start(
         count: usize,
         serve: Arc<Serve>,
         guard: Guard,
         stop: &watch::Receiver<bool>,
-        accept: impl FnOnce(Dealer) -> Task + Send + 'static,
+        accept: impl FnOnce(Acceptor) -> Task + Send + 'static,
     ) -> io::Result<Self> {
         let mut threads = Self {
             handles: Vec::new(),
@@ -130,17 +130,17 @@ impl Threads {
         };
         let mut others = Vec::new();
         for index in 1..count.max(1) {
-            let (sender, receiver) = mpsc::channel(DEALT_QUEUE);
-            let dealt = serve.clone();
-            let work = Box::pin(async move { serve_dealt(receiver, &*dealt).await });
+            let (sender, receiver) = mpsc::channel(ASSIGNED_QUEUE);
+            let assigned = serve.clone();
+            let work = Box::pin(async move { serve_assigned(receiver, &*assigned).await });
             let runtime = threads.spawn(index, stop.clone(), move || work)?;
             others.push((sender, runtime));
         }
-        let dealer = Dealer {
+        let acceptor = Acceptor {
             others,
-            ..Dealer::alone(serve, guard)
+            ..Acceptor::alone(serve, guard)
         };
-        threads.spawn(0, stop.clone(), move || accept(dealer))?;
+        threads.spawn(0, stop.clone(), move || accept(acceptor))?;
         Ok(threads)
     }
 
@@ -183,7 +183,7 @@ impl Threads {
     }
 }
 
-async fn serve_dealt(mut receiver: mpsc::Receiver<Dealt>, serve: &Serve) {
+async fn serve_assigned(mut receiver: mpsc::Receiver<Assigned>, serve: &Serve) {
     while let Some((stream, accepted)) = receiver.recv().await {
         match TcpStream::from_std(stream) {
             Ok(stream) => accepted.serve(stream, serve),
@@ -201,16 +201,16 @@ async fn serve_dealt(mut receiver: mpsc::Receiver<Dealt>, serve: &Serve) {
 pub(crate) async fn accept(
     listener: &TcpListener,
     port: Port,
-    dealer: &Dealer,
+    acceptor: &Acceptor,
     until: impl Future<Output = ()>,
 ) {
     let mut until = std::pin::pin!(until);
-    let floods = &dealer.guard.floods;
+    let floods = &acceptor.guard.floods;
     loop {
         // Those of clients have what visitors leave.
         let descriptors = port
             .listener()
-            .map(|number| (&dealer.guard.descriptors, number));
+            .map(|number| (&acceptor.guard.descriptors, number));
         if let Some((descriptors, number)) = descriptors
             && !descriptors.has_room(number)
         {
@@ -232,7 +232,7 @@ pub(crate) async fn accept(
                     port,
                     descriptor,
                 };
-                dealer.deal(stream, accepted);
+                acceptor.assign(stream, accepted);
             }
             Err(error) => {
                 floods.accept_failed(port, &error);

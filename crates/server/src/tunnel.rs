@@ -67,9 +67,9 @@ pub(crate) struct Tunnel {
 }
 
 /// A request of a tunnel, from its permit to its end.
-pub(crate) struct Running(Arc<Tunnel>);
+pub(crate) struct RunningRequest(Arc<Tunnel>);
 
-impl Drop for Running {
+impl Drop for RunningRequest {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
@@ -77,9 +77,9 @@ impl Drop for Running {
 
 impl Tunnel {
     /// Counts a request as long as it runs.
-    pub(crate) fn run(self: &Arc<Self>) -> Running {
+    pub(crate) fn begin_request(self: &Arc<Self>) -> RunningRequest {
         self.running.fetch_add(1, Ordering::Relaxed);
-        Running(self.clone())
+        RunningRequest(self.clone())
     }
 
     /// Requests that run.

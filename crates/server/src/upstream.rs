@@ -66,11 +66,11 @@ impl Upstream {
             .ok_or_else(|| refused("hash_on is not `host`, `header:NAME` or `cookie:NAME`"))?;
         let protocol = match settings.protocol {
             UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::H2c => Protocol::H2c,
+            UpstreamProtocol::Http2 => Protocol::H2c,
             UpstreamProtocol::Tcp => Protocol::Tcp,
         };
         if let Some(tls) = &settings.tls {
-            if settings.protocol != UpstreamProtocol::H2c {
+            if settings.protocol != UpstreamProtocol::Http2 {
                 return Err(refused("is reached over TLS by HTTP/2 only"));
             }
             if tls.trust == Trust::Anyone {
@@ -129,14 +129,14 @@ impl Upstream {
     pub(crate) fn check(&self, head: &RequestHead) -> Result<(), (ResetCode, &'static str)> {
         match (head, self.protocol) {
             // An absolute target would overrule the host that we send (RFC 9112, 3.2.2).
-            (RequestHead::Http(head), UpstreamProtocol::Http1 | UpstreamProtocol::H2c)
+            (RequestHead::Http(head), UpstreamProtocol::Http1 | UpstreamProtocol::Http2)
                 if !head.path.starts_with(b"/") && head.path != b"*"[..] =>
             {
                 Err((ResetCode::ProtocolError, "the target is no path"))
             }
             (
                 RequestHead::Http(_) | RequestHead::Grpc(_) | RequestHead::WebSocket(_),
-                UpstreamProtocol::Http1 | UpstreamProtocol::H2c,
+                UpstreamProtocol::Http1 | UpstreamProtocol::Http2,
             )
             | (RequestHead::Tcp(_), UpstreamProtocol::Tcp) => Ok(()),
             (RequestHead::Udp(_), _) => {

@@ -28,7 +28,7 @@ const QUEUE: usize = 1_024;
 /// Announcements that make one snapshot together, when so many wait.
 const BATCH: usize = 32;
 
-/// A client whose announcement took some time waits this many times as long for its answer: one client takes a tenth of
+/// A client whose announcement took some time waits this many times as long for its reply: one client takes a tenth of
 /// the thread at most, however often it announces.
 const PAUSE: u32 = 9;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -43,16 +43,16 @@ enum Job {
     Announce {
         link: Arc<Link>,
         tunnels: Vec<Announced>,
-        answer: oneshot::Sender<(Vec<TunnelResult>, Duration)>,
+        reply: oneshot::Sender<(Vec<TunnelResult>, Duration)>,
     },
     Withdraw {
         link: Arc<Link>,
         name: String,
-        answer: oneshot::Sender<bool>,
+        reply: oneshot::Sender<bool>,
     },
     Release {
         name: Name,
-        answer: oneshot::Sender<Result<usize, String>>,
+        reply: oneshot::Sender<Result<usize, String>>,
     },
 }
 
@@ -73,13 +73,13 @@ impl Announcer {
         tunnels: Vec<Announced>,
     ) -> Vec<TunnelResult> {
         let names: Vec<_> = tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let job = Job::Announce {
             link: link.clone(),
             tunnels,
-            answer,
+            reply,
         };
-        match self.ask(job, answered).await {
+        match self.submit(job, replied).await {
             Some((results, took)) => {
                 tokio::time::sleep(LONGEST_PAUSE.min(took * PAUSE)).await;
                 results
@@ -90,13 +90,13 @@ impl Announcer {
 
     /// Destroys a tunnel for one client; whether the client served it.
     pub(crate) async fn withdraw(&self, link: &Arc<Link>, name: String) -> bool {
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let job = Job::Withdraw {
             link: link.clone(),
             name,
-            answer,
+            reply,
         };
-        self.ask(job, answered).await.unwrap_or_default()
+        self.submit(job, replied).await.unwrap_or_default()
     }
 
     /// Takes a name from its owner; how many names were released, a group's with it.
@@ -104,16 +104,16 @@ impl Announcer {
     /// # Errors
     /// Something uses it, or the server is stopping.
     pub(crate) async fn release(&self, name: Name) -> Result<usize, String> {
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let stopping = || Err("the server is stopping".to_owned());
-        self.ask(Job::Release { name, answer }, answered)
+        self.submit(Job::Release { name, reply }, replied)
             .await
             .unwrap_or_else(stopping)
     }
 
-    async fn ask<T>(&self, job: Job, answered: oneshot::Receiver<T>) -> Option<T> {
+    async fn submit<T>(&self, job: Job, replied: oneshot::Receiver<T>) -> Option<T> {
         self.jobs.send(job).await.ok()?;
-        answered.await.ok()
+        replied.await.ok()
     }
 }
 
@@ -189,15 +189,15 @@ fn work(directory: &Directory, jobs: impl Iterator<Item = Job>) {
             Job::Announce {
                 link,
                 tunnels,
-                answer,
-            } => waiting.push((link, tunnels, answer)),
-            Job::Withdraw { link, name, answer } => {
+                reply,
+            } => waiting.push((link, tunnels, reply)),
+            Job::Withdraw { link, name, reply } => {
                 announce(directory, &mut waiting);
-                let _ = answer.send(directory.withdraw(&link, &name, Instant::now()));
+                let _ = reply.send(directory.withdraw(&link, &name, Instant::now()));
             }
-            Job::Release { name, answer } => {
+            Job::Release { name, reply } => {
                 announce(directory, &mut waiting);
-                let _ = answer.send(directory.release(&name, Instant::now()));
+                let _ = reply.send(directory.release(&name, Instant::now()));
             }
         }
     }
@@ -219,9 +219,9 @@ fn announce(directory: &Directory, waiting: &mut Vec<Waiting>) {
         .map(|(link, tunnels, _)| (link, &**tunnels))
         .collect();
     let results = directory.announce_each(&announced, Instant::now());
-    for ((_, _, answer), results) in waiting.drain(..).zip(results) {
+    for ((_, _, reply), results) in waiting.drain(..).zip(results) {
         // The client may have left in the meantime: its link was not let in, or has been taken out.
-        let _ = answer.send(results);
+        let _ = reply.send(results);
     }
 }
 

@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         Some(Command::Demo(options)) => demo::run(&adit, options),
         Some(Command::Route(Route::Test(test))) => route::run(&adit, test),
         Some(Command::Completion { shell }) => {
-            output::say_whole(&cli::completion(*shell));
-            output::all_said()
+            output::write_whole(&cli::completion(*shell));
+            output::check_written()
         }
     })
 }

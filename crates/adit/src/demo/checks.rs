@@ -22,7 +22,7 @@ use super::{
     table::{Measured, Row, duration},
     visitor::Site,
 };
-use crate::note;
+use crate::errln;
 
 /// What moves little is done in no time, or hangs.
 const SOON: Duration = Duration::from_secs(20);
@@ -104,7 +104,7 @@ impl Tries {
             .unwrap_or_else(|_| Err(format!("not done within {}", duration(within))));
         if self.say {
             let result = if outcome.is_ok() { "ok" } else { "FAILED" };
-            note!("{name} ... {result}");
+            errln!("{name} ... {result}");
         }
         self.rows.push(Row {
             name,

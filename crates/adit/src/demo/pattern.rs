@@ -1,4 +1,4 @@
-//! Bytes that both ends know without telling each other.
+//! Bytes that both ends know without observability each other.
 //!
 //! The byte at an offset depends on the offset alone, with a period that is prime: whatever is lost, doubled or swapped
 //! on the way shows in the checksum or in the length. All of it are slices of one table, so that making it costs

@@ -20,7 +20,7 @@ pub(crate) enum Value {
     Float(f64),
     Text(String),
     /// From the environment or a flag, where everything is text: read as what is expected.
-    Words(String),
+    Untyped(String),
     List(Vec<Node>),
     Section(Vec<Entry>),
     /// Refused and reported: as if it were not there.
@@ -44,9 +44,9 @@ impl Node {
         }
     }
 
-    pub(crate) fn words(text: impl Into<String>, origin: Origin) -> Self {
+    pub(crate) fn untyped(text: impl Into<String>, origin: Origin) -> Self {
         Self {
-            value: Value::Words(text.into()),
+            value: Value::Untyped(text.into()),
             origin,
         }
     }
@@ -126,7 +126,7 @@ impl fmt::Display for Value {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value}"),
-            Self::Text(text) | Self::Words(text) => {
+            Self::Text(text) | Self::Untyped(text) => {
                 let quote: String = text.chars().take(LONGEST_QUOTE).collect();
                 let cut = if quote.len() < text.len() { "..." } else { "" };
                 write!(f, "the text {quote:?}{cut}")

@@ -10,9 +10,9 @@ use crate::{
     environment::Variables,
     error::{ConfigError, Kind, Origin},
     fields::path,
+    key_names::NO_OTHER_KEYS,
     read::Section,
     token,
-    vocabulary::NOTHING,
 };
 
 /// Whose a token is when nobody says so.
@@ -90,7 +90,7 @@ fn method_token(
     };
     let text = auth.item("token");
     let file_item = auth.item("token_file");
-    auth.finish(&NOTHING)?;
+    auth.finish(&NO_OTHER_KEYS)?;
     let token = match (text, file_item) {
         (Some(_), Some(_)) => {
             return Err(auth.conflict(&["token_file"], "expected either `token` or `token_file`"));
@@ -137,7 +137,7 @@ pub(super) fn shared_groups(
     for item in item.list("groups")? {
         let mut section = item.section()?;
         let (group, users) = (section.item("group"), section.item("users"));
-        section.finish(&NOTHING)?;
+        section.finish(&NO_OTHER_KEYS)?;
         let group_item = group.ok_or_else(|| section.missing("group", "the name of a group"))?;
         let group: GroupId = group_item.parse("the name of a group")?;
         if groups.iter().any(|known| known.group == group) {

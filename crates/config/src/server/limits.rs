@@ -5,9 +5,9 @@ use adit_server::{HostRules, Limits, PortRanges};
 
 use crate::{
     error::ConfigError,
+    key_names,
     ranges::{BUDGET, COUNT, LANES, LOCATION, RATE, SHARE, TURN, WINDOW},
     read::{Item, Section},
-    vocabulary,
 };
 
 pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
@@ -76,7 +76,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     section.set_size("link_budget", BUDGET, &mut limits.link_budget_bytes)?;
     section.set_size("process_budget", BUDGET, &mut limits.process_budget_bytes)?;
     section.set_size("turn", TURN, &mut limits.turn_bytes)?;
-    section.finish(&vocabulary::SERVER_LIMITS)?;
+    section.finish(&key_names::SERVER_LIMITS)?;
     if u64::from(limits.initial_window_bytes) > limits.max_window_bytes {
         return Err(section
             .conflict(

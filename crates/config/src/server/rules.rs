@@ -7,8 +7,8 @@ use adit_server::{RuleSettings, RuleTarget, UpstreamProtocol, UpstreamSettings};
 use crate::{
     error::ConfigError,
     fields::{host_pattern, name_of},
+    key_names,
     read::{Item, Section},
-    vocabulary,
 };
 
 pub(super) fn read(
@@ -64,7 +64,7 @@ fn read_rule(
         rule.grpc = Some(item.parse::<GrpcPattern>("a gRPC service or method")?);
     }
     let mut to = section.section("to")?;
-    section.finish(&vocabulary::RULE)?;
+    section.finish(&key_names::RULE)?;
     let tunnel = match to.item("tunnel") {
         Some(item) => Some(item.parse::<TunnelName>("the name of a tunnel")?),
         None => None,
@@ -73,7 +73,7 @@ fn read_rule(
         Some(item) => Some(upstream_of(&item, upstreams)?),
         None => None,
     };
-    to.finish(&vocabulary::RULE_TARGET)?;
+    to.finish(&key_names::RULE_TARGET)?;
     rule.target = match (tunnel, upstream) {
         (Some(tunnel), None) => RuleTarget::Tunnel(tunnel.as_str().to_owned()),
         (None, Some(upstream)) => RuleTarget::Upstream(upstream),

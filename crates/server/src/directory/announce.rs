@@ -193,7 +193,7 @@ impl Directory {
                 );
             }
             self.index.lock().forget(removed);
-            self.let_go(removed, removed.orphaned().unwrap_or(now));
+            self.end_use(removed, removed.orphaned().unwrap_or(now));
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ impl Directory {
     pub(super) fn exit(&self, grant: &Grant, now: Instant) {
         let mut names = self.names.lock();
         for name in names_of(grant) {
-            names.let_go(&name, self.clock.at(now));
+            names.end_use(&name, self.clock.at(now));
         }
     }
 
@@ -263,14 +263,14 @@ impl Directory {
     }
 
     /// Lets the names of a tunnel go, unused since `since`.
-    pub(super) fn let_go(&self, tunnel: &Tunnel, since: Instant) {
+    pub(super) fn end_use(&self, tunnel: &Tunnel, since: Instant) {
         let since = self.clock.at(since);
         let mut names = self.names.lock();
         for name in names_of_tunnel(tunnel) {
-            names.let_go(&name, since);
+            names.end_use(&name, since);
         }
         if tunnel.definition.is_http() {
-            names.let_go(&Name::Tunnel(tunnel.key.name.clone()), since);
+            names.end_use(&Name::Tunnel(tunnel.key.name.clone()), since);
         }
     }
 

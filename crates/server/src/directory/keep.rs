@@ -83,7 +83,7 @@ impl Directory {
             }
         }
         drop(names);
-        self.tell_freed();
+        self.notify_freed();
         Ok(released)
     }
 }

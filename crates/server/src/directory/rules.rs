@@ -77,7 +77,7 @@ fn read_one(rule: &RuleSettings, shortcuts: &Arc<Shortcuts>) -> Result<Rule<Stat
         target: match &rule.to {
             RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into()),
             RuleTarget::Upstream(name) => {
-                let to = shortcuts.way_to(name);
+                let to = shortcuts.route_to(name);
                 Static::Upstream(to.ok_or_else(|| format!("there is no upstream `{name}`"))?)
             }
         },

@@ -160,7 +160,7 @@ impl Ledger {
     }
 
     /// Counts one use less; after the last one the name has been unused since `since`.
-    pub(crate) fn let_go(&mut self, name: &Name, since: Duration) {
+    pub(crate) fn end_use(&mut self, name: &Name, since: Duration) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };

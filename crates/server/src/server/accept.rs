@@ -13,7 +13,7 @@ use crate::{
     client_port::ClientPort,
     directory::Directory,
     port::Port,
-    threads::{Dealer, Serve, accept},
+    threads::{Acceptor, Serve, accept},
 };
 
 /// What a connection may need.
@@ -54,12 +54,12 @@ impl Serving {
             }
             Port::Visitors | Port::Tunnel(_) => {
                 let http = http.clone();
-                let drained = said(drain.clone());
+                let drained = signalled(drain.clone());
                 let served = async move { http.serve(stream, peer, drained).await };
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Clients => {
-                let stopped = said(stop.clone());
+                let stopped = signalled(stop.clone());
                 let served = client_port.clone().serve(stream, peer, stopped);
                 Box::pin(clients.track_future(served)) as _
             }
@@ -71,7 +71,7 @@ impl Serving {
 pub(super) async fn accept_both(
     clients: StdListener,
     visitors: StdListener,
-    dealer: &Dealer,
+    acceptor: &Acceptor,
     drain: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) {
@@ -85,13 +85,16 @@ pub(super) async fn accept_both(
         }
     };
     // Clients may come as long as visitors are being served; new visitors no longer.
-    tokio::join!(accept(&clients, Port::Clients, dealer, said(stop)), async {
-        accept(&visitors, Port::Visitors, dealer, said(drain)).await;
-        drop(visitors);
-    },);
+    tokio::join!(
+        accept(&clients, Port::Clients, acceptor, signalled(stop)),
+        async {
+            accept(&visitors, Port::Visitors, acceptor, signalled(drain)).await;
+            drop(visitors);
+        },
+    );
 }
 
 /// Completes when the flag says true, or nobody is left to say it.
-async fn said(mut flag: watch::Receiver<bool>) {
+async fn signalled(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|said| *said).await;
 }

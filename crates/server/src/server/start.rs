@@ -31,14 +31,14 @@ use super::{
 use crate::{
     channels::Channels,
     client_port::ClientPort,
-    director::Steering,
+    director::ServerDirector,
     directory::{Directory, DirectoryConfig},
     floods::Floods,
     generated::Generated,
     lanes::Lanes,
     names::NamesFile,
     newcomers::Newcomers,
-    ports::{Ground, Ports},
+    ports::{PortContext, Ports},
     service::Service,
     settings::{Limits, Settings},
     shortcuts::Shortcuts,
@@ -149,7 +149,7 @@ impl Server {
 
         let admission = Admission::observed(
             chain(settings, &permits),
-            Arc::new(Steering::new(directory.clone(), timeouts, now)),
+            Arc::new(ServerDirector::new(directory.clone(), timeouts, now)),
             observer.clone(),
         );
         let http = Http::new(http_config(limits, timeouts), admission.clone());
@@ -172,16 +172,16 @@ impl Server {
             let (ports, udp) = (ports.clone(), udp.clone());
             let drain = drain.subscribe();
             let stop = stop.subscribe();
-            move |dealer| {
+            move |acceptor| {
                 let accepting = async move {
-                    let ground = Arc::new(Ground {
+                    let context = Arc::new(PortContext {
                         accepting: Handle::current(),
-                        dealer,
+                        acceptor,
                         udp,
                         drain: drain.clone(),
                     });
-                    ports.start(&ground);
-                    accept_both(clients_port, visitors_port, &ground.dealer, drain, stop).await;
+                    ports.start(&context);
+                    accept_both(clients_port, visitors_port, &context.acceptor, drain, stop).await;
                 };
                 Box::pin(accepting) as _
             }

@@ -10,9 +10,9 @@ use super::*;
 use crate::{
     floods::Floods,
     port::Port,
-    ports::Ground,
+    ports::PortContext,
     settings::{PortRanges, RuleSettings, RuleTarget},
-    threads::{Dealer, Guard},
+    threads::{Acceptor, Guard},
 };
 
 fn session(name: &str, protocol: ProtocolType, remote_port: u16) -> Announced {
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// From here on connections are accepted; who came by which port.
-    fn open_for_visitors(&self) -> (Arc<Ground>, Arc<Mutex<Vec<Port>>>) {
+    fn open_for_visitors(&self) -> (Arc<PortContext>, Arc<Mutex<Vec<Port>>>) {
         let seen: Arc<Mutex<Vec<Port>>> = Arc::default();
         let serve = {
             let seen = seen.clone();
@@ -85,20 +85,21 @@ impl World {
                 Box::pin(async move { drop(stream) }) as _
             })
         };
-        let director = Steering::new(self.directory.clone(), &Timeouts::default(), Instant::now());
+        let director =
+            ServerDirector::new(self.directory.clone(), &Timeouts::default(), Instant::now());
         let guard = Guard {
             descriptors: Descriptors::new(1_000),
             floods: Floods::new(),
         };
         let admission = Admission::new(Vec::new(), Arc::new(director));
-        let ground = Arc::new(Ground {
+        let context = Arc::new(PortContext {
             accepting: Handle::current(),
-            dealer: Dealer::alone(serve, guard),
+            acceptor: Acceptor::alone(serve, guard),
             udp: Udp::new(UdpConfig::default(), admission),
             drain: watch::Sender::new(false).subscribe(),
         });
-        self.ports.start(&ground);
-        (ground, seen)
+        self.ports.start(&context);
+        (context, seen)
     }
 }
 
@@ -341,7 +342,7 @@ async fn ports_are_those_of_the_snapshot_whatever_happens() {
 #[tokio::test]
 async fn what_comes_in_by_a_port_is_dealt_as_that_of_its_tunnel() {
     let (world, ip) = local();
-    let (ground, seen) = world.open_for_visitors();
+    let (context, seen) = world.open_for_visitors();
     let (link, _guard) = world.serve("one", "web", &[tcp("a", 0)]).await;
     let first = port(&world.announce_one(&link, tcp("a", 0)));
     // To the end: it has been served.
@@ -350,7 +351,7 @@ async fn what_comes_in_by_a_port_is_dealt_as_that_of_its_tunnel() {
     let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
     assert_eq!(read.unwrap(), 0);
     assert_eq!(*seen.lock(), [Port::Tunnel(first)]);
-    drop(ground);
+    drop(context);
 }
 
 /// A port that goes over from one tunnel to the next stays open: nobody who comes meanwhile is turned away.

@@ -38,7 +38,7 @@ fn a_name_belongs_to_its_first_user_for_the_retention() {
     ledger.hold(&shop, &alice, None);
     assert!(ledger.is_foreign(&shop, &bob));
     assert!(!ledger.is_foreign(&shop, &claimant("alice", "other")));
-    ledger.let_go(&shop, at(100));
+    ledger.end_use(&shop, at(100));
     assert_eq!(ledger.expire(at(699)), 0);
     let entry = ledger.conflict(&shop, &bob).unwrap();
     assert_eq!(ledger.kept_for(entry, at(699)), Some(at(1)));
@@ -84,11 +84,11 @@ fn unused_names_of_one_user_are_bounded_and_push_out_nobody_elses() {
     let mut ledger = ledger();
     let (alice, bob) = (claimant("alice", "a"), claimant("bob", "b"));
     ledger.hold(&host("shop.test"), &alice, None);
-    ledger.let_go(&host("shop.test"), at(0));
+    ledger.end_use(&host("shop.test"), at(0));
     for number in 0..10 {
         let name = host(&format!("h{number}.test"));
         ledger.hold(&name, &bob, None);
-        ledger.let_go(&name, at(number));
+        ledger.end_use(&name, at(number));
     }
     assert_eq!(ledger.entries().len(), 4);
     assert!(ledger.is_foreign(&host("shop.test"), &bob));
@@ -104,7 +104,7 @@ fn a_release_takes_what_nothing_uses() {
     assert_eq!(ledger.release(&shop), Released::Unknown);
     ledger.hold(&shop, &alice, None);
     assert_eq!(ledger.release(&shop), Released::InUse);
-    ledger.let_go(&shop, at(1));
+    ledger.end_use(&shop, at(1));
     assert_eq!(
         ledger.idle_names_of(&alice.group),
         std::slice::from_ref(&shop)
@@ -152,7 +152,7 @@ proptest! {
                     }
                 }
                 Step::LetGo(name) => {
-                    ledger.let_go(&names[name], at(now));
+                    ledger.end_use(&names[name], at(now));
                     if let Some((_, uses, since)) = &mut model[name] && *uses > 0 {
                         *uses -= 1;
                         *since = now;

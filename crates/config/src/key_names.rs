@@ -5,17 +5,17 @@
 use crate::spelling::same_letters;
 
 /// What people may write in a section besides its keys.
-pub(crate) struct Vocabulary {
+pub(crate) struct KeyNames {
     /// Keys that a later version will have.
-    pub(crate) later: &'static [&'static str],
+    pub(crate) unsupported: &'static [&'static str],
     /// A key of others, and what we call it.
-    pub(crate) others: &'static [(&'static str, &'static str)],
+    pub(crate) foreign_keys: &'static [(&'static str, &'static str)],
 }
 
-impl Vocabulary {
+impl KeyNames {
     /// What to write instead of a key of others.
     pub(crate) fn answer(&self, key: &str) -> Option<String> {
-        self.others
+        self.foreign_keys
             .iter()
             .find(|(theirs, _)| same_letters(theirs, key))
             .map(|(_, ours)| format!("adit calls it {ours}"))
@@ -23,14 +23,14 @@ impl Vocabulary {
 }
 
 /// Where nothing but our keys makes sense.
-pub(crate) const NOTHING: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[],
+pub(crate) const NO_OTHER_KEYS: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[],
 };
 
-pub(crate) const TELEMETRY: Vocabulary = Vocabulary {
-    later: &["alerts"],
-    others: &[
+pub(crate) const TELEMETRY: KeyNames = KeyNames {
+    unsupported: &["alerts"],
+    foreign_keys: &[
         ("log", "`access_log` and `error_log`"),
         ("logs", "`access_log` and `error_log`"),
         ("otlp", "`tracing`"),
@@ -40,9 +40,9 @@ pub(crate) const TELEMETRY: Vocabulary = Vocabulary {
 };
 
 /// The top of a file. frp has no sections there.
-pub(crate) const ROOT: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const ROOT: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("auth", "`server.auth`, and on a client `client.auth_token`"),
         ("auth_token", "`client.auth_token`"),
         ("authtoken", "`client.auth_token`"),
@@ -69,9 +69,9 @@ pub(crate) const ROOT: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const SERVER: Vocabulary = Vocabulary {
-    later: &["https", "tls", "database"],
-    others: &[
+pub(crate) const SERVER: KeyNames = KeyNames {
+    unsupported: &["https", "tls", "database"],
+    foreign_keys: &[
         ("auth_token", "`auth.token`"),
         ("allow_hosts", "`limits.allow_hosts`"),
         ("allow_ports", "`limits.allow_ports`"),
@@ -94,9 +94,9 @@ pub(crate) const SERVER: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const HTTP: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const HTTP: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("addr", "`server.bind_addr`, for clients and visitors alike"),
         (
             "bind_addr",
@@ -106,9 +106,9 @@ pub(crate) const HTTP: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const ADMIN: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const ADMIN: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("addr", "`bind`"),
         ("bind_addr", "`bind`, with address and port"),
         ("bind_port", "`bind`, with address and port"),
@@ -117,17 +117,17 @@ pub(crate) const ADMIN: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const SERVER_LIMITS: Vocabulary = Vocabulary {
-    later: &["max_bandwidth"],
-    others: &[
+pub(crate) const SERVER_LIMITS: KeyNames = KeyNames {
+    unsupported: &["max_bandwidth"],
+    foreign_keys: &[
         ("max_clients", "`server.max_clients`"),
         ("max_ports_per_client", "`max_tunnels_per_client`"),
     ],
 };
 
-pub(crate) const RULE: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const RULE: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("domain", "`host`"),
         ("headers", "`header`"),
         ("location", "`path`"),
@@ -136,14 +136,14 @@ pub(crate) const RULE: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const RULE_TARGET: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[],
+pub(crate) const RULE_TARGET: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[],
 };
 
-pub(crate) const CLIENT: Vocabulary = Vocabulary {
-    later: &["tls", "database"],
-    others: &[
+pub(crate) const CLIENT: KeyNames = KeyNames {
+    unsupported: &["tls", "database"],
+    foreign_keys: &[
         ("auth", "`auth_token`"),
         ("authtoken", "`auth_token`"),
         ("endpoints", "`tunnels`"),
@@ -165,9 +165,9 @@ pub(crate) const CLIENT: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const ENTRY: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const ENTRY: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("addr", "`listen`"),
         ("bind", "`listen`, with address and port"),
         ("bind_addr", "`listen`, with address and port"),
@@ -181,9 +181,9 @@ pub(crate) const ENTRY: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const UPSTREAM: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const UPSTREAM: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("addresses", "`servers`"),
         ("backends", "`servers`"),
         ("load_balance", "`policy`"),
@@ -192,9 +192,9 @@ pub(crate) const UPSTREAM: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const UPSTREAM_SERVER: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const UPSTREAM_SERVER: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("addr", "`address`, with host and port"),
         ("host", "`address`, with host and port"),
         ("port", "`address`, with host and port"),
@@ -203,9 +203,9 @@ pub(crate) const UPSTREAM_SERVER: Vocabulary = Vocabulary {
 };
 
 /// How a service is reached over TLS.
-pub(crate) const SERVICE_TLS: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const SERVICE_TLS: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("ca", "`ca_file`"),
         ("ca_cert", "`ca_file`"),
         ("insecure_skip_verify", "`insecure`"),
@@ -217,9 +217,9 @@ pub(crate) const SERVICE_TLS: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const RECONNECT: Vocabulary = Vocabulary {
-    later: &[],
-    others: &[
+pub(crate) const RECONNECT: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
         ("backoff", "`backoff_factor`"),
         ("interval", "`initial_delay`"),
         ("jitter", "`enable_jitter`"),
@@ -228,9 +228,9 @@ pub(crate) const RECONNECT: Vocabulary = Vocabulary {
     ],
 };
 
-pub(crate) const TUNNEL: Vocabulary = Vocabulary {
-    later: &["ssl_cert"],
-    others: &[
+pub(crate) const TUNNEL: KeyNames = KeyNames {
+    unsupported: &["ssl_cert"],
+    foreign_keys: &[
         (
             "addr",
             "`local_port`, and `local_addr` when the service is on another machine",
@@ -260,9 +260,9 @@ pub(crate) const TUNNEL: Vocabulary = Vocabulary {
 };
 
 /// What stands beside `config`.
-pub(crate) const NESTED_TUNNEL: Vocabulary = Vocabulary {
-    later: TUNNEL.later,
-    others: &[
+pub(crate) const NESTED_TUNNEL: KeyNames = KeyNames {
+    unsupported: TUNNEL.unsupported,
+    foreign_keys: &[
         ("custom_domains", "`config.custom_domains`"),
         ("domain", "`config.domain`"),
         ("local_addr", "`config.local_addr`"),
