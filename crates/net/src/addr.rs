@@ -1,0 +1,33 @@
+//! Addresses of peers.
+
+use std::net::SocketAddr;
+
+/// The address of a peer in the family that it uses. A listener on `[::]` accepts IPv4 as well and shows it as
+/// `[::ffff:192.0.2.1]`; logs, headers and rules know it as `192.0.2.1`.
+#[must_use]
+pub fn canonical_addr(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        // A scope belongs to an address that is left as it is.
+        ip if ip == addr.ip() => addr,
+        ip => SocketAddr::new(ip, addr.port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_peer_of_a_dual_stack_listener_has_an_ipv4_address() {
+        for (accepted, shown) in [
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("[fe80::1%3]:80", "[fe80::1%3]:80"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            let accepted: SocketAddr = accepted.parse().unwrap();
+            assert_eq!(canonical_addr(accepted).to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The wait between the last write and a reset: a reset discards what the system has not sent yet.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::stream::Stream;
+
+/// The first look at the connection comes after this, the next ones after twice the time before.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// The longest time between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Waits until the system has sent what was written to a connection, and the peer has acknowledged all of it but the
+/// last segment. No event that safe code can wait for reports it: the connection is looked at, less and less often.
+#[derive(Debug)]
+pub struct Delivery {
+    until: Instant,
+    pause: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Delivery {
+    /// Of what has been written to `stream`, to which nothing more will be written; for at most `within`.
+    pub fn new(stream: &Stream, within: Duration) -> Self {
+        stream.shrink_send_buffer();
+        Self {
+            until: Instant::now() + within,
+            pause: FIRST_PAUSE,
+            sleep: None,
+        }
+    }
+
+    /// Ready when all is on its way, the connection has failed, or the time is over.
+    pub fn poll(&mut self, cx: &mut Context<'_>, stream: &Stream) -> Poll<()> {
+        loop {
+            if let Some(sleep) = &mut self.sleep {
+                ready!(sleep.as_mut().poll(cx));
+            }
+            let now = Instant::now();
+            if stream.is_delivered() || now >= self.until {
+                return Poll::Ready(());
+            }
+            let next = (now + self.pause).min(self.until);
+            self.pause = (2 * self.pause).min(LONGEST_PAUSE);
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(next),
+                none => *none = Some(Box::pin(sleep_until(next))),
+            }
+        }
+    }
+}
