@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_admin::{Admin, Control, Operator, Refused, Source};
+use adit_admin::{Admin, Control, ControlError, Operator, StatusSource};
 use adit_config::{RunningServer, StateDir};
 use adit_server::{NamedToken, Server, ServerHandle, Settings, names::Name};
 use adit_telemetry::Telemetry;
@@ -183,7 +183,7 @@ impl Running {
 }
 
 /// Serves an admin port on the current runtime until the task is aborted.
-pub fn serve_admin(admin: Admin, source: Arc<dyn Source>) -> JoinHandle<()> {
+pub fn serve_admin(admin: Admin, source: Arc<dyn StatusSource>) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = admin.serve(source).await {
             tracing::error!(%error, "the admin port ended");
@@ -218,11 +218,11 @@ impl Operator for ServerOperator {
         &self,
         kind: String,
         name: String,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<usize, Refused>> + Send + '_>> {
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<usize, ControlError>> + Send + '_>> {
         Box::pin(async move {
-            let name = Name::parse(&kind, &name).map_err(Refused::Invalid)?;
+            let name = Name::parse(&kind, &name).map_err(ControlError::Invalid)?;
             let released = self.0.release(name.clone()).await;
-            let released = released.map_err(Refused::Conflict)?;
+            let released = released.map_err(ControlError::Conflict)?;
             tracing::info!(name = %name, released, "names released by an administrator");
             Ok(released)
         })
@@ -235,7 +235,7 @@ struct StatusReader {
     telemetry: Arc<Telemetry>,
 }
 
-impl Source for StatusReader {
+impl StatusSource for StatusReader {
     fn ready(&self) -> Result<Value, String> {
         let status = self.server.status();
         if status.phase != "running" {

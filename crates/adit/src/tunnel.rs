@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_admin::{Admin, Source};
+use adit_admin::{Admin, StatusSource};
 use adit_client::{Client, ClientHandle, Registration, Settings, TunnelSettings};
 use adit_config::{ConfigError, Loaded, NO_WORK, StateDir, environment, load_client};
 use adit_telemetry::{HeldLog, Telemetry};
@@ -278,7 +278,7 @@ struct StatusReader {
     telemetry: Arc<Telemetry>,
 }
 
-impl Source for StatusReader {
+impl StatusSource for StatusReader {
     fn ready(&self) -> Result<Value, String> {
         let status = self.client.status();
         if status.connection != "connected" {

@@ -32,17 +32,17 @@ pub trait Operator: Send + Sync + 'static {
     /// Takes a name of a kind from its owner; how many names were released.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`ControlError`].
     fn release(
         &self,
         kind: String,
         name: String,
-    ) -> Pin<Box<dyn Future<Output = Result<usize, Refused>> + Send + '_>>;
+    ) -> Pin<Box<dyn Future<Output = Result<usize, ControlError>> + Send + '_>>;
 }
 
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
+pub enum ControlError {
     /// The request makes no sense.
     Invalid(String),
     /// It does, but not now.
@@ -157,8 +157,8 @@ async fn release(
 ) -> Response {
     let (code, error) = match operator.release(asked.kind, asked.name).await {
         Ok(released) => return Json(json!({ "released": released })).into_response(),
-        Err(Refused::Invalid(error)) => (StatusCode::BAD_REQUEST, error),
-        Err(Refused::Conflict(error)) => (StatusCode::CONFLICT, error),
+        Err(ControlError::Invalid(error)) => (StatusCode::BAD_REQUEST, error),
+        Err(ControlError::Conflict(error)) => (StatusCode::CONFLICT, error),
     };
     (code, Json(json!({ "error": error }))).into_response()
 }
@@ -176,12 +176,12 @@ mod tests {
             &self,
             kind: String,
             name: String,
-        ) -> Pin<Box<dyn Future<Output = Result<usize, Refused>> + Send + '_>> {
+        ) -> Pin<Box<dyn Future<Output = Result<usize, ControlError>> + Send + '_>> {
             Box::pin(async move {
                 match (&*kind, &*name) {
                     ("host", "a.test") => Ok(1),
-                    ("host", _) => Err(Refused::Conflict("in use".into())),
-                    _ => Err(Refused::Invalid("no such kind".into())),
+                    ("host", _) => Err(ControlError::Conflict("in use".into())),
+                    _ => Err(ControlError::Invalid("no such kind".into())),
                 }
             })
         }

@@ -2,7 +2,7 @@
 //!
 //! `/healthz` says that the process runs, `/readyz` whether it can do its work, `/api/status` what it is doing, as JSON;
 //! `/metrics` is what Prometheus reads.
-//! The routes know nothing of server or client: they ask a [`Source`]. There is no authentication: whoever can open a
+//! The routes know nothing of server or client: they ask a [`StatusSource`]. There is no authentication: whoever can open a
 //! loopback port of this machine may read what is here, and nothing can be changed. What can be changed is behind a unix
 //! socket ([`Control`]).
 
@@ -27,10 +27,10 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-pub use control::{Control, Operator, Refused};
+pub use control::{Control, ControlError, Operator};
 
 /// Whom the routes ask.
-pub trait Source: Send + Sync + 'static {
+pub trait StatusSource: Send + Sync + 'static {
     /// Whether the process can do its work; text that says why not.
     ///
     /// # Errors
@@ -108,19 +108,19 @@ impl Admin {
     ///
     /// # Errors
     /// Those of the listening socket.
-    pub async fn serve(self, source: Arc<dyn Source>) -> std::io::Result<()> {
+    pub async fn serve(self, source: Arc<dyn StatusSource>) -> std::io::Result<()> {
         axum::serve(self.listener, routes(source, self.started, self.hosts)).await
     }
 }
 
-/// What Prometheus calls the text that [`Source::metrics`] gives.
+/// What Prometheus calls the text that [`StatusSource::metrics`] gives.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PATHS: &str = "/healthz, /readyz, /metrics, /api/status, /api/route?url=URL";
 
-fn routes(source: Arc<dyn Source>, started: Instant, hosts: Vec<String>) -> Router {
+fn routes(source: Arc<dyn StatusSource>, started: Instant, hosts: Vec<String>) -> Router {
     let hosts: Arc<[String]> = hosts.into();
-    let health = async move |State(source): State<Arc<dyn Source>>| health(&*source, started);
+    let health = async move |State(source): State<Arc<dyn StatusSource>>| health(&*source, started);
     Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
@@ -134,7 +134,7 @@ fn routes(source: Arc<dyn Source>, started: Instant, hosts: Vec<String>) -> Rout
 }
 
 /// The process runs: whatever answers at all is alive, also while it drains.
-fn health(source: &dyn Source, started: Instant) -> Json<Value> {
+fn health(source: &dyn StatusSource, started: Instant) -> Json<Value> {
     Json(json!({
         "status": "ok",
         "phase": source.phase(),
@@ -143,7 +143,7 @@ fn health(source: &dyn Source, started: Instant) -> Json<Value> {
     }))
 }
 
-async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {
+async fn metrics(State(source): State<Arc<dyn StatusSource>>) -> Response {
     match source.metrics() {
         Some(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         None => {
@@ -200,7 +200,7 @@ fn stranger(parts: &Parts, hosts: &[String]) -> Option<String> {
     (!is_known).then(|| name.chars().take(LONGEST).collect())
 }
 
-async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
+async fn ready(State(source): State<Arc<dyn StatusSource>>) -> Response {
     match source.ready() {
         Ok(value) => Json(value).into_response(),
         Err(reason) => {
@@ -210,7 +210,7 @@ async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
     }
 }
 
-async fn status(State(source): State<Arc<dyn Source>>) -> Json<Value> {
+async fn status(State(source): State<Arc<dyn StatusSource>>) -> Json<Value> {
     Json(source.status())
 }
 
@@ -219,7 +219,10 @@ struct RouteQuery {
     url: String,
 }
 
-async fn route(State(source): State<Arc<dyn Source>>, Query(query): Query<RouteQuery>) -> Response {
+async fn route(
+    State(source): State<Arc<dyn StatusSource>>,
+    Query(query): Query<RouteQuery>,
+) -> Response {
     match source.route(&query.url) {
         Some(value) => Json(value).into_response(),
         None => (StatusCode::NOT_FOUND, "no rules here\n").into_response(),
@@ -234,7 +237,7 @@ mod tests {
 
     struct Fixed(bool);
 
-    impl Source for Fixed {
+    impl StatusSource for Fixed {
         fn ready(&self) -> Result<Value, String> {
             if self.0 {
                 Ok(json!({ "ready": true }))

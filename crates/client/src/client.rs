@@ -16,7 +16,7 @@ use std::{
 use adit_egress::{Egress, Owner};
 use adit_ingress::descriptors;
 use adit_reconnect::StopReason;
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{NoObserver, Observer};
 use thiserror::Error;
 use tokio::{
     runtime::{self, Handle},
@@ -68,7 +68,7 @@ impl Client {
     /// # Errors
     /// [`StartError`], which says what to change.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
-        Self::start_observed(settings, &(Arc::new(Unobserved) as _))
+        Self::start_observed(settings, &(Arc::new(NoObserver) as _))
     }
 
     /// [`Client::start`]; `observer` is told of every request, at the services' side and at that of the entries.
@@ -159,7 +159,7 @@ impl Client {
             .ok()
             .and_then(|ended| ended.clone());
         found.unwrap_or(Ended {
-            reason: StopReason::Asked,
+            reason: StopReason::Requested,
             error: None,
         })
     }

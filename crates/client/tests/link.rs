@@ -234,7 +234,7 @@ async fn a_client_that_drains_finishes_and_does_not_come_back() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     server.stop().await;
     let ended = tokio::time::timeout(10 * SECOND, client.ended()).await;
-    assert_eq!(ended.unwrap().reason, adit_reconnect::StopReason::Asked);
+    assert_eq!(ended.unwrap().reason, adit_reconnect::StopReason::Requested);
     client.stop();
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use adit_codec::{ResetCode, Side};
 use adit_link::{Dispatch, Exchange, Opened, RequestHead};
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{NoObserver, Observer};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -71,7 +71,7 @@ pub struct Egress {
 impl Egress {
     /// With no services yet: every request is reset with `NO_TUNNEL`.
     pub fn new(config: Config) -> Arc<Self> {
-        Self::observed(config, Arc::new(Unobserved))
+        Self::observed(config, Arc::new(NoObserver))
     }
 
     /// The same, where `observer` is told of each request once, when it is over, and of those that are refused. A record

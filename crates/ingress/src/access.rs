@@ -132,14 +132,14 @@ impl Access {
         let (came_to, started) = (visitor.local_port(), visit.started);
         let route = self.route.as_ref();
         let timeline = self.phases.timeline();
-        let is_detailed = timeline.is_some() || observer.is_detailed();
+        let needs_details = timeline.is_some() || observer.needs_details();
         observer.on_end(&Record {
             protocol: visit.protocol.as_str(),
             request_uuid: visit.uuid.into_bytes(),
             scheme: visit.scheme.as_str(),
             method: visit.method.as_str(),
-            host: if is_detailed { visit.host() } else { "" },
-            path: if is_detailed { visit.path.path() } else { "" },
+            host: if needs_details { visit.host() } else { "" },
+            path: if needs_details { visit.path.path() } else { "" },
             version: version(visit.version),
             status: self.status.map_or(0, |status| status.as_u16()),
             grpc_status: self.grpc_status,
@@ -164,7 +164,7 @@ impl Drop for Access {
             counters.count_failure(reason);
         }
         let observer = self.http.admission.observer();
-        if observer.is_listening() {
+        if observer.is_enabled() {
             let ended = Instant::now();
             self.phases.finish(ended);
             self.tell(&**observer, ended);
@@ -184,7 +184,7 @@ pub(crate) fn tell_refused(
     reason: Reason,
     answer: &http::Response<bytes::Bytes>,
 ) {
-    if !observer.is_listening() {
+    if !observer.is_enabled() {
         return;
     }
     let now = Instant::now();
@@ -218,7 +218,7 @@ pub(crate) fn tell_unreadable(
     reason: Reason,
     answer: Option<(u16, u64)>,
 ) {
-    if !observer.is_listening() {
+    if !observer.is_enabled() {
         return;
     }
     let protocol_version = match answer {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use adit_link::Failure;
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{NoObserver, Observer};
 
 use crate::{
     call::nobody_else,
@@ -23,7 +23,7 @@ pub struct Admission {
 impl Admission {
     /// Requests pass `layers` in this order and then go where `director` says. Nobody is told of them.
     pub fn new(layers: Vec<Box<dyn Layer>>, director: Arc<dyn Director>) -> Arc<Self> {
-        Self::observed(layers, director, Arc::new(Unobserved))
+        Self::observed(layers, director, Arc::new(NoObserver))
     }
 
     /// [`Admission::new`], and `observer` is told of every request when it is over, whatever became of it.

@@ -137,7 +137,7 @@ impl SessionAccess {
 
 impl Drop for SessionAccess {
     fn drop(&mut self) {
-        if !self.observer.is_listening() {
+        if !self.observer.is_enabled() {
             return;
         }
         let ended = Instant::now();

@@ -29,6 +29,6 @@ mod stop_reason;
 mod sync;
 
 pub use config::{Config, ConfigError};
-pub use machine::{Action, Event, Failure, Reconnect, State, Stats, WrongMove};
+pub use machine::{Action, Event, Failure, InvalidTransition, Reconnect, State, Stats};
 pub use status::{Status, StatusCell, Version, Watcher};
 pub use stop_reason::StopReason;

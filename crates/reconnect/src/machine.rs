@@ -63,7 +63,7 @@ pub enum Action {
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Asked => f.write_str("stopped on request"),
+            Self::Requested => f.write_str("stopped on request"),
             Self::RetriesExhausted { retries } => {
                 write!(f, "gave up after {retries} retries (reconnect.max_retries)")
             }
@@ -115,7 +115,7 @@ impl fmt::Display for State {
 #[error(
     "the reconnect machine is {state} and cannot take {event:?}: report only the outcome of its last action"
 )]
-pub struct WrongMove {
+pub struct InvalidTransition {
     /// Where the machine stands.
     pub state: State,
     /// What it refused.
@@ -144,7 +144,7 @@ pub struct Stats {
 /// let until = now + Duration::from_millis(50);
 /// assert_eq!(link.on_event(Event::DialFailed(Failure::Transient), now, random)?, Action::Wait { until });
 /// assert_eq!(link.on_event(Event::TimerDue, until, random)?, Action::Dial);
-/// # Ok::<(), adit_reconnect::WrongMove>(())
+/// # Ok::<(), adit_reconnect::InvalidTransition>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Reconnect {
@@ -169,16 +169,16 @@ impl Reconnect {
     /// Takes what happened at `now` and says what to do. `random` is 64 fresh bits; it is used when a wait begins.
     ///
     /// # Errors
-    /// [`WrongMove`] when the event does not follow from the last action; the machine stays as it was.
+    /// [`InvalidTransition`] when the event does not follow from the last action; the machine stays as it was.
     pub fn on_event(
         &mut self,
         event: Event,
         now: Instant,
         random: u64,
-    ) -> Result<Action, WrongMove> {
+    ) -> Result<Action, InvalidTransition> {
         match (self.state, event) {
             (State::Stopped(reason), Event::Stop) => Ok(Action::Stop(reason)),
-            (_, Event::Stop) => Ok(self.stop(StopReason::Asked)),
+            (_, Event::Stop) => Ok(self.stop(StopReason::Requested)),
             (State::Idle, Event::Start) => Ok(self.dial()),
             (State::Dialling, Event::Established { epoch }) => {
                 self.enter(State::Established { since: now, epoch });
@@ -200,7 +200,7 @@ impl Reconnect {
                 Ok(Action::Wait { until })
             }
             (State::Waiting { .. }, Event::TimerDue) => Ok(self.dial()),
-            (state, event) => Err(WrongMove { state, event }),
+            (state, event) => Err(InvalidTransition { state, event }),
         }
     }
 

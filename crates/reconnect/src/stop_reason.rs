@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     /// [`Event::Stop`](crate::Event::Stop).
-    Asked,
+    Requested,
     /// As many retries as the settings allow brought no stable link.
     RetriesExhausted {
         /// How many were made.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use adit_reconnect::{
-    Action, Config, Event, Failure, Reconnect, State, Stats, Status, StopReason, WrongMove,
+    Action, Config, Event, Failure, InvalidTransition, Reconnect, State, Stats, Status, StopReason,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -38,7 +38,7 @@ fn after(config: Config, now: Instant, events: &[Event]) -> Reconnect {
     machine
 }
 
-fn describe(outcome: Result<Action, WrongMove>, now: Instant) -> String {
+fn describe(outcome: Result<Action, InvalidTransition>, now: Instant) -> String {
     match outcome {
         Ok(Action::Wait { until }) => format!("Wait {:?}", until - now),
         Ok(action) => format!("{action:?}"),
@@ -78,7 +78,7 @@ fn every_state_with_every_event() {
     idle + DialFailed(Unauthenticated) -> wrong move, idle
     idle + Lost -> wrong move, idle
     idle + TimerDue -> wrong move, idle
-    idle + Stop -> Stop(Asked), stopped
+    idle + Stop -> Stop(Requested), stopped
     dialling + Start -> wrong move, dialling
     dialling + Established { epoch: 7 } -> Serve, established
     dialling + DialFailed(Transient) -> Wait 100ms, waiting
@@ -87,7 +87,7 @@ fn every_state_with_every_event() {
     dialling + DialFailed(Unauthenticated) -> Wait 30s, waiting
     dialling + Lost -> wrong move, dialling
     dialling + TimerDue -> wrong move, dialling
-    dialling + Stop -> Stop(Asked), stopped
+    dialling + Stop -> Stop(Requested), stopped
     established + Start -> wrong move, established
     established + Established { epoch: 7 } -> wrong move, established
     established + DialFailed(Transient) -> wrong move, established
@@ -96,7 +96,7 @@ fn every_state_with_every_event() {
     established + DialFailed(Unauthenticated) -> wrong move, established
     established + Lost -> Wait 100ms, waiting
     established + TimerDue -> wrong move, established
-    established + Stop -> Stop(Asked), stopped
+    established + Stop -> Stop(Requested), stopped
     waiting + Start -> wrong move, waiting
     waiting + Established { epoch: 7 } -> wrong move, waiting
     waiting + DialFailed(Transient) -> wrong move, waiting
@@ -105,7 +105,7 @@ fn every_state_with_every_event() {
     waiting + DialFailed(Unauthenticated) -> wrong move, waiting
     waiting + Lost -> wrong move, waiting
     waiting + TimerDue -> Dial, dialling
-    waiting + Stop -> Stop(Asked), stopped
+    waiting + Stop -> Stop(Requested), stopped
     stopped + Start -> wrong move, stopped
     stopped + Established { epoch: 7 } -> wrong move, stopped
     stopped + DialFailed(Transient) -> wrong move, stopped
@@ -114,7 +114,7 @@ fn every_state_with_every_event() {
     stopped + DialFailed(Unauthenticated) -> wrong move, stopped
     stopped + Lost -> wrong move, stopped
     stopped + TimerDue -> wrong move, stopped
-    stopped + Stop -> Stop(Asked), stopped
+    stopped + Stop -> Stop(Requested), stopped
     ");
 }
 
@@ -318,7 +318,7 @@ fn the_status_follows_the_state() {
     assert_eq!(
         status(&[Event::Stop]),
         Status::Stopped {
-            reason: StopReason::Asked
+            reason: StopReason::Requested
         }
     );
     let mut machine = after(steady(), now, &[Event::Start, FAILED]);
@@ -330,7 +330,7 @@ fn the_status_follows_the_state() {
 #[test]
 fn each_reason_to_stop_says_what_happened() {
     let reasons = [
-        StopReason::Asked,
+        StopReason::Requested,
         StopReason::RetriesExhausted { retries: 3 },
         StopReason::Refused,
         StopReason::Unauthenticated,

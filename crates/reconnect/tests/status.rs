@@ -34,7 +34,7 @@ fn poll(watcher: &mut Watcher, seen: Version, wake: &Arc<Counted>) -> Poll<(Stat
 }
 
 const STOPPED: Status = Status::Stopped {
-    reason: StopReason::Asked,
+    reason: StopReason::Requested,
 };
 
 #[test]

@@ -90,7 +90,7 @@ impl Upstreams {
     #[cfg(test)]
     pub(crate) fn none() -> Arc<Self> {
         let (limits, timeouts) = (Limits::default(), Timeouts::default());
-        let observer = Arc::new(adit_trace::Unobserved);
+        let observer = Arc::new(adit_trace::NoObserver);
         Self::new(&[], &limits, &timeouts, Gate::new(1, 0), observer).unwrap()
     }
 

@@ -36,7 +36,7 @@ impl Observer for Keeper {
         1
     }
 
-    fn is_listening(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         true
     }
 

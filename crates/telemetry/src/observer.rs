@@ -39,11 +39,11 @@ impl Observer for Telemetry {
         rand::random()
     }
 
-    fn is_listening(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.traces.is_some() || self.metrics.is_some() || self.access_log.is_some()
     }
 
-    fn is_detailed(&self) -> bool {
+    fn needs_details(&self) -> bool {
         self.access_log.is_some()
     }
 

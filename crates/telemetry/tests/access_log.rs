@@ -27,7 +27,7 @@ fn written(records: &[Record<'_>]) -> String {
         access_log: Some(access_log),
         ..Telemetry::default()
     };
-    assert!(telemetry.is_listening());
+    assert!(telemetry.is_enabled());
     for record in records {
         telemetry.on_end(record);
     }

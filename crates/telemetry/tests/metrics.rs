@@ -268,13 +268,13 @@ fn settings_that_make_no_sense_are_refused() {
 
 #[test]
 fn an_observer_without_parts_listens_to_nothing() {
-    assert!(!Telemetry::default().is_listening());
+    assert!(!Telemetry::default().is_enabled());
     assert_eq!(Telemetry::default().render(&[]), None);
     let telemetry = Telemetry {
         metrics: Some(Arc::new(metrics(10))),
         ..Telemetry::default()
     };
-    assert!(telemetry.is_listening() && !telemetry.is_detailed());
+    assert!(telemetry.is_enabled() && !telemetry.needs_details());
     assert!(telemetry.begin("").is_none());
     telemetry.on_end(&record(Edge::Egress, Instant::now()));
     static EXTRA: Family = Family::gauge("adit_x_clients", &[], "Clients.");

@@ -26,7 +26,7 @@ mod sampler;
 mod timeline;
 
 pub use context::{ParseContextError, SpanId, TraceContext, TraceId};
-pub use observer::{Observer, Unobserved};
+pub use observer::{NoObserver, Observer};
 pub use printable::{Printable, is_active};
 pub use record::{Edge, Record};
 pub use sample::{Family, Kind, Sample};

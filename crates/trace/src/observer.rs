@@ -14,12 +14,12 @@ pub trait Observer: Send + Sync + fmt::Debug {
     fn random(&self) -> u64;
 
     /// Whether [`Observer::on_end`] does anything: a record is not put together for nobody.
-    fn is_listening(&self) -> bool;
+    fn is_enabled(&self) -> bool;
 
     /// Whether of a request that is not traced more is looked at than what it is counted by. Otherwise its
     /// [`Record::host`], [`Record::port`] and [`Record::path`] may be empty: whoever tells need not take them out of its
     /// head.
-    fn is_detailed(&self) -> bool {
+    fn needs_details(&self) -> bool {
         true
     }
 
@@ -29,9 +29,9 @@ pub trait Observer: Send + Sync + fmt::Debug {
 
 /// Nobody.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Unobserved;
+pub struct NoObserver;
 
-impl Observer for Unobserved {
+impl Observer for NoObserver {
     fn begin(&self, _traceparent: &str) -> Option<Box<Timeline>> {
         None
     }
@@ -40,7 +40,7 @@ impl Observer for Unobserved {
         0
     }
 
-    fn is_listening(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         false
     }
 

@@ -56,7 +56,7 @@ impl Run {
             _ = stop.wait_for(|stop| *stop) => {
                 let failure = Failure::new(Reason::Draining, "the client is stopping");
                 self.state.close(&failure);
-                Ended { reason: StopReason::Asked, error: None }
+                Ended { reason: StopReason::Requested, error: None }
             }
         }
     }

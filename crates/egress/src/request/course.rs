@@ -77,7 +77,7 @@ impl Course {
             opener: exchange.id().opener(),
             owner,
             started: observer
-                .is_listening()
+                .is_enabled()
                 .then(|| waited_since.unwrap_or_else(now)),
             answered: Answered::No,
             asked: false,
@@ -211,8 +211,8 @@ impl Course {
             timeline.add_wait(Phase::CreditWait, waited.start, waited.end, waited.total);
         }
         let ended = now();
-        let is_detailed = self.timeline.is_some() || observer.is_detailed();
-        let (host, port) = if is_detailed {
+        let needs_details = self.timeline.is_some() || observer.needs_details();
+        let (host, port) = if needs_details {
             asked.host_and_port()
         } else {
             ("", 0)
@@ -235,7 +235,7 @@ impl Course {
             method: asked.method(),
             host,
             port,
-            path: if is_detailed { asked.path() } else { "" },
+            path: if needs_details { asked.path() } else { "" },
             version: "",
             status: self.status,
             grpc_status: self.grpc_status,

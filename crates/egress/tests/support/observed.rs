@@ -70,7 +70,7 @@ impl Kept {
 struct Keeper {
     sampler: Sampler,
     listens: bool,
-    is_detailed: bool,
+    needs_details: bool,
     random: AtomicU64,
     records: mpsc::UnboundedSender<Kept>,
 }
@@ -87,12 +87,12 @@ impl Observer for Keeper {
         self.random.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn is_listening(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.listens
     }
 
-    fn is_detailed(&self) -> bool {
-        self.is_detailed
+    fn needs_details(&self) -> bool {
+        self.needs_details
     }
 
     fn on_end(&self, record: &Record<'_>) {
@@ -159,7 +159,7 @@ impl Observed {
         let keeper = Keeper {
             sampler: Sampler::ratio(share).unwrap(),
             listens: roots != Roots::Unheard,
-            is_detailed: roots != Roots::Counted,
+            needs_details: roots != Roots::Counted,
             random: AtomicU64::new(1),
             records: sender,
         };

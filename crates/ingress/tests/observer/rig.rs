@@ -164,7 +164,7 @@ pub fn crossed(told: &Told, at: usize, traceparent: &str) {
 pub struct Recorder {
     tell: UnboundedSender<Told>,
     sampler: Sampler,
-    is_detailed: AtomicBool,
+    needs_details: AtomicBool,
     dice: AtomicU64,
     /// The contexts that requests came with.
     came_with: Mutex<Vec<String>>,
@@ -178,7 +178,7 @@ pub fn recorder(ratio: f64) -> (Arc<Recorder>, Records) {
     let recorder = Recorder {
         tell,
         sampler: Sampler::ratio(ratio).unwrap(),
-        is_detailed: AtomicBool::new(true),
+        needs_details: AtomicBool::new(true),
         dice: AtomicU64::new(1),
         came_with: Mutex::default(),
     };
@@ -188,7 +188,7 @@ pub fn recorder(ratio: f64) -> (Arc<Recorder>, Records) {
 impl Recorder {
     /// It only counts from now on.
     pub fn counts_only(&self) {
-        self.is_detailed.store(false, Ordering::Relaxed);
+        self.needs_details.store(false, Ordering::Relaxed);
     }
 
     pub fn came_with(&self) -> Vec<String> {
@@ -209,12 +209,12 @@ impl Observer for Recorder {
         self.dice.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn is_listening(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         true
     }
 
-    fn is_detailed(&self) -> bool {
-        self.is_detailed.load(Ordering::Relaxed)
+    fn needs_details(&self) -> bool {
+        self.needs_details.load(Ordering::Relaxed)
     }
 
     fn on_end(&self, record: &Record<'_>) {

@@ -24,7 +24,7 @@ use adit_link::{
     Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Reason, RequestHead, Source,
     TransportError, drive,
 };
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{NoObserver, Observer};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -236,7 +236,7 @@ impl World {
         director: Arc<TestDirector>,
         links: Vec<Link>,
     ) -> Self {
-        Self::observed(config, layers, director, links, Arc::new(Unobserved)).await
+        Self::observed(config, layers, director, links, Arc::new(NoObserver)).await
     }
 
     pub(crate) async fn observed(

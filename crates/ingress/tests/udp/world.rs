@@ -19,7 +19,7 @@ use adit_link::{
     Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Reason, RequestHead,
     Source, TransportError, drive,
 };
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{NoObserver, Observer};
 use bytes::{Buf, Bytes};
 use tokio::{
     net::UdpSocket,
@@ -192,7 +192,7 @@ impl Port {
         session_timeout: Duration,
         direct: impl Fn(&Session) -> Direction + Send + Sync + 'static,
     ) -> Self {
-        Self::observed(config, session_timeout, Arc::new(Unobserved), direct)
+        Self::observed(config, session_timeout, Arc::new(NoObserver), direct)
     }
 
     pub(crate) fn observed(

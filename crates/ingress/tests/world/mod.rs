@@ -26,7 +26,7 @@ use adit_link::{
     Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Reason, Source,
     TransportError, drive,
 };
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{NoObserver, Observer};
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -245,7 +245,7 @@ impl World {
         layers: Vec<Box<dyn Layer>>,
         director: Arc<TestDirector>,
     ) -> Self {
-        Self::observed(config, layers, director, Arc::new(Unobserved)).await
+        Self::observed(config, layers, director, Arc::new(NoObserver)).await
     }
 
     pub async fn observed(

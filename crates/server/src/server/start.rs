@@ -17,7 +17,7 @@ use adit_ingress::{
     listener,
 };
 use adit_registry::Registry;
-use adit_trace::{Observer, Unobserved};
+use adit_trace::{NoObserver, Observer};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::TaskTracker;
 
@@ -57,7 +57,7 @@ impl Server {
     /// # Errors
     /// [`StartError`], which says what to change.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
-        Self::start_observed(settings, &(Arc::new(Unobserved) as _))
+        Self::start_observed(settings, &(Arc::new(NoObserver) as _))
     }
 
     /// [`Server::start`]; `observer` is told of every request, at the visitors' side and at that of the upstreams.
