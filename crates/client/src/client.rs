@@ -13,7 +13,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use adit_egress::{Egress, Owner};
+use adit_egress::{Egress, RequestOwner};
 use adit_ingress::descriptors;
 use adit_reconnect::StopReason;
 use adit_trace::{NoObserver, Observer};
@@ -96,13 +96,13 @@ impl Client {
         }
         warn_of_insecure(&settings);
         // Whose credential it has, only the server knows.
-        let owner = Owner {
+        let owner = RequestOwner {
             user: Box::default(),
             group: settings.group_id.as_str().into(),
             client: settings.client_id.as_str().into(),
         };
         let config = egress_config(&settings, services_share);
-        let egress = Egress::observed_of(config, observer.clone(), owner);
+        let egress = Egress::with_owner(config, observer.clone(), owner);
         egress.set_services(services(&settings));
         let entries = Entries::bind(&settings, observer)?;
         let state = Arc::new(State::new(settings, egress, entries));

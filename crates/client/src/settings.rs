@@ -156,7 +156,7 @@ impl TunnelKind {
     pub const fn service_protocol(self) -> ServiceProtocol {
         match self {
             Self::Http | Self::WebSocket => ServiceProtocol::Http1,
-            Self::Grpc => ServiceProtocol::H2c,
+            Self::Grpc => ServiceProtocol::Http2,
             Self::Tcp => ServiceProtocol::Tcp,
             Self::Udp => ServiceProtocol::Udp,
         }
@@ -267,7 +267,7 @@ pub enum ServiceProtocol {
     #[default]
     Http1,
     /// HTTP/2: in clear text with prior knowledge, or over TLS.
-    H2c,
+    Http2,
     /// Bytes.
     Tcp,
     /// Datagrams.

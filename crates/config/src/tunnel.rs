@@ -269,10 +269,10 @@ fn read_http(
     {
         tunnel.service.protocol = match item.text("`http1`, `h2c` or `h2`")? {
             "http1" => ServiceProtocol::Http1,
-            "h2c" => ServiceProtocol::H2c,
+            "h2c" => ServiceProtocol::Http2,
             "h2" => {
                 is_h2 = true;
-                ServiceProtocol::H2c
+                ServiceProtocol::Http2
             }
             other => {
                 return Err(item.error(format!(
@@ -295,7 +295,7 @@ fn read_http(
         let error = section.conflict(&["local_tls"], message);
         return Err(match tunnel.service.protocol {
             _ if is_h2 => error.with_help("HTTP/2 in clear text is `h2c`"),
-            ServiceProtocol::H2c => error.with_help("`h2c` is HTTP/2 in clear text"),
+            ServiceProtocol::Http2 => error.with_help("`h2c` is HTTP/2 in clear text"),
             _ => error.with_help("HTTP/1.1 over TLS is not supported by this version"),
         });
     }

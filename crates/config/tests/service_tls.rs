@@ -78,7 +78,7 @@ fn a_tunnel_says_whom_it_believes() {
     ];
     for (service, expected) in services.iter().zip(&expected) {
         assert_eq!(&service.tls, expected, "port {}", service.port);
-        assert_eq!(service.protocol, ServiceProtocol::H2c);
+        assert_eq!(service.protocol, ServiceProtocol::Http2);
     }
     assert_eq!(services.len(), expected.len());
 }

@@ -489,7 +489,7 @@ fn the_example_of_a_client_reads_as_it_says() {
     let plain = TunnelSettings::new("api", TunnelKind::Http, "::1", 9090);
     let api = TunnelSettings {
         service: ServiceSettings {
-            protocol: ServiceProtocol::H2c,
+            protocol: ServiceProtocol::Http2,
             host_rewrite: Some("backend.internal:9090".to_owned()),
             custom_headers: vec![
                 header("X-Env", "test"),
@@ -659,7 +659,7 @@ fn a_tunnel_of_the_command_line_replaces_those_of_the_file() {
         settings.tunnels,
         [TunnelSettings {
             service: ServiceSettings {
-                protocol: ServiceProtocol::H2c,
+                protocol: ServiceProtocol::Http2,
                 host_rewrite: Some("c.example".to_owned()),
                 ..plain.service.clone()
             },
@@ -734,7 +734,7 @@ fn every_type_of_tunnel_is_read() {
         TunnelKind::ALL.map(spoken),
         [
             ServiceProtocol::Http1,
-            ServiceProtocol::H2c,
+            ServiceProtocol::Http2,
             ServiceProtocol::Http1,
             ServiceProtocol::Tcp,
             ServiceProtocol::Udp,
@@ -777,7 +777,7 @@ fn a_tunnel_of_any_type_may_stand_on_the_command_line() {
         ..TunnelOverrides::default()
     });
     assert_eq!(&*grpc.name, "grpc-50051");
-    assert_eq!(grpc.service.protocol, ServiceProtocol::H2c);
+    assert_eq!(grpc.service.protocol, ServiceProtocol::Http2);
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub enum Protocol {
     #[default]
     Http1,
     /// HTTP/2, with prior knowledge in clear text and by ALPN over TLS.
-    H2c,
+    Http2,
     /// Bytes, on a connection for each visitor's.
     Tcp,
     /// Datagrams, on a socket for each visitor's flow.
@@ -77,7 +77,7 @@ pub struct Config {
     pub dial_timeout: Duration,
     /// The answer must begin within this, from when the request has been written. A call of gRPC has the time that its
     /// visitor gives it.
-    pub answer_timeout: Duration,
+    pub response_timeout: Duration,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
     /// A service that reads nothing of a request for this long is given up.
@@ -91,12 +91,12 @@ pub struct Config {
     /// last frames on their way to a service that takes none of them.
     pub close_timeout: Duration,
     /// A service that has answered may go on reading the request; one that reads nothing for this long will not.
-    pub early_answer_timeout: Duration,
+    pub early_response_timeout: Duration,
     /// Connections at a time; over HTTP/2, requests at a time.
     pub max_connections: usize,
     /// Connections of HTTP/2 at a time. Requests that are short share one; those whose bodies are still to come have one
     /// each until there are as many as this, and share them then.
-    pub max_h2c_connections: usize,
+    pub max_http2_connections: usize,
     /// Idle connections kept.
     pub max_idle: usize,
     /// Requests that wait for a connection; more are reset with `LIMIT`.
@@ -104,7 +104,7 @@ pub struct Config {
     /// An answer's body of at most this many bytes rides in the head's message when it is there with the head.
     pub inline_body_bytes: usize,
     /// Flow-control window of each HTTP/2 stream: what a service may have sent that no visitor has taken yet.
-    pub h2c_stream_window_bytes: u32,
+    pub http2_stream_window_bytes: u32,
     /// Work of one connection in one turn ([`adit_link::turn`]): bytes read, and frames of a WebSocket.
     pub turn_bytes: usize,
 }
@@ -113,19 +113,19 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dial_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_secs(60),
+            response_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
             tcp_stall_timeout: Duration::from_secs(60 * 60),
             tcp_keepalive: Some(Duration::from_secs(60)),
             close_timeout: Duration::from_secs(5),
-            early_answer_timeout: Duration::from_secs(1),
+            early_response_timeout: Duration::from_secs(1),
             max_connections: 4_096,
-            max_h2c_connections: 256,
+            max_http2_connections: 256,
             max_idle: 512,
             max_waiting: 1_024,
             inline_body_bytes: 8 * 1024,
-            h2c_stream_window_bytes: 64 * 1024,
+            http2_stream_window_bytes: 64 * 1024,
             turn_bytes: TURN_BYTES,
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     protocol::{h2c, http1, tcp, udp, websocket},
     request::{
         account::Account,
-        arrival::{Arrival, Owner},
+        arrival::{RequestOrigin, RequestOwner},
         asked::{Told as _, has_valid_target},
         course::Course,
         job::Job,
@@ -51,7 +51,7 @@ struct Route {
 #[derive(Clone)]
 enum Connections {
     Http1(Arc<http1::Pool>),
-    H2c(Arc<h2c::Client>),
+    Http2(Arc<h2c::Client>),
     /// None are kept: each request has one of its own.
     Own,
 }
@@ -71,17 +71,21 @@ pub struct Egress {
 impl Egress {
     /// With no services yet: every request is reset with `NO_TUNNEL`.
     pub fn new(config: Config) -> Arc<Self> {
-        Self::observed(config, Arc::new(NoObserver))
+        Self::with_observer(config, Arc::new(NoObserver))
     }
 
     /// The same, where `observer` is told of each request once, when it is over, and of those that are refused. A record
     /// says whose the request is where [`Egress::dispatch_to`] was told.
-    pub fn observed(config: Config, observer: Arc<dyn Observer>) -> Arc<Self> {
-        Self::observed_of(config, observer, Owner::default())
+    pub fn with_observer(config: Config, observer: Arc<dyn Observer>) -> Arc<Self> {
+        Self::with_owner(config, observer, RequestOwner::default())
     }
 
     /// The same, where all of a lane's requests are of one owner.
-    pub fn observed_of(config: Config, observer: Arc<dyn Observer>, owner: Owner) -> Arc<Self> {
+    pub fn with_owner(
+        config: Config,
+        observer: Arc<dyn Observer>,
+        owner: RequestOwner,
+    ) -> Arc<Self> {
         Arc::new(Self {
             resources: Arc::new(Resources::new(config, observer, owner)),
             services: RwLock::default(),
@@ -132,9 +136,9 @@ impl Egress {
         let (address, resources) = (address.clone(), self.resources.clone());
         match (protocol, tls) {
             (Protocol::Http1, None) => Connections::Http1(http1::Pool::new(address, resources)),
-            (Protocol::H2c, tls) => {
+            (Protocol::Http2, tls) => {
                 let dialer = Dialer::new(address, tls.as_ref());
-                Connections::H2c(h2c::Client::new(dialer, resources))
+                Connections::Http2(h2c::Client::new(dialer, resources))
             }
             // Never in clear text what was to be encrypted.
             (Protocol::Tcp | Protocol::Udp, _) | (Protocol::Http1, Some(_)) => Connections::Own,
@@ -182,7 +186,7 @@ impl Egress {
         let mut stats = Stats {
             dialled: counters.dialled.load(Ordering::Relaxed),
             reused: counters.reused.load(Ordering::Relaxed),
-            jobs: counters.jobs.load(Ordering::Relaxed),
+            requests: counters.requests.load(Ordering::Relaxed),
             retried: counters.retried.load(Ordering::Relaxed),
             connections: counters.tcp.stats().open + counters.websockets.load(Ordering::Relaxed),
             websockets: counters.websockets.load(Ordering::Relaxed),
@@ -194,7 +198,7 @@ impl Egress {
         for pool in pools.values() {
             match pool {
                 Connections::Http1(pool) => pool.count(&mut stats),
-                Connections::H2c(connection) => connection.count(&mut stats),
+                Connections::Http2(connection) => connection.count(&mut stats),
                 Connections::Own => {}
             }
         }
@@ -206,7 +210,7 @@ impl Dispatch for Egress {
     /// Serves a request of the tunnel that it names.
     fn dispatch(&self, opened: Opened) {
         let tunnel = opened.head.open().tunnel.clone();
-        let arrival = Arrival {
+        let arrival = RequestOrigin {
             owner: self.resources.owner.clone(),
             waited_since: None,
         };
@@ -217,7 +221,7 @@ impl Dispatch for Egress {
 impl Egress {
     /// Serves a request by the service of this name, whatever the request itself says: for whoever chooses among
     /// several.
-    pub fn dispatch_to(&self, name: &str, arrival: Arrival, opened: Opened) {
+    pub fn dispatch_to(&self, name: &str, arrival: RequestOrigin, opened: Opened) {
         let observer = &*self.resources.observer;
         let incoming = Incoming::new(observer, arrival, opened);
         if self.draining.load(Ordering::Relaxed) {
@@ -234,7 +238,10 @@ impl Egress {
             incoming.refuse(observer, "", ResetCode::NoTunnel, &why);
             return;
         };
-        self.resources.counters.jobs.fetch_add(1, Ordering::Relaxed);
+        self.resources
+            .counters
+            .requests
+            .fetch_add(1, Ordering::Relaxed);
         route.service.requests.fetch_add(1, Ordering::Relaxed);
         let open = incoming.head.open();
         tracing::debug!(
@@ -253,7 +260,7 @@ impl Egress {
     }
 
     /// Resets a request for which no service exists, and records it as refused; when its opener has gone, as cancelled.
-    pub fn refuse(&self, arrival: Arrival, opened: Opened, code: ResetCode, why: &str) {
+    pub fn refuse(&self, arrival: RequestOrigin, opened: Opened, code: ResetCode, why: &str) {
         let observer = &*self.resources.observer;
         Incoming::new(observer, arrival, opened).refuse(observer, "", code, why);
     }
@@ -282,7 +289,7 @@ impl Egress {
                 let job = Job::new(Account::new(head, service, course), exchange);
                 return http1::dispatch(&pool, job);
             }
-            (RequestHead::Http(head), Connections::H2c(connection)) => {
+            (RequestHead::Http(head), Connections::Http2(connection)) => {
                 if !head.upgrade.is_empty() {
                     // HTTP/2 has no such offer: the request is an ordinary one, and its body is there (P-3.7).
                     exchange.recv.close(ResetCode::Cancelled);
@@ -290,7 +297,7 @@ impl Egress {
                 let head = h2c::Head::Http(head);
                 return connection.dispatch(Account::new(head, service, course), exchange);
             }
-            (RequestHead::Grpc(head), Connections::H2c(connection)) => {
+            (RequestHead::Grpc(head), Connections::Http2(connection)) => {
                 let head = h2c::Head::Grpc(head);
                 return connection.dispatch(Account::new(head, service, course), exchange);
             }
@@ -301,7 +308,7 @@ impl Egress {
                 (head, ResetCode::NoTunnel, why)
             }
             // Also of a service that speaks HTTP/2: an upgrade is HTTP/1.1, and most that speak the one speak both.
-            (RequestHead::WebSocket(head), Connections::Http1(_) | Connections::H2c(_))
+            (RequestHead::WebSocket(head), Connections::Http1(_) | Connections::Http2(_))
                 if !service.is_tls =>
             {
                 let leaving = self.leaving.subscribe();
@@ -338,7 +345,7 @@ impl Connections {
     fn retire(&self) {
         match self {
             Self::Http1(pool) => pool.retire(),
-            Self::H2c(connection) => connection.retire(),
+            Self::Http2(connection) => connection.retire(),
             Self::Own => {}
         }
     }
@@ -352,7 +359,7 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(observer: &dyn Observer, arrival: Arrival, opened: Opened) -> Self {
+    fn new(observer: &dyn Observer, arrival: RequestOrigin, opened: Opened) -> Self {
         let Opened { head, exchange } = opened;
         let course = Course::new(observer, head.open(), &exchange, arrival);
         Self {

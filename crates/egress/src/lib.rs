@@ -45,5 +45,5 @@ pub use config::{Config, Protocol, ProxyProtocol, ServiceConfig};
 pub use connect::tls::{NameError, Roots, RootsError, Tls, TlsName, Trust};
 pub use egress::Egress;
 pub use protocol::http1;
-pub use request::arrival::{Arrival, Owner};
+pub use request::arrival::{RequestOrigin, RequestOwner};
 pub use stats::{Stats, TcpStats, UdpStats};

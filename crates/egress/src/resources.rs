@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adit_codec::Pool as BufferPool;
 use adit_trace::Observer;
 
-use crate::{config::Config, request::arrival::Owner, stats::Counters};
+use crate::{config::Config, request::arrival::RequestOwner, stats::Counters};
 
 /// Read first of an answer: head and small body.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
@@ -19,21 +19,21 @@ pub(crate) struct Resources {
     pub(crate) config: Config,
     pub(crate) small: BufferPool,
     pub(crate) large: BufferPool,
-    pub(crate) websockets: adit_splice::websocket::Buffers,
+    pub(crate) websockets: adit_splice::websocket::BufferPools,
     pub(crate) counters: Counters,
     /// Is told of each request.
     pub(crate) observer: Arc<dyn Observer>,
     /// Whose requests are of which nobody says it.
-    pub(crate) owner: Arc<Owner>,
+    pub(crate) owner: Arc<RequestOwner>,
 }
 
 impl Resources {
-    pub(crate) fn new(config: Config, observer: Arc<dyn Observer>, owner: Owner) -> Self {
+    pub(crate) fn new(config: Config, observer: Arc<dyn Observer>, owner: RequestOwner) -> Self {
         Self {
             config,
             small: BufferPool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
             large: BufferPool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
-            websockets: adit_splice::websocket::Buffers::default(),
+            websockets: adit_splice::websocket::BufferPools::default(),
             counters: Counters::default(),
             observer,
             owner: Arc::new(owner),

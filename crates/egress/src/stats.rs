@@ -21,7 +21,7 @@ pub struct Stats {
     /// Requests served on a connection that had served before.
     pub reused: u64,
     /// Requests taken.
-    pub jobs: u64,
+    pub requests: u64,
     /// Requests begun anew because their connection had died.
     pub retried: u64,
     /// Connections of WebSockets now, those being made included.
@@ -37,7 +37,7 @@ pub struct Stats {
 pub(crate) struct Counters {
     pub(crate) dialled: AtomicU64,
     pub(crate) reused: AtomicU64,
-    pub(crate) jobs: AtomicU64,
+    pub(crate) requests: AtomicU64,
     pub(crate) retried: AtomicU64,
     pub(crate) websockets: AtomicUsize,
     pub(crate) tcp: tcp::Counters,

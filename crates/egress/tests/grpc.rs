@@ -66,7 +66,7 @@ impl Service {
 
     fn config(&self) -> ServiceConfig {
         let mut to = service(self.port);
-        to.protocol = Protocol::H2c;
+        to.protocol = Protocol::Http2;
         to
     }
 
@@ -297,7 +297,7 @@ async fn p_8_1_first_metadata_cross_before_messages_and_trailers_alone() {
 async fn p_8_3_no_answer_is_waited_for_as_long_as_the_visitor_wants() {
     let mut service = Service::start().await;
     let pair = service.pair(Config {
-        answer_timeout: Duration::from_millis(20),
+        response_timeout: Duration::from_millis(20),
         ..Config::default()
     });
     let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
@@ -449,7 +449,7 @@ async fn p_6_3_what_a_leaving_service_has_not_taken_may_go_elsewhere() {
     .await;
     let pair = Pair::new(Config::default());
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     pair.serve(to);
     for end in [true, false] {
         let mut exchange = open(&pair, &[GRPC], b"", end);
@@ -476,7 +476,7 @@ async fn p_8_4_a_connection_that_is_lost_aborts_its_calls() {
     .await;
     let pair = Pair::new(Config::default());
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     pair.serve(to);
     let mut calls = [0; 2].map(|_| open(&pair, &[GRPC], b"", true));
     for call in &mut calls {
@@ -518,7 +518,7 @@ async fn what_does_not_speak_http2_is_not_reached() {
             ..Config::default()
         });
         let mut to = service(port);
-        to.protocol = Protocol::H2c;
+        to.protocol = Protocol::Http2;
         pair.serve(to);
         let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
         let failure = told(&mut recv).await.unwrap_err();
@@ -535,7 +535,7 @@ async fn what_does_not_speak_http2_is_not_reached() {
 async fn one_attempt_to_reach_a_service_is_for_all_who_wait() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let mut to = service(listener.local_addr().unwrap().port());
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     let pair = Pair::new(Config {
         dial_timeout: Duration::from_millis(200),
         ..Config::default()
@@ -562,7 +562,7 @@ async fn a_service_that_takes_no_more_gets_another_connection() {
     builder.max_concurrent_streams(2);
     let mut service = Service::with(builder).await;
     let pair = service.pair(Config {
-        max_h2c_connections: 2,
+        max_http2_connections: 2,
         idle_timeout: Duration::from_millis(50),
         ..Config::default()
     });
@@ -614,7 +614,7 @@ async fn a_service_that_takes_no_more_gets_another_connection() {
 async fn f11_a_stream_that_nobody_reads_stops_no_other() {
     let mut service = Service::start().await;
     let pair = service.pair(Config {
-        max_h2c_connections: 4,
+        max_http2_connections: 4,
         ..Config::default()
     });
     let mut stuck = Vec::new();
@@ -713,7 +713,7 @@ async fn calls_that_are_cancelled_cost_no_connection() {
     .await;
     let pair = Pair::new(Config::default());
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     pair.serve(to);
     for _ in 0..3_000 {
         let mut call = open(&pair, &[GRPC], b"", true);
@@ -727,7 +727,7 @@ async fn calls_that_are_cancelled_cost_no_connection() {
 async fn there_are_no_more_connections_than_allowed() {
     let mut service = Service::start().await;
     let pair = service.pair(Config {
-        max_h2c_connections: 3,
+        max_http2_connections: 3,
         ..Config::default()
     });
     let calls: Vec<_> = (0..30).map(|_| open(&pair, &[GRPC], b"", false)).collect();
@@ -764,11 +764,11 @@ async fn who_waits_for_a_lost_connection_gets_a_new_one() {
     })
     .await;
     let pair = Pair::new(Config {
-        max_h2c_connections: 1,
+        max_http2_connections: 1,
         ..Config::default()
     });
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     pair.serve(to);
     let mut first = open(&pair, &[GRPC], b"", true);
     let (_request, _respond, number) = within(calls.recv()).await.unwrap();

@@ -129,7 +129,7 @@ async fn serve(config: ServerConfig) -> (u16, Arc<AtomicUsize>) {
 
 fn to(port: u16, trust: Trust, server_name: Option<&str>) -> ServiceConfig {
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     to.tls = Some(Tls {
         trust,
         server_name: server_name.map(|name| TlsName::parse(name).unwrap()),
@@ -324,7 +324,7 @@ async fn a_service_in_clear_text_is_told_from_one_over_tls() {
     // And the other way round.
     let (port, _) = serve(ca.sign(&local())).await;
     let mut plain = service(port);
-    plain.protocol = Protocol::H2c;
+    plain.protocol = Protocol::Http2;
     let why = refusal(&pair(plain)).await;
     assert!(why.contains("without TLS?"), "{why}");
 }

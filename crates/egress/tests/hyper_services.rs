@@ -157,7 +157,7 @@ async fn start(protocol: Protocol, config: Config) -> (Pair, mpsc::Receiver<&'st
                             .serve_connection(io, handler)
                             .await;
                     }
-                    Protocol::H2c => {
+                    Protocol::Http2 => {
                         let _ = http2::Builder::new(TokioExecutor::new())
                             .serve_connection(io, handler)
                             .await;
@@ -172,7 +172,7 @@ async fn start(protocol: Protocol, config: Config) -> (Pair, mpsc::Receiver<&'st
     (pair, told)
 }
 
-const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::H2c];
+const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 #[tokio::test]
 async fn a_service_sees_the_visitors_request() {
@@ -244,7 +244,7 @@ async fn bodies_and_trailers_go_both_ways() {
         let (answer, recv) = within(reader).await.unwrap();
         let answer = answer.unwrap();
         assert!(answer.body == expected, "{protocol:?}");
-        if protocol == Protocol::H2c {
+        if protocol == Protocol::Http2 {
             assert_eq!(answer.trailers, [("x-sum".into(), "42".into())]);
         }
         drop((send, recv));
@@ -283,7 +283,7 @@ async fn answers_of_many_at_once_are_not_mixed_up() {
         }
         pair.settled().await;
         let stats = pair.egress.stats();
-        assert_eq!(stats.jobs, 2_000);
+        assert_eq!(stats.requests, 2_000);
         assert!(stats.connections <= 7, "{stats:?}");
         assert_eq!(stats.connections, stats.idle);
     }
@@ -319,7 +319,7 @@ async fn a_wrong_length_is_reset() {
 async fn an_early_answer_is_whole_and_stops_the_upload() {
     for protocol in BOTH {
         let config = Config {
-            early_answer_timeout: Duration::from_millis(50),
+            early_response_timeout: Duration::from_millis(50),
             ..Config::default()
         };
         let (pair, _told) = start(protocol, config).await;
@@ -397,11 +397,11 @@ async fn stalled_visitors_hold_up_nobody() {
 #[tokio::test]
 async fn an_http2_service_that_does_not_answer_or_is_not_there() {
     let config = Config {
-        answer_timeout: Duration::from_millis(50),
+        response_timeout: Duration::from_millis(50),
         max_connections: 2,
         ..Config::default()
     };
-    let (pair, mut told) = start(Protocol::H2c, config).await;
+    let (pair, mut told) = start(Protocol::Http2, config).await;
     let failure = pair.get("/never").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceTimeout);
     assert_eq!(within(told.recv()).await, Some("handler dropped"));
@@ -412,7 +412,7 @@ async fn an_http2_service_that_does_not_answer_or_is_not_there() {
     pair.settled().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let mut to = service(listener.local_addr().unwrap().port());
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     drop(listener);
     pair.serve(to);
     for _ in 0..2 {
@@ -430,10 +430,10 @@ async fn an_http2_service_that_does_not_answer_or_is_not_there() {
 #[tokio::test]
 async fn p_3_6_an_http2_service_that_has_answered_and_reads_no_more_stops_the_request() {
     let config = Config {
-        early_answer_timeout: Duration::from_millis(50),
+        early_response_timeout: Duration::from_millis(50),
         ..Config::default()
     };
-    let (pair, _told) = start(Protocol::H2c, config).await;
+    let (pair, _told) = start(Protocol::Http2, config).await;
     let ask = Ask::new("POST", "/early-unread", &[]);
     let Exchange { send, mut recv } = pair.open(&ask, b"", false);
     assert_eq!(read(&mut recv).await.unwrap().text(), "no");
@@ -451,7 +451,7 @@ async fn p_3_6_an_http2_service_that_has_answered_and_reads_no_more_stops_the_re
 async fn an_http2_connection_that_is_lost_is_made_anew() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let mut to = service(listener.local_addr().unwrap().port());
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     let (close, mut closing) = mpsc::channel::<()>(1);
     tokio::spawn(async move {
         let (tell, _told) = mpsc::channel(64);
@@ -534,7 +534,7 @@ async fn a_stream_that_is_reset_never_looks_whole() {
         })
         .await;
         let mut to = service(port);
-        to.protocol = Protocol::H2c;
+        to.protocol = Protocol::Http2;
         let pair = Pair::new(Config::default());
         pair.serve(to);
         let Exchange { send, mut recv } = pair.open(&Ask::new("POST", "/", &[]), b"", ended);

@@ -120,7 +120,7 @@ async fn p_3_5_a_service_of_http_2_has_its_100_cross_at_once() {
     .await;
     let pair = Pair::new(Config::default());
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     pair.serve(to);
     let headers = [("expect", "100-continue"), ("content-length", "5")];
     let ask = Ask::new("POST", "/", &headers);

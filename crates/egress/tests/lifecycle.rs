@@ -27,7 +27,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 fn short() -> Config {
     Config {
-        answer_timeout: Duration::from_millis(80),
+        response_timeout: Duration::from_millis(80),
         stall_timeout: Duration::from_millis(150),
         idle_timeout: Duration::from_millis(100),
         ..Config::default()

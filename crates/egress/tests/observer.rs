@@ -269,7 +269,7 @@ async fn a_dial_that_fails_is_a_phase_and_a_reason() {
     let closed = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = closed.local_addr().unwrap().port();
     drop(closed);
-    for protocol in [Protocol::Http1, Protocol::H2c] {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
         let mut to = service(port);
         to.protocol = protocol;
         let mut observed = Observed::to(to, Config::default());
@@ -361,7 +361,7 @@ async fn a_request_that_begins_anew_keeps_its_timeline() {
 #[tokio::test]
 async fn failures_of_a_service_are_told_with_what_had_come() {
     let impatient = Config {
-        answer_timeout: Duration::from_millis(20),
+        response_timeout: Duration::from_millis(20),
         ..Config::default()
     };
     let silent = scripted(|mut socket, _| async move {

@@ -85,7 +85,7 @@ async fn h2_service() -> (ServiceConfig, mpsc::UnboundedReceiver<Called>) {
     })
     .await;
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     (to, calls)
 }
 

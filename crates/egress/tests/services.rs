@@ -24,7 +24,7 @@ async fn a_small_exchange_is_one_message_and_its_connection_is_used_again() {
         pair.settled().await;
     }
     let stats = pair.egress.stats();
-    assert_eq!((stats.dialled, stats.reused, stats.jobs), (1, 9, 10));
+    assert_eq!((stats.dialled, stats.reused, stats.requests), (1, 9, 10));
     assert_eq!((stats.connections, stats.idle, stats.waiting), (1, 1, 0));
 }
 
@@ -554,7 +554,7 @@ async fn an_early_answer_stops_the_upload() {
         })
         .await;
         let config = Config {
-            early_answer_timeout: Duration::from_millis(100),
+            early_response_timeout: Duration::from_millis(100),
             ..Config::default()
         };
         let pair = Pair::to(port, config);

@@ -441,7 +441,7 @@ async fn more_connections_than_a_service_may_have_are_refused_with_limit() {
 
 #[tokio::test]
 async fn a_service_of_another_protocol_is_not_reached_by_tcp() {
-    for protocol in [Protocol::Http1, Protocol::H2c, Protocol::Udp] {
+    for protocol in [Protocol::Http1, Protocol::Http2, Protocol::Udp] {
         let pair = with(
             ServiceConfig::new("127.0.0.1", 9, protocol),
             Config::default(),

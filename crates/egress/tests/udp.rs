@@ -157,7 +157,7 @@ async fn p_11_1_each_flow_has_a_socket_of_its_own() {
     let stats = stats(&pair);
     assert_eq!((stats.flows, stats.flows_open), (2, 2));
     assert_eq!((stats.datagrams_out, stats.datagrams_in), (22, 41));
-    assert_eq!(pair.egress.stats().jobs, 2);
+    assert_eq!(pair.egress.stats().requests, 2);
 }
 
 #[tokio::test]

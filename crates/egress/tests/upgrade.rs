@@ -171,7 +171,7 @@ async fn p_3_7_over_http_2_an_offer_is_an_ordinary_request() {
     .await;
     let pair = Pair::new(Config::default());
     let mut to = service(port);
-    to.protocol = Protocol::H2c;
+    to.protocol = Protocol::Http2;
     pair.serve(to);
     for (headers, body) in [(&[][..], ""), (&[("content-length", "2")][..], "{}")] {
         let ask = Ask::new("POST", "/", headers);

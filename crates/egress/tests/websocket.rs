@@ -804,10 +804,10 @@ async fn a_silent_websocket_stays_open() {
     let pair = Pair::to(
         port,
         Config {
-            answer_timeout: moment * 10,
+            response_timeout: moment * 10,
             idle_timeout: moment,
             stall_timeout: moment,
-            early_answer_timeout: moment,
+            early_response_timeout: moment,
             close_timeout: moment,
             ..Config::default()
         },
@@ -839,7 +839,7 @@ async fn what_keeps_a_websocket_from_being_there_is_said() {
     let pair = Pair::to(
         port,
         Config {
-            answer_timeout: Duration::from_millis(100),
+            response_timeout: Duration::from_millis(100),
             ..short()
         },
     );

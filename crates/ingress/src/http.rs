@@ -20,8 +20,8 @@ pub struct Http {
     pub(crate) config: HttpConfig,
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Counters,
-    pub(crate) websockets: adit_splice::websocket::Buffers,
-    pub(crate) upgraded: adit_splice::tcp::Buffers,
+    pub(crate) websockets: adit_splice::websocket::BufferPools,
+    pub(crate) upgraded: adit_splice::tcp::BufferPools,
     pub(crate) http1: http1::Builder,
 }
 
@@ -41,7 +41,7 @@ impl Http {
             config,
             admission,
             counters: Counters::default(),
-            websockets: adit_splice::websocket::Buffers::default(),
+            websockets: adit_splice::websocket::BufferPools::default(),
             upgraded: upgrade::buffers(),
             http1,
         })

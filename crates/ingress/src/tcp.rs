@@ -23,7 +23,7 @@ use std::{
 use adit_codec::{EncodedHead, Pool, ProtocolType, ResetCode, TcpOpenHead};
 use adit_flow::MESSAGE_COST;
 use adit_link::{Failure, Reason, Retry};
-use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice, is_no_failure};
+use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError, is_transient};
 use adit_trace::Phase;
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -55,7 +55,7 @@ pub struct Tcp {
     config: TcpConfig,
     admission: Arc<Admission>,
     counters: Counters,
-    buffers: Buffers,
+    buffers: BufferPools,
 }
 
 impl Tcp {
@@ -67,7 +67,7 @@ impl Tcp {
             config,
             admission,
             counters: Counters::default(),
-            buffers: Buffers {
+            buffers: BufferPools {
                 small: Pool::new(small, MAX_FREE_BUFFERS),
                 large: Pool::new(large, MAX_FREE_BUFFERS),
             },
@@ -92,7 +92,7 @@ impl Tcp {
             return;
         };
         if let Some(silence) = self.config.keepalive {
-            socket.keep_alive(silence);
+            socket.set_keepalive(silence);
         }
         let mut connection = Connection {
             tcp: &self,
@@ -117,7 +117,7 @@ impl Tcp {
         }
         if connection.is_broken_off {
             drop(connection);
-            socket.break_off(self.config.stall).await;
+            socket.reset_after_delivery(self.config.stall).await;
         }
     }
 }
@@ -232,13 +232,13 @@ impl Connection<'_> {
         }
         match socket.try_read(&mut room[..limit]) {
             Ok(count) => {
-                self.on_moved(Moved {
+                self.on_moved(Progress {
                     read: count as u64,
-                    ..Moved::default()
+                    ..Progress::default()
                 });
                 Ok(Bytes::copy_from_slice(&room[..count]))
             }
-            Err(error) if is_no_failure(&error) => Ok(Bytes::new()),
+            Err(error) if is_transient(&error) => Ok(Bytes::new()),
             Err(error) => Err(left(error)),
         }
     }
@@ -277,7 +277,7 @@ impl Connection<'_> {
         let buffers = &self.tcp.buffers;
         let mut splice = Splice::new(socket, exchange, buffers, Bytes::new(), DEPARTED);
         let has_moved = AtomicBool::new(!first.is_empty());
-        let moved = |moved: Moved| {
+        let moved = |moved: Progress| {
             if moved.read + moved.written > 0 {
                 has_moved.store(true, Ordering::Relaxed);
             }
@@ -294,7 +294,7 @@ impl Connection<'_> {
             None => {
                 let failure =
                     Failure::new(Reason::Stalled, "silent, and others wait for its permit");
-                if let Some(send) = splice.give_up() {
+                if let Some(send) = splice.into_send() {
                     send.reset(ResetCode::Stalled, &failure.detail);
                 }
                 return Err(Failed {
@@ -304,8 +304,8 @@ impl Connection<'_> {
             }
         };
         match broken {
-            Broken::Socket(error) => {
-                if let Some(send) = splice.give_up() {
+            SpliceError::Socket(error) => {
+                if let Some(send) = splice.into_send() {
                     send.abort(ResetCode::Cancelled, "the visitor left");
                 }
                 Err(Failed {
@@ -313,7 +313,7 @@ impl Connection<'_> {
                     untouched: false,
                 })
             }
-            Broken::Exchange(failure) => {
+            SpliceError::Exchange(failure) => {
                 self.is_broken_off = splice.is_broken_off();
                 Err(Failed {
                     untouched: !splice.is_accepted() && !splice.has_sent(),
@@ -336,7 +336,7 @@ impl Connection<'_> {
         head.map_err(|error| Failure::new(Reason::Internal, error.to_string()))
     }
 
-    fn on_moved(&mut self, moved: Moved) {
+    fn on_moved(&mut self, moved: Progress) {
         let counters = &self.tcp.counters;
         let access = &mut self.access;
         if moved.accepted {
@@ -368,7 +368,7 @@ async fn while_alive<T>(socket: &Socket, work: impl Future<Output = T>) -> Resul
     tokio::select! {
         biased;
         done = work => Ok(done),
-        error = socket.failed() => Err(left(error)),
+        error = socket.failure() => Err(left(error)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use adit_codec::{Pool, ResetCode};
 use adit_link::{Exchange, Failure, Reason};
-use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice};
+use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
@@ -36,8 +36,8 @@ const LARGE_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_FREE_BUFFERS: usize = 64;
 
 /// Buffers for all upgraded connections of an entry.
-pub(crate) fn buffers() -> Buffers {
-    Buffers {
+pub(crate) fn buffers() -> BufferPools {
+    BufferPools {
         small: Pool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
         large: Pool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
     }
@@ -190,15 +190,15 @@ async fn carry_bytes(
     // Where it fails, the other direction says why.
     let _ = exchange.send.send_all(first, false).await;
     let mut splice = Splice::new(&socket, exchange, &http.upgraded, Bytes::new(), DEPARTED);
-    let on_moved = |moved: Moved| {
+    let on_moved = |moved: Progress| {
         access.received_bytes += moved.read;
         access.sent_bytes += moved.written;
     };
     let failure = match splice.run(on_moved).await {
         Ok(()) => None,
-        Err(Broken::Exchange(failure)) => Some(of_peer(failure)),
-        Err(Broken::Socket(error)) => {
-            if let Some(send) = splice.give_up() {
+        Err(SpliceError::Exchange(failure)) => Some(of_peer(failure)),
+        Err(SpliceError::Socket(error)) => {
+            if let Some(send) = splice.into_send() {
                 send.abort(ResetCode::Cancelled, "the visitor left");
             }
             return Err(left(error));
@@ -209,7 +209,7 @@ async fn carry_bytes(
     match failure {
         Some(failure) => {
             if is_broken_off {
-                socket.break_off(http.config.session_stall).await;
+                socket.reset_after_delivery(http.config.session_stall).await;
             }
             Err(failure)
         }

@@ -12,7 +12,7 @@ use std::{sync::Arc, task::Context};
 use adit_codec::{EncodedHead, HeadError, Open, ResetCode, WebSocketRequestHead};
 use adit_link::{Exchange, Failure, Reason};
 use adit_splice::websocket::Carrier;
-use adit_websocket::{Outcome, Relay, ResetWhy};
+use adit_websocket::{Outcome, Relay, ResetCause};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
@@ -229,7 +229,7 @@ impl WebSocket {
 /// What went wrong, if anything did.
 fn failure_of(outcome: Outcome, failure: Option<Failure>) -> Option<Failure> {
     let (reason, detail) = match outcome {
-        Outcome::Closed | Outcome::Left => return None,
+        Outcome::Closed | Outcome::WentAway => return None,
         Outcome::SocketLost => (Reason::Cancelled, "the visitor left without a close frame"),
         Outcome::LinkEnded => (
             Reason::ServiceAborted,
@@ -250,11 +250,11 @@ fn failure_of(outcome: Outcome, failure: Option<Failure>) -> Option<Failure> {
 }
 
 /// With what a WebSocket is reset, and what is said.
-fn reset_of(why: ResetWhy) -> (ResetCode, String) {
+fn reset_of(why: ResetCause) -> (ResetCode, String) {
     let why = match why {
-        ResetWhy::SocketLost => "the visitor left within a frame".into(),
-        ResetWhy::Unreadable(error) => format!("the visitor sent {error}"),
-        ResetWhy::LinkEnded => "the service left while a frame was on its way to it".into(),
+        ResetCause::SocketLost => "the visitor left within a frame".into(),
+        ResetCause::Unreadable(error) => format!("the visitor sent {error}"),
+        ResetCause::LinkEnded => "the service left while a frame was on its way to it".into(),
     };
     (ResetCode::Cancelled, why)
 }

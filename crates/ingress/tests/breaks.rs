@@ -39,7 +39,9 @@ impl Leave {
                 stream.shutdown().await.unwrap();
                 let _ = stream.read(&mut [0]).await;
             }
-            Self::Resets => within(Socket::new(stream).break_off(Duration::from_secs(15))).await,
+            Self::Resets => {
+                within(Socket::new(stream).reset_after_delivery(Duration::from_secs(15))).await
+            }
         }
     }
 }
@@ -285,7 +287,7 @@ async fn p_6_2_a_body_before_its_visitors_reset_reaches_the_service() {
             visitor.write_all(chunk.as_bytes()).await.unwrap();
         }
         visitor.write_all(&vec![b'!'; MEGABYTE]).await.unwrap();
-        within(Socket::new(visitor).break_off(Duration::from_secs(15))).await;
+        within(Socket::new(visitor).reset_after_delivery(Duration::from_secs(15))).await;
         assert_eq!(within(told.recv()).await, Some(MEGABYTE), "{framing}");
     }
     world.settle().await;
@@ -335,7 +337,7 @@ async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
     })
     .await;
     let config = config();
-    let world = world_of(Protocol::H2c, (Side::Server, Side::Client), config, port).await;
+    let world = world_of(Protocol::Http2, (Side::Server, Side::Client), config, port).await;
     let mut visitor = world.connect().await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
     visitor.write_all(head.as_bytes()).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adit_auth::Grant;
 use adit_balance::InFlight;
 use adit_codec::ResetCode;
-use adit_egress::{Arrival, Egress, Owner};
+use adit_egress::{Egress, RequestOrigin, RequestOwner};
 use adit_flow::{Acquire, Gate, GateError, Permit};
 use adit_link::{Dispatch, Opened};
 use tokio::time::{Instant, timeout};
@@ -18,7 +18,7 @@ pub(crate) struct Entries {
     upstreams: Arc<Upstreams>,
     egress: Arc<Egress>,
     /// Whose what it opens is.
-    owner: Arc<Owner>,
+    owner: Arc<RequestOwner>,
     /// Of the client; none where visitors of this side come, who hold theirs already.
     permits: Option<Arc<Gate>>,
 }
@@ -48,7 +48,7 @@ impl Entries {
         Self {
             upstreams: upstreams.clone(),
             egress: upstreams.egress(),
-            owner: Arc::new(Owner {
+            owner: Arc::new(RequestOwner {
                 user: grant.user().as_str().into(),
                 group: grant.group().as_str().into(),
                 client: grant.client().as_str().into(),
@@ -60,7 +60,7 @@ impl Entries {
 
 impl Dispatch for Entries {
     fn dispatch(&self, mut opened: Opened) {
-        let arrival = Arrival {
+        let origin = RequestOrigin {
             owner: self.owner.clone(),
             waited_since: None,
         };
@@ -70,26 +70,26 @@ impl Dispatch for Entries {
             let named = std::mem::take(&mut opened.head.open_mut().tunnel);
             let named: String = named.chars().take(LONGEST_NAME).collect();
             let why = format!("this server defines no upstream {named:?}");
-            return self.refuse(arrival, opened, ResetCode::NoTunnel, &why);
+            return self.refuse(origin, opened, ResetCode::NoTunnel, &why);
         };
         if let Err((code, why)) = upstream.check(&opened.head) {
-            return self.refuse(arrival, opened, code, why);
+            return self.refuse(origin, opened, code, why);
         }
         let Some(permits) = &self.permits else {
-            return self.serve(upstream, arrival, opened, None);
+            return self.serve(upstream, origin, opened, None);
         };
         if self.upstreams.is_draining() {
             let why = "the server is stopping";
-            return self.refuse(arrival, opened, ResetCode::Draining, why);
+            return self.refuse(origin, opened, ResetCode::Draining, why);
         }
         // In the order of visitors: the permit of the server, then that of the client.
         let shared = self.upstreams.permits().try_acquire();
         let own = shared.as_ref().and_then(|_| permits.try_acquire());
         match (shared, own) {
             (Some(shared), Some(own)) => {
-                self.serve(upstream, arrival, opened, Some((shared, own)));
+                self.serve(upstream, origin, opened, Some((shared, own)));
             }
-            (shared, _) => self.wait(upstream, arrival, opened, permits.acquire(), shared),
+            (shared, _) => self.wait(upstream, origin, opened, permits.acquire(), shared),
         }
     }
 }
@@ -100,16 +100,16 @@ impl Entries {
     fn wait(
         &self,
         upstream: &Arc<Upstream>,
-        mut arrival: Arrival,
+        mut origin: RequestOrigin,
         opened: Opened,
         own: Acquire,
         shared: Option<Permit>,
     ) {
         let wait = self.upstreams.permit_wait();
         if wait.is_zero() {
-            return self.refuse(arrival, opened, ResetCode::Limit, FULL);
+            return self.refuse(origin, opened, ResetCode::Limit, FULL);
         }
-        arrival.waited_since = Some(Instant::now());
+        origin.waited_since = Some(Instant::now());
         let (this, upstream) = (self.clone(), upstream.clone());
         tokio::spawn(async move {
             let permits = async {
@@ -123,13 +123,13 @@ impl Entries {
                 biased;
                 () = opened.exchange.send.gone() => {
                     // The visitor has left or the link is lost: nobody but the log is to be told.
-                    return this.refuse(arrival, opened, ResetCode::Cancelled, "nobody waits for it");
+                    return this.refuse(origin, opened, ResetCode::Cancelled, "nobody waits for it");
                 }
                 waited = timeout(wait, permits) => waited,
             };
             match waited {
-                Ok(Ok(permits)) => this.serve(&upstream, arrival, opened, Some(permits)),
-                Ok(Err(_)) | Err(_) => this.refuse(arrival, opened, ResetCode::Limit, FULL),
+                Ok(Ok(permits)) => this.serve(&upstream, origin, opened, Some(permits)),
+                Ok(Err(_)) | Err(_) => this.refuse(origin, opened, ResetCode::Limit, FULL),
             }
         });
     }
@@ -137,23 +137,23 @@ impl Entries {
     fn serve(
         &self,
         upstream: &Upstream,
-        arrival: Arrival,
+        origin: RequestOrigin,
         opened: Opened,
         permits: Option<(Permit, Permit)>,
     ) {
         let Some((server, load)) = upstream.choose(&opened.head) else {
             let why = "the upstream has no servers";
-            return self.refuse(arrival, opened, ResetCode::Internal, why);
+            return self.refuse(origin, opened, ResetCode::Internal, why);
         };
         opened.exchange.hold(UpstreamHold {
             _permits: permits,
             _load: load,
         });
-        self.egress.dispatch_to(&server.service, arrival, opened);
+        self.egress.dispatch_to(&server.service, origin, opened);
     }
 
-    fn refuse(&self, arrival: Arrival, opened: Opened, code: ResetCode, why: &str) {
-        self.egress.refuse(arrival, opened, code, why);
+    fn refuse(&self, origin: RequestOrigin, opened: Opened, code: ResetCode, why: &str) {
+        self.egress.refuse(origin, opened, code, why);
     }
 }
 

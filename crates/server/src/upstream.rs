@@ -66,7 +66,7 @@ impl Upstream {
             .ok_or_else(|| refused("hash_on is not `host`, `header:NAME` or `cookie:NAME`"))?;
         let protocol = match settings.protocol {
             UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::Http2 => Protocol::H2c,
+            UpstreamProtocol::Http2 => Protocol::Http2,
             UpstreamProtocol::Tcp => Protocol::Tcp,
         };
         if let Some(tls) = &settings.tls {

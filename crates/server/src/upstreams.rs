@@ -65,14 +65,14 @@ impl Upstreams {
             services,
             config: adit_egress::Config {
                 dial_timeout: timeouts.dial,
-                answer_timeout: timeouts.service,
+                response_timeout: timeouts.service,
                 idle_timeout: timeouts.idle,
                 stall_timeout: timeouts.stall,
                 tcp_stall_timeout: timeouts.session_stall,
                 tcp_keepalive: (!timeouts.session_keepalive.is_zero())
                     .then_some(timeouts.session_keepalive),
                 close_timeout: timeouts.session_close,
-                early_answer_timeout: timeouts.early_answer,
+                early_response_timeout: timeouts.early_answer,
                 // The permits are the bound.
                 max_connections: limits.max_requests,
                 turn_bytes: limits.turn_bytes,
@@ -108,7 +108,7 @@ impl Upstreams {
     pub(crate) fn egress(&self) -> Arc<Egress> {
         let mut egresses = self.egresses.lock();
         let egress = egresses.entry(thread::current().id()).or_insert_with(|| {
-            let egress = Egress::observed(self.config.clone(), self.observer.clone());
+            let egress = Egress::with_observer(self.config.clone(), self.observer.clone());
             egress.set_services(self.services.clone());
             egress
         });

@@ -4,6 +4,6 @@ mod connection;
 mod delivery;
 mod socket;
 
-pub use connection::{Broken, Buffers, Moved, Splice};
+pub use connection::{BufferPools, Progress, Splice, SpliceError};
 pub use delivery::Delivery;
-pub use socket::{Socket, is_no_failure};
+pub use socket::{Socket, is_transient};

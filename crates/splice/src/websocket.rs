@@ -21,7 +21,7 @@ use adit_link::{
     Exchange, Failure, Part, Payload, Reason,
     turn::{Turn, wake_behind_others},
 };
-use adit_websocket::{FrameHead, Outcome, Relay, ResetWhy, ToLink};
+use adit_websocket::{FrameHead, Outcome, Relay, ResetCause, ToLink};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -49,12 +49,12 @@ const MAX_SLICES: usize = 32;
 
 /// Buffers to read into, for all WebSockets of an entry.
 #[derive(Debug)]
-pub struct Buffers {
+pub struct BufferPools {
     small: Pool,
     large: Pool,
 }
 
-impl Default for Buffers {
+impl Default for BufferPools {
     fn default() -> Self {
         Self {
             small: Pool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
@@ -67,7 +67,7 @@ impl Default for Buffers {
 const LOOK: Duration = Duration::from_millis(400);
 
 /// With what a WebSocket is reset that cannot end by a close frame, and what is said: each end knows whose fault it was.
-pub type ResetOf = fn(ResetWhy) -> (ResetCode, String);
+pub type ResetOf = fn(ResetCause) -> (ResetCode, String);
 
 /// How it ended.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ pub struct Carrier<'b, S> {
     /// None when it is over.
     exchange: Option<Exchange>,
     relay: Relay<Payload>,
-    buffers: &'b Buffers,
+    buffers: &'b BufferPools,
     close_timeout: Duration,
     reset_of: ResetOf,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -131,7 +131,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         socket: S,
         exchange: Exchange,
         relay: Relay<Payload>,
-        buffers: &'b Buffers,
+        buffers: &'b BufferPools,
         close_timeout: Duration,
         turn_bytes: usize,
         reset_of: ResetOf,
@@ -649,7 +649,7 @@ mod tests {
         let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
         let part = exchange.recv.part().await;
         assert!(matches!(part, Some(Ok(Part::Answer(_)))), "{part:?}");
-        let buffers = Buffers::default();
+        let buffers = BufferPools::default();
         let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
         let wait = Duration::from_secs(5);
         let relay = Relay::to_visitor();
@@ -694,7 +694,7 @@ mod tests {
         let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
         let part = exchange.recv.part().await;
         assert!(matches!(part, Some(Ok(Part::Answer(_)))), "{part:?}");
-        let buffers = Buffers::default();
+        let buffers = BufferPools::default();
         let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
         let flood = Flood::default();
         let wait = Duration::from_secs(5);

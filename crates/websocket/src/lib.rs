@@ -38,4 +38,4 @@ pub use handshake::{VERSION, accept, is_key, key};
 pub use inbound::{Inbound, Piece};
 pub use mask::Mask;
 pub use outbound::Outbound;
-pub use relay::{GOING_AWAY, Outcome, POLICY_VIOLATION, PROTOCOL_ERROR, Relay, ResetWhy, ToLink};
+pub use relay::{GOING_AWAY, Outcome, POLICY_VIOLATION, PROTOCOL_ERROR, Relay, ResetCause, ToLink};

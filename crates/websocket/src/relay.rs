@@ -32,12 +32,12 @@ pub enum ToLink {
     /// The end of this direction, between two frames.
     End,
     /// The end of both directions.
-    Reset(ResetWhy),
+    Reset(ResetCause),
 }
 
 /// Why a WebSocket is reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResetWhy {
+pub enum ResetCause {
     /// The socket was lost within a frame, or with an error.
     SocketLost,
     /// The socket's peer sent what cannot be read.
@@ -52,7 +52,7 @@ pub enum Outcome {
     /// Both ends closed it.
     Closed,
     /// We said that we go away.
-    Left,
+    WentAway,
     /// The socket was lost without a close frame.
     SocketLost,
     /// The other end was lost without a close frame.
@@ -256,7 +256,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
             && self.link == LinkState::Open
         {
             self.leaving = Some(GOING_AWAY);
-            self.cause.get_or_insert(Outcome::Left);
+            self.cause.get_or_insert(Outcome::WentAway);
             self.tell_socket();
         }
     }
@@ -315,7 +315,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
             && self.outbound.is_empty()
         {
             return Some(Some(if in_frame {
-                self.reset(ResetWhy::LinkEnded)
+                self.reset(ResetCause::LinkEnded)
             } else {
                 self.end()
             }));
@@ -329,7 +329,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
         if let SocketState::Unreadable(error) = self.socket {
             // Its peer hears of it first: where a frame is on its way to it, the rest of that is waited for.
             let told = self.closing.was_told(Hop::Socket);
-            return Some(told.then(|| self.reset(ResetWhy::Unreadable(error))));
+            return Some(told.then(|| self.reset(ResetCause::Unreadable(error))));
         }
         // Of what cannot be read only its sender is told.
         let code = self
@@ -388,7 +388,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
             // The far end has gone after its close frame, and waits for nothing.
             _ if closed => (self.link == LinkState::Ended).then(|| self.end()),
             SocketState::Ended if !self.is_in_frame() => Some(self.end()),
-            SocketState::Ended | SocketState::Lost => Some(self.reset(ResetWhy::SocketLost)),
+            SocketState::Ended | SocketState::Lost => Some(self.reset(ResetCause::SocketLost)),
             SocketState::Open | SocketState::Deaf | SocketState::Unreadable(_) => None,
         }
     }
@@ -403,7 +403,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
         ToLink::End
     }
 
-    fn reset(&mut self, why: ResetWhy) -> ToLink {
+    fn reset(&mut self, why: ResetCause) -> ToLink {
         self.said = Said::Reset;
         ToLink::Reset(why)
     }

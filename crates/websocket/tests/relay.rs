@@ -1,7 +1,7 @@
 //! One relay, step by step: what goes into the link, and what is waited for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use adit_websocket::{FrameError, FrameHead, Outcome, POLICY_VIOLATION, Relay, ResetWhy, ToLink};
+use adit_websocket::{FrameError, FrameHead, Outcome, POLICY_VIOLATION, Relay, ResetCause, ToLink};
 use bytes::Bytes;
 
 type Visitor = Relay<Vec<u8>>;
@@ -93,7 +93,7 @@ fn p_9_6_a_close_frame_of_ours_needs_credit_as_any_other() {
     assert!(!relay.is_settled());
     relay.on_link_end();
     assert!(relay.is_settled());
-    assert_eq!(relay.outcome(), Outcome::Left);
+    assert_eq!(relay.outcome(), Outcome::WentAway);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn nobody_is_told_that_we_leave_who_is_leaving() {
         event(&mut relay);
         relay.leave();
         assert!(relay.outbound().is_empty());
-        assert_ne!(relay.outcome(), Outcome::Left);
+        assert_ne!(relay.outcome(), Outcome::WentAway);
         let said = relay.to_link(9);
         assert!(matches!(said, None | Some(ToLink::End)), "{said:?}");
     }
@@ -149,7 +149,7 @@ fn p_9_4_what_cannot_be_read_is_told_to_its_sender_alone() {
     relay.on_frame(&head(2, 2), b"zz".to_vec());
     assert_eq!(
         relay.to_link(0),
-        Some(ToLink::Reset(ResetWhy::Unreadable(FrameError::Unmasked)))
+        Some(ToLink::Reset(ResetCause::Unreadable(FrameError::Unmasked)))
     );
     assert_eq!(
         written(&mut relay),
@@ -167,7 +167,7 @@ fn p_9_7_a_flood_gets_1008_and_the_other_end_a_reset() {
     assert_eq!(relay.to_link(9), frame(head(2, 0), b""));
     reads(&mut relay, &masked(2, b""));
     relay.on_flood();
-    let why = ResetWhy::Unreadable(FrameError::WithoutContent);
+    let why = ResetCause::Unreadable(FrameError::WithoutContent);
     assert_eq!(relay.to_link(9), Some(ToLink::Reset(why)));
     let [high, low] = POLICY_VIOLATION.to_be_bytes();
     assert_eq!(written(&mut relay), [0x88, 2, high, low]);
@@ -206,7 +206,7 @@ fn p_9_6_a_lost_socket_is_an_end_or_a_reset() {
         assert_eq!(relay.outcome(), Outcome::SocketLost);
         (relay.to_link(0), relay.is_settled(), relay.may_shut_down())
     };
-    let reset = Some(ToLink::Reset(ResetWhy::SocketLost));
+    let reset = Some(ToLink::Reset(ResetCause::SocketLost));
     let whole = masked(1, b"a");
     assert_eq!(lost(&whole, true), (Some(ToLink::End), false, true));
     assert_eq!(lost(&whole, false), (reset.clone(), true, true));
@@ -268,7 +268,7 @@ fn p_9_6_a_far_end_that_is_lost_is_heard_in_full() {
     reads(&mut relay, &masked(1, b"ab")[..7]);
     assert_eq!(relay.to_link(9), frame(head(1, 2), b"a"));
     relay.on_link_end();
-    let reset = Some(ToLink::Reset(ResetWhy::LinkEnded));
+    let reset = Some(ToLink::Reset(ResetCause::LinkEnded));
     assert_eq!(relay.to_link(9), reset);
     // After its close frame it may go: the visitor answers, or does not.
     let mut relay = Visitor::to_visitor();
@@ -322,7 +322,10 @@ fn p_6_2_what_was_read_before_the_socket_is_lost_goes_on() {
     assert!(!relay.wants_bytes() && relay.is_ending() && !relay.is_settled());
     assert_eq!(relay.to_link(0), None, "it waits for credit");
     assert_eq!(relay.to_link(9), frame(head(1, 1), b"a"));
-    assert_eq!(relay.to_link(0), Some(ToLink::Reset(ResetWhy::SocketLost)));
+    assert_eq!(
+        relay.to_link(0),
+        Some(ToLink::Reset(ResetCause::SocketLost))
+    );
     assert!(relay.is_aborted());
 }
 
@@ -339,7 +342,10 @@ fn p_6_2_what_came_before_a_write_failed_is_still_read() {
     assert_eq!(relay.to_link(9), frame(head(1, 1), b"a"));
     assert_eq!(relay.to_link(9), None, "there may be more");
     relay.on_socket_end();
-    assert_eq!(relay.to_link(0), Some(ToLink::Reset(ResetWhy::SocketLost)));
+    assert_eq!(
+        relay.to_link(0),
+        Some(ToLink::Reset(ResetCause::SocketLost))
+    );
     assert_eq!(relay.outcome(), Outcome::SocketLost);
 }
 
@@ -374,5 +380,5 @@ fn what_goes_to_a_service_is_masked() {
     while let Some(out) = relay.to_link(9) {
         assert!(!matches!(out, ToLink::Data(_)), "{out:?}");
     }
-    assert_eq!(relay.outcome(), Outcome::Left, "what came first");
+    assert_eq!(relay.outcome(), Outcome::WentAway, "what came first");
 }

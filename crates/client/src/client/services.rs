@@ -10,14 +10,14 @@ use crate::settings::{ServiceProtocol, Settings};
 pub(super) fn egress_config(settings: &Settings, share: usize) -> adit_egress::Config {
     adit_egress::Config {
         dial_timeout: settings.timeouts.dial,
-        answer_timeout: settings.timeouts.service,
+        response_timeout: settings.timeouts.service,
         idle_timeout: settings.timeouts.idle,
         stall_timeout: settings.timeouts.stall,
         tcp_stall_timeout: settings.timeouts.session_stall,
         tcp_keepalive: Some(settings.timeouts.session_keepalive)
             .filter(|silence| !silence.is_zero()),
         close_timeout: settings.timeouts.session_close,
-        early_answer_timeout: settings.timeouts.early_answer,
+        early_response_timeout: settings.timeouts.early_answer,
         max_connections: settings.limits.max_service_connections.min(share),
         max_idle: settings.limits.max_idle_connections,
         turn_bytes: settings.limits.turn_bytes,
@@ -48,7 +48,7 @@ pub(super) fn services(settings: &Settings) -> HashMap<Box<str>, ServiceConfig> 
             let service = &tunnel.service;
             let protocol = match service.protocol {
                 ServiceProtocol::Http1 => Protocol::Http1,
-                ServiceProtocol::H2c => Protocol::H2c,
+                ServiceProtocol::Http2 => Protocol::Http2,
                 ServiceProtocol::Tcp => Protocol::Tcp,
                 ServiceProtocol::Udp => Protocol::Udp,
             };

@@ -146,7 +146,7 @@ impl Client {
                     return Err(Broken::Gone.into());
                 }
                 () = until(due) => {
-                    let wait = self.resources.config.answer_timeout;
+                    let wait = self.resources.config.response_timeout;
                     let why = format!("the service did not answer within {wait:?}");
                     return Err(Broken::Reset(ResetCode::ServiceTimeout, why.into()).into());
                 }
@@ -181,7 +181,7 @@ impl Client {
         // 8.1).
         if let Head::Http(_) = head {
             upload
-                .run_out(self.resources.config.early_answer_timeout)
+                .run_out(self.resources.config.early_response_timeout)
                 .await;
         }
         Ok(())
@@ -250,7 +250,7 @@ impl Client {
     /// When an answer is overdue. A call of gRPC may be silent for as long as its visitor waits (P-8.3).
     fn answer_due(&self, head: &Head, upload: &Upload) -> Option<Instant> {
         match head {
-            Head::Http(_) => Some(upload.over_since()? + self.resources.config.answer_timeout),
+            Head::Http(_) => Some(upload.over_since()? + self.resources.config.response_timeout),
             Head::Grpc(_) => None,
         }
     }

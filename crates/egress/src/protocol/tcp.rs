@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use adit_codec::{ProtocolType, ResetCode, TcpOpen, accepted};
 use adit_link::Exchange;
-use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice};
+use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError};
 use adit_trace::Phase;
 use bytes::Bytes;
 use uuid::Uuid;
@@ -80,7 +80,7 @@ impl Open {
         };
         counters.dialled.fetch_add(1, Ordering::Relaxed);
         if let Some(silence) = config.tcp_keepalive {
-            socket.keep_alive(silence);
+            socket.set_keepalive(silence);
         }
         exchange.set_stall(config.tcp_stall_timeout);
         self.service.compress(&exchange.send, []);
@@ -95,13 +95,13 @@ impl Open {
         });
         // It is no payload, and goes out before any.
         let mut header = first.len() as u64;
-        let buffers = Buffers {
+        let buffers = BufferPools {
             small: self.shared.small.clone(),
             large: self.shared.large.clone(),
         };
         let patience = config.tcp_stall_timeout;
         let mut splice = Splice::new(&socket, exchange, &buffers, first, patience);
-        let on_moved = |moved: Moved| {
+        let on_moved = |moved: Progress| {
             counters.tcp.on_moved(moved);
             let of_header = header.min(moved.written);
             header -= of_header;
@@ -118,14 +118,14 @@ impl Open {
             Err(broken) => broken,
         };
         match broken {
-            Broken::Socket(error) => {
+            SpliceError::Socket(error) => {
                 counters.tcp.aborted.fetch_add(1, Ordering::Relaxed);
                 let why = format!("the service broke off: {error}");
-                if let Some(send) = splice.give_up() {
+                if let Some(send) = splice.into_send() {
                     account.give_up(send, ResetCode::ServiceAborted, &why);
                 }
             }
-            Broken::Exchange(failure) => {
+            SpliceError::Exchange(failure) => {
                 account.course.on_failure(&failure);
                 tracing::debug!(
                     target: "adit::egress",
@@ -135,7 +135,7 @@ impl Open {
                 );
                 if splice.is_broken_off() {
                     drop(splice);
-                    socket.break_off(patience).await;
+                    socket.reset_after_delivery(patience).await;
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use adit_codec::{HttpRequest, ResetCode};
 use adit_link::Failure;
-use adit_splice::tcp::{Broken, Buffers, Moved, Socket, Splice};
+use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub(crate) async fn carry(socket: TcpStream, job: Job, early: Bytes, shared: &Re
     } = job;
     let socket = Socket::new(socket);
     if let Some(silence) = shared.config.tcp_keepalive {
-        socket.keep_alive(silence);
+        socket.set_keepalive(silence);
     }
     exchange.set_stall(shared.config.tcp_stall_timeout);
     let length = early.len() as u64;
@@ -30,12 +30,12 @@ pub(crate) async fn carry(socket: TcpStream, job: Job, early: Bytes, shared: &Re
         account.moved.send(length);
     }
     let patience = shared.config.tcp_stall_timeout;
-    let buffers = Buffers {
+    let buffers = BufferPools {
         small: shared.small.clone(),
         large: shared.large.clone(),
     };
     let mut splice = Splice::new(&socket, exchange, &buffers, Bytes::new(), patience);
-    let on_moved = |now: Moved| {
+    let on_moved = |now: Progress| {
         account.moved.receive(now.written);
         account.moved.send(now.read);
     };
@@ -45,16 +45,16 @@ pub(crate) async fn carry(socket: TcpStream, job: Job, early: Bytes, shared: &Re
             drop(splice);
             socket.close();
         }
-        Err(Broken::Exchange(failure)) => {
+        Err(SpliceError::Exchange(failure)) => {
             on_failure(&mut account, &failure);
             if splice.is_broken_off() {
                 drop(splice);
-                socket.break_off(patience).await;
+                socket.reset_after_delivery(patience).await;
             }
         }
-        Err(Broken::Socket(error)) => {
+        Err(SpliceError::Socket(error)) => {
             let why = format!("the service broke off: {error}");
-            if let Some(send) = splice.give_up() {
+            if let Some(send) = splice.into_send() {
                 account.give_up(send, ResetCode::ServiceAborted, &why);
             }
         }

@@ -18,7 +18,7 @@ use adit_codec::{ResetCode, WebSocketRequest, WebSocketResponseHead};
 use adit_link::Exchange;
 use adit_splice::websocket::Carrier;
 use adit_trace::Phase;
-use adit_websocket::{Outcome, Relay, ResetWhy, key};
+use adit_websocket::{Outcome, Relay, ResetCause, key};
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
@@ -98,10 +98,10 @@ impl Open {
         let answer = tokio::select! {
             biased;
             () = exchange.send.gone() => return account.course.on_gone(&exchange.send),
-            answer = timeout(config.answer_timeout, ask(&mut socket, &mut account, &key)) => answer,
+            answer = timeout(config.response_timeout, ask(&mut socket, &mut account, &key)) => answer,
         };
         let late = || {
-            let within = config.answer_timeout;
+            let within = config.response_timeout;
             let why = format!("the service did not answer within {within:?}");
             Broken::Reset(ResetCode::ServiceTimeout, why.into())
         };
@@ -218,17 +218,17 @@ fn accept(exchange: &Exchange, lines: &[Line]) -> Result<(), Broken> {
 }
 
 /// With what a WebSocket is reset, and what is said.
-fn reset_of(why: ResetWhy) -> (ResetCode, String) {
+fn reset_of(why: ResetCause) -> (ResetCode, String) {
     match why {
-        ResetWhy::SocketLost => (
+        ResetCause::SocketLost => (
             ResetCode::ServiceAborted,
             "the service left within a frame".into(),
         ),
-        ResetWhy::Unreadable(error) => (
+        ResetCause::Unreadable(error) => (
             ResetCode::ServiceAborted,
             format!("the service sent {error}"),
         ),
-        ResetWhy::LinkEnded => (
+        ResetCause::LinkEnded => (
             ResetCode::Cancelled,
             "the visitor left while a frame was on its way to it".into(),
         ),

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Whose a request is, for what is told of it. Empty where it is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Owner {
+pub struct RequestOwner {
     /// Whose credential the link was made with.
     pub user: Box<str>,
     /// The client's group.
@@ -17,9 +17,9 @@ pub struct Owner {
 
 /// How a request has come to [`Egress`](crate::Egress).
 #[derive(Debug, Clone, Default)]
-pub struct Arrival {
+pub struct RequestOrigin {
     /// Whose it is.
-    pub owner: Arc<Owner>,
+    pub owner: Arc<RequestOwner>,
     /// Since when it has waited for its turn, by the runtime's clock: it counts from then, and the wait is a phase of it.
     /// `None`: it has not waited.
     pub waited_since: Option<Instant>,

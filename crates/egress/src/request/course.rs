@@ -7,7 +7,7 @@ use adit_link::{CreditWait, Exchange, Failure, Reason, SendHalf};
 use adit_trace::{Edge, Observer, Phase, Record, Span, Timeline, TraceContext};
 
 use super::{
-    arrival::{Arrival, Owner},
+    arrival::{RequestOrigin, RequestOwner},
     asked::Asked,
     moved::Moved,
 };
@@ -15,7 +15,7 @@ use super::{
 /// What happens to a request, and when.
 pub(crate) struct Course {
     opener: Side,
-    owner: Arc<Owner>,
+    owner: Arc<RequestOwner>,
     /// `None`: nobody is told, and the clock is not asked.
     started: Option<Instant>,
     answered: Answered,
@@ -54,9 +54,9 @@ impl Course {
         observer: &dyn Observer,
         open: &Open,
         exchange: &Exchange,
-        arrival: Arrival,
+        arrival: RequestOrigin,
     ) -> Self {
-        let Arrival {
+        let RequestOrigin {
             owner,
             waited_since,
         } = arrival;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use adit_splice::tcp::Moved;
+use adit_splice::tcp::Progress;
 
 /// Counters and gauges of the TCP connections, over all services.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Counters {
         }
     }
 
-    pub(crate) fn on_moved(&self, moved: Moved) {
+    pub(crate) fn on_moved(&self, moved: Progress) {
         self.received_bytes.fetch_add(moved.read, Ordering::Relaxed);
         self.sent_bytes.fetch_add(moved.written, Ordering::Relaxed);
     }

@@ -164,7 +164,7 @@ impl Observed {
             records: sender,
         };
         Self {
-            pair: Pair::with(Egress::observed(config, Arc::new(keeper))),
+            pair: Pair::with(Egress::with_observer(config, Arc::new(keeper))),
             records,
         }
     }

@@ -21,10 +21,10 @@ pub async fn to_service(port: u16) -> World {
 pub async fn to_service_with(port: u16, config: HttpConfig) -> World {
     let egress = Egress::new(adit_egress::Config {
         // A call does not know it.
-        answer_timeout: Duration::from_millis(50),
+        response_timeout: Duration::from_millis(50),
         ..adit_egress::Config::default()
     });
-    let service = ServiceConfig::new("127.0.0.1", port, Protocol::H2c);
+    let service = ServiceConfig::new("127.0.0.1", port, Protocol::Http2);
     egress.set_services(HashMap::from([("web".into(), service)]));
     to(Link::to(egress), config).await
 }

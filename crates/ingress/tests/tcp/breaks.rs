@@ -14,7 +14,7 @@ const MEGABYTE: usize = 1_000_000;
 
 /// Resets a connection whose peer's system has all that was written to it.
 async fn break_off(stream: TcpStream) {
-    let delivered = Socket::new(stream).break_off(Duration::from_secs(50));
+    let delivered = Socket::new(stream).reset_after_delivery(Duration::from_secs(50));
     within(delivered).await;
 }
 

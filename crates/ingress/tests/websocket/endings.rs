@@ -324,7 +324,7 @@ async fn p_6_2_frames_before_a_visitor_resets_reach_the_service() {
         .collect();
     let (mut visitor, mut exchange) = setting.open().await;
     visitor.send(&said).await;
-    within(Socket::new(visitor.0).break_off(Duration::from_secs(15))).await;
+    within(Socket::new(visitor.0).reset_after_delivery(Duration::from_secs(15))).await;
     gets(&mut exchange, &said).await;
     let failure = frame(&mut exchange.recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Cancelled);

@@ -22,7 +22,7 @@ use adit_link::{
 use bytes::{Buf, Bytes};
 use tokio::time::{Sleep, sleep};
 
-use super::socket::{Socket, is_no_failure};
+use super::socket::{Socket, is_transient};
 
 /// Reads, and writes, in one turn: then the others of the thread have theirs.
 const CALLS_PER_TURN: usize = 4;
@@ -37,7 +37,7 @@ const KEPT_PIECES: usize = 1024;
 
 /// Buffers to read into.
 #[derive(Debug, Clone)]
-pub struct Buffers {
+pub struct BufferPools {
     /// For what comes after a silence.
     pub small: Pool,
     /// For what keeps coming.
@@ -46,7 +46,7 @@ pub struct Buffers {
 
 /// Why the two were torn apart.
 #[derive(Debug)]
-pub enum Broken {
+pub enum SpliceError {
     /// The connection failed.
     Socket(io::Error),
     /// The exchange failed: its other end was reset, or the link was lost.
@@ -55,7 +55,7 @@ pub enum Broken {
 
 /// What has happened in one turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Moved {
+pub struct Progress {
     /// Read from the connection.
     pub read: u64,
     /// Written to it.
@@ -68,11 +68,11 @@ pub struct Moved {
 /// reset.
 ///
 /// A connection that fails has its place in the stream, as its end has (P-6.2): what came from it before is still read
-/// and sent on, as far as credit goes, before [`Broken::Socket`] says so. The exchange's failure comes after what was
+/// and sent on, as far as credit goes, before [`SpliceError::Socket`] says so. The exchange's failure comes after what was
 /// received of it has been written, when it was in order.
 pub struct Splice<'s> {
     socket: &'s Socket,
-    buffers: &'s Buffers,
+    buffers: &'s BufferPools,
     send: Option<SendHalf>,
     /// None once nothing can be written any more.
     recv: Option<RecvHalf>,
@@ -104,7 +104,7 @@ impl<'s> Splice<'s> {
     pub fn new(
         socket: &'s Socket,
         exchange: Exchange,
-        buffers: &'s Buffers,
+        buffers: &'s BufferPools,
         first: Bytes,
         patience: Duration,
     ) -> Self {
@@ -131,16 +131,16 @@ impl<'s> Splice<'s> {
     ///
     /// # Cancel safety
     /// Dropping it loses nothing that the next call would not go on with.
-    pub async fn run(&mut self, mut moved: impl FnMut(Moved)) -> Result<(), Broken> {
+    pub async fn run(&mut self, mut moved: impl FnMut(Progress)) -> Result<(), SpliceError> {
         let socket = self.socket;
-        let mut failed = pin!(socket.failed());
+        let mut failed = pin!(socket.failure());
         poll_fn(|cx| {
-            let mut now = Moved::default();
+            let mut now = Progress::default();
             let was_accepted = self.down.accepted;
             let up = self.turn_up(cx, &mut now.read);
             let down = self.turn_down(cx, &mut now.written);
             now.accepted = self.down.accepted && !was_accepted;
-            if now != Moved::default() {
+            if now != Progress::default() {
                 moved(now);
             }
             match (up?, down?) {
@@ -161,7 +161,7 @@ impl<'s> Splice<'s> {
         .await
     }
 
-    fn turn_up(&mut self, cx: &mut Context<'_>, read: &mut u64) -> Result<Wait, Broken> {
+    fn turn_up(&mut self, cx: &mut Context<'_>, read: &mut u64) -> Result<Wait, SpliceError> {
         let Some(send) = &self.send else {
             return Ok(Wait::Over);
         };
@@ -180,12 +180,12 @@ impl<'s> Splice<'s> {
         }
     }
 
-    fn turn_down(&mut self, cx: &mut Context<'_>, written: &mut u64) -> Result<Wait, Broken> {
+    fn turn_down(&mut self, cx: &mut Context<'_>, written: &mut u64) -> Result<Wait, SpliceError> {
         let Some(recv) = &mut self.recv else {
             return Ok(Wait::Over);
         };
         match self.down.turn(cx, self.socket, recv, written) {
-            Err(Broken::Socket(error)) => {
+            Err(SpliceError::Socket(error)) => {
                 self.on_failed(error);
                 Ok(Wait::Over)
             }
@@ -210,7 +210,7 @@ impl<'s> Splice<'s> {
     }
 
     /// Both directions are over.
-    fn end(&mut self) -> Result<(), Broken> {
+    fn end(&mut self) -> Result<(), SpliceError> {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
@@ -222,7 +222,11 @@ impl<'s> Splice<'s> {
     }
 
     /// Ready when the connection has failed and the exchange takes nothing of what it has received.
-    fn poll_give_up(&mut self, cx: &mut Context<'_>, progress: bool) -> Poll<Result<(), Broken>> {
+    fn poll_give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: bool,
+    ) -> Poll<Result<(), SpliceError>> {
         if self.failed.is_none() {
             return Poll::Pending;
         }
@@ -255,7 +259,7 @@ impl<'s> Splice<'s> {
     }
 
     /// The exchange, to be broken off with a code that says why.
-    pub fn give_up(mut self) -> Option<SendHalf> {
+    pub fn into_send(mut self) -> Option<SendHalf> {
         self.send.take()
     }
 }
@@ -297,9 +301,9 @@ impl Up {
         cx: &mut Context<'_>,
         socket: &Socket,
         send: &SendHalf,
-        buffers: &Buffers,
+        buffers: &BufferPools,
         read: &mut u64,
-    ) -> Result<Turn, Broken> {
+    ) -> Result<Turn, SpliceError> {
         if self.over {
             return Ok(Turn::Wait(Wait::Over));
         }
@@ -334,7 +338,7 @@ impl Up {
                     self.has_sent = true;
                     *read += count as u64;
                 }
-                Err(error) if is_no_failure(&error) => {}
+                Err(error) if is_transient(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -384,7 +388,7 @@ impl Down {
         socket: &Socket,
         recv: &mut RecvHalf,
         written: &mut u64,
-    ) -> Result<Wait, Broken> {
+    ) -> Result<Wait, SpliceError> {
         if self.over {
             return Ok(Wait::Over);
         }
@@ -414,7 +418,7 @@ impl Down {
     }
 
     /// Takes what has come.
-    fn take(&mut self, cx: &mut Context<'_>, recv: &mut RecvHalf) -> Result<(), Broken> {
+    fn take(&mut self, cx: &mut Context<'_>, recv: &mut RecvHalf) -> Result<(), SpliceError> {
         while !self.ended {
             match recv.poll_part(cx) {
                 Poll::Ready(Some(Err(failure))) if recv.is_broken_off() => {
@@ -478,13 +482,13 @@ impl Down {
     }
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for SpliceError {
     fn from(error: io::Error) -> Self {
         Self::Socket(error)
     }
 }
 
-impl From<Failure> for Broken {
+impl From<Failure> for SpliceError {
     fn from(failure: Failure) -> Self {
         Self::Exchange(failure)
     }

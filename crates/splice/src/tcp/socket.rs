@@ -35,7 +35,7 @@ impl Socket {
 
     /// Has the system ask after the peer when it has been silent for this long: one whose machine is gone says nothing,
     /// and neither does one that has nothing to say.
-    pub fn keep_alive(&self, silence: Duration) {
+    pub fn set_keepalive(&self, silence: Duration) {
         let times = TcpKeepalive::new()
             .with_time(silence)
             .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
@@ -71,7 +71,7 @@ impl Socket {
                 socket.write_vectored(slices)
             });
             match result {
-                Err(error) if is_no_failure(&error) => {}
+                Err(error) if is_transient(&error) => {}
                 result => return Poll::Ready(result),
             }
         }
@@ -87,7 +87,7 @@ impl Socket {
     ///
     /// # Cancel safety
     /// Yes.
-    pub async fn failed(&self) -> io::Error {
+    pub async fn failure(&self) -> io::Error {
         if let Err(error) = self.stream.ready(Interest::ERROR).await {
             return error;
         }
@@ -99,7 +99,7 @@ impl Socket {
     ///
     /// # Cancel safety
     /// Dropped, it resets the connection at once.
-    pub async fn break_off(self, within: Duration) {
+    pub async fn reset_after_delivery(self, within: Duration) {
         let mut delivery = Delivery::new(&self.stream, within);
         poll_fn(|cx| delivery.poll(cx, &self.stream)).await;
     }
@@ -145,7 +145,7 @@ impl Drop for Socket {
 }
 
 /// Whether a call is only to be made again.
-pub fn is_no_failure(error: &io::Error) -> bool {
+pub fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

@@ -251,7 +251,7 @@ impl Pool {
     }
 
     fn try_place(self: &Arc<Self>, state: &mut State, kind: Kind, crowded: bool) -> Option<Place> {
-        let full = state.connections.len() >= self.shared.config.max_h2c_connections.max(1);
+        let full = state.connections.len() >= self.shared.config.max_http2_connections.max(1);
         let connection = state.choose(kind, crowded || full)?;
         connection.running += 1;
         connection.streamed += usize::from(kind == Kind::Streamed);
@@ -298,7 +298,7 @@ impl Pool {
         if !state.is_wanted() {
             return;
         }
-        let limit = self.shared.config.max_h2c_connections.max(1);
+        let limit = self.shared.config.max_http2_connections.max(1);
         let at_a_time = if state.connections.is_empty() {
             1
         } else {
@@ -357,7 +357,7 @@ impl Pool {
         // Frames that h2 ignores, or answers at once, have no other bound.
         let socket = InTurns::of_server(socket, config.turn_bytes);
         let (socket, settled) = Settled::new(socket);
-        let window = config.h2c_stream_window_bytes;
+        let window = config.http2_stream_window_bytes;
         // Room for every stream's window: what one visitor does not take must not hold up the others.
         let all = u64::from(window) * (config.max_connections as u64).max(1);
         let all = u32::try_from(all).unwrap_or(MAX_WINDOW).min(MAX_WINDOW);

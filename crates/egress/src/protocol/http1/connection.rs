@@ -125,7 +125,7 @@ impl Connection {
                         }
                         After::BrokenOff => {
                             let within = pool.shared.config.stall_timeout;
-                            Socket::new(socket).break_off(within).await;
+                            Socket::new(socket).reset_after_delivery(within).await;
                             After::Unfit
                         }
                         after => after,
@@ -314,11 +314,11 @@ impl Connection {
         }
         let blocked = self.upload.is_blocked();
         let wait = if blocked && downloaded {
-            config.early_answer_timeout
+            config.early_response_timeout
         } else if blocked {
             config.stall_timeout
         } else if uploaded && self.download.awaits_head() {
-            config.answer_timeout
+            config.response_timeout
         } else {
             return Poll::Pending;
         };
