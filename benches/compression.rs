@@ -15,7 +15,7 @@ use std::hint::black_box;
 use adit_benches::{baseline::compression::Streaming, speed::criterion};
 use adit_link::{
     Compression,
-    compress::{HISTORY_BYTES, Packer, Unpacker},
+    compress::{Compressor, Decompressor, HISTORY_BYTES},
 };
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -81,21 +81,21 @@ fn messages(content: &Bytes, size: usize) -> impl Iterator<Item = Bytes> + use<>
         .map(move |n| content.slice(n * size..(n + 1) * size))
 }
 
-fn pack(c: &mut Criterion) {
+fn compress(c: &mut Criterion) {
     for (name, content) in contents() {
         let mut group = c.benchmark_group(format!("compression/pack/{name}"));
         for size in SIZES {
             group.throughput(Throughput::Bytes(size as u64));
             for by in KINDS {
-                let mut packer = Packer::new(by);
+                let mut compressor = Compressor::new(by);
                 let mut messages_of = messages(&content, size);
                 let id = BenchmarkId::new(format!("ours_{}", by.as_str()), size);
                 group.bench_function(id, |b| {
                     b.iter(|| {
                         let payload = messages_of.next().unwrap();
-                        let packed = packer.pack(black_box(&payload));
+                        let packed = compressor.compress(black_box(&payload));
                         if packed.is_some() {
-                            packer.sent(&payload);
+                            compressor.sent(&payload);
                         }
                         packed
                     });
@@ -106,7 +106,7 @@ fn pack(c: &mut Criterion) {
                 group.bench_function(id, |b| {
                     b.iter(|| {
                         let payload = messages_of.next().unwrap();
-                        streaming.pack(black_box(&payload), &mut out)
+                        streaming.compress(black_box(&payload), &mut out)
                     });
                 });
             }
@@ -126,16 +126,16 @@ fn round_trip(c: &mut Criterion) {
     for size in SIZES {
         group.throughput(Throughput::Bytes(size as u64));
         for by in KINDS {
-            let (mut packer, mut unpacker) = (Packer::new(by), Unpacker::default());
+            let (mut compressor, mut decompressor) = (Compressor::new(by), Decompressor::default());
             let mut messages_of = messages(&content, size);
             let id = BenchmarkId::new(format!("ours_{}", by.as_str()), size);
             group.bench_function(id, |b| {
                 b.iter(|| {
                     let payload = messages_of.next().unwrap();
-                    match packer.pack(&payload) {
+                    match compressor.compress(&payload) {
                         Some((compressed, packed)) => {
-                            packer.sent(&payload);
-                            unpacker.unpack(compressed, &packed).unwrap()
+                            compressor.sent(&payload);
+                            decompressor.decompress(compressed, &packed).unwrap()
                         }
                         None => payload,
                     }
@@ -147,8 +147,8 @@ fn round_trip(c: &mut Criterion) {
             let id = BenchmarkId::new(format!("streaming_{}", by.as_str()), size);
             group.bench_function(id, |b| {
                 b.iter(|| {
-                    let length = streaming.pack(&messages_of.next().unwrap(), &mut out);
-                    streaming.unpack(&out[..length], &mut plain)
+                    let length = streaming.compress(&messages_of.next().unwrap(), &mut out);
+                    streaming.decompress(&out[..length], &mut plain)
                 });
             });
         }
@@ -164,17 +164,17 @@ fn quality() {
             for by in KINDS {
                 let count = content.len() / size;
                 let (mut ours, mut theirs) = (0, 0);
-                let mut packer = Packer::new(by);
+                let mut compressor = Compressor::new(by);
                 let (mut streaming, mut out) = (Streaming::new(by), vec![0; ROOM]);
                 for payload in messages(&content, size).take(count) {
-                    ours += match packer.pack(&payload) {
+                    ours += match compressor.compress(&payload) {
                         Some((_, packed)) => {
-                            packer.sent(&payload);
+                            compressor.sent(&payload);
                             packed.len()
                         }
                         None => payload.len(),
                     };
-                    theirs += streaming.pack(&payload, &mut out);
+                    theirs += streaming.compress(&payload, &mut out);
                 }
                 let plain = (count * size) as f64;
                 let (ours, theirs) = (plain / ours as f64, plain / theirs as f64);
@@ -186,8 +186,8 @@ fn quality() {
     let mut streaming = Streaming::new(Compression::Zstd);
     let (mut out, mut plain) = (vec![0; ROOM], vec![0; ROOM]);
     for payload in messages(&json(), 4096).take(100) {
-        let length = streaming.pack(&payload, &mut out);
-        streaming.unpack(&out[..length], &mut plain);
+        let length = streaming.compress(&payload, &mut out);
+        streaming.decompress(&out[..length], &mut plain);
     }
     let theirs = streaming.memory_bytes().unwrap_or_default() / 2;
     let ours = HISTORY_BYTES + 1;
@@ -197,7 +197,7 @@ fn quality() {
 fn main() {
     let mut criterion = criterion();
     quality();
-    pack(&mut criterion);
+    compress(&mut criterion);
     round_trip(&mut criterion);
     criterion.final_summary();
 }

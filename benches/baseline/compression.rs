@@ -49,7 +49,7 @@ impl Streaming {
     /// # Panics
     /// When the library fails.
     #[allow(clippy::expect_used, clippy::cast_possible_truncation)] // a bench
-    pub fn pack(&mut self, payload: &[u8], out: &mut [u8]) -> usize {
+    pub fn compress(&mut self, payload: &[u8], out: &mut [u8]) -> usize {
         match self {
             Self::Gzip(contexts) => {
                 let context = &mut contexts.0;
@@ -74,7 +74,7 @@ impl Streaming {
     /// # Panics
     /// When the library fails.
     #[allow(clippy::expect_used, clippy::cast_possible_truncation)] // a bench
-    pub fn unpack(&mut self, packed: &[u8], out: &mut [u8]) -> usize {
+    pub fn decompress(&mut self, packed: &[u8], out: &mut [u8]) -> usize {
         match self {
             Self::Gzip(contexts) => {
                 let context = &mut contexts.1;

@@ -177,7 +177,7 @@ fn chunked_body(ends: &mut Ends, size: usize, collected: bool) -> Came {
     let id = opened[0];
     assert_eq!(ends.opened().len(), 1);
     ends.muxes[CLIENT]
-        .answer(id, answer_head(b""), false)
+        .respond(id, answer_head(b""), false)
         .unwrap();
     let mut service = Made {
         left: size,

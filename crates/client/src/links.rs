@@ -146,14 +146,14 @@ impl Links {
 mod tests {
     use adit_codec::Side;
     use adit_flow::Budget;
-    use adit_link::{Dispatch, LaneConfig, Opened};
+    use adit_link::{Dispatch, IncomingRequest, LaneConfig};
 
     use super::*;
 
     struct Nobody;
 
     impl Dispatch for Nobody {
-        fn dispatch(&self, opened: Opened) {
+        fn dispatch(&self, opened: IncomingRequest) {
             drop(opened);
         }
     }

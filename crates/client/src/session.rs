@@ -10,7 +10,7 @@ use adit_egress::Egress;
 use adit_flow::Budget;
 use adit_link::{
     Compression as OnHop, Failure, Lane, LaneConfig, Reason, drive,
-    grpc::{Channel, GrpcSource, connect, open_lane, prepare_socket, status_reason},
+    grpc::{Channel, GrpcReader, connect, open_lane, prepare_socket, status_reason},
 };
 use adit_proto::{
     ConfigSyncRequest, Control, Credential, LinkSettings, MessageType, PROTOCOL_VERSION,
@@ -70,8 +70,8 @@ pub(crate) struct Session {
     pub(crate) lanes: Vec<Arc<Lane>>,
     pub(crate) control: mpsc::Sender<TunnelMessage>,
     session: String,
-    first: (Channel, GrpcSource),
-    others: Vec<(Channel, GrpcSource)>,
+    first: (Channel, GrpcReader),
+    others: Vec<(Channel, GrpcReader)>,
     outbound_control: mpsc::Receiver<TunnelMessage>,
     control_stream: ControlStream,
     /// Connections and streams; all end with the session.

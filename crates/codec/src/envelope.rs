@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     compressed::Compressed,
     error::BadMessage,
-    head::{AnswerHead, RequestHead, WebSocketFrame},
+    head::{RequestHead, ResponseHead, WebSocketFrame},
     headers::HeaderBlock,
     id::{ProtocolType, RequestId, ResetCode},
 };
@@ -29,7 +29,7 @@ pub enum Payload {
     /// Opens a request.
     Request(RequestHead),
     /// Answers it.
-    Answer(AnswerHead),
+    Response(ResponseHead),
     /// Payload bytes.
     Chunk {
         /// A slice of the frame.
@@ -87,7 +87,7 @@ impl Payload {
     /// Whether a request of this protocol may carry it. What concerns credit and ends, any may.
     pub const fn fits(&self, protocol: ProtocolType) -> bool {
         match self {
-            Self::Answer(head) => head.answers(protocol),
+            Self::Response(head) => head.responds_to(protocol),
             Self::Chunk { .. } | Self::Compressed { frame: None, .. } => {
                 !matches!(protocol, ProtocolType::Udp)
             }

@@ -2,7 +2,7 @@
 //!
 //! A head is written once, by the task that makes it, into a buffer of its own ([`EncodedHead`]); the request's id is
 //! put before it when the message leaves, because ids are given out in the order in which messages leave (P-2.2).
-//! Nothing above the codec needs to know which protocols there are: [`RequestHead`] and [`AnswerHead`] say what all have.
+//! Nothing above the codec needs to know which protocols there are: [`RequestHead`] and [`ResponseHead`] say what all have.
 
 mod grpc;
 mod http;
@@ -111,7 +111,7 @@ impl RequestHead {
 
 /// The head of an answer: one variant for each protocol that has its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnswerHead {
+pub enum ResponseHead {
     /// Of an HTTP exchange.
     Http(Box<HttpResponse>),
     /// Of a gRPC call.
@@ -122,9 +122,9 @@ pub enum AnswerHead {
     Accepted,
 }
 
-impl AnswerHead {
+impl ResponseHead {
     /// Whether it can answer a request of this protocol.
-    pub const fn answers(&self, protocol: ProtocolType) -> bool {
+    pub const fn responds_to(&self, protocol: ProtocolType) -> bool {
         matches!(
             (self, protocol),
             (Self::Http(_), ProtocolType::Http)

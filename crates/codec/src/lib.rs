@@ -43,8 +43,8 @@ pub use envelope::{Envelope, Payload};
 pub use error::{BadMessage, DecodeError, HeadError};
 pub use frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
 pub use head::{
-    AnswerHead, EncodedHead, GrpcRequest, GrpcRequestHead, GrpcResponse, GrpcResponseHead,
-    HttpRequest, HttpRequestHead, HttpResponse, HttpResponseHead, Open, RequestHead, TcpOpen,
+    EncodedHead, GrpcRequest, GrpcRequestHead, GrpcResponse, GrpcResponseHead, HttpRequest,
+    HttpRequestHead, HttpResponse, HttpResponseHead, Open, RequestHead, ResponseHead, TcpOpen,
     TcpOpenHead, UdpOpen, UdpOpenHead, WebSocketFrame, WebSocketRequest, WebSocketRequestHead,
     WebSocketResponse, WebSocketResponseHead, accepted,
 };

@@ -12,7 +12,7 @@
 
 mod model;
 
-use adit_codec::{AnswerHead, HeaderBlock, MAX_WIRE_LINES, Open, Payload, RequestHead};
+use adit_codec::{HeaderBlock, MAX_WIRE_LINES, Open, Payload, RequestHead, ResponseHead};
 use model::{End, framed, joined, read, read_one};
 
 /// Bytes that look more like a message than chance would have it: fields with small numbers.
@@ -57,7 +57,7 @@ fn assert_cuts_change_nothing(stream: &[u8], cuts: &[u8]) {
             | Payload::Datagram(data)
             | Payload::Frame { data, .. } => data.len(),
             Payload::Request(head) => head.body_bytes(),
-            Payload::Answer(head) => head.body_bytes(),
+            Payload::Response(head) => head.body_bytes(),
             _ => 0,
         })
         .sum();
@@ -175,7 +175,7 @@ fn any_header_block() {
                 if let Ok(envelope) = read_one(&message) {
                     match envelope.payload {
                         Payload::Trailers(block) => assert_lines_stay_lines(&block),
-                        Payload::Answer(AnswerHead::Http(head)) => {
+                        Payload::Response(ResponseHead::Http(head)) => {
                             assert_lines_stay_lines(&head.headers);
                         }
                         Payload::Bad(_) => {}
@@ -255,21 +255,21 @@ fn assert_request_holds(head: &RequestHead) {
     }
 }
 
-fn assert_answer_holds(head: &AnswerHead) {
+fn assert_answer_holds(head: &ResponseHead) {
     match head {
-        AnswerHead::Http(read) => {
+        ResponseHead::Http(read) => {
             assert_lines_stay_lines(&read.headers);
             assert!((100..=999).contains(&read.status));
         }
-        AnswerHead::Grpc(read) => {
+        ResponseHead::Grpc(read) => {
             assert_lines_stay_lines(&read.metadata);
             assert!((200..=999).contains(&read.status));
         }
-        AnswerHead::WebSocket(read) => {
+        ResponseHead::WebSocket(read) => {
             assert_lines_stay_lines(&read.headers);
             assert!(read.status == 101 || (200..=999).contains(&read.status));
         }
-        AnswerHead::Accepted => {}
+        ResponseHead::Accepted => {}
     }
 }
 
@@ -300,7 +300,7 @@ fn any_head() {
                     assert!(head.body_bytes() <= message.len());
                     assert!(!read.fits(head.protocol()), "it opens one and no other");
                 }
-                Payload::Answer(head) => {
+                Payload::Response(head) => {
                     assert_answer_holds(head);
                     assert!(head.body_bytes() <= message.len());
                 }

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use adit_codec::{
-    AnswerHead, BadMessage, Decoder, EncodedHead, GrpcRequestHead, GrpcResponseHead, HeaderBlock,
+    BadMessage, Decoder, EncodedHead, GrpcRequestHead, GrpcResponseHead, HeaderBlock,
     HttpRequestHead, HttpResponseHead, Open, Payload, ProtocolType, RequestHead, RequestId,
-    ResetCode, TcpOpenHead, UdpOpenHead, WebSocketFrame, WebSocketRequestHead,
+    ResetCode, ResponseHead, TcpOpenHead, UdpOpenHead, WebSocketFrame, WebSocketRequestHead,
     WebSocketResponseHead, accepted, write_head,
 };
 use bytes::{Bytes, BytesMut};
@@ -84,9 +84,9 @@ fn read_request(head: &EncodedHead) -> RequestHead {
     }
 }
 
-fn read_answer(head: &EncodedHead) -> AnswerHead {
+fn read_answer(head: &EncodedHead) -> ResponseHead {
     match read(head) {
-        Payload::Answer(head) => head,
+        Payload::Response(head) => head,
         other => panic!("{other:?}"),
     }
 }
@@ -125,7 +125,7 @@ fn an_answer_says_its_body_and_whether_it_is_final() {
     let switch = HttpResponseHead::encode_switch(b"tcp", std::iter::empty()).unwrap();
     let switch = read_answer(&switch);
     assert!(switch.is_final());
-    assert!(matches!(&switch, AnswerHead::Http(head) if head.upgrade == "tcp"));
+    assert!(matches!(&switch, ResponseHead::Http(head) if head.upgrade == "tcp"));
     assert!(!read_answer(&answer(ProtocolType::Http, 100, b"")).is_final());
     assert!(read_answer(&answer(ProtocolType::WebSocket, 101, b"")).is_final());
 }
@@ -137,10 +137,10 @@ fn each_protocol_has_its_own_answer() {
         for asked in PROTOCOLS {
             let accepted = [ProtocolType::Tcp, ProtocolType::Udp];
             let same = asked == answered || [asked, answered].iter().all(|p| accepted.contains(p));
-            assert_eq!(head.answers(asked), same, "{answered:?} to {asked:?}");
-            assert_eq!(Payload::Answer(head.clone()).fits(asked), same);
+            assert_eq!(head.responds_to(asked), same, "{answered:?} to {asked:?}");
+            assert_eq!(Payload::Response(head.clone()).fits(asked), same);
         }
-        assert!(!head.answers(ProtocolType::Unspecified));
+        assert!(!head.responds_to(ProtocolType::Unspecified));
     }
 }
 

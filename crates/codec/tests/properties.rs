@@ -19,12 +19,12 @@
 mod model;
 
 use adit_codec::{
-    AnswerHead, DecodeError, Decoder, EncodedHead, Envelope, GrpcRequest, GrpcRequestHead,
-    GrpcResponse, GrpcResponseHead, HeaderBlock, HttpRequest, HttpRequestHead, HttpResponse,
-    HttpResponseHead, MAX_MESSAGE_BYTES, Open, Payload, ProtocolType, RequestHead, RequestId,
-    TcpOpen, TcpOpenHead, UdpOpen, UdpOpenHead, WebSocketFrame, WebSocketRequest,
-    WebSocketRequestHead, WebSocketResponse, WebSocketResponseHead, accepted, write_chunk_prefix,
-    write_datagram_prefix, write_end, write_frame_prefix, write_head, write_reset, write_window,
+    DecodeError, Decoder, EncodedHead, Envelope, GrpcRequest, GrpcRequestHead, GrpcResponse,
+    GrpcResponseHead, HeaderBlock, HttpRequest, HttpRequestHead, HttpResponse, HttpResponseHead,
+    MAX_MESSAGE_BYTES, Open, Payload, ProtocolType, RequestHead, RequestId, ResponseHead, TcpOpen,
+    TcpOpenHead, UdpOpen, UdpOpenHead, WebSocketFrame, WebSocketRequest, WebSocketRequestHead,
+    WebSocketResponse, WebSocketResponseHead, accepted, write_chunk_prefix, write_datagram_prefix,
+    write_end, write_frame_prefix, write_head, write_reset, write_window,
 };
 use adit_proto::TunnelMessage;
 use bytes::{Bytes, BytesMut};
@@ -72,7 +72,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
     let (local, status, upgrade) = ("192.0.2.7:22", 200, &b"tcp"[..]);
     let bytes = Bytes::copy_from_slice;
     let request = Payload::Request;
-    let answer = Payload::Answer;
+    let answer = Payload::Response;
     match which % 9 {
         0 => {
             let (method, scheme) = ("POST", "https");
@@ -106,7 +106,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 upgrade: Default::default(),
             };
             let head = HttpResponseHead { status }.encode(headers, body);
-            (head.unwrap(), answer(AnswerHead::Http(read.into())))
+            (head.unwrap(), answer(ResponseHead::Http(read.into())))
         }
         2 => {
             let timeout = Some(std::time::Duration::from_millis(7));
@@ -136,7 +136,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 body: bytes(body),
             };
             let head = GrpcResponseHead { status }.encode(headers, body);
-            (head.unwrap(), answer(AnswerHead::Grpc(read.into())))
+            (head.unwrap(), answer(ResponseHead::Grpc(read.into())))
         }
         4 => {
             let head = WebSocketRequestHead {
@@ -161,7 +161,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 headers: held,
             };
             let head = WebSocketResponseHead { status: 101 }.encode(headers);
-            (head.unwrap(), answer(AnswerHead::WebSocket(read.into())))
+            (head.unwrap(), answer(ResponseHead::WebSocket(read.into())))
         }
         6 => {
             let read = TcpOpen {
@@ -182,7 +182,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 request(RequestHead::Udp(read.into())),
             )
         }
-        _ => (accepted(ProtocolType::Tcp), answer(AnswerHead::Accepted)),
+        _ => (accepted(ProtocolType::Tcp), answer(ResponseHead::Accepted)),
     }
 }
 
@@ -430,7 +430,7 @@ fn a_head_that_is_whole_in_a_frame_is_sliced_out_of_it() {
     let stream = framed(&message.encode_to_vec());
     let (read, frames, _) = read(&stream, &[]);
     let (frame, envelope) = &read[0];
-    let Payload::Answer(AnswerHead::Http(head)) = &envelope.payload else {
+    let Payload::Response(ResponseHead::Http(head)) = &envelope.payload else {
         panic!("{envelope:?}");
     };
     assert!(lies_in(&head.body, &frames[*frame]));

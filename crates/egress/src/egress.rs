@@ -10,7 +10,7 @@ use std::{
 };
 
 use adit_codec::{ResetCode, Side};
-use adit_link::{Dispatch, Exchange, Opened, RequestHead};
+use adit_link::{Dispatch, Exchange, IncomingRequest, RequestHead};
 use adit_trace::{NoObserver, Observer};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -208,7 +208,7 @@ impl Egress {
 
 impl Dispatch for Egress {
     /// Serves a request of the tunnel that it names.
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let tunnel = opened.head.open().tunnel.clone();
         let arrival = RequestOrigin {
             owner: self.resources.owner.clone(),
@@ -221,7 +221,7 @@ impl Dispatch for Egress {
 impl Egress {
     /// Serves a request by the service of this name, whatever the request itself says: for whoever chooses among
     /// several.
-    pub fn dispatch_to(&self, name: &str, arrival: RequestOrigin, opened: Opened) {
+    pub fn dispatch_to(&self, name: &str, arrival: RequestOrigin, opened: IncomingRequest) {
         let observer = &*self.resources.observer;
         let incoming = Incoming::new(observer, arrival, opened);
         if self.draining.load(Ordering::Relaxed) {
@@ -260,7 +260,13 @@ impl Egress {
     }
 
     /// Resets a request for which no service exists, and records it as refused; when its opener has gone, as cancelled.
-    pub fn refuse(&self, arrival: RequestOrigin, opened: Opened, code: ResetCode, why: &str) {
+    pub fn refuse(
+        &self,
+        arrival: RequestOrigin,
+        opened: IncomingRequest,
+        code: ResetCode,
+        why: &str,
+    ) {
         let observer = &*self.resources.observer;
         Incoming::new(observer, arrival, opened).refuse(observer, "", code, why);
     }
@@ -359,8 +365,8 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(observer: &dyn Observer, arrival: RequestOrigin, opened: Opened) -> Self {
-        let Opened { head, exchange } = opened;
+    fn new(observer: &dyn Observer, arrival: RequestOrigin, opened: IncomingRequest) -> Self {
+        let IncomingRequest { head, exchange } = opened;
         let course = Course::new(observer, head.open(), &exchange, arrival);
         Self {
             head,

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{AnswerHead, GrpcRequestHead, Open, ResetCode};
+use adit_codec::{GrpcRequestHead, Open, ResetCode, ResponseHead};
 use adit_egress::{Config, Protocol, ServiceConfig};
 use adit_link::{Exchange, Failure, Part, Reason, RecvHalf};
 use bytes::Bytes;
@@ -145,7 +145,7 @@ async fn told(recv: &mut RecvHalf) -> Result<Told, Failure> {
     };
     while let Some(part) = within(recv.part()).await {
         match part? {
-            Part::Answer(AnswerHead::Grpc(head)) => {
+            Part::Response(ResponseHead::Grpc(head)) => {
                 told.status = head.status;
                 told.metadata = lines(&head.metadata);
             }
@@ -267,7 +267,7 @@ async fn p_8_1_first_metadata_cross_before_messages_and_trailers_alone() {
     let Exchange { send, mut recv } = open(&pair, &[GRPC], b"", false);
     let (request, mut respond) = service.call().await;
     let mut answer = respond.send_response(ok(), false).unwrap();
-    let Some(Ok(Part::Answer(AnswerHead::Grpc(head)))) = within(recv.part()).await else {
+    let Some(Ok(Part::Response(ResponseHead::Grpc(head)))) = within(recv.part()).await else {
         panic!("no answer of gRPC");
     };
     assert_eq!(head.status, 200);
@@ -718,7 +718,7 @@ async fn calls_that_are_cancelled_cost_no_connection() {
     for _ in 0..3_000 {
         let mut call = open(&pair, &[GRPC], b"", true);
         let part = within(call.recv.part()).await.unwrap();
-        assert!(matches!(part, Ok(Part::Answer(_))), "{part:?}");
+        assert!(matches!(part, Ok(Part::Response(_))), "{part:?}");
     }
     assert_eq!(connections.load(Ordering::Relaxed), 1);
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{AnswerHead, GrpcRequestHead, Open};
+use adit_codec::{GrpcRequestHead, Open, ResponseHead};
 use adit_egress::{Config, Protocol, Roots, RootsError, ServiceConfig, Tls, TlsName, Trust};
 use adit_link::{Exchange, Failure, Part, Reason, RecvHalf};
 use bytes::Bytes;
@@ -169,7 +169,9 @@ async fn told(recv: &mut RecvHalf) -> Result<(Vec<u8>, String, String), Failure>
     let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap().to_vec()).unwrap();
     while let Some(part) = within(recv.part()).await {
         match part? {
-            Part::Answer(AnswerHead::Grpc(head)) => scheme = text(head.metadata.first(b"x-scheme")),
+            Part::Response(ResponseHead::Grpc(head)) => {
+                scheme = text(head.metadata.first(b"x-scheme"))
+            }
             Part::Data(data) => body.extend_from_slice(data.as_ref()),
             Part::Trailers(block) => status = text(block.first(b"grpc-status")),
             other => panic!("no part of an answer of gRPC: {other:?}"),

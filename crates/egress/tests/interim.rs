@@ -3,7 +3,7 @@
 
 mod support;
 
-use adit_codec::AnswerHead;
+use adit_codec::ResponseHead;
 use adit_egress::{Config, Protocol};
 use adit_link::{Exchange, Part, RecvHalf};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 /// Status and lines of the next part, which is the head of an answer.
 async fn next_head(recv: &mut RecvHalf) -> (u16, Vec<(String, String)>) {
     match within(recv.part()).await {
-        Some(Ok(Part::Answer(AnswerHead::Http(head)))) => {
+        Some(Ok(Part::Response(ResponseHead::Http(head)))) => {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let lines = head.headers.lines().map(|(n, v)| (text(n), text(v)));
             (head.status, lines.collect())

@@ -9,7 +9,7 @@ mod support;
 use std::time::Duration;
 
 use adit_codec::{
-    AnswerHead, EncodedHead, GrpcRequestHead, HttpRequestHead, Open, ResetCode, TcpOpenHead,
+    EncodedHead, GrpcRequestHead, HttpRequestHead, Open, ResetCode, ResponseHead, TcpOpenHead,
     UdpOpenHead, WebSocketFrame, WebSocketRequestHead,
 };
 use adit_egress::{Config, Protocol, ProxyProtocol, ServiceConfig};
@@ -165,7 +165,7 @@ async fn a_call_that_ends_in_its_head_or_is_reset_has_a_status_too() {
         let (_, mut respond) = within(calls.recv()).await.unwrap();
         if answered {
             let mut body = respond.send_response(Response::new(()), false).unwrap();
-            assert!(matches!(part(&mut exchange).await, Part::Answer(_)));
+            assert!(matches!(part(&mut exchange).await, Part::Response(_)));
             body.send_reset(Code::ENHANCE_YOUR_CALM);
         } else {
             respond.send_reset(Code::ENHANCE_YOUR_CALM);
@@ -355,7 +355,7 @@ async fn a_web_socket_is_told_when_it_is_closed() {
         let mut exchange = web_socket(&observed, trace, lines);
         assert!(matches!(
             part(&mut exchange).await,
-            Part::Answer(AnswerHead::WebSocket(_))
+            Part::Response(ResponseHead::WebSocket(_))
         ));
         let (head, mut socket) = within(sockets.recv()).await.unwrap();
         // A frame of 5 bytes to the visitor, one of 3 to the service, and both close.

@@ -3,7 +3,7 @@
 
 use std::{future::Future, io, time::Duration};
 
-use adit_codec::{AnswerHead, Open, ResetCode, TcpOpenHead};
+use adit_codec::{Open, ResetCode, ResponseHead, TcpOpenHead};
 use adit_egress::{Config, Protocol, ProxyProtocol, ServiceConfig};
 use adit_link::{Exchange, Failure, Part, Reason};
 use bytes::Bytes;
@@ -75,7 +75,7 @@ async fn read_all(stream: &mut TcpStream) -> (Vec<u8>, Option<io::ErrorKind>) {
 /// The next part, which is to be the answer.
 async fn accepted(exchange: &mut Exchange) -> Result<(), Failure> {
     match within(exchange.recv.part()).await {
-        Some(Ok(Part::Answer(AnswerHead::Accepted))) => Ok(()),
+        Some(Ok(Part::Response(ResponseHead::Accepted))) => Ok(()),
         Some(Err(failure)) => Err(failure),
         other => panic!("no answer: {other:?}"),
     }

@@ -11,7 +11,7 @@ mod support;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
-use adit_codec::{AnswerHead, Open, ResetCode, UdpOpenHead};
+use adit_codec::{Open, ResetCode, ResponseHead, UdpOpenHead};
 use adit_egress::{Config, Protocol, ServiceConfig, UdpStats};
 use adit_link::{Exchange, Failure, Part, Reason};
 use bytes::Bytes;
@@ -59,7 +59,7 @@ async fn part(exchange: &mut Exchange) -> Option<Result<Part, Failure>> {
 async fn accepted(exchange: &mut Exchange) {
     let part = part(exchange).await;
     assert!(
-        matches!(part, Some(Ok(Part::Answer(AnswerHead::Accepted)))),
+        matches!(part, Some(Ok(Part::Response(ResponseHead::Accepted)))),
         "{part:?}"
     );
 }
@@ -74,7 +74,7 @@ async fn hear(exchange: &mut Exchange) -> Bytes {
 async fn failed(exchange: &mut Exchange) -> Failure {
     loop {
         match part(exchange).await {
-            Some(Ok(Part::Answer(AnswerHead::Accepted))) => {}
+            Some(Ok(Part::Response(ResponseHead::Accepted))) => {}
             Some(Err(failure)) => return failure,
             part => panic!("it has not failed: {part:?}"),
         }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use adit_codec::AnswerHead;
+use adit_codec::ResponseHead;
 use adit_egress::{Config, Protocol};
 use adit_link::{Exchange, Part, Reason, RecvHalf};
 use bytes::Bytes;
@@ -39,7 +39,7 @@ async fn changing(answer: String) -> (u16, mpsc::UnboundedReceiver<(TcpStream, S
 
 async fn switched(recv: &mut RecvHalf) -> Bytes {
     match within(recv.part()).await {
-        Some(Ok(Part::Answer(AnswerHead::Http(head)))) => {
+        Some(Ok(Part::Response(ResponseHead::Http(head)))) => {
             assert_eq!(head.status, 101);
             assert_eq!(head.headers.first(b"upgrade"), None);
             let kind = head.headers.first(b"content-type");

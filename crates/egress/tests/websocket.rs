@@ -13,7 +13,7 @@ use std::{
 };
 
 use adit_codec::{
-    AnswerHead, Open, ResetCode, WebSocketFrame, WebSocketRequestHead, WebSocketResponse,
+    Open, ResetCode, ResponseHead, WebSocketFrame, WebSocketRequestHead, WebSocketResponse,
 };
 use adit_egress::{Config, Protocol, ServiceConfig};
 use adit_link::{Exchange, Failure, Part, Reason, RecvHalf};
@@ -52,7 +52,7 @@ fn ask(pair: &Pair, headers: &[(&str, &str)]) -> Exchange {
 
 async fn answer(exchange: &mut Exchange) -> Result<WebSocketResponse, Failure> {
     match within(exchange.recv.part()).await {
-        Some(Ok(Part::Answer(AnswerHead::WebSocket(head)))) => Ok(*head),
+        Some(Ok(Part::Response(ResponseHead::WebSocket(head)))) => Ok(*head),
         Some(Err(failure)) => Err(failure),
         other => panic!("no answer: {other:?}"),
     }

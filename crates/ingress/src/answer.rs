@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use adit_codec::{AnswerHead, HeaderBlock, HttpResponse, ProtocolType};
+use adit_codec::{HeaderBlock, HttpResponse, ProtocolType, ResponseHead};
 use adit_link::{Failure, Part, Reason, RecvHalf};
 use bytes::Bytes;
 use http::{
@@ -77,23 +77,25 @@ pub(crate) fn came(part: Option<Result<Part, Failure>>, may_switch: bool) -> Res
         }))
     };
     match part {
-        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status >= 200 => {
+        Some(Ok(Part::Response(ResponseHead::Http(head)))) if head.status >= 200 => {
             done(head.status, head.headers)
         }
-        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status == 101 && may_switch => {
+        Some(Ok(Part::Response(ResponseHead::Http(head)))) if head.status == 101 && may_switch => {
             Ok(Came::Final(Head {
                 status: head.status,
                 headers: head.headers,
                 upgrade: head.upgrade,
             }))
         }
-        Some(Ok(Part::Answer(AnswerHead::Grpc(head)))) => done(head.status, head.metadata),
-        Some(Ok(Part::Answer(AnswerHead::WebSocket(head)))) => done(head.status, head.headers),
-        Some(Ok(Part::Answer(AnswerHead::Http(head)))) if head.status == 101 => Err(Failure::new(
-            Reason::ServiceAborted,
-            "the service changed the protocol without being asked",
-        )),
-        Some(Ok(Part::Answer(AnswerHead::Http(head)))) => Ok(Came::Interim(head)),
+        Some(Ok(Part::Response(ResponseHead::Grpc(head)))) => done(head.status, head.metadata),
+        Some(Ok(Part::Response(ResponseHead::WebSocket(head)))) => done(head.status, head.headers),
+        Some(Ok(Part::Response(ResponseHead::Http(head)))) if head.status == 101 => {
+            Err(Failure::new(
+                Reason::ServiceAborted,
+                "the service changed the protocol without being asked",
+            ))
+        }
+        Some(Ok(Part::Response(ResponseHead::Http(head)))) => Ok(Came::Interim(head)),
         Some(Ok(_)) => Err(Failure::new(
             Reason::ProtocolError,
             "no answer to what was asked",
@@ -142,7 +144,7 @@ pub(crate) fn respond(
     let first = match recv.poll_part(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(part))) => Some(part),
         // Behind the head, what broke off is the answer. A call can end with a status in any case.
-        Poll::Ready(Some(Err(failure))) if !bodyless && (is_call || !recv.is_broken_off()) => {
+        Poll::Ready(Some(Err(failure))) if !bodyless && (is_call || !recv.is_aborted()) => {
             let failure = sending.failure().unwrap_or(of_peer(failure));
             return fail(&failure, access, !matches!(sending, Sending::Done));
         }

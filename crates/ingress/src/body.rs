@@ -160,7 +160,7 @@ impl ServiceBody {
         }
         // Whether more is asked for is up to the visitor; the deadline is not.
         let watch = deadline
-            .filter(|_| !recv.is_whole())
+            .filter(|_| !recv.is_complete())
             .map(|deadline| Watch::start(deadline, recv.canceller()));
         Self {
             recv: Some(recv),

@@ -188,7 +188,7 @@ enum Step {
 impl Worker {
     async fn run(mut self) -> Option<Inbound> {
         loop {
-            self.turn.go_on().await;
+            self.turn.yield_if_over().await;
             let step = std::future::poll_fn(|cx| {
                 let step = self.poll_step(cx);
                 if step.is_pending() {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use adit_link::{FrameTurns, Turn, overhead::TooMuchOverhead, turn::poll_read_at_most};
+use adit_link::{FramePacer, Turn, overhead::TooMuchOverhead, turn::poll_read_at_most};
 use adit_splice::tcp::Delivery;
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
@@ -95,7 +95,7 @@ pub(crate) struct VisitorSocket {
 /// What the socket of a visitor of HTTP/2 follows.
 struct Http2 {
     /// The frames that are read, in turns of their own.
-    turns: FrameTurns,
+    turns: FramePacer,
     /// Among the frames that are written.
     refusals: Refusals,
 }
@@ -155,7 +155,7 @@ impl VisitorSocket {
             turn: Turn::new(turn_bytes),
             http2: (speaks == Speaks::Http2).then(|| {
                 Box::new(Http2 {
-                    turns: FrameTurns::of_client(turn_bytes),
+                    turns: FramePacer::of_client(turn_bytes),
                     refusals: Refusals::new(),
                 })
             }),
@@ -206,7 +206,7 @@ impl VisitorSocket {
         if let Some(http2) = &mut self.http2 {
             return http2.turns.poll_read(&mut self.stream, cx, buffer);
         }
-        ready!(self.turn.poll_go_on(cx));
+        ready!(self.turn.poll_yield(cx));
         let limit = self.turn.read_limit();
         let read = poll_read_at_most(&mut self.stream, cx, buffer, limit);
         if read.is_pending() {
@@ -505,7 +505,7 @@ impl VisitorSocket {
         // When enough was thrown away the rest stays where it is until the time is over: a visitor who cannot send on
         // turns to reading, and one who can would meet the reset before the answer.
         while linger.left > 0 {
-            ready!(self.turn.poll_go_on(cx));
+            ready!(self.turn.poll_yield(cx));
             let mut buffer = ReadBuf::new(&mut linger.buffer);
             let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
             let bytes = buffer.filled().len();

@@ -97,7 +97,7 @@ impl Tcp {
         let mut connection = Connection {
             tcp: &self,
             access: self.account(peer, local),
-            is_broken_off: false,
+            is_aborted: false,
         };
         match connection.carry(&socket).await {
             Ok(()) => {
@@ -115,7 +115,7 @@ impl Tcp {
                 connection.access.on_failure(&failure);
             }
         }
-        if connection.is_broken_off {
+        if connection.is_aborted {
             drop(connection);
             socket.reset_after_delivery(self.config.stall).await;
         }
@@ -148,7 +148,7 @@ struct Connection<'t> {
     tcp: &'t Tcp,
     access: SessionAccess,
     /// The visitor is to have all that was written to it before it is reset.
-    is_broken_off: bool,
+    is_aborted: bool,
 }
 
 /// Why one try failed.
@@ -314,7 +314,7 @@ impl Connection<'_> {
                 })
             }
             SpliceError::Exchange(failure) => {
-                self.is_broken_off = splice.is_broken_off();
+                self.is_aborted = splice.is_aborted();
                 Err(Failed {
                     untouched: !splice.is_accepted() && !splice.has_sent(),
                     failure: of_peer(failure),

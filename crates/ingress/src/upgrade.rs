@@ -204,11 +204,11 @@ async fn carry_bytes(
             return Err(left(error));
         }
     };
-    let is_broken_off = splice.is_broken_off();
+    let is_aborted = splice.is_aborted();
     drop(splice);
     match failure {
         Some(failure) => {
-            if is_broken_off {
+            if is_aborted {
                 socket.reset_after_delivery(http.config.session_stall).await;
             }
             Err(failure)

@@ -54,7 +54,7 @@ async fn opened(world: &World) {
 /// A service that takes nothing and never answers.
 async fn deaf(config: HttpConfig) -> World {
     World::with(config, |_, exchange| async move {
-        exchange.send.gone().await;
+        exchange.send.closed().await;
     })
     .await
 }

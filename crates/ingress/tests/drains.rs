@@ -69,7 +69,7 @@ async fn connection_without_a_request_is_closed_by_a_drain() {
 async fn end_of_an_answer_is_not_cut_by_a_drain() {
     const LENGTH: usize = 16 << 20;
     let world = World::with(patient(), |_, exchange| async move {
-        exchange.send.answer(head(200, &[], b""), false).unwrap();
+        exchange.send.respond(head(200, &[], b""), false).unwrap();
         let _ = exchange
             .send
             .send_all(vec![b'x'; LENGTH].into(), true)
@@ -104,7 +104,7 @@ async fn end_of_an_answer_is_not_cut_by_a_drain() {
 async fn end_of_an_http2_answer_is_not_cut_by_a_drain() {
     const LENGTH: usize = 16 * 1024;
     let world = World::with(patient(), |_, exchange| async move {
-        exchange.send.answer(head(200, &[], b""), false).unwrap();
+        exchange.send.respond(head(200, &[], b""), false).unwrap();
         let _ = exchange
             .send
             .send_all(vec![b'x'; LENGTH].into(), true)

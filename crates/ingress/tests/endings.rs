@@ -72,7 +72,7 @@ async fn an_answer_that_breaks_off_is_a_reset_and_never_looks_whole() {
         let world = World::new(move |_, exchange| async move {
             exchange
                 .send
-                .answer(head(200, headers, b""), false)
+                .respond(head(200, headers, b""), false)
                 .unwrap();
             exchange.send.send_all("part".into(), false).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -103,7 +103,7 @@ async fn an_answer_that_breaks_off_is_a_reset_and_never_looks_whole() {
 #[tokio::test]
 async fn a_lost_link_breaks_running_answers_off() {
     let world = World::new(|_, exchange| async move {
-        exchange.send.answer(head(200, &[], b""), false).unwrap();
+        exchange.send.respond(head(200, &[], b""), false).unwrap();
         exchange.send.send_all("part".into(), false).await.unwrap();
         over(&exchange.send).await;
     })
@@ -128,7 +128,7 @@ async fn a_body_of_another_length_than_promised_is_broken_off() {
                 }
                 exchange
                     .send
-                    .answer(head(200, &headers, b""), false)
+                    .respond(head(200, &headers, b""), false)
                     .unwrap();
                 let _ = exchange.send.send_all(body.into(), true).await;
             })
@@ -194,7 +194,7 @@ async fn an_early_answer_arrives_whole_though_the_body_keeps_coming() {
         exchange.recv.stop(ResetCode::Cancelled);
         exchange
             .send
-            .answer(head(413, &[], b"too large"), true)
+            .respond(head(413, &[], b"too large"), true)
             .unwrap();
     })
     .await;
@@ -235,7 +235,7 @@ async fn an_early_answer_arrives_whole_though_the_body_keeps_coming() {
 #[tokio::test]
 async fn a_body_that_is_waited_for_is_read_when_the_service_wants_it() {
     let world = World::new(|_, mut exchange| async move {
-        exchange.send.answer(head(100, &[], b""), false).unwrap();
+        exchange.send.respond(head(100, &[], b""), false).unwrap();
         let (body, _) = body_of(&mut exchange).await.unwrap();
         answer(&exchange, 200, &[], &body);
     })
@@ -279,7 +279,7 @@ async fn a_body_that_is_waited_for_is_read_after_a_silence() {
 #[tokio::test]
 async fn a_body_that_is_not_wanted_is_never_read() {
     let world = World::new(|_, mut exchange| async move {
-        exchange.send.answer(head(417, &[], b"no"), true).unwrap();
+        exchange.send.respond(head(417, &[], b"no"), true).unwrap();
         // Nothing comes, not even an end that would look like an empty body.
         let end = exchange.recv.part().await;
         assert!(
@@ -311,7 +311,7 @@ async fn a_visitor_that_leaves_takes_its_exchange_along() {
             if &request.path[..] == b"/answering" {
                 exchange
                     .send
-                    .answer(head(200, &[], b"part"), false)
+                    .respond(head(200, &[], b"part"), false)
                     .unwrap();
             }
             let failure = loop {
@@ -421,7 +421,7 @@ async fn an_answer_cut_after_a_half_close_does_not_look_whole() {
     let mut config = config();
     config.half_close_timeout = Duration::from_millis(200);
     let world = World::with(config, |_, exchange| async move {
-        exchange.send.answer(head(200, &[], b""), false).unwrap();
+        exchange.send.respond(head(200, &[], b""), false).unwrap();
         let piece = Bytes::from_static(b"the first half");
         exchange.send.send_all(piece, false).await.unwrap();
         over(&exchange.send).await;
@@ -454,7 +454,7 @@ async fn whoever_stalls_is_reset() {
     config.stall_timeout = Duration::from_millis(300);
     let world = World::with(config, |request, mut exchange| async move {
         if &request.path[..] == b"/download" {
-            exchange.send.answer(head(200, &[], b""), false).unwrap();
+            exchange.send.respond(head(200, &[], b""), false).unwrap();
             let piece = Bytes::from(vec![b'x'; 32 * 1024]);
             while exchange.send.send_all(piece.clone(), false).await.is_ok() {}
             return;
@@ -553,7 +553,7 @@ async fn a_running_answer_is_not_idle() {
     let world = World::with(config, |_, exchange| async move {
         exchange
             .send
-            .answer(head(200, &[], b"begin"), false)
+            .respond(head(200, &[], b"begin"), false)
             .unwrap();
         tokio::time::sleep(Duration::from_millis(600)).await;
         exchange.send.send_all("end".into(), true).await.unwrap();
@@ -584,12 +584,12 @@ async fn a_stalled_stream_stops_no_other_on_its_connection() {
                 over(&exchange.send).await;
             }
             b"/endless" => {
-                exchange.send.answer(head(200, &[], b""), false).unwrap();
+                exchange.send.respond(head(200, &[], b""), false).unwrap();
                 let piece = Bytes::from(vec![b'x'; 32 * 1024]);
                 while exchange.send.send_all(piece.clone(), false).await.is_ok() {}
             }
             b"/big" => {
-                exchange.send.answer(head(200, &[], b""), false).unwrap();
+                exchange.send.respond(head(200, &[], b""), false).unwrap();
                 let big = Bytes::from(vec![b'x'; 2 << 20]);
                 exchange.send.send_all(big, true).await.unwrap();
             }
@@ -672,7 +672,7 @@ async fn a_drain_lets_running_requests_finish_and_takes_no_more() {
     let world = World::new(|_, exchange| async move {
         exchange
             .send
-            .answer(head(200, &[], b"begin"), false)
+            .respond(head(200, &[], b"begin"), false)
             .unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
         exchange.send.send_all("end".into(), true).await.unwrap();

@@ -159,7 +159,7 @@ async fn bodies_of_every_size_and_framing_come_back() {
 #[tokio::test]
 async fn answers_are_streamed_as_they_come() {
     let world = World::new(|_, exchange| async move {
-        exchange.send.answer(head(200, &[], b""), false).unwrap();
+        exchange.send.respond(head(200, &[], b""), false).unwrap();
         for piece in pieces(40, 50_000) {
             exchange.send.send_all(piece, false).await.unwrap();
         }
@@ -184,7 +184,7 @@ async fn events_are_flushed_one_by_one() {
             let events = [("content-type", "text/event-stream")];
             exchange
                 .send
-                .answer(head(200, &events, b""), false)
+                .respond(head(200, &events, b""), false)
                 .unwrap();
             for _ in 0..3 {
                 again.lock().await.recv().await.unwrap();
@@ -213,7 +213,7 @@ async fn trailers_cross_both_ways() {
         let headers = [("x-trailers", &trailers[..]), ("trailer", "grpc-status")];
         exchange
             .send
-            .answer(head(200, &headers, &body), false)
+            .respond(head(200, &headers, &body), false)
             .unwrap();
         let trailers: HeaderBlock = [(&b"grpc-status"[..], &b"0"[..])].into_iter().collect();
         exchange.send.finish_with(trailers).unwrap();
@@ -383,7 +383,7 @@ async fn http_1_0_is_spoken_with_those_who_know_no_more() {
         if &request.path[..] == b"/known" {
             return answer(&exchange, 200, &[], b"hello");
         }
-        exchange.send.answer(head(200, &[], b""), false).unwrap();
+        exchange.send.respond(head(200, &[], b""), false).unwrap();
         exchange.send.send_all("hello".into(), false).await.unwrap();
         tokio::task::yield_now().await;
         exchange.send.finish().unwrap();

@@ -65,8 +65,8 @@ async fn p_3_1_interim_answers_cross_before_the_final_one_is_there() {
     let world = World::new(move |_, exchange| {
         let go_on = told.clone();
         async move {
-            exchange.send.answer(head(102, &[], b""), false).unwrap();
-            exchange.send.answer(hints(), false).unwrap();
+            exchange.send.respond(head(102, &[], b""), false).unwrap();
+            exchange.send.respond(hints(), false).unwrap();
             go_on.notified().await;
             answer(&exchange, 200, &[], b"ok");
         }
@@ -91,10 +91,13 @@ async fn p_3_1_interim_answers_cross_before_the_final_one_is_there() {
 async fn interim_answers_stand_in_front_of_their_own_pipelined_answers() {
     const BODY: usize = 1 << 20;
     let world = World::new(|_, exchange| async move {
-        exchange.send.answer(hints(), false).unwrap();
+        exchange.send.respond(hints(), false).unwrap();
         let length = BODY.to_string();
         let lines = [("content-length", &length[..])];
-        exchange.send.answer(head(200, &lines, b""), false).unwrap();
+        exchange
+            .send
+            .respond(head(200, &lines, b""), false)
+            .unwrap();
         let body = vec![b'x'; BODY];
         exchange.send.send_all(body.into(), true).await.unwrap();
     })
@@ -121,7 +124,7 @@ async fn interim_answers_stand_in_front_of_their_own_pipelined_answers() {
 #[tokio::test]
 async fn a_visitor_of_http_1_0_gets_no_interim_answer() {
     let world = World::new(|_, exchange| async move {
-        exchange.send.answer(hints(), false).unwrap();
+        exchange.send.respond(hints(), false).unwrap();
         answer(&exchange, 200, &[], b"ok");
     })
     .await;
@@ -138,10 +141,10 @@ async fn p_3_1_visitors_of_http_2_get_interim_answers_at_once() {
     let world = World::new(move |_, exchange| {
         let go_on = told.clone();
         async move {
-            exchange.send.answer(head(102, &[], b""), false).unwrap();
-            exchange.send.answer(hints(), false).unwrap();
+            exchange.send.respond(head(102, &[], b""), false).unwrap();
+            exchange.send.respond(hints(), false).unwrap();
             // No request waits for it.
-            exchange.send.answer(head(100, &[], b""), false).unwrap();
+            exchange.send.respond(head(100, &[], b""), false).unwrap();
             go_on.notified().await;
             answer(&exchange, 200, &[], b"ok");
         }
@@ -180,7 +183,7 @@ async fn p_3_1_interim_answers_over_http_2_are_bounded() {
                 &[]
             };
             for _ in 0..16 {
-                exchange.send.answer(head(103, lines, b""), false).unwrap();
+                exchange.send.respond(head(103, lines, b""), false).unwrap();
             }
             answer(&exchange, 200, &[], b"ok");
         }
@@ -202,8 +205,8 @@ async fn p_3_1_interim_answers_over_http_2_are_bounded() {
 #[tokio::test]
 async fn a_switch_that_nobody_asked_for_is_a_failure() {
     let world = World::new(|_, exchange| async move {
-        exchange.send.answer(head(101, &[], b""), false).unwrap();
-        let _ = exchange.send.answer(head(200, &[], b"ok"), true);
+        exchange.send.respond(head(101, &[], b""), false).unwrap();
+        let _ = exchange.send.respond(head(200, &[], b"ok"), true);
     })
     .await;
     let answer = world
@@ -216,7 +219,7 @@ async fn a_switch_that_nobody_asked_for_is_a_failure() {
 #[tokio::test]
 async fn interim_answers_cross_while_a_body_is_sent() {
     let world = World::new(|_, mut exchange| async move {
-        exchange.send.answer(hints(), false).unwrap();
+        exchange.send.respond(hints(), false).unwrap();
         let (body, _) = body_of(&mut exchange).await.unwrap();
         answer(&exchange, 200, &[], &body);
     })
@@ -285,8 +288,14 @@ fn expecting(
 async fn p_3_5_the_100_of_a_service_reaches_visitors_of_http_2() {
     let world = World::with(patient(), |_, mut exchange| async move {
         let lines = [("x-b", "1")];
-        exchange.send.answer(head(100, &lines, b""), false).unwrap();
-        exchange.send.answer(head(100, &lines, b""), false).unwrap();
+        exchange
+            .send
+            .respond(head(100, &lines, b""), false)
+            .unwrap();
+        exchange
+            .send
+            .respond(head(100, &lines, b""), false)
+            .unwrap();
         let (body, _) = body_of(&mut exchange).await.unwrap();
         answer(&exchange, 200, &[], &body);
     })
@@ -312,7 +321,7 @@ async fn p_3_5_a_silent_service_costs_visitors_of_http_2_the_wait() {
     let world = World::with(config, |_, mut exchange| async move {
         let (body, _) = body_of(&mut exchange).await.unwrap();
         // Late: the server has sent one.
-        exchange.send.answer(head(100, &[], b""), false).unwrap();
+        exchange.send.respond(head(100, &[], b""), false).unwrap();
         answer(&exchange, 200, &[], &body);
     })
     .await;
@@ -366,7 +375,7 @@ async fn p_3_5_a_final_answer_leaves_the_body_of_http_2_unread() {
 #[tokio::test]
 async fn a_visitor_of_http_2_that_leaves_before_its_100_is_released() {
     let world = World::with(patient(), |_, exchange| async move {
-        exchange.send.gone().await;
+        exchange.send.closed().await;
     })
     .await;
     let mut visitor = http2(&world).await;

@@ -479,7 +479,7 @@ async fn a_permit_is_held_as_long_as_the_answer_lasts() {
     let link = Link::new(service(|_, exchange| async move {
         exchange
             .send
-            .answer(world::head(200, &[], b""), false)
+            .respond(world::head(200, &[], b""), false)
             .unwrap();
         exchange.send.send_all("first".into(), false).await.unwrap();
         // Until the visitor leaves.

@@ -60,7 +60,7 @@ async fn breaks_off(config: HttpConfig) -> (World, Arc<Notify>) {
             if &request.path[..] == b"/hello" {
                 return answer(&exchange, 200, &[], b"hello");
             }
-            exchange.send.answer(head(200, &[], b""), false).unwrap();
+            exchange.send.respond(head(200, &[], b""), false).unwrap();
             // One that waits in h2 and one that waits before it.
             for _ in 0..2 {
                 exchange

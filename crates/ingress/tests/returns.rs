@@ -17,7 +17,7 @@ async fn world(refuses: Option<ResetCode>) -> (World, Link, Arc<Notify>) {
     let first = Link::new(service(move |_, exchange| async move {
         match refuses {
             Some(code) => exchange.send.reset(code, "not here"),
-            None => exchange.send.gone().await,
+            None => exchange.send.closed().await,
         }
     }));
     let next = Link::new(service(hello));

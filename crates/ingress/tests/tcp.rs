@@ -155,7 +155,7 @@ async fn p_10_2_an_end_that_is_there_before_the_connection_is_led_anywhere_goes_
     assert!(within(exchange.recv.part()).await.is_none());
     exchange
         .send
-        .answer(accepted(ProtocolType::Tcp), false)
+        .respond(accepted(ProtocolType::Tcp), false)
         .unwrap();
     exchange
         .send

@@ -23,7 +23,7 @@ use adit_ingress::{
     Admission, Direction, Udp, UdpConfig,
     listener::{BindError, bind_udp},
 };
-use adit_link::{Opened, Part, Reason};
+use adit_link::{IncomingRequest, Part, Reason};
 use tokio::{net::UdpSocket, sync::oneshot};
 
 use world::{Link, Port, SECOND, TestDirector, until, within};
@@ -217,7 +217,7 @@ async fn p_11_2_a_flood_from_many_addresses_is_bounded() {
     assert_eq!(stats.dropped.to_visitors(), 0);
     // Whoever came last is served.
     let mut alive = 0;
-    while let Ok(Opened { mut exchange, .. }) = link.opened.try_recv() {
+    while let Ok(IncomingRequest { mut exchange, .. }) = link.opened.try_recv() {
         if let Some(Ok(part)) = within(exchange.recv.part()).await {
             assert!(matches!(part, Part::Datagram(data) if data == [3, 1, 2, 3].as_slice()));
             alive += 1;

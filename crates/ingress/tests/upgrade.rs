@@ -8,7 +8,7 @@ use std::{
 
 use adit_codec::{EncodedHead, HttpRequest, HttpResponseHead, ResetCode, Side};
 use adit_ingress::Direction;
-use adit_link::{Dispatch, Exchange, Opened, Part, Reason};
+use adit_link::{Dispatch, Exchange, IncomingRequest, Part, Reason};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -44,7 +44,7 @@ async fn changes(request: HttpRequest, mut exchange: Exchange) {
     assert_eq!(&request.upgrade[..], b"tcp");
     assert_eq!(next(&mut exchange).await.unwrap(), "{}");
     let lines = [("content-type", "application/vnd.docker.raw-stream")];
-    exchange.send.answer(switch("tcp", &lines), false).unwrap();
+    exchange.send.respond(switch("tcp", &lines), false).unwrap();
     let hello = Bytes::from_static(b"hello");
     exchange.send.send_all(hello, false).await.unwrap();
     while let Some(data) = next(&mut exchange).await {
@@ -180,12 +180,12 @@ async fn p_3_7_only_what_can_be_carried_is_offered() {
 struct Older(Arc<Mutex<Vec<Bytes>>>);
 
 impl Dispatch for Older {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let adit_codec::RequestHead::Http(head) = opened.head else {
             panic!("not an HTTP request");
         };
         self.0.lock().unwrap().push(head.upgrade.clone());
-        assert!(opened.exchange.recv.is_whole());
+        assert!(opened.exchange.recv.is_complete());
         answer(&opened.exchange, 204, &[], b"");
     }
 }
@@ -212,7 +212,7 @@ async fn what_breaks_on_one_hop_is_reset_on_the_other() {
         let told = told.clone();
         async move {
             next(&mut exchange).await;
-            exchange.send.answer(switch("tcp", &[]), false).unwrap();
+            exchange.send.respond(switch("tcp", &[]), false).unwrap();
             if &request.path[..] == b"/reset" {
                 next(&mut exchange).await;
                 exchange.send.reset(ResetCode::ServiceAborted, "broke off");

@@ -1,6 +1,6 @@
 //! Compression of payload on the hop (section 13 of the protocol): what a direction of a request remembers for it.
 //!
-//! Holds: [`Packer`] and [`Unpacker`], one for each compressed direction, and [`is_compressible`], which knows what is
+//! Holds: [`Compressor`] and [`Decompressor`], one for each compressed direction, and [`is_compressible`], which knows what is
 //! better left alone.
 //!
 //! Promises:
@@ -8,7 +8,7 @@
 //! - what does not shrink by a tenth is not compressed, and who sends much of it is not tried for a while;
 //! - a direction remembers [`HISTORY_BYTES`] and no more, at either end; the contexts of the libraries belong to the
 //!   thread and remember nothing (`docs/decisions/0009-compression-on-the-hop.md`);
-//! - an unpacker takes no more memory than the message has announced, whatever it holds.
+//! - an decompressor takes no more memory than the message has announced, whatever it holds.
 //!
 //! Cost: numbers in `docs/decisions/0009-compression-on-the-hop.md`, bench `compression`.
 //!
@@ -59,7 +59,7 @@ impl History {
 
 /// Compresses the payload of one direction of one request.
 #[derive(Debug)]
-pub struct Packer {
+pub struct Compressor {
     by: Compression,
     history: History,
     futile: u8,
@@ -69,7 +69,7 @@ pub struct Packer {
     is_compressed: bool,
 }
 
-impl Packer {
+impl Compressor {
     /// At the start of a direction.
     pub const fn new(by: Compression) -> Self {
         Self {
@@ -93,8 +93,8 @@ impl Packer {
     }
 
     /// What payload is when it is compressed; `None` when it is to go as it is. Once it is on its way, say so with
-    /// [`Packer::sent`].
-    pub fn pack(&mut self, payload: &[u8]) -> Option<(Compressed, Bytes)> {
+    /// [`Compressor::sent`].
+    pub fn compress(&mut self, payload: &[u8]) -> Option<(Compressed, Bytes)> {
         let is_worth = (MIN_BYTES..=MAX_INFLATED_BYTES).contains(&payload.len());
         if !is_worth || self.is_compressed {
             return None;
@@ -119,7 +119,7 @@ impl Packer {
         Some((Compressed { by, inflated_bytes }, packed))
     }
 
-    /// What [`Packer::pack`] compressed last has been sent: the next message may refer to it.
+    /// What [`Compressor::compress`] compressed last has been sent: the next message may refer to it.
     pub fn sent(&mut self, payload: &[u8]) {
         self.history.push(payload);
     }
@@ -128,26 +128,30 @@ impl Packer {
 /// The peer's payload is not what its message said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("payload that does not inflate to what was announced")]
-pub struct NotInflated;
+pub struct InflateError;
 
 /// Inflates the payload of one direction of one request.
 #[derive(Debug, Default)]
-pub struct Unpacker {
+pub struct Decompressor {
     history: History,
 }
 
-impl Unpacker {
+impl Decompressor {
     /// Payload as it was, in the order in which it was sent.
     ///
     /// # Errors
-    /// [`NotInflated`]; the direction cannot go on.
-    pub fn unpack(&mut self, compressed: Compressed, packed: &[u8]) -> Result<Bytes, NotInflated> {
+    /// [`InflateError`]; the direction cannot go on.
+    pub fn decompress(
+        &mut self,
+        compressed: Compressed,
+        packed: &[u8],
+    ) -> Result<Bytes, InflateError> {
         let length = compressed.inflated_len();
         if length > MAX_INFLATED_BYTES {
-            return Err(NotInflated);
+            return Err(InflateError);
         }
         let payload = engine::inflate(compressed.by, packed, &self.history.dictionary, length);
-        let payload = payload.ok_or(NotInflated)?;
+        let payload = payload.ok_or(InflateError)?;
         self.history.push(&payload);
         Ok(payload)
     }

@@ -8,14 +8,14 @@ use crate::{
     clock::now,
     failure::{Failure, Reason},
     lane::Lane,
-    transport::Source,
+    transport::TransportReader,
 };
 
 /// Runs a lane until it is over: reads, probes, watches the clock. Returns why it ended; the lane is closed then.
 ///
 /// # Cancel safety
 /// Dropping it ends the lane: nobody would read any more.
-pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
+pub async fn drive(lane: &Arc<Lane>, mut source: impl TransportReader) -> Failure {
     let _close = CloseOnDrop(lane);
     let mut reader = lane.reader();
     let mut ticks = interval(lane.tick_every());
@@ -31,7 +31,7 @@ pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
                     reader.feed(bytes);
                     let handled = loop {
                         match reader.handle_some() {
-                            Ok(true) if !lane.is_closed() => reader.go_on().await,
+                            Ok(true) if !lane.is_closed() => reader.yield_if_over().await,
                             Ok(_) => break Ok(()),
                             Err(error) => break Err(error),
                         }
@@ -39,7 +39,7 @@ pub async fn drive(lane: &Arc<Lane>, mut source: impl Source) -> Failure {
                     if let Err(error) = handled {
                         break Failure::new(Reason::ProtocolError, error.to_string());
                     }
-                    reader.go_on().await;
+                    reader.yield_if_over().await;
                 }
                 Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
                 None if reader.is_between_messages() => {

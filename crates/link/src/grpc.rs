@@ -13,7 +13,7 @@ mod http2;
 mod resettable;
 
 pub use allowance::{Allowance, UNAUTHENTICATED_BYTES};
-pub use body::{GrpcSource, TunnelBody, TunnelData};
+pub use body::{GrpcReader, TunnelBody, TunnelData};
 pub use channel::{Channel, ChannelClosed, connect, open_lane};
 pub use endpoint::{AcceptLane, AcceptedLane, ChannelId, Endpoint, OnEnd, serve_connection};
 pub use greeting::Greeting;

@@ -20,13 +20,13 @@ use crate::{
 
 /// The turns of one HTTP/2 connection.
 #[derive(Debug, Clone)]
-pub struct FrameTurns {
+pub struct FramePacer {
     turn: Turn,
     frames: Frames,
     overhead: Overhead,
 }
 
-impl FrameTurns {
+impl FramePacer {
     /// Of a connection on which frames of a client are received, in turns of `limit` bytes.
     pub fn of_client(limit: usize) -> Self {
         Self::new(limit, Frames::of_client())
@@ -55,7 +55,7 @@ impl FrameTurns {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.turn.poll_go_on(cx));
+        ready!(self.turn.poll_yield(cx));
         let before = buffer.filled().len();
         let limit = self.turn.read_limit();
         let Poll::Ready(read) = poll_read_at_most(stream, cx, buffer, limit) else {
@@ -86,21 +86,21 @@ impl FrameTurns {
 
 /// An HTTP/2 connection that is read in turns.
 #[derive(Debug)]
-pub struct InTurns<S> {
+pub struct PacedStream<S> {
     stream: S,
-    frames: FrameTurns,
+    frames: FramePacer,
 }
 
-impl<S> InTurns<S> {
+impl<S> PacedStream<S> {
     /// Reads what a client sends on `stream` in turns of `limit` bytes.
     pub fn of_client(stream: S, limit: usize) -> Self {
-        let frames = FrameTurns::of_client(limit);
+        let frames = FramePacer::of_client(limit);
         Self { stream, frames }
     }
 
     /// Reads what a server sends on `stream` in turns of `limit` bytes.
     pub fn of_server(stream: S, limit: usize) -> Self {
-        let frames = FrameTurns::of_server(limit);
+        let frames = FramePacer::of_server(limit);
         Self { stream, frames }
     }
 
@@ -111,7 +111,7 @@ impl<S> InTurns<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for InTurns<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -122,7 +122,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for InTurns<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for InTurns<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -212,7 +212,7 @@ mod tests {
         for number in 0..FLOODS {
             let reads = reads.clone();
             floods.spawn(async move {
-                let mut stream = InTurns::of_server(Endless, 4096);
+                let mut stream = PacedStream::of_server(Endless, 4096);
                 let mut buffer = [0; 1024];
                 while stream.read(&mut buffer).await.is_ok() {
                     reads[number].fetch_add(1, Relaxed);
@@ -237,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn a_turn_ends_when_the_peer_is_waited_for() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = InTurns::of_server(near, 8 * STEP_BYTES);
+        let mut stream = PacedStream::of_server(near, 8 * STEP_BYTES);
         for _ in 0..100 {
             far.write_u8(1).await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), 1);
@@ -257,7 +257,7 @@ mod tests {
         // Length 0, a type that no RFC has, stream 0.
         const UNKNOWN: [u8; 9] = [0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
         let flood = UNKNOWN.repeat(10_000);
-        let mut stream = InTurns::of_server(&flood[..], TURN_BYTES);
+        let mut stream = PacedStream::of_server(&flood[..], TURN_BYTES);
         let mut buffer = vec![0; TURN_BYTES];
         let mut reads = Vec::new();
         let error = loop {
@@ -276,7 +276,7 @@ mod tests {
     async fn small_frames_are_read_in_small_parts() {
         // DATA frames of one byte.
         let small = [0, 0, 1, 0, 0, 0, 0, 0, 1, 7].repeat(20_000);
-        let mut stream = InTurns::of_server(&small[..], TURN_BYTES);
+        let mut stream = PacedStream::of_server(&small[..], TURN_BYTES);
         let mut buffer = vec![0; TURN_BYTES];
         assert_eq!(stream.read(&mut buffer).await.unwrap(), TURN_BYTES);
         for _ in 0..20 {
@@ -289,7 +289,7 @@ mod tests {
     async fn what_is_sent_pays_for_windows() {
         let windows = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0].repeat(20_000);
         let near = tokio::io::join(&windows[..], tokio::io::sink());
-        let mut stream = InTurns::of_server(near, TURN_BYTES);
+        let mut stream = PacedStream::of_server(near, TURN_BYTES);
         let mut buffer = vec![0; 13 * 100];
         let response = vec![7; 100 * 1024];
         while stream.read(&mut buffer).await.unwrap() > 0 {

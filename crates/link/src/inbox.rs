@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_codec::{AnswerHead, Compressed, HeaderBlock, ResetCode, WebSocketFrame};
+use adit_codec::{Compressed, HeaderBlock, ResetCode, ResponseHead, WebSocketFrame};
 use bytes::Bytes;
 
 use crate::{credit_wait::CreditWait, failure::Failure};
 
 /// One thing that the peer sent, as it waits here; see [`crate::Part`].
 pub(crate) enum Arrived {
-    Answer(AnswerHead),
+    Response(ResponseHead),
     Data(Packed),
     Frame(WebSocketFrame, Packed),
     Datagram(Bytes),
@@ -91,7 +91,7 @@ impl State {
     }
 
     /// Whether nothing of the peer's direction is to be delivered any more. What stands before an abort is.
-    pub(crate) fn is_called_off(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         let is_stopped = self.stopped.is_some() && self.aborted.is_none();
         self.failure.is_some() || self.broke_off().is_some() || is_stopped
     }

@@ -22,7 +22,7 @@ use crate::{
     exchange::Exchange,
     failure::{Failure, Reason},
     inbox::Inbox,
-    transport::Outbound,
+    transport::TransportWriter,
 };
 
 /// One data stream. The handles on its requests keep its state, and not the lane itself.
@@ -93,8 +93,8 @@ impl Lane {
     }
 
     /// What the transport is to write. One writer only.
-    pub fn outbound(&self) -> Outbound {
-        Outbound::new(self.state.clone())
+    pub fn outbound(&self) -> TransportWriter {
+        TransportWriter::new(self.state.clone())
     }
 
     /// Ends the lane: every request fails once with `failure`, nothing is opened any more (P-6.4). Only the first call

@@ -15,7 +15,7 @@
 //! - dropping handles is always safe: what was not finished is cancelled on the other side.
 //!
 //! Beside it stand [`turn`], for every task that reads what a peer sends: what it may do before the others run; and
-//! [`InTurns`], an HTTP/2 connection that is read so and ended when its frames carry nothing.
+//! [`PacedStream`], an HTTP/2 connection that is read so and ended when its frames carry nothing.
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
@@ -40,17 +40,17 @@ mod pinned;
 mod transport;
 pub mod turn;
 
-pub use adit_codec::{AnswerHead, Compression, RequestHead};
+pub use adit_codec::{Compression, RequestHead, ResponseHead};
 
 pub use credit_wait::{CreditWait, Waited};
-pub use dispatch::{Dispatch, Opened};
+pub use dispatch::{Dispatch, IncomingRequest};
 pub use drive::drive;
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
-pub use in_turns::{FrameTurns, InTurns};
+pub use in_turns::{FramePacer, PacedStream};
 pub use lane::{Lane, LaneConfig, LaneStats};
 pub use log_limit::LogLimit;
 pub use part::Part;
 pub use payload::Payload;
-pub use transport::{Outbound, Source, TransportError};
+pub use transport::{TransportError, TransportReader, TransportWriter};
 pub use turn::Turn;

@@ -1,6 +1,6 @@
 //! What the task of a request receives.
 
-use adit_codec::{AnswerHead, HeaderBlock, WebSocketFrame};
+use adit_codec::{HeaderBlock, ResponseHead, WebSocketFrame};
 use bytes::Bytes;
 
 use crate::payload::Payload;
@@ -9,7 +9,7 @@ use crate::payload::Payload;
 #[derive(Debug)]
 pub enum Part {
     /// The answer's head, interim or final; the body that rode along follows as [`Part::Data`].
-    Answer(AnswerHead),
+    Response(ResponseHead),
     /// Payload. Dropping it gives its credit back.
     Data(Payload),
     /// A WebSocket frame and the payload that rode along, which may be empty; the rest follows as [`Part::Data`].

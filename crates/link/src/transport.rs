@@ -20,7 +20,7 @@ use crate::{
 pub struct TransportError(pub String);
 
 /// Gives the bytes that arrive, in whatever pieces they come.
-pub trait Source: Send {
+pub trait TransportReader: Send {
     /// The next piece; `None` when the peer has ended the stream.
     ///
     /// # Errors
@@ -30,11 +30,11 @@ pub trait Source: Send {
 
 /// Gives the bytes that are to leave. Dropping it ends the lane: nobody would write any more.
 #[derive(Debug)]
-pub struct Outbound {
+pub struct TransportWriter {
     lane: Arc<LaneState>,
 }
 
-impl Outbound {
+impl TransportWriter {
     pub(crate) const fn new(lane: Arc<LaneState>) -> Self {
         Self { lane }
     }
@@ -63,7 +63,7 @@ impl Outbound {
     }
 }
 
-impl Drop for Outbound {
+impl Drop for TransportWriter {
     fn drop(&mut self) {
         self.lane
             .close(&Failure::new(Reason::LinkLost, "the connection was closed"));

@@ -96,7 +96,7 @@ impl Turn {
 
     /// Ready as long as the turn is not over. When it is over, the next one begins, and the task is woken for it behind
     /// the others.
-    pub fn poll_go_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_over() {
             return Poll::Ready(());
         }
@@ -109,9 +109,9 @@ impl Turn {
     ///
     /// # Cancel safety
     /// Yes.
-    pub async fn go_on(&mut self) {
+    pub async fn yield_if_over(&mut self) {
         if self.is_over() {
-            poll_fn(|cx| self.poll_go_on(cx)).await;
+            poll_fn(|cx| self.poll_yield(cx)).await;
         }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
             far.write_u8(1).await.unwrap();
             let mut turn = Turn::new(1);
             turn.step(1);
-            turn.go_on().await;
+            turn.yield_if_over().await;
             ran.lock().unwrap().push("flood");
             assert!(!turn.is_over(), "the next turn has begun");
         });

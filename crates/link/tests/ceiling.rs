@@ -16,7 +16,7 @@ use adit_codec::{
     write_chunk_prefix, write_frame_prefix, write_head,
 };
 use adit_flow::{Budget, MESSAGE_COST};
-use adit_link::{Lane, Opened, drive};
+use adit_link::{IncomingRequest, Lane, drive};
 use bytes::{BufMut, Bytes, BytesMut};
 use peak_alloc::PeakAlloc;
 use support::{Inbound, Pipe, config, until};
@@ -101,7 +101,7 @@ impl Filling {
 
 struct Stalled {
     lane: Arc<Lane>,
-    opened: Vec<Opened>,
+    opened: Vec<IncomingRequest>,
     /// What the payload occupies that waits.
     occupied: usize,
 }

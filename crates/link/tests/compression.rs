@@ -21,7 +21,7 @@ use std::time::Duration;
 use adit_codec::{Compressed, Open, WebSocketFrame, WebSocketRequestHead, WebSocketResponseHead};
 use adit_link::{
     Compression, Exchange, Part, Reason,
-    compress::{HISTORY_BYTES, NotInflated, Packer, Unpacker},
+    compress::{Compressor, Decompressor, HISTORY_BYTES, InflateError},
 };
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
@@ -56,10 +56,10 @@ fn noise(seed: usize, length: usize) -> Bytes {
 }
 
 /// Packs as a sender does: compressed and sent, or as it is.
-fn pack(packer: &mut Packer, payload: &[u8]) -> Option<(Compressed, Bytes)> {
-    let packed = packer.pack(payload);
+fn compress(compressor: &mut Compressor, payload: &[u8]) -> Option<(Compressed, Bytes)> {
+    let packed = compressor.compress(payload);
     if packed.is_some() {
-        packer.sent(payload);
+        compressor.sent(payload);
     }
     packed
 }
@@ -100,10 +100,10 @@ proptest! {
         lies in any::<u32>(),
     ) {
         let by = KINDS[usize::from(zstd)];
-        let (mut packer, mut unpacker) = (Packer::new(by), Unpacker::default());
+        let (mut compressor, mut decompressor) = (Compressor::new(by), Decompressor::default());
         for piece in &pieces {
             let payload = piece.bytes();
-            let Some((compressed, packed)) = pack(&mut packer, &payload) else {
+            let Some((compressed, packed)) = compress(&mut compressor, &payload) else {
                 continue;
             };
             prop_assert_eq!(compressed.inflated_len(), payload.len());
@@ -112,9 +112,9 @@ proptest! {
             let inflated_bytes = lies % 65_537;
             if inflated_bytes as usize != payload.len() {
                 let lie = Compressed { inflated_bytes, ..compressed };
-                prop_assert_eq!(Unpacker::default().unpack(lie, &packed), Err(NotInflated));
+                prop_assert_eq!(Decompressor::default().decompress(lie, &packed), Err(InflateError));
             }
-            prop_assert_eq!(unpacker.unpack(compressed, &packed), Ok(payload));
+            prop_assert_eq!(decompressor.decompress(compressed, &packed), Ok(payload));
         }
     }
 
@@ -127,21 +127,21 @@ proptest! {
     ) {
         let by = KINDS[usize::from(zstd)];
         let said = Compressed { by, inflated_bytes };
-        if let Ok(payload) = Unpacker::default().unpack(said, &bytes) {
+        if let Ok(payload) = Decompressor::default().decompress(said, &bytes) {
             prop_assert_eq!(payload.len(), inflated_bytes as usize);
         }
         // Near to what can be read.
-        let (mut packer, mut unpacker) = (Packer::new(by), Unpacker::default());
+        let (mut compressor, mut decompressor) = (Compressor::new(by), Decompressor::default());
         for n in 0..3 {
-            let (said, packed) = pack(&mut packer, &text(n, 3000)).unwrap();
+            let (said, packed) = compress(&mut compressor, &text(n, 3000)).unwrap();
             let mut packed = packed.to_vec();
             if n == 2 {
                 let at = change.0 % packed.len();
                 packed[at] ^= change.1;
             }
-            match unpacker.unpack(said, &packed) {
+            match decompressor.decompress(said, &packed) {
                 Ok(payload) => prop_assert_eq!(payload.len(), 3000),
-                Err(NotInflated) => prop_assert_eq!(n, 2),
+                Err(InflateError) => prop_assert_eq!(n, 2),
             }
         }
     }
@@ -150,11 +150,11 @@ proptest! {
 #[test]
 fn p_13_3_the_dictionary_is_the_history_behind_a_zero() {
     for by in KINDS {
-        let mut packer = Packer::new(by);
+        let mut compressor = Compressor::new(by);
         let mut history = Vec::new();
         for n in 0..6 {
             let payload = text(n, 3000 + n);
-            let (_, packed) = pack(&mut packer, &payload).unwrap();
+            let (_, packed) = compress(&mut compressor, &payload).unwrap();
             // As a peer of another make would do it.
             let kept = &history[history.len() - history.len().min(HISTORY_BYTES)..];
             let dictionary = if n == 0 {
@@ -186,18 +186,19 @@ fn p_13_3_the_dictionary_is_the_history_behind_a_zero() {
 /// Regression of a danger: payload that begins with the magic number of zstd's dictionaries is payload all the same.
 #[test]
 fn p_13_3_payload_is_never_taken_for_a_dictionary_of_zstd() {
-    let (mut packer, mut unpacker) = (Packer::new(Compression::Zstd), Unpacker::default());
+    let (mut compressor, mut decompressor) =
+        (Compressor::new(Compression::Zstd), Decompressor::default());
     for n in 0..5 {
         let magic = [&[0x37, 0xa4, 0x30, 0xec], &text(n, 4092)[..]].concat();
-        let (said, packed) = pack(&mut packer, &magic).unwrap();
-        assert_eq!(unpacker.unpack(said, &packed).unwrap(), magic);
+        let (said, packed) = compress(&mut compressor, &magic).unwrap();
+        assert_eq!(decompressor.decompress(said, &packed).unwrap(), magic);
     }
 }
 
 #[test]
 fn p_13_3_small_messages_shrink_by_what_they_have_in_common() {
     for by in KINDS {
-        let mut packer = Packer::new(by);
+        let mut compressor = Compressor::new(by);
         let event = |n: usize| {
             format!(
                 "event: price\ndata: {{\"symbol\":\"ADIT\",\"exchange\":\"Zurich\",\"bid\":{n}.25,\"ask\":{n}.75,\
@@ -206,7 +207,12 @@ fn p_13_3_small_messages_shrink_by_what_they_have_in_common() {
                 n * 31
             )
         };
-        let length = |n| pack(&mut packer, event(n).as_bytes()).unwrap().1.len();
+        let length = |n| {
+            compress(&mut compressor, event(n).as_bytes())
+                .unwrap()
+                .1
+                .len()
+        };
         let lengths: Vec<usize> = (100..110).map(length).collect();
         assert!(lengths[9] * 3 < lengths[0], "{lengths:?}");
     }
@@ -216,43 +222,46 @@ fn p_13_3_small_messages_shrink_by_what_they_have_in_common() {
 fn p_13_3_requests_and_directions_share_nothing() {
     for by in KINDS {
         let secret = text(1, 2000);
-        let mut used = Packer::new(by);
-        let first = pack(&mut used, &secret).unwrap();
-        let again = pack(&mut used, &secret).unwrap();
+        let mut used = Compressor::new(by);
+        let first = compress(&mut used, &secret).unwrap();
+        let again = compress(&mut used, &secret).unwrap();
         assert!(again.1.len() < first.1.len() / 2, "it refers to the first");
         // Another one knows of none of it, on whatever thread's context.
-        assert_eq!(pack(&mut Packer::new(by), &secret).unwrap(), first);
-        let unpacked = Unpacker::default().unpack(again.0, &again.1);
+        assert_eq!(compress(&mut Compressor::new(by), &secret).unwrap(), first);
+        let unpacked = Decompressor::default().decompress(again.0, &again.1);
         assert_ne!(unpacked, Ok(secret.clone()));
         // What was not sent is not remembered.
-        let mut packer = Packer::new(by);
-        packer.pack(&secret).unwrap();
-        assert_eq!(packer.pack(&secret).unwrap(), first);
+        let mut compressor = Compressor::new(by);
+        compressor.compress(&secret).unwrap();
+        assert_eq!(compressor.compress(&secret).unwrap(), first);
     }
 }
 
 #[test]
 fn what_does_not_shrink_goes_as_it_is_and_soon_is_not_tried() {
     for by in KINDS {
-        let mut packer = Packer::new(by);
-        assert_eq!(packer.pack(&text(0, 255)), None, "too short");
-        assert_eq!(packer.pack(&text(0, 65_537)), None, "too long");
+        let mut compressor = Compressor::new(by);
+        assert_eq!(compressor.compress(&text(0, 255)), None, "too short");
+        assert_eq!(compressor.compress(&text(0, 65_537)), None, "too long");
         for n in 0..7 {
-            assert_eq!(packer.pack(&noise(n, 1000)), None);
+            assert_eq!(compressor.compress(&noise(n, 1000)), None);
         }
-        assert!(packer.pack(&text(0, 1000)).is_some(), "seven are no habit");
+        assert!(
+            compressor.compress(&text(0, 1000)).is_some(),
+            "seven are no habit"
+        );
         for n in 0..8 {
-            assert_eq!(packer.pack(&noise(n, 1000)), None);
+            assert_eq!(compressor.compress(&noise(n, 1000)), None);
         }
-        let mebibyte = (0..16).map(|_| packer.pack(&text(0, 65_536)));
+        let mebibyte = (0..16).map(|_| compressor.compress(&text(0, 65_536)));
         assert!(mebibyte.into_iter().all(|packed| packed.is_none()));
         // Then one is tried, and one is enough to go on either way.
-        assert_eq!(packer.pack(&noise(0, 1000)), None);
-        assert_eq!(packer.pack(&text(0, 1000)), None);
+        assert_eq!(compressor.compress(&noise(0, 1000)), None);
+        assert_eq!(compressor.compress(&text(0, 1000)), None);
         for _ in 0..16 {
-            packer.pack(&text(0, 65_536));
+            compressor.compress(&text(0, 65_536));
         }
-        assert!(packer.pack(&text(0, 1000)).is_some());
+        assert!(compressor.compress(&text(0, 1000)).is_some());
     }
 }
 
@@ -264,10 +273,10 @@ fn p_13_6_websocket_messages_with_rsv1_are_left_alone() {
         opcode,
         length: 1000,
     };
-    let mut packer = Packer::new(Compression::Zstd);
+    let mut compressor = Compressor::new(Compression::Zstd);
     let mut packs = |frame| {
-        packer.on_frame(frame);
-        packer.pack(&text(0, 1000)).is_some()
+        compressor.on_frame(frame);
+        compressor.compress(&text(0, 1000)).is_some()
     };
     assert!(packs(frame(1, 0, true)));
     // Its continuations are compressed as well, and a ping in between says nothing.
@@ -447,8 +456,8 @@ async fn p_13_5_payload_that_lies_costs_its_request_alone() {
     other.send.set_compression(Some(Compression::Zstd));
     for by in KINDS {
         let zeros = Bytes::from(vec![0; 20_000]);
-        let (_, whole) = Packer::new(by).pack(&zeros).unwrap();
-        let (_, short) = Packer::new(by).pack(&zeros.slice(..1000)).unwrap();
+        let (_, whole) = Compressor::new(by).compress(&zeros).unwrap();
+        let (_, short) = Compressor::new(by).compress(&zeros.slice(..1000)).unwrap();
         let behind = Bytes::from([&whole[..], b"x"].concat());
         let half = whole.slice(..whole.len() / 2);
         for (packed, inflated_bytes) in [
@@ -497,7 +506,7 @@ async fn p_9_3_frames_cross_compressed_and_come_out_as_they_were() {
     let mut service = pair.client.accept().await;
     let head = WebSocketResponseHead { status: 101 };
     let head = head.encode(std::iter::empty()).unwrap();
-    service.send.answer(head, false).unwrap();
+    service.send.respond(head, false).unwrap();
     visitor.send.set_compression(Some(Compression::Gzip));
     for n in 0..30_u8 {
         // Every third message is deflated by those who speak it: of those nothing shrinks twice.

@@ -19,7 +19,9 @@ use std::{
 
 use adit_codec::{Open, ProtocolType, ResetCode, Side, UdpOpenHead, accepted};
 use adit_flow::Budget;
-use adit_link::{Exchange, Lane, Opened, Part, Reason, Source, TransportError, drive};
+use adit_link::{
+    Exchange, IncomingRequest, Lane, Part, Reason, TransportError, TransportReader, drive,
+};
 use bytes::Bytes;
 use support::{End, Inbound, Pair, Pipe, answer, config, open_on, pair, read, until, write};
 use tokio::sync::mpsc;
@@ -42,7 +44,7 @@ async fn flow(pair: &Pair) -> (Exchange, Exchange) {
     let opened = open_flow(&pair.server.lane);
     let theirs = pair.client.accept().await;
     let answer = accepted(ProtocolType::Udp);
-    theirs.send.answer(answer, false).unwrap();
+    theirs.send.respond(answer, false).unwrap();
     (opened, theirs)
 }
 
@@ -55,7 +57,7 @@ async fn hear(exchange: &mut Exchange) -> Bytes {
         let part = tokio::time::timeout(Duration::from_secs(20), exchange.recv.part());
         match part.await.expect("nothing comes") {
             Some(Ok(Part::Datagram(data))) => return data,
-            Some(Ok(Part::Answer(_))) => {}
+            Some(Ok(Part::Response(_))) => {}
             part => panic!("no datagram: {part:?}"),
         }
     }
@@ -232,7 +234,7 @@ async fn p_11_2_while_nothing_leaves_datagrams_make_room_by_their_age_and_hold_u
     }
     let mut theirs = VecDeque::new();
     for _ in 0..4 {
-        let Opened { exchange, .. } = opened.recv().await.unwrap();
+        let IncomingRequest { exchange, .. } = opened.recv().await.unwrap();
         theirs.push_back(exchange);
     }
     let (_, body) = read(&mut theirs.pop_back().unwrap().recv).await.unwrap();
@@ -261,7 +263,7 @@ async fn p_11_2_while_nothing_leaves_datagrams_make_room_by_their_age_and_hold_u
 /// Everything that one lane has to send, at once.
 struct All(VecDeque<Bytes>);
 
-impl Source for All {
+impl TransportReader for All {
     fn poll_bytes(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         match self.0.pop_front() {
             Some(bytes) => Poll::Ready(Some(Ok(bytes))),

@@ -88,13 +88,13 @@ async fn either_end_may_open() {
 async fn a_request_may_be_ended_from_elsewhere() {
     let pair = pair();
     let (mut visitor, service) = pair.open(true).await;
-    assert!(service.recv.is_whole() && !visitor.recv.is_whole());
+    assert!(service.recv.is_complete() && !visitor.recv.is_complete());
     let canceller = visitor.recv.canceller();
     // Payload that waits for a socket keeps the request, and is not waited for.
     answer(&service, b"part", false).unwrap();
     assert!(matches!(
         visitor.recv.part().await,
-        Some(Ok(Part::Answer(_)))
+        Some(Ok(Part::Response(_)))
     ));
     let kept = visitor.recv.part().await;
     let failed = std::future::poll_fn(|cx| visitor.recv.poll_failure(cx));
@@ -109,7 +109,7 @@ async fn a_request_may_be_ended_from_elsewhere() {
     let canceller = visitor.recv.canceller();
     answer(&service, b"", true).unwrap();
     read(&mut visitor.recv).await.unwrap();
-    assert!(visitor.recv.is_whole());
+    assert!(visitor.recv.is_complete());
     canceller.reset(ResetCode::Cancelled, "too late");
     drop((visitor, service));
     pair.settled().await;
@@ -208,7 +208,7 @@ async fn stopping_one_direction_leaves_the_other() {
     assert_eq!((reason, code), (Reason::Cancelled, Some(ResetCode::Limit)));
     let head = adit_codec::HttpResponseHead { status: 413 };
     let head = head.encode(std::iter::empty(), b"too long").unwrap();
-    service.send.answer(head, true).unwrap();
+    service.send.respond(head, true).unwrap();
     assert_eq!(read(&mut recv).await.unwrap().1, "too long");
     drop((service.send, recv));
     pair.settled().await;
@@ -294,7 +294,7 @@ async fn a_payload_outlives_its_handles_and_keeps_what_the_request_holds() {
     answer(&service, b"body", true).unwrap();
     drop(service.send);
     let Exchange { send, mut recv } = visitor;
-    assert!(matches!(recv.part().await, Some(Ok(Part::Answer(_)))));
+    assert!(matches!(recv.part().await, Some(Ok(Part::Response(_)))));
     let Some(Ok(Part::Data(payload))) = recv.part().await else {
         panic!("no body");
     };
@@ -573,7 +573,7 @@ async fn p_6_2_an_abort_comes_behind_what_was_sent_before_it() {
     let pair = pair();
     let mut visitor = broken_off(&pair, 20_000).await;
     // This direction is over, read or not.
-    visitor.send.gone().await;
+    visitor.send.closed().await;
     let mut got = 0;
     let failure = loop {
         match visitor.recv.part().await.unwrap() {
@@ -583,7 +583,7 @@ async fn p_6_2_an_abort_comes_behind_what_was_sent_before_it() {
         }
     };
     assert_eq!((got, failure.reason), (20_000, Reason::ServiceAborted));
-    assert!(visitor.recv.is_broken_off() && !visitor.recv.is_ended());
+    assert!(visitor.recv.is_aborted() && !visitor.recv.is_ended());
     assert!(matches!(visitor.recv.part().await, Some(Err(again)) if again == failure));
     std::future::poll_fn(|cx| visitor.recv.poll_delivered(cx)).await;
     drop(visitor);
@@ -597,7 +597,7 @@ async fn p_6_2_an_abort_that_nobody_reads_leaves_nothing_behind() {
     let pair = pair();
     for half in 0..3 {
         let Exchange { send, recv } = broken_off(&pair, 20_000).await;
-        send.gone().await;
+        send.closed().await;
         match half {
             0 => drop((send, recv)),
             1 => {
@@ -622,10 +622,10 @@ async fn p_6_2_what_a_request_holds_is_released_when_all_before_an_abort_is_deli
     drop(service.recv);
     assert!(matches!(
         visitor.recv.part().await,
-        Some(Ok(Part::Answer(_)))
+        Some(Ok(Part::Response(_)))
     ));
     let payload = visitor.recv.part().await;
-    visitor.send.gone().await;
+    visitor.send.closed().await;
     assert_eq!(drops.count(), 0, "it is on its way to the visitor");
     drop(payload);
     assert_eq!(drops.count(), 1);

@@ -16,7 +16,7 @@ use adit_codec::{
     Open, RequestHead, Side, TcpOpenHead, WebSocketFrame, WebSocketRequestHead,
     WebSocketResponseHead,
 };
-use adit_link::{AnswerHead, Exchange, Part, Reason};
+use adit_link::{Exchange, Part, Reason, ResponseHead};
 use bytes::Bytes;
 use support::{Pair, config, pair, pair_of, until};
 use tokio::time::Instant;
@@ -48,11 +48,11 @@ async fn connected(pair: &Pair) -> (Exchange, Exchange) {
     assert!(matches!(opened.head, RequestHead::WebSocket(_)));
     let switching = WebSocketResponseHead { status: 101 };
     let switching = switching.encode(std::iter::empty()).unwrap();
-    opened.exchange.send.answer(switching, false).unwrap();
+    opened.exchange.send.respond(switching, false).unwrap();
     let part = visitor.recv.part().await;
     assert!(matches!(
         part,
-        Some(Ok(Part::Answer(AnswerHead::WebSocket(_))))
+        Some(Ok(Part::Response(ResponseHead::WebSocket(_))))
     ));
     (visitor, opened.exchange)
 }

@@ -16,9 +16,9 @@ use std::{
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
-    Exchange, Failure, Lane, Opened, Reason, drive,
+    Exchange, Failure, IncomingRequest, Lane, Reason, drive,
     grpc::{
-        AcceptLane, AcceptedLane, Channel, ChannelId, Endpoint, GrpcSource, connect, open_lane,
+        AcceptLane, AcceptedLane, Channel, ChannelId, Endpoint, GrpcReader, connect, open_lane,
         prepare_socket, serve_connection, status_reason, with_reason,
     },
 };
@@ -121,7 +121,7 @@ async fn world() -> World {
 
 struct Client {
     lane: Arc<Lane>,
-    opened: mpsc::UnboundedReceiver<Opened>,
+    opened: mpsc::UnboundedReceiver<IncomingRequest>,
     driven: JoinHandle<Failure>,
 }
 
@@ -131,7 +131,7 @@ impl World {
         let inbound = Arc::new(Inbound(sender));
         let lane = Lane::new(config(Side::Client), Budget::new(1 << 20), inbound);
         let mut channel = self.channel.clone();
-        let source: GrpcSource = open_lane(&mut channel, &lane, session, 3).await?;
+        let source: GrpcReader = open_lane(&mut channel, &lane, session, 3).await?;
         let reader = lane.clone();
         let driven = tokio::spawn(async move { drive(&reader, source).await });
         let client = Client {

@@ -12,7 +12,7 @@ use std::{
 
 use adit_codec::Side;
 use adit_flow::Budget;
-use adit_link::{Exchange, Lane, Part, Reason, Source, TransportError, drive};
+use adit_link::{Exchange, Lane, Part, Reason, TransportError, TransportReader, drive};
 use adit_proto::{Control, Heartbeat, control::Kind};
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A network that swallows everything.
 struct BlackHole;
 
-impl Source for BlackHole {
+impl TransportReader for BlackHole {
     fn poll_bytes(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         Poll::Pending
     }
@@ -204,10 +204,10 @@ async fn an_answer_that_does_not_come_in_time_fails_on_both_ends() {
     // An interim answer is none.
     let interim = adit_codec::HttpResponseHead { status: 100 };
     let interim = interim.encode(std::iter::empty(), b"").unwrap();
-    service.send.answer(interim, false).unwrap();
+    service.send.respond(interim, false).unwrap();
     assert!(matches!(
         visitor.recv.part().await,
-        Some(Ok(Part::Answer(_)))
+        Some(Ok(Part::Response(_)))
     ));
     let start = Instant::now();
     let failure = visitor.recv.part().await.unwrap().unwrap_err();
@@ -232,7 +232,7 @@ async fn an_answer_in_time_lifts_the_deadline() {
         let service = pair.client.accept().await;
         answer(&service, b"body", whole).unwrap();
         let Exchange { send, mut recv } = visitor;
-        assert!(matches!(recv.part().await, Some(Ok(Part::Answer(_)))));
+        assert!(matches!(recv.part().await, Some(Ok(Part::Response(_)))));
         sleep(30 * SECOND).await;
         // Neither the slow visitor's upload nor its reading is cut.
         send.send_all(Bytes::from_static(b"upload"), true)

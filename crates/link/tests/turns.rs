@@ -12,7 +12,7 @@ use std::{
 use adit_codec::{RequestId, Side, write_control, write_window};
 use adit_flow::Budget;
 use adit_link::{
-    Lane, Source, TransportError, drive,
+    Lane, TransportError, TransportReader, drive,
     turn::{STEP_BYTES, TURN_BYTES},
 };
 use adit_proto::{Control, Heartbeat, control::Kind};
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 /// The same frame, whenever it is asked.
 struct Flood(Bytes);
 
-impl Source for Flood {
+impl TransportReader for Flood {
     fn poll_bytes(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         Poll::Ready(Some(Ok(self.0.clone())))
     }

@@ -1,7 +1,7 @@
 //! What a frame from the peer means to the request it belongs to.
 
 use adit_codec::{
-    AnswerHead, Compressed, HeaderBlock, RequestHead, RequestId, ResetCode, WebSocketFrame,
+    Compressed, HeaderBlock, RequestHead, RequestId, ResetCode, ResponseHead, WebSocketFrame,
 };
 use bytes::Bytes;
 
@@ -18,11 +18,11 @@ pub enum Event {
         end: bool,
     },
     /// The answer's head, final or interim. The body that rode along is in it, its cost is not consumed yet.
-    Answer {
+    Response {
         /// The request.
         id: RequestId,
         /// The head.
-        head: AnswerHead,
+        head: ResponseHead,
         /// The peer's direction is over.
         end: bool,
     },

@@ -65,8 +65,8 @@ impl Mux {
     /// # Errors
     /// [`SendError`] when this direction is over, or credit does not cover the body in the head (which the caller can
     /// rule out with [`Mux::sendable`]).
-    pub fn answer(&self, id: RequestId, head: EncodedHead, end: bool) -> Result<(), SendError> {
-        self.outbox.with(|state| state.answer(id, head, end))
+    pub fn respond(&self, id: RequestId, head: EncodedHead, end: bool) -> Result<(), SendError> {
+        self.outbox.with(|state| state.respond(id, head, end))
     }
 
     /// How much payload may be sent now. After [`Sendable::Later`], [`Event::Writable`] or [`Transmit::writable`] says
@@ -170,10 +170,10 @@ impl Mux {
 
     /// Sends the answer to a control message. It takes the place of one that waits: a peer that asks faster than answers
     /// leave gets the newest (P-6.5).
-    pub fn send_control_answer(&self, answer: Bytes) {
+    pub fn send_control_reply(&self, answer: Bytes) {
         self.outbox.with(|state| {
             if !state.closed {
-                state.control_answer = Some(answer);
+                state.control_reply = Some(answer);
             }
         });
     }

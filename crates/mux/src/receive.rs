@@ -305,7 +305,7 @@ impl State {
             Payload::Compressed { compressed, .. } => {
                 u64::from(compressed.inflated_bytes) + MESSAGE_COST
             }
-            Payload::Answer(head) => body_cost(head.body_bytes()),
+            Payload::Response(head) => body_cost(head.body_bytes()),
             _ => 0,
         };
         if request.recv_credit.on_received(cost).is_err() {
@@ -326,13 +326,13 @@ impl State {
             return;
         }
         let is_own = id.opener() == self.config.side;
-        let is_answer = matches!(payload, Payload::Answer(_));
+        let is_answer = matches!(payload, Payload::Response(_));
         if !payload.fits(request.protocol) || (is_answer && !is_own) {
             self.violate(id, ResetCode::ProtocolError, "message out of place", events);
             return;
         }
         if is_own && !discarding {
-            let in_place = if let Payload::Answer(head) = &payload {
+            let in_place = if let Payload::Response(head) = &payload {
                 let was_answered = request.answered;
                 request.answered |= head.is_final();
                 // One final head, and no end before it (P-3.1).
@@ -348,7 +348,7 @@ impl State {
             }
         }
         let event = match payload {
-            Payload::Answer(head) => Event::Answer { id, head, end },
+            Payload::Response(head) => Event::Response { id, head, end },
             Payload::Chunk { data, .. } => Event::Data {
                 id,
                 data,

@@ -92,7 +92,7 @@ impl State {
 
     /// Queues an answer's head. Heads of answers wait with the openings, before anyone's payload: they are small, and
     /// somebody waits for the first byte.
-    pub(crate) fn answer(
+    pub(crate) fn respond(
         &mut self,
         id: RequestId,
         head: EncodedHead,

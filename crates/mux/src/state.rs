@@ -112,7 +112,7 @@ pub(crate) struct State {
     pub(crate) aborting: usize,
     pub(crate) control: VecDeque<Bytes>,
     /// The newest answer to a control message of the peer.
-    pub(crate) control_answer: Option<Bytes>,
+    pub(crate) control_reply: Option<Bytes>,
     pub(crate) refusals: VecDeque<(RequestId, ResetCode)>,
     /// Requests that owe the peer something; each at most once.
     pub(crate) owing: VecDeque<RequestId>,
@@ -145,7 +145,7 @@ impl State {
             peer_open: 0,
             aborting: 0,
             control: VecDeque::new(),
-            control_answer: None,
+            control_reply: None,
             refusals: VecDeque::new(),
             owing: VecDeque::new(),
             heads: VecDeque::new(),
@@ -416,7 +416,7 @@ mod tests {
             feed(&mut state, id, opening());
             let head = adit_codec::HttpResponseHead { status: 200 };
             let head = head.encode(std::iter::empty(), b"").unwrap();
-            state.answer(id, head, false).unwrap();
+            state.respond(id, head, false).unwrap();
             if n % 2 == 0 {
                 feed(&mut state, id, RESET);
             } else {

@@ -26,7 +26,7 @@ impl Queue for State {
 
     fn is_ready(&self) -> bool {
         !(self.control.is_empty()
-            && self.control_answer.is_none()
+            && self.control_reply.is_none()
             && self.refusals.is_empty()
             && self.owing.is_empty()
             && self.heads.is_empty()
@@ -66,7 +66,7 @@ impl State {
     /// One control message, refusal or owed message. False when there is none.
     fn put_urgent(&mut self) -> bool {
         let control = self.control.pop_front();
-        if let Some(control) = control.or_else(|| self.control_answer.take()) {
+        if let Some(control) = control.or_else(|| self.control_reply.take()) {
             self.builder.put(|out| write_control(out, &control));
             self.stats.messages_sent += 1;
             return true;

@@ -208,11 +208,11 @@ impl Play {
             Event::Opened { id, head, .. } => {
                 if matches!(head, RequestHead::Udp(_)) {
                     let answer = accepted(ProtocolType::Udp);
-                    self.ends[1].mux.answer(id, answer, false).unwrap();
+                    self.ends[1].mux.respond(id, answer, false).unwrap();
                     self.accepted.insert(id, true);
                 }
             }
-            Event::Answer { .. } | Event::Writable { .. } => {}
+            Event::Response { .. } | Event::Writable { .. } => {}
             Event::Datagram { id, data, .. } => {
                 let flow = self.flows.iter().position(|flow| *flow == id).unwrap();
                 let counts = &mut self.counts[way][flow];

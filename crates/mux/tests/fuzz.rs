@@ -63,7 +63,7 @@ fn play(side: Side, input: &[u8]) {
             7 => {
                 let _ = end
                     .mux
-                    .answer(id, response_head(200, &input.bytes()), op > 127);
+                    .respond(id, response_head(200, &input.bytes()), op > 127);
                 true
             }
             8 | 9 => {

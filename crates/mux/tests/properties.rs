@@ -361,7 +361,7 @@ impl Model {
                 // The caller's part: only who was asked may answer, and before the payload.
                 if id.opener() != self.config.side && !self.has_sent.contains(&id) {
                     let head = own_answer(self.protocol(id), &vec![1; body]);
-                    let _ = mux.answer(id, head, end);
+                    let _ = mux.respond(id, head, end);
                 }
             }
             Op::Send { of, most, end } => {
@@ -516,7 +516,7 @@ impl Model {
                     assert_eq!(cost, compressed.inflated_len() as u64 + MESSAGE_COST);
                 }
                 Event::Datagram { id, .. } => assert_eq!(self.protocol(id), ProtocolType::Udp),
-                Event::Answer { id, head, .. } => assert!(head.answers(self.protocol(id))),
+                Event::Response { id, head, .. } => assert!(head.responds_to(self.protocol(id))),
                 Event::Writable { id } => self.on_writable(&[id]),
                 _ => {}
             }

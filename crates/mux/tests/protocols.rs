@@ -202,7 +202,7 @@ fn p_2_4_each_protocol_has_its_own_answer() {
                 other => other,
             };
             if same(asked) == same(answered) {
-                assert!(matches!(&events[..], [Event::Answer { end: false, .. }]));
+                assert!(matches!(&events[..], [Event::Response { end: false, .. }]));
                 // One only.
                 let again = end.feed([answer_of(answered, 2)]);
                 let expected = reset_event(2, ResetCode::ProtocolError, "answer out of order");
@@ -344,7 +344,7 @@ fn p_11_1_datagrams_go_both_ways_before_the_answer_too() {
     assert_eq!(events, expected);
     // Behind the head, in order, and the end behind them.
     end.mux
-        .answer(id(1), accepted(ProtocolType::Udp), false)
+        .respond(id(1), accepted(ProtocolType::Udp), false)
         .unwrap();
     for data in ["one", "", "two"] {
         end.mux.send_datagram(id(1), data.into()).unwrap();
@@ -383,7 +383,7 @@ fn p_11_1_datagrams_come_before_the_answer_but_no_end_does() {
     let events = end.feed([answer_of(ProtocolType::Udp, 2), datagram(2, b"last", true)]);
     assert!(matches!(
         &events[..],
-        [Event::Answer { .. }, Event::Datagram { end: true, .. }]
+        [Event::Response { .. }, Event::Datagram { end: true, .. }]
     ));
     let expected = reset_event(4, ResetCode::ProtocolError, "answer out of order");
     assert_eq!(end.feed([datagram(4, b"last", true)]), [expected]);
@@ -590,7 +590,7 @@ fn p_11_1_datagrams_of_the_side_that_was_asked_need_no_answer_before_them() {
         &events[..],
         [
             Event::Datagram { .. },
-            Event::Answer { .. },
+            Event::Response { .. },
             Event::Datagram { .. }
         ]
     ));

@@ -267,7 +267,7 @@ fn p_2_6_an_own_id_whose_head_has_not_left_is_unknown_to_the_peer() {
     assert_eq!(end.mux.stats().violations, 3);
     assert_eq!(outline(&end.sent()), ["2 open"]);
     let events = end.feed([answer(own.value(), 200, b"", true)]);
-    assert!(matches!(&events[..], [Event::Answer { end: true, .. }]));
+    assert!(matches!(&events[..], [Event::Response { end: true, .. }]));
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn p_2_9_requests_beyond_the_bound_are_refused() {
     // Own requests do not count, and one that is over makes room.
     end.opened(true);
     end.mux
-        .answer(id(1), response_head(200, b""), true)
+        .respond(id(1), response_head(200, b""), true)
         .unwrap();
     end.sent();
     assert!(matches!(
@@ -434,7 +434,7 @@ fn p_2_9_a_peer_that_was_answered_may_reset() {
         end.feed([opening(value, b"", false)]);
         let (body, ends) = (&b"body"[..usize::from(n == 0) * 4], n == 1);
         let head = response_head(200, body);
-        end.mux.answer(id(value), head, ends).unwrap();
+        end.mux.respond(id(value), head, ends).unwrap();
         match n {
             2 => end.mux.send(id(value), "x".into(), false).unwrap(),
             3 => end.mux.send(id(value), Bytes::new(), true).unwrap(),
@@ -453,7 +453,7 @@ fn p_2_9_a_peer_that_was_answered_may_reset() {
     let mut end = rapid_reset_end(0);
     end.feed([opening(1, b"", false)]);
     end.mux
-        .answer(id(1), response_head(100, b""), false)
+        .respond(id(1), response_head(100, b""), false)
         .unwrap();
     let (_, result) = end.try_feed([reset(1)]);
     assert_eq!(result, Err(ReceiveError::RapidReset { given_up: 1 }));
@@ -582,12 +582,12 @@ fn p_3_2_this_end_keeps_to_it_too() {
         .mux
         .open(request_head(&too_long), true, |_| panic!("not registered"));
     assert_eq!(refused, Err(OpenError::BodyTooLong { window }));
-    let refused = end.mux.answer(id(1), response_head(200, &too_long), true);
+    let refused = end.mux.respond(id(1), response_head(200, &too_long), true);
     assert_eq!(refused, Err(SendError::NoCredit(Bytes::new())));
     let own = end.open(&fits, false);
     assert_eq!(end.mux.sendable(own), Ok(Sendable::Later));
     end.mux
-        .answer(id(1), response_head(200, &fits), false)
+        .respond(id(1), response_head(200, &fits), false)
         .unwrap();
     assert_eq!(end.mux.sendable(id(1)), Ok(Sendable::Later));
     assert_eq!(end.sent().len(), 2);
@@ -636,7 +636,7 @@ fn p_4_2_no_more_is_sent_than_the_limit_allows() {
     let mut end = with_request();
     let all = (W - MESSAGE_COST) as usize;
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     assert_eq!(end.mux.sendable(id(1)), Ok(Sendable::Now(all)));
     let too_much = Bytes::from(vec![1; all + 1]);
@@ -771,7 +771,7 @@ fn p_4_6_windows_grow_at_the_budgets_expense_and_give_it_back() {
         match how {
             "end" => {
                 end.mux
-                    .answer(id(1), response_head(200, b""), true)
+                    .respond(id(1), response_head(200, b""), true)
                     .unwrap();
                 end.feed([plain_end(1)]);
                 end.sent();
@@ -790,7 +790,7 @@ fn p_4_6_windows_grow_at_the_budgets_expense_and_give_it_back() {
             }
             "stop" => {
                 end.mux
-                    .answer(id(1), response_head(200, b""), true)
+                    .respond(id(1), response_head(200, b""), true)
                     .unwrap();
                 end.mux.stop_sending(id(1), ResetCode::Cancelled);
                 end.sent();
@@ -836,13 +836,13 @@ fn p_5_1_control_then_owed_then_heads_then_payload() {
     let mut end = End::new(config);
     end.feed([1, 3].map(|id| opening(id, b"", false)));
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     end.sent();
     end.mux.send(id(1), "payload".into(), false).unwrap();
     end.open(b"", true);
     end.mux
-        .answer(id(3), response_head(204, b""), true)
+        .respond(id(3), response_head(204, b""), true)
         .unwrap();
     end.open(b"", true);
     end.mux.stop_sending(id(3), ResetCode::Cancelled);
@@ -869,7 +869,7 @@ fn p_5_1_payload_never_overtakes_its_head() {
     let mut end = End::server();
     end.feed([opening(1, b"", true)]);
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     end.sent();
     end.mux.send(id(1), vec![0; 1000].into(), false).unwrap();
@@ -877,7 +877,7 @@ fn p_5_1_payload_never_overtakes_its_head() {
     end.feed(ids.iter().map(|&id| opening(id, b"", true)));
     for &value in &ids {
         end.mux
-            .answer(id(value), long_response_head(60_000), false)
+            .respond(id(value), long_response_head(60_000), false)
             .unwrap();
         end.mux.send(id(value), "data".into(), true).unwrap();
     }
@@ -982,7 +982,7 @@ fn p_5_2_a_batch_that_is_exactly_full_takes_no_more() {
 fn p_6_1_stop_sending_ends_the_direction_and_drops_what_is_queued() {
     let mut end = with_request();
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     end.sent();
     end.mux.send(id(1), vec![0; 5000].into(), false).unwrap();
@@ -1023,7 +1023,7 @@ fn p_6_1_a_head_that_has_not_left_leaves_before_the_end() {
     for (ends, body) in [(true, &b""[..]), (false, b"body")] {
         let mut end = with_request();
         end.mux
-            .answer(id(1), response_head(200, body), ends)
+            .respond(id(1), response_head(200, body), ends)
             .unwrap();
         if !ends {
             end.mux.send(id(1), "data".into(), true).unwrap();
@@ -1074,7 +1074,7 @@ fn p_6_1_what_comes_after_our_stop_is_dropped_but_counted() {
 fn p_6_1_stopping_what_has_ended_gives_back_what_is_unread() {
     let mut end = with_request();
     end.mux
-        .answer(id(1), response_head(200, b""), true)
+        .respond(id(1), response_head(200, b""), true)
         .unwrap();
     end.feed([chunk(1, 1000, true)]);
     end.sent();
@@ -1088,7 +1088,7 @@ fn p_6_1_stopping_what_has_ended_gives_back_what_is_unread() {
 fn p_6_2_a_reset_drops_what_is_unsent() {
     let mut end = with_request();
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     end.sent();
     end.mux.send(id(1), vec![0; 5000].into(), false).unwrap();
@@ -1122,7 +1122,7 @@ fn p_6_2_a_reset_takes_back_heads_that_have_not_left() {
     assert_eq!(end.sent(), []);
     // The answer's.
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     end.mux.send(id(1), "data".into(), false).unwrap();
     end.mux.reset(id(1), ResetCode::Cancelled, "");
@@ -1131,7 +1131,7 @@ fn p_6_2_a_reset_takes_back_heads_that_have_not_left() {
     // By the peer.
     end.feed([opening(3, b"", true)]);
     end.mux
-        .answer(id(3), response_head(200, b""), false)
+        .respond(id(3), response_head(200, b""), false)
         .unwrap();
     end.mux.send(id(3), "data".into(), false).unwrap();
     assert_eq!(end.feed([reset(3)]).len(), 1);
@@ -1146,7 +1146,7 @@ fn p_6_2_a_reset_takes_back_heads_that_have_not_left() {
 fn p_6_2_a_request_that_is_over_on_the_wire_is_not_reset() {
     let mut end = with_request();
     end.mux
-        .answer(id(1), response_head(200, b""), true)
+        .respond(id(1), response_head(200, b""), true)
         .unwrap();
     end.feed([chunk(1, 5, true)]);
     end.sent();
@@ -1190,7 +1190,7 @@ fn control_messages_that_wait_are_bounded() {
 fn p_2_7_trailers_end_this_direction() {
     let mut end = with_request();
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     let lines = [(&b"grpc-status"[..], &b"0"[..])].into_iter().collect();
     end.mux.send_trailers(id(1), lines).unwrap();
@@ -1254,7 +1254,7 @@ fn what_leaves_is_counted() {
     end.mux.reset(id(5), ResetCode::Internal, "");
     for value in [1, 3] {
         let head = response_head(200, b"");
-        end.mux.answer(id(value), head, false).unwrap();
+        end.mux.respond(id(value), head, false).unwrap();
         end.mux.send(id(value), "x".into(), false).unwrap();
     }
     end.mux.send_trailers(id(1), Default::default()).unwrap();
@@ -1295,7 +1295,7 @@ fn what_comes_is_counted() {
 fn answered() -> End {
     let mut end = with_request();
     end.mux
-        .answer(id(1), response_head(200, b""), false)
+        .respond(id(1), response_head(200, b""), false)
         .unwrap();
     assert_eq!(end.sent().len(), 1);
     end

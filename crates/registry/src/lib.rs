@@ -1,7 +1,7 @@
 //! The live links: who is connected, under which epoch, on which streams (F16, F17).
 //!
 //! A registration makes a [`Link`]; its streams name the session it got. The link is routable as soon as its first
-//! data stream is open, and gone when its last stream and its channel are. [`Observer`] hears of both, so that whoever
+//! data stream is open, and gone when its last stream and its channel are. [`MembershipObserver`] hears of both, so that whoever
 //! keeps tunnels and balancers never asks for the state of a connection.
 //!
 //! Promises: a client id has one link at a time; the newer epoch of the same instance takes over at once, another
@@ -17,4 +17,6 @@ mod registry;
 
 pub use error::{RegisterError, StreamError};
 pub use link::{Link, LinkId, LinkStats};
-pub use registry::{Config, ControlStream, LaneGuard, Observer, Registered, Registry, Stats};
+pub use registry::{
+    Config, ControlGuard, LaneGuard, MembershipObserver, Registered, Registry, Stats,
+};

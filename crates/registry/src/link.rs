@@ -114,12 +114,12 @@ impl Link {
     }
 
     /// Keeps what both sides understand beyond the protocol's version (P-1.2). Told once; later words change nothing.
-    pub fn agree(&self, capabilities: Vec<String>) {
+    pub fn set_capabilities(&self, capabilities: Vec<String>) {
         let _ = self.capabilities.set(capabilities.into());
     }
 
     /// Whether both sides understand this.
-    pub fn understands(&self, capability: &str) -> bool {
+    pub fn supports(&self, capability: &str) -> bool {
         let agreed = self.capabilities.get();
         agreed.is_some_and(|agreed| agreed.iter().any(|agreed| agreed == capability))
     }

@@ -48,7 +48,7 @@ pub struct Config {
 /// Hears when links become routable and cease to be. It is called without a lock, after the fact, and perhaps by several
 /// threads at once: what counts is [`Link::is_routable`] and [`Link::is_ended`] at the time of the call, which no later
 /// call misses.
-pub trait Observer: Send + Sync {
+pub trait MembershipObserver: Send + Sync {
     /// The link's first data stream is open.
     fn link_up(&self, link: &Arc<Link>);
     /// The link takes no more requests: its last data stream is gone, or it drains.
@@ -82,7 +82,7 @@ struct Index {
 /// The live links.
 pub struct Registry {
     config: Config,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn MembershipObserver>,
     index: Mutex<Index>,
     next_epoch: AtomicU64,
     next_link: AtomicU64,
@@ -106,7 +106,7 @@ pub struct LaneGuard {
 }
 
 /// The server's end of a control stream; dropping it takes the stream out of its link.
-pub struct ControlStream {
+pub struct ControlGuard {
     registry: Weak<Registry>,
     link: Arc<Link>,
     turn: u64,
@@ -114,7 +114,7 @@ pub struct ControlStream {
 
 impl Registry {
     /// An empty registry.
-    pub fn new(config: Config, observer: Arc<dyn Observer>) -> Arc<Self> {
+    pub fn new(config: Config, observer: Arc<dyn MembershipObserver>) -> Arc<Self> {
         Arc::new(Self {
             next_epoch: AtomicU64::new(config.first_epoch),
             config,
@@ -312,7 +312,7 @@ impl Registry {
     pub fn open_control(
         self: &Arc<Self>,
         session: LinkKey,
-    ) -> Result<(ControlStream, mpsc::Receiver<TunnelMessage>), StreamError> {
+    ) -> Result<(ControlGuard, mpsc::Receiver<TunnelMessage>), StreamError> {
         let link = self.session(session)?;
         let (sender, receiver) = mpsc::channel(CONTROL_QUEUE);
         let turn = {
@@ -324,7 +324,7 @@ impl Registry {
             streams.control_turn += 1;
             streams.control_turn
         };
-        let control = ControlStream {
+        let control = ControlGuard {
             registry: Arc::downgrade(self),
             link,
             turn,
@@ -481,14 +481,14 @@ impl Drop for LaneGuard {
     }
 }
 
-impl ControlStream {
+impl ControlGuard {
     /// The link it belongs to.
     pub const fn link(&self) -> &Arc<Link> {
         &self.link
     }
 }
 
-impl Drop for ControlStream {
+impl Drop for ControlGuard {
     fn drop(&mut self) {
         {
             let mut streams = self.link.streams.lock();

@@ -14,11 +14,13 @@ use adit_auth::{
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
-    Dispatch, Failure, Lane, LaneConfig, Opened, Reason, Source, TransportError, drive,
-    grpc::ChannelId,
+    Dispatch, Failure, IncomingRequest, Lane, LaneConfig, Reason, TransportError, TransportReader,
+    drive, grpc::ChannelId,
 };
 use adit_proto::TunnelMessage;
-use adit_registry::{Config, LaneGuard, Link, Observer, RegisterError, Registry, StreamError};
+use adit_registry::{
+    Config, LaneGuard, Link, MembershipObserver, RegisterError, Registry, StreamError,
+};
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -39,7 +41,7 @@ impl Log {
     }
 }
 
-impl Observer for Log {
+impl MembershipObserver for Log {
     fn link_up(&self, link: &Arc<Link>) {
         assert!(link.is_routable());
         self.note("up", link);
@@ -59,7 +61,7 @@ impl Observer for Log {
 struct Nobody;
 
 impl Dispatch for Nobody {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         drop(opened);
     }
 }
@@ -283,7 +285,7 @@ async fn the_same_machine_takes_over_at_once() {
 
 struct Pipe(mpsc::Receiver<Bytes>);
 
-impl Source for Pipe {
+impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
     }

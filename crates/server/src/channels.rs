@@ -14,7 +14,7 @@ pub(crate) struct Channels {
 }
 
 /// A stream on a connection, counted while this lives.
-pub(crate) struct Carried {
+pub(crate) struct ChannelUse {
     channels: Arc<Channels>,
     channel: ChannelId,
 }
@@ -27,9 +27,9 @@ impl Channels {
         })
     }
 
-    pub(crate) fn carry(self: &Arc<Self>, channel: ChannelId) -> Carried {
+    pub(crate) fn track(self: &Arc<Self>, channel: ChannelId) -> ChannelUse {
         *self.streams.lock().entry(channel).or_default() += 1;
-        Carried {
+        ChannelUse {
             channels: self.clone(),
             channel,
         }
@@ -42,7 +42,7 @@ impl Channels {
 
     /// Completes when the connection is good for nothing, at two looks one after the other: a stream may just be on its
     /// way.
-    pub(crate) async fn unused(&self, channel: ChannelId, look_every: Duration) {
+    pub(crate) async fn wait_until_unused(&self, channel: ChannelId, look_every: Duration) {
         let mut was_used = true;
         loop {
             tokio::time::sleep(look_every).await;
@@ -55,7 +55,7 @@ impl Channels {
     }
 }
 
-impl Drop for Carried {
+impl Drop for ChannelUse {
     fn drop(&mut self) {
         let mut streams = self.channels.streams.lock();
         if let Some(count) = streams.get_mut(&self.channel) {

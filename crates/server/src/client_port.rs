@@ -87,7 +87,7 @@ impl ClientPort {
         drop(newcomer);
         let reason = match registered {
             Ok(Ok(())) => {
-                self.channels.unused(channel, self.setup).await;
+                self.channels.wait_until_unused(channel, self.setup).await;
                 tracing::debug!(%peer, "client connection closed: it carries no session any more");
                 return;
             }

@@ -350,7 +350,7 @@ impl Choice {
 /// Every client knows HTTP, and who can announce a tunnel of TCP or UDP knows that.
 fn carries(link: &Link, protocol: ProtocolType) -> bool {
     match protocol {
-        ProtocolType::Grpc | ProtocolType::WebSocket => link.understands(protocol.as_str()),
+        ProtocolType::Grpc | ProtocolType::WebSocket => link.supports(protocol.as_str()),
         _ => true,
     }
 }

@@ -26,7 +26,7 @@ use std::{
 
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
-use adit_registry::{Link, Observer};
+use adit_registry::{Link, MembershipObserver};
 use adit_router::{HostPattern, ShardedMap, Table};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -301,7 +301,7 @@ impl Directory {
     }
 }
 
-impl Observer for Directory {
+impl MembershipObserver for Directory {
     fn link_up(&self, link: &Arc<Link>) {
         self.refresh(link);
     }

@@ -7,7 +7,7 @@ use adit_balance::InFlight;
 use adit_codec::ResetCode;
 use adit_egress::{Egress, RequestOrigin, RequestOwner};
 use adit_flow::{Acquire, Gate, GateError, Permit};
-use adit_link::{Dispatch, Opened};
+use adit_link::{Dispatch, IncomingRequest};
 use tokio::time::{Instant, timeout};
 
 use crate::{upstream::Upstream, upstreams::Upstreams};
@@ -59,7 +59,7 @@ impl Entries {
 }
 
 impl Dispatch for Entries {
-    fn dispatch(&self, mut opened: Opened) {
+    fn dispatch(&self, mut opened: IncomingRequest) {
         let origin = RequestOrigin {
             owner: self.owner.clone(),
             waited_since: None,
@@ -101,7 +101,7 @@ impl Entries {
         &self,
         upstream: &Arc<Upstream>,
         mut origin: RequestOrigin,
-        opened: Opened,
+        opened: IncomingRequest,
         own: Acquire,
         shared: Option<Permit>,
     ) {
@@ -121,7 +121,7 @@ impl Entries {
             };
             let waited = tokio::select! {
                 biased;
-                () = opened.exchange.send.gone() => {
+                () = opened.exchange.send.closed() => {
                     // The visitor has left or the link is lost: nobody but the log is to be told.
                     return this.refuse(origin, opened, ResetCode::Cancelled, "nobody waits for it");
                 }
@@ -138,7 +138,7 @@ impl Entries {
         &self,
         upstream: &Upstream,
         origin: RequestOrigin,
-        opened: Opened,
+        opened: IncomingRequest,
         permits: Option<(Permit, Permit)>,
     ) {
         let Some((server, load)) = upstream.choose(&opened.head) else {
@@ -152,7 +152,7 @@ impl Entries {
         self.egress.dispatch_to(&server.service, origin, opened);
     }
 
-    fn refuse(&self, origin: RequestOrigin, opened: Opened, code: ResetCode, why: &str) {
+    fn refuse(&self, origin: RequestOrigin, opened: IncomingRequest, code: ResetCode, why: &str) {
         self.egress.refuse(origin, opened, code, why);
     }
 }

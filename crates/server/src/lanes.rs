@@ -85,11 +85,11 @@ impl AcceptLane for Lanes {
             let budget = self.budget.child(self.link_budget_bytes);
             let entries = Entries::of_client(&self.upstreams, link.grant(), link.permits());
             let lane = Lane::new(self.config.clone(), budget, entries);
-            if link.understands("upgrade") {
+            if link.supports("upgrade") {
                 lane.allow_upgrades();
             }
             for by in [Compression::Gzip, Compression::Zstd] {
-                if link.understands(by.as_str()) {
+                if link.supports(by.as_str()) {
                     lane.allow_compression(by);
                 }
             }
@@ -105,7 +105,7 @@ impl AcceptLane for Lanes {
         Ok(AcceptedLane {
             lane,
             on_end: Box::new(on_end),
-            guard: Box::new((guard, self.channels.carry(channel))),
+            guard: Box::new((guard, self.channels.track(channel))),
         })
     }
 }

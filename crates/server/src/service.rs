@@ -22,14 +22,14 @@ use adit_proto::{
     Upstream, control::Kind, credential, tunnel_message::Payload,
     tunnel_service_server::TunnelService,
 };
-use adit_registry::{ControlStream, Link, RegisterError, Registry};
+use adit_registry::{ControlGuard, Link, RegisterError, Registry};
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    channels::{Carried, Channels},
+    channels::{ChannelUse, Channels},
     directory::{Directory, EnterError},
     floods::Floods,
     lanes::{session_of, stream_status},
@@ -171,7 +171,7 @@ impl TunnelService for Service {
             .filter(|name| request.capabilities.iter().any(|theirs| theirs == *name))
             .map(|name| (*name).to_owned())
             .collect();
-        link.agree(capabilities.clone());
+        link.set_capabilities(capabilities.clone());
         tracing::info!(
             client = %claim.client_id,
             group = %claim.group_id,
@@ -210,7 +210,7 @@ impl TunnelService for Service {
         let (control, receiver) = opened.map_err(|error| stream_status(&error))?;
         let connection = Connection::of(&request)?;
         connection.allowance.lift();
-        let carried = self.shared.channels.carry(connection.channel);
+        let channel_use = self.shared.channels.track(connection.channel);
         let mut inbound = request.into_inner();
         let shared = self.shared.clone();
         let link = control.link().clone();
@@ -237,7 +237,7 @@ impl TunnelService for Service {
                     Some(Err(status)) => return Some(shared.unreadable_control(&link, &status)),
                 };
                 turn.step(0);
-                turn.go_on().await;
+                turn.yield_if_over().await;
                 let Some(Payload::Control(control)) = message.payload else {
                     continue;
                 };
@@ -253,7 +253,7 @@ impl TunnelService for Service {
             messages: ReceiverStream::new(receiver),
             reader: Some(reader),
             _control: control,
-            _carried: carried,
+            _channel_use: channel_use,
         };
         Ok(Response::new(Box::pin(outbound)))
     }
@@ -285,8 +285,8 @@ struct ControlOutbound {
     messages: ReceiverStream<TunnelMessage>,
     /// Until the client has ended its direction. Gives the status that the call ends with when a message cannot be read.
     reader: Option<JoinHandle<Option<Status>>>,
-    _control: ControlStream,
-    _carried: Carried,
+    _control: ControlGuard,
+    _channel_use: ChannelUse,
 }
 
 impl Stream for ControlOutbound {

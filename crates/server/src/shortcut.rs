@@ -9,7 +9,10 @@ use std::{
 
 use adit_codec::Side;
 use adit_flow::Budget;
-use adit_link::{Dispatch, Lane, LaneConfig, Opened, Outbound, Source, TransportError, drive};
+use adit_link::{
+    Dispatch, IncomingRequest, Lane, LaneConfig, TransportError, TransportReader, TransportWriter,
+    drive,
+};
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -66,20 +69,20 @@ impl Shortcut {
 struct Nothing;
 
 impl Dispatch for Nothing {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         drop(opened);
     }
 }
 
 struct Pipe(mpsc::Receiver<Bytes>);
 
-impl Source for Pipe {
+impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
     }
 }
 
-async fn write(mut outbound: Outbound, into: mpsc::Sender<Bytes>) {
+async fn write(mut outbound: TransportWriter, into: mpsc::Sender<Bytes>) {
     while let Some(batch) = poll_fn(|cx| outbound.poll_batch(cx)).await {
         for segment in batch.into_segments() {
             if into.send(segment).await.is_err() {

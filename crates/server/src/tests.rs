@@ -17,9 +17,9 @@ use adit_auth::{ClientClaim, ClientId, Grant, GroupId, InstanceSecret, SessionTo
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_ingress::{Destination, Direction};
-use adit_link::{Dispatch, Failure, Lane, LaneConfig, Opened, Reason, grpc::ChannelId};
+use adit_link::{Dispatch, Failure, IncomingRequest, Lane, LaneConfig, Reason, grpc::ChannelId};
 use adit_proto::{ProtocolType, Tunnel as Announced, TunnelResult};
-use adit_registry::{LaneGuard, Link, Observer, Registry};
+use adit_registry::{LaneGuard, Link, MembershipObserver, Registry};
 use parking_lot::Mutex;
 
 use crate::{
@@ -37,7 +37,7 @@ const RETENTION: Duration = Duration::from_secs(600);
 struct Nobody;
 
 impl Dispatch for Nobody {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         drop(opened);
     }
 }
@@ -152,7 +152,7 @@ impl World {
         let registered = self.enter("ann", client, group).await;
         let (link, session) = registered.unwrap_or_else(|error| panic!("{error}"));
         let known = capabilities.iter().map(ToString::to_string);
-        link.agree(known.collect());
+        link.set_capabilities(known.collect());
         (link, session)
     }
 
@@ -575,11 +575,11 @@ async fn a_connection_of_no_use_is_noticed() {
     let channels = Channels::new(world.registry.clone());
     let channel = ChannelId::next();
     let start = tokio::time::Instant::now();
-    channels.unused(channel, SECOND).await;
+    channels.wait_until_unused(channel, SECOND).await;
     assert_eq!(start.elapsed(), 2 * SECOND);
-    let streams = [channels.carry(channel), channels.carry(channel)];
+    let streams = [channels.track(channel), channels.track(channel)];
     assert!(channels.is_used(channel));
-    let unused = channels.unused(channel, SECOND);
+    let unused = channels.wait_until_unused(channel, SECOND);
     let waited = async {
         tokio::time::sleep(100 * SECOND).await;
         drop(streams);

@@ -221,7 +221,7 @@ impl Tunnel {
         let mut some = false;
         let none = live.all(|serving| {
             some = true;
-            !serving.link.understands(protocol.as_str())
+            !serving.link.supports(protocol.as_str())
         });
         some && none
     }

@@ -514,7 +514,7 @@ mod tests {
     };
     use adit_flow::Budget;
     use adit_link::{
-        Dispatch, Lane, LaneConfig, Opened, Source, TransportError, drive,
+        Dispatch, IncomingRequest, Lane, LaneConfig, TransportError, TransportReader, drive,
         turn::{STEP_BYTES, TURN_BYTES},
     };
     use bytes::BytesMut;
@@ -565,7 +565,7 @@ mod tests {
     struct Nobody;
 
     impl Dispatch for Nobody {
-        fn dispatch(&self, opened: Opened) {
+        fn dispatch(&self, opened: IncomingRequest) {
             drop(opened);
         }
     }
@@ -573,7 +573,7 @@ mod tests {
     /// Gives this once.
     struct Once(Option<Bytes>);
 
-    impl Source for Once {
+    impl TransportReader for Once {
         fn poll_bytes(
             &mut self,
             _: &mut Context<'_>,
@@ -648,7 +648,7 @@ mod tests {
         let answer = answered(Side::Server.first_id());
         let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
         let part = exchange.recv.part().await;
-        assert!(matches!(part, Some(Ok(Part::Answer(_)))), "{part:?}");
+        assert!(matches!(part, Some(Ok(Part::Response(_)))), "{part:?}");
         let buffers = BufferPools::default();
         let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
         let wait = Duration::from_secs(5);
@@ -693,7 +693,7 @@ mod tests {
         let answer = answered(Side::Server.first_id());
         let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
         let part = exchange.recv.part().await;
-        assert!(matches!(part, Some(Ok(Part::Answer(_)))), "{part:?}");
+        assert!(matches!(part, Some(Ok(Part::Response(_)))), "{part:?}");
         let buffers = BufferPools::default();
         let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
         let flood = Flood::default();

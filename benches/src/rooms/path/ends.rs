@@ -66,7 +66,7 @@ impl Ends {
     /// Takes the whole answers that have come to the visitors' end.
     pub(super) fn answered(&mut self) -> Vec<(RequestId, Bytes)> {
         let answered = |event| match event {
-            Event::Answer { id, mut head, .. } => (id, head.take_body()),
+            Event::Response { id, mut head, .. } => (id, head.take_body()),
             event => panic!("{event:?}"),
         };
         let answers: Vec<_> = { self.events.drain(..) }.map(answered).collect();
@@ -80,7 +80,7 @@ impl Ends {
     pub(super) fn answer(&self, id: RequestId, request_body: &Bytes, body: &[u8]) {
         self.muxes[CLIENT].consume(id, cost(request_body));
         self.muxes[CLIENT]
-            .answer(id, answer_head(body), true)
+            .respond(id, answer_head(body), true)
             .unwrap();
     }
 

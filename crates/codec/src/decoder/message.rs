@@ -10,9 +10,9 @@ use crate::{
     error::{BadMessage, DecodeError},
     frame::MAX_MESSAGE_BYTES,
     head::{
-        ACCEPTED_FIELD, AnswerHead, GRPC_REQUEST_FIELD, GRPC_RESPONSE_FIELD, GrpcRequest,
-        GrpcResponse, HTTP_REQUEST_FIELD, HTTP_RESPONSE_FIELD, HttpRequest, HttpResponse,
-        RequestHead, TCP_OPEN_FIELD, TcpOpen, UDP_OPEN_FIELD, UdpOpen, WEBSOCKET_FRAME_FIELD,
+        ACCEPTED_FIELD, GRPC_REQUEST_FIELD, GRPC_RESPONSE_FIELD, GrpcRequest, GrpcResponse,
+        HTTP_REQUEST_FIELD, HTTP_RESPONSE_FIELD, HttpRequest, HttpResponse, RequestHead,
+        ResponseHead, TCP_OPEN_FIELD, TcpOpen, UDP_OPEN_FIELD, UdpOpen, WEBSOCKET_FRAME_FIELD,
         WEBSOCKET_REQUEST_FIELD, WEBSOCKET_RESPONSE_FIELD, WebSocketRequest, WebSocketResponse,
         decode_frame, decode_trailers,
     },
@@ -229,23 +229,23 @@ fn decode_head(field: u8, bytes: Bytes) -> Result<Payload, BadMessage> {
         WEBSOCKET_REQUEST_FIELD => RequestHead::WebSocket(WebSocketRequest::decode(&bytes)?.into()),
         TCP_OPEN_FIELD => RequestHead::Tcp(TcpOpen::decode(&bytes)?.into()),
         UDP_OPEN_FIELD => RequestHead::Udp(UdpOpen::decode(&bytes)?.into()),
-        _ => return decode_answer(field, bytes).map(Payload::Answer),
+        _ => return decode_answer(field, bytes).map(Payload::Response),
     };
     Ok(Payload::Request(request))
 }
 
-fn decode_answer(field: u8, bytes: Bytes) -> Result<AnswerHead, BadMessage> {
+fn decode_answer(field: u8, bytes: Bytes) -> Result<ResponseHead, BadMessage> {
     Ok(match field {
-        HTTP_RESPONSE_FIELD => AnswerHead::Http(HttpResponse::decode(bytes)?),
-        GRPC_RESPONSE_FIELD => AnswerHead::Grpc(GrpcResponse::decode(&bytes)?.into()),
+        HTTP_RESPONSE_FIELD => ResponseHead::Http(HttpResponse::decode(bytes)?),
+        GRPC_RESPONSE_FIELD => ResponseHead::Grpc(GrpcResponse::decode(&bytes)?.into()),
         WEBSOCKET_RESPONSE_FIELD => {
-            AnswerHead::WebSocket(WebSocketResponse::decode(&bytes)?.into())
+            ResponseHead::WebSocket(WebSocketResponse::decode(&bytes)?.into())
         }
         ACCEPTED_FIELD => {
             // Nothing in it yet; what a later build puts there must still be protobuf.
             let mut reader = Reader::new(&bytes);
             while reader.field()?.is_some() {}
-            AnswerHead::Accepted
+            ResponseHead::Accepted
         }
         // `field_of` lets nothing else through.
         _ => return Err(BadMessage::UnknownPayload),
@@ -315,11 +315,11 @@ mod tests {
             let message = Bytes::copy_from_slice(content);
             decode_payload(ACCEPTED_FIELD, &message, 0..content.len()).unwrap_or_else(Payload::Bad)
         };
-        assert_eq!(accepted(b""), Payload::Answer(AnswerHead::Accepted));
+        assert_eq!(accepted(b""), Payload::Response(ResponseHead::Accepted));
         // A field of a later build.
         assert_eq!(
             accepted(b"\x0a\x01a"),
-            Payload::Answer(AnswerHead::Accepted)
+            Payload::Response(ResponseHead::Accepted)
         );
         assert_eq!(accepted(b"\x0a\x02a"), Payload::Bad(BadMessage::Truncated));
     }

@@ -190,7 +190,8 @@ fn a_body_rides_along_up_to_the_bound_of_a_message() {
     );
     let mut decoder = Decoder::new();
     decoder.feed(out.freeze());
-    let Payload::Answer(AnswerHead::Http(read)) = decoder.next().unwrap().unwrap().payload else {
+    let Payload::Response(ResponseHead::Http(read)) = decoder.next().unwrap().unwrap().payload
+    else {
         panic!("another payload");
     };
     assert_eq!(read.body.len(), most);

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 use adit_codec::{
-    AnswerHead, DecodeError, Decoder, Envelope, HeaderBlock, PREFIX_BYTES, Payload, RequestHead,
+    DecodeError, Decoder, Envelope, HeaderBlock, PREFIX_BYTES, Payload, RequestHead, ResponseHead,
 };
 use adit_proto::{
     Accepted, Control, GrpcRequest, GrpcResponse, Header, HttpRequest, HttpResponse, Open, Reset,
@@ -202,24 +202,24 @@ fn theirs_request(head: &RequestHead) -> Theirs {
     }
 }
 
-fn theirs_answer(head: &AnswerHead) -> Theirs {
+fn theirs_answer(head: &ResponseHead) -> Theirs {
     match head {
-        AnswerHead::Http(head) => Theirs::HttpResponse(HttpResponse {
+        ResponseHead::Http(head) => Theirs::HttpResponse(HttpResponse {
             status: u32::from(head.status),
             headers: theirs_headers(&head.headers),
             body: head.body.clone(),
             upgrade: head.upgrade.clone(),
         }),
-        AnswerHead::Grpc(head) => Theirs::GrpcResponse(GrpcResponse {
+        ResponseHead::Grpc(head) => Theirs::GrpcResponse(GrpcResponse {
             status: u32::from(head.status),
             metadata: theirs_headers(&head.metadata),
             body: head.body.clone(),
         }),
-        AnswerHead::WebSocket(head) => Theirs::WebsocketResponse(WebSocketResponse {
+        ResponseHead::WebSocket(head) => Theirs::WebsocketResponse(WebSocketResponse {
             status: u32::from(head.status),
             headers: theirs_headers(&head.headers),
         }),
-        AnswerHead::Accepted => Theirs::Accepted(Accepted {}),
+        ResponseHead::Accepted => Theirs::Accepted(Accepted {}),
     }
 }
 
@@ -239,7 +239,7 @@ pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
     let payload = match &envelope.payload {
         Payload::None => None,
         Payload::Request(head) => Some(theirs_request(head)),
-        Payload::Answer(head) => Some(theirs_answer(head)),
+        Payload::Response(head) => Some(theirs_answer(head)),
         Payload::Frame { frame, data } => Some(theirs_frame(*frame, data)),
         Payload::Datagram(data) => Some(Theirs::Datagram(data.clone())),
         Payload::Compressed { frame, data, .. } => Some(match frame {

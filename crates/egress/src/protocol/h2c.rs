@@ -142,7 +142,7 @@ impl Client {
                 answer = answer.as_mut() => break answer,
                 sent = upload.run(), if upload.over_since().is_none() => sent.map_err(at_fault)?,
                 // Before that, it is over when the visitor's direction is: what came before a break is delivered.
-                () = send.gone(), if upload.over_since().is_some() => {
+                () = send.closed(), if upload.over_since().is_some() => {
                     return Err(Broken::Gone.into());
                 }
                 () = until(due) => {
@@ -168,7 +168,7 @@ impl Client {
                 biased;
                 passed = passing.as_mut() => break passed,
                 sent = upload.run(), if upload.over_since().is_none() => sent.map_err(at_fault)?,
-                () = send.gone(), if upload.over_since().is_some() => {
+                () = send.closed(), if upload.over_since().is_some() => {
                     return Err(Broken::Gone.into());
                 }
             }
@@ -196,7 +196,7 @@ impl Client {
     ) -> Result<(ResponseFuture, (SendStream<Piece>, Option<u64>), Place), Lost> {
         let (request, length) = request(account)?;
         let course = &mut account.course;
-        let kind = if recv.is_whole() {
+        let kind = if recv.is_complete() {
             Kind::Whole
         } else {
             Kind::Streamed
@@ -207,7 +207,7 @@ impl Client {
             let place = tokio::select! {
                 biased;
                 place = self.pool.place(kind) => place,
-                () = send.called_off() => return Err(Broken::Gone.into()),
+                () = send.abandoned() => return Err(Broken::Gone.into()),
             };
             course.end(Phase::Queue);
             let mut place = match place {

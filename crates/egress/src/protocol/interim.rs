@@ -56,7 +56,7 @@ impl Interim {
         // One that is too long to cross is only a hint: the answer does not depend on it.
         if let Ok(head) = (HttpResponseHead { status }).encode(lines, b"") {
             self.passed += 1;
-            send.answer(head, false)?;
+            send.respond(head, false)?;
         }
         Ok(())
     }

@@ -86,7 +86,7 @@ impl Open {
         self.service.compress(&exchange.send, []);
         let accepted = accepted(ProtocolType::Tcp);
         // Fails for a visitor who has left: its bytes reach the service all the same.
-        if exchange.send.answer(accepted, false).is_ok() {
+        if exchange.send.respond(accepted, false).is_ok() {
             account.course.on_answer(0, false);
         }
         let version = self.service.proxy_protocol;
@@ -133,7 +133,7 @@ impl Open {
                     %failure,
                     "connection to a TCP service reset"
                 );
-                if splice.is_broken_off() {
+                if splice.is_aborted() {
                     drop(splice);
                     socket.reset_after_delivery(patience).await;
                 }

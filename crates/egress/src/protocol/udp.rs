@@ -122,14 +122,14 @@ async fn serve(
     let timeout = shared.config.dial_timeout;
     let socket = tokio::select! {
         biased;
-        () = send.gone() => return Ended::Gone,
+        () = send.closed() => return Ended::Gone,
         socket = dial(&service.address, timeout) => match socket {
             Ok(socket) => socket,
             Err(why) => return Ended::Unreachable(why),
         },
     };
     course.end(Phase::Dial);
-    if send.answer(accepted(ProtocolType::Udp), false).is_err() {
+    if send.respond(accepted(ProtocolType::Udp), false).is_err() {
         return Ended::Gone;
     }
     course.on_answer(0, false);

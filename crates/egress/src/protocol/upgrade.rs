@@ -47,7 +47,7 @@ pub(crate) async fn carry(socket: TcpStream, job: Job, early: Bytes, shared: &Re
         }
         Err(SpliceError::Exchange(failure)) => {
             on_failure(&mut account, &failure);
-            if splice.is_broken_off() {
+            if splice.is_aborted() {
                 drop(splice);
                 socket.reset_after_delivery(patience).await;
             }

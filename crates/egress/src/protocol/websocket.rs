@@ -85,7 +85,7 @@ impl Open {
         account.course.begin(Phase::Dial);
         let dialled = tokio::select! {
             biased;
-            () = exchange.send.gone() => return account.course.on_gone(&exchange.send),
+            () = exchange.send.closed() => return account.course.on_gone(&exchange.send),
             dialled = dial(&self.service.address, config.dial_timeout) => dialled,
         };
         account.course.end(Phase::Dial);
@@ -97,7 +97,7 @@ impl Open {
         let key = key(rand::random());
         let answer = tokio::select! {
             biased;
-            () = exchange.send.gone() => return account.course.on_gone(&exchange.send),
+            () = exchange.send.closed() => return account.course.on_gone(&exchange.send),
             answer = timeout(config.response_timeout, ask(&mut socket, &mut account, &key)) => answer,
         };
         let late = || {
@@ -213,7 +213,7 @@ fn accept(exchange: &Exchange, lines: &[Line]) -> Result<(), Broken> {
     let head = WebSocketResponseHead { status: 101 }
         .encode(lines)
         .map_err(|error| Broken::aborted(error.to_string()))?;
-    exchange.send.answer(head, false)?;
+    exchange.send.respond(head, false)?;
     Ok(())
 }
 

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{AnswerHead, HttpRequestHead, Open, Side};
+use adit_codec::{HttpRequestHead, Open, ResponseHead, Side};
 use adit_egress::{Config, Egress, Protocol, ServiceConfig};
 use adit_flow::Budget;
 use adit_link::{
-    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, RecvHalf, Source,
-    TransportError, drive,
+    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, RecvHalf, TransportError,
+    TransportReader, TransportWriter, drive,
 };
 use bytes::Bytes;
 use tokio::{
@@ -29,7 +29,7 @@ pub(crate) const TUNNEL: &str = "web";
 
 struct Pipe(mpsc::Receiver<Bytes>);
 
-impl Source for Pipe {
+impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
     }
@@ -38,12 +38,12 @@ impl Source for Pipe {
 struct Nobody;
 
 impl Dispatch for Nobody {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         drop(opened);
     }
 }
 
-async fn pump(mut outbound: Outbound, into: mpsc::Sender<Bytes>) {
+async fn pump(mut outbound: TransportWriter, into: mpsc::Sender<Bytes>) {
     while let Some(batch) = std::future::poll_fn(|cx| outbound.poll_batch(cx)).await {
         for segment in batch.into_segments() {
             if into.send(segment).await.is_err() {
@@ -237,10 +237,10 @@ pub(crate) async fn read(recv: &mut RecvHalf) -> Result<Answer, Failure> {
     let mut answer = Answer::default();
     while let Some(part) = within(recv.part()).await {
         match part? {
-            Part::Answer(AnswerHead::Http(head)) if head.status < 200 => {
+            Part::Response(ResponseHead::Http(head)) if head.status < 200 => {
                 answer.interim.push(head.status);
             }
-            Part::Answer(AnswerHead::Http(head)) => {
+            Part::Response(ResponseHead::Http(head)) => {
                 answer.status = head.status;
                 answer.headers = lines(&head.headers);
             }

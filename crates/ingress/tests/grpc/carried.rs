@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_codec::{GrpcRequest, GrpcResponseHead, HeaderBlock, RequestHead};
-use adit_link::{Exchange, Opened, Part, SendHalf};
+use adit_link::{Exchange, IncomingRequest, Part, SendHalf};
 use bytes::Bytes;
 use http::Request;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -13,8 +13,8 @@ use crate::{
     world::{body_of, config, within},
 };
 
-pub async fn grpc(opened: &mut UnboundedReceiver<Opened>) -> (GrpcRequest, Exchange) {
-    let Opened { head, exchange } = within(opened.recv()).await.unwrap();
+pub async fn grpc(opened: &mut UnboundedReceiver<IncomingRequest>) -> (GrpcRequest, Exchange) {
+    let IncomingRequest { head, exchange } = within(opened.recv()).await.unwrap();
     let RequestHead::Grpc(head) = head else {
         panic!("no call: {head:?}");
     };
@@ -24,7 +24,7 @@ pub async fn grpc(opened: &mut UnboundedReceiver<Opened>) -> (GrpcRequest, Excha
 pub fn answer(send: &SendHalf, metadata: &[(&str, &str)], body: &[u8], end: bool) {
     let lines = metadata.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
     let head = GrpcResponseHead { status: 200 }.encode(lines, body);
-    send.answer(head.unwrap(), end).unwrap();
+    send.respond(head.unwrap(), end).unwrap();
 }
 
 pub fn block(lines: &[(&str, &str)]) -> HeaderBlock {
@@ -102,7 +102,7 @@ async fn p_3_2_a_small_call_is_one_message_each_way() {
         let mut call = visitor.open("/pkg.Echo/Say", &[], false).await;
         call.send.send_data(message.clone(), true).unwrap();
         let (_, mut exchange) = grpc(&mut opened).await;
-        assert!(exchange.recv.is_whole(), "with its end");
+        assert!(exchange.recv.is_complete(), "with its end");
         let (body, _) = body_of(&mut exchange).await.unwrap();
         assert_eq!(body, message);
         answer(&exchange.send, &[GRPC], &body, false);
@@ -251,7 +251,7 @@ async fn p_8_1_an_answer_of_something_else_is_passed_on() {
     let (_, exchange) = grpc(&mut opened).await;
     let lines = [(&b"content-type"[..], &b"text/html"[..])];
     let head = GrpcResponseHead { status: 502 }.encode(lines.into_iter(), b"<p>");
-    exchange.send.answer(head.unwrap(), true).unwrap();
+    exchange.send.respond(head.unwrap(), true).unwrap();
     let told = call.told().await.unwrap();
     assert_eq!((told.status, &told.body[..]), (502, &b"<p>"[..]));
 }
@@ -264,15 +264,15 @@ async fn p_2_4_an_answer_of_another_protocol_is_none() {
     let (_, exchange) = grpc(&mut opened).await;
     let _ = exchange
         .send
-        .answer(crate::world::head(200, &[], b""), true);
+        .respond(crate::world::head(200, &[], b""), true);
     let told = call.told().await.unwrap();
     assert_eq!(told.verdict(), ("13", "protocol_error"));
     // Neither here nor there.
     let request = Request::post("http://a/").body(()).unwrap();
     let call = visitor.ask(request, true).await;
-    let Opened { exchange, .. } = within(opened.recv()).await.unwrap();
+    let IncomingRequest { exchange, .. } = within(opened.recv()).await.unwrap();
     let head = GrpcResponseHead { status: 200 }.encode(std::iter::empty(), b"");
-    let _ = exchange.send.answer(head.unwrap(), true);
+    let _ = exchange.send.respond(head.unwrap(), true);
     assert_eq!(call.told().await.unwrap().status, 502);
 }
 
@@ -325,7 +325,7 @@ async fn p_8_5_the_first_part_rides_with_the_head() {
     let message = framed(b"first");
     call.send.send_data(message.clone(), false).unwrap();
     let (_, mut exchange) = grpc(&mut opened).await;
-    assert!(!exchange.recv.is_whole());
+    assert!(!exchange.recv.is_complete());
     let Some(Ok(Part::Data(first))) = within(exchange.recv.part()).await else {
         panic!("no payload");
     };

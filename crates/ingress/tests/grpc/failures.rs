@@ -164,7 +164,7 @@ async fn two(
     code: ResetCode,
 ) -> (
     World,
-    tokio::sync::mpsc::UnboundedReceiver<adit_link::Opened>,
+    tokio::sync::mpsc::UnboundedReceiver<adit_link::IncomingRequest>,
 ) {
     let (first, mut refused) = scripted_link();
     let (second, opened) = scripted_link();

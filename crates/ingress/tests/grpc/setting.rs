@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use adit_egress::{Egress, Protocol, ServiceConfig};
 use adit_ingress::{Direction, HttpConfig};
-use adit_link::{Dispatch, Opened};
+use adit_link::{Dispatch, IncomingRequest};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use http::{HeaderMap, Request};
@@ -38,24 +38,26 @@ async fn to(link: Link, config: HttpConfig) -> World {
 }
 
 /// Hands what is opened to the test, which plays the client.
-struct Scripted(mpsc::UnboundedSender<Opened>);
+struct Scripted(mpsc::UnboundedSender<IncomingRequest>);
 
 impl Dispatch for Scripted {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let _ = self.0.send(opened);
     }
 }
 
-pub fn scripted_link() -> (Link, mpsc::UnboundedReceiver<Opened>) {
+pub fn scripted_link() -> (Link, mpsc::UnboundedReceiver<IncomingRequest>) {
     let (tell, told) = mpsc::unbounded_channel();
     (Link::to(Arc::new(Scripted(tell))), told)
 }
 
-pub async fn scripted() -> (World, mpsc::UnboundedReceiver<Opened>) {
+pub async fn scripted() -> (World, mpsc::UnboundedReceiver<IncomingRequest>) {
     scripted_with(config()).await
 }
 
-pub async fn scripted_with(config: HttpConfig) -> (World, mpsc::UnboundedReceiver<Opened>) {
+pub async fn scripted_with(
+    config: HttpConfig,
+) -> (World, mpsc::UnboundedReceiver<IncomingRequest>) {
     let (link, told) = scripted_link();
     (to(link, config).await, told)
 }

@@ -8,7 +8,7 @@ use std::{
 use adit_codec::ResetCode;
 use adit_flow::Gate;
 use adit_ingress::{Direction, HttpConfig, Layer, layers};
-use adit_link::{Dispatch, Failure, Opened, Reason};
+use adit_link::{Dispatch, Failure, IncomingRequest, Reason};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -191,7 +191,7 @@ async fn a_visitor_that_leaves_is_told_of_where_it_left() {
         if answers {
             exchange
                 .send
-                .answer(head(200, &[], b"part"), false)
+                .respond(head(200, &[], b"part"), false)
                 .unwrap();
             read_until(&mut visitor, "part\r\n").await;
         }
@@ -221,7 +221,7 @@ async fn a_visitor_that_takes_nothing_has_stalled() {
     let mut visitor = rig.world.connect().await;
     send(&mut visitor, GET).await;
     let (_, exchange) = rig.http().await;
-    exchange.send.answer(head(200, &[], b""), false).unwrap();
+    exchange.send.respond(head(200, &[], b""), false).unwrap();
     let much = exchange.send.send_all(vec![b'x'; 64 << 20].into(), true);
     assert!(within(much).await.is_err());
     let told = rig.told().await;
@@ -272,7 +272,10 @@ async fn what_the_service_or_the_link_breaks_off_says_who_it_was() {
         send(&mut visitor, &GET.replace("GET", "DELETE")).await;
         let (_, exchange) = rig.http().await;
         if begun {
-            exchange.send.answer(head(200, &[], b"abc"), false).unwrap();
+            exchange
+                .send
+                .respond(head(200, &[], b"abc"), false)
+                .unwrap();
             read_until(&mut visitor, "abc\r\n").await;
         }
         if link {
@@ -291,10 +294,10 @@ async fn what_the_service_or_the_link_breaks_off_says_who_it_was() {
     }
 }
 
-struct Client(u64, UnboundedSender<(u64, Opened)>);
+struct Client(u64, UnboundedSender<(u64, IncomingRequest)>);
 
 impl Dispatch for Client {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let _ = self.1.send((self.0, opened));
     }
 }
@@ -313,7 +316,7 @@ async fn each_try_on_another_client_has_its_own_phases() {
     let mut visitor = world.connect().await;
     send(&mut visitor, GET).await;
     for number in 0..3 {
-        let (at, Opened { head, exchange }) = within(opened.recv()).await.unwrap();
+        let (at, IncomingRequest { head, exchange }) = within(opened.recv()).await.unwrap();
         assert_eq!(at, number);
         let adit_link::RequestHead::Http(head) = head else {
             panic!("{head:?}");
@@ -360,7 +363,7 @@ async fn a_request_that_is_refused_everywhere_counts_its_tries() {
     )
     .await;
     for _ in 0..3 {
-        let (_, Opened { exchange, .. }) = within(opened.recv()).await.unwrap();
+        let (_, IncomingRequest { exchange, .. }) = within(opened.recv()).await.unwrap();
         exchange.send.reset(ResetCode::Refused, "not here");
     }
     read_to_end(&mut visitor).await.unwrap();

@@ -25,7 +25,7 @@ fn block(lines: &[(&str, &str)]) -> HeaderBlock {
 fn answer(exchange: &Exchange, metadata: &[(&str, &str)], body: &[u8], end: bool) {
     let lines = metadata.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
     let head = GrpcResponseHead { status: 200 }.encode(lines, body);
-    exchange.send.answer(head.unwrap(), end).unwrap();
+    exchange.send.respond(head.unwrap(), end).unwrap();
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use adit_codec::{HttpRequest, RequestHead, Side};
 use adit_ingress::{Direction, HttpConfig};
-use adit_link::{Dispatch, Exchange, Opened};
+use adit_link::{Dispatch, Exchange, IncomingRequest};
 use adit_trace::{
     Edge, Observer, Phase, Record, Sampler, Span, SpanId, Timeline, TraceContext, TraceId,
 };
@@ -223,10 +223,10 @@ impl Observer for Recorder {
 }
 
 /// Hands what is opened to the test, which plays the client.
-struct Scripted(UnboundedSender<Opened>);
+struct Scripted(UnboundedSender<IncomingRequest>);
 
 impl Dispatch for Scripted {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let _ = self.0.send(opened);
     }
 }
@@ -236,7 +236,7 @@ pub struct Rig {
     pub world: World,
     pub recorder: Arc<Recorder>,
     records: Records,
-    opened: UnboundedReceiver<Opened>,
+    opened: UnboundedReceiver<IncomingRequest>,
 }
 
 impl Rig {
@@ -269,7 +269,7 @@ impl Rig {
 
     /// The next request that reaches the client.
     pub async fn opened(&mut self) -> (RequestHead, Exchange) {
-        let Opened { head, exchange } = within(self.opened.recv()).await.unwrap();
+        let IncomingRequest { head, exchange } = within(self.opened.recv()).await.unwrap();
         (head, exchange)
     }
 

@@ -41,7 +41,7 @@ async fn a_connection_is_told_of_at_its_end() {
     assert_eq!(data.as_ref(), b"four");
     exchange
         .send
-        .answer(accepted(ProtocolType::Tcp), false)
+        .respond(accepted(ProtocolType::Tcp), false)
         .unwrap();
     exchange.send.send_all("hello".into(), true).await.unwrap();
     assert_eq!(read_all(&mut visitor).await, (b"hello".to_vec(), None));
@@ -75,7 +75,7 @@ async fn a_connection_that_breaks_says_who_it_was() {
         let (head, exchange) = within(opened.recv()).await.unwrap();
         assert_eq!(&*head.open.traceparent, "");
         let accepted = accepted(ProtocolType::Tcp);
-        exchange.send.answer(accepted, false).unwrap();
+        exchange.send.respond(accepted, false).unwrap();
         exchange.send.send_all("hello".into(), false).await.unwrap();
         assert_eq!(read(&mut visitor, 5).await, b"hello");
         match end {

@@ -104,7 +104,7 @@ async fn a_handshake_that_the_service_refuses_is_a_request_as_any() {
     let (_, exchange) = asked(&mut rig).await;
     let head = WebSocketResponseHead { status: 403 };
     let head = head.encode([].into_iter()).unwrap();
-    exchange.send.answer(head, true).unwrap();
+    exchange.send.respond(head, true).unwrap();
     read_until(&mut stream, "\r\n\r\n").await;
     let told = rig.told().await;
     assert_eq!(told.outcome(), (403, None, 0, 0));

@@ -119,7 +119,7 @@ async fn p_6_3_a_connection_that_was_accepted_is_not_tried_again() {
     let mut two = Two::new(TcpConfig::default()).await;
     let (mut visitor, exchange) = two.visit(b"hello", false).await;
     let accepted = accepted(ProtocolType::Tcp);
-    exchange.send.answer(accepted, false).unwrap();
+    exchange.send.respond(accepted, false).unwrap();
     exchange.send.send(Bytes::from_static(b"x"), false).unwrap();
     assert_eq!(read(&mut visitor, 1).await, b"x");
     exchange.send.reset(ResetCode::Refused, "too late");

@@ -21,8 +21,8 @@ use adit_ingress::{
     Admission, Destination, Direction, Director, Layer, Session, Tcp, TcpConfig, Visit,
 };
 use adit_link::{
-    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Reason, RequestHead, Source,
-    TransportError, drive,
+    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Reason, RequestHead,
+    TransportError, TransportReader, TransportWriter, drive,
 };
 use adit_trace::{NoObserver, Observer};
 use bytes::Bytes;
@@ -36,9 +36,9 @@ use tokio::{
 pub(crate) const TUNNEL: &str = "ssh";
 
 /// What one lane has to send is what the other one reads.
-struct Pipe(Outbound, VecDeque<Bytes>);
+struct Pipe(TransportWriter, VecDeque<Bytes>);
 
-impl Source for Pipe {
+impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         loop {
             if let Some(bytes) = self.1.pop_front() {
@@ -55,7 +55,7 @@ impl Source for Pipe {
 struct Nobody;
 
 impl Dispatch for Nobody {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         drop(opened);
     }
 }
@@ -64,7 +64,7 @@ impl Dispatch for Nobody {
 struct Scripted(mpsc::UnboundedSender<(TcpOpen, Exchange)>);
 
 impl Dispatch for Scripted {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let RequestHead::Tcp(head) = opened.head else {
             panic!("no TCP connection");
         };

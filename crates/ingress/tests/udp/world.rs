@@ -16,8 +16,8 @@ use adit_ingress::{
     listener::bind_udp,
 };
 use adit_link::{
-    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Reason, RequestHead,
-    Source, TransportError, drive,
+    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, Reason, RequestHead,
+    TransportError, TransportReader, TransportWriter, drive,
 };
 use adit_trace::{NoObserver, Observer};
 use bytes::{Buf, Bytes};
@@ -31,9 +31,9 @@ use tokio::{
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// What one lane has to send is what the other one reads.
-pub(crate) struct Pipe(Outbound);
+pub(crate) struct Pipe(TransportWriter);
 
-impl Source for Pipe {
+impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.0.poll_batch(cx).map(|batch| {
             batch.map(|mut batch| {
@@ -44,10 +44,10 @@ impl Source for Pipe {
     }
 }
 
-pub(crate) struct Inbound(mpsc::UnboundedSender<Opened>);
+pub(crate) struct Inbound(mpsc::UnboundedSender<IncomingRequest>);
 
 impl Dispatch for Inbound {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let _ = self.0.send(opened);
     }
 }
@@ -56,7 +56,7 @@ impl Dispatch for Inbound {
 pub(crate) struct Link {
     pub(crate) near: Arc<Lane>,
     pub(crate) far: Arc<Lane>,
-    pub(crate) opened: mpsc::UnboundedReceiver<Opened>,
+    pub(crate) opened: mpsc::UnboundedReceiver<IncomingRequest>,
 }
 
 impl Link {
@@ -102,7 +102,7 @@ impl Link {
 
     /// The next flow that the visitors' side opens.
     pub(crate) async fn flow(&mut self) -> Service {
-        let Opened { head, exchange } = within(self.opened.recv()).await.unwrap();
+        let IncomingRequest { head, exchange } = within(self.opened.recv()).await.unwrap();
         let RequestHead::Udp(head) = head else {
             panic!("not UDP: {head:?}");
         };
@@ -122,7 +122,7 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn accept(&self) {
         let answer = accepted(ProtocolType::Udp);
-        self.exchange.send.answer(answer, false).unwrap();
+        self.exchange.send.respond(answer, false).unwrap();
     }
 
     pub(crate) fn say(&self, data: impl Into<Bytes>) {

@@ -148,7 +148,7 @@ async fn what_asks_for_something_else_stays_http() {
         async move {
             exchange
                 .send
-                .answer(http_head(200, &[], b"hello"), true)
+                .respond(http_head(200, &[], b"hello"), true)
                 .unwrap();
         }
     })
@@ -200,7 +200,7 @@ async fn p_9_2_a_refusal_crosses_with_its_body_and_the_connection_serves_on() {
         let head = WebSocketResponseHead { status }
             .encode(headers.into_iter())
             .unwrap();
-        exchange.send.answer(head, false).unwrap();
+        exchange.send.respond(head, false).unwrap();
         let body = vec![b'n'; 200_000];
         let sending = async move {
             exchange.send.send_all(body.into(), true).await.unwrap();
@@ -352,7 +352,7 @@ async fn a_client_that_answers_with_another_protocol_is_not_believed() {
     let _ = first
         .exchange
         .send
-        .answer(http_head(200, &[], b"hello"), true);
+        .respond(http_head(200, &[], b"hello"), true);
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
     assert!(head.contains("adit-reason: protocol_error"), "{head}");

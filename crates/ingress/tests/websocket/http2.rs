@@ -197,7 +197,7 @@ async fn p_9_2_a_refusal_is_an_answer_and_never_looks_like_a_websocket() {
             let head = WebSocketResponseHead { status }
                 .encode(std::iter::empty())
                 .unwrap();
-            exchange.send.answer(head, false).unwrap();
+            exchange.send.respond(head, false).unwrap();
             let _ = exchange.send.send_all("not here".into(), true).await;
             exchange
         };
@@ -328,7 +328,7 @@ async fn reset_stream_is_released_while_service_reads_nothing() {
     // More than the credit of the hop, less than the window of the stream.
     say(&mut stream, &[Frame::new(2, vec![7; 60 * 1024])]).await;
     drop(stream);
-    within(exchange.send.gone()).await;
+    within(exchange.send.closed()).await;
     drop(exchange);
     setting.world.settle().await;
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use adit_codec::{RequestHead, WebSocketFrame, WebSocketRequest, WebSocketResponseHead};
 use adit_ingress::HttpConfig;
-use adit_link::{Dispatch, Exchange, Failure, Opened, Part, RecvHalf};
+use adit_link::{Dispatch, Exchange, Failure, IncomingRequest, Part, RecvHalf};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,16 +31,16 @@ pub fn short() -> HttpConfig {
     }
 }
 
-pub struct Far(mpsc::UnboundedSender<Opened>);
+pub struct Far(mpsc::UnboundedSender<IncomingRequest>);
 
 impl Far {
-    pub const fn to(opened: mpsc::UnboundedSender<Opened>) -> Self {
+    pub const fn to(opened: mpsc::UnboundedSender<IncomingRequest>) -> Self {
         Self(opened)
     }
 }
 
 impl Dispatch for Far {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let _ = self.0.send(opened);
     }
 }
@@ -48,7 +48,7 @@ impl Dispatch for Far {
 /// An entry, and what it opens.
 pub struct Setting {
     pub world: World,
-    opened: mpsc::UnboundedReceiver<Opened>,
+    opened: mpsc::UnboundedReceiver<IncomingRequest>,
 }
 
 impl Setting {
@@ -66,7 +66,7 @@ impl Setting {
         Self { world, opened }
     }
 
-    pub async fn opened(&mut self) -> Opened {
+    pub async fn opened(&mut self) -> IncomingRequest {
         within(self.opened.recv()).await.unwrap()
     }
 
@@ -76,7 +76,7 @@ impl Setting {
 
     /// The next WebSocket that is asked for.
     pub async fn asked(&mut self) -> (WebSocketRequest, Exchange) {
-        let Opened { head, exchange } = self.opened().await;
+        let IncomingRequest { head, exchange } = self.opened().await;
         let RequestHead::WebSocket(head) = head else {
             panic!("no WebSocket: {head:?}");
         };
@@ -104,7 +104,7 @@ impl Setting {
 pub fn accept(exchange: &Exchange, headers: &[(&str, &str)]) {
     let lines = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
     let head = WebSocketResponseHead { status: 101 }.encode(lines).unwrap();
-    exchange.send.answer(head, false).unwrap();
+    exchange.send.respond(head, false).unwrap();
 }
 
 /// One frame, as either end sends or gets it.

@@ -237,7 +237,7 @@ async fn visitor_gone_is_released_while_service_reads_nothing() {
             socket.set_linger(Some(Duration::ZERO)).unwrap();
         }
         drop(visitor);
-        within(exchange.send.gone()).await;
+        within(exchange.send.closed()).await;
         drop(exchange);
         setting.world.settle().await;
     }

@@ -23,8 +23,8 @@ use adit_ingress::{
     Admission, Destination, Direction, Director, Http, HttpConfig, Layer, Session, Visit, layers,
 };
 use adit_link::{
-    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, Reason, Source,
-    TransportError, drive,
+    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, Reason, TransportError,
+    TransportReader, TransportWriter, drive,
 };
 use adit_trace::{NoObserver, Observer};
 use bytes::{Buf, Bytes};
@@ -38,9 +38,9 @@ pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub type Service = Arc<dyn Fn(HttpRequest, Exchange) -> Boxed<()> + Send + Sync>;
 
 /// What one lane has to send is what the other one reads.
-struct Pipe(Outbound);
+struct Pipe(TransportWriter);
 
-impl Source for Pipe {
+impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.0.poll_batch(cx).map(|batch| {
             batch.map(|mut batch| {
@@ -54,7 +54,7 @@ impl Source for Pipe {
 struct Serve(Service);
 
 impl Dispatch for Serve {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let RequestHead::Http(head) = opened.head else {
             panic!("not an HTTP request");
         };
@@ -65,7 +65,7 @@ impl Dispatch for Serve {
 struct Nothing;
 
 impl Dispatch for Nothing {
-    fn dispatch(&self, _: Opened) {
+    fn dispatch(&self, _: IncomingRequest) {
         panic!("nothing is opened from over there");
     }
 }
@@ -371,7 +371,7 @@ pub fn head(status: u16, headers: &[(&str, &str)], body: &[u8]) -> adit_codec::E
 pub fn answer(exchange: &Exchange, status: u16, headers: &[(&str, &str)], body: &[u8]) {
     exchange
         .send
-        .answer(head(status, headers, body), true)
+        .respond(head(status, headers, body), true)
         .unwrap();
 }
 
@@ -403,7 +403,7 @@ pub async fn echo(_: HttpRequest, mut exchange: Exchange) {
     let length = body.len().to_string();
     exchange
         .send
-        .answer(
+        .respond(
             head(
                 200,
                 &[("content-length", &length), ("x-trailers", &trailers)],

@@ -14,7 +14,7 @@ use super::{
     request::{Request, stopped},
 };
 use crate::{
-    compress::{NotInflated, Unpacker},
+    compress::{Decompressor, InflateError},
     failure::Failure,
     inbox::{Arrived, Packed},
     part::Part,
@@ -25,13 +25,16 @@ use crate::{
 /// cancels the request.
 pub struct RecvHalf {
     request: Arc<Request>,
-    unpacker: Unpacker,
+    decompressor: Decompressor,
 }
 
 impl RecvHalf {
     pub(super) fn new(request: Arc<Request>) -> Self {
-        let unpacker = Unpacker::default();
-        Self { request, unpacker }
+        let decompressor = Decompressor::default();
+        Self {
+            request,
+            decompressor,
+        }
     }
 
     pub(super) fn request(&self) -> &Request {
@@ -42,7 +45,7 @@ impl RecvHalf {
     ///
     /// # Errors
     /// The request's [`Failure`]: in its place behind the last part when the peer's direction broke off there
-    /// ([`RecvHalf::is_broken_off`]), before what has not been read when the request is lost or was reset.
+    /// ([`RecvHalf::is_aborted`]), before what has not been read when the request is lost or was reset.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -58,10 +61,10 @@ impl RecvHalf {
                 self.request.received_all.store(true, Ordering::Relaxed);
             }
             return Poll::Ready(Some(match part {
-                Arrived::Answer(head) => Ok(Part::Answer(head)),
-                Arrived::Data(packed) => self.unpack(packed).map(Part::Data),
+                Arrived::Response(head) => Ok(Part::Response(head)),
+                Arrived::Data(packed) => self.decompress(packed).map(Part::Data),
                 Arrived::Frame(frame, packed) => {
-                    let payload = self.unpack(packed);
+                    let payload = self.decompress(packed);
                     payload.map(|payload| Part::Frame(frame, payload))
                 }
                 Arrived::Datagram(data) => Ok(Part::Datagram(data)),
@@ -86,7 +89,7 @@ impl RecvHalf {
 
     /// Payload as it was, with the credit that it is to give back. When it is not what its message said, the request is
     /// over (P-13.5).
-    fn unpack(&mut self, packed: Packed) -> Result<Payload, Failure> {
+    fn decompress(&mut self, packed: Packed) -> Result<Payload, Failure> {
         let lane = &self.request.lane;
         let Packed {
             mut bytes,
@@ -95,14 +98,14 @@ impl RecvHalf {
         } = packed;
         if let Some(compressed) = compressed {
             let start = Instant::now();
-            match self.unpacker.unpack(compressed, &bytes) {
+            match self.decompressor.decompress(compressed, &bytes) {
                 Ok(plain) => {
                     let took = start.elapsed();
                     lane.compression()
                         .on_unpacked(bytes.len(), plain.len(), took);
                     bytes = plain;
                 }
-                Err(NotInflated) => {
+                Err(InflateError) => {
                     let reason = "payload that does not inflate to what was announced";
                     lane.fault(self.request.id, &self.request.inbox, reason);
                     // What was first stands: it may have failed for something else in the meantime.
@@ -150,7 +153,7 @@ impl RecvHalf {
 
     /// Whether all that the peer sent has been read and its direction broke off behind it (P-6.2): what has been read is
     /// to be delivered before the failure is.
-    pub fn is_broken_off(&self) -> bool {
+    pub fn is_aborted(&self) -> bool {
         let state = self.request.inbox.lock();
         state.failure.is_none() && state.broke_off().is_some()
     }
@@ -170,7 +173,7 @@ impl RecvHalf {
     }
 
     /// Whether the end has come, read or not.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         let state = self.request.inbox.lock();
         state.ended && state.failure.is_none()
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::request::{Request, stopped};
 use crate::{
-    compress::Packer,
+    compress::Compressor,
     failure::{Failure, Reason},
 };
 
@@ -21,13 +21,16 @@ use crate::{
 pub struct SendHalf {
     request: Arc<Request>,
     /// Compresses its payload, where that was asked for.
-    packer: OnceLock<Mutex<Packer>>,
+    compressor: OnceLock<Mutex<Compressor>>,
 }
 
 impl SendHalf {
     pub(super) const fn new(request: Arc<Request>) -> Self {
-        let packer = OnceLock::new();
-        Self { request, packer }
+        let compressor = OnceLock::new();
+        Self {
+            request,
+            compressor,
+        }
     }
 
     /// Waits until payload may be sent; gives how many bytes.
@@ -90,7 +93,7 @@ impl SendHalf {
         if let Some(by) = compression
             && self.request.lane.may_compress(by)
         {
-            let _ = self.packer.set(Mutex::new(Packer::new(by)));
+            let _ = self.compressor.set(Mutex::new(Compressor::new(by)));
         }
     }
 
@@ -121,14 +124,14 @@ impl SendHalf {
         end: bool,
     ) -> Result<(), SendError> {
         let (lane, id) = (&self.request.lane, self.request.id);
-        if let Some(packer) = self.packer.get() {
+        if let Some(compressor) = self.compressor.get() {
             // Held until it has been sent: messages cross in the order in which they were compressed.
-            let mut packer = packer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut compressor = compressor.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(frame) = frame {
-                packer.on_frame(frame);
+                compressor.on_frame(frame);
             }
             let start = Instant::now();
-            let packed = packer.pack(&data);
+            let packed = compressor.compress(&data);
             let length = packed.as_ref().map(|(_, packed)| packed.len());
             if !data.is_empty() {
                 let took = start.elapsed();
@@ -139,7 +142,7 @@ impl SendHalf {
                     .mux()
                     .send_compressed(id, frame, compressed, packed, end);
                 if sent.is_ok() {
-                    packer.sent(&data);
+                    compressor.sent(&data);
                 }
                 return sent;
             }
@@ -183,8 +186,8 @@ impl SendHalf {
     ///
     /// # Errors
     /// The request's [`Failure`].
-    pub fn answer(&self, head: EncodedHead, end: bool) -> Result<(), Failure> {
-        let result = self.request.lane.mux().answer(self.request.id, head, end);
+    pub fn respond(&self, head: EncodedHead, end: bool) -> Result<(), Failure> {
+        let result = self.request.lane.mux().respond(self.request.id, head, end);
         self.ended_if(result, end)
     }
 
@@ -225,7 +228,7 @@ impl SendHalf {
     ///
     /// # Cancel safety
     /// Yes.
-    pub async fn gone(&self) {
+    pub async fn closed(&self) {
         std::future::poll_fn(|cx| match self.poll_ready(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             _ => Poll::Pending,
@@ -233,15 +236,15 @@ impl SendHalf {
         .await;
     }
 
-    /// Waits until nothing of the peer's direction is to be delivered any more. Unlike [`SendHalf::gone`] it does not end at
+    /// Waits until nothing of the peer's direction is to be delivered any more. Unlike [`SendHalf::closed`] it does not end at
     /// an abort as long as something that was sent before it has not been read (P-6.2).
     ///
     /// # Cancel safety
     /// Yes.
-    pub async fn called_off(&self) {
+    pub async fn abandoned(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.request.inbox.lock();
-            if state.is_called_off() {
+            if state.is_abandoned() {
                 return Poll::Ready(());
             }
             state.writer = Some(cx.waker().clone());

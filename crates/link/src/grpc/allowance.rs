@@ -17,7 +17,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
 use super::http2::{TURN_BYTES, buffered};
-use crate::{InTurns, turn::poll_read_at_most};
+use crate::{PacedStream, turn::poll_read_at_most};
 
 /// What is read of a connection before it carries a session: the preface, settings, and some tries to register.
 pub const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
@@ -99,7 +99,7 @@ impl Allowance {
 #[derive(Debug)]
 pub(super) struct Allowed<S> {
     /// Of capacity 1 before, which no read uses: a connection without a session has no buffer. Always there.
-    socket: Option<BufReader<InTurns<S>>>,
+    socket: Option<BufReader<PacedStream<S>>>,
     allowance: Allowance,
     is_buffered: bool,
 }
@@ -109,14 +109,14 @@ impl<S: AsyncRead + Unpin> Allowed<S> {
         Self {
             socket: Some(BufReader::with_capacity(
                 1,
-                InTurns::of_client(socket, TURN_BYTES),
+                PacedStream::of_client(socket, TURN_BYTES),
             )),
             allowance,
             is_buffered: false,
         }
     }
 
-    fn socket(&mut self) -> io::Result<Pin<&mut BufReader<InTurns<S>>>> {
+    fn socket(&mut self) -> io::Result<Pin<&mut BufReader<PacedStream<S>>>> {
         let socket = self.socket.as_mut().map(Pin::new);
         socket.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }

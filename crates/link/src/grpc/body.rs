@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use super::http2::with_reason;
 use crate::{
     failure::Failure,
-    transport::{Outbound, Source, TransportError},
+    transport::{TransportError, TransportReader, TransportWriter},
 };
 
 /// What one DATA frame is made of.
@@ -64,7 +64,7 @@ pub struct TunnelBody(Kind);
 enum Kind {
     Generated(tonic::body::Body),
     Lane {
-        outbound: Outbound,
+        outbound: TransportWriter,
         /// A server ends a gRPC stream with its status in trailers; a client just ends it.
         trailers: bool,
     },
@@ -76,7 +76,7 @@ impl TunnelBody {
         Self(Kind::Generated(body))
     }
 
-    pub(super) const fn lane(outbound: Outbound, trailers: bool) -> Self {
+    pub(super) const fn lane(outbound: TransportWriter, trailers: bool) -> Self {
         Self(Kind::Lane { outbound, trailers })
     }
 }
@@ -134,17 +134,17 @@ fn end_status(failure: Option<Failure>) -> HeaderMap {
 
 /// The bytes of a data stream as they come out of the connection.
 #[derive(Debug)]
-pub struct GrpcSource {
+pub struct GrpcReader {
     body: Incoming,
 }
 
-impl GrpcSource {
+impl GrpcReader {
     pub(super) const fn new(body: Incoming) -> Self {
         Self { body }
     }
 }
 
-impl Source for GrpcSource {
+impl TransportReader for GrpcReader {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         loop {
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {

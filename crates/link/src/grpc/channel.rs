@@ -19,14 +19,14 @@ use tokio::net::TcpStream;
 use tonic::Status;
 
 use super::{
-    body::{GrpcSource, TunnelBody},
+    body::{GrpcReader, TunnelBody},
     greeting::{Greeting, Heard, Listening},
     http2::{
         CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, TURN_BYTES,
         buffered,
     },
 };
-use crate::{InTurns, lane::Lane};
+use crate::{PacedStream, lane::Lane};
 
 /// The connection is over.
 #[derive(Debug, Error)]
@@ -69,7 +69,7 @@ pub async fn connect(
         .keep_alive_while_idle(true);
     let heard = Heard::default();
     let stream = Listening::new(stream, heard.clone());
-    let stream = InTurns::of_server(stream, TURN_BYTES);
+    let stream = PacedStream::of_server(stream, TURN_BYTES);
     let (send, connection) = builder.handshake(TokioIo::new(buffered(stream))).await?;
     let channel = Channel {
         send,
@@ -122,7 +122,7 @@ pub async fn open_lane(
     lane: &Arc<Lane>,
     session: &str,
     index: u32,
-) -> Result<GrpcSource, Status> {
+) -> Result<GrpcReader, Status> {
     let mut parts = channel.origin.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::from_static(PROXY_PATH));
     let uri = Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))?;
@@ -145,5 +145,5 @@ pub async fn open_lane(
             response.status()
         )));
     }
-    Ok(GrpcSource::new(response.into_body()))
+    Ok(GrpcReader::new(response.into_body()))
 }

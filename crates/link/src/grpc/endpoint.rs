@@ -22,7 +22,7 @@ use tonic::Status;
 
 use super::{
     allowance::{Allowance, Allowed, UNAUTHENTICATED_BYTES},
-    body::{GrpcSource, TunnelBody},
+    body::{GrpcReader, TunnelBody},
     http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES},
     resettable::{Abort, Resettable},
 };
@@ -154,7 +154,7 @@ impl<G, A: AcceptLane> Endpoint<G, A> {
         self.allowance.lift();
         let abort = self.abort.clone();
         let body = TunnelBody::lane(lane.outbound(), true);
-        let source = GrpcSource::new(request.into_body());
+        let source = GrpcReader::new(request.into_body());
         tokio::spawn(async move {
             let failure = drive(&lane, source).await;
             if lane.is_silent() {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::state::LaneState;
 use crate::{
-    dispatch::{Dispatch, Opened},
+    dispatch::{Dispatch, IncomingRequest},
     exchange::Exchange,
     failure::Failure,
     inbox::{Arrived, DATAGRAM_OVERHEAD, Inbox, Packed},
@@ -91,7 +91,7 @@ impl LaneReader {
     /// Lets the other tasks of the thread run, when it is time: messages take work whether they carry anything or not.
     /// Payload is bounded by its credit; datagrams have none, and what is read faster than their tasks take it is lost
     /// (P-11.3).
-    pub(crate) async fn go_on(&mut self) {
+    pub(crate) async fn yield_if_over(&mut self) {
         if self.datagram_bytes >= DATAGRAMS_A_TURN_BYTES || self.turn.is_over() {
             self.datagram_bytes = 0;
             self.turn.end();
@@ -108,7 +108,7 @@ impl LaneReader {
         match event {
             Event::Opened { id, head, end } => self.on_opened(id, head, end),
             Event::Control(control) => self.lane.on_control(&control),
-            Event::Answer { id, mut head, end } => {
+            Event::Response { id, mut head, end } => {
                 let Some(inbox) = self.lane.table.lookup(id.value()) else {
                     return;
                 };
@@ -121,7 +121,7 @@ impl LaneReader {
                 if head.is_final() {
                     self.lane.table.set_deadline(id.value(), None);
                 }
-                inbox.deliver(Arrived::Answer(head), 0, end && body.is_empty());
+                inbox.deliver(Arrived::Response(head), 0, end && body.is_empty());
                 if !body.is_empty() {
                     let cost = body.len() as u64 + adit_flow::MESSAGE_COST;
                     self.deliver(&inbox, body, cost, end);
@@ -235,7 +235,7 @@ impl LaneReader {
             let cost = body.len() as u64 + adit_flow::MESSAGE_COST;
             self.deliver(&inbox, body, cost, end);
         }
-        self.dispatch.dispatch(Opened { head, exchange });
+        self.dispatch.dispatch(IncomingRequest { head, exchange });
     }
 
     fn deliver(&self, inbox: &Inbox, data: Bytes, cost: u64, end: bool) {

@@ -136,7 +136,7 @@ impl LaneState {
         }) = Control::decode(&control[..])
             && !reply
         {
-            self.mux.send_control_answer(heartbeat(sequence, true));
+            self.mux.send_control_reply(heartbeat(sequence, true));
         }
     }
 

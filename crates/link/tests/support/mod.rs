@@ -11,31 +11,31 @@ use std::{
 use adit_codec::{HttpRequestHead, HttpResponseHead, Open, Side};
 use adit_flow::Budget;
 use adit_link::{
-    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Outbound, Part, RecvHalf, Source,
-    TransportError, drive,
+    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, RecvHalf, TransportError,
+    TransportReader, TransportWriter, drive,
 };
 use bytes::{Bytes, BytesMut};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// Hands on what the peer opens.
-pub(crate) struct Inbound(pub(crate) mpsc::UnboundedSender<Opened>);
+pub(crate) struct Inbound(pub(crate) mpsc::UnboundedSender<IncomingRequest>);
 
 impl Dispatch for Inbound {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         let _ = self.0.send(opened);
     }
 }
 
 pub(crate) struct Pipe(pub(crate) mpsc::Receiver<Bytes>);
 
-impl Source for Pipe {
+impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
     }
 }
 
 /// Writes a lane's batches, cut at its segments.
-pub(crate) async fn write(mut outbound: Outbound, into: mpsc::Sender<Bytes>) {
+pub(crate) async fn write(mut outbound: TransportWriter, into: mpsc::Sender<Bytes>) {
     while let Some(batch) = std::future::poll_fn(|cx| outbound.poll_batch(cx)).await {
         for segment in batch.into_segments() {
             if into.send(segment).await.is_err() {
@@ -48,7 +48,7 @@ pub(crate) async fn write(mut outbound: Outbound, into: mpsc::Sender<Bytes>) {
 /// One end.
 pub(crate) struct End {
     pub(crate) lane: Arc<Lane>,
-    pub(crate) opened: tokio::sync::Mutex<mpsc::UnboundedReceiver<Opened>>,
+    pub(crate) opened: tokio::sync::Mutex<mpsc::UnboundedReceiver<IncomingRequest>>,
     pub(crate) budget: Budget,
     pub(crate) reads: JoinHandle<Failure>,
     pub(crate) writes: JoinHandle<()>,
@@ -166,7 +166,7 @@ pub(crate) fn open_on(
 pub(crate) fn answer(exchange: &Exchange, body: &[u8], end: bool) -> Result<(), Failure> {
     let head = HttpResponseHead { status: 200 };
     let head = head.encode(std::iter::empty(), body).unwrap();
-    exchange.send.answer(head, end)
+    exchange.send.respond(head, end)
 }
 
 /// Everything to the end: whether there was an answer, and the payload.
@@ -175,7 +175,7 @@ pub(crate) async fn read(recv: &mut RecvHalf) -> Result<(bool, Bytes), Failure> 
     let mut all = BytesMut::new();
     while let Some(part) = recv.part().await {
         match part? {
-            Part::Answer(_) => answered = true,
+            Part::Response(_) => answered = true,
             Part::Data(payload) => all.extend_from_slice(payload.bytes()),
             Part::Trailers(_) => {}
             other => panic!("no part of an HTTP answer: {other:?}"),

@@ -709,7 +709,7 @@ impl Node {
             task.begun = true;
             if task.plan.interim {
                 self.mux
-                    .answer(request, response_head(100, b""), false)
+                    .respond(request, response_head(100, b""), false)
                     .unwrap();
             }
             let inline = match task.plan.protocol {
@@ -721,12 +721,12 @@ impl Node {
             let body = task.plan.payload(false, 0, inline);
             let with_body = self
                 .mux
-                .answer(request, own_answer(protocol, &body), ends(inline));
+                .respond(request, own_answer(protocol, &body), ends(inline));
             let sent = match with_body {
                 Ok(()) => inline,
                 Err(SendError::NoCredit(_)) => {
                     self.mux
-                        .answer(request, own_answer(protocol, b""), ends(0))
+                        .respond(request, own_answer(protocol, b""), ends(0))
                         .unwrap();
                     0
                 }
@@ -816,7 +816,7 @@ impl Node {
             length => length + MESSAGE_COST,
         };
         let of = match &event {
-            Event::Answer { id, .. }
+            Event::Response { id, .. }
             | Event::Data { id, .. }
             | Event::Frame { id, .. }
             | Event::Trailers { id, .. }
@@ -841,11 +841,11 @@ impl Node {
                 self.ready.push_back(id);
                 then
             }
-            Event::Answer { id, mut head, end } => {
+            Event::Response { id, mut head, end } => {
                 let id = id.value();
                 let task = self.live(id);
                 assert!(!task.final_answer && task.is_opener);
-                assert!(head.answers(task.plan.protocol));
+                assert!(head.responds_to(task.plan.protocol));
                 task.final_answer = head.is_final();
                 let body = head.take_body();
                 self.on_data(id, &body, body_cost(&body), end)

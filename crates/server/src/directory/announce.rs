@@ -107,7 +107,7 @@ impl Directory {
         let definition = Definition::parse(announced, domain, &self.config.limits)
             .map_err(|problem| refusal("bad_request", problem))?;
         let protocol = definition.protocol;
-        if protocol != ProtocolType::Http && !link.understands(protocol.as_str()) {
+        if protocol != ProtocolType::Http && !link.supports(protocol.as_str()) {
             return Err(refusal(
                 "bad_request",
                 format!(

@@ -31,7 +31,7 @@ impl World {
         tunnels: &[Announced],
     ) -> (Arc<Link>, LaneGuard) {
         let (link, session) = self.enter(user, client, client).await.unwrap();
-        link.agree(ALL.map(String::from).into());
+        link.set_capabilities(ALL.map(String::from).into());
         for result in self.announce(&link, tunnels) {
             assert_eq!(result.error, None);
         }
@@ -90,7 +90,7 @@ async fn p_1_9_hosts_and_ports_of_another_user_are_refused() {
     let bank = tunnel("bank", &["www.bank.com"]);
     let (alice, guard) = world.serve_as("ann", "alice", &[bank, tcp("db")]).await;
     let (bob, _) = world.enter("bob", "bob", "bob").await.unwrap();
-    bob.agree(ALL.map(String::from).into());
+    bob.set_capabilities(ALL.map(String::from).into());
     let tries = [
         tunnel("mine", &["www.bank.com"]),
         below("ok", "www.bank.com", "/ok"),

@@ -20,7 +20,7 @@ use adit_codec::{
 };
 use adit_flow::Budget;
 use adit_link::{
-    Dispatch, Exchange, Failure, Lane, LaneConfig, Opened, Part, Reason, drive,
+    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, Reason, drive,
     grpc::{Channel, connect, open_lane, prepare_socket},
 };
 use adit_proto::{
@@ -266,7 +266,7 @@ impl Default for Asked<'_> {
 struct Nothing;
 
 impl Dispatch for Nothing {
-    fn dispatch(&self, opened: Opened) {
+    fn dispatch(&self, opened: IncomingRequest) {
         drop(opened);
     }
 }
@@ -438,7 +438,7 @@ async fn answer(exchange: Exchange) -> Result<String, Failure> {
     let mut body = Vec::new();
     while let Some(part) = recv.part().await {
         match part? {
-            Part::Answer(_) | Part::Trailers(_) => {}
+            Part::Response(_) | Part::Trailers(_) => {}
             Part::Data(payload) => body.extend_from_slice(payload.bytes()),
             other => {
                 let text = format!("no part of an answer: {other:?}");

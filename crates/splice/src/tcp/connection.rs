@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{AnswerHead, Pool, PooledBuffer, ResetCode};
+use adit_codec::{Pool, PooledBuffer, ResetCode, ResponseHead};
 use adit_link::{
     Exchange, Failure, Part, Payload, Reason, RecvHalf, SendHalf, turn::wake_behind_others,
 };
@@ -253,8 +253,8 @@ impl<'s> Splice<'s> {
 
     /// Whether the exchange failed behind all that has been written: the connection may be reset once that has been
     /// delivered.
-    pub fn is_broken_off(&self) -> bool {
-        let behind_the_end = || self.recv.as_ref().is_some_and(RecvHalf::is_broken_off);
+    pub fn is_aborted(&self) -> bool {
+        let behind_the_end = || self.recv.as_ref().is_some_and(RecvHalf::is_aborted);
         self.down.broken_off.is_some() || behind_the_end()
     }
 
@@ -421,14 +421,14 @@ impl Down {
     fn take(&mut self, cx: &mut Context<'_>, recv: &mut RecvHalf) -> Result<(), SpliceError> {
         while !self.ended {
             match recv.poll_part(cx) {
-                Poll::Ready(Some(Err(failure))) if recv.is_broken_off() => {
+                Poll::Ready(Some(Err(failure))) if recv.is_aborted() => {
                     self.broken_off = Some(failure);
                     self.ended = true;
                 }
                 Poll::Ready(Some(part)) => match part? {
                     Part::Data(payload) if payload.has_remaining() => self.queue.push_back(payload),
                     Part::Data(_) => {}
-                    Part::Answer(AnswerHead::Accepted) => self.accepted = true,
+                    Part::Response(ResponseHead::Accepted) => self.accepted = true,
                     _ => {
                         let what = "this is no part of a TCP connection";
                         return Err(Failure::new(Reason::ProtocolError, what).into());

@@ -62,7 +62,7 @@ impl<'a> Download<'a> {
         let answer = head
             .answer(&parts, if rides { &early } else { b"" })
             .map_err(|error| too_large(&error, &parts.headers))?;
-        send.answer(answer, over && rides)?;
+        send.respond(answer, over && rides)?;
         if rides {
             let riding = std::mem::take(&mut early).len();
             release(&mut body, riding);
@@ -104,7 +104,7 @@ impl<'a> Download<'a> {
             }
         }
         loop {
-            self.turn.go_on().await;
+            self.turn.yield_if_over().await;
             // Credit before the data: what is not taken stays within the stream's window.
             self.send.ready().await?;
             let data = std::future::poll_fn(|cx| self.body.poll_data(cx)).await;

@@ -119,7 +119,7 @@ pub(crate) fn end_with(
     } else {
         let kind = (&b"content-type"[..], &b"application/grpc"[..]);
         match answer(200, std::iter::once(kind).chain(lines), b"") {
-            Ok(head) => send.answer(head, true),
+            Ok(head) => send.respond(head, true),
             Err(_) => Ok(()),
         }
     };

@@ -16,7 +16,7 @@ use std::{
 };
 
 use adit_codec::ResetCode;
-use adit_link::InTurns;
+use adit_link::PacedStream;
 use h2::client::{Builder, SendRequest};
 use tokio::{
     sync::oneshot,
@@ -35,7 +35,7 @@ use crate::{
 };
 
 type Sender = SendRequest<Piece>;
-type Driver = h2::client::Connection<Settled<InTurns<Socket>>, Piece>;
+type Driver = h2::client::Connection<Settled<PacedStream<Socket>>, Piece>;
 
 /// The largest window of HTTP/2 (RFC 9113, 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -355,7 +355,7 @@ impl Pool {
         let config = &self.shared.config;
         let socket = self.dialer.dial(config.dial_timeout).await?;
         // Frames that h2 ignores, or answers at once, have no other bound.
-        let socket = InTurns::of_server(socket, config.turn_bytes);
+        let socket = PacedStream::of_server(socket, config.turn_bytes);
         let (socket, settled) = Settled::new(socket);
         let window = config.http2_stream_window_bytes;
         // Room for every stream's window: what one visitor does not take must not hold up the others.

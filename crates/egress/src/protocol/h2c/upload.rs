@@ -164,7 +164,7 @@ impl<'m> Upload<'m> {
                 Some(Ok(_)) => return self.fault("no part of a request's body"),
                 // The visitor left: a reset throws away what h2 still holds.
                 Some(Err(_)) => {
-                    if recv.is_broken_off() {
+                    if recv.is_aborted() {
                         ready!(recv.poll_delivered(cx));
                     }
                     self.stop();

@@ -234,7 +234,7 @@ impl Connection {
             }
             Err(Broken::Gone) => {
                 account.course.on_gone(&send);
-                if self.upload.is_broken_off() {
+                if self.upload.is_aborted() {
                     After::BrokenOff
                 } else {
                     After::Unfit
@@ -351,7 +351,7 @@ async fn connect(pool: &Pool, mut job: Job) -> Option<(Job, TcpStream)> {
     let dialled = tokio::select! {
         biased;
         // First: one that waited long may have been left already.
-        () = job.exchange.send.called_off() => {
+        () = job.exchange.send.abandoned() => {
             job.account.course.on_gone(&job.exchange.send);
             return None;
         }

@@ -167,7 +167,7 @@ impl Download {
             if allowed == 0 && !is_head {
                 return Poll::Pending;
             }
-            ready!(self.turn.poll_go_on(cx));
+            ready!(self.turn.poll_yield(cx));
             // Without a buffer until there is something to read: those who wait hold none.
             match socket.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -286,7 +286,7 @@ impl Download {
                     let switch = HttpResponseHead::encode_switch(upgrade, lines)
                         .map_err(|error| Broken::aborted(error.to_string()))?;
                     account.service.compress(send, []);
-                    send.answer(switch, false)?;
+                    send.respond(switch, false)?;
                     account.course.on_answer(101, false);
                     self.stage = Stage::Switched;
                     self.pending = Bytes::copy_from_slice(&data[end..]);
@@ -322,7 +322,7 @@ impl Download {
                     let in_head = || self.lines.iter().map(|line| line.of(lines));
                     let compression = self.compression.filter(|_| is_compressible(in_head()));
                     send.set_compression(compression);
-                    send.answer(answer, ends)?;
+                    send.respond(answer, ends)?;
                     account.course.on_answer(status, ends);
                     account.moved.send(riding.len() as u64);
                     if ends {

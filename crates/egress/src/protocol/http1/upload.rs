@@ -147,7 +147,7 @@ impl Upload {
     }
 
     /// Whether all that came before the visitor broke off has been written.
-    pub(crate) fn is_broken_off(&self) -> bool {
+    pub(crate) fn is_aborted(&self) -> bool {
         self.state == State::BrokenOff
     }
 
@@ -285,7 +285,7 @@ impl Upload {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.end()?,
                 // In its place behind what came before it (P-6.2).
-                Poll::Ready(Some(Err(_))) if recv.is_broken_off() => {
+                Poll::Ready(Some(Err(_))) if recv.is_aborted() => {
                     self.state = State::BrokenOff;
                 }
                 Poll::Ready(Some(Err(_))) => return Err(Broken::Gone),

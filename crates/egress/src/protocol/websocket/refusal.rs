@@ -42,7 +42,7 @@ impl Refusal {
         }
         .encode(lines)
         .map_err(|error| Broken::aborted(error.to_string()))?;
-        send.answer(answer, false)?;
+        send.respond(answer, false)?;
         account.course.on_answer(head.status, false);
         let mut data = rest;
         loop {
@@ -63,7 +63,7 @@ impl Refusal {
                 tokio::time::timeout(shared.config.stall_timeout, socket.read(&mut room[..limit]));
             let read = tokio::select! {
                 biased;
-                () = send.gone() => return Err(Broken::Gone),
+                () = send.closed() => return Err(Broken::Gone),
                 read = read => read,
             };
             let count = match read {
