@@ -1,13 +1,19 @@
-//! Answers and bodies that break off, through both ends and to real services: what came before arrives, and then the break
+//! Responses and bodies that break off, through both ends and to real services: what came before arrives, and then the break
 //! (P-6.2, P-7.1).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{collections::HashMap, convert::Infallible, future::Future, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use adit_codec::Side;
 use adit_egress::{Config, Egress, Protocol, ServiceConfig};
-use adit_ingress::{Direction, HttpConfig};
 use adit_splice::tcp::Socket;
+use adit_testlink::{
+    EgressLink, HttpEntry, LinkOptions, Route, http_config,
+    http1::{read_to_end, read_until, send},
+    http2,
+    tcp::service,
+    until, within,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, StreamBody};
@@ -15,13 +21,9 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::mpsc,
 };
-
-mod world;
-
-use world::{Link, World, config, destination, director, read_until, standard_layers, within};
 
 const MEGABYTE: usize = 1_000_000;
 
@@ -46,67 +48,42 @@ impl Leave {
     }
 }
 
-/// A service on this machine, each connection of which `script` serves.
-async fn service<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> u16
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(script(stream));
-        }
-    });
-    port
-}
-
-/// A service that reads a head, says `answer` and leaves.
-async fn answering(answer: Vec<u8>, leave: Leave) -> u16 {
-    let answer = Bytes::from(answer);
-    service(move |mut stream| {
-        let answer = answer.clone();
+/// A service that reads a head, sends `response` and leaves.
+async fn answering(response: Vec<u8>, leave: Leave) -> u16 {
+    let response = Bytes::from(response);
+    let (port, _) = service(move |mut stream, _| {
+        let response = response.clone();
         async move {
             read_until(&mut stream, "\r\n\r\n").await;
-            stream.write_all(&answer).await.unwrap();
+            send(&mut stream, &response).await;
             leave.by(stream).await;
         }
     })
-    .await
+    .await;
+    port
 }
 
-async fn world_between(sides: (Side, Side), config: HttpConfig, port: u16) -> World {
-    world_of(Protocol::Http1, sides, config, port).await
+fn entry_of(protocol: Protocol, sides: (Side, Side), port: u16) -> HttpEntry {
+    let options = LinkOptions {
+        sides,
+        ..LinkOptions::default()
+    };
+    let to = EgressLink::with(&options, Egress::new(Config::default()));
+    to.serve(ServiceConfig::new("127.0.0.1", port, protocol));
+    Route::to(&to.link).http(http_config())
 }
 
-async fn world_of(protocol: Protocol, sides: (Side, Side), config: HttpConfig, port: u16) -> World {
-    let egress = Egress::new(Config::default());
-    let to = ServiceConfig::new("127.0.0.1", port, protocol);
-    egress.set_services(HashMap::from([("web".into(), to)]));
-    let link = Link::between(sides.0, sides.1, egress);
-    let there = link.clone();
-    let director = director(move |_, _| Direction::Go(destination(&there, 1)));
-    let mut world = World::assemble(config, standard_layers(), director).await;
-    world.links = vec![link];
-    world
+fn entry_to(port: u16) -> HttpEntry {
+    entry_of(Protocol::Http1, (Side::Server, Side::Client), port)
 }
 
-async fn world_to(port: u16) -> World {
-    world_between((Side::Server, Side::Client), config(), port).await
-}
-
-/// What an HTTP/2 visitor gets of the body of an answer, and whether its end.
-async fn over_http2(world: &World) -> (Bytes, bool) {
-    let io = TokioIo::new(world.connect().await);
-    let (mut send, connection) =
-        hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), io)
-            .await
-            .unwrap();
-    tokio::spawn(connection);
+/// What an HTTP/2 visitor gets of the body of a response, and whether its end.
+async fn over_http2(entry: &HttpEntry) -> (Bytes, bool) {
+    let mut send = http2::connect(entry.connect().await).await;
     let request = Request::get("http://a/").body(Empty::new()).unwrap();
-    let answer = within(send.send_request(request)).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let mut body = answer.into_body();
+    let response = within(send.send_request(request)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
     let mut all = Vec::new();
     let whole = loop {
         match within(body.frame()).await {
@@ -120,42 +97,42 @@ async fn over_http2(world: &World) -> (Bytes, bool) {
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// What an HTTP/1.1 visitor gets behind the head of an answer that is reset.
-async fn over_http1(world: &World) -> String {
-    let broken = world.raw(GET).await.expect_err("it looks whole");
+/// What an HTTP/1.1 visitor gets behind the head of a response that is reset.
+async fn over_http1(entry: &HttpEntry) -> String {
+    let broken = entry.raw(GET).await.expect_err("it looks whole");
     let (head, body) = broken.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     body.to_owned()
 }
 
 fn with_length(length: usize, bytes: usize) -> Vec<u8> {
-    let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes();
-    answer.extend((b'a'..=b'w').cycle().take(bytes));
-    answer
+    let mut response = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+    response.extend((b'a'..=b'w').cycle().take(bytes));
+    response
 }
 
 #[tokio::test]
-async fn p_7_1_a_megabyte_of_an_answer_that_ends_early_arrives() {
+async fn p_7_1_a_megabyte_of_a_response_that_ends_early_arrives() {
     for leave in [Leave::Ends, Leave::Resets] {
-        let answer = with_length(MEGABYTE + 1000, MEGABYTE);
-        let body = answer[answer.len() - MEGABYTE..].to_vec();
-        let world = world_to(answering(answer, leave).await).await;
-        assert!(over_http1(&world).await.as_bytes() == body);
-        let (got, whole) = over_http2(&world).await;
+        let response = with_length(MEGABYTE + 1000, MEGABYTE);
+        let body = response[response.len() - MEGABYTE..].to_vec();
+        let entry = entry_to(answering(response, leave).await);
+        assert!(over_http1(&entry).await.as_bytes() == body);
+        let (got, whole) = over_http2(&entry).await;
         assert_eq!((got.len(), whole), (MEGABYTE, false));
         assert!(got == body);
-        world.settle().await;
+        entry.settled().await;
     }
 }
 
 #[tokio::test]
 async fn p_7_1_a_megabyte_crosses_to_a_visitor_that_begins_late() {
-    let answer = with_length(MEGABYTE + 1000, MEGABYTE);
-    let world = world_to(answering(answer, Leave::Ends).await).await;
-    let mut visitor = world.connect().await;
-    visitor.write_all(GET).await.unwrap();
+    let response = with_length(MEGABYTE + 1000, MEGABYTE);
+    let entry = entry_to(answering(response, Leave::Ends).await);
+    let mut visitor = entry.connect().await;
+    send(&mut visitor, GET).await;
     // All that goes without the visitor has gone: nothing moves.
-    let far = world.links[0].far.clone();
+    let far = entry.links[0].far.clone();
     within(async {
         let mut before = 0;
         loop {
@@ -168,7 +145,7 @@ async fn p_7_1_a_megabyte_crosses_to_a_visitor_that_begins_late() {
         }
     })
     .await;
-    let broken = world::read_to_end(&mut visitor).await.unwrap_err();
+    let broken = read_to_end(&mut visitor).await.unwrap_err();
     let (_, body) = broken.split_once("\r\n\r\n").unwrap();
     assert_eq!(body.len(), MEGABYTE);
 }
@@ -177,10 +154,10 @@ async fn p_7_1_a_megabyte_crosses_to_a_visitor_that_begins_late() {
 async fn p_7_1_nine_bytes_of_1009_arrive_with_their_head() {
     for leave in [Leave::Ends, Leave::Resets] {
         for bytes in [9, 0] {
-            let world = world_to(answering(with_length(1009, bytes), leave).await).await;
+            let entry = entry_to(answering(with_length(1009, bytes), leave).await);
             for _ in 0..10 {
-                assert_eq!(over_http1(&world).await.len(), bytes);
-                let (got, whole) = over_http2(&world).await;
+                assert_eq!(over_http1(&entry).await.len(), bytes);
+                let (got, whole) = over_http2(&entry).await;
                 assert_eq!((got.len(), whole), (bytes, false));
             }
         }
@@ -188,64 +165,64 @@ async fn p_7_1_nine_bytes_of_1009_arrive_with_their_head() {
 }
 
 #[tokio::test]
-async fn p_7_1_an_answer_without_a_length_that_is_reset_arrives_and_does_not_look_whole() {
-    let mut answer = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
-    answer.extend(vec![b'x'; MEGABYTE]);
-    let world = world_to(answering(answer, Leave::Resets).await).await;
-    let body = over_http1(&world).await;
+async fn p_7_1_a_reset_response_without_a_length_is_not_complete() {
+    let mut response = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    response.extend(vec![b'x'; MEGABYTE]);
+    let entry = entry_to(answering(response, Leave::Resets).await);
+    let body = over_http1(&entry).await;
     assert_eq!(body.matches('x').count(), MEGABYTE);
     assert!(!body.ends_with("0\r\n\r\n"));
-    let (got, whole) = over_http2(&world).await;
+    let (got, whole) = over_http2(&entry).await;
     assert_eq!((got.len(), whole), (MEGABYTE, false));
 }
 
 #[tokio::test]
 async fn p_7_1_the_last_event_of_a_stream_that_breaks_off_arrives() {
-    let port = service(|mut stream| async move {
+    let (port, _) = service(|mut stream, _| async move {
         read_until(&mut stream, "\r\n\r\n").await;
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
                     transfer-encoding: chunked\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
+        send(&mut stream, &head).await;
         for n in 0..5 {
             let event = format!("data: {n}\n\n");
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
-            stream.write_all(chunk.as_bytes()).await.unwrap();
+            send(&mut stream, &chunk).await;
             tokio::task::yield_now().await;
         }
         Leave::Ends.by(stream).await;
     })
     .await;
-    let world = world_to(port).await;
+    let entry = entry_to(port);
     for _ in 0..5 {
-        assert!(over_http1(&world).await.contains("data: 4\n\n"));
-        let (got, whole) = over_http2(&world).await;
+        assert!(over_http1(&entry).await.contains("data: 4\n\n"));
+        let (got, whole) = over_http2(&entry).await;
         assert!(got.ends_with(b"data: 4\n\n") && !whole);
     }
 }
 
 #[tokio::test]
 async fn p_7_1_the_same_holds_for_a_clients_entry() {
-    let answer = with_length(MEGABYTE + 1000, MEGABYTE);
-    let port = answering(answer, Leave::Ends).await;
-    let world = world_between((Side::Client, Side::Server), config(), port).await;
-    assert_eq!(over_http1(&world).await.len(), MEGABYTE);
-    assert_eq!(over_http2(&world).await.0.len(), MEGABYTE);
+    let response = with_length(MEGABYTE + 1000, MEGABYTE);
+    let port = answering(response, Leave::Ends).await;
+    let entry = entry_of(Protocol::Http1, (Side::Client, Side::Server), port);
+    assert_eq!(over_http1(&entry).await.len(), MEGABYTE);
+    assert_eq!(over_http2(&entry).await.0.len(), MEGABYTE);
 }
 
 #[tokio::test]
-async fn p_7_1_an_answer_to_a_body_that_is_not_read_arrives_before_the_reset() {
-    // It closes with unread bytes in its connection, which the system answers with a reset.
-    let port = service(|mut stream| async move {
+async fn p_7_1_a_response_to_an_unread_body_precedes_the_reset() {
+    // It closes a connection with unread bytes, so that the system sends a reset.
+    let (port, _) = service(|mut stream, _| async move {
         read_until(&mut stream, "\r\n\r\n").await;
-        let answer = "HTTP/1.1 413 Too Large\r\ncontent-length: 1009\r\n\r\ntoo large";
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        let response = "HTTP/1.1 413 Too Large\r\ncontent-length: 1009\r\n\r\ntoo large";
+        send(&mut stream, &response).await;
     })
     .await;
-    let world = world_to(port).await;
+    let entry = entry_to(port);
     for _ in 0..20 {
-        let mut visitor = world.connect().await;
+        let mut visitor = entry.connect().await;
         let head = b"POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 300000\r\n\r\n";
-        visitor.write_all(head).await.unwrap();
+        send(&mut visitor, head).await;
         let (mut from, mut to) = visitor.into_split();
         let upload = tokio::spawn(async move { to.write_all(&[1; 300_000]).await });
         let mut all = Vec::new();
@@ -259,74 +236,70 @@ async fn p_7_1_an_answer_to_a_body_that_is_not_read_arrives_before_the_reset() {
     }
 }
 
-/// What a service has read when its connection is reset, or ends.
-async fn uploads() -> (World, mpsc::UnboundedReceiver<usize>) {
-    let (tell, told) = mpsc::unbounded_channel();
-    let port = service(move |mut stream| {
-        let tell = tell.clone();
-        async move {
-            read_until(&mut stream, "\r\n\r\n").await;
-            let mut body = Vec::new();
-            let _ = stream.read_to_end(&mut body).await;
-            let _ = tell.send(body.iter().filter(|byte| **byte == b'!').count());
-        }
+/// An entry, and what its service has read of each body when the connection ends or is reset.
+async fn uploads() -> (HttpEntry, mpsc::UnboundedReceiver<usize>) {
+    let (port, lengths) = service(|mut stream, _| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let mut body = Vec::new();
+        let _ = stream.read_to_end(&mut body).await;
+        body.iter().filter(|byte| **byte == b'!').count()
     })
     .await;
-    (world_to(port).await, told)
+    (entry_to(port), lengths)
 }
 
 #[tokio::test]
 async fn p_6_2_a_body_before_its_visitors_reset_reaches_the_service() {
-    let (world, mut told) = uploads().await;
+    let (entry, mut lengths) = uploads().await;
     for framing in ["content-length: 1001000", "transfer-encoding: chunked"] {
-        let mut visitor = world.connect().await;
+        let mut visitor = entry.connect().await;
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
-        visitor.write_all(head.as_bytes()).await.unwrap();
+        send(&mut visitor, &head).await;
         if framing.contains("chunked") {
             let chunk = format!("{:x}\r\n", MEGABYTE + 1000);
-            visitor.write_all(chunk.as_bytes()).await.unwrap();
+            send(&mut visitor, &chunk).await;
         }
-        visitor.write_all(&vec![b'!'; MEGABYTE]).await.unwrap();
+        send(&mut visitor, &vec![b'!'; MEGABYTE]).await;
         within(Socket::new(visitor).reset_after_delivery(Duration::from_secs(15))).await;
-        assert_eq!(within(told.recv()).await, Some(MEGABYTE), "{framing}");
+        assert_eq!(within(lengths.recv()).await, Some(MEGABYTE), "{framing}");
     }
-    world.settle().await;
+    entry.settled().await;
 }
 
 /// Regression: a body that fits into the message of its head was waited for, and nothing of it left when it broke off.
 #[tokio::test]
 async fn p_6_2_a_small_body_before_its_break_reaches_the_service() {
-    let (world, mut told) = uploads().await;
+    let (entry, mut lengths) = uploads().await;
     for leave in [Leave::Ends, Leave::Resets] {
-        let mut visitor = world.connect().await;
+        let mut visitor = entry.connect().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
-        visitor.write_all(head.as_bytes()).await.unwrap();
-        visitor.write_all(&[b'!'; 300]).await.unwrap();
+        send(&mut visitor, &head).await;
+        send(&mut visitor, &[b'!'; 300]).await;
         leave.by(visitor).await;
-        assert_eq!(within(told.recv()).await, Some(300));
+        assert_eq!(within(lengths.recv()).await, Some(300));
     }
-    world.settle().await;
+    entry.settled().await;
 }
 
 /// The same of a service of HTTP/2, whose connection is made for it.
 #[tokio::test]
 async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let port = service(move |stream| {
-        let tell = tell.clone();
+    let (sender, mut read) = mpsc::unbounded_channel();
+    let (port, _) = service(move |stream, _| {
+        let sender = sender.clone();
         let serve = service_fn(move |request: Request<Incoming>| {
-            let tell = tell.clone();
+            let sender = sender.clone();
             async move {
                 let mut body = request.into_body();
-                let mut read = 0;
-                let whole = loop {
+                let mut length = 0;
+                let is_whole = loop {
                     match body.frame().await {
                         None => break true,
                         Some(Err(_)) => break false,
-                        Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                        Some(Ok(frame)) => length += frame.data_ref().map_or(0, Bytes::len),
                     }
                 };
-                let _ = tell.send((read, whole));
+                let _ = sender.send((length, is_whole));
                 Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
             }
         });
@@ -336,40 +309,32 @@ async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
         }
     })
     .await;
-    let config = config();
-    let world = world_of(Protocol::Http2, (Side::Server, Side::Client), config, port).await;
-    let mut visitor = world.connect().await;
+    let entry = entry_of(Protocol::Http2, (Side::Server, Side::Client), port);
+    let mut visitor = entry.connect().await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
-    visitor.write_all(head.as_bytes()).await.unwrap();
-    visitor.write_all(&[b'!'; 300]).await.unwrap();
+    send(&mut visitor, &head).await;
+    send(&mut visitor, &[b'!'; 300]).await;
     Leave::Ends.by(visitor).await;
-    assert_eq!(within(told.recv()).await, Some((300, false)));
-    world.settle().await;
+    assert_eq!(within(read.recv()).await, Some((300, false)));
+    entry.settled().await;
 }
 
 #[tokio::test]
 async fn p_6_2_a_body_before_its_streams_reset_reaches_the_service() {
-    let (world, mut told) = uploads().await;
-    let io = TokioIo::new(world.connect().await);
-    let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
+    let (entry, mut lengths) = uploads().await;
+    let mut send = http2::connect(entry.connect().await).await;
     let (body, chunks) = mpsc::unbounded_channel::<Result<_, std::io::Error>>();
     let chunks = StreamBody::new(tokio_stream::wrappers::UnboundedReceiverStream::new(chunks));
     let request = Request::post("http://a/").body(chunks).unwrap();
-    let answer = tokio::spawn(send.send_request(request));
+    let response = tokio::spawn(send.send_request(request));
     body.send(Ok(http_body::Frame::data(Bytes::from(vec![b'!'; 5000]))))
         .unwrap();
-    // It has left the entry.
-    within(async {
-        while world.links[0].lane.mux().stats().bytes_sent < 5000 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    until("the body has left the entry", || {
+        entry.links[0].near.mux().stats().bytes_sent >= 5000
     })
     .await;
     body.send(Err(std::io::ErrorKind::Other.into())).unwrap();
-    assert!(within(answer).await.unwrap().is_err());
-    assert_eq!(within(told.recv()).await, Some(5000));
-    world.settle().await;
+    assert!(within(response).await.unwrap().is_err());
+    assert_eq!(within(lengths.recv()).await, Some(5000));
+    entry.settled().await;
 }

@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use adit_ingress::HttpConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-mod world;
-
-use world::{World, config, head, hello, read_until, within};
+use adit_testlink::{
+    HttpEntry,
+    exchanges::{begin, hello},
+    http_config,
+    http1::{read_until, send},
+    http2, until, within,
+};
+use tokio::io::AsyncReadExt;
 
 /// No time but that of the drain ends a connection.
 fn patient() -> HttpConfig {
@@ -18,74 +21,61 @@ fn patient() -> HttpConfig {
         idle_timeout: hour,
         stall_timeout: hour,
         release_timeout: hour,
-        ..config()
+        ..http_config()
     }
-}
-
-async fn closed(world: &World) {
-    within(async {
-        while world.http.stats().connections_open > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
 }
 
 #[tokio::test]
 async fn connection_without_a_request_is_closed_by_a_drain() {
-    const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let half = "GET / HTTP/1.1\r\nHo";
     let both = format!("{get}{half}");
-    // Neither sends an answer to the ping that comes before the end of HTTP/2.
+    // Neither sends a response to the ping that comes before the end of HTTP/2.
     for (sent, end) in [
         ("", ""),
         (half, ""),
         (get, "hello"),
         (&both, "hello"),
-        (PREFACE, ""),
+        (http2::PREFACE, ""),
         ("PRI * HT", ""),
     ] {
-        let world = World::with(patient(), hello).await;
-        let mut stream = world.connect().await;
-        stream.write_all(sent.as_bytes()).await.unwrap();
+        let entry = HttpEntry::serving(patient(), hello);
+        let mut stream = entry.connect().await;
+        send(&mut stream, &sent).await;
         if end.is_empty() {
-            within(async {
-                while world.http.stats().connections_open == 0 {
-                    tokio::task::yield_now().await;
-                }
+            until("the connection is open", || {
+                entry.stats().connections_open > 0
             })
             .await;
         } else {
             read_until(&mut stream, end).await;
         }
-        world.drain.send(true).unwrap();
-        closed(&world).await;
+        entry.drain.send_replace(true);
+        entry.closed().await;
     }
 }
 
-/// The request is over and its answer waits for a visitor who reads late.
+/// The request is over and its response waits for a visitor that reads late.
 #[tokio::test]
-async fn end_of_an_answer_is_not_cut_by_a_drain() {
+async fn a_drain_keeps_the_end_of_a_response() {
     const LENGTH: usize = 16 << 20;
-    let world = World::with(patient(), |_, exchange| async move {
-        exchange.send.respond(head(200, &[], b""), false).unwrap();
+    let entry = HttpEntry::serving(patient(), |_, exchange| async move {
+        begin(&exchange, 200, &[], b"");
         let _ = exchange
             .send
             .send_all(vec![b'x'; LENGTH].into(), true)
             .await;
-    })
-    .await;
-    let mut stream = world.connect().await;
+    });
+    let mut stream = entry.connect().await;
     let get = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    stream.write_all(get.as_bytes()).await.unwrap();
+    send(&mut stream, &get).await;
     read_until(&mut stream, "\r\n\r\n").await;
-    world.drain.send(true).unwrap();
+    entry.drain.send_replace(true);
     let mut got = 0;
     let mut buffer = vec![0; 256 * 1024];
     within(async {
         loop {
-            // Slower than the looks at a connection that drains.
+            // Slower than a draining connection is checked.
             if got > LENGTH - (1 << 20) {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
@@ -101,34 +91,25 @@ async fn end_of_an_answer_is_not_cut_by_a_drain() {
 
 /// The same over HTTP/2: what is left lies in hyper, and the socket could take it.
 #[tokio::test]
-async fn end_of_an_http2_answer_is_not_cut_by_a_drain() {
+async fn a_drain_keeps_the_end_of_an_http2_response() {
     const LENGTH: usize = 16 * 1024;
-    let world = World::with(patient(), |_, exchange| async move {
-        exchange.send.respond(head(200, &[], b""), false).unwrap();
+    let entry = HttpEntry::serving(patient(), |_, exchange| async move {
+        begin(&exchange, 200, &[], b"");
         let _ = exchange
             .send
             .send_all(vec![b'x'; LENGTH].into(), true)
             .await;
-    })
-    .await;
-    let (requests, connection) = h2::client::Builder::new()
-        .initial_window_size(1_000)
-        .handshake::<_, bytes::Bytes>(world.connect().await)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    let mut requests = within(requests.ready()).await.unwrap();
+    });
+    let mut requests = http2::frames(entry.connect().await, 1_000).await;
     let get = http::Request::get("http://a/").body(()).unwrap();
-    let (answer, _) = requests.send_request(get, true).unwrap();
-    let mut body = within(answer).await.unwrap().into_body();
-    within(async {
-        while world.http.stats().requests_open > 0 && world.links[0].far.open_requests() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    let (response, _) = requests.send_request(get, true).unwrap();
+    let mut body = within(response).await.unwrap().into_body();
+    until("the request is over on one side", || {
+        entry.stats().requests_open == 0 || entry.links[0].far.open_requests() == 0
     })
     .await;
-    world.drain.send(true).unwrap();
-    // Several looks at the connection pass.
+    entry.drain.send_replace(true);
+    // The connection is checked several times.
     tokio::time::sleep(Duration::from_millis(900)).await;
     let mut got = 0;
     within(async {

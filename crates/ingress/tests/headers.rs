@@ -1,49 +1,40 @@
 //! Header lines: how many cross, in which order, and `Date` (P-2.10, P-3.8).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use bytes::Bytes;
+use adit_testlink::{
+    HttpEntry,
+    exchanges::{hello, respond},
+    http_config, http2, within,
+};
 use http::Request;
 use http_body_util::Empty;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-
-mod world;
-
-use world::{World, answer, hello, within};
 
 fn names(request: &adit_codec::HttpRequest) -> Vec<String> {
     let names = request.headers.lines().map(|(name, _)| name.to_vec());
     names.map(|name| String::from_utf8(name).unwrap()).collect()
 }
 
-fn status(answer: &str) -> &str {
-    answer.get(9..12).unwrap_or_default()
-}
-
-async fn http2(world: &World) -> hyper::client::conn::http2::SendRequest<Empty<Bytes>> {
-    let io = TokioIo::new(world.connect().await);
-    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    let (send, connection) = builder.handshake(io).await.unwrap();
-    tokio::spawn(connection);
-    send
+fn status(response: &str) -> &str {
+    response.get(9..12).unwrap_or_default()
 }
 
 #[tokio::test]
 async fn p_2_10_lines_of_a_request_keep_their_order() {
-    let world = World::new(hello).await;
+    let entry = HttpEntry::serving(http_config(), hello);
     for connection in ["", "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\n"] {
         let request = format!(
             "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\n{connection}B: 2\r\nA: 3\r\nKeep-Alive: 1\r\nC: 4\r\n\
              D: 5\r\nE: 6\r\nConnection: close\r\n\r\n"
         );
-        world.raw(request.as_bytes()).await.unwrap();
-        let seen = world.seen.lock().unwrap().pop_front().unwrap();
+        entry.raw(&request).await.unwrap();
+        let seen = entry.seen.lock().unwrap().pop_front().unwrap();
         assert_eq!(names(&seen)[..6], ["a", "a", "b", "c", "d", "e"]);
     }
 }
 
 #[tokio::test]
-async fn p_2_10_lines_of_an_answer_keep_their_order() {
-    let world = World::new(|_, exchange| async move {
+async fn p_2_10_lines_of_a_response_keep_their_order() {
+    let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         let lines = [
             ("transfer-encoding", "chunked"),
             ("connection", "x-hop"),
@@ -53,24 +44,23 @@ async fn p_2_10_lines_of_an_answer_keep_their_order() {
             ("x-b", "2"),
             ("x-c", "3"),
         ];
-        answer(&exchange, 200, &lines, b"");
-    })
-    .await;
+        respond(&exchange, 200, &lines, b"");
+    });
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let answer = world.raw(request).await.unwrap();
+    let response = entry.raw(request).await.unwrap();
     let kept = "HTTP/1.1 200 OK\r\nx-a: 1\r\nx-b: 2\r\nx-c: 3\r\n";
-    assert!(answer.starts_with(kept), "{answer}");
+    assert!(response.starts_with(kept), "{response}");
 }
 
 #[tokio::test]
 async fn p_2_10_both_versions_take_256_lines_and_no_more() {
-    let world = World::new(hello).await;
+    let entry = HttpEntry::serving(http_config(), hello);
     for (lines, expected) in [(256, "200"), (257, "431")] {
         // `Host` and `Connection` are lines as well.
         let many = "x: y\r\n".repeat(lines - 2);
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{many}\r\n");
-        let answer = world.raw(request.as_bytes()).await.unwrap();
-        assert_eq!(status(&answer), expected, "{lines} lines: {answer}");
+        let response = entry.raw(&request).await.unwrap();
+        assert_eq!(status(&response), expected, "{lines} lines: {response}");
 
         let mut request = Request::get("http://a/").body(Empty::new()).unwrap();
         for number in 0..lines {
@@ -78,32 +68,33 @@ async fn p_2_10_both_versions_take_256_lines_and_no_more() {
             let value = http::HeaderValue::from_static("y");
             request.headers_mut().append(name, value);
         }
-        let sent = http2(&world).await.send_request(request);
-        let answer = within(sent).await.unwrap();
-        assert_eq!(answer.status().as_str(), expected, "{lines} lines");
+        let sent = http2::connect(entry.connect().await)
+            .await
+            .send_request(request);
+        let response = within(sent).await.unwrap();
+        assert_eq!(response.status().as_str(), expected, "{lines} lines");
         if expected == "431" {
-            assert_eq!(answer.headers()["adit-reason"], "header_too_large");
+            assert_eq!(response.headers()["adit-reason"], "header_too_large");
         }
     }
-    let seen = world.seen.lock().unwrap();
+    let seen = entry.seen.lock().unwrap();
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|request| request.headers.len() >= 254));
 }
 
 #[tokio::test]
-async fn p_3_8_every_answer_has_a_date() {
+async fn p_3_8_every_response_has_a_date() {
     const OWN: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
-    let world = World::new(|request, exchange| async move {
+    let entry = HttpEntry::serving(http_config(), |request, exchange| async move {
         let lines: &[_] = if &request.path[..] == b"/dated" {
             &[("date", OWN)]
         } else {
             &[]
         };
-        answer(&exchange, 200, lines, b"ok");
-    })
-    .await;
-    let dates = |answer: &str| {
-        let lines = answer
+        respond(&exchange, 200, lines, b"ok");
+    });
+    let dates = |response: &str| {
+        let lines = response
             .lines()
             .filter_map(|line| line.strip_prefix("date: "));
         lines.map(str::to_owned).collect::<Vec<_>>()
@@ -121,18 +112,18 @@ async fn p_3_8_every_answer_has_a_date() {
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", "400"),
     ] {
-        let answer = world.raw(request.as_bytes()).await.unwrap();
-        assert_eq!(status(&answer), expected, "{answer}");
-        let dates = dates(&answer);
-        assert_eq!(dates.len(), 1, "{answer}");
-        assert_eq!(dates[0] == OWN, request.contains("/dated"), "{answer}");
-        assert!(dates[0].ends_with(" GMT"), "{answer}");
+        let response = entry.raw(&request).await.unwrap();
+        assert_eq!(status(&response), expected, "{response}");
+        let dates = dates(&response);
+        assert_eq!(dates.len(), 1, "{response}");
+        assert_eq!(dates[0] == OWN, request.contains("/dated"), "{response}");
+        assert!(dates[0].ends_with(" GMT"), "{response}");
     }
-    let mut visitor = http2(&world).await;
+    let mut visitor = http2::connect(entry.connect().await).await;
     for (path, own) in [("dated", true), ("", false)] {
         let request = Request::get(format!("http://a/{path}"));
         let sent = visitor.send_request(request.body(Empty::new()).unwrap());
-        let answer = within(sent).await.unwrap();
-        assert_eq!(answer.headers()["date"] == OWN, own);
+        let response = within(sent).await.unwrap();
+        assert_eq!(response.headers()["date"] == OWN, own);
     }
 }

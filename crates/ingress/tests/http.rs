@@ -1,21 +1,23 @@
-//! Requests and answers of both HTTP versions, as they should be.
+//! Requests and responses of both HTTP versions, as they should be.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::convert::Infallible;
 
-use adit_codec::HeaderBlock;
 use adit_link::Reason;
+use adit_testlink::{
+    HttpEntry,
+    exchanges::{begin, block, body_of, echo, hello, respond},
+    http_config,
+    http1::{read_until, send},
+    http2, within,
+};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-
-mod world;
-
-use world::{World, answer, body_of, echo, head, hello, pieces, read_until, within};
+use hyper_util::rt::TokioIo;
 
 type Sent = BoxBody<Bytes, Infallible>;
 
@@ -25,6 +27,11 @@ fn full(body: impl Into<Bytes>) -> Sent {
 
 fn empty() -> Sent {
     Empty::new().boxed()
+}
+
+/// Pieces of `x`, each of which is sent in a chunk of its own.
+fn pieces(count: usize, bytes: usize) -> impl Iterator<Item = Bytes> {
+    (0..count).map(move |_| Bytes::from(vec![b'x'; bytes]))
 }
 
 /// A body without a known length.
@@ -41,24 +48,19 @@ enum Visitor {
 }
 
 impl Visitor {
-    async fn one(world: &World) -> Self {
-        let io = TokioIo::new(world.connect().await);
+    async fn one(entry: &HttpEntry) -> Self {
+        let io = TokioIo::new(entry.connect().await);
         let (send, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
         Self::One(send)
     }
 
-    async fn two(world: &World) -> Self {
-        let io = TokioIo::new(world.connect().await);
-        let (send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        Self::Two(send)
+    async fn two(entry: &HttpEntry) -> Self {
+        Self::Two(http2::connect(entry.connect().await).await)
     }
 
-    async fn both(world: &World) -> [Self; 2] {
-        [Self::one(world).await, Self::two(world).await]
+    async fn both(entry: &HttpEntry) -> [Self; 2] {
+        [Self::one(entry).await, Self::two(entry).await]
     }
 
     async fn send(&mut self, mut request: Request<Sent>) -> Response<Incoming> {
@@ -94,9 +96,9 @@ async fn whole(response: Response<Incoming>) -> (StatusCode, HeaderMap, Bytes, O
 }
 
 #[tokio::test]
-async fn a_get_crosses_and_its_answer_comes_back() {
-    let world = World::new(hello).await;
-    for mut visitor in Visitor::both(&world).await {
+async fn a_get_crosses_and_its_response_comes_back() {
+    let entry = HttpEntry::serving(http_config(), hello);
+    for mut visitor in Visitor::both(&entry).await {
         for _ in 0..3 {
             let (status, headers, body, _) = whole(visitor.get("/a?b=c").await).await;
             assert_eq!((status.as_u16(), &body[..]), (200, &b"hello"[..]));
@@ -105,8 +107,8 @@ async fn a_get_crosses_and_its_answer_comes_back() {
             assert!(headers.contains_key("date"), "the service sent none");
         }
     }
-    world.settle().await;
-    let seen = world.seen.lock().unwrap();
+    entry.settled().await;
+    let seen = entry.seen.lock().unwrap();
     assert_eq!(seen.len(), 6);
     for request in seen.iter() {
         assert_eq!(&request.method[..], b"GET");
@@ -119,7 +121,7 @@ async fn a_get_crosses_and_its_answer_comes_back() {
         assert!(request.open.visitor.starts_with("127.0.0.1:"));
         assert_eq!(request.open.request_uuid[6] >> 4, 7, "a UUIDv7");
     }
-    let stats = world.http.stats();
+    let stats = entry.stats();
     assert_eq!((stats.requests, stats.requests_open), (6, 0));
     assert_eq!(
         (stats.connections, stats.failures),
@@ -129,8 +131,8 @@ async fn a_get_crosses_and_its_answer_comes_back() {
 
 #[tokio::test]
 async fn bodies_of_every_size_and_framing_come_back() {
-    let world = World::new(echo).await;
-    for mut visitor in Visitor::both(&world).await {
+    let entry = HttpEntry::serving(http_config(), echo);
+    for mut visitor in Visitor::both(&entry).await {
         for size in [0, 1, 8 * 1024, 8 * 1024 + 1, 100_000, 1_000_000] {
             let sent = vec![b'y'; size];
             let request = Request::post("/echo").body(full(sent.clone())).unwrap();
@@ -146,9 +148,9 @@ async fn bodies_of_every_size_and_framing_come_back() {
             assert_eq!(body.len(), count * bytes);
         }
     }
-    world.settle().await;
+    entry.settled().await;
     // A small body rides in the head (P-3.2), a larger one does not.
-    let seen = world.seen.lock().unwrap();
+    let seen = entry.seen.lock().unwrap();
     let lengths: Vec<_> = seen
         .iter()
         .map(|r| r.headers.first(b"content-length").map(<[u8]>::to_vec))
@@ -157,35 +159,31 @@ async fn bodies_of_every_size_and_framing_come_back() {
 }
 
 #[tokio::test]
-async fn answers_are_streamed_as_they_come() {
-    let world = World::new(|_, exchange| async move {
-        exchange.send.respond(head(200, &[], b""), false).unwrap();
+async fn responses_are_streamed_as_they_come() {
+    let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
+        begin(&exchange, 200, &[], b"");
         for piece in pieces(40, 50_000) {
             exchange.send.send_all(piece, false).await.unwrap();
         }
         exchange.send.finish().unwrap();
-    })
-    .await;
-    for mut visitor in Visitor::both(&world).await {
+    });
+    for mut visitor in Visitor::both(&entry).await {
         let (_, headers, body, _) = whole(visitor.get("/").await).await;
         assert_eq!(body.len(), 40 * 50_000);
         assert!(!headers.contains_key("content-length"));
     }
-    world.settle().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
 async fn events_are_flushed_one_by_one() {
     let (next, again) = tokio::sync::mpsc::channel::<()>(1);
     let again = std::sync::Arc::new(tokio::sync::Mutex::new(again));
-    let world = World::new(move |_, exchange| {
+    let entry = HttpEntry::serving(http_config(), move |_, exchange| {
         let again = again.clone();
         async move {
             let events = [("content-type", "text/event-stream")];
-            exchange
-                .send
-                .respond(head(200, &events, b""), false)
-                .unwrap();
+            begin(&exchange, 200, &events, b"");
             for _ in 0..3 {
                 again.lock().await.recv().await.unwrap();
                 let event = Bytes::from_static(b"data: x\n\n");
@@ -193,9 +191,8 @@ async fn events_are_flushed_one_by_one() {
             }
             exchange.send.finish().unwrap();
         }
-    })
-    .await;
-    for mut visitor in Visitor::both(&world).await {
+    });
+    for mut visitor in Visitor::both(&entry).await {
         let mut events = visitor.get("/events").await.into_body();
         for _ in 0..3 {
             next.send(()).await.unwrap();
@@ -208,18 +205,16 @@ async fn events_are_flushed_one_by_one() {
 
 #[tokio::test]
 async fn trailers_cross_both_ways() {
-    let world = World::new(|_, mut exchange| async move {
+    let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         let (body, trailers) = body_of(&mut exchange).await.unwrap();
         let headers = [("x-trailers", &trailers[..]), ("trailer", "grpc-status")];
+        begin(&exchange, 200, &headers, &body);
         exchange
             .send
-            .respond(head(200, &headers, &body), false)
+            .finish_with(block(&[("grpc-status", "0")]))
             .unwrap();
-        let trailers: HeaderBlock = [(&b"grpc-status"[..], &b"0"[..])].into_iter().collect();
-        exchange.send.finish_with(trailers).unwrap();
-    })
-    .await;
-    for mut visitor in Visitor::both(&world).await {
+    });
+    for mut visitor in Visitor::both(&entry).await {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", HeaderValue::from_static("42"));
         let body = vec![Frame::data("abc".into()), Frame::trailers(trailers)];
@@ -233,31 +228,30 @@ async fn trailers_cross_both_ways() {
         assert_eq!(&body[..], b"abc");
         assert_eq!(trailers.unwrap()["grpc-status"], "0");
     }
-    // A visitor who does not know them gets the body without.
-    let answer = world
+    // A visitor that does not accept them gets the body without.
+    let response = entry
         .raw(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         .await
         .unwrap();
-    assert!(answer.ends_with("\r\n\r\n0\r\n\r\n"), "{answer}");
-    world.settle().await;
+    assert!(response.ends_with("\r\n\r\n0\r\n\r\n"), "{response}");
+    entry.settled().await;
 }
 
 #[tokio::test]
-async fn answers_without_a_body_have_none() {
-    let world = World::new(|request, exchange| async move {
+async fn responses_without_a_body_have_none() {
+    let entry = HttpEntry::serving(http_config(), |request, exchange| async move {
         match &request.path[..] {
-            b"/204" => answer(&exchange, 204, &[], b""),
-            b"/304" => answer(
+            b"/204" => respond(&exchange, 204, &[], b""),
+            b"/304" => respond(
                 &exchange,
                 304,
                 &[("etag", "\"1\""), ("content-length", "12")],
                 b"",
             ),
-            _ => answer(&exchange, 200, &[("content-length", "1234")], b""),
+            _ => respond(&exchange, 200, &[("content-length", "1234")], b""),
         }
-    })
-    .await;
-    for mut visitor in Visitor::both(&world).await {
+    });
+    for mut visitor in Visitor::both(&entry).await {
         let (status, headers, body, _) = whole(visitor.get("/204").await).await;
         assert_eq!((status.as_u16(), body.len()), (204, 0));
         assert!(!headers.contains_key("content-length"));
@@ -269,13 +263,13 @@ async fn answers_without_a_body_have_none() {
         assert_eq!((status.as_u16(), body.len()), (200, 0));
         assert_eq!(headers["content-length"], "1234");
     }
-    world.settle().await;
-    assert_eq!(world.http.stats().failures, [0; Reason::ALL.len()]);
+    entry.settled().await;
+    assert_eq!(entry.stats().failures, [0; Reason::ALL.len()]);
 }
 
 #[tokio::test]
 async fn headers_keep_their_order_and_repetition() {
-    let world = World::new(|request, exchange| async move {
+    let entry = HttpEntry::serving(http_config(), |request, exchange| async move {
         let cookies: Vec<_> = request
             .headers
             .lines()
@@ -292,10 +286,9 @@ async fn headers_keep_their_order_and_repetition() {
             ("x-range", &range),
             ("date", "Thu, 01 Jan 1970 00:00:00 GMT"),
         ];
-        answer(&exchange, 206, &headers, b"he");
-    })
-    .await;
-    for mut visitor in Visitor::both(&world).await {
+        respond(&exchange, 206, &headers, b"he");
+    });
+    for mut visitor in Visitor::both(&entry).await {
         let two = matches!(visitor, Visitor::Two(_));
         let mut request = Request::get("/").header("range", "bytes=0-1");
         if two {
@@ -303,8 +296,8 @@ async fn headers_keep_their_order_and_repetition() {
         } else {
             request = request.header("cookie", "x=1; y=2");
         }
-        let answer = visitor.send(request.body(empty()).unwrap()).await;
-        let (status, headers, body, _) = whole(answer).await;
+        let response = visitor.send(request.body(empty()).unwrap()).await;
+        let (status, headers, body, _) = whole(response).await;
         assert_eq!((status.as_u16(), &body[..]), (206, &b"he"[..]));
         let set: Vec<_> = headers.get_all("set-cookie").iter().collect();
         assert_eq!(set, ["a=1", "b=2"]);
@@ -316,8 +309,8 @@ async fn headers_keep_their_order_and_repetition() {
 }
 
 #[tokio::test]
-async fn what_concerns_one_connection_stays_there_and_the_service_learns_who_asked() {
-    let world = World::new(|_, exchange| async move {
+async fn hop_by_hop_headers_are_removed_and_forwarded_headers_added() {
+    let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         let headers = [
             ("connection", "x-mine, close"),
             ("x-mine", "1"),
@@ -326,10 +319,9 @@ async fn what_concerns_one_connection_stays_there_and_the_service_learns_who_ask
             ("transfer-encoding", "chunked"),
             ("x-kept", "1"),
         ];
-        answer(&exchange, 200, &headers, b"ok");
-    })
-    .await;
-    let answer = world
+        respond(&exchange, 200, &headers, b"ok");
+    });
+    let response = entry
         .raw(
             b"GET / HTTP/1.1\r\nHost: Web.Localhost\r\nConnection: x-secret, X-Forwarded-For, keep-alive\r\n\
             Keep-Alive: 5\r\nProxy-Connection: x\r\nTE: trailers, deflate\r\nUpgrade: foo\r\nX-Secret: 1\r\n\
@@ -338,12 +330,12 @@ async fn what_concerns_one_connection_stays_there_and_the_service_learns_who_ask
         )
         .await
         .unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     for gone in ["x-mine", "keep-alive", "upgrade", "transfer-encoding"] {
-        assert!(!answer.contains(gone), "{gone} in {answer}");
+        assert!(!response.contains(gone), "{gone} in {response}");
     }
-    assert!(answer.contains("x-kept: 1\r\n") && answer.contains("content-length: 2\r\n"));
-    let seen = world.seen.lock().unwrap().pop_back().unwrap();
+    assert!(response.contains("x-kept: 1\r\n") && response.contains("content-length: 2\r\n"));
+    let seen = entry.seen.lock().unwrap().pop_back().unwrap();
     let headers: Vec<_> = seen
         .headers
         .lines()
@@ -363,14 +355,14 @@ async fn what_concerns_one_connection_stays_there_and_the_service_learns_who_ask
     expected.sort();
     assert_eq!(headers, expected);
     // What a visitor claims of itself is not believed, named in `connection` or not.
-    world
+    entry
         .raw(
             b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\n\
             Connection: close\r\n\r\n",
         )
         .await
         .unwrap();
-    let seen = world.seen.lock().unwrap().pop_back().unwrap();
+    let seen = entry.seen.lock().unwrap().pop_back().unwrap();
     assert_eq!(
         seen.headers.first(b"x-forwarded-for"),
         Some(&b"127.0.0.1"[..])
@@ -378,50 +370,50 @@ async fn what_concerns_one_connection_stays_there_and_the_service_learns_who_ask
 }
 
 #[tokio::test]
-async fn http_1_0_is_spoken_with_those_who_know_no_more() {
-    let world = World::new(|request, exchange| async move {
+async fn http_1_0_visitors_get_http_1_0_responses() {
+    let entry = HttpEntry::serving(http_config(), |request, exchange| async move {
         if &request.path[..] == b"/known" {
-            return answer(&exchange, 200, &[], b"hello");
+            return respond(&exchange, 200, &[], b"hello");
         }
-        exchange.send.respond(head(200, &[], b""), false).unwrap();
+        begin(&exchange, 200, &[], b"");
         exchange.send.send_all("hello".into(), false).await.unwrap();
         tokio::task::yield_now().await;
         exchange.send.finish().unwrap();
-    })
-    .await;
+    });
     // Of unknown length: its end is the connection's.
-    let answer = world
+    let response = entry
         .raw(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
         .await
         .unwrap();
-    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
-    assert!(!answer.contains("chunked"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+    assert!(response.starts_with("HTTP/1.0 200 OK\r\n"), "{response}");
+    assert!(!response.contains("chunked"), "{response}");
+    assert!(response.ends_with("\r\n\r\nhello"), "{response}");
     // Without keep-alive the connection is closed.
-    let answer = world
+    let response = entry
         .raw(b"GET /known HTTP/1.0\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
-    assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+    assert!(response.ends_with("\r\n\r\nhello"), "{response}");
     // With it, it serves on.
-    let mut stream = world.connect().await;
+    let mut stream = entry.connect().await;
     for _ in 0..2 {
         let request = b"GET /known HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut stream, request)
-            .await
-            .unwrap();
-        let answer = read_until(&mut stream, "hello").await;
-        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
-        assert!(answer.contains("connection: keep-alive\r\n"), "{answer}");
-        assert!(answer.contains("content-length: 5\r\n"), "{answer}");
+        send(&mut stream, request).await;
+        let response = read_until(&mut stream, "hello").await;
+        assert!(response.starts_with("HTTP/1.0 200 OK\r\n"), "{response}");
+        assert!(
+            response.contains("connection: keep-alive\r\n"),
+            "{response}"
+        );
+        assert!(response.contains("content-length: 5\r\n"), "{response}");
     }
 }
 
 #[tokio::test]
-async fn http_2_says_whom_it_is_for_in_one_way() {
-    let world = World::new(hello).await;
-    let Visitor::Two(mut send) = Visitor::two(&world).await else {
-        panic!("HTTP/2 was asked for");
+async fn http_2_requests_name_one_host() {
+    let entry = HttpEntry::serving(http_config(), hello);
+    let Visitor::Two(mut send) = Visitor::two(&entry).await else {
+        panic!("expected HTTP/2");
     };
     for (host, status) in [("a:80", 200), ("b", 400), ("a", 400)] {
         let request = Request::get("http://a:80/").header("host", host);
@@ -435,22 +427,22 @@ async fn http_2_says_whom_it_is_for_in_one_way() {
     assert_eq!(status.as_u16(), 400);
     assert_eq!(headers["adit-reason"], "bad_request");
     // The connection has served them all.
-    assert_eq!(world.http.stats().connections, 1);
-    assert_eq!(world.seen.lock().unwrap().len(), 1);
+    assert_eq!(entry.stats().connections, 1);
+    assert_eq!(entry.seen.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn trace_context_is_carried_in_the_opening_message() {
-    let world = World::new(hello).await;
+    let entry = HttpEntry::serving(http_config(), hello);
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let mut visitor = Visitor::one(&world).await;
+    let mut visitor = Visitor::one(&entry).await;
     let request = Request::get("/")
         .header("traceparent", parent)
         .header("baggage", "user=1")
         .body(empty())
         .unwrap();
     whole(visitor.send(request).await).await;
-    let seen = world.seen.lock().unwrap().pop_back().unwrap();
+    let seen = entry.seen.lock().unwrap().pop_back().unwrap();
     assert_eq!(&*seen.open.traceparent, parent);
     assert_eq!(&*seen.open.baggage, "user=1");
     assert_eq!(seen.headers.first(b"traceparent"), Some(parent.as_bytes()));

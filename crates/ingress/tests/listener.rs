@@ -5,7 +5,7 @@ use adit_ingress::listener::{BindError, bind};
 use socket2::SockRef;
 
 #[test]
-fn a_second_one_on_the_same_port_fails_and_says_what_to_do() {
+fn a_port_in_use_is_an_error_with_advice() {
     let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = first.local_addr().unwrap();
     let error = bind(addr).unwrap_err();

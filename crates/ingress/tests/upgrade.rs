@@ -1,26 +1,20 @@
-//! Visitors who offer to change to another protocol (P-3.7).
+//! Visitors that offer to change to another protocol (P-3.7).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
-use adit_codec::{EncodedHead, HttpRequest, HttpResponseHead, ResetCode, Side};
-use adit_ingress::Direction;
-use adit_link::{Dispatch, Exchange, IncomingRequest, Part, Reason};
+use adit_codec::{EncodedHead, HttpRequest, HttpResponseHead, ResetCode};
+use adit_link::{Exchange, Part, Reason};
+use adit_testlink::{
+    HttpEntry, Link, LinkOptions, Route,
+    exchanges::{body_of, respond},
+    http_config,
+    http1::{read_to_end, read_until, send},
+    tcp::reset,
+    until, within,
+};
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
-
-mod world;
-
-use world::{
-    Link, World, answer, body_of, config, destination, director, read_to_end, read_until,
-    standard_layers, within,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// As `docker exec` begins.
 const EXEC: &str = "POST /exec/1/start HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
@@ -39,7 +33,7 @@ async fn next(exchange: &mut Exchange) -> Option<Bytes> {
     }
 }
 
-/// Says `hello` first, then gives everything back, and `bye` at the end.
+/// Sends `hello` first, then everything back, and `bye` at the end.
 async fn changes(request: HttpRequest, mut exchange: Exchange) {
     assert_eq!(&request.upgrade[..], b"tcp");
     assert_eq!(next(&mut exchange).await.unwrap(), "{}");
@@ -54,14 +48,10 @@ async fn changes(request: HttpRequest, mut exchange: Exchange) {
     exchange.send.send_all(bye, true).await.unwrap();
 }
 
-async fn send(stream: &mut TcpStream, bytes: &str) {
-    stream.write_all(bytes.as_bytes()).await.unwrap();
-}
-
 #[tokio::test]
 async fn p_3_7_bytes_go_both_ways_after_the_switch_with_half_close() {
-    let world = World::new(changes).await;
-    let mut stream = world.connect().await;
+    let entry = HttpEntry::serving(http_config(), changes);
+    let mut stream = entry.connect().await;
     send(&mut stream, EXEC).await;
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(
@@ -89,50 +79,51 @@ async fn p_3_7_bytes_go_both_ways_after_the_switch_with_half_close() {
     let () = sent;
     assert_eq!(received.len(), large.len() + 3);
     assert!(received.ends_with(b"xbye"));
-    world.settle().await;
-    assert_eq!(world.http.stats().failures.iter().sum::<u64>(), 0);
+    entry.settled().await;
+    assert_eq!(entry.stats().failures.iter().sum::<u64>(), 0);
 }
 
-/// A visitor need not wait for the answer where it knows it.
+/// A visitor need not wait for the response where it knows it.
 #[tokio::test]
-async fn what_came_behind_the_request_is_carried_first() {
-    let world = World::new(changes).await;
-    let mut stream = world.connect().await;
+async fn bytes_behind_the_request_are_carried_first() {
+    let entry = HttpEntry::serving(http_config(), changes);
+    let mut stream = entry.connect().await;
     send(&mut stream, &format!("{EXEC}early")).await;
     let all = read_until(&mut stream, "early").await;
     assert!(all.ends_with("\r\n\r\nhelloearly"), "{all}");
 }
 
 #[tokio::test]
-async fn p_3_7_any_other_answer_is_one_of_http() {
-    let world = World::new(|_, mut exchange| async move {
+async fn p_3_7_any_other_response_is_one_of_http() {
+    let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         let body = next(&mut exchange).await.unwrap();
-        answer(&exchange, 200, &[], &body);
+        respond(&exchange, 200, &[], &body);
         // The visitor's direction ends with the offer.
         assert!(exchange.recv.part().await.is_none());
-    })
-    .await;
-    let mut stream = world.connect().await;
+    });
+    let mut stream = entry.connect().await;
     send(&mut stream, EXEC).await;
     let all = read_until(&mut stream, "{}").await;
     assert!(all.starts_with("HTTP/1.1 200 OK\r\n"), "{all}");
     drop(stream);
-    world.settle().await;
-    assert_eq!(world.http.stats().failures.iter().sum::<u64>(), 0);
+    entry.settled().await;
+    assert_eq!(entry.stats().failures.iter().sum::<u64>(), 0);
 }
 
 #[tokio::test]
-async fn p_3_7_only_what_can_be_carried_is_offered() {
-    let world = World::new(|request: HttpRequest, mut exchange: Exchange| async move {
-        let offered = String::from_utf8(request.upgrade.to_vec()).unwrap();
-        assert_eq!(request.headers.first(b"upgrade"), None);
-        assert_eq!(request.headers.first(b"connection"), None);
-        if offered.is_empty() {
-            body_of(&mut exchange).await.unwrap();
-        }
-        answer(&exchange, 200, &[("x-offered", &offered)], b"");
-    })
-    .await;
+async fn p_3_7_only_upgrades_of_small_requests_are_offered() {
+    let entry = HttpEntry::serving(
+        http_config(),
+        |request: HttpRequest, mut exchange: Exchange| async move {
+            let offered = String::from_utf8(request.upgrade.to_vec()).unwrap();
+            assert_eq!(request.headers.first(b"upgrade"), None);
+            assert_eq!(request.headers.first(b"connection"), None);
+            if offered.is_empty() {
+                body_of(&mut exchange).await.unwrap();
+            }
+            respond(&exchange, 200, &[("x-offered", &offered)], b"");
+        },
+    );
     let get = |lines: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
     let long = "x".repeat(100_000);
     let table = [
@@ -152,7 +143,7 @@ async fn p_3_7_only_what_can_be_carried_is_offered() {
             "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".to_owned(),
             "",
         ),
-        // The end of such a body could not be told from what follows it.
+        // The end of such a body cannot be distinguished from what follows it.
         (
             "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
              Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
@@ -169,7 +160,7 @@ async fn p_3_7_only_what_can_be_carried_is_offered() {
         ),
     ];
     for (request, offered) in table {
-        let mut stream = world.connect().await;
+        let mut stream = entry.connect().await;
         send(&mut stream, &request).await;
         let head = read_until(&mut stream, "\r\n\r\n").await;
         let line = format!("x-offered: {offered}\r\n");
@@ -177,71 +168,56 @@ async fn p_3_7_only_what_can_be_carried_is_offered() {
     }
 }
 
-struct Older(Arc<Mutex<Vec<Bytes>>>);
-
-impl Dispatch for Older {
-    fn dispatch(&self, opened: IncomingRequest) {
-        let adit_codec::RequestHead::Http(head) = opened.head else {
-            panic!("not an HTTP request");
-        };
-        self.0.lock().unwrap().push(head.upgrade.clone());
-        assert!(opened.exchange.recv.is_complete());
-        answer(&opened.exchange, 204, &[], b"");
-    }
-}
-
 #[tokio::test]
 async fn p_1_2_a_peer_without_the_capability_gets_no_offer() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let link = Link::between(Side::Server, Side::Client, Arc::new(Older(seen.clone())));
-    let there = link.clone();
-    let director = director(move |_, _| Direction::Go(destination(&there, 1)));
-    let world = World::assemble(config(), standard_layers(), director).await;
-    let mut stream = world.connect().await;
+    let options = LinkOptions {
+        upgrades: false,
+        ..LinkOptions::default()
+    };
+    let (link, mut incoming) = Link::scripted_with(&options);
+    let entry = Route::to(&link).http(http_config());
+    let mut stream = entry.connect().await;
     send(&mut stream, EXEC).await;
+    let (head, exchange) = incoming.http().await;
+    assert_eq!(head.upgrade, "");
+    assert!(exchange.recv.is_complete());
+    respond(&exchange, 204, &[], b"");
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
-    assert_eq!(*seen.lock().unwrap(), [Bytes::new()]);
 }
 
 #[tokio::test]
-async fn what_breaks_on_one_hop_is_reset_on_the_other() {
+async fn a_break_on_one_hop_resets_the_other() {
     let ends: Arc<Mutex<Vec<Reason>>> = Arc::default();
-    let told = ends.clone();
-    let world = World::new(move |request: HttpRequest, mut exchange: Exchange| {
-        let told = told.clone();
-        async move {
-            next(&mut exchange).await;
-            exchange.send.respond(switch("tcp", &[]), false).unwrap();
-            if &request.path[..] == b"/reset" {
+    let reasons = ends.clone();
+    let entry = HttpEntry::serving(
+        http_config(),
+        move |request: HttpRequest, mut exchange: Exchange| {
+            let reasons = reasons.clone();
+            async move {
                 next(&mut exchange).await;
-                exchange.send.reset(ResetCode::ServiceAborted, "broke off");
-                return;
+                exchange.send.respond(switch("tcp", &[]), false).unwrap();
+                if &request.path[..] == b"/reset" {
+                    next(&mut exchange).await;
+                    exchange.send.reset(ResetCode::ServiceAborted, "broke off");
+                    return;
+                }
+                let failure = exchange.recv.part().await.unwrap().unwrap_err();
+                reasons.lock().unwrap().push(failure.reason);
             }
-            let failure = exchange.recv.part().await.unwrap().unwrap_err();
-            told.lock().unwrap().push(failure.reason);
-        }
-    })
-    .await;
-    let mut stream = world.connect().await;
+        },
+    );
+    let mut stream = entry.connect().await;
     send(&mut stream, &EXEC.replace("/exec/1/start", "/reset")).await;
     read_until(&mut stream, "\r\n\r\n").await;
     send(&mut stream, "x").await;
     read_to_end(&mut stream).await.unwrap_err();
 
-    let mut stream = world.connect().await;
+    let mut stream = entry.connect().await;
     send(&mut stream, EXEC).await;
     read_until(&mut stream, "\r\n\r\n").await;
-    socket2::SockRef::from(&stream)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    drop(stream);
-    within(async {
-        while ends.lock().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    reset(stream);
+    until("the exchange fails", || !ends.lock().unwrap().is_empty()).await;
     assert_eq!(*ends.lock().unwrap(), [Reason::Cancelled]);
-    world.settle().await;
+    entry.settled().await;
 }

@@ -1,0 +1,221 @@
+//! Entries for visitors on loopback addresses.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use adit_codec::HttpRequest;
+use adit_ingress::{
+    Admission, Http, HttpConfig, Tcp, TcpConfig, Udp, UdpConfig, UdpStats,
+    listener::{bind, bind_udp},
+};
+use adit_link::Exchange;
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::{Link, Route, ScriptedDirector, http1, udp::Socket, until};
+
+/// An entry for one protocol; it gives the counters of the protocol.
+pub struct Entry<P> {
+    protocol: Arc<P>,
+    pub addr: SocketAddr,
+    pub links: Vec<Link>,
+    pub director: Arc<ScriptedDirector>,
+    pub drain: watch::Sender<bool>,
+    /// One task for each connection; UDP has one for the port.
+    pub serving: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// The requests that reached the service, where a function serves them.
+    pub seen: Arc<Mutex<VecDeque<HttpRequest>>>,
+}
+
+pub type HttpEntry = Entry<Http>;
+pub type TcpEntry = Entry<Tcp>;
+pub type UdpEntry = Entry<Udp>;
+
+impl<P> Deref for Entry<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.protocol
+    }
+}
+
+/// Timeouts that no test reaches by accident.
+pub fn http_config() -> HttpConfig {
+    HttpConfig {
+        head_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(10),
+        stall_timeout: Duration::from_secs(10),
+        service_timeout: Duration::from_secs(10),
+        ..HttpConfig::default()
+    }
+}
+
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+async fn drained(drain: watch::Sender<bool>) {
+    let _ = drain.subscribe().wait_for(|drains| *drains).await;
+}
+
+impl<P: Send + Sync + 'static> Entry<P> {
+    fn new(route: Route, addr: SocketAddr, new: impl FnOnce(Arc<Admission>) -> Arc<P>) -> Self {
+        Self {
+            addr,
+            links: route.links.clone(),
+            director: route.director.clone(),
+            protocol: new(route.admission()),
+            drain: watch::Sender::new(false),
+            serving: Arc::default(),
+            seen: Arc::default(),
+        }
+    }
+
+    /// Serves each connection of a listener with `serve`.
+    fn accept<R>(
+        self,
+        listener: TcpListener,
+        serve: impl Fn(Arc<P>, TcpStream, SocketAddr) -> R + Send + 'static,
+    ) -> Self
+    where
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let (protocol, serving) = (self.protocol.clone(), self.serving.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, peer)) = listener.accept().await {
+                let task = tokio::spawn(serve(protocol.clone(), stream, peer));
+                serving.lock().unwrap().push(task);
+            }
+        });
+        self
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+}
+
+impl Route {
+    pub fn http(self, config: HttpConfig) -> HttpEntry {
+        let (listener, addr) = listen();
+        let entry = Entry::new(self, addr, |admission| Http::new(config, admission));
+        let drain = entry.drain.clone();
+        entry.accept(listener, move |http, stream, peer| {
+            http.serve(stream, peer, drained(drain.clone()))
+        })
+    }
+
+    pub fn tcp(self, config: TcpConfig) -> TcpEntry {
+        let (listener, addr) = listen();
+        let entry = Entry::new(self, addr, |admission| Tcp::new(config, admission));
+        entry.accept(listener, move |tcp, stream, peer| {
+            tcp.serve(stream, peer, addr)
+        })
+    }
+
+    pub fn udp(self, config: UdpConfig, session_timeout: Duration) -> UdpEntry {
+        let socket = UdpSocket::from_std(bind_udp(loopback()).unwrap()).unwrap();
+        let addr = socket.local_addr().unwrap();
+        let entry = Entry::new(self, addr, |admission| Udp::new(config, admission));
+        let drained = drained(entry.drain.clone());
+        let serving = entry
+            .protocol
+            .clone()
+            .serve(socket, session_timeout, drained);
+        entry.serving.lock().unwrap().push(tokio::spawn(serving));
+        entry
+    }
+}
+
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::from_std(bind(loopback()).unwrap()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+impl HttpEntry {
+    /// Before one client, which serves requests with a function.
+    pub fn serving<F, R>(config: HttpConfig, serve: F) -> Self
+    where
+        F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        Self::serving_through(Route::to, config, serve)
+    }
+
+    /// The same with a route of the test's own.
+    pub fn serving_through<F, R>(
+        route: impl FnOnce(&Link) -> Route,
+        config: HttpConfig,
+        serve: F,
+    ) -> Self
+    where
+        F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let seen: Arc<Mutex<VecDeque<HttpRequest>>> = Arc::default();
+        let notes = seen.clone();
+        let link = Link::serving(move |head: HttpRequest, exchange| {
+            notes.lock().unwrap().push_back(head.clone());
+            serve(head, exchange)
+        });
+        let entry = route(&link).http(config);
+        Self { seen, ..entry }
+    }
+
+    /// Sends bytes on a connection and reads to its end. `Err` is a reset, with what came before it.
+    pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Result<String, String> {
+        let mut stream = self.connect().await;
+        http1::send(&mut stream, bytes).await;
+        http1::read_to_end(&mut stream).await
+    }
+
+    /// Waits until a client has a request.
+    pub async fn opened(&self) {
+        let open = || self.links.iter().any(|link| link.far.open_requests() > 0);
+        until("a request reaches the far end", open).await;
+    }
+
+    /// Waits until no request is open.
+    pub async fn settled(&self) {
+        let idle = || self.stats().requests_open == 0 && self.links.iter().all(Link::is_idle);
+        until("no request is open", idle).await;
+    }
+
+    /// Waits until no connection is open.
+    pub async fn closed(&self) {
+        until("no connection is open", || {
+            self.stats().connections_open == 0
+        })
+        .await;
+    }
+}
+
+impl TcpEntry {
+    /// Waits until no connection is open.
+    pub async fn settled(&self) {
+        let idle = || self.stats().open == 0 && self.links.iter().all(Link::is_idle);
+        until("no connection is open", idle).await;
+    }
+}
+
+impl UdpEntry {
+    pub async fn visitor(&self) -> Socket {
+        Socket::connect(self.addr).await
+    }
+
+    pub async fn until(&self, holds: impl Fn(&UdpStats) -> bool) {
+        until("the counters of the port", || holds(&self.stats())).await;
+    }
+}

@@ -1,0 +1,47 @@
+//! Both ends of a link in one process, for tests only.
+//!
+//! A test of one end plays the other one. [`Link`] is a lane with both its ends, joined in memory. What its near end
+//! opens reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`], which gives
+//! [`Incoming`]), or an egress with real services (`EgressLink`). [`Request`] and [`Response`] are what a test opens and
+//! reads on a lane; the modules [`exchanges`] and [`websocket`] play the other side of it.
+//!
+//! In front of the near end stand entries for visitors: `Route` says where requests go and builds an `HttpEntry`, a
+//! `TcpEntry` or a `UdpEntry`. Visitors are small drivers over any stream: [`http1`], [`http2`], [`grpc`],
+//! [`websocket`], [`tcp`], [`udp`]. [`Recorder`] keeps the records of finished requests.
+//!
+//! Every wait has a bound ([`within`], [`until`]), so that a test that hangs fails and says for what it waited.
+//!
+//! Dev-dependency only: `ci/boundaries` checks it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::missing_panics_doc, clippy::missing_errors_doc)]
+
+#[cfg(feature = "egress")]
+mod egress;
+#[cfg(feature = "ingress")]
+mod entry;
+pub mod exchanges;
+pub mod grpc;
+pub mod http1;
+pub mod http2;
+mod incoming;
+mod link;
+mod recorder;
+mod request;
+#[cfg(feature = "ingress")]
+mod route;
+pub mod tcp;
+pub mod udp;
+mod wait;
+pub mod websocket;
+
+#[cfg(feature = "egress")]
+pub use egress::{EgressLink, http_service};
+#[cfg(feature = "ingress")]
+pub use entry::{Entry, HttpEntry, TcpEntry, UdpEntry, http_config};
+pub use incoming::Incoming;
+pub use link::{Link, LinkOptions, TUNNEL, lane, lane_config, link_grant};
+pub use recorder::{FORWARDED, Recorded, Recorder, Records, SAMPLED, UNSAMPLED};
+pub use request::{Request, Response, next_part, read};
+#[cfg(feature = "ingress")]
+pub use route::{Route, ScriptedDirector, director, fail, session_director, standard_layers};
+pub use wait::{until, within};

@@ -1,0 +1,181 @@
+//! What a test opens on a lane, and what it reads of the response.
+
+use std::time::Duration;
+
+use adit_codec::{
+    EncodedHead, GrpcRequestHead, HeaderBlock, HttpRequestHead, Open, ResponseHead, TcpOpenHead,
+    UdpOpenHead, WebSocketRequestHead,
+};
+use adit_link::{Failure, Part, RecvHalf};
+
+use crate::{TUNNEL, exchanges::lines, within};
+
+/// The head of a request; each test sets what it is about.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    pub open: Open<&'a str>,
+    pub method: &'a str,
+    pub scheme: &'static str,
+    pub authority: &'a str,
+    pub path: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The address that a TCP or UDP visitor came to.
+    pub local: &'a str,
+}
+
+impl Default for Request<'_> {
+    fn default() -> Self {
+        Self {
+            open: Open {
+                request_uuid: [7; 16],
+                tunnel: TUNNEL,
+                visitor: "192.0.2.1:4000",
+                ..Open::default()
+            },
+            method: "GET",
+            scheme: "http",
+            authority: "visitor.example",
+            path: "/",
+            headers: &[],
+            local: "198.51.100.7:2222",
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    pub fn get(path: &'a str) -> Self {
+        Self::new("GET", path, &[])
+    }
+
+    pub fn new(method: &'a str, path: &'a str, headers: &'a [(&'a str, &'a str)]) -> Self {
+        Self {
+            method,
+            path,
+            headers,
+            ..Self::default()
+        }
+    }
+
+    #[must_use]
+    pub fn tunnel(mut self, tunnel: &'a str) -> Self {
+        self.open.tunnel = tunnel;
+        self
+    }
+
+    pub fn http(&self, body: &[u8]) -> EncodedHead {
+        self.offer("", body)
+    }
+
+    /// Also offers to change to the protocol `upgrade`.
+    pub fn offer(&self, upgrade: &str, body: &[u8]) -> EncodedHead {
+        let head = HttpRequestHead {
+            open: &self.open,
+            method: self.method,
+            scheme: self.scheme,
+            authority: self.authority.as_bytes(),
+            path: self.path.as_bytes(),
+        };
+        let encoded = head.encode_offer(upgrade.as_bytes(), lines(self.headers), body);
+        encoded.unwrap()
+    }
+
+    pub fn grpc(&self, timeout: Option<Duration>, body: &[u8]) -> EncodedHead {
+        let head = GrpcRequestHead {
+            open: &self.open,
+            authority: self.authority.as_bytes(),
+            path: self.path.as_bytes(),
+            timeout,
+        };
+        head.encode(lines(self.headers), body).unwrap()
+    }
+
+    pub fn websocket(&self) -> EncodedHead {
+        let head = WebSocketRequestHead {
+            open: &self.open,
+            authority: self.authority.as_bytes(),
+            path: self.path.as_bytes(),
+        };
+        head.encode(lines(self.headers)).unwrap()
+    }
+
+    pub fn tcp(&self, body: &[u8]) -> EncodedHead {
+        let (open, local) = (&self.open, self.local);
+        TcpOpenHead { open, local }.encode(body).unwrap()
+    }
+
+    pub fn udp(&self) -> EncodedHead {
+        let (open, local) = (&self.open, self.local);
+        UdpOpenHead { open, local }.encode().unwrap()
+    }
+}
+
+/// A whole response to an HTTP request or a gRPC call.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The status codes of the interim responses before it.
+    pub interim: Vec<u16>,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub trailers: Option<Vec<(String, String)>>,
+    /// Messages that carried payload.
+    pub messages: usize,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find(&self.headers, name)
+    }
+
+    /// Of the trailers, or of the headers of a gRPC response that has nothing else.
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        find(self.trailers.as_ref().unwrap_or(&self.headers), name)
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+fn find<'l>(lines: &'l [(String, String)], name: &str) -> Option<&'l str> {
+    let mut found = lines.iter().filter(|(n, _)| n == name);
+    found.next().map(|(_, value)| &value[..])
+}
+
+/// The lines of a block; a byte that is not ASCII is shown as the character of its number.
+pub(crate) fn text(block: &HeaderBlock) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| bytes.iter().map(|&b| char::from(b)).collect();
+    block.lines().map(|(n, v)| (text(n), text(v))).collect()
+}
+
+/// The next part of an exchange; `None` at the end of its direction.
+pub async fn next_part(recv: &mut RecvHalf) -> Option<Result<Part, Failure>> {
+    within(recv.part()).await
+}
+
+/// Reads a response to its end.
+pub async fn read(recv: &mut RecvHalf) -> Result<Response, Failure> {
+    let mut response = Response::default();
+    while let Some(part) = next_part(recv).await {
+        match part? {
+            Part::Response(ResponseHead::Http(head)) if head.status < 200 => {
+                response.interim.push(head.status);
+            }
+            Part::Response(ResponseHead::Http(head)) => {
+                response.status = head.status;
+                response.headers = text(&head.headers);
+            }
+            Part::Response(ResponseHead::Grpc(head)) => {
+                response.status = head.status;
+                response.headers = text(&head.metadata);
+            }
+            Part::Data(data) => {
+                response.body.extend_from_slice(data.as_ref());
+                response.messages += 1;
+            }
+            Part::Trailers(block) => response.trailers = Some(text(&block)),
+            other => panic!("unexpected part of a response: {other:?}"),
+        }
+    }
+    Ok(response)
+}

@@ -1,0 +1,160 @@
+//! Services on real sockets, and bytes whose every place differs from its neighbours.
+
+use std::{future::Future, io, sync::LazyLock};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
+use crate::{http1, within};
+
+/// How a read ends on a connection that was reset.
+pub const RESET: Option<io::ErrorKind> = Some(io::ErrorKind::ConnectionReset);
+
+/// A service whose n-th connection `script` handles; its port, and what the scripts give in the order of their ends.
+pub async fn service<F, S, T>(script: S) -> (u16, mpsc::UnboundedReceiver<T>)
+where
+    S: Fn(TcpStream, usize) -> F + Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, results) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (work, sender) = (script(stream, number), sender.clone());
+            tokio::spawn(async move {
+                let _ = sender.send(work.await);
+            });
+        }
+    });
+    (port, results)
+}
+
+/// Sends back what it receives.
+pub async fn echo() -> u16 {
+    let echo = |mut stream: TcpStream, _| async move {
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+        let _ = to.shutdown().await;
+    };
+    service(echo).await.0
+}
+
+/// Sends the same bytes in response to each HTTP request without a body.
+pub async fn fixed(response: &'static str) -> u16 {
+    let respond = move |mut stream: TcpStream, _| async move {
+        while http1::read_head(&mut stream).await.is_some() {
+            http1::send(&mut stream, response).await;
+        }
+    };
+    service(respond).await.0
+}
+
+/// A port on which nothing listens.
+pub async fn unused_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Reads to the end, or to the error in its place.
+pub async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Option<io::ErrorKind>) {
+    let mut all = Vec::new();
+    let ended = within(stream.read_to_end(&mut all)).await;
+    (all, ended.err().map(|error| error.kind()))
+}
+
+pub async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: usize) -> Vec<u8> {
+    let mut read = vec![0; bytes];
+    within(stream.read_exact(&mut read)).await.unwrap();
+    read
+}
+
+/// Closes a connection with a reset.
+pub fn reset(stream: TcpStream) {
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+}
+
+/// Bytes without a period that fits into the tunnel's buffers.
+#[derive(Clone)]
+pub struct Pattern {
+    block: Bytes,
+    at: usize,
+}
+
+impl Pattern {
+    /// Patterns of different seeds differ in almost every place.
+    pub fn new(seed: u64) -> Self {
+        static BLOCK: LazyLock<Bytes> = LazyLock::new(|| {
+            let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+            let mut next = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.to_le_bytes()[3]
+            };
+            // A prime number of bytes.
+            (0..1_000_003).map(|_| next()).collect()
+        });
+        let block = BLOCK.clone();
+        let at = usize::try_from(seed).unwrap().wrapping_mul(65_537) % block.len();
+        Self { block, at }
+    }
+
+    /// The next bytes, at most so many.
+    pub fn next(&mut self, bytes: usize) -> Bytes {
+        let end = (self.at + bytes).min(self.block.len());
+        let piece = self.block.slice(self.at..end);
+        self.at = end % self.block.len();
+        piece
+    }
+
+    /// Whether these are the next ones.
+    pub fn check(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let piece = self.next(bytes.len());
+            assert!(bytes[..piece.len()] == piece, "other bytes than were sent");
+            bytes = &bytes[piece.len()..];
+        }
+    }
+}
+
+/// Writes so many bytes of a pattern.
+pub async fn write_pattern(
+    to: &mut (impl AsyncWrite + Unpin),
+    pattern: &mut Pattern,
+    mut bytes: usize,
+) -> io::Result<()> {
+    while bytes > 0 {
+        let piece = pattern.next(bytes.min(256 * 1024));
+        bytes -= piece.len();
+        to.write_all(&piece).await?;
+    }
+    Ok(())
+}
+
+/// Reads a pattern to its end and gives its length, with the error in place of the end.
+pub async fn read_pattern(
+    from: &mut (impl AsyncRead + Unpin),
+    mut pattern: Pattern,
+) -> (usize, Option<io::ErrorKind>) {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut total = 0;
+    loop {
+        match from.read(&mut buffer).await {
+            Ok(0) => return (total, None),
+            Ok(count) => {
+                pattern.check(&buffer[..count]);
+                total += count;
+            }
+            Err(error) => return (total, Some(error.kind())),
+        }
+    }
+}

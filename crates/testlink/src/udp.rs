@@ -1,0 +1,86 @@
+//! UDP: sockets of visitors and services, and the far end of a flow.
+
+use std::net::SocketAddr;
+
+use adit_codec::{ProtocolType, ResponseHead, accepted};
+use adit_link::{Exchange, Failure, Part};
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+
+use crate::{request::next_part, within};
+
+/// A socket of a visitor or a service.
+pub struct Socket(pub UdpSocket);
+
+impl Socket {
+    pub async fn bind() -> Self {
+        Self(UdpSocket::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// A visitor of the address.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let socket = Self::bind().await;
+        socket.0.connect(addr).await.unwrap();
+        socket
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    pub async fn send(&self, data: &[u8]) {
+        assert_eq!(self.0.send(data).await.unwrap(), data.len());
+    }
+
+    pub async fn recv(&self) -> Vec<u8> {
+        self.recv_from().await.0
+    }
+
+    pub async fn recv_from(&self) -> (Vec<u8>, SocketAddr) {
+        let mut buffer = vec![0; 70_000];
+        let (length, from) = within(self.0.recv_from(&mut buffer)).await.unwrap();
+        buffer.truncate(length);
+        (buffer, from)
+    }
+}
+
+/// The far end accepts the flow.
+pub fn accept(exchange: &Exchange) {
+    let head = accepted(ProtocolType::Udp);
+    exchange.send.respond(head, false).unwrap();
+}
+
+/// The response that accepts a TCP connection or a flow has arrived.
+pub async fn expect_accepted(exchange: &mut Exchange) -> Result<(), Failure> {
+    match next_part(&mut exchange.recv).await {
+        Some(Ok(Part::Response(ResponseHead::Accepted))) => Ok(()),
+        Some(Err(failure)) => Err(failure),
+        other => panic!("expected a response that accepts, got {other:?}"),
+    }
+}
+
+pub fn send(exchange: &Exchange, data: impl Into<Bytes>) {
+    exchange.send.send_datagram(data.into()).unwrap();
+}
+
+/// The next datagram; `None` at the end of the direction.
+pub async fn try_recv(exchange: &mut Exchange) -> Result<Option<Bytes>, Failure> {
+    match next_part(&mut exchange.recv).await.transpose()? {
+        Some(Part::Datagram(data)) => Ok(Some(data)),
+        None => Ok(None),
+        Some(other) => panic!("expected a datagram, got {other:?}"),
+    }
+}
+
+pub async fn recv(exchange: &mut Exchange) -> Bytes {
+    let datagram = try_recv(exchange).await.unwrap();
+    datagram.expect("the flow has ended")
+}
+
+/// The far end sends every datagram back, with a mark behind it.
+pub async fn echo(mut exchange: Exchange, mark: u8) {
+    accept(&exchange);
+    while let Ok(Some(data)) = try_recv(&mut exchange).await {
+        send(&exchange, [&data[..], &[mark]].concat());
+    }
+}

@@ -1,0 +1,23 @@
+//! Waits that end.
+
+use std::{future::Future, time::Duration};
+
+/// Longer than every wait of a test that passes, on the clock of the test.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// The output of `work`. Panics when it does not come.
+pub async fn within<T>(work: impl Future<Output = T>) -> T {
+    let bounded = tokio::time::timeout(BOUND, work).await;
+    bounded.expect("the test hangs")
+}
+
+/// Waits until a condition holds; `what` names it when it never does.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(BOUND, waiting).await;
+    waited.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
