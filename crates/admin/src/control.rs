@@ -9,9 +9,9 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
-    time::Duration,
 };
 
+use adit_net::Stream;
 use axum::{
     Json, Router,
     extract::State,
@@ -22,10 +22,9 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
-/// A pause after `accept` failed, for want of file descriptors as a rule.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::listener::Accepting;
 
 /// Carries out what comes over the socket.
 pub trait Operator: Send + Sync + 'static {
@@ -52,7 +51,7 @@ pub enum ControlError {
 /// A bound socket. Dropped, it is removed, unless another process has put its own in the same place.
 #[derive(Debug)]
 pub struct Control {
-    listener: UnixListener,
+    accepting: Accepting,
     file: SocketFile,
 }
 
@@ -87,7 +86,7 @@ impl Control {
             .and_then(|found| fs::rename(&aside, path).map(|()| found));
         match placed {
             Ok(found) => Ok(Self {
-                listener,
+                accepting: Accepting::new(listener.into(), "the control socket"),
                 file: SocketFile {
                     path: path.to_owned(),
                     inode: found.ino(),
@@ -112,30 +111,26 @@ impl Control {
         axum::serve(self, routes).await
     }
 
-    /// Whether the peer is the user of this process, or root. The permissions of the file say the same; some systems do
-    /// not look at those of a socket.
-    fn trusts(&self, stream: &UnixStream) -> bool {
-        let peer = stream.peer_cred().map(|peer| peer.uid());
-        peer.is_ok_and(|uid| uid == self.file.owner || uid == 0)
+    /// Whether the peer is the user of this process, or root. The permissions of the file forbid others as well; some
+    /// systems ignore those of a socket.
+    fn trusts(&self, stream: &Stream) -> bool {
+        stream
+            .peer_uid()
+            .is_some_and(|uid| uid == self.file.owner || uid == 0)
     }
 }
 
 impl Listener for Control {
-    type Io = UnixStream;
+    type Io = Stream;
     type Addr = ();
 
-    async fn accept(&mut self) -> (UnixStream, ()) {
+    async fn accept(&mut self) -> (Stream, ()) {
         loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) if self.trusts(&stream) => return (stream, ()),
-                Ok(_) => {
-                    tracing::warn!("a connection of another user to the control socket was closed");
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed on the control socket");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            let (stream, _) = self.accepting.next().await;
+            if self.trusts(&stream) {
+                return (stream, ());
             }
+            tracing::warn!("a connection of another user to the control socket was closed");
         }
     }
 
@@ -165,7 +160,10 @@ async fn release(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
 
     use super::*;
 

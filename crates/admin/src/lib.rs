@@ -7,9 +7,11 @@
 //! socket ([`Control`]).
 
 mod control;
+mod listener;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+use adit_net::Listener;
 use axum::{
     Json, Router,
     extract::{Query, State},
@@ -27,6 +29,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use self::listener::Accepting;
 pub use control::{Control, ControlError, Operator};
 
 /// Whom the routes ask.
@@ -70,7 +73,7 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Admin {
     started: Instant,
-    listener: TcpListener,
+    accepting: Accepting,
     addr: SocketAddr,
     hosts: Vec<String>,
 }
@@ -86,7 +89,7 @@ impl Admin {
         let addr = listener.local_addr().map_err(fail)?;
         Ok(Self {
             started: Instant::now(),
-            listener,
+            accepting: Accepting::new(Listener::from(listener), "the admin port"),
             addr,
             hosts: Vec::new(),
         })
@@ -109,7 +112,7 @@ impl Admin {
     /// # Errors
     /// Those of the listening socket.
     pub async fn serve(self, source: Arc<dyn StatusSource>) -> std::io::Result<()> {
-        axum::serve(self.listener, routes(source, self.started, self.hosts)).await
+        axum::serve(self.accepting, routes(source, self.started, self.hosts)).await
     }
 }
 

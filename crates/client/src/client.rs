@@ -14,7 +14,7 @@ use std::{
 };
 
 use adit_egress::{Egress, RequestOwner};
-use adit_ingress::descriptors;
+use adit_net::descriptors_for_visitors;
 use adit_reconnect::StopReason;
 use adit_trace::{NoObserver, Observer};
 use thiserror::Error;
@@ -89,7 +89,7 @@ impl Client {
             settings.group_id.clone_from(&instance.client_id);
         }
         settings.client_id.clone_from(&instance.client_id);
-        let mut services_share = descriptors::for_visitors();
+        let mut services_share = descriptors_for_visitors();
         if !settings.entries.is_empty() {
             // The other half is for visitors of the entries.
             services_share /= 2;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{SocketAddr, TcpListener as StdListener},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -14,18 +15,16 @@ use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, Us
 use adit_flow::{Gate, Shares};
 use adit_ingress::{
     Admission, Destination, Direction, Director, Http, HttpConfig, Layer, RetryBudget, Session,
-    Tcp, TcpConfig, Visit,
-    descriptors::{self, Descriptors},
-    layers,
-    listener::{self, BindError},
+    Tcp, TcpConfig, Visit, layers,
 };
 use adit_link::{Compression, Lane, LogLimit, Reason};
+use adit_net::{
+    AcceptLoop, AcceptReport, Accepted, BindError, Descriptors, Listener, Stream, bind,
+    descriptors_for_visitors,
+};
 use adit_trace::Observer;
 use thiserror::Error;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -33,9 +32,6 @@ use crate::{
     settings::{EntryKind, EntrySettings, Settings},
     status::EntryStatus,
 };
-
-/// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why entries cannot be.
 #[derive(Debug, Error)]
@@ -58,7 +54,7 @@ pub enum EntryError {
         /// Its name.
         name: String,
         /// What the system said.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The client's own names are none.
     #[error(transparent)]
@@ -111,7 +107,7 @@ impl Entries {
         let mut entries = Vec::new();
         for (index, entry) in settings.entries.iter().enumerate() {
             let name = || entry.name.clone();
-            let listener = listener::bind(entry.listen).map_err(|error| EntryError::Bind {
+            let listener = bind(entry.listen).map_err(|error| EntryError::Bind {
                 index,
                 name: name(),
                 error,
@@ -157,16 +153,20 @@ impl Entries {
     /// Accepts on all of them until they drain.
     pub(crate) async fn accept(&self) {
         let mut listening = tokio::task::JoinSet::new();
-        let guard = Guard::new();
+        // The other half is for services.
+        let descriptors = Descriptors::new(descriptors_for_visitors() / 2);
+        let report = EntryReport::new();
         for (number, entry) in (0..).zip(&self.entries) {
             let Some(listener) = lock(&entry.listener).take() else {
                 continue;
             };
-            match TcpListener::from_std(listener) {
+            match Listener::from_std(listener) {
                 Ok(listener) => {
                     let (room, visitors) = (entry.room.clone(), self.visitors.clone());
-                    let (drain, guard) = (self.drain.subscribe(), guard.clone());
-                    listening.spawn(accept(listener, room, visitors, drain, guard, number));
+                    let drain = self.drain.subscribe();
+                    let accepting = AcceptLoop::new(listener, report.clone())
+                        .bounded(descriptors.clone(), number);
+                    listening.spawn(accept(accepting, room, visitors, drain));
                 }
                 Err(error) => {
                     tracing::error!(entry = entry.settings.name, %error, "cannot be listened on");
@@ -324,7 +324,11 @@ fn room(
 }
 
 impl Room {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, drain: watch::Receiver<bool>) {
+    async fn serve(self, stream: Stream, peer: SocketAddr, drain: watch::Receiver<bool>) {
+        // `Http` and `Tcp` take TCP alone for now; nothing else is listened on.
+        let Ok(stream) = stream.try_into_tcp() else {
+            return;
+        };
         match self {
             Self::Http(http) => http.serve(stream, peer, said(drain)).await,
             Self::Tcp(tcp) => match stream.local_addr() {
@@ -420,19 +424,16 @@ async fn said(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|said| *said).await;
 }
 
-/// What all listeners share.
+/// Logs what the accept loops of all entries report.
 #[derive(Clone)]
-struct Guard {
-    descriptors: Arc<Descriptors>,
+struct EntryReport {
     full: Arc<LogLimit<usize>>,
     failed: Arc<LogLimit<String>>,
 }
 
-impl Guard {
+impl EntryReport {
     fn new() -> Self {
         Self {
-            // The other half is for services.
-            descriptors: Descriptors::new(descriptors::for_visitors() / 2),
             full: LogLimit::new(|limit, _| {
                 tracing::warn!(
                     limit,
@@ -444,48 +445,31 @@ impl Guard {
     }
 }
 
+impl AcceptReport for EntryReport {
+    fn on_full(&self, limit: usize) {
+        self.full.note(limit);
+    }
+
+    fn on_failed(&self, error: &io::Error) {
+        self.failed.note(error.to_string());
+    }
+}
+
+/// Accepts on one entry until it drains.
 async fn accept(
-    listener: TcpListener,
+    accepting: AcceptLoop<EntryReport>,
     room: Room,
     visitors: TaskTracker,
     drain: watch::Receiver<bool>,
-    Guard {
-        descriptors,
-        full,
-        failed,
-    }: Guard,
-    number: u32,
 ) {
-    let mut drained = std::pin::pin!(said(drain.clone()));
-    loop {
-        if !descriptors.has_room(number) {
-            full.note(descriptors.limit());
-            tokio::select! {
-                () = descriptors.room(number) => {}
-                () = drained.as_mut() => return,
-            }
-        }
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drained.as_mut() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let peer = listener::visitor_addr(peer);
-                let descriptor = descriptors.take(number);
-                let served = room.clone().serve(stream, peer, drain.clone());
-                visitors.spawn(async move {
-                    served.await;
-                    drop(descriptor);
-                });
-            }
-            Err(error) => {
-                failed.note(error.to_string());
-                // Whoever left the queue before it was taken costs the others no time.
-                if error.kind() != std::io::ErrorKind::ConnectionAborted {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
+    let serve = |accepted: Accepted| {
+        let served = room
+            .clone()
+            .serve(accepted.stream, accepted.peer, drain.clone());
+        visitors.spawn(async move {
+            served.await;
+            drop(accepted.descriptor);
+        });
+    };
+    accepting.run(said(drain.clone()), serve).await;
 }

@@ -15,7 +15,7 @@ use crate::{
     fields::{self, path},
     hostname,
     key_names::{self, NO_OTHER_KEYS},
-    layers::{files, gather, side, within},
+    layers::{gather, side, within},
     loaded::Loaded,
     overrides::ClientOverrides,
     problems::read_all,
@@ -199,7 +199,6 @@ fn read(
         settings,
         telemetry,
         admin_hosts: admin.hosts,
-        files: files(root, file),
         warnings,
     })
 }

@@ -351,7 +351,10 @@ impl Stream {
     }
 
     /// The TCP socket, if that is all: no TLS over it, and nothing read ahead.
-    pub(crate) fn try_into_tcp(self) -> Result<TcpStream, Self> {
+    ///
+    /// # Errors
+    /// The stream, if it is another kind.
+    pub fn try_into_tcp(self) -> Result<TcpStream, Self> {
         match self.kind {
             Kind::Tcp(tcp) if self.unread.is_empty() => Ok(tcp),
             kind => Err(Self { kind, ..self }),

@@ -39,7 +39,7 @@ mod upstream;
 mod upstreams;
 mod worker;
 
-pub use adit_ingress::descriptors::raise_limit as raise_descriptor_limit;
+pub use adit_net::raise_descriptor_limit;
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{

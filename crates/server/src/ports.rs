@@ -14,14 +14,12 @@ use std::{
     time::Duration,
 };
 
-use adit_ingress::{
-    Udp,
-    listener::{self, BindError},
-};
+use adit_ingress::Udp;
+use adit_net::{BindError, Listener, bind, bind_udp};
 use adit_router::ShardedMap;
 use parking_lot::Mutex;
 use tokio::{
-    net::{TcpListener, UdpSocket},
+    net::UdpSocket,
     runtime::Handle,
     sync::{Notify, watch},
 };
@@ -29,7 +27,7 @@ use tokio::{
 use crate::{
     port::{Port, PortKey, Transport},
     settings::PortRanges,
-    threads::{Acceptor, accept},
+    threads::Acceptor,
     tunnel::Tunnel,
 };
 
@@ -194,8 +192,8 @@ impl Ports {
         }
         let addr = self.addr(key);
         let socket = match key.transport {
-            Transport::Tcp => Socket::Tcp(listener::bind(addr)?),
-            Transport::Udp => Socket::Udp(listener::bind_udp(addr)?),
+            Transport::Tcp => Socket::Tcp(bind(addr)?),
+            Transport::Udp => Socket::Udp(bind_udp(addr)?),
         };
         state.listening.insert(
             key,
@@ -302,7 +300,7 @@ struct PortTask {
 
 impl PortTask {
     async fn serve_tcp(self, listener: StdListener) {
-        let listener = match TcpListener::from_std(listener) {
+        let listener = match Listener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(port = self.key.number, %error, "the listening socket cannot be used");
@@ -311,19 +309,16 @@ impl PortTask {
             }
         };
         let port = Port::Tunnel(self.key.number);
+        let acceptor = &self.context.acceptor;
+        let accepting = acceptor.accept_on(listener, port);
         loop {
-            accept(
-                &listener,
-                port,
-                &self.context.acceptor,
-                self.changed.notified(),
-            )
-            .await;
+            let assign = |visitor| acceptor.assign(visitor, port);
+            accepting.run(self.changed.notified(), assign).await;
             let mut state = self.ports.state.lock();
             let wanted = state.listening.get(&self.key).is_some_and(|one| one.wanted);
             if !wanted {
-                // Under the lock: who binds it next finds it free.
-                drop(listener);
+                // Under the lock: the next announcement finds the port free.
+                drop(accepting);
                 state.listening.remove(&self.key);
                 break;
             }
@@ -398,7 +393,7 @@ impl PortTask {
         tokio::task::yield_now().await;
         let mut tries = 0;
         loop {
-            let bound = listener::bind_udp(self.ports.addr(self.key));
+            let bound = bind_udp(self.ports.addr(self.key));
             {
                 let mut state = self.ports.state.lock();
                 let wanted = state.listening.get(&self.key).is_some_and(|one| one.wanted);

@@ -1,61 +1,47 @@
 //! Data threads: each a current-thread runtime that runs sockets, muxes and HTTP, and nothing else.
 //!
-//! One thread accepts for all and deals the sockets out in turn; a socket stays where it was assigned. A second listener
-//! per thread (`SO_REUSEPORT`) would let a second server bind unnoticed and drop queued connections when one closes.
+//! One thread accepts for all and assigns the streams in turn; a stream stays on its thread. A second listener per thread (`SO_REUSEPORT`) would let a second server bind unnoticed and drop queued connections when one closes.
 
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, TcpStream as StdStream},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use adit_ingress::descriptors::{Descriptor, Descriptors};
+use adit_net::{
+    AcceptLoop, AcceptReport, Accepted, Descriptor, Descriptors, Detached, Listener, Stream,
+};
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime::{self, Handle},
     sync::{mpsc, watch},
 };
 
 use crate::{floods::Floods, port::Port};
 
-/// Sockets that may wait for a thread; more are closed, as a full backlog would.
+/// Streams that may wait for a thread; more are closed, as a full backlog would.
 const ASSIGNED_QUEUE: usize = 1024;
 
-/// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-type Assigned = (StdStream, Accepted);
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What to run for each socket.
-pub(crate) type Serve = dyn Fn(TcpStream, SocketAddr, Port) -> Task + Send + Sync;
+/// What to run for each stream.
+pub(crate) type Serve = dyn Fn(Stream, SocketAddr, Port) -> Task + Send + Sync;
 
 /// A connection on its way to a thread.
-struct Accepted {
+struct Assigned {
+    stream: Detached,
     peer: SocketAddr,
     port: Port,
     /// Of a visitor; given back when the connection has been served.
     descriptor: Option<Descriptor>,
 }
 
-impl Accepted {
-    fn serve(self, stream: TcpStream, serve: &Serve) {
-        let served = serve(stream, self.peer, self.port);
-        tokio::spawn(async move {
-            served.await;
-            drop(self.descriptor);
-        });
-    }
-}
-
-/// Deals sockets to threads.
+/// Assigns streams to threads.
 pub(crate) struct Acceptor {
     others: Vec<(mpsc::Sender<Assigned>, Handle)>,
     turn: AtomicUsize,
@@ -63,7 +49,7 @@ pub(crate) struct Acceptor {
     guard: Guard,
 }
 
-/// What an accepting thread does not exceed, and what it counts.
+/// The bound on what is accepted, and the record of what fails.
 #[derive(Clone)]
 pub(crate) struct Guard {
     pub(crate) descriptors: Arc<Descriptors>,
@@ -92,21 +78,67 @@ impl Acceptor {
         turn.checked_sub(1).and_then(|other| self.others.get(other))
     }
 
-    /// Gives a socket to the next thread; this one's own turn needs no crossing.
-    fn assign(&self, stream: TcpStream, accepted: Accepted) {
-        let peer = accepted.peer;
-        match self.next_turn() {
-            None => accepted.serve(stream, &*self.serve),
-            Some((other, _)) => {
-                let assigned = stream
-                    .into_std()
-                    .map(|stream| other.try_send((stream, accepted)));
-                if !matches!(assigned, Ok(Ok(()))) {
-                    tracing::warn!(%peer, "a data thread is overloaded; connection closed");
-                }
-            }
+    /// The accept loop of one port. Connections of clients have the descriptors that visitors leave.
+    pub(crate) fn accept_on(&self, listener: Listener, port: Port) -> AcceptLoop<PortReport> {
+        let floods = self.guard.floods.clone();
+        let accepting = AcceptLoop::new(listener, PortReport { floods, port });
+        match port.listener() {
+            Some(number) => accepting.bounded(self.guard.descriptors.clone(), number),
+            None => accepting,
         }
     }
+
+    /// Gives a stream to the next thread; the turn of this one needs no crossing.
+    pub(crate) fn assign(&self, accepted: Accepted, port: Port) {
+        let Accepted {
+            stream,
+            peer,
+            descriptor,
+        } = accepted;
+        let Some((other, _)) = self.next_turn() else {
+            return serve((stream, peer, port), descriptor, &*self.serve);
+        };
+        let assigned = stream.detach().map(|stream| {
+            other.try_send(Assigned {
+                stream,
+                peer,
+                port,
+                descriptor,
+            })
+        });
+        if !matches!(assigned, Ok(Ok(()))) {
+            tracing::warn!(%peer, "a data thread is overloaded; connection closed");
+        }
+    }
+}
+
+/// Records what an accept loop reports.
+pub(crate) struct PortReport {
+    floods: Arc<Floods>,
+    port: Port,
+}
+
+impl AcceptReport for PortReport {
+    fn on_full(&self, limit: usize) {
+        self.floods.full(self.port, limit);
+    }
+
+    fn on_failed(&self, error: &io::Error) {
+        self.floods.accept_failed(self.port, error);
+    }
+}
+
+/// Serves one connection in a task, which holds its descriptor.
+fn serve(
+    (stream, peer, port): (Stream, SocketAddr, Port),
+    descriptor: Option<Descriptor>,
+    serve: &Serve,
+) {
+    let served = serve(stream, peer, port);
+    tokio::spawn(async move {
+        served.await;
+        drop(descriptor);
+    });
 }
 
 /// The running threads.
@@ -183,64 +215,12 @@ impl Threads {
     }
 }
 
-async fn serve_assigned(mut receiver: mpsc::Receiver<Assigned>, serve: &Serve) {
-    while let Some((stream, accepted)) = receiver.recv().await {
-        match TcpStream::from_std(stream) {
-            Ok(stream) => accepted.serve(stream, serve),
-            Err(error) => {
-                tracing::warn!(peer = %accepted.peer, %error, "socket lost between threads");
-            }
-        }
-    }
-}
-
-/// Accepts and deals until `until` completes.
-///
-/// # Cancel safety
-/// Yes.
-pub(crate) async fn accept(
-    listener: &TcpListener,
-    port: Port,
-    acceptor: &Acceptor,
-    until: impl Future<Output = ()>,
-) {
-    let mut until = std::pin::pin!(until);
-    let floods = &acceptor.guard.floods;
-    loop {
-        // Those of clients have what visitors leave.
-        let descriptors = port
-            .listener()
-            .map(|number| (&acceptor.guard.descriptors, number));
-        if let Some((descriptors, number)) = descriptors
-            && !descriptors.has_room(number)
-        {
-            floods.full(port, descriptors.limit());
-            tokio::select! {
-                () = descriptors.room(number) => {}
-                () = until.as_mut() => return,
-            }
-        }
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = until.as_mut() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let descriptor = descriptors.map(|(descriptors, number)| descriptors.take(number));
-                let accepted = Accepted {
-                    peer: adit_ingress::listener::visitor_addr(peer),
-                    port,
-                    descriptor,
-                };
-                acceptor.assign(stream, accepted);
-            }
-            Err(error) => {
-                floods.accept_failed(port, &error);
-                // Whoever left the queue before it was taken costs the others no time.
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+async fn serve_assigned(mut receiver: mpsc::Receiver<Assigned>, served_by: &Serve) {
+    while let Some(assigned) = receiver.recv().await {
+        let (peer, port) = (assigned.peer, assigned.port);
+        match assigned.stream.attach() {
+            Ok(stream) => serve((stream, peer, port), assigned.descriptor, served_by),
+            Err(error) => tracing::warn!(%peer, %error, "a connection was lost between threads"),
         }
     }
 }

@@ -3,17 +3,15 @@
 use std::{net::TcpListener as StdListener, sync::Arc};
 
 use adit_ingress::{Http, Tcp};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
+use adit_net::{Listener, Stream};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     client_port::ClientPort,
     directory::Directory,
     port::Port,
-    threads::{Acceptor, Serve, accept},
+    threads::{Acceptor, Serve},
 };
 
 /// What a connection may need.
@@ -41,27 +39,33 @@ impl Serving {
             drain,
             stop,
         } = self;
-        Arc::new(move |stream: TcpStream, peer, port| match port {
-            Port::Tunnel(number) if !directory.is_http_port(number) => {
-                let tcp = tcp.clone();
-                let served = async move {
-                    match stream.local_addr() {
-                        Ok(local) => tcp.serve(stream, peer, local).await,
-                        Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
-                    }
-                };
-                Box::pin(visitors.track_future(served)) as _
-            }
-            Port::Visitors | Port::Tunnel(_) => {
-                let http = http.clone();
-                let drained = signalled(drain.clone());
-                let served = async move { http.serve(stream, peer, drained).await };
-                Box::pin(visitors.track_future(served)) as _
-            }
-            Port::Clients => {
-                let stopped = signalled(stop.clone());
-                let served = client_port.clone().serve(stream, peer, stopped);
-                Box::pin(clients.track_future(served)) as _
+        Arc::new(move |stream: Stream, peer, port| {
+            // `Http`, `Tcp` and the tunnel take TCP alone for now; nothing else is listened on.
+            let Ok(stream) = stream.try_into_tcp() else {
+                return Box::pin(std::future::ready(()));
+            };
+            match port {
+                Port::Tunnel(number) if !directory.is_http_port(number) => {
+                    let tcp = tcp.clone();
+                    let served = async move {
+                        match stream.local_addr() {
+                            Ok(local) => tcp.serve(stream, peer, local).await,
+                            Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
+                        }
+                    };
+                    Box::pin(visitors.track_future(served)) as _
+                }
+                Port::Visitors | Port::Tunnel(_) => {
+                    let http = http.clone();
+                    let drained = signalled(drain.clone());
+                    let served = async move { http.serve(stream, peer, drained).await };
+                    Box::pin(visitors.track_future(served)) as _
+                }
+                Port::Clients => {
+                    let stopped = signalled(stop.clone());
+                    let served = client_port.clone().serve(stream, peer, stopped);
+                    Box::pin(clients.track_future(served)) as _
+                }
             }
         })
     }
@@ -75,8 +79,8 @@ pub(super) async fn accept_both(
     drain: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) {
-    let listeners = TcpListener::from_std(clients)
-        .and_then(|clients| TcpListener::from_std(visitors).map(|visitors| (clients, visitors)));
+    let listeners = Listener::from_std(clients)
+        .and_then(|clients| Listener::from_std(visitors).map(|visitors| (clients, visitors)));
     let (clients, visitors) = match listeners {
         Ok(listeners) => listeners,
         Err(error) => {
@@ -84,11 +88,15 @@ pub(super) async fn accept_both(
             return;
         }
     };
+    let clients = acceptor.accept_on(clients, Port::Clients);
+    let visitors = acceptor.accept_on(visitors, Port::Visitors);
     // Clients may come as long as visitors are being served; new visitors no longer.
     tokio::join!(
-        accept(&clients, Port::Clients, acceptor, signalled(stop)),
+        clients.run(signalled(stop), |client| acceptor
+            .assign(client, Port::Clients)),
         async {
-            accept(&visitors, Port::Visitors, acceptor, signalled(drain)).await;
+            let assign = |visitor| acceptor.assign(visitor, Port::Visitors);
+            visitors.run(signalled(drain), assign).await;
             drop(visitors);
         },
     );

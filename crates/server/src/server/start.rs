@@ -11,11 +11,8 @@ use std::{
 
 use adit_auth::{TokenAuthenticator, UserName};
 use adit_flow::{Budget, Gate, Shares};
-use adit_ingress::{
-    Admission, Http, Tcp, Udp,
-    descriptors::{self, Descriptors},
-    listener,
-};
+use adit_ingress::{Admission, Http, Tcp, Udp};
+use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
 use adit_trace::{NoObserver, Observer};
 use tokio::{runtime::Handle, sync::watch};
@@ -80,7 +77,7 @@ impl Server {
         };
         let permits = Gate::shared(limits.max_requests, limits.max_waiting, shares);
         let budget = Budget::new(limits.process_budget_bytes);
-        let mut visitors_share = descriptors::for_visitors();
+        let mut visitors_share = descriptors_for_visitors();
         if !settings.upstreams.is_empty() {
             // The other half is for connections to the servers of upstreams.
             visitors_share /= 2;
@@ -302,7 +299,7 @@ fn owners(directory: &Directory, state_dir: &Path, users: &[UserName]) -> Option
 fn bind(what: &'static str, addr: SocketAddr) -> Result<(StdListener, SocketAddr), StartError> {
     let fail = |error| StartError::Bind { what, addr, error };
     let listener =
-        listener::bind(addr).map_err(|error| fail(io::Error::other(error.to_string())))?;
+        adit_net::bind(addr).map_err(|error| fail(io::Error::other(error.to_string())))?;
     let local = listener.local_addr().map_err(fail)?;
     Ok((listener, local))
 }

@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdSocket};
 
 use adit_codec::ProtocolType as Speaks;
-use adit_ingress::{Admission, Udp, UdpConfig, descriptors::Descriptors};
+use adit_ingress::{Admission, Udp, UdpConfig};
+use adit_net::{Descriptors, Stream};
 use tokio::{net::TcpStream, runtime::Handle, sync::watch};
 
 use super::*;
@@ -80,7 +81,7 @@ impl World {
         let seen: Arc<Mutex<Vec<Port>>> = Arc::default();
         let serve = {
             let seen = seen.clone();
-            Arc::new(move |stream: TcpStream, _: SocketAddr, port: Port| {
+            Arc::new(move |stream: Stream, _: SocketAddr, port: Port| {
                 seen.lock().push(port);
                 Box::pin(async move { drop(stream) }) as _
             })
