@@ -6,9 +6,11 @@
 pub mod cli;
 pub mod demo;
 pub mod ending;
+pub mod file_watch;
 pub mod load;
 pub mod output;
 pub mod release;
+pub mod reload;
 pub mod report;
 pub mod route;
 pub mod runtime;

@@ -47,6 +47,7 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
             telemetry,
             admin_hosts,
             warnings,
+            ..
         } = tokio::select! {
             loaded = settings(command) => loaded?,
             () = signals.end() => return Ok(()),

@@ -15,7 +15,7 @@ use crate::{
     fields::{self, path},
     hostname,
     key_names::{self, NO_OTHER_KEYS},
-    layers::{gather, side, within},
+    layers::{files, gather, side, within},
     loaded::Loaded,
     overrides::ClientOverrides,
     problems::read_all,
@@ -199,6 +199,7 @@ fn read(
         settings,
         telemetry,
         admin_hosts: admin.hosts,
+        files: files(root, file),
         warnings,
     })
 }

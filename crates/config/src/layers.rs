@@ -1,9 +1,9 @@
 //! The layers of a side: its file and what lies over it from the environment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
-    document::{self, Node},
+    document::{self, Entry, Node, Value},
     environment::Variables,
     error::{ConfigError, Origin},
     key_names,
@@ -60,4 +60,31 @@ pub(crate) fn side<'n>(
             )));
     }
     Ok(section)
+}
+
+/// The files that a side depends on: its own, and each that a key such as `token_file` names.
+pub(crate) fn files(root: &Node, file: Option<&Path>) -> Vec<PathBuf> {
+    let mut files: Vec<_> = file.map(Path::to_path_buf).into_iter().collect();
+    named_files(root, file.and_then(Path::parent), &mut files);
+    files
+}
+
+fn named_files(node: &Node, base: Option<&Path>, files: &mut Vec<PathBuf>) {
+    match &node.value {
+        Value::Section(entries) => {
+            for Entry { key, node, .. } in entries {
+                match (&node.value, base) {
+                    (Value::Text(path), Some(base)) if key.ends_with("_file") => {
+                        files.push(base.join(path));
+                    }
+                    (Value::Text(path) | Value::Untyped(path), _) if key.ends_with("_file") => {
+                        files.push(path.into());
+                    }
+                    _ => named_files(node, base, files),
+                }
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| named_files(item, base, files)),
+        _ => {}
+    }
 }

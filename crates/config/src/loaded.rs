@@ -1,16 +1,20 @@
 //! The result of loading: settings of a side and what goes with them.
 
+use std::path::PathBuf;
+
 use crate::telemetry::Telemetry;
 
-/// What was read, and checked.
+/// The settings of a side, read and validated.
 #[derive(Debug, Clone)]
 pub struct Loaded<S> {
-    /// Of the side itself.
+    /// The settings of the side itself.
     pub settings: S,
-    /// Of what is told of it.
+    /// The settings of its metrics, logs and traces.
     pub telemetry: Telemetry,
-    /// Host names under which the admin port answers, beside its address and `localhost`.
+    /// Host names that the admin port accepts, beside its address and `localhost`.
     pub admin_hosts: Vec<String>,
-    /// What works and is probably not meant so. To be logged.
+    /// The files that the settings depend on: the configuration file first, then files of tokens and certificates.
+    pub files: Vec<PathBuf>,
+    /// Settings that are valid and probably a mistake; to be logged.
     pub warnings: Vec<String>,
 }

@@ -19,7 +19,7 @@ use crate::{
     error::ConfigError,
     fields::{host_name, ip, path},
     key_names::{self, NO_OTHER_KEYS},
-    layers::{gather, side, within},
+    layers::{files, gather, side, within},
     loaded::Loaded,
     overrides::ServerOverrides,
     problems::read_all,
@@ -134,6 +134,7 @@ fn read(
         settings,
         telemetry,
         admin_hosts: admin.hosts,
+        files: files(root, file),
         warnings,
     })
 }
