@@ -14,6 +14,7 @@ use std::{
 };
 
 use adit_egress::{Egress, RequestOwner};
+use adit_link::grpc::GrpcTransport;
 use adit_net::descriptors_for_visitors;
 use adit_reconnect::StopReason;
 use adit_trace::{NoObserver, Observer};
@@ -115,6 +116,10 @@ impl Client {
             .map_err(StartError::Thread)?;
         let handle = runtime.handle().clone();
         let run = Run {
+            transport: GrpcTransport {
+                host: state.settings.server_host.clone(),
+                port: state.settings.server_port,
+            },
             state: state.clone(),
             instance,
             stop: stop.subscribe(),

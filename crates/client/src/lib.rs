@@ -4,8 +4,6 @@
 //! registration with its streams (`adit-link`), and what the server opens goes to the services through `adit-egress`.
 //! The other way round, `entries` lets visitors of this side in (`adit-ingress`), and `links` says on which link.
 
-#![allow(clippy::result_large_err)] // tonic's status, on paths that run once per connection
-
 mod announcements;
 mod client;
 mod entries;

@@ -9,41 +9,28 @@ use adit_codec::Side;
 use adit_egress::Egress;
 use adit_flow::Budget;
 use adit_link::{
-    Compression as OnHop, Failure, Lane, LaneConfig, Reason, drive,
-    grpc::{Channel, GrpcReader, connect, open_lane, prepare_socket, status_reason},
+    Compression as OnHop, Failure, Lane, LaneConfig, Reason,
+    control::{
+        CAPABILITIES, CallError, Channel, ConnectError, ControlChannel, ControlMessage,
+        LaneRequest, RefusalReason, Transport,
+    },
+    drive,
 };
 use adit_proto::{
-    ConfigSyncRequest, Control, Credential, LinkSettings, MessageType, PROTOCOL_VERSION,
-    ProtocolType, RegisterRequest, RegisterResponse, SESSION_METADATA, Tunnel, TunnelMessage,
-    control::Kind, credential, tunnel_message::Payload, tunnel_service_client::TunnelServiceClient,
+    ConfigSyncRequest, Credential, LinkSettings, PROTOCOL_VERSION, ProtocolType, RegisterRequest,
+    RegisterResponse, Tunnel, control::Kind, credential,
 };
 use adit_trace::Printable;
 use bytes::Bytes;
-use http::Uri;
 use secrecy::ExposeSecret;
-use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{Code, Request, Status, Streaming};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_stream::StreamExt;
 
 use crate::{
     announcements::Announcements,
     settings::{Compression, Settings, TunnelKind, TunnelSettings},
     status::TunnelOutcome,
 };
-
-/// What this build knows beyond the protocol's version (P-1.2).
-const CAPABILITIES: &[&str] = &[
-    "http",
-    "trailers",
-    "expect-continue",
-    "grpc",
-    "websocket",
-    "tcp",
-    "udp",
-    "upgrade",
-    "gzip",
-    "zstd",
-];
 
 /// A control stream that was lost is opened again after this; twice as long after each try that fails.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
@@ -60,7 +47,7 @@ pub(crate) struct DialError {
 }
 
 /// A session with its first data stream open.
-pub(crate) struct Session {
+pub(crate) struct Session<C: Channel> {
     pub(crate) epoch: u64,
     /// Of the server's configuration.
     pub(crate) revision: u64,
@@ -68,24 +55,30 @@ pub(crate) struct Session {
     pub(crate) max_requests: u32,
     pub(crate) announcements: Announcements,
     pub(crate) lanes: Vec<Arc<Lane>>,
-    pub(crate) control: mpsc::Sender<TunnelMessage>,
+    pub(crate) control: mpsc::Sender<ControlMessage>,
     session: String,
-    first: (Channel, GrpcReader),
-    others: Vec<(Channel, GrpcReader)>,
-    outbound_control: mpsc::Receiver<TunnelMessage>,
+    first: (C, C::Reader),
+    others: Vec<(C, C::Reader)>,
+    outbound_control: mpsc::Receiver<ControlMessage>,
     control_stream: ControlStream,
     /// Connections and streams; all end with the session.
     tasks: JoinSet<()>,
 }
 
 /// Connects, registers, opens the data streams.
-pub(crate) async fn dial(
+pub(crate) async fn dial<T: Transport>(
+    transport: &T,
     settings: &Settings,
     instance: [u8; 32],
     egress: &Arc<Egress>,
-) -> Result<Session, DialError> {
+) -> Result<Session<T::Channel>, DialError> {
     let within = settings.timeouts.connect;
-    match timeout(within, dial_unbounded(settings, instance, egress)).await {
+    match timeout(
+        within,
+        dial_unbounded(transport, settings, instance, egress),
+    )
+    .await
+    {
         Ok(result) => result,
         Err(_) => Err(transient(format!(
             "{} did not answer within {within:?}",
@@ -94,14 +87,15 @@ pub(crate) async fn dial(
     }
 }
 
-async fn dial_unbounded(
+async fn dial_unbounded<T: Transport>(
+    transport: &T,
     settings: &Settings,
     instance: [u8; 32],
     egress: &Arc<Egress>,
-) -> Result<Session, DialError> {
+) -> Result<Session<T::Channel>, DialError> {
     let mut tasks = JoinSet::new();
-    let channel = open_channel(settings, &mut tasks).await?;
-    let error = |status| dial_error(settings, &channel, &status);
+    let channel = open_channel(transport, settings, &mut tasks).await?;
+    let error = |error| dial_error(settings, &channel, &error);
     let response = register(settings, instance, &channel).await?;
     let link = response.settings.unwrap_or_default();
     let config = lane_config(settings, &link);
@@ -110,10 +104,10 @@ async fn dial_unbounded(
     let mut sources = Vec::new();
     for index in 0..link.lanes.clamp(1, settings.lanes.max(1)) {
         // The first lane rides the channel of the registration; more lanes are there to use more cores and paths.
-        let mut channel = if index == 0 {
+        let channel = if index == 0 {
             channel.clone()
         } else {
-            open_channel(settings, &mut tasks).await?
+            open_channel(transport, settings, &mut tasks).await?
         };
         let lane = Lane::new(config.clone(), budget.clone(), egress.clone());
         if response.capabilities.iter().any(|name| name == "upgrade") {
@@ -124,9 +118,11 @@ async fn dial_unbounded(
                 lane.allow_compression(by);
             }
         }
-        let source = open_lane(&mut channel, &lane, &response.session, index)
-            .await
-            .map_err(error)?;
+        let request = LaneRequest {
+            session: &response.session,
+            lane: index,
+        };
+        let source = channel.open_lane(&lane, request).await.map_err(error)?;
         lanes.push(lane);
         sources.push((channel, source));
     }
@@ -164,22 +160,17 @@ async fn dial_unbounded(
     })
 }
 
-impl Session {
-    /// Asks which upstreams the server defines; their names. Borrows nothing of the session.
-    pub(crate) fn upstreams(&self) -> impl Future<Output = Result<Vec<String>, Status>> + use<> {
+impl<C: Channel> Session<C> {
+    /// Fetches the names of the upstreams that the server defines. Borrows nothing of the session.
+    pub(crate) fn upstreams(
+        &self,
+    ) -> impl Future<Output = Result<Vec<String>, CallError>> + Send + use<C> {
         let (channel, session) = (self.first.0.clone(), self.session.clone());
         async move {
-            let mut request = Request::new(ConfigSyncRequest { known_revision: 0 });
-            let session = session
-                .parse()
-                .map_err(|_| Status::internal("the session is no header value"))?;
-            request.metadata_mut().insert(SESSION_METADATA, session);
-            let response = client(channel).config_sync(request).await?.into_inner();
-            Ok(response
-                .upstreams
-                .into_iter()
-                .map(|upstream| upstream.name)
-                .collect())
+            let request = ConfigSyncRequest { known_revision: 0 };
+            let response = channel.sync_config(&session, request).await?;
+            let names = response.upstreams.into_iter();
+            Ok(names.map(|upstream| upstream.name).collect())
         }
     }
 
@@ -227,35 +218,28 @@ impl Session {
 
 /// A control stream that is open.
 struct ControlStream {
-    inbound: Streaming<TunnelMessage>,
-    outbound: mpsc::Sender<TunnelMessage>,
+    channel: ControlChannel,
     /// Messages that came while the first announcement was waited for.
     early: Vec<Kind>,
 }
 
 impl ControlStream {
-    async fn open(channel: &Channel, session: &str) -> Result<Self, Status> {
-        let (outbound, receiver) = mpsc::channel(16);
-        let mut request = Request::new(ReceiverStream::new(receiver));
-        let session = session
-            .parse()
-            .map_err(|_| Status::internal("the session is no header value"))?;
-        request.metadata_mut().insert(SESSION_METADATA, session);
-        let response = client(channel.clone()).control_stream(request).await?;
+    async fn open(channel: &impl Channel, session: &str) -> Result<Self, CallError> {
         Ok(Self {
-            inbound: response.into_inner(),
-            outbound,
+            channel: channel.open_control(session).await?,
             early: Vec::new(),
         })
     }
 
-    /// Announces the tunnels for the first time and waits for the answer. The revision that holds them.
-    async fn announce(&mut self, announcements: &mut Announcements) -> Result<Option<u64>, Status> {
+    /// Announces the tunnels for the first time and waits for the results. The revision that holds them.
+    async fn announce(
+        &mut self,
+        announcements: &mut Announcements,
+    ) -> Result<Option<u64>, CallError> {
         let Some(announce) = announcements.announce(Instant::now()) else {
             return Ok(None);
         };
-        let announce = control_message(Kind::TunnelsAnnounce(announce));
-        drop(self.outbound.try_send(announce));
+        self.send(ControlMessage::new(0, Kind::TunnelsAnnounce(announce)));
         loop {
             match self.next().await? {
                 Kind::TunnelResults(results) => {
@@ -270,17 +254,22 @@ impl ControlStream {
         }
     }
 
+    /// Sends a message, unless the server does not read its control stream: the next stream repeats what matters.
+    fn send(&self, message: ControlMessage) {
+        drop(self.channel.outbound.try_send(message));
+    }
+
     /// The next control message.
     ///
     /// # Cancel safety
     /// Yes.
-    async fn next(&mut self) -> Result<Kind, Status> {
+    async fn next(&mut self) -> Result<Kind, CallError> {
         loop {
-            let message = self.inbound.next().await;
-            let message = message.unwrap_or_else(|| {
-                Err(Status::unavailable("the server ended the control stream"))
-            })?;
-            if let Some(Payload::Control(Control { kind: Some(kind) })) = message.payload {
+            let Some(message) = self.channel.inbound.next().await else {
+                let ended = "the server ended the control stream";
+                return Err(CallError::Lost(ended.into()));
+            };
+            if let Some(kind) = message?.kind {
                 return Ok(kind);
             }
         }
@@ -288,16 +277,16 @@ impl ControlStream {
 }
 
 /// Keeps the control stream open as long as its channel is; it and the data stream recover without each other (P-1.7).
-struct ControlTask<C, T> {
-    channel: Channel,
+struct ControlTask<H, C, T> {
+    channel: H,
     session: String,
-    outbound: mpsc::Receiver<TunnelMessage>,
+    outbound: mpsc::Receiver<ControlMessage>,
     announcements: Announcements,
     on_control: C,
     on_tunnels: T,
 }
 
-impl<C: Fn(Kind), T: Fn(Vec<TunnelOutcome>)> ControlTask<C, T> {
+impl<H: Channel, C: Fn(Kind), T: Fn(Vec<TunnelOutcome>)> ControlTask<H, C, T> {
     async fn run(mut self, first: ControlStream) {
         let mut stream = Some(first);
         let mut pause = REOPEN_PAUSE;
@@ -314,9 +303,9 @@ impl<C: Fn(Kind), T: Fn(Vec<TunnelOutcome>)> ControlTask<C, T> {
                     }
                     self.announcements.on_stream_lost(Instant::now());
                 }
-                Err(status) => {
-                    tracing::debug!(%status, "control stream refused");
-                    if status_reason(&status) == Some("stale_session") {
+                Err(error) => {
+                    tracing::debug!(%error, "control stream refused");
+                    if error.reason() == Some(RefusalReason::StaleSession) {
                         return;
                     }
                 }
@@ -345,14 +334,12 @@ impl<C: Fn(Kind), T: Fn(Vec<TunnelOutcome>)> ControlTask<C, T> {
                     Err(_) => return true,
                 },
                 message = self.outbound.recv() => match message {
-                    // Full: the server does not read its control stream; what we say there can wait for the next one.
-                    Some(message) => drop(stream.outbound.try_send(message)),
+                    Some(message) => stream.send(message),
                     None => return false,
                 },
                 () = announce => {
                     if let Some(announce) = self.announcements.announce(Instant::now()) {
-                        let announce = control_message(Kind::TunnelsAnnounce(announce));
-                        drop(stream.outbound.try_send(announce));
+                        stream.send(ControlMessage::new(0, Kind::TunnelsAnnounce(announce)));
                     }
                 }
             }
@@ -373,42 +360,30 @@ impl<C: Fn(Kind), T: Fn(Vec<TunnelOutcome>)> ControlTask<C, T> {
     }
 }
 
-async fn open_channel(settings: &Settings, tasks: &mut JoinSet<()>) -> Result<Channel, DialError> {
-    let (host, port) = (settings.server_host.as_str(), settings.server_port);
+async fn open_channel<T: Transport>(
+    transport: &T,
+    settings: &Settings,
+    tasks: &mut JoinSet<()>,
+) -> Result<T::Channel, DialError> {
     let addr = settings.server_addr();
-    let stream = TcpStream::connect((host, port))
-        .await
-        .map_err(|error| transient(format!("cannot reach the server at {addr}: {error}")))?;
-    prepare_socket(&stream).map_err(|error| transient(format!("socket options: {error}")))?;
-    let origin = Uri::builder()
-        .scheme("http")
-        .authority(addr.as_str())
-        .path_and_query("/")
-        .build()
-        .map_err(|error| DialError {
-            kind: adit_reconnect::Failure::Refused { fatal: true },
-            text: format!("`{host}` is no host name: {error}"),
-        })?;
-    let (channel, connection) = connect(stream, origin)
-        .await
-        .map_err(|error| transient(format!("{addr}: {error}")))?;
-    tasks.spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection to the server ended");
+    let (channel, driver) = transport.connect().await.map_err(|error| match error {
+        ConnectError::Unreachable(error) => {
+            transient(format!("cannot reach the server at {addr}: {error}"))
         }
-    });
+        ConnectError::InvalidHost(error) => DialError {
+            kind: adit_reconnect::Failure::Refused { fatal: true },
+            text: format!("invalid host name `{}`: {error}", settings.server_host),
+        },
+        ConnectError::Handshake(error) => transient(format!("{addr}: {error}")),
+    })?;
+    tasks.spawn(driver);
     Ok(channel)
-}
-
-fn client(channel: Channel) -> TunnelServiceClient<Channel> {
-    let origin = channel.origin().clone();
-    TunnelServiceClient::with_origin(channel, origin)
 }
 
 async fn register(
     settings: &Settings,
     instance: [u8; 32],
-    channel: &Channel,
+    channel: &impl Channel,
 ) -> Result<RegisterResponse, DialError> {
     let request = RegisterRequest {
         protocol_version: PROTOCOL_VERSION,
@@ -424,11 +399,10 @@ async fn register(
         lanes: settings.lanes,
         client_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let response = client(channel.clone())
+    let response = channel
         .register(request)
         .await
-        .map_err(|status| dial_error(settings, channel, &status))?
-        .into_inner();
+        .map_err(|error| dial_error(settings, channel, &error))?;
     if response.protocol_version == PROTOCOL_VERSION {
         Ok(response)
     } else {
@@ -495,17 +469,6 @@ fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
     }
 }
 
-/// A control message of the client's own.
-pub(crate) fn control_message(kind: Kind) -> TunnelMessage {
-    TunnelMessage {
-        request_id: 0,
-        protocol_type: ProtocolType::Control.into(),
-        message_type: MessageType::Control.into(),
-        payload: Some(Payload::Control(Control { kind: Some(kind) })),
-        ..TunnelMessage::default()
-    }
-}
-
 fn transient(text: String) -> DialError {
     DialError {
         kind: adit_reconnect::Failure::Transient,
@@ -513,38 +476,39 @@ fn transient(text: String) -> DialError {
     }
 }
 
-/// What went wrong, with the address; what was found there when it is not an adit-server.
-fn dial_error(settings: &Settings, channel: &Channel, status: &Status) -> DialError {
+/// The failure of a call, with the address; names the program at the address when that is not an adit-server.
+fn dial_error(settings: &Settings, channel: &impl Channel, error: &CallError) -> DialError {
     let addr = settings.server_addr();
-    if let Some(greeting) = channel.greeting() {
+    if let Some(peer) = channel.foreign_peer() {
         return transient(format!(
-            "{addr} is not the port for clients of an adit-server: {greeting}; name the port that is `server.bind_port` \
+            "{addr} is not the port for clients of an adit-server: {peer}; name the port that is `server.bind_port` \
              on the server, 7000 unless it is set"
         ));
     }
-    let kind = match (status.code(), status_reason(status)) {
-        (_, Some("stale_session")) => adit_reconnect::Failure::Transient,
-        // Somebody else holds the name, and answers: asking again soon changes nothing (P-1.8).
-        (Code::Unauthenticated | Code::AlreadyExists, _) => {
-            adit_reconnect::Failure::Unauthenticated
-        }
-        (
-            Code::FailedPrecondition
-            | Code::InvalidArgument
-            | Code::OutOfRange
-            | Code::Unimplemented,
-            _,
-        ) => adit_reconnect::Failure::Refused { fatal: true },
-        _ => adit_reconnect::Failure::Transient,
-    };
-    let text = match (status.code(), status_reason(status)) {
-        (Code::Unimplemented, None) => {
-            format!(
+    match error {
+        CallError::NotAdit(detail) => DialError {
+            kind: adit_reconnect::Failure::Refused { fatal: true },
+            text: format!(
                 "{addr} is a gRPC server, but not an adit-server: {}",
-                Printable(status.message())
-            )
-        }
-        _ => format!("{addr}: {}", Printable(status.message())),
-    };
-    DialError { kind, text }
+                Printable(detail)
+            ),
+        },
+        CallError::Lost(detail) => transient(format!("{addr}: {}", Printable(detail))),
+        CallError::Refused(refusal) => DialError {
+            kind: match refusal.reason {
+                // Another instance holds the name and responds: an early retry changes nothing (P-1.8).
+                RefusalReason::Unauthenticated
+                | RefusalReason::ClientIdTaken
+                | RefusalReason::GroupTaken => adit_reconnect::Failure::Unauthenticated,
+                RefusalReason::Version | RefusalReason::BadRequest => {
+                    adit_reconnect::Failure::Refused { fatal: true }
+                }
+                RefusalReason::StaleSession
+                | RefusalReason::Limit
+                | RefusalReason::ProtocolError
+                | RefusalReason::Internal => adit_reconnect::Failure::Transient,
+            },
+            text: format!("{addr}: {}", Printable(&refusal.detail)),
+        },
+    }
 }

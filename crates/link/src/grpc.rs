@@ -1,7 +1,7 @@
-//! Lanes over gRPC: the `Proxy` method, by hand, on hyper.
+//! The transport of [`crate::control`] and of lanes over gRPC.
 //!
-//! The data stream is plain gRPC on the wire, and any gRPC library can be the peer. It is served without generated
-//! code because that copies each payload twice; the other methods are the generated service's, on the same
+//! The data stream (`Proxy`) is plain gRPC on the wire, and any gRPC library can be the peer. It is served by hand on
+//! hyper, because generated code copies each payload twice; the other methods are the generated service's, on the same
 //! connection. See `docs/decisions/0002-data-stream-by-hand.md`.
 
 mod allowance;
@@ -10,11 +10,16 @@ mod channel;
 mod endpoint;
 mod greeting;
 mod http2;
+mod message;
+mod methods;
 mod resettable;
+mod status;
+mod transport;
 
-pub use allowance::{Allowance, UNAUTHENTICATED_BYTES};
 pub use body::{GrpcReader, TunnelBody, TunnelData};
-pub use channel::{Channel, ChannelClosed, connect, open_lane};
-pub use endpoint::{AcceptLane, AcceptedLane, ChannelId, Endpoint, OnEnd, serve_connection};
+pub use channel::{ChannelClosed, GrpcChannel, connect};
+pub use endpoint::{Endpoint, serve_connection};
 pub use greeting::Greeting;
-pub use http2::{prepare_socket, status_reason, with_reason};
+pub use http2::prepare_socket;
+pub use methods::Methods;
+pub use transport::GrpcTransport;

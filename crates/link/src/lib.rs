@@ -21,6 +21,7 @@
 
 mod clock;
 pub mod compress;
+pub mod control;
 mod credit_wait;
 mod dispatch;
 mod drive;

@@ -1,60 +1,95 @@
-//! Lanes over gRPC, on a loopback socket.
+//! Lanes and control over gRPC, on a loopback socket.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
 
 use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    net::SocketAddr,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
-    Exchange, Failure, IncomingRequest, Lane, Reason, drive,
+    Exchange, Failure, IncomingRequest, Lane, Reason,
+    control::{
+        AcceptLane, AcceptedLane, CallError, Channel, ChannelId, ClientConnection, ControlInbound,
+        ControlMessage, ControlOutbound, ControlReadError, ControlServer, LaneRequest, Refusal,
+        RefusalReason, Transport,
+    },
+    drive,
     grpc::{
-        AcceptLane, AcceptedLane, Channel, ChannelId, Endpoint, GrpcReader, connect, open_lane,
-        prepare_socket, serve_connection, status_reason, with_reason,
+        Endpoint, GrpcChannel, GrpcReader, GrpcTransport, Methods, prepare_socket, serve_connection,
     },
 };
-use adit_proto::{LANE_METADATA, SESSION_METADATA};
+use adit_proto::{
+    ConfigSyncRequest, ConfigSyncResponse, Heartbeat, RegisterRequest, RegisterResponse,
+    control::Kind,
+};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Uri};
 use support::{Drops, Inbound, answer, config, open_on, read, until};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use tonic::{Code, Status};
-use tower::ServiceExt as _;
+use tokio_stream::StreamExt as _;
 
-/// Says what path it was called with, in a header.
-#[derive(Clone)]
-struct Generated;
+fn stale() -> Refusal {
+    Refusal::new(RefusalReason::StaleSession, "register again")
+}
 
-impl tower::Service<Request<tonic::body::Body>> for Generated {
-    type Response = Response<tonic::body::Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<tonic::body::Body>, Infallible>>;
+/// Knows one session, `good`, and sends each control message back.
+struct Scripted;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+impl ControlServer for Scripted {
+    async fn register(
+        &self,
+        connection: &ClientConnection,
+        request: RegisterRequest,
+    ) -> Result<RegisterResponse, Refusal> {
+        assert!(connection.peer.ip().is_loopback());
+        connection.allowance.lift();
+        if request.client_id.is_empty() {
+            return Err(Refusal::new(RefusalReason::BadRequest, "no client id"));
+        }
+        Ok(RegisterResponse {
+            session: "good".into(),
+            ..RegisterResponse::default()
+        })
     }
 
-    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        let known = request.extensions().get::<ChannelId>().is_some()
-            && request.extensions().get::<SocketAddr>().is_some();
-        let response = Response::builder()
-            .header("path", request.uri().path())
-            .header("known", known.to_string())
-            .body(tonic::body::Body::empty());
-        ready(Ok(response.unwrap()))
+    fn open_control(
+        &self,
+        _: &ClientConnection,
+        session: &str,
+        inbound: ControlInbound,
+    ) -> Result<ControlOutbound, Refusal> {
+        if session != "good" {
+            return Err(stale());
+        }
+        Ok(Box::pin(inbound.map(|message| match message {
+            Ok(message) => Ok(message),
+            Err(error) => {
+                assert!(matches!(error, ControlReadError::Lost(_)), "{error:?}");
+                Err(Refusal::new(RefusalReason::Internal, error))
+            }
+        })))
+    }
+
+    fn sync_config(
+        &self,
+        session: &str,
+        request: ConfigSyncRequest,
+    ) -> Result<ConfigSyncResponse, Refusal> {
+        if session != "good" {
+            return Err(stale());
+        }
+        Ok(ConfigSyncResponse {
+            revision: request.known_revision + 1,
+            ..ConfigSyncResponse::default()
+        })
     }
 }
 
@@ -66,15 +101,11 @@ struct Accept {
 }
 
 impl AcceptLane for Accept {
-    fn accept_lane(&self, metadata: &HeaderMap, _: ChannelId) -> Result<AcceptedLane, Status> {
-        if metadata
-            .get(SESSION_METADATA)
-            .is_none_or(|key| key != "good")
-        {
-            let stale = Status::unauthenticated("register again");
-            return Err(with_reason(stale, "stale_session"));
+    fn accept_lane(&self, request: LaneRequest<'_>, _: ChannelId) -> Result<AcceptedLane, Refusal> {
+        if request.session != "good" {
+            return Err(stale());
         }
-        assert_eq!(metadata.get(LANE_METADATA).unwrap(), "3");
+        assert_eq!(request.lane, 3);
         let inbound = Arc::new(Inbound(mpsc::unbounded_channel().0));
         let lane = Lane::new(config(Side::Server), Budget::new(1 << 20), inbound);
         self.lanes.lock().unwrap().push(lane.clone());
@@ -88,7 +119,7 @@ impl AcceptLane for Accept {
 
 struct World {
     accept: Arc<Accept>,
-    channel: Channel,
+    channel: GrpcChannel,
     drain: watch::Sender<bool>,
     served: JoinHandle<std::io::Result<()>>,
 }
@@ -102,15 +133,18 @@ async fn world() -> World {
     let served = tokio::spawn(async move {
         let (stream, peer) = listener.accept().await.unwrap();
         prepare_socket(&stream).unwrap();
-        let endpoint = Endpoint::new(Generated, lanes, ChannelId::next(), peer);
+        let methods = Methods::new(Arc::new(Scripted));
+        let connection = ClientConnection::new(ChannelId::next(), peer);
+        let endpoint = Endpoint::new(methods, lanes, connection);
         let until = async move { drop(drained.wait_for(|drain| *drain).await) };
         serve_connection(stream, endpoint, until).await
     });
-    let stream = TcpStream::connect(addr).await.unwrap();
-    prepare_socket(&stream).unwrap();
-    let origin: Uri = format!("http://{addr}").parse().unwrap();
-    let (channel, connection) = connect(stream, origin).await.unwrap();
-    tokio::spawn(async move { drop(connection.await) });
+    let transport = GrpcTransport {
+        host: addr.ip().to_string(),
+        port: addr.port(),
+    };
+    let (channel, driver) = transport.connect().await.unwrap();
+    tokio::spawn(driver);
     World {
         accept,
         channel,
@@ -126,12 +160,12 @@ struct Client {
 }
 
 impl World {
-    async fn try_open(&self, session: &str) -> Result<(Client, Arc<Lane>), Status> {
+    async fn try_open(&self, session: &str) -> Result<(Client, Arc<Lane>), CallError> {
         let (sender, opened) = mpsc::unbounded_channel();
         let inbound = Arc::new(Inbound(sender));
         let lane = Lane::new(config(Side::Client), Budget::new(1 << 20), inbound);
-        let mut channel = self.channel.clone();
-        let source: GrpcReader = open_lane(&mut channel, &lane, session, 3).await?;
+        let request = LaneRequest { session, lane: 3 };
+        let source: GrpcReader = self.channel.open_lane(&lane, request).await?;
         let reader = lane.clone();
         let driven = tokio::spawn(async move { drive(&reader, source).await });
         let client = Client {
@@ -179,9 +213,7 @@ async fn a_request_crosses_both_ways() {
 async fn a_stale_session_is_refused_with_its_reason() {
     let world = world().await;
     let refused = world.try_open("old").await.err().unwrap();
-    assert_eq!(refused.code(), Code::Unauthenticated);
-    assert_eq!(status_reason(&refused), Some("stale_session"));
-    assert_eq!(refused.message(), "register again");
+    assert_eq!(refused, CallError::Refused(stale()));
     // The channel is as good as before.
     assert!(world.try_open("good").await.is_ok());
 }
@@ -221,7 +253,7 @@ async fn a_lost_connection_ends_its_lanes() {
     until(|| world.accept.over.count() == 2).await;
     until(|| world.channel.is_closed()).await;
     let refused = world.try_open("good").await.err().unwrap();
-    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(matches!(refused, CallError::Lost(_)), "{refused:?}");
 }
 
 #[tokio::test]
@@ -237,12 +269,43 @@ async fn a_connection_that_drains_ends_with_its_last_stream() {
 }
 
 #[tokio::test]
-async fn other_methods_go_to_the_generated_service() {
+async fn calls_and_refusals_cross_as_the_traits_state_them() {
     let world = world().await;
-    let uri = format!("{}other/Method", world.channel.origin());
-    let request = Request::post(uri).body(tonic::body::Body::empty());
-    let response = world.channel.clone().oneshot(request.unwrap()).await;
-    let response = response.unwrap();
-    assert_eq!(response.headers()["path"], "/other/Method");
-    assert_eq!(response.headers()["known"], "true");
+    let channel = &world.channel;
+    let registered = channel.register(RegisterRequest {
+        client_id: "laptop".into(),
+        ..RegisterRequest::default()
+    });
+    let session = registered.await.unwrap().session;
+    assert_eq!(session, "good");
+    let refused = channel.register(RegisterRequest::default()).await;
+    let refusal = Refusal::new(RefusalReason::BadRequest, "no client id");
+    assert_eq!(refused.unwrap_err(), CallError::Refused(refusal));
+
+    let request = ConfigSyncRequest { known_revision: 4 };
+    let synced = channel.sync_config(&session, request).await.unwrap();
+    assert_eq!(synced.revision, 5);
+    let refused = channel.sync_config("old", request).await.unwrap_err();
+    assert_eq!(refused, CallError::Refused(stale()));
+}
+
+#[tokio::test]
+async fn p_1_5_control_messages_cross_both_ways() {
+    let world = world().await;
+    let channel = &world.channel;
+    let refused = channel.open_control("old").await.err().unwrap();
+    assert_eq!(refused, CallError::Refused(stale()));
+    let mut control = channel.open_control("good").await.unwrap();
+    for request_id in [0, 7] {
+        let heartbeat = Heartbeat {
+            sequence: 9,
+            reply: false,
+        };
+        let message = ControlMessage::new(request_id, Kind::Heartbeat(heartbeat));
+        control.outbound.send(message.clone()).await.unwrap();
+        let echo = control.inbound.next().await.unwrap().unwrap();
+        assert_eq!(echo, message);
+    }
+    drop(control.outbound);
+    assert_eq!(control.inbound.next().await, None, "both directions end");
 }

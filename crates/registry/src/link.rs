@@ -12,8 +12,10 @@ use std::{
 use adit_auth::{Grant, InstanceKey, LinkKey};
 use adit_balance::Load;
 use adit_flow::Gate;
-use adit_link::{Failure, Lane, LaneStats, grpc::ChannelId};
-use adit_proto::TunnelMessage;
+use adit_link::{
+    Failure, Lane, LaneStats,
+    control::{ChannelId, ControlMessage},
+};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::AbortHandle};
 
@@ -51,7 +53,7 @@ pub struct Link {
 pub(crate) struct Streams {
     /// By number; `None` where the data stream is not open.
     pub(crate) lanes: Vec<Option<Arc<Lane>>>,
-    pub(crate) control: Option<mpsc::Sender<TunnelMessage>>,
+    pub(crate) control: Option<mpsc::Sender<ControlMessage>>,
     /// Counts control streams, so that the end of an old one does not close a newer one.
     pub(crate) control_turn: u64,
     /// The channel that carried the registration is open.
@@ -158,7 +160,7 @@ impl Link {
     }
 
     /// Sends a message on the control stream; false when there is none or it is full.
-    pub fn send_control(&self, message: TunnelMessage) -> bool {
+    pub fn send_control(&self, message: ControlMessage) -> bool {
         let control = self.streams.lock().control.clone();
         control.is_some_and(|control| control.try_send(message).is_ok())
     }

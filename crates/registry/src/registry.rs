@@ -13,8 +13,10 @@ use std::{
 use adit_auth::{ClientId, Grant, InstanceKey, LinkKey};
 use adit_balance::Load;
 use adit_flow::{Gate, Shares};
-use adit_link::{Failure, Lane, Reason, grpc::ChannelId};
-use adit_proto::TunnelMessage;
+use adit_link::{
+    Failure, Lane, Reason,
+    control::{ChannelId, ControlMessage},
+};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -312,7 +314,7 @@ impl Registry {
     pub fn open_control(
         self: &Arc<Self>,
         session: LinkKey,
-    ) -> Result<(ControlGuard, mpsc::Receiver<TunnelMessage>), StreamError> {
+    ) -> Result<(ControlGuard, mpsc::Receiver<ControlMessage>), StreamError> {
         let link = self.session(session)?;
         let (sender, receiver) = mpsc::channel(CONTROL_QUEUE);
         let turn = {

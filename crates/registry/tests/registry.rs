@@ -15,9 +15,10 @@ use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
     Dispatch, Failure, IncomingRequest, Lane, LaneConfig, Reason, TransportError, TransportReader,
-    drive, grpc::ChannelId,
+    control::{ChannelId, ControlMessage},
+    drive,
 };
-use adit_proto::TunnelMessage;
+use adit_proto::{Drain, control::Kind};
 use adit_registry::{
     Config, LaneGuard, Link, MembershipObserver, RegisterError, Registry, StreamError,
 };
@@ -285,6 +286,10 @@ async fn the_same_machine_takes_over_at_once() {
 
 struct Pipe(mpsc::Receiver<Bytes>);
 
+fn message() -> ControlMessage {
+    ControlMessage::new(0, Kind::Drain(Drain::default()))
+}
+
 impl TransportReader for Pipe {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
@@ -402,15 +407,15 @@ async fn a_lost_channel_ends_the_session_with_its_last_stream() {
 async fn a_control_stream_is_opened_again_and_the_old_one_does_not_close_it() {
     let world = world();
     let (link, _) = world.register("a", 1, 1).await.unwrap();
-    assert!(!link.send_control(TunnelMessage::default()), "none is open");
+    assert!(!link.send_control(message()), "none is open");
     let (old, mut old_messages) = world.registry.open_control(key(1)).unwrap();
     let (new, mut new_messages) = world.registry.open_control(key(1)).unwrap();
     assert!(old_messages.recv().await.is_none());
     drop(old);
-    assert!(link.send_control(TunnelMessage::default()));
+    assert!(link.send_control(message()));
     assert!(new_messages.recv().await.is_some());
     // A client that does not read gets no more than its queue holds.
-    let sent = (0..1000).filter(|_| link.send_control(TunnelMessage::default()));
+    let sent = (0..1000).filter(|_| link.send_control(message()));
     assert_eq!(sent.count(), 64);
     assert!(link.stats().control);
     drop(new);

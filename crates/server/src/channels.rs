@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use adit_link::grpc::ChannelId;
+use adit_link::control::ChannelId;
 use adit_registry::Registry;
 use parking_lot::Mutex;
 

@@ -7,22 +7,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_link::grpc::{Allowance, ChannelId, Endpoint, prepare_socket, serve_connection};
+use adit_link::{
+    control::{Allowance, ChannelId, ClientConnection},
+    grpc::{Endpoint, Methods, prepare_socket, serve_connection},
+};
 use adit_registry::Registry;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     channels::Channels,
     floods::Floods,
-    generated::Generated,
     lanes::Lanes,
     newcomers::{Newcomer, Newcomers},
+    service::Service,
 };
 
 /// What serves a connection of a client.
 #[derive(Clone)]
 pub(crate) struct ClientPort {
-    pub(crate) generated: Generated,
+    pub(crate) methods: Methods<Service>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) channels: Arc<Channels>,
@@ -54,8 +57,9 @@ impl ClientPort {
             tracing::debug!(%peer, %error, "socket options");
         }
         let channel = ChannelId::next();
-        let endpoint = Endpoint::new(self.generated.clone(), self.lanes.clone(), channel, peer);
-        let allowance = endpoint.allowance().clone();
+        let connection = ClientConnection::new(channel, peer);
+        let allowance = connection.allowance.clone();
+        let endpoint = Endpoint::new(self.methods.clone(), self.lanes.clone(), connection);
         tracing::debug!(%peer, channel = channel.value(), "client connected");
         tokio::select! {
             served = serve_connection(stream, endpoint, stopped) => {

@@ -6,12 +6,9 @@ use adit_auth::{LinkKey, SessionToken};
 use adit_flow::Budget;
 use adit_link::{
     Compression, Failure, Lane, LaneConfig, Reason,
-    grpc::{AcceptLane, AcceptedLane, ChannelId, with_reason},
+    control::{AcceptLane, AcceptedLane, ChannelId, LaneRequest, Refusal, RefusalReason},
 };
-use adit_proto::{LANE_METADATA, SESSION_METADATA};
 use adit_registry::{Link, Registry, StreamError};
-use http::HeaderMap;
-use tonic::Status;
 
 use crate::{
     channels::Channels,
@@ -63,22 +60,11 @@ impl Lanes {
 impl AcceptLane for Lanes {
     fn accept_lane(
         &self,
-        metadata: &HeaderMap,
+        request: LaneRequest<'_>,
         channel: ChannelId,
-    ) -> Result<AcceptedLane, Status> {
-        let session = session_of(
-            metadata
-                .get(SESSION_METADATA)
-                .map(http::HeaderValue::as_bytes),
-        )?;
-        let number = match metadata.get(LANE_METADATA) {
-            None => 0,
-            Some(number) => number
-                .to_str()
-                .ok()
-                .and_then(|number| number.parse().ok())
-                .ok_or_else(|| Status::invalid_argument("adit-lane is no number"))?,
-        };
+    ) -> Result<AcceptedLane, Refusal> {
+        let session = session_of(request.session)?;
+        let number = request.lane;
         let mut of = None;
         let opened = self.registry.open_lane(session, number, |link| {
             of = Some(link.clone());
@@ -95,7 +81,7 @@ impl AcceptLane for Lanes {
             }
             lane
         });
-        let (lane, guard) = opened.map_err(|error| stream_status(&error))?;
+        let (lane, guard) = opened.map_err(stream_refusal)?;
         let floods = self.floods.clone();
         let on_end = move |failure: &Failure, bytes| {
             if let Some(link) = of {
@@ -125,23 +111,17 @@ fn log_end(floods: &Floods, link: &Link, lane: u32, failure: &Failure, bytes: u6
     tracing::info!(%client, %peer, lane, reason, bytes, "data stream ended: {}", failure.detail);
 }
 
-/// The session that call metadata names.
-#[allow(clippy::result_large_err)]
-pub(crate) fn session_of(value: Option<&[u8]>) -> Result<LinkKey, Status> {
-    value
-        .and_then(|value| std::str::from_utf8(value).ok())
-        .and_then(|value| SessionToken::parse(value).ok())
-        .map(|token| token.key())
-        .ok_or_else(|| stream_status(&StreamError::StaleSession))
+/// The session that a call names.
+pub(crate) fn session_of(session: &str) -> Result<LinkKey, Refusal> {
+    let token = SessionToken::parse(session);
+    let token = token.map_err(|_| stream_refusal(StreamError::StaleSession))?;
+    Ok(token.key())
 }
 
-pub(crate) fn stream_status(error: &StreamError) -> Status {
-    match error {
-        StreamError::StaleSession => {
-            with_reason(Status::unauthenticated(error.to_string()), "stale_session")
-        }
-        StreamError::NoSuchLane { .. } => {
-            with_reason(Status::invalid_argument(error.to_string()), "bad_request")
-        }
-    }
+pub(crate) fn stream_refusal(error: StreamError) -> Refusal {
+    let reason = match error {
+        StreamError::StaleSession => RefusalReason::StaleSession,
+        StreamError::NoSuchLane { .. } => RefusalReason::BadRequest,
+    };
+    Refusal::new(reason, error)
 }

@@ -7,8 +7,6 @@
 //! What a visitor of a public port passes: `ports` (listening sockets follow the snapshot), `ingress` (TCP or UDP),
 //! `director`. What a request that a client opens passes: `upstreams` (name, permits, choice of a server), `egress`.
 
-#![allow(clippy::result_large_err)] // tonic's status, on paths that run once per stream
-
 mod channels;
 mod client_port;
 mod cookie;
@@ -17,7 +15,6 @@ mod director;
 mod directory;
 mod entries;
 mod floods;
-mod generated;
 mod lane_config;
 mod lanes;
 pub mod metrics;

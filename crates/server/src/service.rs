@@ -1,8 +1,6 @@
-//! The generated part of `TunnelService`: registration, control stream, config.
+//! Registration, control streams and the configuration of clients.
 
 use std::{
-    error::Error as _,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,46 +11,32 @@ use adit_auth::{
 };
 use adit_link::{
     Failure, Reason, Turn,
-    grpc::{Allowance, ChannelId, with_reason},
+    control::{
+        CAPABILITIES, ClientConnection, ControlInbound, ControlMessage, ControlOutbound,
+        ControlReadError, ControlServer, Refusal, RefusalReason,
+    },
 };
 use adit_proto::{
-    ConfigSyncRequest, ConfigSyncResponse, Control, Error as ProtoError, Heartbeat, LinkSettings,
-    MessageType, PROTOCOL_VERSION, ProtocolType, RegisterRequest, RegisterResponse,
-    SESSION_METADATA, TunnelMessage, TunnelResult, TunnelResults, TunnelsAnnounce, TunnelsFreed,
-    Upstream, control::Kind, credential, tunnel_message::Payload,
-    tunnel_service_server::TunnelService,
+    ConfigSyncRequest, ConfigSyncResponse, Error as ProtoError, Heartbeat, LinkSettings,
+    PROTOCOL_VERSION, RegisterRequest, RegisterResponse, TunnelResult, TunnelResults,
+    TunnelsAnnounce, TunnelsFreed, Upstream, control::Kind, credential,
 };
 use adit_registry::{ControlGuard, Link, RegisterError, Registry};
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     channels::{ChannelUse, Channels},
     directory::{Directory, EnterError},
     floods::Floods,
-    lanes::{session_of, stream_status},
+    lanes::{session_of, stream_refusal},
     settings::{Limits, Timeouts},
     upstreams::Upstreams,
     worker::Announcer,
 };
 
-/// What this build knows beyond the protocol's version (P-1.2).
-const CAPABILITIES: &[&str] = &[
-    "http",
-    "trailers",
-    "expect-continue",
-    "grpc",
-    "websocket",
-    "tcp",
-    "udp",
-    "upgrade",
-    "gzip",
-    "zstd",
-];
-
-/// The generated service's implementation, shared by all connections.
+/// Serves the calls of clients, over whatever transport; shared by all connections.
 #[derive(Clone)]
 pub(crate) struct Service {
     shared: Arc<Shared>,
@@ -96,23 +80,21 @@ impl Service {
     }
 }
 
-#[tonic::async_trait]
-impl TunnelService for Service {
+impl ControlServer for Service {
     /// The first call of a client (P-1.1).
     async fn register(
         &self,
-        request: Request<RegisterRequest>,
-    ) -> Result<Response<RegisterResponse>, Status> {
+        connection: &ClientConnection,
+        request: RegisterRequest,
+    ) -> Result<RegisterResponse, Refusal> {
         let shared = &self.shared;
-        let connection = Connection::of(&request)?;
-        let request = request.into_inner();
         if request.protocol_version != PROTOCOL_VERSION {
-            return Err(with_reason(
-                Status::failed_precondition(format!(
+            return Err(Refusal::new(
+                RefusalReason::Version,
+                format!(
                     "this server speaks protocol version {PROTOCOL_VERSION}, the client {}; install the same version of adit on both sides",
                     request.protocol_version
-                )),
-                "version",
+                ),
             ));
         }
         let claim = ClientClaim {
@@ -137,16 +119,13 @@ impl TunnelService for Service {
                 // One text for every cause (P-1.3).
                 let floods = &shared.floods;
                 floods.denied(&claim.client_id, connection.peer, denied.reason());
-                with_reason(
-                    Status::unauthenticated(denied.to_string()),
-                    "unauthenticated",
-                )
+                Refusal::new(RefusalReason::Unauthenticated, denied)
             })?;
         connection.allowance.lift();
         let entered = shared
             .directory
             .enter(&grant)
-            .map_err(|error| enter_status(&error))?;
+            .map_err(|error| enter_refusal(&error))?;
         let lanes = request.lanes.clamp(1, shared.limits.max_lanes.max(1));
         let session = SessionToken::from_random(rand::random());
         let registered = shared
@@ -162,7 +141,7 @@ impl TunnelService for Service {
             .map_err(|error| {
                 let floods = &shared.floods;
                 floods.refused(&claim.client_id, connection.peer, error.to_string());
-                register_status(&error)
+                register_refusal(&error)
             })?;
         entered.keep();
         let link = registered.link;
@@ -179,7 +158,7 @@ impl TunnelService for Service {
             peer = %connection.peer,
             "client registered"
         );
-        Ok(Response::new(RegisterResponse {
+        Ok(RegisterResponse {
             protocol_version: PROTOCOL_VERSION,
             capabilities,
             session: session.to_text().expose_secret().to_owned(),
@@ -195,23 +174,20 @@ impl TunnelService for Service {
             }),
             revision: shared.directory.revision(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
-        }))
+        })
     }
 
-    type ControlStreamStream = Pin<Box<dyn Stream<Item = Result<TunnelMessage, Status>> + Send>>;
-
-    async fn control_stream(
+    fn open_control(
         &self,
-        request: Request<Streaming<TunnelMessage>>,
-    ) -> Result<Response<Self::ControlStreamStream>, Status> {
-        let session = request.metadata().get(SESSION_METADATA);
-        let session = session_of(session.map(tonic::metadata::MetadataValue::as_bytes))?;
+        connection: &ClientConnection,
+        session: &str,
+        mut inbound: ControlInbound,
+    ) -> Result<ControlOutbound, Refusal> {
+        let session = session_of(session)?;
         let opened = self.shared.registry.open_control(session);
-        let (control, receiver) = opened.map_err(|error| stream_status(&error))?;
-        let connection = Connection::of(&request)?;
+        let (control, receiver) = opened.map_err(stream_refusal)?;
         connection.allowance.lift();
         let channel_use = self.shared.channels.track(connection.channel);
-        let mut inbound = request.into_inner();
         let shared = self.shared.clone();
         let link = control.link().clone();
         let reader = tokio::spawn(async move {
@@ -225,80 +201,79 @@ impl TunnelService for Service {
                     Ok(()) = freed.changed(), if waits => {
                         waits = false;
                         let told = Kind::TunnelsFreed(TunnelsFreed {});
-                        link.send_control(control_message(0, told));
+                        link.send_control(ControlMessage::new(0, told));
                         continue;
                     }
                 };
                 let message = match message {
                     Some(Ok(message)) => message,
                     // The connection is over, or the call: the link reports that.
-                    Some(Err(status)) if status.source().is_some() => return None,
-                    None => return None,
-                    Some(Err(status)) => return Some(shared.unreadable_control(&link, &status)),
+                    Some(Err(ControlReadError::Lost(_))) | None => return None,
+                    Some(Err(ControlReadError::Unreadable(detail))) => {
+                        return Some(shared.unreadable_control(&link, detail));
+                    }
                 };
                 turn.step(0);
                 turn.yield_if_over().await;
-                let Some(Payload::Control(control)) = message.payload else {
-                    continue;
-                };
-                if let Some(Kind::TunnelsAnnounce(announce)) = control.kind {
-                    freed.mark_unchanged();
-                    waits = shared.announce(&link, message.request_id, announce).await;
-                } else {
-                    shared.on_control(&link, message.request_id, control).await;
+                match message.kind {
+                    Some(Kind::TunnelsAnnounce(announce)) => {
+                        freed.mark_unchanged();
+                        waits = shared.announce(&link, message.request_id, announce).await;
+                    }
+                    Some(kind) => shared.on_control(&link, message.request_id, kind).await,
+                    None => {}
                 }
             }
         });
-        let outbound = ControlOutbound {
+        let outbound = Outbound {
             messages: ReceiverStream::new(receiver),
             reader: Some(reader),
             _control: control,
             _channel_use: channel_use,
         };
-        Ok(Response::new(Box::pin(outbound)))
+        Ok(Box::pin(outbound))
     }
 
-    async fn config_sync(
+    fn sync_config(
         &self,
-        request: Request<ConfigSyncRequest>,
-    ) -> Result<Response<ConfigSyncResponse>, Status> {
-        let session = request.metadata().get(SESSION_METADATA);
-        let session = session_of(session.map(tonic::metadata::MetadataValue::as_bytes))?;
-        let known = self.shared.registry.session(session);
-        known.map_err(|error| stream_status(&error))?;
+        session: &str,
+        _: ConfigSyncRequest,
+    ) -> Result<ConfigSyncResponse, Refusal> {
+        let known = self.shared.registry.session(session_of(session)?);
+        known.map_err(stream_refusal)?;
         // Names and policies, and no address: a client has no use for one (P-12.1).
         let upstreams = self.shared.upstreams.list().into_iter();
         let upstreams = upstreams.map(|upstream| Upstream {
             name: upstream.name().to_string(),
             policy: upstream.policy().name().to_owned(),
         });
-        Ok(Response::new(ConfigSyncResponse {
+        Ok(ConfigSyncResponse {
             revision: self.shared.directory.revision(),
             upstreams: upstreams.collect(),
             rules: Vec::new(),
-        }))
+        })
     }
 }
 
-/// What the server says on a control stream. Ends with its link, and takes the reading half along when dropped.
-struct ControlOutbound {
-    messages: ReceiverStream<TunnelMessage>,
-    /// Until the client has ended its direction. Gives the status that the call ends with when a message cannot be read.
-    reader: Option<JoinHandle<Option<Status>>>,
+/// The server's messages on a control stream. Ends with its link, and stops the reading task when dropped.
+struct Outbound {
+    messages: ReceiverStream<ControlMessage>,
+    /// Until the client has ended its direction. Returns the refusal that ends the stream when a message cannot be read.
+    reader: Option<JoinHandle<Option<Refusal>>>,
     _control: ControlGuard,
     _channel_use: ChannelUse,
 }
 
-impl Stream for ControlOutbound {
-    type Item = Result<TunnelMessage, Status>;
+impl Stream for Outbound {
+    type Item = Result<ControlMessage, Refusal>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(reader) = &mut self.reader
             && let Poll::Ready(read) = Pin::new(reader).poll(cx)
         {
             self.reader = None;
-            if let Ok(Some(status)) = read {
-                return Poll::Ready(Some(Err(status)));
+            if let Ok(Some(refusal)) = read {
+                return Poll::Ready(Some(Err(refusal)));
             }
         }
         Pin::new(&mut self.messages)
@@ -307,7 +282,7 @@ impl Stream for ControlOutbound {
     }
 }
 
-impl Drop for ControlOutbound {
+impl Drop for Outbound {
     fn drop(&mut self) {
         if let Some(reader) = &self.reader {
             reader.abort();
@@ -316,23 +291,23 @@ impl Drop for ControlOutbound {
 }
 
 impl Shared {
-    async fn on_control(&self, link: &Arc<Link>, request_id: u64, control: Control) {
-        match control.kind {
-            Some(Kind::Heartbeat(Heartbeat {
+    async fn on_control(&self, link: &Arc<Link>, request_id: u64, kind: Kind) {
+        match kind {
+            Kind::Heartbeat(Heartbeat {
                 sequence,
                 reply: false,
-            })) => {
+            }) => {
                 let reply = Kind::Heartbeat(Heartbeat {
                     sequence,
                     reply: true,
                 });
-                link.send_control(control_message(request_id, reply));
+                link.send_control(ControlMessage::new(request_id, reply));
             }
-            Some(Kind::Drain(_)) => {
+            Kind::Drain(_) => {
                 tracing::info!(client = %link.grant().client(), "client drains");
                 self.registry.drain(link);
             }
-            Some(Kind::TunnelDestroy(destroy)) => {
+            Kind::TunnelDestroy(destroy) => {
                 let found = self.announcer.withdraw(link, destroy.name.clone()).await;
                 let result = TunnelResult {
                     error: (!found).then(|| ProtoError {
@@ -350,13 +325,13 @@ impl Shared {
         }
     }
 
-    /// Takes note of bytes that are no message (P-1.13).
-    fn unreadable_control(&self, link: &Link, status: &Status) -> Status {
-        let failure = Failure::new(Reason::ProtocolError, status.message().to_owned());
-        let text = format!("the control stream cannot be read: {}", failure.detail);
+    /// Records bytes that are not a message (P-1.13).
+    fn unreadable_control(&self, link: &Link, detail: String) -> Refusal {
+        let text = format!("the control stream cannot be read: {detail}");
+        let failure = Failure::new(Reason::ProtocolError, detail);
         let (client, peer) = (link.grant().client(), link.peer());
         self.floods.broken_control(client, peer, failure);
-        with_reason(Status::internal(text), "protocol_error")
+        Refusal::new(RefusalReason::ProtocolError, text)
     }
 
     /// Whether some of the tunnels were refused.
@@ -375,7 +350,10 @@ impl Shared {
             revision: self.directory.revision(),
         };
         // Lost when the client does not read its control stream: it announces again.
-        link.send_control(control_message(request_id, Kind::TunnelResults(results)));
+        link.send_control(ControlMessage::new(
+            request_id,
+            Kind::TunnelResults(results),
+        ));
     }
 
     fn log_results(&self, link: &Arc<Link>, results: &[TunnelResult]) {
@@ -405,67 +383,29 @@ impl Shared {
     }
 }
 
-/// What a call knows of its connection.
-struct Connection {
-    channel: ChannelId,
-    peer: SocketAddr,
-    allowance: Allowance,
-}
-
-impl Connection {
-    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        let extensions = request.extensions();
-        let found = (|| {
-            Some(Self {
-                channel: *extensions.get()?,
-                peer: *extensions.get()?,
-                allowance: extensions.get::<Allowance>()?.clone(),
-            })
-        })();
-        found.ok_or_else(|| Status::internal("the connection is not known"))
-    }
-}
-
-/// A control message, answering the one with `request_id`.
-pub(crate) fn control_message(request_id: u64, kind: Kind) -> TunnelMessage {
-    TunnelMessage {
-        request_id,
-        protocol_type: ProtocolType::Control.into(),
-        message_type: MessageType::Control.into(),
-        payload: Some(Payload::Control(Control { kind: Some(kind) })),
-        ..TunnelMessage::default()
-    }
-}
-
 fn millis(duration: std::time::Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-#[allow(clippy::needless_pass_by_value)] // for map_err
-fn bad_request(error: impl ToString) -> Status {
-    with_reason(Status::invalid_argument(error.to_string()), "bad_request")
+fn bad_request(error: impl ToString) -> Refusal {
+    Refusal::new(RefusalReason::BadRequest, error)
 }
 
-/// Somebody else owns the names of a client (P-1.9).
-fn enter_status(error: &EnterError) -> Status {
+/// Another user owns the names of the client (P-1.9).
+fn enter_refusal(error: &EnterError) -> Refusal {
     let reason = match error {
-        EnterError::NotShared { .. } | EnterError::Group { .. } => "group_taken",
-        EnterError::Client { .. } => "client_id_taken",
+        EnterError::NotShared { .. } | EnterError::Group { .. } => RefusalReason::GroupTaken,
+        EnterError::Client { .. } => RefusalReason::ClientIdTaken,
     };
-    with_reason(Status::already_exists(error.to_string()), reason)
+    Refusal::new(reason, error)
 }
 
-fn register_status(error: &RegisterError) -> Status {
-    let text = error.to_string();
-    match error {
-        RegisterError::ClientIdTaken { .. } => {
-            with_reason(Status::already_exists(text), "client_id_taken")
+fn register_refusal(error: &RegisterError) -> Refusal {
+    let reason = match error {
+        RegisterError::ClientIdTaken { .. } | RegisterError::OtherUser { .. } => {
+            RefusalReason::ClientIdTaken
         }
-        RegisterError::OtherUser { .. } => {
-            with_reason(Status::already_exists(text), "client_id_taken")
-        }
-        RegisterError::TooManyClients { .. } => {
-            with_reason(Status::resource_exhausted(text), "limit")
-        }
-    }
+        RegisterError::TooManyClients { .. } => RefusalReason::Limit,
+    };
+    Refusal::new(reason, error)
 }

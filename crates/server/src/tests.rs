@@ -17,7 +17,7 @@ use adit_auth::{ClientClaim, ClientId, Grant, GroupId, InstanceSecret, SessionTo
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_ingress::{Destination, Direction};
-use adit_link::{Dispatch, Failure, IncomingRequest, Lane, LaneConfig, Reason, grpc::ChannelId};
+use adit_link::{Dispatch, Failure, IncomingRequest, Lane, LaneConfig, Reason, control::ChannelId};
 use adit_proto::{ProtocolType, Tunnel as Announced, TunnelResult};
 use adit_registry::{LaneGuard, Link, MembershipObserver, Registry};
 use parking_lot::Mutex;

@@ -7,8 +7,11 @@ mod support;
 use std::time::Duration;
 
 use adit_balance::Policy;
-use adit_link::Reason;
-use adit_proto::{ConfigSyncRequest, SESSION_METADATA};
+use adit_link::{
+    Reason,
+    control::{Channel as _, RefusalReason},
+};
+use adit_proto::ConfigSyncRequest;
 use adit_server::{Limits, Settings, Timeouts, UpstreamProtocol};
 use support::{Asked, Rogue, Site, server, settings, until, upstream};
 
@@ -411,24 +414,21 @@ async fn config_sync_tells_names_and_policies() {
     least.policy = Policy::LeastConnections;
     let server = server(vec![upstream("erp", &[&site]), least]);
     let client = Rogue::connect(&server, "one").await;
-    let mut request = tonic::Request::new(ConfigSyncRequest { known_revision: 0 });
-    let session = client.session().parse().unwrap();
-    request.metadata_mut().insert(SESSION_METADATA, session);
-    let response = client.stub().config_sync(request).await.unwrap();
-    let response = response.into_inner();
+    let request = ConfigSyncRequest { known_revision: 0 };
+    let response = client.channel().sync_config(client.session(), request);
+    let response = response.await.unwrap();
     assert!(response.revision > 0);
-    let told: Vec<_> = response
+    let listed: Vec<_> = response
         .upstreams
         .iter()
         .map(|upstream| (&*upstream.name, &*upstream.policy))
         .collect();
     assert_eq!(
-        told,
+        listed,
         [("erp", "round_robin"), ("least", "least_connections")]
     );
-    let stranger = ConfigSyncRequest { known_revision: 0 };
-    let status = client.stub().config_sync(stranger).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::Unauthenticated);
+    let refused = client.channel().sync_config("", request).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(RefusalReason::StaleSession));
     server.stop().await;
 }
 

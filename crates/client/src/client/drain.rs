@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_link::control::ControlMessage;
 use adit_proto::{Drain, control::Kind};
 
 use super::Client;
-use crate::session::control_message;
 
 /// How often a drain looks whether everything has finished.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ impl Client {
                 grace_millis: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             });
             // Without a control stream the server learns it from the refusals.
-            drop(control.try_send(control_message(drain)));
+            drop(control.try_send(ControlMessage::new(0, drain)));
         }
         // They would never finish; whoever is at their ends comes back by another way.
         self.state.egress.close_websockets();

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use adit_link::{Failure, Reason};
+use adit_link::{Failure, Reason, control::Transport};
 use adit_proto::control::Kind;
 use adit_reconnect::{Action, Event, Reconnect, StopReason};
 use adit_trace::Printable;
@@ -38,14 +38,15 @@ pub struct Ended {
 }
 
 /// The loop of a client, on its data thread.
-pub(super) struct Run {
+pub(super) struct Run<T> {
+    pub(super) transport: T,
     pub(super) state: Arc<State>,
     pub(super) instance: Instance,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) registrations: watch::Sender<Option<Registration>>,
 }
 
-impl Run {
+impl<T: Transport> Run<T> {
     pub(super) async fn until_stopped(self) -> Ended {
         let mut stop = self.stop.clone();
         let state = self.state.clone();
@@ -112,9 +113,10 @@ impl Run {
         }
     }
 
-    async fn dial(&self) -> Result<Session, adit_reconnect::Failure> {
+    async fn dial(&self) -> Result<Session<T::Channel>, adit_reconnect::Failure> {
         let state = &self.state;
-        let session = session::dial(&state.settings, self.instance.secret, &state.egress).await;
+        let (settings, secret) = (&state.settings, self.instance.secret);
+        let session = session::dial(&self.transport, settings, secret, &state.egress).await;
         let session = session.map_err(|error| state.lock().dial_failed(error, Instant::now()))?;
         let tunnels = session.announcements.outcomes();
         let refused = |tunnel: &TunnelOutcome| tunnel.error.is_some() && !tunnel.waiting;
@@ -153,7 +155,7 @@ impl Run {
         Ok(session)
     }
 
-    async fn serve(&self, session: Session) {
+    async fn serve(&self, session: Session<T::Channel>) {
         // People are told by the program, after the public URL.
         tracing::debug!(epoch = session.epoch, "session set up");
         if !self.state.settings.entries.is_empty() {

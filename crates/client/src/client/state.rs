@@ -6,8 +6,10 @@ use std::{
 };
 
 use adit_egress::Egress;
-use adit_link::{Failure, Lane};
-use adit_proto::TunnelMessage;
+use adit_link::{
+    Failure, Lane,
+    control::{CallError, ControlMessage},
+};
 use adit_reconnect::StatusCell;
 use tokio::sync::mpsc;
 
@@ -31,7 +33,7 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) lanes: Vec<Arc<Lane>>,
-    pub(super) control: Option<mpsc::Sender<TunnelMessage>>,
+    pub(super) control: Option<mpsc::Sender<ControlMessage>>,
     pub(super) epoch: u64,
     pub(super) tunnels: Vec<TunnelOutcome>,
     pub(super) last_error: Option<String>,
@@ -86,12 +88,12 @@ impl State {
     /// Finds out which entries lead nowhere. Only for people: the server decides at each request.
     pub(super) async fn ask_upstreams(
         &self,
-        asked: impl Future<Output = Result<Vec<String>, tonic::Status>>,
+        asked: impl Future<Output = Result<Vec<String>, CallError>>,
     ) {
         match tokio::time::timeout(self.settings.timeouts.connect, asked).await {
             Ok(Ok(names)) => self.entries.check(&names),
-            Ok(Err(status)) => tracing::debug!(%status, "the server does not tell its upstreams"),
-            Err(_) => tracing::debug!("the server does not tell its upstreams in time"),
+            Ok(Err(error)) => tracing::debug!(%error, "the server does not list its upstreams"),
+            Err(_) => tracing::debug!("the server does not list its upstreams in time"),
         }
     }
 

@@ -1,104 +1,22 @@
-//! What a connection may send before it carries a session (P-1.12).
-//!
-//! Windows, frame sizes and header lists each bound one thing, and HTTP/2 cannot change all of them on a running
-//! connection. A bound on the bytes that are read at all bounds everything that they can grow into.
+//! The socket of a connection that may carry no session yet (P-1.12).
 
 use std::{
-    future::poll_fn,
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
 use super::http2::{TURN_BYTES, buffered};
-use crate::{PacedStream, turn::poll_read_at_most};
+use crate::{PacedStream, control::Allowance, turn::poll_read_at_most};
 
-/// What is read of a connection before it carries a session: the preface, settings, and some tries to register.
-pub const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
-
-/// The allowance of one connection. Clones are the same.
-#[derive(Debug, Clone)]
-pub struct Allowance(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    left: AtomicUsize,
-    lifted: AtomicBool,
-    /// Of the reader that has used all of it, and of the task that waits for the session.
-    waiting: Mutex<Vec<Waker>>,
-}
-
-impl Allowance {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Inner {
-            left: AtomicUsize::new(bytes),
-            lifted: AtomicBool::new(false),
-            waiting: Mutex::default(),
-        }))
-    }
-
-    /// The connection carries a session: what it sends is bounded by the windows of HTTP/2 alone.
-    pub fn lift(&self) {
-        if self.0.lifted.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let waiting = std::mem::take(&mut *self.lock());
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// Waits until the connection carries a session.
-    ///
-    /// # Cancel safety
-    /// Yes.
-    pub async fn lifted(&self) {
-        poll_fn(|cx| self.poll_lifted(cx)).await;
-    }
-
-    /// Whether all of it has been used and no session is there.
-    pub fn is_used_up(&self) -> bool {
-        !self.is_lifted() && self.0.left.load(Ordering::Relaxed) == 0
-    }
-
-    fn is_lifted(&self) -> bool {
-        self.0.lifted.load(Ordering::Acquire)
-    }
-
-    fn poll_lifted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_lifted() {
-            return Poll::Ready(());
-        }
-        let mut waiting = self.lock();
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
-        }
-        drop(waiting);
-        // It may have been lifted before the waker was there.
-        if self.is_lifted() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {
-        self.0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A socket that is read within an allowance, and through a buffer once that is lifted. What is beyond the allowance
-/// stays in the kernel until then.
+/// A socket that is read within an allowance, and through a buffer once the allowance is lifted. Bytes beyond the
+/// allowance stay in the kernel until then.
 #[derive(Debug)]
 pub(super) struct Allowed<S> {
-    /// Of capacity 1 before, which no read uses: a connection without a session has no buffer. Always there.
+    /// Before the allowance is lifted, the buffer has capacity 1, which no read uses: a connection without a session has no
+    /// buffer. Never `None` between calls.
     socket: Option<BufReader<PacedStream<S>>>,
     allowance: Allowance,
     is_buffered: bool,
@@ -143,7 +61,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Allowed<S> {
         if self.allowance.is_lifted() {
             return self.poll_unbounded(cx, buf);
         }
-        let left = self.allowance.0.left.load(Ordering::Relaxed);
+        let left = self.allowance.left();
         if left == 0 {
             ready!(self.allowance.poll_lifted(cx));
             return self.poll_unbounded(cx, buf);
@@ -151,7 +69,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Allowed<S> {
         let before = buf.filled().len();
         ready!(poll_read_at_most(self.socket()?.get_mut(), cx, buf, left))?;
         let read = buf.filled().len().saturating_sub(before);
-        self.allowance.0.left.fetch_sub(read, Ordering::Relaxed);
+        self.allowance.use_up(read);
         Poll::Ready(Ok(()))
     }
 }

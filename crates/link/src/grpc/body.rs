@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 
-use super::http2::with_reason;
+use super::status::with_reason;
 use crate::{
     failure::Failure,
     transport::{TransportError, TransportReader, TransportWriter},

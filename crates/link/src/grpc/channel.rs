@@ -3,12 +3,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
-use adit_proto::{LANE_METADATA, PROXY_PATH, SESSION_METADATA};
-use http::{HeaderValue, Request, Response, Uri, header::CONTENT_TYPE, uri::PathAndQuery};
+use http::{Request, Response, Uri};
 use hyper::{
     body::Incoming,
     client::conn::http2::{self, SendRequest},
@@ -16,17 +14,16 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tonic::Status;
 
 use super::{
-    body::{GrpcReader, TunnelBody},
+    body::TunnelBody,
     greeting::{Greeting, Heard, Listening},
     http2::{
         CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, TURN_BYTES,
         buffered,
     },
 };
-use crate::{PacedStream, lane::Lane};
+use crate::PacedStream;
 
 /// The connection is over.
 #[derive(Debug, Error)]
@@ -35,7 +32,7 @@ pub struct ChannelClosed(#[from] hyper::Error);
 
 /// One connection to the server. Cheap to clone; a generated client can be built on it.
 #[derive(Clone)]
-pub struct Channel {
+pub struct GrpcChannel {
     send: SendRequest<TunnelBody>,
     origin: Uri,
     heard: Heard,
@@ -51,7 +48,7 @@ pub async fn connect(
     origin: Uri,
 ) -> Result<
     (
-        Channel,
+        GrpcChannel,
         impl Future<Output = Result<(), hyper::Error>> + Send,
     ),
     ChannelClosed,
@@ -71,7 +68,7 @@ pub async fn connect(
     let stream = Listening::new(stream, heard.clone());
     let stream = PacedStream::of_server(stream, TURN_BYTES);
     let (send, connection) = builder.handshake(TokioIo::new(buffered(stream))).await?;
-    let channel = Channel {
+    let channel = GrpcChannel {
         send,
         origin,
         heard,
@@ -79,7 +76,7 @@ pub async fn connect(
     Ok((channel, connection))
 }
 
-impl Channel {
+impl GrpcChannel {
     /// Scheme and authority of the server, for generated clients.
     pub const fn origin(&self) -> &Uri {
         &self.origin
@@ -90,13 +87,23 @@ impl Channel {
         self.heard.greeting()
     }
 
+    /// Sends one request of a lane.
+    pub(super) async fn send(
+        &self,
+        request: Request<TunnelBody>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        let mut send = self.send.clone();
+        send.ready().await?;
+        send.send_request(request).await
+    }
+
     /// Whether the connection is over.
     pub fn is_closed(&self) -> bool {
         self.send.is_closed()
     }
 }
 
-impl tower::Service<Request<tonic::body::Body>> for Channel {
+impl tower::Service<Request<tonic::body::Body>> for GrpcChannel {
     type Response = Response<Incoming>;
     type Error = ChannelClosed;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, ChannelClosed>> + Send>>;
@@ -109,41 +116,4 @@ impl tower::Service<Request<tonic::body::Body>> for Channel {
         let response = self.send.send_request(request.map(TunnelBody::generated));
         Box::pin(async move { Ok(response.await?) })
     }
-}
-
-/// Opens the data stream of `lane`, which is number `index` of `session`. What it returns is for
-/// [`crate::drive`].
-///
-/// # Errors
-/// The status with which the server refused, or `UNAVAILABLE` when the connection was lost.
-#[allow(clippy::result_large_err)] // tonic's own type, on a path that runs once per stream
-pub async fn open_lane(
-    channel: &mut Channel,
-    lane: &Arc<Lane>,
-    session: &str,
-    index: u32,
-) -> Result<GrpcReader, Status> {
-    let mut parts = channel.origin.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::from_static(PROXY_PATH));
-    let uri = Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))?;
-    let request = Request::post(uri)
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
-        .header("te", HeaderValue::from_static("trailers"))
-        .header(SESSION_METADATA, session)
-        .header(LANE_METADATA, index)
-        .body(TunnelBody::lane(lane.outbound(), false))
-        .map_err(|error| Status::internal(error.to_string()))?;
-    let lost = |error: hyper::Error| Status::unavailable(error.to_string());
-    channel.send.ready().await.map_err(lost)?;
-    let response = channel.send.send_request(request).await.map_err(lost)?;
-    if let Some(status) = Status::from_header_map(response.headers()) {
-        return Err(status);
-    }
-    if response.status() != http::StatusCode::OK {
-        return Err(Status::unavailable(format!(
-            "the server answered the data stream with HTTP status {}",
-            response.status()
-        )));
-    }
-    Ok(GrpcReader::new(response.into_body()))
 }

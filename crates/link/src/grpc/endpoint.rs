@@ -1,32 +1,35 @@
 //! The server's end of a tunnel connection.
 
 use std::{
-    any::Any,
     convert::Infallible,
     future::Future,
     io,
-    net::SocketAddr,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
-use adit_proto::PROXY_PATH;
+use adit_proto::{LANE_METADATA, PROXY_PATH, SESSION_METADATA};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tonic::Status;
+use tonic::codegen::Service as _;
 
 use super::{
-    allowance::{Allowance, Allowed, UNAUTHENTICATED_BYTES},
+    allowance::Allowed,
     body::{GrpcReader, TunnelBody},
     http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES},
+    methods::Methods,
     resettable::{Abort, Resettable},
+    status::status_of,
 };
-use crate::{drive::drive, failure::Failure, lane::Lane};
+use crate::{
+    control::{
+        AcceptLane, AcceptedLane, ClientConnection, ControlServer, LaneRequest, Refusal,
+        RefusalReason,
+    },
+    drive::drive,
+};
 
 /// Streams at a time on one connection: a data stream, a control stream, a call or two, and those that are opened anew.
 const MAX_STREAMS: u32 = 8;
@@ -34,92 +37,30 @@ const MAX_STREAMS: u32 = 8;
 /// Headers of a call: a path, a session, and what libraries add.
 const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
 
-/// One connection of a client. Calls find it in their extensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ChannelId(u64);
-
-impl ChannelId {
-    /// One that no other connection of this process has.
-    pub fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// The number, for logs.
-    pub const fn value(self) -> u64 {
-        self.0
-    }
-}
-
-/// Receives the reason for which a data stream ended, and the bytes received by then.
-pub type OnEnd = Box<dyn FnOnce(&Failure, u64) + Send>;
-
-/// A lane that a data stream was admitted to.
-pub struct AcceptedLane {
-    /// The lane.
-    pub lane: Arc<Lane>,
-    /// Called at the end of the data stream.
-    pub on_end: OnEnd,
-    /// Dropped when the lane is over.
-    pub guard: Box<dyn Any + Send>,
-}
-
-/// Admits data streams.
-pub trait AcceptLane: Send + Sync + 'static {
-    /// The lane for a stream with this call metadata.
-    ///
-    /// # Errors
-    /// The status that the caller gets.
-    #[allow(clippy::result_large_err)] // tonic's own type, on a path that runs once per stream
-    fn accept_lane(&self, metadata: &HeaderMap, channel: ChannelId)
-    -> Result<AcceptedLane, Status>;
-}
-
-/// The methods of one connection: `Proxy` here, the rest in the generated service `G`.
-pub struct Endpoint<G, A> {
-    generated: G,
+/// The methods of one connection: `Proxy` here, the others in [`Methods`].
+pub struct Endpoint<S: ControlServer, A> {
+    methods: Methods<S>,
     lanes: Arc<A>,
-    channel: ChannelId,
-    peer: SocketAddr,
-    allowance: Allowance,
+    connection: ClientConnection,
     abort: Abort,
 }
 
-impl<G, A> Endpoint<G, A> {
-    /// For one connection.
-    pub fn new(generated: G, lanes: Arc<A>, channel: ChannelId, peer: SocketAddr) -> Self {
+impl<S: ControlServer, A> Endpoint<S, A> {
+    /// For one connection. A data stream that is admitted lifts its allowance.
+    pub fn new(methods: Methods<S>, lanes: Arc<A>, connection: ClientConnection) -> Self {
         Self {
-            generated,
+            methods,
             lanes,
-            channel,
-            peer,
-            allowance: Allowance::new(UNAUTHENTICATED_BYTES),
+            connection,
             abort: Abort::default(),
         }
-    }
-
-    /// What the connection may send until it carries a session. A data stream that is admitted lifts it; the generated
-    /// service finds it in the extensions of its calls.
-    pub const fn allowance(&self) -> &Allowance {
-        &self.allowance
     }
 }
 
 type EndpointFuture =
     Pin<Box<dyn Future<Output = Result<Response<TunnelBody>, Infallible>> + Send>>;
 
-impl<G, A> Service<Request<Incoming>> for Endpoint<G, A>
-where
-    G: tower::Service<
-            Request<tonic::body::Body>,
-            Response = Response<tonic::body::Body>,
-            Error = Infallible,
-        > + Clone
-        + Send
-        + 'static,
-    G::Future: Send,
-    A: AcceptLane,
-{
+impl<S: ControlServer, A: AcceptLane> Service<Request<Incoming>> for Endpoint<S, A> {
     type Response = Response<TunnelBody>;
     type Error = Infallible;
     type Future = EndpointFuture;
@@ -129,29 +70,30 @@ where
             let response = self.proxy(request);
             return Box::pin(async move { Ok(response) });
         }
-        request.extensions_mut().insert(self.channel);
-        request.extensions_mut().insert(self.peer);
-        request.extensions_mut().insert(self.allowance.clone());
-        let mut generated = self.generated.clone();
+        request.extensions_mut().insert(self.connection.clone());
+        let mut methods = self.methods.clone();
         Box::pin(async move {
-            let response = generated.call(request.map(tonic::body::Body::new)).await?;
+            let response = methods.call(request.map(tonic::body::Body::new)).await?;
             Ok(response.map(TunnelBody::generated))
         })
     }
 }
 
-impl<G, A: AcceptLane> Endpoint<G, A> {
+impl<S: ControlServer, A: AcceptLane> Endpoint<S, A> {
     fn proxy(&self, request: Request<Incoming>) -> Response<TunnelBody> {
-        let accepted = match self.lanes.accept_lane(request.headers(), self.channel) {
+        let channel = self.connection.channel;
+        let accepted = lane_request(request.headers())
+            .and_then(|request| self.lanes.accept_lane(request, channel));
+        let accepted = match accepted {
             Ok(accepted) => accepted,
-            Err(status) => return status.into_http().map(TunnelBody::generated),
+            Err(refusal) => return status_of(refusal).into_http().map(TunnelBody::generated),
         };
         let AcceptedLane {
             lane,
             on_end,
             guard,
         } = accepted;
-        self.allowance.lift();
+        self.connection.allowance.lift();
         let abort = self.abort.clone();
         let body = TunnelBody::lane(lane.outbound(), true);
         let source = GrpcReader::new(request.into_body());
@@ -171,24 +113,31 @@ impl<G, A: AcceptLane> Endpoint<G, A> {
     }
 }
 
+/// The lane that the headers of a `Proxy` call name (P-1.5).
+fn lane_request(headers: &HeaderMap) -> Result<LaneRequest<'_>, Refusal> {
+    let session = headers.get(SESSION_METADATA);
+    let session = session.and_then(|session| std::str::from_utf8(session.as_bytes()).ok());
+    let lane = match headers.get(LANE_METADATA) {
+        None => Some(0),
+        Some(number) => number.to_str().ok().and_then(|number| number.parse().ok()),
+    };
+    Ok(LaneRequest {
+        session: session.unwrap_or_default(),
+        lane: lane
+            .ok_or_else(|| Refusal::new(RefusalReason::BadRequest, "adit-lane is not a number"))?,
+    })
+}
+
 /// Serves one connection until it ends. When `drain` completes, no new streams are taken and the connection ends with
 /// its last one.
 ///
 /// # Errors
 /// Those of the connection.
-pub async fn serve_connection<G, A>(
+pub async fn serve_connection<S: ControlServer, A: AcceptLane>(
     stream: TcpStream,
-    endpoint: Endpoint<G, A>,
+    endpoint: Endpoint<S, A>,
     drain: impl Future<Output = ()>,
-) -> io::Result<()>
-where
-    Endpoint<G, A>: Service<
-            Request<Incoming>,
-            Response = Response<TunnelBody>,
-            Error = Infallible,
-            Future = EndpointFuture,
-        >,
-{
+) -> io::Result<()> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -202,7 +151,7 @@ where
         .keep_alive_timeout(KEEPALIVE);
     let abort = endpoint.abort.clone();
     let stream = Resettable::new(stream, abort.clone());
-    let stream = Allowed::new(stream, endpoint.allowance.clone());
+    let stream = Allowed::new(stream, endpoint.connection.allowance.clone());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), endpoint));
     let mut drain = pin!(drain);
     let silent = || io::Error::other("the client is silent");

@@ -2,12 +2,10 @@
 
 use std::{io, time::Duration};
 
-use adit_proto::REASON_METADATA;
 use tokio::{
     io::{AsyncRead, BufReader},
     net::TcpStream,
 };
-use tonic::Status;
 
 /// The largest DATA frame this end takes. It is the receiver's setting, and the one that decides bulk throughput.
 pub(super) const MAX_FRAME_BYTES: u32 = 256 * 1024;
@@ -43,18 +41,4 @@ pub(super) const TURN_BYTES: usize = 2 * READ_BUFFER_BYTES;
 
 pub(super) fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(READ_BUFFER_BYTES, stream)
-}
-
-/// A status that carries a reason code of `docs/protocol.md`.
-pub fn with_reason(mut status: Status, reason: &'static str) -> Status {
-    status.metadata_mut().insert(
-        REASON_METADATA,
-        tonic::metadata::MetadataValue::from_static(reason),
-    );
-    status
-}
-
-/// The reason code a status carries.
-pub fn status_reason(status: &Status) -> Option<&str> {
-    status.metadata().get(REASON_METADATA)?.to_str().ok()
 }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use adit_link::{Failure, Reason};
+use adit_link::{Failure, Reason, control::ControlMessage};
 use adit_proto::{Drain, control::Kind};
 
 use super::Server;
-use crate::service::control_message;
 
 /// How often a drain looks whether what clients opened has finished.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -32,7 +31,7 @@ impl Server {
                 reason: "the server is stopping".into(),
                 grace_millis: u64::try_from(self.drain_within.as_millis()).unwrap_or(u64::MAX),
             });
-            link.send_control(control_message(0, drain));
+            link.send_control(ControlMessage::new(0, drain));
         }
         self.visitors.close();
         let left = self.visitors.len();

@@ -12,6 +12,7 @@ use std::{
 use adit_auth::{TokenAuthenticator, UserName};
 use adit_flow::{Budget, Gate, Shares};
 use adit_ingress::{Admission, Http, Tcp, Udp};
+use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
 use adit_trace::{NoObserver, Observer};
@@ -31,7 +32,6 @@ use crate::{
     director::ServerDirector,
     directory::{Directory, DirectoryConfig},
     floods::Floods,
-    generated::Generated,
     lanes::Lanes,
     names::NamesFile,
     newcomers::Newcomers,
@@ -135,7 +135,7 @@ impl Server {
             timeouts.clone(),
         );
         let client_port = ClientPort {
-            generated: Generated::new(&service),
+            methods: Methods::new(Arc::new(service)),
             registry: registry.clone(),
             lanes: lanes.clone(),
             channels,

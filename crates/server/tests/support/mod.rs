@@ -20,13 +20,12 @@ use adit_codec::{
 };
 use adit_flow::Budget;
 use adit_link::{
-    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, Reason, drive,
-    grpc::{Channel, connect, open_lane, prepare_socket},
+    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, Reason,
+    control::{Channel, LaneRequest, Transport},
+    drive,
+    grpc::{GrpcChannel, GrpcTransport},
 };
-use adit_proto::{
-    Credential, PROTOCOL_VERSION, RegisterRequest, credential,
-    tunnel_service_client::TunnelServiceClient,
-};
+use adit_proto::{Credential, PROTOCOL_VERSION, RegisterRequest, credential};
 use adit_server::{
     Limits, NamedToken, PublicUrl, Server, Settings, Timeouts, TrustedProxies, UpstreamProtocol,
     UpstreamServer, UpstreamSettings,
@@ -275,7 +274,7 @@ impl Dispatch for Nothing {
 #[derive(Clone)]
 pub(crate) struct Rogue {
     lane: Arc<Lane>,
-    channel: Channel,
+    channel: GrpcChannel,
     session: String,
     tasks: Arc<Tasks>,
 }
@@ -290,13 +289,12 @@ impl Drop for Tasks {
 
 impl Rogue {
     pub(crate) async fn connect(server: &Server, client: &str) -> Self {
-        let stream = TcpStream::connect(server.tunnel_addr()).await.unwrap();
-        prepare_socket(&stream).unwrap();
-        let origin = format!("http://{}/", server.tunnel_addr());
-        let (mut channel, connection) = connect(stream, origin.parse().unwrap()).await.unwrap();
-        let connection = tokio::spawn(async move {
-            let _ = connection.await;
-        });
+        let transport = GrpcTransport {
+            host: server.tunnel_addr().ip().to_string(),
+            port: server.tunnel_addr().port(),
+        };
+        let (channel, driver) = transport.connect().await.unwrap();
+        let connection = tokio::spawn(driver);
         let request = RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             client_id: client.to_owned(),
@@ -307,7 +305,7 @@ impl Rogue {
             lanes: 1,
             ..RegisterRequest::default()
         };
-        let registered = stub(&channel).register(request).await.unwrap().into_inner();
+        let registered = channel.register(request).await.unwrap();
         let config = LaneConfig {
             mux: adit_mux::Config::new(Side::Client),
             max_entries: 10_000,
@@ -317,7 +315,11 @@ impl Rogue {
             turn_bytes: adit_link::turn::TURN_BYTES,
         };
         let lane = Lane::new(config, Budget::new(1 << 20), Arc::new(Nothing));
-        let source = open_lane(&mut channel, &lane, &registered.session, 0).await;
+        let request = LaneRequest {
+            session: &registered.session,
+            lane: 0,
+        };
+        let source = channel.open_lane(&lane, request).await;
         let (source, driven) = (source.unwrap(), lane.clone());
         let driving = tokio::spawn(async move {
             drive(&driven, source).await;
@@ -330,8 +332,8 @@ impl Rogue {
         }
     }
 
-    pub(crate) fn stub(&self) -> TunnelServiceClient<Channel> {
-        stub(&self.channel)
+    pub(crate) const fn channel(&self) -> &GrpcChannel {
+        &self.channel
     }
 
     pub(crate) fn session(&self) -> &str {
@@ -417,10 +419,6 @@ impl Rogue {
     async fn open_head(&self, head: EncodedHead) -> Result<String, Failure> {
         answer(self.lane.open(head, true, None)?).await
     }
-}
-
-fn stub(channel: &Channel) -> TunnelServiceClient<Channel> {
-    TunnelServiceClient::with_origin(channel.clone(), channel.origin().clone())
 }
 
 fn open<'a>(upstream: &'a str, visitor: &'a str) -> Open<&'a str> {

@@ -1,0 +1,103 @@
+//! What a transport provides to a client.
+
+use std::{future::Future, io, pin::Pin, sync::Arc};
+
+use adit_proto::{ConfigSyncRequest, ConfigSyncResponse, RegisterRequest, RegisterResponse};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use super::{message::ControlMessage, refusal::CallError, server::LaneRequest};
+use crate::{lane::Lane, transport::TransportReader};
+
+/// Runs one connection; completes when the connection is over. Dropping it closes the connection.
+pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Connects to one server.
+pub trait Transport: Send + Sync + 'static {
+    /// The client's end of one connection.
+    type Channel: Channel;
+
+    /// Connects. The caller polls the [`Driver`], usually in a task of its own.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the connection up.
+    fn connect(&self)
+    -> impl Future<Output = Result<(Self::Channel, Driver), ConnectError>> + Send;
+}
+
+/// Why a connection cannot be made.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The address does not accept connections, or cannot be resolved.
+    #[error("cannot reach the server: {0}")]
+    Unreachable(#[source] io::Error),
+    /// The host name cannot be part of an address of this transport.
+    #[error("invalid host name: {0}")]
+    InvalidHost(String),
+    /// The connection was made and then failed.
+    #[error("{0}")]
+    Handshake(String),
+}
+
+/// The client's end of one connection. Clones use the same connection.
+pub trait Channel: Clone + Send + Sync + 'static {
+    /// Receives the bytes of a lane.
+    type Reader: TransportReader + 'static;
+
+    /// Registers the client (P-1.1).
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn register(
+        &self,
+        request: RegisterRequest,
+    ) -> impl Future<Output = Result<RegisterResponse, CallError>> + Send;
+
+    /// Opens the control stream of a session.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn open_control(
+        &self,
+        session: &str,
+    ) -> impl Future<Output = Result<ControlChannel, CallError>> + Send;
+
+    /// Fetches the configuration that the client may see.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn sync_config(
+        &self,
+        session: &str,
+        request: ConfigSyncRequest,
+    ) -> impl Future<Output = Result<ConfigSyncResponse, CallError>> + Send;
+
+    /// Opens the data stream of a lane. The result is for [`crate::drive`].
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn open_lane(
+        &self,
+        lane: &Arc<Lane>,
+        request: LaneRequest<'_>,
+    ) -> impl Future<Output = Result<Self::Reader, CallError>> + Send;
+
+    /// Whether the connection is over.
+    fn is_closed(&self) -> bool;
+
+    /// A description of the peer, once it has sent something that is not this transport: the address leads to another
+    /// program.
+    fn foreign_peer(&self) -> Option<String>;
+}
+
+/// An open control stream. Dropping it ends the stream.
+pub struct ControlChannel {
+    /// For the server. Bounded: a full queue means that the server does not read.
+    pub outbound: mpsc::Sender<ControlMessage>,
+    /// From the server. Ends with the stream; an error is the last item.
+    pub inbound: Pin<Box<dyn Stream<Item = Result<ControlMessage, CallError>> + Send>>,
+}

@@ -1,0 +1,84 @@
+//! What a server provides to the transports that its clients connect over.
+
+use std::{any::Any, future::Future, sync::Arc};
+
+use adit_proto::{ConfigSyncRequest, ConfigSyncResponse, RegisterRequest, RegisterResponse};
+
+use super::{
+    connection::{ChannelId, ClientConnection},
+    message::{ControlInbound, ControlOutbound},
+    refusal::Refusal,
+};
+use crate::{failure::Failure, lane::Lane};
+
+/// The calls of clients, apart from their lanes. One value serves all connections.
+pub trait ControlServer: Send + Sync + 'static {
+    /// Registers a client (P-1.1). Lifts the allowance of the connection when the credential holds.
+    ///
+    /// # Errors
+    /// The [`Refusal`] for the client.
+    fn register(
+        &self,
+        connection: &ClientConnection,
+        request: RegisterRequest,
+    ) -> impl Future<Output = Result<RegisterResponse, Refusal>> + Send;
+
+    /// Opens the control stream of a session (P-1.5). Reads `inbound` until it ends or the result is dropped, which the
+    /// transport does when the stream or the connection is over. Lifts the allowance of the connection when the session
+    /// is live.
+    ///
+    /// # Errors
+    /// The [`Refusal`] for the client.
+    fn open_control(
+        &self,
+        connection: &ClientConnection,
+        session: &str,
+        inbound: ControlInbound,
+    ) -> Result<ControlOutbound, Refusal>;
+
+    /// The configuration that a client may see (P-12.1).
+    ///
+    /// # Errors
+    /// The [`Refusal`] for the client.
+    fn sync_config(
+        &self,
+        session: &str,
+        request: ConfigSyncRequest,
+    ) -> Result<ConfigSyncResponse, Refusal>;
+}
+
+/// Names the lane that a data stream is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneRequest<'r> {
+    /// The session, as `Register` returned it; empty when the call names none.
+    pub session: &'r str,
+    /// The number of the lane, below the agreed number of lanes.
+    pub lane: u32,
+}
+
+/// Receives the reason for which a data stream ended, and the bytes received by then.
+pub type OnEnd = Box<dyn FnOnce(&Failure, u64) + Send>;
+
+/// A lane that a data stream was admitted to.
+pub struct AcceptedLane {
+    /// The lane.
+    pub lane: Arc<Lane>,
+    /// Called at the end of the data stream.
+    pub on_end: OnEnd,
+    /// Dropped when the data stream is over.
+    pub guard: Box<dyn Any + Send>,
+}
+
+/// Admits data streams to lanes.
+pub trait AcceptLane: Send + Sync + 'static {
+    /// The lane for a data stream. The transport drives it with [`crate::drive`] and lifts the allowance of the
+    /// connection.
+    ///
+    /// # Errors
+    /// The [`Refusal`] for the client.
+    fn accept_lane(
+        &self,
+        request: LaneRequest<'_>,
+        channel: ChannelId,
+    ) -> Result<AcceptedLane, Refusal>;
+}

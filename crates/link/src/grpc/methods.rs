@@ -1,0 +1,139 @@
+//! The generated methods of the service (all but `Proxy`) over a [`ControlServer`].
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use adit_proto::{
+    ConfigSyncRequest, ConfigSyncResponse, Control, REGISTER_PATH, RegisterRequest,
+    RegisterResponse, SESSION_METADATA, TunnelMessage,
+    tunnel_message::Payload,
+    tunnel_service_server::{TunnelService, TunnelServiceServer},
+};
+use http::{Request, Response};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Status, Streaming, codegen::Service};
+
+use super::{
+    message::wire_message,
+    status::{read_error_of, status_of},
+};
+use crate::control::{ClientConnection, ControlInbound, ControlMessage, ControlServer};
+
+/// The longest registration: names, a credential, an instance secret (P-1.1). Its sender is not authenticated yet.
+const REGISTER_BYTES: usize = 4 * 1024;
+
+/// The longest message of a control stream (P-2.1).
+const CONTROL_BYTES: usize = adit_codec::MAX_MESSAGE_BYTES;
+
+/// Serves the generated methods of all connections. Clones share the server.
+pub struct Methods<S: ControlServer> {
+    register: TunnelServiceServer<Adapter<S>>,
+    others: TunnelServiceServer<Adapter<S>>,
+}
+
+impl<S: ControlServer> Methods<S> {
+    /// Passes the calls on to `server`.
+    pub fn new(server: Arc<S>) -> Self {
+        let adapter = Arc::new(Adapter(server));
+        let methods =
+            |bytes| TunnelServiceServer::from_arc(adapter.clone()).max_decoding_message_size(bytes);
+        Self {
+            register: methods(REGISTER_BYTES),
+            others: methods(CONTROL_BYTES),
+        }
+    }
+}
+
+impl<S: ControlServer> Clone for Methods<S> {
+    fn clone(&self) -> Self {
+        Self {
+            register: self.register.clone(),
+            others: self.others.clone(),
+        }
+    }
+}
+
+impl<S: ControlServer> Service<Request<tonic::body::Body>> for Methods<S> {
+    type Response = Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = <TunnelServiceServer<Adapter<S>> as Service<Request<tonic::body::Body>>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        if request.uri().path() == REGISTER_PATH {
+            self.register.call(request)
+        } else {
+            self.others.call(request)
+        }
+    }
+}
+
+/// The generated trait on a [`ControlServer`].
+pub struct Adapter<S>(Arc<S>);
+
+#[tonic::async_trait]
+impl<S: ControlServer> TunnelService for Adapter<S> {
+    async fn register(
+        &self,
+        request: tonic::Request<RegisterRequest>,
+    ) -> Result<tonic::Response<RegisterResponse>, Status> {
+        let connection = connection_of(&request)?;
+        let registered = self.0.register(&connection, request.into_inner()).await;
+        registered.map(tonic::Response::new).map_err(status_of)
+    }
+
+    type ControlStreamStream = Pin<Box<dyn Stream<Item = Result<TunnelMessage, Status>> + Send>>;
+
+    async fn control_stream(
+        &self,
+        request: tonic::Request<Streaming<TunnelMessage>>,
+    ) -> Result<tonic::Response<Self::ControlStreamStream>, Status> {
+        let connection = connection_of(&request)?;
+        let session = session_of(&request).to_owned();
+        let inbound = request.into_inner().map(|message| match message {
+            Ok(message) => Ok(ControlMessage {
+                request_id: message.request_id,
+                kind: match message.payload {
+                    Some(Payload::Control(Control { kind })) => kind,
+                    _ => None,
+                },
+            }),
+            Err(status) => Err(read_error_of(status)),
+        });
+        let inbound: ControlInbound = Box::pin(inbound);
+        let outbound = self.0.open_control(&connection, &session, inbound);
+        let outbound = outbound.map_err(status_of)?;
+        let outbound = outbound.map(|message| message.map(wire_message).map_err(status_of));
+        Ok(tonic::Response::new(Box::pin(outbound)))
+    }
+
+    async fn config_sync(
+        &self,
+        request: tonic::Request<ConfigSyncRequest>,
+    ) -> Result<tonic::Response<ConfigSyncResponse>, Status> {
+        let session = session_of(&request).to_owned();
+        let synced = self.0.sync_config(&session, request.into_inner());
+        synced.map(tonic::Response::new).map_err(status_of)
+    }
+}
+
+/// The endpoint of the connection puts it into the extensions of each call.
+#[allow(clippy::result_large_err)] // tonic's own type, on a path that runs once per call
+fn connection_of<T>(request: &tonic::Request<T>) -> Result<ClientConnection, Status> {
+    let connection = request.extensions().get().cloned();
+    connection.ok_or_else(|| Status::internal("the call has no connection"))
+}
+
+/// The session that the metadata of a call names; empty when it names none.
+fn session_of<T>(request: &tonic::Request<T>) -> &str {
+    let session = request.metadata().get(SESSION_METADATA);
+    let text = session.and_then(|session| std::str::from_utf8(session.as_bytes()).ok());
+    text.unwrap_or_default()
+}

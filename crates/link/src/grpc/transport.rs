@@ -1,0 +1,175 @@
+//! The client's half of the gRPC transport: [`Transport`] and its channel.
+
+use std::{fmt, sync::Arc};
+
+use adit_proto::{
+    ConfigSyncRequest, ConfigSyncResponse, Control, LANE_METADATA, PROXY_PATH, RegisterRequest,
+    RegisterResponse, SESSION_METADATA, tunnel_message::Payload,
+    tunnel_service_client::TunnelServiceClient,
+};
+use http::{HeaderValue, Request, Uri, header::CONTENT_TYPE, uri::PathAndQuery};
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Status, metadata::MetadataValue};
+
+use super::{
+    body::{GrpcReader, TunnelBody},
+    channel::{GrpcChannel, connect},
+    http2::prepare_socket,
+    message::wire_message,
+    status::error_of,
+};
+use crate::{
+    control::{
+        CallError, Channel, ConnectError, ControlChannel, ControlMessage, Driver, LaneRequest,
+        Transport,
+    },
+    lane::Lane,
+};
+
+/// Control messages that may wait to leave.
+const CONTROL_QUEUE: usize = 16;
+
+/// Connects to a server over TCP and HTTP/2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcTransport {
+    /// A name or an address.
+    pub host: String,
+    /// The port for clients.
+    pub port: u16,
+}
+
+impl GrpcTransport {
+    fn origin(&self) -> Result<Uri, ConnectError> {
+        // An IPv6 address stands in brackets (RFC 3986, 3.2.2).
+        let authority = if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        };
+        Uri::builder()
+            .scheme("http")
+            .authority(authority)
+            .path_and_query("/")
+            .build()
+            .map_err(|error| ConnectError::InvalidHost(error.to_string()))
+    }
+}
+
+impl Transport for GrpcTransport {
+    type Channel = GrpcChannel;
+
+    async fn connect(&self) -> Result<(GrpcChannel, Driver), ConnectError> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let stream = stream.map_err(ConnectError::Unreachable)?;
+        prepare_socket(&stream)
+            .map_err(|error| ConnectError::Handshake(format!("socket options: {error}")))?;
+        let connected = connect(stream, self.origin()?).await;
+        let (channel, connection) =
+            connected.map_err(|error| ConnectError::Handshake(error.to_string()))?;
+        let driver = Box::pin(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to the server ended");
+            }
+        });
+        Ok((channel, driver))
+    }
+}
+
+impl GrpcChannel {
+    fn generated(&self) -> TunnelServiceClient<Self> {
+        TunnelServiceClient::with_origin(self.clone(), self.origin().clone())
+    }
+}
+
+impl Channel for GrpcChannel {
+    type Reader = GrpcReader;
+
+    async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, CallError> {
+        let response = self.generated().register(request).await;
+        Ok(response.map_err(error_of)?.into_inner())
+    }
+
+    async fn open_control(&self, session: &str) -> Result<ControlChannel, CallError> {
+        let (outbound, queued) = mpsc::channel(CONTROL_QUEUE);
+        let messages = ReceiverStream::new(queued).map(wire_message);
+        let request = with_session(messages, session)?;
+        let response = self.generated().control_stream(request).await;
+        let inbound = response.map_err(error_of)?.into_inner();
+        let inbound = inbound.map(|message| {
+            let message = message.map_err(error_of)?;
+            let kind = match message.payload {
+                Some(Payload::Control(Control { kind })) => kind,
+                _ => None,
+            };
+            Ok(ControlMessage {
+                request_id: message.request_id,
+                kind,
+            })
+        });
+        Ok(ControlChannel {
+            outbound,
+            inbound: Box::pin(inbound),
+        })
+    }
+
+    async fn sync_config(
+        &self,
+        session: &str,
+        request: ConfigSyncRequest,
+    ) -> Result<ConfigSyncResponse, CallError> {
+        let request = with_session(request, session)?;
+        let response = self.generated().config_sync(request).await;
+        Ok(response.map_err(error_of)?.into_inner())
+    }
+
+    async fn open_lane(
+        &self,
+        lane: &Arc<Lane>,
+        request: LaneRequest<'_>,
+    ) -> Result<GrpcReader, CallError> {
+        let mut parts = self.origin().clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_static(PROXY_PATH));
+        let uri = Uri::from_parts(parts).map_err(lost)?;
+        let request = Request::post(uri)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
+            .header("te", HeaderValue::from_static("trailers"))
+            .header(SESSION_METADATA, request.session)
+            .header(LANE_METADATA, request.lane)
+            .body(TunnelBody::lane(lane.outbound(), false))
+            .map_err(lost)?;
+        let response = self.send(request).await.map_err(lost)?;
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            return Err(error_of(status));
+        }
+        if response.status() != http::StatusCode::OK {
+            return Err(lost(format!(
+                "HTTP status {} in response to the data stream",
+                response.status()
+            )));
+        }
+        Ok(GrpcReader::new(response.into_body()))
+    }
+
+    fn is_closed(&self) -> bool {
+        Self::is_closed(self)
+    }
+
+    fn foreign_peer(&self) -> Option<String> {
+        self.greeting().map(ToString::to_string)
+    }
+}
+
+fn with_session<T>(message: T, session: &str) -> Result<tonic::Request<T>, CallError> {
+    let mut request = tonic::Request::new(message);
+    let session: MetadataValue<_> = session
+        .parse()
+        .map_err(|_| lost("invalid session: not a header value"))?;
+    request.metadata_mut().insert(SESSION_METADATA, session);
+    Ok(request)
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn lost(error: impl fmt::Display) -> CallError {
+    CallError::Lost(error.to_string())
+}
