@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(unreachable_pub, reason = "each file uses its part")]
 
-mod world;
-
 #[path = "grpc/carried.rs"]
 mod carried;
 #[path = "grpc/endings.rs"]
@@ -15,5 +13,22 @@ mod failures;
 mod library;
 #[path = "grpc/service.rs"]
 mod service;
-#[path = "grpc/setting.rs"]
-mod setting;
+
+use std::time::Duration;
+
+use adit_egress::{Config, Protocol, ServiceConfig};
+use adit_ingress::HttpConfig;
+use adit_testlink::{EgressLink, HttpEntry, Route};
+
+const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+/// An entry before a service on this machine.
+fn to_service(port: u16, config: HttpConfig) -> HttpEntry {
+    let egress = Config {
+        // Does not apply to calls.
+        response_timeout: Duration::from_millis(50),
+        ..Config::default()
+    };
+    let service = ServiceConfig::new("127.0.0.1", port, Protocol::Http2);
+    Route::to(&EgressLink::to(service, egress).link).http(config)
+}

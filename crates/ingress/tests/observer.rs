@@ -1,30 +1,65 @@
-//! What an observer is told of each request, and what crosses the link for whoever traces it.
+//! The records of requests, and the trace contexts that cross the link.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-#![allow(dead_code, unreachable_pub, reason = "each file uses its part")]
-
-mod world;
 
 #[path = "observer/contexts.rs"]
 mod contexts;
 #[path = "observer/failures.rs"]
 mod failures;
 #[path = "observer/grpc.rs"]
-mod grpc;
-#[path = "grpc/setting.rs"]
-mod grpc_setting;
+mod grpc_calls;
 #[path = "observer/http.rs"]
 mod http_requests;
-#[path = "observer/rig.rs"]
-mod rig;
 #[path = "observer/tcp.rs"]
-mod tcp;
-#[path = "tcp/world.rs"]
-mod tcp_world;
+mod tcp_connections;
 #[path = "observer/udp.rs"]
-mod udp;
-#[path = "udp/world.rs"]
-mod udp_world;
+mod udp_flows;
 #[path = "observer/websocket.rs"]
-mod websocket;
-#[path = "websocket/setting.rs"]
-mod websocket_setting;
+mod websockets;
+
+use std::sync::Arc;
+
+use adit_ingress::HttpConfig;
+use adit_testlink::{
+    HttpEntry, Incoming, Link, LinkOptions, Recorded, Recorder, Records, Route, http_config,
+};
+
+/// An entry with an observer, before a client that the test plays.
+struct Observed {
+    entry: HttpEntry,
+    incoming: Incoming,
+    recorder: Arc<Recorder>,
+    records: Records,
+}
+
+impl Observed {
+    /// Every request is traced.
+    fn new() -> Self {
+        Self::with(http_config(), 1.0)
+    }
+
+    fn with(config: HttpConfig, ratio: f64) -> Self {
+        Self::on(&LinkOptions::default(), config, ratio)
+    }
+
+    fn on(options: &LinkOptions, config: HttpConfig, ratio: f64) -> Self {
+        let (link, incoming) = Link::scripted_with(options);
+        let (recorder, records) = Recorder::new(ratio);
+        let entry = Route::to(&link).observer(recorder.clone()).http(config);
+        Self {
+            entry,
+            incoming,
+            recorder,
+            records,
+        }
+    }
+
+    async fn record(&mut self) -> Recorded {
+        self.records.next().await
+    }
+
+    /// No request is open, and the test has seen all records.
+    async fn settled(&mut self) {
+        self.entry.settled().await;
+        self.records.expect_none();
+    }
+}

@@ -13,48 +13,50 @@
 mod burst;
 #[path = "udp/endings.rs"]
 mod endings;
-#[path = "udp/world.rs"]
-mod world;
 
-use std::sync::{Arc, Mutex};
+use std::{sync::Mutex, time::Duration};
 
 use adit_codec::ProtocolType;
 use adit_ingress::{
-    Admission, Direction, Udp, UdpConfig,
+    Direction, Udp, UdpConfig,
     listener::{BindError, bind_udp},
 };
-use adit_link::{IncomingRequest, Part, Reason};
+use adit_link::{Part, Reason};
+use adit_testlink::{Link, Route, TUNNEL, next_part, session_director, udp, until};
 use tokio::{net::UdpSocket, sync::oneshot};
 
-use world::{Link, Port, SECOND, TestDirector, until, within};
+const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn p_11_1_a_flow_is_all_that_one_address_sends_to_one_port() {
-    let mut link = Link::new();
-    let port = Port::to(&link, UdpConfig::default());
+async fn p_11_1_a_flow_is_one_address_on_one_port() {
+    let (link, mut incoming) = Link::scripted();
+    let port = Route::to(&link).udp(UdpConfig::default(), 60 * SECOND);
     let (ada, ben) = (port.visitor().await, port.visitor().await);
     for (mark, visitor) in [(b'a', &ada), (b'b', &ben)] {
-        visitor.say(b"1").await;
-        let service = link.flow().await;
-        assert_eq!(&*service.head.open.tunnel, "dns");
-        assert_eq!(service.head.open.revision, 7);
-        assert_eq!(*service.head.open.visitor, visitor.addr().to_string());
-        assert_eq!(*service.head.local, port.addr.to_string());
-        tokio::spawn(service.echo(mark));
-        assert_eq!(visitor.hear().await, [b'1', mark]);
+        visitor.send(b"1").await;
+        let (head, service) = incoming.udp().await;
+        assert_eq!(&*head.open.tunnel, TUNNEL);
+        assert_eq!(head.open.revision, 7);
+        assert_eq!(*head.open.visitor, visitor.addr().to_string());
+        assert_eq!(*head.local, port.addr.to_string());
+        tokio::spawn(udp::echo(service, mark));
+        assert_eq!(visitor.recv().await, [b'1', mark]);
     }
     for n in 0..100 {
-        ada.say(&[n, 1]).await;
-        ben.say(&[n, 2]).await;
-        assert_eq!(ada.hear().await, [n, 1, b'a']);
-        assert_eq!(ben.hear().await, [n, 2, b'b']);
+        ada.send(&[n, 1]).await;
+        ben.send(&[n, 2]).await;
+        assert_eq!(ada.recv().await, [n, 1, b'a']);
+        assert_eq!(ben.recv().await, [n, 2, b'b']);
     }
-    assert!(link.opened.try_recv().is_err(), "two flows are all");
-    let asked = port.director.asked.lock().unwrap().clone();
-    assert_eq!(asked.len(), 2);
-    assert_eq!(asked[0].protocol, ProtocolType::Udp);
-    assert_eq!(asked[0].visitor.addr(), ada.addr());
-    assert_eq!((asked[0].local, asked[1].local), (port.addr, port.addr));
+    assert!(incoming.try_next().is_none(), "two flows are all");
+    let sessions = port.director.sessions.lock().unwrap().clone();
+    assert_eq!(sessions.len(), 2);
+    assert_eq!(sessions[0].protocol, ProtocolType::Udp);
+    assert_eq!(sessions[0].visitor.addr(), ada.addr());
+    assert_eq!(
+        (sessions[0].local, sessions[1].local),
+        (port.addr, port.addr)
+    );
     let stats = port.stats();
     assert_eq!((stats.flows, stats.flows_open), (2, 2));
     assert_eq!((stats.datagrams_in, stats.datagrams_out), (202, 202));
@@ -64,8 +66,8 @@ async fn p_11_1_a_flow_is_all_that_one_address_sends_to_one_port() {
 
 #[tokio::test]
 async fn p_11_1_datagrams_of_0_and_of_65507_bytes_cross_whole() {
-    let mut link = Link::new();
-    let port = Port::to(&link, UdpConfig::default());
+    let (link, mut incoming) = Link::scripted();
+    let port = Route::to(&link).udp(UdpConfig::default(), 60 * SECOND);
     let visitor = port.visitor().await;
     let lengths = [0, 1, 2_048, 2_049, 9_000, 65_506, 65_507, 0];
     let data = |n: usize, length: usize| -> Vec<u8> {
@@ -76,31 +78,27 @@ async fn p_11_1_datagrams_of_0_and_of_65507_bytes_cross_whole() {
     let mut service = None;
     for (n, &length) in lengths.iter().enumerate() {
         let sent = data(n, length);
-        visitor.say(&sent).await;
+        visitor.send(&sent).await;
         if service.is_none() {
-            service = Some(link.flow().await);
-            service.as_ref().unwrap().accept();
+            let (_, exchange) = incoming.udp().await;
+            udp::accept(&exchange);
+            service = Some(exchange);
         }
         let service = service.as_mut().unwrap();
-        assert_eq!(service.hear().await, sent, "{length}");
-        let answer = data(n + 100, length);
-        service.say(answer.clone());
-        assert_eq!(visitor.hear().await, answer, "{length}");
+        assert_eq!(udp::recv(service).await, sent, "{length}");
+        let response = data(n + 100, length);
+        udp::send(service, response.clone());
+        assert_eq!(visitor.recv().await, response, "{length}");
     }
     assert_eq!(port.stats().flows, 1);
     assert_eq!(port.stats().dropped, Default::default());
 }
 
 #[tokio::test]
-async fn p_11_1_what_only_ipv6_carries_is_dropped_and_counted() {
-    let link = Link::new();
-    let lane = link.near.clone();
-    let director = Arc::new(TestDirector {
-        direct: Box::new(move |_| Link::to(&lane)),
-        asked: Mutex::default(),
-    });
-    let udp = Udp::new(UdpConfig::default(), Admission::new(Vec::new(), director));
-    // Not every machine has it.
+async fn p_11_1_datagrams_over_65507_bytes_are_dropped_and_counted() {
+    let (link, mut incoming) = Link::scripted();
+    let udp = Udp::new(UdpConfig::default(), Route::to(&link).admission());
+    // Not every machine has IPv6.
     let Ok(socket) = bind_udp("[::1]:0".parse().unwrap()) else {
         return;
     };
@@ -113,9 +111,8 @@ async fn p_11_1_what_only_ipv6_carries_is_dropped_and_counted() {
     for (n, length) in [(0, 65_508), (1, 65_527), (2, 65_507)] {
         visitor.send(&vec![n; length]).await.unwrap();
     }
-    let mut link = link;
-    let mut service = link.flow().await;
-    assert_eq!(service.hear().await, vec![2; 65_507]);
+    let (_, mut service) = incoming.udp().await;
+    assert_eq!(udp::recv(&mut service).await, vec![2; 65_507]);
     let stats = udp.stats();
     assert_eq!((stats.datagrams_in, stats.dropped.too_long), (3, 2));
     serves.abort();
@@ -123,76 +120,79 @@ async fn p_11_1_what_only_ipv6_carries_is_dropped_and_counted() {
 
 #[tokio::test]
 async fn p_11_1_datagrams_do_not_wait_for_the_answer() {
-    let mut link = Link::new();
-    let port = Port::to(&link, UdpConfig::default());
+    let (link, mut incoming) = Link::scripted();
+    let port = Route::to(&link).udp(UdpConfig::default(), 60 * SECOND);
     let visitor = port.visitor().await;
     for n in 0..10 {
-        visitor.say(&[n]).await;
+        visitor.send(&[n]).await;
     }
-    let mut service = link.flow().await;
+    let (_, mut service) = incoming.udp().await;
     for n in 0..10 {
-        assert_eq!(service.hear().await, [n].as_slice());
+        assert_eq!(udp::recv(&mut service).await, [n].as_slice());
     }
-    service.accept();
-    service.say("x");
-    assert_eq!(visitor.hear().await, b"x");
+    udp::accept(&service);
+    udp::send(&service, "x");
+    assert_eq!(visitor.recv().await, b"x");
 }
 
 #[tokio::test]
-async fn p_11_2_the_flow_that_is_silent_longest_makes_room() {
-    let mut link = Link::new();
+async fn p_11_2_the_flow_silent_longest_is_evicted() {
+    let (link, mut incoming) = Link::scripted();
     let config = UdpConfig {
         max_flows: 3,
         ..UdpConfig::default()
     };
-    let port = Port::to(&link, config);
+    let port = Route::to(&link).udp(config, 60 * SECOND);
     let mut flows = Vec::new();
     for n in 0..3 {
         let visitor = port.visitor().await;
-        visitor.say(&[n]).await;
-        let mut service = link.flow().await;
-        service.accept();
-        assert_eq!(service.hear().await, [n].as_slice());
+        visitor.send(&[n]).await;
+        let (_, mut service) = incoming.udp().await;
+        udp::accept(&service);
+        assert_eq!(udp::recv(&mut service).await, [n].as_slice());
         flows.push((visitor, service));
     }
-    // The first is heard of again, and the second answers: now the third has been silent longest.
-    flows[0].0.say(b"again").await;
-    assert_eq!(flows[0].1.hear().await, "again");
-    flows[1].1.say("answer");
-    assert_eq!(flows[1].0.hear().await, b"answer");
+    // The first sends again, and the second responds: now the third has been silent longest.
+    flows[0].0.send(b"again").await;
+    assert_eq!(udp::recv(&mut flows[0].1).await, "again");
+    udp::send(&flows[1].1, "response");
+    assert_eq!(flows[1].0.recv().await, b"response");
     let newcomer = port.visitor().await;
-    newcomer.say(b"new").await;
-    let mut service = link.flow().await;
-    assert_eq!(service.hear().await, "new");
+    newcomer.send(b"new").await;
+    let (_, mut service) = incoming.udp().await;
+    assert_eq!(udp::recv(&mut service).await, "new");
     let (evicted, mut old) = flows.pop().unwrap();
-    let failure = old.try_hear().await.unwrap_err();
+    let failure = udp::try_recv(&mut old).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Limit);
     assert!(failure.detail.contains("made room"), "{failure}");
     port.until(|stats| stats.flows_open == 3).await;
     let stats = port.stats();
     assert_eq!((stats.flows, stats.flows_evicted), (4, 1));
     assert_eq!(stats.failed(Reason::Limit), 1);
-    // The others go on, and whoever made room comes back.
+    // The others go on, and the evicted visitor comes back.
     for (visitor, service) in &mut flows {
-        visitor.say(b"on").await;
-        assert_eq!(service.hear().await, "on");
+        visitor.send(b"on").await;
+        assert_eq!(udp::recv(service).await, "on");
     }
-    evicted.say(b"back").await;
-    let mut back = link.flow().await;
-    assert_eq!(back.hear().await, "back");
-    assert_eq!(*back.head.open.visitor, evicted.addr().to_string());
-    assert_eq!(service.try_hear().await.unwrap_err().reason, Reason::Limit);
+    evicted.send(b"back").await;
+    let (head, mut back) = incoming.udp().await;
+    assert_eq!(udp::recv(&mut back).await, "back");
+    assert_eq!(*head.open.visitor, evicted.addr().to_string());
+    assert_eq!(
+        udp::try_recv(&mut service).await.unwrap_err().reason,
+        Reason::Limit
+    );
 }
 
 #[tokio::test]
 async fn p_11_2_a_flood_from_many_addresses_is_bounded() {
     const FLOWS: usize = 50;
-    let mut link = Link::new();
+    let (link, mut incoming) = Link::scripted();
     let config = UdpConfig {
         max_flows: FLOWS,
         ..UdpConfig::default()
     };
-    let port = Port::to(&link, config);
+    let port = Route::to(&link).udp(config, 60 * SECOND);
     let sockets: Vec<_> = (0..500)
         .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
         .collect();
@@ -210,15 +210,18 @@ async fn p_11_2_a_flood_from_many_addresses_is_bounded() {
         }
     }
     port.until(|stats| stats.flows_open == FLOWS).await;
-    until(|| link.near.open_requests() == FLOWS && link.far.stats().mux.open == FLOWS).await;
+    until("the evicted flows have ended", || {
+        link.near.open_requests() == FLOWS && link.far.stats().mux.open == FLOWS
+    })
+    .await;
     let stats = port.stats();
     assert_eq!((stats.flows, stats.flows_evicted), (2_000, 1_950));
     assert_eq!(stats.failed(Reason::Limit), 1_950);
     assert_eq!(stats.dropped.to_visitors(), 0);
-    // Whoever came last is served.
+    // The last visitors are served.
     let mut alive = 0;
-    while let Ok(IncomingRequest { mut exchange, .. }) = link.opened.try_recv() {
-        if let Some(Ok(part)) = within(exchange.recv.part()).await {
+    while let Some(mut opened) = incoming.try_next() {
+        if let Some(Ok(part)) = next_part(&mut opened.exchange.recv).await {
             assert!(matches!(part, Part::Datagram(data) if data == [3, 1, 2, 3].as_slice()));
             alive += 1;
         }
@@ -227,7 +230,7 @@ async fn p_11_2_a_flood_from_many_addresses_is_bounded() {
 }
 
 #[tokio::test]
-async fn p_11_2_a_flood_that_goes_nowhere_is_bounded() {
+async fn p_11_2_a_flood_without_a_destination_is_bounded() {
     const FLOWS: usize = 20;
     let config = UdpConfig {
         max_flows: FLOWS,
@@ -236,9 +239,8 @@ async fn p_11_2_a_flood_that_goes_nowhere_is_bounded() {
         ..UdpConfig::default()
     };
     // A client that never comes.
-    let port = Port::new(config, 60 * SECOND, |_| {
-        Direction::Wait(Box::pin(std::future::pending()))
-    });
+    let never = session_director(|_, _| Direction::Wait(Box::pin(std::future::pending())));
+    let port = Route::director(never).udp(config, 60 * SECOND);
     let sockets: Vec<_> = (0..60)
         .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
         .collect();
@@ -253,58 +255,56 @@ async fn p_11_2_a_flood_that_goes_nowhere_is_bounded() {
     // 20 wait, in the 20,000 bytes that there are for them.
     assert_eq!(stats.datagrams_in - stats.dropped.undirected, 20);
     assert_eq!(stats.flows - stats.flows_evicted, FLOWS as u64);
-    port.serves.abort();
+    port.serving.lock().unwrap()[0].abort();
     port.until(|stats| stats.flows_open == 0).await;
     assert_eq!(port.stats().dropped.undirected, 600);
 }
 
 #[tokio::test]
-async fn p_11_3_what_waits_for_a_destination_is_bounded_and_keeps_its_order() {
-    let mut link = Link::new();
-    let lane = link.near.clone();
+async fn p_11_3_datagrams_that_await_a_destination_are_bounded_and_ordered() {
+    let (link, mut incoming) = Link::scripted();
+    let there = link.clone();
     let (come, comes) = oneshot::channel::<()>();
     let comes = Mutex::new(Some(comes));
     let config = UdpConfig {
         max_waiting_bytes_per_flow: 10 * (100 + 96),
         ..UdpConfig::default()
     };
-    let port = Port::new(config, 60 * SECOND, move |_| {
+    let director = session_director(move |_, _| {
         let Some(comes) = comes.lock().unwrap().take() else {
-            return Link::to(&lane);
+            return there.direction(1);
         };
-        let lane = lane.clone();
+        let destination = there.destination(1);
         Direction::Wait(Box::pin(async move {
             let _ = comes.await;
-            match Link::to(&lane) {
-                Direction::Go(destination) => Ok(destination),
-                _ => unreachable!(),
-            }
+            Ok(destination)
         }))
     });
+    let port = Route::director(director).udp(config, 60 * SECOND);
     let (waiting, other) = (port.visitor().await, port.visitor().await);
-    waiting.say(&[0; 100]).await;
+    waiting.send(&[0; 100]).await;
     port.until(|stats| stats.flows == 1).await;
     for n in 1..15 {
-        waiting.say(&[n; 100]).await;
+        waiting.send(&[n; 100]).await;
     }
-    // Another flow is not held up by it.
-    other.say(b"other").await;
-    let mut service = link.flow().await;
-    assert_eq!(service.hear().await, "other");
+    // It does not delay another flow.
+    other.send(b"other").await;
+    let (_, mut service) = incoming.udp().await;
+    assert_eq!(udp::recv(&mut service).await, "other");
     port.until(|stats| stats.datagrams_in == 16).await;
     assert_eq!(port.stats().dropped.undirected, 5);
     come.send(()).unwrap();
-    let mut service = link.flow().await;
+    let (_, mut service) = incoming.udp().await;
     for n in 5..15 {
-        assert_eq!(service.hear().await, [n; 100].as_slice());
+        assert_eq!(udp::recv(&mut service).await, [n; 100].as_slice());
     }
-    waiting.say(b"then").await;
-    assert_eq!(service.hear().await, "then");
+    waiting.send(b"then").await;
+    assert_eq!(udp::recv(&mut service).await, "then");
     assert_eq!(port.stats().dropped.undirected, 5);
 }
 
 #[test]
-fn a_second_program_on_the_same_port_fails_and_is_told_what_to_do() {
+fn a_udp_port_in_use_is_an_error_with_advice() {
     let first = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = first.local_addr().unwrap();
     let error = bind_udp(addr).unwrap_err();

@@ -4,8 +4,11 @@ use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use adit_egress::{Config, Egress, Protocol, ServiceConfig};
 use adit_link::Failure;
+use adit_trace::Edge;
 
-use crate::{Link, LinkOptions, Request, Response, TUNNEL, read};
+use crate::{
+    Link, LinkOptions, Recorded, Recorder, Records, TUNNEL, TunnelRequest, TunnelResponse, read,
+};
 
 /// An HTTP/1 service on this machine.
 pub fn http_service(port: u16) -> ServiceConfig {
@@ -51,12 +54,62 @@ impl EgressLink {
     }
 
     /// Sends a request whose body is in its head, and reads the response.
-    pub async fn request(&self, request: &Request<'_>, body: &[u8]) -> Result<Response, Failure> {
+    pub async fn request(
+        &self,
+        request: &TunnelRequest<'_>,
+        body: &[u8],
+    ) -> Result<TunnelResponse, Failure> {
         let mut exchange = self.open(request.http(body), true);
         read(&mut exchange.recv).await
     }
 
-    pub async fn get(&self, path: &str) -> Result<Response, Failure> {
-        self.request(&Request::get(path), b"").await
+    pub async fn get(&self, path: &str) -> Result<TunnelResponse, Failure> {
+        self.request(&TunnelRequest::get(path), b"").await
+    }
+}
+
+/// A link whose far end is an egress with an observer.
+pub struct ObservedEgress {
+    pub link: EgressLink,
+    pub recorder: Arc<Recorder>,
+    records: Records,
+}
+
+impl ObservedEgress {
+    /// No trace begins at the egress.
+    pub fn to(service: ServiceConfig, config: Config) -> Self {
+        Self::with_ratio(service, config, 0.0)
+    }
+
+    pub fn with_ratio(service: ServiceConfig, config: Config, ratio: f64) -> Self {
+        let (recorder, records) = Recorder::new(ratio);
+        let egress = Egress::with_observer(config, recorder.clone());
+        let link = EgressLink::with(&LinkOptions::default(), egress);
+        link.serve(service);
+        Self {
+            link,
+            recorder,
+            records,
+        }
+    }
+
+    pub async fn record(&mut self) -> Recorded {
+        let record = self.records.next().await;
+        assert_eq!((record.edge, record.retries), (Edge::Egress, 0));
+        record
+    }
+
+    /// The next record, after which there is none.
+    pub async fn only_record(&mut self) -> Recorded {
+        let record = self.record().await;
+        self.settled().await;
+        record
+    }
+
+    /// No request is open, and the test has seen all records.
+    pub async fn settled(&mut self) {
+        self.link.settled().await;
+        tokio::task::yield_now().await;
+        self.records.expect_none();
     }
 }

@@ -10,8 +10,10 @@ use std::{
 };
 
 use adit_codec::HttpRequest;
+use adit_flow::Gate;
 use adit_ingress::{
     Admission, Http, HttpConfig, Tcp, TcpConfig, Udp, UdpConfig, UdpStats,
+    layers::Permits,
     listener::{bind, bind_udp},
 };
 use adit_link::Exchange;
@@ -21,7 +23,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Link, Route, ScriptedDirector, http1, udp::Socket, until};
+use crate::{
+    Incoming, Link, Route, ScriptedDirector, http1,
+    udp::Socket,
+    until,
+    websocket::{self, Visitor},
+};
 
 /// An entry for one protocol; it gives the counters of the protocol.
 pub struct Entry<P> {
@@ -127,7 +134,9 @@ impl Route {
     pub fn udp(self, config: UdpConfig, session_timeout: Duration) -> UdpEntry {
         let socket = UdpSocket::from_std(bind_udp(loopback()).unwrap()).unwrap();
         let addr = socket.local_addr().unwrap();
-        let entry = Entry::new(self, addr, |admission| Udp::new(config, admission));
+        // No permit is available: flows need none (P-11.2).
+        let route = self.layer(Permits::new(Gate::new(0, 0), Duration::ZERO));
+        let entry = Entry::new(route, addr, |admission| Udp::new(config, admission));
         let drained = drained(entry.drain.clone());
         let serving = entry
             .protocol
@@ -172,6 +181,23 @@ impl HttpEntry {
         });
         let entry = route(&link).http(config);
         Self { seen, ..entry }
+    }
+
+    /// Before one client that the test plays.
+    pub fn scripted(config: HttpConfig) -> (Self, Incoming) {
+        let (link, incoming) = Link::scripted();
+        (Route::to(&link).http(config), incoming)
+    }
+
+    /// A visitor's WebSocket, and its other end at the client that the test plays.
+    pub async fn open_websocket(&self, incoming: &mut Incoming) -> (Visitor<TcpStream>, Exchange) {
+        let mut stream = self.connect().await;
+        http1::send(&mut stream, websocket::UPGRADE).await;
+        let (_, exchange) = incoming.websocket().await;
+        websocket::accept(&exchange, &[]);
+        let head = http1::read_until(&mut stream, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        (Visitor(stream), exchange)
     }
 
     /// Sends bytes on a connection and reads to its end. `Err` is a reset, with what came before it.

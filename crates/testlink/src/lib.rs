@@ -2,7 +2,7 @@
 //!
 //! A test of one end plays the other one. [`Link`] is a lane with both its ends, joined in memory. What its near end
 //! opens reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`], which gives
-//! [`Incoming`]), or an egress with real services (`EgressLink`). [`Request`] and [`Response`] are what a test opens and
+//! [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and [`TunnelResponse`] are what a test opens and
 //! reads on a lane; the modules [`exchanges`] and [`websocket`] play the other side of it.
 //!
 //! In front of the near end stand entries for visitors: `Route` says where requests go and builds an `HttpEntry`, a
@@ -35,13 +35,13 @@ mod wait;
 pub mod websocket;
 
 #[cfg(feature = "egress")]
-pub use egress::{EgressLink, http_service};
+pub use egress::{EgressLink, ObservedEgress, http_service};
 #[cfg(feature = "ingress")]
 pub use entry::{Entry, HttpEntry, TcpEntry, UdpEntry, http_config};
 pub use incoming::Incoming;
 pub use link::{Link, LinkOptions, TUNNEL, lane, lane_config, link_grant};
 pub use recorder::{FORWARDED, Recorded, Recorder, Records, SAMPLED, UNSAMPLED};
-pub use request::{Request, Response, next_part, read};
+pub use request::{TunnelRequest, TunnelResponse, next_part, read};
 #[cfg(feature = "ingress")]
 pub use route::{Route, ScriptedDirector, director, fail, session_director, standard_layers};
 pub use wait::{until, within};

@@ -182,9 +182,10 @@ impl Link {
 
     /// Neither end has an open request.
     pub fn is_idle(&self) -> bool {
-        [&self.near, &self.far]
-            .iter()
-            .all(|lane| lane.open_requests() == 0 && lane.mux().stats().open == 0)
+        let is_idle = |lane: &Lane| {
+            lane.open_requests() == 0 && (lane.is_closed() || lane.mux().stats().open == 0)
+        };
+        is_idle(&self.near) && is_idle(&self.far)
     }
 
     /// Waits until neither end has an open request: a leak shows here.

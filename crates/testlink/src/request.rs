@@ -12,7 +12,7 @@ use crate::{TUNNEL, exchanges::lines, within};
 
 /// The head of a request; each test sets what it is about.
 #[derive(Debug, Clone)]
-pub struct Request<'a> {
+pub struct TunnelRequest<'a> {
     pub open: Open<&'a str>,
     pub method: &'a str,
     pub scheme: &'static str,
@@ -23,7 +23,7 @@ pub struct Request<'a> {
     pub local: &'a str,
 }
 
-impl Default for Request<'_> {
+impl Default for TunnelRequest<'_> {
     fn default() -> Self {
         Self {
             open: Open {
@@ -42,7 +42,7 @@ impl Default for Request<'_> {
     }
 }
 
-impl<'a> Request<'a> {
+impl<'a> TunnelRequest<'a> {
     pub fn get(path: &'a str) -> Self {
         Self::new("GET", path, &[])
     }
@@ -111,25 +111,26 @@ impl<'a> Request<'a> {
 
 /// A whole response to an HTTP request or a gRPC call.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct TunnelResponse {
     /// The status codes of the interim responses before it.
     pub interim: Vec<u16>,
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    pub trailers: Option<Vec<(String, String)>>,
+    pub trailers: Vec<(String, String)>,
     /// Messages that carried payload.
     pub messages: usize,
 }
 
-impl Response {
+impl TunnelResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
 
     /// Of the trailers, or of the headers of a gRPC response that has nothing else.
     pub fn trailer(&self, name: &str) -> Option<&str> {
-        find(self.trailers.as_ref().unwrap_or(&self.headers), name)
+        let lines = [&self.trailers, &self.headers];
+        find(lines[usize::from(self.trailers.is_empty())], name)
     }
 
     pub fn text(&self) -> &str {
@@ -154,8 +155,8 @@ pub async fn next_part(recv: &mut RecvHalf) -> Option<Result<Part, Failure>> {
 }
 
 /// Reads a response to its end.
-pub async fn read(recv: &mut RecvHalf) -> Result<Response, Failure> {
-    let mut response = Response::default();
+pub async fn read(recv: &mut RecvHalf) -> Result<TunnelResponse, Failure> {
+    let mut response = TunnelResponse::default();
     while let Some(part) = next_part(recv).await {
         match part? {
             Part::Response(ResponseHead::Http(head)) if head.status < 200 => {
@@ -173,7 +174,7 @@ pub async fn read(recv: &mut RecvHalf) -> Result<Response, Failure> {
                 response.body.extend_from_slice(data.as_ref());
                 response.messages += 1;
             }
-            Part::Trailers(block) => response.trailers = Some(text(&block)),
+            Part::Trailers(block) => response.trailers = text(&block),
             other => panic!("unexpected part of a response: {other:?}"),
         }
     }

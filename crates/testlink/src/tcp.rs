@@ -37,6 +37,15 @@ where
     (port, results)
 }
 
+/// A service whose results the test does not need; its port.
+pub async fn serve<F, S>(script: S) -> u16
+where
+    S: Fn(TcpStream, usize) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    service(script).await.0
+}
+
 /// Sends back what it receives.
 pub async fn echo() -> u16 {
     let echo = |mut stream: TcpStream, _| async move {
@@ -44,7 +53,7 @@ pub async fn echo() -> u16 {
         let _ = tokio::io::copy(&mut from, &mut to).await;
         let _ = to.shutdown().await;
     };
-    service(echo).await.0
+    serve(echo).await
 }
 
 /// Sends the same bytes in response to each HTTP request without a body.
@@ -54,7 +63,7 @@ pub async fn fixed(response: &'static str) -> u16 {
             http1::send(&mut stream, response).await;
         }
     };
-    service(respond).await.0
+    serve(respond).await
 }
 
 /// A port on which nothing listens.

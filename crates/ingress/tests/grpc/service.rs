@@ -62,7 +62,7 @@ impl Decoder for Raw {
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
-/// What the service tells the test.
+/// The events that the service reports to the test.
 pub type Events = mpsc::UnboundedReceiver<&'static str>;
 
 /// The service `test.Echo`.
@@ -73,7 +73,7 @@ impl NamedService for Echo {
     const NAME: &'static str = "test.Echo";
 }
 
-/// Tells when it is dropped.
+/// Reports when it is dropped.
 struct Guard(mpsc::UnboundedSender<&'static str>);
 
 impl Drop for Guard {
@@ -109,7 +109,7 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Echo {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        let tell = self.0.clone();
+        let events = self.0.clone();
         Box::pin(async move {
             let mut grpc =
                 Grpc::new(Raw).apply_max_message_size_config(Some(usize::MAX), Some(usize::MAX));
@@ -124,10 +124,10 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Echo {
                 }
                 "Never" => {
                     let never = service_fn(move |_: Request<Bytes>| {
-                        let tell = tell.clone();
+                        let events = events.clone();
                         async move {
-                            let _guard = Guard(tell.clone());
-                            tell.send("asked").unwrap();
+                            let _guard = Guard(events.clone());
+                            events.send("called").unwrap();
                             std::future::pending::<Result<Response<Bytes>, Status>>().await
                         }
                     });
@@ -161,7 +161,7 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Echo {
                 }
                 "Endless" => {
                     let endless = service_fn(move |_: Request<Bytes>| {
-                        let guard = Guard(tell.clone());
+                        let guard = Guard(events.clone());
                         async move {
                             let messages = stream::repeat_with(move || {
                                 let _ = &guard;
@@ -174,7 +174,7 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Echo {
                 }
                 "Quiet" => {
                     let quiet = service_fn(move |_: Request<Bytes>| {
-                        let guard = Guard(tell.clone());
+                        let guard = Guard(events.clone());
                         async move {
                             let one = stream::iter([Ok(Bytes::from_static(b"one"))]);
                             let never = stream::poll_fn(move |_| {
@@ -189,7 +189,7 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Echo {
                 }
                 "Unread" => {
                     let unread = service_fn(move |request: Request<Streaming<Bytes>>| {
-                        let guard = Guard(tell.clone());
+                        let guard = Guard(events.clone());
                         async move {
                             let kept = request.into_inner();
                             let messages = stream::poll_fn(move |_| {
@@ -236,16 +236,16 @@ pub fn detailed() -> Status {
     )
 }
 
-/// Its port, and what it tells.
+/// Its port, and its events.
 pub async fn start() -> (u16, Events) {
-    let (tell, told) = mpsc::unbounded_channel();
+    let (sender, events) = mpsc::unbounded_channel();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = Server::builder()
-        .add_service(Echo(tell))
+        .add_service(Echo(sender))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(serving);
-    (port, told)
+    (port, events)
 }
 
 /// A client of it on one connection.

@@ -1,22 +1,24 @@
-//! Which trace a request belongs to, and what crosses the link of it.
+//! The trace of a request, and the context that crosses the link.
 
 use adit_codec::HttpRequest;
-use tokio::io::AsyncWriteExt;
-
-use crate::{
-    rig::{PARENT, Rig, Told, crossed},
-    world::{answer, config, read_to_end},
+use adit_testlink::{
+    Recorded, SAMPLED,
+    exchanges::respond,
+    http_config,
+    http1::{read_to_end, send},
 };
 
-/// A request with these header lines: what reached the client, and what was told.
-async fn asked(rig: &mut Rig, lines: &str) -> (HttpRequest, Told) {
-    let mut visitor = rig.world.connect().await;
+use crate::Observed;
+
+/// Sends a request with these header lines; gives what reached the client, and the record.
+async fn request(observed: &mut Observed, lines: &str) -> (HttpRequest, Recorded) {
+    let mut visitor = observed.entry.connect().await;
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n");
-    visitor.write_all(request.as_bytes()).await.unwrap();
-    let (head, exchange) = rig.http().await;
-    answer(&exchange, 200, &[], b"");
+    send(&mut visitor, &request).await;
+    let (head, exchange) = observed.incoming.http().await;
+    respond(&exchange, 200, &[], b"");
     read_to_end(&mut visitor).await.unwrap();
-    (head, rig.told().await)
+    (head, observed.record().await)
 }
 
 fn line(head: &HttpRequest, name: &str) -> Option<String> {
@@ -25,41 +27,41 @@ fn line(head: &HttpRequest, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_request_that_is_traced_here_crosses_with_our_context() {
-    // Nothing begins here; what has begun is followed.
-    let mut rig = Rig::with(config(), 0.0).await;
-    let lines = format!("traceparent: {PARENT}\r\nbaggage: user=1\r\n");
-    let (head, told) = asked(&mut rig, &lines).await;
-    assert_eq!(rig.recorder.came_with(), [PARENT]);
-    crossed(&told, 0, &head.open.traceparent);
-    let timeline = told.timeline.unwrap();
+async fn a_sampled_request_crosses_with_our_context() {
+    // No trace begins here; those of visitors are continued.
+    let mut observed = Observed::with(http_config(), 0.0);
+    let lines = format!("traceparent: {SAMPLED}\r\nbaggage: user=1\r\n");
+    let (head, record) = request(&mut observed, &lines).await;
+    assert_eq!(*observed.recorder.parents.lock().unwrap(), [SAMPLED]);
+    record.expect_context(0, &head.open.traceparent);
+    let timeline = record.timeline.unwrap();
     let (here, parent) = (timeline.context(), timeline.parent().unwrap());
-    assert_eq!(here.trace_id.to_string(), PARENT[3..35]);
-    assert_eq!(parent.to_string(), PARENT[36..52]);
+    assert_eq!(here.trace_id.to_string(), SAMPLED[3..35]);
+    assert_eq!(parent.to_string(), SAMPLED[36..52]);
     // The other end writes its own line; this one is the visitor's.
-    assert_eq!(line(&head, "traceparent").unwrap(), PARENT);
+    assert_eq!(line(&head, "traceparent").unwrap(), SAMPLED);
     assert_eq!(&*head.open.baggage, "user=1");
     assert_eq!(line(&head, "baggage").unwrap(), "user=1");
 }
 
 #[tokio::test]
-async fn a_context_that_is_not_traced_here_passes_as_it_is() {
+async fn a_context_that_is_not_sampled_passes_unchanged() {
     for (ratio, context) in [
-        // Whoever began it does not want it recorded.
-        (1.0, PARENT.replace("-01", "-00")),
-        // Flags that mean nothing to us.
-        (1.0, PARENT.replace("-01", "-02")),
-        // Of a version to come.
+        // Not sampled.
+        (1.0, SAMPLED.replace("-01", "-00")),
+        // Unknown flags.
+        (1.0, SAMPLED.replace("-01", "-02")),
+        // A later version.
         (
             1.0,
-            format!("cc-{}", PARENT[3..].replace("-01", "-00-more")),
+            format!("cc-{}", SAMPLED[3..].replace("-01", "-00-more")),
         ),
     ] {
-        let mut rig = Rig::with(config(), ratio).await;
+        let mut observed = Observed::with(http_config(), ratio);
         let lines = format!("traceparent: {context}\r\nbaggage: user=1\r\n");
-        let (head, told) = asked(&mut rig, &lines).await;
-        assert_eq!(rig.recorder.came_with(), [&context[..]]);
-        assert!(told.timeline.is_none());
+        let (head, record) = request(&mut observed, &lines).await;
+        assert_eq!(*observed.recorder.parents.lock().unwrap(), [&context[..]]);
+        assert!(record.timeline.is_none());
         assert_eq!(&*head.open.traceparent, context);
         assert_eq!(&*head.open.baggage, "user=1");
         assert_eq!(line(&head, "traceparent").unwrap(), context);
@@ -67,29 +69,29 @@ async fn a_context_that_is_not_traced_here_passes_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_no_context_does_not_pass_for_one() {
-    let twice = format!("traceparent: {PARENT}\r\ntraceparent: {PARENT}\r\n");
-    for (lines, came_with) in [
+async fn an_invalid_context_is_not_forwarded() {
+    let twice = format!("traceparent: {SAMPLED}\r\ntraceparent: {SAMPLED}\r\n");
+    for (lines, parent_header) in [
         (String::new(), ""),
         ("traceparent: mine\r\n".into(), "mine"),
         (
-            format!("traceparent: {PARENT}-more\r\n"),
-            &format!("{PARENT}-more")[..],
+            format!("traceparent: {SAMPLED}-more\r\n"),
+            &format!("{SAMPLED}-more")[..],
         ),
         ("traceparent: \u{e9}\r\n".into(), ""),
         (twice, ""),
     ] {
         let lines = format!("{lines}baggage: user=1\r\n");
-        let mut rig = Rig::with(config(), 0.0).await;
-        let (head, told) = asked(&mut rig, &lines).await;
-        assert_eq!(rig.recorder.came_with(), [came_with]);
-        assert!(told.timeline.is_none());
+        let mut observed = Observed::with(http_config(), 0.0);
+        let (head, record) = request(&mut observed, &lines).await;
+        assert_eq!(*observed.recorder.parents.lock().unwrap(), [parent_header]);
+        assert!(record.timeline.is_none());
         assert_eq!(&*head.open.traceparent, "", "{lines}");
         assert_eq!(&*head.open.baggage, "user=1");
         // A trace may begin here instead.
-        let mut rig = Rig::new().await;
-        let (head, told) = asked(&mut rig, &lines).await;
-        crossed(&told, 0, &head.open.traceparent);
-        assert_eq!(told.timeline.unwrap().parent(), None);
+        let mut observed = Observed::new();
+        let (head, record) = request(&mut observed, &lines).await;
+        record.expect_context(0, &head.open.traceparent);
+        assert_eq!(record.timeline.unwrap().parent(), None);
     }
 }

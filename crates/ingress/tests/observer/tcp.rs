@@ -1,44 +1,34 @@
 //! TCP connections.
 
-use std::sync::Arc;
-
 use adit_codec::{ProtocolType, ResetCode, accepted};
-use adit_ingress::{Direction, Layer, TcpConfig};
-use adit_link::{Failure, Part, Reason};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
-
-use crate::{
-    rig::{CARRIED, Records, crossed, recorder},
-    tcp_world::{Link, TUNNEL, World, director, echo, read, read_all, reset, within},
+use adit_egress::{Config, Protocol, ServiceConfig};
+use adit_ingress::TcpConfig;
+use adit_link::{Failure, Reason};
+use adit_testlink::{
+    EgressLink, FORWARDED, Link, Recorder, Records, Route, TcpEntry,
+    exchanges::payload,
+    http1::send,
+    next_part,
+    tcp::{echo, read, read_all, reset},
 };
+use adit_trace::Phase;
+use tokio::io::AsyncWriteExt;
 
-async fn world(config: TcpConfig, links: Vec<Link>, ratio: f64) -> (World, Records) {
-    let there = links.clone();
-    let director = director(move |_, avoid| {
-        let link = u64::try_from(avoid.len()).unwrap();
-        match there.get(avoid.len()) {
-            Some(to) => Direction::Go(to.destination(link)),
-            None => Direction::Fail(Failure::new(Reason::NoTunnel, "nothing is here")),
-        }
-    });
-    let (recorder, records) = recorder(ratio);
-    let layers: Vec<Box<dyn Layer>> = Vec::new();
-    let world = World::observed(config, layers, director, links, recorder).await;
-    (world, records)
+fn observed(config: TcpConfig, links: &[Link], ratio: f64) -> (TcpEntry, Records) {
+    let (recorder, records) = Recorder::new(ratio);
+    let entry = Route::through(links).observer(recorder).tcp(config);
+    (entry, records)
 }
 
 #[tokio::test]
-async fn a_connection_is_told_of_at_its_end() {
-    let (link, mut opened) = Link::scripted();
-    let (world, mut records) = world(TcpConfig::default(), vec![link], 1.0).await;
-    let mut visitor = world.visit().await;
+async fn a_connection_is_recorded_at_its_end() {
+    let (link, mut incoming) = Link::scripted();
+    let (entry, mut records) = observed(TcpConfig::default(), &[link], 1.0);
+    let mut visitor = entry.connect().await;
     let addr = visitor.local_addr().unwrap();
-    let (head, mut exchange) = within(opened.recv()).await.unwrap();
-    visitor.write_all(b"four").await.unwrap();
-    let Some(Ok(Part::Data(data))) = within(exchange.recv.part()).await else {
-        panic!("no payload");
-    };
-    assert_eq!(data.as_ref(), b"four");
+    let (head, mut exchange) = incoming.tcp().await;
+    send(&mut visitor, b"four").await;
+    assert_eq!(payload(&mut exchange.recv).await, "four");
     exchange
         .send
         .respond(accepted(ProtocolType::Tcp), false)
@@ -46,33 +36,36 @@ async fn a_connection_is_told_of_at_its_end() {
     exchange.send.send_all("hello".into(), true).await.unwrap();
     assert_eq!(read_all(&mut visitor).await, (b"hello".to_vec(), None));
     visitor.shutdown().await.unwrap();
-    assert!(within(exchange.recv.part()).await.is_none());
-    drop((data, exchange));
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!((told.protocol, told.uuid), ("tcp", head.open.request_uuid));
-    assert_eq!(told.outcome(), (0, None, 4, 5));
+    assert!(next_part(&mut exchange.recv).await.is_none());
+    drop(exchange);
+    let record = records.next().await;
     assert_eq!(
-        (told.visitor.clone(), told.port),
-        (addr.to_string(), world.addr.port())
+        (record.protocol, record.request_uuid),
+        ("tcp", head.open.request_uuid)
     );
-    assert_eq!((told.asked.0, &told.asked.1[..]), ("", ""));
-    assert_eq!(told.phases(), CARRIED);
-    assert!(told.answered.is_some());
-    told.led_to(TUNNEL);
-    crossed(&told, 0, &head.open.traceparent);
+    assert_eq!(record.outcome(), (0, None, 4, 5));
+    assert_eq!(
+        (record.visitor.clone(), record.port),
+        (addr.to_string(), entry.addr.port())
+    );
+    assert_eq!((record.scheme, &record.method[..]), ("", ""));
+    assert_eq!(record.phases(), FORWARDED);
+    assert!(record.answered.is_some());
+    record.expect_forwarded();
+    record.expect_context(0, &head.open.traceparent);
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_says_who_it_was() {
+async fn a_broken_connection_records_which_side_failed() {
     for (end, reason) in [
         ("fail", "service_aborted"),
         ("left", "cancelled"),
         ("link", "link_lost"),
     ] {
-        let (link, mut opened) = Link::scripted();
-        let (world, mut records) = world(TcpConfig::default(), vec![link.clone()], 0.0).await;
-        let mut visitor = world.visit().await;
-        let (head, exchange) = within(opened.recv()).await.unwrap();
+        let (link, mut incoming) = Link::scripted();
+        let (entry, mut records) = observed(TcpConfig::default(), &[link.clone()], 0.0);
+        let mut visitor = entry.connect().await;
+        let (head, exchange) = incoming.tcp().await;
         assert_eq!(&*head.open.traceparent, "");
         let accepted = accepted(ProtocolType::Tcp);
         exchange.send.respond(accepted, false).unwrap();
@@ -83,63 +76,69 @@ async fn a_connection_that_breaks_says_who_it_was() {
             "left" => reset(visitor),
             _ => link.near.close(&Failure::new(Reason::LinkLost, "cut")),
         }
-        let told = within(records.recv()).await.unwrap();
-        assert_eq!(told.outcome(), (0, Some(reason), 0, 5));
-        assert!(told.timeline.is_none());
-        told.led_to(TUNNEL);
+        let record = records.next().await;
+        assert_eq!(record.outcome(), (0, Some(reason), 0, 5));
+        assert!(record.timeline.is_none());
+        record.expect_forwarded();
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_is_led_nowhere_says_why() {
-    let (world, mut records) = world(TcpConfig::default(), Vec::new(), 1.0).await;
-    let mut visitor = world.visit().await;
+async fn a_connection_without_a_destination_records_its_reason() {
+    let (entry, mut records) = observed(TcpConfig::default(), &[], 1.0);
+    let mut visitor = entry.connect().await;
     read_all(&mut visitor).await;
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!(told.outcome(), (0, Some("no_tunnel"), 0, 0));
-    assert_eq!(told.phases(), ["accept", "queue", "route"]);
-    assert!(told.answered.is_none());
-    told.led_nowhere();
+    let record = records.next().await;
+    assert_eq!(record.outcome(), (0, Some("no_client"), 0, 0));
+    assert_eq!(record.phases(), [Phase::Accept, Phase::Queue, Phase::Route]);
+    assert!(record.answered.is_none());
+    record.expect_not_forwarded();
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_of_as_well() {
+async fn a_connection_over_the_limit_is_recorded() {
     let config = TcpConfig {
         max_connections: 1,
         ..TcpConfig::default()
     };
-    let (link, mut opened) = Link::scripted();
-    let (world, mut records) = world(config, vec![link], 1.0).await;
-    let _one: TcpStream = world.visit().await;
-    let _held = within(opened.recv()).await.unwrap();
-    let mut other = world.visit().await;
+    let (link, mut incoming) = Link::scripted();
+    let (entry, mut records) = observed(config, &[link], 1.0);
+    let _one = entry.connect().await;
+    let _held = incoming.tcp().await;
+    let mut other = entry.connect().await;
     read_all(&mut other).await;
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!(told.outcome(), (0, Some("limit"), 0, 0));
-    told.led_nowhere();
-    assert_eq!(world.tcp.stats().refused, 1);
+    let record = records.next().await;
+    assert_eq!(record.outcome(), (0, Some("limit"), 0, 0));
+    record.expect_not_forwarded();
+    assert_eq!(entry.stats().refused, 1);
 }
 
 #[tokio::test]
-async fn each_try_of_a_connection_has_its_own_phases() {
-    let (first, mut opened) = Link::scripted();
-    let (second, egress) = Link::to(echo().await);
-    let (world, mut records) = world(TcpConfig::default(), vec![first, second], 1.0).await;
-    let mut visitor = world.visit().await;
-    let (head, exchange) = within(opened.recv()).await.unwrap();
+async fn each_attempt_of_a_connection_has_its_own_phases() {
+    let (first, mut incoming) = Link::scripted();
+    let service = ServiceConfig::new("127.0.0.1", echo().await, Protocol::Tcp);
+    let second = EgressLink::to(service, Config::default()).link;
+    let (entry, mut records) = observed(TcpConfig::default(), &[first, second], 1.0);
+    let mut visitor = entry.connect().await;
+    let (head, exchange) = incoming.tcp().await;
     exchange.send.reset(ResetCode::Refused, "not here");
     drop(exchange.recv);
-    visitor.write_all(b"hello").await.unwrap();
+    send(&mut visitor, b"hello").await;
     assert_eq!(read(&mut visitor, 5).await, b"hello");
     visitor.shutdown().await.unwrap();
     read_all(&mut visitor).await;
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!((told.outcome(), told.retries), ((0, None, 5, 5), 1));
+    let record = records.next().await;
+    assert_eq!((record.outcome(), record.retries), ((0, None, 5, 5), 1));
     let phases = [
-        "accept", "queue", "route", "transit", "route", "transit", "end",
+        Phase::Accept,
+        Phase::Queue,
+        Phase::Route,
+        Phase::Transit,
+        Phase::Route,
+        Phase::Transit,
+        Phase::End,
     ];
-    assert_eq!(told.phases(), phases);
-    crossed(&told, 0, &head.open.traceparent);
-    assert_ne!(told.transits()[0], told.transits()[1]);
-    drop(Arc::clone(&egress));
+    assert_eq!(record.phases(), phases);
+    record.expect_context(0, &head.open.traceparent);
+    assert_ne!(record.transits()[0], record.transits()[1]);
 }

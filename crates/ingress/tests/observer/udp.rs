@@ -1,100 +1,102 @@
 //! Flows of UDP.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use adit_ingress::UdpConfig;
 use adit_link::Reason;
-
-use crate::{
-    rig::{CARRIED, Records, crossed, recorder},
-    udp_world::{Link, Port, SECOND, failure, within},
+use adit_testlink::{
+    FORWARDED, Link, Recorder, Records, Route, UdpEntry, fail, session_director, udp,
 };
+use adit_trace::Phase;
 
-fn port(link: &Link, config: UdpConfig, silence: Duration, ratio: f64) -> (Port, Records) {
-    let lane = link.near.clone();
-    let (recorder, records) = recorder(ratio);
-    let port = Port::observed(config, silence, recorder, move |_| Link::to(&lane));
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn observed(link: &Link, config: UdpConfig, silence: Duration, ratio: f64) -> (UdpEntry, Records) {
+    let (recorder, records) = Recorder::new(ratio);
+    let port = Route::to(link).observer(recorder).udp(config, silence);
     (port, records)
 }
 
 #[tokio::test]
-async fn a_flow_is_told_of_at_its_end() {
-    let mut link = Link::new();
-    let (port, mut records) = port(&link, UdpConfig::default(), 60 * SECOND, 1.0);
+async fn a_flow_is_recorded_at_its_end() {
+    let (link, mut incoming) = Link::scripted();
+    let (port, mut records) = observed(&link, UdpConfig::default(), MINUTE, 1.0);
     let visitor = port.visitor().await;
-    visitor.say(b"four").await;
-    let mut service = link.flow().await;
-    assert_eq!(service.hear().await, "four");
-    service.accept();
-    service.say("seven..");
-    assert_eq!(visitor.hear().await.len(), 7);
-    service.exchange.send.finish().unwrap();
-    let head = service.head.open.clone();
+    visitor.send(b"four").await;
+    let (head, mut service) = incoming.udp().await;
+    assert_eq!(udp::recv(&mut service).await, "four");
+    udp::accept(&service);
+    udp::send(&service, "seven..");
+    assert_eq!(visitor.recv().await.len(), 7);
+    service.send.finish().unwrap();
     drop(service);
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!((told.protocol, told.uuid), ("udp", head.request_uuid));
-    assert_eq!(told.outcome(), (0, None, 4, 7));
-    assert_eq!(told.visitor, visitor.addr().to_string());
-    assert_eq!(told.port, port.addr.port());
-    assert_eq!(told.phases(), CARRIED);
-    assert!(told.answered.is_some());
-    told.led_to("dns");
-    crossed(&told, 0, &head.traceparent);
+    let record = records.next().await;
+    assert_eq!(
+        (record.protocol, record.request_uuid),
+        ("udp", head.open.request_uuid)
+    );
+    assert_eq!(record.outcome(), (0, None, 4, 7));
+    assert_eq!(record.visitor, visitor.addr().to_string());
+    assert_eq!(record.port, port.addr.port());
+    assert_eq!(record.phases(), FORWARDED);
+    assert!(record.answered.is_some());
+    record.expect_forwarded();
+    record.expect_context(0, &head.open.traceparent);
 }
 
 #[tokio::test]
-async fn a_flow_that_is_silent_ended_well() {
-    let mut link = Link::new();
+async fn a_silent_flow_ends_without_a_reason() {
+    let (link, mut incoming) = Link::scripted();
     let silence = Duration::from_millis(50);
-    let (port, mut records) = port(&link, UdpConfig::default(), silence, 0.0);
+    let (port, mut records) = observed(&link, UdpConfig::default(), silence, 0.0);
     let visitor = port.visitor().await;
-    visitor.say(b"four").await;
-    let mut service = link.flow().await;
-    assert_eq!(&*service.head.open.traceparent, "");
-    assert_eq!(service.hear().await, "four");
-    service.accept();
-    assert_eq!(service.try_hear().await.unwrap(), None);
-    service.exchange.send.finish().unwrap();
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!(told.outcome(), (0, None, 4, 0));
-    assert!(told.timeline.is_none() && told.answered.is_none());
+    visitor.send(b"four").await;
+    let (head, mut service) = incoming.udp().await;
+    assert_eq!(&*head.open.traceparent, "");
+    assert_eq!(udp::recv(&mut service).await, "four");
+    udp::accept(&service);
+    assert_eq!(udp::try_recv(&mut service).await.unwrap(), None);
+    service.send.finish().unwrap();
+    let record = records.next().await;
+    assert_eq!(record.outcome(), (0, None, 4, 0));
+    assert!(record.timeline.is_none() && record.answered.is_none());
 }
 
 #[tokio::test]
-async fn flows_that_are_ended_for_others_say_so() {
+async fn evicted_and_dropped_flows_record_their_reason() {
     let config = UdpConfig {
         max_flows: 1,
         ..UdpConfig::default()
     };
-    let mut link = Link::new();
-    let (port, mut records) = port(&link, config, 60 * SECOND, 1.0);
+    let (link, mut incoming) = Link::scripted();
+    let (port, mut records) = observed(&link, config, MINUTE, 1.0);
     let (evicted, last) = (port.visitor().await, port.visitor().await);
-    evicted.say(b"ab").await;
-    let mut service = link.flow().await;
-    assert_eq!(service.hear().await, "ab");
-    last.say(b"").await;
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!(told.outcome(), (0, Some("limit"), 2, 0));
-    assert_eq!(told.phases(), CARRIED[..4]);
-    told.led_to("dns");
-    // What runs when the port goes was given up.
-    let mut service = link.flow().await;
-    assert_eq!(service.hear().await, "");
-    port.serves.abort();
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!(told.outcome(), (0, Some("cancelled"), 0, 0));
+    evicted.send(b"ab").await;
+    let (_, mut service) = incoming.udp().await;
+    assert_eq!(udp::recv(&mut service).await, "ab");
+    last.send(b"").await;
+    let record = records.next().await;
+    assert_eq!(record.outcome(), (0, Some("limit"), 2, 0));
+    assert_eq!(record.phases(), FORWARDED[..4]);
+    record.expect_forwarded();
+    // Flows of a dropped port are cancelled.
+    let (_, mut service) = incoming.udp().await;
+    assert_eq!(udp::recv(&mut service).await, "");
+    port.serving.lock().unwrap()[0].abort();
+    let record = records.next().await;
+    assert_eq!(record.outcome(), (0, Some("cancelled"), 0, 0));
 }
 
 #[tokio::test]
-async fn a_flow_that_is_led_nowhere_says_why() {
-    let (recorder, mut records) = recorder(1.0);
-    let port = Port::observed(UdpConfig::default(), 60 * SECOND, recorder, |_| {
-        failure(Reason::NoTunnel)
-    });
-    port.visitor().await.say(b"abc").await;
-    let told = within(records.recv()).await.unwrap();
-    assert_eq!(told.outcome(), (0, Some("no_tunnel"), 3, 0));
-    assert_eq!(told.phases(), ["accept", "queue", "route"]);
-    told.led_nowhere();
-    drop(Arc::clone(&port.udp));
+async fn a_flow_without_a_destination_records_its_reason() {
+    let (recorder, mut records) = Recorder::new(1.0);
+    let nowhere = session_director(|_, _| fail(Reason::NoTunnel));
+    let port = Route::director(nowhere)
+        .observer(recorder)
+        .udp(UdpConfig::default(), MINUTE);
+    port.visitor().await.send(b"abc").await;
+    let record = records.next().await;
+    assert_eq!(record.outcome(), (0, Some("no_tunnel"), 3, 0));
+    assert_eq!(record.phases(), [Phase::Accept, Phase::Queue, Phase::Route]);
+    record.expect_not_forwarded();
 }

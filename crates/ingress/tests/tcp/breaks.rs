@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use adit_splice::tcp::Socket;
+use adit_testlink::{
+    http1::send,
+    tcp::{Pattern, RESET, read, read_all, read_pattern, reset, service, write_pattern},
+    within,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::world::{Pattern, RESET, World, read, read_all, reset, service, within, write_pattern};
+use crate::ToService;
 
 const MEGABYTE: usize = 1_000_000;
 
@@ -18,45 +23,34 @@ async fn break_off(stream: TcpStream) {
     within(delivered).await;
 }
 
-/// Reads a pattern up to a reset; how long it was.
-async fn read_broken(stream: &mut TcpStream, mut pattern: Pattern) -> usize {
-    let (mut buffer, mut total) = (vec![0; 64 * 1024], 0);
-    loop {
-        match within(stream.read(&mut buffer)).await {
-            Ok(0) => panic!("it looks whole after {total} bytes"),
-            Ok(count) => {
-                pattern.check(&buffer[..count]);
-                total += count;
-            }
-            Err(error) => {
-                assert_eq!(Some(error.kind()), RESET);
-                return total;
-            }
-        }
-    }
+/// Reads a pattern up to a reset, and gives its length.
+async fn read_broken(stream: &mut TcpStream, pattern: Pattern) -> usize {
+    let (length, ended) = within(read_pattern(stream, pattern)).await;
+    assert_eq!(ended, RESET, "after {length} bytes");
+    length
 }
 
-/// A service that closes with unread bytes in its connection, which the system answers with a reset.
+/// A service closes a connection with unread bytes, so that the system sends a reset.
 #[tokio::test]
 async fn p_10_3_the_last_line_of_a_service_that_closes_unread_arrives() {
     const LINE: &[u8] = b"-ERR Protocol error\r\n";
-    let (port, _) = service(|mut stream| async move {
+    let (port, _) = service(|mut stream, _| async move {
         read(&mut stream, 10).await;
-        stream.write_all(LINE).await.unwrap();
+        send(&mut stream, LINE).await;
     })
     .await;
-    let world = World::to(port).await;
+    let entry = ToService::new(port);
     for _ in 0..100 {
-        let mut visitor = world.visit().await;
-        visitor.write_all(&[b'x'; 1000]).await.unwrap();
+        let mut visitor = entry.connect().await;
+        send(&mut visitor, &[b'x'; 1000]).await;
         assert_eq!(read_all(&mut visitor).await, (LINE.to_vec(), RESET));
     }
-    world.settled().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
 async fn p_10_3_a_megabyte_before_a_service_resets_arrives() {
-    let (port, mut done) = service(|mut stream| async move {
+    let (port, mut done) = service(|mut stream, _| async move {
         let mut pattern = Pattern::new(1);
         write_pattern(&mut stream, &mut pattern, MEGABYTE)
             .await
@@ -64,17 +58,17 @@ async fn p_10_3_a_megabyte_before_a_service_resets_arrives() {
         break_off(stream).await;
     })
     .await;
-    let world = World::to(port).await;
-    let mut visitor = world.visit().await;
+    let entry = ToService::new(port);
+    let mut visitor = entry.connect().await;
     assert_eq!(read_broken(&mut visitor, Pattern::new(1)).await, MEGABYTE);
     within(done.recv()).await.unwrap();
-    world.settled().await;
+    entry.settled().await;
 }
 
 /// The write that meets the reset takes the error, and a read finds an end in its place.
 #[tokio::test]
 async fn p_10_3_a_megabyte_before_a_reset_arrives_while_the_visitor_uploads() {
-    let (port, _) = service(|mut stream| async move {
+    let (port, _) = service(|mut stream, _| async move {
         read(&mut stream, 10).await;
         let mut pattern = Pattern::new(2);
         write_pattern(&mut stream, &mut pattern, MEGABYTE)
@@ -83,8 +77,8 @@ async fn p_10_3_a_megabyte_before_a_reset_arrives_while_the_visitor_uploads() {
         break_off(stream).await;
     })
     .await;
-    let world = World::to(port).await;
-    let (mut from, mut to) = world.visit().await.into_split();
+    let entry = ToService::new(port);
+    let (mut from, mut to) = entry.connect().await.into_split();
     let upload = tokio::spawn(async move { while to.write_all(&[1; 1000]).await.is_ok() {} });
     // Whether it ends with the error or without is up to the visitor's own writes.
     let mut pattern = Pattern::new(2);
@@ -95,48 +89,49 @@ async fn p_10_3_a_megabyte_before_a_reset_arrives_while_the_visitor_uploads() {
     }
     assert_eq!(total, MEGABYTE);
     within(upload).await.unwrap();
-    world.settled().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
-async fn p_10_3_what_a_visitor_sent_before_its_reset_reaches_the_service() {
-    let (port, mut told) =
-        service(|mut stream| async move { read_broken(&mut stream, Pattern::new(3)).await }).await;
-    let world = World::to(port).await;
+async fn p_10_3_bytes_before_a_visitors_reset_reach_the_service() {
+    let (port, mut results) =
+        service(|mut stream, _| async move { read_broken(&mut stream, Pattern::new(3)).await })
+            .await;
+    let entry = ToService::new(port);
     for bytes in [1, 1000, MEGABYTE] {
-        let mut visitor = world.visit().await;
+        let mut visitor = entry.connect().await;
         let mut pattern = Pattern::new(3);
         write_pattern(&mut visitor, &mut pattern, bytes)
             .await
             .unwrap();
         break_off(visitor).await;
-        assert_eq!(within(told.recv()).await, Some(bytes));
+        assert_eq!(within(results.recv()).await, Some(bytes));
     }
-    // Before its connection has been led to the service.
+    // Before its connection has reached the service.
     for _ in 0..20 {
-        let mut visitor = world.visit().await;
-        visitor.write_all(&Pattern::new(3).next(10)).await.unwrap();
+        let mut visitor = entry.connect().await;
+        send(&mut visitor, &Pattern::new(3).next(10)).await;
         reset(visitor);
-        assert_eq!(within(told.recv()).await, Some(10));
+        assert_eq!(within(results.recv()).await, Some(10));
     }
-    world.settled().await;
+    entry.settled().await;
 }
 
 /// Its end stands before the reset, and so it does for the visitor.
 #[tokio::test]
-async fn p_10_3_a_service_that_ends_and_closes_unread_ends_before_the_reset() {
-    let (port, _) = service(|mut stream| async move {
+async fn p_10_3_the_end_of_a_service_precedes_its_reset() {
+    let (port, _) = service(|mut stream, _| async move {
         read(&mut stream, 10).await;
-        stream.write_all(b"+OK bye\r\n").await.unwrap();
+        send(&mut stream, b"+OK bye\r\n").await;
         stream.shutdown().await.unwrap();
     })
     .await;
-    let world = World::to(port).await;
+    let entry = ToService::new(port);
     for _ in 0..20 {
-        let mut visitor = world.visit().await;
-        visitor.write_all(&[1; 1000]).await.unwrap();
+        let mut visitor = entry.connect().await;
+        send(&mut visitor, &[1; 1000]).await;
         let ended = (b"+OK bye\r\n".to_vec(), None);
         assert_eq!(read_all(&mut visitor).await, ended);
     }
-    world.settled().await;
+    entry.settled().await;
 }

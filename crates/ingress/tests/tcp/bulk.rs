@@ -1,4 +1,4 @@
-//! Much at once, and everything in any order: no byte is lost, doubled or given to somebody else.
+//! Large transfers and all schedules: no byte is lost, repeated or sent to another visitor.
 
 use std::{
     sync::{
@@ -10,35 +10,37 @@ use std::{
 
 use adit_flow::MAX_WINDOW;
 use adit_ingress::TcpConfig;
+use adit_testlink::{
+    tcp::{Pattern, read_all, read_pattern, reset, service, write_pattern},
+    until, within,
+};
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::world::{
-    Pattern, World, read_all, read_pattern, reset, service, until, within, write_pattern,
-};
+use crate::ToService;
 
 #[tokio::test]
 async fn p_10_2_64_mib_cross_each_way_at_once() {
     const BYTES: usize = 64 << 20;
-    let (port, mut told) = service(|mut stream| async move {
+    let (port, mut results) = service(|mut stream, _| async move {
         let (mut from, mut to) = stream.split();
         let mut down = Pattern::new(2);
-        let (read, written) = tokio::join!(read_pattern(&mut from, Pattern::new(1)), async {
+        let (received, written) = tokio::join!(read_pattern(&mut from, Pattern::new(1)), async {
             write_pattern(&mut to, &mut down, BYTES).await?;
             to.shutdown().await
         });
         written.unwrap();
-        read.unwrap()
+        received
     })
     .await;
-    let world = World::to(port).await;
-    let mut visitor = world.visit().await;
+    let entry = ToService::new(port);
+    let mut visitor = entry.connect().await;
     let (mut from, mut to) = visitor.split();
     let mut up = Pattern::new(1);
-    let (read, written) = within(async {
+    let (received, written) = within(async {
         tokio::join!(read_pattern(&mut from, Pattern::new(2)), async {
             write_pattern(&mut to, &mut up, BYTES).await?;
             to.shutdown().await
@@ -46,18 +48,18 @@ async fn p_10_2_64_mib_cross_each_way_at_once() {
     })
     .await;
     written.unwrap();
-    assert_eq!(read.unwrap(), BYTES);
-    assert_eq!(within(told.recv()).await.unwrap(), BYTES);
-    world.settled().await;
-    let stats = world.tcp.stats();
+    assert_eq!(received, (BYTES, None));
+    assert_eq!(within(results.recv()).await.unwrap(), (BYTES, None));
+    entry.settled().await;
+    let stats = entry.stats();
     let moved = (stats.received_bytes, stats.sent_bytes);
     assert_eq!(moved, (BYTES as u64, BYTES as u64));
     assert_eq!(stats.failures.iter().sum::<u64>(), 0);
 }
 
-/// A service that sends a visitor as many bytes as it asks for, of the pattern that it names.
+/// A service that sends as many bytes as the visitor requests, of the pattern that it names.
 async fn source() -> u16 {
-    let (port, _) = service(|mut stream| async move {
+    let (port, _) = service(|mut stream, _| async move {
         let (Ok(seed), Ok(bytes)) = (stream.read_u64().await, stream.read_u64().await) else {
             return;
         };
@@ -74,32 +76,32 @@ async fn source() -> u16 {
     port
 }
 
-async fn ask(world: &World, seed: u64, bytes: usize) -> TcpStream {
-    let mut visitor = world.visit().await;
+async fn request(entry: &ToService, seed: u64, bytes: usize) -> TcpStream {
+    let mut visitor = entry.connect().await;
     visitor.write_u64(seed).await.unwrap();
     visitor.write_u64(bytes as u64).await.unwrap();
     visitor
 }
 
 #[tokio::test]
-async fn eight_stalled_visitors_hold_their_windows_and_stop_nobody_else() {
+async fn eight_stalled_visitors_hold_only_their_own_windows() {
     const BYTES: usize = 24 << 20;
-    let world = World::to(source().await).await;
-    let near = world.links[0].near.clone();
+    let entry = ToService::new(source().await);
+    let near = entry.links[0].near.clone();
     let mut stalled = Vec::new();
     for seed in 0..8 {
-        stalled.push(ask(&world, seed, BYTES).await);
+        stalled.push(request(&entry, seed, BYTES).await);
     }
     until("all of them to be stalled", || {
         near.stats().waiting_bytes > 8 * 16 * 1024
     })
     .await;
     let fast = (8..16).map(|seed| {
-        let world = &world;
+        let entry = &entry;
         async move {
-            let mut visitor = ask(world, seed, 4 << 20).await;
+            let mut visitor = request(entry, seed, 4 << 20).await;
             let read = read_pattern(&mut visitor, Pattern::new(seed)).await;
-            assert_eq!(read.unwrap(), 4 << 20);
+            assert_eq!(read, (4 << 20, None));
         }
     });
     within(futures_util::future::join_all(fast)).await;
@@ -111,18 +113,18 @@ async fn eight_stalled_visitors_hold_their_windows_and_stop_nobody_else() {
         .zip(0..)
         .map(|(visitor, seed)| async move {
             let read = read_pattern(visitor, Pattern::new(seed)).await;
-            assert_eq!(read.unwrap(), BYTES);
+            assert_eq!(read, (BYTES, None));
         });
     within(futures_util::future::join_all(rest)).await;
     drop(stalled);
-    world.settled().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
-async fn what_a_stalled_visitor_holds_is_one_window() {
-    let world = World::to(source().await).await;
-    let near = world.links[0].near.clone();
-    let visitor = ask(&world, 1, 64 << 20).await;
+async fn a_stalled_visitor_holds_one_window() {
+    let entry = ToService::new(source().await);
+    let near = entry.links[0].near.clone();
+    let visitor = request(&entry, 1, 64 << 20).await;
     // What waits grows until the window is full, and no further, however long it takes.
     let mut most = 0;
     for _ in 0..200 {
@@ -132,14 +134,14 @@ async fn what_a_stalled_visitor_holds_is_one_window() {
     assert!((1..=MAX_WINDOW).contains(&most), "{most}");
     assert!(near.stats().pinned_bytes as u64 <= 2 * MAX_WINDOW);
     reset(visitor);
-    world.settled().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
-async fn connections_that_are_aborted_in_the_middle_leave_nothing_open() {
-    let world = World::to(source().await).await;
+async fn aborted_connections_leave_nothing_open() {
+    let entry = ToService::new(source().await);
     for round in 0..30 {
-        let mut visitor = ask(&world, round, 16 << 20).await;
+        let mut visitor = request(&entry, round, 16 << 20).await;
         let mut some = vec![0; usize::try_from(round).unwrap() * 10_000];
         within(visitor.read_exact(&mut some)).await.unwrap();
         match round % 3 {
@@ -147,13 +149,13 @@ async fn connections_that_are_aborted_in_the_middle_leave_nothing_open() {
             // With bytes unread, this is a reset as well.
             1 => drop(visitor),
             _ => {
-                let task = world.serving.lock().unwrap().pop().unwrap();
+                let task = entry.serving.lock().unwrap().pop().unwrap();
                 task.abort();
             }
         }
     }
-    world.settled().await;
-    let link = &world.links[0];
+    entry.settled().await;
+    let link = &entry.links[0];
     assert_eq!(
         (link.near.open_requests(), link.far.open_requests()),
         (0, 0)
@@ -195,7 +197,7 @@ fn total(steps: &[Step]) -> usize {
     written.sum()
 }
 
-/// Plays one end: writes and ends its direction by the script, and reads the other's to its end, slowly if told so.
+/// Plays one end: writes and ends its direction by the script, and reads the other's to its end, slowly where `slow`.
 async fn play(mut stream: TcpStream, steps: Vec<Step>, seeds: (u64, u64), slow: bool) -> usize {
     let (mut from, mut to) = stream.split();
     let come = Arc::new(AtomicU64::new(0));
@@ -250,7 +252,7 @@ proptest! {
     /// Whatever both ends write, and whenever they end their directions, each gets exactly what the other wrote, and
     /// then its end.
     #[test]
-    fn p_10_2_any_schedule_of_writes_and_ends_delivers_exactly_the_bytes(
+    fn p_10_2_any_schedule_of_writes_and_ends_delivers_all_bytes(
         visitor in steps(),
         server in steps(),
         slow in (any::<bool>(), any::<bool>()),
@@ -262,19 +264,19 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            // A buffer of one byte and many bytes are an answer another day.
+            // Buffers of one byte would take minutes for many bytes.
             let bytes = total(&visitor).max(total(&server));
             let read_buffer_bytes = read_buffer_bytes.max(bytes / 2000).max(1);
             let config = TcpConfig { first_bytes, read_buffer_bytes, ..TcpConfig::default() };
             let (up, down) = (total(&visitor), total(&server));
-            let (port, mut told) = service(move |stream| play(stream, server.clone(), (2, 1), slow.0)).await;
-            let world = World::with(config, port).await;
-            let stream = world.visit().await;
+            let (port, mut results) = service(move |stream, _| play(stream, server.clone(), (2, 1), slow.0)).await;
+            let entry = ToService::with(config, port);
+            let stream = entry.connect().await;
             let read = within(play(stream, visitor, (1, 2), slow.1)).await;
             assert_eq!(read, down);
-            assert_eq!(within(told.recv()).await.unwrap(), up);
-            world.settled().await;
-            let stats = world.tcp.stats();
+            assert_eq!(within(results.recv()).await.unwrap(), up);
+            entry.settled().await;
+            let stats = entry.stats();
             assert_eq!((stats.received_bytes, stats.sent_bytes), (up as u64, down as u64));
             assert_eq!(stats.failures.iter().sum::<u64>(), 0);
         });

@@ -1,36 +1,43 @@
-//! What another client is tried for, and what it gets.
+//! Connections that are retried on another client.
 
 use std::sync::{Mutex, atomic::Ordering};
 
-use adit_codec::{ProtocolType, ResetCode, TcpOpen, accepted};
+use adit_codec::{ProtocolType, ResetCode, accepted};
 use adit_ingress::{Direction, TcpConfig};
-use adit_link::{Exchange, Failure, Part, Reason};
-use bytes::Bytes;
-use tokio::{
-    io::AsyncWriteExt,
-    net::TcpStream,
-    sync::{mpsc, oneshot},
+use adit_link::{Exchange, Failure, Reason};
+use adit_testlink::{
+    EgressLink, Incoming, Link, Route,
+    exchanges::payload,
+    http1::send,
+    next_part, session_director,
+    tcp::{RESET, echo, read, read_all},
+    until,
 };
+use bytes::Bytes;
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot};
 
-use crate::world::{Link, RESET, World, director, echo, read, read_all, until, within};
+use crate::{ToService, egress_link};
 
-/// Two links: a scripted one, which is led to once the test says so, and one to a service that echoes.
+/// Two links: a scripted one, which gets the connection when the test says so, and one to a service that echoes.
 struct Two {
-    world: World,
+    entry: ToService,
     go: oneshot::Sender<()>,
-    opened: mpsc::UnboundedReceiver<(TcpOpen, Exchange)>,
+    incoming: Incoming,
 }
 
 impl Two {
     async fn new(config: TcpConfig) -> Self {
-        let (first, opened) = Link::scripted();
-        let (second, egress) = Link::to(echo().await);
+        let (first, incoming) = Link::scripted();
+        let EgressLink {
+            link: second,
+            egress,
+        } = egress_link(Default::default(), echo().await);
         let (go, gone) = oneshot::channel();
         let gone = Mutex::new(Some(gone));
         let links = [first.clone(), second.clone()];
-        let director = director(move |_, avoid| {
+        let director = session_director(move |_, avoid| {
             if !avoid.is_empty() {
-                return Direction::Go(links[1].destination(1));
+                return links[1].direction(1);
             }
             let gone = gone.lock().unwrap().take().unwrap();
             let destination = links[0].destination(0);
@@ -39,35 +46,40 @@ impl Two {
                 Ok(destination)
             }))
         });
-        let mut world = World::assemble(config, Vec::new(), director, vec![first, second]).await;
-        world.egress = Some(egress);
-        Self { world, go, opened }
+        let entry = Route::director(director)
+            .links(&[first, second])
+            .tcp(config);
+        let entry = ToService { entry, egress };
+        Self {
+            entry,
+            go,
+            incoming,
+        }
     }
 
-    /// A visitor that has said this before it is led anywhere, and what the client gets.
-    async fn visit(&mut self, said: &[u8], end: bool) -> (TcpStream, Exchange) {
-        let mut visitor = self.world.visit().await;
-        visitor.write_all(said).await.unwrap();
+    /// A visitor that has sent `bytes` before its connection has a destination, and the exchange of the first client.
+    async fn visit(&mut self, bytes: &[u8], end: bool) -> (TcpStream, Exchange) {
+        let mut visitor = self.entry.connect().await;
+        send(&mut visitor, bytes).await;
         if end {
             visitor.shutdown().await.unwrap();
         }
-        until("the visitor to be asked for", || {
-            !self.world.director.asked.lock().unwrap().is_empty()
+        until("the connection is directed", || {
+            self.entry.director.asked() > 0
         })
         .await;
         let (go, _) = oneshot::channel();
         let _ = std::mem::replace(&mut self.go, go).send(());
-        let (_, exchange) = within(self.opened.recv()).await.unwrap();
-        (visitor, exchange)
+        (visitor, self.incoming.tcp().await.1)
     }
 
-    fn asked(&self) -> Vec<Vec<u64>> {
-        self.world.director.asked.lock().unwrap().clone()
+    fn avoided(&self) -> Vec<Vec<u64>> {
+        self.entry.director.avoided.lock().unwrap().clone()
     }
 }
 
 #[tokio::test]
-async fn p_6_3_a_refused_connection_goes_to_another_client_with_its_first_bytes() {
+async fn p_6_3_a_refused_connection_is_retried_with_its_first_bytes() {
     for (code, end) in [
         (ResetCode::Refused, false),
         (ResetCode::Draining, false),
@@ -76,24 +88,24 @@ async fn p_6_3_a_refused_connection_goes_to_another_client_with_its_first_bytes(
         let mut two = Two::new(TcpConfig::default()).await;
         let (mut visitor, mut exchange) = two.visit(b"hello", end).await;
         if end {
-            // It is read behind the bytes, and is no reason against another try.
-            assert!(within(exchange.recv.part()).await.unwrap().is_ok());
-            assert!(within(exchange.recv.part()).await.is_none());
+            // The end is read behind the bytes, and does not prevent a retry.
+            assert!(next_part(&mut exchange.recv).await.unwrap().is_ok());
+            assert!(next_part(&mut exchange.recv).await.is_none());
         }
         exchange.send.reset(code, "not here");
         drop(exchange.recv);
         assert_eq!(read(&mut visitor, 5).await, b"hello");
         let _ = visitor.shutdown().await;
         assert_eq!(read_all(&mut visitor).await, (Vec::new(), None));
-        two.world.settled().await;
-        let stats = two.world.tcp.stats();
+        two.entry.settled().await;
+        let stats = two.entry.stats();
         assert_eq!((stats.retries, stats.received_bytes), (1, 5));
-        assert_eq!(two.asked(), [vec![], vec![0]]);
+        assert_eq!(two.avoided(), [vec![], vec![0]]);
     }
 }
 
 #[tokio::test]
-async fn p_6_3_a_connection_that_has_sent_more_is_not_tried_again() {
+async fn p_6_3_a_connection_that_sent_more_is_not_retried() {
     let config = TcpConfig {
         first_bytes: 4,
         ..TcpConfig::default()
@@ -101,17 +113,15 @@ async fn p_6_3_a_connection_that_has_sent_more_is_not_tried_again() {
     let mut two = Two::new(config).await;
     let (mut visitor, mut exchange) = two.visit(b"hello", false).await;
     for expected in [&b"hell"[..], b"o"] {
-        match within(exchange.recv.part()).await {
-            Some(Ok(Part::Data(data))) => assert_eq!(data.as_ref(), expected),
-            other => panic!("{other:?}"),
-        }
+        let data = payload(&mut exchange.recv).await;
+        assert_eq!(data, expected);
     }
     exchange.send.reset(ResetCode::Refused, "not here");
     drop(exchange.recv);
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
-    two.world.settled().await;
-    assert_eq!(two.asked(), [vec![0; 0]]);
-    assert_eq!(two.world.tcp.stats().failed(Reason::Refused), 1);
+    two.entry.settled().await;
+    assert_eq!(two.avoided(), [vec![0; 0]]);
+    assert_eq!(two.entry.stats().failed(Reason::Refused), 1);
 }
 
 #[tokio::test]
@@ -125,12 +135,12 @@ async fn p_6_3_a_connection_that_was_accepted_is_not_tried_again() {
     exchange.send.reset(ResetCode::Refused, "too late");
     drop(exchange.recv);
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
-    two.world.settled().await;
-    assert_eq!(two.asked(), [vec![0; 0]]);
+    two.entry.settled().await;
+    assert_eq!(two.avoided(), [vec![0; 0]]);
 }
 
 #[tokio::test]
-async fn p_6_3_only_what_no_service_has_seen_is_tried_again() {
+async fn p_6_3_only_refused_connections_are_retried() {
     for code in [
         ResetCode::DialFailed,
         ResetCode::NoTunnel,
@@ -142,64 +152,59 @@ async fn p_6_3_only_what_no_service_has_seen_is_tried_again() {
         exchange.send.reset(code, "no");
         drop(exchange.recv);
         assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
-        two.world.settled().await;
-        assert_eq!(two.asked(), [vec![0; 0]], "{code:?}");
+        two.entry.settled().await;
+        assert_eq!(two.avoided(), [vec![0; 0]], "{code:?}");
     }
 }
 
 #[tokio::test]
 async fn p_7_2_without_a_retry_left_the_visitor_is_reset() {
     let mut two = Two::new(TcpConfig::default()).await;
-    two.world.director.retries_left.store(0, Ordering::Relaxed);
+    two.entry.director.retries_left.store(0, Ordering::Relaxed);
     let (mut visitor, exchange) = two.visit(b"hello", false).await;
     exchange.send.reset(ResetCode::Refused, "not here");
     drop(exchange.recv);
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
-    two.world.settled().await;
-    let stats = two.world.tcp.stats();
+    two.entry.settled().await;
+    let stats = two.entry.stats();
     assert_eq!((stats.retries, stats.failed(Reason::Refused)), (0, 1));
 }
 
 /// A lane that is over when it is chosen has carried nothing.
 #[tokio::test]
-async fn p_6_3_a_lane_that_is_over_is_another_reason_to_go_elsewhere() {
-    let (dead, _opened) = Link::scripted();
+async fn p_6_3_a_closed_lane_makes_connections_go_elsewhere() {
+    let (dead, _incoming) = Link::scripted();
     dead.near.close(&Failure::new(Reason::LinkLost, "cut"));
-    let (alive, egress) = Link::to(echo().await);
-    let links = [dead, alive.clone()];
-    let director =
-        director(move |_, avoid| Direction::Go(links[avoid.len()].destination(avoid.len() as u64)));
-    let config = TcpConfig::default();
-    let mut world = World::assemble(config, Vec::new(), director, vec![alive]).await;
-    world.egress = Some(egress);
-    let mut visitor = world.visit().await;
-    visitor.write_all(b"hello").await.unwrap();
+    let EgressLink {
+        link: alive,
+        egress,
+    } = egress_link(Default::default(), echo().await);
+    let entry = Route::through(&[dead, alive]).tcp(TcpConfig::default());
+    let entry = ToService { entry, egress };
+    let mut visitor = entry.connect().await;
+    send(&mut visitor, b"hello").await;
     assert_eq!(read(&mut visitor, 5).await, b"hello");
     drop(visitor);
-    world.settled().await;
-    assert_eq!(world.tcp.stats().retries, 1);
+    entry.settled().await;
+    assert_eq!(entry.stats().retries, 1);
 }
 
 #[tokio::test]
 async fn p_6_3_a_connection_is_tried_on_three_clients_at_most() {
-    let links: Vec<_> = (0..4).map(|_| Link::scripted()).collect();
-    let (links, opened): (Vec<_>, Vec<_>) = links.into_iter().unzip();
-    for mut opened in opened {
-        tokio::spawn(async move {
-            while let Some((_, exchange)) = opened.recv().await {
-                exchange.send.reset(ResetCode::Refused, "not here");
-            }
-        });
-    }
-    let there = links.clone();
-    let director =
-        director(move |_, avoid| Direction::Go(there[avoid.len()].destination(avoid.len() as u64)));
-    let world = World::assemble(TcpConfig::default(), Vec::new(), director, links).await;
-    let mut visitor = world.visit().await;
+    let (dispatch, mut incoming) = Incoming::channel();
+    let links = [(); 4].map(|()| Link::to(dispatch.clone()));
+    tokio::spawn(async move {
+        loop {
+            let (_, exchange) = incoming.tcp().await;
+            exchange.send.reset(ResetCode::Refused, "not here");
+        }
+    });
+    let entry = Route::through(&links).tcp(TcpConfig::default());
+    let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
-    world.settled().await;
-    let asked = world.director.asked.lock().unwrap().clone();
-    assert_eq!(asked, [vec![], vec![0], vec![0, 1]]);
-    let stats = world.tcp.stats();
+    entry.settled().await;
+    let avoided = entry.director.avoided.lock().unwrap().clone();
+    assert_eq!(avoided, [vec![], vec![0], vec![0, 1]]);
+    let stats = entry.stats();
     assert_eq!((stats.retries, stats.failed(Reason::Refused)), (2, 1));
 }

@@ -1,12 +1,15 @@
-//! Frames as they cross: a table of raw bytes, fragments, extensions, sizes and cuts.
+//! Frames that cross: a table of raw bytes, fragments, extensions, sizes and cuts.
 
 use adit_link::{Part, Reason};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use crate::{
-    setting::{Frame, Setting, Visitor, frame, gets, read_frame, send},
-    world::within,
+use adit_testlink::{
+    HttpEntry, next_part,
+    tcp::read,
+    websocket::{Frame, expect, frame, read_frame, send},
+    within,
 };
+use tokio::io::AsyncWriteExt;
+
+use crate::short;
 
 /// What becomes of bytes.
 enum Then {
@@ -92,13 +95,13 @@ fn table() -> Vec<(&'static str, Vec<u8>, Then)> {
 }
 
 #[tokio::test]
-async fn p_9_4_frames_are_carried_whatever_they_mean_or_refused_as_the_rfc_says() {
-    let mut setting = Setting::new().await;
+async fn p_9_4_frames_are_carried_or_refused_as_rfc_6455_requires() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
     for (clause, bytes, then) in table() {
         // Whole, and cut in two at every place of the first bytes.
         for cut in [0, 1, 2, 3, 5, 6, 7, 9, 13, 14, 15] {
             let cut = cut.min(bytes.len());
-            let (mut visitor, mut exchange) = setting.open().await;
+            let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
             visitor.send_bytes(&bytes[..cut]).await;
             tokio::task::yield_now().await;
             // An entry that has seen enough may have closed.
@@ -110,7 +113,7 @@ async fn p_9_4_frames_are_carried_whatever_they_mean_or_refused_as_the_rfc_says(
                         assert_eq!(got.as_ref(), Some(expected), "{clause}");
                     }
                     send(&exchange, &[Frame::text("and back")]).await;
-                    visitor.gets(&[Frame::text("and back")]).await;
+                    visitor.expect(&[Frame::text("and back")]).await;
                 }
                 Then::Refused => {
                     assert_eq!(visitor.frame().await, Some(Frame::close(1002)), "{clause}");
@@ -128,27 +131,27 @@ async fn p_9_4_frames_are_carried_whatever_they_mean_or_refused_as_the_rfc_says(
             drop((visitor, exchange));
         }
     }
-    setting.world.settle().await;
+    entry.settled().await;
     let refused = table()
         .iter()
         .filter(|row| matches!(row.2, Then::Refused))
         .count();
-    let failed = setting.world.http.stats().failed(Reason::BadRequest);
+    let failed = entry.stats().failed(Reason::BadRequest);
     assert_eq!(failed, refused as u64 * 11);
 }
 
-/// In the other direction nothing is checked: the egress has, and the client is trusted to be one.
+/// In the other direction nothing is checked: the egress has checked it.
 #[tokio::test]
-async fn p_9_3_every_frame_of_the_service_reaches_the_visitor_as_it_is() {
-    let mut setting = Setting::new().await;
-    let (mut visitor, exchange) = setting.open().await;
+async fn p_9_3_every_frame_of_the_service_is_unchanged() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (mut visitor, exchange) = entry.open_websocket(&mut incoming).await;
     for opcode in 0..16 {
         for rsv in 0..8 {
             // One of them ends it.
             if opcode != 8 {
                 let frame = odd(opcode & 8 != 0 || rsv == 3, rsv, opcode, [opcode; 3]);
                 send(&exchange, std::slice::from_ref(&frame)).await;
-                visitor.gets(&[frame]).await;
+                visitor.expect(&[frame]).await;
             }
         }
     }
@@ -164,8 +167,8 @@ async fn p_9_3_every_frame_of_the_service_reaches_the_visitor_as_it_is() {
 
 #[tokio::test]
 async fn p_9_3_fragments_with_control_frames_between_them_cross_in_their_order() {
-    let mut setting = Setting::new().await;
-    let (mut visitor, mut exchange) = setting.open().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     let frames = [
         Frame::fragment(1, "one "),
         Frame::new(9, "ping"),
@@ -177,9 +180,9 @@ async fn p_9_3_fragments_with_control_frames_between_them_cross_in_their_order()
         Frame::text("another"),
     ];
     visitor.send(&frames).await;
-    gets(&mut exchange, &frames).await;
+    expect(&mut exchange, &frames).await;
     send(&exchange, &frames).await;
-    visitor.gets(&frames).await;
+    visitor.expect(&frames).await;
 }
 
 #[tokio::test]
@@ -190,23 +193,22 @@ async fn compressed_messages_cross_byte_for_byte() {
         odd(false, 4, 1, [0xf2, 0x48, 0xcd]),
         odd(true, 0, 0, [0xc9, 0xc9, 0x07, 0x00]),
     ];
-    let mut setting = Setting::new().await;
-    let (mut visitor, mut exchange) = setting.open().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     for frames in [&[whole][..], &halves] {
         visitor.send(frames).await;
-        gets(&mut exchange, frames).await;
+        expect(&mut exchange, frames).await;
         send(&exchange, frames).await;
         let expected: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes(None)).collect();
-        let mut got = vec![0; expected.len()];
-        within(visitor.0.read_exact(&mut got)).await.unwrap();
+        let got = read(&mut visitor.0, expected.len()).await;
         assert_eq!(got, expected);
     }
 }
 
 #[tokio::test]
 async fn a_visitor_that_sends_byte_by_byte_is_understood() {
-    let mut setting = Setting::new().await;
-    let (mut visitor, mut exchange) = setting.open().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     let frames = [
         Frame::text("drip"),
         odd(false, 4, 2, [9; 300]),
@@ -217,18 +219,18 @@ async fn a_visitor_that_sends_byte_by_byte_is_understood() {
         visitor.0.write_u8(byte).await.unwrap();
         tokio::task::yield_now().await;
     }
-    gets(&mut exchange, &frames).await;
+    expect(&mut exchange, &frames).await;
 }
 
 #[tokio::test]
-async fn the_start_of_a_payload_does_not_wait_for_the_rest() {
-    let mut setting = Setting::new().await;
-    let (mut visitor, mut exchange) = setting.open().await;
+async fn the_start_of_a_payload_crosses_before_its_rest() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     let bytes = odd(true, 0, 2, [7; 1000]).masked();
     visitor.send_bytes(&bytes[..508]).await;
     let mut got = 0;
     while got < 500 {
-        match within(exchange.recv.part()).await {
+        match next_part(&mut exchange.recv).await {
             Some(Ok(Part::Frame(head, payload))) => {
                 assert_eq!(head.length, 1000);
                 got += payload.bytes().len();
@@ -241,16 +243,15 @@ async fn the_start_of_a_payload_does_not_wait_for_the_rest() {
     // And the other way.
     let head = odd(true, 0, 2, [7; 1000]).head();
     exchange.send.send_frame(head, vec![7; 400].into()).unwrap();
-    let mut start = [0; 404];
-    within(visitor.0.read_exact(&mut start)).await.unwrap();
+    let start = read(&mut visitor.0, 404).await;
     assert_eq!(start[..5], [0x82, 126, 3, 232, 7]);
 }
 
 /// Many frames in one read, more than credit covers at a time.
 #[tokio::test]
 async fn a_burst_of_small_frames_crosses_in_order() {
-    let mut setting = Setting::new().await;
-    let (visitor, mut exchange) = setting.open().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     let (mut read, mut write) = visitor.0.into_split();
     let frames: Vec<Frame> = (0..5_000).map(|n| Frame::text(&n.to_string())).collect();
     let bytes: Vec<u8> = frames.iter().flat_map(Frame::masked).collect();
@@ -258,7 +259,7 @@ async fn a_burst_of_small_frames_crosses_in_order() {
         write.write_all(&bytes).await.unwrap();
         write
     });
-    gets(&mut exchange, &frames).await;
+    expect(&mut exchange, &frames).await;
     let back = frames.clone();
     let reading = tokio::spawn(async move {
         for expected in back {
@@ -270,14 +271,14 @@ async fn a_burst_of_small_frames_crosses_in_order() {
     drop(sending.await.unwrap());
 }
 
-/// A frame that nobody could hold: its length alone must not take memory.
+/// No memory is reserved for the announced length of a frame.
 #[tokio::test]
 async fn the_longest_frame_there_is_may_begin() {
-    let mut setting = Setting::new().await;
-    let (mut visitor, mut exchange): (Visitor, _) = setting.open().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     let head = [&[0x82, 0xff, 0x7f][..], &[0xff; 7], &[0; 4], b"begin"].concat();
     visitor.send_bytes(&head).await;
-    let Some(Ok(Part::Frame(head, payload))) = within(exchange.recv.part()).await else {
+    let Some(Ok(Part::Frame(head, payload))) = next_part(&mut exchange.recv).await else {
         panic!("no frame");
     };
     assert_eq!(

@@ -1,29 +1,26 @@
 //! The opening handshake over HTTP/1.1.
 
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use adit_codec::{ResetCode, WebSocketResponseHead};
-use adit_ingress::Direction;
+use adit_codec::ResetCode;
+use adit_ingress::{Direction, HttpConfig};
 use adit_link::Reason;
+use adit_testlink::{
+    HttpEntry, Incoming, Link, Route, director,
+    exchanges::{block_text, head as http_head, hello, websocket_head},
+    http_config,
+    http1::{self, read_to_end, read_until},
+    tcp::read,
+    websocket::{ACCEPT, Frame, KEY, UPGRADE, Visitor, accept, expect, frame, send},
+};
 use tokio::io::AsyncWriteExt;
 
-use crate::{
-    setting::{ACCEPT, Far, Frame, KEY, Setting, UPGRADE, Visitor, accept, gets, send, short},
-    world::{
-        Link, World, destination, director, head as http_head, read_to_end, read_until,
-        standard_layers, within,
-    },
-};
-
-fn lines(block: &adit_codec::HeaderBlock) -> Vec<(String, String)> {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    block.lines().map(|(n, v)| (text(n), text(v))).collect()
-}
+use crate::short;
 
 #[tokio::test]
 async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
-    let mut setting = Setting::new().await;
-    let mut stream = setting.world.connect().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let mut stream = entry.connect().await;
     // RFC 6455, 4.2.1: tokens whatever their case, in lists, in any order.
     let request = format!(
         "GET /chat?room=1 HTTP/1.1\r\nHost: a:80\r\nSec-WebSocket-Key: {KEY}\r\nOrigin: http://a\r\n\
@@ -31,14 +28,14 @@ async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
          Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nContent-Length: 0\r\n\
          Upgrade: foo, WebSocket\r\nConnection: keep-alive\r\nConnection: x-mine, UPGRADE\r\nX-Mine: 1\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let (head, mut exchange) = setting.asked().await;
+    http1::send(&mut stream, &request).await;
+    let (head, mut exchange) = incoming.websocket().await;
     assert_eq!(
         (&head.path[..], &head.authority[..]),
         (&b"/chat?room=1"[..], &b"a:80"[..])
     );
     assert_eq!(&*head.open.tunnel, "web");
-    let mut crossed = lines(&head.headers);
+    let mut crossed = block_text(&head.headers);
     crossed.retain(|(name, _)| name != "x-request-id");
     let expected = [
         ("origin", "http://a"),
@@ -64,8 +61,8 @@ async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
             ("content-length", "0"),
         ],
     );
-    let answer = read_until(&mut stream, "\r\n\r\n").await;
-    let mut got: Vec<_> = answer.trim_end().split("\r\n").skip(1).collect();
+    let response = read_until(&mut stream, "\r\n\r\n").await;
+    let mut got: Vec<_> = response.trim_end().split("\r\n").skip(1).collect();
     got.retain(|line| !line.starts_with("date: "));
     got.sort_unstable();
     let accept = format!("sec-websocket-accept: {ACCEPT}");
@@ -77,19 +74,19 @@ async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
         "set-cookie: b=2",
         "upgrade: websocket",
     ];
-    assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
+    assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
     assert_eq!(got, expected);
     let mut visitor = Visitor(stream);
     visitor.send(&[Frame::text("up")]).await;
-    gets(&mut exchange, &[Frame::text("up")]).await;
+    expect(&mut exchange, &[Frame::text("up")]).await;
     send(&exchange, &[Frame::text("down")]).await;
-    visitor.gets(&[Frame::text("down")]).await;
+    visitor.expect(&[Frame::text("down")]).await;
     drop((visitor, exchange));
-    setting.world.settle().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
-async fn p_9_1_what_is_no_handshake_is_refused_with_a_reason() {
+async fn p_9_1_an_invalid_handshake_is_refused_with_a_reason() {
     const K: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     const V: &str = "Sec-WebSocket-Version: 13\r\n";
     const U: &str = "Upgrade: websocket\r\n";
@@ -114,13 +111,13 @@ async fn p_9_1_what_is_no_handshake_is_refused_with_a_reason() {
         ("RFC 9110, 9.3.1: a GET has no body", get(&[U, C, K, V, "Content-Length: 2\r\n"]) + "hi", 400),
         ("RFC 9112, 6.1: nor one in chunks", get(&[U, C, K, V, "Transfer-Encoding: chunked\r\n"]) + "0\r\n\r\n", 400),
     ];
-    let mut setting = Setting::new().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
     for (clause, request, status) in &rows {
-        let answer = setting.world.raw(request.as_bytes()).await.unwrap();
-        let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+        let response = entry.raw(request.as_bytes()).await.unwrap();
+        let (head, _) = response.split_once("\r\n\r\n").unwrap();
         assert!(
             head.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{clause}: {answer}"
+            "{clause}: {response}"
         );
         assert!(head.contains("adit-reason: bad_request"), "{clause}");
         let offers = head.contains("\r\nsec-websocket-version: 13");
@@ -130,76 +127,59 @@ async fn p_9_1_what_is_no_handshake_is_refused_with_a_reason() {
             (*status == 426, *status == 426),
             "{clause}"
         );
-        assert!(setting.is_untouched(), "{clause}");
+        assert!(incoming.try_next().is_none(), "{clause}");
     }
-    let stats = setting.world.http.stats();
+    let stats = entry.stats();
     assert_eq!(stats.failed(Reason::BadRequest), rows.len() as u64);
 }
 
 #[tokio::test]
-async fn what_asks_for_something_else_stays_http() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let notes = seen.clone();
-    let world = World::new(move |head: adit_codec::HttpRequest, exchange| {
-        notes
-            .lock()
-            .unwrap()
-            .push(head.headers.first(b"upgrade").is_some());
-        async move {
-            exchange
-                .send
-                .respond(http_head(200, &[], b"hello"), true)
-                .unwrap();
-        }
-    })
-    .await;
+async fn other_upgrades_stay_http() {
+    let entry = HttpEntry::serving(http_config(), hello);
     for request in [
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade, close\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websockets\r\nConnection: upgrade, close\r\n\r\n",
         // RFC 9110, 7.8: in HTTP/1.0 it is ignored.
         "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     ] {
-        let answer = world.raw(request.as_bytes()).await.unwrap();
+        let response = entry.raw(request.as_bytes()).await.unwrap();
         assert!(
-            answer.starts_with("HTTP/1.") && answer.ends_with("hello"),
-            "{answer}"
+            response.starts_with("HTTP/1.") && response.ends_with("hello"),
+            "{response}"
         );
     }
-    assert_eq!(*seen.lock().unwrap(), [false; 3]);
+    let seen = entry.seen.lock().unwrap();
+    let upgrades = seen.iter().map(|head| head.headers.first(b"upgrade"));
+    assert_eq!(upgrades.collect::<Vec<_>>(), [None; 3]);
 }
 
-/// Regression: hyper lets go of a connection that was asked to upgrade without shutting it down, and a socket that is
-/// closed with unread bytes in it sends a reset, which eats the answer on its way.
+/// Regression: hyper drops a connection with an upgrade request without shutting it down, and a socket that is closed
+/// with unread bytes sends a reset, which destroys the response on its way.
 #[tokio::test]
-async fn the_answer_to_a_refused_upgrade_is_not_eaten_by_what_follows_it() {
-    let setting = Setting::new().await;
-    let mut stream = setting.world.connect().await;
+async fn the_response_to_a_refused_upgrade_survives_later_bytes() {
+    let (entry, _incoming) = HttpEntry::scripted(short());
+    let mut stream = entry.connect().await;
     let request = UPGRADE.replacen("Version: 13", "Version: 12", 1);
-    stream.write_all(request.as_bytes()).await.unwrap();
-    // A visitor that does not wait for its answer.
+    http1::send(&mut stream, &request).await;
+    // A visitor that does not wait for its response.
     for _ in 0..64 {
         if stream.write_all(&[b'x'; 16 * 1024]).await.is_err() {
             break;
         }
     }
-    let answer = read_to_end(&mut stream).await.expect("no reset");
-    assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
+    let response = read_to_end(&mut stream).await.expect("no reset");
+    assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
 }
 
 #[tokio::test]
-async fn p_9_2_a_refusal_crosses_with_its_body_and_the_connection_serves_on() {
-    let mut setting = Setting::new().await;
-    let mut stream = setting.world.connect().await;
+async fn p_9_2_a_refusal_crosses_with_its_body() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let mut stream = entry.connect().await;
     for status in [200, 401, 403, 426, 500] {
-        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-        let (_, exchange) = setting.asked().await;
-        let headers = [
-            (&b"www-authenticate"[..], &b"Basic"[..]),
-            (b"content-length", b"200000"),
-        ];
-        let head = WebSocketResponseHead { status }
-            .encode(headers.into_iter())
-            .unwrap();
+        http1::send(&mut stream, UPGRADE).await;
+        let (_, exchange) = incoming.websocket().await;
+        let headers = [("www-authenticate", "Basic"), ("content-length", "200000")];
+        let head = websocket_head(status, &headers);
         exchange.send.respond(head, false).unwrap();
         let body = vec![b'n'; 200_000];
         let sending = async move {
@@ -210,101 +190,87 @@ async fn p_9_2_a_refusal_crosses_with_its_body_and_the_connection_serves_on() {
         let head = read_until(&mut stream, "\r\n\r\n").await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         assert!(head.contains("www-authenticate: Basic") && !head.contains("upgrade:"));
-        let mut body = vec![0; 200_000];
-        within(tokio::io::AsyncReadExt::read_exact(&mut stream, &mut body))
-            .await
-            .unwrap();
+        let body = read(&mut stream, 200_000).await;
         assert!(body.iter().all(|byte| *byte == b'n'));
         drop(sending.await.unwrap());
-        setting.world.settle().await;
+        entry.settled().await;
     }
-    assert_eq!(setting.world.http.stats().connections, 1);
-    let failed: u64 = setting.world.http.stats().failures.iter().sum();
-    assert_eq!(failed, 0, "a refusal is an answer");
+    assert_eq!(entry.stats().connections, 1);
+    let failed: u64 = entry.stats().failures.iter().sum();
+    assert_eq!(failed, 0, "a refusal is a response");
 }
 
 #[tokio::test]
-async fn a_failed_handshake_is_an_answer_with_a_reason() {
-    let mut setting = Setting::new().await;
+async fn a_failed_handshake_is_a_response_with_a_reason() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
     for (code, status, reason) in [
         (ResetCode::DialFailed, 502, "dial_failed"),
         (ResetCode::ServiceTimeout, 504, "service_timeout"),
         (ResetCode::ServiceAborted, 502, "service_aborted"),
         (ResetCode::Limit, 503, "limit"),
     ] {
-        let mut stream = setting.world.connect().await;
-        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-        let (_, exchange) = setting.asked().await;
-        exchange.send.reset(code, "said so");
+        let mut stream = entry.connect().await;
+        http1::send(&mut stream, UPGRADE).await;
+        let (_, exchange) = incoming.websocket().await;
+        exchange.send.reset(code, "not here");
         let head = read_until(&mut stream, "\r\n\r\n").await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         assert!(head.contains(&format!("adit-reason: {reason}")), "{head}");
     }
-    setting.world.settle().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
-async fn a_service_that_says_nothing_is_waited_for_no_longer_than_for_any_request() {
-    let mut setting = Setting::with(adit_ingress::HttpConfig {
-        service_timeout: std::time::Duration::from_millis(100),
+async fn a_handshake_has_the_service_timeout_of_any_request() {
+    let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
+        service_timeout: Duration::from_millis(100),
         ..short()
-    })
-    .await;
-    let mut stream = setting.world.connect().await;
-    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-    let (_, _exchange) = setting.asked().await;
+    });
+    let mut stream = entry.connect().await;
+    http1::send(&mut stream, UPGRADE).await;
+    let (_, _exchange) = incoming.websocket().await;
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
 }
 
 #[tokio::test]
-async fn a_visitor_who_leaves_during_the_handshake_cancels_it() {
-    let mut setting = Setting::with(adit_ingress::HttpConfig {
-        half_close_timeout: std::time::Duration::from_millis(50),
+async fn a_visitor_that_leaves_during_the_handshake_cancels_it() {
+    let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
+        half_close_timeout: Duration::from_millis(50),
         ..short()
-    })
-    .await;
-    let mut stream = setting.world.connect().await;
-    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-    let (_, mut exchange) = setting.asked().await;
+    });
+    let mut stream = entry.connect().await;
+    http1::send(&mut stream, UPGRADE).await;
+    let (_, mut exchange) = incoming.websocket().await;
     drop(stream);
-    let failure = crate::setting::frame(&mut exchange.recv).await.unwrap_err();
+    let failure = frame(&mut exchange.recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Cancelled);
     drop(exchange);
-    setting.world.settle().await;
+    entry.settled().await;
 }
 
 #[tokio::test]
 async fn p_6_3_a_client_that_refuses_is_followed_by_another() {
     for code in [ResetCode::Refused, ResetCode::Draining] {
-        let (sent, mut opened) = tokio::sync::mpsc::unbounded_channel();
-        let links = [(); 2].map(|()| Link::to(Arc::new(Far::to(sent.clone()))));
-        let (one, other) = (links[0].clone(), links[1].clone());
-        let director = director(move |_, avoid| {
-            Direction::Go(if avoid.is_empty() {
-                destination(&one, 1)
-            } else {
-                destination(&other, 2)
-            })
-        });
-        let world = World::assemble(short(), standard_layers(), director.clone()).await;
-        let mut stream = world.connect().await;
-        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-        let first = within(opened.recv()).await.unwrap();
-        first.exchange.send.reset(code, "not here");
-        let second = within(opened.recv()).await.unwrap();
-        accept(&second.exchange, &[]);
+        let (dispatch, mut incoming) = Incoming::channel();
+        let links = [(); 2].map(|()| Link::to(dispatch.clone()));
+        let entry = Route::through(&links).http(short());
+        let mut stream = entry.connect().await;
+        http1::send(&mut stream, UPGRADE).await;
+        let (_, first) = incoming.websocket().await;
+        first.send.reset(code, "not here");
+        let (_, second) = incoming.websocket().await;
+        accept(&second, &[]);
         let head = read_until(&mut stream, "\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        assert_eq!(*director.asked.lock().unwrap(), [vec![], vec![1]]);
-        assert_eq!(world.http.stats().retries, 1);
+        assert_eq!(*entry.director.avoided.lock().unwrap(), [vec![], vec![0]]);
+        assert_eq!(entry.stats().retries, 1);
     }
 }
 
 #[tokio::test]
-async fn a_visitor_waits_for_a_client_and_passes_the_rules_as_any_other() {
-    let (sent, mut opened) = tokio::sync::mpsc::unbounded_channel();
-    let link = Link::to(Arc::new(Far::to(sent)));
+async fn a_websocket_waits_for_a_client_as_any_request() {
+    let (link, mut incoming) = Link::scripted();
     let (come, comes) = tokio::sync::watch::channel(false);
     let director = director(move |visit, _| {
         assert_eq!(visit.protocol, adit_codec::ProtocolType::WebSocket);
@@ -312,47 +278,39 @@ async fn a_visitor_waits_for_a_client_and_passes_the_rules_as_any_other() {
         let (link, mut comes) = (link.clone(), comes.clone());
         Direction::Wait(Box::pin(async move {
             comes.wait_for(|come| *come).await.unwrap();
-            Ok(destination(&link, 1))
+            Ok(link.destination(1))
         }))
     });
-    let world = World::assemble(short(), standard_layers(), director).await;
-    let mut stream = world.connect().await;
-    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let entry = Route::director(director).http(short());
+    let mut stream = entry.connect().await;
+    http1::send(&mut stream, UPGRADE).await;
     let waiting = tokio::spawn(async move { read_until(&mut stream, "\r\n\r\n").await });
     come.send(true).unwrap();
-    let there = within(opened.recv()).await.unwrap();
-    accept(&there.exchange, &[]);
+    let (_, exchange) = incoming.websocket().await;
+    accept(&exchange, &[]);
     assert!(waiting.await.unwrap().starts_with("HTTP/1.1 101 "));
 }
 
 #[tokio::test]
-async fn frames_that_come_with_the_handshake_are_not_lost() {
-    let mut setting = Setting::new().await;
-    let mut stream = setting.world.connect().await;
+async fn frames_behind_the_handshake_are_not_lost() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let mut stream = entry.connect().await;
     let early = [UPGRADE.as_bytes(), &Frame::text("early").masked()[..9]].concat();
-    stream.write_all(&early).await.unwrap();
-    let mut exchange = setting.accepted().await;
+    http1::send(&mut stream, &early).await;
+    let (_, mut exchange) = incoming.websocket().await;
+    accept(&exchange, &[]);
     read_until(&mut stream, "\r\n\r\n").await;
-    stream
-        .write_all(&Frame::text("early").masked()[9..])
-        .await
-        .unwrap();
-    gets(&mut exchange, &[Frame::text("early")]).await;
+    http1::send(&mut stream, &Frame::text("early").masked()[9..]).await;
+    expect(&mut exchange, &[Frame::text("early")]).await;
 }
 
 #[tokio::test]
-async fn a_client_that_answers_with_another_protocol_is_not_believed() {
-    let (sent, mut opened) = tokio::sync::mpsc::unbounded_channel();
-    let link = Link::to(Arc::new(Far::to(sent)));
-    let director = director(move |_, _| Direction::Go(destination(&link, 1)));
-    let world = World::assemble(short(), standard_layers(), director).await;
-    let mut stream = world.connect().await;
-    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-    let first = within(opened.recv()).await.unwrap();
-    let _ = first
-        .exchange
-        .send
-        .respond(http_head(200, &[], b"hello"), true);
+async fn a_client_that_responds_with_another_protocol_gets_502() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let mut stream = entry.connect().await;
+    http1::send(&mut stream, UPGRADE).await;
+    let (_, exchange) = incoming.websocket().await;
+    let _ = exchange.send.respond(http_head(200, &[], b"hello"), true);
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
     assert!(head.contains("adit-reason: protocol_error"), "{head}");

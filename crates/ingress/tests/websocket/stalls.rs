@@ -1,16 +1,19 @@
-//! Peers that take nothing, say nothing, or say too much at once.
+//! Peers that read nothing, send nothing, or send too much at once.
 
 use std::time::Duration;
 
 use adit_ingress::HttpConfig;
 use adit_link::{Part, Reason};
+use adit_testlink::{
+    HttpEntry, next_part,
+    tcp::reset,
+    websocket::{Frame, expect, frame, send},
+    within,
+};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{
-    setting::{Frame, Setting, frame, gets, send, short},
-    world::within,
-};
+use crate::short;
 
 /// A bound for what moves many megabytes.
 async fn patiently<T>(work: impl Future<Output = T>) -> T {
@@ -20,10 +23,10 @@ async fn patiently<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
-async fn p_9_5_a_visitor_who_reads_nothing_stops_its_own_frames_only() {
-    let mut setting = Setting::new().await;
-    let (stalled, exchange) = setting.open().await;
-    let (mut other, mut other_exchange) = setting.open().await;
+async fn p_9_5_a_visitor_that_reads_nothing_stops_its_own_frames() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (stalled, exchange) = entry.open_websocket(&mut incoming).await;
+    let (mut other, mut other_exchange) = entry.open_websocket(&mut incoming).await;
     let length = 64 << 20;
     let head = Frame::new(2, "").head();
     let head = adit_codec::WebSocketFrame { length, ..head };
@@ -39,16 +42,16 @@ async fn p_9_5_a_visitor_who_reads_nothing_stops_its_own_frames_only() {
         exchange.send.send(part, false).unwrap();
     }
     assert!(sent < length, "it was stopped");
-    let stats = setting.world.links[0].lane.stats();
+    let stats = entry.links[0].near.stats();
     assert!(
         stats.waiting_bytes <= 4 << 20,
         "within its window: {stats:?}"
     );
     for _ in 0..100 {
         other.send(&[Frame::text("ping")]).await;
-        gets(&mut other_exchange, &[Frame::text("ping")]).await;
+        expect(&mut other_exchange, &[Frame::text("ping")]).await;
         send(&other_exchange, &[Frame::text("pong")]).await;
-        other.gets(&[Frame::text("pong")]).await;
+        other.expect(&[Frame::text("pong")]).await;
     }
     // It reads on, and nothing has been lost.
     let (mut read, _write) = stalled.0.into_split();
@@ -75,10 +78,10 @@ async fn p_9_5_a_visitor_who_reads_nothing_stops_its_own_frames_only() {
 }
 
 #[tokio::test]
-async fn p_9_5_a_service_that_takes_nothing_stops_its_own_visitor_only() {
-    let mut setting = Setting::new().await;
-    let (stalled, mut exchange) = setting.open().await;
-    let (mut other, mut other_exchange) = setting.open().await;
+async fn p_9_5_a_service_that_reads_nothing_stops_its_own_visitor() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (stalled, mut exchange) = entry.open_websocket(&mut incoming).await;
+    let (mut other, mut other_exchange) = entry.open_websocket(&mut incoming).await;
     let frame = Frame::new(2, vec![7; 32 << 20]);
     let (_read, mut write) = stalled.0.into_split();
     let bytes = frame.masked();
@@ -88,13 +91,13 @@ async fn p_9_5_a_service_that_takes_nothing_stops_its_own_visitor_only() {
     });
     let stuck = tokio::time::timeout(Duration::from_millis(500), &mut sending).await;
     assert!(stuck.is_err(), "it was stopped");
-    let waiting = setting.world.links[0].far.stats().waiting_bytes;
+    let waiting = entry.links[0].far.stats().waiting_bytes;
     assert!(waiting <= 40 * 1024, "within its first window: {waiting}");
     for _ in 0..100 {
         other.send(&[Frame::text("ping")]).await;
-        gets(&mut other_exchange, &[Frame::text("ping")]).await;
+        expect(&mut other_exchange, &[Frame::text("ping")]).await;
     }
-    gets(&mut exchange, &[frame]).await;
+    expect(&mut exchange, &[frame]).await;
     drop(sending.await.unwrap());
 }
 
@@ -102,7 +105,7 @@ async fn p_9_5_a_service_that_takes_nothing_stops_its_own_visitor_only() {
 #[tokio::test]
 async fn a_silent_websocket_stays_open() {
     let moment = Duration::from_millis(40);
-    let mut setting = Setting::with(HttpConfig {
+    let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
         head_timeout: moment,
         idle_timeout: moment,
         stall_timeout: moment,
@@ -110,31 +113,29 @@ async fn a_silent_websocket_stays_open() {
         half_close_timeout: moment,
         close_timeout: moment,
         ..short()
-    })
-    .await;
-    let (mut visitor, mut exchange) = setting.open().await;
+    });
+    let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     for _ in 0..3 {
         tokio::time::sleep(moment * 4).await;
         visitor.send(&[Frame::text("still here")]).await;
-        gets(&mut exchange, &[Frame::text("still here")]).await;
+        expect(&mut exchange, &[Frame::text("still here")]).await;
         // Within a frame, too.
         visitor.send_bytes(&[0x82, 0x82, 0, 0, 0, 0, b'h']).await;
         tokio::time::sleep(moment * 4).await;
         visitor.send_bytes(b"i").await;
-        gets(&mut exchange, &[Frame::new(2, "hi")]).await;
+        expect(&mut exchange, &[Frame::new(2, "hi")]).await;
         send(&exchange, &[Frame::new(9, "")]).await;
-        visitor.gets(&[Frame::new(9, "")]).await;
+        visitor.expect(&[Frame::new(9, "")]).await;
     }
 }
 
 #[tokio::test]
-async fn a_visitor_who_takes_nothing_for_the_session_stall_is_reset() {
-    let mut setting = Setting::with(HttpConfig {
+async fn a_visitor_that_reads_nothing_for_session_stall_is_reset() {
+    let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
         session_stall: Duration::from_millis(300),
         ..short()
-    })
-    .await;
-    let (_visitor, mut exchange) = setting.open().await;
+    });
+    let (_visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     let chunk = Bytes::from(vec![7; 64 * 1024]);
     let head = adit_codec::WebSocketFrame {
         length: 1 << 40,
@@ -158,16 +159,16 @@ async fn a_visitor_who_takes_nothing_for_the_session_stall_is_reset() {
     );
     assert!(frame(&mut exchange.recv).await.is_err());
     drop(exchange);
-    setting.world.settle().await;
-    let stats = setting.world.http.stats();
+    entry.settled().await;
+    let stats = entry.stats();
     assert_eq!(stats.failed(Reason::Stalled), 1, "{stats:?}");
 }
 
 /// 64 MiB in each direction, in one frame, through buffers that are much smaller.
 #[tokio::test]
-async fn a_large_message_is_streamed_and_not_gathered() {
-    let mut setting = Setting::new().await;
-    let (visitor, mut exchange) = setting.open().await;
+async fn a_large_message_is_streamed() {
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     let length: usize = 64 << 20;
     let head = adit_codec::WebSocketFrame {
         length: length as u64,
@@ -183,12 +184,12 @@ async fn a_large_message_is_streamed_and_not_gathered() {
         }
         write
     });
-    let lane = setting.world.links[0].lane.clone();
-    let far = setting.world.links[0].far.clone();
+    let lane = entry.links[0].near.clone();
+    let far = entry.links[0].far.clone();
     let mut got = 0;
     let mut highest = 0;
     while got < length {
-        match within(exchange.recv.part()).await {
+        match next_part(&mut exchange.recv).await {
             Some(Ok(Part::Frame(frame, payload))) => {
                 assert_eq!(frame, head);
                 got += payload.bytes().len();
@@ -229,35 +230,35 @@ fn unread() -> Vec<u8> {
 #[tokio::test]
 async fn visitor_gone_is_released_while_service_reads_nothing() {
     for is_reset in [false, true] {
-        let mut setting = Setting::new().await;
-        let (mut visitor, exchange) = setting.open().await;
+        let (entry, mut incoming) = HttpEntry::scripted(short());
+        let (mut visitor, exchange) = entry.open_websocket(&mut incoming).await;
         visitor.send_bytes(&unread()).await;
         if is_reset {
-            let socket = socket2::SockRef::from(&visitor.0);
-            socket.set_linger(Some(Duration::ZERO)).unwrap();
+            reset(visitor.0);
+        } else {
+            drop(visitor);
         }
-        drop(visitor);
         within(exchange.send.closed()).await;
         drop(exchange);
-        setting.world.settle().await;
+        entry.settled().await;
     }
 }
 
 #[tokio::test]
 async fn bytes_before_a_fin_reach_a_slow_service() {
-    let mut setting = Setting::new().await;
-    let (mut visitor, mut exchange) = setting.open().await;
+    let (entry, mut incoming) = HttpEntry::scripted(short());
+    let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     visitor.send_bytes(&unread()).await;
     drop(visitor);
     let mut left = 90 * 1024;
     while left > 0 {
-        match within(exchange.recv.part()).await {
+        match next_part(&mut exchange.recv).await {
             Some(Ok(Part::Frame(_, payload) | Part::Data(payload))) => {
                 left -= payload.bytes().len();
             }
             other => panic!("{left} bytes are missing: {other:?}"),
         }
-        // Several looks at the socket pass before all of it has been read.
+        // The socket is checked several times before all of it has been read.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

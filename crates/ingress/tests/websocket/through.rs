@@ -1,9 +1,17 @@
 //! Through both ends: a visitor, the entry, a lane, the egress and a service, each of an independent library.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use adit_egress::{Config, Egress, Protocol, ServiceConfig};
-use adit_ingress::Direction;
+use adit_egress::{Config, Egress};
+use adit_link::{Failure, Reason};
+use adit_testlink::{
+    EgressLink, HttpEntry, Route, http_service,
+    http1::{self, read_until},
+    tcp::{read, service},
+    until,
+    websocket::{Frame, UPGRADE, Visitor, accept_upgrade, read_frame},
+    within,
+};
 use futures_util::{SinkExt, StreamExt};
 use proptest::{
     prelude::*,
@@ -24,37 +32,21 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{
-    setting::{Frame, UPGRADE, Visitor, read_frame, short},
-    world::{Link, World, destination, director, read_until, standard_layers, within},
-};
+use crate::short;
 
 /// An entry, an egress behind it, and a service on this port.
-async fn through(port: u16) -> (World, Arc<Egress>) {
-    let egress = Egress::new(Config {
+fn through(port: u16) -> (HttpEntry, Arc<Egress>) {
+    let config = Config {
         close_timeout: Duration::from_millis(300),
         ..Config::default()
-    });
-    let service = ServiceConfig::new("127.0.0.1", port, Protocol::Http1);
-    egress.set_services(HashMap::from([("web".into(), service)]));
-    let link = Link::to(egress.clone());
-    let there = link.clone();
-    let director = director(move |_, _| Direction::Go(destination(&there, 1)));
-    let mut world = World::assemble(short(), standard_layers(), director).await;
-    world.links = vec![link];
-    (world, egress)
+    };
+    let to = EgressLink::to(http_service(port), config);
+    (Route::to(&to.link).http(short()), to.egress)
 }
 
 /// A service of tungstenite that sends back what it gets, and chooses the last subprotocol.
 async fn tungstenite() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(echo(stream));
-        }
-    });
-    port
+    service(|stream, _| echo(stream)).await.0
 }
 
 #[allow(clippy::result_large_err, reason = "the library's")]
@@ -91,21 +83,21 @@ async fn echo(stream: TcpStream) {
     }
 }
 
-async fn visit(world: &World, path: &str) -> WebSocketStream<TcpStream> {
+async fn visit(entry: &HttpEntry, path: &str) -> WebSocketStream<TcpStream> {
     let mut request = format!("ws://a{path}").into_client_request().unwrap();
     let offered = "chat, superchat".parse().unwrap();
     request
         .headers_mut()
         .insert("sec-websocket-protocol", offered);
-    let (socket, answer) = client_async(request, world.connect().await).await.unwrap();
-    assert_eq!(answer.headers()["sec-websocket-protocol"], "superchat");
+    let (socket, response) = client_async(request, entry.connect().await).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "superchat");
     socket
 }
 
 #[tokio::test]
-async fn another_librarys_visitor_and_service_meet() {
-    let (world, egress) = through(tungstenite().await).await;
-    let mut socket = visit(&world, "/").await;
+async fn visitors_and_services_of_another_library_meet() {
+    let (entry, egress) = through(tungstenite().await);
+    let mut socket = visit(&entry, "/").await;
     for message in [
         Message::text("hello"),
         Message::text(""),
@@ -131,32 +123,32 @@ async fn another_librarys_visitor_and_service_meet() {
         (CloseCode::Library(4001), "as you like")
     );
     assert!(within(socket.next()).await.is_none_or(|end| end.is_err()));
-    let mut socket = visit(&world, "/").await;
+    let mut socket = visit(&entry, "/").await;
     socket.close(None).await.unwrap();
     while let Some(Ok(_)) = within(socket.next()).await {}
-    world.settle().await;
+    entry.settled().await;
     assert_eq!(egress.stats().websockets, 0);
-    let failed: u64 = world.http.stats().failures.iter().sum();
+    let failed: u64 = entry.stats().failures.iter().sum();
     assert_eq!(failed, 0);
 }
 
 #[tokio::test]
 async fn p_9_2_a_refusal_of_the_service_reaches_the_visitor() {
-    let (world, _) = through(tungstenite().await).await;
-    let mut stream = world.connect().await;
+    let (entry, _) = through(tungstenite().await);
+    let mut stream = entry.connect().await;
     let request = UPGRADE.replacen("/chat?room=1", "/refused", 1);
-    stream.write_all(request.as_bytes()).await.unwrap();
+    http1::send(&mut stream, &request).await;
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
 }
 
 #[tokio::test]
-async fn a_message_of_64_mib_comes_back_whole_and_is_never_gathered() {
-    // A service that is no library: it sends back what it reads, without the mask.
+async fn a_message_of_64_mib_is_streamed_both_ways() {
+    // The service sends back what it reads, without the mask.
     let port = raw_echo().await;
-    let (world, _) = through(port).await;
-    let mut stream = world.connect().await;
-    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let (entry, _) = through(port);
+    let mut stream = entry.connect().await;
+    http1::send(&mut stream, UPGRADE).await;
     read_until(&mut stream, "\r\n\r\n").await;
     let length: u64 = 64 << 20;
     let (mut read, mut write) = stream.into_split();
@@ -171,7 +163,7 @@ async fn a_message_of_64_mib_comes_back_whole_and_is_never_gathered() {
     let mut head = [0; 10];
     within(read.read_exact(&mut head)).await.unwrap();
     assert_eq!(head[..2], [0xc2, 127]);
-    let (lane, far) = (world.links[0].lane.clone(), world.links[0].far.clone());
+    let (lane, far) = (entry.links[0].near.clone(), entry.links[0].far.clone());
     let mut piece = vec![0; 1 << 20];
     for number in 0..64 {
         within(read.read_exact(&mut piece)).await.unwrap();
@@ -186,70 +178,58 @@ async fn a_message_of_64_mib_comes_back_whole_and_is_never_gathered() {
 
 /// Sends back the payload of each frame as it comes, and every byte of a head but the mask.
 async fn raw_echo() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let head = read_until(&mut stream, "\r\n\r\n").await;
-                let (_, key) = head.split_once("sec-websocket-key: ").unwrap();
-                let accept = adit_websocket::accept(key.split_once("\r\n").unwrap().0.as_bytes());
-                let answer = format!(
-                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                     Sec-WebSocket-Accept: {accept}\r\n\r\n"
-                );
-                stream.write_all(answer.as_bytes()).await.unwrap();
-                let (read, mut write) = stream.split();
-                let mut read = tokio::io::BufReader::new(read);
-                let mut buffer = vec![0; 64 * 1024];
-                while let Ok(first) = read.read_u8().await {
-                    let second = read.read_u8().await.unwrap();
-                    assert_eq!(second & 0x80, 0x80, "masked");
-                    let mut head = vec![first, second & 0x7f];
-                    let extra = match second & 0x7f {
-                        126 => 2,
-                        127 => 8,
-                        _ => 0,
-                    };
-                    let mut long = vec![0; extra];
-                    read.read_exact(&mut long).await.unwrap();
-                    let mut left = match extra {
-                        0 => u64::from(second & 0x7f),
-                        _ => long.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
-                    };
-                    head.extend(long);
-                    let mut key = [0; 4];
-                    read.read_exact(&mut key).await.unwrap();
-                    if write.write_all(&head).await.is_err() {
-                        return;
-                    }
-                    while left > 0 {
-                        let most = usize::try_from(left.min(64 * 1024)).unwrap();
-                        let count = read.read(&mut buffer[..most]).await.unwrap();
-                        if count == 0 {
-                            return;
-                        }
-                        left -= count as u64;
-                        for (at, byte) in buffer[..count].iter_mut().enumerate() {
-                            *byte ^= key[at % 4];
-                        }
-                        key.rotate_left(count % 4);
-                        if write.write_all(&buffer[..count]).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-            });
+    service(|stream, _| echo_bytes(stream)).await.0
+}
+
+async fn echo_bytes(mut stream: TcpStream) {
+    accept_upgrade(&mut stream, "").await;
+    let (read, mut write) = stream.split();
+    let mut read = tokio::io::BufReader::new(read);
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(first) = read.read_u8().await {
+        let second = read.read_u8().await.unwrap();
+        assert_eq!(second & 0x80, 0x80, "masked");
+        let mut head = vec![first, second & 0x7f];
+        let extra = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mut long = vec![0; extra];
+        read.read_exact(&mut long).await.unwrap();
+        let mut left = match extra {
+            0 => u64::from(second & 0x7f),
+            _ => long.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+        };
+        head.extend(long);
+        let mut key = [0; 4];
+        read.read_exact(&mut key).await.unwrap();
+        if write.write_all(&head).await.is_err() {
+            return;
         }
-    });
-    port
+        while left > 0 {
+            let most = usize::try_from(left.min(64 * 1024)).unwrap();
+            let count = read.read(&mut buffer[..most]).await.unwrap();
+            if count == 0 {
+                return;
+            }
+            left -= count as u64;
+            for (at, byte) in buffer[..count].iter_mut().enumerate() {
+                *byte ^= key[at % 4];
+            }
+            key.rotate_left(count % 4);
+            if write.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 #[tokio::test]
 async fn compressed_frames_come_back_byte_for_byte() {
-    let (world, _) = through(raw_echo().await).await;
-    let mut stream = world.connect().await;
-    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let (entry, _) = through(raw_echo().await);
+    let mut stream = entry.connect().await;
+    http1::send(&mut stream, UPGRADE).await;
     read_until(&mut stream, "\r\n\r\n").await;
     // RFC 7692, 7.2.3.2: "Hello" twice, the second a reference to the first.
     let frames = [
@@ -264,7 +244,7 @@ async fn compressed_frames_come_back_byte_for_byte() {
     ];
     let mut visitor = Visitor(stream);
     visitor.send(&frames).await;
-    visitor.gets(&frames).await;
+    visitor.expect(&frames).await;
 }
 
 fn frames() -> impl Strategy<Value = Vec<Frame>> {
@@ -291,7 +271,7 @@ fn p_9_3_any_frames_cut_anywhere_come_back_unchanged() {
         .enable_all()
         .build()
         .unwrap();
-    let (world, _egress) = runtime.block_on(async { through(raw_echo().await).await });
+    let (entry, _egress) = runtime.block_on(async { through(raw_echo().await) });
     let config = PropConfig {
         cases: 24,
         failure_persistence: None,
@@ -301,8 +281,8 @@ fn p_9_3_any_frames_cut_anywhere_come_back_unchanged() {
     TestRunner::new(config)
         .run(&strategy, |(frames, cuts)| {
             runtime.block_on(async {
-                let mut stream = world.connect().await;
-                stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+                let mut stream = entry.connect().await;
+                http1::send(&mut stream, UPGRADE).await;
                 read_until(&mut stream, "\r\n\r\n").await;
                 let (mut read, mut write) = stream.into_split();
                 let bytes: Vec<u8> = frames.iter().flat_map(Frame::masked).collect();
@@ -331,43 +311,33 @@ fn p_9_3_any_frames_cut_anywhere_come_back_unchanged() {
 }
 
 #[tokio::test]
-async fn p_9_6_a_lost_service_and_a_lost_visitor_are_losses_at_the_other_end() {
+async fn p_9_6_a_loss_at_one_end_is_one_at_the_other() {
     // The service breaks off within a frame.
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let (world, egress) = through(listener.local_addr().unwrap().port()).await;
+    let (entry, egress) = through(listener.local_addr().unwrap().port());
     let accept = || async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let head = read_until(&mut stream, "\r\n\r\n").await;
-        let (_, key) = head.split_once("sec-websocket-key: ").unwrap();
-        let accept = adit_websocket::accept(key.split_once("\r\n").unwrap().0.as_bytes());
-        let answer = format!(
-            "HTTP/1.1 101 Go\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-        );
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        accept_upgrade(&mut stream, "").await;
         stream
     };
     let open = || async {
-        let mut visitor = world.connect().await;
-        visitor.write_all(UPGRADE.as_bytes()).await.unwrap();
+        let mut visitor = entry.connect().await;
+        http1::send(&mut visitor, UPGRADE).await;
         let service = accept().await;
         read_until(&mut visitor, "\r\n\r\n").await;
         (Visitor(visitor), service)
     };
     let (mut visitor, mut service) = within(open()).await;
-    service.write_all(&[0x82, 5, b'h']).await.unwrap();
-    let mut start = [0; 3];
-    within(visitor.0.read_exact(&mut start)).await.unwrap();
+    http1::send(&mut service, &[0x82, 5, b'h']).await;
+    read(&mut visitor.0, 3).await;
     drop(service);
-    visitor.is_over().await;
+    visitor.expect_end().await;
     // Between frames.
     let (mut visitor, mut service) = within(open()).await;
-    service
-        .write_all(&Frame::text("last words").bytes(None))
-        .await
-        .unwrap();
+    http1::send(&mut service, &Frame::text("last words").bytes(None)).await;
     drop(service);
-    visitor.gets(&[Frame::text("last words")]).await;
-    visitor.is_over().await;
+    visitor.expect(&[Frame::text("last words")]).await;
+    visitor.expect_end().await;
     // The visitor leaves.
     let (mut visitor, mut service) = within(open()).await;
     visitor.send(&[Frame::text("last words")]).await;
@@ -377,30 +347,28 @@ async fn p_9_6_a_lost_service_and_a_lost_visitor_are_losses_at_the_other_end() {
     assert_eq!(
         (all.len(), all[0]),
         (2 + 4 + 10, 0x81),
-        "one frame, and no close frame"
+        "one frame and no close frame"
     );
     // The link is lost.
     let (mut visitor, mut service) = within(open()).await;
-    world.links[0]
-        .lane
-        .close(&adit_link::Failure::new(adit_link::Reason::LinkLost, "cut"));
-    visitor.is_over().await;
+    entry.links[0]
+        .near
+        .close(&Failure::new(Reason::LinkLost, "cut"));
+    visitor.expect_end().await;
     let mut all = Vec::new();
     let _ = within(service.read_to_end(&mut all)).await;
     assert!(all.is_empty(), "no close frame");
-    world.settle().await;
-    within(async {
-        while egress.stats().websockets > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    entry.settled().await;
+    until("the egress has no WebSocket", || {
+        egress.stats().websockets == 0
     })
     .await;
 }
 
 #[tokio::test]
-async fn p_9_6_a_client_that_drains_says_1001_to_both() {
-    let (world, egress) = through(tungstenite().await).await;
-    let mut socket = visit(&world, "/").await;
+async fn p_9_6_a_draining_client_sends_1001_to_both_sides() {
+    let (entry, egress) = through(tungstenite().await);
+    let mut socket = visit(&entry, "/").await;
     egress.close_websockets();
     let closed = within(socket.next()).await.unwrap().unwrap();
     let Message::Close(Some(close)) = closed else {
@@ -408,8 +376,8 @@ async fn p_9_6_a_client_that_drains_says_1001_to_both() {
     };
     assert_eq!(close.code, CloseCode::Away);
     assert!(within(socket.next()).await.is_none_or(|end| end.is_err()));
-    world.settle().await;
+    entry.settled().await;
     assert_eq!(egress.stats().websockets, 0);
-    let failed: u64 = world.http.stats().failures.iter().sum();
+    let failed: u64 = entry.stats().failures.iter().sum();
     assert_eq!(failed, 0);
 }
