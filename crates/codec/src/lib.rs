@@ -26,6 +26,7 @@ mod compressed;
 mod decoder;
 mod envelope;
 mod error;
+pub mod fields;
 mod frame;
 mod head;
 mod headers;
