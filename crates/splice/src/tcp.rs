@@ -6,4 +6,4 @@ mod socket;
 
 pub use connection::{BufferPools, Progress, Splice, SpliceError};
 pub use delivery::Delivery;
-pub use socket::{Socket, is_transient};
+pub use socket::{Socket, is_transient, set_keepalive};

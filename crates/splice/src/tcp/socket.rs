@@ -33,15 +33,9 @@ impl Socket {
         }
     }
 
-    /// Has the system ask after the peer when it has been silent for this long: one whose machine is gone says nothing,
-    /// and neither does one that has nothing to say.
+    /// [`set_keepalive`] for this connection.
     pub fn set_keepalive(&self, silence: Duration) {
-        let times = TcpKeepalive::new()
-            .with_time(silence)
-            .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
-        if let Err(error) = SockRef::from(&self.stream).set_tcp_keepalive(&times) {
-            tracing::debug!(%error, "keepalive could not be set");
-        }
+        set_keepalive(&self.stream, silence);
     }
 
     /// Ready when there may be something to read.
@@ -141,6 +135,17 @@ impl Drop for Socket {
             // If it cannot be had, the connection is over already.
             let _ = self.stream.set_zero_linger();
         }
+    }
+}
+
+/// Has the system send keepalive probes when the peer has been silent for this long: only these distinguish a peer whose
+/// machine is down from one that has nothing to send. A failure is logged.
+pub fn set_keepalive(stream: &TcpStream, silence: Duration) {
+    let times = TcpKeepalive::new()
+        .with_time(silence)
+        .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&times) {
+        tracing::debug!(%error, "keepalive could not be set");
     }
 }
 
