@@ -1,4 +1,4 @@
-//! Bounds and times of the way to the services.
+//! Settings of services, and the bounds and timeouts for all of them.
 
 use std::time::Duration;
 
@@ -6,55 +6,54 @@ use adit_link::{Compression, turn::TURN_BYTES};
 
 use crate::connect::tls::Tls;
 
-/// What a service speaks.
+/// The protocol of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2, with prior knowledge in clear text and by ALPN over TLS.
+    /// HTTP/2: with prior knowledge in clear text, by ALPN over TLS.
     Http2,
-    /// Bytes, on a connection for each visitor's.
+    /// Bytes, with one connection for each visitor's.
     Tcp,
-    /// Datagrams, on a socket for each visitor's flow.
+    /// Datagrams, with one socket for each visitor's flow.
     Udp,
 }
 
-/// Version of the header that tells a TCP service who the visitor is (P-10.5).
+/// Version of the PROXY header, which gives a TCP service the addresses of its visitor (P-10.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProxyProtocol {
-    /// A line of text.
+    /// Text.
     V1,
     /// Binary.
     V2,
 }
 
-/// Where a tunnel leads.
+/// The service of one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
     /// Host name or address.
     pub host: String,
     /// Port.
     pub port: u16,
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// How it is reached over TLS; `None` is clear text. For HTTP/2 only: requests to other services that have it are
-    /// reset.
+    /// TLS towards the service; `None` is clear text. For HTTP/2 only: requests to other services with TLS are reset.
     pub tls: Option<Tls>,
     /// Replaces the visitor's `Host`.
     pub host_rewrite: Option<String>,
-    /// Headers added to each request, replacing those of the same name.
+    /// Headers added to each request; they replace headers of the same name.
     pub custom_headers: Vec<(String, String)>,
-    /// Written to a TCP service before anything else.
+    /// The PROXY header that is written to a TCP service before any payload.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// How answers cross to the other side, where it can inflate them (P-13.1).
+    /// The compression of responses on the link, if the peer supports it (P-13.1).
     pub compression: Option<Compression>,
-    /// A UDP flow ends after this long without a datagram in either direction (P-11.4).
+    /// The time without a datagram in either direction after which a UDP flow ends (P-11.4).
     pub session_timeout: Duration,
 }
 
 impl ServiceConfig {
-    /// A service at this address, with nothing added to what visitors send.
+    /// A service at this address, which receives requests as visitors send them.
     pub fn new(host: impl Into<String>, port: u16, protocol: Protocol) -> Self {
         Self {
             host: host.into(),
@@ -70,42 +69,42 @@ impl ServiceConfig {
     }
 }
 
-/// Bounds and times; one for all services, each bound counts for each service on its own.
+/// Bounds and timeouts. They apply to all services, each bound to each service on its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Connecting may take this long, the handshake of TLS included.
+    /// The time to connect, the handshake of TLS included.
     pub dial_timeout: Duration,
-    /// The answer must begin within this, from when the request has been written. A call of gRPC has the time that its
-    /// visitor gives it.
+    /// The time from the end of the request to the start of the response. Does not apply to gRPC, whose visitors set
+    /// deadlines of their own.
     pub response_timeout: Duration,
-    /// An idle connection is closed after this.
+    /// The time after which an idle connection is closed.
     pub idle_timeout: Duration,
-    /// A service that reads nothing of a request for this long is given up.
+    /// The time without progress after which a service that does not read the request fails it.
     pub stall_timeout: Duration,
-    /// The same for a TCP service or a WebSocket, whose program may be stopped for longer.
+    /// The same for TCP services and WebSockets, whose programs may be suspended for longer.
     pub tcp_stall_timeout: Duration,
-    /// The system asks after a TCP service that has been silent for this long, and gives up one whose machine is gone;
-    /// `None` never asks.
+    /// The time without data after which TCP keepalive probes are sent on connections of TCP services, WebSockets and
+    /// upgrades; `None` sends none.
     pub tcp_keepalive: Option<Duration>,
-    /// The end of a WebSocket, once it has begun, is not waited for longer than this: an answer to a close frame, the
-    /// last frames on their way to a service that takes none of them.
+    /// The longest time that a WebSocket takes to close once that has begun: until the other end sends its close frame, and
+    /// a service has read the last frames.
     pub close_timeout: Duration,
-    /// A service that has answered may go on reading the request; one that reads nothing for this long will not.
+    /// The time without progress after which the rest of a request is dropped, if the response is complete already.
     pub early_response_timeout: Duration,
-    /// Connections at a time; over HTTP/2, requests at a time.
+    /// The most connections at a time; over HTTP/2, the most requests.
     pub max_connections: usize,
-    /// Connections of HTTP/2 at a time. Requests that are short share one; those whose bodies are still to come have one
-    /// each until there are as many as this, and share them then.
+    /// The most connections of HTTP/2 at a time. Requests that have been received whole share one; those whose bodies are
+    /// still to come have one each up to this number, and share them then.
     pub max_http2_connections: usize,
-    /// Idle connections kept.
+    /// The most idle connections that are kept.
     pub max_idle: usize,
-    /// Requests that wait for a connection; more are reset with `LIMIT`.
+    /// The most requests that wait for a connection; further ones are reset with `LIMIT`.
     pub max_waiting: usize,
-    /// An answer's body of at most this many bytes rides in the head's message when it is there with the head.
+    /// The largest body that is sent in the message of the response's head, if it has arrived with the head.
     pub inline_body_bytes: usize,
-    /// Flow-control window of each HTTP/2 stream: what a service may have sent that no visitor has taken yet.
+    /// The flow-control window of each HTTP/2 stream: the bytes that a service may send before the visitor reads them.
     pub http2_stream_window_bytes: u32,
-    /// Work of one connection in one turn ([`adit_link::turn`]): bytes read, and frames of a WebSocket.
+    /// The work of one connection in one turn ([`adit_link::turn`]): bytes read, and frames of a WebSocket.
     pub turn_bytes: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Connections to services: addresses, TLS, and the header that names the visitor.
+//! Connections to services: addresses, TCP, TLS, and the PROXY header.
 
 pub(crate) mod dial;
 pub(crate) mod proxy_protocol;

@@ -1,4 +1,8 @@
-//! Takes the requests that the peer opens, and hands each to the module of its service's protocol.
+//! The entry of this crate: takes the requests that the peer opens, and holds the services, their connections and the
+//! drain.
+
+mod dispatch;
+mod route;
 
 use std::{
     collections::HashMap,
@@ -9,78 +13,54 @@ use std::{
     },
 };
 
-use adit_codec::{ResetCode, Side};
-use adit_link::{Dispatch, Exchange, IncomingRequest, RequestHead};
+use adit_codec::ResetCode;
+use adit_link::{Dispatch, IncomingRequest};
 use adit_trace::{NoObserver, Observer};
 use tokio::sync::watch;
-use uuid::Uuid;
 
+use self::{
+    dispatch::Incoming,
+    route::{Connections, ConnectionsKey, Route},
+};
 use crate::{
-    config::{Config, Protocol, ServiceConfig},
-    connect::{
-        dial::Address,
-        tls::{Dialer, Tls},
+    config::{Config, ServiceConfig},
+    connect::dial::Address,
+    forward::{
+        origin::{RequestOrigin, RequestOwner},
+        resources::Resources,
+        service::Service,
     },
-    protocol::{h2c, http1, tcp, udp, websocket},
-    request::{
-        account::Account,
-        arrival::{RequestOrigin, RequestOwner},
-        asked::{Told as _, has_valid_target},
-        course::Course,
-        job::Job,
-        moved::Moved,
-        reset::give_up,
-    },
-    resources::Resources,
-    service::Service,
     stats::Stats,
 };
 
-/// Services with all of it in common share their connections.
-type Key = (Address, Protocol, Option<Tls>);
-type Services = HashMap<Box<str>, Route>;
+type Routes = HashMap<Box<str>, Route>;
 
-/// Where one tunnel leads.
-#[derive(Clone)]
-struct Route {
-    service: Arc<Service>,
-    connections: Connections,
-}
-
-/// The connections of one address.
-#[derive(Clone)]
-enum Connections {
-    Http1(Arc<http1::Pool>),
-    Http2(Arc<h2c::Client>),
-    /// None are kept: each request has one of its own.
-    Own,
-}
-
-/// Serves the requests that the peer opens. [`Dispatch::dispatch`] is called within a tokio runtime: connections live
+/// Serves the requests that the peer opens. [`Dispatch::dispatch`] must be called within a tokio runtime: connections live
 /// on the runtime that made them.
 pub struct Egress {
     resources: Arc<Resources>,
-    services: RwLock<Arc<Services>>,
+    /// By tunnel name.
+    routes: RwLock<Arc<Routes>>,
     /// By address, so that tunnels to one service share its connections, and a change of settings keeps them.
-    pools: Mutex<HashMap<Key, Connections>>,
+    pools: Mutex<HashMap<ConnectionsKey, Connections>>,
     draining: AtomicBool,
-    /// How often running WebSockets have been told to go.
-    leaving: watch::Sender<u64>,
+    /// Incremented to tell running WebSockets to close.
+    going_away: watch::Sender<u64>,
 }
 
 impl Egress {
-    /// With no services yet: every request is reset with `NO_TUNNEL`.
+    /// Without services: every request is reset with `NO_TUNNEL`.
     pub fn new(config: Config) -> Arc<Self> {
         Self::with_observer(config, Arc::new(NoObserver))
     }
 
-    /// The same, where `observer` is told of each request once, when it is over, and of those that are refused. A record
-    /// says whose the request is where [`Egress::dispatch_to`] was told.
+    /// Like [`Egress::new`]; `observer` receives the record of each request once, when it has ended, refused ones included.
+    /// A record names the owner that [`Egress::dispatch_to`] was given.
     pub fn with_observer(config: Config, observer: Arc<dyn Observer>) -> Arc<Self> {
         Self::with_owner(config, observer, RequestOwner::default())
     }
 
-    /// The same, where all of a lane's requests are of one owner.
+    /// Like [`Egress::with_observer`], with one owner for all requests of [`Dispatch::dispatch`].
     pub fn with_owner(
         config: Config,
         observer: Arc<dyn Observer>,
@@ -88,21 +68,70 @@ impl Egress {
     ) -> Arc<Self> {
         Arc::new(Self {
             resources: Arc::new(Resources::new(config, observer, owner)),
-            services: RwLock::default(),
+            routes: RwLock::default(),
             pools: Mutex::default(),
             draining: AtomicBool::new(false),
-            leaving: watch::Sender::new(0),
+            going_away: watch::Sender::new(0),
         })
+    }
+}
+
+impl Dispatch for Egress {
+    /// Serves a request of the tunnel that it names.
+    fn dispatch(&self, opened: IncomingRequest) {
+        let tunnel = opened.head.open().tunnel.clone();
+        let origin = RequestOrigin {
+            owner: self.resources.owner.clone(),
+            waited_since: None,
+        };
+        self.dispatch_to(&tunnel, origin, opened);
+    }
+}
+
+impl Egress {
+    /// Serves a request by the service of this name, which may differ from the tunnel in the request: for callers that
+    /// choose among several services.
+    pub fn dispatch_to(&self, name: &str, origin: RequestOrigin, opened: IncomingRequest) {
+        let incoming = Incoming::new(&self.resources, origin, opened);
+        if self.draining.load(Ordering::Relaxed) {
+            return incoming.refuse("", ResetCode::Draining, "this side is draining");
+        }
+        let route = {
+            let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+            routes.get(name).cloned()
+        };
+        let Some(route) = route else {
+            let reason = format!("no service is configured for {name:?}");
+            return incoming.refuse("", ResetCode::NoTunnel, &reason);
+        };
+        self.resources
+            .counters
+            .requests
+            .fetch_add(1, Ordering::Relaxed);
+        route.service.requests.fetch_add(1, Ordering::Relaxed);
+        incoming.forward(name, route, &self.going_away);
+    }
+
+    /// Resets a request for which no service exists, and reports it as refused; if its opener does not wait for it any
+    /// more, as cancelled.
+    pub fn refuse(
+        &self,
+        origin: RequestOrigin,
+        opened: IncomingRequest,
+        code: ResetCode,
+        reason: &str,
+    ) {
+        Incoming::new(&self.resources, origin, opened).refuse("", code, reason);
     }
 
     /// Replaces all services at once, by tunnel name. Running requests finish where they are; connections to addresses
     /// that are still served are kept, idle ones to others are closed.
-    // By value: the settings are this object's from here on.
+    // By value: the settings belong to this object from here on.
     #[allow(clippy::needless_pass_by_value)]
     pub fn set_services(&self, services: HashMap<Box<str>, ServiceConfig>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = HashMap::new();
-        let mut next = Services::new();
+        let mut next = Routes::new();
         for (tunnel, config) in &services {
             let address = Address {
                 host: config.host.as_str().into(),
@@ -112,7 +141,8 @@ impl Egress {
             let connections = kept
                 .entry(key)
                 .or_insert_with_key(|key| {
-                    pools.remove(key).unwrap_or_else(|| self.connections(key))
+                    let new = || Connections::new(key, &self.resources);
+                    pools.remove(key).unwrap_or_else(new)
                 })
                 .clone();
             let observer = self.resources.observer.clone();
@@ -124,29 +154,13 @@ impl Egress {
             next.insert(tunnel.clone(), route);
         }
         let retired = std::mem::replace(&mut *pools, kept);
-        *self
-            .services
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         drop(pools);
         retired.into_values().for_each(|pool| pool.retire());
     }
 
-    fn connections(&self, (address, protocol, tls): &Key) -> Connections {
-        let (address, resources) = (address.clone(), self.resources.clone());
-        match (protocol, tls) {
-            (Protocol::Http1, None) => Connections::Http1(http1::Pool::new(address, resources)),
-            (Protocol::Http2, tls) => {
-                let dialer = Dialer::new(address, tls.as_ref());
-                Connections::Http2(h2c::Client::new(dialer, resources))
-            }
-            // Never in clear text what was to be encrypted.
-            (Protocol::Tcp | Protocol::Udp, _) | (Protocol::Http1, Some(_)) => Connections::Own,
-        }
-    }
-
-    /// While draining, new requests are reset with `DRAINING` (P-6.6); running ones finish, but for WebSockets, which
-    /// would not: [`Egress::close_websockets`].
+    /// While draining, new requests are reset with `DRAINING` (P-6.6). Running ones finish, except WebSockets, which have
+    /// no end of their own: they are closed as by [`Egress::close_websockets`].
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
         if draining {
@@ -154,24 +168,23 @@ impl Egress {
         }
     }
 
-    /// Says to both ends of every running WebSocket that this side goes away (P-9.6). Each ends when both have answered,
-    /// or after [`Config::close_timeout`].
+    /// Sends a close frame with 1001 (Going Away) to both ends of every running WebSocket (P-9.6). Each ends when both
+    /// ends have closed, or after [`Config::close_timeout`].
     pub fn close_websockets(&self) {
-        self.leaving.send_modify(|times| *times += 1);
+        self.going_away.send_modify(|times| *times += 1);
     }
 
-    /// Requests taken so far for the service of this name; 0 where there is none.
+    /// Requests so far for the service of this name; 0 if there is no such service.
     pub fn requests_of(&self, name: &str) -> u64 {
-        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
-        let route = services.get(name);
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let route = routes.get(name);
         route.map_or(0, |route| route.service.requests.load(Ordering::Relaxed))
     }
 
-    /// The requests that run, by the name of their service, where there are any. Flows of UDP, which have no end of their
-    /// own, are left out.
+    /// The number of running requests of each service that has any, by name, flows of UDP included.
     pub fn running(&self) -> Vec<(Box<str>, usize)> {
-        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
-        let running = services.iter().map(|(name, route)| {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let running = routes.iter().map(|(name, route)| {
             let running = route.service.running.load(Ordering::Relaxed);
             (name.clone(), running)
         });
@@ -182,206 +195,10 @@ impl Egress {
 
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
-        let counters = &self.resources.counters;
-        let mut stats = Stats {
-            dialled: counters.dialled.load(Ordering::Relaxed),
-            reused: counters.reused.load(Ordering::Relaxed),
-            requests: counters.requests.load(Ordering::Relaxed),
-            retried: counters.retried.load(Ordering::Relaxed),
-            connections: counters.tcp.stats().open + counters.websockets.load(Ordering::Relaxed),
-            websockets: counters.websockets.load(Ordering::Relaxed),
-            tcp: counters.tcp.stats(),
-            udp: counters.udp.stats(),
-            ..Stats::default()
-        };
+        let mut stats = self.resources.counters.stats();
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        for pool in pools.values() {
-            match pool {
-                Connections::Http1(pool) => pool.count(&mut stats),
-                Connections::Http2(connection) => connection.count(&mut stats),
-                Connections::Own => {}
-            }
-        }
+        pools.values().for_each(|pool| pool.count(&mut stats));
         stats
-    }
-}
-
-impl Dispatch for Egress {
-    /// Serves a request of the tunnel that it names.
-    fn dispatch(&self, opened: IncomingRequest) {
-        let tunnel = opened.head.open().tunnel.clone();
-        let arrival = RequestOrigin {
-            owner: self.resources.owner.clone(),
-            waited_since: None,
-        };
-        self.dispatch_to(&tunnel, arrival, opened);
-    }
-}
-
-impl Egress {
-    /// Serves a request by the service of this name, whatever the request itself says: for whoever chooses among
-    /// several.
-    pub fn dispatch_to(&self, name: &str, arrival: RequestOrigin, opened: IncomingRequest) {
-        let observer = &*self.resources.observer;
-        let incoming = Incoming::new(observer, arrival, opened);
-        if self.draining.load(Ordering::Relaxed) {
-            let why = "this side is leaving";
-            incoming.refuse(observer, "", ResetCode::Draining, why);
-            return;
-        }
-        let route = {
-            let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
-            services.get(name).cloned()
-        };
-        let Some(route) = route else {
-            let why = format!("no service stands behind {name:?} here");
-            incoming.refuse(observer, "", ResetCode::NoTunnel, &why);
-            return;
-        };
-        self.resources
-            .counters
-            .requests
-            .fetch_add(1, Ordering::Relaxed);
-        route.service.requests.fetch_add(1, Ordering::Relaxed);
-        let open = incoming.head.open();
-        tracing::debug!(
-            target: "adit::egress",
-            request_id = %Uuid::from_bytes(open.request_uuid),
-            protocol = incoming.head.protocol().as_str(),
-            opener = match incoming.exchange.id().opener() {
-                Side::Server => "server",
-                Side::Client => "client",
-            },
-            tunnel = &*open.tunnel,
-            service = name,
-            "request taken"
-        );
-        self.serve(name, incoming, route);
-    }
-
-    /// Resets a request for which no service exists, and records it as refused; when its opener has gone, as cancelled.
-    pub fn refuse(
-        &self,
-        arrival: RequestOrigin,
-        opened: IncomingRequest,
-        code: ResetCode,
-        why: &str,
-    ) {
-        let observer = &*self.resources.observer;
-        Incoming::new(observer, arrival, opened).refuse(observer, "", code, why);
-    }
-
-    /// Hands a request to the module of its protocol.
-    fn serve(&self, name: &str, incoming: Incoming, route: Route) {
-        let Route {
-            service,
-            connections,
-        } = route;
-        let Incoming {
-            head,
-            exchange,
-            course,
-        } = incoming;
-        let (head, code, why) = match (head, connections) {
-            (RequestHead::Http(head), _) if head.method == "CONNECT" => {
-                let why = "CONNECT is not carried".to_owned();
-                (RequestHead::Http(head), ResetCode::ProtocolError, why)
-            }
-            (head, _) if !has_valid_target(&head) => {
-                let why = "the request target is neither a path nor `*` of OPTIONS".to_owned();
-                (head, ResetCode::ProtocolError, why)
-            }
-            (RequestHead::Http(head), Connections::Http1(pool)) => {
-                let job = Job::new(Account::new(head, service, course), exchange);
-                return http1::dispatch(&pool, job);
-            }
-            (RequestHead::Http(head), Connections::Http2(connection)) => {
-                if !head.upgrade.is_empty() {
-                    // HTTP/2 has no such offer: the request is an ordinary one, and its body is there (P-3.7).
-                    exchange.recv.close(ResetCode::Cancelled);
-                }
-                let head = h2c::Head::Http(head);
-                return connection.dispatch(Account::new(head, service, course), exchange);
-            }
-            (RequestHead::Grpc(head), Connections::Http2(connection)) => {
-                let head = h2c::Head::Grpc(head);
-                return connection.dispatch(Account::new(head, service, course), exchange);
-            }
-            (head @ RequestHead::Grpc(_), Connections::Http1(_)) => {
-                let why = format!(
-                    "the service of {name:?} speaks HTTP/1.1; gRPC wants a tunnel of `type: grpc`"
-                );
-                (head, ResetCode::NoTunnel, why)
-            }
-            // Also of a service that speaks HTTP/2: an upgrade is HTTP/1.1, and most that speak the one speak both.
-            (RequestHead::WebSocket(head), Connections::Http1(_) | Connections::Http2(_))
-                if !service.is_tls =>
-            {
-                let leaving = self.leaving.subscribe();
-                let account = Account::new(head, service, course);
-                return websocket::dispatch(account, exchange, self.resources.clone(), leaving);
-            }
-            (RequestHead::Tcp(head), _) if service.is_plain(Protocol::Tcp) => {
-                let account = Account::new(head, service, course);
-                return tcp::dispatch(account, exchange, self.resources.clone());
-            }
-            (RequestHead::Udp(head), _) if service.is_plain(Protocol::Udp) => {
-                let account = Account::new(head, service, course);
-                return udp::dispatch(account, exchange, self.resources.clone());
-            }
-            (head, _) => {
-                let why = format!(
-                    "the service of {name:?} is not reached by {}{}",
-                    head.protocol().as_str(),
-                    if service.is_tls { " over TLS" } else { "" },
-                );
-                (head, ResetCode::ProtocolError, why)
-            }
-        };
-        let incoming = Incoming {
-            head,
-            exchange,
-            course,
-        };
-        incoming.refuse(&*self.resources.observer, &service.endpoint, code, &why);
-    }
-}
-
-impl Connections {
-    fn retire(&self) {
-        match self {
-            Self::Http1(pool) => pool.retire(),
-            Self::Http2(connection) => connection.retire(),
-            Self::Own => {}
-        }
-    }
-}
-
-/// A request that no service has yet.
-struct Incoming {
-    head: RequestHead,
-    exchange: Exchange,
-    course: Course,
-}
-
-impl Incoming {
-    fn new(observer: &dyn Observer, arrival: RequestOrigin, opened: IncomingRequest) -> Self {
-        let IncomingRequest { head, exchange } = opened;
-        let course = Course::new(observer, head.open(), &exchange, arrival);
-        Self {
-            head,
-            exchange,
-            course,
-        }
-    }
-
-    fn refuse(mut self, observer: &dyn Observer, service: &str, code: ResetCode, why: &str) {
-        self.course.on_reset(code);
-        self.course.on_gone(&self.exchange.send);
-        let asked = self.head.asked();
-        self.course
-            .tell(observer, &asked, service, &Moved::default());
-        give_up(self.exchange.send, self.head.open(), code, why);
     }
 }
 

@@ -1,9 +1,8 @@
-//! Calls services: one module for each protocol.
+//! One module for each protocol: it connects to the service, writes the request and forwards the response.
 
-pub(crate) mod h2c;
 pub mod http1;
+pub(crate) mod http2;
 mod interim;
 pub(crate) mod tcp;
 pub(crate) mod udp;
-mod upgrade;
 pub(crate) mod websocket;

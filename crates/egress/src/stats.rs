@@ -3,16 +3,16 @@
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 pub use self::{tcp::TcpStats, udp::UdpStats};
 
 /// Counters and gauges of an [`Egress`](crate::Egress), over all services.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Connections, idle ones and those being made included.
+    /// Connections, including idle ones and those being made.
     pub connections: usize,
-    /// Connections that wait for a request.
+    /// Idle connections.
     pub idle: usize,
     /// Requests that wait for a connection.
     pub waiting: usize,
@@ -20,11 +20,11 @@ pub struct Stats {
     pub dialled: u64,
     /// Requests served on a connection that had served before.
     pub reused: u64,
-    /// Requests taken.
+    /// Requests handed to a service.
     pub requests: u64,
-    /// Requests begun anew because their connection had died.
+    /// Requests sent again because their connection was dead.
     pub retried: u64,
-    /// Connections of WebSockets now, those being made included.
+    /// Connections of WebSockets, including those being made.
     pub websockets: usize,
     /// Connections of TCP.
     pub tcp: TcpStats,
@@ -32,7 +32,7 @@ pub struct Stats {
     pub udp: UdpStats,
 }
 
-/// Counted by every connection.
+/// The counters behind [`Stats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) dialled: AtomicU64,
@@ -42,4 +42,25 @@ pub(crate) struct Counters {
     pub(crate) websockets: AtomicUsize,
     pub(crate) tcp: tcp::Counters,
     pub(crate) udp: udp::Counters,
+}
+
+impl Counters {
+    /// What is counted here: without the connections of pools.
+    pub(crate) fn stats(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let websockets = self.websockets.load(Ordering::Relaxed);
+        let tcp = self.tcp.stats();
+        Stats {
+            connections: tcp.open + websockets,
+            idle: 0,
+            waiting: 0,
+            dialled: read(&self.dialled),
+            reused: read(&self.reused),
+            requests: read(&self.requests),
+            retried: read(&self.retried),
+            websockets,
+            tcp,
+            udp: self.udp.stats(),
+        }
+    }
 }

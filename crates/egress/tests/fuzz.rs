@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use adit_egress::http1::{Chunked, ChunkedError, Framing, parse};
+use adit_egress::http1::{BodyFraming, ChunkedDecoder, ChunkedError, parse};
 
 fn is_token(name: &[u8]) -> bool {
     !name.is_empty()
@@ -28,7 +28,7 @@ fn heads() {
                 };
                 assert!((100..=999).contains(&head.status));
                 assert!(head.bytes <= bytes.len());
-                assert!(!(head.keep_alive && matches!(head.framing, Framing::Close)));
+                assert!(!(head.keep_alive && matches!(head.framing, BodyFraming::Close)));
                 for line in &lines {
                     let (name, value) = line.of(&bytes[..head.bytes]);
                     assert!(is_token(name), "{name:?}");
@@ -62,7 +62,7 @@ fn heads() {
 type Outcome = Result<(Vec<u8>, usize, bool), ChunkedError>;
 
 fn decode(coded: &[u8], step: usize) -> Outcome {
-    let mut decoder = Chunked::default();
+    let mut decoder = ChunkedDecoder::default();
     let (mut payload, mut consumed) = (Vec::new(), 0);
     for piece in coded.chunks(step) {
         let mut piece = piece.to_vec();

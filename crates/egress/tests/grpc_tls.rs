@@ -252,7 +252,7 @@ async fn a_certificate_for_another_name_wants_that_name() {
     let ca = Ca::new();
     let (port, handshakes) = serve(ca.sign(&names(&["calls.internal"]))).await;
     let why = refusal(&pair(to(port, ca.trust(), None))).await;
-    assert!(why.contains("not for 127.0.0.1"), "{why}");
+    assert!(why.contains("not valid for 127.0.0.1"), "{why}");
     assert!(why.contains("`server_name`"), "{why}");
     let named = pair(to(port, ca.trust(), Some("calls.internal")));
     assert_served(&named).await;

@@ -171,7 +171,7 @@ async fn a_service_has_its_time_and_no_more() {
     let pair = Pair::to(port, short());
     let failure = pair.get("/").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceTimeout);
-    assert_eq!(failure.detail, "the service did not answer within 80ms");
+    assert_eq!(failure.detail, "the service did not respond within 80ms");
 
     // Reads nothing of an endless upload.
     let Exchange { send, mut recv } = pair.open(&Ask::new("POST", "/", &[]), b"", false);
@@ -183,7 +183,7 @@ async fn a_service_has_its_time_and_no_more() {
     assert_eq!(failure.reason, Reason::ServiceTimeout);
     assert_eq!(
         failure.detail,
-        "the service has read nothing of the request for 150ms"
+        "the service read none of the request within 150ms"
     );
     within(sender).await.unwrap();
     drop(recv);

@@ -222,9 +222,9 @@ async fn by_us(port: u16, method: &str) -> Result<Seen, String> {
 }
 
 const STRICTER: [&str; 3] = [
-    "does not say clearly",
-    "transfer coding",
-    "switches protocols",
+    "invalid or ambiguous Content-Length",
+    "unsupported Transfer-Encoding",
+    "switched protocols",
 ];
 
 /// The error of hyper where it has room for fewer trailers than there are.

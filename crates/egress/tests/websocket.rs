@@ -338,17 +338,17 @@ async fn what_does_not_accept_the_handshake_is_not_believed() {
     // Each row: a clause of RFC 6455, an answer with ACCEPT in the place of the right sum, what is said of it.
     #[rustfmt::skip]
     let rows = [
-        ("4.1, 2: an upgrade header", format!("HTTP/1.1 101 X\r\n{C}Sec-WebSocket-Accept: ACCEPT\r\n\r\n"), "another protocol"),
-        ("4.1, 2: of websocket", format!("HTTP/1.1 101 X\r\nUpgrade: h2c\r\n{C}Sec-WebSocket-Accept: ACCEPT\r\n\r\n"), "another protocol"),
-        ("4.1, 3: a connection header", format!("HTTP/1.1 101 X\r\n{U}Sec-WebSocket-Accept: ACCEPT\r\n\r\n"), "another protocol"),
-        ("4.1, 3: of upgrade", format!("HTTP/1.1 101 X\r\n{U}Connection: close\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n"), "another protocol"),
-        ("4.1, 4: an accept header", format!("HTTP/1.1 101 X\r\n{U}{C}\r\n"), "sec-websocket-accept"),
-        ("4.1, 4: of the key", format!("HTTP/1.1 101 X\r\n{U}{C}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"), "sec-websocket-accept"),
-        ("11.3.3: once", format!("HTTP/1.1 101 X\r\n{U}{C}Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n"), "sec-websocket-accept"),
-        ("no HTTP", "SSH-2.0-OpenSSH\r\n".into(), "no HTTP/1"),
+        ("4.1, 2: an upgrade header", format!("HTTP/1.1 101 X\r\n{C}Sec-WebSocket-Accept: ACCEPT\r\n\r\n"), "other than WebSocket"),
+        ("4.1, 2: of websocket", format!("HTTP/1.1 101 X\r\nUpgrade: h2c\r\n{C}Sec-WebSocket-Accept: ACCEPT\r\n\r\n"), "other than WebSocket"),
+        ("4.1, 3: a connection header", format!("HTTP/1.1 101 X\r\n{U}Sec-WebSocket-Accept: ACCEPT\r\n\r\n"), "other than WebSocket"),
+        ("4.1, 3: of upgrade", format!("HTTP/1.1 101 X\r\n{U}Connection: close\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n"), "other than WebSocket"),
+        ("4.1, 4: an accept header", format!("HTTP/1.1 101 X\r\n{U}{C}\r\n"), "Sec-WebSocket-Accept"),
+        ("4.1, 4: of the key", format!("HTTP/1.1 101 X\r\n{U}{C}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"), "Sec-WebSocket-Accept"),
+        ("11.3.3: once", format!("HTTP/1.1 101 X\r\n{U}{C}Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n"), "Sec-WebSocket-Accept"),
+        ("no HTTP", "SSH-2.0-OpenSSH\r\n".into(), "invalid HTTP/1 response"),
         ("nothing", String::new(), "closed the connection"),
         ("half of a head", "HTTP/1.1 101 X\r\nUpgrade: webso".into(), "closed the connection"),
-        ("interim answers without end", "HTTP/1.1 103 X\r\n\r\n".repeat(40), "without end"),
+        ("interim answers without end", "HTTP/1.1 103 X\r\n\r\n".repeat(40), "too many interim responses"),
     ];
     for (clause, row, said) in rows {
         let port = scripted(move |mut socket, _| {

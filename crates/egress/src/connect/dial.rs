@@ -1,7 +1,8 @@
-//! A connection to a service, or a text that says why there is none.
+//! Opens TCP connections to services.
 
 use std::{fmt, io, net::IpAddr, time::Duration};
 
+use thiserror::Error;
 use tokio::net::TcpStream;
 
 /// Host and port of a service.
@@ -21,15 +22,52 @@ impl fmt::Display for Address {
     }
 }
 
-/// Connects within `timeout`. The error is a text for people.
+/// Why no connection to a service was made. Its text is reported to the opener of the request, and logged.
+#[derive(Debug, Error)]
+pub(crate) enum DialError {
+    /// No process listens at the address.
+    #[error("nothing listens on {address} (connection refused)")]
+    Refused {
+        address: Address,
+        #[source]
+        error: io::Error,
+    },
+    /// The name cannot be resolved, or the system reports another failure.
+    #[error("cannot connect to {address}: {error}")]
+    Failed {
+        address: Address,
+        #[source]
+        error: io::Error,
+    },
+    /// Neither a connection nor a refusal in time.
+    #[error("no connection to {address} within {timeout:?}")]
+    TimedOut { address: Address, timeout: Duration },
+}
+
+/// Connects within `timeout`.
+///
+/// # Errors
+/// [`DialError`].
 ///
 /// # Cancel safety
-/// Yes.
-pub(crate) async fn dial(address: &Address, timeout: Duration) -> Result<TcpStream, String> {
+/// Dropped, it closes the connection that it was making.
+pub(crate) async fn dial(address: &Address, timeout: Duration) -> Result<TcpStream, DialError> {
     match tokio::time::timeout(timeout, connect(address)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(explain(address, &error)),
-        Err(_) => Err(format!("{address} does not answer within {timeout:?}")),
+        Ok(Err(error)) => Err(DialError::new(address.clone(), error)),
+        Err(_) => Err(DialError::TimedOut {
+            address: address.clone(),
+            timeout,
+        }),
+    }
+}
+
+impl DialError {
+    fn new(address: Address, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused { address, error },
+            _ => Self::Failed { address, error },
+        }
     }
 }
 
@@ -38,7 +76,7 @@ async fn connect(address: &Address) -> io::Result<TcpStream> {
     let stream = if let Ok(ip) = host.parse::<IpAddr>() {
         TcpStream::connect((ip, address.port)).await?
     } else if host.eq_ignore_ascii_case("localhost") {
-        // RFC 6761, 6.3: always loopback. Asking a resolver would take a thread for each connection.
+        // RFC 6761, 6.3: always loopback. A query to the resolver would take a thread for each connection.
         let v4 = TcpStream::connect((IpAddr::from([127, 0, 0, 1]), address.port)).await;
         match v4 {
             Ok(stream) => stream,
@@ -55,21 +93,12 @@ async fn connect(address: &Address) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn explain(address: &Address, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            format!("nothing listens on {address} (connection refused)")
-        }
-        _ => format!("cannot connect to {address}: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_address_reads_as_people_write_it() {
+    fn addresses_are_displayed_with_brackets_around_ipv6() {
         let text = |host: &str| {
             Address {
                 host: host.into(),

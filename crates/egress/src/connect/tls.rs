@@ -1,10 +1,11 @@
-//! TLS towards a service: whom to believe, and what to say when a handshake fails.
+//! TLS towards services: trusted roots, server names, and the errors of a handshake.
 
 use std::{
     fmt, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustls::{
@@ -27,56 +28,57 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::connect::dial::{Address, dial};
+use super::dial::{Address, DialError, dial};
 
-/// What the service has to choose in the handshake (RFC 9113, 3.2): there is no other way to ask for HTTP/2 over TLS.
+/// The protocol that the service must select in the handshake: ALPN is the only way to negotiate HTTP/2 over TLS (RFC
+/// 9113, 3.2).
 const ALPN: &[u8] = b"h2";
 
 /// How a service is reached over TLS (1.2 or 1.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
-    /// Whose certificates are believed.
+    /// How the service's certificate is verified.
     pub trust: Trust,
-    /// The name that the certificate must have, and the one that is asked for; by default the service's host.
+    /// The name that is sent as SNI and that the certificate must be valid for; by default the service's host.
     pub server_name: Option<TlsName>,
 }
 
-/// Whose certificates are believed.
+/// How a service's certificate is verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// Those whom the system believes.
+    /// Against the trust store of the system.
     #[default]
     System,
-    /// These certificates alone, and what they have signed.
+    /// Against these certificates only.
     Roots(Roots),
-    /// Everybody's: whoever gets in between can read and change everything.
+    /// Not at all (insecure): an attacker between the two ends can read and change everything.
     Anyone,
 }
 
-/// Certificates to believe; at least one. A clone is cheap.
+/// Trusted root certificates, at least one. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Roots(Arc<[Box<[u8]>]>);
 
-/// A host name or an address, as a certificate has it.
+/// A host name or an IP address that a certificate can be valid for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TlsName(Box<str>);
 
-/// Why a text is no name that a certificate could have.
+/// A text that is neither a host name nor an IP address.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("expected a host name or an address, found {0:?}")]
 pub struct NameError(String);
 
-/// Why a file holds no certificates to believe.
+/// Why trusted roots cannot be read from a PEM file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RootsError {
-    /// There is none in it.
-    #[error("it holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)")]
+    /// It has no certificate.
+    #[error("no certificate in PEM found (`-----BEGIN CERTIFICATE-----`)")]
     Empty,
-    /// It is not PEM as it should be.
-    #[error("its PEM cannot be read: {0}")]
+    /// It is not valid PEM.
+    #[error("invalid PEM: {0}")]
     Pem(String),
-    /// One of them is none.
-    #[error("its certificate number {number} cannot be read: {problem}")]
+    /// A certificate is invalid.
+    #[error("invalid certificate number {number}: {problem}")]
     Certificate {
         /// Which one, from 1.
         number: usize,
@@ -86,10 +88,10 @@ pub enum RootsError {
 }
 
 impl Roots {
-    /// Reads the certificates of a file in PEM. Whatever else it holds is passed over.
+    /// Reads the certificates of a PEM file; other sections are skipped.
     ///
     /// # Errors
-    /// None in it, or one that cannot be read.
+    /// [`RootsError`]: the file has no certificate, or an invalid one.
     pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let mut store = RootCertStore::empty();
         let mut roots = Vec::new();
@@ -117,10 +119,10 @@ impl fmt::Debug for Roots {
 }
 
 impl TlsName {
-    /// Checks a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// It is neither a host name nor an address.
+    /// [`NameError`]: the text is neither a host name nor an IP address.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         match ServerName::try_from(text) {
             Ok(_) => Ok(Self(text.into())),
@@ -128,18 +130,18 @@ impl TlsName {
         }
     }
 
-    /// As it was written.
+    /// The name as it was parsed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Opens sockets to one service.
+/// Opens connections of HTTP/2 to one service.
 pub(crate) struct Dialer {
     address: Address,
-    /// None: in clear text. An error is a text for people: there is no handshake that could succeed.
-    tls: Option<Result<Handshake, String>>,
+    /// `None`: in clear text. An error fails every dial.
+    tls: Option<Result<Handshake, SetupError>>,
 }
 
 struct Handshake {
@@ -157,7 +159,7 @@ impl Dialer {
         &self.address
     }
 
-    /// What should have been spoken here, for people who wonder why nothing was understood.
+    /// A question that leads to the usual cause when the service does not complete the handshake of HTTP/2.
     pub(crate) const fn hint(&self) -> &'static str {
         match self.tls {
             None => "does the service speak HTTP/2 without TLS?",
@@ -165,52 +167,116 @@ impl Dialer {
         }
     }
 
-    /// Connects, handshake included, within `timeout`. The error is a text for people.
+    /// Connects within `timeout`, which includes the handshake.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
     ///
     /// # Cancel safety
-    /// Yes.
-    pub(crate) async fn dial(&self, timeout: std::time::Duration) -> Result<Socket, String> {
+    /// Dropped, it closes the connection that it was making.
+    pub(crate) async fn dial(&self, timeout: Duration) -> Result<Socket, ConnectError> {
         let address = &self.address;
         let due = Instant::now() + timeout;
         let handshake = match &self.tls {
             None => return Ok(Socket::Plain(dial(address, timeout).await?)),
-            Some(handshake) => handshake.as_ref(),
+            Some(Ok(handshake)) => handshake,
+            Some(Err(error)) => return Err(self.failed(error.clone().into())),
         };
-        let failed = |why: String| format!("connect {address}: {why}");
-        let handshake = handshake.map_err(|why| failed(why.clone()))?;
         let socket = dial(address, timeout).await?;
         let connecting = handshake.connector.connect(handshake.name.clone(), socket);
         let socket = match timeout_at(due, connecting).await {
             Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => return Err(failed(explain(&error, &handshake.name))),
-            Err(_) => {
-                let why = format!(
-                    "no end of the TLS handshake within {timeout:?}; does the service speak TLS?"
-                );
-                return Err(failed(why));
-            }
+            Ok(Err(error)) => return Err(self.failed(HandshakeError::of(error, &handshake.name))),
+            Err(_) => return Err(self.failed(HandshakeError::TimedOut(timeout))),
         };
         if socket.get_ref().1.alpn_protocol() != Some(ALPN) {
-            return Err(failed(NO_H2.to_owned()));
+            return Err(self.failed(HandshakeError::NoHttp2));
         }
         Ok(Socket::Tls(Box::new(socket)))
     }
+
+    fn failed(&self, error: HandshakeError) -> ConnectError {
+        ConnectError::Tls {
+            address: self.address.clone(),
+            error,
+        }
+    }
 }
 
-const NO_H2: &str = "the service does not offer HTTP/2 over TLS (ALPN `h2`); turn HTTP/2 on in it";
+/// Why no connection to a service was made. Its text is reported to the opener of the request, and logged.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("connect {address}: {error}")]
+    Tls {
+        address: Address,
+        #[source]
+        error: HandshakeError,
+    },
+}
+
+/// Why no handshake can succeed with these settings.
+#[derive(Debug, Clone, Error)]
+pub(crate) enum SetupError {
+    #[error("{0:?} is not a name that a certificate can be valid for; set `server_name`")]
+    Name(String),
+    #[error("TLS cannot be set up: {0}; are the system's CA certificates installed?")]
+    Config(#[source] TlsError),
+}
+
+/// Why a TLS handshake failed, and what to change.
+#[derive(Debug, Error)]
+pub(crate) enum HandshakeError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("no end of the TLS handshake within {0:?}; does the service speak TLS?")]
+    TimedOut(Duration),
+    #[error("the service does not offer HTTP/2 over TLS (ALPN `h2`); enable HTTP/2 in the service")]
+    NoHttp2,
+    #[error("the service closed the connection during the TLS handshake; does it speak TLS?")]
+    Closed(#[source] io::Error),
+    #[error("TLS handshake: {0}")]
+    Io(#[source] io::Error),
+    #[error("the service's certificate has expired; renew it")]
+    Expired(#[source] TlsError),
+    #[error("the service's certificate is not valid yet; is the clock right?")]
+    NotValidYet(#[source] TlsError),
+    #[error(
+        "the issuer of the service's certificate is unknown; give the file with the certificate of \
+         its CA as `ca_file`"
+    )]
+    UnknownIssuer(#[source] TlsError),
+    #[error(
+        "the service's certificate is not valid for {name}; give a name that it is valid for as \
+         `server_name`"
+    )]
+    NameMismatch {
+        name: String,
+        #[source]
+        error: TlsError,
+    },
+    #[error("invalid certificate of the service: {0}")]
+    InvalidCertificate(#[source] TlsError),
+    #[error("the service does not know the name {0}; give a name that it knows as `server_name`")]
+    UnknownName(String),
+    #[error("the service rejected the TLS handshake: {0}; does it require a client certificate?")]
+    Rejected(#[source] TlsError),
+    #[error("the service does not speak TLS; is the port right, or is it clear text?")]
+    NotTls(#[source] TlsError),
+    #[error("TLS handshake: {0}")]
+    Other(#[source] TlsError),
+}
 
 impl Handshake {
-    fn new(address: &Address, tls: &Tls) -> Result<Self, String> {
+    fn new(address: &Address, tls: &Tls) -> Result<Self, SetupError> {
         let name = match &tls.server_name {
             Some(name) => name.as_str(),
             None => address.host.trim_start_matches('[').trim_end_matches(']'),
         };
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
-            format!("no certificate can be for {name:?}; say its name with `server_name`")
-        })?;
-        let config = config(&tls.trust).map_err(|error| {
-            format!("TLS cannot be set up: {error}; are the system's CA certificates installed?")
-        })?;
+        let name =
+            ServerName::try_from(name.to_owned()).map_err(|_| SetupError::Name(name.to_owned()))?;
+        let config = config(&tls.trust).map_err(SetupError::Config)?;
         Ok(Self {
             connector: Arc::new(config).into(),
             name,
@@ -243,8 +309,8 @@ fn config(trust: &Trust) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-/// Believes every certificate. Neither are signatures looked at: they would prove that a service has the key of a
-/// certificate that anybody can make.
+/// Accepts every certificate. Signatures are not verified either: they would prove possession of the key of a certificate
+/// that anyone can make.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 
@@ -283,56 +349,47 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-/// What happened in a handshake, and what to do.
-fn explain(error: &io::Error, name: &ServerName<'_>) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    let Some(inner) = inner else {
-        return match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => {
-                "the service left during the TLS handshake; does it speak TLS?".to_owned()
-            }
-            _ => format!("TLS handshake: {error}"),
+impl HandshakeError {
+    fn of(error: io::Error, name: &ServerName<'_>) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let Some(inner) = inner.cloned() else {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe => Self::Closed(error),
+                _ => Self::Io(error),
+            };
         };
-    };
-    let name = name.to_str();
-    match inner {
-        TlsError::InvalidCertificate(problem) => match problem {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "the service's certificate has expired; renew it".to_owned()
+        let name = || name.to_str().into_owned();
+        match inner {
+            TlsError::InvalidCertificate(problem) => match problem {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    Self::Expired(problem.into())
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    Self::NotValidYet(problem.into())
+                }
+                // A bad signature: by a CA of the same name with another key.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    Self::UnknownIssuer(problem.into())
+                }
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => Self::NameMismatch {
+                    name: name(),
+                    error: problem.into(),
+                },
+                problem => Self::InvalidCertificate(problem.into()),
+            },
+            TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) => Self::NoHttp2,
+            TlsError::AlertReceived(AlertDescription::UnrecognisedName) => {
+                Self::UnknownName(name())
             }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "the service's certificate is not valid yet; is the clock right?".to_owned()
-            }
-            // The second: a CA of the same name, with another key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "the issuer of the service's certificate is unknown; give the file with the \
-                 certificate of its CA as `ca_file`"
-                    .to_owned()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!(
-                    "the service's certificate is not for {name}; give the name that it is for as \
-                     `server_name`"
-                )
-            }
-            problem => format!("the service's certificate is refused: {problem}"),
-        },
-        TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) => NO_H2.to_owned(),
-        TlsError::AlertReceived(AlertDescription::UnrecognisedName) => format!(
-            "the service does not know the name {name}; give the one that it knows as `server_name`"
-        ),
-        TlsError::AlertReceived(
-            AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
-        ) => format!(
-            "the service refused the TLS handshake: {inner}; does it ask for a client's certificate?"
-        ),
-        TlsError::InvalidMessage(_) => {
-            "the service does not speak TLS; is the port right, or does it speak clear text?"
-                .to_owned()
+            TlsError::AlertReceived(
+                AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
+            ) => Self::Rejected(inner),
+            TlsError::InvalidMessage(_) => Self::NotTls(inner),
+            error => Self::Other(error),
         }
-        error => format!("TLS handshake: {error}"),
     }
 }
 

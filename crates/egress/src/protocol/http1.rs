@@ -1,30 +1,40 @@
 //! Services over HTTP/1.1: a lean client on `httparse`.
 //!
-//! One task holds one connection and serves one request after the other. Requests reach it through a slot, answers go
-//! straight from the socket's buffer to the lane. What is public here is what reads hostile bytes, for the fuzz tests.
+//! One task holds one connection and serves one request after the other. A request goes from the pool to a connection
+//! (`connection`), which writes it (`request_writer`) and forwards the response (`response_reader`) in one loop
+//! (`exchange`): from the socket's buffer to the lane without a copy. Public are the parsers of untrusted bytes, for the
+//! fuzz tests.
 
+mod body_framing;
 mod chunked;
 mod connection;
-mod download;
+mod exchange;
+mod header_line;
 mod pool;
 mod request;
-mod response;
+mod request_head;
+mod request_writer;
+mod response_head;
+mod response_reader;
 mod slot;
 mod timer;
-mod upload;
+mod upgrade;
 
 use std::sync::Arc;
 
-use crate::request::job::Job;
+use adit_link::Exchange;
 
-pub use chunked::{Chunked, ChunkedError, Decoded};
-pub(crate) use pool::Pool;
-pub(crate) use request::put_line;
-pub use response::{Framing, Head, HeadError, Line, parse};
+use self::request::{Http1Record, Http1Request};
+pub use self::{
+    body_framing::BodyFraming,
+    chunked::{ChunkedDecoder, ChunkedError, Decoded},
+    response_head::{HeadError, LineSpan, ResponseHead, parse},
+};
+pub(crate) use self::{header_line::put_line, pool::Pool};
 
-/// Serves a request on a connection of the pool, idle or new, or lets it wait for one.
-pub(crate) fn dispatch(pool: &Arc<Pool>, job: Job) {
-    if let Some(job) = pool.place(job) {
-        tokio::spawn(connection::run(pool.clone(), job));
+/// Serves a request on a connection of the pool, idle or new, or queues it until there is one.
+pub(crate) fn dispatch(pool: &Arc<Pool>, record: Http1Record, exchange: Exchange) {
+    if let Some(request) = pool.submit(Http1Request { record, exchange }) {
+        tokio::spawn(connection::run(pool.clone(), request));
     }
 }

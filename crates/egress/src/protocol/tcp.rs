@@ -1,151 +1,117 @@
-//! TCP services: a connection of its own for each visitor's (section 10 of the protocol).
+//! Services over TCP: one connection for each visitor's (section 10 of the protocol).
 //!
-//! Dialled when the request comes; what the visitor sends meanwhile waits, bounded by its credit. A service that is not
-//! there, or breaks off, is a reset that says so (P-10.3), and a visitor who leaves resets the service's connection.
+//! The service is dialled when the request arrives; what the visitor sends meanwhile waits, bounded by its credit. A service
+//! that cannot be reached, or resets its connection, is reported by a reset (P-10.3); a visitor that leaves resets the
+//! service's connection.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use adit_codec::{ProtocolType, ResetCode, TcpOpen, accepted};
 use adit_link::Exchange;
-use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError};
+use adit_splice::tcp::{Progress, Socket, Splice, SpliceError};
 use adit_trace::Phase;
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
     connect::{dial::dial, proxy_protocol},
-    request::account::Account,
-    resources::Resources,
-    service::Service,
+    forward::{
+        gauge::GaugeGuard,
+        record::{Outcome, RequestRecord},
+        resources::Resources,
+    },
 };
 
+type TcpRecord = RequestRecord<Box<TcpOpen>>;
+
 /// Serves one connection, in a task of its own.
-pub(crate) fn dispatch(
-    mut account: Account<Box<TcpOpen>>,
-    exchange: Exchange,
-    shared: Arc<Resources>,
-) {
-    let limit = shared.config.max_connections;
-    let open = Open::new(shared, account.service.clone());
-    if open.is_over(limit) {
-        let why = format!("{limit} connections to {} are open", open.service.address);
-        account.give_up(exchange.send, ResetCode::Limit, &why);
-        return;
-    }
-    tokio::spawn(async move { open.serve(account, exchange).await });
+pub(crate) fn dispatch(record: TcpRecord, exchange: Exchange, resources: Arc<Resources>) {
+    let limit = resources.config.max_connections;
+    let service = record.service.clone();
+    resources.counters.tcp.total.fetch_add(1, Ordering::Relaxed);
+    let Some(open) = GaugeGuard::below(limit, service, |service| &service.open) else {
+        let reason = format!("{limit} connections to {} are open", record.service.address);
+        return record.reset(exchange.send, ResetCode::Limit, &reason);
+    };
+    let (open_here, _) = GaugeGuard::new(resources, |resources| &resources.counters.tcp.open);
+    tokio::spawn(async move {
+        serve(record, exchange, open_here.owner()).await;
+        drop((open, open_here));
+    });
 }
 
-/// One connection of the count.
-struct Open {
-    shared: Arc<Resources>,
-    service: Arc<Service>,
-    /// Connections of the service that were open before this one.
-    before: usize,
-}
-
-impl Open {
-    fn new(shared: Arc<Resources>, service: Arc<Service>) -> Self {
-        let counters = &shared.counters.tcp;
-        counters.total.fetch_add(1, Ordering::Relaxed);
-        counters.open.fetch_add(1, Ordering::Relaxed);
-        let before = service.open.fetch_add(1, Ordering::Relaxed);
-        Self {
-            shared,
-            service,
-            before,
+/// Carries both directions to their ends and finishes the record.
+async fn serve(mut record: TcpRecord, exchange: Exchange, resources: &Resources) {
+    let (config, counters) = (&resources.config, &resources.counters);
+    let service = record.service.clone();
+    record.timeline.begin(Phase::Dial);
+    let dialled = tokio::select! {
+        biased;
+        // Not at an abort: what the visitor sent before it is delivered to the service.
+        failure = exchange.recv.failed() => return record.finish(Outcome::of_failure(&failure)),
+        dialled = dial(&service.address, config.dial_timeout) => dialled,
+    };
+    record.timeline.end(Phase::Dial);
+    let socket = match dialled {
+        Ok(stream) => Socket::new(stream),
+        Err(error) => {
+            counters.tcp.dials_failed.fetch_add(1, Ordering::Relaxed);
+            return record.reset(exchange.send, ResetCode::DialFailed, &error.to_string());
         }
+    };
+    counters.dialled.fetch_add(1, Ordering::Relaxed);
+    if let Some(silence) = config.tcp_keepalive {
+        socket.set_keepalive(silence);
     }
-
-    const fn is_over(&self, limit: usize) -> bool {
-        self.before >= limit
+    exchange.set_stall(config.tcp_stall_timeout);
+    service.select_compression(&exchange.send, []);
+    // Fails if the visitor has left: its bytes reach the service all the same.
+    let accepted = exchange.send.respond(accepted(ProtocolType::Tcp), false);
+    if accepted.is_ok() {
+        record.timeline.on_response(0, false);
     }
-
-    async fn serve(&self, mut account: Account<Box<TcpOpen>>, exchange: Exchange) {
-        let (config, counters) = (&self.shared.config, &self.shared.counters);
-        account.course.begin(Phase::Dial);
-        let dialled = tokio::select! {
-            biased;
-            // One that only broke off has bytes for the service, maybe.
-            failure = exchange.recv.failed() => return account.course.on_failure(&failure),
-            dialled = dial(&self.service.address, config.dial_timeout) => dialled,
-        };
-        account.course.end(Phase::Dial);
-        let socket = match dialled {
-            Ok(stream) => Socket::new(stream),
-            Err(why) => {
-                counters.tcp.dials_failed.fetch_add(1, Ordering::Relaxed);
-                account.give_up(exchange.send, ResetCode::DialFailed, &why);
-                return;
+    let header = service.proxy_protocol.map_or_else(Bytes::new, |version| {
+        proxy_protocol::header(version, &record.head)
+    });
+    // The PROXY header is written before any payload, and is not counted as payload.
+    let mut header_left = header.len() as u64;
+    let patience = config.tcp_stall_timeout;
+    let mut splice = Splice::new(&socket, exchange, &resources.buffers, header, patience);
+    let on_progress = |progress: Progress| {
+        counters.tcp.on_progress(progress);
+        let of_header = header_left.min(progress.written);
+        header_left -= of_header;
+        record
+            .payload
+            .add_from_visitor(progress.written - of_header);
+        record.payload.add_to_visitor(progress.read);
+    };
+    match splice.run(on_progress).await {
+        Ok(()) => {
+            drop(splice);
+            socket.close();
+            record.finish(Outcome::Completed);
+        }
+        Err(SpliceError::Socket(error)) => {
+            counters.tcp.aborted.fetch_add(1, Ordering::Relaxed);
+            let reason = format!("the service reset the connection: {error}");
+            match splice.into_send() {
+                Some(send) => record.reset(send, ResetCode::ServiceAborted, &reason),
+                None => record.finish(Outcome::CANCELLED),
             }
-        };
-        counters.dialled.fetch_add(1, Ordering::Relaxed);
-        if let Some(silence) = config.tcp_keepalive {
-            socket.set_keepalive(silence);
         }
-        exchange.set_stall(config.tcp_stall_timeout);
-        self.service.compress(&exchange.send, []);
-        let accepted = accepted(ProtocolType::Tcp);
-        // Fails for a visitor who has left: its bytes reach the service all the same.
-        if exchange.send.respond(accepted, false).is_ok() {
-            account.course.on_answer(0, false);
-        }
-        let version = self.service.proxy_protocol;
-        let first = version.map_or_else(Bytes::new, |version| {
-            proxy_protocol::header(version, &account.head)
-        });
-        // It is no payload, and goes out before any.
-        let mut header = first.len() as u64;
-        let buffers = BufferPools {
-            small: self.shared.small.clone(),
-            large: self.shared.large.clone(),
-        };
-        let patience = config.tcp_stall_timeout;
-        let mut splice = Splice::new(&socket, exchange, &buffers, first, patience);
-        let on_moved = |moved: Progress| {
-            counters.tcp.on_moved(moved);
-            let of_header = header.min(moved.written);
-            header -= of_header;
-            account.moved.receive(moved.written - of_header);
-            account.moved.send(moved.read);
-        };
-        let broken = match splice.run(on_moved).await {
-            Ok(()) => {
-                account.course.on_complete();
+        Err(SpliceError::Exchange(failure)) => {
+            tracing::debug!(
+                target: "adit::egress",
+                request_id = %Uuid::from_bytes(record.head.open.request_uuid),
+                %failure,
+                "connection to a TCP service reset"
+            );
+            if splice.is_aborted() {
                 drop(splice);
-                socket.close();
-                return;
+                socket.reset_after_delivery(patience).await;
             }
-            Err(broken) => broken,
-        };
-        match broken {
-            SpliceError::Socket(error) => {
-                counters.tcp.aborted.fetch_add(1, Ordering::Relaxed);
-                let why = format!("the service broke off: {error}");
-                if let Some(send) = splice.into_send() {
-                    account.give_up(send, ResetCode::ServiceAborted, &why);
-                }
-            }
-            SpliceError::Exchange(failure) => {
-                account.course.on_failure(&failure);
-                tracing::debug!(
-                    target: "adit::egress",
-                    request_id = %Uuid::from_bytes(account.head.open.request_uuid),
-                    %failure,
-                    "connection to a TCP service reset"
-                );
-                if splice.is_aborted() {
-                    drop(splice);
-                    socket.reset_after_delivery(patience).await;
-                }
-            }
+            record.finish(Outcome::of_failure(&failure));
         }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.service.open.fetch_sub(1, Ordering::Relaxed);
-        let counters = &self.shared.counters.tcp;
-        counters.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

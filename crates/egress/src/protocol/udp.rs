@@ -1,7 +1,7 @@
-//! UDP services: a socket of its own for each flow (section 11 of the protocol).
+//! Services over UDP: one socket for each flow (section 11 of the protocol).
 //!
-//! The socket is connected, so that a service that is not there can be told from one that is silent. Nothing here waits
-//! for a socket or for credit: what is not taken is dropped and counted (P-11.3).
+//! The socket is connected, so that a missing service (an ICMP error) is distinguished from a silent one. Nothing here waits
+//! for a socket or for credit: a datagram that cannot be sent at once is dropped and counted (P-11.3).
 
 use std::{
     future::poll_fn,
@@ -21,6 +21,7 @@ use adit_link::{Exchange, Part, RecvHalf, SendHalf};
 use adit_trace::Phase;
 use bytes::Bytes;
 use socket2::SockRef;
+use thiserror::Error;
 use tokio::{
     io::Interest,
     net::UdpSocket,
@@ -29,25 +30,30 @@ use tokio::{
 
 use crate::{
     connect::dial::Address,
-    request::{account::Account, moved::Moved},
-    resources::Resources,
-    service::Service,
-    stats::udp::Counters,
+    forward::{
+        gauge::GaugeGuard,
+        payload_counts::PayloadCounts,
+        record::{Outcome, RequestRecord},
+        resources::Resources,
+        service::Service,
+    },
 };
 
-/// Datagrams taken from each side in one turn; then the thread's other tasks have theirs. At least as many as a lane
-/// hands on in its turn.
+type UdpRecord = RequestRecord<Box<UdpOpen>>;
+
+/// The most datagrams received from each side in one turn; then the other tasks of the thread run. At least as many as a
+/// lane forwards in its turn.
 const BATCH: usize = 512;
 
-/// The same in bytes, of what is read from the service: well below what a lane lets wait of one flow, whose writer is
-/// among those tasks.
+/// The most bytes received from the service in one turn: well below what a lane queues of one flow, because the writer of
+/// the lane is one of those tasks.
 const BATCH_BYTES: usize = 128 * 1024;
 
-/// The side that knows the visitor decides that a flow is over (P-11.4); this one waits so much longer for its word.
+/// The side that knows the visitor ends a flow (P-11.4); this side ends it by itself this much later.
 const BACKSTOP: Duration = Duration::from_secs(5);
 
-/// What the kernel may keep of a flow's answers that have not been read: a burst must not be lost while the thread does
-/// something else. The system may allow less.
+/// The receive buffer of a flow's socket: a burst must not be lost while the thread runs other tasks. The system may allow
+/// less.
 const RECEIVE_BUFFER_BYTES: usize = 2 << 20;
 
 fn count(counter: &AtomicU64) {
@@ -55,92 +61,90 @@ fn count(counter: &AtomicU64) {
 }
 
 /// Serves one flow, in a task of its own.
-pub(crate) fn dispatch(
-    mut account: Account<Box<UdpOpen>>,
-    exchange: Exchange,
-    shared: Arc<Resources>,
-) {
+pub(crate) fn dispatch(mut record: UdpRecord, exchange: Exchange, resources: Arc<Resources>) {
     tokio::spawn(async move {
-        let _running = Running::new(&shared);
+        count(&resources.counters.udp.flows);
+        let (open, _) = GaugeGuard::new(resources, |resources| &resources.counters.udp.flows_open);
         let Exchange { send, recv } = exchange;
-        match serve(&send, recv, &mut account, &shared).await {
-            // Both directions, each side its own. A peer that has not ended its direction has been asked to.
-            Ended::ByPeer | Ended::Silent => {
-                account.course.on_complete();
+        match serve(&send, recv, &mut record, open.owner()).await {
+            // Each side ends its own direction. The peer has been requested to end its one, if it has not.
+            FlowEnd::ByPeer | FlowEnd::Silent => {
                 drop(send.finish());
+                record.finish(Outcome::Completed);
             }
-            Ended::Gone => account.course.on_gone(&send),
-            Ended::Unreachable(why) => account.give_up(send, ResetCode::DialFailed, &why),
+            FlowEnd::Abandoned => record.finish(Outcome::of_abandoned(&send)),
+            FlowEnd::Unreachable(error) => {
+                record.reset(send, ResetCode::DialFailed, &error.to_string());
+            }
         }
     });
 }
 
-/// Counts a flow for as long as it lasts.
-struct Running<'s>(&'s Counters);
-
-impl<'s> Running<'s> {
-    fn new(shared: &'s Resources) -> Self {
-        let counters = &shared.counters.udp;
-        count(&counters.flows);
-        counters.flows_open.fetch_add(1, Ordering::Relaxed);
-        Self(counters)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.flows_open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// How a flow ended.
-#[derive(Debug)]
-enum Ended {
-    /// The other side ended its direction.
+enum FlowEnd {
+    /// The peer ended its direction.
     ByPeer,
-    /// No datagram went either way for too long, and no word came either.
+    /// No datagram in either direction for too long, and the peer has not ended the flow either.
     Silent,
-    /// Nobody waits for it any more.
-    Gone,
-    /// There is no such service.
-    Unreachable(String),
+    /// The opener does not wait for it any more.
+    Abandoned,
+    Unreachable(UnreachableError),
+}
+
+/// Why a service cannot be reached.
+#[derive(Debug, Error)]
+enum UnreachableError {
+    #[error("connect {address}: {error}; is the address right?")]
+    Connect {
+        address: Address,
+        #[source]
+        error: io::Error,
+    },
+    #[error("connect {address}: name not resolved within {timeout:?}; is the address right?")]
+    TimedOut { address: Address, timeout: Duration },
+    #[error("send to {address}: {error}; does the service listen there, with UDP?")]
+    Send {
+        address: Address,
+        #[source]
+        error: io::Error,
+    },
 }
 
 async fn serve(
     send: &SendHalf,
     mut recv: RecvHalf,
-    account: &mut Account<Box<UdpOpen>>,
-    shared: &Resources,
-) -> Ended {
-    let Account {
+    record: &mut UdpRecord,
+    resources: &Resources,
+) -> FlowEnd {
+    let UdpRecord {
         service,
-        course,
-        moved,
+        timeline,
+        payload,
         ..
-    } = account;
-    course.begin(Phase::Dial);
-    let timeout = shared.config.dial_timeout;
+    } = record;
+    timeline.begin(Phase::Dial);
+    let timeout = resources.config.dial_timeout;
     let socket = tokio::select! {
         biased;
-        () = send.closed() => return Ended::Gone,
+        () = send.closed() => return FlowEnd::Abandoned,
         socket = dial(&service.address, timeout) => match socket {
             Ok(socket) => socket,
-            Err(why) => return Ended::Unreachable(why),
+            Err(error) => return FlowEnd::Unreachable(error),
         },
     };
-    course.end(Phase::Dial);
+    timeline.end(Phase::Dial);
     if send.respond(accepted(ProtocolType::Udp), false).is_err() {
-        return Ended::Gone;
+        return FlowEnd::Abandoned;
     }
-    course.on_answer(0, false);
+    timeline.on_response(0, false);
     let mut flow = Flow {
         send,
         socket: &socket,
         service,
-        moved,
-        shared,
-        heard: Instant::now(),
-        answered: false,
+        counts: payload,
+        resources,
+        last_datagram: Instant::now(),
+        has_responded: false,
     };
     flow.carry(&mut recv).await
 }
@@ -150,15 +154,15 @@ struct Flow<'f> {
     send: &'f SendHalf,
     socket: &'f UdpSocket,
     service: &'f Service,
-    moved: &'f Moved,
-    shared: &'f Resources,
-    /// When a datagram last went either way.
-    heard: Instant,
-    /// The service has sent something.
-    answered: bool,
+    counts: &'f PayloadCounts,
+    resources: &'f Resources,
+    /// When a datagram was last carried in either direction.
+    last_datagram: Instant,
+    /// The service has sent a datagram.
+    has_responded: bool,
 }
 
-/// How far one side was read.
+/// How much of one side was received in a turn.
 enum Read {
     All,
     /// There may be more.
@@ -167,13 +171,13 @@ enum Read {
 
 impl Flow<'_> {
     /// Carries datagrams both ways until the flow ends.
-    async fn carry(&mut self, recv: &mut RecvHalf) -> Ended {
-        // A connected socket on which something was refused is in error, not readable.
+    async fn carry(&mut self, recv: &mut RecvHalf) -> FlowEnd {
+        // After an ICMP error a connected socket is in error, not readable.
         const READY: Interest = Interest::READABLE.add(Interest::ERROR);
         let socket = self.socket;
         let patience = self.service.session_timeout.saturating_add(BACKSTOP);
         let mut ready = pin!(socket.ready(READY));
-        // Set for the earliest moment that it can be; looks again when it rings.
+        // Set to the earliest possible end; set again when it fires before the actual one.
         let mut silence = pin!(sleep(patience));
         loop {
             let ended = poll_fn(|cx| {
@@ -181,7 +185,7 @@ impl Flow<'_> {
                     Ok(read) => matches!(read, Read::Some),
                     Err(ended) => return Poll::Ready(Some(ended)),
                 };
-                // Whatever comes from the one side, the other has its turn too.
+                // The other side has its turn however much the peer sends.
                 while let Poll::Ready(state) = ready.as_mut().poll(cx) {
                     ready.set(socket.ready(READY));
                     let is_error = state.map_or(true, |state| state.is_error());
@@ -195,11 +199,11 @@ impl Flow<'_> {
                     }
                 }
                 while silence.as_mut().poll(cx).is_ready() {
-                    let Some(until) = self.heard.checked_add(patience) else {
+                    let Some(until) = self.last_datagram.checked_add(patience) else {
                         break;
                     };
                     if until <= Instant::now() {
-                        return Poll::Ready(Some(Ended::Silent));
+                        return Poll::Ready(Some(FlowEnd::Silent));
                     }
                     silence.as_mut().reset(until);
                 }
@@ -217,14 +221,14 @@ impl Flow<'_> {
         }
     }
 
-    /// Sends on what has come from the visitor.
-    fn poll_peer(&mut self, cx: &mut Context<'_>, recv: &mut RecvHalf) -> Result<Read, Ended> {
+    /// Forwards the datagrams of the visitor.
+    fn poll_peer(&mut self, cx: &mut Context<'_>, recv: &mut RecvHalf) -> Result<Read, FlowEnd> {
         for _ in 0..BATCH {
             match recv.poll_part(cx) {
                 Poll::Ready(Some(Ok(Part::Datagram(data)))) => self.send_on(&data)?,
                 Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(_))) => return Err(Ended::Gone),
-                Poll::Ready(None) => return Err(Ended::ByPeer),
+                Poll::Ready(Some(Err(_))) => return Err(FlowEnd::Abandoned),
+                Poll::Ready(None) => return Err(FlowEnd::ByPeer),
                 Poll::Pending => return Ok(Read::All),
             }
         }
@@ -232,21 +236,21 @@ impl Flow<'_> {
     }
 
     /// Sends a datagram to the service, now or not at all.
-    fn send_on(&mut self, data: &[u8]) -> Result<(), Ended> {
-        let counters = &self.shared.counters.udp;
-        self.heard = Instant::now();
-        let mut sent = self.socket.try_send(data);
-        // The answer to a former one: this one has not been sent yet.
-        if let Err(error) = &sent
-            && is_refusal(error)
-        {
-            self.on_refused(error)?;
-            sent = self.socket.try_send(data);
-        }
+    fn send_on(&mut self, data: &[u8]) -> Result<(), FlowEnd> {
+        let counters = &self.resources.counters.udp;
+        self.last_datagram = Instant::now();
+        let sent = match self.socket.try_send(data) {
+            // An ICMP error for an earlier datagram: this one has not been sent yet.
+            Err(error) if is_icmp_error(&error) => {
+                self.on_icmp_error(error)?;
+                self.socket.try_send(data)
+            }
+            sent => sent,
+        };
         match sent {
             Ok(_) => {
                 count(&counters.datagrams_out);
-                self.moved.receive(data.len() as u64);
+                self.counts.add_from_visitor(data.len() as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 count(&counters.dropped_socket_full);
@@ -256,20 +260,20 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Passes on what the service has sent.
-    fn read_service(&mut self, is_error: bool) -> Result<Read, Ended> {
+    /// Forwards the datagrams of the service.
+    fn read_service(&mut self, is_error: bool) -> Result<Read, FlowEnd> {
         if is_error {
             let error = self.socket.take_error().ok().flatten();
-            // Says that it has been dealt with.
+            // Clears the readiness of the error.
             let _ = self.socket.try_io(Interest::ERROR, || {
                 Err::<(), _>(io::ErrorKind::WouldBlock.into())
             });
             if let Some(error) = error {
-                self.on_refused(&error)?;
+                self.on_icmp_error(error)?;
             }
         }
-        let counters = &self.shared.counters.udp;
-        let mut buffer = self.shared.large.take();
+        let counters = &self.resources.counters.udp;
+        let mut buffer = self.resources.buffers.large.take();
         let mut bytes = 0;
         for _ in 0..BATCH {
             if bytes >= BATCH_BYTES {
@@ -279,19 +283,21 @@ impl Flow<'_> {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::All),
                 Err(error) => {
-                    self.on_refused(&error)?;
+                    self.on_icmp_error(error)?;
                     continue;
                 }
             };
             bytes += length;
-            self.heard = Instant::now();
-            self.answered = true;
+            self.last_datagram = Instant::now();
+            self.has_responded = true;
             count(&counters.datagrams_in);
             match buffer.unfilled().get(..length) {
                 Some(data) if length <= MAX_DATAGRAM_BYTES => {
                     let data = Bytes::copy_from_slice(data);
-                    self.send.send_datagram(data).map_err(|_| Ended::Gone)?;
-                    self.moved.send(length as u64);
+                    self.send
+                        .send_datagram(data)
+                        .map_err(|_| FlowEnd::Abandoned)?;
+                    self.counts.add_to_visitor(length as u64);
                 }
                 _ => count(&counters.dropped_too_long),
             }
@@ -299,22 +305,23 @@ impl Flow<'_> {
         Ok(Read::Some)
     }
 
-    /// The network says that nobody is there. One that has answered may be on its way back: it is heard of no more, and
-    /// the flow ends by its silence.
-    fn on_refused(&self, error: &io::Error) -> Result<(), Ended> {
-        count(&self.shared.counters.udp.refused);
-        if self.answered {
+    /// The network reports that the service cannot be reached. A service that has responded before may be restarting: the
+    /// flow then ends by its silence.
+    fn on_icmp_error(&self, error: io::Error) -> Result<(), FlowEnd> {
+        count(&self.resources.counters.udp.refused);
+        if self.has_responded {
             return Ok(());
         }
-        let address = &self.service.address;
-        Err(Ended::Unreachable(format!(
-            "send to {address}: {error}; does the service listen there, with UDP?"
-        )))
+        let address = self.service.address.clone();
+        Err(FlowEnd::Unreachable(UnreachableError::Send {
+            address,
+            error,
+        }))
     }
 }
 
-/// What ICMP says of a datagram that was sent.
-fn is_refusal(error: &io::Error) -> bool {
+/// Whether an error reports an ICMP error for a datagram that was sent before.
+fn is_icmp_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -324,17 +331,24 @@ fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
-/// A socket that is connected to the service and ready to be written to. The error is a text for people.
+/// A socket that is connected to the service and writable.
+///
+/// # Errors
+/// [`UnreachableError`].
 ///
 /// # Cancel safety
-/// Yes.
-async fn dial(address: &Address, timeout: Duration) -> Result<UdpSocket, String> {
+/// Dropped, it closes the socket.
+async fn dial(address: &Address, timeout: Duration) -> Result<UdpSocket, UnreachableError> {
     match tokio::time::timeout(timeout, connect(address)).await {
         Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(error)) => Err(format!("connect {address}: {error}; is the address right?")),
-        Err(_) => Err(format!(
-            "connect {address}: the name was not found within {timeout:?}; is the address right?"
-        )),
+        Ok(Err(error)) => Err(UnreachableError::Connect {
+            address: address.clone(),
+            error,
+        }),
+        Err(_) => Err(UnreachableError::TimedOut {
+            address: address.clone(),
+            timeout,
+        }),
     }
 }
 
@@ -343,7 +357,7 @@ async fn connect(address: &Address) -> io::Result<UdpSocket> {
     let socket = if let Ok(ip) = host.parse::<IpAddr>() {
         connect_to(SocketAddr::from((ip, address.port))).await?
     } else if host.eq_ignore_ascii_case("localhost") {
-        // RFC 6761, 6.3: always loopback. Whether it is there does not show here, as it does with TCP.
+        // RFC 6761, 6.3: always loopback. Unlike TCP, a connect does not show which address family the service listens on.
         connect_to(SocketAddr::from((Ipv4Addr::LOCALHOST, address.port))).await?
     } else {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -359,7 +373,7 @@ async fn connect(address: &Address) -> io::Result<UdpSocket> {
         }
         found.ok_or(last)?
     };
-    // A socket that has not been told that it can be written to says that it cannot.
+    // tokio reports a new socket as not writable until its first readiness event.
     socket.writable().await?;
     Ok(socket)
 }

@@ -1,225 +1,195 @@
-//! WebSockets of services (section 9 of the protocol): a connection of HTTP/1.1 of its own for each, an upgrade, and
-//! then frames in both directions until both ends have closed.
+//! WebSockets of services (section 9 of the protocol): each has a connection of HTTP/1.1 of its own, an upgrade, and then
+//! frames in both directions until both ends have closed.
 //!
-//! The handshake has the times of any request; an open WebSocket has none, but for a service that takes nothing of what
+//! The handshake has the timeouts of any request. An open WebSocket has none, except for a service that does not read what
 //! waits for it.
 
 mod handshake;
-mod line;
-mod refusal;
+mod rejection;
+mod request;
 
 use std::{
     future::pending,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
-use adit_codec::{ResetCode, WebSocketRequest, WebSocketResponseHead};
+use adit_codec::{ResetCode, WebSocketResponseHead};
 use adit_link::Exchange;
-use adit_splice::websocket::Carrier;
+use adit_splice::{tcp::set_keepalive, websocket::Carrier};
 use adit_trace::Phase;
-use adit_websocket::{Outcome, Relay, ResetCause, key};
+use adit_websocket::{Outcome as WebSocketOutcome, Relay, ResetCause, key};
 use bytes::Bytes;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use uuid::Uuid;
 
 use self::{
-    handshake::{Answer, ask},
-    line::Line,
+    handshake::{HandshakeResponse, shake_hands},
+    request::{HeaderLine, WebSocketRecord},
 };
 use crate::{
     connect::dial::dial,
-    request::{account::Account, broken::Broken},
-    resources::Resources,
-    service::Service,
+    forward::{error::ForwardError, gauge::GaugeGuard, record::Outcome, resources::Resources},
 };
 
-/// Probes of a silent connection follow each other at this share of the silence that began them.
-const PROBES_PER_SILENCE: u32 = 4;
-
-/// Serves one WebSocket, in a task of its own. When `leaving` says so, both ends are told that we go away.
+/// Serves one WebSocket, in a task of its own. A change of `going_away` closes it with 1001 (Going Away).
 pub(crate) fn dispatch(
-    mut account: Account<Box<WebSocketRequest>>,
+    record: WebSocketRecord,
     exchange: Exchange,
-    shared: Arc<Resources>,
-    leaving: watch::Receiver<u64>,
+    resources: Arc<Resources>,
+    going_away: watch::Receiver<u64>,
 ) {
-    exchange.set_stall(shared.config.tcp_stall_timeout);
-    let limit = shared.config.max_connections;
-    let open = Open::new(shared, account.service.clone());
-    if open.before >= limit {
-        let why = format!("{limit} connections to {} are open", open.service.address);
-        account.give_up(exchange.send, ResetCode::Limit, &why);
-        return;
-    }
-    tokio::spawn(async move { open.serve(account, exchange, leaving).await });
+    exchange.set_stall(resources.config.tcp_stall_timeout);
+    let limit = resources.config.max_connections;
+    let service = record.service.clone();
+    let Some(open) = GaugeGuard::below(limit, service, |service| &service.open) else {
+        let reason = format!("{limit} connections to {} are open", record.service.address);
+        return record.reset(exchange.send, ResetCode::Limit, &reason);
+    };
+    let (open_here, _) = GaugeGuard::new(resources, |resources| &resources.counters.websockets);
+    tokio::spawn(async move {
+        serve(record, exchange, open_here.owner(), going_away).await;
+        drop((open, open_here));
+    });
 }
 
-/// One connection of the count.
-struct Open {
-    shared: Arc<Resources>,
-    service: Arc<Service>,
-    /// Connections of the service, other than pooled ones, that were open before this one.
-    before: usize,
-}
-
-impl Open {
-    fn new(shared: Arc<Resources>, service: Arc<Service>) -> Self {
-        shared.counters.websockets.fetch_add(1, Ordering::Relaxed);
-        let before = service.open.fetch_add(1, Ordering::Relaxed);
-        Self {
-            shared,
-            service,
-            before,
+/// Connects, opens the WebSocket and carries it to its end, or forwards the service's rejection. Finishes the record.
+async fn serve(
+    mut record: WebSocketRecord,
+    exchange: Exchange,
+    resources: &Resources,
+    going_away: watch::Receiver<u64>,
+) {
+    let config = &resources.config;
+    record.timeline.begin(Phase::Dial);
+    let dialled = tokio::select! {
+        biased;
+        () = exchange.send.closed() => {
+            return record.finish(Outcome::of_abandoned(&exchange.send));
         }
-    }
-
-    async fn serve(
-        &self,
-        mut account: Account<Box<WebSocketRequest>>,
-        exchange: Exchange,
-        leaving: watch::Receiver<u64>,
-    ) {
-        let config = &self.shared.config;
-        account.course.begin(Phase::Dial);
-        let dialled = tokio::select! {
-            biased;
-            () = exchange.send.closed() => return account.course.on_gone(&exchange.send),
-            dialled = dial(&self.service.address, config.dial_timeout) => dialled,
-        };
-        account.course.end(Phase::Dial);
-        let mut socket = match dialled {
-            Ok(socket) => socket,
-            Err(why) => return account.give_up(exchange.send, ResetCode::DialFailed, &why),
-        };
-        self.shared.counters.dialled.fetch_add(1, Ordering::Relaxed);
-        let key = key(rand::random());
-        let answer = tokio::select! {
-            biased;
-            () = exchange.send.closed() => return account.course.on_gone(&exchange.send),
-            answer = timeout(config.response_timeout, ask(&mut socket, &mut account, &key)) => answer,
-        };
-        let late = || {
-            let within = config.response_timeout;
-            let why = format!("the service did not answer within {within:?}");
-            Broken::Reset(ResetCode::ServiceTimeout, why.into())
-        };
-        let result = match answer.unwrap_or_else(|_| Err(late())) {
-            Ok(Answer::Accepted { lines, first }) => match accept(&exchange, &lines) {
-                Ok(()) => {
-                    account.course.on_answer(101, false);
-                    self.service.compress(&exchange.send, []);
-                    self.carry(socket, exchange, first, leaving, account).await;
-                    return;
-                }
-                Err(broken) => Err(broken),
-            },
-            Ok(Answer::Refused(refusal)) => {
-                let passed_on =
-                    refusal.pass_on(&mut socket, &exchange.send, &self.shared, &mut account);
-                passed_on.await
+        dialled = dial(&record.service.address, config.dial_timeout) => dialled,
+    };
+    record.timeline.end(Phase::Dial);
+    let mut socket = match dialled {
+        Ok(socket) => socket,
+        Err(error) => {
+            return record.reset(exchange.send, ResetCode::DialFailed, &error.to_string());
+        }
+    };
+    resources.counters.dialled.fetch_add(1, Ordering::Relaxed);
+    let key = key(rand::random());
+    let within = config.response_timeout;
+    let response = tokio::select! {
+        biased;
+        () = exchange.send.closed() => {
+            return record.finish(Outcome::of_abandoned(&exchange.send));
+        }
+        response = timeout(within, shake_hands(&mut socket, &mut record, &key)) => response,
+    };
+    let timed_out = |_| {
+        let reason = format!("the service did not respond within {within:?}");
+        Err(ForwardError::Reset(
+            ResetCode::ServiceTimeout,
+            reason.into(),
+        ))
+    };
+    let result = match response.unwrap_or_else(timed_out) {
+        Ok(HandshakeResponse::Accepted { lines, first }) => match accept(&exchange, &lines) {
+            Ok(()) => {
+                record.timeline.on_response(101, false);
+                record.service.select_compression(&exchange.send, []);
+                return carry(socket, exchange, first, going_away, record, resources).await;
             }
-            Err(broken) => Err(broken),
-        };
-        match result {
-            Ok(()) => account.course.on_complete(),
-            Err(Broken::Gone) => account.course.on_gone(&exchange.send),
-            Err(Broken::Reset(code, why)) => account.give_up(exchange.send, code, &why),
-            Err(Broken::Died(why)) => {
-                account.give_up(exchange.send, ResetCode::ServiceAborted, &why);
-            }
+            Err(error) => Err(error),
+        },
+        Ok(HandshakeResponse::Rejected(rejection)) => {
+            rejection
+                .forward(&mut socket, &exchange.send, resources, &mut record)
+                .await
         }
-    }
-
-    /// Carries frames, of which `first` have come with the answer, until it is over.
-    async fn carry(
-        &self,
-        socket: TcpStream,
-        exchange: Exchange,
-        first: Bytes,
-        leaving: watch::Receiver<u64>,
-        mut account: Account<Box<WebSocketRequest>>,
-    ) {
-        if let Some(silence) = self.shared.config.tcp_keepalive {
-            let times = TcpKeepalive::new()
-                .with_time(silence)
-                .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
-            if let Err(error) = SockRef::from(&socket).set_tcp_keepalive(&times) {
-                tracing::debug!(%error, "keepalive could not be set");
-            }
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(()) => record.finish(Outcome::Completed),
+        Err(ForwardError::Abandoned) => record.finish(Outcome::of_abandoned(&exchange.send)),
+        Err(ForwardError::Reset(code, reason)) => record.reset(exchange.send, code, &reason),
+        Err(ForwardError::ConnectionLost(reason)) => {
+            record.reset(exchange.send, ResetCode::ServiceAborted, &reason);
         }
-        let early = first.len() as u64;
-        let mut relay = Relay::to_service(rand::random);
-        if !first.is_empty() {
-            relay.on_bytes(first);
-        }
-        let config = &self.shared.config;
-        let carrier = Carrier::new(
-            socket,
-            exchange,
-            relay,
-            &self.shared.websockets,
-            config.close_timeout,
-            config.turn_bytes,
-            reset_of,
-        );
-        // What a service sent before it left is for a slow visitor to read.
-        let ended = carrier.run(said(leaving), |_, _| false).await;
-        tracing::debug!(
-            target: "adit::egress",
-            request_id = %Uuid::from_bytes(account.head.open.request_uuid),
-            outcome = ?ended.outcome,
-            is_cut = ended.is_cut,
-            written = ended.written,
-            reason = ended.failure.as_ref().map_or("", |failure| failure.reason.as_str()),
-            "WebSocket over"
-        );
-        account.moved.receive(ended.written);
-        account.moved.send(ended.read + early);
-        match (&ended.failure, ended.reset) {
-            (Some(failure), _) => account.course.on_failure(failure),
-            (None, Some(code)) => account.course.on_reset(code),
-            (None, None) => match ended.outcome {
-                Outcome::SocketLost => account.course.on_reset(ResetCode::ServiceAborted),
-                Outcome::LinkEnded => account.course.on_reset(ResetCode::Cancelled),
-                _ => account.course.on_complete(),
-            },
-        }
-        // As it stands, where there was no time to shut it down.
-        drop(ended.socket);
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        let counters = &self.shared.counters;
-        counters.websockets.fetch_sub(1, Ordering::Relaxed);
-        self.service.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Ready when it is said, after now, that we go away.
-async fn said(mut leaving: watch::Receiver<u64>) {
-    if leaving.changed().await.is_err() {
-        // Nobody is left to say it.
-        pending::<()>().await;
-    }
-}
-
-/// Tells the visitor's side that the WebSocket is there.
-fn accept(exchange: &Exchange, lines: &[Line]) -> Result<(), Broken> {
+/// Reports to the visitor's side that the WebSocket is open.
+fn accept(exchange: &Exchange, lines: &[HeaderLine]) -> Result<(), ForwardError> {
     let lines = lines.iter().map(|(name, value)| (&name[..], &value[..]));
     let head = WebSocketResponseHead { status: 101 }
         .encode(lines)
-        .map_err(|error| Broken::aborted(error.to_string()))?;
+        .map_err(|error| ForwardError::service_aborted(error.to_string()))?;
     exchange.send.respond(head, false)?;
     Ok(())
 }
 
-/// With what a WebSocket is reset, and what is said.
-fn reset_of(why: ResetCause) -> (ResetCode, String) {
-    match why {
+/// Carries frames to the end of the WebSocket and finishes the record. `first` has come from the service behind its
+/// response.
+async fn carry(
+    socket: TcpStream,
+    exchange: Exchange,
+    first: Bytes,
+    going_away: watch::Receiver<u64>,
+    record: WebSocketRecord,
+    resources: &Resources,
+) {
+    let config = &resources.config;
+    if let Some(silence) = config.tcp_keepalive {
+        set_keepalive(&socket, silence);
+    }
+    let early = first.len() as u64;
+    let mut relay = Relay::to_service(rand::random);
+    if !first.is_empty() {
+        relay.on_bytes(first);
+    }
+    let carrier = Carrier::new(
+        socket,
+        exchange,
+        relay,
+        &resources.websockets,
+        config.close_timeout,
+        config.turn_bytes,
+        reset_of,
+    );
+    // A service that has left may have sent frames before: a slow visitor still receives them.
+    let ended = carrier.run(changed(going_away), |_, _| false).await;
+    tracing::debug!(
+        target: "adit::egress",
+        request_id = %Uuid::from_bytes(record.head.open.request_uuid),
+        outcome = ?ended.outcome,
+        is_cut = ended.is_cut,
+        written = ended.written,
+        reason = ended.failure.as_ref().map_or("", |failure| failure.reason.as_str()),
+        "WebSocket over"
+    );
+    record.payload.add_from_visitor(ended.written);
+    record.payload.add_to_visitor(ended.read + early);
+    record.finish(match (&ended.failure, ended.reset, ended.outcome) {
+        (Some(failure), ..) => Outcome::of_failure(failure),
+        (None, Some(code), _) => Outcome::of_reset(code),
+        (None, None, WebSocketOutcome::SocketLost) => Outcome::of_reset(ResetCode::ServiceAborted),
+        (None, None, WebSocketOutcome::LinkEnded) => Outcome::CANCELLED,
+        (None, None, _) => Outcome::Completed,
+    });
+    // Closed as it is if there was no time to shut it down.
+    drop(ended.socket);
+}
+
+/// Waits for a change after now; for ever if there will be none.
+async fn changed(mut receiver: watch::Receiver<u64>) {
+    if receiver.changed().await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+/// The reset of a WebSocket that cannot end by a close frame.
+fn reset_of(cause: ResetCause) -> (ResetCode, String) {
+    match cause {
         ResetCause::SocketLost => (
             ResetCode::ServiceAborted,
             "the service left within a frame".into(),
@@ -230,7 +200,7 @@ fn reset_of(why: ResetCause) -> (ResetCode, String) {
         ),
         ResetCause::LinkEnded => (
             ResetCode::Cancelled,
-            "the visitor left while a frame was on its way to it".into(),
+            "the visitor left while a frame was being sent to it".into(),
         ),
     }
 }

@@ -7,13 +7,13 @@ use adit_splice::tcp::Progress;
 /// Counters and gauges of the TCP connections, over all services.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpStats {
-    /// Connections now, those being made included.
+    /// Connections now, including those being made.
     pub open: usize,
-    /// Connections so far, also those that could not be made.
+    /// Connections so far, including those that could not be made.
     pub total: u64,
     /// Connections that could not be made.
     pub dials_failed: u64,
-    /// Connections that the service broke off.
+    /// Connections that the service reset.
     pub aborted: u64,
     /// Bytes from services.
     pub received_bytes: u64,
@@ -44,8 +44,10 @@ impl Counters {
         }
     }
 
-    pub(crate) fn on_moved(&self, moved: Progress) {
-        self.received_bytes.fetch_add(moved.read, Ordering::Relaxed);
-        self.sent_bytes.fetch_add(moved.written, Ordering::Relaxed);
+    pub(crate) fn on_progress(&self, progress: Progress) {
+        self.received_bytes
+            .fetch_add(progress.read, Ordering::Relaxed);
+        self.sent_bytes
+            .fetch_add(progress.written, Ordering::Relaxed);
     }
 }

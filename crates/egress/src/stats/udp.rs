@@ -13,13 +13,13 @@ pub struct UdpStats {
     pub datagrams_out: u64,
     /// Datagrams read from services.
     pub datagrams_in: u64,
-    /// Datagrams for services that a full socket did not take.
+    /// Datagrams to services dropped because the socket was full.
     pub dropped_socket_full: u64,
-    /// Datagrams for services that the system would not send.
+    /// Datagrams to services that the system refused to send.
     pub dropped_unsendable: u64,
-    /// Datagrams of services that are longer than any that is carried (P-11.1).
+    /// Datagrams of services dropped because they exceed the longest that crosses (P-11.1).
     pub dropped_too_long: u64,
-    /// Times that the network said that no service is there.
+    /// ICMP errors received: no service at the address, or no route to it.
     pub refused: u64,
 }
 

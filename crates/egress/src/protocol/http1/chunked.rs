@@ -1,50 +1,52 @@
-//! The chunked transfer coding (RFC 9112, 7.1), decoded where it stands.
+//! Decodes the chunked transfer coding (RFC 9112, 7.1) in place.
+//!
+//! `ingress` has a second state machine for this coding (`framing`): it follows the bytes beside hyper, skips payload instead
+//! of moving it, keeps no trailers, and accepts where hyper does. One machine for both would branch on each byte of a size
+//! for what only one side needs; the bounds of P-3.9 are the same in both.
 
 use std::ops::Range;
 
-use adit_codec::{HeaderBlock, MAX_HEADER_LINES};
+use adit_codec::{HeaderBlock, MAX_HEADER_LINES, fields::is_message_control};
 use thiserror::Error;
 
-use crate::fields::is_barred_from_trailers;
-
-/// Digits of a chunk's size: those of 64 bits. Zeros in front of it could come without end.
+/// The most digits of a chunk's size, leading zeros included (P-3.9): those of 64 bits.
 const MAX_SIZE_DIGITS: u8 = 16;
-/// What stands behind the size in its line: blanks and extensions, which mean nothing to anybody.
+/// The most bytes behind the size in its line: blanks and extensions, which are ignored (P-3.9).
 const MAX_EXTENSION_BYTES: u64 = 4 * 1024;
-/// The same of one body in all, beside as much again as it has payload: a long stream of small chunks may have a short
-/// one each, and work is bounded by what is carried.
+/// The most such bytes of one body, beside as many as the body has payload: a long stream of small chunks may have a short
+/// extension each, and the work stays proportional to the payload (P-3.9).
 const MAX_EXTENSIONS_BYTES: u64 = 16 * 1024;
-/// Trailers as they come; encoded for the tunnel they stay below the bound of a head (P-2.10).
+/// The most bytes of trailers; encoded for the tunnel they stay below the bound of a head (P-2.10).
 const MAX_TRAILER_BYTES: usize = 32 * 1024;
 
-/// Why bytes are no chunked body.
+/// Why bytes are not a valid chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ChunkedError {
-    /// No hexadecimal number, or something else where its line should end.
-    #[error("bad chunk size")]
+    /// Not a hexadecimal number, or not followed by a line end.
+    #[error("invalid chunk size")]
     Size,
-    /// More than 64 bits, zeros in front included.
+    /// More than 64 bits, leading zeros included.
     #[error("chunk size with more than {MAX_SIZE_DIGITS} digits")]
     TooLarge,
-    /// No line end after a chunk.
+    /// Not followed by a line end.
     #[error("chunk longer than its size")]
     Overrun,
-    /// What stands behind a size passes its bound, or that of all of them does.
+    /// The bytes behind a size exceed their bound, or those of the body do.
     #[error("chunk extensions too long")]
     Extension,
-    /// No header lines, or more than are allowed.
-    #[error("bad trailers")]
+    /// Not header lines, or more than are allowed.
+    #[error("invalid trailers")]
     Trailers,
 }
 
-/// What a piece of the coded body held.
+/// What a piece of the coded body contained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
-    /// Where its payload stands now.
+    /// Where its payload is now.
     pub payload: Range<usize>,
-    /// Bytes that belong to the body; more than these only after its end.
+    /// Bytes that belong to the body; fewer than the piece has only at its end.
     pub consumed: usize,
-    /// Chunks, or parts of them.
+    /// Number of chunks, or parts of them.
     pub chunks: usize,
 }
 
@@ -66,23 +68,23 @@ enum State {
     Done,
 }
 
-/// Decodes one body, cut into pieces anywhere.
+/// Decodes one body, which may be split anywhere.
 #[derive(Debug)]
-pub struct Chunked {
+pub struct ChunkedDecoder {
     state: State,
-    /// Of the size while it is read, then of the chunk while it comes.
+    /// The size while it is read; then the bytes of the chunk that are still to come.
     remaining: u64,
     digits: u8,
-    /// Behind the size of this chunk.
+    /// Bytes behind the size of this chunk.
     extension_bytes: u64,
-    /// Behind the sizes of all chunks before it.
+    /// Bytes behind the sizes of all chunks before it.
     extensions_bytes: u64,
     payload_bytes: u64,
     trailers: Vec<u8>,
     trailer_lines: usize,
 }
 
-impl Default for Chunked {
+impl Default for ChunkedDecoder {
     fn default() -> Self {
         Self {
             state: State::Start,
@@ -97,15 +99,15 @@ impl Default for Chunked {
     }
 }
 
-impl Chunked {
-    /// Decodes the next piece. Its payload is moved together at the place of its first part: a single chunk, or the
-    /// middle of one, is not moved at all, and many small ones become one run.
+impl ChunkedDecoder {
+    /// Decodes the next piece. The payload of all its chunks is moved behind that of the first one, so that it is one run; a
+    /// single chunk, or a part of one, is not moved.
     ///
     /// # Errors
-    /// [`ChunkedError`]; the connection is of no use then.
+    /// [`ChunkedError`]; the connection must be closed then.
     ///
     /// # Complexity
-    /// Linear, without memory except for trailers.
+    /// Linear; allocates for trailers only.
     pub fn decode(&mut self, data: &mut [u8]) -> Result<Decoded, ChunkedError> {
         let mut payload = 0..0;
         let mut at = 0;
@@ -139,15 +141,15 @@ impl Chunked {
         })
     }
 
-    /// Whether the last chunk and the trailers have come.
+    /// Whether the last chunk and the trailers have been read.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// The trailers that came, without those that may not be there.
+    /// The trailers, without fields that are not allowed in trailers.
     ///
     /// # Errors
-    /// [`ChunkedError::Trailers`] when they are no header lines.
+    /// [`ChunkedError::Trailers`] if they are not valid header lines.
     pub fn take_trailers(&mut self) -> Result<Option<HeaderBlock>, ChunkedError> {
         if self.trailers.is_empty() {
             return Ok(None);
@@ -163,7 +165,7 @@ impl Chunked {
         let lines: Vec<_> = lines
             .iter()
             .map(|line| (line.name.to_ascii_lowercase(), line.value))
-            .filter(|(name, _)| !is_barred_from_trailers(name.as_bytes()))
+            .filter(|(name, _)| !is_message_control(name.as_bytes()))
             .collect();
         let block: HeaderBlock = lines
             .iter()
@@ -266,8 +268,8 @@ mod tests {
     use super::*;
 
     /// Payload, bytes of the body, decoder; fed in pieces of `step` bytes.
-    fn run(coded: &[u8], step: usize) -> Result<(Vec<u8>, usize, Chunked), ChunkedError> {
-        let mut decoder = Chunked::default();
+    fn run(coded: &[u8], step: usize) -> Result<(Vec<u8>, usize, ChunkedDecoder), ChunkedError> {
+        let mut decoder = ChunkedDecoder::default();
         let (mut payload, mut consumed) = (Vec::new(), 0);
         for piece in coded.chunks(step) {
             let mut piece = piece.to_vec();
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_the_same_however_it_is_cut() {
+    fn a_body_decodes_the_same_however_it_is_split() {
         let coded = b"5\r\nhello\r\n1 ;a=\"b\"\r\n \r\n0A;x\r\n0123456789\r\n00\r\nX-A: 1\r\ncontent-length: 9\r\nx-b:2\r\n\r\nrest";
         for step in 1..=coded.len() {
             let (payload, consumed, mut decoder) = run(coded, step).unwrap();
@@ -297,10 +299,10 @@ mod tests {
     }
 
     #[test]
-    fn one_chunk_is_not_moved_and_several_become_one_run() {
+    fn one_chunk_stays_in_place_and_several_become_one_run() {
         let mut one = *b"5\r\nhello\r\n";
         assert_eq!(
-            Chunked::default().decode(&mut one).unwrap(),
+            ChunkedDecoder::default().decode(&mut one).unwrap(),
             Decoded {
                 payload: 3..8,
                 consumed: 10,
@@ -308,7 +310,7 @@ mod tests {
             }
         );
         let mut two = *b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n";
-        let mut decoder = Chunked::default();
+        let mut decoder = ChunkedDecoder::default();
         let decoded = decoder.decode(&mut two).unwrap();
         assert_eq!(&two[decoded.payload], b"abc");
         assert!(decoder.is_done());
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named() {
+    fn invalid_bodies_have_their_error() {
         let fault = |coded: &[u8]| run(coded, 7).err();
         for bad in [
             "g", "\r\n", " 1", "1g", "1 1", "1\n", "1;a\n", "-1", "0x1", "1\r\r", "1 g",
@@ -341,9 +343,8 @@ mod tests {
         assert_eq!(decoder.take_trailers(), Err(ChunkedError::Trailers));
     }
 
-    /// P-3.9.
     #[test]
-    fn a_chunk_size_of_seventeen_digits_is_refused_at_the_last() {
+    fn p_3_9_chunk_size_has_at_most_sixteen_digits() {
         for digit in ["0", "1", "f"] {
             for step in [1, 7, 64] {
                 let most = digit.repeat(16);
@@ -360,9 +361,8 @@ mod tests {
         assert_eq!(payload, b"x");
     }
 
-    /// P-3.9.
     #[test]
-    fn blanks_and_extensions_of_a_chunk_are_bounded() {
+    fn p_3_9_blanks_and_extensions_of_a_chunk_are_bounded() {
         let extended = |filler: &str, bytes: u64| {
             let filled = filler.repeat(usize::try_from(bytes).unwrap());
             let coded = format!("0{}\r\n\r\n", &filled[..usize::try_from(bytes).unwrap()]);
@@ -376,9 +376,8 @@ mod tests {
         }
     }
 
-    /// P-3.9: beside a start for all of them they may be as long as the payload.
     #[test]
-    fn extensions_of_a_body_are_bounded_by_its_payload() {
+    fn p_3_9_extensions_of_a_body_are_bounded_by_its_payload() {
         let body = |chunks: usize, extension: usize, payload: usize| {
             let extension = format!(";{}", "x".repeat(extension - 1));
             let chunk = format!("{payload:x}{extension}\r\n{}\r\n", "y".repeat(payload));

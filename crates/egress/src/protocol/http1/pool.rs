@@ -1,4 +1,4 @@
-//! The connections of one service: who is idle, who may be dialled, who has to wait.
+//! The connections of one service: which are idle, how many there may be, and the requests that wait for one.
 
 use std::{
     collections::VecDeque,
@@ -8,44 +8,47 @@ use std::{
 use adit_codec::ResetCode;
 use adit_trace::Phase;
 
-use crate::{connect::dial::Address, request::job::Job, resources::Resources, stats::Stats};
-
-use super::slot::Slot;
+use super::{request::Http1Request, slot::Slot};
+use crate::{
+    connect::dial::Address,
+    forward::{record::Outcome, resources::Resources},
+    stats::Stats,
+};
 
 /// The connections of one service.
 pub(crate) struct Pool {
-    pub(crate) address: Address,
-    pub(crate) shared: Arc<Resources>,
+    pub(super) address: Address,
+    pub(super) resources: Arc<Resources>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The last used at the end, and used first: the others grow old and go.
+    /// The most recently used connection is last, and is used first: the others grow old and are closed.
     idle: Vec<Arc<Slot>>,
-    /// All connections, being made or in use or idle.
+    /// All connections: being made, in use, or idle.
     connections: usize,
-    /// Requests for which there was no connection. Only while all there may be are in use.
-    waiting: VecDeque<Job>,
-    /// No tunnel leads here any more: nothing is kept for later.
+    /// Requests that wait for a connection. Empty unless as many connections as allowed are in use.
+    waiting: VecDeque<Http1Request>,
+    /// No tunnel leads here any more: no connection is kept.
     retired: bool,
 }
 
 /// What a connection does after an exchange.
-pub(crate) enum Next {
-    /// Serve this one.
-    Serve(Job),
-    /// Wait; its slot is with the idle ones.
+pub(super) enum NextStep {
+    /// Serves this request.
+    Serve(Http1Request),
+    /// Waits; its slot is idle.
     Wait,
-    /// End; it is not counted any more.
+    /// Closes; the pool does not count it any more.
     Close,
 }
 
 impl Pool {
-    pub(crate) fn new(address: Address, shared: Arc<Resources>) -> Arc<Self> {
+    pub(crate) fn new(address: Address, resources: Arc<Resources>) -> Arc<Self> {
         Arc::new(Self {
             address,
-            shared,
+            resources,
             state: Mutex::default(),
         })
     }
@@ -54,96 +57,98 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a request to an idle connection, or lets it wait for one. Gives it back when a new connection is to serve
-    /// it, which is counted then.
-    pub(super) fn place(&self, mut job: Job) -> Option<Job> {
-        let config = &self.shared.config;
-        job.account.course.begin(Phase::Queue);
+    /// Hands a request to an idle connection, or queues it. Returns it if a new connection is to serve it; that connection
+    /// is counted from then on.
+    pub(super) fn submit(&self, mut request: Http1Request) -> Option<Http1Request> {
+        let config = &self.resources.config;
+        request.record.timeline.begin(Phase::Queue);
         loop {
             let mut state = self.lock();
             if let Some(slot) = state.idle.pop() {
                 drop(state);
-                match slot.put(job) {
+                match slot.put(request) {
                     Ok(()) => return None,
-                    Err(refused) => job = refused,
+                    Err(rejected) => request = rejected,
                 }
                 continue;
             }
             if state.connections < config.max_connections {
                 state.connections += 1;
                 drop(state);
-                return Some(job);
+                return Some(request);
             }
-            let mut left = Vec::new();
+            let mut abandoned = Vec::new();
             if state.waiting.len() >= config.max_waiting {
                 let all = std::mem::take(&mut state.waiting);
                 for waiting in all {
-                    if waiting.is_gone() {
-                        left.push(waiting);
+                    if waiting.is_abandoned() {
+                        abandoned.push(waiting);
                     } else {
                         state.waiting.push_back(waiting);
                     }
                 }
             }
             if state.waiting.len() < config.max_waiting {
-                state.waiting.push_back(job);
+                state.waiting.push_back(request);
                 drop(state);
             } else {
                 drop(state);
-                job.reset(
+                request.reset(
                     ResetCode::Limit,
                     &format!("all connections to {} are in use", self.address),
                 );
             }
-            drop(left);
+            for request in abandoned {
+                let outcome = Outcome::of_abandoned(&request.exchange.send);
+                request.record.finish(outcome);
+            }
             return None;
         }
     }
 
-    /// After an exchange that leaves the connection fit for another.
-    pub(crate) fn release(&self, slot: &Arc<Slot>) -> Next {
+    /// After an exchange that leaves the connection reusable.
+    pub(super) fn release(&self, slot: &Arc<Slot>) -> NextStep {
         let mut state = self.lock();
-        if let Some(job) = state.waiting.pop_front() {
-            Next::Serve(job)
-        } else if state.retired || state.idle.len() >= self.shared.config.max_idle {
+        if let Some(request) = state.waiting.pop_front() {
+            NextStep::Serve(request)
+        } else if state.retired || state.idle.len() >= self.resources.config.max_idle {
             state.connections -= 1;
-            Next::Close
+            NextStep::Close
         } else {
             state.idle.push(slot.clone());
-            Next::Wait
+            NextStep::Wait
         }
     }
 
-    /// After a connection is lost or given up: its place may be taken by a new one.
-    pub(crate) fn replace(&self) -> Option<Job> {
+    /// After a connection is lost or closed: a waiting request may use its place for a new connection.
+    pub(super) fn on_connection_lost(&self) -> Option<Http1Request> {
         let mut state = self.lock();
-        let job = state.waiting.pop_front();
-        if job.is_none() {
+        let request = state.waiting.pop_front();
+        if request.is_none() {
             state.connections -= 1;
         }
-        job
+        request
     }
 
-    /// Takes an idle connection out. False: it was taken already, and a request is on its way into the slot.
-    pub(crate) fn withdraw(&self, slot: &Arc<Slot>) -> bool {
+    /// Removes an idle connection. False: it is not idle any more, and a request is about to be put into its slot.
+    pub(super) fn withdraw(&self, slot: &Arc<Slot>) -> bool {
         let mut state = self.lock();
-        let place = state.idle.iter().rposition(|idle| Arc::ptr_eq(idle, slot));
-        if let Some(place) = place {
-            state.idle.remove(place);
+        let index = state.idle.iter().rposition(|idle| Arc::ptr_eq(idle, slot));
+        if let Some(index) = index {
+            state.idle.remove(index);
         }
-        place.is_some()
+        index.is_some()
     }
 
-    /// A connection's task was dropped where it stood: its runtime is ending.
-    pub(crate) fn abandon(&self, slot: &Arc<Slot>) {
+    /// The task of a connection was dropped: its runtime is shutting down.
+    pub(super) fn on_task_dropped(&self, slot: &Arc<Slot>) {
         let mut state = self.lock();
         state.idle.retain(|idle| !Arc::ptr_eq(idle, slot));
-        // A closed slot was counted out when the pool closed it.
+        // A closed slot was subtracted when the pool closed it.
         if !slot.is_closed() {
             state.connections -= 1;
         }
-        let nobody_serves = state.connections == 0;
-        let waiting = if nobody_serves {
+        let waiting = if state.connections == 0 {
             std::mem::take(&mut state.waiting)
         } else {
             VecDeque::new()
@@ -152,17 +157,18 @@ impl Pool {
         drop((waiting, slot.close()));
     }
 
-    /// Closes what is idle, and what becomes idle from now on.
+    /// Closes idle connections now, and the others as they become idle.
     pub(crate) fn retire(&self) {
         let mut state = self.lock();
         state.retired = true;
         state.connections -= state.idle.len();
         for slot in state.idle.drain(..) {
-            // Under the lock, so that a task that is dropped now knows that it is counted no more.
+            // Under the lock, so that a task that is dropped now sees that it is not counted any more.
             slot.close();
         }
     }
 
+    /// Adds the connections to `stats`.
     pub(crate) fn count(&self, stats: &mut Stats) {
         let state = self.lock();
         stats.connections += state.connections;

@@ -1,21 +1,21 @@
-//! Where an idle connection waits for its next request.
+//! Hands the next request to an idle connection.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use crate::request::job::Job;
+use super::request::Http1Request;
 
-/// Where a request is put for an idle connection.
+/// Where the pool puts a request for an idle connection.
 #[derive(Default)]
-pub(crate) struct Slot {
+pub(super) struct Slot {
     state: Mutex<SlotState>,
 }
 
 #[derive(Default)]
 struct SlotState {
-    job: Option<Job>,
+    request: Option<Http1Request>,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -25,20 +25,20 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing can be put here any more.
+    /// Whether the slot takes no request any more.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Gives the request back if nobody waits here any more.
-    // The request is as large as it is; it goes back whole.
+    /// Puts a request into the slot; returns it if the slot is closed.
+    // The request is returned whole, whatever its size.
     #[allow(clippy::result_large_err)]
-    pub(super) fn put(&self, job: Job) -> Result<(), Job> {
+    pub(super) fn put(&self, request: Http1Request) -> Result<(), Http1Request> {
         let mut state = self.lock();
         if state.closed {
-            return Err(job);
+            return Err(request);
         }
-        state.job = Some(job);
+        state.request = Some(request);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -48,10 +48,10 @@ impl Slot {
     }
 
     /// The request that was put here; `None` when the slot is closed.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Job>> {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Http1Request>> {
         let mut state = self.lock();
-        if let Some(job) = state.job.take() {
-            return Poll::Ready(Some(job));
+        if let Some(request) = state.request.take() {
+            return Poll::Ready(Some(request));
         }
         if state.closed {
             return Poll::Ready(None);
@@ -63,14 +63,15 @@ impl Slot {
         Poll::Pending
     }
 
-    pub(super) fn close(&self) -> Option<Job> {
+    /// Closes the slot; returns a request that was in it.
+    pub(super) fn close(&self) -> Option<Http1Request> {
         let mut state = self.lock();
         state.closed = true;
-        let (job, waker) = (state.job.take(), state.waker.take());
+        let (request, waker) = (state.request.take(), state.waker.take());
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        job
+        request
     }
 }

@@ -1,4 +1,4 @@
-//! One timer for all the deadlines of a connection.
+//! One timer for all deadlines of a connection.
 
 use std::{
     future::Future as _,
@@ -8,21 +8,21 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Waits for a deadline that moves with every request without touching the runtime's timers each time: a timer that
-/// fires too early is set anew, so later deadlines cost nothing until then.
-pub(crate) struct Timer {
+/// Waits for a deadline that moves with every request. The runtime's timer is not reset each time: when it fires before
+/// the deadline it is set again, so that later deadlines cost nothing until then.
+pub(super) struct Timer {
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Timer {
-    pub(crate) fn new(first: Instant) -> Self {
+    pub(super) fn new(first: Instant) -> Self {
         Self {
             sleep: Box::pin(sleep_until(first)),
         }
     }
 
     /// Ready when `deadline` has passed.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         if deadline < self.sleep.deadline() {
             self.sleep.as_mut().reset(deadline);
         }

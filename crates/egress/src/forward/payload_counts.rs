@@ -1,0 +1,35 @@
+//! Counts the payload of one request.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Payload of one request, in bytes. Each direction has one writer; both may count through shared references.
+#[derive(Debug, Default)]
+pub(crate) struct PayloadCounts {
+    from_visitor: AtomicU64,
+    to_visitor: AtomicU64,
+}
+
+impl PayloadCounts {
+    /// Bytes from the visitor so far.
+    pub(super) fn from_visitor(&self) -> u64 {
+        self.from_visitor.load(Ordering::Relaxed)
+    }
+
+    /// Bytes to the visitor so far.
+    pub(super) fn to_visitor(&self) -> u64 {
+        self.to_visitor.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_from_visitor(&self, bytes: u64) {
+        add(&self.from_visitor, bytes);
+    }
+
+    pub(crate) fn add_to_visitor(&self, bytes: u64) {
+        add(&self.to_visitor, bytes);
+    }
+}
+
+/// A counter has one writer, so that a load and a store lose nothing; a locked instruction is not needed.
+fn add(counter: &AtomicU64, bytes: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+}

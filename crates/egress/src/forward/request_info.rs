@@ -1,0 +1,190 @@
+//! What a request's head contains, whatever its protocol.
+
+use adit_codec::{
+    GrpcRequest, HeaderBlock, HttpRequest, Open, ProtocolType, RequestHead, TcpOpen, UdpOpen,
+    WebSocketRequest,
+};
+
+/// What a request's head contains. Fields that its protocol does not have are empty.
+pub(crate) struct RequestSummary<'h> {
+    pub(crate) protocol: ProtocolType,
+    pub(crate) open: &'h Open,
+    scheme: &'h [u8],
+    method: &'h [u8],
+    /// Host and port of the request; of a session the local address that the visitor connected to.
+    authority: &'h [u8],
+    path: &'h [u8],
+}
+
+impl RequestSummary<'_> {
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.scheme {
+            b"http" => "http",
+            b"https" => "https",
+            _ => "",
+        }
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        text(self.method)
+    }
+
+    /// Without the query.
+    pub(crate) fn path(&self) -> &str {
+        text(self.path).split('?').next().unwrap_or_default()
+    }
+
+    pub(crate) fn host_and_port(&self) -> (&str, u16) {
+        let authority = text(self.authority);
+        let (host, port) = authority
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+            .unwrap_or((authority, 0));
+        match self.protocol {
+            // A session names no host: this is the address of the server.
+            ProtocolType::Tcp | ProtocolType::Udp => ("", port),
+            _ => (host, port),
+        }
+    }
+}
+
+/// Whether the target of a request may cross (P-3.10): a path, or `*` for OPTIONS. An absolute target would overrule the
+/// host (RFC 9112, 3.2.2), and bytes that end the target would let its sender inject header lines.
+pub(crate) fn has_valid_target(head: &RequestHead) -> bool {
+    let (path, is_options) = match head {
+        RequestHead::Http(head) => (&head.path, head.method == "OPTIONS"),
+        RequestHead::Grpc(head) => (&head.path, false),
+        RequestHead::WebSocket(head) => (&head.path, false),
+        RequestHead::Tcp(_) | RequestHead::Udp(_) => return true,
+    };
+    let is_path = path.starts_with(b"/") && path.iter().all(|&byte| byte > b' ' && byte != 0x7f);
+    is_path || (is_options && path == &b"*"[..])
+}
+
+/// Bytes of heads are mostly text; anything else is recorded as empty.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+fn authority<'h>(authority: &'h [u8], headers: &'h HeaderBlock) -> &'h [u8] {
+    if authority.is_empty() {
+        headers.first(b"host").unwrap_or_default()
+    } else {
+        authority
+    }
+}
+
+/// The head of a request of any protocol, as far as its record needs it.
+pub(crate) trait RequestInfo {
+    fn summary(&self) -> RequestSummary<'_>;
+}
+
+impl RequestInfo for Box<HttpRequest> {
+    fn summary(&self) -> RequestSummary<'_> {
+        RequestSummary {
+            protocol: ProtocolType::Http,
+            open: &self.open,
+            scheme: &self.scheme,
+            method: &self.method,
+            authority: authority(&self.authority, &self.headers),
+            path: &self.path,
+        }
+    }
+}
+
+impl RequestInfo for Box<GrpcRequest> {
+    fn summary(&self) -> RequestSummary<'_> {
+        RequestSummary {
+            protocol: ProtocolType::Grpc,
+            open: &self.open,
+            scheme: b"",
+            method: b"POST",
+            authority: authority(&self.authority, &self.metadata),
+            path: &self.path,
+        }
+    }
+}
+
+impl RequestInfo for Box<WebSocketRequest> {
+    fn summary(&self) -> RequestSummary<'_> {
+        RequestSummary {
+            protocol: ProtocolType::WebSocket,
+            open: &self.open,
+            scheme: b"",
+            method: b"GET",
+            authority: authority(&self.authority, &self.headers),
+            path: &self.path,
+        }
+    }
+}
+
+impl RequestInfo for Box<TcpOpen> {
+    fn summary(&self) -> RequestSummary<'_> {
+        session(ProtocolType::Tcp, &self.open, &self.local)
+    }
+}
+
+impl RequestInfo for Box<UdpOpen> {
+    fn summary(&self) -> RequestSummary<'_> {
+        session(ProtocolType::Udp, &self.open, &self.local)
+    }
+}
+
+impl RequestInfo for RequestHead {
+    fn summary(&self) -> RequestSummary<'_> {
+        match self {
+            Self::Http(head) => head.summary(),
+            Self::Grpc(head) => head.summary(),
+            Self::WebSocket(head) => head.summary(),
+            Self::Tcp(head) => head.summary(),
+            Self::Udp(head) => head.summary(),
+        }
+    }
+}
+
+fn session<'h>(protocol: ProtocolType, open: &'h Open, local: &'h str) -> RequestSummary<'h> {
+    RequestSummary {
+        protocol,
+        open,
+        scheme: b"",
+        method: b"",
+        authority: local.as_bytes(),
+        path: b"",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_port_are_split_at_the_last_colon() {
+        let open = Open::default();
+        let of = |protocol, authority: &[u8]| {
+            let summary = RequestSummary {
+                protocol,
+                open: &open,
+                scheme: b"",
+                method: b"",
+                authority,
+                path: b"",
+            };
+            let (host, port) = summary.host_and_port();
+            (host.to_owned(), port)
+        };
+        for (authority, host, port) in [
+            ("a.example", "a.example", 0),
+            ("a.example:8080", "a.example", 8080),
+            ("[::1]:80", "[::1]", 80),
+            ("[::1]", "[::1]", 0),
+            ("a:99999", "a:99999", 0),
+            ("", "", 0),
+        ] {
+            let found = of(ProtocolType::Http, authority.as_bytes());
+            assert_eq!(found, (host.to_owned(), port), "{authority}");
+        }
+        let session = of(ProtocolType::Tcp, b"192.0.2.1:22");
+        assert_eq!(session, (String::new(), 22));
+        assert_eq!(of(ProtocolType::Http, b"\xff:80"), (String::new(), 0));
+    }
+}

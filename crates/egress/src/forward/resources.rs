@@ -1,0 +1,46 @@
+//! Settings, buffers and counters that all services of an [`Egress`](crate::Egress) use.
+
+use std::sync::Arc;
+
+use adit_codec::Pool as BufferPool;
+use adit_splice::{tcp::BufferPools, websocket};
+use adit_trace::Observer;
+
+use crate::{config::Config, stats::Counters};
+
+use super::origin::RequestOwner;
+
+/// For the first read of a response: head and small body.
+const SMALL_BUFFER_BYTES: usize = 16 * 1024;
+/// For reads of a response that keeps coming: the payload of one message (P-2.1).
+const LARGE_BUFFER_BYTES: usize = 64 * 1024;
+/// Free buffers kept, of each size: more than one turn of a thread reads into.
+const MAX_FREE_BUFFERS: usize = 64;
+
+/// Settings, buffers and counters that all services use.
+pub(crate) struct Resources {
+    pub(crate) config: Config,
+    pub(crate) buffers: BufferPools,
+    pub(crate) websockets: websocket::BufferPools,
+    pub(crate) counters: Counters,
+    /// Receives the record of each request.
+    pub(crate) observer: Arc<dyn Observer>,
+    /// The owner of requests whose origin names none.
+    pub(crate) owner: Arc<RequestOwner>,
+}
+
+impl Resources {
+    pub(crate) fn new(config: Config, observer: Arc<dyn Observer>, owner: RequestOwner) -> Self {
+        Self {
+            config,
+            buffers: BufferPools {
+                small: BufferPool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
+                large: BufferPool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
+            },
+            websockets: websocket::BufferPools::default(),
+            counters: Counters::default(),
+            observer,
+            owner: Arc::new(owner),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! When a request passed each of its stages, and what it was responded with.
+
+use std::{sync::Arc, time::Instant};
+
+use adit_codec::{Open, Side};
+use adit_link::{CreditWait, Exchange};
+use adit_trace::{Observer, Phase, Span, Timeline, TraceContext};
+
+use super::origin::{RequestOrigin, RequestOwner};
+
+/// When a request passed each of its stages, and what it was responded with. Without an observer the clock is never read;
+/// for a request that is not traced it is read when it starts, when its response starts, and when it ends.
+pub(crate) struct RequestTimeline {
+    opener: Side,
+    owner: Arc<RequestOwner>,
+    /// `None` without an observer.
+    started: Option<Instant>,
+    response: ResponseStart,
+    /// The request's head has been written.
+    head_written: bool,
+    /// The request was sent again on a second connection because the first one was dead.
+    retried: bool,
+    status: u16,
+    grpc_status: Option<u16>,
+    /// The phases of a traced request, and its waits for credit.
+    phases: Option<Box<Timeline>>,
+    credit_wait: Option<Arc<CreditWait>>,
+}
+
+/// When the response started.
+#[derive(Clone, Copy)]
+enum ResponseStart {
+    NotYet,
+    At(Instant),
+    /// Head and end were one message: one clock read serves both.
+    AtEnd,
+}
+
+/// When a connection began to be made, and when it was ready.
+pub(crate) type DialSpan = (tokio::time::Instant, tokio::time::Instant);
+
+/// The time by the runtime's clock, which tests can pause.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl RequestTimeline {
+    /// Of a request that has just arrived.
+    pub(crate) fn new(
+        observer: &dyn Observer,
+        open: &Open,
+        exchange: &Exchange,
+        origin: RequestOrigin,
+    ) -> Self {
+        let RequestOrigin {
+            owner,
+            waited_since,
+        } = origin;
+        let waited_since = waited_since.map(tokio::time::Instant::into_std);
+        // The end that accepted the visitor decides what is traced: a request without a context is not.
+        let mut phases = Some(&*open.traceparent)
+            .filter(|sent| !sent.is_empty())
+            .and_then(|sent| observer.begin(sent));
+        if let (Some(phases), Some(since)) = (&mut phases, waited_since) {
+            phases.add(Phase::Queue, since, now());
+        }
+        let credit_wait = phases.as_ref().map(|_| {
+            let watch = Arc::new(CreditWait::default());
+            exchange.watch_credit(watch.clone());
+            watch
+        });
+        Self {
+            opener: exchange.id().opener(),
+            owner,
+            started: observer
+                .is_enabled()
+                .then(|| waited_since.unwrap_or_else(now)),
+            response: ResponseStart::NotYet,
+            head_written: false,
+            retried: false,
+            status: 0,
+            grpc_status: None,
+            phases,
+            credit_wait,
+        }
+    }
+
+    /// The trace context of this hop, if the request is traced.
+    pub(crate) fn context(&self) -> Option<TraceContext> {
+        self.phases.as_ref().map(|phases| phases.context())
+    }
+
+    /// A phase begins.
+    pub(crate) fn begin(&mut self, phase: Phase) {
+        if let Some(phases) = &mut self.phases {
+            phases.begin(phase, now());
+        }
+    }
+
+    /// The last phase of this kind ends.
+    pub(crate) fn end(&mut self, phase: Phase) {
+        if let Some(phases) = &mut self.phases {
+            phases.end(phase, now());
+        }
+    }
+
+    /// The wait for a shared connection is over: one was made within `dial`, or could not be made (`None`). The dial may
+    /// have begun for another request; the part of it within this request's wait is recorded.
+    pub(crate) fn on_dialled(&mut self, dial: Option<DialSpan>) {
+        let Some(phases) = &mut self.phases else {
+            return;
+        };
+        let mut waits = phases.spans().iter().rev();
+        let wait = waits.find(|span| span.phase == Phase::Queue);
+        if let Some(&Span {
+            start: since,
+            end: Some(until),
+            ..
+        }) = wait
+        {
+            let (start, end) = dial.map_or((since, until), |(start, end)| {
+                (start.into_std().max(since), end.into_std().min(until))
+            });
+            phases.add(Phase::Dial, start, end.max(start));
+        }
+    }
+
+    /// The request's head has been written. Further calls change nothing.
+    pub(crate) fn on_head_written(&mut self) {
+        if let Some(phases) = &mut self.phases
+            && !std::mem::replace(&mut self.head_written, true)
+        {
+            phases.begin(Phase::FirstByte, now());
+        }
+    }
+
+    /// The connection was lost before a response: the request is sent again.
+    pub(crate) fn on_retry(&mut self) {
+        self.end(Phase::FirstByte);
+        self.head_written = false;
+        self.retried = true;
+    }
+
+    /// Whether the request has been sent again.
+    pub(crate) const fn is_retried(&self) -> bool {
+        self.retried
+    }
+
+    /// The head of the response has been forwarded; with `is_complete` there is nothing behind it.
+    pub(crate) fn on_response(&mut self, status: u16, is_complete: bool) {
+        self.status = status;
+        if let Some(phases) = &mut self.phases {
+            let now = now();
+            phases.end(Phase::FirstByte, now);
+            phases.begin(Phase::End, now);
+            self.response = ResponseStart::At(now);
+        } else if self.started.is_some() {
+            self.response = if is_complete {
+                ResponseStart::AtEnd
+            } else {
+                ResponseStart::At(now())
+            };
+        }
+    }
+
+    /// The status of gRPC in the head of a response or in its trailers; `None` changes nothing.
+    pub(crate) fn on_grpc_status(&mut self, status: Option<u16>) {
+        self.grpc_status = status.or(self.grpc_status);
+    }
+
+    /// The values of the request's record that are known when it ends; `None` without an observer.
+    pub(super) fn end_now(&mut self) -> Option<Ended<'_>> {
+        let started = self.started?;
+        if let Some(phases) = &mut self.phases
+            && let Some(waited) = self.credit_wait.as_ref().and_then(|wait| wait.waited())
+        {
+            phases.add_wait(Phase::CreditWait, waited.start, waited.end, waited.total);
+        }
+        let ended = now();
+        Some(Ended {
+            opener: match self.opener {
+                Side::Server => "server",
+                Side::Client => "client",
+            },
+            owner: &self.owner,
+            status: self.status,
+            grpc_status: self.grpc_status,
+            started,
+            answered: match self.response {
+                ResponseStart::NotYet => None,
+                ResponseStart::At(at) => Some(at),
+                ResponseStart::AtEnd => Some(ended),
+            },
+            ended,
+            phases: self.phases.as_deref(),
+        })
+    }
+}
+
+/// The timeline of a request that has ended.
+pub(super) struct Ended<'t> {
+    pub(super) opener: &'static str,
+    pub(super) owner: &'t RequestOwner,
+    pub(super) status: u16,
+    pub(super) grpc_status: Option<u16>,
+    pub(super) started: Instant,
+    /// When the response started.
+    pub(super) answered: Option<Instant>,
+    pub(super) ended: Instant,
+    pub(super) phases: Option<&'t Timeline>,
+}
