@@ -1,25 +1,25 @@
-//! The command lines of `adit-server` and `adit`: what can be written, and what it says to `adit-config`.
+//! The command lines of `adit-server` and `adit`, and the values that they give to `adit-config`.
 //!
-//! A flag that stands for a key of a file names the variable of that key in its help, and leaves reading it to the
-//! configuration, so that there is one order of layers and one text for an error. The variables of the other flags are
-//! read here. No flag takes a secret: what stands in argv, everybody on the machine can read.
+//! A flag that stands for a key of a file names the variable of that key in its help; the configuration reads it, so that
+//! there is one order of layers and one text for an error. The variables of the other flags are read here, and have one
+//! rule: `ADIT__` and the flag; for a flag of a tunnel `ADIT__TUNNEL__` and the flag, whatever the command; for a flag of
+//! another command its name in between. No flag takes a secret: every user of the machine can read argv.
 
 mod client;
 mod grpc;
 mod http;
-mod link;
 mod log;
-mod policies;
 mod route;
 mod server;
 mod tcp;
+mod tunnel;
 mod udp;
 
 pub use client::{Adit, Command, Demo, Start, completion};
 pub use grpc::Grpc;
 pub use http::Http;
-pub use link::Link;
 pub use route::{Route, RouteTest};
 pub use server::{Release, Server, ServerCommand};
 pub use tcp::Tcp;
+pub use tunnel::{HostArgs, Link, TunnelArgs};
 pub use udp::Udp;

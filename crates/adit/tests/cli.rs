@@ -1,4 +1,4 @@
-//! The command lines: what the help says, what is accepted, and what it says to the configuration.
+//! The command lines: help, accepted arguments, and the values that they give to the configuration.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fmt::Write as _;
@@ -44,28 +44,52 @@ fn help_of_the_client() {
 }
 
 #[test]
-fn definitions_hold_together() {
+fn definitions_are_consistent() {
     Server::command().debug_assert();
     Adit::command().debug_assert();
 }
 
-fn all_args(command: &Clap) -> Vec<clap::Arg> {
-    let below = command.get_subcommands().flat_map(all_args);
-    command.get_arguments().cloned().chain(below).collect()
+/// Every flag with the names of the commands that lead to it.
+fn flags(command: &Clap, path: &[&str]) -> Vec<(Vec<String>, clap::Arg)> {
+    let own = command
+        .get_arguments()
+        .filter(|arg| arg.get_long().is_some());
+    let owner: Vec<_> = path.iter().map(ToString::to_string).collect();
+    let mut all: Vec<_> = own.map(|arg| (owner.clone(), arg.clone())).collect();
+    for sub in command.get_subcommands() {
+        let path = [path, &[sub.get_name()]].concat();
+        all.extend(flags(sub, &path));
+    }
+    all
+}
+
+/// The rule of `adit::cli`.
+fn variable(commands: &[String], long: &str) -> String {
+    let owner = match commands.first().map(String::as_str) {
+        None => String::new(),
+        Some("http" | "grpc" | "tcp" | "udp") => "TUNNEL__".to_owned(),
+        Some(command) => format!("{}__", command.to_uppercase()),
+    };
+    format!("ADIT__{owner}{}", long.to_uppercase().replace('-', "_"))
 }
 
 #[test]
-fn every_flag_has_a_variable_that_the_configuration_knows() {
+fn every_flag_has_a_variable_by_one_rule() {
     let mut seen = 0;
-    for arg in all_args(&Server::command())
+    let mut used = std::collections::BTreeSet::from(
+        ["ADIT__LOG", "ADIT__STATE_DIR", "ADIT__TOKEN"].map(String::from),
+    );
+    for (commands, arg) in flags(&Server::command(), &[])
         .into_iter()
-        .chain(all_args(&Adit::command()))
+        .chain(flags(&Adit::command(), &[]))
     {
-        let Some(long) = arg.get_long() else { continue };
+        let long = arg.get_long().unwrap();
         seen += 1;
-        if let Some(variable) = arg.get_env() {
-            let variable = variable.to_str().unwrap();
-            assert!(FLAG_VARIABLES.contains(&variable), "--{long}: {variable}");
+        if let Some(name) = arg.get_env() {
+            let name = name.to_str().unwrap();
+            assert_eq!(name, variable(&commands, long), "--{long}");
+            assert!(FLAG_VARIABLES.contains(&name), "--{long}: {name}");
+            used.insert(name.to_owned());
         } else {
             let help = arg.get_help().unwrap().to_string();
             assert!(help.contains("[env: ADIT__"), "--{long}: {help}");
@@ -76,6 +100,7 @@ fn every_flag_has_a_variable_that_the_configuration_knows() {
         );
     }
     assert!(seen > 25, "{seen} flags");
+    assert!(FLAG_VARIABLES.iter().eq(used.iter()), "{used:?}");
 }
 
 #[test]
@@ -204,7 +229,7 @@ fn flags_of_every_type_of_tunnel_reach_the_configuration() {
 }
 
 #[test]
-fn other_commands_say_little() {
+fn other_commands_override_little() {
     let start = adit("adit start --group g --config c.yaml --json");
     assert!(start.json);
     assert_eq!(start.config.as_deref(), Some("c.yaml".as_ref()));
@@ -237,7 +262,7 @@ fn other_commands_say_little() {
 }
 
 #[test]
-fn what_this_version_lacks_is_refused() {
+fn invalid_command_lines_are_rejected() {
     for args in [
         "adit websocket 80",
         "adit tcp",
@@ -257,9 +282,9 @@ fn what_this_version_lacks_is_refused() {
     assert!(Server::try_parse_from(["adit-server", "--log-format", "xml"]).is_err());
 }
 
-/// The flags list the names themselves; those must be names that the settings know.
+/// The flags list the values themselves; the configuration must accept all of them.
 #[test]
-fn every_value_that_the_help_lists_is_a_good_one() {
+fn every_value_in_the_help_is_accepted() {
     let command = Adit::command();
     let mut tried = 0;
     for name in ["http", "grpc", "tcp", "udp"] {

@@ -10,42 +10,44 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::{grpc::Grpc, http::Http, link::Link, route::Route, tcp::Tcp, udp::Udp};
+use super::{grpc::Grpc, http::Http, route::Route, tcp::Tcp, tunnel::Link, udp::Udp};
 
 const EXAMPLES: &str = "\
 Examples:
   adit http 8080                                     expose http://127.0.0.1:8080
   adit http 8080 --server tunnel.example.com:7000 --token-file token --domain app.example.com
   adit grpc 50051                                    expose a gRPC service
-  adit tcp 22 --remote-port 2222                     lead port 2222 of the server to port 22 here
+  adit tcp 22 --remote-port 2222                     forward server port 2222 to local port 22
   adit udp 53 --remote-port 5353                     the same for datagrams
-  adit start --config client.yaml                    every tunnel of the file
-  adit start --config client.yaml --check            only say whether the file is good
-  adit status                                        what runs here, and how it stands
+  adit start --config client.yaml                    expose every tunnel of the file
+  adit start --config client.yaml --check            only check the file
+  adit status                                        show servers and clients on this machine
   adit demo                                          server, client and service in one process
 
-Without --server and token, adit looks for an adit-server on this machine.
-Every key of the file is a variable too: client.group_id is ADIT__CLIENT__GROUP_ID.
-The token may stand in ADIT__TOKEN or in a file, never in a flag. ADIT__LOG is what is logged.";
+Without --server and token, adit connects to an adit-server on this machine.
+The variable of a key of the file is its path: client.group_id is ADIT__CLIENT__GROUP_ID.
+The variable of a tunnel's flag is ADIT__TUNNEL__FLAG: --load-balance is ADIT__TUNNEL__LOAD_BALANCE.
+The token may be in ADIT__TOKEN or in a file, never in a flag. ADIT__LOG is the filter of the log.";
 
 const START_EXAMPLES: &str = "\
 Examples:
   adit start --config client.yaml
-  adit start --config client.yaml --client-id office-2     the same tunnels from another machine";
+  adit start --config client.yaml --client-id office-2     the same tunnels from another machine
+  kill -HUP PID                                            apply a changed file: tunnels and entries";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
   adit completion bash > /etc/bash_completion.d/adit
   adit completion fish > ~/.config/fish/completions/adit.fish";
 
-/// Under which the flags stand that every command has.
+/// Help heading of the flags that every command has.
 const COMMON: &str = "Common options";
 
-/// The private side of adit: leads visitors of a public server to services on this machine.
+/// The private side of adit: forwards visitors of a public server to services on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "adit", version, long_version = crate::version::long(), after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Adit {
-    /// What to do; with `--check` and nothing else, to start every tunnel of the file.
+    /// The command; with `--check` and no command, `start` is checked.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// File in YAML, TOML or JSON
@@ -58,10 +60,10 @@ pub struct Adit {
         hide_env_values = true
     )]
     pub config: Option<PathBuf>,
-    /// Where the token and the addresses are kept [default: ~/.local/state/adit] [env: ADIT__STATE_DIR]
+    /// Directory of the token and the addresses [default: ~/.local/state/adit] [env: ADIT__STATE_DIR]
     #[arg(long, global = true, help_heading = COMMON, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Answer in JSON, for scripts
+    /// Print JSON, for scripts
     #[arg(
         long,
         global = true,
@@ -72,7 +74,7 @@ pub struct Adit {
         value_parser = FalseyValueParser::new()
     )]
     pub json: bool,
-    /// Only check the configuration, and exit with 2 if it is bad
+    /// Only check the configuration, and exit with 2 if it is invalid
     #[arg(
         long,
         global = true,
@@ -83,7 +85,7 @@ pub struct Adit {
         value_parser = FalseyValueParser::new()
     )]
     pub check: bool,
-    /// How the log looks
+    /// Format of the log
     #[arg(
         long,
         global = true,
@@ -108,30 +110,30 @@ pub struct Adit {
     pub verbose: u8,
 }
 
-/// What `adit` does.
+/// The commands of `adit`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Expose one HTTP service
     Http(Http),
     /// Expose one gRPC service, with or without TLS
     Grpc(Grpc),
-    /// Lead a port of the server to one TCP service
+    /// Forward a port of the server to one TCP service
     Tcp(Tcp),
-    /// Lead a port of the server to one UDP service
+    /// Forward a port of the server to one UDP service
     Udp(Udp),
     /// Expose every tunnel of the file
     Start(Start),
-    /// Show what runs on this machine and how it stands
+    /// Show the servers and clients on this machine and their state
     Status,
     /// Run server, client and service in one process, over real loopback sockets
     Demo(Demo),
-    /// Ask a server how it routes
+    /// Query the routing of a server
     #[command(subcommand)]
     Route(Route),
     /// Print the completion of a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completion {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
 }
@@ -148,7 +150,7 @@ pub struct Start {
 /// `adit demo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Demo {
-    /// Check everything that this version carries, and exit with 1 if something fails
+    /// Check every protocol, and exit with 1 if a check fails
     #[arg(
         long,
         action = ArgAction::SetTrue,
@@ -160,13 +162,12 @@ pub struct Demo {
 }
 
 impl Adit {
-    /// Reads the command line, or ends the program with what is wrong with it.
+    /// Reads the command line; prints an error and exits when it is invalid.
     #[must_use]
     pub fn read() -> Self {
         let adit = Self::parse();
         if adit.command.is_none() && !adit.check {
-            let text =
-                "what is to be done? name a command, such as `adit http 8080` or `adit status`";
+            let text = "no command; for example `adit http 8080` or `adit status`";
             Self::command()
                 .error(ErrorKind::MissingSubcommand, text)
                 .exit();
@@ -174,15 +175,15 @@ impl Adit {
         adit
     }
 
-    /// What the flags say to the configuration.
+    /// The values that flags give to the configuration.
     #[must_use]
     pub fn overrides(&self) -> ClientOverrides {
         let none = Link::default();
         let (link, tunnel) = match self.command.as_ref() {
-            Some(Command::Http(http)) => (&http.link, Some(http.tunnel())),
-            Some(Command::Grpc(grpc)) => (&grpc.link, Some(grpc.tunnel())),
-            Some(Command::Tcp(tcp)) => (&tcp.link, Some(tcp.tunnel())),
-            Some(Command::Udp(udp)) => (&udp.link, Some(udp.tunnel())),
+            Some(Command::Http(http)) => (&http.tunnel.link, Some(http.overrides())),
+            Some(Command::Grpc(grpc)) => (&grpc.tunnel.link, Some(grpc.overrides())),
+            Some(Command::Tcp(tcp)) => (&tcp.tunnel.link, Some(tcp.overrides())),
+            Some(Command::Udp(udp)) => (&udp.tunnel.link, Some(udp.overrides())),
             Some(Command::Start(start)) => (&start.link, None),
             _ => (&none, None),
         };
@@ -197,14 +198,14 @@ impl Adit {
         }
     }
 
-    /// What `-v` asks to be logged.
+    /// The log filter of `-v`.
     #[must_use]
     pub fn log_filter(&self) -> Option<&'static str> {
         super::log::filter(self.verbose)
     }
 }
 
-/// The completion of `adit` for a shell.
+/// The completion script of `adit` for a shell.
 #[must_use]
 pub fn completion(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();

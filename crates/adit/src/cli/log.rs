@@ -1,9 +1,9 @@
-//! The flags for the log, which both programs have.
+//! The log flags of both programs.
 
 use adit_telemetry::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-/// The filter that `-v` asks for: ours in detail first, then everybody's. Without it the environment decides.
+/// The filter of `-v`: first more of adit's own, then more of every library's. Without it the environment decides.
 pub(super) fn filter(verbose: u8) -> Option<&'static str> {
     match verbose {
         0 => None,

@@ -10,7 +10,7 @@ Examples:
 /// `adit route`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Route {
-    /// Explain which rule a URL matches, and why not another
+    /// Explain which rule a URL matches, and why the others do not
     #[command(after_help = ROUTE_EXAMPLES)]
     Test(RouteTest),
 }
@@ -18,10 +18,10 @@ pub enum Route {
 /// `adit route test`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct RouteTest {
-    /// What a visitor would ask for
+    /// The URL of a visitor
     #[arg(value_name = "URL")]
     pub url: String,
-    /// Where the server serves its status [default: that of the server on this machine]
+    /// Admin address of the server [default: that of the server on this machine]
     #[arg(
         long,
         value_name = "IP:PORT",
