@@ -1,40 +1,48 @@
-//! Which tunnels the server has accepted, and when the others are announced again (P-1.4). `now` is an argument.
+//! The tunnels of a session: which the server has accepted, when the others are announced again (P-1.4), and what follows
+//! from a change of the settings (P-1.15). `now` is an argument.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use adit_proto::{Tunnel, TunnelResult, TunnelResults, TunnelsAnnounce};
+use adit_proto::{
+    Tunnel, TunnelDestroy, TunnelResult, TunnelResults, TunnelsAnnounce, control::Kind,
+};
 use adit_trace::Printable;
 
 use crate::status::TunnelOutcome;
 
-/// What was refused is announced again after this; twice as long after each time that nothing was accepted.
+/// A refused tunnel is announced again after this; twice as long after each announcement of which nothing was accepted.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// An announcement without an answer is repeated after this: control messages may be lost with their stream.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A message without a response is repeated after this: control messages may be lost with their stream.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The tunnels of one session.
 #[derive(Debug)]
 pub(crate) struct Announcements {
     tunnels: Vec<(Tunnel, State)>,
+    /// Removed from the settings; the server has not confirmed their end.
+    leaving: Vec<Leaving>,
     server_host: String,
     sequence: u64,
-    /// The announcement without an answer yet is repeated then.
-    unanswered: Option<Instant>,
-    /// What was refused is announced again then.
+    /// The last announcement, while its results are outstanding.
+    unanswered: Option<Sent>,
+    /// Time of the next announcement.
     due: Option<Instant>,
     pause: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// No answer has come.
+    /// The server has not responded to its announcement.
     Unknown,
     Accepted {
         public_url: String,
     },
-    /// Somebody else holds what it needs.
+    /// Another client holds a name that it needs.
     Waiting {
         error: String,
     },
@@ -44,21 +52,84 @@ enum State {
     },
 }
 
+/// A message without a response yet.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    sequence: u64,
+    repeat_at: Instant,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    name: String,
+    /// `None` until the message has been sent on the current control stream.
+    sent: Option<Sent>,
+}
+
 impl Announcements {
-    pub(crate) fn new(tunnels: Vec<Tunnel>, server_host: &str) -> Self {
-        let tunnels = tunnels.into_iter().map(|tunnel| (tunnel, State::Unknown));
-        Self {
-            tunnels: tunnels.collect(),
+    /// All of them are due for announcement at `now`.
+    pub(crate) fn new(tunnels: Vec<Tunnel>, server_host: &str, now: Instant) -> Self {
+        let mut announcements = Self {
+            tunnels: Vec::new(),
+            leaving: Vec::new(),
             server_host: server_host.to_owned(),
             sequence: 0,
             unanswered: None,
             due: None,
             pause: FIRST_PAUSE,
+        };
+        announcements.update(tunnels, now);
+        announcements
+    }
+
+    /// Follows a change of the settings: new and changed tunnels are due for announcement, removed ones for destruction,
+    /// the others keep their state.
+    pub(crate) fn update(&mut self, tunnels: Vec<Tunnel>, now: Instant) {
+        let before = std::mem::take(&mut self.tunnels).into_iter();
+        let mut before: HashMap<String, (Tunnel, State)> = before
+            .map(|(tunnel, state)| (tunnel.name.clone(), (tunnel, state)))
+            .collect();
+        for tunnel in tunnels {
+            // The server handles control messages in order: a tunnel that is announced again outlives its destruction.
+            self.leaving.retain(|leaving| leaving.name != tunnel.name);
+            let state = match before.remove(&tunnel.name) {
+                Some((known, state)) if known == tunnel => state,
+                _ => State::Unknown,
+            };
+            if state == State::Unknown {
+                self.due = Some(now);
+            }
+            self.tunnels.push((tunnel, state));
+        }
+        // Before the first announcement the server knows none of them.
+        if self.sequence > 0 {
+            let removed = before.into_keys().map(|name| Leaving { name, sent: None });
+            self.leaving.extend(removed);
         }
     }
 
-    /// The message that announces what is neither accepted nor hopeless; nothing when there is no such tunnel.
-    pub(crate) fn announce(&mut self, now: Instant) -> Option<TunnelsAnnounce> {
+    /// The next message that is due at `now`. Destructions come first: what they free may be announced right after.
+    pub(crate) fn next_message(&mut self, now: Instant) -> Option<Kind> {
+        let mut leaving = self.leaving.iter_mut();
+        if let Some(leaving) = leaving.find(|leaving| leaving.due(now) <= now) {
+            self.sequence += 1;
+            leaving.sent = Some(Sent {
+                sequence: self.sequence,
+                repeat_at: now + RESPONSE_WITHIN,
+            });
+            return Some(Kind::TunnelDestroy(TunnelDestroy {
+                name: leaving.name.clone(),
+                sequence: self.sequence,
+            }));
+        }
+        if self.announcement_due().is_some_and(|due| due <= now) {
+            return self.announce(now).map(Kind::TunnelsAnnounce);
+        }
+        None
+    }
+
+    /// The announcement of every tunnel that is neither accepted nor refused for good.
+    fn announce(&mut self, now: Instant) -> Option<TunnelsAnnounce> {
         let open = self.tunnels.iter().filter(|(_, state)| state.is_open());
         let tunnels: Vec<_> = open.map(|(tunnel, _)| tunnel.clone()).collect();
         self.due = None;
@@ -67,21 +138,35 @@ impl Announcements {
             return None;
         }
         self.sequence += 1;
-        self.unanswered = Some(now + ANSWER_WITHIN);
+        self.unanswered = Some(Sent {
+            sequence: self.sequence,
+            repeat_at: now + RESPONSE_WITHIN,
+        });
         Some(TunnelsAnnounce {
             sequence: self.sequence,
             tunnels,
         })
     }
 
-    /// The server has answered. Whether it is the answer to the last announcement. `random` is from 0 to 1.
+    /// Takes results of the server; whether they belong to the last announcement or to a destruction. `random` is from
+    /// 0 to 1.
     pub(crate) fn on_results(
         &mut self,
         results: &TunnelResults,
         now: Instant,
         random: f64,
     ) -> bool {
-        if results.sequence != self.sequence || self.unanswered.take().is_none() {
+        let leaving = self.leaving.iter().position(|leaving| {
+            let sent = leaving.sent;
+            sent.is_some_and(|sent| sent.sequence == results.sequence)
+        });
+        if let Some(index) = leaving {
+            // Whether the server knew the tunnel or not, it does not serve it now.
+            self.leaving.remove(index);
+            return true;
+        }
+        let is_last = |sent: &mut Sent| sent.sequence == results.sequence;
+        if self.unanswered.take_if(is_last).is_none() {
             return false;
         }
         let mut some_accepted = false;
@@ -96,15 +181,15 @@ impl Announcements {
         if some_accepted {
             self.pause = FIRST_PAUSE;
         }
-        if self.tunnels.iter().any(|(_, state)| state.is_open()) {
-            // Clients that wait for the same name do not all come at the same moment.
+        if self.due.is_none() && self.tunnels.iter().any(|(_, state)| state.is_open()) {
+            // Random, so that clients that wait for the same name do not announce at the same moment.
             self.due = Some(now + self.pause.mul_f64(random.mul_add(0.5, 0.75)));
             self.pause = (self.pause * 2).min(MAX_PAUSE);
         }
         true
     }
 
-    /// The server says that something has become free.
+    /// The server reports that a name, a host or a port has become free.
     pub(crate) fn on_freed(&mut self, now: Instant) {
         self.pause = FIRST_PAUSE;
         if self.due.is_some() {
@@ -112,25 +197,47 @@ impl Announcements {
         }
     }
 
-    /// The control stream was lost, perhaps with an announcement or its answer.
+    /// The control stream was lost, perhaps with messages or results.
     pub(crate) fn on_stream_lost(&mut self, now: Instant) {
         if self.unanswered.take().is_some() {
             self.due = Some(now);
         }
+        for leaving in &mut self.leaving {
+            leaving.sent = None;
+        }
     }
 
-    /// When [`Announcements::announce`] is to be called next.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.unanswered.or(self.due)
+    /// When [`Announcements::next_message`] is to be called next.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        let leaving = self.leaving.iter().map(|leaving| leaving.due(now)).min();
+        [leaving, self.announcement_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// One outcome for each tunnel whose answer has come.
+    fn announcement_due(&self) -> Option<Instant> {
+        let repeat_at = self.unanswered.map(|sent| sent.repeat_at);
+        [self.due, repeat_at].into_iter().flatten().min()
+    }
+
+    /// Whether every announcement and destruction has had its response.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unanswered.is_none()
+            && self.leaving.is_empty()
+            && !self
+                .tunnels
+                .iter()
+                .any(|(_, state)| *state == State::Unknown)
+    }
+
+    /// One outcome for each tunnel.
     pub(crate) fn outcomes(&self) -> Vec<TunnelOutcome> {
         let outcomes = self.tunnels.iter().map(|(tunnel, state)| {
             let (public_url, error, waiting) = match state {
                 State::Unknown => (
                     String::new(),
-                    Some("the server has not answered".into()),
+                    Some("the server has not responded".into()),
                     true,
                 ),
                 State::Accepted { public_url } => (public_url.clone(), None, false),
@@ -148,6 +255,12 @@ impl Announcements {
     }
 }
 
+impl Leaving {
+    fn due(&self, now: Instant) -> Instant {
+        self.sent.map_or(now, |sent| sent.repeat_at)
+    }
+}
+
 impl State {
     fn of(result: &TunnelResult, server_host: &str) -> Self {
         match &result.error {
@@ -158,7 +271,7 @@ impl State {
                 ))
                 .to_string(),
             },
-            // What is wrong with the announcement itself is wrong the next time too.
+            // The announcement itself is invalid, and would be the next time.
             Some(error) if error.code == "bad_request" => Self::Refused {
                 error: Printable(&error.message).to_string(),
             },
@@ -173,8 +286,8 @@ impl State {
     }
 }
 
-/// A public URL whose host is "everywhere", as a server writes it that listens on all its addresses and knows no name
-/// for them, with the host by which this client has found the server.
+/// Replaces the unspecified address in a public URL, as a server writes it that listens on all its addresses and has no
+/// domain, by the host under which this client reaches the server.
 fn reachable(public_url: &str, server_host: &str) -> String {
     let everywhere = ["://0.0.0.0:", "://[::]:"];
     let split = everywhere
@@ -189,7 +302,7 @@ fn reachable(public_url: &str, server_host: &str) -> String {
     }
 }
 
-/// A URL that can be visited. Of a wildcard it is one of many, with the name of the tunnel in its place.
+/// Replaces a wildcard label by the name of the tunnel, so that the URL can be visited.
 fn below_wildcard(public_url: &str, tunnel: &str) -> String {
     match public_url.split_once("://*.") {
         Some((scheme, below)) => format!("{scheme}://{}.{below}", tunnel.to_ascii_lowercase()),
@@ -205,12 +318,47 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn three() -> Announcements {
-        let tunnel = |name: &str| Tunnel {
+    fn tunnel(name: &str) -> Tunnel {
+        Tunnel {
             name: name.into(),
             ..Tunnel::default()
-        };
-        Announcements::new(["web", "ssh", "bad"].map(tunnel).into(), "a.example")
+        }
+    }
+
+    fn changed(name: &str) -> Tunnel {
+        Tunnel {
+            domains: vec!["new.example".into()],
+            ..tunnel(name)
+        }
+    }
+
+    fn three(now: Instant) -> Announcements {
+        Announcements::new(["web", "ssh", "bad"].map(tunnel).into(), "a.example", now)
+    }
+
+    /// Three tunnels that the server has accepted.
+    fn accepted(now: Instant) -> Announcements {
+        let mut all = three(now);
+        let first = announce(&mut all, now);
+        let results = [("web", ""), ("ssh", ""), ("bad", "")];
+        respond(&mut all, &first, &results, now);
+        assert!(all.is_settled());
+        assert_eq!(all.next_message(now), None);
+        all
+    }
+
+    fn announce(announcements: &mut Announcements, now: Instant) -> TunnelsAnnounce {
+        match announcements.next_message(now) {
+            Some(Kind::TunnelsAnnounce(announce)) => announce,
+            other => panic!("expected an announcement, found {other:?}"),
+        }
+    }
+
+    fn destroy(announcements: &mut Announcements, now: Instant) -> TunnelDestroy {
+        match announcements.next_message(now) {
+            Some(Kind::TunnelDestroy(destroy)) => destroy,
+            other => panic!("expected a destruction, found {other:?}"),
+        }
     }
 
     fn result(name: &str, code: &str) -> TunnelResult {
@@ -230,20 +378,24 @@ mod tests {
         }
     }
 
-    fn answer(
-        announcements: &mut Announcements,
-        announce: &TunnelsAnnounce,
-        results: &[(&str, &str)],
-        now: Instant,
-    ) {
-        let results = TunnelResults {
-            sequence: announce.sequence,
+    fn results(sequence: u64, results: &[(&str, &str)]) -> TunnelResults {
+        TunnelResults {
+            sequence,
             results: results
                 .iter()
                 .map(|(name, code)| result(name, code))
                 .collect(),
             revision: 1,
-        };
+        }
+    }
+
+    fn respond(
+        announcements: &mut Announcements,
+        announce: &TunnelsAnnounce,
+        outcomes: &[(&str, &str)],
+        now: Instant,
+    ) {
+        let results = results(announce.sequence, outcomes);
         assert!(announcements.on_results(&results, now, 0.5));
     }
 
@@ -256,31 +408,34 @@ mod tests {
     }
 
     #[test]
-    fn p_1_4_what_is_held_is_announced_again_and_what_is_wrong_is_not() {
-        let (mut all, now) = (three(), Instant::now());
-        let first = all.announce(now).unwrap();
+    fn p_1_4_taken_names_are_announced_again_and_invalid_tunnels_not() {
+        let now = Instant::now();
+        let mut all = three(now);
+        let first = announce(&mut all, now);
         assert_eq!(names(&first), ["web", "ssh", "bad"]);
         let refused = [("web", "name_taken"), ("ssh", ""), ("bad", "bad_request")];
-        answer(&mut all, &first, &refused, now);
+        respond(&mut all, &first, &refused, now);
         let [web, ssh, bad] = all.outcomes().try_into().unwrap();
         assert_eq!(web.error.as_deref(), Some("name_taken of web"));
         assert_eq!((web.waiting, bad.waiting), (true, false));
         assert_eq!((&*ssh.public_url, ssh.error), ("tcp://a.example:22", None));
-        assert_eq!(all.due(), Some(now + SECOND));
-        let again = all.announce(now + SECOND).unwrap();
+        assert_eq!(all.due(now), Some(now + SECOND));
+        assert_eq!(all.next_message(now), None);
+        let again = announce(&mut all, now + SECOND);
         assert_eq!(names(&again), ["web"]);
-        answer(&mut all, &again, &[("web", "")], now);
-        assert_eq!((all.due(), all.announce(now)), (None, None));
+        respond(&mut all, &again, &[("web", "")], now);
+        assert_eq!((all.due(now), all.next_message(now)), (None, None));
     }
 
     #[test]
     fn p_1_4_the_pause_grows_to_a_minute() {
-        let (mut all, mut now) = (three(), Instant::now());
+        let mut now = Instant::now();
+        let mut all = three(now);
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            let announce = all.announce(now).unwrap();
-            answer(&mut all, &announce, &[("web", "port_taken")], now);
-            let due = all.due().unwrap();
+            let first = announce(&mut all, now);
+            respond(&mut all, &first, &[("web", "port_taken")], now);
+            let due = all.due(now).unwrap();
             pauses.push((due - now).as_secs());
             now = due;
         }
@@ -288,38 +443,125 @@ mod tests {
     }
 
     #[test]
-    fn p_1_4_what_becomes_free_is_announced_at_once() {
-        let (mut all, now) = (three(), Instant::now());
+    fn p_1_4_a_freed_name_is_announced_at_once() {
+        let now = Instant::now();
+        let mut all = accepted(now);
         all.on_freed(now);
-        assert_eq!(all.due(), None);
-        let announce = all.announce(now).unwrap();
-        answer(&mut all, &announce, &[("web", "name_taken")], now);
+        assert_eq!(all.due(now), None);
+        let mut all = three(now);
+        let first = announce(&mut all, now);
+        respond(&mut all, &first, &[("web", "name_taken")], now);
         all.on_freed(now + SECOND / 2);
-        assert_eq!(all.due(), Some(now + SECOND / 2));
+        assert_eq!(all.due(now), Some(now + SECOND / 2));
     }
 
     #[test]
-    fn p_1_4_an_answer_that_is_lost_is_asked_for_again() {
-        let (mut all, now) = (three(), Instant::now());
-        let lost = all.announce(now).unwrap();
-        assert_eq!(all.due(), Some(now + ANSWER_WITHIN));
+    fn p_1_4_an_announcement_without_results_is_repeated() {
+        let now = Instant::now();
+        let mut all = three(now);
+        let lost = announce(&mut all, now);
+        assert_eq!(all.due(now), Some(now + RESPONSE_WITHIN));
         all.on_stream_lost(now + SECOND);
-        assert_eq!(all.due(), Some(now + SECOND));
-        let second = all.announce(now + SECOND).unwrap();
-        let late = TunnelResults {
-            sequence: lost.sequence,
-            ..TunnelResults::default()
-        };
+        assert_eq!(all.due(now), Some(now + SECOND));
+        let second = announce(&mut all, now + SECOND);
+        let late = results(lost.sequence, &[]);
         assert!(!all.on_results(&late, now, 0.5));
-        answer(
+        let accepted = [("web", ""), ("ssh", ""), ("bad", "")];
+        respond(&mut all, &second, &accepted, now);
+        assert!(all.outcomes().iter().all(|tunnel| tunnel.error.is_none()));
+        assert!(!all.on_results(&late, now, 0.5), "it belongs to nothing");
+    }
+
+    #[test]
+    fn p_1_15_only_new_and_changed_tunnels_are_announced() {
+        let now = Instant::now();
+        let mut all = accepted(now);
+        let tunnels = vec![changed("web"), tunnel("ssh"), tunnel("bad"), tunnel("new")];
+        all.update(tunnels.clone(), now);
+        assert!(!all.is_settled());
+        let update = announce(&mut all, now);
+        assert_eq!(names(&update), ["web", "new"]);
+        assert_eq!(all.next_message(now), None, "nothing is destroyed");
+        respond(&mut all, &update, &[("web", ""), ("new", "")], now);
+        assert!(all.is_settled());
+        all.update(tunnels, now);
+        assert!(all.is_settled(), "the same settings change nothing");
+        assert_eq!(all.next_message(now), None);
+    }
+
+    #[test]
+    fn p_1_15_removed_tunnels_are_destroyed_before_others_are_announced() {
+        let now = Instant::now();
+        let mut all = accepted(now);
+        all.update(vec![tunnel("ssh"), tunnel("new")], now);
+        let mut destroyed = [destroy(&mut all, now), destroy(&mut all, now)];
+        destroyed.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!([&*destroyed[0].name, &*destroyed[1].name], ["bad", "web"]);
+        let update = announce(&mut all, now);
+        assert_eq!(names(&update), ["new"]);
+        respond(&mut all, &update, &[("new", "")], now);
+        assert!(!all.is_settled(), "the destructions are unconfirmed");
+        let first = results(destroyed[0].sequence, &[("bad", "no_tunnel")]);
+        assert!(all.on_results(&first, now, 0.5));
+        assert!(!all.on_results(&first, now, 0.5), "confirmed once");
+        let second = results(destroyed[1].sequence, &[("web", "")]);
+        assert!(all.on_results(&second, now, 0.5));
+        assert!(all.is_settled());
+        let left: Vec<_> = all.outcomes().into_iter().map(|left| left.name).collect();
+        assert_eq!(left, ["ssh", "new"]);
+    }
+
+    #[test]
+    fn p_1_15_an_unconfirmed_destruction_is_repeated() {
+        let now = Instant::now();
+        let mut all = accepted(now);
+        all.update(vec![tunnel("ssh"), tunnel("bad")], now);
+        let first = destroy(&mut all, now);
+        assert_eq!(all.due(now), Some(now + RESPONSE_WITHIN));
+        let second = destroy(&mut all, now + RESPONSE_WITHIN);
+        assert_eq!(first.name, second.name);
+        all.on_stream_lost(now + RESPONSE_WITHIN);
+        let third = destroy(&mut all, now + RESPONSE_WITHIN);
+        let late = results(second.sequence, &[("web", "")]);
+        assert!(!all.on_results(&late, now, 0.5));
+        assert!(all.on_results(&results(third.sequence, &[("web", "")]), now, 0.5));
+        assert!(all.is_settled());
+    }
+
+    #[test]
+    fn p_1_15_a_tunnel_that_returns_is_announced_again() {
+        let now = Instant::now();
+        let mut all = accepted(now);
+        all.update(vec![tunnel("ssh"), tunnel("bad")], now);
+        let destroyed = destroy(&mut all, now);
+        all.update(["web", "ssh", "bad"].map(tunnel).into(), now);
+        let again = announce(&mut all, now);
+        assert_eq!(names(&again), ["web"]);
+        let confirmed = results(destroyed.sequence, &[("web", "")]);
+        assert!(!all.on_results(&confirmed, now, 0.5));
+        respond(&mut all, &again, &[("web", "")], now);
+        assert!(all.is_settled());
+        assert_eq!(all.outcomes().len(), 3);
+    }
+
+    #[test]
+    fn p_1_15_results_of_an_older_announcement_do_not_count() {
+        let now = Instant::now();
+        let mut all = three(now);
+        let first = announce(&mut all, now);
+        all.update(vec![changed("web"), tunnel("ssh")], now);
+        assert_eq!(destroy(&mut all, now).name, "bad");
+        let second = announce(&mut all, now);
+        assert_eq!(names(&second), ["web", "ssh"]);
+        let old = results(first.sequence, &[("web", ""), ("ssh", ""), ("bad", "")]);
+        assert!(!all.on_results(&old, now, 0.5));
+        respond(
             &mut all,
             &second,
-            &[("web", ""), ("ssh", ""), ("bad", "")],
+            &[("web", "name_taken"), ("ssh", "")],
             now,
         );
-        assert!(all.outcomes().iter().all(|tunnel| tunnel.error.is_none()));
-        // Nobody asked for this one.
-        assert!(!all.on_results(&late, now, 0.5));
+        assert!(all.outcomes()[0].waiting);
     }
 
     #[test]
@@ -333,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_the_server_cannot_move_the_cursor() {
+    fn control_characters_of_the_server_are_escaped() {
         let hostile = "http://a\u{1b}]0;x\u{7}\r\n\u{202e}b";
         let mut result = TunnelResult {
             public_url: hostile.into(),
@@ -357,8 +599,8 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_listens_everywhere_is_called_as_it_was_found() {
-        for (told, host, shown) in [
+    fn an_unspecified_address_is_replaced_by_the_servers() {
+        for (announced, host, shown) in [
             ("tcp://0.0.0.0:22", "a.example", "tcp://a.example:22"),
             ("udp://[::]:53", "192.0.2.1", "udp://192.0.2.1:53"),
             ("http://0.0.0.0:8081/api", "::1", "http://[::1]:8081/api"),
@@ -366,7 +608,7 @@ mod tests {
             ("http://web.localhost:80", "b", "http://web.localhost:80"),
             ("", "b", ""),
         ] {
-            assert_eq!(reachable(told, host), shown);
+            assert_eq!(reachable(announced, host), shown);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A running client.
 
+mod apply;
 mod drain;
 mod handle;
 mod report;
@@ -9,7 +10,7 @@ mod state;
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
 };
 
@@ -25,6 +26,7 @@ use tokio::{
 };
 
 pub use self::{
+    apply::{Applied, Changes},
     handle::ClientHandle,
     run::{Ended, Registration},
 };
@@ -42,13 +44,13 @@ use crate::{
 /// Why a client did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The instance secret cannot be kept.
+    /// The client id is in use on this machine.
     #[error(transparent)]
     Instance(#[from] InstanceError),
     /// An entry cannot be listened on.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// No thread.
+    /// The system started no thread.
     #[error("cannot start the data thread: {0}")]
     Thread(io::Error),
 }
@@ -57,6 +59,7 @@ pub enum StartError {
 pub struct Client {
     state: Arc<State>,
     runtime: Handle,
+    applying: Mutex<()>,
     thread: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     registration: watch::Receiver<Option<Registration>>,
@@ -64,15 +67,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts the data thread, which dials at once.
+    /// Starts the data thread, which connects at once.
     ///
     /// # Errors
-    /// [`StartError`], which says what to change.
+    /// [`StartError`].
     pub fn start(settings: Settings) -> Result<Self, StartError> {
         Self::start_observed(settings, &(Arc::new(NoObserver) as _))
     }
 
-    /// [`Client::start`]; `observer` is told of every request, at the services' side and at that of the entries.
+    /// [`Client::start`]; `observer` records every request, of tunnels and of entries.
     ///
     /// # Errors
     /// Those of [`Client::start`].
@@ -96,7 +99,7 @@ impl Client {
             services_share /= 2;
         }
         warn_of_insecure(&settings);
-        // Whose credential it has, only the server knows.
+        // The user of the credential is known to the server only.
         let owner = RequestOwner {
             user: Box::default(),
             group: settings.group_id.as_str().into(),
@@ -106,6 +109,10 @@ impl Client {
         let egress = Egress::with_owner(config, observer.clone(), owner);
         egress.set_services(services(&settings));
         let entries = Entries::bind(&settings, observer)?;
+        let transport = GrpcTransport {
+            host: settings.server_host.clone(),
+            port: settings.server_port,
+        };
         let state = Arc::new(State::new(settings, egress, entries));
         let stop = watch::Sender::new(false);
         let (registrations, registration) = watch::channel(None);
@@ -116,10 +123,7 @@ impl Client {
             .map_err(StartError::Thread)?;
         let handle = runtime.handle().clone();
         let run = Run {
-            transport: GrpcTransport {
-                host: state.settings.server_host.clone(),
-                port: state.settings.server_port,
-            },
+            transport: Arc::new(transport),
             state: state.clone(),
             instance,
             stop: stop.subscribe(),
@@ -135,6 +139,7 @@ impl Client {
         Ok(Self {
             state,
             runtime: handle,
+            applying: Mutex::new(()),
             thread: Some(thread),
             stop,
             registration,
@@ -142,17 +147,17 @@ impl Client {
         })
     }
 
-    /// The name it goes by: the one in the settings, or the next free one.
-    pub fn client_id(&self) -> &str {
-        &self.state.settings.client_id
+    /// Its client id: the one of the settings, or the next free one on this machine.
+    pub fn client_id(&self) -> String {
+        self.state.settings().client_id.clone()
     }
 
-    /// What each registration gave, the newest only.
+    /// The result of the newest registration, as it changes.
     pub fn registrations(&self) -> watch::Receiver<Option<Registration>> {
         self.registration.clone()
     }
 
-    /// Waits until the client has ended by itself or was stopped.
+    /// Waits until the client has ended by itself or by [`Client::stop`].
     ///
     /// # Cancel safety
     /// Yes.

@@ -1,417 +1,339 @@
 //! Client entries: listeners on this side that lead to upstreams of the server (F08).
 //!
-//! An entry is a public entry with another director: visitors pass the same rooms of `ingress` and the same layers, and
-//! what they ask is opened on the link that the client has anyway.
+//! An entry is a public entry with another director: its visitors are served by `ingress` with the same layers, and their
+//! requests are opened on the link that the client has anyway. Entries come and go while the client runs
+//! ([`Entries::apply`]); visitors that are being served when theirs goes are served to their end.
+
+mod director;
+mod listening;
+mod visitors;
 
 use std::{
     collections::BTreeMap,
-    io,
-    net::{SocketAddr, TcpListener as StdListener},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
-use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, UserName};
-use adit_flow::{Gate, Shares};
-use adit_ingress::{
-    Admission, Destination, Direction, Director, Http, HttpConfig, Layer, RetryBudget, Session,
-    Tcp, TcpConfig, Visit, layers,
-};
-use adit_link::{Compression, Lane, LogLimit, Reason};
-use adit_net::{
-    AcceptLoop, AcceptReport, Accepted, BindError, Descriptors, Listener, Stream, bind,
-    descriptors_for_visitors,
-};
+use adit_auth::NameError;
+use adit_flow::Gate;
+use adit_ingress::layers;
+use adit_net::{BindError, bind};
 use adit_trace::Observer;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::TaskTracker;
 
+use self::{
+    director::Route,
+    listening::{AcceptLimits, Listening, Service},
+    visitors::{Shares, Visitors},
+};
 use crate::{
-    links::{Links, Up},
-    settings::{EntryKind, EntrySettings, Settings},
+    links::{CurrentLink, Links},
+    settings::{EntrySettings, Settings},
     status::EntryStatus,
 };
 
-/// Why entries cannot be.
+/// Why an entry cannot be opened.
 #[derive(Debug, Error)]
 pub enum EntryError {
-    /// An address is taken or not ours.
+    /// The address is in use, not permitted, or not one of this machine.
     #[error("client.entries[{index}].listen (entry `{name}`): {error}")]
     Bind {
-        /// Which one in the list, from 0.
+        /// Its place in the list, from 0.
         index: usize,
         /// Its name.
         name: String,
         /// Why, and what to do.
         error: BindError,
     },
-    /// The socket is there and cannot be used.
+    /// The address is bound and the socket cannot be used.
     #[error("client.entries[{index}].listen (entry `{name}`): {error}")]
     Socket {
-        /// Which one in the list, from 0.
+        /// Its place in the list, from 0.
         index: usize,
         /// Its name.
         name: String,
-        /// What the system said.
-        error: io::Error,
+        /// The system's error.
+        error: std::io::Error,
     },
-    /// The client's own names are none.
+    /// The client's own names are invalid.
     #[error(transparent)]
     Names(#[from] NameError),
 }
 
-/// All entries of a client, listening.
+/// The entries of a client.
 pub(crate) struct Entries {
-    entries: Vec<Entry>,
+    /// In the order of the settings.
+    current: Mutex<Vec<Entry>>,
     /// Where they find the link.
     pub(crate) links: Arc<Links>,
-    /// Requests of all of them at a time (F12).
-    permits: Arc<Gate>,
+    shares: Shares,
     max_requests: usize,
-    visitors: TaskTracker,
-    drain: watch::Sender<bool>,
+    limits: AcceptLimits,
+    tracker: TaskTracker,
+    next_listener: AtomicU32,
+    next_entry: AtomicU64,
 }
 
 struct Entry {
     settings: EntrySettings,
-    addr: SocketAddr,
-    /// Why it leads nowhere, as the server's list of upstreams says.
-    error: Mutex<Option<String>>,
-    /// Until it is accepted on.
-    listener: Mutex<Option<StdListener>>,
-    room: Room,
-}
-
-/// What takes an entry's visitors in.
-#[derive(Clone)]
-enum Room {
-    Http(Arc<Http>),
-    Tcp(Arc<Tcp>),
+    /// Why it leads nowhere, by the server's list of upstreams.
+    error: Option<String>,
+    visitors: Visitors,
+    drain: watch::Sender<bool>,
+    listening: Arc<Listening>,
 }
 
 impl Entries {
-    /// Binds all addresses. Visitors that come from now on wait to be accepted.
+    /// Binds the addresses of the settings. Visitors that connect from now on wait to be accepted.
+    ///
+    /// # Errors
+    /// [`EntryError`] of the first entry that cannot be opened.
     pub(crate) fn bind(
         settings: &Settings,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, EntryError> {
         let limits = &settings.limits;
-        let shares = Shares {
+        let shares = adit_flow::Shares {
             tunnel_percent: limits.tunnel_share_percent,
             visitor_percent: limits.visitor_share_percent,
         };
-        let permits = Gate::shared(limits.max_requests, limits.max_waiting, shares);
-        let links = Arc::new(Links::default());
-        let via = layers::Via::new(rand::random());
-        let mut entries = Vec::new();
-        for (index, entry) in settings.entries.iter().enumerate() {
-            let name = || entry.name.clone();
-            let listener = bind(entry.listen).map_err(|error| EntryError::Bind {
-                index,
-                name: name(),
-                error,
-            })?;
-            let addr = listener.local_addr().map_err(|error| EntryError::Socket {
-                index,
-                name: name(),
-                error,
-            })?;
-            let route = Route {
-                upstream: entry.upstream.clone(),
-                grant: grant(settings)?,
-                links: links.clone(),
-                wait: settings.timeouts.link_wait,
-                compression: entry.compression.on_hop(),
-                retries: RetryBudget::new(Instant::now()),
-            };
-            entries.push(Entry {
-                settings: entry.clone(),
-                addr,
-                error: Mutex::default(),
-                listener: Mutex::new(Some(listener)),
-                room: room(
-                    (entry, index as u64),
-                    settings,
-                    &permits,
-                    &via,
-                    route,
-                    observer.clone(),
-                ),
-            });
-        }
-        Ok(Self {
-            entries,
-            links,
-            permits,
+        let entries = Self {
+            current: Mutex::default(),
+            links: Arc::new(Links::default()),
+            shares: Shares {
+                permits: Gate::shared(limits.max_requests, limits.max_waiting, shares),
+                via: layers::Via::new(rand::random()),
+                observer: observer.clone(),
+            },
             max_requests: limits.max_requests,
-            visitors: TaskTracker::new(),
-            drain: watch::Sender::new(false),
-        })
+            limits: AcceptLimits::new(),
+            tracker: TaskTracker::new(),
+            next_listener: AtomicU32::new(0),
+            next_entry: AtomicU64::new(0),
+        };
+        entries.follow(settings)?;
+        Ok(entries)
     }
 
-    /// Accepts on all of them until they drain.
-    pub(crate) async fn accept(&self) {
-        let mut listening = tokio::task::JoinSet::new();
-        // The other half is for services.
-        let descriptors = Descriptors::new(descriptors_for_visitors() / 2);
-        let report = EntryReport::new();
-        for (number, entry) in (0..).zip(&self.entries) {
-            let Some(listener) = lock(&entry.listener).take() else {
+    /// Accepts on all of them, as tasks of `runtime`, until they drain.
+    pub(crate) fn accept(&self, runtime: &Handle) {
+        for entry in &*lock(&self.current) {
+            self.accept_on(&entry.listening, runtime);
+        }
+    }
+
+    fn accept_on(&self, listening: &Arc<Listening>, runtime: &Handle) {
+        let accept = listening.clone();
+        runtime.spawn(accept.accept(self.tracker.clone(), self.limits.clone()));
+    }
+
+    /// Follows a change of the settings: unchanged entries stay as they are, the others are opened, replaced or closed. An
+    /// address that stays in use stays bound.
+    ///
+    /// # Errors
+    /// [`EntryError`] of the first entry that cannot be opened; nothing has changed then.
+    pub(crate) fn apply(&self, settings: &Settings, runtime: &Handle) -> Result<(), EntryError> {
+        for listening in self.follow(settings)? {
+            self.accept_on(&listening, runtime);
+        }
+        Ok(())
+    }
+
+    /// The listeners that are new.
+    fn follow(&self, settings: &Settings) -> Result<Vec<Arc<Listening>>, EntryError> {
+        let mut current = lock(&self.current);
+        let mut opened = Vec::new();
+        let mut next = Vec::new();
+        for (index, wanted) in settings.entries.iter().enumerate() {
+            let known = current.iter().find(|entry| entry.settings == *wanted);
+            if let Some(known) = known {
+                next.push(Next::Kept(
+                    known.settings.name.clone(),
+                    known.listening.clone(),
+                ));
                 continue;
+            }
+            let number = self.next_entry.fetch_add(1, Ordering::Relaxed);
+            let route = Route::new(wanted, settings, self.links.clone())?;
+            let visitors = Visitors::new((wanted, number), settings, &self.shares, route);
+            let drain = watch::Sender::new(false);
+            let service = Service {
+                visitors: visitors.clone(),
+                drain: drain.subscribe(),
             };
-            match Listener::from_std(listener) {
-                Ok(listener) => {
-                    let (room, visitors) = (entry.room.clone(), self.visitors.clone());
-                    let drain = self.drain.subscribe();
-                    let accepting = AcceptLoop::new(listener, report.clone())
-                        .bounded(descriptors.clone(), number);
-                    listening.spawn(accept(accepting, room, visitors, drain));
+            let is_taken =
+                |entry: &Entry| next.iter().any(|next| next.listens_on(&entry.listening));
+            let mut before = current.iter();
+            let bound = before.find(|entry| entry.is_bound_for(wanted) && !is_taken(entry));
+            let (listening, handover) = match bound {
+                Some(bound) => (bound.listening.clone(), Some(service)),
+                None => {
+                    let listening = self.open((index, wanted), service)?;
+                    opened.push(listening.clone());
+                    (listening, None)
                 }
-                Err(error) => {
-                    tracing::error!(entry = entry.settings.name, %error, "cannot be listened on");
+            };
+            next.push(Next::IncomingRequest(
+                Entry {
+                    settings: wanted.clone(),
+                    error: None,
+                    visitors,
+                    drain,
+                    listening,
+                },
+                handover,
+            ));
+        }
+        // From here on nothing fails.
+        let mut before = std::mem::take(&mut *current);
+        for entry in next {
+            match entry {
+                Next::Kept(name, _) => {
+                    let index = before.iter().position(|entry| entry.settings.name == name);
+                    current.extend(index.map(|index| before.swap_remove(index)));
+                }
+                Next::IncomingRequest(entry, handover) => {
+                    if let Some(service) = handover {
+                        entry.listening.hand_to(service);
+                    }
+                    current.push(entry);
                 }
             }
         }
-        listening.join_all().await;
+        for gone in before {
+            let listening = &gone.listening;
+            let mut still = current.iter();
+            if !still.any(|entry| Arc::ptr_eq(&entry.listening, listening)) {
+                listening.stop();
+            }
+            gone.drain.send_replace(true);
+        }
+        Ok(opened)
     }
 
-    /// A link has come, on which `max_requests` may be open at a time; 0 says nothing.
-    pub(crate) fn link_up(&self, up: Up, max_requests: u32) {
+    fn open(
+        &self,
+        (index, wanted): (usize, &EntrySettings),
+        service: Service,
+    ) -> Result<Arc<Listening>, EntryError> {
+        let name = || wanted.name.clone();
+        let socket = bind(wanted.listen).map_err(|error| EntryError::Bind {
+            index,
+            name: name(),
+            error,
+        })?;
+        let number = self.next_listener.fetch_add(1, Ordering::Relaxed);
+        let listening = Listening::new(socket, wanted.listen, number, service);
+        listening.map_err(|error| EntryError::Socket {
+            index,
+            name: name(),
+            error,
+        })
+    }
+
+    /// A link is up, on which `max_requests` may be open at a time; 0: not stated.
+    pub(crate) fn link_up(&self, link: CurrentLink, max_requests: u32) {
         let theirs = match max_requests {
             0 => usize::MAX,
             theirs => usize::try_from(theirs).unwrap_or(usize::MAX),
         };
-        // What the server would refuse (P-2.9) waits here for its turn.
-        self.permits.set_permits(self.max_requests.min(theirs));
-        self.links.up(up);
+        // A request that the server would refuse (P-2.9) waits here for its turn.
+        let permits = self.max_requests.min(theirs);
+        self.shares.permits.set_permits(permits);
+        self.links.up(link);
     }
 
     /// Compares with the upstreams that the server defines.
     pub(crate) fn check(&self, upstreams: &[String]) {
-        for Entry {
-            settings, error, ..
-        } in &self.entries
-        {
-            let upstream = settings.upstream.as_str();
+        for entry in &mut *lock(&self.current) {
+            let upstream = entry.settings.upstream.as_str();
             let missing = !upstreams.iter().any(|known| known == upstream);
             let text = format!("the server defines no upstream `{upstream}`");
             if missing {
-                tracing::warn!(entry = settings.name, "{text}");
+                tracing::warn!(entry = entry.settings.name, "{text}");
             }
-            *lock(error) = missing.then_some(text);
+            entry.error = missing.then_some(text);
         }
     }
 
-    /// Takes no more visitors; those that are here finish.
+    /// Whether there are any.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.current).is_empty()
+    }
+
+    /// Accepts no more visitors; those that are being served finish.
     pub(crate) fn drain(&self) {
-        self.drain.send_replace(true);
+        for entry in &*lock(&self.current) {
+            entry.listening.stop();
+            entry.drain.send_replace(true);
+        }
         if !self.links.is_up() {
             self.links.over();
         }
-        self.visitors.close();
+        self.tracker.close();
     }
 
-    /// Whether no visitor is left.
+    /// Whether no visitor is being served.
     pub(crate) fn is_idle(&self) -> bool {
-        self.visitors.is_empty()
+        self.tracker.is_empty()
     }
 
     /// Connections of visitors.
     pub(crate) fn visitors(&self) -> usize {
-        self.visitors.len()
+        self.tracker.len()
     }
 
     pub(crate) fn status(&self) -> Vec<EntryStatus> {
-        self.entries.iter().map(Entry::status).collect()
+        lock(&self.current).iter().map(Entry::status).collect()
+    }
+}
+
+/// One entry of the next configuration.
+enum Next {
+    /// As it is; by name, with its listener.
+    Kept(String, Arc<Listening>),
+    /// With what serves its visitors when it takes over a bound address.
+    IncomingRequest(Entry, Option<Service>),
+}
+
+impl Next {
+    fn listens_on(&self, listening: &Arc<Listening>) -> bool {
+        let (Self::Kept(_, own) | Self::IncomingRequest(Entry { listening: own, .. }, _)) = self;
+        Arc::ptr_eq(own, listening)
     }
 }
 
 impl Entry {
+    /// Whether its listener can serve for `wanted`.
+    fn is_bound_for(&self, wanted: &EntrySettings) -> bool {
+        let is_free_choice = wanted.listen.port() == 0;
+        self.listening.configured == wanted.listen
+            && (!is_free_choice || self.settings.name == wanted.name)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.listening.addr
+    }
+
     fn status(&self) -> EntryStatus {
         let mut status = EntryStatus {
             name: self.settings.name.clone(),
             kind: self.settings.kind.as_str(),
-            listen: self.addr.to_string(),
+            listen: self.addr().to_string(),
             upstream: self.settings.upstream.to_string(),
-            error: lock(&self.error).clone(),
+            error: self.error.clone(),
             connections_open: 0,
             requests_open: 0,
             requests: 0,
             failures: BTreeMap::new(),
         };
-        match &self.room {
-            Room::Http(http) => {
-                let stats = http.stats();
-                status.connections_open = stats.connections_open;
-                status.requests_open = stats.requests_open;
-                status.requests = stats.requests;
-                status.failures = failures(|reason| stats.failed(reason));
-            }
-            Room::Tcp(tcp) => {
-                let stats = tcp.stats();
-                status.connections_open = stats.open;
-                status.requests_open = stats.open;
-                status.requests = stats.total;
-                status.failures = failures(|reason| stats.failed(reason));
-            }
-        }
+        self.visitors.count(&mut status);
         status
-    }
-}
-
-fn failures(failed: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
-    let counts = Reason::ALL.map(|reason| (reason.as_str(), failed(reason)));
-    counts.into_iter().filter(|(_, count)| *count > 0).collect()
-}
-
-/// What a visitor of the entry passes, in this order.
-fn room(
-    (entry, number): (&EntrySettings, u64),
-    settings: &Settings,
-    permits: &Arc<Gate>,
-    via: &layers::Via,
-    route: Route,
-    observer: Arc<dyn Observer>,
-) -> Room {
-    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-    let permits = layers::Permits::of_entry(permits.clone(), timeouts.permit_wait, number);
-    let chain: Vec<Box<dyn Layer>> = match entry.kind {
-        EntryKind::Http => vec![
-            Box::new(layers::HopByHop),
-            Box::new(via.clone()),
-            Box::new(layers::Forwarded::new(entry.trusted_proxies.clone())),
-            Box::new(permits),
-        ],
-        EntryKind::Tcp => vec![Box::new(permits)],
-    };
-    let admission = Admission::observed(chain, Arc::new(EntryDirector(Arc::new(route))), observer);
-    match entry.kind {
-        EntryKind::Tcp => Room::Tcp(Tcp::new(
-            TcpConfig {
-                max_connections: limits.max_entry_connections,
-                accept_timeout: timeouts.session_setup,
-                stall: timeouts.session_stall,
-                shortage_grace: timeouts.shortage_grace,
-                keepalive: (!timeouts.session_keepalive.is_zero())
-                    .then_some(timeouts.session_keepalive),
-                ..TcpConfig::default()
-            },
-            admission,
-        )),
-        EntryKind::Http => Room::Http(Http::new(
-            HttpConfig {
-                head_timeout: timeouts.head,
-                idle_timeout: timeouts.idle,
-                stall_timeout: timeouts.stall,
-                min_rate_bytes_per_sec: limits.min_rate_bytes_per_sec,
-                shortage_grace: timeouts.shortage_grace,
-                service_timeout: timeouts.service,
-                continue_wait: timeouts.continue_wait,
-                half_close_timeout: timeouts.half_close,
-                release_timeout: timeouts.release,
-                session_stall: timeouts.session_stall,
-                session_keepalive: (!timeouts.session_keepalive.is_zero())
-                    .then_some(timeouts.session_keepalive),
-                close_timeout: timeouts.session_close,
-                max_connections: limits.max_entry_connections,
-                turn_bytes: limits.turn_bytes,
-                ..HttpConfig::default()
-            },
-            admission,
-        )),
-    }
-}
-
-impl Room {
-    async fn serve(self, stream: Stream, peer: SocketAddr, drain: watch::Receiver<bool>) {
-        // `Http` and `Tcp` take TCP alone for now; nothing else is listened on.
-        let Ok(stream) = stream.try_into_tcp() else {
-            return;
-        };
-        match self {
-            Self::Http(http) => http.serve(stream, peer, said(drain)).await,
-            Self::Tcp(tcp) => match stream.local_addr() {
-                Ok(local) => tcp.serve(stream, peer, local).await,
-                Err(error) => tracing::debug!(%peer, %error, "the visitor left"),
-            },
-        }
-    }
-}
-
-/// Who asks, as this side knows it: the client answers to the server for whoever reaches its entries.
-fn grant(settings: &Settings) -> Result<Grant, NameError> {
-    let claim = ClientClaim {
-        client_id: ClientId::parse(&settings.client_id)?,
-        group_id: GroupId::parse(&settings.group_id)?,
-    };
-    Ok(Grant::for_link(
-        UserName::parse(&settings.client_id)?,
-        claim,
-    ))
-}
-
-/// Where the visitors of one entry go: to its upstream, over whatever link there is.
-struct Route {
-    upstream: TunnelName,
-    grant: Grant,
-    links: Arc<Links>,
-    wait: Duration,
-    /// Of what visitors send.
-    compression: Option<Compression>,
-    retries: RetryBudget,
-}
-
-impl Route {
-    fn destination(&self, (lane, up): (Arc<Lane>, Arc<Up>)) -> Destination {
-        Destination {
-            lane,
-            grant: self.grant.for_tunnel(self.upstream.clone(), up.revision),
-            tunnel: self.upstream.clone().into(),
-            revision: up.revision,
-            link: up.epoch,
-            compression: self.compression,
-            permit: None,
-            hold: Box::new(()),
-        }
-    }
-}
-
-struct EntryDirector(Arc<Route>);
-
-impl EntryDirector {
-    /// A link that was tried is not tried again: the next one may come within the wait.
-    fn direct_any(&self, avoid: &[u64]) -> Direction {
-        let route = &self.0;
-        if avoid.is_empty() {
-            route.retries.on_request(Instant::now());
-        }
-        if let Some(found) = route.links.lane(avoid) {
-            return Direction::Go(route.destination(found));
-        }
-        let (route, avoid) = (route.clone(), avoid.to_vec());
-        Direction::Wait(Box::pin(async move {
-            let found = route.links.wait(&avoid, route.wait).await?;
-            Ok(route.destination(found))
-        }))
-    }
-}
-
-impl Director for EntryDirector {
-    fn direct(&self, _: &Visit, avoid: &[u64]) -> Direction {
-        self.direct_any(avoid)
-    }
-
-    fn direct_session(&self, _: &Session, avoid: &[u64]) -> Direction {
-        self.direct_any(avoid)
-    }
-
-    fn needs_host(&self, _: u16) -> bool {
-        false
-    }
-
-    fn may_retry(&self) -> bool {
-        self.0.retries.try_retry(Instant::now())
     }
 }
 
@@ -419,57 +341,133 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Completes when the flag says true, or nobody is left to say it.
-async fn said(mut flag: watch::Receiver<bool>) {
-    let _ = flag.wait_for(|said| *said).await;
+/// Completes when the flag is true, or its sender is dropped.
+async fn signalled(mut flag: watch::Receiver<bool>) {
+    let _ = flag.wait_for(|flag| *flag).await;
 }
 
-/// Logs what the accept loops of all entries report.
-#[derive(Clone)]
-struct EntryReport {
-    full: Arc<LogLimit<usize>>,
-    failed: Arc<LogLimit<String>>,
-}
+#[cfg(test)]
+mod tests {
+    use adit_trace::NoObserver;
 
-impl EntryReport {
-    fn new() -> Self {
-        Self {
-            full: LogLimit::new(|limit, _| {
-                tracing::warn!(
-                    limit,
-                    "visitors of entries wait: the descriptors of this process are used up; raise `ulimit -n`"
-                );
-            }),
-            failed: LogLimit::new(|error, count| tracing::warn!(count, "accept failed: {error}")),
+    use super::*;
+    use crate::settings::{Compression, EntryKind, TrustedProxies};
+
+    fn entry(name: &str, listen: SocketAddr, upstream: &str) -> EntrySettings {
+        EntrySettings {
+            name: name.into(),
+            kind: EntryKind::Tcp,
+            listen,
+            upstream: upstream.parse().unwrap(),
+            compression: Compression::None,
+            trusted_proxies: TrustedProxies::default(),
         }
     }
-}
 
-impl AcceptReport for EntryReport {
-    fn on_full(&self, limit: usize) {
-        self.full.note(limit);
+    fn any() -> SocketAddr {
+        ([127, 0, 0, 1], 0).into()
     }
 
-    fn on_failed(&self, error: &io::Error) {
-        self.failed.note(error.to_string());
+    struct Bed {
+        entries: Entries,
+        settings: Settings,
     }
-}
 
-/// Accepts on one entry until it drains.
-async fn accept(
-    accepting: AcceptLoop<EntryReport>,
-    room: Room,
-    visitors: TaskTracker,
-    drain: watch::Receiver<bool>,
-) {
-    let serve = |accepted: Accepted| {
-        let served = room
-            .clone()
-            .serve(accepted.stream, accepted.peer, drain.clone());
-        visitors.spawn(async move {
-            served.await;
-            drop(accepted.descriptor);
-        });
-    };
-    accepting.run(said(drain.clone()), serve).await;
+    impl Bed {
+        fn new(entries: Vec<EntrySettings>) -> Self {
+            let settings = Settings {
+                entries,
+                ..Settings::example()
+            };
+            let observer: Arc<dyn Observer> = Arc::new(NoObserver);
+            let entries = Entries::bind(&settings, &observer).unwrap();
+            entries.accept(&Handle::current());
+            Self { entries, settings }
+        }
+
+        fn apply(&mut self, entries: Vec<EntrySettings>) -> Result<(), EntryError> {
+            self.settings.entries = entries;
+            self.entries.apply(&self.settings, &Handle::current())
+        }
+
+        fn addr(&self, name: &str) -> SocketAddr {
+            let status = self.entries.status();
+            let mut found = status.iter().filter(|entry| entry.name == name);
+            found.next().unwrap().listen.parse().unwrap()
+        }
+
+        fn upstream(&self, name: &str) -> String {
+            let status = self.entries.status();
+            let mut found = status.iter().filter(|entry| entry.name == name);
+            found.next().unwrap().upstream.clone()
+        }
+    }
+
+    async fn is_closed(addr: SocketAddr) {
+        // The task of the listener closes it when it runs next.
+        while tokio::net::TcpStream::connect(addr).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_come_and_go_and_the_others_stay() {
+        let mut bed = Bed::new(vec![entry("a", any(), "one"), entry("b", any(), "two")]);
+        let (a, b) = (bed.addr("a"), bed.addr("b"));
+        bed.apply(vec![entry("c", any(), "one"), entry("a", any(), "one")])
+            .unwrap();
+        assert_eq!(bed.addr("a"), a);
+        is_closed(b).await;
+        tokio::net::TcpStream::connect(bed.addr("c")).await.unwrap();
+        assert_eq!(
+            bed.entries.status()[0].name,
+            "c",
+            "in the order of the file"
+        );
+        bed.apply(Vec::new()).unwrap();
+        is_closed(a).await;
+        assert!(bed.entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_changed_entry_keeps_its_address_bound() {
+        let mut bed = Bed::new(vec![entry("a", any(), "one")]);
+        let addr = bed.addr("a");
+        bed.apply(vec![entry("a", any(), "two")]).unwrap();
+        assert_eq!((bed.addr("a"), bed.upstream("a")), (addr, "two".into()));
+        // The same address, now by number, is another one for the settings: it cannot be bound twice.
+        assert!(bed.apply(vec![entry("a", addr, "one")]).is_err());
+        tokio::net::TcpStream::connect(addr).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn two_entries_exchange_their_addresses() {
+        let free = || {
+            let socket = std::net::TcpListener::bind(any()).unwrap();
+            socket.local_addr().unwrap()
+        };
+        let (one, two) = (free(), free());
+        let mut bed = Bed::new(vec![entry("a", one, "up"), entry("b", two, "down")]);
+        bed.apply(vec![entry("a", two, "up"), entry("b", one, "down")])
+            .unwrap();
+        assert_eq!((bed.addr("a"), bed.addr("b")), (two, one));
+    }
+
+    #[tokio::test]
+    async fn a_failed_bind_changes_nothing() {
+        let mut bed = Bed::new(vec![entry("a", any(), "one")]);
+        let addr = bed.addr("a");
+        let taken = std::net::TcpListener::bind(any()).unwrap();
+        let occupied = taken.local_addr().unwrap();
+        let next = vec![entry("new", any(), "one"), entry("b", occupied, "one")];
+        let error = bed.apply(next).unwrap_err();
+        assert!(
+            matches!(error, EntryError::Bind { index: 1, .. }),
+            "{error}"
+        );
+        drop(taken);
+        assert_eq!(bed.entries.status().len(), 1);
+        assert_eq!(bed.addr("a"), addr);
+        tokio::net::TcpStream::connect(addr).await.unwrap();
+    }
 }

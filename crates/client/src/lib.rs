@@ -1,8 +1,10 @@
 //! Composition of the private side: takes [`Settings`] and runs a client.
 //!
-//! Everything here is assembly: `client` does what the reconnect machine (`adit-reconnect`) says, `session` is one
-//! registration with its streams (`adit-link`), and what the server opens goes to the services through `adit-egress`.
-//! The other way round, `entries` lets visitors of this side in (`adit-ingress`), and `links` says on which link.
+//! Everything here is assembly: `client` follows the reconnect machine (`adit-reconnect`), `session` is one registration
+//! with its streams (`adit-link`), and requests that the server opens go to the services through `adit-egress`. In the
+//! other direction, `entries` serves visitors of this side (`adit-ingress`), and `links` gives them the current link.
+//!
+//! Tunnels and entries follow the settings while the client runs: [`Client::apply`].
 
 mod announcements;
 mod client;
@@ -14,7 +16,7 @@ mod session;
 mod settings;
 mod status;
 
-pub use client::{Client, ClientHandle, Ended, Registration, StartError};
+pub use client::{Applied, Changes, Client, ClientHandle, Ended, Registration, StartError};
 pub use entries::EntryError;
 pub use instance::InstanceError;
 pub use settings::{

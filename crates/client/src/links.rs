@@ -16,19 +16,19 @@ use tokio::{
 
 /// A link that is up.
 #[derive(Debug)]
-pub(crate) struct Up {
+pub(crate) struct CurrentLink {
     /// Tells links apart.
     pub(crate) epoch: u64,
     /// Revision of the server's configuration at the registration.
     pub(crate) revision: u64,
     lanes: Vec<Arc<Lane>>,
-    /// Which lane the next request takes.
+    /// The lane of the next request.
     turn: AtomicUsize,
     /// The server takes no new requests on it.
     leaving: AtomicBool,
 }
 
-impl Up {
+impl CurrentLink {
     pub(crate) fn new(epoch: u64, revision: u64, lanes: Vec<Arc<Lane>>) -> Self {
         Self {
             epoch,
@@ -39,7 +39,7 @@ impl Up {
         }
     }
 
-    /// The lane for the next request: open lanes take turns. None when there is no other link than those in `avoid`.
+    /// The lane for the next request: open lanes take turns. `None` when there is no other link than those in `avoid`.
     pub(crate) fn lane(&self, avoid: &[u64]) -> Option<Arc<Lane>> {
         if self.leaving.load(Ordering::Relaxed) || avoid.contains(&self.epoch) {
             return None;
@@ -53,30 +53,47 @@ impl Up {
     }
 }
 
-/// How it stands.
+/// The state of the link.
 #[derive(Debug, Clone, Default)]
 enum State {
-    /// On its way.
+    /// It is being connected.
     #[default]
     Down,
-    Up(Arc<Up>),
-    /// None will come any more.
+    Up(Arc<CurrentLink>),
+    /// There will be no other link.
     Over,
 }
 
-/// Where entries look for a link, and wait for one.
+/// Gives entries the current link, and lets them wait for one.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     state: watch::Sender<State>,
 }
 
 impl Links {
-    /// A link has come.
-    pub(crate) fn up(&self, up: Up) {
-        self.state.send_replace(State::Up(Arc::new(up)));
+    /// A link is up.
+    pub(crate) fn up(&self, link: CurrentLink) {
+        self.state.send_replace(State::Up(Arc::new(link)));
     }
 
-    /// The link was lost; another one is on its way.
+    /// A lane of the current link was replaced.
+    pub(crate) fn replace_lanes(&self, lanes: Vec<Arc<Lane>>) {
+        self.state.send_if_modified(|state| {
+            let State::Up(link) = state else {
+                return false;
+            };
+            *state = State::Up(Arc::new(CurrentLink {
+                epoch: link.epoch,
+                revision: link.revision,
+                lanes,
+                turn: AtomicUsize::new(link.turn.load(Ordering::Relaxed)),
+                leaving: AtomicBool::new(link.leaving.load(Ordering::Relaxed)),
+            }));
+            true
+        });
+    }
+
+    /// The link was lost and is being reconnected.
     pub(crate) fn down(&self) {
         self.state.send_if_modified(|state| {
             let was_up = matches!(state, State::Up(_));
@@ -87,14 +104,14 @@ impl Links {
         });
     }
 
-    /// The server has said that it takes no new requests on the link: those wait for the next one.
+    /// The server drains: new requests wait for the next link.
     pub(crate) fn leaving(&self) {
-        if let State::Up(up) = &*self.state.borrow() {
-            up.leaving.store(true, Ordering::Relaxed);
+        if let State::Up(link) = &*self.state.borrow() {
+            link.leaving.store(true, Ordering::Relaxed);
         }
     }
 
-    /// A link that is lost, or not there, is not dialled any more: whoever waits is told at once.
+    /// The link is not reconnected any more: every wait fails at once.
     pub(crate) fn over(&self) {
         self.state.send_replace(State::Over);
     }
@@ -105,26 +122,32 @@ impl Links {
     }
 
     /// A lane, if there is one now.
-    pub(crate) fn lane(&self, avoid: &[u64]) -> Option<(Arc<Lane>, Arc<Up>)> {
+    pub(crate) fn lane(&self, avoid: &[u64]) -> Option<(Arc<Lane>, Arc<CurrentLink>)> {
         match &*self.state.borrow() {
-            State::Up(up) => Some((up.lane(avoid)?, up.clone())),
+            State::Up(link) => Some((link.lane(avoid)?, link.clone())),
             State::Down | State::Over => None,
         }
     }
 
     /// Waits for a lane, at most for `wait`.
+    ///
+    /// # Errors
+    /// `no_client` when no link is up within `wait`, or none will be.
+    ///
+    /// # Cancel safety
+    /// Yes.
     pub(crate) async fn wait(
         &self,
         avoid: &[u64],
         wait: Duration,
-    ) -> Result<(Arc<Lane>, Arc<Up>), Failure> {
+    ) -> Result<(Arc<Lane>, Arc<CurrentLink>), Failure> {
         let deadline = Instant::now() + wait;
         let mut states = self.state.subscribe();
         loop {
             match &*states.borrow_and_update() {
-                State::Up(up) => {
-                    if let Some(lane) = up.lane(avoid) {
-                        return Ok((lane, up.clone()));
+                State::Up(link) => {
+                    if let Some(lane) = link.lane(avoid) {
+                        return Ok((lane, link.clone()));
                     }
                 }
                 State::Down => {}
@@ -150,9 +173,9 @@ mod tests {
 
     use super::*;
 
-    struct Nobody;
+    struct NullDispatch;
 
-    impl Dispatch for Nobody {
+    impl Dispatch for NullDispatch {
         fn dispatch(&self, opened: IncomingRequest) {
             drop(opened);
         }
@@ -167,7 +190,7 @@ mod tests {
             stall: Duration::from_secs(60),
             turn_bytes: adit_link::turn::TURN_BYTES,
         };
-        Lane::new(config, Budget::new(0), Arc::new(Nobody))
+        Lane::new(config, Budget::new(0), Arc::new(NullDispatch))
     }
 
     fn lost() -> Failure {
@@ -175,10 +198,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn open_lanes_take_turns_and_closed_ones_are_passed_over() {
+    async fn open_lanes_take_turns_and_closed_ones_are_skipped() {
         let links = Links::default();
         let lanes = [lane(), lane(), lane()];
-        links.up(Up::new(7, 1, lanes.to_vec()));
+        links.up(CurrentLink::new(7, 1, lanes.to_vec()));
         let chosen = |avoid: &[u64]| {
             let (chosen, _) = links.lane(avoid)?;
             lanes.iter().position(|lane| Arc::ptr_eq(lane, &chosen))
@@ -188,13 +211,13 @@ mod tests {
         assert_eq!(chosen(&[]), Some(0));
         assert_eq!(chosen(&[7]), None, "it was tried");
         links.leaving();
-        assert_eq!(chosen(&[]), None, "the server takes nothing new");
+        assert_eq!(chosen(&[]), None, "the server drains");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_gets_the_next_link() {
+    async fn a_wait_ends_with_the_next_link() {
         let links = Arc::new(Links::default());
-        links.up(Up::new(1, 1, vec![lane()]));
+        links.up(CurrentLink::new(1, 1, vec![lane()]));
         links.leaving();
         let waiting = tokio::spawn({
             let links = links.clone();
@@ -204,13 +227,13 @@ mod tests {
         links.down();
         assert!(!links.is_up());
         tokio::task::yield_now().await;
-        links.up(Up::new(2, 1, vec![lane()]));
-        let (_, up) = waiting.await.unwrap().unwrap();
-        assert_eq!(up.epoch, 2);
+        links.up(CurrentLink::new(2, 1, vec![lane()]));
+        let (_, link) = waiting.await.unwrap().unwrap();
+        assert_eq!(link.epoch, 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_is_bounded_and_ends_when_none_will_come() {
+    async fn a_wait_is_bounded_and_ends_with_the_client() {
         let links = Arc::new(Links::default());
         let begun = Instant::now();
         let waited = links.wait(&[], Duration::from_secs(5)).await;
@@ -223,8 +246,8 @@ mod tests {
         tokio::task::yield_now().await;
         links.over();
         assert_eq!(waiting.await.unwrap().unwrap_err().reason, Reason::NoClient);
-        assert_eq!(begun.elapsed(), Duration::from_secs(5), "told at once");
-        // A link that comes too late is one that this client will not use; one that ends changes nothing.
+        assert_eq!(begun.elapsed(), Duration::from_secs(5), "it ends at once");
+        // The end of the last link does not announce another one.
         links.down();
         assert!(links.wait(&[], Duration::ZERO).await.is_err());
     }

@@ -1,4 +1,4 @@
-//! What a client says of itself, as samples for Prometheus. `docs/metrics.md` lists the names.
+//! The state of a client as samples for Prometheus. `docs/metrics.md` lists the names.
 
 use adit_trace::{Family, Sample};
 
@@ -8,7 +8,7 @@ macro_rules! families {
     ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
         $(static $id: Family = Family::$kind($name, $labels, $help);)*
 
-        /// Every family that [`samples`] has samples of.
+        /// Every family of [`samples`].
         pub const FAMILIES: &[&Family] = &[$(&$id),*];
     };
 }
@@ -16,11 +16,13 @@ macro_rules! families {
 families! {
     UP = gauge("adit_client_link_up", &[], "1 while the link to the server is up, else 0.");
     EPOCH = gauge("adit_client_epoch", &[], "Epoch of the session, 0 without one.");
+    LANES = gauge("adit_client_lanes", &[], "Data streams to the server that are open.");
+    REOPENED = counter("adit_client_streams_reopened_total", &[], "Data and control streams that were lost and opened again under their session.");
     TASKS = gauge("adit_client_tasks", &[], "Tasks alive on the data thread.");
     TUNNELS = gauge("adit_client_tunnels", &["state"], "Tunnels that the server has accepted and refused.");
     REQUESTS = gauge("adit_client_requests", &[], "Requests open on the link.");
     WAITING = gauge("adit_client_waiting_bytes", &[], "Bytes from the server that wait for services.");
-    PINNED = gauge("adit_client_pinned_bytes", &[], "Memory of received frames that something still points into.");
+    PINNED = gauge("adit_client_pinned_bytes", &[], "Memory of received frames that is still referenced.");
     QUEUED = gauge("adit_client_queued_bytes", &[], "Bytes that wait to be sent to the server.");
     PENDING = gauge("adit_client_pending_requests", &[], "Entries in all request tables.");
     SERVICES = gauge("adit_client_service_connections", &[], "Connections to services that are open.");
@@ -43,6 +45,8 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     let mut all = vec![
         UP.sample(&[], f64::from(u8::from(up))),
         EPOCH.sample(&[], status.epoch as f64),
+        LANES.sample(&[], status.lanes as f64),
+        REOPENED.sample(&[], status.streams_reopened as f64),
         TASKS.sample(&[], status.tasks as f64),
         TUNNELS.sample(&["accepted"], accepted as f64),
         TUNNELS.sample(&["refused"], refused as f64),
@@ -56,13 +60,13 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     ];
     for entry in &status.entries {
         let labels = [&*entry.name, entry.kind];
-        let told = [
+        let counts = [
             (&ENTRY_CONNECTIONS, entry.connections_open as f64),
             (&ENTRY_REQUESTS_OPEN, entry.requests_open as f64),
             (&ENTRY_REQUESTS, entry.requests as f64),
         ];
-        let told = told.into_iter();
-        all.extend(told.map(|(family, value)| family.sample(&labels, value)));
+        let counts = counts.into_iter();
+        all.extend(counts.map(|(family, value)| family.sample(&labels, value)));
     }
     all
 }

@@ -1,514 +1,279 @@
-//! One registration and the streams that ride on it.
+//! One registration, and the streams that ride on it.
+//!
+//! [`dial`] connects, registers, opens every stream and announces the tunnels. [`Session::serve`] keeps the streams open:
+//! each lane and the control stream have a task that opens theirs again when it is lost, while the others go on (P-1.7).
+//! The session is over when no stream is left, when the server does not know it any more, or when a task gives up.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod connection;
+mod control;
+mod lanes;
+mod retry;
 
-use adit_codec::Side;
+use std::{sync::Arc, time::Instant};
+
 use adit_egress::Egress;
-use adit_flow::Budget;
 use adit_link::{
-    Compression as OnHop, Failure, Lane, LaneConfig, Reason,
-    control::{
-        CAPABILITIES, CallError, Channel, ConnectError, ControlChannel, ControlMessage,
-        LaneRequest, RefusalReason, Transport,
-    },
-    drive,
+    Failure, Lane, Reason,
+    control::{CallError, Channel, ControlMessage, Transport},
 };
-use adit_proto::{
-    ConfigSyncRequest, Credential, LinkSettings, PROTOCOL_VERSION, ProtocolType, RegisterRequest,
-    RegisterResponse, Tunnel, control::Kind, credential,
-};
-use adit_trace::Printable;
-use bytes::Bytes;
-use secrecy::ExposeSecret;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
-use tokio_stream::StreamExt;
-
-use crate::{
-    announcements::Announcements,
-    settings::{Compression, Settings, TunnelKind, TunnelSettings},
-    status::TunnelOutcome,
+use adit_proto::{ConfigSyncRequest, control::Kind};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
 };
 
-/// A control stream that was lost is opened again after this; twice as long after each try that fails.
-const REOPEN_PAUSE: Duration = Duration::from_millis(50);
-const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) use self::connection::DialError;
+use self::{
+    connection::{Connection, dial_error, register, transient},
+    control::{ControlKeeper, ControlStream, QUEUE, tunnels},
+    lanes::{LaneFactory, LaneKeeper, OpenLane, no_response},
+    retry::Retry,
+};
+use crate::{announcements::Announcements, settings::Settings, status::TunnelOutcome};
 
-/// Control messages that are kept while the first announcement is waited for.
-const MOST_EARLY: usize = 16;
-
-/// Why a session could not be set up.
-#[derive(Debug)]
-pub(crate) struct DialError {
-    pub(crate) kind: adit_reconnect::Failure,
-    pub(crate) text: String,
-}
-
-/// A session with its first data stream open.
-pub(crate) struct Session<C: Channel> {
+/// A session with every stream open.
+pub(crate) struct Session<T: Transport> {
     pub(crate) epoch: u64,
     /// Of the server's configuration.
     pub(crate) revision: u64,
-    /// Requests that the client may open at a time (P-2.9); 0 when the server does not say.
+    /// Requests that the client may open at a time (P-2.9); 0 when the server states none.
     pub(crate) max_requests: u32,
     pub(crate) announcements: Announcements,
-    pub(crate) lanes: Vec<Arc<Lane>>,
     pub(crate) control: mpsc::Sender<ControlMessage>,
     session: String,
-    first: (C, C::Reader),
-    others: Vec<(C, C::Reader)>,
+    settings: watch::Receiver<Arc<Settings>>,
+    factory: Arc<LaneFactory<T>>,
+    lanes: Vec<OpenLane<T::Channel>>,
+    /// The connection of the first lane, which the control stream shares.
+    channel: watch::Sender<Option<T::Channel>>,
     outbound_control: mpsc::Receiver<ControlMessage>,
     control_stream: ControlStream,
-    /// Connections and streams; all end with the session.
-    tasks: JoinSet<()>,
 }
 
-/// Connects, registers, opens the data streams.
+/// Receives what happens in a session.
+pub(crate) trait SessionObserver: Send + Sync + 'static {
+    /// The server has sent a control message.
+    fn on_control(&self, kind: Kind);
+
+    /// The server has confirmed all changes of the tunnels: the outcome of each.
+    fn on_tunnels(&self, outcomes: Vec<TunnelOutcome>);
+
+    /// Lane `index` was lost and has been opened again.
+    fn on_lane(&self, index: usize, lane: &Arc<Lane>);
+
+    /// The control stream was lost and has been opened again.
+    fn on_control_reopened(&self);
+
+    /// Whether the client drains: lost lanes are not waited for.
+    fn is_draining(&self) -> bool;
+}
+
+/// What happens to a stream.
+enum Event {
+    LaneLost {
+        index: u32,
+        failure: Failure,
+    },
+    LaneUp {
+        index: u32,
+        lane: Arc<Lane>,
+    },
+    ControlLost,
+    ControlUp,
+    /// The session cannot go on.
+    Over(Failure),
+}
+
+/// Reports to the session.
+#[derive(Clone)]
+struct Streams(mpsc::Sender<Event>);
+
+impl Streams {
+    async fn report(&self, event: Event) {
+        // Without a receiver the session is over.
+        let _ = self.0.send(event).await;
+    }
+}
+
+/// Connects, registers, opens the streams, announces the tunnels.
 pub(crate) async fn dial<T: Transport>(
-    transport: &T,
-    settings: &Settings,
+    transport: &Arc<T>,
+    mut settings: watch::Receiver<Arc<Settings>>,
     instance: [u8; 32],
     egress: &Arc<Egress>,
-) -> Result<Session<T::Channel>, DialError> {
-    let within = settings.timeouts.connect;
-    match timeout(
-        within,
-        dial_unbounded(transport, settings, instance, egress),
-    )
-    .await
-    {
+) -> Result<Session<T>, DialError> {
+    let current = settings.borrow_and_update().clone();
+    let within = current.timeouts.connect;
+    let dialled = dial_unbounded(transport, (&current, settings), instance, egress);
+    match timeout(within, dialled).await {
         Ok(result) => result,
         Err(_) => Err(transient(format!(
-            "{} did not answer within {within:?}",
-            settings.server_addr()
+            "{}: {}",
+            current.server_addr(),
+            no_response(within)
         ))),
     }
 }
 
 async fn dial_unbounded<T: Transport>(
-    transport: &T,
-    settings: &Settings,
+    transport: &Arc<T>,
+    (settings, changes): (&Arc<Settings>, watch::Receiver<Arc<Settings>>),
     instance: [u8; 32],
     egress: &Arc<Egress>,
-) -> Result<Session<T::Channel>, DialError> {
-    let mut tasks = JoinSet::new();
-    let channel = open_channel(transport, settings, &mut tasks).await?;
-    let error = |error| dial_error(settings, &channel, &error);
+) -> Result<Session<T>, DialError> {
+    let connection = Connection::open(&**transport, settings).await?;
+    let channel = connection.channel.clone();
     let response = register(settings, instance, &channel).await?;
     let link = response.settings.unwrap_or_default();
-    let config = lane_config(settings, &link);
-    let budget = Budget::new(settings.limits.budget_bytes);
-    let mut lanes = Vec::new();
-    let mut sources = Vec::new();
-    for index in 0..link.lanes.clamp(1, settings.lanes.max(1)) {
-        // The first lane rides the channel of the registration; more lanes are there to use more cores and paths.
-        let channel = if index == 0 {
-            channel.clone()
-        } else {
-            open_channel(transport, settings, &mut tasks).await?
-        };
-        let lane = Lane::new(config.clone(), budget.clone(), egress.clone());
-        if response.capabilities.iter().any(|name| name == "upgrade") {
-            lane.allow_upgrades();
-        }
-        for by in [OnHop::Gzip, OnHop::Zstd] {
-            if response.capabilities.iter().any(|name| name == by.as_str()) {
-                lane.allow_compression(by);
-            }
-        }
-        let request = LaneRequest {
-            session: &response.session,
-            lane: index,
-        };
-        let source = channel.open_lane(&lane, request).await.map_err(error)?;
-        lanes.push(lane);
-        sources.push((channel, source));
+    let factory = LaneFactory::new(transport, settings, &response, &link, egress);
+    // The first lane rides the connection of the registration; further lanes are there to use more cores and paths.
+    let mut lanes = vec![factory.open(0, Some(connection)).await?];
+    for index in 1..link.lanes.clamp(1, settings.lanes.max(1)) {
+        lanes.push(factory.open(index, None).await?);
     }
-    let mut sources = sources.into_iter();
-    let first = sources
-        .next()
-        .ok_or_else(|| transient("no data stream".into()))?;
+    let error = |error| dial_error(settings, &channel, &error);
     let mut control_stream = ControlStream::open(&channel, &response.session)
         .await
         .map_err(error)?;
-    let tunnels = settings.tunnels.iter().map(announcement).collect();
-    let mut announcements = Announcements::new(tunnels, &settings.server_host);
-    let mut revision = response.revision;
-    if let Some(answered) = control_stream
+    let mut announcements =
+        Announcements::new(tunnels(settings), &settings.server_host, Instant::now());
+    let announced = control_stream
         .announce(&mut announcements)
         .await
-        .map_err(error)?
-    {
-        revision = answered;
-    }
-    let (control, outbound_control) = mpsc::channel(16);
+        .map_err(error)?;
+    let (control, outbound_control) = mpsc::channel(QUEUE);
     Ok(Session {
         epoch: response.epoch,
-        revision,
+        revision: announced.unwrap_or(response.revision),
         max_requests: link.max_requests,
         announcements,
-        lanes,
         control,
         session: response.session,
-        first,
-        others: sources.collect(),
+        settings: changes,
+        factory: Arc::new(factory),
+        lanes,
+        channel: watch::Sender::new(Some(channel)),
         outbound_control,
         control_stream,
-        tasks,
     })
 }
 
-impl<C: Channel> Session<C> {
-    /// Fetches the names of the upstreams that the server defines. Borrows nothing of the session.
-    pub(crate) fn upstreams(
-        &self,
-    ) -> impl Future<Output = Result<Vec<String>, CallError>> + Send + use<C> {
-        let (channel, session) = (self.first.0.clone(), self.session.clone());
-        async move {
-            let request = ConfigSyncRequest { known_revision: 0 };
-            let response = channel.sync_config(&session, request).await?;
-            let names = response.upstreams.into_iter();
-            Ok(names.map(|upstream| upstream.name).collect())
+impl<T: Transport> Session<T> {
+    /// Its lanes, all open.
+    pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.iter().map(|open| open.lane.clone()).collect()
+    }
+
+    /// The list of the server's upstreams, on demand.
+    pub(crate) fn upstreams(&self) -> Upstreams<T::Channel> {
+        Upstreams {
+            channel: self.channel.subscribe(),
+            session: self.session.clone(),
         }
     }
 
-    /// Runs until the session is lost; says why. `on_control` gets the control messages of the server, `on_tunnels` what
-    /// has become of the tunnels each time that the server has answered.
-    pub(crate) async fn serve(
-        mut self,
-        on_control: impl Fn(Kind) + Send + 'static,
-        on_tunnels: impl Fn(Vec<TunnelOutcome>) + Send + 'static,
-    ) -> Failure {
-        let (channel, source) = self.first;
-        let control = ControlTask {
-            channel,
+    /// Runs until the session is over and returns why.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends the session.
+    pub(crate) async fn serve(self, observer: Arc<impl SessionObserver>) -> Failure {
+        let (events, mut happened) = mpsc::channel(QUEUE);
+        let streams = Streams(events);
+        let config = self.settings.borrow().reconnect.clone();
+        let retry = || Retry::established(config.clone(), self.epoch);
+        let mut lanes = self.lanes();
+        // Tasks, though they are waited for here: woken inside the runtime's root future, each batch would cost one more
+        // poll of the sockets. All end with the session.
+        let mut tasks = JoinSet::new();
+        let control = ControlKeeper {
             session: self.session,
+            channel: self.channel.subscribe(),
+            settings: self.settings,
             outbound: self.outbound_control,
             announcements: self.announcements,
-            on_control,
-            on_tunnels,
+            retry: retry(),
+            streams: streams.clone(),
+            observer: observer.clone(),
         };
-        self.tasks.spawn(control.run(self.control_stream));
-        for (lane, (_, source)) in self.lanes.iter().skip(1).zip(self.others) {
-            let lane = lane.clone();
-            self.tasks.spawn(async move {
-                let failure = drive(&lane, source).await;
-                tracing::warn!(%failure, "a further lane was lost");
-            });
+        tasks.spawn(control.run(self.control_stream));
+        for (index, open) in (0..).zip(self.lanes) {
+            let channel = match index {
+                0 => self.channel.clone(),
+                _ => watch::Sender::new(None),
+            };
+            let keeper = LaneKeeper {
+                index,
+                factory: self.factory.clone(),
+                retry: retry(),
+                streams: streams.clone(),
+                channel,
+            };
+            tasks.spawn(keeper.run(open));
         }
-        let Some(lane) = self.lanes.first().cloned() else {
-            return Failure::new(Reason::Internal, "no lane");
-        };
-        // A task of its own, though it is waited for here: woken inside the runtime's root future, each batch would cost
-        // one more look at the sockets.
-        let mut driven = JoinSet::new();
-        driven.spawn(async move { drive(&lane, source).await });
-        let failure = match driven.join_next().await {
-            Some(Ok(failure)) => failure,
-            _ => Failure::new(Reason::Internal, "the lane's task broke off"),
-        };
-        for lane in &self.lanes {
+        drop(streams);
+        let failure = supervise(&mut happened, &mut lanes, &*observer).await;
+        for lane in &lanes {
             lane.close(&failure);
         }
         failure
     }
 }
 
-/// A control stream that is open.
-struct ControlStream {
-    channel: ControlChannel,
-    /// Messages that came while the first announcement was waited for.
-    early: Vec<Kind>,
-}
-
-impl ControlStream {
-    async fn open(channel: &impl Channel, session: &str) -> Result<Self, CallError> {
-        Ok(Self {
-            channel: channel.open_control(session).await?,
-            early: Vec::new(),
-        })
-    }
-
-    /// Announces the tunnels for the first time and waits for the results. The revision that holds them.
-    async fn announce(
-        &mut self,
-        announcements: &mut Announcements,
-    ) -> Result<Option<u64>, CallError> {
-        let Some(announce) = announcements.announce(Instant::now()) else {
-            return Ok(None);
-        };
-        self.send(ControlMessage::new(0, Kind::TunnelsAnnounce(announce)));
-        loop {
-            match self.next().await? {
-                Kind::TunnelResults(results) => {
-                    let now = Instant::now();
-                    if announcements.on_results(&results, now, rand::random()) {
-                        return Ok(Some(results.revision));
-                    }
+/// Follows the streams until the session is over; `lanes` holds the newest of each.
+async fn supervise(
+    events: &mut mpsc::Receiver<Event>,
+    lanes: &mut [Arc<Lane>],
+    observer: &impl SessionObserver,
+) -> Failure {
+    let mut has_control = true;
+    let mut lost = vec![false; lanes.len()];
+    let mut last = Failure::new(Reason::Internal, "the tasks of the session ended");
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::LaneLost { index, failure } => {
+                if let Some(lost) = lost.get_mut(index as usize) {
+                    *lost = true;
                 }
-                kind if self.early.len() < MOST_EARLY => self.early.push(kind),
-                _ => {}
+                last = failure;
             }
+            Event::LaneUp { index, lane } => {
+                let index = index as usize;
+                if let (Some(slot), Some(lost)) = (lanes.get_mut(index), lost.get_mut(index)) {
+                    *lost = false;
+                    observer.on_lane(index, &lane);
+                    *slot = lane;
+                }
+            }
+            Event::ControlLost => has_control = false,
+            Event::ControlUp => {
+                has_control = true;
+                observer.on_control_reopened();
+            }
+            Event::Over(failure) => return failure,
+        }
+        let has_lanes = lost.contains(&false);
+        if !has_lanes && (!has_control || observer.is_draining()) {
+            return last;
         }
     }
-
-    /// Sends a message, unless the server does not read its control stream: the next stream repeats what matters.
-    fn send(&self, message: ControlMessage) {
-        drop(self.channel.outbound.try_send(message));
-    }
-
-    /// The next control message.
-    ///
-    /// # Cancel safety
-    /// Yes.
-    async fn next(&mut self) -> Result<Kind, CallError> {
-        loop {
-            let Some(message) = self.channel.inbound.next().await else {
-                let ended = "the server ended the control stream";
-                return Err(CallError::Lost(ended.into()));
-            };
-            if let Some(kind) = message?.kind {
-                return Ok(kind);
-            }
-        }
-    }
+    last
 }
 
-/// Keeps the control stream open as long as its channel is; it and the data stream recover without each other (P-1.7).
-struct ControlTask<H, C, T> {
-    channel: H,
+/// Lists the upstreams that the server defines.
+pub(crate) struct Upstreams<C> {
+    channel: watch::Receiver<Option<C>>,
     session: String,
-    outbound: mpsc::Receiver<ControlMessage>,
-    announcements: Announcements,
-    on_control: C,
-    on_tunnels: T,
 }
 
-impl<H: Channel, C: Fn(Kind), T: Fn(Vec<TunnelOutcome>)> ControlTask<H, C, T> {
-    async fn run(mut self, first: ControlStream) {
-        let mut stream = Some(first);
-        let mut pause = REOPEN_PAUSE;
-        while !self.channel.is_closed() {
-            let opened = match stream.take() {
-                Some(first) => Ok(first),
-                None => ControlStream::open(&self.channel, &self.session).await,
-            };
-            match opened {
-                Ok(stream) => {
-                    pause = REOPEN_PAUSE;
-                    if !self.talk(stream).await {
-                        return;
-                    }
-                    self.announcements.on_stream_lost(Instant::now());
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "control stream refused");
-                    if error.reason() == Some(RefusalReason::StaleSession) {
-                        return;
-                    }
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_REOPEN_PAUSE);
-        }
-    }
-
-    /// Until the stream is lost; false when nobody needs another one.
-    async fn talk(&mut self, mut stream: ControlStream) -> bool {
-        for kind in std::mem::take(&mut stream.early) {
-            self.on_kind(kind);
-        }
-        loop {
-            let due = self.announcements.due();
-            let announce = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                kind = stream.next() => match kind {
-                    Ok(kind) => self.on_kind(kind),
-                    Err(_) => return true,
-                },
-                message = self.outbound.recv() => match message {
-                    Some(message) => stream.send(message),
-                    None => return false,
-                },
-                () = announce => {
-                    if let Some(announce) = self.announcements.announce(Instant::now()) {
-                        stream.send(ControlMessage::new(0, Kind::TunnelsAnnounce(announce)));
-                    }
-                }
-            }
-        }
-    }
-
-    fn on_kind(&mut self, kind: Kind) {
-        let now = Instant::now();
-        match kind {
-            Kind::TunnelResults(results) => {
-                if self.announcements.on_results(&results, now, rand::random()) {
-                    (self.on_tunnels)(self.announcements.outcomes());
-                }
-            }
-            Kind::TunnelsFreed(_) => self.announcements.on_freed(now),
-            kind => (self.on_control)(kind),
-        }
-    }
-}
-
-async fn open_channel<T: Transport>(
-    transport: &T,
-    settings: &Settings,
-    tasks: &mut JoinSet<()>,
-) -> Result<T::Channel, DialError> {
-    let addr = settings.server_addr();
-    let (channel, driver) = transport.connect().await.map_err(|error| match error {
-        ConnectError::Unreachable(error) => {
-            transient(format!("cannot reach the server at {addr}: {error}"))
-        }
-        ConnectError::InvalidHost(error) => DialError {
-            kind: adit_reconnect::Failure::Refused { fatal: true },
-            text: format!("invalid host name `{}`: {error}", settings.server_host),
-        },
-        ConnectError::Handshake(error) => transient(format!("{addr}: {error}")),
-    })?;
-    tasks.spawn(driver);
-    Ok(channel)
-}
-
-async fn register(
-    settings: &Settings,
-    instance: [u8; 32],
-    channel: &impl Channel,
-) -> Result<RegisterResponse, DialError> {
-    let request = RegisterRequest {
-        protocol_version: PROTOCOL_VERSION,
-        capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
-        client_id: settings.client_id.clone(),
-        group_id: settings.group_id.clone(),
-        instance_secret: Bytes::copy_from_slice(&instance),
-        credential: Some(Credential {
-            kind: Some(credential::Kind::Token(
-                settings.token.expose_secret().to_owned(),
-            )),
-        }),
-        lanes: settings.lanes,
-        client_version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let response = channel
-        .register(request)
-        .await
-        .map_err(|error| dial_error(settings, channel, &error))?;
-    if response.protocol_version == PROTOCOL_VERSION {
-        Ok(response)
-    } else {
-        Err(DialError {
-            kind: adit_reconnect::Failure::Refused { fatal: true },
-            text: format!(
-                "the server speaks protocol version {}, this client {PROTOCOL_VERSION}",
-                response.protocol_version
-            ),
-        })
-    }
-}
-
-fn announcement(tunnel: &TunnelSettings) -> Tunnel {
-    Tunnel {
-        name: tunnel.name.clone(),
-        protocol_type: match tunnel.kind {
-            TunnelKind::Http => ProtocolType::Http,
-            TunnelKind::Grpc => ProtocolType::Grpc,
-            TunnelKind::WebSocket => ProtocolType::Websocket,
-            TunnelKind::Tcp => ProtocolType::Tcp,
-            TunnelKind::Udp => ProtocolType::Udp,
-        }
-        .into(),
-        domains: tunnel.domains.clone(),
-        locations: tunnel.locations.clone(),
-        remote_port: tunnel.remote_port.into(),
-        load_balance: tunnel.load_balance.name().to_owned(),
-        weight: tunnel.weight,
-        hash_on: tunnel.hash_on.clone(),
-        compression: match tunnel.compression {
-            Compression::None => String::new(),
-            compression => compression.as_str().to_owned(),
-        },
-        session_timeout_millis: match tunnel.kind {
-            TunnelKind::Udp => {
-                u32::try_from(tunnel.service.session_timeout.as_millis()).unwrap_or(u32::MAX)
-            }
-            _ => 0,
-        },
-    }
-}
-
-fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
-    let mut mux = adit_mux::Config::new(Side::Client);
-    if link.initial_window_bytes > 0 {
-        mux.initial_window = link.initial_window_bytes;
-    }
-    mux.max_window = settings.limits.max_window_bytes;
-    mux.max_requests = settings.limits.max_requests;
-    // Visitors that come and go reach this end as resets; the server bounds visitors.
-    mux.max_resets_per_tick = u32::MAX;
-    let millis = |value: u32, default: u64| match value {
-        0 => Duration::from_millis(default),
-        value => Duration::from_millis(u64::from(value)),
-    };
-    LaneConfig {
-        mux,
-        max_entries: settings.limits.max_requests.saturating_mul(2),
-        heartbeat: millis(link.heartbeat_millis, 3_000),
-        dead_after: millis(link.dead_after_millis, 10_000),
-        stall: settings.timeouts.stall,
-        turn_bytes: settings.limits.turn_bytes,
-    }
-}
-
-fn transient(text: String) -> DialError {
-    DialError {
-        kind: adit_reconnect::Failure::Transient,
-        text,
-    }
-}
-
-/// The failure of a call, with the address; names the program at the address when that is not an adit-server.
-fn dial_error(settings: &Settings, channel: &impl Channel, error: &CallError) -> DialError {
-    let addr = settings.server_addr();
-    if let Some(peer) = channel.foreign_peer() {
-        return transient(format!(
-            "{addr} is not the port for clients of an adit-server: {peer}; name the port that is `server.bind_port` \
-             on the server, 7000 unless it is set"
-        ));
-    }
-    match error {
-        CallError::NotAdit(detail) => DialError {
-            kind: adit_reconnect::Failure::Refused { fatal: true },
-            text: format!(
-                "{addr} is a gRPC server, but not an adit-server: {}",
-                Printable(detail)
-            ),
-        },
-        CallError::Lost(detail) => transient(format!("{addr}: {}", Printable(detail))),
-        CallError::Refused(refusal) => DialError {
-            kind: match refusal.reason {
-                // Another instance holds the name and responds: an early retry changes nothing (P-1.8).
-                RefusalReason::Unauthenticated
-                | RefusalReason::ClientIdTaken
-                | RefusalReason::GroupTaken => adit_reconnect::Failure::Unauthenticated,
-                RefusalReason::Version | RefusalReason::BadRequest => {
-                    adit_reconnect::Failure::Refused { fatal: true }
-                }
-                RefusalReason::StaleSession
-                | RefusalReason::Limit
-                | RefusalReason::ProtocolError
-                | RefusalReason::Internal => adit_reconnect::Failure::Transient,
-            },
-            text: format!("{addr}: {}", Printable(&refusal.detail)),
-        },
+impl<C: Channel> Upstreams<C> {
+    /// Their names.
+    pub(crate) async fn fetch(&self) -> Result<Vec<String>, CallError> {
+        let channel = self.channel.borrow().clone();
+        let channel = channel.ok_or_else(|| CallError::Lost("not connected".into()))?;
+        let request = ConfigSyncRequest { known_revision: 0 };
+        let response = channel.sync_config(&self.session, request).await?;
+        let upstreams = response.upstreams.into_iter();
+        Ok(upstreams.map(|upstream| upstream.name).collect())
     }
 }

@@ -53,6 +53,29 @@ impl Settings {
     }
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Of a client without tunnels, for unit tests.
+    pub(crate) fn example() -> Self {
+        Self {
+            client_id: "office".into(),
+            client_id_chosen: true,
+            group_id: "office".into(),
+            server_host: "a.example".into(),
+            server_port: 7000,
+            token: "a-token".into(),
+            reconnect: adit_reconnect::Config::default(),
+            lanes: 1,
+            state_dir: PathBuf::new(),
+            admin_addr: None,
+            tunnels: Vec::new(),
+            entries: Vec::new(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
 /// One tunnel: a public entry and the service it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSettings {

@@ -1,4 +1,4 @@
-//! What a client says about itself, for `adit status` and the tests that look for leaks.
+//! The state of a client, for `adit status` and for tests that look for leaks.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,13 @@ pub struct Status {
     pub connection: &'static str,
     /// Epoch of the session, 0 without one.
     pub epoch: u64,
-    /// What went wrong last.
+    /// The last error.
     pub last_error: Option<String>,
-    /// Its tunnels, as the server answered.
+    /// Data streams that are open.
+    pub lanes: usize,
+    /// Data and control streams that were lost and opened again under their session.
+    pub streams_reopened: u64,
+    /// Its tunnels, by the last results of the server.
     pub tunnels: Vec<TunnelStatus>,
     /// Its entries.
     pub entries: Vec<EntryStatus>,
@@ -33,7 +37,7 @@ pub struct Status {
     pub accepted: u64,
     /// Bytes received that wait for services.
     pub waiting_bytes: u64,
-    /// Memory of received frames that something still points into.
+    /// Memory of received frames that is still referenced.
     pub pinned_bytes: usize,
     /// Bytes that wait to be sent to the server.
     pub queued_bytes: u64,
@@ -43,9 +47,9 @@ pub struct Status {
     pub tasks: usize,
     /// Connections to services open now.
     pub service_connections: usize,
-    /// Datagrams that the link and the services' sockets did not take in time, in both directions.
+    /// Datagrams that were dropped because the link or a service's socket was full, in both directions.
     pub datagrams_dropped: u64,
-    /// Counters of each core that the client is composed of.
+    /// Counters of the cores.
     pub cores: CoreCounters,
 }
 
@@ -61,7 +65,7 @@ pub struct EntryStatus {
     pub listen: String,
     /// The upstream it leads to.
     pub upstream: String,
-    /// Why it leads nowhere, as far as is known.
+    /// Why it leads nowhere, by the server's list of upstreams.
     pub error: Option<String>,
     /// Visitor connections open now.
     pub connections_open: usize,
@@ -76,7 +80,7 @@ pub struct EntryStatus {
 /// One tunnel, and the service behind it.
 #[derive(Debug, Clone, Serialize)]
 pub struct TunnelStatus {
-    /// What the server answered.
+    /// The server's result.
     #[serde(flatten)]
     pub outcome: TunnelOutcome,
     /// Host and port of the service.
@@ -85,7 +89,7 @@ pub struct TunnelStatus {
     pub requests: u64,
 }
 
-/// One tunnel, as the server answered its announcement.
+/// The server's result for one announced tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TunnelOutcome {
     /// Its name.
@@ -94,11 +98,11 @@ pub struct TunnelOutcome {
     pub public_url: String,
     /// Why it was refused.
     pub error: Option<String>,
-    /// It was refused and is announced again by itself.
+    /// It was refused and is announced again.
     pub waiting: bool,
 }
 
-/// One counter of each core that the client is composed of. They count the current session, `reconnect` all of them.
+/// Counters of the cores, since the session began; `reconnect_dials` since the client started.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CoreCounters {
     /// `codec`: messages written and read.

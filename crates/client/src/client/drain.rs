@@ -1,4 +1,4 @@
-//! The end of a client: what runs may finish, then everything ends.
+//! The end of a client: running requests finish, then everything ends.
 
 use std::{
     sync::atomic::Ordering,
@@ -10,16 +10,20 @@ use adit_proto::{Drain, control::Kind};
 
 use super::Client;
 
-/// How often a drain looks whether everything has finished.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How often a drain checks whether everything has finished.
+const DRAIN_CHECK: Duration = Duration::from_millis(20);
 
-/// Nothing must have been running for this long: what the server sent before it heard of the drain may be on its way.
+/// Nothing must have been running for this long: requests that the server sent before it received the drain may still
+/// arrive.
 const DRAIN_QUIET: Duration = Duration::from_millis(250);
 
 impl Client {
-    /// Tells the server to send nothing new and lets running requests finish, at most for the time in the settings.
+    /// Requests that the server send no new requests, and waits for the running ones, at most for `timeouts.drain`.
+    ///
+    /// # Cancel safety
+    /// The client goes on draining.
     pub async fn drain(&self) {
-        let within = self.state.settings.timeouts.drain;
+        let within = self.state.settings().timeouts.drain;
         let (control, lanes) = {
             let live = self.state.lock();
             (live.control.clone(), live.lanes.clone())
@@ -33,36 +37,36 @@ impl Client {
                 reason: "the client is stopping".into(),
                 grace_millis: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             });
-            // Without a control stream the server learns it from the refusals.
+            // Without a control stream the refusals inform the server.
             drop(control.try_send(ControlMessage::new(0, drain)));
         }
-        // They would never finish; whoever is at their ends comes back by another way.
+        // They would not end by themselves; their ends reconnect.
         self.state.egress.close_websockets();
         let finished = async {
             let mut idle_since = Instant::now();
-            // On a lane that is over nothing is on its way.
+            // On a closed lane nothing more arrives.
             while lanes.iter().any(|lane| !lane.is_closed()) && idle_since.elapsed() < DRAIN_QUIET {
-                tokio::time::sleep(DRAIN_LOOK).await;
-                // Those too that the server sent before it heard.
+                tokio::time::sleep(DRAIN_CHECK).await;
+                // Also those that the server sent before it received the drain.
                 self.state.egress.close_websockets();
                 let open: usize = lanes.iter().map(|lane| lane.open_requests()).sum();
-                // Flows of UDP have no end to wait for.
+                // UDP flows do not end by themselves.
                 if open > self.state.egress.stats().udp.flows_open {
                     idle_since = Instant::now();
                 }
             }
-            // Their answers have come, and may still be on their way to them.
+            // Responses may still be on their way to the visitors of entries.
             while !entries.is_idle() {
-                tokio::time::sleep(DRAIN_LOOK).await;
+                tokio::time::sleep(DRAIN_CHECK).await;
             }
         };
         if tokio::time::timeout(within, finished).await.is_err() {
-            tracing::warn!("broken off: the time to finish is over");
+            tracing::warn!("requests still run after `timeouts.drain`; they are reset");
         }
         self.state.egress.set_draining(true);
     }
 
-    /// Ends everything at once and waits for the thread.
+    /// Ends everything at once and waits for the data thread.
     pub fn stop(mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take()

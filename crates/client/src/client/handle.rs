@@ -15,7 +15,7 @@ pub struct ClientHandle {
 }
 
 impl ClientHandle {
-    /// The requests that run, by tunnel, where there are any; connections of visitors of entries under `entries`.
+    /// The number of running requests by tunnel, without zeros; connections of the entries' visitors under `entries`.
     pub fn running(&self) -> Vec<(String, usize)> {
         let running = self.state.egress.running().into_iter();
         let mut running: Vec<_> = running
@@ -27,16 +27,17 @@ impl ClientHandle {
     }
 
     fn is_udp(&self, name: &str) -> bool {
-        let mut tunnels = self.state.settings.tunnels.iter();
+        let settings = self.state.settings();
+        let mut tunnels = settings.tunnels.iter();
         tunnels.any(|tunnel| tunnel.name == name && tunnel.service.protocol == ServiceProtocol::Udp)
     }
 
-    /// How long [`Client::drain`](crate::Client::drain) takes at most.
+    /// The longest that [`Client::drain`](crate::Client::drain) takes.
     pub fn drain_within(&self) -> Duration {
-        self.state.settings.timeouts.drain
+        self.state.settings().timeouts.drain
     }
 
-    /// What the client is doing. Walks open requests.
+    /// The state of the client. Cost: a walk over its lanes and tunnels.
     pub fn status(&self) -> Status {
         self.state.status(self.runtime.metrics().num_alive_tasks())
     }

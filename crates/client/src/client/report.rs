@@ -1,22 +1,54 @@
 //! The status of a running client.
 
+use adit_link::LaneStats;
+
 use super::state::State;
-use crate::status::{CoreCounters, Status, TunnelOutcome, TunnelStatus};
+use crate::{
+    settings::Settings,
+    status::{CoreCounters, Status, TunnelOutcome, TunnelStatus},
+};
+
+/// Counters of lanes, added up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Totals {
+    opened: u64,
+    accepted: u64,
+    datagrams_dropped: u64,
+    cores: CoreCounters,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, stats: &LaneStats) {
+        self.opened += stats.mux.opened;
+        self.accepted += stats.mux.accepted;
+        self.datagrams_dropped += stats.datagrams_dropped + stats.mux.datagrams_dropped;
+        let cores = &mut self.cores;
+        cores.codec_messages += stats.mux.messages_sent + stats.mux.messages_received;
+        cores.mux_batches += stats.mux.batches_sent;
+        cores.flow_windows += stats.mux.windows_sent;
+        cores.pending_settled += stats.pending.completed
+            + stats.pending.failed
+            + stats.pending.cancelled
+            + stats.pending.expired;
+    }
+}
 
 impl State {
     pub(super) fn status(&self, tasks: usize) -> Status {
-        let services = self.egress.stats();
-        let (lanes, mut status) = {
+        let (settings, services) = (self.settings(), self.egress.stats());
+        let (lanes, mut totals, mut status) = {
             let live = self.lock();
             let status = Status {
                 version: env!("CARGO_PKG_VERSION"),
-                client_id: self.settings.client_id.clone(),
-                group_id: self.settings.group_id.clone(),
-                server: self.settings.server_addr(),
+                client_id: settings.client_id.clone(),
+                group_id: settings.group_id.clone(),
+                server: settings.server_addr(),
                 connection: connection(&self.cell.status()),
                 epoch: if live.lanes.is_empty() { 0 } else { live.epoch },
                 last_error: live.last_error.clone(),
-                tunnels: self.tunnels(&live.tunnels),
+                lanes: live.lanes.iter().filter(|lane| !lane.is_closed()).count(),
+                streams_reopened: live.streams_reopened,
+                tunnels: self.tunnels(&settings, &live.tunnels),
                 entries: self.entries.status(),
                 requests: 0,
                 opened: 0,
@@ -30,38 +62,31 @@ impl State {
                 datagrams_dropped: services.udp.dropped_socket_full
                     + services.udp.dropped_unsendable
                     + services.udp.dropped_too_long,
-                cores: CoreCounters {
-                    reconnect_dials: live.dials,
-                    ..CoreCounters::default()
-                },
+                cores: CoreCounters::default(),
             };
-            (live.lanes.clone(), status)
+            let mut totals = live.lost_lanes.clone();
+            totals.cores.reconnect_dials = live.dials;
+            (live.lanes.clone(), totals, status)
         };
         for lane in &lanes {
             let stats = lane.stats();
+            totals.add(&stats);
             status.requests += lane.open_requests();
-            status.opened += stats.mux.opened;
-            status.accepted += stats.mux.accepted;
             status.waiting_bytes += stats.waiting_bytes;
             status.pinned_bytes += stats.pinned_bytes;
             status.queued_bytes += stats.mux.queued;
             status.pending += usize::try_from(stats.pending.waiting).unwrap_or(usize::MAX);
-            status.datagrams_dropped += stats.datagrams_dropped + stats.mux.datagrams_dropped;
-            let cores = &mut status.cores;
-            cores.codec_messages += stats.mux.messages_sent + stats.mux.messages_received;
-            cores.mux_batches += stats.mux.batches_sent;
-            cores.flow_windows += stats.mux.windows_sent;
-            cores.pending_settled += stats.pending.completed
-                + stats.pending.failed
-                + stats.pending.cancelled
-                + stats.pending.expired;
         }
+        status.opened = totals.opened;
+        status.accepted = totals.accepted;
+        status.datagrams_dropped += totals.datagrams_dropped;
+        status.cores = totals.cores;
         status
     }
 
-    fn tunnels(&self, outcomes: &[TunnelOutcome]) -> Vec<TunnelStatus> {
+    fn tunnels(&self, settings: &Settings, outcomes: &[TunnelOutcome]) -> Vec<TunnelStatus> {
         let with_service = |outcome: &TunnelOutcome| {
-            let mut tunnels = self.settings.tunnels.iter();
+            let mut tunnels = settings.tunnels.iter();
             let tunnel = tunnels.find(|tunnel| tunnel.name == outcome.name);
             TunnelStatus {
                 outcome: outcome.clone(),

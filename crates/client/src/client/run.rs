@@ -1,28 +1,35 @@
-//! Dials, serves, dials again.
+//! The dial loop: connects, serves the session, connects again.
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use adit_link::{Failure, Reason, control::Transport};
+use adit_link::{
+    Failure, Lane, Reason,
+    control::{Channel, Transport},
+};
 use adit_proto::control::Kind;
 use adit_reconnect::{Action, Event, Reconnect, StopReason};
 use adit_trace::Printable;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
-use super::state::State;
+use super::{report::Totals, state::State};
 use crate::{
     instance::Instance,
-    links::Up,
-    session::{self, Session},
+    links::CurrentLink,
+    session::{self, Session, SessionObserver, Upstreams},
     status::TunnelOutcome,
 };
 
-/// What the last registration gave.
+/// The service of a removed tunnel stays this long after the server has confirmed its end: requests that were sent before
+/// may still arrive on a data stream.
+const RETIRE_AFTER: Duration = Duration::from_millis(250);
+
+/// The result of a registration, or of a change of the tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// Its epoch.
+    /// Epoch of the session.
     pub epoch: u64,
     /// One outcome for each tunnel.
     pub tunnels: Vec<TunnelOutcome>,
@@ -31,15 +38,15 @@ pub struct Registration {
 /// Why a client ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// In short.
+    /// Why it stopped.
     pub reason: StopReason,
-    /// The last error, if there was one.
+    /// The last error.
     pub error: Option<String>,
 }
 
 /// The loop of a client, on its data thread.
 pub(super) struct Run<T> {
-    pub(super) transport: T,
+    pub(super) transport: Arc<T>,
     pub(super) state: Arc<State>,
     pub(super) instance: Instance,
     pub(super) stop: watch::Receiver<bool>,
@@ -50,10 +57,10 @@ impl<T: Transport> Run<T> {
     pub(super) async fn until_stopped(self) -> Ended {
         let mut stop = self.stop.clone();
         let state = self.state.clone();
-        tokio::spawn(async move { state.entries.accept().await });
+        state.entries.accept(&Handle::current());
         tokio::select! {
             ended = self.dial_and_serve() => ended,
-            // A dropped sender means that nobody is left to say stop.
+            // Also when the sender is dropped.
             _ = stop.wait_for(|stop| *stop) => {
                 let failure = Failure::new(Reason::Draining, "the client is stopping");
                 self.state.close(&failure);
@@ -62,19 +69,20 @@ impl<T: Transport> Run<T> {
         }
     }
 
-    /// Does what the reconnect machine says, until it says stop.
+    /// Follows the reconnect machine until it stops.
     async fn dial_and_serve(&self) -> Ended {
         let state = &self.state;
-        let mut machine = Reconnect::new(state.settings.reconnect.clone());
+        let config = state.settings().reconnect.clone();
+        let mut machine = Reconnect::new(config.clone());
         let mut event = Event::Start;
         let mut dialled = None;
         loop {
             let action = match machine.on_event(event, Instant::now(), rand::random()) {
                 Ok(action) => action,
                 Err(wrong) => {
-                    // A fault of this file, not of the network: begin anew rather than hang.
+                    // A defect of this loop: start over rather than hang.
                     tracing::error!(%wrong, "reconnect");
-                    machine = Reconnect::new(state.settings.reconnect.clone());
+                    machine = Reconnect::new(config.clone());
                     event = Event::Start;
                     continue;
                 }
@@ -113,17 +121,17 @@ impl<T: Transport> Run<T> {
         }
     }
 
-    async fn dial(&self) -> Result<Session<T::Channel>, adit_reconnect::Failure> {
+    async fn dial(&self) -> Result<Session<T>, adit_reconnect::Failure> {
         let state = &self.state;
-        let (settings, secret) = (&state.settings, self.instance.secret);
+        let (settings, secret) = (state.subscribe(), self.instance.secret);
         let session = session::dial(&self.transport, settings, secret, &state.egress).await;
         let session = session.map_err(|error| state.lock().dial_failed(error, Instant::now()))?;
         let tunnels = session.announcements.outcomes();
         let refused = |tunnel: &TunnelOutcome| tunnel.error.is_some() && !tunnel.waiting;
-        // Nothing to serve, and nothing was ever served: the user has to change something.
+        // Nothing is served and nothing ever was: the user has to change the settings.
         if !tunnels.is_empty()
             && tunnels.iter().all(refused)
-            && state.settings.entries.is_empty()
+            && state.entries.is_empty()
             && self.registrations.borrow().is_none()
         {
             let texts: Vec<_> = tunnels
@@ -132,22 +140,26 @@ impl<T: Transport> Run<T> {
                 .collect();
             state.lock().last_error = Some(texts.join("; "));
             let failure = Failure::new(Reason::Cancelled, "every tunnel was refused");
-            for lane in &session.lanes {
+            for lane in session.lanes() {
                 lane.close(&failure);
             }
             return Err(adit_reconnect::Failure::Refused { fatal: true });
         }
-        log_refused(&[], &tunnels);
+        log_outcomes(&[], &tunnels);
         {
             let mut live = state.lock();
-            live.lanes.clone_from(&session.lanes);
+            live.lanes = session.lanes();
+            live.lost_lanes = Totals::default();
             live.control = Some(session.control.clone());
             live.epoch = session.epoch;
             live.tunnels.clone_from(&tunnels);
+            live.is_settled = session.announcements.is_settled();
             live.dial_succeeded();
         }
-        let up = Up::new(session.epoch, session.revision, session.lanes.clone());
-        state.entries.link_up(up, session.max_requests);
+        // Requests for removed tunnels ended with the session before.
+        state.retire_services();
+        let link = CurrentLink::new(session.epoch, session.revision, session.lanes());
+        state.entries.link_up(link, session.max_requests);
         self.registrations.send_replace(Some(Registration {
             epoch: session.epoch,
             tunnels,
@@ -155,31 +167,17 @@ impl<T: Transport> Run<T> {
         Ok(session)
     }
 
-    async fn serve(&self, session: Session<T::Channel>) {
-        // People are told by the program, after the public URL.
+    async fn serve(&self, session: Session<T>) {
+        // The program prints the public URL first.
         tracing::debug!(epoch = session.epoch, "session set up");
-        if !self.state.settings.entries.is_empty() {
-            let (asked, state) = (session.upstreams(), self.state.clone());
-            tokio::spawn(async move { state.ask_upstreams(asked).await });
-        }
-        let state = self.state.clone();
-        let on_control = move |kind| {
-            if matches!(kind, Kind::Drain(_)) {
-                state.entries.links.leaving();
-            }
-            on_control(kind);
-        };
-        let (state, registrations) = (self.state.clone(), self.registrations.clone());
-        let epoch = session.epoch;
-        let on_tunnels = move |tunnels: Vec<TunnelOutcome>| {
-            {
-                let mut live = state.lock();
-                log_refused(&live.tunnels, &tunnels);
-                live.tunnels.clone_from(&tunnels);
-            }
-            registrations.send_replace(Some(Registration { epoch, tunnels }));
-        };
-        let failure = session.serve(on_control, on_tunnels).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(check_upstreams(self.state.clone(), session.upstreams()));
+        let observer = Arc::new(Observer {
+            state: self.state.clone(),
+            registrations: self.registrations.clone(),
+            epoch: session.epoch,
+        });
+        let failure = session.serve(observer).await;
         tracing::warn!(%failure, "the link was lost");
         if self.state.draining.load(Ordering::Relaxed) {
             self.state.entries.links.over();
@@ -193,20 +191,87 @@ impl<T: Transport> Run<T> {
     }
 }
 
-fn on_control(kind: Kind) {
-    match kind {
-        Kind::Drain(drain) => {
-            tracing::info!(reason = %Printable(&drain.reason), "the server is leaving");
+/// Follows one session for the state of the client.
+struct Observer {
+    state: Arc<State>,
+    registrations: watch::Sender<Option<Registration>>,
+    epoch: u64,
+}
+
+impl SessionObserver for Observer {
+    fn on_control(&self, kind: Kind) {
+        match kind {
+            Kind::Drain(drain) => {
+                tracing::info!(reason = %Printable(&drain.reason), "the server drains");
+                self.state.entries.links.leaving();
+            }
+            Kind::Error(error) => {
+                tracing::warn!(code = %Printable(&error.code), "{}", Printable(&error.message));
+            }
+            _ => {}
         }
-        Kind::Error(error) => {
-            tracing::warn!(code = %Printable(&error.code), "{}", Printable(&error.message));
+    }
+
+    fn on_tunnels(&self, tunnels: Vec<TunnelOutcome>) {
+        {
+            let mut live = self.state.lock();
+            log_outcomes(&live.tunnels, &tunnels);
+            live.tunnels.clone_from(&tunnels);
+            live.is_settled = true;
         }
-        _ => {}
+        tokio::spawn(retire_services(self.state.clone()));
+        let epoch = self.epoch;
+        self.registrations
+            .send_replace(Some(Registration { epoch, tunnels }));
+    }
+
+    fn on_lane(&self, index: usize, lane: &Arc<Lane>) {
+        let lanes = {
+            let mut live = self.state.lock();
+            live.streams_reopened += 1;
+            if let Some(slot) = live.lanes.get_mut(index) {
+                let lost = std::mem::replace(slot, lane.clone());
+                live.lost_lanes.add(&lost.stats());
+            }
+            live.lanes.clone()
+        };
+        self.state.entries.links.replace_lanes(lanes);
+    }
+
+    fn on_control_reopened(&self) {
+        self.state.lock().streams_reopened += 1;
+    }
+
+    fn is_draining(&self) -> bool {
+        self.state.draining.load(Ordering::Relaxed)
     }
 }
 
-/// One line for each tunnel that is not served, unless it was not served for the same reason before.
-fn log_refused(before: &[TunnelOutcome], now: &[TunnelOutcome]) {
+/// Compares the entries with the upstreams that the server defines, now and after each change of the settings.
+async fn check_upstreams(state: Arc<State>, upstreams: Upstreams<impl Channel>) {
+    let mut settings = state.subscribe();
+    loop {
+        settings.mark_unchanged();
+        if !state.entries.is_empty() {
+            state.check_upstreams(upstreams.fetch()).await;
+        }
+        if settings.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Removes the services of tunnels whose end the server has confirmed, unless others have been removed since.
+async fn retire_services(state: Arc<State>) {
+    tokio::time::sleep(RETIRE_AFTER).await;
+    let is_settled = state.lock().is_settled;
+    if is_settled {
+        state.retire_services();
+    }
+}
+
+/// Logs each tunnel whose outcome has changed.
+fn log_outcomes(before: &[TunnelOutcome], now: &[TunnelOutcome]) {
     for tunnel in now.iter().filter(|tunnel| !before.contains(tunnel)) {
         let name = &tunnel.name;
         match &tunnel.error {
@@ -220,5 +285,9 @@ fn log_refused(before: &[TunnelOutcome], now: &[TunnelOutcome]) {
             None if before.is_empty() => {}
             None => tracing::info!(tunnel = name, "tunnel accepted"),
         }
+    }
+    let is_gone = |tunnel: &&TunnelOutcome| now.iter().all(|now| now.name != tunnel.name);
+    for tunnel in before.iter().filter(is_gone) {
+        tracing::info!(tunnel = tunnel.name, "tunnel removed");
     }
 }

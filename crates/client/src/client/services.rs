@@ -1,4 +1,4 @@
-//! What the settings make of the services.
+//! The services of the settings, as `adit-egress` takes them.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use adit_egress::{Protocol, ServiceConfig, Trust};
 
 use crate::settings::{ServiceProtocol, Settings};
 
-/// Bounds and times of the way to the services. `share`: descriptors for them.
+/// Limits and timeouts of the services' side. `share`: file descriptors for it.
 pub(super) fn egress_config(settings: &Settings, share: usize) -> adit_egress::Config {
     adit_egress::Config {
         dial_timeout: settings.timeouts.dial,
@@ -25,16 +25,16 @@ pub(super) fn egress_config(settings: &Settings, share: usize) -> adit_egress::C
     }
 }
 
-/// Logs which services are believed whatever their certificate.
+/// Warns of services whose certificate is not verified.
 pub(super) fn warn_of_insecure(settings: &Settings) {
-    for tunnel in settings.tunnels.iter().filter(|one| {
-        let tls = one.service.tls.as_ref();
+    for tunnel in settings.tunnels.iter().filter(|tunnel| {
+        let tls = tunnel.service.tls.as_ref();
         tls.is_some_and(|tls| tls.trust == Trust::Anyone)
     }) {
         tracing::warn!(
             tunnel = tunnel.name,
-            "local_tls.insecure: any certificate of the service is believed; whoever gets in between can read and \
-                 change everything"
+            "local_tls.insecure: the certificate of the service is not verified; an attacker on the path can read and \
+             change everything"
         );
     }
 }

@@ -1,60 +1,72 @@
-//! The state of a running client: what its run, its handles and its end share.
+//! The state of a running client, shared by its dial loop, its handles and its drain.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
-use adit_egress::Egress;
+use adit_egress::{Egress, ServiceConfig};
 use adit_link::{
     Failure, Lane,
     control::{CallError, ControlMessage},
 };
 use adit_reconnect::StatusCell;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::{report::Totals, services::services};
 use crate::{entries::Entries, session::DialError, settings::Settings, status::TunnelOutcome};
 
-/// A server that is away is worth a line of the log this often.
+/// An unreachable server is logged this often.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// The state of a client.
 pub(super) struct State {
-    pub(super) settings: Settings,
+    /// The settings in use; tunnels and entries change while the client runs.
+    settings: watch::Sender<Arc<Settings>>,
+    /// The services of `egress`: those of the settings, and those of removed tunnels until the server has confirmed their
+    /// end.
+    services: Mutex<HashMap<Box<str>, ServiceConfig>>,
     pub(super) egress: Arc<Egress>,
     pub(super) entries: Entries,
     pub(super) cell: StatusCell,
     live: Mutex<Live>,
-    /// A link that is lost now is not dialled again: a new one would be sent new requests.
+    /// A link that is lost now is not dialled again: the server would send new requests on the next one.
     pub(super) draining: AtomicBool,
 }
 
-/// The link that is up, and what was last reported.
+/// The current link, and what was reported last.
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) lanes: Vec<Arc<Lane>>,
+    /// Counters of the session's lanes that were lost and replaced.
+    pub(super) lost_lanes: Totals,
+    /// Data and control streams that were lost and opened again.
+    pub(super) streams_reopened: u64,
     pub(super) control: Option<mpsc::Sender<ControlMessage>>,
     pub(super) epoch: u64,
     pub(super) tunnels: Vec<TunnelOutcome>,
+    /// The server has confirmed every change of the tunnels.
+    pub(super) is_settled: bool,
     pub(super) last_error: Option<String>,
     pub(super) dials: u64,
-    /// The failure of a dial that was logged last, and when.
+    /// The dial error that was logged last, and when.
     reported: Option<(String, Instant)>,
 }
 
 impl Live {
-    /// A dial has succeeded: the next one that fails is reported again.
+    /// A dial has succeeded: the next error is logged again.
     pub(super) fn dial_succeeded(&mut self) {
         self.reported = None;
     }
 
-    /// Keeps the error, and logs it: once for all dials that fail alike, and then once in a while.
+    /// Keeps the error, and logs it: at first, when it changes, and once a minute.
     pub(super) fn dial_failed(
         &mut self,
         error: DialError,
         now: Instant,
     ) -> adit_reconnect::Failure {
-        let DialError { kind, text } = error;
+        let DialError { kind, text, .. } = error;
         let is_news = self.reported.as_ref().is_none_or(|(last, at)| {
             *last != text || now.saturating_duration_since(*at) >= REMIND_AFTER
         });
@@ -75,8 +87,10 @@ impl Live {
 
 impl State {
     pub(super) fn new(settings: Settings, egress: Arc<Egress>, entries: Entries) -> Self {
+        let services = Mutex::new(services(&settings));
         Self {
-            settings,
+            settings: watch::Sender::new(Arc::new(settings)),
+            services,
             egress,
             entries,
             cell: StatusCell::default(),
@@ -85,20 +99,51 @@ impl State {
         }
     }
 
-    /// Finds out which entries lead nowhere. Only for people: the server decides at each request.
-    pub(super) async fn ask_upstreams(
+    /// The settings in use.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// The settings as they change.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Settings>> {
+        self.settings.subscribe()
+    }
+
+    /// Puts other tunnels and entries to use. Services of removed tunnels stay until [`State::retire_services`].
+    pub(super) fn replace_settings(&self, next: Settings) {
+        {
+            let mut known = lock(&self.services);
+            known.extend(services(&next));
+            self.egress.set_services(known.clone());
+        }
+        self.settings.send_replace(Arc::new(next));
+    }
+
+    /// Removes the services that no tunnel of the settings leads to. Running requests finish.
+    pub(super) fn retire_services(&self) {
+        let mut known = lock(&self.services);
+        let current = services(&self.settings());
+        if known.len() > current.len() {
+            self.egress.set_services(current.clone());
+        }
+        *known = current;
+    }
+
+    /// Records which entries name an unknown upstream. Informative only: the server decides at each request.
+    pub(super) async fn check_upstreams(
         &self,
-        asked: impl Future<Output = Result<Vec<String>, CallError>>,
+        upstreams: impl Future<Output = Result<Vec<String>, CallError>>,
     ) {
-        match tokio::time::timeout(self.settings.timeouts.connect, asked).await {
+        let within = self.settings().timeouts.connect;
+        match tokio::time::timeout(within, upstreams).await {
             Ok(Ok(names)) => self.entries.check(&names),
-            Ok(Err(error)) => tracing::debug!(%error, "the server does not list its upstreams"),
-            Err(_) => tracing::debug!("the server does not list its upstreams in time"),
+            Ok(Err(error)) => tracing::debug!(%error, "the server did not list its upstreams"),
+            Err(_) => tracing::debug!("the server did not list its upstreams in time"),
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.live)
     }
 
     pub(super) fn close(&self, failure: &Failure) {
@@ -109,18 +154,23 @@ impl State {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_is_away_is_reported_once_a_minute() {
+    fn an_unreachable_server_is_logged_once_a_minute() {
         let mut live = Live::default();
         let start = Instant::now();
         let mut reported_at = |text: &str, seconds| {
             let error = DialError {
                 kind: adit_reconnect::Failure::Transient,
                 text: text.to_owned(),
+                is_stale: false,
             };
             live.dial_failed(error, start + Duration::from_secs(seconds));
             let (text, at) = live.reported.clone().unwrap();

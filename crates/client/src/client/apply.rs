@@ -1,0 +1,190 @@
+//! Changes of the settings while the client runs.
+
+use std::sync::PoisonError;
+
+use secrecy::ExposeSecret;
+
+use super::{Client, services::warn_of_insecure};
+use crate::{
+    entries::EntryError,
+    settings::{EntrySettings, Settings, TunnelSettings},
+};
+
+/// The effect of [`Client::apply`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Tunnels. The server's response to each change follows in [`Client::registrations`].
+    pub tunnels: Changes,
+    /// Entries.
+    pub entries: Changes,
+    /// Keys whose new value needs a restart; the client goes on with the old one.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Names of what differs from the settings before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New.
+    pub added: Vec<String>,
+    /// With other settings.
+    pub changed: Vec<String>,
+    /// Gone.
+    pub removed: Vec<String>,
+}
+
+impl Changes {
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    fn between<T: PartialEq>(before: &[T], next: &[T], name: impl Fn(&T) -> &str) -> Self {
+        let find = |all: &[T], wanted: &T| all.iter().position(|one| name(one) == name(wanted));
+        let mut changes = Self::default();
+        for one in next {
+            match find(before, one).and_then(|index| before.get(index)) {
+                Some(known) if known == one => {}
+                Some(_) => changes.changed.push(name(one).to_owned()),
+                None => changes.added.push(name(one).to_owned()),
+            }
+        }
+        let removed = before.iter().filter(|one| find(next, one).is_none());
+        changes.removed = removed.map(|one| name(one).to_owned()).collect();
+        changes
+    }
+}
+
+impl Client {
+    /// Follows a change of the settings: tunnels and entries are added, changed and removed on the current link, without
+    /// touching the others. Running requests of a changed or removed tunnel or entry finish. Everything else needs a
+    /// restart and is named in [`Applied::needs_restart`].
+    ///
+    /// Does not wait for the server: the tunnels follow as soon as the link is up.
+    ///
+    /// # Errors
+    /// [`EntryError`] of the first entry that cannot be opened; nothing has changed then.
+    pub fn apply(&self, settings: Settings) -> Result<Applied, EntryError> {
+        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &self.state;
+        let before = state.settings();
+        let applied = Applied {
+            tunnels: Changes::between(&before.tunnels, &settings.tunnels, tunnel_name),
+            entries: Changes::between(&before.entries, &settings.entries, entry_name),
+            needs_restart: needs_restart(&before, &settings),
+        };
+        let next = Settings {
+            tunnels: settings.tunnels,
+            entries: settings.entries,
+            ..Settings::clone(&before)
+        };
+        state.entries.apply(&next, &self.runtime)?;
+        if !applied.tunnels.is_empty() {
+            warn_of_insecure(&next);
+        }
+        let is_connected = {
+            let mut live = state.lock();
+            live.is_settled = false;
+            live.control.is_some()
+        };
+        state.replace_settings(next);
+        if !is_connected {
+            // No server leads requests to the removed ones.
+            state.retire_services();
+        }
+        Ok(applied)
+    }
+}
+
+fn tunnel_name(tunnel: &TunnelSettings) -> &str {
+    &tunnel.name
+}
+
+fn entry_name(entry: &EntrySettings) -> &str {
+    &entry.name
+}
+
+/// The keys other than tunnels and entries that differ.
+fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
+    // A chosen name alone: a default one may have given way to the next free one.
+    let same_id = !next.client_id_chosen || before.client_id == next.client_id;
+    let own_group = |settings: &Settings| settings.group_id == settings.client_id;
+    let same_group = before.group_id == next.group_id || (own_group(before) && own_group(next));
+    let differs = [
+        ("client.client_id", !same_id),
+        ("client.group_id", !same_group),
+        ("client.server_addr", before.server_host != next.server_host),
+        ("client.server_port", before.server_port != next.server_port),
+        (
+            "client.auth_token",
+            before.token.expose_secret() != next.token.expose_secret(),
+        ),
+        ("client.reconnect", before.reconnect != next.reconnect),
+        ("client.lanes", before.lanes != next.lanes),
+        ("client.state_dir", before.state_dir != next.state_dir),
+        ("client.admin", before.admin_addr != next.admin_addr),
+        ("client.limits", before.limits != next.limits),
+        ("client.timeouts", before.timeouts != next.timeouts),
+    ];
+    let differs = differs.into_iter().filter(|(_, differs)| *differs);
+    differs.map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::TunnelKind;
+
+    fn tunnel(name: &str, port: u16) -> TunnelSettings {
+        TunnelSettings::new(name, TunnelKind::Http, "127.0.0.1", port)
+    }
+
+    #[test]
+    fn changes_are_found_by_name() {
+        let before = [tunnel("a", 1), tunnel("b", 2), tunnel("c", 3)];
+        let next = [tunnel("d", 4), tunnel("c", 3), tunnel("a", 5)];
+        let changes = Changes::between(&before, &next, tunnel_name);
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let expected = Changes {
+            added: names(&["d"]),
+            changed: names(&["a"]),
+            removed: names(&["b"]),
+        };
+        assert_eq!(changes, expected);
+        let same = Changes::between(&next, &next, tunnel_name);
+        assert!(same.is_empty(), "the order alone changes nothing");
+    }
+
+    #[test]
+    fn keys_of_the_link_need_a_restart() {
+        let before = Settings::example();
+        assert_eq!(needs_restart(&before, &before), <[&str; 0]>::default());
+        let mut next = before.clone();
+        next.server_host = "other.example".into();
+        next.token = "another-token".into();
+        next.group_id = "other".into();
+        next.lanes = 3;
+        next.tunnels.clear();
+        let expected = [
+            "client.group_id",
+            "client.server_addr",
+            "client.auth_token",
+            "client.lanes",
+        ];
+        assert_eq!(needs_restart(&before, &next), expected);
+    }
+
+    #[test]
+    fn a_default_client_id_may_differ_by_its_suffix() {
+        let mut before = Settings::example();
+        before.client_id = "office-2".into();
+        before.group_id = "office-2".into();
+        let mut next = Settings::example();
+        next.client_id = "office".into();
+        next.group_id = "office".into();
+        next.client_id_chosen = false;
+        assert_eq!(needs_restart(&before, &next), <[&str; 0]>::default());
+        next.client_id_chosen = true;
+        assert_eq!(needs_restart(&before, &next), ["client.client_id"]);
+    }
+}

@@ -1,0 +1,142 @@
+//! What serves the visitors of an entry: `adit-ingress` with the layers and bounds of the settings.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use adit_flow::Gate;
+use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, layers};
+use adit_link::Reason;
+use adit_net::Stream;
+use adit_trace::Observer;
+use tokio::sync::watch;
+
+use super::{
+    director::{EntryDirector, Route},
+    signalled,
+};
+use crate::{
+    settings::{EntryKind, EntrySettings, Settings},
+    status::EntryStatus,
+};
+
+/// Serves the visitors of one entry.
+#[derive(Clone)]
+pub(super) enum Visitors {
+    Http(Arc<Http>),
+    Tcp(Arc<Tcp>),
+}
+
+/// What all entries have in common.
+pub(super) struct Shares {
+    /// Requests of all entries at a time (F12).
+    pub(super) permits: Arc<Gate>,
+    pub(super) via: layers::Via,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
+impl Visitors {
+    /// `number` is the entry's own among those that share the permits.
+    pub(super) fn new(
+        (entry, number): (&EntrySettings, u64),
+        settings: &Settings,
+        shares: &Shares,
+        route: Route,
+    ) -> Self {
+        let permit_wait = settings.timeouts.permit_wait;
+        let permits = layers::Permits::of_entry(shares.permits.clone(), permit_wait, number);
+        // In the order in which a visitor passes them.
+        let chain: Vec<Box<dyn Layer>> = match entry.kind {
+            EntryKind::Http => vec![
+                Box::new(layers::HopByHop),
+                Box::new(shares.via.clone()),
+                Box::new(layers::Forwarded::new(entry.trusted_proxies.clone())),
+                Box::new(permits),
+            ],
+            EntryKind::Tcp => vec![Box::new(permits)],
+        };
+        let director = Arc::new(EntryDirector(Arc::new(route)));
+        let admission = Admission::observed(chain, director, shares.observer.clone());
+        match entry.kind {
+            EntryKind::Tcp => Self::Tcp(Tcp::new(tcp_config(settings), admission)),
+            EntryKind::Http => Self::Http(Http::new(http_config(settings), admission)),
+        }
+    }
+
+    /// Serves one connection until it ends; after `drain`, until its running requests have ended.
+    pub(super) async fn serve(
+        self,
+        stream: Stream,
+        peer: SocketAddr,
+        drain: watch::Receiver<bool>,
+    ) {
+        // `Http` and `Tcp` take TCP alone for now; nothing else is listened on.
+        let Ok(stream) = stream.try_into_tcp() else {
+            return;
+        };
+        match self {
+            Self::Http(http) => http.serve(stream, peer, signalled(drain)).await,
+            Self::Tcp(tcp) => match stream.local_addr() {
+                Ok(local) => tcp.serve(stream, peer, local).await,
+                Err(error) => tracing::debug!(%peer, %error, "visitor disconnected"),
+            },
+        }
+    }
+
+    /// Writes its counters and gauges into `status`.
+    pub(super) fn count(&self, status: &mut EntryStatus) {
+        match self {
+            Self::Http(http) => {
+                let stats = http.stats();
+                status.connections_open = stats.connections_open;
+                status.requests_open = stats.requests_open;
+                status.requests = stats.requests;
+                status.failures = failures(|reason| stats.failed(reason));
+            }
+            Self::Tcp(tcp) => {
+                let stats = tcp.stats();
+                status.connections_open = stats.open;
+                status.requests_open = stats.open;
+                status.requests = stats.total;
+                status.failures = failures(|reason| stats.failed(reason));
+            }
+        }
+    }
+}
+
+fn failures(failed: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
+    let counts = Reason::ALL.map(|reason| (reason.as_str(), failed(reason)));
+    counts.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+fn tcp_config(settings: &Settings) -> TcpConfig {
+    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+    TcpConfig {
+        max_connections: limits.max_entry_connections,
+        accept_timeout: timeouts.session_setup,
+        stall: timeouts.session_stall,
+        shortage_grace: timeouts.shortage_grace,
+        keepalive: (!timeouts.session_keepalive.is_zero()).then_some(timeouts.session_keepalive),
+        ..TcpConfig::default()
+    }
+}
+
+fn http_config(settings: &Settings) -> HttpConfig {
+    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+    HttpConfig {
+        head_timeout: timeouts.head,
+        idle_timeout: timeouts.idle,
+        stall_timeout: timeouts.stall,
+        min_rate_bytes_per_sec: limits.min_rate_bytes_per_sec,
+        shortage_grace: timeouts.shortage_grace,
+        service_timeout: timeouts.service,
+        continue_wait: timeouts.continue_wait,
+        half_close_timeout: timeouts.half_close,
+        release_timeout: timeouts.release,
+        session_stall: timeouts.session_stall,
+        session_keepalive: (!timeouts.session_keepalive.is_zero())
+            .then_some(timeouts.session_keepalive),
+        close_timeout: timeouts.session_close,
+        max_connections: limits.max_entry_connections,
+        turn_bytes: limits.turn_bytes,
+        ..HttpConfig::default()
+    }
+}

@@ -1,0 +1,246 @@
+//! The control stream of a session: opened again when it is lost (P-1.7), and the tunnels that it announces.
+
+use std::{sync::Arc, time::Instant};
+
+use adit_link::{
+    Failure, Reason,
+    control::{CallError, Channel, ControlChannel, ControlMessage, RefusalReason},
+};
+use adit_proto::{ProtocolType, Tunnel, control::Kind};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_stream::StreamExt;
+
+use super::{
+    Event, SessionObserver, Streams,
+    lanes::{no_response, stale},
+    retry::Retry,
+};
+use crate::{
+    announcements::Announcements,
+    settings::{Compression, Settings, TunnelKind, TunnelSettings},
+};
+
+/// Messages that wait to be sent.
+pub(super) const QUEUE: usize = 16;
+
+/// Control messages that are kept while the first announcement is outstanding.
+const MOST_EARLY: usize = 16;
+
+/// A control stream that is open.
+pub(super) struct ControlStream {
+    channel: ControlChannel,
+    /// Messages that arrived before the results of the first announcement.
+    early: Vec<Kind>,
+}
+
+impl ControlStream {
+    pub(super) async fn open(channel: &impl Channel, session: &str) -> Result<Self, CallError> {
+        Ok(Self {
+            channel: channel.open_control(session).await?,
+            early: Vec::new(),
+        })
+    }
+
+    /// Announces the tunnels for the first time and waits for the results. The revision that holds them.
+    pub(super) async fn announce(
+        &mut self,
+        announcements: &mut Announcements,
+    ) -> Result<Option<u64>, CallError> {
+        let Some(announce) = announcements.next_message(Instant::now()) else {
+            return Ok(None);
+        };
+        // The queue of a new stream has room.
+        drop(
+            self.channel
+                .outbound
+                .try_send(ControlMessage::new(0, announce)),
+        );
+        loop {
+            match self.next().await? {
+                Kind::TunnelResults(results) => {
+                    let now = Instant::now();
+                    if announcements.on_results(&results, now, rand::random()) {
+                        return Ok(Some(results.revision));
+                    }
+                }
+                kind if self.early.len() < MOST_EARLY => self.early.push(kind),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next control message.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    async fn next(&mut self) -> Result<Kind, CallError> {
+        loop {
+            let Some(message) = self.channel.inbound.next().await else {
+                let ended = "the server ended the control stream";
+                return Err(CallError::Lost(ended.into()));
+            };
+            if let Some(kind) = message?.kind {
+                return Ok(kind);
+            }
+        }
+    }
+}
+
+/// Keeps the control stream open until the session ends.
+pub(super) struct ControlKeeper<C, O> {
+    pub(super) session: String,
+    /// The connection that it is opened on.
+    pub(super) channel: watch::Receiver<Option<C>>,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+    /// Messages of the client's own.
+    pub(super) outbound: mpsc::Receiver<ControlMessage>,
+    pub(super) announcements: Announcements,
+    pub(super) retry: Retry,
+    pub(super) streams: Streams,
+    pub(super) observer: Arc<O>,
+}
+
+impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
+    pub(super) async fn run(mut self, mut stream: ControlStream) {
+        while self.talk(stream).await {
+            self.announcements.on_stream_lost(Instant::now());
+            self.streams.report(Event::ControlLost).await;
+            match self.reopen().await {
+                Ok(opened) => stream = opened,
+                Err(failure) => return self.streams.report(Event::Over(failure)).await,
+            }
+            tracing::info!("control stream opened again");
+            self.streams.report(Event::ControlUp).await;
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<ControlStream, Failure> {
+        let within = self.settings.borrow().timeouts.connect;
+        let mut ready = self.retry.lost().await;
+        loop {
+            ready.map_err(|reason| Failure::new(Reason::LinkLost, reason.to_string()))?;
+            let is_open =
+                |channel: &Option<C>| channel.as_ref().is_some_and(|open| !open.is_closed());
+            // While there is none, the first lane makes one.
+            let channel = self.channel.wait_for(is_open).await.ok();
+            let Some(channel) = channel.and_then(|channel| channel.clone()) else {
+                return Err(stale());
+            };
+            let error = match timeout(within, ControlStream::open(&channel, &self.session)).await {
+                Ok(Ok(stream)) => {
+                    self.retry.opened();
+                    return Ok(stream);
+                }
+                Ok(Err(error)) if error.reason() == Some(RefusalReason::StaleSession) => {
+                    return Err(stale());
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => no_response(within),
+            };
+            tracing::debug!("control stream not opened: {error}");
+            ready = self.retry.failed(adit_reconnect::Failure::Transient).await;
+        }
+    }
+
+    /// Until the stream is lost; false when the session needs no other one.
+    async fn talk(&mut self, mut stream: ControlStream) -> bool {
+        for kind in std::mem::take(&mut stream.early) {
+            self.on_kind(kind);
+        }
+        let outbound = stream.channel.outbound.clone();
+        loop {
+            let due = self.announcements.due(Instant::now());
+            let ready = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+                outbound.reserve().await
+            };
+            tokio::select! {
+                kind = stream.next() => match kind {
+                    Ok(kind) => self.on_kind(kind),
+                    Err(_) => return true,
+                },
+                message = self.outbound.recv() => match message {
+                    // Lost when the server does not read its control stream.
+                    Some(message) => drop(outbound.try_send(message)),
+                    None => return false,
+                },
+                Ok(()) = self.settings.changed() => self.on_settings(),
+                permit = ready => {
+                    let Ok(permit) = permit else {
+                        return true;
+                    };
+                    if let Some(message) = self.announcements.next_message(Instant::now()) {
+                        permit.send(ControlMessage::new(0, message));
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_settings(&mut self) {
+        let tunnels = tunnels(&self.settings.borrow_and_update());
+        self.announcements.update(tunnels, Instant::now());
+        self.report();
+    }
+
+    fn on_kind(&mut self, kind: Kind) {
+        let now = Instant::now();
+        match kind {
+            Kind::TunnelResults(results) => {
+                if self.announcements.on_results(&results, now, rand::random()) {
+                    self.report();
+                }
+            }
+            Kind::TunnelsFreed(_) => self.announcements.on_freed(now),
+            kind => self.observer.on_control(kind),
+        }
+    }
+
+    /// Reports the outcomes once they are known for all tunnels of the settings.
+    fn report(&self) {
+        if self.announcements.is_settled() {
+            self.observer.on_tunnels(self.announcements.outcomes());
+        }
+    }
+}
+
+/// The tunnels of the settings, as they are announced.
+pub(super) fn tunnels(settings: &Settings) -> Vec<Tunnel> {
+    settings.tunnels.iter().map(announcement).collect()
+}
+
+fn announcement(tunnel: &TunnelSettings) -> Tunnel {
+    Tunnel {
+        name: tunnel.name.clone(),
+        protocol_type: match tunnel.kind {
+            TunnelKind::Http => ProtocolType::Http,
+            TunnelKind::Grpc => ProtocolType::Grpc,
+            TunnelKind::WebSocket => ProtocolType::Websocket,
+            TunnelKind::Tcp => ProtocolType::Tcp,
+            TunnelKind::Udp => ProtocolType::Udp,
+        }
+        .into(),
+        domains: tunnel.domains.clone(),
+        locations: tunnel.locations.clone(),
+        remote_port: tunnel.remote_port.into(),
+        load_balance: tunnel.load_balance.name().to_owned(),
+        weight: tunnel.weight,
+        hash_on: tunnel.hash_on.clone(),
+        compression: match tunnel.compression {
+            Compression::None => String::new(),
+            compression => compression.as_str().to_owned(),
+        },
+        session_timeout_millis: match tunnel.kind {
+            TunnelKind::Udp => {
+                u32::try_from(tunnel.service.session_timeout.as_millis()).unwrap_or(u32::MAX)
+            }
+            _ => 0,
+        },
+    }
+}
