@@ -3,7 +3,7 @@
 //! A configuration that cannot be read or is invalid changes nothing: the error is logged, with file, line and column, and
 //! counted. What a new configuration means is the business of the side that it is for.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fmt, fs, path::Path, sync::Arc};
 
 use adit_config::{ConfigError, Loaded};
 use parking_lot::Mutex;
@@ -75,13 +75,18 @@ impl<S> Reloader<S> {
                 Some(loaded)
             }
             Err(error) => {
-                tracing::error!("the configuration is invalid and nothing has changed: {error}");
-                let mut failures = self.failures.0.lock();
-                failures.count += 1;
-                failures.last = Some(error);
+                self.reject(&error);
                 None
             }
         }
+    }
+
+    /// Logs and counts a configuration that cannot be used.
+    pub fn reject(&self, error: &dyn fmt::Display) {
+        tracing::error!("the configuration is invalid and nothing has changed: {error}");
+        let mut failures = self.failures.0.lock();
+        failures.count += 1;
+        failures.last = Some(error.to_string());
     }
 }
 

@@ -1,12 +1,21 @@
-//! `adit http` and `adit start`: a client until a signal, or the server, ends it.
+//! `adit http`, its likes and `adit start`: a client until a signal, or the server, ends it.
+
+mod reload;
+mod status;
+mod urls;
 
 use std::{sync::Arc, time::Duration};
 
-use adit_admin::{Admin, StatusSource};
-use adit_client::{Client, ClientHandle, Registration, Settings, TunnelSettings};
+use adit_admin::Admin;
+use adit_client::{Client, Settings};
 use adit_config::{ConfigError, Loaded, NO_WORK, StateDir, environment, load_client};
-use adit_telemetry::{HeldLog, Telemetry};
-use serde_json::{Value, json};
+use adit_telemetry::HeldLog;
+
+use self::{
+    reload::reload,
+    status::StatusReader,
+    urls::{Urls, print_entries},
+};
 
 use crate::{
     cli,
@@ -14,25 +23,25 @@ use crate::{
     errln,
     load::warn,
     outln,
+    reload::Reloader,
     report::Failed,
     runtime::background,
     serve::serve_admin,
-    signals::Signals,
+    signals::{SignalEvent, Signals},
     state::{self, RunningClient},
-    telemetry::{self, ObservabilityGuard},
+    telemetry::ObservabilityGuard,
 };
 
-/// How often a client that was started first looks whether a server has come up on this machine.
-const LOOK_FOR_SERVER: Duration = Duration::from_millis(200);
+/// How often a client without a server checks whether one has started on this machine.
+const CHECK_FOR_SERVER: Duration = Duration::from_millis(200);
 
-/// What is logged at the start waits this long for the public URL, which is the first line that the program prints. Who
-/// waits for a server longer than that wants to know it.
+/// The log of the start is held back this long for the public URL, which is the first line that the program prints.
 const URL_FIRST: Duration = Duration::from_secs(1);
 
 /// Runs a client.
 ///
 /// # Errors
-/// What keeps it from starting, or why it gave up.
+/// Why it cannot start, or why it gave up.
 pub fn run(command: &cli::Adit) -> Result<(), Failed> {
     if command.check {
         return check(command);
@@ -42,16 +51,20 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
     let held = logging.hold(URL_FIRST);
     background()?.block_on(async {
         let mut signals = Signals::new()?;
+        let loaded = tokio::select! {
+            loaded = settings(command) => loaded?,
+            () = signals.end() => return Ok(()),
+        };
+        let (file, overrides) = (command.config.clone(), command.overrides());
+        let again = move || load_client(file.as_deref(), environment(), &overrides);
+        let reloader = Reloader::new(again, &loaded);
         let Loaded {
             settings,
             telemetry,
             admin_hosts,
             warnings,
             ..
-        } = tokio::select! {
-            loaded = settings(command) => loaded?,
-            () = signals.end() => return Ok(()),
-        };
+        } = loaded;
         if has_no_work(&settings) {
             return Err(Failed::config(NO_WORK));
         }
@@ -62,7 +75,15 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
             held,
             json: command.json,
         };
-        let served = serve(settings, admin_hosts, &observability, &mut signals, first).await;
+        let served = serve(
+            reloader,
+            settings,
+            admin_hosts,
+            &observability,
+            &mut signals,
+            first,
+        )
+        .await;
         observability.end(&mut signals).await;
         served
     })
@@ -80,7 +101,7 @@ fn load(command: &cli::Adit) -> Result<Loaded<Settings>, ConfigError> {
     )
 }
 
-/// Only says whether the configuration is good.
+/// Only checks the configuration.
 fn check(command: &cli::Adit) -> Result<(), Failed> {
     match load(command) {
         Ok(loaded) => {
@@ -95,7 +116,7 @@ fn check(command: &cli::Adit) -> Result<(), Failed> {
         }
         Err(error) if error.waits_for_server() => {
             outln!(
-                "the configuration is good; it names no server, so that the client waits for one on this machine"
+                "the configuration is good; it names no server, and the client waits for one on this machine"
             );
         }
         Err(error) => return Err(Failed::config(error)),
@@ -103,54 +124,36 @@ fn check(command: &cli::Adit) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The settings. A client that knows neither server nor token waits for a server on this machine: either may be
-/// started first.
+/// The settings. Without a server and a token in them, waits for a server on this machine: either program may be started
+/// first.
 async fn settings(command: &cli::Adit) -> Result<Loaded<Settings>, Failed> {
-    let mut is_said = false;
+    let mut is_printed = false;
     loop {
         match load(command) {
             Ok(loaded) => return Ok(loaded),
             Err(error) if error.waits_for_server() => {}
             Err(error) => return Err(Failed::config(error)),
         }
-        if !is_said {
-            is_said = true;
+        if !is_printed {
+            is_printed = true;
             let state = StateDir::find(command.state_dir.as_deref(), environment());
             errln!(
                 "waiting for an adit-server on this machine ({}); name another one with --server",
                 state.path().display()
             );
         }
-        tokio::time::sleep(LOOK_FOR_SERVER).await;
+        tokio::time::sleep(CHECK_FOR_SERVER).await;
     }
 }
 
-/// What people are told of a tunnel beside its URL.
-struct Service {
-    tunnel: String,
-    addr: String,
-    /// The names below which every host is the tunnel's.
-    wildcards: Vec<String>,
-}
-
-impl Service {
-    fn of(tunnel: &TunnelSettings) -> Self {
-        let below = |domain: &String| domain.strip_prefix("*.").map(str::to_owned);
-        Self {
-            tunnel: tunnel.name.clone(),
-            addr: format!("{}:{}", tunnel.service.host, tunnel.service.port),
-            wildcards: tunnel.domains.iter().filter_map(below).collect(),
-        }
-    }
-}
-
-/// How the first output looks, and what waits for it.
+/// The form of the output, and the log that is held back until its first line.
 struct First {
     held: HeldLog,
     json: bool,
 }
 
 async fn serve(
+    mut reloader: Reloader<Settings>,
     settings: Settings,
     admin_hosts: Vec<String>,
     observability: &ObservabilityGuard,
@@ -158,7 +161,7 @@ async fn serve(
     First { held, json }: First,
 ) -> Result<(), Failed> {
     let state = StateDir::new(&settings.state_dir);
-    let services: Vec<_> = settings.tunnels.iter().map(Service::of).collect();
+    let mut urls = Urls::new(&settings, json);
     let admin = match settings.admin_addr {
         Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
         None => None,
@@ -167,13 +170,13 @@ async fn serve(
         Client::start_observed(settings, &observability.observer()).map_err(Failed::other)?;
     let running = RunningClient {
         pid: std::process::id(),
-        client_id: client.client_id().to_owned(),
+        client_id: client.client_id(),
         admin_addr: admin.as_ref().map(Admin::addr),
     };
     let _state_file = state::announce_client(&state, &running);
     let mut held = Some(held);
-    say_entries(&client.handle().status(), services.is_empty(), json);
-    if services.is_empty() {
+    print_entries(&client.handle().status(), !urls.are_expected(), json);
+    if !urls.are_expected() {
         held = None;
     }
     let admin = admin.map(|admin| {
@@ -184,19 +187,25 @@ async fn serve(
         serve_admin(admin.allow_hosts(admin_hosts), Arc::new(status_source))
     });
     let mut registrations = client.registrations();
-    let mut said = None;
+    let mut epoch = None;
     let ended = loop {
         tokio::select! {
             Ok(()) = registrations.changed() => {
                 let registration = registrations.borrow_and_update().clone();
                 if let Some(registration) = registration {
-                    say(&registration, &services, &mut said, json);
+                    urls.print(&registration);
                     held = None;
-                    tracing::info!(epoch = registration.epoch, "connected");
+                    if epoch.replace(registration.epoch) != Some(registration.epoch) {
+                        tracing::info!(epoch = registration.epoch, "connected");
+                    }
                 }
             }
             ended = client.ended() => break Some(ended),
-            () = signals.end() => break None,
+            event = signals.next() => match event {
+                SignalEvent::Shutdown => break None,
+                SignalEvent::Reload => reload(&client, &mut reloader, &mut urls),
+            },
+            () = reloader.changed() => reload(&client, &mut reloader, &mut urls),
         }
     };
     let result = match ended {
@@ -217,101 +226,4 @@ async fn serve(
         admin.abort();
     }
     result
-}
-
-/// Where entries listen: from the start, with or without a link. Without tunnels they are what there is to go to.
-fn say_entries(status: &adit_client::Status, alone: bool, json: bool) {
-    if json && !status.entries.is_empty() {
-        outln!("{}", json!({ "entries": status.entries }));
-        return;
-    }
-    for entry in &status.entries {
-        let url = format!("{}://{}", entry.kind, entry.listen);
-        if alone {
-            outln!("{url}");
-        }
-        let (name, upstream) = (&entry.name, &entry.upstream);
-        errln!("{name}: {url} leads to upstream {upstream} of the server");
-    }
-}
-
-/// The public URLs, each on a line of its own and nothing else on it: the first line of the output is where to go.
-fn say(
-    registration: &Registration,
-    services: &[Service],
-    said: &mut Option<Vec<adit_client::TunnelOutcome>>,
-    json: bool,
-) {
-    if said.as_ref() == Some(&registration.tunnels) {
-        return;
-    }
-    if json {
-        let value = json!({ "epoch": registration.epoch, "tunnels": registration.tunnels });
-        outln!("{value}");
-    } else {
-        let before = said.as_deref().unwrap_or_default();
-        let changed = registration.tunnels.iter();
-        for tunnel in changed.filter(|tunnel| !before.contains(tunnel)) {
-            let name = &tunnel.name;
-            if let Some(error) = &tunnel.error {
-                if tunnel.waiting {
-                    errln!("{name} waits: {error}; it is announced again until it is free");
-                } else {
-                    errln!("{name} was refused: {error}");
-                }
-                continue;
-            }
-            outln!("{}", tunnel.public_url);
-            if let Some(service) = services.iter().find(|service| service.tunnel == *name) {
-                errln!("{name} leads to {}", service.addr);
-                for below in &service.wildcards {
-                    errln!("{name} has every name below {below}");
-                }
-            }
-        }
-    }
-    *said = Some(registration.tunnels.clone());
-}
-
-/// What the admin port may ask.
-struct StatusReader {
-    client: ClientHandle,
-    telemetry: Arc<Telemetry>,
-}
-
-impl StatusSource for StatusReader {
-    fn ready(&self) -> Result<Value, String> {
-        let status = self.client.status();
-        if status.connection != "connected" {
-            return Err(format!("the link is {}", status.connection));
-        }
-        let accepted = status.tunnels.iter();
-        let accepted = accepted
-            .filter(|tunnel| tunnel.outcome.error.is_none())
-            .count();
-        if let (0, Some(first)) = (accepted, status.tunnels.first()) {
-            let error = first.outcome.error.as_deref().unwrap_or_default();
-            return Err(format!("the server has refused every tunnel: {error}"));
-        }
-        Ok(json!({ "ready": true, "epoch": status.epoch, "tunnels_accepted": accepted }))
-    }
-
-    fn status(&self) -> Value {
-        let mut status = serde_json::to_value(self.client.status()).unwrap_or_default();
-        status["telemetry"] = telemetry::status(&self.telemetry);
-        status
-    }
-
-    fn phase(&self) -> &'static str {
-        self.client.status().connection
-    }
-
-    fn metrics(&self) -> Option<String> {
-        let samples = adit_client::metrics::samples(&self.client.status());
-        self.telemetry.render(&samples)
-    }
-
-    fn route(&self, _: &str) -> Option<Value> {
-        None
-    }
 }

@@ -1,0 +1,85 @@
+//! A changed configuration of a running client.
+
+use adit_client::{Applied, Changes, Client, Settings};
+use adit_config::NO_WORK;
+
+use super::{has_no_work, urls::Urls};
+use crate::reload::Reloader;
+
+/// Loads the configuration, applies it and logs the effect.
+pub(super) fn reload(client: &Client, reloader: &mut Reloader<Settings>, urls: &mut Urls) {
+    let Some(loaded) = reloader.load() else {
+        return;
+    };
+    let settings = loaded.settings;
+    if has_no_work(&settings) {
+        return reloader.reject(&NO_WORK);
+    }
+    let tunnels = settings.tunnels.clone();
+    match client.apply(settings) {
+        Ok(applied) => {
+            urls.follow(&tunnels);
+            log(&applied);
+        }
+        Err(error) => reloader.reject(&error),
+    }
+}
+
+fn log(applied: &Applied) {
+    let Applied {
+        tunnels,
+        entries,
+        needs_restart,
+    } = applied;
+    if tunnels.is_empty() && entries.is_empty() {
+        tracing::info!("the configuration was read again: no tunnel or entry has changed");
+    } else {
+        let (tunnels, entries) = (text(tunnels), text(entries));
+        tracing::info!(
+            tunnels,
+            entries,
+            "the configuration was read again and applies"
+        );
+    }
+    if !needs_restart.is_empty() {
+        let keys = needs_restart.join(", ");
+        tracing::warn!(
+            keys,
+            "changed keys that need a restart keep their old values"
+        );
+    }
+}
+
+/// `added web, api; removed old`
+fn text(changes: &Changes) -> String {
+    let kinds = [
+        ("added", &changes.added),
+        ("changed", &changes.changed),
+        ("removed", &changes.removed),
+    ];
+    let kinds = kinds.iter().filter(|(_, names)| !names.is_empty());
+    let kinds: Vec<_> = kinds
+        .map(|(kind, names)| format!("{kind} {}", names.join(", ")))
+        .collect();
+    match kinds.as_slice() {
+        [] => "unchanged".to_owned(),
+        kinds => kinds.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_listed_by_kind() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let changes = Changes {
+            added: names(&["web", "api"]),
+            changed: Vec::new(),
+            removed: names(&["old"]),
+        };
+        assert_eq!(text(&changes), "added web, api; removed old");
+        assert_eq!(text(&Changes::default()), "unchanged");
+    }
+}

@@ -1,0 +1,110 @@
+//! What a client prints: public URLs on standard output, and what they lead to on standard error.
+
+use adit_client::{Registration, Settings, Status, TunnelOutcome, TunnelSettings};
+use serde_json::json;
+
+use crate::{errln, outln};
+
+/// Prints the URLs of tunnels, each time that an outcome changes.
+pub(super) struct Urls {
+    services: Vec<Service>,
+    printed: Option<Vec<TunnelOutcome>>,
+    json: bool,
+}
+
+/// What is printed of a tunnel beside its URL.
+struct Service {
+    tunnel: String,
+    addr: String,
+    /// The names below which every host belongs to the tunnel.
+    wildcards: Vec<String>,
+}
+
+impl Service {
+    fn of(tunnel: &TunnelSettings) -> Self {
+        let below = |domain: &String| domain.strip_prefix("*.").map(str::to_owned);
+        Self {
+            tunnel: tunnel.name.clone(),
+            addr: format!("{}:{}", tunnel.service.host, tunnel.service.port),
+            wildcards: tunnel.domains.iter().filter_map(below).collect(),
+        }
+    }
+}
+
+impl Urls {
+    pub(super) fn new(settings: &Settings, json: bool) -> Self {
+        let mut urls = Self {
+            services: Vec::new(),
+            printed: None,
+            json,
+        };
+        urls.follow(&settings.tunnels);
+        urls
+    }
+
+    /// Takes the tunnels of changed settings.
+    pub(super) fn follow(&mut self, tunnels: &[TunnelSettings]) {
+        self.services = tunnels.iter().map(Service::of).collect();
+    }
+
+    /// Whether URLs will be printed.
+    pub(super) fn are_expected(&self) -> bool {
+        !self.services.is_empty()
+    }
+
+    /// Prints each public URL on a line of its own with nothing else on it: the first line of the output is a URL.
+    pub(super) fn print(&mut self, registration: &Registration) {
+        if self.printed.as_ref() == Some(&registration.tunnels) {
+            return;
+        }
+        let before = self.printed.replace(registration.tunnels.clone());
+        if self.json {
+            let value = json!({ "epoch": registration.epoch, "tunnels": registration.tunnels });
+            outln!("{value}");
+            return;
+        }
+        let before = before.unwrap_or_default();
+        let changed = registration.tunnels.iter();
+        for tunnel in changed.filter(|tunnel| !before.contains(tunnel)) {
+            self.print_outcome(tunnel);
+        }
+    }
+
+    fn print_outcome(&self, tunnel: &TunnelOutcome) {
+        let name = &tunnel.name;
+        match &tunnel.error {
+            Some(error) if tunnel.waiting => {
+                errln!("{name} waits: {error}; it is announced again until it is free");
+                return;
+            }
+            Some(error) => {
+                errln!("{name} was refused: {error}");
+                return;
+            }
+            None => outln!("{}", tunnel.public_url),
+        }
+        let mut services = self.services.iter();
+        if let Some(service) = services.find(|service| service.tunnel == *name) {
+            errln!("{name} leads to {}", service.addr);
+            for below in &service.wildcards {
+                errln!("{name} has every name below {below}");
+            }
+        }
+    }
+}
+
+/// Prints where entries listen; `alone`, without tunnels, they are what the output begins with.
+pub(super) fn print_entries(status: &Status, alone: bool, json: bool) {
+    if json && !status.entries.is_empty() {
+        outln!("{}", json!({ "entries": status.entries }));
+        return;
+    }
+    for entry in &status.entries {
+        let url = format!("{}://{}", entry.kind, entry.listen);
+        if alone {
+            outln!("{url}");
+        }
+        let (name, upstream) = (&entry.name, &entry.upstream);
+        errln!("{name}: {url} leads to upstream {upstream} of the server");
+    }
+}
