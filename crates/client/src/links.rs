@@ -49,7 +49,7 @@ impl CurrentLink {
             .lanes
             .split_at_checked(first.checked_rem(self.lanes.len())?)?;
         let mut lanes = from.iter().chain(before);
-        lanes.find(|lane| !lane.is_closed()).cloned()
+        lanes.find(|lane| lane.is_attached()).cloned()
     }
 }
 

@@ -21,6 +21,11 @@ pub trait Queue {
 
     /// Takes the next batch; `None` when there is nothing to write.
     fn next_batch(&mut self) -> Option<Self::Batch>;
+
+    /// The number of the writer that drains the queue. A queue that outlives its writer gives each one another number.
+    fn writer(&self) -> u32 {
+        0
+    }
 }
 
 struct State<Q> {
@@ -65,14 +70,18 @@ impl<Q: Queue> Outbox<Q> {
         result
     }
 
-    /// The next batch; `Ready(None)` once the outbox is closed and empty.
+    /// The next batch for the writer with this number; `Ready(None)` once the outbox is closed and empty, or has another
+    /// writer ([`Queue::writer`]).
     ///
-    /// One writer only: a second one would take the place of the first one's waker.
+    /// One writer only: a second one with the same number would take the place of the first one's waker.
     ///
     /// # Cancel safety
     /// Nothing is taken unless it is returned.
-    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<Option<Q::Batch>> {
+    pub fn poll_drain(&self, writer: u32, cx: &mut Context<'_>) -> Poll<Option<Q::Batch>> {
         let mut state = lock(&self.state);
+        if state.queue.writer() != writer {
+            return Poll::Ready(None);
+        }
         if let Some(batch) = state.queue.next_batch() {
             // The writer is up, for whatever reason: no append need wake it.
             state.writer = None;
@@ -99,7 +108,20 @@ impl<Q: Queue> Outbox<Q> {
         }
     }
 
-    /// Whether [`Outbox::close`] was called.
+    /// Opens the outbox for another writer: `change` gives the queue the writer's number. The writer before it ends.
+    pub fn reopen<R>(&self, change: impl FnOnce(&mut Q) -> R) -> R {
+        let mut state = lock(&self.state);
+        state.closed = false;
+        let result = change(&mut state.queue);
+        let before = state.writer.take();
+        drop(state);
+        if let Some(before) = before {
+            before.wake();
+        }
+        result
+    }
+
+    /// Whether [`Outbox::close`] was called, and not [`Outbox::reopen`] since.
     pub fn is_closed(&self) -> bool {
         lock(&self.state).closed
     }
@@ -152,7 +174,7 @@ mod tests {
 
         fn poll(&self) -> Poll<Option<Vec<u8>>> {
             let waker = Waker::from(self.wakes.clone());
-            self.outbox.poll_drain(&mut Context::from_waker(&waker))
+            self.outbox.poll_drain(0, &mut Context::from_waker(&waker))
         }
 
         fn append(&self, byte: u8) -> usize {
@@ -191,7 +213,9 @@ mod tests {
         let writer = Writer::new();
         let others = Arc::new(Wakes::default());
         let other = Waker::from(others.clone());
-        let poll = writer.outbox.poll_drain(&mut Context::from_waker(&other));
+        let poll = writer
+            .outbox
+            .poll_drain(0, &mut Context::from_waker(&other));
         assert_eq!(poll, Poll::Pending);
         assert_eq!(writer.poll(), Poll::Pending);
         writer.append(1);

@@ -1,5 +1,5 @@
-//! Each pair of racers over outbox and pool, in every order that the lock allows. What each must not survive stands
-//! at its test.
+//! Each pair of racers over outbox and pool, in every order that the lock allows. The fault that a test finds stands at
+//! the test.
 #![cfg(adit_loom)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -15,6 +15,7 @@ use loom::thread::{self, Thread};
 struct Letters {
     waiting: Vec<u32>,
     at_once: usize,
+    writer: u32,
 }
 
 impl Queue for Letters {
@@ -27,12 +28,17 @@ impl Queue for Letters {
     fn next_batch(&mut self) -> Option<Vec<u32>> {
         self.is_ready().then(|| std::mem::take(&mut self.waiting))
     }
+
+    fn writer(&self) -> u32 {
+        self.writer
+    }
 }
 
 fn outbox(at_once: usize) -> loom::sync::Arc<Outbox<Letters>> {
     loom::sync::Arc::new(Outbox::new(Letters {
         waiting: Vec::new(),
         at_once,
+        writer: 0,
     }))
 }
 
@@ -44,12 +50,12 @@ impl Wake for Unpark {
     }
 }
 
-/// Drains one batch. Parks only on `Pending`: a wake-up that is lost leaves nobody to run, which loom reports.
+/// Drains one batch. Parks only on `Pending`: after a lost wake-up no thread can run, which loom reports.
 fn drain(outbox: &Outbox<Letters>) -> Option<Vec<u32>> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
-        match outbox.poll_drain(&mut context) {
+        match outbox.poll_drain(0, &mut context) {
             Poll::Ready(batch) => return batch,
             Poll::Pending => thread::park(),
         }
@@ -113,6 +119,27 @@ fn close_races_drain() {
         assert_eq!(drain(&outbox), None);
         assert!(outbox.is_closed());
         sender.join().unwrap();
+    });
+}
+
+/// The outbox gets another writer while the first one looks for something to write.
+///
+/// Fails when `reopen` does not wake the writer that is parked, and when `poll_drain` compares the number under another
+/// lock than the one under which it takes the batch: the replaced writer then gets what the new one was to write.
+#[test]
+fn reopen_races_drain() {
+    loom::model(|| {
+        let outbox = outbox(1);
+        let sender = thread::spawn({
+            let outbox = outbox.clone();
+            move || {
+                outbox.reopen(|letters| letters.writer = 1);
+                outbox.with(|letters| letters.waiting.push(1));
+            }
+        });
+        assert_eq!(drain(&outbox), None);
+        sender.join().unwrap();
+        assert_eq!(outbox.with(|letters| letters.waiting.len()), 1);
     });
 }
 

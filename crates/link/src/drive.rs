@@ -1,66 +1,78 @@
-//! Runs a lane over a transport.
+//! Runs a lane over a connection.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::pin, sync::Arc};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     clock::now,
     failure::{Failure, Reason},
-    lane::Lane,
+    lane::{Connection, Lane},
     transport::TransportReader,
 };
 
-/// Runs a lane until it is over: reads, probes, watches the clock. Returns why it ended; the lane is closed then.
+/// Runs a lane over its only connection until that is lost: reads, probes, watches the clock. Returns the reason. For a
+/// lane that is given further connections: [`Connection::drive`].
 ///
 /// # Cancel safety
-/// Dropping it ends the lane: nobody would read any more.
-pub async fn drive(lane: &Arc<Lane>, mut source: impl TransportReader) -> Failure {
-    let _close = CloseOnDrop(lane);
-    let mut reader = lane.reader();
-    let mut ticks = interval(lane.tick_every());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut closed = std::pin::pin!(lane.wait_closed());
-    let failure = loop {
-        tokio::select! {
-            biased;
-            failure = closed.as_mut() => break failure,
-            _ = ticks.tick() => lane.tick(now()),
-            bytes = std::future::poll_fn(|cx| source.poll_bytes(cx)) => match bytes {
-                Some(Ok(bytes)) => {
-                    reader.feed(bytes);
-                    let handled = loop {
-                        match reader.handle_some() {
-                            Ok(true) if !lane.is_closed() => reader.yield_if_over().await,
-                            Ok(_) => break Ok(()),
-                            Err(error) => break Err(error),
-                        }
-                    };
-                    if let Err(error) = handled {
-                        break Failure::new(Reason::ProtocolError, error.to_string());
-                    }
-                    reader.yield_if_over().await;
-                }
-                Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
-                None if reader.is_between_messages() => {
-                    break Failure::end_of_peer();
-                }
-                None => {
-                    break Failure::new(Reason::LinkLost, "the data stream ended inside a message");
-                }
-            },
-        }
-    };
-    lane.close(&failure);
-    lane.closed().unwrap_or(failure)
+/// Dropping it is the loss of the connection: nothing would be read any more.
+pub async fn drive(lane: &Arc<Lane>, reader: impl TransportReader) -> Failure {
+    lane.connection().drive(reader).await
 }
 
-/// Ends the lane when the task that reads for it is gone.
-struct CloseOnDrop<'l>(&'l Lane);
+impl Connection {
+    /// Runs the lane over this connection until the connection is lost, and detaches it (P-6.4). Returns the reason.
+    ///
+    /// # Cancel safety
+    /// Dropping it is the loss of the connection: nothing would be read any more.
+    pub async fn drive(self, mut transport: impl TransportReader) -> Failure {
+        let _detach = DetachOnDrop(&self);
+        let mut reader = self.reader();
+        let mut ticks = interval(self.tick_every());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lost = pin!(self.wait_lost());
+        let failure = loop {
+            tokio::select! {
+                biased;
+                failure = lost.as_mut() => break failure,
+                _ = ticks.tick() => self.tick(now()),
+                bytes = poll_fn(|cx| transport.poll_bytes(cx)) => match bytes {
+                    Some(Ok(bytes)) => {
+                        reader.feed(bytes);
+                        let handled = loop {
+                            match reader.handle_some() {
+                                Ok(true) if self.is_attached() => reader.yield_if_over().await,
+                                Ok(_) => break Ok(()),
+                                Err(error) => break Err(error),
+                            }
+                        };
+                        if let Err(error) = handled {
+                            break Failure::new(Reason::ProtocolError, error.to_string());
+                        }
+                        reader.yield_if_over().await;
+                    }
+                    Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
+                    None if reader.is_between_messages() => {
+                        break Failure::end_of_peer();
+                    }
+                    None => {
+                        break Failure::new(Reason::LinkLost, "the data stream ended inside a message");
+                    }
+                },
+            }
+        };
+        self.detach(&failure);
+        // An earlier loss of the same connection stands.
+        self.failure().unwrap_or(failure)
+    }
+}
 
-impl Drop for CloseOnDrop<'_> {
+/// Detaches the connection when the task that reads it is dropped.
+struct DetachOnDrop<'c>(&'c Connection);
+
+impl Drop for DetachOnDrop<'_> {
     fn drop(&mut self) {
-        self.0
-            .close(&Failure::new(Reason::LinkLost, "nobody reads any more"));
+        let failure = Failure::new(Reason::LinkLost, "the connection is not read any more");
+        self.0.detach(&failure);
     }
 }

@@ -1,6 +1,8 @@
 //! One data stream with everything that belongs to it.
 
+mod attachment;
 mod config;
+mod connection;
 mod reader;
 pub(crate) mod state;
 mod upkeep;
@@ -13,10 +15,10 @@ use std::{
 
 use adit_codec::{Compression, EncodedHead};
 use adit_flow::Budget;
-use adit_mux::{Mux, OpenError};
+use adit_mux::{Attachment, Mux, OpenError};
 
-pub use self::{config::LaneConfig, state::LaneStats};
-use self::{reader::LaneReader, state::LaneState};
+use self::{attachment::OnLoss, state::LaneState};
+pub use self::{config::LaneConfig, connection::Connection, state::LaneStats};
 use crate::{
     dispatch::Dispatch,
     exchange::Exchange,
@@ -32,10 +34,28 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane at its start. Windows beyond the initial ones are charged to `budget`.
+    /// A lane that lives as long as its first connection. Windows beyond the initial ones are charged to `budget`.
     pub fn new(config: LaneConfig, budget: Budget, dispatch: Arc<dyn Dispatch>) -> Arc<Self> {
+        Self::with(config, budget, dispatch, OnLoss::Close)
+    }
+
+    /// A lane that waits for another connection when one is lost ([`Lane::attach`]), until [`Lane::close`].
+    pub fn reattachable(
+        config: LaneConfig,
+        budget: Budget,
+        dispatch: Arc<dyn Dispatch>,
+    ) -> Arc<Self> {
+        Self::with(config, budget, dispatch, OnLoss::Detach)
+    }
+
+    fn with(
+        config: LaneConfig,
+        budget: Budget,
+        dispatch: Arc<dyn Dispatch>,
+        on_loss: OnLoss,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            state: Arc::new(LaneState::new(config, budget)),
+            state: Arc::new(LaneState::new(config, budget, on_loss)),
             dispatch,
         })
     }
@@ -92,9 +112,32 @@ impl Lane {
         self.state.config.mux.initial_window
     }
 
-    /// What the transport is to write. One writer only.
+    /// The writer of the connection that the lane has. One writer for each connection.
     pub fn outbound(&self) -> TransportWriter {
-        TransportWriter::new(self.state.clone())
+        self.connection().writer()
+    }
+
+    /// The connection that the lane has: a new lane has its first one already. When the lane has none, the result is a
+    /// connection that is lost.
+    pub fn connection(&self) -> Connection {
+        let attachment = self.state.attached().unwrap_or(Attachment::FIRST);
+        Connection::new(self.state.clone(), self.dispatch.clone(), attachment)
+    }
+
+    /// Gives the lane another connection to the same peer lane. One that it still has is lost by that: its requests fail
+    /// (P-6.4).
+    ///
+    /// # Errors
+    /// The failure that the lane is over with: it was closed, or made by [`Lane::new`] and lost its connection.
+    pub fn attach(&self) -> Result<Connection, Failure> {
+        let attachment = self.state.attach()?;
+        let (state, dispatch) = (self.state.clone(), self.dispatch.clone());
+        Ok(Connection::new(state, dispatch, attachment))
+    }
+
+    /// Whether the lane has a connection: requests can be opened.
+    pub fn is_attached(&self) -> bool {
+        self.state.attached().is_some()
     }
 
     /// Ends the lane: every request fails once with `failure`, nothing is opened any more (P-6.4). Only the first call
@@ -147,20 +190,6 @@ impl Lane {
     /// Requests open now.
     pub fn open_requests(&self) -> usize {
         self.state.table.len()
-    }
-
-    pub(crate) fn reader(&self) -> LaneReader {
-        LaneReader::new(self.state.clone(), self.dispatch.clone())
-    }
-
-    /// How often [`Lane::tick`] is to be called.
-    pub(crate) fn tick_every(&self) -> Duration {
-        self.state.tick_every()
-    }
-
-    /// Everything that time does: probes, deadlines, stalled requests.
-    pub(crate) fn tick(&self, now: Instant) {
-        self.state.tick(now);
     }
 }
 

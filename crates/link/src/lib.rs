@@ -1,21 +1,27 @@
-//! Drives one mux over a transport: owns the clock and the tasks that the cores must not have.
+//! Drives lanes over connections: owns the clock and the tasks that the cores must not have.
 //!
 //! A [`Lane`] is one data stream: a mux (`adit-mux`), the table of its requests (`adit-pending`) and the gauges. Tasks
 //! of `ingress` and `egress` hold an [`Exchange`], the handle on one request, split into a [`SendHalf`] and a
-//! [`RecvHalf`]. Both ends of a link use the same types: whichever side opens, the other gets the request through its
+//! [`RecvHalf`]. Both ends of a link use the same types: either side opens, and the other one gets the request through its
 //! [`Dispatch`].
 //!
-//! The seam to transports is small: a [`Source`] gives the bytes that arrive, an [`Outbound`] gives the bytes that are
-//! to leave, and [`drive`] runs the rest. [`grpc`] is one transport; a framed one needs these two and nothing else.
+//! The state of a lane lives apart from its connection. The lane is *attached* to a [`Connection`], runs, and is *detached*
+//! by the loss of the connection, whichever half of it notices the loss first; the requests of the connection fail then. A
+//! lane made by [`Lane::new`] is over with that; a lane made by [`Lane::reattachable`] can be attached to another connection
+//! and opens new requests over it. `lane/attachment.rs` has the states.
+//!
+//! The seam to transports is small: a [`TransportReader`] provides the bytes that arrive, a [`TransportWriter`] the bytes
+//! that leave, and [`drive`] runs the rest; [`control`] has the traits for registration, control streams and the opening of
+//! lanes. [`grpc`] is one transport; another one is a module beside it.
 //!
 //! Promises:
-//! - each request settles exactly once: completed, failed, cancelled or expired, whoever comes first;
-//! - the reader of a lane never waits for anybody; credit bounds what waits for a slow consumer;
-//! - credit goes back when a payload has left the process: when the last slice of it is dropped (P-4.5);
+//! - each request settles exactly once: completed, failed, cancelled or expired, by the first event;
+//! - the reader of a lane never waits for a consumer; credit bounds what waits for a slow one;
+//! - credit returns to the sender when a payload has left the process: when the last slice of it is dropped (P-4.5);
 //! - dropping handles is always safe: what was not finished is cancelled on the other side.
 //!
-//! Beside it stand [`turn`], for every task that reads what a peer sends: what it may do before the others run; and
-//! [`PacedStream`], an HTTP/2 connection that is read so and ended when its frames carry nothing.
+//! Also here: [`turn`], the work that a task which reads from a peer may do before other tasks run; and [`PacedStream`], an
+//! HTTP/2 connection that is read in such turns and ended when its frames carry no content.
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
@@ -49,7 +55,7 @@ pub use drive::drive;
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
 pub use in_turns::{FramePacer, PacedStream};
-pub use lane::{Lane, LaneConfig, LaneStats};
+pub use lane::{Connection, Lane, LaneConfig, LaneStats};
 pub use log_limit::LogLimit;
 pub use part::Part;
 pub use payload::Payload;

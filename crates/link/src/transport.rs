@@ -1,11 +1,12 @@
-//! The seam between lanes and what carries them.
+//! The seam between lanes and the connections that carry them.
 
 use std::{
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use adit_codec::Batch;
+use adit_mux::Attachment;
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -19,7 +20,7 @@ use crate::{
 #[error("{0}")]
 pub struct TransportError(pub String);
 
-/// Gives the bytes that arrive, in whatever pieces they come.
+/// The bytes that arrive over one connection, in pieces of any size.
 pub trait TransportReader: Send {
     /// The next piece; `None` when the peer has ended the stream.
     ///
@@ -28,29 +29,32 @@ pub trait TransportReader: Send {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>>;
 }
 
-/// Gives the bytes that are to leave. Dropping it ends the lane: nobody would write any more.
+/// The bytes that a lane sends over one connection. Dropping it is the loss of the connection: nothing would leave any
+/// more.
 #[derive(Debug)]
 pub struct TransportWriter {
     lane: Arc<LaneState>,
+    connection: Attachment,
 }
 
 impl TransportWriter {
-    pub(crate) const fn new(lane: Arc<LaneState>) -> Self {
-        Self { lane }
+    pub(crate) const fn new(lane: Arc<LaneState>, connection: Attachment) -> Self {
+        Self { lane, connection }
     }
 
-    /// Why the lane is over, if it is.
+    /// Why the lane has lost this connection, if it has.
     pub fn failure(&self) -> Option<Failure> {
-        self.lane.closed()
+        self.lane.lost(self.connection)
     }
 
-    /// The next batch; `None` when the lane is over.
+    /// The next batch; `None` when the lane has lost this connection.
     ///
     /// # Cancel safety
     /// Nothing is taken unless it is returned.
     pub fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
         loop {
-            let Some(transmit) = std::task::ready!(self.lane.mux().poll_transmit(cx)) else {
+            let transmit = ready!(self.lane.mux().poll_transmit(self.connection, cx));
+            let Some(transmit) = transmit else {
                 return Poll::Ready(None);
             };
             for id in transmit.writable {
@@ -65,7 +69,7 @@ impl TransportWriter {
 
 impl Drop for TransportWriter {
     fn drop(&mut self) {
-        self.lane
-            .close(&Failure::new(Reason::LinkLost, "the connection was closed"));
+        let failure = Failure::new(Reason::LinkLost, "the connection was closed");
+        self.lane.detach(self.connection, &failure);
     }
 }

@@ -37,7 +37,7 @@ mod transmit;
 
 pub use config::Config;
 pub use event::Event;
-pub use mux::{Mux, Receiver};
+pub use mux::{Attachment, Mux, Receiver};
 pub use receive::ReceiveError;
 pub use send::{OpenError, SendError, Sendable};
 pub use state::Stats;

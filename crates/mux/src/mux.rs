@@ -24,6 +24,15 @@ use crate::{
 /// Control messages that may wait to leave; a peer that asks faster than they leave gets no answer to the excess.
 const MAX_CONTROL: usize = 64;
 
+/// One connection of a stream: the first one, or the result of [`Mux::attach`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attachment(u32);
+
+impl Attachment {
+    /// The connection that a new stream begins with.
+    pub const FIRST: Self = Self(0);
+}
+
 /// One data stream, shared by all its tasks. Every call takes one short lock and none waits.
 pub struct Mux {
     outbox: Outbox<State>,
@@ -183,12 +192,29 @@ impl Mux {
         self.outbox.with(|state| state.given_up = 0);
     }
 
-    /// The next bytes for the transport; `Ready(None)` when the stream is over. One writer only.
+    /// The next bytes for the transport; `Ready(None)` when the stream is over or has lost this connection. One writer only.
     ///
     /// # Cancel safety
     /// Nothing is taken unless it is returned.
-    pub fn poll_transmit(&self, cx: &mut Context<'_>) -> Poll<Option<Transmit>> {
-        self.outbox.poll_drain(cx)
+    pub fn poll_transmit(
+        &self,
+        connection: Attachment,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Transmit>> {
+        self.outbox.poll_drain(connection.0, cx)
+    }
+
+    /// The connection is lost: its requests are gone on this side, which the caller fails (P-6.4), and what waited to leave
+    /// is dropped. Nothing is opened until [`Mux::attach`].
+    pub fn detach(&self) {
+        self.outbox.with(State::detach);
+        self.outbox.close();
+    }
+
+    /// Gives the stream another connection, after [`Mux::detach`]. Its peer is the peer of the connection before it: ids go
+    /// on at both ends (P-2.2). Reader and writer of the connection before it have no effect any more.
+    pub fn attach(&self) -> Attachment {
+        Attachment(self.outbox.reopen(State::attach))
     }
 
     /// Ends the stream: nothing is opened any more, and the writer ends once it has written what is there. The
@@ -210,10 +236,14 @@ impl Mux {
 
     fn handle(
         &self,
+        connection: Attachment,
         envelopes: &mut Vec<Envelope>,
         events: &mut Vec<Event>,
     ) -> Result<(), ReceiveError> {
         self.outbox.with(|state| {
+            if state.connection != connection.0 {
+                return Err(ReceiveError::Detached);
+            }
             envelopes
                 .drain(..)
                 .try_for_each(|envelope| state.handle(envelope, events))
@@ -233,16 +263,18 @@ impl std::fmt::Debug for Mux {
 #[derive(Debug)]
 pub struct Receiver {
     mux: Arc<Mux>,
+    connection: Attachment,
     decoder: Decoder,
     /// Kept from frame to frame for its memory.
     envelopes: Vec<Envelope>,
 }
 
 impl Receiver {
-    /// Of a stream; there must be one only.
-    pub fn new(mux: Arc<Mux>) -> Self {
+    /// Reads for one connection of a stream; one receiver only.
+    pub fn new(mux: Arc<Mux>, connection: Attachment) -> Self {
         Self {
             mux,
+            connection,
             decoder: Decoder::new(),
             envelopes: Vec::new(),
         }
@@ -289,7 +321,8 @@ impl Receiver {
             }
         };
         let count = self.envelopes.len();
-        self.mux.handle(&mut self.envelopes, events)?;
+        self.mux
+            .handle(self.connection, &mut self.envelopes, events)?;
         decoded?;
         Ok(count)
     }

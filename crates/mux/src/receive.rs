@@ -34,6 +34,9 @@ pub enum ReceiveError {
         /// Requests opened and given up since the last tick.
         given_up: u32,
     },
+    /// The stream has lost the connection that the bytes came over, or has another one.
+    #[error("the stream has lost this connection")]
+    Detached,
 }
 
 fn chunk_cost(data: &Bytes, first: bool) -> u64 {

@@ -129,6 +129,9 @@ pub(crate) struct State {
     pub(crate) blocked: VecDeque<RequestId>,
     pub(crate) builder: BatchBuilder,
     pub(crate) stats: Stats,
+    /// The number of the connection, which is also that of its writer.
+    pub(crate) connection: u32,
+    /// Nothing is opened: the stream is over, or has no connection.
     pub(crate) closed: bool,
 }
 
@@ -155,6 +158,7 @@ impl State {
             blocked: VecDeque::new(),
             builder: BatchBuilder::new(),
             stats: Stats::default(),
+            connection: 0,
             closed: false,
         }
     }
@@ -309,6 +313,31 @@ impl State {
         self.drop_queued(id);
         self.prune();
         true
+    }
+
+    /// Drops the requests and all that waits to leave. Ids go on where they are: none is used twice in the life of a stream,
+    /// so that a late handle never reaches a newer request.
+    pub(crate) fn detach(&mut self) {
+        self.closed = true;
+        self.requests.clear();
+        self.requests.shrink_to(KEPT);
+        self.data = FairSender::new(self.config.quantum);
+        self.control.clear();
+        self.control_reply = None;
+        self.refusals.clear();
+        self.owing.clear();
+        self.heads.clear();
+        self.blocked.clear();
+        self.shrink();
+        (self.peer_open, self.aborting, self.stale_heads) = (0, 0, 0);
+        (self.held_cost, self.datagram_cost, self.given_up) = (0, 0, 0);
+    }
+
+    /// Opens the stream for another connection.
+    pub(crate) const fn attach(&mut self) -> u32 {
+        self.closed = false;
+        self.connection = self.connection.wrapping_add(1);
+        self.connection
     }
 
     pub(crate) fn snapshot(&self) -> Stats {

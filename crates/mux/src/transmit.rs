@@ -24,6 +24,10 @@ pub struct Transmit {
 impl Queue for State {
     type Batch = Transmit;
 
+    fn writer(&self) -> u32 {
+        self.connection
+    }
+
     fn is_ready(&self) -> bool {
         !(self.control.is_empty()
             && self.control_reply.is_none()

@@ -161,6 +161,12 @@ impl<T> Requests<T> {
         mem::replace(&mut self.sides, [Slots::new(), Slots::new()])
     }
 
+    /// Takes inserts again after a close.
+    pub(crate) const fn reopen(&mut self) {
+        self.closed = false;
+        self.limit = self.max_entries;
+    }
+
     pub(crate) fn snapshot(&self, into: &mut Vec<(u64, T)>)
     where
         T: Clone,

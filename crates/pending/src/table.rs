@@ -94,6 +94,13 @@ impl<T> Table<T> {
         entries.map(|entry| (entry.id, entry.value)).collect()
     }
 
+    /// Takes inserts again after [`Self::close`]: the data stream has another connection. The counters go on.
+    ///
+    /// The caller hands out no id a second time: a handle on a request from before the close would settle the new one.
+    pub fn reopen(&self) {
+        self.lock().reopen();
+    }
+
     /// How many requests wait.
     pub fn len(&self) -> usize {
         self.lock().len()

@@ -5,7 +5,7 @@
 //!    model's.
 //! 4. Expire takes what is due (its deadline is now or earlier) and nothing else; the next deadline is
 //!    never announced too late, and right after an expire exactly.
-//! 5. After a close nothing waits and nothing enters.
+//! 5. After a close nothing waits and nothing enters, until the table is opened again.
 //! 6. Memory follows the number of waiting requests, up and down.
 //! 7. No value is dropped under a lock; a panic of the caller's code leaves the table usable.
 #![cfg(not(adit_loom))]
@@ -49,6 +49,7 @@ enum Op {
     },
     ForEach,
     Close,
+    Reopen,
 }
 
 fn id() -> impl Strategy<Value = u64> {
@@ -82,7 +83,8 @@ fn op() -> impl Strategy<Value = Op> {
         60 => (id(), deadline()).prop_map(|(id, deadline_ms)| Op::SetDeadline { id, deadline_ms }),
         60 => (0..12_u64).prop_map(|after_ms| Op::Expire { after_ms }),
         20 => Just(Op::ForEach),
-        1 => Just(Op::Close),
+        2 => Just(Op::Close),
+        4 => Just(Op::Reopen),
     ]
 }
 
@@ -225,6 +227,10 @@ proptest! {
                     model.closed = true;
                     prop_assert_eq!(sorted(table.close()), expected);
                     prop_assert_eq!((table.next_deadline(), table.stats().slots), (None, 0));
+                }
+                Op::Reopen => {
+                    model.closed = false;
+                    table.reopen();
                 }
             }
             prop_assert_eq!(table.len(), model.waiting.len());

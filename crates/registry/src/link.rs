@@ -66,8 +66,8 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn is_routable(&self) -> bool {
-        // A lane may be over before its guard has taken it out.
-        !self.ended && self.lanes.iter().flatten().any(|lane| !lane.is_closed())
+        // A lane may have lost its connection before its guard has taken it out.
+        !self.ended && self.lanes.iter().flatten().any(|lane| lane.is_attached())
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -155,7 +155,7 @@ impl Link {
         };
         (0..count)
             .filter_map(|step| streams.lanes.get((first + step) % count)?.as_ref())
-            .find(|lane| !lane.is_closed())
+            .find(|lane| lane.is_attached())
             .cloned()
     }
 

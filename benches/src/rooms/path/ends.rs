@@ -9,7 +9,7 @@ use adit_codec::{
     Batch, EncodedHead, HttpRequestHead, HttpResponseHead, Open, RequestHead, RequestId, Side,
 };
 use adit_flow::{Budget, MESSAGE_COST};
-use adit_mux::{Config, Event, Mux, Receiver};
+use adit_mux::{Attachment, Config, Event, Mux, Receiver};
 use bytes::Bytes;
 
 /// The visitors' end, which opens.
@@ -28,7 +28,9 @@ impl Ends {
     pub(super) fn new() -> Self {
         let end = |side| Mux::new(Config::new(side), Budget::new(64 << 20));
         let muxes = [end(Side::Server), end(Side::Client)];
-        let receivers = muxes.clone().map(Receiver::new);
+        let receivers = muxes
+            .clone()
+            .map(|mux| Receiver::new(mux, Attachment::FIRST));
         Self {
             muxes,
             receivers,
@@ -39,7 +41,9 @@ impl Ends {
     /// Moves all that one end has to write to the other one, segment by segment.
     pub(super) fn carry(&mut self, from: usize) {
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(transmit)) = self.muxes[from].poll_transmit(&mut cx) {
+        while let Poll::Ready(Some(transmit)) =
+            self.muxes[from].poll_transmit(Attachment::FIRST, &mut cx)
+        {
             for segment in transmit.batch.into_iter().flat_map(Batch::into_segments) {
                 let receiver = &mut self.receivers[1 - from];
                 receiver.handle_frame(segment, &mut self.events).unwrap();

@@ -3,7 +3,8 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use adit_codec::{Compressed, RequestHead, RequestId, ResetCode};
-use adit_mux::{Event, ReceiveError, Receiver};
+use adit_mux::{Attachment, Event, ReceiveError, Receiver};
+use adit_pending::Settled;
 use bytes::Bytes;
 
 use super::state::LaneState;
@@ -30,6 +31,7 @@ const MESSAGES_PER_STEP: usize = 64;
 /// The reading end of a lane: owned by the one task that drives it.
 pub(crate) struct LaneReader {
     lane: Arc<LaneState>,
+    connection: Attachment,
     dispatch: Arc<dyn Dispatch>,
     receiver: Receiver,
     events: Vec<Event>,
@@ -41,9 +43,14 @@ pub(crate) struct LaneReader {
 }
 
 impl LaneReader {
-    pub(super) fn new(lane: Arc<LaneState>, dispatch: Arc<dyn Dispatch>) -> Self {
+    pub(super) fn new(
+        lane: Arc<LaneState>,
+        connection: Attachment,
+        dispatch: Arc<dyn Dispatch>,
+    ) -> Self {
         Self {
-            receiver: Receiver::new(lane.mux.clone()),
+            receiver: Receiver::new(lane.mux.clone(), connection),
+            connection,
             turn: Turn::new(lane.config.turn_bytes.saturating_mul(READER_TURNS)),
             lane,
             dispatch,
@@ -226,6 +233,12 @@ impl LaneReader {
             self.lane
                 .mux
                 .reset(id, ResetCode::Refused, "the lane is full");
+            return;
+        }
+        // Detached in between: the requests that the table had by then have failed, and this one came too late for that.
+        if let Some(failure) = self.lane.lost(self.connection) {
+            self.lane.table.settle(id.value(), Settled::Failed);
+            inbox.fail(failure);
             return;
         }
         let exchange = Exchange::new(self.lane.clone(), id, inbox.clone(), false);

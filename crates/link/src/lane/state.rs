@@ -7,11 +7,14 @@ use std::sync::{
 
 use adit_codec::{Compression, RequestId, ResetCode};
 use adit_flow::Budget;
-use adit_mux::Mux;
+use adit_mux::{Attachment, Mux};
 use adit_pending::{Settled, Table};
 use tokio::sync::{Notify, watch};
 
-use super::config::LaneConfig;
+use super::{
+    attachment::{OnLoss, Phase},
+    config::LaneConfig,
+};
 use crate::{
     clock::now,
     compress::{self, CompressionStats},
@@ -59,11 +62,12 @@ pub(crate) struct LaneState {
     /// The peer takes offers to change to another protocol.
     peer_upgrades: AtomicBool,
     compression: compress::Gauge,
-    closed: watch::Sender<Option<Failure>>,
+    pub(super) on_loss: OnLoss,
+    pub(super) phase: watch::Sender<Phase>,
 }
 
 impl LaneState {
-    pub(super) fn new(config: LaneConfig, budget: Budget) -> Self {
+    pub(super) fn new(config: LaneConfig, budget: Budget, on_loss: OnLoss) -> Self {
         Self {
             mux: Mux::new(config.mux.clone(), budget),
             table: Table::new(adit_pending::Config {
@@ -79,7 +83,8 @@ impl LaneState {
             peer_inflates: AtomicU8::new(0),
             peer_upgrades: AtomicBool::new(false),
             compression: compress::Gauge::default(),
-            closed: watch::Sender::new(None),
+            on_loss,
+            phase: watch::Sender::new(Phase::Attached(Attachment::FIRST)),
             config,
         }
     }
@@ -107,50 +112,6 @@ impl LaneState {
 
     pub(crate) const fn compression(&self) -> &compress::Gauge {
         &self.compression
-    }
-
-    /// Ends the lane: every request fails once with `failure`, nothing is opened any more (P-6.4). Only the first call
-    /// counts.
-    pub(crate) fn close(&self, failure: &Failure) {
-        let first = self.closed.send_if_modified(|closed| {
-            let first = closed.is_none();
-            if first {
-                *closed = Some(failure.clone());
-            }
-            first
-        });
-        if !first {
-            return;
-        }
-        self.mux.close();
-        for (_, inbox) in self.table.close() {
-            inbox.fail(failure.clone());
-        }
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.borrow().is_some()
-    }
-
-    /// Why the lane is over, if it is.
-    pub(crate) fn closed(&self) -> Option<Failure> {
-        self.closed.borrow().clone()
-    }
-
-    /// Waits until the lane is over.
-    ///
-    /// # Cancel safety
-    /// Yes.
-    pub(super) async fn wait_closed(&self) -> Failure {
-        let mut closed = self.closed.subscribe();
-        loop {
-            if let Some(failure) = closed.borrow_and_update().clone() {
-                return failure;
-            }
-            if closed.changed().await.is_err() {
-                return Failure::new(Reason::LinkLost, "the lane is gone");
-            }
-        }
     }
 
     /// Counters and gauges. Walks the open requests.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use adit_codec::{RequestId, ResetCode};
+use adit_mux::Attachment;
 use adit_pending::Settled;
 use adit_proto::{Control, Heartbeat, control::Kind};
 use bytes::Bytes;
@@ -26,7 +27,7 @@ impl LaneState {
     }
 
     /// Everything that time does: probes, deadlines, stalled requests.
-    pub(super) fn tick(&self, now: Instant) {
+    pub(super) fn tick(&self, connection: Attachment, now: Instant) {
         let verdict = {
             let mut liveness = self.lock_liveness();
             if self.received.swap(false, Ordering::Relaxed) {
@@ -40,10 +41,8 @@ impl LaneState {
             Verdict::Dead => {
                 let silence = self.config.dead_after;
                 self.silent.store(true, Ordering::Relaxed);
-                self.close(&Failure::new(
-                    Reason::LinkLost,
-                    format!("the peer has been silent for {silence:?}"),
-                ));
+                let detail = format!("the peer has been silent for {silence:?}");
+                self.detach(connection, &Failure::new(Reason::LinkLost, detail));
                 return;
             }
         }
@@ -106,6 +105,9 @@ impl LaneState {
     /// # Cancel safety
     /// Yes.
     pub(super) async fn probe(&self, within: Duration) -> bool {
+        let Some(connection) = self.attached() else {
+            return false;
+        };
         let alive = self.alive.notified();
         let sequence = {
             let now = now();
@@ -118,8 +120,8 @@ impl LaneState {
         };
         self.send_probe(sequence);
         tokio::select! {
-            () = alive => !self.is_closed(),
-            _ = self.wait_closed() => false,
+            () = alive => self.has(connection),
+            _ = self.wait_lost(connection) => false,
             () = tokio::time::sleep(within) => false,
         }
     }
@@ -140,7 +142,7 @@ impl LaneState {
         }
     }
 
-    fn lock_liveness(&self) -> std::sync::MutexGuard<'_, Liveness> {
+    pub(super) fn lock_liveness(&self) -> std::sync::MutexGuard<'_, Liveness> {
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

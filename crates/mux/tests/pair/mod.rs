@@ -12,7 +12,7 @@ use adit_codec::{
     RequestId, ResetCode, Side, TcpOpenHead, WebSocketFrame, WebSocketRequestHead,
 };
 use adit_flow::{Budget, MESSAGE_COST};
-use adit_mux::{Config, Event, Mux, Receiver, SendError, Sendable};
+use adit_mux::{Attachment, Config, Event, Mux, Receiver, SendError, Sendable};
 use adit_testkit::{Clock, Pipe, PipeConfig, Received, Rng, Timeline};
 use bytes::{Buf, Bytes};
 
@@ -275,7 +275,7 @@ impl Pair {
             let budget = Budget::new(8 << 20);
             let mux = Mux::new(config, budget.clone());
             Node {
-                receiver: Receiver::new(mux.clone()),
+                receiver: Receiver::new(mux.clone(), Attachment::FIRST),
                 mux,
                 budget,
                 bell: Arc::default(),
@@ -491,14 +491,17 @@ impl Pair {
             let waker = Waker::from(node.bell.clone());
             let mut cx = Context::from_waker(&waker);
             let mut batches = 0;
-            while let Poll::Ready(Some(_)) = node.mux.poll_transmit(&mut cx) {
+            while let Poll::Ready(Some(_)) = node.mux.poll_transmit(Attachment::FIRST, &mut cx) {
                 batches += 1;
                 assert!(
                     batches < 1_000_000,
                     "seed {seed}, node {side}: the writer does not end"
                 );
             }
-            assert!(matches!(node.mux.poll_transmit(&mut cx), Poll::Ready(None)));
+            assert!(matches!(
+                node.mux.poll_transmit(Attachment::FIRST, &mut cx),
+                Poll::Ready(None)
+            ));
             drop(node.receiver);
             assert_eq!(Arc::strong_count(&node.mux), 1);
             drop(node.mux);
@@ -790,7 +793,10 @@ impl Node {
                 return moved;
             }
             let waker = Waker::from(self.bell.clone());
-            match self.mux.poll_transmit(&mut Context::from_waker(&waker)) {
+            match self
+                .mux
+                .poll_transmit(Attachment::FIRST, &mut Context::from_waker(&waker))
+            {
                 Poll::Ready(Some(transmit)) => {
                     moved = true;
                     self.parked_at = None;

@@ -11,7 +11,7 @@ use std::{
 
 use adit_codec::{EncodedHead, HttpRequestHead, HttpResponseHead, Open, RequestId, Side};
 use adit_flow::Budget;
-use adit_mux::{Config, Event, Mux, ReceiveError, Receiver, Transmit};
+use adit_mux::{Attachment, Config, Event, Mux, ReceiveError, Receiver, Transmit};
 use adit_proto::{TunnelMessage, tunnel_message::Payload};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -52,7 +52,7 @@ impl End {
     pub(crate) fn with_budget(config: Config, budget: Budget) -> Self {
         let mux = Mux::new(config, budget);
         Self {
-            receiver: Receiver::new(mux.clone()),
+            receiver: Receiver::new(mux.clone(), Attachment::FIRST),
             mux,
             bell: Arc::default(),
             writable: Vec::new(),
@@ -86,7 +86,10 @@ impl End {
     /// One batch, if there is one.
     pub(crate) fn transmit(&self) -> Option<Transmit> {
         let waker = Waker::from(self.bell.clone());
-        match self.mux.poll_transmit(&mut Context::from_waker(&waker)) {
+        match self
+            .mux
+            .poll_transmit(Attachment::FIRST, &mut Context::from_waker(&waker))
+        {
             Poll::Ready(transmit) => transmit,
             Poll::Pending => None,
         }
