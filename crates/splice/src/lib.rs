@@ -1,21 +1,21 @@
-//! A socket and an exchange, tied together: what one gives the other gets.
+//! Splices a socket and an exchange: forwards what arrives at one to the other, in both directions.
 //!
-//! Holds [`tcp`], the bytes of a TCP connection, and [`websocket`], the frames of a WebSocket. The two ends of either
-//! differ in who dials, who masks and what a loss is called, and in nothing else: `ingress` and `egress` carry them with
-//! the same code.
+//! [`tcp`] carries the bytes of a TCP connection, [`websocket`] the frames of a WebSocket. The two ends of the tunnel differ
+//! in which one dials, which one masks frames, and what they report of a loss; `ingress` and `egress` share the rest.
 //!
 //! Promises:
-//! - one future for both directions, none of which waits for the other;
-//! - a socket is read only as far as credit lets the bytes go on, and into a buffer that is taken when there is something
-//!   to read: what waits holds none;
-//! - payload gives its credit back when it has been written (P-4.5);
-//! - what is dropped before its end is reset on both hops: nothing that broke off looks whole.
+//! - one future serves both directions, and neither waits for the other;
+//! - a socket is read only within credit, into a buffer that is taken when there is something to read: a connection that
+//!   waits holds none;
+//! - the credit of a payload is returned when the payload has been written (P-4.5);
+//! - a splice that is dropped before its end resets both hops: an incomplete stream never looks complete.
 //!
-//! Leaves to the caller: dialling and accepting, the heads of both directions, time limits but the end of a WebSocket.
+//! Leaves to the caller: dialling and accepting, the heads of both directions, all timeouts except the one for closing a
+//! WebSocket.
 //!
-//! Cost: one read for each 64 KiB of bulk, one write for as much as has come.
+//! Cost: one read for each 64 KiB of bulk data, one write for all that has arrived.
 //!
-//! Proof: through both ends, with real sockets: the `tcp` and `websocket` tests of `ingress` and `egress`.
+//! Proof: the `tcp` and `websocket` tests of `ingress` and `egress`, through both ends.
 
 pub mod tcp;
 pub mod websocket;

@@ -1,9 +1,9 @@
 //! TCP connections (section 10 of the protocol).
 
-mod connection;
 mod delivery;
 mod socket;
+mod splice;
 
-pub use connection::{BufferPools, Progress, Splice, SpliceError};
 pub use delivery::Delivery;
 pub use socket::{Socket, is_transient, set_keepalive};
+pub use splice::{BufferPools, Progress, Splice, SpliceError};

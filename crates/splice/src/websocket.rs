@@ -1,10 +1,10 @@
 //! Carries the frames of one WebSocket between a socket and an exchange.
 //!
-//! One future for both directions. What to do with each frame, and how it all ends, is decided in `adit-websocket`; this
-//! reads and writes.
+//! One future serves both directions. `adit-websocket` decides what happens to each frame and how a WebSocket ends; this
+//! module reads and writes.
 //!
-//! Bytes are read only when credit lets them go on, into a buffer that is taken when there is something to read; payload
-//! is written as it came, many frames at a time, and gives its credit back when it has been written.
+//! Bytes are read only within credit, into a buffer that is taken when there is something to read. Many frames are written
+//! with one call; the credit of their payload is returned when it has been written.
 
 mod frame_debt;
 
@@ -30,24 +30,24 @@ use tokio::{
 
 use self::frame_debt::FrameDebt;
 
-/// What a frame takes of a turn, in steps: it is parsed, sent as a message and wakes a task at the other end, which is more
+/// The cost of a frame in steps of a turn: it is parsed, sent as a message and wakes a task at the other end, which is more
 /// than reading a chunk or skipping a frame.
 const FRAME_STEPS: usize = 4;
 
-/// Read after a silence, and what is copied for one write to a stream of HTTP/2.
+/// The buffer for the first read after a pause, and for one write to a stream of HTTP/2.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
-/// Read while a payload keeps coming, and what is masked for one write: a message's worth (P-2.1).
+/// The buffer for further reads while a payload keeps arriving, and for one masked write: one message (P-2.1).
 const LARGE_BUFFER_BYTES: usize = 64 * 1024;
-/// Buffers that wait for use, of each size: more than are read into in one turn of a thread.
+/// Free buffers kept, of each size: more than one turn of a thread reads into.
 const MAX_FREE_BUFFERS: usize = 64;
-/// Bytes smaller than this part of their buffer are copied: held, they would pin the whole (P-4.7).
+/// Bytes smaller than this fraction of their buffer are copied: they would keep the whole buffer alive (P-4.7).
 const PIN_RATIO: usize = 4;
-/// Read with little credit: heads of frames cost none.
+/// The least bytes read, however little credit there is: heads of frames cost none.
 const MIN_READ_BYTES: usize = 512;
-/// Slices in one write.
+/// The most slices in one write.
 const MAX_SLICES: usize = 32;
 
-/// Buffers to read into, for all WebSockets of an entry.
+/// Buffers for reads and writes, shared by many WebSockets.
 #[derive(Debug)]
 pub struct BufferPools {
     small: Pool,
@@ -63,61 +63,61 @@ impl Default for BufferPools {
     }
 }
 
-/// How often a socket that is not read is looked at: a departure ends the WebSocket within a second.
-const LOOK: Duration = Duration::from_millis(400);
+/// How often a socket that is not read is checked: the WebSocket ends within a second after its peer has left.
+const CHECK_INTERVAL: Duration = Duration::from_millis(400);
 
-/// With what a WebSocket is reset that cannot end by a close frame, and what is said: each end knows whose fault it was.
-pub type ResetOf = fn(ResetCause) -> (ResetCode, String);
+/// The code and reason of the reset of a WebSocket that cannot end by a close frame. They differ at the two ends.
+pub type ResetMapping = fn(ResetCause) -> (ResetCode, String);
 
-/// How it ended.
+/// How a WebSocket ended.
 #[derive(Debug)]
-pub struct Ended<S> {
-    /// What the two ends have heard.
+pub struct CarrierEnd<S> {
+    /// The cause of the end.
     pub outcome: Outcome,
-    /// Of the exchange.
+    /// The failure of the exchange.
     pub failure: Option<Failure>,
-    /// With what this end has reset the exchange, if it has.
+    /// The code with which this end has reset the exchange, if it has.
     pub reset: Option<ResetCode>,
-    /// Not all that was meant for the socket has been written.
+    /// Not all bytes for the socket have been written.
     pub is_cut: bool,
-    /// Bytes from the socket.
+    /// Bytes read from the socket.
     pub read: u64,
-    /// Bytes to the socket.
+    /// Bytes written to the socket.
     pub written: u64,
-    /// The socket, where it has not been shut down.
+    /// The socket, if it has not been shut down.
     pub socket: Option<S>,
 }
 
-/// One WebSocket while its frames are carried. Dropped before its end, it resets the exchange.
+/// Carries the frames of one WebSocket. Dropped before its end, it resets the exchange.
 pub struct Carrier<'b, S> {
     socket: S,
-    /// None when it is over.
+    /// `None` once it has ended.
     exchange: Option<Exchange>,
     relay: Relay<Payload>,
     buffers: &'b BufferPools,
     close_timeout: Duration,
-    reset_of: ResetOf,
+    reset_of: ResetMapping,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Payload that may go on at once, when that was last asked.
+    /// Bytes of payload that may be sent, as of the last poll.
     credit: usize,
     /// Our direction of the exchange has not ended.
     sends: bool,
-    /// The last read filled its buffer: more waits.
+    /// The last read filled its buffer: there is more to read.
     full: bool,
-    left: bool,
-    /// The socket's reader is registered: its end is seen by reading.
+    is_going_away: bool,
+    /// A read is pending, which detects the end of the socket.
     reads: bool,
-    look: Option<Pin<Box<Sleep>>>,
-    /// Bytes read when the socket was last looked at.
-    looked_at: u64,
-    /// It was found lost by a look.
+    check: Option<Pin<Box<Sleep>>>,
+    /// Bytes read at the last check.
+    read_at_check: u64,
+    /// A check has found that the peer has left.
     is_lost: bool,
     is_shut: bool,
-    /// From the socket into the link, and from the link to the socket: neither takes the other's turn.
-    /// Of the socket's peer.
+    /// Frames without content from the socket's peer.
     debt: FrameDebt,
-    up: Turn,
-    down: Turn,
+    /// The turns of the two directions: neither uses up the other's.
+    to_link: Turn,
+    to_socket: Turn,
     failure: Option<Failure>,
     reset: Option<ResetCode>,
     read: u64,
@@ -125,8 +125,7 @@ pub struct Carrier<'b, S> {
 }
 
 impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
-    /// Nothing is read or written yet. An end that has begun is not waited for longer than `close_timeout`; each
-    /// direction has turns of `turn_bytes`.
+    /// Nothing is read or written yet. Closing takes at most `close_timeout`; each direction has turns of `turn_bytes`.
     pub fn new(
         socket: S,
         exchange: Exchange,
@@ -134,7 +133,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         buffers: &'b BufferPools,
         close_timeout: Duration,
         turn_bytes: usize,
-        reset_of: ResetOf,
+        reset_of: ResetMapping,
     ) -> Self {
         Self {
             socket,
@@ -147,15 +146,15 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             credit: 0,
             sends: true,
             full: false,
-            left: false,
+            is_going_away: false,
             reads: false,
-            look: None,
-            looked_at: 0,
+            check: None,
+            read_at_check: 0,
             is_lost: false,
             is_shut: false,
             debt: FrameDebt::new(),
-            up: Turn::new(turn_bytes),
-            down: Turn::new(turn_bytes),
+            to_link: Turn::new(turn_bytes),
+            to_socket: Turn::new(turn_bytes),
             failure: None,
             reset: None,
             read: 0,
@@ -163,21 +162,24 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         }
     }
 
-    /// Carries frames until it is over. When `leave` is ready, both ends are told that we go away.
+    /// Carries frames to the end of the WebSocket. When `going_away` is ready, both ends receive a close frame with 1001.
     ///
-    /// While nothing is read for want of credit, `is_gone` shows whether the peer has left. What it sent before is carried
-    /// as long as it moves; then the exchange is reset.
+    /// While nothing is read for lack of credit, `is_gone` checks whether the peer has left. Frames that it sent before are
+    /// carried as long as they make progress; then the exchange is reset.
+    ///
+    /// # Cancel safety
+    /// Dropped, it resets the exchange.
     pub async fn run(
         mut self,
-        leave: impl Future<Output = ()>,
+        going_away: impl Future<Output = ()>,
         mut is_gone: impl FnMut(&mut S, &mut Context<'_>) -> bool,
-    ) -> Ended<S> {
-        let mut leave = pin!(leave);
+    ) -> CarrierEnd<S> {
+        let mut going_away = pin!(going_away);
         std::future::poll_fn(|cx| {
-            if !self.left && leave.as_mut().poll(cx).is_ready() {
-                self.left = true;
+            if !self.is_going_away && going_away.as_mut().poll(cx).is_ready() {
+                self.is_going_away = true;
                 self.deadline = None;
-                self.relay.leave();
+                self.relay.go_away();
             }
             loop {
                 let ended = self.poll(cx);
@@ -187,10 +189,10 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             }
         })
         .await;
-        Ended {
+        CarrierEnd {
             outcome: self.relay.outcome(),
             failure: self.failure,
-            // One that is here still is dropped before its end, which says so.
+            // An exchange that has not ended is reset by its drop.
             reset: self.reset.or(self.exchange.map(|_| ResetCode::Cancelled)),
             is_cut: self.relay.is_aborted() || !self.relay.outbound().is_empty(),
             read: self.read,
@@ -200,7 +202,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.up.is_over() && !self.down.is_over() {
+        while !self.to_link.is_over() && !self.to_socket.is_over() {
             let moved = self.poll_to_link(cx)
                 | self.poll_read(cx)
                 | self.poll_from_link(cx)
@@ -212,15 +214,15 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 self.end_turns();
                 return self.poll_end(cx);
             }
-            // Whatever moved, rounds come to an end.
-            self.up.step(0);
+            // Each round counts, so that a turn ends however little moves.
+            self.to_link.step(0);
         }
         self.end_turns();
         wake_behind_others(cx);
         Poll::Pending
     }
 
-    /// Looks at a socket that is not read. Whether it was found lost.
+    /// Checks a socket that is not read. Returns whether its peer has left.
     fn poll_lost(
         &mut self,
         cx: &mut Context<'_>,
@@ -230,15 +232,15 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             return false;
         }
         loop {
-            let look = self.look.get_or_insert_with(|| {
-                self.looked_at = self.read;
-                Box::pin(sleep_until(Instant::now() + LOOK))
+            let check = self.check.get_or_insert_with(|| {
+                self.read_at_check = self.read;
+                Box::pin(sleep_until(Instant::now() + CHECK_INTERVAL))
             });
-            if look.as_mut().poll(cx).is_pending() {
+            if check.as_mut().poll(cx).is_pending() {
                 return false;
             }
-            self.look = None;
-            if self.read == self.looked_at && is_gone(&mut self.socket, cx) {
+            self.check = None;
+            if self.read == self.read_at_check && is_gone(&mut self.socket, cx) {
                 self.is_lost = true;
                 self.relay.on_socket_lost();
                 return true;
@@ -247,15 +249,15 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     }
 
     const fn end_turns(&mut self) {
-        self.up.end();
-        self.down.end();
+        self.to_link.end();
+        self.to_socket.end();
     }
 
-    /// Sends what has been read, as far as credit goes (P-9.5).
+    /// Sends frames that have been read, as far as credit allows (P-9.5).
     fn poll_to_link(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while self.sends
-            && !self.up.is_over()
+            && !self.to_link.is_over()
             && let Some(Exchange { send, .. }) = &self.exchange
         {
             self.credit = match send.poll_ready(cx) {
@@ -270,8 +272,8 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 break;
             };
             moved = true;
-            // Its bytes have been counted as they were read.
-            self.up.steps(FRAME_STEPS);
+            // Its bytes were counted when they were read.
+            self.to_link.steps(FRAME_STEPS);
             let sent = match out {
                 ToLink::Frame(head, data) => {
                     let counted = self.debt.on_frame(&head, data.len());
@@ -295,7 +297,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                     let (code, why) = (self.reset_of)(why);
                     self.reset = Some(code);
                     if let Some(Exchange { send, .. }) = self.exchange.take() {
-                        // One that takes nothing would not come to an abort behind what it has not read.
+                        // An abort would arrive behind frames that a peer without credit does not receive.
                         if self.is_lost {
                             send.reset(code, &why);
                         } else {
@@ -309,14 +311,14 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 self.on_send_failed(cx, failure);
             }
         }
-        if moved && self.relay.has_lost_socket() && !self.left {
-            // What it sent before is finite, and still moves.
+        if moved && self.relay.has_lost_socket() && !self.is_going_away {
+            // Frames that it sent before are finite, and make progress.
             self.deadline = None;
         }
         moved
     }
 
-    /// Nobody wants what we send. What the other end sent before that is still to be delivered (P-6.2).
+    /// The other end accepts nothing more. What it sent before that is still delivered (P-6.2).
     fn on_send_failed(&mut self, cx: &mut Context<'_>, failure: Failure) {
         let Some(Exchange { recv, .. }) = &self.exchange else {
             return;
@@ -325,7 +327,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             self.fail(failure);
         } else {
             self.sends = false;
-            self.relay.on_link_deaf();
+            self.relay.on_link_send_closed();
         }
     }
 
@@ -361,15 +363,15 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 return false;
             }
             Poll::Ready(Err(error)) => {
-                tracing::trace!(%error, "a WebSocket's socket is lost");
-                self.up.step(0);
+                tracing::trace!(%error, "socket of a WebSocket lost");
+                self.to_link.step(0);
                 self.relay.on_socket_lost();
                 return true;
             }
             Poll::Ready(Ok(())) => {}
         }
         let count = read.filled().len();
-        self.up.step(count);
+        self.to_link.step(count);
         if count == 0 {
             self.relay.on_socket_end();
             return true;
@@ -390,14 +392,14 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     fn poll_from_link(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while self.relay.wants_link()
-            && !self.down.is_over()
+            && !self.to_socket.is_over()
             && let Some(Exchange { recv, .. }) = &mut self.exchange
         {
             let Poll::Ready(part) = recv.poll_part(cx) else {
                 break;
             };
             moved = true;
-            self.down.steps(FRAME_STEPS);
+            self.to_socket.steps(FRAME_STEPS);
             match part {
                 Some(Ok(Part::Frame(frame, payload))) => {
                     self.debt.on_content(payload.as_ref().len());
@@ -409,9 +411,9 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 }
                 None => self.relay.on_link_end(),
                 Some(Err(failure)) => self.fail(failure),
-                // The mux lets no other payload pass; trailers have no place here.
+                // The mux rejects other payloads; trailers are not allowed here.
                 Some(Ok(_)) => {
-                    let why = "no part of a WebSocket";
+                    let why = "unexpected message in a WebSocket";
                     if let Some(Exchange { send, .. }) = self.exchange.take() {
                         send.reset(ResetCode::ProtocolError, why);
                     }
@@ -424,7 +426,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while !self.relay.outbound().is_empty() && !self.down.is_over() {
+        while !self.relay.outbound().is_empty() && !self.to_socket.is_over() {
             let socket = Pin::new(&mut self.socket);
             let outbound = self.relay.outbound();
             let is_vectored = socket.is_write_vectored();
@@ -447,16 +449,16 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.written += count as u64;
-                    self.down.step(count);
+                    self.to_socket.step(count);
                     self.relay.on_written(count);
-                    if !self.left {
-                        // What is on its way to a slow peer still moves.
+                    if !self.is_going_away {
+                        // Writing to a slow peer is progress.
                         self.deadline = None;
                     }
                 }
                 Poll::Ready(_) => {
-                    self.down.step(0);
-                    self.relay.on_socket_deaf();
+                    self.to_socket.step(0);
+                    self.relay.on_socket_write_failed();
                 }
             }
             moved = true;
@@ -464,7 +466,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         moved
     }
 
-    /// Nothing moves: whether that is the end.
+    /// Nothing moves: ready if the WebSocket has ended.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.relay.is_aborted() {
             return Poll::Ready(());
@@ -521,7 +523,7 @@ mod tests {
 
     use super::*;
 
-    /// A visitor who sends empty frames without a pause, and takes everything.
+    /// A visitor that sends empty frames without a pause, and reads everything.
     #[derive(Default)]
     struct Flood {
         sent: usize,
@@ -562,15 +564,15 @@ mod tests {
         }
     }
 
-    struct Nobody;
+    struct DropRequests;
 
-    impl Dispatch for Nobody {
+    impl Dispatch for DropRequests {
         fn dispatch(&self, opened: IncomingRequest) {
             drop(opened);
         }
     }
 
-    /// Gives this once.
+    /// Yields these bytes once.
     struct Once(Option<Bytes>);
 
     impl TransportReader for Once {
@@ -587,7 +589,7 @@ mod tests {
 
     fn lane(window: u32) -> Arc<Lane> {
         let mut mux = adit_mux::Config::new(Side::Server);
-        // The frames of all rounds: no credit comes back.
+        // Enough for the frames of all rounds: no credit is returned.
         mux.initial_window = window;
         let config = LaneConfig {
             mux,
@@ -597,7 +599,7 @@ mod tests {
             stall: Duration::from_secs(600),
             turn_bytes: TURN_BYTES,
         };
-        Lane::new(config, Budget::new(0), Arc::new(Nobody))
+        Lane::new(config, Budget::new(0), Arc::new(DropRequests))
     }
 
     fn request() -> EncodedHead {
@@ -609,8 +611,8 @@ mod tests {
         head.encode(std::iter::empty()).unwrap()
     }
 
-    /// An answer, and a frame that says "hi".
-    fn answered(id: RequestId) -> Bytes {
+    /// A response, and a frame with "hi".
+    fn response_and_frame(id: RequestId) -> Bytes {
         let mut out = BytesMut::new();
         let head = WebSocketResponseHead { status: 101 };
         write_head(
@@ -635,22 +637,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p_9_7_a_flood_of_empty_frames_is_closed_with_1008() {
+    async fn p_9_7_flood_of_empty_frames_is_closed_with_1008() {
         let lane = lane(1 << 22);
         let mut outbound = lane.outbound();
-        let mut leave = async || {
+        let mut send_batch = async || {
             drop(std::future::poll_fn(|cx| Poll::Ready(outbound.poll_batch(cx))).await);
         };
         let mut exchange = lane.open(request(), false, None).unwrap();
-        // The head leaves, and is answered.
-        leave().await;
+        // The head is sent, and a response arrives.
+        send_batch().await;
         let driven = lane.clone();
-        let answer = answered(Side::Server.first_id());
-        let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
+        let response = response_and_frame(Side::Server.first_id());
+        let reader = tokio::spawn(async move { drive(&driven, Once(Some(response))).await });
         let part = exchange.recv.part().await;
         assert!(matches!(part, Some(Ok(Part::Response(_)))), "{part:?}");
         let buffers = BufferPools::default();
-        let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
+        let reset_of: ResetMapping = |_| (ResetCode::Cancelled, String::new());
         let wait = Duration::from_secs(5);
         let relay = Relay::to_visitor();
         let mut carrier = Carrier::new(
@@ -664,11 +666,11 @@ mod tests {
         );
         let mut turns = 0;
         while turn(&mut carrier).await.is_pending() {
-            leave().await;
+            send_batch().await;
             turns += 1;
-            assert!(turns < 10_000, "it is never ended");
+            assert!(turns < 10_000, "the WebSocket does not end");
         }
-        // 64 KiB, and what time has paid; the reset takes what had not left.
+        // 64 KiB of debt, and what time has paid off; the reset discards frames that were not sent yet.
         let sent = lane.stats().mux.messages_sent;
         assert!((900..2_000).contains(&sent), "{sent}");
         assert_eq!(carrier.reset, Some(ResetCode::Cancelled));
@@ -681,32 +683,32 @@ mod tests {
         const TURN: usize = 2 * SMALL_BUFFER_BYTES;
         let lane = lane(1 << 20);
         let mut outbound = lane.outbound();
-        let mut leave = async || {
+        let mut send_batch = async || {
             let batch = std::future::poll_fn(|cx| Poll::Ready(outbound.poll_batch(cx))).await;
             drop(batch);
             lane.stats().mux.messages_sent
         };
         let mut exchange = lane.open(request(), false, None).unwrap();
-        // The head leaves, and is answered.
-        let mut sent = leave().await;
+        // The head is sent, and a response arrives.
+        let mut sent = send_batch().await;
         let driven = lane.clone();
-        let answer = answered(Side::Server.first_id());
-        let reader = tokio::spawn(async move { drive(&driven, Once(Some(answer))).await });
+        let response = response_and_frame(Side::Server.first_id());
+        let reader = tokio::spawn(async move { drive(&driven, Once(Some(response))).await });
         let part = exchange.recv.part().await;
         assert!(matches!(part, Some(Ok(Part::Response(_)))), "{part:?}");
         let buffers = BufferPools::default();
-        let reset_of: ResetOf = |_| (ResetCode::Cancelled, String::new());
+        let reset_of: ResetMapping = |_| (ResetCode::Cancelled, String::new());
         let flood = Flood::default();
         let wait = Duration::from_secs(5);
         let relay = Relay::to_visitor();
         let mut carrier = Carrier::new(flood, exchange, relay, &buffers, wait, TURN, reset_of);
         for round in 0..6 {
             assert_eq!(turn(&mut carrier).await, Poll::Pending);
-            // However much comes, the other direction has its turn as well.
+            // The other direction has its turn however much arrives.
             assert_eq!(carrier.socket.got, b"\x81\x02hi", "{round}");
-            let now = leave().await;
+            let now = send_batch().await;
             let frames = usize::try_from(now - sent).unwrap();
-            assert!(frames > 0, "{round}: the flood is not starved");
+            assert!(frames > 0, "{round}: the flood makes progress");
             assert!(frames <= TURN / STEP_BYTES, "{round}: {frames} in one turn");
             sent = now;
         }

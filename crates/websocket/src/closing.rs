@@ -1,9 +1,9 @@
-//! Which close frames have crossed.
+//! Tracks which close frames have been received and sent.
 
-/// Where frames come from and go to.
+/// One of the two connections that frames are carried between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hop {
-    /// The visitor's connection, or the service's.
+    /// The connection of the visitor or of the service.
     Socket,
     /// The tunnel.
     Link,
@@ -20,16 +20,16 @@ impl Hop {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct End {
-    /// A close frame has come from it.
-    has_closed: bool,
-    /// One has gone to it: its own peer's, or one of ours.
-    was_told: bool,
+    /// A close frame has been received from it.
+    close_received: bool,
+    /// A close frame has been sent to it: one that was forwarded, or one of our own.
+    close_sent: bool,
 }
 
-/// Which close frames have come from the two ends of a WebSocket, and gone to them.
+/// Which close frames have been received from the two ends of a WebSocket, and sent to them.
 ///
-/// After a close frame nothing more goes to the same end (RFC 6455, 5.5.1), and nothing more that comes from there is
-/// heeded. When one has come from each, the WebSocket is closed (7.1.3 and 7.1.4).
+/// After a close frame nothing more is sent to the same end (RFC 6455, 5.5.1), and what is received behind one is discarded.
+/// When one has been received from each end, the WebSocket is closed (7.1.3 and 7.1.4).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Closing {
     socket: End,
@@ -37,11 +37,11 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// With none so far.
+    /// Before any close frame.
     pub const fn new() -> Self {
         const NONE: End = End {
-            has_closed: false,
-            was_told: false,
+            close_received: false,
+            close_sent: false,
         };
         Self {
             socket: NONE,
@@ -49,43 +49,43 @@ impl Closing {
         }
     }
 
-    /// Whether a frame that comes from there goes on to the other end.
+    /// Whether a frame from this end is forwarded to the other one.
     pub const fn passes(&self, from: Hop) -> bool {
-        !self.has_closed(from) && !self.was_told(from.other())
+        !self.close_received(from) && !self.close_sent(from.other())
     }
 
-    /// A close frame has come whole; `passed`: and has gone on to the other end.
+    /// A whole close frame has been received; `passed`: and forwarded to the other end.
     pub fn on_close(&mut self, from: Hop, passed: bool) {
-        self.end(from).has_closed = true;
+        self.end(from).close_received = true;
         if passed {
-            self.end(from.other()).was_told = true;
+            self.end(from.other()).close_sent = true;
         }
     }
 
-    /// Whether a close frame of our own may go to this end: the first one. It counts as gone then.
-    pub fn tell(&mut self, to: Hop) -> bool {
-        !std::mem::replace(&mut self.end(to).was_told, true)
+    /// Whether a close frame of our own may be sent to this end: only the first one may. It counts as sent from then on.
+    pub fn claim_close(&mut self, to: Hop) -> bool {
+        !std::mem::replace(&mut self.end(to).close_sent, true)
     }
 
-    /// Whether a close frame has come from there.
-    pub const fn has_closed(&self, from: Hop) -> bool {
+    /// Whether a close frame has been received from this end.
+    pub const fn close_received(&self, from: Hop) -> bool {
         match from {
-            Hop::Socket => self.socket.has_closed,
-            Hop::Link => self.link.has_closed,
+            Hop::Socket => self.socket.close_received,
+            Hop::Link => self.link.close_received,
         }
     }
 
-    /// Whether a close frame has gone there.
-    pub const fn was_told(&self, to: Hop) -> bool {
+    /// Whether a close frame has been sent to this end.
+    pub const fn close_sent(&self, to: Hop) -> bool {
         match to {
-            Hop::Socket => self.socket.was_told,
-            Hop::Link => self.link.was_told,
+            Hop::Socket => self.socket.close_sent,
+            Hop::Link => self.link.close_sent,
         }
     }
 
     /// Whether both ends have closed.
     pub const fn is_complete(&self) -> bool {
-        self.socket.has_closed && self.link.has_closed
+        self.socket.close_received && self.link.close_received
     }
 
     fn end(&mut self, hop: Hop) -> &mut End {
@@ -101,14 +101,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p_9_6_one_close_frame_from_each_end_is_the_end() {
+    fn p_9_6_one_close_frame_from_each_end_closes() {
         for first in [Hop::Socket, Hop::Link] {
             let mut closing = Closing::default();
             let second = first.other();
             assert!(closing.passes(first) && closing.passes(second));
             closing.on_close(first, true);
             assert!(!closing.passes(first), "nothing after a close frame");
-            assert!(closing.passes(second), "the other may finish what it says");
+            assert!(closing.passes(second), "the other end may finish");
             assert!(!closing.is_complete());
             closing.on_close(second, true);
             assert!(closing.is_complete());
@@ -117,19 +117,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_by_us_is_not_told_again() {
+    fn our_close_frame_is_sent_once_to_each_end() {
         let mut closing = Closing::default();
-        assert!(closing.tell(Hop::Socket));
-        assert!(!closing.tell(Hop::Socket));
+        assert!(closing.claim_close(Hop::Socket));
+        assert!(!closing.claim_close(Hop::Socket));
         assert!(!closing.passes(Hop::Link), "nothing after our close frame");
         closing.on_close(Hop::Link, false);
-        assert!(closing.tell(Hop::Link));
+        assert!(closing.claim_close(Hop::Link));
         closing.on_close(Hop::Socket, false);
         assert!(closing.is_complete());
 
         let mut closing = Closing::default();
         closing.on_close(Hop::Socket, true);
-        assert!(!closing.tell(Hop::Link), "the visitor's own has gone there");
-        assert!(closing.tell(Hop::Socket));
+        assert!(
+            !closing.claim_close(Hop::Link),
+            "the visitor's own has gone there"
+        );
+        assert!(closing.claim_close(Hop::Socket));
     }
 }

@@ -18,7 +18,7 @@ const LENGTH_16: u8 = 126;
 /// The length follows in eight bytes.
 const LENGTH_64: u8 = 127;
 
-/// Why bytes are no frame that can be carried.
+/// Why bytes are not a frame that can be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum FrameError {
     /// A visitor's frame without a mask (RFC 6455, 5.1).
@@ -39,7 +39,7 @@ pub enum FrameError {
     /// A control frame that is not the last of its message (RFC 6455, 5.5).
     #[error("a control frame in fragments")]
     FragmentedControl,
-    /// Frames that can be read, but carry too little (P-9.7).
+    /// Valid frames with too little content (P-9.7).
     #[error("too many frames without content")]
     WithoutContent,
 }
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_written_and_read_as_the_rfc_says() {
+    fn heads_are_written_and_read_by_rfc_6455() {
         for (clause, head, bytes) in legal() {
             assert_eq!(head.encode(None).as_ref(), bytes, "{clause}");
             assert_eq!(

@@ -1,15 +1,15 @@
-//! The two sums of the opening handshake (RFC 6455, 1.3).
+//! Key and accept value of the opening handshake (RFC 6455, 1.3).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha1::{Digest as _, Sha1};
 
-/// The one version there is (RFC 6455, 4.1), as it stands in `sec-websocket-version`.
+/// The only version (RFC 6455, 4.1), the value of `sec-websocket-version`.
 pub const VERSION: &str = "13";
 
-/// What a server puts behind the client's key (RFC 6455, 1.3).
+/// The suffix that a server appends to the client's key (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The answer to a key: what `sec-websocket-accept` must say.
+/// The value of `sec-websocket-accept` for a key.
 pub fn accept(key: &[u8]) -> String {
     let sum = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     STANDARD.encode(sum)
@@ -20,9 +20,9 @@ pub fn key(random: [u8; 16]) -> String {
     STANDARD.encode(random)
 }
 
-/// Whether it is a key: 16 bytes in base64 (RFC 6455, 4.2.1).
+/// Whether a key is valid: 16 bytes in base64 (RFC 6455, 4.2.1).
 pub fn is_key(key: &[u8]) -> bool {
-    // 24 letters hold 16 bytes or 17 or 18; and nothing of a longer one is decoded.
+    // 24 characters decode to 16, 17 or 18 bytes; longer keys are rejected without decoding.
     key.len() == 24 && STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)
 }
 
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_the_rfc_has_the_answer_of_the_rfc() {
+    fn the_key_of_the_rfc_has_its_accept_value() {
         // RFC 6455, 1.3 and 4.2.2.
         assert_eq!(
             accept(b"dGhlIHNhbXBsZSBub25jZQ=="),

@@ -1,4 +1,4 @@
-//! From a socket's bytes to frames and payload.
+//! Parses a socket's bytes into frames and payload.
 
 use bytes::Bytes;
 
@@ -7,42 +7,42 @@ use crate::{
     mask::Mask,
 };
 
-/// What goes on from a socket.
+/// The next output of [`Inbound`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// A frame, and the start of its payload.
     Frame(FrameHead, Bytes),
-    /// More of the payload of the frame before. Never empty.
+    /// More payload of the same frame. Never empty.
     Data(Bytes),
 }
 
-/// Cuts a socket's bytes into frames and payload.
+/// Parses a socket's bytes into frames and payload.
 ///
-/// Bytes go through [`Inbound::unmask`] while they can still be changed, and then, as they are, into
-/// [`Inbound::on_bytes`]. They are read twice so that what waits for credit is a slice like any other.
+/// Bytes pass through [`Inbound::unmask`] while they are mutable, and then, frozen, into [`Inbound::on_bytes`]. Heads are
+/// parsed twice for that; payload that waits for credit is a slice of the read buffer.
 #[derive(Debug)]
 pub struct Inbound {
     unmasker: Option<Unmasker>,
     heads: HeadReader,
     bytes: Bytes,
-    /// A head whose payload has not begun to come: the two go on together.
+    /// A head whose payload has not arrived yet: the two are returned together.
     held: Option<FrameHead>,
-    /// Payload of the frame that has begun to go on.
+    /// Bytes of payload that are still to come of the current frame.
     left: u64,
 }
 
-/// Goes over the bytes ahead of everything else.
+/// Unmasks bytes while they are still mutable, ahead of the parser.
 #[derive(Debug)]
 struct Unmasker {
     heads: HeadReader,
     mask: Mask,
     left: u64,
-    /// From a frame that cannot be read on, nothing can: whoever reads it says so.
+    /// The position is unknown after an invalid frame; the parser reports the error.
     lost: bool,
 }
 
 impl Inbound {
-    /// `masked`: from a visitor, whose frames must have a mask; else from a service, whose must not.
+    /// `masked`: frames must be masked (from a visitor); otherwise they must not be (from a service).
     pub const fn new(masked: bool) -> Self {
         let unmasker = Unmasker {
             heads: HeadReader::new(true),
@@ -59,39 +59,39 @@ impl Inbound {
         }
     }
 
-    /// Takes the masks off bytes that have just come, in the order in which they came.
+    /// Unmasks bytes that have just been read, in order of arrival.
     pub fn unmask(&mut self, bytes: &mut [u8]) {
         if let Some(unmasker) = &mut self.unmasker {
             unmasker.apply(bytes);
         }
     }
 
-    /// Takes bytes in, when all that came before has gone on ([`Inbound::is_empty`]); else they take its place.
+    /// Adds bytes. Those before must have been consumed ([`Inbound::is_empty`]); otherwise they are replaced.
     pub fn on_bytes(&mut self, bytes: Bytes) {
         debug_assert!(self.bytes.is_empty());
         self.bytes = bytes;
     }
 
-    /// Whether all bytes have gone on, but for a head that waits for its payload.
+    /// Whether all bytes have been consumed, except a head that waits for its payload.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Whether a frame has begun to go on and has not gone on whole.
+    /// Whether a frame has been returned of which payload is still to come.
     pub const fn is_in_frame(&self) -> bool {
         self.left > 0
     }
 
-    /// Drops what waits.
+    /// Drops all bytes.
     pub fn clear(&mut self) {
         self.bytes = Bytes::new();
         self.held = None;
     }
 
-    /// What goes on next, with at most `most` bytes of payload, which is not 0. None: more bytes are wanted.
+    /// The next piece, with at most `most` bytes of payload, which must not be 0. `None`: more bytes are needed.
     ///
     /// # Errors
-    /// [`FrameError`]: nothing can be read any more.
+    /// [`FrameError`]; no further piece can be read.
     pub fn next(&mut self, most: usize) -> Result<Option<Piece>, FrameError> {
         debug_assert!(most > 0);
         if self.left > 0 {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_goes_on_as_it_comes_and_no_faster_than_allowed() {
+    fn payload_is_returned_as_it_arrives_within_the_allowance() {
         let mut inbound = Inbound::new(false);
         let head = FrameHead {
             fin: false,
@@ -176,8 +176,11 @@ mod tests {
         feed(&mut inbound, &[0x41]);
         assert_eq!(inbound.next(9), Ok(None));
         feed(&mut inbound, &[6]);
-        assert_eq!(inbound.next(9), Ok(None), "it waits for its payload");
-        assert!(!inbound.is_in_frame(), "nothing of it has gone on");
+        assert_eq!(inbound.next(9), Ok(None), "a head waits for its payload");
+        assert!(
+            !inbound.is_in_frame(),
+            "nothing of the frame has been returned"
+        );
         feed(&mut inbound, b"abc");
         let start = Piece::Frame(head, Bytes::from_static(b"ab"));
         assert_eq!(inbound.next(2), Ok(Some(start)));
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stood_before_a_bad_frame_goes_on() {
+    fn frames_before_an_invalid_one_are_returned() {
         let mut inbound = Inbound::new(true);
         // RFC 6455, 5.7: "Hello" with a mask, and without.
         let bytes = [

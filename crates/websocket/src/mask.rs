@@ -1,9 +1,9 @@
 //! The mask over a visitor's payload (RFC 6455, 5.3).
 
-/// A mask on its way over one payload, which comes in pieces. Put over masked bytes it takes the mask off.
+/// The mask of one payload, which may arrive in pieces. Applied to masked bytes it removes the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask {
-    /// Turned so that its first byte is for the next byte of payload.
+    /// Rotated so that its first byte belongs to the next byte of payload.
     key: [u8; 4],
 }
 
@@ -13,10 +13,10 @@ impl Mask {
         Self { key }
     }
 
-    /// Goes over the next bytes of the payload.
+    /// Masks or unmasks the next bytes of the payload.
     pub fn apply(&mut self, bytes: &mut [u8]) {
         let [a, b, c, d] = self.key;
-        // 32 at a time: wide enough for the compiler to make vectors of it.
+        // 32 bytes at a time, which the compiler vectorizes.
         let wide: [u8; 32] = std::array::from_fn(|at| self.key[at % 4]);
         let (words, rest) = bytes.as_chunks_mut::<32>();
         for word in words {
@@ -30,7 +30,7 @@ impl Mask {
         self.skip(rest.len());
     }
 
-    /// Passes over bytes that are not touched.
+    /// Skips bytes.
     pub fn skip(&mut self, count: usize) {
         self.key.rotate_left(count % 4);
     }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_of_the_rfc_comes_off() {
+    fn the_masked_frame_of_the_rfc_is_unmasked() {
         // RFC 6455, 5.7.
         let mut bytes = [0x7f, 0x9f, 0x4d, 0x51, 0x58];
         Mask::new([0x37, 0xfa, 0x21, 0x3d]).apply(&mut bytes);
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_may_be_cut_anywhere() {
+    fn a_payload_may_be_split_anywhere() {
         let key = [1, 2, 4, 8];
         let naive = |at: usize| key[at % 4];
         for length in [0, 1, 3, 4, 5, 31, 32, 33, 63, 64, 65, 100] {

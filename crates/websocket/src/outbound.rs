@@ -7,14 +7,14 @@ use crate::{
     mask::Mask,
 };
 
-/// What goes out in one piece: a head, and payload behind it. Either may be missing.
+/// A head and the payload behind it. Either may be missing.
 #[derive(Debug)]
 struct Part<P> {
     head: HeadBytes,
     payload: Option<P>,
-    /// Over the payload, from `at` on.
+    /// The mask of the payload from `at` on.
     mask: Option<Mask>,
-    /// What has been written of both.
+    /// Bytes of head and payload that have been written.
     at: usize,
 }
 
@@ -23,7 +23,7 @@ impl<P: AsRef<[u8]>> Part<P> {
         self.payload.as_ref().map_or(&[], AsRef::as_ref)
     }
 
-    /// What is still to be written, without the mask.
+    /// The bytes that are still to be written, unmasked.
     fn rest(&self) -> (&[u8], &[u8]) {
         let (head, payload) = (self.head.as_ref(), self.payload());
         let in_payload = self.at.saturating_sub(head.len());
@@ -34,18 +34,18 @@ impl<P: AsRef<[u8]>> Part<P> {
     }
 }
 
-/// Heads and payload on their way into a socket. A payload is dropped when its last byte has been written, and not
-/// before: whoever counts credit by that is right.
+/// Heads and payload that are written to a socket. A payload is dropped when its last byte has been written, and not before,
+/// so that its drop may return credit.
 #[derive(Debug)]
 pub struct Outbound<P> {
     parts: VecDeque<Part<P>>,
     bytes: usize,
-    /// Of the frame whose payload comes.
+    /// The mask of the frame whose payload is incomplete.
     mask: Option<Mask>,
 }
 
 impl<P: AsRef<[u8]>> Outbound<P> {
-    /// With nothing in it.
+    /// Empty.
     pub const fn new() -> Self {
         Self {
             parts: VecDeque::new(),
@@ -114,14 +114,13 @@ impl<P: AsRef<[u8]>> Outbound<P> {
         self.parts.len()
     }
 
-    /// Drops what waits.
+    /// Drops everything that has not been written.
     pub fn clear(&mut self) {
         self.parts.clear();
         self.bytes = 0;
     }
 
-    /// The next bytes where they stand, in as many slices as there is room for; how many. Of frames without a mask
-    /// only.
+    /// Fills `slices` with the next bytes, without a copy; returns how many slices. For frames without a mask only.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         debug_assert!(self.mask.is_none());
         let all = self.parts.iter().flat_map(|part| {
@@ -136,7 +135,7 @@ impl<P: AsRef<[u8]>> Outbound<P> {
         count
     }
 
-    /// Copies the next bytes, masked; how many. They are not written by this: [`Outbound::advance`] says that.
+    /// Copies the next bytes to `out`, masked; returns how many. [`Outbound::advance`] removes them once they are written.
     pub fn copy_to(&self, mut out: &mut [u8]) -> usize {
         let room = out.len();
         for part in &self.parts {
@@ -158,7 +157,7 @@ impl<P: AsRef<[u8]>> Outbound<P> {
         room - out.len()
     }
 
-    /// Says that the next `count` bytes have been written.
+    /// Removes the next `count` bytes, which have been written.
     pub fn advance(&mut self, mut count: usize) {
         self.bytes = self.bytes.saturating_sub(count);
         while let Some(part) = self.parts.front_mut() {
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_and_copies_say_the_same() {
+    fn slices_and_copies_have_the_same_bytes() {
         let mut outbound = Outbound::new();
         outbound.frame(&head(5), b"ab".to_vec(), None);
         outbound.data(Vec::new());
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_goes_on_over_the_pieces_of_a_payload() {
+    fn the_mask_continues_over_the_pieces_of_a_payload() {
         for step in 1..12 {
             let mut outbound = Outbound::new();
             outbound.frame(&head(6), b"abc".to_vec(), Some(KEY));

@@ -1,4 +1,4 @@
-//! Hostile bytes: no panic, no more out than came in, and the same outcome however they are cut.
+//! Hostile bytes: no panic, no more output than input, and the same outcome however they are split.
 //!
 //! With an engine (`cargo bolero test`) these are fuzz targets; without one they run a bounded number of times.
 #![allow(
@@ -14,7 +14,7 @@ mod carry;
 use adit_websocket::{FrameError, FrameHead, Inbound, Piece, is_key};
 use carry::{Carry, Ends, Frame, Sizes};
 
-/// All that can be read, with the payload of each frame together, and how it ended.
+/// All frames that can be read, each with its whole payload, and how reading ended.
 fn read(
     bytes: &[u8],
     masked: bool,
@@ -56,11 +56,11 @@ fn cuts_change_nothing() {
             let cuts: Vec<u16> = cuts.iter().copied().map(u16::from).collect();
             let whole = read(bytes, *masked, &mut Sizes::new(&[255]));
             let cut = read(bytes, *masked, &mut Sizes::new(&cuts));
-            // A head whose payload has not begun waits, wherever it was cut.
+            // A head waits for the start of its payload, however it was split.
             assert_eq!(whole, cut);
             let out: usize = whole.0.iter().map(|(_, payload)| 2 + payload.len()).sum();
             assert!(out <= bytes.len());
-            // What was read is written again as it came, but for the mask.
+            // Frames are written as they were read, except for the mask.
             if !masked {
                 let mut again = Vec::new();
                 for (head, payload) in &whole.0 {
@@ -83,7 +83,7 @@ fn a_hostile_peer_ends_only_its_own_websocket() {
             } else {
                 (&mut carry.service, &mut carry.visitor)
             };
-            // The mask's bit as it must be, more often than chance would have it.
+            // The mask bit is valid more often than by chance.
             let mut bytes = bytes.clone();
             if let Some(second) = bytes.get_mut(1) {
                 *second = *second & 0x7f | if *is_visitor { 0x80 } else { 0 };

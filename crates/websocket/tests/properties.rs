@@ -1,9 +1,9 @@
-//! What carrying a WebSocket promises, for sequences of frames and endings in any order, cut anywhere:
-//! - frames cross unchanged, in both directions, in their order;
-//! - what a peer gets is whole frames, unless it is cut off; after a close frame it gets nothing;
-//! - what it gets is what the other peer has sent, from the start, and then at most one close frame of ours;
-//! - a peer that leaves between two frames, with a close frame or without, has been heard in full;
-//! - when one end is over, so is the other: nothing is waited for that cannot come.
+//! Promises of carrying a WebSocket, for sequences of frames and endings in any order, split anywhere:
+//! - frames cross unchanged, in both directions, in order;
+//! - a peer receives whole frames, unless the connection is cut; after a close frame it receives nothing;
+//! - it receives the frames of the other peer from the first one on, and then at most one close frame of our own;
+//! - all frames of a peer that leaves between two frames, with a close frame or without, arrive;
+//! - when one end has ended, the other one ends as well.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,7 @@
 mod carry;
 
 use adit_websocket::{Mask, Outcome};
-use carry::{ANSWER, Carry, Ends, Event, Frame, Sizes};
+use carry::{Carry, Ends, Event, Frame, RESPONSE, Sizes};
 use proptest::prelude::*;
 
 fn frames() -> impl Strategy<Value = Vec<Frame>> {
@@ -44,7 +44,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
     prop::collection::vec(frame, 0..12)
 }
 
-/// Small ones too, and none: without credit nothing moves.
+/// Small ones too, and 0: without credit nothing moves.
 fn sizes() -> impl Strategy<Value = Vec<u16>> {
     let size = prop_oneof![Just(0_u16), 1_u16..4, 0_u16..256, 0_u16..20_000];
     let sizes = prop::collection::vec(size, 0..40);
@@ -99,9 +99,9 @@ fn script(end: &mut carry::End, frames: &[Frame], last: Last, masks: bool, code:
             let cut = Frame { opcode: 2, ..cut }.bytes(key);
             end.sends_bytes(&cut[..cut.len() - 3]);
         }
-        // RFC 6455, 5.1: the mask is what the other direction has.
+        // RFC 6455, 5.1: exactly one direction is masked.
         Last::Unreadable => end.sends_bytes(&Frame::close(1000).bytes((!masks).then_some([1; 4]))),
-        Last::Stays => end.answers(),
+        Last::Stays => end.responds(),
         Last::Fin | Last::Lost => {}
     }
 }
@@ -118,8 +118,8 @@ fn events() -> impl Strategy<Value = Vec<(usize, Event)>> {
     ]
 }
 
-/// What `got` has of `sent`, which ended with `close` if with a close frame at all.
-fn assert_heard(
+/// Checks what a peer received (`got`) of the frames `sent`, which end with `close` if they end with a close frame.
+fn assert_received(
     (got, rest): &(Vec<Frame>, Vec<u8>),
     sent: &[Frame],
     close: Option<u16>,
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn p_9_6_both_ends_hear_of_every_ending(
+    fn p_9_6_both_ends_receive_every_ending(
         (up, down) in (frames(), frames()),
         (visitor, service) in (last(), last()),
         events in events(),
@@ -179,14 +179,14 @@ proptest! {
         carry.run(&mut Sizes::new(&cuts), &events);
 
         let close = |last| matches!(last, Last::Close | Last::CloseAndFin);
-        let answered = |last| (last == Last::Stays).then_some(ANSWER);
+        let response = |last| (last == Last::Stays).then_some(RESPONSE);
         let code_up = close(visitor).then_some(1000);
         let code_down = close(service).then_some(4000);
-        let code_up = code_up.or(answered(visitor));
-        let code_down = code_down.or(answered(service));
-        // What breaks off in the middle of a frame breaks the other hop off there too, and so does a reset.
-        assert_heard(&carry.service.frames(), &up, code_up, true);
-        assert_heard(&carry.visitor.frames(), &down, code_down, true);
+        let code_up = code_up.or(response(visitor));
+        let code_down = code_down.or(response(service));
+        // A cut within a frame, or a reset, cuts the other hop at the same place.
+        assert_received(&carry.service.frames(), &up, code_up, true);
+        assert_received(&carry.visitor.frames(), &down, code_down, true);
 
         let undisturbed = events.is_empty();
         if undisturbed && visitor == Last::Stays && service == Last::Stays {
@@ -198,7 +198,7 @@ proptest! {
         if !undisturbed {
             return Ok(());
         }
-        // One who stays until the other has ended hears all of it.
+        // A peer that stays until the other one has ended receives everything.
         if service == Last::Stays && matches!(visitor, Last::Fin | Last::Close | Last::CloseAndFin) {
             let (mut got, rest) = carry.service.frames();
             prop_assert_eq!(rest, Vec::<u8>::new());
@@ -217,22 +217,22 @@ proptest! {
             let outcome = if service == Last::Fin { Outcome::LinkEnded } else { Outcome::Closed };
             prop_assert_eq!(carry.visitor.relay.outcome(), outcome);
         }
-        // P-9.4: told, and the other hop is broken off.
+        // P-9.4: the sender receives a close frame, and the other hop is cut.
         if visitor == Last::Unreadable && service == Last::Stays {
             prop_assert_eq!(carry.visitor.frames().0.pop(), Some(Frame::close(1002)));
             prop_assert!(!carry.service.frames().0.iter().any(Frame::is_close));
         }
-        // A loss is not told as if it were a close.
+        // A loss does not look like a close.
         for (lost, other) in [(visitor, &carry.service), (service, &carry.visitor)] {
             if matches!(lost, Last::Fin | Last::FinInFrame | Last::Lost) {
-                let told = |frame: &Frame| frame.is_close() && *frame != Frame::close(1002);
-                prop_assert!(!other.frames().0.iter().any(told));
+                let is_close = |frame: &Frame| frame.is_close() && *frame != Frame::close(1002);
+                prop_assert!(!other.frames().0.iter().any(is_close));
             }
         }
     }
 
     #[test]
-    fn p_9_6_going_away_is_said_to_both(
+    fn p_9_6_both_ends_receive_going_away(
         up in frames(), down in frames(), by_visitors_side in any::<bool>(), turn in 0_usize..60,
         cuts in sizes(),
     ) {
@@ -254,7 +254,7 @@ proptest! {
     }
 
     #[test]
-    fn a_mask_comes_off_as_it_went_on(
+    fn unmasking_inverts_masking(
         key in any::<[u8; 4]>(), bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 0_usize..300,
     ) {
         let mut masked = bytes.clone();

@@ -1,4 +1,4 @@
-//! One relay, step by step: what goes into the link, and what is waited for.
+//! One relay, step by step: what it sends to the link, and what it waits for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use adit_websocket::{FrameError, FrameHead, Outcome, POLICY_VIOLATION, Relay, ResetCause, ToLink};
@@ -49,7 +49,7 @@ fn data(data: &'static [u8]) -> Option<ToLink> {
 }
 
 #[test]
-fn p_9_5_nothing_goes_on_without_credit() {
+fn p_9_5_nothing_is_sent_without_credit() {
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &[masked(1, b"abc"), masked(9, b"")].concat());
     assert_eq!(relay.to_link(0), None);
@@ -64,17 +64,17 @@ fn p_9_5_nothing_goes_on_without_credit() {
 }
 
 #[test]
-fn p_9_6_a_close_frame_of_ours_needs_credit_as_any_other() {
+fn p_9_6_our_close_frame_needs_credit_like_any_other() {
     let mut relay = Visitor::to_visitor();
-    relay.leave();
+    relay.go_away();
     assert_eq!(written(&mut relay), [0x88, 2, 0x03, 0xe9]);
     assert_eq!(relay.to_link(0), None);
     assert_eq!(relay.to_link(1), frame(FrameHead::CLOSE, &[0x03]));
     assert_eq!(relay.to_link(0), None);
     assert_eq!(relay.to_link(9), data(&[0xe9]));
-    assert_eq!(relay.to_link(9), None, "said once");
+    assert_eq!(relay.to_link(9), None, "sent once");
     assert!(relay.is_ending() && !relay.is_settled() && !relay.may_shut_down());
-    // Reading takes no credit now, and nothing of it goes on.
+    // Reading takes no credit now, and nothing is forwarded.
     assert!(relay.wants_bytes() && relay.reads_freely());
     reads(&mut relay, &masked(2, b"late"));
     assert_eq!(relay.to_link(0), None);
@@ -82,7 +82,7 @@ fn p_9_6_a_close_frame_of_ours_needs_credit_as_any_other() {
     relay.on_frame(&head(2, 4), b"la".to_vec());
     relay.on_data(b"te".to_vec());
     assert_eq!(written(&mut relay), b"");
-    // Both have answered.
+    // Both have responded.
     reads(&mut relay, &masked(8, &[0x03, 0xe9]));
     assert_eq!(relay.to_link(0), None);
     assert!(!relay.may_shut_down());
@@ -97,13 +97,13 @@ fn p_9_6_a_close_frame_of_ours_needs_credit_as_any_other() {
 }
 
 #[test]
-fn p_9_6_our_close_frame_stands_between_two_frames() {
+fn p_9_6_our_close_frame_is_sent_between_two_frames() {
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(2, b"abcd")[..8]);
     assert_eq!(relay.to_link(9), frame(head(2, 4), b"ab"));
     relay.on_frame(&head(2, 3), b"x".to_vec());
-    relay.leave();
-    relay.leave();
+    relay.go_away();
+    relay.go_away();
     assert_eq!(relay.to_link(9), None);
     assert_eq!(written(&mut relay), [0x82, 3, b'x']);
     relay.on_data(b"yz".to_vec());
@@ -115,7 +115,7 @@ fn p_9_6_our_close_frame_stands_between_two_frames() {
 }
 
 #[test]
-fn nobody_is_told_that_we_leave_who_is_leaving() {
+fn a_peer_that_closes_receives_no_going_away() {
     type Event = fn(&mut Visitor);
     let events: [Event; 3] = [
         Relay::on_socket_end,
@@ -125,23 +125,23 @@ fn nobody_is_told_that_we_leave_who_is_leaving() {
     for event in events {
         let mut relay = Visitor::to_visitor();
         event(&mut relay);
-        relay.leave();
+        relay.go_away();
         assert!(relay.outbound().is_empty());
         assert_ne!(relay.outcome(), Outcome::WentAway);
-        let said = relay.to_link(9);
-        assert!(matches!(said, None | Some(ToLink::End)), "{said:?}");
+        let output = relay.to_link(9);
+        assert!(matches!(output, None | Some(ToLink::End)), "{output:?}");
     }
 }
 
 #[test]
-fn p_9_4_what_cannot_be_read_is_told_to_its_sender_alone() {
+fn p_9_4_only_the_sender_of_invalid_frames_receives_a_close() {
     let mut relay = Visitor::to_visitor();
     reads(
         &mut relay,
         &[masked(1, b"a"), vec![0x81, 0x01, b'b']].concat(),
     );
     assert_eq!(relay.to_link(9), frame(head(1, 1), b"a"));
-    // A frame is on its way to the visitor: a close frame waits for its end, and the reset for the close frame.
+    // A frame is being written to the visitor: the close frame waits for its end, and the reset for the close frame.
     relay.on_frame(&head(2, 2), b"x".to_vec());
     assert_eq!(relay.to_link(9), None);
     assert!(relay.is_ending() && relay.wants_link() && !relay.wants_bytes());
@@ -161,7 +161,7 @@ fn p_9_4_what_cannot_be_read_is_told_to_its_sender_alone() {
 }
 
 #[test]
-fn p_9_7_a_flood_gets_1008_and_the_other_end_a_reset() {
+fn p_9_7_a_flood_receives_1008_the_other_end_a_reset() {
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(2, b""));
     assert_eq!(relay.to_link(9), frame(head(2, 0), b""));
@@ -175,7 +175,7 @@ fn p_9_7_a_flood_gets_1008_and_the_other_end_a_reset() {
 }
 
 #[test]
-fn what_waits_for_the_socket_is_bounded() {
+fn frames_that_wait_for_the_socket_are_bounded() {
     let mut relay = Visitor::to_visitor();
     for _ in 0..16 {
         assert!(relay.wants_link());
@@ -213,7 +213,7 @@ fn p_9_6_a_lost_socket_is_an_end_or_a_reset() {
     let half = &masked(1, b"ab")[..7];
     assert_eq!(lost(half, true), (reset.clone(), true, true));
     assert_eq!(lost(half, false), (reset, true, true));
-    // A head of which nothing has gone on is none.
+    // A head that has not been forwarded does not count as a frame.
     assert_eq!(
         lost(&masked(1, b"a")[..6], true),
         (Some(ToLink::End), false, true)
@@ -222,7 +222,7 @@ fn p_9_6_a_lost_socket_is_an_end_or_a_reset() {
 }
 
 #[test]
-fn p_9_6_a_close_frame_is_answered_as_long_as_there_is_somebody() {
+fn p_9_6_a_close_frame_gets_a_response_while_its_peer_reads() {
     let mut relay = Visitor::to_visitor();
     reads(
         &mut relay,
@@ -231,7 +231,7 @@ fn p_9_6_a_close_frame_is_answered_as_long_as_there_is_somebody() {
     assert_eq!(relay.to_link(9), frame(FrameHead::CLOSE, &[3, 232]));
     assert_eq!(relay.to_link(9), None, "RFC 6455, 5.5.1: discarded");
     assert!(!relay.is_ending(), "that may take its time");
-    // The visitor shuts its side, and still reads.
+    // The visitor ends its direction, and still reads.
     relay.on_socket_end();
     assert_eq!(relay.to_link(9), None);
     assert!(relay.is_ending() && !relay.may_shut_down());
@@ -242,7 +242,7 @@ fn p_9_6_a_close_frame_is_answered_as_long_as_there_is_somebody() {
     assert!(relay.may_shut_down());
     assert_eq!(relay.outcome(), Outcome::Closed);
 
-    // The far end says nothing more: then there is no answer.
+    // The far end sends nothing more: there is no response.
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(8, b""));
     assert_eq!(relay.to_link(9), frame(head(8, 0), b""));
@@ -252,7 +252,7 @@ fn p_9_6_a_close_frame_is_answered_as_long_as_there_is_somebody() {
 }
 
 #[test]
-fn p_9_6_a_far_end_that_is_lost_is_heard_in_full() {
+fn p_9_6_all_frames_of_a_lost_far_end_arrive() {
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&head(1, 1), b"x".to_vec());
     relay.on_link_end();
@@ -263,14 +263,14 @@ fn p_9_6_a_far_end_that_is_lost_is_heard_in_full() {
     assert_eq!(relay.to_link(0), Some(ToLink::End));
     assert!(relay.is_settled() && !relay.is_aborted());
     assert_eq!(relay.outcome(), Outcome::LinkEnded);
-    // While a frame is on its way to it, the other direction can only be broken off.
+    // While a frame is being sent to it, the other direction can only be reset.
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(1, b"ab")[..7]);
     assert_eq!(relay.to_link(9), frame(head(1, 2), b"a"));
     relay.on_link_end();
     let reset = Some(ToLink::Reset(ResetCause::LinkEnded));
     assert_eq!(relay.to_link(9), reset);
-    // After its close frame it may go: the visitor answers, or does not.
+    // After its close frame it may leave, whether or not the visitor responds.
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&FrameHead::CLOSE, vec![3, 232]);
     relay.on_link_end();
@@ -285,7 +285,7 @@ fn p_9_6_a_far_end_that_is_lost_is_heard_in_full() {
 }
 
 #[test]
-fn p_6_4_a_failed_link_cuts_off_who_has_not_been_told() {
+fn p_6_4_a_failed_link_cuts_peers_without_a_close_frame() {
     let mut relay = Visitor::to_visitor();
     relay.on_link_failed();
     assert!(relay.is_aborted() && relay.is_settled() && !relay.wants_bytes());
@@ -293,7 +293,7 @@ fn p_6_4_a_failed_link_cuts_off_who_has_not_been_told() {
         (relay.to_link(9), relay.outcome()),
         (None, Outcome::LinkFailed)
     );
-    // One that has is let down gently.
+    // A peer that has received one is shut down in order.
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&FrameHead::CLOSE, vec![3, 232]);
     relay.on_link_failed();
@@ -301,10 +301,10 @@ fn p_6_4_a_failed_link_cuts_off_who_has_not_been_told() {
     assert_eq!(written(&mut relay).len(), 4);
     assert!(relay.may_shut_down());
     assert_eq!(relay.outcome(), Outcome::Closed);
-    // In the middle of a frame there is no gentle way.
+    // Within a frame the socket is cut.
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&head(1, 2), b"x".to_vec());
-    relay.leave();
+    relay.go_away();
     relay.on_link_failed();
     assert!(
         !relay.is_aborted(),
@@ -315,7 +315,7 @@ fn p_6_4_a_failed_link_cuts_off_who_has_not_been_told() {
 }
 
 #[test]
-fn p_6_2_what_was_read_before_the_socket_is_lost_goes_on() {
+fn p_6_2_bytes_before_a_socket_loss_are_forwarded() {
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(1, b"a"));
     relay.on_socket_lost();
@@ -329,12 +329,12 @@ fn p_6_2_what_was_read_before_the_socket_is_lost_goes_on() {
     assert!(relay.is_aborted());
 }
 
-/// A write that meets a reset takes the error: a read gives what came before, and then an end.
+/// A write consumes the error of a reset: reads return the bytes before it, and then an end.
 #[test]
-fn p_6_2_what_came_before_a_write_failed_is_still_read() {
+fn p_6_2_bytes_before_a_failed_write_are_still_read() {
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&head(1, 1), b"x".to_vec());
-    relay.on_socket_deaf();
+    relay.on_socket_write_failed();
     assert!(relay.outbound().is_empty() && relay.wants_bytes() && relay.is_ending());
     relay.on_frame(&head(1, 1), b"y".to_vec());
     assert!(relay.outbound().is_empty());
@@ -350,10 +350,10 @@ fn p_6_2_what_came_before_a_write_failed_is_still_read() {
 }
 
 #[test]
-fn p_6_2_a_link_that_takes_nothing_may_still_give() {
+fn p_6_2_a_link_that_accepts_nothing_may_still_send() {
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(1, b"a"));
-    relay.on_link_deaf();
+    relay.on_link_send_closed();
     assert_eq!(relay.to_link(9), None);
     assert!(relay.wants_link() && !relay.wants_bytes());
     relay.on_frame(&head(1, 1), b"x".to_vec());
@@ -364,18 +364,18 @@ fn p_6_2_a_link_that_takes_nothing_may_still_give() {
 }
 
 #[test]
-fn what_goes_to_a_service_is_masked() {
+fn frames_to_a_service_are_masked() {
     let mut relay: Relay<Vec<u8>> = Relay::to_service(|| [1, 2, 3, 4]);
     assert!(relay.masks() && !Visitor::to_visitor().masks());
     relay.on_frame(&head(1, 4), vec![0; 3]);
     relay.on_data(vec![0]);
-    relay.leave();
+    relay.go_away();
     let expected = [
         &[0x81, 0x84, 1, 2, 3, 4, 1, 2, 3, 4][..],
         &[0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xe9 ^ 2],
     ];
     assert_eq!(written(&mut relay), expected.concat());
-    // Its own frames are not.
+    // Frames from it are not.
     relay.on_bytes(Bytes::from_static(&[0x81, 0x81, 0, 0, 0, 0, b'x']));
     while let Some(out) = relay.to_link(9) {
         assert!(!matches!(out, ToLink::Data(_)), "{out:?}");

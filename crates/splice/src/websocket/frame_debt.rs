@@ -1,17 +1,17 @@
-//! Frames of a WebSocket that carry nothing, counted as overhead (P-9.7).
+//! Counts frames of a WebSocket without content as overhead (P-9.7).
 
 use adit_link::overhead::{Overhead, TooMuchOverhead};
 use adit_websocket::FrameHead;
 
-/// What a frame without content counts as overhead, beside its payload: it costs a message on the link, which is about
-/// ten frames of HTTP/2.
+/// The overhead of a frame without content, beside its payload: a message on the link costs about as much as ten frames of
+/// HTTP/2.
 const FRAME_BYTES: u64 = 64;
 
-/// The debt of one end's socket.
+/// The overhead that the peer of one socket has caused.
 #[derive(Debug)]
 pub(super) struct FrameDebt {
     overhead: Overhead,
-    /// The message that is not whole has some content.
+    /// The current message, which is incomplete, has content.
     has_content: bool,
 }
 
@@ -62,7 +62,7 @@ mod tests {
         }
     }
 
-    fn until_refused(head: FrameHead) -> usize {
+    fn frames_until_refused(head: FrameHead) -> usize {
         let mut debt = FrameDebt::new();
         (0..10_000)
             .find(|_| debt.on_frame(&head, 0).is_err())
@@ -70,15 +70,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn p_9_7_frames_without_content_are_refused_in_the_end() {
-        assert_eq!(until_refused(frame(true, 2, 0)), 1_024);
-        assert_eq!(until_refused(frame(false, 0, 0)), 1_024);
-        assert_eq!(until_refused(frame(true, 9, 0)), 1_024);
-        assert_eq!(until_refused(frame(true, 10, 64)), 512);
+    async fn p_9_7_frames_without_content_are_bounded() {
+        assert_eq!(frames_until_refused(frame(true, 2, 0)), 1_024);
+        assert_eq!(frames_until_refused(frame(false, 0, 0)), 1_024);
+        assert_eq!(frames_until_refused(frame(true, 9, 0)), 1_024);
+        assert_eq!(frames_until_refused(frame(true, 10, 64)), 512);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_empty_fragment_that_ends_a_message_is_free() {
+    async fn empty_fragments_that_end_a_message_are_free() {
         let mut debt = FrameDebt::new();
         for _ in 0..10_000 {
             debt.on_frame(&frame(false, 1, 1), 1).unwrap();

@@ -1,14 +1,14 @@
-//! Two relays back to back, a link between them and a peer behind each of their sockets, without any of these.
+//! Two relays back to back, with a simulated link between them and a simulated peer behind each of their sockets.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::VecDeque;
 
 use adit_websocket::{FrameHead, Relay, ToLink};
 
-/// The code with which peers answer a close frame: one that tells their answers from what they answer.
-pub const ANSWER: u16 = 4444;
+/// The code of the close frames with which peers respond, to distinguish these from the ones they respond to.
+pub const RESPONSE: u16 = 4444;
 
-/// One frame, as a peer sends or gets it.
+/// One frame, as a peer sends or receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
@@ -31,7 +31,7 @@ impl Frame {
         self.opcode == 8
     }
 
-    /// On the wire, written in the plainest way.
+    /// Encodes the frame; a naive encoder.
     pub fn bytes(&self, key: Option<[u8; 4]>) -> Vec<u8> {
         let mut out = vec![u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode];
         let masked = if key.is_some() { 0x80 } else { 0 };
@@ -52,7 +52,7 @@ impl Frame {
     }
 }
 
-/// Reads all frames there are, and what is left: the plainest reader.
+/// Decodes all frames; returns the rest. A naive decoder.
 pub fn read_frames(mut bytes: &[u8], masked: bool) -> (Vec<Frame>, Vec<u8>) {
     let mut frames = Vec::new();
     while let Some((frame, taken)) = read_frame(bytes, masked) {
@@ -92,7 +92,7 @@ fn read_frame(bytes: &[u8], masked: bool) -> Option<(Frame, usize)> {
     Some((frame, end))
 }
 
-/// Numbers without end out of a few.
+/// Cycles through a few numbers.
 #[derive(Debug, Clone)]
 pub struct Sizes {
     sizes: Vec<u16>,
@@ -124,7 +124,7 @@ enum Message {
     Reset,
 }
 
-/// How a peer's side of its connection ends, when all that it sends has been read.
+/// How a peer's side of its connection ends, when all its bytes have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
     /// Not by itself.
@@ -144,12 +144,12 @@ pub struct End {
     read: usize,
     ends: Ends,
     has_ended: bool,
-    /// A close frame is answered, when all of the own has been sent.
-    answers: bool,
-    /// What the peer has got.
+    /// The peer responds to a close frame, when all its own frames have been sent.
+    responds: bool,
+    /// The bytes that the peer has received.
     pub got: Vec<u8>,
     pub shut_down: bool,
-    /// What is on its way to the other relay.
+    /// Messages on the link to the other relay.
     link: VecDeque<Message>,
     turns: usize,
 }
@@ -175,7 +175,7 @@ impl End {
             read: 0,
             ends: Ends::Stays,
             has_ended: false,
-            answers: false,
+            responds: false,
             got: Vec::new(),
             shut_down: false,
             link: VecDeque::new(),
@@ -198,11 +198,11 @@ impl End {
         self.ends = ends;
     }
 
-    pub fn answers(&mut self) {
-        self.answers = true;
+    pub fn responds(&mut self) {
+        self.responds = true;
     }
 
-    /// The frames that the peer has got, and what is left of one that was broken off.
+    /// The frames that the peer has received, and the bytes of an incomplete one.
     pub fn frames(&self) -> (Vec<Frame>, Vec<u8>) {
         read_frames(&self.got, !self.masks)
     }
@@ -212,7 +212,7 @@ impl End {
     }
 
     fn send(&mut self, sizes: &mut Sizes) -> bool {
-        // Credit comes in the end.
+        // Credit is granted eventually.
         self.turns += 1;
         let allowed = if self.turns.is_multiple_of(8) {
             64
@@ -281,15 +281,15 @@ impl End {
         let count = self.relay.outbound().copy_to(&mut out);
         self.relay.on_written(count);
         self.got.extend(&out[..count]);
-        let may_answer = self.answers && count > 0 && self.relay.outbound().is_empty();
-        if may_answer && self.frames().0.iter().any(Frame::is_close) {
-            // It says all it has to say before.
-            self.answers = false;
-            self.sends(&[Frame::close(ANSWER)]);
+        let may_respond = self.responds && count > 0 && self.relay.outbound().is_empty();
+        if may_respond && self.frames().0.iter().any(Frame::is_close) {
+            // Its own frames are sent before.
+            self.responds = false;
+            self.sends(&[Frame::close(RESPONSE)]);
         }
         if self.relay.may_shut_down() && !self.shut_down {
             self.shut_down = true;
-            // The peer sees it, and leaves.
+            // The peer receives it, and leaves.
             if self.ends == Ends::Stays {
                 self.ends = Ends::Fin;
             }
@@ -299,7 +299,7 @@ impl End {
     }
 }
 
-/// Something that happens from outside.
+/// An external event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     VisitorsSideLeaves,
@@ -330,8 +330,8 @@ impl Carry {
             for (_, event) in events.iter().filter(|(at, _)| *at == turn) {
                 moved = true;
                 match event {
-                    Event::VisitorsSideLeaves => self.visitor.relay.leave(),
-                    Event::ServicesSideLeaves => self.service.relay.leave(),
+                    Event::VisitorsSideLeaves => self.visitor.relay.go_away(),
+                    Event::ServicesSideLeaves => self.service.relay.go_away(),
                     Event::LinkFails => {
                         self.visitor.link.clear();
                         self.service.link.clear();

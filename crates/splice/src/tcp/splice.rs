@@ -1,10 +1,10 @@
-//! A TCP connection and an exchange, tied together: what one gives the other gets, in both directions at once.
+//! Splices a TCP connection and an exchange: forwards what arrives at one to the other, in both directions at once.
 //!
-//! One future for both directions, none of which waits for the other (P-10.2). Bytes are read only when credit lets them
-//! go on, and into a buffer that is taken when there is something to read, so that a connection that waits holds none.
-//! Payload is written as it came, many at a time, and gives its credit back when it has been written.
+//! One future serves both directions, and neither waits for the other (P-10.2). Bytes are read only within credit, into a
+//! buffer that is taken when there is something to read, so that a connection that waits holds none. Many payloads are
+//! written with one call, without a copy; their credit is returned when they have been written.
 //!
-//! Cost of a bulk byte: one read for each 64 KiB of it on the one side, one write for as much as has come on the other.
+//! Cost of bulk data: one read for each 64 KiB on one side, one write for all that has arrived on the other.
 
 use std::{
     collections::VecDeque,
@@ -24,63 +24,62 @@ use tokio::time::{Sleep, sleep};
 
 use super::socket::{Socket, is_transient};
 
-/// Reads, and writes, in one turn: then the others of the thread have theirs.
+/// The most reads, and the most writes, in one turn; then the other tasks of the thread run.
 const CALLS_PER_TURN: usize = 4;
-/// Payloads in one write.
+/// The most payloads in one write.
 const MAX_SLICES: usize = 64;
-/// Bytes in one write, beside the last payload: more at a time is slower, not faster.
+/// Payloads are added to a write until it has this many bytes: larger writes are slower, not faster.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Payload smaller than this part of its buffer is copied: held, it would pin the whole (P-4.7).
+/// Payload smaller than this fraction of its buffer is copied: it would keep the whole buffer alive (P-4.7).
 const PIN_RATIO: usize = 4;
-/// A queue that a burst of small payloads has made longer than this gives its memory back.
+/// A queue that a burst of small payloads has grown beyond this length is freed when it is empty.
 const KEPT_PIECES: usize = 1024;
 
 /// Buffers to read into.
 #[derive(Debug, Clone)]
 pub struct BufferPools {
-    /// For what comes after a silence.
+    /// For the first read after a pause.
     pub small: Pool,
-    /// For what keeps coming.
+    /// For further reads while data keeps arriving.
     pub large: Pool,
 }
 
-/// Why the two were torn apart.
+/// Why a splice ended early.
 #[derive(Debug)]
 pub enum SpliceError {
     /// The connection failed.
     Socket(io::Error),
-    /// The exchange failed: its other end was reset, or the link was lost.
+    /// The exchange failed: its other end reset it, or the link was lost.
     Exchange(Failure),
 }
 
-/// What has happened in one turn.
+/// What was carried in one turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Read from the connection.
+    /// Bytes read from the connection.
     pub read: u64,
-    /// Written to it.
+    /// Bytes written to the connection.
     pub written: u64,
-    /// The other end has said that the service is there: said once.
+    /// The other end has accepted the session. Set once.
     pub accepted: bool,
 }
 
-/// A connection and an exchange. Dropped before its end, it breaks the exchange off; the connection is the caller's to
-/// reset.
+/// A connection and an exchange. Dropped before its end, it aborts the exchange; the caller resets the connection.
 ///
-/// A connection that fails has its place in the stream, as its end has (P-6.2): what came from it before is still read
-/// and sent on, as far as credit goes, before [`SpliceError::Socket`] says so. The exchange's failure comes after what was
-/// received of it has been written, when it was in order.
+/// A failure of the connection is reported in order, as its end is (P-6.2): bytes that arrived before it are still read and
+/// sent, as far as credit allows, before [`SpliceError::Socket`] is returned. A failure of the exchange that is in order is
+/// returned after the payload before it has been written.
 pub struct Splice<'s> {
     socket: &'s Socket,
     buffers: &'s BufferPools,
     send: Option<SendHalf>,
-    /// None once nothing can be written any more.
+    /// `None` once nothing can be written any more.
     recv: Option<RecvHalf>,
-    up: Up,
-    down: Down,
-    /// How the connection failed, while what it has received is read.
+    to_exchange: ToExchange,
+    to_socket: ToSocket,
+    /// The failure of the connection, while the bytes before it are still read.
     failed: Option<io::Error>,
-    /// For how long that may make no progress.
+    /// The longest time without progress of that.
     patience: Duration,
     give_up: Option<Pin<Box<Sleep>>>,
 }
@@ -88,9 +87,9 @@ pub struct Splice<'s> {
 /// What a direction waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Nothing: it is over.
+    /// Nothing: it has ended.
     Over,
-    /// The connection, which would say if it failed.
+    /// The connection; its failure is reported by the read or write that waits.
     Socket,
     /// The exchange.
     Exchange,
@@ -99,8 +98,8 @@ enum Wait {
 }
 
 impl<'s> Splice<'s> {
-    /// `first` is written before anything else. When the connection has failed, the exchange may take nothing of what it
-    /// has received for as long as `patience`.
+    /// `first` is written before anything else. After a failure of the connection, the exchange may make no progress for as
+    /// long as `patience`.
     pub fn new(
         socket: &'s Socket,
         exchange: Exchange,
@@ -113,10 +112,10 @@ impl<'s> Splice<'s> {
             buffers,
             send: Some(exchange.send),
             recv: Some(exchange.recv),
-            up: Up::default(),
-            down: Down {
+            to_exchange: ToExchange::default(),
+            to_socket: ToSocket {
                 first,
-                ..Down::default()
+                ..ToSocket::default()
             },
             failed: None,
             patience,
@@ -124,31 +123,31 @@ impl<'s> Splice<'s> {
         }
     }
 
-    /// Carries both directions to their ends. `moved` is told what has happened after each turn in which something has.
+    /// Carries both directions to their ends. `on_progress` is called after each turn in which something was carried.
     ///
     /// # Errors
-    /// What broke first. The exchange is still there, to be broken off with a code that says so.
+    /// The first failure. The exchange is not reset yet: [`Splice::into_send`] returns it for a reset with a code.
     ///
     /// # Cancel safety
-    /// Dropping it loses nothing that the next call would not go on with.
-    pub async fn run(&mut self, mut moved: impl FnMut(Progress)) -> Result<(), SpliceError> {
+    /// Dropped, it loses nothing; the next call continues.
+    pub async fn run(&mut self, mut on_progress: impl FnMut(Progress)) -> Result<(), SpliceError> {
         let socket = self.socket;
         let mut failed = pin!(socket.failure());
         poll_fn(|cx| {
             let mut now = Progress::default();
-            let was_accepted = self.down.accepted;
-            let up = self.turn_up(cx, &mut now.read);
-            let down = self.turn_down(cx, &mut now.written);
-            now.accepted = self.down.accepted && !was_accepted;
+            let was_accepted = self.to_socket.accepted;
+            let to_exchange = self.turn_to_exchange(cx, &mut now.read);
+            let to_socket = self.turn_to_socket(cx, &mut now.written);
+            now.accepted = self.to_socket.accepted && !was_accepted;
             if now != Progress::default() {
-                moved(now);
+                on_progress(now);
             }
-            match (up?, down?) {
+            match (to_exchange?, to_socket?) {
                 (Wait::Over, Wait::Over) => return Poll::Ready(self.end()),
                 (Wait::Turn, _) | (_, Wait::Turn) => wake_behind_others(cx),
                 _ if self.failed.is_some() => {}
                 (Wait::Socket, _) | (_, Wait::Socket) => {}
-                // Nobody reads or writes: somebody must look after the connection.
+                // Without a pending read or write, only this detects a failure of the connection.
                 (Wait::Over | Wait::Exchange, Wait::Over | Wait::Exchange) => {
                     if let Poll::Ready(error) = failed.as_mut().poll(cx) {
                         self.on_failed(error);
@@ -161,18 +160,24 @@ impl<'s> Splice<'s> {
         .await
     }
 
-    fn turn_up(&mut self, cx: &mut Context<'_>, read: &mut u64) -> Result<Wait, SpliceError> {
+    fn turn_to_exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: &mut u64,
+    ) -> Result<Wait, SpliceError> {
         let Some(send) = &self.send else {
             return Ok(Wait::Over);
         };
-        let turn = self.up.turn(cx, self.socket, send, self.buffers, read);
+        let turn = self
+            .to_exchange
+            .turn(cx, self.socket, send, self.buffers, read);
         match turn? {
-            // A connection that was reset ends as one that has ended, once its error has been taken.
+            // After its error was consumed by another call, a connection that was reset reads as one that has ended.
             Turn::End => {
                 if let Some(error) = self.failed.take_if(|error| !has_ended(error)) {
                     return Err(error.into());
                 }
-                // Fails only when nobody wants what it ends.
+                // Fails only if the peer has stopped this direction.
                 let _ = send.finish();
                 Ok(Wait::Over)
             }
@@ -180,11 +185,15 @@ impl<'s> Splice<'s> {
         }
     }
 
-    fn turn_down(&mut self, cx: &mut Context<'_>, written: &mut u64) -> Result<Wait, SpliceError> {
+    fn turn_to_socket(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: &mut u64,
+    ) -> Result<Wait, SpliceError> {
         let Some(recv) = &mut self.recv else {
             return Ok(Wait::Over);
         };
-        match self.down.turn(cx, self.socket, recv, written) {
+        match self.to_socket.turn(cx, self.socket, recv, written) {
             Err(SpliceError::Socket(error)) => {
                 self.on_failed(error);
                 Ok(Wait::Over)
@@ -193,35 +202,35 @@ impl<'s> Splice<'s> {
         }
     }
 
-    /// Nothing more can be written. What the connection has received is still to be read.
+    /// Nothing more can be written. What has arrived before is still read.
     fn on_failed(&mut self, error: io::Error) {
         self.failed = Some(error);
-        self.down = Down {
-            accepted: self.down.accepted,
+        self.to_socket = ToSocket {
+            accepted: self.to_socket.accepted,
             over: true,
-            ..Down::default()
+            ..ToSocket::default()
         };
-        // Where nothing is left to read, what comes next says it all.
-        if !self.up.over
+        // If nothing is left to read, the failure is returned at once instead.
+        if !self.to_exchange.over
             && let Some(recv) = self.recv.take()
         {
             recv.stop(ResetCode::Cancelled);
         }
     }
 
-    /// Both directions are over.
+    /// Both directions have ended.
     fn end(&mut self) -> Result<(), SpliceError> {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
-        if let Some(failure) = self.up.refused.take() {
+        if let Some(failure) = self.to_exchange.stopped.take() {
             return Err(failure.into());
         }
         self.send = None;
         Ok(())
     }
 
-    /// Ready when the connection has failed and the exchange takes nothing of what it has received.
+    /// Ready when the connection has failed and the exchange makes no progress with what arrived before.
     fn poll_give_up(
         &mut self,
         cx: &mut Context<'_>,
@@ -241,24 +250,24 @@ impl<'s> Splice<'s> {
         Poll::Ready(self.end())
     }
 
-    /// Whether the other end has said that the service is there.
+    /// Whether the other end has accepted the session.
     pub const fn is_accepted(&self) -> bool {
-        self.down.accepted
+        self.to_socket.accepted
     }
 
-    /// Whether any byte has been sent that did not ride in the head.
+    /// Whether any byte has been sent that was not inlined in the head.
     pub const fn has_sent(&self) -> bool {
-        self.up.has_sent
+        self.to_exchange.has_sent
     }
 
-    /// Whether the exchange failed behind all that has been written: the connection may be reset once that has been
-    /// delivered.
+    /// Whether the exchange failed in order, behind the payload that has been written: the connection may be reset once that
+    /// is delivered.
     pub fn is_aborted(&self) -> bool {
         let behind_the_end = || self.recv.as_ref().is_some_and(RecvHalf::is_aborted);
-        self.down.broken_off.is_some() || behind_the_end()
+        self.to_socket.aborted.is_some() || behind_the_end()
     }
 
-    /// The exchange, to be broken off with a code that says why.
+    /// The sending half of the exchange, to be reset with a code.
     pub fn into_send(mut self) -> Option<SendHalf> {
         self.send.take()
     }
@@ -267,7 +276,7 @@ impl<'s> Splice<'s> {
 impl Drop for Splice<'_> {
     fn drop(&mut self) {
         if let Some(send) = self.send.take() {
-            send.abort(ResetCode::Cancelled, "broken off");
+            send.abort(ResetCode::Cancelled, "dropped before its end");
         }
     }
 }
@@ -279,23 +288,23 @@ fn has_ended(error: &io::Error) -> bool {
 
 /// From the connection to the exchange.
 #[derive(Debug, Default)]
-struct Up {
+struct ToExchange {
     over: bool,
     has_sent: bool,
-    /// The last read filled its buffer: more waits.
+    /// The last read filled its buffer: there is more to read.
     full: bool,
-    /// Nobody wants what the connection gives: why.
-    refused: Option<Failure>,
+    /// Why the exchange accepts no more bytes.
+    stopped: Option<Failure>,
 }
 
-/// How a turn of [`Up`] has ended.
+/// How a turn of [`ToExchange`] ended.
 enum Turn {
     Wait(Wait),
-    /// The connection has nothing more to give.
+    /// The connection has ended.
     End,
 }
 
-impl Up {
+impl ToExchange {
     fn turn(
         &mut self,
         cx: &mut Context<'_>,
@@ -310,7 +319,7 @@ impl Up {
         for _ in 0..CALLS_PER_TURN {
             let allowed = match send.poll_ready(cx) {
                 Poll::Ready(Ok(allowed)) => allowed,
-                Poll::Ready(Err(failure)) => return Ok(self.refuse(failure)),
+                Poll::Ready(Err(failure)) => return Ok(self.stop(failure)),
                 Poll::Pending => return Ok(Turn::Wait(Wait::Exchange)),
             };
             match socket.poll_readable(cx) {
@@ -332,7 +341,7 @@ impl Up {
                 }
                 Ok(count) => {
                     if let Err(failure) = send.send(keep(buffer, count), false) {
-                        return Ok(self.refuse(failure));
+                        return Ok(self.stop(failure));
                     }
                     self.full = count == limit;
                     self.has_sent = true;
@@ -345,16 +354,15 @@ impl Up {
         Ok(Turn::Wait(Wait::Turn))
     }
 
-    /// The other direction may still have something to deliver: it says what has happened.
-    fn refuse(&mut self, failure: Failure) -> Turn {
+    /// Ends this direction. The failure is returned when the other direction has ended as well.
+    fn stop(&mut self, failure: Failure) -> Turn {
         self.over = true;
-        self.refused = Some(failure);
+        self.stopped = Some(failure);
         Turn::Wait(Wait::Over)
     }
 }
 
-/// The bytes at the start of a buffer as bytes of their own: the buffer itself, or a copy where that would pin far more
-/// than it is.
+/// The bytes at the start of a buffer as owned bytes: the buffer itself, or a copy if the buffer is much larger.
 fn keep(mut buffer: PooledBuffer, count: usize) -> Bytes {
     let room = buffer.unfilled();
     if count < room.len() / PIN_RATIO {
@@ -366,22 +374,22 @@ fn keep(mut buffer: PooledBuffer, count: usize) -> Bytes {
 
 /// From the exchange to the connection.
 #[derive(Debug, Default)]
-struct Down {
-    /// Goes before everything else.
+struct ToSocket {
+    /// Written before anything else.
     first: Bytes,
-    /// What has come and not been written. All that comes is taken at once, because a failure is told to whoever takes;
-    /// credit bounds it, here as there.
+    /// Payload that has not been written. All that has arrived is taken at once, because a failure is reported behind it;
+    /// credit bounds the queue.
     queue: VecDeque<Payload>,
     accepted: bool,
-    /// Nothing comes after the queue.
+    /// Nothing follows the queue.
     ended: bool,
-    /// But this, when it has been written (P-6.2).
-    broken_off: Option<Failure>,
-    /// The end has been told to the connection.
+    /// The failure that follows the queue (P-6.2).
+    aborted: Option<Failure>,
+    /// The write direction of the connection has been shut down.
     over: bool,
 }
 
-impl Down {
+impl ToSocket {
     fn turn(
         &mut self,
         cx: &mut Context<'_>,
@@ -395,7 +403,7 @@ impl Down {
         for _ in 0..CALLS_PER_TURN {
             self.take(cx, recv)?;
             if self.first.is_empty() && self.queue.is_empty() {
-                if let Some(failure) = &self.broken_off {
+                if let Some(failure) = &self.aborted {
                     return Err(failure.clone().into());
                 }
                 if !self.ended {
@@ -417,12 +425,12 @@ impl Down {
         Ok(Wait::Turn)
     }
 
-    /// Takes what has come.
+    /// Takes all parts that have arrived.
     fn take(&mut self, cx: &mut Context<'_>, recv: &mut RecvHalf) -> Result<(), SpliceError> {
         while !self.ended {
             match recv.poll_part(cx) {
                 Poll::Ready(Some(Err(failure))) if recv.is_aborted() => {
-                    self.broken_off = Some(failure);
+                    self.aborted = Some(failure);
                     self.ended = true;
                 }
                 Poll::Ready(Some(part)) => match part? {
@@ -430,7 +438,7 @@ impl Down {
                     Part::Data(_) => {}
                     Part::Response(ResponseHead::Accepted) => self.accepted = true,
                     _ => {
-                        let what = "this is no part of a TCP connection";
+                        let what = "unexpected message in a TCP session";
                         return Err(Failure::new(Reason::ProtocolError, what).into());
                     }
                 },
@@ -438,7 +446,7 @@ impl Down {
                 Poll::Pending => return Ok(()),
             }
         }
-        // Nothing is taken any more, and a loss has to be heard of all the same.
+        // Nothing more is received; a failure of the exchange must be detected all the same.
         match recv.poll_failure(cx) {
             Poll::Ready(failure) => Err(failure.into()),
             Poll::Pending => Ok(()),
@@ -461,7 +469,7 @@ impl Down {
         socket.poll_write(cx, &slices[..count], bytes)
     }
 
-    /// Drops what has been written, which gives its credit back (P-4.5).
+    /// Drops what has been written, which returns its credit (P-4.5).
     fn advance(&mut self, mut count: usize) {
         let first = count.min(self.first.len());
         self.first.advance(first);
@@ -499,7 +507,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_piece_does_not_keep_its_buffer() {
+    fn small_payload_does_not_keep_its_buffer() {
         let pool = Pool::new(64, 1);
         for (count, keeps) in [(1, false), (15, false), (16, true), (64, true)] {
             let mut buffer = pool.take();
