@@ -3,6 +3,7 @@
 mod attachment;
 mod config;
 mod connection;
+mod phase;
 mod reader;
 pub(crate) mod state;
 mod upkeep;
@@ -17,8 +18,8 @@ use adit_codec::{Compression, EncodedHead};
 use adit_flow::Budget;
 use adit_mux::{Attachment, Mux, OpenError};
 
-use self::{attachment::OnLoss, state::LaneState};
 pub use self::{config::LaneConfig, connection::Connection, state::LaneStats};
+use self::{phase::OnLoss, state::LaneState};
 use crate::{
     dispatch::Dispatch,
     exchange::Exchange,

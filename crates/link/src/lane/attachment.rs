@@ -24,32 +24,15 @@ use std::sync::{Arc, atomic::Ordering};
 
 use adit_mux::Attachment;
 
-use super::state::LaneState;
+use super::{
+    phase::{OnLoss, Phase},
+    state::LaneState,
+};
 use crate::{
     clock::now,
     failure::{Failure, Reason},
     inbox::Inbox,
 };
-
-/// Where a lane is in its life.
-#[derive(Debug, Clone)]
-pub(super) enum Phase {
-    /// It has a connection.
-    Attached(Attachment),
-    /// It has none, for this reason, and may get another one.
-    Detached(Failure),
-    /// It is over, for this reason.
-    Closed(Failure),
-}
-
-/// What the loss of its connection means to a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnLoss {
-    /// The lane is over.
-    Close,
-    /// The lane waits for another connection.
-    Detach,
-}
 
 impl LaneState {
     /// The connection that the lane has.

@@ -12,8 +12,8 @@ use adit_pending::{Settled, Table};
 use tokio::sync::{Notify, watch};
 
 use super::{
-    attachment::{OnLoss, Phase},
     config::LaneConfig,
+    phase::{OnLoss, Phase},
 };
 use crate::{
     clock::now,

@@ -1,0 +1,25 @@
+//! The states of a lane; `attachment.rs` has the transitions.
+
+use adit_mux::Attachment;
+
+use crate::failure::Failure;
+
+/// Where a lane is in its life.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// It has a connection.
+    Attached(Attachment),
+    /// It has none, for this reason, and may get another one.
+    Detached(Failure),
+    /// It is over, for this reason.
+    Closed(Failure),
+}
+
+/// What the loss of its connection means to a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnLoss {
+    /// The lane is over.
+    Close,
+    /// The lane waits for another connection.
+    Detach,
+}
