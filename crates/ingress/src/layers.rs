@@ -1,13 +1,13 @@
-//! The layers that come with the house.
+//! The built-in layers.
 
 mod forwarded;
 mod hop_by_hop;
 mod permits;
+mod trusted_proxies;
 mod via;
 
 pub use forwarded::Forwarded;
-pub(crate) use forwarded::request_id;
 pub use hop_by_hop::HopByHop;
-pub(crate) use hop_by_hop::{crosses, is_hop_by_hop};
 pub use permits::{Permits, visitor_key};
+pub use trusted_proxies::{Network, ParseNetworkError, TrustedProxies};
 pub use via::Via;

@@ -1,82 +1,60 @@
-//! Public listeners: visitors in.
+//! Public listeners for visitors.
 //!
-//! Takes visitors' connections, reads HTTP/1.1 (hyper) and HTTP/2 (h2) from them, leads each request through one ordered
-//! chain of [`Layer`]s, asks a [`Director`] where it goes, and carries it over a lane (`adit-link`) and its answer back.
+//! Accepts connections of visitors, reads HTTP/1.1 (hyper) and HTTP/2 (h2) from them, passes each request through a chain
+//! of [`Layer`]s, gets its destination from a [`Director`], forwards it over a lane (`adit-link`) and sends the response
+//! back. TCP connections and UDP flows take the same way without a head.
 //!
 //! Promises:
-//! - what reaches a lane is one well-formed request: whatever could be read in two ways gets 400 and the connection
-//!   closed;
-//! - a body is read from the visitor only as fast as credit lets it go on, and an answer is given its credit back only
-//!   when it has been written to the visitor's socket, so that a request holds a bounded amount of memory;
-//! - an answer that broke off never looks whole (P-7.1); a failure before the answer's head is an answer with a reason
-//!   (section 7 of the protocol), made in one place, `reply`;
-//! - a visitor that stalls, leaves or floods costs only itself: timers on head, body, write and idleness, and every one
-//!   of its exchanges is cancelled when it goes;
-//! - whatever becomes of a request, the observer of its [`Admission`] is told of it once, when it is over;
-//! - no task per request of HTTP/1, but for the one that sends a streamed body; one for each request of HTTP/2, TCP
-//!   connection and UDP flow.
+//! - a lane carries well-formed requests only: a request that two parsers could read differently gets 400 and its
+//!   connection is closed;
+//! - a request body is read only as fast as the lane has credit for it, and the credit of a response is returned only when
+//!   its bytes have been written to the visitor's socket, so that a request holds a bounded amount of memory;
+//! - a truncated response never looks complete (P-7.1); a failure before the head of the response becomes a response with
+//!   a reason (section 7 of the protocol), which `forward/error_response.rs` makes;
+//! - a visitor that stalls, leaves or floods affects only itself: head, body, write and idle time are bounded, and all its
+//!   exchanges are cancelled when it leaves;
+//! - the observer of the [`Admission`] receives one record for each request, when the request is over;
+//! - a request of HTTP/1 has no task except the one that sends a streamed body; each request of HTTP/2, TCP connection and
+//!   UDP flow has one.
 //!
-//! Leaves to the caller: accepting connections and dealing them to threads, rules and clients (behind [`Director`]),
-//! which layers there are and in which order, TLS.
+//! Leaves to the caller: accepting connections and assigning them to threads, rules and clients (behind [`Director`]), the
+//! list of layers and its order, TLS.
 //!
-//! Proof: `tests/`: both ends of a lane in memory with a scripted service behind it, real sockets before it, raw bytes
-//! where a library would be too polite.
+//! Proof: `tests/`: both ends of a lane in memory with a scripted service behind it, real sockets in front of it, and raw
+//! bytes where an HTTP library would not send them.
+//!
+//! # Modules
+//!
+//! Imports go one way: `accept` -> `protocol` -> `forward`, and `layers` -> `forward`.
+//!
+//! - `accept`: from a socket to one request: listeners, protocol detection, the socket under hyper and h2.
+//! - `protocol`: one module for each protocol that a visitor can use. It parses the request, forwards it with the options
+//!   of the protocol, and turns the result into a response, a WebSocket or a byte stream.
+//! - `forward`: what all protocols share: the request and its record, admission, the retry loop, bodies in both
+//!   directions, responses and error responses.
+//! - `layers`: the built-in layers.
 
-mod access;
-mod admission;
-mod answer;
-mod body;
-mod call;
+mod accept;
 mod config;
-mod connection;
-mod demand;
-pub mod descriptors;
-mod director;
-mod expectation;
-mod failure_log;
-mod framing;
-mod grpc;
-mod http;
-mod http2;
-mod http2_frames;
-mod inbound;
-mod interim;
-mod layer;
+mod forward;
 pub mod layers;
-pub mod listener;
-mod ordered;
-mod pace;
-mod parked;
-mod phases;
-mod pump;
-mod reply;
-mod retry_budget;
-mod serving;
-mod session;
-mod sniff;
-mod socket;
+mod protocol;
 mod stats;
-mod streaming;
-mod target;
-mod tcp;
-mod trusted_proxies;
-mod udp;
-mod unreadable;
-mod upgrade;
-mod upload;
-mod visit;
-mod websocket;
 
-pub use admission::Admission;
+pub use accept::{descriptors, http::Http, listener};
 pub use config::{HttpConfig, TcpConfig, UdpConfig};
-pub use director::{Destination, Direction, Director};
-pub use http::Http;
-pub use layer::{BoxFuture, Held, Layer, Verdict};
-pub use retry_budget::RetryBudget;
-pub use session::Session;
+pub use forward::{
+    admission::Admission,
+    director::{Destination, Direction, Director},
+    layer::{BoxFuture, Held, Layer, Verdict},
+    request_meta::{RequestMeta, Scheme, Visitor},
+    retry_budget::RetryBudget,
+    session::Session,
+    target::Target,
+};
+pub use layers::{Network, ParseNetworkError, TrustedProxies};
+pub use protocol::{
+    tcp::{SessionStats, Tcp},
+    udp::{Udp, UdpDropped, UdpStats},
+};
 pub use stats::Stats;
-pub use target::Target;
-pub use tcp::{SessionStats, Tcp};
-pub use trusted_proxies::{Network, ParseNetworkError, TrustedProxies};
-pub use udp::{Udp, UdpDropped, UdpStats};
-pub use visit::{Scheme, Visit, Visitor};

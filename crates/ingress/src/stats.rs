@@ -64,7 +64,7 @@ impl Counters {
         }
     }
 
-    /// A request that did not become a [`crate::Visit`].
+    /// A request that did not become a [`crate::RequestMeta`].
     pub(crate) fn count_refused(&self, reason: Reason) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.count_failure(reason);

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use adit_codec::ResetCode;
 use adit_flow::Gate;
-use adit_ingress::{Direction, Layer, Verdict, Visit, layers};
+use adit_ingress::{Direction, Layer, RequestMeta, Verdict, layers};
 use adit_link::{Failure, Reason};
 use adit_testlink::{
     HttpEntry, Link, Route, director,
@@ -508,9 +508,9 @@ async fn a_permit_is_held_as_long_as_the_response_lasts() {
 struct Door;
 
 impl Layer for Door {
-    fn on_request(&self, visit: &mut Visit) -> Verdict {
+    fn on_request(&self, visit: &mut RequestMeta) -> Verdict {
         match visit.path.path() {
-            "/closed" => Verdict::Stop(Failure::new(Reason::NoTunnel, "closed")),
+            "/closed" => Verdict::Reject(Failure::new(Reason::NoTunnel, "closed")),
             "/later" => Verdict::Wait(Box::pin(async {
                 tokio::task::yield_now().await;
                 Err(Failure::new(Reason::Limit, "later"))
@@ -524,7 +524,7 @@ impl Layer for Door {
         }
     }
 
-    fn on_response(&self, visit: &Visit, response: &mut http::response::Parts) {
+    fn on_response(&self, visit: &RequestMeta, response: &mut http::response::Parts) {
         assert!(visit.headers.contains_key("x-door"));
         response
             .headers
@@ -535,7 +535,7 @@ impl Layer for Door {
 struct Hall;
 
 impl Layer for Hall {
-    fn on_response(&self, _: &Visit, response: &mut http::response::Parts) {
+    fn on_response(&self, _: &RequestMeta, response: &mut http::response::Parts) {
         response
             .headers
             .append("x-order", http::HeaderValue::from_static("hall"));

@@ -10,7 +10,7 @@ use adit_balance::{Draw, InFlight, Policy, hash_bytes};
 use adit_codec::ProtocolType;
 use adit_flow::{Claim, Permit};
 use adit_ingress::{
-    Destination, Direction, Director, RetryBudget, Session, Visit, layers::visitor_key,
+    Destination, Direction, Director, RequestMeta, RetryBudget, Session, layers::visitor_key,
 };
 use adit_link::{Failure, Reason};
 use adit_proto::REGISTER_PATH;
@@ -113,7 +113,7 @@ impl ServerDirector {
 }
 
 impl Director for ServerDirector {
-    fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction {
+    fn direct(&self, visit: &RequestMeta, avoid: &[u64]) -> Direction {
         let port = visit.visitor.local_port();
         let input = RouteInput {
             protocol: visit.protocol,

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use adit_ingress::{Admission, Destination, Direction, Director, Layer, Session, Visit, layers};
+use adit_ingress::{
+    Admission, Destination, Direction, Director, Layer, RequestMeta, Session, layers,
+};
 use adit_link::{Failure, Reason};
 use adit_trace::{NoObserver, Observer};
 
@@ -39,7 +41,7 @@ pub fn fail(reason: Reason) -> Direction {
 /// What a director is asked about.
 #[derive(Clone, Copy)]
 enum Asked<'a> {
-    Request(&'a Visit),
+    Request(&'a RequestMeta),
     Session(&'a Session),
 }
 
@@ -78,7 +80,7 @@ impl ScriptedDirector {
 }
 
 impl Director for ScriptedDirector {
-    fn direct(&self, visit: &Visit, avoid: &[u64]) -> Direction {
+    fn direct(&self, visit: &RequestMeta, avoid: &[u64]) -> Direction {
         self.answer(Asked::Request(visit), avoid)
     }
 
@@ -102,7 +104,7 @@ impl Director for ScriptedDirector {
 
 /// Directs HTTP requests.
 pub fn director(
-    direct: impl Fn(&Visit, &[u64]) -> Direction + Send + Sync + 'static,
+    direct: impl Fn(&RequestMeta, &[u64]) -> Direction + Send + Sync + 'static,
 ) -> Arc<ScriptedDirector> {
     ScriptedDirector::new(move |asked, avoid| match asked {
         Asked::Request(visit) => direct(visit, avoid),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, UserName};
-use adit_ingress::{Destination, Direction, Director, RetryBudget, Session, Visit};
+use adit_ingress::{Destination, Direction, Director, RequestMeta, RetryBudget, Session};
 use adit_link::{Compression, Lane};
 
 use crate::{
@@ -93,7 +93,7 @@ impl EntryDirector {
 }
 
 impl Director for EntryDirector {
-    fn direct(&self, _: &Visit, avoid: &[u64]) -> Direction {
+    fn direct(&self, _: &RequestMeta, avoid: &[u64]) -> Direction {
         self.direct_any(avoid)
     }
 

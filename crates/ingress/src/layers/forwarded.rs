@@ -1,14 +1,16 @@
-//! Reports to the service who the visitor is, and how it came (P-3.4).
+//! Reports the visitor's address, host and scheme to the service (P-3.4).
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 
 use crate::{
-    layer::{Layer, Verdict},
-    ordered::retain,
-    trusted_proxies::TrustedProxies,
-    visit::{Scheme, Visit},
+    forward::{
+        headers::{elements, request_id, retain},
+        layer::{Layer, Verdict},
+        request_meta::{RequestMeta, Scheme},
+    },
+    layers::trusted_proxies::TrustedProxies,
 };
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -16,23 +18,23 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Sets `x-forwarded-for`, `x-forwarded-host`, `x-forwarded-proto` and `x-request-id`. What a trusted proxy reports of its
-/// visitor is kept and extended; what anybody else reports is removed. Belongs behind [`crate::layers::HopByHop`],
-/// through which a visitor could have these taken out again.
+/// Sets `x-forwarded-for`, `x-forwarded-host`, `x-forwarded-proto` and `x-request-id`. The values of a trusted proxy are
+/// kept and extended; those of any other visitor are removed. Place it after [`crate::layers::HopByHop`]: otherwise a
+/// visitor could have these fields removed by naming them in `connection`.
 #[derive(Debug, Clone, Default)]
 pub struct Forwarded {
     trusted: TrustedProxies,
 }
 
 impl Forwarded {
-    /// With proxies whose reports are believed.
+    /// With the proxies whose values are trusted.
     pub const fn new(trusted: TrustedProxies) -> Self {
         Self { trusted }
     }
 
-    /// A request of a trusted proxy at `peer`.
-    fn extend(&self, visit: &mut Visit, peer: IpAddr) {
-        let headers = &mut visit.headers;
+    /// Extends the values of a trusted proxy at `peer`.
+    fn extend(&self, request: &mut RequestMeta, peer: IpAddr) {
+        let headers = &mut request.headers;
         let mut hops: Vec<Hop> = list(headers, &FOR).map(Hop::of_address).collect();
         if hops.is_empty() {
             hops = list(headers, &FORWARDED).map(Hop::of_element).collect();
@@ -40,8 +42,8 @@ impl Forwarded {
         let proto = headers.get(&PROTO).map(HeaderValue::as_bytes);
         let proto = proto.or_else(|| parameter(list(headers, &FORWARDED).last()?, b"proto"));
         match proto {
-            Some(proto) if proto.eq_ignore_ascii_case(b"https") => visit.scheme = Scheme::Https,
-            Some(proto) if proto.eq_ignore_ascii_case(b"http") => visit.scheme = Scheme::Http,
+            Some(proto) if proto.eq_ignore_ascii_case(b"https") => request.scheme = Scheme::Https,
+            Some(proto) if proto.eq_ignore_ascii_case(b"http") => request.scheme = Scheme::Http,
             _ => {}
         }
         append(headers, FOR, &peer.to_string());
@@ -54,7 +56,7 @@ impl Forwarded {
         }
         let mut visitor = None;
         for hop in hops.into_iter().rev() {
-            // The next one is reported by this one: as long as it is a trusted proxy, it is believed.
+            // Each hop reports the one before it: a trusted proxy's report is believed.
             let Some(addr) = hop.0 else { break };
             visitor = Some(addr);
             if !self.trusted.contains(addr.ip()) {
@@ -62,42 +64,42 @@ impl Forwarded {
             }
         }
         if let Some(addr) = visitor {
-            visit.visitor = visit.visitor.behind_proxy(addr);
+            request.visitor = request.visitor.behind_proxy(addr);
         }
     }
 }
 
 impl Layer for Forwarded {
-    fn on_request(&self, visit: &mut Visit) -> Verdict {
-        let peer = visit.visitor.addr().ip().to_canonical();
+    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+        let peer = request.visitor.addr().ip().to_canonical();
         if self.trusted.contains(peer) {
-            self.extend(visit, peer);
+            self.extend(request, peer);
         } else {
-            remove_reports(&mut visit.headers);
-            let address = visit.visitor.ip_value().clone();
-            visit.headers.insert(FOR, address);
+            remove_reports(&mut request.headers);
+            let address = request.visitor.ip_value().clone();
+            request.headers.insert(FOR, address);
         }
-        let headers = &mut visit.headers;
+        let headers = &mut request.headers;
         if !headers.contains_key(HOST)
-            && let Some(authority) = &visit.authority
+            && let Some(authority) = &request.authority
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
             headers.insert(HOST, host);
         }
         if !headers.contains_key(PROTO) {
-            let proto = HeaderValue::from_static(visit.scheme.as_str());
+            let proto = HeaderValue::from_static(request.scheme.as_str());
             headers.insert(PROTO, proto);
         }
-        headers.insert(REQUEST_ID, request_id(&visit.uuid));
+        headers.insert(REQUEST_ID, request_id(&request.uuid));
         Verdict::Continue
     }
 }
 
-/// One address that a proxy has reported; `None` if it cannot be read, or is hidden.
+/// One address that a proxy has reported; `None` if it is malformed or hidden.
 struct Hop(Option<SocketAddr>);
 
 impl Hop {
-    /// Of `x-forwarded-for`: an address, some proxies add a port.
+    /// From `x-forwarded-for`: an address; some proxies add a port.
     fn of_address(text: &[u8]) -> Self {
         let Ok(text) = std::str::from_utf8(text) else {
             return Self(None);
@@ -110,21 +112,16 @@ impl Hop {
         Self(addr.or_else(|_| text.parse()).ok())
     }
 
-    /// Of `forwarded` (RFC 7239, 4).
+    /// From `forwarded` (RFC 7239, 4).
     fn of_element(element: &[u8]) -> Self {
         parameter(element, b"for").map_or(Self(None), Self::of_address)
     }
 }
 
-/// The elements of a list, over all lines of this name. None of the lists that are read here has commas in quotes: an
-/// element that has is no address, and ends what is believed.
+/// The elements of a list, over all lines of this name. A comma in quotes splits its element: the parts are not addresses,
+/// and end the trusted chain.
 fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
+    elements(headers, name).filter(|element| !element.is_empty())
 }
 
 /// The value of a parameter of an element of `forwarded`, without quotes.
@@ -149,24 +146,16 @@ fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
         line.extend_from_slice(b", ");
     }
     line.extend_from_slice(element.as_bytes());
-    // Parts of header values, and addresses, make one.
+    // Parts of header values and addresses are always a valid value.
     if let Ok(line) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line)) {
         headers.insert(name, line);
     }
 }
 
-/// Removes what a visitor reports of itself.
+/// Removes the values that a visitor has set itself.
 fn remove_reports(headers: &mut HeaderMap) {
     retain(headers, |name| {
         let name = name.as_str();
         !(name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip")
     });
-}
-
-/// A request's UUID as a header value.
-pub(crate) fn request_id(uuid: &uuid::Uuid) -> HeaderValue {
-    let mut text = uuid::Uuid::encode_buffer();
-    let text = uuid.hyphenated().encode_lower(&mut text);
-    // Hexadecimal digits and hyphens are always a value.
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

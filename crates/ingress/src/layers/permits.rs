@@ -1,4 +1,4 @@
-//! A bound on the requests at a time (F12).
+//! A limit of concurrent requests (F12).
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -6,17 +6,17 @@ use adit_codec::ProtocolType;
 use adit_flow::{Claim, Gate, GateError};
 use adit_link::{Failure, Reason};
 
-use crate::{
+use crate::forward::{
     layer::{Layer, Verdict},
+    request_meta::RequestMeta,
     session::Session,
-    visit::Visit,
 };
 
-/// A bound on the requests at a time. A request over it waits a bounded time, in the order of arrival, and then gets
-/// the failure `limit`.
+/// A limit of concurrent requests. A request above it waits a bounded time, in the order of arrival, and then fails with
+/// `limit`.
 ///
-/// When permits run short they are shared: by the visitor's address, and by what the request is for. That is the host or
-/// port, which stands for the tunnel that is not known yet, or the entry where all visitors have one.
+/// When permits run short they are shared by the visitor's address, and by host and port, in place of the tunnel, which is
+/// not known before routing; or by the number of the entry ([`Permits::of_entry`]).
 pub struct Permits {
     gate: Arc<Gate>,
     wait: Duration,
@@ -33,7 +33,7 @@ impl Permits {
         }
     }
 
-    /// The permits of one of several entries that have a gate together: whatever host is asked for, it is one share.
+    /// Permits of one of several entries that share a gate: the entry has one share for all its hosts.
     pub fn of_entry(gate: Arc<Gate>, wait: Duration, number: u64) -> Self {
         Self {
             gate,
@@ -58,7 +58,7 @@ impl Permits {
             return Verdict::Hold(Box::new(permit));
         }
         if self.wait.is_zero() {
-            return Verdict::Stop(full());
+            return Verdict::Reject(full());
         }
         let (permit, wait) = (self.gate.acquire_for(claim), self.wait);
         Verdict::Wait(Box::pin(async move {
@@ -74,12 +74,12 @@ impl Permits {
 }
 
 impl Layer for Permits {
-    fn on_request(&self, visit: &mut Visit) -> Verdict {
-        let visitor = &visit.visitor;
-        self.take(|| self.claim(visit.host(), visitor.local_port(), visitor.addr().ip()))
+    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+        let visitor = &request.visitor;
+        self.take(|| self.claim(request.host(), visitor.local_port(), visitor.addr().ip()))
     }
 
-    /// Flows of UDP have a bound of their own (P-11.2).
+    /// UDP flows have their own limit (P-11.2).
     fn on_session(&self, session: &Session) -> Verdict {
         match session.protocol {
             ProtocolType::Udp => Verdict::Continue,
@@ -91,7 +91,8 @@ impl Layer for Permits {
     }
 }
 
-/// A visitor's address as permits are shared by it: a host of IPv6 chooses among the addresses of its /64.
+/// The key by which permits are shared among visitors: an IPv4 address, or the /64 of an IPv6 address, because a host
+/// chooses among the addresses of its /64.
 pub fn visitor_key(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_bits().into(),
@@ -111,7 +112,7 @@ fn place(host: &str, port: u16) -> u64 {
 }
 
 fn full() -> Failure {
-    Failure::new(Reason::Limit, "too many requests at this moment")
+    Failure::new(Reason::Limit, "too many concurrent requests")
 }
 
 impl fmt::Debug for Permits {
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_one_share_whatever_host_is_asked_for() {
+    fn entry_has_one_share_for_all_hosts() {
         let (gate, visitor) = (Gate::new(1, 1), IpAddr::from([192, 0, 2, 1]));
         let claim = |entry, host, port| {
             Permits::of_entry(gate.clone(), Duration::ZERO, entry).claim(host, port, visitor)

@@ -1,14 +1,14 @@
-//! Finds requests that come back to where they have been (P-3.12; RFC 9110, 7.6.3).
+//! Detects forwarding loops (P-3.12; RFC 9110, 7.6.3).
 
 use adit_link::{Failure, Reason};
 use http::{HeaderMap, HeaderValue, Version, header::VIA};
 
-use crate::{
+use crate::forward::{
     layer::{Layer, Verdict},
-    visit::Visit,
+    request_meta::RequestMeta,
 };
 
-/// Adds its pseudonym to `via` in requests and answers, and stops requests that have it already.
+/// Adds its pseudonym to `via` in requests and responses, and rejects requests that have it already.
 #[derive(Debug, Clone)]
 pub struct Via {
     pseudonym: Box<str>,
@@ -19,11 +19,11 @@ pub struct Via {
 }
 
 impl Via {
-    /// With a pseudonym that follows from `random`, which is another one for each process.
+    /// With a pseudonym made from `random`, which differs for each process.
     pub fn new(random: u64) -> Self {
         let pseudonym = format!("adit-{random:016x}");
         let element = |version: &str| {
-            // Letters, digits and a hyphen are always a value.
+            // Letters, digits and a hyphen are always a valid value.
             HeaderValue::try_from(format!("{version} {pseudonym}"))
                 .unwrap_or_else(|_| HeaderValue::from_static(""))
         };
@@ -35,7 +35,7 @@ impl Via {
         }
     }
 
-    /// Whether a list has this pseudonym. Comments, which may have commas, do not look like it.
+    /// Whether `via` has this pseudonym. Comments may have commas, but no part of one is taken for it.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let lines = headers.get_all(VIA).into_iter();
         lines
@@ -50,23 +50,23 @@ impl Via {
 }
 
 impl Layer for Via {
-    fn on_request(&self, visit: &mut Visit) -> Verdict {
-        if self.is_in(&visit.headers) {
-            return Verdict::Stop(Failure::new(
+    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+        if self.is_in(&request.headers) {
+            return Verdict::Reject(Failure::new(
                 Reason::Loop,
-                "the request has come back to the server that forwarded it",
+                "forwarding loop: the request has passed this server before",
             ));
         }
-        let element = match visit.version {
+        let element = match request.version {
             Version::HTTP_10 => &self.http10,
             Version::HTTP_2 => &self.http2,
             _ => &self.http11,
         };
-        visit.headers.append(VIA, element.clone());
+        request.headers.append(VIA, element.clone());
         Verdict::Continue
     }
 
-    fn on_response(&self, _: &Visit, response: &mut http::response::Parts) {
+    fn on_response(&self, _: &RequestMeta, response: &mut http::response::Parts) {
         response.headers.append(VIA, self.http11.clone());
     }
 }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_its_own_pseudonym_is_found() {
+    fn finds_its_own_pseudonym_only() {
         let via = Via::new(0x2a);
         for (line, found) in [
             ("1.1 adit-000000000000002a", true),

@@ -186,7 +186,7 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
     struct Closed;
     impl Layer for Closed {
         fn on_session(&self, _: &Session) -> Verdict {
-            Verdict::Stop(Failure::new(Reason::Limit, "too many"))
+            Verdict::Reject(Failure::new(Reason::Limit, "too many"))
         }
     }
     let unused = session_director(|_, _| panic!("the layer stops it"));

@@ -1,0 +1,257 @@
+//! The HTTP entry: serves a connection from its first byte to its end.
+
+use std::{
+    fmt::{self, Display},
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use adit_codec::MAX_HEADER_LINES;
+use adit_link::Failure;
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    accept::{
+        http2,
+        sniff::{DetectedProtocol, sniff},
+        socket::VisitorSocket,
+        upgraded::AfterHttp1,
+    },
+    config::HttpConfig,
+    forward::{
+        admission::Admission, connection::Connection, context::HttpContext, inbound::Inbound,
+        request_meta::Scheme, response_body::ResponseBody,
+    },
+    protocol::{http as http_protocol, served::Served},
+    stats::{Counters, Stats},
+};
+
+/// Bounds the head of a request, and the bytes that wait to be written.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How often a draining connection is checked: two checks in a row without a request close it.
+const DRAIN_CHECK: Duration = Duration::from_millis(250);
+
+/// The entry for visitors of HTTP/1.1 and HTTP/2, gRPC and WebSocket.
+pub struct Http {
+    context: Arc<HttpContext>,
+    http1: http1::Builder,
+}
+
+impl Http {
+    /// An entry whose requests pass `admission`.
+    pub fn new(config: HttpConfig, admission: Arc<Admission>) -> Arc<Self> {
+        let mut http1 = http1::Builder::new();
+        http1
+            // P-3.8: also for responses of services that do not send a date.
+            .auto_date_header(true)
+            .max_headers(MAX_HEADER_LINES)
+            // The socket times heads: it can tell an idle connection from a slow one.
+            .header_read_timeout(None)
+            .half_close(true)
+            .max_buf_size(BUFFER_BYTES);
+        Arc::new(Self {
+            context: Arc::new(HttpContext::new(config, admission)),
+            http1,
+        })
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        self.context.counters.stats()
+    }
+
+    /// Serves one connection to its end. When `drain` is ready, no further requests are accepted; open ones finish.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection and cancels its requests.
+    pub async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        drain: impl Future<Output = ()>,
+    ) {
+        let config = &self.context.config;
+        let Some(_open) = OpenConnection::new(&self.context) else {
+            tracing::debug!(%peer, "connection refused: too many are open");
+            return;
+        };
+        let mut drain = pin!(drain);
+        let detected = tokio::select! {
+            biased;
+            detected = timeout(config.head_timeout, sniff(&stream)) => detected,
+            () = drain.as_mut() => return,
+        };
+        let Ok(Ok(Some(detected))) = detected else {
+            return;
+        };
+        let local_port = stream.local_addr().map_or(0, |local| local.port());
+        let connection = Arc::new(Connection::new(peer, local_port, Scheme::Http));
+        let drain = async {
+            drain.await;
+            connection.drain();
+        };
+        let served = self.serve_detected(stream, detected, &connection);
+        // `served` itself waits for `Connection::draining`.
+        let mut served = pin!(served);
+        tokio::select! {
+            biased;
+            () = served.as_mut() => return,
+            () = drain => {}
+        }
+        served.await;
+    }
+
+    async fn serve_detected(
+        &self,
+        stream: TcpStream,
+        detected: DetectedProtocol,
+        connection: &Arc<Connection>,
+    ) {
+        let context = &self.context;
+        let socket = VisitorSocket::new(stream, detected, connection.clone(), context.clone());
+        let release = context.config.release_timeout;
+        match detected {
+            DetectedProtocol::Http1 => {
+                let after = AfterHttp1::default();
+                let service =
+                    service_fn(|request| serve_http1(context, connection, &after, request));
+                let io = TokioIo::new(socket);
+                let serving = self.http1.serve_connection(io, service).with_upgrades();
+                let stop =
+                    |serving: Pin<&mut _>| http1::UpgradeableConnection::graceful_shutdown(serving);
+                drive(serving, stop, connection, release).await;
+                after.run(&context.config).await;
+            }
+            DetectedProtocol::Http2 => {
+                let serving = http2::Serving::new(socket, context.clone(), connection.clone());
+                let stop = |serving: Pin<&mut _>| http2::Serving::graceful_shutdown(serving);
+                // Boxed: unboxed it would enlarge the future of every connection.
+                Box::pin(drive(serving, stop, connection, release)).await;
+            }
+        }
+    }
+}
+
+/// Serves one request of HTTP/1. A session takes the connection over when hyper has sent the response.
+async fn serve_http1(
+    context: &Arc<HttpContext>,
+    connection: &Arc<Connection>,
+    after: &AfterHttp1,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Failure> {
+    // For any protocol that the request asks for: hyper releases such a connection in the same way.
+    if let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() {
+        after.set_upgrade(upgrade);
+    }
+    let request = request.map(Inbound::Http1);
+    match http_protocol::serve(context.clone(), connection.clone(), request, None).await? {
+        Served::Response(response) => Ok(response),
+        Served::Session(head, session) => {
+            after.set_session(session);
+            Ok(head.map(|()| ResponseBody::empty()))
+        }
+    }
+}
+
+/// Drives a connection to its end; `stop` makes it accept no more requests. A connection that has been idle, or holds
+/// responses of failed exchanges, and does not end by itself is ended `release` after it has been stopped. A draining
+/// connection is ended as soon as it has no open request: the visitor might never complete a head, or reply to a ping.
+async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
+    serving: C,
+    stop: impl Fn(Pin<&mut C>),
+    connection: &Connection,
+    release: Duration,
+) {
+    let mut serving = pin!(serving);
+    let mut draining = pin!(connection.draining());
+    let mut stuck = pin!(connection.stuck_responses().persist(release));
+    let (mut is_draining, mut is_stuck) = (false, false);
+    let mut end_at = None;
+    let mut drain_check = None;
+    let mut was_unused = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => break ended,
+            () = draining.as_mut(), if !is_draining => {
+                is_draining = true;
+                stop(serving.as_mut());
+                drain_check = Some(Instant::now() + DRAIN_CHECK);
+            }
+            () = sleep_until(drain_check.unwrap_or_else(Instant::now)), if drain_check.is_some() => {
+                let is_unused = connection.is_unused();
+                if is_unused && was_unused {
+                    return;
+                }
+                was_unused = is_unused;
+                drain_check = Some(Instant::now() + DRAIN_CHECK);
+            }
+            // HTTP/2 only: GOAWAY reports which requests were accepted.
+            () = connection.idle.notified() => {
+                stop(serving.as_mut());
+                end_at.get_or_insert_with(|| Instant::now() + release);
+            }
+            () = stuck.as_mut(), if !is_stuck => {
+                is_stuck = true;
+                stop(serving.as_mut());
+                end_at.get_or_insert_with(|| Instant::now() + release);
+            }
+            () = sleep_until(end_at.unwrap_or_else(Instant::now)), if end_at.is_some() => {
+                let is_idle = connection.open.load(Ordering::Relaxed) == 0;
+                if is_idle || !connection.stuck_responses().is_empty() {
+                    tracing::debug!(
+                        peer = connection.visitor.as_str(),
+                        "connection ended: the visitor did not close it within release_timeout"
+                    );
+                    return;
+                }
+                // It accepts no more requests, and the open ones may finish.
+                end_at = None;
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = connection.visitor.as_str(), %error, "connection ended");
+    }
+}
+
+/// Counts a connection while it is open.
+struct OpenConnection<'a>(&'a Counters);
+
+impl<'a> OpenConnection<'a> {
+    fn new(context: &'a HttpContext) -> Option<Self> {
+        let counters = &context.counters;
+        counters.connections.fetch_add(1, Ordering::Relaxed);
+        let open = counters.connections_open.fetch_add(1, Ordering::Relaxed);
+        let counted = Self(counters);
+        if open >= context.config.max_connections {
+            counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(counted)
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http")
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}

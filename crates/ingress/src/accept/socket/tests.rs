@@ -1,0 +1,192 @@
+use std::net::SocketAddr;
+
+use adit_link::{Failure, Reason};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use super::*;
+use crate::{
+    Admission, Direction, Director, HttpConfig, RequestMeta, Session, forward::request_meta::Scheme,
+};
+
+struct Nowhere;
+
+impl Director for Nowhere {
+    fn direct(&self, _: &RequestMeta, _: &[u64]) -> Direction {
+        Direction::Fail(Failure::new(Reason::NoTunnel, "there is none"))
+    }
+
+    fn direct_session(&self, _: &Session, _: &[u64]) -> Direction {
+        Direction::Fail(Failure::new(Reason::NoTunnel, "there is none"))
+    }
+
+    fn may_retry(&self) -> bool {
+        false
+    }
+}
+
+async fn socket(detected: DetectedProtocol) -> (VisitorSocket, TcpStream) {
+    socket_with(detected, &HttpConfig::default()).await
+}
+
+async fn socket_with(
+    detected: DetectedProtocol,
+    config: &HttpConfig,
+) -> (VisitorSocket, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr: SocketAddr = listener.local_addr().unwrap();
+    let visitor = TcpStream::connect(addr).await.unwrap();
+    let (stream, peer) = listener.accept().await.unwrap();
+    let connection = Arc::new(Connection::new(peer, addr.port(), Scheme::Http));
+    let admission = Admission::new(Vec::new(), Arc::new(Nowhere));
+    let context = Arc::new(HttpContext::new(config.clone(), admission));
+    let socket = VisitorSocket::new(stream, detected, connection, context);
+    (socket, visitor)
+}
+
+/// Reads this, and gives the times before and behind it.
+fn read(socket: &mut VisitorSocket, bytes: &str) -> [std::time::Instant; 2] {
+    let before = std::time::Instant::now();
+    socket.on_read(&mut bytes.as_bytes().to_vec());
+    [before, std::time::Instant::now()]
+}
+
+#[tokio::test]
+async fn a_request_of_http1_began_with_the_first_byte_of_its_head() {
+    let (mut socket, _visitor) = socket(DetectedProtocol::Http1).await;
+    let connection = socket.connection.clone();
+    let begins = |[before, after]: [std::time::Instant; 2]| {
+        let began = connection.take_head_began();
+        assert!(before <= began && began <= after);
+    };
+    for _ in 0..2 {
+        // Empty lines are no head.
+        read(&mut socket, "\r\n");
+        let first = read(&mut socket, "GET / HT");
+        read(&mut socket, "TP/1.1\r\nHost: a\r");
+        read(&mut socket, "\n\r\n");
+        begins(first);
+        // In one piece, behind the end of a body.
+        read(
+            &mut socket,
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo",
+        );
+        connection.take_head_began();
+        let next = read(&mut socket, "dyGET / HTTP/1.1\r\n\r\n");
+        begins(next);
+    }
+    // Right behind one that had begun before, nothing is known of it.
+    let first = read(&mut socket, "GET / HT");
+    read(&mut socket, "TP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+    begins(first);
+    let asked = std::time::Instant::now();
+    assert!(connection.take_head_began() >= asked);
+}
+
+#[tokio::test]
+async fn a_request_of_an_idle_http2_connection_began_with_what_was_read_last() {
+    let (mut socket, _visitor) = socket(DetectedProtocol::Http2).await;
+    let connection = socket.connection.clone();
+    read(&mut socket, "a preface");
+    let [before, after] = read(&mut socket, "a head");
+    let began = connection.take_head_began();
+    assert!(before <= began && began <= after);
+    // While others run, it begins when it is understood.
+    connection.open.fetch_add(1, Ordering::Relaxed);
+    read(&mut socket, "a head");
+    let asked = std::time::Instant::now();
+    assert!(connection.take_head_began() >= asked);
+}
+
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// P-3.9.
+#[tokio::test]
+async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_it() {
+    let (mut socket, mut visitor) = socket(DetectedProtocol::Http1).await;
+    let sent = format!("{CHUNKED}{}", "0".repeat(40));
+    visitor.write_all(sent.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    let error = socket.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(error.to_string().contains("16 digits"), "{error}");
+    assert_eq!(
+        String::from_utf8(read).unwrap(),
+        format!("{CHUNKED}{}", "0".repeat(16))
+    );
+    // It stays so, whatever comes.
+    visitor.write_all(b"0\r\n\r\n").await.unwrap();
+    assert!(socket.read_u8().await.is_err());
+}
+
+/// P-3.9: where nothing at all may be read, that is no end.
+#[tokio::test]
+async fn a_read_that_begins_with_what_is_refused_is_an_error() {
+    let (mut socket, mut visitor) = socket(DetectedProtocol::Http1).await;
+    let start = format!("{CHUNKED}{}", "0".repeat(16));
+    visitor.write_all(start.as_bytes()).await.unwrap();
+    let mut read = vec![0; start.len()];
+    socket.read_exact(&mut read).await.unwrap();
+    visitor.write_all(b"0").await.unwrap();
+    let error = socket.read(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_visitor_who_never_pauses_is_read_in_turns() {
+    const TURN: usize = 16 * 1024;
+    const BUFFER: usize = 4 * 1024;
+    const SENT: usize = 1 << 20;
+    for detected in [DetectedProtocol::Http1, DetectedProtocol::Http2] {
+        let config = HttpConfig {
+            turn_bytes: TURN,
+            ..HttpConfig::default()
+        };
+        let (mut socket, mut visitor) = socket_with(detected, &config).await;
+        let sending = tokio::spawn(async move {
+            let mut piece = [0; 1024];
+            let head = match detected {
+                DetectedProtocol::Http1 => {
+                    format!("POST / HTTP/1.1\r\nContent-Length: {SENT}\r\n\r\n")
+                }
+                DetectedProtocol::Http2 => {
+                    // A DATA frame.
+                    piece[1..3].copy_from_slice(&1015_u16.to_be_bytes());
+                    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()
+                }
+            };
+            visitor.write_all(head.as_bytes()).await.unwrap();
+            visitor.write_all(&piece.repeat(SENT / 1024)).await.unwrap();
+            visitor
+        });
+        let (mut all, mut turns) = (0, 0);
+        while all < SENT {
+            let mut buffer = [0; BUFFER];
+            let mut turn = 0;
+            let reading = std::future::poll_fn(|cx| {
+                loop {
+                    let mut buffer = ReadBuf::new(&mut buffer);
+                    match Pin::new(&mut socket).poll_read(cx, &mut buffer) {
+                        Poll::Ready(read) => read.unwrap(),
+                        Poll::Pending if turn == 0 => return Poll::Pending,
+                        Poll::Pending => return Poll::Ready(()),
+                    }
+                    turn += buffer.filled().len();
+                    if all + turn >= SENT {
+                        return Poll::Ready(());
+                    }
+                }
+            });
+            // Its own budget would end the turn as well, some time.
+            tokio::task::unconstrained(reading).await;
+            assert!(turn < TURN + BUFFER, "{turn} in one turn");
+            all += turn;
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(turns >= SENT / (TURN + BUFFER), "{turns}");
+        drop(sending.await.unwrap());
+    }
+}

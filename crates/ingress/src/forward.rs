@@ -1,0 +1,36 @@
+//! One request from its parsed head to its record, whatever its protocol.
+
+pub(crate) mod admission;
+mod attempt;
+pub(crate) mod buffered;
+pub(crate) mod connection;
+pub(crate) mod context;
+pub(crate) mod deadline;
+pub(crate) mod demand;
+pub(crate) mod director;
+pub(crate) mod dispatch;
+pub(crate) mod error_response;
+mod expectation;
+mod failure_log;
+pub(crate) mod grpc_status;
+pub(crate) mod headers;
+pub(crate) mod inbound;
+pub(crate) mod interim;
+pub(crate) mod layer;
+pub(crate) mod options;
+pub(crate) mod pace;
+mod phases;
+mod pump;
+pub(crate) mod receive;
+pub(crate) mod record;
+pub(crate) mod request_body;
+pub(crate) mod request_head;
+pub(crate) mod request_meta;
+pub(crate) mod response;
+pub(crate) mod response_body;
+pub(crate) mod retry_budget;
+pub(crate) mod session;
+pub(crate) mod session_record;
+mod streaming;
+mod stuck;
+pub(crate) mod target;

@@ -1,0 +1,159 @@
+//! One attempt to forward a request: on one client, up to the head of its response.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use adit_codec::{ProtocolType, ResetCode};
+use adit_link::{Exchange, Failure, compress::is_compressible};
+use bytes::Bytes;
+
+use crate::forward::{
+    context::HttpContext,
+    demand::Demand,
+    director::Destination,
+    layer::Held,
+    options::ForwardOptions,
+    pump,
+    receive::{RequestSend, UpstreamResponse, receive},
+    record::RequestRecord,
+    request_body::RequestBody,
+    request_head::{Head, lines_of},
+    streaming::Streaming,
+};
+
+/// Values that the layers gave a request to hold. Shared by its exchange and by the retry loop, so that they outlive an
+/// attempt that fails and is followed by another.
+pub(super) type Holds = Arc<Mutex<Vec<Held>>>;
+
+/// Opens an exchange with the client of `destination`, sends the request and receives the head of the response. `demand`
+/// is for a streamed body.
+///
+/// # Errors
+/// The failure of this attempt. [`RequestBody::can_start_over`] of `body` tells whether another attempt can send it.
+pub(super) async fn attempt(
+    context: &HttpContext,
+    record: &mut RequestRecord,
+    destination: Destination,
+    holds: &Option<Holds>,
+    demand: &Demand,
+    body: &mut RequestBody,
+    options: ForwardOptions<'_>,
+) -> Result<UpstreamResponse, Failure> {
+    let lane = destination.lane;
+    let fits = |body: &Bytes| {
+        body.len() as u64 + adit_flow::MESSAGE_COST <= u64::from(lane.initial_window())
+    };
+    // The part of the body in the message of the head, and whether the request ends with that message.
+    let (riding, end) = match &*body {
+        RequestBody::None => (&[][..], record.request.protocol != ProtocolType::WebSocket),
+        RequestBody::Inline(body, trailers) if fits(body) => (&body[..], trailers.is_none()),
+        RequestBody::Incomplete(first, _) | RequestBody::Streamed { first, .. } if fits(first) => {
+            (&first[..], false)
+        }
+        RequestBody::Inline(..) | RequestBody::Incomplete(..) | RequestBody::Streamed { .. } => {
+            (&[][..], false)
+        }
+    };
+    // Only with the whole body in that message: bytes behind it belong to the other protocol (P-3.7).
+    let offers_upgrade = !record.request.upgrade.is_empty() && lane.may_upgrade() && {
+        let is_whole = |body: &Bytes| body.len() == riding.len();
+        match &*body {
+            RequestBody::None => true,
+            RequestBody::Inline(body, None) => is_whole(body),
+            _ => false,
+        }
+    };
+    record.may_switch = offers_upgrade;
+    let end = end && !offers_upgrade;
+    let trace = record.phases.transit(&**context.admission.observer());
+    let head = Head {
+        request: &record.request,
+        offers_upgrade,
+        tunnel: &destination.tunnel,
+        revision: destination.revision,
+        deadline: options.deadline,
+    };
+    let head = head.encode(trace, riding)?;
+    let rode = !riding.is_empty();
+    // A streamed body may take any time, so that the lane cannot know when the response is due.
+    let due = match body {
+        RequestBody::Streamed { .. } => None,
+        _ => options
+            .response_timeout
+            .map(|within| Instant::now() + within),
+    };
+    record.on_route(destination.grant, lane.mux().side());
+    let Exchange { send, recv } = {
+        let exchange = lane.open(head, end, due)?;
+        record.phases.watch(&exchange);
+        exchange.hold((
+            destination.hold,
+            destination.permit,
+            holds.clone(),
+            record.begin_buffering(),
+        ));
+        let compression = destination.compression;
+        let compression = compression.filter(|_| is_compressible(lines_of(&record.request)));
+        exchange.send.set_compression(compression);
+        if record.request.protocol == ProtocolType::WebSocket {
+            exchange.set_stall(context.config.session_stall);
+        }
+        exchange
+    };
+    match body {
+        RequestBody::None | RequestBody::Inline(..) if offers_upgrade => {
+            let mut response = receive(record, options, recv).await?;
+            if response.head.status == 101 {
+                response.request = RequestSend::Open(send);
+            } else {
+                // Fails only when the exchange is over.
+                let _ = send.finish();
+            }
+            Ok(response)
+        }
+        RequestBody::None if end => receive(record, options, recv).await,
+        RequestBody::None => {
+            // The visitor of a WebSocket sends frames when it has the response.
+            let mut response = receive(record, options, recv).await?;
+            response.request = RequestSend::Open(send);
+            Ok(response)
+        }
+        RequestBody::Inline(body, trailers) => {
+            if !end {
+                // If this fails, the response gives the reason, or has arrived already.
+                let sent = if rode {
+                    Ok(())
+                } else {
+                    send.send_all(body.clone(), trailers.is_none()).await
+                };
+                if let (Ok(()), Some(trailers)) = (sent, trailers) {
+                    let _ = send.finish_with(pump::block_of(trailers));
+                }
+            }
+            receive(record, options, recv).await
+        }
+        RequestBody::Incomplete(first, failure) => {
+            if !rode {
+                // Fails only when the exchange is over.
+                let _ = send.send_all(first.clone(), false).await;
+            }
+            send.abort(ResetCode::Cancelled, &failure.detail);
+            Err(failure.clone())
+        }
+        RequestBody::Streamed { first, body } => {
+            let streaming = Streaming {
+                config: &context.config,
+                options,
+                send: Some(send),
+                pump: None,
+                demand,
+                first: if rode { Bytes::new() } else { first.clone() },
+                body,
+                record,
+            };
+            streaming.run(recv).await
+        }
+    }
+}

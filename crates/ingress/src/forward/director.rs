@@ -1,0 +1,72 @@
+//! The seam to the caller's routing: the director decides where a request goes.
+
+use std::{any::Any, sync::Arc};
+
+use adit_flow::Permit;
+use adit_link::{Compression, Failure, Lane, Reason};
+
+use crate::forward::{layer::BoxFuture, request_meta::RequestMeta, session::Session};
+
+/// The target of one attempt.
+pub struct Destination {
+    /// The data stream that carries the request.
+    pub lane: Arc<Lane>,
+    /// The grant of the client of that lane, narrowed to the tunnel and the revision.
+    pub grant: adit_auth::Grant,
+    /// The tunnel's name.
+    pub tunnel: Arc<str>,
+    /// The revision of the configuration that selected the tunnel.
+    pub revision: u64,
+    /// The link that the lane belongs to, for `avoid`.
+    pub link: u64,
+    /// The compression that the tunnel is configured with (P-13.1).
+    pub compression: Option<Compression>,
+    /// A permit of that client, held until the exchange ends.
+    pub permit: Option<Permit>,
+    /// Held until the exchange ends: the share of the load.
+    pub hold: Box<dyn Any + Send>,
+}
+
+impl std::fmt::Debug for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Destination")
+            .field("lane", &self.lane)
+            .field("tunnel", &self.tunnel)
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The decision of a [`Director`].
+pub enum Direction {
+    /// Forward the request there.
+    Go(Destination),
+    /// Wait for a client that can take the request. The future bounds its own wait.
+    Wait(BoxFuture<Result<Destination, Failure>>),
+    /// Reject the request.
+    Fail(Failure),
+}
+
+/// Decides where requests go.
+pub trait Director: Send + Sync + 'static {
+    /// Decides where a request goes. Links in `avoid` have failed; a wait is for other links, such as the next link of a
+    /// client.
+    fn direct(&self, request: &RequestMeta, avoid: &[u64]) -> Direction;
+
+    /// Decides where a TCP connection or a UDP flow goes. Links in `avoid` have failed.
+    fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction;
+
+    /// Whether requests on this port must name a host, because the port alone does not decide where they go (P-3.11).
+    fn needs_host(&self, local_port: u16) -> bool {
+        let _ = local_port;
+        true
+    }
+
+    /// Takes one retry from the retry budget, if there is one (P-7.2). Called once for each retry, right before it.
+    fn may_retry(&self) -> bool;
+}
+
+/// The client that refused a request is connected, and no other.
+pub(super) fn no_other_client() -> Failure {
+    Failure::new(Reason::NoClient, "no other client to try")
+}

@@ -1,0 +1,187 @@
+//! The parsed head of one request, and the visitor that sent it.
+
+use std::{
+    net::SocketAddr,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use adit_codec::ProtocolType;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header::EXPECT, uri::Authority};
+use uuid::{Builder, Uuid};
+
+use crate::forward::target::Target;
+
+/// The scheme of a visitor's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as in URLs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// A visitor's address, with the texts that each of its requests needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    addr: SocketAddr,
+    /// The address with its port, as text.
+    text: HeaderValue,
+    /// The address without the port, as text; an IPv4-mapped IPv6 address is shown as IPv4.
+    ip: HeaderValue,
+    /// The local port of the connection; 0 when unknown.
+    local_port: u16,
+}
+
+impl Visitor {
+    pub(crate) fn new(addr: SocketAddr) -> Self {
+        // An address is always a valid header value.
+        let value = |text: String| {
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        };
+        Self {
+            addr,
+            text: value(addr.to_string()),
+            ip: value(addr.ip().to_canonical().to_string()),
+            local_port: 0,
+        }
+    }
+
+    /// The same connection, whose visitor is at `addr` because the peer is a proxy. The port of `addr` is 0 where the proxy
+    /// does not report it.
+    pub(crate) fn behind_proxy(&self, addr: SocketAddr) -> Self {
+        Self::new(addr).on_port(self.local_port)
+    }
+
+    pub(crate) fn on_port(self, local_port: u16) -> Self {
+        Self { local_port, ..self }
+    }
+
+    /// The local port of the connection; 0 when unknown. A tunnel may own a port.
+    pub const fn local_port(&self) -> u16 {
+        self.local_port
+    }
+
+    /// The socket address.
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The socket address, as text.
+    pub fn as_str(&self) -> &str {
+        self.text.to_str().unwrap_or_default()
+    }
+
+    /// The address without the port, as a header value.
+    pub const fn ip_value(&self) -> &HeaderValue {
+        &self.ip
+    }
+}
+
+/// The parsed head of one request. Layers may change it.
+#[derive(Debug)]
+pub struct RequestMeta {
+    /// The id of the request on both sides: a UUIDv7.
+    pub uuid: Uuid,
+    /// The visitor that sent it.
+    pub visitor: Visitor,
+    /// The scheme of the visitor's connection, or the one that a trusted proxy reports.
+    pub scheme: Scheme,
+    /// HTTP, gRPC or WebSocket.
+    pub protocol: ProtocolType,
+    /// The method.
+    pub method: Method,
+    /// Host and, if it was sent, port; never with user information. It crosses in the place of the `host`
+    /// header. `None` only on a port whose requests need no host ([`crate::Director::needs_host`]).
+    pub authority: Option<Authority>,
+    /// Path and query; `*` for `OPTIONS *`.
+    pub path: Target,
+    /// The visitor's HTTP version.
+    pub version: Version,
+    /// Header lines as the visitor sent them, with the changes of the layers.
+    pub headers: HeaderMap,
+    /// When the first byte of the head arrived, or as soon after it as the connection can tell.
+    pub started: Instant,
+    /// The protocols that the request offers to change to (P-3.7); mostly empty.
+    pub(crate) upgrade: Bytes,
+}
+
+impl RequestMeta {
+    /// The host without the port, as sent; empty if there is none.
+    pub fn host(&self) -> &str {
+        self.authority.as_ref().map_or("", Authority::host)
+    }
+
+    /// [`RequestMeta::authority`] as text; empty if there is none.
+    pub fn authority_str(&self) -> &str {
+        self.authority.as_ref().map_or("", Authority::as_str)
+    }
+
+    /// Whether the visitor waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.version > Version::HTTP_10
+            && self
+                .headers
+                .get(EXPECT)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    }
+}
+
+/// A new id for a request: a UUIDv7 whose random part comes from the thread's own generator, which saves a system call for
+/// each request.
+pub(crate) fn new_uuid() -> Uuid {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
+}
+
+/// The `traceparent` of a request; empty when it has none, or more than one: then neither can be trusted.
+pub(crate) fn traceparent(headers: &HeaderMap) -> &str {
+    // A static name: a lookup by text would parse it for each request.
+    static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    let mut values = headers.get_all(&TRACEPARENT).iter();
+    match (values.next(), values.next()) {
+        (Some(one), None) => one.to_str().unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// The canonical address of a visitor. A listener on `[::]` accepts IPv4 as well and reports such a visitor as
+/// `[::ffff:192.0.2.1]`; logs, headers and rules use `192.0.2.1`.
+#[must_use]
+pub fn visitor_addr(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        // Unchanged, with its scope.
+        ip if ip == addr.ip() => addr,
+        ip => SocketAddr::new(ip, addr.port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv4_mapped_visitor_has_an_ipv4_address() {
+        for (taken, shown) in [
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("[fe80::1%3]:80", "[fe80::1%3]:80"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            let taken: SocketAddr = taken.parse().unwrap();
+            assert_eq!(visitor_addr(taken).to_string(), shown);
+        }
+    }
+}

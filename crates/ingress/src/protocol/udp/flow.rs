@@ -1,0 +1,266 @@
+//! One visitor's flow of datagrams.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use adit_codec::{ProtocolType, ResetCode, UdpOpenHead};
+use adit_link::{Exchange, Failure, Part, Reason, RecvHalf, SendHalf};
+use adit_trace::Phase;
+use bytes::Bytes;
+
+use super::{
+    context::PortContext,
+    flows::LastSeen,
+    stats::count,
+    waiting::{Room, Waiting},
+};
+use crate::forward::{
+    request_head::open_session, request_meta::visitor_addr, session::Session,
+    session_record::SessionRecord,
+};
+
+/// Datagrams sent to the visitor in one turn, before the thread's other tasks run. At least as many as a lane delivers in
+/// its turn.
+const BATCH: usize = 512;
+
+/// One visitor's flow, shared by the task that reads the port and the flow's own.
+pub(super) struct Flow {
+    visitor: SocketAddr,
+    /// When a datagram was last sent in either direction, in nanoseconds since the port was opened.
+    last_seen: AtomicU64,
+    received_bytes: AtomicU64,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// The flow is being routed.
+    Waiting(Waiting),
+    /// Datagrams are sent to the lane at once.
+    Open(SendHalf),
+    /// The flow has ended; with the failure, if this side caused it.
+    Over(Option<Failure>),
+}
+
+/// The flow has ended: the next datagram begins a new one.
+#[derive(Debug)]
+pub(super) struct FlowEnded;
+
+impl Flow {
+    pub(super) fn new(visitor: SocketAddr, room: Arc<Room>) -> Arc<Self> {
+        Arc::new(Self {
+            visitor,
+            last_seen: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            state: Mutex::new(State::Waiting(Waiting::new(room))),
+        })
+    }
+
+    pub(super) const fn visitor(&self) -> SocketAddr {
+        self.visitor
+    }
+
+    /// Sends a datagram of the visitor, or keeps it until the flow is routed. Never waits.
+    pub(super) fn take(&self, data: &[u8], now: Duration) -> Result<(), FlowEnded> {
+        match &mut *self.lock() {
+            State::Waiting(waiting) => waiting.push(data),
+            State::Open(send) => send
+                .send_datagram(Bytes::copy_from_slice(data))
+                .map_err(|_| FlowEnded)?,
+            State::Over(_) => return Err(FlowEnded),
+        }
+        self.on_datagram(now);
+        self.received_bytes
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends both directions at once, to make room for another flow (P-11.2).
+    pub(super) fn evict(&self) {
+        const WHY: &str =
+            "evicted: the flow had been silent longest, and the port has too many flows";
+        let why = Failure::new(Reason::Limit, WHY);
+        if let State::Open(send) = self.replace(State::Over(Some(why))) {
+            send.reset(ResetCode::Limit, WHY);
+        }
+    }
+
+    /// Ends the visitor's direction, if it has not ended (P-11.4). Returns whether the other side must end its own.
+    pub(super) fn finish(&self) -> bool {
+        match self.replace(State::Over(None)) {
+            State::Open(send) => send.finish().is_ok(),
+            State::Waiting(_) | State::Over(_) => false,
+        }
+    }
+
+    /// Sends the datagrams that have waited, in order. Later ones are sent at once.
+    fn open(&self, send: SendHalf) -> Result<(), Failure> {
+        let mut state = self.lock();
+        let State::Waiting(waiting) = &mut *state else {
+            return Err(Failure::new(
+                Reason::Cancelled,
+                "the flow ended while it was routed",
+            ));
+        };
+        while let Some(data) = waiting.pop() {
+            if let Err(failure) = send.send_datagram(data) {
+                waiting.lose_popped();
+                return Err(failure);
+            }
+        }
+        *state = State::Open(send);
+        Ok(())
+    }
+
+    fn on_datagram(&self, now: Duration) {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        // Two tasks set it, and each reads the clock itself.
+        self.last_seen.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    /// Changes the state. Returns the old one, for the caller to drop outside of the lock.
+    fn replace(&self, state: State) -> State {
+        let mut now = self.lock();
+        // The first failure stays.
+        match &*now {
+            State::Over(_) => state,
+            _ => std::mem::replace(&mut *now, state),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LastSeen for Arc<Flow> {
+    fn last_seen(&self) -> Duration {
+        Duration::from_nanos(self.last_seen.load(Ordering::Relaxed))
+    }
+}
+
+/// The state of a flow's task. Its drop emits the record, at any point of the task.
+pub(super) struct Run {
+    flow: Arc<Flow>,
+    port: Arc<PortContext>,
+    record: SessionRecord,
+}
+
+impl Run {
+    pub(super) fn new(flow: Arc<Flow>, port: Arc<PortContext>) -> Self {
+        let counters = port.counters();
+        count(&counters.flows);
+        counters.flows_open.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        let visitor = visitor_addr(flow.visitor);
+        let session = Session::new(ProtocolType::Udp, visitor, port.local, now);
+        let observer = port.admission().observer();
+        Self {
+            record: SessionRecord::new(session, observer),
+            flow,
+            port,
+        }
+    }
+
+    /// Forwards the flow to its service and sends the service's datagrams to the visitor. Returns the flow when it is over.
+    pub(super) async fn run(mut self) -> Arc<Flow> {
+        if let Err(failure) = self.carry().await {
+            let request_id = self.record.session.uuid;
+            tracing::debug!(%request_id, %failure, "a UDP flow ended");
+            self.record.on_failure(&failure);
+        }
+        self.flow.finish();
+        self.flow.clone()
+    }
+
+    async fn carry(&mut self) -> Result<(), Failure> {
+        let mut recv = self.open().await?;
+        let mut left = BATCH;
+        let mut is_accepted = false;
+        while let Some(part) = recv.part().await {
+            let part = part?;
+            if !is_accepted {
+                is_accepted = true;
+                self.record.on_accepted();
+            }
+            if let Part::Datagram(data) = part {
+                self.send_to_visitor(&data);
+            }
+            left -= 1;
+            if left == 0 {
+                tokio::task::yield_now().await;
+                left = BATCH;
+            }
+        }
+        self.flow.finish();
+        self.record.on_end();
+        Ok(())
+    }
+
+    /// Routes the flow, and opens its exchange (P-11.1).
+    async fn open(&mut self) -> Result<RecvHalf, Failure> {
+        let record = &mut self.record;
+        record.phases.add(Phase::Accept, record.session.started);
+        let admission = self.port.admission();
+        record.phases.begin(Phase::Queue);
+        let holds = admission.admit_session(&record.session).await?;
+        record.phases.end(Phase::Queue);
+        record.phases.begin(Phase::Route);
+        let directed = admission.direct_session(&record.session, &[], true).await;
+        record.phases.end(Phase::Route);
+        let destination = directed?;
+        let context = record.begin_attempt().map(|context| context.to_string());
+        let traceparent = context.as_deref().unwrap_or_default();
+        let head = UdpOpenHead {
+            open: &open_session(&record.session, &destination, traceparent),
+            local: &self.port.local_text,
+        };
+        let head = head
+            .encode()
+            .map_err(|error| Failure::new(Reason::Internal, error.to_string()))?;
+        let opener = destination.lane.mux().side();
+        record.on_route(destination.grant, opener);
+        let exchange = destination.lane.open(head, false, None)?;
+        exchange.hold((holds, destination.hold));
+        let Exchange { send, recv } = exchange;
+        self.flow.open(send)?;
+        Ok(recv)
+    }
+
+    /// Sends a datagram to the visitor, or drops it.
+    fn send_to_visitor(&mut self, data: &[u8]) {
+        self.flow.on_datagram(self.port.now());
+        let counters = self.port.counters();
+        match self.port.socket.try_send_to(data, self.flow.visitor) {
+            Ok(_) => {
+                self.record.on_sent(data.len() as u64);
+                count(&counters.datagrams_out);
+                let bytes = data.len() as u64;
+                counters.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                count(&counters.socket_full);
+            }
+            Err(_) => count(&counters.unsendable),
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.record.received_bytes = self.flow.received_bytes.load(Ordering::Relaxed);
+        if let State::Over(Some(why)) = &*self.flow.lock() {
+            self.record.on_failure(why);
+        }
+        let counters = self.port.counters();
+        counters.flows_open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(reason) = self.record.reason() {
+            counters.count_failure(reason);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One public port: reads datagrams, passes them to flows, and ends silent flows.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use adit_codec::MAX_DATAGRAM_BYTES;
+use tokio::{
+    net::UdpSocket,
+    task::{AbortHandle, JoinSet},
+    time::{Instant, Sleep, sleep},
+};
+
+use super::{
+    context::{PortContext, UdpContext},
+    flow::{Flow, FlowEnded, Run},
+    flows::{Flows, LastSeen},
+    stats::count,
+};
+
+/// Datagrams read in one turn, before the thread's other tasks run.
+const BATCH: usize = 64;
+
+/// Bytes read in one turn: well below the bytes of one flow that may wait in a lane, whose writer is among those tasks.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// Longer than any datagram, so that a truncated one can be recognized.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Pause after a socket error: a lasting error must not occupy a thread.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// A flow in the table, with the handle on its task.
+#[derive(Clone)]
+struct Entry {
+    flow: Arc<Flow>,
+    task: AbortHandle,
+}
+
+impl LastSeen for Entry {
+    fn last_seen(&self) -> Duration {
+        self.flow.last_seen()
+    }
+}
+
+/// One public port, owned by the task that reads it.
+pub(super) struct Port {
+    context: Arc<PortContext>,
+    session_timeout: Duration,
+    flows: Flows<Entry>,
+    tasks: JoinSet<Arc<Flow>>,
+    /// Flows whose end has been sent, and when the end of the other side is due. Not more than there were flows: each has
+    /// been silent for the session timeout.
+    ending: VecDeque<(Duration, AbortHandle)>,
+    timer: Pin<Box<Sleep>>,
+    buffer: Box<[u8]>,
+    draining: bool,
+}
+
+enum Turn {
+    /// There may be more to read.
+    More,
+    /// The socket cannot be read at this moment.
+    Failed,
+    /// Drained.
+    Over,
+}
+
+impl Port {
+    pub(super) fn new(
+        udp: Arc<UdpContext>,
+        socket: UdpSocket,
+        session_timeout: Duration,
+    ) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        let context = PortContext {
+            udp,
+            socket,
+            local,
+            local_text: local.to_string(),
+            opened: Instant::now(),
+        };
+        Ok(Self {
+            context: Arc::new(context),
+            session_timeout,
+            flows: Flows::new(),
+            tasks: JoinSet::new(),
+            ending: VecDeque::new(),
+            timer: Box::pin(sleep(Duration::ZERO)),
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            draining: false,
+        })
+    }
+
+    pub(super) async fn serve(mut self, drain: impl Future<Output = ()>) {
+        let mut drain = std::pin::pin!(drain);
+        // tokio reports a socket as not writable until it has polled it once.
+        if let Err(error) = self.context.socket.writable().await {
+            tracing::error!(%error, port = self.context.local.port(), "cannot serve the UDP port");
+            return;
+        }
+        loop {
+            match poll_fn(|cx| self.poll_turn(cx, drain.as_mut())).await {
+                Turn::More => tokio::task::yield_now().await,
+                Turn::Failed => sleep(ERROR_PAUSE).await,
+                Turn::Over => return,
+            }
+        }
+    }
+
+    fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        drain: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Turn> {
+        if !self.draining && drain.poll(cx).is_ready() {
+            self.draining = true;
+        }
+        let read = self.poll_read(cx);
+        while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
+            if let Ok(flow) = ended {
+                self.remove(&flow);
+            }
+        }
+        self.poll_timer(cx);
+        if self.draining && self.tasks.is_empty() {
+            return Poll::Ready(Turn::Over);
+        }
+        read
+    }
+
+    /// Reads until the socket is empty, or a batch.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let (mut left, mut bytes) = (BATCH, 0);
+        while left > 0 && bytes < BATCH_BYTES {
+            if std::task::ready!(self.context.socket.poll_recv_ready(cx)).is_err() {
+                return Poll::Ready(Turn::Failed);
+            }
+            let now = self.context.now();
+            while left > 0 && bytes < BATCH_BYTES {
+                match self.context.socket.try_recv_from(&mut self.buffer) {
+                    Ok((length, visitor)) => {
+                        bytes += length;
+                        self.on_datagram(length, visitor, now);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        tracing::debug!(%error, port = self.context.local.port(), "UDP receive error");
+                        return Poll::Ready(Turn::Failed);
+                    }
+                }
+                left -= 1;
+            }
+        }
+        Poll::Ready(Turn::More)
+    }
+
+    fn on_datagram(&mut self, length: usize, visitor: SocketAddr, now: Duration) {
+        let Some(data) = self.buffer.get(..length) else {
+            return;
+        };
+        let counters = self.context.counters();
+        count(&counters.datagrams_in);
+        counters
+            .bytes_in
+            .fetch_add(length as u64, Ordering::Relaxed);
+        // IPv6 carries longer datagrams than IPv4, and the service may be reached over either.
+        if length > MAX_DATAGRAM_BYTES {
+            count(&counters.too_long);
+            return;
+        }
+        if let Some(entry) = self.flows.find(&visitor) {
+            match entry.flow.take(data, now) {
+                Ok(()) => return,
+                Err(FlowEnded) => drop(self.flows.remove(&visitor)),
+            }
+        }
+        if self.draining {
+            count(&counters.draining);
+            return;
+        }
+        while self.flows.len() >= self.context.udp.config.max_flows.max(1) {
+            let Some(silent) = self.flows.take_silent(Duration::MAX) else {
+                break;
+            };
+            count(&counters.flows_evicted);
+            silent.flow.evict();
+            silent.task.abort();
+        }
+        let flow = Flow::new(visitor, self.context.udp.room.clone());
+        // A new flow accepts any datagram.
+        let _ = flow.take(data, now);
+        let run = Run::new(flow.clone(), self.context.clone());
+        let task = self.tasks.spawn(run.run());
+        self.flows.insert(visitor, Entry { flow, task });
+    }
+
+    /// Removes an ended flow from the table, unless its visitor has a new one.
+    fn remove(&mut self, flow: &Arc<Flow>) {
+        let visitor = flow.visitor();
+        let entry = self.flows.find(&visitor);
+        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.flow, flow)) {
+            self.flows.remove(&visitor);
+        }
+    }
+
+    /// One timer for all flows, set to the first that can fall silent.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) {
+        while let Some(due) = self.due() {
+            if self.timer.deadline() != due {
+                self.timer.as_mut().reset(due);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.expire();
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let silent = self.flows.earliest();
+        let silent = silent.map(|at| at.saturating_add(self.session_timeout));
+        let ended = self.ending.front().map(|(at, _)| *at);
+        let first = silent.into_iter().chain(ended).min()?;
+        // No timer for a time beyond the clock.
+        self.context.opened.checked_add(first)
+    }
+
+    fn expire(&mut self) {
+        let now = self.context.now();
+        while let Some((_, task)) = self.ending.pop_front_if(|(at, _)| *at <= now) {
+            task.abort();
+        }
+        // P-11.4
+        let Some(until) = now.checked_sub(self.session_timeout) else {
+            return;
+        };
+        while let Some(silent) = self.flows.take_silent(until) {
+            count(&self.context.counters().flows_silent);
+            if silent.flow.finish() {
+                let until = now.saturating_add(self.context.udp.config.end_timeout);
+                self.ending.push_back((until, silent.task));
+            } else {
+                silent.task.abort();
+            }
+        }
+    }
+}
