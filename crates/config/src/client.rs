@@ -134,7 +134,7 @@ fn read(
         Some(item) => Some(path(&item, file)?),
         None => None,
     };
-    let telemetry = telemetry::read(&mut client, file, "adit-client")?;
+    let telemetry = telemetry::read(&mut client, file, variables, "adit-client", &mut warnings)?;
     client.finish(&key_names::CLIENT)?;
 
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);

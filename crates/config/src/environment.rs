@@ -51,7 +51,9 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn counts(name: &str) -> bool {
-    name.starts_with(MISSPELT_PREFIX) || matches!(name, "HOME" | "HOSTNAME" | "XDG_STATE_HOME")
+    name.starts_with(MISSPELT_PREFIX)
+        || name.starts_with("OTEL_")
+        || matches!(name, "HOME" | "HOSTNAME" | "XDG_STATE_HOME")
 }
 
 /// The variables, those without a value left out: compose files pass such for what is not set.
@@ -273,6 +275,7 @@ mod tests {
             "ADIT_TOKEN",
             "HOME",
             "HOSTNAME",
+            "OTEL_SERVICE_NAME",
             "XDG_STATE_HOME",
         ] {
             assert!(counts(name), "{name}");

@@ -92,7 +92,7 @@ fn read(
         Some(item) => Some(path(&item, file)?),
         None => None,
     };
-    let telemetry = telemetry::read(&mut server, file, "adit-server")?;
+    let telemetry = telemetry::read(&mut server, file, variables, "adit-server", &mut warnings)?;
     server.finish(&key_names::SERVER)?;
 
     let tunnel_addr = SocketAddr::new(bind_addr, bind_port);

@@ -1,13 +1,14 @@
-//! `telemetry` of either side: what is told of requests, and to whom.
+//! `telemetry` of either side: metrics, logs and traces.
 
 use std::{fmt::Display, ops::RangeInclusive, path::Path, time::Duration};
 
 use adit_telemetry::{
     AccessLogSettings, DEFAULT_KEEP, DEFAULT_KEEP_IDLE, DEFAULT_MAX_LABEL_SETS, LogFileSettings,
-    MetricsSettings, Rotate, TracesSettings,
+    MetricsSettings, OtelEnvironment, Rotate, TracesSettings,
 };
 
 use crate::{
+    environment::Variables,
     error::ConfigError,
     fields::path,
     key_names::{self, NO_OTHER_KEYS},
@@ -15,10 +16,10 @@ use crate::{
     read::{Item, Section},
 };
 
-/// Bounds of what is counted in thousands; the crate that uses a number has the last word.
+/// Bounds of counts; the crate that uses a number checks it again.
 const COUNT: RangeInclusive<u64> = 1..=10_000_000;
 
-/// What is told of requests, and to whom. Checked.
+/// Settings of metrics, logs and traces. Checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
     /// Counted, and shown at `/metrics` of the admin port.
@@ -32,7 +33,7 @@ pub struct Telemetry {
 }
 
 impl Default for Telemetry {
-    /// Metrics and nothing else: they cost next to nothing, and leave the process only when they are asked for.
+    /// Metrics alone: they cost little, and leave the process only on request.
     fn default() -> Self {
         Self {
             metrics: Some(MetricsSettings::default()),
@@ -43,12 +44,18 @@ impl Default for Telemetry {
     }
 }
 
-/// Reads `telemetry` of a side. `service_name` is what the side is called in traces, if nobody says otherwise.
+/// Reads `telemetry` of a side. `service_name` is the default name of the side in traces.
+///
+/// The standard variables of OpenTelemetry are defaults of `tracing`: a key of the side wins. Without the key, a variable
+/// with an endpoint turns tracing on. A variable that is ignored is a warning.
 pub(crate) fn read(
     side: &mut Section<'_>,
     file: Option<&Path>,
+    variables: &Variables,
     service_name: &str,
+    warnings: &mut Vec<String>,
 ) -> Result<Telemetry, ConfigError> {
+    let otel = OtelEnvironment::read(|name| variables.value(name));
     let mut section = side.section("telemetry")?;
     let mut telemetry = Telemetry::default();
     if let Some(item) = section.item("metrics") {
@@ -60,14 +67,19 @@ pub(crate) fn read(
     if let Some(item) = section.item("error_log").filter(|item| !item.is_off()) {
         telemetry.error_log = Some(error_log(&item, file)?);
     }
-    if let Some(item) = section.item("tracing").filter(|item| !item.is_off()) {
-        telemetry.tracing = Some(tracing(&item, service_name)?);
+    telemetry.tracing = match section.item("tracing") {
+        Some(item) if item.is_off() => None,
+        Some(item) => Some(tracing(&item, file, &otel, service_name)?),
+        None => of_environment(&otel, service_name, warnings),
+    };
+    if telemetry.tracing.is_some() {
+        warnings.extend_from_slice(otel.warnings());
     }
     section.finish(&key_names::TELEMETRY)?;
     Ok(telemetry)
 }
 
-/// `true`, `false`, or how much.
+/// `true`, `false`, or a section.
 fn metrics(item: &Item<'_>) -> Result<Option<MetricsSettings>, ConfigError> {
     if let Ok(is_on) = item.boolean() {
         return Ok(is_on.then(MetricsSettings::default));
@@ -136,19 +148,50 @@ fn text_of(item: &Item<'_>, file: Option<&Path>) -> Result<String, ConfigError> 
 }
 
 /// The address of a collector, or a section with one.
-fn tracing(item: &Item<'_>, service_name: &str) -> Result<TracesSettings, ConfigError> {
+fn tracing(
+    item: &Item<'_>,
+    file: Option<&Path>,
+    otel: &OtelEnvironment,
+    service_name: &str,
+) -> Result<TracesSettings, ConfigError> {
     const ENDPOINT: &str = "the address of a collector such as http://127.0.0.1:4317";
+    let mut settings = otel.defaults(service_name);
     if item.is_text() {
-        let settings = TracesSettings::new(item.text(ENDPOINT)?, service_name);
+        item.text(ENDPOINT)?.clone_into(&mut settings.endpoint);
         return checked(item, settings.check()).map(|()| settings);
     }
     let mut section = item.section()?;
-    let Some(endpoint) = section.item("endpoint") else {
-        return Err(section.missing("endpoint", ENDPOINT));
-    };
-    let mut settings = TracesSettings::new(endpoint.text(ENDPOINT)?, service_name);
+    match (section.item("endpoint"), otel.endpoint()) {
+        (Some(item), _) => item.text(ENDPOINT)?.clone_into(&mut settings.endpoint),
+        (None, Some(endpoint)) => endpoint.clone_into(&mut settings.endpoint),
+        (None, None) => return Err(section.missing("endpoint", ENDPOINT)),
+    }
+    if let Some(item) = section.item("protocol") {
+        settings.protocol = item.parse("grpc or http/protobuf")?;
+    }
+    if let Some(item) = section.item("headers") {
+        for (name, item) in item.section()?.pairs() {
+            let value = item.secret("the value of a header")?;
+            checked(&item, settings.headers.add(name, value))?;
+        }
+    }
+    if let Some(item) = section.item("ca_file") {
+        settings.tls.ca_file = Some(path(&item, file)?);
+    }
+    match (section.item("cert_file"), section.item("key_file")) {
+        (Some(certificate), Some(key)) => {
+            let identity = (path(&certificate, file)?, path(&key, file)?);
+            settings.tls.client_identity = Some(identity);
+        }
+        (None, None) => {}
+        (Some(_), None) => return Err(section.missing("key_file", "the key of `cert_file`")),
+        (None, Some(_)) => {
+            return Err(section.missing("cert_file", "the certificate of `key_file`"));
+        }
+    }
     if let Some(item) = section.item("sample_ratio") {
         settings.sample_ratio = item.fraction()?;
+        settings.follow_parent = true;
     }
     if let Some(item) = section.item("service_name") {
         item.text("a name")?.clone_into(&mut settings.service_name);
@@ -162,7 +205,23 @@ fn tracing(item: &Item<'_>, service_name: &str) -> Result<TracesSettings, Config
     checked(item, settings.check()).map(|()| settings)
 }
 
-/// What the crate that uses it says of it, where it was written.
+/// The settings of the variables alone. Invalid ones are ignored, since they may be meant for other programs.
+fn of_environment(
+    otel: &OtelEnvironment,
+    service_name: &str,
+    warnings: &mut Vec<String>,
+) -> Option<TracesSettings> {
+    let settings = otel.settings(service_name)?;
+    match settings.check() {
+        Ok(()) => Some(settings),
+        Err(error) => {
+            warnings.push(format!("the variables OTEL_* are ignored: {error}"));
+            None
+        }
+    }
+}
+
+/// The error of the crate that uses the value, with the place where the value was written.
 fn checked<T, E: Display>(item: &Item<'_>, result: Result<T, E>) -> Result<T, ConfigError> {
     result.map_err(|error| item.error(error.to_string()))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use adit_config::{
     ClientOverrides, ConfigError, ServerOverrides, Telemetry, load_client, load_server,
 };
-use adit_telemetry::{LogTarget, MetricsSettings, Rotate};
+use adit_telemetry::{LogTarget, MetricsSettings, Rotate, TracesHeaders, TracesProtocol};
 
 fn server_with(pairs: &[(&str, &str)], text: &str) -> Result<Telemetry, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
@@ -66,6 +66,78 @@ fn everything_can_be_said() {
 }
 
 #[test]
+fn a_collector_over_http_has_headers_and_certificates() {
+    let tracing =
+        "{ endpoint: \"http://c:4318\", protocol: http/protobuf, headers: { authorization: t0ken },
+          ca_file: ca.pem, cert_file: c.pem, key_file: /etc/k.pem }";
+    let settings = server(&format!("{{ tracing: {tracing} }}"))
+        .unwrap()
+        .tracing
+        .unwrap();
+    assert_eq!(settings.protocol, TracesProtocol::HttpProtobuf);
+    let mut headers = TracesHeaders::default();
+    headers.add("authorization", "t0ken").unwrap();
+    assert_eq!(settings.headers, headers);
+    let ca_file = settings.tls.ca_file.unwrap();
+    assert!(ca_file.is_absolute() && ca_file.ends_with("ca.pem"));
+    let (certificate, key) = settings.tls.client_identity.unwrap();
+    assert!(certificate.ends_with("c.pem"));
+    assert_eq!(key.to_str(), Some("/etc/k.pem"));
+}
+
+#[test]
+fn variables_of_opentelemetry_turn_tracing_on() {
+    let pairs = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+        ("OTEL_SERVICE_NAME", "edge"),
+    ];
+    let tracing = server_with(&pairs, "server: {}").unwrap().tracing.unwrap();
+    assert_eq!(tracing.endpoint, "http://c:4317");
+    assert_eq!(tracing.service_name, "edge");
+    let off = server_with(&pairs, "server: { telemetry: { tracing: off } }").unwrap();
+    assert_eq!(off.tracing, None);
+}
+
+#[test]
+fn a_key_wins_over_a_variable_of_opentelemetry() {
+    let pairs = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+        ("OTEL_SERVICE_NAME", "edge"),
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "250"),
+    ];
+    let file = "server: { telemetry: { tracing: { service_name: shop, sample_ratio: 0.5 } } }";
+    let tracing = server_with(&pairs, file).unwrap().tracing.unwrap();
+    assert_eq!(tracing.endpoint, "http://c:4317");
+    assert_eq!(tracing.service_name, "shop");
+    assert!((tracing.sample_ratio - 0.5).abs() < 1e-9 && tracing.follow_parent);
+    assert_eq!(tracing.interval, Duration::from_millis(250));
+}
+
+#[test]
+fn invalid_variables_of_opentelemetry_are_ignored_with_a_warning() {
+    let load = |pairs: &[(&str, &str)]| {
+        let variables = pairs.iter().map(|(n, v)| ((*n).into(), (*v).into()));
+        load_server(None, variables, &ServerOverrides::default()).unwrap()
+    };
+    let loaded = load(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense:x")]);
+    assert_eq!(loaded.telemetry.tracing, None);
+    assert!(
+        loaded.warnings[0].contains("OTEL_*"),
+        "{:?}",
+        loaded.warnings
+    );
+    let loaded = load(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+        ("OTEL_TRACES_SAMPLER", "xray"),
+    ]);
+    assert!(loaded.telemetry.tracing.is_some());
+    assert!(loaded.warnings[0].contains("xray"), "{:?}", loaded.warnings);
+    let unused = load(&[("OTEL_TRACES_SAMPLER", "xray")]);
+    assert_eq!(unused.warnings, Vec::<String>::new());
+}
+
+#[test]
 fn a_word_is_enough() {
     let telemetry = server(
         "{ metrics: off, access_log: stdout, error_log: e.log, tracing: \"http://c:4317\" }",
@@ -106,7 +178,7 @@ fn what_cannot_be_is_refused_with_its_key() {
     for (telemetry, key, says) in [
         ("{ metrics: { max_label_sets: 0 } }", "metrics", "from 1"),
         ("{ metrics: 7 }", "metrics", "section"),
-        ("{ access_log: logs/ }", "access_log", "names no file"),
+        ("{ access_log: logs/ }", "access_log", "has no file name"),
         ("{ access_log: { rotate: daily } }", "access_log", "`path`"),
         (
             "{ access_log: { path: a, rotate: weekly } }",
@@ -120,6 +192,16 @@ fn what_cannot_be_is_refused_with_its_key() {
             "{ tracing: { endpoint: \"http://c:4317\", sample_ratio: 2 } }",
             "tracing",
             "from 0 to 1",
+        ),
+        (
+            "{ tracing: { endpoint: \"http://c:4318\", protocol: http/json } }",
+            "tracing.protocol",
+            "http/protobuf",
+        ),
+        (
+            "{ tracing: { endpoint: \"https://c\", cert_file: c.pem } }",
+            "tracing",
+            "`key_file`",
         ),
         ("{ otlp: \"http://c:4317\" }", "telemetry.otlp", ""),
         ("{ alerts: [] }", "telemetry.alerts", ""),

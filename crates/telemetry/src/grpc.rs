@@ -1,5 +1,4 @@
-//! Paths of gRPC, and its statuses by number and by name (grpc/grpc, doc/statuscodes.md), as `docs/protocol.md` writes
-//! them.
+//! Paths of gRPC, and its statuses by number and by name (grpc/grpc, doc/statuscodes.md; `docs/protocol.md`).
 
 /// The names in the order of their numbers.
 pub(crate) const STATUSES: [&str; 17] = [
@@ -22,7 +21,7 @@ pub(crate) const STATUSES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The name of a status; `None` for a number that is none.
+/// The name of a status; `None` for an unknown number.
 pub(crate) fn name(status: u16) -> Option<&'static str> {
     STATUSES.get(usize::from(status)).copied()
 }

@@ -1,17 +1,16 @@
-//! Who is told of each request, and what the program says of itself: metrics, access log, traces; log and error log.
+//! Metrics, access log and traces of the requests of a process; its log and error log.
 //!
-//! Holds [`Telemetry`], the observer that both sides tell of their requests, and its parts: [`Metrics`] counts,
-//! [`AccessLog`] writes a line, [`Traces`] sends spans. [`init`], which both programs call once, first thing, installs
-//! the log, and [`Logging`] adds the error log.
+//! Holds [`Telemetry`], the observer of both sides, and its parts: [`Metrics`] counts, [`AccessLog`] writes a line,
+//! [`Traces`] exports spans. [`init`], which both programs call first, installs the log, and [`Logging`] adds the error
+//! log.
 //!
-//! Promises: nobody who moves data waits for any of them; what each holds is bounded, and what it loses is counted; an id
-//! stands for the same request in all of them. The rooms promise the rest: `logs.rs`, `metrics.rs`, `access_log.rs`,
-//! `traces.rs`.
+//! Promises: data threads never wait for any of them; the memory of each is bounded, and its losses are counted; a request
+//! has the same id in all of them. Further promises are in `logs.rs`, `metrics.rs`, `access_log.rs` and `traces.rs`.
 //!
 //! Leaves to the caller: settings, and to keep each [`LogGuard`] to the end of `main`.
 //!
-//! Proof: the tests of each file; `tests/metrics.rs` checks the text that Prometheus reads, `tests/access_log.rs` the
-//! lines of the access log, `tests/otlp.rs` the spans.
+//! Proof: the tests of each file; `tests/metrics.rs` checks the text for Prometheus, `tests/access_log.rs` the lines of
+//! the access log, `tests/otlp.rs` the spans.
 
 mod access_log;
 mod grpc;
@@ -31,4 +30,7 @@ pub use metrics::{
     MetricsSettingsError, PROCESS_FAMILIES, RequestFamily, request_families,
 };
 pub use observer::Telemetry;
-pub use traces::{StartTracesError, Traces, TracesSettings, TracesSettingsError, TracesStats};
+pub use traces::{
+    OtelEnvironment, ParseTracesProtocolError, StartTracesError, Traces, TracesHeaders,
+    TracesProtocol, TracesSettings, TracesSettingsError, TracesStats, TracesTls,
+};

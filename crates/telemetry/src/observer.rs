@@ -1,4 +1,4 @@
-//! The observer that both sides tell of their requests.
+//! The observer of both sides.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use adit_trace::{Observer, Record, Sample, Timeline};
 
 use crate::{access_log::AccessLog, metrics::Metrics, traces::Traces};
 
-/// Whoever is told of requests: any of these, or none.
+/// The receivers of records: any of these, or none.
 #[derive(Debug, Default)]
 pub struct Telemetry {
-    /// Decides what is traced, and sends spans.
+    /// Decides which requests are traced, and exports their spans.
     pub traces: Option<Traces>,
-    /// Counts.
+    /// Counts requests.
     pub metrics: Option<Arc<Metrics>>,
-    /// Writes a line.
+    /// Writes a line for each request.
     pub access_log: Option<AccessLog>,
 }
 
 impl Telemetry {
-    /// What Prometheus reads, with these samples of the side; nothing when nothing is counted.
+    /// The page for Prometheus, with these samples of the side; `None` when metrics are off.
     pub fn render(&self, samples: &[Sample]) -> Option<String> {
         let metrics = self.metrics.as_ref()?;
         let Some(traces) = &self.traces else {

@@ -1,32 +1,37 @@
-//! Spans of the requests that are traced, on their way to a collector.
+//! Spans of the traced requests, exported to a collector.
 //!
-//! A request that is over becomes one span for this hop and one for each of its phases (`traces/tree.rs`). They go into
-//! a bounded queue; one thread of its own, with a runtime of its own, sends them as OTLP over gRPC
-//! (`traces/exporter.rs`).
+//! A finished request becomes one span for this hop and one for each of its phases. The data thread copies the record
+//! into a bounded queue (`traces/finished.rs`). One thread of its own, with a runtime of its own, builds the spans
+//! (`traces/spans.rs`), gathers batches (`traces/exporter.rs`) and sends them as OTLP over gRPC or HTTP, by the exporter
+//! of the `opentelemetry` crates (`traces/collector.rs`).
 //!
 //! Promises:
-//! - who calls [`Traces::begin`] and [`Traces::on_end`] never waits, needs no runtime and takes no lock that the thread
-//!   holds while it sends;
-//! - memory is bounded: a full queue drops the spans of the request that comes, and counts them;
+//! - [`Traces::begin`] and [`Traces::on_end`] never wait, need no runtime and take no lock that the thread holds while it
+//!   sends;
+//! - memory is bounded: a full queue drops the spans of the next request, and counts them;
 //! - a collector that is away costs the spans and one line in the log when it goes, one when it is back.
 //!
-//! Cost: a request that is not traced costs [`Traces::begin`], which is one random number. One that is traced is written
-//! once, into one allocation, as the bytes that leave.
+//! Cost: a request that is not traced costs [`Traces::begin`], which is one random number. A traced one costs two
+//! allocations and a copy of its texts on the data thread; `docs/decisions/0011-traces-from-records.md` has the figures,
+//! with those of the exporting thread.
 //!
-//! Proof: `tests/otlp.rs` receives what a collector would, and is the collector that refuses, hangs and comes back.
+//! Proof: `tests/otlp.rs` receives the spans as a collector does, over gRPC and HTTP, and refuses, hangs and comes back.
 
 mod attributes;
 mod clock;
 mod collector;
 mod ended;
+mod environment;
 mod exporter;
+mod finished;
 mod health;
 mod queue;
+mod refusal;
+mod rejections;
 mod resource;
 mod settings;
+mod spans;
 mod stats;
-mod tree;
-mod wire;
 
 use std::{
     fmt, io,
@@ -37,57 +42,65 @@ use std::{
 use adit_trace::{Record, Sampler, Timeline, TraceContext, TraceId};
 use tokio::sync::watch;
 
-use self::{clock::Clock, ended::Ended, exporter::Exporter, queue::Queue, stats::Counters};
+use self::{
+    clock::Clock, ended::Ended, exporter::Exporter, finished::Finished, queue::Sender,
+    stats::Counters,
+};
 pub use self::{
-    settings::{TracesSettings, TracesSettingsError},
+    environment::OtelEnvironment,
+    settings::{
+        ParseTracesProtocolError, TracesHeaders, TracesProtocol, TracesSettings,
+        TracesSettingsError, TracesTls,
+    },
     stats::TracesStats,
 };
 
-/// Why no spans will be sent.
+/// Why the export of spans cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartTracesError {
-    /// A setting cannot be used.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] TracesSettingsError),
-    /// The system gives no thread, or none of what a runtime needs.
+    /// The system has no thread, or no file descriptor for a runtime.
     #[error(
         "cannot start the thread that sends traces: {0}; raise the limits of threads and open files, or turn tracing off"
     )]
     Thread(#[from] io::Error),
 }
 
-/// Decides what is traced and sends the spans of it. Dropping it sends what is queued, in the background.
+/// Decides which requests are traced, and exports their spans. Dropping it exports the queue in the background.
 pub struct Traces {
     sampler: Sampler,
     clock: Clock,
-    queue: Queue,
+    queue: Sender,
     counters: Arc<Counters>,
-    /// When the thread is to be done; `None`: it is to go on.
+    /// The deadline of the thread; `None` while it goes on.
     closing: watch::Sender<Option<Instant>>,
     ended: Arc<Ended>,
 }
 
-/// Of the time that a shutdown has, what is kept for counting what could not be sent: one part of this many.
-const KEPT: u32 = 10;
+/// One part of this many of the time of a shutdown is reserved for counting the spans that could not be sent.
+const RESERVED: u32 = 10;
 
-/// A shutdown that may take longer than this may take this long.
+/// Upper bound of the time of a shutdown.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Traces {
-    /// Starts the thread. The collector need not be there, now or later.
+    /// Starts the thread, whether the collector is there or not.
     ///
-    /// The thread logs to where the calling thread does.
+    /// The thread logs to the subscriber of the calling thread. The exporter reads the standard `OTEL_*` variables for
+    /// headers, compression and resource attributes.
     ///
     /// # Errors
-    /// A setting that cannot be used; a system without threads or file descriptors to give.
+    /// An invalid setting; a system without a free thread or file descriptor.
     pub fn start(settings: TracesSettings) -> Result<Self, StartTracesError> {
-        let (endpoint, sampler) = settings.parse()?;
+        let (target, sampler) = settings.parse()?;
         let counters = Arc::new(Counters::default());
-        let (queue, waiting) = queue::queue(settings.max_queue, settings.max_batch);
+        let (queue, receiver) = queue::queue(settings.max_queue, settings.max_batch);
         let (closing, closes) = watch::channel(None);
         let ended = Arc::new(Ended::default());
-        let exporter = Exporter::new(settings, endpoint, waiting, Arc::clone(&counters));
+        let exporter = Exporter::new(settings, target, receiver, Arc::clone(&counters));
         exporter::spawn(exporter, closes, Arc::clone(&ended))?;
         Ok(Self {
             sampler,
@@ -99,13 +112,13 @@ impl Traces {
         })
     }
 
-    /// A request begins that came with this `traceparent`; empty, and anything that is none, means that it came with
-    /// none. Gives its timeline if it is to be traced: what began elsewhere when it is traced there, of what begins
-    /// here a share.
+    /// Decides about a request that begins. `traceparent` is the header that it came with; an empty or invalid one counts
+    /// as absent. Returns its timeline if it is traced: the decision of the visitor is followed, and of the traces that
+    /// begin here a share is recorded.
     pub fn begin(&self, traceparent: &str) -> Option<Box<Timeline>> {
         let parent: Option<TraceContext> = traceparent.parse().ok();
         let new = match parent {
-            Some(parent) if parent.sampled => parent.trace_id,
+            Some(parent) if self.sampler.samples(Some(parent), parent.trace_id) => parent.trace_id,
             Some(_) => return None,
             None => {
                 let lower_half: u64 = rand::random();
@@ -119,28 +132,25 @@ impl Traces {
         Some(Box::new(Timeline::new(parent, new, rand::random())))
     }
 
-    /// A request is over. Does nothing for one without a timeline. Never waits: what finds the queue full is dropped
-    /// and counted.
+    /// Queues the spans of a finished request. Does nothing without a timeline. Never waits: when the queue is full, the
+    /// spans are dropped and counted.
     pub fn on_end(&self, record: &Record<'_>) {
         let Some(timeline) = record.timeline else {
             return;
         };
-        let make = || {
-            let scale = self.clock.scale(record.ended);
-            tree::spans(record, timeline, scale, &mut rand::random)
-        };
+        let make = || Finished::new(record, timeline, self.clock.scale(record.ended));
         if !self.queue.try_push(make) {
-            let spans = tree::count(timeline);
+            let spans = finished::count(timeline);
             self.counters.dropped.fetch_add(spans, Ordering::Relaxed);
         }
     }
 
-    /// What has become of the spans so far.
+    /// Counts of the spans so far.
     pub fn stats(&self) -> TracesStats {
         self.counters.stats()
     }
 
-    /// Sends what is queued, each batch once, and ends the thread. What comes later, or could not be sent by then, is
+    /// Exports the queue, each batch once, and ends the thread. Spans that come later, or could not be sent by then, are
     /// dropped and counted.
     ///
     /// Blocks the calling thread for `within` at most. A second call waits for the end too, and changes nothing.
@@ -149,7 +159,7 @@ impl Traces {
         let now = Instant::now();
         self.closing.send_if_modified(|closing| {
             let first = closing.is_none();
-            closing.get_or_insert(now + (within - within / KEPT));
+            closing.get_or_insert(now + (within - within / RESERVED));
             first
         });
         self.ended.wait_until(now + within);

@@ -6,8 +6,10 @@ mod otlp {
     mod collector;
     mod delivery;
     mod errors;
+    mod protocols;
     mod record;
     mod sampling;
     mod settings;
+    mod sink;
     mod tree;
 }

@@ -4,15 +4,16 @@ use std::fmt;
 
 use crate::context::{TraceContext, TraceId};
 
-/// Follows the decision of whoever began the trace; of the traces that begin here a share is recorded, chosen by their
-/// ids (OpenTelemetry, `ParentBased(TraceIdRatioBased)`).
+/// Follows the decision of the hop that began the trace; of the traces that begin here a share is recorded, chosen by
+/// their ids (OpenTelemetry, `ParentBased(TraceIdRatioBased)`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampler {
     /// Ids whose lower 63 bits are below this are sampled.
     below: u64,
+    follows_parent: bool,
 }
 
-/// The share is none.
+/// The share is out of range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RatioError(pub f64);
 
@@ -20,7 +21,7 @@ impl fmt::Display for RatioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "a share of requests is a number from 0 to 1, not {}",
+            "invalid share of requests {}, expected a number from 0 to 1",
             self.0
         )
     }
@@ -28,7 +29,7 @@ impl fmt::Display for RatioError {
 
 impl std::error::Error for RatioError {}
 
-/// Bits of an id that decide.
+/// Number of bits of an id that decide.
 const BITS: u32 = 63;
 
 impl Sampler {
@@ -36,7 +37,7 @@ impl Sampler {
     ///
     /// # Errors
     /// Any other number.
-    // The product is at most 2^63, and a part of a trace lost to rounding is none that anybody misses.
+    // The product is at most 2^63, and rounding changes the share by less than one trace in 2^52.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -47,20 +48,32 @@ impl Sampler {
             return Err(RatioError(ratio));
         }
         let below = (ratio * (1_u64 << BITS) as f64) as u64;
-        Ok(Self { below })
+        Ok(Self {
+            below,
+            follows_parent: true,
+        })
     }
 
-    /// Whether a request is traced whose visitor sent `parent`, and which begins the trace `id` where there is none.
+    /// The id alone decides, also for requests that come with a trace context (OpenTelemetry, `TraceIdRatioBased`).
+    #[must_use]
+    pub const fn without_parent(self) -> Self {
+        Self {
+            follows_parent: false,
+            ..self
+        }
+    }
+
+    /// Whether a request of the trace `id` is recorded that came with the context `parent`, if with any.
     #[allow(clippy::cast_possible_truncation)] // the lower half decides
     pub fn samples(self, parent: Option<TraceContext>, id: TraceId) -> bool {
-        parent.map_or_else(
-            || self.samples_new(id.0.get() as u64),
-            |parent| parent.sampled,
-        )
+        match parent {
+            Some(parent) if self.follows_parent => parent.sampled,
+            _ => self.samples_new(id.0.get() as u64),
+        }
     }
 
-    /// Whether a trace is recorded that begins here, by the lower half of its id: the other half of one that is not need
-    /// not be drawn.
+    /// Whether a trace that begins here is recorded. The lower half of its id decides, so that the upper half need not be
+    /// drawn for a trace that is not recorded.
     pub const fn samples_new(self, lower_half: u64) -> bool {
         const MASK: u64 = (1 << BITS) - 1;
         lower_half & MASK < self.below
@@ -102,7 +115,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_share_is_refused() {
+    fn without_the_parent_the_id_decides() {
+        let context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let parent: TraceContext = context.parse().unwrap();
+        for (ratio, expected) in [(0.0, false), (1.0, true)] {
+            let sampler = Sampler::ratio(ratio).unwrap().without_parent();
+            assert_eq!(sampler.samples(Some(parent), parent.trace_id), expected);
+        }
+    }
+
+    #[test]
+    fn invalid_shares_are_rejected() {
         for ratio in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
             assert!(Sampler::ratio(ratio).is_err(), "{ratio}");
         }

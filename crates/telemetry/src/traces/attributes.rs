@@ -1,83 +1,69 @@
-//! Attributes, by the names of OpenTelemetry's semantic conventions where these have one, and `adit.*` where not.
+//! Attributes, named by OpenTelemetry's semantic conventions where these have a name, and `adit.*` otherwise.
 
 use std::{borrow::Cow, net::IpAddr};
 
 use adit_trace::{Edge, Record, Span};
-use prost::encoding::encoded_len_varint;
+use opentelemetry::KeyValue;
 use uuid::Uuid;
 
 use crate::grpc;
 
-use super::wire::{Wire, field_bytes};
+/// Most attributes that a hop has.
+const HOP_ATTRIBUTES: usize = 32;
 
-/// Longer texts are cut: a visitor chooses the path, and the queue holds thousands of requests.
-const MAX_TEXT_BYTES: usize = 1_024;
+/// Collects attributes; empty texts and unknown numbers are left out.
+pub(super) struct Attributes(Vec<KeyValue>);
 
-/// Fields of OTLP's `KeyValue` and `AnyValue`.
-const KEY: u8 = 1;
-const VALUE: u8 = 2;
-const STRING: u8 = 1;
-const INT: u8 = 3;
-const DOUBLE: u8 = 4;
-
-/// Writes attributes of one message.
-pub(super) struct Attributes<'a> {
-    wire: &'a mut Wire,
-    /// The message's field for them.
-    field: u8,
-}
-
-impl<'a> Attributes<'a> {
-    pub(super) const fn new(wire: &'a mut Wire, field: u8) -> Self {
-        Self { wire, field }
+impl Attributes {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
     }
 
-    /// A text, cut where it is too long; nothing where it is empty.
-    pub(super) fn text(&mut self, key: &str, text: &str) {
+    pub(super) fn into_inner(self) -> Vec<KeyValue> {
+        self.0
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&mut self, key: &'static str, text: &str) {
         if !text.is_empty() {
-            let text = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
-            self.begin(key, field_bytes(text.len()));
-            self.wire.text(STRING, text);
+            self.0.push(KeyValue::new(key, text.to_owned()));
         }
     }
 
-    /// A number.
-    pub(super) fn number(&mut self, key: &str, number: u64) {
-        // Those of OTLP are signed.
-        let number = number.min(i64::MAX.unsigned_abs());
-        self.begin(key, 1 + encoded_len_varint(number));
-        self.wire.varint(INT, number);
+    /// A text of this program's own, which is not copied.
+    pub(super) fn constant(&mut self, key: &'static str, text: &'static str) {
+        if !text.is_empty() {
+            self.0.push(KeyValue::new(key, text));
+        }
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, number: u64) {
+        // OTLP's integers are signed.
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.0.push(KeyValue::new(key, number));
     }
 
     /// A number that is not 0.
-    fn known(&mut self, key: &str, number: u64) {
+    fn known(&mut self, key: &'static str, number: u64) {
         if number != 0 {
             self.number(key, number);
         }
     }
 
-    fn double(&mut self, key: &str, number: f64) {
-        self.begin(key, 1 + size_of::<f64>());
-        self.wire.double(DOUBLE, number);
-    }
-
-    /// All before the value's own field, which takes so many bytes.
-    fn begin(&mut self, key: &str, value_bytes: usize) {
-        let length = field_bytes(key.len()) + field_bytes(value_bytes);
-        self.wire.begin(self.field, length);
-        self.wire.text(KEY, key);
-        self.wire.begin(VALUE, value_bytes);
+    fn double(&mut self, key: &'static str, number: f64) {
+        self.0.push(KeyValue::new(key, number));
     }
 }
 
-/// What the hop's span says.
-pub(super) fn of_hop(attributes: &mut Attributes<'_>, record: &Record<'_>, error_type: &str) {
+/// The attributes of the hop's span.
+pub(super) fn of_hop(record: &Record<'_>, error_type: Option<&str>) -> Vec<KeyValue> {
+    let mut attributes = Attributes::with_capacity(HOP_ATTRIBUTES);
     match record.protocol {
-        "tcp" | "udp" => attributes.text("network.transport", record.protocol),
-        _ => http(attributes, record),
+        "tcp" | "udp" => attributes.constant("network.transport", record.protocol),
+        _ => http(&mut attributes, record),
     }
     if record.protocol == "grpc" {
-        rpc(attributes, record);
+        rpc(&mut attributes, record);
     }
     let (host, port) = address(record.host);
     attributes.text("server.address", host);
@@ -86,17 +72,14 @@ pub(super) fn of_hop(attributes: &mut Attributes<'_>, record: &Record<'_>, error
     let (visitor, port) = address(record.visitor);
     attributes.text("client.address", visitor);
     attributes.known("client.port", port.unwrap_or(0).into());
-    attributes.text("error.type", error_type);
-    adit(attributes, record);
+    attributes.text("error.type", error_type.unwrap_or_default());
+    adit(&mut attributes, record);
+    attributes.into_inner()
 }
 
-/// What the span of a phase says. Those of the services' side that reach the service name it.
-pub(super) fn of_phase(
-    attributes: &mut Attributes<'_>,
-    record: &Record<'_>,
-    span: &Span,
-    reaches_service: bool,
-) {
+/// The attributes of a phase. Phases of the services' side that reach the service have its address.
+pub(super) fn of_phase(record: &Record<'_>, span: &Span, reaches_service: bool) -> Vec<KeyValue> {
+    let mut attributes = Attributes::with_capacity(0);
     if let Some(busy) = span.busy {
         attributes.double("adit.wait.seconds", busy.as_secs_f64());
     }
@@ -105,23 +88,24 @@ pub(super) fn of_phase(
         attributes.text("server.address", service);
         attributes.known("server.port", port.unwrap_or(0).into());
     }
+    attributes.into_inner()
 }
 
-fn http(attributes: &mut Attributes<'_>, record: &Record<'_>) {
+fn http(attributes: &mut Attributes, record: &Record<'_>) {
     let known = known_method(record.method);
-    attributes.text("http.request.method", known.unwrap_or("_OTHER"));
+    attributes.constant("http.request.method", known.unwrap_or("_OTHER"));
     if known.is_none() {
         attributes.text("http.request.method_original", record.method);
     }
-    attributes.text("url.scheme", record.scheme);
-    attributes.text("url.path", without_query(record.path));
-    attributes.text("network.protocol.name", "http");
-    attributes.text("network.protocol.version", version(record.version));
+    attributes.constant("url.scheme", record.scheme);
+    attributes.text("url.path", record.path);
+    attributes.constant("network.protocol.name", "http");
+    attributes.constant("network.protocol.version", version(record.version));
     attributes.known("http.response.status_code", record.status.into());
 }
 
-fn rpc(attributes: &mut Attributes<'_>, record: &Record<'_>) {
-    attributes.text("rpc.system", "grpc");
+fn rpc(attributes: &mut Attributes, record: &Record<'_>) {
+    attributes.constant("rpc.system", "grpc");
     if let Some((service, method)) = grpc::method(record.path) {
         attributes.text("rpc.service", service);
         attributes.text("rpc.method", method);
@@ -131,7 +115,7 @@ fn rpc(attributes: &mut Attributes<'_>, record: &Record<'_>) {
     }
 }
 
-fn adit(attributes: &mut Attributes<'_>, record: &Record<'_>) {
+fn adit(attributes: &mut Attributes, record: &Record<'_>) {
     let uuid = Uuid::from_bytes(record.request_uuid);
     if !uuid.is_nil() {
         let mut text = Uuid::encode_buffer();
@@ -140,16 +124,16 @@ fn adit(attributes: &mut Attributes<'_>, record: &Record<'_>) {
             uuid.hyphenated().encode_lower(&mut text),
         );
     }
-    attributes.text("adit.edge", record.edge.as_str());
-    attributes.text("adit.protocol", record.protocol);
-    attributes.text("adit.opener", record.opener);
+    attributes.constant("adit.edge", record.edge.as_str());
+    attributes.constant("adit.protocol", record.protocol);
+    attributes.constant("adit.opener", record.opener);
     attributes.text("adit.user", record.user);
     attributes.text("adit.group", record.group);
     attributes.text("adit.client", record.client);
     attributes.text("adit.tunnel", record.tunnel);
     attributes.known("adit.revision", record.revision);
     attributes.text("adit.service", record.service);
-    attributes.text("adit.reason", record.reason.unwrap_or_default());
+    attributes.constant("adit.reason", record.reason.unwrap_or_default());
     attributes.number("adit.bytes.received", record.received_bytes);
     attributes.number("adit.bytes.sent", record.sent_bytes);
     if record.edge == Edge::Ingress {
@@ -157,19 +141,19 @@ fn adit(attributes: &mut Attributes<'_>, record: &Record<'_>) {
     }
 }
 
-/// The method, if it is one that everybody knows: others are the visitor's invention, and without number.
-pub(super) fn known_method(method: &str) -> Option<&str> {
+/// The method, if it is a standard one: visitors can invent any number of others.
+pub(super) fn known_method(method: &str) -> Option<&'static str> {
     const METHODS: [&str; 10] = [
         "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY",
     ];
     METHODS.into_iter().find(|known| *known == method)
 }
 
-/// What failed, for `error.type`: the reason, else the status of HTTP or gRPC that says so. `None`: it did not fail, or
-/// the visitor's side is to blame.
+/// The failure, for `error.type`: the reason, else the status of HTTP or gRPC. `None` when the request did not fail, and
+/// when the visitor caused the failure.
 pub(super) fn failure(record: &Record<'_>) -> Option<Cow<'static, str>> {
-    /// What a visitor did or left undone is no failure of who serves it.
-    const THE_VISITORS: [&str; 6] = [
+    /// Failures that the visitor causes.
+    const BY_VISITOR: [&str; 6] = [
         "no_tunnel",
         "bad_request",
         "header_too_large",
@@ -178,7 +162,7 @@ pub(super) fn failure(record: &Record<'_>) -> Option<Cow<'static, str>> {
         "cancelled",
     ];
     match record.reason {
-        Some(reason) if !THE_VISITORS.contains(&reason) => return Some(reason.into()),
+        Some(reason) if !BY_VISITOR.contains(&reason) => return Some(reason.into()),
         Some(_) => return None,
         None => {}
     }
@@ -188,12 +172,12 @@ pub(super) fn failure(record: &Record<'_>) -> Option<Cow<'static, str>> {
     record
         .grpc_status
         .and_then(grpc::name)
-        .filter(|name| SERVERS_OWN.contains(name))
+        .filter(|name| BY_SERVER.contains(name))
         .map(Cow::Borrowed)
 }
 
-/// Statuses of gRPC that are the server's failure; the others may well be the answer to a fair question.
-const SERVERS_OWN: [&str; 6] = [
+/// Statuses of gRPC that are failures of the server; the others can be the right response to a request.
+const BY_SERVER: [&str; 6] = [
     "UNKNOWN",
     "DEADLINE_EXCEEDED",
     "UNIMPLEMENTED",
@@ -202,13 +186,8 @@ const SERVERS_OWN: [&str; 6] = [
     "DATA_LOSS",
 ];
 
-/// A query may hold secrets. Whoever made the record has left it out; this is for the one who forgets.
-fn without_query(path: &str) -> &str {
-    path.split_once('?').map_or(path, |(path, _)| path)
-}
-
 /// `HTTP/1.1` is `1.1`, `HTTP/2.0` is `2`.
-fn version(version: &str) -> &str {
+fn version(version: &'static str) -> &'static str {
     let number = version.strip_prefix("HTTP/").unwrap_or(version);
     match number {
         "2.0" => "2",
@@ -217,10 +196,10 @@ fn version(version: &str) -> &str {
     }
 }
 
-/// Host and port of an address as it is written; all of it and no port where it is written otherwise.
+/// Splits `HOST:PORT`. A text of another form is returned whole, without a port.
 fn address(text: &str) -> (&str, Option<u16>) {
     let (host, port) = match text.rsplit_once(':') {
-        // More than one colon, and none of them within brackets: of IPv6 it is the address alone.
+        // Several colons outside brackets: an IPv6 address without a port.
         Some((host, _))
             if host.contains(':') && !host.ends_with(']') && text.parse::<IpAddr>().is_ok() =>
         {
@@ -244,16 +223,10 @@ fn nonzero(port: u16) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::{
-        common::v1::{AnyValue, KeyValue, any_value::Value},
-        resource::v1::Resource,
-    };
-    use prost::Message;
-
     use super::*;
 
     #[test]
-    fn addresses_come_apart() {
+    fn addresses_are_split_into_host_and_port() {
         for (text, host, port) in [
             ("127.0.0.1:80", "127.0.0.1", Some(80)),
             ("[::1]:80", "::1", Some(80)),
@@ -270,60 +243,27 @@ mod tests {
         }
     }
 
-    /// Attributes as a collector reads them.
-    fn read(write: impl FnOnce(&mut Attributes<'_>)) -> Vec<KeyValue> {
-        let mut wire = Wire::default();
-        write(&mut Attributes::new(&mut wire, 1));
-        let read = Resource::decode(&wire.into_inner()[..]).unwrap();
-        read.attributes
-    }
-
     #[test]
-    fn long_texts_are_cut_between_characters() {
-        let read = read(|attributes| {
-            attributes.text("key", &"é".repeat(MAX_TEXT_BYTES));
-            attributes.text("odd", &format!("x{}", "é".repeat(MAX_TEXT_BYTES)));
-            attributes.text("empty", "");
-        });
-        let lengths: Vec<_> = read
-            .into_iter()
-            .map(|pair| match pair.value.unwrap().value.unwrap() {
-                Value::StringValue(text) => text.len(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(lengths, [MAX_TEXT_BYTES, MAX_TEXT_BYTES - 1]);
-    }
-
-    #[test]
-    fn values_are_read_as_they_were_written() {
-        let long = "k".repeat(200);
-        let read = read(|attributes| {
-            attributes.number("zero", 0);
-            attributes.number(&long, 300);
-            attributes.number("most", u64::MAX);
-            attributes.known("unknown", 0);
-            attributes.double("double", 0.25);
-            attributes.text("text", "é");
-        });
-        let value = |value| Some(AnyValue { value: Some(value) });
-        let pair = |key: &str, of| (key.to_owned(), value(of));
-        let pairs: Vec<_> = read
-            .into_iter()
-            .map(|pair| (pair.key, pair.value))
-            .collect();
-        let told = [
-            pair("zero", Value::IntValue(0)),
-            pair(&long, Value::IntValue(300)),
-            pair("most", Value::IntValue(i64::MAX)),
-            pair("double", Value::DoubleValue(0.25)),
-            pair("text", Value::StringValue("é".to_owned())),
+    fn empty_texts_and_unknown_numbers_are_left_out() {
+        let mut attributes = Attributes::with_capacity(0);
+        attributes.text("empty", "");
+        attributes.constant("none", "");
+        attributes.known("unknown", 0);
+        attributes.number("zero", 0);
+        attributes.number("most", u64::MAX);
+        attributes.double("double", 0.25);
+        attributes.text("text", "é");
+        let expected = [
+            KeyValue::new("zero", 0),
+            KeyValue::new("most", i64::MAX),
+            KeyValue::new("double", 0.25),
+            KeyValue::new("text", "é"),
         ];
-        assert_eq!(pairs, told);
+        assert_eq!(attributes.into_inner(), expected);
     }
 
     #[test]
-    fn versions_are_named_as_the_conventions_name_them() {
+    fn versions_are_named_by_the_conventions() {
         for (version_text, name) in [
             ("HTTP/1.0", "1.0"),
             ("HTTP/1.1", "1.1"),

@@ -1,18 +1,18 @@
-//! From the clock that never goes back to the one that everybody shares.
+//! Converts instants of the monotonic clock to times of the wall clock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// The wall clock is set and steps, and a machine that sleeps stops the other one: both are compared again when this
-/// has gone by. Until then all spans stand on one scale, so that a child lies within its parent.
+/// The wall clock can step, and the monotonic clock stops while a machine sleeps: both are compared again after this
+/// time. Until then all spans use one scale, so that a child lies within its parent.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// Each comparison is the best of this many: the thread may be put aside between its two readings.
+/// Each comparison is the best of this many, since the thread may be suspended between its two readings.
 const READINGS: usize = 3;
 
-/// Puts spans on the wall clock, for all threads: two loads, and once a minute a comparison of the clocks.
+/// The scale of all threads. Costs two loads, and once a minute a comparison of the clocks.
 #[derive(Debug)]
 pub(super) struct Clock {
     /// Instants count from here.
@@ -37,7 +37,7 @@ impl Clock {
     pub(super) fn scale(&self, now: Instant) -> Scale {
         let since = since(self.epoch, now);
         let compared = self.compared.load(Ordering::Relaxed);
-        // Who comes first compares; the others take what was there.
+        // One thread compares; the others use the old scale.
         if since.saturating_sub(compared) >= nanos(FRESH)
             && self
                 .compared
@@ -54,7 +54,7 @@ impl Clock {
     }
 }
 
-/// One comparison of the clocks: all spans of a request are put on the wall clock by the same one.
+/// One comparison of the clocks. All spans of a request are converted by the same one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     epoch: Instant,
@@ -62,18 +62,18 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// Nanoseconds since 1970. What was before the epoch was at the epoch.
+    /// Nanoseconds since 1970. An instant before the epoch counts as the epoch.
     pub(super) fn unix_nanos(self, at: Instant) -> u64 {
         since(self.epoch, at).saturating_add(self.unix_of_epoch)
     }
 }
 
-/// Nanoseconds from `epoch` to `at`; 0 for what was before it.
+/// Nanoseconds from `epoch` to `at`; 0 for an earlier instant.
 fn since(epoch: Instant, at: Instant) -> u64 {
     nanos(at.saturating_duration_since(epoch))
 }
 
-/// What the wall clock showed, or would have shown had it been right, at this instant.
+/// Time of the wall clock at this instant, by its present setting.
 fn unix_of(epoch: Instant) -> u64 {
     let reading = || {
         let before = Instant::now();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_put_on_the_wall_clock() {
+    fn instants_are_converted_to_the_wall_clock() {
         let clock = wrong_clock();
         let scale = clock.scale(clock.epoch + FRESH - Duration::from_nanos(1));
         let at = |nanos| scale.unix_nanos(clock.epoch + Duration::from_nanos(nanos));
@@ -117,15 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn an_old_comparison_is_made_again() {
+    fn an_old_comparison_is_repeated() {
         let clock = wrong_clock();
         let before = nanos(UNIX_EPOCH.elapsed().unwrap());
         let scale = clock.scale(clock.epoch + FRESH);
-        // Some time before this test, and not in 1970; a wall clock that steps by an hour meanwhile does not fail it.
+        // The present, not 1970. The wall clock may be set by less than an hour meanwhile.
         let distance = before.abs_diff(scale.unix_of_epoch);
         assert!(distance < 3_600_000_000_000, "{distance}");
 
-        // And not again before its time.
+        // The clocks are not compared again before the time is over.
         clock.unix_of_epoch.store(1_000, Ordering::Relaxed);
         let later = clock.epoch + FRESH + FRESH / 2;
         assert_eq!(clock.scale(later).unix_of_epoch, 1_000);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_the_epoch_is_at_the_epoch() {
+    fn instants_before_the_epoch_count_as_the_epoch() {
         let before = Instant::now();
         let epoch = before + Duration::from_nanos(9);
         assert_eq!(since(epoch, before), 0);

@@ -1,92 +1,182 @@
-//! The call by which a collector takes spans (OTLP, `TraceService/Export`).
+//! The way to a collector: OTLP over gRPC or HTTP, with or without TLS, by the exporter of `opentelemetry-otlp`.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use http::uri::PathAndQuery;
-use prost::Message as _;
-use tonic::{
-    Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::{Channel, Endpoint},
+use std::sync::Arc;
+
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, hyper::HyperClient};
+use opentelemetry_otlp::{
+    Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
+use opentelemetry_sdk::{Resource, trace::SpanExporter as _};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tonic::{
+    metadata::MetadataMap,
+    transport::{Endpoint, Uri},
+};
+use tower::{Service, ServiceExt, service_fn};
 
-const EXPORT: PathAndQuery =
-    PathAndQuery::from_static("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+use super::settings::{TracesHeaders, TracesProtocol, TracesSettings};
 
-/// What it answers (`ExportTraceServiceResponse`).
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct Answer {
-    #[prost(message, optional, tag = "1")]
-    pub(super) partial_success: Option<PartialSuccess>,
+/// Where spans go, checked.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) uri: Uri,
+    /// Used for `https`.
+    pub(super) tls: ClientConfig,
+    pub(super) headers: TracesHeaders,
 }
 
-/// What of a request it did not want.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    pub(super) rejected_spans: i64,
-    #[prost(string, tag = "2")]
-    pub(super) error_message: String,
+/// A client of one collector. Connects when the first batch is sent, and again when a connection is lost.
+pub(super) struct Collector {
+    exporter: SpanExporter,
+    network: LastError,
 }
 
-/// A connection to it, which is made when it is needed.
-pub(super) struct Collector(Grpc<Channel>);
+/// The last error of the HTTP client, which the exporter does not report.
+type LastError = Arc<Mutex<Option<String>>>;
 
 impl Collector {
-    pub(super) fn new(endpoint: &Endpoint) -> Self {
-        Self(Grpc::new(endpoint.connect_lazy()))
-    }
-
-    /// Sends a whole `ExportTraceServiceRequest`.
+    /// Must be called within a runtime.
     ///
     /// # Errors
-    /// What the collector says, and that there is none.
-    pub(super) async fn export(&mut self, request: Bytes) -> Result<Answer, Status> {
-        let refuse =
-            |error| Status::unavailable(format!("no connection to the collector: {error}"));
-        self.0.ready().await.map_err(refuse)?;
-        let answer = self.0.unary(Request::new(request), EXPORT, Encoded).await?;
-        Ok(answer.into_inner())
+    /// A variable of the environment that the exporter cannot use.
+    pub(super) fn new(
+        target: &Target,
+        settings: &TracesSettings,
+        resource: &Resource,
+    ) -> Result<Self, String> {
+        let network = LastError::default();
+        let built = match settings.protocol {
+            TracesProtocol::Grpc => grpc(target, settings),
+            TracesProtocol::HttpProtobuf => http(target, settings, Arc::clone(&network)),
+        };
+        let mut exporter = built.map_err(|error| error.to_string())?;
+        exporter.set_resource(resource);
+        Ok(Self { exporter, network })
+    }
+
+    pub(super) const fn exporter(&self) -> &SpanExporter {
+        &self.exporter
+    }
+
+    /// The cause of a failed request over HTTP.
+    pub(super) fn take_network_error(&self) -> Option<String> {
+        self.network.lock().take()
     }
 }
 
-/// Requests are encoded already.
-#[derive(Clone, Copy)]
-struct Encoded;
+type Built = Result<SpanExporter, opentelemetry_otlp::ExporterBuildError>;
 
-impl Codec for Encoded {
-    type Encode = Bytes;
-    type Decode = Answer;
-    type Encoder = Self;
-    type Decoder = Self;
+/// The retries of the exporter are turned off: the thread retries, counts the tries and stops at the end of the process.
+fn grpc(target: &Target, settings: &TracesSettings) -> Built {
+    let endpoint = Endpoint::from(target.uri.clone()).connect_timeout(settings.timeout);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(target.tls.clone())
+        .https_or_http()
+        .enable_http2()
+        .wrap_connector(tcp(settings));
+    // The connection is encrypted here; the transport must not ask for its own TLS.
+    let channel = if target.uri.scheme_str() == Some("https") {
+        let to = target.uri.clone();
+        let connector = service_fn(move |_| connect(connector.clone(), to.clone()));
+        Endpoint::from(without_tls(&target.uri))
+            .connect_timeout(settings.timeout)
+            .origin(target.uri.clone())
+            .connect_with_connector_lazy(connector)
+    } else {
+        endpoint.connect_with_connector_lazy(connector)
+    };
+    let headers = MetadataMap::from_headers(target.headers.to_map());
+    SpanExporter::builder()
+        .with_tonic()
+        .with_channel(channel)
+        .with_timeout(settings.timeout)
+        .with_retry_policy(RetryPolicy::disabled())
+        .with_interceptor(move |mut request: tonic::Request<()>| {
+            // After those of the environment, which they replace.
+            let mut all = std::mem::take(request.metadata_mut()).into_headers();
+            all.extend(headers.clone().into_headers());
+            *request.metadata_mut() = MetadataMap::from_headers(all);
+            Ok(request)
+        })
+        .build()
+}
 
-    fn encoder(&mut self) -> Self {
-        *self
-    }
+async fn connect(
+    connector: HttpsConnector<HttpConnector>,
+    to: Uri,
+) -> Result<<HttpsConnector<HttpConnector> as Service<Uri>>::Response, HttpError> {
+    connector.oneshot(to).await
+}
 
-    fn decoder(&mut self) -> Self {
-        *self
+/// The same address with the scheme `http`.
+fn without_tls(uri: &Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+fn http(target: &Target, settings: &TracesSettings, network: LastError) -> Built {
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(target.tls.clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp(settings));
+    let client = Client {
+        http: HyperClient::new(connector, settings.timeout, None),
+        headers: target.headers.to_map(),
+        network,
+    };
+    SpanExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(target.uri.to_string())
+        .with_timeout(settings.timeout)
+        .with_retry_policy(RetryPolicy::disabled())
+        .build()
+}
+
+fn tcp(settings: &TracesSettings) -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(settings.timeout));
+    tcp
+}
+
+/// Adds the headers of the settings and keeps the last error.
+#[derive(Debug)]
+struct Client {
+    http: HyperClient<HttpsConnector<HttpConnector>>,
+    headers: http::HeaderMap,
+    network: LastError,
+}
+
+#[tonic::async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(
+        &self,
+        mut request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, HttpError> {
+        // After those of the environment, which they replace.
+        request.headers_mut().extend(self.headers.clone());
+        self.http.send_bytes(request).await.inspect_err(|error| {
+            *self.network.lock() = Some(with_causes(&**error));
+        })
     }
 }
 
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, request: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.reserve(request.len());
-        to.put(request);
-        Ok(())
+/// An error and its causes in one line: `client error (Connect)` alone says little.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
     }
-}
-
-impl Decoder for Encoded {
-    type Item = Answer;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Answer>, Status> {
-        let answer = Answer::decode(from.copy_to_bytes(from.remaining()));
-        let refuse = |error| Status::internal(format!("the collector's answer is none: {error}"));
-        answer.map(Some).map_err(refuse)
-    }
+    text
 }

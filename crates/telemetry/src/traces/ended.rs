@@ -1,10 +1,10 @@
-//! A flag that the end of the thread sets, and that a shutdown waits for.
+//! A flag that the thread sets when it ends, and that a shutdown waits for.
 
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Set when the thread has ended, however it ended.
+/// Set when the thread has ended, by a panic as well.
 #[derive(Default)]
 pub(super) struct Ended {
     ended: Mutex<bool>,

@@ -1,99 +1,93 @@
-//! The thread that sends spans: batches, tries again, gives up.
+//! The thread that exports spans: it gathers batches, retries, and gives up.
 
 use std::{
-    error::Error,
-    fmt::Write as _,
     future::pending,
-    io,
+    io, mem,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use opentelemetry::InstrumentationScope;
+use opentelemetry_sdk::{Resource, error::OTelSdkResult, trace::SpanExporter as _};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
     time::{error::Elapsed, sleep, timeout, timeout_at},
 };
-use tonic::{Code, Status, transport::Endpoint};
-use tracing::{Dispatch, dispatcher, subscriber::NoSubscriber};
+use tracing::{Dispatch, dispatcher};
 
 use super::{
-    collector::{Answer, Collector},
+    collector::{Collector, Target},
     ended::Ended,
+    finished::Finished,
     health::{Health, Line},
-    queue::Waiting,
-    resource::Envelope,
+    queue::Receiver,
+    refusal::{Refusal, cut},
+    rejections::{ExporterLog, Rejections},
+    resource::resource,
     settings::TracesSettings,
+    spans,
     stats::Counters,
-    tree::Tree,
 };
 
 /// A batch is sent this often before it is given up. With the pauses between, at the default interval, a collector may
-/// be away for some fifteen seconds without loss; the newest spans beyond the queue are lost first.
+/// be away for some fifteen seconds without loss; when the queue is full, the newest spans are lost first.
 const TRIES: u32 = 5;
 
 /// Pauses double up to this many intervals.
 const LONGEST_PAUSE: u32 = 16;
 
-/// A batch that is larger is closed: collectors refuse messages of more than 4 MiB, as gRPC does unless told otherwise.
+/// A batch that is larger is closed: collectors accept messages of 4 MiB by default, as gRPC does.
 const FULL_BYTES: usize = 2 << 20;
 
-/// Names that are looked up at once: a resolver that hangs must not gather threads, one for each try.
+/// Concurrent look-ups of a name: a resolver that hangs must not collect threads, one for each try.
 const LOOKUPS: usize = 2;
 
-/// Of what the collector says, this much goes to the log.
-const MAX_REASON_CHARS: usize = 200;
-
-/// Batches and sends.
+/// Gathers batches and sends them.
 pub(super) struct Exporter {
     settings: TracesSettings,
-    endpoint: Endpoint,
+    target: Target,
+    resource: Resource,
+    scope: InstrumentationScope,
     collector: Option<Collector>,
-    waiting: Waiting,
-    /// What is sent next, or is being sent.
+    rejections: Rejections,
+    queue: Receiver,
+    /// The batch that is sent next, or is being sent.
     batch: Batch,
-    /// How long to rest after the next failure.
+    /// The pause after the next failure.
     pause: Duration,
     health: Health,
     counters: Arc<Counters>,
-    envelope: Envelope,
 }
 
 #[derive(Default)]
 struct Batch {
-    /// Messages, one behind the other.
-    bytes: Vec<u8>,
+    /// Each request with the seed of its spans' ids.
+    requests: Vec<(Finished, u64)>,
     spans: u64,
-    requests: usize,
+    max_bytes: usize,
     /// How often it has been sent.
     tries: u32,
 }
 
-/// The collector did not take a batch.
-struct Refused {
-    /// It may take it another time.
-    again: bool,
-    why: String,
-}
-
-/// When the end is to be.
+/// When the thread ends.
 struct Closing {
-    told: watch::Receiver<Option<Instant>>,
-    /// What is left to whom nobody told before they went.
-    otherwise: Duration,
+    deadline: watch::Receiver<Option<Instant>>,
+    /// Time left when the other end was dropped without a deadline.
+    default: Duration,
 }
 
 impl Closing {
-    /// Waits for the end to be announced, and says by when all must be done.
+    /// Waits until the end is announced. Returns the deadline.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    async fn until(&mut self) -> Instant {
-        let told = self.told.wait_for(Option::is_some).await;
-        let until = told.ok().and_then(|until| *until);
-        until.unwrap_or_else(|| Instant::now() + self.otherwise)
+    async fn deadline(&mut self) -> Instant {
+        let announced = self.deadline.wait_for(Option::is_some).await;
+        let deadline = announced.ok().and_then(|deadline| *deadline);
+        deadline.unwrap_or_else(|| Instant::now() + self.default)
     }
 }
 
@@ -107,31 +101,28 @@ pub(super) fn spawn(
     ended: Arc<Ended>,
 ) -> io::Result<()> {
     let closing = Closing {
-        told: closing,
-        otherwise: exporter.settings.timeout,
+        deadline: closing,
+        default: exporter.settings.timeout,
     };
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(LOOKUPS)
         .build()?;
-    let logs = dispatcher::get_default(Clone::clone);
+    let log = dispatcher::get_default(Clone::clone);
+    let log = ExporterLog::new(log, exporter.rejections.clone());
     let _detached = thread::Builder::new()
         .name("adit-traces".to_owned())
         .spawn(move || {
             let _ended = EndedOnDrop(ended);
-            run(runtime, &logs, exporter.run(closing));
+            run(runtime, &Dispatch::new(log), exporter.run(closing));
         })?;
     Ok(())
 }
 
-/// A host name that is being looked up would hold up the end of its runtime: nobody waits for it.
-fn run(runtime: Runtime, logs: &Dispatch, work: impl Future<Output = ()>) {
-    if logs.is::<NoSubscriber>() {
-        runtime.block_on(work);
-    } else {
-        dispatcher::with_default(logs, || runtime.block_on(work));
-    }
+/// A look-up of a name that hangs would block the end of its runtime, so the runtime does not wait for it.
+fn run(runtime: Runtime, log: &Dispatch, work: impl Future<Output = ()>) {
+    dispatcher::with_default(log, || runtime.block_on(work));
     runtime.shutdown_background();
 }
 
@@ -146,41 +137,45 @@ impl Drop for EndedOnDrop {
 impl Exporter {
     pub(super) fn new(
         settings: TracesSettings,
-        endpoint: Endpoint,
-        waiting: Waiting,
+        target: Target,
+        queue: Receiver,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
-            endpoint,
+            target,
+            resource: resource(&settings.service_name),
+            scope: InstrumentationScope::builder("adit")
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .build(),
             collector: None,
-            waiting,
+            rejections: Rejections::default(),
+            queue,
             batch: Batch::default(),
             pause: settings.interval,
             health: Health::default(),
             counters,
-            envelope: Envelope::new(&settings.service_name),
             settings,
         }
     }
 
-    /// Sends until it is told to close, then what is left. An export that is under way then is waited for.
+    /// Exports until the end is announced, then what is left. An export that runs at that time is completed.
     async fn run(mut self, mut closing: Closing) {
         'open: loop {
             tokio::select! {
                 biased;
-                _ = closing.until() => break 'open,
+                _ = closing.deadline() => break 'open,
                 () = self.fill() => {}
             }
-            while self.batch.requests > 0 {
-                let Err(refused) = self.attempt(&mut closing).await else {
+            while !self.batch.requests.is_empty() {
+                let Err(refusal) = self.attempt(&mut closing).await else {
                     continue;
                 };
-                if !refused.again || self.batch.tries >= TRIES {
+                if !refusal.is_retryable || self.batch.tries >= TRIES {
                     self.give_up();
                 }
                 tokio::select! {
                     biased;
-                    _ = closing.until() => break 'open,
+                    _ = closing.deadline() => break 'open,
                     () = self.rest() => {}
                 }
             }
@@ -188,99 +183,107 @@ impl Exporter {
         self.flush(closing).await;
     }
 
-    /// Waits for a first request, and a little for others.
+    /// Waits for a first request, and for an interval at most for others.
     ///
     /// # Cancel safety
-    /// What it has taken is in the batch.
+    /// Requests that were taken from the queue are in the batch.
     async fn fill(&mut self) {
-        let Some(tree) = self.waiting.pop().await else {
+        let Some(finished) = self.queue.pop().await else {
             return pending().await;
         };
-        self.take(tree);
-        if self.batch.requests + self.waiting.len() < self.settings.max_batch {
+        self.add(finished);
+        if self.batch.requests.len() + self.queue.len() < self.settings.max_batch {
             tokio::select! {
                 () = sleep(self.settings.interval) => {}
-                () = self.waiting.batch_is_full() => {}
+                () = self.queue.batch_is_full() => {}
             }
         }
         self.gather();
     }
 
-    /// Fills the batch with what is there.
+    /// Fills the batch from the queue.
     fn gather(&mut self) {
-        while self.batch.requests < self.settings.max_batch && self.batch.bytes.len() < FULL_BYTES {
-            let Some(tree) = self.waiting.try_pop() else {
+        while self.batch.requests.len() < self.settings.max_batch
+            && self.batch.max_bytes < FULL_BYTES
+        {
+            let Some(finished) = self.queue.try_pop() else {
                 break;
             };
-            self.take(tree);
+            self.add(finished);
         }
     }
 
-    fn take(&mut self, tree: Tree) {
-        self.batch.requests += 1;
-        self.batch.spans += tree.spans;
-        if self.batch.bytes.is_empty() {
-            // Mostly there is one.
-            self.batch.bytes = tree.bytes;
-        } else {
-            self.batch.bytes.extend_from_slice(&tree.bytes);
-        }
+    fn add(&mut self, finished: Finished) {
+        self.batch.spans += finished.spans();
+        self.batch.max_bytes += finished.max_encoded_bytes();
+        self.batch.requests.push((finished, rand::random()));
     }
 
-    /// Sends the batch once. It is there no longer when the collector has answered for it.
-    async fn attempt(&mut self, closing: &mut Closing) -> Result<(), Refused> {
+    /// Sends the batch once. Empties it when the collector has accepted it.
+    async fn attempt(&mut self, closing: &mut Closing) -> Result<(), Refusal> {
         self.batch.tries += 1;
-        let answer = self.call(closing).await;
-        let refused = match answer {
-            Ok(Ok(answer)) => {
-                self.on_answer(answer);
+        let refusal = match self.export(closing).await {
+            Ok(Ok(Ok(()))) => {
+                self.on_accepted();
                 return Ok(());
             }
-            Ok(Err(status)) => Refused {
-                again: may_be_retried(&status),
-                why: describe(&status),
-            },
+            Ok(Ok(Err(error))) => {
+                let network = self
+                    .collector
+                    .as_ref()
+                    .and_then(Collector::take_network_error);
+                Refusal::new(&error, network)
+            }
+            Ok(Err(problem)) => Refusal::permanent(problem),
             Err(_) => {
                 // The connection may be dead, and TCP takes minutes to notice.
                 self.collector = None;
-                Refused {
-                    again: true,
-                    why: "the collector gave no answer in time".to_owned(),
-                }
+                Refusal::timed_out()
             }
         };
-        self.on_failure(&refused.why);
-        Err(refused)
+        self.on_failure(&refusal.reason);
+        Err(refusal)
     }
 
-    /// What the collector answers, within the timeout and before the end.
-    async fn call(&mut self, closing: &mut Closing) -> Result<Result<Answer, Status>, Elapsed> {
-        let request = self.envelope.around(&self.batch.bytes);
-        let endpoint = &self.endpoint;
-        let collector = self
-            .collector
-            .get_or_insert_with(|| Collector::new(endpoint));
-        let export = collector.export(request.into());
-        let mut export = pin!(timeout(self.settings.timeout, export));
-        tokio::select! {
-            biased;
-            answer = &mut export => answer,
-            until = closing.until() => timeout_at(until.into(), export).await?,
+    /// The result of one export, within the timeout and before the end.
+    async fn export(
+        &mut self,
+        closing: &mut Closing,
+    ) -> Result<Result<OTelSdkResult, String>, Elapsed> {
+        let collector = match &mut self.collector {
+            Some(collector) => collector,
+            none => match Collector::new(&self.target, &self.settings, &self.resource) {
+                Ok(collector) => none.insert(collector),
+                Err(problem) => return Ok(Err(problem)),
+            },
+        };
+        let count = usize::try_from(self.batch.spans).unwrap_or_default();
+        let mut batch = Vec::with_capacity(count);
+        for (finished, seed) in &self.batch.requests {
+            spans::build(finished, *seed, &self.scope, &mut batch);
         }
+        let export = collector.exporter().export(batch);
+        let mut export = pin!(timeout(self.settings.timeout, export));
+        let exported = tokio::select! {
+            biased;
+            exported = &mut export => exported,
+            deadline = closing.deadline() => timeout_at(deadline.into(), export).await?,
+        };
+        exported.map(Ok)
     }
 
-    /// The collector has the batch, or all of it that it wants.
-    fn on_answer(&mut self, answer: Answer) {
-        let sent = std::mem::take(&mut self.batch).spans;
+    /// The collector has accepted the batch, except the spans that it rejected.
+    fn on_accepted(&mut self) {
+        let sent = mem::take(&mut self.batch).spans;
         self.pause = self.settings.interval;
-        let partial = answer.partial_success.unwrap_or_default();
-        let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0).min(sent);
+        let rejection = self.rejections.take();
+        let rejected = u64::try_from(rejection.spans).unwrap_or(0).min(sent);
         self.counters
             .exported
             .fetch_add(sent - rejected, Ordering::Relaxed);
         self.counters.failed.fetch_add(rejected, Ordering::Relaxed);
         if rejected > 0 {
-            let reason = cut(&partial.error_message);
+            let reason = cut(&rejection.reason);
             self.on_failure(&format!(
                 "{rejected} of {sent} spans were rejected: {reason}"
             ));
@@ -296,18 +299,18 @@ impl Exporter {
         }
     }
 
-    fn on_failure(&mut self, why: &str) {
+    fn on_failure(&mut self, reason: &str) {
         if self.health.on_failure(self.counters.stats()).is_some() {
             tracing::warn!(
                 endpoint = self.settings.endpoint,
-                "spans cannot be exported and will be lost, requests are not affected: {why}"
+                "spans cannot be exported and will be lost, requests are not affected: {reason}"
             );
         }
     }
 
-    /// Forgets the batch.
+    /// Drops the batch and counts its spans.
     fn give_up(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
+        let batch = mem::take(&mut self.batch);
         let count = if batch.tries > 0 {
             &self.counters.failed
         } else {
@@ -316,59 +319,28 @@ impl Exporter {
         count.fetch_add(batch.spans, Ordering::Relaxed);
     }
 
-    /// Leaves the collector alone for a while. Not all senders come back at the same moment: by up to a half earlier.
+    /// Pauses after a failure. Up to half of the pause is left out by chance, so that senders do not return in step.
     async fn rest(&mut self) {
         let pause = self.pause.mul_f64(1.0 - rand::random::<f64>() / 2.0);
         self.pause = (self.pause * 2).min(self.settings.interval * LONGEST_PAUSE);
         sleep(pause).await;
     }
 
-    /// Sends what is left while there is time: each batch once, until the first that is refused. Counts the rest.
+    /// Sends what is left until the deadline: each batch once, until the first failure. Counts the rest as dropped.
     async fn flush(mut self, mut closing: Closing) {
-        let until = closing.until().await;
-        while Instant::now() < until {
+        let deadline = closing.deadline().await;
+        while Instant::now() < deadline {
             self.gather();
-            if self.batch.requests == 0 || self.attempt(&mut closing).await.is_err() {
+            if self.batch.requests.is_empty() || self.attempt(&mut closing).await.is_err() {
                 break;
             }
         }
         self.give_up();
-        self.waiting.close();
-        while let Some(tree) = self.waiting.pop().await {
+        self.queue.close();
+        while let Some(finished) = self.queue.pop().await {
             self.counters
                 .dropped
-                .fetch_add(tree.spans, Ordering::Relaxed);
+                .fetch_add(finished.spans(), Ordering::Relaxed);
         }
     }
-}
-
-/// What OTLP says may be sent again, and what never came to a collector that could say anything.
-fn may_be_retried(status: &Status) -> bool {
-    status.source().is_some()
-        || matches!(
-            status.code(),
-            Code::Cancelled
-                | Code::DeadlineExceeded
-                | Code::Aborted
-                | Code::OutOfRange
-                | Code::Unavailable
-                | Code::DataLoss
-        )
-}
-
-/// A status with what is under it: `transport error` alone helps nobody.
-fn describe(status: &Status) -> String {
-    let mut text = format!("{:?}: {}", status.code(), status.message());
-    let mut source = status.source();
-    while let Some(error) = source {
-        let _infallible = write!(text, ": {error}");
-        source = error.source();
-    }
-    cut(&text)
-}
-
-/// One line of bounded length.
-fn cut(text: &str) -> String {
-    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    line.take(MAX_REASON_CHARS).collect()
 }

@@ -1,15 +1,15 @@
-//! What of the exporting is worth a line in the log: when it begins to fail, when it works again, and that spans are
-//! lost. Never one line for each failure.
+//! Decides which results of exports get a line in the log: the first failure, the recovery, and lost spans, but not each
+//! failure.
 
 use super::stats::TracesStats;
 
-/// Whether the collector takes what it is sent, as far as the log knows.
+/// The state of the export, as the log has it.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// What had been lost when it began to fail; `None`: it works.
+    /// Spans lost when it began to fail; `None` while it works.
     failing: Option<u64>,
-    /// Drops that have been told of.
-    told: u64,
+    /// Dropped spans that the log has.
+    logged: u64,
 }
 
 /// One line.
@@ -17,9 +17,9 @@ pub(super) struct Health {
 pub(super) enum Line {
     /// It begins to fail.
     Failing,
-    /// It works again. So many spans were lost meanwhile.
+    /// It works again; this many spans were lost meanwhile.
     Recovered(u64),
-    /// It works, and is too slow: so many spans have been lost in all.
+    /// It works, but too slowly; this many spans have been lost in total.
     Overflowing(u64),
 }
 
@@ -33,15 +33,15 @@ impl Health {
         Some(Line::Failing)
     }
 
-    /// An export has gone through. Losses while nothing fails are told of when they have doubled: sixty-four lines in
-    /// the life of a process, at most.
+    /// An export has succeeded. Losses without a failure are logged each time they have doubled: at most sixty-four lines
+    /// in the life of a process.
     pub(super) fn on_success(&mut self, stats: TracesStats) -> Option<Line> {
         if let Some(before) = self.failing.take() {
-            self.told = stats.dropped;
+            self.logged = stats.dropped;
             return Some(Line::Recovered(lost(stats) - before));
         }
-        if stats.dropped > self.told.saturating_mul(2) {
-            self.told = stats.dropped;
+        if stats.dropped > self.logged.saturating_mul(2) {
+            self.logged = stats.dropped;
             return Some(Line::Overflowing(stats.dropped));
         }
         None
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_is_told_once_and_so_is_recovering() {
+    fn failure_and_recovery_are_logged_once() {
         let mut health = Health::default();
         assert_eq!(health.on_success(stats(0, 0)), None);
         assert_eq!(health.on_failure(stats(0, 1)), Some(Line::Failing));
@@ -76,10 +76,10 @@ mod tests {
     }
 
     #[test]
-    fn drops_are_told_when_they_double() {
+    fn drops_are_logged_when_they_double() {
         let mut health = Health::default();
-        let told = (1..=100).filter_map(|dropped| health.on_success(stats(dropped, 0)));
+        let lines = (1..=100).filter_map(|dropped| health.on_success(stats(dropped, 0)));
         let counts = [1, 3, 7, 15, 31, 63];
-        assert!(told.eq(counts.map(Line::Overflowing)));
+        assert!(lines.eq(counts.map(Line::Overflowing)));
     }
 }

@@ -1,44 +1,44 @@
-//! Requests whose spans wait to be sent, between the threads that move data and the one that sends.
+//! Finished requests on their way from the data threads to the exporting thread.
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
-use super::tree::Tree;
+use super::finished::Finished;
 
-/// The end that puts in.
-pub(super) struct Queue {
-    sender: mpsc::Sender<Tree>,
-    /// From this many on, the other end is told not to wait for its interval.
+/// The end of the data threads.
+pub(super) struct Sender<T = Finished> {
+    sender: mpsc::Sender<T>,
+    /// From this many on, the receiver is woken before its interval ends.
     full_batch: usize,
     batch_is_full: Arc<Notify>,
 }
 
-/// The end that takes out.
-pub(super) struct Waiting {
-    receiver: mpsc::Receiver<Tree>,
+/// The end of the exporting thread.
+pub(super) struct Receiver<T = Finished> {
+    receiver: mpsc::Receiver<T>,
     batch_is_full: Arc<Notify>,
 }
 
 /// A queue of at most `bound` requests.
-pub(super) fn queue(bound: usize, full_batch: usize) -> (Queue, Waiting) {
+pub(super) fn queue<T>(bound: usize, full_batch: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel(bound);
     let batch_is_full = Arc::new(Notify::new());
-    let queue = Queue {
+    let sender = Sender {
         sender,
         full_batch,
         batch_is_full: Arc::clone(&batch_is_full),
     };
-    let waiting = Waiting {
+    let receiver = Receiver {
         receiver,
         batch_is_full,
     };
-    (queue, waiting)
+    (sender, receiver)
 }
 
-impl Queue {
-    /// Puts in what `make` makes, which is not called when there is no room. Whether there was.
-    pub(super) fn try_push(&self, make: impl FnOnce() -> Tree) -> bool {
+impl<T> Sender<T> {
+    /// Pushes the result of `make`. Returns `false`, without calling it, when the queue is full or closed.
+    pub(super) fn try_push(&self, make: impl FnOnce() -> T) -> bool {
         let Ok(room) = self.sender.try_reserve() else {
             return false;
         };
@@ -50,31 +50,31 @@ impl Queue {
     }
 }
 
-impl Waiting {
-    /// The next one, when there is one; `None` when there will be none.
+impl<T> Receiver<T> {
+    /// Waits for the next one; `None` when the queue is closed and empty.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(super) async fn pop(&mut self) -> Option<Tree> {
+    pub(super) async fn pop(&mut self) -> Option<T> {
         self.receiver.recv().await
     }
 
     /// The next one, if there is one.
-    pub(super) fn try_pop(&mut self) -> Option<Tree> {
+    pub(super) fn try_pop(&mut self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 
-    /// How many there are.
+    /// Number of requests in the queue.
     pub(super) fn len(&self) -> usize {
         self.receiver.len()
     }
 
-    /// A batch has come together. May be early, when one was taken out meanwhile.
+    /// Waits until there are enough for a full batch. Can return early, when a request was taken meanwhile.
     pub(super) async fn batch_is_full(&self) {
         self.batch_is_full.notified().await;
     }
 
-    /// Nothing more goes in.
+    /// Rejects further requests.
     pub(super) fn close(&mut self) {
         self.receiver.close();
     }
@@ -88,28 +88,28 @@ mod tests {
 
     #[test]
     fn a_full_queue_makes_nothing() {
-        let (queue, mut waiting) = queue(2, 2);
-        assert!(queue.try_push(Tree::default));
-        assert!(queue.try_push(Tree::default));
-        assert!(!queue.try_push(|| panic!("there is no room")));
-        assert_eq!(waiting.len(), 2);
-        assert!(waiting.try_pop().is_some());
-        assert!(queue.try_push(Tree::default));
-        waiting.close();
-        assert!(!queue.try_push(|| panic!("nobody will take it")));
+        let (sender, mut receiver) = queue(2, 2);
+        assert!(sender.try_push(|| 1));
+        assert!(sender.try_push(|| 2));
+        assert!(!sender.try_push(|| panic!("the queue is full")));
+        assert_eq!(receiver.len(), 2);
+        assert_eq!(receiver.try_pop(), Some(1));
+        assert!(sender.try_push(|| 3));
+        receiver.close();
+        assert!(!sender.try_push(|| panic!("the queue is closed")));
     }
 
     #[tokio::test]
-    async fn a_batch_that_has_come_together_is_told() {
-        let (queue, waiting) = queue(8, 3);
-        let told = async || {
-            let at_once = tokio::time::timeout(Duration::ZERO, waiting.batch_is_full());
+    async fn a_full_batch_wakes_the_receiver() {
+        let (sender, receiver) = queue(8, 3);
+        let is_woken = async || {
+            let at_once = tokio::time::timeout(Duration::ZERO, receiver.batch_is_full());
             at_once.await.is_ok()
         };
-        for is_told in [false, false, true, true] {
-            assert!(queue.try_push(Tree::default));
-            assert_eq!(told().await, is_told);
+        for expected in [false, false, true, true] {
+            assert!(sender.try_push(|| ()));
+            assert_eq!(is_woken().await, expected);
         }
-        assert!(!told().await);
+        assert!(!is_woken().await);
     }
 }

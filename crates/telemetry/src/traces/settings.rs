@@ -1,36 +1,143 @@
-//! What the sending of spans is told.
+//! Settings of the export of spans.
 
-use std::time::Duration;
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use adit_trace::{RatioError, Sampler};
-use tonic::transport::{Endpoint, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tonic::transport::Uri;
+
+use super::collector::Target;
 
 /// Where spans go, which and how many.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracesSettings {
-    /// Where the collector takes OTLP over gRPC: `http://HOST:PORT`, mostly with port 4317.
+    /// The collector: `http://HOST:PORT`, or `https://HOST` for TLS. Over HTTP a path may follow; without one it is
+    /// `/v1/traces`.
     pub endpoint: String,
-    /// The share of the traces beginning here that is recorded, from 0.0 to 1.0. What comes with a trace follows that.
+    /// How spans are sent.
+    pub protocol: TracesProtocol,
+    /// Headers of every request to the collector.
+    pub headers: TracesHeaders,
+    /// Certificates of an `https` endpoint.
+    pub tls: TracesTls,
+    /// The share of the traces beginning here that is recorded, from 0.0 to 1.0.
     pub sample_ratio: f64,
-    /// What this process is called among others in the trace: `service.name`.
+    /// Whether a request that comes with a trace context follows its decision. Otherwise `sample_ratio` decides about
+    /// these as well.
+    pub follow_parent: bool,
+    /// Name of this process in traces: `service.name`.
     pub service_name: String,
-    /// How long one export may take, the connecting included.
+    /// Time for one export, connecting included.
     pub timeout: Duration,
-    /// Requests whose spans may wait to be sent; those of more are dropped.
+    /// Requests whose spans may wait to be sent; the spans of further requests are dropped.
     pub max_queue: usize,
-    /// Requests whose spans leave in one export, at most.
+    /// Requests whose spans are sent in one export, at most.
     pub max_batch: usize,
     /// How long the first request of a batch waits for others. After a failure this is also the first pause, which
     /// doubles up to sixteen times of it.
     pub interval: Duration,
 }
 
+/// How spans are sent to the collector.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TracesProtocol {
+    /// OTLP over gRPC, usually on port 4317.
+    #[default]
+    Grpc,
+    /// OTLP over HTTP with messages in protobuf, usually on port 4318.
+    HttpProtobuf,
+}
+
+/// A text that names no protocol of OTLP.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown protocol {0:?}; write `grpc` or `http/protobuf`")]
+pub struct ParseTracesProtocolError(String);
+
+impl FromStr for TracesProtocol {
+    type Err = ParseTracesProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "grpc" => Ok(Self::Grpc),
+            "http/protobuf" => Ok(Self::HttpProtobuf),
+            _ => Err(ParseTracesProtocolError(text.to_owned())),
+        }
+    }
+}
+
+/// Headers of the requests to a collector. They may hold a token, so `Debug` shows their names only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct TracesHeaders(Vec<(HeaderName, HeaderValue)>);
+
+impl TracesHeaders {
+    /// Adds a header.
+    ///
+    /// # Errors
+    /// A name or a value that HTTP does not allow.
+    pub fn add(&mut self, name: &str, value: &str) -> Result<(), TracesSettingsError> {
+        let refuse = |problem| TracesSettingsError::Header {
+            name: name.to_owned(),
+            problem,
+        };
+        let parsed = name
+            .parse::<HeaderName>()
+            .map_err(|_| refuse("invalid header name"))?;
+        let mut value: HeaderValue = value
+            .parse()
+            .map_err(|_| refuse("the value has characters that a header cannot have"))?;
+        value.set_sensitive(true);
+        self.0.push((parsed, value));
+        Ok(())
+    }
+
+    pub(super) fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in &self.0 {
+            map.append(name.clone(), value.clone());
+        }
+        map
+    }
+}
+
+impl fmt::Debug for TracesHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+/// Certificates of the connection to an `https` endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TracesTls {
+    /// A file of certificates in PEM that sign the collector's; by default those of the platform's trust store.
+    pub ca_file: Option<PathBuf>,
+    /// Files of a certificate and its key in PEM, for a collector that authenticates its clients.
+    pub client_identity: Option<(PathBuf, PathBuf)>,
+}
+
 impl TracesSettings {
-    /// Everything to this collector, with the defaults that stand in `docs/tracing.md`.
+    /// All traces to this collector, with the defaults of `docs/tracing.md`.
     pub fn new(endpoint: impl Into<String>, service_name: impl Into<String>) -> Self {
         Self {
             endpoint: endpoint.into(),
+            protocol: TracesProtocol::default(),
+            headers: TracesHeaders::default(),
+            tls: TracesTls::default(),
             sample_ratio: 1.0,
+            follow_parent: true,
             service_name: service_name.into(),
             timeout: Duration::from_secs(5),
             max_queue: 2_048,
@@ -39,17 +146,17 @@ impl TracesSettings {
         }
     }
 
-    /// Whether [`Traces::start`](crate::Traces::start) would take these.
+    /// Checks the settings as [`Traces::start`](crate::Traces::start) does. Reads the files of [`TracesSettings::tls`].
     ///
     /// # Errors
-    /// The first setting that cannot be used, and what to write instead.
+    /// The first setting that is invalid, and what would be right.
     pub fn check(&self) -> Result<(), TracesSettingsError> {
         self.parse().map(drop)
     }
 
     /// The collector, and the sampler.
-    pub(super) fn parse(&self) -> Result<(Endpoint, Sampler), TracesSettingsError> {
-        let endpoint = self.endpoint()?;
+    pub(super) fn parse(&self) -> Result<(Target, Sampler), TracesSettingsError> {
+        let uri = self.uri()?;
         let sampler = Sampler::ratio(self.sample_ratio)?;
         if self.service_name.trim().is_empty() {
             return Err(TracesSettingsError::ServiceName);
@@ -69,46 +176,126 @@ impl TracesSettings {
                 max_queue: self.max_queue,
             });
         }
-        Ok((endpoint, sampler))
+        let target = Target {
+            tls: self.tls.config(uri.scheme_str() == Some("https"))?,
+            uri,
+            headers: self.headers.clone(),
+        };
+        let sampler = if self.follow_parent {
+            sampler
+        } else {
+            sampler.without_parent()
+        };
+        Ok((target, sampler))
     }
 
-    fn endpoint(&self) -> Result<Endpoint, TracesSettingsError> {
+    fn uri(&self) -> Result<Uri, TracesSettingsError> {
         let refuse = |reason| TracesSettingsError::Endpoint {
             endpoint: self.endpoint.clone(),
             reason,
         };
-        let uri: Uri = self.endpoint.parse().map_err(|_| refuse("it is no URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(refuse(HTTPS)),
-            _ => return Err(refuse("it does not begin with http://")),
-        }
+        let uri: Uri = self.endpoint.parse().map_err(|_| refuse("invalid URL"))?;
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(refuse("it does not begin with http:// or https://")),
+        };
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         if authority.contains('@') {
-            return Err(refuse("a user name has no place in it"));
-        }
-        if uri.host().is_none_or(str::is_empty) {
-            return Err(refuse("it names no host"));
-        }
-        if uri.port_u16().is_none_or(|port| port == 0) {
-            return Err(refuse("it names no port"));
-        }
-        if uri.path() != "/" || uri.query().is_some() {
             return Err(refuse(
-                "a path belongs to OTLP over HTTP, and this is OTLP over gRPC",
+                "it contains a user name; set the header `authorization` instead",
             ));
         }
-        Endpoint::from(uri)
-            .connect_timeout(self.timeout)
-            .user_agent(concat!("adit/", env!("CARGO_PKG_VERSION")))
-            .map_err(|_| refuse("it cannot be called with the name of this program"))
+        let host = uri.host().unwrap_or_default();
+        if host.is_empty() {
+            return Err(refuse("the host is missing"));
+        }
+        match uri.port_u16() {
+            Some(0) => return Err(refuse("invalid port 0")),
+            None if authority != host => return Err(refuse("invalid port")),
+            None if !is_https => return Err(refuse("the port is missing")),
+            _ => {}
+        }
+        match self.protocol {
+            TracesProtocol::Grpc if uri.path() != "/" || uri.query().is_some() => Err(refuse(
+                "it has a path, which only the protocol http/protobuf supports",
+            )),
+            TracesProtocol::HttpProtobuf if uri.path() == "/" && uri.query().is_none() => {
+                let mut parts = uri.into_parts();
+                parts.path_and_query = Some(PathAndQuery::from_static("/v1/traces"));
+                Uri::from_parts(parts).map_err(|_| refuse("invalid URL"))
+            }
+            _ => Ok(uri),
+        }
     }
 }
 
-const HTTPS: &str =
-    "TLS to the collector is not supported; run a collector beside adit that forwards over TLS";
+impl TracesTls {
+    /// Without `https` the files are not read.
+    fn config(&self, is_https: bool) -> Result<ClientConfig, TracesSettingsError> {
+        let unusable = |error: rustls::Error| TracesSettingsError::Tls(error.to_string());
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        if !is_https {
+            let nothing = RootCertStore::empty();
+            return Ok(builder
+                .with_root_certificates(nothing)
+                .with_no_client_auth());
+        }
+        let builder = match &self.ca_file {
+            Some(path) => builder.with_root_certificates(roots(path)?),
+            None => builder.with_platform_verifier().map_err(unusable)?,
+        };
+        let Some((certificate, key)) = &self.client_identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates(certificate)?;
+        let found = PrivateKeyDer::from_pem_slice(&read(key)?)
+            .map_err(|error| pem(key, "a private key", &error.to_string()))?;
+        builder
+            .with_client_auth_cert(chain, found)
+            .map_err(|error| pem(key, "the key of the certificate", &error.to_string()))
+    }
+}
 
-/// Below the least no collector answers; beyond the most a dead one would look like a slow one for too long.
+fn roots(path: &Path) -> Result<RootCertStore, TracesSettingsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store
+            .add(certificate)
+            .map_err(|error| pem(path, "a CA certificate", &error.to_string()))?;
+    }
+    Ok(store)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TracesSettingsError> {
+    let bytes = read(path)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match read {
+        Ok(found) if found.is_empty() => Err(pem(path, "a certificate", "none in the file")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(pem(path, "a certificate", &error.to_string())),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TracesSettingsError> {
+    fs::read(path).map_err(|error| TracesSettingsError::File {
+        path: path.to_owned(),
+        kind: error.kind(),
+    })
+}
+
+fn pem(path: &Path, expected: &'static str, problem: &str) -> TracesSettingsError {
+    TracesSettingsError::Pem {
+        path: path.to_owned(),
+        expected,
+        problem: problem.to_owned(),
+    }
+}
+
+/// No collector responds faster than the least; with more than the most, a dead one would stay unnoticed.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(300);
 
@@ -118,19 +305,48 @@ const INTERVALS: std::ops::RangeInclusive<Duration> =
 /// At some kilobytes for each, this is some hundred megabytes.
 const MAX_QUEUE: usize = 65_536;
 
-/// A setting of the traces cannot be used.
+/// A setting of the traces is invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TracesSettingsError {
-    /// The collector's address is none.
-    #[error("endpoint {endpoint:?} cannot be used: {reason}; write it like http://127.0.0.1:4317")]
+    /// The collector's address.
+    #[error("invalid endpoint {endpoint:?}: {reason}; write it like http://127.0.0.1:4317")]
     Endpoint {
         /// As it was given.
         endpoint: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The share is none.
+    /// A header.
+    #[error("invalid header {name:?}: {problem}")]
+    Header {
+        /// Its name, as it was given.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read {}: {kind}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        kind: io::ErrorKind,
+    },
+    /// A file with other contents than expected.
+    #[error("{}: expected {expected} in PEM: {problem}", path.display())]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// TLS as a whole.
+    #[error("TLS cannot be set up: {0}; are the system's CA certificates installed?")]
+    Tls(String),
+    /// The share of traces.
     #[error("sample_ratio: {0}; 0.01 traces one request of a hundred")]
     SampleRatio(#[from] RatioError),
     /// The name is empty.
@@ -150,7 +366,7 @@ pub enum TracesSettingsError {
     MaxBatch {
         /// As it was given.
         max_batch: usize,
-        /// What it may be at most.
+        /// The most that is allowed.
         max_queue: usize,
     },
 }

@@ -1,15 +1,15 @@
-//! Counts what becomes of spans.
+//! Counters of spans by outcome.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What has become of the spans so far. A span that still waits is in none of the numbers.
+/// Spans so far, by outcome. A span that still waits is not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TracesStats {
     /// Spans that the collector has accepted.
     pub exported: u64,
-    /// Spans that were never sent: the queue was full, or the end came first.
+    /// Spans that were never sent, since the queue was full or the process ended.
     pub dropped: u64,
-    /// Spans that were sent and not accepted.
+    /// Spans that were sent but not accepted.
     pub failed: u64,
 }
 

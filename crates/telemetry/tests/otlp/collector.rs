@@ -1,4 +1,4 @@
-//! A collector: takes spans as OTLP over gRPC, answers what the test says, and hands them to it.
+//! A collector over gRPC that responds as the test requires, and passes the exports to it.
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +14,14 @@ use opentelemetry_proto::tonic::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{KeyValue, any_value::Value},
-    trace::v1::Span,
+    trace::v1::{Span, Status},
 };
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status as GrpcStatus};
 
-pub(super) type Answer = Result<ExportTraceServiceResponse, Status>;
+pub(super) type Reply = Result<ExportTraceServiceResponse, GrpcStatus>;
 
 /// A test that waits this long for something has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,43 +36,43 @@ pub(super) struct Collector {
 
 struct Service<F> {
     exports: mpsc::Sender<ExportTraceServiceRequest>,
-    answer: Mutex<F>,
+    respond: Mutex<F>,
 }
 
 #[tonic::async_trait]
-impl<F: FnMut() -> Answer + Send + 'static> TraceService for Service<F> {
+impl<F: FnMut() -> Reply + Send + 'static> TraceService for Service<F> {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let answer = self.answer.lock().unwrap()();
-        // The test may have seen enough.
+    ) -> Result<Response<ExportTraceServiceResponse>, GrpcStatus> {
+        let respond = self.respond.lock().unwrap()();
+        // The test may have ended.
         let _gone = self.exports.send(request.into_inner());
-        answer.map(Response::new)
+        respond.map(Response::new)
     }
 }
 
 impl Collector {
-    /// Takes everything.
+    /// Accepts everything.
     pub(super) fn start() -> Self {
-        Self::answering(|| Ok(ExportTraceServiceResponse::default()))
+        Self::responding(|| Ok(ExportTraceServiceResponse::default()))
     }
 
-    /// Answers as told.
-    pub(super) fn answering(answer: impl FnMut() -> Answer + Send + 'static) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    /// Responds with the results of `respond`.
+    pub(super) fn responding(respond: impl FnMut() -> Reply + Send + 'static) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), respond)
     }
 
     pub(super) fn on(
         listener: TcpListener,
-        answer: impl FnMut() -> Answer + Send + 'static,
+        respond: impl FnMut() -> Reply + Send + 'static,
     ) -> Self {
         let endpoint = endpoint(listener.local_addr().unwrap());
         let (sender, exports) = mpsc::channel();
         let (end, ends) = oneshot::channel::<()>();
         let service = Service {
             exports: sender,
-            answer: Mutex::new(answer),
+            respond: Mutex::new(respond),
         };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -124,13 +124,19 @@ pub(super) fn endpoint(addr: SocketAddr) -> String {
     format!("http://{addr}")
 }
 
-/// A port that nobody else gets and that refuses connections, until it is listened on.
+/// A reserved port that refuses connections until it is listened on.
 pub(super) fn refusing() -> (Socket, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     socket.bind(&any.into()).unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, endpoint(addr))
+}
+
+/// The span has no status, as the conventions require for requests that did not fail.
+pub(super) fn assert_unset(span: &Span) {
+    let status = span.status.clone().unwrap_or_default();
+    assert_eq!(status, Status::default(), "{}", span.name);
 }
 
 /// The spans of an export.

@@ -1,4 +1,5 @@
-//! Batches, and collectors that refuse, hang, come back or are slow. No call of the data path is made in a runtime.
+//! Batches, and collectors that refuse, hang, come back or are slow. The calls of the data path are made outside of a
+//! runtime.
 
 use std::{
     io::{self, Write},
@@ -17,13 +18,13 @@ use tonic::Status;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::{
-    collector::{Answer, Collector, endpoint, refusing, spans},
-    record::{AMPLE, http, settings, tell, tell_of},
+    collector::{Collector, Reply, endpoint, refusing, spans},
+    record::{AMPLE, http, record_any, record_with, settings},
 };
 
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// What is logged, line by line.
+/// The log, line by line.
 #[derive(Clone)]
 struct Lines(mpsc::Sender<String>);
 
@@ -47,7 +48,7 @@ impl<'w> MakeWriter<'w> for Lines {
     }
 }
 
-fn logged(settings: TracesSettings) -> (Traces, mpsc::Receiver<String>) {
+pub(super) fn logged(settings: TracesSettings) -> (Traces, mpsc::Receiver<String>) {
     let (sender, lines) = mpsc::channel();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(Lines(sender))
@@ -58,23 +59,23 @@ fn logged(settings: TracesSettings) -> (Traces, mpsc::Receiver<String>) {
     (traces.unwrap(), lines)
 }
 
-/// Answers these, in this order, and then takes everything.
-fn scripted(answers: Vec<Answer>) -> Collector {
-    let mut answers = answers.into_iter();
-    Collector::answering(move || {
+/// Sends these responses in this order, and then accepts everything.
+fn scripted(responses: Vec<Reply>) -> Collector {
+    let mut responses = responses.into_iter();
+    Collector::responding(move || {
         let fine = || Ok(ExportTraceServiceResponse::default());
-        answers.next().unwrap_or_else(fine)
+        responses.next().unwrap_or_else(fine)
     })
 }
 
-fn ids(export: &ExportTraceServiceRequest) -> Vec<Vec<u8>> {
+pub(super) fn ids(export: &ExportTraceServiceRequest) -> Vec<Vec<u8>> {
     spans(export).into_iter().map(|span| span.span_id).collect()
 }
 
-/// Tells of a request and gives the id of its span.
-fn tell_one(traces: &Traces) -> Vec<u8> {
+/// Records a request. Returns the id of its span.
+pub(super) fn record_one(traces: &Traces) -> Vec<u8> {
     let timeline = traces.begin("").unwrap();
-    tell_of(traces, &timeline, http(Edge::Ingress, Instant::now()));
+    record_with(traces, &timeline, http(Edge::Ingress, Instant::now()));
     timeline.context().span_id.0.get().to_be_bytes().to_vec()
 }
 
@@ -83,40 +84,40 @@ const fn total(stats: TracesStats) -> u64 {
 }
 
 #[test]
-fn a_shutdown_sends_what_waits() {
+fn a_shutdown_exports_the_queue() {
     let collector = Collector::start();
     let traces = Traces::start(TracesSettings {
         interval: NEVER,
         ..settings(&collector.endpoint)
     })
     .unwrap();
-    let told: Vec<_> = (0..5).map(|_| tell_one(&traces)).collect();
+    let recorded: Vec<_> = (0..5).map(|_| record_one(&traces)).collect();
     let stats = traces.shutdown(AMPLE);
     let sent: Vec<_> = collector.exports().iter().flat_map(ids).collect();
-    assert_eq!(sent, told);
+    assert_eq!(sent, recorded);
     let all = TracesStats {
         exported: 5,
         ..TracesStats::default()
     };
     assert_eq!(stats, all);
 
-    // What comes later is counted, and a second shutdown is none.
-    tell(&traces);
+    // Later requests are counted, and a second shutdown has no effect.
+    record_any(&traces);
     assert_eq!(traces.shutdown(NEVER), TracesStats { dropped: 1, ..all });
     assert!(collector.exports().is_empty());
 }
 
 #[test]
-fn whoever_forgets_the_shutdown_loses_nothing() {
+fn dropping_without_a_shutdown_exports_the_queue() {
     let collector = Collector::start();
     let traces = Traces::start(TracesSettings {
         interval: NEVER,
         ..settings(&collector.endpoint)
     })
     .unwrap();
-    let told = tell_one(&traces);
+    let recorded = record_one(&traces);
     drop(traces);
-    assert_eq!(ids(&collector.export()), [told]);
+    assert_eq!(ids(&collector.export()), [recorded]);
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn a_batch_has_a_bound_and_a_full_one_does_not_wait() {
         ..settings(&collector.endpoint)
     })
     .unwrap();
-    let mut told: Vec<_> = (0..7).map(|_| tell_one(&traces)).collect();
+    let mut recorded: Vec<_> = (0..7).map(|_| record_one(&traces)).collect();
     let mut sent = Vec::new();
     while sent.len() < 6 {
         let export = collector.export();
@@ -137,9 +138,9 @@ fn a_batch_has_a_bound_and_a_full_one_does_not_wait() {
     }
     traces.shutdown(AMPLE);
     sent.extend(collector.exports().iter().flat_map(ids));
-    told.sort();
+    recorded.sort();
     sent.sort();
-    assert_eq!(sent, told);
+    assert_eq!(sent, recorded);
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn messages_stay_below_the_bound_of_grpc() {
             host: &long,
             ..http(Edge::Ingress, now)
         };
-        tell_of(&traces, &timeline, record);
+        record_with(&traces, &timeline, record);
     }
     let stats = traces.shutdown(AMPLE);
     assert_eq!(stats.exported, 33 * REQUESTS as u64);
@@ -179,19 +180,19 @@ fn messages_stay_below_the_bound_of_grpc() {
 }
 
 #[test]
-fn a_batch_is_sent_again_until_it_is_taken() {
+fn a_batch_is_sent_again_until_it_is_accepted() {
     let unavailable = || Err(Status::unavailable("later"));
     let collector = scripted(vec![unavailable(), unavailable()]);
     let (traces, lines) = logged(settings(&collector.endpoint));
-    let told = tell_one(&traces);
+    let recorded = record_one(&traces);
     for _ in 0..3 {
-        assert_eq!(ids(&collector.export()), [told.as_slice()]);
+        assert_eq!(ids(&collector.export()), [recorded.as_slice()]);
     }
     // One line each, however often it failed.
     let next = || lines.recv_timeout(AMPLE).unwrap();
     let line = next();
     assert!(
-        line.contains(" WARN ") && line.contains("Unavailable: later"),
+        line.contains(" WARN ") && line.contains("Unavailable"),
         "{line}"
     );
     let line = next();
@@ -206,34 +207,34 @@ fn a_batch_is_sent_again_until_it_is_taken() {
 }
 
 #[test]
-fn a_batch_that_is_refused_for_good_is_given_up() {
+fn a_permanent_refusal_ends_the_tries() {
     let collector = scripted(vec![Err(Status::invalid_argument("no"))]);
     let traces = Traces::start(settings(&collector.endpoint)).unwrap();
-    let first = tell_one(&traces);
+    let first = record_one(&traces);
     assert_eq!(ids(&collector.export()), [first]);
-    let second = tell_one(&traces);
+    let second = record_one(&traces);
     assert_eq!(ids(&collector.export()), [second]);
     let stats = traces.shutdown(AMPLE);
     assert_eq!((stats.exported, stats.failed, stats.dropped), (1, 1, 0));
 }
 
 #[test]
-fn a_batch_is_not_sent_for_ever() {
+fn the_tries_of_a_batch_are_bounded() {
     let unavailable = || Err(Status::unavailable("later"));
     let collector = scripted((0..5).map(|_| unavailable()).collect());
     let traces = Traces::start(settings(&collector.endpoint)).unwrap();
-    let first = tell_one(&traces);
+    let first = record_one(&traces);
     for _ in 0..5 {
         assert_eq!(ids(&collector.export()), [first.as_slice()]);
     }
-    let second = tell_one(&traces);
+    let second = record_one(&traces);
     assert_eq!(ids(&collector.export()), [second]);
     let stats = traces.shutdown(AMPLE);
     assert_eq!((stats.exported, stats.failed, stats.dropped), (1, 1, 0));
 }
 
 #[test]
-fn what_a_collector_rejects_of_a_batch_has_failed() {
+fn rejected_spans_count_as_failed() {
     let partial = |rejected_spans| {
         Ok(ExportTraceServiceResponse {
             partial_success: Some(ExportTracePartialSuccess {
@@ -249,7 +250,7 @@ fn what_a_collector_rejects_of_a_batch_has_failed() {
         ..settings(&collector.endpoint)
     });
     for _ in 0..12 {
-        tell(&traces);
+        record_any(&traces);
     }
     let stats = traces.shutdown(AMPLE);
     let sizes: Vec<_> = collector
@@ -270,7 +271,7 @@ fn a_collector_that_is_not_there_costs_the_spans_and_one_line() {
     let (_socket, endpoint) = refusing();
     let (traces, lines) = logged(settings(&endpoint));
     for _ in 0..3 {
-        tell(&traces);
+        record_any(&traces);
     }
     let line = lines.recv_timeout(AMPLE).unwrap();
     assert!(
@@ -288,13 +289,13 @@ fn a_collector_that_is_not_there_costs_the_spans_and_one_line() {
 fn a_collector_that_comes_back_is_used_again() {
     let (socket, endpoint) = refusing();
     let (traces, lines) = logged(settings(&endpoint));
-    tell(&traces);
+    record_any(&traces);
     assert!(lines.recv_timeout(AMPLE).unwrap().contains(" WARN "));
     socket.listen(128).unwrap();
     let collector = Collector::on(socket.into(), || Ok(ExportTraceServiceResponse::default()));
-    let told = tell_one(&traces);
+    let recorded = record_one(&traces);
     // The first one may have been given up by then.
-    while !ids(&collector.export()).contains(&told) {}
+    while !ids(&collector.export()).contains(&recorded) {}
     let line = lines.recv_timeout(AMPLE).unwrap();
     assert!(
         line.contains(" INFO ") && line.contains("spans are exported again"),
@@ -313,38 +314,38 @@ fn a_connection_that_hangs_is_given_up_for_a_new_one() {
         ..settings(&endpoint(listener.local_addr().unwrap()))
     })
     .unwrap();
-    let told = tell_one(&traces);
+    let recorded = record_one(&traces);
     let (_silent, _) = listener.accept().unwrap();
     let collector = Collector::on(listener, || Ok(ExportTraceServiceResponse::default()));
-    assert_eq!(ids(&collector.export()), [told]);
+    assert_eq!(ids(&collector.export()), [recorded]);
 }
 
 #[test]
-fn a_connection_that_breaks_is_no_answer() {
-    // The second one speaks HTTP/1, as a port of something else would.
-    for said in ["", "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"] {
-        breaks(said.as_bytes());
+fn a_broken_connection_is_tried_again() {
+    // The second peer speaks HTTP/1, as the port of another service would.
+    for response in ["", "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"] {
+        breaks(response.as_bytes());
     }
 }
 
-fn breaks(said: &[u8]) {
+fn breaks(response: &[u8]) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let (traces, lines) = logged(settings(&endpoint(addr)));
-    let told = tell_one(&traces);
+    let recorded = record_one(&traces);
     let (mut connection, _) = listener.accept().unwrap();
-    connection.write_all(said).unwrap();
+    connection.write_all(response).unwrap();
     drop(connection);
     let line = lines.recv_timeout(AMPLE).unwrap();
     assert!(line.contains(" WARN "), "{line}");
     let collector = Collector::on(listener, || Ok(ExportTraceServiceResponse::default()));
-    assert_eq!(ids(&collector.export()), [told]);
+    assert_eq!(ids(&collector.export()), [recorded]);
     let stats = traces.shutdown(AMPLE);
     assert_eq!((stats.exported, total(stats)), (1, 1));
 }
 
 #[test]
-fn a_batch_of_one_waits_for_nobody() {
+fn a_full_batch_of_one_is_sent_at_once() {
     let collector = Collector::start();
     let traces = Traces::start(TracesSettings {
         max_batch: 1,
@@ -353,8 +354,8 @@ fn a_batch_of_one_waits_for_nobody() {
     })
     .unwrap();
     for _ in 0..3 {
-        let told = tell_one(&traces);
-        assert_eq!(ids(&collector.export()), [told]);
+        let recorded = record_one(&traces);
+        assert_eq!(ids(&collector.export()), [recorded]);
     }
 }
 
@@ -368,14 +369,14 @@ fn a_full_queue_drops_and_counts() {
     })
     .unwrap();
     for _ in 0..1_000 {
-        tell(&traces);
+        record_any(&traces);
     }
-    // Ten wait, and the thread has taken one batch: nothing else had a place.
+    // Ten wait, and the thread has taken one batch; the rest was dropped.
     let stats = traces.stats();
     assert!((988..=990).contains(&stats.dropped), "{stats:?}");
     assert_eq!((stats.exported, stats.failed), (0, 0));
 
-    // Nobody answers, so nothing but the deadline ends this.
+    // The collector does not respond, so only the deadline ends this.
     let stats = traces.shutdown(Duration::from_millis(200));
     assert_eq!((stats.exported, total(stats)), (0, 1_000));
 }
@@ -388,9 +389,9 @@ fn a_shutdown_without_time_ends_at_once() {
         ..settings(&endpoint(silent.local_addr().unwrap()))
     })
     .unwrap();
-    tell(&traces);
+    record_any(&traces);
     assert_eq!(traces.shutdown(Duration::ZERO).exported, 0);
-    // The thread still counts; what it counts is waited for here.
+    // The thread still counts; this call waits for it.
     let stats = traces.shutdown(AMPLE);
     assert_eq!((stats.exported, stats.failed, stats.dropped), (0, 0, 1));
 }

@@ -1,4 +1,4 @@
-//! Which requests are failures of who served them.
+//! Which requests are failures of the server.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use adit_trace::{Edge, Record};
 use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 
 use super::{
-    collector::texts,
+    collector::{assert_unset, texts},
     record::{hop, http},
 };
 
@@ -35,7 +35,7 @@ fn assert_error(span: &Span, error_type: &str, message: &str) {
 }
 
 fn assert_fine(span: &Span) {
-    assert_eq!(span.status, None);
+    assert_unset(span);
     assert!(!texts(&span.attributes).contains_key("error.type"));
 }
 
@@ -64,7 +64,7 @@ fn a_failure_has_its_reason() {
 }
 
 #[test]
-fn what_the_visitor_did_is_no_failure() {
+fn failures_by_the_visitor_have_no_status() {
     for (reason, status) in [
         ("no_tunnel", 404),
         ("bad_request", 400),
@@ -91,7 +91,7 @@ fn the_services_own_5xx_is_a_failure() {
 }
 
 #[test]
-fn statuses_of_grpc_are_failures_where_the_server_is_to_blame() {
+fn statuses_of_grpc_by_the_server_are_failures() {
     for (status, name) in [
         (2, "UNKNOWN"),
         (4, "DEADLINE_EXCEEDED"),

@@ -1,4 +1,4 @@
-//! Records to tell of.
+//! Records of finished requests.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::collector::{Collector, spans};
 
-/// Nothing that goes wrong by itself: the test ends what takes long.
+/// Settings without a short timeout: the test ends what takes long.
 pub(super) fn settings(endpoint: &str) -> TracesSettings {
     TracesSettings {
         timeout: Duration::from_secs(300),
@@ -53,12 +53,12 @@ pub(super) fn http(edge: Edge, started: Instant) -> Record<'static> {
 }
 
 /// One request without phases.
-pub(super) fn tell(traces: &Traces) {
+pub(super) fn record_any(traces: &Traces) {
     let timeline = traces.begin("").unwrap();
-    tell_of(traces, &timeline, http(Edge::Ingress, Instant::now()));
+    record_with(traces, &timeline, http(Edge::Ingress, Instant::now()));
 }
 
-pub(super) fn tell_of(traces: &Traces, timeline: &Timeline, record: Record<'_>) {
+pub(super) fn record_with(traces: &Traces, timeline: &Timeline, record: Record<'_>) {
     traces.on_end(&Record {
         timeline: Some(timeline),
         ..record
@@ -69,7 +69,7 @@ pub(super) fn tell_of(traces: &Traces, timeline: &Timeline, record: Record<'_>) 
 pub(super) fn hop(record: Record<'_>) -> Span {
     let collector = Collector::start();
     let traces = Traces::start(settings(&collector.endpoint)).unwrap();
-    tell_of(&traces, &traces.begin("").unwrap(), record);
+    record_with(&traces, &traces.begin("").unwrap(), record);
     let spans = spans(&collector.export());
     assert_eq!(spans.len(), 1);
     spans.into_iter().next().unwrap()

@@ -1,4 +1,4 @@
-//! What is traced: `ParentBased(TraceIdRatioBased)`.
+//! Which requests are traced: `ParentBased(TraceIdRatioBased)`, or `TraceIdRatioBased` alone.
 
 use adit_telemetry::{Traces, TracesSettings};
 
@@ -36,7 +36,23 @@ fn the_parent_decides() {
 }
 
 #[test]
-fn of_what_begins_here_a_share_is_traced() {
+fn without_the_parent_the_ratio_decides() {
+    for (ratio, traceparent, is_traced) in [(0.0, SAMPLED, false), (1.0, NOT_SAMPLED, true)] {
+        let traces = Traces::start(TracesSettings {
+            sample_ratio: ratio,
+            follow_parent: false,
+            ..settings(&refusing().1)
+        })
+        .unwrap();
+        let timeline = traces.begin(traceparent);
+        assert_eq!(timeline.is_some(), is_traced);
+        let parent = timeline.and_then(|timeline| timeline.parent());
+        assert_eq!(parent.is_some(), is_traced);
+    }
+}
+
+#[test]
+fn a_share_of_new_traces_is_recorded() {
     let count = |ratio| {
         let traces = share(ratio);
         (0..10_000).filter(|_| traces.begin("").is_some()).count()
@@ -49,7 +65,7 @@ fn of_what_begins_here_a_share_is_traced() {
 }
 
 #[test]
-fn what_is_no_context_begins_a_trace() {
+fn an_invalid_context_begins_a_new_trace() {
     let traces = share(1.0);
     for text in [
         "",
@@ -67,7 +83,7 @@ fn what_is_no_context_begins_a_trace() {
 }
 
 #[test]
-fn what_has_no_timeline_is_nothing() {
+fn a_request_without_timeline_has_no_spans() {
     let traces = share(1.0);
     traces.on_end(&http(adit_trace::Edge::Ingress, std::time::Instant::now()));
     let stats = traces.shutdown(std::time::Duration::ZERO);

@@ -1,8 +1,10 @@
-//! Settings that cannot be used say what to write instead.
+//! Invalid settings are rejected with what would be right.
 
 use std::time::Duration;
 
-use adit_telemetry::{Traces, TracesSettings};
+use adit_telemetry::{
+    Traces, TracesHeaders, TracesProtocol, TracesSettings, TracesSettingsError, TracesTls,
+};
 
 fn good() -> TracesSettings {
     TracesSettings::new("http://127.0.0.1:4317", "adit-server")
@@ -25,6 +27,8 @@ fn the_defaults_are_good() {
         "http://collector.example:4317/",
         "http://[::1]:4317",
         "HTTP://127.0.0.1:65535",
+        "https://collector.example",
+        "https://collector.example:4317",
     ] {
         let settings = TracesSettings {
             endpoint: endpoint.to_owned(),
@@ -35,33 +39,25 @@ fn the_defaults_are_good() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_used_is_told() {
+fn an_invalid_endpoint_is_rejected_with_the_reason() {
     for (endpoint, reason) in [
-        ("", "it is no URL"),
-        ("http://", "it is no URL"),
-        ("http://a b:4317", "it is no URL"),
+        ("", "invalid URL"),
+        ("http://", "invalid URL"),
+        ("http://a b:4317", "invalid URL"),
         ("localhost:4317", "it does not begin with http://"),
         ("/run/collector", "it does not begin with http://"),
         ("grpc://localhost:4317", "it does not begin with http://"),
         (
-            "https://localhost:4317",
-            "TLS to the collector is not supported",
-        ),
-        (
             "http://ann:secret@localhost:4317",
-            "a user name has no place in it",
+            "it contains a user name",
         ),
-        ("http://localhost", "it names no port"),
-        ("http://localhost:0", "it names no port"),
-        ("http://:4317", "it names no host"),
-        (
-            "http://localhost:4318/v1/traces",
-            "a path belongs to OTLP over HTTP",
-        ),
-        (
-            "http://localhost:4317/?a=b",
-            "a path belongs to OTLP over HTTP",
-        ),
+        ("http://localhost", "the port is missing"),
+        ("http://localhost:0", "invalid port 0"),
+        ("https://localhost:x", "invalid port"),
+        ("https://[::1]:", "invalid port"),
+        ("http://:4317", "the host is missing"),
+        ("http://localhost:4318/v1/traces", "it has a path"),
+        ("http://localhost:4317/?a=b", "it has a path"),
     ] {
         let refusal = refusal(|settings| endpoint.clone_into(&mut settings.endpoint));
         assert!(refusal.contains(reason), "{endpoint}: {refusal}");
@@ -77,7 +73,7 @@ fn numbers_and_times_have_bounds() {
     for ratio in [-0.1, 1.1, f64::NAN] {
         let refusal = refusal(|settings| settings.sample_ratio = ratio);
         assert!(
-            refusal.starts_with("sample_ratio: a share of requests"),
+            refusal.starts_with("sample_ratio: invalid share of requests"),
             "{refusal}"
         );
     }
@@ -114,6 +110,62 @@ fn numbers_and_times_have_bounds() {
         assert!(
             refusal.ends_with("from 1 to max_queue, which is 2048"),
             "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn over_http_a_path_is_allowed() {
+    for endpoint in [
+        "http://c:4318",
+        "http://c:4318/v1/traces",
+        "http://c:1/?a=b",
+    ] {
+        let settings = TracesSettings {
+            endpoint: endpoint.to_owned(),
+            protocol: TracesProtocol::HttpProtobuf,
+            ..good()
+        };
+        assert_eq!(settings.check(), Ok(()), "{endpoint}");
+    }
+}
+
+#[test]
+fn files_of_tls_are_read_for_https() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    let https = |settings: &mut TracesSettings| {
+        settings.endpoint = "https://c:4317".to_owned();
+        settings.tls.ca_file = Some(file.clone());
+    };
+    let missing = refusal(https);
+    assert!(
+        missing.contains("cannot read") && missing.contains("ca.pem"),
+        "{missing}"
+    );
+    std::fs::write(&file, "nonsense").unwrap();
+    let wrong = refusal(https);
+    assert!(wrong.contains("expected a certificate in PEM"), "{wrong}");
+    let settings = TracesSettings {
+        tls: TracesTls {
+            ca_file: Some(file),
+            client_identity: None,
+        },
+        ..good()
+    };
+    assert_eq!(settings.check(), Ok(()));
+}
+
+#[test]
+fn headers_are_checked_and_hidden() {
+    let mut headers = TracesHeaders::default();
+    headers.add("authorization", "Bearer t0ken").unwrap();
+    assert_eq!(format!("{headers:?}"), r#"["authorization"]"#);
+    for (name, value) in [("a b", "c"), ("", "c"), ("a", "b\nc")] {
+        let error = headers.add(name, value).unwrap_err();
+        assert!(
+            matches!(error, TracesSettingsError::Header { .. }),
+            "{error}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! One trace from the visitor to the service; what each of its spans says.
+//! One trace from the visitor to the service, and the contents of its spans.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +10,8 @@ use adit_trace::{Edge, Phase, Record, TraceContext};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use super::{
-    collector::{Collector, spans, texts},
-    record::{hop, http, settings, tell_of},
+    collector::{Collector, assert_unset, spans, texts},
+    record::{hop, http, record_with, settings},
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -49,14 +49,14 @@ fn one_trace_leads_from_the_visitor_to_the_service() {
     egress.add_wait(Phase::CreditWait, at(70), at(78), MS(4));
     let to_service = egress.context();
 
-    tell_of(&server, &ingress, http(Edge::Ingress, start));
+    record_with(&server, &ingress, http(Edge::Ingress, start));
     let at_ingress = spans(&collector.export());
     let of_service = Record {
         service: "127.0.0.1:8080",
         version: "",
         ..http(Edge::Egress, at(10))
     };
-    tell_of(&client, &egress, of_service);
+    record_with(&client, &egress, of_service);
     let at_egress = spans(&collector.export());
 
     let parent: TraceContext = visitor.parse().unwrap();
@@ -166,9 +166,9 @@ fn a_hop_lasts_as_long_as_its_phases() {
     let mut timeline = traces.begin("").unwrap();
     timeline.add(Phase::Accept, start, start + MS(5));
     timeline.add(Phase::End, start + MS(50), start + MS(200));
-    // Began after the end, as far as the clocks of two threads know.
+    // It began after the end: the clocks of two threads can differ.
     timeline.begin(Phase::CreditWait, start + MS(150));
-    tell_of(&traces, &timeline, http(Edge::Ingress, start + MS(5)));
+    record_with(&traces, &timeline, http(Edge::Ingress, start + MS(5)));
     let spans = spans(&collector.export());
     let took = |name| {
         let span = named(&spans, name);
@@ -185,12 +185,12 @@ fn spans_stand_on_the_wall_clock() {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();
     let distance = now.abs_diff(Duration::from_nanos(span.start_time_unix_nano));
-    // Of a wall clock that is set meanwhile this test knows nothing.
+    // The wall clock may be set meanwhile.
     assert!(distance < Duration::from_secs(3_600), "{distance:?}");
 }
 
 #[test]
-fn an_http_request_says_what_the_conventions_ask() {
+fn an_http_request_has_the_attributes_of_the_conventions() {
     let span = hop(http(Edge::Ingress, Instant::now()));
     let expected = [
         ("adit.bytes.received", "11"),
@@ -218,11 +218,11 @@ fn an_http_request_says_what_the_conventions_ask() {
     ];
     let expected = expected.map(|(key, value)| (key, value.to_owned()));
     assert_eq!(texts(&span.attributes), BTreeMap::from(expected));
-    assert_eq!(span.status, None);
+    assert_unset(&span);
 }
 
 #[test]
-fn what_is_not_known_is_not_said() {
+fn unknown_attributes_are_left_out() {
     let started = Instant::now();
     let span = hop(Record {
         edge: Edge::Egress,
@@ -259,7 +259,7 @@ fn what_is_not_known_is_not_said() {
 }
 
 #[test]
-fn a_query_is_never_told() {
+fn a_query_is_never_exported() {
     let span = hop(Record {
         path: "/login?token=hunter2",
         ..http(Edge::Ingress, Instant::now())
@@ -269,7 +269,7 @@ fn a_query_is_never_told() {
 }
 
 #[test]
-fn methods_that_visitors_invent_make_no_names() {
+fn unknown_methods_share_one_name() {
     let span = hop(Record {
         method: "BREW",
         ..http(Edge::Ingress, Instant::now())
@@ -291,9 +291,9 @@ fn a_call_is_named_by_its_method() {
     };
     let span = hop(call("/shop.v1.Cart/Add"));
     assert_eq!(span.name, "shop.v1.Cart/Add");
-    // NOT_FOUND is an answer and no failure.
-    assert_eq!(span.status, None);
-    let told = texts(&span.attributes);
+    // NOT_FOUND is a valid response.
+    assert_unset(&span);
+    let texts_found = texts(&span.attributes);
     for (key, value) in [
         ("rpc.system", "grpc"),
         ("rpc.service", "shop.v1.Cart"),
@@ -302,7 +302,7 @@ fn a_call_is_named_by_its_method() {
         ("http.request.method", "POST"),
         ("url.path", "/shop.v1.Cart/Add"),
     ] {
-        assert_eq!(told[key], value, "{key}");
+        assert_eq!(texts_found[key], value, "{key}");
     }
     for path in ["/", "//", "/Add", "/a/", "//b", "/a/b/c", "*"] {
         let span = hop(call(path));
@@ -315,7 +315,7 @@ fn a_call_is_named_by_its_method() {
 }
 
 #[test]
-fn sessions_have_no_words_of_http() {
+fn sessions_have_no_attributes_of_http() {
     for protocol in ["tcp", "udp"] {
         let span = hop(Record {
             protocol,
@@ -329,12 +329,12 @@ fn sessions_have_no_words_of_http() {
             ..http(Edge::Ingress, Instant::now())
         });
         assert_eq!(span.name, protocol);
-        let told = texts(&span.attributes);
-        assert_eq!(told["network.transport"], protocol);
-        assert_eq!(told["server.port"], "5432");
-        assert_eq!(told["client.address"], "203.0.113.9");
+        let texts_found = texts(&span.attributes);
+        assert_eq!(texts_found["network.transport"], protocol);
+        assert_eq!(texts_found["server.port"], "5432");
+        assert_eq!(texts_found["client.address"], "203.0.113.9");
         let of_http = |key: &&str| key.starts_with("http.") || key.starts_with("url.");
-        assert_eq!(told.keys().copied().find(of_http), None);
+        assert_eq!(texts_found.keys().copied().find(of_http), None);
     }
     let span = hop(Record {
         protocol: "websocket",
@@ -343,35 +343,35 @@ fn sessions_have_no_words_of_http() {
     });
     assert_eq!(span.name, "websocket");
     assert_eq!(texts(&span.attributes)["http.response.status_code"], "101");
-    assert_eq!(span.status, None);
+    assert_unset(&span);
 }
 
 #[test]
-fn the_resource_says_which_process_it_was() {
+fn the_resource_describes_the_process() {
     let collector = Collector::start();
     let instance = || {
         let traces = Traces::start(settings(&collector.endpoint)).unwrap();
-        super::record::tell(&traces);
+        super::record::record_any(&traces);
         let export = collector.export();
         let resource = export.resource_spans[0].resource.clone().unwrap();
-        let told = texts(&resource.attributes);
-        assert_eq!(told["service.name"], "adit-test");
-        assert_eq!(told["service.version"], env!("CARGO_PKG_VERSION"));
-        assert_eq!(told["process.pid"], std::process::id().to_string());
+        let texts_found = texts(&resource.attributes);
+        assert_eq!(texts_found["service.name"], "adit-test");
+        assert_eq!(texts_found["service.version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(texts_found["process.pid"], std::process::id().to_string());
         for key in [
             "host.name",
             "host.arch",
             "os.type",
             "process.executable.name",
         ] {
-            assert!(!told[key].is_empty(), "{key}");
+            assert!(!texts_found[key].is_empty(), "{key}");
         }
         let scope = export.resource_spans[0].scope_spans[0]
             .scope
             .clone()
             .unwrap();
         assert_eq!(scope.name, "adit");
-        told["service.instance.id"].clone()
+        texts_found["service.instance.id"].clone()
     };
     assert_ne!(instance(), instance());
 }
