@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_admin::{Admin, Control, ControlError, Operator, StatusSource};
+use adit_admin::{Admin, Control, ControlError, MetricsPage, Operator, StatusSource};
 use adit_config::{RunningServer, StateDir};
 use adit_server::{NamedToken, Server, ServerHandle, Settings, names::Name};
 use adit_telemetry::Telemetry;
@@ -262,9 +262,9 @@ impl StatusSource for StatusReader {
         self.server.status().phase
     }
 
-    fn metrics(&self) -> Option<String> {
+    fn metrics(&self) -> Option<MetricsPage> {
         let samples = adit_server::metrics::samples(&self.server.status());
-        self.telemetry.render(&samples)
+        telemetry::metrics_page(&self.telemetry, &samples)
     }
 
     fn route(&self, url: &str) -> Option<Value> {

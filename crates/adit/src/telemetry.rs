@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use adit_telemetry::{AccessLog, LogGuard, LogReopener, Logging, Metrics, Telemetry, Traces};
-use adit_trace::Observer;
+use adit_admin::MetricsPage;
+use adit_telemetry::{
+    AccessLog, CONTENT_TYPE, LogGuard, LogReopener, Logging, Metrics, Telemetry, Traces,
+};
+use adit_trace::{Observer, Sample};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -120,4 +123,13 @@ pub fn status(telemetry: &Telemetry) -> Value {
         json!({ "written": counters.written(), "dropped": counters.dropped(), "failed": counters.failed() })
     });
     json!({ "traces": traces, "access_log": access_log, "metrics": telemetry.metrics.is_some() })
+}
+
+/// The metrics of a side, with its samples; `None` when they are turned off.
+pub fn metrics_page(telemetry: &Telemetry, samples: &[Sample]) -> Option<MetricsPage> {
+    let text = telemetry.render(samples)?;
+    Some(MetricsPage {
+        content_type: CONTENT_TYPE,
+        text,
+    })
 }

@@ -1,5 +1,5 @@
-//! What may be changed in a running process, over HTTP on a unix socket. Who may open the socket is decided by the file
-//! system: it belongs to the user of the process, and to nobody else.
+//! Operations on a running process, over HTTP on a unix socket. The socket belongs to the user of the process, and the
+//! file system denies it to other users.
 
 use std::{
     fs,
@@ -26,9 +26,9 @@ use tokio::net::UnixListener;
 
 use crate::listener::Accepting;
 
-/// Carries out what comes over the socket.
+/// Performs the operations.
 pub trait Operator: Send + Sync + 'static {
-    /// Takes a name of a kind from its owner; how many names were released.
+    /// Releases a name of a kind from its owner. Returns the number of released names.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -39,16 +39,16 @@ pub trait Operator: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<usize, ControlError>> + Send + '_>>;
 }
 
-/// Why something was not done.
+/// Why an operation was rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlError {
-    /// The request makes no sense.
+    /// The request is invalid.
     Invalid(String),
-    /// It does, but not now.
+    /// The request is valid, but not in the present state.
     Conflict(String),
 }
 
-/// A bound socket. Dropped, it is removed, unless another process has put its own in the same place.
+/// A bound socket. Its file is removed when it is dropped, unless another process has replaced it.
 #[derive(Debug)]
 pub struct Control {
     accepting: Accepting,
@@ -72,12 +72,12 @@ impl Drop for SocketFile {
 }
 
 impl Control {
-    /// Binds a socket in a directory that is there, in the place of one that a dead process has left.
+    /// Binds a socket in an existing directory. Replaces the file of a dead process.
     ///
     /// # Errors
-    /// Those of the system; a path of more than some 100 bytes is one.
+    /// Errors of the system, also for a path of more than some 100 bytes.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        // Aside first: in its place it appears with the permissions that it is to have.
+        // Bound under another name first, so that it appears in its place with its permissions.
         let aside = path.with_extension(format!("new.{}", std::process::id()));
         let _ = fs::remove_file(&aside);
         let listener = UnixListener::bind(&aside)?;
@@ -103,7 +103,7 @@ impl Control {
     /// Serves until dropped.
     ///
     /// # Errors
-    /// Those of the listening socket.
+    /// Errors of the listening socket.
     pub async fn serve(self, operator: Arc<dyn Operator>) -> io::Result<()> {
         let routes = Router::new()
             .route("/api/names/release", post(release))
@@ -148,9 +148,9 @@ struct Release {
 
 async fn release(
     State(operator): State<Arc<dyn Operator>>,
-    Json(asked): Json<Release>,
+    Json(request): Json<Release>,
 ) -> Response {
-    let (code, error) = match operator.release(asked.kind, asked.name).await {
+    let (code, error) = match operator.release(request.kind, request.name).await {
         Ok(released) => return Json(json!({ "released": released })).into_response(),
         Err(ControlError::Invalid(error)) => (StatusCode::BAD_REQUEST, error),
         Err(ControlError::Conflict(error)) => (StatusCode::CONFLICT, error),
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    async fn ask(path: &Path, body: &str) -> String {
+    async fn send(path: &Path, body: &str) -> String {
         let mut stream = UnixStream::connect(path).await.unwrap();
         let request = format!(
             "POST /api/names/release HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
@@ -199,11 +199,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_is_its_owners_and_goes_with_its_process() {
+    async fn the_socket_is_private_and_is_removed_at_the_end() {
         let dir = std::env::temp_dir().join(format!("adit-control-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join("admin.sock");
-        // What a dead process has left.
+        // The file of a dead process.
         fs::write(&path, "").unwrap();
         let control = Control::bind(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -226,7 +226,7 @@ mod tests {
                 r#"{"error":"no such kind"}"#,
             ),
         ] {
-            let response = ask(&path, body).await;
+            let response = send(&path, body).await;
             assert!(
                 response.starts_with(&format!("HTTP/1.1 {status}")),
                 "{response}"

@@ -1,10 +1,9 @@
 //! Health and status over HTTP, on loopback.
 //!
-//! `/healthz` says that the process runs, `/readyz` whether it can do its work, `/api/status` what it is doing, as JSON;
-//! `/metrics` is what Prometheus reads.
-//! The routes know nothing of server or client: they ask a [`StatusSource`]. There is no authentication: whoever can open a
-//! loopback port of this machine may read what is here, and nothing can be changed. What can be changed is behind a unix
-//! socket ([`Control`]).
+//! `/healthz` responds while the process runs, `/readyz` reports whether it can serve, `/api/status` returns its state as
+//! JSON, and `/metrics` its metrics for Prometheus. The routes are the same for server and client: they read a
+//! [`StatusSource`]. They need no authentication, since they only read, and only programs on this machine reach loopback.
+//! Operations that change state use a unix socket ([`Control`]).
 
 mod control;
 mod listener;
@@ -32,15 +31,15 @@ use tokio::net::TcpListener;
 use self::listener::Accepting;
 pub use control::{Control, ControlError, Operator};
 
-/// Whom the routes ask.
+/// The state behind the routes.
 pub trait StatusSource: Send + Sync + 'static {
-    /// Whether the process can do its work; text that says why not.
+    /// Whether the process can serve, with details.
     ///
     /// # Errors
     /// The reason why it is not ready.
     fn ready(&self) -> Result<Value, String>;
 
-    /// Everything there is to say.
+    /// The complete state.
     fn status(&self) -> Value;
 
     /// `running`, `draining` and the like, for `/healthz`.
@@ -48,16 +47,25 @@ pub trait StatusSource: Send + Sync + 'static {
         "running"
     }
 
-    /// What Prometheus reads, in its text format 0.0.4; `None` where nothing is counted.
-    fn metrics(&self) -> Option<String> {
+    /// The metrics; `None` when they are turned off.
+    fn metrics(&self) -> Option<MetricsPage> {
         None
     }
 
-    /// Which rule takes this URL, in words; `None` where there are no rules.
+    /// The rule that matches this URL, with an explanation; `None` where there are no rules.
     fn route(&self, url: &str) -> Option<Value>;
 }
 
-/// Why the admin port is not there.
+/// The metrics in a text format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsPage {
+    /// The content type of the format.
+    pub content_type: &'static str,
+    /// The text.
+    pub text: String,
+}
+
+/// The admin port cannot be bound.
 #[derive(Debug, Error)]
 #[error(
     "cannot listen for status on {addr}: {error}; choose another address with --admin, or `off`"
@@ -82,7 +90,7 @@ impl Admin {
     /// Binds.
     ///
     /// # Errors
-    /// [`BindError`] when the address is taken or not ours.
+    /// [`BindError`] when the address is in use or does not belong to this machine.
     pub async fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let fail = |error| BindError { addr, error };
         let listener = TcpListener::bind(addr).await.map_err(fail)?;
@@ -95,7 +103,7 @@ impl Admin {
         })
     }
 
-    /// Answers under these host names too, in lower case, beside its address and `localhost`.
+    /// Serves requests for these host names, in lower case, beside its address and `localhost`.
     #[must_use]
     pub fn allow_hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = hosts;
@@ -110,14 +118,11 @@ impl Admin {
     /// Serves until dropped.
     ///
     /// # Errors
-    /// Those of the listening socket.
+    /// Errors of the listening socket.
     pub async fn serve(self, source: Arc<dyn StatusSource>) -> std::io::Result<()> {
         axum::serve(self.accepting, routes(source, self.started, self.hosts)).await
     }
 }
-
-/// What Prometheus calls the text that [`StatusSource::metrics`] gives.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PATHS: &str = "/healthz, /readyz, /metrics, /api/status, /api/route?url=URL";
 
@@ -136,7 +141,7 @@ fn routes(source: Arc<dyn StatusSource>, started: Instant, hosts: Vec<String>) -
         .with_state(source)
 }
 
-/// The process runs: whatever answers at all is alive, also while it drains.
+/// Responds as long as the process runs, also while it drains.
 fn health(source: &dyn StatusSource, started: Instant) -> Json<Value> {
     Json(json!({
         "status": "ok",
@@ -148,7 +153,7 @@ fn health(source: &dyn StatusSource, started: Instant) -> Json<Value> {
 
 async fn metrics(State(source): State<Arc<dyn StatusSource>>) -> Response {
     match source.metrics() {
-        Some(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Some(page) => ([(CONTENT_TYPE, page.content_type)], page.text).into_response(),
         None => {
             let text = "metrics are turned off; set telemetry.metrics to turn them on\n";
             (StatusCode::NOT_FOUND, text).into_response()
@@ -157,39 +162,38 @@ async fn metrics(State(source): State<Arc<dyn StatusSource>>) -> Response {
 }
 
 async fn only_read() -> Response {
-    let text = "nothing can be changed here; use GET\n";
+    let text = "only GET is supported\n";
     (StatusCode::METHOD_NOT_ALLOWED, text).into_response()
 }
 
 async fn unknown() -> Response {
-    let text = format!("there is nothing here; try {PATHS}\n");
+    let text = format!("unknown path; try {PATHS}\n");
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
-/// A page of a stranger's web site can make a browser on this machine ask here, under a name of the stranger's choice
-/// that points to 127.0.0.1 (DNS rebinding). A request by address, as `localhost` or under a name that the settings
-/// allow is meant for us.
+/// A web page can make a browser on this machine send requests here, under a host name that resolves to 127.0.0.1 (DNS
+/// rebinding). Requests by address, for `localhost` or for a name of the settings are accepted.
 async fn only_known_hosts(
     State(hosts): State<Arc<[String]>>,
     request: axum::extract::Request,
     next: Next,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let Some(stranger) = stranger(&parts, &hosts) else {
+    let Some(unknown) = unknown_host(&parts, &hosts) else {
         return next
             .run(axum::extract::Request::from_parts(parts, body))
             .await;
     };
     let text = format!(
-        "{stranger:?} is not a name of this port, which answers by address and as localhost; to allow the name, add it to \
-         admin.allowed_hosts, in the section server or client\n"
+        "unknown host {unknown:?}; use an address or localhost, or add the name to admin.allowed_hosts, in the section server \
+         or client\n"
     );
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
-/// The name under which the request came, when nothing allows it.
-fn stranger(parts: &Parts, hosts: &[String]) -> Option<String> {
-    /// No name is longer.
+/// The host of the request, if it is not accepted.
+fn unknown_host(parts: &Parts, hosts: &[String]) -> Option<String> {
+    /// Longest host name.
     const LONGEST: usize = 255;
     let host = parts.headers.get(HOST)?.to_str().ok()?;
     let name = match host.rsplit_once(':') {
@@ -257,8 +261,11 @@ mod tests {
             if self.0 { "running" } else { "draining" }
         }
 
-        fn metrics(&self) -> Option<String> {
-            self.0.then(|| "adit_up 1\n".to_owned())
+        fn metrics(&self) -> Option<MetricsPage> {
+            self.0.then(|| MetricsPage {
+                content_type: "text/plain; version=0.0.4",
+                text: "adit_up 1\n".to_owned(),
+            })
         }
 
         fn route(&self, url: &str) -> Option<Value> {
@@ -266,35 +273,34 @@ mod tests {
         }
     }
 
-    async fn ask(ready: bool, path: &str, host: &str) -> String {
-        ask_by("GET", ready, path, host).await
+    async fn get(ready: bool, path: &str, host: &str) -> String {
+        request("GET", ready, path, host).await
     }
 
-    async fn ask_by(method: &'static str, ready: bool, path: &str, host: &str) -> String {
+    async fn request(method: &'static str, ready: bool, path: &str, host: &str) -> String {
         let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let admin = admin.allow_hosts(vec!["adit.example".to_owned()]);
         let addr = admin.addr();
         let serving = tokio::spawn(admin.serve(Arc::new(Fixed(ready))));
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        let answer = tokio::task::spawn_blocking(move || {
+        let text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let response = tokio::task::spawn_blocking(move || {
             let mut stream = std::net::TcpStream::connect(addr).unwrap();
-            stream.write_all(request.as_bytes()).unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            answer
+            stream.write_all(text.as_bytes()).unwrap();
+            let mut response = String::new();
+            stream.read_to_string(&mut response).unwrap();
+            response
         });
-        let answer = answer.await.unwrap();
+        let response = response.await.unwrap();
         serving.abort();
-        answer
+        response
     }
 
     #[tokio::test]
-    async fn health_readiness_and_status_answer() {
+    async fn health_readiness_and_status_respond() {
         for (ready, phase) in [(true, "running"), (false, "draining")] {
-            let answer = ask(ready, "/healthz", "localhost:1").await;
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-            let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+            let response = get(ready, "/healthz", "localhost:1").await;
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+            let (_, body) = response.split_once("\r\n\r\n").unwrap();
             let body: Value = serde_json::from_str(body).unwrap();
             assert_eq!(
                 (&body["status"], &body["phase"]),
@@ -304,78 +310,78 @@ mod tests {
             assert!(body["uptime_seconds"].is_u64(), "{body}");
         }
         assert!(
-            ask(true, "/readyz", "127.0.0.1:1")
+            get(true, "/readyz", "127.0.0.1:1")
                 .await
                 .starts_with("HTTP/1.1 200")
         );
-        let answer = ask(false, "/readyz", "[::1]:1").await;
+        let response = get(false, "/readyz", "[::1]:1").await;
         assert!(
-            answer.starts_with("HTTP/1.1 503") && answer.contains("not yet"),
-            "{answer}"
+            response.starts_with("HTTP/1.1 503") && response.contains("not yet"),
+            "{response}"
         );
         assert!(
-            ask(true, "/api/status", "localhost")
+            get(true, "/api/status", "localhost")
                 .await
                 .contains("\"clients\":[]")
         );
-        let answer = ask(true, "/api/route?url=http%3A%2F%2Fa%2F", "localhost").await;
-        assert!(answer.contains("\"tunnel\":\"a\""), "{answer}");
+        let response = get(true, "/api/route?url=http%3A%2F%2Fa%2F", "localhost").await;
+        assert!(response.contains("\"tunnel\":\"a\""), "{response}");
         assert!(
-            ask(true, "/api/route?url=x", "localhost")
+            get(true, "/api/route?url=x", "localhost")
                 .await
                 .starts_with("HTTP/1.1 404")
         );
     }
 
     #[tokio::test]
-    async fn metrics_are_text_of_their_own_type_or_turned_off() {
-        let answer = ask(true, "/metrics", "localhost").await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        let head = answer.to_lowercase();
+    async fn metrics_have_their_content_type_or_are_off() {
+        let response = get(true, "/metrics", "localhost").await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        let head = response.to_lowercase();
         assert!(
             head.contains("content-type: text/plain; version=0.0.4"),
-            "{answer}"
+            "{response}"
         );
-        assert!(answer.ends_with("\r\n\r\nadit_up 1\n"), "{answer}");
-        let answer = ask(false, "/metrics", "localhost").await;
-        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        assert!(response.ends_with("\r\n\r\nadit_up 1\n"), "{response}");
+        let response = get(false, "/metrics", "localhost").await;
+        assert!(response.starts_with("HTTP/1.1 404"), "{response}");
         assert!(
-            answer.ends_with("telemetry.metrics to turn them on\n"),
-            "{answer}"
+            response.ends_with("telemetry.metrics to turn them on\n"),
+            "{response}"
         );
     }
 
     #[tokio::test]
-    async fn a_wrong_path_and_a_wrong_method_are_told_what_is_right() {
-        let answer = ask(true, "/metric", "localhost").await;
-        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-        assert!(answer.ends_with(&format!("try {PATHS}\n")), "{answer}");
-        let answer = ask_by("POST", true, "/metrics", "localhost").await;
-        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
-        assert!(answer.ends_with("use GET\n"), "{answer}");
-        let head = ask_by("HEAD", true, "/healthz", "localhost").await;
+    async fn errors_name_the_right_path_and_method() {
+        let response = get(true, "/metric", "localhost").await;
+        assert!(response.starts_with("HTTP/1.1 404"), "{response}");
+        assert!(response.ends_with(&format!("try {PATHS}\n")), "{response}");
+        let response = request("POST", true, "/metrics", "localhost").await;
+        assert!(response.starts_with("HTTP/1.1 405"), "{response}");
+        assert!(response.ends_with("only GET is supported\n"), "{response}");
+        let head = request("HEAD", true, "/healthz", "localhost").await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        let strange = ask_by("POST", true, "/healthz", "evil.example").await;
-        assert!(strange.starts_with("HTTP/1.1 421"), "{strange}");
+        let rejected = request("POST", true, "/healthz", "evil.example").await;
+        assert!(rejected.starts_with("HTTP/1.1 421"), "{rejected}");
     }
 
     #[tokio::test]
-    async fn a_strangers_name_is_not_answered() {
-        let answer = ask(true, "/api/status", "evil.example:7500").await;
-        assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+    async fn an_unknown_host_is_rejected() {
+        let response = get(true, "/api/status", "evil.example:7500").await;
+        assert!(response.starts_with("HTTP/1.1 421"), "{response}");
         assert!(
-            answer.contains("\"evil.example\"") && answer.contains("admin.allowed_hosts"),
-            "{answer}"
+            response.contains("\"evil.example\"") && response.contains("admin.allowed_hosts"),
+            "{response}"
         );
     }
 
     #[tokio::test]
-    async fn a_name_that_the_settings_allow_is_answered() {
+    async fn a_host_of_the_settings_is_accepted() {
         for host in ["adit.example", "ADIT.example:7500"] {
-            let answer = ask(true, "/metrics", host).await;
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            let response = get(true, "/metrics", host).await;
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
         }
-        let answer = ask(true, "/metrics", "www.adit.example").await;
-        assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+        let response = get(true, "/metrics", "www.adit.example").await;
+        assert!(response.starts_with("HTTP/1.1 421"), "{response}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_admin::StatusSource;
+use adit_admin::{MetricsPage, StatusSource};
 use adit_client::ClientHandle;
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -42,9 +42,9 @@ impl StatusSource for StatusReader {
         self.client.status().connection
     }
 
-    fn metrics(&self) -> Option<String> {
+    fn metrics(&self) -> Option<MetricsPage> {
         let samples = adit_client::metrics::samples(&self.client.status());
-        self.telemetry.render(&samples)
+        telemetry::metrics_page(&self.telemetry, &samples)
     }
 
     fn route(&self, _: &str) -> Option<Value> {
