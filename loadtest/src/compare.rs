@@ -4,7 +4,7 @@
 //! and are loaded one after the other in an order that changes with the round
 //! and the scenario; each round starts them anew. A ratio is taken within a
 //! round, between runs that were neighbours in time, and the median of the
-//! rounds' ratios is what is told: a machine that slows down for a while
+//! rounds' ratios is the result: a machine that slows down for a while
 //! spoils a round, not the verdict.
 
 pub(crate) mod report;
@@ -83,7 +83,7 @@ pub(crate) struct Measured {
     pub(crate) uncounted: Vec<(Target, StraceError)>,
 }
 
-/// Runs the comparison; `told` is called after each run.
+/// Runs the comparison; `on_run` is called after each run.
 ///
 /// # Errors
 /// [`CompareError`]; requests that fail are part of a run instead.
@@ -93,7 +93,7 @@ pub(crate) struct Measured {
 pub(crate) async fn compare(
     comparison: &Comparison,
     dir: &Path,
-    mut told: impl FnMut(&Run),
+    mut on_run: impl FnMut(&Run),
 ) -> Result<Measured, CompareError> {
     let mut measured = Measured::default();
     for round in 0..comparison.rounds {
@@ -101,7 +101,7 @@ pub(crate) async fn compare(
         for (index, scenario) in comparison.scenarios.iter().enumerate() {
             for place in order(round, index, bench.targets.len()) {
                 let run = bench.run(comparison, scenario, round, place).await?;
-                told(&run);
+                on_run(&run);
                 measured.runs.push(run);
             }
         }
@@ -114,7 +114,7 @@ pub(crate) async fn compare(
 }
 
 /// In which order `targets` targets are loaded: each round and scenario begins
-/// with another, and every other round goes backwards, so that nobody always
+/// with another, and every other round goes backwards, so that no contender always
 /// follows the same neighbour.
 fn order(round: usize, scenario: usize, targets: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..targets).collect();
@@ -170,7 +170,7 @@ impl Bench {
         let service_pid = self.service.process.pid();
         let running = &mut self.targets[place];
         let (name, pids) = (running.target.name(), running.pids());
-        procfs::forget_peak(&pids);
+        procfs::reset_peak(&pids);
         let sample = || Sample {
             tunnel: pids.iter().map(|pid| Cpu::of(&[*pid])).collect(),
             service: Cpu::of(&[service_pid]),
@@ -312,7 +312,7 @@ fn cost(processes: Vec<String>, outcome: &Outcome<Sample>) -> std::io::Result<Co
     })
 }
 
-/// Whether any run had requests that failed, to be told at the end.
+/// Whether any run had requests that failed, for the summary.
 pub(crate) fn failures(runs: &[Run]) -> Vec<(&Run, &Failures)> {
     runs.iter()
         .map(|run| (run, &run.failures))

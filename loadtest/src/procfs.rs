@@ -1,20 +1,17 @@
-//! What the kernel says of a process and of this machine.
+//! CPU time and memory of processes, and the description of this machine.
 //!
-//! CPU time is read from each thread's `schedstat`, in nanoseconds: a run of a
-//! few seconds would be only some hundred of the clock ticks that
-//! `/proc/PID/stat` counts in.
+//! CPU time is read from each thread's `schedstat`, in nanoseconds: a run of a few seconds is only some hundred of the
+//! clock ticks of `/proc/PID/stat`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use ::procfs::{
+    Current, ProcError, ProcResult,
+    process::{ClearRefs, Process},
+};
 use serde::Serialize;
-
-/// `USER_HZ`: what `/proc/PID/stat` counts in, on every architecture that
-/// Rust's Linux targets run on.
-const TICK: Duration = Duration::from_millis(10);
 
 /// CPU time of some processes up to one moment.
 #[derive(Debug, Clone, Default)]
@@ -25,16 +22,16 @@ pub(crate) struct Cpu {
 #[derive(Debug, Clone, Default)]
 struct ProcessCpu {
     /// Nanoseconds on a CPU, by thread.
-    threads: BTreeMap<u32, u64>,
-    /// The whole process, threads that have ended included.
-    ticks: u32,
+    threads: BTreeMap<i32, u64>,
+    /// Clock ticks of the whole process, including threads that have ended.
+    ticks: u64,
 }
 
 impl Cpu {
     /// Reads the CPU time of `pids`, all their threads together.
     ///
     /// # Errors
-    /// One of the processes is gone.
+    /// One of the processes has ended.
     pub(crate) fn of(pids: &[u32]) -> io::Result<Self> {
         let processes = pids.iter().map(|pid| Ok((*pid, ProcessCpu::of(*pid)?)));
         Ok(Self {
@@ -42,7 +39,7 @@ impl Cpu {
         })
     }
 
-    /// What was spent since `earlier`, which was read for the same processes.
+    /// The CPU time since `earlier`, which was read for the same processes.
     pub(crate) fn since(&self, earlier: &Self) -> Duration {
         let spent = |(pid, now): (&u32, &ProcessCpu)| {
             now.since(earlier.processes.get(pid).unwrap_or(&ProcessCpu::default()))
@@ -53,59 +50,47 @@ impl Cpu {
 
 impl ProcessCpu {
     fn of(pid: u32) -> io::Result<Self> {
+        let process = process(pid)?;
         let mut threads = BTreeMap::new();
-        for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let path = entry?.path();
+        for task in process.tasks().map_err(io_error)? {
             // A thread may end between the listing and the reading.
-            let (Some(thread), Ok(text)) = (
-                path.file_name()
-                    .and_then(|name| name.to_str()?.parse().ok()),
-                fs::read_to_string(path.join("schedstat")),
-            ) else {
-                continue;
-            };
-            threads.insert(thread, first_number(&text));
+            if let Ok(task) = task
+                && let Ok(schedstat) = task.schedstat()
+            {
+                threads.insert(task.tid, schedstat.sum_exec_runtime);
+            }
         }
+        let stat = process.stat().map_err(io_error)?;
         Ok(Self {
             threads,
-            ticks: ticks(&fs::read_to_string(format!("/proc/{pid}/stat"))?),
+            ticks: stat.utime + stat.stime,
         })
     }
 
     fn since(&self, earlier: &Self) -> Duration {
-        // A thread that ended took its nanoseconds along; the coarser count
-        // of the process still has them.
+        // The nanoseconds of a thread that has ended are gone; the coarser count of the process has them.
         if earlier
             .threads
             .keys()
             .any(|thread| !self.threads.contains_key(thread))
         {
-            return TICK * self.ticks.saturating_sub(earlier.ticks);
+            let ticks = self.ticks.saturating_sub(earlier.ticks);
+            return Duration::from_secs(ticks).div_f64(::procfs::ticks_per_second() as f64);
         }
-        let spent = |(thread, now): (&u32, &u64)| {
+        let spent = |(thread, now): (&i32, &u64)| {
             now.saturating_sub(earlier.threads.get(thread).copied().unwrap_or(0))
         };
         Duration::from_nanos(self.threads.iter().map(spent).sum())
     }
 }
 
-fn first_number(text: &str) -> u64 {
-    text.split_whitespace()
-        .next()
-        .and_then(|word| word.parse().ok())
-        .unwrap_or(0)
+fn process(pid: u32) -> io::Result<Process> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    Process::new(pid).map_err(io_error)
 }
 
-/// User and system time from the text of `/proc/PID/stat` (proc_pid_stat(5),
-/// fields 14 and 15). The command's name, field 2, may hold spaces.
-fn ticks(stat: &str) -> u32 {
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|word| word.parse::<u32>().ok())
-        .sum()
+fn io_error(error: ProcError) -> io::Error {
+    io::Error::other(error)
 }
 
 /// Memory of some processes, in KiB.
@@ -113,7 +98,7 @@ fn ticks(stat: &str) -> u32 {
 pub(crate) struct Memory {
     /// Resident now.
     pub(crate) resident_kib: u64,
-    /// The most that was ever resident, or since [`forget_peak`].
+    /// The maximum, since the start of the process or [`reset_peak`].
     pub(crate) peak_kib: u64,
 }
 
@@ -121,30 +106,22 @@ impl Memory {
     /// Reads and adds up the memory of `pids`.
     ///
     /// # Errors
-    /// One of the processes is gone.
+    /// One of the processes has ended.
     pub(crate) fn of(pids: &[u32]) -> io::Result<Self> {
         let mut sum = Self::default();
         for pid in pids {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            sum.resident_kib += field(&status, "VmRSS:");
-            sum.peak_kib += field(&status, "VmHWM:");
+            let status = process(*pid)?.status().map_err(io_error)?;
+            sum.resident_kib += status.vmrss.unwrap_or(0);
+            sum.peak_kib += status.vmhwm.unwrap_or(0);
         }
         Ok(sum)
     }
 }
 
-fn field(text: &str, name: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map_or(0, first_number)
-}
-
-/// Lets the peak of each process start again from what is resident now.
-/// A kernel that refuses leaves the peak of the whole life in place.
-pub(crate) fn forget_peak(pids: &[u32]) {
+/// Sets the peak of each process to its present resident size. A kernel that rejects this keeps the old peak.
+pub(crate) fn reset_peak(pids: &[u32]) {
     for pid in pids {
-        // proc_pid_clear_refs(5): 5 resets the peak resident size.
-        let _ = fs::write(PathBuf::from(format!("/proc/{pid}/clear_refs")), "5");
+        let _ = process(*pid).map(|process| process.clear_refs(ClearRefs::PeakRSS));
     }
 }
 
@@ -153,40 +130,37 @@ pub(crate) fn forget_peak(pids: &[u32]) {
 pub(crate) struct Machine {
     /// Model of the processor.
     pub(crate) cpu: String,
-    /// How many of its cores this process may use.
+    /// Number of its cores that this process may use.
     pub(crate) cores: usize,
     /// Kernel release.
     pub(crate) kernel: String,
-    /// Tasks that were ready to run just before, over one minute: a result
-    /// from a busy machine is a poor one.
+    /// Runnable tasks before the run, over one minute: the result of a busy machine is a poor one.
     pub(crate) load_before: String,
 }
 
 impl Machine {
-    /// Describes this machine; what cannot be read is `unknown`.
+    /// Describes this machine; unreadable values are `unknown`.
     pub(crate) fn here() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let known = |text: &str| {
-            let text = text.trim();
-            if text.is_empty() {
-                "unknown".to_owned()
-            } else {
-                text.to_owned()
-            }
+        let known = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
+        let model = || -> ProcResult<Option<String>> {
+            Ok(::procfs::CpuInfo::current()?
+                .model_name(0)
+                .map(str::to_owned))
         };
-        let cpuinfo = read("/proc/cpuinfo");
-        let model = cpuinfo
-            .lines()
-            .find(|line| line.starts_with("model name"))
-            .and_then(|line| line.split_once(':'))
-            .map_or("", |(_, model)| model);
+        let load = ::procfs::LoadAverage::current();
         Self {
-            cpu: known(model),
+            cpu: known(model().ok().flatten()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            kernel: known(&read("/proc/sys/kernel/osrelease")),
-            load_before: known(read("/proc/loadavg").split(' ').next().unwrap_or("")),
+            kernel: known(release()),
+            load_before: known(load.ok().map(|load| format!("{:.2}", load.one))),
         }
     }
+}
+
+/// The release of the kernel with its suffix, which `Version` leaves out.
+fn release() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    Some(text.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -194,15 +168,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_found_behind_any_name() {
-        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 120 30 999 999";
-        assert_eq!(ticks(stat), 150);
-        assert_eq!(ticks(""), 0);
-    }
-
-    #[test]
-    fn threads_that_come_are_counted_and_threads_that_go_fall_back_to_ticks() {
-        let at = |threads: &[(u32, u64)], ticks| ProcessCpu {
+    fn ended_threads_are_counted_in_ticks() {
+        let at = |threads: &[(i32, u64)], ticks| ProcessCpu {
             threads: threads.iter().copied().collect(),
             ticks,
         };
@@ -211,7 +178,8 @@ mod tests {
             at(&[(1, 160), (2, 55), (3, 7)], 4).since(&before),
             Duration::from_nanos(72)
         );
-        assert_eq!(at(&[(1, 160)], 6).since(&before), Duration::from_millis(20));
+        let two_ticks = Duration::from_secs(2).div_f64(::procfs::ticks_per_second() as f64);
+        assert_eq!(at(&[(1, 160)], 6).since(&before), two_ticks);
     }
 
     #[test]
@@ -227,13 +195,21 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_read_and_never_above_its_peak() {
+    fn memory_is_never_above_its_peak() {
         let memory = Memory::of(&[std::process::id()]).unwrap();
         assert!(
             memory.resident_kib > 0 && memory.peak_kib >= memory.resident_kib,
             "{memory:?}"
         );
-        assert_eq!(field("VmRSS:\t  12 kB\n", "VmRSS:"), 12);
         assert!(Memory::of(&[u32::MAX]).is_err());
+    }
+
+    #[test]
+    fn the_machine_is_described() {
+        let machine = Machine::here();
+        assert!(machine.cores > 0);
+        for text in [&machine.kernel, &machine.load_before] {
+            assert_ne!(text, "unknown");
+        }
     }
 }

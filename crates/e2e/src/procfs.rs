@@ -1,90 +1,82 @@
-//! What a process holds, as the kernel counts it.
+//! Resources of a process, as the kernel counts them.
 
-use std::fs;
+use procfs::process::{LimitValue, Process};
+
+fn process(pid: u32) -> Process {
+    let pid = i32::try_from(pid).expect("a process id");
+    Process::new(pid).expect("a live process")
+}
 
 /// Resident memory of a process, in bytes.
 ///
 /// # Panics
-/// When there is no such process.
+/// When the process has ended.
 #[must_use]
 pub fn resident_bytes(pid: u32) -> u64 {
-    status_field(pid, "VmRSS:") * 1024
+    let status = process(pid).status().expect("the status of a live process");
+    status.vmrss.expect("resident memory") * 1024
 }
 
 /// Threads of a process.
 ///
 /// # Panics
-/// When there is no such process.
+/// When the process has ended.
 #[must_use]
 pub fn threads(pid: u32) -> u64 {
-    status_field(pid, "Threads:")
+    let status = process(pid).status().expect("the status of a live process");
+    status.threads
 }
 
-/// File descriptors that a process has open.
+/// Open file descriptors of a process.
 ///
 /// # Panics
-/// When there is no such process.
+/// When the process has ended.
 #[must_use]
 pub fn descriptors(pid: u32) -> usize {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
-    entries.expect("the descriptors of a live process").count()
+    process(pid)
+        .fd_count()
+        .expect("the descriptors of a live process")
 }
 
 /// The soft and the hard limit of open descriptors of a process.
 ///
 /// # Panics
-/// When there is no such process, or it has no limit.
+/// When the process has ended, or has no limit.
 #[must_use]
 pub fn descriptor_limits(pid: u32) -> (u64, u64) {
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("a live process");
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let mut numbers = line.expect("a limit").split_whitespace();
-    let mut next = || {
-        numbers
-            .next()
-            .and_then(|number| number.parse().ok())
-            .expect("a number")
+    let limits = process(pid).limits().expect("the limits of a live process");
+    let number = |limit| match limit {
+        LimitValue::Value(number) => number,
+        LimitValue::Unlimited => panic!("process {pid} has no limit of descriptors"),
     };
-    (next(), next())
+    let limit = limits.max_open_files;
+    (number(limit.soft_limit), number(limit.hard_limit))
 }
 
-/// CPU time that a process has used, in clock ticks.
+/// CPU time of a process, in clock ticks.
 ///
 /// # Panics
-/// When there is no such process.
+/// When the process has ended.
 #[must_use]
 pub fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a live process");
-    // The name may contain anything but ends with the last parenthesis; user and system time are fields 14 and 15.
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = rest.split_whitespace().skip(11).take(2);
-    ticks.filter_map(|field| field.parse::<u64>().ok()).sum()
+    let stat = process(pid).stat().expect("the times of a live process");
+    stat.utime + stat.stime
 }
 
-fn status_field(pid: u32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a live process");
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|value| value.parse().ok())
-        .unwrap_or_else(|| panic!("{name} of process {pid}"))
-}
-
-/// Raises this process's own limit of open descriptors to `wanted`, if it is lower.
+/// Raises the limit of open descriptors of this process to `wanted`, if it is lower.
 ///
 /// # Panics
 /// When the system does not allow it.
 pub fn allow_descriptors(wanted: u64) {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let soft = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|soft| soft.parse::<u64>().ok())
-        .unwrap_or(u64::MAX);
+    let limits = Process::myself().and_then(|process| process.limits());
+    let soft = match limits
+        .expect("the limits of this process")
+        .max_open_files
+        .soft_limit
+    {
+        LimitValue::Value(soft) => soft,
+        LimitValue::Unlimited => return,
+    };
     if soft >= wanted {
         return;
     }

@@ -1,93 +1,84 @@
-//! The report as one page that needs nothing else: the plots are in it, and it loads nothing.
+//! The report as one HTML page (`templates/report.html`) that contains its plots and loads nothing.
 
-use std::fmt::Write as _;
+use askama::Template;
 
 use super::plots::{self, Axis, Line, Plot, PlotError};
 use super::{LoadReport, Report, table};
 
-/// The page could not be made.
+/// Why the page could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PageError {
-    /// See there.
+    /// A plot.
     #[error(transparent)]
     Plot(#[from] PlotError),
+    /// The page itself.
+    #[error("the page cannot be written: {0}")]
+    Template(#[from] askama::Error),
 }
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;\
-background:#fff}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}table{border-collapse:collapse;\
-font-size:.85rem}td,th{padding:.25rem .55rem;border-bottom:1px solid #ddd;text-align:right}td:nth-child(-n+2),\
-th:nth-child(-n+2){text-align:left}.wide{overflow-x:auto}.passed{color:#00704a}.failed{color:#b3261e}\
-svg{max-width:100%;height:auto}dt{font-weight:600}dd{margin:0 0 .4rem}code{background:#f3f3f3;padding:.1rem .25rem}";
+/// The values of the template. Texts are escaped by it; plots are SVG.
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'r> {
+    report: &'r Report,
+    setup: Vec<(&'static str, String)>,
+    header: &'r [&'r str],
+    rows: Vec<[String; table::HEADER.len()]>,
+    error_details: Vec<String>,
+    events: Vec<String>,
+    percentiles: String,
+    loads: Vec<Plots<'r>>,
+}
+
+/// The plots of one load.
+struct Plots<'r> {
+    name: &'r str,
+    latency_is: &'r str,
+    throughput: String,
+    latency: String,
+}
 
 /// The page.
 ///
 /// # Errors
 /// [`PageError`].
 pub(crate) fn page(report: &Report) -> Result<String, PageError> {
-    let title = format!("Load test {}", escaped(&report.scenario));
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
-         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n\
-         <p>{}</p>\n",
-        escaped(&report.about)
-    );
-    verdict(report, &mut page);
-    warnings(report, &mut page);
-    setup(report, &mut page);
-    loads(report, &mut page);
-    events(report, &mut page);
     let percentiles = report.loads.iter().map(|load| Line {
         name: load.name.clone(),
         points: milliseconds(load),
     });
-    let _ = writeln!(page, "<h2>Latency by percentile</h2>");
-    page.push_str(&plots::draw(&Plot {
+    let percentiles = plots::draw(&Plot {
         title: "Latency by percentile, all loads",
         x: Axis::Percentile,
         y: Axis::Milliseconds,
         lines: percentiles.collect(),
         marks: Vec::new(),
-    })?);
-    for load in &report.loads {
-        let _ = writeln!(
-            page,
-            "<h2>{}</h2>\n<p>Latency counts {}.</p>",
-            escaped(&load.name),
-            escaped(load.latency_is)
-        );
-        page.push_str(&throughput(report, load)?);
-        page.push_str(&latency(report, load)?);
-    }
-    page.push_str("</body></html>\n");
-    Ok(page)
+    })?;
+    let loads = report.loads.iter().map(|load| {
+        Ok(Plots {
+            name: &load.name,
+            latency_is: load.latency_is,
+            throughput: throughput(report, load)?,
+            latency: latency(report, load)?,
+        })
+    });
+    let page = Page {
+        report,
+        setup: setup(report),
+        header: &table::HEADER,
+        rows: report.loads.iter().map(table::row).collect(),
+        error_details: error_details(report),
+        events: report.events.iter().map(event).collect(),
+        percentiles,
+        loads: loads.collect::<Result<_, PlotError>>()?,
+    };
+    Ok(page.render()?)
 }
 
-fn verdict(report: &Report, page: &mut String) {
-    if report.passed() {
-        page.push_str("<p class=\"passed\"><strong>Passed.</strong></p>\n");
-        return;
-    }
-    page.push_str("<p class=\"failed\"><strong>Failed.</strong></p><ul class=\"failed\">\n");
-    for problem in &report.problems {
-        let _ = writeln!(page, "<li>{}</li>", escaped(problem));
-    }
-    page.push_str("</ul>\n");
-}
-
-fn warnings(report: &Report, page: &mut String) {
-    for warning in &report.warnings {
-        let _ = writeln!(
-            page,
-            "<p class=\"failed\">Warning: {}.</p>",
-            escaped(warning)
-        );
-    }
-}
-
-fn setup(report: &Report, page: &mut String) {
+fn setup(report: &Report) -> Vec<(&'static str, String)> {
     let setup = &report.setup;
     let machine = &setup.machine;
-    let rows = [
+    vec![
         ("Target", setup.target.clone()),
         ("Commit", setup.commit.clone()),
         ("Date", setup.date.clone()),
@@ -106,63 +97,25 @@ fn setup(report: &Report, page: &mut String) {
                 report.window_s, report.warm_up_s
             ),
         ),
-    ];
-    page.push_str("<dl>\n");
-    for (name, text) in rows {
-        let _ = writeln!(page, "<dt>{name}</dt><dd>{}</dd>", escaped(&text));
-    }
-    let _ = writeln!(
-        page,
-        "<dt>Command</dt><dd><code>{}</code></dd>\n</dl>",
-        escaped(&setup.command)
-    );
+    ]
 }
 
-fn loads(report: &Report, page: &mut String) {
-    page.push_str("<h2>Loads</h2>\n<div class=\"wide\"><table><tr>");
-    for name in table::HEADER {
-        let _ = write!(page, "<th>{name}</th>");
-    }
-    page.push_str("</tr>\n");
-    for load in &report.loads {
-        page.push_str("<tr>");
-        for cell in table::row(load) {
-            let _ = write!(page, "<td>{}</td>", escaped(&cell));
-        }
-        page.push_str("</tr>\n");
-    }
-    page.push_str("</table></div>\n<p>Latencies in milliseconds; open loop: a request that is sent late because others \
-                   stall is timed from when it was due.</p>\n");
+fn error_details(report: &Report) -> Vec<String> {
     let details = report.loads.iter().flat_map(|load| {
         let details = load.error_details.iter();
         details.map(move |(detail, count)| format!("{}: {count} × {detail}", load.name))
     });
-    let details: Vec<String> = details.collect();
-    if !details.is_empty() {
-        page.push_str("<p>Errors in detail:</p><ul>\n");
-        for detail in details {
-            let _ = writeln!(page, "<li>{}</li>", escaped(&detail));
-        }
-        page.push_str("</ul>\n");
-    }
+    details.collect()
 }
 
-fn events(report: &Report, page: &mut String) {
-    if report.events.is_empty() {
-        return;
-    }
-    page.push_str("<h2>Events</h2>\n<ul>\n");
-    for event in &report.events {
-        let _ = writeln!(
-            page,
-            "<li>{:.1} s: {}; {}; first good answer behind the first failure, counted from its beginning: {}</li>",
-            event.at_s,
-            escaped(&event.what),
-            table::back(event),
-            escaped(&table::recovered(event))
-        );
-    }
-    page.push_str("</ul>\n<p>Red lines in the plots are these events.</p>\n");
+fn event(event: &super::EventReport) -> String {
+    format!(
+        "{:.1} s: {}; {}; first good response behind the first failure, counted from its beginning: {}",
+        event.at_s,
+        event.what,
+        table::back(event),
+        table::recovered(event)
+    )
 }
 
 fn milliseconds(load: &LoadReport) -> Vec<(f64, f64)> {
@@ -176,7 +129,7 @@ fn marks(report: &Report) -> Vec<f64> {
     report.events.iter().map(|event| event.at_s).collect()
 }
 
-/// A point stands in the middle of its second.
+/// Points over time, each in the middle of its second.
 fn over_time<T>(values: &[T], value: impl Fn(&T) -> f64) -> Vec<(f64, f64)> {
     let values = values.iter().enumerate();
     values
@@ -216,7 +169,7 @@ fn latency(report: &Report, load: &LoadReport) -> Result<String, PlotError> {
         let points = load.seconds.iter().enumerate();
         Line {
             name: name.to_owned(),
-            // A second without an answer has no latency.
+            // A second without a response has no latency.
             points: points
                 .filter(|(_, second)| second.answered > 0)
                 .map(|(at, second)| (at as f64 + 0.5, value(second) as f64 / 1e3))
@@ -234,20 +187,4 @@ fn latency(report: &Report, load: &LoadReport) -> Result<String, PlotError> {
         ],
         marks: marks(report),
     })
-}
-
-/// As HTML wants a text that may hold anything.
-pub(super) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            _ => escaped.push(character),
-        }
-    }
-    escaped
 }

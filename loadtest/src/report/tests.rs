@@ -142,7 +142,7 @@ fn the_page_has_its_plots_and_needs_nothing_from_elsewhere() {
         assert!(!page.contains(outside), "{outside}");
     }
     // What a scenario says is text and never markup.
-    assert!(page.contains("About &lt;it&gt;.") && page.contains("a&amp;b"));
+    assert!(page.contains("About &#60;it&#62;.") && page.contains("a&#38;b"));
     assert!(!page.contains("<small>") && !page.contains("<no_client>"));
 }
 
@@ -192,7 +192,7 @@ fn what_the_kernel_did_is_told_and_warned_of() {
         text.contains("WARNING 2.00 % of all TCP segments"),
         "{text}"
     );
-    assert!(report.passed(), "a warning is no failure");
+    assert!(report.passed(), "a warning is not a failure");
     let page = page(&report).unwrap();
     assert!(page.contains("Warning: 2.00 % of all"), "{page}");
     let json = serde_json::to_value(&report).unwrap();
@@ -201,7 +201,7 @@ fn what_the_kernel_did_is_told_and_warned_of() {
 
 #[test]
 fn errors_are_a_problem_unless_they_are_allowed_and_few() {
-    let told = |failures: &[(Failure, u64)], percent, kinds: &[Failure]| {
+    let found = |failures: &[(Failure, u64)], percent, kinds: &[Failure]| {
         let allowed = Allowed {
             percent,
             kinds: kinds.to_vec(),
@@ -209,18 +209,18 @@ fn errors_are_a_problem_unless_they_are_allowed_and_few() {
         };
         problems(&load(failures), &allowed).join("; ")
     };
-    assert_eq!(told(&[], 0.0, &[]), "");
+    assert_eq!(found(&[], 0.0, &[]), "");
     assert_eq!(
-        told(&[(Failure::Cut, 1)], 5.0, &[]),
+        found(&[(Failure::Cut, 1)], 5.0, &[]),
         "<small>: 1 errors: 1 cut"
     );
-    assert_eq!(told(&[(Failure::Cut, 500)], 5.0, &[Failure::Cut]), "");
-    let many = told(&[(Failure::Cut, 600)], 5.0, &[Failure::Cut]);
+    assert_eq!(found(&[(Failure::Cut, 500)], 5.0, &[Failure::Cut]), "");
+    let many = found(&[(Failure::Cut, 600)], 5.0, &[Failure::Cut]);
     assert!(
         many.contains("5.660 % of errors, 5 % are allowed"),
         "{many}"
     );
-    let other = told(
+    let other = found(
         &[(Failure::Cut, 1), (Failure::WrongBytes, 2)],
         5.0,
         &[Failure::Cut],
@@ -234,15 +234,15 @@ fn loss_silence_and_limits_are_problems() {
     outcome.lost = 200;
     outcome.load.limits.p99 = Some(Duration::from_millis(5));
     outcome.load.limits.max = Some(Duration::from_millis(50));
-    let told = problems(&outcome, &Allowed::default());
-    assert_eq!(told.len(), 2, "{told:?}");
+    let found = problems(&outcome, &Allowed::default());
+    assert_eq!(found.len(), 2, "{found:?}");
     assert!(
-        told[0].contains("1.961 % of the datagrams lost"),
-        "{told:?}"
+        found[0].contains("1.961 % of the datagrams lost"),
+        "{found:?}"
     );
     assert!(
-        told[1].contains("p99 is 9.9") && told[1].contains("limit is 5ms"),
-        "{told:?}"
+        found[1].contains("p99 is 9.9") && found[1].contains("limit is 5ms"),
+        "{found:?}"
     );
     let mut silent = load(&[]);
     silent.answered = 0;
@@ -251,12 +251,12 @@ fn loss_silence_and_limits_are_problems() {
 
 #[test]
 fn a_load_that_an_event_silences_is_a_problem_unless_nothing_was_due() {
-    let told = |recovery| {
+    let found = |recovery| {
         let mut outcome = outcome();
         outcome.events[0].recovered = vec![recovery];
         report_of(&outcome)
     };
-    let missing = told(Recovery::Missing);
+    let missing = found(Recovery::Missing);
     assert_eq!(
         missing.problems,
         [
@@ -264,8 +264,8 @@ fn a_load_that_an_event_silences_is_a_problem_unless_nothing_was_due() {
         ]
     );
     assert_eq!(missing.events[0].recovered_ms["<small>"], None);
-    assert!(told(Recovery::NothingDue).passed());
-    let through = told(Recovery::WithoutFailure);
+    assert!(found(Recovery::NothingDue).passed());
+    let through = found(Recovery::WithoutFailure);
     assert!(through.passed() && through.events[0].recovered_ms.is_empty());
     assert_eq!(through.events[0].without_failure, ["<small>"]);
     assert!(terminal(&through).contains("after: <small> nothing failed"));
@@ -288,7 +288,7 @@ fn a_side_that_does_not_come_back_is_a_problem_of_a_whole_report() {
 
 #[test]
 fn a_failure_is_later_than_any_limit() {
-    let told = |timeouts, quantile: &str| {
+    let found = |timeouts, quantile: &str| {
         let mut outcome = load(&[(Failure::Timeout, timeouts)]);
         let limit = Some(Duration::from_secs(3_600));
         match quantile {
@@ -302,14 +302,14 @@ fn a_failure_is_later_than_any_limit() {
         };
         problems(&outcome, &allowed).join("; ")
     };
-    assert_eq!(told(0, "max"), "");
+    assert_eq!(found(0, "max"), "");
     assert_eq!(
-        told(1, "max"),
+        found(1, "max"),
         "<small>: max is a failure, the limit is 3600s"
     );
-    assert_eq!(told(100, "p99"), "");
+    assert_eq!(found(100, "p99"), "");
     assert_eq!(
-        told(204, "p99"),
+        found(204, "p99"),
         "<small>: p99 is a failure, the limit is 3600s"
     );
     // Failures push the others up: half of all is then further along those that were answered.

@@ -1,16 +1,13 @@
-//! What the process says of itself, whichever side it is.
+//! Samples of the process, the same on both sides.
 
-use std::{
-    fs,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use adit_trace::{Family, Sample};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{logs::LogCounters, traces::TracesStats};
 
-/// All families of this file. Those that begin with `process_` are what every client library of Prometheus calls them.
+/// All families of this file. The names with `process_` are those of all client libraries of Prometheus.
 pub const PROCESS_FAMILIES: [&Family; 10] = [
     &BUILD_INFO,
     &LOG_LINES_DROPPED,
@@ -32,12 +29,12 @@ static BUILD_INFO: Family = Family::gauge(
 static LOG_LINES_DROPPED: Family = Family::counter(
     "adit_telemetry_log_lines_dropped_total",
     &["log"],
-    "Lines that were dropped because what waits to be written has a bound.",
+    "Lines that were dropped because the queue was full.",
 );
 static LOG_LINES_FAILED: Family = Family::counter(
     "adit_telemetry_log_lines_failed_total",
     &["log"],
-    "Lines that were lost because the system did not take them.",
+    "Lines that were lost because they could not be written.",
 );
 static LABEL_SETS: Family = Family::gauge(
     "adit_telemetry_label_sets",
@@ -71,22 +68,23 @@ static START_TIME: Family = Family::gauge(
     "When the process started, in seconds since 1970.",
 );
 
-/// What the system cannot tell is left out.
+/// Values that the system cannot provide are left out.
 pub(super) fn samples(version: &str, started_at: SystemTime) -> Vec<Sample> {
     let mut samples = vec![BUILD_INFO.sample(&[version], 1.0)];
     let started = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     #[allow(clippy::cast_precision_loss)] // seconds with a fraction
     let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-    let told = [
+    let kernel = kernel();
+    let values = [
         (&CPU_SECONDS, Some(cpu)),
-        (&MAX_FDS, max_fds()),
-        (&OPEN_FDS, open_fds()),
-        (&RESIDENT_BYTES, resident_bytes()),
+        (&MAX_FDS, kernel.max_fds),
+        (&OPEN_FDS, kernel.open_fds),
+        (&RESIDENT_BYTES, kernel.resident_bytes),
         (&START_TIME, Some(started.as_secs_f64())),
     ];
-    let told = told.into_iter();
-    samples.extend(told.filter_map(|(family, value)| Some(family.sample(&[], value?))));
+    let values = values.into_iter();
+    samples.extend(values.filter_map(|(family, value)| Some(family.sample(&[], value?))));
     samples
 }
 
@@ -113,31 +111,39 @@ pub(super) fn label_sets(count: usize) -> Sample {
     LABEL_SETS.sample(&[], count as f64)
 }
 
-#[allow(clippy::cast_precision_loss)] // a count
-fn open_fds() -> Option<f64> {
-    // One of them is the directory itself.
-    let count = fs::read_dir("/proc/self/fd").ok()?.count();
-    Some(count.saturating_sub(1) as f64)
+/// Values of the kernel; `None` where it does not provide them.
+#[derive(Default)]
+struct Kernel {
+    open_fds: Option<f64>,
+    max_fds: Option<f64>,
+    resident_bytes: Option<f64>,
 }
 
-fn max_fds() -> Option<f64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    match line.split_whitespace().next()? {
-        "unlimited" => Some(f64::INFINITY),
-        number => number.parse().ok(),
+#[cfg(not(target_os = "linux"))]
+fn kernel() -> Kernel {
+    Kernel::default()
+}
+
+#[cfg(target_os = "linux")]
+#[allow(clippy::cast_precision_loss)] // counts
+fn kernel() -> Kernel {
+    use procfs::process::{LimitValue, Process};
+
+    let Ok(process) = Process::myself() else {
+        return Kernel::default();
+    };
+    let max_fds = process
+        .limits()
+        .map(|limits| match limits.max_open_files.soft_limit {
+            LimitValue::Value(number) => number as f64,
+            LimitValue::Unlimited => f64::INFINITY,
+        });
+    let kibibytes = process.status().ok().and_then(|status| status.vmrss);
+    Kernel {
+        open_fds: process.fd_count().ok().map(|count| count as f64),
+        max_fds: max_fds.ok(),
+        resident_bytes: kibibytes.map(|kibibytes| kibibytes as f64 * 1024.0),
     }
-}
-
-fn resident_bytes() -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes * 1024.0)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -145,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_tells_everything() {
+    fn the_system_provides_all_values() {
         let samples = samples("1.2.3", SystemTime::now());
         let value = |name: &str| {
             let mut samples = samples.iter();
