@@ -35,7 +35,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Unreadable> {
     let mut length = None;
     let mut close = false;
     for line in bytes[..end].split(|byte| *byte == b'\n').skip(1) {
-        // Told apart by length first: comparing every name would cost more
+        // Compared by length first: comparing every name would cost more
         // than the rest of this function.
         match line.iter().position(|byte| *byte == b':') {
             Some(14) if line[..14].eq_ignore_ascii_case(b"content-length") => {

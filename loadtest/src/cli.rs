@@ -64,7 +64,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    /// The target is no place to send to.
+    /// The target is invalid.
     #[error("cannot use target {url}: {problem}")]
     Target {
         /// As given.

@@ -22,13 +22,13 @@ pub(crate) fn of(programs: &[&Path]) -> String {
 fn of_program(program: &Path) -> String {
     let output = Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    said(&text.unwrap_or_default())
+    parse(&text.unwrap_or_default())
         .unwrap_or(UNKNOWN)
         .to_owned()
 }
 
 /// `adit 0.1.0 (commit abc1234)`.
-fn said(version: &str) -> Option<&str> {
+fn parse(version: &str) -> Option<&str> {
     let (_, behind) = version.split_once("(commit ")?;
     let (commit, _) = behind.split_once(')')?;
     (!commit.is_empty()).then_some(commit)
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn the_commit_is_what_the_program_says() {
         assert_eq!(
-            said("adit-server 0.1.0 (commit abc1234-dirty)\n"),
+            parse("adit-server 0.1.0 (commit abc1234-dirty)\n"),
             Some("abc1234-dirty")
         );
         for text in [
@@ -50,7 +50,7 @@ mod tests {
             "adit 0.1.0 (commit )",
             "adit 0.1.0 (commit abc",
         ] {
-            assert_eq!(said(text), None, "{text}");
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) enum DownloadError {
     /// Not HTTP/1.1 with a content-length.
     #[error("the answer is not HTTP/1.1 with a content-length")]
     Unreadable,
-    /// The target said no.
+    /// The target responded with an error.
     #[error("the target answered status {0} instead of 200")]
     Status(u16),
     /// The body has another length than asked for.

@@ -30,7 +30,7 @@ pub(crate) enum Failure {
     Timeout,
     /// An event of a stream was left out, doubled or out of order.
     Sequence,
-    /// The other side said that it is leaving, while an answer was on its way (WebSocket close 1001).
+    /// The other side closed with 1001 (Going Away) while a response was due (WebSocket).
     GoingAway,
 }
 

@@ -143,7 +143,7 @@ pub(crate) async fn run<T>(
     let mut visitors = JoinSet::new();
     shared.start(plan.connections, &mut visitors);
 
-    // Without a warm-up nobody may start before the window: no await here.
+    // Without a warm-up no visitor may start before the window: no await here.
     if !plan.warm_up.is_zero() {
         sleep_until(shared.schedule.begin() + plan.warm_up).await;
     }
@@ -160,7 +160,7 @@ pub(crate) async fn run<T>(
     .await;
     let failures = &shared.tally.failures;
     if drained.is_err() {
-        // Whoever still runs has a request that got no answer.
+        // A visitor that still runs has a request without a response.
         failures.add(Failure::Unfinished, visitors.len() as u64);
         visitors.shutdown().await;
     }

@@ -142,10 +142,10 @@ async fn each_failure_is_told_by_its_kind() {
         .await
         .unwrap();
         assert_eq!(outcome.requests, 0, "{kind}");
-        let told = outcome.failures.to_string();
+        let shown = outcome.failures.to_string();
         assert!(
-            told.ends_with(kind) && !told.contains(','),
-            "{kind}: {told}"
+            shown.ends_with(kind) && !shown.contains(','),
+            "{kind}: {shown}"
         );
     }
 }

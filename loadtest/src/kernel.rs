@@ -96,7 +96,7 @@ impl Kernel {
 
     /// All of it, on one line.
     pub(crate) fn text(&self) -> String {
-        let told = |value: Option<f64>| {
+        let shown = |value: Option<f64>| {
             value.map_or("unknown".to_owned(), |value| format!("{value:.2} %"))
         };
         let again = self
@@ -104,9 +104,9 @@ impl Kernel {
             .map_or("unknown".to_owned(), |count| count.to_string());
         format!(
             "TCP retransmits {again} ({}), memory pressure {}, steal {}",
-            told(self.tcp_retransmits_percent),
-            told(self.memory_pressure_percent),
-            told(self.steal_percent),
+            shown(self.tcp_retransmits_percent),
+            shown(self.memory_pressure_percent),
+            shown(self.steal_percent),
         )
     }
 }

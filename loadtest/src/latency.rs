@@ -1,4 +1,4 @@
-//! A histogram told in a few numbers, or in full.
+//! A histogram as a few numbers, or in full.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;

@@ -42,7 +42,7 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let command = cli::Cli::parse().command;
     tokio::select! {
-        // The same signal ends `serve`, for which that is no failure.
+        // The same signal ends `serve`, which is a success there.
         biased;
         done = cli::run(command) => match done {
             Ok(code) => code,

@@ -1,6 +1,6 @@
-//! Visitors that share one schedule: whoever is free takes what is due next.
+//! Visitors that share one schedule: a free visitor takes the next due request.
 //!
-//! A due request waits in no visitor's own queue, so that one stalled answer holds up nobody else's. What a request
+//! Visitors have no queues of their own, so that a stalled response delays only its own visitor. What a request
 //! needs first, such as a connection, is part of its time.
 
 use std::sync::Arc;

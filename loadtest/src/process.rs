@@ -34,7 +34,7 @@ pub(crate) struct Process {
 /// A program could not be started, did not get ready, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
-    /// There is no such program.
+    /// The program was not found.
     #[error("cannot start {program}: {source}; run loadtest/compare, which builds what is needed", program = program.display())]
     Spawn {
         /// The program.

@@ -209,7 +209,7 @@ pub(crate) fn table(rows: &[Row], reference: Target) -> String {
             };
             let speed_x = ratio(|o| o.count as f64 / o.elapsed_s);
             let cpu_x = ratio(|o| o.cpu_s / o.count.max(1) as f64);
-            let told = |ratio: Option<f64>| match ratio {
+            let cell = |ratio: Option<f64>| match ratio {
                 Some(ratio) if ratio.is_finite() => format!("{ratio:.2}"),
                 _ => "–".to_owned(),
             };
@@ -218,8 +218,8 @@ pub(crate) fn table(rows: &[Row], reference: Target) -> String {
                 "| {} | {target} | {speed} | {unit_cost} | {:.2} % | {} | {} |",
                 row.case,
                 100.0 * lost / sent.max(1) as f64,
-                told(speed_x),
-                told(cpu_x),
+                cell(speed_x),
+                cell(cpu_x),
             );
         }
     }
@@ -234,17 +234,17 @@ pub(crate) fn isolation_table(isolation: &Isolation) -> String {
         "99th percentiles in milliseconds.\n\n| beside | {} | MB/s | ended | holds |\n|---|{rule}---|\n",
         protocols.join(" | "),
     );
-    let told = |p99: Option<&u64>| match p99 {
+    let cell = |p99: Option<&u64>| match p99 {
         None => "–".to_owned(),
         Some(&isolation::FOR_EVER_US) => "failed".to_owned(),
         Some(p99) => format!("{:.2}", *p99 as f64 / 1e3),
     };
     let p99 = |of: &BTreeMap<&str, u64>| -> Vec<String> {
         let of = protocols.iter().map(|protocol| of.get(protocol));
-        of.map(told).collect()
+        of.map(cell).collect()
     };
     let alone = p99(&isolation.alone_us).join(" | ");
-    let _ = writeln!(text, "| nobody | {alone} | – | – | – |");
+    let _ = writeln!(text, "| none | {alone} | – | – | – |");
     for verdict in &isolation.verdicts {
         let (rate, ended) = match verdict.flood {
             Some(flood) => (

@@ -194,14 +194,14 @@ fn silent(event: &EventOutcome, loads: &[LoadOutcome]) -> Vec<String> {
     let at = event.began.as_secs_f64();
     let loads = loads.iter().zip(&event.recovered);
     let missing = loads.filter(|(_, recovery)| **recovery == Recovery::Missing);
-    let told = missing.map(|(load, _)| {
+    let problems = missing.map(|(load, _)| {
         let name = &load.load.name;
         format!(
             "{name}: no good answer after the event at {at:.1} s ({})",
             event.event
         )
     });
-    told.collect()
+    problems.collect()
 }
 
 impl LoadReport {

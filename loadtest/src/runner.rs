@@ -16,7 +16,7 @@ use crate::series::Second;
 use crate::tally::{Begin, Recovery, Tally, Window};
 use crate::targets::Target;
 
-/// Whoever counts for itself what has not come is given this long for it.
+/// Grace for loads that count missing responses themselves.
 const COUNTING: Duration = Duration::from_secs(1);
 
 /// What a run measured.
@@ -87,7 +87,7 @@ struct Crew<'a> {
     running: Running,
 }
 
-/// Runs the scenario; `told` is called once a second with what each load did in it.
+/// Runs the scenario; `on_tick` is called once a second with the counts of each load.
 ///
 /// # Errors
 /// [`RunError`]; exchanges that fail, and a target that does not come back, are part of the outcome instead.
@@ -97,7 +97,7 @@ struct Crew<'a> {
 pub(crate) async fn run(
     scenario: &Scenario,
     target: &mut Target,
-    mut told: impl FnMut(u64, &[Tick<'_>]),
+    mut on_tick: impl FnMut(u64, &[Tick<'_>]),
 ) -> Result<Outcome, RunError> {
     let begin = Instant::now();
     let window_begin = begin + scenario.warm_up;
@@ -118,7 +118,7 @@ pub(crate) async fn run(
             running,
         });
     }
-    // Without a warm-up nobody may start before the window: no await here.
+    // Without a warm-up no visitor may start before the window: no await here.
     if !scenario.warm_up.is_zero() {
         sleep_until(window_begin).await;
     }
@@ -137,7 +137,7 @@ pub(crate) async fn run(
     );
     // An event that takes longer than the window delays neither its end nor that of the grace.
     let measured = async {
-        watch(&crews, window_begin, ground.end, &mut told).await;
+        watch(&crews, window_begin, ground.end, &mut on_tick).await;
         let windows: Vec<Window> = crews
             .iter()
             .zip(&begins)
@@ -189,12 +189,12 @@ pub(crate) async fn run(
     })
 }
 
-/// Tells what happens, once a second, until the window is over.
+/// Calls `on_tick` once a second, until the window is over.
 async fn watch(
     crews: &[Crew<'_>],
     begin: Instant,
     end: Instant,
-    told: &mut impl FnMut(u64, &[Tick<'_>]),
+    on_tick: &mut impl FnMut(u64, &[Tick<'_>]),
 ) {
     for second in 1_u32.. {
         let next = begin + Duration::from_secs(1) * second;
@@ -213,7 +213,7 @@ async fn watch(
                 })
             })
             .collect();
-        told(second.into(), &ticks);
+        on_tick(second.into(), &ticks);
     }
     sleep_until(end).await;
 }
@@ -251,7 +251,7 @@ async fn play<E: std::fmt::Display>(
 /// Waits for what is under way, and counts what does not end.
 async fn finish(crews: &mut [Crew<'_>], until: Instant) {
     for crew in crews {
-        // Whoever has no schedule counts at the end of the grace what has not come.
+        // Loads without a schedule count missing responses at the end of the grace.
         let until = match crew.running.schedule {
             Some(_) => until,
             None => until + COUNTING,
@@ -259,7 +259,7 @@ async fn finish(crews: &mut [Crew<'_>], until: Instant) {
         let tasks = &mut crew.running.tasks;
         let drained = timeout_at(until, async { while tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
-            // Whoever still runs has an exchange that was not answered.
+            // A visitor that still runs has an exchange without a response.
             let left = tasks.len() as u64;
             crew.tally.failed_many(Failure::Unfinished, left);
             tasks.shutdown().await;

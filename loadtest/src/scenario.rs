@@ -1,7 +1,7 @@
 //! What a load test does, as data: which loads at which rates, for how long, and what happens meanwhile.
 //!
 //! `file` is what people write, `check` makes a [`Scenario`] of it or says what is wrong and where. The units are in the
-//! names of the keys. Everything that can be said is in `docs/loadtest.md`.
+//! names of the keys. All keys are in `docs/loadtest.md`.
 
 mod check;
 mod file;

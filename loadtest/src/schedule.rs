@@ -1,7 +1,7 @@
 //! When requests are due.
 //!
 //! [`Arrivals`] is the plan: a function from a number to a moment, without a clock. [`Schedule`] lays it over the clock
-//! and hands it out to whoever is free.
+//! and hands it out to a free visitor.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 /// it was sent; anything later counts against the target.
 const TIMER_GRAIN: Duration = Duration::from_millis(2);
 
-/// A part of the arrivals is no arrival; rounding of products must not make one.
+/// A fraction of an arrival does not count; rounding of products must not make one.
 const ROUNDING: f64 = 1e-6;
 
 /// A stretch of time whose rate runs evenly from one value to another.
@@ -205,7 +205,7 @@ impl Schedule {
         Some(Slot { number, due })
     }
 
-    /// How many requests of an open loop nobody has taken on.
+    /// Requests of an open loop that no visitor has taken.
     pub(crate) fn unsent(&self) -> u64 {
         self.arrivals.as_ref().map_or(0, |arrivals| {
             arrivals.count().saturating_sub(self.taken.load(Relaxed))

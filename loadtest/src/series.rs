@@ -75,7 +75,7 @@ impl Series {
                 p99_us: at(0.99),
                 max_us: self.histogram.max(),
             });
-            // Whatever has not been told belongs to the second that was closed first.
+            // Counts that were not reported belong to the second that was closed first.
             self.histogram.reset();
             (self.bytes, self.errors) = (bytes, errors);
         }
@@ -107,13 +107,13 @@ mod tests {
         series.roll(at(1_500), 150, 3);
         series.record(5);
         series.roll(at(3_100), 160, 3);
-        let told: Vec<_> = series
+        let shown: Vec<_> = series
             .seconds()
             .iter()
             .map(|it| (it.answered, it.bytes, it.errors, it.p50_us, it.max_us))
             .collect();
         assert_eq!(
-            told,
+            shown,
             [(3, 50, 2, 20, 1_000), (1, 10, 0, 5, 5), (0, 0, 0, 0, 0)]
         );
     }

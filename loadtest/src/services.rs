@@ -46,7 +46,7 @@ impl Ports {
     };
 }
 
-/// Where each protocol is served. As JSON it is the line that tells another program.
+/// Where each protocol is served. As JSON it is the line for another program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
@@ -159,7 +159,7 @@ impl Running {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (tell, told) = mpsc::sync_channel(1);
+        let (ready, addresses_ready) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("services".into())
@@ -171,19 +171,19 @@ impl Running {
                     };
                     match bound {
                         Ok((addresses, services)) => {
-                            let _ = tell.send(Ok(addresses));
+                            let _ = ready.send(Ok(addresses));
                             tokio::select! {
                                 () = services.serve() => {}
                                 _ = stopped => {}
                             }
                         }
                         Err(error) => {
-                            let _ = tell.send(Err(error));
+                            let _ = ready.send(Err(error));
                         }
                     }
                 });
             })?;
-        let addresses = told
+        let addresses = addresses_ready
             .recv()
             .map_err(|_| io::Error::other("the thread of the services ended"))??;
         Ok(Self {

@@ -24,7 +24,7 @@ pub(crate) struct Tally {
     pub(crate) body_bytes: AtomicU64,
     /// Requests that failed, since the start.
     pub(crate) failures: Failures,
-    /// Datagrams sent that nobody waits for any more and that did not come back, since the start.
+    /// Datagrams since the start that did not come back in time.
     pub(crate) lost: AtomicU64,
     /// Datagrams that came back more than once.
     pub(crate) doubled: AtomicU64,
@@ -113,7 +113,7 @@ impl Tally {
         })
     }
 
-    /// Tells second by second as well.
+    /// Also records each second.
     ///
     /// # Errors
     /// The histograms could not be made.
@@ -222,7 +222,7 @@ impl Tally {
     /// How the load came through each event, where its last request was due at `last_due`.
     pub(crate) fn recoveries(&self, last_due: Option<Instant>) -> Vec<Recovery> {
         let latencies = self.latencies();
-        let told = latencies.disturbed.iter().map(|event| {
+        let recoveries = latencies.disturbed.iter().map(|event| {
             if let Some(after) = event.recovered {
                 return Recovery::After(after);
             }
@@ -237,7 +237,7 @@ impl Tally {
                 _ => Recovery::NothingDue,
             }
         });
-        told.collect()
+        recoveries.collect()
     }
 
     /// The texts of failures, and how often each was given.
@@ -333,26 +333,26 @@ mod tests {
         advance(step).await;
         tally.disturb();
         let event = Instant::now();
-        let told = |last_due| tally.recoveries(Some(last_due));
+        let recoveries = |last_due| tally.recoveries(Some(last_due));
         advance(step).await;
         let after = Instant::now();
         tally.answered(before);
-        assert_eq!(told(after), [Recovery::Missing]);
-        assert_eq!(told(before), [Recovery::NothingDue]);
+        assert_eq!(recoveries(after), [Recovery::Missing]);
+        assert_eq!(recoveries(before), [Recovery::NothingDue]);
         // A side that drains goes on answering for a while.
         tally.answered(after);
-        assert_eq!(told(after), [Recovery::WithoutFailure]);
+        assert_eq!(recoveries(after), [Recovery::WithoutFailure]);
         advance(step).await;
         tally.failed(Failure::Cut.into());
-        assert_eq!(told(Instant::now()), [Recovery::Missing]);
-        assert_eq!(told(event), [Recovery::NothingDue]);
+        assert_eq!(recoveries(Instant::now()), [Recovery::Missing]);
+        assert_eq!(recoveries(event), [Recovery::NothingDue]);
         tally.answered(before);
         advance(step).await;
         tally.answered(after);
         advance(step).await;
         tally.failed(Failure::Cut.into());
         tally.answered(after);
-        assert_eq!(told(after), [Recovery::After(3 * step)]);
+        assert_eq!(recoveries(after), [Recovery::After(3 * step)]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -370,8 +370,11 @@ mod tests {
         tally.missed(Instant::now());
         advance(step).await;
         tally.answered(Instant::now());
-        let told = tally.recoveries(Some(Instant::now()));
-        assert_eq!(told, [Recovery::WithoutFailure, Recovery::After(step)]);
+        let recoveries = tally.recoveries(Some(Instant::now()));
+        assert_eq!(
+            recoveries,
+            [Recovery::WithoutFailure, Recovery::After(step)]
+        );
         assert_eq!(tally.lost.load(Relaxed), 2);
     }
 

@@ -50,7 +50,7 @@ pub(crate) const WEBSOCKET_HOST: &str = "ws.localhost";
 pub(crate) const GRPC_HOST: &str = "grpc.localhost";
 
 impl Entries {
-    /// The entry that a kind of load needs, if there is none.
+    /// The entry that a kind of load needs, if it is missing.
     fn missing(&self, kind: Kind) -> Option<&'static str> {
         let (there, flag) = match kind {
             Kind::Http | Kind::Upload | Kind::Sse | Kind::SlowReaders { .. } => {
@@ -111,7 +111,7 @@ pub(crate) enum TargetError {
         /// How to give it.
         flag: &'static str,
     },
-    /// The scenario restarts a side, and nobody said how.
+    /// The scenario restarts a side without a command for it.
     #[error(
         "the scenario restarts the {side} of a target that is not ours: give {flag}, or --without-events"
     )]

@@ -15,7 +15,7 @@ fn run(arguments: &[&str]) -> Assert {
         .assert()
 }
 
-fn said(assert: &Assert) -> String {
+fn printed(assert: &Assert) -> String {
     let output = assert.get_output();
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -71,7 +71,7 @@ fn services_serve_and_end_cleanly_when_asked() {
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
 }
 
-/// The same scenario against any tunnel by its addresses; here there is none between.
+/// The same scenario against any tunnel by its addresses; here without a tunnel.
 #[test]
 fn any_target_is_measured_by_its_addresses() {
     let serving = Serving::start();
@@ -112,7 +112,7 @@ fn any_target_is_measured_by_its_addresses() {
         out.to_str().unwrap(),
     ])
     .success();
-    assert!(said(&assert).contains("passed"));
+    assert!(printed(&assert).contains("passed"));
     let report: Value = serde_json::from_slice(&fs::read(out.join("all.json")).unwrap()).unwrap();
     for load in report["loads"].as_array().unwrap() {
         assert_eq!(load["errors"], serde_json::json!({}), "{load}");
@@ -144,9 +144,9 @@ fn a_run_with_errors_fails_and_is_reported() {
         .chain(arguments);
     let assert = run(&all.collect::<Vec<_>>()).code(1);
     assert!(
-        said(&assert).contains("FAILED http: p50 is"),
+        printed(&assert).contains("FAILED http: p50 is"),
         "{}",
-        said(&assert)
+        printed(&assert)
     );
     let page = fs::read_to_string(dir.path().join("late.html")).unwrap();
     assert!(page.contains("Failed.") && page.contains("p50 is"));
@@ -187,9 +187,9 @@ fn what_cannot_be_run_is_said_in_a_sentence() {
     for (arguments, wanted) in cases {
         let assert = run(arguments).code(1);
         assert!(
-            said(&assert).contains(wanted),
+            printed(&assert).contains(wanted),
             "{arguments:?}: {}",
-            said(&assert)
+            printed(&assert)
         );
     }
 }
@@ -198,10 +198,10 @@ fn what_cannot_be_run_is_said_in_a_sentence() {
 fn help_has_examples() {
     for command in ["run", "serve"] {
         let assert = run(&[command, "--help"]).success();
-        let said = said(&assert);
+        let printed = printed(&assert);
         assert!(
-            said.contains("Examples:") && said.contains("adit-loadtest"),
-            "{said}"
+            printed.contains("Examples:") && printed.contains("adit-loadtest"),
+            "{printed}"
         );
     }
 }

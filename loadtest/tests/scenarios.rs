@@ -29,9 +29,9 @@ fn smallest(name: &str, seconds: &str, scale: &str) -> (Value, String) {
         "--out",
         out.path().to_str().unwrap(),
     ]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    assert!(output.status.success(), "{output_text}");
     let read = |ending: &str| fs::read_to_string(out.path().join(format!("{name}.{ending}")));
     let report = serde_json::from_str(&read("json").unwrap()).unwrap();
     (report, read("html").unwrap())
@@ -137,7 +137,7 @@ fn rolling_restart() {
     let (report, page) = smallest("rolling-restart", "4", "0.2");
     check(&report, &page);
     for load in report["loads"].as_array().unwrap() {
-        // A WebSocket message may cross the close frame that tells its visitor to go elsewhere.
+        // A WebSocket message may cross the close frame (1001) to its visitor.
         let only_told = load["kind"] == "websocket"
             && load["errors"]
                 .as_object()

@@ -1,4 +1,4 @@
-//! What every way to authenticate has in common.
+//! The interface of all ways to authenticate.
 
 use std::sync::Arc;
 
@@ -6,20 +6,20 @@ use secrecy::SecretString;
 
 use crate::{ClientClaim, Grant};
 
-/// What a client presents to be let in.
+/// The credential of a client.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Credential {
-    /// Nothing.
+    /// No credential.
     #[default]
     None,
     /// A static token.
     Token(SecretString),
 }
 
-/// Decides who may have a link, and as whom.
+/// Decides about credentials.
 pub trait Authenticator: Send + Sync {
-    /// The grant that `credential` earns a client with this claim.
+    /// The grant of a client with this claim and this credential.
     ///
     /// # Errors
     /// [`Denied`], whose public text and cost are the same for every cause.
@@ -32,8 +32,8 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
     }
 }
 
-/// The credential was not accepted. The `Display` text is for the peer and does not tell the cause; `Debug` and
-/// [`reason`](Self::reason) do, and are for the server's own log.
+/// The credential was not accepted. The `Display` text is for the peer and does not contain the cause; `Debug` and
+/// [`reason`](Self::reason) contain it, for the log of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN"
@@ -43,13 +43,13 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// A refusal with its cause.
+    /// A denial with its cause.
     #[must_use]
     pub fn new(reason: DenialReason) -> Self {
         Self { reason }
     }
 
-    /// The cause: for the log, never for the peer.
+    /// The cause, for the log and never for the peer.
     #[must_use]
     pub fn reason(&self) -> DenialReason {
         self.reason
@@ -60,16 +60,16 @@ impl Denied {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum DenialReason {
-    /// Nothing was presented.
+    /// There was no credential.
     #[error("no credential")]
     NoCredential,
     /// The token was empty.
     #[error("empty token")]
     EmptyToken,
-    /// The token was longer than any can be.
+    /// The token was longer than the longest valid one.
     #[error("token too long")]
     TokenTooLong,
-    /// Nobody has this token.
+    /// The token is unknown.
     #[error("unknown token")]
     UnknownToken,
 }

@@ -1,8 +1,8 @@
-//! What a client says of itself when it asks for a link.
+//! The identity that a client reports when it registers.
 
 use crate::{ClientId, GroupId};
 
-/// Who a client says it is.
+/// The identity that a client reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientClaim {
     /// The name of this client.

@@ -1,11 +1,11 @@
-//! What a client was granted.
+//! The grant of a client.
 
 use std::sync::Arc;
 
 use crate::{ClientClaim, ClientId, GroupId, TunnelName, UserName};
 
-/// Who a link belongs to, and, once narrowed, for which tunnel in which revision of the configuration a request runs.
-/// Cheap to clone: the names of the link are shared by all of its requests.
+/// The owner of a link; for a request also its tunnel and the revision of the configuration. Cheap to clone: all requests
+/// of a link share its names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     link: Arc<LinkNames>,
@@ -21,7 +21,7 @@ struct LinkNames {
 }
 
 impl Grant {
-    /// The grant of a whole link. For authenticators: whoever calls this vouches for the user.
+    /// The grant of a link. For authenticators: the caller has verified the user.
     #[must_use]
     pub fn for_link(user: UserName, claim: ClientClaim) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Grant {
         }
     }
 
-    /// Whose credential it was.
+    /// The user of the credential.
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.link.user
@@ -63,7 +63,7 @@ impl Grant {
         &self.link.group
     }
 
-    /// The tunnel of the request; none as long as the grant is that of a link.
+    /// The tunnel of the request; `None` for the grant of a link.
     #[must_use]
     pub fn tunnel(&self) -> Option<&TunnelName> {
         self.tunnel.as_ref()

@@ -1,8 +1,8 @@
-//! Bytes as lower-case hexadecimal text and back. No table is indexed by a secret.
+//! Converts bytes to lower-case hexadecimal text and back, without a table that is indexed by a secret.
 
 use std::fmt::Write;
 
-/// Where a text stops being hexadecimal.
+/// The position of the first byte that is not hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotHex {
     pub(crate) at: usize,
@@ -15,7 +15,7 @@ pub(crate) fn append(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Fills `bytes` from as many pairs of digits; the caller has checked the length.
+/// Fills `bytes` from pairs of digits; the caller has checked the length.
 pub(crate) fn decode(text: &[u8], bytes: &mut [u8]) -> Result<(), NotHex> {
     for (index, (pair, byte)) in text.chunks(2).zip(bytes).enumerate() {
         for (offset, digit) in pair.iter().enumerate() {
@@ -29,7 +29,7 @@ pub(crate) fn decode(text: &[u8], bytes: &mut [u8]) -> Result<(), NotHex> {
                     });
                 }
             };
-            // Two digits push out all that was there.
+            // Two digits replace the byte.
             *byte = (*byte << 4) + value;
         }
     }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_comes_back() {
+    fn every_byte_is_decoded_as_encoded() {
         let bytes: Vec<u8> = (0..=255).collect();
         let mut text = String::from("0x");
         append(&mut text, &bytes);
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_neighbours_of_digits_are_refused_by_place() {
+    fn other_characters_are_rejected_with_their_position() {
         for wrong in [b'/', b':', b'@', b'G', b'`', b'g', 0, 255] {
             for at in 0..6 {
                 let mut text = *b"a0B1c2";

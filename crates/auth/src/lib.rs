@@ -1,21 +1,19 @@
-//! From a credential to a grant.
+//! Authentication of clients, and the grants that result from it.
 //!
-//! Holds the answer to "who is this client?" ([`Authenticator`], today [`TokenAuthenticator`]), the [`Grant`] that travels
-//! with each of its requests from open to access log, the rules for names, and the secrets that a link is known by
-//! ([`SessionToken`], [`InstanceSecret`]).
+//! Holds [`Authenticator`], implemented by [`TokenAuthenticator`]; the [`Grant`] that each request has from its opening to
+//! the access log; the rules for names; and the secrets that identify a link ([`SessionToken`], [`InstanceSecret`]).
 //!
 //! Promises:
-//! - a presented token costs the same whatever is wrong with it: it is hashed at one length and compared with every known
-//!   one;
-//! - the peer is told one sentence, the log gets the cause ([`Denied`]);
-//! - no `Debug` or `Display` text shows a secret, and what is kept to recognise one is only its hash;
-//! - a name that was parsed is safe in a log, a label, a host name or a file name.
+//! - every wrong token takes the same time: it is hashed at one length and compared with every known token;
+//! - the peer receives the same text for every cause, which only the log contains ([`Denied`]);
+//! - no `Debug` or `Display` text shows a secret, and only the hash of a secret is kept;
+//! - a parsed name is safe in a log, a label, a host name or a file name.
 //!
-//! Leaves to the caller: randomness, where tokens are stored, counting and delaying refusals, TLS, ending the links of
-//! what was revoked.
+//! Leaves to the caller: randomness, the storage of tokens, counting and delaying of denials, TLS, and ending the links of
+//! revoked credentials.
 //!
-//! Cost: one hash of fixed length and one comparison per known token at each registration; nothing on the data path but
-//! two reference counts per clone of a grant.
+//! Cost: one hash of fixed length and one comparison per known token at each registration; on the data path two reference
+//! counts per clone of a grant.
 //!
 //! Proof: `tests/properties.rs` against a map of tokens and a plain grammar of names.
 

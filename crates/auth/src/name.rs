@@ -1,17 +1,17 @@
-//! Names that people choose: short, printable, and the same in a log, a label, a host name and a file name.
+//! Names that users choose: short, printable, and the same in a log, a label, a host name and a file name.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 /// Long enough for a host name's label, short enough for a log line.
 const LONGEST_NAME: usize = 64;
 
-/// Why a text is no name.
+/// Why a text is an invalid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {name:?} {problem}")]
 pub struct NameError {
-    /// Which name it was meant to be, as the configuration calls it.
+    /// The kind of name, as the configuration calls it.
     pub kind: &'static str,
-    /// What was refused, cut to the length that a name may have.
+    /// The text, cut to the longest length of a name.
     pub name: String,
     /// What is wrong with it.
     pub problem: NameProblem,
@@ -20,19 +20,19 @@ pub struct NameError {
 /// What is wrong with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameProblem {
-    /// There is nothing.
+    /// It is empty.
     #[error("is empty: it needs 1 to 64 characters")]
     Empty,
-    /// There is too much.
+    /// It is too long.
     #[error("is too long: it may have 64 characters")]
     TooLong,
-    /// It begins with a mark, as an option or a hidden file does.
+    /// It begins with a punctuation character, like an option or a hidden file.
     #[error("begins with {found:?}: it must begin with a letter or a digit (A-Z, a-z, 0-9)")]
     Start {
         /// The first character.
         found: char,
     },
-    /// It contains something else.
+    /// It contains another character.
     #[error("contains {found:?}: only A-Z, a-z, 0-9, '.', '_' and '-' are allowed")]
     Character {
         /// The first character that is not allowed.
@@ -42,8 +42,7 @@ pub enum NameProblem {
 
 fn check(name: &str) -> Result<(), NameProblem> {
     let first = name.chars().next().ok_or(NameProblem::Empty)?;
-    // In bytes: a name with characters of several bytes is refused anyway, and the length of a hostile text is known
-    // without a walk through it.
+    // In bytes, without decoding a hostile text: characters of several bytes are rejected anyway.
     if name.len() > LONGEST_NAME {
         return Err(NameProblem::TooLong);
     }
@@ -69,7 +68,7 @@ macro_rules! name {
             /// Checks the text.
             ///
             /// # Errors
-            /// [`NameError`] with what is wrong first.
+            /// [`NameError`] with the first problem.
             pub fn parse(name: &str) -> Result<Self, NameError> {
                 match check(name) {
                     Ok(()) => Ok(Self(name.into())),
@@ -137,11 +136,11 @@ name! {
     GroupId, "group_id"
 }
 name! {
-    /// A public entry and where it leads.
+    /// A public entry and its target.
     TunnelName, "tunnel name"
 }
 name! {
-    /// Whose credential it is.
+    /// The user of a credential.
     UserName, "user name"
 }
 
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_letters_digits_and_three_marks() {
+    fn valid_names_are_accepted() {
         for name in [
             "a",
             "Z",
@@ -183,22 +182,22 @@ mod tests {
     }
 
     #[test]
-    fn the_error_says_what_to_do_and_is_bounded_and_printable() {
-        let said = |error: Option<NameError>| error.map(|error| error.to_string());
+    fn the_error_is_bounded_and_printable() {
+        let text = |error: Option<NameError>| error.map(|error| error.to_string());
         assert_eq!(
-            said(TunnelName::parse("my\ntunnel").err()).as_deref(),
+            text(TunnelName::parse("my\ntunnel").err()).as_deref(),
             Some(
                 r#"tunnel name "my\ntunnel" contains '\n': only A-Z, a-z, 0-9, '.', '_' and '-' are allowed"#
             )
         );
         assert_eq!(
-            said(GroupId::parse("-x").err()).as_deref(),
+            text(GroupId::parse("-x").err()).as_deref(),
             Some(
                 r#"group_id "-x" begins with '-': it must begin with a letter or a digit (A-Z, a-z, 0-9)"#
             )
         );
         assert_eq!(
-            said(UserName::parse("").err()).as_deref(),
+            text(UserName::parse("").err()).as_deref(),
             Some(r#"user name "" is empty: it needs 1 to 64 characters"#)
         );
         let huge = ClientId::parse(&"é".repeat(10_000)).err();
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_reads_as_its_text() -> Result<(), NameError> {
+    fn a_name_is_shown_as_its_text() -> Result<(), NameError> {
         let name: ClientId = "office-1".parse()?;
         assert_eq!(name.as_str(), "office-1");
         assert_eq!(AsRef::<str>::as_ref(&name), "office-1");

@@ -7,38 +7,38 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::{Authenticator, ClientClaim, Credential, DenialReason, Denied, Grant, UserName, hex};
 
-/// No token is longer. A presented one that is costs no more than one that is not.
+/// Length of the longest token. A longer one takes no more time.
 pub const MAX_TOKEN_BYTES: usize = 256;
 
-/// A prefix by which scanners of code find a token that was published by mistake, as those of GitHub's own
-/// ("Behind GitHub's new authentication token formats", 2021).
+/// A prefix by which scanners of code find tokens that were published by mistake ("Behind GitHub's new authentication
+/// token formats", 2021).
 const PREFIX: &str = "adit_";
 
-/// A server takes no shorter one. At the rate at which wrong tokens can be presented, some thousands a second, a random
-/// one of five characters is found within weeks, and of six within years.
+/// Length of the shortest token. At some thousands of tries a second, a random token of five characters is found within
+/// weeks, and one of six within years.
 pub const MIN_TOKEN_BYTES: usize = 6;
 
-/// Why a text cannot be a token. Reads after "the token".
+/// Why a text is an invalid token. The text continues "the token".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenProblem {
-    /// Nothing is there.
+    /// It is empty.
     #[error("is empty")]
     Empty,
     /// Longer than [`MAX_TOKEN_BYTES`].
     #[error("is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
-    /// Most often the end of a line, read from a file along with the token.
+    /// Usually the end of a line of a file.
     #[error("begins or ends with white space")]
     Surrounded,
-    /// Most often two lines.
+    /// Usually two lines.
     #[error("contains a line break or another control character")]
     Control,
 }
 
-/// Whether a text can be a token. Blanks inside are fine: a passphrase is one.
+/// Checks a token. Blanks inside are allowed, as in a passphrase.
 ///
 /// # Errors
-/// Why not.
+/// The first problem.
 pub fn check_token(token: &str) -> Result<(), TokenProblem> {
     if token.is_empty() {
         Err(TokenProblem::Empty)
@@ -53,43 +53,42 @@ pub fn check_token(token: &str) -> Result<(), TokenProblem> {
     }
 }
 
-/// Why tokens were refused. A token itself is never shown.
+/// Why a set of tokens is invalid. The error never contains a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenSetError {
-    /// Nobody could ever come in.
+    /// The set has no tokens.
     #[error("no token is configured: set auth.token, or let the server generate one")]
     NoTokens,
-    /// A token that could never be presented.
+    /// An invalid token.
     #[error("the token of user {user} {problem}")]
     Bad {
-        /// Whose it is.
+        /// Its user.
         user: UserName,
         /// What is wrong with it.
         problem: TokenProblem,
     },
-    /// A token that can be guessed.
+    /// A token that is too short.
     #[error(
         "the token of user {user} is shorter than {MIN_TOKEN_BYTES} characters: choose a long random one"
     )]
     TooShort {
-        /// Whose it is.
+        /// Its user.
         user: UserName,
     },
-    /// Nobody could say whose link it is.
+    /// Two users have the same token.
     #[error("users {first} and {second} have the same token: generate another for one of them")]
     Shared {
-        /// Who came first.
+        /// The first user.
         first: UserName,
-        /// Who has it too.
+        /// The second user.
         second: UserName,
     },
 }
 
-/// Knows users by their static tokens; a user may have several, so that one can be replaced while both work.
+/// Authenticates users by static tokens. A user may have several, so that one can be replaced while both work.
 ///
-/// Only hashes are kept. A fast hash is enough where the token is random: there is nothing to guess. A presented token is
-/// hashed at a fixed length and compared with each known one to the end, so that time tells neither how near it came nor
-/// what is wrong with it.
+/// Only hashes are kept. A fast hash is sufficient for random tokens, which cannot be guessed. A presented token is hashed
+/// at a fixed length and compared with all known tokens, so that the time reveals nothing about it.
 #[derive(Clone)]
 pub struct TokenAuthenticator {
     known: Vec<Known>,
@@ -102,10 +101,10 @@ struct Known {
 }
 
 impl TokenAuthenticator {
-    /// Takes the tokens and whose they are.
+    /// An authenticator of these tokens with their users.
     ///
     /// # Errors
-    /// [`TokenSetError`] names the user whose token cannot be.
+    /// [`TokenSetError`] with the user of the invalid token.
     pub fn new(
         tokens: impl IntoIterator<Item = (UserName, SecretString)>,
     ) -> Result<Self, TokenSetError> {
@@ -136,7 +135,7 @@ impl TokenAuthenticator {
         Ok(Self { known })
     }
 
-    /// Whose token it is. Looks at every known one, whatever it finds.
+    /// The user of a token. Always compares all known tokens.
     fn owner(&self, presented: &[u8]) -> Option<&UserName> {
         let presented = hash(presented);
         let (mut place, mut found) = (0_u64, u64::MAX);
@@ -175,8 +174,8 @@ impl fmt::Debug for TokenAuthenticator {
     }
 }
 
-/// Hashes the length and a block of fixed size with the token at its beginning: the same work for every token. What lies
-/// beyond the block is left out, which confuses no two tokens that can be known, as their lengths are hashed with them.
+/// Hashes the length and a block of fixed size that begins with the token: the same work for every token. Longer tokens
+/// are cut, and differ from all valid ones by their length.
 fn hash(token: &[u8]) -> [u8; 32] {
     let mut block = Zeroizing::new([0; MAX_TOKEN_BYTES]);
     for (to, from) in block.iter_mut().zip(token) {
@@ -189,7 +188,7 @@ fn hash(token: &[u8]) -> [u8; 32] {
         .as_bytes()
 }
 
-/// A token of fresh random bytes: `adit_` and 64 hexadecimal digits.
+/// A token of these random bytes: `adit_` and 64 hexadecimal digits.
 #[must_use]
 pub fn generate_token(random: [u8; 32]) -> SecretString {
     let mut text = String::with_capacity(PREFIX.len() + 2 * random.len());

@@ -1,8 +1,8 @@
-//! What is promised, whatever is presented:
-//! - a token lets in exactly the user whom a plain map gives for it;
-//! - a text is a name exactly when the grammar says so, and reads as itself;
-//! - a secret of a link comes back from its text, and two are equal exactly when their bytes are;
-//! - nothing that prints shows any of it.
+//! Promises for any input:
+//! - a token authenticates exactly the user of a plain map;
+//! - a text is a name exactly if it has the form of the grammar, and is shown unchanged;
+//! - a secret of a link is read from its text, and two are equal exactly if their bytes are;
+//! - no text for logs shows a secret.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn claim() -> ClientClaim {
     }
 }
 
-/// The grammar, said once more in another way.
+/// The grammar, implemented in another way.
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     let word =

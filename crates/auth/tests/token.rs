@@ -1,4 +1,4 @@
-//! Static tokens: who gets in, what the others are told, and what is shown of a secret.
+//! Static tokens: authentication, denials, and hidden secrets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;

@@ -9,21 +9,20 @@ use crate::{
     sync::{Arc, AtomicU64, Ordering},
 };
 
-/// What one choice may depend on besides the members. [`Policy::uses_hash`] and
-/// [`Policy::uses_random`] tell which of the two is read; the other may be 0.
+/// Input of one choice besides the members. [`Policy::uses_hash`] and
+/// [`Policy::uses_random`] show which of the two is read; the other may be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Draw {
-    /// What the visitor is known by: [`hash_bytes`](crate::hash_bytes) of the
+    /// The visitor's key: [`hash_bytes`](crate::hash_bytes) of the
     /// host, header or cookie for [`Policy::ConsistentHash`], of the address
     /// for [`Policy::IpHash`]. All 64 bits even; the upper ones decide.
     pub hash: u64,
-    /// Fresh dice for [`Policy::PowerOfTwo`], all 64 bits even.
+    /// Random bits for [`Policy::PowerOfTwo`], all 64 uniform.
     pub random: u64,
 }
 
-/// Counters of a balancer and of all that it succeeded. Exact while nobody is
-/// choosing; a choice under way may count among `chosen` before it is made, and
-/// the turns that it passes over with it.
+/// Counters of a balancer and its predecessors. Exact while no choice runs; a
+/// running choice may already be in `chosen`, with the turns that it skips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Choices that named a member.
@@ -46,7 +45,7 @@ pub struct Balancer<Id> {
     progress: Arc<Progress>,
 }
 
-/// What a policy works out once per set of members.
+/// The part of a policy that is computed once per set of members.
 #[derive(Debug)]
 enum Plan {
     /// The next in the schedule.
@@ -58,8 +57,9 @@ enum Plan {
     TwoChoices,
 }
 
-/// Every choice takes a ticket, whatever its policy: it is the turn of those who
-/// take turns, and the count of all. What is rare is counted apart and taken off.
+/// Every choice takes a ticket, whatever its policy: it is the turn under the
+/// policies with turns, and the count of choices. Rare events are counted
+/// separately and subtracted.
 ///
 /// All counts are relaxed: each is a total of its own and guards nothing.
 #[derive(Debug)]
@@ -99,8 +99,8 @@ impl<Id> Balancer<Id> {
         )
     }
 
-    /// The balancer that takes this one's place when the policy or the members
-    /// change. Turns and counters go on; loads do when the members bring the
+    /// The balancer that replaces this one when the policy or the members
+    /// change. Turns and counters continue; loads do if the members have the
     /// same handles.
     ///
     /// # Complexity
@@ -136,13 +136,13 @@ impl<Id> Balancer<Id> {
         }
     }
 
-    /// How it chooses.
+    /// The policy.
     #[must_use]
     pub fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// Among whom it chooses, in the order given.
+    /// The members, in the given order.
     #[must_use]
     pub fn members(&self) -> &[Member<Id>] {
         &self.members
@@ -167,9 +167,9 @@ impl<Id> Balancer<Id> {
     /// there. Two threads that choose at the same moment may therefore see the
     /// same loads and make the same choice.
     ///
-    /// `eligible` may be asked about a member more than once. Should its answer
-    /// change meanwhile, the member chosen was eligible when last asked, and
-    /// `None` may be answered although a member has just become eligible.
+    /// `eligible` may be called for a member more than once. If its result
+    /// changes meanwhile, the chosen member was eligible at its last call, and
+    /// `None` may be returned although a member has just become eligible.
     ///
     /// # Complexity
     /// See the crate's contract; at most linear in the members.
@@ -230,7 +230,7 @@ impl<Id> Balancer<Id> {
         self.counted(self.by_lot(lot, eligible))
     }
 
-    /// Counts a choice of nobody.
+    /// Counts a choice without an eligible member.
     #[inline]
     fn counted<'a>(&self, choice: Option<&'a Member<Id>>) -> Option<&'a Member<Id>> {
         if choice.is_none() {
@@ -260,7 +260,7 @@ impl<Id> Balancer<Id> {
 
     /// The fewest in flight for the weight. The scan starts at the member whose
     /// turn it is, which so wins among equals: an idle set is served by turns.
-    /// Nobody is less filled than the first idle one, which ends the scan.
+    /// The first idle member ends the scan, since none can be less filled.
     #[inline]
     fn least(&self, start: usize, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         let (before, from) = self.members.split_at_checked(start)?;
@@ -310,9 +310,9 @@ impl<Id> Balancer<Id> {
         {
             return Some(less_filled(first, second));
         }
-        // Drawing again among the eligible alone keeps both choices; taking the
-        // one that happened to be eligible would be blind to its load. Fresh
-        // bits, since the old ones are known to have hit somebody else.
+        // Drawing again among the eligible alone keeps both choices; the one
+        // eligible member of the first draw would be chosen whatever its load.
+        // New bits, since the old ones depend on the first draw.
         let candidates = || self.members.iter().filter(|member| eligible(member.id()));
         let (first, second) = two_of(mix(random), candidates().count());
         let (mut one, mut other, mut last) = (None, None, None);
@@ -327,7 +327,7 @@ impl<Id> Balancer<Id> {
         }
         self.counted(match (one, other) {
             (Some(one), Some(other)) => Some(less_filled(one, other)),
-            // Somebody ceased to be eligible between the two passes.
+            // A member ceased to be eligible between the two passes.
             (one, other) => one.or(other).or(last),
         })
     }

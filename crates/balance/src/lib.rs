@@ -6,8 +6,8 @@
 //! because the caller hands the same [`Load`] in again.
 //!
 //! Promises:
-//! - a member that the caller declares not eligible is never chosen, and `None`
-//!   is answered only when no member was eligible;
+//! - a member that is not eligible is never chosen, and `None` is returned only
+//!   when no member was eligible;
 //! - round robin gives any two members numbers of turns that differ by at most
 //!   one, over any run of choices and whatever the number of threads (two,
 //!   where 2^32 choices are over and the order begins anew);
@@ -18,7 +18,7 @@
 //!   process;
 //! - an [`InFlight`] guard lowers its load exactly once.
 //!
-//! Leaves to the caller: the dice and the hash (both are arguments), health,
+//! Leaves to the caller: random bits and the hash (both are arguments), health,
 //! permits and retries (all through `eligible`), and beginning the load of the
 //! chosen member.
 //!

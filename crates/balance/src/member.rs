@@ -1,4 +1,4 @@
-//! One of those among whom a balancer chooses.
+//! A member of a balancer.
 
 use crate::Load;
 

@@ -4,7 +4,7 @@
 //! every member draws a number from the slot and its own key, and the highest
 //! number wins (Thaler and Ravishankar, 1998); weights bend the number with a
 //! logarithm (Schindelhauer and Schomaker, 2005). A member that leaves gives up
-//! exactly the slots that it won, since nobody else's number changes; the same
+//! exactly the slots that it won, since the other numbers do not change; the same
 //! holds the other way for one that joins, and for a weight that changes. The
 //! winner of a slot is worked out when it is first asked for and then
 //! remembered: a choice costs one look into the table, and a change of members
@@ -24,9 +24,9 @@
 //!   Its shares are less even than ours while all weights, divided by the
 //!   least, add up to less than about two hundred, and more even beyond;
 //! - *Maglev* (Eisenbud and others, 2016): it fills its table in turns, so
-//!   shares are even to a slot; but whoever leaves gives everybody else other
-//!   turns, which moves keys that had no need to, and a table must be filled
-//!   whole before the first choice.
+//!   shares are even to a slot; but a member that leaves changes the turns of
+//!   all others, which moves keys without need, and a table must be filled
+//!   completely before the first choice.
 //!
 //! The number of slots never follows the number of members: it would move
 //! every key whenever it changed.
@@ -36,12 +36,12 @@ use crate::{hash::mix, slots::Slots, sync::OnceLock};
 /// The base-two logarithm of [`SLOTS`]; even, as [`shuffled`] folds it in half.
 const SLOT_BITS: u32 = if cfg!(adit_loom) { 4 } else { 14 };
 
-/// How finely keys are told apart. Measured between 2^12 and 2^16: at 2^14 the
+/// Number of slots. Measured between 2^12 and 2^16: at 2^14 the
 /// shares are more even than ketama's up to some hundred members, and the table
 /// smaller than its points from two members on.
 const SLOTS: usize = 1 << SLOT_BITS;
 
-/// Who may win, in the order of the members.
+/// The candidates, in the order of the members.
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
     /// Each member's key, mixed alone first: members with neighbouring keys and
@@ -70,7 +70,7 @@ impl Rendezvous {
         }
     }
 
-    /// The winner of `hash` among all members, if somebody has asked before.
+    /// The winner of `hash` among all members, if it is known.
     #[inline]
     pub(crate) fn known(&self, hash: u64) -> Option<usize> {
         self.slots.get()?.owner(slot_of(hash))
@@ -136,8 +136,8 @@ fn best_weighted(
 ) -> Option<usize> {
     let (mut leader, mut best) = (None, 0.0);
     for (index, (draw, weight)) in draws.enumerate() {
-        // -ln(u) is at least 1 - u, so that nobody scores more than weight / (1 - u):
-        // hardly anybody needs his logarithm.
+        // -ln(u) is at least 1 - u, so that a score is at most weight / (1 - u):
+        // few members need the logarithm.
         if (1.0 - uniform(draw)) * best > f64::from(weight) {
             continue;
         }
@@ -153,7 +153,7 @@ fn best_weighted(
 /// a float: it orders alike with and without weights.
 ///
 /// The upper bits are the slot's number [`shuffled`], so that over all slots each
-/// value of them comes once; the lower ones tell apart who drew the same.
+/// value of them comes once; the lower ones decide between equal draws.
 fn draw(slot: usize, seed: u64) -> u64 {
     let slot = slot as u64;
     let lower = seed.wrapping_mul(2 * slot + 1) >> (12 + SLOT_BITS);
@@ -211,7 +211,7 @@ mod tests {
         ((slot as u64) << (u64::BITS - SLOT_BITS)) | 0x1234
     }
 
-    /// Rendezvous as it is written down: everybody's score, no table, no bound.
+    /// Rendezvous by its definition: the score of every member, without a table.
     fn plain(members: &[(u64, u32)], slot: usize, out: &HashSet<usize>) -> Option<usize> {
         let mut winner: Option<(usize, f64)> = None;
         for (index, &(key, weight)) in members.iter().enumerate() {
@@ -236,11 +236,11 @@ mod tests {
                 members.iter_mut().for_each(|member| member.1 = 7);
             }
             let rendezvous = Rendezvous::new(members.iter().copied());
-            let nobody = HashSet::new();
+            let none = HashSet::new();
             for &slot in slots.iter().chain(&slots) {
                 let hash = hash_of(slot);
                 let owner = rendezvous.known(hash).or_else(|| rendezvous.settle(hash));
-                prop_assert_eq!(owner, plain(&members, slot, &nobody));
+                prop_assert_eq!(owner, plain(&members, slot, &none));
                 let kept = owner.filter(|_| members.len() > 1);
                 prop_assert_eq!(rendezvous.known(hash), kept);
                 let heir = rendezvous.heir(hash, |index| !out.contains(&index));
@@ -268,9 +268,9 @@ mod tests {
         let one = Rendezvous::new([(1, 1)].into_iter());
         assert_eq!((one.settle(7), one.settle(u64::MAX)), (Some(0), Some(0)));
         assert!(one.slots.get().is_none());
-        let nobody = Rendezvous::new([].into_iter());
-        assert_eq!(nobody.settle(7), None);
-        assert!(nobody.slots.get().is_none());
+        let empty = Rendezvous::new([].into_iter());
+        assert_eq!(empty.settle(7), None);
+        assert!(empty.slots.get().is_none());
     }
 
     /// The root of the mean square by which shares are off: what independent draws give
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_go_to_the_first_and_the_absent_never_win() {
+    fn equal_scores_go_to_the_first_member() {
         for weight in [None, Some(1), Some(5)] {
             let best = |draws: &[u64], eligible: fn(usize) -> bool| match weight {
                 None => best(draws.iter().copied(), eligible),

@@ -9,11 +9,10 @@
 /// it, and a share is still right to one part in two thousand.
 const LONGEST_EXACT: u64 = 2_048;
 
-/// Whose turn it is, for any ticket.
+/// The member of any ticket.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    /// How many turns there are before the order repeats; 1 when there is
-    /// nobody.
+    /// Number of turns before the order repeats; 1 without members.
     period: u32,
     /// 2^64 over the period, rounded up, modulo 2^64: a remainder is found with
     /// two multiplications by it instead of a division (Lemire, Kaser and Kurz,
@@ -91,11 +90,12 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// One period of nginx's smooth weighted round robin: at each turn everybody
-/// gains his weight, the richest goes (the first of equals) and pays the total.
+/// One period of nginx's smooth weighted round robin: at each turn every
+/// member gains its weight; the one with the most (the first of equals) is
+/// chosen and loses the total.
 fn smooth(weights: &[u64]) -> Box<[u32]> {
     let total: u64 = weights.iter().sum();
-    // Signed, because whoever just went is below zero.
+    // Signed, because the last chosen member is below zero.
     let total = i64::try_from(total).unwrap_or(i64::MAX);
     let gains: Vec<i64> = weights
         .iter()
@@ -116,7 +116,7 @@ fn smooth(weights: &[u64]) -> Box<[u32]> {
         if let Some(rich) = riches.get_mut(richest) {
             *rich -= total;
         }
-        // An index that did not fit would be nobody's, and its turn passed over.
+        // An index that does not fit would stand for no member and be skipped.
         turns.push(u32::try_from(richest).unwrap_or(u32::MAX));
     }
     turns.into_boxed_slice()
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_period_is_scaled_and_nobody_is_forgotten() {
+    fn a_long_period_is_scaled_with_every_member() {
         assert_eq!(reduced(&[2_047, 1]), [2_047, 1]);
         assert_eq!(reduced(&[2_048, 1]), [2_047, 1]);
         assert_eq!(reduced(&[u32::MAX, 1]), [2_047, 1]);

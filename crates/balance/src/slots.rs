@@ -1,15 +1,14 @@
-//! Who owns each slot, remembered as it is found out.
+//! The owner of each slot, stored when it is first computed.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A member's index plus one for each slot, 0 while nobody has asked, in fields
+/// A member's index plus one for each slot, 0 while it is unknown, in fields
 /// of as few bits as the members need: four for up to fifteen members, eight
 /// for up to 255. A whole table then lies in the nearest caches.
 ///
 /// Every access is relaxed. A field goes once from 0 to the one value that
-/// every thread works out for it, so it does not matter who writes it, how
-/// often, or what else a reader has seen: he finds 0, and works it out himself,
-/// or the value.
+/// every thread computes for it, so it does not matter which thread writes it,
+/// or how often: a reader finds the value, or 0 and computes it.
 #[derive(Debug)]
 pub(crate) struct Slots {
     words: Box<[AtomicU64]>,
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_past_the_end_is_nobodys() {
+    fn a_slot_past_the_end_has_no_owner() {
         let slots = Slots::new(16, 4);
         slots.remember(16, 1);
         assert_eq!(slots.owner(16), None);

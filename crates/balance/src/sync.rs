@@ -12,7 +12,7 @@ pub(crate) use loom::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Loom has none: std's, with what orders its threads said in loom's own words.
+/// Loom lacks this type: the one of std, with the orderings repeated in types of loom.
 #[cfg(adit_loom)]
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {

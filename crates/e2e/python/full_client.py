@@ -1,6 +1,6 @@
 """A client of adit in another language: stock grpcio, stock protobuf, nothing of ours.
 
-It is told what to do by its first argument and says what it saw on standard output, one line each:
+Its first argument selects the case. It prints its results on standard output, one line each:
 
     serve      register, open both streams, serve requests, answer heartbeats
     shuffled   the same, every message with its fields in random order and unknown ones between them
@@ -97,7 +97,7 @@ def shuffled(message):
                 setattr(alone, field.name, value)
             encoded = alone.SerializeToString()
         parts.append(encoded)
-    # Fields that nobody knows: a number, and bytes.
+    # Unknown fields: a number, and bytes.
     parts.append(varint(1000 << 3 | 0) + varint(7))
     parts.append(varint(1001 << 3 | 2) + varint(3) + b"abc")
     random.shuffle(parts)
@@ -106,7 +106,7 @@ def shuffled(message):
 
 def isinstance_repeated(field):
     repeated = getattr(field, "is_repeated", None)
-    return field.label == FieldDescriptor.LABEL_REPEATED if repeated is None else repeated
+    return repeated if isinstance(repeated, bool) else field.label == FieldDescriptor.LABEL_REPEATED
 
 
 def plain(message):
@@ -237,7 +237,7 @@ class Link:
             if request.path.startswith("/down") or request.path == "/overrun":
                 self.begin_answer(number, request)
         request = self.requests.get(number)
-        if request is None:
+        if not request:
             return
         if kind == "chunk":
             self.on_data(number, request, message.chunk)
@@ -312,7 +312,7 @@ class Link:
 
     def go_on(self, number, request):
         """As much of an answer as the server's windows allow (P-4.2)."""
-        if request.answer is None:
+        if request.answer == None:  # noqa: E711
             return
         offset, length = request.answer
         while offset < length:
@@ -336,7 +336,7 @@ class Link:
 def register_request(**changes):
     fields = dict(
         protocol_version=1,
-        capabilities=["http", "a-capability-that-nobody-knows"],
+        capabilities=["http", "an-unknown-capability"],
         client_id="python-1",
         group_id="python",
         instance_secret=bytes(range(32)),
@@ -360,7 +360,7 @@ def register(stub, **changes):
     registered = stub.Register(register_request(**changes), timeout=20)
     assert registered.protocol_version == 1
     # P-1.2: the intersection.
-    assert "a-capability-that-nobody-knows" not in registered.capabilities
+    assert "an-unknown-capability" not in registered.capabilities
     return registered
 
 

@@ -69,7 +69,7 @@ def status_with_details(stub, _):
 def until_cancelled(stub, count):
     end = time.monotonic() + SOON
     while stub.Seen(Message(), timeout=SOON).count < count:
-        assert time.monotonic() < end, "the service was not told"
+        assert time.monotonic() < end, "the service was not notified"
         time.sleep(0.01)
 
 

@@ -23,7 +23,7 @@ async def handle(connection):
         await connection.send("soon")
         connection.transport.abort()
     elif path == "/flood":
-        # Until nobody takes it any more.
+        # Until the visitor stops reading.
         piece = os.urandom(1 << 16)
         while True:
             await connection.send(piece)

@@ -90,7 +90,7 @@ async def abort_by_the_service(open):
             await connection.recv()
             raise AssertionError("a message")
         except websockets.ConnectionClosed as closed:
-            assert closed.rcvd is None, closed
+            assert not closed.rcvd, closed
         assert connection.close_code == 1006, connection.close_code
 
 

@@ -1,4 +1,4 @@
-//! Bodies whose every byte can be checked, and bodies that come when they are told to.
+//! Bodies whose every byte can be checked, and bodies that are sent on request.
 
 use std::{
     io,

@@ -148,19 +148,19 @@ impl Client {
         &mut self.process
     }
 
-    /// Where its status is served, once it has said so.
+    /// The address of its status page, once it has announced it.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         let name = format!("{}.{}.json", self.options.id, self.process.pid());
         let text = fs::read(self.options.state.join("clients").join(name)).ok()?;
-        let told: Value = serde_json::from_slice(&text).ok()?;
-        told["admin_addr"].as_str()?.parse().ok()
+        let announced: Value = serde_json::from_slice(&text).ok()?;
+        announced["admin_addr"].as_str()?.parse().ok()
     }
 
     /// What it says about itself.
     ///
     /// # Panics
-    /// When it has not said where to ask.
+    /// When it has not announced its status page.
     pub async fn status(&self) -> Value {
         ask(self.admin().expect("an admin address"), "/api/status").await
     }

@@ -58,7 +58,7 @@ impl TraceService for Taken {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut taken = self.0.lock().expect("nobody panics with it");
+        let mut taken = self.0.lock().expect("an intact lock");
         for spans in request.into_inner().resource_spans {
             let resource = spans.resource.unwrap_or_default();
             let service = text_of(&resource.attributes, "service.name");
@@ -84,7 +84,7 @@ impl Collector {
     /// On a free port of loopback.
     ///
     /// # Panics
-    /// When there is none.
+    /// When it is missing.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -130,7 +130,7 @@ impl Collector {
     /// # Panics
     /// Never.
     pub fn so_far(&self, id: &str) -> Trace {
-        let taken = self.taken.0.lock().expect("nobody panics with it");
+        let taken = self.taken.0.lock().expect("an intact lock");
         let of_it = |collected: &&Collected| hex(&collected.span.trace_id) == id;
         Trace(taken.iter().filter(of_it).cloned().collect())
     }
@@ -140,7 +140,7 @@ impl Collector {
     /// # Panics
     /// Never.
     pub fn ids(&self) -> Vec<String> {
-        let taken = self.taken.0.lock().expect("nobody panics with it");
+        let taken = self.taken.0.lock().expect("an intact lock");
         let mut ids: Vec<String> = Vec::new();
         for one in taken.iter() {
             let id = hex(&one.span.trace_id);

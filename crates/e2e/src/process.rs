@@ -23,7 +23,7 @@ const SHOWN_LINES: usize = 60;
 /// How long a process may take to say or do something while the machine is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running child. Killed when dropped; then, if the test has failed, the end of what it said is printed.
+/// A running child. Killed when dropped; then, if the test has failed, the end of its output is printed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -168,7 +168,7 @@ impl Drop for Process {
             let lines: Vec<_> = err.lines().collect();
             let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
             eprintln!(
-                "---- {} said\n{out}---- and logged\n{}\n",
+                "---- output of {}\n{out}---- its log\n{}\n",
                 self.name,
                 shown.join("\n")
             );

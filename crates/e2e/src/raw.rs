@@ -1,4 +1,4 @@
-//! A visitor that says exactly the bytes it is told.
+//! A visitor that sends exactly the given bytes.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -76,7 +76,7 @@ impl Raw {
     /// Connects.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When the connection is refused.
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket option");
@@ -86,7 +86,7 @@ impl Raw {
     /// Connects with a receive buffer of a few KiB, so that what is not read waits with the sender.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When the connection is refused.
     pub async fn narrow(addr: SocketAddr, receive_buffer_bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket

@@ -19,7 +19,7 @@ impl Scripted {
     /// Starts one.
     ///
     /// # Panics
-    /// When there is no port left.
+    /// When all ports are in use.
     pub async fn start<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,

@@ -44,7 +44,7 @@ pub struct Server {
     pub admin: SocketAddr,
 }
 
-/// A loopback address that nobody else uses: connections between others take their ports on 127.0.0.1, so the ports of
+/// A loopback address of its own: connections between others take their ports on 127.0.0.1, so the ports of
 /// a killed server stay free for it.
 #[must_use]
 pub fn own_address() -> Ipv4Addr {
@@ -70,7 +70,7 @@ impl Server {
         .await
     }
 
-    /// Starts a server and waits until it has said where it is.
+    /// Starts a server and waits until it has announced its addresses.
     ///
     /// # Panics
     /// When it does not start.
@@ -83,9 +83,9 @@ impl Server {
     }
 
     async fn announced(mut process: Process, options: ServerOptions, state: Arc<TempDir>) -> Self {
-        let told = running(&mut process, state.path()).await;
+        let announced = running(&mut process, state.path()).await;
         let addr = |key: &str| -> SocketAddr {
-            let text = told[key].as_str().expect("an address");
+            let text = announced[key].as_str().expect("an address");
             text.parse().expect("an address")
         };
         Self {
@@ -235,8 +235,8 @@ async fn running(process: &mut Process, state: &Path) -> Value {
     eventually("a server that says where it is", READY_WITHIN, async || {
         process.assert_running();
         let text = fs::read(state.join("server.json")).ok()?;
-        let told: Value = serde_json::from_slice(&text).ok()?;
-        (told["pid"].as_u64() == Some(pid)).then_some(told)
+        let announced: Value = serde_json::from_slice(&text).ok()?;
+        (announced["pid"].as_u64() == Some(pid)).then_some(announced)
     })
     .await
 }

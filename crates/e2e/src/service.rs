@@ -116,7 +116,7 @@ impl Service {
     /// A service that does with each request what `handler` does.
     ///
     /// # Panics
-    /// When there is no port left.
+    /// When all ports are in use.
     pub async fn start<F>(handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Handled> + Send + 'static,
@@ -279,13 +279,13 @@ async fn site(name: &str, held: &mut watch::Receiver<bool>, request: Request<Inc
                     ]
                 })
                 .collect();
-            let told = json!({
+            let received = json!({
                 "method": request.method().as_str(),
                 "target": request.uri().to_string(),
                 "version": format!("{:?}", request.version()),
                 "headers": headers,
             });
-            Response::new(full(told.to_string()))
+            Response::new(full(received.to_string()))
         }
         "bytes" => Response::new(pattern(number().unwrap_or_default(), true)),
         "chunked" => Response::new(pattern(number().unwrap_or_default(), false)),

@@ -23,7 +23,7 @@ pub async fn ask(admin: SocketAddr, path: &str) -> Value {
 /// The number at a JSON pointer such as `/process/tasks`.
 ///
 /// # Panics
-/// When there is none.
+/// When it is missing.
 #[must_use]
 pub fn count(status: &Value, pointer: &str) -> u64 {
     status

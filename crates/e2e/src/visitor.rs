@@ -89,7 +89,7 @@ impl Visitor {
     /// Over HTTP/1.1.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When the connection is refused.
     pub async fn http1(addr: SocketAddr, host: &str) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         Self::http1_on(stream, host).await
@@ -98,7 +98,7 @@ impl Visitor {
     /// Over HTTP/1.1, from an address of this machine.
     ///
     /// # Panics
-    /// When nobody listens, or the address is not ours.
+    /// When the connection is refused, or the address does not belong to this machine.
     pub async fn http1_from(source: IpAddr, addr: SocketAddr, host: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((source, 0).into()).expect("an address of ours");
@@ -124,7 +124,7 @@ impl Visitor {
     /// Over HTTP/2 in clear text, with windows of 64 KiB per stream and enough for all of them on the connection.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When the connection is refused.
     pub async fn http2(addr: SocketAddr, host: &str) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket option");
@@ -147,7 +147,7 @@ impl Visitor {
     /// A request for this connection's host.
     ///
     /// # Panics
-    /// When the path is none.
+    /// When the path is invalid.
     #[must_use]
     pub fn request(&self, method: &Method, path: &str, body: Body) -> Request<Body> {
         let builder = Request::builder().method(method.clone());

@@ -147,7 +147,7 @@ async fn power_of_two_is_roughly_even() {
     let spread = group.spread(REQUESTS).await;
     for count in counts(&spread) {
         // By dice alone the standard deviation is below 30; but it goes by load, and a busy machine lets one of the
-        // clients wait longer than the others. Nobody gets less than half or more than twice of what is even.
+        // clients wait longer than the others. Each gets between half and twice of its even share.
         assert!(
             (REQUESTS / 6..=2 * REQUESTS / 3).contains(&count),
             "{spread:?}"

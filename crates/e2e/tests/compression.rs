@@ -165,26 +165,26 @@ async fn f09_a_tcp_connection_crosses_compressed_message_by_message() {
     let (server, _client) = world(&[tunnel]).await;
     let addr = SocketAddr::new(server.tunnel.ip(), 4100);
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    // What was said is there before more is said.
+    // Each text is received before the next is sent.
     for n in 0..20 {
-        let said = json(400 + n);
-        stream.write_all(&said).await.unwrap();
-        let mut heard = vec![0; said.len()];
-        let read = stream.read_exact(&mut heard);
-        within("what was said", SOON, read).await.unwrap();
-        assert_eq!(heard, said);
+        let sent = json(400 + n);
+        stream.write_all(&sent).await.unwrap();
+        let mut received = vec![0; sent.len()];
+        let read = stream.read_exact(&mut received);
+        within("the text", SOON, read).await.unwrap();
+        assert_eq!(received, sent);
     }
     let (_, plain, packed) = crossed(&server).await;
     assert!(plain >= 2 * 19 * 400, "{plain}");
     assert!(packed * 3 < plain, "{packed} of {plain}");
-    let (said, mut heard) = (json(3 << 20), Vec::new());
+    let (sent, mut received) = (json(3 << 20), Vec::new());
     let (mut read, mut write) = stream.split();
     let speaks = async {
-        write.write_all(&said).await.unwrap();
+        write.write_all(&sent).await.unwrap();
         write.shutdown().await.unwrap();
     };
-    let both = async { tokio::join!(speaks, read.read_to_end(&mut heard)).1 };
+    let both = async { tokio::join!(speaks, read.read_to_end(&mut received)).1 };
     within("all of it", SOON, both).await.unwrap();
-    assert_eq!(heard.len(), said.len());
-    assert!(heard == said);
+    assert_eq!(received.len(), sent.len());
+    assert!(received == sent);
 }

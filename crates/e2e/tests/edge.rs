@@ -86,7 +86,7 @@ async fn no_connection_without_a_session(server: &Server) {
     .await;
 }
 
-/// P-1.12: anybody can connect; nobody without a token can fill the memory, during the attack or after it.
+/// P-1.12: peers without a token cannot fill the memory, during the attack or after it.
 #[tokio::test]
 async fn p_1_12_half_registrations_stay_below_the_ceiling() {
     procfs::allow_descriptors(2_000);

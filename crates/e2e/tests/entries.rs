@@ -93,13 +93,13 @@ fn upstream_at(name: &str, protocol: &str, addrs: &[SocketAddr]) -> String {
     )
 }
 
-/// Where nobody listens.
-async fn nobody() -> SocketAddr {
+/// An address that refuses connections.
+async fn closed_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }
 
-/// Says back what it is told, to the end.
+/// Echoes the bytes of each connection.
 async fn echo() -> Scripted {
     Scripted::start(|mut stream: TcpStream| async move {
         let (mut read, mut write) = stream.split();
@@ -109,8 +109,8 @@ async fn echo() -> Scripted {
     .await
 }
 
-fn seen<'v>(told: &'v Value, name: &str) -> Vec<&'v str> {
-    told["headers"]
+fn seen<'v>(echoed: &'v Value, name: &str) -> Vec<&'v str> {
+    echoed["headers"]
         .as_array()
         .unwrap()
         .iter()
@@ -166,14 +166,14 @@ async fn an_http_entry_leads_to_its_upstream() {
             assert_eq!(checked(response.into_body()).await, Ok(3_000_000));
         }
         // P-3.4, and the host as the visitor sent it.
-        let told = visitor.get("/request?a=b").await;
-        let told: Value = serde_json::from_slice(&told.body).unwrap();
-        assert_eq!(told["target"], "/request?a=b");
-        assert_eq!(seen(&told, "host"), ["erp.internal"]);
-        assert_eq!(seen(&told, "x-forwarded-for"), ["127.0.0.1"]);
-        assert_eq!(seen(&told, "x-forwarded-host"), ["erp.internal"]);
-        assert_eq!(seen(&told, "x-forwarded-proto"), ["http"]);
-        assert_eq!(seen(&told, "x-request-id").len(), 1);
+        let echoed = visitor.get("/request?a=b").await;
+        let echoed: Value = serde_json::from_slice(&echoed.body).unwrap();
+        assert_eq!(echoed["target"], "/request?a=b");
+        assert_eq!(seen(&echoed, "host"), ["erp.internal"]);
+        assert_eq!(seen(&echoed, "x-forwarded-for"), ["127.0.0.1"]);
+        assert_eq!(seen(&echoed, "x-forwarded-host"), ["erp.internal"]);
+        assert_eq!(seen(&echoed, "x-forwarded-proto"), ["http"]);
+        assert_eq!(seen(&echoed, "x-request-id").len(), 1);
     }
     at_rest(&office.server).await;
     // P-12.3: which side opened requests stands in the status of both.
@@ -337,7 +337,7 @@ async fn p_12_1_nothing_else_of_the_server_can_be_reached() {
     assert_eq!(count(&status, "/entries/1/failures/no_tunnel"), 1);
 }
 
-/// F11, F08: requests of both directions share one data stream, and a stalled one in each delays nobody.
+/// F11, F08: requests of both directions share one data stream, and a stalled one in each delays no other.
 #[tokio::test]
 async fn entries_and_tunnels_share_one_data_stream() {
     const VISITORS: u64 = 6;
@@ -458,9 +458,9 @@ async fn p_12_3_the_opener_stands_in_logs_and_metrics_of_both_sides() {
         (office.entries[0], "erp.internal"),
         (office.server.http, HOST),
     ] {
-        let told = get(addr, host, "/request").await;
-        let told: Value = serde_json::from_slice(&told.body).unwrap();
-        ids.push(seen(&told, "x-request-id")[0].to_owned());
+        let echoed = get(addr, host, "/request").await;
+        let echoed: Value = serde_json::from_slice(&echoed.body).unwrap();
+        ids.push(seen(&echoed, "x-request-id")[0].to_owned());
     }
     let (at_client, at_server) = (["ingress", "egress"], ["egress", "ingress"]);
     for ((id, opener), side) in ids.iter().zip(["client", "server"]).zip([0, 1]) {
@@ -581,7 +581,7 @@ async fn visitors_of_an_entry_wait_for_the_link() {
     }
 }
 
-/// The wait is bounded: then HTTP is told, and TCP is reset (P-10.4).
+/// The wait is bounded: then HTTP gets a response, and TCP is reset (P-10.4).
 #[tokio::test]
 async fn without_a_link_visitors_are_told() {
     let service = Service::site("erp").await;
@@ -617,7 +617,7 @@ async fn without_a_link_visitors_are_told() {
 /// The reasons are those of section 7, wherever the request was opened (P-12.2).
 #[tokio::test]
 async fn p_12_2_failures_have_their_reasons() {
-    let down = nobody().await;
+    let down = closed_address().await;
     let silent = Scripted::start(|stream: TcpStream| async move {
         let mut rest = Vec::new();
         let mut stream = stream;
@@ -818,7 +818,7 @@ async fn a_server_that_drains_finishes_what_entries_began() {
     assert!(office.server.exit(SOON).await.success());
 }
 
-/// A port that is taken is told with its key.
+/// The error for a port in use names its key.
 #[tokio::test]
 async fn an_entry_that_cannot_listen_names_its_key() {
     let server = Server::plain().await;
@@ -833,8 +833,8 @@ async fn an_entry_that_cannot_listen_names_its_key() {
     let env = [("ADIT__STATE_DIR", state.as_str())];
     let run = run("adit", &args, &env, server.state()).await;
     assert_eq!(run.code, Some(1), "{run:?}");
-    let said = format!("client.entries[1].listen (entry `erp`): {addr} is in use");
-    assert!(run.stderr.contains(&said), "{}", run.stderr);
+    let expected = format!("client.entries[1].listen (entry `erp`): {addr} is in use");
+    assert!(run.stderr.contains(&expected), "{}", run.stderr);
 }
 
 /// F25: a rule may lead visitors of the server to an upstream, with no client at all.
@@ -846,7 +846,7 @@ async fn a_rule_leads_visitors_to_an_upstream() {
          - {{ host: erp.internal, to: {{ upstream: erp }} }}\n    \
          - {{ host: down.internal, to: {{ upstream: down }} }}\n",
         upstream("erp", "http1", &services.each_ref()),
-        upstream_at("down", "http1", &[nobody().await]),
+        upstream_at("down", "http1", &[closed_address().await]),
     );
     // One permit is enough for one visitor: it is not asked for again on the way.
     let server = Server::with(&config).await;

@@ -1,4 +1,4 @@
-//! What the server tells of the requests that come from clients' entries: those that it serves, those that wait, and those
+//! The server's records of requests from clients' entries: those that it serves, those that wait, and those
 //! that it refuses. F08, F37, F38.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -98,13 +98,13 @@ impl Office {
             .collect()
     }
 
-    /// The trace, once the server has told of its hop.
+    /// The trace, once the server has exported its hop.
     async fn trace(&self, id: &str) -> Trace {
-        let told = |trace: &Trace| {
+        let has_hop = |trace: &Trace| {
             let from = |service: &str| trace.0.iter().any(|one| one.service == service);
             from("adit-server") && from("adit-client")
         };
-        self.collector.trace(id, told).await
+        self.collector.trace(id, has_hop).await
     }
 }
 
@@ -146,19 +146,19 @@ async fn what_a_clients_entry_asks_is_told_with_its_owner() {
     let mut office = Office::start("").await;
     let answer = office.traced(TRACES[0], "/who").await;
     assert_eq!(answer.text(), "erp");
-    let told = line_at(office.server.process(), "/who").await;
-    assert_owner(&told);
+    let record = line_at(office.server.process(), "/who").await;
+    assert_owner(&record);
     let asked = line_at(office.client.process(), "/who").await;
-    assert_eq!(told["request_id"], asked["request_id"]);
-    assert_eq!(told["tunnel"], "erp");
-    assert_eq!(told["status"], 200);
-    assert_eq!(told["trace_id"], TRACES[0]);
-    assert_eq!(told["service"], office.service.addr.to_string());
+    assert_eq!(record["request_id"], asked["request_id"]);
+    assert_eq!(record["tunnel"], "erp");
+    assert_eq!(record["status"], 200);
+    assert_eq!(record["trace_id"], TRACES[0]);
+    assert_eq!(record["service"], office.service.addr.to_string());
     let hop = office.trace(TRACES[0]).await;
     let hop = hop.named("adit-server", "GET")[0];
     assert_eq!(hop.attribute("adit.client"), "office");
     assert_eq!(hop.attribute("adit.user"), "default");
-    assert_eq!(told["span_id"].as_str().unwrap().len(), 16);
+    assert_eq!(record["span_id"].as_str().unwrap().len(), 16);
 }
 
 /// At the other end too: a client knows its own name.
@@ -175,9 +175,9 @@ async fn what_a_client_serves_is_told_with_its_name() {
         get(server.http, "web.localhost", "/who").await.text(),
         "web"
     );
-    let told = line_at(client.process(), "/who").await;
-    assert_eq!(told["edge"], "egress");
-    assert_eq!(told["client"], "office");
+    let record = line_at(client.process(), "/who").await;
+    assert_eq!(record["edge"], "egress");
+    assert_eq!(record["client"], "office");
 }
 
 #[tokio::test]
@@ -229,13 +229,13 @@ async fn a_request_without_a_permit_is_told() {
     let (_, refused) = tokio::join!(office.traced(TRACES[0], "/held"), refused);
     assert_eq!((refused.status.as_u16(), refused.reason()), (503, "limit"));
     let id = refused.header("adit-request-id").to_owned();
-    let told = line_of(office.server.process(), &id).await;
-    assert_owner(&told);
-    assert_eq!(told["reason"], "limit");
-    assert_eq!(told["tunnel"], "erp");
-    assert_eq!(told["method"], "GET");
-    assert_eq!(told["path"], "/refused");
-    assert!(told["duration_ms"].as_f64().unwrap() >= 50.0, "{told}");
+    let record = line_of(office.server.process(), &id).await;
+    assert_owner(&record);
+    assert_eq!(record["reason"], "limit");
+    assert_eq!(record["tunnel"], "erp");
+    assert_eq!(record["method"], "GET");
+    assert_eq!(record["path"], "/refused");
+    assert!(record["duration_ms"].as_f64().unwrap() >= 50.0, "{record}");
     let failures = office.failures("limit").await;
     let [counted] = failures.as_slice() else {
         panic!("{failures:?}");
@@ -274,10 +274,10 @@ async fn a_visitor_who_leaves_the_queue_is_told() {
     };
     let (held, ()) = tokio::join!(office.traced(TRACES[0], "/held"), leaving);
     assert_eq!(held.text(), "erp");
-    let told = line_at(office.server.process(), "/left").await;
-    assert_owner(&told);
-    assert_eq!(told["reason"], "cancelled");
-    assert_eq!(told["tunnel"], "erp");
+    let record = line_at(office.server.process(), "/left").await;
+    assert_owner(&record);
+    assert_eq!(record["reason"], "cancelled");
+    assert_eq!(record["tunnel"], "erp");
 }
 
 /// Names that clients make up are not counted apart.
@@ -290,10 +290,10 @@ async fn an_upstream_that_is_not_there_is_told() {
         (404, "no_tunnel")
     );
     let id = answer.header("adit-request-id").to_owned();
-    let told = line_of(office.server.process(), &id).await;
-    assert_owner(&told);
-    assert_eq!(told["reason"], "no_tunnel");
-    assert_eq!(told["tunnel"], Value::Null, "{told}");
+    let record = line_of(office.server.process(), &id).await;
+    assert_owner(&record);
+    assert_eq!(record["reason"], "no_tunnel");
+    assert_eq!(record["tunnel"], Value::Null, "{record}");
     // The client knows what it asked for.
     let asked = line_of(office.client.process(), &id).await;
     assert_eq!(asked["tunnel"], "nowhere");
@@ -309,8 +309,8 @@ async fn an_upstream_of_another_kind_is_told() {
     let mut office = Office::start("").await;
     let mut visitor = Raw::connect(office.entries[2]).await;
     visitor.read_to_end().await;
-    let told = line(office.server.process(), |line| line["protocol"] == "tcp").await;
-    assert_owner(&told);
-    assert_eq!(told["reason"], "no_tunnel");
-    assert_eq!(told["tunnel"], "erp");
+    let record = line(office.server.process(), |line| line["protocol"] == "tcp").await;
+    assert_owner(&record);
+    assert_eq!(record["reason"], "no_tunnel");
+    assert_eq!(record["tunnel"], "erp");
 }

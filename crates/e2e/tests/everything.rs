@@ -1,4 +1,4 @@
-//! Every protocol at once over one data stream, with stalled peers in each: nobody waits for another, and every byte is
+//! Every protocol at once over one data stream, with stalled peers in each: none delays another, and every byte is
 //! the right one. F04 to F07, F11, P-4.1, P-5.1, P-9.5, P-11.2.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -44,7 +44,7 @@ fn bytes(length: u64) -> Vec<u8> {
 }
 
 /// What this worker says in this round: unlike what anybody else says at any time.
-fn said(protocol: &str, worker: u64, round: u64) -> Vec<u8> {
+fn payload(protocol: &str, worker: u64, round: u64) -> Vec<u8> {
     let name = format!("{protocol} {worker} {round} ");
     // Sizes around the boundaries of messages and windows.
     let length = [1, 100, 4096, 8192, 40_000, 70_000][usize::try_from(round % 6).unwrap()];
@@ -55,7 +55,7 @@ async fn local<T>(bound: std::io::Result<T>) -> T {
     bound.expect("a port")
 }
 
-/// A service that hears a length and sends as many bytes of the pattern, or with none says everything back.
+/// A service that reads a length and sends as many bytes of the pattern, or for 0 echoes everything.
 async fn tcp_service() -> SocketAddr {
     let listener = local(TcpListener::bind("127.0.0.1:0").await).await;
     let addr = listener.local_addr().unwrap();
@@ -252,21 +252,21 @@ async fn stalled(world: &World) -> Vec<(&'static str, Rest)> {
 async fn http(addr: SocketAddr, worker: u64) {
     let mut visitor = Visitor::http1(addr, "web.localhost").await;
     for round in 0..ROUNDS {
-        let said = said("http", worker, round);
-        let answer = visitor.post("/echo", full(said.clone())).await;
-        assert!(answer.body == said, "http {worker} {round}");
+        let sent = payload("http", worker, round);
+        let answer = visitor.post("/echo", full(sent.clone())).await;
+        assert!(answer.body == sent, "http {worker} {round}");
     }
 }
 
 async fn rpc(addr: SocketAddr, worker: u64) {
     let mut visitor = Visitor::http2(addr, "rpc.localhost").await;
     for round in 0..ROUNDS {
-        let said = said("grpc", worker, round);
-        let mut request = visitor.request(&Method::POST, "/echo", full(said.clone()));
+        let sent = payload("grpc", worker, round);
+        let mut request = visitor.request(&Method::POST, "/echo", full(sent.clone()));
         grpc(&mut request);
         let answer = visitor.send(request).await.unwrap();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        assert!(body == said, "grpc {worker} {round}");
+        assert!(body == sent, "grpc {worker} {round}");
     }
 }
 
@@ -274,10 +274,10 @@ async fn websocket(addr: SocketAddr, worker: u64) {
     let stream = TcpStream::connect(addr).await.unwrap();
     let (mut socket, _) = client_async("ws://ws.localhost/", stream).await.unwrap();
     for round in 0..ROUNDS {
-        let said = Bytes::from(said("websocket", worker, round));
-        socket.send(Message::Binary(said.clone())).await.unwrap();
+        let sent = Bytes::from(payload("websocket", worker, round));
+        socket.send(Message::Binary(sent.clone())).await.unwrap();
         let back = socket.next().await.unwrap().unwrap().into_data();
-        assert!(back == said, "websocket {worker} {round}");
+        assert!(back == sent, "websocket {worker} {round}");
     }
 }
 
@@ -285,11 +285,11 @@ async fn tcp(addr: SocketAddr, worker: u64) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_u64(0).await.unwrap();
     for round in 0..ROUNDS {
-        let said = said("tcp", worker, round);
-        stream.write_all(&said).await.unwrap();
-        let mut back = vec![0; said.len()];
+        let sent = payload("tcp", worker, round);
+        stream.write_all(&sent).await.unwrap();
+        let mut back = vec![0; sent.len()];
         stream.read_exact(&mut back).await.unwrap();
-        assert!(back == said, "tcp {worker} {round}");
+        assert!(back == sent, "tcp {worker} {round}");
     }
 }
 
@@ -297,13 +297,13 @@ async fn udp(addr: SocketAddr, worker: u64) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(addr).await.unwrap();
     let mut back = vec![0; 65_536];
-    let said = |round| {
-        let mut said = said("udp", worker, round);
-        said.truncate(65_507);
-        said
+    let payload_of = |round| {
+        let mut sent = payload("udp", worker, round);
+        sent.truncate(65_507);
+        sent
     };
     for round in 0..ROUNDS {
-        let expected = said(round);
+        let expected = payload_of(round);
         // The kernel may lose one that meets a full buffer; what comes is whole and ours, if perhaps asked for twice.
         'asked: loop {
             socket.send(&expected).await.unwrap();
@@ -312,7 +312,7 @@ async fn udp(addr: SocketAddr, worker: u64) {
                 if got == expected {
                     break 'asked;
                 }
-                let is_late = (0..round).any(|round| said(round) == got);
+                let is_late = (0..round).any(|round| payload_of(round) == got);
                 assert!(is_late, "udp {worker} {round}: {} other bytes", got.len());
             }
         }

@@ -51,8 +51,8 @@ impl World {
         }
     }
 
-    fn kill(&mut self, whom: Killed) {
-        match whom {
+    fn kill(&mut self, side: Killed) {
+        match side {
             Killed::Client => self.client.kill(),
             Killed::Server => self.server.kill(),
             Killed::Service => self.service.process().kill(),
@@ -60,8 +60,8 @@ impl World {
     }
 
     /// Brings the killed one back, and waits for the client to be connected.
-    async fn restore(&mut self, whom: Killed) {
-        match whom {
+    async fn restore(&mut self, side: Killed) {
+        match side {
             Killed::Client => self.client.restart().await,
             Killed::Server => {
                 self.server.restart().await;
@@ -111,13 +111,13 @@ async fn is_cut(socket: &mut WebSocketStream<TcpStream>) {
 #[tokio::test]
 async fn p_9_6_a_websocket_whose_other_end_is_killed_is_cut_without_a_close_frame() {
     let mut world = World::start("websocket", "ws_service.py").await;
-    for whom in [Killed::Client, Killed::Server, Killed::Service] {
+    for side in [Killed::Client, Killed::Server, Killed::Service] {
         let mut socket = open(&world.server).await;
-        world.kill(whom);
+        world.kill(side);
         is_cut(&mut socket).await;
-        world.restore(whom).await;
+        world.restore(side).await;
         world.nothing_is_left().await;
-        if whom != Killed::Service {
+        if side != Killed::Service {
             drop(open(&world.server).await);
         }
     }
@@ -160,18 +160,18 @@ async fn hang(server: &Server) -> (Visitor, Response<Incoming>) {
 #[tokio::test]
 async fn p_8_4_a_call_whose_other_end_is_killed_ends_unavailable() {
     let mut world = World::start("grpc", "grpc_service.py").await;
-    for (whom, reason) in [
+    for (side, reason) in [
         (Killed::Client, "link_lost"),
         (Killed::Service, "service_aborted"),
     ] {
         let (_visitor, answer) = hang(&world.server).await;
-        world.kill(whom);
+        world.kill(side);
         let ended = within("the status", PATIENCE, answer.into_body().collect()).await;
         let trailers = ended.unwrap().trailers().cloned().expect("trailers");
         assert_eq!(trailers["grpc-status"], "14", "{trailers:?}");
         assert_eq!(trailers["adit-reason"], reason, "{trailers:?}");
         assert!(trailers.contains_key("adit-request-id"), "{trailers:?}");
-        world.restore(whom).await;
+        world.restore(side).await;
         world.nothing_is_left().await;
     }
 }
@@ -196,7 +196,7 @@ async fn echo_on(addr: SocketAddr) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut datagram = vec![0; 2048];
         loop {
-            // A refusal of the other side is an error here; the next datagram is none.
+            // A refusal of the other side is an error here; the next datagram may succeed.
             if let Ok((length, from)) = socket.recv_from(&mut datagram).await {
                 let _ = socket.send_to(&datagram[..length], from).await;
             }

@@ -53,8 +53,8 @@ async fn canned(answer: &'static str) -> Scripted {
 }
 
 /// Which headers the service saw, by name.
-fn seen<'v>(told: &'v Value, name: &str) -> Vec<&'v str> {
-    let headers = told["headers"].as_array().unwrap();
+fn seen<'v>(echoed: &'v Value, name: &str) -> Vec<&'v str> {
+    let headers = echoed["headers"].as_array().unwrap();
     headers
         .iter()
         .filter(|header| header[0] == name)
@@ -114,8 +114,8 @@ async fn methods_and_statuses_of_an_h2c_service() {
     let world = World::h2c().await;
     plain_methods(&mut world.http1().await).await;
     plain_methods(&mut world.http2().await).await;
-    let told: Value = serde_json::from_slice(&world.get("/request").await.body).unwrap();
-    assert_eq!(told["version"], "HTTP/2.0");
+    let echoed: Value = serde_json::from_slice(&world.get("/request").await.body).unwrap();
+    assert_eq!(echoed["version"], "HTTP/2.0");
 }
 
 /// F03: a range is the service's to answer; it passes in both directions.
@@ -224,8 +224,8 @@ async fn expect_continue_waits_for_the_service() {
     let world = World::site().await;
     let mut visitor = world.raw().await;
     visitor.send(EXPECTING).await;
-    let told = visitor.read_text("\r\n\r\n").await;
-    assert_eq!(told.status(), 100);
+    let echoed = visitor.read_text("\r\n\r\n").await;
+    assert_eq!(echoed.status(), 100);
     visitor.send(adit_e2e::piece(0, 10)).await;
     let answer = visitor.read_text("as sent").await;
     assert_eq!(answer.status(), 200);
@@ -339,15 +339,15 @@ async fn hop_by_hop_headers_stay_on_their_hop() {
     let answer = visitor.read_text("}").await;
     assert_eq!(answer.status(), 200);
     let text = answer.text();
-    let told: Value = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let echoed: Value = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     for name in ["x-mine", "keep-alive", "proxy-connection", "upgrade"] {
-        assert!(seen(&told, name).is_empty(), "{name}: {told}");
+        assert!(seen(&echoed, name).is_empty(), "{name}: {echoed}");
     }
     assert!(
-        seen(&told, "te").iter().all(|te| *te == "trailers"),
-        "{told}"
+        seen(&echoed, "te").iter().all(|te| *te == "trailers"),
+        "{echoed}"
     );
-    assert_eq!(seen(&told, "x-kept"), ["1"]);
+    assert_eq!(seen(&echoed, "x-kept"), ["1"]);
 
     let service = canned(
         "HTTP/1.1 200 OK\r\nConnection: x-inner, keep-alive\r\nX-Inner: 1\r\nKeep-Alive: timeout=9\r\nX-Kept: 1\r\nContent-Length: 2\r\n\r\nok",
@@ -372,16 +372,16 @@ async fn the_service_learns_who_asked() {
         .headers_mut()
         .insert("x-forwarded-proto", HeaderValue::from_static("gopher"));
     let answer = visitor.whole(request).await.unwrap();
-    let told: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(seen(&told, "host"), [HOST]);
-    assert_eq!(seen(&told, "x-forwarded-host"), [HOST]);
-    assert_eq!(seen(&told, "x-forwarded-proto"), ["http"]);
-    let source = seen(&told, "x-forwarded-for");
+    let echoed: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(seen(&echoed, "host"), [HOST]);
+    assert_eq!(seen(&echoed, "x-forwarded-host"), [HOST]);
+    assert_eq!(seen(&echoed, "x-forwarded-proto"), ["http"]);
+    let source = seen(&echoed, "x-forwarded-for");
     assert!(
         source.len() == 1 && source[0].ends_with("127.0.0.1"),
         "{source:?}"
     );
-    let id = seen(&told, "x-request-id");
+    let id = seen(&echoed, "x-request-id");
     assert_eq!(id.len(), 1);
     assert!(
         id[0].len() == 36 && id[0].as_bytes()[14] == b'7',
@@ -546,9 +546,9 @@ async fn a_visitor_who_leaves_cancels_the_request() {
 /// What a service does that breaks off: its first bytes, and whether the connection is reset.
 async fn broken_off(answer: &'static str, reset: bool) -> (Scripted, Arc<Notify>) {
     let go = Arc::new(Notify::new());
-    let told = go.clone();
+    let echoed = go.clone();
     let service = Scripted::start(move |mut stream| {
-        let go = told.clone();
+        let go = echoed.clone();
         async move {
             read_head(&mut stream).await;
             let _ = stream.write_all(answer.as_bytes()).await;
@@ -683,7 +683,7 @@ async fn bad_input_is_refused_at_the_door() {
             400,
         ),
         (
-            "a host that is none",
+            "an invalid host",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".into(),
             400,
         ),
@@ -784,7 +784,7 @@ async fn bad_input_is_refused_at_the_door() {
     visitor.send(&table[10].1).await;
     let answer = visitor.read_to_end().await;
     assert_eq!(answer.header("adit-reason").as_deref(), Some("bad_request"));
-    let unknown = get(world.server.http, "nobody.test", "/").await;
+    let unknown = get(world.server.http, "unknown.test", "/").await;
     assert_eq!(
         (unknown.status.as_u16(), unknown.reason()),
         (404, "no_tunnel")

@@ -1,4 +1,4 @@
-//! Nobody waits for another: stalled readers, stalled uploads, shared connections. F11, F12, F13, P-4.1 to P-4.7.
+//! Isolation of requests: stalled readers, stalled uploads, shared connections. F11, F12, F13, P-4.1 to P-4.7.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
 
 /// F13: a thousand visitors who ask for 16 MiB each and read nothing cost a bounded amount of memory in both
-/// processes, and delay nobody.
+/// processes, and delay no other request.
 #[tokio::test]
 async fn a_thousand_stalled_readers_delay_nobody() {
     stalled_readers(Arrival::AtOnce).await;
@@ -116,7 +116,7 @@ async fn stalled_readers(arrival: Arrival) {
         .iter()
         .map(|client| count(client, "/waiting_bytes"))
         .sum();
-    assert!(waiting > 0, "the server holds what nobody reads: {status}");
+    assert!(waiting > 0, "the server holds unread bytes: {status}");
     assert_eq!(
         count(&status, "/clients/0/requests"),
         READERS as u64,
@@ -146,7 +146,7 @@ async fn stalled_readers(arrival: Arrival) {
     assert_eq!(visitor.get("/who").await.text(), "site");
 }
 
-/// Sends a byte of a body every half second until the connection ends; what the server said before that.
+/// Sends a byte of a body every half second until the connection ends; what the server sent before that.
 async fn trickle(http: SocketAddr) -> String {
     let mut stream = TcpStream::connect(http).await.unwrap();
     let head = format!("POST /unread HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n");
@@ -215,14 +215,17 @@ async fn a_thousand_tricklers_do_not_switch_a_client_off() {
         (count(&status, "/process/permits_in_use") >= 600).then_some(())
     })
     .await;
-    let mut said = std::collections::BTreeMap::<String, usize>::new();
+    let mut responses = std::collections::BTreeMap::<String, usize>::new();
     let ended = within("the end of all uploads", 3 * SOON, uploads.join_all()).await;
     for answer in ended {
         let line = answer.lines().next().unwrap_or("reset").to_owned();
-        *said.entry(line).or_default() += 1;
+        *responses.entry(line).or_default() += 1;
     }
-    println!("uploads: {said:?}");
-    assert!(!said.keys().any(|line| line.contains("200")), "{said:?}");
+    println!("uploads: {responses:?}");
+    assert!(
+        !responses.keys().any(|line| line.contains("200")),
+        "{responses:?}"
+    );
     // One of the same address waits until a silent connection has made room.
     let mut same = Visitor::http1(http, HOST).await;
     let answer = within("an answer to the same address", SOON, same.get("/who")).await;
@@ -284,7 +287,7 @@ async fn stalled_upload_beside_others(world: &World) {
     });
     let held = tokio::spawn(async move { slow.send(request).await });
     let stats = world.service().stats.clone();
-    eventually("an upload that nobody reads", SOON, async || {
+    eventually("an upload that is not read", SOON, async || {
         (stats.begun() == 1).then_some(())
     })
     .await;
@@ -330,7 +333,7 @@ async fn one_stalled_upload_does_not_hold_its_http2_connection() {
     stalled_upload_beside_others(&World::site().await).await;
 }
 
-/// F11: the connections to an h2c service are shared by all visitors, and hold nobody either.
+/// F11: the connections to an h2c service are shared by all visitors, and delay none.
 #[tokio::test]
 async fn one_stalled_download_does_not_hold_a_shared_h2c_service() {
     stalled_download_beside_others(&World::h2c().await).await;
@@ -342,7 +345,7 @@ async fn one_stalled_upload_does_not_hold_a_shared_h2c_service() {
     stalled_upload_beside_others(&World::h2c().await).await;
 }
 
-/// F11: a held request delays nobody on the same lane.
+/// F11: a held request delays no other on the same lane.
 #[tokio::test]
 async fn a_slow_request_delays_nobody() {
     let world = World::site().await;

@@ -104,7 +104,7 @@ impl Rounds {
             let request = visitor.request(&Method::GET, "/chunked/100000000", empty());
             drop(visitor.send(request).await.unwrap());
 
-            // In the middle of an upload that nobody reads.
+            // In the middle of an upload that is not read.
             let (feeder, body) = feed();
             let request = visitor.request(&Method::POST, "/unread", body);
             let begun = self.site.stats.begun();

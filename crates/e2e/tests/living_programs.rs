@@ -82,9 +82,9 @@ fn server(state: &Path) -> Command {
 
 async fn announced(state: &Path, key: &str) -> SocketAddr {
     eventually("a server that says where it is", SOON, async || {
-        let told: Value =
+        let announced: Value =
             serde_json::from_slice(&fs::read(state.join("server.json")).ok()?).ok()?;
-        told[key].as_str()?.parse().ok()
+        announced[key].as_str()?.parse().ok()
     })
     .await
 }
@@ -198,10 +198,10 @@ async fn the_first_line_on_a_pipe_is_the_public_url() {
             lines[0],
             format!("http://{name}.localhost:{}", server.http.port())
         );
-        for said in ["ADIT__TOKEN", "can read", "connected"] {
+        for part in ["ADIT__TOKEN", "can read", "connected"] {
             assert!(
-                lines[1..].iter().any(|line| line.contains(said)),
-                "{said}: {lines:?}"
+                lines[1..].iter().any(|line| line.contains(part)),
+                "{part}: {lines:?}"
             );
         }
     }
@@ -255,9 +255,9 @@ async fn a_state_directory_that_cannot_be_made_is_a_warning() {
     );
     let (http, tunnel) = eventually("the addresses of the server", SOON, async || {
         server.assert_running();
-        let said = server.stdout();
+        let output = server.stdout();
         let line = |start: &str| {
-            let line = said.lines().find_map(|line| line.strip_prefix(start))?;
+            let line = output.lines().find_map(|line| line.strip_prefix(start))?;
             line.trim()
                 .trim_start_matches("http://")
                 .parse::<SocketAddr>()
@@ -298,9 +298,9 @@ async fn a_second_server_does_not_hide_the_first() {
     })
     .await;
     assert!(second.terminated().await.success());
-    let told: Value =
+    let announced: Value =
         serde_json::from_slice(&fs::read(state.join("server.json")).unwrap()).unwrap();
-    assert_eq!(told["pid"].as_u64(), Some(first.pid().into()));
+    assert_eq!(announced["pid"].as_u64(), Some(first.pid().into()));
     let text = state.display().to_string();
     let status = run("adit", &["status"], &[("ADIT__STATE_DIR", &text)], &state).await;
     assert_eq!(status.code, Some(0), "{}", status.stderr);

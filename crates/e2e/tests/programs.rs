@@ -59,10 +59,10 @@ async fn postgres_runs_its_own_benchmark_and_copies_whole() {
     };
     run("pgbench", &["-i", "-q", "-s", "1"]).await;
     // Eight connections at once, each with its own transactions.
-    let said = run("pgbench", &["-c", "8", "-j", "2", "-t", "50"]).await;
+    let output = run("pgbench", &["-c", "8", "-j", "2", "-t", "50"]).await;
     assert!(
-        said.contains("number of transactions actually processed: 400/400"),
-        "{said}"
+        output.contains("number of transactions actually processed: 400/400"),
+        "{output}"
     );
     let balance = "select count(*) = 400 and sum(delta) = (select sum(abalance) from pgbench_accounts) \
                    from pgbench_history";
@@ -101,9 +101,9 @@ async fn redis_runs_its_own_benchmark_and_keeps_what_it_was_given() {
         "set,get,lrange_100",
         "--csv",
     ];
-    let said = ran("redis-benchmark", &bench, &[], dir).await.stdout;
+    let output = ran("redis-benchmark", &bench, &[], dir).await.stdout;
     for test in ["SET", "GET", "LRANGE_100"] {
-        assert!(said.contains(&format!("\"{test}")), "{said}");
+        assert!(output.contains(&format!("\"{test}")), "{output}");
     }
     // A megabyte that a shell can carry: written through the tunnel, compared beside it.
     let value = "0123456789abcdef".repeat(1 << 12);
@@ -145,10 +145,10 @@ async fn ssh_gives_a_shell_and_scp_copies_both_ways() {
         "-p",
         &port,
         &at,
-        "wc -c < /dev/null; echo said | tr a-z A-Z",
+        "wc -c < /dev/null; echo word | tr a-z A-Z",
     ]);
-    let said = ran("ssh", &shell, &[], dir).await.stdout;
-    assert_eq!(said, "0\nSAID\n");
+    let output = ran("ssh", &shell, &[], dir).await.stdout;
+    assert_eq!(output, "0\nWORD\n");
     let bytes: Vec<u8> = (0..16_u32 << 20).map(|at| (at ^ at >> 9) as u8).collect();
     let (from, there, back) = (dir.join("from"), dir.join("there"), dir.join("back"));
     fs::write(&from, &bytes).unwrap();
@@ -175,15 +175,15 @@ async fn iperf3_measures_tcp_in_both_directions() {
         let args = [
             "-c", &host, "-p", &port, "-n", "32M", "-P", "4", "-J", direction,
         ];
-        let said = ran("iperf3", &args, &[], dir).await.stdout;
-        let said: Value = serde_json::from_str(&said).unwrap();
-        let received = said["end"]["sum_received"]["bytes"].as_u64().unwrap();
+        let output = ran("iperf3", &args, &[], dir).await.stdout;
+        let output: Value = serde_json::from_str(&output).unwrap();
+        let received = output["end"]["sum_received"]["bytes"].as_u64().unwrap();
         // Upwards it stops counting when the sender is done, whatever is still under way.
         let least = if direction == "-R" { 32 } else { 4 } << 20;
         assert!(
             received >= least,
             "{received} in {direction}: {}",
-            said["error"]
+            output["error"]
         );
     }
 }
@@ -198,9 +198,9 @@ async fn iperf3_sends_datagrams_that_all_arrive() {
         let args = [
             "-c", &host, "-p", &port, "-u", "-b", "20M", "-t", "1", "-l", length, "-J",
         ];
-        let said = ran("iperf3", &args, &[], service.dir.path()).await.stdout;
-        let said: Value = serde_json::from_str(&said).unwrap();
-        let sum = &said["end"]["sum"];
+        let output = ran("iperf3", &args, &[], service.dir.path()).await.stdout;
+        let output: Value = serde_json::from_str(&output).unwrap();
+        let sum = &output["end"]["sum"];
         assert!(sum["packets"].as_u64().unwrap() > 50, "{sum}");
         assert_eq!(sum["lost_packets"], 0, "{sum}");
     }
@@ -219,11 +219,11 @@ async fn a_resolver_answers_dnsperf() {
     let args = [
         "-s", &host, "-p", &port, "-d", &file, "-n", "30", "-c", "8", "-q", "50",
     ];
-    let said = ran("dnsperf", &args, &[], dir).await.stdout;
+    let output = ran("dnsperf", &args, &[], dir).await.stdout;
     let count = |line: &str| -> u64 {
-        let line = said
+        let line = output
             .lines()
-            .find(|said| said.contains(line))
+            .find(|output| output.contains(line))
             .unwrap_or_default();
         let number = line
             .split(':')
@@ -231,10 +231,10 @@ async fn a_resolver_answers_dnsperf() {
             .and_then(|rest| rest.split_whitespace().next());
         number
             .and_then(|number| number.parse().ok())
-            .unwrap_or_else(|| panic!("{said}"))
+            .unwrap_or_else(|| panic!("{output}"))
     };
     assert_eq!(count("Queries completed"), 3000);
     assert_eq!(count("Queries lost"), 0);
-    assert!(said.contains("NOERROR 3000"), "{said}");
+    assert!(output.contains("NOERROR 3000"), "{output}");
     assert!(program("dnsmasq").is_file());
 }

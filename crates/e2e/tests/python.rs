@@ -31,10 +31,10 @@ fn python(server: &Server, kind: &str) -> Process {
     Process::spawn("python", &interpreter(), &args, &[], server.state())
 }
 
-async fn said(python: &mut Process, line: &str) {
+async fn wait_for_line(python: &mut Process, line: &str) {
     let what = format!("{line:?} of the client");
     eventually(&what, SOON, async || {
-        let found = python.stdout().lines().any(|said| said == line);
+        let found = python.stdout().lines().any(|printed| printed == line);
         if !found {
             python.assert_running();
         }
@@ -111,9 +111,9 @@ async fn is_served(server: &Server) {
 async fn a_client_in_another_language_serves() {
     let server = Server::with("server:\n  timeouts: { heartbeat: 100ms, dead_after: 1s }\n").await;
     let mut client = python(&server, "serve");
-    said(&mut client, "ready").await;
+    wait_for_line(&mut client, "ready").await;
     is_served(&server).await;
-    said(&mut client, "heartbeat answered 77").await;
+    wait_for_line(&mut client, "heartbeat answered 77").await;
     let epoch = count(&server.status().await, "/clients/0/epoch");
     stays("its link", Duration::from_millis(2500), async || {
         let status = server.status().await;
@@ -135,7 +135,7 @@ async fn a_client_in_another_language_serves() {
 async fn a_client_that_answers_no_probe_is_dropped() {
     let server = Server::with("server:\n  timeouts: { heartbeat: 100ms, dead_after: 1s }\n").await;
     let mut client = python(&server, "mute");
-    said(&mut client, "ready").await;
+    wait_for_line(&mut client, "ready").await;
     assert_eq!(
         get(server.http, HOST, "/hello").await.text(),
         "hello from python"
@@ -151,12 +151,12 @@ async fn a_client_that_answers_no_probe_is_dropped() {
     .await;
 }
 
-/// P-2.3: the order of fields does not matter, and what nobody knows is skipped.
+/// P-2.3: the order of fields does not matter, and unknown fields are skipped.
 #[tokio::test]
 async fn fields_may_come_in_any_order() {
     let server = Server::plain().await;
     let mut client = python(&server, "shuffled");
-    said(&mut client, "ready").await;
+    wait_for_line(&mut client, "ready").await;
     is_served(&server).await;
 }
 
@@ -165,7 +165,7 @@ async fn fields_may_come_in_any_order() {
 async fn control_and_data_stream_live_without_each_other() {
     let server = Server::plain().await;
     let mut client = python(&server, "streams");
-    said(&mut client, "ready").await;
+    wait_for_line(&mut client, "ready").await;
     let epoch = count(&server.status().await, "/clients/0/epoch");
     let control_is = async |open: bool| {
         eventually("a change of the control stream", SOON, async || {
@@ -202,7 +202,7 @@ async fn control_and_data_stream_live_without_each_other() {
 async fn an_overrun_of_credit_costs_only_its_request() {
     let server = Server::plain().await;
     let mut client = python(&server, "serve");
-    said(&mut client, "ready").await;
+    wait_for_line(&mut client, "ready").await;
     let epoch = count(&server.status().await, "/clients/0/epoch");
     let mut visitor = Visitor::http1(server.http, HOST).await;
     let request = visitor.request(&Method::GET, "/overrun", adit_e2e::empty());
@@ -224,7 +224,7 @@ async fn an_overrun_of_credit_costs_only_its_request() {
         }
         Err(_) => {}
     }
-    said(&mut client, "reset RESET_CODE_FLOW_CONTROL /overrun").await;
+    wait_for_line(&mut client, "reset RESET_CODE_FLOW_CONTROL /overrun").await;
     let status = server.status().await;
     assert_eq!(
         count(&status, "/clients/0/epoch"),
@@ -244,8 +244,8 @@ async fn an_overrun_of_credit_costs_only_its_request() {
 async fn refusals_name_their_reason_and_the_same_instance_takes_over() {
     let server = Server::plain().await;
     let mut client = python(&server, "refusals");
-    said(&mut client, "ready").await;
-    let told = client.stdout();
+    wait_for_line(&mut client, "ready").await;
+    let output = client.stdout();
     for line in [
         "version FAILED_PRECONDITION version",
         "credential UNAUTHENTICATED unauthenticated",
@@ -256,14 +256,14 @@ async fn refusals_name_their_reason_and_the_same_instance_takes_over() {
         "fenced UNAUTHENTICATED stale_session",
     ] {
         assert!(
-            told.lines().any(|said| said == line),
-            "{line:?} is not in\n{told}"
+            output.lines().any(|printed| printed == line),
+            "{line:?} is not in\n{output}"
         );
     }
-    let stale = told
+    let stale = output
         .lines()
         .filter(|line| *line == "session UNAUTHENTICATED stale_session");
-    assert_eq!(stale.count(), 3, "{told}");
-    assert!(told.contains("proxy ended"), "{told}");
+    assert_eq!(stale.count(), 3, "{output}");
+    assert!(output.contains("proxy ended"), "{output}");
     is_served(&server).await;
 }

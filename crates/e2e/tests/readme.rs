@@ -63,8 +63,8 @@ async fn a_websocket_crosses_with_its_http_service() {
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut socket = accept_async(stream).await.unwrap();
-        let said = socket.next().await.unwrap().unwrap();
-        socket.send(said).await.unwrap();
+        let received = socket.next().await.unwrap().unwrap();
+        socket.send(received).await.unwrap();
         socket.next().await
     });
     let (server, _client) = shown("adit http 8080 --name chat", addr).await;
@@ -92,9 +92,9 @@ async fn a_tcp_service_is_exposed_on_a_port() {
         .unwrap();
     stream.write_all(b"hello").await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).await.unwrap();
-    assert_eq!(said, "hello");
+    let mut received = String::new();
+    stream.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "hello");
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn the_files_for_two_machines_are_understood() {
         path.display().to_string(),
         "start".to_owned(),
     ];
-    // Nobody listens on port 7000 of this address, so that it goes on trying.
+    // Port 7000 of this address refuses connections, so the client keeps trying.
     let mut process = Process::spawn("adit", &binary("adit"), &args, &env, dir.path());
     eventually("a first try", PATIENCE, async || {
         let ended = process.has_ended();

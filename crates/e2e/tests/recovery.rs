@@ -137,7 +137,7 @@ async fn visitors_wait_for_a_client_that_is_on_its_way() {
     }
 }
 
-/// Visitors who ask again and again until told to stop.
+/// Visitors that send requests in a loop until they are stopped.
 struct Load {
     stop: Arc<AtomicBool>,
     /// Of each visitor.
@@ -440,7 +440,7 @@ async fn a_hung_client_is_found_and_replaced() {
     assert_eq!(load.end().await, Vec::<String>::new());
 }
 
-/// F21: a client that is told to end takes nothing new, finishes what runs, and ends.
+/// F21: a client that receives SIGTERM accepts nothing new, completes running requests, and ends.
 #[tokio::test]
 async fn a_client_drains_on_sigterm() {
     let mut pair = pair("").await;
@@ -457,7 +457,7 @@ async fn a_client_drains_on_sigterm() {
             .then_some(())
     })
     .await;
-    // What was given to it before it said so may still be on its way there.
+    // Requests that were sent before its drain may still be on their way.
     load.turn().await;
     let begun = pair.services[0].stats.begun();
     load.more(100).await;
@@ -480,7 +480,7 @@ async fn a_client_drains_on_sigterm() {
     assert_eq!(load.end().await, Vec::<String>::new());
 }
 
-/// F21: a server that is told to end lets running answers finish, and then ends.
+/// F21: a server that receives SIGTERM completes running responses, and then ends.
 #[tokio::test]
 async fn a_server_drains_on_sigterm() {
     let mut world = World::site().await;

@@ -10,8 +10,8 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where nobody listens.
-async fn nobody() -> SocketAddr {
+/// An address that refuses connections.
+async fn closed_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }
@@ -23,10 +23,10 @@ fn failed(world: &mut World) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Regression: of a service that is down the client's terminal said nothing.
+/// Regression: the client did not report a service that is down.
 #[tokio::test]
 async fn requests_to_a_service_that_is_down_have_one_line_each() {
-    let mut world = World::before(nobody().await).await;
+    let mut world = World::before(closed_address().await).await;
     let mut answers: Vec<Answer> = Vec::new();
     for _ in 0..3 {
         answers.push(world.get("/").await);

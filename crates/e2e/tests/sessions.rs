@@ -68,7 +68,7 @@ async fn nothing_is_left(server: &Server, client: &Client) {
     .await;
 }
 
-/// Sends back what comes, until the visitor has said all.
+/// Echoes the bytes of the visitor until its end.
 async fn echo() -> Scripted {
     Scripted::start(|mut stream| async move {
         let (mut read, mut write) = stream.split();
@@ -195,7 +195,7 @@ async fn p_10_2_either_side_may_end_its_direction_first() {
         let mut first = [0; 5];
         stream.read_exact(&mut first).await.unwrap();
         if &first == b"early" {
-            // Its own end first; then it hears the visitor out.
+            // Its own end first; then it reads to the end of the visitor.
             stream.write_all(b"bye").await.unwrap();
             stream.shutdown().await.unwrap();
             stream.read_to_end(&mut asked).await.unwrap();
@@ -308,7 +308,7 @@ async fn clients_of_a_group_share_a_port() {
     }
 }
 
-/// P-1.4: what cannot be had is said with its cause, and who holds it.
+/// P-1.4: a rejected announcement has its cause and the holder of the name.
 #[tokio::test]
 async fn a_port_that_cannot_be_had_is_refused_with_the_cause() {
     let service = echo().await;
@@ -335,13 +335,14 @@ async fn a_port_that_cannot_be_had_is_refused_with_the_cause() {
         let port = port.to_string();
         let args = ["tcp", &service_addr, "--remote-port", &port];
         let mut late = Client::start(adit(&server, "late", &args)).await;
-        let told = eventually("the cause", SOON, async || {
-            let told = late.process().stderr();
-            told.contains("it is announced again until it is free")
-                .then_some(told)
+        let shown = eventually("the cause", SOON, async || {
+            let shown = late.process().stderr();
+            shown
+                .contains("it is announced again until it is free")
+                .then_some(shown)
         })
         .await;
-        assert!(told.contains(cause), "{told}");
+        assert!(shown.contains(cause), "{shown}");
         assert_eq!(late.process().stdout(), "");
     }
     let run = refused("late", 2222).await;
@@ -363,7 +364,7 @@ async fn p_10_3_a_killed_client_resets_and_returns_to_its_port() {
     client.kill();
     let read = running.read_to_end().await;
     assert_eq!((read.bytes.len(), read.end), (0, End::Reset));
-    // Somebody comes while nobody is there to take them.
+    // Visitors connect before a client is connected.
     let mut waiting = Raw::connect(addr).await;
     client.restart().await;
     waiting.read_text("hello").await;
@@ -531,7 +532,7 @@ async fn a_port_is_kept_for_a_while_and_then_closed() {
     answers(addr, "the same again").await;
 }
 
-/// F21: a server that drains takes nobody new, and lets those that are there finish.
+/// F21: a draining server accepts no new visitor, and completes the others.
 #[tokio::test]
 async fn a_server_that_drains_closes_its_ports_and_lets_connections_finish() {
     let service = echo().await;
@@ -609,7 +610,7 @@ async fn visitor(addr: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// The answer to a datagram, which is sent again while there is none: nobody promises that one arrives.
+/// The answer to a datagram, which is sent again until there is one: a datagram may be lost.
 async fn ask(visitor: &UdpSocket, datagram: &[u8]) -> Vec<u8> {
     let mut answer = vec![0; 65_536];
     eventually("an answer to a datagram", SOON, async || {
@@ -721,17 +722,17 @@ async fn status_tells_ports_and_sessions() {
     let state = server.state().display().to_string();
     let env = [("ADIT__STATE_DIR", &*state)];
     let text = run("adit", &["status"], &env, server.state()).await.stdout;
-    for told in [
+    for part in [
         &format!("tcp://{}", addrs[0]),
         &format!("udp://{}", addrs[1]),
         "tcp connections: 1 open, 1 so far",
         "udp flows: 1 open, 1 so far",
         "datagrams dropped: 0 from visitors",
     ] {
-        assert!(text.contains(told), "{told}: {text}");
+        assert!(text.contains(part), "{part}: {text}");
     }
     let json = run("adit", &["status", "--json"], &env, server.state()).await;
-    let told: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(count(&told, "/server/tcp/open"), 1);
-    assert_eq!(count(&told, "/server/udp/open"), 1);
+    let shown: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(count(&shown, "/server/tcp/open"), 1);
+    assert_eq!(count(&shown, "/server/udp/open"), 1);
 }

@@ -1,4 +1,4 @@
-//! A terminal or a pipe that nobody reads stops nobody but whoever writes to it. F39.
+//! A terminal or a pipe that is not read does not stop the programs. F39.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{
@@ -51,13 +51,13 @@ async fn a_log_that_nobody_reads_stops_nobody() {
         .unwrap();
     let mut child = Killed(child);
     let http: SocketAddr = eventually("a server that says where it is", SOON, async || {
-        let told = fs::read(state.path().join("server.json")).ok()?;
-        let told: Value = serde_json::from_slice(&told).ok()?;
-        told["http_addr"].as_str()?.parse().ok()
+        let announced = fs::read(state.path().join("server.json")).ok()?;
+        let announced: Value = serde_json::from_slice(&announced).ok()?;
+        announced["http_addr"].as_str()?.parse().ok()
     })
     .await;
     for _ in 0..1_000 {
-        let answer = get(http, "nobody.localhost", "/").await;
+        let answer = get(http, "unknown.localhost", "/").await;
         assert_eq!(answer.reason(), "no_tunnel");
     }
     // Nor does it stop its end.

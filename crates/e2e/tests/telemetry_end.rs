@@ -32,7 +32,7 @@ fn tunnel(service: &Service) -> String {
     )
 }
 
-/// The process has said that it is gone: what is left is what it has to tell.
+/// The process has announced its end: only its telemetry is left.
 async fn has_said_goodbye(announced: &Path) {
     eventually("no announcement", SOON, async || {
         (!announced.exists()).then_some(())

@@ -83,7 +83,7 @@ impl World {
         Self::start("", &tunnel, sample_ratio).await
     }
 
-    /// The visitor's trace, once both sides have told of their hops.
+    /// The visitor's trace, once both sides have exported their hops.
     async fn trace(&self, id: &str) -> Trace {
         let both = |trace: &Trace| {
             let from = |service: &str| trace.0.iter().any(|one| one.service == service);
@@ -168,18 +168,18 @@ async fn a_request_over_http_is_one_trace() {
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect();
-    let told = format!("traceparent: 00-{TRACE}-{span}-01");
+    let header = format!("traceparent: 00-{TRACE}-{span}-01");
     assert_eq!(seen.matches("traceparent").count(), 1, "{seen}");
-    assert!(seen.contains(&told), "{told} in {seen}");
+    assert!(seen.contains(&header), "{header} in {seen}");
 }
 
 #[tokio::test]
 async fn a_failed_request_is_marked() {
-    let nobody = {
+    let closed = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
     };
-    let world = World::tunnel("http", nobody, 0.0).await;
+    let world = World::tunnel("http", closed, 0.0).await;
     let mut visitor = Visitor::http1(world.server.http, "it.localhost").await;
     let mut request = visitor.request(&Method::GET, "/", adit_e2e::empty());
     request.headers_mut().insert("traceparent", traceparent());
@@ -252,7 +252,7 @@ async fn a_tcp_connection_is_one_trace() {
         let _ = write.shutdown().await;
     })
     .await;
-    // Nobody says anything of traces over TCP: one begins here.
+    // TCP carries no trace context: a trace begins here.
     let world = World::tunnel("tcp", service.addr, 1.0).await;
     let mut visitor = Raw::connect(world.port().await).await;
     visitor.send("hello").await;
@@ -290,7 +290,7 @@ async fn a_request_to_a_clients_entry_is_one_trace() {
     }
 }
 
-/// What nobody samples is not exported, and goes on as it came.
+/// A context that is not sampled is not exported, and is forwarded unchanged.
 #[tokio::test]
 async fn an_unsampled_request_leaves_no_spans_and_keeps_its_context() {
     let service = mirror().await;
@@ -318,7 +318,7 @@ async fn begun_here(collector: &Collector) -> String {
     eventually("a trace", SOON, async || collector.ids().first().cloned()).await
 }
 
-/// A dead collector delays nobody, and what it costs is counted.
+/// A dead collector delays no request, and the lost spans are counted.
 #[tokio::test]
 async fn a_dead_collector_costs_only_the_spans() {
     let service = mirror().await;
@@ -373,8 +373,8 @@ async fn a_hop_without_tracing_hands_the_context_on() {
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect();
-    let told = format!("traceparent: 00-{id}-{span}-01");
-    assert!(seen.contains(&told), "{told} in {seen}");
+    let header = format!("traceparent: 00-{id}-{span}-01");
+    assert!(seen.contains(&header), "{header} in {seen}");
 }
 
 /// Whether a request is traced is decided once, where its visitor came in.

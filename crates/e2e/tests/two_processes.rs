@@ -1,4 +1,4 @@
-//! Two commands, no file: what a person does first, and what they are told when it cannot be.
+//! Two commands without a file: the first use, and its errors.
 //! F26 (files, variables, flags), F43 (command line), P-1.3, P-1.4, and the answers to bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -90,9 +90,9 @@ async fn a_file_with_two_tunnels_is_served() {
         client.process().first_line().await,
         format!("http://first.test:{port}")
     );
-    let told = client.process().stdout();
+    let parsed = client.process().stdout();
     assert_eq!(
-        told.lines().nth(1),
+        parsed.lines().nth(1),
         Some(format!("http://second.test:{port}/who").as_str())
     );
     assert_eq!(get(server.http, "first.test", "/who").await.text(), "one");
@@ -113,11 +113,11 @@ async fn status_shows_server_and_client() {
     let env = [("ADIT__STATE_DIR", state_text.as_str())];
     let shown = run("adit", &["status", "--json"], &env, state).await;
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
-    let told: Value = serde_json::from_str(&shown.stdout).unwrap();
-    assert_eq!(told["server"]["clients"][0]["client_id"], "client-1");
-    assert_eq!(told["server"]["tunnels"][0]["name"], "web");
-    assert_eq!(told["clients"][0]["client_id"], "client-1");
-    assert_eq!(told["clients"][0]["connection"], "connected");
+    let parsed: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(parsed["server"]["clients"][0]["client_id"], "client-1");
+    assert_eq!(parsed["server"]["tunnels"][0]["name"], "web");
+    assert_eq!(parsed["clients"][0]["client_id"], "client-1");
+    assert_eq!(parsed["clients"][0]["connection"], "connected");
     let text = run("adit", &["status"], &env, state).await;
     assert_eq!(text.code, Some(0), "{}", text.stderr);
     assert!(
@@ -166,18 +166,18 @@ async fn route_test_explains_the_choice() {
         state,
     )
     .await;
-    let told: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(told["tunnel"], "web");
+    let parsed: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(parsed["tunnel"], "web");
     let lost = run(
         "adit",
-        &["route", "test", "http://nobody.test/"],
+        &["route", "test", "http://unknown.test/"],
         &env,
         state,
     )
     .await;
     assert_eq!(lost.code, Some(1));
     assert!(
-        lost.stderr.contains("http://nobody.test/"),
+        lost.stderr.contains("http://unknown.test/"),
         "{}",
         lost.stderr
     );
@@ -335,8 +335,8 @@ async fn a_bad_token_is_refused_without_a_retry_storm() {
         ..options
     });
     eventually("a refusal in words", SOON, async || {
-        let said = client.process().stderr();
-        (said.contains("credential") || said.contains("token")).then_some(())
+        let log = client.process().stderr();
+        (log.contains("credential") || log.contains("token")).then_some(())
     })
     .await;
     if client.process().has_ended() {
@@ -356,7 +356,7 @@ async fn a_bad_token_is_refused_without_a_retry_storm() {
     assert_eq!(clients, Some(0));
 }
 
-/// SIGHUP reads the file again; one that does not parse changes nothing, and is said to be bad.
+/// SIGHUP reads the file again; an invalid one changes nothing and is reported.
 #[tokio::test]
 async fn a_bad_file_on_reload_changes_nothing() {
     let mut server = Server::with("server:\n  max_clients: 10\n").await;

@@ -58,7 +58,7 @@ impl Backoff {
         Duration::from_nanos(nanos)
     }
 
-    /// Counts one more retry whose wait is none of this schedule.
+    /// Counts one more retry whose wait is not part of this schedule.
     pub(crate) fn count(&mut self) {
         self.retries = self.retries.saturating_add(1);
     }

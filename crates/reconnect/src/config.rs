@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// No wait is longer than a day: whoever means to stop has `max_retries`. The bound also keeps every sum of a time and a
+/// The longest wait is a day; `max_retries` ends the retries. The bound also keeps every sum of a time and a
 /// delay inside what an `Instant` can hold.
 const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -34,13 +34,13 @@ pub enum ConfigError {
         /// The longest delay.
         max: Duration,
     },
-    /// Nobody waits that long.
+    /// The longest delay is too long.
     #[error("max_delay ({max:?}) is longer than a day: shorten it")]
     MaxTooLong {
         /// The longest delay.
         max: Duration,
     },
-    /// The delay would shrink, or be no number.
+    /// The factor is less than 1, or not finite.
     #[error("backoff_factor ({factor}) must be a finite number of at least 1, for example 2.0")]
     Factor {
         /// The refused factor.
@@ -54,7 +54,7 @@ impl Config {
     /// [`with_stop_when_unauthenticated`](Self::with_stop_when_unauthenticated) say otherwise.
     ///
     /// # Errors
-    /// [`ConfigError`] names the first setting that cannot be, and holds its value.
+    /// [`ConfigError`] with the first invalid setting and its value.
     pub fn try_new(
         max_retries: u32,
         initial_delay: Duration,
@@ -100,7 +100,7 @@ impl Config {
     }
 
     /// Whether refused credentials end the attempts. By default they do not, because a server may be restarted with the
-    /// right ones while nobody sits beside the client: the next try then comes after `max_delay` or more.
+    /// right ones while the client runs unattended: the next try then comes after `max_delay` or more.
     #[must_use]
     pub fn with_stop_when_unauthenticated(self, stop: bool) -> Self {
         Self {

@@ -1,7 +1,7 @@
-//! When to dial again: a state machine without a clock.
+//! Decides when to dial again: a state machine without a clock.
 //!
-//! Holds [`Reconnect`], which is told what happened to a link (an [`Event`], the time and a random word) and answers what
-//! to do next (an [`Action`]), and [`StatusCell`], which tells anybody who waits how the link stands.
+//! Holds [`Reconnect`], which receives an [`Event`] of a link, the time and random bits, and returns the next [`Action`];
+//! and [`StatusCell`], which publishes the status of the link to watchers.
 //!
 //! Promises:
 //! - the first retry after a link that had settled is due within `initial_delay` of the loss;
@@ -9,12 +9,12 @@
 //!   dials within `initial_delay` and (`backoff_factor` − 1) times as long as the server was away, once a dial that was
 //!   under way at its return has failed;
 //! - no delay exceeds `max_delay`, or one and a half times that after refused credentials;
-//! - `Dial` is never answered before the `until` of the wait that came before it;
+//! - `Dial` is never returned before the `until` of the wait before it;
 //! - a link that is made and lost at once does not reset the backoff: only one that lived `stable_after` does;
-//! - a refused event changes nothing;
-//! - a watcher of the cell misses no change for ever: it may skip a status that was replaced at once, never the newest.
+//! - a rejected event changes nothing;
+//! - a watcher of the cell always receives the newest status; it may skip one that was replaced at once.
 //!
-//! Leaves to the caller: the time, the randomness, the timer, dialling with a timeout, handing on what is decided.
+//! Leaves to the caller: time, randomness, the timer, dialling with a timeout, and performing the actions.
 //!
 //! Cost: constant time and no memory per event; the cell keeps one waker for each watcher that waits.
 //!

@@ -10,44 +10,44 @@ use crate::{
     backoff::{Backoff, full_jitter},
 };
 
-/// What happened.
+/// An event of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody wants a link.
+    /// A link is wanted.
     Start,
-    /// The dial led to a registered link with this epoch.
+    /// The dial resulted in a registered link with this epoch.
     Established {
         /// The epoch issued by the server.
         epoch: u64,
     },
-    /// The dial led to nothing.
+    /// The dial failed.
     DialFailed(Failure),
-    /// The established link is gone.
+    /// The established link was lost.
     Lost,
-    /// The time of the last [`Action::Wait`] has come. Early is no error: the answer is the same wait again.
+    /// The time of the last [`Action::Wait`] has come. An early event is allowed and returns the same wait again.
     TimerDue,
-    /// Nobody wants a link any more.
+    /// The link is not wanted any more.
     Stop,
 }
 
-/// Why a dial led to nothing.
+/// Why a dial failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// Unreachable, timed out, overloaded: worth another try.
     Transient,
-    /// The server answered and refused.
+    /// The server refused the client.
     Refused {
-        /// The server said not to come back as we are (`retry: false`).
+        /// The server does not want a retry (`retry: false`).
         fatal: bool,
     },
     /// The server did not accept the credentials.
     Unauthenticated,
 }
 
-/// What to do now.
+/// The next step of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Dial once, with a timeout, and report how it went.
+    /// Dial once, with a timeout, and report the result.
     Dial,
     /// Use the link, and report its loss.
     Serve,
@@ -56,7 +56,7 @@ pub enum Action {
         /// No dial before it.
         until: Instant,
     },
-    /// Do nothing more; the machine is at its end.
+    /// Do nothing more; the machine has stopped.
     Stop(StopReason),
 }
 
@@ -67,7 +67,9 @@ impl fmt::Display for StopReason {
             Self::RetriesExhausted { retries } => {
                 write!(f, "gave up after {retries} retries (reconnect.max_retries)")
             }
-            Self::Refused => f.write_str("the server refused this client and said not to retry"),
+            Self::Refused => {
+                f.write_str("the server refused this client and does not accept a retry")
+            }
             Self::Unauthenticated => {
                 f.write_str("the server did not accept the credentials: check the token")
             }
@@ -75,12 +77,12 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// Where the machine stands.
+/// The state of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Not started.
     Idle,
-    /// A dial is under way.
+    /// A dial runs.
     Dialling,
     /// A link lives.
     Established {
@@ -94,7 +96,7 @@ pub enum State {
         /// No dial before it.
         until: Instant,
     },
-    /// At the end; there is no way back.
+    /// Stopped for ever.
     Stopped(StopReason),
 }
 
@@ -110,22 +112,22 @@ impl fmt::Display for State {
     }
 }
 
-/// An event that cannot happen in this state. Nothing has changed; the caller has lost count of what it was told to do.
+/// An event that cannot occur in this state. The state is unchanged; the caller has not followed the last action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the reconnect machine is {state} and cannot take {event:?}: report only the outcome of its last action"
 )]
 pub struct InvalidTransition {
-    /// Where the machine stands.
+    /// The state of the machine.
     pub state: State,
-    /// What it refused.
+    /// The rejected event.
     pub event: Event,
 }
 
 /// Counts since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// How often [`Action::Dial`] was answered.
+    /// How often [`Action::Dial`] was returned.
     pub dials: u64,
     /// How many established links were lost.
     pub losses: u64,
@@ -166,7 +168,7 @@ impl Reconnect {
         }
     }
 
-    /// Takes what happened at `now` and says what to do. `random` is 64 fresh bits; it is used when a wait begins.
+    /// Processes an event at `now` and returns the next action. `random` is 64 random bits, used when a wait begins.
     ///
     /// # Errors
     /// [`InvalidTransition`] when the event does not follow from the last action; the machine stays as it was.
@@ -204,13 +206,13 @@ impl Reconnect {
         }
     }
 
-    /// Where the machine stands.
+    /// The state of the machine.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// The same for those who wait, to be put into a [`StatusCell`](crate::StatusCell) after each event.
+    /// The status of the link, for a [`StatusCell`](crate::StatusCell) after each event.
     #[must_use]
     pub fn status(&self) -> Status {
         let attempt = self.attempt();
@@ -255,8 +257,8 @@ impl Reconnect {
         self.wait(now + delay)
     }
 
-    /// Credentials do not become right by trying again: wait the longest delay at least, and up to half of it more so that
-    /// a thousand clients whose token was revoked do not come back together.
+    /// A retry rarely helps wrong credentials: wait the longest delay at least, and up to half of it more, so that a
+    /// thousand clients with a revoked token do not return together.
     fn retry_unauthenticated(&mut self, now: Instant, random: u64) -> Action {
         if self.config.stop_when_unauthenticated() {
             return self.stop(StopReason::Unauthenticated);

@@ -1,4 +1,4 @@
-//! How the link stands, for whoever waits for it.
+//! The status of the link, for watchers.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +15,13 @@ use crate::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// How the link stands.
+/// The status of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Status {
-    /// Nobody has asked for a link yet.
+    /// Not started.
     #[default]
     Idle,
-    /// A dial is under way.
+    /// A dial runs.
     Connecting {
         /// 0 for the first dial, then the number of the retry.
         attempt: u32,
@@ -35,12 +35,12 @@ pub enum Status {
     Waiting {
         /// The number of the retry that comes next.
         attempt: u32,
-        /// When it comes.
+        /// Its time.
         until: Instant,
     },
-    /// The link lives but takes nothing new. The machine does not know of it: whoever drains sets it.
+    /// The link lives but accepts no new requests. Set by the draining caller, not by the machine.
     Draining,
-    /// There will be no link any more. Nothing replaces it.
+    /// Stopped; this status is final.
     Stopped {
         /// Why.
         reason: StopReason,
@@ -53,8 +53,8 @@ pub struct Version(u64);
 
 /// A status that many threads read and set; clones share it.
 ///
-/// One lock for the status, its version and the wakers: to look and to register must be one step, or a change between
-/// the two wakes nobody. The lock is held for a few instructions, and never while a waker of others runs.
+/// One lock for the status, its version and the wakers: reading and registering must be one step, or a change between the
+/// two is missed. The lock is held for a few instructions, and never while a waker runs.
 #[derive(Clone)]
 pub struct StatusCell {
     shared: Arc<Mutex<Shared>>,
@@ -63,8 +63,8 @@ pub struct StatusCell {
 struct Shared {
     status: Status,
     version: Version,
-    /// Those who wait, by their watcher. Empty between a change and the next poll; ids are not used again, so a late
-    /// removal cannot hit another's waker.
+    /// Wakers by watcher. Empty between a change and the next poll; ids are not reused, so a late removal cannot affect
+    /// another watcher.
     waiting: BTreeMap<u64, Waker>,
     next_watcher: u64,
 }
@@ -179,8 +179,8 @@ impl Watcher {
         context: &mut Context<'_>,
     ) -> Poll<(Status, Version)> {
         let mut shared = self.cell.lock();
-        // The waker that goes is kept until the lock is free: to drop the last one of a task drops the task, and with it
-        // perhaps another watcher of this cell.
+        // The replaced waker is dropped after the lock: the last waker of a task drops the task, and with it perhaps
+        // another watcher of this cell.
         let (poll, gone) = if shared.version > seen {
             let gone = shared.waiting.remove(&self.id);
             (Poll::Ready((shared.status, shared.version)), gone)
@@ -200,7 +200,7 @@ impl Watcher {
     /// Waits for a status newer than `seen`; at once when there is one. A status that was replaced meanwhile is skipped.
     ///
     /// # Cancel safety
-    /// Nothing is lost: what was seen is the caller's argument.
+    /// Nothing is lost: the caller keeps the version.
     pub async fn changed(&mut self, seen: Version) -> (Status, Version) {
         poll_fn(|context| self.poll_changed(seen, context)).await
     }

@@ -1,17 +1,17 @@
-//! Why there will be no link any more.
+//! Why the machine has stopped.
 
-/// Why the machine is at its end.
+/// Why the machine has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     /// [`Event::Stop`](crate::Event::Stop).
     Requested,
-    /// As many retries as the settings allow brought no stable link.
+    /// The retries that the settings allow resulted in no stable link.
     RetriesExhausted {
         /// How many were made.
         retries: u32,
     },
-    /// The server said not to come back.
+    /// The server refused the client and does not want a retry.
     Refused,
-    /// The credentials were not accepted, and the settings say to stop then.
+    /// The credentials were not accepted, and the settings stop the machine then.
     Unauthenticated,
 }

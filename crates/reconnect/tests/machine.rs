@@ -119,7 +119,7 @@ fn every_state_with_every_event() {
 }
 
 #[test]
-fn a_wrong_move_names_state_and_event_and_changes_nothing() {
+fn an_invalid_transition_changes_nothing() {
     let now = Instant::now();
     let mut machine = after(steady(), now, &[Event::Start]);
     let (state, stats) = (machine.state(), machine.stats());
@@ -179,7 +179,7 @@ fn only_a_link_that_lived_a_while_resets_the_backoff() {
 }
 
 #[test]
-fn a_server_that_accepts_and_drops_is_dialled_ever_more_slowly() {
+fn the_delay_grows_when_links_are_dropped() {
     let mut now = Instant::now();
     let mut machine = after(steady(), now, &[Event::Start]);
     let mut waits = Vec::new();
@@ -228,7 +228,7 @@ fn the_time_of_a_dial_does_not_lengthen_the_delay() {
     let mut machine = after(steady(), now, &[Event::Start]);
     let mut waits = Vec::new();
     for _ in 0..4 {
-        // Nobody answers.
+        // The server does not respond.
         now += Duration::from_secs(10);
         let Action::Wait { until } = machine.on_event(FAILED, now, 0).unwrap() else {
             panic!("a failed dial leads to a wait");
@@ -241,7 +241,7 @@ fn the_time_of_a_dial_does_not_lengthen_the_delay() {
 }
 
 #[test]
-fn a_stable_link_gives_all_retries_back() {
+fn a_stable_link_resets_the_retries() {
     let config = Config::try_new(3, 100 * MS, 30_000 * MS, 2.0, false).unwrap();
     let (wait, machine) = loss_after(Duration::from_secs(5), config.clone());
     assert_eq!((wait, machine.attempt()), (Some(100 * MS), 1));
@@ -253,7 +253,7 @@ fn a_stable_link_gives_all_retries_back() {
 }
 
 #[test]
-fn refused_credentials_wait_the_longest_delay_and_half_of_it_at_most() {
+fn refused_credentials_wait_the_longest_delay() {
     let now = Instant::now();
     let denied = Event::DialFailed(Failure::Unauthenticated);
     let wait = |config: Config, random| {
@@ -328,7 +328,7 @@ fn the_status_follows_the_state() {
 }
 
 #[test]
-fn each_reason_to_stop_says_what_happened() {
+fn each_reason_to_stop_has_its_text() {
     let reasons = [
         StopReason::Requested,
         StopReason::RetriesExhausted { retries: 3 },
@@ -339,7 +339,7 @@ fn each_reason_to_stop_says_what_happened() {
     insta::assert_snapshot!(texts.join("\n"), @r"
     stopped on request
     gave up after 3 retries (reconnect.max_retries)
-    the server refused this client and said not to retry
+    the server refused this client and does not accept a retry
     the server did not accept the credentials: check the token
     ");
 }

@@ -72,7 +72,7 @@ fn a_change_wakes_once_and_is_seen_once() {
 }
 
 #[test]
-fn the_same_status_is_no_change_and_stopped_is_for_ever() {
+fn the_same_status_changes_nothing_and_stopped_is_final() {
     let cell = StatusCell::new(Status::Draining);
     let before = cell.versioned();
     assert!(!cell.set(Status::Draining));

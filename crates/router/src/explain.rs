@@ -1,10 +1,10 @@
-//! Why a table chose what it chose.
+//! Explains the choice of a table.
 
 use std::fmt;
 
 use crate::{HostError, Query, Rule, Table, grpc::is_grpc, normalize_host, path::without_query};
 
-/// What became of one request, rule by rule.
+/// The evaluation of one request, rule by rule.
 #[derive(Clone, Debug)]
 pub struct Explanation<'t, T> {
     /// The host in normal form, if the request names one.
@@ -17,7 +17,7 @@ pub struct Explanation<'t, T> {
     pub left_out: usize,
 }
 
-/// One rule and what became of it.
+/// One rule and its result.
 #[derive(Clone, Debug)]
 pub struct Considered<'t, T> {
     /// The rule's number in the table.
@@ -36,7 +36,7 @@ pub enum Verdict {
     Matches,
     /// The request is for another host.
     OtherHost,
-    /// The request names no host, or something that is none.
+    /// The request has no valid host.
     NoHost,
     /// The path is neither the prefix nor below it.
     OtherPath,
@@ -59,9 +59,8 @@ pub enum Verdict {
 }
 
 impl<T> Table<T> {
-    /// Tries the rules one by one, the most specific first, and says why each
-    /// does or does not match. The last one considered is what
-    /// [`Table::route`] answers, if it matches.
+    /// Tries the rules one by one, the most specific first, with the result of
+    /// each. The last one is the result of [`Table::route`], if it matches.
     ///
     /// # Complexity
     /// Sorts all rules: for people, not for requests.
@@ -154,7 +153,7 @@ impl fmt::Display for Verdict {
 }
 
 impl<T: fmt::Display> fmt::Display for Explanation<'_, T> {
-    /// Some lines for people, without a line break at the end.
+    /// Some lines of text, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Ok(Some(host)) => write!(f, "host {host}")?,
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_its_reason() {
+    fn every_mismatch_has_its_reason() {
         assert_eq!(
             verdicts(&Query::new(Some("APP.example.com:80"), "/api/x?y")),
             [(3, Verdict::Matches)]
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn every_verdict_has_words_of_its_own() {
+    fn every_verdict_has_its_own_text() {
         let name = || "x-env".to_owned();
         let verdicts = [
             (Verdict::Matches, "matches"),

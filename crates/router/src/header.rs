@@ -16,7 +16,7 @@ pub struct HeaderMatch {
     value: Box<str>,
 }
 
-/// Why a header condition is none.
+/// Why a header condition is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HeaderError {
     /// The name is empty, too long or has a character that no header name has.
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_request_has_is_refused() {
+    fn invalid_headers_are_rejected() {
         let long = "x".repeat(1_025);
         for name in ["", "a b", "a:", "\u{e9}", &long] {
             assert_eq!(

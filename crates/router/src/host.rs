@@ -45,7 +45,7 @@ pub enum HostError {
         /// Where it stands.
         position: usize,
     },
-    /// After the colon there is no number up to 65535.
+    /// The port is not a number up to 65535.
     #[error("{port:?} is not a port; use a number up to 65535")]
     Port {
         /// What stands after the colon.
@@ -176,7 +176,7 @@ fn check_name(name: &str) -> Result<(), HostError> {
         if label.is_empty() {
             return Err(HostError::EmptyLabel { position: start });
         }
-        // Bytes first, which is faster; characters only to name the stranger.
+        // Bytes first, which is faster; characters only for the error.
         let stranger = if label.bytes().all(is_label_byte) {
             None
         } else {
@@ -217,7 +217,7 @@ pub struct HostPattern {
 /// Why a text is not a host of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HostPatternError {
-    /// The host is not one.
+    /// The host is invalid.
     #[error("host {pattern:?} of a rule: {source}")]
     Host {
         /// The pattern as it was given.
@@ -321,7 +321,7 @@ impl FromStr for HostPattern {
                 source,
             },
         })?;
-        // Nothing is below an address: 10.0.0.1 is no subdomain of 0.0.1.
+        // An address has no subdomains: 10.0.0.1 is not below 0.0.1.
         if below.is_some() && is_address(&name) {
             return Err(bad_wildcard());
         }

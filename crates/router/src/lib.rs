@@ -26,7 +26,7 @@
 //! Cost: a route reads the host once, then makes one table look-up for the
 //! exact host, one for each of its parent domains that may name a wildcard, and
 //! one search for each different prefix length under a host that matched. Rules of
-//! one host and path, told apart by headers or gRPC, are tried one by one. Nothing
+//! one host and path that differ in headers or gRPC are tried one by one. Nothing
 //! is allocated when the host is written in lower case; otherwise one string.
 //!
 //! Proof: `tests/properties.rs` against a scan of all rules, `tests/fuzz.rs`

@@ -107,7 +107,7 @@ impl FromStr for PathPrefix {
     /// Reads `/api`, `/api/` (the same) or `/`.
     ///
     /// # Errors
-    /// Whatever no request path begins with, see [`PathError`].
+    /// An invalid prefix, see [`PathError`].
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let path = || text.to_owned();
         if text.len() > LONGEST_PREFIX {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_path_begins_with_is_refused() {
+    fn invalid_prefixes_are_rejected() {
         let path = |text: &str| text.to_owned();
         let parse = |text: &str| text.parse::<PathPrefix>().unwrap_err();
         assert_eq!(parse("api"), PathError::NoSlash { path: path("api") });

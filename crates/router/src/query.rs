@@ -1,8 +1,8 @@
-//! What a table is asked.
+//! The input of a table.
 
 use std::fmt;
 
-/// The parts of a request that rules look at.
+/// The parts of a request that rules match.
 #[derive(Clone, Copy)]
 pub struct Query<'q> {
     /// The `Host` header or `:authority` as the visitor wrote it, or as

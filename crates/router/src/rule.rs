@@ -1,4 +1,4 @@
-//! One rule: what it asks of a request, and how specific it is.
+//! One rule: its conditions, and how specific it is.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use crate::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, grpc::is_grpc};
 /// for every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<T> {
-    /// The hosts that are meant.
+    /// The hosts that match.
     pub host: Option<HostPattern>,
-    /// The paths that are meant. `/` asks no more than none.
+    /// The paths that match. `/` matches all, like `None`.
     pub path: Option<PathPrefix>,
     /// Headers that must all be there; each name once.
     pub headers: Vec<HeaderMatch>,
-    /// The gRPC service or method that is meant; plain HTTP to the same path is
+    /// The gRPC service or method that matches; plain HTTP to the same path does
     /// not.
     pub grpc: Option<GrpcPattern>,
-    /// What the rule selects.
+    /// The target of the rule.
     pub target: T,
 }
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_specific_ranks_higher() {
+    fn more_specific_rules_rank_higher() {
         let ascending = [
             rule("", "", 0, ""),
             rule("", "", 0, "a"),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_reads_as_its_conditions() {
+    fn a_rule_is_shown_as_its_conditions() {
         assert_eq!(Rule::new(1).to_string(), "every request");
         assert_eq!(
             rule("*.a", "/p/", 2, "s/M").to_string(),

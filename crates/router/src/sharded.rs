@@ -1,4 +1,4 @@
-//! A map whose copies are cheap, and cost no more to change than what changes.
+//! A map with cheap copies, which copies only the changed part on a change.
 
 use std::{
     borrow::Borrow,
@@ -51,13 +51,13 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for ShardedMap<K, V> {
 }
 
 impl<K, V> ShardedMap<K, V> {
-    /// How many entries there are.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the map is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -110,7 +110,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ShardedMap<K, V> {
         Some(&mut found.1)
     }
 
-    /// The value of a key, made by `make` if there is none.
+    /// The value of a key, made by `make` if it is absent.
     pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         if self.len >= PER_SHARD * self.shards.len() {
             self.grow();
@@ -134,7 +134,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ShardedMap<K, V> {
         &mut entry.into_mut().1
     }
 
-    /// Sets the value of a key, and gives the one that it had.
+    /// Sets the value of a key. Returns the old value.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.get_mut(&key) {
             Some(known) => Some(std::mem::replace(known, value)),
@@ -145,7 +145,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ShardedMap<K, V> {
         }
     }
 
-    /// Takes a key out, and gives its value.
+    /// Removes a key. Returns its value.
     pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,

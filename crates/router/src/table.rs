@@ -48,10 +48,10 @@ struct Numbered<T> {
     rule: Rule<T>,
 }
 
-/// Why rules do not make a table. Numbers of rules count from 0, in messages from 1.
+/// Why rules are rejected. Numbers of rules count from 0, in messages from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TableError {
-    /// Two rules ask the same.
+    /// Two rules have the same conditions.
     #[error(
         "rules {} and {} match the same requests ({conditions}); remove one of them",
         .first + 1, .second + 1
@@ -61,7 +61,7 @@ pub enum TableError {
         first: usize,
         /// The later rule.
         second: usize,
-        /// What both ask, in words.
+        /// Their conditions, as text.
         conditions: String,
     },
     /// A request could match two rules, and neither is more specific.
@@ -76,12 +76,12 @@ pub enum TableError {
         first: usize,
         /// The later rule.
         second: usize,
-        /// What the earlier asks, in words.
+        /// Conditions of the earlier rule, as text.
         first_conditions: String,
-        /// What the later asks, in words.
+        /// Conditions of the later rule, as text.
         second_conditions: String,
     },
-    /// A rule asks for one header twice.
+    /// A rule has two conditions for one header.
     #[error("rule {} asks twice for the header {name}; name each header once", .rule + 1)]
     RepeatedHeader {
         /// The rule.
@@ -102,7 +102,7 @@ pub struct Match<'t, T> {
 }
 
 impl<'t, T> Match<'t, T> {
-    /// What the rule selects.
+    /// The target of the rule.
     #[must_use]
     pub fn target(&self) -> &'t T {
         &self.rule.target
@@ -239,13 +239,13 @@ impl<T> Table<T> {
         found
     }
 
-    /// How many rules there are.
+    /// Number of rules.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -1,5 +1,5 @@
-//! Hosts and patterns as anybody may send them: no input panics, and what is
-//! accepted has the form that was promised.
+//! Arbitrary hosts and patterns: no input causes a panic, and accepted input has
+//! the promised form.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -61,7 +61,7 @@ fn a_pattern_reads_back_and_matches_what_it_names() {
 }
 
 #[test]
-fn a_request_of_any_shape_is_answered_alike() {
+fn route_and_explain_agree_on_any_request() {
     let mut host = Rule::new("host");
     host.host = Some("*.a0".parse().unwrap());
     let mut path = Rule::new("path");

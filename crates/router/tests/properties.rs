@@ -343,7 +343,7 @@ fn changes() -> impl Strategy<Value = Change> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// What was added and removed in whatever order routes as what is left, and a copy as what there was.
+    /// After any additions and removals the table routes like one of the remaining rules, and a copy like the old one.
     #[test]
     fn a_changed_table_routes_as_one_made_anew(
         changes in prop::collection::vec(changes(), 1..60),

@@ -1,10 +1,10 @@
-//! The access log: one line of JSON for each request, when it is over.
+//! The access log: one line of JSON for each finished request.
 //!
 //! Both sides write one. They share the `request_id`, and with the trace `trace_id` and `span_id`; `docs/logs.md` lists
-//! the fields. What is not known, or does not apply, is left out.
+//! the fields. Unknown values are left out.
 //!
-//! Promises: a line is one object, whatever a visitor put into his request, and holds no character that a terminal acts
-//! on; whoever ends a request never waits for the disk; long texts are cut, so that what waits is bounded in lines too.
+//! Promises: a line is one object, whatever the request contains, and has no character that a terminal acts on; a data
+//! thread never waits for the disk; long texts are cut, so that the number of queued lines is bounded too.
 
 use std::{borrow::Cow, io, time::Instant};
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::logs::{AccessLogSettings, Lines, LogCounters, LogGuard, LogStartError, start};
 
-/// Longer texts are cut and end in `…`: a host and a path come from outside, and may be as long as a head.
+/// Longer texts are cut and end in `…`: a visitor chooses the host and the path, which may be as long as a head.
 const LONGEST_TEXT_BYTES: usize = 2_048;
 
 /// Writes a line for each request.
@@ -84,7 +84,7 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
     *number == N::default()
 }
 
-/// JSON without spaces whose texts have every active character as `\uXXXX`: JSON itself asks for that of C0 only.
+/// JSON without spaces that escapes every active character as `\uXXXX`; JSON itself requires that for C0 only.
 struct Inert;
 
 impl Formatter for Inert {
@@ -112,7 +112,7 @@ fn cut(text: &str) -> Cow<'_, str> {
     format!("{kept}…").into()
 }
 
-/// In microseconds exactly: no digits that nobody has measured.
+/// Milliseconds, in whole microseconds.
 #[allow(clippy::cast_precision_loss)] // 285 years are exact
 fn millis(from: Instant, until: Instant) -> f64 {
     until.saturating_duration_since(from).as_micros() as f64 / 1e3
@@ -158,20 +158,20 @@ impl<'a> Line<'a> {
 }
 
 impl AccessLog {
-    /// Opens where the lines go and starts the thread that writes them.
+    /// Opens the target and starts the thread that writes the lines.
     ///
     /// # Errors
-    /// A file that cannot be opened, a thread that the system does not give.
+    /// The file cannot be opened, or the thread cannot be started.
     pub fn start(settings: &AccessLogSettings) -> Result<(Self, LogGuard), LogStartError> {
         let (lines, guard) = start("access", &settings.target)?;
         Ok((Self { lines }, guard))
     }
 
-    /// A request is over. Its line is dropped, and counted, when too much waits to be written.
+    /// Writes the line of a finished request. When the queue is full, the line is dropped and counted.
     pub fn on_end(&self, record: &Record<'_>) {
         let mut line = Vec::with_capacity(512);
         let mut serializer = Serializer::with_formatter(&mut line, Inert);
-        // Texts and numbers into memory: nothing of it can fail.
+        // Texts and numbers are written to memory, which cannot fail.
         if Line::new(record, Timestamp::now())
             .serialize(&mut serializer)
             .is_ok()
@@ -181,7 +181,7 @@ impl AccessLog {
         }
     }
 
-    /// What it has written and lost.
+    /// Counters of written and lost lines.
     pub fn counters(&self) -> LogCounters {
         self.lines.counters()
     }

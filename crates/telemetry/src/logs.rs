@@ -1,13 +1,13 @@
-//! Logs: what the program says, and where lines of it go.
+//! The log of the process, and files of logs.
 //!
-//! Holds the subscriber of the process ([`crate::init`]), the error log beside it, and what every log file needs: checked
-//! settings, rotation, and a thread that writes so that nobody else waits for a disk.
+//! Holds the subscriber of the process ([`crate::init`]), the error log beside it, and the parts of every log file:
+//! checked settings, rotation, and a thread that writes.
 //!
-//! Promises: whoever logs never waits for a file, nor for a terminal or a pipe that nobody reads: what cannot be written
-//! in time is dropped and counted; files are bounded by [`LogFileSettings`], and no file is removed that does not look like one of ours.
+//! Promises: logging never waits for a file, a terminal or a pipe: lines that cannot be written in time are dropped and
+//! counted; files are bounded by [`LogFileSettings`], and only files with a name of the rotation are removed.
 //!
-//! Rotation is our own: `tracing-appender` removes every file that begins like the log, one too many at each start, and
-//! cannot be tested without a wait for midnight.
+//! The rotation is written here because `tracing-appender` removes every file whose name begins like the log, removes one
+//! too many at each start, and cannot be tested without waiting for midnight.
 
 mod error;
 mod queue;

@@ -1,16 +1,16 @@
-//! What Prometheus reads: requests counted by tunnel and user, and what a side tells of itself.
+//! Metrics for Prometheus: requests by tunnel and user, and the samples of a side.
 //!
-//! Holds [`Metrics`], which counts each [`Record`] and writes the text format 0.0.4. The names stand in
-//! `docs/metrics.md`, and in [`request_families`] and [`PROCESS_FAMILIES`] for the test that compares them with it.
+//! Holds [`Metrics`], which counts each [`Record`] and writes the text format 0.0.4. `docs/metrics.md`
+//! lists the names, and a test compares it with [`request_families`] and [`PROCESS_FAMILIES`].
 //!
-//! Promises: label sets are bounded ([`MetricsSettings`]), and so is what they hold; a value from outside is cut off or
-//! escaped, never believed; nothing is kept for a scrape that does not come.
+//! Promises: the number of label sets is bounded ([`MetricsSettings`]), and so is the size of each; values of peers are
+//! cut and escaped; no memory grows until the next scrape.
 //!
 //! Cost: a request costs one look-up by a short hash, under a lock that only a new label set takes alone, and some ten
 //! additions. A label set takes about 1 KiB, and up to 8 KiB of the text.
 //!
-//! The counters are our own and not those of the `metrics` facade: its exporter keeps every observed value of a histogram
-//! until somebody scrapes, and cannot bound label sets.
+//! The counters are not those of the `metrics` facade, whose exporter keeps every observed value of a histogram until the
+//! next scrape and cannot bound label sets.
 
 mod exposition;
 mod histogram;
@@ -37,39 +37,38 @@ use exposition::Exposition;
 use label_sets::LabelSets;
 use series::Key;
 
-/// Label sets of requests, unless the settings say another number: more tunnels than one server usually has, and at most
-/// some 16 MiB of text.
+/// Default number of label sets of requests: more tunnels than one server usually has, and at most some 16 MiB of text.
 pub const DEFAULT_MAX_LABEL_SETS: usize = 2_000;
 
-/// A label set without a request for so long makes room for a new one, unless the settings say otherwise.
+/// Default time without a request after which a label set can be replaced by a new one.
 pub const DEFAULT_KEEP_IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// No server needs more, and each costs memory.
+/// Upper bound, since each label set costs memory.
 const MOST_LABEL_SETS: usize = 1_000_000;
 
-/// How much may be counted apart. Checked.
+/// Bounds of the label sets. Checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricsSettings {
     max_label_sets: usize,
     keep_idle: Duration,
 }
 
-/// These are no settings for metrics.
+/// Invalid settings of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsSettingsError {
-    /// None at all, or more than memory is there for.
-    #[error("{0} label sets are not possible; use 1 to {MOST_LABEL_SETS}")]
+    /// The number of label sets is 0 or too large.
+    #[error("invalid number of label sets {0}, expected 1 to {MOST_LABEL_SETS}")]
     LabelSets(usize),
 }
 
 impl MetricsSettings {
-    /// `max_label_sets` are counted apart: one for each edge, protocol, opener, tunnel, group and user that had a request.
-    /// What comes after them is counted together, as tunnel, group and user `_other`. One that had no request for `keep_idle` makes
-    /// room when it is needed.
+    /// At most `max_label_sets` exist: one for each edge, protocol, opener, tunnel, group and user with a request. Requests
+    /// of further ones are counted together, as tunnel, group and user `_other`. A label set without a request for
+    /// `keep_idle` is replaced when a new one needs its place.
     ///
     /// # Errors
-    /// For no label sets, and for more than 1,000,000.
+    /// 0 label sets, or more than 1,000,000.
     pub const fn try_new(
         max_label_sets: usize,
         keep_idle: Duration,
@@ -102,7 +101,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet. `version` is that of the program.
+    /// Counters at zero. `version` is the version of the program.
     pub fn new(settings: MetricsSettings, version: &'static str) -> Self {
         Self {
             started_at: SystemTime::now(),
@@ -112,22 +111,22 @@ impl Metrics {
         }
     }
 
-    /// What this log loses is told from now on.
+    /// Adds the losses of a log to the page.
     pub fn watch(&self, log: LogCounters) {
         self.logs.lock().push(log);
     }
 
-    /// Counts a request that is over.
+    /// Counts a finished request.
     pub fn on_end(&self, record: &Record<'_>) {
         let key = Key::of(record);
         self.requests
             .with(key, record.ended, |series| series.count(record));
     }
 
-    /// Everything, with what the side tells of itself, as text. Of two samples with one name and the same labels the
-    /// second counts.
+    /// The page for Prometheus, with these samples of the side. Of two samples with the same name and labels the second
+    /// counts.
     ///
-    /// Cost: grows with the label sets. Not for a thread that moves data.
+    /// Cost: grows with the number of label sets. Not for data threads.
     pub fn render(&self, samples: &[Sample]) -> String {
         let mut text = Exposition::default();
         let series = self.requests.sorted();
@@ -144,7 +143,7 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// What has become of spans, for a side that sends some.
+    /// Samples of the exported spans.
     pub(crate) fn span_samples(stats: TracesStats) -> [Sample; 3] {
         process::span_samples(stats)
     }

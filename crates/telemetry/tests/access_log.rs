@@ -10,7 +10,7 @@ use adit_trace::{Edge, Observer, Record, Timeline, TraceContext, TraceId};
 use serde_json::{Value, json};
 use support::record;
 
-/// The lines that these records leave, told through the observer.
+/// The lines of these records, written through the observer.
 fn lines(records: &[Record<'_>]) -> Vec<Value> {
     written(records)
         .lines()
@@ -93,23 +93,23 @@ fn a_line_has_every_field_and_joins_the_trace() {
 #[test]
 fn each_side_and_opener_has_its_line_and_both_share_the_id() {
     let now = Instant::now();
-    let told = [
+    let cases = [
         (Edge::Ingress, "server"),
         (Edge::Egress, "server"),
         (Edge::Ingress, "client"),
         (Edge::Egress, "client"),
     ];
-    let records = told.map(|(edge, opener)| Record {
+    let records = cases.map(|(edge, opener)| Record {
         opener,
         ..record(edge, now)
     });
     let lines = lines(&records);
-    for (line, (edge, opener)) in lines.iter().zip(told) {
+    for (line, (edge, opener)) in lines.iter().zip(cases) {
         assert_eq!(line["edge"], edge.as_str());
         assert_eq!(line["opener"], opener);
         assert_eq!(line["request_id"], lines[0]["request_id"]);
     }
-    assert_eq!(lines.len(), told.len());
+    assert_eq!(lines.len(), cases.len());
 }
 
 #[test]

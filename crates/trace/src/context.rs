@@ -1,4 +1,4 @@
-//! The context of a trace as it stands in a `traceparent` header.
+//! The trace context of a `traceparent` header.
 
 use std::{
     fmt,
@@ -6,23 +6,23 @@ use std::{
     str::FromStr,
 };
 
-/// Names a trace. Never zero.
+/// Identifies a trace. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId(pub NonZeroU128);
 
-/// Names a span within its trace. Never zero.
+/// Identifies a span within its trace. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanId(pub NonZeroU64);
 
 impl TraceId {
-    /// From any number.
+    /// From a random number; 0 becomes 1.
     pub fn from_random(random: u128) -> Self {
         Self(NonZeroU128::new(random).unwrap_or(NonZeroU128::MIN))
     }
 }
 
 impl SpanId {
-    /// From any number.
+    /// From a random number; 0 becomes 1.
     pub fn from_random(random: u64) -> Self {
         Self(NonZeroU64::new(random).unwrap_or(NonZeroU64::MIN))
     }
@@ -40,24 +40,24 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// Where in which trace something stands (W3C Trace Context, 3.2).
+/// A position in a trace (W3C Trace Context, 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     /// The trace.
     pub trace_id: TraceId,
-    /// The span that what follows is a child of.
+    /// The parent of the next span.
     pub span_id: SpanId,
     /// Whether the trace is recorded.
     pub sampled: bool,
 }
 
-/// The text is no `traceparent`.
+/// The text is an invalid `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseContextError;
 
 impl fmt::Display for ParseContextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no trace context: VERSION-TRACE_ID-SPAN_ID-FLAGS in lower-case hexadecimal digits is wanted")
+        f.write_str("invalid trace context, expected VERSION-TRACE_ID-SPAN_ID-FLAGS in lower-case hexadecimal digits")
     }
 }
 
@@ -66,16 +66,16 @@ impl std::error::Error for ParseContextError {}
 /// `00-` 32 digits `-` 16 digits `-` 2 digits.
 const LENGTH: usize = 55;
 
-/// The only flag that means something to us.
+/// The only flag that is used here.
 const SAMPLED: u64 = 1;
 
 impl FromStr for TraceContext {
     type Err = ParseContextError;
 
-    /// Reads a `traceparent`. Of versions to come the parts that version 00 has are read, as their standard wants it.
+    /// Reads a `traceparent`. Of later versions the parts of version 00 are read, as the standard requires.
     ///
     /// # Errors
-    /// Everything else: the request has no context then, and a new trace may begin.
+    /// An invalid text: the request then counts as one without a context, and a new trace may begin.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = text.as_bytes();
         let (known, rest) = bytes.split_at_checked(LENGTH).ok_or(ParseContextError)?;
@@ -128,7 +128,7 @@ fn write_digits(text: &mut [u8], mut number: u64) {
 impl fmt::Display for TraceContext {
     /// As a `traceparent` of version 00.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Each request that is traced sends one: in one piece, since padding by the formatter is many times the work.
+        // Written in one piece, for each traced request: the formatter's padding costs many times more.
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         let [high, low] = halves(self.trace_id.0.get());
         write_digits(&mut text[3..19], high);
@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_version_to_come_is_read_as_far_as_we_know_it() {
+    fn a_later_version_is_read_like_version_00() {
         let later = format!("cc-{}-what-the-future-brings", &TEXT[3..]);
         assert_eq!(later.parse::<TraceContext>(), TEXT.parse());
     }
 
     #[test]
-    fn what_is_no_context_is_refused() {
+    fn invalid_contexts_are_rejected() {
         let cut = &TEXT[..54];
         for text in [
             "",

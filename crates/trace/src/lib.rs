@@ -1,17 +1,17 @@
-//! What is known of one request: its place in a trace, when what happened to it, how it ended, and who is told.
+//! The data that describes one request: its trace context, its timeline and its record.
 //!
-//! Holds [`TraceContext`], which crosses from hop to hop; [`Sampler`], which decides what is traced; [`Timeline`], the
-//! phases of one request on this hop; [`Record`], everything about a request at its end; [`Observer`], whom the
-//! visitors' side (`ingress`) and the services' side (`egress`) tell; and [`Sample`], a number that a side tells of
-//! itself at one moment. Beside these, what every log needs: [`Printable`] text.
+//! Holds [`TraceContext`], which crosses from hop to hop; [`Sampler`], which decides which requests are traced;
+//! [`Timeline`], the phases of one request on this hop; [`Record`], the complete description of a finished request;
+//! [`Observer`], which receives the records of the visitors' side (`ingress`) and of the services' side (`egress`); and
+//! [`Sample`], one number of a side at one moment. Beside these, [`Printable`] text for logs.
 //!
 //! Promises:
 //! - a request that is not traced costs one decision and no memory;
-//! - a context is passed on unless it is traced here: then ours stands in its place, as its child;
-//! - an observer is told of each request once, when it is over, whatever became of it.
+//! - a context is forwarded unchanged unless the request is traced here: then a child of it takes its place;
+//! - an observer receives one record of each request, when the request is over, whatever its outcome.
 //!
-//! Leaves to others: dice (random numbers are arguments), clocks, and what becomes of a record: metrics, a line of a
-//! log, spans (`adit-telemetry`).
+//! Leaves to others: random numbers, which are arguments; clocks; and the use of a record for metrics, a line of a log
+//! and spans (`adit-telemetry`).
 //!
 //! Cost: parsing a context reads its 55 bytes once. A timeline is one allocation, and one more for its phases.
 //!

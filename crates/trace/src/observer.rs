@@ -1,33 +1,32 @@
-//! Who is told.
+//! The receiver of records.
 
 use std::fmt;
 
 use crate::{record::Record, timeline::Timeline};
 
-/// Told of requests. It must not block and must not wait: it is called where the bytes move.
+/// Receives the records of requests. The methods run on data threads, so they must not block.
 pub trait Observer: Send + Sync + fmt::Debug {
-    /// A request begins. `traceparent` is what came with it; empty when nothing did. Gives its timeline if it is to be
-    /// traced.
+    /// A request begins. `traceparent` is the header that it came with, empty without one. Returns its timeline if the
+    /// request is traced.
     fn begin(&self, traceparent: &str) -> Option<Box<Timeline>>;
 
-    /// A number for the id of a span.
+    /// A random number for the id of a span.
     fn random(&self) -> u64;
 
-    /// Whether [`Observer::on_end`] does anything: a record is not put together for nobody.
+    /// Whether [`Observer::on_end`] uses records. Otherwise none need be made.
     fn is_enabled(&self) -> bool;
 
-    /// Whether of a request that is not traced more is looked at than what it is counted by. Otherwise its
-    /// [`Record::host`], [`Record::port`] and [`Record::path`] may be empty: whoever tells need not take them out of its
-    /// head.
+    /// Whether the records of requests that are not traced need [`Record::host`], [`Record::port`] and [`Record::path`].
+    /// Otherwise these may be empty, which saves reading them from the request's head.
     fn needs_details(&self) -> bool {
         true
     }
 
-    /// A request is over.
+    /// A request is finished.
     fn on_end(&self, record: &Record<'_>);
 }
 
-/// Nobody.
+/// Ignores all requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoObserver;
 

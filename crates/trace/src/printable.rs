@@ -1,17 +1,17 @@
-//! Text from outside, for a terminal or a log.
+//! Text of a peer, for a terminal or a log.
 
 use std::fmt::{self, Write as _};
 
-/// The longest text that is shown, in characters.
+/// Characters of the longest text that is shown whole.
 const LONGEST: usize = 512;
 
-/// Text of a peer as it may be shown: characters that move a cursor, end a line or turn the direction of writing are
-/// escaped as in Rust (`\n`, `\u{1b}`), and what is longer than 512 characters is cut and ends in `…`.
+/// Text of a peer, safe to show: characters that move a cursor, end a line or change the direction of writing are
+/// escaped as in Rust (`\n`, `\u{1b}`), and a text of more than 512 characters is cut and ends in `…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Printable<'a>(pub &'a str);
 
 impl Printable<'_> {
-    /// Whether it is shown as it is.
+    /// Whether it is shown unchanged.
     pub fn is_plain(&self) -> bool {
         // A character has at least one byte.
         self.0.len() <= LONGEST && !self.0.chars().any(is_active)

@@ -1,15 +1,15 @@
-//! Everything about one request at its end.
+//! The record of a finished request.
 
 use std::time::Instant;
 
 use crate::timeline::Timeline;
 
-/// Which end of the tunnel tells of a request.
+/// The end of the tunnel that recorded a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Edge {
-    /// The one the visitor came to.
+    /// The end that the visitor connected to.
     Ingress,
-    /// The one that has the service.
+    /// The end that has the service.
     Egress,
 }
 
@@ -23,19 +23,18 @@ impl Edge {
     }
 }
 
-/// One request, connection or flow that is over. Texts are empty, and numbers 0, where something is not known or does not
-/// apply.
+/// One finished request, connection or flow. Texts are empty, and numbers 0, where a value is unknown or does not apply.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// Who tells.
+    /// The end that recorded it.
     pub edge: Edge,
-    /// What it was: `http`, `grpc`, `websocket`, `tcp`, `udp`.
+    /// Its protocol: `http`, `grpc`, `websocket`, `tcp`, `udp`.
     pub protocol: &'static str,
-    /// Which side opened it on the link: `server` or `client`; empty when it came to no link.
+    /// The side that opened it on the link: `server` or `client`; empty when it was never opened on a link.
     pub opener: &'static str,
     /// Its UUID, the same at both ends.
     pub request_uuid: [u8; 16],
-    /// Whose the tunnel is.
+    /// The owner of the tunnel.
     pub user: &'a str,
     /// The group of clients that the tunnel belongs to: another group may have a tunnel of the same name.
     pub group: &'a str,
@@ -51,31 +50,31 @@ pub struct Record<'a> {
     pub scheme: &'static str,
     /// The request's method.
     pub method: &'a str,
-    /// The host that was asked for.
+    /// The requested host.
     pub host: &'a str,
-    /// The port that the visitor came to.
+    /// The port that the visitor connected to.
     pub port: u16,
-    /// The path, without the query: that may hold secrets.
+    /// The path without the query, which may hold secrets.
     pub path: &'a str,
     /// `HTTP/1.1` and the like.
     pub version: &'static str,
     /// The status of HTTP.
     pub status: u16,
-    /// The status of gRPC, where one was seen.
+    /// The status of gRPC, if there was one.
     pub grpc_status: Option<u16>,
-    /// Where the service is, at its end.
+    /// The address of the service, at the end that has it.
     pub service: &'a str,
-    /// Why it failed, as section 7 of the protocol names it; `None`: it did not.
+    /// The reason of the failure, by section 7 of the protocol; `None` for success.
     pub reason: Option<&'static str>,
-    /// Payload from the visitor towards the service, in bytes.
+    /// Payload from the visitor to the service, in bytes.
     pub received_bytes: u64,
-    /// Payload towards the visitor, in bytes.
+    /// Payload to the visitor, in bytes.
     pub sent_bytes: u64,
     /// Tries on other clients after the first.
     pub retries: u32,
     /// When it began.
     pub started: Instant,
-    /// When the answer began.
+    /// When the response began.
     pub answered: Option<Instant>,
     /// When it was over.
     pub ended: Instant,

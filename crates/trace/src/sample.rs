@@ -1,16 +1,16 @@
-//! One number that a side tells of itself at one moment: how many clients, how many bytes that wait.
+//! One number of a side at one moment, such as connected clients or queued bytes.
 
-/// How a number moves.
+/// How a number changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// It only grows, until the process starts again. Its name ends in `_total`.
+    /// It only grows until the process restarts. Its name ends in `_total`.
     Counter,
     /// It goes up and down.
     Gauge,
 }
 
 impl Kind {
-    /// Its name in the text that Prometheus reads.
+    /// Its name in the text format of Prometheus.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -19,21 +19,21 @@ impl Kind {
     }
 }
 
-/// What a number means. All samples of a family have the same labels, so that they can be added up.
+/// The meaning of a number. All samples of a family have the same labels, so that they can be summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Family {
     /// `adit_<crate>_<what>_<unit>`.
     pub name: &'static str,
-    /// How it moves.
+    /// How it changes.
     pub kind: Kind,
-    /// The names of its labels. Their values are bounded by the configuration: never a visitor's address.
+    /// The names of its labels. The configuration bounds their values: a visitor's address is never one.
     pub labels: &'static [&'static str],
-    /// One line for whoever meets the name first.
+    /// A description in one line.
     pub help: &'static str,
 }
 
 impl Family {
-    /// A number that moves up and down.
+    /// A family of gauges.
     pub const fn gauge(
         name: &'static str,
         labels: &'static [&'static str],
@@ -47,7 +47,7 @@ impl Family {
         }
     }
 
-    /// A number that only grows.
+    /// A family of counters.
     pub const fn counter(
         name: &'static str,
         labels: &'static [&'static str],
@@ -61,7 +61,7 @@ impl Family {
         }
     }
 
-    /// A number of this family. `values` are those of [`Family::labels`], in their order; one that is left out is empty.
+    /// A number of this family. `values` are the values of [`Family::labels`], in their order.
     pub fn sample(&'static self, values: &[&str], value: f64) -> Sample {
         debug_assert_eq!(values.len(), self.labels.len(), "{}", self.name);
         Sample {
@@ -75,11 +75,11 @@ impl Family {
 /// One number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// What it means.
+    /// Its meaning.
     pub family: &'static Family,
     /// The values of its labels.
     pub values: Vec<String>,
-    /// The number: what Prometheus computes with.
+    /// The number, as Prometheus computes with it.
     pub value: f64,
 }
 

@@ -1,29 +1,29 @@
-//! When what happened to one request, on one hop.
+//! The phases of one request on one hop, with their times.
 
 use std::time::{Duration, Instant};
 
 use crate::context::{SpanId, TraceContext, TraceId};
 
-/// What a request goes through. Each is a span below the one of its hop.
+/// A phase of a request. Each becomes a span below the span of its hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Visitors' side: from the first byte to a head that is understood.
+    /// Visitors' side: from the first byte to a complete head.
     Accept,
-    /// Visitors' side: finding the client that is to have it.
+    /// Visitors' side: choosing the client.
     Route,
-    /// Visitors' side: waiting for a permit. Services' side: waiting for a connection of the pool, and before it, for what
-    /// comes from a client's entry, for a permit.
+    /// Visitors' side: waiting for a permit. Services' side: waiting for a connection of the pool, and before that, for
+    /// requests of a client's entry, for a permit.
     Queue,
-    /// Either side: payload was there and the peer had given no credit for it.
+    /// Either side: payload waits for credit of the peer.
     CreditWait,
-    /// Visitors' side: on the way to the other end and to the service, until the answer's first byte is here. The spans
-    /// of the other end are its children.
+    /// Visitors' side: from sending the request to the other end until the first byte of the response. The spans of the
+    /// other end are its children.
     Transit,
     /// Services' side: a new connection to the service.
     Dial,
-    /// Services' side: from the request's head, written, to the answer's first byte.
+    /// Services' side: from writing the request's head to the first byte of the response.
     FirstByte,
-    /// From the answer's first byte to its last one.
+    /// From the first byte of the response to its last.
     End,
 }
 
@@ -43,25 +43,25 @@ impl Phase {
     }
 }
 
-/// One phase of one request. A phase may come more than once: each try on another client has its own.
+/// One phase of one request. A phase can occur more than once: each try on another client has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// Which.
     pub phase: Phase,
-    /// Where others hang below it; `None`: nothing does, and any id will do.
+    /// Its id, if it has children on another hop; `None` if any id will do.
     pub id: Option<SpanId>,
     /// When it began.
     pub start: Instant,
-    /// When it ended; `None` while it lasts. What lasts when the request ends has ended with it.
+    /// When it ended; `None` while it lasts. A phase that lasts when the request ends has ended with it.
     pub end: Option<Instant>,
-    /// Of a wait that was interrupted: how much of it was waiting.
+    /// For an interrupted wait, the time spent waiting.
     pub busy: Option<Duration>,
 }
 
-/// Phases beyond this are not recorded: a request that is tried on many clients must not grow without bound.
+/// Further phases are not recorded: a request that is tried on many clients must not grow without bound.
 const MAX_SPANS: usize = 32;
 
-/// The phases of one request that is traced, on one hop.
+/// The phases of one traced request on one hop.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     context: TraceContext,
@@ -70,7 +70,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// A span of its own for this hop: below `parent`, or the root of the trace `new`. `random` is its id.
+    /// A timeline whose span is a child of `parent`, or the root of the trace `new`. `random` is its id.
     pub fn new(parent: Option<TraceContext>, new: TraceId, random: u64) -> Self {
         Self {
             context: TraceContext {
@@ -83,17 +83,17 @@ impl Timeline {
         }
     }
 
-    /// The span of this hop. What follows on the same hop, and the service, are its children.
+    /// The span of this hop. The phases of the hop, and the spans of the service, are its children.
     pub const fn context(&self) -> TraceContext {
         self.context
     }
 
-    /// The span that this hop's is a child of; `None` for the root.
+    /// The parent of the hop's span; `None` for the root.
     pub const fn parent(&self) -> Option<SpanId> {
         self.parent
     }
 
-    /// A phase that is over.
+    /// Adds a finished phase.
     pub fn add(&mut self, phase: Phase, start: Instant, end: Instant) {
         self.push(Span {
             phase,
@@ -104,7 +104,7 @@ impl Timeline {
         });
     }
 
-    /// A wait of `busy` in all, in pieces between `start` and `end`.
+    /// Adds a wait of `busy` in total, in pieces between `start` and `end`.
     pub fn add_wait(&mut self, phase: Phase, start: Instant, end: Instant, busy: Duration) {
         self.push(Span {
             phase,
@@ -115,7 +115,7 @@ impl Timeline {
         });
     }
 
-    /// A phase begins.
+    /// Begins a phase.
     pub fn begin(&mut self, phase: Phase, now: Instant) {
         self.push(Span {
             phase,
@@ -126,7 +126,7 @@ impl Timeline {
         });
     }
 
-    /// A phase begins whose children are on another hop: the context that crosses to it.
+    /// Begins a phase whose children are on another hop. Returns the context for that hop.
     pub fn begin_onward(&mut self, phase: Phase, now: Instant, random: u64) -> TraceContext {
         let id = SpanId::from_random(random);
         self.push(Span {
@@ -142,7 +142,7 @@ impl Timeline {
         }
     }
 
-    /// The last phase of this kind ends, if one lasts.
+    /// Ends the last phase of this kind that lasts.
     pub fn end(&mut self, phase: Phase, now: Instant) {
         let lasting = |span: &&mut Span| span.phase == phase && span.end.is_none();
         if let Some(span) = self.spans.iter_mut().rev().find(lasting) {

@@ -59,10 +59,10 @@ pub(crate) struct Http {
 
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
-    /// Whom to measure.
+    /// The contenders.
     #[arg(long, value_delimiter = ',', default_value = "direct,rathole,adit")]
     targets: Vec<Target>,
-    /// Whom the ratios are to.
+    /// The contender that ratios refer to.
     #[arg(long, default_value = "rathole")]
     reference: Target,
     /// A file of loadtest/comparisons, by name, or a path that ends in .json.
@@ -99,7 +99,7 @@ pub(crate) struct Compare {
 
 #[derive(Debug, Args)]
 pub(crate) struct Protocols {
-    /// Whom to measure.
+    /// The contenders.
     #[arg(long, value_delimiter = ',', default_value = "direct,rathole,adit")]
     targets: Vec<Target>,
     /// Run only the cases whose name contains this.

@@ -37,7 +37,7 @@ The exit code is 1 when anything went wrong that the scenario does not allow.";
 pub(crate) struct Options {
     /// One of `adit-loadtest list`, or a file that ends in .yaml, .yml or .json.
     scenario: String,
-    /// Whom to load.
+    /// The target of the load.
     #[arg(long, value_enum, default_value_t = Kind::InProcess)]
     target: Kind,
     /// Entry for HTTP, WebSocket and gRPC [compose: 127.0.0.1:8080].
@@ -153,13 +153,13 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, CliError> {
     let dir = scratch()?;
     let mut target = Target::start(&wanted, &scenario, dir.path()).await?;
     let length = scenario.duration().as_secs_f64();
-    let told = |second: u64, ticks: &[Tick<'_>]| {
+    let on_tick = |second: u64, ticks: &[Tick<'_>]| {
         if !options.quiet {
             anstream::eprintln!("{}", progress(second, length, ticks));
         }
     };
     let before = Counters::now();
-    let outcome = runner::run(&scenario, &mut target, told).await?;
+    let outcome = runner::run(&scenario, &mut target, on_tick).await?;
     let kernel = Counters::now().since(&before);
     target.stop().await;
 
@@ -319,7 +319,7 @@ impl Options {
                 return Ok(None);
             };
             let addr = resolve(flag, address).await?;
-            // Whoever gives no name is asked for by the address.
+            // Without a name, the address is the host.
             let host = host.unwrap_or(address).to_owned();
             Ok::<_, CliError>(Some(Web { addr, host }))
         };
@@ -431,13 +431,13 @@ mod tests {
 
     #[tokio::test]
     async fn flags_that_cannot_be_followed_are_refused() {
-        let told = async |arguments: &[&str]| match options(arguments).wanted().await {
+        let error_of = async |arguments: &[&str]| match options(arguments).wanted().await {
             Err(error) => error.to_string(),
             Ok(_) => panic!("{arguments:?}"),
         };
-        let text = told(&["--target", "binaries", "--udp", "127.0.0.1:1"]).await;
+        let text = error_of(&["--target", "binaries", "--udp", "127.0.0.1:1"]).await;
         assert_eq!(text, "--udp: is for --target compose and address");
-        let text = told(&["--target", "address", "--tcp", "nowhere"]).await;
+        let text = error_of(&["--target", "address", "--tcp", "nowhere"]).await;
         assert!(
             text.starts_with("--tcp: nowhere: ") && text.contains("HOST:PORT"),
             "{text}"

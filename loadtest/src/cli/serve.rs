@@ -39,7 +39,7 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Serves until SIGTERM or Ctrl-C, which is no failure here.
+/// Serves until SIGTERM or Ctrl-C, which ends it with success.
 ///
 /// # Errors
 /// A port cannot be had.

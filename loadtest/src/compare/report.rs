@@ -38,7 +38,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// Of all the tunnel's processes; no number where there is no tunnel.
+    /// Of all the tunnel's processes; `None` without a tunnel.
     fn tunnel(&self) -> f64 {
         if self.tunnel_s.is_empty() {
             return f64::NAN;
@@ -178,7 +178,7 @@ pub(crate) struct Setup {
     pub(crate) rounds: usize,
     pub(crate) warm_up_s: f64,
     pub(crate) duration_s: f64,
-    /// Whom the ratios are to.
+    /// The contender that ratios refer to.
     pub(crate) reference: Target,
 }
 
@@ -191,7 +191,7 @@ pub(crate) struct Report {
     /// What makes the comparison a poor one.
     pub(crate) warnings: Vec<String>,
     pub(crate) sections: Vec<Section>,
-    /// Every run, for whoever wants to look behind the medians.
+    /// Every run behind the medians.
     pub(crate) runs: Vec<Run>,
 }
 

@@ -57,21 +57,21 @@ impl Strace {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let mut said = String::new();
+        let mut output = String::new();
         if let Some(mut stderr) = child.stderr.take() {
             let mut buffer = [0; 1_024];
             let attached = timeout(PATIENCE, async {
-                while !said.contains(" attached") {
+                while !output.contains(" attached") {
                     let read = stderr.read(&mut buffer).await?;
                     if read == 0 {
                         break;
                     }
-                    said.push_str(&String::from_utf8_lossy(&buffer[..read]));
+                    output.push_str(&String::from_utf8_lossy(&buffer[..read]));
                 }
                 Ok::<_, std::io::Error>(())
             });
-            if !matches!(attached.await, Ok(Ok(()))) || !said.contains(" attached") {
-                return Err(StraceError::Attach(said));
+            if !matches!(attached.await, Ok(Ok(()))) || !output.contains(" attached") {
+                return Err(StraceError::Attach(output));
             }
             // Read on to the end, so that it never waits for a reader.
             tokio::spawn(async move { while matches!(stderr.read(&mut buffer).await, Ok(1..)) {} });
@@ -99,7 +99,7 @@ impl Strace {
     }
 }
 
-/// How many calls a summary tells of. Nothing at all is written when there
+/// The number of calls in a summary. Nothing at all is written when there
 /// were none.
 ///
 /// From the line `100.00 0.0123 4 3021 12 total`: seconds, microseconds per

@@ -212,9 +212,9 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let told: Vec<String> = [0.1234, 9.994, 12.34, 123.4, 45_678.9, f64::NAN]
+        let shown: Vec<String> = [0.1234, 9.994, 12.34, 123.4, 45_678.9, f64::NAN]
             .map(number)
             .into();
-        assert_eq!(told, ["0.12", "9.99", "12.3", "123", "45679", "–"]);
+        assert_eq!(shown, ["0.12", "9.99", "12.3", "123", "45679", "–"]);
     }
 }

@@ -238,7 +238,7 @@ async fn answers(entry: SocketAddr) -> Option<()> {
         .map(|_| ())
 }
 
-/// Two addresses that nobody listens on at this moment.
+/// Two free addresses.
 fn free_addresses() -> Result<(SocketAddr, SocketAddr), ProcessError> {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     // Both are held at once, or they could be the same.

@@ -49,7 +49,7 @@ impl Chunked {
             let line = line.trim_ascii_end();
             if std::mem::take(&mut self.after) {
                 if !line.is_empty() {
-                    return Err(wrong("a chunk longer than it said"));
+                    return Err(wrong("a chunk longer than its length"));
                 }
                 continue;
             }

@@ -47,7 +47,7 @@ impl Channels {
         }
     }
 
-    /// The next connection; whoever needs it first opens it, and the others wait for that.
+    /// The next connection. The first user opens it, and the others wait for that.
     async fn take(&self) -> Result<SendRequest<Messages>, Failed> {
         let place = self.next.fetch_add(1, Relaxed) % self.slots.len();
         let mut slot = self.slots[place].lock().await;
@@ -263,7 +263,7 @@ impl Driver for Stream {
 
     async fn exchange(&self, call: &mut Call, number: u64) -> Result<bool, Failed> {
         let (wire, payload) = message(&self.sizes, number);
-        // Nobody takes it when the call is over: what it ended with is to be read.
+        // The receiver has ended with the call, whose end is read below.
         let _ = call.sender.send(wire).await;
         let web = &self.channels.web;
         receive(web, &mut call.answer, &mut call.have, payload, &self.tally).await?;

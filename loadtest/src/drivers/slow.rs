@@ -1,4 +1,4 @@
-//! Readers that take a body at a trickle. They hold what a tunnel must bound, and must delay nobody else.
+//! Readers that take a body at a trickle. They hold memory that a tunnel must bound, and must not delay others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +22,7 @@ const TICKS_PER_S: u64 = 5;
 /// The kernel must not take for the reader what the reader does not.
 const RECEIVE_BUFFER_BYTES: u32 = 4_096;
 
-/// Whoever failed asks again after this.
+/// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Reader {
@@ -46,7 +46,7 @@ impl Reader {
                 if let Err(failed) = fetched {
                     self.tally.failed(failed);
                     sleep(PAUSE).await;
-                    // The one that failed is counted; those that were due since then had nobody to read them.
+                    // The failed one is counted; those that were due since then had no reader.
                     let missed = portions(due + TICK, end.min(Instant::now()));
                     self.tally.failed_many(Failure::Cut, missed);
                     due = Instant::now();

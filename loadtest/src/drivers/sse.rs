@@ -19,7 +19,7 @@ use crate::services::http::{Event, unix_us};
 use crate::tally::Tally;
 use crate::targets::Web;
 
-/// Whoever failed subscribes again after this.
+/// Pause before a new subscription after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Subscribers read little at a time; there are many.
@@ -69,7 +69,7 @@ impl Subscriber {
         };
         let _ = timeout_at(end + self.ground.grace, following).await;
         let left = followed.map_or_else(
-            // Not even the clock was told: all that was due since the beginning.
+            // The start is unknown: all that was due since the beginning.
             || micros(end.duration_since(begun)) / self.every_us,
             |followed: Followed| followed.left(),
         );

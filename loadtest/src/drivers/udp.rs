@@ -1,5 +1,5 @@
 //! Datagrams there and back. Each carries its number and bytes that follow from it, so that one that was changed, or
-//! that belongs to somebody else, is not taken for the right one. A lost datagram is no error: it is counted apart.
+//! that belongs to another sender, is not taken for the right one. A lost datagram is not an error: it is counted separately.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -118,11 +118,11 @@ impl Flows {
                 came: false,
             });
             let bytes = datagram(slot.number, self.sizes.pick(slot.number));
-            // An error tells of an earlier one that nobody took: it will be missed.
+            // The error belongs to an earlier datagram that was not delivered, which will be counted as lost.
             let _ = flow.socket.send(&bytes).await;
             *sent += 1;
             if self.per_flow.is_some_and(|most| *sent >= most) {
-                // Whoever receives goes on until all have had their time.
+                // The receiver goes on until all have had their time.
                 open = None;
             }
             while receiving.try_join_next().is_some() {}
@@ -138,7 +138,7 @@ impl Flows {
             tokio::select! {
                 received = flow.socket.recv(&mut buffer) => match received {
                     Ok(length) => self.check(&flow, &buffer[..length]),
-                    // As above: nobody listened at that moment.
+                    // As above: the port was closed at that moment.
                     Err(_) => sleep(Duration::from_millis(1)).await,
                 },
                 () = sleep(self.answer_within) => {}
@@ -164,7 +164,7 @@ impl Flows {
             return wrong("another datagram");
         }
         let mut waiting = flow.waiting();
-        // Whoever sends takes numbers in order.
+        // The sender takes numbers in order.
         let place = waiting.binary_search_by_key(&number, |sent| sent.number);
         // What is not found came after its time, and counts as lost.
         let Ok(place) = place else { return };

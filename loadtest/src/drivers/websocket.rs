@@ -47,7 +47,7 @@ impl Driver for Echo {
     }
 
     async fn exchange(&self, socket: &mut Self::Session, number: u64) -> Result<bool, Failed> {
-        // Whoever was told between two messages that the other side is leaving goes elsewhere, as any client would.
+        // A close between two messages, since the other side is leaving: reconnect, as any client would.
         while let Some(between) = socket.next().now_or_never() {
             match between {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -57,7 +57,7 @@ impl Driver for Echo {
                 Some(Ok(Message::Close(_))) | None => {
                     return Err(Failed::new(Failure::Cut, "between two messages"));
                 }
-                Some(Ok(_)) => return Err(wrong_bytes(&self.web, "a message nobody asked for")),
+                Some(Ok(_)) => return Err(wrong_bytes(&self.web, "an unexpected message")),
                 Some(Err(error)) => return Err(Failed::new(Failure::Read, error)),
             }
         }
@@ -105,7 +105,7 @@ impl Driver for Echo {
                     return Err(wrong_bytes(&self.web, "a message after the last one"));
                 }
                 Ok(_) => {}
-                // Whoever closed last may end the connection first.
+                // Either side may end the connection first.
                 Err(_) if answered => return Ok(()),
                 Err(error) => return Err(Failed::new(Failure::Read, error)),
             }

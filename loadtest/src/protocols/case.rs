@@ -41,7 +41,7 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    /// All of them, in the order in which they are told.
+    /// All of them, in the order of the report.
     pub(crate) const ALL: [Self; 9] = [
         Self::Down { connections: 1 },
         Self::Down { connections: 8 },

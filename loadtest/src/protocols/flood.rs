@@ -73,7 +73,7 @@ const PING_FRAME: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
 const SETTINGS_FRAME: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 impl Flood {
-    /// All of them, in the order in which they are told.
+    /// All of them, in the order of the report.
     pub(crate) const ALL: [Self; 13] = [
         Self::of("leading zeros", 100, Sender::Chunks("0000000000000000")),
         Self::of(
@@ -113,7 +113,7 @@ impl Flood {
     /// Begins it.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// The thread cannot be started.
     pub(crate) fn start(self, entries: &Entries) -> io::Result<Running> {
         let counts = Arc::new(Counts::default());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -130,7 +130,7 @@ impl Flood {
                     for number in 0..self.connections {
                         all.spawn(self.sender.flood(entries.clone(), number, counts.clone()));
                     }
-                    // An error is the end as well: whoever asked for the flood is gone.
+                    // An error is the end as well: the peer has disconnected.
                     let _ = stopped.await;
                 });
             })?;

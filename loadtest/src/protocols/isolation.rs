@@ -102,7 +102,7 @@ pub(crate) struct Verdict {
 /// What a run gave.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Isolation {
-    /// The 99th percentile of each protocol with nobody beside.
+    /// The 99th percentile of each protocol alone.
     pub(crate) alone_us: P99,
     pub(crate) verdicts: Vec<Verdict>,
 }

@@ -186,7 +186,7 @@ async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
         let text = fs::read_to_string(state.join("server.json")).ok()?;
         serde_json::from_str::<ServerState>(&text).ok()
     };
-    let told = server
+    let running = server
         .until("server.json in its state directory", ready)
         .await?;
     let [tcp, udp, ..] = free()?;
@@ -218,7 +218,7 @@ async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
             String::new(),
         ),
     ];
-    let (host, port) = (told.tunnel_addr.ip(), told.tunnel_addr.port());
+    let (host, port) = (running.tunnel_addr.ip(), running.tunnel_addr.port());
     let config = write(
         dir,
         "adit-protocols-client.yaml",
@@ -231,19 +231,19 @@ async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
     let environment = [("ADIT__STATE_DIR", client_state.as_path())];
     let client = Process::start("adit", &programs.adit, &arguments, &environment, dir)?;
     let entries = Entries {
-        http: told.http_addr,
+        http: running.http_addr,
         tcp,
         udp,
-        websocket: told.http_addr,
-        grpc: told.http_addr,
-        flood_http: told.http_addr,
-        flood_websocket: told.http_addr,
-        tunnel: Some(told.tunnel_addr),
+        websocket: running.http_addr,
+        grpc: running.http_addr,
+        flood_http: running.http_addr,
+        flood_websocket: running.http_addr,
+        tunnel: Some(running.tunnel_addr),
     };
     Ok((entries, vec![server, client]))
 }
 
-/// Addresses that nobody listens on at this moment.
+/// Free addresses.
 fn free() -> Result<[SocketAddr; 8], ProcessError> {
     let fail = |source| ProcessError::File {
         path: "a free port".into(),

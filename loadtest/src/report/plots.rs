@@ -11,7 +11,7 @@ const LEGEND_WIDTH: u32 = 150;
 /// Characters of a name that fit into it.
 const LEGEND_CHARS: usize = 20;
 
-/// Told apart by people who do not see red and green as others do (Okabe, Ito 2008).
+/// Colours that colour-blind readers can distinguish (Okabe, Ito 2008).
 const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

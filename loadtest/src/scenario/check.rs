@@ -22,7 +22,7 @@ const MOST_CONNECTIONS: usize = 100_000;
 /// A datagram that fits into UDP over IPv4; the number at its beginning must fit too.
 const DATAGRAM: std::ops::RangeInclusive<u64> = 8..=65_507;
 
-/// Nobody sends more than this as one body.
+/// Largest body.
 const LARGEST: u64 = 1 << 40;
 
 fn wrong(place: impl Into<String>, problem: impl Into<String>) -> Wrong {
@@ -316,7 +316,8 @@ impl FileAllowed {
                 Some(kind) => Ok(kind),
                 None => {
                     let known: Vec<_> = Failure::ALL.iter().map(|kind| kind.name()).collect();
-                    let problem = format!("\"{name}\" is none of {}", known.join(", "));
+                    let problem =
+                        format!("unknown \"{name}\", expected one of {}", known.join(", "));
                     Err(wrong(place, problem))
                 }
             }

@@ -147,7 +147,7 @@ fn weight() -> u32 {
 /// A scenario cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScenarioError {
-    /// There is none of that name.
+    /// The name is unknown.
     #[error(
         "no scenario is called \"{name}\": there are {known}; a path ends in .yaml, .yml or .json"
     )]
@@ -165,7 +165,7 @@ pub(crate) enum ScenarioError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is no scenario.
+    /// The file is an invalid scenario.
     #[error("{path}: {problem}", path = path.display())]
     Parse {
         /// The file.

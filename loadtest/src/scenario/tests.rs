@@ -187,7 +187,11 @@ fn what_cannot_be_run_is_refused_with_its_place() {
             "percent: 101",
             "allowed.percent: must be from 0 to 100",
         ),
-        ("[cut]", "[cute]", "allowed.kinds[0]: \"cute\" is none of"),
+        (
+            "[cut]",
+            "[cute]",
+            "allowed.kinds[0]: unknown \"cute\", expected one of",
+        ),
         (
             "[cut]",
             "[wrong_bytes]",

@@ -1,4 +1,4 @@
-//! The services as a process of their own, so that what they cost can be told apart.
+//! The services as a process of their own, so that their cost can be measured separately.
 
 use std::path::Path;
 
@@ -25,8 +25,8 @@ impl Hosted {
             source,
         })?;
         let mut process = Process::start("service", &program, &["serve", "--json"], &[], dir)?;
-        let told = async |process: &Process| serde_json::from_str(&process.first_line()?).ok();
-        let addresses = process.until("line with its addresses", told).await?;
+        let line = async |process: &Process| serde_json::from_str(&process.first_line()?).ok();
+        let addresses = process.until("line with its addresses", line).await?;
         Ok(Self { addresses, process })
     }
 }

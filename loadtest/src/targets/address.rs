@@ -9,7 +9,7 @@ use crate::events::{Event, Side};
 
 /// Shell commands that restart a side of a target that is not ours.
 ///
-/// They are told of the event by `ADIT_EVENT_HOW` (`kill` or `drain`), `ADIT_EVENT_DOWN_S`, and `ADIT_EVENT_CLIENT` (the
+/// They receive the event in `ADIT_EVENT_HOW` (`kill` or `drain`), `ADIT_EVENT_DOWN_S`, and `ADIT_EVENT_CLIENT` (the
 /// number of the client, from 0), and are expected to end when the side is back.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Commands {
@@ -75,8 +75,8 @@ impl Address {
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(failed(format!("{}; {}", output.status, said.trim())))
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Err(failed(format!("{}; {}", output.status, stderr.trim())))
     }
 }
 

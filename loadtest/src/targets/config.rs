@@ -25,7 +25,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Ports that nobody listens on at this moment.
+    /// Free ports.
     ///
     /// # Errors
     /// There are none.

@@ -29,14 +29,14 @@ async fn p_8_1_all_four_kinds_of_call_cross() {
     let service = Service::start("one").await;
     let (_client, server) = world_of(&service).await;
     let mut visitor = visitor(&server, HOST).await;
-    let unary = visitor.unary(message("said", 7)).await.unwrap();
-    assert_eq!(unary.into_inner(), message("said", 7));
-    let said = (0..100).map(|n| message(&format!("{n},"), n));
+    let unary = visitor.unary(message("text", 7)).await.unwrap();
+    assert_eq!(unary.into_inner(), message("text", 7));
+    let sent = (0..100).map(|n| message(&format!("{n},"), n));
     let collected = visitor
-        .collect(tokio_stream::iter(said.clone()))
+        .collect(tokio_stream::iter(sent.clone()))
         .await
         .unwrap();
-    let all: String = said.clone().map(|message| message.text).collect();
+    let all: String = sent.clone().map(|message| message.text).collect();
     assert_eq!(collected.into_inner(), message(&all, 100));
     let expanded = visitor
         .expand(message("x", 100))
@@ -49,22 +49,22 @@ async fn p_8_1_all_four_kinds_of_call_cross() {
         .await;
     assert_eq!(counts, (0..100).collect::<Vec<u32>>());
     // Each turn waits for the answer to the last one: neither side may hold a message back.
-    let (say, says) = tokio::sync::mpsc::channel(1);
-    let says = tokio_stream::wrappers::ReceiverStream::new(says);
+    let (say, calls) = tokio::sync::mpsc::channel(1);
+    let calls = tokio_stream::wrappers::ReceiverStream::new(calls);
     say.send(message("turn", 0)).await.unwrap();
-    let mut hears = visitor.chat(says).await.unwrap().into_inner();
+    let mut replies = visitor.chat(calls).await.unwrap().into_inner();
     for turn in 1..=50 {
-        let heard = within("an answer", SOON, hears.message())
+        let reply = within("an answer", SOON, replies.message())
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(heard, message("turn", turn));
-        say.send(heard).await.unwrap();
+        assert_eq!(reply, message("turn", turn));
+        say.send(reply).await.unwrap();
     }
     drop(say);
-    assert_eq!(hears.message().await.unwrap().unwrap().count, 51);
-    assert_eq!(hears.message().await.unwrap(), None);
-    let trailers = hears.trailers().await.unwrap().unwrap_or_default();
+    assert_eq!(replies.message().await.unwrap().unwrap().count, 51);
+    assert_eq!(replies.message().await.unwrap(), None);
+    let trailers = replies.trailers().await.unwrap().unwrap_or_default();
     assert!(trailers.get("adit-reason").is_none(), "{trailers:?}");
 }
 
@@ -99,11 +99,11 @@ async fn p_8_2_a_failure_of_trailers_only_crosses_with_its_details() {
     let mut visitor = visitor(&server, HOST).await;
     let details = Bytes::from((0..=255).collect::<Vec<u8>>());
     for code in 1..=16 {
-        let said = Message {
+        let sent = Message {
             payload: details.clone(),
             ..message("a reason: Grüße, 100 %\n", code)
         };
-        let status = visitor.fail(said).await.unwrap_err();
+        let status = visitor.fail(sent).await.unwrap_err();
         assert_eq!(status.code(), Code::from(i32::try_from(code).unwrap()));
         assert_eq!(status.message(), "a reason: Grüße, 100 %\n");
         assert_eq!(status.details(), details);
@@ -189,21 +189,21 @@ async fn f04_a_message_of_64_mib_crosses_both_ways() {
         .await
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let said = Message {
+    let sent = Message {
         payload: payload.clone(),
         ..message("large", 0)
     };
-    let says = tokio_stream::iter([said, message("small", 5)]);
-    let mut hears = visitor.chat(says).await.unwrap().into_inner();
+    let calls = tokio_stream::iter([sent, message("small", 5)]);
+    let mut replies = visitor.chat(calls).await.unwrap().into_inner();
     let limit = 4 * SOON;
-    let heard = within("64 MiB", limit, hears.message())
+    let reply = within("64 MiB", limit, replies.message())
         .await
         .unwrap()
         .unwrap();
-    assert!(heard.payload == payload, "{} bytes", heard.payload.len());
-    assert_eq!((&heard.text[..], heard.count), ("large", 1));
-    assert_eq!(hears.message().await.unwrap(), Some(message("small", 6)));
-    assert_eq!(hears.message().await.unwrap(), None);
+    assert!(reply.payload == payload, "{} bytes", reply.payload.len());
+    assert_eq!((&reply.text[..], reply.count), ("large", 1));
+    assert_eq!(replies.message().await.unwrap(), Some(message("small", 6)));
+    assert_eq!(replies.message().await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -215,9 +215,9 @@ async fn f04_health_and_reflection_cross() {
     let ask = |service: &str| HealthCheckRequest {
         service: service.to_owned(),
     };
-    let told = health.check(ask("adit.e2e.v1.Echo")).await.unwrap();
-    assert_eq!(told.into_inner().status(), ServingStatus::Serving);
-    let unknown = health.check(ask("nobody")).await.unwrap_err();
+    let found = health.check(ask("adit.e2e.v1.Echo")).await.unwrap();
+    assert_eq!(found.into_inner().status(), ServingStatus::Serving);
+    let unknown = health.check(ask("unknown.Service")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     let mut watched = health
         .watch(ask("adit.e2e.v1.Echo"))
@@ -242,14 +242,14 @@ async fn f04_health_and_reflection_cross() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let asked = tokio_stream::iter([asked]);
-    let mut told = reflection
+    let mut found = reflection
         .server_reflection_info(asked)
         .await
         .unwrap()
         .into_inner();
-    let told = told.message().await.unwrap().unwrap();
-    let Some(MessageResponse::ListServicesResponse(list)) = told.message_response else {
-        panic!("no list: {told:?}");
+    let found = found.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = found.message_response else {
+        panic!("no list: {found:?}");
     };
     let names: Vec<String> = list
         .service

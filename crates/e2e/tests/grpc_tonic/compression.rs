@@ -31,18 +31,18 @@ async fn f09_p_13_1_messages_of_calls_cross_compressed_and_arrive_as_they_were()
             format!("name: rpc, type: grpc, local_port: {port}, compression: {compression}");
         let (_client, server) = world("", &[tunnel]).await;
         let mut visitor = visitor(&server, "rpc.localhost").await;
-        let said: Vec<Message> = (1..40).map(|n| message(&text(n * 1_000), 0)).collect();
+        let sent: Vec<Message> = (1..40).map(|n| message(&text(n * 1_000), 0)).collect();
         let heard = visitor
-            .chat(tokio_stream::iter(said.clone()))
+            .chat(tokio_stream::iter(sent.clone()))
             .await
             .unwrap();
         let mut heard = heard.into_inner();
-        for said in said {
+        for sent in sent {
             let heard = within("a message", SOON, heard.message())
                 .await
                 .unwrap()
                 .unwrap();
-            assert_eq!((heard.text, heard.count), (said.text, 1));
+            assert_eq!((heard.text, heard.count), (sent.text, 1));
         }
         assert_eq!(heard.message().await.unwrap(), None);
         let (plain, packed) = crossed(&server).await;

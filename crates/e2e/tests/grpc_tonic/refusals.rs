@@ -1,4 +1,4 @@
-//! What a visitor is told when the tunnel cannot carry a call.
+//! The status that a visitor receives when the tunnel cannot carry a call.
 
 use adit_e2e::{Server, within};
 use tonic::{Code, Status};
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Status, and the reason that the tunnel gives.
-fn told(status: &Status) -> (Code, &str) {
+fn code_and_reason(status: &Status) -> (Code, &str) {
     let reason = status.metadata().get("adit-reason");
     let reason = reason.unwrap_or_else(|| panic!("not the tunnel's: {status:?}"));
     assert!(status.metadata().get("adit-request-id").is_some());
@@ -35,9 +35,9 @@ async fn p_8_4_a_client_that_is_gone_is_unavailable() {
     assert!(running.message().await.unwrap().is_some());
     client.kill();
     let status = within("an end", SOON, running.message()).await.unwrap_err();
-    assert_eq!(told(&status), (Code::Unavailable, "link_lost"));
+    assert_eq!(code_and_reason(&status), (Code::Unavailable, "link_lost"));
     let status = refused(&server, "rpc.localhost").await;
-    assert_eq!(told(&status), (Code::Unavailable, "no_client"));
+    assert_eq!(code_and_reason(&status), (Code::Unavailable, "no_client"));
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn p_8_4_a_service_that_is_not_there_is_unavailable() {
     let tunnel = format!("name: rpc, type: grpc, local_port: {}", addr.port());
     let (_client, server) = world("", &[tunnel]).await;
     let status = refused(&server, "rpc.localhost").await;
-    assert_eq!(told(&status), (Code::Unavailable, "dial_failed"));
+    assert_eq!(code_and_reason(&status), (Code::Unavailable, "dial_failed"));
     // The address of the service is for the logs of the two sides.
     let address = addr.to_string();
     assert!(!status.message().contains(&address), "{status:?}");
@@ -59,6 +59,6 @@ async fn p_8_4_a_host_that_nobody_has_is_unimplemented() {
     let config = "server:\n  timeouts: { startup_grace: 0s }\n";
     let tunnel = format!("name: rpc, type: grpc, local_port: {}", service.addr.port());
     let (_client, server) = world(config, &[tunnel]).await;
-    let status = refused(&server, "nobody.localhost").await;
-    assert_eq!(told(&status), (Code::Unimplemented, "no_tunnel"));
+    let status = refused(&server, "unknown.localhost").await;
+    assert_eq!(code_and_reason(&status), (Code::Unimplemented, "no_tunnel"));
 }

@@ -31,7 +31,7 @@ pub(crate) struct Seen {
     pub(crate) calls: usize,
     /// Calls of `Hang` that run.
     pub(crate) hanging: usize,
-    /// Of these, those that have been given up by whoever called.
+    /// Of these, the calls that their caller has cancelled.
     pub(crate) cancelled: usize,
     /// Of the last call.
     pub(crate) timeout: Option<String>,
@@ -148,15 +148,15 @@ impl Echoes {
     }
 }
 
-/// Gives back what was said with the call, in the order in which it came, and who answers.
-fn answer<T>(name: &str, said: &MetadataMap, message: T) -> Response<T> {
+/// Responds with the metadata of the call, in its order, and the name of the service.
+fn answer<T>(name: &str, sent: &MetadataMap, message: T) -> Response<T> {
     let mut response = Response::new(message);
     let metadata = response.metadata_mut();
     metadata.insert("x-service", name.parse().unwrap());
-    for value in said.get_all("x-many") {
+    for value in sent.get_all("x-many") {
         metadata.append("x-many", value.clone());
     }
-    for value in said.get_all_bin("x-blob-bin") {
+    for value in sent.get_all_bin("x-blob-bin") {
         metadata.append_bin("x-blob-bin", value.clone());
     }
     response

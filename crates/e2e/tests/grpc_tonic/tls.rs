@@ -113,12 +113,12 @@ async fn start(server: &Server, service: &str, args: &[&str]) -> Client {
 
 async fn assert_served(server: &Server) {
     let mut visitor = visitor(server, "rpc.localhost").await;
-    let call = visitor.unary(message("said", 1));
+    let call = visitor.unary(message("text", 1));
     let answer = within("an answer", SOON, call).await.unwrap();
     assert_eq!(answer.metadata().get("x-service").unwrap(), "secure");
-    let said = (0..1_000).map(|n| message("a longer text than one letter", n));
+    let sent = (0..1_000).map(|n| message("a longer text than one letter", n));
     let mut heard = visitor
-        .chat(tokio_stream::iter(said))
+        .chat(tokio_stream::iter(sent))
         .await
         .unwrap()
         .into_inner();
@@ -183,7 +183,7 @@ async fn p_8_4_a_certificate_that_is_not_believed_is_unavailable_and_says_why() 
     let url = format!("https://{}", service.addr);
     let mut client = start(&server, &url, &["--tls-ca", &file]).await;
     let mut visitor = visitor(&server, "rpc.localhost").await;
-    let call = visitor.unary(message("said", 1));
+    let call = visitor.unary(message("text", 1));
     let status = within("an answer", SOON, call).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.metadata().get("adit-reason").unwrap(), "dial_failed");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// A log is not there.
+/// A log cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogStartError {
@@ -24,7 +24,7 @@ pub enum LogStartError {
         /// Why.
         error: std::io::Error,
     },
-    /// There is one.
+    /// It has been started already.
     #[error("the {log} log has been started already")]
     Started {
         /// `access`, `error` or `stderr`.

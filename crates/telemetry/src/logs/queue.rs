@@ -1,4 +1,4 @@
-//! Lines on their way to a file: one thread writes them, and nobody else waits for it.
+//! Lines on their way to a file: one thread writes them, and no other thread waits for it.
 
 use std::{
     fmt,
@@ -15,27 +15,27 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{error::LogStartError, rotation::RotatingFile, settings::LogTarget};
 
-/// What may wait to be written: some ten thousand lines, which a disk that has stopped holds up for a second or so.
+/// Bytes that may wait to be written: some ten thousand lines.
 const MOST_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long the end of the process waits for what has not been written yet. A disk that takes longer has failed.
+/// Time for writing the queue at the end of the process. A disk that takes longer has failed.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
-/// Until a non-blocking stream that was full is tried again, by the thread that does nothing else.
+/// Pause before a full non-blocking stream is tried again, on the writing thread.
 const FULL_STREAM_PAUSE: Duration = Duration::from_millis(10);
 
-/// Where the thread writes.
+/// The target of the thread.
 pub(crate) trait Sink: Send + 'static {
     /// Writes whole lines.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     fn write(&mut self, now: SystemTime, lines: &[u8]) -> io::Result<()>;
 
-    /// Opens what stands under the name of the sink now. A stream has none.
+    /// Opens the file that has the name of the sink now. Does nothing for a stream.
     ///
     /// # Errors
-    /// Those of the system; then the sink writes where it wrote before.
+    /// Errors of the system; the sink then keeps its old file.
     fn reopen(&mut self, _: SystemTime) -> io::Result<()> {
         Ok(())
     }
@@ -62,7 +62,7 @@ impl<W: Write + Send + 'static> Sink for Stream<W> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Whoever shares a terminal may have made it non-blocking. Half a line would break who reads them.
+                // Another process can make a shared terminal non-blocking. Half a line would break its readers.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     thread::sleep(FULL_STREAM_PAUSE);
                 }
@@ -77,13 +77,13 @@ impl<W: Write + Send + 'static> Sink for Stream<W> {
 struct Waiting {
     bytes: Vec<u8>,
     lines: u64,
-    /// Lines wait at least until then, unless the end comes first.
+    /// Lines wait until then, unless the log is closed before.
     held: Option<Instant>,
-    /// The sink is to be opened again before anything else is written.
+    /// The sink is opened again before the next write.
     reopen: bool,
-    /// Nothing more is taken. Whoever waits for the end waits until then.
+    /// Set when the log is closed: further lines are rejected, and the close waits until then at most.
     closed: Option<Instant>,
-    /// The thread has written everything and is gone.
+    /// The thread has written everything and ended.
     ended: bool,
 }
 
@@ -91,28 +91,28 @@ struct Queue {
     name: &'static str,
     most_bytes: usize,
     waiting: Mutex<Waiting>,
-    /// There is something to write, or the end has come.
+    /// There is something to write, or the log is closed.
     wake: Condvar,
-    /// The thread is gone.
+    /// The thread has ended.
     end: Condvar,
     written: AtomicU64,
     dropped: AtomicU64,
     failed: AtomicU64,
 }
 
-/// Takes lines. Never waits for the disk: the lock is held for the copy of a line, and no longer by anybody.
+/// Accepts lines. Never waits for the disk: the lock is held for the copy of a line only.
 #[derive(Clone)]
 pub(crate) struct Lines(Arc<Queue>);
 
-/// How many lines a log has written and lost so far.
+/// Counts the written and lost lines of a log.
 #[derive(Clone)]
 pub struct LogCounters(Arc<Queue>);
 
-/// Ends a log when it is dropped: what waits is written first, within two seconds. Keep it to the end of `main`.
+/// Closes a log when dropped, after its queue was written, within two seconds. Keep it to the end of `main`.
 #[must_use = "the log ends when this is dropped"]
 pub struct LogGuard(Arc<Queue>);
 
-/// Lets the lines of a log go when it is dropped: [`Logging::hold`](super::Logging::hold).
+/// Releases the held lines of a log when dropped: [`Logging::hold`](super::Logging::hold).
 #[must_use = "lines are held until this is dropped"]
 pub struct HeldLog(Arc<Queue>);
 
@@ -164,14 +164,14 @@ fn start_with(
 }
 
 impl Lines {
-    /// Takes a line, with its end, or drops it when too much waits or the log has ended.
+    /// Queues a line, with its line end. Drops it when the queue is full or the log is closed.
     pub(crate) fn push(&self, line: &[u8]) {
         if !self.offer(line) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The same; `false` when the log has ended: then the line is the caller's again, and not counted.
+    /// The same, but returns `false` without counting the line when the log is closed.
     pub(crate) fn offer(&self, line: &[u8]) -> bool {
         let queue = &*self.0;
         let mut waiting = queue.waiting.lock();
@@ -232,7 +232,7 @@ impl Queue {
 
     fn write_all(&self, sink: &mut dyn Sink) {
         let mut taken = Vec::new();
-        let mut told = false;
+        let mut is_reported = false;
         loop {
             let mut waiting = self.waiting.lock();
             self.wait(&mut waiting);
@@ -254,13 +254,13 @@ impl Queue {
             drop(waiting);
             match sink.write(SystemTime::now(), &taken) {
                 Ok(()) => {
-                    told = false;
+                    is_reported = false;
                     self.written.fetch_add(lines, Ordering::Relaxed);
                 }
                 Err(error) => {
                     self.failed.fetch_add(lines, Ordering::Relaxed);
-                    // Once until it works again: this may be the log that it goes to.
-                    if !std::mem::replace(&mut told, true) {
+                    // Once until it works again: the report may go to this log.
+                    if !std::mem::replace(&mut is_reported, true) {
                         tracing::error!(log = self.name, %error, "lines of a log are lost");
                     }
                 }
@@ -276,40 +276,40 @@ impl LogCounters {
         self.0.name
     }
 
-    /// Lines that the system has taken.
+    /// Lines that were written.
     pub fn written(&self) -> u64 {
         self.0.written.load(Ordering::Relaxed)
     }
 
-    /// Lines that were dropped because too much waited.
+    /// Lines that were dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Lines that the system did not take.
+    /// Lines that could not be written.
     pub fn failed(&self) -> u64 {
         self.0.failed.load(Ordering::Relaxed)
     }
 }
 
 impl LogGuard {
-    /// What the log loses.
+    /// Counters of the log.
     pub fn counters(&self) -> LogCounters {
         LogCounters(self.0.clone())
     }
 
-    /// For the signal that asks for it.
+    /// A handle for the signal that reopens logs.
     pub fn reopener(&self) -> LogReopener {
         LogReopener(self.0.clone())
     }
 
-    /// Lines wait until what is answered is dropped, no longer than this.
+    /// Holds the lines until the returned value is dropped, no longer than this.
     pub(crate) fn hold(&self, at_most: Duration) -> HeldLog {
         self.0.waiting.lock().held = Some(Instant::now() + at_most);
         HeldLog(self.0.clone())
     }
 
-    /// Takes no more lines. The time for those that wait begins now, so that of several logs none waits for another.
+    /// Rejects further lines. The time for writing the queue begins now, so that several logs are closed at the same time.
     pub fn close(&self) {
         let mut waiting = self.0.waiting.lock();
         waiting
@@ -320,7 +320,7 @@ impl LogGuard {
 }
 
 impl LogReopener {
-    /// Asks the thread of the log to open its file again, before it writes anything else.
+    /// Makes the thread of the log open its file again before the next write.
     pub fn reopen(&self) {
         self.0.waiting.lock().reopen = true;
         self.0.wake.notify_one();
@@ -366,7 +366,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk that says what it is given, and writes when it is told to.
+    /// A disk that reports each write and completes it on request.
     struct Disk {
         given: mpsc::Sender<String>,
         may: mpsc::Receiver<io::Result<()>>,
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_and_counts_and_nobody_waits() {
+    fn a_full_queue_drops_and_counts_without_waiting() {
         let World {
             lines,
             guard,
@@ -409,7 +409,7 @@ mod tests {
         } = world(8);
         lines.push(b"one\n");
         assert_eq!(given.recv().unwrap(), "one\n");
-        // The disk has stopped. Two lines fit, the others go.
+        // The disk has stopped. Two lines fit, the others are dropped.
         for line in ["two\n", "tri\n", "for\n", "x\n"] {
             lines.push(line.as_bytes());
         }
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_written_before_the_end() {
+    fn the_queue_is_written_before_the_end() {
         let World {
             lines,
             guard,
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_does_not_take_is_counted_and_the_next_is_tried() {
+    fn failed_lines_are_counted_and_the_next_is_tried() {
         let World {
             lines,
             guard,
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn held_lines_wait_until_they_are_let_go_or_the_end_comes() {
+    fn held_lines_wait_for_their_release_or_the_end() {
         let World {
             lines,
             guard,
@@ -513,7 +513,7 @@ mod tests {
         );
     }
 
-    /// The thread took it for the first of many and slept on.
+    /// Regression: the thread slept on after an empty line.
     #[test]
     fn an_empty_line_stops_no_log() {
         let World {
@@ -529,7 +529,7 @@ mod tests {
         drop(guard);
     }
 
-    /// A terminal that somebody has made non-blocking: it takes three bytes, then none, then all.
+    /// A non-blocking terminal that accepts three bytes, then none, then all.
     struct Reluctant {
         turn: usize,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_full_for_a_while_cuts_no_line() {
+    fn a_full_stream_cuts_no_line() {
         let taken = Arc::new(Mutex::default());
         let stream = Stream(Reluctant {
             turn: 0,
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_told_by_name() {
+    fn a_file_that_cannot_be_opened_is_named() {
         let place = tempfile::tempdir().unwrap();
         let settings =
             super::super::LogFileSettings::try_new(place.path(), super::super::Rotate::Daily, 1);

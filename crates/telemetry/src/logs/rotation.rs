@@ -1,4 +1,4 @@
-//! A file that makes room for the next one at full hours or days.
+//! A file that is rotated at full hours or days.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,18 +14,18 @@ use super::settings::{LogFileSettings, Rotate};
 const HOUR_SECONDS: i64 = 60 * 60;
 const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
 
-/// The file that is written to keeps its name, so that whoever follows it finds it. What was in it takes the day or hour
-/// of its first line as a suffix: `access.log.2026-11-21`, `access.log.2026-11-21-05`.
+/// The current file keeps its name, so that readers can follow it. A rotated file has the day or hour of its first line
+/// as a suffix: `access.log.2026-11-21`, `access.log.2026-11-21-05`.
 #[derive(Debug)]
 pub(super) struct RotatingFile {
     settings: LogFileSettings,
     file: File,
-    /// Days or hours since 1970 of what is in the file.
+    /// Days or hours since 1970 of the contents of the file.
     period: i64,
 }
 
 impl RotatingFile {
-    /// Opens the file, or makes it and its directory. What it holds from an earlier period makes room at once.
+    /// Opens the file, or creates it and its directory. Contents of an earlier period are rotated at once.
     ///
     /// # Errors
     /// Those of the system.
@@ -41,19 +41,19 @@ impl RotatingFile {
         Ok(this)
     }
 
-    /// Goes on with what stands under its name now. Something else may have renamed what it wrote to.
+    /// Opens the file of its name again, after another program has renamed the old one.
     ///
     /// # Errors
-    /// Those of the system. The old file goes on being written to then.
+    /// Errors of the system. The old file stays in use then.
     pub(super) fn reopen(&mut self, now: SystemTime) -> io::Result<()> {
         *self = Self::open(self.settings.clone(), now)?;
         Ok(())
     }
 
-    /// Appends, to a new file if it is time for one.
+    /// Appends lines, to a new file when a new period has begun.
     ///
     /// # Errors
-    /// Those of the system. The old file goes on being written to when there cannot be a new one.
+    /// Errors of the system. The old file stays in use when a new one cannot be created.
     pub(super) fn write(&mut self, now: SystemTime, bytes: &[u8]) -> io::Result<()> {
         let rotated = self.rotate(now);
         self.file.write_all(bytes)?;
@@ -62,16 +62,16 @@ impl RotatingFile {
 
     fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
         let period = period(self.settings.rotate(), now);
-        // A clock that was put back is no reason for a new file.
+        // A clock that is set back does not begin a new file.
         if period <= self.period {
             return Ok(());
         }
         let old = self.rotated(self.period);
-        // Whatever goes wrong below is told once for each period.
+        // An error below is reported once for each period.
         self.period = period;
         if self.file.metadata()?.len() > 0 && !old.exists() {
             match fs::rename(self.settings.path(), old) {
-                // Somebody has taken it away: then a new one is wanted all the more.
+                // Another program has removed the file: a new one is created below.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => self.file = open(&self.settings)?,
             }
@@ -79,7 +79,7 @@ impl RotatingFile {
         self.prune()
     }
 
-    /// The name of what was written in this period.
+    /// The name of the file of this period.
     fn rotated(&self, period: i64) -> PathBuf {
         let (seconds, format) = match self.settings.rotate() {
             Rotate::Hourly => (HOUR_SECONDS, "%Y-%m-%d-%H"),
@@ -91,7 +91,7 @@ impl RotatingFile {
         name.into()
     }
 
-    /// Removes the oldest ones.
+    /// Removes the oldest files.
     fn prune(&self) -> io::Result<()> {
         let path = self.settings.path();
         let directory = match path.parent() {
@@ -140,7 +140,7 @@ fn period(rotate: Rotate, at: SystemTime) -> i64 {
     }
 }
 
-/// `2026-11-21` or `2026-11-21-05`: nothing else is ours.
+/// `2026-11-21` or `2026-11-21-05`, the suffixes of the rotation.
 fn is_period(suffix: &str) -> bool {
     let pattern: &[u8] = match suffix.len() {
         10 => b"dddd-dd-dd",
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_taken_away_is_made_again() {
+    fn a_removed_file_is_created_again() {
         let place = Place::new();
         let mut log = RotatingFile::open(place.settings(Rotate::Daily, 2), at(0)).unwrap();
         log.write(at(0), b"one\n").unwrap();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_days_are_kept_and_the_file_keeps_its_name() {
+    fn the_number_of_days_is_bounded() {
         let place = Place::new();
         let mut log = RotatingFile::open(place.settings(Rotate::Daily, 2), at(0)).unwrap();
         for day in 0..5 {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_goes_on_with_the_file_of_its_period_and_puts_an_older_one_aside() {
+    fn a_start_appends_to_its_period_and_rotates_older_files() {
         let place = Place::new();
         place.put("a.log", "before\n");
         let written = place.0.path().join("sub/a.log");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_removed_that_is_not_ours_and_nothing_is_written_over() {
+    fn other_files_are_neither_removed_nor_overwritten() {
         let place = Place::new();
         for name in [
             "a.log.gz",
@@ -300,7 +300,7 @@ mod tests {
             log.write(at(day * 24), b"ours\n").unwrap();
         }
         fs::remove_dir(place.0.path().join("sub/a.log.2026-01-02")).unwrap();
-        // The 21st was the oldest of two; the 22nd stands where ours would go next.
+        // The 21st was the oldest of two; a file of the name of the 22nd exists already.
         log.write(at(48), b"last\n").unwrap();
         let names: Vec<_> = place.files().into_iter().map(|(name, _)| name).collect();
         assert_eq!(

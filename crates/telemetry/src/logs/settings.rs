@@ -6,30 +6,30 @@ use std::{
     str::FromStr,
 };
 
-/// Rotated files that are kept, unless the settings say otherwise: a week of days.
+/// Default number of rotated files that are kept: a week of days.
 pub const DEFAULT_KEEP: usize = 7;
 
-/// A year of hours. More is what an archive is for.
+/// A year of hours.
 const MOST_KEPT: usize = 8_784;
 
-/// These are no settings for a log.
+/// Invalid settings of a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogSettingsError {
-    /// There is no file to write to.
-    #[error("{path:?} names no file; write a path such as /var/log/adit/access.log")]
+    /// The path has no file name.
+    #[error("the path {path:?} has no file name; write a path such as /var/log/adit/access.log")]
     Path {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// A number that makes no sense.
-    #[error("{keep} rotated files cannot be kept; use 1 to {MOST_KEPT}")]
+    /// A number of files out of range.
+    #[error("invalid number of rotated files {keep}, expected 1 to {MOST_KEPT}")]
     Keep {
         /// The number as it was given.
         keep: usize,
     },
     /// The text is not the name of a [`Rotate`].
-    #[error("no rotation is called {refused:?}; use daily, hourly or never")]
+    #[error("unknown rotation {refused:?}; use daily, hourly or never")]
     Rotate {
         /// The text as it was given.
         refused: String,
@@ -44,7 +44,7 @@ pub enum Rotate {
     Daily,
     /// At each full hour.
     Hourly,
-    /// Never: somebody else does it, as logrotate with `copytruncate`.
+    /// Never; for external rotation, such as logrotate with `copytruncate`.
     Never,
 }
 
@@ -84,18 +84,18 @@ pub struct LogFileSettings {
 }
 
 impl LogFileSettings {
-    /// The file that is written to, when it makes room for the next, and how many of the older ones stay.
+    /// Settings of a file: its path, when it is rotated, and how many rotated files are kept.
     ///
     /// # Errors
     /// [`LogSettingsError::Path`] for a path without a file's name or with one that is not UTF-8,
-    /// [`LogSettingsError::Keep`] for none and for more than a year of hours.
+    /// [`LogSettingsError::Keep`] for 0 and for more than a year of hours.
     pub fn try_new(
         path: impl Into<PathBuf>,
         rotate: Rotate,
         keep: usize,
     ) -> Result<Self, LogSettingsError> {
         let path = path.into();
-        // `logs/` has a name to the library, and is a directory to whoever wrote it.
+        // `Path::file_name` returns `logs` for `logs/`, which means a directory.
         let slash = path.as_os_str().to_string_lossy().ends_with(['/', '\\']);
         if slash || path.file_name().and_then(|name| name.to_str()).is_none() {
             return Err(LogSettingsError::Path { path });
@@ -116,13 +116,13 @@ impl LogFileSettings {
         self.rotate
     }
 
-    /// Rotated files that stay.
+    /// Number of rotated files that are kept.
     pub const fn keep(&self) -> usize {
         self.keep
     }
 }
 
-/// Where lines go.
+/// The target of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTarget {
     /// Standard output.
@@ -136,7 +136,7 @@ pub enum LogTarget {
 /// The access log: one line for each request. Checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLogSettings {
-    /// Where its lines go.
+    /// The target of its lines.
     pub target: LogTarget,
 }
 
@@ -160,21 +160,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_no_file_is_refused() {
+    fn paths_without_a_file_name_are_rejected() {
         for path in ["", "/", "..", "logs/"] {
             let refused = LogFileSettings::try_new(path, Rotate::Daily, 1).unwrap_err();
             let text = refused.to_string();
-            assert!(text.contains("names no file; write a path"), "{text}");
+            assert!(text.contains("has no file name; write a path"), "{text}");
         }
     }
 
     #[test]
-    fn a_number_of_files_is_one_that_makes_sense() {
+    fn the_number_of_files_has_bounds() {
         for keep in [0, MOST_KEPT + 1] {
             let refused = LogFileSettings::try_new("a.log", Rotate::Daily, keep).unwrap_err();
             assert_eq!(
                 refused.to_string(),
-                format!("{keep} rotated files cannot be kept; use 1 to 8784")
+                format!("invalid number of rotated files {keep}, expected 1 to 8784")
             );
         }
         let good = LogFileSettings::try_new("a.log", Rotate::Hourly, MOST_KEPT).unwrap();
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn rotations_read_back() {
+    fn rotations_are_parsed_by_their_names() {
         for rotate in [Rotate::Daily, Rotate::Hourly, Rotate::Never] {
             assert_eq!(rotate.to_string().parse(), Ok(rotate));
         }
         let refused = "weekly".parse::<Rotate>().unwrap_err().to_string();
         assert_eq!(
             refused,
-            "no rotation is called \"weekly\"; use daily, hourly or never"
+            "unknown rotation \"weekly\"; use daily, hourly or never"
         );
     }
 

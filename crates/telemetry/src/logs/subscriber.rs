@@ -1,11 +1,11 @@
 //! The subscriber of the process.
 //!
-//! Promises: what is logged goes to standard error, so that standard output stays a program's answer; `ADIT__LOG` chooses
-//! what is logged, as in `info,adit_link=debug`; colours are for terminals, and not where `NO_COLOR` is set; a filter that
-//! cannot be read is an error that says so, and not a program without logs; who logs does not wait for standard error.
+//! Promises: the log goes to standard error, so that standard output has the output of a command only; `ADIT__LOG` is the
+//! filter, as in `info,adit_link=debug`; colours are used on terminals, unless `NO_COLOR` is set; an invalid filter is an
+//! error; logging does not wait for standard error.
 //!
-//! Cost: nothing for events that the filter drops beyond one comparison; the others become a line where they happen, and
-//! a thread writes it.
+//! Cost: one comparison for events that the filter drops; other events are formatted by the calling thread, and another
+//! thread writes the line.
 //!
 //! Proof: the tests below drive the subscriber into memory; `tests/install.rs` installs it.
 
@@ -31,19 +31,19 @@ use super::{
     HeldLog, LogCounters, LogFileSettings, LogGuard, LogStartError, LogTarget, queue::Lines,
 };
 
-/// The variable that chooses what is logged.
+/// The variable of the filter.
 pub const FILTER_VARIABLE: &str = "ADIT__LOG";
 
-/// What is logged when nobody chooses.
+/// The default filter.
 pub const DEFAULT_FILTER: &str = "info";
 
-/// How a line of the log looks.
+/// The format of a line of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Text for terminals.
     #[default]
     Text,
-    /// One JSON object for each line, for Loki, ELK and their like.
+    /// One JSON object for each line, for Loki, ELK and similar tools.
     Json,
 }
 
@@ -51,9 +51,9 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
-    /// The filter is none.
+    /// The filter is invalid.
     #[error(
-        "{filter:?} is no log filter ({reason}); write a level such as info, or info,adit_link=debug"
+        "invalid log filter {filter:?} ({reason}); write a level such as info, or info,adit_link=debug"
     )]
     Filter {
         /// The text as it was given.
@@ -61,10 +61,10 @@ pub enum InitError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The process has a subscriber; logs go there.
+    /// The process has a subscriber already.
     #[error("logging has been set up already")]
     Installed,
-    /// The system gives no thread that writes.
+    /// The thread that writes cannot be started.
     #[error(transparent)]
     Start(#[from] LogStartError),
 }
@@ -77,8 +77,8 @@ pub struct ParseFormatError {
     pub refused: String,
 }
 
-/// The log of the process, once it is installed. Keep it to the end of `main`: when it is dropped, what waits is written
-/// first, within two seconds. Lines that come later are written where they happen.
+/// The installed log of the process. Keep it to the end of `main`: when it is dropped, the queue is written, within two
+/// seconds. Later lines are written by the calling thread.
 #[derive(Debug)]
 pub struct Logging {
     errors: Arc<OnceLock<Lines>>,
@@ -86,21 +86,20 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// What standard error loses.
+    /// Counters of standard error.
     pub fn counters(&self) -> LogCounters {
         self.stderr.counters()
     }
 
-    /// What is logged waits until what is answered is dropped, no longer than this: for a program whose first output is
-    /// its answer.
+    /// Holds the lines until the returned value is dropped, no longer than this, so that a command prints its result first.
     pub fn hold(&self, at_most: Duration) -> HeldLog {
         self.stderr.hold(at_most)
     }
 
-    /// From now on warnings and errors go to a file as well, as JSON. Those that the filter drops do not.
+    /// Writes warnings and errors to a file as well, as JSON, except those that the filter drops.
     ///
     /// # Errors
-    /// A file that cannot be opened, a thread that the system does not give, a second error log.
+    /// The file cannot be opened, the thread cannot be started, or there is an error log already.
     pub fn start_error_log(&self, settings: LogFileSettings) -> Result<LogGuard, LogStartError> {
         const LOG: &str = "error";
         let started = || LogStartError::Started { log: LOG };
@@ -116,12 +115,12 @@ impl Logging {
 /// Installs the subscriber of the process, which writes to standard error. An error log may follow when the settings are
 /// known: [`Logging::start_error_log`].
 ///
-/// `filter` is what a flag asks for, such as `debug` for `-v`. Without it `ADIT__LOG` counts, and without that
+/// `filter` is the value of a flag, such as `debug` for `-v`. Without it `ADIT__LOG` is used, and without that
 /// [`DEFAULT_FILTER`].
 ///
 /// # Errors
-/// [`InitError::Filter`] for a filter that cannot be read, [`InitError::Installed`] when the process has a subscriber.
-/// [`InitError::Start`] when the system gives no thread. Nothing is installed then.
+/// [`InitError::Filter`] for an invalid filter, [`InitError::Installed`] when the process has a subscriber,
+/// [`InitError::Start`] when the thread cannot be started. The process is unchanged then.
 pub fn init(format: Format, filter: Option<&str>) -> Result<Logging, InitError> {
     let variable = env::var_os(FILTER_VARIABLE)
         .map(|value| value.to_string_lossy().into_owned())
@@ -143,7 +142,7 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<Logging, InitError> 
     Ok(Logging { errors, stderr })
 }
 
-/// Lines for the thread that writes them; when it has ended, they are written by whoever has them.
+/// Passes lines to the thread that writes them. After its end they are written by the calling thread.
 struct Queued<L> {
     lines: Lines,
     late: L,
@@ -164,7 +163,7 @@ impl<'w, L: Fn() -> W + 'w, W: io::Write> MakeWriter<'w> for Queued<L> {
 impl<L: Fn() -> W, W: io::Write> io::Write for QueuedLine<'_, L> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !self.0.lines.offer(line) {
-            // Nobody is left to report a failure to, and the subscriber would print it to the same place.
+            // A failure cannot be reported: the subscriber would print it to the same stream.
             let _ = (self.0.late)().write_all(line);
         }
         Ok(line.len())
@@ -189,7 +188,7 @@ fn coloured(terminal: bool, no_color: Option<&std::ffi::OsStr>) -> bool {
     terminal && no_color.is_none_or(std::ffi::OsStr::is_empty)
 }
 
-/// Where warnings and errors go as well, once there is such a place.
+/// The error log, once there is one.
 struct Errors(Arc<OnceLock<Lines>>);
 
 impl<'w> MakeWriter<'w> for Errors {
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_for_people() -> Result<(), InitError> {
+    fn text_has_level_and_fields() -> Result<(), InitError> {
         let text = logged(Format::Text, "info", false)?;
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(
@@ -390,7 +389,7 @@ mod tests {
         Ok(())
     }
 
-    /// The thread writes as long as the log is kept; what comes later is not lost.
+    /// The thread writes as long as the log is kept; later lines are written as well.
     #[test]
     fn lines_are_queued_and_late_ones_written_at_once() -> Result<(), Box<dyn std::error::Error>> {
         let place = tempfile::tempdir()?;
@@ -420,17 +419,17 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_is_none_is_told() {
+    fn an_invalid_filter_is_rejected() {
         let error = parse("adit=loud").err().map(|error| error.to_string());
         let error = error.unwrap_or_default();
         assert!(
-            error.starts_with("\"adit=loud\" is no log filter ("),
+            error.starts_with("invalid log filter \"adit=loud\" ("),
             "{error}"
         );
     }
 
     #[test]
-    fn colours_are_for_terminals_and_those_who_want_them() {
+    fn colours_depend_on_the_terminal_and_no_color() {
         assert!(coloured(true, None));
         assert!(coloured(true, Some(OsStr::new(""))));
         assert!(!coloured(true, Some(OsStr::new("1"))));
@@ -438,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_read_back() {
+    fn formats_are_parsed_by_their_names() {
         for format in [Format::Text, Format::Json] {
             assert_eq!(format.to_string().parse(), Ok(format));
         }

@@ -1,4 +1,4 @@
-//! The text that Prometheus reads (text exposition format, 0.0.4).
+//! The text for Prometheus (text exposition format, 0.0.4).
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use super::{
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A number as the format writes it.
+/// A number in the form of the format.
 struct Number(f64);
 
 impl fmt::Display for Number {
@@ -58,7 +58,7 @@ impl Exposition {
         self.text.push('\n');
     }
 
-    /// What was counted for each request on one edge.
+    /// The metrics of requests of one edge.
     pub(super) fn requests(&mut self, edge: Edge, series: &[Arc<Series>]) {
         let names = names::of(edge);
         let of_edge = || series.iter().filter(|series| series.key().edge() == edge);
@@ -199,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_value_stays_a_value() {
+    fn a_hostile_value_is_escaped() {
         let mut text = String::new();
         write_labels(&mut text, [("x", "a\"} 1\nadit_up 0\\")].into_iter());
         assert_eq!(text, r#"x="a\"} 1\nadit_up 0\\""#);
     }
 
     #[test]
-    fn numbers_are_written_as_the_format_wants_them() {
+    fn numbers_have_the_form_of_the_format() {
         let written = |number| Number(number).to_string();
         assert_eq!(written(f64::NAN), "NaN");
         assert_eq!(written(f64::NEG_INFINITY), "-Inf");

@@ -1,18 +1,18 @@
-//! How many took how long.
+//! Histograms of durations.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Upper bounds in seconds: twice or two and a half times the one before up to 10 s, which tells a hop on loopback from
-/// one around the world; beyond it the lives of sessions. The last one, infinity, is not written here.
+/// Upper bounds in seconds. Up to 10 s each is two or two and a half times the one before, which distinguishes a hop on
+/// loopback from one around the world; the larger ones are for sessions. The last one, infinity, is left out.
 pub(super) const BOUNDS: [f64; 19] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0, 3_600.0, 86_400.0,
 ];
 
-/// Nothing waits longer than this for a first byte: timeouts end it.
+/// Number of bounds for the time to the first byte, which timeouts limit.
 pub(super) const FIRST_BYTE_BOUNDS: usize = 16;
 
 /// Durations, counted by the first `N` of [`BOUNDS`].
@@ -43,7 +43,7 @@ impl<const N: usize> Histogram<N> {
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Bounds with how many took at most so long. All of them come last, without a bound.
+    /// Bounds with the number of durations up to each. The total comes last, without a bound.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (Option<f64>, u64)> + '_ {
         let counts = self.counts.iter().chain([&self.longer]);
         let bounds = BOUNDS[..N].iter().copied().map(Some).chain([None]);

@@ -1,4 +1,4 @@
-//! The label sets that requests are counted under: no more than so many.
+//! The label sets of requests, bounded in number.
 
 use std::{
     hash::BuildHasher,
@@ -14,22 +14,22 @@ use parking_lot::{Mutex, RwLock};
 
 use super::series::{Key, Series};
 
-/// Data threads that look at the same moment seldom want the same lock.
+/// Number of locks, so that data threads seldom need the same one.
 const SHARDS: usize = 16;
 
-/// Who finds no room looks for idle label sets, but all of them are walked no more often than this.
+/// Shortest time between two searches for idle label sets, which visit all of them.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// A table and not a map: borrowed texts are looked up without a copy of them.
+/// A table rather than a map: it is searched with borrowed texts.
 type Shard = HashTable<Arc<Series>>;
 
 pub(super) struct LabelSets {
     start: Instant,
     max: usize,
     keep_idle: Duration,
-    /// Made for short keys, and seeded anew for each process: `SipHash` of the standard maps takes many times the
-    /// instructions, and each request is looked up once. Whoever found colliding names all the same gains walks along
-    /// one place of a table that has a bound.
+    /// A hash for short keys, with a seed of its own in each process: `SipHash` of the standard maps takes many times the
+    /// instructions, and each request is looked up once. Colliding names cost a search along one place of a bounded
+    /// table.
     hasher: DefaultHashBuilder,
     shards: [RwLock<Shard>; SHARDS],
     /// Without those of [`Key::other`], which are at most one for each edge, protocol and opener.
@@ -54,7 +54,7 @@ impl LabelSets {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Calls `then` with the counters of the key, or of its [`Key::other`] when there is no room.
+    /// Calls `then` with the counters of the key, or of its [`Key::other`] beyond the bound.
     pub(super) fn with(&self, key: Key<'_>, now: Instant, then: impl Fn(&Series)) {
         let now_millis = now.saturating_duration_since(self.start).as_millis();
         let now_millis = u64::try_from(now_millis).unwrap_or(u64::MAX);
@@ -100,7 +100,7 @@ impl LabelSets {
         found.is_some()
     }
 
-    /// Adds a place that was reserved, unless somebody was faster.
+    /// Uses a reserved place, unless another thread has added the key.
     fn add(&self, key: Key<'_>, then: impl Fn(&Series)) {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash).write();
@@ -130,7 +130,7 @@ impl LabelSets {
         reserve() || (self.sweep(now) && reserve())
     }
 
-    /// Forgets what was idle for too long. Says whether there was any.
+    /// Removes the idle label sets. Returns whether there were any.
     fn sweep(&self, now: Instant) -> bool {
         {
             let mut swept = self.swept.lock();

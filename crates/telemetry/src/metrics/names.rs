@@ -1,8 +1,8 @@
-//! The names of what is counted for each request.
+//! The names of the metrics of requests.
 
 use adit_trace::Edge;
 
-/// Labels of everything that is counted for each request, in the order in which they are written.
+/// The labels of all metrics of requests, in the order of the page.
 pub(super) const LABELS: [&str; 5] = ["protocol", "opener", "tunnel", "group", "user"];
 
 /// One name with its labels beside [`LABELS`].
@@ -12,7 +12,7 @@ pub struct RequestFamily {
     pub name: &'static str,
     /// `counter` or `histogram`.
     pub kind: &'static str,
-    /// What it is told apart by, beside protocol, opener, tunnel, group and user.
+    /// Its labels besides protocol, opener, tunnel, group and user.
     pub labels: &'static [&'static str],
     /// One line.
     pub help: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct Names {
     pub(super) requests: RequestFamily,
     pub(super) failures: RequestFamily,
     pub(super) grpc: RequestFamily,
-    /// Only visitors' side tries again.
+    /// Retries happen on the visitors' side only.
     pub(super) retries: Option<RequestFamily>,
     pub(super) received: RequestFamily,
     pub(super) sent: RequestFamily,
@@ -138,7 +138,7 @@ pub(super) const fn of(edge: Edge) -> &'static Names {
     }
 }
 
-/// Everything that is counted for each request on one edge.
+/// The metrics of requests of one edge.
 pub fn request_families(edge: Edge) -> Vec<RequestFamily> {
     let names = of(edge);
     let mut families = vec![names.requests, names.failures, names.grpc];

@@ -15,14 +15,14 @@ use super::{
     labels::write_labels,
 };
 
-/// The tunnel, the group and the user of all that is not counted apart. No name begins like this.
+/// Tunnel, group and user of the requests beyond the bound. Names cannot begin like this.
 pub(super) const OTHER: &str = "_other";
 
-/// Names have at most 64 bytes; whatever is longer is none of ours.
+/// Names have at most 64 bytes, so a longer value is not a name.
 const LONGEST_LABEL_BYTES: usize = 128;
 
-/// By what requests are told apart. The client is not among it: it would multiply the label sets by the members of a
-/// group, and the access log has it.
+/// The labels of a request. The client is left out: it would multiply the label sets by the members of a group, and the
+/// access log has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key<'a> {
     /// `false` for the visitors' side.
@@ -54,7 +54,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// The one that this is counted under when there is no room.
+    /// The key under which requests beyond the bound are counted.
     pub(super) const fn other(self) -> Self {
         Self {
             tunnel: OTHER,
@@ -80,16 +80,16 @@ impl<'a> Key<'a> {
 /// How a request ended.
 pub(super) const OUTCOMES: [&str; 3] = ["completed", "failed", "cancelled"];
 
-/// The reason of a visitor who left: nobody failed.
+/// The reason when the visitor disconnected, which is not a failure.
 const CANCELLED: &str = "cancelled";
 
-/// Classes of a status of HTTP; the first is none, or no status.
+/// Classes of a status of HTTP; the first stands for an invalid or missing status.
 pub(super) const STATUSES: [&str; 6] = ["", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// What is no status of gRPC is counted as.
+/// The label of invalid statuses of gRPC.
 const OTHER_GRPC_STATUS: &str = "other";
 
-/// Reasons are fixed texts, some twenty of them; a caller who makes them up is held to this many.
+/// Reasons are some twenty fixed texts; this bounds them for any caller.
 const MOST_REASONS: usize = 32;
 
 #[derive(Debug)]
