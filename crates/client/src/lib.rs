@@ -16,6 +16,8 @@ mod session;
 mod settings;
 mod status;
 
+/// Custom headers with these names are not allowed.
+pub use adit_codec::fields::is_message_control;
 pub use client::{Applied, Changes, Client, ClientHandle, Ended, Registration, StartError};
 pub use entries::EntryError;
 pub use instance::InstanceError;

@@ -7,7 +7,10 @@ use std::{
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-use adit_client::{Compression, ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings};
+use adit_client::{
+    Compression, ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings,
+    is_message_control,
+};
 use adit_router::{HeaderError, HeaderMatch, PathPrefix};
 
 use crate::{
@@ -38,19 +41,6 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("locations", &[Http, Grpc, WebSocket]),
     ("proxy_protocol", &[Tcp]),
     ("session_timeout", &[Udp]),
-];
-
-/// Headers that say how a message is framed or where it goes: replaced, they would make another message of it.
-const NOT_OURS_TO_SET: &[&str] = &[
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
 ];
 
 /// Reads the list, in which no name, no place and no public port is taken twice.
@@ -336,7 +326,7 @@ fn proxy_protocol(item: &Item<'_>) -> Result<ProxyProtocol, ConfigError> {
 fn custom_headers(section: &Section<'_>) -> Result<Vec<(String, String)>, ConfigError> {
     let mut headers = Vec::new();
     for (name, item) in section.pairs() {
-        if NOT_OURS_TO_SET.contains(&name.to_ascii_lowercase().as_str()) {
+        if is_message_control(name.to_ascii_lowercase().as_bytes()) {
             let error = item.error(format!("the header {name} cannot be set"));
             return Err(if name.eq_ignore_ascii_case("host") {
                 error.with_help("use `host_rewrite`")
