@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use adit_codec::{EncodedHead, GrpcResponseHead, HeadError, HeaderBlock, ResetCode};
-use adit_link::SendHalf;
-use h2::Reason;
+use adit_codec::{EncodedHead, GrpcResponseHead, HeadError, ResetCode};
+use adit_link::{GRPC_CONTENT_TYPE, GrpcStatus, Reason, SendHalf, parse_grpc_status};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use uuid::Uuid;
 
@@ -62,19 +61,19 @@ pub(super) fn encode_response<'h>(
 }
 
 /// The status of a call whose stream was reset (grpc/grpc, doc/PROTOCOL-HTTP2.md, "Errors").
-pub(super) const fn status_of_reset(reason: Reason) -> u8 {
-    match reason {
-        Reason::REFUSED_STREAM => 14,
-        Reason::CANCEL => 1,
-        Reason::ENHANCE_YOUR_CALM => 8,
-        Reason::INADEQUATE_SECURITY => 7,
+pub(super) const fn status_of_reset(code: h2::Reason) -> u8 {
+    match code {
+        h2::Reason::REFUSED_STREAM => 14,
+        h2::Reason::CANCEL => 1,
+        h2::Reason::ENHANCE_YOUR_CALM => 8,
+        h2::Reason::INADEQUATE_SECURITY => 7,
         _ => 13,
     }
 }
 
 /// The status in these trailers, or in a head that contains them.
 pub(super) fn status_in(lines: &HeaderMap) -> Option<u16> {
-    lines.get(STATUS)?.to_str().ok()?.parse().ok()
+    parse_grpc_status(lines.get(STATUS)?.as_bytes())
 }
 
 /// Ends a call whose response cannot be forwarded with a status, as libraries of gRPC do: if the service has reset the
@@ -95,30 +94,23 @@ pub(super) fn end_with_status(
     if !has_responded {
         record.timeline.on_response(200, true);
     }
-    let status = status.to_string();
     let uuid = Uuid::from_bytes(record.head.open().request_uuid);
     tracing::debug!(
         target: "adit::egress",
         request_id = %uuid,
-        reason = ResetCode::ServiceAborted.reason(),
+        reason = Reason::ServiceAborted.as_str(),
         grpc_status = status,
         why = reason,
         "response of a gRPC call ended early"
     );
-    // The message is ASCII text of this crate and the name of a code: no percent-encoding is needed.
-    let uuid = uuid.to_string();
-    let lines = [
-        ("grpc-status", &status[..]),
-        ("grpc-message", reason),
-        ("adit-reason", ResetCode::ServiceAborted.reason()),
-        ("adit-request-id", &uuid),
-    ];
+    let status = GrpcStatus::new(status, reason, Reason::ServiceAborted, &uuid);
+    let lines = status.lines();
     let lines = lines.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     // Fails only if the visitor has left.
     let _ = if has_responded {
-        send.finish_with(HeaderBlock::from_iter(lines))
+        send.finish_with(lines.collect())
     } else {
-        let kind = (&b"content-type"[..], &b"application/grpc"[..]);
+        let kind = (&b"content-type"[..], GRPC_CONTENT_TYPE.as_bytes());
         match encode_response(200, std::iter::once(kind).chain(lines), b"") {
             Ok(head) => send.respond(head, true),
             Err(_) => Ok(()),
