@@ -164,7 +164,6 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
     let (evicted, mut old) = flows.pop().unwrap();
     let failure = udp::try_recv(&mut old).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Limit);
-    assert!(failure.detail.contains("made room"), "{failure}");
     port.until(|stats| stats.flows_open == 3).await;
     let stats = port.stats();
     assert_eq!((stats.flows, stats.flows_evicted), (4, 1));

@@ -29,8 +29,8 @@ async fn p_8_3_at_the_deadline_both_sides_end_the_call() {
         let response = call.whole().await.unwrap();
         assert!(start.elapsed() >= Duration::from_millis(100));
         assert_eq!(response.verdict(), ("4", "service_timeout"));
-        let text = "the call was not over within its 100ms";
-        assert_eq!(response.trailer("grpc-message"), Some(text));
+        let text = response.trailer("grpc-message").unwrap();
+        assert!(text.contains("100ms"), "{text}");
         assert_eq!(failure_of(&exchange.send).await.reason, Reason::Cancelled);
     }
     entry.settled().await;
