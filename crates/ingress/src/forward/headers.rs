@@ -1,5 +1,7 @@
 //! Header lines: names of our own, hop-by-hop fields, lists of tokens, and removal that keeps the order of the rest.
 
+pub(crate) use adit_codec::fields::is_hop_by_hop;
+use adit_codec::fields::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
@@ -16,35 +18,19 @@ pub(crate) fn request_id(uuid: &Uuid) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Whether a field belongs to one connection, whatever `connection` names. `name` is in lower case.
-pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"connection"
-            | b"keep-alive"
-            | b"proxy-connection"
-            | b"te"
-            | b"transfer-encoding"
-            | b"upgrade"
-    )
-}
-
 /// Whether a line of a request is sent to the service, by its name in lower case. `host` crosses as the authority. Lines
 /// are left out as the head is encoded: removing them from the map would rebuild it, to keep the order of the others.
 pub(crate) fn crosses(name: &[u8]) -> bool {
     name != b"host" && (name == b"te" || !is_hop_by_hop(name))
 }
 
-/// The elements of a comma-separated list, over all lines with this name, without blanks around them.
+/// The elements of a comma-separated list, over all lines with this name.
 pub(crate) fn elements<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
 ) -> impl Iterator<Item = &'h [u8]> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
+    let lines = headers.get_all(name).into_iter();
+    lines.flat_map(|line| list_elements(line.as_bytes()))
 }
 
 /// Whether a list has this token, in any case.

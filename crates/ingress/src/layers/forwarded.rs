@@ -121,7 +121,7 @@ impl Hop {
 /// The elements of a list, over all lines of this name. A comma in quotes splits its element: the parts are not addresses,
 /// and end the trusted chain.
 fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
-    elements(headers, name).filter(|element| !element.is_empty())
+    elements(headers, name)
 }
 
 /// The value of a parameter of an element of `forwarded`, without quotes.
