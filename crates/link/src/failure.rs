@@ -278,14 +278,20 @@ mod tests {
     }
 
     #[test]
-    fn only_what_no_service_saw_is_retried_whatever_the_method() {
+    fn retries_are_those_of_the_protocol_page() {
+        let page = include_str!("../../../docs/protocol.md");
         for reason in Reason::ALL {
-            let expected = match reason {
-                Reason::Refused | Reason::Draining => Retry::Always,
-                Reason::LinkLost => Retry::IfSafe,
-                _ => Retry::Never,
+            let start = format!("| `{reason}` |");
+            let row = page.lines().find(|line| line.starts_with(&start));
+            let row = row.unwrap_or_else(|| panic!("no row for {reason}"));
+            let column = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+            let expected = match column {
+                "yes" => Retry::Always,
+                "no" => Retry::Never,
+                _ if column.starts_with("if safe") => Retry::IfSafe,
+                _ => panic!("unknown text in the column of retries: {row}"),
             };
-            assert_eq!(Failure::new(reason, "").retry(), expected);
+            assert_eq!(Failure::new(reason, "").retry(), expected, "{row}");
         }
     }
 }

@@ -328,7 +328,7 @@ async fn p_13_1_nothing_is_compressed_that_the_peer_cannot_inflate() {
         (stats.received_messages, stats.received_plain_bytes),
         (1, 5000)
     );
-    assert!(stats.saved_bytes() > 3000);
+    assert!(stats.received_packed_bytes < 2000, "{stats:?}");
     pair.settled().await;
 }
 
@@ -391,10 +391,10 @@ async fn p_13_1_compressed_and_raw_messages_mix_in_both_directions() {
         download.await.unwrap();
         let stats = pair.server.lane.stats().compression;
         assert!(stats.sent_messages >= 20 && stats.sent_raw_messages >= 20);
-        assert!(
-            stats.received_messages >= 10 && stats.saved_bytes() > 300_000,
-            "{stats:?}"
-        );
+        assert!(stats.received_messages >= 10, "{stats:?}");
+        let plain = stats.sent_plain_bytes + stats.received_plain_bytes;
+        let packed = stats.sent_packed_bytes + stats.received_packed_bytes;
+        assert!(packed + 300_000 < plain, "{stats:?}");
         assert!(!stats.compressing.is_zero() && !stats.inflating.is_zero());
         drop((recv, request));
         pair.settled().await;
