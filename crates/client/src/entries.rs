@@ -351,7 +351,7 @@ mod tests {
     use adit_trace::NoObserver;
 
     use super::*;
-    use crate::settings::{Compression, EntryKind, TrustedProxies};
+    use crate::settings::{EntryKind, TrustedProxies};
 
     fn entry(name: &str, listen: SocketAddr, upstream: &str) -> EntrySettings {
         EntrySettings {
@@ -359,7 +359,7 @@ mod tests {
             kind: EntryKind::Tcp,
             listen,
             upstream: upstream.parse().unwrap(),
-            compression: Compression::None,
+            compression: None,
             trusted_proxies: TrustedProxies::default(),
         }
     }

@@ -6,6 +6,7 @@ use adit_auth::TunnelName;
 use adit_balance::Policy;
 pub use adit_egress::{ProxyProtocol, Roots, Tls, TlsName, Trust};
 pub use adit_ingress::TrustedProxies;
+pub use adit_link::Compression;
 use secrecy::SecretString;
 
 /// Everything a client needs to know before it starts.
@@ -98,7 +99,7 @@ pub struct TunnelSettings {
     /// Of this client within its group.
     pub weight: u32,
     /// On the way between client and server.
-    pub compression: Compression,
+    pub compression: Option<Compression>,
 }
 
 impl TunnelSettings {
@@ -128,7 +129,7 @@ impl TunnelSettings {
             load_balance: Policy::default(),
             hash_on: "host".to_owned(),
             weight: 1,
-            compression: Compression::default(),
+            compression: None,
         }
     }
 }
@@ -186,39 +187,6 @@ impl TunnelKind {
     }
 }
 
-/// What is done to the bytes between client and server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compression {
-    /// Nothing.
-    #[default]
-    None,
-    /// gzip.
-    Gzip,
-    /// Zstandard.
-    Zstd,
-}
-
-impl Compression {
-    /// As lanes know it.
-    #[must_use]
-    pub const fn on_hop(self) -> Option<adit_link::Compression> {
-        match self {
-            Self::None => None,
-            Self::Gzip => Some(adit_link::Compression::Gzip),
-            Self::Zstd => Some(adit_link::Compression::Zstd),
-        }
-    }
-
-    /// Its name in settings.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        }
-    }
-}
-
 /// One client entry: a listener on this side that leads to an upstream of the server (F08).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntrySettings {
@@ -231,7 +199,7 @@ pub struct EntrySettings {
     /// The upstream as the server calls it.
     pub upstream: TunnelName,
     /// Of what its visitors send; of answers the upstream's own says it.
-    pub compression: Compression,
+    pub compression: Option<Compression>,
     /// Proxies in front of it whose `X-Forwarded-*` and `Forwarded` are believed (P-3.4).
     pub trusted_proxies: TrustedProxies,
 }

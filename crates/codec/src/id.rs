@@ -174,7 +174,15 @@ wire_enum! {
 }
 
 impl Compression {
-    /// As it stands in configuration, logs and metrics; its capability is called the same (P-13.1).
+    /// Every algorithm.
+    pub const ALL: [Self; 2] = [Self::Gzip, Self::Zstd];
+
+    /// The algorithm with this name, as [`Compression::as_str`] spells it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|by| by.as_str() == name)
+    }
+
+    /// The name in configuration, announcements, logs and metrics, and that of the capability (P-13.1).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use adit_client::{Compression, EntryKind, EntrySettings};
+use adit_client::{EntryKind, EntrySettings};
 
 use crate::{
     error::ConfigError,
@@ -60,7 +60,7 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
     };
     let compression = match section.item("compression") {
         Some(item) => compression(&item)?,
-        None => Compression::None,
+        None => None,
     };
     let trusted_proxies = trusted_proxies(section)?;
     // Before what is missing: it may be there under a name that others gave it.

@@ -137,13 +137,14 @@ pub(crate) fn hash_on(item: &Item<'_>) -> Result<String, ConfigError> {
     }
 }
 
-pub(crate) fn compression(item: &Item<'_>) -> Result<Compression, ConfigError> {
+pub(crate) fn compression(item: &Item<'_>) -> Result<Option<Compression>, ConfigError> {
     const WHAT: &str = "`none`, `gzip` or `zstd`";
     match item.text(WHAT)? {
-        "none" => Ok(Compression::None),
-        "gzip" => Ok(Compression::Gzip),
-        "zstd" => Ok(Compression::Zstd),
-        other => Err(item.error(format!("unknown compression {other:?}, expected {WHAT}"))),
+        "none" => Ok(None),
+        name => match Compression::from_name(name) {
+            Some(by) => Ok(Some(by)),
+            None => Err(item.error(format!("unknown compression {name:?}, expected {WHAT}"))),
+        },
     }
 }
 

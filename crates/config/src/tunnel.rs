@@ -8,8 +8,7 @@ use std::{
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 use adit_client::{
-    Compression, ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings,
-    is_message_control,
+    ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings, is_message_control,
 };
 use adit_router::{HeaderError, HeaderMatch, PathPrefix};
 
@@ -221,7 +220,7 @@ fn read_keys(
     section.set_number("weight", WEIGHT, &mut tunnel.weight)?;
     if let Some(item) = section.item("compression") {
         tunnel.compression = compression(&item)?;
-        if kind == Udp && tunnel.compression != Compression::None {
+        if kind == Udp && tunnel.compression.is_some() {
             return Err(item
                 .error("datagrams are not compressed")
                 .with_help("remove it, or write `none`"));

@@ -58,7 +58,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
         None => is_h2.then(Tls::default),
     };
     let compression = match section.item("compression") {
-        Some(item) => compression(&item)?.on_hop(),
+        Some(item) => compression(&item)?,
         None => None,
     };
     let host_rewrite = host_rewrite(section)?;

@@ -80,7 +80,7 @@ server:
                 protocol: UpstreamProtocol::Http1,
                 tls: None,
                 host_rewrite: None,
-                compression: Some(adit_server::Compression::Zstd),
+                compression: Some(Compression::Zstd),
                 servers: vec![at("127.0.0.1", 9001, 1)],
             },
             UpstreamSettings {
@@ -136,7 +136,7 @@ client:
         kind,
         listen: listen.parse().unwrap(),
         upstream: name(upstream),
-        compression: Compression::None,
+        compression: None,
         trusted_proxies: TrustedProxies::default(),
     };
     assert_eq!(
@@ -242,9 +242,9 @@ fn bad_upstreams_are_refused_with_their_place() {
 #[test]
 fn entries_are_compressed_where_it_is_said() {
     for (said, compression) in [
-        ("none", Compression::None),
-        ("gzip", Compression::Gzip),
-        ("zstd", Compression::Zstd),
+        ("none", None),
+        ("gzip", Some(Compression::Gzip)),
+        ("zstd", Some(Compression::Zstd)),
     ] {
         let entry = format!("{{ name: erp, listen: 1, upstream: erp, compression: {said} }}");
         let settings = client(&format!("client:\n  entries: [{entry}]\n")).unwrap();

@@ -719,7 +719,7 @@ fn every_type_of_tunnel_is_read() {
     dns.service.session_timeout = SECONDS(30);
     let mut calls = plain("calls", TunnelKind::Grpc, "127.0.0.1", 50051);
     calls.domains = vec!["api.example.com".to_owned()];
-    calls.compression = Compression::Zstd;
+    calls.compression = Some(Compression::Zstd);
     let mut chat = plain("chat", TunnelKind::WebSocket, "127.0.0.1", 9001);
     chat.locations = vec!["/ws".to_owned()];
     let mut page = plain("page", TunnelKind::Http, "127.0.0.1", 8080);
@@ -727,7 +727,7 @@ fn every_type_of_tunnel_is_read() {
     let mut db = plain("db", TunnelKind::Tcp, "db.internal", 5432);
     db.service.proxy_protocol = Some(ProxyProtocol::V1);
     db.weight = 3;
-    db.compression = Compression::Gzip;
+    db.compression = Some(Compression::Gzip);
     assert_eq!(settings.tunnels, [ssh, dns, calls, chat, page, db]);
     let spoken = |kind: TunnelKind| kind.service_protocol();
     assert_eq!(

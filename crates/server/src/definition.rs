@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_balance::Policy;
-use adit_codec::ProtocolType;
+use adit_codec::{Compression, ProtocolType};
 use adit_proto::Tunnel as Announced;
 use adit_router::{HostPattern, PathPrefix};
 
@@ -24,7 +24,7 @@ pub(crate) struct Definition {
     pub(crate) policy: Policy,
     pub(crate) hash_on: HashOn,
     pub(crate) session_timeout: Duration,
-    pub(crate) compression: Compression,
+    pub(crate) compression: Option<Compression>,
 }
 
 /// What consistent hashing hashes.
@@ -33,14 +33,6 @@ pub(crate) enum HashOn {
     Host,
     Header(String),
     Cookie(String),
-}
-
-/// What is done to payload on the way between server and client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    None,
-    Gzip,
-    Zstd,
 }
 
 impl Definition {
@@ -117,12 +109,13 @@ impl Definition {
                 announced.hash_on
             )
         })?;
-        let compression = Compression::parse(&announced.compression).ok_or_else(|| {
-            format!(
-                "compression `{}`: expected `gzip`, `zstd` or none",
-                announced.compression
-            )
-        })?;
+        let compression =
+            match &*announced.compression {
+                "" | "none" => None,
+                name => Some(Compression::from_name(name).ok_or_else(|| {
+                    format!("compression `{name}`: expected `gzip`, `zstd` or none")
+                })?),
+            };
         Ok(Self {
             protocol,
             remote_port,
@@ -173,34 +166,6 @@ impl HashOn {
             }
             Some(("cookie", name)) if !name.is_empty() => Some(Self::Cookie(name.to_owned())),
             _ => None,
-        }
-    }
-}
-
-impl Compression {
-    /// As lanes know it.
-    pub(crate) const fn on_hop(self) -> Option<adit_link::Compression> {
-        match self {
-            Self::None => None,
-            Self::Gzip => Some(adit_link::Compression::Gzip),
-            Self::Zstd => Some(adit_link::Compression::Zstd),
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        match text {
-            "" | "none" => Some(Self::None),
-            "gzip" => Some(Self::Gzip),
-            "zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
         }
     }
 }

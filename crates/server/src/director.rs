@@ -416,7 +416,7 @@ fn destination(
         tunnel: tunnel.name.clone(),
         revision,
         link: link.id().value(),
-        compression: tunnel.definition.compression.on_hop(),
+        compression: tunnel.definition.compression,
         permit,
         hold: Box::new(RequestHold {
             _load: load,

@@ -74,7 +74,7 @@ impl AcceptLane for Lanes {
             if link.supports("upgrade") {
                 lane.allow_upgrades();
             }
-            for by in [Compression::Gzip, Compression::Zstd] {
+            for by in Compression::ALL {
                 if link.supports(by.as_str()) {
                     lane.allow_compression(by);
                 }

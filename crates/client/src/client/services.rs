@@ -58,7 +58,7 @@ pub(super) fn services(settings: &Settings) -> HashMap<Box<str>, ServiceConfig> 
             config.custom_headers.clone_from(&service.custom_headers);
             config.proxy_protocol = service.proxy_protocol;
             config.session_timeout = service.session_timeout;
-            config.compression = tunnel.compression.on_hop();
+            config.compression = tunnel.compression;
             (tunnel.name.as_str().into(), config)
         })
         .collect()

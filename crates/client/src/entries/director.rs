@@ -40,7 +40,7 @@ impl Route {
             grant: grant(settings)?,
             links,
             wait: settings.timeouts.link_wait,
-            compression: entry.compression.on_hop(),
+            compression: entry.compression,
             retries: RetryBudget::new(Instant::now()),
         })
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use adit_link::{
-    Failure, Reason,
+    Compression, Failure, Reason,
     control::{CallError, Channel, ControlChannel, ControlMessage, RefusalReason},
 };
 use adit_proto::{ProtocolType, Tunnel, control::Kind};
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     announcements::Announcements,
-    settings::{Compression, Settings, TunnelKind, TunnelSettings},
+    settings::{Settings, TunnelKind, TunnelSettings},
 };
 
 /// Messages that wait to be sent.
@@ -232,10 +232,10 @@ fn announcement(tunnel: &TunnelSettings) -> Tunnel {
         load_balance: tunnel.load_balance.name().to_owned(),
         weight: tunnel.weight,
         hash_on: tunnel.hash_on.clone(),
-        compression: match tunnel.compression {
-            Compression::None => String::new(),
-            compression => compression.as_str().to_owned(),
-        },
+        compression: tunnel
+            .compression
+            .map_or("", Compression::as_str)
+            .to_owned(),
         session_timeout_millis: match tunnel.kind {
             TunnelKind::Udp => {
                 u32::try_from(tunnel.service.session_timeout.as_millis()).unwrap_or(u32::MAX)

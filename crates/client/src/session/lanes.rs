@@ -75,7 +75,7 @@ impl<T: Transport> LaneFactory<T> {
         if self.supports("upgrade") {
             lane.allow_upgrades();
         }
-        for by in [Compression::Gzip, Compression::Zstd] {
+        for by in Compression::ALL {
             if self.supports(by.as_str()) {
                 lane.allow_compression(by);
             }

@@ -1,6 +1,6 @@
 //! What a running server says of itself, gathered from its rooms.
 
-use adit_link::compress::CompressionStats;
+use adit_link::{Compression, compress::CompressionStats};
 
 use super::inner::Inner;
 use crate::status::{
@@ -77,7 +77,10 @@ impl Inner {
                 group_id: tunnel.key.group.to_string(),
                 kind: tunnel.definition.protocol.as_str(),
                 port: tunnel.port.map(|port| port.number),
-                compression: tunnel.definition.compression.as_str(),
+                compression: tunnel
+                    .definition
+                    .compression
+                    .map_or("none", Compression::as_str),
                 public_url,
                 load_balance: tunnel.definition.policy.name(),
                 requests,
