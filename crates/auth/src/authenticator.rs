@@ -1,6 +1,6 @@
 //! The interface of all ways to authenticate.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use secrecy::SecretString;
 
@@ -24,11 +24,29 @@ pub trait Authenticator: Send + Sync {
     /// # Errors
     /// [`Denied`], whose public text and cost are the same for every cause.
     fn authenticate(&self, credential: &Credential, claim: &ClientClaim) -> Result<Grant, Denied>;
+
+    /// Whether the credential that earned this grant would earn it now. The caller ends the links of grants that are no
+    /// longer valid.
+    fn is_valid(&self, grant: &Grant) -> bool;
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
     fn authenticate(&self, credential: &Credential, claim: &ClientClaim) -> Result<Grant, Denied> {
         (**self).authenticate(credential, claim)
+    }
+
+    fn is_valid(&self, grant: &Grant) -> bool {
+        (**self).is_valid(grant)
+    }
+}
+
+/// The hash of the credential that earned a grant, by which it is recognised later.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CredentialKey(pub(crate) [u8; 32]);
+
+impl fmt::Debug for CredentialKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialKey(..)")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{ClientClaim, ClientId, GroupId, TunnelName, UserName};
+use crate::{ClientClaim, ClientId, CredentialKey, GroupId, TunnelName, UserName};
 
 /// The owner of a link; for a request also its tunnel and the revision of the configuration. Cheap to clone: all requests
 /// of a link share its names.
@@ -18,17 +18,28 @@ struct LinkNames {
     user: UserName,
     client: ClientId,
     group: GroupId,
+    credential: Option<CredentialKey>,
 }
 
 impl Grant {
     /// The grant of a link. For authenticators: the caller has verified the user.
     #[must_use]
     pub fn for_link(user: UserName, claim: ClientClaim) -> Self {
+        Self::earned_by(user, claim, None)
+    }
+
+    /// The grant of a whole link that was earned by this credential.
+    pub(crate) fn earned_by(
+        user: UserName,
+        claim: ClientClaim,
+        credential: Option<CredentialKey>,
+    ) -> Self {
         Self {
             link: Arc::new(LinkNames {
                 user,
                 client: claim.client_id,
                 group: claim.group_id,
+                credential,
             }),
             tunnel: None,
             revision: 0,
@@ -49,6 +60,12 @@ impl Grant {
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.link.user
+    }
+
+    /// The credential that earned it; `None` where no credential was needed.
+    #[must_use]
+    pub fn credential(&self) -> Option<CredentialKey> {
+        self.link.credential
     }
 
     /// The client at the other end of the link.

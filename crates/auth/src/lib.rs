@@ -25,7 +25,7 @@ mod link;
 mod name;
 mod token;
 
-pub use authenticator::{Authenticator, Credential, DenialReason, Denied};
+pub use authenticator::{Authenticator, Credential, CredentialKey, DenialReason, Denied};
 pub use claim::ClientClaim;
 pub use grant::Grant;
 pub use link::{InstanceKey, InstanceSecret, LinkKey, ParseSecretError, SessionToken};

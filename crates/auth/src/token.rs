@@ -5,7 +5,10 @@ use std::fmt;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use crate::{Authenticator, ClientClaim, Credential, DenialReason, Denied, Grant, UserName, hex};
+use crate::{
+    Authenticator, ClientClaim, Credential, CredentialKey, DenialReason, Denied, Grant, UserName,
+    hex,
+};
 
 /// Length of the longest token. A longer one takes no more time.
 pub const MAX_TOKEN_BYTES: usize = 256;
@@ -135,16 +138,15 @@ impl TokenAuthenticator {
         Ok(Self { known })
     }
 
-    /// The user of a token. Always compares all known tokens.
-    fn owner(&self, presented: &[u8]) -> Option<&UserName> {
+    /// The known token that was presented. Always compares all known tokens.
+    fn owner(&self, presented: &[u8]) -> Option<&Known> {
         let presented = hash(presented);
         let (mut place, mut found) = (0_u64, u64::MAX);
         for known in &self.known {
             found.conditional_assign(&place, known.hash.ct_eq(&presented));
             place += 1;
         }
-        let known = self.known.get(usize::try_from(found).ok()?)?;
-        Some(&known.user)
+        self.known.get(usize::try_from(found).ok()?)
     }
 }
 
@@ -159,9 +161,19 @@ impl Authenticator for TokenAuthenticator {
             },
         };
         match self.owner(presented.as_bytes()) {
-            Some(user) => Ok(Grant::for_link(user.clone(), claim.clone())),
+            Some(known) => Ok(Grant::earned_by(
+                known.user.clone(),
+                claim.clone(),
+                Some(CredentialKey(known.hash)),
+            )),
             None => Err(Denied::new(otherwise)),
         }
+    }
+
+    fn is_valid(&self, grant: &Grant) -> bool {
+        self.known.iter().any(|known| {
+            known.user == *grant.user() && grant.credential() == Some(CredentialKey(known.hash))
+        })
     }
 }
 

@@ -34,6 +34,23 @@ fn token(text: &str) -> Credential {
 }
 
 #[test]
+fn a_grant_is_valid_while_its_token_is_known_for_its_user() {
+    let both = tokens(&[("ann", "first-token"), ("ann", "second-token")]).unwrap();
+    let grant = both.authenticate(&token("first-token"), &claim()).unwrap();
+    assert!(both.is_valid(&grant));
+    assert!(both.is_valid(&grant.for_tunnel(TunnelName::parse("web").unwrap(), 1)));
+    let rotated = tokens(&[("ann", "second-token")]).unwrap();
+    assert!(!rotated.is_valid(&grant));
+    let given_away = tokens(&[("bob", "first-token")]).unwrap();
+    assert!(!given_away.is_valid(&grant));
+    assert!(!both.is_valid(&Grant::for_link(user("ann"), claim())));
+    assert_eq!(
+        format!("{:?}", grant.credential()),
+        "Some(CredentialKey(..))"
+    );
+}
+
+#[test]
 fn each_token_lets_its_user_in() {
     let known = [
         ("ann", "first-token"),

@@ -31,7 +31,7 @@ mod shares;
 ///
 /// # Complexity
 ///
-/// Constant time per call, except [`close`](Self::close) and [`set_permits`](Self::set_permits), which wake every task concerned.
+/// Constant time per call, except [`close`](Self::close), [`set_permits`](Self::set_permits) and [`reconfigure`](Self::reconfigure), which wake every task concerned.
 pub struct Gate {
     /// Twice the permits that are free, below zero after these were lowered; odd when somebody waits or the gate is
     /// closed: then only who has the lock changes it. Where somebody waits and the gate is open, no more is free than a
@@ -233,10 +233,24 @@ impl Gate {
 
     /// Changes the number of permits. More are handed out at once; fewer take effect as permits come back.
     pub fn set_permits(&self, permits: usize) {
+        self.change(permits, None);
+    }
+
+    /// Changes all that [`Gate::shared`] was given. More permits are handed out at once; fewer take effect as permits come
+    /// back, as does a shorter line.
+    pub fn reconfigure(&self, permits: usize, max_waiters: usize, shares: Shares) {
+        self.change(permits, Some((max_waiters, shares)));
+    }
+
+    fn change(&self, permits: usize, line: Option<(usize, Shares)>) {
         let mut state = self.lock();
         let permits = counted(permits);
         let more = permits - state.permits;
         state.permits = permits;
+        if let Some((max_waiters, shares)) = line {
+            state.max_waiters = max_waiters;
+            state.shares = shares;
+        }
         let shares = state.shares;
         state.holders.set_permits(shares, permits);
         self.plenty.store(state.holders.plenty(), Ordering::Relaxed);
@@ -621,6 +635,33 @@ mod tests {
 
     fn counts(gate: &Gate) -> (usize, usize, usize) {
         (gate.available(), gate.in_use(), gate.waiting())
+    }
+
+    #[test]
+    fn reconfigured_permits_line_and_shares_hold_at_once() {
+        let claim = Claim {
+            tunnel: 1,
+            visitor: 1,
+        };
+        let gate = Gate::new(10, 0);
+        let mut held: Vec<_> = (0..5).map_while(|_| gate.try_acquire_for(claim)).collect();
+        assert_eq!(held.len(), 5);
+        let half = Shares {
+            tunnel_percent: 50,
+            visitor_percent: 50,
+        };
+        gate.reconfigure(10, 1, half);
+        held.extend((0..5).map_while(|_| gate.try_acquire_for(claim)));
+        assert!(held.len() < 10, "the other half is for others");
+        let waker = Arc::default();
+        let mut waiting = gate.acquire_for(claim);
+        assert!(poll(&mut waiting, &waker).is_pending());
+        assert!(matches!(
+            poll(&mut gate.acquire_for(claim), &waker),
+            Poll::Ready(Err(GateError::Full))
+        ));
+        gate.reconfigure(20, 1, Shares::NONE);
+        assert_eq!(waker.woken(), 1);
     }
 
     #[test]

@@ -83,7 +83,7 @@ struct Index {
 
 /// The live links.
 pub struct Registry {
-    config: Config,
+    config: Mutex<Config>,
     observer: Arc<dyn MembershipObserver>,
     index: Mutex<Index>,
     next_epoch: AtomicU64,
@@ -119,7 +119,7 @@ impl Registry {
     pub fn new(config: Config, observer: Arc<dyn MembershipObserver>) -> Arc<Self> {
         Arc::new(Self {
             next_epoch: AtomicU64::new(config.first_epoch),
-            config,
+            config: Mutex::new(config),
             observer,
             index: Mutex::default(),
             next_link: AtomicU64::new(1),
@@ -145,6 +145,7 @@ impl Registry {
         (channel, peer): (ChannelId, SocketAddr),
         lanes: u32,
     ) -> Result<Registered, RegisterError> {
+        let config = self.config();
         let link = Arc::new(Link {
             id: LinkId(self.next_link.fetch_add(1, Ordering::Relaxed)),
             session,
@@ -154,9 +155,9 @@ impl Registry {
             channel,
             peer,
             permits: Gate::shared(
-                self.config.max_requests_per_client,
-                self.config.max_waiting,
-                self.config.shares,
+                config.max_requests_per_client,
+                config.max_waiting,
+                config.shares,
             ),
             load: Load::new(),
             capabilities: OnceLock::new(),
@@ -173,14 +174,14 @@ impl Registry {
         });
         let mut silent = None;
         loop {
-            let holder = match self.try_insert(&link, silent)? {
+            let holder = match self.try_insert(&link, config.max_clients, silent)? {
                 None => break,
                 Some(holder) => holder,
             };
             // Another instance holds the name. Ask it; then look again, for somebody may have come in between.
             let lane = holder.lane();
             let answers = match lane {
-                Some(lane) => lane.probe(self.config.takeover_probe).await,
+                Some(lane) => lane.probe(config.takeover_probe).await,
                 None => false,
             };
             if answers {
@@ -192,7 +193,7 @@ impl Registry {
             silent = Some(holder.id);
         }
         self.registered.fetch_add(1, Ordering::Relaxed);
-        self.forget_unless_opened(&link);
+        self.forget_unless_opened(&link, config.setup);
         Ok(Registered { link })
     }
 
@@ -200,6 +201,7 @@ impl Registry {
     fn try_insert(
         self: &Arc<Self>,
         link: &Arc<Link>,
+        max_clients: usize,
         silent: Option<LinkId>,
     ) -> Result<Option<Arc<Link>>, RegisterError> {
         let client = link.grant.client();
@@ -216,11 +218,9 @@ impl Registry {
                 if old.instance != link.instance && silent != Some(old.id) {
                     return Ok(Some(old.clone()));
                 }
-            } else if index.clients.len() >= self.config.max_clients {
+            } else if index.clients.len() >= max_clients {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                return Err(RegisterError::TooManyClients {
-                    limit: self.config.max_clients,
-                });
+                return Err(RegisterError::TooManyClients { limit: max_clients });
             }
             let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
             link.epoch.store(epoch, Ordering::Relaxed);
@@ -240,10 +240,9 @@ impl Registry {
 
     /// Forgets a session whose first data stream does not open in time (P-1.6). The task ends with the link or its
     /// first data stream: registrations in a loop leave none behind.
-    fn forget_unless_opened(self: &Arc<Self>, link: &Arc<Link>) {
+    fn forget_unless_opened(self: &Arc<Self>, link: &Arc<Link>, setup: Duration) {
         let registry = Arc::downgrade(self);
         let forgotten = Arc::downgrade(link);
-        let setup = self.config.setup;
         let task = tokio::spawn(async move {
             tokio::time::sleep(setup).await;
             if let (Some(registry), Some(link)) = (registry.upgrade(), forgotten.upgrade()) {
@@ -383,6 +382,29 @@ impl Registry {
         let mut links: Vec<_> = self.index.lock().clients.values().cloned().collect();
         links.sort_by_key(|link| link.id);
         links
+    }
+
+    /// Ends one link: its requests fail, and its streams end.
+    pub fn end(&self, link: &Arc<Link>, failure: &Failure) {
+        self.remove(link, failure);
+    }
+
+    /// Changes bounds and times. Links that are there keep the permits that they have, but for their number; a session
+    /// that waits for its first data stream keeps its time.
+    pub fn set_config(&self, config: Config) {
+        for link in self.links() {
+            let permits = link.permits();
+            permits.reconfigure(
+                config.max_requests_per_client,
+                config.max_waiting,
+                config.shares,
+            );
+        }
+        *self.config.lock() = config;
+    }
+
+    fn config(&self) -> Config {
+        self.config.lock().clone()
     }
 
     /// Ends every link.
