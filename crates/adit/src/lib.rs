@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod demo;
 pub mod ending;
+pub mod file_source;
 pub mod file_watch;
 pub mod load;
 pub mod output;

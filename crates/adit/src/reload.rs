@@ -3,14 +3,14 @@
 //! A configuration that cannot be read or is invalid changes nothing: the error is logged, with file, line and column, and
 //! counted. What a new configuration means is the business of the side that it is for.
 
-use std::{fmt, fs, path::Path, sync::Arc};
+use std::{fmt::Display, fs, path::Path, sync::Arc};
 
-use adit_config::{ConfigError, Loaded};
+use adit_config::Loaded;
 use parking_lot::Mutex;
 
 use crate::{file_watch::FileWatch, load::warn};
 
-type Load<S> = Box<dyn Fn() -> Result<Loaded<S>, ConfigError> + Send>;
+type Load<S> = Box<dyn Fn() -> Result<Loaded<S>, String> + Send>;
 
 /// Loads a configuration again and again.
 pub struct Reloader<S> {
@@ -31,14 +31,14 @@ struct Failures {
 
 impl<S> Reloader<S> {
     /// Loads by `load` from now on, and watches the files of what was `loaded` by it.
-    pub fn new(
-        load: impl Fn() -> Result<Loaded<S>, ConfigError> + Send + 'static,
+    pub fn new<E: Display>(
+        load: impl Fn() -> Result<Loaded<S>, E> + Send + 'static,
         loaded: &Loaded<S>,
     ) -> Self {
         let mut watch = FileWatch::new();
         watch.set_files(loaded.files.clone());
         Self {
-            load: Box::new(load),
+            load: Box::new(move || load().map_err(|error| error.to_string())),
             watch,
             failures: ReloadFailures::default(),
         }
@@ -65,7 +65,7 @@ impl<S> Reloader<S> {
         let loaded = match self.watch.files().first() {
             // A file that is being written, more likely than one that asks for the defaults.
             Some(file) if is_blank(file) => Err(format!("{}: the file is empty", file.display())),
-            _ => (self.load)().map_err(|error| error.to_string()),
+            _ => (self.load)(),
         };
         match loaded {
             Ok(loaded) => {
@@ -82,7 +82,7 @@ impl<S> Reloader<S> {
     }
 
     /// Logs and counts a configuration that cannot be used.
-    pub fn reject(&self, error: &dyn fmt::Display) {
+    pub fn reject(&self, error: &dyn Display) {
         tracing::error!("the configuration is invalid and nothing has changed: {error}");
         let mut failures = self.failures.0.lock();
         failures.count += 1;

@@ -1,9 +1,9 @@
 //! `adit-server`: parse, build, run, drain.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use adit_admin::{Admin, Control, ControlError, MetricsPage, Operator, StatusSource};
-use adit_config::{RunningServer, StateDir};
+use adit_config::{Loaded, RunningServer, StateDir};
 use adit_server::{NamedToken, Server, ServerHandle, Settings, names::Name};
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -13,8 +13,10 @@ use crate::{
     cli,
     ending::finish,
     errln,
+    file_source::FileSource,
     load::{load, warn},
     outln, release,
+    reload::{ReloadFailures, Reloader},
     report::Failed,
     runtime::background,
     signals::{SignalEvent, Signals},
@@ -22,13 +24,13 @@ use crate::{
     telemetry::{self, ObservabilityGuard},
 };
 
-/// Whose the generated token is.
+/// The user of the generated token.
 const LOCAL_USER: &str = "default";
 
 /// Runs a server until a signal ends it.
 ///
 /// # Errors
-/// What keeps it from starting.
+/// Why the server cannot start.
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
     if let Some(cli::ServerCommand::Release(asked)) = &command.command {
         return release::run(command, asked);
@@ -39,7 +41,7 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
             .warnings
             .iter()
             .for_each(|text| errln!("warning: {text}"));
-        outln!("the configuration is good");
+        outln!("the configuration is valid");
         return Ok(());
     }
     let logging =
@@ -48,22 +50,26 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         warn(&loaded.warnings);
-        let observability = ObservabilityGuard::start(loaded.telemetry, &logging)?;
+        let observability = ObservabilityGuard::start(loaded.telemetry.clone(), &logging)?;
         signals.reopen_logs(observability.reopeners());
-        let running = Running::start(loaded.settings, loaded.admin_hosts, &observability).await?;
-        running.say();
+        let mut reloader = {
+            let command = command.clone();
+            Reloader::new(move || load(&command), &loaded)
+        };
+        let running = Running::start(loaded, reloader.failures(), &observability).await?;
+        running.print_addresses();
         loop {
-            match signals.next().await {
-                SignalEvent::Shutdown => break,
-                SignalEvent::Reload => match load(command) {
-                    Ok(loaded) => {
-                        warn(&loaded.warnings);
-                        tracing::info!("the configuration is good; restart the server to use it");
-                    }
-                    Err(error) => {
-                        tracing::error!("the configuration is bad, nothing has changed: {error}");
-                    }
+            tokio::select! {
+                event = signals.next() => match event {
+                    SignalEvent::Shutdown => break,
+                    SignalEvent::Reload => tracing::info!("SIGHUP: the configuration is loaded again"),
                 },
+                () = reloader.changed() => {
+                    tracing::info!("the configuration file has changed and is loaded again");
+                }
+            }
+            if let Some(loaded) = reloader.load() {
+                running.reload(loaded);
             }
         }
         running.end(&mut signals).await;
@@ -73,44 +79,41 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
 }
 
 /// A server with everything that belongs to its process.
-pub struct Running {
+struct Running {
     server: Server,
     handle: ServerHandle,
+    source: Arc<FileSource>,
+    /// What it was started with beside the settings of the server.
+    telemetry: adit_config::Telemetry,
+    admin_hosts: Vec<String>,
     admin: Option<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     addresses: RunningServer,
     _state_file: Option<StateFile>,
-    _hold: StateDirLock,
+    state: StateDir,
+    lock: StateDirLock,
 }
 
 impl Running {
-    /// Starts a server, its admin port, and says where it is in the state directory.
+    /// Starts a server and its admin port, and writes its addresses to the state directory.
     ///
     /// # Errors
-    /// What keeps it from starting.
-    pub async fn start(
-        mut settings: Settings,
-        admin_hosts: Vec<String>,
+    /// Why the server cannot start.
+    async fn start(
+        loaded: Loaded<Settings>,
+        failures: ReloadFailures,
         observability: &ObservabilityGuard,
     ) -> Result<Self, Failed> {
-        let state = StateDir::new(&settings.state_dir);
-        let hold = state::hold(&state);
-        if settings.tokens.is_empty() {
-            settings.tokens.push(NamedToken {
-                user: LOCAL_USER.into(),
-                token: state::token(&state, &hold, rand::random())?,
-            });
-        }
+        let state = StateDir::new(&loaded.settings.state_dir);
+        let lock = state::hold(&state);
+        let settings = complete(loaded.settings, &state, &lock)?;
         let admin = match settings.admin_addr {
             Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
             None => None,
         };
-        if let StateDirLock::HeldByOther = hold {
-            // Owners of names are the other server's to keep.
-            settings.state_dir = std::path::PathBuf::new();
-        }
+        let source = Arc::new(FileSource::new(settings, failures));
         let server =
-            Server::start_observed(&settings, &observability.observer()).map_err(Failed::other)?;
+            Server::start_from(source.clone(), &observability.observer()).map_err(Failed::other)?;
         let handle = server.handle();
         let addresses = RunningServer {
             pid: std::process::id(),
@@ -119,39 +122,59 @@ impl Running {
             admin_addr: admin.as_ref().map(Admin::addr),
         };
         let admin = admin.map(|admin| {
-            let status_source = StatusReader {
+            let reader = StatusReader {
                 server: handle.clone(),
                 telemetry: observability.telemetry().clone(),
             };
-            serve_admin(admin.allow_hosts(admin_hosts), Arc::new(status_source))
+            let hosts = loaded.admin_hosts.clone();
+            serve_admin(admin.allow_hosts(hosts), Arc::new(reader))
         });
-        let state_file = state::announce_server(&state, &hold, &addresses);
-        let control = match hold {
+        let state_file = state::announce_server(&state, &lock, &addresses);
+        let control = match lock {
             StateDirLock::Held(_) => serve_control(&state, &handle),
             StateDirLock::HeldByOther | StateDirLock::Unusable => None,
         };
         Ok(Self {
             server,
             handle,
+            source,
+            telemetry: loaded.telemetry,
+            admin_hosts: loaded.admin_hosts,
             admin,
             control,
             addresses,
             _state_file: state_file,
-            _hold: hold,
+            state,
+            lock,
         })
     }
 
-    /// Where it listens.
-    pub const fn addresses(&self) -> &RunningServer {
-        &self.addresses
+    /// Publishes settings that were loaded again; the server follows.
+    fn reload(&self, loaded: Loaded<Settings>) {
+        let settings = match complete(loaded.settings, &self.state, &self.lock) {
+            Ok(settings) => settings,
+            Err(error) => {
+                tracing::error!(
+                    "the configuration cannot be used and nothing has changed: {error}"
+                );
+                return;
+            }
+        };
+        if self.source.publish(settings).is_none() {
+            tracing::info!("the settings of the server are unchanged");
+        }
+        let others = [
+            ("server.telemetry", loaded.telemetry != self.telemetry),
+            ("server.admin.hosts", loaded.admin_hosts != self.admin_hosts),
+        ];
+        for (settings, differs) in others {
+            if differs {
+                tracing::warn!(settings, "changed settings need a restart of the server");
+            }
+        }
     }
 
-    /// Asks it.
-    pub const fn handle(&self) -> &ServerHandle {
-        &self.handle
-    }
-
-    fn say(&self) {
+    fn print_addresses(&self) {
         outln!("visitors  http://{}", self.addresses.http_addr);
         outln!("clients   {}", self.addresses.tunnel_addr);
         if let Some(admin) = self.addresses.admin_addr {
@@ -159,8 +182,8 @@ impl Running {
         }
     }
 
-    /// Lets running requests finish, unless another signal asks for the end.
-    pub async fn end(self, signals: &mut Signals) {
+    /// Waits until running requests have finished, or for another signal that ends the process.
+    async fn end(self, signals: &mut Signals) {
         let (server, handle) = (&self.server, &self.handle);
         finish(
             server.drain(),
@@ -173,7 +196,7 @@ impl Running {
     }
 
     /// Ends at once.
-    pub async fn stop(self) {
+    async fn stop(self) {
         self.server.stop().await;
         for task in self.admin.into_iter().chain(self.control) {
             task.abort();
@@ -182,16 +205,36 @@ impl Running {
     }
 }
 
+/// Adds what the state directory brings: the token of this machine, unless the settings have tokens; and takes away what
+/// belongs to another server.
+fn complete(
+    mut settings: Settings,
+    state: &StateDir,
+    lock: &StateDirLock,
+) -> Result<Settings, Failed> {
+    if settings.tokens.is_empty() {
+        settings.tokens.push(NamedToken {
+            user: LOCAL_USER.into(),
+            token: state::token(state, lock, rand::random())?,
+        });
+    }
+    if let StateDirLock::HeldByOther = lock {
+        // The other server keeps the owners of names.
+        settings.state_dir = PathBuf::new();
+    }
+    Ok(settings)
+}
+
 /// Serves an admin port on the current runtime until the task is aborted.
 pub fn serve_admin(admin: Admin, source: Arc<dyn StatusSource>) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = admin.serve(source).await {
-            tracing::error!(%error, "the admin port ended");
+            tracing::error!(%error, "the admin port stopped");
         }
     })
 }
 
-/// Takes commands over the socket in the state directory. Without one the server runs all the same.
+/// Accepts commands over the socket in the state directory. Without a socket the server runs too.
 fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<()>> {
     let path = state.admin_socket();
     match Control::bind(&path) {
@@ -199,7 +242,7 @@ fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<(
             let operator = Arc::new(ServerOperator(server.clone()));
             Some(tokio::spawn(async move {
                 if let Err(error) = control.serve(operator).await {
-                    tracing::error!(%error, "the control socket ended");
+                    tracing::error!(%error, "the control socket stopped");
                 }
             }))
         }
@@ -210,7 +253,7 @@ fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<(
     }
 }
 
-/// What the control socket may do.
+/// The commands of the control socket.
 struct ServerOperator(ServerHandle);
 
 impl Operator for ServerOperator {
@@ -229,7 +272,7 @@ impl Operator for ServerOperator {
     }
 }
 
-/// What the admin port may ask.
+/// The answers of the admin port.
 struct StatusReader {
     server: ServerHandle,
     telemetry: Arc<Telemetry>,

@@ -1,11 +1,6 @@
 //! Connections on the clients' port, from the first byte to the last.
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
 use adit_link::{
     control::{Allowance, ChannelId, ClientConnection},
@@ -16,6 +11,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     channels::Channels,
+    configuration::InForce,
     floods::Floods,
     lanes::Lanes,
     newcomers::{Newcomer, Newcomers},
@@ -31,8 +27,7 @@ pub(crate) struct ClientPort {
     pub(crate) channels: Arc<Channels>,
     pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) floods: Arc<Floods>,
-    /// A session must be there within this.
-    pub(crate) setup: Duration,
+    pub(crate) config: Arc<InForce>,
 }
 
 impl ClientPort {
@@ -81,28 +76,27 @@ impl ClientPort {
         newcomer: Newcomer,
         allowance: &Allowance,
     ) {
+        // A session must be there within this.
+        let setup = self.config.load().settings.timeouts.setup;
         let registering = async {
             tokio::select! {
                 () = allowance.lifted() => Ok(()),
                 () = newcomer.displaced() => Err("newer connections came in"),
             }
         };
-        let registered = timeout(self.setup, registering).await;
+        let registered = timeout(setup, registering).await;
         drop(newcomer);
         let reason = match registered {
             Ok(Ok(())) => {
-                self.channels.wait_until_unused(channel, self.setup).await;
+                self.channels.wait_until_unused(channel, setup).await;
                 tracing::debug!(%peer, "client connection closed: it carries no session any more");
                 return;
             }
             Ok(Err(reason)) => reason.to_owned(),
             Err(_) if allowance.is_used_up() => {
-                format!(
-                    "no session within {:?}, and all that may be sent before one",
-                    self.setup
-                )
+                format!("no session within {setup:?}, and all that may be sent before one")
             }
-            Err(_) => format!("no session within {:?}", self.setup),
+            Err(_) => format!("no session within {setup:?}"),
         };
         self.floods.unregistered(peer, reason);
     }

@@ -16,6 +16,7 @@ use adit_link::{Failure, Reason};
 use adit_proto::REGISTER_PATH;
 use adit_registry::Link;
 use adit_router::Query;
+use parking_lot::Mutex;
 use tokio::time::{timeout, timeout_at};
 
 use crate::{
@@ -36,12 +37,28 @@ pub(crate) struct ServerDirector {
 struct Routing {
     directory: Arc<Directory>,
     retries: RetryBudget,
-    client_wait: Duration,
-    permit_wait: Duration,
+    /// Read where a request begins to wait.
+    waits: Mutex<Waits>,
     /// Until then unknown names wait: their clients may be on their way back.
     grace_until: Instant,
     /// Where tunnels are told apart by host. Every other port is one tunnel's own.
     public_port: u16,
+}
+
+/// The longest waits of a request.
+#[derive(Clone, Copy)]
+struct Waits {
+    client: Duration,
+    permit: Duration,
+}
+
+impl Waits {
+    const fn new(timeouts: &Timeouts) -> Self {
+        Self {
+            client: timeouts.client_wait,
+            permit: timeouts.permit_wait,
+        }
+    }
 }
 
 /// What a request is led to.
@@ -65,14 +82,14 @@ struct RequestHold {
 }
 
 impl ServerDirector {
+    /// The startup grace is counted from `now`.
     pub(crate) fn new(directory: Arc<Directory>, timeouts: &Timeouts, now: Instant) -> Self {
         Self {
             shared: Arc::new(Routing {
                 public_port: directory.public_port(),
                 directory,
                 retries: RetryBudget::new(now),
-                client_wait: timeouts.client_wait,
-                permit_wait: timeouts.permit_wait,
+                waits: Mutex::new(Waits::new(timeouts)),
                 grace_until: now + timeouts.startup_grace,
             }),
         }
@@ -80,6 +97,11 @@ impl ServerDirector {
 }
 
 impl ServerDirector {
+    /// Changes the longest waits of the requests to come.
+    pub(crate) fn set_timeouts(&self, timeouts: &Timeouts) {
+        *self.shared.waits.lock() = Waits::new(timeouts);
+    }
+
     pub(crate) fn direct_request(&self, input: RouteInput<'_>, avoid: &[u64]) -> Direction {
         let now = Instant::now();
         if avoid.is_empty() {
@@ -256,7 +278,7 @@ impl Routing {
     /// for as well: they may belong to clients that are on their way back.
     async fn wait(&self, visit: WaitingRequest) -> Result<Destination, Failure> {
         let now = tokio::time::Instant::now;
-        let deadline = now() + self.client_wait;
+        let deadline = now() + self.waits.lock().client;
         loop {
             // Registered before looking, so that a change in between is not missed.
             let renamed = self.directory.changed.notified();
@@ -308,7 +330,8 @@ impl Routing {
         (link, load): (Arc<Link>, InFlight),
         claim: Claim,
     ) -> Result<Option<Destination>, Failure> {
-        let waited = timeout(self.permit_wait, link.permits().acquire_for(claim)).await;
+        let permit_wait = self.waits.lock().permit;
+        let waited = timeout(permit_wait, link.permits().acquire_for(claim)).await;
         match waited {
             Ok(Ok(permit)) => Ok(destination(tunnel, revision, &link, Some(permit), load)),
             Ok(Err(_)) | Err(_) => Err(Failure::new(

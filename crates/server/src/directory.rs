@@ -13,6 +13,7 @@ mod clock;
 mod enter_error;
 mod index;
 mod keep;
+mod owner;
 mod refusal;
 mod rules;
 mod state;
@@ -32,6 +33,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+#[cfg(test)]
+pub(crate) use self::owner::Owner;
 pub use self::rules::RuleError;
 use self::{clock::Clock, index::Index, state::State};
 pub(crate) use self::{enter_error::EnterError, target::Target};
@@ -42,6 +45,7 @@ use crate::{
     settings::{Limits, PublicUrl, RuleSettings, Scheme, SharedGroup},
     shortcuts::Shortcuts,
     tunnel::{Tunnel, TunnelKey},
+    upstreams::UpstreamSet,
 };
 
 /// What visitors are routed by.
@@ -77,7 +81,9 @@ pub(crate) struct DirectoryConfig {
 /// Locks are taken in this order: `state`, `index`, `names`. The first is held for as long as an announcement takes, the
 /// others for some steps.
 pub(crate) struct Directory {
-    config: DirectoryConfig,
+    config: ArcSwap<DirectoryConfig>,
+    public_port: u16,
+    clients_port: u16,
     ports: Arc<Ports>,
     clock: Clock,
     state: Mutex<State>,
@@ -93,21 +99,19 @@ impl Directory {
     pub(crate) fn new(
         config: DirectoryConfig,
         rules: &[RuleSettings],
-        shortcuts: &Arc<Shortcuts>,
+        (shortcuts, upstreams): (&Arc<Shortcuts>, &UpstreamSet),
         ports: Arc<Ports>,
     ) -> Result<Self, RuleError> {
-        let rules = rules::read(rules, shortcuts)?;
-        let state = State::new(rules).map_err(|error| RuleError {
-            index: 0,
-            problem: error.to_string(),
-        })?;
+        let state = State::new(rules::read(rules, shortcuts, upstreams)?)?;
         let names = Ledger::new(
             config.retention,
             config.limits.max_kept_names_per_user,
             &config.shared_groups,
         );
         let directory = Self {
-            config,
+            public_port: config.public_port,
+            clients_port: config.clients_port,
+            config: ArcSwap::from_pointee(config),
             ports,
             clock: Clock::start(),
             state: Mutex::new(state),
@@ -123,6 +127,40 @@ impl Directory {
         };
         directory.publish(&mut directory.state.lock());
         Ok(directory)
+    }
+
+    /// Puts other rules of the configuration in the place of the present ones, in one snapshot.
+    ///
+    /// # Errors
+    /// [`RuleError`] for the first rule that contradicts another one or a tunnel. Nothing has changed then.
+    pub(crate) fn set_rules(
+        &self,
+        rules: &[RuleSettings],
+        (shortcuts, upstreams): (&Arc<Shortcuts>, &UpstreamSet),
+        now: Instant,
+    ) -> Result<(), RuleError> {
+        let rules = rules::read(rules, shortcuts, upstreams)?;
+        let mut state = self.state.lock();
+        let ruled_before = state.ruled_names();
+        state.set_rules(rules)?;
+        self.follow_rules(&mut state, &ruled_before, now);
+        self.publish(&mut state);
+        drop(state);
+        self.notify_freed();
+        Ok(())
+    }
+
+    /// Changes bounds and times. Tunnels that are there stay as they are.
+    pub(crate) fn set_config(&self, change: impl FnOnce(&mut DirectoryConfig)) {
+        let mut config = DirectoryConfig::clone(&self.config.load());
+        change(&mut config);
+        self.names.lock().set_config(
+            config.retention,
+            config.limits.max_kept_names_per_user,
+            &config.shared_groups,
+        );
+        self.config.store(Arc::new(config));
+        self.notify_freed();
     }
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
@@ -142,12 +180,12 @@ impl Directory {
 
     /// Where tunnels are told apart by host.
     pub(crate) const fn public_port(&self) -> u16 {
-        self.config.public_port
+        self.public_port
     }
 
     /// Where clients connect.
     pub(crate) const fn clients_port(&self) -> u16 {
-        self.config.clients_port
+        self.clients_port
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -155,7 +193,6 @@ impl Directory {
     }
 
     /// Changes each time that a name, a host or a port may have become free: what was refused may be announced again.
-    #[allow(dead_code)] // for the control streams, which do not tell their clients yet
     pub(crate) fn freed(&self) -> watch::Receiver<u64> {
         self.freed.subscribe()
     }
@@ -197,9 +234,13 @@ impl Directory {
     /// Walks over what it forgets and no further.
     fn forget_orphans(&self, state: &mut State, now: Instant) {
         let mut freed = false;
+        let (retention, max_orphans) = {
+            let config = self.config.load();
+            (config.retention, config.max_orphans)
+        };
         while let Some((since, key, orphans)) = self.oldest_orphan() {
-            let is_over = now.saturating_duration_since(since) >= self.config.retention;
-            if !is_over && orphans <= self.config.max_orphans {
+            let is_over = now.saturating_duration_since(since) >= retention;
+            if !is_over && orphans <= max_orphans {
                 break;
             }
             self.forget_orphan(state, since, key);
@@ -251,7 +292,8 @@ impl Directory {
 
     fn public_url(&self, tunnel: &Tunnel) -> String {
         let definition = &tunnel.definition;
-        let (public_scheme, public_port) = self.config.public_url.resolve(self.config.public_port);
+        let config = self.config.load();
+        let (public_scheme, public_port) = config.public_url.resolve(self.public_port);
         let is_tls = tunnel.port.is_none() && public_scheme == Scheme::Https;
         let scheme = match definition.protocol {
             ProtocolType::Tcp => "tcp",
@@ -262,7 +304,7 @@ impl Directory {
             _ => "http",
         };
         let hosts = &definition.hosts;
-        let domain = self.config.domain.as_deref();
+        let domain = config.domain.as_deref();
         let path = definition.paths.first().filter(|path| !path.is_root());
         let path = path.map(ToString::to_string).unwrap_or_default();
         let is_own = |host: &&HostPattern| {
@@ -275,7 +317,7 @@ impl Directory {
                 None => format!("{scheme}://{host}{path}"),
                 Some(port) => format!("{scheme}://{host}:{port}{path}"),
             },
-            (None, Some(port)) => match (domain, self.config.bind_ip) {
+            (None, Some(port)) => match (domain, config.bind_ip) {
                 (Some(domain), _) => format!("{scheme}://{domain}:{}{path}", port.number),
                 (None, IpAddr::V4(ip)) => format!("{scheme}://{ip}:{}{path}", port.number),
                 (None, IpAddr::V6(ip)) => format!("{scheme}://[{ip}]:{}{path}", port.number),

@@ -64,7 +64,7 @@ impl Dispatch for Entries {
             owner: self.owner.clone(),
             waited_since: None,
         };
-        let Some(upstream) = self.upstreams.find(&opened.head.open().tunnel) else {
+        let Some(upstream) = self.find(&opened.head.open().tunnel) else {
             // Clients write there what they like, and what is told of a request is counted under its name: only names
             // that are in the settings are counted.
             let named = std::mem::take(&mut opened.head.open_mut().tunnel);
@@ -76,7 +76,7 @@ impl Dispatch for Entries {
             return self.refuse(origin, opened, code, why);
         }
         let Some(permits) = &self.permits else {
-            return self.serve(upstream, origin, opened, None);
+            return self.serve(&upstream, origin, opened, None);
         };
         if self.upstreams.is_draining() {
             let why = "the server is stopping";
@@ -87,14 +87,23 @@ impl Dispatch for Entries {
         let own = shared.as_ref().and_then(|_| permits.try_acquire());
         match (shared, own) {
             (Some(shared), Some(own)) => {
-                self.serve(upstream, origin, opened, Some((shared, own)));
+                self.serve(&upstream, origin, opened, Some((shared, own)));
             }
-            (shared, _) => self.wait(upstream, origin, opened, permits.acquire(), shared),
+            (shared, _) => self.wait(&upstream, origin, opened, permits.acquire(), shared),
         }
     }
 }
 
 impl Entries {
+    /// Visitors of this side were led to an upstream by a rule, which may have been removed since.
+    fn find(&self, name: &str) -> Option<Arc<Upstream>> {
+        let found = self.upstreams.find(name);
+        match &self.permits {
+            Some(_) => found,
+            None => found.or_else(|| self.upstreams.find_retired(name)),
+        }
+    }
+
     /// Waits for what is missing of the permits, off the lane's reader. The mux bounds how many wait: they are open
     /// requests of the client.
     fn wait(

@@ -5,18 +5,14 @@ use std::sync::Arc;
 use adit_auth::{LinkKey, SessionToken};
 use adit_flow::Budget;
 use adit_link::{
-    Compression, Failure, Lane, LaneConfig, Reason,
+    Compression, Failure, Lane, Reason,
     control::{AcceptLane, AcceptedLane, ChannelId, LaneRequest, Refusal, RefusalReason},
 };
 use adit_registry::{Link, Registry, StreamError};
 
 use crate::{
-    channels::Channels,
-    entries::Entries,
-    floods::Floods,
-    lane_config::lane_config,
-    settings::{Limits, Timeouts},
-    upstreams::Upstreams,
+    channels::Channels, configuration::InForce, entries::Entries, floods::Floods,
+    lane_config::lane_config, upstreams::Upstreams,
 };
 
 /// Makes the lanes of all links.
@@ -24,8 +20,7 @@ pub(crate) struct Lanes {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
     floods: Arc<Floods>,
-    config: LaneConfig,
-    link_budget_bytes: u64,
+    config: Arc<InForce>,
     budget: Budget,
     upstreams: Arc<Upstreams>,
 }
@@ -35,8 +30,7 @@ impl Lanes {
         registry: Arc<Registry>,
         channels: Arc<Channels>,
         floods: Arc<Floods>,
-        limits: &Limits,
-        timeouts: &Timeouts,
+        config: Arc<InForce>,
         budget: Budget,
         upstreams: Arc<Upstreams>,
     ) -> Self {
@@ -44,8 +38,7 @@ impl Lanes {
             registry,
             channels,
             floods,
-            config: lane_config(limits, timeouts),
-            link_budget_bytes: limits.link_budget_bytes,
+            config,
             budget,
             upstreams,
         }
@@ -68,9 +61,14 @@ impl AcceptLane for Lanes {
         let mut of = None;
         let opened = self.registry.open_lane(session, number, |link| {
             of = Some(link.clone());
-            let budget = self.budget.child(self.link_budget_bytes);
+            let (config, link_budget_bytes) = {
+                let in_force = self.config.load();
+                let (limits, timeouts) = (&in_force.settings.limits, &in_force.settings.timeouts);
+                (lane_config(limits, timeouts), limits.link_budget_bytes)
+            };
+            let budget = self.budget.child(link_budget_bytes);
             let entries = Entries::of_client(&self.upstreams, link.grant(), link.permits());
-            let lane = Lane::new(self.config.clone(), budget, entries);
+            let lane = Lane::new(config, budget, entries);
             if link.supports("upgrade") {
                 lane.allow_upgrades();
             }

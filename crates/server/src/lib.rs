@@ -9,6 +9,7 @@
 
 mod channels;
 mod client_port;
+mod configuration;
 mod cookie;
 mod definition;
 mod director;
@@ -31,12 +32,14 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tokens;
 mod tunnel;
 mod upstream;
 mod upstreams;
 mod worker;
 
 pub use adit_net::raise_descriptor_limit;
+pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
@@ -45,7 +48,7 @@ pub use settings::{
     UpstreamServer, UpstreamSettings,
 };
 pub use status::{
-    ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status, TcpStatus,
-    TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
+    ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,
+    TcpStatus, TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
 };
 pub use upstream::UpstreamError;

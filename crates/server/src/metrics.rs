@@ -25,6 +25,8 @@ families! {
     UPTIME = gauge("adit_server_uptime_seconds", &[], "Since the server started.");
     DRAINING = gauge("adit_server_draining", &[], "1 while the server takes nothing new, else 0.");
     TASKS = gauge("adit_server_tasks", &[], "Tasks alive on the data threads.");
+    CONFIG_REVISION = gauge("adit_config_revision", &[], "Revision of the configuration in force.");
+    CONFIG_RELOADS = counter("adit_config_reloads_total", &["result"], "Changes of the configuration since the start, by result: applied or rejected.");
     CLIENTS = gauge("adit_registry_clients", &[], "Connected clients.");
     HEALTHY = gauge("adit_registry_healthy_clients", &[], "Connected clients that take requests.");
     USERS = gauge("adit_registry_users", &[], "Users with a connected client.");
@@ -74,6 +76,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         (&UPTIME, status.uptime_millis as f64 / 1e3),
         (&DRAINING, flag(status.phase != "running")),
         (&TASKS, process.tasks as f64),
+        (&CONFIG_REVISION, status.config.revision as f64),
         (&CLIENTS, status.clients.len() as f64),
         (&HEALTHY, healthy.count() as f64),
         (&USERS, users.len() as f64),
@@ -94,6 +97,12 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     .into_iter()
     .map(|(family, value)| family.sample(&[], value))
     .collect();
+    for (result, count) in [
+        ("applied", status.config.applied),
+        ("rejected", status.config.rejected),
+    ] {
+        all.push(CONFIG_RELOADS.sample(&[result], count as f64));
+    }
     let refusals = &status.refusals;
     for (cause, count) in [
         ("denied", refusals.denied),
@@ -105,7 +114,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     }
     for client in &status.clients {
         let labels = [&*client.client_id, &client.group_id, &client.user];
-        let told = [
+        let gauges = [
             (&EPOCH, client.epoch as f64),
             (&CLIENT_DRAINING, flag(client.draining)),
             (&LANES, client.lanes as f64),
@@ -115,8 +124,11 @@ pub fn samples(status: &Status) -> Vec<Sample> {
             (&PINNED, client.pinned_bytes as f64),
             (&QUEUED, client.queued_bytes as f64),
         ];
-        let told = told.into_iter();
-        all.extend(told.map(|(family, value)| family.sample(&labels, value)));
+        all.extend(
+            gauges
+                .into_iter()
+                .map(|(family, value)| family.sample(&labels, value)),
+        );
     }
     for protocol in ["http", "grpc", "websocket", "tcp", "udp"] {
         let tunnels = status.tunnels.iter();
@@ -148,7 +160,7 @@ fn is_healthy(client: &ClientStatus) -> bool {
 fn visitors(status: &Status) -> Vec<Sample> {
     let (http, tcp, udp) = (&status.visitors, &status.tcp, &status.udp);
     let apart = http.grpc_open + http.websockets_open;
-    let told = [
+    let samples = [
         (&CONNECTIONS_OPEN, "http", http.connections_open as f64),
         (&CONNECTIONS_OPEN, "tcp", tcp.open as f64),
         (&CONNECTIONS_OPEN, "udp", udp.open as f64),
@@ -173,7 +185,8 @@ fn visitors(status: &Status) -> Vec<Sample> {
         (&DATAGRAMS_DROPPED, "in", udp.dropped_in as f64),
         (&DATAGRAMS_DROPPED, "out", udp.dropped_out as f64),
     ];
-    let told = told.into_iter();
-    told.map(|(family, label, value)| family.sample(&[label], value))
+    samples
+        .into_iter()
+        .map(|(family, label, value)| family.sample(&[label], value))
         .collect()
 }

@@ -16,13 +16,12 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// All connections without a session.
 pub(crate) struct Newcomers {
-    max: usize,
-    max_per_address: usize,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    max: usize,
+    max_per_address: usize,
     next: u64,
     by_age: BTreeMap<u64, Waiting>,
     by_network: HashMap<Network, usize>,
@@ -62,10 +61,21 @@ pub(crate) enum Crowded {
 impl Newcomers {
     pub(crate) fn new(max: usize, max_per_address: usize) -> Arc<Self> {
         Arc::new(Self {
-            max,
-            max_per_address,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                max,
+                max_per_address,
+                next: 0,
+                by_age: BTreeMap::new(),
+                by_network: HashMap::new(),
+            }),
         })
+    }
+
+    /// Changes the bounds. Connections above them stay until they end or make room.
+    pub(crate) fn set_bounds(&self, max: usize, max_per_address: usize) {
+        let mut state = self.state.lock();
+        state.max = max;
+        state.max_per_address = max_per_address;
     }
 
     /// Counts a connection. Where a bound is reached, the oldest one makes room: a client registers at once, and what
@@ -77,13 +87,13 @@ impl Newcomers {
         let network = Network::of(peer);
         let mut state = self.state.lock();
         let of_network = state.by_network.get(&network).copied().unwrap_or_default();
-        let (oldest, crowded) = if of_network >= self.max_per_address {
-            let limit = self.max_per_address;
+        let (oldest, crowded) = if of_network >= state.max_per_address {
+            let limit = state.max_per_address;
             let mut same = state.by_age.iter();
             let oldest = same.find(|(_, one)| one.network == network);
             (oldest, Some(Crowded::OfAddress { limit }))
-        } else if state.by_age.len() >= self.max {
-            let limit = self.max;
+        } else if state.by_age.len() >= state.max {
+            let limit = state.max;
             (
                 state.by_age.first_key_value(),
                 Some(Crowded::InAll { limit }),

@@ -74,6 +74,7 @@ struct Listening {
 struct State {
     context: Weak<PortContext>,
     listening: HashMap<PortKey, Listening>,
+    allowed: PortRanges,
     /// Drained: nothing is bound any more.
     closed: bool,
 }
@@ -81,7 +82,6 @@ struct State {
 /// The public ports of a server.
 pub(crate) struct Ports {
     ip: IpAddr,
-    allowed: PortRanges,
     state: Mutex<State>,
 }
 
@@ -105,8 +105,8 @@ impl Ports {
     pub(crate) fn new(ip: IpAddr, allowed: PortRanges) -> Arc<Self> {
         Arc::new(Self {
             ip,
-            allowed,
             state: Mutex::new(State {
+                allowed,
                 context: Weak::new(),
                 listening: HashMap::new(),
                 closed: false,
@@ -114,7 +114,12 @@ impl Ports {
         })
     }
 
-    /// From here on, what is bound is served.
+    /// Changes which ports tunnels may hold. Tunnels keep the ports that they have.
+    pub(crate) fn set_allowed(&self, allowed: PortRanges) {
+        self.state.lock().allowed = allowed;
+    }
+
+    /// Serves the ports that are bound, from here on.
     pub(crate) fn start(self: &Arc<Self>, context: &Arc<PortContext>) {
         let mut state = self.state.lock();
         state.context = Arc::downgrade(context);
@@ -127,13 +132,13 @@ impl Ports {
     /// # Errors
     /// [`PortError`].
     pub(crate) fn bind(&self, key: PortKey) -> Result<(), PortError> {
-        if !self.allowed.contains(key.number) {
+        let mut state = self.state.lock();
+        if !state.allowed.contains(key.number) {
             return Err(PortError::NotAllowed {
                 number: key.number,
-                allowed: self.allowed.clone(),
+                allowed: state.allowed.clone(),
             });
         }
-        let mut state = self.state.lock();
         self.bind_locked(&mut state, key)
     }
 
@@ -148,8 +153,10 @@ impl Ports {
         seed: impl Hash,
         eligible: impl Fn(PortKey) -> bool,
     ) -> Result<PortKey, PortError> {
-        let dynamic = self.allowed.within(&DYNAMIC);
-        let ranges = [&dynamic, &self.allowed].into_iter();
+        let mut state = self.state.lock();
+        let allowed = state.allowed.clone();
+        let dynamic = allowed.within(&DYNAMIC);
+        let ranges = [&dynamic, &allowed].into_iter();
         let seed = {
             // The same in each run of one build: that is a courtesy, and no promise.
             let mut hasher = std::hash::DefaultHasher::new();
@@ -161,7 +168,6 @@ impl Ports {
             let first = seed.checked_rem(count).unwrap_or_default();
             ranges.from_index(usize::try_from(first).unwrap_or_default())
         });
-        let mut state = self.state.lock();
         let keys = candidates.map(|number| PortKey { transport, number });
         let mut tries = 0;
         for key in keys {
@@ -179,7 +185,7 @@ impl Ports {
             }
         }
         Err(PortError::NoneFree {
-            allowed: self.allowed.clone(),
+            allowed: allowed.clone(),
         })
     }
 

@@ -5,6 +5,8 @@ mod drain;
 mod error;
 mod handle;
 mod inner;
+mod part_configs;
+mod reconfigure;
 mod report;
 mod start;
 mod visitors;
@@ -27,7 +29,6 @@ pub struct Server {
     stop: watch::Sender<bool>,
     visitors: TaskTracker,
     clients: TaskTracker,
-    drain_within: Duration,
 }
 
 impl Server {
@@ -42,8 +43,8 @@ impl Server {
     }
 
     /// How long [`Server::drain`] takes at most.
-    pub const fn drain_within(&self) -> Duration {
-        self.drain_within
+    pub fn drain_within(&self) -> Duration {
+        self.inner.in_force.load().settings.timeouts.drain
     }
 
     /// A handle for status and routes.

@@ -28,10 +28,10 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 
 use crate::{
     channels::{ChannelUse, Channels},
+    configuration::InForce,
     directory::{Directory, EnterError},
     floods::Floods,
     lanes::{session_of, stream_refusal},
-    settings::{Limits, Timeouts},
     upstreams::Upstreams,
     worker::Announcer,
 };
@@ -50,8 +50,7 @@ struct Shared {
     announcer: Announcer,
     upstreams: Arc<Upstreams>,
     authenticator: Arc<dyn Authenticator>,
-    limits: Limits,
-    timeouts: Timeouts,
+    config: Arc<InForce>,
 }
 
 impl Service {
@@ -61,8 +60,7 @@ impl Service {
         (directory, announcer): (Arc<Directory>, Announcer),
         upstreams: Arc<Upstreams>,
         authenticator: Arc<dyn Authenticator>,
-        limits: Limits,
-        timeouts: Timeouts,
+        config: Arc<InForce>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -73,8 +71,7 @@ impl Service {
                 announcer,
                 upstreams,
                 authenticator,
-                limits,
-                timeouts,
+                config,
             }),
         }
     }
@@ -126,7 +123,9 @@ impl ControlServer for Service {
             .directory
             .enter(&grant)
             .map_err(|error| enter_refusal(&error))?;
-        let lanes = request.lanes.clamp(1, shared.limits.max_lanes.max(1));
+        let config = shared.config.load_full();
+        let (limits, timeouts) = (&config.settings.limits, &config.settings.timeouts);
+        let lanes = request.lanes.clamp(1, limits.max_lanes.max(1));
         let session = SessionToken::from_random(rand::random());
         let registered = shared
             .registry
@@ -145,6 +144,10 @@ impl ControlServer for Service {
             })?;
         entered.keep();
         let link = registered.link;
+        if !shared.authenticator.is_valid(link.grant()) {
+            // Revoked since it was checked, perhaps after the links of revoked credentials were ended.
+            shared.registry.end(&link, &revoked());
+        }
         let capabilities: Vec<String> = CAPABILITIES
             .iter()
             .filter(|name| request.capabilities.iter().any(|theirs| theirs == *name))
@@ -164,12 +167,11 @@ impl ControlServer for Service {
             session: session.to_text().expose_secret().to_owned(),
             epoch: link.epoch(),
             settings: Some(LinkSettings {
-                initial_window_bytes: shared.limits.initial_window_bytes,
+                initial_window_bytes: limits.initial_window_bytes,
                 max_message_bytes: u32::try_from(adit_codec::MAX_MESSAGE_BYTES).unwrap_or(u32::MAX),
-                max_requests: u32::try_from(shared.limits.max_requests_per_client)
-                    .unwrap_or(u32::MAX),
-                heartbeat_millis: millis(shared.timeouts.heartbeat),
-                dead_after_millis: millis(shared.timeouts.dead_after),
+                max_requests: u32::try_from(limits.max_requests_per_client).unwrap_or(u32::MAX),
+                heartbeat_millis: millis(timeouts.heartbeat),
+                dead_after_millis: millis(timeouts.dead_after),
                 lanes,
             }),
             revision: shared.directory.revision(),
@@ -191,7 +193,7 @@ impl ControlServer for Service {
         let shared = self.shared.clone();
         let link = control.link().clone();
         let reader = tokio::spawn(async move {
-            let mut turn = Turn::new(shared.limits.turn_bytes);
+            let mut turn = Turn::new(shared.config.load().settings.limits.turn_bytes);
             let mut freed = shared.directory.freed();
             // Some tunnels of the client were refused, and it has not been told of anything free since.
             let mut waits = false;
@@ -381,6 +383,11 @@ impl Shared {
             self.floods.refused(client, peer, text);
         }
     }
+}
+
+/// Why the link of a revoked credential ends.
+pub(crate) fn revoked() -> Failure {
+    Failure::new(Reason::LinkLost, "the credential of the client was revoked")
 }
 
 fn millis(duration: std::time::Duration) -> u32 {

@@ -8,10 +8,10 @@ pub use adit_egress::Tls;
 pub use adit_ingress::{Network, Scheme, TrustedProxies};
 pub use adit_link::Compression;
 use adit_router::HostPattern;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Everything a server needs to know before it starts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where clients connect (`bind_addr`, `bind_port`). Port 0: any free one.
     pub tunnel_addr: SocketAddr,
@@ -79,6 +79,14 @@ pub struct NamedToken {
     /// The secret.
     pub token: SecretString,
 }
+
+impl PartialEq for NamedToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.user == other.user && self.token.expose_secret() == other.token.expose_secret()
+    }
+}
+
+impl Eq for NamedToken {}
 
 /// One entry of `server.shared_groups`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::{
     lane_config::lane_config,
     settings::{Limits, Timeouts},
     shortcut::Shortcut,
-    upstream::UpstreamError,
+    upstream::{Upstream, UpstreamError},
     upstreams::Upstreams,
 };
 
@@ -63,12 +63,11 @@ impl Shortcuts {
     }
 
     /// The way of visitors of this side to the upstream of a name.
-    pub(crate) fn route_to(self: &Arc<Self>, name: &str) -> Option<ToUpstream> {
-        let upstream = self.upstreams.find(name)?;
-        Some(ToUpstream {
+    pub(crate) fn route_to(self: &Arc<Self>, upstream: &Upstream) -> ToUpstream {
+        ToUpstream {
             shortcuts: self.clone(),
             name: upstream.name().clone(),
-        })
+        }
     }
 
     /// The lane to the upstreams on this thread.

@@ -19,6 +19,8 @@ pub struct Status {
     pub http_addr: String,
     /// `running` or `draining`.
     pub phase: &'static str,
+    /// The configuration that it follows.
+    pub config: ConfigStatus,
     /// Connected clients.
     pub clients: Vec<ClientStatus>,
     /// Tunnels known.
@@ -37,6 +39,21 @@ pub struct Status {
     pub process: ProcessStatus,
     /// Counters of each core: a core that nothing passes through stands out.
     pub cores: CoreCounters,
+}
+
+/// The configuration that a server follows, and what became of changes.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ConfigStatus {
+    /// The revision in force.
+    pub revision: u64,
+    /// Changes applied since the start.
+    pub applied: u64,
+    /// Changes rejected since the start: invalid ones, and those that contradict what clients hold.
+    pub rejected: u64,
+    /// Why the newest change was rejected; `null` when it was applied.
+    pub last_error: Option<String>,
+    /// Settings of the newest configuration that take effect at the next start.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// One connected client.

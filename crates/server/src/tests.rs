@@ -2,6 +2,7 @@
 
 mod owners;
 mod ports;
+mod rules;
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,7 @@ use crate::{
     ports::Ports,
     settings::{Limits, PortRanges, PublicUrl, RuleSettings, SharedGroup, Timeouts},
     shortcuts::Shortcuts,
+    upstreams::Upstreams,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -96,7 +98,8 @@ fn world_of(
     };
     let ports = Ports::new(ip, allowed);
     let shortcuts = Shortcuts::none();
-    let directory = Directory::new(config, rules, &shortcuts, ports.clone()).unwrap();
+    let upstreams = Upstreams::none().current();
+    let directory = Directory::new(config, rules, (&shortcuts, &upstreams), ports.clone()).unwrap();
     let directory = Arc::new(directory);
     let config = adit_registry::Config {
         max_clients: 100,

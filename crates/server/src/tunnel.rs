@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{definition::Definition, port::PortKey};
+use crate::{definition::Definition, names::Claimant, port::PortKey};
 
 /// Who serves what: group and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ pub(crate) struct Tunnel {
     pub(crate) number: u64,
     running: AtomicUsize,
     pub(crate) definition: Definition,
+    /// The user and the group that its names belong to.
+    pub(crate) owner: Claimant,
     /// The public port that it holds.
     pub(crate) port: Option<PortKey>,
     members: Mutex<Members>,
@@ -90,6 +92,7 @@ impl Tunnel {
     /// Served by nobody since `now`.
     pub(crate) fn new(
         key: TunnelKey,
+        owner: Claimant,
         definition: Definition,
         port: Option<PortKey>,
         now: Instant,
@@ -106,6 +109,7 @@ impl Tunnel {
                 drained: false,
             }),
             key,
+            owner,
             definition,
             port,
             changed: Notify::new(),
@@ -187,14 +191,14 @@ impl Tunnel {
     }
 
     /// A client that serves it and does not drain, other than this one.
-    pub(crate) fn holder(&self, other_than: &ClientId) -> Option<ClientId> {
+    pub(crate) fn holder(&self, other_than: Option<&ClientId>) -> Option<ClientId> {
         let members = self.members.lock();
         members
             .serving
             .iter()
             .filter(|serving| !serving.link.is_draining())
             .map(|serving| serving.link.grant().client())
-            .find(|client| *client != other_than)
+            .find(|client| Some(*client) != other_than)
             .cloned()
     }
 

@@ -1,7 +1,7 @@
 //! One upstream: a name, and the servers that share its requests.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
 };
 
@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::{
     cookie::cookie,
     definition::HashOn,
-    settings::{UpstreamProtocol, UpstreamSettings},
+    settings::{UpstreamProtocol, UpstreamServer, UpstreamSettings},
     status::{UpstreamServerStatus, UpstreamStatus},
 };
 
@@ -37,10 +37,7 @@ pub enum UpstreamError {
 
 /// A name, and the servers that share its requests.
 pub(crate) struct Upstream {
-    name: TunnelName,
-    protocol: UpstreamProtocol,
-    /// For status.
-    protocol_name: &'static str,
+    settings: UpstreamSettings,
     hash_on: HashOn,
     balancer: Balancer<Server>,
 }
@@ -54,9 +51,14 @@ pub(crate) struct Server {
 }
 
 impl Upstream {
+    /// The upstream of these settings. Where a `previous` one of its name has the same servers, they keep their requests
+    /// in flight, and round robin its turns.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
     pub(crate) fn new(
         settings: &UpstreamSettings,
-        services: &mut HashMap<Box<str>, ServiceConfig>,
+        previous: Option<&Self>,
     ) -> Result<Self, UpstreamError> {
         let refused = |problem| UpstreamError::Wrong {
             name: settings.name.clone(),
@@ -64,11 +66,6 @@ impl Upstream {
         };
         let hash_on = HashOn::parse(&settings.hash_on)
             .ok_or_else(|| refused("hash_on is not `host`, `header:NAME` or `cookie:NAME`"))?;
-        let protocol = match settings.protocol {
-            UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::Http2 => Protocol::Http2,
-            UpstreamProtocol::Tcp => Protocol::Tcp,
-        };
         if let Some(tls) = &settings.tls {
             if settings.protocol != UpstreamProtocol::Http2 {
                 return Err(refused("is reached over TLS by HTTP/2 only"));
@@ -82,43 +79,68 @@ impl Upstream {
             }
         }
         let mut members = Vec::new();
+        let mut addresses = HashSet::new();
         for server in &settings.servers {
-            let address = if server.host.contains(':') {
-                format!("[{}]:{}", server.host, server.port)
-            } else {
-                format!("{}:{}", server.host, server.port)
-            };
-            // No upstream's name has a slash in it: names of services are no names that a client could give.
-            let service: Box<str> = format!("{}/{address}", settings.name).into();
-            let mut config = ServiceConfig::new(&server.host, server.port, protocol);
-            config.host_rewrite.clone_from(&settings.host_rewrite);
-            config.tls.clone_from(&settings.tls);
-            config.compression = settings.compression;
-            if services.insert(service.clone(), config).is_some() {
+            let address = address_of(server);
+            if !addresses.insert(address.clone()) {
                 return Err(refused("has one address twice"));
             }
             let key = hash_bytes(address.as_bytes());
-            let address = address.into();
-            let server_known = Server { address, service };
-            members.push(Member::new(server_known, key, server.weight, Load::new()));
+            let load = previous.and_then(|previous| previous.load_of(&address));
+            let member = Server {
+                service: service_name(&settings.name, &address),
+                address: address.into(),
+            };
+            members.push(Member::new(
+                member,
+                key,
+                server.weight,
+                load.unwrap_or_else(Load::new),
+            ));
         }
         if members.is_empty() {
             return Err(refused("has no servers"));
         }
+        let balancer = match previous {
+            Some(previous) => previous.balancer.successor(settings.policy, members),
+            None => Balancer::new(settings.policy, members),
+        };
         Ok(Self {
-            name: settings.name.clone(),
-            protocol: settings.protocol,
-            protocol_name: match settings.tls {
-                Some(_) => "h2",
-                None => settings.protocol.as_str(),
-            },
+            settings: settings.clone(),
             hash_on,
-            balancer: Balancer::new(settings.policy, members),
+            balancer,
         })
     }
 
+    fn load_of(&self, address: &str) -> Option<Load> {
+        let mut members = self.balancer.members().iter();
+        let member = members.find(|member| &*member.id().address == address)?;
+        Some(member.load().clone())
+    }
+
+    /// How `egress` reaches each server, by the name of [`Server::service`].
+    pub(crate) fn services(&self) -> impl Iterator<Item = (Box<str>, ServiceConfig)> + '_ {
+        let settings = &self.settings;
+        let protocol = match settings.protocol {
+            UpstreamProtocol::Http1 => Protocol::Http1,
+            UpstreamProtocol::Http2 => Protocol::Http2,
+            UpstreamProtocol::Tcp => Protocol::Tcp,
+        };
+        settings.servers.iter().map(move |server| {
+            let mut config = ServiceConfig::new(&server.host, server.port, protocol);
+            config.host_rewrite.clone_from(&settings.host_rewrite);
+            config.tls.clone_from(&settings.tls);
+            config.compression = settings.compression;
+            (service_name(&settings.name, &address_of(server)), config)
+        })
+    }
+
+    pub(crate) const fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
     pub(crate) const fn name(&self) -> &TunnelName {
-        &self.name
+        &self.settings.name
     }
 
     pub(crate) fn policy(&self) -> Policy {
@@ -127,7 +149,7 @@ impl Upstream {
 
     /// Whether its servers understand the request at all.
     pub(crate) fn check(&self, head: &RequestHead) -> Result<(), (ResetCode, &'static str)> {
-        match (head, self.protocol) {
+        match (head, self.settings.protocol) {
             // An absolute target would overrule the host that we send (RFC 9112, 3.2.2).
             (RequestHead::Http(head), UpstreamProtocol::Http1 | UpstreamProtocol::Http2)
                 if !head.path.starts_with(b"/") && head.path != b"*"[..] =>
@@ -193,6 +215,15 @@ impl Upstream {
         members.iter().map(|one| one.load().in_flight()).sum()
     }
 
+    /// The same, without the requests of servers that this other upstream has too.
+    pub(crate) fn in_flight_beside(&self, other: Option<&Self>) -> usize {
+        let members = self.balancer.members().iter();
+        let own = members.filter(|member| {
+            other.is_none_or(|other| other.load_of(&member.id().address).is_none())
+        });
+        own.map(|member| member.load().in_flight()).sum()
+    }
+
     /// Requests that its servers were chosen for.
     pub(crate) fn chosen(&self) -> u64 {
         self.balancer.stats().chosen
@@ -201,9 +232,12 @@ impl Upstream {
     pub(crate) fn status(&self) -> UpstreamStatus {
         let members = self.balancer.members();
         UpstreamStatus {
-            name: self.name.to_string(),
+            name: self.settings.name.to_string(),
             policy: self.policy().name(),
-            protocol: self.protocol_name,
+            protocol: match self.settings.tls {
+                Some(_) => "h2",
+                None => self.settings.protocol.as_str(),
+            },
             requests: self.chosen(),
             servers: members
                 .iter()
@@ -215,6 +249,20 @@ impl Upstream {
                 .collect(),
         }
     }
+}
+
+/// As people write it.
+fn address_of(server: &UpstreamServer) -> String {
+    if server.host.contains(':') {
+        format!("[{}]:{}", server.host, server.port)
+    } else {
+        format!("{}:{}", server.host, server.port)
+    }
+}
+
+/// No name of an upstream contains a slash, so that no client can name a service.
+fn service_name(upstream: &TunnelName, address: &str) -> Box<str> {
+    format!("{upstream}/{address}").into()
 }
 
 /// The address without the port: of one visitor it is the same on each connection.

@@ -1,9 +1,13 @@
-//! Upstreams: what the requests that clients open lead to, and all of this side that a client can reach (section 12 of
-//! the protocol).
+//! Upstreams: the destinations of the requests that clients open, and all that a client can reach on this side (section 12
+//! of the protocol).
 //!
-//! A request names an upstream and nothing else of it chooses the address: not its host, not its path. It passes the
-//! same permits as a visitor's, the upstream's policy chooses the server, and `egress` serves it on the thread of the
-//! lane that it came on.
+//! A request names an upstream, and nothing else in it chooses the address: not its host, not its path. It takes the
+//! same permits as a visitor's request, the policy of the upstream chooses the server, and `egress` serves the request on
+//! the thread of the lane that opened it.
+//!
+//! The upstreams can be replaced while the server runs ([`Upstreams::replace`]). An upstream that is the same keeps its
+//! state; a server that stays keeps its requests in flight and its connections; a server that is removed receives no new
+//! requests, and its configuration is dropped when its last request has ended.
 
 use std::{
     collections::HashMap,
@@ -19,6 +23,7 @@ use adit_auth::TunnelName;
 use adit_egress::{Egress, ServiceConfig};
 use adit_flow::Gate;
 use adit_trace::Observer;
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::{
@@ -26,21 +31,67 @@ use crate::{
     upstream::{Upstream, UpstreamError},
 };
 
+/// The upstreams of one configuration.
+pub(crate) struct UpstreamSet {
+    by_name: HashMap<TunnelName, Arc<Upstream>>,
+}
+
 /// The upstreams of this server, and what their requests need.
 pub(crate) struct Upstreams {
-    by_name: HashMap<TunnelName, Arc<Upstream>>,
-    services: HashMap<Box<str>, ServiceConfig>,
-    config: adit_egress::Config,
+    current: ArcSwap<UpstreamSet>,
+    /// Replaced or removed upstreams that requests still use.
+    retired: Mutex<Vec<Arc<Upstream>>>,
+    times: Mutex<Times>,
     observer: Arc<dyn Observer>,
     /// Connections stay on the thread that made them, so each data thread has its own.
     egresses: Mutex<HashMap<ThreadId, Arc<Egress>>>,
-    /// Those of visitors: a request costs the same whoever opened it (P-12.2).
+    /// Those of visitors: a request costs the same whichever side opened it (P-12.2).
     permits: Arc<Gate>,
-    permit_wait: Duration,
     draining: AtomicBool,
 }
 
+/// Bounds and times, read where a lane opens and where a request waits.
+struct Times {
+    egress: adit_egress::Config,
+    permit_wait: Duration,
+}
+
+impl Times {
+    fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
+        let egress = adit_egress::Config {
+            dial_timeout: timeouts.dial,
+            response_timeout: timeouts.service,
+            idle_timeout: timeouts.idle,
+            stall_timeout: timeouts.stall,
+            tcp_stall_timeout: timeouts.session_stall,
+            tcp_keepalive: (!timeouts.session_keepalive.is_zero())
+                .then_some(timeouts.session_keepalive),
+            close_timeout: timeouts.session_close,
+            early_response_timeout: timeouts.early_answer,
+            // The permits are the bound.
+            max_connections: limits.max_requests,
+            turn_bytes: limits.turn_bytes,
+            ..adit_egress::Config::default()
+        };
+        Self {
+            egress,
+            permit_wait: timeouts.permit_wait,
+        }
+    }
+}
+
+impl UpstreamSet {
+    /// The upstream of a name.
+    pub(crate) fn find(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.by_name.get(name)
+    }
+}
+
 impl Upstreams {
+    /// The upstreams of these settings.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
     pub(crate) fn new(
         settings: &[UpstreamSettings],
         limits: &Limits,
@@ -48,42 +99,21 @@ impl Upstreams {
         permits: Arc<Gate>,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, UpstreamError> {
-        let mut by_name = HashMap::new();
-        let mut services = HashMap::new();
-        for settings in settings {
-            if by_name.contains_key(&settings.name) {
-                return Err(UpstreamError::Wrong {
-                    name: settings.name.clone(),
-                    problem: "is defined twice",
-                });
-            }
-            let upstream = Upstream::new(settings, &mut services)?;
-            by_name.insert(settings.name.clone(), Arc::new(upstream));
-        }
-        Ok(Arc::new(Self {
-            by_name,
-            services,
-            config: adit_egress::Config {
-                dial_timeout: timeouts.dial,
-                response_timeout: timeouts.service,
-                idle_timeout: timeouts.idle,
-                stall_timeout: timeouts.stall,
-                tcp_stall_timeout: timeouts.session_stall,
-                tcp_keepalive: (!timeouts.session_keepalive.is_zero())
-                    .then_some(timeouts.session_keepalive),
-                close_timeout: timeouts.session_close,
-                early_response_timeout: timeouts.early_answer,
-                // The permits are the bound.
-                max_connections: limits.max_requests,
-                turn_bytes: limits.turn_bytes,
-                ..adit_egress::Config::default()
-            },
+        let none = UpstreamSet {
+            by_name: HashMap::new(),
+        };
+        let upstreams = Self {
+            current: ArcSwap::from_pointee(none),
+            retired: Mutex::default(),
+            times: Mutex::new(Times::new(limits, timeouts)),
             observer,
             egresses: Mutex::default(),
             permits,
-            permit_wait: timeouts.permit_wait,
             draining: AtomicBool::new(false),
-        }))
+        };
+        let first = upstreams.prepare(settings)?;
+        upstreams.replace(first);
+        Ok(Arc::new(upstreams))
     }
 
     /// For tests that have none.
@@ -94,22 +124,128 @@ impl Upstreams {
         Self::new(&[], &limits, &timeouts, Gate::new(1, 0), observer).unwrap()
     }
 
+    /// The upstreams that [`Upstreams::replace`] would put in the place of the current ones. Changes nothing.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
+    pub(crate) fn prepare(
+        &self,
+        settings: &[UpstreamSettings],
+    ) -> Result<Arc<UpstreamSet>, UpstreamError> {
+        let current = self.current.load();
+        let mut by_name = HashMap::new();
+        for settings in settings {
+            if by_name.contains_key(&settings.name) {
+                return Err(UpstreamError::Wrong {
+                    name: settings.name.clone(),
+                    problem: "is defined twice",
+                });
+            }
+            let upstream = match current.by_name.get(&settings.name) {
+                Some(same) if same.settings() == settings => same.clone(),
+                previous => Arc::new(Upstream::new(
+                    settings,
+                    previous.map(|previous| &**previous),
+                )?),
+            };
+            by_name.insert(settings.name.clone(), upstream);
+        }
+        Ok(Arc::new(UpstreamSet { by_name }))
+    }
+
+    /// Puts these upstreams in the place of the current ones, which it gives back. Requests that chose a server of the
+    /// previous ones, or are about to, are served.
+    pub(crate) fn replace(&self, next: Arc<UpstreamSet>) -> Arc<UpstreamSet> {
+        let egresses = self.egresses.lock();
+        let previous = self.current.load_full();
+        let replaced = previous.by_name.values().filter(|upstream| {
+            let same = next.find(upstream.name().as_str());
+            !same.is_some_and(|same| Arc::ptr_eq(same, upstream))
+        });
+        {
+            let mut retired = self.retired.lock();
+            retired.extend(replaced.cloned());
+            // An upstream may come back.
+            retired.retain(|upstream| {
+                let current = next.find(upstream.name().as_str());
+                !current.is_some_and(|current| Arc::ptr_eq(current, upstream))
+            });
+        }
+        // First the ways to all servers, then the choice among the new ones.
+        let services = self.services(&next);
+        for egress in egresses.values() {
+            egress.set_services(services.clone());
+        }
+        self.current.store(next);
+        previous
+    }
+
+    /// Forgets servers that were removed and have no request left. Called now and then.
+    pub(crate) fn forget_retired(&self) {
+        let egresses = self.egresses.lock();
+        {
+            let mut retired = self.retired.lock();
+            let before = retired.len();
+            let current = self.current.load();
+            retired.retain(|upstream| {
+                let successor = current.find(upstream.name().as_str());
+                // Where this is the only handle, no request is about to choose one of its servers.
+                Arc::strong_count(upstream) > 1
+                    || upstream.in_flight_beside(successor.map(|successor| &**successor)) > 0
+            });
+            if retired.len() == before {
+                return;
+            }
+        }
+        let services = self.services(&self.current.load());
+        for egress in egresses.values() {
+            egress.set_services(services.clone());
+        }
+    }
+
+    /// The ways to all servers, of retired upstreams too.
+    fn services(&self, current: &UpstreamSet) -> HashMap<Box<str>, ServiceConfig> {
+        let retired = self.retired.lock();
+        let all = retired.iter().chain(current.by_name.values());
+        all.flat_map(|upstream| upstream.services()).collect()
+    }
+
+    /// Follows changed bounds and times, where a lane opens or a request begins to wait.
+    pub(crate) fn set_times(&self, limits: &Limits, timeouts: &Timeouts) {
+        *self.times.lock() = Times::new(limits, timeouts);
+    }
+
     /// Whether clients can open nothing here.
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.current.load().by_name.is_empty()
+    }
+
+    /// The upstreams now.
+    pub(crate) fn current(&self) -> Arc<UpstreamSet> {
+        self.current.load_full()
     }
 
     /// The upstream of a name.
-    pub(crate) fn find(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.by_name.get(name)
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.current.load().find(name).cloned()
+    }
+
+    /// An upstream that was removed, for a request that was on its way to it.
+    pub(crate) fn find_retired(&self, name: &str) -> Option<Arc<Upstream>> {
+        let retired = self.retired.lock();
+        let mut newest = retired.iter().rev();
+        newest
+            .find(|upstream| upstream.name().as_str() == name)
+            .cloned()
     }
 
     /// The way out of this thread.
     pub(crate) fn egress(&self) -> Arc<Egress> {
         let mut egresses = self.egresses.lock();
         let egress = egresses.entry(thread::current().id()).or_insert_with(|| {
-            let egress = Egress::with_observer(self.config.clone(), self.observer.clone());
-            egress.set_services(self.services.clone());
+            let config = self.times.lock().egress.clone();
+            let egress = Egress::with_observer(config, self.observer.clone());
+            egress.set_services(self.services(&self.current.load()));
             egress
         });
         egress.clone()
@@ -120,9 +256,9 @@ impl Upstreams {
         &self.permits
     }
 
-    /// What is opened waits this long for a permit.
-    pub(crate) const fn permit_wait(&self) -> Duration {
-        self.permit_wait
+    /// The longest wait for a permit.
+    pub(crate) fn permit_wait(&self) -> Duration {
+        self.times.lock().permit_wait
     }
 
     /// Takes no more requests of clients; those that run finish.
@@ -131,7 +267,7 @@ impl Upstreams {
         self.close_websockets();
     }
 
-    /// Says to those that clients have opened that we go away: they would not finish by themselves.
+    /// Sends a close frame on the WebSockets that clients have opened: they would not finish by themselves.
     pub(crate) fn close_websockets(&self) {
         for egress in self.egresses.lock().values() {
             egress.close_websockets();
@@ -142,9 +278,16 @@ impl Upstreams {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Requests that servers of upstreams work on.
+    /// Requests that servers of upstreams work on, removed servers included.
     pub(crate) fn in_flight(&self) -> usize {
-        self.by_name.values().map(|one| one.in_flight()).sum()
+        let current = self.current.load();
+        let own: usize = current.by_name.values().map(|one| one.in_flight()).sum();
+        let retired = self.retired.lock();
+        let left = retired.iter().map(|upstream| {
+            let successor = current.find(upstream.name().as_str());
+            upstream.in_flight_beside(successor.map(|successor| &**successor))
+        });
+        own + left.sum::<usize>()
     }
 
     /// Connections to servers of upstreams.
@@ -157,8 +300,8 @@ impl Upstreams {
     }
 
     /// All of them, by name.
-    pub(crate) fn list(&self) -> Vec<&Arc<Upstream>> {
-        let mut all: Vec<_> = self.by_name.values().collect();
+    pub(crate) fn list(&self) -> Vec<Arc<Upstream>> {
+        let mut all: Vec<_> = self.current.load().by_name.values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }

@@ -40,6 +40,7 @@ const SAVE_LOOK: Duration = Duration::from_secs(1);
 const SAVE_GRACE: Duration = Duration::from_secs(2);
 
 enum Job {
+    Run(Box<dyn FnOnce() + Send>),
     Announce {
         link: Arc<Link>,
         tunnels: Vec<Announced>,
@@ -109,6 +110,15 @@ impl Announcer {
         self.submit(Job::Release { name, reply }, replied)
             .await
             .unwrap_or_else(stopping)
+    }
+
+    /// Runs something between announcements.
+    ///
+    /// # Cancel safety
+    /// It may run or not.
+    pub(crate) async fn run(&self, work: impl FnOnce() + Send + 'static) {
+        // The server is stopping if nobody takes it.
+        let _ = self.jobs.send(Job::Run(Box::new(work))).await;
     }
 
     async fn submit<T>(&self, job: Job, replied: oneshot::Receiver<T>) -> Option<T> {
@@ -191,6 +201,10 @@ fn work(directory: &Directory, jobs: impl Iterator<Item = Job>) {
                 tunnels,
                 reply,
             } => waiting.push((link, tunnels, reply)),
+            Job::Run(work) => {
+                announce(directory, &mut waiting);
+                work();
+            }
             Job::Withdraw { link, name, reply } => {
                 announce(directory, &mut waiting);
                 let _ = reply.send(directory.withdraw(&link, &name, Instant::now()));

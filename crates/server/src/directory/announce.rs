@@ -5,11 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_auth::TunnelName;
 use adit_codec::ProtocolType;
-use adit_proto::{Error as ProtoError, Tunnel as Announced, TunnelResult};
+use adit_proto::{Tunnel as Announced, TunnelResult};
 use adit_registry::Link;
 
-use super::{Directory, refusal::refusal, state::State};
+use super::{
+    Directory,
+    owner::Owner,
+    refusal::{Refusal, refusal},
+    state::State,
+};
 use crate::{
     definition::Definition,
     port::PortKey,
@@ -30,6 +36,25 @@ impl Directory {
     ) -> Vec<TunnelResult> {
         let mut results = self.announce_each(&[(link, announced)], now);
         results.pop().unwrap_or_default().0
+    }
+
+    /// Creates one tunnel for an owner, as an announcement does.
+    #[cfg(test)]
+    pub(crate) fn create_one(
+        &self,
+        owner: &Owner,
+        announced: &Announced,
+        now: Instant,
+    ) -> Result<String, Refusal> {
+        let name = TunnelName::parse(&announced.name)
+            .map_err(|_| refusal("bad_request", String::new()))?;
+        let config = self.config.load();
+        let definition = Definition::parse(announced, config.domain.as_deref(), &config.limits)
+            .map_err(|problem| refusal("bad_request", problem))?;
+        let mut state = self.state.lock();
+        let created = self.create(&mut state, owner, name, definition, 1, now);
+        self.publish(&mut state);
+        created
     }
 
     /// Takes announcements of clients: one result for each tunnel; those that cannot be leave the others standing (P-1.4).
@@ -61,7 +86,7 @@ impl Directory {
         announced: &[Announced],
         now: Instant,
     ) -> Vec<TunnelResult> {
-        let limit = self.config.limits.max_tunnels_per_client;
+        let limit = self.config.load().limits.max_tunnels_per_client;
         let answered = announced.iter().take(limit.saturating_add(EXCESS));
         let results = answered.map(|tunnel| {
             // Counted over all announcements of the link, not of this call: more may come on the control stream.
@@ -72,14 +97,14 @@ impl Directory {
                 Err(refusal(
                     "limit",
                     format!(
-                        "a client may announce no more than {limit} tunnels \
+                        "a client may have at most {limit} tunnels \
                          (`server.limits.max_tunnels_per_client`)"
                     ),
                 ))
             };
             let (public_url, error) = match result {
                 Ok(public_url) => (public_url, None),
-                Err(error) => (String::new(), Some(error)),
+                Err(refusal) => (String::new(), Some(refusal.into())),
             };
             TunnelResult {
                 name: tunnel.name.clone(),
@@ -96,36 +121,60 @@ impl Directory {
         link: &Arc<Link>,
         announced: &Announced,
         now: Instant,
-    ) -> Result<String, ProtoError> {
-        let name = adit_auth::TunnelName::parse(&announced.name)
+    ) -> Result<String, Refusal> {
+        let name = TunnelName::parse(&announced.name)
             .map_err(|error| refusal("bad_request", error.to_string()))?;
+        let config = self.config.load();
+        let domain = config.domain.as_deref();
+        let definition = Definition::parse(announced, domain, &config.limits)
+            .map_err(|problem| refusal("bad_request", problem))?;
+        let weight = announced.weight.max(1);
+        self.create(state, &Owner::of_link(link), name, definition, weight, now)
+    }
+
+    /// Creates a tunnel, or lets the link of the owner serve the tunnel that is there with the same definition. Gives the
+    /// public URL.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the owner may not have it. Nothing has changed then, but for ports that the next snapshot closes.
+    pub(super) fn create(
+        &self,
+        state: &mut State,
+        owner: &Owner,
+        name: TunnelName,
+        definition: Definition,
+        weight: u32,
+        now: Instant,
+    ) -> Result<String, Refusal> {
         let key = TunnelKey {
-            group: link.grant().group().clone(),
+            group: owner.claimant.group.clone(),
             name,
         };
-        let domain = self.config.domain.as_deref();
-        let definition = Definition::parse(announced, domain, &self.config.limits)
-            .map_err(|problem| refusal("bad_request", problem))?;
         let protocol = definition.protocol;
-        if protocol != ProtocolType::Http && !link.supports(protocol.as_str()) {
+        if let Some(link) = &owner.link
+            && protocol != ProtocolType::Http
+            && !link.supports(protocol.as_str())
+        {
             return Err(refusal(
                 "bad_request",
                 format!(
-                    "this client has not said that it carries {}; install the same version of adit on both sides",
+                    "the client does not support {}; install the same version of adit on both sides",
                     protocol.as_str()
                 ),
             ));
         }
         self.check_allowed(&definition)?;
-        self.check_owners(state, &key, &definition, link, now)?;
-        let weight = announced.weight.max(1);
+        self.check_owners(state, &key, &definition, &owner.claimant, now)?;
         let previous = state.get(&key).cloned();
         if let Some(tunnel) = &previous {
             if tunnel.definition == definition {
-                self.index.lock().join(tunnel, link, weight);
+                if let Some(link) = &owner.link {
+                    self.index.lock().join(tunnel, link, weight);
+                }
                 return Ok(self.public_url(tunnel));
             }
-            if let Some(holder) = tunnel.holder(link.grant().client()) {
+            let own = owner.link.as_ref().map(|link| link.grant().client());
+            if let Some(holder) = tunnel.holder(own) {
                 return Err(refusal(
                     "name_taken",
                     format!(
@@ -141,7 +190,7 @@ impl Directory {
         let port = match definition.transport() {
             None => None,
             Some(transport) if definition.remote_port == 0 => {
-                Some(self.picked_port(&key, transport, previous.as_deref(), link)?)
+                Some(self.picked_port(&key, transport, previous.as_deref(), &owner.claimant)?)
             }
             Some(transport) => {
                 let port = PortKey {
@@ -152,11 +201,15 @@ impl Directory {
                 Some(port)
             }
         };
-        // Closed again, if the tunnel does not come to hold it.
+        // Closed again, unless the tunnel comes to hold it.
         state.changed_ports.extend(port);
-        let tunnel = Arc::new(Tunnel::new(key.clone(), definition, port, now));
-        self.replace(state, link, &tunnel, &displaced, now)?;
-        self.index.lock().join(&tunnel, link, weight);
+        let claimant = owner.claimant.clone();
+        let tunnel = Arc::new(Tunnel::new(key.clone(), claimant, definition, port, now));
+        self.replace(state, &tunnel, &displaced, now)?;
+        match &owner.link {
+            Some(link) => self.index.lock().join(&tunnel, link, weight),
+            None => self.index.lock().add_orphan(&tunnel),
+        }
         Ok(self.public_url(&tunnel))
     }
 
@@ -164,11 +217,10 @@ impl Directory {
     fn replace(
         &self,
         state: &mut State,
-        link: &Arc<Link>,
         tunnel: &Arc<Tunnel>,
         displaced: &[TunnelKey],
         now: Instant,
-    ) -> Result<(), ProtoError> {
+    ) -> Result<(), Refusal> {
         let leaving = displaced.iter().chain([&tunnel.key]);
         let removed: Vec<_> = leaving.filter_map(|key| state.remove(key)).collect();
         if let Err(error) = state.insert(tunnel) {
@@ -179,17 +231,17 @@ impl Directory {
             }
             return Err(refusal(
                 "name_taken",
-                format!("a rule of the server's file holds a host and path of it: {error}"),
+                format!("a rule of the server has a host and path of it: {error}"),
             ));
         }
-        self.hold(state, tunnel, link);
+        self.hold(state, tunnel);
         for removed in &removed {
             if removed.key != tunnel.key {
                 tracing::info!(
                     tunnel = %removed.name,
                     group = %removed.key.group,
                     by = %tunnel.name,
-                    "a tunnel that nobody serves makes room"
+                    "a tunnel without clients makes room"
                 );
             }
             self.index.lock().forget(removed);
@@ -198,15 +250,15 @@ impl Directory {
         Ok(())
     }
 
-    /// Keeps the routes of all tunnels within their bound: tunnels that nobody serves make room.
+    /// Keeps the routes of all tunnels within their bound: tunnels without clients make room.
     fn make_room(
         &self,
         state: &mut State,
         key: &TunnelKey,
         definition: &Definition,
         displaced: &[TunnelKey],
-    ) -> Result<(), ProtoError> {
-        let limit = self.config.limits.max_routes;
+    ) -> Result<(), Refusal> {
+        let limit = self.config.load().limits.max_routes;
         let leaving = displaced.iter().chain([key]);
         let leaving: usize = leaving
             .filter_map(|key| state.get(key))
@@ -217,7 +269,7 @@ impl Directory {
                 return Err(refusal(
                     "limit",
                     format!(
-                        "the tunnels of this server have {limit} routes, and it takes no more \
+                        "the tunnels of this server have {limit} routes, which is its limit \
                          (`server.limits.max_routes`)"
                     ),
                 ));

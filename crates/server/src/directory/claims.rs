@@ -1,20 +1,23 @@
 //! Who may hold what: groups, client ids, hosts, public ports, and tunnels that rules lead to.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use adit_auth::Grant;
-use adit_proto::Error as ProtoError;
-use adit_registry::Link;
 
 use super::{
-    Directory, claimant, enter_error::EnterError, names_of, refusal::refusal, state::State,
+    Directory, claimant,
+    enter_error::EnterError,
+    names_of,
+    refusal::{Refusal, refusal},
+    state::State,
 };
 use crate::{
     definition::Definition,
-    names::{Entry, Ledger, Name},
+    names::{Claimant, Entry, Ledger, Name},
     port::{PortKey, Transport},
     ports::PortError,
     tunnel::{Tunnel, TunnelKey, Vacancy},
@@ -88,8 +91,9 @@ impl Directory {
     }
 
     /// Refuses hosts that the settings give to no tunnel (P-1.10).
-    pub(super) fn check_allowed(&self, definition: &Definition) -> Result<(), ProtoError> {
-        let (rules, domain) = (&self.config.limits.allow_hosts, &self.config.domain);
+    pub(super) fn check_allowed(&self, definition: &Definition) -> Result<(), Refusal> {
+        let config = self.config.load();
+        let (rules, domain) = (&config.limits.allow_hosts, &config.domain);
         let mut hosts = definition.hosts.iter();
         let Some(host) = hosts.find(|host| !rules.allow(host, domain.as_deref())) else {
             return Ok(());
@@ -113,12 +117,11 @@ impl Directory {
         state: &State,
         key: &TunnelKey,
         definition: &Definition,
-        link: &Arc<Link>,
+        claimant: &Claimant,
         now: Instant,
-    ) -> Result<(), ProtoError> {
-        let claimant = claimant(link.grant());
+    ) -> Result<(), Refusal> {
         let names = self.names.lock();
-        let refuse = |name: &Name, entry: &Entry, code: &str| {
+        let refuse = |name: &Name, entry: &Entry, code: &'static str| {
             let group = &entry.owner.group;
             let tunnel = entry.tunnel.clone().map(|name| TunnelKey {
                 group: group.clone(),
@@ -128,7 +131,7 @@ impl Directory {
                 .and_then(|key| state.get(&key)?.orphaned())
                 .filter(|_| entry.uses > 0);
             let kept = match lost {
-                Some(since) => self.nobody_serves(since, now),
+                Some(since) => self.kept_without_clients(since, now),
                 None => kept(&names, entry, self.clock.at(now)),
             };
             let holder = match &entry.tunnel {
@@ -141,13 +144,13 @@ impl Directory {
             )
         };
         for host in &definition.hosts {
-            if let Some((name, entry)) = names.host_conflict(host, &claimant) {
+            if let Some((name, entry)) = names.host_conflict(host, claimant) {
                 return Err(refuse(&name, entry, "name_taken"));
             }
         }
         if definition.is_http() && state.is_ruled(&key.name) {
             let name = Name::Tunnel(key.name.clone());
-            if let Some(entry) = names.conflict(&name, &claimant) {
+            if let Some(entry) = names.conflict(&name, claimant) {
                 return Err(refuse(&name, entry, "name_taken"));
             }
         }
@@ -158,7 +161,7 @@ impl Directory {
                 transport,
                 number: definition.remote_port,
             });
-            if let Some(entry) = names.conflict(&name, &claimant) {
+            if let Some(entry) = names.conflict(&name, claimant) {
                 return Err(refuse(&name, entry, "port_taken"));
             }
         }
@@ -173,7 +176,7 @@ impl Directory {
         key: &TunnelKey,
         definition: &Definition,
         now: Instant,
-    ) -> Result<Vec<TunnelKey>, ProtoError> {
+    ) -> Result<Vec<TunnelKey>, Refusal> {
         let mut displaced = Vec::new();
         for host in &definition.hosts {
             let Some(held) = state.of_host(host) else {
@@ -209,8 +212,8 @@ impl Directory {
         key: &TunnelKey,
         port: PortKey,
         now: Instant,
-    ) -> Result<Option<TunnelKey>, ProtoError> {
-        let own = [self.config.clients_port, self.config.public_port];
+    ) -> Result<Option<TunnelKey>, Refusal> {
+        let own = [self.clients_port(), self.public_port()];
         if port.transport == Transport::Tcp && own.contains(&port.number) {
             return Err(refusal(
                 "port_taken",
@@ -236,33 +239,33 @@ impl Directory {
         key: &TunnelKey,
         transport: Transport,
         previous: Option<&Tunnel>,
-        link: &Arc<Link>,
-    ) -> Result<PortKey, ProtoError> {
+        claimant: &Claimant,
+    ) -> Result<PortKey, Refusal> {
         let kept = previous.filter(|tunnel| tunnel.definition.remote_port == 0);
         match kept.and_then(|tunnel| tunnel.port) {
             Some(port) if port.transport == transport => Ok(port),
             _ => {
-                let claimant = claimant(link.grant());
                 // Locked for each port anew: binding them may take long.
-                let eligible = |port| !self.names.lock().is_foreign(&Name::Port(port), &claimant);
+                let eligible = |port| !self.names.lock().is_foreign(&Name::Port(port), claimant);
                 let picked = self.ports.pick(transport, key, eligible);
                 picked.map_err(|error| refuse_port(&error))
             }
         }
     }
 
-    /// Holds the names of a tunnel for the user of a link.
-    pub(super) fn hold(&self, state: &State, tunnel: &Tunnel, link: &Arc<Link>) {
-        let claimant = claimant(link.grant());
+    /// Holds the names of a tunnel for its owner.
+    pub(super) fn hold(&self, state: &State, tunnel: &Tunnel) {
         let mut names = self.names.lock();
-        let mut hold = |name: Name| names.hold(&name, &claimant, Some(&tunnel.key.name));
-        names_of_tunnel(tunnel).for_each(&mut hold);
+        for name in names_of_tunnel(tunnel) {
+            names.hold(&name, &tunnel.owner, Some(&tunnel.key.name));
+        }
         if tunnel.definition.is_http() && state.is_ruled(&tunnel.key.name) {
-            hold(Name::Tunnel(tunnel.key.name.clone()));
+            let name = Name::Tunnel(tunnel.key.name.clone());
+            names.hold(&name, &tunnel.owner, Some(&tunnel.key.name));
         }
     }
 
-    /// Lets the names of a tunnel go, unused since `since`.
+    /// Ends the use of the names of a tunnel, unused since `since`.
     pub(super) fn end_use(&self, tunnel: &Tunnel, since: Instant) {
         let since = self.clock.at(since);
         let mut names = self.names.lock();
@@ -270,12 +273,38 @@ impl Directory {
             names.end_use(&name, since);
         }
         if tunnel.definition.is_http() {
-            names.end_use(&Name::Tunnel(tunnel.key.name.clone()), since);
+            names.end_use_by(&Name::Tunnel(tunnel.key.name.clone()), &tunnel.owner, since);
+        }
+    }
+
+    /// Follows changed rules: the name of a tunnel that a rule leads to has an owner, others have none (P-1.9). Where
+    /// tunnels of several users have such a name, the first in the order of their groups owns it, and rules do not lead to
+    /// the others.
+    pub(super) fn follow_rules(
+        &self,
+        state: &mut State,
+        ruled_before: &HashSet<Arc<str>>,
+        now: Instant,
+    ) {
+        let now = self.clock.at(now);
+        let tunnels = state.tunnels().filter(|tunnel| tunnel.definition.is_http());
+        let mut tunnels: Vec<_> = tunnels.cloned().collect();
+        tunnels.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut names = self.names.lock();
+        for tunnel in tunnels {
+            let name = Name::Tunnel(tunnel.key.name.clone());
+            let was_ruled = ruled_before.contains(&tunnel.name);
+            match (was_ruled, state.is_ruled(&tunnel.key.name)) {
+                (_, true) if names.is_foreign(&name, &tunnel.owner) => state.unname(&tunnel),
+                (false, true) => names.hold(&name, &tunnel.owner, Some(&tunnel.key.name)),
+                (true, false) => names.end_use_by(&name, &tunnel.owner, now),
+                _ => {}
+            }
         }
     }
 
     /// `name` is held by another tunnel of the same user.
-    fn taken(&self, code: &str, name: &Name, other: &Tunnel, now: Instant) -> ProtoError {
+    fn taken(&self, code: &'static str, name: &Name, other: &Tunnel, now: Instant) -> Refusal {
         let TunnelKey {
             group,
             name: tunnel,
@@ -283,7 +312,7 @@ impl Directory {
         let state = match (other.vacancy(), other.orphaned()) {
             (Vacancy::Served(client), _) => format!(", which client `{client}` serves"),
             (_, None) => ", whose clients are leaving".to_owned(),
-            (_, Some(since)) => self.nobody_serves(since, now),
+            (_, Some(since)) => self.kept_without_clients(since, now),
         };
         refusal(
             code,
@@ -291,11 +320,11 @@ impl Directory {
         )
     }
 
-    fn nobody_serves(&self, since: Instant, now: Instant) -> String {
+    fn kept_without_clients(&self, since: Instant, now: Instant) -> String {
         let passed = now.saturating_duration_since(since);
-        let left = self.config.retention.saturating_sub(passed);
+        let left = self.config.load().retention.saturating_sub(passed);
         format!(
-            "; nobody serves it now, and it is kept for its clients for another {}",
+            "; it has no client now and is kept for its clients for another {}",
             seconds(left)
         )
     }
@@ -311,14 +340,14 @@ fn names_of_tunnel(tunnel: &Tunnel) -> impl Iterator<Item = Name> {
 fn kept(names: &Ledger, entry: &Entry, now: Duration) -> String {
     let left = names.kept_for(entry, now).map(|left| {
         format!(
-            "; nobody uses it now, and it is kept for that user for another {}",
+            "; it is unused now and is kept for that user for another {}",
             seconds(left)
         )
     });
     left.unwrap_or_default()
 }
 
-/// In whole seconds, as people say it.
+/// In minutes and whole seconds.
 fn seconds(duration: Duration) -> String {
     let seconds = duration.as_millis().div_ceil(1_000);
     match (seconds / 60, seconds % 60) {
@@ -339,7 +368,7 @@ fn makes_room(holder: &Tunnel, newcomer: &TunnelKey) -> bool {
     }
 }
 
-fn refuse_port(error: &PortError) -> ProtoError {
+fn refuse_port(error: &PortError) -> Refusal {
     let code = match error {
         PortError::Bind(_) => "port_taken",
         PortError::Closed => "draining",

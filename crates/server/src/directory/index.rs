@@ -62,7 +62,7 @@ impl Index {
                 self.links.remove(&link.id());
             }
         }
-        self.note_orphan(tunnel);
+        self.add_orphan(tunnel);
         true
     }
 
@@ -71,12 +71,13 @@ impl Index {
         for tunnel in self.links.remove(&link.id()).into_iter().flatten() {
             let (_, tunnel) = tunnel;
             if tunnel.leave(link, now) {
-                self.note_orphan(&tunnel);
+                self.add_orphan(&tunnel);
             }
         }
     }
 
-    fn note_orphan(&mut self, tunnel: &Tunnel) {
+    /// Keeps a tunnel that no link serves, until the retention is over.
+    pub(super) fn add_orphan(&mut self, tunnel: &Tunnel) {
         if let Some(since) = tunnel.orphaned() {
             self.orphans.insert((since, tunnel.key.clone()));
         }

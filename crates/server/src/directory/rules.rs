@@ -9,15 +9,16 @@ use super::target::Static;
 use crate::{
     settings::{RuleSettings, RuleTarget},
     shortcuts::Shortcuts,
+    upstreams::UpstreamSet,
 };
 
-/// A static rule that cannot be.
+/// A rule of the configuration that is invalid, or contradicts another rule or a tunnel.
 #[derive(Debug, Error)]
 #[error("rule {index}: {problem}")]
 pub struct RuleError {
     /// Which one, from 1.
     pub index: usize,
-    /// What is wrong with it.
+    /// Why it is rejected.
     pub problem: String,
 }
 
@@ -28,10 +29,11 @@ pub struct RuleError {
 pub(super) fn read(
     rules: &[RuleSettings],
     shortcuts: &Arc<Shortcuts>,
+    upstreams: &UpstreamSet,
 ) -> Result<Vec<Rule<Static>>, RuleError> {
     let numbered = rules.iter().enumerate();
     let read = numbered.map(|(index, rule)| {
-        read_one(rule, shortcuts).map_err(|problem| RuleError {
+        read_one(rule, shortcuts, upstreams).map_err(|problem| RuleError {
             index: index + 1,
             problem,
         })
@@ -39,7 +41,11 @@ pub(super) fn read(
     read.collect()
 }
 
-fn read_one(rule: &RuleSettings, shortcuts: &Arc<Shortcuts>) -> Result<Rule<Static>, String> {
+fn read_one(
+    rule: &RuleSettings,
+    shortcuts: &Arc<Shortcuts>,
+    upstreams: &UpstreamSet,
+) -> Result<Rule<Static>, String> {
     let host = rule
         .host
         .as_deref()
@@ -77,8 +83,9 @@ fn read_one(rule: &RuleSettings, shortcuts: &Arc<Shortcuts>) -> Result<Rule<Stat
         target: match &rule.to {
             RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into()),
             RuleTarget::Upstream(name) => {
-                let to = shortcuts.route_to(name);
-                Static::Upstream(to.ok_or_else(|| format!("there is no upstream `{name}`"))?)
+                let upstream = upstreams.find(name);
+                let upstream = upstream.ok_or_else(|| format!("there is no upstream `{name}`"))?;
+                Static::Upstream(shortcuts.route_to(upstream))
             }
         },
     })

@@ -2,14 +2,17 @@
 //! rules of the server, and a change costs what belongs to the tunnel that comes or goes.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use adit_auth::TunnelName;
 use adit_router::{HostPattern, PathPrefix, Rule, ShardedMap, Table, TableError};
 
-use super::target::{Static, Target};
+use super::{
+    rules::RuleError,
+    target::{Static, Target},
+};
 use crate::{
     port::PortKey,
     tunnel::{Tunnel, TunnelKey},
@@ -28,9 +31,12 @@ pub(super) struct State {
     hosts: HashMap<HostPattern, HashMap<PathPrefix, TunnelKey>>,
     /// Tunnels that a rule of the server may lead to, by the name that the rule gives.
     named: HashMap<Arc<str>, BTreeSet<TunnelKey>>,
-    rules: Vec<Rule<Static>>,
-    /// The rules of the server that lead to tunnels of a name.
+    /// The rules of the configuration, each under its number in the table.
+    rules: Vec<(usize, Rule<Static>)>,
+    /// The rules of the configuration that lead to tunnels of a name, by their place in the list.
     rules_to: HashMap<Arc<str>, Vec<usize>>,
+    /// Numbers below are for rules of the configuration, so that they keep their numbers.
+    first_tunnel_rule: usize,
     next_rule: usize,
     pub(super) routes: Table<Target>,
     pub(super) ports: ShardedMap<PortKey, Arc<Tunnel>>,
@@ -42,25 +48,109 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(rules: Vec<Rule<Static>>) -> Result<Self, TableError> {
+    pub(super) fn new(rules: Vec<Rule<Static>>) -> Result<Self, RuleError> {
         let mut state = Self {
             next_rule: rules.len(),
+            first_tunnel_rule: rules.len(),
             changed: true,
             ..Self::default()
         };
-        for (index, rule) in rules.iter().enumerate() {
+        state.set_rules(rules)?;
+        Ok(state)
+    }
+
+    /// Puts these rules in the place of the rules of the configuration.
+    ///
+    /// # Errors
+    /// A rule contradicts another one or the route of a tunnel. Nothing has changed then.
+    ///
+    /// # Complexity
+    /// That of removing and adding each rule; routes of tunnels stay as they are.
+    pub(super) fn set_rules(&mut self, rules: Vec<Rule<Static>>) -> Result<(), RuleError> {
+        // A copy shares what does not change.
+        let mut routes = self.routes.clone();
+        for (number, rule) in &self.rules {
+            routes.remove(*number, rule.host.as_ref(), rule.path.as_ref());
+        }
+        let mut next_rule = self.next_rule;
+        let mut numbered = Vec::with_capacity(rules.len());
+        let mut rules_to: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+        for (index, rule) in rules.into_iter().enumerate() {
+            let number = if index < self.first_tunnel_rule {
+                index
+            } else {
+                next_rule += 1;
+                next_rule - 1
+            };
             let target = match &rule.target {
                 Static::Tunnel(name) => {
-                    let known = state.rules_to.entry(name.clone()).or_default();
-                    known.push(index);
+                    rules_to.entry(name.clone()).or_default().push(index);
                     Target::Unannounced(name.clone())
                 }
                 Static::Upstream(to) => Target::Upstream(to.clone()),
             };
-            state.routes.insert(index, with_target(rule, target))?;
+            if let Err(error) = routes.insert(number, with_target(&rule, target)) {
+                return Err(RuleError {
+                    index: index + 1,
+                    problem: self.why_rejected(&rule, &error),
+                });
+            }
+            numbered.push((number, rule));
         }
-        state.rules = rules;
-        Ok(state)
+        self.routes = routes;
+        self.next_rule = next_rule;
+        self.rules = numbered;
+        self.rules_to = rules_to;
+        self.changed = true;
+        self.name_tunnels();
+        Ok(())
+    }
+
+    /// Finds the tunnels that the rules of the configuration may lead to.
+    fn name_tunnels(&mut self) {
+        self.named.clear();
+        for known in self.tunnels.values() {
+            let tunnel = &known.tunnel;
+            if tunnel.definition.is_http() && self.rules_to.contains_key(&tunnel.name) {
+                let named = self.named.entry(tunnel.name.clone()).or_default();
+                named.insert(tunnel.key.clone());
+            }
+        }
+        let names: Vec<_> = self.named.keys().cloned().collect();
+        for name in names {
+            self.lead_rules(&name);
+        }
+    }
+
+    fn why_rejected(&self, rule: &Rule<Static>, error: &TableError) -> String {
+        let path = rule.path.clone().unwrap_or_else(PathPrefix::root);
+        let holder = rule
+            .host
+            .as_ref()
+            .and_then(|host| self.of_host(host)?.get(&path));
+        match holder {
+            Some(TunnelKey { group, name }) => format!(
+                "tunnel `{name}` of group `{group}` has a route with the same host and path; \
+                 give the rule another condition or end the tunnel"
+            ),
+            None => error.to_string(),
+        }
+    }
+
+    /// The names of tunnels that rules of the configuration lead to.
+    pub(super) fn ruled_names(&self) -> HashSet<Arc<str>> {
+        self.rules_to.keys().cloned().collect()
+    }
+
+    /// Keeps the rules of the configuration from leading to this tunnel.
+    pub(super) fn unname(&mut self, tunnel: &Tunnel) {
+        if let Some(named) = self.named.get_mut(&tunnel.name) {
+            named.remove(&tunnel.key);
+            if named.is_empty() {
+                self.named.remove(&tunnel.name);
+            }
+            self.lead_rules(&tunnel.name);
+        }
     }
 
     pub(super) fn get(&self, key: &TunnelKey) -> Option<&Arc<Tunnel>> {
@@ -167,7 +257,7 @@ impl State {
         let tunnel = first.and_then(|key| self.tunnels.get(key));
         let tunnel = tunnel.map(|known| known.tunnel.clone());
         for index in self.rules_to.get(name).into_iter().flatten() {
-            let Some(rule) = self.rules.get(*index) else {
+            let Some((number, rule)) = self.rules.get(*index) else {
                 continue;
             };
             let target = match &tunnel {
@@ -175,8 +265,8 @@ impl State {
                 None => Target::Unannounced(name.clone()),
             };
             self.routes
-                .remove(*index, rule.host.as_ref(), rule.path.as_ref());
-            if let Err(error) = self.routes.insert(*index, with_target(rule, target)) {
+                .remove(*number, rule.host.as_ref(), rule.path.as_ref());
+            if let Err(error) = self.routes.insert(*number, with_target(rule, target)) {
                 // The same conditions were there before.
                 tracing::error!(%error, "a rule of the server was lost");
             }

@@ -159,6 +159,29 @@ impl Ledger {
         entry.uses += 1;
     }
 
+    /// [`Ledger::end_use`] of an owner; of a name that belongs to another owner it ends nothing.
+    pub(crate) fn end_use_by(&mut self, name: &Name, owner: &Claimant, since: Duration) {
+        let entry = self.entries.get(name);
+        if entry.is_some_and(|entry| self.is_same_owner(&entry.owner, owner)) {
+            self.end_use(name, since);
+        }
+    }
+
+    /// Changes how long names are kept, how many of one user, and which groups are shared.
+    pub(crate) fn set_config(
+        &mut self,
+        retention: Duration,
+        max_idle_per_user: usize,
+        shared: &[SharedGroup],
+    ) {
+        self.retention = retention;
+        self.max_idle_per_user = max_idle_per_user;
+        self.shared = shared
+            .iter()
+            .map(|shared| (shared.group.clone(), shared.users.clone()))
+            .collect();
+    }
+
     /// Counts one use less; after the last one the name has been unused since `since`.
     pub(crate) fn end_use(&mut self, name: &Name, since: Duration) {
         let Some(entry) = self.entries.get_mut(name) else {

@@ -23,20 +23,21 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 impl Server {
     /// Takes no more visitors and lets those that are here finish, at most for the time in the settings.
     pub async fn drain(&self) {
+        let drain_within = self.drain_within();
         self.drain.send_replace(true);
         self.inner.ports.close();
         self.inner.upstreams.drain();
         for link in self.inner.registry.links() {
             let drain = Kind::Drain(Drain {
                 reason: "the server is stopping".into(),
-                grace_millis: u64::try_from(self.drain_within.as_millis()).unwrap_or(u64::MAX),
+                grace_millis: u64::try_from(drain_within.as_millis()).unwrap_or(u64::MAX),
             });
             link.send_control(ControlMessage::new(0, drain));
         }
         self.visitors.close();
         let left = self.visitors.len();
         if left > 0 {
-            tracing::info!(connections = left, within = ?self.drain_within, "finishing what is running");
+            tracing::info!(connections = left, within = ?drain_within, "finishing what is running");
         }
         let finished = async {
             self.visitors.wait().await;
@@ -51,10 +52,7 @@ impl Server {
                 tokio::time::sleep(ANSWERS_GRACE).await;
             }
         };
-        if tokio::time::timeout(self.drain_within, finished)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(drain_within, finished).await.is_err() {
             tracing::warn!(
                 connections = self.visitors.len(),
                 entries = self.inner.upstreams.in_flight(),

@@ -8,12 +8,13 @@ use adit_registry::Registry;
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    directory::Directory, floods::Floods, lanes::Lanes, newcomers::Newcomers, ports::Ports,
-    upstreams::Upstreams, worker::Announcer,
+    configuration::InForce, directory::Directory, floods::Floods, lanes::Lanes,
+    newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
 };
 
 pub(super) struct Inner {
     pub(super) started: Instant,
+    pub(super) in_force: Arc<InForce>,
     pub(super) tunnel_addr: SocketAddr,
     pub(super) http_addr: SocketAddr,
     pub(super) registry: Arc<Registry>,

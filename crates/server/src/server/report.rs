@@ -105,6 +105,7 @@ impl Inner {
             } else {
                 "running"
             },
+            config: self.in_force.status(),
             clients,
             tunnels,
             upstreams,

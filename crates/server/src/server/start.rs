@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use adit_auth::{TokenAuthenticator, UserName};
-use adit_flow::{Budget, Gate, Shares};
+use adit_auth::UserName;
+use adit_flow::{Budget, Gate};
 use adit_ingress::{Admission, Http, Tcp, Udp};
 use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
 use adit_trace::{NoObserver, Observer};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -24,11 +24,14 @@ use super::{
     accept::{Serving, accept_both},
     error::StartError,
     inner::Inner,
+    part_configs::{directory_limits, registry_config, shares},
+    reconfigure::Reconfigure,
     visitors::{chain, http_config, tcp_config, udp_config},
 };
 use crate::{
     channels::Channels,
     client_port::ClientPort,
+    configuration::{ConfigSource, Configuration, FixedSource, InForce},
     director::ServerDirector,
     directory::{Directory, DirectoryConfig},
     floods::Floods,
@@ -40,11 +43,15 @@ use crate::{
     settings::{Limits, Settings},
     shortcuts::Shortcuts,
     threads::{Guard, Threads},
+    tokens::{Tokens, authenticator, users},
     upstreams::Upstreams,
-    worker,
+    worker::{self, Announcer},
 };
 
-/// How often tunnels are looked for that nobody has served for too long: at most, and for a short retention.
+/// How often servers of upstreams that were removed are looked for, to be forgotten.
+const RETIRED_LOOK: Duration = Duration::from_secs(1);
+
+/// How often tunnels without clients are looked for, to be forgotten: at most, and for a short retention.
 const FORGET_LOOK: Duration = Duration::from_secs(10);
 const FORGET_LOOK_LEAST: Duration = Duration::from_millis(100);
 
@@ -52,12 +59,12 @@ impl Server {
     /// Binds both ports and starts the data threads.
     ///
     /// # Errors
-    /// [`StartError`], which says what to change.
+    /// [`StartError`], which names the setting to change.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         Self::start_observed(settings, &(Arc::new(NoObserver) as _))
     }
 
-    /// [`Server::start`]; `observer` is told of every request, at the visitors' side and at that of the upstreams.
+    /// [`Server::start`] with an observer, which receives the record of every request, of visitors and to upstreams.
     ///
     /// # Errors
     /// Those of [`Server::start`].
@@ -65,16 +72,31 @@ impl Server {
         settings: &Settings,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
+        let source = Arc::new(FixedSource::new(settings.clone()));
+        Self::start_from(source, observer)
+    }
+
+    /// Starts with the newest configuration of a source, and follows the source from then on.
+    ///
+    /// # Errors
+    /// Those of [`Server::start`].
+    pub fn start_from(
+        source: Arc<dyn ConfigSource>,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
         let now = Instant::now();
+        let mut changes = source.watch();
+        let started = changes.borrow_and_update().clone();
+        let in_force = InForce::new(started.clone(), source);
+        let settings = &started.settings;
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-        let (authenticator, users) = authenticator(settings)?;
+        let users = users(&settings.tokens).map_err(StartError::Tokens)?;
+        let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
+        let tokens = Arc::new(Tokens::new(tokens));
         let (clients_port, tunnel_addr) = bind("clients", settings.tunnel_addr)?;
         let (visitors_port, http_addr) = bind("visitors", settings.http_addr)?;
 
-        let shares = Shares {
-            tunnel_percent: limits.tunnel_share_percent,
-            visitor_percent: limits.visitor_share_percent,
-        };
+        let shares = shares(limits);
         let permits = Gate::shared(limits.max_requests, limits.max_waiting, shares);
         let budget = Budget::new(limits.process_budget_bytes);
         let mut visitors_share = descriptors_for_visitors();
@@ -99,12 +121,12 @@ impl Server {
         let directory = Arc::new(Directory::new(
             directory_config(settings, tunnel_addr, http_addr),
             &settings.rules,
-            &shortcuts,
+            (&shortcuts, &upstreams.current()),
             ports.clone(),
         )?);
         let names = owners(&directory, &settings.state_dir, &users);
 
-        let registry = Registry::new(registry_config(settings, shares), directory.clone());
+        let registry = Registry::new(registry_config(settings, first_epoch()), directory.clone());
         let channels = Channels::new(registry.clone());
         let floods = Floods::new();
         let newcomers = Newcomers::new(
@@ -115,8 +137,7 @@ impl Server {
             registry.clone(),
             channels.clone(),
             floods.clone(),
-            limits,
-            timeouts,
+            in_force.clone(),
             budget,
             upstreams.clone(),
         ));
@@ -130,9 +151,8 @@ impl Server {
             (channels.clone(), floods.clone()),
             (directory.clone(), announcer.clone()),
             upstreams.clone(),
-            Arc::new(authenticator),
-            limits.clone(),
-            timeouts.clone(),
+            tokens.clone(),
+            in_force.clone(),
         );
         let client_port = ClientPort {
             methods: Methods::new(Arc::new(service)),
@@ -141,12 +161,13 @@ impl Server {
             channels,
             newcomers: newcomers.clone(),
             floods: floods.clone(),
-            setup: timeouts.setup,
+            config: in_force.clone(),
         };
 
+        let director = Arc::new(ServerDirector::new(directory.clone(), timeouts, now));
         let admission = Admission::observed(
             chain(settings, &permits),
-            Arc::new(ServerDirector::new(directory.clone(), timeouts, now)),
+            director.clone(),
             observer.clone(),
         );
         let http = Http::new(http_config(limits, timeouts), admission.clone());
@@ -165,12 +186,29 @@ impl Server {
             drain: drain.subscribe(),
             stop: stop.subscribe(),
         };
+        let reconfigure = Reconfigure {
+            in_force: in_force.clone(),
+            started: started.clone(),
+            registry: registry.clone(),
+            directory: directory.clone(),
+            director,
+            shortcuts,
+            upstreams: upstreams.clone(),
+            tokens,
+            newcomers: newcomers.clone(),
+            permits: permits.clone(),
+            ports: ports.clone(),
+            visitors_share,
+        };
+        let follow = follow(changes, reconfigure, announcer.clone(), upstreams.clone());
         let accept = {
             let (ports, udp) = (ports.clone(), udp.clone());
             let drain = drain.subscribe();
             let stop = stop.subscribe();
             move |acceptor| {
                 let accepting = async move {
+                    // Ends with the runtime.
+                    tokio::spawn(follow);
                     let context = Arc::new(PortContext {
                         accepting: Handle::current(),
                         acceptor,
@@ -192,6 +230,7 @@ impl Server {
             .map_err(StartError::Thread)?;
         let inner = Arc::new(Inner {
             started: now,
+            in_force,
             tunnel_addr,
             http_addr,
             registry,
@@ -217,23 +256,34 @@ impl Server {
             stop,
             visitors,
             clients,
-            drain_within: timeouts.drain,
         })
     }
 }
 
-/// Knows the tokens of the settings; beside it their users.
-fn authenticator(settings: &Settings) -> Result<(TokenAuthenticator, Vec<UserName>), StartError> {
-    let tokens = settings.tokens.iter().map(|named| {
-        let user =
-            UserName::parse(&named.user).map_err(|error| StartError::Tokens(error.to_string()))?;
-        Ok((user, named.token.clone()))
-    });
-    let tokens = tokens.collect::<Result<Vec<_>, StartError>>()?;
-    let users = tokens.iter().map(|(user, _)| user.clone()).collect();
-    let authenticator =
-        TokenAuthenticator::new(tokens).map_err(|error| StartError::Tokens(error.to_string()))?;
-    Ok((authenticator, users))
+/// Applies the configurations of a source, one after the other, until the source or the server ends.
+async fn follow(
+    mut changes: watch::Receiver<Arc<Configuration>>,
+    reconfigure: Reconfigure,
+    announcer: Announcer,
+    upstreams: Arc<Upstreams>,
+) {
+    let reconfigure = Arc::new(reconfigure);
+    let mut look = tokio::time::interval(RETIRED_LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_open = true;
+    loop {
+        tokio::select! {
+            changed = changes.changed(), if is_open => {
+                is_open = changed.is_ok();
+                if is_open {
+                    let next = changes.borrow_and_update().clone();
+                    let reconfigure = reconfigure.clone();
+                    announcer.run(move || reconfigure.apply(&next)).await;
+                }
+            }
+            _ = look.tick() => upstreams.forget_retired(),
+        }
+    }
 }
 
 fn directory_config(
@@ -241,33 +291,19 @@ fn directory_config(
     tunnel_addr: SocketAddr,
     http_addr: SocketAddr,
 ) -> DirectoryConfig {
-    DirectoryConfig {
+    let mut config = DirectoryConfig {
         domain: settings.domain.clone(),
         limits: settings.limits.clone(),
-        shared_groups: settings.shared_groups.clone(),
-        retention: settings.timeouts.tunnel_retention,
-        // All clients may lose their links at the same moment, and want them back.
-        max_orphans: settings
-            .max_clients
-            .saturating_mul(settings.limits.max_tunnels_per_client),
+        shared_groups: Vec::new(),
+        retention: Duration::ZERO,
+        max_orphans: 0,
         bind_ip: tunnel_addr.ip(),
         public_port: http_addr.port(),
         public_url: settings.public_url,
         clients_port: tunnel_addr.port(),
-    }
-}
-
-fn registry_config(settings: &Settings, shares: Shares) -> adit_registry::Config {
-    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-    adit_registry::Config {
-        max_clients: settings.max_clients,
-        max_requests_per_client: limits.max_requests_per_client,
-        max_waiting: limits.max_waiting,
-        shares,
-        takeover_probe: timeouts.takeover_probe,
-        setup: timeouts.setup,
-        first_epoch: first_epoch(),
-    }
+    };
+    directory_limits(&mut config, settings);
+    config
 }
 
 /// Gives the directory the owners of names of an earlier run. Whatever is wrong with their file, the server starts.

@@ -24,7 +24,7 @@ fn name(kind: &str, text: &str) -> Name {
 
 impl World {
     /// A client of a user with its lane open.
-    async fn serve_as(
+    pub(super) async fn serve_as(
         &self,
         user: &str,
         client: &str,
@@ -110,13 +110,13 @@ async fn p_1_9_hosts_and_ports_of_another_user_are_refused() {
         "{results:?}"
     );
     assert!(!text(&results[0]).contains("ann"), "{results:?}");
-    // After the loss of her client the text says that nobody serves them, and for how long they are kept.
+    // After the loss of her client the text says that they have no client, and for how long they are kept.
     drop(guard);
     world.lose(&alice);
     let results = world.announce(&bob, &tries);
     assert_eq!(codes(&results), taken);
     for result in &results {
-        assert!(text(result).contains("nobody serves it now"), "{result:?}");
+        assert!(text(result).contains("it has no client now"), "{result:?}");
         assert!(text(result).contains("for another 10 min"), "{result:?}");
     }
     let later = Instant::now() + RETENTION + SECOND;
@@ -207,11 +207,11 @@ async fn p_1_9_a_tunnel_that_a_rule_leads_to_has_one_owner() {
     assert_eq!(code(&results[0]), "name_taken");
     let destination = world.direct("shop.test", &[]).await.unwrap();
     assert_eq!(destination.link, alice.id().value());
-    // A host and path of the file is nobody's.
+    // A host and path of a rule belong to no user.
     let results = world.announce(&bob, &[tunnel("other", &["shop.test"])]);
     assert_eq!(code(&results[0]), "name_taken");
     assert!(
-        text(&results[0]).contains("rule of the server's file"),
+        text(&results[0]).contains("a rule of the server has"),
         "{results:?}"
     );
     assert_eq!(world.names(), ["shop"]);
@@ -253,7 +253,7 @@ async fn p_1_11_a_lost_client_keeps_its_name_and_the_text_says_how_long() {
     let result = &world.announce(&b, &web)[0];
     assert_eq!(code(result), "name_taken");
     assert!(
-        text(result).contains("tunnel `web` of group `a`; nobody serves it now"),
+        text(result).contains("tunnel `web` of group `a`; it has no client now"),
         "{result:?}"
     );
     assert!(text(result).contains("for another 10 min"), "{result:?}");

@@ -1,0 +1,28 @@
+//! Who creates a tunnel.
+
+use std::sync::Arc;
+
+use adit_registry::Link;
+
+use super::claimant;
+use crate::names::Claimant;
+
+/// Who creates a tunnel, and what serves it.
+#[derive(Clone)]
+pub(crate) struct Owner {
+    /// The user and the group that own its names.
+    pub(crate) claimant: Claimant,
+    /// The link that serves it from now on. Without one the tunnel waits for a client of its group, and is forgotten after
+    /// the retention like every tunnel without clients.
+    pub(crate) link: Option<Arc<Link>>,
+}
+
+impl Owner {
+    /// The client at the other end of a link.
+    pub(crate) fn of_link(link: &Arc<Link>) -> Self {
+        Self {
+            claimant: claimant(link.grant()),
+            link: Some(Arc::clone(link)),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Bounds and times of the parts of a server, as its settings give them.
+
+use adit_flow::Shares;
+
+use crate::{
+    directory::DirectoryConfig,
+    settings::{Limits, Settings},
+};
+
+/// How permits are shared when they run short.
+pub(super) const fn shares(limits: &Limits) -> Shares {
+    Shares {
+        tunnel_percent: limits.tunnel_share_percent,
+        visitor_percent: limits.visitor_share_percent,
+    }
+}
+
+/// The part of the directory's configuration that can change while the server runs.
+pub(super) fn directory_limits(config: &mut DirectoryConfig, settings: &Settings) {
+    config.limits.clone_from(&settings.limits);
+    config.shared_groups.clone_from(&settings.shared_groups);
+    config.retention = settings.timeouts.tunnel_retention;
+    // All clients may lose their links at the same moment, and want them back.
+    config.max_orphans = settings
+        .max_clients
+        .saturating_mul(settings.limits.max_tunnels_per_client);
+}
+
+/// Bounds and times of the registry, which uses `first_epoch` once.
+pub(super) fn registry_config(settings: &Settings, first_epoch: u64) -> adit_registry::Config {
+    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+    adit_registry::Config {
+        max_clients: settings.max_clients,
+        max_requests_per_client: limits.max_requests_per_client,
+        max_waiting: limits.max_waiting,
+        shares: shares(limits),
+        takeover_probe: timeouts.takeover_probe,
+        setup: timeouts.setup,
+        first_epoch,
+    }
+}

@@ -1,0 +1,156 @@
+//! Applies a changed configuration to a running server.
+//!
+//! A configuration is applied as a whole or not at all: what can be rejected comes first, and is undone when a later step
+//! is rejected. Connections and requests that run keep the bounds and times that they began with.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use adit_auth::Authenticator;
+use adit_flow::Gate;
+use adit_registry::Registry;
+
+use super::{
+    error::StartError,
+    part_configs::{directory_limits, registry_config, shares},
+};
+use crate::{
+    configuration::{Configuration, InForce},
+    director::ServerDirector,
+    directory::Directory,
+    newcomers::Newcomers,
+    ports::Ports,
+    service::revoked,
+    settings::{Limits, Settings},
+    shortcuts::Shortcuts,
+    tokens::{Tokens, authenticator},
+    upstreams::Upstreams,
+};
+
+/// The parts of a server that follow its configuration.
+pub(super) struct Reconfigure {
+    pub(super) in_force: Arc<InForce>,
+    /// The configuration of the start, part of which stays in force.
+    pub(super) started: Arc<Configuration>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) director: Arc<ServerDirector>,
+    pub(super) shortcuts: Arc<Shortcuts>,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) newcomers: Arc<Newcomers>,
+    pub(super) permits: Arc<Gate>,
+    pub(super) ports: Arc<Ports>,
+    /// Connections that descriptors leave to visitors.
+    pub(super) visitors_share: usize,
+}
+
+impl Reconfigure {
+    /// Applies a configuration, or logs why it is rejected.
+    ///
+    /// # Cost
+    /// That of the rules and upstreams that differ; called by the directory's thread.
+    pub(super) fn apply(&self, next: &Arc<Configuration>) {
+        let revision = next.revision;
+        match self.try_apply(&next.settings) {
+            Ok(ended) => {
+                let needs_restart = needs_restart(&self.started.settings, &next.settings);
+                tracing::info!(revision, links_ended = ended, "configuration applied");
+                if !needs_restart.is_empty() {
+                    tracing::warn!(
+                        revision,
+                        settings = needs_restart.join(", "),
+                        "changed settings need a restart of the server"
+                    );
+                }
+                self.in_force.applied(next.clone(), needs_restart);
+            }
+            Err(error) => {
+                tracing::error!(
+                    revision,
+                    "the configuration is rejected and nothing has changed: {error}"
+                );
+                self.in_force.rejected(error.to_string());
+            }
+        }
+    }
+
+    /// How many links of revoked tokens were ended.
+    fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
+        let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
+        let upstreams = self.upstreams.prepare(&settings.upstreams)?;
+        let previous = self.upstreams.replace(upstreams.clone());
+        let targets = (&self.shortcuts, &*upstreams);
+        if let Err(error) = self
+            .directory
+            .set_rules(&settings.rules, targets, Instant::now())
+        {
+            self.upstreams.replace(previous);
+            return Err(error.into());
+        }
+        // Nothing is rejected from here on.
+        let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+        self.permits
+            .reconfigure(limits.max_requests, limits.max_waiting, shares(limits));
+        self.newcomers.set_bounds(
+            limits.max_unauthenticated,
+            limits.max_unauthenticated_per_address,
+        );
+        self.ports.set_allowed(limits.allow_ports.clone());
+        self.directory
+            .set_config(|config| directory_limits(config, settings));
+        self.director.set_timeouts(timeouts);
+        let upstream_limits = Limits {
+            max_requests: limits.max_requests.min(self.visitors_share),
+            ..limits.clone()
+        };
+        self.upstreams.set_times(&upstream_limits, timeouts);
+        let first_epoch = 0; // the registry counts on from its own
+        self.registry
+            .set_config(registry_config(settings, first_epoch));
+        self.tokens.replace(tokens);
+        Ok(self.end_revoked())
+    }
+
+    /// Ends the links whose credential is no longer valid.
+    fn end_revoked(&self) -> usize {
+        let links = self.registry.links().into_iter();
+        let revoked_links = links.filter(|link| !self.tokens.is_valid(link.grant()));
+        let mut ended = 0;
+        for link in revoked_links {
+            self.registry.end(&link, &revoked());
+            ended += 1;
+        }
+        ended
+    }
+}
+
+/// The settings that differ and take effect at the next start, by their keys.
+fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
+    let ip = started.tunnel_addr.ip() != next.tunnel_addr.ip();
+    let differs = [
+        ("server.bind_addr", ip),
+        (
+            "server.bind_port",
+            started.tunnel_addr.port() != next.tunnel_addr.port(),
+        ),
+        (
+            "server.http.bind_port",
+            started.http_addr.port() != next.http_addr.port(),
+        ),
+        ("server.admin.bind", started.admin_addr != next.admin_addr),
+        ("server.threads", started.threads != next.threads),
+        ("server.domain", started.domain != next.domain),
+        (
+            "server.state_dir",
+            // Empty where another server has it.
+            started.state_dir != next.state_dir && started.state_dir != Path::new(""),
+        ),
+        ("server.public_url", started.public_url != next.public_url),
+        (
+            "server.limits.process_budget",
+            started.limits.process_budget_bytes != next.limits.process_budget_bytes,
+        ),
+    ];
+    let differs = differs.into_iter().filter(|(_, differs)| *differs);
+    differs.map(|(key, _)| key).collect()
+}

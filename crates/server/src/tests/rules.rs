@@ -1,0 +1,143 @@
+//! Rules of the configuration that change, and tunnels that no client has yet.
+
+use super::*;
+use crate::{
+    directory::{Owner, RuleError},
+    names::Claimant,
+    settings::RuleTarget,
+};
+
+fn rule(host: &str, name: &str) -> RuleSettings {
+    RuleSettings {
+        host: Some(host.into()),
+        path: None,
+        headers: Vec::new(),
+        grpc: None,
+        to: RuleTarget::Tunnel(name.into()),
+    }
+}
+
+impl World {
+    fn set_rules(&self, rules: &[RuleSettings]) -> Result<(), RuleError> {
+        let (shortcuts, upstreams) = (Shortcuts::none(), Upstreams::none().current());
+        let targets = (&shortcuts, &*upstreams);
+        self.directory.set_rules(rules, targets, Instant::now())
+    }
+
+    /// The group of the tunnel that a host is led to.
+    async fn group_of(&self, host: &str) -> Option<String> {
+        let directed = self.direct(host, &[]).await.ok()?;
+        Some(directed.grant.group().to_string())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_rules_lead_to_tunnels_that_are_there() {
+    let world = world();
+    let (_link, _guard) = world
+        .serve_as("ann", "alice", &[tunnel("web", &["a.test"])])
+        .await;
+    assert_eq!(world.group_of("rule.test").await, None);
+    // More rules than at the start: their numbers lie behind those of the tunnel.
+    world
+        .set_rules(&[
+            rule("rule.test", "web"),
+            rule("*.rule.test", "web"),
+            rule("b.test", "gone"),
+        ])
+        .unwrap();
+    assert_eq!(world.group_of("rule.test").await.as_deref(), Some("alice"));
+    assert_eq!(
+        world.group_of("x.rule.test").await.as_deref(),
+        Some("alice")
+    );
+    world.set_rules(&[rule("b.test", "web")]).unwrap();
+    assert_eq!(world.group_of("rule.test").await, None);
+    assert_eq!(world.group_of("b.test").await.as_deref(), Some("alice"));
+    assert_eq!(world.group_of("a.test").await.as_deref(), Some("alice"));
+    let rules = world.directory.snapshot().routes.len();
+    world.set_rules(&[]).unwrap();
+    assert_eq!(world.directory.snapshot().routes.len(), rules - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_contradicts_a_tunnel_changes_nothing() {
+    let world = world();
+    let (_link, _guard) = world
+        .serve_as("ann", "alice", &[tunnel("web", &["a.test"])])
+        .await;
+    world.set_rules(&[rule("rule.test", "web")]).unwrap();
+    let revision = world.directory.revision();
+    let rejected = world.set_rules(&[rule("b.test", "web"), rule("a.test", "other")]);
+    let rejected = rejected.unwrap_err();
+    assert_eq!(rejected.index, 2);
+    assert!(
+        rejected.problem.contains("tunnel `web` of group `alice`"),
+        "{rejected}"
+    );
+    assert_eq!(world.directory.revision(), revision);
+    assert_eq!(world.group_of("rule.test").await.as_deref(), Some("alice"));
+    assert_eq!(world.group_of("b.test").await, None);
+    let twice = world.set_rules(&[rule("c.test", "web"), rule("c.test", "other")]);
+    assert_eq!(twice.unwrap_err().index, 2);
+}
+
+/// P-1.9: as at a start of the server with these rules, one user owns the name.
+#[tokio::test(start_paused = true)]
+async fn p_1_9_a_name_that_a_new_rule_gives_has_one_owner() {
+    let world = world();
+    let (alice, guard) = world
+        .serve_as("ann", "alice", &[tunnel("web", &["a.test"])])
+        .await;
+    let (bob, _guard) = world
+        .serve_as("bob", "bob", &[tunnel("web", &["b.test"])])
+        .await;
+    world.set_rules(&[rule("rule.test", "web")]).unwrap();
+    assert_eq!(world.group_of("rule.test").await.as_deref(), Some("alice"));
+    let refused = world.announce(&bob, &[tunnel("web", &["b.test"])]);
+    assert_eq!(code(&refused[0]), "name_taken");
+    assert_eq!(world.group_of("b.test").await.as_deref(), Some("bob"));
+    // Bob's tunnel of that name does not end alice's use of it, nor does hers lead the rule to him.
+    assert!(world.directory.withdraw(&bob, "web", Instant::now()));
+    assert_eq!(world.group_of("rule.test").await.as_deref(), Some("alice"));
+    drop(guard);
+    world.lose(&alice);
+    let refused = world.announce(&bob, &[tunnel("web", &["b.test"])]);
+    assert_eq!(code(&refused[0]), "name_taken");
+    // Without the rule the name has no owner again, once the retention is over.
+    world.set_rules(&[]).unwrap();
+    world.directory.forget(Instant::now() + RETENTION + SECOND);
+    let accepted = world.announce(&bob, &[tunnel("web", &["b.test"])]);
+    assert_eq!(code(&accepted[0]), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_without_a_link_waits_for_a_client_of_its_group() {
+    let world = world();
+    let owner = Owner {
+        claimant: Claimant {
+            user: UserName::parse("ann").unwrap(),
+            group: GroupId::parse("office").unwrap(),
+        },
+        link: None,
+    };
+    let announced = tunnel("web", &["a.test"]);
+    let created = world
+        .directory
+        .create_one(&owner, &announced, Instant::now());
+    assert_eq!(created.as_deref(), Ok("http://a.test"));
+    let refused = world
+        .serve_as_refused("bob", &tunnel("web", &["a.test"]))
+        .await;
+    assert_eq!(refused, "name_taken");
+    let (_link, _guard) = world.serve("alice", "office", &[announced]).await;
+    assert_eq!(world.group_of("a.test").await.as_deref(), Some("office"));
+}
+
+impl World {
+    async fn serve_as_refused(&self, user: &str, announced: &Announced) -> String {
+        let (link, _) = self.enter(user, user, user).await.unwrap();
+        let results = self.announce(&link, std::slice::from_ref(announced));
+        code(&results[0]).to_owned()
+    }
+}
