@@ -133,6 +133,30 @@ impl Server {
         &mut self.process
     }
 
+    /// Replaces its file as an editor does: by a new one under the same name. It must have been started with one.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn replace_config(&self, config: &str) {
+        let aside = self.state().join("server.yaml.new");
+        fs::write(&aside, config).expect("a config file");
+        fs::rename(&aside, self.state().join("server.yaml")).expect("a config file");
+    }
+
+    /// Replaces its file, and waits until the server follows `revision`.
+    ///
+    /// # Panics
+    /// When the server does not follow it.
+    pub async fn follows(&self, config: &str, revision: u64) {
+        self.replace_config(config);
+        let what = format!("revision {revision} in force");
+        eventually(&what, READY_WITHIN, async || {
+            let status = self.status().await;
+            (status["config"]["revision"] == revision).then_some(())
+        })
+        .await;
+    }
+
     /// What it says about itself.
     pub async fn status(&self) -> Value {
         ask(self.admin, "/api/status").await
