@@ -44,7 +44,7 @@ pub struct Egress {
     /// By address, so that tunnels to one service share its connections, and a change of settings keeps them.
     pools: Mutex<HashMap<ConnectionsKey, Connections>>,
     draining: AtomicBool,
-    /// Incremented to close running WebSockets.
+    /// Incremented to tell running WebSockets to close.
     going_away: watch::Sender<u64>,
 }
 
@@ -124,12 +124,17 @@ impl Egress {
         Incoming::new(&self.resources, origin, opened).refuse("", code, reason);
     }
 
-    /// Replaces all services at once, by tunnel name. Running requests finish where they are; connections to addresses
-    /// that are still served are kept, idle ones to others are closed.
+    /// Replaces all services at once, by tunnel name. Unchanged ones keep their counters. Running requests finish where
+    /// they are; connections to addresses that are still served are kept, idle ones to others are closed.
     // By value: the settings belong to this object from here on.
     #[allow(clippy::needless_pass_by_value)]
     pub fn set_services(&self, services: HashMap<Box<str>, ServiceConfig>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self
+            .routes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mut kept = HashMap::new();
         let mut next = Routes::new();
         for (tunnel, config) in &services {
@@ -145,8 +150,14 @@ impl Egress {
                     pools.remove(key).unwrap_or_else(new)
                 })
                 .clone();
-            let observer = self.resources.observer.clone();
-            let service = Arc::new(Service::new(config, address, observer));
+            let known = before.get(tunnel).map(|route| &route.service);
+            let service = match known.filter(|known| known.config == *config) {
+                Some(known) => known.clone(),
+                None => {
+                    let observer = self.resources.observer.clone();
+                    Arc::new(Service::new(config, address, observer))
+                }
+            };
             let route = Route {
                 service,
                 connections,
@@ -174,7 +185,7 @@ impl Egress {
         self.going_away.send_modify(|times| *times += 1);
     }
 
-    /// Requests so far for the service of this name; 0 if the service does not exist.
+    /// Requests so far for the service of this name; 0 if there is no such service.
     pub fn requests_of(&self, name: &str) -> u64 {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let route = routes.get(name);

@@ -38,6 +38,8 @@ pub(crate) struct Service {
     pub(crate) custom: Vec<(HeaderName, HeaderValue)>,
     /// Requests that are being served.
     pub(crate) running: AtomicUsize,
+    /// What it was made of.
+    pub(crate) config: ServiceConfig,
 }
 
 impl Service {
@@ -87,6 +89,7 @@ impl Service {
             requests: AtomicU64::new(0),
             host_rewrite,
             custom,
+            config: config.clone(),
         }
     }
 

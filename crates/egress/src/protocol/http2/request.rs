@@ -11,15 +11,15 @@ use crate::{
 };
 
 /// The record of a request that is sent over HTTP/2.
-pub(crate) type Http2Record = RequestRecord<Http2Head>;
+pub(crate) type Http2Record = RequestRecord<Request>;
 
 /// The head of a request that can be sent over HTTP/2.
-pub(crate) enum Http2Head {
+pub(crate) enum Request {
     Http(Box<HttpRequest>),
     Grpc(Box<GrpcRequest>),
 }
 
-impl RequestInfo for Http2Head {
+impl RequestInfo for Request {
     fn summary(&self) -> RequestSummary<'_> {
         match self {
             Self::Http(head) => head.summary(),
@@ -28,7 +28,7 @@ impl RequestInfo for Http2Head {
     }
 }
 
-impl Http2Head {
+impl Request {
     pub(super) fn open(&self) -> &Open {
         match self {
             Self::Http(head) => &head.open,
