@@ -17,7 +17,7 @@ pub struct Destination {
     pub tunnel: Arc<str>,
     /// The revision of the configuration that selected the tunnel.
     pub revision: u64,
-    /// The link that the lane belongs to, for `avoid`.
+    /// The link that the lane belongs to, for `avoid`; never 0.
     pub link: u64,
     /// The compression that the tunnel is configured with (P-13.1).
     pub compression: Option<Compression>,
@@ -36,6 +36,15 @@ impl std::fmt::Debug for Destination {
             .finish_non_exhaustive()
     }
 }
+
+/// The entry in `avoid` for an attempt on a lane of `link` that failed. A lost lane does not exclude its link: the others,
+/// and the one that takes its place, may be chosen (P-1.7).
+pub(crate) fn failed_on(link: u64, lane: &Lane) -> u64 {
+    if lane.is_attached() { link } else { NO_LINK }
+}
+
+/// An entry of `avoid` that excludes no link.
+const NO_LINK: u64 = 0;
 
 /// The decision of a [`Director`].
 pub enum Direction {

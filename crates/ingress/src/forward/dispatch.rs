@@ -12,7 +12,7 @@ use crate::forward::{
     attempt::attempt,
     context::HttpContext,
     demand::Demand,
-    director::{Direction, no_other_client},
+    director::{Direction, failed_on, no_other_client},
     inbound::Inbound,
     options::ForwardOptions,
     receive::UpstreamResponse,
@@ -117,7 +117,7 @@ pub(crate) async fn forward(
             return Err(failure);
         }
         waits = may_wait(&failure, &lane);
-        avoid.push(link);
+        avoid.push(failed_on(link, &lane));
         first_failure = Some(failure);
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     forward::{
         admission::Admission,
         demand::Demand,
-        director::Destination,
+        director::{Destination, failed_on},
         dispatch::may_wait,
         receive::of_peer,
         request_head::open_session,
@@ -206,7 +206,7 @@ impl Connection<'_> {
             self.tcp.counters.retries.fetch_add(1, Ordering::Relaxed);
             self.record.retries += 1;
             waits = may_wait(&failed.failure, &lane);
-            avoid.push(link);
+            avoid.push(failed_on(link, &lane));
             first_failure = Some(failed.failure);
         }
     }

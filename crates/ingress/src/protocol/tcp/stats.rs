@@ -106,4 +106,17 @@ mod tests {
         assert!(counters.open(1).is_some());
         assert_eq!(counters.stats().open, 0);
     }
+
+    #[test]
+    fn a_failure_counts_under_its_reason() {
+        let counters = Counters::default();
+        for reason in Reason::ALL {
+            counters.count_failure(reason);
+        }
+        counters.count_failure(Reason::LinkLost);
+        for reason in Reason::ALL {
+            let expected = 1 + u64::from(reason == Reason::LinkLost);
+            assert_eq!(counters.stats().failed(reason), expected, "{reason}");
+        }
+    }
 }

@@ -122,3 +122,22 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_counted_for_itself() {
+        let counters = Counters::default();
+        for (times, reason) in (1..).zip(Reason::ALL) {
+            for _ in 0..times {
+                counters.count_failure(reason);
+            }
+        }
+        let stats = counters.stats();
+        for (times, reason) in (1..).zip(Reason::ALL) {
+            assert_eq!(stats.failed(reason), times);
+        }
+    }
+}
