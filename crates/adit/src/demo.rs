@@ -1,8 +1,8 @@
 //! `adit demo`: server, client and a service in one process, over real loopback sockets.
 //!
-//! Nothing of it outlives the process: ports are free ones, the token is made anew, and the state directory is a
-//! temporary one that goes with it. Other servers and clients of this machine do not notice it. With `--once` it sends
-//! real requests through the tunnel, says what came of each, and ends.
+//! It leaves nothing behind: ports are free ones, the token is new, and the state directory is a temporary one. Other
+//! servers and clients of this machine are not affected. With `--once` it sends real requests through the tunnel, prints
+//! the result of each, and ends.
 
 mod body;
 mod checks;
@@ -30,22 +30,22 @@ use self::{
 };
 use crate::{cli, outln, output, report::Failed, runtime::background, signals::Signals};
 
-/// Everything is on this machine: what takes longer hangs.
+/// Everything is on this machine: a longer registration hangs.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
 
-/// For requests that run when the end is asked for. Short, since nobody depends on a demonstration.
+/// For requests that run at the end of the demonstration.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What the client's entry leads to, for the checks.
+/// The upstream of the client's entry, for the checks.
 const UPSTREAM: &str = "demo-upstream";
 
-/// Whose the token is.
+/// The user of the token.
 const USER: &str = "demo";
 
-/// Runs the demonstration: until a signal ends it, or with `--once` until everything was tried.
+/// Runs the demonstration: until a signal ends it, or with `--once` until every check has run.
 ///
 /// # Errors
-/// What keeps it from starting, and with `--once` that something failed.
+/// Why it cannot start; with `--once`, that a check failed.
 pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
     let _logging =
         adit_telemetry::init(command.log_format, log_filter(command)).map_err(Failed::config)?;
@@ -67,7 +67,7 @@ pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
             }
             Ok(Shown::Ended) => {
                 demo.stop().await;
-                Err(Failed::other("broken off before everything was tried"))
+                Err(Failed::other("interrupted before every check had run"))
             }
             Ok(Shown::Checked { failed: 0, .. }) => {
                 demo.stop().await;
@@ -76,7 +76,7 @@ pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
             Ok(Shown::Checked { failed, of }) => {
                 demo.stop().await;
                 Err(Failed::other(format!(
-                    "{failed} of {of} checks failed; -v shows what server and client say"
+                    "{failed} of {of} checks failed; -v shows the logs of server and client"
                 )))
             }
             Err(failed) => {
@@ -87,19 +87,19 @@ pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
     })
 }
 
-/// What is logged: what goes wrong, unless somebody asks for more. That a client of its own has registered with a server
-/// of its own is no news to whoever reads the demonstration.
+/// Warnings and errors, unless a filter is given: that the demonstration's client has registered with its server is of no
+/// interest here.
 fn log_filter(command: &cli::Adit) -> Option<&'static str> {
-    let asked =
+    let is_given =
         std::env::var_os(adit_telemetry::FILTER_VARIABLE).is_some_and(|value| !value.is_empty());
-    command.log_filter().or((!asked).then_some("warn"))
+    command.log_filter().or((!is_given).then_some("warn"))
 }
 
-/// How it ended.
+/// How the demonstration ended.
 enum Shown {
     /// A signal.
     Ended,
-    /// Everything was tried.
+    /// Every check has run.
     Checked { failed: usize, of: usize },
 }
 
@@ -130,13 +130,13 @@ impl Demo {
                 token: token.clone(),
             }],
             shared_groups: Vec::new(),
-            // It has one user: whose its names are need not be kept.
+            // There is one user: the owners of names need not be kept.
             state_dir: std::path::PathBuf::new(),
             trusted_proxies: Default::default(),
             public_url: Default::default(),
             limits: adit_server::Limits::default(),
             timeouts: adit_server::Timeouts {
-                // No client can be on its way back to a server that never was before.
+                // No client can be reconnecting to a new server.
                 startup_grace: Duration::ZERO,
                 drain: DRAIN,
                 ..adit_server::Timeouts::default()
@@ -181,20 +181,20 @@ impl Demo {
         })
     }
 
-    /// Waits for the registration, then shows where to go, or tries everything.
+    /// Waits for the registration, then prints the public URL, or runs every check.
     async fn show(&mut self, json: bool, once: bool) -> Result<Shown, Failed> {
         let tunnels = timeout(REGISTERED_WITHIN, self.registered())
             .await
             .unwrap_or_else(|_| {
                 Err(Failed::other(
-                    "the client did not reach the server on this machine; -v says more",
+                    "the client did not reach the server on this machine; -v shows the log",
                 ))
             })?;
         let public_url = tunnels
             .iter()
             .find(|tunnel| tunnel.name == TUNNEL)
             .map(|tunnel| tunnel.public_url.clone())
-            .ok_or_else(|| Failed::other("the server did not answer for the tunnel"))?;
+            .ok_or_else(|| Failed::other("the server sent no result for the tunnel"))?;
         let site = visitor::Site::new(self.server.http_addr());
         if !once {
             show_way(&public_url, self.server.http_addr(), json);
@@ -224,7 +224,7 @@ impl Demo {
         })
     }
 
-    /// The tunnels, once every one is there.
+    /// The tunnels, once the client is registered.
     async fn registered(&self) -> Result<Vec<TunnelOutcome>, Failed> {
         let mut registrations = self.client.registrations();
         let registration = tokio::select! {
@@ -246,7 +246,7 @@ impl Demo {
         Ok(tunnels)
     }
 
-    /// Lets running requests finish. Those that never would are ended by the service.
+    /// Lets running requests finish. The service ends the endless ones.
     async fn drain(&self) {
         self.service.end_events();
         self.server.drain().await;
@@ -263,7 +263,7 @@ fn tunnel(name: &str, kind: TunnelKind, service: SocketAddr) -> TunnelSettings {
     TunnelSettings::new(name, kind, service.ip().to_string(), service.port())
 }
 
-/// The same service, as what clients' entries may lead to.
+/// The same service, as an upstream of clients' entries.
 fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
     Ok(UpstreamSettings {
         name: TunnelName::parse(UPSTREAM).map_err(Failed::other)?,
@@ -281,7 +281,7 @@ fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
     })
 }
 
-/// A listener beside the client that leads to it.
+/// A listener beside the client, for the upstream.
 fn entry() -> Result<EntrySettings, Failed> {
     Ok(EntrySettings {
         trusted_proxies: TrustedProxies::default(),
@@ -302,7 +302,7 @@ fn public_addr(tunnels: &[TunnelOutcome], name: &str) -> Result<SocketAddr, Fail
     addr.ok_or_else(|| Failed::other(format!("the server named no port for {name}")))
 }
 
-/// The public URL on a line of its own, then what to do with it.
+/// Prints the public URL on a line of its own, then examples of its use.
 fn show_way(public_url: &str, http_addr: SocketAddr, json: bool) {
     if json {
         let value = json!({ "public_url": public_url, "http_addr": http_addr.to_string() });

@@ -1,4 +1,4 @@
-//! `adit status`: what runs on this machine, and how it stands.
+//! `adit status`: the processes of this machine and their state.
 
 mod text;
 

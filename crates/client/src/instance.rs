@@ -1,4 +1,4 @@
-//! The instance secret: proves that it is the same installation that returns (P-1.8).
+//! The instance secret, which identifies an installation that reconnects (P-1.8).
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -9,10 +9,10 @@ use std::{
 
 use thiserror::Error;
 
-/// Why a client cannot have its name.
+/// Why a client cannot use its name.
 #[derive(Debug, Error)]
 pub enum InstanceError {
-    /// Another process of this machine runs under the name: the two would take the link from each other for ever.
+    /// Another process of this machine uses the name: the two would take over each other's link again and again.
     #[error(
         "client id `{client_id}` is in use by another process of this machine; choose one with --client-id, or serve all tunnels from one file"
     )]
@@ -24,25 +24,25 @@ pub enum InstanceError {
 
 const SECRET_BYTES: usize = 32;
 
-/// Names that are tried when the user has chosen none and the first is in use.
+/// Suffixes of a default name that is in use.
 const MAX_SUFFIX: u32 = 64;
 
-/// For their owner alone, whatever the umask.
+/// For their owner only, whatever the umask.
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
-/// A name that is this process's alone on this machine, as long as this lives.
+/// A name that no other process of this machine uses while this value lives.
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) client_id: String,
     pub(crate) secret: [u8; SECRET_BYTES],
-    /// Locked; the lock ends with the process, however it ends. None where the directory cannot hold one.
+    /// Locked until the process ends. `None` where the directory cannot hold a lock.
     _lock: Option<File>,
 }
 
 /// Takes the name `client_id`. When the user has not chosen it and it is in use, takes `client_id-2` and so on.
 ///
-/// A state directory that cannot be used is a warning: the secret, made of `random`, then lasts as long as the process.
+/// An unusable state directory is a warning: the secret, made of `random`, then lasts as long as the process.
 ///
 /// # Errors
 /// [`InstanceError`] when the name is in use.
@@ -59,15 +59,15 @@ pub(crate) fn take(
         let (lock, secret) = match make_private(&dir).and_then(|()| try_lock(&dir, &name)) {
             Ok(None) => continue,
             Ok(lock) => (lock, load_or_create(&dir, &name, random)),
-            // A secret that is there can be read all the same.
+            // An existing secret may still be readable.
             Err(error) => (None, load(&dir, &name).and_then(|found| found.ok_or(error))),
         };
         let secret = secret.unwrap_or_else(|error| {
             tracing::warn!(
                 dir = %dir.display(),
                 %error,
-                "the instance secret cannot be kept: after a restart this client has to wait until the server has found \
-                 the old link dead; point --state-dir at a directory that can be written"
+                "the instance secret cannot be stored: after a restart the server accepts this client only when it has \
+                 found the old link dead; point --state-dir at a writable directory"
             );
             random
         });
@@ -87,18 +87,18 @@ fn make_private(dir: &Path) -> io::Result<()> {
     builder.recursive(true).mode(PRIVATE_DIR).create(dir)?;
     let mode = fs::metadata(dir)?.permissions().mode();
     if mode & 0o077 != 0 {
-        // An older version left it to the umask. Where the directory is another user's, the files are still private.
+        // Older versions applied the umask. In another user's directory the files are still private.
         let _ = fs::set_permissions(dir, Permissions::from_mode(PRIVATE_DIR));
     }
     Ok(())
 }
 
-/// The locked file of a name, or nothing if another process has it.
+/// The locked file of a name; `None` if another process has locked it.
 fn try_lock(dir: &Path, client_id: &str) -> io::Result<Option<File>> {
     let path = dir.join(format!("{client_id}.lock"));
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
-    // A file that can only be read can be locked, too.
+    // A read-only file can be locked as well.
     let file = options
         .mode(PRIVATE_FILE)
         .open(&path)
@@ -110,7 +110,7 @@ fn try_lock(dir: &Path, client_id: &str) -> io::Result<Option<File>> {
     }
 }
 
-/// The secret of `client_id`, if there is one. What a full disk or a loss of power has left of one is none.
+/// The secret of `client_id`, if there is one. An incomplete file counts as missing.
 fn load(dir: &Path, client_id: &str) -> io::Result<Option<[u8; SECRET_BYTES]>> {
     match fs::read(dir.join(client_id)) {
         Ok(bytes) => Ok(bytes.try_into().ok()),
@@ -119,7 +119,7 @@ fn load(dir: &Path, client_id: &str) -> io::Result<Option<[u8; SECRET_BYTES]>> {
     }
 }
 
-/// Reads the secret of `client_id`, or makes one and keeps it, readable for its owner only. The name is locked.
+/// Reads the secret of `client_id`, or stores `random` as one, readable for its owner only. The name is locked.
 fn load_or_create(
     dir: &Path,
     client_id: &str,
@@ -128,7 +128,7 @@ fn load_or_create(
     if let Some(secret) = load(dir, client_id)? {
         return Ok(secret);
     }
-    // Written aside and renamed, so that a full disk leaves no half of one.
+    // Written to another file and renamed, so that a full disk leaves no incomplete one.
     let path = dir.join(client_id);
     let aside = dir.join(format!("{client_id}.new"));
     let mut options = File::options();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_made_once_and_kept_for_its_owner() {
+    fn the_secret_is_stored_once_for_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let take = |id: &str, random| take(dir.path(), id, true, [random; 32]).unwrap().secret;
         assert_eq!(take("office-1", 1), [1; 32]);
@@ -168,11 +168,11 @@ mod tests {
         assert_eq!(mode(&instances), 0o700);
         assert_eq!(mode(&instances.join("office-1")), 0o600);
         let left = fs::read_dir(instances).unwrap().count();
-        assert_eq!(left, 4, "two secrets, two locks, and nothing lying about");
+        assert_eq!(left, 4, "two secrets, two locks, and no temporary file");
     }
 
     #[test]
-    fn instances_that_others_can_read_are_closed_to_them() {
+    fn a_directory_that_others_can_read_is_made_private() {
         let dir = tempfile::tempdir().unwrap();
         let instances = dir.path().join("instances");
         fs::create_dir(&instances).unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn two_clients_on_one_machine_do_not_share_a_name() {
+    fn two_clients_on_one_machine_have_different_names() {
         let dir = tempfile::tempdir().unwrap();
         let first = take(dir.path(), "office", false, [1; 32]).unwrap();
         let second = take(dir.path(), "office", false, [2; 32]).unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_secret_is_replaced() {
+    fn an_incomplete_secret_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("instances")).unwrap();
         fs::write(dir.path().join("instances/a"), b"short").unwrap();
@@ -212,7 +212,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        // A file in the place of the directory, and one that cannot be made: both fail for root, too.
+        // A file in place of the directory, and a directory that cannot be created: both fail for root, too.
         for state_dir in [file.as_path(), Path::new("/proc/adit")] {
             let taken = take(state_dir, "a", true, [7; 32]).unwrap();
             assert_eq!(taken.secret, [7; 32]);

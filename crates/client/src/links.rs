@@ -17,7 +17,7 @@ use tokio::{
 /// A link that is up.
 #[derive(Debug)]
 pub(crate) struct CurrentLink {
-    /// Tells links apart.
+    /// Identifies the link.
     pub(crate) epoch: u64,
     /// Revision of the server's configuration at the registration.
     pub(crate) revision: u64,
@@ -39,7 +39,8 @@ impl CurrentLink {
         }
     }
 
-    /// The lane for the next request: open lanes take turns. `None` when there is no other link than those in `avoid`.
+    /// The lane for the next request: open lanes take turns. `None` when the link is in `avoid`, drains, or has no open
+    /// lane.
     pub(crate) fn lane(&self, avoid: &[u64]) -> Option<Arc<Lane>> {
         if self.leaving.load(Ordering::Relaxed) || avoid.contains(&self.epoch) {
             return None;
@@ -158,7 +159,7 @@ impl Links {
             if !matches!(timeout_at(deadline, states.changed()).await, Ok(Ok(()))) {
                 return Err(Failure::new(
                     Reason::NoClient,
-                    "there is no link to the server",
+                    "not connected to the server",
                 ));
             }
         }
@@ -166,7 +167,7 @@ impl Links {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use adit_codec::Side;
     use adit_flow::Budget;
     use adit_link::{Dispatch, IncomingRequest, LaneConfig};
@@ -181,7 +182,7 @@ mod tests {
         }
     }
 
-    fn lane() -> Arc<Lane> {
+    pub(crate) fn lane() -> Arc<Lane> {
         let config = LaneConfig {
             mux: adit_mux::Config::new(Side::Client),
             max_entries: 1,

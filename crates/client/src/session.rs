@@ -277,3 +277,108 @@ impl<C: Channel> Upstreams<C> {
         Ok(upstreams.map(|upstream| upstream.name).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+    use crate::links::tests::lane;
+
+    #[derive(Default)]
+    struct Recorder {
+        reopened: Mutex<Vec<usize>>,
+        drains: AtomicBool,
+    }
+
+    impl SessionObserver for Recorder {
+        fn on_control(&self, _: Kind) {}
+
+        fn on_tunnels(&self, _: Vec<TunnelOutcome>) {}
+
+        fn on_lane(&self, index: usize, _: &Arc<Lane>) {
+            self.reopened.lock().unwrap().push(index);
+        }
+
+        fn on_control_reopened(&self) {
+            self.reopened.lock().unwrap().push(usize::MAX);
+        }
+
+        fn is_draining(&self) -> bool {
+            self.drains.load(Ordering::Relaxed)
+        }
+    }
+
+    fn lost(index: u32) -> Event {
+        Event::LaneLost {
+            index,
+            failure: failure(index),
+        }
+    }
+
+    fn failure(index: u32) -> Failure {
+        Failure::new(Reason::LinkLost, format!("lane {index}"))
+    }
+
+    fn up(index: u32) -> Event {
+        Event::LaneUp {
+            index,
+            lane: lane(),
+        }
+    }
+
+    /// The end of a session with two lanes after these events; `None` when it goes on.
+    async fn ends(recorder: &Recorder, events: impl IntoIterator<Item = Event>) -> Option<Failure> {
+        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        for event in events {
+            sender.send(event).await.unwrap();
+        }
+        let mut lanes = [lane(), lane()];
+        let ended = supervise(&mut receiver, &mut lanes, recorder);
+        tokio::select! {
+            biased;
+            failure = ended => Some(failure),
+            () = tokio::task::yield_now() => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn p_1_7_a_session_outlives_each_of_its_streams() {
+        let recorder = Recorder::default();
+        let events = [
+            lost(0),
+            up(0),
+            Event::ControlLost,
+            lost(1),
+            up(1),
+            lost(0),
+            Event::ControlUp,
+            lost(1),
+        ];
+        assert_eq!(ends(&recorder, events).await, None);
+        let reopened = recorder.reopened.into_inner().unwrap();
+        assert_eq!(reopened, [0, 1, usize::MAX]);
+    }
+
+    #[tokio::test]
+    async fn p_1_7_a_session_ends_with_its_last_stream() {
+        let recorder = Recorder::default();
+        let events = [lost(0), Event::ControlLost, lost(1)];
+        assert_eq!(ends(&recorder, events).await, Some(failure(1)));
+        let events = [lost(1), lost(0), Event::ControlLost];
+        assert_eq!(ends(&recorder, events).await, Some(failure(0)));
+        let events = [Event::Over(failure(7))];
+        assert_eq!(ends(&recorder, events).await, Some(failure(7)));
+    }
+
+    #[tokio::test]
+    async fn p_6_6_a_draining_session_ends_with_its_last_lane() {
+        let recorder = Recorder::default();
+        recorder.drains.store(true, Ordering::Relaxed);
+        assert_eq!(ends(&recorder, [lost(0)]).await, None);
+        assert_eq!(ends(&recorder, [lost(0), lost(1)]).await, Some(failure(1)));
+    }
+}

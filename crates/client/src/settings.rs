@@ -1,4 +1,4 @@
-//! What the client is told: typed, checked, complete. `adit-config` makes it from files, environment and flags.
+//! The settings of a client: typed, checked, complete. `adit-config` makes them from files, environment and flags.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -9,12 +9,12 @@ pub use adit_ingress::TrustedProxies;
 pub use adit_link::Compression;
 use secrecy::SecretString;
 
-/// Everything a client needs to know before it starts.
+/// Everything a client needs to start.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The name the client reports.
+    /// Name of the client.
     pub client_id: String,
-    /// Whether the user chose it. A default that is in use on this machine gives way to the next free one.
+    /// Whether the user chose it. In place of a default that is in use on this machine, the next free one is taken.
     pub client_id_chosen: bool,
     /// The group it serves in.
     pub group_id: String,
@@ -24,26 +24,26 @@ pub struct Settings {
     pub server_port: u16,
     /// The credential.
     pub token: SecretString,
-    /// When to dial again.
+    /// Delays before the next try to connect, and to open a lost stream again.
     pub reconnect: adit_reconnect::Config,
     /// Data streams, each on a connection of its own; 1 is right on most paths.
     pub lanes: u32,
-    /// Where the instance secret and the status address are kept.
+    /// Directory of the instance secret and the status address.
     pub state_dir: PathBuf,
-    /// Where status is served, on loopback; `None` turns it off.
+    /// Address of the admin port, on loopback; `None` turns it off.
     pub admin_addr: Option<SocketAddr>,
-    /// What the client serves.
+    /// The tunnels.
     pub tunnels: Vec<TunnelSettings>,
-    /// Listeners of the client, and what of the server they lead to.
+    /// Listeners of the client, each for an upstream of the server.
     pub entries: Vec<EntrySettings>,
     /// Bounds.
     pub limits: Limits,
-    /// Times.
+    /// Timeouts.
     pub timeouts: Timeouts,
 }
 
 impl Settings {
-    /// Host and port of the server, as they stand in URLs.
+    /// Host and port of the server, as in URLs.
     pub fn server_addr(&self) -> String {
         let (host, port) = (&self.server_host, self.server_port);
         if host.contains(':') {
@@ -82,7 +82,7 @@ impl Settings {
 pub struct TunnelSettings {
     /// Its name, unique in the group.
     pub name: String,
-    /// What its visitors speak.
+    /// Protocol of its visitors.
     pub kind: TunnelKind,
     /// How the service is reached.
     pub service: ServiceSettings,
@@ -92,18 +92,18 @@ pub struct TunnelSettings {
     pub domains: Vec<String>,
     /// Path prefixes; empty: all.
     pub locations: Vec<String>,
-    /// How visitors are shared among the clients of the group.
+    /// Policy that chooses among the clients of the group.
     pub load_balance: Policy,
     /// What `consistent_hash` hashes: `host`, `header:NAME`, `cookie:NAME`.
     pub hash_on: String,
     /// Of this client within its group.
     pub weight: u32,
-    /// On the way between client and server.
+    /// Compression between client and server.
     pub compression: Option<Compression>,
 }
 
 impl TunnelSettings {
-    /// A tunnel to the service at this address, with nothing else said.
+    /// A tunnel to the service at this address, with defaults.
     pub fn new(
         name: impl Into<String>,
         kind: TunnelKind,
@@ -134,15 +134,15 @@ impl TunnelSettings {
     }
 }
 
-/// What the visitors of a tunnel speak (`type`).
+/// The protocol of a tunnel's visitors (`type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TunnelKind {
-    /// HTTP, and what rides on it: found by host and path.
+    /// HTTP, gRPC and WebSocket: routed by host and path.
     #[default]
     Http,
-    /// gRPC: found as HTTP is; the service speaks HTTP/2.
+    /// gRPC: routed as HTTP; the service is reached over HTTP/2.
     Grpc,
-    /// WebSocket: found as HTTP is; the service speaks HTTP/1.1.
+    /// WebSocket: routed as HTTP; the service is reached over HTTP/1.1.
     WebSocket,
     /// Bytes, on a public port.
     Tcp,
@@ -171,12 +171,12 @@ impl TunnelKind {
         }
     }
 
-    /// Whether its visitors are told apart by host and path.
+    /// Whether its visitors are routed by host and path.
     pub const fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Grpc | Self::WebSocket)
     }
 
-    /// What its service speaks unless it is said.
+    /// The default protocol of its service.
     pub const fn service_protocol(self) -> ServiceProtocol {
         match self {
             Self::Http | Self::WebSocket => ServiceProtocol::Http1,
@@ -192,22 +192,22 @@ impl TunnelKind {
 pub struct EntrySettings {
     /// Its name, for status and errors.
     pub name: String,
-    /// What its visitors speak.
+    /// Protocol of its visitors.
     pub kind: EntryKind,
-    /// Where it listens. Port 0: any free one.
+    /// Address that it listens on. Port 0: any free one.
     pub listen: SocketAddr,
-    /// The upstream as the server calls it.
+    /// Name of the upstream.
     pub upstream: TunnelName,
-    /// Of what its visitors send; of answers the upstream's own says it.
+    /// Of what its visitors send; the server compresses responses as its upstream is configured.
     pub compression: Option<Compression>,
-    /// Proxies in front of it whose `X-Forwarded-*` and `Forwarded` are believed (P-3.4).
+    /// Proxies in front of it whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
 }
 
-/// What the visitors of an entry speak.
+/// The protocol of an entry's visitors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EntryKind {
-    /// HTTP, and what rides on it.
+    /// HTTP, gRPC and WebSocket.
     #[default]
     Http,
     /// Bytes.
@@ -231,7 +231,7 @@ pub struct ServiceSettings {
     pub host: String,
     /// Port (`local_port`).
     pub port: u16,
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: ServiceProtocol,
     /// How it is reached over TLS, for HTTP/2 only (`local_tls`); `None` is clear text.
     pub tls: Option<Tls>,
@@ -239,19 +239,19 @@ pub struct ServiceSettings {
     pub host_rewrite: Option<String>,
     /// Headers added to each request (`custom_headers`), replacing those of the same name.
     pub custom_headers: Vec<(String, String)>,
-    /// Tells a TCP service who the visitor is (P-10.5).
+    /// Sends the visitor's address to a TCP service (P-10.5).
     pub proxy_protocol: Option<ProxyProtocol>,
     /// A UDP flow ends after this long without a datagram in either direction (P-11.4).
     pub session_timeout: Duration,
 }
 
 impl ServiceSettings {
-    /// How long a UDP flow may be silent unless it is said: longer than any answer of a service is on its way, shorter
-    /// than what the address translators between them remember as a rule.
+    /// The default of `session_timeout`: longer than a service takes to respond, shorter than most address translators keep
+    /// a mapping.
     pub const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 }
 
-/// What a service speaks.
+/// The protocol of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ServiceProtocol {
     /// HTTP/1.1.
@@ -265,32 +265,32 @@ pub enum ServiceProtocol {
     Udp,
 }
 
-/// Bounds of the client.
+/// Limits of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests at a time that the server may open here, and as many that entries may open there.
+    /// Concurrent requests that the server may open, and as many that entries may open.
     pub max_requests: usize,
-    /// Visitors of entries that may wait for a permit; more are answered at once.
+    /// Visitors of entries that may wait for a permit; further ones are rejected.
     pub max_waiting: usize,
-    /// Of all permits of entries, in percent, one entry may take while others wait; 100: all.
+    /// The percentage of all permits that one entry may take while others wait; 100: all.
     pub tunnel_share_percent: u8,
-    /// The same of one visitor's address (IPv6: a /64), over all entries.
+    /// The same for one visitor's address (IPv6: a /64), over all entries.
     pub visitor_share_percent: u8,
-    /// A visitor of an entry that owes a body, or takes an answer, more slowly than this over `stall` is reset; 0: no lowest
-    /// rate.
+    /// A visitor of an entry that sends a body, or reads a response, more slowly than this over `stall` is reset; 0: no
+    /// lowest rate.
     pub min_rate_bytes_per_sec: u64,
-    /// Visitor connections at a time of one entry.
+    /// Concurrent visitor connections of one entry.
     pub max_entry_connections: usize,
-    /// Connections at a time to one service.
+    /// Concurrent connections to one service.
     pub max_service_connections: usize,
     /// Idle connections kept to one service.
     pub max_idle_connections: usize,
     /// The largest window of a request, in bytes (P-4.6).
     pub max_window_bytes: u64,
-    /// What windows may grow by in all, in bytes.
+    /// The sum by which windows may grow, in bytes.
     pub budget_bytes: u64,
-    /// Work of one connection or lane before the others of its thread have their turn, in bytes; each read and each message
-    /// counts as 256 bytes more.
+    /// Work of one connection or lane before the next of its thread, in bytes; each read and each message counts as 256
+    /// bytes more.
     pub turn_bytes: usize,
 }
 
@@ -312,10 +312,10 @@ impl Default for Limits {
     }
 }
 
-/// Times of the client.
+/// Timeouts of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Connecting to the server, registration included.
+    /// Connecting to the server, registration included; opening a lost stream again.
     pub connect: Duration,
     /// A visitor of an entry waits this long for a link that is being (re)connected.
     pub link_wait: Duration,
@@ -323,35 +323,32 @@ pub struct Timeouts {
     pub permit_wait: Duration,
     /// Connecting to a service.
     pub dial: Duration,
-    /// The service's answer must begin within this.
+    /// The service's response must begin within this.
     pub service: Duration,
-    /// The head of a request to an entry must be whole within this.
+    /// The head of a request to an entry must be complete within this.
     pub head: Duration,
-    /// An idle connection, to a service or of an entry's visitor, is closed after this.
+    /// An idle connection to a service, or of an entry's visitor, is closed after this.
     pub idle: Duration,
-    /// A service that reads nothing for this long is given up, and so is an entry's visitor without progress.
+    /// A request whose service reads nothing, or whose entry's visitor makes no progress, for this long is reset.
     pub stall: Duration,
-    /// While requests of entries wait for permits: a TCP connection over which no byte has gone, or a body slower than the
-    /// lowest rate, for this long is reset.
+    /// While requests of entries wait for permits: a TCP connection without a byte, or a body slower than the lowest rate, for
+    /// this long is reset.
     pub shortage_grace: Duration,
-    /// A TCP service, or a visitor of a TCP entry, for whom something waits and who takes nothing for this long is reset.
+    /// A TCP service, or a visitor of a TCP entry, that does not read waiting bytes for this long is reset.
     pub session_stall: Duration,
     /// A connection to a TCP entry that the upstream has not accepted after this is reset.
     pub session_setup: Duration,
-    /// A TCP service, or a visitor of a TCP entry, that has been silent for this long is asked whether it is there; zero
-    /// never asks.
+    /// TCP keepalive of silent services and visitors of TCP entries; zero turns it off.
     pub session_keepalive: Duration,
-    /// The end of a WebSocket, or of a UDP flow, once it has begun, is not waited for longer than this.
+    /// The close of a WebSocket, or of a UDP flow, takes no longer than this.
     pub session_close: Duration,
-    /// A service that has answered may go on reading the request; one that reads nothing for this long will not.
+    /// A service that has responded may go on reading the request, until it reads nothing for this long.
     pub early_answer: Duration,
     /// A body that waits for `100 Continue` is read after this much silence of the service (P-3.5).
     pub continue_wait: Duration,
-    /// A visitor of HTTP/1 that has shut its sending side gets its answer if it comes within this, from when the request
-    /// is whole.
+    /// A visitor of HTTP/1 that has shut down its sending side gets its response within this after the complete request.
     pub half_close: Duration,
-    /// A visitor of HTTP/2 that does not let go of answers that have failed is told to end after this, and ended after
-    /// this again.
+    /// A connection of HTTP/2 that holds failed responses gets GOAWAY after this, and is closed after this again.
     pub release: Duration,
     /// Running requests may take this long to finish after SIGTERM.
     pub drain: Duration,

@@ -1,4 +1,4 @@
-//! The requests that clients open at a server: upstreams, limits, policies.
+//! What a client can reach of a server: a client that says whatever it likes on its lane.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -13,15 +13,14 @@ use adit_link::{
 };
 use adit_proto::ConfigSyncRequest;
 use adit_server::{Limits, Settings, Timeouts, UpstreamProtocol};
-use adit_testlink::{TunnelRequest, tcp::unused_port};
-use support::{Site, TestClient, server, server_at, settings, until, upstream, who};
+use support::{Asked, Rogue, Site, server, settings, until, upstream};
 
 /// P-12.1: a name leads to the upstream, and the host passes as the visitor sent it.
 #[tokio::test]
 async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
     let site = Site::start("erp").await;
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let answer = client.get("erp").await.unwrap();
     assert_eq!(answer, "erp");
     let head = site.last_head();
@@ -30,12 +29,12 @@ async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
     server.stop().await;
 }
 
-/// P-12.1: addresses, names of other things and similar names do not name an upstream.
+/// P-12.1: addresses, names of other things, and names that are nearly right are no names of upstreams.
 #[tokio::test]
 async fn p_12_1_no_other_name_leads_anywhere() {
     let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let secret_addr = secret.addr.to_string();
     let names = [
         String::new(),
@@ -47,18 +46,24 @@ async fn p_12_1_no_other_name_leads_anywhere() {
         "localhost".to_owned(),
         secret_addr.clone(),
         format!("http://{secret_addr}/"),
-        // The name under which `egress` knows the server of the upstream, and that of another one.
+        // What `egress` knows the server of the upstream by, and what it would know another one by.
         format!("erp/{}", site.addr),
         format!("erp/{secret_addr}"),
         server.http_addr().to_string(),
         "n".repeat(5_000),
     ];
     for name in &names {
-        for failure in client.failures(name).await {
+        for failure in [
+            client.get(name).await.unwrap_err(),
+            client.open_tcp(name).await.unwrap_err(),
+            client.open_udp(name).await.unwrap_err(),
+            client.open_grpc(name).await.unwrap_err(),
+            client.open_websocket(name).await.unwrap_err(),
+        ] {
             assert_eq!(failure.reason, Reason::NoTunnel, "{name}: {failure}");
         }
     }
-    // A name with a NUL byte is rejected before that.
+    // What is no text at all does not get that far.
     let failure = client.get("erp\0").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError, "{failure}");
     assert_eq!((site.connections(), secret.connections()), (0, 0));
@@ -71,44 +76,44 @@ async fn p_12_1_no_other_name_leads_anywhere() {
 async fn p_12_1_host_and_path_choose_no_address() {
     let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let secret_addr = secret.addr.to_string();
-    let request = TunnelRequest {
-        authority: &secret_addr,
-        ..who("erp")
+    let asked = Asked {
+        authority: secret_addr.as_bytes(),
+        ..Asked::default()
     };
-    assert_eq!(client.request(&request).await.unwrap(), "erp");
+    assert_eq!(client.ask("erp", &asked).await.unwrap(), "erp");
     assert!(
         site.last_head()
             .contains(&format!("\r\nhost: {secret_addr}\r\n"))
     );
     // RFC 9112, 3.2.2: an absolute target would overrule the host.
     for path in [format!("http://{secret_addr}/who"), secret_addr.clone()] {
-        let request = TunnelRequest {
-            path: &path,
-            ..who("erp")
+        let asked = Asked {
+            path: path.as_bytes(),
+            ..Asked::default()
         };
-        let failure = client.request(&request).await.unwrap_err();
+        let failure = client.ask("erp", &asked).await.unwrap_err();
         assert_eq!(failure.reason, Reason::ProtocolError, "{path}");
     }
-    let request = TunnelRequest {
+    let asked = Asked {
         method: "CONNECT",
-        authority: &secret_addr,
-        ..who("erp")
+        authority: secret_addr.as_bytes(),
+        ..Asked::default()
     };
-    let failure = client.request(&request).await.unwrap_err();
+    let failure = client.ask("erp", &asked).await.unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError);
     assert_eq!(secret.connections(), 0);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_host_rewrite_of_an_upstream_replaces_the_host() {
+async fn a_host_that_the_upstream_says_replaces_the_visitors() {
     let site = Site::start("erp").await;
     let mut erp = upstream("erp", &[&site]);
     erp.host_rewrite = Some("erp.internal".into());
     let server = server(vec![erp]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     client.get("erp").await.unwrap();
     let head = site.last_head();
     assert!(head.contains("\r\nhost: erp.internal\r\n"), "{head}");
@@ -118,19 +123,19 @@ async fn the_host_rewrite_of_an_upstream_replaces_the_host() {
 
 /// The kind of a request and what its upstream speaks have to fit.
 #[tokio::test]
-async fn an_upstream_of_another_protocol_is_an_error() {
+async fn an_upstream_of_another_protocol_says_so() {
     let site = Site::start("site").await;
     let mut tcp = upstream("tcp", &[&site]);
     tcp.protocol = UpstreamProtocol::Tcp;
     let server = server(vec![upstream("http", &[&site]), tcp]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let failure = client.get("tcp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     assert!(failure.detail.contains("type: tcp"), "{failure}");
-    let failure = client.open(who("http").tcp(b"")).await.unwrap_err();
+    let failure = client.open_tcp("http").await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     assert!(failure.detail.contains("type: http"), "{failure}");
-    let failure = client.open(who("tcp").udp()).await.unwrap_err();
+    let failure = client.open_udp("tcp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     assert_eq!(site.connections(), 0);
     server.stop().await;
@@ -163,7 +168,7 @@ async fn p_12_2_policies_choose_among_the_servers() {
     let mut by_host = upstream("by-host", &all);
     by_host.policy = Policy::ConsistentHash;
     let server = server(vec![even, weighted, by_ip, by_header, by_cookie, by_host]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let spread = |upstream: &'static str, count: usize| {
         let client = &client;
         async move {
@@ -185,19 +190,18 @@ async fn p_12_2_policies_choose_among_the_servers() {
         for port in [1_000, 2_000] {
             let visitor = format!("{ip}:{port}");
             let port = port.to_string();
-            let headers = [
-                ("x-key", &text[..]),
-                ("x-other", &port),
-                ("cookie", &cookie),
-            ];
+            let asked = Asked {
+                visitor: &visitor,
+                authority: text.as_bytes(),
+                headers: &[
+                    (b"x-key", text.as_bytes()),
+                    (b"x-other", port.as_bytes()),
+                    (b"cookie", cookie.as_bytes()),
+                ],
+                ..Asked::default()
+            };
             for upstream in ["by-ip", "by-header", "by-cookie", "by-host"] {
-                let mut request = TunnelRequest {
-                    authority: &text,
-                    headers: &headers,
-                    ..who(upstream)
-                };
-                request.open.visitor = &visitor;
-                let name = client.request(&request).await.unwrap();
+                let name = client.ask(upstream, &asked).await.unwrap();
                 chosen.entry(upstream).or_default().push(name);
             }
         }
@@ -224,12 +228,9 @@ async fn p_12_2_requests_in_flight_are_load() {
     let mut least = upstream("least", &[&sites[0], &sites[1]]);
     least.policy = Policy::LeastConnections;
     let server = server(vec![least]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let held = client.hold("least");
-    until("the service holds requests", || {
-        sites[0].held() + sites[1].held() == 1
-    })
-    .await;
+    until(|| sites[0].held() + sites[1].held() == 1).await;
     let (busy, free) = if sites[0].held() == 1 {
         ("a", "b")
     } else {
@@ -240,10 +241,7 @@ async fn p_12_2_requests_in_flight_are_load() {
     }
     drop(held);
     let handle = server.handle();
-    until("all permits are returned", || {
-        handle.status().process.permits_in_use == 0
-    })
-    .await;
+    until(|| handle.status().process.permits_in_use == 0).await;
     let names = [
         client.get("least").await.unwrap(),
         client.get("least").await.unwrap(),
@@ -257,9 +255,9 @@ async fn p_12_2_requests_in_flight_are_load() {
 async fn p_12_2_a_server_that_is_down_is_a_failed_dial() {
     let site = Site::start("up").await;
     let mut erp = upstream("erp", &[&site]);
-    erp.servers.push(server_at(unused_port().await));
+    erp.servers.push(support::nobody());
     let server = server(vec![erp]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let (mut up, mut down) = (0, 0);
     for _ in 0..10 {
         match client.get("erp").await {
@@ -293,67 +291,58 @@ fn bounded(requests: usize, per_client: usize, wait: Duration, site: &Site) -> S
     }
 }
 
-/// P-12.2, F12: a request over the limit waits, and is refused.
+/// P-12.2, F12: over the limit a request waits, then it is told.
 #[tokio::test]
 async fn p_12_2_without_a_permit_a_request_waits_a_bounded_time() {
     let site = Site::start("erp").await;
     let wait = Duration::from_millis(200);
     let server = support::start(&bounded(1, 10, wait, &site));
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until(|| site.held() == 1).await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Limit, "{failure}");
     drop(held);
     let handle = server.handle();
-    until("all permits are returned", || {
-        handle.status().process.permits_in_use == 0
-    })
-    .await;
+    until(|| handle.status().process.permits_in_use == 0).await;
     assert_eq!(client.get("erp").await.unwrap(), "erp");
     server.stop().await;
 }
 
 /// A permit that comes back is given to who waits, in turn; who leaves while waiting takes none.
 #[tokio::test]
-async fn p_12_2_a_waiting_request_gets_the_returned_permit() {
+async fn p_12_2_who_waits_gets_the_permit_that_comes_back() {
     let site = Site::start("erp").await;
     let server = support::start(&bounded(1, 10, Duration::from_secs(60), &site));
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until(|| site.held() == 1).await;
     let left = client.hold("erp");
     let waiting = {
         let client = client.clone();
         tokio::spawn(async move { client.get("erp").await })
     };
     let handle = server.handle();
-    until("the server has the requests", || {
-        handle.status().clients[0].accepted == 3
-    })
-    .await;
+    until(|| handle.status().clients[0].accepted == 3).await;
     drop(left);
     drop(held);
     assert_eq!(waiting.await.unwrap().unwrap(), "erp");
-    until("all permits are returned", || {
-        handle.status().process.permits_in_use == 0
-    })
-    .await;
+    until(|| handle.status().process.permits_in_use == 0).await;
     assert_eq!(site.requests(), 2, "the one that left was not served");
     server.stop().await;
 }
 
-/// P-2.9: a client cannot have more requests open than its limit.
+/// P-2.9: a client cannot have more open than it was told.
 #[tokio::test]
 async fn p_2_9_a_client_opens_no_more_than_it_may() {
     let site = Site::start("erp").await;
     let server = support::start(&bounded(100, 3, Duration::from_secs(60), &site));
     let (client, other) = (
-        TestClient::connect(&server, "one").await,
-        TestClient::connect(&server, "two").await,
+        Rogue::connect(&server, "one").await,
+        Rogue::connect(&server, "two").await,
     );
     let held: Vec<_> = (0..3).map(|_| client.hold("erp")).collect();
-    until("the service holds requests", || site.held() == 3).await;
+    until(|| site.held() == 3).await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Refused, "{failure}");
     assert_eq!(
@@ -363,31 +352,31 @@ async fn p_2_9_a_client_opens_no_more_than_it_may() {
     );
     drop(held);
     let handle = server.handle();
-    until("all permits are returned", || {
-        handle.status().process.permits_in_use == 0
-    })
-    .await;
+    until(|| handle.status().process.permits_in_use == 0).await;
     assert_eq!(client.get("erp").await.unwrap(), "erp");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_draining_server_finishes_running_requests_only() {
+async fn a_server_that_drains_takes_nothing_new_and_finishes_what_runs() {
     let site = Site::start("erp").await;
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let running = {
         let client = client.clone();
-        let held = TunnelRequest::get("/held").tunnel("erp");
-        tokio::spawn(async move { client.request(&held).await })
+        let asked = Asked {
+            path: b"/held",
+            ..Asked::default()
+        };
+        tokio::spawn(async move { client.ask("erp", &asked).await })
     };
-    until("the service holds requests", || site.held() == 1).await;
+    until(|| site.held() == 1).await;
     let handle = server.handle();
     let draining = tokio::spawn(async move {
         server.drain().await;
         server
     });
-    until("the server drains", || handle.status().phase == "draining").await;
+    until(|| handle.status().phase == "draining").await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Draining, "{failure}");
     assert!(!draining.is_finished(), "one request is running");
@@ -401,30 +390,30 @@ async fn a_draining_server_finishes_running_requests_only() {
 async fn p_6_4_a_lost_link_leaves_nothing_behind() {
     let site = Site::start("erp").await;
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let _held: Vec<_> = (0..20).map(|_| client.hold("erp")).collect();
-    until("the service holds requests", || site.held() == 20).await;
+    until(|| site.held() == 20).await;
     client.cut();
     let handle = server.handle();
-    until("nothing is left behind", || {
+    until(|| {
         let status = handle.status();
         let process = &status.process;
         (process.permits_in_use, process.pending, process.sessions) == (0, 0, 0)
             && status.upstreams[0].servers[0].requests_open == 0
     })
     .await;
-    until("the connections are closed", || site.open() == 0).await;
+    until(|| site.open() == 0).await;
     server.stop().await;
 }
 
-/// The list of upstreams has names and policies, and no address.
+/// What a client is told of upstreams: names and policies, and no address.
 #[tokio::test]
-async fn config_sync_lists_names_and_policies() {
+async fn config_sync_tells_names_and_policies() {
     let site = Site::start("erp").await;
     let mut least = upstream("least", &[&site]);
     least.policy = Policy::LeastConnections;
     let server = server(vec![upstream("erp", &[&site]), least]);
-    let client = TestClient::connect(&server, "one").await;
+    let client = Rogue::connect(&server, "one").await;
     let request = ConfigSyncRequest { known_revision: 0 };
     let response = client.channel().sync_config(client.session(), request);
     let response = response.await.unwrap();
@@ -444,13 +433,14 @@ async fn config_sync_lists_names_and_policies() {
 }
 
 #[test]
-fn invalid_upstreams_are_refused() {
+fn upstreams_that_cannot_be_are_refused() {
     let refused = |upstreams| match adit_server::Server::start(&settings(upstreams)) {
         Err(error) => error.to_string(),
         Ok(_) => panic!("started"),
     };
-    let mut erp = upstream("erp", &[]);
-    let server = server_at(9);
+    let mut server = support::nobody();
+    server.port = 9;
+    let mut erp = support::bare("erp");
     assert_eq!(refused(vec![erp.clone()]), "upstream `erp`: has no servers");
     erp.servers = vec![server.clone(), server.clone()];
     assert_eq!(

@@ -18,9 +18,9 @@ use super::pattern::Pattern;
 pub(super) enum Body {
     /// Whole, from the start.
     Whole(Option<Bytes>),
-    /// As many bytes of the pattern as were asked for.
+    /// The requested number of bytes of the pattern.
     Pattern(Pattern),
-    /// Frame by frame, as somebody else makes them.
+    /// Frame by frame, from a [`Sender`].
     Frames(mpsc::Receiver<Result<Frame<Bytes>, io::Error>>),
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Body {
 #[derive(Debug, Clone)]
 pub(super) struct Sender(mpsc::Sender<Result<Frame<Bytes>, io::Error>>);
 
-/// Nobody takes the body any more.
+/// The reader of the body is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
 
@@ -41,8 +41,8 @@ impl Body {
         Self::Whole(Some(Bytes::from(text.into())))
     }
 
-    /// A body whose frames come from the sender; it ends when the sender is dropped. One frame waits at most, so that
-    /// what was not taken yet was not sent.
+    /// A body whose frames come from the sender; it ends when the sender is dropped. At most one frame is
+    /// buffered, so that a frame that was not read was not sent.
     pub(super) fn frames() -> (Sender, Self) {
         let (sender, receiver) = mpsc::channel(1);
         (Sender(sender), Self::Frames(receiver))
@@ -59,13 +59,12 @@ impl Sender {
         self.send(Ok(Frame::trailers(trailers))).await
     }
 
-    /// Breaks the body off.
+    /// Aborts the body.
     pub(super) async fn abort(self) -> Result<(), Gone> {
-        self.send(Err(io::Error::other("broken off on purpose")))
-            .await
+        self.send(Err(io::Error::other("aborted on purpose"))).await
     }
 
-    /// Waits until nobody takes the body any more.
+    /// Waits until the reader of the body is gone.
     pub(super) async fn closed(&self) {
         self.0.closed().await;
     }

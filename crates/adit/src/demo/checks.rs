@@ -1,4 +1,4 @@
-//! What `adit demo --once` tries, one after the other, over real sockets.
+//! The checks of `adit demo --once`, one after the other, over real sockets.
 
 mod bulk;
 mod faults;
@@ -24,74 +24,76 @@ use super::{
 };
 use crate::errln;
 
-/// What moves little is done in no time, or hangs.
+/// For checks that move little: longer ones hang.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What moves much may take a while on a slow machine, or in a build that was not optimized.
+/// For checks that move much, on a slow machine and without optimization.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Where visitors that name no host go.
+/// Addresses of visitors that name no host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
-    /// The client's own, which leads to the server's side.
+    /// The client's entry, which leads to the server's side.
     pub(super) entry: SocketAddr,
     pub(super) tcp: SocketAddr,
     pub(super) udp: SocketAddr,
 }
 
-/// Tries everything; on a terminal it says on standard error how far it is.
-pub(super) async fn run_all(site: &Site, ports: Ports, say: bool) -> Vec<Row> {
-    let mut tries = Tries {
+/// Runs every check; on a terminal it shows the progress on standard error.
+pub(super) async fn run_all(site: &Site, ports: Ports, show_progress: bool) -> Vec<Row> {
+    let mut checks = Checks {
         rows: Vec::new(),
-        say: say && io::stderr().is_terminal(),
+        show_progress: show_progress && io::stderr().is_terminal(),
     };
-    tries
+    checks
         .run("small requests", SOON, small::requests(site))
         .await;
-    tries.run("HTTP/2 visitor", SOON, small::http2(site)).await;
-    tries
+    checks.run("HTTP/2 visitor", SOON, small::http2(site)).await;
+    checks
         .run("HTTP/2 service", SOON, small::h2c_service(site))
         .await;
-    tries.run("download", LONG, bulk::download(site)).await;
-    tries.run("upload", LONG, bulk::upload(site)).await;
-    tries.run("event stream", SOON, streams::events(site)).await;
-    tries.run("trailers", SOON, streams::trailers(site)).await;
-    tries
-        .run("early answer", SOON, streams::early_answer(site))
+    checks.run("download", LONG, bulk::download(site)).await;
+    checks.run("upload", LONG, bulk::upload(site)).await;
+    checks
+        .run("event stream", SOON, streams::events(site))
         .await;
-    tries
+    checks.run("trailers", SOON, streams::trailers(site)).await;
+    checks
+        .run("early response", SOON, streams::early_response(site))
+        .await;
+    checks
         .run("unread upload", SOON, streams::unread_upload(site))
         .await;
-    tries.run("WebSocket", LONG, websocket::echo(site)).await;
+    checks.run("WebSocket", LONG, websocket::echo(site)).await;
     let grpc = site.over_h2c();
-    tries.run("gRPC", SOON, rpc::chat(&grpc)).await;
-    tries.run("TCP", LONG, sessions::tcp(ports.tcp)).await;
-    tries.run("UDP", SOON, sessions::udp(ports.udp)).await;
+    checks.run("gRPC", SOON, rpc::chat(&grpc)).await;
+    checks.run("TCP", LONG, sessions::tcp(ports.tcp)).await;
+    checks.run("UDP", SOON, sessions::udp(ports.udp)).await;
     let entry = Site::new(ports.entry);
-    tries
+    checks
         .run("client entry", SOON, small::requests(&entry))
         .await;
-    tries
+    checks
         .run("stalled reader", SOON, faults::stalled_reader(site))
         .await;
-    tries
+    checks
         .run("aborting service", SOON, faults::abort(site))
         .await;
-    tries
+    checks
         .run("unknown host", SOON, faults::unknown_host(site))
         .await;
-    tries
+    checks
         .run("unknown host, gRPC", SOON, rpc::unknown_host(site))
         .await;
-    tries.rows
+    checks.rows
 }
 
-struct Tries {
+struct Checks {
     rows: Vec<Row>,
-    say: bool,
+    show_progress: bool,
 }
 
-impl Tries {
+impl Checks {
     async fn run(
         &mut self,
         name: &'static str,
@@ -102,7 +104,7 @@ impl Tries {
         let outcome = timeout(within, check)
             .await
             .unwrap_or_else(|_| Err(format!("not done within {}", duration(within))));
-        if self.say {
+        if self.show_progress {
             let result = if outcome.is_ok() { "ok" } else { "FAILED" };
             errln!("{name} ... {result}");
         }
@@ -122,22 +124,22 @@ mod tests {
 
     use super::{
         super::{service::Service, visitor::Site},
-        Measured, Tries, faults, small, streams,
+        Checks, Measured, faults, small, streams,
     };
 
     #[tokio::test]
-    async fn what_fails_or_hangs_does_not_end_the_rest() {
-        let mut tries = Tries {
+    async fn a_failed_or_hanging_check_does_not_end_the_rest() {
+        let mut checks = Checks {
             rows: Vec::new(),
-            say: false,
+            show_progress: false,
         };
         let soon = Duration::from_millis(10);
-        tries.run("hangs", soon, std::future::pending()).await;
-        tries.run("fails", soon, async { Err("why".into()) }).await;
-        tries
+        checks.run("hangs", soon, std::future::pending()).await;
+        checks.run("fails", soon, async { Err("why".into()) }).await;
+        checks
             .run("works", soon, async { Ok(Measured::words("so")) })
             .await;
-        let outcomes: Vec<_> = tries
+        let outcomes: Vec<_> = checks
             .rows
             .into_iter()
             .map(|row| (row.name, row.outcome))
@@ -152,25 +154,24 @@ mod tests {
         );
     }
 
-    /// What only a tunnel does is missing where there is none; what the service does is not.
+    /// Checks of the tunnel's own work fail when the visitor connects to the service; the others pass.
     #[tokio::test]
     async fn without_a_tunnel_the_checks_of_the_tunnel_fail() {
         let service = Service::start().expect("a free port");
         let site = Site::new(service.addr());
-        let fails = |outcome: Result<Measured, String>| outcome.expect_err("there is no tunnel");
-        assert_eq!(
-            fails(faults::unknown_host(&site).await),
-            "answered 200 OK ()"
-        );
+        let fails = |outcome: Result<Measured, String>| outcome.expect_err("a failed check");
+        assert_eq!(fails(faults::unknown_host(&site).await), "status 200 OK ()");
         assert_eq!(
             fails(small::h2c_service(&site).await),
-            "the service was not spoken to in HTTP/2"
+            "the service was not reached over HTTP/2"
         );
         small::requests(&site).await.expect("small requests");
         small::http2(&site).await.expect("HTTP/2");
         streams::events(&site).await.expect("events");
         streams::trailers(&site).await.expect("trailers");
-        streams::early_answer(&site).await.expect("early answer");
+        streams::early_response(&site)
+            .await
+            .expect("early response");
         faults::abort(&site).await.expect("abort");
         service.stop();
     }

@@ -1,4 +1,4 @@
-//! A directory that goes with its owner.
+//! A directory that is removed with its owner.
 
 use std::{
     env, fs,
@@ -13,7 +13,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one. Fails rather than use one that is there: it would be somebody else's.
+    /// Creates one. Fails when it exists: it would be another user's.
     pub(super) fn new() -> Result<Self, String> {
         let path = env::temp_dir().join(format!("adit-demo-{:032x}", rand::random::<u128>()));
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
@@ -29,7 +29,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing can be done about what cannot be removed, and nothing depends on it.
+        // Nothing depends on a directory that cannot be removed.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -43,7 +43,7 @@ mod tests {
     use super::Scratch;
 
     #[test]
-    fn it_is_private_and_goes_with_its_owner() {
+    fn it_is_private_and_removed_with_its_owner() {
         let scratch = Scratch::new().unwrap();
         let path = scratch.path().to_owned();
         assert_eq!(
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn two_are_two() {
+    fn two_have_different_paths() {
         assert_ne!(
             Scratch::new().unwrap().path(),
             Scratch::new().unwrap().path()

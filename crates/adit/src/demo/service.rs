@@ -1,5 +1,5 @@
-//! The service that the demonstration leads to: a small server with a thread of its own, as another process would have.
-//! It speaks HTTP/1.1, HTTP/2 in clear text, WebSocket and gRPC on one port, and echoes TCP and UDP on two others.
+//! The service behind the demonstration: a small server with a thread of its own, as another process would have. It serves
+//! HTTP/1.1, HTTP/2 in clear text, WebSocket and gRPC on one port, and echoes TCP and UDP on two others.
 
 mod pages;
 mod rpc;
@@ -33,7 +33,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-/// A pause after `accept` failed, for want of file descriptors as a rule: there is nothing to do but wait.
+/// A pause after `accept` failed, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The running service.
@@ -64,7 +64,7 @@ impl Service {
         let (tcp, udp) = sockets.addrs()?;
         let events = watch::Sender::new(true);
         let stop = watch::Sender::new(false);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Responses {
             steps: Mutex::default(),
             events: events.subscribe(),
         });
@@ -76,7 +76,7 @@ impl Service {
                     tokio::select! {
                         () = accept(&listener, &shared) => {}
                         () = sockets.serve() => {}
-                        // A dropped sender means that nobody is left to say stop.
+                        // Also when the sender is dropped.
                         _ = stopped.wait_for(|stop| *stop) => {}
                     }
                 });
@@ -95,17 +95,17 @@ impl Service {
         self.addr
     }
 
-    /// Where it says back what comes in by TCP.
+    /// The address of the TCP echo.
     pub(super) const fn tcp(&self) -> SocketAddr {
         self.tcp
     }
 
-    /// Where it says back what comes in by UDP.
+    /// The address of the UDP echo.
     pub(super) const fn udp(&self) -> SocketAddr {
         self.udp
     }
 
-    /// Ends the answers that have no end of their own.
+    /// Ends the endless responses.
     pub(super) fn end_events(&self) {
         self.events.send_replace(false);
     }
@@ -119,29 +119,29 @@ impl Service {
     }
 }
 
-/// What the requests share.
+/// Responses that other requests control.
 #[derive(Debug)]
-struct Shared {
-    /// Answers that take their next step only when another request says so.
+struct Responses {
+    /// By name; each message releases the next step of a response.
     steps: Mutex<HashMap<String, mpsc::UnboundedSender<()>>>,
-    /// Whether endless answers go on.
+    /// Whether endless responses go on.
     events: watch::Receiver<bool>,
 }
 
-/// An answer's place among those that wait to be told.
+/// The steps of one response.
 struct Steps {
-    shared: Arc<Shared>,
+    shared: Arc<Responses>,
     name: String,
-    told: mpsc::UnboundedReceiver<()>,
+    released: mpsc::UnboundedReceiver<()>,
 }
 
-impl Shared {
+impl Responses {
     fn steps(&self) -> MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<()>>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells an answer to take its next step; `false` when none has that name.
-    fn tell(&self, name: &str) -> bool {
+    /// Releases the next step of a response; `false` when there is no response of that name.
+    fn release(&self, name: &str) -> bool {
         self.steps()
             .get(name)
             .is_some_and(|steps| steps.send(()).is_ok())
@@ -149,19 +149,19 @@ impl Shared {
 }
 
 impl Steps {
-    fn new(shared: Arc<Shared>, name: &str) -> Self {
-        let (sender, told) = mpsc::unbounded_channel();
+    fn new(shared: Arc<Responses>, name: &str) -> Self {
+        let (sender, released) = mpsc::unbounded_channel();
         shared.steps().insert(name.to_owned(), sender);
         Self {
             shared,
             name: name.to_owned(),
-            told,
+            released,
         }
     }
 
-    /// Waits until it is told to go on; `false` when it never will be.
+    /// Waits for the next step; `false` when there will be none.
     async fn next(&mut self) -> bool {
-        self.told.recv().await.is_some()
+        self.released.recv().await.is_some()
     }
 }
 
@@ -171,7 +171,7 @@ impl Drop for Steps {
     }
 }
 
-async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+async fn accept(listener: &TcpListener, shared: &Arc<Responses>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(serve(stream, shared.clone()))),
@@ -183,21 +183,21 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn serve(stream: TcpStream, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+fn serve(stream: TcpStream, shared: Arc<Responses>) -> impl Future<Output = ()> + Send {
     let pages = service_fn(move |request| {
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(pages::answer(request, shared).await) }
+        async move { Ok::<_, Infallible>(pages::response(request, shared).await) }
     });
     async move {
-        // Small answers would wait for the acknowledgement of the one before.
+        // Without it, a small response waits for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "demo service: no TCP_NODELAY");
         }
         let http = auto::Builder::new(TokioExecutor::new());
         let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), pages);
         if let Err(error) = connection.await {
-            // One page breaks off on purpose, and visitors leave when they please.
-            tracing::debug!(%error, "demo service: a connection broke off");
+            // One page aborts on purpose, and visitors disconnect.
+            tracing::debug!(%error, "demo service: a connection ended");
         }
     }
 }

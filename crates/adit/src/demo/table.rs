@@ -1,4 +1,4 @@
-//! What came of the checks, for people and for scripts.
+//! The results of the checks, as a table and as JSON.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     /// From its start to its end.
     pub(super) took: Duration,
-    /// What was measured, or what went wrong.
+    /// The measurement, or the failure.
     pub(super) outcome: Result<Measured, String>,
 }
 
-/// What a check measured.
+/// The measurement of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Measured {
-    /// In words.
+    /// As text.
     pub(super) what: String,
-    /// What crossed, where that is the point of it, and how long it took.
+    /// Bytes that crossed, and their time, where a check measures that.
     pub(super) moved: Option<(u64, Duration)>,
 }
 
@@ -50,12 +50,12 @@ impl Measured {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // for people
+#[allow(clippy::cast_precision_loss)] // for display
 fn per_second(bytes: u64, within: Duration) -> f64 {
     bytes as f64 / within.as_secs_f64().max(f64::EPSILON)
 }
 
-/// A size, for people.
+/// A size, for display.
 pub(super) fn size(bytes: u64) -> String {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
@@ -66,7 +66,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// A duration, for people.
+/// A duration, for display.
 pub(super) fn duration(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1e3;
     match millis {
@@ -82,16 +82,16 @@ pub(super) fn as_text(rows: &[Row]) -> String {
     table.load_style(UTF8_HORIZONTAL_ONLY);
     table.set_header(["check", "result", "time", "measured"]);
     for row in rows {
-        let (result, said) = match &row.outcome {
+        let (result, measured) = match &row.outcome {
             Ok(measured) => ("ok", measured.text()),
             Err(error) => ("FAILED", error.clone()),
         };
-        table.add_row([row.name, result, &duration(row.took), &said]);
+        table.add_row([row.name, result, &duration(row.took), &measured]);
     }
     table.to_string()
 }
 
-/// The same for scripts.
+/// The same as JSON.
 pub(super) fn as_json(public_url: &str, rows: &[Row]) -> Value {
     let checks: Vec<_> = rows
         .iter()
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_durations_read_well() {
+    fn sizes_and_durations_are_rounded() {
         assert_eq!(size(1023), "1023 bytes");
         assert_eq!(size(1024), "1 KiB");
         assert_eq!(size((1 << 20) - 1), "1023 KiB");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_read_the_same() {
+    fn json_holds_the_same_results() {
         let value = as_json("http://demo.localhost:1", &rows());
         assert_eq!(
             value,

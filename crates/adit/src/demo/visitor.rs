@@ -21,13 +21,13 @@ use super::{
     tunnels::{TUNNEL, TUNNEL_H2C},
 };
 
-/// In which the server says whose fault a failure is.
+/// Carries the reason code of a failure.
 const REASON: HeaderName = HeaderName::from_static("adit-reason");
 
-/// What a small answer may have at most.
+/// The bound of a small response, in bytes.
 const SMALL: usize = 64 * 1024;
 
-/// Where visitors go.
+/// An address and a host.
 #[derive(Debug, Clone)]
 pub(super) struct Site {
     pub(super) addr: SocketAddr,
@@ -42,12 +42,12 @@ impl Site {
         }
     }
 
-    /// The same place under the name of the tunnel that speaks HTTP/2 to the service.
+    /// The same address with the host of the tunnel whose service is reached over HTTP/2.
     pub(super) fn over_h2c(&self) -> Self {
         self.under(&format!("{TUNNEL_H2C}.localhost"))
     }
 
-    /// The same place under another name.
+    /// The same address with another host.
     pub(super) fn under(&self, host: &str) -> Self {
         Self {
             addr: self.addr,
@@ -69,40 +69,40 @@ impl Site {
         Ok(TokioIo::new(stream))
     }
 
-    /// A connection that speaks HTTP/1.1.
+    /// A connection of HTTP/1.1.
     pub(super) async fn http1(&self) -> Result<Visitor, String> {
         let (send, connection) = http1::handshake(self.dial().await?)
             .await
-            .map_err(|error| told(&error))?;
+            .map_err(|error| with_causes(&error))?;
         Ok(Visitor {
             site: self.clone(),
             send: Send::Http1(send),
             _connection: AbortOnDropHandle::new(tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!(%error, "demo: a connection of the visitor broke off");
+                    tracing::debug!(%error, "demo: a connection of the visitor ended");
                 }
             })),
         })
     }
 
-    /// A connection that speaks HTTP/2 from its first byte.
+    /// A connection of HTTP/2 with prior knowledge.
     pub(super) async fn http2(&self) -> Result<Visitor, String> {
         let (send, connection) = http2::handshake(TokioExecutor::new(), self.dial().await?)
             .await
-            .map_err(|error| told(&error))?;
+            .map_err(|error| with_causes(&error))?;
         Ok(Visitor {
             site: self.clone(),
             send: Send::Http2(send),
             _connection: AbortOnDropHandle::new(tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!(%error, "demo: a connection of the visitor broke off");
+                    tracing::debug!(%error, "demo: a connection of the visitor ended");
                 }
             })),
         })
     }
 }
 
-/// One connection. Answers whose body is still to be read end with it.
+/// One connection. Responses whose body has not been read end with it.
 #[derive(Debug)]
 pub(super) struct Visitor {
     site: Site,
@@ -117,17 +117,17 @@ enum Send {
 }
 
 impl Visitor {
-    /// Asks, and waits for the head of the answer.
-    pub(super) async fn ask(
+    /// Sends a request and waits for the head of the response.
+    pub(super) async fn send(
         &mut self,
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, String> {
-        let answer = match &mut self.send {
+        let response = match &mut self.send {
             Send::Http1(send) => {
                 let host = HeaderValue::from_str(&self.site.host);
                 let host = host.map_err(|error| error.to_string())?;
                 request.headers_mut().insert(HOST, host);
-                send.ready().await.map_err(|error| told(&error))?;
+                send.ready().await.map_err(|error| with_causes(&error))?;
                 send.send_request(request).await
             }
             Send::Http2(send) => {
@@ -135,19 +135,19 @@ impl Visitor {
                 *request.uri_mut() = uri
                     .parse::<Uri>()
                     .map_err(|error| format!("`{uri}`: {error}"))?;
-                send.ready().await.map_err(|error| told(&error))?;
+                send.ready().await.map_err(|error| with_causes(&error))?;
                 send.send_request(request).await
             }
         };
-        answer.map_err(|error| told(&error))
+        response.map_err(|error| with_causes(&error))
     }
 
-    /// Asks for a page.
+    /// Requests a page.
     pub(super) async fn visit(&mut self, path: &str) -> Result<Response<Incoming>, String> {
-        self.ask(request(Method::GET, path, Body::empty())?).await
+        self.send(request(Method::GET, path, Body::empty())?).await
     }
 
-    /// Asks for a page that has to be there, and reads it.
+    /// Requests a page that must exist, and reads it.
     pub(super) async fn text(&mut self, path: &str) -> Result<String, String> {
         text(found(self.visit(path).await?)?).await
     }
@@ -159,39 +159,39 @@ pub(super) fn request(method: Method, path: &str, body: Body) -> Result<Request<
     request.map_err(|error| format!("`{path}`: {error}"))
 }
 
-/// The answer, if it says 200.
-pub(super) fn found(answer: Response<Incoming>) -> Result<Response<Incoming>, String> {
-    if answer.status() == StatusCode::OK {
-        return Ok(answer);
+/// The response, if its status is 200.
+pub(super) fn found(response: Response<Incoming>) -> Result<Response<Incoming>, String> {
+    if response.status() == StatusCode::OK {
+        return Ok(response);
     }
-    Err(match reason(&answer) {
-        Some(reason) => format!("answered {} (adit-reason: {reason})", answer.status()),
-        None => format!("answered {}", answer.status()),
+    Err(match reason(&response) {
+        Some(reason) => format!("status {} (adit-reason: {reason})", response.status()),
+        None => format!("status {}", response.status()),
     })
 }
 
-/// What the server says it was.
-pub(super) fn reason(answer: &Response<Incoming>) -> Option<&str> {
-    answer.headers().get(REASON)?.to_str().ok()
+/// The reason code of a response.
+pub(super) fn reason(response: &Response<Incoming>) -> Option<&str> {
+    response.headers().get(REASON)?.to_str().ok()
 }
 
-/// A small answer as text.
-pub(super) async fn text(answer: Response<Incoming>) -> Result<String, String> {
-    let body = http_body_util::Limited::new(answer.into_body(), SMALL);
-    let body = body.collect().await.map_err(|error| told(&*error))?;
-    String::from_utf8(body.to_bytes().to_vec()).map_err(|_| "the answer is no text".into())
+/// A small response as text.
+pub(super) async fn text(response: Response<Incoming>) -> Result<String, String> {
+    let body = http_body_util::Limited::new(response.into_body(), SMALL);
+    let body = body.collect().await.map_err(|error| with_causes(&*error))?;
+    String::from_utf8(body.to_bytes().to_vec()).map_err(|_| "the response is not UTF-8".into())
 }
 
-/// Length and checksum of an answer.
-pub(super) async fn digest(answer: Response<Incoming>) -> Result<Digest, String> {
-    let mut body = answer.into_body();
+/// Length and checksum of a response.
+pub(super) async fn digest(response: Response<Incoming>) -> Result<Digest, String> {
+    let mut body = response.into_body();
     let mut digest = Digest::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             format!(
-                "broke off after {} bytes: {}",
+                "aborted after {} bytes: {}",
                 digest.length(),
-                told(&error)
+                with_causes(&error)
             )
         })?;
         if let Some(data) = frame.data_ref() {
@@ -202,7 +202,7 @@ pub(super) async fn digest(answer: Response<Incoming>) -> Result<Digest, String>
 }
 
 /// An error with its causes.
-pub(super) fn told(error: &(dyn Error + 'static)) -> String {
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

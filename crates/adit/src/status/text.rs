@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-/// What runs on this machine, as text that ends with a line feed.
+/// The processes of this machine, as text that ends with a line feed.
 pub(super) fn render(server: Option<&Value>, clients: &[Value]) -> String {
     let mut out = String::new();
     if let Some(server) = server {
@@ -192,6 +192,21 @@ fn render_client(out: &mut String, client: &Value) {
             ),
         ],
     );
+    if connected {
+        let reopened = match number(client, "streams_reopened") {
+            0 => String::new(),
+            count => counted(count, "stream") + " opened again",
+        };
+        line(
+            out,
+            2,
+            &[
+                format!("epoch {}", text(client, "epoch")),
+                counted(number(client, "lanes"), "lane"),
+                reopened,
+            ],
+        );
+    }
     let error = text(client, "last_error");
     if !error.is_empty() && !connected {
         line(out, 2, &[format!("last error: {error}")]);
@@ -327,7 +342,7 @@ mod tests {
     fn client(connection: &str) -> Value {
         json!({
             "client_id": "laptop", "group_id": "laptop", "connection": connection, "server": "tunnel.example.com:7000",
-            "last_error": "connection refused",
+            "last_error": "connection refused", "epoch": 12, "lanes": 2, "streams_reopened": 1,
             "tunnels": [
                 { "name": "web", "public_url": "http://web.localhost:7080", "target": "127.0.0.1:8080", "requests": 2 },
                 { "name": "api", "error": "host `api.example.com` is held by group `office`" },
@@ -367,6 +382,7 @@ mod tests {
     fn url_is_not_live_without_a_connection() {
         let connected = render(None, &[client("connected")]);
         assert!(connected.contains("    http://web.localhost:7080\n    to 127.0.0.1:8080\n"));
+        assert!(connected.contains("  epoch 12, 2 lanes, 1 stream opened again\n"));
         assert!(!connected.contains("last error"));
         let waiting = render(None, &[client("waiting")]);
         assert!(waiting.contains("    http://web.localhost:7080 (not served: no connection)\n"));

@@ -21,6 +21,9 @@ impl StatusSource for StatusReader {
         if status.connection != "connected" {
             return Err(format!("the link is {}", status.connection));
         }
+        if status.lanes == 0 {
+            return Err("no data stream is open; it is being opened again".to_owned());
+        }
         let accepted = status.tunnels.iter();
         let accepted = accepted
             .filter(|tunnel| tunnel.outcome.error.is_none())

@@ -21,7 +21,7 @@ pub(super) struct Listening {
     pub(super) configured: SocketAddr,
     /// As bound.
     pub(super) addr: SocketAddr,
-    /// Tells listeners apart where descriptors are shared.
+    /// Identifies the listener where descriptors are shared.
     number: u32,
     /// Until the loop has it.
     socket: Mutex<Option<StdListener>>,

@@ -124,7 +124,7 @@ impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
             ready.map_err(|reason| Failure::new(Reason::LinkLost, reason.to_string()))?;
             let is_open =
                 |channel: &Option<C>| channel.as_ref().is_some_and(|open| !open.is_closed());
-            // While there is none, the first lane makes one.
+            // The first lane opens one.
             let channel = self.channel.wait_for(is_open).await.ok();
             let Some(channel) = channel.and_then(|channel| channel.clone()) else {
                 return Err(stale());

@@ -1,4 +1,4 @@
-//! Much of it, in both directions.
+//! Bulk, in both directions.
 
 use std::time::Instant;
 
@@ -16,13 +16,13 @@ use crate::demo::table::Measured;
 
 const LENGTH: u64 = 256 << 20;
 
-/// A large answer arrives whole and unchanged.
+/// A large response arrives whole and unchanged.
 pub(super) async fn download(site: &Site) -> Result<Measured, String> {
     let expected = pattern::digest(LENGTH);
     let mut visitor = site.http1().await?;
     let started = Instant::now();
-    let answer = visitor.visit(&format!("/bytes/{LENGTH}")).await?;
-    let arrived = visitor::digest(visitor::found(answer)?).await?;
+    let response = visitor.visit(&format!("/bytes/{LENGTH}")).await?;
+    let arrived = visitor::digest(visitor::found(response)?).await?;
     let within = started.elapsed();
     arrived.same_as(&expected)?;
     Ok(Measured::moved(LENGTH, within))
@@ -35,8 +35,8 @@ pub(super) async fn upload(site: &Site) -> Result<Measured, String> {
     let body = Body::Pattern(Pattern::new(LENGTH));
     let request = visitor::request(Method::POST, "/upload", body)?;
     let started = Instant::now();
-    let answer = visitor.ask(request).await?;
-    let report = visitor::text(visitor::found(answer)?).await?;
+    let response = visitor.send(request).await?;
+    let report = visitor::text(visitor::found(response)?).await?;
     let within = started.elapsed();
     reported(&report, &expected)?;
     Ok(Measured::moved(LENGTH, within))

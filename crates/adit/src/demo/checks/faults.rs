@@ -1,4 +1,4 @@
-//! What goes wrong shows where it should, and nowhere else.
+//! Failures reach the visitor that they concern, and no other.
 
 use std::time::Instant;
 
@@ -14,17 +14,17 @@ use super::{
     },
     same::same,
     small,
-    streams::{name, tell},
+    streams::{name, release},
 };
 use crate::demo::table::{Measured, duration, size};
 
-/// What the stalled reader asks for: more than all windows and buffers on the way can hold.
+/// Bytes for the stalled reader: more than all windows and buffers on the way can hold.
 const UNREAD: u64 = 64 << 20;
 
 /// The least that a kernel gives.
 const RECEIVE_BUFFER: u32 = 4096;
 
-/// A visitor who asks for much and reads none of it does not hold up the others.
+/// A visitor that reads nothing of a large response does not delay the others.
 pub(super) async fn stalled_reader(site: &Site) -> Result<Measured, String> {
     let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
     // Before connecting: the window that is announced with the handshake depends on it.
@@ -43,7 +43,7 @@ pub(super) async fn stalled_reader(site: &Site) -> Result<Measured, String> {
         .write_all(request.as_bytes())
         .await
         .map_err(|error| error.to_string())?;
-    // The answer is under way. Nothing of it is read, now or later.
+    // The response is on its way. Nothing of it is read, now or later.
     stalled
         .readable()
         .await
@@ -55,13 +55,13 @@ pub(super) async fn stalled_reader(site: &Site) -> Result<Measured, String> {
     let within = started.elapsed();
     drop(stalled);
     Ok(Measured::words(format!(
-        "200 requests in {} beside {} that nobody reads",
+        "200 requests in {} beside {} unread",
         duration(within),
         size(UNREAD)
     )))
 }
 
-/// An answer that the service breaks off does not look like a whole one.
+/// A response that the service aborts does not look complete.
 pub(super) async fn abort(site: &Site) -> Result<Measured, String> {
     let named = |how: &'static str| move |error: String| format!("{how}: {error}");
     let sized = broken(site, site.http1().await?, "").await;
@@ -77,15 +77,16 @@ pub(super) async fn abort(site: &Site) -> Result<Measured, String> {
 
 async fn broken(site: &Site, mut visitor: Visitor, query: &str) -> Result<(), String> {
     let name = name();
-    let mut teller = site.http1().await?;
-    let answer = visitor.visit(&format!("/abort/{name}{query}")).await?;
-    let mut body = visitor::found(answer)?.into_body();
+    let mut controller = site.http1().await?;
+    let response = visitor.visit(&format!("/abort/{name}{query}")).await?;
+    let mut body = visitor::found(response)?.into_body();
     let mut arrived = Digest::default();
-    // The service breaks off only when something of its answer is here: a failure before that would be another one.
-    let first = body.frame().await.ok_or("the answer was empty")?;
-    let first = first.map_err(|error| format!("broke off too early: {}", visitor::told(&error)))?;
+    // The service aborts when a part of its response has arrived: a failure before that would be another one.
+    let first = body.frame().await.ok_or("the response was empty")?;
+    let first =
+        first.map_err(|error| format!("aborted too early: {}", visitor::with_causes(&error)))?;
     arrived.update(first.data_ref().map_or(&[][..], |data| data));
-    tell(&mut teller, &name).await?;
+    release(&mut controller, &name).await?;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
             return begins_like_the_pattern(&arrived);
@@ -93,12 +94,12 @@ async fn broken(site: &Site, mut visitor: Visitor, query: &str) -> Result<(), St
         arrived.update(frame.data_ref().map_or(&[][..], |data| data));
     }
     Err(format!(
-        "looks whole, with {} of {PROMISED} bytes",
+        "looks complete, with {} of {PROMISED} bytes",
         arrived.length()
     ))
 }
 
-/// What came before the end is what the service sent.
+/// The bytes before the abort are those that the service sent.
 fn begins_like_the_pattern(arrived: &Digest) -> Result<(), String> {
     let mut expected = Digest::default();
     for piece in Pattern::new(arrived.length()) {
@@ -107,16 +108,16 @@ fn begins_like_the_pattern(arrived: &Digest) -> Result<(), String> {
     arrived.same_as(&expected)
 }
 
-/// A name that nobody serves is told so.
+/// An unknown host gets 404 with its reason.
 pub(super) async fn unknown_host(site: &Site) -> Result<Measured, String> {
-    let mut visitor = site.under("nobody.localhost").http1().await?;
-    let answer = visitor.visit("/").await?;
+    let mut visitor = site.under("unknown.localhost").http1().await?;
+    let response = visitor.visit("/").await?;
     let found = (
-        answer.status(),
-        visitor::reason(&answer).unwrap_or_default(),
+        response.status(),
+        visitor::reason(&response).unwrap_or_default(),
     );
     if found.0 != StatusCode::NOT_FOUND {
-        return Err(format!("answered {} ({})", found.0, found.1));
+        return Err(format!("status {} ({})", found.0, found.1));
     }
     same("adit-reason", found.1, "no_tunnel")?;
     Ok(Measured::words("404, adit-reason: no_tunnel"))

@@ -10,12 +10,12 @@ use hyper::body::Incoming;
 use super::super::{
     body::Body,
     service::{METADATA, METHOD},
-    visitor::{Site, found, request, told},
+    visitor::{Site, found, request, with_causes},
 };
 use super::same::same;
 use crate::demo::table::{Measured, duration};
 
-/// Messages in turns: the next is sent when the one before has come back.
+/// Messages in turns: each is sent when the one before has been echoed.
 const TURNS: u32 = 100;
 
 fn message(payload: &[u8]) -> Bytes {
@@ -41,7 +41,7 @@ fn call(body: Body) -> Result<http::Request<Body>, String> {
 pub(in crate::demo) async fn chat(site: &Site) -> Result<Measured, String> {
     let mut visitor = site.http2().await?;
     let (sender, body) = Body::frames();
-    let mut answer = found(visitor.ask(call(body)?).await?)?;
+    let mut response = found(visitor.send(call(body)?).await?)?;
     let started = Instant::now();
     for turn in 0..TURNS {
         let sent = message(format!("turn {turn}").as_bytes());
@@ -49,7 +49,7 @@ pub(in crate::demo) async fn chat(site: &Site) -> Result<Measured, String> {
         sender.data(sent.clone()).await.map_err(|_| gone())?;
         let mut back = BytesMut::new();
         while back.len() < sent.len() {
-            back.extend_from_slice(&data(&mut answer).await?.ok_or_else(gone)?);
+            back.extend_from_slice(&data(&mut response).await?.ok_or_else(gone)?);
         }
         if back != sent {
             return Err(format!("turn {turn} came back as something else"));
@@ -57,7 +57,7 @@ pub(in crate::demo) async fn chat(site: &Site) -> Result<Measured, String> {
     }
     let each = started.elapsed() / TURNS;
     drop(sender);
-    let trailers = trailers(answer).await?;
+    let trailers = trailers(response).await?;
     same("status", &text(&trailers, "grpc-status"), "0")?;
     let back: Vec<_> = trailers.get_all(METADATA).iter().collect();
     if back != ["AAEC", "//79"] {
@@ -69,13 +69,13 @@ pub(in crate::demo) async fn chat(site: &Site) -> Result<Measured, String> {
     )))
 }
 
-/// A failure of the tunnel is a status, not a page.
+/// A failure of the tunnel is a gRPC status.
 pub(in crate::demo) async fn unknown_host(site: &Site) -> Result<Measured, String> {
-    let nowhere = site.under("nobody.localhost");
+    let nowhere = site.under("unknown.localhost");
     let mut visitor = nowhere.http2().await?;
     let call = call(Body::Whole(Some(message(b"hello"))))?;
-    let answer = found(visitor.ask(call).await?)?;
-    let headers = answer.headers().clone();
+    let response = found(visitor.send(call).await?)?;
+    let headers = response.headers().clone();
     same("status", &text(&headers, "grpc-status"), "12")?;
     same("reason", &text(&headers, "adit-reason"), "no_tunnel")?;
     Ok(Measured::words("status 12 (UNIMPLEMENTED), no_tunnel"))
@@ -86,18 +86,18 @@ fn text(headers: &HeaderMap, name: &str) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-/// The next bytes; none at the end.
-async fn data(answer: &mut http::Response<Incoming>) -> Result<Option<Bytes>, String> {
-    match answer.body_mut().frame().await {
+/// The next bytes; `None` at the end.
+async fn data(response: &mut http::Response<Incoming>) -> Result<Option<Bytes>, String> {
+    match response.body_mut().frame().await {
         None => Ok(None),
         Some(Ok(frame)) => Ok(frame.into_data().ok()),
-        Some(Err(error)) => Err(told(&error)),
+        Some(Err(error)) => Err(with_causes(&error)),
     }
 }
 
-async fn trailers(mut answer: http::Response<Incoming>) -> Result<HeaderMap, String> {
-    while let Some(frame) = answer.body_mut().frame().await {
-        if let Ok(trailers) = frame.map_err(|error| told(&error))?.into_trailers() {
+async fn trailers(mut response: http::Response<Incoming>) -> Result<HeaderMap, String> {
+    while let Some(frame) = response.body_mut().frame().await {
+        if let Ok(trailers) = frame.map_err(|error| with_causes(&error))?.into_trailers() {
             return Ok(trailers);
         }
     }

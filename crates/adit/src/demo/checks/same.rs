@@ -1,6 +1,6 @@
-//! Compares what came with what should have come.
+//! Compares a result with the expected one.
 
-/// Fails with a text unless what is equal should be.
+/// Fails with a text that names the difference.
 pub(super) fn same(what: &str, found: &str, expected: &str) -> Result<(), String> {
     if found == expected {
         return Ok(());

@@ -22,7 +22,7 @@ const EACH: u32 = 25;
 /// Large enough to need a window more than once.
 const SOME_BYTES: u64 = 1 << 20;
 
-/// Many small requests: each gets its own answer.
+/// Many small requests: each gets its own response.
 pub(super) async fn requests(site: &Site) -> Result<Measured, String> {
     let started = Instant::now();
     fetch(site).await?;
@@ -34,7 +34,7 @@ pub(super) async fn requests(site: &Site) -> Result<Measured, String> {
     )))
 }
 
-/// Two hundred small requests, and what they answer compared.
+/// Two hundred small requests, with their responses compared.
 pub(super) async fn fetch(site: &Site) -> Result<(), String> {
     let mut connections: JoinSet<Result<(), String>> = JoinSet::new();
     for connection in 0..CONNECTIONS {
@@ -42,9 +42,9 @@ pub(super) async fn fetch(site: &Site) -> Result<(), String> {
         connections.spawn(async move {
             let mut visitor = site.http1().await?;
             for count in 0..EACH {
-                let whom = format!("{connection}-{count}");
-                let answer = visitor.text(&format!("/hello/{whom}")).await?;
-                same("answer", &answer, &format!("hello {whom}\n"))?;
+                let name = format!("{connection}-{count}");
+                let response = visitor.text(&format!("/hello/{name}")).await?;
+                same("response", &response, &format!("hello {name}\n"))?;
             }
             Ok(())
         });
@@ -55,25 +55,25 @@ pub(super) async fn fetch(site: &Site) -> Result<(), String> {
     Ok(())
 }
 
-/// A visitor that speaks HTTP/2 in clear text from its first byte, with requests beside each other.
+/// A visitor of HTTP/2 with prior knowledge, with concurrent requests.
 pub(super) async fn http2(site: &Site) -> Result<Measured, String> {
     let started = Instant::now();
     let mut visitor = site.http2().await?;
     let hello = visitor::found(visitor.visit("/hello").await?)?;
     if hello.version() != Version::HTTP_2 {
-        return Err(format!("answered in {:?}", hello.version()));
+        return Err(format!("response in {:?}", hello.version()));
     }
-    same("answer", &visitor::text(hello).await?, "hello\n")?;
-    // The heads of all come before the body of any is read: the streams are open beside each other.
-    let mut answers = Vec::new();
+    same("response", &visitor::text(hello).await?, "hello\n")?;
+    // All heads arrive before any body is read: the streams are concurrent.
+    let mut responses = Vec::new();
     for _ in 0..4 {
-        let answer = visitor.visit(&format!("/bytes/{SOME_BYTES}")).await?;
-        answers.push(visitor::found(answer)?);
+        let response = visitor.visit(&format!("/bytes/{SOME_BYTES}")).await?;
+        responses.push(visitor::found(response)?);
     }
-    let streams = answers.len();
+    let streams = responses.len();
     let expected = pattern::digest(SOME_BYTES);
-    for answer in answers {
-        visitor::digest(answer).await?.same_as(&expected)?;
+    for response in responses {
+        visitor::digest(response).await?.same_as(&expected)?;
     }
     Ok(Measured::words(format!(
         "{streams} streams of 1 MiB beside each other in {}",
@@ -81,16 +81,16 @@ pub(super) async fn http2(site: &Site) -> Result<Measured, String> {
     )))
 }
 
-/// A service that is spoken to in HTTP/2.
+/// A service that is reached over HTTP/2.
 pub(super) async fn h2c_service(site: &Site) -> Result<Measured, String> {
     let site = site.over_h2c();
     let mut visitor = site.http1().await?;
     let front = visitor.text("/").await?;
     if !front.contains("HTTP/2.0") {
-        return Err("the service was not spoken to in HTTP/2".into());
+        return Err("the service was not reached over HTTP/2".into());
     }
-    let answer = visitor.visit(&format!("/bytes/{SOME_BYTES}")).await?;
-    let arrived = visitor::digest(visitor::found(answer)?).await?;
+    let response = visitor.visit(&format!("/bytes/{SOME_BYTES}")).await?;
+    let arrived = visitor::digest(visitor::found(response)?).await?;
     arrived.same_as(&pattern::digest(SOME_BYTES))?;
     streams::trailers_over(&mut site.http2().await?).await?;
     Ok(Measured::words("page, 1 MiB, and trailers both ways"))

@@ -1,4 +1,4 @@
-//! What is more than a request and then an answer.
+//! Requests and responses that overlap in time.
 
 use std::time::{Duration, Instant};
 
@@ -16,22 +16,22 @@ use super::{
         body::Body,
         pattern::{self, Digest, Pattern},
         service::{DOWN, DOWN_VALUE, STEPS, UP},
-        visitor::{self, Site, Visitor, told},
+        visitor::{self, Site, Visitor, with_causes},
     },
     same::same,
 };
 use crate::demo::table::{Measured, duration, size};
 
-/// What is sent at once arrives within this.
+/// Bytes that are sent at once arrive within this.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// An upload that runs while its answer is there already.
+/// An upload that runs while its response has begun.
 const UPLOAD: u64 = 4 << 20;
 
-/// An upload that nobody reads: more than all windows and buffers on the way can hold.
+/// An upload that is not read: more than all windows and buffers on the way can hold.
 const UNREAD: u64 = 64 << 20;
 
-/// Compares what the service says it got with what was sent.
+/// Compares the service's report of an upload with what was sent.
 pub(super) fn reported(report: &str, sent: &Digest) -> Result<(), String> {
     let found: Value = serde_json::from_str(report)
         .map_err(|error| format!("the service's report {report:?}: {error}"))?;
@@ -50,37 +50,37 @@ pub(super) fn reported(report: &str, sent: &Digest) -> Result<(), String> {
     )
 }
 
-/// Tells an answer of the service to take its next step.
-pub(super) async fn tell(visitor: &mut Visitor, name: &str) -> Result<(), String> {
+/// Releases the next step of a response.
+pub(super) async fn release(visitor: &mut Visitor, name: &str) -> Result<(), String> {
     let request = visitor::request(Method::POST, &format!("/next/{name}"), Body::empty())?;
-    let answer = visitor::found(visitor.ask(request).await?)?;
-    same("answer", &visitor::text(answer).await?, "told\n")
+    let response = visitor::found(visitor.send(request).await?)?;
+    same("response", &visitor::text(response).await?, "released\n")
 }
 
-/// A name that no other check has.
+/// A name that is unique among the checks.
 pub(super) fn name() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-/// Each event arrives although the next one was not sent yet: nothing on the way waits for more.
+/// Each event arrives before the next one is sent: nothing on the way waits for more.
 pub(super) async fn events(site: &Site) -> Result<Measured, String> {
     let name = name();
     let mut visitor = site.http1().await?;
-    let mut teller = site.http1().await?;
-    let answer = visitor::found(visitor.visit(&format!("/steps/{name}")).await?)?;
+    let mut controller = site.http1().await?;
+    let response = visitor::found(visitor.visit(&format!("/steps/{name}")).await?)?;
     let mut events = Events {
-        body: answer.into_body(),
+        body: response.into_body(),
         text: String::new(),
     };
     let mut slowest = Duration::ZERO;
     for count in 1..=STEPS {
         let started = Instant::now();
         if count > 1 {
-            tell(&mut teller, &name).await?;
+            release(&mut controller, &name).await?;
         }
-        let event = timeout(AT_ONCE, events.next()).await.map_err(|_| {
-            format!("event {count} does not arrive as long as there is no event after it")
-        })??;
+        let event = timeout(AT_ONCE, events.next())
+            .await
+            .map_err(|_| format!("event {count} does not arrive before the next one is sent"))??;
         same("event", &event, &format!("data: {count}"))?;
         slowest = slowest.max(started.elapsed());
     }
@@ -109,7 +109,7 @@ impl Events {
                 .frame()
                 .await
                 .ok_or("the stream ended too early")?;
-            let frame = frame.map_err(|error| told(&error))?;
+            let frame = frame.map_err(|error| with_causes(&error))?;
             if let Some(data) = frame.data_ref() {
                 self.text.push_str(&String::from_utf8_lossy(data));
             }
@@ -118,7 +118,7 @@ impl Events {
 
     async fn end(mut self) -> Result<(), String> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| told(&error))?;
+            let frame = frame.map_err(|error| with_causes(&error))?;
             if let Some(data) = frame.data_ref() {
                 self.text.push_str(&String::from_utf8_lossy(data));
             }
@@ -127,7 +127,7 @@ impl Events {
     }
 }
 
-/// Trailers of request and answer, from visitors of both versions.
+/// Trailers of request and response, from visitors of both versions.
 pub(super) async fn trailers(site: &Site) -> Result<Measured, String> {
     let over = |version: &'static str| move |error: String| format!("{version}: {error}");
     trailers_over(&mut site.http1().await?)
@@ -139,7 +139,7 @@ pub(super) async fn trailers(site: &Site) -> Result<Measured, String> {
     Ok(Measured::words("both ways, in HTTP/1.1 and HTTP/2"))
 }
 
-/// Trailers of request and answer, on one connection.
+/// Trailers of request and response, on one connection.
 pub(super) async fn trailers_over(visitor: &mut Visitor) -> Result<(), String> {
     let value = name();
     let (sender, body) = Body::frames();
@@ -153,52 +153,52 @@ pub(super) async fn trailers_over(visitor: &mut Visitor) -> Result<(), String> {
     let mut sent = Digest::default();
     sent.update(b"a body\n");
     let send = async {
-        let gone = |_| "the request was not taken".to_owned();
+        let gone = |_| "the request was not read".to_owned();
         sender.data("a body\n").await.map_err(gone)?;
         sender.trailers(trailers).await.map_err(gone)
     };
-    let (answer, sending) = tokio::join!(visitor.ask(request), send);
+    let (response, sending) = tokio::join!(visitor.send(request), send);
     sending?;
-    let answer = visitor::found(answer?)?;
-    let answer = answer
+    let response = visitor::found(response?)?;
+    let response = response
         .into_body()
         .collect()
         .await
-        .map_err(|error| told(&error))?;
-    let found = answer.trailers().cloned().unwrap_or_default();
-    reported(&String::from_utf8_lossy(&answer.to_bytes()), &sent)?;
+        .map_err(|error| with_causes(&error))?;
+    let found = response.trailers().cloned().unwrap_or_default();
+    reported(&String::from_utf8_lossy(&response.to_bytes()), &sent)?;
     let found = |name: &str| {
         let value = found.get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().to_owned()
     };
-    same("trailer of the answer", &found(DOWN), DOWN_VALUE)?;
+    same("trailer of the response", &found(DOWN), DOWN_VALUE)?;
     same("trailer of the request", &found(UP), &value)
 }
 
-/// An answer that begins while the upload still runs, and ends after it.
-pub(super) async fn early_answer(site: &Site) -> Result<Measured, String> {
+/// A response that begins while the upload still runs, and ends after it.
+pub(super) async fn early_response(site: &Site) -> Result<Measured, String> {
     let mut visitor = site.http1().await?;
     let (sender, body) = Body::frames();
-    let gone = |_| "the upload was not taken to its end".to_owned();
+    let gone = |_| "the upload was not read to its end".to_owned();
     let mut pieces = Pattern::new(UPLOAD);
     let first = pieces.next().unwrap_or_default();
     let begin = async { sender.data(first).await.map_err(gone) };
     let started = Instant::now();
-    let asked = visitor.ask(visitor::request(Method::POST, "/at-once", body)?);
-    let (answer, begun) = timeout(AT_ONCE, async { tokio::join!(asked, begin) })
+    let asked = visitor.send(visitor::request(Method::POST, "/at-once", body)?);
+    let (response, begun) = timeout(AT_ONCE, async { tokio::join!(asked, begin) })
         .await
-        .map_err(|_| "no answer as long as the upload runs")?;
+        .map_err(|_| "no response while the upload runs")?;
     begun?;
-    let mut answer = visitor::found(answer?)?.into_body();
-    let first = timeout(AT_ONCE, answer.frame())
+    let mut response = visitor::found(response?)?.into_body();
+    let first = timeout(AT_ONCE, response.frame())
         .await
-        .map_err(|_| "no body of the answer as long as the upload runs")?
-        .ok_or("the answer has no body")?
-        .map_err(|error| told(&error))?;
+        .map_err(|_| "no body of the response while the upload runs")?
+        .ok_or("the response has no body")?
+        .map_err(|error| with_causes(&error))?;
     let early = started.elapsed();
     let first = first.into_data().unwrap_or_default();
     same(
-        "start of the answer",
+        "start of the response",
         &String::from_utf8_lossy(&first),
         "at once\n",
     )?;
@@ -206,7 +206,10 @@ pub(super) async fn early_answer(site: &Site) -> Result<Measured, String> {
         sender.data(piece).await.map_err(gone)?;
     }
     drop(sender);
-    let rest = answer.collect().await.map_err(|error| told(&error))?;
+    let rest = response
+        .collect()
+        .await
+        .map_err(|error| with_causes(&error))?;
     reported(
         &String::from_utf8_lossy(&rest.to_bytes()),
         &pattern::digest(UPLOAD),
@@ -218,16 +221,16 @@ pub(super) async fn early_answer(site: &Site) -> Result<Measured, String> {
     )))
 }
 
-/// An answer of a service that does not care for the upload reaches the visitor whole.
+/// The response of a service that does not read the upload reaches the visitor whole.
 pub(super) async fn unread_upload(site: &Site) -> Result<Measured, String> {
     let mut visitor = site.http1().await?;
     let body = Body::Pattern(Pattern::new(UNREAD));
     let started = Instant::now();
-    let answer = visitor
-        .ask(visitor::request(Method::POST, "/unread", body)?)
+    let response = visitor
+        .send(visitor::request(Method::POST, "/unread", body)?)
         .await?;
-    let answer = visitor::text(visitor::found(answer)?).await?;
-    same("answer", &answer, "not read\n")?;
+    let response = visitor::text(visitor::found(response)?).await?;
+    same("response", &response, "not read\n")?;
     Ok(Measured::words(format!(
         "200 after {}, beside an upload of {}",
         duration(started.elapsed()),

@@ -1,4 +1,4 @@
-//! A WebSocket, by a library that is not ours.
+//! A WebSocket, with tungstenite as the visitor.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::demo::table::Measured;
 /// More than a window.
 const LARGE: usize = 8 << 20;
 
-/// Messages of all sizes come back, a ping is answered, and the close code comes back.
+/// Messages of all sizes are echoed, a ping gets its pong, and the close code comes back.
 pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
     let stream = TcpStream::connect(site.addr)
         .await
@@ -32,7 +32,7 @@ pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
     let sizes = [0, 1, 125, 126, 65_535, 65_536, LARGE];
     for size in sizes {
         let message = Message::binary(vec![b'x'; size]);
-        // The answer begins before the message has ended: whoever only sends would wait for ever.
+        // The echo begins before the message has ended: to send without reading would block for ever.
         let (sent, received) = tokio::join!(sink.send(message.clone()), stream.next());
         sent.map_err(|error| format!("{size} bytes: {error}"))?;
         match received {
@@ -46,8 +46,8 @@ pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
     let ping = Message::Ping("there?".into());
     sink.send(ping).await.map_err(|error| error.to_string())?;
     match stream.next().await {
-        Some(Ok(Message::Pong(said))) if said == "there?" => {}
-        other => return Err(format!("a ping was answered by {other:?}")),
+        Some(Ok(Message::Pong(payload))) if payload == "there?" => {}
+        other => return Err(format!("a ping got {other:?}")),
     }
     let close = CloseFrame {
         code: CloseCode::Library(4000),

@@ -1,4 +1,4 @@
-//! What the demo service answers.
+//! The pages of the demo service.
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
@@ -11,19 +11,19 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{Shared, Steps, rpc, socket};
+use super::{Responses, Steps, rpc, socket};
 use crate::demo::{
     body::Body,
     pattern::{Digest, Pattern},
 };
 
-/// Between two of the events that come by themselves.
+/// Between two events of `/events`.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
-/// Events that come when they are asked for.
+/// Events of `/steps`, each sent on request.
 pub(in crate::demo) const STEPS: u32 = 5;
 
-/// What the page that breaks off promised, and what it sends of that.
+/// The length that the aborting page announces, and what it sends of that.
 pub(in crate::demo) const PROMISED: u64 = 1 << 20;
 const SENT_BEFORE_ABORT: u64 = 64 * 1024;
 
@@ -34,29 +34,29 @@ pub(in crate::demo) const DOWN_VALUE: &str = "after the body";
 /// The trailer that a visitor may send; the service sends it back.
 pub(in crate::demo) const UP: &str = "x-demo-up";
 
-/// What there is.
+/// The list of pages.
 const HELP: &str = "\
-/hello           a line of text; /hello/ANYTHING says it back
+/hello           a line of text; /hello/ANYTHING echoes it
 /events          an event every second (SSE)
 /bytes/N         N bytes, the same ones each time
 /upload          POST: length and BLAKE3 checksum of what was sent
-/trailers        an answer with trailers; trailers of the request come back in it
-/at-once         POST: answers while the upload still runs
-/socket          a WebSocket that says back what it hears
-/unread          POST: answers without reading the upload
+/trailers        a response with trailers, which repeat those of the request
+/at-once         POST: responds while the upload still runs
+/socket          a WebSocket that echoes messages
+/unread          POST: responds without reading the upload
 ";
 
-/// Answers a request.
-pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Body> {
+/// Responds to a request.
+pub(super) async fn response(request: Request<Incoming>, shared: Arc<Responses>) -> Response<Body> {
     if rpc::is_call(&request) {
-        return rpc::answer(request);
+        return rpc::response(request);
     }
     let path = request.uri().path().to_owned();
     let segments: Vec<_> = path.split('/').skip(1).collect();
     match (request.method(), &*segments) {
         (&Method::GET, [""]) => text(front(&request)),
         (&Method::GET, ["hello"]) => text("hello\n".into()),
-        (&Method::GET, ["hello", whom]) => text(format!("hello {whom}\n")),
+        (&Method::GET, ["hello", name]) => text(format!("hello {name}\n")),
         (&Method::GET, ["events"]) => events(&shared),
         (&Method::GET, ["socket"]) => socket::accept(request),
         (&Method::GET, ["steps", name]) => steps(Steps::new(shared, name)),
@@ -65,18 +65,18 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> R
             abort(Steps::new(shared, name), sized)
         }
         (&Method::POST, ["next", name]) => {
-            if shared.tell(name) {
-                text("told\n".into())
+            if shared.release(name) {
+                text("released\n".into())
             } else {
-                nothing("no answer of that name waits\n")
+                nothing("no response of that name waits\n")
             }
         }
         (&Method::GET, ["bytes", length]) => match length.parse() {
             Ok(length) => bytes(length),
             Err(_) => {
-                let mut answer = text(format!("`{length}` is no number of bytes\n"));
-                *answer.status_mut() = StatusCode::BAD_REQUEST;
-                answer
+                let mut response = text(format!("invalid number of bytes `{length}`\n"));
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                response
             }
         },
         (&Method::POST | &Method::PUT, ["upload"]) => upload(request.into_body()).await,
@@ -88,19 +88,19 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> R
 }
 
 fn text(text: String) -> Response<Body> {
-    let mut answer = Response::new(Body::text(text));
+    let mut response = Response::new(Body::text(text));
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, plain);
-    answer
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
 }
 
 fn nothing(help: &str) -> Response<Body> {
-    let mut answer = text(format!("there is nothing here. There is:\n\n{help}"));
-    *answer.status_mut() = StatusCode::NOT_FOUND;
-    answer
+    let mut response = text(format!("there is nothing here. There is:\n\n{help}"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
-/// A page for people: that it works, and what of their request arrived.
+/// A page for browsers, with the request as it arrived.
 fn front(request: &Request<Incoming>) -> String {
     let mut page = format!(
         "It works: you went through an adit to get here.\n\n{} {} {:?}\n",
@@ -122,14 +122,14 @@ fn front(request: &Request<Incoming>) -> String {
 }
 
 fn event_stream(body: Body) -> Response<Body> {
-    let mut answer = Response::new(body);
-    let headers = answer.headers_mut();
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    response
 }
 
-fn events(shared: &Shared) -> Response<Body> {
+fn events(shared: &Responses) -> Response<Body> {
     let (sender, body) = Body::frames();
     let mut go_on = shared.events.clone();
     tokio::spawn(async move {
@@ -148,7 +148,7 @@ fn events(shared: &Shared) -> Response<Body> {
     event_stream(body)
 }
 
-/// The first event at once, each further one when another request says so.
+/// The first event at once, each further one when another request releases it.
 fn steps(mut steps: Steps) -> Response<Body> {
     let (sender, body) = Body::frames();
     tokio::spawn(async move {
@@ -158,7 +158,7 @@ fn steps(mut steps: Steps) -> Response<Body> {
             }
             if count < STEPS {
                 tokio::select! {
-                    told = steps.next() => if !told { break },
+                    released = steps.next() => if !released { break },
                     () = sender.closed() => break,
                 }
             }
@@ -167,7 +167,7 @@ fn steps(mut steps: Steps) -> Response<Body> {
     event_stream(body)
 }
 
-/// Less than was promised, and the rest never: the connection breaks when another request says so.
+/// Sends less than the announced length, and aborts when another request releases it.
 fn abort(mut steps: Steps, sized: bool) -> Response<Body> {
     let (sender, body) = Body::frames();
     tokio::spawn(async move {
@@ -182,20 +182,20 @@ fn abort(mut steps: Steps, sized: bool) -> Response<Body> {
         }
         let _ = sender.abort().await;
     });
-    let mut answer = Response::new(body);
+    let mut response = Response::new(body);
     if sized {
-        answer
+        response
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from(PROMISED));
     }
-    answer
+    response
 }
 
 fn bytes(length: u64) -> Response<Body> {
-    let mut answer = Response::new(Body::Pattern(Pattern::new(length)));
+    let mut response = Response::new(Body::Pattern(Pattern::new(length)));
     let binary = HeaderValue::from_static("application/octet-stream");
-    answer.headers_mut().insert(CONTENT_TYPE, binary);
-    answer
+    response.headers_mut().insert(CONTENT_TYPE, binary);
+    response
 }
 
 /// Reads a body to its end.
@@ -220,15 +220,15 @@ fn report(digest: &Digest) -> String {
 async fn upload(body: Incoming) -> Response<Body> {
     match read(body).await {
         Ok((digest, _)) => {
-            let mut answer = text(report(&digest));
+            let mut response = text(report(&digest));
             let json = HeaderValue::from_static("application/json");
-            answer.headers_mut().insert(CONTENT_TYPE, json);
-            answer
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
         }
         Err(error) => {
-            let mut answer = text(format!("the upload broke off: {error}\n"));
-            *answer.status_mut() = StatusCode::BAD_REQUEST;
-            answer
+            let mut response = text(format!("the upload was aborted: {error}\n"));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
         }
     }
 }
@@ -249,13 +249,13 @@ fn trailers(body: Incoming) -> Response<Body> {
             let _ = sender.trailers(trailers).await;
         }
     });
-    let mut answer = Response::new(frames);
+    let mut response = Response::new(frames);
     let names = HeaderValue::from_static("x-demo-down, x-demo-up");
-    answer.headers_mut().insert(TRAILER, names);
-    answer
+    response.headers_mut().insert(TRAILER, names);
+    response
 }
 
-/// A line at once, and what was uploaded when the upload is over.
+/// A line at once, and the report when the upload is over.
 fn at_once(body: Incoming) -> Response<Body> {
     let (sender, frames) = Body::frames();
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The demo service's gRPC: each message goes back, and trailers say that it went well.
+//! The demo service's gRPC: an echo of messages, with a status in the trailers.
 
 use http::{
     HeaderMap, HeaderValue, Request, Response,
@@ -12,7 +12,7 @@ use crate::demo::body::Body;
 /// The one method.
 pub(in crate::demo) const METHOD: &str = "/adit.demo.v1.Echo/Chat";
 
-/// Metadata that come back in the trailers.
+/// Metadata that the trailers repeat.
 pub(in crate::demo) const METADATA: HeaderName = HeaderName::from_static("x-demo-bin");
 
 /// Whether a request is a call.
@@ -21,12 +21,12 @@ pub(super) fn is_call(request: &Request<Incoming>) -> bool {
     value.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Answers a call: messages are framed alike in both directions, so bytes go back as they come.
-pub(super) fn answer(request: Request<Incoming>) -> Response<Body> {
+/// Responds to a call: messages are framed alike in both directions, so bytes are echoed as they arrive.
+pub(super) fn response(request: Request<Incoming>) -> Response<Body> {
     let (sender, body) = Body::frames();
-    let mut answer = Response::new(body);
+    let mut response = Response::new(body);
     let grpc = HeaderValue::from_static("application/grpc");
-    answer.headers_mut().insert(CONTENT_TYPE, grpc);
+    response.headers_mut().insert(CONTENT_TYPE, grpc);
     let known = request.uri().path() == METHOD;
     let (parts, mut messages) = request.into_parts();
     tokio::spawn(async move {
@@ -47,5 +47,5 @@ pub(super) fn answer(request: Request<Incoming>) -> Response<Body> {
         trailers.insert("grpc-status", HeaderValue::from_static(status));
         let _ = sender.trailers(trailers).await;
     });
-    answer
+    response
 }

@@ -1,4 +1,4 @@
-//! The demo service's WebSocket: every message goes back.
+//! The demo service's WebSocket: an echo of messages.
 
 use std::error::Error;
 
@@ -16,17 +16,17 @@ use tokio_tungstenite::{
 
 use crate::demo::body::Body;
 
-/// Takes a handshake.
+/// Accepts a handshake.
 pub(super) fn accept(request: Request<Incoming>) -> Response<Body> {
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {
-        let mut answer = Response::new(Body::text("this page is a WebSocket\n"));
-        *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
-        return answer;
+        let mut response = Response::new(Body::text("this page is a WebSocket\n"));
+        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        return response;
     };
     let accept = derive_accept_key(key.as_bytes());
-    let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = answer.headers_mut();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     if let Ok(accept) = HeaderValue::from_str(&accept) {
@@ -34,10 +34,10 @@ pub(super) fn accept(request: Request<Incoming>) -> Response<Body> {
     }
     tokio::spawn(async move {
         if let Err(error) = echo(request).await {
-            tracing::debug!(error, "demo service: a WebSocket broke off");
+            tracing::debug!(error, "demo service: a WebSocket ended");
         }
     });
-    answer
+    response
 }
 
 async fn echo(request: Request<Incoming>) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -45,7 +45,7 @@ async fn echo(request: Request<Incoming>) -> Result<(), Box<dyn Error + Send + S
     let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
     while let Some(message) = socket.next().await {
         let message = message?;
-        // Pings and closes are answered by the library.
+        // The library responds to pings and closes.
         if message.is_text() || message.is_binary() {
             socket.send(message).await?;
         }

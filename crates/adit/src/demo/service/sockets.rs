@@ -1,4 +1,4 @@
-//! The demo service beside HTTP: what comes in by TCP or UDP goes back.
+//! The demo service beside HTTP: echoes of TCP and UDP.
 
 use std::{io, net::SocketAddr};
 
@@ -8,7 +8,7 @@ use tokio::{
     runtime::Runtime,
 };
 
-/// What a connection hears before it has said anything, as from a mail or shell server.
+/// Sent first on each connection, as by a mail or shell server.
 pub(crate) const GREETING: &[u8] = b"220 demo\r\n";
 
 /// The largest datagram there is (RFC 768: 65,535 less the headers).
@@ -35,7 +35,7 @@ impl Sockets {
         })
     }
 
-    /// Where TCP and UDP go.
+    /// The addresses of the TCP and the UDP echo.
     pub(super) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.tcp.local_addr()?, self.udp.local_addr()?))
     }
@@ -49,7 +49,7 @@ impl Sockets {
                     if let Ok((stream, _)) = tcp.accept().await {
                         tokio::spawn(async move {
                             if let Err(error) = echo(stream).await {
-                                tracing::debug!(%error, "demo service: a connection broke off");
+                                tracing::debug!(%error, "demo service: a connection ended");
                             }
                         });
                     }
@@ -59,8 +59,8 @@ impl Sockets {
                 let mut datagram = vec![0; LARGEST_DATAGRAM];
                 loop {
                     if let Ok((length, from)) = udp.recv_from(&mut datagram).await {
-                        let answer = datagram.get(..length).unwrap_or_default();
-                        if let Err(error) = udp.send_to(answer, from).await {
+                        let response = datagram.get(..length).unwrap_or_default();
+                        if let Err(error) = udp.send_to(response, from).await {
                             tracing::debug!(%error, "demo service: a datagram was not sent");
                         }
                     }
@@ -70,7 +70,7 @@ impl Sockets {
     }
 }
 
-/// Greets, says everything back, and ends when the other side has ended.
+/// Sends the greeting, echoes everything, and ends with the other side.
 async fn echo(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(GREETING).await?;
