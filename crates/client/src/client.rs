@@ -7,6 +7,7 @@ mod report;
 mod run;
 mod services;
 mod state;
+mod totals;
 
 use std::{
     io,

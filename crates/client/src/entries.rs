@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -35,6 +35,7 @@ use crate::{
     links::{CurrentLink, Links},
     settings::{EntrySettings, Settings},
     status::EntryStatus,
+    sync::lock,
 };
 
 /// Why an entry cannot be opened.
@@ -335,15 +336,6 @@ impl Entry {
         self.visitors.count(&mut status);
         status
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Completes when the flag is true, or its sender is dropped.
-async fn signalled(mut flag: watch::Receiver<bool>) {
-    let _ = flag.wait_for(|flag| *flag).await;
 }
 
 #[cfg(test)]

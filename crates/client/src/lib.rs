@@ -15,6 +15,7 @@ pub mod metrics;
 mod session;
 mod settings;
 mod status;
+mod sync;
 
 /// Custom headers with these names are not allowed.
 pub use adit_codec::fields::is_message_control;

@@ -6,6 +6,7 @@
 
 mod connection;
 mod control;
+mod events;
 mod lanes;
 mod retry;
 
@@ -16,21 +17,22 @@ use adit_link::{
     Failure, Lane, Reason,
     control::{CallError, Channel, ControlMessage, Transport},
 };
-use adit_proto::{ConfigSyncRequest, control::Kind};
+use adit_proto::ConfigSyncRequest;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
 
-pub(crate) use self::connection::DialError;
+pub(crate) use self::{connection::DialError, events::SessionObserver};
 use self::{
-    connection::{Connection, dial_error, register, transient},
+    connection::{Connection, dial_error, no_response, register, transient},
     control::{ControlKeeper, ControlStream, QUEUE, tunnels},
-    lanes::{LaneFactory, LaneKeeper, OpenLane, no_response},
+    events::{Event, Streams},
+    lanes::{LaneFactory, LaneKeeper, OpenLane},
     retry::Retry,
 };
-use crate::{announcements::Announcements, settings::Settings, status::TunnelOutcome};
+use crate::{announcements::Announcements, settings::Settings};
 
 /// A session with every stream open.
 pub(crate) struct Session<T: Transport> {
@@ -49,51 +51,6 @@ pub(crate) struct Session<T: Transport> {
     channel: watch::Sender<Option<T::Channel>>,
     outbound_control: mpsc::Receiver<ControlMessage>,
     control_stream: ControlStream,
-}
-
-/// Receives what happens in a session.
-pub(crate) trait SessionObserver: Send + Sync + 'static {
-    /// The server has sent a control message.
-    fn on_control(&self, kind: Kind);
-
-    /// The server has confirmed all changes of the tunnels: the outcome of each.
-    fn on_tunnels(&self, outcomes: Vec<TunnelOutcome>);
-
-    /// Lane `index` was lost and has been opened again.
-    fn on_lane(&self, index: usize, lane: &Arc<Lane>);
-
-    /// The control stream was lost and has been opened again.
-    fn on_control_reopened(&self);
-
-    /// Whether the client drains: lost lanes are not waited for.
-    fn is_draining(&self) -> bool;
-}
-
-/// What happens to a stream.
-enum Event {
-    LaneLost {
-        index: u32,
-        failure: Failure,
-    },
-    LaneUp {
-        index: u32,
-        lane: Arc<Lane>,
-    },
-    ControlLost,
-    ControlUp,
-    /// The session cannot go on.
-    Over(Failure),
-}
-
-/// Reports to the session.
-#[derive(Clone)]
-struct Streams(mpsc::Sender<Event>);
-
-impl Streams {
-    async fn report(&self, event: Event) {
-        // Without a receiver the session is over.
-        let _ = self.0.send(event).await;
-    }
 }
 
 /// Connects, registers, opens the streams, announces the tunnels.
@@ -179,7 +136,7 @@ impl<T: Transport> Session<T> {
     /// Dropping it ends the session.
     pub(crate) async fn serve(self, observer: Arc<impl SessionObserver>) -> Failure {
         let (events, mut happened) = mpsc::channel(QUEUE);
-        let streams = Streams(events);
+        let streams = Streams::new(events);
         let config = self.settings.borrow().reconnect.clone();
         let retry = || Retry::established(config.clone(), self.epoch);
         let mut lanes = self.lanes();
@@ -285,8 +242,10 @@ mod tests {
         atomic::{AtomicBool, Ordering},
     };
 
+    use adit_proto::control::Kind;
+
     use super::*;
-    use crate::links::tests::lane;
+    use crate::{links::tests::lane, status::TunnelOutcome};
 
     #[derive(Default)]
     struct Recorder {

@@ -1,37 +1,10 @@
 //! The status of a running client.
 
-use adit_link::LaneStats;
-
 use super::state::State;
 use crate::{
     settings::Settings,
     status::{CoreCounters, Status, TunnelOutcome, TunnelStatus},
 };
-
-/// Counters of lanes, added up.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Totals {
-    opened: u64,
-    accepted: u64,
-    datagrams_dropped: u64,
-    cores: CoreCounters,
-}
-
-impl Totals {
-    pub(super) fn add(&mut self, stats: &LaneStats) {
-        self.opened += stats.mux.opened;
-        self.accepted += stats.mux.accepted;
-        self.datagrams_dropped += stats.datagrams_dropped + stats.mux.datagrams_dropped;
-        let cores = &mut self.cores;
-        cores.codec_messages += stats.mux.messages_sent + stats.mux.messages_received;
-        cores.mux_batches += stats.mux.batches_sent;
-        cores.flow_windows += stats.mux.windows_sent;
-        cores.pending_settled += stats.pending.completed
-            + stats.pending.failed
-            + stats.pending.cancelled
-            + stats.pending.expired;
-    }
-}
 
 impl State {
     pub(super) fn status(&self, tasks: usize) -> Status {

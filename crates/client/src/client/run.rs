@@ -14,7 +14,7 @@ use adit_reconnect::{Action, Event, Reconnect, StopReason};
 use adit_trace::Printable;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
-use super::{report::Totals, state::State};
+use super::{state::State, totals::Totals};
 use crate::{
     instance::Instance,
     links::CurrentLink,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -14,8 +14,10 @@ use adit_link::{
 use adit_reconnect::StatusCell;
 use tokio::sync::{mpsc, watch};
 
-use super::{report::Totals, services::services};
-use crate::{entries::Entries, session::DialError, settings::Settings, status::TunnelOutcome};
+use super::{services::services, totals::Totals};
+use crate::{
+    entries::Entries, session::DialError, settings::Settings, status::TunnelOutcome, sync::lock,
+};
 
 /// An unreachable server is logged this often.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
@@ -152,10 +154,6 @@ impl State {
             lane.close(failure);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use adit_net::{
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::{lock, signalled, visitors::Visitors};
+use super::visitors::Visitors;
+use crate::sync::{lock, signalled};
 
 /// A bound address. It stays bound while successive entries of a changing configuration use it.
 pub(super) struct Listening {

@@ -9,13 +9,11 @@ use adit_net::Stream;
 use adit_trace::Observer;
 use tokio::sync::watch;
 
-use super::{
-    director::{EntryDirector, Route},
-    signalled,
-};
+use super::director::{EntryDirector, Route};
 use crate::{
     settings::{EntryKind, EntrySettings, Settings},
     status::EntryStatus,
+    sync::signalled,
 };
 
 /// Serves the visitors of one entry.

@@ -1,5 +1,7 @@
 //! A connection to the server, and the registration on it.
 
+use std::time::Duration;
+
 use adit_link::control::{
     CAPABILITIES, CallError, Channel, ConnectError, RefusalReason, Transport,
 };
@@ -86,6 +88,11 @@ pub(super) async fn register(
             response.protocol_version
         )))
     }
+}
+
+/// The text of a call without a response.
+pub(super) fn no_response(within: Duration) -> String {
+    format!("no response within {within:?}")
 }
 
 pub(super) fn transient(text: String) -> DialError {

@@ -14,8 +14,8 @@ use tokio::{
 use tokio_stream::StreamExt;
 
 use super::{
-    Event, SessionObserver, Streams,
-    lanes::{no_response, stale},
+    connection::no_response,
+    events::{Event, SessionObserver, Streams, stale},
     retry::Retry,
 };
 use crate::{

@@ -14,8 +14,8 @@ use adit_proto::{LinkSettings, RegisterResponse};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    Event, Streams,
-    connection::{Connection, DialError, dial_error, transient},
+    connection::{Connection, DialError, dial_error, no_response, transient},
+    events::{Event, Streams, stale},
     retry::Retry,
 };
 use crate::settings::Settings;
@@ -165,15 +165,6 @@ impl<T: Transport> LaneKeeper<T> {
             ready = self.retry.failed(error.kind).await;
         }
     }
-}
-
-pub(super) fn no_response(within: Duration) -> String {
-    format!("no response within {within:?}")
-}
-
-/// The server has ended the session: the client registers anew (P-1.5).
-pub(super) fn stale() -> Failure {
-    Failure::new(Reason::LinkLost, "the server has ended the session")
 }
 
 fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
