@@ -79,7 +79,7 @@ fn entry_to(port: u16) -> HttpEntry {
 
 /// What an HTTP/2 visitor gets of the body of a response, and whether its end.
 async fn over_http2(entry: &HttpEntry) -> (Bytes, bool) {
-    let mut send = http2::connect(entry.connect().await).await;
+    let mut send = http2::connect(entry.connect_tcp().await).await;
     let request = Request::get("http://a/").body(Empty::new()).unwrap();
     let response = within(send.send_request(request)).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -129,7 +129,7 @@ async fn p_7_1_a_megabyte_of_a_response_that_ends_early_arrives() {
 async fn p_7_1_a_megabyte_crosses_to_a_visitor_that_begins_late() {
     let response = with_length(MEGABYTE + 1000, MEGABYTE);
     let entry = entry_to(answering(response, Leave::Ends).await);
-    let mut visitor = entry.connect().await;
+    let mut visitor = entry.connect_tcp().await;
     send(&mut visitor, GET).await;
     // All that goes without the visitor has gone: nothing moves.
     let far = entry.links[0].far.clone();
@@ -220,10 +220,10 @@ async fn p_7_1_a_response_to_an_unread_body_precedes_the_reset() {
     .await;
     let entry = entry_to(port);
     for _ in 0..20 {
-        let mut visitor = entry.connect().await;
+        let mut visitor = entry.connect_tcp().await;
         let head = b"POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 300000\r\n\r\n";
         send(&mut visitor, head).await;
-        let (mut from, mut to) = visitor.into_split();
+        let (mut from, mut to) = tokio::io::split(visitor);
         let upload = tokio::spawn(async move { to.write_all(&[1; 300_000]).await });
         let mut all = Vec::new();
         let _ = within(from.read_to_end(&mut all)).await;
@@ -252,7 +252,7 @@ async fn uploads() -> (HttpEntry, mpsc::UnboundedReceiver<usize>) {
 async fn p_6_2_a_body_before_its_visitors_reset_reaches_the_service() {
     let (entry, mut lengths) = uploads().await;
     for framing in ["content-length: 1001000", "transfer-encoding: chunked"] {
-        let mut visitor = entry.connect().await;
+        let mut visitor = entry.connect_tcp().await;
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
         send(&mut visitor, &head).await;
         if framing.contains("chunked") {
@@ -271,7 +271,7 @@ async fn p_6_2_a_body_before_its_visitors_reset_reaches_the_service() {
 async fn p_6_2_a_small_body_before_its_break_reaches_the_service() {
     let (entry, mut lengths) = uploads().await;
     for leave in [Leave::Ends, Leave::Resets] {
-        let mut visitor = entry.connect().await;
+        let mut visitor = entry.connect_tcp().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
         send(&mut visitor, &head).await;
         send(&mut visitor, &[b'!'; 300]).await;
@@ -310,7 +310,7 @@ async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
     })
     .await;
     let entry = entry_of(Protocol::Http2, (Side::Server, Side::Client), port);
-    let mut visitor = entry.connect().await;
+    let mut visitor = entry.connect_tcp().await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
     send(&mut visitor, &head).await;
     send(&mut visitor, &[b'!'; 300]).await;
@@ -322,7 +322,7 @@ async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
 #[tokio::test]
 async fn p_6_2_a_body_before_its_streams_reset_reaches_the_service() {
     let (entry, mut lengths) = uploads().await;
-    let mut send = http2::connect(entry.connect().await).await;
+    let mut send = http2::connect(entry.connect_tcp().await).await;
     let (body, chunks) = mpsc::unbounded_channel::<Result<_, std::io::Error>>();
     let chunks = StreamBody::new(tokio_stream::wrappers::UnboundedReceiverStream::new(chunks));
     let request = Request::post("http://a/").body(chunks).unwrap();

@@ -57,7 +57,7 @@ async fn visitor_gone_mid_upload_is_released_while_service_reads_nothing() {
     for how in [Leaves::Fin, Leaves::Reset] {
         for framing in ["Content-Length: 1000000000", "Transfer-Encoding: chunked"] {
             let entry = silent(patient());
-            let mut stream = entry.connect().await;
+            let mut stream = entry.connect_tcp().await;
             let chunk = if framing.starts_with('T') {
                 "fffffff\r\n"
             } else {
@@ -81,7 +81,7 @@ async fn visitor_gone_behind_pipelined_bytes_is_released() {
             half_close_timeout: Duration::from_millis(100),
             ..patient()
         });
-        let mut stream = entry.connect().await;
+        let mut stream = entry.connect_tcp().await;
         let two = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         send(&mut stream, &two).await;
         entry.opened().await;
@@ -97,7 +97,7 @@ async fn visitor_gone_while_waiting_for_a_client_is_released() {
     for how in [Leaves::Fin, Leaves::Reset] {
         let never = director(|_, _| Direction::Wait(Box::pin(std::future::pending())));
         let entry = Route::director(never).http(patient());
-        let mut stream = entry.connect().await;
+        let mut stream = entry.connect_tcp().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
         send(&mut stream, &head).await;
         within(stream.write_all(&vec![b'x'; UPLOAD])).await.unwrap();
@@ -122,7 +122,7 @@ async fn half_closed_visitor_with_unread_whole_upload_is_served() {
     });
     let length = UPLOAD.to_string();
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-    let mut stream = entry.connect().await;
+    let mut stream = entry.connect_tcp().await;
     send(&mut stream, &head).await;
     within(stream.write_all(&vec![b'x'; UPLOAD])).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -142,7 +142,7 @@ async fn half_closed_visitor_is_reset_after_the_half_close_timeout() {
         ..patient()
     });
     for body in [0, 10, UPLOAD] {
-        let mut stream = entry.connect().await;
+        let mut stream = entry.connect_tcp().await;
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
         send(&mut stream, &head).await;
         within(stream.write_all(&vec![b'x'; body])).await.unwrap();

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use adit_codec::ResetCode;
@@ -25,8 +25,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody, combinators::BoxBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Instant,
 };
 
 type Sent = BoxBody<Bytes, Infallible>;
@@ -162,7 +162,7 @@ async fn an_early_response_arrives_whole_though_the_body_keeps_coming() {
             &format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"),
         )
         .await;
-        let (mut read, mut write) = stream.split();
+        let (mut read, mut write) = tokio::io::split(&mut stream);
         // A simple visitor writes all of it before it reads.
         let writing = async {
             let part = [b'x'; 16 * 1024];
@@ -341,10 +341,14 @@ async fn half_closed_visitor_is_reset_after_the_half_close_timeout() {
 }
 
 /// Sends `start`, then `drop` every 50 ms until the other side has had enough; how long that took.
-async fn drip(stream: &mut TcpStream, start: &str, drop: &[u8]) -> Duration {
+async fn drip(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    start: &str,
+    drop: &[u8],
+) -> Duration {
     let begun = Instant::now();
     send(stream, start).await;
-    let (mut read, mut write) = stream.split();
+    let (mut read, mut write) = tokio::io::split(stream);
     let dripping = async {
         while begun.elapsed() < Duration::from_secs(10) && write.write_all(drop).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;

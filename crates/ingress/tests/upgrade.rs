@@ -64,7 +64,7 @@ async fn p_3_7_bytes_go_both_ways_after_the_switch_with_half_close() {
     assert!(!head.contains("content-length"), "{head}");
     read_until(&mut stream, "hello").await;
     let large = "x".repeat(1 << 20);
-    let (mut reading, mut writing) = stream.split();
+    let (mut reading, mut writing) = tokio::io::split(&mut stream);
     let (sent, received) = tokio::join!(
         async {
             writing.write_all(large.as_bytes()).await.unwrap();

@@ -99,7 +99,7 @@ impl ObservedEgress {
         record
     }
 
-    /// The next record, after which there is none.
+    /// The next record, which must be the last one.
     pub async fn only_record(&mut self) -> Recorded {
         let record = self.record().await;
         self.settled().await;

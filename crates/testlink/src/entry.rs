@@ -106,7 +106,8 @@ impl<P: Send + Sync + 'static> Entry<P> {
         self
     }
 
-    pub async fn connect(&self) -> TcpStream {
+    /// A visitor's socket.
+    pub async fn connect_tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -183,6 +184,10 @@ impl HttpEntry {
         Self { seen, ..entry }
     }
 
+    pub async fn connect(&self) -> TcpStream {
+        self.connect_tcp().await
+    }
+
     /// Before one client that the test plays.
     pub fn scripted(config: HttpConfig) -> (Self, Incoming) {
         let (link, incoming) = Link::scripted();
@@ -229,6 +234,10 @@ impl HttpEntry {
 }
 
 impl TcpEntry {
+    pub async fn connect(&self) -> TcpStream {
+        self.connect_tcp().await
+    }
+
     /// Waits until no connection is open.
     pub async fn settled(&self) {
         let idle = || self.stats().open == 0 && self.links.iter().all(Link::is_idle);

@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, sync::LazyLock};
 
+use adit_net::Stream;
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -85,10 +86,9 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: usize) -> Vec<u8
     read
 }
 
-/// Closes a connection with a reset.
-pub fn reset(stream: TcpStream) {
-    stream.set_zero_linger().unwrap();
-    drop(stream);
+/// Closes a connection of any kind with a reset.
+pub fn reset(stream: impl Into<Stream>) {
+    stream.into().reset_on_drop();
 }
 
 /// Bytes without a period that fits into the tunnel's buffers.

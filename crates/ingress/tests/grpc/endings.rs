@@ -1,6 +1,6 @@
 //! Calls that end early: deadlines and visitors that leave (P-8.3).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_codec::ResetCode;
 use adit_ingress::Direction;
@@ -12,6 +12,7 @@ use adit_testlink::{
     http_config, next_part, within,
 };
 use h2::Reason as Code;
+use tokio::time::Instant;
 
 use crate::GRPC;
 

@@ -1,6 +1,6 @@
 //! How WebSockets end: with close frames, without, and by going away (P-9.6).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_codec::ResetCode;
 use adit_ingress::HttpConfig;
@@ -12,7 +12,10 @@ use adit_testlink::{
     websocket::{Frame, UPGRADE, Visitor, accept, expect, frame, send},
     within,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 use crate::short;
 
@@ -274,7 +277,7 @@ async fn the_last_frame_survives_later_bytes_of_the_visitor() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     for _ in 0..20 {
         let (visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
-        let (mut read, mut write) = visitor.0.into_split();
+        let (mut read, mut write) = tokio::io::split(visitor.0);
         send(
             &exchange,
             &[Frame::new(2, vec![1; 10_000]), Frame::close(1000)],

@@ -252,7 +252,7 @@ async fn the_start_of_a_payload_crosses_before_its_rest() {
 async fn a_burst_of_small_frames_crosses_in_order() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
-    let (mut read, mut write) = visitor.0.into_split();
+    let (mut read, mut write) = tokio::io::split(visitor.0);
     let frames: Vec<Frame> = (0..5_000).map(|n| Frame::text(&n.to_string())).collect();
     let bytes: Vec<u8> = frames.iter().flat_map(Frame::masked).collect();
     let sending = tokio::spawn(async move {

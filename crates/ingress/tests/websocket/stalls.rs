@@ -54,7 +54,7 @@ async fn p_9_5_a_visitor_that_reads_nothing_stops_its_own_frames() {
         other.expect(&[Frame::text("pong")]).await;
     }
     // It reads on, and nothing has been lost.
-    let (mut read, _write) = stalled.0.into_split();
+    let (mut read, _write) = tokio::io::split(stalled.0);
     let reading = tokio::spawn(async move {
         let mut left = length + 10;
         let mut buffer = vec![0; 64 * 1024];
@@ -83,7 +83,7 @@ async fn p_9_5_a_service_that_reads_nothing_stops_its_own_visitor() {
     let (stalled, mut exchange) = entry.open_websocket(&mut incoming).await;
     let (mut other, mut other_exchange) = entry.open_websocket(&mut incoming).await;
     let frame = Frame::new(2, vec![7; 32 << 20]);
-    let (_read, mut write) = stalled.0.into_split();
+    let (_read, mut write) = tokio::io::split(stalled.0);
     let bytes = frame.masked();
     let mut sending = tokio::spawn(async move {
         write.write_all(&bytes).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_large_message_is_streamed() {
         length: length as u64,
         ..Frame::new(2, "").head()
     };
-    let (mut read, mut write) = visitor.0.into_split();
+    let (mut read, mut write) = tokio::io::split(visitor.0);
     let sending = tokio::spawn(async move {
         let wire = [&[0x82, 0xff][..], &(length as u64).to_be_bytes(), &[0; 4]].concat();
         write.write_all(&wire).await.unwrap();

@@ -89,7 +89,9 @@ async fn visit(entry: &HttpEntry, path: &str) -> WebSocketStream<TcpStream> {
     request
         .headers_mut()
         .insert("sec-websocket-protocol", offered);
-    let (socket, response) = client_async(request, entry.connect().await).await.unwrap();
+    let (socket, response) = client_async(request, entry.connect_tcp().await)
+        .await
+        .unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "superchat");
     socket
 }
@@ -135,7 +137,7 @@ async fn visitors_and_services_of_another_library_meet() {
 #[tokio::test]
 async fn p_9_2_a_refusal_of_the_service_reaches_the_visitor() {
     let (entry, _) = through(tungstenite().await);
-    let mut stream = entry.connect().await;
+    let mut stream = entry.connect_tcp().await;
     let request = UPGRADE.replacen("/chat?room=1", "/refused", 1);
     http1::send(&mut stream, &request).await;
     let head = read_until(&mut stream, "\r\n\r\n").await;
@@ -147,11 +149,11 @@ async fn a_message_of_64_mib_is_streamed_both_ways() {
     // The service sends back what it reads, without the mask.
     let port = raw_echo().await;
     let (entry, _) = through(port);
-    let mut stream = entry.connect().await;
+    let mut stream = entry.connect_tcp().await;
     http1::send(&mut stream, UPGRADE).await;
     read_until(&mut stream, "\r\n\r\n").await;
     let length: u64 = 64 << 20;
-    let (mut read, mut write) = stream.into_split();
+    let (mut read, mut write) = tokio::io::split(stream);
     let sending = tokio::spawn(async move {
         let head = [&[0xc2, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
         write.write_all(&head).await.unwrap();
@@ -228,7 +230,7 @@ async fn echo_bytes(mut stream: TcpStream) {
 #[tokio::test]
 async fn compressed_frames_come_back_byte_for_byte() {
     let (entry, _) = through(raw_echo().await);
-    let mut stream = entry.connect().await;
+    let mut stream = entry.connect_tcp().await;
     http1::send(&mut stream, UPGRADE).await;
     read_until(&mut stream, "\r\n\r\n").await;
     // RFC 7692, 7.2.3.2: "Hello" twice, the second a reference to the first.
@@ -281,10 +283,10 @@ fn p_9_3_any_frames_cut_anywhere_come_back_unchanged() {
     TestRunner::new(config)
         .run(&strategy, |(frames, cuts)| {
             runtime.block_on(async {
-                let mut stream = entry.connect().await;
+                let mut stream = entry.connect_tcp().await;
                 http1::send(&mut stream, UPGRADE).await;
                 read_until(&mut stream, "\r\n\r\n").await;
-                let (mut read, mut write) = stream.into_split();
+                let (mut read, mut write) = tokio::io::split(stream);
                 let bytes: Vec<u8> = frames.iter().flat_map(Frame::masked).collect();
                 let sending = async {
                     let mut bytes = &bytes[..];
@@ -321,7 +323,7 @@ async fn p_9_6_a_loss_at_one_end_is_one_at_the_other() {
         stream
     };
     let open = || async {
-        let mut visitor = entry.connect().await;
+        let mut visitor = entry.connect_tcp().await;
         http1::send(&mut visitor, UPGRADE).await;
         let service = accept().await;
         read_until(&mut visitor, "\r\n\r\n").await;
