@@ -4,6 +4,7 @@
 mod dispatch;
 mod route;
 
+use adit_net::HostPort;
 use std::{
     collections::HashMap,
     fmt,
@@ -24,7 +25,6 @@ use self::{
 };
 use crate::{
     config::{Config, ServiceConfig},
-    connect::dial::Address,
     forward::{
         origin::{RequestOrigin, RequestOwner},
         resources::Resources,
@@ -138,10 +138,7 @@ impl Egress {
         let mut kept = HashMap::new();
         let mut next = Routes::new();
         for (tunnel, config) in &services {
-            let address = Address {
-                host: config.host.as_str().into(),
-                port: config.port,
-            };
+            let address = HostPort::new(&config.host, config.port);
             let key = (address.clone(), config.protocol, config.tls.clone());
             let connections = kept
                 .entry(key)

@@ -4,6 +4,7 @@
 //! hyper, because generated code copies each payload twice; the other methods are the generated service's, on the same
 //! connection. See `docs/decisions/0002-data-stream-by-hand.md`.
 
+mod abort;
 mod allowance;
 mod body;
 mod channel;
@@ -12,7 +13,6 @@ mod greeting;
 mod http2;
 mod message;
 mod methods;
-mod resettable;
 mod status;
 mod transport;
 
@@ -20,6 +20,5 @@ pub use body::{GrpcReader, TunnelBody, TunnelData};
 pub use channel::{ChannelClosed, GrpcChannel, connect};
 pub use endpoint::{Endpoint, serve_connection};
 pub use greeting::Greeting;
-pub use http2::prepare_socket;
 pub use methods::Methods;
 pub use transport::GrpcTransport;

@@ -1,16 +1,16 @@
 //! HTTP/2 connections that are read in turns.
 //!
 //! hyper and h2 take what a read gives them, and parse all of it before any other task runs: 64 KiB of empty frames are
-//! some milliseconds. The wrapper needs no hook in either: it follows the frames ([`Frames`]), makes reads
+//! some milliseconds. The pacer needs no hook in either: it taps the stream, follows the frames ([`Frames`]), makes reads
 //! smaller while frames are small ([`Turn::read`]), and ends a connection whose frames carry nothing ([`Overhead`]).
 
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
+    io,
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use adit_net::Tap;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
     frames::{Frames, Piece},
@@ -84,77 +84,18 @@ impl FramePacer {
     }
 }
 
-/// An HTTP/2 connection that is read in turns.
-#[derive(Debug)]
-pub struct PacedStream<S> {
-    stream: S,
-    frames: FramePacer,
-}
-
-impl<S> PacedStream<S> {
-    /// Reads what a client sends on `stream` in turns of `limit` bytes.
-    pub fn of_client(stream: S, limit: usize) -> Self {
-        let frames = FramePacer::of_client(limit);
-        Self { stream, frames }
-    }
-
-    /// Reads what a server sends on `stream` in turns of `limit` bytes.
-    pub fn of_server(stream: S, limit: usize) -> Self {
-        let frames = FramePacer::of_server(limit);
-        Self { stream, frames }
-    }
-
-    fn on_written(&mut self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.frames.on_written(*bytes);
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
+impl Tap for FramePacer {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.frames.poll_read(&mut this.stream, cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.on_written(&written);
-        written
+        self.poll_read(stream, cx, buffer)
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.on_written(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    fn on_written(&mut self, bytes: usize) {
+        self.on_written(bytes);
     }
 }
 
@@ -162,14 +103,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
 mod tests {
     use std::{
         future::poll_fn,
+        pin::Pin,
         sync::{
             Arc,
             atomic::{AtomicUsize, Ordering::Relaxed},
         },
     };
 
+    use adit_net::Tapped;
     use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _},
         task::JoinSet,
     };
 
@@ -178,6 +121,11 @@ mod tests {
         overhead::TooMuchOverhead,
         turn::{STEP_BYTES, TURN_BYTES},
     };
+
+    /// A stream on which frames of a server are received.
+    fn paced<S>(stream: S, limit: usize) -> Tapped<S, FramePacer> {
+        Tapped::new(stream, FramePacer::of_server(limit))
+    }
 
     /// Never runs dry: DATA frames of 1,024 bytes.
     struct Endless;
@@ -212,7 +160,7 @@ mod tests {
         for number in 0..FLOODS {
             let reads = reads.clone();
             floods.spawn(async move {
-                let mut stream = PacedStream::of_server(Endless, 4096);
+                let mut stream = paced(Endless, 4096);
                 let mut buffer = [0; 1024];
                 while stream.read(&mut buffer).await.is_ok() {
                     reads[number].fetch_add(1, Relaxed);
@@ -237,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn a_turn_ends_when_the_peer_is_waited_for() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = PacedStream::of_server(near, 8 * STEP_BYTES);
+        let mut stream = paced(near, 8 * STEP_BYTES);
         for _ in 0..100 {
             far.write_u8(1).await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), 1);
@@ -248,7 +196,7 @@ mod tests {
                 _ = stream.read(&mut buffer) => panic!("nothing was sent"),
                 () = std::future::ready(()) => {}
             }
-            assert_eq!(stream.frames.turn, Turn::new(8 * STEP_BYTES));
+            assert_eq!(stream.tap().turn, Turn::new(8 * STEP_BYTES));
         }
     }
 
@@ -257,7 +205,7 @@ mod tests {
         // Length 0, a type that no RFC has, stream 0.
         const UNKNOWN: [u8; 9] = [0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
         let flood = UNKNOWN.repeat(10_000);
-        let mut stream = PacedStream::of_server(&flood[..], TURN_BYTES);
+        let mut stream = paced(&flood[..], TURN_BYTES);
         let mut buffer = vec![0; TURN_BYTES];
         let mut reads = Vec::new();
         let error = loop {
@@ -276,7 +224,7 @@ mod tests {
     async fn small_frames_are_read_in_small_parts() {
         // DATA frames of one byte.
         let small = [0, 0, 1, 0, 0, 0, 0, 0, 1, 7].repeat(20_000);
-        let mut stream = PacedStream::of_server(&small[..], TURN_BYTES);
+        let mut stream = paced(&small[..], TURN_BYTES);
         let mut buffer = vec![0; TURN_BYTES];
         assert_eq!(stream.read(&mut buffer).await.unwrap(), TURN_BYTES);
         for _ in 0..20 {
@@ -289,7 +237,7 @@ mod tests {
     async fn what_is_sent_pays_for_windows() {
         let windows = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0].repeat(20_000);
         let near = tokio::io::join(&windows[..], tokio::io::sink());
-        let mut stream = PacedStream::of_server(near, TURN_BYTES);
+        let mut stream = paced(near, TURN_BYTES);
         let mut buffer = vec![0; 13 * 100];
         let response = vec![7; 100 * 1024];
         while stream.read(&mut buffer).await.unwrap() > 0 {

@@ -20,8 +20,8 @@
 //! - credit returns to the sender when a payload has left the process: when the last slice of it is dropped (P-4.5);
 //! - dropping handles is always safe: what was not finished is cancelled on the other side.
 //!
-//! Also here: [`turn`], the work that a task which reads from a peer may do before other tasks run; and [`PacedStream`], an
-//! HTTP/2 connection that is read in such turns and ended when its frames carry no content.
+//! Also here: [`turn`], the work that a task which reads from a peer may do before other tasks run; and [`FramePacer`],
+//! which reads an HTTP/2 connection in such turns and ends it when its frames carry no content.
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
@@ -56,7 +56,7 @@ pub use drive::drive;
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
 pub use grpc_status::{GRPC_CONTENT_TYPE, GrpcStatus, parse_grpc_status};
-pub use in_turns::{FramePacer, PacedStream};
+pub use in_turns::FramePacer;
 pub use lane::{Connection, Lane, LaneConfig, LaneStats};
 pub use log_limit::LogLimit;
 pub use part::Part;

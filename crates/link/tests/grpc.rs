@@ -19,9 +19,7 @@ use adit_link::{
         RefusalReason, Transport,
     },
     drive,
-    grpc::{
-        Endpoint, GrpcChannel, GrpcReader, GrpcTransport, Methods, prepare_socket, serve_connection,
-    },
+    grpc::{Endpoint, GrpcChannel, GrpcReader, GrpcTransport, Methods, serve_connection},
 };
 use adit_proto::{
     ConfigSyncRequest, ConfigSyncResponse, Heartbeat, RegisterRequest, RegisterResponse,
@@ -132,7 +130,6 @@ async fn world() -> World {
     let lanes = accept.clone();
     let served = tokio::spawn(async move {
         let (stream, peer) = listener.accept().await.unwrap();
-        prepare_socket(&stream).unwrap();
         let methods = Methods::new(Arc::new(Scripted));
         let connection = ClientConnection::new(ChannelId::next(), peer);
         let endpoint = Endpoint::new(methods, lanes, connection);

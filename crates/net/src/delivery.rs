@@ -9,8 +9,6 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::stream::Stream;
-
 /// The first look at the connection comes after this, the next ones after twice the time before.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest time between two looks.
@@ -26,9 +24,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Of what has been written to `stream`, to which nothing more will be written; for at most `within`.
-    pub fn new(stream: &Stream, within: Duration) -> Self {
-        stream.shrink_send_buffer();
+    /// For at most `within`.
+    pub(crate) fn new(within: Duration) -> Self {
         Self {
             until: Instant::now() + within,
             pause: FIRST_PAUSE,
@@ -37,13 +34,17 @@ impl Delivery {
     }
 
     /// Ready when all is on its way, the connection has failed, or the time is over.
-    pub fn poll(&mut self, cx: &mut Context<'_>, stream: &Stream) -> Poll<()> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_delivered: impl Fn() -> bool,
+    ) -> Poll<()> {
         loop {
             if let Some(sleep) = &mut self.sleep {
                 ready!(sleep.as_mut().poll(cx));
             }
             let now = Instant::now();
-            if stream.is_delivered() || now >= self.until {
+            if is_delivered() || now >= self.until {
                 return Poll::Ready(());
             }
             let next = (now + self.pause).min(self.until);

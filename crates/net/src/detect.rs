@@ -38,7 +38,7 @@ impl HttpVersion {
                 return Ok(Some(version));
             }
             if poll_fn(|cx| stream.poll_read_ahead(cx)).await? == 0 {
-                // Part of a preface is no request of HTTP/1 either: its reader reports that.
+                // The reader of HTTP/1 reports part of a preface as an incomplete request.
                 let has_begun = !stream.read_ahead().is_empty();
                 return Ok(has_begun.then_some(Self::Http1));
             }

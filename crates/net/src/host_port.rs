@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -67,11 +67,15 @@ impl HostPort {
         self.host.eq_ignore_ascii_case("localhost")
     }
 
-    /// Splits `host:port` at its port, which may be missing; brackets are taken off the host.
+    /// Splits `host:port` at its port, which may be missing; an IPv6 address loses its brackets, and needs none without a
+    /// port.
     ///
     /// # Errors
     /// [`HostPortError`]; never [`HostPortError::NoPort`].
     pub fn split(text: &str) -> Result<(&str, Option<u16>), HostPortError> {
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Ok((text, None));
+        }
         let (host, port) = match text.rsplit_once(':') {
             // The colons of an address in brackets.
             Some((_, rest)) if rest.ends_with(']') => (text, None),
@@ -82,7 +86,7 @@ impl HostPort {
         if bare.contains(':') && bare.len() == host.len() {
             return Err(HostPortError::NoBrackets);
         }
-        if bare.is_empty() {
+        if matches!(bare, "" | "[]") {
             return Err(HostPortError::NoHost);
         }
         let port = match port {
@@ -93,16 +97,17 @@ impl HostPort {
     }
 }
 
-/// A port in digits alone; 0 is none.
+/// A port in digits alone, from 1.
 fn parse_port(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|port| *port != 0);
     port.filter(|_| is_number)
 }
 
+/// Only an IPv6 address stands in brackets.
 fn without_brackets(host: &str) -> &str {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    bare.unwrap_or(host)
+    bare.filter(|bare| bare.contains(':')).unwrap_or(host)
 }
 
 impl FromStr for HostPort {
@@ -111,6 +116,7 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<Self, HostPortError> {
         match Self::split(text)? {
             (host, Some(port)) => Ok(Self::new(host, port)),
+            (host, None) if text == host && host.contains(':') => Err(HostPortError::NoBrackets),
             (_, None) => Err(HostPortError::NoPort),
         }
     }
@@ -163,6 +169,11 @@ mod tests {
             (":80", HostPortError::NoHost),
             ("", HostPortError::NoHost),
             ("[]:80", HostPortError::NoHost),
+            ("[]", HostPortError::NoHost),
+            ("[::1", HostPortError::NoBrackets),
+            ("[::1]x", HostPortError::NoBrackets),
+            ("[::1]:", HostPortError::Port),
+            ("a:1:2", HostPortError::NoBrackets),
             ("a:", HostPortError::Port),
             ("a:0", HostPortError::Port),
             ("a:+80", HostPortError::Port),
@@ -177,6 +188,12 @@ mod tests {
     fn a_port_may_be_missing_where_it_has_a_default() {
         assert_eq!(HostPort::split("a.test"), Ok(("a.test", None)));
         assert_eq!(HostPort::split("[::1]"), Ok(("::1", None)));
+        assert_eq!(HostPort::split("::1"), Ok(("::1", None)));
+        assert_eq!(
+            HostPort::split("[a.test]"),
+            Ok(("[a.test]", None)),
+            "left to the host's own check"
+        );
         assert_eq!(HostPort::split("[::1]:7000"), Ok(("::1", Some(7000))));
     }
 

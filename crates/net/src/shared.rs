@@ -7,7 +7,7 @@ use std::{
     future::{Future as _, poll_fn},
     io::{self, IoSlice, Read as _, Write as _},
     net::Shutdown,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,8 +21,9 @@ use tokio::{
 };
 
 use crate::{
+    delivery::Delivery,
     departure::Departure,
-    stream::{Stream, keep_alive},
+    stream::{Stream, is_delivered, keep_alive, shrink_send_buffer},
 };
 
 /// How often a connection that is neither read nor written is looked at, where no event reports its failure.
@@ -40,6 +41,7 @@ enum Inner {
 
 impl SharedStream {
     /// A stream that is open.
+    #[must_use]
     pub fn new(stream: Stream) -> Self {
         Self(match stream.try_into_tcp() {
             Ok(tcp) => Inner::Tcp(tcp),
@@ -48,6 +50,7 @@ impl SharedStream {
     }
 
     /// The stream itself.
+    #[must_use]
     pub fn into_inner(self) -> Stream {
         match self.0 {
             Inner::Tcp(tcp) => tcp.into(),
@@ -78,7 +81,7 @@ impl SharedStream {
             }
             Inner::Other(stream) => {
                 let mut buffer = ReadBuf::new(buffer);
-                // `poll_readable` leaves a waker for whoever finds nothing.
+                // Where nothing is there, `poll_readable` registers the waker.
                 let mut cx = Context::from_waker(std::task::Waker::noop());
                 match Pin::new(&mut *stream.lock()).poll_read(&mut cx, &mut buffer) {
                     Poll::Ready(read) => read.map(|()| buffer.filled().len()),
@@ -139,7 +142,7 @@ impl SharedStream {
     }
 
     /// Waits until the connection has failed: for a task that neither reads nor writes, and would not notice. An end of
-    /// the peer's direction is no failure. TCP and memory report it at once; the others are looked at.
+    /// the peer's direction is no failure. TCP and memory report it at once; the other kinds are looked at.
     ///
     /// # Cancel safety
     /// Yes.
@@ -153,7 +156,8 @@ impl SharedStream {
                 cause.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
             }
             Inner::Other(stream) => {
-                let mut look = pin!(sleep(LOOK));
+                // Boxed: few connections come here, and it would enlarge the future of all.
+                let mut look = Box::pin(sleep(LOOK));
                 poll_fn(|cx| {
                     loop {
                         let stream = stream.lock();
@@ -170,6 +174,26 @@ impl SharedStream {
                 })
                 .await
             }
+        }
+    }
+
+    /// See [`Stream::begin_delivery`].
+    #[must_use]
+    pub fn begin_delivery(&self, within: Duration) -> Delivery {
+        match &self.0 {
+            Inner::Tcp(tcp) => {
+                shrink_send_buffer(tcp);
+                Delivery::new(within)
+            }
+            Inner::Other(stream) => stream.lock().begin_delivery(within),
+        }
+    }
+
+    /// See [`Stream::poll_delivery`].
+    pub fn poll_delivery(&self, cx: &mut Context<'_>, delivery: &mut Delivery) -> Poll<()> {
+        match &self.0 {
+            Inner::Tcp(tcp) => delivery.poll(cx, || is_delivered(tcp)),
+            Inner::Other(stream) => stream.lock().poll_delivery(cx, delivery),
         }
     }
 
@@ -191,8 +215,8 @@ impl SharedStream {
     }
 }
 
-/// One system call. Readiness is reported once, when it begins: a call that moved less than it could has found that there
-/// is no more, and another one that only reports that is saved, as in tokio's own streams.
+/// One system call. Readiness is reported once, when it begins: a call that moved less than it could has emptied or filled
+/// the socket, and the call that would only report that is saved, as in tokio's own streams.
 fn call(
     tcp: &TcpStream,
     interest: Interest,

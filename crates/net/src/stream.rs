@@ -23,11 +23,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsStream, client, server};
 
-use crate::{addr::canonical_addr, departure::Departure, memory::MemoryStream};
+use crate::{addr::canonical_addr, delivery::Delivery, departure::Departure, memory::MemoryStream};
 
-/// What one [`Stream::poll_read_ahead`] reads at most: the whole head of most requests, so that its reader receives it
-/// in one piece.
-pub const READ_AHEAD_BYTES: usize = 4 * 1024;
+/// What one [`Stream::poll_read_ahead`] reads at most: as much as hyper's first read, so that a head comes to its parser in
+/// the same pieces as without detection.
+pub const READ_AHEAD_BYTES: usize = 8 * 1024;
 
 /// Probes of a silent connection follow each other at this share of the silence that began them.
 const PROBES_PER_SILENCE: u32 = 4;
@@ -177,6 +177,15 @@ impl Stream {
         Ok(())
     }
 
+    /// Has the kernel probe a silent peer, with the times of the system; see [`Stream::keep_alive`].
+    ///
+    /// # Errors
+    /// Those of `setsockopt`.
+    pub fn set_keepalive(&self) -> io::Result<()> {
+        self.tcp()
+            .map_or(Ok(()), |tcp| SockRef::from(tcp).set_keepalive(true))
+    }
+
     /// Has the kernel probe the peer when it has been silent for this long: a machine that is gone sends no FIN. Peers
     /// of the other kinds run on this machine, whose kernel ends their connections.
     pub fn keep_alive(&self, silence: Duration) {
@@ -271,13 +280,12 @@ impl Stream {
         if matches!(self.kind, Kind::Tls(_)) {
             return None;
         }
-        let ahead = self.unread.clone();
+        let ahead = std::mem::take(&mut self.unread);
         let mut bytes = vec![0; limit.saturating_sub(ahead.len())];
         // No waker: the caller looks once.
         let mut cx = Context::from_waker(Waker::noop());
-        let unread = std::mem::take(&mut self.unread);
         let peeked = self.poll_peek(&mut cx, &mut bytes);
-        self.unread = unread;
+        self.unread = ahead;
         let count = match peeked {
             Poll::Ready(Ok(count)) => count,
             Poll::Ready(Err(_)) | Poll::Pending => 0,
@@ -286,7 +294,7 @@ impl Stream {
             return None;
         }
         bytes.truncate(count);
-        bytes.splice(..0, ahead);
+        bytes.splice(..0, self.unread.iter().copied());
         Some(bytes)
     }
 
@@ -297,20 +305,24 @@ impl Stream {
     /// Those of the connection.
     pub fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let ahead = std::mem::take(&mut self.unread);
+        // Asked before there is a buffer: a connection without bytes costs none.
+        let is_readable = self.poll_readable(cx).is_ready();
+        self.unread = ahead;
+        if !is_readable {
+            return Poll::Pending;
+        }
         let mut bytes = [0; READ_AHEAD_BYTES];
         let mut buffer = ReadBuf::new(&mut bytes);
-        let read = self.poll_read_transport(cx, &mut buffer);
-        let read = read.map_ok(|()| buffer.filled());
-        self.unread = match &read {
-            Poll::Ready(Ok(read)) if ahead.is_empty() => Bytes::copy_from_slice(read),
-            Poll::Ready(Ok(read)) => {
-                let mut all = BytesMut::from(&ahead[..]);
-                all.extend_from_slice(read);
-                all.freeze()
-            }
-            _ => ahead,
+        ready!(self.poll_read_transport(cx, &mut buffer))?;
+        let read = buffer.filled();
+        self.unread = if self.unread.is_empty() {
+            Bytes::copy_from_slice(read)
+        } else {
+            let mut all = BytesMut::from(&self.unread[..]);
+            all.extend_from_slice(read);
+            all.freeze()
         };
-        read.map_ok(<[u8]>::len)
+        Poll::Ready(Ok(read.len()))
     }
 
     /// The bytes that were read ahead and that the next reader receives.
@@ -370,31 +382,26 @@ impl Stream {
         }
     }
 
-    /// Readies the socket for [`Stream::is_delivered`]. Nothing may be written afterwards.
-    pub(crate) fn shrink_send_buffer(&self) {
-        let Some(tcp) = self.tcp() else {
-            return;
-        };
-        let socket = SockRef::from(tcp);
-        // With the smallest buffer, and none of it for unsent bytes, the connection is writable when its queue is all but
-        // empty. Where that cannot be set, it is writable sooner.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let lowered = socket.set_tcp_notsent_lowat(1);
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let lowered = Ok(());
-        if let Err(error) = lowered.and_then(|()| socket.set_send_buffer_size(1)) {
-            tracing::debug!(%error, "the wait for delivery is inexact");
+    /// Begins to wait, for at most `within`, until the peer has received what was written. Nothing may be written
+    /// afterwards. TLS must have been flushed.
+    #[must_use]
+    pub fn begin_delivery(&self, within: Duration) -> Delivery {
+        if let Some(tcp) = self.tcp() {
+            shrink_send_buffer(tcp);
         }
+        Delivery::new(within)
     }
 
-    /// Whether the peer has received what was written, but for the last segment; also of a connection that has failed:
-    /// nothing more leaves it. A Unix socket delivers as it writes.
-    pub(crate) fn is_delivered(&self) -> bool {
+    /// Ready when the system has sent what was written and the peer has acknowledged all of it but the last segment, when
+    /// the connection has failed, or when the time is over. A Unix socket delivers as it writes; a stream in memory when
+    /// the peer has read.
+    pub fn poll_delivery(&self, cx: &mut Context<'_>, delivery: &mut Delivery) -> Poll<()> {
+        delivery.poll(cx, || self.is_delivered())
+    }
+
+    fn is_delivered(&self) -> bool {
         match &self.kind {
-            Kind::Tcp(tcp) => {
-                let mut one = [PollFd::new(tcp, PollFlags::OUT)];
-                poll(&mut one, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
-            }
+            Kind::Tcp(tcp) => is_delivered(tcp),
             Kind::Memory(memory) => memory.is_delivered(),
             Kind::Tls(tls) => tls.get_ref().0.is_delivered(),
             Kind::Unix(_) | Kind::Closed => true,
@@ -426,6 +433,26 @@ pub(crate) fn keep_alive(tcp: &TcpStream, silence: Duration) {
     if let Err(error) = SockRef::from(tcp).set_tcp_keepalive(&times) {
         tracing::debug!(%error, "keepalive could not be set");
     }
+}
+
+/// Readies a socket for [`is_delivered`].
+pub(crate) fn shrink_send_buffer(tcp: &TcpStream) {
+    let socket = SockRef::from(tcp);
+    // With the smallest buffer, and none of it for unsent bytes, the connection is writable when its queue is all but
+    // empty. Where that cannot be set, it is writable sooner.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let lowered = socket.set_tcp_notsent_lowat(1);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let lowered = Ok(());
+    if let Err(error) = lowered.and_then(|()| socket.set_send_buffer_size(1)) {
+        tracing::debug!(%error, "the wait for delivery is inexact");
+    }
+}
+
+/// Also of a connection that has failed: nothing more leaves it.
+pub(crate) fn is_delivered(tcp: &TcpStream) -> bool {
+    let mut one = [PollFd::new(tcp, PollFlags::OUT)];
+    poll(&mut one, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
 }
 
 /// The address of a process on the other end of a Unix socket.

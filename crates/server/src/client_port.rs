@@ -4,10 +4,11 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
 use adit_link::{
     control::{Allowance, ChannelId, ClientConnection},
-    grpc::{Endpoint, Methods, prepare_socket, serve_connection},
+    grpc::{Endpoint, Methods, serve_connection},
 };
+use adit_net::Stream;
 use adit_registry::Registry;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     channels::Channels,
@@ -37,7 +38,7 @@ impl ClientPort {
     /// Dropping it closes the connection.
     pub(crate) async fn serve(
         self,
-        stream: TcpStream,
+        stream: Stream,
         peer: SocketAddr,
         stopped: impl Future<Output = ()>,
     ) {
@@ -48,9 +49,6 @@ impl ClientPort {
                 return;
             }
         };
-        if let Err(error) = prepare_socket(&stream) {
-            tracing::debug!(%peer, %error, "socket options");
-        }
         let channel = ChannelId::next();
         let connection = ClientConnection::new(channel, peer);
         let allowance = connection.allowance.clone();

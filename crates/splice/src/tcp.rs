@@ -5,5 +5,5 @@ mod socket;
 mod splice;
 
 pub use delivery::Delivery;
-pub use socket::{Socket, is_transient, set_keepalive};
+pub use socket::{Socket, is_transient};
 pub use splice::{BufferPools, Progress, Splice, SpliceError};

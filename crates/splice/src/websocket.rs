@@ -113,6 +113,8 @@ pub struct Carrier<'b, S> {
     /// A check has found that the peer has left.
     is_lost: bool,
     is_shut: bool,
+    /// The socket may hold back bytes that were written.
+    unflushed: bool,
     /// Frames without content from the socket's peer.
     debt: FrameDebt,
     /// The turns of the two directions: neither uses up the other's.
@@ -152,6 +154,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             read_at_check: 0,
             is_lost: false,
             is_shut: false,
+            unflushed: false,
             debt: FrameDebt::new(),
             to_link: Turn::new(turn_bytes),
             to_socket: Turn::new(turn_bytes),
@@ -211,6 +214,10 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 self.exchange = None;
             }
             if !moved {
+                if self.unflushed {
+                    // Fails where the next write fails.
+                    self.unflushed = Pin::new(&mut self.socket).poll_flush(cx).is_pending();
+                }
                 self.end_turns();
                 return self.poll_end(cx);
             }
@@ -449,6 +456,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.written += count as u64;
+                    self.unflushed = true;
                     self.to_socket.step(count);
                     self.relay.on_written(count);
                     if !self.is_going_away {

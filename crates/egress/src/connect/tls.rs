@@ -1,13 +1,8 @@
 //! TLS towards services: trusted roots, server names, and the errors of a handshake.
 
-use std::{
-    fmt, io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, io, sync::Arc, time::Duration};
 
+use adit_net::{HostPort, Stream};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError,
     RootCertStore, SignatureScheme,
@@ -21,14 +16,10 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 use thiserror::Error;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
 
-use super::dial::{Address, DialError, dial};
+use super::dial::{DialError, dial};
 
 /// The protocol that the service must select in the handshake: ALPN is the only way to negotiate HTTP/2 over TLS (RFC
 /// 9113, 3.2).
@@ -139,7 +130,7 @@ impl TlsName {
 
 /// Opens connections of HTTP/2 to one service.
 pub(crate) struct Dialer {
-    address: Address,
+    address: HostPort,
     /// `None`: in clear text. An error fails every dial.
     tls: Option<Result<Handshake, SetupError>>,
 }
@@ -150,12 +141,12 @@ struct Handshake {
 }
 
 impl Dialer {
-    pub(crate) fn new(address: Address, tls: Option<&Tls>) -> Self {
+    pub(crate) fn new(address: HostPort, tls: Option<&Tls>) -> Self {
         let tls = tls.map(|tls| Handshake::new(&address, tls));
         Self { address, tls }
     }
 
-    pub(crate) const fn address(&self) -> &Address {
+    pub(crate) const fn address(&self) -> &HostPort {
         &self.address
     }
 
@@ -174,25 +165,25 @@ impl Dialer {
     ///
     /// # Cancel safety
     /// Dropped, it closes the connection that it was making.
-    pub(crate) async fn dial(&self, timeout: Duration) -> Result<Socket, ConnectError> {
+    pub(crate) async fn dial(&self, timeout: Duration) -> Result<Stream, ConnectError> {
         let address = &self.address;
         let due = Instant::now() + timeout;
         let handshake = match &self.tls {
-            None => return Ok(Socket::Plain(dial(address, timeout).await?)),
+            None => return Ok(dial(address, timeout).await?),
             Some(Ok(handshake)) => handshake,
             Some(Err(error)) => return Err(self.failed(error.clone().into())),
         };
-        let socket = dial(address, timeout).await?;
-        let connecting = handshake.connector.connect(handshake.name.clone(), socket);
-        let socket = match timeout_at(due, connecting).await {
-            Ok(Ok(socket)) => socket,
+        let stream = dial(address, timeout).await?;
+        let connecting = handshake.connector.connect(handshake.name.clone(), stream);
+        let stream: Stream = match timeout_at(due, connecting).await {
+            Ok(Ok(stream)) => stream.into(),
             Ok(Err(error)) => return Err(self.failed(HandshakeError::of(error, &handshake.name))),
             Err(_) => return Err(self.failed(HandshakeError::TimedOut(timeout))),
         };
-        if socket.get_ref().1.alpn_protocol() != Some(ALPN) {
+        if stream.alpn() != Some(ALPN) {
             return Err(self.failed(HandshakeError::NoHttp2));
         }
-        Ok(Socket::Tls(Box::new(socket)))
+        Ok(stream)
     }
 
     fn failed(&self, error: HandshakeError) -> ConnectError {
@@ -210,7 +201,7 @@ pub(crate) enum ConnectError {
     Dial(#[from] DialError),
     #[error("connect {address}: {error}")]
     Tls {
-        address: Address,
+        address: HostPort,
         #[source]
         error: HandshakeError,
     },
@@ -269,10 +260,10 @@ pub(crate) enum HandshakeError {
 }
 
 impl Handshake {
-    fn new(address: &Address, tls: &Tls) -> Result<Self, SetupError> {
+    fn new(address: &HostPort, tls: &Tls) -> Result<Self, SetupError> {
         let name = match &tls.server_name {
             Some(name) => name.as_str(),
-            None => address.host.trim_start_matches('[').trim_end_matches(']'),
+            None => address.host(),
         };
         let name =
             ServerName::try_from(name.to_owned()).map_err(|_| SetupError::Name(name.to_owned()))?;
@@ -389,70 +380,6 @@ impl HandshakeError {
             ) => Self::Rejected(inner),
             TlsError::InvalidMessage(_) => Self::NotTls(inner),
             error => Self::Other(error),
-        }
-    }
-}
-
-/// A connection to a service, in clear text or not.
-pub(crate) enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Self::Tls(socket) => Pin::new(socket).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Self::Tls(socket) => Pin::new(socket).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
-            Self::Tls(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(socket) => socket.is_write_vectored(),
-            Self::Tls(socket) => socket.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(socket) => Pin::new(socket).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }

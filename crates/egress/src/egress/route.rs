@@ -1,13 +1,11 @@
 //! Where the requests of one tunnel go: its service, and the connections to it.
 
+use adit_net::HostPort;
 use std::sync::Arc;
 
 use crate::{
     config::Protocol,
-    connect::{
-        dial::Address,
-        tls::{Dialer, Tls},
-    },
+    connect::tls::{Dialer, Tls},
     forward::{resources::Resources, service::Service},
     protocol::{http1, http2},
     stats::Stats,
@@ -21,7 +19,7 @@ pub(super) struct Route {
 }
 
 /// What services must have in common to share their connections.
-pub(super) type ConnectionsKey = (Address, Protocol, Option<Tls>);
+pub(super) type ConnectionsKey = (HostPort, Protocol, Option<Tls>);
 
 /// The connections to one address.
 #[derive(Clone)]

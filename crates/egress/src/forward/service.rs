@@ -1,5 +1,6 @@
 //! One service: its address, its settings, and its gauges.
 
+use adit_net::HostPort;
 use std::{
     sync::{
         Arc,
@@ -13,14 +14,11 @@ use adit_link::{Compression, SendHalf, compress::is_compressible};
 use adit_trace::Observer;
 use http::{HeaderName, HeaderValue};
 
-use crate::{
-    config::{Protocol, ProxyProtocol, ServiceConfig},
-    connect::dial::Address,
-};
+use crate::config::{Protocol, ProxyProtocol, ServiceConfig};
 
 /// The service of one tunnel. A change of the tunnel's settings makes a new one, with gauges and counters at zero.
 pub(crate) struct Service {
-    pub(crate) address: Address,
+    pub(crate) address: HostPort,
     /// The address as text, for records.
     pub(crate) endpoint: Box<str>,
     pub(crate) observer: Arc<dyn Observer>,
@@ -45,7 +43,7 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(
         config: &ServiceConfig,
-        address: Address,
+        address: HostPort,
         observer: Arc<dyn Observer>,
     ) -> Self {
         let mut host_rewrite = config.host_rewrite.as_deref().and_then(|host| {

@@ -3,6 +3,7 @@
 //! The socket is connected, so that a missing service (an ICMP error) is distinguished from a silent one. Nothing here waits
 //! for a socket or for credit: a datagram that cannot be sent at once is dropped and counted (P-11.3).
 
+use adit_net::HostPort;
 use std::{
     future::poll_fn,
     io,
@@ -28,15 +29,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
-    connect::dial::Address,
-    forward::{
-        gauge::GaugeGuard,
-        payload_counts::PayloadCounts,
-        record::{Outcome, RequestRecord},
-        resources::Resources,
-        service::Service,
-    },
+use crate::forward::{
+    gauge::GaugeGuard,
+    payload_counts::PayloadCounts,
+    record::{Outcome, RequestRecord},
+    resources::Resources,
+    service::Service,
 };
 
 type UdpRecord = RequestRecord<Box<UdpOpen>>;
@@ -96,15 +94,18 @@ enum FlowEnd {
 enum UnreachableError {
     #[error("connect {address}: {error}; is the address right?")]
     Connect {
-        address: Address,
+        address: HostPort,
         #[source]
         error: io::Error,
     },
     #[error("connect {address}: name not resolved within {timeout:?}; is the address right?")]
-    TimedOut { address: Address, timeout: Duration },
+    TimedOut {
+        address: HostPort,
+        timeout: Duration,
+    },
     #[error("send to {address}: {error}; does the service listen there, with UDP?")]
     Send {
-        address: Address,
+        address: HostPort,
         #[source]
         error: io::Error,
     },
@@ -338,7 +339,7 @@ fn is_icmp_error(error: &io::Error) -> bool {
 ///
 /// # Cancel safety
 /// Dropped, it closes the socket.
-async fn dial(address: &Address, timeout: Duration) -> Result<UdpSocket, UnreachableError> {
+async fn dial(address: &HostPort, timeout: Duration) -> Result<UdpSocket, UnreachableError> {
     match tokio::time::timeout(timeout, connect(address)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => Err(UnreachableError::Connect {
@@ -352,17 +353,17 @@ async fn dial(address: &Address, timeout: Duration) -> Result<UdpSocket, Unreach
     }
 }
 
-async fn connect(address: &Address) -> io::Result<UdpSocket> {
-    let host = address.host.trim_start_matches('[').trim_end_matches(']');
-    let socket = if let Ok(ip) = host.parse::<IpAddr>() {
-        connect_to(SocketAddr::from((ip, address.port))).await?
-    } else if host.eq_ignore_ascii_case("localhost") {
+async fn connect(address: &HostPort) -> io::Result<UdpSocket> {
+    let port = address.port();
+    let socket = if let Some(ip) = address.ip() {
+        connect_to(SocketAddr::from((ip, port))).await?
+    } else if address.is_localhost() {
         // RFC 6761, 6.3: always loopback. Unlike TCP, a connect does not show which address family the service listens on.
-        connect_to(SocketAddr::from((Ipv4Addr::LOCALHOST, address.port))).await?
+        connect_to(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?
     } else {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         let mut found = None;
-        for addr in tokio::net::lookup_host((host, address.port)).await? {
+        for addr in tokio::net::lookup_host((address.host(), port)).await? {
             match connect_to(addr).await {
                 Ok(socket) => {
                     found = Some(socket);

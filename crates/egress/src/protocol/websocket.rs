@@ -8,6 +8,7 @@ mod handshake;
 mod rejection;
 mod request;
 
+use adit_net::Stream;
 use std::{
     future::pending,
     sync::{Arc, atomic::Ordering},
@@ -15,11 +16,11 @@ use std::{
 
 use adit_codec::{ResetCode, WebSocketResponseHead};
 use adit_link::Exchange;
-use adit_splice::{tcp::set_keepalive, websocket::Carrier};
+use adit_splice::websocket::Carrier;
 use adit_trace::Phase;
 use adit_websocket::{Outcome as WebSocketOutcome, Relay, ResetCause, key};
 use bytes::Bytes;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
 use self::{
@@ -131,7 +132,7 @@ fn accept(exchange: &Exchange, lines: &[HeaderLine]) -> Result<(), ForwardError>
 /// Carries frames to the end of the WebSocket and finishes the record. `first` has come from the service behind its
 /// response.
 async fn carry(
-    socket: TcpStream,
+    socket: Stream,
     exchange: Exchange,
     first: Bytes,
     going_away: watch::Receiver<u64>,
@@ -140,7 +141,7 @@ async fn carry(
 ) {
     let config = &resources.config;
     if let Some(silence) = config.tcp_keepalive {
-        set_keepalive(&socket, silence);
+        socket.keep_alive(silence);
     }
     let early = first.len() as u64;
     let mut relay = Relay::to_service(rand::random);

@@ -6,35 +6,41 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use adit_net::{Stream, Tapped};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
-use super::http2::{TURN_BYTES, buffered};
-use crate::{PacedStream, control::Allowance, turn::poll_read_at_most};
+use super::{
+    abort::Abort,
+    http2::{TURN_BYTES, buffered},
+};
+use crate::{FramePacer, control::Allowance, turn::poll_read_at_most};
 
-/// A socket that is read within an allowance, and through a buffer once the allowance is lifted. Bytes beyond the
-/// allowance stay in the kernel until then.
+/// A stream that is read within an allowance, and through a buffer once the allowance is lifted. Bytes beyond the
+/// allowance stay in the kernel until then. Dropped after an abort, it resets the connection.
 #[derive(Debug)]
-pub(super) struct Allowed<S> {
+pub(super) struct Allowed {
     /// Before the allowance is lifted, the buffer has capacity 1, which no read uses: a connection without a session has no
     /// buffer. Never `None` between calls.
-    socket: Option<BufReader<PacedStream<S>>>,
+    socket: Option<BufReader<PacedStream>>,
     allowance: Allowance,
+    abort: Abort,
     is_buffered: bool,
 }
 
-impl<S: AsyncRead + Unpin> Allowed<S> {
-    pub(super) fn new(socket: S, allowance: Allowance) -> Self {
+type PacedStream = Tapped<Stream, FramePacer>;
+
+impl Allowed {
+    pub(super) fn new(stream: Stream, allowance: Allowance, abort: Abort) -> Self {
+        let stream = Tapped::new(stream, FramePacer::of_client(TURN_BYTES));
         Self {
-            socket: Some(BufReader::with_capacity(
-                1,
-                PacedStream::of_client(socket, TURN_BYTES),
-            )),
+            socket: Some(BufReader::with_capacity(1, stream)),
             allowance,
+            abort,
             is_buffered: false,
         }
     }
 
-    fn socket(&mut self) -> io::Result<Pin<&mut BufReader<PacedStream<S>>>> {
+    fn socket(&mut self) -> io::Result<Pin<&mut BufReader<PacedStream>>> {
         let socket = self.socket.as_mut().map(Pin::new);
         socket.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -52,7 +58,7 @@ impl<S: AsyncRead + Unpin> Allowed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Allowed<S> {
+impl AsyncRead for Allowed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -74,7 +80,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Allowed<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Allowed<S> {
+impl AsyncWrite for Allowed {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,6 +112,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Allowed<S> {
     }
 }
 
+impl Drop for Allowed {
+    fn drop(&mut self) {
+        if self.abort.is_aborted()
+            && let Some(socket) = &mut self.socket
+        {
+            socket.get_mut().stream_mut().reset_on_drop();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -116,9 +132,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn p_1_12_beyond_the_allowance_nothing_is_read_until_it_is_lifted() {
-        let (mut peer, socket) = tokio::io::duplex(1024);
+        let addr = ([192, 0, 2, 1], 1).into();
+        let (mut peer, stream) = Stream::in_memory(1024, addr, addr);
         let allowance = Allowance::new(10);
-        let mut allowed = Allowed::new(socket, allowance.clone());
+        let mut allowed = Allowed::new(stream, allowance.clone(), Abort::default());
         peer.write_all(&[7; 25]).await.unwrap();
         let mut read = [0; 64];
         assert_eq!(allowed.read(&mut read[..6]).await.unwrap(), 6);

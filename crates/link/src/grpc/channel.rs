@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use adit_net::{Stream, Tapped};
 use http::{Request, Response, Uri};
 use hyper::{
     body::Incoming,
@@ -13,17 +14,16 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use thiserror::Error;
-use tokio::net::TcpStream;
 
 use super::{
     body::TunnelBody,
-    greeting::{Greeting, Heard, Listening},
+    greeting::{Greeting, GreetingTap, Heard},
     http2::{
         CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, TURN_BYTES,
-        buffered,
+        buffered, prepare,
     },
 };
-use crate::PacedStream;
+use crate::FramePacer;
 
 /// The connection is over.
 #[derive(Debug, Error)]
@@ -38,13 +38,13 @@ pub struct GrpcChannel {
     heard: Heard,
 }
 
-/// Sets up HTTP/2 on a connected socket. The second value runs the connection and must be polled, usually as a task;
+/// Sets up HTTP/2 on a connected stream. The second value runs the connection and must be polled, usually as a task;
 /// it ends when the connection does.
 ///
 /// # Errors
 /// [`ChannelClosed`] when the handshake fails.
 pub async fn connect(
-    stream: TcpStream,
+    stream: impl Into<Stream>,
     origin: Uri,
 ) -> Result<
     (
@@ -65,8 +65,10 @@ pub async fn connect(
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
     let heard = Heard::default();
-    let stream = Listening::new(stream, heard.clone());
-    let stream = PacedStream::of_server(stream, TURN_BYTES);
+    let stream = stream.into();
+    prepare(&stream);
+    let stream = Tapped::new(stream, GreetingTap::new(heard.clone()));
+    let stream = Tapped::new(stream, FramePacer::of_server(TURN_BYTES));
     let (send, connection) = builder.handshake(TokioIo::new(buffered(stream))).await?;
     let channel = GrpcChannel {
         send,

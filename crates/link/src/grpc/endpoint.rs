@@ -8,19 +8,19 @@ use std::{
     sync::Arc,
 };
 
+use adit_net::Stream;
 use adit_proto::{LANE_METADATA, PROXY_PATH, SESSION_METADATA};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tonic::codegen::Service as _;
 
 use super::{
+    abort::Abort,
     allowance::Allowed,
     body::{GrpcReader, TunnelBody},
-    http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES},
+    http2::{CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, prepare},
     methods::Methods,
-    resettable::{Abort, Resettable},
     status::status_of,
 };
 use crate::{
@@ -134,7 +134,7 @@ fn lane_request(headers: &HeaderMap) -> Result<LaneRequest<'_>, Refusal> {
 /// # Errors
 /// Those of the connection.
 pub async fn serve_connection<S: ControlServer, A: AcceptLane>(
-    stream: TcpStream,
+    stream: impl Into<Stream>,
     endpoint: Endpoint<S, A>,
     drain: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -150,8 +150,9 @@ pub async fn serve_connection<S: ControlServer, A: AcceptLane>(
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE);
     let abort = endpoint.abort.clone();
-    let stream = Resettable::new(stream, abort.clone());
-    let stream = Allowed::new(stream, endpoint.connection.allowance.clone());
+    let stream = stream.into();
+    prepare(&stream);
+    let stream = Allowed::new(stream, endpoint.connection.allowance.clone(), abort.clone());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), endpoint));
     let mut drain = pin!(drain);
     let silent = || io::Error::other("the client is silent");

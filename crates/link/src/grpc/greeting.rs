@@ -7,7 +7,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use adit_net::Tap;
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// Type of the SETTINGS frame, which every server of HTTP/2 sends first (RFC 9113, 3.4).
 const SETTINGS: u8 = 4;
@@ -63,74 +64,43 @@ impl Heard {
     }
 }
 
-/// A socket whose first bytes are looked at.
+/// Records what the peer is by the first bytes that it sends.
 #[derive(Debug)]
-pub(super) struct Listening<S> {
-    socket: S,
+pub(super) struct GreetingTap {
     heard: Heard,
-    looked: bool,
+    has_begun: bool,
 }
 
-impl<S> Listening<S> {
-    pub(super) const fn new(socket: S, heard: Heard) -> Self {
+impl GreetingTap {
+    pub(super) const fn new(heard: Heard) -> Self {
         Self {
-            socket,
             heard,
-            looked: false,
+            has_begun: false,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Tap for GreetingTap {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.looked {
-            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        if self.has_begun {
+            return Pin::new(stream).poll_read(cx, buffer);
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        self.looked = true;
-        let first = buf.filled().get(before..).unwrap_or_default();
-        // Nothing when the peer has ended the connection.
+        let before = buffer.filled().len();
+        ready!(Pin::new(stream).poll_read(cx, buffer))?;
+        self.has_begun = true;
+        let first = buffer.filled().get(before..).unwrap_or_default();
+        // Empty when the peer has ended the connection.
         if !first.is_empty()
             && let Some(greeting) = Greeting::of(first)
         {
             let _ = self.heard.0.set(greeting);
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
     }
 }
 

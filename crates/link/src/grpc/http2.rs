@@ -1,11 +1,9 @@
 //! How the connection between server and client is set up, the same at both ends.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
-use tokio::{
-    io::{AsyncRead, BufReader},
-    net::TcpStream,
-};
+use adit_net::Stream;
+use tokio::io::{AsyncRead, BufReader};
 
 /// The largest DATA frame this end takes. It is the receiver's setting, and the one that decides bulk throughput.
 pub(super) const MAX_FRAME_BYTES: u32 = 256 * 1024;
@@ -20,20 +18,19 @@ pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
 /// h2 reads 8 KiB at a time by itself.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Unsent bytes the kernel may hold: what is queued there cannot be overtaken by a heartbeat or a head.
+/// Unsent bytes that the kernel may hold: a heartbeat or a head cannot overtake them.
 const NOT_SENT_LOW_WATER: u32 = 128 * 1024;
 
-/// Sets what a tunnel connection needs: no delay, a bounded queue in the kernel. `TCP_USER_TIMEOUT` stays off: on an
+/// Sets the options of a tunnel connection: no delay, a bounded queue in the kernel. `TCP_USER_TIMEOUT` stays off: on an
 /// interface that flaps it ends connections that live. Heartbeats find a dead peer (P-6.5).
-///
-/// # Errors
-/// Those of `setsockopt`.
-pub fn prepare_socket(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
-    socket.set_keepalive(true)
+pub(super) fn prepare(stream: &Stream) {
+    let set = stream
+        .set_nodelay()
+        .and_then(|()| stream.set_unsent_bytes(NOT_SENT_LOW_WATER))
+        .and_then(|()| stream.set_keepalive());
+    if let Err(error) = set {
+        tracing::debug!(%error, "the options of a tunnel connection could not be set");
+    }
 }
 
 /// Work of the connection in one turn: frames that this end ignores, or answers at once, have no other bound.

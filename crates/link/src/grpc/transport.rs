@@ -2,20 +2,20 @@
 
 use std::{fmt, sync::Arc};
 
+use adit_net::{HostPort, Scheme};
 use adit_proto::{
     ConfigSyncRequest, ConfigSyncResponse, Control, LANE_METADATA, PROXY_PATH, RegisterRequest,
     RegisterResponse, SESSION_METADATA, tunnel_message::Payload,
     tunnel_service_client::TunnelServiceClient,
 };
 use http::{HeaderValue, Request, Uri, header::CONTENT_TYPE, uri::PathAndQuery};
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, metadata::MetadataValue};
 
 use super::{
     body::{GrpcReader, TunnelBody},
     channel::{GrpcChannel, connect},
-    http2::prepare_socket,
     message::wire_message,
     status::error_of,
 };
@@ -40,16 +40,10 @@ pub struct GrpcTransport {
 }
 
 impl GrpcTransport {
-    fn origin(&self) -> Result<Uri, ConnectError> {
-        // An IPv6 address stands in brackets (RFC 3986, 3.2.2).
-        let authority = if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        };
+    fn origin(server: &HostPort, scheme: Scheme) -> Result<Uri, ConnectError> {
         Uri::builder()
-            .scheme("http")
-            .authority(authority)
+            .scheme(scheme.as_str())
+            .authority(server.to_string())
             .path_and_query("/")
             .build()
             .map_err(|error| ConnectError::InvalidHost(error.to_string()))
@@ -60,11 +54,11 @@ impl Transport for GrpcTransport {
     type Channel = GrpcChannel;
 
     async fn connect(&self) -> Result<(GrpcChannel, Driver), ConnectError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let server = HostPort::new(&self.host, self.port);
+        let stream = adit_net::connect(&server).await;
         let stream = stream.map_err(ConnectError::Unreachable)?;
-        prepare_socket(&stream)
-            .map_err(|error| ConnectError::Handshake(format!("socket options: {error}")))?;
-        let connected = connect(stream, self.origin()?).await;
+        let origin = Self::origin(&server, stream.scheme())?;
+        let connected = connect(stream, origin).await;
         let (channel, connection) =
             connected.map_err(|error| ConnectError::Handshake(error.to_string()))?;
         let driver = Box::pin(async move {

@@ -39,33 +39,36 @@ impl Serving {
             drain,
             stop,
         } = self;
-        Arc::new(move |stream: Stream, peer, port| {
-            // `Http`, `Tcp` and the tunnel take TCP alone for now; nothing else is listened on.
-            let Ok(stream) = stream.try_into_tcp() else {
-                return Box::pin(std::future::ready(()));
-            };
-            match port {
-                Port::Tunnel(number) if !directory.is_http_port(number) => {
-                    let tcp = tcp.clone();
-                    let served = async move {
-                        match stream.local_addr() {
-                            Ok(local) => tcp.serve(stream, peer, local).await,
-                            Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
-                        }
+        Arc::new(move |stream: Stream, peer, port| match port {
+            Port::Tunnel(number) if !directory.is_http_port(number) => {
+                let tcp = tcp.clone();
+                let served = async move {
+                    // `Tcp` serves TCP only, and nothing else is listened on.
+                    let Ok(stream) = stream.try_into_tcp() else {
+                        return;
                     };
-                    Box::pin(visitors.track_future(served)) as _
-                }
-                Port::Visitors | Port::Tunnel(_) => {
-                    let http = http.clone();
-                    let drained = signalled(drain.clone());
-                    let served = async move { http.serve(stream, peer, drained).await };
-                    Box::pin(visitors.track_future(served)) as _
-                }
-                Port::Clients => {
-                    let stopped = signalled(stop.clone());
-                    let served = client_port.clone().serve(stream, peer, stopped);
-                    Box::pin(clients.track_future(served)) as _
-                }
+                    match stream.local_addr() {
+                        Ok(local) => tcp.serve(stream, peer, local).await,
+                        Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
+                    }
+                };
+                Box::pin(visitors.track_future(served)) as _
+            }
+            Port::Visitors | Port::Tunnel(_) => {
+                let http = http.clone();
+                let drained = signalled(drain.clone());
+                let served = async move {
+                    // `Http` serves TCP only, and nothing else is listened on.
+                    if let Ok(stream) = stream.try_into_tcp() {
+                        http.serve(stream, peer, drained).await;
+                    }
+                };
+                Box::pin(visitors.track_future(served)) as _
+            }
+            Port::Clients => {
+                let stopped = signalled(stop.clone());
+                let served = client_port.clone().serve(stream, peer, stopped);
+                Box::pin(clients.track_future(served)) as _
             }
         })
     }

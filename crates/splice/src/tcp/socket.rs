@@ -1,46 +1,42 @@
-//! One TCP connection of a visitor or of a service: with the calls that cost least, and with an end that is said aloud.
+//! The connection of a visitor or of a service, with the calls that cost least, and with an end that the peer can tell
+//! from a break.
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice, Read, Write},
-    net::Shutdown,
-    task::{Context, Poll, ready},
+    io::{self, IoSlice},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::{io::Interest, net::TcpStream};
-
-use super::delivery::Delivery;
-
-/// Probes of a silent connection follow each other at this share of the silence that began them.
-const PROBES_PER_SILENCE: u32 = 4;
+use adit_net::{SharedStream, Stream};
 
 /// A connection that is reset when it is dropped, unless both directions have come to their ends ([`Socket::close`]): a
 /// connection that breaks off must not look like one that ended (P-10.3).
 #[derive(Debug)]
 pub struct Socket {
-    stream: TcpStream,
+    stream: SharedStream,
     ended: bool,
 }
 
 impl Socket {
     /// A connection that is open.
-    pub const fn new(stream: TcpStream) -> Self {
+    #[must_use]
+    pub fn new(stream: impl Into<Stream>) -> Self {
         Self {
-            stream,
+            stream: SharedStream::new(stream.into()),
             ended: false,
         }
     }
 
-    /// [`set_keepalive`] for this connection.
+    /// Has the kernel probe the peer when it has been silent for this long: a machine that is gone sends no FIN, and a
+    /// peer that has nothing to send is as silent.
     pub fn set_keepalive(&self, silence: Duration) {
-        set_keepalive(&self.stream, silence);
+        self.stream.keep_alive(silence);
     }
 
     /// Ready when there may be something to read.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read_ready(cx)
+        self.stream.poll_readable(cx)
     }
 
     /// Reads what is there; 0 is the peer's end.
@@ -48,8 +44,7 @@ impl Socket {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when nothing is there, and those of the connection.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let full = buffer.len();
-        self.call(Interest::READABLE, full, |mut socket| socket.read(buffer))
+        self.stream.try_read(buffer)
     }
 
     /// Writes as much of the slices, `bytes` in all, as the system takes.
@@ -59,34 +54,26 @@ impl Socket {
         slices: &[IoSlice<'_>],
         bytes: usize,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            let result = self.call(Interest::WRITABLE, bytes, |mut socket| {
-                socket.write_vectored(slices)
-            });
-            match result {
-                Err(error) if is_transient(&error) => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.stream.poll_write(cx, slices, bytes)
+    }
+
+    /// Sends what a TLS session holds back.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
     }
 
     /// Ends our direction: the peer reads to its end (P-10.2).
-    pub fn finish(&self) -> io::Result<()> {
-        SockRef::from(&self.stream).shutdown(Shutdown::Write)
+    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_finish(cx)
     }
 
-    /// Waits until the connection has failed: for whoever neither reads nor writes, and would not hear of it. An end of
+    /// Waits until the connection has failed: for a task that neither reads nor writes, and would not notice. An end of
     /// the peer's direction is no failure.
     ///
     /// # Cancel safety
     /// Yes.
     pub async fn failure(&self) -> io::Error {
-        if let Err(error) = self.stream.ready(Interest::ERROR).await {
-            return error;
-        }
-        let cause = self.stream.take_error().ok().flatten();
-        cause.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+        self.stream.failed().await
     }
 
     /// Resets the connection once the peer has what was written to it, at the latest after `within`.
@@ -94,58 +81,21 @@ impl Socket {
     /// # Cancel safety
     /// Dropped, it resets the connection at once.
     pub async fn reset_after_delivery(self, within: Duration) {
-        let mut delivery = Delivery::new(&self.stream, within);
-        poll_fn(|cx| delivery.poll(cx, &self.stream)).await;
+        let mut delivery = self.stream.begin_delivery(within);
+        poll_fn(|cx| self.stream.poll_delivery(cx, &mut delivery)).await;
     }
 
     /// Both directions have come to their ends.
     pub fn close(mut self) {
         self.ended = true;
     }
-
-    /// One call of the system. Readiness is told once, when it begins: a call that got less than it asked for has found
-    /// that there is no more, and another one that only says so is saved, as tokio's own streams do it.
-    fn call(
-        &self,
-        interest: Interest,
-        full: usize,
-        call: impl FnOnce(&socket2::Socket) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        let mut done = None;
-        let result = self.stream.try_io(interest, || {
-            let count = call(&SockRef::from(&self.stream))?;
-            done = Some(count);
-            if (1..full).contains(&count) {
-                Err(io::ErrorKind::WouldBlock.into())
-            } else {
-                Ok(())
-            }
-        });
-        match (done, result) {
-            (Some(count), _) => Ok(count),
-            (None, Err(error)) => Err(error),
-            (None, Ok(())) => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         if !self.ended {
-            // If it cannot be had, the connection is over already.
-            let _ = self.stream.set_zero_linger();
+            self.stream.reset_on_drop();
         }
-    }
-}
-
-/// Has the system send keepalive probes when the peer has been silent for this long: only these distinguish a peer whose
-/// machine is down from one that has nothing to send. A failure is logged.
-pub fn set_keepalive(stream: &TcpStream, silence: Duration) {
-    let times = TcpKeepalive::new()
-        .with_time(silence)
-        .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
-    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&times) {
-        tracing::debug!(%error, "keepalive could not be set");
     }
 }
 

@@ -403,13 +403,18 @@ impl ToSocket {
         for _ in 0..CALLS_PER_TURN {
             self.take(cx, recv)?;
             if self.first.is_empty() && self.queue.is_empty() {
+                if socket.poll_flush(cx)?.is_pending() {
+                    return Ok(Wait::Socket);
+                }
                 if let Some(failure) = &self.aborted {
                     return Err(failure.clone().into());
                 }
                 if !self.ended {
                     return Ok(Wait::Exchange);
                 }
-                socket.finish()?;
+                if socket.poll_finish(cx)?.is_pending() {
+                    return Ok(Wait::Socket);
+                }
                 self.over = true;
                 return Ok(Wait::Over);
             }

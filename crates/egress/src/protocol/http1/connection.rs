@@ -1,5 +1,6 @@
 //! The task of one connection: it connects, serves one request after the other, and waits between them.
 
+use adit_net::Stream;
 use std::{
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
@@ -9,7 +10,7 @@ use std::{
 use adit_codec::ResetCode;
 use adit_splice::tcp::Socket;
 use adit_trace::Phase;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     exchange::{After, ExchangeDriver, poll_unsolicited},
@@ -127,7 +128,7 @@ impl Connection {
 
     /// Waits for the next request; `None` if the connection has ended, which is not counted any more then. The second value
     /// is whether the connection can serve it.
-    async fn wait(&mut self, socket: &mut TcpStream) -> (Option<Http1Request>, bool) {
+    async fn wait(&mut self, socket: &mut Stream) -> (Option<Http1Request>, bool) {
         let Place { pool, slot, .. } = &self.place;
         let deadline = Instant::now() + pool.resources.config.idle_timeout;
         let driver = &mut self.driver;
@@ -160,7 +161,7 @@ impl Connection {
 }
 
 /// Makes a new connection for a request; `None` when the request has ended: it was reset, or its opener has left.
-async fn connect(pool: &Pool, mut request: Http1Request) -> Option<(Http1Request, TcpStream)> {
+async fn connect(pool: &Pool, mut request: Http1Request) -> Option<(Http1Request, Stream)> {
     request.record.timeline.begin(Phase::Dial);
     let dialled = tokio::select! {
         biased;

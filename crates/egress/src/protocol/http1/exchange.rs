@@ -1,6 +1,7 @@
 //! One request on one connection: the request is written and the response forwarded at the same time, each within its
 //! deadlines, and the request's record is finished.
 
+use adit_net::Stream;
 use std::{
     future::poll_fn,
     pin::Pin,
@@ -13,7 +14,6 @@ use adit_link::{Exchange, SendHalf};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
-    net::TcpStream,
     time::Instant,
 };
 
@@ -77,7 +77,7 @@ impl ExchangeDriver {
     /// [`After::Upgraded`]).
     pub(super) async fn serve(
         &mut self,
-        socket: &mut TcpStream,
+        socket: &mut Stream,
         request: Http1Request,
         reused: bool,
         resources: &Resources,
@@ -147,7 +147,7 @@ impl ExchangeDriver {
     fn poll_exchange(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &mut TcpStream,
+        socket: &mut Stream,
         record: &mut Http1Record,
         send: &SendHalf,
         resources: &Resources,
@@ -240,7 +240,7 @@ fn timed_out(what: &str, wait: Duration) -> ForwardError {
 }
 
 /// Ready when the service sends bytes or closes the connection while no response is due.
-pub(super) fn poll_unsolicited(cx: &mut Context<'_>, socket: &mut TcpStream) -> Poll<()> {
+pub(super) fn poll_unsolicited(cx: &mut Context<'_>, socket: &mut Stream) -> Poll<()> {
     let mut byte = [0];
     Pin::new(socket)
         .poll_read(cx, &mut ReadBuf::new(&mut byte))

@@ -1,5 +1,6 @@
 //! The connections of one service: which are idle, how many there may be, and the requests that wait for one.
 
+use adit_net::HostPort;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,14 +11,13 @@ use adit_trace::Phase;
 
 use super::{request::Http1Request, slot::Slot};
 use crate::{
-    connect::dial::Address,
     forward::{record::Outcome, resources::Resources},
     stats::Stats,
 };
 
 /// The connections of one service.
 pub(crate) struct Pool {
-    pub(super) address: Address,
+    pub(super) address: HostPort,
     pub(super) resources: Arc<Resources>,
     state: Mutex<State>,
 }
@@ -45,7 +45,7 @@ pub(super) enum NextStep {
 }
 
 impl Pool {
-    pub(crate) fn new(address: Address, resources: Arc<Resources>) -> Arc<Self> {
+    pub(crate) fn new(address: HostPort, resources: Arc<Resources>) -> Arc<Self> {
         Arc::new(Self {
             address,
             resources,

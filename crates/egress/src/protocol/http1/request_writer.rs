@@ -1,5 +1,6 @@
 //! Writes requests to the socket.
 
+use adit_net::Stream;
 use std::{
     io::{self, IoSlice, Write as _},
     pin::Pin,
@@ -9,7 +10,7 @@ use std::{
 use adit_codec::{ResetCode, fields::is_message_control};
 use adit_link::{Part, Payload, RecvHalf};
 use bytes::Buf as _;
-use tokio::{io::AsyncWrite as _, net::TcpStream, time::Instant};
+use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
     header_line::put_line,
@@ -193,7 +194,7 @@ impl RequestWriter {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &mut TcpStream,
+        socket: &mut Stream,
         record: &Http1Record,
     ) -> Poll<Result<(), ForwardError>> {
         if self.state == State::Start {
@@ -388,13 +389,15 @@ impl RequestWriter {
         Ok(())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, socket: &mut TcpStream) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, socket: &mut Stream) -> Poll<io::Result<()>> {
         let mut is_first = true;
         loop {
             let head = &self.out[self.at..];
             let body = self.body.as_ref().map_or(&[][..], |body| body.chunk());
             let total = head.len() + body.len() + self.suffix.len();
             if total == 0 {
+                // Sends what a TLS session holds back.
+                ready!(Pin::new(&mut *socket).poll_flush(cx))?;
                 self.discard();
                 return Poll::Ready(Ok(()));
             }

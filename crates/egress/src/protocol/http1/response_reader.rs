@@ -1,5 +1,6 @@
 //! Reads responses from the socket and forwards them to the link.
 
+use adit_net::Stream;
 use std::{
     ops::Range,
     pin::Pin,
@@ -11,10 +12,7 @@ use adit_codec::{
 };
 use adit_link::{Compression, SendHalf, Turn, compress::is_compressible};
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead as _, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::{
     body_framing::BodyFraming,
@@ -151,7 +149,7 @@ impl ResponseReader {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &mut TcpStream,
+        socket: &mut Stream,
         send: &SendHalf,
         resources: &Resources,
         record: &mut Http1Record,
@@ -179,7 +177,7 @@ impl ResponseReader {
             }
             ready!(self.turn.poll_yield(cx));
             // A buffer is taken when there is something to read: a connection that waits holds none.
-            match socket.poll_read_ready(cx) {
+            match socket.poll_readable(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(self.lost("connection lost"))),
                 Poll::Pending => {

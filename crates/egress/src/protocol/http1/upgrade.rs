@@ -2,9 +2,9 @@
 //! connection does.
 
 use adit_codec::ResetCode;
+use adit_net::Stream;
 use adit_splice::tcp::{Progress, Socket, Splice, SpliceError};
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::request::Http1Request;
@@ -13,7 +13,7 @@ use crate::forward::{record::Outcome, resources::Resources};
 /// Carries both directions to their ends and finishes the request's record. `early` has come from the service behind its
 /// response.
 pub(super) async fn run(
-    socket: TcpStream,
+    socket: Stream,
     request: Http1Request,
     early: Bytes,
     resources: &Resources,

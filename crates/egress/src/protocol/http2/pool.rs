@@ -6,6 +6,7 @@
 //! requests on a connection (RFC 9113, 5.1.2), another one is made, up to the same bound; then requests wait in order of
 //! arrival.
 
+use adit_net::{HostPort, Stream, Tapped};
 use std::{
     collections::VecDeque,
     sync::{
@@ -16,7 +17,7 @@ use std::{
 };
 
 use adit_codec::ResetCode;
-use adit_link::PacedStream;
+use adit_link::FramePacer;
 use h2::client::{Builder, SendRequest};
 use thiserror::Error;
 use tokio::{
@@ -26,16 +27,14 @@ use tokio::{
 
 use super::{request_writer::Piece, settings_watch::SettingsWatch};
 use crate::{
-    connect::{
-        dial::Address,
-        tls::{ConnectError, Dialer, Socket},
-    },
+    connect::tls::{ConnectError, Dialer},
     forward::{error::ForwardError, gauge::GaugeGuard, resources::Resources, timeline::DialSpan},
     stats::Stats,
 };
 
 type Sender = SendRequest<Piece>;
-type Http2Connection = h2::client::Connection<SettingsWatch<PacedStream<Socket>>, Piece>;
+type Http2Connection =
+    h2::client::Connection<Tapped<Tapped<Stream, FramePacer>, SettingsWatch>, Piece>;
 
 /// The largest window of HTTP/2 (RFC 9113, 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -92,7 +91,7 @@ enum Http2ConnectError {
     Connect(#[from] ConnectError),
     #[error("connect {address}: {error}; {hint}")]
     Handshake {
-        address: Address,
+        address: HostPort,
         #[source]
         error: Http2HandshakeError,
         hint: &'static str,
@@ -220,7 +219,7 @@ impl Pool {
         })
     }
 
-    pub(super) const fn address(&self) -> &Address {
+    pub(super) const fn address(&self) -> &HostPort {
         self.dialer.address()
     }
 
@@ -397,8 +396,9 @@ impl Pool {
         let config = &self.resources.config;
         let socket = self.dialer.dial(config.dial_timeout).await?;
         // Frames that h2 ignores, or responds to at once, have no other bound.
-        let socket = PacedStream::of_server(socket, config.turn_bytes);
-        let (socket, settings) = SettingsWatch::new(socket);
+        let socket = Tapped::new(socket, FramePacer::of_server(config.turn_bytes));
+        let (watch, settings) = SettingsWatch::new();
+        let socket = Tapped::new(socket, watch);
         let window = config.http2_stream_window_bytes;
         // The windows of all streams: a visitor that does not read must not stall the others.
         let all = u64::from(window) * (config.max_connections as u64).max(1);

@@ -1,24 +1,24 @@
 //! Reports when the settings of a service of HTTP/2 have been received.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use adit_net::Tap;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     sync::oneshot,
 };
 
 /// The start of a frame: length, type, flags, stream (RFC 9113, 4.1).
 const FRAME_START: usize = 9;
 
-/// A socket that reports when the first frame has been received and processed. A service of HTTP/2 sends its settings first
-/// (RFC 9113, 3.4); until they are received, neither the number of concurrent requests that it allows is known, nor whether
-/// it speaks HTTP/2 at all.
-pub(super) struct SettingsWatch<S> {
-    socket: S,
+/// Reports when the first frame has been received and processed. A service of HTTP/2 sends its settings first (RFC 9113,
+/// 3.4); until they are received, neither the number of concurrent requests that it allows is known, nor whether it speaks
+/// HTTP/2 at all.
+pub(super) struct SettingsWatch {
     /// `None` once the frame has been reported.
     first_frame: Option<FirstFrame>,
 }
@@ -30,9 +30,9 @@ struct FirstFrame {
     received: oneshot::Sender<()>,
 }
 
-impl<S> SettingsWatch<S> {
-    /// The channel completes with an error if the socket is dropped before the first frame.
-    pub(super) fn new(socket: S) -> (Self, oneshot::Receiver<()>) {
+impl SettingsWatch {
+    /// The channel completes with an error if the stream is dropped before the first frame.
+    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
         let (received, receiver) = oneshot::channel();
         let first_frame = FirstFrame {
             start: [0; FRAME_START],
@@ -40,7 +40,6 @@ impl<S> SettingsWatch<S> {
             received,
         };
         let this = Self {
-            socket,
             first_frame: Some(first_frame),
         };
         (this, receiver)
@@ -63,58 +62,29 @@ impl FirstFrame {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for SettingsWatch<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
+impl Tap for SettingsWatch {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
         // h2 reads again when it has processed what it has read.
-        if let Some(frame) = this.first_frame.take_if(|frame| frame.is_complete()) {
+        if let Some(frame) = self.first_frame.take_if(|frame| frame.is_complete()) {
             let _ = frame.received.send(());
         }
         let before = buffer.filled().len();
-        let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        if let Some(frame) = &mut this.first_frame {
+        let result = Pin::new(stream).poll_read(cx, buffer);
+        if let Some(frame) = &mut self.first_frame {
             frame.on_bytes(buffer.filled().get(before..).unwrap_or_default());
         }
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for SettingsWatch<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use adit_net::Tapped;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -122,7 +92,8 @@ mod tests {
     #[tokio::test]
     async fn the_first_frame_is_reported_by_the_read_behind_it() {
         let (mut service, socket) = tokio::io::duplex(64);
-        let (mut socket, mut received) = SettingsWatch::new(socket);
+        let (watch, mut received) = SettingsWatch::new();
+        let mut socket = Tapped::new(socket, watch);
         // A frame with two bytes of payload, and the start of another one.
         let frame = [0, 0, 2, 4, 0, 0, 0, 0, 0, 7, 7, 9, 9];
         let mut buffer = [0; 4];
@@ -140,7 +111,8 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_socket_fails_the_report() {
         let (_service, socket) = tokio::io::duplex(64);
-        let (socket, received) = SettingsWatch::new(socket);
+        let (watch, received) = SettingsWatch::new();
+        let socket = Tapped::new(socket, watch);
         drop(socket);
         received.await.unwrap_err();
     }

@@ -4,12 +4,10 @@ use adit_codec::{
     MAX_HEAD_BYTES,
     fields::{is_hop_by_hop, list_contains},
 };
+use adit_net::Stream;
 use adit_websocket::{VERSION, accept};
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     rejection::Rejection,
@@ -40,7 +38,7 @@ pub(super) enum HandshakeResponse {
 /// # Errors
 /// [`ForwardError`].
 pub(super) async fn shake_hands(
-    socket: &mut TcpStream,
+    socket: &mut Stream,
     record: &mut WebSocketRecord,
     key: &str,
 ) -> Result<HandshakeResponse, ForwardError> {

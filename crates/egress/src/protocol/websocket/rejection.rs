@@ -2,8 +2,9 @@
 
 use adit_codec::WebSocketResponseHead;
 use adit_link::SendHalf;
+use adit_net::Stream;
 use bytes::Bytes;
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::io::AsyncReadExt as _;
 
 use super::request::{HeaderLine, WebSocketRecord};
 use crate::{
@@ -26,7 +27,7 @@ impl Rejection {
     /// [`ForwardError`]: the service closed early, or the opener does not wait for the response any more.
     pub(super) async fn forward(
         self,
-        socket: &mut TcpStream,
+        socket: &mut Stream,
         send: &SendHalf,
         resources: &Resources,
         record: &mut WebSocketRecord,
