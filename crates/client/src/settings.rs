@@ -7,6 +7,7 @@ use adit_balance::Policy;
 pub use adit_egress::{ProxyProtocol, Roots, Tls, TlsName, Trust};
 pub use adit_ingress::TrustedProxies;
 pub use adit_link::Compression;
+use adit_net::HostPort;
 use secrecy::SecretString;
 
 /// Everything a client needs to start.
@@ -45,12 +46,7 @@ pub struct Settings {
 impl Settings {
     /// Host and port of the server, as in URLs.
     pub fn server_addr(&self) -> String {
-        let (host, port) = (&self.server_host, self.server_port);
-        if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        }
+        HostPort::new(&self.server_host, self.server_port).to_string()
     }
 }
 

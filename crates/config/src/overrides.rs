@@ -6,6 +6,7 @@ use std::{
 };
 
 use adit_client::TunnelKind;
+use adit_server::HostPort;
 
 use crate::{
     document::{Entry, Node, Value},
@@ -139,7 +140,7 @@ impl ServerOverrides {
 impl ClientOverrides {
     pub(crate) fn lay_over(&self, root: &mut Node) -> Result<(), ConfigError> {
         if let Some(server) = &self.server {
-            let (host, port) = host_and_port(server).ok_or_else(|| {
+            let (host, port) = HostPort::split(server).map_err(|_| {
                 ConfigError::new(
                     flag("--server"),
                     "",
@@ -212,8 +213,8 @@ impl TunnelOverrides {
         let service = secure.unwrap_or(&self.service);
         let (host, port) = match service.parse::<u16>() {
             Ok(port) => (None, port),
-            Err(_) => match host_and_port(service).ok_or_else(refused)? {
-                (host, Some(port)) => (Some(host), port),
+            Err(_) => match HostPort::split(service).map_err(|_| refused())? {
+                (host, Some(port)) => (Some(host.to_owned()), port),
                 (_, None) => return Err(refused()),
             },
         };
@@ -313,50 +314,5 @@ impl TunnelOverrides {
                 origin,
             },
         })
-    }
-}
-
-/// Reads `host`, `host:port`, `[::1]`, `[::1]:port` or `::1`; nothing if it is none of them.
-fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']')?;
-            match rest.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None if rest.is_empty() => (host, None),
-                None => return None,
-            }
-        }
-        None => match text.split_once(':') {
-            // More than one colon without brackets: an IPv6 address.
-            Some((_, rest)) if rest.contains(':') => (text, None),
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let port = match port {
-        Some(port) => Some(port.parse().ok().filter(|&port: &u16| port > 0)?),
-        None => None,
-    };
-    (!host.is_empty()).then(|| (host.to_owned(), port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_come_with_and_without_port() {
-        let some = |host: &str, port| Some((host.to_owned(), port));
-        assert_eq!(host_and_port("a.example"), some("a.example", None));
-        assert_eq!(host_and_port("a.example:1"), some("a.example", Some(1)));
-        assert_eq!(host_and_port("[::1]:2"), some("::1", Some(2)));
-        assert_eq!(host_and_port("[::1]"), some("::1", None));
-        assert_eq!(host_and_port("::1"), some("::1", None));
-        for refused in [
-            "", ":1", "a:", "a:0", "a:65536", "a:b", "[::1", "[::1]x", "[]",
-        ] {
-            assert_eq!(host_and_port(refused), None, "{refused}");
-        }
     }
 }

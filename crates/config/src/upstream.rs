@@ -1,10 +1,12 @@
 //! The upstreams of a server: what the entries of clients, and rules, may lead to.
 
-use std::{collections::HashSet, net::IpAddr, path::Path};
+use std::{collections::HashSet, path::Path};
 
 use adit_balance::Policy;
 use adit_router::normalize_host;
-use adit_server::{Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings};
+use adit_server::{
+    HostPort, HostPortError, Tls, UpstreamProtocol, UpstreamServer, UpstreamSettings,
+};
 
 use crate::{
     error::{ConfigError, Kind},
@@ -157,22 +159,17 @@ fn address(item: &Item<'_>) -> Result<(String, u16), ConfigError> {
     if text.contains("://") {
         return Err(refused().with_help("what it speaks is said by `protocol`"));
     }
-    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
-    // An IPv6 address without brackets: its last part would be taken for a port.
-    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return Err(refused().with_help("put brackets around the address, as in [::1]:9001"));
+    let address = text.parse::<HostPort>().map_err(|error| match error {
+        HostPortError::NoBrackets => {
+            refused().with_help("put brackets around the address, as in [::1]:9001")
+        }
+        HostPortError::NoPort | HostPortError::NoHost | HostPortError::Port => refused(),
+    })?;
+    if let Some(ip) = address.ip() {
+        return Ok((ip.to_string(), address.port()));
     }
-    let port = port
-        .parse::<u16>()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(refused)?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(ip) = bare.parse::<IpAddr>() {
-        return Ok((ip.to_string(), port));
-    }
-    match normalize_host(host) {
-        Ok(host) => Ok((host.into_owned(), port)),
+    match normalize_host(address.host()) {
+        Ok(host) => Ok((host.into_owned(), address.port())),
         Err(error) => Err(item.error(error.to_string())),
     }
 }

@@ -38,7 +38,7 @@ mod upstream;
 mod upstreams;
 mod worker;
 
-pub use adit_net::raise_descriptor_limit;
+pub use adit_net::{HostPort, HostPortError, raise_descriptor_limit};
 pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};

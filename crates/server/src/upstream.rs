@@ -10,6 +10,7 @@ use adit_balance::{Balancer, Draw, InFlight, Load, Member, Policy, hash_bytes};
 use adit_codec::{HeaderBlock, ResetCode};
 use adit_egress::{Protocol, ServiceConfig, Trust};
 use adit_link::RequestHead;
+use adit_net::HostPort;
 use thiserror::Error;
 
 use crate::{
@@ -253,11 +254,7 @@ impl Upstream {
 
 /// As people write it.
 fn address_of(server: &UpstreamServer) -> String {
-    if server.host.contains(':') {
-        format!("[{}]:{}", server.host, server.port)
-    } else {
-        format!("{}:{}", server.host, server.port)
-    }
+    HostPort::new(&server.host, server.port).to_string()
 }
 
 /// No name of an upstream contains a slash, so that no client can name a service.
