@@ -46,7 +46,8 @@ pub use config::{HttpConfig, TcpConfig, UdpConfig};
 pub use forward::{
     admission::Admission,
     director::{Destination, Direction, Director},
-    layer::{BoxFuture, Held, Layer, Verdict},
+    layer::{BoxFuture, Held, Layer, Layers, NoResponse, Verdict},
+    local_response::LocalResponse,
     request_meta::{RequestMeta, Scheme, Visitor},
     retry_budget::RetryBudget,
     session::Session,

@@ -507,12 +507,12 @@ async fn a_permit_is_held_as_long_as_the_response_lasts() {
 struct Door;
 
 impl Layer for Door {
-    fn on_request(&self, visit: &mut RequestMeta) -> Verdict {
+    fn on_request<'r>(&'r self, visit: &'r mut RequestMeta) -> Verdict<'r> {
         match visit.path.path() {
             "/closed" => Verdict::Reject(Failure::new(Reason::NoTunnel, "closed")),
             "/later" => Verdict::Wait(Box::pin(async {
                 tokio::task::yield_now().await;
-                Err(Failure::new(Reason::Limit, "later"))
+                Verdict::Reject(Failure::new(Reason::Limit, "later"))
             })),
             _ => {
                 visit

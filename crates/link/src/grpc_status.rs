@@ -39,7 +39,7 @@ impl GrpcStatus {
     pub fn new(code: u8, message: &str, reason: Reason, request: &Uuid) -> Self {
         Self {
             code: code.to_string(),
-            message: utf8_percent_encode(message, ENCODED).to_string(),
+            message: encode_grpc_message(message),
             reason,
             request_id: request.to_string(),
         }
@@ -59,6 +59,11 @@ impl GrpcStatus {
     }
 }
 
+/// The value of `grpc-message` for a text.
+pub fn encode_grpc_message(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
 /// The status in a value of `grpc-status`.
 pub fn parse_grpc_status(value: &[u8]) -> Option<u16> {
     std::str::from_utf8(value).ok()?.parse().ok()
@@ -70,10 +75,9 @@ mod tests {
 
     #[test]
     fn p_8_4_messages_are_percent_encoded() {
-        let message = |text: &str| GrpcStatus::new(2, text, Reason::Internal, &Uuid::nil()).message;
-        assert_eq!(message("Hello, `web` ~"), "Hello, `web` ~");
-        assert_eq!(message("100 %\n\u{7f}"), "100 %25%0A%7F");
-        assert_eq!(message("Grüße ☃"), "Gr%C3%BC%C3%9Fe %E2%98%83");
+        assert_eq!(encode_grpc_message("Hello, `web` ~"), "Hello, `web` ~");
+        assert_eq!(encode_grpc_message("100 %\n\u{7f}"), "100 %25%0A%7F");
+        assert_eq!(encode_grpc_message("Grüße ☃"), "Gr%C3%BC%C3%9Fe %E2%98%83");
     }
 
     #[test]

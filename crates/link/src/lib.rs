@@ -55,7 +55,7 @@ pub use dispatch::{Dispatch, IncomingRequest};
 pub use drive::drive;
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
-pub use grpc_status::{GRPC_CONTENT_TYPE, GrpcStatus, parse_grpc_status};
+pub use grpc_status::{GRPC_CONTENT_TYPE, GrpcStatus, encode_grpc_message, parse_grpc_status};
 pub use in_turns::FramePacer;
 pub use lane::{Connection, Lane, LaneConfig, LaneStats};
 pub use log_limit::LogLimit;

@@ -10,7 +10,8 @@ use adit_balance::{Draw, InFlight, Policy, hash_bytes};
 use adit_codec::ProtocolType;
 use adit_flow::{Claim, Permit};
 use adit_ingress::{
-    Destination, Direction, Director, RequestMeta, RetryBudget, Session, layers::visitor_key,
+    Destination, Direction, Director, Layers, RequestMeta, RetryBudget, Session,
+    layers::visitor_key,
 };
 use adit_link::{Failure, Reason};
 use adit_proto::REGISTER_PATH;
@@ -439,6 +440,7 @@ fn destination(
         tunnel: tunnel.name.clone(),
         revision,
         link: link.id().value(),
+        layers: Layers::default(),
         compression: tunnel.definition.compression,
         permit,
         hold: Box::new(RequestHold {

@@ -8,7 +8,7 @@ use std::{
 
 use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, UserName};
 use adit_flow::Budget;
-use adit_ingress::Destination;
+use adit_ingress::{Destination, Layers};
 use adit_link::{Lane, LaneConfig};
 use parking_lot::Mutex;
 
@@ -106,6 +106,7 @@ impl ToUpstream {
             tunnel: self.name.clone().into(),
             revision,
             link: NO_LINK,
+            layers: Layers::default(),
             compression: None,
             permit: None,
             hold: Box::new(()),

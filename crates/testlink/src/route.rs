@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use adit_ingress::{
-    Admission, Destination, Direction, Director, Layer, RequestMeta, Session, layers,
+    Admission, Destination, Direction, Director, Layer, Layers, RequestMeta, Session, layers,
 };
 use adit_link::{Failure, Reason};
 use adit_trace::{NoObserver, Observer};
@@ -22,6 +22,7 @@ impl Link {
             tunnel: TUNNEL.into(),
             revision: 7,
             link: number,
+            layers: Layers::default(),
             compression: None,
             permit: None,
             hold: Box::new(()),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use adit_auth::{ClientClaim, ClientId, Grant, GroupId, NameError, TunnelName, UserName};
-use adit_ingress::{Destination, Direction, Director, RequestMeta, RetryBudget, Session};
+use adit_ingress::{Destination, Direction, Director, Layers, RequestMeta, RetryBudget, Session};
 use adit_link::{Compression, Lane};
 
 use crate::{
@@ -52,6 +52,7 @@ impl Route {
             tunnel: self.upstream.clone().into(),
             revision: link.revision,
             link: link.epoch,
+            layers: Layers::default(),
             compression: self.compression,
             permit: None,
             hold: Box::new(()),

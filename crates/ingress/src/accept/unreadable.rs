@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use crate::forward::{
     connection::Connection,
     context::HttpContext,
-    error_response::{ErrorContext, render},
+    error_response::{ErrorContext, error_response},
     record::record_unreadable,
     request_meta::new_uuid,
 };
@@ -66,11 +66,11 @@ pub(super) fn reject(
         uuid,
         protocol: ProtocolType::Http,
         method: &Method::GET,
-        version: Version::HTTP_11,
         headers: &HeaderMap::new(),
         close: true,
     };
-    let mut response = render(&failure, &error_context);
+    let response = error_response(&failure, &error_context);
+    let mut response = response.render(ProtocolType::Http, &Method::GET, Version::HTTP_11);
     *response.status_mut() = status;
     context.counters.count_refused(failure.reason);
     tracing::debug!(

@@ -53,14 +53,14 @@ impl Deadline {
     }
 
     /// Waits for `work` until the deadline, and drops it then.
-    pub(crate) async fn bound<T>(
+    pub(crate) async fn bound<T, E: From<Failure>>(
         self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         tokio::select! {
             biased;
             done = work => done,
-            () = sleep_until(self.at) => Err(self.exceeded()),
+            () = sleep_until(self.at) => Err(self.exceeded().into()),
         }
     }
 

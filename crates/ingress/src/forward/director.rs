@@ -3,9 +3,13 @@
 use std::{any::Any, sync::Arc};
 
 use adit_flow::Permit;
-use adit_link::{Compression, Failure, Lane, Reason};
+use adit_link::{Compression, Failure, Lane};
 
-use crate::forward::{layer::BoxFuture, request_meta::RequestMeta, session::Session};
+use crate::forward::{
+    layer::{BoxFuture, Layers},
+    request_meta::RequestMeta,
+    session::Session,
+};
 
 /// The target of one attempt.
 pub struct Destination {
@@ -19,6 +23,9 @@ pub struct Destination {
     pub revision: u64,
     /// The link that the lane belongs to, for `avoid`; never 0.
     pub link: u64,
+    /// The layers of the tunnel, which a request passes after it has been routed, in this order. All destinations of one
+    /// tunnel share one list: a retry on another client of the tunnel does not pass it again.
+    pub layers: Layers,
     /// The compression that the tunnel is configured with (P-13.1).
     pub compression: Option<Compression>,
     /// A permit of that client, held until the exchange ends.
@@ -39,7 +46,7 @@ impl std::fmt::Debug for Destination {
 
 /// The entry in `avoid` for an attempt on a lane of `link` that failed. A lost lane does not exclude its link: the others,
 /// and the one that takes its place, may be chosen (P-1.7).
-pub(crate) fn failed_on(link: u64, lane: &Lane) -> u64 {
+pub(super) fn failed_on(link: u64, lane: &Lane) -> u64 {
     if lane.is_attached() { link } else { NO_LINK }
 }
 
@@ -73,9 +80,4 @@ pub trait Director: Send + Sync + 'static {
 
     /// Takes one retry from the retry budget, if there is one (P-7.2). Called once for each retry, right before it.
     fn may_retry(&self) -> bool;
-}
-
-/// The client that refused a request is connected, and no other.
-pub(super) fn no_other_client() -> Failure {
-    Failure::new(Reason::NoClient, "no other client to try")
 }

@@ -1,45 +1,55 @@
-//! Forwards a request to a client, and to another one if the first attempt fails and may be repeated (P-7.2).
+//! Forwards a request of HTTP, gRPC or WebSocket: layers, body, routing and attempts.
 
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, atomic::Ordering},
+};
 
+use adit_auth::Grant;
 use adit_codec::ProtocolType;
-use adit_link::{Failure, Lane, Reason, Retry};
+use adit_link::{Failure, Retry};
 use adit_trace::Phase;
 use http::Method;
 use http_body::Body;
 
 use crate::forward::{
-    attempt::attempt,
+    attempt::{Holds, attempt},
     context::HttpContext,
     demand::Demand,
-    director::{Direction, failed_on, no_other_client},
+    director::{Destination, Direction, Director},
     inbound::Inbound,
+    layer::{BoxFuture, Layers, Rejected},
     options::ForwardOptions,
+    phases::Phases,
     receive::UpstreamResponse,
     record::RequestRecord,
     request_body::RequestBody,
+    retry::{AttemptFailed, Attempts, forward_with_retries},
 };
 
-/// Attempts on other clients after the first.
-const MAX_RETRIES: usize = 2;
-
-/// Passes a request through the layers, forwards it to a client, and to another one if that is allowed.
+/// Passes a request through the layers before routing, reads or starts its body, and forwards it to a client, or to another
+/// one if that is allowed. Returns when the head of the final response has arrived.
+///
+/// # Errors
+/// A failure, or the response of a layer.
 pub(crate) async fn forward(
     context: &HttpContext,
     record: &mut RequestRecord,
     body: Inbound,
     options: ForwardOptions<'_>,
-) -> Result<UpstreamResponse, Failure> {
+) -> Result<UpstreamResponse, Rejected> {
+    let admission = &context.admission;
     record.phases.begin(Phase::Queue);
-    let holds = context.admission.admit_request(&mut record.request).await?;
+    let mut holds = Vec::new();
+    let layers = admission.layers();
+    layers.pass_request(&mut record.request, &mut holds).await?;
     record.phases.end(Phase::Queue);
-    let mut demand = if body.is_end_stream() {
+    let demand = if body.is_end_stream() {
         Demand::default()
     } else {
         Demand::of(&holds, None)
     };
-    let holds = (!holds.is_empty()).then(|| Arc::new(Mutex::new(holds)));
-    let mut body = match record.request.protocol {
+    let body = match record.request.protocol {
         ProtocolType::Grpc => {
             let enough = context.config.inline_body_bytes;
             RequestBody::take_arrived(body, enough, &mut record.received_bytes)?
@@ -50,79 +60,115 @@ pub(crate) async fn forward(
             RequestBody::read_ahead(&context.config, body, expects, &demand, received).await?
         }
     };
-    let director = context.admission.director();
-    let mut avoid = Vec::new();
-    let mut first_failure = None;
-    let (mut waits, mut is_lost) = (true, false);
-    loop {
-        record.phases.begin(Phase::Route);
-        let directed = match director.direct(&record.request, &avoid) {
-            // P-7.2: the requests of a lost link must not all move to other clients. On the next link of their own client
-            // they are as many as before.
-            Direction::Go(destination)
-                if is_lost
-                    && !record.last_attempt_was_on(&destination.grant)
-                    && !director.may_retry() =>
-            {
-                Err(no_other_client())
-            }
-            Direction::Go(destination) => Ok(destination),
-            Direction::Wait(destination) if waits => destination.await,
-            Direction::Wait(_) => Err(no_other_client()),
-            Direction::Fail(failure) => Err(failure),
-        };
-        record.phases.end(Phase::Route);
-        let destination = match (directed, first_failure.take()) {
-            (Ok(destination), _) => destination,
-            // No other client: the failure of the first attempt is the reason.
-            (Err(_), Some(first)) | (Err(first), None) => return Err(first),
-        };
-        if !avoid.is_empty() {
-            context.counters.retries.fetch_add(1, Ordering::Relaxed);
-            record.retries += 1;
+    let mut request = Forwarding {
+        context,
+        record,
+        holds: (!holds.is_empty()).then(|| Arc::new(Mutex::new(holds))),
+        demand,
+        body,
+        options,
+        passed: Layers::default(),
+    };
+    let mut response = forward_with_retries(admission.director(), &mut request).await?;
+    response.layers = request.passed;
+    Ok(response)
+}
+
+/// A request while it is tried on one client after another.
+struct Forwarding<'f> {
+    context: &'f HttpContext,
+    record: &'f mut RequestRecord,
+    /// `None` if empty.
+    holds: Option<Holds>,
+    /// For a body that is streamed.
+    demand: Demand,
+    body: RequestBody,
+    options: ForwardOptions<'f>,
+    /// The layers of the destination, once the request has passed them.
+    passed: Layers,
+}
+
+impl Attempts for Forwarding<'_> {
+    type Done = UpstreamResponse;
+    type Rejected = Rejected;
+
+    fn direct(&self, director: &dyn Director, avoid: &[u64]) -> Direction {
+        director.direct(&self.record.request, avoid)
+    }
+
+    fn wait(
+        &mut self,
+        routing: BoxFuture<Result<Destination, Failure>>,
+    ) -> impl Future<Output = Result<Result<Destination, Failure>, Failure>> + Send {
+        // hyper and h2 drop the whole request if the visitor leaves.
+        async { Ok(routing.await) }
+    }
+
+    async fn pass_layers(&mut self, layers: &Layers) -> Result<(), Rejected> {
+        let mut holds = Vec::new();
+        layers
+            .pass_request(&mut self.record.request, &mut holds)
+            .await?;
+        if !holds.is_empty() {
+            let all = self.holds.get_or_insert_default();
+            let mut all = all
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            all.append(&mut holds);
         }
-        let (link, lane) = (destination.link, destination.lane.clone());
-        if let RequestBody::Streamed { .. } = &body {
-            demand.add(destination.permit.as_ref());
+        self.passed = layers.clone();
+        Ok(())
+    }
+
+    async fn attempt(
+        &mut self,
+        destination: Destination,
+    ) -> Result<UpstreamResponse, AttemptFailed> {
+        if let RequestBody::Streamed { .. } = &self.body {
+            self.demand.add(destination.permit.as_ref());
         }
         let tried = attempt(
-            context,
-            record,
+            self.context,
+            self.record,
             destination,
-            &holds,
-            &demand,
-            &mut body,
-            options,
+            &self.holds,
+            &self.demand,
+            &mut self.body,
+            self.options,
         );
         let failure = match tried.await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        record.phases.end(Phase::Transit);
-        let again = avoid.len() < MAX_RETRIES
-            // gRPC is never retried as safe (P-8.5): a call is a POST.
-            && match failure.retry() {
-                Retry::Never => false,
-                Retry::Always => body.can_start_over(),
-                Retry::IfSafe => {
-                    matches!(body, RequestBody::None)
-                        && matches!(
-                            record.request.method,
-                            Method::GET | Method::HEAD | Method::OPTIONS
-                        )
-                }
-            };
-        is_lost = failure.retry() == Retry::IfSafe;
-        if !again || !(is_lost || director.may_retry()) {
-            return Err(failure);
-        }
-        waits = may_wait(&failure, &lane);
-        avoid.push(failed_on(link, &lane));
-        first_failure = Some(failure);
+        let may_repeat = match failure.retry() {
+            Retry::Never => false,
+            Retry::Always => self.body.can_start_over(),
+            // Never for gRPC (P-8.5): a call is a POST.
+            Retry::IfSafe => {
+                let method = &self.record.request.method;
+                matches!(self.body, RequestBody::None)
+                    && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+            }
+        };
+        Err(AttemptFailed {
+            failure,
+            may_repeat,
+        })
     }
-}
 
-/// Whether a request waits for the next link of its client, as later requests do: its own link is lost or drains.
-pub(crate) fn may_wait(failed: &Failure, lane: &Lane) -> bool {
-    matches!(failed.reason, Reason::LinkLost | Reason::Draining) || lane.is_closed()
+    fn last_attempt_was_on(&self, grant: &Grant) -> bool {
+        self.record.last_attempt_was_on(grant)
+    }
+
+    fn on_retry(&mut self) {
+        self.context
+            .counters
+            .retries
+            .fetch_add(1, Ordering::Relaxed);
+        self.record.retries += 1;
+    }
+
+    fn phases(&mut self) -> &mut Phases {
+        &mut self.record.phases
+    }
 }

@@ -5,27 +5,46 @@ use adit_link::{Failure, Reason};
 use adit_trace::Printable;
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
-    header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{ACCEPT, CACHE_CONTROL, RETRY_AFTER},
 };
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::forward::{
-    grpc_status,
     headers::{REASON, REQUEST_ID, request_id},
-    record::RequestRecord,
+    layer::Rejected,
+    local_response::LocalResponse,
+    record::{Outcome, RequestRecord},
     response_body::ResponseBody,
 };
 
-/// Request context needed to render an error response.
+/// Request context needed to make an error response.
 pub(crate) struct ErrorContext<'a> {
     pub(crate) uuid: Uuid,
     pub(crate) protocol: ProtocolType,
     pub(crate) method: &'a Method,
-    pub(crate) version: Version,
     pub(crate) headers: &'a HeaderMap,
     /// The connection, if it is HTTP/1, cannot serve another request.
     pub(crate) close: bool,
+}
+
+/// Responds to a request that was not forwarded: with the response of a layer, or with an error response.
+///
+/// # Errors
+/// The failure, if the visitor has left.
+pub(crate) fn respond_to_rejected(
+    rejected: Rejected,
+    record: RequestRecord,
+    close: bool,
+) -> Result<Response<ResponseBody>, Failure> {
+    match rejected {
+        Rejected::Failure(failure) => respond_with_error(&failure, record, close),
+        Rejected::Response(response) => {
+            let response = response.with_close(close);
+            Ok(respond(response, record, Outcome::Completed))
+        }
+    }
 }
 
 /// Responds with a failure. After a body that may not have been read to its end, the connection has to `close`.
@@ -37,8 +56,8 @@ pub(crate) fn respond_with_error(
     mut record: RequestRecord,
     close: bool,
 ) -> Result<Response<ResponseBody>, Failure> {
-    record.on_failure(failure);
     if failure.reason == Reason::Cancelled {
+        record.finish(Outcome::Failed(failure));
         return Err(failure.clone());
     }
     tracing::debug!(
@@ -51,57 +70,73 @@ pub(crate) fn respond_with_error(
         uuid: record.request.uuid,
         protocol: record.request.protocol,
         method: &record.request.method,
-        version: record.request.version,
         headers: &record.request.headers,
         close,
     };
-    let response = render(failure, &context);
+    let response = error_response(failure, &context);
+    Ok(respond(response, record, Outcome::Failed(failure)))
+}
+
+/// The response, recorded with this outcome. The body keeps the request open until it has been sent.
+fn respond(
+    response: LocalResponse,
+    mut record: RequestRecord,
+    outcome: Outcome<'_>,
+) -> Response<ResponseBody> {
+    let request = &record.request;
+    let response = response.render(request.protocol, &request.method, request.version);
     record.on_response(response.status(), response.headers());
-    Ok(response.map(|text| ResponseBody::own(text, record)))
+    record.sent_bytes = response.body().len() as u64;
+    record.finish(outcome);
+    response.map(|body| ResponseBody::local(body, Some(record)))
 }
 
 /// The response to a failure.
-pub(crate) fn render(failure: &Failure, context: &ErrorContext<'_>) -> Response<Bytes> {
-    if context.protocol == ProtocolType::Grpc {
-        return grpc_status::render(failure, &context.uuid);
-    }
+pub(crate) fn error_response(failure: &Failure, context: &ErrorContext<'_>) -> LocalResponse {
     let reason = failure.reason;
     let status =
         StatusCode::from_u16(reason.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let json = wants_json(context.headers);
-    let text = if *context.method == Method::HEAD {
-        String::new()
-    } else if json {
-        as_json(status, failure, context.uuid)
+    if context.protocol == ProtocolType::Grpc {
+        return LocalResponse::for_call(failure, &context.uuid);
+    }
+    let is_json = wants_json(context.headers);
+    let (content_type, text) = if *context.method == Method::HEAD {
+        (content_type(is_json), Bytes::new())
+    } else if is_json {
+        (
+            content_type(true),
+            as_json(status, failure, context.uuid).into(),
+        )
     } else {
-        as_text(status, failure, context.uuid)
+        (
+            content_type(false),
+            as_text(status, failure, context.uuid).into(),
+        )
     };
-    let mut response = Response::new(Bytes::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    let content_type = if json {
-        "application/json"
-    } else {
-        "text/plain; charset=utf-8"
-    };
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
-    headers.insert(REQUEST_ID, request_id(&context.uuid));
+    let mut response = LocalResponse::new(status)
+        .with_body(content_type, text)
+        .with_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+        .with_header(REASON, HeaderValue::from_static(reason.as_str()))
+        .with_header(REQUEST_ID, request_id(&context.uuid));
     if matches!(
         status,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
     ) {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response = response.with_header(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     let in_doubt = matches!(
         reason,
         Reason::BadRequest | Reason::HeaderTooLarge | Reason::Stalled
     );
-    if context.version < Version::HTTP_2 && (context.close || in_doubt) {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    response.with_close(context.close || in_doubt)
+}
+
+const fn content_type(is_json: bool) -> HeaderValue {
+    HeaderValue::from_static(if is_json {
+        "application/json"
+    } else {
+        "text/plain; charset=utf-8"
+    })
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
@@ -126,40 +161,36 @@ fn as_text(status: StatusCode, failure: &Failure, uuid: Uuid) -> String {
     )
 }
 
-fn as_json(status: StatusCode, failure: &Failure, uuid: Uuid) -> String {
-    format!(
-        r#"{{"status":{},"reason":"{}","detail":"{}","advice":"{}","request_id":"{uuid}"}}"#,
-        status.as_u16(),
-        failure.reason,
-        escaped(failure.public_detail()),
-        escaped(advice(failure.reason)),
-    )
+fn as_json(status: StatusCode, failure: &Failure, uuid: Uuid) -> Vec<u8> {
+    let error = JsonError {
+        status: status.as_u16(),
+        reason: failure.reason.as_str(),
+        detail: failure.public_detail(),
+        advice: advice(failure.reason),
+        request_id: uuid.to_string(),
+    };
+    // Numbers and texts can always be serialized.
+    serde_json::to_vec(&error).unwrap_or_default()
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
+#[derive(Serialize)]
+struct JsonError<'f> {
+    status: u16,
+    reason: &'f str,
+    detail: &'f str,
+    advice: &'f str,
+    request_id: String,
 }
 
-/// What whoever reads it can do.
+/// What the reader can do about a failure.
 const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::NoTunnel => {
-            "Nothing is served here. Check the address, and the domain of the tunnel or the upstream of the entry."
+            "No tunnel serves this address. Check the address, and the domain of the tunnel or the upstream of the entry."
         }
-        Reason::NoClient => "Nobody serves this now. Start the client, or try again.",
+        Reason::NoClient => "No client serves this now. Start the client, or try again.",
         Reason::Limit => "Try again in a moment.",
-        Reason::BadRequest => "The request breaks the rules of HTTP. Correct it.",
+        Reason::BadRequest => "The request is not valid HTTP. Correct it.",
         Reason::HeaderTooLarge => "Send fewer or shorter headers.",
         Reason::Loop => {
             "The tunnel leads back to the server that it comes from. Name another service as its target."
@@ -168,15 +199,32 @@ const fn advice(reason: Reason) -> &'static str {
             "The link is there, but the service cannot be reached. Start the service, or check its address."
         }
         Reason::ServiceTimeout => {
-            "The service took too long. See whether it is busy, or try again."
+            "The service took too long. Check whether it is busy, or try again."
         }
-        Reason::ServiceAborted => "The service broke off. Its log may say why.",
+        Reason::ServiceAborted => {
+            "The service closed the connection early. Its log may have the reason."
+        }
         Reason::Refused | Reason::Draining | Reason::LinkLost => "Try again.",
         Reason::ProtocolError | Reason::FlowControl => {
-            "Server and client do not understand each other. See whether both are up to date."
+            "Server and client are not compatible. Check whether both are up to date."
         }
-        Reason::Stalled => "The request did not come to its end. Try again.",
-        Reason::Cancelled => "The request was given up.",
-        Reason::Internal => "The log of the server says more, under the request's id.",
+        Reason::Stalled => "The request did not arrive completely. Try again.",
+        Reason::Cancelled => "The request was cancelled.",
+        Reason::Internal => "The log of the server has details under the id of the request.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_error_is_valid_json() {
+        let failure = Failure::new(Reason::BadRequest, "a \"quoted\" detail");
+        let json = as_json(StatusCode::BAD_REQUEST, &failure, Uuid::from_u128(7));
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["status"], 400);
+        assert_eq!(json["reason"], "bad_request");
+        assert_eq!(json["detail"], "a \"quoted\" detail");
     }
 }

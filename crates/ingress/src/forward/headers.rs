@@ -1,4 +1,4 @@
-//! Header lines: names of our own, hop-by-hop fields, lists of tokens, and removal that keeps the order of the rest.
+//! Header lines: adit's own names, lists of tokens, and removal that keeps the order of the rest.
 
 pub(crate) use adit_codec::fields::is_hop_by_hop;
 use adit_codec::fields::list_elements;

@@ -1,46 +1,179 @@
 //! The seam for layers: plugins, limits, authorization.
+//!
+//! Requests pass two lists of layers. The list before routing belongs to the [`Admission`](crate::Admission) of the entries;
+//! it decides about any request, and its changes are visible to the director. The list after routing belongs to the
+//! [`Destination`](crate::Destination), which is where a tunnel has its own layers. A response passes the lists in the
+//! reverse order.
 
-use std::{any::Any, future::Future, pin::Pin};
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
 use adit_link::Failure;
+use http::response::Parts;
 
-use crate::forward::{request_meta::RequestMeta, session::Session};
+use crate::forward::{local_response::LocalResponse, request_meta::RequestMeta, session::Session};
 
-/// A future on the heap, free to move between threads.
+/// A boxed future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A value that a request holds until it ends, such as a permit.
 pub type Held = Box<dyn Any + Send>;
 
-/// The decision of a layer about a request.
-pub enum Verdict {
+/// The decision of a layer.
+///
+/// `R` is the response that the layer may make. A session of TCP or UDP has none ([`NoResponse`]).
+pub enum Verdict<'r, R = Box<LocalResponse>> {
     /// Continue with the next layer.
     Continue,
     /// Continue, and hold this until the request ends.
     Hold(Held),
-    /// Wait, then continue and hold the result.
-    Wait(BoxFuture<Result<Held, Failure>>),
-    /// Reject the request with a failure.
+    /// Wait for the decision. The future may borrow the layer and the request, and change the request after a wait.
+    Wait(Pin<Box<dyn Future<Output = Verdict<'r, R>> + Send + 'r>>),
+    /// Respond with this, and do not forward the request. It is not a failure: the request is recorded as completed.
+    Respond(R),
+    /// Fail the request: the visitor receives the error response of this failure.
     Reject(Failure),
 }
 
-/// One step that requests pass on their way to a client: a plugin, a limit, an authorization. Requests pass the layers in
-/// their order, responses in the reverse order.
+impl Verdict<'_> {
+    /// [`Verdict::Respond`].
+    pub fn respond(response: LocalResponse) -> Self {
+        Self::Respond(Box::new(response))
+    }
+}
+
+/// The response to a session: it cannot have one.
+#[derive(Debug)]
+pub enum NoResponse {}
+
+/// One step that requests pass on their way to a client: a plugin, a limit, an authorization.
+///
+/// A layer may change a request, hold a value until the request ends, respond itself, reject the request, or wait before it
+/// decides. It never sees the body.
 pub trait Layer: Send + Sync + 'static {
-    /// Inspects a request before it is routed, and may change it.
-    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+    /// Decides about a request, and may change it. Called once for each request, also if the request is retried on another
+    /// client.
+    fn on_request<'r>(&'r self, request: &'r mut RequestMeta) -> Verdict<'r> {
         let _ = request;
         Verdict::Continue
     }
 
-    /// Inspects a TCP connection or a UDP flow before it is routed.
-    fn on_session(&self, session: &Session) -> Verdict {
+    /// Decides about a TCP connection or a UDP flow.
+    fn on_session<'s>(&'s self, session: &'s Session) -> Verdict<'s, NoResponse> {
         let _ = session;
         Verdict::Continue
     }
 
-    /// Inspects the head of a service's response, and may change it. Error responses do not pass the layers.
-    fn on_response(&self, request: &RequestMeta, response: &mut http::response::Parts) {
+    /// Inspects the head of a service's response, and may change it. Error responses and the responses of layers do not pass
+    /// the layers.
+    fn on_response(&self, request: &RequestMeta, response: &mut Parts) {
         let _ = (request, response);
+    }
+}
+
+/// An ordered list of layers. Cheap to clone; an empty one allocates nothing.
+#[derive(Clone, Default)]
+pub struct Layers(Option<Arc<[Box<dyn Layer>]>>);
+
+/// The end of a request at a layer, or a failure.
+pub(crate) enum Rejected {
+    Failure(Failure),
+    Response(Box<LocalResponse>),
+}
+
+impl Layers {
+    /// A list in the order that requests pass it.
+    pub fn new(layers: Vec<Box<dyn Layer>>) -> Self {
+        Self((!layers.is_empty()).then(|| layers.into()))
+    }
+
+    /// Number of layers.
+    pub fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// Whether the list has no layers.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether both are the same list, not only equal ones.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// Passes a request through the layers. `holds` receives the values that it holds.
+    pub(super) async fn pass_request(
+        &self,
+        request: &mut RequestMeta,
+        holds: &mut Vec<Held>,
+    ) -> Result<(), Rejected> {
+        for layer in self.as_slice() {
+            match settle(layer.on_request(request), holds).await? {
+                None => {}
+                Some(response) => return Err(Rejected::Response(response)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes a session through the layers. `holds` receives the values that it holds.
+    pub(crate) async fn pass_session(
+        &self,
+        session: &Session,
+        holds: &mut Vec<Held>,
+    ) -> Result<(), Failure> {
+        for layer in self.as_slice() {
+            match settle(layer.on_session(session), holds).await? {
+                None => {}
+                Some(never) => match never {},
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes a response through the layers, in the reverse order.
+    pub(super) fn pass_response(&self, request: &RequestMeta, response: &mut Parts) {
+        for layer in self.as_slice().iter().rev() {
+            layer.on_response(request, response);
+        }
+    }
+
+    fn as_slice(&self) -> &[Box<dyn Layer>] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+/// Waits for the decision of one layer. Returns its response, if it responds.
+async fn settle<R>(
+    mut verdict: Verdict<'_, R>,
+    holds: &mut Vec<Held>,
+) -> Result<Option<R>, Failure> {
+    loop {
+        match verdict {
+            Verdict::Continue => return Ok(None),
+            Verdict::Hold(held) => {
+                holds.push(held);
+                return Ok(None);
+            }
+            Verdict::Wait(deciding) => verdict = deciding.await,
+            Verdict::Respond(response) => return Ok(Some(response)),
+            Verdict::Reject(failure) => return Err(failure),
+        }
+    }
+}
+
+impl From<Failure> for Rejected {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").field("len", &self.len()).finish()
     }
 }

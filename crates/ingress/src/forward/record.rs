@@ -7,9 +7,9 @@ use std::{
 
 use adit_auth::Grant;
 use adit_codec::{ProtocolType, Side};
-use adit_link::{Failure, Reason};
+use adit_link::{Failure, Reason, parse_grpc_status};
 use adit_trace::{Edge, Observer, Phase, Record};
-use http::{HeaderMap, StatusCode, Version, request::Parts};
+use http::{HeaderMap, HeaderName, StatusCode, Version, request::Parts};
 use uuid::Uuid;
 
 use crate::forward::{
@@ -17,15 +17,24 @@ use crate::forward::{
     connection::Connection,
     context::HttpContext,
     failure_log::log_failure,
-    grpc_status,
     phases::Phases,
     pump::Progress,
     request_meta::{RequestMeta, traceparent},
     target::{Target, path_of},
 };
 
-/// The record of one request, from its head to the end of its response. The default outcome is `Cancelled`: the visitor
-/// left.
+/// How a request ended.
+#[derive(Clone, Copy)]
+pub(crate) enum Outcome<'f> {
+    /// The whole response has been sent.
+    Completed,
+    Failed(&'f Failure),
+    /// The visitor has left.
+    Cancelled,
+}
+
+/// The record of one request, from its head to the end of its response: [`RequestRecord::finish`] emits it. The request
+/// counts as open until the record is dropped.
 pub(crate) struct RequestRecord {
     context: Arc<HttpContext>,
     connection: Arc<Connection>,
@@ -34,7 +43,7 @@ pub(crate) struct RequestRecord {
     route: Option<(Grant, Side)>,
     status: Option<StatusCode>,
     grpc_status: Option<u16>,
-    reason: Option<Reason>,
+    is_finished: bool,
     /// Attempts on other clients after the first.
     pub(crate) retries: u8,
     /// The service may change to one of the protocols that the visitor offers.
@@ -69,7 +78,7 @@ impl RequestRecord {
             route: None,
             status: None,
             grpc_status: None,
-            reason: Some(Reason::Cancelled),
+            is_finished: false,
             retries: 0,
             may_switch: false,
             responded: None,
@@ -117,22 +126,40 @@ impl RequestRecord {
     /// The trailers of the response are sent, or its head, which may have them as well.
     pub(crate) fn on_trailers(&mut self, trailers: &HeaderMap) {
         if self.request.protocol == ProtocolType::Grpc {
-            self.grpc_status = grpc_status::status_of(trailers).or(self.grpc_status);
+            self.grpc_status = grpc_status_of(trailers).or(self.grpc_status);
         }
     }
 
-    /// The whole response has been sent.
-    pub(crate) fn on_end(&mut self) {
-        self.reason = None;
+    /// The request is over: counts it, logs a failure, and passes the record to the observer. The first call decides.
+    pub(crate) fn finish(&mut self, outcome: Outcome<'_>) {
+        if std::mem::replace(&mut self.is_finished, true) {
+            return;
+        }
+        if let Outcome::Failed(failure) = outcome {
+            let (uuid, visitor) = (&self.request.uuid, self.request.visitor.as_str());
+            log_failure(failure, uuid, visitor, self.route.as_ref());
+        }
+        let reason = match outcome {
+            Outcome::Completed => None,
+            Outcome::Failed(failure) => Some(failure.reason),
+            Outcome::Cancelled => Some(Reason::Cancelled),
+        };
+        let reason = match reason {
+            Some(Reason::Cancelled) if self.connection.is_stalled() => Some(Reason::Stalled),
+            reason => reason,
+        };
+        if let Some(reason) = reason {
+            self.context.counters.count_failure(reason);
+        }
+        if self.context.admission.observer().is_enabled() {
+            let ended = Instant::now();
+            self.phases.finish(ended);
+            self.emit(reason, ended);
+        }
     }
 
-    pub(crate) fn on_failure(&mut self, failure: &Failure) {
-        self.reason = Some(failure.reason);
-        let (uuid, visitor) = (&self.request.uuid, self.request.visitor.as_str());
-        log_failure(failure, uuid, visitor, self.route.as_ref());
-    }
-
-    fn emit(&self, observer: &dyn Observer, ended: Instant) {
+    fn emit(&self, reason: Option<Reason>, ended: Instant) {
+        let observer = self.context.admission.observer();
         let pumped = self.pumped.as_ref().map_or(0, |pump| pump.received_bytes());
         let (request, visitor) = (&self.request, &self.request.visitor);
         let (local_port, started) = (visitor.local_port(), request.started);
@@ -153,7 +180,7 @@ impl RequestRecord {
             version: version(request.version),
             status: self.status.map_or(0, |status| status.as_u16()),
             grpc_status: self.grpc_status,
-            reason: self.reason.map(Reason::as_str),
+            reason: reason.map(Reason::as_str),
             received_bytes: self.received_bytes + pumped,
             sent_bytes: self.sent_bytes,
             retries: self.retries.into(),
@@ -166,20 +193,10 @@ impl RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        if self.reason == Some(Reason::Cancelled) && self.connection.is_stalled() {
-            self.reason = Some(Reason::Stalled);
-        }
-        let counters = &self.context.counters;
-        if let Some(reason) = self.reason {
-            counters.count_failure(reason);
-        }
-        let observer = self.context.admission.observer();
-        if observer.is_enabled() {
-            let ended = Instant::now();
-            self.phases.finish(ended);
-            self.emit(&**observer, ended);
-        }
-        let open = counters.requests_open(self.request.protocol);
+        // Only for a request whose future or body was dropped early: the visitor has left. Every other path has finished
+        // the record.
+        self.finish(Outcome::Cancelled);
+        let open = self.context.counters.requests_open(self.request.protocol);
         open.fetch_sub(1, Ordering::Relaxed);
         self.connection.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -206,8 +223,8 @@ pub(crate) fn record_rejected(
     }
     let now = Instant::now();
     let (parts, response) = (rejected.parts, rejected.response);
-    let grpc_status = (rejected.protocol == ProtocolType::Grpc)
-        .then(|| grpc_status::status_of(response.headers()));
+    let grpc_status =
+        (rejected.protocol == ProtocolType::Grpc).then(|| grpc_status_of(response.headers()));
     let visitor = &connection.visitor;
     let path = path_of(rejected.target, &parts.uri);
     observer.on_end(&Record {
@@ -302,6 +319,11 @@ pub(crate) fn base_record<'a>(
         ended,
         timeline: None,
     }
+}
+
+fn grpc_status_of(lines: &HeaderMap) -> Option<u16> {
+    static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+    parse_grpc_status(lines.get(&GRPC_STATUS)?.as_bytes())
 }
 
 const fn version(version: Version) -> &'static str {

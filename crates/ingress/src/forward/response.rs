@@ -17,7 +17,7 @@ use crate::forward::{
     error_response::respond_with_error,
     headers::retain,
     receive::{RequestSend, UpstreamHead, UpstreamResponse, of_peer},
-    record::RequestRecord,
+    record::{Outcome, RequestRecord},
     response_body::{ResponseBody, ServiceBody},
 };
 
@@ -36,6 +36,7 @@ pub(crate) fn respond(
         head,
         mut recv,
         request,
+        layers,
     } = response;
     let (mut parts, length) = match parts(&head) {
         Ok(parts) => parts,
@@ -61,9 +62,8 @@ pub(crate) fn respond(
         }
         _ => None,
     };
-    for layer in context.admission.layers().iter().rev() {
-        layer.on_response(&record.request, &mut parts);
-    }
+    let admission = &context.admission;
+    admission.pass_response(&layers, &record.request, &mut parts);
     record.on_response(parts.status, &parts.headers);
     if request.is_cut() && record.request.version < Version::HTTP_2 {
         // The start of the next request could not be found.
@@ -78,12 +78,10 @@ pub(crate) fn respond(
             // No body by definition (RFC 9110, 8.6).
             retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
         }
-        record.on_end();
+        record.finish(Outcome::Completed);
         request.detach();
-        return Ok(Response::from_parts(
-            parts,
-            ResponseBody::own(Bytes::new(), record),
-        ));
+        let body = ResponseBody::local(Bytes::new(), Some(record));
+        return Ok(Response::from_parts(parts, body));
     }
     let body = ServiceBody::new(recv, first, length, request, record, deadline);
     Ok(Response::from_parts(

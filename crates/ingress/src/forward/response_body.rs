@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use crate::forward::{
     buffered::BufferedResponse,
     deadline::{Deadline, Watch},
-    grpc_status,
+    local_response::LocalResponse,
     receive::{RequestSend, of_peer},
-    record::RequestRecord,
+    record::{Outcome, RequestRecord},
 };
 
 /// A piece of a response body.
@@ -66,9 +66,10 @@ impl Buf for Chunk {
 /// The body of a response: from a service, or made here.
 pub(crate) enum ResponseBody {
     Service(Box<ServiceBody>),
-    Own(
+    Local(
         Option<Bytes>,
-        #[expect(dead_code, reason = "its drop emits the record")] Option<Box<RequestRecord>>,
+        #[expect(dead_code, reason = "the request is open until this is dropped")]
+        Option<Box<RequestRecord>>,
     ),
 }
 
@@ -222,10 +223,11 @@ impl ServiceBody {
         )))
     }
 
+    /// The body is complete.
     fn end(&mut self) {
         self.record.buffered = None;
         self.recv = None;
-        self.record.on_end();
+        self.record.finish(Outcome::Completed);
         std::mem::replace(&mut self.request, RequestSend::Done).detach();
     }
 
@@ -262,15 +264,17 @@ impl ServiceBody {
         if self.record.request.version < Version::HTTP_2 {
             self.record.connection().reset_on_drop();
         }
-        self.record.on_failure(&failure);
         self.record.buffered = None;
         self.recv = None;
         self.request = RequestSend::Done;
         if self.is_call() {
-            let trailers = grpc_status::trailers(&failure, &self.record.request.uuid);
+            let trailers =
+                LocalResponse::for_call(&failure, &self.record.request.uuid).into_trailers();
             self.record.on_trailers(&trailers);
+            self.record.finish(Outcome::Failed(&failure));
             return Ok(Frame::trailers(trailers));
         }
+        self.record.finish(Outcome::Failed(&failure));
         Err(failure)
     }
 
@@ -282,7 +286,7 @@ impl ServiceBody {
 impl Drop for ServiceBody {
     fn drop(&mut self) {
         self.record.buffered = None;
-        // hyper and h2 do not poll a body that is known to be complete.
+        // hyper and h2 drop a body that is known to be complete without polling it again.
         let whole = match (&self.recv, self.remaining) {
             (None, _) => return,
             _ if self.first.is_some() => false,
@@ -318,20 +322,14 @@ fn trailers(block: &adit_codec::HeaderBlock) -> HeaderMap {
 }
 
 impl ResponseBody {
-    /// A body that is made here.
-    pub(crate) fn own(text: Bytes, mut record: RequestRecord) -> Self {
-        record.sent_bytes = text.len() as u64;
-        Self::Own((!text.is_empty()).then_some(text), Some(Box::new(record)))
+    /// A body that is made here. The `record` is finished; it is kept until the body has been sent.
+    pub(crate) fn local(body: Bytes, record: Option<RequestRecord>) -> Self {
+        Self::Local((!body.is_empty()).then_some(body), record.map(Box::new))
     }
 
     /// No body.
     pub(crate) const fn empty() -> Self {
-        Self::Own(None, None)
-    }
-
-    /// A body that is made here, for a request without a record.
-    pub(crate) fn bare(text: Bytes) -> Self {
-        Self::Own((!text.is_empty()).then_some(text), None)
+        Self::Local(None, None)
     }
 }
 
@@ -345,7 +343,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
         match self.get_mut() {
             Self::Service(body) => body.poll_frame(cx),
-            Self::Own(text, _) => {
+            Self::Local(text, _) => {
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(Chunk::Own(text)))))
             }
         }
@@ -354,7 +352,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Service(body) => body.is_end_stream(),
-            Self::Own(text, _) => text.is_none(),
+            Self::Local(text, _) => text.is_none(),
         }
     }
 
@@ -365,7 +363,9 @@ impl Body for ResponseBody {
             Self::Service(body) => body
                 .remaining
                 .map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
+            Self::Local(text, _) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64))
+            }
         }
     }
 }

@@ -4,20 +4,23 @@ use std::{sync::Arc, time::Instant};
 
 use adit_auth::Grant;
 use adit_codec::Side;
-use adit_link::{Failure, Reason};
+use adit_link::Reason;
 use adit_trace::{Observer, Record, TraceContext};
 
 use crate::forward::{
-    failure_log::log_failure, phases::Phases, record::base_record, session::Session,
+    failure_log::log_failure,
+    phases::Phases,
+    record::{Outcome, base_record},
+    session::Session,
 };
 
-/// The record of one session, from its first byte to its end. The default outcome is `Cancelled`: the visitor left.
+/// The record of one session, from its first byte to its end: [`SessionRecord::finish`] emits it.
 pub(crate) struct SessionRecord {
     pub(crate) session: Session,
     pub(crate) phases: Phases,
     observer: Arc<dyn Observer>,
     route: Option<(Grant, Side)>,
-    reason: Option<Reason>,
+    is_finished: bool,
     /// Attempts on other clients after the first.
     pub(crate) retries: u32,
     responded: Option<Instant>,
@@ -35,7 +38,7 @@ impl SessionRecord {
             observer: observer.clone(),
             session,
             route: None,
-            reason: Some(Reason::Cancelled),
+            is_finished: false,
             retries: 0,
             responded: None,
             received_bytes: 0,
@@ -52,6 +55,12 @@ impl SessionRecord {
         self.route = Some((grant, opener));
     }
 
+    /// Whether the last attempt was on the client of this grant.
+    pub(crate) fn last_attempt_was_on(&self, grant: &Grant) -> bool {
+        let route = self.route.as_ref();
+        route.is_some_and(|(before, _)| before.client() == grant.client())
+    }
+
     /// The other end has connected to the service.
     pub(crate) fn on_accepted(&mut self) {
         if self.phases.timeline().is_some() {
@@ -65,37 +74,38 @@ impl SessionRecord {
         self.sent_bytes += bytes;
     }
 
-    /// Both directions have ended.
-    pub(crate) fn on_end(&mut self) {
-        self.reason = None;
-    }
-
-    pub(crate) fn on_failure(&mut self, failure: &Failure) {
-        self.reason = Some(failure.reason);
-        let (uuid, visitor) = (&self.session.uuid, self.session.visitor.as_str());
-        log_failure(failure, uuid, visitor, self.route.as_ref());
-    }
-
-    /// The reason of a failure so far.
-    pub(crate) const fn reason(&self) -> Option<Reason> {
-        self.reason
-    }
-}
-
-impl Drop for SessionRecord {
-    fn drop(&mut self) {
-        if !self.observer.is_enabled() {
-            return;
+    /// The session is over: logs a failure, and passes the record to the observer. The first call decides.
+    ///
+    /// Returns the reason of a failure, on the first call.
+    pub(crate) fn finish(&mut self, outcome: Outcome<'_>) -> Option<Reason> {
+        if std::mem::replace(&mut self.is_finished, true) {
+            return None;
         }
-        let ended = Instant::now();
-        self.phases.finish(ended);
+        let reason = match outcome {
+            Outcome::Completed => None,
+            Outcome::Failed(failure) => {
+                let (uuid, visitor) = (&self.session.uuid, self.session.visitor.as_str());
+                log_failure(failure, uuid, visitor, self.route.as_ref());
+                Some(failure.reason)
+            }
+            Outcome::Cancelled => Some(Reason::Cancelled),
+        };
+        if self.observer.is_enabled() {
+            let ended = Instant::now();
+            self.phases.finish(ended);
+            self.emit(reason, ended);
+        }
+        reason
+    }
+
+    fn emit(&self, reason: Option<Reason>, ended: Instant) {
         let session = &self.session;
         let (visitor, port) = (session.visitor.as_str(), session.local.port());
         let route = self.route.as_ref();
         self.observer.on_end(&Record {
             protocol: session.protocol.as_str(),
             request_uuid: session.uuid.into_bytes(),
-            reason: self.reason.map(Reason::as_str),
+            reason: reason.map(Reason::as_str),
             received_bytes: self.received_bytes,
             sent_bytes: self.sent_bytes,
             retries: self.retries,
@@ -103,5 +113,12 @@ impl Drop for SessionRecord {
             timeline: self.phases.timeline(),
             ..base_record(route, visitor, port, session.started, ended)
         });
+    }
+}
+
+impl Drop for SessionRecord {
+    fn drop(&mut self) {
+        // Only for a session whose future was dropped early. Every other path has finished the record.
+        self.finish(Outcome::Cancelled);
     }
 }

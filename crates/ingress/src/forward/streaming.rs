@@ -12,6 +12,7 @@ use crate::{
         demand::Demand,
         inbound::Inbound,
         interim,
+        layer::Layers,
         options::ForwardOptions,
         pace::Pace,
         pump::{Owed, Pump},
@@ -121,6 +122,7 @@ impl Streaming<'_> {
             head,
             recv,
             request,
+            layers: Layers::default(),
         }
     }
 

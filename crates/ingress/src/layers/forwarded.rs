@@ -70,7 +70,7 @@ impl Forwarded {
 }
 
 impl Layer for Forwarded {
-    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+    fn on_request<'r>(&'r self, request: &'r mut RequestMeta) -> Verdict<'r> {
         let peer = request.visitor.addr().ip().to_canonical();
         if self.trusted.contains(peer) {
             self.extend(request, peer);

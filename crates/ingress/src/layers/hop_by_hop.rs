@@ -18,7 +18,7 @@ use crate::forward::{
 pub struct HopByHop;
 
 impl Layer for HopByHop {
-    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+    fn on_request<'r>(&'r self, request: &'r mut RequestMeta) -> Verdict<'r> {
         let headers = &mut request.headers;
         let trailers = headers.contains_key(TE) && accepts_trailers(headers);
         let mut named = named(headers);

@@ -7,7 +7,7 @@ use adit_flow::{Claim, Gate, GateError};
 use adit_link::{Failure, Reason};
 
 use crate::forward::{
-    layer::{Layer, Verdict},
+    layer::{Layer, NoResponse, Verdict},
     request_meta::RequestMeta,
     session::Session,
 };
@@ -49,7 +49,7 @@ impl Permits {
         }
     }
 
-    fn take(&self, claim: impl FnOnce() -> Claim) -> Verdict {
+    fn take<'r, R>(&self, claim: impl FnOnce() -> Claim) -> Verdict<'r, R> {
         if let Some(permit) = self.gate.try_acquire_plenty() {
             return Verdict::Hold(Box::new(permit));
         }
@@ -63,24 +63,24 @@ impl Permits {
         let (permit, wait) = (self.gate.acquire_for(claim), self.wait);
         Verdict::Wait(Box::pin(async move {
             match tokio::time::timeout(wait, permit).await {
-                Ok(Ok(permit)) => Ok(Box::new(permit) as _),
+                Ok(Ok(permit)) => Verdict::Hold(Box::new(permit)),
                 Ok(Err(GateError::Closed)) => {
-                    Err(Failure::new(Reason::Limit, "the server is shutting down"))
+                    Verdict::Reject(Failure::new(Reason::Limit, "the server is shutting down"))
                 }
-                Ok(Err(GateError::Full)) | Err(_) => Err(full()),
+                Ok(Err(GateError::Full)) | Err(_) => Verdict::Reject(full()),
             }
         }))
     }
 }
 
 impl Layer for Permits {
-    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+    fn on_request<'r>(&'r self, request: &'r mut RequestMeta) -> Verdict<'r> {
         let visitor = &request.visitor;
         self.take(|| self.claim(request.host(), visitor.local_port(), visitor.addr().ip()))
     }
 
     /// UDP flows have their own limit (P-11.2).
-    fn on_session(&self, session: &Session) -> Verdict {
+    fn on_session<'s>(&'s self, session: &'s Session) -> Verdict<'s, NoResponse> {
         match session.protocol {
             ProtocolType::Udp => Verdict::Continue,
             _ => {

@@ -50,7 +50,7 @@ impl Via {
 }
 
 impl Layer for Via {
-    fn on_request(&self, request: &mut RequestMeta) -> Verdict {
+    fn on_request<'r>(&'r self, request: &'r mut RequestMeta) -> Verdict<'r> {
         if self.is_in(&request.headers) {
             return Verdict::Reject(Failure::new(
                 Reason::Loop,

@@ -9,9 +9,15 @@ use http::Response;
 use tokio::time::Instant;
 
 use crate::forward::{
-    context::HttpContext, deadline::Deadline, dispatch::forward,
-    error_response::respond_with_error, inbound::Inbound, options::ForwardOptions,
-    record::RequestRecord, response::respond, response_body::ResponseBody,
+    context::HttpContext,
+    deadline::Deadline,
+    dispatch::forward,
+    error_response::{respond_to_rejected, respond_with_error},
+    inbound::Inbound,
+    options::ForwardOptions,
+    record::RequestRecord,
+    response::respond,
+    response_body::ResponseBody,
 };
 
 /// Serves one call.
@@ -45,6 +51,6 @@ pub(super) async fn serve(
     };
     match response {
         Ok(response) => respond(context, response, record, deadline),
-        Err(failure) => respond_with_error(&failure, record, false),
+        Err(rejected) => respond_to_rejected(rejected, record, false),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         connection::Connection,
         context::HttpContext,
         dispatch::forward,
-        error_response::{ErrorContext, render, respond_with_error},
+        error_response::{ErrorContext, error_response, respond_to_rejected},
         inbound::Inbound,
         interim::SendInterim,
         options::ForwardOptions,
@@ -142,7 +142,7 @@ async fn serve_http(
     }
     let response = match forward(context, &mut record, body, options).await {
         Ok(response) => respond(context, response, record, None),
-        Err(failure) => respond_with_error(&failure, record, is_streamed),
+        Err(rejected) => respond_to_rejected(rejected, record, is_streamed),
     };
     response.map(Served::Response)
 }
@@ -162,11 +162,11 @@ fn reject(
         uuid,
         protocol,
         method: &parts.method,
-        version: parts.version,
         headers: &parts.headers,
         close: true,
     };
-    let mut response = render(failure, &error_context);
+    let response = error_response(failure, &error_context);
+    let mut response = response.render(protocol, &parts.method, parts.version);
     if let Some(handshake) = handshake {
         handshake.add_headers(&mut response, parts.version);
     }
@@ -179,5 +179,5 @@ fn reject(
         response: &response,
     };
     record_rejected(&**context.admission.observer(), connection, &rejected);
-    Served::Response(response.map(ResponseBody::bare))
+    Served::Response(response.map(|body| ResponseBody::local(body, None)))
 }

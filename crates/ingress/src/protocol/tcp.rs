@@ -20,6 +20,7 @@ use std::{
     time::Instant,
 };
 
+use adit_auth::Grant;
 use adit_codec::{EncodedHead, Pool, ProtocolType, ResetCode, TcpOpenHead};
 use adit_flow::MESSAGE_COST;
 use adit_link::{Failure, Reason, Retry};
@@ -35,17 +36,18 @@ use crate::{
     forward::{
         admission::Admission,
         demand::Demand,
-        director::{Destination, failed_on},
-        dispatch::may_wait,
+        director::{Destination, Direction, Director},
+        layer::{BoxFuture, Held, Layers},
+        phases::Phases,
         receive::of_peer,
+        record::Outcome,
         request_head::open_session,
+        retry::{AttemptFailed, Attempts, forward_with_retries},
         session::{DELIVERY_AFTER_DEPARTURE, Session},
         session_record::SessionRecord,
     },
 };
 
-/// Attempts on other clients after the first.
-const MAX_RETRIES: usize = 2;
 /// Size of the buffer for the first read, and while little arrives.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
 /// Unused buffers kept of each size: more than one turn of a thread reads into.
@@ -86,26 +88,27 @@ impl Tcp {
     /// Dropping it resets both hops.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
         let socket = Socket::new(stream);
+        let mut connection = Connection {
+            tcp: &self,
+            socket: &socket,
+            record: self.begin_record(peer, local),
+            holds: Vec::new(),
+            first: None,
+            is_aborted: false,
+        };
         let Some(_open) = self.counters.open(self.config.max_connections) else {
             tracing::debug!(%peer, "connection refused: too many are open");
             let many = Failure::new(Reason::Limit, "too many connections are open");
-            self.begin(peer, local).on_failure(&many);
+            // `connections_refused` counts it.
+            connection.record.finish(Outcome::Failed(&many));
             return;
         };
         if let Some(silence) = self.config.keepalive {
             socket.set_keepalive(silence);
         }
-        let mut connection = Connection {
-            tcp: &self,
-            record: self.begin(peer, local),
-            is_aborted: false,
-        };
-        match connection.carry(&socket).await {
-            Ok(()) => {
-                connection.record.on_end();
-                socket.close();
-                return;
-            }
+        let forwarded = connection.forward().await;
+        match &forwarded {
+            Ok(()) => connection.finish(Outcome::Completed),
             Err(failure) => {
                 tracing::debug!(
                     request_id = %connection.record.session.uuid,
@@ -113,19 +116,20 @@ impl Tcp {
                     "{}",
                     failure.detail
                 );
-                connection.record.on_failure(&failure);
+                connection.finish(Outcome::Failed(failure));
             }
         }
-        if connection.is_aborted {
-            drop(connection);
+        let is_aborted = connection.is_aborted;
+        drop(connection);
+        if forwarded.is_ok() {
+            socket.close();
+        } else if is_aborted {
             socket.reset_after_delivery(self.config.stall).await;
         }
     }
-}
 
-impl Tcp {
     /// The record of a connection that has been accepted now.
-    fn begin(&self, peer: SocketAddr, local: SocketAddr) -> SessionRecord {
+    fn begin_record(&self, peer: SocketAddr, local: SocketAddr) -> SessionRecord {
         let accepted = Instant::now();
         let session = Session::new(ProtocolType::Tcp, peer, local, accepted);
         let mut record = SessionRecord::new(session, self.admission.observer());
@@ -147,73 +151,40 @@ impl fmt::Debug for Tcp {
 /// One connection and its record.
 struct Connection<'t> {
     tcp: &'t Tcp,
+    socket: &'t Socket,
     record: SessionRecord,
+    /// Held until the end, on any client.
+    holds: Vec<Held>,
+    /// The bytes that cross with the head, once they have been read: the same for each attempt.
+    first: Option<Bytes>,
     /// The visitor must receive all that was written before it is reset.
     is_aborted: bool,
 }
 
-/// The failure of one attempt.
-struct Failed {
-    failure: Failure,
-    /// Only bytes that are kept have been sent, and the client has not accepted the connection.
-    untouched: bool,
-}
-
 impl Connection<'_> {
-    /// Passes a connection through the layers, forwards it to a client, and to another one if that is allowed, and carries
+    /// Passes the connection through the layers, forwards it to a client, or to another one if that is allowed, and carries
     /// it to its end.
-    async fn carry(&mut self, socket: &Socket) -> Result<(), Failure> {
+    async fn forward(&mut self) -> Result<(), Failure> {
         let admission = &self.tcp.admission;
         self.record.phases.begin(Phase::Queue);
-        // Held until the end, on any client.
-        let admitting = admission.admit_session(&self.record.session);
-        let holds = while_alive(socket, admitting).await??;
+        let layers = admission.layers();
+        let passing = layers.pass_session(&self.record.session, &mut self.holds);
+        while_alive(self.socket, passing).await??;
         self.record.phases.end(Phase::Queue);
-        let mut avoid = Vec::new();
-        let mut first = None;
-        let mut first_failure = None;
-        let mut waits = true;
-        loop {
-            self.record.phases.begin(Phase::Route);
-            let directing = admission.direct_session(&self.record.session, &avoid, waits);
-            let directed = while_alive(socket, directing).await?;
-            self.record.phases.end(Phase::Route);
-            let destination = match (directed, first_failure.take()) {
-                (Ok(destination), _) => destination,
-                // No other client: the failure of the first attempt is the reason.
-                (Err(_), Some(first)) | (Err(first), None) => return Err(first),
-            };
-            let (link, lane) = (destination.link, destination.lane.clone());
-            let first = match &mut first {
-                Some(first) => first,
-                none => {
-                    let window = destination.lane.initial_window();
-                    none.insert(self.read_first(socket, window).await?)
-                }
-            };
-            let demand = Demand::of(&holds, destination.permit.as_ref());
-            let tried = self.attempt(socket, destination, first, &demand);
-            let Err(failed) = tried.await else {
-                return Ok(());
-            };
-            self.record.phases.end(Phase::Transit);
-            let again = failed.untouched
-                && avoid.len() < MAX_RETRIES
-                && failed.failure.retry() == Retry::Always;
-            if !again || !admission.director().may_retry() {
-                return Err(failed.failure);
-            }
-            self.tcp.counters.retries.fetch_add(1, Ordering::Relaxed);
-            self.record.retries += 1;
-            waits = may_wait(&failed.failure, &lane);
-            avoid.push(failed_on(link, &lane));
-            first_failure = Some(failed.failure);
+        forward_with_retries(admission.director(), self).await
+    }
+
+    /// The connection is over: its failure is counted, and its record emitted.
+    fn finish(&mut self, outcome: Outcome<'_>) {
+        if let Some(reason) = self.record.finish(outcome) {
+            self.tcp.counters.count_failure(reason);
         }
     }
 
     /// Reads the bytes that have arrived by now: they cross with the head (P-10.1), and are kept for another attempt. This
     /// does not wait, because the service may send first. An end of the stream is read again later.
-    async fn read_first(&mut self, socket: &Socket, window: u32) -> Result<Bytes, Failure> {
+    async fn read_first(&mut self, window: u32) -> Result<Bytes, Failure> {
+        let socket = self.socket;
         let readable = || poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_ready()));
         if !readable().await {
             // The runtime polls a new socket between two turns of the thread.
@@ -245,18 +216,22 @@ impl Connection<'_> {
     }
 
     /// One attempt on one client, to the end of the connection.
-    async fn attempt(
+    async fn try_client(
         &mut self,
-        socket: &Socket,
         destination: Destination,
         first: &[u8],
-        demand: &Demand,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), AttemptFailed> {
+        let demand = Demand::of(&self.holds, destination.permit.as_ref());
+        let socket = self.socket;
         let config = &self.tcp.config;
         let grace = config.shortage_grace;
-        let untouched = |failure| Failed {
+        let untouched = |failure: Failure| AttemptFailed {
+            may_repeat: failure.retry() == Retry::Always,
             failure,
-            untouched: true,
+        };
+        let touched = |failure| AttemptFailed {
+            failure,
+            may_repeat: false,
         };
         let head = self.head(&destination, first).map_err(untouched)?;
         let Destination {
@@ -306,10 +281,7 @@ impl Connection<'_> {
                 if let Some(send) = splice.into_send() {
                     send.reset(ResetCode::Stalled, &failure.detail);
                 }
-                return Err(Failed {
-                    failure,
-                    untouched: false,
-                });
+                return Err(touched(failure));
             }
         };
         match broken {
@@ -317,16 +289,17 @@ impl Connection<'_> {
                 if let Some(send) = splice.into_send() {
                     send.abort(ResetCode::Cancelled, "the visitor left");
                 }
-                Err(Failed {
-                    failure: left(error),
-                    untouched: false,
-                })
+                Err(touched(left(error)))
             }
             SpliceError::Exchange(failure) => {
                 self.is_aborted = splice.is_aborted();
-                Err(Failed {
-                    untouched: !splice.is_accepted() && !splice.has_sent(),
-                    failure: of_peer(failure),
+                // Only bytes that are kept have been sent, and the client has not accepted the connection.
+                let is_untouched = !splice.is_accepted() && !splice.has_sent();
+                let failed = of_peer(failure);
+                Err(if is_untouched {
+                    untouched(failed)
+                } else {
+                    touched(failed)
                 })
             }
         }
@@ -367,11 +340,60 @@ impl Connection<'_> {
     }
 }
 
+impl Attempts for Connection<'_> {
+    type Done = ();
+    type Rejected = Failure;
+
+    fn direct(&self, director: &dyn Director, avoid: &[u64]) -> Direction {
+        director.direct_session(&self.record.session, avoid)
+    }
+
+    async fn wait(
+        &mut self,
+        routing: BoxFuture<Result<Destination, Failure>>,
+    ) -> Result<Result<Destination, Failure>, Failure> {
+        while_alive(self.socket, routing).await
+    }
+
+    async fn pass_layers(&mut self, layers: &Layers) -> Result<(), Failure> {
+        let passing = layers.pass_session(&self.record.session, &mut self.holds);
+        while_alive(self.socket, passing).await?
+    }
+
+    async fn attempt(&mut self, destination: Destination) -> Result<(), AttemptFailed> {
+        let first = match &self.first {
+            Some(first) => first.clone(),
+            None => {
+                let window = destination.lane.initial_window();
+                let read = self.read_first(window).await;
+                let read = read.map_err(|failure| AttemptFailed {
+                    failure,
+                    may_repeat: false,
+                })?;
+                self.first.insert(read).clone()
+            }
+        };
+        self.try_client(destination, &first).await
+    }
+
+    fn last_attempt_was_on(&self, grant: &Grant) -> bool {
+        self.record.last_attempt_was_on(grant)
+    }
+
+    fn on_retry(&mut self) {
+        self.tcp.counters.retries.fetch_add(1, Ordering::Relaxed);
+        self.record.retries += 1;
+    }
+
+    fn phases(&mut self) -> &mut Phases {
+        &mut self.record.phases
+    }
+}
+
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        if let Some(reason) = self.record.reason() {
-            self.tcp.counters.count_failure(reason);
-        }
+        // Only for a connection whose future was dropped early. Every other path has finished the record.
+        self.finish(Outcome::Cancelled);
     }
 }
 

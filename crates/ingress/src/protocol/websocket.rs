@@ -11,7 +11,7 @@ use std::{sync::Arc, task::Context};
 use adit_codec::ResetCode;
 use adit_link::{Exchange, Failure, Reason};
 use adit_splice::websocket::Carrier;
-use adit_websocket::{Outcome, Relay, ResetCause};
+use adit_websocket::{Outcome as WebSocketOutcome, Relay, ResetCause};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
@@ -23,12 +23,13 @@ use crate::{
     forward::{
         context::HttpContext,
         dispatch::forward,
-        error_response::respond_with_error,
+        error_response::{respond_to_rejected, respond_with_error},
         headers::retain,
         inbound::Inbound,
+        layer::Rejected,
         options::ForwardOptions,
         receive::{RequestSend, UpstreamResponse, of_peer},
-        record::RequestRecord,
+        record::{Outcome, RequestRecord},
         request_head::WEBSOCKET_HOP_LINES,
         response::{parts, respond},
     },
@@ -64,7 +65,17 @@ pub(super) async fn serve(
     };
     let response = match forward(context, &mut record, body, options).await {
         Ok(response) => response,
-        Err(failure) => return respond_with_error(&failure, record, false).map(Served::Response),
+        Err(Rejected::Response(response))
+            if response.status().is_success() && matches!(handshake, Handshake::Http2) =>
+        {
+            // Any 2xx status accepts a CONNECT.
+            let detail = "a layer responded to a WebSocket handshake with a 2xx status";
+            let failure = Failure::new(Reason::Internal, detail);
+            return respond_with_error(&failure, record, false).map(Served::Response);
+        }
+        Err(rejected) => {
+            return respond_to_rejected(rejected, record, false).map(Served::Response);
+        }
     };
     if response.head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
         return accept(context, response, record, &handshake);
@@ -92,6 +103,7 @@ fn accept(
         head,
         recv,
         request,
+        layers,
     } = response;
     let RequestSend::Open(send) = request else {
         let failure = Failure::new(Reason::Internal, "the request of a WebSocket has ended");
@@ -101,9 +113,8 @@ fn accept(
         Ok((parts, _)) => parts,
         Err(failure) => return respond_with_error(&failure, record, false).map(Served::Response),
     };
-    for layer in context.admission.layers().iter().rev() {
-        layer.on_response(&record.request, &mut parts);
-    }
+    let admission = &context.admission;
+    admission.pass_response(&layers, &record.request, &mut parts);
     retain(&mut parts.headers, |name| {
         *name != CONTENT_LENGTH && !WEBSOCKET_HOP_LINES.contains(name)
     });
@@ -177,7 +188,7 @@ impl WebSocket {
             }
         }
         match failure_of(ended.outcome, ended.failure) {
-            None => record.on_end(),
+            None => record.finish(Outcome::Completed),
             Some(failure) => {
                 tracing::debug!(
                     request_id = %record.request.uuid,
@@ -185,7 +196,7 @@ impl WebSocket {
                     "{}",
                     failure.detail
                 );
-                record.on_failure(&failure);
+                record.finish(Outcome::Failed(&failure));
             }
         }
         socket
@@ -193,19 +204,21 @@ impl WebSocket {
 }
 
 /// The failure of a WebSocket that did not end regularly.
-fn failure_of(outcome: Outcome, failure: Option<Failure>) -> Option<Failure> {
+fn failure_of(outcome: WebSocketOutcome, failure: Option<Failure>) -> Option<Failure> {
     let (reason, detail) = match outcome {
-        Outcome::Closed | Outcome::WentAway => return None,
-        Outcome::SocketLost => (Reason::Cancelled, "the visitor left without a close frame"),
-        Outcome::LinkEnded => (
+        WebSocketOutcome::Closed | WebSocketOutcome::WentAway => return None,
+        WebSocketOutcome::SocketLost => {
+            (Reason::Cancelled, "the visitor left without a close frame")
+        }
+        WebSocketOutcome::LinkEnded => (
             Reason::ServiceAborted,
             "upstream left without a close frame",
         ),
-        Outcome::LinkFailed => {
+        WebSocketOutcome::LinkFailed => {
             let unknown = || Failure::new(Reason::LinkLost, "the link was lost");
             return Some(failure.map_or_else(unknown, of_peer));
         }
-        Outcome::Unreadable(error) => {
+        WebSocketOutcome::Unreadable(error) => {
             return Some(Failure::new(
                 Reason::BadRequest,
                 format!("invalid frame from the visitor: {error}"),

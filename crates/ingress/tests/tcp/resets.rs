@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use adit_codec::ProtocolType;
-use adit_ingress::{Direction, Layer, Session, TcpConfig, Verdict};
+use adit_ingress::{Direction, Layer, NoResponse, Session, TcpConfig, Verdict};
 use adit_link::{Failure, Reason};
 use adit_testlink::{
     EgressLink, Link, Route,
@@ -185,7 +185,7 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
     // A layer that stops the connection.
     struct Closed;
     impl Layer for Closed {
-        fn on_session(&self, _: &Session) -> Verdict {
+        fn on_session<'s>(&'s self, _: &'s Session) -> Verdict<'s, NoResponse> {
             Verdict::Reject(Failure::new(Reason::Limit, "too many"))
         }
     }

@@ -20,12 +20,12 @@ use crate::{
     forward::{
         context::HttpContext,
         dispatch::forward,
-        error_response::respond_with_error,
+        error_response::{respond_to_rejected, respond_with_error},
         headers::retain,
         inbound::Inbound,
         options::ForwardOptions,
         receive::{RequestSend, UpstreamResponse, of_peer},
-        record::RequestRecord,
+        record::{Outcome, RequestRecord},
         response::{parts, respond},
         session::DELIVERY_AFTER_DEPARTURE,
     },
@@ -48,7 +48,7 @@ pub(super) async fn serve(
             return accept(context, response, record);
         }
         Ok(response) => respond(context, response, record, None),
-        Err(failure) => respond_with_error(&failure, record, is_streamed),
+        Err(rejected) => respond_to_rejected(rejected, record, is_streamed),
     };
     response.map(Served::Response)
 }
@@ -63,6 +63,7 @@ fn accept(
         head,
         recv,
         request,
+        layers,
     } = response;
     let RequestSend::Open(send) = request else {
         let failure = Failure::new(Reason::Internal, "the request of an upgrade has ended");
@@ -82,9 +83,8 @@ fn accept(
         );
         return respond_with_error(&failure, record, true).map(Served::Response);
     };
-    for layer in context.admission.layers().iter().rev() {
-        layer.on_response(&record.request, &mut parts);
-    }
+    let admission = &context.admission;
+    admission.pass_response(&layers, &record.request, &mut parts);
     retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
     let upgrade = HeaderValue::from_static("Upgrade");
     parts.headers.insert(CONNECTION, upgrade);
@@ -122,7 +122,7 @@ impl Upgrade {
             exchange,
         } = self;
         match carry(&context, &mut record, exchange, stream, first).await {
-            Ok(()) => record.on_end(),
+            Ok(()) => record.finish(Outcome::Completed),
             Err(failure) => {
                 tracing::debug!(
                     request_id = %record.request.uuid,
@@ -130,7 +130,7 @@ impl Upgrade {
                     "{}",
                     failure.detail
                 );
-                record.on_failure(&failure);
+                record.finish(Outcome::Failed(&failure));
             }
         }
     }

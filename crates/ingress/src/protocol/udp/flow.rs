@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_auth::Grant;
 use adit_codec::{ProtocolType, ResetCode, UdpOpenHead};
 use adit_link::{Exchange, Failure, Part, Reason, RecvHalf, SendHalf};
 use adit_trace::Phase;
@@ -21,7 +22,14 @@ use super::{
     waiting::{Room, Waiting},
 };
 use crate::forward::{
-    request_head::open_session, request_meta::visitor_addr, session::Session,
+    director::{Destination, Direction, Director},
+    layer::{BoxFuture, Held, Layers},
+    phases::Phases,
+    record::Outcome,
+    request_head::open_session,
+    request_meta::visitor_addr,
+    retry::{AttemptFailed, Attempts, forward_with_retries},
+    session::Session,
     session_record::SessionRecord,
 };
 
@@ -144,11 +152,13 @@ impl LastSeen for Arc<Flow> {
     }
 }
 
-/// The state of a flow's task. Its drop emits the record, at any point of the task.
+/// The state of a flow's task.
 pub(super) struct Run {
     flow: Arc<Flow>,
     port: Arc<PortContext>,
     record: SessionRecord,
+    /// For the exchange to hold.
+    holds: Vec<Held>,
 }
 
 impl Run {
@@ -164,21 +174,28 @@ impl Run {
             record: SessionRecord::new(session, observer),
             flow,
             port,
+            holds: Vec::new(),
         }
     }
 
     /// Forwards the flow to its service and sends the service's datagrams to the visitor. Returns the flow when it is over.
     pub(super) async fn run(mut self) -> Arc<Flow> {
-        if let Err(failure) = self.carry().await {
-            let request_id = self.record.session.uuid;
-            tracing::debug!(%request_id, %failure, "a UDP flow ended");
-            self.record.on_failure(&failure);
+        match self.forward().await {
+            Ok(()) => {
+                self.flow.finish();
+                self.finish(Outcome::Completed);
+            }
+            Err(failure) => {
+                let request_id = self.record.session.uuid;
+                tracing::debug!(%request_id, %failure, "a UDP flow ended");
+                self.flow.finish();
+                self.finish(Outcome::Failed(&failure));
+            }
         }
-        self.flow.finish();
         self.flow.clone()
     }
 
-    async fn carry(&mut self) -> Result<(), Failure> {
+    async fn forward(&mut self) -> Result<(), Failure> {
         let mut recv = self.open().await?;
         let mut left = BATCH;
         let mut is_accepted = false;
@@ -197,8 +214,6 @@ impl Run {
                 left = BATCH;
             }
         }
-        self.flow.finish();
-        self.record.on_end();
         Ok(())
     }
 
@@ -206,14 +221,20 @@ impl Run {
     async fn open(&mut self) -> Result<RecvHalf, Failure> {
         let record = &mut self.record;
         record.phases.add(Phase::Accept, record.session.started);
-        let admission = self.port.admission();
+        let port = self.port.clone();
+        let admission = port.admission();
         record.phases.begin(Phase::Queue);
-        let holds = admission.admit_session(&record.session).await?;
+        let layers = admission.layers();
+        layers
+            .pass_session(&record.session, &mut self.holds)
+            .await?;
         record.phases.end(Phase::Queue);
-        record.phases.begin(Phase::Route);
-        let directed = admission.direct_session(&record.session, &[], true).await;
-        record.phases.end(Phase::Route);
-        let destination = directed?;
+        forward_with_retries(admission.director(), self).await
+    }
+
+    /// Opens the exchange with one client.
+    fn open_on(&mut self, destination: Destination) -> Result<RecvHalf, Failure> {
+        let record = &mut self.record;
         let context = record.begin_attempt().map(|context| context.to_string());
         let traceparent = context.as_deref().unwrap_or_default();
         let head = UdpOpenHead {
@@ -226,7 +247,7 @@ impl Run {
         let opener = destination.lane.mux().side();
         record.on_route(destination.grant, opener);
         let exchange = destination.lane.open(head, false, None)?;
-        exchange.hold((holds, destination.hold));
+        exchange.hold((std::mem::take(&mut self.holds), destination.hold));
         let Exchange { send, recv } = exchange;
         self.flow.open(send)?;
         Ok(recv)
@@ -251,16 +272,65 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The flow is over: its failure is counted, and its record emitted. An eviction is the reason, if it came first.
+    fn finish(&mut self, outcome: Outcome<'_>) {
+        self.record.received_bytes = self.flow.received_bytes.load(Ordering::Relaxed);
+        let reason = match &*self.flow.lock() {
+            State::Over(Some(eviction)) => self.record.finish(Outcome::Failed(eviction)),
+            _ => self.record.finish(outcome),
+        };
+        if let Some(reason) = reason {
+            self.port.counters().count_failure(reason);
+        }
+    }
+}
+
+/// A flow is tried on one client only: the next datagram begins a new one.
+impl Attempts for Run {
+    type Done = RecvHalf;
+    type Rejected = Failure;
+
+    fn direct(&self, director: &dyn Director, avoid: &[u64]) -> Direction {
+        director.direct_session(&self.record.session, avoid)
+    }
+
+    async fn wait(
+        &mut self,
+        routing: BoxFuture<Result<Destination, Failure>>,
+    ) -> Result<Result<Destination, Failure>, Failure> {
+        Ok(routing.await)
+    }
+
+    async fn pass_layers(&mut self, layers: &Layers) -> Result<(), Failure> {
+        layers
+            .pass_session(&self.record.session, &mut self.holds)
+            .await
+    }
+
+    async fn attempt(&mut self, destination: Destination) -> Result<RecvHalf, AttemptFailed> {
+        self.open_on(destination).map_err(|failure| AttemptFailed {
+            failure,
+            may_repeat: false,
+        })
+    }
+
+    fn last_attempt_was_on(&self, grant: &Grant) -> bool {
+        self.record.last_attempt_was_on(grant)
+    }
+
+    fn on_retry(&mut self) {}
+
+    fn phases(&mut self) -> &mut Phases {
+        &mut self.record.phases
+    }
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
-        self.record.received_bytes = self.flow.received_bytes.load(Ordering::Relaxed);
-        if let State::Over(Some(why)) = &*self.flow.lock() {
-            self.record.on_failure(why);
-        }
+        // Only for a flow whose task was aborted: evicted, silent, or with its port. Every other path has finished the record.
+        self.finish(Outcome::Cancelled);
         let counters = self.port.counters();
         counters.flows_open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(reason) = self.record.reason() {
-            counters.count_failure(reason);
-        }
     }
 }

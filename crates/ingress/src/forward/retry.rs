@@ -1,0 +1,134 @@
+//! The retry loop of all protocols (P-7.2): routes a request, passes the layers of its destination, and tries one client
+//! after another.
+
+use std::future::Future;
+
+use adit_auth::Grant;
+use adit_link::{Failure, Lane, Reason, Retry};
+use adit_trace::Phase;
+
+use crate::forward::{
+    director::{Destination, Direction, Director, failed_on},
+    layer::{BoxFuture, Layers},
+    phases::Phases,
+};
+
+/// Attempts on other clients after the first.
+const MAX_RETRIES: usize = 2;
+
+/// A request, TCP connection or UDP flow that can be tried on one client after another.
+pub(crate) trait Attempts: Send {
+    /// The result of an attempt that succeeded.
+    type Done;
+    /// The end of a request that is not forwarded: a failure, or more.
+    type Rejected: From<Failure>;
+
+    /// Routes it. Links in `avoid` have failed.
+    fn direct(&self, director: &dyn Director, avoid: &[u64]) -> Direction;
+
+    /// Waits for a client. The outer error ends the loop: the visitor has left.
+    fn wait(
+        &mut self,
+        routing: BoxFuture<Result<Destination, Failure>>,
+    ) -> impl Future<Output = Result<Result<Destination, Failure>, Failure>> + Send;
+
+    /// Passes the layers of a destination.
+    fn pass_layers(
+        &mut self,
+        layers: &Layers,
+    ) -> impl Future<Output = Result<(), Self::Rejected>> + Send;
+
+    /// Tries one client.
+    fn attempt(
+        &mut self,
+        destination: Destination,
+    ) -> impl Future<Output = Result<Self::Done, AttemptFailed>> + Send;
+
+    /// Whether the last attempt was on the client of this grant.
+    fn last_attempt_was_on(&self, grant: &Grant) -> bool;
+
+    /// Counts an attempt after the first.
+    fn on_retry(&mut self);
+
+    fn phases(&mut self) -> &mut Phases;
+}
+
+/// The failure of one attempt.
+pub(crate) struct AttemptFailed {
+    pub(crate) failure: Failure,
+    /// Another attempt would send the same, and the failure allows one ([`Failure::retry`]).
+    pub(crate) may_repeat: bool,
+}
+
+/// Tries clients until an attempt succeeds, or may not be repeated.
+///
+/// # Errors
+/// The failure of the last attempt; of the first one, if no other client exists.
+pub(crate) async fn forward_with_retries<A: Attempts>(
+    director: &dyn Director,
+    request: &mut A,
+) -> Result<A::Done, A::Rejected> {
+    let mut avoid = Vec::new();
+    let mut passed: Option<Layers> = None;
+    let mut last_failure = None;
+    let (mut may_wait, mut is_lost) = (true, false);
+    loop {
+        request.phases().begin(Phase::Route);
+        let directed = match request.direct(director, &avoid) {
+            // The requests of a lost link must not all move to other clients. On the next link of their own client they
+            // are as many as before.
+            Direction::Go(destination)
+                if is_lost
+                    && !request.last_attempt_was_on(&destination.grant)
+                    && !director.may_retry() =>
+            {
+                Err(no_other_client())
+            }
+            Direction::Go(destination) => Ok(destination),
+            Direction::Wait(routing) if may_wait => request.wait(routing).await?,
+            Direction::Wait(_) => Err(no_other_client()),
+            Direction::Fail(failure) => Err(failure),
+        };
+        request.phases().end(Phase::Route);
+        let destination = match (directed, last_failure.take()) {
+            (Ok(destination), _) => destination,
+            // No other client: the failure of the attempt is the reason.
+            (Err(_), Some(failure)) | (Err(failure), None) => return Err(failure.into()),
+        };
+        if !avoid.is_empty() {
+            request.on_retry();
+        }
+        // Once for each list: another client of the same tunnel has the same one.
+        if !destination.layers.is_empty()
+            && !{ passed.as_ref() }.is_some_and(|passed| passed.is_same(&destination.layers))
+        {
+            request.pass_layers(&destination.layers).await?;
+            passed = Some(destination.layers.clone());
+        }
+        let (link, lane) = (destination.link, destination.lane.clone());
+        let failed = match request.attempt(destination).await {
+            Ok(done) => return Ok(done),
+            Err(failed) => failed,
+        };
+        request.phases().end(Phase::Transit);
+        let failure = failed.failure;
+        is_lost = failure.retry() == Retry::IfSafe;
+        let again = failed.may_repeat && avoid.len() < MAX_RETRIES;
+        if !again || !(is_lost || director.may_retry()) {
+            return Err(failure.into());
+        }
+        may_wait = waits_for_next_link(&failure, &lane);
+        avoid.push(failed_on(link, &lane));
+        last_failure = Some(failure);
+    }
+}
+
+/// Whether a request waits for the next link of its client, as later requests do: its own link is lost or drains.
+fn waits_for_next_link(failed: &Failure, lane: &Lane) -> bool {
+    matches!(failed.reason, Reason::LinkLost | Reason::Draining) || lane.is_closed()
+}
+
+/// The client that refused a request is connected, and no other.
+fn no_other_client() -> Failure {
+    Failure::new(Reason::NoClient, "no other client to try")
+}
