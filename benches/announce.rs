@@ -1,5 +1,5 @@
-//! The cases of [`adit_benches::rooms::announce`] under criterion.
+//! The cases of [`adit_benches::suites::announce`] under criterion.
 
 fn main() {
-    adit_benches::speed::bench(&adit_benches::rooms::announce::ROOM);
+    adit_benches::speed::bench(&adit_benches::suites::announce::SUITE);
 }

@@ -1,5 +1,5 @@
-//! The cases of [`adit_benches::rooms::balance`] under criterion.
+//! The cases of [`adit_benches::suites::balance`] under criterion.
 
 fn main() {
-    adit_benches::speed::bench(&adit_benches::rooms::balance::ROOM);
+    adit_benches::speed::bench(&adit_benches::suites::balance::SUITE);
 }

@@ -1,5 +1,5 @@
-//! The cases of [`adit_benches::rooms::codec`] under criterion.
+//! The cases of [`adit_benches::suites::codec`] under criterion.
 
 fn main() {
-    adit_benches::speed::bench(&adit_benches::rooms::codec::ROOM);
+    adit_benches::speed::bench(&adit_benches::suites::codec::SUITE);
 }

@@ -22,7 +22,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 
 const KINDS: [Compression; 2] = [Compression::Zstd, Compression::Gzip];
 const SIZES: [usize; 3] = [300, 4096, 65_536];
-const ROOM: usize = 80_000;
+const SUITE: usize = 80_000;
 
 /// xorshift (Marsaglia, 2003)
 struct Dice(u64);
@@ -100,7 +100,7 @@ fn compress(c: &mut Criterion) {
                         packed
                     });
                 });
-                let (mut streaming, mut out) = (Streaming::new(by), vec![0; ROOM]);
+                let (mut streaming, mut out) = (Streaming::new(by), vec![0; SUITE]);
                 let mut messages_of = messages(&content, size);
                 let id = BenchmarkId::new(format!("streaming_{}", by.as_str()), size);
                 group.bench_function(id, |b| {
@@ -142,7 +142,7 @@ fn round_trip(c: &mut Criterion) {
                 });
             });
             let mut streaming = Streaming::new(by);
-            let (mut out, mut plain) = (vec![0; ROOM], vec![0; ROOM]);
+            let (mut out, mut plain) = (vec![0; SUITE], vec![0; SUITE]);
             let mut messages_of = messages(&content, size);
             let id = BenchmarkId::new(format!("streaming_{}", by.as_str()), size);
             group.bench_function(id, |b| {
@@ -165,7 +165,7 @@ fn quality() {
                 let count = content.len() / size;
                 let (mut ours, mut theirs) = (0, 0);
                 let mut compressor = Compressor::new(by);
-                let (mut streaming, mut out) = (Streaming::new(by), vec![0; ROOM]);
+                let (mut streaming, mut out) = (Streaming::new(by), vec![0; SUITE]);
                 for payload in messages(&content, size).take(count) {
                     ours += match compressor.compress(&payload) {
                         Some((_, packed)) => {
@@ -184,7 +184,7 @@ fn quality() {
         }
     }
     let mut streaming = Streaming::new(Compression::Zstd);
-    let (mut out, mut plain) = (vec![0; ROOM], vec![0; ROOM]);
+    let (mut out, mut plain) = (vec![0; SUITE], vec![0; SUITE]);
     for payload in messages(&json(), 4096).take(100) {
         let length = streaming.compress(&payload, &mut out);
         streaming.decompress(&out[..length], &mut plain);

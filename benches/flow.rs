@@ -1,5 +1,5 @@
-//! The cases of [`adit_benches::rooms::flow`] under criterion.
+//! The cases of [`adit_benches::suites::flow`] under criterion.
 
 fn main() {
-    adit_benches::speed::bench(&adit_benches::rooms::flow::ROOM);
+    adit_benches::speed::bench(&adit_benches::suites::flow::SUITE);
 }

@@ -1,5 +1,5 @@
-//! The cases of [`adit_benches::rooms::path`] under criterion.
+//! The cases of [`adit_benches::suites::path`] under criterion.
 
 fn main() {
-    adit_benches::speed::bench(&adit_benches::rooms::path::ROOM);
+    adit_benches::speed::bench(&adit_benches::suites::path::SUITE);
 }

@@ -1,5 +1,5 @@
-//! The cases of [`adit_benches::rooms::pending`] under criterion.
+//! The cases of [`adit_benches::suites::pending`] under criterion.
 
 fn main() {
-    adit_benches::speed::bench(&adit_benches::rooms::pending::ROOM);
+    adit_benches::speed::bench(&adit_benches::suites::pending::SUITE);
 }

@@ -1,5 +1,5 @@
-//! The cases of [`adit_benches::rooms::reconnect`] under criterion.
+//! The cases of [`adit_benches::suites::reconnect`] under criterion.
 
 fn main() {
-    adit_benches::speed::bench(&adit_benches::rooms::reconnect::ROOM);
+    adit_benches::speed::bench(&adit_benches::suites::reconnect::SUITE);
 }

@@ -177,7 +177,7 @@ impl Pending for Papaya {
 }
 
 /// The least that a table behind a lock costs: slots handed out again, one slab for each link, as its opener and its reader
-/// are two tasks. The id beside the slot tells late messages. It never refuses, never expires, cannot be closed, and counts
+/// are two tasks. The id beside the slot identifies late messages. It never refuses, never expires, cannot be closed, and counts
 /// nothing.
 pub struct SlabPerLink(Mutex<Slab<(u64, Value)>>);
 

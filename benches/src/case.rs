@@ -1,4 +1,4 @@
-//! What is measured: rooms of cases, figures of quality, and the meter of memory.
+//! What is measured: suites of cases, figures of quality, and the meter of memory.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub enum Role {
 
 /// One contender doing one operation at one size.
 pub struct Case {
-    /// The operation, unique in its room.
+    /// The operation, unique in its suite.
     pub operation: &'static str,
     /// The contender.
     pub contender: &'static str,
@@ -153,7 +153,7 @@ impl Meter {
 
 /// The cases of one core.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct Suite {
     /// The first word of the ids.
     pub name: &'static str,
     /// All contenders, operations and sizes.
@@ -164,8 +164,8 @@ pub struct Room {
     pub memory: fn(&Meter) -> Vec<Figure>,
 }
 
-impl Room {
-    /// The id of a case on one thread: `room/operation/contender/size`.
+impl Suite {
+    /// The id of a case on one thread: `suite/operation/contender/size`.
     #[must_use]
     pub fn id(&self, case: &Case) -> String {
         format!(

@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    case::{BYTES_PER_ENTRY, Case, Figure, Role, Room, Worker},
+    case::{BYTES_PER_ENTRY, Case, Figure, Role, Suite, Worker},
     measure,
     verdict::{Spread, Verdict, by_amounts, by_ratios},
 };
@@ -22,14 +22,16 @@ pub struct Report {
     /// Rounds of processor time.
     pub rounds: usize,
     /// One for each core.
-    pub rooms: Vec<Compared>,
+    #[serde(alias = "rooms")]
+    pub suites: Vec<Compared>,
 }
 
-/// What came of a room.
+/// What came of a suite.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compared {
     /// Its name.
-    pub room: String,
+    #[serde(alias = "room")]
+    pub suite: String,
     /// One for each operation and size.
     pub groups: Vec<Group>,
     /// Quality, and memory that is not for each entry.
@@ -92,16 +94,21 @@ pub struct Row {
     pub bytes_per_entry: Option<f64>,
 }
 
-/// Measures a room. `program` is this one, for callgrind; `counting` the one that counts memory.
+/// Measures a suite. `program` is this one, for callgrind; `counting` the one that counts memory.
 ///
 /// # Errors
 /// Those of the programs that measure.
-pub fn room(room: &Room, program: &Path, counting: &Path, rounds: usize) -> io::Result<Compared> {
-    let memory = measure::memory(counting, room.name)?;
+pub fn suite(
+    suite: &Suite,
+    program: &Path,
+    counting: &Path,
+    rounds: usize,
+) -> io::Result<Compared> {
+    let memory = measure::memory(counting, suite.name)?;
     let (entries, mut figures): (Vec<_>, Vec<_>) =
         { memory.into_iter() }.partition(|figure| figure.what == BYTES_PER_ENTRY);
-    figures.extend((room.quality)());
-    let cases = (room.cases)();
+    figures.extend((suite.quality)());
+    let cases = (suite.cases)();
     let mut seen = HashSet::new();
     let mut groups = Vec::new();
     for first in &cases {
@@ -110,18 +117,18 @@ pub fn room(room: &Room, program: &Path, counting: &Path, rounds: usize) -> io::
         }
         let of_group = |case: &&Case| (case.operation, case.size) == (first.operation, first.size);
         let group: Vec<&Case> = cases.iter().filter(of_group).collect();
-        eprintln!("{}/{}/{}", room.name, first.operation, first.size);
-        groups.push(compare(room, &group, &entries, program, rounds)?);
+        eprintln!("{}/{}/{}", suite.name, first.operation, first.size);
+        groups.push(compare(suite, &group, &entries, program, rounds)?);
     }
     Ok(Compared {
-        room: room.name.to_owned(),
+        suite: suite.name.to_owned(),
         groups,
         figures,
     })
 }
 
 fn compare(
-    room: &Room,
+    suite: &Suite,
     cases: &[&Case],
     entries: &[Figure],
     program: &Path,
@@ -142,7 +149,7 @@ fn compare(
         rows.push(Row {
             contender: case.contender.to_owned(),
             role: case.role,
-            instructions: measure::instructions(program, &room.id(case), calibrated)?,
+            instructions: measure::instructions(program, &suite.id(case), calibrated)?,
             nanos: [None, None],
             ratios: [Vec::new(), Vec::new()],
             bytes_per_entry: entry.map(|figure| figure.value),

@@ -1,6 +1,6 @@
 //! Compares designs: each core beside its naive version and beside rivals.
 //!
-//! A [`Room`](case::Room) says once what is measured: which contenders do which operation at which size. Three
+//! A [`Suite`](case::Suite) says once what is measured: which contenders do which operation at which size. Three
 //! programs read it: `cargo bench` (criterion, for the time), `adit-bench` (instructions, processor time, quality, and
 //! the verdict), `adit-bench-memory` (the same cases under an allocator that counts). `ci/bench-compare` runs the last
 //! two and writes `docs/bench/`.
@@ -23,6 +23,6 @@ pub mod compare;
 pub mod dice;
 pub mod measure;
 pub mod record;
-pub mod rooms;
 pub mod speed;
+pub mod suites;
 pub mod verdict;

@@ -59,11 +59,11 @@ fn callgrind(program: &Path, id: &str, times: u64) -> io::Result<Child> {
 
 fn collected(child: Child) -> io::Result<f64> {
     let output = child.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let count = { said.lines() }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let count = { stderr.lines() }
         .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
         .filter(|_| output.status.success());
-    count.ok_or_else(|| io::Error::other(format!("callgrind counted nothing: {said}")))
+    count.ok_or_else(|| io::Error::other(format!("callgrind counted nothing: {stderr}")))
 }
 
 /// Instructions for each operation of a case of this program: those of so many and of twice as many, and the difference,
@@ -78,15 +78,15 @@ pub fn instructions(program: &Path, id: &str, times: u64) -> io::Result<f64> {
     Ok((twice - once) / times as f64)
 }
 
-/// Figures of a room's memory, from the program that counts.
+/// Figures of a suite's memory, from the program that counts.
 ///
 /// # Errors
 /// When it is not there or fails.
-pub fn memory(program: &Path, room: &str) -> io::Result<Vec<Figure>> {
-    let output = Command::new(program).arg(room).output()?;
+pub fn memory(program: &Path, suite: &str) -> io::Result<Vec<Figure>> {
+    let output = Command::new(program).arg(suite).output()?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(format!("{}: {said}", program.display())));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(format!("{}: {stderr}", program.display())));
     }
     serde_json::from_slice(&output.stdout).map_err(io::Error::other)
 }

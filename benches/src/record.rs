@@ -10,7 +10,7 @@ pub mod table;
 
 use sentences::Sentences;
 
-/// Writes `<name>.md`, `<name>.json` and a plot of each room to a directory.
+/// Writes `<name>.md`, `<name>.json` and a plot of each suite to a directory.
 ///
 /// # Errors
 /// Those of the files, and of drawing.
@@ -18,9 +18,9 @@ pub fn write(report: &Report, sentences: &Sentences, into: &Path, name: &str) ->
     fs::create_dir_all(into)?;
     let json = serde_json::to_string_pretty(report).map_err(io::Error::other)?;
     fs::write(into.join(format!("{name}.json")), json + "\n")?;
-    for room in &report.rooms {
-        let drawn = plot::draw(room).map_err(io::Error::other)?;
-        fs::write(into.join(format!("{name}-{}.svg", room.room)), drawn)?;
+    for suite in &report.suites {
+        let drawn = plot::draw(suite).map_err(io::Error::other)?;
+        fs::write(into.join(format!("{name}-{}.svg", suite.suite)), drawn)?;
     }
     let tables = table::markdown(report, sentences, name);
     fs::write(into.join(format!("{name}.md")), tables)
@@ -48,7 +48,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// One room, one group: ours at 100 instructions, a map at 250, a limit at 10.
+    /// One suite, one group: ours at 100 instructions, a map at 250, a limit at 10.
     pub(crate) fn report() -> Report {
         let rows = vec![
             row("map", Role::Naive, 250.0, 2.5),
@@ -68,8 +68,8 @@ pub(crate) mod tests {
             commit: "abc1234".to_owned(),
             date: "2026-01-02 03:04 UTC".to_owned(),
             rounds: 3,
-            rooms: vec![Compared {
-                room: "table".to_owned(),
+            suites: vec![Compared {
+                suite: "table".to_owned(),
                 groups: vec![group],
                 figures: vec![
                     Figure::new("trip", "map", 64, what, 12.0).near(1.0),
@@ -85,7 +85,7 @@ pub(crate) mod tests {
         write(&report(), &Sentences::default(), &into, "day-commit").unwrap();
         let read = |name: &str| fs::read_to_string(into.join(name)).unwrap();
         let back: Report = serde_json::from_str(&read("day-commit.json")).unwrap();
-        assert_eq!(back.rooms[0].groups[0].rows[0].contender, "map");
+        assert_eq!(back.suites[0].groups[0].rows[0].contender, "map");
         assert!(read("day-commit-table.svg").contains("</svg>"));
         assert!(read("day-commit.md").contains("day-commit-table.svg"));
         fs::remove_dir_all(&into).unwrap();

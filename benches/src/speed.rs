@@ -8,7 +8,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion};
 
-use crate::case::{Room, Worker};
+use crate::case::{Suite, Worker};
 
 /// Short enough for all groups together to end within minutes, and overridden by criterion's own flags. Fewer resamples
 /// than usual, so that the analysis takes no longer than the measurement.
@@ -23,17 +23,17 @@ pub fn criterion() -> Criterion {
         .configure_from_args()
 }
 
-/// The `main` of a room's bench: quality on standard error, then the time of each case at one thread and at two.
-pub fn bench(room: &Room) {
+/// The `main` of a suite's bench: quality on standard error, then the time of each case at one thread and at two.
+pub fn bench(suite: &Suite) {
     let mut criterion = criterion();
-    for figure in (room.quality)() {
+    for figure in (suite.quality)() {
         eprintln!(
             "{}/{}/{}/{}: {} {:.3}",
-            room.name, figure.operation, figure.contender, figure.size, figure.what, figure.value
+            suite.name, figure.operation, figure.contender, figure.size, figure.what, figure.value
         );
     }
-    for case in (room.cases)() {
-        let mut group = criterion.benchmark_group(format!("{}/{}", room.name, case.operation));
+    for case in (suite.cases)() {
+        let mut group = criterion.benchmark_group(format!("{}/{}", suite.name, case.operation));
         let id = BenchmarkId::new(case.contender, case.size);
         let mut workers = None;
         group.bench_function(id, |b| {

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_decide_when_the_middle_half_lies_on_one_side_of_one() {
+    fn ratios_decide_when_their_middle_half_excludes_one() {
         let clear = [0.9, 1.2, 1.2, 1.3, 1.3];
         let worse = [0.5, 0.6, 0.6, 0.7, 1.4];
         let least = [0.1, 0.1, 0.2, 0.2, 0.2];

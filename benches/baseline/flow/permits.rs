@@ -29,7 +29,7 @@ pub trait Permits: Send + Sync + 'static {
     fn try_take(&self) -> Option<Self::Permit>;
     /// Waits for a permit. The design's own future, with nothing around it.
     fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static;
-    /// The permit waited for. None where the line was full or nobody gets one any more, which does not happen here.
+    /// The permit. `None` when the line is full or closed, which does not happen here.
     fn granted(answer: Self::Answer) -> Option<Self::Permit>;
 }
 
@@ -85,7 +85,7 @@ impl Permits for TokioSemaphore {
     }
 }
 
-/// Permits behind a lock; whoever finds none leaves a waker, and each permit that comes back wakes them all.
+/// Permits behind a lock; a task without a permit leaves a waker, and each released permit wakes them all.
 pub struct WakeAll(Arc<Mutex<(usize, Vec<Waker>)>>);
 
 /// One of them.

@@ -66,7 +66,7 @@ impl Sender for Fifo {
 }
 
 /// A queue for each key, one message of each in turn, whatever it costs: what one writes first, and the ready queue of
-/// HTTP/2 and yamux libraries. Whoever has larger messages gets more.
+/// HTTP/2 and yamux libraries. Requests with larger messages get more.
 #[derive(Debug)]
 pub struct RoundRobin {
     queues: HashMap<u64, VecDeque<u64>>,

@@ -1,4 +1,4 @@
-//! Prints the figures of a room's memory as JSON. A program of its own, as the allocator that counts would be counted by
+//! Prints the figures of a suite's memory as JSON. A program of its own, as the allocator that counts would be counted by
 //! callgrind.
 #![allow(
     clippy::unwrap_used,
@@ -8,23 +8,23 @@
     clippy::print_stderr
 )]
 
-use adit_benches::{case::Meter, rooms};
+use adit_benches::{case::Meter, suites};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 fn main() {
-    let name = std::env::args().nth(1).expect("the name of a room");
-    let room = { rooms::ALL.iter() }
-        .find(|room| room.name == name)
-        .expect("a room of this name");
+    let name = std::env::args().nth(1).expect("the name of a suite");
+    let suite = { suites::ALL.iter() }
+        .find(|suite| suite.name == name)
+        .expect("a suite of this name");
     let meter = Meter {
         current: || ALLOCATOR.current_usage(),
         peak: || ALLOCATOR.peak_usage(),
         reset_peak: || ALLOCATOR.reset_peak_usage(),
     };
-    let figures = (room.memory)(&meter);
+    let figures = (suite.memory)(&meter);
     println!(
         "{}",
         serde_json::to_string(&figures).expect("figures are plain")

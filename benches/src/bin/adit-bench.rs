@@ -3,7 +3,7 @@
 //! ```text
 //! adit-bench list                             the ids of all cases
 //! adit-bench run <id> <times>                 one case, so many operations: for callgrind and other tools
-//! adit-bench compare [--rounds <n>] [--out <directory>] [<room> …]
+//! adit-bench compare [--rounds <n>] [--out <directory>] [<suite> …]
 //! adit-bench write <report.json>              the tables and plots of a report anew, with the sentences of today
 //! ```
 #![allow(
@@ -23,10 +23,10 @@ use std::{
 };
 
 use adit_benches::{
-    case::Room,
+    case::Suite,
     compare::{self, Report},
     record::{self, sentences::Sentences},
-    rooms,
+    suites,
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         ["run", id, times] => run(id, times),
         ["compare", rest @ ..] => compare(rest),
         ["write", report] => write(Path::new(report)),
-        _ => Err("usage: adit-bench list | run <id> <times> | compare [--rounds <n>] [--out <directory>] [<room> …] | write <report.json>".into()),
+        _ => Err("usage: adit-bench list | run <id> <times> | compare [--rounds <n>] [--out <directory>] [<suite> …] | write <report.json>".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,9 +51,9 @@ fn main() -> ExitCode {
 }
 
 fn list() -> Outcome {
-    for room in rooms::ALL {
-        for case in (room.cases)() {
-            println!("{}", room.id(&case));
+    for suite in suites::ALL {
+        for case in (suite.cases)() {
+            println!("{}", suite.id(&case));
         }
     }
     Ok(())
@@ -61,11 +61,11 @@ fn list() -> Outcome {
 
 fn run(id: &str, times: &str) -> Outcome {
     let times = times.parse()?;
-    let of_id = |room: &Room| {
-        let mut cases = (room.cases)().into_iter();
-        cases.find(|case| room.id(case) == id)
+    let of_id = |suite: &Suite| {
+        let mut cases = (suite.cases)().into_iter();
+        cases.find(|case| suite.id(case) == id)
     };
-    let case = rooms::ALL.iter().find_map(of_id);
+    let case = suites::ALL.iter().find_map(of_id);
     let case = case.ok_or("no such case: see `adit-bench list`")?;
     (case.workers)(1)[0](times);
     Ok(())
@@ -84,29 +84,29 @@ fn compare(arguments: &[&str]) -> Outcome {
     if rounds < 9 {
         return Err("fewer than nine rounds decide nothing".into());
     }
-    let known = |name: &&str| rooms::ALL.iter().any(|room| room.name == *name);
+    let known = |name: &&str| suites::ALL.iter().any(|suite| suite.name == *name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
-        return Err(format!("no room is called `{unknown}`").into());
+        return Err(format!("no suite is called `{unknown}`").into());
     }
     let program = env::current_exe()?;
     let counting = program.with_file_name("adit-bench-memory");
-    // Said before the run: afterwards the load is our own, and the commit may be another one.
+    // Read before the run: afterwards the load is our own, and the commit may have changed.
     let (machine, commit, date) = (
         machine(),
         commit(),
         jiff::Timestamp::now().strftime("%F %R UTC").to_string(),
     );
     let chosen =
-        { rooms::ALL.iter() }.filter(|room| names.is_empty() || names.contains(&room.name));
+        { suites::ALL.iter() }.filter(|suite| names.is_empty() || names.contains(&suite.name));
     let compared: Result<Vec<_>, _> = { chosen }
-        .map(|room| compare::room(room, &program, &counting, rounds))
+        .map(|suite| compare::suite(suite, &program, &counting, rounds))
         .collect();
     let report = Report {
         machine,
         commit,
         date,
         rounds,
-        rooms: compared?,
+        suites: compared?,
     };
     let day = report.date.split(' ').next().unwrap_or_default();
     let commit = report.commit.split(' ').next().unwrap_or_default();
@@ -155,8 +155,8 @@ fn machine() -> String {
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;
-        let said = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| said.trim().to_owned())
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
         return "unknown".to_owned();

@@ -1,4 +1,4 @@
-//! A room's plot: a bar for each contender, its instructions and its processor time on two threads beside those of ours.
+//! A suite's plot: a bar for each contender, its instructions and its processor time on two threads beside those of ours.
 
 use plotters::{
     backend::SVGBackend,
@@ -99,12 +99,12 @@ fn write(
     area.draw(&Text::new(text.to_owned(), at, style))
 }
 
-/// The plot of a room as SVG.
+/// The plot of a suite as SVG.
 ///
 /// # Errors
 /// Those of drawing.
-pub fn draw(room: &Compared) -> Result<String, Failed> {
-    let lines: usize = room.groups.iter().map(|group| group.rows.len() + 1).sum();
+pub fn draw(suite: &Compared) -> Result<String, Failed> {
+    let lines: usize = suite.groups.iter().map(|group| group.rows.len() + 1).sum();
     let bottom = HEAD + LINE * i32::try_from(lines).unwrap_or(i32::MAX / LINE);
     let width = LABELS + 2 * PANEL + 2 * GAP + 60;
     let size = (width.unsigned_abs(), (bottom + FOOT).unsigned_abs());
@@ -114,7 +114,7 @@ pub fn draw(room: &Compared) -> Result<String, Failed> {
         area.fill(&WHITE)?;
         write(
             &area,
-            &format!("{}: each contender beside ours", room.room),
+            &format!("{}: each contender beside ours", suite.suite),
             (10, 6),
             16,
             &INK,
@@ -132,7 +132,7 @@ pub fn draw(room: &Compared) -> Result<String, Failed> {
                 Some(spread) => [spread.min, spread.max],
                 None => [median, median],
             };
-            let all = { room.groups.iter() }.flat_map(|group| ratios_of(group, panel));
+            let all = { suite.groups.iter() }.flat_map(|group| ratios_of(group, panel));
             let axis = Axis::of(left, all.flat_map(reach));
             write(&area, title, (left, 28), 12, &INK)?;
             for mark in axis.marks() {
@@ -140,7 +140,7 @@ pub fn draw(room: &Compared) -> Result<String, Failed> {
                 area.draw(&PathElement::new([(x, HEAD - 4), (x, bottom)], PALE))?;
                 write(&area, &mark.to_string(), (x - 6, HEAD - 18), 11, &INK)?;
             }
-            bars(&area, room, panel, &axis)?;
+            bars(&area, suite, panel, &axis)?;
             let one = axis.at(1.0);
             area.draw(&PathElement::new([(one, HEAD - 4), (one, bottom)], INK))?;
         }
@@ -166,9 +166,9 @@ fn key(area: &Area<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-fn bars(area: &Area<'_>, room: &Compared, panel: usize, axis: &Axis) -> Result<(), Failed> {
+fn bars(area: &Area<'_>, suite: &Compared, panel: usize, axis: &Axis) -> Result<(), Failed> {
     let mut y = HEAD;
-    for group in &room.groups {
+    for group in &suite.groups {
         if panel == 0 {
             write(
                 area,
@@ -210,8 +210,8 @@ mod tests {
     use crate::record::tests::report;
 
     #[test]
-    fn a_plot_has_a_label_for_each_contender_and_bars_in_the_right_order() {
-        let svg = draw(&report().rooms[0]).unwrap();
+    fn a_plot_has_labels_and_bars_in_order() {
+        let svg = draw(&report().suites[0]).unwrap();
         for label in ["trip/64", "map", "memcpy", "ours", "2.50", "0.10"] {
             assert!(svg.contains(label), "{label}");
         }

@@ -1,4 +1,4 @@
-//! What a person says of the numbers, kept apart from them so that the next run keeps it, and held against them.
+//! Sentences about the numbers, written by hand. They stay over the next run, and are compared with its verdicts.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use serde::Deserialize;
 
 use crate::{compare::Compared, verdict::Verdict};
 
-/// By room, what its tables decided.
+/// By suite, what its tables decided.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Sentences(BTreeMap<String, Sentence>);
 
-/// What is said of a room.
+/// The sentences about a suite.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sentence {
@@ -35,37 +35,37 @@ impl Sentences {
         toml::from_str(toml)
     }
 
-    /// What is said of a room's speed, with what this run says otherwise.
+    /// The sentence about a suite's speed, with the verdicts of this run that contradict it.
     #[must_use]
-    pub fn speed(&self, room: &Compared) -> String {
-        let Some(sentence) = self.0.get(&room.room) else {
-            return "Nobody has said yet what these numbers decided.".to_owned();
+    pub fn speed(&self, suite: &Compared) -> String {
+        let Some(sentence) = self.0.get(&suite.suite) else {
+            return "These numbers have no sentence yet.".to_owned();
         };
-        let mut said = sentence.speed.clone();
+        let mut text = sentence.speed.clone();
         let contradictions: Vec<_> = { sentence.rests_on.iter() }
-            .filter_map(|claim| contradiction(claim, room))
+            .filter_map(|claim| contradiction(claim, suite))
             .chain(sentence.is_groundless().then(|| {
                 "the sentence speaks of two threads and rests on none of their verdicts".to_owned()
             }))
             .collect();
         if !contradictions.is_empty() {
-            said += &format!(
+            text += &format!(
                 " **This run says otherwise: {}.**",
                 contradictions.join("; ")
             );
         }
-        said
+        text
     }
 
-    /// What is said of a room's quality.
+    /// The sentence about a suite's quality.
     #[must_use]
-    pub fn quality(&self, room: &Compared) -> &str {
-        { self.0.get(&room.room) }.map_or("", |sentence| &sentence.quality)
+    pub fn quality(&self, suite: &Compared) -> &str {
+        { self.0.get(&suite.suite) }.map_or("", |sentence| &sentence.quality)
     }
 }
 
 impl Sentence {
-    /// Whether it says something of two threads that no claim is about.
+    /// Whether it mentions two threads without a claim about them.
     fn is_groundless(&self) -> bool {
         let is_of_two = |claim: &String| claim.split_whitespace().nth(1) == Some("2");
         self.speed.contains("two threads") && !self.rests_on.iter().any(is_of_two)
@@ -73,7 +73,7 @@ impl Sentence {
 }
 
 /// How a run differs from a claim.
-fn contradiction(claim: &str, room: &Compared) -> Option<String> {
+fn contradiction(claim: &str, suite: &Compared) -> Option<String> {
     let words: Vec<_> = claim.split_whitespace().collect();
     let (what, threads, who, range) = match words[..] {
         [what, threads, verdict] => (what, threads, verdict, None),
@@ -90,7 +90,7 @@ fn contradiction(claim: &str, room: &Compared) -> Option<String> {
     };
     let place = format!("{what} on {threads} thread{}", ["", "s"][panel]);
     let group =
-        { room.groups.iter() }.find(|group| format!("{}/{}", group.operation, group.size) == what);
+        { suite.groups.iter() }.find(|group| format!("{}/{}", group.operation, group.size) == what);
     let Some(group) = group else {
         return Some(format!("{place} was not measured"));
     };
@@ -118,48 +118,50 @@ mod tests {
     use super::*;
     use crate::record::tests::report;
 
-    fn said(claims: &str) -> String {
+    fn speed_of(claims: &str) -> String {
         let toml = format!("[table]\nspeed = \"It won.\"\nrests_on = [{claims}]");
-        Sentences::parse(&toml).unwrap().speed(&report().rooms[0])
+        Sentences::parse(&toml).unwrap().speed(&report().suites[0])
     }
 
     #[test]
     fn a_sentence_stands_while_the_numbers_bear_it() {
         assert_eq!(
-            said("\"trip/64 1 ours\", \"trip/64 2 undecided\""),
+            speed_of("\"trip/64 1 ours\", \"trip/64 2 undecided\""),
             "It won."
         );
         assert_eq!(
-            said("\"trip/64 1 map 2..3\", \"trip/64 2 map 2.5..2.5\", \"trip/64 2 memcpy 0..0.2\""),
+            speed_of(
+                "\"trip/64 1 map 2..3\", \"trip/64 2 map 2.5..2.5\", \"trip/64 2 memcpy 0..0.2\""
+            ),
             "It won."
         );
     }
 
     #[test]
     fn a_run_that_says_otherwise_is_told() {
-        let told = said("\"trip/64 1 map\", \"trip/64 2 ours\"");
+        let sentence = speed_of("\"trip/64 1 map\", \"trip/64 2 ours\"");
         assert!(
-            told.starts_with("It won. **This run says otherwise: "),
-            "{told}"
+            sentence.starts_with("It won. **This run says otherwise: "),
+            "{sentence}"
         );
         assert!(
-            told.contains("trip/64 on 1 thread: ours, not map; "),
-            "{told}"
+            sentence.contains("trip/64 on 1 thread: ours, not map; "),
+            "{sentence}"
         );
         assert!(
-            told.contains("trip/64 on 2 threads: undecided, not ours"),
-            "{told}"
+            sentence.contains("trip/64 on 2 threads: undecided, not ours"),
+            "{sentence}"
         );
         for panel in ["1", "2"] {
-            let told = said(&format!("\"trip/64 {panel} map 0.4..0.6\""));
+            let sentence = speed_of(&format!("\"trip/64 {panel} map 0.4..0.6\""));
             assert!(
-                told.contains("map needs 2.50 times of ours, not 0.4..0.6"),
-                "{told}"
+                sentence.contains("map needs 2.50 times of ours, not 0.4..0.6"),
+                "{sentence}"
             );
         }
         for unmeasured in ["\"trip/65 1 map\"", "\"trip/64 2 maps 1..2\""] {
             assert!(
-                said(unmeasured).contains("was not measured"),
+                speed_of(unmeasured).contains("was not measured"),
                 "{unmeasured}"
             );
         }
@@ -168,33 +170,36 @@ mod tests {
             "\"trip/64 3 ours\"",
             "\"trip/64 1 map 2\"",
         ] {
-            assert!(said(wrong).contains("`trip/64 "), "{wrong}");
+            assert!(speed_of(wrong).contains("`trip/64 "), "{wrong}");
         }
     }
 
     #[test]
     fn a_room_of_which_nothing_was_said_admits_it() {
         let nothing = Sentences::default();
-        assert!(nothing.speed(&report().rooms[0]).contains("Nobody"));
+        assert!(nothing.speed(&report().suites[0]).contains("no sentence"));
         assert!(Sentences::parse("[table]\nspede = \"\"").is_err());
     }
 
-    /// Regression: a sentence about two threads stood above a table that said otherwise.
+    /// Regression: a sentence about two threads contradicted its table.
     #[test]
     fn a_sentence_about_two_threads_rests_on_verdicts_of_two() {
         let toml = |claims: &str| {
             format!("[table]\nspeed = \"On two threads it won.\"\nrests_on = [{claims}]")
         };
-        let said = |claims: &str| {
+        let speed_of = |claims: &str| {
             Sentences::parse(&toml(claims))
                 .unwrap()
-                .speed(&report().rooms[0])
+                .speed(&report().suites[0])
         };
-        assert!(said("\"trip/64 1 ours\"").contains("rests on none of their verdicts"));
-        assert_eq!(said("\"trip/64 2 undecided\""), "On two threads it won.");
+        assert!(speed_of("\"trip/64 1 ours\"").contains("rests on none of their verdicts"));
+        assert_eq!(
+            speed_of("\"trip/64 2 undecided\""),
+            "On two threads it won."
+        );
         let kept = Sentences::parse(include_str!("../../record/sentences.toml")).unwrap();
-        for (room, sentence) in &kept.0 {
-            assert!(!sentence.is_groundless(), "{room}");
+        for (suite, sentence) in &kept.0 {
+            assert!(!sentence.is_groundless(), "{suite}");
         }
     }
 }

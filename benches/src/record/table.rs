@@ -19,36 +19,36 @@ pub fn markdown(report: &Report, sentences: &Sentences, name: &str) -> String {
          more than {:.0} %. Processor time is read from the clock of each thread, in {} rounds in which the contenders take \
          turns; on two threads its ratio to ours within a round decides, when the middle half of the rounds lies on one \
          side of 1. × is the figure of a contender divided by that of ours: above 1, ours needs less. Where nothing \
-         separates ours from the next best, the verdict is *undecided*. A *limit* does less than the task, and takes no part; others may do less well what quality tells.\n",
+         separates ours from the next best, the verdict is *undecided*. A *limit* does less than the task, and takes no part; others may have a lower quality.\n",
         report.machine,
         report.commit,
         report.date,
         MARGIN * 100.0,
         report.rounds
     );
-    for room in &report.rooms {
-        let _ = write!(page, "\n## {}\n\n{}\n", room.room, sentences.speed(room));
-        let _ = write!(page, "\n![{0}]({name}-{0}.svg)\n", room.room);
-        speed(&mut page, room);
-        if !room.figures.is_empty() {
-            let said = sentences.quality(room);
-            let _ = write!(page, "\n### {}: quality\n\n{said}\n", room.room);
-            quality(&mut page, room);
+    for suite in &report.suites {
+        let _ = write!(page, "\n## {}\n\n{}\n", suite.suite, sentences.speed(suite));
+        let _ = write!(page, "\n![{0}]({name}-{0}.svg)\n", suite.suite);
+        speed(&mut page, suite);
+        if !suite.figures.is_empty() {
+            let sentence = sentences.quality(suite);
+            let _ = write!(page, "\n### {}: quality\n\n{sentence}\n", suite.suite);
+            quality(&mut page, suite);
         }
     }
     page
 }
 
-fn speed(page: &mut String, room: &Compared) {
+fn speed(page: &mut String, suite: &Compared) {
     page.push_str(
         "\n| operation/size | contender | instructions | × ours | CPU ns, 1 thread | CPU ns, 2 threads | \
          × ours, 2 threads (least – most) | bytes per entry | verdict, 1 thread | 2 threads |\n\
          | --- | --- | --: | --: | --: | --: | --: | --: | --- | --- |\n",
     );
-    for group in &room.groups {
+    for group in &suite.groups {
         rows(page, group);
     }
-    let wide = { room.groups.iter() }.flat_map(|group| {
+    let wide = { suite.groups.iter() }.flat_map(|group| {
         let wide = { group.rows.iter() }.filter(|row| row.spread() >= WIDE);
         wide.map(move |row| {
             let (operation, size, spread) = (&group.operation, group.size, row.spread());
@@ -115,22 +115,22 @@ fn rows(page: &mut String, group: &Group) {
     }
 }
 
-fn quality(page: &mut String, room: &Compared) {
+fn quality(page: &mut String, suite: &Compared) {
     page.push_str(
         "\n| operation/size | what | best | contenders | verdict |\n| --- | --- | --: | --- | --- |\n",
     );
     let mut seen = Vec::new();
-    for first in &room.figures {
+    for first in &suite.figures {
         let key = (&first.operation, first.size, &first.what);
         if seen.contains(&key) {
             continue;
         }
         seen.push(key);
-        let all = { room.figures.iter() }
+        let all = { suite.figures.iter() }
             .filter(|other| (&other.operation, other.size, &other.what) == key);
         let all: Vec<_> = all.collect();
-        let told = { all.iter() }.map(|one| format!("{} {}", one.contender, figure(one.value)));
-        let told: Vec<_> = told.collect();
+        let figures = { all.iter() }.map(|one| format!("{} {}", one.contender, figure(one.value)));
+        let figures: Vec<_> = figures.collect();
         let (operation, size, what) = key;
         let best = if first.best == 0.0 {
             "less".to_owned()
@@ -140,16 +140,16 @@ fn quality(page: &mut String, room: &Compared) {
         let _ = writeln!(
             page,
             "| {operation}/{size} | {what} | {best} | {} | {} |",
-            told.join(", "),
-            by_figures(room, &all)
+            figures.join(", "),
+            by_figures(suite, &all)
         );
     }
 }
 
 /// Who is nearest to the best.
-fn by_figures(room: &Compared, all: &[&Figure]) -> Verdict {
+fn by_figures(suite: &Compared, all: &[&Figure]) -> Verdict {
     let is_ours = |figure: &&&Figure| {
-        let of_operation = room
+        let of_operation = suite
             .groups
             .iter()
             .filter(|group| group.operation == figure.operation);
@@ -221,7 +221,7 @@ mod tests {
         let sentences = Sentences::default();
         let page = markdown(&report, &sentences, "day");
         assert!(!page.contains("far apart"), "{page}");
-        report.rooms[0].groups[0].rows[0].ratios[1] = vec![0.2, 1.0, 2.0];
+        report.suites[0].groups[0].rows[0].ratios[1] = vec![0.2, 1.0, 2.0];
         let page = markdown(&report, &sentences, "day");
         let warning = "**Rounds lie far apart, most to least: trip/64 map 10.0 ×.**";
         assert!(page.contains(warning), "{page}");

@@ -13,12 +13,12 @@ use crate::{
     baseline::balance::{
         AtomicCursor, Choose, First, Ketama, Ours, Running, Scan, Smooth, TowerP2c,
     },
-    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room, Worker},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Suite, Worker},
     dice::mix,
 };
 
-/// The room.
-pub const ROOM: Room = Room {
+/// The suite.
+pub const SUITE: Suite = Suite {
     name: "balance",
     cases,
     quality,
@@ -26,7 +26,7 @@ pub const ROOM: Room = Room {
 };
 
 const SIZES: [usize; 2] = [4, 64];
-const NOBODY: usize = usize::MAX;
+const NO_MEMBER: usize = usize::MAX;
 
 /// Weyl's step: counts throws so that the dice cost nothing in either.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -65,7 +65,7 @@ fn choose<C: Choose>(policy: Policy, size: usize) -> Case {
                         hash: throw,
                         random: throw,
                     };
-                    let (id, request) = chooser.choose(draw, black_box(NOBODY)).unwrap();
+                    let (id, request) = chooser.choose(draw, black_box(NO_MEMBER)).unwrap();
                     black_box(id);
                     running.push_back(request);
                     if running.len() > 4 * size {
@@ -85,7 +85,7 @@ fn warm<C: Choose>(chooser: &C) {
             hash: n.wrapping_mul(STEP),
             random: 0,
         };
-        drop(chooser.choose(draw, NOBODY));
+        drop(chooser.choose(draw, NO_MEMBER));
     }
 }
 
@@ -108,7 +108,7 @@ fn anew<C: Choose>(policy: Policy, size: usize) -> Case {
                             hash: throw,
                             random: throw,
                         };
-                        black_box(chooser.choose(draw, black_box(NOBODY)).unwrap().0);
+                        black_box(chooser.choose(draw, black_box(NO_MEMBER)).unwrap().0);
                     }
                 }
             })
@@ -163,7 +163,7 @@ fn imbalance<C: Choose>(policy: Policy, size: usize) -> Figure {
             hash: mix(n + 1),
             random: mix(!n),
         };
-        let (id, request) = chooser.choose(draw, NOBODY).unwrap();
+        let (id, request) = chooser.choose(draw, NO_MEMBER).unwrap();
         loads[id] += 1;
         let queue = if mix(n + 1).is_multiple_of(10) {
             &mut long
@@ -200,7 +200,7 @@ fn idle<C: Choose>(policy: Policy, size: usize) -> Figure {
             hash: mix(n),
             random: mix(!n),
         };
-        served[chooser.choose(draw, NOBODY).unwrap().0] += 1;
+        served[chooser.choose(draw, NO_MEMBER).unwrap().0] += 1;
     }
     let most = served.iter().max().copied().unwrap_or_default();
     let mean = f64::from(REQUESTS) / size as f64;
@@ -249,7 +249,7 @@ fn moved<C: Choose>(policy: Policy, size: usize) -> Figure {
     };
     let keys = (1..=u64::from(KEYS)).map(mix);
     let moves = keys
-        .filter(|&key| place(key, NOBODY) != place(key, 4))
+        .filter(|&key| place(key, NO_MEMBER) != place(key, 4))
         .count();
     let share = moves as f64 / f64::from(KEYS);
     let what = "share of keys that move when one leaves";
@@ -274,7 +274,7 @@ fn held<C: Choose>(policy: Policy, size: usize, meter: &Meter) -> Figure {
     let bytes = meter.per_entry(size, || {
         let chooser = Box::new(C::new(policy, &weights));
         // Some work out their plan when they are first asked.
-        drop(chooser.choose(Draw::default(), NOBODY));
+        drop(chooser.choose(Draw::default(), NO_MEMBER));
         chooser
     });
     Figure::new(operation(policy), C::NAME, size, BYTES_PER_ENTRY, bytes)

@@ -1,6 +1,6 @@
 //! One module for each core: its contenders, operations and sizes.
 
-use crate::case::Room;
+use crate::case::Suite;
 
 pub mod announce;
 pub mod balance;
@@ -11,12 +11,12 @@ pub mod pending;
 pub mod reconnect;
 
 /// All of them.
-pub const ALL: [Room; 7] = [
-    codec::ROOM,
-    pending::ROOM,
-    flow::ROOM,
-    balance::ROOM,
-    reconnect::ROOM,
-    path::ROOM,
-    announce::ROOM,
+pub const ALL: [Suite; 7] = [
+    codec::SUITE,
+    pending::SUITE,
+    flow::SUITE,
+    balance::SUITE,
+    reconnect::SUITE,
+    path::SUITE,
+    announce::SUITE,
 ];

@@ -17,12 +17,12 @@ use adit_reconnect::Config;
 
 use crate::{
     baseline::reconnect::{Backon, FullJitter, Machine, Schedule, SleepLoop},
-    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Suite},
     dice::Dice,
 };
 
-/// The room.
-pub const ROOM: Room = Room {
+/// The suite.
+pub const SUITE: Suite = Suite {
     name: "reconnect",
     cases,
     quality,

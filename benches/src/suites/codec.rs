@@ -12,11 +12,11 @@ use bytes::Bytes;
 
 use crate::{
     baseline::codec::{Memcpy, ProstDecoder, ProstEncoder, TonicDecoder, TonicEncoder},
-    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Role, Room},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Role, Suite},
 };
 
-/// The room.
-pub const ROOM: Room = Room {
+/// The suite.
+pub const SUITE: Suite = Suite {
     name: "codec",
     cases,
     quality,

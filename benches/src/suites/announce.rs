@@ -7,11 +7,11 @@ use std::hint::black_box;
 
 use crate::{
     baseline::announce::{Announced, Copied, MadeAnew, Ours, Routes},
-    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Suite},
 };
 
-/// The room.
-pub const ROOM: Room = Room {
+/// The suite.
+pub const SUITE: Suite = Suite {
     name: "announce",
     cases,
     quality: Vec::new,

@@ -16,11 +16,11 @@ use crate::{
     baseline::pending::{
         Dash, DashUuid, MutexMap, Ours, Papaya, Pending, SlabPerLink, SlabTable, Value,
     },
-    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room, Worker},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Suite, Worker},
 };
 
-/// The room.
-pub const ROOM: Room = Room {
+/// The suite.
+pub const SUITE: Suite = Suite {
     name: "pending",
     cases,
     quality: Vec::new,

@@ -20,15 +20,15 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     baseline::mux::Naive,
-    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Role, Room, Worker},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Role, Suite, Worker},
 };
 
 mod ends;
 
 use ends::{CLIENT, Ends, SERVER, answer_head, open};
 
-/// The room.
-pub const ROOM: Room = Room {
+/// The suite.
+pub const SUITE: Suite = Suite {
     name: "path",
     cases,
     quality,

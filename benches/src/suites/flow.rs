@@ -27,11 +27,11 @@ use crate::{
         Credit, Fifo, Http2Credit, LockedCredit, OurCredit, OurGate, OurSender, Permits,
         RoundRobin, SemaphoreCredit, Sender, TokioSemaphore, VirtualTime, WakeAll,
     },
-    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Room, Worker},
+    case::{BYTES_PER_ENTRY, Case, Figure, Meter, Suite, Worker},
 };
 
-/// The room.
-pub const ROOM: Room = Room {
+/// The suite.
+pub const SUITE: Suite = Suite {
     name: "flow",
     cases,
     quality,
@@ -136,7 +136,7 @@ struct Line<P: Permits> {
     tasks: Vec<Arc<Task>>,
     waiting: Vec<Mutex<Waiting<P>>>,
     queue: RunQueue,
-    /// Until whoever has one gives it back.
+    /// Permits until their holders release them.
     held: Mutex<Vec<P::Permit>>,
 }
 
@@ -213,7 +213,7 @@ impl<P: Permits> Line<P> {
         let mut waiting = self.waiting[name].lock().unwrap();
         self.tasks[name].woken.store(false, Ordering::Release);
         let mut granted = self.poll(name, &mut waiting);
-        // Where a permit goes to whoever comes first, the same task may have the other one too.
+        // Where the first task gets a permit, the same task may have the other one too.
         while let Some(permit) = granted {
             *waiting = wait(&self.permits);
             granted = self.poll(name, &mut waiting);
