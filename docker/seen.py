@@ -34,7 +34,7 @@ def trace(*services):
     assert not lacking, f"no span of {', '.join(lacking)} among {counts}"
     ids = {span["spanID"] for span in spans}
     parents = {r["spanID"] for span in spans for r in span["references"] or [] if r["refType"] == "CHILD_OF"}
-    # The one parent that is nobody's span is the visitor's, which the request named.
+    # One parent is not in the trace: the visitor's span, which the request named.
     assert len(parents - ids) == 1, f"the spans hang on {len(parents - ids)} parents outside of the trace"
     return ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A visitor of the compose stack that is not of adit's making: sends something nobody has sent before through one public
-entry, and says whether it came back. Exit code 1 with the reason when it did not.
+"""A visitor of the compose stack that is not of adit's making: sends random bytes through one public
+entry, and reports whether they came back. Exit code 1 with the reason when it did not.
 
 Usage: visit.py http|websocket|grpc|tcp|udp HOST:PORT [HOST FIELD]
 """

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_does_not_say_is_of_no_known_commit() {
+    fn a_program_without_a_commit_is_unknown() {
         let (silent, missing) = (Path::new("/bin/true"), Path::new("/nonexistent/adit"));
         assert_eq!(of(&[silent]), UNKNOWN);
         assert_eq!(of(&[missing, silent]), UNKNOWN);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_window_has_no_warning_and_a_poor_one_has_each() {
+    fn a_poor_window_has_each_warning() {
         let before = at(0, (10, 1_000), 0, (5, 100));
         let quiet = at(10, (10, 11_000), 1_000, (5, 2_100)).since(&before);
         assert_eq!(quiet.warnings(), [""; 0]);

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_ends_is_an_error_with_its_last_words() {
+    async fn an_ended_program_is_an_error_with_its_output() {
         let dir = tempfile::tempdir().unwrap();
         let mut process = shell(dir.path(), "echo no port left >&2; exit 3");
         let error = process

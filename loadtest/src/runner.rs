@@ -276,7 +276,7 @@ mod tests {
     use crate::events::{How, Side};
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_that_fails_is_a_problem_and_the_last_one() {
+    async fn a_failed_event_is_the_last_problem() {
         let event = |at_s| Event {
             at: Duration::from_secs(at_s),
             side: Side::Server,

@@ -108,7 +108,7 @@ fn a_ramp_comes_ever_faster() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_loop_is_due_at_its_rate_and_timed_from_then() {
+async fn an_open_loop_is_timed_from_its_due_times() {
     let schedule = Schedule::new(Some(100.0), Duration::from_secs(1));
     assert_eq!(schedule.unsent(), 100);
     let first = schedule.next().await.unwrap();

@@ -301,7 +301,7 @@ mod tests {
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
-    async fn what_began_in_the_window_is_timed_and_what_ended_in_it_is_counted() {
+    async fn the_window_times_starts_and_counts_ends() {
         let tally = Tally::new().unwrap();
         let step = Duration::from_millis(10);
         let too_early = Instant::now();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_recovery_ends_with_the_first_good_answer_behind_the_first_failure() {
+    async fn a_recovery_ends_with_the_first_good_response() {
         let tally = Tally::new().unwrap();
         let step = Duration::from_millis(10);
         let before = Instant::now();

@@ -69,7 +69,7 @@ fn each_token_lets_its_user_in() {
 }
 
 #[test]
-fn everybody_else_hears_the_same_sentence_and_the_log_the_cause() {
+fn every_denial_has_the_same_text_and_a_logged_cause() {
     let authenticator = tokens(&[("ann", "first-token"), ("bob", "second-token")]).unwrap();
     let longest = "x".repeat(MAX_TOKEN_BYTES);
     let too_long = "x".repeat(MAX_TOKEN_BYTES + 1);
@@ -111,7 +111,7 @@ fn causes_read_as_words_in_the_log() {
 }
 
 #[test]
-fn a_token_of_the_longest_length_works_and_a_longer_one_with_that_beginning_does_not() {
+fn a_token_longer_than_the_longest_is_rejected() {
     let longest = "x".repeat(MAX_TOKEN_BYTES);
     let authenticator = tokens(&[("ann", &longest)]).unwrap();
     assert!(
@@ -193,7 +193,7 @@ fn nothing_shows_a_token() {
 }
 
 #[test]
-fn a_generated_token_is_the_prefix_and_its_bytes_and_is_accepted() {
+fn a_generated_token_has_the_prefix_and_is_accepted() {
     let mut random = [0xf0; 32];
     random[31] = 0x07;
     let generated = generate_token(random);
@@ -221,7 +221,7 @@ fn a_shared_authenticator_answers_as_itself() {
 }
 
 #[test]
-fn a_grant_is_narrowed_to_a_tunnel_and_keeps_its_link() {
+fn a_grant_for_a_tunnel_keeps_its_link() {
     let link = Grant::for_link(user("ann"), claim());
     let tunnel = TunnelName::parse("web").unwrap();
     let request = link.for_tunnel(tunnel.clone(), 7);

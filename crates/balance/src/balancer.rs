@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_fall_back_to_the_lot_when_a_heavy_member_is_out() {
+    fn turns_fall_back_to_a_draw_without_a_heavy_member() {
         let set = balancer(Policy::WeightedRoundRobin, &[1_000, 3, 1]);
         let mut counts = [0_usize; 3];
         for id in ids(&set, 400, &[1, 2]) {

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_made_at_the_first_choice_and_not_for_one() {
+    fn the_table_is_allocated_at_the_first_choice() {
         let two = Rendezvous::new([(1, 1), (2, 1)].into_iter());
         assert!(two.slots.get().is_none());
         assert_eq!(two.known(7), None);

@@ -225,7 +225,7 @@ proptest! {
     }
 
     #[test]
-    fn only_the_keys_of_the_one_who_leaves_or_joins_move(
+    fn only_keys_of_a_changed_member_move(
         weights in prop::collection::vec(1_u32..9, 2..10),
         even in any::<bool>(),
         leaver in any::<prop::sample::Index>(),
@@ -300,7 +300,7 @@ fn hashes_spread_by_weight() {
 }
 
 #[test]
-fn a_changed_weight_moves_keys_only_to_the_one_that_gained() {
+fn a_larger_weight_moves_keys_only_to_its_member() {
     let before = Balancer::new(Policy::ConsistentHash, members(&[2, 2, 2]));
     let after = Balancer::new(Policy::ConsistentHash, members(&[2, 3, 2]));
     let mut moved = 0;

@@ -208,13 +208,13 @@ async fn only_its_keys_move(
 }
 
 #[tokio::test]
-async fn consistent_hash_moves_only_the_keys_of_the_one_that_left() {
+async fn consistent_hash_moves_only_keys_of_the_lost_client() {
     let group = group("consistent_hash", "header:x-customer", [1, 1, 1]).await;
     only_its_keys_move(group, 300, by_key).await;
 }
 
 #[tokio::test]
-async fn ip_hash_moves_only_the_addresses_of_the_one_that_left() {
+async fn ip_hash_moves_only_addresses_of_the_lost_client() {
     let group = group("ip_hash", "host", [1, 1, 1]).await;
     only_its_keys_move(group, 90, by_address).await;
 }

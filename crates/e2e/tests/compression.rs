@@ -84,7 +84,7 @@ async fn say(server: &Server, line: Option<(&str, &str)>, answer: &str, body: By
 }
 
 #[tokio::test]
-async fn f09_p_13_1_bodies_cross_compressed_and_arrive_as_they_were() {
+async fn p_13_1_bodies_cross_compressed_and_arrive_unchanged() {
     let service = echo().await;
     for (compression, is_on) in [("zstd", true), ("gzip", true), ("none", false)] {
         let tunnel = format!(
@@ -112,7 +112,7 @@ async fn f09_p_13_1_bodies_cross_compressed_and_arrive_as_they_were() {
 }
 
 #[tokio::test]
-async fn f09_p_13_6_what_is_compressed_already_is_left_alone() {
+async fn p_13_6_compressed_content_is_left_alone() {
     let service = echo().await;
     let tunnel = format!(
         "name: web, type: http, local_port: {}, domain: {HOST}, compression: zstd",

@@ -180,7 +180,7 @@ async fn p_1_12_repeated_attacks_do_not_climb_over_the_ceiling() {
 
 /// A client that is killed, and a wrong token, are in the server's log with their address.
 #[tokio::test]
-async fn a_killed_client_and_a_wrong_token_leave_one_line_each() {
+async fn a_killed_client_and_a_wrong_token_are_logged_once() {
     let mut world = World::site().await;
     let peer = "peer=";
     let registered = lines(&mut world.server, "client registered");

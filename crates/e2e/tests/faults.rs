@@ -109,7 +109,7 @@ async fn is_cut(socket: &mut WebSocketStream<TcpStream>) {
 }
 
 #[tokio::test]
-async fn p_9_6_a_websocket_whose_other_end_is_killed_is_cut_without_a_close_frame() {
+async fn p_9_6_a_killed_end_cuts_a_websocket_without_a_close_frame() {
     let mut world = World::start("websocket", "ws_service.py").await;
     for side in [Killed::Client, Killed::Server, Killed::Service] {
         let mut socket = open(&world.server).await;
@@ -177,7 +177,7 @@ async fn p_8_4_a_call_whose_other_end_is_killed_ends_unavailable() {
 }
 
 #[tokio::test]
-async fn a_call_whose_server_is_killed_breaks_off_and_the_next_one_is_served() {
+async fn a_killed_server_aborts_a_call_and_the_next_succeeds() {
     let mut world = World::start("grpc", "grpc_service.py").await;
     let (_visitor, answer) = hang(&world.server).await;
     world.kill(Killed::Server);

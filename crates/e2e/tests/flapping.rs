@@ -142,7 +142,7 @@ async fn a_link_lives_on_an_interface_that_flaps() {
 
 /// What one direction of the connection swallows is noticed by the heartbeat, whichever direction it is.
 #[tokio::test]
-async fn a_link_that_is_dead_in_one_direction_is_replaced_within_15_s() {
+async fn a_half_dead_link_is_replaced_within_15_s() {
     for (name, from_server) in [("deafs", false), ("deafc", true)] {
         let Some(cable) = Cable::new(name) else {
             return;

@@ -114,7 +114,7 @@ async fn interim_answers_reach_visitors_of_http_2_of_a_tunnel() {
 }
 
 #[tokio::test]
-async fn interim_answers_reach_visitors_of_http_2_of_a_client_entry() {
+async fn interim_responses_reach_http_2_visitors_of_an_entry() {
     for (service, protocol) in [(http1().await, "http1"), (http2().await, "h2c")] {
         let addr = service.addr;
         let server = format!(

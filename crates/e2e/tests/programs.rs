@@ -81,7 +81,7 @@ async fn postgres_runs_its_own_benchmark_and_copies_whole() {
 }
 
 #[tokio::test]
-async fn redis_runs_its_own_benchmark_and_keeps_what_it_was_given() {
+async fn redis_runs_its_benchmark_and_keeps_its_data() {
     let service = Program::redis().await;
     let (_server, _client, public) = tunnels(&["tcp"], service.addr).await;
     let (host, port) = text(public);

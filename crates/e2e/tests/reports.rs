@@ -25,7 +25,7 @@ fn failed(world: &mut World) -> Vec<String> {
 
 /// Regression: the client did not report a service that is down.
 #[tokio::test]
-async fn requests_to_a_service_that_is_down_have_one_line_each() {
+async fn requests_to_a_dead_service_have_one_line_each() {
     let mut world = World::before(closed_address().await).await;
     let mut answers: Vec<Answer> = Vec::new();
     for _ in 0..3 {

@@ -155,7 +155,7 @@ async fn carries(addr: SocketAddr) {
 
 /// F06, F43.
 #[tokio::test]
-async fn bytes_come_back_through_a_port_that_was_asked_for_and_one_that_was_picked() {
+async fn bytes_cross_a_requested_and_a_chosen_port() {
     let service = echo().await;
     // Connections are dealt to threads other than that of the link.
     let server = Server::with("server: { threads: 3 }").await;
@@ -310,7 +310,7 @@ async fn clients_of_a_group_share_a_port() {
 
 /// P-1.4: a rejected announcement has its cause and the holder of the name.
 #[tokio::test]
-async fn a_port_that_cannot_be_had_is_refused_with_the_cause() {
+async fn an_unavailable_port_is_rejected_with_the_cause() {
     let service = echo().await;
     let server = Server::with("server: { limits: { allow_ports: \"20000-65535\" } }").await;
     let refused = async |id: &str, port: u16| -> Run {
@@ -385,7 +385,7 @@ async fn p_10_3_a_killed_client_resets_and_returns_to_its_port() {
 /// P-10.3: a server that is killed takes its connections along, on both sides; the one that returns is found by the
 /// client and gives it the port that it had.
 #[tokio::test]
-async fn p_10_3_a_killed_server_resets_the_service_and_gives_the_port_again() {
+async fn p_10_3_a_killed_server_resets_the_service_and_reuses_its_port() {
     let (service, mut ended) = watched().await;
     let mut server = Server::plain().await;
     let service_addr = service.addr.to_string();
@@ -406,7 +406,7 @@ async fn p_10_3_a_killed_server_resets_the_service_and_gives_the_port_again() {
 
 /// P-10.3, P-10.4: a service that resets, and one that is not there.
 #[tokio::test]
-async fn p_10_4_a_service_that_breaks_off_or_is_gone_is_a_reset_for_the_visitor() {
+async fn p_10_4_a_lost_service_resets_its_visitor() {
     let service = Scripted::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 16]).await;
         let _ = stream.write_all(b"half of").await;
@@ -458,7 +458,7 @@ fn python_echo(server: &Server, port: &str) -> Process {
 }
 
 #[tokio::test]
-async fn a_killed_service_ends_its_connections_and_is_found_when_it_returns() {
+async fn a_killed_service_is_found_when_it_returns() {
     let server = Server::plain().await;
     let mut service = python_echo(&server, "0");
     let port = service.first_line().await;
@@ -534,7 +534,7 @@ async fn a_port_is_kept_for_a_while_and_then_closed() {
 
 /// F21: a draining server accepts no new visitor, and completes the others.
 #[tokio::test]
-async fn a_server_that_drains_closes_its_ports_and_lets_connections_finish() {
+async fn a_draining_server_closes_ports_and_completes_connections() {
     let service = echo().await;
     let mut server = Server::plain().await;
     let flows = udp_echo(server.tunnel.ip()).await;

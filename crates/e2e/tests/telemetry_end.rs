@@ -71,7 +71,7 @@ async fn ends_at_once(process: &mut Process) {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_server_that_waits_for_its_collector() {
+async fn a_second_signal_ends_a_server_without_its_collector() {
     let mut world = TracedServer::start().await;
     let server = &mut world.server;
     let announced = server.state().join("server.json");
@@ -82,7 +82,7 @@ async fn a_second_signal_ends_a_server_that_waits_for_its_collector() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_client_that_waits_for_its_collector() {
+async fn a_second_signal_ends_a_client_without_its_collector() {
     let service = Service::site("web").await;
     let (_collector, addr) = silent().await;
     // Spans of the services' side: only what is traced where its visitor came in.

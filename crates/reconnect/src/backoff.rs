@@ -152,8 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_factor_of_one_holds_still_and_a_huge_one_stops_at_the_longest()
-    -> Result<(), crate::ConfigError> {
+    fn the_factor_grows_the_delay_up_to_its_maximum() -> Result<(), crate::ConfigError> {
         let still = Config::try_new(0, 7 * MS, 9 * MS, 1.0, false)?;
         assert_eq!(waits(&still, 3, 0), [7 * MS; 3]);
         let huge = Config::try_new(0, 7 * MS, 9 * MS, f64::MAX, false)?;

@@ -177,7 +177,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn the_defaults_are_those_of_the_documentation_and_pass_the_checks() {
+    fn the_defaults_are_documented_and_valid() {
         let config = Config::default();
         assert_eq!(
             Ok(config.clone()),

@@ -134,7 +134,7 @@ fn an_invalid_transition_changes_nothing() {
 }
 
 #[test]
-fn an_early_timer_gets_the_same_wait_and_an_exact_one_dials() {
+fn an_early_timer_repeats_the_wait() {
     let now = Instant::now();
     let mut machine = after(steady(), now, &[Event::Start, FAILED]);
     let (until, before) = (now + 100 * MS, machine.stats());
@@ -204,7 +204,7 @@ fn the_delay_grows_when_links_are_dropped() {
 }
 
 #[test]
-fn the_life_of_a_short_link_does_not_lengthen_the_delay() {
+fn a_short_link_does_not_lengthen_the_delay() {
     let mut now = Instant::now();
     let mut machine = after(steady(), now, &[Event::Start, UP]);
     let mut waits = Vec::new();

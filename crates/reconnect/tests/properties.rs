@@ -246,7 +246,7 @@ proptest! {
 
     /// Also when each dial takes a while to fail.
     #[test]
-    fn a_client_is_back_within_as_long_as_the_server_was_away(
+    fn a_client_returns_within_the_time_of_the_outage(
         seed in any::<u64>(),
         away in 1..60_000_u64,
         dial in 0..3_000_u64,
@@ -276,7 +276,7 @@ fn a_minute_without_the_server_costs_a_dozen_dials() {
 }
 
 #[test]
-fn a_minute_at_a_server_that_accepts_and_drops_costs_a_dozen_dials() {
+fn a_minute_of_dropped_links_costs_a_dozen_dials() {
     let (mut dice, mut dials) = (Dice(1), 0);
     for _ in 0..1000 {
         let start = Instant::now();

@@ -91,7 +91,7 @@ fn a_line_has_every_field_and_joins_the_trace() {
 }
 
 #[test]
-fn each_side_and_opener_has_its_line_and_both_share_the_id() {
+fn both_sides_write_a_line_with_the_same_id() {
     let now = Instant::now();
     let cases = [
         (Edge::Ingress, "server"),

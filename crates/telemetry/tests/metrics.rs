@@ -236,7 +236,7 @@ fn a_bound_holds_for_many_at_once() {
 }
 
 #[test]
-fn a_hostile_value_is_escaped_and_a_long_one_is_not_believed() {
+fn hostile_values_are_escaped_and_long_ones_replaced() {
     let metrics = metrics(100);
     let hostile = "x\"} 1\nadit_up{a=\"\\";
     let long = "l".repeat(10_000);
@@ -261,7 +261,7 @@ fn a_hostile_value_is_escaped_and_a_long_one_is_not_believed() {
 fn settings_that_make_no_sense_are_refused() {
     for number in [0, 1_000_001] {
         let refused = MetricsSettings::try_new(number, DEFAULT_KEEP_IDLE).unwrap_err();
-        let text = format!("{number} label sets are not possible; use 1 to 1000000");
+        let text = format!("invalid number of label sets {number}, expected 1 to 1000000");
         assert_eq!(refused.to_string(), text);
     }
 }
@@ -299,7 +299,7 @@ fn the_names_of_requests_are_those_that_are_documented_metrics() {
 }
 
 #[test]
-fn the_names_of_the_process_are_those_that_are_documented_metrics() {
+fn the_metrics_of_the_process_are_documented() {
     let mut names: Vec<_> = PROCESS_FAMILIES
         .iter()
         .map(|family| {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What the compose stack's checks use of Grafana, and no page: it reads the provisioning as Grafana does, refuses whom
-Grafana would refuse, shows the provisioned dashboards, and leads queries to the provisioned data sources.
+"""The parts of Grafana that the compose stack's checks use: reads the provisioning as Grafana does, rejects the logins
+that Grafana would reject, shows the provisioned dashboards, and forwards queries to the provisioned data sources.
 
 GET /api/health, /api/user, /api/dashboards/uid/UID, /api/datasources/proxy/uid/UID/...
 """
@@ -57,7 +57,7 @@ class Visit(BaseHTTPRequestHandler):
         if self.path == "/api/health":
             return self.say(200, {"database": "ok"})
         if self.headers.get("Authorization", "").startswith("Basic "):
-            # With accounts by password switched off there is nobody whom it could name.
+            # With password accounts switched off, no user matches.
             if setting("GF_AUTH_BASIC_ENABLED") or not setting("GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"):
                 return self.say(200, {"login": "admin"})
             return self.say(401, {"message": "Unauthorized"})

@@ -44,7 +44,7 @@ fn close(left: f64, right: f64) -> bool {
 }
 
 #[test]
-fn the_median_is_the_middle_and_skips_what_is_no_number() {
+fn the_median_skips_invalid_numbers() {
     assert!(close(median(&[3.0, 1.0, 2.0]), 2.0));
     assert!(close(median(&[4.0, 1.0, f64::NAN, 2.0, 3.0]), 2.5));
     assert!(median(&[f64::INFINITY]).is_nan());

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_missing_changed_or_doubled_is_told_by_its_kind() {
+    fn missing_changed_and_doubled_events_are_counted_by_kind() {
         let subscriber = subscriber();
         let event = |number| Event {
             number,

@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_may_add_a_tenth_of_a_second_and_no_more() {
+    fn a_flood_may_add_a_tenth_of_a_second() {
         let flood = Beside::Flood(Flood::ALL[0]);
         assert_eq!(flood.limit_us(2_000), 102_000);
         assert_eq!(Beside::Stalled.limit_us(2_000), 9_000);

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_is_svg_with_its_lines_and_nothing_from_elsewhere() {
+    fn a_plot_is_self_contained_svg() {
         let line = |name: &str| Line {
             name: name.into(),
             points: vec![(0.0, 0.1), (50.0, 1.0), (99.0, 12.0)],

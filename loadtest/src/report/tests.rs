@@ -160,7 +160,7 @@ fn the_terminal_is_told_rates_latencies_errors_and_events() {
 }
 
 #[test]
-fn a_table_fits_a_hundred_columns_whatever_a_load_is_called() {
+fn a_table_fits_a_hundred_columns() {
     let widest = |report: &Report| {
         let text = terminal(report);
         let table = text.lines().filter(|line| line.starts_with('|'));
@@ -250,7 +250,7 @@ fn loss_silence_and_limits_are_problems() {
 }
 
 #[test]
-fn a_load_that_an_event_silences_is_a_problem_unless_nothing_was_due() {
+fn a_silenced_load_with_due_requests_is_a_problem() {
     let found = |recovery| {
         let mut outcome = outcome();
         outcome.events[0].recovered = vec![recovery];
@@ -272,7 +272,7 @@ fn a_load_that_an_event_silences_is_a_problem_unless_nothing_was_due() {
 }
 
 #[test]
-fn a_side_that_does_not_come_back_is_a_problem_of_a_whole_report() {
+fn a_side_that_stays_away_is_a_problem() {
     let mut outcome = outcome();
     outcome.events[0].took = None;
     outcome.problems = vec!["server killed: did not come back: port taken".into()];

@@ -60,7 +60,7 @@ fn json_is_read_too() {
 }
 
 #[test]
-fn every_file_that_ships_can_be_run_and_is_in_the_program() {
+fn every_shipped_scenario_is_valid_and_embedded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -205,7 +205,7 @@ fn what_cannot_be_run_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_name_that_is_none_is_answered_with_those_there_are() {
+fn an_unknown_name_is_rejected_with_the_known_ones() {
     let error = read("smal-http").unwrap_err().to_string();
     assert!(
         error.contains("smal-http") && error.contains("rolling-restart"),

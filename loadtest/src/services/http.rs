@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_says_when_it_was_due_and_follows_from_its_number() {
+    fn an_event_has_its_due_time_and_number() {
         let event = Event {
             number: 3,
             due_us: 300,

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_is_told_of_the_event_and_its_failure_is_told() {
+    async fn a_command_receives_the_event_and_reports_failure() {
         let commands = Commands {
             client: Some(
                 r#"test "$ADIT_EVENT_HOW $ADIT_EVENT_DOWN_S $ADIT_EVENT_CLIENT" = "drain 0.25 1""#

@@ -23,7 +23,7 @@ fn text(length: usize) -> String {
 }
 
 #[tokio::test]
-async fn f09_p_13_1_messages_of_calls_cross_compressed_and_arrive_as_they_were() {
+async fn p_13_1_messages_of_calls_cross_compressed_and_arrive_unchanged() {
     let service = Service::start("one").await;
     for (compression, is_on) in [("zstd", true), ("gzip", true), ("none", false)] {
         let port = service.addr.port();
@@ -56,7 +56,7 @@ async fn f09_p_13_1_messages_of_calls_cross_compressed_and_arrive_as_they_were()
 }
 
 #[tokio::test]
-async fn f09_p_13_1_frames_of_a_websocket_cross_compressed_and_arrive_as_they_were() {
+async fn p_13_1_websocket_frames_cross_compressed_and_arrive_unchanged() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -97,7 +97,7 @@ async fn f09_p_13_1_frames_of_a_websocket_cross_compressed_and_arrive_as_they_we
 
 /// F08: what visitors of an entry send is compressed as the entry says, and the answers as the upstream says.
 #[tokio::test]
-async fn f08_f09_an_entry_and_its_upstream_compress_what_each_sends() {
+async fn an_entry_and_its_upstream_compress_their_direction() {
     let site = adit_e2e::Service::start(|request| async move {
         let body = request.into_body().collect().await;
         let body = body.map_err(std::io::Error::other)?.to_bytes();

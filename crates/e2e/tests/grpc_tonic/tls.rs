@@ -131,7 +131,7 @@ async fn assert_served(server: &Server) {
 }
 
 #[tokio::test]
-async fn f04_a_service_over_tls_is_reached_as_the_file_says() {
+async fn a_service_over_tls_is_reached_by_the_file() {
     let (service, pem) = secure("calls.internal").await;
     let server = Server::plain().await;
     ca(&server, &pem);
@@ -176,7 +176,7 @@ async fn f04_any_certificate_is_believed_with_a_warning() {
 }
 
 #[tokio::test]
-async fn p_8_4_a_certificate_that_is_not_believed_is_unavailable_and_says_why() {
+async fn p_8_4_an_untrusted_certificate_is_unavailable_with_its_cause() {
     let (service, pem) = secure("calls.internal").await;
     let server = Server::plain().await;
     let file = ca(&server, &pem).display().to_string();

@@ -122,7 +122,7 @@ async fn a_port_that_another_tunnel_holds_is_refused_with_its_holder() {
 }
 
 #[tokio::test]
-async fn a_port_that_cannot_be_had_is_refused_with_the_cause() {
+async fn an_unavailable_port_is_rejected_with_the_cause() {
     let ip = own_address();
     let listener = StdListener::bind((ip, 0)).unwrap();
     let busy = listener.local_addr().unwrap().port();

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_have_names_of_their_own_and_midnight_is_in_utc() {
+    fn hours_have_their_own_names_in_utc() {
         let place = Place::new();
         let mut log = RotatingFile::open(place.settings(Rotate::Hourly, 10), at(0)).unwrap();
         for hour in [18, 19, 21] {

@@ -121,7 +121,7 @@ fn dropping_without_a_shutdown_exports_the_queue() {
 }
 
 #[test]
-fn a_batch_has_a_bound_and_a_full_one_does_not_wait() {
+fn a_batch_is_bounded_and_sent_when_full() {
     let collector = Collector::start();
     let traces = Traces::start(TracesSettings {
         max_batch: 2,
@@ -267,7 +267,7 @@ fn rejected_spans_count_as_failed() {
 }
 
 #[test]
-fn a_collector_that_is_not_there_costs_the_spans_and_one_line() {
+fn a_missing_collector_costs_spans_and_one_line() {
     let (_socket, endpoint) = refusing();
     let (traces, lines) = logged(settings(&endpoint));
     for _ in 0..3 {
@@ -307,7 +307,7 @@ fn a_collector_that_comes_back_is_used_again() {
 }
 
 #[test]
-fn a_connection_that_hangs_is_given_up_for_a_new_one() {
+fn a_hanging_connection_is_replaced() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let traces = Traces::start(TracesSettings {
         timeout: Duration::from_millis(500),

@@ -185,7 +185,7 @@ fn spans_rejected_over_http_count_as_failed() {
 }
 
 #[test]
-fn a_collector_that_is_away_over_http_has_its_cause_logged() {
+fn a_network_error_over_http_is_logged_with_its_cause() {
     let (_socket, endpoint) = super::collector::refusing();
     let (traces, lines) = logged(TracesSettings {
         protocol: TracesProtocol::HttpProtobuf,
