@@ -44,7 +44,7 @@ pub struct Egress {
     /// By address, so that tunnels to one service share its connections, and a change of settings keeps them.
     pools: Mutex<HashMap<ConnectionsKey, Connections>>,
     draining: AtomicBool,
-    /// Incremented to tell running WebSockets to close.
+    /// Incremented to close running WebSockets.
     going_away: watch::Sender<u64>,
 }
 
@@ -182,7 +182,7 @@ impl Egress {
         self.going_away.send_modify(|times| *times += 1);
     }
 
-    /// Requests so far for the service of this name; 0 if there is no such service.
+    /// Requests so far for the service of this name; 0 if the service does not exist.
     pub fn requests_of(&self, name: &str) -> u64 {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let route = routes.get(name);

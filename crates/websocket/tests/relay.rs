@@ -242,7 +242,7 @@ fn p_9_6_a_close_frame_gets_a_response_while_its_peer_reads() {
     assert!(relay.may_shut_down());
     assert_eq!(relay.outcome(), Outcome::Closed);
 
-    // The far end sends nothing more: there is no response.
+    // The far end sends nothing more: no response arrives.
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(8, b""));
     assert_eq!(relay.to_link(9), frame(head(8, 0), b""));

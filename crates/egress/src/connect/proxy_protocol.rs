@@ -1,4 +1,4 @@
-//! The header that tells a TCP service who its visitor is (P-10.5): the PROXY protocol of haproxy
+//! The header with the addresses of a visitor for a TCP service (P-10.5): the PROXY protocol of haproxy
 //! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>), version 1 (section 2.1) or 2 (section 2.2).
 
 use std::net::SocketAddr;
@@ -9,11 +9,11 @@ use proxy_header::{ProxiedAddress, ProxyHeader};
 
 use crate::config::ProxyProtocol;
 
-/// The longest header of version 1, its line end included; those of version 2 without extensions are shorter.
+/// The longest header of version 1, its line end included. Headers of version 2 without extensions are shorter.
 const MAX_BYTES: usize = 107;
 
-/// The header for this connection. Where visitor and public port have no addresses of one family, it says that nothing
-/// is known (`PROXY UNKNOWN`, `LOCAL`): the service then goes by the connection itself.
+/// The header for this connection. If visitor and public port have no addresses of one family, it has no addresses (`PROXY
+/// UNKNOWN`, `LOCAL`), and the service uses those of the connection.
 pub(crate) fn header(version: ProxyProtocol, head: &TcpOpen) -> Bytes {
     let header = match (address(&head.open.visitor), address(&head.local)) {
         (Some(visitor), Some(local)) if visitor.is_ipv4() == local.is_ipv4() => {
@@ -22,7 +22,7 @@ pub(crate) fn header(version: ProxyProtocol, head: &TcpOpen) -> Bytes {
         _ => ProxyHeader::with_local(),
     };
     let mut bytes = Vec::with_capacity(MAX_BYTES);
-    // Only mixed families and extensions could fail, and there are none.
+    // Encoding fails only for mixed families and for extensions.
     let _ = match version {
         ProxyProtocol::V1 => header.encode_v1(&mut bytes),
         ProxyProtocol::V2 => header.encode_v2(&mut bytes),
@@ -30,7 +30,7 @@ pub(crate) fn header(version: ProxyProtocol, head: &TcpOpen) -> Bytes {
     bytes.into()
 }
 
-/// An address as it is, also where a dual-stack socket shows IPv4 in IPv6's clothes.
+/// Parses an address; an IPv4-mapped IPv6 address of a dual-stack socket becomes IPv4.
 fn address(text: &str) -> Option<SocketAddr> {
     let address: SocketAddr = text.parse().ok()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn p_10_5_an_ipv4_visitor_of_a_dual_stack_port_is_one_of_ipv4() {
+    fn p_10_5_ipv4_mapped_visitors_are_ipv4() {
         assert_eq!(
             v1("[::ffff:192.0.2.1]:4000", "[::ffff:198.51.100.7]:22"),
             "PROXY TCP4 192.0.2.1 198.51.100.7 4000 22\r\n"
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn p_10_5_what_is_no_pair_of_addresses_is_unknown() {
+    fn p_10_5_without_two_addresses_the_header_has_none() {
         for (visitor, local) in [
             ("", ""),
             ("192.0.2.1:4000", ""),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_line_has_room() {
+    fn the_longest_header_fits_the_buffer() {
         let longest = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535";
         assert!(v1(longest, longest).len() <= MAX_BYTES);
         assert!(v2(longest, longest).len() + SIGNATURE.len() <= MAX_BYTES);

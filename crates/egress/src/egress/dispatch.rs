@@ -52,8 +52,8 @@ impl<'e> Incoming<'e> {
         }
     }
 
-    /// Forwards the request to the service of this name, by the module of its protocol. `going_away` tells running
-    /// WebSockets to close.
+    /// Forwards the request to the service of this name, by the module of its protocol. `going_away` closes
+    /// running WebSockets.
     pub(super) fn forward(self, name: &str, route: Route, going_away: &watch::Sender<u64>) {
         self.log(name);
         let Route {

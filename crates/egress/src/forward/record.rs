@@ -68,7 +68,7 @@ impl<H: RequestInfo> RequestRecord<H> {
     }
 
     /// The `traceparent` that the service receives in place of the visitor's: the context of this hop, or the one in the
-    /// opening message where the request is not traced here. `None` if there is no context, or if the tunnel's settings
+    /// opening message where the request is not traced here. `None` without a context, or if the tunnel's settings
     /// add a header of this name.
     pub(crate) fn traceparent(&self) -> Option<String> {
         if self.service.replaces(TRACEPARENT) {

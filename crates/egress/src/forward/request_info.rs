@@ -1,4 +1,4 @@
-//! What a request's head contains, whatever its protocol.
+//! What a request's head contains, for any protocol.
 
 use adit_codec::{
     GrpcRequest, HeaderBlock, HttpRequest, Open, ProtocolType, RequestHead, TcpOpen, UdpOpen,

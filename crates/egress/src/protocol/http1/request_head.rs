@@ -138,7 +138,7 @@ fn write(
         (Some(length), RequestBody::Whole(bytes)) if length != bytes => return Err(LengthMismatch),
         (Some(length), _) => RequestFraming::Length(length),
         (None, RequestBody::None) => {
-            // RFC 9110, 8.6: methods that expect content state explicitly that there is none.
+            // RFC 9110, 8.6: for methods that expect content, a length of 0 states its absence.
             if matches!(&request.method[..], b"POST" | b"PUT" | b"PATCH") {
                 put_length(out, 0);
             }

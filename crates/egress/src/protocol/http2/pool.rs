@@ -72,7 +72,7 @@ struct State {
     connections: Vec<Connection>,
     /// The number of the next connection.
     next: u64,
-    /// Connections that are being made. While there is no connection there is one attempt at a time, which all requests
+    /// Connections that are being made. Without any connection, one attempt is made at a time, which all requests
     /// share: a service that does not respond delays each request by one attempt only.
     dialling: usize,
     /// Requests that wait for a permit; bounded by the number of running requests.
