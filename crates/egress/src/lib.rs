@@ -19,6 +19,12 @@
 //! - `forward`: what all protocols share: the service, the request's record, the errors and the reset that end it early;
 //! - `connect`: addresses, TCP, TLS and the PROXY header.
 //!
+//! One request of HTTP/1, in the order of its calls: `egress.rs` (`Egress::dispatch_to`) finds the service;
+//! `egress/dispatch.rs` checks the request and begins its record; `protocol/http1/pool.rs` (`submit`) hands it to an idle
+//! connection, or `connection.rs` (`run`) makes one with `connect/dial.rs`; `exchange.rs` (`serve`) writes the request
+//! (`request_writer.rs`, `request_head.rs`), forwards the response (`response_reader.rs`, `response_head.rs`) and finishes
+//! the record (`forward/record.rs`).
+//!
 //! Leaves to others: which tunnel a request belongs to (the server's rules; here it is a name in the opening message),
 //! headers that describe the visitor to the service (P-3.4, the server), retries on other clients (the opener).
 //!

@@ -79,11 +79,11 @@ impl<'e> Incoming<'e> {
                     // HTTP/2 has no upgrades: the request is served as an ordinary one, whose body is whole (P-3.7).
                     exchange.recv.close(ResetCode::Cancelled);
                 }
-                let head = http2::Request::Http(head);
+                let head = http2::Http2Head::Http(head);
                 return client.dispatch(RequestRecord::new(head, service, timeline), exchange);
             }
             (RequestHead::Grpc(head), Connections::Http2(client)) => {
-                let head = http2::Request::Grpc(head);
+                let head = http2::Http2Head::Grpc(head);
                 return client.dispatch(RequestRecord::new(head, service, timeline), exchange);
             }
             // A WebSocket is an upgrade of HTTP/1.1. Most services of HTTP/2 support that as well.

@@ -169,7 +169,7 @@ impl RequestTimeline {
     }
 
     /// The values of the request's record that are known when it ends; `None` without an observer.
-    pub(super) fn end_now(&mut self) -> Option<Ended<'_>> {
+    pub(super) fn end_now(&mut self) -> Option<EndedTimeline<'_>> {
         let started = self.started?;
         if let Some(phases) = &mut self.phases
             && let Some(waited) = self.credit_wait.as_ref().and_then(|wait| wait.waited())
@@ -177,7 +177,7 @@ impl RequestTimeline {
             phases.add_wait(Phase::CreditWait, waited.start, waited.end, waited.total);
         }
         let ended = now();
-        Some(Ended {
+        Some(EndedTimeline {
             opener: match self.opener {
                 Side::Server => "server",
                 Side::Client => "client",
@@ -198,7 +198,7 @@ impl RequestTimeline {
 }
 
 /// The timeline of a request that has ended.
-pub(super) struct Ended<'t> {
+pub(super) struct EndedTimeline<'t> {
     pub(super) opener: &'static str,
     pub(super) owner: &'t RequestOwner,
     pub(super) status: u16,

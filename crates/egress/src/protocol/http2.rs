@@ -19,7 +19,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use adit_codec::ResetCode;
 use adit_link::Exchange;
 
-pub(crate) use self::request::Request;
+pub(crate) use self::request::Http2Head;
 use self::{pool::Pool, request::Http2Record};
 use crate::{
     connect::tls::Dialer,

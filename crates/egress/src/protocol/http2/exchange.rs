@@ -19,7 +19,7 @@ use super::{
     error::{ExchangeError, describe},
     grpc,
     pool::{Pool, RequestKind, StreamPermit},
-    request::{Http2Record, Request},
+    request::{Http2Head, Http2Record},
     request_head::encode,
     request_writer::{Piece, RequestWriter, has_no_body},
     response_reader::ResponseReader,
@@ -103,9 +103,9 @@ async fn forward(
     let mut response = pin!(final_response(response, interim.as_mut(), send));
     let response = loop {
         let due = match head {
-            Request::Http(_) => writer.ended_at().map(|at| at + config.response_timeout),
+            Http2Head::Http(_) => writer.ended_at().map(|at| at + config.response_timeout),
             // A call of gRPC may be silent for as long as its visitor waits (P-8.3).
-            Request::Grpc(_) => None,
+            Http2Head::Grpc(_) => None,
         };
         tokio::select! {
             biased;
@@ -148,7 +148,7 @@ async fn forward(
     }
     timeline.on_grpc_status(read?);
     // A call of gRPC ends with its response. Of an HTTP request the service may read on (RFC 9113, 8.1).
-    if let Request::Http(_) = head {
+    if let Http2Head::Http(_) = head {
         writer.run_out(config.early_response_timeout).await;
     }
     Ok(())

@@ -11,15 +11,15 @@ use crate::{
 };
 
 /// The record of a request that is sent over HTTP/2.
-pub(crate) type Http2Record = RequestRecord<Request>;
+pub(crate) type Http2Record = RequestRecord<Http2Head>;
 
 /// The head of a request that can be sent over HTTP/2.
-pub(crate) enum Request {
+pub(crate) enum Http2Head {
     Http(Box<HttpRequest>),
     Grpc(Box<GrpcRequest>),
 }
 
-impl RequestInfo for Request {
+impl RequestInfo for Http2Head {
     fn summary(&self) -> RequestSummary<'_> {
         match self {
             Self::Http(head) => head.summary(),
@@ -28,7 +28,7 @@ impl RequestInfo for Request {
     }
 }
 
-impl Request {
+impl Http2Head {
     pub(super) fn open(&self) -> &Open {
         match self {
             Self::Http(head) => &head.open,

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
 use super::{
     grpc,
-    request::{Http2Record, Request},
+    request::{Http2Head, Http2Record},
 };
 use crate::forward::{error::ForwardError, record::TRACEPARENT};
 
@@ -23,8 +23,8 @@ pub(super) fn encode(
 ) -> Result<(http::Request<()>, Option<u64>), ForwardError> {
     let Http2Record { head, service, .. } = record;
     let (authority, path) = match head {
-        Request::Http(head) => (&head.authority, &head.path),
-        Request::Grpc(head) => (&head.authority, &head.path),
+        Http2Head::Http(head) => (&head.authority, &head.path),
+        Http2Head::Grpc(head) => (&head.authority, &head.path),
     };
     let authority = match &service.host_rewrite {
         Some(host) => host.as_bytes(),
@@ -51,13 +51,13 @@ pub(super) fn encode(
     Ok((request, length))
 }
 
-fn method(head: &Request) -> Result<Method, ForwardError> {
+fn method(head: &Http2Head) -> Result<Method, ForwardError> {
     match head {
-        Request::Http(head) => {
+        Http2Head::Http(head) => {
             let method = Method::from_bytes(&head.method);
             method.map_err(|_| invalid("the method cannot be sent over HTTP/2"))
         }
-        Request::Grpc(_) => Ok(Method::POST),
+        Http2Head::Grpc(_) => Ok(Method::POST),
     }
 }
 
@@ -103,7 +103,7 @@ fn headers(record: &Http2Record) -> Result<(HeaderMap, Option<u64>), ForwardErro
             _ => return Err(invalid("a header cannot be sent over HTTP/2")),
         }
     }
-    if let Request::Grpc(head) = head {
+    if let Http2Head::Grpc(head) = head {
         grpc::set_hop_headers(&mut headers, head.timeout);
     }
     for (name, value) in &service.custom {

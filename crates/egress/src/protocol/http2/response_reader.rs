@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Response, response};
 
-use super::{error::ExchangeError, grpc, request::Request};
+use super::{error::ExchangeError, grpc, request::Http2Head};
 use crate::{
     config::Config,
     forward::{error::ForwardError, payload_counts::PayloadCounts},
@@ -41,7 +41,7 @@ impl<'a> ResponseReader<'a> {
     /// [`ExchangeError`].
     pub(super) fn begin(
         response: Response<RecvStream>,
-        request: &Request,
+        request: &Http2Head,
         send: &'a SendHalf,
         counts: &'a PayloadCounts,
         config: &Config,
@@ -162,7 +162,7 @@ fn release(body: &mut RecvStream, bytes: usize) {
     let _ = body.flow_control().release_capacity(bytes);
 }
 
-impl Request {
+impl Http2Head {
     /// The head of its response as it crosses, with the inlined part of the body.
     fn encode_response(
         &self,
