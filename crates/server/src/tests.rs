@@ -3,6 +3,7 @@
 mod owners;
 mod ports;
 mod rules;
+mod transport;
 
 use std::{
     collections::HashMap,

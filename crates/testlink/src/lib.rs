@@ -9,6 +9,8 @@
 //! `TcpEntry` or a `UdpEntry`. Visitors are small drivers over any stream: [`http1`], [`http2`], [`grpc`],
 //! [`websocket`], [`tcp`], [`udp`]. [`Recorder`] keeps the records of finished requests.
 //!
+//! [`MemoryTransport`] joins a whole client and a whole server by the traits of `adit_link::control`.
+//!
 //! Every wait has a bound ([`within`], [`until`]), so that a test that hangs fails and says for what it waited.
 //!
 //! Dev-dependency only: `ci/boundaries` checks it.
@@ -25,6 +27,7 @@ pub mod http1;
 pub mod http2;
 mod incoming;
 mod link;
+mod memory;
 mod recorder;
 mod request;
 #[cfg(feature = "ingress")]
@@ -39,7 +42,8 @@ pub use egress::{EgressLink, ObservedEgress, http_service};
 #[cfg(feature = "ingress")]
 pub use entry::{Entry, HttpEntry, TcpEntry, UdpEntry, http_config};
 pub use incoming::Incoming;
-pub use link::{Link, LinkOptions, TUNNEL, lane, lane_config, link_grant};
+pub use link::{Link, LinkOptions, Pipe, TUNNEL, lane, lane_config, link_grant};
+pub use memory::{MemoryChannel, MemoryTransport};
 pub use recorder::{FORWARDED, Recorded, Recorder, Records, SAMPLED, UNSAMPLED};
 pub use request::{TunnelRequest, TunnelResponse, next_part, read};
 #[cfg(feature = "ingress")]

@@ -74,10 +74,17 @@ where
     }
 }
 
-/// Reads what the other end has to send, cut where its writer cuts it.
-struct Pipe {
+/// Reads the bytes that another lane sends, cut where its writer cuts them.
+pub struct Pipe {
     from: TransportWriter,
     segments: VecDeque<Bytes>,
+}
+
+impl From<TransportWriter> for Pipe {
+    fn from(from: TransportWriter) -> Self {
+        let segments = VecDeque::new();
+        Self { from, segments }
+    }
 }
 
 impl TransportReader for Pipe {
@@ -143,9 +150,8 @@ impl Link {
         }
         let mut driven = JoinSet::new();
         for (lane, peer) in [(&near, &far), (&far, &near)] {
-            let (lane, from) = (lane.clone(), peer.outbound());
-            let segments = VecDeque::new();
-            driven.spawn(async move { drop(drive(&lane, Pipe { from, segments }).await) });
+            let (lane, pipe) = (lane.clone(), Pipe::from(peer.outbound()));
+            driven.spawn(async move { drop(drive(&lane, pipe).await) });
         }
         let _driven = Arc::new(driven);
         Self { near, far, _driven }
