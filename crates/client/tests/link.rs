@@ -311,7 +311,7 @@ async fn an_http1_server_is_named_with_its_address() {
     });
     let state = TempDir::new().unwrap();
     let client = Client::start(settings(addr, 1, state.path())).unwrap();
-    let error = last_error(&client, "an HTTP/1 server answers there").await;
+    let error = last_error(&client, "an HTTP/1 server responds there").await;
     assert!(error.contains(&addr.to_string()), "{error}");
     assert!(error.contains("server.bind_port"), "{error}");
     client.stop();

@@ -92,7 +92,7 @@ impl Compressor {
         }
     }
 
-    /// What payload is when it is compressed; `None` when it is to go as it is. Once it is on its way, say so with
+    /// The payload compressed; `None` when it is to be sent as it is. After the message has been sent, call
     /// [`Compressor::sent`].
     pub fn compress(&mut self, payload: &[u8]) -> Option<(Compressed, Bytes)> {
         let is_worth = (MIN_BYTES..=MAX_INFLATED_BYTES).contains(&payload.len());
@@ -125,7 +125,7 @@ impl Compressor {
     }
 }
 
-/// The peer's payload is not what its message said.
+/// The decompressed size does not match the announced size, or the payload cannot be decompressed (P-13.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("payload that does not inflate to what was announced")]
 pub struct InflateError;

@@ -8,10 +8,10 @@ use std::{
 use crate::clock::now;
 
 /// Measures how long our direction of one request waited until payload might be sent: for credit of the peer, or for
-/// room on a lane that is full. Given to [`Exchange::watch_credit`](crate::Exchange::watch_credit) and asked at the end.
+/// room on a lane that is full. Passed to [`Exchange::watch_credit`](crate::Exchange::watch_credit) and read at the end.
 ///
-/// Cost: two looks at the clock for each wait, none for payload that need not wait. A request that nobody watches has
-/// no looks at all.
+/// Cost: two clock reads for each wait, none for payload that need not wait, and none for a request without a
+/// `CreditWait`.
 #[derive(Debug, Default)]
 pub struct CreditWait {
     state: Mutex<State>,
@@ -59,7 +59,7 @@ impl CreditWait {
         self.lock().until(now)
     }
 
-    /// Payload may not be sent. Said again while it lasts, it changes nothing.
+    /// Payload may not be sent. Repeated calls during one wait change nothing.
     pub(crate) fn begin(&self) {
         self.lock().since.get_or_insert_with(now);
     }

@@ -42,14 +42,14 @@ impl Exchange {
         self.recv.request().inbox.hold(Box::new(held));
     }
 
-    /// How long what waits for this request's task may lie untouched before the request is reset; by default what the
-    /// lane is told. Sessions that people sit before may pause for longer than an HTTP exchange.
+    /// How long received parts may wait for the task of this request before the request is reset; by default
+    /// [`LaneConfig::stall`](crate::LaneConfig::stall). An interactive session may pause for longer than an HTTP exchange.
     pub fn set_stall(&self, stall: Duration) {
         self.recv.request().inbox.lock().stall = Some(stall);
     }
 
-    /// From now on `watch` measures how long our direction waits until payload may be sent, whoever asks:
-    /// [`SendHalf::poll_ready`] and what is built on it. A second call replaces the first one's.
+    /// From now on `watch` measures how long [`SendHalf::poll_ready`], and every method that is built on it, waits until
+    /// payload may be sent. A second call replaces the first watch.
     pub fn watch_credit(&self, watch: Arc<CreditWait>) {
         self.recv.request().inbox.lock().credit_wait = Some(watch);
     }

@@ -182,7 +182,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// With a text that says more.
+    /// With a text in more detail.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason,

@@ -24,7 +24,7 @@ pub enum Piece<'b> {
 }
 
 /// Follows the frames of one direction, wherever reads cut them. It decides nothing: what it makes of bytes that are no
-/// HTTP/2 does not matter, because whoever parses them refuses them.
+/// HTTP/2 does not matter, because the parser behind this one refuses them.
 ///
 /// Cost: a few nanoseconds for each frame; payload is not copied.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! What has arrived for one request and waits for its task.
+//! The parts that have arrived for one request and wait for its task.
 
 use std::{
     any::Any,
@@ -22,16 +22,16 @@ pub(crate) enum Arrived {
     Trailers(HeaderBlock),
 }
 
-/// Payload that nothing has read yet, as it crossed. Dropped here it gives no credit back: its request is over.
+/// Payload that has not been read yet, as it crossed. Dropped here it returns no credit: its request is over.
 pub(crate) struct Packed {
     pub(crate) bytes: Bytes,
     pub(crate) compressed: Option<Compressed>,
     pub(crate) cost: u64,
 }
 
-/// Where a request stood when the sweep last looked.
+/// The progress of a request at the last check for stalled ones.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sweep {
+pub(crate) struct Progress {
     pub(crate) consumed: u64,
     pub(crate) since: Instant,
 }
@@ -41,41 +41,41 @@ pub(crate) struct State {
     pub(crate) parts: VecDeque<Arrived>,
     /// Nothing comes after `parts`.
     pub(crate) ended: bool,
-    /// Nobody reads on: what still comes is dropped. Events of one frame may be under way when this is decided.
+    /// The task does not read on: later parts are dropped. Events of one frame may be under way at that time.
     discarding: bool,
-    /// Both directions are over; stands before `parts`: what has not been read is not worth reading.
+    /// Both directions are over. Counts before `parts`, which are not read any more.
     pub(crate) failure: Option<Failure>,
-    /// The peer's direction broke off behind `parts`, which are still to be read (P-6.2). Ours is over.
+    /// The peer aborted its direction behind `parts`, which are still to be read (P-6.2). Ours is over.
     aborted: Option<Failure>,
-    /// The peer wants no more of our direction.
+    /// The code of the peer's `StopSending` for our direction.
     pub(crate) stopped: Option<ResetCode>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
-    /// Is told how long our direction waits.
+    /// Measures how long our direction waits.
     pub(crate) credit_wait: Option<Arc<CreditWait>>,
-    /// Cost given back so far, for the sweep that looks for stalled consumers.
+    /// Cost returned so far, for the check for stalled requests.
     pub(crate) consumed: u64,
     /// Cost that waits.
     pub(crate) waiting: u64,
-    pub(crate) swept: Option<Sweep>,
+    pub(crate) progress: Option<Progress>,
     /// Bytes of datagrams that wait.
     datagram_bytes: usize,
-    /// Who takes nothing for longer than this is reset; `None`: what the lane says.
+    /// A request whose parts wait for longer than this is reset; `None`: the setting of the lane.
     pub(crate) stall: Option<Duration>,
-    /// Interim answers so far: they cost no credit.
+    /// Interim responses so far: they cost no credit.
     interim: u8,
-    /// What the request holds while it lasts: permits, load.
+    /// Resources that the request holds while it runs: permits, load.
     pub(crate) held: Option<Box<dyn Any + Send>>,
 }
 
-/// More interim answers than anybody needs.
+/// The most interim responses of one request.
 const MAX_INTERIM: u8 = 16;
 
-/// Bytes of datagrams that may wait for the task that sends them on: all that the sender may have had waiting, which
-/// comes in one frame when it comes at all, and what is read until the task has its turn.
+/// Bytes of datagrams that may wait for the task that forwards them: all that the sender may have had waiting, which may
+/// come in one frame, and what is read until the task runs.
 const MAX_DATAGRAM_BYTES: usize = 1 << 20;
 
-/// What a datagram that waits costs beside its bytes, as a message does (P-4.1): empty ones must not be free.
+/// The cost of a datagram that waits beside its bytes, as of a message (P-4.1): empty ones must not be free.
 #[allow(clippy::cast_possible_truncation)] // it is small
 pub(crate) const DATAGRAM_OVERHEAD: usize = adit_flow::MESSAGE_COST as usize;
 
@@ -85,19 +85,19 @@ impl State {
         self.failure.as_ref().or(self.aborted.as_ref())
     }
 
-    /// Why the peer's direction broke off, once nothing stands before it.
+    /// Why the peer aborted its direction, once all parts before the abort have been read.
     pub(crate) fn broke_off(&self) -> Option<&Failure> {
         self.aborted.as_ref().filter(|_| self.parts.is_empty())
     }
 
-    /// Whether nothing of the peer's direction is to be delivered any more. What stands before an abort is.
+    /// Whether no part of the peer's direction remains to be delivered. Parts before an abort remain.
     pub(crate) fn is_abandoned(&self) -> bool {
         let is_stopped = self.stopped.is_some() && self.aborted.is_none();
         self.failure.is_some() || self.broke_off().is_some() || is_stopped
     }
 
-    /// What the request held, once it has broken off and all before that has been delivered: whoever is to take the
-    /// failure may never ask for it.
+    /// Takes the held resources once the peer has aborted and all parts before the abort have been delivered: the task
+    /// may never read the failure.
     fn take_held_at_abort(&mut self) -> Option<Box<dyn Any + Send>> {
         if self.waiting == 0 && self.broke_off().is_some() {
             return self.held.take();
@@ -126,7 +126,7 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends parts and wakes the reader. What nobody is going to read is dropped: its credit needs no return.
+    /// Appends a part and wakes the reader. A part that will not be read is dropped: its credit need not return.
     pub(crate) fn deliver(&self, part: Arrived, cost: u64, end: bool) {
         let mut state = self.lock();
         if state.discarding || state.failure.is_some() {
@@ -161,14 +161,14 @@ impl Inbox {
         fits
     }
 
-    /// Whether one more interim answer is bearable.
+    /// Whether another interim response is within the bound.
     pub(crate) fn take_interim(&self) -> bool {
         let mut state = self.lock();
         state.interim = state.interim.saturating_add(1);
         state.interim <= MAX_INTERIM
     }
 
-    /// Drops what waits and what still comes. Whether the end had not come yet.
+    /// Drops the parts that wait and later ones. Returns whether the end had not come yet.
     pub(crate) fn discard(&self) -> bool {
         let mut state = self.lock();
         let unread = std::mem::take(&mut state.parts);
@@ -181,7 +181,7 @@ impl Inbox {
         early
     }
 
-    /// Drops what still comes; what waits is the last.
+    /// Drops later parts; those that wait are the last ones.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.ended = true;
@@ -199,8 +199,8 @@ impl Inbox {
         wake(reader);
     }
 
-    /// Fails both directions. What waits unread is dropped, and what the request held is given back, outside of the
-    /// lock: a visitor that never reads on must not hold a permit for ever.
+    /// Fails both directions. Drops the parts that wait and the held resources, outside of the lock: a visitor that never
+    /// reads on must not hold a permit forever.
     pub(crate) fn fail(&self, failure: Failure) {
         let mut state = self.lock();
         state.failure.get_or_insert(failure);
@@ -214,7 +214,7 @@ impl Inbox {
         wake(writer);
     }
 
-    /// Breaks the peer's direction off behind what has come of it, and ends ours.
+    /// Ends the peer's direction with a failure behind the parts that have come, and ends ours.
     pub(crate) fn abort(&self, failure: Failure) {
         let mut state = self.lock();
         state.aborted.get_or_insert(failure);
@@ -299,7 +299,7 @@ mod tests {
 
     /// Regression: the rest of a frame was kept, and counted as waiting for ever.
     #[test]
-    fn what_comes_after_a_stop_or_a_failure_is_not_kept() {
+    fn parts_after_a_stop_or_a_failure_are_dropped() {
         let inbox = Inbox::default();
         deliver(&inbox);
         deliver(&inbox);
@@ -315,15 +315,15 @@ mod tests {
         inbox.fail(Failure::new(Reason::Stalled, "second"));
         deliver(&inbox);
         assert_eq!(waits(&inbox), (0, 0));
-        // One that is being written comes back late.
+        // A payload that is being written is dropped late.
         inbox.consumed(33);
         assert_eq!(waits(&inbox), (0, 0));
         let failure = inbox.lock().failure.clone().unwrap();
-        assert_eq!(failure.reason, Reason::LinkLost, "the first one stands");
+        assert_eq!(failure.reason, Reason::LinkLost, "the first failure counts");
     }
 
     #[test]
-    fn p_6_2_an_abort_stands_behind_what_came_before_it() {
+    fn p_6_2_an_abort_comes_behind_the_parts_before_it() {
         struct Held(Arc<AtomicUsize>);
         impl Drop for Held {
             fn drop(&mut self) {
@@ -354,9 +354,9 @@ mod tests {
         );
     }
 
-    /// A queue has at most twice the room that it needs, and a small payload an allocation of its own.
+    /// A queue has at most twice the capacity that it needs, and a small payload an allocation of its own.
     #[test]
-    fn p_4_1_a_part_that_waits_occupies_no_more_than_its_cost() {
+    fn p_4_1_a_waiting_part_occupies_at_most_its_cost() {
         let smallest_allocation = 32;
         let occupied = 2 * size_of::<Arrived>() + smallest_allocation;
         assert!(occupied as u64 <= adit_flow::MESSAGE_COST, "{occupied}");
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_bounded() {
+    fn interim_responses_are_bounded() {
         let inbox = Inbox::default();
         assert!((0..MAX_INTERIM).all(|_| inbox.take_interim()));
         assert!((0..1000).all(|_| !inbox.take_interim()));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn each_side_is_woken_by_what_concerns_it() {
+    fn each_event_wakes_the_side_that_it_concerns() {
         let (reader, writer) = (
             Arc::new(Wakes(AtomicUsize::new(0))),
             Arc::new(Wakes(AtomicUsize::new(0))),

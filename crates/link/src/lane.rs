@@ -28,7 +28,7 @@ use crate::{
     transport::TransportWriter,
 };
 
-/// One data stream. The handles on its requests keep its state, and not the lane itself.
+/// One data stream. The handles on its requests keep its state alive, not the lane itself.
 pub struct Lane {
     state: Arc<LaneState>,
     dispatch: Arc<dyn Dispatch>,
@@ -61,7 +61,7 @@ impl Lane {
         })
     }
 
-    /// Opens a request on the peer's side. It fails by itself at `deadline` unless its answer has begun.
+    /// Opens a request on the peer's side. It fails at `deadline` unless its response has begun.
     ///
     /// # Errors
     /// A [`Failure`] that allows a retry elsewhere when the lane is over or full.
@@ -93,7 +93,7 @@ impl Lane {
         self.state.mux()
     }
 
-    /// The peer can inflate this (P-13.1): until it is said, nothing is compressed.
+    /// The peer can decompress this algorithm (P-13.1). Nothing is compressed before this call.
     pub fn allow_compression(&self, by: Compression) {
         self.state.allow_compression(by);
     }
@@ -165,7 +165,7 @@ impl Lane {
         self.state.wait_closed().await
     }
 
-    /// Asks the peer for a sign of life and waits for any byte, at most `within`.
+    /// Sends a probe to the peer and waits for any byte, at most `within`.
     ///
     /// # Cancel safety
     /// Yes.
@@ -178,12 +178,12 @@ impl Lane {
         self.state.stats()
     }
 
-    /// Whether the lane is over because its peer gave no sign of life (P-6.5).
+    /// Whether the lane lost its connection because the peer was silent (P-6.5).
     pub fn is_silent(&self) -> bool {
         self.state.silent.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the data stream that have come.
+    /// Bytes received over all connections.
     pub fn received_bytes(&self) -> u64 {
         self.state.received_bytes.load(Ordering::Relaxed)
     }

@@ -1,15 +1,15 @@
-//! Whether the peer is there: a machine without a clock (P-6.5).
+//! Liveness of the peer: a machine without a clock (P-6.5).
 
 use std::time::{Duration, Instant};
 
-/// What to do at a tick.
+/// The action at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Nothing.
     Fine,
     /// Send a heartbeat with this sequence number.
     Probe(u64),
-    /// Give the link up.
+    /// Declare the link dead.
     Dead,
 }
 
@@ -42,15 +42,15 @@ impl Liveness {
     pub(crate) fn on_tick(&mut self, now: Instant) -> Verdict {
         let silence = now.saturating_duration_since(self.last_received);
         match self.last_probe {
-            // Only a peer that was asked can be found silent: after a pause of this process (a suspended laptop) the
-            // silence is long and nobody has been asked yet.
-            Some(asked)
+            // Only a peer that was probed can be declared silent: after a pause of this process (a suspended laptop) the
+            // silence is long and no probe has been sent yet.
+            Some(probed)
                 if silence >= self.dead_after
-                    && now.saturating_duration_since(asked) >= self.heartbeat =>
+                    && now.saturating_duration_since(probed) >= self.heartbeat =>
             {
                 Verdict::Dead
             }
-            Some(asked) if now.saturating_duration_since(asked) < self.heartbeat => Verdict::Fine,
+            Some(probed) if now.saturating_duration_since(probed) < self.heartbeat => Verdict::Fine,
             _ if silence >= self.heartbeat => {
                 self.last_probe = Some(now);
                 self.sequence += 1;
@@ -60,7 +60,7 @@ impl Liveness {
         }
     }
 
-    /// A probe asked for from outside. It does not put off the verdict on an earlier one.
+    /// A probe on request. It does not delay the verdict on an earlier one.
     pub(crate) fn probe(&mut self, now: Instant) -> u64 {
         self.last_probe.get_or_insert(now);
         self.sequence += 1;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_probed_and_then_given_up() {
+    fn a_silent_peer_is_probed_then_declared_dead() {
         let start = Instant::now();
         let mut live = Liveness::new(HEARTBEAT, DEAD, start);
         assert_eq!(
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn any_byte_is_life() {
+    fn any_byte_counts_as_life() {
         let start = Instant::now();
         let mut live = Liveness::new(HEARTBEAT, DEAD, start);
         for second in 1..100 {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_of_this_process_the_peer_is_asked_first() {
+    fn after_a_pause_of_this_process_the_peer_is_probed_first() {
         let start = Instant::now();
         let mut live = Liveness::new(HEARTBEAT, DEAD, start);
         let woken = start + Duration::from_secs(3600);

@@ -77,7 +77,7 @@ impl Overhead {
         }
     }
 
-    /// Counts what was sent to the peer, or received of it, and is no overhead.
+    /// Counts content that was sent to the peer or received from it.
     pub const fn on_content(&mut self, bytes: u64) {
         self.debt_bytes = self.debt_bytes.saturating_sub(bytes / CONTENT_PER_OVERHEAD);
     }

@@ -1,4 +1,4 @@
-//! Payload that gives its credit back.
+//! Payload that returns its credit.
 
 use std::{fmt, sync::Arc};
 
@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes};
 
 use crate::exchange::request::Request;
 
-/// Payload bytes on their way to a socket. Its credit goes back to the sender when it is dropped: hand it to whoever
-/// writes and let that one drop it when it has been written (P-4.5).
+/// Payload bytes on their way to a socket. The credit returns to the sender when the payload is dropped: pass it to the
+/// writer, which drops it when it has been written (P-4.5).
 pub struct Payload {
     bytes: Bytes,
     _credit: Credit,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 /// Below this a slice of a backlogged request is copied: the copy is cheaper than what it would pin.
 const SMALL_SLICE: usize = 4096;
 
-/// With this much pinned, everything is copied. A frame of one slice is no exception: the transport cuts frames out of
+/// With this much pinned, everything is copied. This includes a frame of one slice: the transport cuts frames out of
 /// read buffers of its own, and what a thousand stalled requests pin of those is half as much again as they were sent.
 const HIGH_WATER: usize = 4 << 20;
 

@@ -1,4 +1,4 @@
-//! Ends a request from elsewhere.
+//! Ends a request from another task.
 
 use std::{
     fmt,
@@ -9,8 +9,8 @@ use adit_codec::ResetCode;
 
 use super::request::Request;
 
-/// Ends a request that its task may not come to look after in time: one that waits for a slow visitor does not run.
-/// Keeps nothing open.
+/// Ends a request whose task may not run in time: a task that waits for a slow visitor does not run. Does not keep the
+/// request alive.
 #[derive(Clone)]
 pub struct Canceller {
     request: Weak<Request>,
@@ -22,7 +22,7 @@ impl Canceller {
         Self { request }
     }
 
-    /// Ends both directions, saying why; its halves fail with [`Reason::Cancelled`](crate::Reason::Cancelled). Does nothing when the request is
+    /// Ends both directions with a reason; its halves fail with [`Reason::Cancelled`](crate::Reason::Cancelled). Does nothing when the request is
     /// over.
     pub fn reset(&self, code: ResetCode, reason: &str) {
         if let Some(request) = self.request.upgrade()

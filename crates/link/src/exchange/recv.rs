@@ -21,8 +21,8 @@ use crate::{
     payload::Payload,
 };
 
-/// The peer's direction of a request. Dropping it before the end asks the peer to stop; an opener that has sent all
-/// cancels the request.
+/// The peer's direction of a request. Dropping it before the end sends `StopSending` to the peer; an opener that has sent
+/// all cancels the request.
 pub struct RecvHalf {
     request: Arc<Request>,
     decompressor: Decompressor,
@@ -71,7 +71,7 @@ impl RecvHalf {
                 Arrived::Trailers(trailers) => Ok(Part::Trailers(trailers)),
             }));
         }
-        // An end that has come stands before what broke off behind it.
+        // An end that has come counts before an abort behind it.
         if state.ended {
             drop(state);
             self.request.received_all.store(true, Ordering::Relaxed);
@@ -87,8 +87,8 @@ impl RecvHalf {
         Poll::Pending
     }
 
-    /// Payload as it was, with the credit that it is to give back. When it is not what its message said, the request is
-    /// over (P-13.5).
+    /// The payload decompressed, with the credit that returns to the sender when it is dropped. A payload that does not
+    /// match the announced size ends the request (P-13.5).
     fn decompress(&mut self, packed: Packed) -> Result<Payload, Failure> {
         let lane = &self.request.lane;
         let Packed {
@@ -106,9 +106,9 @@ impl RecvHalf {
                     bytes = plain;
                 }
                 Err(InflateError) => {
-                    let reason = "payload that does not inflate to what was announced";
+                    let reason = "decompressed size does not match the announced size";
                     lane.fault(self.request.id, &self.request.inbox, reason);
-                    // What was first stands: it may have failed for something else in the meantime.
+                    // The request may have failed for another reason in the meantime: the first failure counts.
                     return Err(self.request.failure().unwrap_or_else(stopped));
                 }
             }
@@ -127,7 +127,7 @@ impl RecvHalf {
         std::future::poll_fn(|cx| self.poll_part(cx)).await
     }
 
-    /// Waits until the request has failed, without taking anything: for whoever holds a part that it cannot pass on.
+    /// Waits until the request has failed and takes no part: for a task that holds a part that it cannot pass on.
     ///
     /// # Cancel safety
     /// Yes.
@@ -151,15 +151,15 @@ impl RecvHalf {
         std::future::poll_fn(|cx| self.poll_failure(cx)).await
     }
 
-    /// Whether all that the peer sent has been read and its direction broke off behind it (P-6.2): what has been read is
-    /// to be delivered before the failure is.
+    /// Whether the peer aborted its direction and everything before the abort has been read (P-6.2): deliver that before
+    /// the failure.
     pub fn is_aborted(&self) -> bool {
         let state = self.request.inbox.lock();
         state.failure.is_none() && state.broke_off().is_some()
     }
 
-    /// Waits until all that the peer has sent has been read and let go of, which is when it has been written; or until the
-    /// request has failed. Asked once nothing more is to come.
+    /// Waits until every payload of the peer has been read and dropped, which is when it has been written, or until the
+    /// request has failed. For use after the end of the peer's direction.
     pub fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.request.inbox.lock();
         if state.failure.is_some() || (state.waiting == 0 && state.parts.is_empty()) {
@@ -178,29 +178,29 @@ impl RecvHalf {
         state.ended && state.failure.is_none()
     }
 
-    /// Something that ends the request from elsewhere, as a timer does.
+    /// A handle that ends the request from another task, such as a timer.
     pub fn canceller(&self) -> Canceller {
         Canceller::new(&self.request)
     }
 
-    /// Ends both directions, saying why.
+    /// Ends both directions with a reason.
     pub fn reset(self, code: ResetCode, reason: &str) {
         self.request.reset(code, reason);
     }
 
-    /// Whether all parts have been read, and the end.
+    /// Whether all parts and the end have been read.
     pub fn is_ended(&self) -> bool {
         let state = self.request.inbox.lock();
         state.ended && state.parts.is_empty() && state.failure.is_none()
     }
 
-    /// Asks the peer to end its direction; what has come can still be read, what still comes is dropped (P-6.1).
+    /// Sends `StopSending` (P-6.1): parts that have come can still be read, later ones are dropped.
     pub fn close(&self, code: ResetCode) {
         self.request.inbox.close();
         self.request.lane.stop_sending(self.request.id, code);
     }
 
-    /// Asks the peer to end its direction; what still comes is dropped (P-6.1).
+    /// Sends `StopSending` (P-6.1): later parts are dropped.
     pub fn stop(self, code: ResetCode) {
         self.stop_with(code);
     }
@@ -226,12 +226,12 @@ impl Drop for RecvHalf {
                 state.ended && state.parts.is_empty(),
             )
         };
-        // Nobody sends and nobody reads: the request is cancelled when its last handle goes.
+        // Neither direction is in use: the request is cancelled when its last handle is dropped.
         let is_over = self.request.is_opener() && self.request.sent_all.load(Ordering::Relaxed);
         if ended {
             self.request.received_all.store(true, Ordering::Relaxed);
         } else if !failed && !is_over {
-            // An answer may be whole before the request is, and then stands: no reset may overtake it (P-3.6).
+            // A response may be complete before its request: no reset may overtake it (P-3.6).
             self.stop_with(ResetCode::Cancelled);
         }
     }

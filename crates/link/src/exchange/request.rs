@@ -1,4 +1,4 @@
-//! What the handles on one request share.
+//! The state that the handles on one request share.
 
 use std::sync::{
     Arc,
@@ -14,14 +14,14 @@ use crate::{
     lane::state::LaneState,
 };
 
-/// What both halves share. When the last of them is gone, the request settles.
+/// Shared by both halves. The request settles when the last of them is dropped.
 pub(crate) struct Request {
     pub(super) lane: Arc<LaneState>,
     pub(super) id: RequestId,
     pub(super) inbox: Arc<Inbox>,
     pub(super) sent_all: AtomicBool,
     pub(super) received_all: AtomicBool,
-    /// The peer was asked to stop before its end had come.
+    /// This side sent `StopSending` before the end of the peer's direction.
     pub(super) gave_up_reading: AtomicBool,
 }
 
@@ -75,8 +75,8 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        // An opener that gave up the answer has nothing to wait for. It must not rely on the peer to end its direction:
-        // one that never does would leave the request in the mux for ever.
+        // An opener that gave up the response has nothing to wait for. It must not rely on the peer to end its direction:
+        // a peer that never does would leave the request in the mux forever.
         let given_up = self.is_opener() && self.gave_up_reading.load(Ordering::Relaxed);
         let whole = self.is_over() && !given_up;
         let failed = self.failure().map(|failure| failure.reason);
@@ -86,7 +86,7 @@ impl Drop for Request {
             None if whole => Settled::Completed,
             None => Settled::Cancelled,
         };
-        // Of one that broke off nothing crosses any more, but what was not read of it is still charged.
+        // After an abort no more messages cross, but parts that were not read are still charged.
         if self.inbox.lock().failure.is_none() && how != Settled::Completed {
             self.lane
                 .mux()
@@ -96,7 +96,7 @@ impl Drop for Request {
     }
 }
 
-/// The failure of a direction that the peer wants no more of.
+/// The failure of a direction for which the peer sent `StopSending`.
 pub(super) fn stopped() -> Failure {
-    Failure::new(Reason::Cancelled, "the other side wants no more of it")
+    Failure::new(Reason::Cancelled, "the other side stopped reading")
 }

@@ -20,7 +20,7 @@ use crate::{
 /// Our direction of a request. Dropping it before the end cancels the request.
 pub struct SendHalf {
     request: Arc<Request>,
-    /// Compresses its payload, where that was asked for.
+    /// Present where compression is on.
     compressor: OnceLock<Mutex<Compressor>>,
 }
 
@@ -33,16 +33,16 @@ impl SendHalf {
         }
     }
 
-    /// Waits until payload may be sent; gives how many bytes.
+    /// Waits until payload may be sent; returns how many bytes.
     ///
     /// # Errors
-    /// The request's [`Failure`]; [`Reason::Cancelled`] when the peer wants no more of this direction, which has then
-    /// ended cleanly.
+    /// The request's [`Failure`]; [`Reason::Cancelled`] when the peer sent `StopSending` for this direction, which has
+    /// then ended cleanly.
     ///
     /// # Cancel safety
     /// Nothing is reserved.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
-        // The waker is in place before the question is asked: an answer that changes in between wakes it.
+        // The waker is in place before the credit is read: a change in between wakes it.
         let watch = {
             let mut state = self.request.inbox.lock();
             let over = match state.broken() {
@@ -87,7 +87,7 @@ impl SendHalf {
     }
 
     /// From now on payload of this direction is compressed on the hop where that makes it shorter, if the peer can
-    /// inflate it (section 13 of the protocol). Said once; what is compressed already should not be asked for
+    /// inflate it (section 13 of the protocol). Called once; not useful for content that is compressed already
     /// ([`compress::is_compressible`](crate::compress::is_compressible)).
     pub fn set_compression(&self, compression: Option<Compression>) {
         if let Some(by) = compression
@@ -116,7 +116,7 @@ impl SendHalf {
         self.ended_if(result, false)
     }
 
-    /// Sends the payload of a chunk or of a frame, compressed if that was asked for and makes it shorter.
+    /// Sends the payload of a chunk or of a frame, compressed if compression is on and makes it shorter.
     fn send_payload(
         &self,
         frame: Option<WebSocketFrame>,
@@ -162,7 +162,7 @@ impl SendHalf {
         self.ended_if(result, false)
     }
 
-    /// Sends all of `data`, in as many messages as credit wants.
+    /// Sends all of `data`, in as many messages as credit requires.
     ///
     /// # Errors
     /// The request's [`Failure`].
@@ -182,7 +182,7 @@ impl SendHalf {
         if end { self.finish() } else { Ok(()) }
     }
 
-    /// Sends an answer's head: interim or final, with the body that rides in it.
+    /// Sends the head of a response, interim or final, with the body that it carries.
     ///
     /// # Errors
     /// The request's [`Failure`].
@@ -213,18 +213,18 @@ impl SendHalf {
     }
 
     /// Ends both directions at once: the peer drops what it has not delivered. For a request of which nothing has been
-    /// sent, or that can be of no use to the peer any more.
+    /// sent, or that the peer does not need any more.
     pub fn reset(self, code: ResetCode, reason: &str) {
         self.request.reset(code, reason);
     }
 
-    /// Breaks this direction off: the peer delivers all that was sent, and then the failure (P-6.2). The peer's direction
-    /// is stopped at once.
+    /// Aborts this direction: the peer delivers all that was sent, and then the failure (P-6.2). The peer's direction is
+    /// stopped at once.
     pub fn abort(self, code: ResetCode, reason: &str) {
         self.request.abort(code, reason);
     }
 
-    /// Waits until nobody wants what this direction sends: [`SendHalf::failure`] says why.
+    /// Waits until the peer does not read this direction any more: [`SendHalf::failure`] has the reason.
     ///
     /// # Cancel safety
     /// Yes.
@@ -236,8 +236,8 @@ impl SendHalf {
         .await;
     }
 
-    /// Waits until nothing of the peer's direction is to be delivered any more. Unlike [`SendHalf::closed`] it does not end at
-    /// an abort as long as something that was sent before it has not been read (P-6.2).
+    /// Waits until no part of the peer's direction remains to be delivered. Unlike [`SendHalf::closed`] it does not end at
+    /// an abort while parts that were sent before the abort have not been read (P-6.2).
     ///
     /// # Cancel safety
     /// Yes.
@@ -253,15 +253,15 @@ impl SendHalf {
         .await;
     }
 
-    /// Why nobody waits for this direction any more, if that is so: the request's failure, or that the peer wants no more
-    /// of it.
+    /// Why the peer does not read this direction any more, if that is so: the failure of the request, or its
+    /// `StopSending`.
     pub fn failure(&self) -> Option<Failure> {
         let state = self.request.inbox.lock();
         let stopped = || state.stopped.map(|_| stopped());
         state.broken().cloned().or_else(stopped)
     }
 
-    /// The code with which the peer asked to end this direction, if it did.
+    /// The code of the peer's `StopSending`, if it sent one.
     pub fn stopped(&self) -> Option<ResetCode> {
         self.request.inbox.lock().stopped
     }
@@ -283,7 +283,7 @@ impl SendHalf {
             return failure;
         }
         match error {
-            // Not by us: the peer has asked for it, and the word has not reached the inbox yet.
+            // The peer sent `StopSending`, which has not reached the inbox yet.
             SendError::Ended if !self.request.sent_all.load(Ordering::Relaxed) => stopped(),
             SendError::Gone => Failure::new(Reason::LinkLost, "the request is over"),
             SendError::Ended | SendError::NoCredit(_) => {
@@ -306,7 +306,7 @@ impl Drop for SendHalf {
             state.stopped.is_some()
         };
         if stopped {
-            // The mux has ended this direction in our name.
+            // The mux has ended this direction already.
             self.request.sent_all.store(true, Ordering::Relaxed);
         } else {
             self.request.reset(ResetCode::Cancelled, "broken off");

@@ -157,7 +157,7 @@ impl TransportReader for GrpcReader {
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Poll::Ready(Some(Ok(data))),
-                // Trailers: the peer has said all it had to say.
+                // Trailers end the peer's direction.
                 Err(_) => return Poll::Ready(None),
             }
         }

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use super::{
     body::TunnelBody,
-    greeting::{Greeting, GreetingTap, Heard},
+    greeting::{DetectedPeer, Greeting, GreetingTap},
     http2::{
         CONNECTION_WINDOW_BYTES, KEEPALIVE, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES, TURN_BYTES,
         buffered, prepare,
@@ -35,7 +35,7 @@ pub struct ChannelClosed(#[from] hyper::Error);
 pub struct GrpcChannel {
     send: SendRequest<TunnelBody>,
     origin: Uri,
-    heard: Heard,
+    detected: DetectedPeer,
 }
 
 /// Sets up HTTP/2 on a connected stream. The second value runs the connection and must be polled, usually as a task;
@@ -64,16 +64,16 @@ pub async fn connect(
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
-    let heard = Heard::default();
+    let detected = DetectedPeer::default();
     let stream = stream.into();
     prepare(&stream);
-    let stream = Tapped::new(stream, GreetingTap::new(heard.clone()));
+    let stream = Tapped::new(stream, GreetingTap::new(detected.clone()));
     let stream = Tapped::new(stream, FramePacer::of_server(TURN_BYTES));
     let (send, connection) = builder.handshake(TokioIo::new(buffered(stream))).await?;
     let channel = GrpcChannel {
         send,
         origin,
-        heard,
+        detected,
     };
     Ok((channel, connection))
 }
@@ -86,7 +86,7 @@ impl GrpcChannel {
 
     /// What answers at the other end, when it does not speak HTTP/2.
     pub fn greeting(&self) -> Option<&Greeting> {
-        self.heard.greeting()
+        self.detected.greeting()
     }
 
     /// Sends one request of a lane.

@@ -56,9 +56,9 @@ impl fmt::Display for Greeting {
 
 /// What the peer of one connection is, once it has answered and is not HTTP/2. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(Arc<OnceLock<Greeting>>);
+pub(super) struct DetectedPeer(Arc<OnceLock<Greeting>>);
 
-impl Heard {
+impl DetectedPeer {
     pub(super) fn greeting(&self) -> Option<&Greeting> {
         self.0.get()
     }
@@ -67,14 +67,14 @@ impl Heard {
 /// Records what the peer is by the first bytes that it sends.
 #[derive(Debug)]
 pub(super) struct GreetingTap {
-    heard: Heard,
+    detected: DetectedPeer,
     has_begun: bool,
 }
 
 impl GreetingTap {
-    pub(super) const fn new(heard: Heard) -> Self {
+    pub(super) const fn new(detected: DetectedPeer) -> Self {
         Self {
-            heard,
+            detected,
             has_begun: false,
         }
     }
@@ -98,7 +98,7 @@ impl Tap for GreetingTap {
         if !first.is_empty()
             && let Some(greeting) = Greeting::of(first)
         {
-            let _ = self.heard.0.set(greeting);
+            let _ = self.detected.0.set(greeting);
         }
         Poll::Ready(Ok(()))
     }

@@ -13,8 +13,8 @@
 //!
 //! A new lane is attached to its first connection already: what is opened before the connection is there leaves when it is.
 //! [`LaneState`] keeps the mux, the request table, the credit and the gauges; a connection has a reader, a writer and a
-//! number. The loss of a connection is one event, [`LaneState::detach`], whoever notices it first: the reader, the writer, the
-//! clock. What it does is decided under one lock, so that each request fails once, and a reader or writer of a connection
+//! number. The loss of a connection is one event, [`LaneState::detach`], of the reader, the writer or the clock, whichever
+//! notices it first. Its effect is decided under one lock, so that each request fails once, and a reader or writer of a connection
 //! that has been replaced has no effect.
 //!
 //! Requests do not survive the loss of their connection today (P-6.4). What survives is everything else, and the ids go on:

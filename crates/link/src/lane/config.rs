@@ -1,4 +1,4 @@
-//! What a lane is configured with.
+//! The settings of a lane.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ pub struct LaneConfig {
     pub max_entries: usize,
     /// Probes are sent after this much silence (P-6.5).
     pub heartbeat: Duration,
-    /// The link is given up after this much silence (P-6.5).
+    /// The link is declared dead after this much silence (P-6.5).
     pub dead_after: Duration,
-    /// Who takes nothing of what waits for them for this long is reset.
+    /// A request whose received parts wait for this long is reset.
     pub stall: Duration,
     /// Work of one task in one turn ([`crate::turn`]); the reader has 64 times as much for messages of requests, each one step.
     pub turn_bytes: usize,

@@ -66,7 +66,7 @@ impl Connection {
         self.lane.tick_every()
     }
 
-    /// Everything that time does: probes, deadlines, stalled requests.
+    /// Runs all timers: probes, deadlines, stalled requests.
     pub(crate) fn tick(&self, now: Instant) {
         self.lane.tick(self.attachment, now);
     }

@@ -1,4 +1,4 @@
-//! The reading end of a lane: hands each message to its request.
+//! The reading end of a lane: delivers each message to its request.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -17,12 +17,12 @@ use crate::{
     turn::Turn,
 };
 
-/// What is read of datagrams before their tasks have a turn: less than a flow may have waiting by far.
+/// Bytes of datagrams that are read before their tasks run: far less than may wait for one flow.
 const DATAGRAMS_A_TURN_BYTES: usize = 32 * 1024;
 
-/// Turns of other tasks that are one of the reader's. It works for all requests of the lane: a hundred connections that
-/// flood have a hundred turns, and whoever stands behind them in the lane would wait for as many of the reader's. Messages
-/// that mean nothing to any request count as in any other task.
+/// One turn of the reader is as long as this many turns of another task. The reader works for all requests of the lane: a
+/// hundred connections that flood have a hundred turns, and a request behind them in the lane would wait for as many of
+/// the reader's. Messages that concern no request count as in any other task.
 const READER_TURNS: usize = 64;
 
 /// Messages that are handled under one lock.
@@ -35,9 +35,9 @@ pub(crate) struct LaneReader {
     dispatch: Arc<dyn Dispatch>,
     receiver: Receiver,
     events: Vec<Event>,
-    /// Of the transport's frame that is being handled.
+    /// Size of the transport's frame that is being handled.
     frame_bytes: usize,
-    /// Datagrams handed on since their tasks were given a turn.
+    /// Bytes of datagrams delivered since their tasks last ran.
     datagram_bytes: usize,
     turn: Turn,
 }
@@ -60,7 +60,7 @@ impl LaneReader {
         }
     }
 
-    /// Takes one frame in, whose messages [`LaneReader::handle_some`] hands on.
+    /// Takes in one frame, whose messages [`LaneReader::handle_some`] delivers.
     pub(crate) fn feed(&mut self, frame: Bytes) {
         if !self.lane.received.swap(true, Ordering::Relaxed) {
             self.lane.alive.notify_waiters();
@@ -73,7 +73,7 @@ impl LaneReader {
         self.receiver.feed(pin(frame, &self.lane.pinned));
     }
 
-    /// Hands on the next messages of the frame; whether there may be more.
+    /// Delivers the next messages of the frame; returns whether there may be more.
     pub(crate) fn handle_some(&mut self) -> Result<bool, ReceiveError> {
         let handled = self
             .receiver
@@ -95,8 +95,8 @@ impl LaneReader {
         Ok(count == MESSAGES_PER_STEP)
     }
 
-    /// Lets the other tasks of the thread run, when it is time: messages take work whether they carry anything or not.
-    /// Payload is bounded by its credit; datagrams have none, and what is read faster than their tasks take it is lost
+    /// Lets other tasks of the thread run when the turn is over: messages take work whether they carry payload or not.
+    /// Credit bounds payload; datagrams have none, and those that are read faster than their tasks take them are dropped
     /// (P-11.3).
     pub(crate) async fn yield_if_over(&mut self) {
         if self.datagram_bytes >= DATAGRAMS_A_TURN_BYTES || self.turn.is_over() {
@@ -180,7 +180,7 @@ impl LaneReader {
                 let Some(inbox) = self.lane.table.lookup(id.value()) else {
                     return;
                 };
-                // They have no credit: one that waits must not keep the frame that it came in.
+                // A datagram has no credit: one that waits must not keep its whole frame in memory.
                 let data = hold(data, self.frame_bytes, true, &self.lane.pinned);
                 if !inbox.try_deliver_datagram(data, end) {
                     self.lane.datagrams_dropped.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The state of a lane: what its reader, its writer and the handles on its requests share.
+//! The state of a lane, shared by its reader, its writer and the handles on its requests.
 
 use std::sync::{
     Arc, Mutex,
@@ -32,15 +32,15 @@ pub struct LaneStats {
     pub pending: adit_pending::Stats,
     /// Cost of what has been received and has not left yet.
     pub waiting_bytes: u64,
-    /// Memory of received frames that something still points into.
+    /// Memory of received frames that slices still point into.
     pub pinned_bytes: usize,
-    /// Datagrams dropped because nobody took them in time; those dropped before they left are in `mux`.
+    /// Received datagrams dropped because their task did not take them in time; those dropped before they left are in `mux`.
     pub datagrams_dropped: u64,
-    /// What compression saved and cost.
+    /// Effect and cost of compression.
     pub compression: CompressionStats,
 }
 
-/// The mux, the table of its requests, and whether the peer is there.
+/// The mux, the table of its requests, the gauges, and the state of the connection.
 pub(crate) struct LaneState {
     pub(super) mux: Arc<Mux>,
     pub(super) table: Table<Arc<Inbox>>,
@@ -51,15 +51,15 @@ pub(crate) struct LaneState {
     pub(super) received: AtomicBool,
     /// Bytes that have come, for the log; written by the reader alone.
     pub(super) received_bytes: AtomicU64,
-    /// The peer gave no sign of life.
+    /// The connection was lost by silence of the peer.
     pub(super) silent: AtomicBool,
-    /// Wakes whoever probes.
+    /// Wakes the tasks that probe.
     pub(super) alive: Notify,
-    /// Datagrams that nobody took in time.
+    /// Received datagrams that were dropped.
     pub(super) datagrams_dropped: AtomicU64,
-    /// What the peer can inflate, a bit for each number on the wire.
+    /// The algorithms that the peer can decompress, a bit for each number on the wire.
     peer_inflates: AtomicU8,
-    /// The peer takes offers to change to another protocol.
+    /// The peer accepts offers to change to another protocol.
     peer_upgrades: AtomicBool,
     compression: compress::Gauge,
     pub(super) on_loss: OnLoss,
@@ -155,7 +155,7 @@ impl LaneState {
 }
 
 impl Drop for LaneState {
-    /// A handle keeps the state: nothing waits any more, but the table is to be closed.
+    /// Handles keep the state alive, so no request waits any more; the table must be closed before it is dropped.
     fn drop(&mut self) {
         drop(self.table.close());
     }

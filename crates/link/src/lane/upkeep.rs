@@ -1,4 +1,4 @@
-//! What time does to a lane: probes, deadlines, requests of which nothing is taken.
+//! The timers of a lane: probes, deadlines, stalled requests.
 
 use std::{
     sync::{PoisonError, atomic::Ordering},
@@ -16,7 +16,7 @@ use super::state::LaneState;
 use crate::{
     clock::now,
     failure::{Failure, Reason},
-    inbox::Sweep,
+    inbox::Progress,
     liveness::{Liveness, Verdict},
 };
 
@@ -26,7 +26,7 @@ impl LaneState {
         (self.config.heartbeat / 3).max(Duration::from_millis(10))
     }
 
-    /// Everything that time does: probes, deadlines, stalled requests.
+    /// Runs all timers: probes, deadlines, stalled requests.
     pub(super) fn tick(&self, connection: Attachment, now: Instant) {
         let verdict = {
             let mut liveness = self.lock_liveness();
@@ -53,32 +53,32 @@ impl LaneState {
             self.mux.reset(
                 RequestId::new(id),
                 ResetCode::ServiceTimeout,
-                "no answer in time",
+                "no response in time",
             );
             inbox.fail(Failure::new(
                 Reason::ServiceTimeout,
-                "the service did not answer in time",
+                "the service did not respond in time",
             ));
         }
-        self.sweep(now);
+        self.reset_stalled(now);
     }
 
-    /// Resets requests for which something waits that nobody has taken for too long (F12).
-    fn sweep(&self, now: Instant) {
+    /// Resets requests whose received parts have waited for too long (F12).
+    fn reset_stalled(&self, now: Instant) {
         let mut stalled = Vec::new();
         self.table.for_each(|id, inbox| {
             let mut state = inbox.lock();
             let consumed = state.consumed;
-            match state.swept {
-                _ if state.waiting == 0 => state.swept = None,
-                Some(swept) if swept.consumed == consumed => {
+            match state.progress {
+                _ if state.waiting == 0 => state.progress = None,
+                Some(progress) if progress.consumed == consumed => {
                     let stall = state.stall.unwrap_or(self.config.stall);
-                    if now.saturating_duration_since(swept.since) >= stall {
+                    if now.saturating_duration_since(progress.since) >= stall {
                         stalled.push(id);
                     }
                 }
                 _ => {
-                    state.swept = Some(Sweep {
+                    state.progress = Some(Progress {
                         consumed,
                         since: now,
                     });
@@ -87,7 +87,7 @@ impl LaneState {
         });
         for id in stalled {
             if let Some(inbox) = self.table.settle(id, Settled::Failed) {
-                // Behind the end that opened waits a visitor, behind the other one a service.
+                // The end that opened serves a visitor, the other one a service.
                 let id = RequestId::new(id);
                 let code = if id.opener() == self.mux.side() {
                     ResetCode::Stalled
@@ -95,12 +95,15 @@ impl LaneState {
                     ResetCode::ServiceTimeout
                 };
                 self.mux.reset(id, code, "no progress");
-                inbox.fail(Failure::of_reset(code, b"nothing was taken for too long"));
+                inbox.fail(Failure::of_reset(
+                    code,
+                    b"received data was not consumed in time",
+                ));
             }
         }
     }
 
-    /// Asks the peer for a sign of life and waits for any byte, at most `within`.
+    /// Sends a probe to the peer and waits for any byte, at most `within`.
     ///
     /// # Cancel safety
     /// Yes.
@@ -112,7 +115,7 @@ impl LaneState {
         let sequence = {
             let now = now();
             let mut liveness = self.lock_liveness();
-            // The reader wakes us at the first byte after this only: what has come since the last tick is no answer.
+            // The reader wakes this task at the first byte after this: bytes since the last tick are not a response.
             if self.received.swap(false, Ordering::Relaxed) {
                 liveness.on_received(now);
             }
@@ -130,9 +133,9 @@ impl LaneState {
         self.mux.send_control(heartbeat(sequence, false));
     }
 
-    /// Answers a heartbeat of the peer.
+    /// Replies to a heartbeat of the peer.
     pub(super) fn on_control(&self, control: &Bytes) {
-        // Unknown kinds are a newer peer's; a heartbeat is all that this stream carries today.
+        // Unknown kinds come from a newer peer; this stream carries only heartbeats today.
         if let Ok(Control {
             kind: Some(Kind::Heartbeat(Heartbeat { sequence, reply })),
         }) = Control::decode(&control[..])
