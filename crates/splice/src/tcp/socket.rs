@@ -1,5 +1,4 @@
-//! The connection of a visitor or of a service, with the calls that cost least, and with an end that the peer can tell
-//! from a break.
+//! The connection of a visitor or of a service. The peer can distinguish its orderly end from an abort.
 
 use std::{
     future::poll_fn,
@@ -10,8 +9,8 @@ use std::{
 
 use adit_net::{SharedStream, Stream};
 
-/// A connection that is reset when it is dropped, unless both directions have come to their ends ([`Socket::close`]): a
-/// connection that breaks off must not look like one that ended (P-10.3).
+/// A connection that is reset when it is dropped, unless both directions have ended ([`Socket::close`]): an aborted
+/// connection must not look like one that ended (P-10.3).
 #[derive(Debug)]
 pub struct Socket {
     stream: SharedStream,
@@ -19,7 +18,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A connection that is open.
+    /// An open connection.
     #[must_use]
     pub fn new(stream: impl Into<Stream>) -> Self {
         Self {
@@ -28,8 +27,8 @@ impl Socket {
         }
     }
 
-    /// Has the kernel probe the peer when it has been silent for this long: a machine that is gone sends no FIN, and a
-    /// peer that has nothing to send is as silent.
+    /// Has the system send keepalive probes when the peer has been silent for this long: only these distinguish a peer whose
+    /// machine is down from one that has nothing to send.
     pub fn set_keepalive(&self, silence: Duration) {
         self.stream.keep_alive(silence);
     }
@@ -39,10 +38,10 @@ impl Socket {
         self.stream.poll_readable(cx)
     }
 
-    /// Reads what is there; 0 is the peer's end.
+    /// Reads available bytes; 0 at the end of the peer's direction.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when nothing is there, and those of the connection.
+    /// [`io::ErrorKind::WouldBlock`] if no bytes are available, and the errors of the connection.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.try_read(buffer)
     }
@@ -57,26 +56,26 @@ impl Socket {
         self.stream.poll_write(cx, slices, bytes)
     }
 
-    /// Sends what a TLS session holds back.
+    /// Sends bytes that a TLS session has buffered.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_flush(cx)
     }
 
-    /// Ends our direction: the peer reads to its end (P-10.2).
+    /// Ends our direction; the peer reads an end of the stream (P-10.2).
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_finish(cx)
     }
 
-    /// Waits until the connection has failed: for a task that neither reads nor writes, and would not notice. An end of
-    /// the peer's direction is no failure.
+    /// Waits until the connection has failed, for a task that neither reads nor writes. The end of the peer's direction does
+    /// not count as a failure.
     ///
     /// # Cancel safety
-    /// Yes.
+    /// Dropped, it loses nothing.
     pub async fn failure(&self) -> io::Error {
         self.stream.failed().await
     }
 
-    /// Resets the connection once the peer has what was written to it, at the latest after `within`.
+    /// Resets the connection once the written bytes are delivered to the peer, at the latest after `within`.
     ///
     /// # Cancel safety
     /// Dropped, it resets the connection at once.
@@ -85,7 +84,7 @@ impl Socket {
         poll_fn(|cx| self.stream.poll_delivery(cx, &mut delivery)).await;
     }
 
-    /// Both directions have come to their ends.
+    /// Closes the connection in order: both directions have ended.
     pub fn close(mut self) {
         self.ended = true;
     }
@@ -99,7 +98,7 @@ impl Drop for Socket {
     }
 }
 
-/// Whether a call is only to be made again.
+/// Whether a failed call should be repeated.
 pub fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
