@@ -36,6 +36,7 @@ mod failure;
 pub mod frames;
 pub mod grpc;
 mod grpc_status;
+mod header_lines;
 mod in_turns;
 mod inbox;
 mod lane;
@@ -47,6 +48,7 @@ mod payload;
 mod pinned;
 mod transport;
 pub mod turn;
+mod wait;
 
 pub use adit_codec::{Compression, RequestHead, ResponseHead};
 
@@ -56,6 +58,7 @@ pub use drive::drive;
 pub use exchange::{Canceller, Exchange, RecvHalf, SendHalf};
 pub use failure::{Failure, Reason, Retry};
 pub use grpc_status::{GRPC_CONTENT_TYPE, GrpcStatus, encode_grpc_message, parse_grpc_status};
+pub use header_lines::header_lines;
 pub use in_turns::FramePacer;
 pub use lane::{Connection, Lane, LaneConfig, LaneStats};
 pub use log_limit::LogLimit;
@@ -63,3 +66,4 @@ pub use part::Part;
 pub use payload::Payload;
 pub use transport::{TransportError, TransportReader, TransportWriter};
 pub use turn::Turn;
+pub use wait::{signalled, until};

@@ -13,7 +13,7 @@ use std::{
 
 use adit_codec::{HeaderBlock, ResetCode};
 use adit_link::{
-    Failure, Reason, SendHalf,
+    Failure, Reason, SendHalf, header_lines,
     turn::{TURN_BYTES, Turn},
 };
 use bytes::Bytes;
@@ -359,8 +359,5 @@ const LEFT: &str = "the visitor left";
 
 /// Trailers as they cross.
 pub(super) fn block_of(trailers: &HeaderMap) -> HeaderBlock {
-    trailers
-        .iter()
-        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
-        .collect()
+    header_lines(trailers).collect()
 }

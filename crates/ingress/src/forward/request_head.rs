@@ -4,7 +4,7 @@ use adit_codec::{
     EncodedHead, GrpcRequestHead, HeadError, HttpRequestHead, Open, ProtocolType,
     WebSocketRequestHead,
 };
-use adit_link::{Failure, Reason};
+use adit_link::{Failure, Reason, header_lines};
 use adit_trace::TraceContext;
 use http::{
     HeaderName,
@@ -126,9 +126,7 @@ impl Head<'_> {
 
 /// The header lines of a request that cross.
 pub(super) fn lines_of(request: &RequestMeta) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let lines = request.headers.iter();
-    let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    lines.filter(|(name, _)| crosses(name))
+    header_lines(&request.headers).filter(|(name, _)| crosses(name))
 }
 
 /// Layers remove most of these lines, but the layers are the caller's choice.

@@ -1,10 +1,10 @@
 //! A request whose body is sent while its response is awaited.
 
 use adit_codec::ResetCode;
-use adit_link::{Failure, Reason, RecvHalf, Retry, SendHalf};
+use adit_link::{Failure, Reason, RecvHalf, Retry, SendHalf, until};
 use bytes::Bytes;
 use http::Version;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::{
     config::HttpConfig,
@@ -163,11 +163,4 @@ async fn content(record: &RequestRecord, body: Option<&mut Inbound>) {
     // Requests of HTTP/1.1 are served one after the other: this is the last one.
     let number = connection.requests().saturating_sub(1);
     connection.expectation().content(number).await;
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }

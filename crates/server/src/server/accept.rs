@@ -3,6 +3,7 @@
 use std::{net::TcpListener as StdListener, sync::Arc};
 
 use adit_ingress::{Http, Tcp};
+use adit_link::signalled;
 use adit_net::{Listener, Stream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -103,9 +104,4 @@ pub(super) async fn accept_both(
             drop(visitors);
         },
     );
-}
-
-/// Completes when the flag says true, or nobody is left to say it.
-async fn signalled(mut flag: watch::Receiver<bool>) {
-    let _ = flag.wait_for(|said| *said).await;
 }

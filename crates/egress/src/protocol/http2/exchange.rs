@@ -2,18 +2,17 @@
 //! request's record is finished.
 
 use std::{
-    future::{Future as _, pending, poll_fn},
+    future::{Future as _, poll_fn},
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     task::Poll,
 };
 
 use adit_codec::ResetCode;
-use adit_link::{Exchange, RecvHalf, SendHalf};
+use adit_link::{Exchange, RecvHalf, SendHalf, header_lines, until};
 use adit_trace::Phase;
 use h2::{RecvStream, SendStream, client::ResponseFuture};
 use http::Response;
-use tokio::time::{Instant, sleep_until};
 
 use super::{
     error::{ExchangeError, describe},
@@ -115,7 +114,7 @@ async fn forward(
             () = send.closed(), if writer.ended_at().is_some() => {
                 return Err(ForwardError::Abandoned.into());
             }
-            () = sleep_until_some(due) => {
+            () = until(due) => {
                 let wait = config.response_timeout;
                 let reason = format!("the service did not respond within {wait:?}");
                 let error = ForwardError::Reset(ResetCode::ServiceTimeout, reason.into());
@@ -124,9 +123,7 @@ async fn forward(
         }
     };
     let response = response?;
-    let lines = response.headers().iter();
-    let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    service.select_compression(send, lines);
+    service.select_compression(send, header_lines(response.headers()));
     let status = response.status().as_u16();
     let reader = ResponseReader::begin(response, head, send, payload, config)?;
     *has_responded = true;
@@ -232,21 +229,12 @@ async fn final_response(
             let Some(interim) = &mut interim else {
                 continue;
             };
-            let lines = head.headers().iter();
-            let lines = lines.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+            let lines = header_lines(head.headers());
             interim.forward(head.status().as_u16(), lines, send)?;
         }
         Pin::new(&mut response).poll(cx).map_err(failed)
     })
     .await
-}
-
-/// Sleeps until `due`, for ever without one.
-async fn sleep_until_some(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => pending().await,
-    }
 }
 
 /// The visitor's body violates the protocol.

@@ -6,7 +6,7 @@ use adit_codec::{
     EncodedHead, HeadError, HeaderBlock, HttpResponseHead, MAX_HEAD_BYTES,
     fields::{is_hop_by_hop, is_message_control},
 };
-use adit_link::{Failure, SendHalf, Turn};
+use adit_link::{Failure, SendHalf, Turn, header_lines};
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Response, response};
@@ -170,11 +170,7 @@ impl Http2Head {
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
         let status = parts.status.as_u16();
-        let lines = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
-            .filter(|(name, _)| !is_hop_by_hop(name));
+        let lines = header_lines(&parts.headers).filter(|(name, _)| !is_hop_by_hop(name));
         match self {
             Self::Http(_) => HttpResponseHead { status }.encode(lines, body),
             Self::Grpc(_) => grpc::encode_response(status, lines, body),
@@ -183,9 +179,7 @@ impl Http2Head {
 }
 
 fn block_of(trailers: &HeaderMap) -> HeaderBlock {
-    trailers
-        .iter()
-        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+    header_lines(trailers)
         .filter(|(name, _)| !is_message_control(name))
         .collect()
 }
