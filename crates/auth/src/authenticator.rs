@@ -1,21 +1,8 @@
 //! The interface of all ways to authenticate.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use secrecy::SecretString;
-
-use crate::{ClientClaim, Grant};
-
-/// The credential of a client.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub enum Credential {
-    /// No credential.
-    #[default]
-    None,
-    /// A static token.
-    Token(SecretString),
-}
+use crate::{ClientClaim, Credential, Grant};
 
 /// Decides about credentials.
 pub trait Authenticator: Send + Sync {
@@ -37,16 +24,6 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
 
     fn is_valid(&self, grant: &Grant) -> bool {
         (**self).is_valid(grant)
-    }
-}
-
-/// The hash of the credential that earned a grant, by which it is recognised later.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct CredentialKey(pub(crate) [u8; 32]);
-
-impl fmt::Debug for CredentialKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CredentialKey(..)")
     }
 }
 

@@ -19,14 +19,16 @@
 
 mod authenticator;
 mod claim;
+mod credential;
 mod grant;
 mod hex;
 mod link;
 mod name;
 mod token;
 
-pub use authenticator::{Authenticator, Credential, CredentialKey, DenialReason, Denied};
+pub use authenticator::{Authenticator, DenialReason, Denied};
 pub use claim::ClientClaim;
+pub use credential::{Credential, CredentialKey};
 pub use grant::Grant;
 pub use link::{InstanceKey, InstanceSecret, LinkKey, ParseSecretError, SessionToken};
 pub use name::{ClientId, GroupId, NameError, NameProblem, TunnelName, UserName};

@@ -10,23 +10,13 @@ use opentelemetry_otlp::{
 };
 use opentelemetry_sdk::{Resource, trace::SpanExporter as _};
 use parking_lot::Mutex;
-use rustls::ClientConfig;
 use tonic::{
     metadata::MetadataMap,
     transport::{Endpoint, Uri},
 };
 use tower::{Service, ServiceExt, service_fn};
 
-use super::settings::{TracesHeaders, TracesProtocol, TracesSettings};
-
-/// Where spans go, checked.
-#[derive(Clone)]
-pub(super) struct Target {
-    pub(super) uri: Uri,
-    /// Used for `https`.
-    pub(super) tls: ClientConfig,
-    pub(super) headers: TracesHeaders,
-}
+use super::settings::{Target, TracesProtocol, TracesSettings};
 
 /// A client of one collector. Connects when the first batch is sent, and again when a connection is lost.
 pub(super) struct Collector {

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{Dispatch, dispatcher};
 
 use super::{
-    collector::{Collector, Target},
+    collector::Collector,
     ended::Ended,
     finished::Finished,
     health::{Health, Line},
@@ -27,7 +27,7 @@ use super::{
     refusal::{Refusal, cut},
     rejections::{ExporterLog, Rejections},
     resource::resource,
-    settings::TracesSettings,
+    settings::{Target, TracesSettings},
     spans,
     stats::Counters,
 };

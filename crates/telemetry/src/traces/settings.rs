@@ -18,8 +18,6 @@ use rustls::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use tonic::transport::Uri;
 
-use super::collector::Target;
-
 /// Where spans go, which and how many.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracesSettings {
@@ -126,6 +124,15 @@ pub struct TracesTls {
     pub ca_file: Option<PathBuf>,
     /// Files of a certificate and its key in PEM, for a collector that authenticates its clients.
     pub client_identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where spans go, checked.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) uri: Uri,
+    /// Used for `https`.
+    pub(super) tls: ClientConfig,
+    pub(super) headers: TracesHeaders,
 }
 
 impl TracesSettings {
