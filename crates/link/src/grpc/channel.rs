@@ -84,7 +84,7 @@ impl GrpcChannel {
         &self.origin
     }
 
-    /// What answers at the other end, when it does not speak HTTP/2.
+    /// The peer, when it does not use HTTP/2.
     pub fn greeting(&self) -> Option<&Greeting> {
         self.detected.greeting()
     }

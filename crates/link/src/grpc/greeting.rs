@@ -1,4 +1,4 @@
-//! What answers at the other end of a connection, for people who have named the wrong port.
+//! Detects a peer that does not use HTTP/2, for users who have configured the wrong port.
 
 use std::{
     fmt, io,
@@ -13,22 +13,22 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// Type of the SETTINGS frame, which every server of HTTP/2 sends first (RFC 9113, 3.4).
 const SETTINGS: u8 = 4;
 
-/// The longest beginning of an answer that an error shows.
+/// The most bytes of the peer's first bytes that an error shows.
 const SHOWN_BYTES: usize = 40;
 
-/// What a peer is that does not speak HTTP/2.
+/// A peer that does not use HTTP/2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Greeting {
     /// A server of HTTP/1.
     Http1,
     /// A server of TLS.
     Tls,
-    /// Something else; how its answer begins.
+    /// Another protocol; its first bytes.
     Other(String),
 }
 
 impl Greeting {
-    /// Of the first bytes; `None` for HTTP/2.
+    /// Detects the protocol by the first bytes; `None` for HTTP/2.
     fn of(first: &[u8]) -> Option<Self> {
         match first {
             [0, _, _, SETTINGS, ..] => None,
@@ -47,14 +47,14 @@ impl Greeting {
 impl fmt::Display for Greeting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http1 => f.write_str("an HTTP/1 server answers there"),
-            Self::Tls => f.write_str("a TLS server answers there"),
-            Self::Other(text) => write!(f, "what answers there begins with \"{text}\""),
+            Self::Http1 => f.write_str("an HTTP/1 server responds there"),
+            Self::Tls => f.write_str("a TLS server responds there"),
+            Self::Other(text) => write!(f, "the response there begins with \"{text}\""),
         }
     }
 }
 
-/// What the peer of one connection is, once it has answered and is not HTTP/2. Clones are the same.
+/// The detected peer of one connection, once it has sent bytes that are not HTTP/2. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DetectedPeer(Arc<OnceLock<Greeting>>);
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_answers_is_told_by_its_first_bytes() {
+    fn first_bytes_identify_the_peer() {
         let settings = [0, 0, 18, SETTINGS, 0, 0, 0, 0, 0];
         assert_eq!(Greeting::of(&settings), None);
         let http1 = Greeting::of(b"HTTP/1.1 400 Bad Request\r\n");
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(Greeting::of(b"<!DOCTYPE HTML>"), Some(Greeting::Http1));
         assert_eq!(Greeting::of(&[0x15, 3, 1, 0, 2]), Some(Greeting::Tls));
         let ssh = Greeting::of(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
-        let text = "what answers there begins with \"SSH-2.0-OpenSSH_9.2\\r\\n\"";
+        let text = "the response there begins with \"SSH-2.0-OpenSSH_9.2\\r\\n\"";
         assert_eq!(ssh.to_string(), text);
         let escapes = Greeting::of(&[27; 1000]).unwrap().to_string();
         assert!(escapes.len() < 250 && !escapes.contains('\u{1b}'));
