@@ -18,7 +18,7 @@
 //!   UDP flow has one.
 //!
 //! Leaves to the caller: accepting connections and assigning them to threads, rules and clients (behind [`Director`]), the
-//! list of layers and its order, TLS.
+//! list of layers and its order, TLS handshakes.
 //!
 //! Proof: `tests/`: both ends of a lane in memory with a scripted service behind it, real sockets in front of it, and raw
 //! bytes where an HTTP library would not send them.
@@ -27,7 +27,7 @@
 //!
 //! Imports go one way: `accept` -> `protocol` -> `forward`, and `layers` -> `forward`.
 //!
-//! - `accept`: from a socket to one request: listeners, protocol detection, the socket under hyper and h2.
+//! - `accept`: from a stream to one request: protocol detection, the socket under hyper and h2.
 //! - `protocol`: one module for each protocol that a visitor can use. It parses the request, forwards it with the options
 //!   of the protocol, and turns the result into a response, a WebSocket or a byte stream.
 //! - `forward`: what all protocols share: the request and its record, admission, the retry loop, bodies in both
@@ -41,7 +41,7 @@ pub mod layers;
 mod protocol;
 mod stats;
 
-pub use accept::{descriptors, http::Http, listener};
+pub use accept::http::Http;
 pub use config::{HttpConfig, TcpConfig, UdpConfig};
 pub use forward::{
     admission::Admission,

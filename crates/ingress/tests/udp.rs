@@ -14,13 +14,11 @@ mod burst;
 #[path = "udp/endings.rs"]
 mod endings;
 
+use adit_net::{BindError, bind_udp};
 use std::{sync::Mutex, time::Duration};
 
 use adit_codec::ProtocolType;
-use adit_ingress::{
-    Direction, Udp, UdpConfig,
-    listener::{BindError, bind_udp},
-};
+use adit_ingress::{Direction, Udp, UdpConfig};
 use adit_link::{Part, Reason};
 use adit_testlink::{Link, Route, TUNNEL, next_part, session_director, udp, until};
 use tokio::{net::UdpSocket, sync::oneshot};

@@ -363,10 +363,7 @@ impl Stream {
     }
 
     /// The TCP socket, if that is all: no TLS over it, and nothing read ahead.
-    ///
-    /// # Errors
-    /// The stream, if it is another kind.
-    pub fn try_into_tcp(self) -> Result<TcpStream, Self> {
+    pub(crate) fn try_into_tcp(self) -> Result<TcpStream, Self> {
         match self.kind {
             Kind::Tcp(tcp) if self.unread.is_empty() => Ok(tcp),
             kind => Err(Self { kind, ..self }),

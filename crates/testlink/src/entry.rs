@@ -1,5 +1,6 @@
 //! Entries for visitors on loopback addresses.
 
+use adit_net::{bind, bind_udp};
 use std::{
     collections::VecDeque,
     future::Future,
@@ -12,9 +13,7 @@ use std::{
 use adit_codec::HttpRequest;
 use adit_flow::Gate;
 use adit_ingress::{
-    Admission, Http, HttpConfig, Tcp, TcpConfig, Udp, UdpConfig, UdpStats,
-    layers::Permits,
-    listener::{bind, bind_udp},
+    Admission, Http, HttpConfig, Tcp, TcpConfig, Udp, UdpConfig, UdpStats, layers::Permits,
 };
 use adit_link::Exchange;
 use tokio::{

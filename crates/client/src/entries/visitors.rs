@@ -66,10 +66,6 @@ impl Visitors {
         peer: SocketAddr,
         drain: watch::Receiver<bool>,
     ) {
-        // `Http` and `Tcp` take TCP alone for now; nothing else is listened on.
-        let Ok(stream) = stream.try_into_tcp() else {
-            return;
-        };
         match self {
             Self::Http(http) => http.serve(stream, peer, signalled(drain)).await,
             Self::Tcp(tcp) => match stream.local_addr() {

@@ -11,25 +11,18 @@ use std::{
 
 use adit_codec::MAX_HEADER_LINES;
 use adit_link::Failure;
+use adit_net::{HttpVersion, Stream};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
-    accept::{
-        http2,
-        sniff::{DetectedProtocol, sniff},
-        socket::VisitorSocket,
-        upgraded::AfterHttp1,
-    },
+    accept::{http2, socket::VisitorSocket, upgraded::AfterHttp1},
     config::HttpConfig,
     forward::{
         admission::Admission, connection::Connection, context::HttpContext, inbound::Inbound,
-        request_meta::Scheme, response_body::ResponseBody,
+        response_body::ResponseBody,
     },
     protocol::{http as http_protocol, served::Served},
     stats::{Counters, Stats},
@@ -76,7 +69,7 @@ impl Http {
     /// Dropping it closes the connection and cancels its requests.
     pub async fn serve(
         self: Arc<Self>,
-        stream: TcpStream,
+        stream: impl Into<Stream>,
         peer: SocketAddr,
         drain: impl Future<Output = ()>,
     ) {
@@ -86,21 +79,22 @@ impl Http {
             return;
         };
         let mut drain = pin!(drain);
-        let detected = tokio::select! {
+        let mut stream = stream.into();
+        let version = tokio::select! {
             biased;
-            detected = timeout(config.head_timeout, sniff(&stream)) => detected,
+            version = timeout(config.head_timeout, HttpVersion::detect(&mut stream)) => version,
             () = drain.as_mut() => return,
         };
-        let Ok(Ok(Some(detected))) = detected else {
+        let Ok(Ok(Some(version))) = version else {
             return;
         };
         let local_port = stream.local_addr().map_or(0, |local| local.port());
-        let connection = Arc::new(Connection::new(peer, local_port, Scheme::Http));
+        let connection = Arc::new(Connection::new(peer, local_port, stream.scheme()));
         let drain = async {
             drain.await;
             connection.drain();
         };
-        let served = self.serve_detected(stream, detected, &connection);
+        let served = self.serve_version(stream, version, &connection);
         // `served` itself waits for `Connection::draining`.
         let mut served = pin!(served);
         tokio::select! {
@@ -111,17 +105,17 @@ impl Http {
         served.await;
     }
 
-    async fn serve_detected(
+    async fn serve_version(
         &self,
-        stream: TcpStream,
-        detected: DetectedProtocol,
+        stream: Stream,
+        version: HttpVersion,
         connection: &Arc<Connection>,
     ) {
         let context = &self.context;
-        let socket = VisitorSocket::new(stream, detected, connection.clone(), context.clone());
+        let socket = VisitorSocket::new(stream, version, connection.clone(), context.clone());
         let release = context.config.release_timeout;
-        match detected {
-            DetectedProtocol::Http1 => {
+        match version {
+            HttpVersion::Http1 => {
                 let after = AfterHttp1::default();
                 let service =
                     service_fn(|request| serve_http1(context, connection, &after, request));
@@ -132,7 +126,7 @@ impl Http {
                 drive(serving, stop, connection, release).await;
                 after.run(&context.config).await;
             }
-            DetectedProtocol::Http2 => {
+            HttpVersion::Http2 => {
                 let serving = http2::Serving::new(socket, context.clone(), connection.clone());
                 let stop = |serving: Pin<&mut _>| http2::Serving::graceful_shutdown(serving);
                 // Boxed: unboxed it would enlarge the future of every connection.

@@ -12,21 +12,18 @@ use std::{
 };
 
 use adit_link::{FramePacer, Turn, overhead::TooMuchOverhead, turn::poll_read_at_most};
-use adit_splice::tcp::Delivery;
+use adit_net::{Delivery, Departure, HttpVersion, Scheme, Stream};
 use bytes::{Buf, Bytes};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
-use self::departure::{Departure, LOOK, completes, departure};
+use self::departure::{LOOK, completes};
 use crate::{
     accept::{
         framing::{BadChunk, Framing, Refused},
         http2_frames::Refusals,
-        sniff::DetectedProtocol,
         unreadable,
     },
     forward::{connection::Connection, context::HttpContext, pace::Pace},
@@ -42,15 +39,12 @@ const LINGER_BYTES: usize = 4 << 20;
 /// The same of a visitor whose bytes were refused: enough for what was under way when the answer left.
 const REFUSED_LINGER_BYTES: usize = 256 * 1024;
 
-/// Probes of a silent connection follow each other at this share of the silence that began them.
-const PROBES_PER_SILENCE: u32 = 4;
-
 /// A visitor's socket.
 ///
 /// Its times cost nothing while nobody waits: a write is timed only while it is stuck, and one timer serves all the
 /// reads of a connection.
 pub(super) struct VisitorSocket {
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
     context: Arc<HttpContext>,
     framing: Framing,
@@ -115,8 +109,8 @@ struct Linger {
 
 impl VisitorSocket {
     pub(super) fn new(
-        stream: TcpStream,
-        detected: DetectedProtocol,
+        stream: Stream,
+        version: HttpVersion,
         connection: Arc<Connection>,
         context: Arc<HttpContext>,
     ) -> Self {
@@ -153,7 +147,7 @@ impl VisitorSocket {
             context,
             refused: None,
             turn: Turn::new(turn_bytes),
-            http2: (detected == DetectedProtocol::Http2).then(|| {
+            http2: (version == HttpVersion::Http2).then(|| {
                 Box::new(Http2 {
                     turns: FramePacer::of_client(turn_bytes),
                     refusals: Refusals::new(),
@@ -162,8 +156,8 @@ impl VisitorSocket {
         }
     }
 
-    /// It speaks another protocol from here on: times of requests do not count any more, nor does what its bytes would
-    /// mean in HTTP. A write may be stuck for `stall`; after `silence` the system asks after the visitor.
+    /// The connection changes to another protocol: the time limits of requests end, and its bytes are not followed as HTTP
+    /// any more. A write may be stuck for `stall`; after `silence` the kernel probes the visitor.
     pub(super) fn leave_http(&mut self, stall: Duration, silence: Option<Duration>) {
         self.has_left_http = true;
         self.times.stall = stall;
@@ -171,26 +165,20 @@ impl VisitorSocket {
         self.taking = Pace::new(stall, 0);
         self.silent.disarm();
         self.half_closed.disarm();
-        let Some(silence) = silence else {
-            return;
-        };
-        let times = TcpKeepalive::new()
-            .with_time(silence)
-            .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
-        if let Err(error) = SockRef::from(&self.stream).set_tcp_keepalive(&times) {
-            tracing::debug!(%error, "keepalive could not be set");
+        if let Some(silence) = silence {
+            self.stream.keep_alive(silence);
         }
     }
 
-    /// The connection itself, for what knows nothing of HTTP: by a second handle, so that this one may go as it always does.
-    pub(super) fn into_stream(self) -> io::Result<TcpStream> {
-        let stream = SockRef::from(&self.stream).try_clone()?;
-        TcpStream::from_std(stream.into())
+    /// The stream itself, for a protocol that is not HTTP.
+    pub(super) fn into_stream(mut self) -> Stream {
+        // A closed stream stays behind, for which dropping this does nothing.
+        std::mem::take(&mut self.stream)
     }
 
-    /// Whether the connection has ended, seen without reading. For a socket that has been taken over.
+    /// Whether the connection has ended, seen without reading. For a socket that has left HTTP.
     pub(super) fn is_gone(&self) -> bool {
-        departure(&self.stream).is_some()
+        self.stream.departure().is_some()
     }
 
     const fn is_http2(&self) -> bool {
@@ -430,7 +418,7 @@ impl VisitorSocket {
         let awaits_content = self.connection.expectation().is_awaited();
         if (is_whole || awaits_content) && !self.has_left() && !self.watched {
             let mut byte = [0];
-            match ready!(self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+            match ready!(self.stream.poll_peek(cx, &mut byte)) {
                 Ok(1..) => self.watched = true,
                 Ok(0) => self.eof = true,
                 Err(error) => return Poll::Ready(error),
@@ -446,8 +434,8 @@ impl VisitorSocket {
                 Departure::Reset => true,
                 // An early answer may still be read; a request that can never be whole gets none.
                 Departure::Fin => {
-                    let is_cut = || completes(&self.stream, &self.framing) == Some(false);
-                    !is_whole && !self.answers && is_cut()
+                    let is_open = !is_whole && !self.answers;
+                    is_open && completes(&mut self.stream, &self.framing) == Some(false)
                 }
             };
             if is_lost {
@@ -470,7 +458,7 @@ impl VisitorSocket {
             self.look.arm(LOOK);
             ready!(self.look.poll(cx));
             self.look.disarm();
-            if let Some(how) = departure(&self.stream) {
+            if let Some(how) = self.stream.departure() {
                 return Poll::Ready(how);
             }
         }
@@ -486,7 +474,7 @@ impl VisitorSocket {
             Some(linger) => linger,
             none => {
                 self.connection.set_writing(true);
-                // Shutting down is one `shutdown(2)`; it is never pending.
+                // One system call, which is never pending. TLS sends its alert if there is room for it.
                 let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
                 none.insert(Linger {
                     until: Box::pin(sleep_until(Instant::now() + LINGER)),
@@ -634,15 +622,23 @@ impl AsyncWrite for VisitorSocket {
         }
         if this.connection.breaks_off() {
             // All is written when a flush comes here.
+            ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
             let (stream, within) = (&this.stream, this.times.stall);
             let delivery = &mut this.delivery;
-            let delivery = delivery.get_or_insert_with(|| Delivery::new(stream, within));
-            ready!(delivery.poll(cx, stream));
+            let delivery = delivery.get_or_insert_with(|| stream.begin_delivery(within));
+            ready!(stream.poll_delivery(cx, delivery));
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         match this.poll_gone(cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
-            Poll::Pending => Pin::new(&mut this.stream).poll_flush(cx),
+            Poll::Pending => match Pin::new(&mut this.stream).poll_flush(cx) {
+                Poll::Ready(flushed) => {
+                    this.unstick();
+                    Poll::Ready(flushed)
+                }
+                // TLS holds back what its transport does not take.
+                Poll::Pending => this.poll_stuck(cx).map(Err),
+            },
         }
     }
 
@@ -653,8 +649,11 @@ impl AsyncWrite for VisitorSocket {
             && this.framing.is_between_requests()
             && this.framing.heads() == this.connection.requests();
         if this.eof || all_taken {
-            // Nothing is on its way to us: closing says all there is to say.
-            return Poll::Ready(Ok(()));
+            // Nothing is on its way to us: a close is enough, except for TLS, which ends with an alert.
+            return match this.stream.scheme() {
+                Scheme::Http => Poll::Ready(Ok(())),
+                Scheme::Https => Pin::new(&mut this.stream).poll_shutdown(cx),
+            };
         }
         this.poll_linger(cx).map(Ok)
     }
@@ -667,8 +666,7 @@ impl Drop for VisitorSocket {
             && !self.has_left_http
             && self.connection.open.load(Ordering::Relaxed) > 0;
         if breaks_off || self.connection.is_reset_on_drop() {
-            // If it cannot be had, the connection still ends before the answer does.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            self.stream.reset_on_drop();
         }
     }
 }

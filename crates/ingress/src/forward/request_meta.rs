@@ -6,30 +6,12 @@ use std::{
 };
 
 use adit_codec::ProtocolType;
+pub use adit_net::Scheme;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header::EXPECT, uri::Authority};
 use uuid::{Builder, Uuid};
 
 use crate::forward::target::Target;
-
-/// The scheme of a visitor's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// Without TLS.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
-impl Scheme {
-    /// The scheme as in URLs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
 
 /// A visitor's address, with the texts that each of its requests needs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -153,35 +135,5 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> &str {
     match (values.next(), values.next()) {
         (Some(one), None) => one.to_str().unwrap_or_default(),
         _ => "",
-    }
-}
-
-/// The canonical address of a visitor. A listener on `[::]` accepts IPv4 as well and reports such a visitor as
-/// `[::ffff:192.0.2.1]`; logs, headers and rules use `192.0.2.1`.
-#[must_use]
-pub fn visitor_addr(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        // Unchanged, with its scope.
-        ip if ip == addr.ip() => addr,
-        ip => SocketAddr::new(ip, addr.port()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipv4_mapped_visitor_has_an_ipv4_address() {
-        for (taken, shown) in [
-            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
-            ("127.0.0.1:80", "127.0.0.1:80"),
-            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
-            ("[fe80::1%3]:80", "[fe80::1%3]:80"),
-            ("[::1]:80", "[::1]:80"),
-        ] {
-            let taken: SocketAddr = taken.parse().unwrap();
-            assert_eq!(visitor_addr(taken).to_string(), shown);
-        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod stats;
 
+use adit_net::Stream;
 use std::{
     fmt,
     future::poll_fn,
@@ -27,7 +28,6 @@ use adit_link::{Failure, Reason, Retry};
 use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError, is_transient};
 use adit_trace::Phase;
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use self::stats::Counters;
 pub use self::stats::SessionStats;
@@ -86,7 +86,12 @@ impl Tcp {
     ///
     /// # Cancel safety
     /// Dropping it resets both hops.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    pub async fn serve(
+        self: Arc<Self>,
+        stream: impl Into<Stream>,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) {
         let socket = Socket::new(stream);
         let mut connection = Connection {
             tcp: &self,

@@ -1,9 +1,10 @@
 //! How flows end: by silence, by failures, by draining.
 
+use adit_net::bind_udp;
 use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
 use adit_codec::ResetCode;
-use adit_ingress::{Direction, UdpConfig, listener::bind_udp};
+use adit_ingress::{Direction, UdpConfig};
 use adit_link::{Exchange, Failure, Reason};
 use adit_testlink::{
     Link, Route, exchanges::failure_of, fail, session_director, udp, until, within,

@@ -44,10 +44,6 @@ impl Serving {
             Port::Tunnel(number) if !directory.is_http_port(number) => {
                 let tcp = tcp.clone();
                 let served = async move {
-                    // `Tcp` serves TCP only, and nothing else is listened on.
-                    let Ok(stream) = stream.try_into_tcp() else {
-                        return;
-                    };
                     match stream.local_addr() {
                         Ok(local) => tcp.serve(stream, peer, local).await,
                         Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
@@ -58,12 +54,7 @@ impl Serving {
             Port::Visitors | Port::Tunnel(_) => {
                 let http = http.clone();
                 let drained = signalled(drain.clone());
-                let served = async move {
-                    // `Http` serves TCP only, and nothing else is listened on.
-                    if let Ok(stream) = stream.try_into_tcp() {
-                        http.serve(stream, peer, drained).await;
-                    }
-                };
+                let served = async move { http.serve(stream, peer, drained).await };
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Clients => {

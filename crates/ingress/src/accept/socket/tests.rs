@@ -3,13 +3,11 @@ use std::net::SocketAddr;
 use adit_link::{Failure, Reason};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 use super::*;
-use crate::{
-    Admission, Direction, Director, HttpConfig, RequestMeta, Session, forward::request_meta::Scheme,
-};
+use crate::{Admission, Direction, Director, HttpConfig, RequestMeta, Session};
 
 struct Nowhere;
 
@@ -27,14 +25,11 @@ impl Director for Nowhere {
     }
 }
 
-async fn socket(detected: DetectedProtocol) -> (VisitorSocket, TcpStream) {
-    socket_with(detected, &HttpConfig::default()).await
+async fn socket(version: HttpVersion) -> (VisitorSocket, TcpStream) {
+    socket_with(version, &HttpConfig::default()).await
 }
 
-async fn socket_with(
-    detected: DetectedProtocol,
-    config: &HttpConfig,
-) -> (VisitorSocket, TcpStream) {
+async fn socket_with(version: HttpVersion, config: &HttpConfig) -> (VisitorSocket, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr: SocketAddr = listener.local_addr().unwrap();
     let visitor = TcpStream::connect(addr).await.unwrap();
@@ -42,7 +37,7 @@ async fn socket_with(
     let connection = Arc::new(Connection::new(peer, addr.port(), Scheme::Http));
     let admission = Admission::new(Vec::new(), Arc::new(Nowhere));
     let context = Arc::new(HttpContext::new(config.clone(), admission));
-    let socket = VisitorSocket::new(stream, detected, connection, context);
+    let socket = VisitorSocket::new(stream.into(), version, connection, context);
     (socket, visitor)
 }
 
@@ -55,7 +50,7 @@ fn read(socket: &mut VisitorSocket, bytes: &str) -> [std::time::Instant; 2] {
 
 #[tokio::test]
 async fn a_request_of_http1_began_with_the_first_byte_of_its_head() {
-    let (mut socket, _visitor) = socket(DetectedProtocol::Http1).await;
+    let (mut socket, _visitor) = socket(HttpVersion::Http1).await;
     let connection = socket.connection.clone();
     let begins = |[before, after]: [std::time::Instant; 2]| {
         let began = connection.take_head_began();
@@ -87,7 +82,7 @@ async fn a_request_of_http1_began_with_the_first_byte_of_its_head() {
 
 #[tokio::test]
 async fn a_request_of_an_idle_http2_connection_began_with_what_was_read_last() {
-    let (mut socket, _visitor) = socket(DetectedProtocol::Http2).await;
+    let (mut socket, _visitor) = socket(HttpVersion::Http2).await;
     let connection = socket.connection.clone();
     read(&mut socket, "a preface");
     let [before, after] = read(&mut socket, "a head");
@@ -105,7 +100,7 @@ const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\
 /// P-3.9.
 #[tokio::test]
 async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_it() {
-    let (mut socket, mut visitor) = socket(DetectedProtocol::Http1).await;
+    let (mut socket, mut visitor) = socket(HttpVersion::Http1).await;
     let sent = format!("{CHUNKED}{}", "0".repeat(40));
     visitor.write_all(sent.as_bytes()).await.unwrap();
     let mut read = Vec::new();
@@ -124,7 +119,7 @@ async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_
 /// P-3.9: where nothing at all may be read, that is no end.
 #[tokio::test]
 async fn a_read_that_begins_with_what_is_refused_is_an_error() {
-    let (mut socket, mut visitor) = socket(DetectedProtocol::Http1).await;
+    let (mut socket, mut visitor) = socket(HttpVersion::Http1).await;
     let start = format!("{CHUNKED}{}", "0".repeat(16));
     visitor.write_all(start.as_bytes()).await.unwrap();
     let mut read = vec![0; start.len()];
@@ -139,19 +134,19 @@ async fn a_visitor_who_never_pauses_is_read_in_turns() {
     const TURN: usize = 16 * 1024;
     const BUFFER: usize = 4 * 1024;
     const SENT: usize = 1 << 20;
-    for detected in [DetectedProtocol::Http1, DetectedProtocol::Http2] {
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
         let config = HttpConfig {
             turn_bytes: TURN,
             ..HttpConfig::default()
         };
-        let (mut socket, mut visitor) = socket_with(detected, &config).await;
+        let (mut socket, mut visitor) = socket_with(version, &config).await;
         let sending = tokio::spawn(async move {
             let mut piece = [0; 1024];
-            let head = match detected {
-                DetectedProtocol::Http1 => {
+            let head = match version {
+                HttpVersion::Http1 => {
                     format!("POST / HTTP/1.1\r\nContent-Length: {SENT}\r\n\r\n")
                 }
-                DetectedProtocol::Http2 => {
+                HttpVersion::Http2 => {
                     // A DATA frame.
                     piece[1..3].copy_from_slice(&1015_u16.to_be_bytes());
                     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()

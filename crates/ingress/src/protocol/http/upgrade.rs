@@ -4,6 +4,7 @@
 //! The service decides. If it changes, the visitor's whole connection carries bytes in both directions, as a TCP
 //! connection does; any other response is one of plain HTTP.
 
+use adit_net::Stream;
 use std::{io, sync::Arc};
 
 use adit_codec::ResetCode;
@@ -14,7 +15,6 @@ use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, UPGRADE},
 };
-use tokio::net::TcpStream;
 
 use crate::{
     forward::{
@@ -110,12 +110,11 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Carries both directions to their ends; `first` has been read from `stream` already. The result of taking the stream
-    /// from its connection is an error if it could not be taken.
+    /// Carries both directions to their ends; `first` has been read from `stream` already.
     ///
     /// # Cancel safety
     /// Dropping it resets both hops.
-    pub(crate) async fn run(self, stream: io::Result<TcpStream>, first: Bytes) {
+    pub(crate) async fn run(self, stream: Stream, first: Bytes) {
         let Self {
             context,
             mut record,
@@ -140,12 +139,12 @@ async fn carry(
     context: &HttpContext,
     record: &mut RequestRecord,
     exchange: Exchange,
-    stream: io::Result<TcpStream>,
+    stream: Stream,
     first: Bytes,
 ) -> Result<(), Failure> {
     let left =
         |error: io::Error| Failure::new(Reason::Cancelled, format!("the visitor left: {error}"));
-    let socket = Socket::new(stream.map_err(left)?);
+    let socket = Socket::new(stream);
     record.received_bytes += first.len() as u64;
     // If this fails, the other direction gives the reason.
     let _ = exchange.send.send_all(first, false).await;

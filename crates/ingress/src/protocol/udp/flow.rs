@@ -1,5 +1,6 @@
 //! One visitor's flow of datagrams.
 
+use adit_net::canonical_addr;
 use std::{
     net::SocketAddr,
     sync::{
@@ -27,7 +28,6 @@ use crate::forward::{
     phases::Phases,
     record::Outcome,
     request_head::open_session,
-    request_meta::visitor_addr,
     retry::{AttemptFailed, Attempts, forward_with_retries},
     session::Session,
     session_record::SessionRecord,
@@ -167,7 +167,7 @@ impl Run {
         count(&counters.flows);
         counters.flows_open.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
-        let visitor = visitor_addr(flow.visitor);
+        let visitor = canonical_addr(flow.visitor);
         let session = Session::new(ProtocolType::Udp, visitor, port.local, now);
         let observer = port.admission().observer();
         Self {
