@@ -36,6 +36,7 @@
 
 mod accept;
 mod config;
+mod failure_counters;
 mod forward;
 pub mod layers;
 mod protocol;
@@ -43,6 +44,7 @@ mod stats;
 
 pub use accept::http::Http;
 pub use config::{HttpConfig, TcpConfig, UdpConfig};
+pub use failure_counters::FailureCounts;
 pub use forward::{
     admission::Admission,
     director::{Destination, Direction, Director},

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use adit_codec::ProtocolType;
 use adit_link::Reason;
 
+use crate::failure_counters::{FailureCounters, FailureCounts};
+
 /// Counters and gauges at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -24,14 +26,14 @@ pub struct Stats {
     pub requests: u64,
     /// Tries on another client.
     pub retries: u64,
-    /// Failed requests, in the order of [`Reason::ALL`].
-    pub failures: [u64; Reason::ALL.len()],
+    /// Failed requests, by reason.
+    pub failures: FailureCounts,
 }
 
 impl Stats {
     /// Requests that failed for this reason.
     pub fn failed(&self, reason: Reason) -> u64 {
-        position(reason).map_or(0, |at| self.failures[at])
+        self.failures.of(reason)
     }
 }
 
@@ -44,7 +46,7 @@ pub(crate) struct Counters {
     requests_open: [AtomicUsize; 3],
     pub(crate) requests: AtomicU64,
     pub(crate) retries: AtomicU64,
-    failures: [AtomicU64; Reason::ALL.len()],
+    failures: FailureCounters,
 }
 
 impl Counters {
@@ -59,9 +61,7 @@ impl Counters {
     }
 
     pub(crate) fn count_failure(&self, reason: Reason) {
-        if let Some(at) = position(reason) {
-            self.failures[at].fetch_add(1, Ordering::Relaxed);
-        }
+        self.failures.count(reason);
     }
 
     /// A request that did not become a [`crate::RequestMeta`].
@@ -71,10 +71,6 @@ impl Counters {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut failures = [0; Reason::ALL.len()];
-        for (count, counter) in failures.iter_mut().zip(&self.failures) {
-            *count = counter.load(Ordering::Relaxed);
-        }
         let open = |protocol| self.requests_open(protocol).load(Ordering::Relaxed);
         let (grpc_open, websockets_open) =
             (open(ProtocolType::Grpc), open(ProtocolType::WebSocket));
@@ -87,11 +83,7 @@ impl Counters {
             websockets_open,
             requests: self.requests.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
-            failures,
+            failures: self.failures.counts(),
         }
     }
-}
-
-fn position(reason: Reason) -> Option<usize> {
-    Reason::ALL.iter().position(|r| *r == reason)
 }

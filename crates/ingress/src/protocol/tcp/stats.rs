@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use adit_link::Reason;
 
+use crate::failure_counters::{FailureCounters, FailureCounts};
+
 /// Counters and gauges at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionStats {
@@ -19,17 +21,14 @@ pub struct SessionStats {
     pub received_bytes: u64,
     /// Bytes to visitors.
     pub sent_bytes: u64,
-    /// Failed connections, in the order of [`Reason::ALL`].
-    pub failures: [u64; Reason::ALL.len()],
+    /// Failed connections, by reason.
+    pub failures: FailureCounts,
 }
 
 impl SessionStats {
     /// Connections that failed for this reason.
     pub fn failed(&self, reason: Reason) -> u64 {
-        let mut failures = Reason::ALL.iter().zip(&self.failures);
-        failures
-            .find(|(at, _)| **at == reason)
-            .map_or(0, |(_, count)| *count)
+        self.failures.of(reason)
     }
 }
 
@@ -41,7 +40,7 @@ pub(super) struct Counters {
     pub(super) retries: AtomicU64,
     pub(super) received_bytes: AtomicU64,
     pub(super) sent_bytes: AtomicU64,
-    failures: [AtomicU64; Reason::ALL.len()],
+    failures: FailureCounters,
 }
 
 impl Counters {
@@ -58,17 +57,10 @@ impl Counters {
     }
 
     pub(super) fn count_failure(&self, reason: Reason) {
-        let mut failures = Reason::ALL.iter().zip(&self.failures);
-        if let Some((_, counter)) = failures.find(|(at, _)| **at == reason) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+        self.failures.count(reason);
     }
 
     pub(super) fn stats(&self) -> SessionStats {
-        let mut failures = [0; Reason::ALL.len()];
-        for (count, counter) in failures.iter_mut().zip(&self.failures) {
-            *count = counter.load(Ordering::Relaxed);
-        }
         SessionStats {
             open: self.open.load(Ordering::Relaxed),
             total: self.total.load(Ordering::Relaxed),
@@ -76,7 +68,7 @@ impl Counters {
             retries: self.retries.load(Ordering::Relaxed),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
-            failures,
+            failures: self.failures.counts(),
         }
     }
 }
@@ -105,18 +97,5 @@ mod tests {
         drop(one);
         assert!(counters.open(1).is_some());
         assert_eq!(counters.stats().open, 0);
-    }
-
-    #[test]
-    fn a_failure_counts_under_its_reason() {
-        let counters = Counters::default();
-        for reason in Reason::ALL {
-            counters.count_failure(reason);
-        }
-        counters.count_failure(Reason::LinkLost);
-        for reason in Reason::ALL {
-            let expected = 1 + u64::from(reason == Reason::LinkLost);
-            assert_eq!(counters.stats().failed(reason), expected, "{reason}");
-        }
     }
 }

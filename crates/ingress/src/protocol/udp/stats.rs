@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use adit_link::Reason;
 
+use crate::failure_counters::{FailureCounters, FailureCounts};
+
 /// Counters and gauges at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UdpStats {
@@ -26,8 +28,8 @@ pub struct UdpStats {
     pub bytes_out: u64,
     /// Datagrams that were dropped here. What a lane drops is counted there.
     pub dropped: UdpDropped,
-    /// Failed flows, in the order of [`Reason::ALL`].
-    pub failures: [u64; Reason::ALL.len()],
+    /// Failed flows, by reason.
+    pub failures: FailureCounts,
 }
 
 /// Datagrams that were dropped, by cause.
@@ -60,8 +62,7 @@ impl UdpDropped {
 impl UdpStats {
     /// Flows that failed for this reason.
     pub fn failed(&self, reason: Reason) -> u64 {
-        let mut failures = Reason::ALL.iter().zip(&self.failures);
-        failures.find(|(of, _)| **of == reason).map_or(0, |f| *f.1)
+        self.failures.of(reason)
     }
 }
 
@@ -79,7 +80,7 @@ pub(super) struct Counters {
     pub(super) draining: AtomicU64,
     pub(super) socket_full: AtomicU64,
     pub(super) unsendable: AtomicU64,
-    failures: [AtomicU64; Reason::ALL.len()],
+    failures: FailureCounters,
 }
 
 /// One more.
@@ -89,18 +90,11 @@ pub(super) fn count(counter: &AtomicU64) {
 
 impl Counters {
     pub(super) fn count_failure(&self, reason: Reason) {
-        let mut failures = Reason::ALL.iter().zip(&self.failures);
-        if let Some((_, counter)) = failures.find(|(of, _)| **of == reason) {
-            count(counter);
-        }
+        self.failures.count(reason);
     }
 
     pub(super) fn stats(&self) -> UdpStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut failures = [0; Reason::ALL.len()];
-        for (count, counter) in failures.iter_mut().zip(&self.failures) {
-            *count = read(counter);
-        }
         UdpStats {
             flows_open: self.flows_open.load(Ordering::Relaxed),
             flows: read(&self.flows),
@@ -118,26 +112,7 @@ impl Counters {
                 socket_full: read(&self.socket_full),
                 unsendable: read(&self.unsendable),
             },
-            failures,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_reason_is_counted_for_itself() {
-        let counters = Counters::default();
-        for (times, reason) in (1..).zip(Reason::ALL) {
-            for _ in 0..times {
-                counters.count_failure(reason);
-            }
-        }
-        let stats = counters.stats();
-        for (times, reason) in (1..).zip(Reason::ALL) {
-            assert_eq!(stats.failed(reason), times);
+            failures: self.failures.counts(),
         }
     }
 }
