@@ -1,49 +1,50 @@
-//! Bounds and times of the entries.
+//! Limits and timeouts of the entries.
 
 use std::time::Duration;
 
 use adit_link::turn::TURN_BYTES;
 
-/// Bounds and times of the HTTP entry.
+/// Limits and timeouts of the HTTP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// A request's head must be whole within this, from its first byte; the first one from the connection on.
+    /// The head of a request must be complete within this, from its first byte; the first head from the start of the
+    /// connection.
     pub head_timeout: Duration,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
-    /// A visitor that sends the body it owes, or takes the answer it is sent, at less than the lowest rate for this long is
-    /// reset (F12). Who calls over gRPC owes no messages.
+    /// A visitor that sends a request body or reads a response at less than the lowest rate for this long is reset (F12).
+    /// The messages of a gRPC call have no lowest rate.
     pub stall_timeout: Duration,
-    /// The lowest rate; 0: one byte within `stall_timeout`.
+    /// The lowest rate; 0 means one byte within `stall_timeout`.
     pub min_rate_bytes_per_sec: u64,
-    /// While others wait for permits, a body that comes at less than the lowest rate for this long is reset.
+    /// While other requests wait for permits, a request body at less than the lowest rate for this long is reset.
     pub shortage_grace: Duration,
-    /// The service's answer must begin within this, from the end of the request or the last part of it that has come. A
-    /// call of gRPC has the time that its visitor gives it.
+    /// The service's response must begin within this, from the end of the request or the last part of it that has arrived.
+    /// A call of gRPC has the deadline of its visitor.
     pub service_timeout: Duration,
-    /// A body that waits for `100 Continue` is read after this much silence of the service (P-3.5).
+    /// A body that waits for `100 Continue` is read if the service has been silent for this long (P-3.5).
     pub continue_wait: Duration,
-    /// A visitor of HTTP/1 that has shut its sending side (FIN) gets its answer if the answer, or more of it, comes within
-    /// this, from when the request is whole: a visitor that left looks the same.
+    /// A visitor of HTTP/1 that has shut its sending side (FIN) receives its response if the response, or more of it,
+    /// arrives within this, from the end of the request: a visitor that has left looks the same.
     pub half_close_timeout: Duration,
-    /// Bodies up to this long, when their length is known, ride in the head's message (P-3.2). At most the lanes'
+    /// Request bodies of a known length up to this cross in the message of the head (P-3.2). At most the lanes'
     /// initial window.
     pub inline_body_bytes: usize,
-    /// Connections at a time; more are closed at once.
+    /// Open connections; more are closed at once.
     pub max_connections: usize,
-    /// Requests at a time on one HTTP/2 connection.
+    /// Open requests on one HTTP/2 connection.
     pub max_streams: u32,
-    /// A visitor of HTTP/2 who takes nothing of an answer that has failed long since keeps it from being forgotten. Its
-    /// connection is told to end after this, and ended after this again; so is one that is idle and told to end.
+    /// A visitor of HTTP/2 that reads nothing of a failed response keeps its memory in use. Its connection receives GOAWAY
+    /// after this, and is closed after this again; so is an idle connection that has received GOAWAY.
     pub release_timeout: Duration,
-    /// A WebSocket's visitor for whom something waits and who takes nothing for this long is reset. Long: a page in the
-    /// background may sleep. One that is only silent is left alone for ever.
+    /// The visitor of a WebSocket is reset if bytes wait for it and it reads none for this long. Long, because a page in
+    /// the background may sleep. A silent WebSocket never times out.
     pub session_stall: Duration,
-    /// The system asks after a WebSocket's visitor that has been silent for this long, and gives up one whose machine is
-    /// gone; `None` never asks.
+    /// TCP keepalive probes start after a WebSocket's visitor has been silent for this long, and detect a visitor whose
+    /// machine is gone; `None` sends no probes.
     pub session_keepalive: Option<Duration>,
-    /// The end of a WebSocket, once it has begun, is not waited for longer than this: an answer to a close frame, the
-    /// last frames on their way to a visitor who takes none of them.
+    /// A WebSocket that is closing ends after this, even without the reply to a close frame, or while a visitor does not
+    /// read the last frames.
     pub close_timeout: Duration,
     /// Work of one connection in one turn ([`adit_link::turn`]): bytes read, and frames of a WebSocket.
     pub turn_bytes: usize,
@@ -72,25 +73,25 @@ impl Default for HttpConfig {
     }
 }
 
-/// Bounds and times of the TCP entries.
+/// Limits and timeouts of the TCP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpConfig {
-    /// Connections at a time; more are reset at once.
+    /// Open connections; more are reset at once.
     pub max_connections: usize,
-    /// The service must have accepted within this, from when the connection has been led to a client.
+    /// The service must accept within this, from when the connection has been sent to a client.
     pub accept_timeout: Duration,
-    /// A visitor for whom something waits and who takes nothing for this long is reset (F12). Long: a terminal may be
-    /// paused over lunch. One that is only silent, or has shut one direction, is left alone for ever.
+    /// A visitor is reset if bytes wait for it and it reads none for this long (F12). Long, because a terminal may be
+    /// paused for an hour. A connection that is silent, or shut in one direction, never times out.
     pub stall: Duration,
-    /// While others wait for permits, a connection over which no byte has gone in either direction for this long is reset.
+    /// While other requests wait for permits, a connection without a byte in either direction for this long is reset.
     pub shortage_grace: Duration,
-    /// The system asks after a visitor that has been silent for this long, and gives up one whose machine is gone;
-    /// `None` never asks.
+    /// TCP keepalive probes start after a visitor has been silent for this long, and detect a visitor whose machine is
+    /// gone; `None` sends no probes.
     pub keepalive: Option<Duration>,
-    /// Of what a visitor has said before its connection is opened, this much at most rides in the head's message
-    /// (P-10.1). Never more than half of a lane's initial window.
+    /// Of the bytes that a visitor has sent before its connection is opened, so many cross with the head (P-10.1). Never
+    /// more than half of a lane's initial window.
     pub first_bytes: usize,
-    /// Read at a time while bytes keep coming: a message's worth (P-2.1).
+    /// Bytes per read while bytes keep arriving: the payload of one message (P-2.1).
     pub read_buffer_bytes: usize,
 }
 
@@ -108,17 +109,17 @@ impl Default for TcpConfig {
     }
 }
 
-/// Bounds and times of the UDP entries.
+/// Limits and timeouts of the UDP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpConfig {
-    /// Flows at a time on each port, at least one; the one that has been silent longest makes room (P-11.2).
+    /// Open flows of each port, at least one; the flow that has been silent longest is evicted (P-11.2).
     pub max_flows: usize,
-    /// Bytes of one flow's datagrams that wait while its destination is being found; the oldest make room (P-11.3). One
-    /// datagram may always wait.
+    /// Bytes of datagrams of one flow that wait while it is routed; the oldest make room (P-11.3). One datagram may always
+    /// wait.
     pub max_waiting_bytes_per_flow: usize,
-    /// The same of all flows of all ports.
+    /// The same for all flows of all ports.
     pub max_waiting_bytes: usize,
-    /// A flow that has ended here for its silence is reset when the other side has not ended it too after this.
+    /// A flow that was ended for its silence is reset if the other side has not ended it within this.
     pub end_timeout: Duration,
 }
 

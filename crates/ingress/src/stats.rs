@@ -12,19 +12,19 @@ use crate::failure_counters::{FailureCounters, FailureCounts};
 pub struct Stats {
     /// Connections open now.
     pub connections_open: usize,
-    /// Connections taken so far.
+    /// Connections accepted so far.
     pub connections: u64,
     /// Connections closed at once because too many were open.
     pub connections_refused: u64,
-    /// Requests open now, up to the end of their answers.
+    /// Requests open now; a request is open until its response has ended.
     pub requests_open: usize,
-    /// Those of them that are calls of gRPC.
+    /// Open calls of gRPC, which are among them.
     pub grpc_open: usize,
-    /// Those of them that are WebSockets.
+    /// Open WebSockets, which are among them.
     pub websockets_open: usize,
     /// Requests so far.
     pub requests: u64,
-    /// Tries on another client.
+    /// Attempts on another client.
     pub retries: u64,
     /// Failed requests, by reason.
     pub failures: FailureCounts,
@@ -64,7 +64,7 @@ impl Counters {
         self.failures.count(reason);
     }
 
-    /// A request that did not become a [`crate::RequestMeta`].
+    /// Counts a request that was rejected before it had a [`crate::RequestMeta`].
     pub(crate) fn count_refused(&self, reason: Reason) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.count_failure(reason);

@@ -1,17 +1,17 @@
-//! Where requests begin and end in the bytes of an HTTP/1 connection, for what hyper keeps to itself.
+//! Follows the requests in the bytes of an HTTP/1 connection, for facts that hyper does not report.
 //!
-//! hyper takes a request with both `content-length` and `transfer-encoding`, drops the one and believes the other. That
-//! is what the RFC allows (RFC 9112, 6.1) and what request smuggling lives on, so it is refused here; but nothing in
-//! the request that hyper hands on shows it. This follows the bytes beside hyper: it counts heads, notes for each
-//! chunked one whether it had a length as well, and knows whether a request has been read to its end.
+//! hyper accepts a request with both `content-length` and `transfer-encoding`, and drops the former. The RFC allows that
+//! (RFC 9112, 6.1), and request smuggling depends on it, so it is rejected here; but the request from hyper does not show
+//! it. This state machine reads the same bytes as hyper: it counts heads, notes for each chunked head whether it had a
+//! length as well, and knows whether a request has been read to its end.
 //!
-//! It also keeps the bytes of request targets that hyper would refuse ([`RequestLine`]).
+//! It also replaces and keeps the bytes of request targets that hyper would reject ([`RequestLine`]).
 //!
-//! hyper also reads a chunk's size byte by byte for as long as zeros come in front of it, and blanks behind it. The line
-//! is bounded here (P-3.9). hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
+//! hyper does not bound the zeros in front of a chunk's size and the blanks behind it. The line is bounded here (P-3.9).
+//! hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
 //!
-//! It decides nothing else. Where it loses the thread, it says so, and chunked requests are refused from there on: a
-//! disagreement with hyper cannot let one through.
+//! Bytes that it cannot parse lead to the state `Lost`, in which all further chunked requests are rejected: a disagreement
+//! with hyper cannot let one pass.
 
 use thiserror::Error;
 
@@ -20,9 +20,9 @@ use crate::{
     forward::connection::{Chunked, HeadNote, Replaced},
 };
 
-/// Digits of a chunk's size: those of the largest number that HTTP software reads.
+/// Digits of a chunk's size: those of the largest 64-bit number.
 const MAX_SIZE_DIGITS: u8 = 16;
-/// What stands behind the size in its line: blanks and extensions, which mean nothing to anybody.
+/// Bytes behind the size in its line: blanks and extensions, which have no meaning.
 const MAX_EXTENSION_BYTES: u32 = 4 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,15 +33,15 @@ enum State {
     LineStart,
     Name,
     Value,
-    /// Of `content-length`.
+    /// The value of `content-length`.
     Length,
     /// A carriage return at the start of a line.
     BlankLine,
     Sized(u64),
     ChunkSize(u64, u8),
-    /// The size, and the bytes that have come behind it.
+    /// The size, and the number of bytes behind it.
     ChunkExtension(u64, u32),
-    /// With the line end behind it.
+    /// Bytes left, with the line end behind the chunk.
     ChunkData(u64),
     TrailerStart,
     Trailer,
@@ -49,16 +49,16 @@ enum State {
     Lost,
 }
 
-/// Why bytes are not passed on to hyper.
+/// The reason for which bytes are not passed to hyper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum BadChunk {
-    #[error("the size of a chunk has more than {MAX_SIZE_DIGITS} digits")]
+    #[error("chunk size with more than {MAX_SIZE_DIGITS} digits")]
     Digits,
-    #[error("the line of a chunk's size has more than {MAX_EXTENSION_BYTES} bytes behind the size")]
+    #[error("chunk size line with more than {MAX_EXTENSION_BYTES} bytes behind the size")]
     Extension,
 }
 
-/// Bytes that are not passed on: from which place on, and why.
+/// The position from which bytes are not passed to hyper, and the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) at: usize,
@@ -73,18 +73,18 @@ const UPGRADE: &[u8] = b"upgrade";
 #[derive(Debug, Clone)]
 pub(crate) struct Framing {
     state: State,
-    /// The start of the line, in lower case: enough of it to know the two names.
+    /// The start of the line, in lower case: long enough to recognize the field names.
     line: [u8; 18],
     line_len: usize,
     length: Option<u64>,
     chunked: bool,
     heads: u64,
-    /// Heads that were whole when the last byte of content came.
+    /// Complete heads when the last byte of a body arrived.
     heads_with_content: u64,
-    /// Chunks whose size has come, wrapping.
+    /// Chunks whose size has been read; the count wraps.
     chunks: usize,
     request_line: RequestLine,
-    /// The head asks for another protocol. Bytes behind it may be none of HTTP/1, and are left as they are.
+    /// The head offers an upgrade. Bytes behind it may be of another protocol, and are not changed.
     upgrade: bool,
 }
 
@@ -104,12 +104,12 @@ impl Framing {
         }
     }
 
-    /// Whether all that has come is whole requests of HTTP/1.
+    /// Whether the bytes so far are complete requests.
     pub(crate) const fn is_between_requests(&self) -> bool {
         matches!(self.state, State::Start)
     }
 
-    /// Whether a head has begun and is not whole.
+    /// Whether a head has begun and is not complete.
     pub(crate) const fn is_in_head(&self) -> bool {
         matches!(
             self.state,
@@ -122,30 +122,30 @@ impl Framing {
         )
     }
 
-    /// Heads that were whole so far.
+    /// Complete heads so far.
     pub(crate) const fn heads(&self) -> u64 {
         self.heads
     }
 
-    /// Number of the last head, from 1, whose content has begun to come; 0 when none has.
+    /// Number of the last head, from 1, whose body has begun to arrive; 0 if none has.
     pub(crate) const fn heads_with_content(&self) -> u64 {
         self.heads_with_content
     }
 
-    /// Chunks that have begun so far, wrapping around.
+    /// Chunks that have begun so far; the count wraps.
     pub(crate) const fn chunks(&self) -> usize {
         self.chunks
     }
 
-    /// All requests so far have their answers: the connection still speaks HTTP/1.
+    /// All requests so far have their responses: the connection still carries HTTP/1.
     pub(crate) const fn on_all_answered(&mut self) {
         self.upgrade = false;
     }
 
-    /// Whether these bytes, if they came next, would complete the request that has begun. `None` when that is unknown.
+    /// Whether these bytes would complete the request that has begun. `None` if that is unknown.
     pub(crate) fn is_completed_by(&self, bytes: &mut [u8]) -> Option<bool> {
         let mut after = self.clone();
-        // Where bytes are refused it is lost.
+        // Rejected bytes end in the state `Lost`.
         let _ = after.on_bytes(bytes, |_| {});
         match after.state {
             State::Lost => None,
@@ -156,10 +156,10 @@ impl Framing {
         }
     }
 
-    /// Takes the next bytes, and replaces those of request targets that hyper would refuse.
+    /// Reads the next bytes, and replaces those of request targets that hyper would reject.
     ///
     /// # Errors
-    /// [`Refused`]: where hyper is not to read on.
+    /// [`Refused`]: hyper must not read the bytes from there on.
     pub(crate) fn on_bytes(
         &mut self,
         bytes: &mut [u8],
@@ -230,7 +230,7 @@ impl Framing {
         Ok(())
     }
 
-    /// In a line of which only the end matters.
+    /// Skips to the end of the line.
     fn on_rest_of_line(&mut self, bytes: &[u8]) -> usize {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let taken = end.map_or(bytes.len(), |end| end + 1);
@@ -287,7 +287,7 @@ impl Framing {
             },
             (State::Name, b'\n') => State::Lost,
             (State::Name, _) => {
-                // One byte more than the longest of the names, so that a longer one is told from it.
+                // One byte more than the longest of the names, so that a longer one is recognized.
                 if let Some(place) = self.line.get_mut(self.line_len) {
                     *place = byte.to_ascii_lowercase();
                     self.line_len += 1;
@@ -340,7 +340,7 @@ impl Framing {
     }
 }
 
-/// How much of `have` bytes belongs to the `left` ones, and what is left then.
+/// How many of `have` bytes belong to the `left` ones, and how many are left after them.
 fn skip(left: u64, have: usize) -> (usize, u64) {
     match usize::try_from(left) {
         Ok(left) if left <= have => (left, 0),
@@ -352,7 +352,7 @@ fn skip(left: u64, have: usize) -> (usize, u64) {
 mod tests {
     use super::*;
 
-    /// What is known after `bytes`, taken in pieces of `step`.
+    /// The state after `bytes`, read in pieces of `step`.
     fn after(bytes: &str, step: usize) -> (Framing, Vec<Chunked>) {
         let mut framing = Framing::new();
         let mut chunked = Vec::new();
@@ -430,7 +430,7 @@ mod tests {
 
     const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-    /// Where the first byte stands that is not passed on, and why; fed in pieces of `step`.
+    /// The position of the first byte that is not passed on, and the reason; read in pieces of `step`.
     fn refused(body: &str, step: usize) -> Option<(usize, BadChunk)> {
         let mut framing = Framing::new();
         let all = format!("{CHUNKED}{body}");
@@ -537,7 +537,7 @@ mod tests {
         }
     }
 
-    /// What hyper sees of `bytes`, and what was replaced in which head.
+    /// The bytes that hyper sees, and the replaced bytes of each head.
     fn seen(bytes: &str, step: usize) -> (String, Vec<(u64, String)>) {
         let mut framing = Framing::new();
         let mut replaced = Vec::new();

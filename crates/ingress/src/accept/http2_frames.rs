@@ -1,6 +1,6 @@
-//! The frames that are written on an HTTP/2 connection, for requests that h2 refuses by itself.
+//! Follows the frames that are written on an HTTP/2 connection, to find requests that h2 rejects itself.
 //!
-//! h2 hands a malformed request to nobody: it resets the stream, or ends the connection. Nothing else here ends a stream
+//! h2 does not report a malformed request: it resets the stream, or ends the connection. No other code here ends a stream
 //! with `PROTOCOL_ERROR`.
 
 use adit_link::frames::{Frames, Piece};
@@ -11,13 +11,13 @@ const CODE_BYTES: usize = 4;
 const PROTOCOL_ERROR: u32 = 1;
 const COMPRESSION_ERROR: u32 = 9;
 
-/// Finds the refusals, wherever writes cut them.
+/// Finds the frames that reject a request, in writes of any size.
 #[derive(Debug)]
 pub(crate) struct Refusals {
     frames: Frames,
-    /// Of the frame's payload, the bytes in front of its error code that are still to come.
+    /// Payload bytes still to come before the error code of the frame.
     before: usize,
-    /// Of its error code.
+    /// Bytes still to come of the error code.
     left: usize,
     code: u32,
 }
@@ -32,7 +32,7 @@ impl Refusals {
         }
     }
 
-    /// Takes bytes that have been written. Gives the number of frames among them that refuse a malformed request.
+    /// Reads written bytes. Returns the number of frames among them that reject a malformed request.
     pub(crate) fn on_written(&mut self, bytes: &[u8]) -> u64 {
         let Self {
             frames,
@@ -46,7 +46,7 @@ impl Refusals {
                 *code = 0;
                 (*before, *left) = match (head.kind, head.length) {
                     (RST_STREAM, CODE_BYTES..) => (0, CODE_BYTES),
-                    // The last stream comes first.
+                    // Behind the id of the last stream.
                     (GOAWAY, 8..) => (4, CODE_BYTES),
                     _ => (0, 0),
                 };

@@ -31,7 +31,7 @@ pub(super) type Holds = Arc<Mutex<Vec<Held>>>;
 /// is for a streamed body.
 ///
 /// # Errors
-/// The failure of this attempt. [`RequestBody::can_start_over`] of `body` tells whether another attempt can send it.
+/// The failure of this attempt. [`RequestBody::can_start_over`] of `body` returns whether another attempt can send it.
 pub(super) async fn attempt(
     context: &HttpContext,
     record: &mut RequestRecord,

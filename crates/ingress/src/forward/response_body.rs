@@ -199,7 +199,7 @@ impl ServiceBody {
         }
     }
 
-    /// The cause of a failure: the failure itself does not tell it if the exchange was reset from this side.
+    /// The cause of a failure: the failure itself does not have it if this side has reset the exchange.
     fn reason_of(&self, failure: Failure) -> Failure {
         if let Some(deadline) = self.deadline.filter(Deadline::is_over) {
             return deadline.exceeded();

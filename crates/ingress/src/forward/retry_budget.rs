@@ -1,4 +1,4 @@
-//! How many retries are good for the service: a share of its requests, so that a failing group is not flooded (P-7.2).
+//! Bounds retries to a share of the requests, so that they do not flood a failing group (P-7.2).
 //!
 //! The idea is Finagle's `RetryBudget`.
 
@@ -8,12 +8,11 @@ use parking_lot::Mutex;
 
 /// Retries may be this share of the requests of a window, in percent.
 const PERCENT: u64 = 20;
-/// As many are always allowed: with few requests a share is nothing.
+/// As many are always allowed: a share of few requests would be none at all.
 const AT_LEAST: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Counts requests and retries of the window before this one and of this one. For a [`Director`](crate::Director), which
-/// is asked before each retry.
+/// Counts the requests and retries of the last two half windows. For [`Director::may_retry`](crate::Director::may_retry).
 #[derive(Debug)]
 pub struct RetryBudget {
     windows: Mutex<Windows>,
@@ -27,7 +26,7 @@ struct Windows {
 }
 
 impl RetryBudget {
-    /// With nothing counted.
+    /// A budget without counts.
     pub const fn new(now: Instant) -> Self {
         Self {
             windows: Mutex::new(Windows {
@@ -38,14 +37,14 @@ impl RetryBudget {
         }
     }
 
-    /// Counts a request; a retry is none.
+    /// Counts a request. A retry is not counted as one.
     pub fn on_request(&self, now: Instant) {
         let mut windows = self.windows.lock();
         windows.turn(now);
         windows.requests[1] += 1;
     }
 
-    /// Takes one retry, if there is one.
+    /// Takes one retry from the budget. Returns whether it had one.
     pub fn try_retry(&self, now: Instant) -> bool {
         let mut windows = self.windows.lock();
         windows.turn(now);
@@ -58,7 +57,7 @@ impl RetryBudget {
 }
 
 impl Windows {
-    /// Two half windows: what is older than both is forgotten.
+    /// Starts a new half window when the current one is over; the older one is dropped.
     fn turn(&mut self, now: Instant) {
         let half = WINDOW / 2;
         let age = now.saturating_duration_since(self.since);
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fifth_of_the_requests_may_be_retries() {
+    fn retries_are_at_most_a_fifth_of_the_requests() {
         let now = Instant::now();
         let budget = RetryBudget::new(now);
         for _ in 0..1000 {
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn few_requests_may_be_retried_all() {
+    fn few_requests_may_all_be_retried() {
         let now = Instant::now();
         let budget = RetryBudget::new(now);
         budget.on_request(now);
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_is_forgotten() {
+    fn requests_of_older_windows_do_not_count() {
         let now = Instant::now();
         let budget = RetryBudget::new(now);
         for _ in 0..1000 {

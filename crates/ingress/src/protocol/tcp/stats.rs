@@ -11,11 +11,11 @@ use crate::failure_counters::{FailureCounters, FailureCounts};
 pub struct SessionStats {
     /// Connections open now.
     pub open: usize,
-    /// Connections taken so far.
+    /// Connections accepted so far.
     pub total: u64,
     /// Connections reset at once because too many were open.
     pub refused: u64,
-    /// Tries on another client.
+    /// Attempts on another client.
     pub retries: u64,
     /// Bytes from visitors.
     pub received_bytes: u64,
@@ -44,7 +44,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Counts a connection until what this gives is dropped; nothing when `max` are open.
+    /// Counts a connection until the result is dropped; `None` if `max` are open already.
     pub(super) fn open(&self, max: usize) -> Option<Open<'_>> {
         self.total.fetch_add(1, Ordering::Relaxed);
         let before = self.open.fetch_add(1, Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Counters {
     }
 }
 
-/// One open connection of the count.
+/// Counts one open connection.
 #[derive(Debug)]
 pub(super) struct Open<'c>(&'c Counters);
 

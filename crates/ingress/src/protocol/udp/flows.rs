@@ -141,7 +141,7 @@ mod tests {
                     plain.retain(|flow| Some(flow.0) != expected);
                 }
                 _ => {
-                    // LastSeen of: nobody tells the order.
+                    // A datagram: the order is not updated.
                     let found = flows.find(&visitor(port)).map(|flow| flow.0);
                     let flow = plain.iter().find(|flow| flow.0 == port);
                     assert_eq!(found, flow.map(|flow| flow.0));

@@ -1,4 +1,4 @@
-//! Counters of the UDP entries.
+//! Counters of the UDP entry.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -9,12 +9,11 @@ use crate::failure_counters::{FailureCounters, FailureCounts};
 /// Counters and gauges at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UdpStats {
-    /// Flows now: those whose destination is being found, those that are carried, those that wait for the other side's
-    /// end.
+    /// Open flows: being routed, forwarded, or waiting for the end of the other side.
     pub flows_open: usize,
     /// Flows so far.
     pub flows: u64,
-    /// Flows that made room for others (P-11.2).
+    /// Flows that were evicted to make room for others (P-11.2).
     pub flows_evicted: u64,
     /// Flows that ended because both sides were silent (P-11.4).
     pub flows_silent: u64,
@@ -26,7 +25,7 @@ pub struct UdpStats {
     pub bytes_in: u64,
     /// Their bytes.
     pub bytes_out: u64,
-    /// Datagrams that were dropped here. What a lane drops is counted there.
+    /// Datagrams that were dropped by the entry. A lane counts those that it drops.
     pub dropped: UdpDropped,
     /// Failed flows, by reason.
     pub failures: FailureCounts,
@@ -35,25 +34,25 @@ pub struct UdpStats {
 /// Datagrams that were dropped, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UdpDropped {
-    /// From visitors: too many waited while the destination of their flow was being found, or none was found.
+    /// From visitors: too many waited while their flow was routed, or it was not routed.
     pub undirected: u64,
-    /// From visitors: longer than any that is carried (P-11.1).
+    /// From visitors: longer than a datagram that crosses (P-11.1).
     pub too_long: u64,
     /// From visitors without a flow, while draining.
     pub draining: u64,
-    /// To visitors: the port's socket took no more.
+    /// To visitors: the send buffer of the port's socket was full.
     pub socket_full: u64,
-    /// To visitors: the system would not send them.
+    /// To visitors: the system rejected them.
     pub unsendable: u64,
 }
 
 impl UdpDropped {
-    /// All of those that came from visitors.
+    /// All dropped datagrams from visitors.
     pub const fn from_visitors(&self) -> u64 {
         self.undirected + self.too_long + self.draining
     }
 
-    /// All of those that were for visitors.
+    /// All dropped datagrams to visitors.
     pub const fn to_visitors(&self) -> u64 {
         self.socket_full + self.unsendable
     }
@@ -83,7 +82,7 @@ pub(super) struct Counters {
     failures: FailureCounters,
 }
 
-/// One more.
+/// Adds one.
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
@@ -105,7 +104,7 @@ impl Counters {
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
             dropped: UdpDropped {
-                // Counted where they wait.
+                // `Room` counts them.
                 undirected: 0,
                 too_long: read(&self.too_long),
                 draining: read(&self.draining),
