@@ -39,7 +39,7 @@ fn heads() {
                         "{value:?}"
                     );
                 }
-                // What comes after the head does not change it, and less than it is none.
+                // Bytes behind the head do not change it, and a part of it is incomplete.
                 let mut again = Vec::new();
                 let alone = parse(&mut bytes[..head.bytes].to_vec(), false, &mut again)
                     .unwrap()

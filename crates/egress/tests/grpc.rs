@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod support;
-
 use std::{
     sync::{
         Arc,
@@ -12,16 +10,24 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{GrpcRequestHead, Open, ResetCode, ResponseHead};
+use adit_codec::{ResetCode, ResponseHead};
 use adit_egress::{Config, Protocol, ServiceConfig};
-use adit_link::{Exchange, Failure, Part, Reason, RecvHalf};
+use adit_link::{Exchange, Part, Reason};
+use adit_testlink::{
+    EgressLink, TunnelRequest,
+    grpc::body_of,
+    http_service,
+    http1::send,
+    next_part, read,
+    tcp::{fixed, serve},
+    within,
+};
 use bytes::Bytes;
 use h2::{
     Reason as Code, RecvStream,
     server::{Builder, SendResponse},
 };
 use http::{HeaderMap, Request, Response};
-use support::{Pair, TUNNEL, service, within};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -43,12 +49,12 @@ impl Service {
     }
 
     async fn with(builder: Builder) -> Self {
-        let (tell, calls) = mpsc::unbounded_channel();
+        let (sender, calls) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
-        let port = support::scripted(move |socket, number| {
+        let port = serve(move |socket, number| {
             count.fetch_add(1, Ordering::Relaxed);
-            serve(socket, builder.clone(), number, tell.clone())
+            serve_http2(socket, builder.clone(), number, sender.clone())
         })
         .await;
         Self {
@@ -58,14 +64,12 @@ impl Service {
         }
     }
 
-    fn pair(&self, config: Config) -> Pair {
-        let pair = Pair::new(config);
-        pair.serve(self.config());
-        pair
+    fn link(&self, config: Config) -> EgressLink {
+        EgressLink::to(self.config(), config)
     }
 
     fn config(&self) -> ServiceConfig {
-        let mut to = service(self.port);
+        let mut to = http_service(self.port);
         to.protocol = Protocol::Http2;
         to
     }
@@ -76,86 +80,39 @@ impl Service {
     }
 }
 
-async fn serve(
+async fn serve_http2(
     socket: TcpStream,
     builder: Builder,
     number: usize,
-    tell: mpsc::UnboundedSender<Called>,
+    calls: mpsc::UnboundedSender<Called>,
 ) {
     let Ok(mut connection) = builder.handshake(socket).await else {
         return;
     };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        let _ = tell.send((request, respond, number));
+        let _ = calls.send((request, respond, number));
     }
 }
 
-fn open(pair: &Pair, metadata: &[(&str, &str)], body: &[u8], end: bool) -> Exchange {
-    open_within(pair, None, metadata, body, end)
+fn open(link: &EgressLink, metadata: &[(&str, &str)], body: &[u8], end: bool) -> Exchange {
+    open_within(link, None, metadata, body, end)
 }
 
 fn open_within(
-    pair: &Pair,
+    link: &EgressLink,
     timeout: Option<Duration>,
     metadata: &[(&str, &str)],
     body: &[u8],
     end: bool,
 ) -> Exchange {
-    let open: Open = Open {
-        tunnel: TUNNEL.into(),
-        request_uuid: [7; 16],
-        ..Open::default()
+    let request = TunnelRequest {
+        authority: "calls.example:81",
+        ..TunnelRequest::new("POST", "/pkg.Echo/Say", metadata)
     };
-    let head = GrpcRequestHead {
-        open: &open,
-        authority: b"calls.example:81",
-        path: b"/pkg.Echo/Say",
-        timeout,
-    };
-    let lines = metadata.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-    let head = head.encode(lines, body).unwrap();
-    pair.server.open(head, end, None).unwrap()
+    link.open(request.grpc(timeout, body), end)
 }
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
-
-/// All of an answer.
-#[derive(Debug, Default)]
-struct Told {
-    status: u16,
-    metadata: Vec<(String, String)>,
-    body: Vec<u8>,
-    trailers: Option<Vec<(String, String)>>,
-}
-
-impl Told {
-    /// Of the trailers, or of the head when the answer is these only.
-    fn trailer(&self, name: &str) -> Option<&str> {
-        let lines = self.trailers.as_ref().unwrap_or(&self.metadata);
-        let mut lines = lines.iter().filter(|(n, _)| n == name);
-        lines.next().map(|(_, value)| &value[..])
-    }
-}
-
-async fn told(recv: &mut RecvHalf) -> Result<Told, Failure> {
-    let mut told = Told::default();
-    let lines = |block: &adit_codec::HeaderBlock| {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        block.lines().map(|(n, v)| (text(n), text(v))).collect()
-    };
-    while let Some(part) = within(recv.part()).await {
-        match part? {
-            Part::Response(ResponseHead::Grpc(head)) => {
-                told.status = head.status;
-                told.metadata = lines(&head.metadata);
-            }
-            Part::Data(data) => told.body.extend_from_slice(data.as_ref()),
-            Part::Trailers(block) => told.trailers = Some(lines(&block)),
-            other => panic!("no part of an answer of gRPC: {other:?}"),
-        }
-    }
-    Ok(told)
-}
 
 fn trailers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     let lines = lines.iter();
@@ -170,30 +127,13 @@ fn ok() -> Response<()> {
 
 /// The code with which a stream was reset.
 async fn reset_code(body: &mut RecvStream) -> Option<Code> {
-    loop {
-        match within(body.data()).await? {
-            Ok(data) => {
-                let _ = body.flow_control().release_capacity(data.len());
-            }
-            Err(error) => return error.reason(),
-        }
-    }
-}
-
-async fn read_all(body: &mut RecvStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    while let Some(data) = within(body.data()).await {
-        let data = data.unwrap();
-        body.flow_control().release_capacity(data.len()).unwrap();
-        all.extend_from_slice(&data);
-    }
-    all
+    body_of(body).await.unwrap_err()
 }
 
 #[tokio::test]
 async fn p_8_2_a_service_gets_the_call_as_the_visitor_made_it() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
+    let link = service.link(Config::default());
     let metadata = [
         GRPC,
         ("x-twice", "b"),
@@ -207,7 +147,7 @@ async fn p_8_2_a_service_gets_the_call_as_the_visitor_made_it() {
         ("keep-alive", "x"),
     ];
     let timeout = Some(Duration::from_millis(1_500));
-    let Exchange { send, mut recv } = open_within(&pair, timeout, &metadata, b"first", false);
+    let Exchange { send, mut recv } = open_within(&link, timeout, &metadata, b"first", false);
     send.send_all("second".into(), true).await.unwrap();
     let (request, mut respond) = service.call().await;
     assert_eq!(request.method(), "POST");
@@ -234,25 +174,28 @@ async fn p_8_2_a_service_gets_the_call_as_the_visitor_made_it() {
         assert_eq!(of(name), values, "{name}");
     }
     let mut body = request.into_body();
-    assert_eq!(read_all(&mut body).await, b"firstsecond");
-    let mut answer = respond.send_response(ok(), false).unwrap();
-    answer.send_data("answer".into(), false).unwrap();
+    assert_eq!(body_of(&mut body).await.unwrap(), b"firstsecond");
+    let mut response = respond.send_response(ok(), false).unwrap();
+    response.send_data("response".into(), false).unwrap();
     let lines = [("grpc-status", "0"), ("x-a-bin", "AP8"), ("x-a-bin", "Cg")];
-    answer.send_trailers(trailers(&lines)).unwrap();
-    let told = told(&mut recv).await.unwrap();
-    assert_eq!((told.status, &told.body[..]), (200, &b"answer"[..]));
+    response.send_trailers(trailers(&lines)).unwrap();
+    let response = read(&mut recv).await.unwrap();
+    assert_eq!(
+        (response.status, &response.body[..]),
+        (200, &b"response"[..])
+    );
     let of = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    assert!(told.metadata.contains(&of(GRPC)));
-    assert_eq!(told.trailers.unwrap(), lines.map(of));
+    assert!(response.headers.contains(&of(GRPC)));
+    assert_eq!(response.trailers, lines.map(of));
     drop((send, recv));
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
 async fn p_8_2_a_call_without_a_timeout_has_none() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
-    let _exchange = open(&pair, &[GRPC], b"", true);
+    let link = service.link(Config::default());
+    let _exchange = open(&link, &[GRPC], b"", true);
     let (request, _respond) = service.call().await;
     assert!(request.headers().get("grpc-timeout").is_none());
     assert_eq!(request.headers().get("te").unwrap(), "trailers");
@@ -262,71 +205,71 @@ async fn p_8_2_a_call_without_a_timeout_has_none() {
 #[tokio::test]
 async fn p_8_1_first_metadata_cross_before_messages_and_trailers_alone() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
+    let link = service.link(Config::default());
     // No silence is too long.
-    let Exchange { send, mut recv } = open(&pair, &[GRPC], b"", false);
+    let Exchange { send, mut recv } = open(&link, &[GRPC], b"", false);
     let (request, mut respond) = service.call().await;
-    let mut answer = respond.send_response(ok(), false).unwrap();
-    let Some(Ok(Part::Response(ResponseHead::Grpc(head)))) = within(recv.part()).await else {
-        panic!("no answer of gRPC");
+    let mut response = respond.send_response(ok(), false).unwrap();
+    let Some(Ok(Part::Response(ResponseHead::Grpc(head)))) = next_part(&mut recv).await else {
+        panic!("no response of gRPC");
     };
     assert_eq!(head.status, 200);
     send.send_all("message".into(), true).await.unwrap();
-    assert_eq!(read_all(&mut request.into_body()).await, b"message");
-    answer
+    assert_eq!(body_of(&mut request.into_body()).await.unwrap(), b"message");
+    response
         .send_trailers(trailers(&[("grpc-status", "0")]))
         .unwrap();
-    let rest = told(&mut recv).await.unwrap();
+    let rest = read(&mut recv).await.unwrap();
     assert_eq!(rest.trailer("grpc-status"), Some("0"));
     drop((send, recv));
     // Trailers only: one message, which ends.
-    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
+    let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"", true);
     let (_, mut respond) = service.call().await;
     let mut response = ok();
     *response.headers_mut() = trailers(&[("grpc-status", "5"), ("x-a", "b")]);
     respond.send_response(response, true).unwrap();
-    let alone = told(&mut recv).await.unwrap();
-    assert!(alone.trailers.is_none() && alone.body.is_empty());
+    let alone = read(&mut recv).await.unwrap();
+    assert!(alone.trailers.is_empty() && alone.body.is_empty());
     assert_eq!(alone.trailer("grpc-status"), Some("5"));
     assert_eq!(alone.trailer("x-a"), Some("b"));
     drop(recv);
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
-async fn p_8_3_no_answer_is_waited_for_as_long_as_the_visitor_wants() {
+async fn p_8_3_a_call_without_a_deadline_has_no_timeout() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config {
+    let link = service.link(Config {
         response_timeout: Duration::from_millis(20),
         ..Config::default()
     });
-    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
+    let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"", true);
     let (_request, mut respond) = service.call().await;
     tokio::time::sleep(Duration::from_millis(150)).await;
     respond.send_response(ok(), true).unwrap();
-    assert_eq!(told(&mut recv).await.unwrap().status, 200);
+    assert_eq!(read(&mut recv).await.unwrap().status, 200);
 }
 
 #[tokio::test]
 async fn p_8_3_a_call_that_is_cancelled_resets_the_stream_with_cancel() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
+    let link = service.link(Config::default());
     for answered in [false, true] {
         for end in [false, true] {
-            let mut exchange = open(&pair, &[GRPC], b"one", end);
+            let mut exchange = open(&link, &[GRPC], b"one", end);
             let (request, mut respond) = service.call().await;
             let mut body = request.into_body();
-            let mut answer = None;
+            let mut response = None;
             if answered {
-                answer = Some(respond.send_response(ok(), false).unwrap());
-                within(exchange.recv.part()).await.unwrap().unwrap();
+                response = Some(respond.send_response(ok(), false).unwrap());
+                next_part(&mut exchange.recv).await.unwrap().unwrap();
             }
             exchange
                 .send
                 .reset(ResetCode::Cancelled, "the visitor left");
             let case = (answered, end);
-            let code = match &mut answer {
-                Some(answer) => std::future::poll_fn(|cx| answer.poll_reset(cx)),
+            let code = match &mut response {
+                Some(response) => std::future::poll_fn(|cx| response.poll_reset(cx)),
                 None => {
                     let code = within(std::future::poll_fn(|cx| respond.poll_reset(cx))).await;
                     assert_eq!(code.unwrap(), Code::CANCEL, "{case:?}");
@@ -339,29 +282,29 @@ async fn p_8_3_a_call_that_is_cancelled_resets_the_stream_with_cancel() {
             assert_eq!(within(code).await.unwrap(), Code::CANCEL, "{case:?}");
         }
     }
-    pair.settled().await;
-    // While messages are on their way in both directions and nobody reads.
-    let exchange = open(&pair, &[GRPC], b"", false);
+    link.settled().await;
+    // While messages are in transit in both directions and neither side reads.
+    let exchange = open(&link, &[GRPC], b"", false);
     let (request, mut respond) = service.call().await;
     let mut body = request.into_body();
-    let mut answer = respond.send_response(ok(), false).unwrap();
-    answer.reserve_capacity(1 << 20);
-    answer.send_data(vec![1; 1 << 20].into(), false).unwrap();
+    let mut response = respond.send_response(ok(), false).unwrap();
+    response.reserve_capacity(1 << 20);
+    response.send_data(vec![1; 1 << 20].into(), false).unwrap();
     let much = Bytes::from(vec![2; 1 << 20]);
     let sending = exchange.send.send_all(much, false);
     let full = tokio::time::timeout(Duration::from_millis(100), sending).await;
     full.unwrap_err();
     drop(exchange);
-    let code = within(std::future::poll_fn(|cx| answer.poll_reset(cx))).await;
+    let code = within(std::future::poll_fn(|cx| response.poll_reset(cx))).await;
     assert_eq!(code.unwrap(), Code::CANCEL);
     assert_eq!(reset_code(&mut body).await, Some(Code::CANCEL));
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
 async fn p_8_4_a_stream_that_the_service_resets_is_a_status() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
+    let link = service.link(Config::default());
     for (code, status) in [
         (Code::NO_ERROR, "13"),
         (Code::PROTOCOL_ERROR, "13"),
@@ -372,67 +315,67 @@ async fn p_8_4_a_stream_that_the_service_resets_is_a_status() {
     ] {
         for answered in [false, true] {
             for end in [false, true] {
-                let Exchange { send, mut recv } = open(&pair, &[GRPC], b"one", end);
+                let Exchange { send, mut recv } = open(&link, &[GRPC], b"one", end);
                 let (request, mut respond) = service.call().await;
                 if answered {
-                    let mut answer = respond.send_response(ok(), false).unwrap();
-                    within(recv.part()).await.unwrap().unwrap();
-                    answer.send_reset(code);
+                    let mut response = respond.send_response(ok(), false).unwrap();
+                    next_part(&mut recv).await.unwrap().unwrap();
+                    response.send_reset(code);
                 } else {
                     respond.send_reset(code);
                 }
-                let told = told(&mut recv).await.unwrap();
+                let response = read(&mut recv).await.unwrap();
                 let case = (code, answered, end);
-                assert_eq!(told.trailer("grpc-status"), Some(status), "{case:?}");
-                let reason = told.trailer("adit-reason");
+                assert_eq!(response.trailer("grpc-status"), Some(status), "{case:?}");
+                let reason = response.trailer("adit-reason");
                 assert_eq!(reason, Some("service_aborted"), "{case:?}");
                 let uuid = "07070707-0707-0707-0707-070707070707";
-                assert_eq!(told.trailer("adit-request-id"), Some(uuid));
+                assert_eq!(response.trailer("adit-request-id"), Some(uuid));
                 if !answered {
-                    assert!(told.trailers.is_none());
+                    assert!(response.trailers.is_empty());
                     let kind = Some("application/grpc");
-                    assert_eq!(told.trailer("content-type"), kind);
+                    assert_eq!(response.trailer("content-type"), kind);
                 }
                 drop((send, recv, request));
             }
         }
     }
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
-async fn p_6_3_what_the_service_has_not_looked_at_may_go_elsewhere() {
+async fn p_6_3_calls_refused_by_the_service_are_reset_as_refused() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
-    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"one", true);
+    let link = service.link(Config::default());
+    let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"one", true);
     let (_request, mut respond) = service.call().await;
     respond.send_reset(Code::REFUSED_STREAM);
-    let failure = told(&mut recv).await.unwrap_err();
+    let failure = read(&mut recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Refused);
     drop(recv);
     // Not when it has answered.
-    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"one", true);
+    let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"one", true);
     let (_request, mut respond) = service.call().await;
-    let mut answer = respond.send_response(ok(), false).unwrap();
-    within(recv.part()).await.unwrap().unwrap();
-    answer.send_reset(Code::REFUSED_STREAM);
-    let failure = told(&mut recv).await.unwrap_err();
+    let mut response = respond.send_response(ok(), false).unwrap();
+    next_part(&mut recv).await.unwrap().unwrap();
+    response.send_reset(Code::REFUSED_STREAM);
+    let failure = read(&mut recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceAborted);
     drop(recv);
-    pair.settled().await;
+    link.settled().await;
 }
 
 /// A service that leaves and has taken nothing (RFC 9113, 6.8).
 #[tokio::test]
-async fn p_6_3_what_a_leaving_service_has_not_taken_may_go_elsewhere() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+async fn p_6_3_calls_beyond_a_goaway_are_reset_as_refused() {
+    use tokio::io::AsyncReadExt as _;
     const HEADERS: u8 = 1;
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let port = support::scripted(|mut socket, _| async move {
+    let port = serve(|mut socket, _| async move {
         let mut preface = [0; 24];
         socket.read_exact(&mut preface).await.unwrap();
-        socket.write_all(&SETTINGS).await.unwrap();
+        send(&mut socket, &SETTINGS).await;
         loop {
             let mut start = [0; 9];
             socket.read_exact(&mut start).await.unwrap();
@@ -443,117 +386,117 @@ async fn p_6_3_what_a_leaving_service_has_not_taken_may_go_elsewhere() {
                 break;
             }
         }
-        socket.write_all(&GOAWAY).await.unwrap();
+        send(&mut socket, &GOAWAY).await;
         let _ = socket.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let pair = Pair::new(Config::default());
-    let mut to = service(port);
+    let link = EgressLink::new(Config::default());
+    let mut to = http_service(port);
     to.protocol = Protocol::Http2;
-    pair.serve(to);
+    link.serve(to);
     for end in [true, false] {
-        let mut exchange = open(&pair, &[GRPC], b"", end);
-        let failure = told(&mut exchange.recv).await.unwrap_err();
+        let mut exchange = open(&link, &[GRPC], b"", end);
+        let failure = read(&mut exchange.recv).await.unwrap_err();
         assert_eq!(failure.reason, Reason::Refused, "{failure}");
     }
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
 async fn p_8_4_a_connection_that_is_lost_aborts_its_calls() {
-    let port = support::scripted(|socket, _| async move {
+    let port = serve(|socket, _| async move {
         let mut connection = h2::server::handshake(socket).await.unwrap();
         let mut calls = Vec::new();
         while calls.len() < 2 {
             calls.push(connection.accept().await.unwrap().unwrap());
         }
         let (_, respond) = &mut calls[0];
-        let answer = respond.send_response(ok(), false).unwrap();
+        let response = respond.send_response(ok(), false).unwrap();
         let flushed = std::future::poll_fn(|cx| connection.poll_closed(cx));
         let _ = tokio::time::timeout(Duration::from_millis(50), flushed).await;
-        drop((answer, calls));
+        drop((response, calls));
     })
     .await;
-    let pair = Pair::new(Config::default());
-    let mut to = service(port);
+    let link = EgressLink::new(Config::default());
+    let mut to = http_service(port);
     to.protocol = Protocol::Http2;
-    pair.serve(to);
-    let mut calls = [0; 2].map(|_| open(&pair, &[GRPC], b"", true));
+    link.serve(to);
+    let mut calls = [0; 2].map(|_| open(&link, &[GRPC], b"", true));
     for call in &mut calls {
-        let failure = told(&mut call.recv).await.unwrap_err();
+        let failure = read(&mut call.recv).await.unwrap_err();
         assert_eq!(failure.reason, Reason::ServiceAborted);
     }
     drop(calls);
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
-async fn a_service_that_speaks_http1_says_which_tunnel_is_wanted() {
-    let port = support::fixed("HTTP/1.1 200 OK\r\n\r\n").await;
-    let pair = Pair::to(port, Config::default());
-    let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
-    let failure = told(&mut recv).await.unwrap_err();
+async fn an_http1_service_is_reported_with_the_right_tunnel_type() {
+    let port = fixed("HTTP/1.1 200 OK\r\n\r\n").await;
+    let link = EgressLink::to(http_service(port), Config::default());
+    let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"", true);
+    let failure = read(&mut recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     assert!(failure.detail.contains("type: grpc"), "{}", failure.detail);
 }
 
 #[tokio::test]
-async fn what_does_not_speak_http2_is_not_reached() {
-    // One that answers in another tongue, one that closes, and one that says nothing.
+async fn a_service_without_http2_is_a_failed_dial() {
+    // One responds with another protocol, one closes, and one is silent.
     for manner in 0..3 {
-        let port = support::scripted(move |mut socket, _| async move {
-            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let port = serve(move |mut socket, _| async move {
+            use tokio::io::AsyncReadExt as _;
             if manner == 1 {
                 return;
             }
             if manner == 0 {
                 let refusal = b"HTTP/1.1 400 Bad Request\r\n\r\n";
-                socket.write_all(refusal).await.unwrap();
+                send(&mut socket, refusal).await;
             }
             while socket.read_u8().await.is_ok() {}
         })
         .await;
-        let pair = Pair::new(Config {
+        let link = EgressLink::new(Config {
             dial_timeout: Duration::from_millis(300),
             ..Config::default()
         });
-        let mut to = service(port);
+        let mut to = http_service(port);
         to.protocol = Protocol::Http2;
-        pair.serve(to);
-        let Exchange { send: _, mut recv } = open(&pair, &[GRPC], b"", true);
-        let failure = told(&mut recv).await.unwrap_err();
+        link.serve(to);
+        let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"", true);
+        let failure = read(&mut recv).await.unwrap_err();
         assert_eq!(failure.reason, Reason::DialFailed, "{manner}");
         let detail = failure.detail;
         assert!(detail.contains("without TLS?"), "{detail}");
         drop(recv);
-        pair.settled().await;
+        link.settled().await;
     }
 }
 
 /// Regression: each request waited for the attempts of all before it.
 #[tokio::test]
-async fn one_attempt_to_reach_a_service_is_for_all_who_wait() {
+async fn all_waiting_calls_share_one_dial() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mut to = service(listener.local_addr().unwrap().port());
+    let mut to = http_service(listener.local_addr().unwrap().port());
     to.protocol = Protocol::Http2;
-    let pair = Pair::new(Config {
+    let link = EgressLink::new(Config {
         dial_timeout: Duration::from_millis(200),
         ..Config::default()
     });
-    pair.serve(to);
-    let mut calls: Vec<_> = (0..50).map(|_| open(&pair, &[GRPC], b"", true)).collect();
+    link.serve(to);
+    let mut calls: Vec<_> = (0..50).map(|_| open(&link, &[GRPC], b"", true)).collect();
     let (_held, _) = within(listener.accept()).await.unwrap();
     let another = listener.accept();
     tokio::pin!(another);
     for call in &mut calls {
         let failure = tokio::select! {
-            failure = told(&mut call.recv) => failure.unwrap_err(),
+            failure = read(&mut call.recv) => failure.unwrap_err(),
             _ = &mut another => panic!("a second attempt"),
         };
         assert_eq!(failure.reason, Reason::DialFailed);
     }
     drop(calls);
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
@@ -561,7 +504,7 @@ async fn a_service_that_takes_no_more_gets_another_connection() {
     let mut builder = Builder::new();
     builder.max_concurrent_streams(2);
     let mut service = Service::with(builder).await;
-    let pair = service.pair(Config {
+    let link = service.link(Config {
         max_http2_connections: 2,
         idle_timeout: Duration::from_millis(50),
         ..Config::default()
@@ -569,18 +512,18 @@ async fn a_service_that_takes_no_more_gets_another_connection() {
     let mut calls = Vec::new();
     let mut on = [0, 0];
     for _ in 0..4 {
-        let exchange = open(&pair, &[GRPC], b"", true);
+        let exchange = open(&link, &[GRPC], b"", true);
         let (request, respond, number) = within(service.calls.recv()).await.unwrap();
         on[number] += 1;
         calls.push((exchange, request, respond));
     }
     assert_eq!(on, [2, 2]);
-    // Nobody takes a fifth one, nor a sixth, until another is over; they keep their order, and who leaves makes room.
-    let mut fifth = open(&pair, &[GRPC], b"", true);
-    let left = open(&pair, &[GRPC], b"", true);
-    let mut sixth = open(&pair, &[GRPC], b"", true);
+    // A fifth and a sixth call wait until another ends; they keep their order, and a cancelled one leaves the queue.
+    let mut fifth = open(&link, &[GRPC], b"", true);
+    let left = open(&link, &[GRPC], b"", true);
+    let mut sixth = open(&link, &[GRPC], b"", true);
     within(async {
-        while pair.egress.stats().waiting < 3 {
+        while link.egress.stats().waiting < 3 {
             tokio::task::yield_now().await;
         }
     })
@@ -590,36 +533,36 @@ async fn a_service_that_takes_no_more_gets_another_connection() {
     for waiting in [&mut fifth, &mut sixth] {
         let (mut exchange, _, mut respond) = calls.remove(0);
         respond.send_response(ok(), true).unwrap();
-        assert_eq!(told(&mut exchange.recv).await.unwrap().status, 200);
+        assert_eq!(read(&mut exchange.recv).await.unwrap().status, 200);
         let (_, mut respond) = service.call().await;
         respond.send_response(ok(), true).unwrap();
-        assert_eq!(told(&mut waiting.recv).await.unwrap().status, 200);
+        assert_eq!(read(&mut waiting.recv).await.unwrap().status, 200);
     }
     drop((calls, fifth, sixth));
-    pair.settled().await;
+    link.settled().await;
     assert_eq!(service.connections.load(Ordering::Relaxed), 2);
-    assert_eq!(pair.egress.stats().dialled, 2);
-    // Connections that nobody uses go.
+    assert_eq!(link.egress.stats().dialled, 2);
+    // Unused connections are closed.
     within(async {
-        while pair.egress.stats().connections > 0 {
+        while link.egress.stats().connections > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
 }
 
-/// What a service leaves unread of one stream must not stop what others say to it: most services let one stream take the
+/// Unread bytes of one stream must not stop the other streams of a service: most services let one stream take the
 /// window of the whole connection (RFC 9113, 5.2.1).
 #[tokio::test]
-async fn f11_a_stream_that_nobody_reads_stops_no_other() {
+async fn f11_an_unread_stream_stops_no_other() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config {
+    let link = service.link(Config {
         max_http2_connections: 4,
         ..Config::default()
     });
     let mut stuck = Vec::new();
     for _ in 0..3 {
-        let exchange = open(&pair, &[GRPC], b"", false);
+        let exchange = open(&link, &[GRPC], b"", false);
         let (request, respond) = service.call().await;
         let sending = exchange.send.send_all(vec![1; 1 << 20].into(), false);
         let full = tokio::time::timeout(Duration::from_millis(50), sending).await;
@@ -628,33 +571,33 @@ async fn f11_a_stream_that_nobody_reads_stops_no_other() {
     }
     for turn in 0..20 {
         // Whole, and as it comes.
-        let mut exchange = open(&pair, &[GRPC], b"short", turn % 2 == 0);
+        let mut exchange = open(&link, &[GRPC], b"short", turn % 2 == 0);
         if turn % 2 == 1 {
             let more = exchange.send.send_all(vec![2; 20_000].into(), true);
             within(more).await.unwrap();
         }
         let (request, mut respond) = service.call().await;
-        let body = read_all(&mut request.into_body()).await;
+        let body = body_of(&mut request.into_body()).await.unwrap();
         assert_eq!(body.len(), if turn % 2 == 0 { 5 } else { 20_005 });
         respond.send_response(ok(), true).unwrap();
-        assert_eq!(told(&mut exchange.recv).await.unwrap().status, 200);
+        assert_eq!(read(&mut exchange.recv).await.unwrap().status, 200);
     }
     assert_eq!(service.connections.load(Ordering::Relaxed), 4);
     drop(stuck);
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
 async fn requests_that_are_whole_share_a_connection() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
-    let mut calls: Vec<_> = (0..20).map(|_| open(&pair, &[GRPC], b"x", true)).collect();
+    let link = service.link(Config::default());
+    let mut calls: Vec<_> = (0..20).map(|_| open(&link, &[GRPC], b"x", true)).collect();
     for _ in 0..20 {
         let (_, mut respond) = service.call().await;
         respond.send_response(ok(), true).unwrap();
     }
     for call in &mut calls {
-        assert_eq!(told(&mut call.recv).await.unwrap().status, 200);
+        assert_eq!(read(&mut call.recv).await.unwrap().status, 200);
     }
     assert_eq!(service.connections.load(Ordering::Relaxed), 1);
 }
@@ -672,20 +615,20 @@ fn frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
 /// late.
 #[tokio::test]
 async fn calls_that_are_cancelled_cost_no_connection() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
     const RESET: u8 = 3;
     const SETTINGS: u8 = 4;
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
-    let port = support::scripted(move |mut socket, _| {
+    let port = serve(move |mut socket, _| {
         count.fetch_add(1, Ordering::Relaxed);
         async move {
             let mut preface = [0; 24];
             socket.read_exact(&mut preface).await.unwrap();
             let settings = frame(SETTINGS, 0, [0; 4], b"");
-            socket.write_all(&settings).await.unwrap();
+            send(&mut socket, &settings).await;
             let mut cancelled = std::collections::VecDeque::new();
             loop {
                 let mut start = [0; 9];
@@ -697,27 +640,27 @@ async fn calls_that_are_cancelled_cost_no_connection() {
                 socket.read_exact(&mut payload).await.unwrap();
                 if kind == HEADERS {
                     // `:status: 200` (RFC 7541, appendix A).
-                    let answer = frame(HEADERS, 4, stream, b"\x88");
-                    socket.write_all(&answer).await.unwrap();
+                    let response = frame(HEADERS, 4, stream, b"\x88");
+                    send(&mut socket, &response).await;
                 } else if kind == RESET {
                     cancelled.push_back(stream);
                     if cancelled.len() > 200 {
                         let long_ago = cancelled.pop_front().unwrap();
                         let late = frame(DATA, 0, long_ago, b"late");
-                        socket.write_all(&late).await.unwrap();
+                        send(&mut socket, &late).await;
                     }
                 }
             }
         }
     })
     .await;
-    let pair = Pair::new(Config::default());
-    let mut to = service(port);
+    let link = EgressLink::new(Config::default());
+    let mut to = http_service(port);
     to.protocol = Protocol::Http2;
-    pair.serve(to);
+    link.serve(to);
     for _ in 0..3_000 {
-        let mut call = open(&pair, &[GRPC], b"", true);
-        let part = within(call.recv.part()).await.unwrap();
+        let mut call = open(&link, &[GRPC], b"", true);
+        let part = next_part(&mut call.recv).await.unwrap();
         assert!(matches!(part, Ok(Part::Response(_))), "{part:?}");
     }
     assert_eq!(connections.load(Ordering::Relaxed), 1);
@@ -726,11 +669,11 @@ async fn calls_that_are_cancelled_cost_no_connection() {
 #[tokio::test]
 async fn there_are_no_more_connections_than_allowed() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config {
+    let link = service.link(Config {
         max_http2_connections: 3,
         ..Config::default()
     });
-    let calls: Vec<_> = (0..30).map(|_| open(&pair, &[GRPC], b"", false)).collect();
+    let calls: Vec<_> = (0..30).map(|_| open(&link, &[GRPC], b"", false)).collect();
     let mut on = [0; 3];
     for _ in 0..30 {
         let (_, _, number) = within(service.calls.recv()).await.unwrap();
@@ -739,19 +682,19 @@ async fn there_are_no_more_connections_than_allowed() {
     assert_eq!(on.iter().sum::<usize>(), 30);
     assert!(on.iter().all(|running| *running >= 9), "{on:?}");
     drop(calls);
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
-async fn who_waits_for_a_lost_connection_gets_a_new_one() {
-    let (tell, mut calls) = mpsc::unbounded_channel();
+async fn calls_that_wait_for_a_lost_connection_get_another() {
+    let (sender, mut calls) = mpsc::unbounded_channel();
     let (close, closed) = tokio::sync::watch::channel(false);
-    let port = support::scripted(move |socket, number| {
+    let port = serve(move |socket, number| {
         let mut builder = Builder::new();
         builder.max_concurrent_streams(1);
-        let (tell, mut closed) = (tell.clone(), closed.clone());
+        let (sender, mut closed) = (sender.clone(), closed.clone());
         async move {
-            let serving = serve(socket, builder, number, tell);
+            let serving = serve_http2(socket, builder, number, sender);
             if number > 0 {
                 serving.await;
                 return;
@@ -763,54 +706,54 @@ async fn who_waits_for_a_lost_connection_gets_a_new_one() {
         }
     })
     .await;
-    let pair = Pair::new(Config {
+    let link = EgressLink::new(Config {
         max_http2_connections: 1,
         ..Config::default()
     });
-    let mut to = service(port);
+    let mut to = http_service(port);
     to.protocol = Protocol::Http2;
-    pair.serve(to);
-    let mut first = open(&pair, &[GRPC], b"", true);
+    link.serve(to);
+    let mut first = open(&link, &[GRPC], b"", true);
     let (_request, _respond, number) = within(calls.recv()).await.unwrap();
     assert_eq!(number, 0);
-    let mut second = open(&pair, &[GRPC], b"", true);
+    let mut second = open(&link, &[GRPC], b"", true);
     within(async {
-        while pair.egress.stats().waiting < 1 {
+        while link.egress.stats().waiting < 1 {
             tokio::task::yield_now().await;
         }
     })
     .await;
     close.send(true).unwrap();
-    let failure = told(&mut first.recv).await.unwrap_err();
+    let failure = read(&mut first.recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceAborted);
     let (_request, mut respond, number) = within(calls.recv()).await.unwrap();
     assert_eq!(number, 1);
     respond.send_response(ok(), true).unwrap();
-    assert_eq!(told(&mut second.recv).await.unwrap().status, 200);
+    assert_eq!(read(&mut second.recv).await.unwrap().status, 200);
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_served_any_more_is_let_go() {
+async fn connections_of_a_removed_service_are_closed() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
-    let mut exchange = open(&pair, &[GRPC], b"", true);
+    let link = service.link(Config::default());
+    let mut exchange = open(&link, &[GRPC], b"", true);
     let (_request, mut respond) = service.call().await;
-    pair.egress.set_services(std::collections::HashMap::new());
+    link.egress.set_services(std::collections::HashMap::new());
     respond.send_response(ok(), true).unwrap();
-    assert_eq!(told(&mut exchange.recv).await.unwrap().status, 200);
+    assert_eq!(read(&mut exchange.recv).await.unwrap().status, 200);
     drop(exchange);
-    pair.settled().await;
-    let mut late = open(&pair, &[GRPC], b"", true);
-    let failure = told(&mut late.recv).await.unwrap_err();
+    link.settled().await;
+    let mut late = open(&link, &[GRPC], b"", true);
+    let failure = read(&mut late.recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
 }
 
 #[tokio::test]
-async fn metadata_of_a_service_above_the_bound_get_a_status_that_names_their_size() {
+async fn too_large_metadata_are_reported_with_their_size() {
     let mut service = Service::start().await;
-    let pair = service.pair(Config::default());
+    let link = service.link(Config::default());
     for early in [true, false] {
-        let Exchange { send, mut recv } = open(&pair, &[GRPC], b"", true);
+        let Exchange { send, mut recv } = open(&link, &[GRPC], b"", true);
         let (_, mut respond) = service.call().await;
         let large = "x".repeat(70_000);
         let body = if early {
@@ -826,11 +769,11 @@ async fn metadata_of_a_service_above_the_bound_get_a_status_that_names_their_siz
             body.send_trailers(trailers).unwrap();
             body
         };
-        let told = told(&mut recv).await.unwrap();
-        assert_eq!(told.trailer("grpc-status"), Some("8"), "{told:?}");
-        let text = told.trailer("grpc-message").unwrap();
+        let response = read(&mut recv).await.unwrap();
+        assert_eq!(response.trailer("grpc-status"), Some("8"), "{response:?}");
+        let text = response.trailer("grpc-message").unwrap();
         assert!(text.contains(" 70") && text.contains(" 65536 "), "{text}");
         drop((send, recv, body));
-        pair.settled().await;
+        link.settled().await;
     }
 }

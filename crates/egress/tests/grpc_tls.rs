@@ -1,8 +1,6 @@
-//! Services over TLS: whom egress believes, and what it says when there is no handshake.
+//! Services over TLS: trust, and the errors of handshakes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
 
 use std::{
     sync::{
@@ -12,14 +10,13 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{GrpcRequestHead, Open, ResponseHead};
 use adit_egress::{Config, Protocol, Roots, RootsError, ServiceConfig, Tls, TlsName, Trust};
-use adit_link::{Exchange, Failure, Part, Reason, RecvHalf};
+use adit_link::{Exchange, Failure, Reason, RecvHalf};
+use adit_testlink::{EgressLink, TunnelRequest, http_service, read, tcp};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{ServerConfig, SupportedProtocolVersion, crypto::aws_lc_rs, version};
-use support::{Ask, Pair, TUNNEL, service, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -27,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// One that signs certificates.
+/// A certificate authority.
 struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
@@ -77,7 +74,7 @@ fn local() -> CertificateParams {
     names(&["127.0.0.1"])
 }
 
-/// Answers each call with its own messages and then `grpc-status: 0`, and says what scheme it was asked by.
+/// Responds to each call with its own messages and then `grpc-status: 0`, and reports the scheme of the request.
 async fn echo(mut request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let scheme = request.uri().scheme_str().unwrap().to_owned();
     let head = Response::builder()
@@ -85,22 +82,22 @@ async fn echo(mut request: Request<h2::RecvStream>, mut respond: h2::server::Sen
         .header("x-scheme", scheme)
         .body(())
         .unwrap();
-    let mut answer = respond.send_response(head, false).unwrap();
+    let mut response = respond.send_response(head, false).unwrap();
     while let Some(data) = request.body_mut().data().await {
         let data = data.unwrap();
         let flow = request.body_mut().flow_control();
         flow.release_capacity(data.len()).unwrap();
         let mut rest = data;
         while !rest.is_empty() {
-            answer.reserve_capacity(rest.len());
-            let room = std::future::poll_fn(|cx| answer.poll_capacity(cx)).await;
+            response.reserve_capacity(rest.len());
+            let room = std::future::poll_fn(|cx| response.poll_capacity(cx)).await;
             let room = room.unwrap().unwrap().min(rest.len());
-            answer.send_data(rest.split_to(room), false).unwrap();
+            response.send_data(rest.split_to(room), false).unwrap();
         }
     }
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
-    answer.send_trailers(trailers).unwrap();
+    response.send_trailers(trailers).unwrap();
 }
 
 /// A service over TLS: its port, and how many handshakes it has finished.
@@ -108,7 +105,7 @@ async fn serve(config: ServerConfig) -> (u16, Arc<AtomicUsize>) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let handshakes = Arc::new(AtomicUsize::new(0));
     let count = handshakes.clone();
-    let port = support::scripted(move |socket, _| {
+    let port = tcp::serve(move |socket, _| {
         let (acceptor, count) = (acceptor.clone(), count.clone());
         async move {
             let Ok(socket) = acceptor.accept(socket).await else {
@@ -128,7 +125,7 @@ async fn serve(config: ServerConfig) -> (u16, Arc<AtomicUsize>) {
 }
 
 fn to(port: u16, trust: Trust, server_name: Option<&str>) -> ServiceConfig {
-    let mut to = service(port);
+    let mut to = http_service(port);
     to.protocol = Protocol::Http2;
     to.tls = Some(Tls {
         trust,
@@ -137,83 +134,65 @@ fn to(port: u16, trust: Trust, server_name: Option<&str>) -> ServiceConfig {
     to
 }
 
-fn pair(to: ServiceConfig) -> Pair {
-    pair_with(to, Config::default())
+fn link(to: ServiceConfig) -> EgressLink {
+    link_with(to, Config::default())
 }
 
-fn pair_with(to: ServiceConfig, config: Config) -> Pair {
-    let pair = Pair::new(config);
-    pair.serve(to);
-    pair
+fn link_with(to: ServiceConfig, config: Config) -> EgressLink {
+    EgressLink::to(to, config)
 }
 
-fn call(pair: &Pair, body: &[u8], end: bool) -> Exchange {
-    let open: Open = Open {
-        tunnel: TUNNEL.into(),
-        ..Open::default()
-    };
-    let head = GrpcRequestHead {
-        open: &open,
-        authority: b"calls.example",
-        path: b"/pkg.Echo/Say",
-        timeout: None,
-    };
-    let metadata = [(&b"content-type"[..], &b"application/grpc"[..])];
-    let head = head.encode(metadata.into_iter(), body).unwrap();
-    pair.server.open(head, end, None).unwrap()
+fn call(link: &EgressLink, body: &[u8], end: bool) -> Exchange {
+    let request = TunnelRequest::new(
+        "POST",
+        "/pkg.Echo/Say",
+        &[("content-type", "application/grpc")],
+    );
+    link.open(request.grpc(None, body), end)
 }
 
-/// Body, scheme and status of an answer.
-async fn told(recv: &mut RecvHalf) -> Result<(Vec<u8>, String, String), Failure> {
-    let (mut body, mut scheme, mut status) = (Vec::new(), String::new(), String::new());
-    let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap().to_vec()).unwrap();
-    while let Some(part) = within(recv.part()).await {
-        match part? {
-            Part::Response(ResponseHead::Grpc(head)) => {
-                scheme = text(head.metadata.first(b"x-scheme"))
-            }
-            Part::Data(data) => body.extend_from_slice(data.as_ref()),
-            Part::Trailers(block) => status = text(block.first(b"grpc-status")),
-            other => panic!("no part of an answer of gRPC: {other:?}"),
-        }
-    }
-    Ok((body, scheme, status))
+/// Body, scheme and status of a response.
+async fn response(recv: &mut RecvHalf) -> Result<(Vec<u8>, String, String), Failure> {
+    let response = read(recv).await?;
+    let scheme = response.header("x-scheme").unwrap().to_owned();
+    let status = response.trailer("grpc-status").unwrap().to_owned();
+    Ok((response.body, scheme, status))
 }
 
 /// One unary call that succeeds.
-async fn assert_served(pair: &Pair) {
-    let Exchange { send, mut recv } = call(pair, b"unary", true);
-    let (body, scheme, status) = told(&mut recv).await.unwrap();
+async fn assert_served(link: &EgressLink) {
+    let Exchange { send, mut recv } = call(link, b"unary", true);
+    let (body, scheme, status) = response(&mut recv).await.unwrap();
     assert_eq!(body, b"unary");
     assert_eq!((&scheme[..], &status[..]), ("https", "0"));
     drop((send, recv));
-    pair.settled().await;
+    link.settled().await;
 }
 
-/// What is said about a call that cannot be made.
-async fn refusal(pair: &Pair) -> String {
-    let Exchange { send, mut recv } = call(pair, b"unary", true);
-    let failure = told(&mut recv).await.unwrap_err();
+/// The error of a call that reaches no service.
+async fn refusal(link: &EgressLink) -> String {
+    let Exchange { send, mut recv } = call(link, b"unary", true);
+    let failure = response(&mut recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::DialFailed, "{failure:?}");
     drop((send, recv));
-    pair.settled().await;
+    link.settled().await;
     failure.detail.to_string()
 }
 
 #[tokio::test]
-async fn calls_and_streams_cross_to_a_service_whose_ca_is_known() {
+async fn calls_and_streams_cross_to_a_trusted_service() {
     let ca = Ca::new();
     let (port, handshakes) = serve(ca.sign(&local())).await;
-    let pair = pair(to(port, ca.trust(), None));
-    assert_served(&pair).await;
+    let link = link(to(port, ca.trust(), None));
+    assert_served(&link).await;
     // Longer than every window, and more of it than one record of TLS.
-    let Exchange { send, mut recv } = call(&pair, b"", false);
+    let Exchange { send, mut recv } = call(&link, b"", false);
     let body: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_be_bytes).collect();
     let sent = Bytes::from(body.clone());
     let sending = async {
         send.send_all(sent, true).await.unwrap();
     };
-    let (got, ()) = tokio::join!(told(&mut recv), sending);
+    let (got, ()) = tokio::join!(response(&mut recv), sending);
     let (got, _, status) = got.unwrap();
     assert!(got == body, "{} of {} bytes", got.len(), body.len());
     assert_eq!(status, "0");
@@ -223,48 +202,48 @@ async fn calls_and_streams_cross_to_a_service_whose_ca_is_known() {
         "connections are kept"
     );
     drop((send, recv));
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
 async fn requests_of_http_cross_as_well() {
     let ca = Ca::new();
     let (port, _) = serve(ca.sign(&local())).await;
-    let pair = pair(to(port, ca.trust(), None));
-    let answer = pair
-        .ask(&Ask::new("POST", "/", &[]), b"page")
+    let link = link(to(port, ca.trust(), None));
+    let response = link
+        .request(&TunnelRequest::new("POST", "/", &[]), b"page")
         .await
         .unwrap();
-    assert_eq!(answer.text(), "page");
-    assert_eq!(answer.header("x-scheme"), Some("https"));
-    pair.settled().await;
+    assert_eq!(response.text(), "page");
+    assert_eq!(response.header("x-scheme"), Some("https"));
+    link.settled().await;
 }
 
 #[tokio::test]
 async fn tls_1_2_will_do() {
     let ca = Ca::new();
     let (port, _) = serve(ca.sign_for(&local(), &version::TLS12)).await;
-    assert_served(&pair(to(port, ca.trust(), None))).await;
+    assert_served(&link(to(port, ca.trust(), None))).await;
 }
 
 #[tokio::test]
 async fn a_certificate_for_another_name_wants_that_name() {
     let ca = Ca::new();
     let (port, handshakes) = serve(ca.sign(&names(&["calls.internal"]))).await;
-    let why = refusal(&pair(to(port, ca.trust(), None))).await;
+    let why = refusal(&link(to(port, ca.trust(), None))).await;
     assert!(why.contains("not valid for 127.0.0.1"), "{why}");
     assert!(why.contains("`server_name`"), "{why}");
-    let named = pair(to(port, ca.trust(), Some("calls.internal")));
+    let named = link(to(port, ca.trust(), Some("calls.internal")));
     assert_served(&named).await;
     assert!(handshakes.load(Ordering::Relaxed) >= 1);
 }
 
 #[tokio::test]
-async fn what_an_unknown_ca_has_signed_is_refused() {
+async fn certificates_of_an_unknown_ca_are_refused() {
     let (ca, other) = (Ca::new(), Ca::new());
     let (port, _) = serve(ca.sign(&local())).await;
     for trust in [other.trust(), Trust::System] {
-        let why = refusal(&pair(to(port, trust, None))).await;
+        let why = refusal(&link(to(port, trust, None))).await;
         assert!(why.contains("issuer"), "{why}");
         assert!(why.contains("`ca_file`"), "{why}");
     }
@@ -279,19 +258,19 @@ async fn a_certificate_is_good_in_its_time_only() {
     future.not_after = date_time_ymd(3001, 1, 1);
     for (params, what) in [(past, "has expired; renew"), (future, "not valid yet")] {
         let (port, _) = serve(ca.sign(&params)).await;
-        let why = refusal(&pair(to(port, ca.trust(), None))).await;
+        let why = refusal(&link(to(port, ca.trust(), None))).await;
         assert!(why.contains(what), "{why}");
     }
 }
 
 #[tokio::test]
-async fn anyone_is_believed_where_it_is_said_so() {
+async fn any_certificate_is_accepted_where_verification_is_off() {
     let ca = Ca::new();
     let mut params = names(&["elsewhere.example"]);
     params.not_after = date_time_ymd(2001, 1, 1);
     for of in [&version::TLS12, &version::TLS13] {
         let (port, _) = serve(ca.sign_for(&params, of)).await;
-        assert_served(&pair(to(port, Trust::Anyone, None))).await;
+        assert_served(&link(to(port, Trust::Anyone, None))).await;
     }
 }
 
@@ -303,44 +282,44 @@ async fn a_service_has_to_choose_http_2() {
         let mut config = ca.sign(&local());
         config.alpn_protocols = protocols;
         let (port, _) = serve(config).await;
-        let why = refusal(&pair(to(port, ca.trust(), None))).await;
+        let why = refusal(&link(to(port, ca.trust(), None))).await;
         assert!(why.contains("ALPN `h2`"), "{why}");
     }
 }
 
 #[tokio::test]
-async fn a_service_in_clear_text_is_told_from_one_over_tls() {
+async fn a_service_without_tls_is_reported_as_such() {
     let ca = Ca::new();
-    // One that answers with HTTP, and one that leaves.
-    let talks = support::scripted(|mut socket: TcpStream, _| async move {
+    // One that responds with HTTP, and one that closes.
+    let talks = tcp::serve(|mut socket: TcpStream, _| async move {
         let _ = socket.read_u8().await;
-        let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
-        let _ = socket.write_all(answer).await;
+        let response = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        let _ = socket.write_all(response).await;
         let _ = socket.read_to_end(&mut Vec::new()).await;
     });
-    let why = refusal(&pair(to(talks.await, ca.trust(), None))).await;
+    let why = refusal(&link(to(talks.await, ca.trust(), None))).await;
     assert!(why.contains("does not speak TLS"), "{why}");
-    let leaves = support::scripted(|socket: TcpStream, _| async move { drop(socket) });
-    let why = refusal(&pair(to(leaves.await, ca.trust(), None))).await;
+    let leaves = tcp::serve(|socket: TcpStream, _| async move { drop(socket) });
+    let why = refusal(&link(to(leaves.await, ca.trust(), None))).await;
     assert!(why.contains("does it speak TLS?"), "{why}");
     // And the other way round.
     let (port, _) = serve(ca.sign(&local())).await;
-    let mut plain = service(port);
+    let mut plain = http_service(port);
     plain.protocol = Protocol::Http2;
-    let why = refusal(&pair(plain)).await;
+    let why = refusal(&link(plain)).await;
     assert!(why.contains("without TLS?"), "{why}");
 }
 
 #[tokio::test]
-async fn a_handshake_that_hangs_costs_the_time_of_a_dial_and_holds_nobody_else() {
+async fn a_hanging_handshake_times_out_and_delays_no_other() {
     let ca = Ca::new();
-    let asked = Arc::new(Notify::new());
-    let (is_asked, hold) = (asked.clone(), Duration::from_millis(300));
-    let hangs = support::scripted(move |mut socket: TcpStream, _| {
-        let is_asked = is_asked.clone();
+    let begun = Arc::new(Notify::new());
+    let (has_begun, hold) = (begun.clone(), Duration::from_millis(300));
+    let hangs = tcp::serve(move |mut socket: TcpStream, _| {
+        let has_begun = has_begun.clone();
         async move {
             let _ = socket.read_u8().await;
-            is_asked.notify_one();
+            has_begun.notify_one();
             let _ = socket.read_to_end(&mut Vec::new()).await;
         }
     })
@@ -350,10 +329,10 @@ async fn a_handshake_that_hangs_costs_the_time_of_a_dial_and_holds_nobody_else()
         dial_timeout: hold,
         ..Config::default()
     };
-    let silent = pair_with(to(hangs, ca.trust(), None), config.clone());
-    let other = pair_with(to(port, ca.trust(), None), Config::default());
+    let silent = link_with(to(hangs, ca.trust(), None), config.clone());
+    let other = link_with(to(port, ca.trust(), None), Config::default());
     let others = async {
-        asked.notified().await;
+        begun.notified().await;
         assert_served(&other).await;
     };
     let (why, ()) = tokio::join!(refusal(&silent), others);
@@ -366,13 +345,13 @@ async fn nothing_leaves_in_clear_text_for_a_service_over_tls() {
     let (port, handshakes) = serve(ca.sign(&local())).await;
     let mut http1 = to(port, ca.trust(), None);
     http1.protocol = Protocol::Http1;
-    let pair = pair(http1);
-    let failure = pair.get("/").await.unwrap_err();
+    let link = link(http1);
+    let failure = link.get("/").await.unwrap_err();
     assert!(
         failure.detail.contains("not reached by http over TLS"),
         "{failure:?}"
     );
-    assert_eq!(pair.egress.stats().dialled, 0);
+    assert_eq!(link.egress.stats().dialled, 0);
     assert_eq!(handshakes.load(Ordering::Relaxed), 0);
 }
 
@@ -380,18 +359,18 @@ async fn nothing_leaves_in_clear_text_for_a_service_over_tls() {
 async fn other_settings_of_tls_are_another_connection() {
     let ca = Ca::new();
     let (port, handshakes) = serve(ca.sign(&local())).await;
-    let pair = pair(to(port, ca.trust(), None));
-    assert_served(&pair).await;
-    pair.serve(to(port, ca.trust(), None));
-    assert_served(&pair).await;
+    let link = link(to(port, ca.trust(), None));
+    assert_served(&link).await;
+    link.serve(to(port, ca.trust(), None));
+    assert_served(&link).await;
     assert_eq!(handshakes.load(Ordering::Relaxed), 1);
-    pair.serve(to(port, Ca::new().trust(), None));
-    let why = refusal(&pair).await;
+    link.serve(to(port, Ca::new().trust(), None));
+    let why = refusal(&link).await;
     assert!(why.contains("issuer"), "{why}");
 }
 
 #[test]
-fn roots_are_read_or_it_is_said_why_not() {
+fn invalid_root_certificates_are_reported() {
     assert_eq!(Roots::from_pem(b"nothing\n"), Err(RootsError::Empty));
     let pem = Ca::new().0.pem();
     let two = format!("{pem}{}", Ca::new().0.pem());

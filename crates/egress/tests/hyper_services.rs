@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod support;
-
 use std::{
     convert::Infallible,
     io,
@@ -12,9 +10,13 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{HeaderBlock, ResetCode};
+use adit_codec::ResetCode;
 use adit_egress::{Config, Protocol};
 use adit_link::{Exchange, Part, Reason};
+use adit_testlink::{
+    EgressLink, TunnelRequest, block, http_service, http1::send, next_part, read, tcp::serve,
+    within,
+};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -24,10 +26,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use support::{Ask, Pair, read, service, within};
 use tokio::{net::TcpListener, sync::mpsc};
 
-/// A body that is fed through a channel; the sender sees when nobody reads any more.
+/// A body that is fed through a channel; its sender is closed when it is not read any more.
 struct Fed(mpsc::Receiver<Result<Frame<Bytes>, io::Error>>);
 
 type Feed = mpsc::Sender<Result<Frame<Bytes>, io::Error>>;
@@ -49,7 +50,7 @@ async fn put(feed: &Feed, data: impl Into<Bytes>) -> bool {
 }
 
 /// What is behind the paths.
-async fn answer(
+async fn response(
     request: Request<Incoming>,
     ended: mpsc::Sender<&'static str>,
 ) -> Result<Response<Fed>, Infallible> {
@@ -99,7 +100,7 @@ async fn answer(
         "/endless" => {
             tokio::spawn(async move {
                 while put(&feed, vec![0; 16 * 1024]).await {}
-                ended.send("answer unread").await.unwrap();
+                ended.send("response unread").await.unwrap();
             });
         }
         "/broken" => {
@@ -138,38 +139,33 @@ async fn answer(
     Ok(response)
 }
 
-async fn start(protocol: Protocol, config: Config) -> (Pair, mpsc::Receiver<&'static str>) {
-    let (tell, told) = mpsc::channel(64);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mut to = service(listener.local_addr().unwrap().port());
-    to.protocol = protocol;
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let tell = tell.clone();
-            let io = TokioIo::new(socket);
-            let handler = service_fn(move |request| answer(request, tell.clone()));
-            tokio::spawn(async move {
-                match protocol {
-                    Protocol::Http1 => {
-                        let _ = http1::Builder::new()
-                            .timer(TokioTimer::new())
-                            .serve_connection(io, handler)
-                            .await;
-                    }
-                    Protocol::Http2 => {
-                        let _ = http2::Builder::new(TokioExecutor::new())
-                            .serve_connection(io, handler)
-                            .await;
-                    }
-                    Protocol::Tcp | Protocol::Udp => unreachable!("not of HTTP"),
+async fn start(protocol: Protocol, config: Config) -> (EgressLink, mpsc::Receiver<&'static str>) {
+    let (sender, events) = mpsc::channel(64);
+    let port = serve(move |socket, _| {
+        let sender = sender.clone();
+        let io = TokioIo::new(socket);
+        let handler = service_fn(move |request| response(request, sender.clone()));
+        async move {
+            match protocol {
+                Protocol::Http1 => {
+                    let _ = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .serve_connection(io, handler)
+                        .await;
                 }
-            });
+                Protocol::Http2 => {
+                    let _ = http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(io, handler)
+                        .await;
+                }
+                Protocol::Tcp | Protocol::Udp => unreachable!("not of HTTP"),
+            }
         }
-    });
-    let pair = Pair::new(config);
-    pair.serve(to);
-    (pair, told)
+    })
+    .await;
+    let mut to = http_service(port);
+    to.protocol = protocol;
+    (EgressLink::to(to, config), events)
 }
 
 const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
@@ -177,7 +173,7 @@ const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 #[tokio::test]
 async fn a_service_sees_the_visitors_request() {
     for protocol in BOTH {
-        let (pair, _told) = start(protocol, Config::default()).await;
+        let (link, _events) = start(protocol, Config::default()).await;
         let headers = [
             ("x-a", "1"),
             ("x-a", "2"),
@@ -188,34 +184,34 @@ async fn a_service_sees_the_visitors_request() {
             ("upgrade", "x"),
         ];
         for _ in 0..3 {
-            let answer = pair
-                .ask(&Ask::new("DELETE", "/what?q=%20", &headers), b"")
+            let response = link
+                .request(&TunnelRequest::new("DELETE", "/what?q=%20", &headers), b"")
                 .await
                 .unwrap();
             assert_eq!(
-                answer.text(),
+                response.text(),
                 "DELETE /what?q=%20 visitor.example x-a=1 x-a=2 te=trailers"
             );
-            let cookies: Vec<_> = answer
+            let cookies: Vec<_> = response
                 .headers
                 .iter()
                 .filter(|(n, _)| n == "set-cookie")
                 .collect();
             assert_eq!(cookies.len(), 2);
-            pair.settled().await;
+            link.settled().await;
         }
-        let empty = pair.get("/empty").await.unwrap();
+        let empty = link.get("/empty").await.unwrap();
         assert_eq!((empty.status, empty.text()), (200, ""));
         assert_eq!(
-            pair.ask(&Ask::new("HEAD", "/what", &[]), b"")
+            link.request(&TunnelRequest::new("HEAD", "/what", &[]), b"")
                 .await
                 .unwrap()
                 .body
                 .len(),
             0
         );
-        pair.settled().await;
-        let stats = pair.egress.stats();
+        link.settled().await;
+        let stats = link.egress.stats();
         assert_eq!(
             (stats.dialled, stats.reused, stats.connections),
             (1, 4, 1),
@@ -227,11 +223,12 @@ async fn a_service_sees_the_visitors_request() {
 #[tokio::test]
 async fn bodies_and_trailers_go_both_ways() {
     for protocol in BOTH {
-        let (pair, _told) = start(protocol, Config::default()).await;
-        let ask = Ask::new("POST", "/echo", &[("te", "trailers"), ("trailer", "x-sum")]);
-        let answer = pair.ask(&ask, b"small").await.unwrap();
-        assert_eq!(answer.text(), "small");
-        let Exchange { send, mut recv } = pair.open(&ask, b"", false);
+        let (link, _events) = start(protocol, Config::default()).await;
+        let request =
+            TunnelRequest::new("POST", "/echo", &[("te", "trailers"), ("trailer", "x-sum")]);
+        let response = link.request(&request, b"small").await.unwrap();
+        assert_eq!(response.text(), "small");
+        let Exchange { send, mut recv } = link.open(request.http(b""), false);
         let reader = tokio::spawn(async move { (read(&mut recv).await, recv) });
         let mut expected = Vec::new();
         for turn in 0..100_usize {
@@ -239,17 +236,16 @@ async fn bodies_and_trailers_go_both_ways() {
             expected.extend_from_slice(&piece);
             within(send.send_all(piece.into(), false)).await.unwrap();
         }
-        let trailers: HeaderBlock = [(&b"x-sum"[..], &b"42"[..])].into_iter().collect();
-        send.finish_with(trailers).unwrap();
-        let (answer, recv) = within(reader).await.unwrap();
-        let answer = answer.unwrap();
-        assert!(answer.body == expected, "{protocol:?}");
+        send.finish_with(block(&[("x-sum", "42")])).unwrap();
+        let (response, recv) = within(reader).await.unwrap();
+        let response = response.unwrap();
+        assert!(response.body == expected, "{protocol:?}");
         if protocol == Protocol::Http2 {
-            assert_eq!(answer.trailers, [("x-sum".into(), "42".into())]);
+            assert_eq!(response.trailers, [("x-sum".into(), "42".into())]);
         }
         drop((send, recv));
-        pair.settled().await;
-        assert_eq!(pair.egress.stats().dialled, 1, "{protocol:?}");
+        link.settled().await;
+        assert_eq!(link.egress.stats().dialled, 1, "{protocol:?}");
     }
 }
 
@@ -261,18 +257,20 @@ async fn answers_of_many_at_once_are_not_mixed_up() {
             max_idle: 7,
             ..Config::default()
         };
-        let (pair, _told) = start(protocol, config).await;
-        let pair = std::sync::Arc::new(pair);
+        let (link, _events) = start(protocol, config).await;
+        let link = std::sync::Arc::new(link);
         let visitors: Vec<_> = (0..50)
             .map(|visitor| {
-                let pair = pair.clone();
+                let link = link.clone();
                 tokio::spawn(async move {
                     for turn in 0..20 {
                         let path = format!("/what?q={visitor}.{turn}");
                         let expected = format!("GET {path} visitor.example");
-                        assert_eq!(pair.get(&path).await.unwrap().text(), expected);
+                        assert_eq!(link.get(&path).await.unwrap().text(), expected);
                         let body = vec![visitor; 10 * turn];
-                        let echo = pair.ask(&Ask::new("POST", "/echo", &[]), &body).await;
+                        let echo = link
+                            .request(&TunnelRequest::new("POST", "/echo", &[]), &body)
+                            .await;
                         assert!(echo.unwrap().body == body);
                     }
                 })
@@ -281,8 +279,8 @@ async fn answers_of_many_at_once_are_not_mixed_up() {
         for visitor in visitors {
             visitor.await.unwrap();
         }
-        pair.settled().await;
-        let stats = pair.egress.stats();
+        link.settled().await;
+        let stats = link.egress.stats();
         assert_eq!(stats.requests, 2_000);
         assert!(stats.connections <= 7, "{stats:?}");
         assert_eq!(stats.connections, stats.idle);
@@ -290,133 +288,142 @@ async fn answers_of_many_at_once_are_not_mixed_up() {
 }
 
 #[tokio::test]
-async fn a_broken_answer_is_reset() {
+async fn a_broken_response_is_reset() {
     for protocol in BOTH {
-        let (pair, _told) = start(protocol, Config::default()).await;
+        let (link, _events) = start(protocol, Config::default()).await;
         for _ in 0..3 {
-            let failure = pair.get("/broken").await.unwrap_err();
+            let failure = link.get("/broken").await.unwrap_err();
             assert_eq!(failure.reason, Reason::ServiceAborted, "{protocol:?}");
         }
-        assert_eq!(pair.get("/empty").await.unwrap().status, 200);
+        assert_eq!(link.get("/empty").await.unwrap().status, 200);
     }
 }
 
 #[tokio::test]
 async fn a_wrong_length_is_reset() {
     for protocol in BOTH {
-        let (pair, _told) = start(protocol, Config::default()).await;
-        let ask = Ask::new("POST", "/echo", &[("content-length", "5")]);
+        let (link, _events) = start(protocol, Config::default()).await;
+        let request = TunnelRequest::new("POST", "/echo", &[("content-length", "5")]);
         for body in [&b"123"[..], b"1234567", b""] {
-            let failure = pair.ask(&ask, body).await.unwrap_err();
+            let failure = link.request(&request, body).await.unwrap_err();
             assert_eq!(failure.reason, Reason::ProtocolError, "{protocol:?}");
         }
-        assert_eq!(pair.ask(&ask, b"12345").await.unwrap().text(), "12345");
-        pair.settled().await;
+        assert_eq!(
+            link.request(&request, b"12345").await.unwrap().text(),
+            "12345"
+        );
+        link.settled().await;
     }
 }
 
 #[tokio::test]
-async fn an_early_answer_is_whole_and_stops_the_upload() {
+async fn an_early_response_is_whole_and_stops_the_upload() {
     for protocol in BOTH {
         let config = Config {
             early_response_timeout: Duration::from_millis(50),
             ..Config::default()
         };
-        let (pair, _told) = start(protocol, config).await;
-        let Exchange { send, mut recv } = pair.open(&Ask::new("PUT", "/early", &[]), b"", false);
+        let (link, _events) = start(protocol, config).await;
+        let Exchange { send, mut recv } =
+            link.open(TunnelRequest::new("PUT", "/early", &[]).http(b""), false);
         let sender = tokio::spawn(async move {
             while send.send_all(vec![0; 32_000].into(), false).await.is_ok() {}
             send.stopped()
         });
-        let answer = read(&mut recv).await.unwrap();
-        assert_eq!((answer.status, answer.text()), (413, "no"), "{protocol:?}");
+        let response = read(&mut recv).await.unwrap();
+        assert_eq!(
+            (response.status, response.text()),
+            (413, "no"),
+            "{protocol:?}"
+        );
         assert!(within(sender).await.unwrap().is_some());
         drop(recv);
-        pair.settled().await;
+        link.settled().await;
     }
 }
 
 #[tokio::test]
-async fn a_visitor_who_leaves_ends_the_services_work() {
+async fn a_visitor_that_leaves_ends_the_work_of_the_service() {
     for protocol in BOTH {
-        let (pair, mut told) = start(protocol, Config::default()).await;
-        let exchange = pair.open(&Ask::get("/never"), b"", true);
+        let (link, mut events) = start(protocol, Config::default()).await;
+        let exchange = link.open(TunnelRequest::get("/never").http(b""), true);
         tokio::time::sleep(Duration::from_millis(30)).await;
         drop(exchange);
         assert_eq!(
-            within(told.recv()).await,
+            within(events.recv()).await,
             Some("handler dropped"),
             "{protocol:?}"
         );
 
-        let mut exchange = pair.open(&Ask::get("/endless"), b"", true);
-        within(exchange.recv.part()).await.unwrap().unwrap();
+        let mut exchange = link.open(TunnelRequest::get("/endless").http(b""), true);
+        next_part(&mut exchange.recv).await.unwrap().unwrap();
         drop(exchange);
         assert_eq!(
-            within(told.recv()).await,
-            Some("answer unread"),
+            within(events.recv()).await,
+            Some("response unread"),
             "{protocol:?}"
         );
 
-        let mut exchange = pair.open(&Ask::new("POST", "/echo", &[]), b"x", false);
+        let mut exchange = link.open(TunnelRequest::new("POST", "/echo", &[]).http(b"x"), false);
         while !matches!(
-            within(exchange.recv.part()).await.unwrap().unwrap(),
+            next_part(&mut exchange.recv).await.unwrap().unwrap(),
             Part::Data(_)
         ) {}
         drop(exchange);
         assert_eq!(
-            within(told.recv()).await,
+            within(events.recv()).await,
             Some("request broken"),
             "{protocol:?}"
         );
-        pair.settled().await;
+        link.settled().await;
     }
 }
 
 #[tokio::test]
-async fn stalled_visitors_hold_up_nobody() {
+async fn stalled_visitors_delay_no_other() {
     for protocol in BOTH {
-        let (pair, _told) = start(protocol, Config::default()).await;
+        let (link, _events) = start(protocol, Config::default()).await;
         let stalled: Vec<_> = (0..50)
-            .map(|_| pair.open(&Ask::get("/endless"), b"", true))
+            .map(|_| link.open(TunnelRequest::get("/endless").http(b""), true))
             .collect();
         tokio::time::sleep(Duration::from_millis(100)).await;
         for _ in 0..5 {
             let body = vec![1; 20_000];
-            let answer = pair
-                .ask(&Ask::new("POST", "/echo", &[]), &body)
+            let response = link
+                .request(&TunnelRequest::new("POST", "/echo", &[]), &body)
                 .await
                 .unwrap();
-            assert!(answer.body == body, "{protocol:?}");
+            assert!(response.body == body, "{protocol:?}");
         }
         drop(stalled);
-        pair.settled().await;
+        link.settled().await;
     }
 }
 
 #[tokio::test]
-async fn an_http2_service_that_does_not_answer_or_is_not_there() {
+async fn a_silent_or_absent_http2_service_is_reported() {
     let config = Config {
         response_timeout: Duration::from_millis(50),
         max_connections: 2,
         ..Config::default()
     };
-    let (pair, mut told) = start(Protocol::Http2, config).await;
-    let failure = pair.get("/never").await.unwrap_err();
+    let (link, mut events) = start(Protocol::Http2, config).await;
+    let failure = link.get("/never").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceTimeout);
-    assert_eq!(within(told.recv()).await, Some("handler dropped"));
-    let running = [0; 2].map(|_| pair.open(&Ask::new("POST", "/echo", &[]), b"", false));
+    assert_eq!(within(events.recv()).await, Some("handler dropped"));
+    let running =
+        [0; 2].map(|_| link.open(TunnelRequest::new("POST", "/echo", &[]).http(b""), false));
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(pair.get("/empty").await.unwrap_err().reason, Reason::Limit);
+    assert_eq!(link.get("/empty").await.unwrap_err().reason, Reason::Limit);
     drop(running);
-    pair.settled().await;
+    link.settled().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mut to = service(listener.local_addr().unwrap().port());
+    let mut to = http_service(listener.local_addr().unwrap().port());
     to.protocol = Protocol::Http2;
     drop(listener);
-    pair.serve(to);
+    link.serve(to);
     for _ in 0..2 {
-        let failure = pair.get("/").await.unwrap_err();
+        let failure = link.get("/").await.unwrap_err();
         assert_eq!(failure.reason, Reason::DialFailed);
         assert!(
             failure.detail.ends_with("(connection refused)"),
@@ -424,18 +431,18 @@ async fn an_http2_service_that_does_not_answer_or_is_not_there() {
             failure.detail
         );
     }
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
-async fn p_3_6_an_http2_service_that_has_answered_and_reads_no_more_stops_the_request() {
+async fn p_3_6_an_early_http2_response_stops_the_request() {
     let config = Config {
         early_response_timeout: Duration::from_millis(50),
         ..Config::default()
     };
-    let (pair, _told) = start(Protocol::Http2, config).await;
-    let ask = Ask::new("POST", "/early-unread", &[]);
-    let Exchange { send, mut recv } = pair.open(&ask, b"", false);
+    let (link, _events) = start(Protocol::Http2, config).await;
+    let request = TunnelRequest::new("POST", "/early-unread", &[]);
+    let Exchange { send, mut recv } = link.open(request.http(b""), false);
     assert_eq!(read(&mut recv).await.unwrap().text(), "no");
     // What is slow is not stopped: it is the visitor's turn.
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -444,21 +451,21 @@ async fn p_3_6_an_http2_service_that_has_answered_and_reads_no_more_stops_the_re
     within(send.send_all(much, false)).await.unwrap_err();
     assert_eq!(send.stopped(), Some(ResetCode::Cancelled));
     drop((send, recv));
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
 async fn an_http2_connection_that_is_lost_is_made_anew() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mut to = service(listener.local_addr().unwrap().port());
+    let mut to = http_service(listener.local_addr().unwrap().port());
     to.protocol = Protocol::Http2;
     let (close, mut closing) = mpsc::channel::<()>(1);
     tokio::spawn(async move {
-        let (tell, _told) = mpsc::channel(64);
+        let (sender, _events) = mpsc::channel(64);
         loop {
             let (socket, _) = listener.accept().await.unwrap();
-            let tell = tell.clone();
-            let handler = service_fn(move |request| answer(request, tell.clone()));
+            let sender = sender.clone();
+            let handler = service_fn(move |request| response(request, sender.clone()));
             let connection = http2::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(socket), handler);
             tokio::select! {
@@ -467,15 +474,15 @@ async fn an_http2_connection_that_is_lost_is_made_anew() {
             }
         }
     });
-    let pair = Pair::new(Config::default());
-    pair.serve(to);
+    let link = EgressLink::new(Config::default());
+    link.serve(to);
     for turn in 1..4 {
-        assert_eq!(pair.get("/empty").await.unwrap().status, 200);
-        pair.settled().await;
-        assert_eq!(pair.egress.stats().dialled, turn);
+        assert_eq!(link.get("/empty").await.unwrap().status, 200);
+        link.settled().await;
+        assert_eq!(link.egress.stats().dialled, turn);
         close.send(()).await.unwrap();
         within(async {
-            while pair.egress.stats().connections > 0 {
+            while link.egress.stats().connections > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
@@ -504,11 +511,11 @@ async fn a_stream_that_is_reset_never_looks_whole() {
         // Whole, and then the upload is stopped.
         (END_STREAM, NO_ERROR, false),
     ] {
-        let port = support::scripted(move |mut socket, _| async move {
-            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let port = serve(move |mut socket, _| async move {
+            use tokio::io::AsyncReadExt as _;
             let mut preface = [0; 24];
             socket.read_exact(&mut preface).await.unwrap();
-            socket.write_all(&frame(4, 0, 0, b"")).await.unwrap();
+            send(&mut socket, &frame(4, 0, 0, b"")).await;
             loop {
                 let mut start = [0; 9];
                 socket.read_exact(&mut start).await.unwrap();
@@ -519,36 +526,31 @@ async fn a_stream_that_is_reset_never_looks_whole() {
                     break;
                 }
             }
-            socket.write_all(&frame(4, 1, 0, b"")).await.unwrap();
-            socket.write_all(&frame(1, 4, 1, b"\x88")).await.unwrap();
-            socket
-                .write_all(&frame(0, flags, 1, b"some"))
-                .await
-                .unwrap();
+            send(&mut socket, &frame(4, 1, 0, b"")).await;
+            send(&mut socket, &frame(1, 4, 1, b"\x88")).await;
+            send(&mut socket, &frame(0, flags, 1, b"some")).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
-            socket
-                .write_all(&frame(3, 0, 1, &[0, 0, 0, code]))
-                .await
-                .unwrap();
+            send(&mut socket, &frame(3, 0, 1, &[0, 0, 0, code])).await;
             let _ = socket.read_to_end(&mut Vec::new()).await;
         })
         .await;
-        let mut to = service(port);
+        let mut to = http_service(port);
         to.protocol = Protocol::Http2;
-        let pair = Pair::new(Config::default());
-        pair.serve(to);
-        let Exchange { send, mut recv } = pair.open(&Ask::new("POST", "/", &[]), b"", ended);
-        let answer = read(&mut recv).await;
+        let link = EgressLink::new(Config::default());
+        link.serve(to);
+        let Exchange { send, mut recv } =
+            link.open(TunnelRequest::new("POST", "/", &[]).http(b""), ended);
+        let response = read(&mut recv).await;
         if flags == 0 {
             assert_eq!(
-                answer.unwrap_err().reason,
+                response.unwrap_err().reason,
                 Reason::ServiceAborted,
                 "{code} {ended}"
             );
         } else {
-            assert_eq!(answer.unwrap().text(), "some");
+            assert_eq!(response.unwrap().text(), "some");
         }
         drop((send, recv));
-        pair.settled().await;
+        link.settled().await;
     }
 }

@@ -1,8 +1,6 @@
-//! Connections and time: reuse, loss, bounds, timeouts, visitors who leave.
+//! Connections and time: reuse, loss, bounds, timeouts, visitors that leave.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
 
 use std::{
     collections::HashMap,
@@ -16,7 +14,13 @@ use std::{
 use adit_codec::ResetCode;
 use adit_egress::Config;
 use adit_link::{Exchange, Reason};
-use support::{Ask, Pair, TUNNEL, fixed, read, read_head, scripted, service, within};
+use adit_testlink::{
+    EgressLink, LinkOptions, TUNNEL, TunnelRequest, http_service,
+    http1::{read_head, send},
+    next_part, read,
+    tcp::{fixed, serve},
+    until, within,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -34,36 +38,30 @@ fn short() -> Config {
     }
 }
 
-async fn until(mut is_so: impl FnMut() -> bool) {
-    within(async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-}
-
 #[tokio::test]
-async fn an_idle_connection_that_ends_or_speaks_is_dropped() {
-    for says in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
-        let port = scripted(move |mut socket, _| async move {
+async fn an_idle_connection_that_ends_or_sends_is_dropped() {
+    for sent in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
+        let port = serve(move |mut socket, _| async move {
             read_head(&mut socket).await.unwrap();
-            socket.write_all(OK).await.unwrap();
+            send(&mut socket, OK).await;
             tokio::time::sleep(Duration::from_millis(30)).await;
-            socket.write_all(says).await.unwrap();
-            if !says.is_empty() {
+            send(&mut socket, sent).await;
+            if !sent.is_empty() {
                 let _ = socket.read_u8().await;
             }
         })
         .await;
-        let pair = Pair::to(port, Config::default());
+        let link = EgressLink::to(http_service(port), Config::default());
         for _ in 0..2 {
-            assert_eq!(pair.get("/").await.unwrap().text(), "ok");
-            pair.settled().await;
-            assert_eq!(pair.egress.stats().idle, 1);
-            until(|| pair.egress.stats().connections == 0).await;
+            assert_eq!(link.get("/").await.unwrap().text(), "ok");
+            link.settled().await;
+            assert_eq!(link.egress.stats().idle, 1);
+            until("the counters agree", || {
+                link.egress.stats().connections == 0
+            })
+            .await;
         }
-        let stats = pair.egress.stats();
+        let stats = link.egress.stats();
         assert_eq!((stats.dialled, stats.reused, stats.retried), (2, 0, 0));
     }
 }
@@ -71,22 +69,25 @@ async fn an_idle_connection_that_ends_or_speaks_is_dropped() {
 #[tokio::test]
 async fn an_idle_connection_grows_old() {
     let port = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let pair = Pair::to(port, short());
-    pair.get("/").await.unwrap();
+    let link = EgressLink::to(http_service(port), short());
+    link.get("/").await.unwrap();
     tokio::time::sleep(Duration::from_millis(60)).await;
-    assert_eq!(pair.egress.stats().idle, 1);
-    pair.get("/").await.unwrap();
+    assert_eq!(link.egress.stats().idle, 1);
+    link.get("/").await.unwrap();
     tokio::time::sleep(Duration::from_millis(60)).await;
-    assert_eq!(pair.egress.stats().idle, 1, "its time began anew");
-    until(|| pair.egress.stats().connections == 0).await;
+    assert_eq!(link.egress.stats().idle, 1, "its time began anew");
+    until("the counters agree", || {
+        link.egress.stats().connections == 0
+    })
+    .await;
 }
 
-/// Answers the first request of its first connection; everything after is read and answered by closing, but for the
+/// Responses the first request of its first connection; everything after is read and answered by closing, but for the
 /// connections from `heals` on.
 async fn dies_on_reuse(heals: usize) -> (u16, Arc<AtomicUsize>) {
     let seen = Arc::new(AtomicUsize::new(0));
     let count = seen.clone();
-    let port = scripted(move |mut socket, connection| {
+    let port = serve(move |mut socket, connection| {
         let count = count.clone();
         async move {
             for turn in 0.. {
@@ -97,7 +98,7 @@ async fn dies_on_reuse(heals: usize) -> (u16, Arc<AtomicUsize>) {
                 if connection < heals && (connection, turn) != (0, 0) {
                     return;
                 }
-                socket.write_all(OK).await.unwrap();
+                send(&mut socket, OK).await;
             }
         }
     })
@@ -106,27 +107,27 @@ async fn dies_on_reuse(heals: usize) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn what_is_safe_is_begun_anew_once_when_a_kept_connection_dies() {
+async fn safe_requests_are_repeated_once_after_a_dead_connection() {
     let (port, seen) = dies_on_reuse(1).await;
-    let pair = Pair::to(port, Config::default());
-    pair.get("/").await.unwrap();
-    pair.settled().await;
-    assert_eq!(pair.get("/").await.unwrap().text(), "ok");
-    let stats = pair.egress.stats();
+    let link = EgressLink::to(http_service(port), Config::default());
+    link.get("/").await.unwrap();
+    link.settled().await;
+    assert_eq!(link.get("/").await.unwrap().text(), "ok");
+    let stats = link.egress.stats();
     assert_eq!((stats.dialled, stats.reused, stats.retried), (2, 1, 1));
     assert_eq!(seen.load(Ordering::Relaxed), 3);
 
     let (port, seen) = dies_on_reuse(9).await;
-    let pair = Pair::to(port, Config::default());
-    pair.get("/").await.unwrap();
-    pair.settled().await;
+    let link = EgressLink::to(http_service(port), Config::default());
+    link.get("/").await.unwrap();
+    link.settled().await;
     assert_eq!(
-        pair.get("/").await.unwrap_err().reason,
+        link.get("/").await.unwrap_err().reason,
         Reason::ServiceAborted
     );
     assert_eq!(seen.load(Ordering::Relaxed), 3, "once");
     assert_eq!(
-        pair.get("/").await.unwrap_err().reason,
+        link.get("/").await.unwrap_err().reason,
         Reason::ServiceAborted
     );
     assert_eq!(
@@ -135,24 +136,27 @@ async fn what_is_safe_is_begun_anew_once_when_a_kept_connection_dies() {
         "a new connection is not retried"
     );
 
-    for ask in [Ask::new("POST", "/", &[]), Ask::new("PATCH", "/", &[])] {
+    for request in [
+        TunnelRequest::new("POST", "/", &[]),
+        TunnelRequest::new("PATCH", "/", &[]),
+    ] {
         let (port, seen) = dies_on_reuse(1).await;
-        let pair = Pair::to(port, Config::default());
-        pair.get("/").await.unwrap();
-        pair.settled().await;
+        let link = EgressLink::to(http_service(port), Config::default());
+        link.get("/").await.unwrap();
+        link.settled().await;
         assert_eq!(
-            pair.ask(&ask, b"").await.unwrap_err().reason,
+            link.request(&request, b"").await.unwrap_err().reason,
             Reason::ServiceAborted
         );
         assert_eq!(seen.load(Ordering::Relaxed), 2, "not repeated");
     }
     // A body that has been taken is gone, whatever the method.
     let (port, seen) = dies_on_reuse(1).await;
-    let pair = Pair::to(port, Config::default());
-    pair.get("/").await.unwrap();
-    pair.settled().await;
-    let failure = pair
-        .ask(&Ask::new("PUT", "/", &[]), b"x")
+    let link = EgressLink::to(http_service(port), Config::default());
+    link.get("/").await.unwrap();
+    link.settled().await;
+    let failure = link
+        .request(&TunnelRequest::new("PUT", "/", &[]), b"x")
         .await
         .unwrap_err();
     assert_eq!(
@@ -163,18 +167,19 @@ async fn what_is_safe_is_begun_anew_once_when_a_kept_connection_dies() {
 
 #[tokio::test]
 async fn a_service_has_its_time_and_no_more() {
-    let port = scripted(|mut socket, _| async move {
+    let port = serve(|mut socket, _| async move {
         read_head(&mut socket).await;
         std::future::pending::<()>().await;
     })
     .await;
-    let pair = Pair::to(port, short());
-    let failure = pair.get("/").await.unwrap_err();
+    let link = EgressLink::to(http_service(port), short());
+    let failure = link.get("/").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceTimeout);
     assert_eq!(failure.detail, "the service did not respond within 80ms");
 
     // Reads nothing of an endless upload.
-    let Exchange { send, mut recv } = pair.open(&Ask::new("POST", "/", &[]), b"", false);
+    let Exchange { send, mut recv } =
+        link.open(TunnelRequest::new("POST", "/", &[]).http(b""), false);
     let sender =
         tokio::spawn(
             async move { while send.send_all(vec![0; 32_000].into(), false).await.is_ok() {} },
@@ -188,25 +193,28 @@ async fn a_service_has_its_time_and_no_more() {
     within(sender).await.unwrap();
     drop(recv);
 
-    // A visitor who takes his time with the body is not the service's fault.
-    let exchange = pair.open(&Ask::new("POST", "/", &[]), b"", false);
+    // A slow upload does not count against the service.
+    let exchange = link.open(TunnelRequest::new("POST", "/", &[]).http(b""), false);
     tokio::time::sleep(Duration::from_millis(250)).await;
     exchange.send.send("x".into(), false).unwrap();
     drop(exchange);
-    pair.settled().await;
-    until(|| pair.egress.stats().connections == 0).await;
+    link.settled().await;
+    until("the counters agree", || {
+        link.egress.stats().connections == 0
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn connections_and_waiting_requests_are_bounded() {
     let (go, gone) = mpsc::channel::<()>(1);
     let gone = Arc::new(tokio::sync::Mutex::new(gone));
-    let port = scripted(move |mut socket, _| {
+    let port = serve(move |mut socket, _| {
         let gone = gone.clone();
         async move {
             while read_head(&mut socket).await.is_some() {
                 gone.lock().await.recv().await;
-                socket.write_all(OK).await.unwrap();
+                send(&mut socket, OK).await;
             }
         }
     })
@@ -216,43 +224,47 @@ async fn connections_and_waiting_requests_are_bounded() {
         max_waiting: 1,
         ..Config::default()
     };
-    let pair = Pair::to(port, config);
-    let mut first = pair.open(&Ask::get("/1"), b"", true);
-    let second = pair.open(&Ask::get("/2"), b"", true);
-    until(|| pair.egress.stats().waiting == 1).await;
-    let failure = pair.get("/3").await.unwrap_err();
+    let link = EgressLink::to(http_service(port), config);
+    let mut first = link.open(TunnelRequest::get("/1").http(b""), true);
+    let second = link.open(TunnelRequest::get("/2").http(b""), true);
+    until("the counters agree", || link.egress.stats().waiting == 1).await;
+    let failure = link.get("/3").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Limit);
-    // One who has left makes room.
+    // A request that left the queue makes room.
     drop(second);
-    until(|| pair.server.mux().stats().open == 1 && pair.client.mux().stats().open == 1).await;
-    let mut fourth = pair.open(&Ask::get("/4"), b"", true);
+    until("the counters agree", || {
+        link.near.mux().stats().open == 1 && link.far.mux().stats().open == 1
+    })
+    .await;
+    let mut fourth = link.open(TunnelRequest::get("/4").http(b""), true);
     tokio::time::sleep(Duration::from_millis(10)).await;
     go.send(()).await.unwrap();
     assert_eq!(read(&mut first.recv).await.unwrap().text(), "ok");
     go.send(()).await.unwrap();
     assert_eq!(read(&mut fourth.recv).await.unwrap().text(), "ok");
-    let stats = pair.egress.stats();
+    let stats = link.egress.stats();
     assert_eq!((stats.dialled, stats.connections, stats.waiting), (1, 1, 0));
 }
 
 #[tokio::test]
-async fn those_who_wait_are_served_when_a_connection_fails() {
-    let port = scripted(|mut socket, _| async move {
+async fn waiting_requests_are_served_when_a_connection_fails() {
+    let port = serve(|mut socket, _| async move {
         read_head(&mut socket).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
-        socket
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbroken")
-            .await
-            .unwrap();
+        send(
+            &mut socket,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbroken",
+        )
+        .await;
     })
     .await;
     let config = Config {
         max_connections: 2,
         ..Config::default()
     };
-    let pair = Pair::to(port, config);
+    let link = EgressLink::to(http_service(port), config);
     let all: Vec<_> = (0..20)
-        .map(|_| pair.open(&Ask::get("/"), b"", true))
+        .map(|_| link.open(TunnelRequest::get("/").http(b""), true))
         .collect();
     for mut exchange in all {
         assert_eq!(
@@ -260,8 +272,8 @@ async fn those_who_wait_are_served_when_a_connection_fails() {
             Reason::ServiceAborted
         );
     }
-    pair.settled().await;
-    let stats = pair.egress.stats();
+    link.settled().await;
+    let stats = link.egress.stats();
     assert_eq!(
         (stats.dialled, stats.connections, stats.waiting),
         (20, 0, 0)
@@ -270,10 +282,10 @@ async fn those_who_wait_are_served_when_a_connection_fails() {
 
 #[tokio::test]
 async fn no_more_than_the_bound_stay_idle() {
-    let port = scripted(|mut socket, _| async move {
+    let port = serve(|mut socket, _| async move {
         while read_head(&mut socket).await.is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            socket.write_all(OK).await.unwrap();
+            send(&mut socket, OK).await;
         }
     })
     .await;
@@ -281,27 +293,27 @@ async fn no_more_than_the_bound_stay_idle() {
         max_idle: 2,
         ..Config::default()
     };
-    let pair = Pair::to(port, config);
+    let link = EgressLink::to(http_service(port), config);
     let all: Vec<_> = (0..5)
-        .map(|_| pair.open(&Ask::get("/"), b"", true))
+        .map(|_| link.open(TunnelRequest::get("/").http(b""), true))
         .collect();
     for mut exchange in all {
         read(&mut exchange.recv).await.unwrap();
     }
-    pair.settled().await;
-    let stats = pair.egress.stats();
+    link.settled().await;
+    let stats = link.egress.stats();
     assert_eq!((stats.dialled, stats.connections, stats.idle), (5, 2, 2));
 }
 
-/// Says when the other side has closed.
+/// A service that reports its request and the end of the connection.
 async fn watched(start: &'static [u8]) -> (u16, mpsc::Receiver<&'static str>) {
-    let (tell, told) = mpsc::channel(8);
-    let port = scripted(move |mut socket: TcpStream, _| {
-        let tell = tell.clone();
+    let (sender, events) = mpsc::channel(8);
+    let port = serve(move |mut socket: TcpStream, _| {
+        let sender = sender.clone();
         async move {
             read_head(&mut socket).await;
-            tell.send("asked").await.unwrap();
-            socket.write_all(start).await.unwrap();
+            sender.send("requested").await.unwrap();
+            send(&mut socket, start).await;
             let mut buffer = [0; 4096];
             let mut filler = start.len() > 60;
             loop {
@@ -311,7 +323,7 @@ async fn watched(start: &'static [u8]) -> (u16, mpsc::Receiver<&'static str>) {
                         .is_err()
                 {
                     filler = false;
-                    tell.send("full").await.unwrap();
+                    sender.send("full").await.unwrap();
                 }
                 if filler {
                     continue;
@@ -320,16 +332,16 @@ async fn watched(start: &'static [u8]) -> (u16, mpsc::Receiver<&'static str>) {
                     break;
                 }
             }
-            tell.send("closed").await.unwrap();
+            sender.send("closed").await.unwrap();
         }
     })
     .await;
-    (port, told)
+    (port, events)
 }
 
 #[tokio::test]
-async fn a_visitor_who_leaves_closes_the_connection_to_the_service() {
-    // While it is silent; in the middle of an upload; in the middle of an answer that nobody reads.
+async fn a_visitor_that_leaves_closes_the_connection_to_the_service() {
+    // While it is silent; in the middle of an upload; in the middle of an unread response.
     for (method, start, ended) in [
         ("GET", &b""[..], true),
         ("POST", b"", false),
@@ -344,56 +356,63 @@ async fn a_visitor_who_leaves_closes_the_connection_to_the_service() {
             true,
         ),
     ] {
-        let (port, mut told) = watched(start).await;
-        let pair = Pair::to(port, Config::default());
-        let exchange = pair.open(&Ask::new(method, "/", &[]), b"", ended);
-        assert_eq!(within(told.recv()).await, Some("asked"));
+        let (port, mut events) = watched(start).await;
+        let link = EgressLink::to(http_service(port), Config::default());
+        let exchange = link.open(TunnelRequest::new(method, "/", &[]).http(b""), ended);
+        assert_eq!(within(events.recv()).await, Some("requested"));
         if start.len() > 60 {
             assert_eq!(
-                within(told.recv()).await,
+                within(events.recv()).await,
                 Some("full"),
                 "credit holds the service"
             );
         }
         drop(exchange);
-        assert_eq!(within(told.recv()).await, Some("closed"));
-        pair.settled().await;
-        until(|| pair.egress.stats().connections == 0).await;
+        assert_eq!(within(events.recv()).await, Some("closed"));
+        link.settled().await;
+        until("the counters agree", || {
+            link.egress.stats().connections == 0
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_is_wanted_no_more_closes_the_connection() {
-    let (port, mut told) = watched(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhello").await;
-    let pair = Pair::to(port, Config::default());
-    let Exchange { send, mut recv } = pair.open(&Ask::new("POST", "/", &[]), b"", false);
-    assert_eq!(within(told.recv()).await, Some("asked"));
-    within(recv.part()).await.unwrap().unwrap();
+async fn a_response_that_is_wanted_no_more_closes_the_connection() {
+    let (port, mut events) = watched(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhello").await;
+    let link = EgressLink::to(http_service(port), Config::default());
+    let Exchange { send, mut recv } =
+        link.open(TunnelRequest::new("POST", "/", &[]).http(b""), false);
+    assert_eq!(within(events.recv()).await, Some("requested"));
+    next_part(&mut recv).await.unwrap().unwrap();
     // What the visitor sends still goes to the service, up to where it breaks off (P-6.2).
     drop(recv);
     send.abort(ResetCode::Cancelled, "left");
-    assert_eq!(within(told.recv()).await, Some("closed"));
-    pair.settled().await;
+    assert_eq!(within(events.recv()).await, Some("closed"));
+    link.settled().await;
 }
 
 #[tokio::test]
-async fn stalled_visitors_hold_up_nobody() {
+async fn stalled_visitors_delay_no_other() {
     let body = "x".repeat(200_000);
-    let answer: &str = format!(
+    let response: &str = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .leak();
-    let port = fixed(answer).await;
-    let pair = Pair::to(port, Config::default());
+    let port = fixed(response).await;
+    let link = EgressLink::to(http_service(port), Config::default());
     let stalled: Vec<_> = (0..100)
-        .map(|_| pair.open(&Ask::get("/"), b"", true))
+        .map(|_| link.open(TunnelRequest::get("/").http(b""), true))
         .collect();
-    until(|| pair.egress.stats().connections == 100).await;
+    until("the counters agree", || {
+        link.egress.stats().connections == 100
+    })
+    .await;
     for _ in 0..5 {
-        assert_eq!(pair.get("/").await.unwrap().body.len(), body.len());
+        assert_eq!(link.get("/").await.unwrap().body.len(), body.len());
     }
-    let waiting = pair.server.stats().waiting_bytes;
+    let waiting = link.near.stats().waiting_bytes;
     assert!(waiting <= 100 * 32 * 1024, "{waiting}");
     for mut exchange in stalled {
         assert_eq!(
@@ -401,50 +420,47 @@ async fn stalled_visitors_hold_up_nobody() {
             body.len()
         );
     }
-    pair.settled().await;
+    link.settled().await;
 }
 
 #[tokio::test]
-async fn only_what_is_served_is_served() {
+async fn only_services_of_configured_tunnels_are_reached() {
     let port = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let pair = Pair::new(Config::default());
-    assert_eq!(pair.get("/").await.unwrap_err().reason, Reason::NoTunnel);
-    pair.serve(service(port));
-    pair.get("/").await.unwrap();
-    let ask = Ask {
-        tunnel: "other",
-        ..Ask::get("/")
-    };
+    let link = EgressLink::new(Config::default());
+    assert_eq!(link.get("/").await.unwrap_err().reason, Reason::NoTunnel);
+    link.serve(http_service(port));
+    link.get("/").await.unwrap();
+    let other = TunnelRequest::get("/").tunnel("other");
     assert_eq!(
-        pair.ask(&ask, b"").await.unwrap_err().reason,
+        link.request(&other, b"").await.unwrap_err().reason,
         Reason::NoTunnel
     );
-    let connect = Ask::new("CONNECT", "/", &[]);
+    let connect = TunnelRequest::new("CONNECT", "/", &[]);
     assert_eq!(
-        pair.ask(&connect, b"").await.unwrap_err().reason,
+        link.request(&connect, b"").await.unwrap_err().reason,
         Reason::ProtocolError
     );
-    pair.egress.set_draining(true);
-    assert_eq!(pair.get("/").await.unwrap_err().reason, Reason::Draining);
-    pair.egress.set_draining(false);
+    link.egress.set_draining(true);
+    assert_eq!(link.get("/").await.unwrap_err().reason, Reason::Draining);
+    link.egress.set_draining(false);
     // Two tunnels to one address share its connections.
-    let both = [TUNNEL, "other"].map(|name| (Box::from(name), service(port)));
-    let requests = pair.egress.requests_of(TUNNEL);
+    let both = [TUNNEL, "other"].map(|name| (Box::from(name), http_service(port)));
+    let requests = link.egress.requests_of(TUNNEL);
     assert!(requests > 0);
-    pair.egress.set_services(HashMap::from(both));
-    assert_eq!(pair.egress.requests_of(TUNNEL), requests, "unchanged");
-    assert_eq!(pair.ask(&ask, b"").await.unwrap().text(), "ok");
-    pair.settled().await;
+    link.egress.set_services(HashMap::from(both));
+    assert_eq!(link.egress.requests_of(TUNNEL), requests, "unchanged");
+    assert_eq!(link.request(&other, b"").await.unwrap().text(), "ok");
+    link.settled().await;
     assert_eq!(
-        (pair.egress.stats().dialled, pair.egress.stats().idle),
+        (link.egress.stats().dialled, link.egress.stats().idle),
         (1, 1)
     );
     let tasks = tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks();
-    pair.egress.set_services(HashMap::new());
-    assert_eq!(pair.egress.stats().connections, 0);
-    until(|| {
+    link.egress.set_services(HashMap::new());
+    assert_eq!(link.egress.stats().connections, 0);
+    until("the counters agree", || {
         tokio::runtime::Handle::current()
             .metrics()
             .num_alive_tasks()
@@ -483,9 +499,12 @@ fn nothing_is_left_behind() {
         let metrics = tokio::runtime::Handle::current().metrics();
         let before = metrics.num_alive_tasks();
         for round in 0..20 {
-            let pair = Pair::to(if round % 2 == 0 { good } else { slow }, short());
+            let link = EgressLink::to(
+                http_service(if round % 2 == 0 { good } else { slow }),
+                short(),
+            );
             let exchanges: Vec<_> = (0..20)
-                .map(|_| pair.open(&Ask::get("/"), b"", true))
+                .map(|_| link.open(TunnelRequest::get("/").http(b""), true))
                 .collect();
             if round % 4 == 0 {
                 for mut exchange in exchanges {
@@ -495,11 +514,11 @@ fn nothing_is_left_behind() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 drop(exchanges);
             }
-            pair.settled().await;
+            link.settled().await;
         }
-        until(|| metrics.num_alive_tasks() == before).await;
+        until("the counters agree", || metrics.num_alive_tasks() == before).await;
         // The services' ends are in this process too: they see that ours have closed.
-        until(|| open_files() < 60).await;
+        until("the counters agree", || open_files() < 60).await;
     });
 }
 
@@ -518,11 +537,11 @@ fn connections_of_a_runtime_that_ends_are_not_waited_for() {
     for runtime in [first, second] {
         let shared = egress.clone();
         runtime.block_on(async move {
-            let pair = Pair::with(shared);
-            pair.serve(service(port));
+            let link = EgressLink::with(&LinkOptions::default(), shared);
+            link.serve(http_service(port));
             for _ in 0..3 {
-                assert_eq!(pair.get("/").await.unwrap().text(), "ok");
-                pair.settled().await;
+                assert_eq!(link.get("/").await.unwrap().text(), "ok");
+                link.settled().await;
             }
         });
         assert_eq!(egress.stats().idle, 1);

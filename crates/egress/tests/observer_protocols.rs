@@ -1,50 +1,56 @@
-//! What an observer is told of everything but HTTP/1.1, and what their services get of its traces.
+//! The records of everything but HTTP/1.1, and the trace contexts that services get.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "support/observed.rs"]
-mod observed;
-mod support;
-
 use std::time::Duration;
 
-use adit_codec::{
-    EncodedHead, GrpcRequestHead, HttpRequestHead, Open, ResetCode, ResponseHead, TcpOpenHead,
-    UdpOpenHead, WebSocketFrame, WebSocketRequestHead,
-};
+use adit_codec::{EncodedHead, Open, ResetCode, ResponseHead, WebSocketFrame};
 use adit_egress::{Config, Protocol, ProxyProtocol, ServiceConfig};
 use adit_link::{Exchange, Part, RecvHalf};
+use adit_testlink::{
+    ObservedEgress, Recorded, SAMPLED, TUNNEL, TunnelRequest, UNSAMPLED, http_service,
+    http1::{read_head, send, values},
+    next_part,
+    tcp::{serve, service},
+    websocket::accept_upgrade,
+    within,
+};
 use adit_trace::Phase;
 use bytes::Bytes;
 use h2::{Reason as Code, RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
-use observed::{Kept, Observed, SAMPLED, UNSAMPLED};
-use support::{TUNNEL, read_head, scripted, service, within};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream, UdpSocket},
     sync::mpsc,
 };
 
-fn opening(trace: &str) -> Open<&str> {
-    Open {
-        tunnel: TUNNEL,
-        request_uuid: [3; 16],
-        revision: 5,
-        visitor: "192.0.2.1:4000",
-        traceparent: trace,
-        ..Open::default()
+/// A request with this trace.
+fn request<'a>(
+    trace: &'a str,
+    path: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+) -> TunnelRequest<'a> {
+    let request = TunnelRequest::new("GET", path, headers);
+    TunnelRequest {
+        open: Open {
+            request_uuid: [3; 16],
+            revision: 5,
+            traceparent: trace,
+            ..request.open
+        },
+        ..request
     }
 }
 
-fn open(observed: &Observed, head: EncodedHead, end: bool) -> Exchange {
-    observed.pair.server.open(head, end, None).unwrap()
+fn open(observed: &ObservedEgress, head: EncodedHead, end: bool) -> Exchange {
+    observed.link.open(head, end)
 }
 
 /// Payload and datagrams to the end, and how it ended.
 async fn drain(recv: &mut RecvHalf) -> (usize, Option<adit_link::Failure>) {
     let mut bytes = 0;
-    while let Some(part) = within(recv.part()).await {
+    while let Some(part) = next_part(recv).await {
         match part {
             Ok(Part::Data(data)) => bytes += data.as_ref().len(),
             Ok(Part::Datagram(data)) => bytes += data.len(),
@@ -56,10 +62,10 @@ async fn drain(recv: &mut RecvHalf) -> (usize, Option<adit_link::Failure>) {
 }
 
 async fn part(exchange: &mut Exchange) -> Part {
-    within(exchange.recv.part()).await.unwrap().unwrap()
+    next_part(&mut exchange.recv).await.unwrap().unwrap()
 }
 
-fn is_of(record: &Kept, protocol: &str, port: u16) {
+fn is_of(record: &Recorded, protocol: &str, port: u16) {
     assert_eq!((record.protocol, record.opener), (protocol, "server"));
     assert_eq!(record.request_uuid, [3; 16]);
     assert_eq!((&record.tunnel[..], record.revision), (TUNNEL, 5));
@@ -73,31 +79,28 @@ type Called = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// A service over HTTP/2 that gives its requests to the test.
 async fn h2_service() -> (ServiceConfig, mpsc::UnboundedReceiver<Called>) {
-    let (tell, calls) = mpsc::unbounded_channel();
-    let port = scripted(move |socket: TcpStream, _| {
-        let tell = tell.clone();
+    let (sender, calls) = mpsc::unbounded_channel();
+    let port = serve(move |socket: TcpStream, _| {
+        let sender = sender.clone();
         async move {
             let mut connection = h2::server::handshake(socket).await.unwrap();
             while let Some(Ok(called)) = connection.accept().await {
-                let _ = tell.send(called);
+                let _ = sender.send(called);
             }
         }
     })
     .await;
-    let mut to = service(port);
+    let mut to = http_service(port);
     to.protocol = Protocol::Http2;
     (to, calls)
 }
 
 fn call(trace: &str, lines: &[(&str, &str)], body: &[u8]) -> EncodedHead {
-    let head = GrpcRequestHead {
-        open: &opening(trace),
-        authority: b"calls.example:81",
-        path: b"/pkg.Echo/Say",
-        timeout: None,
+    let request = TunnelRequest {
+        authority: "calls.example:81",
+        ..request(trace, "/pkg.Echo/Say", lines)
     };
-    let lines = lines.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-    head.encode(lines, body).unwrap()
+    request.grpc(None, body)
 }
 
 fn status(code: &'static str) -> HeaderMap {
@@ -106,16 +109,16 @@ fn status(code: &'static str) -> HeaderMap {
     trailers
 }
 
-fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+fn all<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
     let values = headers.get_all(name).iter();
-    values.map(|v| v.to_str().unwrap().to_owned()).collect()
+    values.map(|value| value.to_str().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn a_call_is_told_with_its_status() {
+async fn a_call_is_recorded_with_its_status() {
     let (to, mut calls) = h2_service().await;
     let port = to.port;
-    let mut observed = Observed::to(to, Config::default());
+    let mut observed = ObservedEgress::to(to, Config::default());
     for (trace, is_first) in [(SAMPLED, true), (SAMPLED, false), (UNSAMPLED, false)] {
         let mut exchange = open(&observed, call(trace, &[], b"12345"), true);
         let (request, mut respond) = within(calls.recv()).await.unwrap();
@@ -145,9 +148,9 @@ async fn a_call_is_told_with_its_status() {
 }
 
 #[tokio::test]
-async fn a_call_that_ends_in_its_head_or_is_reset_has_a_status_too() {
+async fn a_call_of_trailers_or_a_reset_has_a_status() {
     let (to, mut calls) = h2_service().await;
-    let mut observed = Observed::to(to, Config::default());
+    let mut observed = ObservedEgress::to(to, Config::default());
     // Trailers only.
     let mut exchange = open(&observed, call(SAMPLED, &[], b""), true);
     let (_, mut respond) = within(calls.recv()).await.unwrap();
@@ -159,7 +162,7 @@ async fn a_call_that_ends_in_its_head_or_is_reset_has_a_status_too() {
     let record = observed.only_record().await;
     assert_eq!((record.status, record.grpc_status), (200, Some(12)));
     assert_eq!(record.reason, None);
-    // Reset before and after the head of the answer.
+    // Reset before and after the head of the response.
     for answered in [false, true] {
         let mut exchange = open(&observed, call(SAMPLED, &[], b""), true);
         let (_, mut respond) = within(calls.recv()).await.unwrap();
@@ -176,7 +179,7 @@ async fn a_call_that_ends_in_its_head_or_is_reset_has_a_status_too() {
         assert_eq!(record.reason, Some("service_aborted"));
         assert_eq!((record.status, record.grpc_status), (200, Some(8)));
     }
-    // Nobody has seen it.
+    // No service has seen it.
     let mut exchange = open(&observed, call(SAMPLED, &[], b""), true);
     let (_, mut respond) = within(calls.recv()).await.unwrap();
     respond.send_reset(Code::REFUSED_STREAM);
@@ -196,25 +199,15 @@ async fn a_call_that_ends_in_its_head_or_is_reset_has_a_status_too() {
 }
 
 #[tokio::test]
-async fn services_over_http_2_get_the_trace_that_is_recorded_here() {
+async fn http2_services_get_the_recorded_trace() {
     let (to, mut calls) = h2_service().await;
-    let mut observed = Observed::to(to.clone(), Config::default());
+    let mut observed = ObservedEgress::to(to.clone(), Config::default());
     let theirs = [
         ("traceparent", SAMPLED),
         ("tracestate", "a=1"),
         ("baggage", "b=2"),
     ];
-    let http = |trace: &str, lines: &[(&str, &str)]| {
-        let head = HttpRequestHead {
-            open: &opening(trace),
-            method: "GET",
-            scheme: "http",
-            authority: b"visitor.example",
-            path: b"/a?b=c",
-        };
-        let lines = lines.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-        head.encode(lines, b"").unwrap()
-    };
+    let http = |trace, lines| request(trace, "/a?b=c", lines).http(b"");
     for (trace, lines) in [
         (SAMPLED, &theirs[..]),
         (SAMPLED, &[]),
@@ -235,31 +228,30 @@ async fn services_over_http_2_get_the_trace_that_is_recorded_here() {
             let record = observed.only_record().await;
             is_of(&record, if is_call { "grpc" } else { "http" }, to.port);
             assert_eq!((record.reason, record.grpc_status), (None, None));
-            let ours = record.context.map(|_| record.traceparent());
+            let ours = record.timeline.is_some().then(|| record.traceparent());
             assert_eq!(ours.is_some(), trace == SAMPLED);
             let line = lines.first().map(|(_, theirs)| *theirs);
             let passed = Some(trace).filter(|trace| *trace == UNSAMPLED).or(line);
-            let passed = passed.map(str::to_owned);
             let headers = request.headers();
-            let found = values(headers, "traceparent");
-            assert_eq!(found, Vec::from_iter(ours.or(passed)));
+            let found = all(headers, "traceparent");
+            assert_eq!(found, Vec::from_iter(ours.as_deref().or(passed)));
             assert_eq!(headers.contains_key("tracestate"), !lines.is_empty());
             assert_eq!(headers.contains_key("baggage"), !lines.is_empty());
         }
     }
     let mut custom = to;
     custom.custom_headers = vec![("traceparent".into(), UNSAMPLED.into())];
-    observed.pair.serve(custom);
+    observed.link.serve(custom);
     let exchange = open(&observed, call(SAMPLED, &theirs, b""), true);
     let (request, _respond) = within(calls.recv()).await.unwrap();
-    assert_eq!(values(request.headers(), "traceparent"), [UNSAMPLED]);
+    assert_eq!(all(request.headers(), "traceparent"), [UNSAMPLED]);
     drop(exchange);
 }
 
 #[tokio::test]
-async fn the_first_on_a_connection_has_waited_for_it_to_be_made() {
+async fn the_first_call_of_a_connection_records_the_dial() {
     let (to, mut calls) = h2_service().await;
-    let mut observed = Observed::to(to, Config::default());
+    let mut observed = ObservedEgress::to(to, Config::default());
     let exchanges = [(); 2].map(|()| open(&observed, call(SAMPLED, &[], b""), true));
     let mut dials = Vec::new();
     for mut exchange in exchanges {
@@ -273,19 +265,19 @@ async fn the_first_on_a_connection_has_waited_for_it_to_be_made() {
             assert!(queue.start <= dial.start && dial.end <= queue.end);
         }
     }
-    observed.no_more().await;
+    observed.settled().await;
     assert_eq!(dials, [true, false]);
-    assert_eq!(observed.pair.egress.stats().dialled, 1);
+    assert_eq!(observed.link.egress.stats().dialled, 1);
 }
 
 #[tokio::test]
-async fn requests_over_http_2_beyond_the_bound_are_told() {
+async fn http2_requests_over_the_limit_are_recorded() {
     let (to, mut calls) = h2_service().await;
     let narrow = Config {
         max_connections: 1,
         ..Config::default()
     };
-    let mut observed = Observed::to(to, narrow);
+    let mut observed = ObservedEgress::to(to, narrow);
     let first = open(&observed, call(SAMPLED, &[], b""), true);
     let called = within(calls.recv()).await.unwrap();
     let mut second = open(&observed, call(SAMPLED, &[], b""), true);
@@ -297,39 +289,21 @@ async fn requests_over_http_2_beyond_the_bound_are_told() {
 
 // WebSockets.
 
-fn web_socket(observed: &Observed, trace: &str, lines: &[(&str, &str)]) -> Exchange {
-    let head = WebSocketRequestHead {
-        open: &opening(trace),
-        authority: b"visitor.example",
-        path: b"/chat?room=1",
-    };
-    let lines = lines.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-    open(observed, head.encode(lines).unwrap(), false)
+fn web_socket(observed: &ObservedEgress, trace: &str, lines: &[(&str, &str)]) -> Exchange {
+    open(
+        observed,
+        request(trace, "/chat?room=1", lines).websocket(),
+        false,
+    )
 }
 
-fn header<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
-    let lines = head.split("\r\n").filter_map(|line| line.split_once(": "));
-    lines.filter(|(n, _)| *n == name).map(|(_, v)| v).collect()
-}
-
-/// A service that accepts WebSockets and gives them to the test, with what they asked.
+/// A service that accepts WebSockets and gives them to the test, with the heads of their requests.
 async fn web_sockets() -> (u16, mpsc::UnboundedReceiver<(String, TcpStream)>) {
-    let (send, sockets) = mpsc::unbounded_channel();
-    let port = scripted(move |mut socket, _| {
-        let send = send.clone();
-        async move {
-            let head = read_head(&mut socket).await.unwrap();
-            let accept = adit_websocket::accept(header(&head, "sec-websocket-key")[0].as_bytes());
-            let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
-            );
-            socket.write_all(answer.as_bytes()).await.unwrap();
-            send.send((head, socket)).unwrap();
-        }
+    service(|mut socket, _| async move {
+        let head = accept_upgrade(&mut socket, "").await;
+        (head, socket)
     })
-    .await;
-    (port, sockets)
+    .await
 }
 
 fn frame(opcode: u8, length: u64) -> WebSocketFrame {
@@ -342,9 +316,9 @@ fn frame(opcode: u8, length: u64) -> WebSocketFrame {
 }
 
 #[tokio::test]
-async fn a_web_socket_is_told_when_it_is_closed() {
+async fn a_websocket_is_recorded_when_it_is_closed() {
     let (port, mut sockets) = web_sockets().await;
-    let mut observed = Observed::to(service(port), Config::default());
+    let mut observed = ObservedEgress::to(http_service(port), Config::default());
     let theirs = [("traceparent", SAMPLED), ("tracestate", "a=1")];
     for (trace, lines) in [
         (SAMPLED, &theirs[..]),
@@ -359,7 +333,7 @@ async fn a_web_socket_is_told_when_it_is_closed() {
         ));
         let (head, mut socket) = within(sockets.recv()).await.unwrap();
         // A frame of 5 bytes to the visitor, one of 3 to the service, and both close.
-        socket.write_all(b"\x81\x05hello\x88\x00").await.unwrap();
+        send(&mut socket, b"\x81\x05hello\x88\x00").await;
         let text = Bytes::from_static(b"abc");
         exchange.send.send_frame(frame(1, 3), text).unwrap();
         let close = Bytes::new();
@@ -374,7 +348,7 @@ async fn a_web_socket_is_told_when_it_is_closed() {
         assert_eq!((&record.method[..], &record.path[..]), ("GET", "/chat"));
         assert_eq!((&record.host[..], record.status), ("visitor.example", 101));
         assert_eq!(record.reason, None);
-        // With the frames' heads and masks.
+        // Frames count with their heads and masks.
         assert_eq!(record.received_bytes, all.len() as u64);
         assert_eq!((all.len(), record.sent_bytes), (6 + 3 + 6, 2 + 5 + 2));
         let phases: &[_] = if trace == SAMPLED {
@@ -383,25 +357,24 @@ async fn a_web_socket_is_told_when_it_is_closed() {
             &[]
         };
         assert_eq!(record.phases(), phases);
-        let ours = record.context.map(|_| record.traceparent());
+        let ours = record.timeline.is_some().then(|| record.traceparent());
         let line = lines.first().map(|(_, theirs)| *theirs);
         let passed = Some(trace).filter(|trace| *trace == UNSAMPLED).or(line);
-        let passed = passed.map(str::to_owned);
-        let found = header(&head, "traceparent");
-        assert_eq!(found, Vec::from_iter(ours.or(passed)));
-        assert_eq!(header(&head, "tracestate").len(), lines.len().min(1));
+        let found = values(&head, "traceparent");
+        assert_eq!(found, Vec::from_iter(ours.as_deref().or(passed)));
+        assert_eq!(values(&head, "tracestate").len(), lines.len().min(1));
     }
 }
 
 #[tokio::test]
-async fn a_web_socket_that_is_refused_or_breaks_off_is_told() {
-    let port = scripted(|mut socket, _| async move {
+async fn a_refused_or_broken_websocket_is_recorded() {
+    let port = serve(|mut socket, _| async move {
         read_head(&mut socket).await;
-        let answer = b"HTTP/1.1 403 No\r\ncontent-length: 6\r\n\r\nnot me";
-        socket.write_all(answer).await.unwrap();
+        let response = b"HTTP/1.1 403 No\r\ncontent-length: 6\r\n\r\nnot me";
+        send(&mut socket, response).await;
     })
     .await;
-    let mut observed = Observed::to(service(port), Config::default());
+    let mut observed = ObservedEgress::to(http_service(port), Config::default());
     let mut exchange = web_socket(&observed, SAMPLED, &[]);
     exchange.send.finish().unwrap();
     assert_eq!(drain(&mut exchange.recv).await, (6, None));
@@ -411,11 +384,11 @@ async fn a_web_socket_that_is_refused_or_breaks_off_is_told() {
     assert_eq!(record.sent_bytes, 6);
 
     let (port, mut sockets) = web_sockets().await;
-    let mut observed = Observed::to(service(port), Config::default());
+    let mut observed = ObservedEgress::to(http_service(port), Config::default());
     // In the middle of a frame.
     let mut exchange = web_socket(&observed, SAMPLED, &[]);
     let (_, mut socket) = within(sockets.recv()).await.unwrap();
-    socket.write_all(b"\x81\x05he").await.unwrap();
+    send(&mut socket, b"\x81\x05he").await;
     drop(socket);
     drain(&mut exchange.recv).await.1.unwrap();
     drop(exchange);
@@ -430,31 +403,27 @@ async fn a_web_socket_that_is_refused_or_breaks_off_is_told() {
     let record = observed.record().await;
     assert_eq!((record.status, record.reason), (101, Some("cancelled")));
     drop((held, exchange.recv));
-    observed.no_more().await;
+    observed.settled().await;
 }
 
 // Sessions.
 
-fn tcp(observed: &Observed, body: &[u8]) -> Exchange {
-    let head = TcpOpenHead {
-        open: &opening(SAMPLED),
-        local: "198.51.100.7:2222",
-    };
-    open(observed, head.encode(body).unwrap(), false)
+fn tcp(observed: &ObservedEgress, body: &[u8]) -> Exchange {
+    open(observed, request(SAMPLED, "", &[]).tcp(body), false)
 }
 
 #[tokio::test]
-async fn a_tcp_connection_is_told_without_the_header_of_its_own() {
-    let port = scripted(|mut socket, _| async move {
+async fn a_tcp_connection_is_recorded_without_its_proxy_header() {
+    let port = serve(|mut socket, _| async move {
         let mut all = Vec::new();
         socket.read_to_end(&mut all).await.unwrap();
         assert!(all.starts_with(b"PROXY TCP4 ") && all.ends_with(b"\r\nabcdef"));
-        socket.write_all(b"bye!").await.unwrap();
+        send(&mut socket, b"bye!").await;
     })
     .await;
     let mut to = ServiceConfig::new("127.0.0.1", port, Protocol::Tcp);
     to.proxy_protocol = Some(ProxyProtocol::V1);
-    let mut observed = Observed::to(to, Config::default());
+    let mut observed = ObservedEgress::to(to, Config::default());
     let mut exchange = tcp(&observed, b"abc");
     let more = Bytes::from_static(b"def");
     exchange.send.send_all(more, true).await.unwrap();
@@ -471,12 +440,12 @@ async fn a_tcp_connection_is_told_without_the_header_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_tcp_connection_that_fails_is_told_with_its_reason() {
+async fn a_failed_tcp_connection_is_recorded_with_its_reason() {
     let closed = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = closed.local_addr().unwrap().port();
     drop(closed);
     let to = |port| ServiceConfig::new("127.0.0.1", port, Protocol::Tcp);
-    let mut observed = Observed::to(to(port), Config::default());
+    let mut observed = ObservedEgress::to(to(port), Config::default());
     let mut exchange = tcp(&observed, b"");
     drain(&mut exchange.recv).await.1.unwrap();
     drop(exchange);
@@ -486,7 +455,7 @@ async fn a_tcp_connection_that_fails_is_told_with_its_reason() {
     assert_eq!(record.answered, None);
 
     let (send, mut sockets) = mpsc::unbounded_channel();
-    let port = scripted(move |socket, _| {
+    let port = serve(move |socket, _| {
         let send = send.clone();
         async move { send.send(socket).unwrap() }
     })
@@ -495,7 +464,7 @@ async fn a_tcp_connection_that_fails_is_told_with_its_reason() {
         max_connections: 1,
         ..Config::default()
     };
-    let mut observed = Observed::to(to(port), narrow);
+    let mut observed = ObservedEgress::to(to(port), narrow);
     let mut exchange = tcp(&observed, b"");
     let socket: TcpStream = within(sockets.recv()).await.unwrap();
     let mut second = tcp(&observed, b"");
@@ -520,20 +489,20 @@ async fn a_tcp_connection_that_fails_is_told_with_its_reason() {
     drop(socket);
 }
 
-fn udp(observed: &Observed) -> Exchange {
-    let head = UdpOpenHead {
-        open: &opening(SAMPLED),
+fn udp(observed: &ObservedEgress) -> Exchange {
+    let request = TunnelRequest {
         local: "[::]:53",
+        ..request(SAMPLED, "", &[])
     };
-    open(observed, head.encode().unwrap(), false)
+    open(observed, request.udp(), false)
 }
 
 #[tokio::test]
-async fn a_flow_is_told_with_its_bytes() {
+async fn a_flow_is_recorded_with_its_bytes() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let port = socket.local_addr().unwrap().port();
     let to = ServiceConfig::new("127.0.0.1", port, Protocol::Udp);
-    let mut observed = Observed::to(to, Config::default());
+    let mut observed = ObservedEgress::to(to, Config::default());
     let mut exchange = udp(&observed);
     let mut buffer = [0; 64];
     for length in [3, 4] {
@@ -559,13 +528,13 @@ async fn a_flow_is_told_with_its_bytes() {
     assert_eq!((record.status, record.reason), (0, None));
     assert_eq!(record.phases(), [Phase::Dial, Phase::End]);
 
-    // Nobody is there any more: the network says so.
+    // The service is gone: the network reports it.
     drop(socket);
     let mut exchange = udp(&observed);
     part(&mut exchange).await;
     let failure = loop {
         let _ = exchange.send.send_datagram(Bytes::from_static(b"?"));
-        if let Some(Err(failure)) = within(exchange.recv.part()).await {
+        if let Some(Err(failure)) = next_part(&mut exchange.recv).await {
             break failure;
         }
     };
@@ -575,7 +544,7 @@ async fn a_flow_is_told_with_its_bytes() {
     assert_eq!(record.reason, Some(failure.reason.as_str()));
     // The visitor leaves.
     let Exchange { send, mut recv } = udp(&observed);
-    within(recv.part()).await.unwrap().unwrap();
+    next_part(&mut recv).await.unwrap().unwrap();
     send.reset(ResetCode::Cancelled, "gone");
     drop(recv);
     assert_eq!(observed.only_record().await.reason, Some("cancelled"));

@@ -1,27 +1,27 @@
-//! The same bytes of a service, read by hyper's client and by ours: the same answer, or both refuse it.
+//! The same bytes of a service, read by hyper's client and by ours: the same response, or both refuse it.
 //!
 //! Promises:
 //! - what hyper passes on, ours passes on: status, headers in order, body, trailers;
 //! - what hyper refuses, ours refuses;
 //! - ours alone refuses what cannot be passed on to another hop: a length beside a transfer coding, another coding
-//!   than `chunked`, a switch of protocols that nobody asked for;
+//!   than `chunked`, an unrequested switch of protocols;
 //! - hyper alone refuses two trailers that a bare LF parts, which both take between the lines of a head (RFC 9112, 2.2):
 //!   it makes room for as many trailers as there were ends of lines with CRLF, and then there are "too many".
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod support;
-
 use std::{cell::Cell, time::Duration};
 
 use adit_egress::Config;
+use adit_testlink::{
+    EgressLink, TunnelRequest, http_service, http1::read_head, tcp::serve, within,
+};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use proptest::{
     prelude::*,
     test_runner::{Config as Cases, TestRunner},
 };
-use support::{Ask, Pair, read_head, scripted, within};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc};
 
 /// One way of saying how long a body is.
@@ -72,7 +72,7 @@ const LINES: &[&str] = &[
     ": empty\r\n",
 ];
 
-fn answer() -> impl Strategy<Value = Scripted> {
+fn response() -> impl Strategy<Value = Scripted> {
     let status = prop_oneof![
         6 => Just("HTTP/1.1 200 OK"),
         1 => Just("HTTP/1.1 204 No Content"),
@@ -190,7 +190,7 @@ async fn by_hyper(port: u16, method: &str) -> Result<Seen, String> {
             .collect()
     };
     let mut headers = lines(&parts.headers);
-    // The same length said twice crosses once.
+    // A repeated length crosses once.
     for (name, value) in &mut headers {
         if name == "content-length" {
             *value = value.split(',').next().unwrap().trim().into();
@@ -208,16 +208,16 @@ async fn by_hyper(port: u16, method: &str) -> Result<Seen, String> {
 }
 
 async fn by_us(port: u16, method: &str) -> Result<Seen, String> {
-    let pair = Pair::to(port, Config::default());
-    let answer = pair
-        .ask(&Ask::new(method, "/", &[]), b"")
+    let link = EgressLink::to(http_service(port), Config::default());
+    let response = link
+        .request(&TunnelRequest::new(method, "/", &[]), b"")
         .await
         .map_err(|f| f.to_string())?;
     Ok(Seen {
-        status: answer.status,
-        headers: sorted(answer.headers),
-        body: answer.body,
-        trailers: sorted(answer.trailers),
+        status: response.status,
+        headers: sorted(response.headers),
+        body: response.body,
+        trailers: sorted(response.trailers),
     })
 }
 
@@ -248,7 +248,7 @@ fn hyper_and_ours_read_the_same() {
         .unwrap();
     let (scripts, fed) = mpsc::unbounded_channel::<Scripted>();
     let fed = std::sync::Arc::new(tokio::sync::Mutex::new(fed));
-    let port = runtime.block_on(scripted(move |mut socket, _| {
+    let port = runtime.block_on(serve(move |mut socket, _| {
         let fed = fed.clone();
         async move {
             let script = fed.lock().await.recv().await.unwrap();
@@ -291,7 +291,7 @@ fn hyper_and_ours_read_the_same() {
                 prop_assert_eq!(hyper, ours, "{}", text);
             }
             (Err(_), Err(_)) => refused.set(refused.get() + 1),
-            (Ok(_), Err(why)) if STRICTER.iter().any(|said| why.contains(said)) => {
+            (Ok(_), Err(why)) if STRICTER.iter().any(|part| why.contains(part)) => {
                 refused.set(refused.get() + 1);
             }
             (Err(why), Ok(ours)) if why.contains(TOO_MANY) && ours.trailers.len() == 2 => {
@@ -303,7 +303,7 @@ fn hyper_and_ours_read_the_same() {
     };
     compare(parted_by_a_bare_lf()).unwrap();
     assert_eq!(parted.get(), 1, "hyper has become wiser");
-    runner.run(&answer(), compare).unwrap();
+    runner.run(&response(), compare).unwrap();
     let (whole, refused) = (whole.get(), refused.get());
     assert!(
         whole > 100 && refused > 50,

@@ -7,15 +7,12 @@
     missing_docs
 )]
 
-mod support;
+use std::{net::SocketAddr, time::Duration};
 
-use std::{future::Future, net::SocketAddr, time::Duration};
-
-use adit_codec::{Open, ResetCode, ResponseHead, UdpOpenHead};
+use adit_codec::{ResetCode, ResponseHead};
 use adit_egress::{Config, Protocol, ServiceConfig, UdpStats};
 use adit_link::{Exchange, Failure, Part, Reason};
-use bytes::Bytes;
-use support::{Ask, Pair, TUNNEL};
+use adit_testlink::{EgressLink, TunnelRequest, next_part, udp, until, within};
 use tokio::{
     net::UdpSocket,
     time::{Instant, sleep},
@@ -23,115 +20,52 @@ use tokio::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn udp(host: &str, port: u16) -> ServiceConfig {
+fn to(host: &str, port: u16) -> ServiceConfig {
     ServiceConfig::new(host, port, Protocol::Udp)
 }
 
-/// A pair whose tunnel leads to this service.
-fn pair_to(service: ServiceConfig) -> Pair {
-    let pair = Pair::new(Config {
+/// A link whose tunnel leads to this service.
+fn link_to(service: ServiceConfig) -> EgressLink {
+    let config = Config {
         dial_timeout: SECOND,
         ..Config::default()
-    });
-    pair.serve(service);
-    pair
-}
-
-fn open(pair: &Pair) -> Exchange {
-    let open: Open<&str> = Open {
-        tunnel: TUNNEL,
-        visitor: "192.0.2.7:5353",
-        ..Open::default()
     };
-    let local = "0.0.0.0:53";
-    let head = UdpOpenHead { open: &open, local }.encode().unwrap();
-    pair.server.open(head, false, None).unwrap()
+    EgressLink::to(service, config)
 }
 
-fn say(exchange: &Exchange, data: impl Into<Bytes>) {
-    exchange.send.send_datagram(data.into()).unwrap();
-}
-
-async fn part(exchange: &mut Exchange) -> Option<Result<Part, Failure>> {
-    within(exchange.recv.part()).await
+fn open(link: &EgressLink) -> Exchange {
+    link.open(TunnelRequest::default().udp(), false)
 }
 
 async fn accepted(exchange: &mut Exchange) {
-    let part = part(exchange).await;
-    assert!(
-        matches!(part, Some(Ok(Part::Response(ResponseHead::Accepted)))),
-        "{part:?}"
-    );
-}
-
-async fn hear(exchange: &mut Exchange) -> Bytes {
-    match part(exchange).await {
-        Some(Ok(Part::Datagram(data))) => data,
-        part => panic!("no datagram: {part:?}"),
-    }
+    udp::expect_accepted(exchange).await.unwrap();
 }
 
 async fn failed(exchange: &mut Exchange) -> Failure {
     loop {
-        match part(exchange).await {
+        match next_part(&mut exchange.recv).await {
             Some(Ok(Part::Response(ResponseHead::Accepted))) => {}
             Some(Err(failure)) => return failure,
-            part => panic!("it has not failed: {part:?}"),
+            part => panic!("expected a failure, got {part:?}"),
         }
     }
 }
 
-/// A service, and what reaches it.
-struct Service(UdpSocket);
-
-impl Service {
-    async fn new() -> Self {
-        Self(UdpSocket::bind("127.0.0.1:0").await.unwrap())
-    }
-
-    fn port(&self) -> u16 {
-        self.0.local_addr().unwrap().port()
-    }
-
-    async fn hear(&self) -> (Vec<u8>, SocketAddr) {
-        let mut buffer = vec![0; 70_000];
-        let (length, from) = within(self.0.recv_from(&mut buffer)).await.unwrap();
-        buffer.truncate(length);
-        (buffer, from)
-    }
-}
-
-/// A bound for what must not hang, longer than any silence here.
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(100 * SECOND, work)
-        .await
-        .expect("it hangs")
-}
-
-fn stats(pair: &Pair) -> UdpStats {
-    pair.egress.stats().udp
-}
-
-async fn until(mut is_so: impl FnMut() -> bool) {
-    within(async {
-        while !is_so() {
-            sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+fn stats(link: &EgressLink) -> UdpStats {
+    link.egress.stats().udp
 }
 
 #[tokio::test]
 async fn p_11_1_each_flow_has_a_socket_of_its_own() {
-    let service = Service::new().await;
-    let pair = pair_to(udp("localhost", service.port()));
-    let (mut ada, mut ben) = (open(&pair), open(&pair));
-    // Before the answer has come.
-    say(&ada, "ada");
-    say(&ben, "ben");
+    let service = udp::Socket::bind().await;
+    let link = link_to(to("localhost", service.addr().port()));
+    let (mut ada, mut ben) = (open(&link), open(&link));
+    // Before the response has come.
+    udp::send(&ada, "ada");
+    udp::send(&ben, "ben");
     let mut from = [None, None];
     for _ in 0..2 {
-        let (data, addr) = service.hear().await;
+        let (data, addr) = service.recv_from().await;
         from[usize::from(data == b"ben")] = Some(addr);
     }
     let [from_ada, from_ben] = from.map(Option::unwrap);
@@ -141,124 +75,130 @@ async fn p_11_1_each_flow_has_a_socket_of_its_own() {
     for n in 0..20 {
         service.0.send_to(&[n, 1], from_ada).await.unwrap();
         service.0.send_to(&[n, 2], from_ben).await.unwrap();
-        assert_eq!(hear(&mut ada).await, [n, 1].as_slice());
-        assert_eq!(hear(&mut ben).await, [n, 2].as_slice());
-        say(&ada, vec![n]);
-        assert_eq!(service.hear().await, (vec![n], from_ada));
+        assert_eq!(udp::recv(&mut ada).await, [n, 1].as_slice());
+        assert_eq!(udp::recv(&mut ben).await, [n, 2].as_slice());
+        udp::send(&ada, vec![n]);
+        assert_eq!(service.recv_from().await, (vec![n], from_ada));
     }
-    // A stranger is not heard.
+    // Datagrams of another sender are dropped.
     let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     stranger
         .send_to(b"I am your service", from_ada)
         .await
         .unwrap();
     service.0.send_to(b"no", from_ada).await.unwrap();
-    assert_eq!(hear(&mut ada).await, "no");
-    let stats = stats(&pair);
+    assert_eq!(udp::recv(&mut ada).await, "no");
+    let stats = stats(&link);
     assert_eq!((stats.flows, stats.flows_open), (2, 2));
     assert_eq!((stats.datagrams_out, stats.datagrams_in), (22, 41));
-    assert_eq!(pair.egress.stats().requests, 2);
+    assert_eq!(link.egress.stats().requests, 2);
 }
 
 #[tokio::test]
 async fn p_11_1_datagrams_of_0_and_of_65507_bytes_cross_whole() {
-    let service = Service::new().await;
-    let pair = pair_to(udp("127.0.0.1", service.port()));
-    let mut flow = open(&pair);
+    let service = udp::Socket::bind().await;
+    let link = link_to(to("127.0.0.1", service.addr().port()));
+    let mut flow = open(&link);
     accepted(&mut flow).await;
     for (n, length) in [0, 1, 4_095, 4_096, 30_000, 65_507, 0]
         .into_iter()
         .enumerate()
     {
         let data: Vec<u8> = (0..length).map(|at: usize| (at * 5 + n) as u8).collect();
-        say(&flow, data.clone());
-        let (heard, from) = service.hear().await;
-        assert_eq!(heard, data, "{length}");
+        udp::send(&flow, data.clone());
+        let (received, from) = service.recv_from().await;
+        assert_eq!(received, data, "{length}");
         service.0.send_to(&data, from).await.unwrap();
-        assert_eq!(hear(&mut flow).await, data, "{length}");
+        assert_eq!(udp::recv(&mut flow).await, data, "{length}");
     }
 }
 
 #[tokio::test]
-async fn p_11_1_what_only_ipv6_carries_is_dropped_and_counted() {
+async fn p_11_1_datagrams_over_65507_bytes_are_dropped_and_counted() {
     // Not every machine has it.
     let Ok(socket) = UdpSocket::bind("[::1]:0").await else {
         return;
     };
-    let service = Service(socket);
-    let pair = pair_to(udp("[::1]", service.port()));
-    let mut flow = open(&pair);
-    say(&flow, "hello");
-    let (_, from) = service.hear().await;
+    let service = udp::Socket(socket);
+    let link = link_to(to("[::1]", service.addr().port()));
+    let mut flow = open(&link);
+    udp::send(&flow, "hello");
+    let (_, from) = service.recv_from().await;
     accepted(&mut flow).await;
     for length in [65_508, 65_527, 65_507] {
         service.0.send_to(&vec![7; length], from).await.unwrap();
     }
-    assert_eq!(hear(&mut flow).await, vec![7; 65_507]);
-    assert_eq!(stats(&pair).dropped_too_long, 2);
+    assert_eq!(udp::recv(&mut flow).await, vec![7; 65_507]);
+    assert_eq!(stats(&link).dropped_too_long, 2);
 }
 
 #[tokio::test]
 async fn p_11_4_the_end_of_one_side_is_the_end_of_both() {
-    let service = Service::new().await;
-    let pair = pair_to(udp("127.0.0.1", service.port()));
-    let mut flow = open(&pair);
-    say(&flow, "last");
-    let (_, from) = service.hear().await;
+    let service = udp::Socket::bind().await;
+    let link = link_to(to("127.0.0.1", service.addr().port()));
+    let mut flow = open(&link);
+    udp::send(&flow, "last");
+    let (_, from) = service.recv_from().await;
     accepted(&mut flow).await;
     flow.send.finish().unwrap();
-    assert!(part(&mut flow).await.is_none());
+    assert!(next_part(&mut flow.recv).await.is_none());
     drop(flow);
-    pair.settled().await;
-    until(|| stats(&pair).flows_open == 0).await;
-    for lane in [&pair.server, &pair.client] {
+    link.settled().await;
+    until("the flow has ended", || stats(&link).flows_open == 0).await;
+    for lane in [&link.near, &link.far] {
         let pending = lane.stats().pending;
         assert_eq!((pending.completed, pending.cancelled), (1, 0));
     }
     // Its socket is closed: the port can be taken.
-    until(|| std::net::UdpSocket::bind(from).is_ok()).await;
+    until("the socket of the flow is closed", || {
+        std::net::UdpSocket::bind(from).is_ok()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn p_11_4_a_flow_of_which_no_end_is_told_ends_by_itself() {
-    let service = Service::new().await;
-    let mut config = udp("127.0.0.1", service.port());
+async fn p_11_4_a_flow_without_an_end_message_times_out() {
+    let service = udp::Socket::bind().await;
+    let mut config = to("127.0.0.1", service.addr().port());
     config.session_timeout = 30 * SECOND;
-    let pair = pair_to(config);
-    let mut flow = open(&pair);
-    say(&flow, "one");
-    let (_, from) = service.hear().await;
+    let link = link_to(config);
+    let mut flow = open(&link);
+    udp::send(&flow, "one");
+    let (_, from) = service.recv_from().await;
     accepted(&mut flow).await;
     // Either direction keeps it.
     sleep(30 * SECOND).await;
     service.0.send_to(b"two", from).await.unwrap();
-    assert_eq!(hear(&mut flow).await, "two");
+    assert_eq!(udp::recv(&mut flow).await, "two");
     sleep(30 * SECOND).await;
-    say(&flow, "three");
-    service.hear().await;
+    udp::send(&flow, "three");
+    service.recv_from().await;
     let before = Instant::now();
-    assert!(part(&mut flow).await.is_none(), "its end has come");
+    assert!(
+        next_part(&mut flow.recv).await.is_none(),
+        "its end has come"
+    );
     let silence = before.elapsed();
-    // Not before the other side could have said so.
+    // Not before the other side could have ended it.
     assert!(
         silence > 30 * SECOND && silence < 40 * SECOND,
         "{silence:?}"
     );
-    // And the other side is asked to end its own.
-    until(|| flow.send.stopped().is_some()).await;
+    // The other side is requested to end its own direction.
+    until("the direction has ended", || flow.send.stopped().is_some()).await;
     assert!(flow.send.send_datagram("late".into()).is_err());
     drop(flow);
-    pair.settled().await;
-    assert_eq!(stats(&pair).flows_open, 0);
-    assert_eq!(pair.client.stats().pending.completed, 1);
+    link.settled().await;
+    assert_eq!(stats(&link).flows_open, 0);
+    assert_eq!(link.far.stats().pending.completed, 1);
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_is_told_of() {
-    let port = Service::new().await.port();
-    let pair = pair_to(udp("127.0.0.1", port));
-    let mut flow = open(&pair);
-    say(&flow, "anybody?");
+async fn an_absent_service_is_reported() {
+    let port = udp::Socket::bind().await.addr().port();
+    let link = link_to(to("127.0.0.1", port));
+    let mut flow = open(&link);
+    udp::send(&flow, "hello");
     let failure = failed(&mut flow).await;
     assert_eq!(failure.reason, Reason::DialFailed);
     let what_to_do = "does the service listen there, with UDP?";
@@ -268,39 +208,39 @@ async fn a_service_that_is_not_there_is_told_of() {
     );
     assert!(failure.detail.contains(what_to_do), "{failure}");
     drop(flow);
-    pair.settled().await;
-    until(|| stats(&pair).flows_open == 0).await;
-    assert_eq!(stats(&pair).refused, 1);
+    link.settled().await;
+    until("the flow has ended", || stats(&link).flows_open == 0).await;
+    assert_eq!(stats(&link).refused, 1);
 }
 
 #[tokio::test]
 async fn a_service_that_has_answered_may_go_and_come_back() {
-    let service = Service::new().await;
+    let service = udp::Socket::bind().await;
     let addr = service.0.local_addr().unwrap();
-    let pair = pair_to(udp("127.0.0.1", addr.port()));
-    let mut flow = open(&pair);
-    say(&flow, "one");
-    let (_, from) = service.hear().await;
+    let link = link_to(to("127.0.0.1", addr.port()));
+    let mut flow = open(&link);
+    udp::send(&flow, "one");
+    let (_, from) = service.recv_from().await;
     service.0.send_to(b"two", from).await.unwrap();
     accepted(&mut flow).await;
-    assert_eq!(hear(&mut flow).await, "two");
+    assert_eq!(udp::recv(&mut flow).await, "two");
     drop(service);
     for n in 1..=5 {
-        say(&flow, "anybody?");
-        until(|| stats(&pair).refused == n).await;
+        udp::send(&flow, "hello");
+        until("the flow is refused", || stats(&link).refused == n).await;
     }
-    let service = Service(UdpSocket::bind(addr).await.unwrap());
-    say(&flow, "back");
-    assert_eq!(service.hear().await, (b"back".to_vec(), from));
+    let service = udp::Socket(UdpSocket::bind(addr).await.unwrap());
+    udp::send(&flow, "back");
+    assert_eq!(service.recv_from().await, (b"back".to_vec(), from));
     service.0.send_to(b"yes", from).await.unwrap();
-    assert_eq!(hear(&mut flow).await, "yes");
-    assert_eq!(stats(&pair).flows, 1);
+    assert_eq!(udp::recv(&mut flow).await, "yes");
+    assert_eq!(stats(&link).flows, 1);
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_is_told_of() {
-    let pair = pair_to(udp("nowhere.invalid", 53));
-    let mut flow = open(&pair);
+async fn an_unknown_host_name_is_reported() {
+    let link = link_to(to("nowhere.invalid", 53));
+    let mut flow = open(&link);
     let failure = failed(&mut flow).await;
     assert_eq!(failure.reason, Reason::DialFailed);
     assert!(
@@ -311,60 +251,69 @@ async fn a_name_that_is_none_is_told_of() {
 
 #[tokio::test]
 async fn p_6_4_a_lost_link_closes_the_socket() {
-    let service = Service::new().await;
-    let pair = pair_to(udp("127.0.0.1", service.port()));
-    let flow = open(&pair);
-    say(&flow, "one");
-    let (_, from) = service.hear().await;
-    pair.client.close(&Failure::new(Reason::LinkLost, "cut"));
-    until(|| stats(&pair).flows_open == 0).await;
-    until(|| std::net::UdpSocket::bind(from).is_ok()).await;
+    let service = udp::Socket::bind().await;
+    let link = link_to(to("127.0.0.1", service.addr().port()));
+    let flow = open(&link);
+    udp::send(&flow, "one");
+    let (_, from) = service.recv_from().await;
+    link.far.close(&Failure::new(Reason::LinkLost, "cut"));
+    until("the flow has ended", || stats(&link).flows_open == 0).await;
+    until("the socket of the flow is closed", || {
+        std::net::UdpSocket::bind(from).is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn what_is_no_flow_is_not_led_to_a_udp_service() {
-    let service = Service::new().await;
-    let pair = pair_to(udp("127.0.0.1", service.port()));
-    let failure = pair.ask(&Ask::get("/"), b"").await.unwrap_err();
+async fn other_protocols_do_not_reach_a_udp_service() {
+    let service = udp::Socket::bind().await;
+    let link = link_to(to("127.0.0.1", service.addr().port()));
+    let failure = link
+        .request(&TunnelRequest::get("/"), b"")
+        .await
+        .unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError);
-    pair.serve(ServiceConfig::new("127.0.0.1", 1, Protocol::Http1));
-    let mut flow = open(&pair);
+    link.serve(ServiceConfig::new("127.0.0.1", 1, Protocol::Http1));
+    let mut flow = open(&link);
     assert_eq!(failed(&mut flow).await.reason, Reason::ProtocolError);
-    pair.egress.set_draining(true);
-    let mut flow = open(&pair);
+    link.egress.set_draining(true);
+    let mut flow = open(&link);
     assert_eq!(failed(&mut flow).await.reason, Reason::Draining);
 }
 
 #[tokio::test]
-async fn p_11_3_a_visitor_that_reads_nothing_holds_up_nobody() {
-    let service = Service::new().await;
-    let pair = pair_to(udp("127.0.0.1", service.port()));
-    let (stuck, mut other) = (open(&pair), open(&pair));
-    say(&stuck, "stuck");
-    let (_, to_stuck) = service.hear().await;
-    say(&other, "other");
-    let (_, to_other) = service.hear().await;
+async fn p_11_3_a_visitor_that_reads_nothing_delays_no_other() {
+    let service = udp::Socket::bind().await;
+    let link = link_to(to("127.0.0.1", service.addr().port()));
+    let (stuck, mut other) = (open(&link), open(&link));
+    udp::send(&stuck, "stuck");
+    let (_, to_stuck) = service.recv_from().await;
+    udp::send(&other, "other");
+    let (_, to_other) = service.recv_from().await;
     accepted(&mut other).await;
     for n in 0..50_u8 {
         for _ in 0..20 {
             service.0.send_to(&[0; 1400], to_stuck).await.unwrap();
         }
         service.0.send_to(&[n], to_other).await.unwrap();
-        assert_eq!(hear(&mut other).await, [n].as_slice());
+        assert_eq!(udp::recv(&mut other).await, [n].as_slice());
     }
-    until(|| pair.server.stats().datagrams_dropped > 0).await;
-    // What waits for whoever reads nothing is bounded, and is there when it is asked for.
+    until("datagrams are dropped", || {
+        link.near.stats().datagrams_dropped > 0
+    })
+    .await;
+    // The unread datagrams are bounded, and can be read later.
     let mut stuck = stuck;
     accepted(&mut stuck).await;
     for _ in 0..100 {
-        assert_eq!(hear(&mut stuck).await, vec![0; 1400]);
+        assert_eq!(udp::recv(&mut stuck).await, vec![0; 1400]);
     }
     stuck.send.reset(ResetCode::Cancelled, "");
     drop((stuck.recv, other));
-    pair.settled().await;
+    link.settled().await;
 }
 
-/// A datagram that says which one it is, of a length and with a content that follow from that.
+/// A datagram that begins with its number, from which its length and content follow.
 fn burst(n: u32) -> Vec<u8> {
     let length = (n as usize * 131) % 1400;
     let mut data = n.to_be_bytes().to_vec();
@@ -379,7 +328,7 @@ fn check(data: &[u8], last: &mut u32) {
     *last = n;
 }
 
-/// What the system has dropped because nobody read it in time.
+/// Datagrams that the system dropped because they were not read in time.
 #[cfg(target_os = "linux")]
 fn kernel_drops(addr: SocketAddr) -> u64 {
     let port = format!(":{:04X}", addr.port());
@@ -396,45 +345,45 @@ fn kernel_drops(addr: SocketAddr) -> u64 {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn p_11_3_20000_datagrams_in_a_burst_arrive_whole_in_order_or_are_accounted_for() {
+async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
     const COUNT: u32 = 20_000;
     let service = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = service.local_addr().unwrap();
-    let pair = pair_to(udp("127.0.0.1", addr.port()));
-    let mut flow = open(&pair);
-    say(&flow, burst(0));
+    let link = link_to(to("127.0.0.1", addr.port()));
+    let mut flow = open(&link);
+    udp::send(&flow, burst(0));
     let mut last = 0;
     accepted(&mut flow).await;
-    until(|| stats(&pair).datagrams_out == 1).await;
+    until("the datagram is sent", || stats(&link).datagrams_out == 1).await;
     let mut buffer = vec![0; 70_000];
     let (length, from) = service.recv_from(&mut buffer).unwrap();
     assert_eq!(buffer[..length], burst(0));
-    // Sends everything back, on a thread of its own, until it is told to stop.
+    // Sends everything back, on a thread of its own, until it is stopped.
     let echo = std::thread::spawn(move || {
-        let mut heard = 1_u64;
+        let mut received = 1_u64;
         loop {
             let (length, from) = service.recv_from(&mut buffer).unwrap();
             if buffer[..length] == *b"stop" {
-                return (heard, kernel_drops(addr), service);
+                return (received, kernel_drops(addr), service);
             }
             check(&buffer[..length], &mut last);
-            heard += 1;
+            received += 1;
             service.send_to(&buffer[..length], from).unwrap();
         }
     });
     for n in 1..COUNT {
-        say(&flow, burst(n));
+        udp::send(&flow, burst(n));
         if n % 256 == 0 {
             tokio::task::yield_now().await;
         }
     }
     let sent = || {
-        let (server, client) = (pair.server.stats(), pair.client.stats());
+        let (server, client) = (link.near.stats(), link.far.stats());
         let dropped = server.mux.datagrams_dropped + client.datagrams_dropped;
-        let stats = stats(&pair);
+        let stats = stats(&link);
         stats.datagrams_out + dropped + stats.dropped_socket_full + stats.dropped_unsendable
     };
-    until(|| sent() == u64::from(COUNT)).await;
+    until("all datagrams are sent", || sent() == u64::from(COUNT)).await;
     let stop = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let echo = within(async {
         while !echo.is_finished() {
@@ -446,7 +395,7 @@ async fn p_11_3_20000_datagrams_in_a_burst_arrive_whole_in_order_or_are_accounte
     });
     let (echoed, lost, _service) = echo.await;
     assert!(
-        stats(&pair).datagrams_out - echoed <= lost,
+        stats(&link).datagrams_out - echoed <= lost,
         "{echoed} {lost}"
     );
     // Back again: all that the service has sent has come, or was counted.
@@ -459,9 +408,9 @@ async fn p_11_3_20000_datagrams_in_a_burst_arrive_whole_in_order_or_are_accounte
             }
             Ok(part) => panic!("no datagram: {part:?}"),
             Err(_) => {
-                let (server, client) = (pair.server.stats(), pair.client.stats());
+                let (server, client) = (link.near.stats(), link.far.stats());
                 let dropped = client.mux.datagrams_dropped + server.datagrams_dropped;
-                let read = stats(&pair).datagrams_in;
+                let read = stats(&link).datagrams_in;
                 if read == answered + dropped && read + kernel_drops(from) == echoed - 1 {
                     break;
                 }

@@ -363,7 +363,7 @@ async fn drip(
 }
 
 /// Regression: the connection was closed in good order, and the visitor of a body that ends with its connection could
-/// not tell that it was cut (P-7.1).
+/// not see that it was cut (P-7.1).
 #[tokio::test]
 async fn a_response_cut_after_a_half_close_is_reset() {
     let mut config = http_config();

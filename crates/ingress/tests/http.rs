@@ -5,8 +5,8 @@ use std::convert::Infallible;
 
 use adit_link::Reason;
 use adit_testlink::{
-    HttpEntry,
-    exchanges::{begin, block, body_of, echo, hello, respond},
+    HttpEntry, block,
+    exchanges::{begin, body_of, echo, hello, respond},
     http_config,
     http1::{read_until, send},
     http2, within,

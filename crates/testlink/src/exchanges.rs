@@ -1,22 +1,15 @@
 //! The far side of an exchange: heads, bodies and small services.
 
 use adit_codec::{
-    EncodedHead, GrpcResponseHead, HeaderBlock, HttpRequest, HttpResponseHead,
-    WebSocketResponseHead,
+    EncodedHead, GrpcResponseHead, HttpRequest, HttpResponseHead, WebSocketResponseHead,
 };
 use adit_link::{Exchange, Failure, Part, RecvHalf, SendHalf};
 use bytes::Bytes;
 
 use crate::{
-    request::{next_part, text},
-    within,
+    headers::{Lines, block_text, lines},
+    next_part, within,
 };
-
-type Lines<'l> = &'l [(&'l str, &'l str)];
-
-pub(crate) fn lines<'l>(lines: Lines<'l>) -> impl Iterator<Item = (&'l [u8], &'l [u8])> {
-    lines.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))
-}
 
 pub fn head(status: u16, headers: Lines<'_>, body: &[u8]) -> EncodedHead {
     let head = HttpResponseHead { status };
@@ -47,15 +40,6 @@ pub fn respond_grpc(send: &SendHalf, metadata: Lines<'_>, body: &[u8], end: bool
     send.respond(head, end).unwrap();
 }
 
-pub fn block(of: Lines<'_>) -> HeaderBlock {
-    lines(of).collect()
-}
-
-/// The lines of a block as text.
-pub fn block_text(block: &HeaderBlock) -> Vec<(String, String)> {
-    text(block)
-}
-
 /// The rest of a request's body, and its trailers as `name=value;`.
 pub async fn body_of(exchange: &mut Exchange) -> Result<(Vec<u8>, String), Failure> {
     let (mut body, mut trailers) = (Vec::new(), String::new());
@@ -63,7 +47,7 @@ pub async fn body_of(exchange: &mut Exchange) -> Result<(Vec<u8>, String), Failu
         match part? {
             Part::Data(payload) => body.extend_from_slice(payload.bytes()),
             Part::Trailers(block) => {
-                let lines = text(&block).into_iter();
+                let lines = block_text(&block).into_iter();
                 trailers.extend(lines.map(|(name, value)| format!("{name}={value};")));
             }
             other => panic!("unexpected part of a request body: {other:?}"),

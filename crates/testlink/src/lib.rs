@@ -23,6 +23,7 @@ mod egress;
 mod entry;
 pub mod exchanges;
 pub mod grpc;
+mod headers;
 pub mod http1;
 pub mod http2;
 mod incoming;
@@ -41,11 +42,12 @@ pub mod websocket;
 pub use egress::{EgressLink, ObservedEgress, http_service};
 #[cfg(feature = "ingress")]
 pub use entry::{Entry, HttpEntry, TcpEntry, UdpEntry, http_config};
+pub use headers::{block, block_text};
 pub use incoming::Incoming;
-pub use link::{Link, LinkOptions, Pipe, TUNNEL, lane, lane_config, link_grant};
+pub use link::{Link, LinkOptions, Pipe, TUNNEL, lane_config, lane_of, link_grant};
 pub use memory::{MemoryChannel, MemoryTransport};
 pub use recorder::{FORWARDED, Recorded, Recorder, Records, SAMPLED, UNSAMPLED};
-pub use request::{TunnelRequest, TunnelResponse, next_part, read};
+pub use request::{TunnelRequest, TunnelResponse, read};
 #[cfg(feature = "ingress")]
 pub use route::{Route, ScriptedDirector, director, fail, session_director, standard_layers};
-pub use wait::{until, within};
+pub use wait::{next_part, until, within};

@@ -44,9 +44,9 @@ pub fn lane_config(side: Side) -> LaneConfig {
     }
 }
 
-/// The server's end of a lane without a transport, which resets what is opened on it.
-pub fn lane() -> Arc<Lane> {
-    Lane::new(lane_config(Side::Server), Budget::new(0), Arc::new(Reset))
+/// One end of a lane, which resets what its peer opens.
+pub fn lane_of(side: Side) -> Arc<Lane> {
+    Lane::new(lane_config(side), Budget::new(1 << 20), Arc::new(Reset))
 }
 
 /// Resets every request.

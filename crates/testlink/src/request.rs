@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use adit_codec::{
-    EncodedHead, GrpcRequestHead, HeaderBlock, HttpRequestHead, Open, ResponseHead, TcpOpenHead,
-    UdpOpenHead, WebSocketRequestHead,
+    EncodedHead, GrpcRequestHead, HttpRequestHead, Open, ResponseHead, TcpOpenHead, UdpOpenHead,
+    WebSocketRequestHead,
 };
 use adit_link::{Failure, Part, RecvHalf};
 
-use crate::{TUNNEL, exchanges::lines, within};
+use crate::{
+    TUNNEL,
+    headers::{block_text, lines},
+    next_part,
+};
 
 /// The head of a request; each test sets what it is about.
 #[derive(Debug, Clone)]
@@ -143,17 +147,6 @@ fn find<'l>(lines: &'l [(String, String)], name: &str) -> Option<&'l str> {
     found.next().map(|(_, value)| &value[..])
 }
 
-/// The lines of a block; a byte that is not ASCII is shown as the character of its number.
-pub(crate) fn text(block: &HeaderBlock) -> Vec<(String, String)> {
-    let text = |bytes: &[u8]| bytes.iter().map(|&b| char::from(b)).collect();
-    block.lines().map(|(n, v)| (text(n), text(v))).collect()
-}
-
-/// The next part of an exchange; `None` at the end of its direction.
-pub async fn next_part(recv: &mut RecvHalf) -> Option<Result<Part, Failure>> {
-    within(recv.part()).await
-}
-
 /// Reads a response to its end.
 pub async fn read(recv: &mut RecvHalf) -> Result<TunnelResponse, Failure> {
     let mut response = TunnelResponse::default();
@@ -164,17 +157,17 @@ pub async fn read(recv: &mut RecvHalf) -> Result<TunnelResponse, Failure> {
             }
             Part::Response(ResponseHead::Http(head)) => {
                 response.status = head.status;
-                response.headers = text(&head.headers);
+                response.headers = block_text(&head.headers);
             }
             Part::Response(ResponseHead::Grpc(head)) => {
                 response.status = head.status;
-                response.headers = text(&head.metadata);
+                response.headers = block_text(&head.metadata);
             }
             Part::Data(data) => {
                 response.body.extend_from_slice(data.as_ref());
                 response.messages += 1;
             }
-            Part::Trailers(block) => response.trailers = text(&block),
+            Part::Trailers(block) => response.trailers = block_text(&block),
             other => panic!("unexpected part of a response: {other:?}"),
         }
     }

@@ -7,7 +7,7 @@ use adit_link::{Exchange, Failure, Part};
 use bytes::Bytes;
 use tokio::net::UdpSocket;
 
-use crate::{request::next_part, within};
+use crate::{next_part, within};
 
 /// A socket of a visitor or a service.
 pub struct Socket(pub UdpSocket);

@@ -2,6 +2,8 @@
 
 use std::{future::Future, time::Duration};
 
+use adit_link::{Failure, Part, RecvHalf};
+
 /// Longer than every wait of a test that passes, on the clock of the test.
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -20,4 +22,9 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     };
     let waited = tokio::time::timeout(BOUND, waiting).await;
     waited.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+/// The next part of an exchange; `None` at the end of its direction.
+pub async fn next_part(recv: &mut RecvHalf) -> Option<Result<Part, Failure>> {
+    within(recv.part()).await
 }

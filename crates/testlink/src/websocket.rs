@@ -5,7 +5,7 @@ use adit_link::{Exchange, Failure, Part, RecvHalf};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::{exchanges::websocket_head, http1, request::next_part, within};
+use crate::{exchanges::websocket_head, http1, next_part, within};
 
 /// RFC 6455, 1.3.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use adit_codec::{GrpcResponseHead, RequestHead};
 use adit_testlink::{
-    HttpEntry,
-    exchanges::{block, body_of, head, payload, respond_grpc},
+    HttpEntry, block,
+    exchanges::{body_of, head, payload, respond_grpc},
     grpc::{Visitor, framed, rest, send_all},
     http_config, http1,
 };

@@ -2,8 +2,8 @@
 
 use adit_codec::ResetCode;
 use adit_testlink::{
-    FORWARDED, SAMPLED,
-    exchanges::{block, payload, respond_grpc},
+    FORWARDED, SAMPLED, block,
+    exchanges::{payload, respond_grpc},
     grpc::{Visitor, framed, rest},
 };
 use adit_trace::Phase;

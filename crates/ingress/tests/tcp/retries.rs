@@ -18,7 +18,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot};
 
 use crate::{ToService, egress_link};
 
-/// Two links: a scripted one, which gets the connection when the test says so, and one to a service that echoes.
+/// Two links: a scripted one, which gets the connection when the test notifies it, and one to a service that echoes.
 struct Two {
     entry: ToService,
     go: oneshot::Sender<()>,

@@ -6,8 +6,8 @@ use adit_codec::ResetCode;
 use adit_ingress::{Direction, HttpConfig};
 use adit_link::Reason;
 use adit_testlink::{
-    HttpEntry, Incoming, Link, Route, director,
-    exchanges::{block_text, head as http_head, hello, websocket_head},
+    HttpEntry, Incoming, Link, Route, block_text, director,
+    exchanges::{head as http_head, hello, websocket_head},
     http_config,
     http1::{self, read_to_end, read_until},
     tcp::read,
