@@ -5,16 +5,14 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use adit_client::{Client, Limits, Settings, Timeouts, TunnelKind, TunnelSettings};
 use adit_server::{NamedToken, Server};
+use adit_testlink::{http1, tcp, until};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 const TOKEN: &str = "a-token-of-some-length-0123456789";
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,42 +78,24 @@ fn settings(server: SocketAddr, service: u16, state: &Path) -> Settings {
     }
 }
 
-/// Answers every connection once, after `delay`.
+/// A service that responds to every request after `delay`.
 async fn service(delay: Duration) -> u16 {
-    let listener = TcpListener::bind(any()).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut head = [0; 4096];
-                while socket.read(&mut head).await.unwrap_or(0) > 0 {
-                    tokio::time::sleep(delay).await;
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                    let _ = socket.write_all(answer).await;
-                }
-            });
+    tcp::serve(move |mut socket, _| async move {
+        while http1::read_head(&mut socket).await.is_some() {
+            tokio::time::sleep(delay).await;
+            let response = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            http1::send(&mut socket, response).await;
         }
-    });
-    port
+    })
+    .await
 }
 
-/// The status line and everything after it.
+/// The response as a visitor reads it.
 async fn get(server: SocketAddr) -> String {
     let mut socket = TcpStream::connect(server).await.unwrap();
     let request = "GET / HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n";
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    let _ = socket.read_to_string(&mut answer).await;
-    answer
-}
-
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < 20 * SECOND, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    http1::send(&mut socket, request).await;
+    http1::read_to_end(&mut socket).await.unwrap()
 }
 
 async fn connected(client: &Client) {
@@ -250,7 +230,7 @@ async fn last_error(client: &Client, text: &str) -> String {
 
 /// P-1.4: what another group holds is announced again, and served once it is free.
 #[tokio::test]
-async fn p_1_4_a_host_that_becomes_free_is_served_by_the_one_that_waits() {
+async fn p_1_4_a_waiting_client_serves_a_host_that_becomes_free() {
     let (server, first_state, second_state) = (
         server(any()),
         TempDir::new().unwrap(),
@@ -285,7 +265,7 @@ async fn p_1_4_a_host_that_becomes_free_is_served_by_the_one_that_waits() {
 
 /// The error for a wrong port names the right one.
 #[tokio::test]
-async fn the_visitors_port_names_the_port_of_the_clients() {
+async fn the_http_port_names_the_port_for_clients() {
     let (server, state) = (server(any()), TempDir::new().unwrap());
     let client = Client::start(settings(server.http_addr(), 1, state.path())).unwrap();
     let ended = tokio::time::timeout(10 * SECOND, client.ended()).await;
@@ -299,16 +279,15 @@ async fn the_visitors_port_names_the_port_of_the_clients() {
 
 #[tokio::test]
 async fn an_http1_server_is_named_with_its_address() {
-    let listener = TcpListener::bind(any()).await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut preface = [0; 24];
-            let _ = socket.read_exact(&mut preface).await;
-            let answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
-            let _ = socket.write_all(answer).await;
-        }
+    let port = tcp::serve(|mut socket, _| async move {
+        let _ = socket.read_exact(&mut [0; 24]).await;
+        http1::send(
+            &mut socket,
+            "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n",
+        )
+        .await;
     });
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port.await));
     let state = TempDir::new().unwrap();
     let client = Client::start(settings(addr, 1, state.path())).unwrap();
     let error = last_error(&client, "an HTTP/1 server responds there").await;

@@ -1,4 +1,4 @@
-//! Links come, are taken over, and go; what the observer hears of it. The lanes are real ones without a transport.
+//! Links that begin, are taken over and end, and the notifications of it. The lanes are real ones without a transport.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -12,9 +12,8 @@ use adit_auth::{
     ClientClaim, ClientId, Grant, GroupId, InstanceSecret, LinkKey, SessionToken, UserName,
 };
 use adit_codec::Side;
-use adit_flow::Budget;
 use adit_link::{
-    Dispatch, Failure, IncomingRequest, Lane, LaneConfig, Reason, TransportError, TransportReader,
+    Failure, Lane, Reason, TransportError, TransportReader,
     control::{ChannelId, ControlMessage},
     drive,
 };
@@ -22,6 +21,7 @@ use adit_proto::{Drain, control::Kind};
 use adit_registry::{
     Config, LaneGuard, Link, MembershipObserver, RegisterError, Registry, StreamError,
 };
+use adit_testlink::lane_of;
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -36,7 +36,7 @@ impl Log {
         self.0.lock().unwrap().push((what, link.epoch()));
     }
 
-    /// What has been heard since the last call.
+    /// The notifications since the last call.
     fn take(&self) -> Vec<(&'static str, u64)> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -57,26 +57,6 @@ impl MembershipObserver for Log {
         assert!(link.is_ended());
         self.note("gone", link);
     }
-}
-
-struct Nobody;
-
-impl Dispatch for Nobody {
-    fn dispatch(&self, opened: IncomingRequest) {
-        drop(opened);
-    }
-}
-
-fn lane() -> Arc<Lane> {
-    let config = LaneConfig {
-        mux: adit_mux::Config::new(Side::Server),
-        max_entries: 10,
-        heartbeat: 3 * SECOND,
-        dead_after: 10 * SECOND,
-        stall: 60 * SECOND,
-        turn_bytes: adit_link::turn::TURN_BYTES,
-    };
-    Lane::new(config, Budget::new(0), Arc::new(Nobody))
 }
 
 struct World {
@@ -142,7 +122,8 @@ impl World {
     }
 
     fn open(&self, session: u8, number: u32) -> Result<(Arc<Lane>, LaneGuard), StreamError> {
-        self.registry.open_lane(key(session), number, |_| lane())
+        self.registry
+            .open_lane(key(session), number, |_| lane_of(Side::Server))
     }
 
     fn counts(&self) -> (usize, usize) {
@@ -153,7 +134,7 @@ impl World {
 
 /// P-1.6.
 #[tokio::test(start_paused = true)]
-async fn a_link_is_up_with_its_first_lane_and_down_with_its_last() {
+async fn a_link_is_up_while_it_has_a_lane() {
     let world = world();
     let (link, _) = world.register("a", 1, 1).await.unwrap();
     assert_eq!(link.epoch(), 100);
@@ -356,7 +337,7 @@ async fn epochs_grow_in_the_order_of_takeovers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_that_is_given_up_while_it_asks_changes_nothing() {
+async fn a_registration_cancelled_during_its_probe_changes_nothing() {
     let world = world();
     let (old, _) = world.register("a", 1, 1).await.unwrap();
     let (_, _guard) = world.open(1, 0).unwrap();
@@ -397,14 +378,14 @@ async fn a_lost_channel_ends_the_session_with_its_last_stream() {
     assert!(!link.is_ended() && !link.is_routable());
     drop(control);
     assert!(link.is_ended());
-    let heard = [("up", 100), ("down", 100), ("down", 100), ("gone", 100)];
-    assert_eq!(world.log.take(), heard);
+    let notified = [("up", 100), ("down", 100), ("down", 100), ("gone", 100)];
+    assert_eq!(world.log.take(), notified);
     assert_eq!(world.counts(), (0, 0));
 }
 
 /// P-1.7: control and data without each other.
 #[tokio::test(start_paused = true)]
-async fn a_control_stream_is_opened_again_and_the_old_one_does_not_close_it() {
+async fn an_old_control_stream_does_not_close_its_successor() {
     let world = world();
     let (link, _) = world.register("a", 1, 1).await.unwrap();
     assert!(!link.send_control(message()), "none is open");
@@ -424,7 +405,7 @@ async fn a_control_stream_is_opened_again_and_the_old_one_does_not_close_it() {
 
 /// P-6.6.
 #[tokio::test(start_paused = true)]
-async fn a_link_that_drains_keeps_its_requests_and_gets_no_new_ones() {
+async fn a_draining_link_gets_no_new_requests() {
     let world = world();
     let (link, _) = world.register("a", 1, 1).await.unwrap();
     let (lane, _guard) = world.open(1, 0).unwrap();

@@ -17,11 +17,11 @@ use std::{
 
 use adit_auth::{ClientClaim, ClientId, Grant, GroupId, InstanceSecret, SessionToken, UserName};
 use adit_codec::Side;
-use adit_flow::Budget;
 use adit_ingress::{Destination, Direction};
-use adit_link::{Dispatch, Failure, IncomingRequest, Lane, LaneConfig, Reason, control::ChannelId};
+use adit_link::{Failure, Lane, Reason, control::ChannelId};
 use adit_proto::{ProtocolType, Tunnel as Announced, TunnelResult};
 use adit_registry::{LaneGuard, Link, MembershipObserver, Registry};
+use adit_testlink::lane_of;
 use parking_lot::Mutex;
 
 use crate::{
@@ -37,14 +37,6 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 const RETENTION: Duration = Duration::from_secs(600);
 
-struct Nobody;
-
-impl Dispatch for Nobody {
-    fn dispatch(&self, opened: IncomingRequest) {
-        drop(opened);
-    }
-}
-
 struct World {
     directory: Arc<Directory>,
     ports: Arc<Ports>,
@@ -54,7 +46,7 @@ struct World {
     channels: Mutex<HashMap<u64, ChannelId>>,
 }
 
-/// An address of loopback for each world: nobody else takes its ports.
+/// A loopback address for each test, so that no other test takes its ports.
 fn own_address() -> IpAddr {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -200,16 +192,8 @@ impl World {
     }
 
     fn open(&self, session: &SessionToken) -> (Arc<Lane>, LaneGuard) {
-        let config = LaneConfig {
-            mux: adit_mux::Config::new(Side::Server),
-            max_entries: 10,
-            heartbeat: 3 * SECOND,
-            dead_after: 10 * SECOND,
-            stall: 60 * SECOND,
-            turn_bytes: adit_link::turn::TURN_BYTES,
-        };
-        let make = |_: &_| Lane::new(config, Budget::new(0), Arc::new(Nobody));
-        self.registry.open_lane(session.key(), 0, make).unwrap()
+        let lane = |_: &_| lane_of(Side::Server);
+        self.registry.open_lane(session.key(), 0, lane).unwrap()
     }
 
     /// A client that serves `tunnels`, with its lane open.
@@ -288,7 +272,7 @@ impl World {
 
 /// P-1.4: the holder is named, the others stand.
 #[tokio::test]
-async fn a_host_that_another_group_holds_is_refused_with_its_holder() {
+async fn a_host_of_another_group_is_refused_with_its_holder() {
     let world = world();
     let (_, _guard) = world
         .serve("one", "red", &[tunnel("shop", &["shop.test"])])
@@ -345,7 +329,7 @@ async fn the_bound_on_tunnels_holds_over_all_announcements() {
 
 /// Regression: a client could withdraw what only others served, and what it withdrew was kept as if it came back.
 #[tokio::test]
-async fn what_is_withdrawn_is_gone_at_once() {
+async fn a_withdrawn_tunnel_is_removed_at_once() {
     let world = world();
     let (one, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
     let (two, _other) = world.serve("two", "web", &[]).await;
@@ -400,7 +384,7 @@ async fn a_link_that_was_taken_over_joins_nothing() {
     assert_eq!(world.clients("shop"), ["one"]);
     assert!(world.clients("more").is_empty());
     drop(guard);
-    // What nobody has ever served is forgotten as well.
+    // A tunnel that was never served is forgotten as well.
     let later = Instant::now() + RETENTION * 2;
     world.directory.announce(&new, &[], later);
     assert_eq!(world.names(), ["shop"]);
@@ -408,7 +392,7 @@ async fn a_link_that_was_taken_over_joins_nothing() {
 
 /// Regression: two reports of two threads in the wrong order left a live client out for good.
 #[tokio::test]
-async fn what_counts_is_the_link_and_not_the_order_of_reports() {
+async fn the_state_of_the_link_overrides_late_reports() {
     let world = world();
     let (link, guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
     world.directory.link_down(&link);
@@ -434,7 +418,7 @@ async fn a_client_that_drains_gets_nothing_new() {
 
 /// An alert on no clients is for tunnels whose clients were lost.
 #[tokio::test]
-async fn a_tunnel_is_left_by_a_drain_and_down_by_a_loss() {
+async fn a_drain_leaves_the_tunnel_and_a_loss_closes_it() {
     let world = world();
     let left = || world.directory.tunnels()[0].0.has_been_left();
     for drains in [true, false] {
@@ -539,7 +523,7 @@ async fn a_visitor_waits_for_a_client_that_comes_back() {
 
 /// F17. Regression: who waited on the old definition of a tunnel waited in vain.
 #[tokio::test(start_paused = true)]
-async fn a_visitor_waits_for_a_client_that_comes_back_with_other_settings() {
+async fn a_visitor_waits_for_a_client_with_changed_settings() {
     let world = world();
     let (_, guard) = world
         .serve("one", "web", &[tunnel("shop", &["a.test"])])
@@ -555,7 +539,7 @@ async fn a_visitor_waits_for_a_client_that_comes_back_with_other_settings() {
 
 /// Regression: who waited for a permit of a client that left was turned away instead of waiting for its return.
 #[tokio::test(start_paused = true)]
-async fn a_visitor_who_waits_for_a_permit_outlives_the_client() {
+async fn a_visitor_that_waits_for_a_permit_outlives_the_client() {
     let world = world();
     let (_, guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
     let held = [
@@ -572,7 +556,7 @@ async fn a_visitor_who_waits_for_a_permit_outlives_the_client() {
     assert_eq!(visit.unwrap().link, link.id().value());
 }
 
-/// Regression: a connection on the clients' port that nobody registered on was kept for ever.
+/// Regression: a connection on the clients' port without a registration was kept for ever.
 #[tokio::test(start_paused = true)]
 async fn a_connection_of_no_use_is_noticed() {
     let world = world();

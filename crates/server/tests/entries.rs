@@ -1,4 +1,4 @@
-//! What a client can reach of a server: a client that says whatever it likes on its lane.
+//! The requests that clients open at a server: upstreams, limits, policies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -13,14 +13,15 @@ use adit_link::{
 };
 use adit_proto::ConfigSyncRequest;
 use adit_server::{Limits, Settings, Timeouts, UpstreamProtocol};
-use support::{Asked, Rogue, Site, server, settings, until, upstream};
+use adit_testlink::{TunnelRequest, tcp::unused_port};
+use support::{Site, TestClient, server, server_at, settings, until, upstream, who};
 
 /// P-12.1: a name leads to the upstream, and the host passes as the visitor sent it.
 #[tokio::test]
 async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
     let site = Site::start("erp").await;
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let answer = client.get("erp").await.unwrap();
     assert_eq!(answer, "erp");
     let head = site.last_head();
@@ -29,12 +30,12 @@ async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
     server.stop().await;
 }
 
-/// P-12.1: addresses, names of other things, and names that are nearly right are no names of upstreams.
+/// P-12.1: addresses, names of other things and similar names do not name an upstream.
 #[tokio::test]
 async fn p_12_1_no_other_name_leads_anywhere() {
     let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let secret_addr = secret.addr.to_string();
     let names = [
         String::new(),
@@ -46,24 +47,18 @@ async fn p_12_1_no_other_name_leads_anywhere() {
         "localhost".to_owned(),
         secret_addr.clone(),
         format!("http://{secret_addr}/"),
-        // What `egress` knows the server of the upstream by, and what it would know another one by.
+        // The name under which `egress` knows the server of the upstream, and that of another one.
         format!("erp/{}", site.addr),
         format!("erp/{secret_addr}"),
         server.http_addr().to_string(),
         "n".repeat(5_000),
     ];
     for name in &names {
-        for failure in [
-            client.get(name).await.unwrap_err(),
-            client.open_tcp(name).await.unwrap_err(),
-            client.open_udp(name).await.unwrap_err(),
-            client.open_grpc(name).await.unwrap_err(),
-            client.open_websocket(name).await.unwrap_err(),
-        ] {
+        for failure in client.failures(name).await {
             assert_eq!(failure.reason, Reason::NoTunnel, "{name}: {failure}");
         }
     }
-    // What is no text at all does not get that far.
+    // A name with a NUL byte is rejected before that.
     let failure = client.get("erp\0").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError, "{failure}");
     assert_eq!((site.connections(), secret.connections()), (0, 0));
@@ -76,44 +71,44 @@ async fn p_12_1_no_other_name_leads_anywhere() {
 async fn p_12_1_host_and_path_choose_no_address() {
     let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let secret_addr = secret.addr.to_string();
-    let asked = Asked {
-        authority: secret_addr.as_bytes(),
-        ..Asked::default()
+    let request = TunnelRequest {
+        authority: &secret_addr,
+        ..who("erp")
     };
-    assert_eq!(client.ask("erp", &asked).await.unwrap(), "erp");
+    assert_eq!(client.request(&request).await.unwrap(), "erp");
     assert!(
         site.last_head()
             .contains(&format!("\r\nhost: {secret_addr}\r\n"))
     );
     // RFC 9112, 3.2.2: an absolute target would overrule the host.
     for path in [format!("http://{secret_addr}/who"), secret_addr.clone()] {
-        let asked = Asked {
-            path: path.as_bytes(),
-            ..Asked::default()
+        let request = TunnelRequest {
+            path: &path,
+            ..who("erp")
         };
-        let failure = client.ask("erp", &asked).await.unwrap_err();
+        let failure = client.request(&request).await.unwrap_err();
         assert_eq!(failure.reason, Reason::ProtocolError, "{path}");
     }
-    let asked = Asked {
+    let request = TunnelRequest {
         method: "CONNECT",
-        authority: secret_addr.as_bytes(),
-        ..Asked::default()
+        authority: &secret_addr,
+        ..who("erp")
     };
-    let failure = client.ask("erp", &asked).await.unwrap_err();
+    let failure = client.request(&request).await.unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError);
     assert_eq!(secret.connections(), 0);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_host_that_the_upstream_says_replaces_the_visitors() {
+async fn the_host_rewrite_of_an_upstream_replaces_the_host() {
     let site = Site::start("erp").await;
     let mut erp = upstream("erp", &[&site]);
     erp.host_rewrite = Some("erp.internal".into());
     let server = server(vec![erp]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     client.get("erp").await.unwrap();
     let head = site.last_head();
     assert!(head.contains("\r\nhost: erp.internal\r\n"), "{head}");
@@ -123,19 +118,19 @@ async fn a_host_that_the_upstream_says_replaces_the_visitors() {
 
 /// The kind of a request and what its upstream speaks have to fit.
 #[tokio::test]
-async fn an_upstream_of_another_protocol_says_so() {
+async fn an_upstream_of_another_protocol_is_an_error() {
     let site = Site::start("site").await;
     let mut tcp = upstream("tcp", &[&site]);
     tcp.protocol = UpstreamProtocol::Tcp;
     let server = server(vec![upstream("http", &[&site]), tcp]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let failure = client.get("tcp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     assert!(failure.detail.contains("type: tcp"), "{failure}");
-    let failure = client.open_tcp("http").await.unwrap_err();
+    let failure = client.open(who("http").tcp(b"")).await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     assert!(failure.detail.contains("type: http"), "{failure}");
-    let failure = client.open_udp("tcp").await.unwrap_err();
+    let failure = client.open(who("tcp").udp()).await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     assert_eq!(site.connections(), 0);
     server.stop().await;
@@ -168,7 +163,7 @@ async fn p_12_2_policies_choose_among_the_servers() {
     let mut by_host = upstream("by-host", &all);
     by_host.policy = Policy::ConsistentHash;
     let server = server(vec![even, weighted, by_ip, by_header, by_cookie, by_host]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let spread = |upstream: &'static str, count: usize| {
         let client = &client;
         async move {
@@ -190,18 +185,19 @@ async fn p_12_2_policies_choose_among_the_servers() {
         for port in [1_000, 2_000] {
             let visitor = format!("{ip}:{port}");
             let port = port.to_string();
-            let asked = Asked {
-                visitor: &visitor,
-                authority: text.as_bytes(),
-                headers: &[
-                    (b"x-key", text.as_bytes()),
-                    (b"x-other", port.as_bytes()),
-                    (b"cookie", cookie.as_bytes()),
-                ],
-                ..Asked::default()
-            };
+            let headers = [
+                ("x-key", &text[..]),
+                ("x-other", &port),
+                ("cookie", &cookie),
+            ];
             for upstream in ["by-ip", "by-header", "by-cookie", "by-host"] {
-                let name = client.ask(upstream, &asked).await.unwrap();
+                let mut request = TunnelRequest {
+                    authority: &text,
+                    headers: &headers,
+                    ..who(upstream)
+                };
+                request.open.visitor = &visitor;
+                let name = client.request(&request).await.unwrap();
                 chosen.entry(upstream).or_default().push(name);
             }
         }
@@ -228,9 +224,12 @@ async fn p_12_2_requests_in_flight_are_load() {
     let mut least = upstream("least", &[&sites[0], &sites[1]]);
     least.policy = Policy::LeastConnections;
     let server = server(vec![least]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let held = client.hold("least");
-    until(|| sites[0].held() + sites[1].held() == 1).await;
+    until("the service holds requests", || {
+        sites[0].held() + sites[1].held() == 1
+    })
+    .await;
     let (busy, free) = if sites[0].held() == 1 {
         ("a", "b")
     } else {
@@ -241,7 +240,10 @@ async fn p_12_2_requests_in_flight_are_load() {
     }
     drop(held);
     let handle = server.handle();
-    until(|| handle.status().process.permits_in_use == 0).await;
+    until("all permits are returned", || {
+        handle.status().process.permits_in_use == 0
+    })
+    .await;
     let names = [
         client.get("least").await.unwrap(),
         client.get("least").await.unwrap(),
@@ -255,9 +257,9 @@ async fn p_12_2_requests_in_flight_are_load() {
 async fn p_12_2_a_server_that_is_down_is_a_failed_dial() {
     let site = Site::start("up").await;
     let mut erp = upstream("erp", &[&site]);
-    erp.servers.push(support::nobody());
+    erp.servers.push(server_at(unused_port().await));
     let server = server(vec![erp]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let (mut up, mut down) = (0, 0);
     for _ in 0..10 {
         match client.get("erp").await {
@@ -291,58 +293,67 @@ fn bounded(requests: usize, per_client: usize, wait: Duration, site: &Site) -> S
     }
 }
 
-/// P-12.2, F12: over the limit a request waits, then it is told.
+/// P-12.2, F12: a request over the limit waits, and is refused.
 #[tokio::test]
 async fn p_12_2_without_a_permit_a_request_waits_a_bounded_time() {
     let site = Site::start("erp").await;
     let wait = Duration::from_millis(200);
     let server = support::start(&bounded(1, 10, wait, &site));
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until(|| site.held() == 1).await;
+    until("the service holds requests", || site.held() == 1).await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Limit, "{failure}");
     drop(held);
     let handle = server.handle();
-    until(|| handle.status().process.permits_in_use == 0).await;
+    until("all permits are returned", || {
+        handle.status().process.permits_in_use == 0
+    })
+    .await;
     assert_eq!(client.get("erp").await.unwrap(), "erp");
     server.stop().await;
 }
 
 /// A permit that comes back is given to who waits, in turn; who leaves while waiting takes none.
 #[tokio::test]
-async fn p_12_2_who_waits_gets_the_permit_that_comes_back() {
+async fn p_12_2_a_waiting_request_gets_the_returned_permit() {
     let site = Site::start("erp").await;
     let server = support::start(&bounded(1, 10, Duration::from_secs(60), &site));
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until(|| site.held() == 1).await;
+    until("the service holds requests", || site.held() == 1).await;
     let left = client.hold("erp");
     let waiting = {
         let client = client.clone();
         tokio::spawn(async move { client.get("erp").await })
     };
     let handle = server.handle();
-    until(|| handle.status().clients[0].accepted == 3).await;
+    until("the server has the requests", || {
+        handle.status().clients[0].accepted == 3
+    })
+    .await;
     drop(left);
     drop(held);
     assert_eq!(waiting.await.unwrap().unwrap(), "erp");
-    until(|| handle.status().process.permits_in_use == 0).await;
+    until("all permits are returned", || {
+        handle.status().process.permits_in_use == 0
+    })
+    .await;
     assert_eq!(site.requests(), 2, "the one that left was not served");
     server.stop().await;
 }
 
-/// P-2.9: a client cannot have more open than it was told.
+/// P-2.9: a client cannot have more requests open than its limit.
 #[tokio::test]
 async fn p_2_9_a_client_opens_no_more_than_it_may() {
     let site = Site::start("erp").await;
     let server = support::start(&bounded(100, 3, Duration::from_secs(60), &site));
     let (client, other) = (
-        Rogue::connect(&server, "one").await,
-        Rogue::connect(&server, "two").await,
+        TestClient::connect(&server, "one").await,
+        TestClient::connect(&server, "two").await,
     );
     let held: Vec<_> = (0..3).map(|_| client.hold("erp")).collect();
-    until(|| site.held() == 3).await;
+    until("the service holds requests", || site.held() == 3).await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Refused, "{failure}");
     assert_eq!(
@@ -352,31 +363,31 @@ async fn p_2_9_a_client_opens_no_more_than_it_may() {
     );
     drop(held);
     let handle = server.handle();
-    until(|| handle.status().process.permits_in_use == 0).await;
+    until("all permits are returned", || {
+        handle.status().process.permits_in_use == 0
+    })
+    .await;
     assert_eq!(client.get("erp").await.unwrap(), "erp");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_server_that_drains_takes_nothing_new_and_finishes_what_runs() {
+async fn a_draining_server_finishes_running_requests_only() {
     let site = Site::start("erp").await;
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let running = {
         let client = client.clone();
-        let asked = Asked {
-            path: b"/held",
-            ..Asked::default()
-        };
-        tokio::spawn(async move { client.ask("erp", &asked).await })
+        let held = TunnelRequest::get("/held").tunnel("erp");
+        tokio::spawn(async move { client.request(&held).await })
     };
-    until(|| site.held() == 1).await;
+    until("the service holds requests", || site.held() == 1).await;
     let handle = server.handle();
     let draining = tokio::spawn(async move {
         server.drain().await;
         server
     });
-    until(|| handle.status().phase == "draining").await;
+    until("the server drains", || handle.status().phase == "draining").await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Draining, "{failure}");
     assert!(!draining.is_finished(), "one request is running");
@@ -390,30 +401,30 @@ async fn a_server_that_drains_takes_nothing_new_and_finishes_what_runs() {
 async fn p_6_4_a_lost_link_leaves_nothing_behind() {
     let site = Site::start("erp").await;
     let server = server(vec![upstream("erp", &[&site])]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let _held: Vec<_> = (0..20).map(|_| client.hold("erp")).collect();
-    until(|| site.held() == 20).await;
+    until("the service holds requests", || site.held() == 20).await;
     client.cut();
     let handle = server.handle();
-    until(|| {
+    until("nothing is left behind", || {
         let status = handle.status();
         let process = &status.process;
         (process.permits_in_use, process.pending, process.sessions) == (0, 0, 0)
             && status.upstreams[0].servers[0].requests_open == 0
     })
     .await;
-    until(|| site.open() == 0).await;
+    until("the connections are closed", || site.open() == 0).await;
     server.stop().await;
 }
 
-/// What a client is told of upstreams: names and policies, and no address.
+/// The list of upstreams has names and policies, and no address.
 #[tokio::test]
-async fn config_sync_tells_names_and_policies() {
+async fn config_sync_lists_names_and_policies() {
     let site = Site::start("erp").await;
     let mut least = upstream("least", &[&site]);
     least.policy = Policy::LeastConnections;
     let server = server(vec![upstream("erp", &[&site]), least]);
-    let client = Rogue::connect(&server, "one").await;
+    let client = TestClient::connect(&server, "one").await;
     let request = ConfigSyncRequest { known_revision: 0 };
     let response = client.channel().sync_config(client.session(), request);
     let response = response.await.unwrap();
@@ -433,14 +444,13 @@ async fn config_sync_tells_names_and_policies() {
 }
 
 #[test]
-fn upstreams_that_cannot_be_are_refused() {
+fn invalid_upstreams_are_refused() {
     let refused = |upstreams| match adit_server::Server::start(&settings(upstreams)) {
         Err(error) => error.to_string(),
         Ok(_) => panic!("started"),
     };
-    let mut server = support::nobody();
-    server.port = 9;
-    let mut erp = support::bare("erp");
+    let mut erp = upstream("erp", &[]);
+    let server = server_at(9);
     assert_eq!(refused(vec![erp.clone()]), "upstream `erp`: has no servers");
     erp.servers = vec![server.clone(), server.clone()];
     assert_eq!(

@@ -12,7 +12,7 @@ use adit_server::Server;
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
-use support::{Rogue, until};
+use support::{TestClient, until};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 const CONTROL_PATH: &str = "/adit.tunnel.v1.TunnelService/ControlStream";
@@ -89,7 +89,7 @@ async fn p_1_1_a_registration_of_more_than_4_kib_is_refused() {
 }
 
 #[tokio::test]
-async fn p_1_12_a_connection_beyond_those_of_its_address_is_closed() {
+async fn p_1_12_connections_over_the_limit_of_an_address_are_closed() {
     let mut settings = support::settings(Vec::new());
     settings.limits.max_unauthenticated_per_address = 3;
     let server = support::start(&settings);
@@ -98,15 +98,21 @@ async fn p_1_12_a_connection_beyond_those_of_its_address_is_closed() {
         held.push(TcpStream::connect(server.tunnel_addr()).await.unwrap());
     }
     let handle = server.handle();
-    until(|| handle.status().process.unauthenticated == 3).await;
+    until("the connections are counted", || {
+        handle.status().process.unauthenticated == 3
+    })
+    .await;
     let mut crowded = TcpStream::connect(server.tunnel_addr()).await.unwrap();
     assert_eq!(crowded.read(&mut [0; 1]).await.unwrap_or(0), 0);
     assert_eq!(handle.status().refusals.unregistered, 1);
-    // With a session a connection is none of them any more.
+    // A connection with a session does not count.
     drop(held);
-    until(|| handle.status().process.unauthenticated == 0).await;
-    let first = Rogue::connect(&server, "first").await;
-    let second = Rogue::connect(&server, "second").await;
+    until("the connections are counted", || {
+        handle.status().process.unauthenticated == 0
+    })
+    .await;
+    let first = TestClient::connect(&server, "first").await;
+    let second = TestClient::connect(&server, "second").await;
     assert_eq!(handle.status().process.unauthenticated, 0);
     drop((first, second));
     server.stop().await;
@@ -122,7 +128,10 @@ async fn p_1_12_a_connection_without_a_session_ends_after_setup() {
     // SETTINGS of the server may come before the end.
     silent.read_to_end(&mut read).await.unwrap();
     let handle = server.handle();
-    until(|| handle.status().refusals.unregistered == 1).await;
+    until("the state is reached", || {
+        handle.status().refusals.unregistered == 1
+    })
+    .await;
     assert_eq!(handle.status().process.unauthenticated, 0);
     server.stop().await;
 }
@@ -147,7 +156,7 @@ async fn wrong_tokens_are_counted() {
 #[tokio::test]
 async fn p_1_13_a_data_stream_of_junk_ends_with_its_status() {
     let server = support::server(Vec::new());
-    let rogue = Rogue::connect(&server, "office").await;
+    let rogue = TestClient::connect(&server, "office").await;
     let mut send = connect(&server).await;
     // The prefix of a message of 4 GiB.
     let junk = Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]);
@@ -157,14 +166,17 @@ async fn p_1_13_a_data_stream_of_junk_ends_with_its_status() {
     let text = status["grpc-message"].to_str().unwrap();
     assert!(text.contains("offset"), "{text}");
     let handle = server.handle();
-    until(|| handle.status().refusals.broken_streams == 1).await;
+    until("the state is reached", || {
+        handle.status().refusals.broken_streams == 1
+    })
+    .await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn p_1_13_junk_on_the_control_stream_is_counted_and_answered() {
     let server = support::server(Vec::new());
-    let rogue = Rogue::connect(&server, "office").await;
+    let rogue = TestClient::connect(&server, "office").await;
     let mut send = connect(&server).await;
     let handle = server.handle();
     let junk: [&[u8]; 3] = [
@@ -183,9 +195,15 @@ async fn p_1_13_junk_on_the_control_stream_is_counted_and_answered() {
     let request = request(CONTROL_PATH, rogue.session());
     let (response, stream) = send.send_request(request, false).unwrap();
     let response = response.await.unwrap();
-    until(|| handle.status().clients[0].control).await;
+    until("the state is reached", || {
+        handle.status().clients[0].control
+    })
+    .await;
     drop((response, stream, send));
-    until(|| !handle.status().clients[0].control).await;
+    until("the state is reached", || {
+        !handle.status().clients[0].control
+    })
+    .await;
     assert_eq!(handle.status().refusals.broken_streams, 3);
     server.stop().await;
 }

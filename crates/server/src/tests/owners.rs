@@ -243,7 +243,7 @@ async fn p_1_11_a_clean_leave_frees_the_name_for_the_same_user() {
 
 /// P-1.11.
 #[tokio::test]
-async fn p_1_11_a_lost_client_keeps_its_name_and_the_text_says_how_long() {
+async fn p_1_11_the_refusal_names_the_retention_of_a_lost_client() {
     let world = world();
     let web = [tunnel("web", &[])];
     let (a, guard) = world.serve("a", "a", &web).await;
@@ -295,7 +295,7 @@ async fn p_1_9_a_restart_of_the_server_hands_no_name_over() {
         file.write(world.directory.owners()).unwrap();
     }
     let users = ["ann", "bob"].map(|user| UserName::parse(user).unwrap());
-    // Of a user that there is no more, nobody could come for it.
+    // Names of a removed user are released.
     let other = world();
     assert_eq!(
         other.directory.restore(file.read().unwrap(), &users[1..]),
@@ -318,7 +318,7 @@ async fn p_1_9_a_restart_of_the_server_hands_no_name_over() {
 }
 
 #[tokio::test]
-async fn a_release_frees_what_nobody_serves() {
+async fn a_release_frees_unused_names() {
     let world = world();
     let now = Instant::now();
     let shop = [tunnel("web", &["shop.test"])];

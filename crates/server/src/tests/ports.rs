@@ -106,7 +106,7 @@ impl World {
 
 /// P-1.4: the holder is named, the others stand.
 #[tokio::test]
-async fn a_port_that_another_tunnel_holds_is_refused_with_its_holder() {
+async fn a_port_of_another_tunnel_is_refused_with_its_holder() {
     let (world, ip) = local();
     let taken = free(ip);
     let (one, _guard) = world.serve("one", "red", &[tcp("db", taken)]).await;
@@ -139,7 +139,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
     let refused = world.announce_one(&link, tcp("a", 7000));
     assert_eq!(code(&refused), "port_taken");
     assert!(text(&refused).contains("server's own"), "{refused:?}");
-    // There is none left to pick.
+    // No port is left to pick.
     let refused = world.announce_one(&link, tcp("a", 0));
     assert!(text(&refused).contains("no free port"), "{refused:?}");
     assert_eq!((world.names().len(), world.ports.count()), (0, 0));
@@ -147,7 +147,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
 
 /// P-1.2.
 #[tokio::test]
-async fn a_client_that_does_not_know_a_type_cannot_announce_it() {
+async fn a_client_announces_only_types_that_it_supports() {
     let (world, _) = local();
     let (link, _) = world.register_knowing("one", "web", &["http"]).await;
     let results = world.announce(&link, &[tcp("a", 0), udp("b", 0), tunnel("c", &[])]);
@@ -157,7 +157,7 @@ async fn a_client_that_does_not_know_a_type_cannot_announce_it() {
 }
 
 #[tokio::test]
-async fn clients_of_a_group_share_a_port_and_a_returning_one_finds_it() {
+async fn clients_of_a_group_share_a_port() {
     let (world, _) = local();
     let (one, _one) = world
         .serve("one", "db", &[tcp("pg", 0), udp("dns", 0)])
@@ -182,7 +182,7 @@ async fn clients_of_a_group_share_a_port_and_a_returning_one_finds_it() {
 }
 
 #[tokio::test]
-async fn a_tunnel_finds_its_port_again_after_a_restart_of_the_server() {
+async fn a_tunnel_keeps_its_port_after_a_server_restart() {
     let ip = own_address();
     let mut picked = Vec::new();
     for _ in 0..2 {
@@ -225,7 +225,7 @@ async fn a_port_is_closed_when_its_tunnel_goes() {
     assert!(is_free(ip, first) && !is_free(ip, second));
     assert!(world.directory.withdraw(&link, "a", Instant::now()));
     assert!(is_free(ip, second));
-    // Kept for whoever returns, and no longer than for the retention.
+    // Kept for a client that returns, for the retention only.
     assert_eq!(port(&world.announce_one(&link, tcp("a", second))), second);
     let now = Instant::now();
     world.directory.link_gone(&link);
@@ -239,7 +239,7 @@ async fn a_port_is_closed_when_its_tunnel_goes() {
 
 /// Regression: a tunnel that had been given another name by its own people was in its own way for ten minutes.
 #[tokio::test]
-async fn a_tunnel_that_nobody_serves_makes_room_for_one_of_its_group() {
+async fn an_unserved_tunnel_yields_its_port_to_its_group() {
     let (world, ip) = local();
     let taken = free(ip);
     let before = [tcp("old", taken), tunnel("web", &["a.test"])];
@@ -269,7 +269,7 @@ async fn a_tunnel_that_nobody_serves_makes_room_for_one_of_its_group() {
 /// Whatever comes and goes, in whatever order: each port has one tunnel at most, a tunnel of TCP or UDP has one, and
 /// bound is what the snapshot holds and nothing else. The dice fall the same way each time.
 #[tokio::test]
-async fn ports_are_those_of_the_snapshot_whatever_happens() {
+async fn open_ports_always_match_the_snapshot() {
     let (world, ip) = local();
     let mut dice = 7_u64;
     let mut roll = |bound: u64| {
@@ -341,7 +341,7 @@ async fn ports_are_those_of_the_snapshot_whatever_happens() {
 }
 
 #[tokio::test]
-async fn what_comes_in_by_a_port_is_dealt_as_that_of_its_tunnel() {
+async fn connections_of_a_port_belong_to_its_tunnel() {
     let (world, ip) = local();
     let (context, seen) = world.open_for_visitors();
     let (link, _guard) = world.serve("one", "web", &[tcp("a", 0)]).await;
@@ -355,7 +355,7 @@ async fn what_comes_in_by_a_port_is_dealt_as_that_of_its_tunnel() {
     drop(context);
 }
 
-/// A port that goes over from one tunnel to the next stays open: nobody who comes meanwhile is turned away.
+/// A port that moves from one tunnel to the next stays open: no visitor is refused meanwhile.
 #[tokio::test]
 async fn a_port_that_goes_over_is_not_closed_in_between() {
     let (world, ip) = local();
@@ -367,7 +367,7 @@ async fn a_port_that_goes_over_is_not_closed_in_between() {
         next.load_balance = ["ip_hash", "round_robin"][turn % 2].into();
         let connecting = tokio::spawn(TcpStream::connect((ip, taken)));
         if turn % 3 == 0 {
-            // Gone, and back before whoever listens has looked.
+            // Removed, and added again before the listener notices.
             assert!(world.directory.withdraw(&link, "a", Instant::now()));
         }
         assert_eq!(port(&world.announce_one(&link, next)), taken);
@@ -382,7 +382,7 @@ async fn a_port_that_goes_over_is_not_closed_in_between() {
 }
 
 #[tokio::test]
-async fn a_udp_port_can_be_had_again_as_soon_as_it_is_given_up() {
+async fn a_released_udp_port_is_available_at_once() {
     let (world, ip) = local();
     let (_ground, _) = world.open_for_visitors();
     let taken = free(ip);
@@ -422,7 +422,7 @@ async fn after_a_drain_no_port_is_open() {
 }
 
 #[tokio::test]
-async fn a_public_url_says_what_to_connect_to() {
+async fn a_public_url_names_the_address_to_connect_to() {
     let everywhere = IpAddr::from([0, 0, 0, 0]);
     let v6 = "::1".parse().unwrap();
     let local = IpAddr::from([127, 0, 0, 1]);
@@ -549,7 +549,7 @@ async fn sessions_are_shared_by_the_visitors_address_whatever_is_hashed() {
 }
 
 #[tokio::test]
-async fn a_port_of_http_leads_to_its_tunnel_whatever_host_is_asked_for() {
+async fn an_http_port_serves_its_tunnel_for_every_host() {
     let (world, ip) = local();
     let mut web = tunnel("web", &[]);
     web.remote_port = free(ip).into();
@@ -575,7 +575,7 @@ async fn a_port_of_http_leads_to_its_tunnel_whatever_host_is_asked_for() {
 
 /// P-1.2: what a client does not know is not sent to it.
 #[tokio::test]
-async fn a_websocket_goes_to_a_client_that_knows_it_or_is_refused() {
+async fn a_websocket_needs_a_client_that_supports_it() {
     let world = world();
     let (old, session) = world.register_knowing("one", "web", &["http"]).await;
     assert_eq!(code(&world.announce_one(&old, tunnel("shop", &[]))), "");

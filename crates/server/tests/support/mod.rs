@@ -1,6 +1,6 @@
-//! A server, services behind its upstreams, and a client that says whatever it likes on its lane.
+//! A server, services behind its upstreams, and a client that opens arbitrary requests on its lane.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each file uses its part")]
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -14,14 +14,10 @@ use std::{
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-use adit_codec::{
-    EncodedHead, GrpcRequestHead, HttpRequestHead, Open, Side, TcpOpenHead, UdpOpenHead,
-    WebSocketRequestHead,
-};
-use adit_flow::Budget;
+use adit_codec::{EncodedHead, Side};
 use adit_link::{
-    Dispatch, Exchange, Failure, IncomingRequest, Lane, LaneConfig, Part, Reason,
-    control::{Channel, LaneRequest, Transport},
+    Exchange, Failure, Lane,
+    control::{Channel as _, LaneRequest, Transport as _},
     drive,
     grpc::{GrpcChannel, GrpcTransport},
 };
@@ -30,16 +26,14 @@ use adit_server::{
     Limits, NamedToken, PublicUrl, Server, Settings, Timeouts, TrustedProxies, UpstreamProtocol,
     UpstreamServer, UpstreamSettings,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-};
+use adit_testlink::{TunnelRequest, http1, lane_of, read, tcp};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch, task::JoinSet};
+
+pub(crate) use adit_testlink::until;
 
 pub(crate) const TOKEN: &str = "a-token-of-some-length-0123456789";
 
-pub(crate) fn any() -> SocketAddr {
+fn any() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
@@ -77,8 +71,7 @@ pub(crate) fn server(upstreams: Vec<UpstreamSettings>) -> Server {
     start(&settings(upstreams))
 }
 
-/// An upstream that cannot be yet: it has no servers.
-pub(crate) fn bare(name: &str) -> UpstreamSettings {
+pub(crate) fn upstream(name: &str, sites: &[&Site]) -> UpstreamSettings {
     UpstreamSettings {
         name: TunnelName::parse(name).unwrap(),
         policy: Policy::RoundRobin,
@@ -87,48 +80,26 @@ pub(crate) fn bare(name: &str) -> UpstreamSettings {
         tls: None,
         host_rewrite: None,
         compression: None,
-        servers: Vec::new(),
+        servers: sites
+            .iter()
+            .map(|site| server_at(site.addr.port()))
+            .collect(),
     }
 }
 
-pub(crate) fn upstream(name: &str, sites: &[&Site]) -> UpstreamSettings {
-    let server = |site: &&Site| UpstreamServer {
-        host: site.addr.ip().to_string(),
-        port: site.addr.port(),
-        weight: 1,
-    };
-    UpstreamSettings {
-        servers: sites.iter().map(server).collect(),
-        ..bare(name)
-    }
-}
-
-/// An address on which nobody listens.
-pub(crate) fn nobody() -> UpstreamServer {
-    let listener = std::net::TcpListener::bind(any()).unwrap();
+pub(crate) fn server_at(port: u16) -> UpstreamServer {
     UpstreamServer {
         host: Ipv4Addr::LOCALHOST.to_string(),
-        port: listener.local_addr().unwrap().port(),
+        port,
         weight: 1,
     }
 }
 
-pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
-    for _ in 0..3_000 {
-        if is_so() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it never came to be");
-}
-
-/// A service that answers each request with its name; `/held` only when released.
+/// A service that responds to each request with its name; to `/held` only when released.
 pub(crate) struct Site {
     pub(crate) addr: SocketAddr,
     seen: Arc<Seen>,
     release: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -141,28 +112,22 @@ struct Seen {
 
 impl Site {
     pub(crate) async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind(any()).await.unwrap();
-        let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let release = watch::Sender::new(false);
         let (counted, held) = (seen.clone(), release.subscribe());
-        let accepting = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (seen, held) = (counted.clone(), held.clone());
-                connections.spawn(async move {
-                    seen.connections.fetch_add(1, Ordering::SeqCst);
-                    seen.open.fetch_add(1, Ordering::SeqCst);
-                    serve(stream, name, &seen, held).await;
-                    seen.open.fetch_sub(1, Ordering::SeqCst);
-                });
+        let port = tcp::serve(move |stream, _| {
+            let (seen, held) = (counted.clone(), held.clone());
+            async move {
+                seen.connections.fetch_add(1, Ordering::SeqCst);
+                seen.open.fetch_add(1, Ordering::SeqCst);
+                serve(stream, name, &seen, held).await;
+                seen.open.fetch_sub(1, Ordering::SeqCst);
             }
         });
         Self {
-            addr,
+            addr: (Ipv4Addr::LOCALHOST, port.await).into(),
             seen,
             release,
-            accepting,
         }
     }
 
@@ -171,7 +136,7 @@ impl Site {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
-    /// Connections open now.
+    /// Connections that are open.
     pub(crate) fn open(&self) -> usize {
         self.seen.open.load(Ordering::SeqCst)
     }
@@ -189,112 +154,54 @@ impl Site {
         self.release.send_replace(true);
     }
 
-    /// The head of the last request, as it came.
     pub(crate) fn last_head(&self) -> String {
         self.seen.heads.lock().unwrap().last().unwrap().clone()
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
 async fn serve(mut stream: TcpStream, name: &str, seen: &Seen, mut held: watch::Receiver<bool>) {
-    let mut read = Vec::new();
-    let mut piece = [0; 4096];
-    loop {
-        let end = loop {
-            if let Some(at) = read.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at + 4;
-            }
-            match stream.read(&mut piece).await {
-                Ok(0) | Err(_) => return,
-                Ok(length) => read.extend_from_slice(&piece[..length]),
-            }
-        };
-        let head: Vec<_> = read.drain(..end).collect();
-        let head = String::from_utf8_lossy(&head).into_owned();
+    while let Some(head) = http1::read_head(&mut stream).await {
         let holds = head.starts_with("GET /held ");
         seen.heads.lock().unwrap().push(head);
         if holds {
             seen.held.fetch_add(1, Ordering::SeqCst);
-            let released = async { held.wait_for(|released| *released).await.is_ok() };
             let released = tokio::select! {
-                released = released => released,
-                _ = stream.read(&mut piece) => false,
+                released = held.wait_for(|released| *released) => released.is_ok(),
+                _ = stream.read_u8() => false,
             };
             seen.held.fetch_sub(1, Ordering::SeqCst);
             if !released {
                 return;
             }
         }
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
-            name.len()
-        );
-        if stream.write_all(answer.as_bytes()).await.is_err() {
-            return;
-        }
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", name.len());
+        http1::send(&mut stream, head + name).await;
     }
 }
 
-/// What is asked.
-pub(crate) struct Asked<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) visitor: &'a str,
-    pub(crate) authority: &'a [u8],
-    pub(crate) path: &'a [u8],
-    pub(crate) headers: &'a [(&'a [u8], &'a [u8])],
+/// `GET /who` of an upstream.
+pub(crate) fn who(upstream: &str) -> TunnelRequest<'_> {
+    TunnelRequest::get("/who").tunnel(upstream)
 }
 
-impl Default for Asked<'_> {
-    fn default() -> Self {
-        Self {
-            method: "GET",
-            visitor: "192.0.2.1:4000",
-            authority: b"visitor.example",
-            path: b"/who",
-            headers: &[],
-        }
-    }
-}
-
-/// Resets what the server opens: this client serves nothing.
-struct Nothing;
-
-impl Dispatch for Nothing {
-    fn dispatch(&self, opened: IncomingRequest) {
-        drop(opened);
-    }
-}
-
-/// A client that opens what it likes.
+/// A client that serves nothing and opens arbitrary requests.
 #[derive(Clone)]
-pub(crate) struct Rogue {
+pub(crate) struct TestClient {
     lane: Arc<Lane>,
     channel: GrpcChannel,
     session: String,
-    tasks: Arc<Tasks>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
-struct Tasks(Vec<JoinHandle<()>>);
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
-    }
-}
-
-impl Rogue {
+impl TestClient {
     pub(crate) async fn connect(server: &Server, client: &str) -> Self {
         let transport = GrpcTransport {
             host: server.tunnel_addr().ip().to_string(),
             port: server.tunnel_addr().port(),
         };
         let (channel, driver) = transport.connect().await.unwrap();
-        let connection = tokio::spawn(driver);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(driver);
         let request = RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             client_id: client.to_owned(),
@@ -305,30 +212,20 @@ impl Rogue {
             lanes: 1,
             ..RegisterRequest::default()
         };
-        let registered = channel.register(request).await.unwrap();
-        let config = LaneConfig {
-            mux: adit_mux::Config::new(Side::Client),
-            max_entries: 10_000,
-            heartbeat: Duration::from_secs(3),
-            dead_after: Duration::from_secs(10),
-            stall: Duration::from_secs(60),
-            turn_bytes: adit_link::turn::TURN_BYTES,
-        };
-        let lane = Lane::new(config, Budget::new(1 << 20), Arc::new(Nothing));
+        let session = channel.register(request).await.unwrap().session;
+        let lane = lane_of(Side::Client);
         let request = LaneRequest {
-            session: &registered.session,
+            session: &session,
             lane: 0,
         };
-        let source = channel.open_lane(&lane, request).await;
-        let (source, driven) = (source.unwrap(), lane.clone());
-        let driving = tokio::spawn(async move {
-            drive(&driven, source).await;
-        });
+        let reader = channel.open_lane(&lane, request).await.unwrap();
+        let driven = lane.clone();
+        tasks.spawn(async move { drop(drive(&driven, reader).await) });
         Self {
             lane,
             channel,
-            session: registered.session,
-            tasks: Arc::new(Tasks(vec![connection, driving])),
+            session,
+            tasks: Arc::new(Mutex::new(tasks)),
         }
     }
 
@@ -340,110 +237,41 @@ impl Rogue {
         &self.session
     }
 
-    /// Breaks the connection off.
+    /// Closes the connection.
     pub(crate) fn cut(&self) {
-        self.tasks.0.iter().for_each(JoinHandle::abort);
+        self.tasks.lock().unwrap().abort_all();
     }
 
-    /// `GET /who`.
+    /// `GET /who`; gives the body.
     pub(crate) async fn get(&self, upstream: &str) -> Result<String, Failure> {
-        self.ask(upstream, &Asked::default()).await
+        self.request(&who(upstream)).await
     }
 
-    /// Asks and reads the whole answer.
-    pub(crate) async fn ask(&self, upstream: &str, asked: &Asked<'_>) -> Result<String, Failure> {
-        answer(self.open(upstream, asked)).await
+    /// Sends a request and gives the body of the response.
+    pub(crate) async fn request(&self, request: &TunnelRequest<'_>) -> Result<String, Failure> {
+        self.open(request.http(b"")).await
     }
 
     /// `GET /held`; cancelled when dropped.
     pub(crate) fn hold(&self, upstream: &str) -> Exchange {
-        let path = b"/held";
-        self.open(
-            upstream,
-            &Asked {
-                path,
-                ..Asked::default()
-            },
-        )
+        let held = TunnelRequest::get("/held").tunnel(upstream);
+        self.lane.open(held.http(b""), true, None).unwrap()
     }
 
-    fn open(&self, upstream: &str, asked: &Asked<'_>) -> Exchange {
-        let head = HttpRequestHead {
-            open: &open(upstream, asked.visitor),
-            method: asked.method,
-            scheme: "http",
-            authority: asked.authority,
-            path: asked.path,
-        };
-        let head = head.encode(asked.headers.iter().copied(), b"").unwrap();
-        self.lane.open(head, true, None).unwrap()
+    pub(crate) async fn open(&self, head: EncodedHead) -> Result<String, Failure> {
+        let mut exchange = self.lane.open(head, true, None)?;
+        Ok(read(&mut exchange.recv).await?.text().to_owned())
     }
 
-    pub(crate) async fn open_tcp(&self, upstream: &str) -> Result<String, Failure> {
-        let head = TcpOpenHead {
-            open: &open(upstream, "192.0.2.1:4000"),
-            local: "127.0.0.1:22",
-        };
-        self.open_head(head.encode(b"").unwrap()).await
+    /// Opens one request of each protocol, which must fail.
+    pub(crate) async fn failures(&self, upstream: &str) -> [Failure; 5] {
+        let request = who(upstream);
+        [
+            self.open(request.http(b"")).await.unwrap_err(),
+            self.open(request.tcp(b"")).await.unwrap_err(),
+            self.open(request.udp()).await.unwrap_err(),
+            self.open(request.grpc(None, b"")).await.unwrap_err(),
+            self.open(request.websocket()).await.unwrap_err(),
+        ]
     }
-
-    pub(crate) async fn open_udp(&self, upstream: &str) -> Result<String, Failure> {
-        let head = UdpOpenHead {
-            open: &open(upstream, "192.0.2.1:4000"),
-            local: "127.0.0.1:53",
-        };
-        self.open_head(head.encode().unwrap()).await
-    }
-
-    pub(crate) async fn open_grpc(&self, upstream: &str) -> Result<String, Failure> {
-        let head = GrpcRequestHead {
-            open: &open(upstream, "192.0.2.1:4000"),
-            authority: b"visitor.example",
-            path: b"/shop.Cart/Add",
-            timeout: None,
-        };
-        self.open_head(head.encode(std::iter::empty(), b"").unwrap())
-            .await
-    }
-
-    pub(crate) async fn open_websocket(&self, upstream: &str) -> Result<String, Failure> {
-        let head = WebSocketRequestHead {
-            open: &open(upstream, "192.0.2.1:4000"),
-            authority: b"visitor.example",
-            path: b"/chat",
-        };
-        self.open_head(head.encode(std::iter::empty()).unwrap())
-            .await
-    }
-
-    async fn open_head(&self, head: EncodedHead) -> Result<String, Failure> {
-        answer(self.lane.open(head, true, None)?).await
-    }
-}
-
-fn open<'a>(upstream: &'a str, visitor: &'a str) -> Open<&'a str> {
-    Open {
-        request_uuid: [7; 16],
-        tunnel: upstream,
-        visitor,
-        ..Open::default()
-    }
-}
-
-/// The whole body of an answer.
-async fn answer(exchange: Exchange) -> Result<String, Failure> {
-    let Exchange { send, mut recv } = exchange;
-    let mut body = Vec::new();
-    while let Some(part) = recv.part().await {
-        match part? {
-            Part::Response(_) | Part::Trailers(_) => {}
-            Part::Data(payload) => body.extend_from_slice(payload.bytes()),
-            other => {
-                let text = format!("no part of an answer: {other:?}");
-                return Err(Failure::new(Reason::Internal, text));
-            }
-        }
-    }
-    drop(send);
-    Ok(String::from_utf8(body).unwrap())
 }
