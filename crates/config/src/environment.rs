@@ -1,6 +1,6 @@
 //! The environment: `ADIT__SERVER__BIND_PORT` stands for `server.bind_port`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsString};
 
 use crate::{
     document::{Entry, Node, Value, parse_flow},
@@ -44,7 +44,13 @@ pub const FLAG_VARIABLES: &[&str] = &[
 /// The variables of this process that count here. A value that is not UTF-8 has its wrong bytes replaced, so that the
 /// error shows it.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
+    relevant(std::env::vars_os())
+}
+
+fn relevant(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> impl Iterator<Item = (String, String)> {
+    variables.filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         counts(&name).then(|| (name, value.to_string_lossy().into_owned()))
     })
@@ -269,24 +275,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_does_not_count() {
-        for name in [
-            "ADIT__TOKEN",
-            "ADIT_TOKEN",
-            "HOME",
-            "HOSTNAME",
-            "OTEL_SERVICE_NAME",
-            "XDG_STATE_HOME",
-        ] {
-            assert!(counts(name), "{name}");
-        }
-        for name in ["ADITOKEN", "PATH", "adit__token", ""] {
-            assert!(!counts(name), "{name}");
-        }
-        let expected = std::env::vars_os()
-            .filter(|(name, _)| name.to_str().is_some_and(counts))
-            .count();
-        assert_eq!(environment().count(), expected);
-        assert!(environment().all(|(name, _)| counts(&name)));
+    fn only_variables_with_a_meaning_here_are_read() {
+        let kept = [
+            ("ADIT__TOKEN", "t"),
+            ("ADIT_TOKEN", ""),
+            ("HOME", "/root"),
+            ("HOSTNAME", "h"),
+            ("OTEL_SERVICE_NAME", "s"),
+            ("XDG_STATE_HOME", "/state"),
+        ];
+        let others = ["ADITOKEN", "PATH", "adit__token", ""];
+        let all = kept.into_iter().chain(others.map(|name| (name, "x")));
+        let read = relevant(all.map(|(name, value)| (name.into(), value.into())));
+        let expected = kept.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(read.collect::<Vec<_>>(), expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced_in_values() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let invalid = OsString::from_vec(b"a\xffb".to_vec());
+        let variables = [
+            ("HOME".into(), invalid.clone()),
+            (invalid, OsString::from("x")),
+        ];
+        let read: Vec<_> = relevant(variables.into_iter()).collect();
+        assert_eq!(read, [("HOME".to_owned(), "a\u{fffd}b".to_owned())]);
     }
 }
