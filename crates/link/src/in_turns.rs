@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_of_empty_frames_is_read_in_small_parts_and_ended() {
+    async fn flooded_empty_frames_are_read_in_small_parts_then_refused() {
         // Length 0, a type that no RFC has, stream 0.
         const UNKNOWN: [u8; 9] = [0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
         let flood = UNKNOWN.repeat(10_000);

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn events_without_a_runtime_wait_for_the_next_one() {
+    fn events_outside_a_runtime_wait_for_the_next_event() {
         let limit = LogLimit::new(write);
         (0..3).for_each(|event| limit.note(event));
         assert_eq!(lines(), [(0, 1)]);

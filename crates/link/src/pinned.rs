@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_counts_until_its_last_slice_is_gone() {
+    fn a_frame_counts_until_its_last_slice_is_dropped() {
         let pinned = Arc::new(AtomicUsize::new(0));
         let frame = pin(Bytes::from(vec![1; 1000]), &pinned);
         let slice = frame.slice(10..20);

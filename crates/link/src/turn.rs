@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_whose_turn_is_over_runs_behind_a_socket_that_is_readable() {
+    async fn a_task_at_the_end_of_its_turn_runs_after_readable_sockets() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_takes_at_most_what_it_may() {
+    async fn a_read_takes_at_most_its_limit() {
         let (mut near, mut far) = tokio::io::duplex(64);
         far.write_all(&[7; 40]).await.unwrap();
         let mut bytes = [0; 40];

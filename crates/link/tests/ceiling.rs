@@ -1,4 +1,4 @@
-//! What requests occupy whose receivers do not read: counted by the allocator, so this is one test in a program of its own.
+//! Memory of requests whose receivers do not read, counted by the allocator: one test in a program of its own.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,17 +29,17 @@ const REQUESTS: usize = 300;
 /// A DATA frame of HTTP/2.
 const FRAME_BYTES: usize = 16 * 1024;
 
-/// What slices of frames may pin (P-4.7): 4 MiB, and the frame that crosses that line.
+/// Bytes that slices of frames may pin (P-4.7): 4 MiB, and the frame that crosses that bound.
 const PINNED_BYTES: usize = (4 << 20) + FRAME_BYTES;
 
-/// What fills a window.
+/// The messages that fill a window.
 #[derive(Debug, Clone, Copy)]
 enum Filling {
-    /// WebSocket frames with so much payload.
+    /// WebSocket frames with this many bytes of payload.
     Frames(usize),
-    /// Chunks of so many bytes.
+    /// Chunks of this many bytes.
     Chunks(usize),
-    /// One chunk, in transport frames of so many bytes.
+    /// One chunk, in transport frames of this many bytes.
     Trickle(usize),
 }
 
@@ -59,7 +59,7 @@ impl Filling {
         }
     }
 
-    /// As many messages as a window of so many bytes has room for, with their cost.
+    /// As many messages as fit into a window of this many bytes, with their cost.
     fn write(self, id: RequestId, window: u64, out: &mut BytesMut) -> u64 {
         let length = match self {
             Self::Frames(length) | Self::Chunks(length) => length,
@@ -102,11 +102,11 @@ impl Filling {
 struct Stalled {
     lane: Arc<Lane>,
     opened: Vec<IncomingRequest>,
-    /// What the payload occupies that waits.
+    /// Memory of the payload that waits.
     occupied: usize,
 }
 
-/// A lane whose peer opens requests and fills their windows, while nobody reads.
+/// A lane whose peer opens requests and fills their windows while their tasks do not read.
 async fn stalled(filling: Filling) -> Stalled {
     let (to, at) = mpsc::channel(4);
     let (sender, mut requests) = mpsc::unbounded_channel();

@@ -1,10 +1,10 @@
 //! Compression on the hop (section 13 of the protocol).
 //!
 //! Checked:
-//! - any payloads, cut and mixed in any way, with either kind: what goes in comes out, message by message;
-//! - nothing is compressed unless the peer can inflate it, and nothing twice;
-//! - credit and what waits count what it was before;
-//! - a message that lies costs its request and nothing else, and takes no more memory than it has announced;
+//! - any payloads, cut and mixed in any way, with either algorithm: each message decompresses to itself;
+//! - payload is compressed only if the peer can decompress it, and never twice;
+//! - credit and gauges count the size before compression;
+//! - a message with a wrong announced size ends its request only, and takes no more memory than it has announced;
 //! - requests and directions share no history.
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ fn text(seed: usize, length: usize) -> Bytes {
     Bytes::from(all).slice(..length)
 }
 
-/// Bytes that nothing makes shorter.
+/// Incompressible bytes.
 fn noise(seed: usize, length: usize) -> Bytes {
     let mut state = seed as u64 + 1;
     let byte = |_| {
@@ -55,7 +55,7 @@ fn noise(seed: usize, length: usize) -> Bytes {
     (0..length).map(byte).collect()
 }
 
-/// Packs as a sender does: compressed and sent, or as it is.
+/// Compresses as a sender does: compressed and sent, or raw.
 fn compress(compressor: &mut Compressor, payload: &[u8]) -> Option<(Compressed, Bytes)> {
     let packed = compressor.compress(payload);
     if packed.is_some() {
@@ -94,7 +94,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn p_13_3_what_goes_in_comes_out_message_by_message(
+    fn p_13_3_each_message_decompresses_to_itself(
         pieces in vec(piece(), 1..20),
         zstd in any::<bool>(),
         lies in any::<u32>(),
@@ -108,7 +108,7 @@ proptest! {
             };
             prop_assert_eq!(compressed.inflated_len(), payload.len());
             prop_assert!(packed.len() <= payload.len() - payload.len() / 10);
-            // Whatever else it says it was, it is not.
+            // Any other announced size or algorithm is an error.
             let inflated_bytes = lies % 65_537;
             if inflated_bytes as usize != payload.len() {
                 let lie = Compressed { inflated_bytes, ..compressed };
@@ -119,27 +119,27 @@ proptest! {
     }
 
     #[test]
-    fn p_13_5_any_bytes_inflate_to_what_they_say_or_not_at_all(
+    fn p_13_5_arbitrary_bytes_inflate_to_the_announced_size_or_fail(
         bytes in vec(any::<u8>(), 0..300),
         change in any::<(usize, u8)>(),
         inflated_bytes in 0..70_000u32,
         zstd in any::<bool>(),
     ) {
         let by = KINDS[usize::from(zstd)];
-        let said = Compressed { by, inflated_bytes };
-        if let Ok(payload) = Decompressor::default().decompress(said, &bytes) {
+        let announced = Compressed { by, inflated_bytes };
+        if let Ok(payload) = Decompressor::default().decompress(announced, &bytes) {
             prop_assert_eq!(payload.len(), inflated_bytes as usize);
         }
-        // Near to what can be read.
+        // Nearly valid bytes.
         let (mut compressor, mut decompressor) = (Compressor::new(by), Decompressor::default());
         for n in 0..3 {
-            let (said, packed) = compress(&mut compressor, &text(n, 3000)).unwrap();
+            let (announced, packed) = compress(&mut compressor, &text(n, 3000)).unwrap();
             let mut packed = packed.to_vec();
             if n == 2 {
                 let at = change.0 % packed.len();
                 packed[at] ^= change.1;
             }
-            match decompressor.decompress(said, &packed) {
+            match decompressor.decompress(announced, &packed) {
                 Ok(payload) => prop_assert_eq!(payload.len(), 3000),
                 Err(InflateError) => prop_assert_eq!(n, 2),
             }
@@ -155,7 +155,7 @@ fn p_13_3_the_dictionary_is_the_history_behind_a_zero() {
         for n in 0..6 {
             let payload = text(n, 3000 + n);
             let (_, packed) = compress(&mut compressor, &payload).unwrap();
-            // As a peer of another make would do it.
+            // As another implementation would do it.
             let kept = &history[history.len() - history.len().min(HISTORY_BYTES)..];
             let dictionary = if n == 0 {
                 vec![]
@@ -183,15 +183,15 @@ fn p_13_3_the_dictionary_is_the_history_behind_a_zero() {
     }
 }
 
-/// Regression of a danger: payload that begins with the magic number of zstd's dictionaries is payload all the same.
+/// Payload that begins with the magic number of zstd's dictionaries is not a dictionary.
 #[test]
 fn p_13_3_payload_is_never_taken_for_a_dictionary_of_zstd() {
     let (mut compressor, mut decompressor) =
         (Compressor::new(Compression::Zstd), Decompressor::default());
     for n in 0..5 {
         let magic = [&[0x37, 0xa4, 0x30, 0xec], &text(n, 4092)[..]].concat();
-        let (said, packed) = compress(&mut compressor, &magic).unwrap();
-        assert_eq!(decompressor.decompress(said, &packed).unwrap(), magic);
+        let (announced, packed) = compress(&mut compressor, &magic).unwrap();
+        assert_eq!(decompressor.decompress(announced, &packed).unwrap(), magic);
     }
 }
 
@@ -226,11 +226,11 @@ fn p_13_3_requests_and_directions_share_nothing() {
         let first = compress(&mut used, &secret).unwrap();
         let again = compress(&mut used, &secret).unwrap();
         assert!(again.1.len() < first.1.len() / 2, "it refers to the first");
-        // Another one knows of none of it, on whatever thread's context.
+        // Another compressor has none of this history, whatever thread's context it uses.
         assert_eq!(compress(&mut Compressor::new(by), &secret).unwrap(), first);
         let unpacked = Decompressor::default().decompress(again.0, &again.1);
         assert_ne!(unpacked, Ok(secret.clone()));
-        // What was not sent is not remembered.
+        // A message that was not sent is not part of the history.
         let mut compressor = Compressor::new(by);
         compressor.compress(&secret).unwrap();
         assert_eq!(compressor.compress(&secret).unwrap(), first);
@@ -238,7 +238,7 @@ fn p_13_3_requests_and_directions_share_nothing() {
 }
 
 #[test]
-fn what_does_not_shrink_goes_as_it_is_and_soon_is_not_tried() {
+fn incompressible_payload_is_sent_raw_and_soon_not_tried() {
     for by in KINDS {
         let mut compressor = Compressor::new(by);
         assert_eq!(compressor.compress(&text(0, 255)), None, "too short");
@@ -266,7 +266,7 @@ fn what_does_not_shrink_goes_as_it_is_and_soon_is_not_tried() {
 }
 
 #[test]
-fn p_13_6_websocket_messages_with_rsv1_are_left_alone() {
+fn p_13_6_websocket_messages_with_rsv1_are_not_compressed() {
     let frame = |opcode, rsv, fin| WebSocketFrame {
         fin,
         rsv,
@@ -279,7 +279,7 @@ fn p_13_6_websocket_messages_with_rsv1_are_left_alone() {
         compressor.compress(&text(0, 1000)).is_some()
     };
     assert!(packs(frame(1, 0, true)));
-    // Its continuations are compressed as well, and a ping in between says nothing.
+    // Its continuations are compressed as well, and a ping in between changes nothing.
     assert!(!packs(frame(2, 4, false)));
     assert!(!packs(frame(0, 0, false)));
     assert!(!packs(frame(9, 0, true)));
@@ -291,7 +291,7 @@ fn p_13_6_websocket_messages_with_rsv1_are_left_alone() {
     assert!(packs(frame(0, 0, true)));
 }
 
-/// A pair whose ends can inflate both kinds.
+/// A pair whose ends support both algorithms.
 fn able() -> Pair {
     let pair = pair();
     for by in KINDS {
@@ -332,7 +332,7 @@ async fn p_13_1_nothing_is_compressed_that_the_peer_cannot_inflate() {
     pair.settled().await;
 }
 
-/// SSE and streams of gRPC: what was sent is there, whatever comes after it.
+/// SSE and streams of gRPC: each message arrives before the next one is sent.
 #[tokio::test]
 async fn p_13_3_each_message_arrives_without_waiting_for_the_next() {
     for by in KINDS {
@@ -402,7 +402,7 @@ async fn p_13_1_compressed_and_raw_messages_mix_in_both_directions() {
 }
 
 #[tokio::test]
-async fn p_13_4_credit_and_what_waits_count_what_it_was() {
+async fn p_13_4_credit_counts_the_decompressed_size() {
     let pair = able();
     let (visitor, mut service) = pair.open(false).await;
     visitor.send.set_compression(Some(Compression::Zstd));
@@ -448,9 +448,9 @@ fn bomb(by: Compression) -> Bytes {
     out[..length].to_vec().into()
 }
 
-/// P-13.5, F13: bombs, and everything else that is not what it says, end their request; the others go on.
+/// P-13.5, F13: bombs, and all payload with a wrong announced size, end their request; the others go on.
 #[tokio::test]
-async fn p_13_5_payload_that_lies_costs_its_request_alone() {
+async fn p_13_5_a_wrong_announced_size_ends_that_request_only() {
     let pair = able();
     let (other, mut other_service) = pair.open(false).await;
     other.send.set_compression(Some(Compression::Zstd));
@@ -470,16 +470,16 @@ async fn p_13_5_payload_that_lies_costs_its_request_alone() {
             (noise(1, 200), 1000),
         ] {
             let (mut visitor, mut service) = pair.open(false).await;
-            let said = Compressed { by, inflated_bytes };
+            let announced = Compressed { by, inflated_bytes };
             let mux = pair.server.lane.mux();
-            mux.send_compressed(visitor.id(), None, said, packed, false)
+            mux.send_compressed(visitor.id(), None, announced, packed, false)
                 .unwrap();
             let failure = service.recv.part().await.unwrap().unwrap_err();
-            assert_eq!(failure.reason, Reason::ProtocolError, "{said:?}");
+            assert_eq!(failure.reason, Reason::ProtocolError, "{announced:?}");
             let again = service.recv.part().await.unwrap().unwrap_err();
             assert_eq!(again, failure);
-            let told = visitor.recv.part().await.unwrap().unwrap_err();
-            assert_eq!(told.reason, Reason::ProtocolError);
+            let failure = visitor.recv.part().await.unwrap().unwrap_err();
+            assert_eq!(failure.reason, Reason::ProtocolError);
             drop((visitor, service));
             // The link and the others live on.
             other.send.ready().await.unwrap();
@@ -492,7 +492,7 @@ async fn p_13_5_payload_that_lies_costs_its_request_alone() {
 }
 
 #[tokio::test]
-async fn p_9_3_frames_cross_compressed_and_come_out_as_they_were() {
+async fn p_9_3_compressed_frames_arrive_unchanged() {
     let pair = able();
     let open: &Open = &Open::default();
     let (authority, path) = (&b"a"[..], &b"/"[..]);
@@ -509,7 +509,7 @@ async fn p_9_3_frames_cross_compressed_and_come_out_as_they_were() {
     service.send.respond(head, false).unwrap();
     visitor.send.set_compression(Some(Compression::Gzip));
     for n in 0..30_u8 {
-        // Every third message is deflated by those who speak it: of those nothing shrinks twice.
+        // Every third message is deflated by its sender already: it is not compressed again.
         let rsv = if n % 3 == 0 { 4 } else { 0 };
         let payload = text(usize::from(n), 1000);
         let frame = WebSocketFrame {

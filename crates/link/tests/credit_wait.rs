@@ -60,7 +60,7 @@ async fn waits_are_added_up() {
     let all = Instant::now() - before;
     assert_eq!(pauses, 3);
     assert!(waited.start >= before.into_std() && waited.end <= Instant::now().into_std());
-    // The last pause held up nobody: what was left fitted into the window.
+    // The last pause caused no wait: the rest fitted into the window.
     assert!(waited.total >= 10 * SECOND, "{waited:?}");
     assert!(waited.total <= waited.end - waited.start, "{waited:?}");
     assert!(waited.total <= all, "{waited:?}");
@@ -98,7 +98,7 @@ async fn a_wait_that_lasts_is_counted_up_to_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_never_held_up_has_not_waited() {
+async fn an_exchange_with_enough_credit_records_no_wait() {
     let pair = pair();
     let (visitor, service) = pair.open(true).await;
     let watch = Arc::new(CreditWait::default());

@@ -1,4 +1,4 @@
-//! Flows of datagrams on two lanes: what is dropped on either end, and that nobody else feels it (section 11).
+//! Flows of datagrams on two lanes: which ones each end drops, without an effect on other requests (section 11).
 
 #![allow(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ use bytes::Bytes;
 use support::{End, Inbound, Pair, Pipe, answer, config, open_on, pair, read, until, write};
 use tokio::sync::mpsc;
 
-/// What one flow may have waiting at its receiver.
+/// Bytes that may wait at the receiver of one flow.
 const ROOM: usize = 1 << 20;
 
 fn open_flow(lane: &Arc<Lane>) -> Exchange {
@@ -48,11 +48,11 @@ async fn flow(pair: &Pair) -> (Exchange, Exchange) {
     (opened, theirs)
 }
 
-fn say(exchange: &Exchange, data: impl Into<Bytes>) {
+fn send(exchange: &Exchange, data: impl Into<Bytes>) {
     exchange.send.send_datagram(data.into()).unwrap();
 }
 
-async fn hear(exchange: &mut Exchange) -> Bytes {
+async fn receive(exchange: &mut Exchange) -> Bytes {
     loop {
         let part = tokio::time::timeout(Duration::from_secs(20), exchange.recv.part());
         match part.await.expect("nothing comes") {
@@ -63,7 +63,7 @@ async fn hear(exchange: &mut Exchange) -> Bytes {
     }
 }
 
-/// All messages that have been sent have been taken in.
+/// Waits until the peer has received all messages that were sent.
 async fn delivered(from: &End, to: &End) {
     until(|| {
         let (sent, got) = (from.lane.mux().stats(), to.lane.mux().stats());
@@ -78,10 +78,10 @@ async fn p_11_1_datagrams_cross_whole_in_order_both_ways() {
     let (mut visitor, mut service) = flow(&pair).await;
     for length in [0, 1, 2_048, 2_049, 65_507, 0] {
         let data = Bytes::from(vec![length as u8; length]);
-        say(&visitor, data.clone());
-        assert_eq!(hear(&mut service).await, data);
-        say(&service, data.clone());
-        assert_eq!(hear(&mut visitor).await, data);
+        send(&visitor, data.clone());
+        assert_eq!(receive(&mut service).await, data);
+        send(&service, data.clone());
+        assert_eq!(receive(&mut visitor).await, data);
     }
     visitor.send.finish().unwrap();
     assert!(service.recv.part().await.is_none());
@@ -94,13 +94,13 @@ async fn p_11_1_datagrams_cross_whole_in_order_both_ways() {
 }
 
 #[tokio::test]
-async fn p_11_3_a_receiver_without_room_drops_what_comes_and_counts_it() {
+async fn p_11_3_a_full_receiver_drops_and_counts_new_datagrams() {
     let pair = pair();
     let (visitor, mut service) = flow(&pair).await;
     // Each costs its bytes and 256.
     let fit = ROOM / 1024;
     for n in 0..fit + 10 {
-        say(&visitor, vec![n as u8; 768]);
+        send(&visitor, vec![n as u8; 768]);
         if n % 100 == 0 {
             delivered(&pair.server, &pair.client).await;
         }
@@ -111,28 +111,28 @@ async fn p_11_3_a_receiver_without_room_drops_what_comes_and_counts_it() {
         (stats.datagrams_dropped, stats.mux.datagrams_dropped),
         (10, 0)
     );
-    // They have no credit, so that nobody is told to have stalled; nor do they keep frames beyond their own bytes.
+    // They have no credit, so the request does not count as stalled; nor do they keep frames beyond their own bytes.
     assert_eq!(stats.waiting_bytes, 0);
     assert!(stats.pinned_bytes <= ROOM, "{stats:?}");
-    // Another request on the same lane is not held up.
+    // Another request on the same lane does not wait.
     let ours = pair.server.open(true, None).unwrap();
     let theirs = pair.client.accept().await;
     answer(&theirs, b"here", true).unwrap();
     let mut ours = ours;
     let (answered, body) = read(&mut ours.recv).await.unwrap();
     assert!(answered && body == "here");
-    // What is taken makes room: the first ones are there, and the newest.
+    // The first ones are there; taking them makes room for new ones.
     for n in 0..20 {
-        assert_eq!(hear(&mut service).await, vec![n; 768]);
+        assert_eq!(receive(&mut service).await, vec![n; 768]);
     }
     for n in 0..20 {
-        say(&visitor, vec![200 + n; 768]);
+        send(&visitor, vec![200 + n; 768]);
     }
     for n in 20..fit {
-        assert_eq!(hear(&mut service).await, vec![n as u8; 768]);
+        assert_eq!(receive(&mut service).await, vec![n as u8; 768]);
     }
     for n in 0..20 {
-        assert_eq!(hear(&mut service).await, vec![200 + n; 768]);
+        assert_eq!(receive(&mut service).await, vec![200 + n; 768]);
     }
     assert_eq!(pair.client.lane.stats().datagrams_dropped, 10);
     drop((visitor, service, ours, theirs));
@@ -145,7 +145,7 @@ async fn p_11_3_empty_datagrams_that_wait_are_not_free() {
     let (visitor, mut service) = flow(&pair).await;
     let fit = ROOM / 256;
     for n in 0..fit + 7 {
-        say(&visitor, Bytes::new());
+        send(&visitor, Bytes::new());
         if n % 100 == 0 {
             delivered(&pair.server, &pair.client).await;
         }
@@ -153,22 +153,22 @@ async fn p_11_3_empty_datagrams_that_wait_are_not_free() {
     delivered(&pair.server, &pair.client).await;
     assert_eq!(pair.client.lane.stats().datagrams_dropped, 7);
     for _ in 0..fit {
-        assert_eq!(hear(&mut service).await, Bytes::new());
+        assert_eq!(receive(&mut service).await, Bytes::new());
     }
 }
 
 #[tokio::test]
-async fn p_6_2_what_waits_is_gone_with_its_flow() {
+async fn p_6_2_waiting_datagrams_are_dropped_with_their_flow() {
     let pair = pair();
     let (visitor, service) = flow(&pair).await;
     for _ in 0..100 {
-        say(&visitor, vec![1; 1000]);
-        say(&service, vec![2; 65_507]);
+        send(&visitor, vec![1; 1000]);
+        send(&service, vec![2; 65_507]);
     }
     visitor.send.reset(ResetCode::Limit, "it made room");
     drop(visitor.recv);
     let Exchange { send, mut recv } = service;
-    // The failure stands before what has not been read.
+    // The failure comes before parts that have not been read.
     let failure = loop {
         match recv.part().await {
             Some(Ok(_)) => {}
@@ -184,11 +184,11 @@ async fn p_6_2_what_waits_is_gone_with_its_flow() {
 }
 
 /// A lane whose transport is stuck: opening, sending and dropping go on, and when it moves again the newest datagrams
-/// leave, and with them everything that was sent by others.
+/// leave, and with them the messages of other requests.
 #[tokio::test]
-async fn p_11_2_while_nothing_leaves_datagrams_make_room_by_their_age_and_hold_up_nobody() {
+async fn p_11_2_a_blocked_writer_drops_the_oldest_datagrams_only() {
     let (inbound, _) = mpsc::unbounded_channel();
-    // Less than a receiver has room for, so that nothing is lost there.
+    // Less than the bound of a receiver, so that it drops nothing.
     let each = 100 * 1024;
     let mut near = config(Side::Server);
     near.mux.max_queued_datagrams = each;
@@ -206,7 +206,7 @@ async fn p_11_2_while_nothing_leaves_datagrams_make_room_by_their_age_and_hold_u
         for flow in &flows {
             let mut data = n.to_be_bytes().to_vec();
             data.resize(1_200, n as u8);
-            say(flow, data);
+            send(flow, data);
         }
     }
     let stats = near.stats().mux;
@@ -216,7 +216,7 @@ async fn p_11_2_while_nothing_leaves_datagrams_make_room_by_their_age_and_hold_u
         stats.queued <= 3 * each && stats.queued > 3 * (each - 1_200 - adit_flow::MESSAGE_COST),
         "{stats:?}"
     );
-    // Somebody else comes, and may send at once.
+    // Another request may send at once.
     let other = open_on(&near, false, None).unwrap();
     let allowed = other.send.ready().await.unwrap();
     other.send.send(vec![7; allowed].into(), true).unwrap();
@@ -243,7 +243,7 @@ async fn p_11_2_while_nothing_leaves_datagrams_make_room_by_their_age_and_hold_u
     for service in &mut theirs {
         let mut next = None;
         loop {
-            let data = hear(service).await;
+            let data = receive(service).await;
             let n = u32::from_be_bytes(data[..4].try_into().unwrap());
             assert_eq!(data.len(), 1_200);
             assert!(data[4..].iter().all(|&byte| byte == n as u8));
@@ -272,10 +272,10 @@ impl TransportReader for All {
     }
 }
 
-/// Regression: a transport that has much to read, because it was stuck or the thread was busy, was read to its end
-/// before any flow could take what had come for it, and all but the first of it was lost.
+/// Regression: a transport with much to read, because it was stuck or the thread was busy, was read to its end before any
+/// flow could take its datagrams, and all but the first ones were dropped.
 #[tokio::test]
-async fn p_11_3_who_reads_a_lot_lets_the_flows_take_it() {
+async fn p_11_3_a_busy_reader_yields_to_the_flows() {
     let (inbound, _) = mpsc::unbounded_channel();
     let near = config(Side::Server);
     let near = Lane::new(near, Budget::new(0), Arc::new(Inbound(inbound)));
@@ -290,7 +290,7 @@ async fn p_11_3_who_reads_a_lot_lets_the_flows_take_it() {
     let mut frames = VecDeque::new();
     const SENT: usize = 10_000;
     for n in 0..SENT {
-        say(&flow, vec![n as u8; 1_000]);
+        send(&flow, vec![n as u8; 1_000]);
         if n % 50 == 49 {
             let mut cx = Context::from_waker(Waker::noop());
             let Poll::Ready(Some(batch)) = outbound.poll_batch(&mut cx) else {
@@ -305,7 +305,7 @@ async fn p_11_3_who_reads_a_lot_lets_the_flows_take_it() {
     tokio::spawn(async move { drive(&driven, All(frames)).await });
     let mut theirs = opened.recv().await.unwrap().exchange;
     for n in 0..SENT {
-        assert_eq!(hear(&mut theirs).await, vec![n as u8; 1_000]);
+        assert_eq!(receive(&mut theirs).await, vec![n as u8; 1_000]);
     }
     assert_eq!(far.stats().datagrams_dropped, 0);
 }

@@ -1,4 +1,4 @@
-//! One request on two lanes: what each handle does, and what is left when all of them are gone.
+//! One request on two lanes: the effect of each handle, and the state after the last one is dropped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -83,7 +83,7 @@ async fn either_end_may_open() {
     assert_eq!(counts(&pair.client.lane), (1, 0, 0, 0));
 }
 
-/// P-8.3: whoever keeps the time of a request neither keeps it open nor touches one that is over.
+/// P-8.3: a canceller neither keeps a request open nor changes one that is over.
 #[tokio::test]
 async fn a_request_may_be_ended_from_elsewhere() {
     let pair = pair();
@@ -143,7 +143,7 @@ async fn a_visitor_who_leaves_cancels_on_both_ends() {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_takes_is_cancelled_at_its_opener() {
+async fn a_dropped_request_is_cancelled_at_its_opener() {
     let pair = pair();
     let (mut visitor, service) = pair.open(true).await;
     drop(service);
@@ -159,8 +159,8 @@ async fn a_reset_tells_the_other_end_why() {
     let (mut visitor, service) = pair.open(true).await;
     service.send.reset(ResetCode::DialFailed, "no\nway");
     let failure = visitor.recv.part().await.unwrap().unwrap_err();
-    let said = (failure.reason, &failure.detail[..]);
-    assert_eq!(said, (Reason::DialFailed, "no\\nway"), "escaped");
+    let reported = (failure.reason, &failure.detail[..]);
+    assert_eq!(reported, (Reason::DialFailed, "no\\nway"), "escaped");
     assert_eq!(visitor.send.ready().await.unwrap_err(), failure);
     drop((visitor, service.recv));
     pair.settled().await;
@@ -168,10 +168,10 @@ async fn a_reset_tells_the_other_end_why() {
     assert_eq!(counts(&pair.client.lane), (0, 0, 1, 0));
 }
 
-/// P-3.6. Regression: the answer was whole and its service had left; the reset that cancelled the request took with it
-/// what of the answer had not left yet.
+/// P-3.6. Regression: the response was complete and its service had left; the reset that cancelled the request dropped
+/// the part of the response that had not left yet.
 #[tokio::test]
-async fn an_answer_that_is_whole_before_its_request_stands() {
+async fn a_response_complete_before_its_request_is_delivered() {
     let pair = pair();
     let (visitor, service) = pair.open(false).await;
     let body = Bytes::from(vec![3; 30_000]);
@@ -181,7 +181,7 @@ async fn an_answer_that_is_whole_before_its_request_stands() {
     let Exchange { send, mut recv } = visitor;
     let (answered, got) = read(&mut recv).await.unwrap();
     assert!(answered && got == body);
-    // It is told to send no more, and that is all.
+    // It receives a stop, and nothing else.
     until(|| send.stopped().is_some()).await;
     assert_eq!(send.ready().await.unwrap_err().reason, Reason::Cancelled);
     drop((send, recv));
@@ -215,10 +215,10 @@ async fn stopping_one_direction_leaves_the_other() {
     assert_eq!(counts(&pair.server.lane), (1, 0, 0, 0));
 }
 
-/// Regression: the request stayed in the mux of an opener that had given up the answer, until the peer ended it; a peer
+/// Regression: the request stayed in the mux of an opener that had given up the response until the peer ended it; a peer
 /// that never does could fill the memory.
 #[tokio::test]
-async fn an_opener_that_gave_up_the_answer_leaves_nothing_behind() {
+async fn an_opener_that_gives_up_the_response_leaves_no_request() {
     let pair = pair();
     let (visitor, service) = pair.open(false).await;
     drop(visitor.recv);
@@ -231,14 +231,14 @@ async fn an_opener_that_gave_up_the_answer_leaves_nothing_behind() {
     pair.settled().await;
 }
 
-/// P-4.5: what is dropped unread has left as well.
+/// P-4.5: payload that is dropped unread counts as consumed.
 #[tokio::test]
-async fn credit_comes_back_for_what_is_dropped_unread() {
+async fn credit_returns_for_payload_dropped_unread() {
     let pair = pair();
     let (visitor, mut service) = pair.open(false).await;
     let send = visitor.send;
     let upload = tokio::spawn(async move {
-        // Empty messages are not free, and their credit comes back as well.
+        // Empty messages cost credit, which returns as well.
         for _ in 0..5000 {
             send.send_all(Bytes::from_static(b"x"), false)
                 .await
@@ -258,9 +258,9 @@ async fn credit_comes_back_for_what_is_dropped_unread() {
     pair.settled().await;
 }
 
-/// P-4.2, P-4.5: who takes nothing gets the window and no more.
+/// P-4.2, P-4.5: a receiver that consumes nothing gets the window and no more.
 #[tokio::test]
-async fn a_sender_waits_while_nothing_is_taken_and_goes_on_after() {
+async fn a_sender_waits_while_payload_is_not_consumed() {
     let pair = pair();
     let (visitor, mut service) = pair.open(false).await;
     let send = visitor.send;
@@ -286,7 +286,7 @@ async fn a_sender_waits_while_nothing_is_taken_and_goes_on_after() {
 }
 
 #[tokio::test]
-async fn a_payload_outlives_its_handles_and_keeps_what_the_request_holds() {
+async fn a_payload_keeps_held_resources_beyond_its_handles() {
     let pair = pair();
     let drops = Drops::default();
     let (visitor, service) = pair.open(true).await;
@@ -310,7 +310,7 @@ async fn a_payload_outlives_its_handles_and_keeps_what_the_request_holds() {
 }
 
 #[tokio::test]
-async fn what_a_failed_request_holds_is_given_back_at_once() {
+async fn a_failed_request_releases_held_resources_at_once() {
     let pair = pair();
     let drops = Drops::default();
     let (visitor, service) = pair.open(true).await;
@@ -351,7 +351,7 @@ async fn losing_a_lane_fails_each_of_its_requests_once() {
     for (visitor, service) in &mut open {
         assert_eq!(visitor.recv.part().await.unwrap().unwrap_err(), lost);
         assert_eq!(visitor.send.ready().await.unwrap_err(), lost);
-        // The other end hears of it by the end of the stream.
+        // The other end notices the end of the stream.
         let failure = service.recv.part().await.unwrap().unwrap_err();
         assert_eq!(failure.reason, Reason::LinkLost);
     }
@@ -361,7 +361,7 @@ async fn losing_a_lane_fails_each_of_its_requests_once() {
     assert_eq!(drops.count(), 3);
 }
 
-/// Regression: a lane without a reader went on taking requests that nobody could have answered.
+/// Regression: a lane without a reader went on taking requests whose responses could not have been read.
 #[tokio::test]
 async fn a_lane_ends_with_its_reader_or_its_writer() {
     let pair = pair();
@@ -389,9 +389,9 @@ async fn a_lane_ends_with_its_reader_or_its_writer() {
     assert!(pair.server.open(true, None).is_err());
 }
 
-/// P-6.3: another client may have room.
+/// P-6.3: another client may have a free slot.
 #[tokio::test]
-async fn what_a_full_lane_refuses_may_be_tried_elsewhere() {
+async fn a_full_lane_refuses_with_a_retryable_failure() {
     let mut full = config(Side::Server);
     full.max_entries = 1;
     let pair = pair_of(full, config(Side::Client));
@@ -435,7 +435,7 @@ async fn lost_framing_ends_the_lane() {
     assert_eq!(request.recv.part().await.unwrap().unwrap_err(), failure);
 }
 
-/// Many requests that end in every way there is, in no order: nothing is left of any of them.
+/// Many requests end in every possible way, in random order: none of them leaves state behind.
 #[tokio::test]
 async fn nothing_is_left_however_requests_end() {
     let pair = pair();
@@ -529,14 +529,14 @@ async fn nothing_is_left_however_requests_end() {
 }
 
 #[tokio::test]
-async fn why_nobody_waits_for_a_direction_is_known() {
+async fn the_failure_of_a_direction_has_its_reason() {
     let pair = pair();
-    // It has ended well: that is no failure.
+    // A completed direction has no failure.
     let (visitor, service) = pair.open(true).await;
     answer(&service, b"", true).unwrap();
     assert_eq!(service.send.failure(), None);
     drop((visitor, service));
-    // The peer wants no more of it.
+    // The peer stops it.
     let (visitor, service) = pair.open(true).await;
     answer(&service, b"", false).unwrap();
     visitor.recv.stop(ResetCode::Cancelled);
@@ -555,7 +555,7 @@ async fn why_nobody_waits_for_a_direction_is_known() {
     pair.settled().await;
 }
 
-/// A service that has sent this much and broken off, and its visitor.
+/// A service that has sent this many bytes and aborted; returns its visitor.
 async fn broken_off(pair: &support::Pair, bytes: usize) -> Exchange {
     let (visitor, service) = pair.open(false).await;
     answer(&service, b"", false).unwrap();
@@ -569,7 +569,7 @@ async fn broken_off(pair: &support::Pair, bytes: usize) -> Exchange {
 }
 
 #[tokio::test]
-async fn p_6_2_an_abort_comes_behind_what_was_sent_before_it() {
+async fn p_6_2_an_abort_comes_behind_the_payload_before_it() {
     let pair = pair();
     let mut visitor = broken_off(&pair, 20_000).await;
     // This direction is over, read or not.
@@ -593,7 +593,7 @@ async fn p_6_2_an_abort_comes_behind_what_was_sent_before_it() {
 }
 
 #[tokio::test]
-async fn p_6_2_an_abort_that_nobody_reads_leaves_nothing_behind() {
+async fn p_6_2_an_unread_abort_leaves_no_request() {
     let pair = pair();
     for half in 0..3 {
         let Exchange { send, recv } = broken_off(&pair, 20_000).await;
@@ -610,9 +610,9 @@ async fn p_6_2_an_abort_that_nobody_reads_leaves_nothing_behind() {
     pair.settled().await;
 }
 
-/// Whoever is to take the failure may never ask for it: a visitor that gives its stream no window.
+/// The task may never read the failure: a visitor that grants its stream no window.
 #[tokio::test]
-async fn p_6_2_what_a_request_holds_is_released_when_all_before_an_abort_is_delivered() {
+async fn p_6_2_held_resources_are_released_after_delivery_before_an_abort() {
     let pair = pair();
     let (mut visitor, service) = pair.open(false).await;
     let drops = Drops::default();

@@ -30,7 +30,7 @@ fn frame(length: u64) -> WebSocketFrame {
     }
 }
 
-/// An open connection: the visitor's and the service's handle, behind the answer.
+/// An open connection: the handles of visitor and service, after the response.
 async fn connected(pair: &Pair) -> (Exchange, Exchange) {
     let open: &Open = &Open {
         tunnel: "chat".into(),
@@ -108,7 +108,7 @@ async fn frames_and_the_rest_of_their_payloads_keep_their_order() {
     close(&pair, Exchange { send, recv }, service).await;
 }
 
-/// P-4.5, P-9.5: the credit of frames, empty ones too, comes back when they are dropped and not before.
+/// P-4.5, P-9.5: the credit of frames, also of empty ones, returns when they are dropped and not before.
 #[tokio::test]
 async fn credit_of_frames_comes_back_when_they_are_dropped() {
     let pair = pair();
@@ -130,7 +130,7 @@ async fn credit_of_frames_comes_back_when_they_are_dropped() {
     drop(held);
     visitor.send.ready().await.unwrap();
     assert_eq!(pair.client.lane.stats().waiting_bytes, 0);
-    // And so on, for as long as somebody takes them.
+    // And so on, while they are consumed.
     for _ in 0..5000 {
         visitor.send.ready().await.unwrap();
         visitor.send.send_frame(frame(1), "x".into()).unwrap();
@@ -141,7 +141,7 @@ async fn credit_of_frames_comes_back_when_they_are_dropped() {
 }
 
 #[tokio::test]
-async fn what_was_not_read_is_dropped_with_the_request() {
+async fn unread_frames_are_dropped_with_the_request() {
     let pair = pair();
     let (visitor, service) = connected(&pair).await;
     for _ in 0..100 {
@@ -154,9 +154,9 @@ async fn what_was_not_read_is_dropped_with_the_request() {
     pair.settled().await;
 }
 
-/// F12: a request may ask for another patience than its lane's.
+/// F12: a request may have another stall timeout than its lane.
 #[tokio::test(start_paused = true)]
-async fn a_request_has_a_stall_of_its_own_when_it_asks_for_it() {
+async fn a_request_can_set_its_own_stall_timeout() {
     let second = Duration::from_secs(1);
     let mut lane = config(Side::Client);
     lane.stall = 60 * second;
@@ -181,9 +181,9 @@ async fn a_request_has_a_stall_of_its_own_when_it_asks_for_it() {
     pair.settled().await;
 }
 
-/// P-2.4: costs the connection alone.
+/// P-2.4: other requests go on.
 #[tokio::test]
-async fn a_frame_on_a_connection_of_tcp_breaks_that_one_only() {
+async fn a_websocket_frame_on_a_tcp_request_ends_that_request_only() {
     let pair = pair();
     let (visitor, service) = connected(&pair).await;
     let open: &Open = &Open::default();

@@ -38,7 +38,7 @@ fn stale() -> Refusal {
     Refusal::new(RefusalReason::StaleSession, "register again")
 }
 
-/// Knows one session, `good`, and sends each control message back.
+/// Has one session, `good`, and sends each control message back.
 struct Scripted;
 
 impl ControlServer for Scripted {
@@ -175,7 +175,7 @@ impl World {
     }
 }
 
-/// P-1.6: routable before any message; P-2.1: what is longer than a message crosses in several.
+/// P-1.6: routable before any message; P-2.1: a body longer than a message crosses in several.
 #[tokio::test]
 async fn a_request_crosses_both_ways() {
     let world = world().await;
@@ -215,7 +215,7 @@ async fn a_stale_session_is_refused_with_its_reason() {
     assert!(world.try_open("good").await.is_ok());
 }
 
-/// P-1.8: fencing ends the stream in good order, and the other end fails what rode on it (P-6.4).
+/// P-1.8: fencing ends the stream cleanly, and the other end fails its requests (P-6.4).
 #[tokio::test]
 async fn a_lane_that_the_server_closes_ends_at_the_client() {
     let world = world().await;
@@ -235,7 +235,7 @@ async fn a_lane_that_the_server_closes_ends_at_the_client() {
     assert!(!world.channel.is_closed());
 }
 
-/// P-1.7: the loss of the connection takes all of its streams along, at both ends.
+/// P-1.7: the loss of the connection ends all of its streams, at both ends.
 #[tokio::test]
 async fn a_lost_connection_ends_its_lanes() {
     let world = world().await;

@@ -1,4 +1,4 @@
-//! What time does to a lane. The clock is the test's: hours pass at once.
+//! The timers of a lane, on paused time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -24,7 +24,7 @@ use tokio::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A network that swallows everything.
+/// A network that drops everything.
 struct BlackHole;
 
 impl TransportReader for BlackHole {
@@ -53,9 +53,9 @@ fn heartbeats(written: &[u8]) -> Vec<(u64, bool)> {
     found
 }
 
-/// P-6.5, F19: found within 15 seconds, after it was asked.
+/// P-6.5, F19: detected within 15 seconds, after a probe.
 #[tokio::test(start_paused = true)]
-async fn a_peer_in_a_black_hole_is_probed_and_given_up() {
+async fn a_peer_in_a_black_hole_is_probed_then_declared_dead() {
     let lane = lane();
     let (into, mut written) = mpsc::channel(64);
     tokio::spawn(write(lane.outbound(), into));
@@ -86,9 +86,9 @@ async fn an_idle_pair_lives_and_its_requests_wait() {
     pair.settled().await;
 }
 
-/// P-6.5: with the same sequence, once; a reply is not answered.
+/// P-6.5: with the same sequence, once; a reply gets no reply.
 #[tokio::test(start_paused = true)]
-async fn a_heartbeat_is_answered_with_its_own_number() {
+async fn a_heartbeat_reply_carries_the_same_number() {
     let lane = lane();
     let (into, mut written) = mpsc::channel(64);
     tokio::spawn(write(lane.outbound(), into));
@@ -111,9 +111,9 @@ async fn a_heartbeat_is_answered_with_its_own_number() {
     assert_eq!(heartbeats(&all), [(77, true), (78, true)]);
 }
 
-/// P-6.5: answers do not queue.
+/// P-6.5: replies do not queue.
 #[tokio::test(start_paused = true)]
-async fn of_many_heartbeats_at_once_the_newest_is_answered() {
+async fn of_many_heartbeats_at_once_the_newest_gets_a_reply() {
     let lane = lane();
     let (into, mut written) = mpsc::channel(64);
     tokio::spawn(write(lane.outbound(), into));
@@ -140,10 +140,10 @@ async fn of_many_heartbeats_at_once_the_newest_is_answered() {
     assert_eq!(heartbeats(&all), [(64, true)]);
 }
 
-/// P-1.8. Regression: an answer was not noticed when other bytes had come since the last tick, and a client that
-/// answered lost its name to another machine.
+/// P-1.8. Regression: a reply was not noticed when other bytes had come since the last tick, and a client that
+/// responded lost its name to another machine.
 #[tokio::test(start_paused = true)]
-async fn a_probe_is_answered_whatever_came_before_it() {
+async fn a_probe_succeeds_right_after_other_traffic() {
     let pair = pair();
     for _ in 0..50 {
         // Traffic right before the probe, at every distance from the ticks.
@@ -165,10 +165,10 @@ async fn a_probe_is_answered_whatever_came_before_it() {
 
 /// P-1.8.
 #[tokio::test(start_paused = true)]
-async fn a_probe_fails_in_time_when_nobody_answers() {
+async fn a_probe_of_a_silent_peer_fails_in_time() {
     let silent = lane();
     let start = Instant::now();
-    assert!(!silent.probe(2 * SECOND).await, "nobody even drives it");
+    assert!(!silent.probe(2 * SECOND).await, "it is not driven");
     assert_eq!(start.elapsed(), 2 * SECOND);
     let driven = silent.clone();
     tokio::spawn(async move { drive(&driven, BlackHole).await });
@@ -179,7 +179,7 @@ async fn a_probe_fails_in_time_when_nobody_answers() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
-/// Regression: each probe from outside began the wait for an answer anew.
+/// Regression: each probe on request began the wait for a reply anew.
 #[tokio::test(start_paused = true)]
 async fn probes_in_a_loop_do_not_keep_a_dead_link_alive() {
     let lane = lane();
@@ -194,14 +194,14 @@ async fn probes_in_a_loop_do_not_keep_a_dead_link_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_does_not_come_in_time_fails_on_both_ends() {
+async fn a_late_response_fails_the_request_on_both_ends() {
     let pair = pair();
     let drops = Drops::default();
     let deadline = (Instant::now() + 5 * SECOND).into_std();
     let mut visitor = pair.server.open(true, Some(deadline)).unwrap();
     visitor.hold(drops.held());
     let service = pair.client.accept().await;
-    // An interim answer is none.
+    // An interim response does not count.
     let interim = adit_codec::HttpResponseHead { status: 100 };
     let interim = interim.encode(std::iter::empty(), b"").unwrap();
     service.send.respond(interim, false).unwrap();
@@ -222,7 +222,7 @@ async fn an_answer_that_does_not_come_in_time_fails_on_both_ends() {
     assert_eq!(pair.server.lane.stats().pending.expired, 1);
 }
 
-/// Regression: an answer that was whole with its head left the deadline standing, which then broke off the rest.
+/// Regression: a response that was complete with its head kept the deadline, which then ended the rest.
 #[tokio::test(start_paused = true)]
 async fn an_answer_in_time_lifts_the_deadline() {
     for whole in [false, true] {
@@ -252,7 +252,7 @@ async fn an_answer_in_time_lifts_the_deadline() {
 
 /// F12.
 #[tokio::test(start_paused = true)]
-async fn who_takes_nothing_is_reset_and_holds_nothing() {
+async fn a_stalled_request_is_reset_and_holds_no_memory() {
     let pair = pair();
     let drops = Drops::default();
     let (visitor, service) = pair.open(true).await;
@@ -296,8 +296,8 @@ async fn slow_is_not_stalled() {
     pair.settled().await;
 }
 
-/// Regression: what came in while a direction was being stopped counted as waiting for ever, and the other direction was
-/// reset as stalled.
+/// Regression: parts that came in while a direction was being stopped counted as waiting forever, and the other direction
+/// was reset as stalled.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_direction_does_not_stall_the_other() {
     let mut impatient = config(Side::Client);

@@ -1,4 +1,4 @@
-//! A peer whose messages carry nothing: the reader of its lane works in turns.
+//! A peer whose messages carry no payload: the reader of its lane works in turns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -21,7 +21,7 @@ use prost::Message as _;
 use support::{Inbound, config};
 use tokio::sync::mpsc;
 
-/// The same frame, whenever it is asked.
+/// The same frame, at every poll.
 struct Flood(Bytes);
 
 impl TransportReader for Flood {
@@ -39,11 +39,11 @@ fn received(lane: &Lane) -> usize {
     usize::try_from(lane.stats().mux.messages_received).unwrap()
 }
 
-/// Messages that are handled before the reader looks whether its turn is over.
+/// Messages that are handled before the reader checks whether its turn is over.
 const STEP: usize = 64;
 
 #[tokio::test]
-async fn a_flood_of_messages_leaves_the_others_their_turns() {
+async fn a_flood_of_messages_does_not_starve_other_tasks() {
     let heartbeat = {
         let kind = Some(Kind::Heartbeat(Heartbeat {
             sequence: 1,

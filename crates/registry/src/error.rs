@@ -1,4 +1,4 @@
-//! Why a client or a stream is not taken.
+//! Why a client or a stream is refused.
 
 use adit_auth::ClientId;
 use thiserror::Error;
@@ -6,9 +6,9 @@ use thiserror::Error;
 /// Why a registration is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RegisterError {
-    /// Another machine holds the name, and it answers (P-1.8).
+    /// Another machine holds the name, and it responds (P-1.8).
     #[error(
-        "client id `{client}` is in use by another instance that answers; choose another client_id or stop the other one"
+        "client id `{client}` is in use by another instance that responds; choose another client_id or stop the other one"
     )]
     ClientIdTaken {
         /// The name.
@@ -20,7 +20,7 @@ pub enum RegisterError {
         /// The name.
         client: ClientId,
     },
-    /// As many clients as allowed are connected.
+    /// The limit of clients is reached.
     #[error("the server takes no more than {limit} clients at a time")]
     TooManyClients {
         /// The bound.
@@ -28,16 +28,16 @@ pub enum RegisterError {
     },
 }
 
-/// Why a stream is not taken.
+/// Why a stream is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum StreamError {
     /// No such session: never issued, taken over, or ended (P-1.5).
     #[error("the session is unknown or stale; register again")]
     StaleSession,
     /// The lane number is not below the agreed number.
-    #[error("lane {lane} is beyond the {lanes} agreed on")]
+    #[error("lane {lane} is not below the agreed number of lanes, {lanes}")]
     NoSuchLane {
-        /// What was asked for.
+        /// The requested number.
         lane: u32,
         /// The agreed number.
         lanes: u32,

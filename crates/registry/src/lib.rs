@@ -1,11 +1,11 @@
 //! The live links: who is connected, under which epoch, on which streams (F16, F17).
 //!
 //! A registration makes a [`Link`]; its streams name the session it got. The link is routable as soon as its first
-//! data stream is open, and gone when its last stream and its channel are. [`MembershipObserver`] hears of both, so that whoever
-//! keeps tunnels and balancers never asks for the state of a connection.
+//! data stream is open, and ends when its last stream and its channel have ended. A [`MembershipObserver`] receives both
+//! changes, so that the owner of tunnels and balancers never polls the state of a connection.
 //!
 //! Promises: a client id has one link at a time; the newer epoch of the same instance takes over at once, another
-//! instance only if the holder does not answer (P-1.8); losing a link fails its requests once and removes every trace.
+//! instance only if the holder does not respond (P-1.8); losing a link fails its requests once and removes all its state.
 //!
 //! Leaves to others: credentials (`auth`), names and hosts of tunnels (`server`), sockets.
 

@@ -24,7 +24,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 pub struct LinkId(pub(crate) u64);
 
 impl LinkId {
-    /// The number, for logs and for telling links apart.
+    /// The number, for logs and comparisons.
     pub const fn value(self) -> u64 {
         self.0
     }
@@ -36,7 +36,7 @@ pub struct Link {
     pub(crate) session: LinkKey,
     pub(crate) grant: Grant,
     pub(crate) instance: InstanceKey,
-    /// Given out when the link is taken in, under the lock of the index: who takes over has the greater one.
+    /// Assigned when the link is inserted, under the lock of the index: a link that takes over has the greater one.
     pub(crate) epoch: AtomicU64,
     pub(crate) channel: ChannelId,
     pub(crate) peer: SocketAddr,
@@ -49,7 +49,7 @@ pub struct Link {
     pub(crate) streams: Mutex<Streams>,
 }
 
-/// What rides on the link now.
+/// The streams of a link now.
 pub(crate) struct Streams {
     /// By number; `None` where the data stream is not open.
     pub(crate) lanes: Vec<Option<Arc<Lane>>>,
@@ -58,9 +58,9 @@ pub(crate) struct Streams {
     pub(crate) control_turn: u64,
     /// The channel that carried the registration is open.
     pub(crate) channel_open: bool,
-    /// Removed from the registry: no stream is taken any more.
+    /// Removed from the registry: no stream is added any more.
     pub(crate) ended: bool,
-    /// Forgets the session unless its first data stream opens in time.
+    /// Removes the session unless its first data stream opens in time.
     pub(crate) setup: Option<AbortHandle>,
 }
 
@@ -75,10 +75,10 @@ impl Streams {
     }
 }
 
-/// What a link is doing.
+/// Counters and gauges of a link.
 #[derive(Debug, Clone, Default)]
 pub struct LinkStats {
-    /// Of each open lane.
+    /// Those of each open lane.
     pub lanes: Vec<LaneStats>,
     /// The control stream is open.
     pub control: bool,
@@ -90,7 +90,7 @@ impl Link {
         self.id
     }
 
-    /// Who it is and what it may.
+    /// The identity and the permissions of its client.
     pub const fn grant(&self) -> &Grant {
         &self.grant
     }
@@ -115,12 +115,12 @@ impl Link {
         &self.load
     }
 
-    /// Keeps what both sides understand beyond the protocol's version (P-1.2). Told once; later words change nothing.
+    /// Stores the capabilities that both sides have (P-1.2). Only the first call counts.
     pub fn set_capabilities(&self, capabilities: Vec<String>) {
         let _ = self.capabilities.set(capabilities.into());
     }
 
-    /// Whether both sides understand this.
+    /// Whether both sides have this capability.
     pub fn supports(&self, capability: &str) -> bool {
         let agreed = self.capabilities.get();
         agreed.is_some_and(|agreed| agreed.iter().any(|agreed| agreed == capability))
@@ -131,12 +131,12 @@ impl Link {
         !self.is_draining() && self.streams.lock().is_routable()
     }
 
-    /// Whether it is gone for good.
+    /// Whether it has ended.
     pub fn is_ended(&self) -> bool {
         self.streams.lock().ended
     }
 
-    /// Whether it has said that it is leaving (P-6.6).
+    /// Whether the client drains (P-6.6).
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -159,13 +159,13 @@ impl Link {
             .cloned()
     }
 
-    /// Sends a message on the control stream; false when there is none or it is full.
+    /// Sends a message on the control stream; false when the stream is not open or its queue is full.
     pub fn send_control(&self, message: ControlMessage) -> bool {
         let control = self.streams.lock().control.clone();
         control.is_some_and(|control| control.try_send(message).is_ok())
     }
 
-    /// What it is doing.
+    /// Its counters and gauges.
     pub fn stats(&self) -> LinkStats {
         let (lanes, control) = {
             let streams = self.streams.lock();

@@ -25,7 +25,7 @@ use crate::{
     link::{Link, LinkId, Streams},
 };
 
-/// Control messages that may wait for a client; one that does not read them misses the rest and syncs by revision.
+/// Control messages that may wait for a client. A client that does not read them misses the rest and syncs by revision.
 const CONTROL_QUEUE: usize = 64;
 
 /// Bounds and times of the registry.
@@ -35,7 +35,7 @@ pub struct Config {
     pub max_clients: usize,
     /// Requests at a time on one client.
     pub max_requests_per_client: usize,
-    /// Visitors that may wait for one of these.
+    /// Visitors that may wait for a permit of one client.
     pub max_waiting: usize,
     /// How the permits of one client are shared when they run short.
     pub shares: Shares,
@@ -47,15 +47,15 @@ pub struct Config {
     pub first_epoch: u64,
 }
 
-/// Hears when links become routable and cease to be. It is called without a lock, after the fact, and perhaps by several
-/// threads at once: what counts is [`Link::is_routable`] and [`Link::is_ended`] at the time of the call, which no later
-/// call misses.
+/// Receives the changes of membership: links that become routable, and those that cease to be. It is called without a
+/// lock, after the change, and perhaps by several threads at once: rely on [`Link::is_routable`] and [`Link::is_ended`] at
+/// the time of the call; each change is followed by a call.
 pub trait MembershipObserver: Send + Sync {
     /// The link's first data stream is open.
     fn link_up(&self, link: &Arc<Link>);
     /// The link takes no more requests: its last data stream is gone, or it drains.
     fn link_down(&self, link: &Arc<Link>);
-    /// The link is gone for good.
+    /// The link has ended and does not come back.
     fn link_gone(&self, link: &Arc<Link>);
 }
 
@@ -100,14 +100,14 @@ pub struct Registered {
     pub link: Arc<Link>,
 }
 
-/// Keeps a lane in its link; dropping it takes the lane out.
+/// Keeps a lane in its link; dropping it removes the lane.
 pub struct LaneGuard {
     registry: Weak<Registry>,
     link: Arc<Link>,
     lane: Arc<Lane>,
 }
 
-/// The server's end of a control stream; dropping it takes the stream out of its link.
+/// The server's end of a control stream; dropping it removes the stream from its link.
 pub struct ControlGuard {
     registry: Weak<Registry>,
     link: Arc<Link>,
@@ -129,8 +129,8 @@ impl Registry {
         })
     }
 
-    /// Takes a client in, whose credential has been checked. An older link of the same instance ends at once; one of
-    /// another instance is asked for a sign of life first (P-1.8).
+    /// Registers a client whose credential has been verified. An older link of the same instance ends at once; one of
+    /// another instance is probed first (P-1.8).
     ///
     /// # Errors
     /// [`RegisterError`] when the name is held or there are too many clients.
@@ -178,7 +178,7 @@ impl Registry {
                 None => break,
                 Some(holder) => holder,
             };
-            // Another instance holds the name. Ask it; then look again, for somebody may have come in between.
+            // Another instance holds the name. Probe it; then try again, since the holder may have changed in between.
             let lane = holder.lane();
             let answers = match lane {
                 Some(lane) => lane.probe(config.takeover_probe).await,
@@ -197,7 +197,7 @@ impl Registry {
         Ok(Registered { link })
     }
 
-    /// Puts the link in, unless another instance holds the name that is not known to be silent: then gives that one.
+    /// Inserts the link. Returns the holder of the name instead when that is another instance and not known to be silent.
     fn try_insert(
         self: &Arc<Self>,
         link: &Arc<Link>,
@@ -238,8 +238,8 @@ impl Registry {
         Ok(None)
     }
 
-    /// Forgets a session whose first data stream does not open in time (P-1.6). The task ends with the link or its
-    /// first data stream: registrations in a loop leave none behind.
+    /// Removes a session whose first data stream does not open in time (P-1.6). The task ends with the link or its first
+    /// data stream, so registrations in a loop leave no tasks.
     fn forget_unless_opened(self: &Arc<Self>, link: &Arc<Link>, setup: Duration) {
         let registry = Arc::downgrade(self);
         let forgotten = Arc::downgrade(link);
@@ -259,10 +259,10 @@ impl Registry {
         }
     }
 
-    /// Puts a lane into the link of a session, made by `make` if the session is good.
+    /// Adds a lane to the link of a session; `make` is called if the session is live.
     ///
     /// # Errors
-    /// [`StreamError`] when the session or the lane number is not.
+    /// [`StreamError`] when the session is not live or the lane number is not valid.
     pub fn open_lane(
         self: &Arc<Self>,
         session: LinkKey,
@@ -305,11 +305,11 @@ impl Registry {
         Ok((lane, guard))
     }
 
-    /// Ties a control stream to the link of a session. What the server has to say comes out of the receiver, which
-    /// ends when the link does.
+    /// Adds a control stream to the link of a session. The receiver has the messages of the server, and ends with the
+    /// link.
     ///
     /// # Errors
-    /// [`StreamError::StaleSession`] when the session is not good.
+    /// [`StreamError::StaleSession`] when the session is not live.
     pub fn open_control(
         self: &Arc<Self>,
         session: LinkKey,
@@ -336,7 +336,7 @@ impl Registry {
     /// The link of a session.
     ///
     /// # Errors
-    /// [`StreamError::StaleSession`] when there is none.
+    /// [`StreamError::StaleSession`] when the session is not live.
     pub fn session(&self, session: LinkKey) -> Result<Arc<Link>, StreamError> {
         let index = self.index.lock();
         let link = index.sessions.get(&session).cloned();
@@ -462,7 +462,7 @@ impl Registry {
     }
 }
 
-/// One line for each link that ends, whatever ended it.
+/// Logs one line for each link that ends, for every cause.
 fn log_end(link: &Link, failure: &Failure) {
     let grant = link.grant();
     tracing::info!(
@@ -476,7 +476,7 @@ fn log_end(link: &Link, failure: &Failure) {
     );
 }
 
-/// Of a link that has no stream left: nothing fails by it.
+/// The reason of a link without streams: no request fails by it.
 fn channel_ended(link: &Link) -> Failure {
     if link.is_draining() {
         Failure::new(Reason::Draining, "the client left after a drain")

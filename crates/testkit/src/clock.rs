@@ -1,8 +1,8 @@
-//! Time that moves when it is told to.
+//! Virtual time, moved by the test.
 
 use std::time::{Duration, Instant};
 
-/// Virtual time. The machines under test take an [`Instant`]; this one starts at the machine's and goes on alone.
+/// Virtual time. The machines under test take an [`Instant`]; this clock starts at the real one and moves by calls only.
 #[derive(Debug, Clone)]
 pub struct Clock {
     start: Instant,
@@ -39,7 +39,7 @@ impl Clock {
         self.since += by;
     }
 
-    /// Goes on to a time since the start; one that has passed changes nothing.
+    /// Advances to a time since the start; a time that has passed changes nothing.
     pub fn advance_to(&mut self, since: Duration) {
         self.since = self.since.max(since);
     }

@@ -1,4 +1,4 @@
-//! The names of metrics as people read them: the tables of `docs/metrics.md`.
+//! The documented names of metrics: the tables of `docs/metrics.md`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,7 +8,7 @@
 /// Rows of the tables under `## {section}`: name, kind, labels; sorted.
 ///
 /// # Panics
-/// When there is no such section, or a row has fewer cells.
+/// When the section is missing, or a row has fewer cells.
 #[must_use]
 pub fn documented_metrics(section: &str) -> Vec<(String, String, String)> {
     let text = include_str!("../../../docs/metrics.md");

@@ -1,4 +1,4 @@
-//! Reads what Prometheus reads, and complains of more than it would.
+//! A parser of the Prometheus text format that reports more faults than Prometheus does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct MetricFamily {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
-    /// Its help, as it stands there.
+    /// Its help, as written.
     pub help: String,
-    /// Name of the sample, labels with their values unescaped, and the number as it stands there.
+    /// Name of the sample, labels with their values unescaped, and the number as written.
     pub samples: Vec<MetricSample>,
 }
 
@@ -20,7 +20,7 @@ pub struct MetricSample {
     pub name: String,
     /// In their order.
     pub labels: Vec<(String, String)>,
-    /// As it stands there.
+    /// As written.
     pub value: String,
 }
 
@@ -37,7 +37,7 @@ impl MetricSample {
 /// Reads the text: families by name.
 ///
 /// # Errors
-/// Everything that is wrong, each with its line: no `HELP` or `TYPE`, or two; a family that comes twice; a sample outside
+/// All faults, each with its line: no `HELP` or `TYPE`, or two; a family that comes twice; a sample outside
 /// of its family; a name, label, escape or number that the format does not have; labels that differ within a family; the
 /// same sample twice; a counter that does not end in `_total`, or something else that does; a name without its unit at
 /// its end; a histogram that is not whole or does not grow.
@@ -104,7 +104,7 @@ impl Reader {
             _ => return self.complain("a TYPE that does not follow its HELP"),
         };
         if !["counter", "gauge", "histogram"].contains(&kind) {
-            self.complain(&format!("{kind} is no type"));
+            self.complain(&format!("unknown type {kind}"));
         }
         let family = MetricFamily {
             kind: kind.to_owned(),
@@ -133,7 +133,7 @@ impl Reader {
         };
         family.samples.push(sample);
         if !own {
-            self.complain(&format!("a sample that is none of {current}"));
+            self.complain(&format!("a sample outside of its family {current}"));
         }
     }
 }
@@ -164,10 +164,10 @@ fn read_sample(line: &str) -> Result<MetricSample, String> {
         rest = &rest[1..];
     }
     if !is_name(name) || !labels.iter().all(|(label, _)| is_name(label)) {
-        return Err(format!("a name that is none: {line}"));
+        return Err(format!("invalid name: {line}"));
     }
     if rest.contains(' ') || rest.parse::<f64>().is_err() {
-        return Err(format!("{rest:?} is no number"));
+        return Err(format!("invalid number {rest:?}"));
     }
     Ok(MetricSample {
         name: name.to_owned(),
@@ -210,10 +210,10 @@ fn lint(name: &str, family: &MetricFamily) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut complain = |what: &str| complaints.push(format!("{name}: {what}"));
     if !is_name(name) {
-        complain("the name is none");
+        complain("invalid name");
     }
     if (family.kind == "counter") != name.ends_with("_total") {
-        complain("what ends in _total is a counter, and nothing else is");
+        complain("counters, and only they, end in _total");
     }
     let words: Vec<_> = name.trim_end_matches("_total").split('_').collect();
     if words.iter().any(|word| NO_UNITS.contains(word)) {
@@ -224,10 +224,10 @@ fn lint(name: &str, family: &MetricFamily) -> Vec<String> {
         complain("the unit is at the end of the name");
     }
     if !family.help.ends_with('.') {
-        complain("the help is no sentence");
+        complain("the help must be a sentence");
     }
     if family.samples.is_empty() {
-        complain("there is no sample");
+        complain("the family has no sample");
     }
     let names = |sample: &MetricSample| -> Vec<String> {
         let labels = sample.labels.iter().map(|(label, _)| label.clone());
@@ -296,29 +296,37 @@ b_seconds_count 2
 ";
 
     #[test]
-    fn what_is_good_is_read() {
+    fn a_valid_exposition_is_parsed() {
         let families = parse_exposition(GOOD).unwrap();
         assert_eq!(families["a_total"].samples[0].label("x"), "1\"\\\n} ");
         assert_eq!(families["b_seconds"].samples.len(), 4);
     }
 
     #[test]
-    fn each_fault_is_told() {
+    fn each_fault_is_reported() {
         for (from, to, complaint) in [
             ("# HELP a_total All.\n", "", "does not follow its HELP"),
-            ("# HELP a_total All.", "# HELP a_total All", "no sentence"),
+            (
+                "# HELP a_total All.",
+                "# HELP a_total All",
+                "must be a sentence",
+            ),
             ("# TYPE a_total counter\n", "", "a sample without a family"),
-            ("a_total counter", "a_total gauge", "what ends in _total"),
-            ("a_total counter", "a_total summary", "summary is no type"),
+            ("a_total counter", "a_total gauge", "end in _total"),
+            ("a_total counter", "a_total summary", "unknown type summary"),
             ("{x=\"\"} 2", "{y=\"\"} 2", "different labels"),
-            ("{x=\"\"} 2", "{x=\"\"} two", "is no number"),
+            ("{x=\"\"} 2", "{x=\"\"} two", "invalid number"),
             ("{x=\"\"} 2", "{x=\"} 2", "does not end"),
             (
                 "a_total{x=\"\"} 2\n",
                 "a_total{x=\"\"} 2\na_total{x=\"\"} 3\n",
                 "comes twice",
             ),
-            ("a_total{x=\"\"} 2", "c_total{x=\"\"} 2", "none of a_total"),
+            (
+                "a_total{x=\"\"} 2",
+                "c_total{x=\"\"} 2",
+                "outside of its family a_total",
+            ),
             ("\\\\\\n", "\\t", "an escape"),
             ("le=\"0.5\"} 1", "le=\"0.5\"} 3", "not whole"),
             ("b_seconds_sum 3\n", "", "not whole"),

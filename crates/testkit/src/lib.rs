@@ -1,14 +1,14 @@
 //! Two ends in virtual time, for tests only.
 //!
-//! Holds: a [`Clock`] that moves when it is told to, a queue of [`Timeline`] entries that fall due on it, a [`Pipe`] that
+//! Holds: a [`Clock`] that the test moves, a queue of [`Timeline`] entries that fall due on it, a [`Pipe`] that
 //! carries bytes from one end to the other with delay, bandwidth, random fragmentation and a cut at any byte, and the
 //! [`Rng`] that all of it is seeded from.
 //!
-//! Promises: nothing here reads a clock or rolls dice of its own, so a run is its seed and nothing else; bytes arrive in
+//! Promises: nothing here reads a clock or draws random numbers of its own, so a run depends on its seed alone; bytes arrive in
 //! order and whole up to the cut, and never before their time.
 //!
-//! Beside it [`parse_exposition`], which reads what Prometheus reads, and is stricter, and [`documented_metrics`], the
-//! names that people are told.
+//! Also here: [`parse_exposition`], a strict parser of the Prometheus text format, and [`documented_metrics`], the
+//! documented names of metrics.
 //!
 //! Leaves to the test: what the bytes mean and when to stop. The pattern is quinn-proto's `tests/util.rs`.
 

@@ -17,7 +17,7 @@ pub struct PipeConfig {
     pub capacity: usize,
     /// What arrives is cut into frames of 1 to this many bytes, whatever was written in one go.
     pub max_frame: usize,
-    /// The stream is lost after this many bytes: nothing further arrives, and both ends learn of it.
+    /// The stream is lost after this many bytes: nothing further arrives, and both ends notice it.
     pub cut_at: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ impl Default for PipeConfig {
 pub enum Received {
     /// Some bytes, one frame.
     Frame(Bytes),
-    /// Nothing until this time since the start, or until something is written when there is none.
+    /// Nothing until this time since the start; without a time, until something is written.
     Nothing(Option<Duration>),
     /// The stream has been lost.
     Lost,
@@ -78,7 +78,7 @@ impl Pipe {
         self.config.capacity.saturating_sub(self.bytes_under_way)
     }
 
-    /// Takes in as much of `bytes` as there is room for and says how much that was. After a loss everything is taken
+    /// Takes in as much of `bytes` as there is room for and returns how much that was. After a loss everything is taken in
     /// and nothing arrives.
     pub fn write(&mut self, now: Duration, bytes: &[u8]) -> usize {
         if self.lost {

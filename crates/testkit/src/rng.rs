@@ -1,4 +1,4 @@
-//! Dice that fall the same way each time.
+//! Repeatable random numbers.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): small, seeded,
 /// the same on every machine. Not for secrets.

@@ -1,4 +1,4 @@
-//! What happens when.
+//! A queue of events by time.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn p_13_6_encoded_content_is_left_alone() {
+    fn p_13_6_encoded_content_is_not_compressed_again() {
         for name in ["content-encoding", "Content-Encoding", "grpc-encoding"] {
             for value in ["gzip", "br", "zstd", " deflate", "gzip, identity"] {
                 assert!(!of(name, value), "{name}: {value}");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn p_13_6_media_that_are_compressed_in_themselves_are_left_alone() {
+    fn p_13_6_compressed_media_are_not_compressed_again() {
         for value in [
             "image/png",
             "IMAGE/jpeg; q=1",
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn p_13_6_what_says_nothing_may_shrink() {
+    fn p_13_6_content_without_a_type_is_compressible() {
         assert!(is_compressible([]));
         assert!(of("x-content-encoding", "gzip"));
     }

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn p_1_12_beyond_the_allowance_nothing_is_read_until_it_is_lifted() {
+    async fn p_1_12_reading_stops_at_the_allowance_until_it_is_lifted() {
         let addr = ([192, 0, 2, 1], 1).into();
         let (mut peer, stream) = Stream::in_memory(1024, addr, addr);
         let allowance = Allowance::new(10);

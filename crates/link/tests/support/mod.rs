@@ -17,7 +17,7 @@ use adit_link::{
 use bytes::{Bytes, BytesMut};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// Hands on what the peer opens.
+/// Passes on the requests that the peer opens.
 pub(crate) struct Inbound(pub(crate) mpsc::UnboundedSender<IncomingRequest>);
 
 impl Dispatch for Inbound {
@@ -117,7 +117,7 @@ impl End {
         self.opened.lock().await.recv().await.unwrap().exchange
     }
 
-    /// Waits until nothing is left of any request, on this end.
+    /// Waits until this end has no state of any request.
     pub(crate) async fn settled(&self) {
         until(|| {
             let stats = self.lane.stats();
@@ -169,7 +169,7 @@ pub(crate) fn answer(exchange: &Exchange, body: &[u8], end: bool) -> Result<(), 
     exchange.send.respond(head, end)
 }
 
-/// Everything to the end: whether there was an answer, and the payload.
+/// Reads to the end: whether there was a response, and the payload.
 pub(crate) async fn read(recv: &mut RecvHalf) -> Result<(bool, Bytes), Failure> {
     let mut answered = false;
     let mut all = BytesMut::new();
@@ -178,13 +178,13 @@ pub(crate) async fn read(recv: &mut RecvHalf) -> Result<(bool, Bytes), Failure> 
             Part::Response(_) => answered = true,
             Part::Data(payload) => all.extend_from_slice(payload.bytes()),
             Part::Trailers(_) => {}
-            other => panic!("no part of an HTTP answer: {other:?}"),
+            other => panic!("unexpected part of an HTTP response: {other:?}"),
         }
     }
     Ok((answered, all.freeze()))
 }
 
-/// Until it is so, or ten seconds by the test's clock.
+/// Waits for the condition, at most some seconds by the test's clock.
 pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if is_so() {
@@ -192,10 +192,10 @@ pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    panic!("it never came to be");
+    panic!("the condition was not met in time");
 }
 
-/// Counts how often it was dropped.
+/// Counts drops.
 #[derive(Clone, Default)]
 pub(crate) struct Drops(Arc<Mutex<usize>>);
 
