@@ -1,4 +1,4 @@
-//! Hostile answers: whatever a service sends, the readers stay within it and agree with themselves.
+//! Hostile responses: the parsers never read outside the bytes that a service sends, and agree with themselves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 

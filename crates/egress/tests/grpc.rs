@@ -18,9 +18,9 @@ use adit_testlink::{
     grpc::body_of,
     http_service,
     http1::send,
-    next_part, read,
+    next_part, pass, read,
     tcp::{fixed, serve},
-    within,
+    until, within,
 };
 use bytes::Bytes;
 use h2::{
@@ -245,7 +245,7 @@ async fn p_8_3_a_call_without_a_deadline_has_no_timeout() {
     });
     let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"", true);
     let (_request, mut respond) = service.call().await;
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    pass(Duration::from_secs(1)).await;
     respond.send_response(ok(), true).unwrap();
     assert_eq!(read(&mut recv).await.unwrap().status, 200);
 }
@@ -254,20 +254,20 @@ async fn p_8_3_a_call_without_a_deadline_has_no_timeout() {
 async fn p_8_3_a_call_that_is_cancelled_resets_the_stream_with_cancel() {
     let mut service = Service::start().await;
     let link = service.link(Config::default());
-    for answered in [false, true] {
+    for has_responded in [false, true] {
         for end in [false, true] {
             let mut exchange = open(&link, &[GRPC], b"one", end);
             let (request, mut respond) = service.call().await;
             let mut body = request.into_body();
             let mut response = None;
-            if answered {
+            if has_responded {
                 response = Some(respond.send_response(ok(), false).unwrap());
                 next_part(&mut exchange.recv).await.unwrap().unwrap();
             }
             exchange
                 .send
                 .reset(ResetCode::Cancelled, "the visitor left");
-            let case = (answered, end);
+            let case = (has_responded, end);
             let code = match &mut response {
                 Some(response) => std::future::poll_fn(|cx| response.poll_reset(cx)),
                 None => {
@@ -313,11 +313,11 @@ async fn p_8_4_a_stream_that_the_service_resets_is_a_status() {
         (Code::ENHANCE_YOUR_CALM, "8"),
         (Code::INADEQUATE_SECURITY, "7"),
     ] {
-        for answered in [false, true] {
+        for has_responded in [false, true] {
             for end in [false, true] {
                 let Exchange { send, mut recv } = open(&link, &[GRPC], b"one", end);
                 let (request, mut respond) = service.call().await;
-                if answered {
+                if has_responded {
                     let mut response = respond.send_response(ok(), false).unwrap();
                     next_part(&mut recv).await.unwrap().unwrap();
                     response.send_reset(code);
@@ -325,13 +325,13 @@ async fn p_8_4_a_stream_that_the_service_resets_is_a_status() {
                     respond.send_reset(code);
                 }
                 let response = read(&mut recv).await.unwrap();
-                let case = (code, answered, end);
+                let case = (code, has_responded, end);
                 assert_eq!(response.trailer("grpc-status"), Some(status), "{case:?}");
                 let reason = response.trailer("adit-reason");
                 assert_eq!(reason, Some("service_aborted"), "{case:?}");
                 let uuid = "07070707-0707-0707-0707-070707070707";
                 assert_eq!(response.trailer("adit-request-id"), Some(uuid));
-                if !answered {
+                if !has_responded {
                     assert!(response.trailers.is_empty());
                     let kind = Some("application/grpc");
                     assert_eq!(response.trailer("content-type"), kind);
@@ -353,7 +353,7 @@ async fn p_6_3_calls_refused_by_the_service_are_reset_as_refused() {
     let failure = read(&mut recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Refused);
     drop(recv);
-    // Not when it has answered.
+    // Not after its response.
     let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"one", true);
     let (_request, mut respond) = service.call().await;
     let mut response = respond.send_response(ok(), false).unwrap();
@@ -543,10 +543,8 @@ async fn a_service_that_takes_no_more_gets_another_connection() {
     assert_eq!(service.connections.load(Ordering::Relaxed), 2);
     assert_eq!(link.egress.stats().dialled, 2);
     // Unused connections are closed.
-    within(async {
-        while link.egress.stats().connections > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    until("the connections are closed", || {
+        link.egress.stats().connections == 0
     })
     .await;
 }

@@ -14,8 +14,8 @@ use adit_codec::ResetCode;
 use adit_egress::{Config, Protocol};
 use adit_link::{Exchange, Part, Reason};
 use adit_testlink::{
-    EgressLink, TunnelRequest, block, http_service, http1::send, next_part, read, tcp::serve,
-    within,
+    EgressLink, TunnelRequest, block, http_service, http1::send, next_part, pass, read, tcp::serve,
+    until, within,
 };
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -128,6 +128,7 @@ async fn response(
                     let _ = self.0.try_send("handler dropped");
                 }
             }
+            ended.try_send("handler runs").unwrap();
             let _guard = Guard(ended);
             std::future::pending::<()>().await;
         }
@@ -347,7 +348,7 @@ async fn a_visitor_that_leaves_ends_the_work_of_the_service() {
     for protocol in BOTH {
         let (link, mut events) = start(protocol, Config::default()).await;
         let exchange = link.open(TunnelRequest::get("/never").http(b""), true);
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(within(events.recv()).await, Some("handler runs"));
         drop(exchange);
         assert_eq!(
             within(events.recv()).await,
@@ -386,7 +387,12 @@ async fn stalled_visitors_delay_no_other() {
         let stalled: Vec<_> = (0..50)
             .map(|_| link.open(TunnelRequest::get("/endless").http(b""), true))
             .collect();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Each has used up its window.
+        let window = u64::from(link.near.initial_window());
+        until("all are stalled", || {
+            link.near.stats().waiting_bytes + 50 * 1024 >= 50 * window
+        })
+        .await;
         for _ in 0..5 {
             let body = vec![1; 20_000];
             let response = link
@@ -410,10 +416,12 @@ async fn a_silent_or_absent_http2_service_is_reported() {
     let (link, mut events) = start(Protocol::Http2, config).await;
     let failure = link.get("/never").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceTimeout);
-    assert_eq!(within(events.recv()).await, Some("handler dropped"));
+    for event in ["handler runs", "handler dropped"] {
+        assert_eq!(within(events.recv()).await, Some(event));
+    }
     let running =
         [0; 2].map(|_| link.open(TunnelRequest::new("POST", "/echo", &[]).http(b""), false));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    until("both are taken", || link.egress.stats().requests == 3).await;
     assert_eq!(link.get("/empty").await.unwrap_err().reason, Reason::Limit);
     drop(running);
     link.settled().await;
@@ -444,8 +452,8 @@ async fn p_3_6_an_early_http2_response_stops_the_request() {
     let request = TunnelRequest::new("POST", "/early-unread", &[]);
     let Exchange { send, mut recv } = link.open(request.http(b""), false);
     assert_eq!(read(&mut recv).await.unwrap().text(), "no");
-    // What is slow is not stopped: it is the visitor's turn.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // A slow visitor is not stopped: the service has read everything so far.
+    pass(Duration::from_millis(200)).await;
     assert_eq!(send.stopped(), None);
     let much = vec![0; 4 << 20].into();
     within(send.send_all(much, false)).await.unwrap_err();
@@ -481,10 +489,8 @@ async fn an_http2_connection_that_is_lost_is_made_anew() {
         link.settled().await;
         assert_eq!(link.egress.stats().dialled, turn);
         close.send(()).await.unwrap();
-        within(async {
-            while link.egress.stats().connections > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        until("the connection is closed", || {
+            link.egress.stats().connections == 0
         })
         .await;
     }

@@ -17,14 +17,14 @@ use adit_link::{Exchange, Reason};
 use adit_testlink::{
     EgressLink, LinkOptions, TUNNEL, TunnelRequest, http_service,
     http1::{read_head, send},
-    next_part, read,
+    next_part, pass, read,
     tcp::{fixed, serve},
     until, within,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -41,13 +41,18 @@ fn short() -> Config {
 #[tokio::test]
 async fn an_idle_connection_that_ends_or_sends_is_dropped() {
     for sent in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
-        let port = serve(move |mut socket, _| async move {
-            read_head(&mut socket).await.unwrap();
-            send(&mut socket, OK).await;
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            send(&mut socket, sent).await;
-            if !sent.is_empty() {
-                let _ = socket.read_u8().await;
+        let end = Arc::new(Notify::new());
+        let ended = end.clone();
+        let port = serve(move |mut socket, _| {
+            let ended = ended.clone();
+            async move {
+                read_head(&mut socket).await.unwrap();
+                send(&mut socket, OK).await;
+                ended.notified().await;
+                send(&mut socket, sent).await;
+                if !sent.is_empty() {
+                    let _ = socket.read_u8().await;
+                }
             }
         })
         .await;
@@ -56,7 +61,8 @@ async fn an_idle_connection_that_ends_or_sends_is_dropped() {
             assert_eq!(link.get("/").await.unwrap().text(), "ok");
             link.settled().await;
             assert_eq!(link.egress.stats().idle, 1);
-            until("the counters agree", || {
+            end.notify_one();
+            until("the connection is dropped", || {
                 link.egress.stats().connections == 0
             })
             .await;
@@ -71,12 +77,16 @@ async fn an_idle_connection_grows_old() {
     let port = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let link = EgressLink::to(http_service(port), short());
     link.get("/").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    link.settled().await;
+    pass(Duration::from_millis(60)).await;
     assert_eq!(link.egress.stats().idle, 1);
     link.get("/").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(60)).await;
-    assert_eq!(link.egress.stats().idle, 1, "its time began anew");
-    until("the counters agree", || {
+    link.settled().await;
+    assert_eq!(link.egress.stats().reused, 1);
+    pass(Duration::from_millis(60)).await;
+    assert_eq!(link.egress.stats().idle, 1, "a request restarts its time");
+    pass(Duration::from_millis(40)).await;
+    until("the connection is closed", || {
         link.egress.stats().connections == 0
     })
     .await;
@@ -195,7 +205,9 @@ async fn a_service_has_its_time_and_no_more() {
 
     // A slow upload does not count against the service.
     let exchange = link.open(TunnelRequest::new("POST", "/", &[]).http(b""), false);
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    until("the request is taken", || link.egress.stats().requests == 3).await;
+    pass(Duration::from_millis(250)).await;
+    assert_eq!(exchange.send.failure(), None);
     exchange.send.send("x".into(), false).unwrap();
     drop(exchange);
     link.settled().await;
@@ -237,7 +249,7 @@ async fn connections_and_waiting_requests_are_bounded() {
     })
     .await;
     let mut fourth = link.open(TunnelRequest::get("/4").http(b""), true);
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    until("the request is taken", || link.egress.stats().requests == 4).await;
     go.send(()).await.unwrap();
     assert_eq!(read(&mut first.recv).await.unwrap().text(), "ok");
     go.send(()).await.unwrap();

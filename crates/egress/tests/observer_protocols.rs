@@ -163,10 +163,10 @@ async fn a_call_of_trailers_or_a_reset_has_a_status() {
     assert_eq!((record.status, record.grpc_status), (200, Some(12)));
     assert_eq!(record.reason, None);
     // Reset before and after the head of the response.
-    for answered in [false, true] {
+    for has_responded in [false, true] {
         let mut exchange = open(&observed, call(SAMPLED, &[], b""), true);
         let (_, mut respond) = within(calls.recv()).await.unwrap();
-        if answered {
+        if has_responded {
             let mut body = respond.send_response(Response::new(()), false).unwrap();
             assert!(matches!(part(&mut exchange).await, Part::Response(_)));
             body.send_reset(Code::ENHANCE_YOUR_CALM);

@@ -12,7 +12,7 @@ use adit_testlink::{
     next_part,
     tcp::{read_all, service},
     udp::expect_accepted as accepted,
-    within,
+    until, within,
 };
 use bytes::Bytes;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -192,12 +192,7 @@ async fn p_10_3_a_service_that_resets_without_credit_is_a_reset() {
     let mut exchange = open(&link, b"unread", false);
     let waits = || link.near.stats().waiting_bytes;
     let window = u64::from(link.near.initial_window());
-    within(async {
-        while waits() + 1024 < window {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until("the window is used up", || waits() + 1024 >= window).await;
     assert!(waits() <= window, "{}", waits());
     go.notify_one();
     // What came before it waits for a visitor that reads on (P-6.2).
@@ -248,10 +243,8 @@ async fn p_10_3_a_lost_link_resets_the_service() {
     link.far.close(&lost);
     let (_, error) = within(results.recv()).await.unwrap();
     assert_eq!(error, Some(io::ErrorKind::ConnectionReset));
-    within(async {
-        while link.egress.stats().tcp.open > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    until("the connections are counted", || {
+        link.egress.stats().tcp.open == 0
     })
     .await;
 }
@@ -319,18 +312,14 @@ async fn a_visitor_that_leaves_during_the_dial_ends_it() {
     };
     let link = to(port, config);
     let exchange = open(&link, b"hello", false);
-    within(async {
-        while link.egress.stats().tcp.open == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    until("the connections are counted", || {
+        link.egress.stats().tcp.open > 0
     })
     .await;
     drop(exchange);
     link.settled().await;
-    within(async {
-        while link.egress.stats().tcp.open > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    until("the connections are counted", || {
+        link.egress.stats().tcp.open == 0
     })
     .await;
     assert_eq!(link.egress.stats().tcp.dials_failed, 0);
@@ -426,12 +415,7 @@ async fn a_stalled_service_holds_one_window_and_delays_no_other() {
     let flood = Bytes::from(vec![1; 64 << 20]);
     let sending = tokio::spawn(async move { send.send_all(flood, true).await });
     let _stream = within(results.recv()).await.unwrap();
-    within(async {
-        while link.far.stats().waiting_bytes == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until("bytes wait", || link.far.stats().waiting_bytes > 0).await;
     for _ in 0..8 {
         let (port, _) = service(|mut stream, _| async move {
             let (bytes, _) = read_all(&mut stream).await;

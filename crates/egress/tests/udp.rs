@@ -399,23 +399,23 @@ async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
         "{echoed} {lost}"
     );
     // Back again: all that the service has sent has come, or was counted.
-    let (mut answered, mut last) = (0, 0);
+    let (mut responses, mut last) = (0, 0);
     loop {
         match tokio::time::timeout(SECOND / 50, flow.recv.part()).await {
             Ok(Some(Ok(Part::Datagram(data)))) => {
                 check(&data, &mut last);
-                answered += 1;
+                responses += 1;
             }
             Ok(part) => panic!("no datagram: {part:?}"),
             Err(_) => {
                 let (server, client) = (link.near.stats(), link.far.stats());
                 let dropped = client.mux.datagrams_dropped + server.datagrams_dropped;
                 let read = stats(&link).datagrams_in;
-                if read == answered + dropped && read + kernel_drops(from) == echoed - 1 {
+                if read == responses + dropped && read + kernel_drops(from) == echoed - 1 {
                     break;
                 }
             }
         }
     }
-    assert!(echoed > 100 && answered > 100, "{echoed} {answered}");
+    assert!(echoed > 100 && responses > 100, "{echoed} {responses}");
 }

@@ -50,4 +50,4 @@ pub use recorder::{FORWARDED, Recorded, Recorder, Records, SAMPLED, UNSAMPLED};
 pub use request::{TunnelRequest, TunnelResponse, read};
 #[cfg(feature = "ingress")]
 pub use route::{Route, ScriptedDirector, director, fail, session_director, standard_layers};
-pub use wait::{next_part, until, within};
+pub use wait::{next_part, pass, until, within};

@@ -24,6 +24,19 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     waited.unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
+/// Moves the clock forward by `time` without waiting: timers that are due by then fire, and tasks run. For tests that
+/// nothing happens meanwhile; needs a current-thread runtime.
+pub async fn pass(time: Duration) {
+    /// Turns for the tasks that a timer wakes, and for those that these wake.
+    const TURNS: usize = 16;
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    for _ in 0..TURNS {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::resume();
+}
+
 /// The next part of an exchange; `None` at the end of its direction.
 pub async fn next_part(recv: &mut RecvHalf) -> Option<Result<Part, Failure>> {
     within(recv.part()).await
