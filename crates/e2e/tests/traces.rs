@@ -6,8 +6,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adit_e2e::{
-    Client, ClientOptions, Collector, Raw, Scripted, Server, Trace, Visitor, eventually, full,
-    python::PythonService,
+    Client, ClientOptions, Collector, Raw, Scripted, Server, ServerOptions, Trace, Visitor,
+    eventually, full, python::PythonService,
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Method};
@@ -171,6 +171,42 @@ async fn a_request_over_http_is_one_trace() {
     let header = format!("traceparent: 00-{TRACE}-{span}-01");
     assert_eq!(seen.matches("traceparent").count(), 1, "{seen}");
     assert!(seen.contains(&header), "{header} in {seen}");
+}
+
+/// The standard variables of OpenTelemetry turn tracing on in both programs, without a key of their own.
+#[tokio::test]
+async fn standard_variables_turn_tracing_on() {
+    let collector = Collector::start().await;
+    let endpoint = format!("http://{}", collector.addr);
+    let variables = |name: &str| {
+        [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_SERVICE_NAME", name),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    let server = Server::start(ServerOptions {
+        env: variables("edge").into(),
+        ..ServerOptions::default()
+    })
+    .await;
+    let service = mirror().await;
+    let mut options = ClientOptions::http(&server, "client-1", "it", service.addr);
+    options.env.extend(variables("office"));
+    let _client = Client::start(options).await;
+
+    let mut visitor = Visitor::http1(server.http, "it.localhost").await;
+    let mut request = visitor.request(&Method::GET, "/", adit_e2e::empty());
+    request.headers_mut().insert("traceparent", traceparent());
+    assert_eq!(visitor.send(request).await.unwrap().status(), 200);
+    let both = |trace: &Trace| {
+        let from = |service: &str| trace.0.iter().any(|one| one.service == service);
+        from("edge") && from("office")
+    };
+    let trace = collector.trace(TRACE, both).await;
+    assert_eq!(trace.named("edge", "GET").len(), 1);
+    assert_eq!(trace.named("office", "GET").len(), 1);
 }
 
 #[tokio::test]
