@@ -14,7 +14,7 @@
 //! Leaves to others: which message goes next (`adit-mux`), credit (`adit-flow`), sockets (`adit-link`).
 //!
 //! Cost: a payload is read by reference at any size. One above [`COALESCE_BYTES`] is written by reference too; everything
-//! smaller is copied once into a shared block. Numbers in `benches/record/`, groups `codec/encode` and `codec/decode`.
+//! smaller is copied once into a shared block. Numbers in `docs/bench/`, suite `codec`.
 //!
 //! Proof: `tests/oracle.rs` against the generated messages, `tests/properties.rs` for frames cut at any byte,
 //! `tests/fuzz.rs` for hostile input, `tests/loom.rs` for outbox and pool.

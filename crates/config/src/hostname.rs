@@ -1,25 +1,25 @@
 //! The name of this machine, as a client id.
 
-use std::fs;
-
 use crate::environment::Variables;
 
 /// The longest name that [`adit_auth::ClientId`] takes.
 const LONGEST: usize = 64;
 
-/// `HOSTNAME`, or what the system says, or `client`.
+/// `HOSTNAME`, or the name of the system, or `client`.
 pub(crate) fn client_id(variables: &Variables) -> String {
-    let file = |path| fs::read_to_string(path).ok();
+    let system = || {
+        let names = rustix::system::uname();
+        Some(names.nodename().to_string_lossy().into_owned())
+    };
     variables
         .value("HOSTNAME")
         .map(str::to_owned)
-        .or_else(|| file("/proc/sys/kernel/hostname"))
-        .or_else(|| file("/etc/hostname"))
+        .or_else(system)
         .and_then(|name| sanitized(&name))
         .unwrap_or_else(|| "client".to_owned())
 }
 
-/// With what a name may not have replaced; nothing when nothing is left.
+/// The name with characters replaced that a client id cannot have; `None` when it is empty then.
 fn sanitized(name: &str) -> Option<String> {
     let name: String = name
         .trim()
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_machine_is_called_the_name_is_allowed() {
+    fn every_machine_name_becomes_a_valid_id() {
         assert_eq!(
             sanitized(" office-1.lan\n").as_deref(),
             Some("office-1.lan")

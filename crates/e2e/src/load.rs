@@ -21,7 +21,7 @@ impl Load {
     /// Starts with a first response.
     ///
     /// # Panics
-    /// When there is none.
+    /// When it is missing.
     pub async fn start(addr: SocketAddr, host: &str, body: &'static str) -> Self {
         let mut visitor = Visitor::http1(addr, host).await;
         let (stop, stopped) = watch::channel(false);

@@ -52,7 +52,7 @@ impl Relay {
     /// A relay to `server`.
     ///
     /// # Panics
-    /// When there is no port left.
+    /// When all ports are in use.
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");

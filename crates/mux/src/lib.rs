@@ -21,7 +21,7 @@
 //! Leaves to the caller: how many requests this end opens (P-2.9 bounds the peer's), to ask [`Mux::sendable`] before it
 //! sends, and to drop events of a request that it has ended while it plays those of the same frame.
 //!
-//! Cost: one short lock per call; constant time per message. Numbers in `benches/record/`, group `mux/exchange`.
+//! Cost: one short lock per call; constant time per message. Numbers in `docs/bench/`, suite `path`.
 //!
 //! Proof: `tests/pairs.rs` runs two muxes over a pipe with delay and loss in virtual time, `tests/properties.rs` random
 //! traffic against a model, `tests/rules.rs` each rule by its number, `tests/fuzz.rs` arbitrary bytes.
