@@ -23,8 +23,8 @@ pub use client::{Applied, Changes, Client, ClientHandle, Ended, Registration, St
 pub use entries::EntryError;
 pub use instance::InstanceError;
 pub use settings::{
-    Compression, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots, ServiceProtocol,
-    ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TrustedProxies, TunnelKind,
-    TunnelSettings,
+    Compression, EdgeTimeouts, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots,
+    ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TrustedProxies,
+    TunnelKind, TunnelSettings,
 };
 pub use status::{CoreCounters, EntryStatus, Status, TunnelOutcome, TunnelStatus};

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 pub use adit_egress::{ProxyProtocol, Roots, Tls, TlsName, Trust};
-pub use adit_ingress::TrustedProxies;
+pub use adit_ingress::{EdgeTimeouts, TrustedProxies};
 pub use adit_link::Compression;
 use adit_net::HostPort;
 use secrecy::SecretString;
@@ -317,35 +317,8 @@ pub struct Timeouts {
     pub link_wait: Duration,
     /// A visitor of an entry waits this long for a permit.
     pub permit_wait: Duration,
-    /// Connecting to a service.
-    pub dial: Duration,
-    /// The service's response must begin within this.
-    pub service: Duration,
-    /// The head of a request to an entry must be complete within this.
-    pub head: Duration,
-    /// An idle connection to a service, or of an entry's visitor, is closed after this.
-    pub idle: Duration,
-    /// A request whose service reads nothing, or whose entry's visitor makes no progress, for this long is reset.
-    pub stall: Duration,
-    /// While requests of entries wait for permits: a TCP connection without a byte, or a body slower than the lowest rate, for
-    /// this long is reset.
-    pub shortage_grace: Duration,
-    /// A TCP service, or a visitor of a TCP entry, that does not read waiting bytes for this long is reset.
-    pub session_stall: Duration,
-    /// A connection to a TCP entry that the upstream has not accepted after this is reset.
-    pub session_setup: Duration,
-    /// TCP keepalive of silent services and visitors of TCP entries; zero turns it off.
-    pub session_keepalive: Duration,
-    /// The close of a WebSocket, or of a UDP flow, takes no longer than this.
-    pub session_close: Duration,
-    /// A service that has responded may go on reading the request, until it reads nothing for this long.
-    pub early_answer: Duration,
-    /// A body that waits for `100 Continue` is read after this much silence of the service (P-3.5).
-    pub continue_wait: Duration,
-    /// A visitor of HTTP/1 that has shut down its sending side gets its response within this after the complete request.
-    pub half_close: Duration,
-    /// A connection of HTTP/2 that holds failed responses gets GOAWAY after this, and is closed after this again.
-    pub release: Duration,
+    /// Of services and of visitors of entries.
+    pub edge: EdgeTimeouts,
     /// Running requests may take this long to finish after SIGTERM.
     pub drain: Duration,
 }
@@ -356,20 +329,11 @@ impl Default for Timeouts {
             connect: Duration::from_secs(10),
             link_wait: Duration::from_secs(5),
             permit_wait: Duration::from_secs(5),
-            dial: Duration::from_secs(5),
-            service: Duration::from_secs(60),
-            head: Duration::from_secs(15),
-            idle: Duration::from_secs(60),
-            stall: Duration::from_secs(60),
-            shortage_grace: Duration::from_secs(3),
-            session_stall: Duration::from_secs(3_600),
-            session_setup: Duration::from_secs(15),
-            session_keepalive: Duration::from_secs(60),
-            session_close: Duration::from_secs(5),
-            early_answer: Duration::from_secs(1),
-            continue_wait: Duration::from_secs(1),
-            half_close: Duration::from_secs(5),
-            release: Duration::from_secs(10),
+            edge: EdgeTimeouts {
+                // Shorter than that of most services, so that a request finds no connection that is being closed.
+                idle: Duration::from_secs(60),
+                ..EdgeTimeouts::default()
+            },
             drain: Duration::from_secs(30),
         }
     }

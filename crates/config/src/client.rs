@@ -19,13 +19,13 @@ use crate::{
     loaded::Loaded,
     overrides::ClientOverrides,
     problems::read_all,
-    ranges::{BUDGET, COUNT, LANES, PROGRESS, RATE, SHARE, SHORTEST, TURN, WINDOW},
+    ranges::{BUDGET, COUNT, LANES, RATE, SHARE, SHORTEST, TURN, WINDOW},
     read::{Item, Section},
     state::StateDir,
-    telemetry, token, tunnel,
+    telemetry, timeouts, token, tunnel,
 };
 
-/// Where a server listens when nobody says otherwise.
+/// Where a server listens by default.
 const DEFAULT_PORT: u16 = 7000;
 
 /// Reads the settings of the client from `file`, if there is one, and what `environment` and `overrides` lay over it.
@@ -107,7 +107,7 @@ fn read(
     let reconnect = reconnect(&mut client.section("reconnect")?)?;
     let mut lanes = 1_u32;
     client.set_number("lanes", LANES, &mut lanes)?;
-    // Any free port: what is found there, the state directory tells.
+    // Any free port: `adit status` finds it through the state directory.
     let admin = admin(&mut client, SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let admin_addr = admin.addr;
     if let Some(admin_addr) = admin_addr
@@ -121,7 +121,7 @@ fn read(
             .with_help("for example 127.0.0.1:7501"));
     }
     let limits = limits(&mut client.section("limits")?)?;
-    let timeouts = timeouts(&mut client.section("timeouts")?)?;
+    let timeouts = read_timeouts(&mut client.section("timeouts")?)?;
     let tunnels = match client.item("tunnels") {
         Some(item) => tunnel::read_all(&item, file)?,
         None => Vec::new(),
@@ -227,8 +227,8 @@ fn is_variable(item: &Item<'_>) -> bool {
     matches!(item.origin(), Origin::Variable(_))
 }
 
-/// What is wrong with settings of a client that serves nothing.
-pub const NO_WORK: &str = "there is no tunnel to serve; add `tunnels` or `entries` to the file, or expose one with `adit http PORT`";
+/// The error for a client without tunnels and entries.
+pub const NO_WORK: &str = "no tunnel and no entry is configured; add `tunnels` or `entries` to the file, or expose a service with `adit http PORT`";
 
 fn no_token(state_dir: &StateDir, names_server: bool) -> ConfigError {
     let refused = |message: String| {
@@ -240,18 +240,18 @@ fn no_token(state_dir: &StateDir, names_server: bool) -> ConfigError {
     let file = state_dir.token_file();
     if names_server {
         return refused(format!(
-            "there is no token for the server, and none in {}",
+            "missing token for the server; {} has none either",
             file.display()
         ));
     }
     if state_dir.is_held() {
         return refused(
-            "there is no token: the adit-server on this machine takes only those of its own file"
+            "missing token: the adit-server on this machine accepts only the tokens of its own file"
                 .to_owned(),
         );
     }
     refused(format!(
-        "there is no token, and no server has left one in {}",
+        "missing token: no server has written one to {}",
         file.display()
     ))
     .of_kind(Kind::NoServer)
@@ -324,29 +324,12 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     Ok(limits)
 }
 
-fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
+fn read_timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     let mut times = Timeouts::default();
     section.set_wait("connect", SHORTEST, &mut times.connect)?;
     section.set_wait("link_wait", Duration::ZERO, &mut times.link_wait)?;
     section.set_wait("permit_wait", Duration::ZERO, &mut times.permit_wait)?;
-    section.set_wait("dial", SHORTEST, &mut times.dial)?;
-    section.set_wait("service", SHORTEST, &mut times.service)?;
-    section.set_wait("head", SHORTEST, &mut times.head)?;
-    section.set_wait("idle", SHORTEST, &mut times.idle)?;
-    section.set_wait("stall", SHORTEST, &mut times.stall)?;
-    section.set_wait("shortage_grace", SHORTEST, &mut times.shortage_grace)?;
-    section.set_wait("session_stall", SHORTEST, &mut times.session_stall)?;
-    section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
-    section.set_wait(
-        "session_keepalive",
-        Duration::ZERO,
-        &mut times.session_keepalive,
-    )?;
-    section.set_wait("session_close", SHORTEST, &mut times.session_close)?;
-    section.set_wait("early_answer", PROGRESS, &mut times.early_answer)?;
-    section.set_wait("continue_wait", Duration::ZERO, &mut times.continue_wait)?;
-    section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
-    section.set_wait("release", SHORTEST, &mut times.release)?;
+    timeouts::edge(section, &mut times.edge)?;
     section.set_wait("drain", Duration::ZERO, &mut times.drain)?;
     section.finish(&NO_OTHER_KEYS)?;
     Ok(times)

@@ -1,17 +1,17 @@
 //! Files, environment and flags to typed settings (F26).
 //!
-//! Holds [`load_server`] and [`load_client`], which read what people wrote and answer [`adit_server::Settings`] and
-//! [`adit_client::Settings`], and [`StateDir`], where a server leaves what a client on the same machine needs to find it.
+//! Holds [`load_server`] and [`load_client`], which return [`adit_server::Settings`] and [`adit_client::Settings`], and
+//! [`StateDir`], where a server writes what a client on the same machine needs to find it.
 //!
 //! Promises:
 //! - layers are read in the order defaults, file, environment (`ADIT__SERVER__BIND_PORT`), flags; the later wins, key by
 //!   key;
-//! - nothing that was written is ignored: an unknown key, a key of a capability that this version lacks, and an `ADIT__`
-//!   variable that means nothing are errors; a variable that looks like one of ours is a warning;
-//! - an error says where (file, line and column, or variable, or flag), which key, what was expected and what was found;
-//!   keys of frp and ngrok are answered with the name that we use;
+//! - nothing is ignored: an unknown key, a key of a capability that this version lacks, and an unknown `ADIT__` variable
+//!   are errors; a variable whose name resembles ours is a warning;
+//! - an error names the place (file, line and column, or variable, or flag), the key, what was expected and what was
+//!   found; for keys of frp and ngrok it names our key;
 //! - all errors of a file are reported at once, up to a bound;
-//! - settings that are answered have been checked together, by the rules of the crates that will use them;
+//! - the returned settings are valid together, by the rules of the crates that use them;
 //! - no error shows a secret.
 //!
 //! Leaves to the caller: printing the error and exit code 2, making the token of a new server, watching the file.
@@ -20,7 +20,7 @@
 //!
 //! Proof: `tests/errors.rs` keeps every kind of error as it is printed, `tests/settings.rs` the files of the documentation
 //! and the order of layers,
-//! `tests/properties.rs` feeds files that nobody would write.
+//! `tests/properties.rs` feeds random files.
 
 mod admin;
 mod client;
@@ -46,6 +46,7 @@ mod spelling;
 mod state;
 mod telemetry;
 mod threads;
+mod timeouts;
 mod tls;
 mod token;
 mod tunnel;

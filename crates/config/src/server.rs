@@ -24,12 +24,12 @@ use crate::{
     overrides::ServerOverrides,
     problems::read_all,
     proxies::{public_url, trusted_proxies},
-    ranges::{COUNT, PORT, PROGRESS, SHORTEST, THREADS},
+    ranges::{COUNT, PORT, SHORTEST, THREADS},
     read::Section,
     state::StateDir,
     telemetry,
     threads::default_threads,
-    upstream,
+    timeouts, upstream,
 };
 
 /// Reads the settings of the server from `file`, if there is one, and what `environment` and `overrides` lay over it.
@@ -76,7 +76,7 @@ fn read(
     let tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
     let shared_groups = auth::shared_groups(&mut server, &tokens)?;
     let limits = limits::read(&mut server.section("limits")?)?;
-    let timeouts = timeouts(&mut server.section("timeouts")?)?;
+    let timeouts = read_timeouts(&mut server.section("timeouts")?)?;
     let mut threads = default_threads();
     server.set_number("threads", THREADS, &mut threads)?;
     let domain = server
@@ -139,26 +139,13 @@ fn read(
     })
 }
 
-fn timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
+fn read_timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     let mut times = Timeouts::default();
     let none = Duration::ZERO;
     section.set_wait("startup_grace", none, &mut times.startup_grace)?;
     section.set_wait("client_wait", none, &mut times.client_wait)?;
     section.set_wait("permit_wait", none, &mut times.permit_wait)?;
-    section.set_wait("dial", SHORTEST, &mut times.dial)?;
-    section.set_wait("service", SHORTEST, &mut times.service)?;
-    section.set_wait("stall", SHORTEST, &mut times.stall)?;
-    section.set_wait("shortage_grace", SHORTEST, &mut times.shortage_grace)?;
-    section.set_wait("head", SHORTEST, &mut times.head)?;
-    section.set_wait("idle", SHORTEST, &mut times.idle)?;
-    section.set_wait("session_stall", SHORTEST, &mut times.session_stall)?;
-    section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
-    section.set_wait("session_keepalive", none, &mut times.session_keepalive)?;
-    section.set_wait("session_close", SHORTEST, &mut times.session_close)?;
-    section.set_wait("early_answer", PROGRESS, &mut times.early_answer)?;
-    section.set_wait("continue_wait", none, &mut times.continue_wait)?;
-    section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
-    section.set_wait("release", SHORTEST, &mut times.release)?;
+    timeouts::edge(section, &mut times.edge)?;
     section.set_wait("setup", SHORTEST, &mut times.setup)?;
     section.set_wait("takeover_probe", SHORTEST, &mut times.takeover_probe)?;
     section.set_wait("heartbeat", SHORTEST, &mut times.heartbeat)?;

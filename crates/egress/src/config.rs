@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use adit_link::{Compression, turn::TURN_BYTES};
+use adit_splice::EdgeTimeouts;
 
 use crate::connect::tls::Tls;
 
@@ -126,6 +127,23 @@ impl Default for Config {
             inline_body_bytes: 8 * 1024,
             http2_stream_window_bytes: 64 * 1024,
             turn_bytes: TURN_BYTES,
+        }
+    }
+}
+
+impl Config {
+    /// These times, and default bounds.
+    pub fn with_timeouts(timeouts: &EdgeTimeouts) -> Self {
+        Self {
+            dial_timeout: timeouts.dial,
+            response_timeout: timeouts.service,
+            idle_timeout: timeouts.idle,
+            stall_timeout: timeouts.stall,
+            tcp_stall_timeout: timeouts.session_stall,
+            tcp_keepalive: timeouts.keepalive(),
+            close_timeout: timeouts.session_close,
+            early_response_timeout: timeouts.early_answer,
+            ..Self::default()
         }
     }
 }

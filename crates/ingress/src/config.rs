@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use adit_link::turn::TURN_BYTES;
+use adit_splice::EdgeTimeouts;
 
 /// Limits and timeouts of the HTTP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,26 @@ impl Default for HttpConfig {
     }
 }
 
+impl HttpConfig {
+    /// These times, and default bounds.
+    pub fn with_timeouts(timeouts: &EdgeTimeouts) -> Self {
+        Self {
+            head_timeout: timeouts.head,
+            idle_timeout: timeouts.idle,
+            stall_timeout: timeouts.stall,
+            shortage_grace: timeouts.shortage_grace,
+            service_timeout: timeouts.service,
+            continue_wait: timeouts.continue_wait,
+            half_close_timeout: timeouts.half_close,
+            release_timeout: timeouts.release,
+            session_stall: timeouts.session_stall,
+            session_keepalive: timeouts.keepalive(),
+            close_timeout: timeouts.session_close,
+            ..Self::default()
+        }
+    }
+}
+
 /// Limits and timeouts of the TCP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpConfig {
@@ -105,6 +126,19 @@ impl Default for TcpConfig {
             keepalive: Some(Duration::from_secs(60)),
             first_bytes: 8 * 1024,
             read_buffer_bytes: 64 * 1024,
+        }
+    }
+}
+
+impl TcpConfig {
+    /// These times, and default bounds.
+    pub fn with_timeouts(timeouts: &EdgeTimeouts) -> Self {
+        Self {
+            accept_timeout: timeouts.session_setup,
+            stall: timeouts.session_stall,
+            shortage_grace: timeouts.shortage_grace,
+            keepalive: timeouts.keepalive(),
+            ..Self::default()
         }
     }
 }

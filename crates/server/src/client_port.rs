@@ -65,8 +65,8 @@ impl ClientPort {
         self.registry.channel_closed(channel);
     }
 
-    /// Completes when the connection is to be closed because nobody uses it: it carries no session in time or has to
-    /// make room before, or it carries none any more.
+    /// Completes when the connection is to be closed because it is unused: it carries no session in time, has to make room
+    /// for newer connections, or has lost its session.
     async fn unused(
         &self,
         peer: SocketAddr,

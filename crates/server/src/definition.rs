@@ -1,4 +1,4 @@
-//! What clients announce of a tunnel, checked.
+//! The definition of a tunnel, validated.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use adit_router::{HostPattern, PathPrefix};
 
 use crate::{port::Transport, settings::Limits};
 
-/// A UDP flow may be silent for this long unless the tunnel says otherwise.
+/// A UDP flow may be silent for this long unless the tunnel sets another time.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What its clients announced; the same for all of them but for the weight.
+/// The definition of a tunnel: the same for all of its clients, except for the weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Definition {
     pub(crate) protocol: ProtocolType,
-    /// As it was asked for: 0 leaves it to the server (TCP, UDP) or asks for none.
+    /// The requested port. 0: a port of the server's choice (TCP, UDP), or no port.
     pub(crate) remote_port: u16,
     pub(crate) hosts: Vec<HostPattern>,
-    /// The paths that it answers under; at least one.
+    /// The paths that it serves; at least one.
     pub(crate) paths: Vec<PathPrefix>,
     pub(crate) policy: Policy,
     pub(crate) hash_on: HashOn,
@@ -27,7 +27,7 @@ pub(crate) struct Definition {
     pub(crate) compression: Option<Compression>,
 }
 
-/// What consistent hashing hashes.
+/// The part of a request that consistent hashing hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HashOn {
     Host,
@@ -36,11 +36,10 @@ pub(crate) enum HashOn {
 }
 
 impl Definition {
-    /// What `announced` says, made one value for each way of saying it, and within the bounds for one tunnel. `domain`
-    /// is the server's own.
+    /// Parses an announcement into its normal form, within the bounds for one tunnel. `domain` is the server's own.
     ///
     /// # Errors
-    /// A text for the author of the announcement.
+    /// The reason, for the author of the announcement.
     pub(crate) fn parse(
         announced: &Announced,
         domain: Option<&str>,
@@ -62,7 +61,7 @@ impl Definition {
         };
         let remote_port = u16::try_from(announced.remote_port).map_err(|_| {
             format!(
-                "port {} is none: ports are from 1 to 65535, and 0 leaves it to the server",
+                "invalid remote port {}: expected 1 to 65535, or 0 for a port of the server's choice",
                 announced.remote_port
             )
         })?;
@@ -131,12 +130,12 @@ impl Definition {
         })
     }
 
-    /// Whether its visitors speak HTTP or what rides on it.
+    /// Whether its visitors use HTTP, gRPC or WebSocket.
     pub(crate) const fn is_http(&self) -> bool {
         is_http(self.protocol)
     }
 
-    /// Whose ports it needs one of; nothing when it is found by host alone.
+    /// The transport of its public port; `None` when it is reached by host alone.
     pub(crate) const fn transport(&self) -> Option<Transport> {
         match self.protocol {
             ProtocolType::Udp => Some(Transport::Udp),
@@ -146,7 +145,7 @@ impl Definition {
         }
     }
 
-    /// Whether it answers under this path, which a query may follow.
+    /// Whether it serves this path, which a query may follow.
     pub(crate) fn has_path(&self, path: &str) -> bool {
         self.paths.iter().any(|prefix| prefix.matches(path))
     }
@@ -177,7 +176,7 @@ const fn is_http(protocol: ProtocolType) -> bool {
     )
 }
 
-/// Lengths of texts that are no host and no location.
+/// Longest text other than a location, in bytes.
 const LONGEST_TEXT: usize = 256;
 
 /// Checks counts and lengths before any text is read (P-1.10): a refusal costs next to nothing.
@@ -303,9 +302,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_told() {
+    fn invalid_ports_types_and_compressions_are_rejected() {
         let mut tunnel = announced(adit_proto::ProtocolType::Tcp, 65_536);
-        assert!(parse(&tunnel).unwrap_err().contains("65536 is none"));
+        assert!(parse(&tunnel).unwrap_err().contains("65536"));
         tunnel.remote_port = 1;
         tunnel.compression = "brotli".into();
         assert!(parse(&tunnel).unwrap_err().contains("`brotli`"));
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_that_mean_the_same_are_one() {
+    fn equivalent_locations_are_merged() {
         let mut tunnel = announced(adit_proto::ProtocolType::Http, 0);
         tunnel.locations = vec!["/api/".into(), "/api".into()];
         assert_eq!(parse(&tunnel).unwrap().paths.len(), 1);
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_refused_in_few_words() {
+    fn long_texts_are_rejected_with_short_messages() {
         let huge = "x".repeat(1 << 20);
         let mut located = announced(adit_proto::ProtocolType::Http, 0);
         located.locations = vec![format!("/{huge}")];

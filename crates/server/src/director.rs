@@ -1,4 +1,5 @@
-//! Where a visitor's request goes: rule, tunnel, client, permit. At once where it can, else after a bounded wait.
+//! Chooses the destination of a visitor's request: rule, tunnel, client, permit; immediately if possible, otherwise after
+//! a bounded wait.
 
 use std::{
     net::IpAddr,
@@ -42,7 +43,7 @@ struct Routing {
     waits: Mutex<Waits>,
     /// Until then unknown names wait: their clients may be on their way back.
     grace_until: Instant,
-    /// Where tunnels are told apart by host. Every other port is one tunnel's own.
+    /// The port on which the host selects the tunnel. Every other port belongs to one tunnel.
     public_port: u16,
 }
 
@@ -62,13 +63,13 @@ impl Waits {
     }
 }
 
-/// What a request is led to.
+/// The destination that a port or a rule selects.
 enum Selected {
     Tunnel(Arc<Tunnel>),
     Upstream(ToUpstream),
 }
 
-/// What a choice depends on; made once, kept over waits.
+/// The inputs of a choice; computed once, kept over waits.
 struct Choice {
     draw: Draw,
     avoid: Vec<u64>,
@@ -76,7 +77,7 @@ struct Choice {
     claim: Claim,
 }
 
-/// What one request holds of its client.
+/// Held by one request until it ends.
 struct RequestHold {
     _load: InFlight,
     _running: RunningRequest,
@@ -114,7 +115,7 @@ impl ServerDirector {
                 return Direction::Go(to.destination(revision));
             }
             Some((Selected::Upstream(_), _)) => {
-                let text = "there is one way to the upstream";
+                let text = "the upstream has no other route";
                 return Direction::Fail(Failure::new(Reason::NoClient, text));
             }
             Some((Selected::Tunnel(tunnel), revision)) => {
@@ -171,11 +172,11 @@ impl Director for ServerDirector {
     }
 }
 
-/// What of a visit or a session decides where it goes.
+/// The part of a request or a session that decides its destination.
 #[derive(Clone, Copy)]
 pub(crate) struct RouteInput<'v> {
     pub(crate) protocol: ProtocolType,
-    /// The tunnel's own port that it came to; nothing where tunnels are told apart by host.
+    /// The public port of one tunnel that it arrived at; `None` where the host selects the tunnel.
     pub(crate) port: Option<u16>,
     pub(crate) authority: &'v str,
     pub(crate) path: &'v str,
@@ -221,7 +222,7 @@ impl WaitingRequest {
 }
 
 impl RouteInput<'_> {
-    /// It has no head that could say more than where it came to.
+    /// Whether it has no head: the port alone selects the tunnel.
     const fn is_session(&self) -> bool {
         matches!(self.protocol, ProtocolType::Tcp | ProtocolType::Udp)
     }
@@ -236,16 +237,16 @@ impl RouteInput<'_> {
 }
 
 impl Routing {
-    /// A client of adit that has taken this port for that of the clients.
+    /// A client of adit connected to the visitors' port by mistake.
     fn wrong_port(&self) -> Failure {
         let port = self.directory.clients_port();
         let text = format!(
-            "this is the visitors' port of an adit-server; its clients connect to port {port} (`server.bind_port`)"
+            "this is the visitors' port of an adit-server; clients connect to port {port} (`server.bind_port`)"
         );
         Failure::new(Reason::NoTunnel, text)
     }
 
-    /// The tunnel or upstream that the port or the rules select. A rule to a tunnel that nobody has announced selects nothing yet.
+    /// The tunnel or upstream that the port or the rules select. A rule to a tunnel without announcement selects nothing.
     fn route(&self, input: RouteInput<'_>) -> Option<(Selected, u64)> {
         let snapshot = self.directory.snapshot();
         if let Some(port) = input.port() {
@@ -338,7 +339,7 @@ impl Routing {
             Ok(Err(_)) | Err(_) => Err(Failure::new(
                 Reason::Limit,
                 format!(
-                    "every client of tunnel `{}` serves as many requests as it may",
+                    "all clients of tunnel `{}` are at their request limit",
                     tunnel.name
                 ),
             )),
@@ -460,20 +461,20 @@ fn no_client(tunnel: &Tunnel) -> Failure {
 fn no_tunnel(input: RouteInput<'_>) -> Failure {
     let text = match input.port() {
         Some(port) if input.is_session() => format!("no tunnel holds {port}"),
-        Some(port) => format!("no tunnel answers on {port} under this path"),
-        None => format!("no tunnel answers to `{}` under this path", input.authority),
+        Some(port) => format!("no tunnel serves this path on {port}"),
+        None => format!("no tunnel serves this path of `{}`", input.authority),
     };
     Failure::new(Reason::NoTunnel, text)
 }
 
-/// The clients that are there are older than the protocol: waiting for one would be in vain.
+/// The connected clients do not support the protocol: waiting for one is useless.
 fn not_carried(tunnel: &Tunnel, protocol: ProtocolType) -> Option<Failure> {
     let asks = matches!(protocol, ProtocolType::Grpc | ProtocolType::WebSocket);
     (asks && tunnel.lacks(protocol)).then(|| {
         Failure::new(
             Reason::Refused,
             format!(
-                "no client of tunnel `{}` carries {}: install the version of the server there",
+                "no client of tunnel `{}` supports {}; install the version of the server on a client",
                 tunnel.name,
                 protocol.as_str()
             ),

@@ -4,8 +4,7 @@
 //! current one without a lock, and public ports follow it. The next snapshot shares with the one before what has not
 //! changed. Which clients are live changes a tunnel's balancer, not the snapshot.
 //!
-//! What takes long, [`Directory::announce_each`] and its kind, is called by one thread of its own (`worker`), never by a data
-//! thread.
+//! Long operations such as [`Directory::announce_each`] run on a thread of their own (`worker`), never on a data thread.
 
 mod announce;
 mod claims;
@@ -48,7 +47,7 @@ use crate::{
     upstreams::UpstreamSet,
 };
 
-/// What visitors are routed by.
+/// The routes of visitors at one revision.
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) routes: Table<Target>,
@@ -67,12 +66,12 @@ pub(crate) struct DirectoryConfig {
     /// Tunnels that are kept for clients that are gone; those that have been gone longest are forgotten first. A client
     /// that comes under one name after the other must not fill the table of routes.
     pub(crate) max_orphans: usize,
-    /// Where public ports are bound; stands in public URLs when there is no domain.
+    /// Where public ports are bound; used in public URLs without a domain.
     pub(crate) bind_ip: IpAddr,
     /// Where visitors of HTTP come in, such as 7080.
     pub(crate) public_port: u16,
     pub(crate) public_url: PublicUrl,
-    /// Where clients come in. Like the one above, it is no tunnel's.
+    /// The port of the clients. A tunnel can hold neither this port nor the one above.
     pub(crate) clients_port: u16,
 }
 
@@ -90,7 +89,7 @@ pub(crate) struct Directory {
     index: Mutex<Index>,
     names: Mutex<Ledger>,
     current: ArcSwap<Snapshot>,
-    /// Wakes visitors whose host nobody has announced yet.
+    /// Wakes visitors whose host has no tunnel yet.
     pub(crate) changed: Notify,
     freed: watch::Sender<u64>,
 }
@@ -178,7 +177,7 @@ impl Directory {
         tunnel.is_some_and(|tunnel| tunnel.definition.is_http())
     }
 
-    /// Where tunnels are told apart by host.
+    /// The port on which the host selects the tunnel.
     pub(crate) const fn public_port(&self) -> u16 {
         self.public_port
     }
@@ -192,7 +191,7 @@ impl Directory {
         self.current.load().revision
     }
 
-    /// Changes each time that a name, a host or a port may have become free: what was refused may be announced again.
+    /// Changes each time that a name, a host or a port may have become free: a refused tunnel may be announced again.
     pub(crate) fn freed(&self) -> watch::Receiver<u64> {
         self.freed.subscribe()
     }
@@ -201,8 +200,8 @@ impl Directory {
         self.freed.send_modify(|count| *count += 1);
     }
 
-    /// Destroys a tunnel for one client; the others of its group go on. Without others it is forgotten at once: nobody
-    /// is on the way back. Whether the client served it.
+    /// Destroys a tunnel for one client; the others of its group go on. Without others it is forgotten at once.
+    /// Whether the client served it.
     pub(crate) fn withdraw(&self, link: &Arc<Link>, name: &str, now: Instant) -> bool {
         let mut state = self.state.lock();
         let Ok(name) = adit_auth::TunnelName::parse(name) else {
@@ -223,8 +222,8 @@ impl Directory {
         true
     }
 
-    /// Forgets tunnels that nobody has served for too long, and closes their ports; and names that nothing has used for
-    /// too long.
+    /// Forgets tunnels that have had no client for the retention, and closes their ports; and names that were unused for
+    /// the retention.
     pub(crate) fn forget(&self, now: Instant) {
         let mut state = self.state.lock();
         self.forget_orphans(&mut state, now);
@@ -351,7 +350,7 @@ impl MembershipObserver for Directory {
     fn link_down(&self, link: &Arc<Link>) {
         self.refresh(link);
         if link.is_draining() {
-            // Its names are free for others of its user.
+            // Its names are free for other clients of its user.
             self.notify_freed();
         }
     }

@@ -1,4 +1,4 @@
-//! Takes what is opened for upstreams: name, permits, choice of a server. What is refused is told of as what is served.
+//! Serves the requests to upstreams: name, permits, choice of a server. Refused requests are recorded like served ones.
 
 use std::sync::Arc;
 
@@ -12,25 +12,25 @@ use tokio::time::{Instant, timeout};
 
 use crate::{upstream::Upstream, upstreams::Upstreams};
 
-/// Takes what one client opens on one lane: that client's entries.
+/// Serves the requests that one client opens on one lane: those of its entries.
 #[derive(Clone)]
 pub(crate) struct Entries {
     upstreams: Arc<Upstreams>,
     egress: Arc<Egress>,
-    /// Whose what it opens is.
+    /// The owner of its requests.
     owner: Arc<RequestOwner>,
-    /// Of the client; none where visitors of this side come, who hold theirs already.
+    /// Permits of the client; `None` for visitors of this side, who hold theirs already.
     permits: Option<Arc<Gate>>,
 }
 
-/// What a request holds while it lasts.
+/// Held by a request until it ends.
 struct UpstreamHold {
     _permits: Option<(Permit, Permit)>,
     _load: InFlight,
 }
 
 impl Entries {
-    /// Takes what the client with this grant opens on a lane of this thread. `permits` are those of its link.
+    /// Serves the requests of the client with this grant, on a lane of this thread. `permits` are those of its link.
     pub(crate) fn of_client(
         upstreams: &Arc<Upstreams>,
         grant: &Grant,
@@ -39,7 +39,7 @@ impl Entries {
         Arc::new(Self::new(upstreams, grant, Some(permits.clone())))
     }
 
-    /// Takes the requests of visitors of this side, who hold their permits already.
+    /// Serves the requests of visitors of this side, who hold their permits already.
     pub(crate) fn of_this_side(upstreams: &Arc<Upstreams>, grant: &Grant) -> Self {
         Self::new(upstreams, grant, None)
     }
@@ -65,8 +65,7 @@ impl Dispatch for Entries {
             waited_since: None,
         };
         let Some(upstream) = self.find(&opened.head.open().tunnel) else {
-            // Clients write there what they like, and what is told of a request is counted under its name: only names
-            // that are in the settings are counted.
+            // The name is text of the client, and records are counted by name: only names of the settings are counted.
             let named = std::mem::take(&mut opened.head.open_mut().tunnel);
             let named: String = named.chars().take(LONGEST_NAME).collect();
             let why = format!("this server defines no upstream {named:?}");
@@ -104,7 +103,7 @@ impl Entries {
         }
     }
 
-    /// Waits for what is missing of the permits, off the lane's reader. The mux bounds how many wait: they are open
+    /// Waits for the missing permits, off the lane's reader. The mux bounds how many wait: they are open
     /// requests of the client.
     fn wait(
         &self,
@@ -131,8 +130,8 @@ impl Entries {
             let waited = tokio::select! {
                 biased;
                 () = opened.exchange.send.closed() => {
-                    // The visitor has left or the link is lost: nobody but the log is to be told.
-                    return this.refuse(origin, opened, ResetCode::Cancelled, "nobody waits for it");
+                    // The visitor has left or the link is lost: only the record remains to be written.
+                    return this.refuse(origin, opened, ResetCode::Cancelled, "the request was cancelled while it waited");
                 }
                 waited = timeout(wait, permits) => waited,
             };
@@ -166,7 +165,7 @@ impl Entries {
     }
 }
 
-const FULL: &str = "too many requests at this moment";
+const FULL: &str = "too many requests are open";
 
-/// Characters of a name that nobody knows, as it is told: names that can be have no more.
+/// Characters of an unknown name in a message; a valid name has no more.
 const LONGEST_NAME: usize = 64;

@@ -1,4 +1,4 @@
-//! What peers can do at will: counted, and logged once a second.
+//! Events that peers can cause at will: counted, and logged at most once a second.
 
 use std::{
     io,
@@ -97,7 +97,7 @@ impl Floods {
                 tracing::warn!(
                     %port,
                     limit,
-                    "visitors wait: the descriptors of this process are used up; raise `ulimit -n`"
+                    "visitors wait: the process has no free file descriptors; raise `ulimit -n`"
                 );
             }),
         })

@@ -19,7 +19,7 @@ pub(crate) fn lane_config(limits: &Limits, timeouts: &Timeouts) -> LaneConfig {
             .saturating_add(limits.max_requests_per_client),
         heartbeat: timeouts.heartbeat,
         dead_after: timeouts.dead_after,
-        stall: timeouts.stall,
+        stall: timeouts.edge.stall,
         turn_bytes: limits.turn_bytes,
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     lane_config::lane_config, upstreams::Upstreams,
 };
 
-/// Makes the lanes of all links.
+/// Creates the lanes of all links.
 pub(crate) struct Lanes {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
@@ -44,7 +44,7 @@ impl Lanes {
         }
     }
 
-    /// Bytes that windows have grown by, over all links.
+    /// Bytes by which windows have grown, over all links.
     pub(crate) fn budget_used(&self) -> u64 {
         self.budget.used()
     }
@@ -101,7 +101,7 @@ fn log_end(floods: &Floods, link: &Link, lane: u32, failure: &Failure, bytes: u6
         Reason::ProtocolError | Reason::FlowControl => {
             return floods.broken(client, peer, failure, bytes);
         }
-        // The client has said so before.
+        // The client has announced its drain before.
         Reason::LinkLost if link.is_draining() => Reason::Draining,
         reason => reason,
     };

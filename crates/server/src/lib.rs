@@ -43,9 +43,9 @@ pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, HostRules, Limits, NamedToken, Network, PortRanges, PublicUrl, RuleSettings,
-    RuleTarget, Scheme, Settings, SharedGroup, Timeouts, Tls, TrustedProxies, UpstreamProtocol,
-    UpstreamServer, UpstreamSettings,
+    Compression, EdgeTimeouts, HostRules, Limits, NamedToken, Network, PortRanges, PublicUrl,
+    RuleSettings, RuleTarget, Scheme, Settings, SharedGroup, Timeouts, Tls, TrustedProxies,
+    UpstreamProtocol, UpstreamServer, UpstreamSettings,
 };
 pub use status::{
     ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,

@@ -1,6 +1,6 @@
-//! What a server says of itself, as samples for Prometheus. `docs/metrics.md` lists the names.
+//! The state of a server as samples for Prometheus. `docs/metrics.md` lists the names.
 //!
-//! Counters of links are not among them: their sums shrink when a link goes, which Prometheus takes for a restart.
+//! Counters of links are left out: their sums shrink when a link ends, which Prometheus takes for a restart.
 //! `/api/status` has them.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use adit_trace::{Family, Sample};
 
 use crate::status::{ClientStatus, Status};
 
-/// By which a client is known.
+/// The labels of a client.
 const CLIENT: &[&str] = &["client", "group", "user"];
 
 macro_rules! families {
@@ -35,7 +35,7 @@ families! {
     UNAUTHENTICATED = gauge("adit_registry_unauthenticated_connections", &[], "Connections of clients that carry no session yet.");
     TURNED_AWAY = counter("adit_registry_refusals_total", &["cause"], "Registrations, connections and data streams of clients that were turned away.");
     EPOCH = gauge("adit_registry_client_epoch", CLIENT, "Epoch of a client; grows with each registration.");
-    CLIENT_DRAINING = gauge("adit_registry_client_draining", CLIENT, "1 when a client has said that it is leaving, else 0.");
+    CLIENT_DRAINING = gauge("adit_registry_client_draining", CLIENT, "1 while a client drains, else 0.");
     LANES = gauge("adit_link_lanes", CLIENT, "Open data streams of a client.");
     CONTROL = gauge("adit_link_control", CLIENT, "1 when the control stream of a client is open, else 0.");
     REQUESTS = gauge("adit_link_requests", CLIENT, "Requests open on a client.");
@@ -44,7 +44,7 @@ families! {
     QUEUED = gauge("adit_link_queued_bytes", CLIENT, "Bytes that wait to be sent to a client.");
     DATAGRAMS_LOST = gauge("adit_link_datagrams_dropped", &[], "Datagrams that the links of now have dropped.");
     TUNNELS = gauge("adit_router_tunnels", &["protocol"], "Tunnels known.");
-    TUNNEL_CLIENTS = gauge("adit_router_tunnel_clients", &["tunnel", "group", "protocol"], "Clients that serve a tunnel; 0 when it is down. None when its last client has left in order: nobody has to be called for that.");
+    TUNNEL_CLIENTS = gauge("adit_router_tunnel_clients", &["tunnel", "group", "protocol"], "Clients that serve a tunnel; 0 when it is down. Absent when its last client has drained, which is not an incident.");
     REVISION = gauge("adit_router_revision", &[], "Revision of the routes.");
     CONNECTIONS_OPEN = gauge("adit_ingress_connections", &["protocol"], "Connections of visitors that are open; flows for udp.");
     CONNECTIONS = counter("adit_ingress_connections_total", &["protocol"], "Connections of visitors; flows for udp.");
@@ -135,7 +135,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         let count = tunnels.filter(|tunnel| tunnel.kind == protocol).count();
         all.push(TUNNELS.sample(&[protocol], count as f64));
     }
-    // A developer who ends his client is no reason to call anybody.
+    // A client that is ended in order is not an incident.
     for tunnel in status.tunnels.iter().filter(|tunnel| !tunnel.has_been_left) {
         let labels = [&*tunnel.name, &tunnel.group_id, tunnel.kind];
         all.push(TUNNEL_CLIENTS.sample(&labels, tunnel.clients.len() as f64));

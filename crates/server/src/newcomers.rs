@@ -1,4 +1,4 @@
-//! Connections of clients that carry no session yet: few in all, few of one address, none for long (P-1.12).
+//! Bounds the connections of clients without a session: in all, of one address, and in time (P-1.12).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,7 +33,7 @@ struct Waiting {
     displaced: Arc<Notify>,
 }
 
-/// What counts as one address: one of IPv4, the /64 of IPv6 that one host has to itself.
+/// One address of IPv4, or one /64 of IPv6, which one host has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Network {
     V4([u8; 4]),

@@ -1,4 +1,4 @@
-//! Ports: by which a connection comes in, and which a tunnel holds.
+//! Ports: of accepted connections, and of tunnels.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl Transport {
 /// One public port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortKey {
-    /// Whose number it is.
+    /// The transport of the port.
     pub transport: Transport,
     /// The number.
     pub number: u16,
@@ -37,10 +37,10 @@ impl fmt::Display for PortKey {
     }
 }
 
-/// Which port a socket came in by.
+/// The port that accepted a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Port {
-    /// Where visitors are told apart by what they ask for.
+    /// The port on which the request selects the tunnel.
     Visitors,
     Clients,
     /// The public port of a tunnel.

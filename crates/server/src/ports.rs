@@ -1,7 +1,7 @@
 //! Public ports: listening sockets that follow the snapshot.
 //!
-//! An announcement binds the port of its tunnel ([`Ports::bind`], [`Ports::pick`]), so that its answer can say whose the
-//! port is or what the system said. Each new snapshot is then followed ([`Ports::follow`]) where it differs from the one
+//! An announcement binds the port of its tunnel ([`Ports::bind`], [`Ports::pick`]), so that its result can name the holder
+//! of the port or the error of the system. Each new snapshot is then followed ([`Ports::follow`]) where it differs from the one
 //! before: what it holds is listened on, what it does not hold is closed. A port that goes over from one tunnel to the next
 //! stays open, with all that waits to be accepted.
 
@@ -38,14 +38,15 @@ const DYNAMIC: std::ops::RangeInclusive<u16> = 61_000..=u16::MAX;
 /// Ports that are tried when the server picks one. Each costs some calls of the system.
 const MAX_TRIES: usize = 1_000;
 
-/// How soon a UDP port is bound again that is not free yet, and how often in vain before somebody is told.
+/// The pause between attempts to bind a UDP port again that is not free yet, and the number of failures before one is
+/// logged.
 const REBIND_PAUSE: Duration = Duration::from_millis(10);
 const REBIND_TRIES: usize = 100;
 
 /// A pause after a socket that was bound could not be used.
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
 
-/// What serves visitors. Held by those who listen, so that it ends with their runtime.
+/// What the listening tasks need. They hold it, so that it ends with their runtime.
 pub(crate) struct PortContext {
     /// The runtime that accepts.
     pub(crate) accepting: Handle,
@@ -65,9 +66,9 @@ struct Listening {
     wanted: bool,
     /// Of UDP flows.
     session_timeout: Duration,
-    /// Until somebody listens.
+    /// The socket, until a task listens on it.
     idle: Option<Socket>,
-    /// Wakes whoever listens when one of the above has changed.
+    /// Wakes the listening task when one of the above has changed.
     changed: Arc<Notify>,
 }
 
@@ -158,7 +159,7 @@ impl Ports {
         let dynamic = allowed.within(&DYNAMIC);
         let ranges = [&dynamic, &allowed].into_iter();
         let seed = {
-            // The same in each run of one build: that is a courtesy, and no promise.
+            // The same in each run of one build; not a promise.
             let mut hasher = std::hash::DefaultHasher::new();
             seed.hash(&mut hasher);
             hasher.finish()
@@ -271,7 +272,7 @@ impl Ports {
             );
             match socket {
                 Socket::Tcp(listener) => drop(context.accepting.spawn(task.serve_tcp(listener))),
-                // Whoever reads a UDP port does all the work of it: they take turns.
+                // The thread that reads a UDP port does all of its work: threads take turns.
                 Socket::Udp(socket) => {
                     let runtime = context.acceptor.next_runtime(&context.accepting);
                     drop(runtime.spawn(task.serve_udp(socket)));
@@ -296,7 +297,7 @@ impl Ports {
     }
 }
 
-/// What listens on one port.
+/// The task of one public port.
 struct PortTask {
     ports: Arc<Ports>,
     key: PortKey,
@@ -368,14 +369,14 @@ impl PortTask {
         }
     }
 
-    /// How long a flow may be silent; nothing when the port is to be closed.
+    /// The session timeout of flows; `None` when the port is to be closed.
     fn session_timeout(&self) -> Option<Duration> {
         let state = self.ports.state.lock();
         let listening = state.listening.get(&self.key)?;
         listening.wanted.then_some(listening.session_timeout)
     }
 
-    /// Completes when the port is not to be served in this way any more. A drain is no such case: flows go on.
+    /// Completes when the port must be served differently or closed. A drain does not complete it: flows go on.
     async fn stale(&self, timeout: Duration) {
         loop {
             self.changed.notified().await;
@@ -394,7 +395,7 @@ impl PortTask {
     }
 
     /// The port anew, if it is wanted. Flows that were cut let go of the old socket a moment later; until it is free the
-    /// port stays in the table, so that whoever announces it in the meantime gets it.
+    /// port stays in the table, so that an announcement in the meantime gets it.
     async fn rebind(&self) -> Option<StdSocket> {
         tokio::task::yield_now().await;
         let mut tries = 0;
@@ -417,7 +418,7 @@ impl PortTask {
                 if tries == REBIND_TRIES {
                     tracing::error!(
                         port = self.key.number,
-                        "the port was taken by somebody else"
+                        "the port was taken by another process"
                     );
                 }
             }

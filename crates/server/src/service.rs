@@ -195,15 +195,15 @@ impl ControlServer for Service {
         let reader = tokio::spawn(async move {
             let mut turn = Turn::new(shared.config.load().settings.limits.turn_bytes);
             let mut freed = shared.directory.freed();
-            // Some tunnels of the client were refused, and it has not been told of anything free since.
+            // Tunnels of the client were refused, and no free name was reported to it since.
             let mut waits = false;
             loop {
                 let message = tokio::select! {
                     message = inbound.next() => message,
                     Ok(()) = freed.changed(), if waits => {
                         waits = false;
-                        let told = Kind::TunnelsFreed(TunnelsFreed {});
-                        link.send_control(ControlMessage::new(0, told));
+                        let freed = Kind::TunnelsFreed(TunnelsFreed {});
+                        link.send_control(ControlMessage::new(0, freed));
                         continue;
                     }
                 };

@@ -45,7 +45,7 @@ impl Shortcut {
         for (lane, pipe) in [(near.clone(), at_near), (far, at_far)] {
             tasks.spawn(async move {
                 let failure = drive(&lane, Pipe(pipe)).await;
-                tracing::warn!(%failure, "the way to the upstreams was lost");
+                tracing::warn!(%failure, "the lane to the upstreams was lost");
             });
         }
         Self {
@@ -65,7 +65,7 @@ impl Shortcut {
     }
 }
 
-/// Nobody opens anything at the far end.
+/// Requests are opened at the near end only.
 struct Nothing;
 
 impl Dispatch for Nothing {

@@ -1,4 +1,4 @@
-//! The way of visitors of this side to the upstreams: on each data thread a lane that ends on the same thread.
+//! Leads visitors of this side to upstreams: each data thread has a lane that ends on the same thread.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,10 @@ use crate::{
     upstreams::Upstreams,
 };
 
-/// Stands for the links of clients where there is none.
+/// The link number of destinations without a link.
 const NO_LINK: u64 = u64::MAX;
 
-/// Whose a request is that no client opened.
+/// The owner of requests that visitors of this side open.
 const SELF: &str = "server";
 
 /// The lanes of all data threads to the upstreams.

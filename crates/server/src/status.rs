@@ -1,4 +1,4 @@
-//! What a server says about itself, for the admin page, `adit status` and the tests that look for leaks.
+//! The state of a server, for the admin page, `adit status` and the tests that look for leaks.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ pub struct ClientStatus {
     pub lanes: usize,
     /// Its control stream is open.
     pub control: bool,
-    /// It said that it is leaving.
+    /// It drains.
     pub draining: bool,
     /// Requests open on it.
     pub requests: usize,

@@ -192,7 +192,7 @@ impl Threads {
             .spawn(move || {
                 runtime.block_on(async move {
                     tokio::spawn(work());
-                    // A dropped sender means that nobody is left to say stop.
+                    // A dropped sender stops the thread too.
                     let _ = stop.wait_for(|stop| *stop).await;
                 });
             })?;
@@ -205,7 +205,7 @@ impl Threads {
         self.runtimes.clone()
     }
 
-    /// Waits for the threads to end, once they were told to stop.
+    /// Waits for the end of the threads, after the signal to stop.
     pub(crate) fn join(&mut self) {
         for handle in self.handles.drain(..) {
             if handle.join().is_err() {

@@ -1,4 +1,4 @@
-//! One tunnel: what it answers to, and the clients that serve it.
+//! One tunnel: its definition, and the clients that serve it.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::{definition::Definition, names::Claimant, port::PortKey};
 
-/// Who serves what: group and name.
+/// The key of a tunnel: group and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TunnelKey {
     pub(crate) group: GroupId,
@@ -33,7 +33,7 @@ struct Serving {
 
 struct Members {
     serving: Vec<Serving>,
-    /// Since when nobody serves it.
+    /// Since when it has no client.
     orphaned: Option<Instant>,
     /// The last client that left had drained: it is not on its way back.
     drained: bool,
@@ -54,7 +54,7 @@ pub(crate) enum Vacancy {
 pub(crate) struct Tunnel {
     pub(crate) key: TunnelKey,
     pub(crate) name: Arc<str>,
-    /// Tells tunnels apart where permits are shared.
+    /// Identifies the tunnel where permits are shared.
     pub(crate) number: u64,
     running: AtomicUsize,
     pub(crate) definition: Definition,
@@ -89,7 +89,7 @@ impl Tunnel {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Served by nobody since `now`.
+    /// A tunnel without clients since `now`.
     pub(crate) fn new(
         key: TunnelKey,
         owner: Claimant,
@@ -117,7 +117,7 @@ impl Tunnel {
     }
 
     /// Adds a link, which takes the place of older links of the same client. It gets requests once it is live. A link
-    /// that is gone or that a newer one has taken over is not added: nobody would take it out. Whether it serves now.
+    /// that is gone or that a newer one has taken over is not added, because nothing would remove it. Whether it serves now.
     pub(crate) fn join(&self, link: &Arc<Link>, weight: u32) -> bool {
         let mut members = self.members.lock();
         let client = link.grant().client();
@@ -175,7 +175,7 @@ impl Tunnel {
         was_there
     }
 
-    /// Since when nobody serves it.
+    /// Since when it has no client.
     pub(crate) fn orphaned(&self) -> Option<Instant> {
         self.members.lock().orphaned
     }
@@ -202,7 +202,7 @@ impl Tunnel {
             .cloned()
     }
 
-    /// Whether its last client has drained, or drains: nobody serves it, and nobody has to be called for that.
+    /// Whether its last client has drained, or drains: it has no client, which is not an incident.
     pub(crate) fn has_been_left(&self) -> bool {
         self.vacancy() == Vacancy::Left
     }

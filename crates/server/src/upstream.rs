@@ -20,18 +20,18 @@ use crate::{
     status::{UpstreamServerStatus, UpstreamStatus},
 };
 
-/// Upstreams that cannot be.
+/// Why an upstream is invalid.
 #[derive(Debug, Error)]
 pub enum UpstreamError {
-    /// One is wrong.
+    /// Its settings contradict each other.
     #[error("upstream `{name}`: {problem}")]
     Wrong {
-        /// Which one.
+        /// The upstream.
         name: TunnelName,
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
     },
-    /// The server's own name is none.
+    /// The server's own name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -45,9 +45,9 @@ pub(crate) struct Upstream {
 
 /// One server of an upstream.
 pub(crate) struct Server {
-    /// As people write it.
+    /// Host and port.
     pub(crate) address: Box<str>,
-    /// What `egress` knows it by.
+    /// The name of its service in `egress`.
     pub(crate) service: Box<str>,
 }
 
@@ -74,7 +74,7 @@ impl Upstream {
             if tls.trust == Trust::Anyone {
                 tracing::warn!(
                     upstream = settings.name.as_str(),
-                    "tls.insecure: any certificate of its servers is believed; whoever gets in between can read and \
+                    "tls.insecure: certificates of its servers are not verified; an attacker on the path can read and \
                      change everything"
                 );
             }
@@ -155,7 +155,10 @@ impl Upstream {
             (RequestHead::Http(head), UpstreamProtocol::Http1 | UpstreamProtocol::Http2)
                 if !head.path.starts_with(b"/") && head.path != b"*"[..] =>
             {
-                Err((ResetCode::ProtocolError, "the target is no path"))
+                Err((
+                    ResetCode::ProtocolError,
+                    "the request target must be a path",
+                ))
             }
             (
                 RequestHead::Http(_) | RequestHead::Grpc(_) | RequestHead::WebSocket(_),
@@ -167,11 +170,11 @@ impl Upstream {
             }
             (RequestHead::Tcp(_), _) => Err((
                 ResetCode::NoTunnel,
-                "this upstream speaks HTTP; its entry must be `type: http`",
+                "the upstream uses HTTP; its entry must be `type: http`",
             )),
             (_, UpstreamProtocol::Tcp) => Err((
                 ResetCode::NoTunnel,
-                "this upstream speaks TCP; its entry must be `type: tcp`",
+                "the upstream uses TCP; its entry must be `type: tcp`",
             )),
         }
     }
@@ -252,7 +255,7 @@ impl Upstream {
     }
 }
 
-/// As people write it.
+/// Host and port as text.
 fn address_of(server: &UpstreamServer) -> String {
     HostPort::new(&server.host, server.port).to_string()
 }

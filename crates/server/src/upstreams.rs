@@ -41,43 +41,16 @@ pub(crate) struct Upstreams {
     current: ArcSwap<UpstreamSet>,
     /// Replaced or removed upstreams that requests still use.
     retired: Mutex<Vec<Arc<Upstream>>>,
-    times: Mutex<Times>,
+    /// Of the start: connections are shared by requests before and after a change.
+    egress_config: adit_egress::Config,
+    /// Read where a request begins to wait.
+    permit_wait: Mutex<Duration>,
     observer: Arc<dyn Observer>,
     /// Connections stay on the thread that made them, so each data thread has its own.
     egresses: Mutex<HashMap<ThreadId, Arc<Egress>>>,
     /// Those of visitors: a request costs the same whichever side opened it (P-12.2).
     permits: Arc<Gate>,
     draining: AtomicBool,
-}
-
-/// Bounds and times, read where a lane opens and where a request waits.
-struct Times {
-    egress: adit_egress::Config,
-    permit_wait: Duration,
-}
-
-impl Times {
-    fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
-        let egress = adit_egress::Config {
-            dial_timeout: timeouts.dial,
-            response_timeout: timeouts.service,
-            idle_timeout: timeouts.idle,
-            stall_timeout: timeouts.stall,
-            tcp_stall_timeout: timeouts.session_stall,
-            tcp_keepalive: (!timeouts.session_keepalive.is_zero())
-                .then_some(timeouts.session_keepalive),
-            close_timeout: timeouts.session_close,
-            early_response_timeout: timeouts.early_answer,
-            // The permits are the bound.
-            max_connections: limits.max_requests,
-            turn_bytes: limits.turn_bytes,
-            ..adit_egress::Config::default()
-        };
-        Self {
-            egress,
-            permit_wait: timeouts.permit_wait,
-        }
-    }
 }
 
 impl UpstreamSet {
@@ -105,7 +78,13 @@ impl Upstreams {
         let upstreams = Self {
             current: ArcSwap::from_pointee(none),
             retired: Mutex::default(),
-            times: Mutex::new(Times::new(limits, timeouts)),
+            egress_config: adit_egress::Config {
+                // The permits are the bound.
+                max_connections: limits.max_requests,
+                turn_bytes: limits.turn_bytes,
+                ..adit_egress::Config::with_timeouts(&timeouts.edge)
+            },
+            permit_wait: Mutex::new(timeouts.permit_wait),
             observer,
             egresses: Mutex::default(),
             permits,
@@ -210,9 +189,9 @@ impl Upstreams {
         all.flat_map(|upstream| upstream.services()).collect()
     }
 
-    /// Follows changed bounds and times, where a lane opens or a request begins to wait.
-    pub(crate) fn set_times(&self, limits: &Limits, timeouts: &Timeouts) {
-        *self.times.lock() = Times::new(limits, timeouts);
+    /// Changes the longest wait for a permit.
+    pub(crate) fn set_permit_wait(&self, permit_wait: Duration) {
+        *self.permit_wait.lock() = permit_wait;
     }
 
     /// Whether clients can open nothing here.
@@ -243,7 +222,7 @@ impl Upstreams {
     pub(crate) fn egress(&self) -> Arc<Egress> {
         let mut egresses = self.egresses.lock();
         let egress = egresses.entry(thread::current().id()).or_insert_with(|| {
-            let config = self.times.lock().egress.clone();
+            let config = self.egress_config.clone();
             let egress = Egress::with_observer(config, self.observer.clone());
             egress.set_services(self.services(&self.current.load()));
             egress
@@ -258,7 +237,7 @@ impl Upstreams {
 
     /// The longest wait for a permit.
     pub(crate) fn permit_wait(&self) -> Duration {
-        self.times.lock().permit_wait
+        *self.permit_wait.lock()
     }
 
     /// Takes no more requests of clients; those that run finish.

@@ -1,5 +1,5 @@
-//! The thread that works on the directory: announcements and what else takes long, so that no data thread does. It also
-//! forgets what nobody uses, and keeps the owners of names in the state directory.
+//! The thread of the directory: it runs announcements and other long operations, so that no data thread does. It also
+//! forgets unused tunnels and names, and keeps the owners of names in the state directory.
 
 use std::{
     io,
@@ -117,7 +117,7 @@ impl Announcer {
     /// # Cancel safety
     /// It may run or not.
     pub(crate) async fn run(&self, work: impl FnOnce() + Send + 'static) {
-        // The server is stopping if nobody takes it.
+        // Not received: the server is stopping.
         let _ = self.jobs.send(Job::Run(Box::new(work))).await;
     }
 
@@ -176,7 +176,7 @@ async fn run(
     }
     loop {
         tokio::select! {
-            // A dropped sender means that nobody is left to say stop.
+            // A dropped sender stops the thread too.
             _ = stop.wait_for(|stop| *stop) => break,
             count = jobs.recv_many(&mut batch, BATCH) => {
                 if count == 0 {

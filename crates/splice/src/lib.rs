@@ -18,4 +18,7 @@
 //! Proof: the `tcp` and `websocket` tests of `ingress` and `egress`, through both ends.
 
 pub mod tcp;
+mod timeouts;
 pub mod websocket;
+
+pub use timeouts::EdgeTimeouts;

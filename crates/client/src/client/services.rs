@@ -9,19 +9,10 @@ use crate::settings::{ServiceProtocol, Settings};
 /// Limits and timeouts of the services' side. `share`: file descriptors for it.
 pub(super) fn egress_config(settings: &Settings, share: usize) -> adit_egress::Config {
     adit_egress::Config {
-        dial_timeout: settings.timeouts.dial,
-        response_timeout: settings.timeouts.service,
-        idle_timeout: settings.timeouts.idle,
-        stall_timeout: settings.timeouts.stall,
-        tcp_stall_timeout: settings.timeouts.session_stall,
-        tcp_keepalive: Some(settings.timeouts.session_keepalive)
-            .filter(|silence| !silence.is_zero()),
-        close_timeout: settings.timeouts.session_close,
-        early_response_timeout: settings.timeouts.early_answer,
         max_connections: settings.limits.max_service_connections.min(share),
         max_idle: settings.limits.max_idle_connections,
         turn_bytes: settings.limits.turn_bytes,
-        ..adit_egress::Config::default()
+        ..adit_egress::Config::with_timeouts(&settings.timeouts.edge)
     }
 }
 

@@ -102,35 +102,18 @@ fn failures(failed: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
 }
 
 fn tcp_config(settings: &Settings) -> TcpConfig {
-    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
     TcpConfig {
-        max_connections: limits.max_entry_connections,
-        accept_timeout: timeouts.session_setup,
-        stall: timeouts.session_stall,
-        shortage_grace: timeouts.shortage_grace,
-        keepalive: (!timeouts.session_keepalive.is_zero()).then_some(timeouts.session_keepalive),
-        ..TcpConfig::default()
+        max_connections: settings.limits.max_entry_connections,
+        ..TcpConfig::with_timeouts(&settings.timeouts.edge)
     }
 }
 
 fn http_config(settings: &Settings) -> HttpConfig {
-    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+    let limits = &settings.limits;
     HttpConfig {
-        head_timeout: timeouts.head,
-        idle_timeout: timeouts.idle,
-        stall_timeout: timeouts.stall,
         min_rate_bytes_per_sec: limits.min_rate_bytes_per_sec,
-        shortage_grace: timeouts.shortage_grace,
-        service_timeout: timeouts.service,
-        continue_wait: timeouts.continue_wait,
-        half_close_timeout: timeouts.half_close,
-        release_timeout: timeouts.release,
-        session_stall: timeouts.session_stall,
-        session_keepalive: (!timeouts.session_keepalive.is_zero())
-            .then_some(timeouts.session_keepalive),
-        close_timeout: timeouts.session_close,
         max_connections: limits.max_entry_connections,
         turn_bytes: limits.turn_bytes,
-        ..HttpConfig::default()
+        ..HttpConfig::with_timeouts(&settings.timeouts.edge)
     }
 }

@@ -185,7 +185,7 @@ fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
         max_entries: settings.limits.max_requests.saturating_mul(2),
         heartbeat: millis(link.heartbeat_millis, 3_000),
         dead_after: millis(link.dead_after_millis, 10_000),
-        stall: settings.timeouts.stall,
+        stall: settings.timeouts.edge.stall,
         turn_bytes: settings.limits.turn_bytes,
     }
 }

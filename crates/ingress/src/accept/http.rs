@@ -43,6 +43,20 @@ pub struct Http {
 impl Http {
     /// An entry whose requests pass `admission`.
     pub fn new(config: HttpConfig, admission: Arc<Admission>) -> Arc<Self> {
+        Self::counting(config, admission, Arc::default())
+    }
+
+    /// An entry with another configuration that counts on where this one is. Connections of this one keep its
+    /// configuration.
+    pub fn reconfigured(&self, config: HttpConfig, admission: Arc<Admission>) -> Arc<Self> {
+        Self::counting(config, admission, self.context.counters.clone())
+    }
+
+    fn counting(
+        config: HttpConfig,
+        admission: Arc<Admission>,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
         http1
             // P-3.8: also for responses of services that do not send a date.
@@ -53,7 +67,7 @@ impl Http {
             .half_close(true)
             .max_buf_size(BUFFER_BYTES);
         Arc::new(Self {
-            context: Arc::new(HttpContext::new(config, admission)),
+            context: Arc::new(HttpContext::new(config, admission, counters)),
             http1,
         })
     }

@@ -18,7 +18,7 @@ const MAX_FREE_BUFFERS: usize = 64;
 pub(crate) struct HttpContext {
     pub(crate) config: HttpConfig,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     /// Buffers for the frames of WebSockets.
     pub(crate) websocket_buffers: websocket::BufferPools,
     /// Buffers for the bytes of upgraded connections.
@@ -26,11 +26,15 @@ pub(crate) struct HttpContext {
 }
 
 impl HttpContext {
-    pub(crate) fn new(config: HttpConfig, admission: Arc<Admission>) -> Self {
+    pub(crate) fn new(
+        config: HttpConfig,
+        admission: Arc<Admission>,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             config,
             admission,
-            counters: Counters::default(),
+            counters,
             websocket_buffers: websocket::BufferPools::default(),
             upgrade_buffers: tcp::BufferPools {
                 small: Pool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),

@@ -57,19 +57,33 @@ const MAX_FREE_BUFFERS: usize = 64;
 pub struct Tcp {
     config: TcpConfig,
     admission: Arc<Admission>,
-    counters: Counters,
+    counters: Arc<Counters>,
     buffers: BufferPools,
 }
 
 impl Tcp {
     /// An entry whose connections pass `admission`.
     pub fn new(config: TcpConfig, admission: Arc<Admission>) -> Arc<Self> {
+        Self::counting(config, admission, Arc::default())
+    }
+
+    /// An entry with another configuration that counts on where this one is. Connections of this one keep its
+    /// configuration.
+    pub fn reconfigured(&self, config: TcpConfig, admission: Arc<Admission>) -> Arc<Self> {
+        Self::counting(config, admission, self.counters.clone())
+    }
+
+    fn counting(
+        config: TcpConfig,
+        admission: Arc<Admission>,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
         let large = config.read_buffer_bytes.max(1);
         let small = large.min(SMALL_BUFFER_BYTES);
         Arc::new(Self {
             config,
             admission,
-            counters: Counters::default(),
+            counters,
             buffers: BufferPools {
                 small: Pool::new(small, MAX_FREE_BUFFERS),
                 large: Pool::new(large, MAX_FREE_BUFFERS),

@@ -16,7 +16,7 @@ use crate::tunnel::{Tunnel, TunnelKey};
 #[derive(Default)]
 pub(super) struct Index {
     links: HashMap<LinkId, HashMap<TunnelName, Arc<Tunnel>>>,
-    /// Tunnels that nobody serves; gone longest first.
+    /// Tunnels without clients; the longest without first.
     orphans: BTreeSet<(Instant, TunnelKey)>,
 }
 
@@ -83,7 +83,7 @@ impl Index {
         }
     }
 
-    /// Forgets a tunnel that is no longer one of the server's.
+    /// Forgets a tunnel that was removed.
     pub(super) fn forget(&mut self, tunnel: &Arc<Tunnel>) {
         for link in tunnel.links() {
             let Some(tunnels) = self.links.get_mut(&link) else {
@@ -102,7 +102,7 @@ impl Index {
         }
     }
 
-    /// The tunnel that nobody has served for the longest time, and how many such tunnels there are.
+    /// The tunnel that has been without clients for the longest time, and the number of such tunnels.
     pub(super) fn oldest_orphan(&self) -> Option<(Instant, TunnelKey, usize)> {
         let (since, key) = self.orphans.first()?;
         Some((*since, key.clone(), self.orphans.len()))

@@ -1,4 +1,4 @@
-//! Owners of names over a restart, and their release.
+//! Keeps the owners of names over a restart, and releases names.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Directory {
-    /// Takes in what was kept of an earlier run, of `users` and of shared groups: nobody else can come for it. What was
-    /// used then counts as used until now: its clients are on their way back. How many entries cannot be read.
+    /// Restores the owners of an earlier run: `users` of the settings and shared groups. A name that was in use counts as
+    /// used until now, because its clients return. The number of entries that cannot be read.
     pub(crate) fn restore(&self, records: Vec<Record>, users: &[UserName]) -> usize {
         let now = self.clock.at(Instant::now());
         let mut names = self.names.lock();
@@ -34,23 +34,23 @@ impl Directory {
         unreadable
     }
 
-    /// Counts what should be kept differently.
+    /// A count of changes of owners.
     pub(crate) fn owners_changed(&self) -> u64 {
         self.names.lock().changes()
     }
 
-    /// What is to be kept.
+    /// The owners to be kept.
     pub(crate) fn owners(&self) -> Vec<Record> {
         let entries = self.names.lock().entries();
         let records = entries.iter().map(|(name, entry)| write(name, entry));
         records.collect()
     }
 
-    /// Takes a name, and with a group all of its names, from its owner. Tunnels that nobody serves are forgotten with it.
-    /// How many names were released.
+    /// Takes a name, and with a group all of its names, from its owner. Tunnels without clients are forgotten with it. The
+    /// number of released names.
     ///
     /// # Errors
-    /// Something uses it.
+    /// The name is in use.
     pub(crate) fn release(&self, name: &Name, now: Instant) -> Result<usize, String> {
         let mut state = self.state.lock();
         let used = |client: &str| Err(format!("{name} is in use by {client}; end that first"));

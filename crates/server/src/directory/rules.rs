@@ -84,7 +84,7 @@ fn read_one(
             RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into()),
             RuleTarget::Upstream(name) => {
                 let upstream = upstreams.find(name);
-                let upstream = upstream.ok_or_else(|| format!("there is no upstream `{name}`"))?;
+                let upstream = upstream.ok_or_else(|| format!("unknown upstream `{name}`"))?;
                 Static::Upstream(shortcuts.route_to(upstream))
             }
         },

@@ -8,7 +8,7 @@ use crate::{shortcuts::ToUpstream, tunnel::Tunnel};
 #[derive(Clone)]
 pub(crate) enum Target {
     Tunnel(Arc<Tunnel>),
-    /// A static rule to a tunnel that nobody has announced yet.
+    /// A static rule to a tunnel that no client has announced.
     Unannounced(Arc<str>),
     /// A static rule to an upstream.
     Upstream(ToUpstream),

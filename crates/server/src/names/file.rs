@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 
-/// A file is no longer than this; a longer one is not ours.
+/// Length of the longest file; a longer one was written by another program.
 const LONGEST_FILE: u64 = 256 << 20;
 
 /// One name and its owner.

@@ -1,4 +1,4 @@
-//! Who owns what, without clock or file.
+//! The owners of names, without clock or file.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,14 +11,14 @@ use adit_router::ShardedMap;
 use super::name::Name;
 use crate::settings::SharedGroup;
 
-/// Who wants a name: a user, on behalf of a group.
+/// A user who claims a name for a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claimant {
     pub(crate) user: UserName,
     pub(crate) group: GroupId,
 }
 
-/// What is known of one name.
+/// The entry of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) owner: Claimant,
@@ -30,12 +30,12 @@ pub(crate) struct Entry {
     pub(crate) idle_since: Duration,
 }
 
-/// What became of a release.
+/// The result of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Released {
-    /// Nobody owns it any more.
+    /// It has no owner any more.
     Free,
-    /// Nobody owned it.
+    /// It had no owner.
     Unknown,
     /// Something uses it.
     InUse,
@@ -138,7 +138,7 @@ impl Ledger {
             .filter(|left| !left.is_zero())
     }
 
-    /// Counts one more use of a name that belongs to the claimant, or to nobody.
+    /// Counts one more use of a name that belongs to the claimant or has no owner.
     pub(crate) fn hold(&mut self, name: &Name, claimant: &Claimant, tunnel: Option<&TunnelName>) {
         let Some(entry) = self.entries.get_mut(name) else {
             let entry = Entry {

@@ -2,12 +2,12 @@
 
 use std::{net::TcpListener as StdListener, sync::Arc};
 
-use adit_ingress::{Http, Tcp};
 use adit_link::signalled;
 use adit_net::{Listener, Stream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::visitors::Visitors;
 use crate::{
     client_port::ClientPort,
     directory::Directory,
@@ -15,11 +15,10 @@ use crate::{
     threads::{Acceptor, Serve},
 };
 
-/// What a connection may need.
+/// The parts that serve connections.
 pub(super) struct Serving {
     pub(super) client_port: ClientPort,
-    pub(super) http: Arc<Http>,
-    pub(super) tcp: Arc<Tcp>,
+    pub(super) entries: Arc<Visitors>,
     pub(super) directory: Arc<Directory>,
     pub(super) visitors: TaskTracker,
     pub(super) clients: TaskTracker,
@@ -28,12 +27,11 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// What to run for each connection.
+    /// The function that serves each connection.
     pub(super) fn into_serve(self) -> Arc<Serve> {
         let Self {
             client_port,
-            http,
-            tcp,
+            entries,
             directory,
             visitors,
             clients,
@@ -42,7 +40,7 @@ impl Serving {
         } = self;
         Arc::new(move |stream: Stream, peer, port| match port {
             Port::Tunnel(number) if !directory.is_http_port(number) => {
-                let tcp = tcp.clone();
+                let tcp = entries.tcp();
                 let served = async move {
                     match stream.local_addr() {
                         Ok(local) => tcp.serve(stream, peer, local).await,
@@ -52,7 +50,7 @@ impl Serving {
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Visitors | Port::Tunnel(_) => {
-                let http = http.clone();
+                let http = entries.http();
                 let drained = signalled(drain.clone());
                 let served = async move { http.serve(stream, peer, drained).await };
                 Box::pin(visitors.track_future(served)) as _

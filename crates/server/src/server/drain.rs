@@ -46,7 +46,7 @@ impl Server {
                 // Those too that were on their way.
                 self.inner.upstreams.close_websockets();
             }
-            if self.inner.udp.stats().flows_open > 0 {
+            if self.inner.entries.udp().stats().flows_open > 0 {
                 tokio::time::sleep(FLOWS_GRACE).await;
             } else if !self.inner.upstreams.is_empty() {
                 tokio::time::sleep(ANSWERS_GRACE).await;

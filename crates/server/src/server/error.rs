@@ -1,4 +1,4 @@
-//! Why a server does not start.
+//! Why a server cannot start.
 
 use std::{io, net::SocketAddr};
 
@@ -19,13 +19,13 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
-    /// The credentials in the settings are none.
-    #[error("the tokens in the settings cannot be used: {0}")]
+    /// The tokens of the settings are invalid.
+    #[error("invalid tokens in the settings: {0}")]
     Tokens(String),
-    /// A static rule is wrong.
+    /// A rule is invalid.
     #[error(transparent)]
     Rule(#[from] RuleError),
-    /// An upstream is wrong.
+    /// An upstream is invalid.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// No thread.

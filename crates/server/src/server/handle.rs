@@ -32,7 +32,7 @@ impl ServerHandle {
         running
     }
 
-    /// What the server is doing. Walks links and open requests.
+    /// The state of the server. Walks links and open requests.
     pub fn status(&self) -> Status {
         self.inner.status()
     }
@@ -48,11 +48,11 @@ impl ServerHandle {
     /// Which rule takes a URL, and why no other does.
     ///
     /// # Errors
-    /// A text when it is no URL.
+    /// The reason when it is an invalid URL.
     pub fn explain(&self, url: &str) -> Result<RouteStatus, String> {
         let uri: http::Uri = url
             .parse()
-            .map_err(|error| format!("`{url}` is no URL: {error}"))?;
+            .map_err(|error| format!("invalid URL `{url}`: {error}"))?;
         let host = uri.authority().map(http::uri::Authority::as_str);
         let snapshot = self.inner.directory.snapshot();
         let explanation = snapshot.routes.explain(&Query::new(host, uri.path()));

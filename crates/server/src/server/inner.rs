@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use adit_flow::Gate;
-use adit_ingress::{Http, Tcp, Udp};
 use adit_registry::Registry;
 use tokio::{runtime::Handle, sync::watch};
 
+use super::visitors::Visitors;
 use crate::{
     configuration::InForce, directory::Directory, floods::Floods, lanes::Lanes,
     newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
@@ -24,9 +24,7 @@ pub(super) struct Inner {
     pub(super) announcer: Announcer,
     pub(super) lanes: Arc<Lanes>,
     pub(super) upstreams: Arc<Upstreams>,
-    pub(super) http: Arc<Http>,
-    pub(super) tcp: Arc<Tcp>,
-    pub(super) udp: Arc<Udp>,
+    pub(super) entries: Arc<Visitors>,
     pub(super) ports: Arc<Ports>,
     pub(super) permits: Arc<Gate>,
     pub(super) drain: watch::Receiver<bool>,

@@ -12,15 +12,15 @@ use adit_registry::Registry;
 use super::{
     error::StartError,
     part_configs::{directory_limits, registry_config, shares},
+    visitors::Visitors,
 };
 use crate::{
     configuration::{Configuration, InForce},
-    director::ServerDirector,
     directory::Directory,
     newcomers::Newcomers,
     ports::Ports,
     service::revoked,
-    settings::{Limits, Settings},
+    settings::Settings,
     shortcuts::Shortcuts,
     tokens::{Tokens, authenticator},
     upstreams::Upstreams,
@@ -33,15 +33,13 @@ pub(super) struct Reconfigure {
     pub(super) started: Arc<Configuration>,
     pub(super) registry: Arc<Registry>,
     pub(super) directory: Arc<Directory>,
-    pub(super) director: Arc<ServerDirector>,
+    pub(super) entries: Arc<Visitors>,
     pub(super) shortcuts: Arc<Shortcuts>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) tokens: Arc<Tokens>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
     pub(super) ports: Arc<Ports>,
-    /// Connections that descriptors leave to visitors.
-    pub(super) visitors_share: usize,
 }
 
 impl Reconfigure {
@@ -98,12 +96,8 @@ impl Reconfigure {
         self.ports.set_allowed(limits.allow_ports.clone());
         self.directory
             .set_config(|config| directory_limits(config, settings));
-        self.director.set_timeouts(timeouts);
-        let upstream_limits = Limits {
-            max_requests: limits.max_requests.min(self.visitors_share),
-            ..limits.clone()
-        };
-        self.upstreams.set_times(&upstream_limits, timeouts);
+        self.entries.follow(settings);
+        self.upstreams.set_permit_wait(timeouts.permit_wait);
         let first_epoch = 0; // the registry counts on from its own
         self.registry
             .set_config(registry_config(settings, first_epoch));
@@ -111,7 +105,7 @@ impl Reconfigure {
         Ok(self.end_revoked())
     }
 
-    /// Ends the links whose credential is no longer valid.
+    /// Ends the links whose credential has become invalid.
     fn end_revoked(&self) -> usize {
         let links = self.registry.links().into_iter();
         let revoked_links = links.filter(|link| !self.tokens.is_valid(link.grant()));
@@ -146,6 +140,18 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
             started.state_dir != next.state_dir && started.state_dir != Path::new(""),
         ),
         ("server.public_url", started.public_url != next.public_url),
+        (
+            "server.timeouts.dial",
+            started.timeouts.edge.dial != next.timeouts.edge.dial,
+        ),
+        (
+            "server.timeouts.early_answer",
+            started.timeouts.edge.early_answer != next.timeouts.edge.early_answer,
+        ),
+        (
+            "server.limits.max_udp_flows",
+            started.limits.max_udp_flows != next.limits.max_udp_flows,
+        ),
         (
             "server.limits.process_budget",
             started.limits.process_budget_bytes != next.limits.process_budget_bytes,

@@ -1,4 +1,4 @@
-//! What a running server says of itself, gathered from its rooms.
+//! The status of a running server, collected from its parts.
 
 use adit_link::{Compression, compress::CompressionStats};
 
@@ -92,7 +92,7 @@ impl Inner {
         let chosen = upstreams.iter().map(|upstream| upstream.chosen());
         cores.balance_choices += chosen.sum::<u64>();
         let upstreams = upstreams.iter().map(|upstream| upstream.status()).collect();
-        let visitors = self.http.stats();
+        let visitors = self.entries.http().stats();
         let registry = self.registry.stats();
         let floods = self.floods.stats();
         Status {
@@ -119,8 +119,8 @@ impl Inner {
                 retries: visitors.retries,
                 failures: failures(|reason| visitors.failed(reason)),
             },
-            tcp: self.tcp.stats().into(),
-            udp: UdpStatus::new(&self.udp.stats(), lane_datagrams_dropped),
+            tcp: self.entries.tcp().stats().into(),
+            udp: UdpStatus::new(&self.entries.udp().stats(), lane_datagrams_dropped),
             refusals: RefusalStatus {
                 denied: floods.denied,
                 unregistered: floods.unregistered,

@@ -11,7 +11,6 @@ use std::{
 
 use adit_auth::UserName;
 use adit_flow::{Budget, Gate};
-use adit_ingress::{Admission, Http, Tcp, Udp};
 use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
@@ -26,7 +25,7 @@ use super::{
     inner::Inner,
     part_configs::{directory_limits, registry_config, shares},
     reconfigure::Reconfigure,
-    visitors::{chain, http_config, tcp_config, udp_config},
+    visitors::Visitors,
 };
 use crate::{
     channels::Channels,
@@ -165,21 +164,13 @@ impl Server {
         };
 
         let director = Arc::new(ServerDirector::new(directory.clone(), timeouts, now));
-        let admission = Admission::observed(
-            chain(settings, &permits),
-            director.clone(),
-            observer.clone(),
-        );
-        let http = Http::new(http_config(limits, timeouts), admission.clone());
-        let tcp = Tcp::new(tcp_config(limits, timeouts), admission.clone());
-        let udp = Udp::new(udp_config(limits, timeouts), admission);
+        let entries = Visitors::new(settings, permits.clone(), director, observer.clone());
 
         let visitors = TaskTracker::new();
         let clients = TaskTracker::new();
         let serving = Serving {
             client_port,
-            http: http.clone(),
-            tcp: tcp.clone(),
+            entries: entries.clone(),
             directory: directory.clone(),
             visitors: visitors.clone(),
             clients: clients.clone(),
@@ -191,18 +182,17 @@ impl Server {
             started: started.clone(),
             registry: registry.clone(),
             directory: directory.clone(),
-            director,
+            entries: entries.clone(),
             shortcuts,
             upstreams: upstreams.clone(),
             tokens,
             newcomers: newcomers.clone(),
             permits: permits.clone(),
             ports: ports.clone(),
-            visitors_share,
         };
         let follow = follow(changes, reconfigure, announcer.clone(), upstreams.clone());
         let accept = {
-            let (ports, udp) = (ports.clone(), udp.clone());
+            let (ports, udp) = (ports.clone(), entries.udp().clone());
             let drain = drain.subscribe();
             let stop = stop.subscribe();
             move |acceptor| {
@@ -240,9 +230,7 @@ impl Server {
             announcer,
             lanes,
             upstreams,
-            http,
-            tcp,
-            udp,
+            entries,
             ports,
             permits,
             drain: drain.subscribe(),

@@ -1,59 +1,118 @@
-//! The visitors' side of a server: what its settings make of layers and protocols.
+//! The visitors' side of a server: its entries, and what the settings make of their layers, bounds and times.
 
 use std::sync::Arc;
 
 use adit_flow::Gate;
-use adit_ingress::{HttpConfig, Layer, TcpConfig, UdpConfig, layers};
+use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig, layers};
+use adit_trace::Observer;
+use arc_swap::ArcSwap;
 
-use crate::settings::{Limits, Settings, Timeouts};
+use crate::{
+    director::ServerDirector,
+    settings::{Limits, Settings, Timeouts},
+};
+
+/// The entries for visitors. Each connection is served by the entry that is current when it is accepted.
+pub(super) struct Visitors {
+    http: ArcSwap<Http>,
+    tcp: ArcSwap<Tcp>,
+    udp: Arc<Udp>,
+    permits: Arc<Gate>,
+    director: Arc<ServerDirector>,
+    observer: Arc<dyn Observer>,
+    /// Recognises requests that this server has forwarded before.
+    via: u64,
+}
+
+impl Visitors {
+    pub(super) fn new(
+        settings: &Settings,
+        permits: Arc<Gate>,
+        director: Arc<ServerDirector>,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<Self> {
+        let via = rand::random();
+        let admission = Admission::observed(
+            chain(settings, &permits, via),
+            director.clone(),
+            observer.clone(),
+        );
+        let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+        let http = Http::new(http_config(limits, timeouts), admission.clone());
+        let tcp = Tcp::new(tcp_config(limits, timeouts), admission.clone());
+        let udp = Udp::new(udp_config(limits, timeouts), admission);
+        Arc::new(Self {
+            http: ArcSwap::new(http),
+            tcp: ArcSwap::new(tcp),
+            udp,
+            permits,
+            director,
+            observer,
+            via,
+        })
+    }
+
+    /// Serves connections to come by these settings. Ports of UDP keep theirs.
+    pub(super) fn follow(&self, settings: &Settings) {
+        let admission = Admission::observed(
+            chain(settings, &self.permits, self.via),
+            self.director.clone(),
+            self.observer.clone(),
+        );
+        let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+        let http = http_config(limits, timeouts);
+        self.http
+            .store(self.http.load().reconfigured(http, admission.clone()));
+        let tcp = tcp_config(limits, timeouts);
+        self.tcp.store(self.tcp.load().reconfigured(tcp, admission));
+        self.director.set_timeouts(timeouts);
+    }
+
+    pub(super) fn http(&self) -> Arc<Http> {
+        self.http.load_full()
+    }
+
+    pub(super) fn tcp(&self) -> Arc<Tcp> {
+        self.tcp.load_full()
+    }
+
+    pub(super) const fn udp(&self) -> &Arc<Udp> {
+        &self.udp
+    }
+}
 
 /// Every request passes these, in this order.
-pub(super) fn chain(settings: &Settings, permits: &Arc<Gate>) -> Vec<Box<dyn Layer>> {
+fn chain(settings: &Settings, permits: &Arc<Gate>, via: u64) -> Vec<Box<dyn Layer>> {
     let permit_wait = settings.timeouts.permit_wait;
     vec![
         Box::new(layers::HopByHop),
-        Box::new(layers::Via::new(rand::random())),
+        Box::new(layers::Via::new(via)),
         Box::new(layers::Forwarded::new(settings.trusted_proxies.clone())),
         Box::new(layers::Permits::new(permits.clone(), permit_wait)),
     ]
 }
 
-pub(super) fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {
+fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {
     HttpConfig {
-        head_timeout: timeouts.head,
-        idle_timeout: timeouts.idle,
-        stall_timeout: timeouts.stall,
         min_rate_bytes_per_sec: limits.min_rate_bytes_per_sec,
-        shortage_grace: timeouts.shortage_grace,
-        service_timeout: timeouts.service,
-        continue_wait: timeouts.continue_wait,
-        half_close_timeout: timeouts.half_close,
-        release_timeout: timeouts.release,
-        session_stall: timeouts.session_stall,
-        session_keepalive: Some(timeouts.session_keepalive).filter(|silence| !silence.is_zero()),
-        close_timeout: timeouts.session_close,
         max_connections: limits.max_connections,
         turn_bytes: limits.turn_bytes,
         inline_body_bytes: (8 * 1024).min(limits.initial_window_bytes as usize / 2),
-        ..HttpConfig::default()
+        ..HttpConfig::with_timeouts(&timeouts.edge)
     }
 }
 
-pub(super) fn tcp_config(limits: &Limits, timeouts: &Timeouts) -> TcpConfig {
+fn tcp_config(limits: &Limits, timeouts: &Timeouts) -> TcpConfig {
     TcpConfig {
         max_connections: limits.max_tcp_connections,
-        accept_timeout: timeouts.session_setup,
-        stall: timeouts.session_stall,
-        shortage_grace: timeouts.shortage_grace,
-        keepalive: Some(timeouts.session_keepalive).filter(|silence| !silence.is_zero()),
-        ..TcpConfig::default()
+        ..TcpConfig::with_timeouts(&timeouts.edge)
     }
 }
 
-pub(super) fn udp_config(limits: &Limits, timeouts: &Timeouts) -> UdpConfig {
+fn udp_config(limits: &Limits, timeouts: &Timeouts) -> UdpConfig {
     UdpConfig {
         max_flows: limits.max_udp_flows,
-        end_timeout: timeouts.session_close,
+        end_timeout: timeouts.edge.session_close,
         ..UdpConfig::default()
     }
 }

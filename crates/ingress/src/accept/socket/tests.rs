@@ -36,7 +36,7 @@ async fn socket_with(version: HttpVersion, config: &HttpConfig) -> (VisitorSocke
     let (stream, peer) = listener.accept().await.unwrap();
     let connection = Arc::new(Connection::new(peer, addr.port(), Scheme::Http));
     let admission = Admission::new(Vec::new(), Arc::new(Nowhere));
-    let context = Arc::new(HttpContext::new(config.clone(), admission));
+    let context = Arc::new(HttpContext::new(config.clone(), admission, Arc::default()));
     let socket = VisitorSocket::new(stream.into(), version, connection, context);
     (socket, visitor)
 }

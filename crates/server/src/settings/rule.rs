@@ -1,0 +1,25 @@
+//! Rules.
+
+/// One entry of `server.rules`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSettings {
+    /// Exact host or `*.example.com`.
+    pub host: Option<String>,
+    /// Path prefix.
+    pub path: Option<String>,
+    /// Headers that must have these values.
+    pub headers: Vec<(String, String)>,
+    /// `pkg.Service` or `pkg.Service/Method`.
+    pub grpc: Option<String>,
+    /// Where it leads.
+    pub to: RuleTarget,
+}
+
+/// Where a rule leads (`to`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleTarget {
+    /// To a tunnel, by its name, once a client has announced it.
+    Tunnel(String),
+    /// To an upstream, by its name.
+    Upstream(String),
+}

@@ -1,0 +1,47 @@
+//! Times of a server.
+
+use std::time::Duration;
+
+use adit_ingress::EdgeTimeouts;
+
+/// Times of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Unknown names wait this long after a start, for clients to return.
+    pub startup_grace: Duration,
+    /// Longest wait of a visitor for a client that is (re)connecting.
+    pub client_wait: Duration,
+    /// Longest wait of a visitor for a permit.
+    pub permit_wait: Duration,
+    /// Of visitors and of servers of upstreams.
+    pub edge: EdgeTimeouts,
+    /// Longest time until a connection of a client carries a session, and a session its first data stream.
+    pub setup: Duration,
+    /// An old link is probed this long before another instance may take its name (P-1.8).
+    pub takeover_probe: Duration,
+    /// Probes are sent after this much silence (P-6.5).
+    pub heartbeat: Duration,
+    /// A link is dead after this much silence with a probe outstanding (P-6.5).
+    pub dead_after: Duration,
+    /// Longest time for running requests to finish after SIGTERM.
+    pub drain: Duration,
+    /// A tunnel without a connected client is forgotten after this time.
+    pub tunnel_retention: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            startup_grace: Duration::from_secs(10),
+            client_wait: Duration::from_secs(5),
+            permit_wait: Duration::from_secs(5),
+            edge: EdgeTimeouts::default(),
+            setup: Duration::from_secs(10),
+            takeover_probe: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(3),
+            dead_after: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+            tunnel_retention: Duration::from_secs(600),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Upstreams.
+
+use adit_auth::TunnelName;
+use adit_balance::Policy;
+use adit_egress::Tls;
+use adit_link::Compression;
+
+/// One entry of `server.upstreams`: addresses on this side that share the requests of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// What clients know it by, and nothing else of it.
+    pub name: TunnelName,
+    /// How its servers share the load.
+    pub policy: Policy,
+    /// What `consistent_hash` hashes: `host`, `header:NAME`, `cookie:NAME`.
+    pub hash_on: String,
+    /// What its servers speak.
+    pub protocol: UpstreamProtocol,
+    /// How they are reached over TLS, for HTTP/2 only; `None` is clear text.
+    pub tls: Option<Tls>,
+    /// Replaces the visitor's `Host`, which passes as it is otherwise.
+    pub host_rewrite: Option<String>,
+    /// How its answers cross to clients.
+    pub compression: Option<Compression>,
+    /// Where it is; at least one.
+    pub servers: Vec<UpstreamServer>,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamServer {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Its share relative to the others.
+    pub weight: u32,
+}
+
+/// What the servers of an upstream speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: in clear text with prior knowledge, or over TLS.
+    Http2,
+    /// Bytes.
+    Tcp,
+}
+
+impl UpstreamProtocol {
+    /// Its name in settings and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "h2c",
+            Self::Tcp => "tcp",
+        }
+    }
+}
