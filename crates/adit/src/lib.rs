@@ -1,7 +1,7 @@
 //! The two binaries of adit, thin: parse, build, run, drain.
 //!
-//! Everything that they do is done elsewhere; here stand the command lines ([`cli`]), the files that processes of one
-//! machine find each other by ([`state`]), and one module for each command.
+//! The work is done by the other crates. This one has the command lines ([`cli`]), the files through which processes of
+//! one machine find each other ([`state`]), and one module for each command.
 
 pub mod cli;
 pub mod demo;

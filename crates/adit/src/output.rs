@@ -1,8 +1,8 @@
-//! What the programs print: answers on standard output, remarks on standard error.
+//! The output of the programs: results on standard output, remarks on standard error.
 //!
-//! A print that fails loses its text and nothing else. The disk behind a redirected stream may be full and the reader of
-//! a pipe may have gone, and a program that serves goes on serving. `println!` and its kin panic then, so lints forbid
-//! them; everything goes through [`outln!`](crate::outln) and [`errln!`](crate::errln).
+//! A failed print loses its text and nothing else: the disk behind a redirected stream may be full, the reader of a pipe
+//! may have left, and a program that serves goes on serving. `println!` would panic then, so lints forbid it; all output
+//! goes through [`outln!`](crate::outln) and [`errln!`](crate::errln).
 
 use std::{
     fmt,
@@ -38,16 +38,16 @@ pub fn write_whole(text: &[u8]) {
     lost(out.write_all(text).and_then(|()| out.flush()));
 }
 
-/// Prints a line to standard error. There is no place left to report a failure to.
+/// Prints a line to standard error. A failure is ignored: it cannot be reported anywhere.
 pub fn print_error_line(text: fmt::Arguments<'_>) {
     let _ = write_line(anstream::stderr().lock(), text);
 }
 
-/// For commands whose output is their answer: whether all of it was written. A reader that has gone, as `head` does, has
-/// had enough.
+/// For commands whose output is their result: whether all of it was written. A reader that has left, as `head` does, is
+/// not a failure.
 ///
 /// # Errors
-/// Why the answer is incomplete.
+/// Why the output is incomplete.
 pub fn check_written() -> Result<(), Failed> {
     match LOST.get() {
         Some(error) => Err(Failed::other(format!(

@@ -19,13 +19,13 @@ use crate::{
     state::{self, StateDirLock},
 };
 
-/// A running server answers within this.
+/// Longest time for the response of a running server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Asks the server that runs on the state directory; without one, edits its file.
+/// Sends the command to the server that runs on the state directory; without one, edits the file of names.
 ///
 /// # Errors
-/// When the name is in use, is owned by nobody, or the server or its file cannot be reached.
+/// When the name is in use or has no owner, or the server or its file cannot be reached.
 pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> {
     let name = Name::parse(&release.kind, &release.name).map_err(Failed::config)?;
     let state = StateDir::new(load(command)?.settings.state_dir);
@@ -39,7 +39,7 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
             let hold = state::hold(&state);
             if let StateDirLock::HeldByOther = hold {
                 return Err(Failed::other(format!(
-                    "a server runs on {}, and has no socket there; stop it first",
+                    "a server runs on {} without a control socket; stop it first",
                     state.path().display()
                 )));
             }
@@ -50,12 +50,12 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
             })?
         }
         Err(_) => {
-            let text = format!("the server at {} does not answer", socket.display());
+            let text = format!("the server at {} does not respond", socket.display());
             return Err(Failed::other(text));
         }
     };
     if released == 0 {
-        return Err(Failed::other(format!("nobody owns {name}")));
+        return Err(Failed::other(format!("{name} has no owner")));
     }
     let with_it = match released {
         1 => String::new(),
@@ -87,7 +87,7 @@ async fn ask(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
 
 async fn ask_over(stream: UnixStream, name: &Name) -> Result<usize, Failed> {
     let fail = |error: &dyn std::fmt::Display| {
-        Failed::other(format!("cannot ask the running server: {error}"))
+        Failed::other(format!("cannot reach the running server: {error}"))
     };
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await

@@ -1,7 +1,7 @@
 //! Loads the configuration of a running program again: on SIGHUP, and when one of its files has changed.
 //!
 //! A configuration that cannot be read or is invalid changes nothing: the error is logged, with file, line and column, and
-//! counted. What a new configuration means is the business of the side that it is for.
+//! counted. Each side applies a new configuration in its own way.
 
 use std::{fmt::Display, fs, path::Path, sync::Arc};
 
@@ -19,7 +19,7 @@ pub struct Reloader<S> {
     failures: ReloadFailures,
 }
 
-/// Configurations that could not be loaded, shared with whoever reports them.
+/// Counts the configurations that could not be loaded; shared with the status.
 #[derive(Debug, Clone, Default)]
 pub struct ReloadFailures(Arc<Mutex<Failures>>);
 

@@ -38,19 +38,19 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Says why, and turns the result into an exit code.
+/// Prints the error, and turns the result into an exit code.
 pub fn exit(result: Result<(), Failed>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             let code = failed.code;
-            // From a thread of its own: a standard error that nobody reads must not keep the process.
-            let (said, over) = mpsc::channel();
-            let saying = thread::Builder::new().spawn(move || {
+            // From a thread of its own: a standard error without a reader must not keep the process alive.
+            let (done, over) = mpsc::channel();
+            let printing = thread::Builder::new().spawn(move || {
                 errln!("error: {failed}");
-                let _ = said.send(());
+                let _ = done.send(());
             });
-            if saying.is_ok() {
+            if printing.is_ok() {
                 let _ = over.recv_timeout(STDERR_WITHIN);
             }
             ExitCode::from(code)

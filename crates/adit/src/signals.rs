@@ -1,4 +1,4 @@
-//! The signals that a process of adit knows: end, end now, reload, reopen the logs.
+//! The signals of a process: end, end now, reload, reopen the logs.
 
 use adit_telemetry::LogReopener;
 use rustix::process::Signal as Number;
@@ -6,8 +6,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::report::Failed;
 
-/// Waits for signals. Every signal that ends a process by default, and that a person or a supervisor may send, is either
-/// asked for here or ignored, so that nothing ends a process without a drain.
+/// Waits for signals. Every signal that ends a process by default, and that a person or a supervisor may send, is
+/// either received here or ignored, so that none ends a process without a drain.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -20,7 +20,7 @@ pub struct Signals {
     logs: Vec<LogReopener>,
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalEvent {
     /// SIGTERM or SIGINT: finish and end; the second time, end.
@@ -30,10 +30,10 @@ pub enum SignalEvent {
 }
 
 impl Signals {
-    /// Takes the signals over. Needs a runtime.
+    /// Registers for the signals. Needs a runtime.
     ///
     /// # Errors
-    /// When the process may not.
+    /// When the system refuses.
     pub fn new() -> Result<Self, Failed> {
         let take = |kind| signal(kind).map_err(|error| Failed::other(format!("signals: {error}")));
         Ok(Self {
@@ -52,7 +52,7 @@ impl Signals {
         self.logs = logs;
     }
 
-    /// The next one that asks for something of the caller.
+    /// The next event for the caller.
     ///
     /// # Cancel safety
     /// Yes.
@@ -71,7 +71,7 @@ impl Signals {
         }
     }
 
-    /// The next one that asks for an end.
+    /// Completes at the next signal that ends the process.
     ///
     /// # Cancel safety
     /// Yes.

@@ -1,4 +1,4 @@
-//! The files by which processes of one machine find each other.
+//! The files through which processes of one machine find each other.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Failed;
 
-/// A client that looks whether a server runs has the lock for a moment; a server has it for its life.
+/// A client that checks for a running server holds the lock for a moment; a server holds it while it runs.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A file that is there as long as its process; removed when dropped.
+/// A file that exists as long as its process; removed when dropped.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
@@ -31,7 +31,7 @@ pub struct StateFile {
 
 impl Drop for StateFile {
     fn drop(&mut self) {
-        // A newer process may have put its own in place: what it says is not ours to remove.
+        // A newer process may have replaced it by its own.
         if let Ok(text) = fs::read_to_string(&self.path)
             && let Ok(Pid { pid }) = serde_json::from_str(&text)
             && pid == std::process::id()
@@ -46,7 +46,7 @@ struct Pid {
     pid: u32,
 }
 
-/// A running client, as its file says.
+/// A running client, as its file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningClient {
     /// Its process.
@@ -57,18 +57,18 @@ pub struct RunningClient {
     pub admin_addr: Option<SocketAddr>,
 }
 
-/// What a server may do with the state directory, for as long as it runs.
+/// The access of a server to the state directory while it runs.
 #[derive(Debug)]
 pub enum StateDirLock {
-    /// Leave its token and its addresses there. Locked where the system can lock.
+    /// The server keeps its token and its addresses there. Locked where the system can lock.
     Held(Option<File>),
-    /// Read only: another server runs that has the directory.
+    /// Read only: another running server holds the directory.
     HeldByOther,
-    /// Nothing: the directory cannot be made or written.
+    /// None: the directory cannot be created or written.
     Unusable,
 }
 
-/// Takes the state directory for a server, and warns when it cannot be had: a server serves without it.
+/// Takes the state directory for a server, or logs a warning: a server runs without it too.
 pub fn hold(state: &StateDir) -> StateDirLock {
     let path = state.lock_file();
     let dir = state.path().display();
@@ -138,7 +138,7 @@ pub fn token(
     }
     if let StateDirLock::HeldByOther = hold {
         return Err(Failed::other(format!(
-            "there is no token for clients, and another adit-server has the state directory {}: set ADIT__TOKEN or \
+            "missing token for clients; another adit-server holds the state directory {}: set ADIT__TOKEN or \
              server.auth, or give this server a --state-dir of its own",
             state.path().display()
         )));
@@ -170,7 +170,7 @@ fn read_token(path: &Path) -> Result<Option<SecretString>, String> {
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if let Owner::Other(uid) = owner(&metadata) {
         return Err(format!(
-            "the token {} belongs to another user (uid {uid}), who decides then who comes in: remove it, or point \
+            "the token {} belongs to another user (uid {uid}), who could then admit clients: remove it, or point \
              --state-dir at a directory of this user",
             path.display()
         ));
@@ -181,8 +181,8 @@ fn read_token(path: &Path) -> Result<Option<SecretString>, String> {
     Ok(Some(text.trim().to_owned().into()))
 }
 
-/// Says where the server is, unless another one has the directory. The file is complete when it appears: whoever waits
-/// for it may connect. A directory that cannot be written is a warning.
+/// Writes the addresses of the server, unless another server holds the directory. The file is complete when it appears,
+/// and the server accepts connections. A directory that cannot be written is a warning.
 pub fn announce_server(
     state: &StateDir,
     hold: &StateDirLock,
@@ -194,13 +194,13 @@ pub fn announce_server(
     }
 }
 
-/// Says where a client's status is. A directory that cannot be written is a warning.
+/// Writes the address of a client's status. A directory that cannot be written is a warning.
 pub fn announce_client(state: &StateDir, client: &RunningClient) -> Option<StateFile> {
     let name = format!("{}.{}.json", client.client_id, client.pid);
     announce(clients_dir(state.path()).join(name), client)
 }
 
-/// The clients that say they run on this machine. One that died without a word may be among them.
+/// The clients of this machine by their files. One that was killed may be among them.
 #[must_use]
 pub fn running_clients(state: &StateDir) -> Vec<RunningClient> {
     let Ok(entries) = fs::read_dir(clients_dir(state.path())) else {
@@ -224,7 +224,7 @@ fn announce(path: PathBuf, what: &impl Serialize) -> Option<StateFile> {
         Ok(()) => Some(StateFile { path }),
         Err(error) => {
             tracing::warn!(
-                "cannot write {} ({error}): other programs of adit on this machine do not find this one; point --state-dir \
+                "cannot write {} ({error}): other programs of adit on this machine cannot find this one; point --state-dir \
                  at a directory that can be written",
                 path.display()
             );
@@ -240,7 +240,7 @@ fn make_private(dir: &Path) -> io::Result<()> {
         .create(dir)
 }
 
-/// Writes aside and renames, so that nobody reads half a file, and a full disk leaves none.
+/// Writes a file aside and renames it, so that no reader finds half a file and a full disk leaves none.
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         make_private(parent)?;
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_is_made_once_for_its_owner_only() {
+    fn the_token_is_created_once_and_readable_by_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("deep/state"));
         let hold = hold(&state);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_server_leaves_the_first_ones_files_alone() {
+    fn a_second_server_keeps_the_files_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path());
         let us = std::process::id();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_used_stops_nothing_but_a_new_token() {
+    fn an_unusable_directory_prevents_only_a_new_token() {
         for path in ["/proc/adit", "/dev/null/adit"] {
             let state = StateDir::new(path);
             let hold = hold(&state);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_user_is_refused() {
+    fn a_token_file_of_another_user_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path());
         let hold = hold(&state);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_everybody_can_write_is_refused() {
+    fn a_token_file_that_all_users_can_write_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path());
         let hold = hold(&state);

@@ -1,4 +1,4 @@
-//! Whom a process tells of its requests, as its settings say.
+//! The metrics, logs and traces of a process, as its settings have them.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::{report::Failed, signals::Signals};
 
-/// Nobody who ends a process waits longer for a collector that does not answer.
+/// Longest wait at the end of a process for a collector that does not respond.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Metrics, logs and traces of a process, until it ends.
@@ -58,12 +58,12 @@ impl ObservabilityGuard {
         })
     }
 
-    /// Whom a side is to tell.
+    /// The observer of the requests of a side.
     pub fn observer(&self) -> Arc<dyn Observer> {
         self.telemetry.clone()
     }
 
-    /// What the admin port shows of it.
+    /// The telemetry that the admin port shows.
     pub const fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
     }
@@ -77,15 +77,15 @@ impl ObservabilityGuard {
     /// 2 s at most; and neither after another signal that asks for the end. What has not left by then is lost.
     pub async fn end(self, signals: &mut Signals) {
         let (done, over) = oneshot::channel();
-        // A thread that nobody joins: a runtime would wait for what it has been given.
+        // A detached thread: a runtime would wait for its blocking tasks.
         let sending = thread::Builder::new().name("telemetry end".to_owned());
         let sending = sending.spawn(move || {
             self.send();
-            // Whoever would hear it may have gone.
+            // The receiver is dropped when another signal came first.
             let _ = done.send(());
         });
         if let Err(error) = sending {
-            tracing::warn!(%error, "what waited of logs and traces is lost");
+            tracing::warn!(%error, "waiting logs and traces are lost");
             return;
         }
         tokio::select! {
@@ -112,7 +112,7 @@ impl ObservabilityGuard {
     }
 }
 
-/// What became of it, for status.
+/// The counters of traces and logs, for status.
 pub fn status(telemetry: &Telemetry) -> Value {
     let traces = telemetry.traces.as_ref().map(|traces| {
         let stats = traces.stats();

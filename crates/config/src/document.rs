@@ -1,7 +1,7 @@
 //! A file as a tree in which every key and value knows where it was written.
 //!
-//! The usual way, a derived struct per section, loses the place of a value as soon as it is read, so that only the parser
-//! could point at an error; here every later check can, and the environment and the flags are layers of the same tree.
+//! A derived struct for each section would lose the place of a value when it is read, and only the parser could point at
+//! an error. Here every later check can, and the environment and the flags are layers of the same tree (decision 0028).
 
 mod json;
 mod lines;
@@ -19,13 +19,13 @@ pub(crate) use self::{
     yaml::flow as parse_flow,
 };
 
-/// No configuration is larger; a file that is was given by mistake, and would be held in memory several times over.
+/// Size of the largest file; a larger one was given by mistake, and would be held in memory several times.
 const LARGEST_FILE_BYTES: u64 = 1 << 20;
 
-/// Reads a file; the end of its name tells the format.
+/// Reads a file, whose extension selects the format.
 ///
 /// # Errors
-/// A file that cannot be read, is of no known format or is none of it.
+/// A file that cannot be read, has an unknown format or is invalid.
 pub(crate) fn load(path: &Path) -> Result<Node, ConfigError> {
     let parse: fn(&str) -> Result<Node, ConfigError> = match path
         .extension()
@@ -37,10 +37,10 @@ pub(crate) fn load(path: &Path) -> Result<Node, ConfigError> {
         Some("toml") => toml::parse,
         Some("json") => json::parse,
         _ => {
-            return Err(whole_file(
-                "the format is not known from the name, expected .yaml, .yml, .toml or .json",
-            )
-            .in_file(path));
+            return Err(
+                whole_file("unknown file extension, expected .yaml, .yml, .toml or .json")
+                    .in_file(path),
+            );
         }
     };
     text(path)
@@ -53,8 +53,8 @@ fn text(path: &Path) -> Result<String, ConfigError> {
     File::open(path)
         .and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| {
-            whole_file(format!("the file cannot be read: {error}"))
-                .with_help("check the path given with --config and who may read it")
+            whole_file(format!("cannot read the file: {error}"))
+                .with_help("check the path given with --config and its permissions")
         })?;
     if bytes.len() as u64 > LARGEST_FILE_BYTES {
         return Err(whole_file(

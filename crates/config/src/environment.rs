@@ -113,8 +113,8 @@ impl Variables {
     }
 }
 
-/// A warning about a name that begins almost like ours and means nothing to us. It is no error: other programs, and
-/// Kubernetes for a service called `adit`, set such names as well.
+/// A warning about an unknown name that resembles ours. Not an error: other programs, and Kubernetes for a service called
+/// `adit`, set such names as well.
 fn misspelt(name: &str, value: &str) -> Option<String> {
     if name.starts_with(PREFIX)
         || !name.starts_with(MISSPELT_PREFIX)
@@ -190,7 +190,7 @@ fn lay(root: &mut Node, name: &str, keys: &[&str], value: &str) -> Result<(), Co
 /// Puts a node where the keys lead, making the sections that are missing.
 ///
 /// # Errors
-/// The keys up to the one that is no section.
+/// The keys up to the one that is not a section.
 pub(crate) fn place(root: &mut Node, keys: &[&str], node: Node) -> Result<(), String> {
     let mut section = root;
     let Some((last, parents)) = keys.split_last() else {
@@ -212,7 +212,7 @@ pub(crate) fn place(root: &mut Node, keys: &[&str], node: Node) -> Result<(), St
     Ok(())
 }
 
-/// The node of a key, an empty section at first; nothing if the parent is none.
+/// The node of a key, at first an empty section; `None` if the parent is not a section.
 fn entry<'n>(section: &'n mut Node, key: &str, origin: &Origin) -> Option<&'n mut Node> {
     if matches!(section.value, Value::Null) {
         section.value = Value::Section(Vec::new());
@@ -235,7 +235,7 @@ fn entry<'n>(section: &'n mut Node, key: &str, origin: &Origin) -> Option<&'n mu
         });
     }
     let entry = entries.get_mut(index)?;
-    // An unknown key is told where it was written last.
+    // An unknown key is reported where it was written last.
     entry.origin = origin.clone();
     Some(&mut entry.node)
 }

@@ -1,7 +1,7 @@
-//! What other users of the machine may do with a file that holds a secret.
+//! Checks the permissions of files that hold secrets.
 //!
-//! A file that everybody can write is refused, as OpenSSH refuses it: whoever writes it decides who comes in. What others
-//! can read, or the group can write, is a warning, as `wg-quick` gives it: the secrets that Docker and Kubernetes mount
+//! A file that every user can write is rejected, as OpenSSH rejects it: its writer decides which clients are accepted. A
+//! file that others can read, or its group can write, is a warning, as in `wg-quick`: the secrets that Docker and Kubernetes mount
 //! are readable for all, and with one group for each user a file that the group can write is still its owner's alone.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};

@@ -1,15 +1,15 @@
-//! Everything that is wrong with a configuration, not only what is found first.
+//! Collects all errors of a configuration, not only the first.
 //!
-//! Reading stops at the first error, which keeps every reader a straight line. To find the next one, the refused value is
-//! taken out of the tree and the tree is read again. What is missing, or does not fit, only because something was taken
-//! out is not an error of its own and is not reported.
+//! Reading stops at the first error, which keeps every reader a straight line. To find the next one, the rejected value
+//! is taken out of the tree and the tree is read again. An error that follows only from what was taken out is not
+//! reported.
 
 use crate::{
     document::Node,
     error::{ConfigError, Kind, Origin},
 };
 
-/// Nobody mends more at a time.
+/// Errors that are reported at a time.
 const MOST: usize = 20;
 
 /// Each reading costs as much as a start does, so that a file of nothing but mistakes is given up.
@@ -84,7 +84,7 @@ fn section(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(section, _)| section)
 }
 
-/// Not reached: whoever reads and finds nothing wrong has read.
+/// Not reached: reading without an error returns a value.
 fn unread() -> ConfigError {
     ConfigError::new(Origin::Default, "", "the configuration cannot be read")
 }

@@ -8,7 +8,7 @@ pub(crate) const COUNT: RangeInclusive<u64> = 1..=1_000_000;
 pub(crate) const WINDOW: RangeInclusive<u64> = 4 << 10..=1 << 30;
 /// Percent of all permits.
 pub(crate) const SHARE: RangeInclusive<u64> = 1..=100;
-/// A lowest rate of a visitor, in bytes a second; 0: there is none. Above 1 MiB a second few would be left.
+/// The lowest rate of a visitor, in bytes per second; 0: no lowest rate. Few visitors would reach more than 1 MiB/s.
 pub(crate) const RATE: RangeInclusive<u64> = 0..=1 << 20;
 /// At least some messages, at most what takes no longer than a few milliseconds.
 pub(crate) const TURN: RangeInclusive<u64> = 4 << 10..=4 << 20;
@@ -26,5 +26,5 @@ pub(crate) const WEIGHT: RangeInclusive<u64> = 1..=1_000;
 pub(crate) const PORT: RangeInclusive<u64> = 0..=65_535;
 /// A wait of zero would always have passed.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
-/// Shorter ones would have whoever waits look all the time.
+/// Shorter waits would poll all the time.
 pub(crate) const PROGRESS: Duration = Duration::from_millis(100);

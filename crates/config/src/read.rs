@@ -1,4 +1,4 @@
-//! Reads a tree key by key: a [`Section`] knows which keys it was asked for, so that what nobody asked for is an error.
+//! Reads a tree key by key. A [`Section`] records which keys were read; a key that was not read is an error.
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::{
 /// Longer waits are mistakes, and the bound keeps every sum of a time and a wait inside what an `Instant` can hold.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Values of one section, to be asked for by key.
+/// The values of one section, read by key.
 pub(crate) struct Section<'n> {
     path: String,
     origin: Origin,
     entries: Option<&'n [Entry]>,
-    asked: Vec<&'static str>,
+    read: Vec<&'static str>,
 }
 
 /// One value.
@@ -44,7 +44,7 @@ impl<'n> Section<'n> {
             path,
             origin,
             entries: None,
-            asked: Vec::new(),
+            read: Vec::new(),
         }
     }
 
@@ -58,7 +58,7 @@ impl<'n> Section<'n> {
         entries.find(|entry| entry.key == key && !entry.node.is_refused())
     }
 
-    /// Whether the key is there, without asking for its value.
+    /// Whether the key is there, without reading its value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.find(key).is_some()
     }
@@ -73,7 +73,7 @@ impl<'n> Section<'n> {
 
     /// The value of a key.
     pub(crate) fn item(&mut self, key: &'static str) -> Option<Item<'n>> {
-        self.asked.push(key);
+        self.read.push(key);
         #[cfg(test)]
         reference::key(&self.path_of(key));
         self.find(key).map(|entry| Item {
@@ -146,12 +146,12 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// Refuses what was not asked for. `key_names` knows what people may have meant.
+    /// Rejects keys that were not read. `key_names` has suggestions.
     pub(crate) fn finish(&self, key_names: &KeyNames) -> Result<(), ConfigError> {
         let written = self.entries.unwrap_or_default();
         match written
             .iter()
-            .find(|entry| !self.asked.contains(&entry.key.as_str()) && !entry.node.is_refused())
+            .find(|entry| !self.read.contains(&entry.key.as_str()) && !entry.node.is_refused())
         {
             Some(entry) => Err(self.unknown_key(entry, key_names).of_kind(Kind::Unknown)),
             None => Ok(()),
@@ -171,21 +171,21 @@ impl<'n> Section<'n> {
         if let Some(answer) = key_names.answer(key) {
             return error(unknown).with_help(answer);
         }
-        if let Some(ours) = self.asked.iter().find(|ours| same_letters(ours, key)) {
+        if let Some(ours) = self.read.iter().find(|ours| same_letters(ours, key)) {
             return error(unknown).with_help(format!("adit calls it `{ours}`"));
         }
-        let expected = match self.asked.as_slice() {
+        let expected = match self.read.as_slice() {
             [only] => format!("expected {only}"),
             keys => format!("expected one of {}", keys.join(", ")),
         };
         let unknown = error(format!("{unknown}, {expected}"));
-        match nearest(key, self.asked.iter().copied()) {
+        match nearest(key, self.read.iter().copied()) {
             Some(near) => unknown.with_help(format!("did you mean `{near}`?")),
             None => unknown,
         }
     }
 
-    /// An error about several keys: told at the first of them that is written, or at the section.
+    /// An error about several keys, reported at the first of them that is written, or at the section.
     pub(crate) fn conflict(&self, keys: &[&str], message: impl Into<String>) -> ConfigError {
         let written = keys
             .iter()
@@ -268,7 +268,7 @@ impl<'n> Item<'n> {
         })
     }
 
-    /// What the type reads; its own error tells what is wrong.
+    /// Parses the text; the error is that of the type.
     pub(crate) fn parse<T>(&self, what: &str) -> Result<T, ConfigError>
     where
         T: FromStr,
@@ -279,7 +279,7 @@ impl<'n> Item<'n> {
             .map_err(|error: T::Err| self.error(error.to_string()))
     }
 
-    /// What the type reads, told in our words.
+    /// Parses the text; the error names what was expected.
     pub(crate) fn parse_as<T: FromStr>(&self, what: &str) -> Result<T, ConfigError> {
         self.text(what)?.parse().map_err(|_| self.expected(what))
     }
@@ -423,7 +423,7 @@ impl<'n> Item<'n> {
             path: self.path.clone(),
             origin: self.node.origin.clone(),
             entries,
-            asked: Vec::new(),
+            read: Vec::new(),
         })
     }
 }

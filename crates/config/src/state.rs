@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir(PathBuf);
 
-/// What a running server tells about itself in [`StateDir::server_file`].
+/// The addresses of a running server, as [`StateDir::server_file`] has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningServer {
     /// Its process.
@@ -101,7 +101,7 @@ impl StateDir {
     /// The server that runs on this machine, if one has left its addresses. It may have died since.
     ///
     /// # Errors
-    /// A file that cannot be read or is none of a server's.
+    /// A file that cannot be read or was not written by a server.
     pub fn running_server(&self) -> Result<Option<RunningServer>, ConfigError> {
         let file = self.server_file();
         let text = match fs::read_to_string(&file) {
@@ -128,8 +128,8 @@ impl StateDir {
         self.0.join("server.lock")
     }
 
-    /// Whether a server runs that has the directory. A stale file of a server that was killed is none. The lock is
-    /// looked at only where there is such a file, since a server that starts at this very moment finds it taken.
+    /// Whether a running server holds the directory, which a stale file of a killed server does not prove. The lock is
+    /// tried only where there is such a file, because a server that starts at this moment would find it taken.
     pub(crate) fn is_held(&self) -> bool {
         if !self.server_file().exists() {
             return false;
@@ -158,8 +158,7 @@ impl StateDir {
     }
 }
 
-/// Whether the error says that there is no such file. Where a file stands in the place of the directory there is none
-/// either.
+/// Whether the error means that the file does not exist, or that a file stands in the place of its directory.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -221,15 +220,15 @@ mod tests {
 
     #[test]
     fn a_server_that_listens_everywhere_is_dialled_on_loopback() {
-        for (told, dialled) in [
+        for (listening, dialled) in [
             ("0.0.0.0:7000", "127.0.0.1:7000"),
             ("[::]:7001", "[::1]:7001"),
             ("192.0.2.1:7002", "192.0.2.1:7002"),
         ] {
             assert_eq!(
-                told.parse().map(reachable),
+                listening.parse().map(reachable),
                 dialled.parse::<SocketAddr>(),
-                "{told}"
+                "{listening}"
             );
         }
     }

@@ -15,10 +15,10 @@ use crate::{
     read::{Item, Section},
 };
 
-/// All that a system believes fits in a tenth of it; a file that is larger was given by mistake.
+/// The trust store of a platform is a tenth of it; a larger file was given by mistake.
 const LARGEST_FILE_BYTES: u64 = 4 << 20;
 
-/// `true` for whom the system believes, `false` for clear text, or a section that says more.
+/// `true` for the trust store of the platform, `false` for clear text, or a section with more.
 pub(crate) fn read(item: &Item<'_>, file: Option<&Path>) -> Result<Option<Tls>, ConfigError> {
     match item.boolean() {
         Ok(true) => return Ok(Some(Tls::default())),
@@ -76,7 +76,7 @@ fn roots(item: &Item<'_>, path: &PathBuf) -> Result<Roots, ConfigError> {
         return Err(refused("is larger than 4 MiB".to_owned()));
     }
     Roots::from_pem(&pem).map_err(|error| {
-        refused(format!("is no list of CA certificates: {error}"))
+        refused(format!("is not a list of CA certificates: {error}"))
             .with_help("the certificate of the CA that signed the service's, in PEM")
     })
 }

@@ -185,7 +185,7 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                     "bytes cross as they are: visitors speak TLS with the service themselves",
                 ),
                 ("hash_on", _) => {
-                    error.with_help("connections and flows are told apart by the visitor's address")
+                    error.with_help("connections and flows are hashed by the visitor's address")
                 }
                 ("domain" | "domains" | "custom_domains", _) => {
                     error.with_help("it is reached by a port: `remote_port`")

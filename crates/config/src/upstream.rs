@@ -157,7 +157,7 @@ fn address(item: &Item<'_>) -> Result<(String, u16), ConfigError> {
     let text = item.text(WHAT)?;
     let refused = || item.error(format!("expected {WHAT}, found {text:?}"));
     if text.contains("://") {
-        return Err(refused().with_help("what it speaks is said by `protocol`"));
+        return Err(refused().with_help("`protocol` selects how it is reached"));
     }
     let address = text.parse::<HostPort>().map_err(|error| match error {
         HostPortError::NoBrackets => {

@@ -47,7 +47,7 @@ fn at(host: &str, port: u16, weight: u32) -> UpstreamServer {
     }
 }
 
-/// The example of the documentation, and one with everything said.
+/// The example of the documentation, and one with every key.
 #[test]
 fn upstreams_are_read() {
     let settings = server(
@@ -165,15 +165,15 @@ client:
     );
     assert_eq!(times.link_wait, Duration::ZERO);
     assert_eq!(times.permit_wait, Duration::from_secs(2));
-    assert_eq!(times.head, Duration::from_secs(3));
-    assert_eq!(times.session_stall, Duration::from_secs(4));
-    assert_eq!(times.session_setup, Duration::from_secs(5));
-    assert_eq!(times.session_keepalive, Duration::ZERO);
-    assert_eq!(times.session_close, Duration::from_secs(6));
-    assert_eq!(times.early_answer, Duration::from_secs(7));
-    assert_eq!(times.continue_wait, Duration::from_secs(8));
-    assert_eq!(times.half_close, Duration::from_secs(9));
-    assert_eq!(times.release, Duration::from_secs(10));
+    assert_eq!(times.edge.head, Duration::from_secs(3));
+    assert_eq!(times.edge.session_stall, Duration::from_secs(4));
+    assert_eq!(times.edge.session_setup, Duration::from_secs(5));
+    assert_eq!(times.edge.session_keepalive, Duration::ZERO);
+    assert_eq!(times.edge.session_close, Duration::from_secs(6));
+    assert_eq!(times.edge.early_answer, Duration::from_secs(7));
+    assert_eq!(times.edge.continue_wait, Duration::from_secs(8));
+    assert_eq!(times.edge.half_close, Duration::from_secs(9));
+    assert_eq!(times.edge.release, Duration::from_secs(10));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_variable_may_hold_all_of_them() {
 }
 
 /// What is printed, without the directory.
-fn told(error: &ConfigError) -> String {
+fn message(error: &ConfigError) -> String {
     let text = error.to_string();
     let lines = text.lines().map(|line| {
         let start = line.find("server.yaml").or(line.find("client.yaml"));
@@ -233,7 +233,7 @@ fn bad_upstreams_are_refused_with_their_place() {
         "{ name: erp, servers: [{ address: \"a:1\" }] }, { name: erp, servers: [{ address: \"b:1\" }] }",
     ] {
         let error = server(&format!("server:\n  upstreams: [{upstream}]\n")).unwrap_err();
-        printed += &format!("{upstream}\n=> {}\n\n", told(&error));
+        printed += &format!("{upstream}\n=> {}\n\n", message(&error));
     }
     insta::assert_snapshot!(printed);
 }
@@ -241,12 +241,12 @@ fn bad_upstreams_are_refused_with_their_place() {
 /// F09, F08: each side says how what it sends crosses.
 #[test]
 fn entries_are_compressed_where_it_is_said() {
-    for (said, compression) in [
+    for (written, compression) in [
         ("none", None),
         ("gzip", Some(Compression::Gzip)),
         ("zstd", Some(Compression::Zstd)),
     ] {
-        let entry = format!("{{ name: erp, listen: 1, upstream: erp, compression: {said} }}");
+        let entry = format!("{{ name: erp, listen: 1, upstream: erp, compression: {written} }}");
         let settings = client(&format!("client:\n  entries: [{entry}]\n")).unwrap();
         assert_eq!(settings.entries[0].compression, compression);
     }
@@ -273,10 +273,10 @@ fn bad_entries_are_refused_with_their_place() {
         "{ name: a, listen: 1, upstream: erp }, { name: b, listen: \"127.0.0.1:1\", upstream: erp }",
     ] {
         let error = client(&format!("client:\n  entries: [{entry}]\n")).unwrap_err();
-        printed += &format!("{entry}\n=> {}\n\n", told(&error));
+        printed += &format!("{entry}\n=> {}\n\n", message(&error));
     }
     let error = client("client:\n  upstreams: []\n").unwrap_err();
-    printed += &format!("upstreams\n=> {}\n", told(&error));
+    printed += &format!("upstreams\n=> {}\n", message(&error));
     insta::assert_snapshot!(printed);
 }
 
@@ -308,7 +308,7 @@ fn rules_lead_to_upstreams() {
         "{ upstreams: erp }",
     ] {
         let error = server(&text(to)).unwrap_err();
-        printed += &format!("to: {to}\n=> {}\n\n", told(&error));
+        printed += &format!("to: {to}\n=> {}\n\n", message(&error));
     }
     insta::assert_snapshot!(printed);
 }

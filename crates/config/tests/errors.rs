@@ -9,7 +9,7 @@ use adit_config::{ClientOverrides, ServerOverrides, TunnelOverrides, load_client
 const HOME: (&str, &str) = ("HOME", "/nonexistent");
 
 /// What is printed for a file with this text; `side` says whose.
-fn told(side: &str, extension: &str, text: &str, environment: &[(&str, &str)]) -> String {
+fn message(side: &str, extension: &str, text: &str, environment: &[(&str, &str)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(format!("{side}.{extension}"));
     std::fs::write(&file, text).unwrap();
@@ -30,7 +30,7 @@ fn told(side: &str, extension: &str, text: &str, environment: &[(&str, &str)]) -
 fn all(side: &str, extension: &str, texts: &[&str]) -> String {
     let mut out = String::new();
     for text in texts {
-        let error = told(side, extension, text, &[]);
+        let error = message(side, extension, text, &[]);
         writeln!(out, "{}\n=> {error}\n", text.trim_end()).unwrap();
     }
     out
@@ -285,7 +285,7 @@ fn json() {
 #[test]
 fn environment() {
     let tell = |name: &str, value: &str| {
-        told(
+        message(
             "server",
             "yaml",
             "server: { http: {}, threads: 1 }\n",
@@ -307,19 +307,19 @@ fn environment() {
         tell("ADIT__TOKENS", "not-shown"),
         tell("ADIT__TOKEN", "not\nshown"),
         tell("ADIT__TOKEN", "short"),
-        told(
+        message(
             "client",
             "yaml",
             "client: {}\n",
             &[("ADIT__TOKEN", "not\nshown")],
         ),
-        told(
+        message(
             "client",
             "yaml",
             "client: {}\n",
             &[("ADIT__CLIENT__AUTH_TOKEN", " \n")],
         ),
-        told(
+        message(
             "server",
             "yaml",
             "server: { colour: blue }\n",
@@ -424,7 +424,7 @@ fn files_that_are_none() {
         file
     };
     let missing = load(&dir.path().join("missing.yaml"));
-    assert!(missing.message().starts_with("the file cannot be read: "));
+    assert!(missing.message().starts_with("cannot read the file: "));
     assert_eq!((missing.line(), missing.column()), (None, None));
     assert!(missing.help().unwrap().contains("--config"));
 
@@ -475,7 +475,7 @@ fn all_errors_of_a_file_are_shown() {
             "client:\n  auth_token: 12345678\n  lanes: many\n  colour: blue\n  timeouts: { drain: 30, dial: soon }\n  \
              tunnels:\n    - { name: web, local_port: 80, domain: a.example, wieght: 2 }\n    - { name: \"-\", type: ftp, local_port: 0 }\n    \
              - { name: last, local_port: 81 }\n    - { name: last, local_port: 82 }\n",
-            // What is missing or does not fit because of the first error is not told.
+            // What follows from the first error is not reported.
             "client:\n  auth_token: t\n  tunnels:\n    - { name: web, local_prot: 80 }\n    - { name: dns, type: upd, local_port: 53, session_timeout: 30s }\n",
             "client:\n  auth_token: t\n  reconnect: { initial_delay: soon, max_delay: 1ms }\n",
         ]
@@ -485,10 +485,10 @@ fn all_errors_of_a_file_are_shown() {
 #[test]
 fn no_more_than_twenty_errors_are_shown() {
     let keys: String = (0..30).map(|key| format!("  k{key}: 1\n")).collect();
-    let told = told("server", "yaml", &format!("server:\n{keys}"), &[]);
-    assert_eq!(told.matches("unknown key").count(), 20, "{told}");
+    let errors = message("server", "yaml", &format!("server:\n{keys}"), &[]);
+    assert_eq!(errors.matches("unknown key").count(), 20, "{errors}");
     assert!(
-        told.ends_with("only 20 errors are shown, there may be more"),
-        "{told}"
+        errors.ends_with("only 20 errors are shown, there may be more"),
+        "{errors}"
     );
 }

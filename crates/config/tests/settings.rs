@@ -12,7 +12,8 @@ use adit_config::{
     load_client, load_server,
 };
 use adit_server::{
-    HostRules, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme, TrustedProxies,
+    EdgeTimeouts, HostRules, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme,
+    TrustedProxies,
 };
 use secrecy::ExposeSecret;
 
@@ -300,20 +301,22 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             startup_grace: Duration::ZERO,
             client_wait: SECONDS(2),
             permit_wait: SECONDS(3),
-            dial: SECONDS(13),
-            service: SECONDS(90),
-            stall: SECONDS(5),
-            shortage_grace: SECONDS(19),
-            head: SECONDS(6),
-            idle: SECONDS(7),
-            session_stall: SECONDS(7_200),
-            session_setup: SECONDS(20),
-            session_keepalive: Duration::ZERO,
-            session_close: SECONDS(14),
-            early_answer: SECONDS(18),
-            continue_wait: SECONDS(15),
-            half_close: SECONDS(16),
-            release: SECONDS(17),
+            edge: EdgeTimeouts {
+                dial: SECONDS(13),
+                service: SECONDS(90),
+                stall: SECONDS(5),
+                shortage_grace: SECONDS(19),
+                head: SECONDS(6),
+                idle: SECONDS(7),
+                session_stall: SECONDS(7_200),
+                session_setup: SECONDS(20),
+                session_keepalive: Duration::ZERO,
+                session_close: SECONDS(14),
+                early_answer: SECONDS(18),
+                continue_wait: SECONDS(15),
+                half_close: SECONDS(16),
+                release: SECONDS(17),
+            },
             setup: SECONDS(8),
             takeover_probe: SECONDS(9),
             heartbeat: Duration::from_millis(100),
@@ -344,7 +347,7 @@ fn shared_groups_name_a_group_once_and_users_that_there_are() {
         [("web", "alice bob"), ("db", "bob")].map(|(group, users)| (group.into(), users.into()))
     );
     for (groups, text) in [
-        ("[{ group: web, users: [eve] }]", "no user called eve"),
+        ("[{ group: web, users: [eve] }]", "unknown user eve"),
         (
             "[{ group: web, users: [bob] }, { group: web, users: [bob] }]",
             "listed twice",
@@ -472,11 +475,14 @@ fn the_example_of_a_client_reads_as_it_says() {
         settings.timeouts,
         adit_client::Timeouts {
             connect: SECONDS(1),
-            dial: SECONDS(2),
-            service: SECONDS(3),
-            idle: SECONDS(4),
-            stall: SECONDS(5),
-            shortage_grace: SECONDS(7),
+            edge: EdgeTimeouts {
+                dial: SECONDS(2),
+                service: SECONDS(3),
+                idle: SECONDS(4),
+                stall: SECONDS(5),
+                shortage_grace: SECONDS(7),
+                ..EdgeTimeouts::default()
+            },
             drain: SECONDS(6),
             ..adit_client::Timeouts::default()
         }

@@ -132,7 +132,7 @@ fn the_servers_tokens_come_as_a_list_and_from_files_and_variables() {
         in_file,
         [&ann[..], &[pair("default", "third-token")]].concat()
     );
-    // The variable is the token of the user without a name, and of nobody else.
+    // The variable is the token of the user without a name, and of no other user.
     assert_eq!(
         place.server(list, env).unwrap(),
         [&ann[..], std::slice::from_ref(&of_env)].concat()

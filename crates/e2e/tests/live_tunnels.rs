@@ -257,7 +257,7 @@ async fn an_invalid_file_changes_nothing() {
     ));
     office.logs("is in use").await;
     office.change("client:\n  tunnels: []\n");
-    office.logs("there is no tunnel to serve").await;
+    office.logs("no tunnel and no entry is configured").await;
     assert_eq!(office.tunnels().await, ["web"]);
     assert_eq!(office.who("web").await, Ok("one".into()));
 }

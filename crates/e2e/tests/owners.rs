@@ -99,5 +99,5 @@ async fn p_1_9_a_group_is_its_users_until_it_is_released() {
     let (done, text) = release(&server, "client", "bob2");
     assert!(done && text.contains("client id `bob2`"), "{text}");
     let (done, text) = release(&server, "client", "bob2");
-    assert!(!done && text.contains("nobody owns"), "{text}");
+    assert!(!done && text.contains("has no owner"), "{text}");
 }

@@ -1,5 +1,5 @@
-//! JSON. serde_json judges the text and says where it is wrong, but not where a value began; the second walk does, over
-//! text that is known to be good.
+//! JSON. serde_json validates the text and reports the place of an error, but not the places of values; a second walk over
+//! the valid text finds these.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use crate::error::{ConfigError, Origin};
 
 /// Reads a document.
 pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
-    // Judging also bounds the depth of the walk below.
+    // Validation also bounds the depth of the walk below.
     serde_json::from_str::<serde_json::Value>(text).map_err(|error| {
-        let told = error.to_string();
-        let reason = told.split(" at line ").next().unwrap_or_default();
+        let message = error.to_string();
+        let reason = message.split(" at line ").next().unwrap_or_default();
         let origin = Origin::place(error.line(), error.column().max(1));
         ConfigError::new(origin, "", format!("invalid JSON: {reason}"))
     })?;
@@ -33,7 +33,7 @@ struct Walk<'t> {
 }
 
 impl<'t> Walk<'t> {
-    /// The next byte that is no blank, and where it stands.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.at..)?;
         self.at += rest.iter().take_while(|b| b.is_ascii_whitespace()).count();

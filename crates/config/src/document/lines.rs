@@ -2,7 +2,7 @@
 
 use crate::error::Origin;
 
-/// Tells lines and columns of a text; made once for each, because it is asked for every node.
+/// Finds lines and columns of a text. Built once for each text, because every node needs it.
 pub(super) struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,

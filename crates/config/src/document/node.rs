@@ -11,7 +11,7 @@ pub(crate) struct Node {
     pub(crate) origin: Origin,
 }
 
-/// What formats have in common.
+/// A value of any format.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Null,
@@ -19,11 +19,11 @@ pub(crate) enum Value {
     Integer(i128),
     Float(f64),
     Text(String),
-    /// From the environment or a flag, where everything is text: read as what is expected.
+    /// Text of the environment or of a flag, read as the type that the key has.
     Untyped(String),
     List(Vec<Node>),
     Section(Vec<Entry>),
-    /// Refused and reported: as if it were not there.
+    /// Rejected and reported: treated as missing.
     Refused,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Entry {
 }
 
 impl Node {
-    /// A file in which nothing is written.
+    /// An empty file.
     pub(crate) fn empty() -> Self {
         Self {
             value: Value::Section(Vec::new()),
@@ -79,7 +79,7 @@ impl Node {
 
 impl Node {
     /// Takes the node at a path such as `client.tunnels[0].name` out of the tree; its neighbours keep their numbers.
-    /// Answers whether there was one.
+    /// Returns whether there was one.
     pub(crate) fn refuse(&mut self, path: &str) -> bool {
         if path.is_empty() {
             let was_there = !matches!(self.value, Value::Refused);
@@ -117,7 +117,7 @@ impl Node {
     }
 }
 
-/// How an error tells what it found.
+/// The value as an error shows it.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST_QUOTE: usize = 60;

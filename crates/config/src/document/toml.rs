@@ -28,7 +28,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
 
 fn section(lines: &Lines<'_>, table: DeTable<'_>) -> Value {
     let mut entries: Vec<_> = table.into_iter().collect();
-    // The table is sorted by key; headers are sent, and errors told, as they were written.
+    // The table is sorted by key; headers are sent, and errors reported, in the order of the file.
     entries.sort_by_key(|(key, _)| key.span().start);
     Value::Section(
         entries

@@ -1,4 +1,4 @@
-//! YAML, through serde-saphyr, which tells where each node began.
+//! YAML, through serde-saphyr, which keeps the place of each node.
 
 use std::fmt;
 

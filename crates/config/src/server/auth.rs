@@ -15,7 +15,7 @@ use crate::{
     token,
 };
 
-/// Whose a token is when nobody says so.
+/// The user of a token without a user.
 const DEFAULT_USER: &str = "default";
 
 /// `auth`: one method or a list of them. `ADIT__TOKEN` is the token of the user `default`, whatever the file says; with
@@ -110,7 +110,7 @@ fn method_token(
     Ok(token.map(|token| NamedToken { user, token }))
 }
 
-/// Refuses a token that can be guessed.
+/// Rejects a token that can be guessed.
 fn long_enough(token: SecretString) -> Result<SecretString, String> {
     if token.expose_secret().len() < MIN_TOKEN_BYTES {
         return Err(format!(
@@ -120,7 +120,7 @@ fn long_enough(token: SecretString) -> Result<SecretString, String> {
     Ok(token)
 }
 
-/// `shared_groups`: groups that several users share, each once, of users that there are.
+/// `shared_groups`: groups that several known users share, each listed once.
 pub(super) fn shared_groups(
     server: &mut Section<'_>,
     tokens: &[NamedToken],
@@ -149,7 +149,7 @@ pub(super) fn shared_groups(
             let user: UserName = item.parse("the name of a user")?;
             if !is_known(&user) {
                 return Err(item
-                    .error(format!("there is no user called {user}"))
+                    .error(format!("unknown user {user}"))
                     .with_help("give the user a token in `server.auth`"));
             }
             users.push(user);

@@ -94,7 +94,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
 
 const PORTS: &str = "a port such as 2222 or a range such as \"5000-5100\"";
 
-/// `[2222, "5000-5100"]`, or all of it in one text: `2222, 5000-5100`. An empty list is none.
+/// `[2222, "5000-5100"]`, or all of it in one text: `2222, 5000-5100`. An empty list allows no port.
 fn ports(item: &Item<'_>) -> Result<PortRanges, ConfigError> {
     let mut ranges = Vec::new();
     for item in item.one_or_more("ports")? {

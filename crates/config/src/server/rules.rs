@@ -93,10 +93,10 @@ fn upstream_of(item: &Item<'_>, upstreams: &[UpstreamSettings]) -> Result<String
     let name = name_of(item, "upstream name")?;
     match upstreams.iter().find(|upstream| upstream.name == name) {
         None => Err(item
-            .conflict(format!("there is no upstream called {name}"))
+            .conflict(format!("unknown upstream {name}"))
             .with_help("define it in `server.upstreams`")),
         Some(upstream) if upstream.protocol == UpstreamProtocol::Tcp => Err(item.error(format!(
-            "the upstream {name} speaks TCP, and rules are for HTTP"
+            "the upstream {name} uses TCP, and rules are for HTTP"
         ))),
         Some(_) => Ok(name.as_str().to_owned()),
     }
