@@ -1,4 +1,4 @@
-//! Lanes and control over gRPC, on a loopback socket.
+//! Lanes and control over gRPC, on a loopback socket, in memory and over TLS.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -19,12 +19,14 @@ use adit_link::{
         RefusalReason, Transport,
     },
     drive,
-    grpc::{Endpoint, GrpcChannel, GrpcReader, GrpcTransport, Methods, serve_connection},
+    grpc::{Endpoint, GrpcChannel, GrpcReader, GrpcTransport, Methods, connect, serve_connection},
 };
+use adit_net::Stream;
 use adit_proto::{
     ConfigSyncRequest, ConfigSyncResponse, Heartbeat, RegisterRequest, RegisterResponse,
     control::Kind,
 };
+use adit_testlink::streams::{Tls, in_memory};
 use bytes::Bytes;
 use support::{Drops, Inbound, answer, config, open_on, read, until};
 use tokio::{
@@ -125,28 +127,62 @@ struct World {
 async fn world() -> World {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let accept = Arc::new(Accept::default());
-    let (drain, mut drained) = watch::channel(false);
-    let lanes = accept.clone();
-    let served = tokio::spawn(async move {
-        let (stream, peer) = listener.accept().await.unwrap();
-        let methods = Methods::new(Arc::new(Scripted));
-        let connection = ClientConnection::new(ChannelId::next(), peer);
-        let endpoint = Endpoint::new(methods, lanes, connection);
-        let until = async move { drop(drained.wait_for(|drain| *drain).await) };
-        serve_connection(stream, endpoint, until).await
-    });
     let transport = GrpcTransport {
         host: addr.ip().to_string(),
         port: addr.port(),
     };
-    let (channel, driver) = transport.connect().await.unwrap();
+    let (connected, accepted) = tokio::join!(transport.connect(), async {
+        let (stream, _) = listener.accept().await.unwrap();
+        Server::on(stream.into())
+    });
+    let (channel, driver) = connected.unwrap();
     tokio::spawn(driver);
-    World {
-        accept,
-        channel,
-        drain,
-        served,
+    accepted.world(channel)
+}
+
+/// Over both ends of a stream, the client's first.
+async fn world_over((near, far): (Stream, Stream)) -> World {
+    let server = Server::on(far);
+    let origin = format!("{}://a.test/", near.scheme().as_str());
+    let (channel, connection) = connect(near, origin.parse().unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    server.world(channel)
+}
+
+/// The server's end of a world.
+struct Server {
+    accept: Arc<Accept>,
+    drain: watch::Sender<bool>,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    fn on(stream: Stream) -> Self {
+        let accept = Arc::new(Accept::default());
+        let (drain, mut drained) = watch::channel(false);
+        let methods = Methods::new(Arc::new(Scripted));
+        let connection = ClientConnection::new(ChannelId::next(), stream.peer_addr().unwrap());
+        let endpoint = Endpoint::new(methods, accept.clone(), connection);
+        let until = async move { drop(drained.wait_for(|drain| *drain).await) };
+        Self {
+            accept,
+            drain,
+            served: tokio::spawn(serve_connection(stream, endpoint, until)),
+        }
+    }
+
+    fn world(self, channel: GrpcChannel) -> World {
+        let Self {
+            accept,
+            drain,
+            served,
+        } = self;
+        World {
+            accept,
+            channel,
+            drain,
+            served,
+        }
     }
 }
 
@@ -178,7 +214,17 @@ impl World {
 /// P-1.6: routable before any message; P-2.1: a body longer than a message crosses in several.
 #[tokio::test]
 async fn a_request_crosses_both_ways() {
-    let world = world().await;
+    crosses_both_ways(world().await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_crosses_in_memory_and_over_tls() {
+    crosses_both_ways(world_over(in_memory()).await).await;
+    let over_tls = Tls::new(&[b"h2"]).over(in_memory()).await;
+    crosses_both_ways(world_over(over_tls).await).await;
+}
+
+async fn crosses_both_ways(world: World) {
     let (mut client, server) = world.try_open("good").await.unwrap();
     let visitor = open_on(&server, false, None).unwrap();
     let mut service = client.opened.recv().await.unwrap().exchange;

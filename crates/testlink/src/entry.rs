@@ -1,6 +1,5 @@
 //! Entries for visitors on loopback addresses.
 
-use adit_net::{bind, bind_udp};
 use std::{
     collections::VecDeque,
     future::Future,
@@ -16,6 +15,7 @@ use adit_ingress::{
     Admission, Http, HttpConfig, Tcp, TcpConfig, Udp, UdpConfig, UdpStats, layers::Permits,
 };
 use adit_link::Exchange;
+use adit_net::{Stream, bind, bind_udp};
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     Incoming, Link, Route, ScriptedDirector, http1,
+    streams::in_memory,
     udp::Socket,
     until,
     websocket::{self, Visitor},
@@ -185,6 +186,21 @@ impl HttpEntry {
 
     pub async fn connect(&self) -> TcpStream {
         self.connect_tcp().await
+    }
+
+    /// Serves `stream` as the connection of a visitor.
+    pub fn serve_stream(&self, stream: Stream) {
+        let peer = stream.peer_addr().unwrap();
+        let served = self.protocol.clone();
+        let served = served.serve(stream, peer, drained(self.drain.clone()));
+        self.serving.lock().unwrap().push(tokio::spawn(served));
+    }
+
+    /// A visitor's stream in memory, which takes part in paused time.
+    pub fn connect_in_memory(&self) -> Stream {
+        let (visitor, ours) = in_memory();
+        self.serve_stream(ours);
+        visitor
     }
 
     /// Before one client that the test plays.

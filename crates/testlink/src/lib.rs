@@ -6,7 +6,7 @@
 //! reads on a lane; the modules [`exchanges`] and [`websocket`] play the other side of it.
 //!
 //! In front of the near end stand entries for visitors: `Route` says where requests go and builds an `HttpEntry`, a
-//! `TcpEntry` or a `UdpEntry`. Visitors are small drivers over any stream: [`http1`], [`http2`], [`grpc`],
+//! `TcpEntry` or a `UdpEntry`. [`streams`] has streams in memory and over TLS. Visitors are small drivers over any stream: [`http1`], [`http2`], [`grpc`],
 //! [`websocket`], [`tcp`], [`udp`]. [`Recorder`] keeps the records of finished requests.
 //!
 //! [`MemoryTransport`] joins a whole client and a whole server by the traits of `adit_link::control`.
@@ -33,6 +33,7 @@ mod recorder;
 mod request;
 #[cfg(feature = "ingress")]
 mod route;
+pub mod streams;
 pub mod tcp;
 pub mod udp;
 mod wait;
