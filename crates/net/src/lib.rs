@@ -15,7 +15,8 @@
 //! - [`HostPort`] and [`connect`]: the address of a service or server as users write it, and a connection to it.
 //!
 //! Promises:
-//! - the kinds differ in an enum match: no boxed trait object, no copy and no system call beside those of the kind itself;
+//! - the kinds differ in an enum match: no boxed trait object, no copy and no system call beside those of the kind itself
+//!   (`docs/decisions/0027-streams-are-an-enum.md`);
 //! - bytes that were read ahead are never lost: the next read receives them first, by whichever method;
 //! - every wait can be cancelled without losing bytes or connections;
 //! - each method states what it does for the kinds that cannot do it.

@@ -141,8 +141,9 @@ impl SharedStream {
         }
     }
 
-    /// Waits until the connection has failed: for a task that neither reads nor writes, and would not notice. An end of
-    /// the peer's direction is no failure. TCP and memory report it at once; the other kinds are looked at.
+    /// Waits until the connection has failed: for a task that neither reads nor writes, and would not notice. The
+    /// end of the peer's direction is not a failure. TCP and memory report a failure at once; the other kinds are checked
+    /// from time to time.
     ///
     /// # Cancel safety
     /// Yes.
