@@ -9,6 +9,11 @@ use adit_link::Reason;
 pub struct FailureCounts([u64; Reason::ALL.len()]);
 
 impl FailureCounts {
+    /// Failures of all reasons.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
     /// Failures with this reason.
     pub fn of(&self, reason: Reason) -> u64 {
         let mut counts = Reason::ALL.iter().zip(self.0);

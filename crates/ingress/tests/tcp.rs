@@ -95,7 +95,7 @@ async fn p_10_1_bytes_of_a_visitor_come_back() {
     entry.settled().await;
     let stats = entry.stats();
     assert_eq!((stats.received_bytes, stats.sent_bytes), (14, 14));
-    assert_eq!(stats.failures.iter().sum::<u64>(), 0);
+    assert_eq!(stats.failures.total(), 0);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A visitor's socket: times, and how it is closed.
+//! The socket of a visitor under hyper or h2: timeouts, framing, and how it is closed.
 
 mod departure;
 
@@ -29,20 +29,20 @@ use crate::{
     forward::{connection::Connection, context::HttpContext, pace::Pace},
 };
 
-/// A visitor who has not read the last answer yet may go on sending for this long before the socket is closed: closing
-/// one with unread bytes in it sends a reset, which eats the answer on its way (RFC 9112, 9.6).
+/// A visitor that has not read the last response yet may continue to send for this long before the socket is closed:
+/// closing a socket with unread bytes sends a reset, which destroys the response in transit (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What is read and thrown away meanwhile, at most.
+/// Bytes that are read and dropped meanwhile, at most.
 const LINGER_BYTES: usize = 4 << 20;
 
-/// The same of a visitor whose bytes were refused: enough for what was under way when the answer left.
+/// The same for a visitor whose bytes were rejected: enough for the bytes in transit when the response was sent.
 const REFUSED_LINGER_BYTES: usize = 256 * 1024;
 
 /// A visitor's socket.
 ///
-/// Its times cost nothing while nobody waits: a write is timed only while it is stuck, and one timer serves all the
-/// reads of a connection.
+/// Timeouts cost nothing while nothing waits: a write is timed only while it is stuck, and one timer serves all reads of a
+/// connection.
 pub(super) struct VisitorSocket {
     stream: Stream,
     connection: Arc<Connection>,
@@ -51,46 +51,46 @@ pub(super) struct VisitorSocket {
     times: Times,
     /// A write is stuck.
     stuck: Timer,
-    /// How fast the visitor takes what is written.
+    /// The rate at which the visitor reads.
     taking: Pace,
-    /// A head does not come to its end, or none begins.
+    /// A head does not end, or none begins.
     silent: Timer,
-    /// The visitor has shut its side, and nothing has been sent to it since.
+    /// The visitor has shut its side, and nothing has been written since.
     half_closed: Timer,
-    /// The visitor will send no more.
+    /// The end of the stream has been read.
     eof: bool,
-    /// Bytes of the next request wait unread.
+    /// Bytes of the next request are unread.
     watched: bool,
-    /// hyper waits for bytes, and sees a departure itself.
+    /// hyper waits for bytes, and notices a departure itself.
     reads: bool,
-    /// The visitor has sent a FIN, behind bytes that are unread.
+    /// The visitor has sent a FIN behind unread bytes.
     fin: bool,
     /// Something has been written since the last head was read.
-    answers: bool,
-    /// When an unread socket is looked at next.
+    has_written: bool,
+    /// When an unread socket is checked next.
     look: Timer,
-    /// Requests that an HTTP/2 connection had when it was last looked at.
+    /// Requests of an HTTP/2 connection at its last check.
     requests: u64,
     linger: Option<Linger>,
-    /// An answer broke off, and what was written of it is on its way.
+    /// A response was cut off, and its written bytes are being delivered.
     delivery: Option<Delivery>,
-    /// It speaks HTTP no more.
+    /// The connection does not carry HTTP any more.
     has_left_http: bool,
-    /// Requests that had come, and been answered, when all that had been written was flushed.
+    /// Requests, all of them with their responses, at the last complete flush.
     flushed: u64,
-    /// What is left of the answer to a head that hyper could not read.
+    /// The rest of the response to a head that hyper could not read.
     refusal: Bytes,
-    /// Why the rest of what the visitor sends is not read.
+    /// The reason for which the rest of the visitor's bytes is not read.
     refused: Option<BadChunk>,
     turn: Turn,
     http2: Option<Box<Http2>>,
 }
 
-/// What the socket of a visitor of HTTP/2 follows.
+/// State of an HTTP/2 connection.
 struct Http2 {
-    /// The frames that are read, in turns of their own.
+    /// Reads in turns of frames.
     turns: FramePacer,
-    /// Among the frames that are written.
+    /// Finds rejected requests among the written frames.
     refusals: Refusals,
 }
 
@@ -136,7 +136,7 @@ impl VisitorSocket {
             watched: false,
             reads: false,
             fin: false,
-            answers: false,
+            has_written: false,
             look: Timer::default(),
             requests: 0,
             linger: None,
@@ -176,7 +176,7 @@ impl VisitorSocket {
         std::mem::take(&mut self.stream)
     }
 
-    /// Whether the connection has ended, seen without reading. For a socket that has left HTTP.
+    /// Whether the connection has ended, checked without reading. For a socket that has left HTTP.
     pub(super) fn is_gone(&self) -> bool {
         self.stream.departure().is_some()
     }
@@ -185,7 +185,7 @@ impl VisitorSocket {
         self.http2.is_some()
     }
 
-    /// Reads, when it is time.
+    /// Reads, if the turn of the connection allows it.
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
@@ -203,21 +203,21 @@ impl VisitorSocket {
         read
     }
 
-    /// Gives how many of the bytes may be read on.
+    /// Returns how many of the bytes hyper may read.
     fn on_read(&mut self, bytes: &mut [u8]) -> usize {
         if bytes.is_empty() {
             self.eof = true;
             return 0;
         }
         self.watched = false;
-        // A service that takes the body of a visitor that has shut its side still works for it.
+        // The service still reads the body of a visitor that has shut its side.
         self.half_closed.disarm();
         if self.has_left_http {
             return bytes.len();
         }
         if self.is_http2() {
             self.connection.on_received();
-            // Among the frames of other requests it would not be seen, and a clock asked for each of them.
+            // Frames of other requests do not show it, and reading the clock for each of them would cost too much.
             if self.connection.open.load(Ordering::Relaxed) == 0 {
                 self.connection.on_head();
             }
@@ -245,31 +245,31 @@ impl VisitorSocket {
                 at
             }
         };
-        // Empty lines between requests are nothing: a visitor could send them for ever.
+        // Empty lines between requests do not count as activity: a visitor could send them without end.
         if was_between && self.framing.is_between_requests() && self.framing.heads() == heads {
             return taken;
         }
         if self.framing.heads() != heads {
-            self.answers = false;
+            self.has_written = false;
         }
-        // One that has begun before keeps its time, also where the next one has begun right behind it.
+        // A head that has begun before keeps its time, even if the next one has begun right behind it.
         if !was_in_head && (self.framing.is_in_head() || self.framing.heads() != heads) {
             connection.on_head();
         }
-        // The time of a head that has begun runs on; any other one is over.
+        // The timeout of a head that has begun continues; any other timeout is over.
         if waited_for_head || self.framing.heads() != heads || !self.framing.is_in_head() {
             self.silent.disarm();
         }
         taken
     }
 
-    /// Whether each head of HTTP/1 that was whole has had its answer.
+    /// Whether each complete head of HTTP/1 has had its response.
     fn has_answered_all(&self) -> bool {
         self.connection.open.load(Ordering::Relaxed) == 0
             && self.connection.requests() == self.framing.heads()
     }
 
-    /// hyper waits for the visitor: for how long it may.
+    /// hyper waits for the visitor: ready when it has waited too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.is_http2() {
             self.poll_idle(cx);
@@ -285,14 +285,17 @@ impl VisitorSocket {
         {
             self.silent.arm(self.times.idle);
         } else {
-            // A body: whoever reads it has its own time for it.
+            // A body: its reader has a timeout of its own.
             self.silent.disarm();
         }
         ready!(self.silent.poll(cx));
-        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no request came"))
+        Poll::Ready(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no request arrived",
+        ))
     }
 
-    /// An HTTP/2 connection is kept busy by its pings: what counts is requests.
+    /// Pings keep an HTTP/2 connection busy: only requests count.
     fn poll_idle(&mut self, cx: &mut Context<'_>) {
         let requests = self.connection.requests();
         let is_idle = self.connection.open.load(Ordering::Relaxed) == 0;
@@ -309,7 +312,7 @@ impl VisitorSocket {
         }
     }
 
-    /// A write waits for the visitor: for how long it may.
+    /// A write waits for the visitor: ready when it has waited too long.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.connection.set_writing(true);
         self.stuck.arm_at(self.taking.wait());
@@ -318,11 +321,11 @@ impl VisitorSocket {
         self.connection.reset_on_drop();
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the visitor takes nothing",
+            "the visitor reads nothing",
         ))
     }
 
-    /// A write goes on. Time that it was stuck for counts on (F12).
+    /// A write continues. The time for which it was stuck is added up (F12).
     fn unstick(&mut self) {
         if self.stuck.is_armed() {
             self.stuck.disarm();
@@ -338,12 +341,13 @@ impl VisitorSocket {
                 http2.turns.on_written(*count);
             }
             self.taking.moved(*count as u64);
-            self.answers = true;
+            self.has_written = true;
             self.half_closed.disarm();
         }
     }
 
-    /// Takes an answer that hyper has made by itself: it writes while all requests have their answers only to refuse a head.
+    /// Intercepts a response that hyper has made itself: while all requests have their responses, it writes only to reject a
+    /// head.
     fn take_own_answer(&mut self, bytes: &[u8]) -> bool {
         if self.is_http2() || self.has_left_http || self.flushed != self.connection.requests() {
             return false;
@@ -356,7 +360,7 @@ impl VisitorSocket {
         true
     }
 
-    /// Finds the streams that h2 resets because their requests were malformed.
+    /// Records the streams that h2 resets because their requests were malformed.
     fn follow_frames(&mut self, slices: &[IoSlice<'_>], mut written: usize) {
         let Some(http2) = &mut self.http2 else {
             return;
@@ -374,7 +378,7 @@ impl VisitorSocket {
         }
     }
 
-    /// Sends what is left of the answer in the place of hyper's own.
+    /// Sends the rest of the response that replaces hyper's.
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.refusal.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.refusal) {
@@ -391,7 +395,7 @@ impl VisitorSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes an interim answer that waits. hyper's own buffer must be empty, unless some of it has been written.
+    /// Writes a waiting interim response. hyper's buffer must be empty, unless the response has been written in part.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let connection = self.connection.clone();
         match connection.interim().poll_write(cx, &mut self.stream) {
@@ -403,11 +407,11 @@ impl VisitorSocket {
         }
     }
 
-    /// hyper does not read while an HTTP/1 answer is awaited, nor while a body waits for credit, and would not see the
-    /// visitor leave, nor that it sends its body without waiting for `100 Continue` (P-3.5).
+    /// hyper does not read while an HTTP/1 response is awaited, or while a body waits for credit. So it does not notice a
+    /// visitor that leaves, or that sends its body without waiting for `100 Continue` (P-3.5).
     ///
-    /// Cost: no system call unless something has come. Where bytes wait unread, readiness alone shows the end, and is
-    /// looked at each [`LOOK`].
+    /// Cost: no system call unless bytes have arrived. While bytes are unread, only readiness shows the end, and is checked
+    /// each [`LOOK`].
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let reads = std::mem::take(&mut self.reads);
         let is_http1 = !self.is_http2() && !self.has_left_http;
@@ -424,7 +428,7 @@ impl VisitorSocket {
                 Err(error) => return Poll::Ready(error),
             }
             if awaits_content {
-                // An end is for the reader of the body to find.
+                // The reader of the body finds an end of the stream.
                 let requests = self.framing.heads();
                 self.connection.expectation().on_content(requests);
             }
@@ -432,9 +436,9 @@ impl VisitorSocket {
         if !self.has_left() {
             let is_lost = match ready!(self.poll_departure(cx)) {
                 Departure::Reset => true,
-                // An early answer may still be read; a request that can never be whole gets none.
+                // An early response may still be read; a request that can never be complete gets none.
                 Departure::Fin => {
-                    let is_open = !is_whole && !self.answers;
+                    let is_open = !is_whole && !self.has_written;
                     is_open && completes(&mut self.stream, &self.framing) == Some(false)
                 }
             };
@@ -452,7 +456,7 @@ impl VisitorSocket {
         self.eof || self.fin
     }
 
-    /// Looks at an unread socket from time to time until the visitor has left.
+    /// Checks an unread socket from time to time until the visitor has left.
     fn poll_departure(&mut self, cx: &mut Context<'_>) -> Poll<Departure> {
         loop {
             self.look.arm(LOOK);
@@ -490,8 +494,8 @@ impl VisitorSocket {
         if linger.until.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        // When enough was thrown away the rest stays where it is until the time is over: a visitor who cannot send on
-        // turns to reading, and one who can would meet the reset before the answer.
+        // When enough bytes have been dropped, the rest stays unread until the time is over: a visitor that cannot send any
+        // more starts to read; a visitor that can would receive the reset before the response.
         while linger.left > 0 {
             ready!(self.turn.poll_yield(cx));
             let mut buffer = ReadBuf::new(&mut linger.buffer);
@@ -530,7 +534,7 @@ impl AsyncRead for VisitorSocket {
                 }
                 buffer.set_filled(before + taken);
                 match this.refused {
-                    // No bytes would be the end.
+                    // A read of no bytes would be the end of the stream.
                     Some(why) if taken == 0 => {
                         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)))
                     }
@@ -621,7 +625,7 @@ impl AsyncWrite for VisitorSocket {
             ready!(this.poll_interim(cx))?;
         }
         if this.connection.breaks_off() {
-            // All is written when a flush comes here.
+            // A flush that comes here has no unwritten bytes.
             ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
             let (stream, within) = (&this.stream, this.times.stall);
             let delivery = &mut this.delivery;
@@ -636,7 +640,7 @@ impl AsyncWrite for VisitorSocket {
                     this.unstick();
                     Poll::Ready(flushed)
                 }
-                // TLS holds back what its transport does not take.
+                // TLS buffers bytes that its transport does not accept.
                 Poll::Pending => this.poll_stuck(cx).map(Err),
             },
         }
@@ -644,12 +648,12 @@ impl AsyncWrite for VisitorSocket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // A head that became no request was refused by hyper, and what follows it has not been read.
+        // A head without a request was rejected by hyper, and the bytes behind it have not been read.
         let all_taken = !this.has_left_http
             && this.framing.is_between_requests()
             && this.framing.heads() == this.connection.requests();
         if this.eof || all_taken {
-            // Nothing is on its way to us: a close is enough, except for TLS, which ends with an alert.
+            // No bytes of the visitor are in transit: a close is enough, except for TLS, which ends with an alert.
             return match this.stream.scheme() {
                 Scheme::Http => Poll::Ready(Ok(())),
                 Scheme::Https => Pin::new(&mut this.stream).poll_shutdown(cx),
@@ -661,7 +665,7 @@ impl AsyncWrite for VisitorSocket {
 
 impl Drop for VisitorSocket {
     fn drop(&mut self) {
-        // An answer that is still running when its connection goes must not look whole, whoever let the connection go.
+        // A response that has not ended when its connection ends must not look complete, for any cause.
         let breaks_off = !self.is_http2()
             && !self.has_left_http
             && self.connection.open.load(Ordering::Relaxed) > 0;
@@ -671,7 +675,7 @@ impl Drop for VisitorSocket {
     }
 }
 
-/// A deadline whose timer stays where it was until it fires: moving the deadline later costs nothing.
+/// A deadline whose timer is only reset when it fires: moving the deadline later costs nothing.
 #[derive(Default)]
 struct Timer {
     deadline: Option<Instant>,
@@ -679,14 +683,14 @@ struct Timer {
 }
 
 impl Timer {
-    /// Begins to wait, unless it does already.
+    /// Starts the timer, unless it runs.
     fn arm(&mut self, after: Duration) {
         if self.deadline.is_none() {
             self.deadline = Some(Instant::now() + after);
         }
     }
 
-    /// The same, to a time.
+    /// The same, with a point in time.
     fn arm_at(&mut self, deadline: Instant) {
         self.deadline.get_or_insert(deadline);
     }

@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     /// Requests so far.
     requests: AtomicU64,
     since: Instant,
-    /// When the head began that no request has claimed yet, in nanoseconds from `since`; 0 when there is none.
+    /// When the head began that no request has claimed yet, in nanoseconds from `since`; 0 if no head has.
     head_began: AtomicU64,
     reset_on_drop: AtomicBool,
     breaks_off: AtomicBool,

@@ -99,12 +99,12 @@ pub struct RequestMeta {
 }
 
 impl RequestMeta {
-    /// The host without the port, as sent; empty if there is none.
+    /// The host without the port, as sent; empty without a host.
     pub fn host(&self) -> &str {
         self.authority.as_ref().map_or("", Authority::host)
     }
 
-    /// [`RequestMeta::authority`] as text; empty if there is none.
+    /// [`RequestMeta::authority`] as text; empty without a host.
     pub fn authority_str(&self) -> &str {
         self.authority.as_ref().map_or("", Authority::as_str)
     }

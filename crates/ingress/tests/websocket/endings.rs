@@ -53,7 +53,7 @@ async fn p_9_6_both_close_frames_cross_and_then_all_is_over() {
             entry.settled().await;
         }
     }
-    let failed: u64 = entry.stats().failures.iter().sum();
+    let failed = entry.stats().failures.total();
     assert_eq!(failed, 0);
     let pending = entry.links[0].near.stats().pending;
     assert_eq!((pending.cancelled, pending.failed), (0, 0), "{pending:?}");
@@ -207,7 +207,7 @@ async fn p_9_6_a_draining_entry_sends_1001_to_both_sides() {
     visitor.expect_end().await;
     drop((visitor, exchange));
     entry.settled().await;
-    let failed: u64 = entry.stats().failures.iter().sum();
+    let failed = entry.stats().failures.total();
     assert_eq!(failed, 0);
 }
 

@@ -130,7 +130,7 @@ async fn visitors_and_services_of_another_library_meet() {
     while let Some(Ok(_)) = within(socket.next()).await {}
     entry.settled().await;
     assert_eq!(egress.stats().websockets, 0);
-    let failed: u64 = entry.stats().failures.iter().sum();
+    let failed = entry.stats().failures.total();
     assert_eq!(failed, 0);
 }
 
@@ -380,6 +380,6 @@ async fn p_9_6_a_draining_client_sends_1001_to_both_sides() {
     assert!(within(socket.next()).await.is_none_or(|end| end.is_err()));
     entry.settled().await;
     assert_eq!(egress.stats().websockets, 0);
-    let failed: u64 = entry.stats().failures.iter().sum();
+    let failed = entry.stats().failures.total();
     assert_eq!(failed, 0);
 }

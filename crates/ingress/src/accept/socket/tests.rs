@@ -13,11 +13,11 @@ struct Nowhere;
 
 impl Director for Nowhere {
     fn direct(&self, _: &RequestMeta, _: &[u64]) -> Direction {
-        Direction::Fail(Failure::new(Reason::NoTunnel, "there is none"))
+        Direction::Fail(Failure::new(Reason::NoTunnel, "no tunnel"))
     }
 
     fn direct_session(&self, _: &Session, _: &[u64]) -> Direction {
-        Direction::Fail(Failure::new(Reason::NoTunnel, "there is none"))
+        Direction::Fail(Failure::new(Reason::NoTunnel, "no tunnel"))
     }
 
     fn may_retry(&self) -> bool {
@@ -41,7 +41,7 @@ async fn socket_with(version: HttpVersion, config: &HttpConfig) -> (VisitorSocke
     (socket, visitor)
 }
 
-/// Reads this, and gives the times before and behind it.
+/// Reads these bytes, and returns the times before and after.
 fn read(socket: &mut VisitorSocket, bytes: &str) -> [std::time::Instant; 2] {
     let before = std::time::Instant::now();
     socket.on_read(&mut bytes.as_bytes().to_vec());
@@ -49,7 +49,7 @@ fn read(socket: &mut VisitorSocket, bytes: &str) -> [std::time::Instant; 2] {
 }
 
 #[tokio::test]
-async fn a_request_of_http1_began_with_the_first_byte_of_its_head() {
+async fn http1_request_begins_with_the_first_byte_of_its_head() {
     let (mut socket, _visitor) = socket(HttpVersion::Http1).await;
     let connection = socket.connection.clone();
     let begins = |[before, after]: [std::time::Instant; 2]| {
@@ -57,7 +57,7 @@ async fn a_request_of_http1_began_with_the_first_byte_of_its_head() {
         assert!(before <= began && began <= after);
     };
     for _ in 0..2 {
-        // Empty lines are no head.
+        // Empty lines do not begin a head.
         read(&mut socket, "\r\n");
         let first = read(&mut socket, "GET / HT");
         read(&mut socket, "TP/1.1\r\nHost: a\r");
@@ -72,34 +72,34 @@ async fn a_request_of_http1_began_with_the_first_byte_of_its_head() {
         let next = read(&mut socket, "dyGET / HTTP/1.1\r\n\r\n");
         begins(next);
     }
-    // Right behind one that had begun before, nothing is known of it.
+    // The start of a head right behind another one is unknown.
     let first = read(&mut socket, "GET / HT");
     read(&mut socket, "TP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");
     begins(first);
-    let asked = std::time::Instant::now();
-    assert!(connection.take_head_began() >= asked);
+    let read_at = std::time::Instant::now();
+    assert!(connection.take_head_began() >= read_at);
 }
 
 #[tokio::test]
-async fn a_request_of_an_idle_http2_connection_began_with_what_was_read_last() {
+async fn request_of_idle_http2_connection_begins_with_the_last_read() {
     let (mut socket, _visitor) = socket(HttpVersion::Http2).await;
     let connection = socket.connection.clone();
     read(&mut socket, "a preface");
     let [before, after] = read(&mut socket, "a head");
     let began = connection.take_head_began();
     assert!(before <= began && began <= after);
-    // While others run, it begins when it is understood.
+    // While other requests are open, it begins when it has been read.
     connection.open.fetch_add(1, Ordering::Relaxed);
     read(&mut socket, "a head");
-    let asked = std::time::Instant::now();
-    assert!(connection.take_head_began() >= asked);
+    let read_at = std::time::Instant::now();
+    assert!(connection.take_head_began() >= read_at);
 }
 
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// P-3.9.
 #[tokio::test]
-async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_it() {
+async fn bytes_behind_an_endless_chunk_size_are_not_read() {
     let (mut socket, mut visitor) = socket(HttpVersion::Http1).await;
     let sent = format!("{CHUNKED}{}", "0".repeat(40));
     visitor.write_all(sent.as_bytes()).await.unwrap();
@@ -111,14 +111,14 @@ async fn what_stands_before_a_chunk_size_without_end_is_read_and_nothing_behind_
         String::from_utf8(read).unwrap(),
         format!("{CHUNKED}{}", "0".repeat(16))
     );
-    // It stays so, whatever comes.
+    // Further bytes do not change that.
     visitor.write_all(b"0\r\n\r\n").await.unwrap();
     assert!(socket.read_u8().await.is_err());
 }
 
-/// P-3.9: where nothing at all may be read, that is no end.
+/// P-3.9: a read without any valid byte is not the end of the stream.
 #[tokio::test]
-async fn a_read_that_begins_with_what_is_refused_is_an_error() {
+async fn read_that_begins_with_rejected_bytes_is_an_error() {
     let (mut socket, mut visitor) = socket(HttpVersion::Http1).await;
     let start = format!("{CHUNKED}{}", "0".repeat(16));
     visitor.write_all(start.as_bytes()).await.unwrap();
@@ -130,7 +130,7 @@ async fn a_read_that_begins_with_what_is_refused_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_visitor_who_never_pauses_is_read_in_turns() {
+async fn visitor_without_pauses_is_read_in_turns() {
     const TURN: usize = 16 * 1024;
     const BUFFER: usize = 4 * 1024;
     const SENT: usize = 1 << 20;
@@ -174,7 +174,7 @@ async fn a_visitor_who_never_pauses_is_read_in_turns() {
                     }
                 }
             });
-            // Its own budget would end the turn as well, some time.
+            // The budget of the runtime would end the turn as well, later.
             tokio::task::unconstrained(reading).await;
             assert!(turn < TURN + BUFFER, "{turn} in one turn");
             all += turn;
