@@ -12,7 +12,7 @@ use adit_config::{ConfigError, Loaded, NO_WORK, StateDir, environment, load_clie
 use adit_telemetry::HeldLog;
 
 use self::{
-    reload::reload,
+    reload::{Fixed, reload},
     status::StatusReader,
     urls::{Urls, print_entries},
 };
@@ -65,6 +65,10 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
             warnings,
             ..
         } = loaded;
+        let fixed = Fixed {
+            telemetry: telemetry.clone(),
+            admin_hosts,
+        };
         if has_no_work(&settings) {
             return Err(Failed::config(NO_WORK));
         }
@@ -78,7 +82,7 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
         let served = serve(
             reloader,
             settings,
-            admin_hosts,
+            fixed,
             &observability,
             &mut signals,
             first,
@@ -155,7 +159,7 @@ struct First {
 async fn serve(
     mut reloader: Reloader<Settings>,
     settings: Settings,
-    admin_hosts: Vec<String>,
+    fixed: Fixed,
     observability: &ObservabilityGuard,
     signals: &mut Signals,
     First { held, json }: First,
@@ -182,9 +186,13 @@ async fn serve(
     let admin = admin.map(|admin| {
         let status_source = StatusReader {
             client: client.handle(),
+            failures: reloader.failures(),
             telemetry: observability.telemetry().clone(),
         };
-        serve_admin(admin.allow_hosts(admin_hosts), Arc::new(status_source))
+        serve_admin(
+            admin.allow_hosts(fixed.admin_hosts.clone()),
+            Arc::new(status_source),
+        )
     });
     let mut registrations = client.registrations();
     let mut epoch = None;
@@ -203,9 +211,15 @@ async fn serve(
             ended = client.ended() => break Some(ended),
             event = signals.next() => match event {
                 SignalEvent::Shutdown => break None,
-                SignalEvent::Reload => reload(&client, &mut reloader, &mut urls),
+                SignalEvent::Reload => {
+                    tracing::info!("SIGHUP: the configuration is loaded again");
+                    reload(&client, &mut reloader, &mut urls, &fixed);
+                }
             },
-            () = reloader.changed() => reload(&client, &mut reloader, &mut urls),
+            () = reloader.changed() => {
+                tracing::info!("the configuration file has changed and is loaded again");
+                reload(&client, &mut reloader, &mut urls, &fixed);
+            }
         }
     };
     let result = match ended {

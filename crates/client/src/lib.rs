@@ -27,4 +27,4 @@ pub use settings::{
     ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TrustedProxies,
     TunnelKind, TunnelSettings,
 };
-pub use status::{CoreCounters, EntryStatus, Status, TunnelOutcome, TunnelStatus};
+pub use status::{ConfigStatus, CoreCounters, EntryStatus, Status, TunnelOutcome, TunnelStatus};

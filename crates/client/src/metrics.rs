@@ -18,6 +18,8 @@ families! {
     EPOCH = gauge("adit_client_epoch", &[], "Epoch of the session, 0 without one.");
     LANES = gauge("adit_client_lanes", &[], "Data streams to the server that are open.");
     REOPENED = counter("adit_client_streams_reopened_total", &[], "Data and control streams that were lost and opened again under their session.");
+    CONFIG_REVISION = gauge("adit_config_revision", &[], "Revision of the configuration in force.");
+    CONFIG_RELOADS = counter("adit_config_reloads_total", &["result"], "Changes of the configuration since the start, by result: applied or rejected.");
     TASKS = gauge("adit_client_tasks", &[], "Tasks alive on the data thread.");
     TUNNELS = gauge("adit_client_tunnels", &["state"], "Tunnels that the server has accepted and refused.");
     REQUESTS = gauge("adit_client_requests", &[], "Requests open on the link.");
@@ -47,6 +49,9 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         EPOCH.sample(&[], status.epoch as f64),
         LANES.sample(&[], status.lanes as f64),
         REOPENED.sample(&[], status.streams_reopened as f64),
+        CONFIG_REVISION.sample(&[], status.config.revision as f64),
+        CONFIG_RELOADS.sample(&["applied"], status.config.applied as f64),
+        CONFIG_RELOADS.sample(&["rejected"], status.config.rejected as f64),
         TASKS.sample(&[], status.tasks as f64),
         TUNNELS.sample(&["accepted"], accepted as f64),
         TUNNELS.sample(&["refused"], refused as f64),

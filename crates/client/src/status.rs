@@ -25,6 +25,8 @@ pub struct Status {
     pub lanes: usize,
     /// Data and control streams that were lost and opened again under their session.
     pub streams_reopened: u64,
+    /// The configuration in force.
+    pub config: ConfigStatus,
     /// Its tunnels, by the last results of the server.
     pub tunnels: Vec<TunnelStatus>,
     /// Its entries.
@@ -51,6 +53,22 @@ pub struct Status {
     pub datagrams_dropped: u64,
     /// Counters of the cores.
     pub cores: CoreCounters,
+}
+
+/// The configuration of a client and its changes.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ConfigStatus {
+    /// The revision in force: 1 at the start, one more for each change that was applied.
+    pub revision: u64,
+    /// Changes applied since the start.
+    pub applied: u64,
+    /// Changes rejected since the start, and the error of the newest when it was rejected. The program that loads the
+    /// configuration sets both.
+    pub rejected: u64,
+    /// See `rejected`.
+    pub last_error: Option<String>,
+    /// Keys of the newest configuration that take effect at the next start.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// One entry.

@@ -26,12 +26,17 @@ impl Office {
         Self { client, server }
     }
 
-    /// Puts `config` in place of the client's file, as an editor does, and sends SIGHUP.
-    fn change(&mut self, config: &str) {
+    /// Puts `config` in place of the client's file, as an editor does.
+    fn replace(&self, config: &str) {
         let file = self.server.state().join(format!("{ID}.yaml"));
         let aside = file.with_extension("new");
         fs::write(&aside, config).unwrap();
         fs::rename(&aside, &file).unwrap();
+    }
+
+    /// The same, with SIGHUP.
+    fn change(&mut self, config: &str) {
+        self.replace(config);
         self.client.process().signal("HUP");
     }
 
@@ -260,6 +265,24 @@ async fn an_invalid_file_changes_nothing() {
     office.logs("no tunnel and no entry is configured").await;
     assert_eq!(office.tunnels().await, ["web"]);
     assert_eq!(office.who("web").await, Ok("one".into()));
+    let config = &office.client.status().await["config"];
+    assert_eq!(
+        (count(config, "/revision"), count(config, "/applied")),
+        (1, 0)
+    );
+    assert!(count(config, "/rejected") >= 3, "{config}");
+    assert!(config["last_error"].is_string(), "{config}");
+}
+
+#[tokio::test]
+async fn a_replaced_file_applies_without_a_signal() {
+    let (one, two) = (Service::site("one").await, Service::site("two").await);
+    let office = Office::start("", &file(&[("web", &one)])).await;
+    office.serves(&["web"]).await;
+    office.replace(&file(&[("web", &two), ("api", &one)]));
+    office.serves(&["web", "api"]).await;
+    assert_eq!(office.who("web").await, Ok("two".into()));
+    assert_eq!(office.who("api").await, Ok("one".into()));
 }
 
 #[tokio::test]
@@ -270,5 +293,8 @@ async fn keys_that_need_a_restart_are_named() {
     office.change(&changed);
     office.logs("client.group_id, client.lanes").await;
     office.serves(&["api"]).await;
-    assert_eq!(office.client.status().await["group_id"], ID);
+    let status = office.client.status().await;
+    assert_eq!(status["group_id"], ID);
+    let keys = serde_json::json!(["client.group_id", "client.lanes"]);
+    assert_eq!(status["config"]["needs_restart"], keys);
 }

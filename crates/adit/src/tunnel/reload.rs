@@ -1,13 +1,24 @@
 //! A changed configuration of a running client.
 
 use adit_client::{Applied, Changes, Client, Settings};
-use adit_config::NO_WORK;
+use adit_config::{NO_WORK, Telemetry};
 
 use super::{has_no_work, urls::Urls};
 use crate::reload::Reloader;
 
+/// Settings outside of the client's that need a restart.
+pub(super) struct Fixed {
+    pub(super) telemetry: Telemetry,
+    pub(super) admin_hosts: Vec<String>,
+}
+
 /// Loads the configuration, applies it and logs the effect.
-pub(super) fn reload(client: &Client, reloader: &mut Reloader<Settings>, urls: &mut Urls) {
+pub(super) fn reload(
+    client: &Client,
+    reloader: &mut Reloader<Settings>,
+    urls: &mut Urls,
+    fixed: &Fixed,
+) {
     let Some(loaded) = reloader.load() else {
         return;
     };
@@ -17,8 +28,17 @@ pub(super) fn reload(client: &Client, reloader: &mut Reloader<Settings>, urls: &
     }
     let tunnels = settings.tunnels.clone();
     match client.apply(settings) {
-        Ok(applied) => {
+        Ok(mut applied) => {
             urls.follow(&tunnels);
+            let others = [
+                ("client.telemetry", loaded.telemetry != fixed.telemetry),
+                (
+                    "client.admin.hosts",
+                    loaded.admin_hosts != fixed.admin_hosts,
+                ),
+            ];
+            let others = others.into_iter().filter(|(_, differs)| *differs);
+            applied.needs_restart.extend(others.map(|(key, _)| key));
             log(&applied);
         }
         Err(error) => reloader.reject(&error),
@@ -32,21 +52,14 @@ fn log(applied: &Applied) {
         needs_restart,
     } = applied;
     if tunnels.is_empty() && entries.is_empty() {
-        tracing::info!("the configuration was read again: no tunnel or entry has changed");
+        tracing::info!("no tunnel or entry has changed");
     } else {
         let (tunnels, entries) = (text(tunnels), text(entries));
-        tracing::info!(
-            tunnels,
-            entries,
-            "the configuration was read again and applies"
-        );
+        tracing::info!(tunnels, entries, "the changes are applied");
     }
     if !needs_restart.is_empty() {
         let keys = needs_restart.join(", ");
-        tracing::warn!(
-            keys,
-            "changed keys that need a restart keep their old values"
-        );
+        tracing::warn!(keys, "changed settings take effect at the next start");
     }
 }
 

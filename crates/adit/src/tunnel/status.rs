@@ -3,16 +3,26 @@
 use std::sync::Arc;
 
 use adit_admin::{MetricsPage, StatusSource};
-use adit_client::ClientHandle;
+use adit_client::{ClientHandle, Status};
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
 
-use crate::telemetry;
+use crate::{reload::ReloadFailures, telemetry};
 
 /// Reads the state of a client for its admin port.
 pub(super) struct StatusReader {
     pub(super) client: ClientHandle,
+    pub(super) failures: ReloadFailures,
     pub(super) telemetry: Arc<Telemetry>,
+}
+
+impl StatusReader {
+    fn read(&self) -> Status {
+        let mut status = self.client.status();
+        status.config.rejected = self.failures.count();
+        status.config.last_error = self.failures.last();
+        status
+    }
 }
 
 impl StatusSource for StatusReader {
@@ -36,7 +46,7 @@ impl StatusSource for StatusReader {
     }
 
     fn status(&self) -> Value {
-        let mut status = serde_json::to_value(self.client.status()).unwrap_or_default();
+        let mut status = serde_json::to_value(self.read()).unwrap_or_default();
         status["telemetry"] = telemetry::status(&self.telemetry);
         status
     }
@@ -46,7 +56,7 @@ impl StatusSource for StatusReader {
     }
 
     fn metrics(&self) -> Option<MetricsPage> {
-        let samples = adit_client::metrics::samples(&self.client.status());
+        let samples = adit_client::metrics::samples(&self.read());
         telemetry::metrics_page(&self.telemetry, &samples)
     }
 

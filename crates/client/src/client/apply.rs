@@ -73,20 +73,28 @@ impl Client {
             entries: Changes::between(&before.entries, &settings.entries, entry_name),
             needs_restart: needs_restart(&before, &settings),
         };
+        let is_changed = !applied.tunnels.is_empty() || !applied.entries.is_empty();
         let next = Settings {
             tunnels: settings.tunnels,
             entries: settings.entries,
             ..Settings::clone(&before)
         };
-        state.entries.apply(&next, &self.runtime)?;
-        if !applied.tunnels.is_empty() {
-            warn_of_insecure(&next);
+        if is_changed {
+            state.entries.apply(&next, &self.runtime)?;
         }
         let is_connected = {
             let mut live = state.lock();
+            live.needs_restart.clone_from(&applied.needs_restart);
+            if !is_changed {
+                return Ok(applied);
+            }
+            live.applied += 1;
             live.is_settled = false;
             live.control.is_some()
         };
+        if !applied.tunnels.is_empty() {
+            warn_of_insecure(&next);
+        }
         state.replace_settings(next);
         if !is_connected {
             // No server leads requests to the removed ones.

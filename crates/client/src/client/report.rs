@@ -3,7 +3,7 @@
 use super::state::State;
 use crate::{
     settings::Settings,
-    status::{CoreCounters, Status, TunnelOutcome, TunnelStatus},
+    status::{ConfigStatus, CoreCounters, Status, TunnelOutcome, TunnelStatus},
 };
 
 impl State {
@@ -21,6 +21,12 @@ impl State {
                 last_error: live.last_error.clone(),
                 lanes: live.lanes.iter().filter(|lane| !lane.is_closed()).count(),
                 streams_reopened: live.streams_reopened,
+                config: ConfigStatus {
+                    revision: live.applied + 1,
+                    applied: live.applied,
+                    needs_restart: live.needs_restart.clone(),
+                    ..ConfigStatus::default()
+                },
                 tunnels: self.tunnels(&settings, &live.tunnels),
                 entries: self.entries.status(),
                 requests: 0,

@@ -48,6 +48,10 @@ pub(super) struct Live {
     pub(super) control: Option<mpsc::Sender<ControlMessage>>,
     pub(super) epoch: u64,
     pub(super) tunnels: Vec<TunnelOutcome>,
+    /// Changes of the settings that were applied.
+    pub(super) applied: u64,
+    /// Keys of the newest settings that take effect at the next start.
+    pub(super) needs_restart: Vec<&'static str>,
     /// The server has confirmed every change of the tunnels.
     pub(super) is_settled: bool,
     pub(super) last_error: Option<String>,
