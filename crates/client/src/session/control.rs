@@ -171,6 +171,8 @@ impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
                     None => return false,
                 },
                 Ok(()) = self.settings.changed() => self.on_settings(),
+                // Its connection is gone, although the stream may not have noticed: the peer was silent.
+                Ok(()) = self.channel.changed() => return true,
                 permit = ready => {
                     let Ok(permit) = permit else {
                         return true;

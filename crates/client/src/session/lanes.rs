@@ -122,7 +122,7 @@ impl<T: Transport> LaneKeeper<T> {
             let is_dead = lane.is_silent() || connection.channel.is_closed();
             let connection = (!is_dead).then_some(connection);
             if connection.is_none() {
-                self.channel.send_replace(None);
+                self.unpublish();
             }
             tracing::warn!(lane = self.index, %failure, "data stream lost");
             let index = self.index;
@@ -134,11 +134,22 @@ impl<T: Transport> LaneKeeper<T> {
                 Err(failure) => return self.streams.report(Event::Over(failure)).await,
             }
             tracing::info!(lane = self.index, "data stream opened again");
-            self.channel
-                .send_replace(Some(open.connection.channel.clone()));
+            let channel = &open.connection.channel;
+            // The control stream stays where it is while the connection is the same.
+            self.channel.send_if_modified(|published| {
+                let is_new = published.is_none();
+                published.get_or_insert_with(|| channel.clone());
+                is_new
+            });
             let lane = open.lane.clone();
             self.streams.report(Event::LaneUp { index, lane }).await;
         }
+    }
+
+    /// The connection is gone: the control stream on it is lost as well.
+    fn unpublish(&self) {
+        self.channel
+            .send_if_modified(|published| published.take().is_some());
     }
 
     async fn reopen(
@@ -152,6 +163,9 @@ impl<T: Transport> LaneKeeper<T> {
             let alive = connection
                 .take()
                 .filter(|connection| !connection.channel.is_closed());
+            if alive.is_none() {
+                self.unpublish();
+            }
             let error = match timeout(within, self.factory.open(self.index, alive)).await {
                 Ok(Ok(open)) => {
                     self.retry.opened();
