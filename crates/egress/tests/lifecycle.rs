@@ -92,7 +92,7 @@ async fn an_idle_connection_grows_old() {
     .await;
 }
 
-/// Responses the first request of its first connection; everything after is read and answered by closing, but for the
+/// Responds to the first request of its first connection. Later requests are read and the connection closed, except on the
 /// connections from `heals` on.
 async fn dies_on_reuse(heals: usize) -> (u16, Arc<AtomicUsize>) {
     let seen = Arc::new(AtomicUsize::new(0));

@@ -10,13 +10,13 @@ pub(crate) struct PayloadCounts {
 }
 
 impl PayloadCounts {
-    /// Bytes from the visitor so far.
-    pub(super) fn from_visitor(&self) -> u64 {
+    /// Bytes that the visitor has sent.
+    pub(super) fn visitor_sent(&self) -> u64 {
         self.from_visitor.load(Ordering::Relaxed)
     }
 
-    /// Bytes to the visitor so far.
-    pub(super) fn to_visitor(&self) -> u64 {
+    /// Bytes that have been sent to the visitor.
+    pub(super) fn visitor_received(&self) -> u64 {
         self.to_visitor.load(Ordering::Relaxed)
     }
 

@@ -52,7 +52,6 @@ pub(crate) struct RequestRecord<H: RequestInfo> {
     pub(crate) service: Arc<Service>,
     pub(crate) timeline: RequestTimeline,
     pub(crate) payload: PayloadCounts,
-    is_reported: bool,
 }
 
 impl<H: RequestInfo> RequestRecord<H> {
@@ -63,7 +62,6 @@ impl<H: RequestInfo> RequestRecord<H> {
             service,
             timeline,
             payload: PayloadCounts::default(),
-            is_reported: false,
         }
     }
 
@@ -101,13 +99,11 @@ impl<H: RequestInfo> RequestRecord<H> {
     }
 
     fn report(&mut self, outcome: Outcome) {
-        self.is_reported = true;
         let Self {
             head,
             service,
             timeline,
             payload,
-            ..
         } = self;
         let observer = &*service.observer;
         let summary = head.summary();
@@ -125,7 +121,8 @@ impl<H: RequestInfo> RequestRecord<H> {
 impl<H: RequestInfo> Drop for RequestRecord<H> {
     fn drop(&mut self) {
         self.service.running.fetch_sub(1, Ordering::Relaxed);
-        if !self.is_reported {
+        // Not finished: the task was dropped.
+        if self.timeline.is_running() {
             self.report(Outcome::CANCELLED);
         }
     }
@@ -173,8 +170,8 @@ pub(crate) fn report(
             Outcome::Completed => None,
             Outcome::Failed(reason) => Some(reason.as_str()),
         },
-        received_bytes: payload.from_visitor(),
-        sent_bytes: payload.to_visitor(),
+        received_bytes: payload.visitor_sent(),
+        sent_bytes: payload.visitor_received(),
         retries: 0,
         started: timeline.started,
         answered: timeline.answered,

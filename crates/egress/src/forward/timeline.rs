@@ -13,7 +13,7 @@ use super::origin::{RequestOrigin, RequestOwner};
 pub(crate) struct RequestTimeline {
     opener: Side,
     owner: Arc<RequestOwner>,
-    /// `None` without an observer.
+    /// `None` without an observer, and once the request has ended.
     started: Option<Instant>,
     response: ResponseStart,
     /// The request's head has been written.
@@ -168,9 +168,14 @@ impl RequestTimeline {
         self.grpc_status = status.or(self.grpc_status);
     }
 
-    /// The values of the request's record that are known when it ends; `None` without an observer.
+    /// Whether the request has not ended, and is observed.
+    pub(super) const fn is_running(&self) -> bool {
+        self.started.is_some()
+    }
+
+    /// The request has ended: the values for its record. `None` without an observer, and from the second call on.
     pub(super) fn end_now(&mut self) -> Option<EndedTimeline<'_>> {
-        let started = self.started?;
+        let started = self.started.take()?;
         if let Some(phases) = &mut self.phases
             && let Some(waited) = self.credit_wait.as_ref().and_then(|wait| wait.waited())
         {

@@ -412,7 +412,7 @@ impl Pool {
             .max_header_list_size(MAX_HEADER_LIST_BYTES)
             .max_send_buffer_size(MAX_UNSENT_BYTES)
             .max_concurrent_reset_streams(MAX_RESET_STREAMS)
-            // Later frames are answered with a reset each, which h2 would count as an attack.
+            // h2 resets the stream for each later frame, and would count these resets as an attack.
             .max_local_error_reset_streams(None);
         let handshake = async {
             let (sender, connection) = builder.handshake(socket).await?;
