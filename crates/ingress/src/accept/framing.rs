@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_where_it_stands_at_every_byte() {
+    fn every_byte_leads_to_the_expected_state() {
         let head = "\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n";
         let all = format!("{head}hello, world");
         for end in 0..=all.len() {
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_whose_content_has_begun_to_come() {
+    fn heads_with_content_are_counted() {
         let sized = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n";
         let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         let get = "GET / HTTP/1.1\r\n\r\n";
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_bodies_end_where_they_end() {
+    fn chunked_bodies_end_at_the_line_end_behind_them() {
         let table = [
             ("0\r\n\r\n", true),
             ("0\r\nx: y\r\nz: \r\n\r\n", true),
@@ -449,7 +449,7 @@ mod tests {
 
     /// P-3.9.
     #[test]
-    fn a_chunk_size_of_seventeen_digits_is_refused_at_the_last() {
+    fn chunk_size_of_seventeen_digits_is_rejected_at_the_last() {
         let start = CHUNKED.len();
         for digit in ["0", "1", "f"] {
             for behind in ["", "\r\n", "00000000"] {
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn unread_bytes_complete_a_request_or_do_not() {
+    fn unread_bytes_may_complete_a_request() {
         let sized = "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe";
         let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe";
         for (read, unread, completes) in [
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told_apart_from_longer_and_shorter_ones() {
+    fn longer_and_shorter_names_are_different_names() {
         for (name, is_chunked) in [
             ("transfer-encoding", true),
             ("Transfer-Encoding", true),
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn only_targets_lose_bytes_and_each_head_keeps_its_own() {
+    fn replaced_bytes_belong_to_the_target_of_their_head() {
         let head = "Host: \"a\"\r\nContent-Length: 9\r\n\r\nGET /\"<> ";
         let all = format!(
             "GET /\"a\" HTTP/1.1\r\n\r\nPOST /<b> HTTP/1.1\r\n{head}GET /c HTTP/1.1\r\n\r\nGET /` HTTP/1.1\r\n\r\n"
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_behind_an_upgrade_are_left_as_they_are() {
+    fn bytes_behind_an_upgrade_are_not_changed() {
         let all = "GET /\" HTTP/1.1\r\nUpgrade: x\r\n\r\nGET /\" \" \"\n";
         let (seen, replaced) = seen(all, 5);
         assert_eq!(seen, all.replacen('"', "^", 1));
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_never_called_whole() {
+    fn malformed_bytes_never_make_a_complete_request() {
         for bytes in [
             "GET / HTTP/1.1\r\n: x\r\n\r\n",
             "GET / HTTP/1.1\r\nx\r\n\r\n",

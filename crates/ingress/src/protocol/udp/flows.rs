@@ -103,9 +103,9 @@ mod tests {
         ([127, 0, 0, 1], port).into()
     }
 
-    /// P-11.2, P-11.4: against a list that is searched from end to end, with dice that fall the same way each time.
+    /// P-11.2, P-11.4: against a list that is searched from end to end, with a fixed random sequence.
     #[test]
-    fn the_one_silent_longest_is_found_as_a_plain_search_finds_it() {
+    fn flow_silent_longest_is_the_one_a_plain_search_finds() {
         let mut dice = 1_u64;
         let mut roll = |bound: u64| {
             dice = dice
