@@ -1,14 +1,14 @@
-//! `adit route test`: which rule a URL meets, and why not another.
+//! `adit route test`: the rule that a URL matches, and why the others do not.
 
 use adit_config::{StateDir, environment};
 use serde_json::Value;
 
 use crate::{cli, outln, output, report::Failed, runtime::background, status::ask};
 
-/// Asks a server how it routes.
+/// Queries the routing of a server.
 ///
 /// # Errors
-/// When there is no server to ask, or no rule takes the URL.
+/// When no server responds, or no rule takes the URL.
 pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
     let admin = match test.admin {
         Some(admin) => admin,

@@ -12,8 +12,8 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{cli, outln, output, report::Failed, runtime::background, state};
 
-/// A process of this machine answers within this, or it is not there.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// A running process of this machine responds within this.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Shows the server and the clients of this machine.
 ///
@@ -50,17 +50,18 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
     })
 }
 
-/// Asks an admin port.
+/// Queries an admin port.
 ///
 /// # Errors
-/// When it does not answer, or not with JSON.
+/// When it does not respond, or not with JSON.
 pub async fn ask(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
-    let asked = timeout(ANSWER_WITHIN, ask_unbounded(addr, path)).await;
-    asked.unwrap_or_else(|_| Err(Failed::other(format!("{addr} does not answer"))))
+    let asked = timeout(RESPONSE_WITHIN, ask_unbounded(addr, path)).await;
+    asked.unwrap_or_else(|_| Err(Failed::other(format!("no response from {addr}"))))
 }
 
 async fn ask_unbounded(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
-    let fail = |error: &dyn std::fmt::Display| Failed::other(format!("cannot ask {addr}: {error}"));
+    let fail =
+        |error: &dyn std::fmt::Display| Failed::other(format!("cannot query {addr}: {error}"));
     let stream = TcpStream::connect(addr)
         .await
         .map_err(|error| fail(&error))?;

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-/// The version, and the commit that the build was given in the variable `ADIT_COMMIT`, else `unknown`. Reports of
-/// measurements name it. There is no build script: it would build anew whenever git changes.
+/// The version, and the commit of the variable `ADIT_COMMIT` at build time, else `unknown`. Reports of measurements name
+/// it. A build script would rebuild whenever git changes.
 pub fn long() -> &'static str {
     static TEXT: LazyLock<String> =
         LazyLock::new(|| text(env!("CARGO_PKG_VERSION"), option_env!("ADIT_COMMIT")));
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_names_the_commit_or_says_unknown() {
+    fn version_names_the_commit_or_unknown() {
         assert_eq!(text("1.2.3", Some("abc")), "1.2.3 (commit abc)");
         assert_eq!(text("1.2.3", Some("")), "1.2.3 (commit unknown)");
         assert_eq!(text("1.2.3", None), "1.2.3 (commit unknown)");

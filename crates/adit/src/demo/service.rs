@@ -140,7 +140,7 @@ impl Responses {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Releases the next step of a response; `false` when there is no response of that name.
+    /// Releases the next step of a response; `false` when the name is unknown.
     fn release(&self, name: &str) -> bool {
         self.steps()
             .get(name)
