@@ -21,14 +21,14 @@ use super::{
 };
 use crate::{connect::dial::dial, forward::record::Outcome};
 
-/// The place of a connection in its pool's count, returned however the task ends.
-struct Place {
+/// The membership of a connection in its pool, which ends however the task ends.
+struct PoolMembership {
     pool: Arc<Pool>,
     slot: Arc<Slot>,
     counted: bool,
 }
 
-impl Drop for Place {
+impl Drop for PoolMembership {
     fn drop(&mut self) {
         if self.counted {
             self.pool.on_task_dropped(&self.slot);
@@ -37,7 +37,7 @@ impl Drop for Place {
 }
 
 struct Connection {
-    place: Place,
+    membership: PoolMembership,
     driver: ExchangeDriver,
 }
 
@@ -45,7 +45,7 @@ struct Connection {
 pub(super) async fn run(pool: Arc<Pool>, request: Http1Request) {
     let driver = ExchangeDriver::new(&pool.resources.config);
     let mut connection = Connection {
-        place: Place {
+        membership: PoolMembership {
             pool,
             slot: Arc::default(),
             counted: true,
@@ -57,7 +57,7 @@ pub(super) async fn run(pool: Arc<Pool>, request: Http1Request) {
 
 impl Connection {
     async fn run(&mut self, mut request: Http1Request) {
-        let pool = self.place.pool.clone();
+        let pool = self.membership.pool.clone();
         let resources = &*pool.resources;
         let counters = &resources.counters;
         let mut kept = None;
@@ -99,10 +99,10 @@ impl Connection {
                     counters.retried.fetch_add(1, Ordering::Relaxed);
                     Some(request)
                 }
-                (After::Reuse, Some(socket)) => match pool.release(&self.place.slot) {
+                (After::Reuse, Some(socket)) => match pool.release(&self.membership.slot) {
                     NextStep::Serve(request) => Some(request),
                     NextStep::Close => {
-                        self.place.counted = false;
+                        self.membership.counted = false;
                         None
                     }
                     NextStep::Wait => {
@@ -115,7 +115,7 @@ impl Connection {
                 },
                 (After::Reuse | After::Close | After::ResetBehind | After::Upgraded(..), _) => {
                     let next = pool.on_connection_lost();
-                    self.place.counted = next.is_some();
+                    self.membership.counted = next.is_some();
                     next
                 }
             };
@@ -129,7 +129,7 @@ impl Connection {
     /// Waits for the next request; `None` if the connection has ended, which is not counted any more then. The second value
     /// is whether the connection can serve it.
     async fn wait(&mut self, socket: &mut Stream) -> (Option<Http1Request>, bool) {
-        let Place { pool, slot, .. } = &self.place;
+        let PoolMembership { pool, slot, .. } = &self.membership;
         let deadline = Instant::now() + pool.resources.config.idle_timeout;
         let driver = &mut self.driver;
         let woken = poll_fn(|cx| {
@@ -146,7 +146,7 @@ impl Connection {
             Some(request) => (request, true),
             None if pool.withdraw(slot) => {
                 let next = pool.on_connection_lost();
-                self.place.counted = next.is_some();
+                self.membership.counted = next.is_some();
                 return (next, false);
             }
             // Not idle any more: the pool is about to put a request into the slot.
@@ -154,7 +154,7 @@ impl Connection {
         };
         if request.is_none() {
             // Closed by the pool, which does not count it any more.
-            self.place.counted = false;
+            self.membership.counted = false;
         }
         (request, is_alive)
     }
