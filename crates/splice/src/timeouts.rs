@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The times at the edges of a tunnel: of visitors, whom `ingress` serves, and of services, which `egress` reaches. Each
+/// The timeouts at both edges of a tunnel: towards visitors (`ingress`) and towards services (`egress`). Each
 /// crate makes its own configuration of it, so that one setting means the same at both edges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeTimeouts {
