@@ -42,7 +42,7 @@ impl Leave {
                 let _ = stream.read(&mut [0]).await;
             }
             Self::Resets => {
-                within(Socket::new(stream).reset_after_delivery(Duration::from_secs(15))).await
+                within(Socket::new(stream).reset_after_delivery(Duration::from_secs(15))).await;
             }
         }
     }

@@ -1,9 +1,6 @@
 //! Forwards a request of HTTP, gRPC or WebSocket: layers, body, routing and attempts.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, atomic::Ordering},
-};
+use std::sync::{Arc, Mutex, atomic::Ordering};
 
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
@@ -96,12 +93,12 @@ impl Attempts for Forwarding<'_> {
         director.direct(&self.record.request, avoid)
     }
 
-    fn wait(
+    async fn wait(
         &mut self,
         routing: BoxFuture<Result<Destination, Failure>>,
-    ) -> impl Future<Output = Result<Result<Destination, Failure>, Failure>> + Send {
+    ) -> Result<Result<Destination, Failure>, Failure> {
         // hyper and h2 drop the whole request if the visitor leaves.
-        async { Ok(routing.await) }
+        Ok(routing.await)
     }
 
     async fn pass_layers(&mut self, layers: &Layers) -> Result<(), Rejected> {

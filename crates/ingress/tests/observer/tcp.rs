@@ -63,7 +63,7 @@ async fn a_broken_connection_records_which_side_failed() {
         ("link", "link_lost"),
     ] {
         let (link, mut incoming) = Link::scripted();
-        let (entry, mut records) = observed(TcpConfig::default(), &[link.clone()], 0.0);
+        let (entry, mut records) = observed(TcpConfig::default(), std::slice::from_ref(&link), 0.0);
         let mut visitor = entry.connect().await;
         let (head, exchange) = incoming.tcp().await;
         assert_eq!(&*head.open.traceparent, "");

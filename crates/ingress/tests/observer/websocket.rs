@@ -115,7 +115,7 @@ async fn a_websocket_of_http2_is_recorded_at_its_end() {
         .unwrap();
     let requesting = requests.send_request(first);
     let (response, ()) = tokio::join!(within(requesting), async {
-        drop(observed.incoming.next().await)
+        drop(observed.incoming.next().await);
     });
     drop(response.unwrap());
     assert_eq!(observed.record().await.protocol, "http");
