@@ -1,4 +1,4 @@
-//! What a message says of payload that was compressed (section 13 of the protocol). The compressing is not done here.
+//! The compression fields of a message (section 13 of the protocol). The compression itself is done elsewhere.
 
 use crate::{
     error::BadMessage,
@@ -12,7 +12,7 @@ pub(crate) const COMPRESSION_FIELD: u8 = 23;
 /// The most that one message may inflate to (P-13.2): the bound of what senders put into one (P-2.1).
 pub const MAX_INFLATED_BYTES: usize = 64 * 1024;
 
-/// How payload was compressed, and what it was before.
+/// The algorithm of compressed payload, and its size before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compressed {
     /// How.

@@ -28,7 +28,7 @@ pub enum Payload {
     None,
     /// Opens a request.
     Request(RequestHead),
-    /// Answers it.
+    /// Responds to it.
     Response(ResponseHead),
     /// Payload bytes.
     Chunk {

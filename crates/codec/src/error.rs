@@ -15,7 +15,7 @@ pub enum DecodeError {
         /// The bound.
         limit: u64,
     },
-    /// The compression flag of the gRPC prefix is set or is no flag.
+    /// The compression flag of the gRPC prefix is set or invalid.
     #[error(
         "message prefix {flag:#04x} at offset {offset}: compressed messages were not agreed on"
     )]
@@ -26,7 +26,7 @@ pub enum DecodeError {
         offset: u64,
     },
     /// The envelope is not protobuf, so not even the request is known.
-    #[error("message at offset {offset} is no TunnelMessage: {what}")]
+    #[error("invalid TunnelMessage at offset {offset}: {what}")]
     NotAMessage {
         /// What was wrong.
         what: BadMessage,
@@ -53,7 +53,7 @@ pub enum BadMessage {
     /// No payload that this build knows.
     #[error("the payload is unknown")]
     UnknownPayload,
-    /// `message_type` says something else than the payload is.
+    /// `message_type` contradicts the payload.
     #[error("message_type contradicts the payload")]
     Contradiction,
     /// A header name is empty or not a lower-case token.

@@ -1,4 +1,4 @@
-//! How messages are told apart on the stream: gRPC's length prefix.
+//! The framing of messages on the stream: gRPC's length prefix.
 //!
 //! One byte of compression flag, four bytes of big-endian length ("gRPC over HTTP/2", Length-Prefixed-Message). The
 //! framed transport will have its own prefix; this file is the only one that knows the difference.
@@ -8,8 +8,8 @@ use crate::error::DecodeError;
 /// Bytes before each message.
 pub const PREFIX_BYTES: usize = 5;
 
-/// The longest message (P-2.1). A payload of 64 KiB with a head fits many times over; one that passes this is no
-/// message of ours.
+/// The longest message (P-2.1). A payload of 64 KiB with a head fits many times over; a longer message is not
+/// one of this protocol.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// The prefix of a message of `length` bytes.

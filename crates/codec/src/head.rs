@@ -1,8 +1,8 @@
-//! Heads: the opening messages and their answers, a module for each protocol.
+//! Heads: the opening messages and the heads of responses, a module for each protocol.
 //!
 //! A head is written once, by the task that makes it, into a buffer of its own ([`EncodedHead`]); the request's id is
 //! put before it when the message leaves, because ids are given out in the order in which messages leave (P-2.2).
-//! Nothing above the codec needs to know which protocols there are: [`RequestHead`] and [`ResponseHead`] say what all have.
+//! Code above the codec does not depend on the protocols: [`RequestHead`] and [`ResponseHead`] have what all share.
 
 mod grpc;
 mod http;
@@ -55,7 +55,7 @@ pub enum RequestHead {
 }
 
 impl RequestHead {
-    /// What it speaks.
+    /// Its protocol.
     pub const fn protocol(&self) -> ProtocolType {
         match self {
             Self::Http(_) => ProtocolType::Http,
@@ -88,7 +88,7 @@ impl RequestHead {
         }
     }
 
-    /// The payload that rides in it; empty where there is none.
+    /// The size of the payload that the head carries.
     pub fn body_bytes(&self) -> usize {
         match self {
             Self::Http(head) => head.body.len(),
@@ -109,7 +109,7 @@ impl RequestHead {
     }
 }
 
-/// The head of an answer: one variant for each protocol that has its own.
+/// The head of a response: one variant for each protocol that has its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResponseHead {
     /// Of an HTTP exchange.
@@ -123,7 +123,7 @@ pub enum ResponseHead {
 }
 
 impl ResponseHead {
-    /// Whether it can answer a request of this protocol.
+    /// Whether it can respond to a request of this protocol.
     pub const fn responds_to(&self, protocol: ProtocolType) -> bool {
         matches!(
             (self, protocol),
@@ -134,8 +134,8 @@ impl ResponseHead {
         )
     }
 
-    /// Whether payload may follow it, and no other head. An interim answer of HTTP is not; the switch to another protocol
-    /// is.
+    /// Whether payload may follow it, and no other head: false for an interim response of HTTP, true for the switch to
+    /// another protocol.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Http(head) => head.status >= 200 || head.status == 101,
@@ -143,7 +143,7 @@ impl ResponseHead {
         }
     }
 
-    /// The payload that rides in it; empty where there is none.
+    /// The size of the payload that the head carries.
     pub fn body_bytes(&self) -> usize {
         match self {
             Self::Http(head) => head.body.len(),

@@ -67,7 +67,7 @@ impl HeaderBlock {
         self.lines
     }
 
-    /// Whether there is no line.
+    /// Whether it has no lines.
     pub const fn is_empty(&self) -> bool {
         self.lines == 0
     }
@@ -221,9 +221,9 @@ pub(crate) fn put_header(out: &mut impl Put, field: u8, name: &[u8], value: &[u8
 /// Gathers the header fields of one head while it is read.
 #[derive(Default)]
 pub(crate) struct Gather {
-    /// The run as long as it is one: where it begins and ends in the message.
+    /// The entries as long as they are contiguous: their begin and end in the message.
     run: Option<(usize, usize)>,
-    /// The repacked entries once it is none.
+    /// The repacked entries once they are not contiguous.
     repacked: Option<Vec<u8>>,
     lines: usize,
 }

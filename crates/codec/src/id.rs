@@ -134,13 +134,13 @@ impl ProtocolType {
 }
 
 wire_enum! {
-    /// What a message says it is; the payload decides (P-2.4).
+    /// The declared type of a message; the payload decides (P-2.4).
     MessageType {
         /// Left out.
         Unspecified = 0,
         /// Opens a request.
         Request = 1,
-        /// Answers it.
+        /// Responds to it.
         Response = 2,
         /// Payload bytes, or the plain end.
         StreamChunk = 3,
@@ -148,7 +148,7 @@ wire_enum! {
         Trailers = 4,
         /// Credit.
         Window = 5,
-        /// Asks to end one direction.
+        /// Requests the end of one direction.
         StopSending = 6,
         /// Ends both.
         Reset = 7,
@@ -206,7 +206,7 @@ wire_enum! {
         FlowControl = 4,
         /// The service cannot be reached.
         DialFailed = 5,
-        /// The service did not answer in time.
+        /// The service did not respond in time.
         ServiceTimeout = 6,
         /// The service broke off.
         ServiceAborted = 7,

@@ -186,7 +186,7 @@ pub fn write_window(out: &mut BytesMut, id: RequestId, limit: u64, consumed: u64
     start.finish(out, 0);
 }
 
-/// Asks the peer to end its direction.
+/// Requests the end of the peer's direction.
 pub fn write_stop_sending(out: &mut BytesMut, id: RequestId, code: ResetCode) {
     let mut start = Start::new(id, 0, MessageType::StopSending, false);
     let length = if code == ResetCode::Unspecified { 0 } else { 2 };

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_parked_writer_is_woken_once_when_there_is_something_to_write() {
         let writer = Writer::new();
-        assert_eq!(writer.append(1), 0, "nobody is parked");
+        assert_eq!(writer.append(1), 0, "no writer is parked");
         assert_eq!(writer.poll(), Poll::Pending);
         assert_eq!(writer.append(2), 1);
         assert_eq!(writer.append(3), 1, "woken already");

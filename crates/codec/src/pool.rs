@@ -86,7 +86,7 @@ impl PooledBuffer {
         &mut self.memory[self.filled..]
     }
 
-    /// Says that `count` more bytes have been filled; more than there are counts as all.
+    /// Marks `count` more bytes as filled, at most all of them.
     pub fn advance(&mut self, count: usize) {
         self.filled = (self.filled + count).min(self.memory.len());
     }

@@ -23,8 +23,8 @@ pub(crate) const fn length_key(field: u8) -> u8 {
     (field << 3) | LENGTH_DELIMITED
 }
 
-/// Where fields are written to: a `Vec`, or the start of a message. A `BytesMut` is none but in tests: each append to it is
-/// a call, so what goes there is gathered first.
+/// A target of fields: a `Vec`, or the start of a message. A `BytesMut` is a target in tests only: each append to it is a
+/// call, so its content is gathered first.
 pub(crate) trait Put {
     /// Appends one byte.
     fn byte(&mut self, byte: u8);

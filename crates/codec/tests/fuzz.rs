@@ -40,7 +40,7 @@ fn message_of(fields: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
     out
 }
 
-/// Reads a stream in one frame and cut; both must say the same.
+/// Reads a stream in one frame and cut; both results must be equal.
 fn assert_cuts_change_nothing(stream: &[u8], cuts: &[u8]) {
     let cuts: Vec<usize> = cuts.iter().map(|&cut| usize::from(cut)).collect();
     let (whole, _, end) = read(stream, &[]);

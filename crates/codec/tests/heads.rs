@@ -1,4 +1,4 @@
-//! What all heads have in common, whatever the protocol: what those ask who do not know it.
+//! The properties that heads of all protocols share.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -121,7 +121,7 @@ fn an_answer_says_its_body_and_whether_it_is_final() {
         assert_eq!(head.take_body(), body);
         assert_eq!((head.body_bytes(), head.take_body()), (0, Bytes::new()));
     }
-    // P-3.1: an interim answer of HTTP is none; the switch to another protocol is.
+    // P-3.1: an interim response of HTTP is not final; the switch to another protocol is.
     let switch = HttpResponseHead::encode_switch(b"tcp", std::iter::empty()).unwrap();
     let switch = read_answer(&switch);
     assert!(switch.is_final());
@@ -134,11 +134,16 @@ fn an_answer_says_its_body_and_whether_it_is_final() {
 fn each_protocol_has_its_own_answer() {
     for answered in PROTOCOLS {
         let head = read_answer(&answer(answered, 200, b""));
-        for asked in PROTOCOLS {
+        for requested in PROTOCOLS {
             let accepted = [ProtocolType::Tcp, ProtocolType::Udp];
-            let same = asked == answered || [asked, answered].iter().all(|p| accepted.contains(p));
-            assert_eq!(head.responds_to(asked), same, "{answered:?} to {asked:?}");
-            assert_eq!(Payload::Response(head.clone()).fits(asked), same);
+            let same =
+                requested == answered || [requested, answered].iter().all(|p| accepted.contains(p));
+            assert_eq!(
+                head.responds_to(requested),
+                same,
+                "{answered:?} to {requested:?}"
+            );
+            assert_eq!(Payload::Response(head.clone()).fits(requested), same);
         }
         assert!(!head.responds_to(ProtocolType::Unspecified));
     }

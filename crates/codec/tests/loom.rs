@@ -81,7 +81,7 @@ fn append_races_drain() {
 
 /// Two senders append what only together makes a batch.
 ///
-/// Fails when `with` takes the waker before it asks whether there is something to write: the first append then spends
+/// Fails when `with` takes the waker before it checks whether there is something to write: the first append then spends
 /// the wake-up that the second one owes.
 #[test]
 fn two_appends_race_drain() {

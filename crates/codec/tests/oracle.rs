@@ -10,7 +10,7 @@
 //!   contradicts (P-2.4); groups (gone since proto3);
 //! - of a payload or an `Open` that stands twice the last counts, alone; prost merges them (P-2.3). What is passed over
 //!   is not looked into;
-//! - a `Reset` stands though its reason is no UTF-8, and a `Control` is handed on as it is.
+//! - a `Reset` is valid with a reason that is not UTF-8, and a `Control` is passed on unread.
 #![cfg(not(adit_loom))]
 #![allow(
     clippy::unwrap_used,
@@ -143,7 +143,7 @@ fn compressed_of(message: &TunnelMessage) -> Option<Compressed> {
     Some(Compressed { by, inflated_bytes })
 }
 
-/// Writes with our writers what `message` says, and gives what prost must read: types and forced ends included.
+/// Writes `message` with our writers, and returns what prost must read: types and forced ends included.
 /// Only for messages that are not refused.
 fn write(message: &TunnelMessage) -> (Vec<u8>, TunnelMessage) {
     let mut out = BytesMut::from(&b"before"[..]);
@@ -345,7 +345,7 @@ fn content_or_none(field: &[u8]) -> &[u8] {
 }
 
 /// Whether a field at this depth is a message and not bytes that look like one. Depth 1 is only known by its parent, so
-/// a header is told by what the generated code makes of it.
+/// a header is recognised by decoding it with the generated code.
 fn is_message_field(depth: usize, field: &[u8]) -> bool {
     if depth == 0 {
         return true;
@@ -511,7 +511,7 @@ fn the_last_payload_counts_also_when_it_is_not_carried() {
             assert_eq!(read(&[&id, &newer, &varint_field(4, 1)]), refused);
         }
     }
-    // Beyond, a field is no payload.
+    // A field with a higher number is not a payload.
     let beyond = put_length_delimited(32, b"x");
     assert_eq!(read(&[&id, &beyond, &varint_field(4, 1)]), Payload::None);
     assert_eq!(read(&[&id, &beyond]), refused);

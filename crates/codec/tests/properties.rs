@@ -1,5 +1,5 @@
 //! What holds for a stream however its frames are cut:
-//! 1. the same messages come out, in the same order, whoever wrote them;
+//! 1. the same messages come out, in the same order, for every writer;
 //! 2. every message has one first and one last part, the end stands on the last, and no two messages mix;
 //! 3. an error names the place where the message that caused it begins, whatever came before;
 //! 4. what lies whole in a frame is a slice of it, and so is each part of a chunk that spans frames and was written in

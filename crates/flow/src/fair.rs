@@ -208,7 +208,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         if !items.is_empty() {
             self.run_empty(place);
         }
-        // Once, and nothing by its place after it: whoever leaves may give memory back, and places get other numbers then.
+        // Once, and no use of its place afterwards: the removal may free memory, and places get other numbers then.
         self.leave(place);
         self.leave_empty();
         items
@@ -489,7 +489,7 @@ mod tests {
         assert_eq!((sender.queued_cost(9), sender.drop_oldest(9)), (0, None));
         keys(&mut sender, 9);
         assert_eq!((sender.index.len(), sender.len_keys()), (4, 4));
-        // Or when nobody else has anything.
+        // Or when no other key has anything.
         sender.push(9, 0, 30);
         drain(&mut sender);
         assert_eq!((sender.index.len(), sender.len_keys()), (0, 0));
@@ -662,10 +662,10 @@ mod tests {
         }
     }
 
-    /// Places have new numbers after it: whoever had got that of the key that left went along with it, and `pop` went
-    /// around what was left for ever.
+    /// Regression: places have new numbers after a removal; the key that got the number of the removed one was removed as
+    /// well, and `pop` went around the rest forever.
     #[test]
-    fn a_removal_that_gives_memory_back_takes_nobody_along() {
+    fn a_removal_that_frees_memory_keeps_all_other_keys() {
         for gone in 1_000..1_400_u64 {
             let mut sender = FairSender::new(QUANTUM);
             for key in 0..2_000_u64 {

@@ -23,19 +23,19 @@ mod shares;
 ///
 /// First come, first served, by the first poll of [`Acquire`]: a permit that comes back is handed to the task at the head of the line, never to one that walks past it. A wait is bounded by the caller's timer, which drops the future. Any runtime will do.
 ///
-/// Permits that are asked for with a [`Claim`] are shared by [`Shares`] when they run short: a holder that has its share waits in a line of its own, until enough permits are free for others.
+/// Permits that are acquired with a [`Claim`] are shared by [`Shares`] when they run short: a holder that has its share waits in a line of its own, until enough permits are free for others.
 ///
-/// As long as nobody waits a permit is one exchange of a word, and so is its return. Who finds none marks the word under
-/// the lock of the line; while it is marked every change goes through that lock. An idea of many locks and semaphores
+/// While no task waits, taking a permit is one exchange of a word, and so is its return. A task that finds no permit marks
+/// the word under the lock of the line; while it is marked every change goes through that lock. An idea of many locks and semaphores
 /// (Drepper, "Futexes Are Tricky", 2011).
 ///
 /// # Complexity
 ///
 /// Constant time per call, except [`close`](Self::close), [`set_permits`](Self::set_permits) and [`reconfigure`](Self::reconfigure), which wake every task concerned.
 pub struct Gate {
-    /// Twice the permits that are free, below zero after these were lowered; odd when somebody waits or the gate is
-    /// closed: then only who has the lock changes it. Where somebody waits and the gate is open, no more is free than a
-    /// waiter has to leave to others.
+    /// Twice the permits that are free, below zero after their number was lowered; odd when a task waits or the gate is
+    /// closed: then it only changes under the lock. While a task waits and the gate is open, no more permits are free than
+    /// a waiter has to leave to others.
     word: AtomicI64,
     /// Permits with a claim are taken without the lock, and not counted, as long as more than this are free.
     plenty: AtomicI64,
@@ -54,10 +54,10 @@ const MOST: i64 = 1 << 60;
 /// Why a task gets no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GateError {
-    /// As many tasks wait already as may: answer that the limit is reached.
+    /// The number of waiting tasks is at its bound: report that the limit is reached.
     #[error("no permit is free and the line is full: try again later")]
     Full,
-    /// The gate has been closed: nobody gets a permit any more.
+    /// The gate has been closed: no permit is granted any more.
     #[error("the gate is closed: go elsewhere")]
     Closed,
 }
@@ -66,7 +66,7 @@ pub enum GateError {
 #[must_use = "dropping a permit gives it back at once"]
 pub struct Permit {
     gate: Arc<Gate>,
-    /// Counted for whom.
+    /// The holder that it is counted for.
     claim: Option<Claim>,
 }
 
@@ -129,7 +129,7 @@ impl Gate {
         })
     }
 
-    /// A permit, if one is free now and nobody waits for it.
+    /// A permit, if one is free now and no task waits for it.
     #[must_use]
     #[inline]
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
@@ -152,7 +152,7 @@ impl Gate {
         })
     }
 
-    /// A permit, if there are plenty: more than any holder leaves to others. Then nobody asks for whom it is.
+    /// A permit, if there are plenty: more than any holder leaves to others. Its holder does not matter then.
     #[must_use]
     #[inline]
     pub fn try_acquire_plenty(self: &Arc<Self>) -> Option<Permit> {
@@ -353,7 +353,7 @@ impl Gate {
     /// Gives a permit to the head of the line, whose waker it answers, or back to all.
     #[inline]
     fn hand_over(&self, state: &mut State) -> Option<Waker> {
-        // Below zero the permit is one too many; nobody waits at a closed gate.
+        // Below zero the permit is one too many; no task waits at a closed gate.
         let next = state.pop(self.free() + 1);
         if next.is_none() {
             self.word.fetch_add(ONE, Ordering::AcqRel);
@@ -362,7 +362,7 @@ impl Gate {
         next
     }
 
-    /// Lets all do without the lock again when nobody waits.
+    /// Returns to changes without the lock when no task waits.
     #[inline]
     fn unmark(&self, state: &State) {
         if state.waiting() == 0 && !state.closed {
@@ -733,7 +733,7 @@ mod tests {
         drop(permit);
         let woken: Vec<usize> = wakers.iter().map(|w| w.woken()).collect();
         assert_eq!(woken, [1, 0, 0]);
-        assert!(gate.try_acquire().is_none(), "nobody walks past the line");
+        assert!(gate.try_acquire().is_none(), "no task overtakes the line");
         assert_eq!(counts(&gate), (0, 1, 2));
         assert!(poll(&mut line[2], &wakers[2]).is_pending());
         let Poll::Ready(Ok(permit)) = poll(&mut line[0], &wakers[0]) else {

@@ -1,4 +1,4 @@
-//! Credit windows, permits and the fair sender: what keeps one request from holding up another (F11, F12, F13).
+//! Credit windows, permits and the fair sender: they keep one request from delaying another (F11, F12, F13).
 //!
 //! Holds:
 //! - [`SendCredit`] and [`RecvCredit`], the two ends of one direction of one request (P-4.1 to P-4.6);
@@ -11,7 +11,7 @@
 //! - When all that was sent has been consumed and every window has come, at least one byte may be sent.
 //! - Limits never go back. What all requests of a budget may have in flight or in memory is never more than an initial window each plus what the budget has been charged.
 //! - A budget is never over its capacity, nor is the one above it. Each byte charged by a request comes back, at the latest when its [`RecvCredit`] is dropped.
-//! - No permit is lost or doubled, whoever drops what and when; waiters are served in the order of their first poll and their number is bounded.
+//! - No permit is lost or doubled, in any order of drops; waiters are served in the order of their first poll and their number is bounded.
 //! - When permits run short, no holder takes what its share leaves to others, as long as it has had an eighth of that.
 //! - Two requests that always have something queued differ in the cost served by at most a quantum and one item; within a request order is kept; nothing is lost.
 //! - A request that had nothing queued goes before those in turn as long as its next turn pays for it; those in turn keep half of the way.

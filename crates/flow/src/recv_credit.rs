@@ -21,7 +21,7 @@ const GROWS_AFTER: u64 = 4;
 ///
 /// **When the window grows.** When it was the window that held the request up: the sender had used all of it, and the receiver had come close to running dry. Both are needed. A sender that is slow leaves credit unused; a receiver that is slow never runs dry, and a larger window would only fill with what it cannot write. Seen without a clock, the sender had used all
 /// - when less than an eighth of the window is unused at the moment of the grant, or
-/// - when a message ended exactly at a limit that we had told. A sender cuts its last message to what the limit leaves, so it stops there to the byte; one that has learnt of a higher limit in time sends across. This finds the sender on a long path, whose last bytes are still on their way when the grant becomes due.
+/// - when a message ended exactly at a limit that was granted. A sender cuts its last message to what the limit leaves, so it stops there to the byte; one that has learnt of a higher limit in time sends across. This finds the sender on a long path, whose last bytes are still on their way when the grant becomes due.
 ///
 /// Each doubling takes both signs anew, from the larger window, so that the window follows the path's size and does not run ahead of it. The first one also takes that four initial windows have been consumed.
 ///
@@ -38,7 +38,7 @@ pub struct RecvCredit {
     due_at: u64,
     /// The highest limit granted. The peer may send up to here.
     limit: u64,
-    /// The limit before that, which the peer may have to go by until it hears of the last; `limit` itself when the window grew between the two.
+    /// The limit before that, which the peer follows until it receives the last; `limit` itself when the window grew between the two.
     previous_limit: u64,
     /// Never above `limit`.
     received: u64,
@@ -48,7 +48,7 @@ pub struct RecvCredit {
     used_up: bool,
     /// Little was left here to consume, since the window last grew.
     ran_low: bool,
-    /// `window - initial`, when that is not zero. A loan, so that it goes back even when nobody calls [`release`](Self::release).
+    /// `window - initial`, when that is not zero. A loan, so that it returns even without a call of [`release`](Self::release).
     loan: Option<Loan>,
 }
 
@@ -144,7 +144,7 @@ impl RecvCredit {
                 return None;
             }
             if self.window > before {
-                // A stop at a limit of the smaller window says nothing about the larger one.
+                // A stop at a limit of the smaller window does not count for the larger one.
                 previous_limit = self.consumed.saturating_add(self.window);
             }
         }
@@ -429,7 +429,7 @@ mod tests {
         assert!(take(&mut credit, 2));
         credit.grant(&budget, MAX_WINDOW).unwrap();
         assert_eq!(credit.window(), W);
-        // It stopped at the newest limit: 3/2 W told first, then W + 1 + W.
+        // It stopped at the newest limit: 3/2 W granted first, then W + 1 + W.
         take(&mut credit, W);
         credit.grant(&budget, MAX_WINDOW).unwrap();
         assert_eq!(credit.window(), 2 * W);
@@ -444,7 +444,7 @@ mod tests {
         take(&mut credit, W / 2);
         credit.grant(&budget, MAX_WINDOW).unwrap();
         assert_eq!((credit.limit(), credit.window()), (3 * W, 2 * W));
-        // The sender stops at 3/2 W, before it hears of 3 W.
+        // The sender stops at 3/2 W, before it receives 3 W.
         take(&mut credit, W / 2);
         assert!(take(&mut credit, W / 2));
         assert_eq!(

@@ -3,8 +3,8 @@
 /// No place.
 const NOWHERE: u32 = u32::MAX;
 
-/// A circle of places of somebody's table, which knows them by number: a doubly linked list, so that whoever is in the
-/// middle leaves at once, and a turn that ends is one step and no move.
+/// A circle of places of a table, which numbers them: a doubly linked list, so that a place in the middle leaves at once,
+/// and a turn that ends is one step without a move.
 ///
 /// Every call takes constant time. Memory is eight bytes for each place up to the highest number that ever stood in it,
 /// until [`renumber`](Self::renumber).

@@ -27,9 +27,9 @@ pub struct InsufficientCredit {
     pub available: u64,
 }
 
-/// The peer says that it has consumed more than it was sent (P-4.5): reset the request as a protocol error.
+/// The peer reports more consumed than was sent (P-4.5): reset the request as a protocol error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the window says {consumed} consumed of {sent} sent: reset the request")]
+#[error("the window reports {consumed} consumed of {sent} sent: reset the request")]
 pub struct WindowError {
     /// The refused `Window.consumed`.
     pub consumed: u64,
@@ -114,7 +114,7 @@ impl SendCredit {
         self.limit
     }
 
-    /// How much of what was sent has left the receiver, as far as it has said.
+    /// How much of the sent cost has left the receiver, by its last report.
     #[must_use]
     pub fn peer_consumed(&self) -> u64 {
         self.peer_consumed

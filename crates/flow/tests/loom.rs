@@ -36,7 +36,7 @@ fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Fails when `poll` looks for a free permit and joins the line under two locks instead of one: the permit comes back in between and nobody is woken.
+/// Fails when `poll` looks for a free permit and joins the line under two locks instead of one: the permit returns in between and no task is woken.
 #[test]
 fn release_races_acquire() {
     loom::model(|| {

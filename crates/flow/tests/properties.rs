@@ -1,16 +1,16 @@
 //! The promises, each checked after every step of random play:
 //!
-//! 1. A sender that honours its credit is never told that it overran, however late bytes and windows come (P-4.2, P-4.4).
+//! 1. A sender that honours its credit never gets an overrun, however late bytes and windows come (P-4.2, P-4.4).
 //! 2. Limits never go back, nor does `consumed`, which never passes what was received (P-4.3, P-4.5).
 //! 3. What all requests of a budget may have in flight or in memory, the sum of limit - consumed, is at most an initial window each plus what they have borrowed; a budget is never over its capacity, at no level (P-4.6).
 //! 4. When all has been consumed and all windows have come, at least one byte may be sent.
 //! 5. When all requests have ended, nothing is borrowed.
 //! 6. The fair sender serves exactly as deficit round robin with turns taken early, written out plainly, does; nothing is lost, order within a key is kept.
 //! 7. Two keys that always have something queued differ in the cost served by at most the quantum and the dearest item (P-5.1).
-//! 8. The gate gives and refuses permits as a plain queue does; none is lost, none doubled, whoever drops what (F12).
+//! 8. The gate gives and refuses permits as a plain queue does; none is lost, none doubled, in any order of drops (F12).
 //! 9. What is dropped for its age is the oldest of its key, and is counted out; the key keeps its turn (P-11.3).
 //! 10. A key that runs empty and comes back, again and again, is served at most a quantum more than that before any key that always has something queued (P-5.1).
-//! 11. Whoever leaves a crowd that shrinks by thousands takes nobody along.
+//! 11. A key that is removed while the table shrinks by thousands does not remove others.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -60,7 +60,7 @@ impl Direction {
             return;
         };
         assert!((1..=max_payload).contains(&payload));
-        self.sender.take(payload).expect("it was said to fit");
+        self.sender.take(payload).expect("it fits by `max_payload`");
         let half = payload as u64 / 2;
         self.bytes.push_back(MESSAGE_COST);
         self.bytes.push_back(half);
@@ -607,8 +607,8 @@ enum Shared {
 }
 
 proptest! {
-    /// Promise: no permit is lost or doubled, nobody with its share takes what it leaves to others, and who waits waits
-    /// for something.
+    /// Promise: no permit is lost or doubled, no holder with its share takes the rest that it leaves to others, and a task
+    /// waits only while it may not have a permit.
     #[test]
     fn shared_gate_leaves_its_part_to_others(
         steps in prop::collection::vec(

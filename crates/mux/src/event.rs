@@ -1,4 +1,4 @@
-//! What a frame from the peer means to the request it belongs to.
+//! The effect of a frame from the peer on its request.
 
 use adit_codec::{
     Compressed, HeaderBlock, RequestHead, RequestId, ResetCode, ResponseHead, WebSocketFrame,
@@ -8,7 +8,7 @@ use bytes::Bytes;
 /// What happened to a request. In the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The peer opened a request. The body that rode along is still in the head, its cost is not consumed yet.
+    /// The peer opened a request. The body that it carried is still in the head, its cost is not consumed yet.
     Opened {
         /// The new request.
         id: RequestId,
@@ -17,7 +17,7 @@ pub enum Event {
         /// The peer's direction is over already.
         end: bool,
     },
-    /// The answer's head, final or interim. The body that rode along is in it, its cost is not consumed yet.
+    /// The head of the response, final or interim. The body that it carried is in it, its cost is not consumed yet.
     Response {
         /// The request.
         id: RequestId,
@@ -26,7 +26,7 @@ pub enum Event {
         /// The peer's direction is over.
         end: bool,
     },
-    /// Payload. Give `cost` back with [`crate::Mux::consume`] once it has left.
+    /// Payload. Return `cost` with [`crate::Mux::consume`] once it has left.
     Data {
         /// The request.
         id: RequestId,
@@ -37,7 +37,7 @@ pub enum Event {
         /// The peer's direction is over.
         end: bool,
     },
-    /// A WebSocket frame with the payload that rode along. Give `cost` back as that of [`Event::Data`].
+    /// A WebSocket frame with the payload that it carried. Return `cost` as that of [`Event::Data`].
     Frame {
         /// The request.
         id: RequestId,
@@ -66,7 +66,7 @@ pub enum Event {
         /// The peer's direction is over.
         end: bool,
     },
-    /// A UDP datagram. It costs no credit: whoever has no room for it drops it.
+    /// A UDP datagram. It costs no credit: a receiver without room for it drops it.
     Datagram {
         /// The request.
         id: RequestId,
@@ -87,12 +87,12 @@ pub enum Event {
         /// The request.
         id: RequestId,
     },
-    /// A sender that was told to wait may try again.
+    /// A sender that got [`crate::Sendable::Later`] may try again.
     Writable {
         /// The request.
         id: RequestId,
     },
-    /// The peer wants no more of our direction, which is over now.
+    /// The peer sent `StopSending` for our direction, which is over now.
     Stopped {
         /// The request.
         id: RequestId,
@@ -105,7 +105,7 @@ pub enum Event {
         id: RequestId,
         /// Why.
         code: ResetCode,
-        /// The peer said so; otherwise the peer broke a rule and this end reset it.
+        /// The peer reset it; otherwise the peer broke a rule and this end reset it.
         by_peer: bool,
         /// For the log.
         reason: Bytes,

@@ -21,7 +21,7 @@ use crate::{
     transmit::Transmit,
 };
 
-/// Control messages that may wait to leave; a peer that asks faster than they leave gets no answer to the excess.
+/// Control messages that may wait to leave; those beyond are not queued.
 const MAX_CONTROL: usize = 64;
 
 /// One connection of a stream: the first one, or the result of [`Mux::attach`].
@@ -54,8 +54,8 @@ impl Mux {
         self.side
     }
 
-    /// Opens a request. `register` gets the id before the head can leave, so that an answer finds its request in the
-    /// caller's table; if it says no, nothing is opened and the result is `None`. It runs under the lock and must not
+    /// Opens a request. `register` gets the id before the head can leave, so that a response finds its request in the
+    /// caller's table; if it returns false, nothing is opened and the result is `None`. It runs under the lock and must not
     /// touch this stream.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Mux {
         self.outbox.with(|state| state.open(head, end, register))
     }
 
-    /// Answers a request that the peer opened; interim answers first, then one final answer, before any payload.
+    /// Responds to a request that the peer opened; interim responses first, then one final response, before any payload.
     ///
     /// # Errors
     /// [`SendError`] when this direction is over, or credit does not cover the body in the head (which the caller can
@@ -78,8 +78,8 @@ impl Mux {
         self.outbox.with(|state| state.respond(id, head, end))
     }
 
-    /// How much payload may be sent now. After [`Sendable::Later`], [`Event::Writable`] or [`Transmit::writable`] says
-    /// when to ask again.
+    /// How much payload may be sent now. After [`Sendable::Later`], [`Event::Writable`] or [`Transmit::writable`] names the
+    /// request when it may try again.
     ///
     /// # Errors
     /// [`SendError`] when this direction is over.
@@ -128,8 +128,8 @@ impl Mux {
             .with(|state| state.send_compressed(id, (frame, compressed), data, end))
     }
 
-    /// Sends a datagram, and drops the oldest of the request's that wait when they are too many (P-11.3). Never says
-    /// wait.
+    /// Sends a datagram, and drops the oldest of the request's that wait when they are too many (P-11.3). Never
+    /// waits.
     ///
     /// # Errors
     /// [`SendError`] when this direction is over, or the datagram is longer than any may be.
@@ -145,12 +145,12 @@ impl Mux {
         self.outbox.with(|state| state.trailers(id, trailers))
     }
 
-    /// Says that `cost` of what was received has left; grants new credit when it is due. Late calls do nothing.
+    /// Records that received messages of this cost have left; grants new credit when it is due. Late calls do nothing.
     pub fn consume(&self, id: RequestId, cost: u64) {
         self.outbox.with(|state| state.consume(id, cost));
     }
 
-    /// Asks the peer to end its direction, and drops what still comes (P-6.1).
+    /// Sends `StopSending` and drops later messages of the peer's direction (P-6.1).
     pub fn stop_sending(&self, id: RequestId, code: ResetCode) {
         self.outbox.with(|state| state.stop_sending(id, code));
     }
@@ -160,7 +160,7 @@ impl Mux {
         self.outbox.with(|state| state.reset(id, code, reason))
     }
 
-    /// Breaks this direction off: the peer gets what was sent, and then the failure (P-6.2). The peer's direction is stopped
+    /// Aborts this direction: the peer gets what was sent, and then the failure (P-6.2). The peer's direction is stopped
     /// at once. True if the request was there to end.
     pub fn abort(&self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         self.outbox.with(|state| state.abort(id, code, reason))
@@ -177,8 +177,8 @@ impl Mux {
         })
     }
 
-    /// Sends the answer to a control message. It takes the place of one that waits: a peer that asks faster than answers
-    /// leave gets the newest (P-6.5).
+    /// Sends the reply to a control message. It replaces one that waits: a peer that probes faster than replies leave gets
+    /// the newest (P-6.5).
     pub fn send_control_reply(&self, answer: Bytes) {
         self.outbox.with(|state| {
             if !state.closed {

@@ -179,7 +179,7 @@ impl State {
                 return;
             }
         }
-        // `end_stream` counts on any message (P-2.7); these may come after the end, and then say nothing new.
+        // `end_stream` counts on any message (P-2.7); these may come after the end, and then have no effect.
         let is_new = |request: &Request| request.recv != RecvState::Done;
         if end && self.requests.get(&id).is_some_and(is_new) {
             self.on_stream(id, Payload::None, true, events);
@@ -258,7 +258,7 @@ impl State {
     }
 
     fn on_stop_sending(&mut self, id: RequestId, code: ResetCode, events: &mut Vec<Event>) {
-        // Once is enough: what is asked again has been done.
+        // A repeated request has no effect.
         let is_new = |request: &Request| {
             request.send != SendState::Done && request.owed.reset.is_none() && !request.stopped
         };
@@ -341,7 +341,7 @@ impl State {
                 // One final head, and no end before it (P-3.1).
                 !was_answered && (request.answered || !end)
             } else {
-                // Datagrams wait for nobody, so neither for the answer (P-11.1).
+                // Datagrams never wait, so neither for the response (P-11.1).
                 request.answered || (matches!(payload, Payload::Datagram(_)) && !end)
             };
             if !in_place {

@@ -27,7 +27,7 @@ pub(crate) enum Item {
     Datagram(Bytes),
     Trailers(HeaderBlock),
     End,
-    /// Our direction broke off; [`Request::abort`] says why.
+    /// Our direction is aborted; [`Request::abort`] has the reason.
     Abort,
 }
 
@@ -73,7 +73,7 @@ pub(crate) enum SendState {
 pub(crate) enum RecvState {
     /// More may come.
     Open,
-    /// We asked the peer to stop; what still comes is dropped.
+    /// `StopSending` was sent: later messages are dropped.
     Discarding,
     /// The end has come.
     Done,
@@ -89,24 +89,24 @@ pub(crate) struct Request {
     pub(crate) owed: Owed,
     /// The opening head has left, so that the peer knows the id.
     pub(crate) announced: bool,
-    /// Our direction broke off: the reset that says so waits behind what was sent before it (P-6.2).
+    /// Our direction is aborted: the reset waits behind the messages that were sent before it (P-6.2).
     pub(crate) abort: Option<(ResetCode, Box<str>)>,
     /// Heads of this request that wait to leave.
     pub(crate) heads: usize,
-    /// What belongs behind those heads, with its cost: nothing may overtake them, however the batches are cut.
+    /// Messages behind those heads, with their cost: nothing may overtake heads, however the batches are cut.
     pub(crate) held: VecDeque<(Item, u64)>,
     /// The cost of what is held.
     pub(crate) held_cost: u64,
-    /// The peer's final answer has come.
+    /// The peer's final response has come.
     pub(crate) answered: bool,
-    /// Payload or the end of our direction has been queued. An answer's bare head does not count: it may be an interim
-    /// one, which says nothing about the work done.
+    /// Payload or the end of our direction has been queued. The bare head of a response does not count: it may be an interim
+    /// one, which does not show that work was done.
     pub(crate) has_sent: bool,
-    /// The peer asked us to end our direction.
+    /// The peer sent `StopSending` for our direction.
     pub(crate) stopped: bool,
-    /// A sender was told to wait and is to be woken.
+    /// A sender waits and is to be woken.
     pub(crate) wants_to_send: bool,
-    /// Stands in the list of those that wait for room in the queue of all.
+    /// Waits in the list for room in the queue of all requests.
     pub(crate) blocked: bool,
 }
 
@@ -132,7 +132,7 @@ impl Request {
         }
     }
 
-    /// Whether somebody waits to send and is to be told now; told once.
+    /// Whether a sender waits and is to be woken now. Clears the wait.
     pub(crate) fn wake(&mut self) -> bool {
         std::mem::take(&mut self.wants_to_send) && self.send == SendState::Open && !self.is_reset()
     }

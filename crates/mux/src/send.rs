@@ -1,4 +1,4 @@
-//! What tasks ask of the stream.
+//! The calls of tasks that send.
 
 use adit_codec::{
     Compressed, EncodedHead, HeaderBlock, MAX_DATAGRAM_BYTES, MAX_INFLATED_BYTES, RequestId,
@@ -13,8 +13,8 @@ use crate::{
     state::State,
 };
 
-/// Requests that may wait for nothing but the place of their reset ([`State::abort`]). They are in nobody's table any more:
-/// a lane that takes nothing must not gather them.
+/// Requests that may wait only for the place of their reset ([`State::abort`]). They are in no table of a caller any more,
+/// so a lane whose transport is stuck must not gather them.
 pub(crate) const MAX_ABORTING: usize = 1024;
 
 /// Why a request could not be opened.
@@ -43,7 +43,7 @@ pub enum SendError {
     /// This direction has ended.
     #[error("this direction of the request has ended")]
     Ended,
-    /// More than [`Sendable::Now`] said. Gives the payload back.
+    /// More than [`Sendable::Now`] allowed. Returns the payload.
     #[error("more than may be sent now")]
     NoCredit(Bytes),
 }
@@ -306,7 +306,7 @@ impl State {
         self.remove_if_over(id);
     }
 
-    /// Asks the peer to end its direction; what still comes is dropped.
+    /// Sends `StopSending`; later messages of that direction are dropped.
     pub(crate) fn stop_sending(&mut self, id: RequestId, code: ResetCode) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;

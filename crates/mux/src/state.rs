@@ -111,7 +111,7 @@ pub(crate) struct State {
     /// How many of `requests` wait for the place of their reset.
     pub(crate) aborting: usize,
     pub(crate) control: VecDeque<Bytes>,
-    /// The newest answer to a control message of the peer.
+    /// The newest reply to a control message of the peer.
     pub(crate) control_reply: Option<Bytes>,
     pub(crate) refusals: VecDeque<(RequestId, ResetCode)>,
     /// Requests that owe the peer something; each at most once.
@@ -205,9 +205,9 @@ impl State {
         self.drop_items(id, held.unwrap_or_default());
     }
 
-    /// Drops what stands in the queue for a request, and what it `held`, which is no longer counted as held.
+    /// Drops the queued items of a request, and those it `held`, which are not counted as held any more.
     fn drop_items(&mut self, id: RequestId, mut held: VecDeque<(Item, u64)>) {
-        // Most requests end with nothing queued, by themselves or by anybody.
+        // Most requests end while no request has anything queued.
         if self.data.is_empty() && held.is_empty() {
             return;
         }
@@ -283,7 +283,7 @@ impl State {
         }
     }
 
-    /// Ends both directions and owes the peer a reset, unless the peer has never heard of the request.
+    /// Ends both directions and owes the peer a reset, unless the opening head has never left.
     pub(crate) fn reset(&mut self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         let Some(request) = self.requests.get_mut(&id) else {
             return false;
@@ -297,7 +297,7 @@ impl State {
         }
         let over_on_the_wire = request.send == SendState::Done && request.recv == RecvState::Done;
         if over_on_the_wire {
-            // The peer has forgotten it: nothing to tell.
+            // The request is over at the peer as well: no reset is owed.
             self.remove(id);
             return true;
         }
@@ -529,7 +529,7 @@ mod tests {
         }
     }
 
-    /// What waits for nothing but the place of its reset is in nobody's table, so that nothing else bounds it.
+    /// A request that waits only for the place of its reset is in no table, so this bound is the only one.
     #[test]
     fn requests_that_broke_off_are_bounded_while_nothing_leaves() {
         let mut state = state();

@@ -12,12 +12,12 @@ use crate::{
     state::State,
 };
 
-/// Bytes for the transport, and who may go on sending now that they have left the queue.
+/// Bytes for the transport, and the requests that may go on sending now that the bytes have left the queue.
 #[derive(Debug)]
 pub struct Transmit {
     /// The bytes; none when only room has been made.
     pub batch: Option<Batch>,
-    /// Requests whose senders were told to wait and may try again.
+    /// Requests whose senders wait and may try again.
     pub writable: Vec<RequestId>,
 }
 
@@ -67,7 +67,7 @@ impl Queue for State {
 }
 
 impl State {
-    /// One control message, refusal or owed message. False when there is none.
+    /// Puts one control message, refusal or owed message. False when none waits.
     fn put_urgent(&mut self) -> bool {
         let control = self.control.pop_front();
         if let Some(control) = control.or_else(|| self.control_reply.take()) {
@@ -113,17 +113,17 @@ impl State {
         true
     }
 
-    /// One head. False when there is none.
+    /// Puts one head. False when none waits.
     fn put_head(&mut self) -> bool {
         let Some((id, head, end)) = self.heads.pop_front() else {
             return false;
         };
         let Some(request) = self.requests.get_mut(&id).filter(|r| r.heads > 0) else {
-            // Reset before it left: the peer never hears of it.
+            // Reset before it left: the peer never receives it.
             self.stale_heads -= 1;
             return true;
         };
-        // Asked to stop in the meantime: the end that follows it is queued already (P-6.1).
+        // Stopped by the peer in the meantime: the end that follows it is queued already (P-6.1).
         let end = end && !request.stopped;
         self.builder.put(|out| write_head(out, id, &head, end));
         self.stats.messages_sent += 1;
@@ -143,7 +143,7 @@ impl State {
         true
     }
 
-    /// One message of whoever's turn it is. False when nobody has any.
+    /// Puts one message of the request whose turn it is. False when none waits.
     fn put_item(&mut self, writable: &mut Vec<RequestId>) -> bool {
         let Some((id, item)) = self.data.pop() else {
             return false;

@@ -21,7 +21,7 @@ pub enum InsertError<T> {
         /// What was refused.
         value: T,
     },
-    /// The id is already waiting: whoever hands out ids has given one out twice.
+    /// The id is already waiting: an id was assigned twice.
     #[error("request {id} is already waiting; ids of a data stream must grow")]
     Duplicate {
         /// The id that is taken.

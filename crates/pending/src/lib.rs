@@ -14,8 +14,8 @@
 //! - No value is dropped, and no caller's code but `T::clone` runs, while the lock is held.
 //! - Memory follows the number of waiting requests down again after a burst.
 //!
-//! Leaves to the caller: time (`now` is an argument), handing out ids that grow and are not reused,
-//! waking whoever waits, limits per tenant, and closing the table before it is dropped (in builds
+//! Leaves to the caller: time (`now` is an argument), assigning ids that grow and are not reused,
+//! waking waiting tasks, limits per tenant, and closing the table before it is dropped (in builds
 //! with debug assertions, dropping a table that still holds requests panics).
 //!
 //! Cost: insert, lookup and settle take one short lock and look at one slot, as long as the ids of

@@ -12,12 +12,12 @@ pub(crate) struct Requests<T> {
     /// Those that the one end opened, and those of the other: the numbers of each are dense.
     sides: [Slots<T>; 2],
     max_entries: usize,
-    /// How many may wait now: as many as the settings say, and none when it is closed. Under the lock: a flag beside it would
+    /// How many may wait now: the configured number, and 0 when it is closed. Under the lock: a flag beside it would
     /// let an insert slip in behind a close.
     limit: usize,
     peak: usize,
     /// Not after any deadline in here. It is only lowered while entries come and go, and made exact by a scan, so that
-    /// settling never has to look for the next one. Says nothing when there is no entry.
+    /// settling never has to look for the next one. Not used while the table is empty.
     earliest: Option<Instant>,
     closed: bool,
     /// By [`Settled`].
@@ -119,7 +119,7 @@ impl<T> Requests<T> {
         }
     }
 
-    /// A deadline is in here from now on; that of an only entry says nothing of those before it.
+    /// Adds a deadline; with an only entry, earlier deadlines do not count any more.
     #[inline]
     fn note(&mut self, deadline: Option<Instant>, only: bool) {
         if deadline.is_some_and(|new| only || self.earliest.is_none_or(|earliest| new < earliest)) {
@@ -180,7 +180,7 @@ impl<T> Requests<T> {
         let of = |how: Settled| self.settled[how as usize];
         let waiting = self.len() as u64;
         Stats {
-            // Whoever came in either waits or has been settled.
+            // Each request that was inserted either waits or has been settled.
             inserted: self.settled.iter().sum::<u64>() + waiting,
             completed: of(Settled::Completed),
             failed: of(Settled::Failed),

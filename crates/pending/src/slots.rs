@@ -96,14 +96,14 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The same where the place is taken, or there is no ring yet, or the id may be among those overtaken.
+    /// The same where the place is taken, or the ring does not exist yet, or the id may have been overtaken.
     #[inline(never)]
     fn insert_aside(&mut self, id: u64, deadline: Option<Instant>, value: T) -> Result<(), T> {
         if self.get(id).is_some() {
             return Err(value);
         }
         let free = matches!(self.ring.get(self.home(id)), Some(None));
-        // Dense ids meet nobody before the ring is full; with many that stay, growing at three quarters keeps the tree small.
+        // Dense ids never collide before the ring is full; with many that stay, growing at three quarters keeps the tree small.
         if !free && self.len * 4 >= self.ring.len() * 3 {
             self.rebuild((self.ring.len() * 2).max(MIN_SLOTS));
         }
@@ -201,7 +201,7 @@ impl<T> Slots<T> {
         self.overtaken.insert(older.id, older);
     }
 
-    /// The place of an id. The lowest bit says who opened the request, and is the same for all ids in here.
+    /// The place of an id. The lowest bit is that of the opener, and is the same for all ids in here.
     #[inline]
     fn home(&self, id: u64) -> usize {
         // With no ring, the mask has all bits; no place is looked at then. The low bits are enough where a usize is short.

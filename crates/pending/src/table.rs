@@ -1,4 +1,4 @@
-//! The table: what may be asked of the requests, each under one short lock.
+//! The table: the operations on the requests, each under one short lock.
 
 use std::fmt;
 use std::sync::PoisonError;
@@ -16,7 +16,7 @@ use crate::sync::{Mutex, MutexGuard};
 /// One lock for all: a data stream has one anyway, that of its mux, and with all under one lock the limit and the counters
 /// are plain numbers. Shards would need a counter that all threads write to, and that costs what they save.
 ///
-/// `T` is a handle to whoever waits, cheap to clone. Its `clone` runs under the lock and must not call the table. A poisoned
+/// `T` is a handle to a waiting task, cheap to clone. Its `clone` runs under the lock and must not call the table. A poisoned
 /// lock is taken over: every step under it leaves the requests whole.
 pub struct Table<T> {
     requests: Mutex<Requests<T>>,
@@ -84,10 +84,10 @@ impl<T> Table<T> {
         self.lock().earliest()
     }
 
-    /// The data stream or its epoch is lost: settles all requests as failed, gives them back in no
-    /// particular order, and refuses all later inserts. An insert that races this is either among
-    /// the failed or refused. Once more does no harm, and finds nothing.
-    #[must_use = "whoever waits for these requests must be told"]
+    /// The data stream or its epoch is lost: settles all requests as failed, returns them in no
+    /// particular order, and refuses later inserts, until [`Self::reopen`]. An insert that races
+    /// this is either among the failed or refused. A second call returns nothing.
+    #[must_use = "the tasks that wait for these requests must be notified"]
     pub fn close(&self) -> Vec<(u64, T)> {
         let lost = self.lock().close();
         let entries = lost.into_iter().flat_map(Slots::into_entries);
@@ -158,8 +158,8 @@ impl<T> fmt::Debug for Table<T> {
     }
 }
 
-/// A table that still holds requests has waiters that nobody will ever answer. As h2's store does,
-/// tests are told (`src/proto/streams/store.rs` there).
+/// A table that still holds requests has waiters that would never be notified. Builds with debug
+/// assertions panic, as the store of h2 does (`src/proto/streams/store.rs` there).
 impl<T> Drop for Table<T> {
     fn drop(&mut self) {
         debug_assert!(

@@ -492,20 +492,20 @@ fn dropping_a_table_that_still_holds_requests_is_seen() {
     let table = Table::new(Config::default());
     table.insert(2, None, ()).unwrap();
     table.insert(4, None, ()).unwrap();
-    let said = catch_unwind(AssertUnwindSafe(|| drop(table))).unwrap_err();
+    let panicked = catch_unwind(AssertUnwindSafe(|| drop(table))).unwrap_err();
     assert_eq!(
-        said.downcast_ref::<String>().unwrap(),
+        panicked.downcast_ref::<String>().unwrap(),
         "a request table was dropped with 2 requests unsettled; close it first"
     );
 
     // Not on top of another panic, which would abort.
-    let said = catch_unwind(|| {
+    let panicked = catch_unwind(|| {
         let table = Table::new(Config::default());
         table.insert(2, None, ()).unwrap();
         panic!("the first");
     })
     .unwrap_err();
-    assert_eq!(said.downcast_ref::<&str>(), Some(&"the first"));
+    assert_eq!(panicked.downcast_ref::<&str>(), Some(&"the first"));
 
     let emptied = Table::new(Config::default());
     emptied.insert(2, None, ()).unwrap();

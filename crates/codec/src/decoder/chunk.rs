@@ -71,7 +71,7 @@ pub(super) fn scan_chunk(start: &[u8], length: usize) -> Option<ChunkStart> {
             (2, Value::Varint(_)) => {}
             (3, Value::Varint(value)) => message_type = low_32(value),
             (4, Value::Varint(value)) => end_stream = value,
-            // What says how a chunk is compressed among them: that one is inflated as a whole, and so gathered.
+            // The compression fields are among them: a compressed chunk is decompressed as a whole, and so gathered.
             _ => return None,
         }
     }

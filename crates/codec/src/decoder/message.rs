@@ -103,7 +103,7 @@ pub(super) fn decode_message(
     Ok(Some(envelope))
 }
 
-/// A payload of which its message says that it is compressed (P-13.2).
+/// A payload whose message has compression fields (P-13.2).
 fn as_compressed(compressed: Compressed, payload: Payload) -> Payload {
     let (frame, data) = match payload {
         Payload::Chunk { data, .. } => (None, data),
@@ -366,7 +366,7 @@ mod tests {
             b"\xb0\x01\xff\xff\xff\xff\x0f\xb8\x01\x01\xfa\x01\x03abc",
             // More than its frame.
             &[&framed[..], &[5]].concat(),
-            // One without the other, or something that is none.
+            // One field without the other, or an invalid value.
             b"\xb8\x01\x01\xfa\x01\x03abc",
             b"\xb0\x01\x04\xfa\x01\x03abc",
             b"\xb0\x01\x04\xb8\x01\x03\xfa\x01\x03abc",
@@ -378,7 +378,7 @@ mod tests {
         ] {
             assert_eq!(read(fields), bad, "{fields:?}");
         }
-        // Zeros say nothing.
+        // Zeros count as absent.
         let chunk = Payload::Chunk {
             data: "abc".into(),
             first: true,

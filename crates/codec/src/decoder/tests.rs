@@ -228,7 +228,7 @@ fn a_frame_that_has_been_read_is_let_go() {
                 while let Some(envelope) = decoder.next().unwrap() {
                     read.push(envelope);
                 }
-                // Payload is a slice of its frame, and no payload is none.
+                // Payload is a slice of its frame; an empty payload has no slice.
                 let holds = read.iter().any(|envelope| {
                     matches!(&envelope.payload, Payload::Chunk { data, .. } if !data.is_empty())
                 });

@@ -48,7 +48,7 @@ impl<T: AsRef<str>> GrpcRequestHead<'_, T> {
         put_bytes(&mut out, 2, self.authority);
         put_bytes(&mut out, 3, self.path);
         put_headers(&mut out, 4, metadata)?;
-        // 0 means that there is none: who has none left still has a nanosecond.
+        // 0 means no timeout: a timeout that has expired is sent as a nanosecond.
         let nanos = |timeout: Duration| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         put_uint(&mut out, 5, self.timeout.map_or(0, |t| nanos(t).max(1)));
         finish(
@@ -63,7 +63,7 @@ impl<T: AsRef<str>> GrpcRequestHead<'_, T> {
 /// The parts of a gRPC answer to send.
 #[derive(Debug, Clone, Copy)]
 pub struct GrpcResponseHead {
-    /// HTTP status: 200, unless it comes from something that is no gRPC service.
+    /// HTTP status: 200, unless the service does not use gRPC.
     pub status: u16,
 }
 
@@ -262,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn p_8_3_a_deadline_that_is_over_is_still_one() {
-        let timeout = |asked| request(|head| head.timeout = asked).unwrap().timeout;
+    fn p_8_3_an_expired_timeout_is_sent_as_a_nanosecond() {
+        let timeout = |sent| request(|head| head.timeout = sent).unwrap().timeout;
         assert_eq!(timeout(None), None);
         let nano = Duration::from_nanos(1);
         assert_eq!(timeout(Some(Duration::ZERO)), Some(nano));

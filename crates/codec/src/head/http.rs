@@ -225,7 +225,7 @@ fn upgrade_of(message: &Bytes, (from, to): (usize, usize)) -> Result<Bytes, BadM
     }
 }
 
-/// A part of a message that nobody needs any more: what refers to the message then refers to the part.
+/// A part of a message that is not needed any more. Keeps only the part in memory where it can.
 fn cut(mut message: Bytes, (from, to): (usize, usize)) -> Bytes {
     if from == to {
         return Bytes::new();

@@ -1,4 +1,4 @@
-//! What messages say, in the terms of the generated code, and how streams are cut.
+//! Messages as the generated code has them, and cuts of streams.
 #![allow(dead_code)] // each test binary uses a part of it
 
 use adit_codec::{
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::{Message, encoding::decode_varint};
 
-/// As many cases, unless `PROPTEST_CASES` asks for another number.
+/// The number of cases, unless `PROPTEST_CASES` sets another one.
 pub(crate) fn cases(count: u32) -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -99,7 +99,7 @@ pub(crate) fn joined(
             whole.push(envelope);
             continue;
         }
-        assert!(!data.is_empty(), "a part that says nothing");
+        assert!(!data.is_empty(), "an empty part");
         let before = whole.last_mut().unwrap();
         assert_eq!(before.id, envelope.id);
         let Payload::Chunk { data: start, .. } = &before.payload else {
@@ -233,7 +233,7 @@ fn theirs_frame(frame: adit_codec::WebSocketFrame, data: &Bytes) -> Theirs {
     })
 }
 
-/// What an envelope says, in the generated types; `None` for a bad one. The two type fields are left out: an
+/// An envelope in the generated types; `None` for a bad one. The two type fields are left out: an
 /// [`Envelope`] does not keep them.
 pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
     let payload = match &envelope.payload {
@@ -289,8 +289,8 @@ pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
     })
 }
 
-/// A message as an [`Envelope`] would say it: without its types, with reset codes that no build knows as 0, and with the
-/// status that a gRPC answer leaves out.
+/// A message as an [`Envelope`] has it: without its types, with unknown reset codes as 0, and with the status that a gRPC
+/// response leaves out.
 pub(crate) fn without_types(message: &TunnelMessage) -> TunnelMessage {
     let mut message = message.clone();
     message.protocol_type = 0;
@@ -611,7 +611,7 @@ fn other_request() -> impl Strategy<Value = Theirs> {
     ]
 }
 
-/// Answers of the protocols other than HTTP.
+/// Responses of the protocols other than HTTP.
 fn other_answer() -> impl Strategy<Value = Theirs> {
     prop_oneof![
         (mostly(200..1000u32, any::<u32>()), headers(), bytes(3000)).prop_map(
@@ -703,7 +703,7 @@ fn foreign() -> impl Strategy<Value = (i32, Option<Theirs>)> {
     })
 }
 
-/// What a message says of compression: mostly nothing, now and then what its payload allows, or anything.
+/// The compression fields of a message: mostly absent, sometimes valid for its payload, or arbitrary.
 fn compression() -> impl Strategy<Value = (u8, u32, i32)> {
     prop_oneof![
         6 => Just((0, 0, 0)),

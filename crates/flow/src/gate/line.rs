@@ -7,7 +7,7 @@ use crate::ring::Ring;
 /// Above this many places, an empty line gives its memory back.
 const KEPT_PLACES: usize = 64;
 
-/// The waiting tasks: a ring over the places of a vector, whose head is the head of the line, so that whoever gives up in the middle leaves at once and memory stays bounded by the number of tasks.
+/// The waiting tasks: a ring over the places of a vector, whose head is the head of the line, so that a task that gives up in the middle leaves at once and memory stays bounded by the number of tasks.
 #[derive(Default)]
 pub(super) struct Line {
     places: Vec<Place>,

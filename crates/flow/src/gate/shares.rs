@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-/// Who asks for a permit: the tunnel and the visitor's address, as numbers.
+/// The holder of a permit: the tunnel and the visitor's address, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The tunnel, or what stands for one.
@@ -26,7 +26,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Nobody leaves any to others.
+    /// No holder leaves any to others.
     pub const NONE: Self = Self {
         tunnel_percent: 100,
         visitor_percent: 100,

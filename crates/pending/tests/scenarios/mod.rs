@@ -21,7 +21,7 @@ fn table<T>(max_entries: usize) -> Arc<Table<T>> {
     Arc::new(Table::new(Config { max_entries }))
 }
 
-/// What holds whenever nobody is in the middle of something.
+/// Holds whenever no operation is under way.
 fn assert_adds_up<T>(table: &Table<T>) {
     let s = table.stats();
     assert_eq!(
@@ -140,7 +140,7 @@ pub(crate) fn expire_races_close() {
 /// Visitors come while the lane is lost.
 ///
 /// Fails when `insert` reads the closed flag under one lock and puts the entry in under another: the
-/// entry is left behind, and nobody is ever told.
+/// entry is left behind, and its task is never notified.
 pub(crate) fn insert_races_close() {
     let table = table(8);
     let visitor = thread::spawn({
@@ -217,7 +217,7 @@ pub(crate) fn insert_races_insert_for_the_last_place() {
 /// Deadlines are put off while the timer runs.
 ///
 /// Fails when `expire` copies what is due under one lock and removes it under another: a request that
-/// was told it has more time is expired all the same.
+/// with a later deadline is expired all the same.
 pub(crate) fn set_deadline_races_expire() {
     let table = table(8);
     let due = Instant::now();
