@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_one_segment_is_taken_without_a_copy() {
+    fn bytes_of_one_segment_are_taken_without_a_copy() {
         let payload = Bytes::from(vec![7; 2 * COALESCE_BYTES]);
         let mut builder = BatchBuilder::new();
         builder.put_payload(payload.clone());

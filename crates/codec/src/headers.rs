@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_named() {
+    fn an_invalid_header_is_named() {
         let refusal = |name: &[u8], value: &[u8]| {
             let mut out = BytesMut::new();
             put_header(&mut out, 1, name, value);
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_end_a_line_is_no_header() {
+    fn line_breaks_in_headers_are_refused() {
         for name in ["", "A", "a b", "a:", "a\r", "\u{e9}"] {
             assert!(!is_name(name.as_bytes()), "{name:?}");
         }

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_writer_is_woken_once_when_there_is_something_to_write() {
+    fn a_parked_writer_is_woken_once_per_batch() {
         let writer = Writer::new();
         assert_eq!(writer.append(1), 0, "no writer is parked");
         assert_eq!(writer.poll(), Poll::Pending);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn no_wake_up_is_spent_on_a_writer_that_is_up() {
+    fn a_running_writer_is_not_woken() {
         let writer = Writer::new();
         writer.append(1);
         assert_eq!(writer.poll(), Poll::Pending);

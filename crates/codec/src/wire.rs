@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_and_cut_varints_are_told_apart() {
+    fn endless_and_cut_varints_are_distinguished() {
         assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(BadMessage::Varint));
         assert_eq!(Reader::new(&[0xff; 10]).varint(), Err(BadMessage::Varint));
         assert_eq!(Reader::new(&[0xff; 9]).varint(), Err(BadMessage::Truncated));

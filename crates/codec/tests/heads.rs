@@ -92,7 +92,7 @@ fn read_answer(head: &EncodedHead) -> ResponseHead {
 }
 
 #[test]
-fn a_request_says_its_protocol_its_opening_part_and_its_body() {
+fn a_request_head_has_protocol_opening_and_body() {
     for protocol in PROTOCOLS {
         let written = request(protocol, b"body");
         let mut head = read_request(&written);
@@ -108,7 +108,7 @@ fn a_request_says_its_protocol_its_opening_part_and_its_body() {
 }
 
 #[test]
-fn an_answer_says_its_body_and_whether_it_is_final() {
+fn a_response_head_has_body_and_finality() {
     for protocol in PROTOCOLS {
         let written = answer(protocol, 200, b"body");
         let mut head = read_answer(&written);
@@ -131,7 +131,7 @@ fn an_answer_says_its_body_and_whether_it_is_final() {
 }
 
 #[test]
-fn each_protocol_has_its_own_answer() {
+fn each_protocol_has_its_own_response() {
     for answered in PROTOCOLS {
         let head = read_answer(&answer(answered, 200, b""));
         for requested in PROTOCOLS {

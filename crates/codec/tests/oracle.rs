@@ -359,14 +359,14 @@ proptest! {
     #![proptest_config(cases(600))]
 
     #[test]
-    fn what_ours_writes_prost_reads(message in message().prop_filter("carried", |m| !is_refused(m))) {
+    fn prost_reads_our_messages(message in message().prop_filter("carried", |m| !is_refused(m))) {
         let (bytes, expected) = write(&message);
         prop_assert_eq!(TunnelMessage::decode(&bytes[..]), Ok(expected.clone()));
         prop_assert_eq!(as_theirs(&read_one(&bytes).unwrap()), Some(without_types(&expected)));
     }
 
     #[test]
-    fn what_prost_writes_ours_reads(message in message()) {
+    fn our_decoder_reads_messages_of_prost(message in message()) {
         let envelope = read_one(&message.encode_to_vec()).unwrap();
         prop_assert_eq!(envelope.id, RequestId::new(message.request_id));
         prop_assert_eq!(envelope.end_stream, message.end_stream);
@@ -398,7 +398,7 @@ proptest! {
     }
 
     #[test]
-    fn what_prost_refuses_is_not_taken_for_something_else(
+    fn messages_that_prost_refuses_are_refused(
         message in message(),
         at in any::<prop::sample::Index>(),
         change in 0..4u8,
@@ -518,7 +518,7 @@ fn the_last_payload_counts_also_when_it_is_not_carried() {
 }
 
 #[test]
-fn a_field_of_another_wire_type_is_refused_as_prost_does() {
+fn wrong_wire_types_are_refused_as_by_prost() {
     let id = varint_field(1, 4);
     let end = varint_field(4, 1);
     let window = put_length_delimited(15, &varint_field(1, 9));
@@ -542,7 +542,7 @@ fn a_field_of_another_wire_type_is_refused_as_prost_does() {
 }
 
 #[test]
-fn numbers_of_32_bits_take_the_low_half_as_in_prost() {
+fn numbers_of_32_bits_truncate_as_in_prost() {
     let high = 1 << 32;
     let id = varint_field(1, 4);
     let reset = put_length_delimited(17, &varint_field(1, high + 2));

@@ -411,7 +411,7 @@ proptest! {
 }
 
 #[test]
-fn a_head_that_is_whole_in_a_frame_is_sliced_out_of_it() {
+fn a_head_within_one_frame_is_a_slice_of_it() {
     let message = TunnelMessage {
         request_id: 3,
         payload: Some(adit_proto::tunnel_message::Payload::HttpResponse(

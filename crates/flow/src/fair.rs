@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_comes_back_after_a_burst_of_keys_and_not_before() {
+    fn memory_shrinks_only_after_a_burst_of_keys() {
         let mut sender = FairSender::new(QUANTUM);
         for key in 0..10_000 {
             sender.push(key, 0, 1);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_goes_before_those_under_way() {
+    fn a_new_key_goes_before_running_ones() {
         // P-5.1
         let mut sender = under_way();
         sender.push(9, 0, 30);
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_early_is_missing_in_turn() {
+    fn an_early_turn_is_deducted_from_the_next() {
         let mut sender = under_way();
         for item in 0..9 {
             sender.push(9, item, 50);
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_in_a_turn_does_not_go_early() {
+    fn items_larger_than_a_turn_do_not_go_early() {
         let mut sender = under_way();
         sender.push(8, 0, 101);
         sender.push(9, 0, 100);
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_newcomers_leaves_half_to_those_in_turn() {
+    fn a_flood_of_new_keys_leaves_half_to_the_others() {
         for cost in [0, 1, 20, 100] {
             let mut sender = FairSender::new(100);
             let (mut standing, mut newcomers) = (0, 0);
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_ran_empty_early_is_forgotten_when_its_turn_comes() {
+    fn a_key_emptied_early_is_removed_at_its_turn() {
         let mut sender = under_way();
         sender.push(9, 0, 30);
         assert_eq!(keys(&mut sender, 1), [9]);
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn who_drops_what_is_old_does_not_come_back_as_new() {
+    fn dropping_old_items_does_not_make_a_key_new() {
         let mut sender = under_way();
         sender.push(9, 0, 60);
         assert_eq!(keys(&mut sender, 1), [9]);
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_queued_is_counted() {
+    fn queued_cost_is_counted() {
         let mut sender = FairSender::new(QUANTUM);
         assert!(sender.is_empty());
         sender.push(1, 0, 10);
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_for_its_age_is_the_oldest_of_its_key_and_is_counted_out() {
+    fn dropping_by_age_takes_the_oldest_and_its_cost() {
         let mut sender = FairSender::new(100);
         for item in 0..3 {
             sender.push(1, item, 10 + u64::from(item));
@@ -623,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_the_keys_in_few_steps_and_leaves_room_at_each() {
+    fn memory_follows_the_keys_in_few_steps() {
         let mut sender = FairSender::new(QUANTUM);
         for key in 0..10_000 {
             sender.push(Counted(key), 0, 1);

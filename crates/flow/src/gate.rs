@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_been_answered_gets_no_second_permit() {
+    fn a_served_waiter_gets_one_permit() {
         let gate = Gate::new(2, 0);
         let waker = Arc::new(Count::default());
         let mut acquire = gate.acquire();
@@ -722,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_goes_to_the_head_of_the_line_and_to_nobody_else() {
+    fn a_permit_goes_to_the_head_of_the_line() {
         let gate = Gate::new(1, 3);
         let wakers: Vec<Arc<Count>> = (0..3).map(|_| Arc::default()).collect();
         let permit = gate.try_acquire().unwrap();
@@ -749,7 +749,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_in_the_middle_is_skipped() {
+    fn a_waiter_that_gives_up_is_skipped() {
         let gate = Gate::new(1, 3);
         let waker = Arc::new(Count::default());
         let permit = gate.try_acquire().unwrap();
@@ -785,7 +785,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_gate_turns_all_away_and_lets_the_permits_home() {
+    fn a_closed_gate_refuses_all_and_takes_permits_back() {
         let gate = Gate::new(2, 4);
         let waker = Arc::new(Count::default());
         let (handed, held) = (gate.try_acquire().unwrap(), gate.try_acquire().unwrap());
@@ -929,7 +929,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_says_how_it_stands() {
+    fn debug_shows_permits_and_waiters() {
         let gate = Gate::new(2, 1);
         let permit = gate.try_acquire().unwrap();
         let shown = format!("{gate:?} {permit:?} {:?}", gate.acquire());

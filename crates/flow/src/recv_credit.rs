@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_too_small_for_a_message_is_made_up_for_at_once() {
+    fn a_window_below_one_message_grows_at_once() {
         let budget = Budget::new(0);
         let mut credit = RecvCredit::new(10);
         assert_eq!(credit.limit(), 10);
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_with_an_eighth_in_hand_has_not_run_low() {
+    fn an_eighth_left_is_not_low() {
         let (budget, mut credit) = after(W, W - W / 8);
         assert!(credit.grant(&budget, MAX_WINDOW).is_some());
         assert_eq!(credit.window(), W);
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_stopped_at_an_earlier_limit_has_used_all() {
+    fn a_stop_at_an_earlier_limit_counts_as_used_up() {
         // The receiver consumes at once; the grant crosses the rest of the old window on its way.
         let budget = Budget::new(MAX_WINDOW);
         let mut credit = credit();
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_sent_across_the_earlier_limit_was_not_held_up() {
+    fn sending_across_the_earlier_limit_does_not_count() {
         let budget = Budget::new(MAX_WINDOW);
         let mut credit = credit();
         assert!(take(&mut credit, W / 2));
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_at_a_limit_of_the_smaller_window_does_not_count() {
+    fn a_stop_at_the_smaller_window_does_not_count() {
         let budget = Budget::new(MAX_WINDOW);
         let mut credit = credit();
         take(&mut credit, W / 2);
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_grow_when_the_budget_refuses_and_does_when_it_can() {
+    fn the_window_grows_only_with_the_budget() {
         let (_, mut credit) = after(W, W);
         let full = Budget::new(W - 1);
         assert_eq!(credit.grant(&full, MAX_WINDOW), window_after(2 * W, W));
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_borrowed_goes_back_once() {
+    fn a_loan_is_returned_once() {
         let (budget, mut credit) = after(W, W);
         credit.grant(&budget, MAX_WINDOW).unwrap();
         assert!(budget.try_charge(7));
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_borrowed_goes_back_with_the_credit() {
+    fn a_loan_is_returned_when_the_credit_is_dropped() {
         let (budget, mut credit) = after(W, W);
         credit.grant(&budget, MAX_WINDOW).unwrap();
         assert_eq!(budget.used(), W);

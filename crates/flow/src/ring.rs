@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_go_round_and_whoever_joins_comes_last() {
+    fn turns_rotate_and_new_places_come_last() {
         let mut ring = Ring::default();
         ring.advance();
         assert_eq!(ring.head(), None);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_is_skipped_wherever_it_stood() {
+    fn a_removed_place_is_skipped_anywhere() {
         let mut ring = Ring::default();
         (0..4).for_each(|place| ring.push(place));
         ring.remove(2);

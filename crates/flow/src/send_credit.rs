@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_limit_may_be_sent_and_not_a_byte_more() {
+    fn exactly_the_limit_may_be_sent() {
         // P-4.2
         let mut credit = SendCredit::new(1000);
         let refused = InsufficientCredit {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn consumed_may_not_pass_what_was_sent() {
+    fn consumed_may_not_pass_the_sent_cost() {
         // P-4.5
         let mut credit = SendCredit::new(300);
         credit.take(8).unwrap();

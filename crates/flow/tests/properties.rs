@@ -383,7 +383,7 @@ proptest! {
 
     /// Promise 11: as many as give memory back, and so number the places anew, in any order.
     #[test]
-    fn a_crowd_that_leaves_takes_nobody_along(
+    fn removing_a_crowd_keeps_the_other_keys(
         leaving in Just((0..1500u32).collect::<Vec<_>>()).prop_shuffle(),
         served in prop::collection::vec(0..3usize, 1500),
         quantum in 1..300u64,
@@ -679,7 +679,7 @@ proptest! {
     }
 }
 
-/// A sender on a long path is not held to its first window: although the receiver consumes at once, so that it never sees the sender's credit used up at the moment of a grant, the window grows until it is no longer what limits, and then stops (P-4.6).
+/// A sender on a long path is not held to its first window: although the receiver consumes at once, so that it never sees the sender's credit used up at the moment of a grant, the window grows until it does not limit any more, and then stops (P-4.6).
 #[test]
 fn a_long_path_is_filled() {
     // One message a tick, 50 ticks each way: 1 MB is on its way when the path is full.

@@ -408,7 +408,7 @@ mod tests {
 
     /// Regression: visitors who come and leave while the client does not read filled the memory with heads.
     #[test]
-    fn heads_of_requests_that_are_over_are_taken_out() {
+    fn heads_of_ended_requests_are_removed() {
         let mut state = state();
         let kept = open(&mut state);
         for _ in 0..10_000 {
@@ -438,7 +438,7 @@ mod tests {
 
     /// Regression: the same by a peer that has its requests answered and does not read.
     #[test]
-    fn answers_of_requests_that_are_over_are_taken_out() {
+    fn response_heads_of_ended_requests_are_removed() {
         let mut state = state();
         for n in 0..10_000 {
             let id = RequestId::new(2 * n + 1);
@@ -468,7 +468,7 @@ mod tests {
 
     /// Regression: as above, of the line of those that wait for room.
     #[test]
-    fn those_that_waited_and_are_over_leave_the_line() {
+    fn ended_requests_leave_the_list_of_blocked() {
         let mut state = state();
         let full = open(&mut state);
         state.send(full, Bytes::from(vec![0; 500]), false).unwrap();
@@ -483,7 +483,7 @@ mod tests {
 
     /// A queue has at most twice the room that it needs, and a small payload an allocation of its own.
     #[test]
-    fn p_4_1_an_item_that_waits_occupies_no_more_than_its_cost() {
+    fn p_4_1_a_waiting_item_occupies_at_most_its_cost() {
         let smallest_allocation = 32;
         let occupied = 2 * size_of::<(Item, u64)>() + smallest_allocation;
         assert!(occupied as u64 <= MESSAGE_COST, "{occupied}");
@@ -491,7 +491,7 @@ mod tests {
 
     /// What waits to leave is counted by its cost: empty frames have no bytes.
     #[test]
-    fn empty_frames_that_wait_to_leave_are_bounded_as_payload_is() {
+    fn waiting_empty_frames_are_bounded_by_cost() {
         let mut config = Config::new(Side::Server);
         config.initial_window = 4 << 20;
         let (own, all) = (config.max_queued_per_request, config.max_queued);
@@ -531,7 +531,7 @@ mod tests {
 
     /// A request that waits only for the place of its reset is in no table, so this bound is the only one.
     #[test]
-    fn requests_that_broke_off_are_bounded_while_nothing_leaves() {
+    fn aborting_requests_are_bounded_while_nothing_leaves() {
         let mut state = state();
         for _ in 0..10_000 {
             let id = open(&mut state);
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_usual_load_needs_is_not_given_back_with_each_batch() {
+    fn lists_keep_the_memory_of_the_usual_load() {
         let mut state = state();
         let ids: Vec<_> = (0..500).map(|_| open(&mut state)).collect();
         while state.next_batch().is_some() {}
@@ -589,7 +589,7 @@ mod tests {
 
     /// Regression: with a hash that the peer knows, it could choose ids that all fall in one place.
     #[test]
-    fn ids_that_were_chosen_to_collide_do_not() {
+    fn ids_chosen_to_collide_are_spread() {
         // The inverse of the multiplier that was used bare, by Newton's iteration.
         let multiplier = 0x9e37_79b9_7f4a_7c15_u64;
         let mut inverse = 1_u64;

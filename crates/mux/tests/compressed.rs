@@ -72,7 +72,7 @@ fn with_request(protocol: ProtocolType) -> End {
 }
 
 #[test]
-fn p_13_4_what_comes_compressed_costs_what_it_was() {
+fn p_13_4_received_compressed_payload_costs_its_decompressed_size() {
     let mut end = with_request(ProtocolType::Http);
     let rest = (W - 20_000 - 2 * MESSAGE_COST) as u32;
     let events = end.feed([packed(1, 10, 20_000), packed(1, 10, rest)]);
@@ -107,7 +107,7 @@ fn p_13_4_what_comes_compressed_costs_what_it_was() {
 }
 
 #[test]
-fn p_13_4_what_is_sent_compressed_costs_what_it_was() {
+fn p_13_4_sent_compressed_payload_costs_its_decompressed_size() {
     let mut end = with_request(ProtocolType::WebSocket);
     let send = |end: &End, frame, inflated_bytes, last| {
         let data = Bytes::from_static(b"short");
@@ -125,13 +125,13 @@ fn p_13_4_what_is_sent_compressed_costs_what_it_was() {
     send(&end, None, left as u32, true).unwrap();
     assert_eq!(send(&end, None, 10, false), Err(SendError::Ended));
     let sent = end.sent();
-    let says = |message: &TunnelMessage| {
+    let outline = |message: &TunnelMessage| {
         let (by, end) = (message.compression(), message.end_stream);
         assert_eq!(by, adit_proto::Compression::Zstd);
         (message.inflated_bytes, end)
     };
     assert_eq!(
-        [says(&sent[0]), says(&sent[1])],
+        [outline(&sent[0]), outline(&sent[1])],
         [(5000, false), (left as u32, true)]
     );
     let Some(Payload::WebsocketFrame(frame)) = &sent[0].payload else {
@@ -159,7 +159,7 @@ fn p_13_2_nothing_longer_than_a_message_may_be_is_sent_compressed() {
 }
 
 #[test]
-fn p_13_2_what_lies_about_its_length_costs_its_request_alone() {
+fn p_13_2_a_wrong_announced_length_ends_that_request_only() {
     let mut end = with_request(ProtocolType::Tcp);
     for (n, message) in [
         packed(1, 10, 10),

@@ -1,10 +1,10 @@
 //! Flows of datagrams beside other requests, from one mux to another (section 11 of the protocol).
 //!
-//! Checked for random traffic over a transport that takes what it likes when it likes:
-//! - what arrives of a flow is what was sent, whole, each at most once and in its order (P-11.1);
-//! - what does not arrive is counted: sent = arrived + dropped (P-11.3);
-//! - what waits of a flow is bounded, and so is what waits of all, however long nothing leaves;
-//! - the payload of another request loses nothing, and whoever sends it is never kept waiting by datagrams (P-11.2).
+//! Checked for random traffic over a transport that takes random amounts at random times:
+//! - datagrams of a flow arrive whole, each at most once and in their order (P-11.1);
+//! - datagrams that do not arrive are counted: sent = arrived + dropped (P-11.3);
+//! - waiting datagrams are bounded, of a flow and of all flows, however long nothing leaves;
+//! - the payload of another request is complete, and datagrams never delay its sender (P-11.2).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -249,7 +249,7 @@ impl Play {
 
 proptest! {
     #[test]
-    fn p_11_3_what_arrives_of_a_flow_is_whole_and_in_order_and_the_rest_is_counted(
+    fn p_11_3_datagrams_arrive_in_order_or_are_counted(
         ops in prop::collection::vec(op(), 1..150),
         max_queued_datagrams in prop_oneof![Just(0u64), Just(500), Just(5_000), Just(256 * 1024)],
         max_queued in prop_oneof![Just(3_000u64), Just(20_000), Just(2 << 20)],
@@ -295,7 +295,7 @@ proptest! {
 /// Nothing leaves, a hundred flows flood: another request is opened, answered and sends as if they were not there; when
 /// the transport goes on, it has its turn among them although they never stop.
 #[test]
-fn p_11_2_a_flood_delays_nobody() {
+fn p_11_2_a_flood_does_not_delay_payload() {
     let mut config = Config::new(Side::Server);
     config.max_batch = 64 * 1024;
     let end = End::new(config.clone());

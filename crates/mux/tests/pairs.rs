@@ -3,10 +3,10 @@
 //! Checked, for random requests of all protocols that lose nothing, under random delay, bandwidth, fragmentation and loss:
 //! - every byte arrives in order and whole, or its direction was stopped or its request reset;
 //! - each request ends exactly once at each end;
-//! - a consumer that stalls stops nobody else;
+//! - a stalled consumer does not delay others;
 //! - when all is done nothing is left open or queued, and the budget has all of its bytes back;
-//! - there is no deadlock: a pair that has nothing to wait for has nothing left to do. Senders ask again only when they
-//!   are told to, and the writer only when it is woken, so a wake-up that is lost shows as one;
+//! - no deadlock: a pair that has nothing to wait for has nothing left to do. Senders try again only when they are woken,
+//!   and so does the writer, so a lost wake-up shows as a deadlock;
 //! - after a loss everything can be dropped, and what had arrived was right;
 //! - equal senders get equal shares, and a small request passes bulk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]

@@ -2,13 +2,13 @@
 //!
 //! Promises checked against a plain model of what has been seen from outside:
 //! - nothing panics, and the stream ends only with an error that names itself;
-//! - what is sent never passes the credit that was granted (P-4.2), and costs what P-4.1 says, frames among it;
+//! - what is sent never passes the credit that was granted (P-4.2), and costs as P-4.1 defines, frames included;
 //! - datagrams cost none, and what of them waits is bounded (P-11.2, P-11.3);
 //! - own ids leave in ascending order, first the head; nothing but `Window`, `StopSending` and `Reset` follows an end,
 //!   nothing at all follows a reset, and no request is reset twice;
 //! - what is owed leaves at most once between two calls (P-4.8);
 //! - what waits to leave is bounded by the config;
-//! - whoever was told to wait is told to go on: when the writer has nothing left, nobody waits who could send;
+//! - a sender that waits is woken: when the writer has nothing left, no sender waits that could send;
 //! - when every request has been reset nothing is left, and the budget has all of its bytes back.
 #![allow(
     clippy::unwrap_used,
@@ -73,7 +73,7 @@ enum Op {
         of: usize,
         length: usize,
     },
-    Ask {
+    Sendable {
         of: usize,
     },
     Trailers {
@@ -194,7 +194,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (of.clone(), 1..2000usize, prop::bool::weighted(0.1))
             .prop_map(|(of, most, end)| Op::Send { of, most, end }),
         1 => (of.clone(), 0..2000usize).prop_map(|(of, length)| Op::Push { of, length }),
-        4 => of.clone().prop_map(|of| Op::Ask { of }),
+        4 => of.clone().prop_map(|of| Op::Sendable { of }),
         1 => of.clone().prop_map(|of| Op::Trailers { of }),
         3 => (of.clone(), 0..600u64).prop_map(|(of, cost)| Op::Consume { of, cost }),
         1 => of.clone().prop_map(|of| Op::Stop { of }),
@@ -273,7 +273,7 @@ impl Model {
         *self.protocols.get(&id).unwrap_or(&ProtocolType::Http)
     }
 
-    fn ask(&mut self, id: RequestId) -> Option<usize> {
+    fn sendable(&mut self, id: RequestId) -> Option<usize> {
         match self.end.mux.sendable(id) {
             Ok(Sendable::Now(bytes)) => {
                 assert!((1..=self.config.max_payload).contains(&bytes));
@@ -305,7 +305,7 @@ impl Model {
             Op::Frame { of, most, end } => {
                 let id = self.pick(of);
                 if self.protocol(id) == ProtocolType::WebSocket
-                    && let Some(bytes) = self.ask(id)
+                    && let Some(bytes) = self.sendable(id)
                 {
                     let data = Bytes::from(vec![4; bytes.min(most)]);
                     let frame = WebSocketFrame {
@@ -321,7 +321,7 @@ impl Model {
             Op::Compressed { of, most, end } => {
                 let id = self.pick(of);
                 if self.protocol(id) != ProtocolType::Udp
-                    && let Some(bytes) = self.ask(id)
+                    && let Some(bytes) = self.sendable(id)
                 {
                     let before = bytes.min(most);
                     let data = Bytes::from(vec![7; before / 10]);
@@ -358,7 +358,7 @@ impl Model {
             }
             Op::Answer { of, body, end } => {
                 let id = self.pick(of);
-                // The caller's part: only who was asked may answer, and before the payload.
+                // The duty of the caller: only the accepting side responds, and before the payload.
                 if id.opener() != self.config.side && !self.has_sent.contains(&id) {
                     let head = own_answer(self.protocol(id), &vec![1; body]);
                     let _ = mux.respond(id, head, end);
@@ -367,7 +367,7 @@ impl Model {
             Op::Send { of, most, end } => {
                 let id = self.pick(of);
                 if self.protocol(id) != ProtocolType::Udp
-                    && let Some(bytes) = self.ask(id)
+                    && let Some(bytes) = self.sendable(id)
                 {
                     let data = vec![2; bytes.min(most)];
                     mux.send(id, data.into(), end).unwrap();
@@ -384,8 +384,8 @@ impl Model {
                     Err(_) => {}
                 }
             }
-            Op::Ask { of } => {
-                self.ask(self.pick(of));
+            Op::Sendable { of } => {
+                self.sendable(self.pick(of));
             }
             Op::Trailers { of } => {
                 let protocol = self.protocol(self.pick(of));
@@ -535,7 +535,7 @@ impl Model {
 
     fn on_writable(&mut self, ids: &[RequestId]) {
         for id in ids {
-            assert!(self.waiting.remove(id), "{id} did not ask");
+            assert!(self.waiting.remove(id), "{id} did not wait");
         }
     }
 
@@ -576,10 +576,10 @@ impl Model {
 
     fn check_bounds(&self) {
         let stats = self.end.mux.stats();
-        // One that has nothing queued may go up to twice the bound, with one message; an end, or a break, is not asked about.
+        // One that has nothing queued may go up to twice the bound, with one message; an end or an abort needs no permission.
         let message = self.config.max_payload as u64 + MESSAGE_COST;
         let ends = 2 * stats.open as u64 * MESSAGE_COST;
-        // The same again for datagrams, which nobody asks about.
+        // The same again for datagrams, which need no permission.
         let bound = 2 * (2 * self.config.max_queued + message) + ends + self.pushed;
         assert!(stats.queued <= bound, "{} of {bound}", stats.queued);
     }
@@ -603,7 +603,7 @@ impl Model {
             );
         }
         assert_eq!(self.end.mux.stats().queued, 0);
-        // Whoever still waits does so for credit.
+        // Senders that still wait do so for credit.
         for &id in &self.waiting {
             let answer = self.end.mux.sendable(id);
             assert!(
@@ -785,7 +785,7 @@ fn room_is_handed_out_by_the_message() {
 }
 
 #[test]
-fn a_sender_is_told_once_when_its_own_queue_has_room() {
+fn a_sender_is_woken_once_when_its_queue_has_room() {
     let mut config = Config::new(Side::Server);
     config.max_queued_per_request = 1000;
     config.initial_window = 100_000;
@@ -801,12 +801,12 @@ fn a_sender_is_told_once_when_its_own_queue_has_room() {
     assert_eq!(end.writable, [own]);
     end.mux.send(own, vec![0; 5].into(), false).unwrap();
     end.sent();
-    assert_eq!(end.writable, [own], "told once");
+    assert_eq!(end.writable, [own], "woken once");
 }
 
 /// Regression: with an initial window below what a message needs nothing could ever be sent.
 #[test]
-fn a_window_too_small_for_a_message_is_made_up_for_at_once() {
+fn a_window_below_one_message_grows_at_once() {
     for side in [Side::Server, Side::Client] {
         let mut config = Config::new(side);
         config.initial_window = 10;
@@ -824,7 +824,7 @@ fn a_window_too_small_for_a_message_is_made_up_for_at_once() {
 }
 
 #[test]
-fn a_queue_that_is_full_to_the_byte_takes_no_more() {
+fn an_exactly_full_queue_takes_no_more() {
     for (all, own) in [(1000, 9999), (9999, 1000)] {
         let mut config = Config::new(Side::Server);
         config.max_queued = all;

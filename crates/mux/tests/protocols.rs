@@ -159,7 +159,7 @@ fn with_config(config: Config, protocol: ProtocolType) -> End {
 }
 
 #[test]
-fn p_2_4_what_a_protocol_does_not_carry_costs_the_request_alone() {
+fn p_2_4_a_foreign_payload_ends_that_request_only() {
     use ProtocolType::{Grpc, Http, Tcp, Udp, WebSocket};
     let cases = [
         (chunk(1, 3, false), &[Http, Grpc, WebSocket, Tcp][..]),
@@ -190,18 +190,18 @@ fn p_2_4_what_a_protocol_does_not_carry_costs_the_request_alone() {
 }
 
 #[test]
-fn p_2_4_each_protocol_has_its_own_answer() {
-    for asked in PROTOCOLS {
+fn p_2_4_each_protocol_has_its_own_response() {
+    for requested in PROTOCOLS {
         for answered in PROTOCOLS {
             let mut end = End::server();
-            let own = end.mux.open(head_of(asked), false, |_| true).unwrap();
+            let own = end.mux.open(head_of(requested), false, |_| true).unwrap();
             assert_eq!((own, end.sent().len()), (Some(id(2)), 1));
             let events = end.feed([answer_of(answered, 2)]);
             let same = |protocol| match protocol {
                 ProtocolType::Udp => ProtocolType::Tcp,
                 other => other,
             };
-            if same(asked) == same(answered) {
+            if same(requested) == same(answered) {
                 assert!(matches!(&events[..], [Event::Response { end: false, .. }]));
                 // One only.
                 let again = end.feed([answer_of(answered, 2)]);
@@ -209,7 +209,7 @@ fn p_2_4_each_protocol_has_its_own_answer() {
                 assert_eq!(again, [expected]);
             } else {
                 let expected = reset_event(2, ResetCode::ProtocolError, "message out of place");
-                assert_eq!(events, [expected], "{asked:?} {answered:?}");
+                assert_eq!(events, [expected], "{requested:?} {answered:?}");
             }
         }
     }
@@ -218,7 +218,7 @@ fn p_2_4_each_protocol_has_its_own_answer() {
 // 9. WebSocket
 
 #[test]
-fn p_9_3_a_frame_crosses_as_it_came_and_the_rest_of_its_payload_follows() {
+fn p_9_3_a_frame_crosses_unchanged_before_the_rest_of_its_payload() {
     let mut end = with_request(ProtocolType::WebSocket);
     let events = end.feed([
         frame(1, b"abc", 5, false),
@@ -319,7 +319,7 @@ fn p_2_1_frames_and_datagrams_stay_below_the_longest_payload() {
 }
 
 #[test]
-fn p_2_9_who_was_sent_a_frame_or_a_datagram_may_reset() {
+fn p_2_9_a_reset_after_a_frame_or_datagram_is_allowed() {
     let mut config = Config::new(Side::Server);
     config.max_resets_per_tick = 0;
     let mut end = with_config(config.clone(), ProtocolType::WebSocket);
@@ -333,7 +333,7 @@ fn p_2_9_who_was_sent_a_frame_or_a_datagram_may_reset() {
 // 11. UDP
 
 #[test]
-fn p_11_1_datagrams_go_both_ways_before_the_answer_too() {
+fn p_11_1_datagrams_cross_both_ways_before_the_response() {
     let mut end = with_request(ProtocolType::Udp);
     let events = end.feed([datagram(1, b"", false), datagram(1, b"last", true)]);
     let expected = [(&b""[..], false), (b"last", true)].map(|(data, end)| Event::Datagram {
@@ -372,7 +372,7 @@ fn p_11_1_datagrams_go_both_ways_before_the_answer_too() {
 }
 
 #[test]
-fn p_11_1_datagrams_come_before_the_answer_but_no_end_does() {
+fn p_11_1_datagrams_may_come_before_the_response_but_not_an_end() {
     let mut end = End::server();
     for own in [2, 4] {
         let opened = end.mux.open(head_of(ProtocolType::Udp), false, |_| true);
@@ -410,7 +410,7 @@ fn p_11_2_datagrams_have_no_credit() {
 }
 
 #[test]
-fn p_11_3_of_too_many_datagrams_that_wait_the_oldest_are_dropped_and_counted() {
+fn p_11_3_the_oldest_waiting_datagrams_are_dropped_and_counted() {
     let mut config = Config::new(Side::Server);
     config.max_queued_datagrams = 4 * (10 + MESSAGE_COST);
     let waiting = |end: &mut End, id: u64| -> Vec<u8> {
@@ -468,7 +468,7 @@ fn p_11_3_of_too_many_datagrams_that_wait_the_oldest_are_dropped_and_counted() {
 }
 
 #[test]
-fn p_11_3_when_all_together_have_queued_too_much_those_that_have_some_make_room() {
+fn p_11_3_a_full_lane_drops_datagrams_of_flows_with_a_queue() {
     let mut config = Config::new(Side::Server);
     config.max_queued = 5 * (10 + MESSAGE_COST);
     let mut end = with_config(config, ProtocolType::Udp);
@@ -532,7 +532,7 @@ fn flood(end: &End, flow: RequestId) {
 }
 
 #[test]
-fn p_11_2_a_flood_of_datagrams_takes_no_room_from_payload_nor_payload_from_datagrams() {
+fn p_11_2_flooded_datagrams_and_payload_do_not_starve_each_other() {
     let end = with_little_room();
     flood(&end, id(1));
     assert!(matches!(end.mux.sendable(id(3)), Ok(Sendable::Now(_))));
@@ -543,7 +543,7 @@ fn p_11_2_a_flood_of_datagrams_takes_no_room_from_payload_nor_payload_from_datag
 }
 
 #[test]
-fn p_11_2_who_waits_for_room_is_told_when_payload_has_left_though_datagrams_wait() {
+fn p_11_2_a_blocked_sender_resumes_while_datagrams_wait() {
     let end = with_little_room();
     end.mux.send(id(3), vec![0; 2600].into(), false).unwrap();
     flood(&end, id(1));
@@ -554,7 +554,7 @@ fn p_11_2_who_waits_for_room_is_told_when_payload_has_left_though_datagrams_wait
 }
 
 #[test]
-fn p_11_3_a_flow_that_ends_gives_the_room_of_its_datagrams_back() {
+fn p_11_3_an_ended_flow_frees_the_room_of_its_datagrams() {
     let mut end = with_little_room();
     flood(&end, id(1));
     end.feed([reset(1)]);
@@ -574,9 +574,9 @@ fn p_11_3_a_flow_that_ends_gives_the_room_of_its_datagrams_back() {
     assert_eq!(end.mux.stats().datagrams_dropped, 1);
 }
 
-/// Regression: a datagram of the side that was asked, ahead of its `Accepted`, ended the flow.
+/// Regression: a datagram of the accepting side, ahead of its `Accepted`, ended the flow.
 #[test]
-fn p_11_1_datagrams_of_the_side_that_was_asked_need_no_answer_before_them() {
+fn p_11_1_the_accepting_side_sends_datagrams_before_its_response() {
     let mut end = End::server();
     let flow = end.mux.open(head_of(ProtocolType::Udp), false, |_| true);
     let flow = flow.unwrap().unwrap();
@@ -619,7 +619,7 @@ fn p_11_2_datagrams_that_wait_take_nobodys_room() {
     flood(&end);
     let stats = end.mux.stats();
     assert!(stats.datagrams_dropped > 0 && stats.queued > 2600);
-    // Whoever asks has room, and whoever waits for other payload to leave is told when it has.
+    // A new sender has room, and a sender that waits for other payload to leave is woken when it has.
     assert!(matches!(end.mux.sendable(id(3)), Ok(Sendable::Now(_))));
     end.mux.send(id(3), vec![0; 6000].into(), false).unwrap();
     assert_eq!(end.mux.sendable(id(5)), Ok(Sendable::Later));

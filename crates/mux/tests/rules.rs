@@ -44,7 +44,7 @@ fn with_request() -> End {
 // 2. Messages
 
 #[test]
-fn p_2_1_lost_framing_ends_the_stream_after_what_was_whole() {
+fn p_2_1_lost_framing_ends_the_stream_after_complete_messages() {
     let mut end = End::server();
     let mut frame = framed(&opening(1, b"", true).encode_to_vec()).to_vec();
     frame.extend_from_slice(&[1, 0, 0, 0, 1]);
@@ -55,7 +55,7 @@ fn p_2_1_lost_framing_ends_the_stream_after_what_was_whole() {
 }
 
 #[test]
-fn p_2_2_ids_leave_in_ascending_order_with_the_bit_of_their_opener() {
+fn p_2_2_ids_ascend_with_the_bit_of_their_opener() {
     for (side, expected) in [(Side::Server, [2, 4, 6]), (Side::Client, [1, 3, 5])] {
         let mut end = End::new(Config::new(side));
         assert_eq!(end.mux.side(), side);
@@ -240,7 +240,7 @@ fn p_2_6_a_new_id_must_open() {
 }
 
 #[test]
-fn p_2_6_an_own_id_that_was_never_opened_is_dropped_and_counted() {
+fn p_2_6_an_unopened_own_id_is_dropped_and_counted() {
     let mut end = End::server();
     let own = end.opened(true).value();
     let next = own + 2;
@@ -255,7 +255,7 @@ fn p_2_6_an_own_id_that_was_never_opened_is_dropped_and_counted() {
 
 /// Regression: the peer could answer, reset or stop a request that had not left yet, by guessing its id.
 #[test]
-fn p_2_6_an_own_id_whose_head_has_not_left_is_unknown_to_the_peer() {
+fn p_2_6_an_own_id_is_unknown_before_its_head_leaves() {
     let mut end = End::server();
     let own = end.open(b"", false);
     let guesses = [
@@ -271,7 +271,7 @@ fn p_2_6_an_own_id_whose_head_has_not_left_is_unknown_to_the_peer() {
 }
 
 #[test]
-fn p_2_7_what_comes_after_the_end_is_a_protocol_error() {
+fn p_2_7_a_message_after_the_end_is_a_protocol_error() {
     for ending in [plain_end(1), trailers(1), chunk(1, 4, true)] {
         for after in [chunk(1, 1, false), plain_end(1), trailers(1)] {
             let mut end = with_request();
@@ -298,7 +298,7 @@ fn p_2_7_what_comes_after_the_end_is_a_protocol_error() {
 }
 
 #[test]
-fn p_2_7_each_way_to_end_is_told_apart() {
+fn p_2_7_each_way_to_end_is_distinguished() {
     let mut end = with_request();
     assert_eq!(end.feed([plain_end(1)]), [Event::End { id: id(1) }]);
     let mut end = with_request();
@@ -331,7 +331,7 @@ fn p_2_7_end_stream_counts_on_any_message() {
         assert_eq!(
             end.feed([ending]),
             [],
-            "may come after the end, and says nothing new"
+            "may come after the end, without effect"
         );
         assert_eq!(end.mux.stats().violations, 0);
         let events = end.feed([chunk(1, 1, false)]);
@@ -449,7 +449,7 @@ fn p_2_9_a_peer_that_was_answered_may_reset() {
         assert!(end.mux.reset(id(value + 1000), ResetCode::NoTunnel, ""));
         assert_eq!(end.feed([reset(value + 1000)]), []);
     }
-    // A bare head may be an interim answer, which is no sign of work done.
+    // A bare head may be an interim response, which does not show that work was done.
     let mut end = rapid_reset_end(0);
     end.feed([opening(1, b"", false)]);
     end.mux
@@ -460,7 +460,7 @@ fn p_2_9_a_peer_that_was_answered_may_reset() {
 }
 
 #[test]
-fn the_default_bound_on_resets_is_above_all_that_may_be_open() {
+fn the_default_bound_on_resets_exceeds_max_requests() {
     let config = Config::new(Side::Client);
     assert!(config.max_resets_per_tick as usize >= 2 * config.max_requests);
 }
@@ -468,7 +468,7 @@ fn the_default_bound_on_resets_is_above_all_that_may_be_open() {
 // 3. HTTP
 
 #[test]
-fn p_3_1_interim_answers_come_before_one_final_answer() {
+fn p_3_1_interim_responses_come_before_one_final_response() {
     let mut end = End::server();
     let own = end.opened(true).value();
     let interim = answer(own, 100, b"", false);
@@ -489,7 +489,7 @@ fn p_3_1_interim_answers_come_before_one_final_answer() {
 }
 
 #[test]
-fn p_3_7_payload_follows_a_switch_as_any_final_answer() {
+fn p_3_7_payload_follows_a_switch_as_any_final_response() {
     let mut end = End::server();
     let own = end.opened(false).value();
     let answers = [
@@ -505,7 +505,7 @@ fn p_3_7_payload_follows_a_switch_as_any_final_answer() {
 
 /// Regression: payload was passed on before there was an answer, and an answer that was none ended the request.
 #[test]
-fn p_3_1_nothing_comes_before_the_answer() {
+fn p_3_1_payload_before_the_response_is_refused() {
     let early = |own| {
         [
             chunk(own, 1, false),
@@ -525,7 +525,7 @@ fn p_3_1_nothing_comes_before_the_answer() {
 }
 
 #[test]
-fn an_answer_or_an_opening_in_the_wrong_direction_is_out_of_place() {
+fn heads_in_the_wrong_direction_are_out_of_place() {
     let mut end = with_request();
     let own = end.opened(false).value();
     let control = message(own, false, Payload::Control(adit_proto::Control::default()));
@@ -698,7 +698,7 @@ fn p_4_3_a_window_that_goes_back_is_ignored() {
 }
 
 #[test]
-fn p_4_4_who_sends_past_the_limit_is_reset() {
+fn p_4_4_a_sender_past_the_limit_is_reset() {
     let mut end = with_request();
     let all = (W - MESSAGE_COST) as usize;
     let events = end.feed([
@@ -716,7 +716,7 @@ fn p_4_4_who_sends_past_the_limit_is_reset() {
 }
 
 #[test]
-fn p_4_5_consumed_past_what_was_sent_is_a_protocol_error() {
+fn p_4_5_consumed_past_the_sent_cost_is_a_protocol_error() {
     let mut end = End::server();
     let own = end.opened(false);
     end.mux.send(own, vec![0; 100].into(), false).unwrap();
@@ -744,7 +744,7 @@ fn p_4_6_a_window_is_granted_when_half_has_been_consumed() {
     ended.feed([chunk(1, 30_000, true)]);
     ended.mux.consume(id(1), 30_000);
     assert_eq!(ended.sent(), []);
-    // More than came cannot be consumed, and an unknown id is nobody's.
+    // Consuming more than came, or for an unknown id, has no effect.
     end.mux.consume(id(1), u64::MAX);
     end.mux.consume(id(99), 5);
     assert_eq!(end.sent(), []);
@@ -803,7 +803,7 @@ fn p_4_6_windows_grow_at_the_budgets_expense_and_give_it_back() {
 }
 
 #[test]
-fn p_4_8_what_is_owed_leaves_once_with_its_newest_value() {
+fn p_4_8_owed_messages_leave_once_with_the_newest_value() {
     let mut end = with_request();
     end.feed([chunk(1, 20_000, false)]);
     for _ in 0..3 {
@@ -979,7 +979,7 @@ fn p_5_2_a_batch_that_is_exactly_full_takes_no_more() {
 // 6. Ending
 
 #[test]
-fn p_6_1_stop_sending_ends_the_direction_and_drops_what_is_queued() {
+fn p_6_1_stop_sending_ends_the_direction_and_drops_its_queue() {
     let mut end = with_request();
     end.mux
         .respond(id(1), response_head(200, b""), false)
@@ -1009,9 +1009,9 @@ fn p_6_1_stop_sending_ends_the_direction_and_drops_what_is_queued() {
     assert_eq!(end.mux.stats().open, 0);
 }
 
-/// Regression: asked twice before the end had left, it was told twice, at the cost of a walk over all heads.
+/// Regression: two stops before the end had left caused two events, each at the cost of a walk over all heads.
 #[test]
-fn p_6_1_asked_twice_it_stops_once() {
+fn p_6_1_a_repeated_stop_has_no_effect() {
     let mut end = with_request();
     assert_eq!(end.feed([stop(1), stop(1)]).len(), 1);
     assert_eq!(outline(&end.sent()), ["1 end."]);
@@ -1039,14 +1039,14 @@ fn p_6_1_a_head_that_has_not_left_leaves_before_the_end() {
 }
 
 #[test]
-fn p_6_1_what_comes_after_our_stop_is_dropped_but_counted() {
+fn p_6_1_payload_after_our_stop_is_dropped_but_counted() {
     let mut end = End::server();
     let own = end.opened(true);
     end.feed([answer(2, 200, b"", false), chunk(2, 1000, false)]);
     end.mux.stop_sending(own, ResetCode::Cancelled);
     assert_eq!(outline(&end.sent()), ["2 stop"]);
     assert_eq!(end.feed([chunk(2, 20_000, false)]), []);
-    assert_eq!(end.sent(), [], "no credit for what nobody wants");
+    assert_eq!(end.sent(), [], "no credit for a stopped direction");
     let events = end.feed([chunk(2, 20_000, false)]);
     assert_eq!(
         events,
@@ -1056,7 +1056,7 @@ fn p_6_1_what_comes_after_our_stop_is_dropped_but_counted() {
             "sent past the limit"
         )]
     );
-    // The end is the end, said or not.
+    // A stop after the end has no effect.
     let mut end = End::server();
     let own = end.opened(true);
     end.mux.stop_sending(own, ResetCode::Cancelled);
@@ -1071,7 +1071,7 @@ fn p_6_1_what_comes_after_our_stop_is_dropped_but_counted() {
 }
 
 #[test]
-fn p_6_1_stopping_what_has_ended_gives_back_what_is_unread() {
+fn p_6_1_stopping_an_ended_direction_returns_unread_credit() {
     let mut end = with_request();
     end.mux
         .respond(id(1), response_head(200, b""), true)
@@ -1085,7 +1085,7 @@ fn p_6_1_stopping_what_has_ended_gives_back_what_is_unread() {
 }
 
 #[test]
-fn p_6_2_a_reset_drops_what_is_unsent() {
+fn p_6_2_a_reset_drops_unsent_payload() {
     let mut end = with_request();
     end.mux
         .respond(id(1), response_head(200, b""), false)
@@ -1111,8 +1111,8 @@ fn p_6_2_a_reset_drops_what_is_unsent() {
 }
 
 #[test]
-fn p_6_2_a_reset_takes_back_heads_that_have_not_left() {
-    // The opener's: the peer never hears of it.
+fn p_6_2_a_reset_removes_heads_that_have_not_left() {
+    // The opener's: the peer never receives it.
     let mut end = with_request();
     let own = end.open(b"", false);
     end.mux.send(own, "data".into(), false).unwrap();
@@ -1143,7 +1143,7 @@ fn p_6_2_a_reset_takes_back_heads_that_have_not_left() {
 }
 
 #[test]
-fn p_6_2_a_request_that_is_over_on_the_wire_is_not_reset() {
+fn p_6_2_a_completed_request_is_not_reset() {
     let mut end = with_request();
     end.mux
         .respond(id(1), response_head(200, b""), true)
@@ -1208,7 +1208,7 @@ fn p_2_7_trailers_end_this_direction() {
 }
 
 #[test]
-fn where_a_message_is_cut_can_be_asked() {
+fn a_receiver_reports_a_cut_message() {
     let mut end = End::server();
     assert!(end.receiver.is_between_messages());
     let frame = framed(&opening(1, b"", true).encode_to_vec());
@@ -1224,14 +1224,14 @@ fn where_a_message_is_cut_can_be_asked() {
 }
 
 #[test]
-fn who_waits_for_room_is_told_when_a_reset_makes_it() {
+fn a_reset_wakes_senders_blocked_on_room() {
     let mut config = Config::new(Side::Server);
     config.max_queued = 100;
     let mut end = End::new(config);
     end.feed([1, 3].map(|id| opening(id, b"", false)));
     end.mux.send(id(1), vec![0; 1000].into(), false).unwrap();
     assert_eq!(end.mux.sendable(id(3)), Ok(Sendable::Later));
-    // Nothing is left to send, and yet the writer has something to say.
+    // No message is left to send, but the writer reports a writable request.
     end.feed([reset(1)]);
     let transmit = end.transmit().unwrap();
     assert!(transmit.batch.is_none());
@@ -1241,7 +1241,7 @@ fn who_waits_for_room_is_told_when_a_reset_makes_it() {
 }
 
 #[test]
-fn what_leaves_is_counted() {
+fn sent_messages_are_counted() {
     let mut config = Config::new(Side::Server);
     config.max_requests = 3;
     let mut end = End::new(config);
@@ -1267,7 +1267,7 @@ fn what_leaves_is_counted() {
 }
 
 #[test]
-fn who_owes_nothing_does_not_wake_the_writer() {
+fn a_request_without_owed_messages_does_not_wake_the_writer() {
     let mut end = End::server();
     assert_eq!(end.sent(), []);
     // A request that begins, payload that has come and is not half of the window, an answer taken in.
@@ -1281,7 +1281,7 @@ fn who_owes_nothing_does_not_wake_the_writer() {
 }
 
 #[test]
-fn what_comes_is_counted() {
+fn received_messages_are_counted() {
     let mut end = End::server();
     end.feed([1, 3, 5].map(|id| opening(id, b"", false)));
     end.feed([chunk(1, 1, false), chunk(99, 1, false), plain_end(1)]);
@@ -1302,7 +1302,7 @@ fn answered() -> End {
 }
 
 #[test]
-fn p_6_2_an_abort_leaves_behind_what_was_sent() {
+fn p_6_2_an_abort_leaves_behind_the_sent_payload() {
     let mut end = answered();
     end.mux
         .send(id(1), Bytes::from_static(b"hello"), false)
@@ -1367,7 +1367,7 @@ fn p_6_2_a_reset_at_once_overtakes_and_drops() {
 }
 
 #[test]
-fn p_6_2_a_stop_takes_the_payload_before_an_abort_and_not_the_abort() {
+fn p_6_2_a_stop_drops_payload_before_an_abort_only() {
     let mut end = answered();
     end.mux
         .send(id(1), Bytes::from_static(b"hello"), false)
@@ -1379,7 +1379,7 @@ fn p_6_2_a_stop_takes_the_payload_before_an_abort_and_not_the_abort() {
 }
 
 #[test]
-fn p_6_2_a_peer_that_aborts_is_charged_until_its_payload_has_left() {
+fn p_6_2_an_aborted_payload_is_charged_until_it_leaves() {
     let mut end = answered();
     end.mux
         .send(id(1), Bytes::from_static(b"unsent"), false)
@@ -1412,7 +1412,7 @@ fn p_6_2_a_peer_that_aborts_is_charged_until_its_payload_has_left() {
 }
 
 #[test]
-fn p_6_2_what_this_end_stopped_is_not_delivered_before_an_abort() {
+fn p_6_2_a_stopped_direction_is_not_delivered_before_an_abort() {
     let mut end = answered();
     end.mux.stop_sending(id(1), ResetCode::Cancelled);
     let events = end.feed([chunk(1, 100, false), abort(1)]);

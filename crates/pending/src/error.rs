@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gives_the_value_back_and_says_what_to_do() {
+    fn errors_return_the_value_with_advice() {
         let full = InsertError::Full {
             max_entries: 7,
             value: 'a',

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dense_run_has_the_ring_to_itself_up_to_its_last_place() {
+    fn a_dense_run_fills_the_ring_completely() {
         let mut slots = Slots::new();
         assert_eq!((slots.allocated(), slots.len()), (0, 0));
         assert!(slots.get(2).is_none() && slots.get_mut(2).is_none() && slots.remove(2).is_none());
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_stay_move_aside_once_and_are_found_there() {
+    fn long_requests_move_aside_once_and_are_found() {
         // A thousand opened together stay; runs of five hundred pass by, around and around.
         let mut slots = Slots::new();
         for n in 0..1000 {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_with_gaps_are_all_kept_and_each_is_taken_once() {
+    fn ids_with_gaps_are_kept_and_taken_once() {
         // All want the same place.
         let id = |n: u64| n << 40;
         let mut slots = Slots::new();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_taken_from_the_ring_and_from_beside_it() {
+    fn removal_covers_the_ring_and_the_tree() {
         let mut slots = Slots::new();
         for n in (1..=7).chain(33..=36) {
             insert(&mut slots, even(n));

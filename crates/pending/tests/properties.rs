@@ -160,7 +160,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn answers_as_a_map_does(ops in prop::collection::vec(op(), 1..400)) {
+    fn the_table_behaves_as_a_map(ops in prop::collection::vec(op(), 1..400)) {
         let start = Instant::now();
         let mut now = start;
         let table = Table::new(Config { max_entries: MAX });
@@ -359,7 +359,7 @@ fn each_side_has_a_ring_of_its_own() {
 }
 
 #[test]
-fn ids_with_gaps_answer_as_dense_ones_do() {
+fn ids_with_gaps_behave_as_dense_ones() {
     let table = Table::new(Config::default());
     let ids: Vec<u64> = (0..1000).map(|n| n << 20).chain(1..1000).collect();
     for &id in ids.iter().rev() {

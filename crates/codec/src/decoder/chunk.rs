@@ -125,7 +125,7 @@ mod tests {
 
     /// Both ways to read a chunk agree: what the fast one takes, the general one reads as the same.
     #[test]
-    fn what_the_fast_way_takes_reads_the_same_the_general_way() {
+    fn fast_and_general_path_read_the_same() {
         let mut taken = 0;
         let mut check = |message: &[u8]| {
             let Some(found) = written_chunk(message) else {

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_nothing_in_it_yet_must_still_be_a_message() {
+    fn an_empty_message_is_still_validated() {
         let accepted = |content: &[u8]| {
             let message = Bytes::copy_from_slice(content);
             decode_payload(ACCEPTED_FIELD, &message, 0..content.len()).unwrap_or_else(Payload::Bad)
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn p_13_2_what_is_compressed_says_how_and_what_it_was() {
+    fn p_13_2_compressed_payload_carries_algorithm_and_size() {
         let read = |fields: &[u8]| {
             let message = [&[8, 2], fields].concat();
             let mut decoder = Decoder::new();

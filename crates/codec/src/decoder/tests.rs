@@ -55,7 +55,7 @@ fn chunk(data: &'static [u8], first: bool, last: bool) -> Option<Envelope> {
 }
 
 #[test]
-fn a_chunk_is_handed_on_in_parts_when_its_envelope_is_short() {
+fn chunks_with_short_envelopes_are_passed_on_in_parts() {
     const DATA: &[u8] = &[7; 3 * MIN_PART_BYTES];
     let (start, rest) = DATA.split_at(MIN_PART_BYTES);
     let (short, last) = rest.split_at(MIN_PART_BYTES);
@@ -242,7 +242,7 @@ fn a_frame_that_has_been_read_is_let_go() {
 }
 
 #[test]
-fn what_is_lost_stays_lost() {
+fn lost_framing_stays_lost() {
     for broken in [vec![1, 0, 0, 0, 0], vec![0, 0, 0, 0, 1, 0x02]] {
         let mut decoder = Decoder::new();
         decoder.feed([&broken[..], &framed(&chunk_behind(9))].concat().into());

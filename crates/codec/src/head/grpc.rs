@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn p_8_1_a_path_begins_with_a_slash_and_stays_on_its_line() {
+    fn p_8_1_a_path_begins_with_a_slash_without_line_breaks() {
         for path in [
             &b""[..],
             b"shop.Cart/Add",
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_a_status_of_200_to_999_or_leaves_it_out() {
+    fn a_response_status_is_200_to_999_or_absent() {
         let answer = |status| {
             let head = GrpcResponseHead { status }.encode(std::iter::empty(), b"x");
             GrpcResponse::decode(&content(head.unwrap())).map(|read| read.status)

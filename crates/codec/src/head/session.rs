@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn p_2_10_openings_are_read_up_to_their_bound_the_first_bytes_aside() {
+    fn p_2_10_openings_are_read_up_to_their_bound() {
         let too_long = Some(BadMessage::HeadTooLong);
         let (tcp, udp) = (tcp("a"), udp("a"));
         let most = LONGEST + b"first".len();

@@ -58,7 +58,7 @@ fn a_request_reads_back() {
 }
 
 #[test]
-fn what_no_request_line_can_hold_is_refused() {
+fn bytes_invalid_in_a_request_line_are_refused() {
     let bad = Some(BadMessage::Head);
     for method in [
         "", "GE T", "GET\r", "G\u{7f}", "G(", "G:", "GÉT", "G\"", "{",
@@ -170,7 +170,7 @@ fn heads_are_written_up_to_the_bounds() {
 }
 
 #[test]
-fn a_body_rides_along_up_to_the_bound_of_a_message() {
+fn a_head_carries_a_body_up_to_the_message_bound() {
     // Field 4, status 3, key and length of the body 4, and the envelope's room.
     let most = MAX_MESSAGE_BYTES - 11 - ENVELOPE_BYTES;
     let response = HttpResponseHead { status: 200 };

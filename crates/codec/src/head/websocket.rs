@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn p_9_2_an_answer_switches_or_refuses() {
+    fn p_9_2_a_response_switches_or_refuses() {
         let status = |status| WebSocketResponse::decode(&answer(status)).map(|read| read.status);
         for good in [101, 200, 404, 999] {
             assert_eq!(status(good), Ok(good));
@@ -346,7 +346,7 @@ mod tests {
 
     /// Regression: bits that no frame has made the length before them wrong, and with it every message after it.
     #[test]
-    fn a_frame_is_written_with_as_many_bits_as_it_has() {
+    fn a_frame_is_written_with_its_own_bits() {
         let frame = WebSocketFrame {
             fin: true,
             rsv: 0xff,

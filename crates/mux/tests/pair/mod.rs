@@ -35,7 +35,7 @@ pub(crate) enum Ending {
     Trailers,
 }
 
-/// What goes wrong, once `fault_after` bytes have come at whoever does it.
+/// A fault of one end, once `fault_after` bytes have come there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
@@ -233,7 +233,7 @@ struct Node {
     receiver: Receiver,
     budget: Budget,
     bell: Arc<Bell>,
-    /// Rings heard when the writer parked; `None` while it is up.
+    /// Count of wake-ups when the writer parked; `None` while it runs.
     parked_at: Option<usize>,
     /// What is left of the last batch.
     batch: VecDeque<Bytes>,
@@ -478,7 +478,7 @@ impl Pair {
             if !lost {
                 continue;
             }
-            // Late calls of tasks that have not heard of it do no harm.
+            // Late calls of tasks that do not know of the loss have no effect.
             for (&id, task) in &node.tasks {
                 let id = RequestId::new(id);
                 let _ = node.mux.sendable(id);
@@ -614,11 +614,11 @@ fn path_in(head: &RequestHead) -> &[u8] {
         RequestHead::Grpc(head) => &head.path,
         RequestHead::WebSocket(head) => &head.path,
         RequestHead::Tcp(head) => head.local.as_bytes(),
-        RequestHead::Udp(_) => panic!("nobody opens flows here"),
+        RequestHead::Udp(_) => panic!("unexpected opening of a flow"),
     }
 }
 
-/// The frame that begins at an offset: whoever gets it can tell.
+/// The frame that begins at an offset; its bits follow from the offset.
 fn frame_of(offset: usize, length: usize) -> WebSocketFrame {
     let [low, high, ..] = offset.to_le_bytes();
     WebSocketFrame {
@@ -909,7 +909,7 @@ impl Node {
             }
             Event::Reset { id, by_peer, .. } => {
                 let task = self.live(id.value());
-                assert!(by_peer, "nobody breaks rules here: {task:?}");
+                assert!(by_peer, "unexpected violation: {task:?}");
                 task.reset = true;
                 None
             }
@@ -940,7 +940,7 @@ impl Node {
         task.received_end = end;
         task.waiting += cost;
         if end {
-            // Shorter only when it was stopped, which ends in a plain end that nobody is told of.
+            // Shorter only when it was stopped, which ends in a plain end.
             assert_eq!(task.received, task.to_receive(), "{task:?}");
         }
         let at_once = task.consumer() == Consumer::AtOnce;

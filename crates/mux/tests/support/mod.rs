@@ -40,7 +40,7 @@ pub(crate) struct End {
     pub(crate) mux: Arc<Mux>,
     pub(crate) receiver: Receiver,
     pub(crate) bell: Arc<Bell>,
-    /// Whom the writer has told to go on.
+    /// The requests that the writer reported as writable.
     pub(crate) writable: Vec<RequestId>,
 }
 
