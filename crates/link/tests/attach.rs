@@ -175,7 +175,7 @@ async fn a_connection_that_is_replaced_has_no_effect() {
     assert_eq!(failure_of(&mut visitor).await.reason, Reason::LinkLost);
     assert_eq!(old_reader.await.unwrap().reason, Reason::LinkLost);
     drop(to_first);
-    let _ = client
+    client
         .lane
         .connection()
         .detach(&Failure::new(Reason::LinkLost, "cut"));

@@ -89,6 +89,7 @@ impl Acceptor {
     }
 
     /// Gives a stream to the next thread; the turn of this one needs no crossing.
+    #[allow(clippy::result_large_err)] // a refused stream returns in the error, once per connection
     pub(crate) fn assign(&self, accepted: Accepted, port: Port) {
         let Accepted {
             stream,

@@ -96,7 +96,7 @@ impl Upstream {
                 member,
                 key,
                 server.weight,
-                load.unwrap_or_else(Load::new),
+                load.unwrap_or_default(),
             ));
         }
         if members.is_empty() {

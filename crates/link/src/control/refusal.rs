@@ -80,6 +80,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal; an error is a fine `detail`.
+    #[allow(clippy::needless_pass_by_value)] // for errors in map_err
     pub fn new(reason: RefusalReason, detail: impl ToString) -> Self {
         Self {
             reason,
