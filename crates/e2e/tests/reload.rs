@@ -109,6 +109,30 @@ async fn a_changed_limit_holds_for_the_next_request() {
 }
 
 #[tokio::test]
+async fn a_changed_timeout_holds_for_the_next_connection() {
+    let service = Service::site("site").await;
+    let world = World::configured("server: { max_clients: 10 }\n", service.addr).await;
+    let mut before = world.http1().await;
+    assert_eq!(before.get("/who").await.status, StatusCode::OK);
+    let config = "server: { timeouts: { service: 200ms } }\n";
+    world.server.follows(config, 2).await;
+    let late = world.get("/held").await;
+    assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(late.header("adit-reason"), "service_timeout");
+    // A connection keeps the times that it began with, and is counted on with the others.
+    let held = tokio::spawn(async move { before.get("/held").await });
+    eventually("a second request that runs", SOON, async || {
+        (service.stats.begun() == 3).then_some(())
+    })
+    .await;
+    assert_eq!(world.get("/held").await.status, StatusCode::GATEWAY_TIMEOUT);
+    service.release();
+    assert_eq!(held.await.unwrap().status, StatusCode::OK);
+    let status = world.server.status().await;
+    assert_eq!(count(&status, "/visitors/requests"), 4);
+}
+
+#[tokio::test]
 async fn requests_go_on_while_the_server_of_an_upstream_changes() {
     let (one, other) = (Service::site("one").await, Service::site("other").await);
     let server = Server::with(&leading_to(one.addr)).await;
