@@ -147,10 +147,11 @@ async fn forward(
         let mut head = [0; HEAD_BYTES];
         tokio::select! {
             // The first byte alone: a read that is dropped must not lose any.
-            read = from.read(&mut head[..1]) => match read? {
-                0 => return to.shutdown().await,
-                _ => {}
-            },
+            read = from.read(&mut head[..1]) => {
+                if read? == 0 {
+                    return to.shutdown().await;
+                }
+            }
             changed = changed_reset(&mut faults, reset) => {
                 reset = changed;
                 if let Some(stream) = reset {
@@ -174,7 +175,7 @@ async fn forward(
 async fn is_cut(faults: &mut watch::Receiver<Fault>) {
     let is_over = faults.wait_for(|fault| fault.is_cut).await.is_err();
     if is_over {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
