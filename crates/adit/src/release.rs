@@ -3,12 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use adit_config::StateDir;
+use adit_net::{Stream, connect_unix};
 use adit_server::names::{Name, NamesFile};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     cli,
@@ -67,7 +68,7 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
 
 /// How many names the running server released; none when no server runs.
 async fn ask(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
-    let stream = match UnixStream::connect(socket).await {
+    let stream = match connect_unix(socket).await {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -85,7 +86,7 @@ async fn ask(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
     Some(ask_over(stream, name).await)
 }
 
-async fn ask_over(stream: UnixStream, name: &Name) -> Result<usize, Failed> {
+async fn ask_over(stream: Stream, name: &Name) -> Result<usize, Failed> {
     let fail = |error: &dyn std::fmt::Display| {
         Failed::other(format!("cannot reach the running server: {error}"))
     };

@@ -8,7 +8,7 @@ use adit_config::{StateDir, environment};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{cli, outln, output, report::Failed, runtime::background, state};
 
@@ -62,7 +62,7 @@ pub async fn ask(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
 async fn ask_unbounded(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
     let fail =
         |error: &dyn std::fmt::Display| Failed::other(format!("cannot query {addr}: {error}"));
-    let stream = TcpStream::connect(addr)
+    let stream = adit_net::connect(&addr.into())
         .await
         .map_err(|error| fail(&error))?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
