@@ -154,7 +154,11 @@ fn statuses_of_http_decide_about_another_try() {
         let (traces, lines) = logged(to(&sink, TracesProtocol::HttpProtobuf));
         let first = record_one(&traces);
         for _ in 0..tries {
-            assert_eq!(ids(&sink.export().request), [first.clone()], "{status}");
+            assert_eq!(
+                ids(&sink.export().request),
+                std::slice::from_ref(&first),
+                "{status}"
+            );
         }
         let line = lines.recv_timeout(AMPLE).unwrap();
         assert!(line.contains(&status.to_string()), "{line}");
