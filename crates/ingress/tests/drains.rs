@@ -25,7 +25,7 @@ fn patient() -> HttpConfig {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn connection_without_a_request_is_closed_by_a_drain() {
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let half = "GET / HTTP/1.1\r\nHo";
@@ -56,7 +56,7 @@ async fn connection_without_a_request_is_closed_by_a_drain() {
 }
 
 /// The request is over and its response waits for a visitor that reads late.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_drain_keeps_the_end_of_a_response() {
     const LENGTH: usize = 16 << 20;
     let entry = HttpEntry::serving(patient(), |_, exchange| async move {
@@ -90,7 +90,7 @@ async fn a_drain_keeps_the_end_of_a_response() {
 }
 
 /// The same over HTTP/2: what is left lies in hyper, and the socket could take it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_drain_keeps_the_end_of_an_http2_response() {
     const LENGTH: usize = 16 * 1024;
     let entry = HttpEntry::serving(patient(), |_, exchange| async move {

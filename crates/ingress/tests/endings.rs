@@ -37,7 +37,7 @@ fn get(path: &str) -> Request<Sent> {
         .unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_response_that_breaks_off_resets_its_connection_or_stream() {
     for headers in [&[("content-length", "100")][..], &[]] {
         let entry = HttpEntry::serving(http_config(), move |_, exchange| async move {
@@ -67,7 +67,7 @@ async fn a_response_that_breaks_off_resets_its_connection_or_stream() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_link_breaks_running_responses_off() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         begin(&exchange, 200, &[], b"");
@@ -83,7 +83,7 @@ async fn a_lost_link_breaks_running_responses_off() {
     assert_eq!(entry.stats().failed(Reason::LinkLost), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_of_another_length_than_promised_is_broken_off() {
     for body in ["short", "much longer than ten"] {
         for in_head in [true, false] {
@@ -111,7 +111,7 @@ async fn a_body_of_another_length_than_promised_is_broken_off() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn responses_with_ambiguous_content_length_are_rejected() {
     for headers in [
         &[("content-length", "1"), ("content-length", "2")][..],
@@ -148,7 +148,7 @@ async fn responses_with_ambiguous_content_length_are_rejected() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_early_response_arrives_whole_though_the_body_keeps_coming() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         let response = head(413, &[], b"too large");
@@ -189,7 +189,7 @@ async fn an_early_response_arrives_whole_though_the_body_keeps_coming() {
     assert_eq!(entry.stats().failures.total(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expected_body_is_read_after_the_services_100() {
     let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         begin(&exchange, 100, &[], b"");
@@ -213,7 +213,7 @@ async fn an_expected_body_is_read_after_the_services_100() {
     assert!(seen.iter().all(|r| r.body.is_empty()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expected_body_is_read_after_the_continue_wait() {
     let mut config = http_config();
     config.continue_wait = Duration::from_millis(200);
@@ -232,7 +232,7 @@ async fn an_expected_body_is_read_after_the_continue_wait() {
     read_until(&mut stream, "hello").await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rejected_body_is_never_read() {
     let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         respond(&exchange, 417, &[], b"no");
@@ -256,7 +256,7 @@ async fn a_rejected_body_is_never_read() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_visitor_that_leaves_cancels_its_request() {
     let ends: Arc<Mutex<Vec<Reason>>> = Arc::default();
     let reasons = ends.clone();
@@ -311,7 +311,7 @@ async fn a_visitor_that_leaves_cancels_its_request() {
     assert_eq!(ends.lock().unwrap().len(), requests.len() + 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_half_closed_visitor_gets_its_response() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -324,7 +324,7 @@ async fn a_half_closed_visitor_gets_its_response() {
     assert!(response.ends_with("hello"), "{response}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn half_closed_visitor_is_reset_after_the_half_close_timeout() {
     let mut config = http_config();
     config.half_close_timeout = Duration::from_millis(200);
@@ -364,7 +364,7 @@ async fn drip(
 
 /// Regression: the connection was closed in good order, and the visitor of a body that ends with its connection could
 /// not see that it was cut (P-7.1).
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_response_cut_after_a_half_close_is_reset() {
     let mut config = http_config();
     config.half_close_timeout = Duration::from_millis(200);
@@ -383,7 +383,7 @@ async fn a_response_cut_after_a_half_close_is_reset() {
 }
 
 /// Regression: each byte of a small body gave it the whole time anew, and it held its permit meanwhile (F12).
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_small_body_does_not_gain_time_byte_by_byte() {
     let mut config = http_config();
     config.stall_timeout = Duration::from_millis(300);
@@ -395,7 +395,7 @@ async fn a_small_body_does_not_gain_time_byte_by_byte() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stalled_visitor_is_reset() {
     let mut config = http_config();
     config.stall_timeout = Duration::from_millis(300);
@@ -427,7 +427,7 @@ async fn a_stalled_visitor_is_reset() {
     assert_eq!(entry.stats().connections_open, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn late_heads_and_idle_connections_time_out() {
     let mut config = http_config();
     config.head_timeout = Duration::from_millis(200);
@@ -486,7 +486,7 @@ async fn late_heads_and_idle_connections_time_out() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_running_response_is_not_idle() {
     let mut config = http_config();
     config.head_timeout = Duration::from_millis(100);
@@ -510,7 +510,7 @@ async fn a_running_response_is_not_idle() {
     assert_eq!(body.to_bytes(), "beginend");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stalled_stream_stops_no_other_on_its_connection() {
     let entry = HttpEntry::serving(http_config(), |request, mut exchange| async move {
         match &request.path[..] {
@@ -574,7 +574,7 @@ async fn a_stalled_stream_stops_no_other_on_its_connection() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_upload_is_read_no_faster_than_the_service_reads() {
     let mut config = http_config();
     config.service_timeout = Duration::from_secs(2);
@@ -602,7 +602,7 @@ async fn an_upload_is_read_no_faster_than_the_service_reads() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_drain_lets_running_requests_finish_and_takes_no_more() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         begin(&exchange, 200, &[], b"begin");
@@ -626,7 +626,7 @@ async fn a_drain_lets_running_requests_finish_and_takes_no_more() {
     entry.closed().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn connections_are_bounded() {
     let mut config = http_config();
     config.max_connections = 1;
@@ -644,7 +644,7 @@ async fn connections_are_bounded() {
 }
 
 /// Regression: one byte within each stall time was progress.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn trickled_body_slower_than_the_lowest_rate_is_reset() {
     let mut config = http_config();
     config.stall_timeout = Duration::from_millis(300);
@@ -662,7 +662,7 @@ async fn trickled_body_slower_than_the_lowest_rate_is_reset() {
 }
 
 /// The waiting request gets the permit of the trickled one, long before the stall time.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_trickled_body_loses_its_permit_to_a_waiting_request() {
     for framing in ["Transfer-Encoding: chunked", "Content-Length: 8000"] {
         let mut config = http_config();

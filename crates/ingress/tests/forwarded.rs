@@ -30,7 +30,7 @@ fn line<'r>(request: &'r HttpRequest, name: &str) -> Option<&'r str> {
 }
 
 /// P-3.4.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn reports_of_an_untrusted_visitor_are_removed() {
     let entry = entry(&["10.0.0.0/8"]);
     let seen = seen(
@@ -51,7 +51,7 @@ async fn reports_of_an_untrusted_visitor_are_removed() {
 }
 
 /// P-3.4.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn reports_of_a_trusted_proxy_are_kept_and_extended() {
     let entry = entry(&["127.0.0.1", "10.0.0.0/8"]);
     let lines = "X-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nX-Forwarded-For: 10.0.0.9\r\n\
@@ -76,7 +76,7 @@ async fn reports_of_a_trusted_proxy_are_kept_and_extended() {
     assert!(request.open.visitor.starts_with("127.0.0.1:"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_visitor_is_the_right_most_untrusted_address() {
     let entry = entry(&["127.0.0.1", "10.0.0.0/8", "fd00::/8"]);
     for (lines, visitor) in [
@@ -111,7 +111,7 @@ async fn the_visitor_is_the_right_most_untrusted_address() {
 }
 
 /// P-3.12.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_that_comes_back_gets_508_at_once() {
     let entry = entry(&[]);
     let request = seen(&entry, "Via: 1.1 other, 2.0 adit-000000000000002b\r\n").await;

@@ -18,7 +18,7 @@ fn status(response: &str) -> &str {
     response.get(9..12).unwrap_or_default()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_2_10_lines_of_a_request_keep_their_order() {
     let entry = HttpEntry::serving(http_config(), hello);
     for connection in ["", "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\n"] {
@@ -32,7 +32,7 @@ async fn p_2_10_lines_of_a_request_keep_their_order() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_2_10_lines_of_a_response_keep_their_order() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         let lines = [
@@ -52,7 +52,7 @@ async fn p_2_10_lines_of_a_response_keep_their_order() {
     assert!(response.starts_with(kept), "{response}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_2_10_both_versions_take_256_lines_and_no_more() {
     let entry = HttpEntry::serving(http_config(), hello);
     for (lines, expected) in [(256, "200"), (257, "431")] {
@@ -82,7 +82,7 @@ async fn p_2_10_both_versions_take_256_lines_and_no_more() {
     assert!(seen.iter().all(|request| request.headers.len() >= 254));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_8_every_response_has_a_date() {
     const OWN: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
     let entry = HttpEntry::serving(http_config(), |request, exchange| async move {

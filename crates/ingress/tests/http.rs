@@ -94,7 +94,7 @@ async fn whole(response: Response<Incoming>) -> (StatusCode, HeaderMap, Bytes, O
     (parts.status, parts.headers, body.to_bytes(), trailers)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_get_crosses_and_its_response_comes_back() {
     let entry = HttpEntry::serving(http_config(), hello);
     for mut visitor in Visitor::both(&entry).await {
@@ -125,7 +125,7 @@ async fn a_get_crosses_and_its_response_comes_back() {
     assert_eq!((stats.connections, stats.failures.total()), (2, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bodies_of_every_size_and_framing_come_back() {
     let entry = HttpEntry::serving(http_config(), echo);
     for mut visitor in Visitor::both(&entry).await {
@@ -154,7 +154,7 @@ async fn bodies_of_every_size_and_framing_come_back() {
     assert_eq!(lengths[2].as_deref(), Some(&b"8192"[..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn responses_are_streamed_as_they_come() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         begin(&exchange, 200, &[], b"");
@@ -171,7 +171,7 @@ async fn responses_are_streamed_as_they_come() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn events_are_flushed_one_by_one() {
     let (next, again) = tokio::sync::mpsc::channel::<()>(1);
     let again = std::sync::Arc::new(tokio::sync::Mutex::new(again));
@@ -199,7 +199,7 @@ async fn events_are_flushed_one_by_one() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn trailers_cross_both_ways() {
     let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         let (body, trailers) = body_of(&mut exchange).await.unwrap();
@@ -233,7 +233,7 @@ async fn trailers_cross_both_ways() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn responses_without_a_body_have_none() {
     let entry = HttpEntry::serving(http_config(), |request, exchange| async move {
         match &request.path[..] {
@@ -263,7 +263,7 @@ async fn responses_without_a_body_have_none() {
     assert_eq!(entry.stats().failures.total(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn headers_keep_their_order_and_repetition() {
     let entry = HttpEntry::serving(http_config(), |request, exchange| async move {
         let cookies: Vec<_> = request
@@ -304,7 +304,7 @@ async fn headers_keep_their_order_and_repetition() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn hop_by_hop_headers_are_removed_and_forwarded_headers_added() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         let headers = [
@@ -365,7 +365,7 @@ async fn hop_by_hop_headers_are_removed_and_forwarded_headers_added() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn http_1_0_visitors_get_http_1_0_responses() {
     let entry = HttpEntry::serving(http_config(), |request, exchange| async move {
         if &request.path[..] == b"/known" {
@@ -405,7 +405,7 @@ async fn http_1_0_visitors_get_http_1_0_responses() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn http_2_requests_name_one_host() {
     let entry = HttpEntry::serving(http_config(), hello);
     let Visitor::Two(mut send) = Visitor::two(&entry).await else {
@@ -427,7 +427,7 @@ async fn http_2_requests_name_one_host() {
     assert_eq!(entry.seen.lock().unwrap().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn trace_context_is_carried_in_the_opening_message() {
     let entry = HttpEntry::serving(http_config(), hello);
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

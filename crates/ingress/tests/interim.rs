@@ -55,7 +55,7 @@ fn patient() -> adit_ingress::HttpConfig {
     config
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_1_interim_responses_cross_before_the_final_one_is_there() {
     let go_on = Arc::new(Notify::new());
     let service = go_on.clone();
@@ -80,7 +80,7 @@ async fn p_3_1_interim_responses_cross_before_the_final_one_is_there() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn interim_responses_stand_in_front_of_their_own_pipelined_responses() {
     const BODY: usize = 1 << 20;
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
@@ -111,7 +111,7 @@ async fn interim_responses_stand_in_front_of_their_own_pipelined_responses() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_visitor_of_http_1_0_gets_no_interim_response() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         exchange.send.respond(hints(), false).unwrap();
@@ -123,7 +123,7 @@ async fn a_visitor_of_http_1_0_gets_no_interim_response() {
     assert!(!response.contains("103"), "{response}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_1_visitors_of_http_2_get_interim_responses_at_once() {
     let go_on = Arc::new(Notify::new());
     let service = go_on.clone();
@@ -158,7 +158,7 @@ async fn p_3_1_visitors_of_http_2_get_interim_responses_at_once() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_1_interim_responses_over_http_2_are_bounded() {
     let long = "x".repeat(60_000);
     let entry = HttpEntry::serving(
@@ -192,7 +192,7 @@ async fn p_3_1_interim_responses_over_http_2_are_bounded() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unrequested_101_is_a_failure() {
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         begin(&exchange, 101, &[], b"");
@@ -205,7 +205,7 @@ async fn an_unrequested_101_is_a_failure() {
     assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn interim_responses_cross_while_a_body_is_sent() {
     let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         exchange.send.respond(hints(), false).unwrap();
@@ -224,7 +224,7 @@ async fn interim_responses_cross_while_a_body_is_sent() {
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_5_a_body_sent_with_its_head_needs_no_100() {
     let entry = HttpEntry::serving(patient(), echo);
     for body in [
@@ -238,7 +238,7 @@ async fn p_3_5_a_body_sent_with_its_head_needs_no_100() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_5_a_body_sent_early_needs_no_100() {
     let entry = HttpEntry::serving(patient(), echo);
     let mut stream = entry.connect().await;
@@ -270,7 +270,7 @@ fn expecting(
         .unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_5_the_100_of_a_service_reaches_visitors_of_http_2() {
     let entry = HttpEntry::serving(patient(), |_, mut exchange| async move {
         let lines = [("x-b", "1")];
@@ -293,7 +293,7 @@ async fn p_3_5_the_100_of_a_service_reaches_visitors_of_http_2() {
 }
 
 /// Regression: the server never sent a 100, and the request was reset as stalled.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_5_http_2_visitors_get_a_100_after_the_wait() {
     let mut config = patient();
     config.continue_wait = Duration::from_millis(50);
@@ -312,7 +312,7 @@ async fn p_3_5_http_2_visitors_get_a_100_after_the_wait() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_5_http_2_visitors_may_send_without_a_100() {
     let entry = HttpEntry::serving(patient(), echo);
     let mut visitor = http2::frames(entry.connect().await, 65_535).await;
@@ -334,7 +334,7 @@ async fn p_3_5_http_2_visitors_may_send_without_a_100() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_5_a_final_response_leaves_the_body_of_http_2_unread() {
     let entry = HttpEntry::serving(patient(), |_, exchange| async move {
         respond(&exchange, 417, &[], b"no");
@@ -347,7 +347,7 @@ async fn p_3_5_a_final_response_leaves_the_body_of_http_2_unread() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn http_2_visitor_that_resets_before_its_100_is_released() {
     let entry = HttpEntry::serving(patient(), |_, exchange| async move {
         exchange.send.closed().await;

@@ -26,7 +26,7 @@ fn verdict(response: &str) -> (&str, Option<&str>) {
     (status, reason)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn ambiguous_requests_never_reach_a_client() {
     let entry = HttpEntry::serving(http_config(), echo);
     let long = format!(
@@ -241,7 +241,7 @@ async fn ambiguous_requests_never_reach_a_client() {
     assert_eq!(seen.len(), 8);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_check_for_two_lengths_follows_pipelined_requests() {
     let entry = HttpEntry::serving(http_config(), echo);
     // Bodies that look like heads, of each framing, in one go and byte by byte.
@@ -279,7 +279,7 @@ async fn the_check_for_two_lengths_follows_pipelined_requests() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn targets_of_every_form_are_understood() {
     let entry = HttpEntry::serving(http_config(), hello);
     let table: &[(&str, &str, &str)] = &[
@@ -316,7 +316,7 @@ async fn targets_of_every_form_are_understood() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failures_have_a_status_a_reason_and_advice() {
     for reason in Reason::ALL {
         if reason == Reason::Cancelled {
@@ -386,7 +386,7 @@ async fn failures_have_a_status_a_reason_and_advice() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reset_before_the_head_becomes_an_error_response() {
     let table = [
         (ResetCode::DialFailed, "502", "dial_failed"),
@@ -413,7 +413,7 @@ async fn a_reset_before_the_head_becomes_an_error_response() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_service_times_out() {
     let mut config = http_config();
     config.service_timeout = Duration::from_millis(300);
@@ -455,7 +455,7 @@ async fn a_silent_service_times_out() {
     assert!(start.elapsed() >= Duration::from_millis(750));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_over_the_limit_waits_and_is_refused() {
     let gate = Gate::new(1, 10);
     let link = Link::serving(hello);
@@ -482,7 +482,7 @@ async fn a_request_over_the_limit_waits_and_is_refused() {
     until("the permit is returned", || gate.in_use() == 0).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_permit_is_held_as_long_as_the_response_lasts() {
     let gate = Gate::new(5, 10);
     let link = Link::serving(|_, exchange| async move {
@@ -541,7 +541,7 @@ impl Layer for Hall {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn layers_change_stop_and_are_passed_in_order() {
     let link = Link::serving(|request: adit_codec::HttpRequest, exchange| async move {
         assert_eq!(request.headers.first(b"x-door"), Some(&b"1"[..]));
@@ -592,7 +592,7 @@ const INLINE: &str =
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\
     Connection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refused_requests_are_retried_on_other_clients() {
     for code in [ResetCode::Refused, ResetCode::Draining] {
         for request in [GET, INLINE] {
@@ -629,7 +629,7 @@ async fn refused_requests_are_retried_on_other_clients() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_that_has_been_begun_is_not_tried_again() {
     let entry = failing(None, 2);
     let response = entry.raw(CHUNKED).await.unwrap();
@@ -638,7 +638,7 @@ async fn a_body_that_has_been_begun_is_not_tried_again() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_that_has_not_been_begun_goes_elsewhere() {
     let entry = failing(Some(ResetCode::Refused), 2);
     let mut stream = entry.connect().await;
@@ -654,7 +654,7 @@ async fn a_body_that_has_not_been_begun_goes_elsewhere() {
     assert!(response.ends_with("hello"), "{response}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_of_a_lost_link_are_repeated_only_when_safe() {
     for (request, status) in [
         (GET, "200"),
@@ -695,7 +695,7 @@ async fn requests_of_a_lost_link_are_repeated_only_when_safe() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_waits_for_a_client() {
     let link = Link::serving(hello);
     let director = director(move |visit, _| {
@@ -719,7 +719,7 @@ async fn a_request_waits_for_a_client() {
 }
 
 /// Regression: hyper ended the connection, with every request on it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connect_with_content_ends_its_own_stream_alone() {
     let entry = HttpEntry::serving(http_config(), hello);
     let mut requests = http2::frames(entry.connect().await, 65_535).await;

@@ -58,7 +58,7 @@ async fn breaks_off(config: HttpConfig) -> (HttpEntry, Arc<Notify>) {
     (entry, now)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_without_window_releases_its_failed_response() {
     let (entry, now) = breaks_off(short()).await;
     let mut requests = http2::frames(entry.connect().await, 100).await;
@@ -77,7 +77,7 @@ async fn a_stream_without_window_releases_its_failed_response() {
 }
 
 /// All of it is in h2's hands, and the body is over; then it is the lane that finds the visitor stalled.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_complete_response_that_is_not_read_is_released() {
     let (entry, _now) = breaks_off(short()).await;
     let mut requests = http2::frames(entry.connect().await, 100).await;
@@ -95,7 +95,7 @@ async fn a_complete_response_that_is_not_read_is_released() {
     drop(body);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn streams_that_fail_and_are_read_leave_their_connection_alone() {
     let (entry, now) = breaks_off(short()).await;
     let mut requests = http2::frames(entry.connect().await, 64 * 1024).await;
@@ -123,7 +123,7 @@ async fn streams_that_fail_and_are_read_leave_their_connection_alone() {
 }
 
 /// The visitor resets the failed stream in time: it gets a GOAWAY, and its other request goes on.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_visitor_that_resets_in_time_keeps_its_connection() {
     let release = Duration::from_secs(1);
     let config = HttpConfig {
@@ -161,7 +161,7 @@ async fn a_visitor_that_resets_in_time_keeps_its_connection() {
 }
 
 /// A visitor need not respond to pings or close; the idle connection ends all the same.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_without_its_peer() {
     let entry = HttpEntry::serving(
         HttpConfig {

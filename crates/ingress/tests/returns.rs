@@ -67,7 +67,7 @@ async fn responses(
     responses.into_iter().map(Result::unwrap).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn safe_requests_of_lost_link_wait_for_its_client() {
     let (entry, first, back) = entry(None);
     // However many they are: the budget is for other retries.
@@ -79,7 +79,7 @@ async fn safe_requests_of_lost_link_wait_for_its_client() {
     assert_eq!(entry.stats().retries, 50);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn unsafe_request_of_lost_link_gets_502_at_once() {
     let (entry, first, back) = entry(None);
     let responses = responses(&entry, &first, &back, "DELETE", 1).await;
@@ -90,7 +90,7 @@ async fn unsafe_request_of_lost_link_gets_502_at_once() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn request_of_leaving_client_waits_and_refused_one_does_not() {
     for (code, status) in [(ResetCode::Draining, "200"), (ResetCode::Refused, "502")] {
         let (entry, _, back) = entry(Some(code));

@@ -51,7 +51,7 @@ async fn an_http1_visitor_is_served_over_memory_and_tls() {
         let mut visitor = if is_tls {
             over_tls(&entry, &[]).await
         } else {
-            entry.connect_in_memory()
+            entry.connect().await
         };
         send(&mut visitor, GET).await;
         visitor.flush().await.unwrap();
@@ -69,7 +69,7 @@ async fn an_http2_visitor_is_served_over_memory_and_tls() {
         let visitor = if is_tls {
             over_tls(&entry, &[b"h2"]).await
         } else {
-            entry.connect_in_memory()
+            entry.connect().await
         };
         let mut visitor = http2::connect::<Empty<Bytes>>(visitor).await;
         for _ in 0..3 {
@@ -91,7 +91,7 @@ async fn a_silent_visitor_is_closed_after_the_head_timeout() {
         let mut visitor = if is_tls {
             over_tls(&entry, &[]).await
         } else {
-            entry.connect_in_memory()
+            entry.connect().await
         };
         let began = Instant::now();
         // TLS reports an end without an alert as an error.
@@ -108,7 +108,7 @@ async fn a_truncated_response_never_looks_complete() {
         let mut visitor = if is_tls {
             over_tls(&entry, &[]).await
         } else {
-            entry.connect_in_memory()
+            entry.connect().await
         };
         send(&mut visitor, GET).await;
         visitor.flush().await.unwrap();
@@ -144,7 +144,7 @@ async fn an_upgraded_connection_is_carried_over_memory_and_tls() {
         let mut visitor = if is_tls {
             over_tls(&entry, &[]).await
         } else {
-            entry.connect_in_memory()
+            entry.connect().await
         };
         send(&mut visitor, UPGRADE).await;
         visitor.flush().await.unwrap();

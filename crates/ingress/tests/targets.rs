@@ -25,7 +25,7 @@ async fn raw(entry: &HttpEntry, bytes: &[u8], step: usize) -> String {
 }
 
 /// P-3.10.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_above_0x20_of_a_target_cross_as_they_came() {
     let entry = HttpEntry::serving(http_config(), hello);
     let all: Vec<u8> = (0x21..=0xff).filter(|byte| *byte != 0x7f).collect();
@@ -53,7 +53,7 @@ async fn bytes_above_0x20_of_a_target_cross_as_they_came() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pipelined_targets_keep_their_own_bytes() {
     let entry = HttpEntry::serving(http_config(), echo);
     let all = b"GET /\"1\" HTTP/1.1\r\nHost: a\r\n\r\n\
@@ -73,7 +73,7 @@ async fn pipelined_targets_keep_their_own_bytes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn control_bytes_in_a_target_get_400_with_a_reason() {
     let entry = HttpEntry::serving(http_config(), hello);
     for byte in (0..0x20)
@@ -92,7 +92,7 @@ async fn control_bytes_in_a_target_get_400_with_a_reason() {
 }
 
 /// P-3.11.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_needs_no_host_where_its_port_decides() {
     let entry = HttpEntry::serving(http_config(), hello);
     let heads = [

@@ -48,7 +48,7 @@ async fn changes(request: HttpRequest, mut exchange: Exchange) {
     exchange.send.send_all(bye, true).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_7_bytes_go_both_ways_after_the_switch_with_half_close() {
     let entry = HttpEntry::serving(http_config(), changes);
     let mut stream = entry.connect().await;
@@ -84,7 +84,7 @@ async fn p_3_7_bytes_go_both_ways_after_the_switch_with_half_close() {
 }
 
 /// A visitor need not wait for the response where it knows it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_behind_the_request_are_carried_first() {
     let entry = HttpEntry::serving(http_config(), changes);
     let mut stream = entry.connect().await;
@@ -93,7 +93,7 @@ async fn bytes_behind_the_request_are_carried_first() {
     assert!(all.ends_with("\r\n\r\nhelloearly"), "{all}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_7_any_other_response_is_one_of_http() {
     let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         let body = next(&mut exchange).await.unwrap();
@@ -110,7 +110,7 @@ async fn p_3_7_any_other_response_is_one_of_http() {
     assert_eq!(entry.stats().failures.total(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_7_only_upgrades_of_small_requests_are_offered() {
     let entry = HttpEntry::serving(
         http_config(),
@@ -168,7 +168,7 @@ async fn p_3_7_only_upgrades_of_small_requests_are_offered() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_1_2_a_peer_without_the_capability_gets_no_offer() {
     let options = LinkOptions {
         upgrades: false,
@@ -186,7 +186,7 @@ async fn p_1_2_a_peer_without_the_capability_gets_no_offer() {
     assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_break_on_one_hop_resets_the_other() {
     let ends: Arc<Mutex<Vec<Reason>>> = Arc::default();
     let reasons = ends.clone();

@@ -5,7 +5,10 @@ use std::{
     future::Future,
     net::SocketAddr,
     ops::Deref,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,6 @@ use tokio::{
 
 use crate::{
     Incoming, Link, Route, ScriptedDirector, http1,
-    streams::in_memory,
     udp::Socket,
     until,
     websocket::{self, Visitor},
@@ -65,6 +67,9 @@ pub fn http_config() -> HttpConfig {
         ..HttpConfig::default()
     }
 }
+
+/// What one direction of a visitor's connection in memory holds.
+const MEMORY_BYTES: usize = 128 * 1024;
 
 fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
@@ -184,10 +189,6 @@ impl HttpEntry {
         Self { seen, ..entry }
     }
 
-    pub async fn connect(&self) -> TcpStream {
-        self.connect_tcp().await
-    }
-
     /// Serves `stream` as the connection of a visitor.
     pub fn serve_stream(&self, stream: Stream) {
         let peer = stream.peer_addr().unwrap();
@@ -196,9 +197,11 @@ impl HttpEntry {
         self.serving.lock().unwrap().push(tokio::spawn(served));
     }
 
-    /// A visitor's stream in memory, which takes part in paused time.
-    pub fn connect_in_memory(&self) -> Stream {
-        let (visitor, ours) = in_memory();
+    /// A visitor's stream in memory, which takes part in paused time. Each has an address of its own.
+    pub async fn connect(&self) -> Stream {
+        static PORT: AtomicU16 = AtomicU16::new(1);
+        let visitor = ([127, 0, 0, 1], PORT.fetch_add(1, Ordering::Relaxed));
+        let (visitor, ours) = Stream::in_memory(MEMORY_BYTES, visitor.into(), self.addr);
         self.serve_stream(ours);
         visitor
     }
@@ -210,7 +213,7 @@ impl HttpEntry {
     }
 
     /// A visitor's WebSocket, and its other end at the client that the test plays.
-    pub async fn open_websocket(&self, incoming: &mut Incoming) -> (Visitor<TcpStream>, Exchange) {
+    pub async fn open_websocket(&self, incoming: &mut Incoming) -> (Visitor<Stream>, Exchange) {
         let mut stream = self.connect().await;
         http1::send(&mut stream, websocket::UPGRADE).await;
         let (_, exchange) = incoming.websocket().await;

@@ -16,7 +16,7 @@ use crate::{GRPC, service, to_service};
 
 const OK: (&str, &str) = ("grpc-status", "0");
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_2_metadata_cross_and_hop_by_hop_headers_do_not() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -63,7 +63,7 @@ async fn p_8_2_metadata_cross_and_hop_by_hop_headers_do_not() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_2_a_call_without_a_timeout_has_none() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -73,7 +73,7 @@ async fn p_8_2_a_call_without_a_timeout_has_none() {
 }
 
 /// A call with one message each way is one message each way on the lane; the trailers of the response are another.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_3_2_a_small_call_is_one_message_each_way() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -118,7 +118,7 @@ async fn p_8_1_a_silent_stream_opens_before_its_first_message() {
     assert_eq!(response.verdict(), ("0", ""));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_1_no_timeout_of_http_applies_to_silent_calls() {
     let mut times = http_config();
     times.service_timeout = Duration::from_millis(50);
@@ -140,7 +140,7 @@ async fn p_8_1_no_timeout_of_http_applies_to_silent_calls() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_1_the_first_metadata_arrive_before_any_message() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -188,7 +188,7 @@ async fn p_8_1_messages_may_be_cut_anywhere() {
     assert_eq!(call.whole().await.unwrap().body, messages);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_1_other_content_types_cross_as_http() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -222,7 +222,7 @@ async fn p_8_1_other_content_types_cross_as_http() {
 }
 
 /// A service need not be one of gRPC: the library of the visitor handles its response.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_1_a_response_without_grpc_is_passed_on() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -235,7 +235,7 @@ async fn p_8_1_a_response_without_grpc_is_passed_on() {
     assert_eq!((response.status, &response.body[..]), (502, &b"<p>"[..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_2_4_a_response_of_another_protocol_is_an_error() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -292,7 +292,7 @@ async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
 }
 
 /// The first messages travel in the message of the head, later ones in chunks.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_5_the_first_part_rides_with_the_head() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;

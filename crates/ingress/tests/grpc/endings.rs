@@ -18,7 +18,7 @@ use crate::GRPC;
 
 const SOON: [(&str, &str); 1] = [("grpc-timeout", "100m")];
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_3_at_the_deadline_both_sides_end_the_call() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -38,7 +38,7 @@ async fn p_8_3_at_the_deadline_both_sides_end_the_call() {
     assert_eq!(entry.stats().failed(Reason::ServiceTimeout), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_3_the_deadline_holds_after_the_response_head() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -57,7 +57,7 @@ async fn p_8_3_the_deadline_holds_after_the_response_head() {
 }
 
 /// hyper polls no body while the visitor reads nothing; the deadline must hold all the same.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_3_the_deadline_holds_while_the_visitor_reads_nothing() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -83,7 +83,7 @@ async fn p_8_3_the_deadline_holds_while_the_visitor_reads_nothing() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_3_the_deadline_holds_while_no_client_is_there() {
     let waiting = director(|_, _| Direction::Wait(Box::pin(std::future::pending())));
     let entry = Route::director(waiting).http(http_config());
@@ -96,7 +96,7 @@ async fn p_8_3_the_deadline_holds_while_no_client_is_there() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_3_a_response_in_time_is_not_cut() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -112,7 +112,7 @@ async fn p_8_3_a_response_in_time_is_not_cut() {
     assert_eq!(entry.links[0].near.stats().pending.completed, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_3_a_visitor_that_cancels_resets_the_request() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -155,7 +155,7 @@ async fn p_8_3_a_visitor_that_cancels_resets_the_request() {
 }
 
 /// Unread messages fill the buffers of the connection: the call ends all the same.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_3_a_cancelled_call_does_not_wait_for_unread_messages() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -173,7 +173,7 @@ async fn p_8_3_a_cancelled_call_does_not_wait_for_unread_messages() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_1_a_service_that_ends_first_ends_the_call() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -191,7 +191,7 @@ async fn p_8_1_a_service_that_ends_first_ends_the_call() {
     assert_eq!(entry.stats().failures.total(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_4_messages_before_a_service_breaks_off_arrive_before_the_status() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;

@@ -15,7 +15,7 @@ use adit_testlink::{
 
 use crate::GRPC;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_4_every_reason_is_a_response_of_trailers() {
     for reason in Reason::ALL {
         let failing = director(move |_, _| Direction::Fail(Failure::new(reason, "für 100 %")));
@@ -42,7 +42,7 @@ async fn p_8_4_every_reason_is_a_response_of_trailers() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_4_a_reset_before_the_response_is_a_status() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -69,7 +69,7 @@ async fn p_8_4_a_reset_before_the_response_is_a_status() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_4_a_failure_after_the_head_is_in_the_trailers() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -112,7 +112,7 @@ async fn p_8_4_a_failure_after_the_head_is_in_the_trailers() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_4_invalid_calls_are_refused() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -133,7 +133,7 @@ async fn p_8_4_invalid_calls_are_refused() {
     assert!(incoming.try_next().is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_4_a_call_over_the_limit_gets_a_pushback() {
     let (link, mut incoming) = Link::scripted();
     let permits = layers::Permits::new(Gate::new(1, 0), Duration::ZERO);
@@ -165,7 +165,7 @@ fn two(code: ResetCode) -> (HttpEntry, Incoming) {
     (entry, incoming)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_5_refused_calls_are_retried_on_other_clients() {
     for code in [ResetCode::Refused, ResetCode::Draining] {
         let (entry, mut incoming) = two(code);
@@ -197,7 +197,7 @@ async fn p_8_5_refused_calls_are_retried_on_other_clients() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_5_other_failures_are_not_retried() {
     for code in [ResetCode::DialFailed, ResetCode::ServiceAborted] {
         let (entry, mut incoming) = two(code);
@@ -218,7 +218,7 @@ async fn p_8_5_other_failures_are_not_retried() {
     assert_eq!(entry.stats().retries, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_8_5_calls_with_forwarded_messages_are_not_retried() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
@@ -230,7 +230,7 @@ async fn p_8_5_calls_with_forwarded_messages_are_not_retried() {
     assert_eq!(call.whole().await.unwrap().verdict(), ("14", "refused"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn too_large_metadata_get_a_status_with_their_size() {
     let (entry, _incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;

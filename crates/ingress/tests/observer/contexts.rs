@@ -26,7 +26,7 @@ fn line(head: &HttpRequest, name: &str) -> Option<String> {
     value.map(|value| String::from_utf8(value.to_vec()).unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sampled_request_crosses_with_our_context() {
     // No trace begins here; those of visitors are continued.
     let mut observed = Observed::with(http_config(), 0.0);
@@ -44,7 +44,7 @@ async fn a_sampled_request_crosses_with_our_context() {
     assert_eq!(line(&head, "baggage").unwrap(), "user=1");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_context_that_is_not_sampled_passes_unchanged() {
     for (ratio, context) in [
         // Not sampled.
@@ -68,7 +68,7 @@ async fn a_context_that_is_not_sampled_passes_unchanged() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_invalid_context_is_not_forwarded() {
     let twice = format!("traceparent: {SAMPLED}\r\ntraceparent: {SAMPLED}\r\n");
     for (lines, parent_header) in [

@@ -27,7 +27,7 @@ fn directed(direct: impl Fn() -> Direction + Send + Sync + 'static) -> (HttpEntr
     (route.http(http_config()), records)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_without_a_destination_records_its_reason() {
     for (reason, status) in [(Reason::NoTunnel, 404), (Reason::NoClient, 503)] {
         let failed = move || Failure::new(reason, "nowhere");
@@ -73,7 +73,7 @@ async fn a_request_stopped_by_a_layer_records_its_wait() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_invalid_request_has_a_record() {
     let mut observed = Observed::new();
     let key = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 12\r\n";
@@ -106,7 +106,7 @@ async fn an_invalid_request_has_a_record() {
     observed.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_head_that_hyper_rejects_has_reason_and_record() {
     let mut observed = Observed::new();
     let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(300_000));
@@ -156,7 +156,7 @@ async fn a_head_that_hyper_rejects_has_reason_and_record() {
 }
 
 /// P-3.10.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_that_h2_rejects_has_a_record() {
     let mut observed = Observed::new();
     let mut visitor = observed.entry.connect().await;
@@ -177,7 +177,7 @@ async fn a_request_that_h2_rejects_has_a_record() {
     assert_eq!(observed.entry.stats().failed(Reason::BadRequest), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_visitor_that_leaves_is_recorded_with_its_phase() {
     let mut observed = Observed::new();
     // While it waits for its response, and while it gets it.
@@ -202,7 +202,7 @@ async fn a_visitor_that_leaves_is_recorded_with_its_phase() {
     observed.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_visitor_that_reads_nothing_is_recorded_as_stalled() {
     let times = HttpConfig {
         stall_timeout: Duration::from_millis(100),
@@ -221,7 +221,7 @@ async fn a_visitor_that_reads_nothing_is_recorded_as_stalled() {
     assert_eq!(record.phases(), FORWARDED);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_body_is_recorded_as_stalled() {
     let times = HttpConfig {
         stall_timeout: Duration::from_millis(100),
@@ -245,7 +245,7 @@ async fn a_late_body_is_recorded_as_stalled() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_response_that_breaks_off_records_which_side_failed() {
     let lost = |observed: &Observed| {
         let lane = &observed.entry.links[0].near;
@@ -282,7 +282,7 @@ async fn a_response_that_breaks_off_records_which_side_failed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_attempt_on_another_client_has_its_own_phases() {
     let (links, mut clients): (Vec<_>, Vec<_>) =
         [(); 3].map(|()| Link::scripted()).into_iter().unzip();
@@ -327,7 +327,7 @@ async fn each_attempt_on_another_client_has_its_own_phases() {
     assert!(ids[0] != ids[1] && ids[1] != ids[2]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_refused_by_all_clients_records_its_attempts() {
     let (dispatch, mut incoming) = Incoming::channel();
     let links = [(); 3].map(|()| Link::to(dispatch.clone()));

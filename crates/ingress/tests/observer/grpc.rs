@@ -12,7 +12,7 @@ use crate::Observed;
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_has_the_status_of_its_trailers() {
     let mut observed = Observed::new();
     let mut visitor = Visitor::connect(observed.entry.connect().await).await;
@@ -45,7 +45,7 @@ async fn a_call_has_the_status_of_its_trailers() {
     observed.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_counts_all_its_messages() {
     let mut observed = Observed::new();
     let mut visitor = Visitor::connect(observed.entry.connect().await).await;
@@ -72,7 +72,7 @@ async fn a_stream_counts_all_its_messages() {
     assert_eq!(record.phases()[..5], FORWARDED);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failed_call_records_the_status_of_its_response() {
     let mut observed = Observed::new();
     let mut visitor = Visitor::connect(observed.entry.connect().await).await;
@@ -96,7 +96,7 @@ async fn a_failed_call_records_the_status_of_its_response() {
     observed.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_past_its_deadline_ends_in_transit() {
     let mut observed = Observed::new();
     let mut visitor = Visitor::connect(observed.entry.connect().await).await;
@@ -122,7 +122,7 @@ async fn a_call_past_its_deadline_ends_in_transit() {
     record.expect_not_forwarded();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_call_is_recorded_as_cancelled() {
     let mut observed = Observed::new();
     let mut visitor = Visitor::connect(observed.entry.connect().await).await;

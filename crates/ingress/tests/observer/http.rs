@@ -22,7 +22,7 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: Web.Localhost:80\r\nConnection: close\r\n\r\n")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_record_has_visitor_target_outcome_and_phases() {
     let mut observed = Observed::new();
     let before = Instant::now();
@@ -54,7 +54,7 @@ async fn a_record_has_visitor_target_outcome_and_phases() {
 }
 
 /// An observer that only counts gets what counters need. A traced request is recorded in full.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_observer_that_only_counts_gets_no_hosts_or_paths() {
     for (ratio, host, path) in [(0.0, "", ""), (1.0, "Web.Localhost", "/a")] {
         let mut observed = Observed::with(http_config(), ratio);
@@ -72,7 +72,7 @@ async fn an_observer_that_only_counts_gets_no_hosts_or_paths() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_request_of_a_connection_has_its_own_record() {
     let mut observed = Observed::new();
     let mut visitor = observed.entry.connect().await;
@@ -92,7 +92,7 @@ async fn each_request_of_a_connection_has_its_own_record() {
     observed.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_12_3_requests_of_a_client_entry_are_opened_by_it() {
     let options = LinkOptions {
         sides: (Side::Client, Side::Server),
@@ -113,7 +113,7 @@ async fn p_12_3_requests_of_a_client_entry_are_opened_by_it() {
     record.expect_context(0, &head.open.traceparent);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn uploads_are_counted_in_every_framing() {
     let mut observed = Observed::new();
     let short = "short".to_string();
@@ -178,7 +178,7 @@ async fn a_wait_for_credit_is_a_phase() {
     assert!(!busy.is_zero() && busy <= wait.end.unwrap() - wait.start);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_of_http2_have_records() {
     let mut observed = Observed::new();
     let mut visitor = http2::connect(observed.entry.connect().await).await;
@@ -211,7 +211,7 @@ async fn requests_of_http2_have_records() {
     observed.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn responses_without_a_body_are_complete() {
     let mut observed = Observed::new();
     for (method, status) in [("HEAD", 200), ("GET", 204), ("GET", 304)] {

@@ -2,6 +2,7 @@
 
 use adit_codec::{ResetCode, WebSocketRequest};
 use adit_link::{Exchange, Failure, Reason};
+use adit_net::Stream;
 use adit_testlink::{
     FORWARDED, SAMPLED,
     exchanges::websocket_head,
@@ -16,12 +17,11 @@ use http::{Method, Request, Version};
 use http_body_util::Empty;
 use hyper::ext::Protocol;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::Observed;
 
 /// A visitor with its WebSocket, and the far end of it.
-async fn open(observed: &mut Observed) -> (Visitor<TcpStream>, WebSocketRequest, Exchange) {
+async fn open(observed: &mut Observed) -> (Visitor<Stream>, WebSocketRequest, Exchange) {
     let mut stream = observed.entry.connect().await;
     let lines = format!("\r\ntraceparent: {SAMPLED}\r\n\r\n");
     let upgrade = UPGRADE.replace("\r\n\r\n", &lines);
@@ -32,7 +32,7 @@ async fn open(observed: &mut Observed) -> (Visitor<TcpStream>, WebSocketRequest,
     (Visitor(stream), head, exchange)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_websocket_is_recorded_at_its_end() {
     let mut observed = Observed::new();
     let (mut visitor, head, mut exchange) = open(&mut observed).await;
@@ -64,7 +64,7 @@ async fn a_websocket_is_recorded_at_its_end() {
     observed.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_websocket_records_which_side_failed() {
     for (lost, reason) in [
         ("visitor", "cancelled"),
@@ -90,7 +90,7 @@ async fn a_lost_websocket_records_which_side_failed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refused_handshake_is_recorded_as_a_request() {
     let mut observed = Observed::new();
     let mut stream = observed.entry.connect().await;
@@ -105,7 +105,7 @@ async fn a_refused_handshake_is_recorded_as_a_request() {
     assert_eq!(record.phases(), FORWARDED);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_websocket_of_http2_is_recorded_at_its_end() {
     let mut observed = Observed::new();
     let mut requests = http2::connect(observed.entry.connect().await).await;

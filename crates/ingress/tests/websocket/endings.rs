@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::short;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_both_close_frames_cross_and_then_all_is_over() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     for (code, back) in [(1000, 1000), (1001, 1000), (4999, 3000)] {
@@ -59,7 +59,7 @@ async fn p_9_6_both_close_frames_cross_and_then_all_is_over() {
     assert_eq!((pending.cancelled, pending.failed), (0, 0), "{pending:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_a_close_frame_with_a_reason_crosses_with_it() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -70,7 +70,7 @@ async fn p_9_6_a_close_frame_with_a_reason_crosses_with_it() {
     visitor.expect(&[close]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_frame_of_the_service_follows_its_close_frame() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -83,7 +83,7 @@ async fn no_frame_of_the_service_follows_its_close_frame() {
 }
 
 /// RFC 6455, 7.1.1. Earlier frames arrive.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_a_visitor_that_leaves_ends_without_a_close_frame() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -98,7 +98,7 @@ async fn p_9_6_a_visitor_that_leaves_ends_without_a_close_frame() {
     assert_eq!(entry.stats().failed(Reason::Cancelled), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_a_visitor_that_leaves_within_a_frame_resets() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -128,7 +128,7 @@ async fn p_9_6_a_visitor_that_leaves_within_a_frame_resets() {
     assert_eq!(entry.stats().failed(Reason::Cancelled), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_a_lost_service_ends_without_a_close_frame() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     // Between two frames: the earlier ones arrive.
@@ -154,7 +154,7 @@ async fn p_9_6_a_lost_service_ends_without_a_close_frame() {
     assert_eq!(entry.stats().failed(Reason::ServiceAborted), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_6_4_a_lost_link_ends_without_a_close_frame() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, _exchange) = entry.open_websocket(&mut incoming).await;
@@ -168,7 +168,7 @@ async fn p_6_4_a_lost_link_ends_without_a_close_frame() {
     assert_eq!(entry.stats().failed(Reason::LinkLost), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_a_draining_entry_sends_1001_to_both_sides() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -251,7 +251,7 @@ async fn p_9_6_a_drain_waits_only_for_the_close_timeout() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unanswered_close_frame_waits_while_both_sides_stay() {
     let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
         close_timeout: Duration::from_millis(100),
@@ -272,7 +272,7 @@ async fn an_unanswered_close_frame_waits_while_both_sides_stay() {
 }
 
 /// The entry reads on after the close frames, so that no reset destroys the last frame.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_last_frame_survives_later_bytes_of_the_visitor() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     for _ in 0..20 {
@@ -293,7 +293,7 @@ async fn the_last_frame_survives_later_bytes_of_the_visitor() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_6_2_frames_before_a_service_breaks_off_reach_the_visitor() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let frames: Vec<_> = (0..200)
@@ -312,7 +312,7 @@ async fn p_6_2_frames_before_a_service_breaks_off_reach_the_visitor() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_6_2_frames_before_a_visitor_resets_reach_the_service() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let frames: Vec<_> = (0..200)

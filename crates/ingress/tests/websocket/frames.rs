@@ -94,7 +94,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Then)> {
     ]
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_4_frames_are_carried_or_refused_as_rfc_6455_requires() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     for (clause, bytes, then) in table() {
@@ -141,7 +141,7 @@ async fn p_9_4_frames_are_carried_or_refused_as_rfc_6455_requires() {
 }
 
 /// In the other direction nothing is checked: the egress has checked it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_3_every_frame_of_the_service_is_unchanged() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, exchange) = entry.open_websocket(&mut incoming).await;
@@ -165,7 +165,7 @@ async fn p_9_3_every_frame_of_the_service_is_unchanged() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_3_fragments_with_control_frames_between_them_cross_in_their_order() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -185,7 +185,7 @@ async fn p_9_3_fragments_with_control_frames_between_them_cross_in_their_order()
     visitor.expect(&frames).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn compressed_messages_cross_byte_for_byte() {
     // RFC 7692, 7.2.3.1: "Hello", compressed, in one frame and in two.
     let whole = odd(true, 4, 1, [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]);
@@ -205,7 +205,7 @@ async fn compressed_messages_cross_byte_for_byte() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_visitor_that_sends_byte_by_byte_is_understood() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -222,7 +222,7 @@ async fn a_visitor_that_sends_byte_by_byte_is_understood() {
     expect(&mut exchange, &frames).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_start_of_a_payload_crosses_before_its_rest() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -248,7 +248,7 @@ async fn the_start_of_a_payload_crosses_before_its_rest() {
 }
 
 /// Many frames in one read, more than credit covers at a time.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_burst_of_small_frames_crosses_in_order() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -272,7 +272,7 @@ async fn a_burst_of_small_frames_crosses_in_order() {
 }
 
 /// No memory is reserved for the announced length of a frame.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_longest_frame_there_is_may_begin() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::short;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut stream = entry.connect().await;
@@ -85,7 +85,7 @@ async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_1_an_invalid_handshake_is_refused_with_a_reason() {
     const K: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     const V: &str = "Sec-WebSocket-Version: 13\r\n";
@@ -133,7 +133,7 @@ async fn p_9_1_an_invalid_handshake_is_refused_with_a_reason() {
     assert_eq!(stats.failed(Reason::BadRequest), rows.len() as u64);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn other_upgrades_stay_http() {
     let entry = HttpEntry::serving(http_config(), hello);
     for request in [
@@ -155,7 +155,7 @@ async fn other_upgrades_stay_http() {
 
 /// Regression: hyper drops a connection with an upgrade request without shutting it down, and a socket that is closed
 /// with unread bytes sends a reset, which destroys the response on its way.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_response_to_a_refused_upgrade_survives_later_bytes() {
     let (entry, _incoming) = HttpEntry::scripted(short());
     let mut stream = entry.connect().await;
@@ -171,7 +171,7 @@ async fn the_response_to_a_refused_upgrade_survives_later_bytes() {
     assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_2_a_refusal_crosses_with_its_body() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut stream = entry.connect().await;
@@ -200,7 +200,7 @@ async fn p_9_2_a_refusal_crosses_with_its_body() {
     assert_eq!(failed, 0, "a refusal is a response");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failed_handshake_is_a_response_with_a_reason() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     for (code, status, reason) in [
@@ -220,7 +220,7 @@ async fn a_failed_handshake_is_a_response_with_a_reason() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handshake_has_the_service_timeout_of_any_request() {
     let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
         service_timeout: Duration::from_millis(100),
@@ -233,7 +233,7 @@ async fn a_handshake_has_the_service_timeout_of_any_request() {
     assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_visitor_that_leaves_during_the_handshake_cancels_it() {
     let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
         half_close_timeout: Duration::from_millis(50),
@@ -249,7 +249,7 @@ async fn a_visitor_that_leaves_during_the_handshake_cancels_it() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_6_3_a_client_that_refuses_is_followed_by_another() {
     for code in [ResetCode::Refused, ResetCode::Draining] {
         let (dispatch, mut incoming) = Incoming::channel();
@@ -268,7 +268,7 @@ async fn p_6_3_a_client_that_refuses_is_followed_by_another() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_websocket_waits_for_a_client_as_any_request() {
     let (link, mut incoming) = Link::scripted();
     let (come, comes) = tokio::sync::watch::channel(false);
@@ -291,7 +291,7 @@ async fn a_websocket_waits_for_a_client_as_any_request() {
     assert!(waiting.await.unwrap().starts_with("HTTP/1.1 101 "));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn frames_behind_the_handshake_are_not_lost() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut stream = entry.connect().await;
@@ -304,7 +304,7 @@ async fn frames_behind_the_handshake_are_not_lost() {
     expect(&mut exchange, &[Frame::text("early")]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_responds_with_another_protocol_gets_502() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut stream = entry.connect().await;

@@ -72,7 +72,7 @@ fn connect(protocol: &'static str) -> Request<Empty<Bytes>> {
         .unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_1_an_extended_connect_is_the_same_as_an_upgrade() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
@@ -139,7 +139,7 @@ async fn p_9_1_an_extended_connect_is_the_same_as_an_upgrade() {
     assert_eq!(entry.stats().failed(Reason::Cancelled), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_4_an_invalid_frame_ends_its_stream_alone() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
@@ -153,7 +153,7 @@ async fn p_9_4_an_invalid_frame_ends_its_stream_alone() {
     expect(&mut good_exchange, &[Frame::text("fine")]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_invalid_handshake_is_refused_with_a_reason() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
@@ -177,7 +177,7 @@ async fn an_invalid_handshake_is_refused_with_a_reason() {
     assert!(incoming.try_next().is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_2_a_refusal_does_not_look_like_a_websocket() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
@@ -206,7 +206,7 @@ async fn p_9_2_a_refusal_does_not_look_like_a_websocket() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_5_a_stalled_stream_delays_no_other_of_its_connection() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
@@ -239,7 +239,7 @@ async fn p_9_5_a_stalled_stream_delays_no_other_of_its_connection() {
     drop(stalled);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_losses_are_the_ends_of_streams() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
@@ -266,7 +266,7 @@ async fn p_9_6_losses_are_the_ends_of_streams() {
     entry.settled().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_6_a_drain_sends_1001_on_every_stream() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
@@ -290,7 +290,7 @@ async fn p_9_6_a_drain_sends_1001_on_every_stream() {
 }
 
 /// An idle connection of HTTP/2 is closed; one with a WebSocket on it is not idle.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_websocket_keeps_its_connection() {
     let (entry, mut incoming) = HttpEntry::scripted(adit_ingress::HttpConfig {
         idle_timeout: Duration::from_millis(50),
@@ -303,7 +303,7 @@ async fn a_silent_websocket_keeps_its_connection() {
     expect(&mut exchange, &[Frame::text("still here")]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn reset_stream_is_released_while_service_reads_nothing() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;

@@ -22,7 +22,7 @@ async fn patiently<T>(work: impl Future<Output = T>) -> T {
         .expect("it hangs")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_5_a_visitor_that_reads_nothing_stops_its_own_frames() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (stalled, exchange) = entry.open_websocket(&mut incoming).await;
@@ -77,7 +77,7 @@ async fn p_9_5_a_visitor_that_reads_nothing_stops_its_own_frames() {
     patiently(reading).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_9_5_a_service_that_reads_nothing_stops_its_own_visitor() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (stalled, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -102,7 +102,7 @@ async fn p_9_5_a_service_that_reads_nothing_stops_its_own_visitor() {
 }
 
 /// For days: no time of HTTP counts on an open WebSocket.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_websocket_stays_open() {
     let moment = Duration::from_millis(40);
     let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
@@ -165,7 +165,7 @@ async fn a_visitor_that_reads_nothing_for_session_stall_is_reset() {
 }
 
 /// 64 MiB in each direction, in one frame, through buffers that are much smaller.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_large_message_is_streamed() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
@@ -227,7 +227,7 @@ fn unread() -> Vec<u8> {
     Frame::new(2, vec![7; 90 * 1024]).masked()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn visitor_gone_is_released_while_service_reads_nothing() {
     for is_reset in [false, true] {
         let (entry, mut incoming) = HttpEntry::scripted(short());
@@ -244,7 +244,7 @@ async fn visitor_gone_is_released_while_service_reads_nothing() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_before_a_fin_reach_a_slow_service() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
