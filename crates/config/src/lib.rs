@@ -18,9 +18,9 @@
 //!
 //! Cost: each file is read once, whole, up to a bound.
 //!
-//! Proof: `tests/errors.rs` keeps every kind of error as it is printed, `tests/settings.rs` the files of the documentation
+//! Proof: `tests/it/errors.rs` keeps every kind of error as it is printed, `tests/it/settings.rs` the files of the documentation
 //! and the order of layers,
-//! `tests/properties.rs` feeds random files.
+//! `tests/it/properties.rs` feeds random files.
 
 mod admin;
 mod client;

@@ -33,9 +33,9 @@
 //! them. A record costs two or three clock reads and no memory; a traced request has a timeline, and a clock read for each
 //! end of a phase.
 //!
-//! Proof: `tests/services.rs` and `tests/lifecycle.rs` against services scripted byte by byte, `tests/hyper_services.rs`
-//! against hyper's servers, `tests/grpc.rs` against HTTP/2 frame by frame, `tests/grpc_tls.rs` over TLS, `tests/oracle.rs`
-//! beside hyper's client, `tests/observer.rs` and `tests/observer_protocols.rs` for records, `tests/fuzz.rs` for hostile
+//! Proof: `tests/it/services.rs` and `tests/it/lifecycle.rs` against services scripted byte by byte, `tests/it/hyper_services.rs`
+//! against hyper's servers, `tests/it/grpc.rs` against HTTP/2 frame by frame, `tests/it/grpc_tls.rs` over TLS, `tests/it/oracle.rs`
+//! beside hyper's client, `tests/it/observer.rs` and `tests/it/observer_protocols.rs` for records, `tests/fuzz.rs` for hostile
 //! responses.
 
 mod config;

@@ -12,7 +12,7 @@
 //!
 //! Cost: numbers in `docs/decisions/0009-compression-on-the-hop.md`, bench `compression`.
 //!
-//! Proof: `tests/compression.rs`, round trips with any cuts, bombs, and messages that lie.
+//! Proof: `tests/it/compression.rs`, round trips with any cuts, bombs, and messages that lie.
 
 mod content;
 mod engine;

@@ -1,6 +1,6 @@
 //! Registration, control streams and the opening of lanes, whatever transport carries them.
 //!
-//! A transport is a module beside [`crate::grpc`]. It implements two traits and calls a third:
+//! A transport is a module beside `grpc`. It implements two traits and calls a third:
 //!
 //! ```text
 //!  client                                         server

@@ -7,6 +7,7 @@
     missing_docs
 )]
 
+#[path = "it/support.rs"]
 mod support;
 
 use std::sync::Arc;

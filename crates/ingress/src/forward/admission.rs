@@ -8,7 +8,7 @@ use http::response::Parts;
 use crate::forward::{
     director::Director,
     layer::{Layer, Layers},
-    request_meta::RequestMeta,
+    record::RequestRecord,
 };
 
 /// The layers and the director behind them, for all public entries of a side.
@@ -50,16 +50,10 @@ impl Admission {
         &self.observer
     }
 
-    /// Passes a response through the layers that its request has passed, in the reverse order; `passed` are those of the
-    /// destination.
-    pub(crate) fn pass_response(
-        &self,
-        passed: &Layers,
-        request: &RequestMeta,
-        response: &mut Parts,
-    ) {
-        passed.pass_response(request, response);
-        self.layers.pass_response(request, response);
+    /// Passes the response of `record` through the layers that its request has passed, in the reverse order.
+    pub(crate) fn pass_response(&self, record: &RequestRecord, response: &mut Parts) {
+        record.passed.pass_response(&record.request, response);
+        self.layers.pass_response(&record.request, response);
     }
 }
 

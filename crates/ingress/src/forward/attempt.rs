@@ -9,44 +9,55 @@ use adit_codec::{ProtocolType, ResetCode};
 use adit_link::{Exchange, Failure, compress::is_compressible};
 use bytes::Bytes;
 
-use crate::forward::{
-    context::HttpContext,
-    demand::Demand,
-    director::Destination,
-    layer::Held,
-    options::ForwardOptions,
-    pump,
-    receive::{RequestSend, UpstreamResponse, receive},
-    record::RequestRecord,
-    request_body::RequestBody,
-    request_head::{Head, lines_of},
-    streaming::Streaming,
+use crate::{
+    config::HttpConfig,
+    forward::{
+        context::HttpContext,
+        demand::Demand,
+        director::Destination,
+        layer::Held,
+        options::ForwardOptions,
+        pump,
+        receive::{RequestSend, UpstreamResponse, receive},
+        record::RequestRecord,
+        request_body::RequestBody,
+        request_head::{Head, lines_of},
+        streaming::Streaming,
+    },
 };
 
 /// Values that the layers gave a request to hold. Shared by its exchange and by the retry loop, so that they outlive an
 /// attempt that fails and is followed by another.
 pub(super) type Holds = Arc<Mutex<Vec<Held>>>;
 
-/// Opens an exchange with the client of `destination`, sends the request and receives the head of the response. `demand`
-/// is for a streamed body.
+/// An exchange with a client: the message with the head of the request is queued.
+pub(super) struct Opened {
+    exchange: Exchange,
+    /// A part of the body is in the message of the head.
+    rode: bool,
+    /// The request ends with that message.
+    end: bool,
+    offers_upgrade: bool,
+}
+
+/// Opens an exchange with the client of `destination`. `body` is sent with the head as far as it is here and fits.
 ///
 /// # Errors
-/// The failure of this attempt. [`RequestBody::can_start_over`] of `body` returns whether another attempt can send it.
-pub(super) async fn attempt(
+/// The failure of this attempt.
+pub(super) fn open(
     context: &HttpContext,
     record: &mut RequestRecord,
     destination: Destination,
     holds: &Option<Holds>,
-    demand: &Demand,
-    body: &mut RequestBody,
+    body: &RequestBody,
     options: ForwardOptions<'_>,
-) -> Result<UpstreamResponse, Failure> {
+) -> Result<Opened, Failure> {
     let lane = destination.lane;
     let fits = |body: &Bytes| {
         body.len() as u64 + adit_flow::MESSAGE_COST <= u64::from(lane.initial_window())
     };
     // The part of the body in the message of the head, and whether the request ends with that message.
-    let (riding, end) = match &*body {
+    let (riding, end) = match body {
         RequestBody::None => (&[][..], record.request.protocol != ProtocolType::WebSocket),
         RequestBody::Inline(body, trailers) if fits(body) => (&body[..], trailers.is_none()),
         RequestBody::Incomplete(first, _) | RequestBody::Streamed { first, .. } if fits(first) => {
@@ -59,7 +70,7 @@ pub(super) async fn attempt(
     // Only with the whole body in that message: bytes behind it belong to the other protocol (P-3.7).
     let offers_upgrade = !record.request.upgrade.is_empty() && lane.may_upgrade() && {
         let is_whole = |body: &Bytes| body.len() == riding.len();
-        match &*body {
+        match body {
             RequestBody::None => true,
             RequestBody::Inline(body, None) => is_whole(body),
             _ => false,
@@ -85,23 +96,47 @@ pub(super) async fn attempt(
             .map(|within| Instant::now() + within),
     };
     record.on_route(destination.grant, lane.mux().side());
-    let Exchange { send, recv } = {
-        let exchange = lane.open(head, end, due)?;
-        record.phases.watch(&exchange);
-        exchange.hold((
-            destination.hold,
-            destination.permit,
-            holds.clone(),
-            record.begin_buffering(),
-        ));
-        let compression = destination.compression;
-        let compression = compression.filter(|_| is_compressible(lines_of(&record.request)));
-        exchange.send.set_compression(compression);
-        if record.request.protocol == ProtocolType::WebSocket {
-            exchange.set_stall(context.config.session_stall);
-        }
-        exchange
-    };
+    let exchange = lane.open(head, end, due)?;
+    record.phases.watch(&exchange);
+    exchange.hold((
+        destination.hold,
+        destination.permit,
+        holds.clone(),
+        record.begin_buffering(),
+    ));
+    let compression = destination.compression;
+    let compression = compression.filter(|_| is_compressible(lines_of(&record.request)));
+    exchange.send.set_compression(compression);
+    if record.request.protocol == ProtocolType::WebSocket {
+        exchange.set_stall(context.config.session_stall);
+    }
+    Ok(Opened {
+        exchange,
+        rode,
+        end,
+        offers_upgrade,
+    })
+}
+
+/// Sends the rest of the request, and receives the head of the response. `demand` is for a streamed body.
+///
+/// # Errors
+/// The failure of this attempt, or the one that `opened` has. [`RequestBody::can_start_over`] of `body` returns whether
+/// another attempt can send it.
+pub(super) async fn complete(
+    config: &HttpConfig,
+    record: &mut RequestRecord,
+    opened: Result<Opened, Failure>,
+    demand: &Demand,
+    body: &mut RequestBody,
+    options: ForwardOptions<'_>,
+) -> Result<UpstreamResponse, Failure> {
+    let Opened {
+        exchange: Exchange { send, recv },
+        rode,
+        end,
+        offers_upgrade,
+    } = opened?;
     match body {
         RequestBody::None | RequestBody::Inline(..) if offers_upgrade => {
             let mut response = receive(record, options, recv).await?;
@@ -144,7 +179,7 @@ pub(super) async fn attempt(
         }
         RequestBody::Streamed { first, body } => {
             let streaming = Streaming {
-                config: &context.config,
+                config,
                 options,
                 send: Some(send),
                 pump: None,

@@ -1,6 +1,9 @@
 //! Forwards a request of HTTP, gRPC or WebSocket: layers, body, routing and attempts.
 
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, atomic::Ordering},
+};
 
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
@@ -10,7 +13,7 @@ use http::Method;
 use http_body::Body;
 
 use crate::forward::{
-    attempt::{Holds, attempt},
+    attempt::{Holds, complete, open},
     context::HttpContext,
     demand::Demand,
     director::{Destination, Direction, Director},
@@ -21,7 +24,7 @@ use crate::forward::{
     receive::UpstreamResponse,
     record::RequestRecord,
     request_body::RequestBody,
-    retry::{AttemptFailed, Attempts, forward_with_retries},
+    retry::{Attempts, forward_with_retries},
 };
 
 /// Passes a request through the layers before routing, reads or starts its body, and forwards it to a client, or to another
@@ -64,11 +67,8 @@ pub(crate) async fn forward(
         demand,
         body,
         options,
-        passed: Layers::default(),
     };
-    let mut response = forward_with_retries(admission.director(), &mut request).await?;
-    response.layers = request.passed;
-    Ok(response)
+    forward_with_retries(admission.director(), &mut request).await
 }
 
 /// A request while it is tried on one client after another.
@@ -81,8 +81,6 @@ struct Forwarding<'f> {
     demand: Demand,
     body: RequestBody,
     options: ForwardOptions<'f>,
-    /// The layers of the destination, once the request has passed them.
-    passed: Layers,
 }
 
 impl Attempts for Forwarding<'_> {
@@ -113,31 +111,38 @@ impl Attempts for Forwarding<'_> {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             all.append(&mut holds);
         }
-        self.passed = layers.clone();
+        self.record.passed = layers.clone();
         Ok(())
     }
 
-    async fn attempt(
+    // Opened before the first poll: the future need not keep the destination.
+    fn attempt(
         &mut self,
         destination: Destination,
-    ) -> Result<UpstreamResponse, AttemptFailed> {
+    ) -> impl Future<Output = Result<UpstreamResponse, Failure>> + Send {
         if let RequestBody::Streamed { .. } = &self.body {
             self.demand.add(destination.permit.as_ref());
         }
-        let tried = attempt(
+        let opened = open(
             self.context,
             self.record,
             destination,
             &self.holds,
+            &self.body,
+            self.options,
+        );
+        complete(
+            &self.context.config,
+            self.record,
+            opened,
             &self.demand,
             &mut self.body,
             self.options,
-        );
-        let failure = match tried.await {
-            Ok(response) => return Ok(response),
-            Err(failure) => failure,
-        };
-        let may_repeat = match failure.retry() {
+        )
+    }
+
+    fn may_repeat(&self, failure: &Failure) -> bool {
+        match failure.retry() {
             Retry::Never => false,
             Retry::Always => self.body.can_start_over(),
             // Never for gRPC (P-8.5): a call is a POST.
@@ -146,11 +151,7 @@ impl Attempts for Forwarding<'_> {
                 matches!(self.body, RequestBody::None)
                     && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
             }
-        };
-        Err(AttemptFailed {
-            failure,
-            may_repeat,
-        })
+        }
     }
 
     fn last_attempt_was_on(&self, grant: &Grant) -> bool {

@@ -4,17 +4,13 @@ use adit_codec::{HeaderBlock, HttpResponse, ResponseHead};
 use adit_link::{Failure, Part, Reason, RecvHalf, SendHalf};
 use bytes::Bytes;
 
-use crate::forward::{
-    interim, layer::Layers, options::ForwardOptions, pump::Pump, record::RequestRecord,
-};
+use crate::forward::{interim, options::ForwardOptions, pump::Pump, record::RequestRecord};
 
 /// The final response of a service: its head has arrived, its body follows.
 pub(crate) struct UpstreamResponse {
     pub(crate) head: UpstreamHead,
     pub(crate) recv: RecvHalf,
     pub(crate) request: RequestSend,
-    /// The layers of the destination, for [`Admission::pass_response`](crate::forward::admission::Admission::pass_response).
-    pub(crate) layers: Layers,
 }
 
 /// The head of a response, in any protocol.
@@ -90,7 +86,6 @@ pub(super) async fn receive(
                     head,
                     recv,
                     request: RequestSend::Done,
-                    layers: Layers::default(),
                 });
             }
         }

@@ -36,7 +36,6 @@ pub(crate) fn respond(
         head,
         mut recv,
         request,
-        layers,
     } = response;
     let (mut parts, length) = match parts(&head) {
         Ok(parts) => parts,
@@ -63,7 +62,7 @@ pub(crate) fn respond(
         _ => None,
     };
     let admission = &context.admission;
-    admission.pass_response(&layers, &record.request, &mut parts);
+    admission.pass_response(&record, &mut parts);
     record.on_response(parts.status, &parts.headers);
     if request.is_cut() && record.request.version < Version::HTTP_2 {
         // The start of the next request could not be found.

@@ -42,7 +42,11 @@ pub(crate) trait Attempts: Send {
     fn attempt(
         &mut self,
         destination: Destination,
-    ) -> impl Future<Output = Result<Self::Done, AttemptFailed>> + Send;
+    ) -> impl Future<Output = Result<Self::Done, Failure>> + Send;
+
+    /// Whether another attempt would send the same as the last one, which ended with `failure`, and the failure allows it
+    /// ([`Failure::retry`]).
+    fn may_repeat(&self, failure: &Failure) -> bool;
 
     /// Whether the last attempt was on the client of this grant.
     fn last_attempt_was_on(&self, grant: &Grant) -> bool;
@@ -51,13 +55,6 @@ pub(crate) trait Attempts: Send {
     fn on_retry(&mut self);
 
     fn phases(&mut self) -> &mut Phases;
-}
-
-/// The failure of one attempt.
-pub(crate) struct AttemptFailed {
-    pub(crate) failure: Failure,
-    /// Another attempt would send the same, and the failure allows one ([`Failure::retry`]).
-    pub(crate) may_repeat: bool,
 }
 
 /// Tries clients until an attempt succeeds, or may not be repeated.
@@ -106,14 +103,13 @@ pub(crate) async fn forward_with_retries<A: Attempts>(
             passed = Some(destination.layers.clone());
         }
         let (link, lane) = (destination.link, destination.lane.clone());
-        let failed = match request.attempt(destination).await {
+        let failure = match request.attempt(destination).await {
             Ok(done) => return Ok(done),
-            Err(failed) => failed,
+            Err(failure) => failure,
         };
         request.phases().end(Phase::Transit);
-        let failure = failed.failure;
         is_lost = failure.retry() == Retry::IfSafe;
-        let again = failed.may_repeat && avoid.len() < MAX_RETRIES;
+        let again = avoid.len() < MAX_RETRIES && request.may_repeat(&failure);
         if !again || !(is_lost || director.may_retry()) {
             return Err(failure.into());
         }

@@ -12,7 +12,6 @@ use crate::{
         demand::Demand,
         inbound::Inbound,
         interim,
-        layer::Layers,
         options::ForwardOptions,
         pace::Pace,
         pump::{Owed, Pump},
@@ -122,7 +121,6 @@ impl Streaming<'_> {
             head,
             recv,
             request,
-            layers: Layers::default(),
         }
     }
 

@@ -42,7 +42,7 @@ use crate::{
         receive::of_peer,
         record::Outcome,
         request_head::open_session,
-        retry::{AttemptFailed, Attempts, forward_with_retries},
+        retry::{Attempts, forward_with_retries},
         session::{DELIVERY_AFTER_DEPARTURE, Session},
         session_record::SessionRecord,
     },
@@ -113,6 +113,7 @@ impl Tcp {
             record: self.begin_record(peer, local),
             holds: Vec::new(),
             first: None,
+            is_untouched: false,
             is_aborted: false,
         };
         let Some(_open) = self.counters.open(self.config.max_connections) else {
@@ -176,6 +177,8 @@ struct Connection<'t> {
     holds: Vec<Held>,
     /// The bytes that cross with the head, once they have been read: the same for each attempt.
     first: Option<Bytes>,
+    /// The last attempt has sent nothing but `first`, and was not accepted: another may follow.
+    is_untouched: bool,
     /// The visitor must receive all that was written before it is reset.
     is_aborted: bool,
 }
@@ -235,24 +238,13 @@ impl Connection<'_> {
     }
 
     /// One attempt on one client, to the end of the connection.
-    async fn try_client(
-        &mut self,
-        destination: Destination,
-        first: &[u8],
-    ) -> Result<(), AttemptFailed> {
+    async fn try_client(&mut self, destination: Destination, first: &[u8]) -> Result<(), Failure> {
+        self.is_untouched = true;
         let demand = Demand::of(&self.holds, destination.permit.as_ref());
         let socket = self.socket;
         let config = &self.tcp.config;
         let grace = config.shortage_grace;
-        let untouched = |failure: Failure| AttemptFailed {
-            may_repeat: failure.retry() == Retry::Always,
-            failure,
-        };
-        let touched = |failure| AttemptFailed {
-            failure,
-            may_repeat: false,
-        };
-        let head = self.head(&destination, first).map_err(untouched)?;
+        let head = self.head(&destination, first)?;
         let Destination {
             lane,
             grant,
@@ -263,7 +255,7 @@ impl Connection<'_> {
         } = destination;
         self.record.on_route(grant, lane.mux().side());
         let due = Instant::now() + config.accept_timeout;
-        let exchange = lane.open(head, false, Some(due)).map_err(untouched)?;
+        let exchange = lane.open(head, false, Some(due))?;
         self.record.phases.watch(&exchange);
         exchange.hold((hold, permit));
         exchange.set_stall(config.stall);
@@ -289,6 +281,7 @@ impl Connection<'_> {
             ended = splice.run(moved) => Some(ended),
             () = demand.arises(grace, &has_moved) => None,
         };
+        self.is_untouched = false;
         let broken = match ended {
             Some(Ok(())) => return Ok(()),
             Some(Err(broken)) => broken,
@@ -300,7 +293,7 @@ impl Connection<'_> {
                 if let Some(send) = splice.into_send() {
                     send.reset(ResetCode::Stalled, &failure.detail);
                 }
-                return Err(touched(failure));
+                return Err(failure);
             }
         };
         match broken {
@@ -308,18 +301,13 @@ impl Connection<'_> {
                 if let Some(send) = splice.into_send() {
                     send.abort(ResetCode::Cancelled, "the visitor left");
                 }
-                Err(touched(left(error)))
+                Err(left(error))
             }
             SpliceError::Exchange(failure) => {
                 self.is_aborted = splice.is_aborted();
                 // Only bytes that are kept have been sent, and the client has not accepted the connection.
-                let is_untouched = !splice.is_accepted() && !splice.has_sent();
-                let failed = of_peer(failure);
-                Err(if is_untouched {
-                    untouched(failed)
-                } else {
-                    touched(failed)
-                })
+                self.is_untouched = !splice.is_accepted() && !splice.has_sent();
+                Err(of_peer(failure))
             }
         }
     }
@@ -379,20 +367,20 @@ impl Attempts for Connection<'_> {
         while_alive(self.socket, passing).await?
     }
 
-    async fn attempt(&mut self, destination: Destination) -> Result<(), AttemptFailed> {
+    async fn attempt(&mut self, destination: Destination) -> Result<(), Failure> {
         let first = match &self.first {
             Some(first) => first.clone(),
             None => {
                 let window = destination.lane.initial_window();
-                let read = self.read_first(window).await;
-                let read = read.map_err(|failure| AttemptFailed {
-                    failure,
-                    may_repeat: false,
-                })?;
+                let read = self.read_first(window).await?;
                 self.first.insert(read).clone()
             }
         };
         self.try_client(destination, &first).await
+    }
+
+    fn may_repeat(&self, failure: &Failure) -> bool {
+        self.is_untouched && failure.retry() == Retry::Always
     }
 
     fn last_attempt_was_on(&self, grant: &Grant) -> bool {

@@ -103,7 +103,6 @@ fn accept(
         head,
         recv,
         request,
-        layers,
     } = response;
     let RequestSend::Open(send) = request else {
         let failure = Failure::new(Reason::Internal, "the request of a WebSocket has ended");
@@ -114,7 +113,7 @@ fn accept(
         Err(failure) => return respond_with_error(&failure, record, false).map(Served::Response),
     };
     let admission = &context.admission;
-    admission.pass_response(&layers, &record.request, &mut parts);
+    admission.pass_response(&record, &mut parts);
     retain(&mut parts.headers, |name| {
         *name != CONTENT_LENGTH && !WEBSOCKET_HOP_LINES.contains(name)
     });

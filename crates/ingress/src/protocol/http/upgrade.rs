@@ -63,7 +63,6 @@ fn accept(
         head,
         recv,
         request,
-        layers,
     } = response;
     let RequestSend::Open(send) = request else {
         let failure = Failure::new(Reason::Internal, "the request of an upgrade has ended");
@@ -84,7 +83,7 @@ fn accept(
         return respond_with_error(&failure, record, true).map(Served::Response);
     };
     let admission = &context.admission;
-    admission.pass_response(&layers, &record.request, &mut parts);
+    admission.pass_response(&record, &mut parts);
     retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
     let upgrade = HeaderValue::from_static("Upgrade");
     parts.headers.insert(CONNECTION, upgrade);

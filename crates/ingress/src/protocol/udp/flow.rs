@@ -28,7 +28,7 @@ use crate::forward::{
     phases::Phases,
     record::Outcome,
     request_head::open_session,
-    retry::{AttemptFailed, Attempts, forward_with_retries},
+    retry::{Attempts, forward_with_retries},
     session::Session,
     session_record::SessionRecord,
 };
@@ -308,11 +308,12 @@ impl Attempts for Run {
             .await
     }
 
-    async fn attempt(&mut self, destination: Destination) -> Result<RecvHalf, AttemptFailed> {
-        self.open_on(destination).map_err(|failure| AttemptFailed {
-            failure,
-            may_repeat: false,
-        })
+    async fn attempt(&mut self, destination: Destination) -> Result<RecvHalf, Failure> {
+        self.open_on(destination)
+    }
+
+    fn may_repeat(&self, _: &Failure) -> bool {
+        false
     }
 
     fn last_attempt_was_on(&self, grant: &Grant) -> bool {

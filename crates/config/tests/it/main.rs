@@ -1,0 +1,11 @@
+//! Files, variables and flags of both programs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod documents;
+mod entries;
+mod errors;
+mod properties;
+mod service_tls;
+mod settings;
+mod telemetry;
+mod tokens;

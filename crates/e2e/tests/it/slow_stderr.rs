@@ -1,0 +1,75 @@
+//! A terminal or a pipe that is not read does not stop the programs. F39.
+
+use std::{
+    fs,
+    io::Read as _,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use adit_e2e::{binary, eventually, get, own_address};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// What a pipe holds on Linux, unless somebody asks for more; the last page need not be full.
+const PIPE_BYTES: usize = 60 * 1024;
+
+/// A child that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nobody() {
+    let state = tempfile::tempdir().unwrap();
+    let config = state.path().join("server.yaml");
+    let any = SocketAddr::from((own_address(), 0));
+    let text = format!(
+        "server:\n  bind_addr: {}\n  bind_port: 0\n  http: {{ bind_port: 0 }}\n  admin: {{ bind: \"{any}\" }}\n  \
+         timeouts: {{ startup_grace: 0s }}\n",
+        any.ip()
+    );
+    fs::write(&config, text).unwrap();
+    let child = Command::new(binary("adit-server"))
+        .arg("--config")
+        .arg(&config)
+        .env_clear()
+        .env("ADIT__STATE_DIR", state.path())
+        .env("ADIT__LOG", "trace")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let http: SocketAddr = eventually("a server that says where it is", SOON, async || {
+        let announced = fs::read(state.path().join("server.json")).ok()?;
+        let announced: Value = serde_json::from_slice(&announced).ok()?;
+        announced["http_addr"].as_str()?.parse().ok()
+    })
+    .await;
+    for _ in 0..1_000 {
+        let answer = get(http, "unknown.localhost", "/").await;
+        assert_eq!(answer.reason(), "no_tunnel");
+    }
+    // Nor does it stop its end.
+    let kill = Command::new("kill").arg(child.0.id().to_string()).status();
+    assert!(kill.unwrap().success());
+    let status = eventually("the end of the server", SOON, async || {
+        child.0.try_wait().unwrap()
+    })
+    .await;
+    assert!(status.success(), "{status}");
+    // What was in the pipe is there, and it was full.
+    let mut log = Vec::new();
+    let mut pipe = child.0.stderr.take().unwrap();
+    pipe.read_to_end(&mut log).unwrap();
+    assert!(log.len() >= PIPE_BYTES, "{} bytes", log.len());
+}

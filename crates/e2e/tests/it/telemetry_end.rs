@@ -1,0 +1,109 @@
+//! The end of a process that still has something to tell. F37, F38.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use adit_e2e::{Client, ClientOptions, Process, Server, Service, eventually, get};
+use tokio::net::TcpListener;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// What a process says that has waited for its collector, and gave it up.
+const GAVE_UP: &str = "some spans did not reach the collector";
+
+/// Takes connections, and says nothing on them.
+async fn silent() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+/// A section that sends every trace there.
+fn section(collector: SocketAddr) -> String {
+    format!(
+        "  telemetry: {{ tracing: {{ endpoint: \"http://{collector}\", sample_ratio: 1.0, interval: 20ms }} }}\n"
+    )
+}
+
+fn tunnel(service: &Service) -> String {
+    format!(
+        "  tunnels: [{{ name: web, type: http, local_port: {} }}]\n",
+        service.port()
+    )
+}
+
+/// The process has announced its end: only its telemetry is left.
+async fn has_said_goodbye(announced: &Path) {
+    eventually("no announcement", SOON, async || {
+        (!announced.exists()).then_some(())
+    })
+    .await;
+}
+
+/// A server with a span that its collector does not take, and what it needs.
+struct TracedServer {
+    server: Server,
+    _beside: (Client, Service, TcpListener),
+}
+
+impl TracedServer {
+    async fn start() -> Self {
+        let service = Service::site("web").await;
+        let (collector, addr) = silent().await;
+        let server = Server::with(&format!("server:\n{}", section(addr))).await;
+        let client = Client::http(&server, "client-1", "web", service.addr).await;
+        let answer = get(server.http, "web.localhost", "/who").await;
+        assert_eq!(answer.text(), "web");
+        Self {
+            server,
+            _beside: (client, service, collector),
+        }
+    }
+}
+
+/// It ends well, and before it gives its collector up.
+async fn ends_at_once(process: &mut Process) {
+    process.terminate();
+    let status = process.exit(SOON).await;
+    assert!(status.success(), "{status}");
+    let log = process.stderr();
+    assert!(!log.contains(GAVE_UP), "{log}");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_server_without_its_collector() {
+    let mut world = TracedServer::start().await;
+    let server = &mut world.server;
+    let announced = server.state().join("server.json");
+    assert!(announced.exists());
+    server.terminate();
+    has_said_goodbye(&announced).await;
+    ends_at_once(server.process()).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_client_without_its_collector() {
+    let service = Service::site("web").await;
+    let (_collector, addr) = silent().await;
+    // Spans of the services' side: only what is traced where its visitor came in.
+    let server = Server::with(&format!("server:\n{}", section(addr))).await;
+    let file = format!("client:\n{}{}", section(addr), tunnel(&service));
+    let mut client = Client::start(ClientOptions::file(&server, "client-1", &file)).await;
+    let answer = get(server.http, "web.localhost", "/who").await;
+    assert_eq!(answer.text(), "web");
+    let announced = server.state().join("clients");
+    let announced = fs::read_dir(announced).unwrap().next().unwrap().unwrap();
+    client.terminate();
+    has_said_goodbye(&announced.path()).await;
+    ends_at_once(client.process()).await;
+}
+
+/// What the others compare with: one signal alone, and the collector is given up.
+#[tokio::test]
+async fn one_signal_gives_the_collector_its_time() {
+    let mut world = TracedServer::start().await;
+    let server = &mut world.server;
+    server.terminate();
+    assert!(server.exit(SOON).await.success());
+    let log = server.process().stderr();
+    assert!(log.contains(GAVE_UP), "{log}");
+}

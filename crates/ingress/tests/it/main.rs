@@ -1,0 +1,23 @@
+//! Visitors, against a client in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod breaks;
+mod departures;
+mod drains;
+mod endings;
+mod forwarded;
+mod grpc;
+mod headers;
+mod http;
+mod interim;
+mod layers;
+mod observer;
+mod refusals;
+mod release;
+mod returns;
+mod streams;
+mod targets;
+mod tcp;
+mod udp;
+mod upgrade;
+mod websocket;

@@ -1,0 +1,57 @@
+//! The records of requests, and the trace contexts that cross the link.
+
+mod contexts;
+mod failures;
+mod grpc;
+mod http;
+mod tcp;
+mod udp;
+mod websocket;
+
+use std::sync::Arc;
+
+use adit_ingress::HttpConfig;
+use adit_testlink::{
+    HttpEntry, Incoming, Link, LinkOptions, Recorded, Recorder, Records, Route, http_config,
+};
+
+/// An entry with an observer, before a client that the test plays.
+struct Observed {
+    entry: HttpEntry,
+    incoming: Incoming,
+    recorder: Arc<Recorder>,
+    records: Records,
+}
+
+impl Observed {
+    /// Every request is traced.
+    fn new() -> Self {
+        Self::with(http_config(), 1.0)
+    }
+
+    fn with(config: HttpConfig, ratio: f64) -> Self {
+        Self::on(&LinkOptions::default(), config, ratio)
+    }
+
+    fn on(options: &LinkOptions, config: HttpConfig, ratio: f64) -> Self {
+        let (link, incoming) = Link::scripted_with(options);
+        let (recorder, records) = Recorder::new(ratio);
+        let entry = Route::to(&link).observer(recorder.clone()).http(config);
+        Self {
+            entry,
+            incoming,
+            recorder,
+            records,
+        }
+    }
+
+    async fn record(&mut self) -> Recorded {
+        self.records.next().await
+    }
+
+    /// No request is open, and the test has seen all records.
+    async fn settled(&mut self) {
+        self.entry.settled().await;
+        self.records.expect_none();
+    }
+}

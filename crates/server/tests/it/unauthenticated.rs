@@ -1,0 +1,205 @@
+//! What a client may do before it has a session, and how one that breaks the protocol ends.
+
+use crate::support::{TestClient, until};
+use adit_proto::{
+    Credential, LANE_METADATA, PROTOCOL_VERSION, PROXY_PATH, REGISTER_PATH, RegisterRequest,
+    SESSION_METADATA, credential,
+};
+use adit_server::Server;
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+const CONTROL_PATH: &str = "/adit.tunnel.v1.TunnelService/ControlStream";
+
+/// A connection to the clients' port, with nothing of ours on it.
+async fn connect(server: &Server) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(server.tunnel_addr()).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    send.ready().await.unwrap()
+}
+
+fn request(path: &str, session: &str) -> Request<()> {
+    Request::post(format!("http://server{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header(SESSION_METADATA, session)
+        .header(LANE_METADATA, "0")
+        .body(())
+        .unwrap()
+}
+
+/// Sends one body and gives the status that the call ends with.
+async fn call(send: &mut SendRequest<Bytes>, path: &str, session: &str, body: Bytes) -> HeaderMap {
+    let (response, mut stream) = send.send_request(request(path, session), false).unwrap();
+    // A data stream goes on; a registration is one message.
+    stream.send_data(body, path == REGISTER_PATH).unwrap();
+    let response = response.await.unwrap();
+    if response.headers().contains_key("grpc-status") {
+        return response.headers().clone();
+    }
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        let length = data.unwrap().len();
+        body.flow_control().release_capacity(length).unwrap();
+    }
+    body.trailers().await.unwrap().unwrap()
+}
+
+fn framed(message: &impl prost::Message) -> Bytes {
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.encoded_len()).unwrap());
+    message.encode(&mut framed).unwrap();
+    framed.freeze()
+}
+
+fn registration(token: &str, version: String) -> RegisterRequest {
+    RegisterRequest {
+        protocol_version: PROTOCOL_VERSION,
+        client_id: "office".into(),
+        instance_secret: vec![7; 32].into(),
+        credential: Some(Credential {
+            kind: Some(credential::Kind::Token(token.to_owned())),
+        }),
+        client_version: version,
+        ..RegisterRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn p_1_1_a_registration_of_more_than_4_kib_is_refused() {
+    let server = crate::support::server(Vec::new());
+    let mut send = connect(&server).await;
+    let long = framed(&registration(crate::support::TOKEN, "v".repeat(4 * 1024)));
+    let status = call(&mut send, REGISTER_PATH, "", long).await;
+    assert_eq!(status["grpc-status"], "11", "{status:?}");
+    assert!(server.handle().status().clients.is_empty());
+    // What fits is taken on the same connection.
+    let short = framed(&registration(crate::support::TOKEN, "v".repeat(3 * 1024)));
+    let status = call(&mut send, REGISTER_PATH, "", short).await;
+    assert_eq!(status["grpc-status"], "0", "{status:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_12_connections_over_the_limit_of_an_address_are_closed() {
+    let mut settings = crate::support::settings(Vec::new());
+    settings.limits.max_unauthenticated_per_address = 3;
+    let server = crate::support::start(&settings);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(TcpStream::connect(server.tunnel_addr()).await.unwrap());
+    }
+    let handle = server.handle();
+    until("the connections are counted", || {
+        handle.status().process.unauthenticated == 3
+    })
+    .await;
+    let mut crowded = TcpStream::connect(server.tunnel_addr()).await.unwrap();
+    assert_eq!(crowded.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert_eq!(handle.status().refusals.unregistered, 1);
+    // A connection with a session does not count.
+    drop(held);
+    until("the connections are counted", || {
+        handle.status().process.unauthenticated == 0
+    })
+    .await;
+    let first = TestClient::connect(&server, "first").await;
+    let second = TestClient::connect(&server, "second").await;
+    assert_eq!(handle.status().process.unauthenticated, 0);
+    drop((first, second));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_12_a_connection_without_a_session_ends_after_setup() {
+    let mut settings = crate::support::settings(Vec::new());
+    settings.timeouts.setup = std::time::Duration::from_millis(200);
+    let server = crate::support::start(&settings);
+    let mut silent = TcpStream::connect(server.tunnel_addr()).await.unwrap();
+    let mut read = Vec::new();
+    // SETTINGS of the server may come before the end.
+    silent.read_to_end(&mut read).await.unwrap();
+    let handle = server.handle();
+    until("the state is reached", || {
+        handle.status().refusals.unregistered == 1
+    })
+    .await;
+    assert_eq!(handle.status().process.unauthenticated, 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_counted() {
+    let server = crate::support::server(Vec::new());
+    let mut send = connect(&server).await;
+    for _ in 0..20 {
+        let wrong = framed(&registration(
+            "a-wrong-token-of-some-length-0123",
+            String::new(),
+        ));
+        let status = call(&mut send, REGISTER_PATH, "", wrong).await;
+        assert_eq!(status["grpc-status"], "16", "{status:?}");
+        assert_eq!(status["adit-reason"], "unauthenticated");
+    }
+    assert_eq!(server.handle().status().refusals.denied, 20);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_13_a_data_stream_of_junk_ends_with_its_status() {
+    let server = crate::support::server(Vec::new());
+    let rogue = TestClient::connect(&server, "office").await;
+    let mut send = connect(&server).await;
+    // The prefix of a message of 4 GiB.
+    let junk = Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]);
+    let status = call(&mut send, PROXY_PATH, rogue.session(), junk).await;
+    assert_eq!(status["grpc-status"], "13", "{status:?}");
+    assert_eq!(status["adit-reason"], "protocol_error");
+    let text = status["grpc-message"].to_str().unwrap();
+    assert!(text.contains("offset"), "{text}");
+    let handle = server.handle();
+    until("the state is reached", || {
+        handle.status().refusals.broken_streams == 1
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_13_junk_on_the_control_stream_is_counted_and_answered() {
+    let server = crate::support::server(Vec::new());
+    let rogue = TestClient::connect(&server, "office").await;
+    let mut send = connect(&server).await;
+    let handle = server.handle();
+    let junk: [&[u8]; 3] = [
+        &[0, 0xff, 0xff, 0xff, 0xff],
+        &[7, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 2, 0xff, 0xff],
+    ];
+    for (before, junk) in junk.into_iter().enumerate() {
+        let junk = Bytes::from_static(junk);
+        let status = call(&mut send, CONTROL_PATH, rogue.session(), junk).await;
+        assert_eq!(status["grpc-status"], "13", "{status:?}");
+        assert_eq!(status["adit-reason"], "protocol_error");
+        assert_eq!(handle.status().refusals.broken_streams, before as u64 + 1);
+    }
+    // A control stream that is lost with its connection is not counted.
+    let request = request(CONTROL_PATH, rogue.session());
+    let (response, stream) = send.send_request(request, false).unwrap();
+    let response = response.await.unwrap();
+    until("the state is reached", || {
+        handle.status().clients[0].control
+    })
+    .await;
+    drop((response, stream, send));
+    until("the state is reached", || {
+        !handle.status().clients[0].control
+    })
+    .await;
+    assert_eq!(handle.status().refusals.broken_streams, 3);
+    server.stop().await;
+}
