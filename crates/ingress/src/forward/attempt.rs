@@ -188,7 +188,8 @@ pub(super) async fn complete(
                 body,
                 record,
             };
-            streaming.run(recv).await
+            // Boxed: the future of every request would have room for it, and be moved with it.
+            Box::pin(streaming.run(recv)).await
         }
     }
 }

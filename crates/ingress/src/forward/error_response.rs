@@ -35,7 +35,7 @@ pub(crate) struct ErrorContext<'a> {
 /// The failure, if the visitor has left.
 pub(crate) fn respond_to_rejected(
     rejected: Rejected,
-    record: RequestRecord,
+    record: Box<RequestRecord>,
     close: bool,
 ) -> Result<Response<ResponseBody>, Failure> {
     match rejected {
@@ -53,7 +53,7 @@ pub(crate) fn respond_to_rejected(
 /// The failure itself, if the visitor has left.
 pub(crate) fn respond_with_error(
     failure: &Failure,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     close: bool,
 ) -> Result<Response<ResponseBody>, Failure> {
     if failure.reason == Reason::Cancelled {
@@ -80,7 +80,7 @@ pub(crate) fn respond_with_error(
 /// The response, recorded with this outcome. The body keeps the request open until it has been sent.
 fn respond(
     response: LocalResponse,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     outcome: Outcome<'_>,
 ) -> Response<ResponseBody> {
     let request = &record.request;

@@ -62,18 +62,19 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
+    /// Boxed: it passes from the parsed request to the body of the response, and each step would move its 500 bytes.
     pub(crate) fn new(
         context: Arc<HttpContext>,
         connection: Arc<Connection>,
         request: RequestMeta,
-    ) -> Self {
+    ) -> Box<Self> {
         let open = context.counters.requests_open(request.protocol);
         open.fetch_add(1, Ordering::Relaxed);
         connection.open.fetch_add(1, Ordering::Relaxed);
         let observer = context.admission.observer();
         let mut phases = Phases::of(&**observer, traceparent(&request.headers));
         phases.add(Phase::Accept, request.started);
-        Self {
+        Box::new(Self {
             context,
             connection,
             request,
@@ -90,7 +91,7 @@ impl RequestRecord {
             pumped: None,
             sent_bytes: 0,
             buffered: None,
-        }
+        })
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {

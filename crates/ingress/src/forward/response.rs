@@ -29,7 +29,7 @@ use crate::forward::{
 pub(crate) fn respond(
     context: &HttpContext,
     response: UpstreamResponse,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     deadline: Option<Deadline>,
 ) -> Result<Response<ResponseBody>, Failure> {
     let UpstreamResponse {

@@ -88,7 +88,7 @@ pub(crate) struct ServiceBody {
     watch: Option<Watch>,
     /// The body was cut off, and ends when the visitor has received all bytes before.
     failing: Option<Failing>,
-    record: RequestRecord,
+    record: Box<RequestRecord>,
 }
 
 /// A body that was cut off, while the bytes before are still being sent.
@@ -104,7 +104,7 @@ impl ServiceBody {
         first: Option<Part>,
         length: Option<u64>,
         request: RequestSend,
-        record: RequestRecord,
+        record: Box<RequestRecord>,
         deadline: Option<Deadline>,
     ) -> Self {
         // A body that has arrived completely has a length, even if the service did not send it.
@@ -323,8 +323,8 @@ fn trailers(block: &adit_codec::HeaderBlock) -> HeaderMap {
 
 impl ResponseBody {
     /// A body that is made here. The `record` is finished; it is kept until the body has been sent.
-    pub(crate) fn local(body: Bytes, record: Option<RequestRecord>) -> Self {
-        Self::Local((!body.is_empty()).then_some(body), record.map(Box::new))
+    pub(crate) fn local(body: Bytes, record: Option<Box<RequestRecord>>) -> Self {
+        Self::Local((!body.is_empty()).then_some(body), record)
     }
 
     /// No body.

@@ -26,7 +26,7 @@ use crate::forward::{
 /// For a visitor that has left.
 pub(super) async fn serve(
     context: &HttpContext,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     body: Inbound,
 ) -> Result<Response<ResponseBody>, Failure> {
     let deadline = match Deadline::of(&record.request.headers, Instant::now()) {

@@ -121,7 +121,7 @@ pub(crate) async fn serve(
 
 async fn serve_http(
     context: &Arc<HttpContext>,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     body: Inbound,
     interim: Option<&dyn SendInterim>,
 ) -> Result<Served<Session>, Failure> {

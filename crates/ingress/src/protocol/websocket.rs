@@ -39,7 +39,7 @@ use crate::{
 /// An accepted WebSocket: carries its frames.
 pub(crate) struct WebSocket {
     context: Arc<HttpContext>,
-    record: RequestRecord,
+    record: Box<RequestRecord>,
     exchange: Exchange,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct WebSocket {
 /// For a visitor that has left.
 pub(super) async fn serve(
     context: &Arc<HttpContext>,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     body: Inbound,
     handshake: Handshake,
 ) -> Result<Served<WebSocket>, Failure> {
@@ -96,7 +96,7 @@ pub(super) async fn serve(
 fn accept(
     context: &Arc<HttpContext>,
     response: UpstreamResponse,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     handshake: &Handshake,
 ) -> Result<Served<WebSocket>, Failure> {
     let UpstreamResponse {

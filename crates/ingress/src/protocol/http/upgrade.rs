@@ -38,7 +38,7 @@ use crate::{
 /// For a visitor that has left.
 pub(super) async fn serve(
     context: &Arc<HttpContext>,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
     body: Inbound,
     options: ForwardOptions<'_>,
     is_streamed: bool,
@@ -57,7 +57,7 @@ pub(super) async fn serve(
 fn accept(
     context: &Arc<HttpContext>,
     response: UpstreamResponse,
-    mut record: RequestRecord,
+    mut record: Box<RequestRecord>,
 ) -> Result<Served<Upgrade>, Failure> {
     let UpstreamResponse {
         head,
@@ -104,7 +104,7 @@ fn accept(
 /// A connection that has changed to another protocol: carries its bytes.
 pub(crate) struct Upgrade {
     context: Arc<HttpContext>,
-    record: RequestRecord,
+    record: Box<RequestRecord>,
     exchange: Exchange,
 }
 
