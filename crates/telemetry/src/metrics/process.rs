@@ -1,6 +1,8 @@
 //! Samples of the process, the same on both sides.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+#[cfg(target_os = "linux")]
+use std::{fs, io};
 
 use adit_trace::{Family, Sample};
 use rustix::time::{ClockId, clock_gettime};
@@ -111,6 +113,9 @@ pub(super) fn label_sets(count: usize) -> Sample {
     LABEL_SETS.sample(&[], count as f64)
 }
 
+#[cfg(target_os = "linux")]
+const FILES: &str = "/proc/self/fd";
+
 /// Values of the kernel; `None` where it does not provide them.
 #[derive(Default)]
 struct Kernel {
@@ -127,23 +132,43 @@ fn kernel() -> Kernel {
 #[cfg(target_os = "linux")]
 #[allow(clippy::cast_precision_loss)] // counts
 fn kernel() -> Kernel {
-    use procfs::process::{LimitValue, Process};
+    use rustix::process::{Resource, getrlimit};
 
-    let Ok(process) = Process::myself() else {
-        return Kernel::default();
-    };
-    let max_fds = process
-        .limits()
-        .map(|limits| match limits.max_open_files.soft_limit {
-            LimitValue::Value(number) => number as f64,
-            LimitValue::Unlimited => f64::INFINITY,
-        });
-    let kibibytes = process.status().ok().and_then(|status| status.vmrss);
+    // No value is no limit.
+    let max_fds = getrlimit(Resource::Nofile).current;
     Kernel {
-        open_fds: process.fd_count().ok().map(|count| count as f64),
-        max_fds: max_fds.ok(),
-        resident_bytes: kibibytes.map(|kibibytes| kibibytes as f64 * 1024.0),
+        open_fds: open_fds().ok().map(|count| count as f64),
+        max_fds: Some(max_fds.map_or(f64::INFINITY, |limit| limit as f64)),
+        resident_bytes: resident_bytes().map(|bytes| bytes as f64),
     }
+}
+
+/// The size of the directory is the number of its files since Linux 6.2, and 0 before.
+#[cfg(target_os = "linux")]
+fn open_fds() -> io::Result<u64> {
+    match fs::metadata(FILES)?.len() {
+        0 => listed_fds(),
+        count => Ok(count),
+    }
+}
+
+/// The descriptor that reads the directory is one of the files.
+#[cfg(target_os = "linux")]
+fn listed_fds() -> io::Result<u64> {
+    let files = fs::read_dir(FILES)?.count();
+    Ok(files.saturating_sub(1) as u64)
+}
+
+#[cfg(target_os = "linux")]
+fn resident_bytes() -> Option<u64> {
+    let pages = resident_pages(&fs::read_to_string("/proc/self/statm").ok()?)?;
+    pages.checked_mul(rustix::param::page_size() as u64)
+}
+
+/// The second number of `/proc/self/statm` (proc_pid_statm(5)).
+#[cfg(target_os = "linux")]
+fn resident_pages(statm: &str) -> Option<u64> {
+    statm.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -166,5 +191,24 @@ mod tests {
         assert!(value("process_cpu_seconds_total") > 0.0);
         assert!(value("process_start_time_seconds") > 1.7e9);
         assert_eq!(samples[0].values, ["1.2.3"]);
+    }
+    #[test]
+    fn resident_pages_are_the_second_number() {
+        assert_eq!(resident_pages("2861 1430 1022 7 0 503 0\n"), Some(1430));
+        for malformed in ["", "2861", "2861 -1 0", "2861 18446744073709551616"] {
+            assert_eq!(resident_pages(malformed), None, "{malformed:?}");
+        }
+    }
+
+    /// Other tests of this process open and close files of their own.
+    #[test]
+    fn both_counts_of_descriptors_agree() {
+        let files: Vec<_> = (0..100)
+            .map(|_| fs::File::open("/dev/null").unwrap())
+            .collect();
+        for count in [open_fds().unwrap(), listed_fds().unwrap()] {
+            assert!((100..200).contains(&count), "{count}");
+        }
+        drop(files);
     }
 }
