@@ -23,7 +23,7 @@ pub use access_log::AccessLog;
 pub use logs::{
     AccessLogSettings, DEFAULT_FILTER, DEFAULT_KEEP, FILTER_VARIABLE, Format, HeldLog, InitError,
     LogCounters, LogFileSettings, LogGuard, LogReopener, LogSettingsError, LogStartError,
-    LogTarget, Logging, ParseFormatError, Rotate, init,
+    LogTarget, Logging, ParseFilterError, ParseFormatError, Rotate, init,
 };
 pub use metrics::{
     CONTENT_TYPE, DEFAULT_KEEP_IDLE, DEFAULT_MAX_LABEL_SETS, Metrics, MetricsSettings,

@@ -10,12 +10,14 @@
 //! too many at each start, and cannot be tested without waiting for midnight.
 
 mod error;
+mod filter;
 mod queue;
 mod rotation;
 mod settings;
 mod subscriber;
 
 pub use error::LogStartError;
+pub use filter::ParseFilterError;
 pub use queue::{HeldLog, LogCounters, LogGuard, LogReopener};
 pub use settings::{
     AccessLogSettings, DEFAULT_KEEP, LogFileSettings, LogSettingsError, LogTarget, Rotate,
