@@ -1,5 +1,7 @@
 //! The cases of [`adit_benches::suites::balance`] under criterion.
 
+mod speed;
+
 fn main() {
-    adit_benches::speed::bench(&adit_benches::suites::balance::SUITE);
+    speed::bench(&adit_benches::suites::balance::SUITE);
 }

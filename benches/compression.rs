@@ -12,13 +12,15 @@
 
 use std::hint::black_box;
 
-use adit_benches::{baseline::compression::Streaming, speed::criterion};
+use adit_benches::baseline::compression::Streaming;
 use adit_link::{
     Compression,
     compress::{Compressor, Decompressor, HISTORY_BYTES},
 };
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
+
+mod speed;
 
 const KINDS: [Compression; 2] = [Compression::Zstd, Compression::Gzip];
 const SIZES: [usize; 3] = [300, 4096, 65_536];
@@ -195,7 +197,7 @@ fn quality() {
 }
 
 fn main() {
-    let mut criterion = criterion();
+    let mut criterion = speed::criterion();
     quality();
     compress(&mut criterion);
     round_trip(&mut criterion);

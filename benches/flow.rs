@@ -1,5 +1,7 @@
 //! The cases of [`adit_benches::suites::flow`] under criterion.
 
+mod speed;
+
 fn main() {
-    adit_benches::speed::bench(&adit_benches::suites::flow::SUITE);
+    speed::bench(&adit_benches::suites::flow::SUITE);
 }

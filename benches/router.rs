@@ -3,12 +3,11 @@
 
 use std::hint::black_box;
 
-use adit_benches::{
-    baseline::router::{Line, Scan},
-    speed::criterion,
-};
+use adit_benches::baseline::router::{Line, Scan};
 use adit_router::{Query, Rule, Table, normalize_host};
 use criterion::Criterion;
+
+mod speed;
 
 const SIZES: [usize; 2] = [10, 1_000];
 
@@ -104,7 +103,7 @@ fn normalize(c: &mut Criterion) {
 }
 
 fn main() {
-    let mut criterion = criterion();
+    let mut criterion = speed::criterion();
     route(&mut criterion);
     normalize(&mut criterion);
     criterion.final_summary();

@@ -23,6 +23,5 @@ pub mod compare;
 pub mod dice;
 pub mod measure;
 pub mod record;
-pub mod speed;
 pub mod suites;
 pub mod verdict;

@@ -4,15 +4,14 @@ use std::{
     io,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Barrier,
+    thread,
     time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{
-    case::{Figure, Worker},
-    speed::together,
-};
+use crate::case::{Figure, Worker};
 
 /// Long enough to tell an operation from the clock, short enough to be run some fifty times slower by callgrind.
 const CALIBRATED: Duration = Duration::from_millis(3);
@@ -34,6 +33,28 @@ fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+/// Runs all workers at once; gives the sum of what `run` gives, and the longest.
+pub fn together(
+    workers: &mut [Worker],
+    run: impl Fn(&mut Worker) -> Duration + Sync,
+) -> (Duration, Duration) {
+    let barrier = Barrier::new(workers.len());
+    let took: Vec<Duration> = thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    run(worker)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let longest = took.iter().copied().max().unwrap_or_default();
+    (took.iter().sum(), longest)
 }
 
 /// Nanoseconds on a processor for each operation, of all workers at once doing so many each.

@@ -1,19 +1,19 @@
-//! The cases under criterion.
+//! The cases under criterion. A module of each bench, so that criterion is needed for benches only: what the package itself
+//! depends on is built with the programs, because features are chosen for all default members together.
+#![allow(dead_code)] // `bench` where a bench has a `main` of its own
+#![allow(clippy::print_stderr)]
 
-use std::{
-    sync::Barrier,
-    thread,
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use adit_benches::{
+    case::{Suite, Worker},
+    measure::together,
 };
-
 use criterion::{BenchmarkId, Criterion};
-
-use crate::case::{Suite, Worker};
 
 /// Short enough for all groups together to end within minutes, and overridden by criterion's own flags. Fewer resamples
 /// than usual, so that the analysis takes no longer than the measurement.
-#[must_use]
-pub fn criterion() -> Criterion {
+pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400))
@@ -24,7 +24,7 @@ pub fn criterion() -> Criterion {
 }
 
 /// The `main` of a suite's bench: quality on standard error, then the time of each case at one thread and at two.
-pub fn bench(suite: &Suite) {
+pub(crate) fn bench(suite: &Suite) {
     let mut criterion = criterion();
     for figure in (suite.quality)() {
         eprintln!(
@@ -61,26 +61,4 @@ fn timed(worker: &mut Worker, times: u64) -> Duration {
     let start = Instant::now();
     worker(times);
     start.elapsed()
-}
-
-/// Runs all workers at once; gives the sum of what `run` gives, and the longest.
-pub fn together(
-    workers: &mut [Worker],
-    run: impl Fn(&mut Worker) -> Duration + Sync,
-) -> (Duration, Duration) {
-    let barrier = Barrier::new(workers.len());
-    let took: Vec<Duration> = thread::scope(|scope| {
-        let threads: Vec<_> = workers
-            .iter_mut()
-            .map(|worker| {
-                scope.spawn(|| {
-                    barrier.wait();
-                    run(worker)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    });
-    let longest = took.iter().copied().max().unwrap_or_default();
-    (took.iter().sum(), longest)
 }
