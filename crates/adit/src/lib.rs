@@ -3,6 +3,7 @@
 //! The work is done by the other crates. This one has the command lines ([`cli`]), the files through which processes of
 //! one machine find each other ([`state`]), and one module for each command.
 
+mod admin_request;
 pub mod cli;
 pub mod demo;
 pub mod ending;

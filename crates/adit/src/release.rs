@@ -6,13 +6,12 @@ use adit_config::StateDir;
 use adit_net::{Stream, connect_unix};
 use adit_server::names::{Name, NamesFile};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use http_body_util::Full;
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    cli,
+    admin_request, cli,
     load::load,
     outln,
     report::Failed,
@@ -90,22 +89,14 @@ async fn ask_over(stream: Stream, name: &Name) -> Result<usize, Failed> {
     let fail = |error: &dyn std::fmt::Display| {
         Failed::other(format!("cannot reach the running server: {error}"))
     };
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| fail(&error))?;
-    let connection = tokio::spawn(connection);
     let body = json!({ "kind": name.kind(), "name": name.text() }).to_string();
     let request = http::Request::post("/api/names/release")
         .header(http::header::HOST, "localhost")
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| fail(&error))?;
-    let response = send.send_request(request).await;
-    let response = response.map_err(|error| fail(&error))?;
-    let body = response.into_body().collect().await;
-    let body = body.map_err(|error| fail(&error))?.to_bytes();
-    connection.abort();
-    let body: Value = serde_json::from_slice(&body).map_err(|error| fail(&error))?;
+    let sent = admin_request::send(stream, request).await;
+    let body = sent.map_err(|error| fail(&error))?;
     match (body["released"].as_u64(), body["error"].as_str()) {
         (Some(released), _) => Ok(usize::try_from(released).unwrap_or(usize::MAX)),
         (None, Some(error)) => Err(Failed::other(error)),

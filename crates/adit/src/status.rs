@@ -5,12 +5,11 @@ mod text;
 use std::{net::SocketAddr, time::Duration};
 
 use adit_config::{StateDir, environment};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{cli, outln, output, report::Failed, runtime::background, state};
+use crate::{admin_request, cli, outln, output, report::Failed, runtime::background, state};
 
 /// A running process of this machine responds within this.
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
@@ -65,23 +64,11 @@ async fn ask_unbounded(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
     let stream = adit_net::connect(&addr.into())
         .await
         .map_err(|error| fail(&error))?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| fail(&error))?;
-    let connection = tokio::spawn(connection);
     let request = http::Request::get(path)
         .header(http::header::HOST, addr.to_string())
-        .body(Empty::<bytes::Bytes>::new())
+        .body(Full::default())
         .map_err(|error| fail(&error))?;
-    let response = send
-        .send_request(request)
+    admin_request::send(stream, request)
         .await
-        .map_err(|error| fail(&error))?;
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .map_err(|error| fail(&error))?;
-    connection.abort();
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| fail(&error))
+        .map_err(|error| fail(&error))
 }
