@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::{
     open::{Open, put_open, read_open},
-    read::{is_head_too_long, is_line_part},
-    write::{EncodedHead, finish, put_headers, put_length_gap_of},
+    read::{is_head_too_long, is_target, read_fields},
+    write::{EncodedHead, encode_response, finish, put_headers, put_length_gap_of},
 };
 use crate::{
     error::{BadMessage, HeadError},
-    headers::{Gather, HeaderBlock},
+    headers::HeaderBlock,
     id::{MessageType, ProtocolType},
-    wire::{Reader, low_32, put_bytes, put_uint},
+    wire::{low_32, put_bytes, put_uint},
 };
 
 pub(crate) const GRPC_REQUEST_FIELD: u8 = 7;
@@ -77,16 +77,8 @@ impl GrpcResponseHead {
         metadata: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = Vec::with_capacity(256 + body.len());
-        let start = put_length_gap_of(&mut out, GRPC_RESPONSE_FIELD);
-        put_uint(&mut out, 1, u64::from(self.status));
-        put_headers(&mut out, 2, metadata)?;
-        finish(
-            out,
-            start,
-            (ProtocolType::Grpc, MessageType::Response),
-            (3, body),
-        )
+        let kind = (GRPC_RESPONSE_FIELD, ProtocolType::Grpc);
+        encode_response(kind, self.status, metadata, b"", body)
     }
 }
 
@@ -109,43 +101,34 @@ pub struct GrpcRequest {
 
 impl GrpcRequest {
     pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
         let mut open = None;
         let (mut authority, mut path) = (Bytes::new(), Bytes::new());
         let mut body = Bytes::new();
         let mut timeout = 0;
-        let mut metadata = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
+        let metadata = read_fields(message, 4, |field, value| {
             let slice = || value.range().map(|(from, to)| message.slice(from..to));
             match field {
-                1 => {
-                    let (from, to) = value.range()?;
-                    open = Some(read_open(&message[from..to])?);
-                }
+                1 => open = Some(read_open(message, value)?),
                 2 => authority = slice()?,
                 3 => path = slice()?,
-                4 => metadata.push(message, key_at, value.range()?)?,
                 5 => timeout = value.varint()?,
                 6 => body = slice()?,
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         if is_head_too_long(message, &body) {
             return Err(BadMessage::HeadTooLong);
         }
         let open = open.ok_or(BadMessage::Head)?;
-        if !path.starts_with(b"/") || !is_line_part(&path) || !is_line_part(&authority) {
+        if !is_target(&path, &authority) {
             return Err(BadMessage::Head);
         }
         Ok(Self {
             open,
             authority,
             path,
-            metadata: metadata.finish(message),
+            metadata,
             timeout: (timeout > 0).then(|| Duration::from_nanos(timeout)),
             body,
         })
@@ -165,25 +148,19 @@ pub struct GrpcResponse {
 
 impl GrpcResponse {
     pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
         let mut status = 0;
         let mut body = Bytes::new();
-        let mut metadata = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
+        let metadata = read_fields(message, 2, |field, value| {
             match field {
                 1 => status = low_32(value.varint()?),
-                2 => metadata.push(message, key_at, value.range()?)?,
                 3 => {
                     let (from, to) = value.range()?;
                     body = message.slice(from..to);
                 }
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         if is_head_too_long(message, &body) {
             return Err(BadMessage::HeadTooLong);
         }
@@ -194,7 +171,7 @@ impl GrpcResponse {
         };
         Ok(Self {
             status,
-            metadata: metadata.finish(message),
+            metadata,
             body,
         })
     }

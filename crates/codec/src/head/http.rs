@@ -4,18 +4,20 @@ use bytes::{Buf, Bytes};
 
 use super::{
     open::{Open, put_open, read_open},
-    read::{is_head_too_long, is_line_part},
-    write::{EncodedHead, finish, put_headers, put_length_gap_of},
+    read::{is_head_too_long, is_line_part, read_fields},
+    write::{EncodedHead, encode_response, finish, put_headers, put_length_gap_of},
 };
 use crate::{
     error::{BadMessage, HeadError},
-    headers::{Gather, HeaderBlock, is_value},
+    headers::{HeaderBlock, is_value},
     id::{MessageType, ProtocolType},
-    wire::{Reader, low_32, put_bytes, put_uint},
+    wire::{low_32, put_bytes},
 };
 
 pub(crate) const HTTP_REQUEST_FIELD: u8 = 5;
 pub(crate) const HTTP_RESPONSE_FIELD: u8 = 6;
+
+const RESPONSE: (u8, ProtocolType) = (HTTP_RESPONSE_FIELD, ProtocolType::Http);
 
 /// The parts of an HTTP request to send.
 #[derive(Debug, Clone, Copy)]
@@ -91,16 +93,7 @@ impl HttpResponseHead {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = Vec::with_capacity(256 + body.len());
-        let start = put_length_gap_of(&mut out, HTTP_RESPONSE_FIELD);
-        put_uint(&mut out, 1, u64::from(self.status));
-        put_headers(&mut out, 2, headers)?;
-        finish(
-            out,
-            start,
-            (ProtocolType::Http, MessageType::Response),
-            (3, body),
-        )
+        encode_response(RESPONSE, self.status, headers, b"", body)
     }
 
     /// Writes an answer of status 101: from here on chunks are of the protocol `upgrade` (P-3.7).
@@ -111,17 +104,7 @@ impl HttpResponseHead {
         upgrade: &[u8],
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = Vec::with_capacity(256);
-        let start = put_length_gap_of(&mut out, HTTP_RESPONSE_FIELD);
-        put_uint(&mut out, 1, 101);
-        put_headers(&mut out, 2, headers)?;
-        put_bytes(&mut out, 4, upgrade);
-        finish(
-            out,
-            start,
-            (ProtocolType::Http, MessageType::Response),
-            (3, &[]),
-        )
+        encode_response(RESPONSE, 101, headers, upgrade, b"")
     }
 }
 
@@ -161,32 +144,23 @@ pub struct HttpResponse {
 
 impl HttpRequest {
     pub(crate) fn decode(message: Bytes) -> Result<Box<Self>, BadMessage> {
-        let mut reader = Reader::new(&message);
         let mut open = None;
         // Where each of them is: the last one counts, and only that is sliced out.
         let (mut method, mut scheme, mut authority, mut path, mut body) = Default::default();
         let mut upgrade = (0, 0);
-        let mut headers = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
+        let headers = read_fields(&message, 6, |field, value| {
             match field {
-                1 => {
-                    let (from, to) = value.range()?;
-                    open = Some(read_open(&message[from..to])?);
-                }
+                1 => open = Some(read_open(&message, value)?),
                 2 => method = value.range()?,
                 3 => scheme = value.range()?,
                 4 => authority = value.range()?,
                 5 => path = value.range()?,
-                6 => headers.push(&message, key_at, value.range()?)?,
                 7 => body = value.range()?,
                 8 => upgrade = value.range()?,
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         let slice = |(from, to)| message.slice(from..to);
         if is_head_too_long(&message, &message[body.0..body.1]) {
             return Err(BadMessage::HeadTooLong);
@@ -205,7 +179,7 @@ impl HttpRequest {
             scheme,
             authority,
             path,
-            headers: headers.finish(&message),
+            headers,
             body: cut(message, body),
             upgrade,
         }))
@@ -265,22 +239,16 @@ fn scheme_of(scheme: &[u8]) -> Result<Bytes, BadMessage> {
 
 impl HttpResponse {
     pub(crate) fn decode(message: Bytes) -> Result<Box<Self>, BadMessage> {
-        let mut reader = Reader::new(&message);
         let (mut status, mut body, mut upgrade) = (0, (0, 0), (0, 0));
-        let mut headers = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
+        let headers = read_fields(&message, 2, |field, value| {
             match field {
                 1 => status = low_32(value.varint()?),
-                2 => headers.push(&message, key_at, value.range()?)?,
                 3 => body = value.range()?,
                 4 => upgrade = value.range()?,
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         if is_head_too_long(&message, &message[body.0..body.1]) {
             return Err(BadMessage::HeadTooLong);
         }
@@ -288,7 +256,7 @@ impl HttpResponse {
         match u16::try_from(status) {
             Ok(status @ 100..=999) => Ok(Box::new(Self {
                 status,
-                headers: headers.finish(&message),
+                headers,
                 body: cut(message, body),
                 upgrade,
             })),

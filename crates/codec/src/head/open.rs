@@ -3,7 +3,7 @@
 use crate::{
     error::BadMessage,
     headers::is_value,
-    wire::{Reader, fill_length_gap, length_key, put_bytes, put_length_gap, put_uint},
+    wire::{Reader, Value, fill_length_gap, length_key, put_bytes, put_length_gap, put_uint},
 };
 
 /// What every opening message carries (P-2.8). Its texts are owned when they have been read, and may be borrowed when
@@ -38,7 +38,10 @@ pub(super) fn put_open<T: AsRef<str>>(out: &mut Vec<u8>, open: &Open<T>) {
     fill_length_gap(out, start);
 }
 
-pub(super) fn read_open(bytes: &[u8]) -> Result<Open, BadMessage> {
+/// Reads the opening part of `message`, which is the content of one field.
+pub(super) fn read_open(message: &[u8], field: Value) -> Result<Open, BadMessage> {
+    let (from, to) = field.range()?;
+    let bytes = &message[from..to];
     let mut open = Open::default();
     let mut has_uuid = false;
     let mut reader = Reader::new(bytes);

@@ -131,10 +131,7 @@ fn decode(message: &Bytes, body_field: Option<u64>) -> Result<(Open, Box<str>, B
     let mut body = Bytes::new();
     while let Some((field, value)) = reader.field()? {
         match field {
-            1 => {
-                let (from, to) = value.range()?;
-                open = Some(read_open(&message[from..to])?);
-            }
+            1 => open = Some(read_open(message, value)?),
             2 => {
                 let (from, to) = value.range()?;
                 local = match std::str::from_utf8(&message[from..to]) {

@@ -4,14 +4,14 @@ use bytes::Bytes;
 
 use super::{
     open::{Open, put_open, read_open},
-    read::{is_head_too_long, is_line_part},
-    write::{EncodedHead, finish, put_headers, put_length_gap_of},
+    read::{is_head_too_long, is_target, read_fields},
+    write::{EncodedHead, encode_response, finish, put_headers, put_length_gap_of},
 };
 use crate::{
     error::{BadMessage, HeadError},
-    headers::{Gather, HeaderBlock},
+    headers::HeaderBlock,
     id::{MessageType, ProtocolType},
-    wire::{Reader, low_32, put_bytes, put_uint},
+    wire::{Reader, low_32, put_bytes},
 };
 
 pub(crate) const WEBSOCKET_REQUEST_FIELD: u8 = 9;
@@ -69,16 +69,8 @@ impl WebSocketResponseHead {
         &self,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> Result<EncodedHead, HeadError> {
-        let mut out = Vec::with_capacity(256);
-        let start = put_length_gap_of(&mut out, WEBSOCKET_RESPONSE_FIELD);
-        put_uint(&mut out, 1, u64::from(self.status));
-        put_headers(&mut out, 2, headers)?;
-        finish(
-            out,
-            start,
-            (ProtocolType::WebSocket, MessageType::Response),
-            (3, &[]),
-        )
+        let kind = (WEBSOCKET_RESPONSE_FIELD, ProtocolType::WebSocket);
+        encode_response(kind, self.status, headers, b"", b"")
     }
 }
 
@@ -97,39 +89,30 @@ pub struct WebSocketRequest {
 
 impl WebSocketRequest {
     pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
         let mut open = None;
         let (mut authority, mut path) = (Bytes::new(), Bytes::new());
-        let mut headers = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
+        let headers = read_fields(message, 4, |field, value| {
             let slice = || value.range().map(|(from, to)| message.slice(from..to));
             match field {
-                1 => {
-                    let (from, to) = value.range()?;
-                    open = Some(read_open(&message[from..to])?);
-                }
+                1 => open = Some(read_open(message, value)?),
                 2 => authority = slice()?,
                 3 => path = slice()?,
-                4 => headers.push(message, key_at, value.range()?)?,
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         if is_head_too_long(message, &Bytes::new()) {
             return Err(BadMessage::HeadTooLong);
         }
         let open = open.ok_or(BadMessage::Head)?;
-        if !path.starts_with(b"/") || !is_line_part(&path) || !is_line_part(&authority) {
+        if !is_target(&path, &authority) {
             return Err(BadMessage::Head);
         }
         Ok(Self {
             open,
             authority,
             path,
-            headers: headers.finish(message),
+            headers,
         })
     }
 }
@@ -145,28 +128,18 @@ pub struct WebSocketResponse {
 
 impl WebSocketResponse {
     pub(crate) fn decode(message: &Bytes) -> Result<Self, BadMessage> {
-        let mut reader = Reader::new(message);
         let mut status = 0;
-        let mut headers = Gather::default();
-        loop {
-            let key_at = reader.offset();
-            let Some((field, value)) = reader.field()? else {
-                break;
-            };
-            match field {
-                1 => status = low_32(value.varint()?),
-                2 => headers.push(message, key_at, value.range()?)?,
-                _ => {}
+        let headers = read_fields(message, 2, |field, value| {
+            if field == 1 {
+                status = low_32(value.varint()?);
             }
-        }
+            Ok(())
+        })?;
         if is_head_too_long(message, &Bytes::new()) {
             return Err(BadMessage::HeadTooLong);
         }
         match u16::try_from(status) {
-            Ok(status @ (101 | 200..=999)) => Ok(Self {
-                status,
-                headers: headers.finish(message),
-            }),
+            Ok(status @ (101 | 200..=999)) => Ok(Self { status, headers }),
             _ => Err(BadMessage::Head),
         }
     }

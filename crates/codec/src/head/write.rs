@@ -1,11 +1,12 @@
-//! Writes what all heads have: header lines, the payload that rides along, the bounds.
+//! Writes what all heads have: header lines, the payload that rides along, the bounds; and the heads of responses, which
+//! differ only in what may stand in them.
 
 use crate::{
     error::HeadError,
     frame::MAX_MESSAGE_BYTES,
     headers::{MAX_HEAD_BYTES, MAX_WIRE_LINES, put_header},
     id::{MessageType, ProtocolType},
-    wire::{fill_length_gap, length_key, put_bytes, put_length_gap, varint_len},
+    wire::{fill_length_gap, length_key, put_bytes, put_length_gap, put_uint, varint_len},
 };
 
 /// Room for what [`crate::write_head`] puts before a head: id, types and end.
@@ -63,6 +64,23 @@ pub(super) fn put_headers<'h>(
         put_header(out, field, name, value);
     }
     Ok(())
+}
+
+/// Writes the head of a response as the content of `field`. `upgrade`: the protocol of a switch, or empty.
+pub(super) fn encode_response<'h>(
+    (field, protocol): (u8, ProtocolType),
+    status: u16,
+    headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    upgrade: &[u8],
+    body: &[u8],
+) -> Result<EncodedHead, HeadError> {
+    let mut out = Vec::with_capacity(256 + body.len());
+    let start = put_length_gap_of(&mut out, field);
+    put_uint(&mut out, 1, u64::from(status));
+    put_headers(&mut out, 2, headers)?;
+    put_bytes(&mut out, 4, upgrade);
+    let kind = (protocol, MessageType::Response);
+    finish(out, start, kind, (3, body))
 }
 
 /// Writes the payload that rides along and closes the field that began at `start`.
