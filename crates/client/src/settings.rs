@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-pub use adit_egress::{ProxyProtocol, Roots, Tls, TlsName, Trust};
+pub use adit_egress::{Protocol as ServiceProtocol, ProxyProtocol, Roots, Tls, TlsName, Trust};
+use adit_ingress::SESSION_TIMEOUT;
 pub use adit_ingress::{EdgeTimeouts, TrustedProxies};
 pub use adit_link::Compression;
 use adit_net::HostPort;
@@ -117,7 +118,7 @@ impl TunnelSettings {
                 host_rewrite: None,
                 custom_headers: Vec::new(),
                 proxy_protocol: None,
-                session_timeout: ServiceSettings::SESSION_TIMEOUT,
+                session_timeout: SESSION_TIMEOUT,
             },
             remote_port: 0,
             domains: Vec::new(),
@@ -239,26 +240,6 @@ pub struct ServiceSettings {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// A UDP flow ends after this long without a datagram in either direction (P-11.4).
     pub session_timeout: Duration,
-}
-
-impl ServiceSettings {
-    /// The default of `session_timeout`: longer than a service takes to respond, shorter than most address translators keep
-    /// a mapping.
-    pub const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
-}
-
-/// The protocol of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ServiceProtocol {
-    /// HTTP/1.1.
-    #[default]
-    Http1,
-    /// HTTP/2: in clear text with prior knowledge, or over TLS.
-    Http2,
-    /// Bytes.
-    Tcp,
-    /// Datagrams.
-    Udp,
 }
 
 /// Limits of the client.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_link::{Compression, turn::TURN_BYTES};
-use adit_splice::EdgeTimeouts;
+use adit_splice::{EdgeTimeouts, SESSION_TIMEOUT};
 
 use crate::connect::tls::Tls;
 
@@ -65,7 +65,7 @@ impl ServiceConfig {
             custom_headers: Vec::new(),
             proxy_protocol: None,
             compression: None,
-            session_timeout: Duration::from_secs(60),
+            session_timeout: SESSION_TIMEOUT,
         }
     }
 }

@@ -43,7 +43,7 @@ mod protocol;
 mod stats;
 
 pub use accept::http::Http;
-pub use adit_splice::EdgeTimeouts;
+pub use adit_splice::{EdgeTimeouts, SESSION_TIMEOUT};
 pub use config::{HttpConfig, TcpConfig, UdpConfig};
 pub use failure_counters::FailureCounts;
 pub use forward::{

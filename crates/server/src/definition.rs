@@ -1,16 +1,17 @@
 //! The definition of a tunnel, validated.
 
+mod error;
+
 use std::time::Duration;
 
 use adit_balance::Policy;
 use adit_codec::{Compression, ProtocolType};
+use adit_ingress::SESSION_TIMEOUT;
 use adit_proto::Tunnel as Announced;
 use adit_router::{HostPattern, PathPrefix};
 
+use self::error::DefinitionError;
 use crate::{port::Transport, settings::Limits};
-
-/// A UDP flow may be silent for this long unless the tunnel sets another time.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The definition of a tunnel: the same for all of its clients, except for the weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +40,12 @@ impl Definition {
     /// Parses an announcement into its normal form, within the bounds for one tunnel. `domain` is the server's own.
     ///
     /// # Errors
-    /// The reason, for the author of the announcement.
+    /// [`DefinitionError`], for the author of the announcement.
     pub(crate) fn parse(
         announced: &Announced,
         domain: Option<&str>,
         limits: &Limits,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, DefinitionError> {
         check_bounds(announced, limits)?;
         let protocol = match announced.protocol_type() {
             adit_proto::ProtocolType::Http => ProtocolType::Http,
@@ -53,25 +54,16 @@ impl Definition {
             adit_proto::ProtocolType::Tcp => ProtocolType::Tcp,
             adit_proto::ProtocolType::Udp => ProtocolType::Udp,
             other => {
-                return Err(format!(
-                    "tunnel type {} is not supported by this server; use http, grpc, websocket, tcp or udp",
-                    other.as_str_name()
-                ));
+                let name = other.as_str_name();
+                return Err(DefinitionError::Type { name });
             }
         };
-        let remote_port = u16::try_from(announced.remote_port).map_err(|_| {
-            format!(
-                "invalid remote port {}: expected 1 to 65535, or 0 for a port of the server's choice",
-                announced.remote_port
-            )
-        })?;
+        let remote_port = u16::try_from(announced.remote_port)
+            .map_err(|_| DefinitionError::RemotePort(announced.remote_port))?;
         let is_http = is_http(protocol);
         let by_host = !announced.domains.is_empty() || !announced.locations.is_empty();
         if by_host && !is_http {
-            return Err(format!(
-                "a tunnel of type {} has neither domains nor locations: it is reached by its port",
-                protocol.as_str()
-            ));
+            return Err(DefinitionError::HostsOfPort { protocol });
         }
         let hosts = match (is_http, announced.domains.as_slice()) {
             (false, _) => Vec::new(),
@@ -86,35 +78,27 @@ impl Definition {
         let paths = paths(&announced.locations)?;
         let routes = hosts.len().saturating_mul(paths.len());
         if routes > limits.max_routes_per_tunnel {
-            return Err(format!(
-                "{} domains with {} locations each make {routes} routes; a tunnel may have {} \
-                 (`server.limits.max_routes_per_tunnel`)",
-                hosts.len(),
-                paths.len(),
-                limits.max_routes_per_tunnel
-            ));
+            return Err(DefinitionError::Routes {
+                domains: hosts.len(),
+                locations: paths.len(),
+                routes,
+                limit: limits.max_routes_per_tunnel,
+            });
         }
         let policy = if announced.load_balance.is_empty() {
             Policy::RoundRobin
         } else {
-            announced
-                .load_balance
-                .parse()
-                .map_err(|error: adit_balance::ParsePolicyError| error.to_string())?
+            announced.load_balance.parse()?
         };
-        let hash_on = HashOn::parse(&announced.hash_on).ok_or_else(|| {
-            format!(
-                "hash_on `{}`: expected `host`, `header:NAME` or `cookie:NAME`",
-                announced.hash_on
-            )
-        })?;
-        let compression =
-            match &*announced.compression {
-                "" | "none" => None,
-                name => Some(Compression::from_name(name).ok_or_else(|| {
-                    format!("compression `{name}`: expected `gzip`, `zstd` or none")
-                })?),
-            };
+        let hash_on = HashOn::parse(&announced.hash_on)
+            .ok_or_else(|| DefinitionError::HashOn(announced.hash_on.clone()))?;
+        let compression = match &*announced.compression {
+            "" | "none" => None,
+            name => Some(
+                Compression::from_name(name)
+                    .ok_or_else(|| DefinitionError::Compression(name.to_owned()))?,
+            ),
+        };
         Ok(Self {
             protocol,
             remote_port,
@@ -180,26 +164,19 @@ const fn is_http(protocol: ProtocolType) -> bool {
 const LONGEST_TEXT: usize = 256;
 
 /// Checks counts and lengths before any text is read (P-1.10): a refusal costs next to nothing.
-fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), String> {
-    let (domains, locations) = (announced.domains.len(), announced.locations.len());
-    if domains > limits.max_domains_per_tunnel {
-        return Err(format!(
-            "{domains} domains; a tunnel may have {} (`server.limits.max_domains_per_tunnel`)",
-            limits.max_domains_per_tunnel
-        ));
+fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), DefinitionError> {
+    let (count, limit) = (announced.domains.len(), limits.max_domains_per_tunnel);
+    if count > limit {
+        return Err(DefinitionError::Domains { count, limit });
     }
-    if locations > limits.max_locations_per_tunnel {
-        return Err(format!(
-            "{locations} locations; a tunnel may have {} (`server.limits.max_locations_per_tunnel`)",
-            limits.max_locations_per_tunnel
-        ));
+    let (count, limit) = (announced.locations.len(), limits.max_locations_per_tunnel);
+    if count > limit {
+        return Err(DefinitionError::Locations { count, limit });
     }
     let longest = announced.locations.iter().map(String::len).max();
-    if let Some(length) = longest.filter(|length| *length > limits.max_location_bytes) {
-        return Err(format!(
-            "a location of {length} bytes; it may have {} (`server.limits.max_location_bytes`)",
-            limits.max_location_bytes
-        ));
+    let limit = limits.max_location_bytes;
+    if let Some(bytes) = longest.filter(|bytes| *bytes > limit) {
+        return Err(DefinitionError::LocationBytes { bytes, limit });
     }
     let texts = [
         &announced.load_balance,
@@ -209,20 +186,20 @@ fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), String> {
     // Names of hosts have the bound of DNS; this one keeps the refusal of a longer text short.
     let texts = texts.into_iter().chain(&announced.domains);
     if let Some(text) = texts.into_iter().find(|text| text.len() > LONGEST_TEXT) {
-        let start: String = text.chars().take(32).collect();
-        return Err(format!(
-            "{start:?}... has {} bytes; no more than {LONGEST_TEXT} are allowed",
-            text.len()
-        ));
+        return Err(DefinitionError::TextBytes {
+            start: text.chars().take(32).collect(),
+            bytes: text.len(),
+            limit: LONGEST_TEXT,
+        });
     }
     Ok(())
 }
 
 /// The patterns, each once, in order.
-fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<HostPattern>, String> {
-    let parse = |host: String| {
-        let parsed = host.parse();
-        parsed.map_err(|error| format!("domain `{host}`: {error}"))
+fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<HostPattern>, DefinitionError> {
+    let parse = |domain: String| {
+        let parsed = domain.parse();
+        parsed.map_err(|source| DefinitionError::Domain { domain, source })
     };
     let mut hosts: Vec<HostPattern> = given.map(parse).collect::<Result<_, _>>()?;
     hosts.sort_unstable();
@@ -231,10 +208,13 @@ fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<HostPattern>, String
 }
 
 /// The prefixes, each once, in order; without any, the root.
-fn paths(given: &[String]) -> Result<Vec<PathPrefix>, String> {
+fn paths(given: &[String]) -> Result<Vec<PathPrefix>, DefinitionError> {
     let parse = |location: &String| {
         let parsed = location.parse();
-        parsed.map_err(|error| format!("location `{location}`: {error}"))
+        parsed.map_err(|source| DefinitionError::Location {
+            location: location.clone(),
+            source,
+        })
     };
     let mut paths: Vec<PathPrefix> = given.iter().map(parse).collect::<Result<_, _>>()?;
     if paths.is_empty() {
@@ -247,6 +227,8 @@ fn paths(given: &[String]) -> Result<Vec<PathPrefix>, String> {
 
 #[cfg(test)]
 mod tests {
+    use adit_balance::ParsePolicyError;
+
     use super::*;
 
     fn announced(protocol: adit_proto::ProtocolType, remote_port: u32) -> Announced {
@@ -258,7 +240,7 @@ mod tests {
         }
     }
 
-    fn parse(announced: &Announced) -> Result<Definition, String> {
+    fn parse(announced: &Announced) -> Result<Definition, DefinitionError> {
         Definition::parse(announced, Some("example.com"), &Limits::default())
     }
 
@@ -292,7 +274,9 @@ mod tests {
         assert_eq!(parsed.transport(), Some(Transport::Tcp));
         assert!(parsed.hosts.is_empty() && !parsed.is_http());
         tcp.domains = vec!["a.test".into()];
-        assert!(parse(&tcp).unwrap_err().contains("reached by its port"));
+        let protocol = ProtocolType::Tcp;
+        let error = DefinitionError::HostsOfPort { protocol };
+        assert_eq!(parse(&tcp), Err(error));
         let mut udp = announced(adit_proto::ProtocolType::Udp, 65_535);
         udp.session_timeout_millis = 1_500;
         let parsed = parse(&udp).unwrap();
@@ -304,12 +288,39 @@ mod tests {
     #[test]
     fn invalid_ports_types_and_compressions_are_rejected() {
         let mut tunnel = announced(adit_proto::ProtocolType::Tcp, 65_536);
-        assert!(parse(&tunnel).unwrap_err().contains("65536"));
+        assert_eq!(parse(&tunnel), Err(DefinitionError::RemotePort(65_536)));
         tunnel.remote_port = 1;
         tunnel.compression = "brotli".into();
-        assert!(parse(&tunnel).unwrap_err().contains("`brotli`"));
+        let error = DefinitionError::Compression("brotli".into());
+        assert_eq!(parse(&tunnel), Err(error));
         let control = announced(adit_proto::ProtocolType::Control, 1);
-        assert!(parse(&control).unwrap_err().contains("not supported"));
+        let name = "PROTOCOL_TYPE_CONTROL";
+        assert_eq!(parse(&control), Err(DefinitionError::Type { name }));
+    }
+
+    #[test]
+    fn invalid_hosts_paths_policies_and_hash_keys_are_rejected() {
+        let error = |change: fn(&mut Announced)| {
+            let mut tunnel = announced(adit_proto::ProtocolType::Http, 0);
+            change(&mut tunnel);
+            parse(&tunnel).unwrap_err()
+        };
+        let domain = error(|tunnel| tunnel.domains = vec!["a.test".into(), "b c".into()]);
+        assert!(
+            matches!(&domain, DefinitionError::Domain { domain, .. } if domain == "b c"),
+            "{domain:?}"
+        );
+        let location = error(|tunnel| tunnel.locations = vec!["/a".into(), "b".into()]);
+        assert!(
+            matches!(&location, DefinitionError::Location { location, .. } if location == "b"),
+            "{location:?}"
+        );
+        let policy = error(|tunnel| tunnel.load_balance = "best".into());
+        let refused = "best".into();
+        let expected = DefinitionError::Policy(ParsePolicyError { refused });
+        assert_eq!(policy, expected);
+        let hash_on = error(|tunnel| tunnel.hash_on = "header:".into());
+        assert_eq!(hash_on, DefinitionError::HashOn("header:".into()));
     }
 
     #[test]
@@ -340,18 +351,22 @@ mod tests {
             let mut tunnel = announced(adit_proto::ProtocolType::Http, 0);
             tunnel.domains = names(domains, "a.test-");
             tunnel.locations = names(locations, "/");
-            parse(&tunnel).err().unwrap_or_default()
+            parse(&tunnel).err()
         };
-        assert_eq!((&*error(32, 8), &*error(4, 64)), ("", ""));
-        for (domains, locations, key) in [
-            (33, 1, "server.limits.max_domains_per_tunnel"),
-            (1, 65, "server.limits.max_locations_per_tunnel"),
-            (32, 9, "server.limits.max_routes_per_tunnel"),
-            (1_500, 1_500, "server.limits.max_domains_per_tunnel"),
-        ] {
-            let error = error(domains, locations);
-            assert!(error.contains(key), "{error}");
-        }
+        assert_eq!((error(32, 8), error(4, 64)), (None, None));
+        let domains = |count| DefinitionError::Domains { count, limit: 32 };
+        assert_eq!(error(33, 1), Some(domains(33)));
+        assert_eq!(error(1_500, 1_500), Some(domains(1_500)));
+        let (count, limit) = (65, 64);
+        let locations = DefinitionError::Locations { count, limit };
+        assert_eq!(error(1, 65), Some(locations));
+        let routes = DefinitionError::Routes {
+            domains: 32,
+            locations: 9,
+            routes: 288,
+            limit: 256,
+        };
+        assert_eq!(error(32, 9), Some(routes));
     }
 
     #[test]
@@ -363,9 +378,19 @@ mod tests {
         named.domains = vec![huge.clone()];
         let mut hashed = announced(adit_proto::ProtocolType::Http, 0);
         hashed.hash_on = format!("header:{huge}");
-        for tunnel in [located, named, hashed] {
+        for (tunnel, length) in [
+            (located, huge.len() + 1),
+            (named, huge.len()),
+            (hashed, huge.len() + "header:".len()),
+        ] {
             let error = parse(&tunnel).unwrap_err();
-            assert!(error.len() < 300 && error.contains("bytes"), "{error}");
+            assert!(error.to_string().len() < 300, "{error}");
+            let (DefinitionError::LocationBytes { bytes, .. }
+            | DefinitionError::TextBytes { bytes, .. }) = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!(bytes, length);
         }
     }
 }

@@ -21,4 +21,4 @@ pub mod tcp;
 mod timeouts;
 pub mod websocket;
 
-pub use timeouts::EdgeTimeouts;
+pub use timeouts::{EdgeTimeouts, SESSION_TIMEOUT};

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// A UDP flow may be silent for this long unless its tunnel sets another time (P-11.4): longer than a service takes to
+/// respond, shorter than most address translators keep a mapping.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The timeouts at both edges of a tunnel: towards visitors (`ingress`) and towards services (`egress`). Each
 /// crate makes its own configuration of it, so that one setting means the same at both edges.
 #[derive(Debug, Clone, PartialEq, Eq)]

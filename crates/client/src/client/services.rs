@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use adit_egress::{Protocol, ServiceConfig, Trust};
+use adit_egress::{ServiceConfig, Trust};
 
-use crate::settings::{ServiceProtocol, Settings};
+use crate::settings::Settings;
 
 /// Limits and timeouts of the services' side. `share`: file descriptors for it.
 pub(super) fn egress_config(settings: &Settings, share: usize) -> adit_egress::Config {
@@ -37,13 +37,7 @@ pub(super) fn services(settings: &Settings) -> HashMap<Box<str>, ServiceConfig> 
         .iter()
         .map(|tunnel| {
             let service = &tunnel.service;
-            let protocol = match service.protocol {
-                ServiceProtocol::Http1 => Protocol::Http1,
-                ServiceProtocol::Http2 => Protocol::Http2,
-                ServiceProtocol::Tcp => Protocol::Tcp,
-                ServiceProtocol::Udp => Protocol::Udp,
-            };
-            let mut config = ServiceConfig::new(&service.host, service.port, protocol);
+            let mut config = ServiceConfig::new(&service.host, service.port, service.protocol);
             config.tls.clone_from(&service.tls);
             config.host_rewrite.clone_from(&service.host_rewrite);
             config.custom_headers.clone_from(&service.custom_headers);

@@ -50,7 +50,7 @@ impl Directory {
             .map_err(|_| refusal("bad_request", String::new()))?;
         let config = self.config.load();
         let definition = Definition::parse(announced, config.domain.as_deref(), &config.limits)
-            .map_err(|problem| refusal("bad_request", problem))?;
+            .map_err(|error| refusal("bad_request", error.to_string()))?;
         let mut state = self.state.lock();
         let created = self.create(&mut state, owner, name, definition, 1, now);
         self.publish(&mut state);
@@ -127,7 +127,7 @@ impl Directory {
         let config = self.config.load();
         let domain = config.domain.as_deref();
         let definition = Definition::parse(announced, domain, &config.limits)
-            .map_err(|problem| refusal("bad_request", problem))?;
+            .map_err(|error| refusal("bad_request", error.to_string()))?;
         let weight = announced.weight.max(1);
         self.create(state, &Owner::of_link(link), name, definition, weight, now)
     }

@@ -1,0 +1,62 @@
+//! Why an announcement does not define a tunnel.
+
+use adit_balance::ParsePolicyError;
+use adit_codec::ProtocolType;
+use adit_router::{HostPatternError, PathError};
+use thiserror::Error;
+
+/// Why an announcement does not define a tunnel. Its text is sent to the author of the announcement: it is short, whatever
+/// the announcement contains.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum DefinitionError {
+    #[error(
+        "tunnel type {name} is not supported by this server; use http, grpc, websocket, tcp or udp"
+    )]
+    Type { name: &'static str },
+    #[error("invalid remote port {0}: expected 1 to 65535, or 0 for a port of the server's choice")]
+    RemotePort(u32),
+    #[error(
+        "a tunnel of type {} has neither domains nor locations: it is reached by its port",
+        .protocol.as_str()
+    )]
+    HostsOfPort { protocol: ProtocolType },
+    #[error("domain `{domain}`: {source}")]
+    Domain {
+        domain: String,
+        source: HostPatternError,
+    },
+    #[error("location `{location}`: {source}")]
+    Location { location: String, source: PathError },
+    #[error("{count} domains; a tunnel may have {limit} (`server.limits.max_domains_per_tunnel`)")]
+    Domains { count: usize, limit: usize },
+    #[error(
+        "{count} locations; a tunnel may have {limit} (`server.limits.max_locations_per_tunnel`)"
+    )]
+    Locations { count: usize, limit: usize },
+    #[error(
+        "{domains} domains with {locations} locations each make {routes} routes; a tunnel may have \
+         {limit} (`server.limits.max_routes_per_tunnel`)"
+    )]
+    Routes {
+        domains: usize,
+        locations: usize,
+        routes: usize,
+        limit: usize,
+    },
+    #[error(
+        "a location of {bytes} bytes; it may have {limit} (`server.limits.max_location_bytes`)"
+    )]
+    LocationBytes { bytes: usize, limit: usize },
+    #[error("{start:?}... has {bytes} bytes; no more than {limit} are allowed")]
+    TextBytes {
+        start: String,
+        bytes: usize,
+        limit: usize,
+    },
+    #[error(transparent)]
+    Policy(#[from] ParsePolicyError),
+    #[error("hash_on `{0}`: expected `host`, `header:NAME` or `cookie:NAME`")]
+    HashOn(String),
+    #[error("compression `{0}`: expected `gzip`, `zstd` or none")]
+    Compression(String),
+}
