@@ -66,4 +66,4 @@ pub use part::Part;
 pub use payload::Payload;
 pub use transport::{TransportError, TransportReader, TransportWriter};
 pub use turn::Turn;
-pub use wait::{signalled, until};
+pub use wait::{Timer, signalled, until};

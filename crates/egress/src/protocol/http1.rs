@@ -17,7 +17,6 @@ mod request_writer;
 mod response_head;
 mod response_reader;
 mod slot;
-mod timer;
 mod upgrade;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use adit_codec::ResetCode;
-use adit_link::{Exchange, SendHalf};
+use adit_link::{Exchange, SendHalf, Timer};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
@@ -22,7 +22,6 @@ use super::{
     request_head::is_idempotent,
     request_writer::RequestWriter,
     response_reader::ResponseReader,
-    timer::Timer,
 };
 use crate::{
     config::Config,
@@ -64,7 +63,7 @@ impl ExchangeDriver {
         Self {
             writer: RequestWriter::new(),
             reader: ResponseReader::new(config.turn_bytes),
-            timer: Timer::new(Instant::now() + config.idle_timeout),
+            timer: Timer::default(),
         }
     }
 
