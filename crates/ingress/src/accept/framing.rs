@@ -10,6 +10,11 @@
 //! hyper does not bound the zeros in front of a chunk's size and the blanks behind it. The line is bounded here (P-3.9).
 //! hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
 //!
+//! `egress` has a second state machine for the chunked coding (`protocol/http1/chunked.rs`): it decodes in place, moves
+//! payload, keeps trailers and is as strict as the RFC. This one skips payload, keeps nothing, also follows heads, and has to
+//! accept all that hyper accepts. One machine for both would branch on each byte of a size for what only one side needs; the
+//! bounds of P-3.9 are the same in both.
+//!
 //! Bytes that it cannot parse lead to the state `Lost`, in which all further chunked requests are rejected: a disagreement
 //! with hyper cannot let one pass.
 

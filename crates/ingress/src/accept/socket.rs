@@ -1,9 +1,12 @@
 //! The socket of a visitor under hyper or h2: timeouts, framing, and how it is closed.
 
 mod departure;
+mod linger;
+mod silence;
+mod stall;
+mod timeout;
 
 use std::{
-    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -12,32 +15,24 @@ use std::{
 };
 
 use adit_link::{FramePacer, Turn, overhead::TooMuchOverhead, turn::poll_read_at_most};
-use adit_net::{Delivery, Departure, HttpVersion, Scheme, Stream};
+use adit_net::{Delivery, HttpVersion, Scheme, Stream};
 use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::departure::{LOOK, completes};
+use self::{
+    departure::{Presence, completes},
+    linger::Linger,
+    silence::Silence,
+    stall::Stall,
+};
 use crate::{
     accept::{
         framing::{BadChunk, Framing, Refused},
         http2_frames::Refusals,
         unreadable,
     },
-    forward::{connection::Connection, context::HttpContext, pace::Pace},
+    forward::{connection::Connection, context::HttpContext},
 };
-
-/// A visitor that has not read the last response yet may continue to send for this long before the socket is closed:
-/// closing a socket with unread bytes sends a reset, which destroys the response in transit (RFC 9112, 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-
-/// Bytes that are read and dropped meanwhile, at most.
-const LINGER_BYTES: usize = 4 << 20;
-
-/// The same for a visitor whose bytes were rejected: enough for the bytes in transit when the response was sent.
-const REFUSED_LINGER_BYTES: usize = 256 * 1024;
 
 /// A visitor's socket.
 ///
@@ -48,29 +43,13 @@ pub(super) struct VisitorSocket {
     connection: Arc<Connection>,
     context: Arc<HttpContext>,
     framing: Framing,
-    times: Times,
-    /// A write is stuck.
-    stuck: Timer,
-    /// The rate at which the visitor reads.
-    taking: Pace,
-    /// A head does not end, or none begins.
-    silent: Timer,
-    /// The visitor has shut its side, and nothing has been written since.
-    half_closed: Timer,
-    /// The end of the stream has been read.
-    eof: bool,
-    /// Bytes of the next request are unread.
-    watched: bool,
+    silence: Silence,
+    stall: Stall,
+    presence: Presence,
     /// hyper waits for bytes, and notices a departure itself.
     reads: bool,
-    /// The visitor has sent a FIN behind unread bytes.
-    fin: bool,
     /// Something has been written since the last head was read.
     has_written: bool,
-    /// When an unread socket is checked next.
-    look: Timer,
-    /// Requests of an HTTP/2 connection at its last check.
-    requests: u64,
     linger: Option<Linger>,
     /// A response was cut off, and its written bytes are being delivered.
     delivery: Option<Delivery>,
@@ -94,19 +73,6 @@ struct Http2 {
     refusals: Refusals,
 }
 
-struct Times {
-    head: Duration,
-    idle: Duration,
-    stall: Duration,
-    half_close: Duration,
-}
-
-struct Linger {
-    until: Pin<Box<Sleep>>,
-    buffer: Box<[u8]>,
-    left: usize,
-}
-
 impl VisitorSocket {
     pub(super) fn new(
         stream: Stream,
@@ -116,29 +82,15 @@ impl VisitorSocket {
     ) -> Self {
         let config = &context.config;
         let turn_bytes = config.turn_bytes;
-        let mut silent = Timer::default();
-        silent.arm(config.head_timeout);
         Self {
             stream,
             connection,
             framing: Framing::new(),
-            times: Times {
-                head: config.head_timeout,
-                idle: config.idle_timeout,
-                stall: config.stall_timeout,
-                half_close: config.half_close_timeout,
-            },
-            stuck: Timer::default(),
-            taking: Pace::new(config.stall_timeout, config.min_rate_bytes_per_sec),
-            silent,
-            half_closed: Timer::default(),
-            eof: false,
-            watched: false,
+            silence: Silence::new(config.head_timeout, config.idle_timeout),
+            stall: Stall::new(config.stall_timeout, config.min_rate_bytes_per_sec),
+            presence: Presence::new(config.half_close_timeout),
             reads: false,
-            fin: false,
             has_written: false,
-            look: Timer::default(),
-            requests: 0,
             linger: None,
             delivery: None,
             has_left_http: false,
@@ -160,11 +112,10 @@ impl VisitorSocket {
     /// any more. A write may be stuck for `stall`; after `silence` the kernel probes the visitor.
     pub(super) fn leave_http(&mut self, stall: Duration, silence: Option<Duration>) {
         self.has_left_http = true;
-        self.times.stall = stall;
-        // A page in the background may sleep: one byte is enough.
-        self.taking = Pace::new(stall, 0);
-        self.silent.disarm();
-        self.half_closed.disarm();
+        // A page in the background may sleep.
+        self.stall.relax(stall);
+        self.silence.end();
+        self.presence.restart_half_close();
         if let Some(silence) = silence {
             self.stream.keep_alive(silence);
         }
@@ -206,12 +157,10 @@ impl VisitorSocket {
     /// Returns how many of the bytes hyper may read.
     fn on_read(&mut self, bytes: &mut [u8]) -> usize {
         if bytes.is_empty() {
-            self.eof = true;
+            self.presence.on_end();
             return 0;
         }
-        self.watched = false;
-        // The service still reads the body of a visitor that has shut its side.
-        self.half_closed.disarm();
+        self.presence.on_read();
         if self.has_left_http {
             return bytes.len();
         }
@@ -258,7 +207,7 @@ impl VisitorSocket {
         }
         // The timeout of a head that has begun continues; any other timeout is over.
         if waited_for_head || self.framing.heads() != heads || !self.framing.is_in_head() {
-            self.silent.disarm();
+            self.silence.end();
         }
         taken
     }
@@ -269,69 +218,31 @@ impl VisitorSocket {
             && self.connection.requests() == self.framing.heads()
     }
 
-    /// hyper waits for the visitor: ready when it has waited too long.
+    /// The HTTP library waits for the visitor: ready when it has waited too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.is_http2() {
-            self.poll_idle(cx);
+            self.silence.poll_http2(cx, &self.connection);
             return Poll::Pending;
         }
         if self.has_left_http {
             return Poll::Pending;
         }
-        if self.framing.is_in_head() || self.framing.heads() == 0 {
-            self.silent.arm(self.times.head);
-        } else if self.framing.is_between_requests()
-            && self.connection.open.load(Ordering::Relaxed) == 0
-        {
-            self.silent.arm(self.times.idle);
-        } else {
-            // A body: its reader has a timeout of its own.
-            self.silent.disarm();
-        }
-        ready!(self.silent.poll(cx));
+        let silence = &mut self.silence;
+        ready!(silence.poll_http1(cx, &self.framing, &self.connection));
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
             "no request arrived",
         ))
     }
 
-    /// Pings keep an HTTP/2 connection busy: only requests count.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) {
-        let requests = self.connection.requests();
-        let is_idle = self.connection.open.load(Ordering::Relaxed) == 0;
-        if !is_idle || requests != self.requests {
-            self.requests = requests;
-            self.silent.disarm();
-        }
-        if is_idle {
-            self.silent.arm(self.times.idle);
-            if self.silent.poll(cx).is_ready() {
-                self.silent.disarm();
-                self.connection.idle.notify_one();
-            }
-        }
-    }
-
     /// A write waits for the visitor: ready when it has waited too long.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.connection.set_writing(true);
-        self.stuck.arm_at(self.taking.wait());
-        ready!(self.stuck.poll(cx));
-        self.connection.set_stalled();
-        self.connection.reset_on_drop();
-        Poll::Ready(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the visitor reads nothing",
-        ))
+        self.stall.poll(cx, &self.connection)
     }
 
-    /// A write continues. The time for which it was stuck is added up (F12).
+    /// A write continues.
     fn unstick(&mut self) {
-        if self.stuck.is_armed() {
-            self.stuck.disarm();
-            self.taking.pause();
-            self.connection.set_writing(false);
-        }
+        self.stall.end(&self.connection);
     }
 
     fn on_written(&mut self, result: &io::Result<usize>) {
@@ -340,9 +251,9 @@ impl VisitorSocket {
             if let Some(http2) = &mut self.http2 {
                 http2.turns.on_written(*count);
             }
-            self.taking.moved(*count as u64);
+            self.stall.moved(*count as u64);
             self.has_written = true;
-            self.half_closed.disarm();
+            self.presence.restart_half_close();
         }
     }
 
@@ -411,7 +322,7 @@ impl VisitorSocket {
     /// visitor that leaves, or that sends its body without waiting for `100 Continue` (P-3.5).
     ///
     /// Cost: no system call unless bytes have arrived. While bytes are unread, only readiness shows the end, and is checked
-    /// each [`LOOK`].
+    /// from time to time.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let reads = std::mem::take(&mut self.reads);
         let is_http1 = !self.is_http2() && !self.has_left_http;
@@ -420,52 +331,24 @@ impl VisitorSocket {
         }
         let is_whole = self.framing.is_between_requests();
         let awaits_content = self.connection.expectation().is_awaited();
-        if (is_whole || awaits_content) && !self.has_left() && !self.watched {
-            let mut byte = [0];
-            match ready!(self.stream.poll_peek(cx, &mut byte)) {
-                Ok(1..) => self.watched = true,
-                Ok(0) => self.eof = true,
+        if is_whole || awaits_content {
+            match ready!(self.presence.poll_arrival(cx, &mut self.stream)) {
+                Ok(true) if awaits_content => {
+                    // The reader of the body finds an end of the stream.
+                    let requests = self.framing.heads();
+                    self.connection.expectation().on_content(requests);
+                }
+                Ok(_) => {}
                 Err(error) => return Poll::Ready(error),
             }
-            if awaits_content {
-                // The reader of the body finds an end of the stream.
-                let requests = self.framing.heads();
-                self.connection.expectation().on_content(requests);
-            }
         }
-        if !self.has_left() {
-            let is_lost = match ready!(self.poll_departure(cx)) {
-                Departure::Reset => true,
-                // An early response may still be read; a request that can never be complete gets none.
-                Departure::Fin => {
-                    let is_open = !is_whole && !self.has_written;
-                    is_open && completes(&mut self.stream, &self.framing) == Some(false)
-                }
-            };
-            if is_lost {
-                return Poll::Ready(self.lost());
-            }
-            self.fin = true;
-        }
-        self.half_closed.arm(self.times.half_close);
-        ready!(self.half_closed.poll(cx));
+        let is_incomplete = |stream: &mut Stream| {
+            let is_open = !is_whole && !self.has_written;
+            is_open && completes(stream, &self.framing) == Some(false)
+        };
+        let presence = &mut self.presence;
+        ready!(presence.poll_lost(cx, &mut self.stream, is_incomplete));
         Poll::Ready(self.lost())
-    }
-
-    const fn has_left(&self) -> bool {
-        self.eof || self.fin
-    }
-
-    /// Checks an unread socket from time to time until the visitor has left.
-    fn poll_departure(&mut self, cx: &mut Context<'_>) -> Poll<Departure> {
-        loop {
-            self.look.arm(LOOK);
-            ready!(self.look.poll(cx));
-            self.look.disarm();
-            if let Some(how) = self.stream.departure() {
-                return Poll::Ready(how);
-            }
-        }
     }
 
     fn lost(&self) -> io::Error {
@@ -478,36 +361,11 @@ impl VisitorSocket {
             Some(linger) => linger,
             none => {
                 self.connection.set_writing(true);
-                // One system call, which is never pending. TLS sends its alert if there is room for it.
-                let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
-                none.insert(Linger {
-                    until: Box::pin(sleep_until(Instant::now() + LINGER)),
-                    buffer: vec![0; 16 * 1024].into(),
-                    left: if self.refused.is_some() {
-                        REFUSED_LINGER_BYTES
-                    } else {
-                        LINGER_BYTES
-                    },
-                })
+                let refused = self.refused.is_some();
+                none.insert(Linger::begin(cx, &mut self.stream, refused))
             }
         };
-        if linger.until.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        // When enough bytes have been dropped, the rest stays unread until the time is over: a visitor that cannot send any
-        // more starts to read; a visitor that can would receive the reset before the response.
-        while linger.left > 0 {
-            ready!(self.turn.poll_yield(cx));
-            let mut buffer = ReadBuf::new(&mut linger.buffer);
-            let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
-            let bytes = buffer.filled().len();
-            if result.is_err() || bytes == 0 {
-                return Poll::Ready(());
-            }
-            linger.left = linger.left.saturating_sub(bytes);
-            self.turn.step(bytes);
-        }
-        Poll::Pending
+        linger.poll(cx, &mut self.stream, &mut self.turn)
     }
 }
 
@@ -627,7 +485,7 @@ impl AsyncWrite for VisitorSocket {
         if this.connection.breaks_off() {
             // A flush that comes here has no unwritten bytes.
             ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
-            let (stream, within) = (&this.stream, this.times.stall);
+            let (stream, within) = (&this.stream, this.stall.within());
             let delivery = &mut this.delivery;
             let delivery = delivery.get_or_insert_with(|| stream.begin_delivery(within));
             ready!(stream.poll_delivery(cx, delivery));
@@ -652,7 +510,7 @@ impl AsyncWrite for VisitorSocket {
         let all_taken = !this.has_left_http
             && this.framing.is_between_requests()
             && this.framing.heads() == this.connection.requests();
-        if this.eof || all_taken {
+        if this.presence.is_at_end() || all_taken {
             // No bytes of the visitor are in transit: a close is enough, except for TLS, which ends with an alert.
             return match this.stream.scheme() {
                 Scheme::Http => Poll::Ready(Ok(())),
@@ -672,55 +530,6 @@ impl Drop for VisitorSocket {
         if breaks_off || self.connection.is_reset_on_drop() {
             self.stream.reset_on_drop();
         }
-    }
-}
-
-/// A deadline whose timer is only reset when it fires: moving the deadline later costs nothing.
-#[derive(Default)]
-struct Timer {
-    deadline: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Timer {
-    /// Starts the timer, unless it runs.
-    fn arm(&mut self, after: Duration) {
-        if self.deadline.is_none() {
-            self.deadline = Some(Instant::now() + after);
-        }
-    }
-
-    /// The same, with a point in time.
-    fn arm_at(&mut self, deadline: Instant) {
-        self.deadline.get_or_insert(deadline);
-    }
-
-    const fn is_armed(&self) -> bool {
-        self.deadline.is_some()
-    }
-
-    const fn disarm(&mut self) {
-        self.deadline = None;
-    }
-
-    /// Ready when the deadline has passed.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.deadline else {
-            return Poll::Pending;
-        };
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            if sleep.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(deadline);
-        }
-        Poll::Pending
     }
 }
 
