@@ -8,10 +8,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use adit_codec::{ProtocolType, ResetCode, TcpOpen, accepted};
 use adit_link::Exchange;
-use adit_splice::tcp::{Progress, Socket, Splice, SpliceError};
 use adit_trace::Phase;
 use bytes::Bytes;
-use uuid::Uuid;
 
 use crate::{
     connect::{dial::dial, proxy_protocol},
@@ -20,6 +18,7 @@ use crate::{
         record::{Outcome, RequestRecord},
         resources::Resources,
     },
+    protocol::carry::{begin, carry},
 };
 
 type TcpRecord = RequestRecord<Box<TcpOpen>>;
@@ -52,18 +51,15 @@ async fn serve(mut record: TcpRecord, exchange: Exchange, resources: &Resources)
         dialled = dial(&service.address, config.dial_timeout) => dialled,
     };
     record.timeline.end(Phase::Dial);
-    let socket = match dialled {
-        Ok(stream) => Socket::new(stream),
+    let stream = match dialled {
+        Ok(stream) => stream,
         Err(error) => {
             counters.tcp.dials_failed.fetch_add(1, Ordering::Relaxed);
             return record.reset(exchange.send, ResetCode::DialFailed, &error.to_string());
         }
     };
     counters.dialled.fetch_add(1, Ordering::Relaxed);
-    if let Some(silence) = config.tcp_keepalive {
-        socket.set_keepalive(silence);
-    }
-    exchange.set_stall(config.tcp_stall_timeout);
+    let socket = begin(stream, &exchange, config);
     service.select_compression(&exchange.send, []);
     // Fails if the visitor has left: its bytes reach the service all the same.
     let accepted = exchange.send.respond(accepted(ProtocolType::Tcp), false);
@@ -73,45 +69,8 @@ async fn serve(mut record: TcpRecord, exchange: Exchange, resources: &Resources)
     let header = service.proxy_protocol.map_or_else(Bytes::new, |version| {
         proxy_protocol::header(version, &record.head)
     });
-    // The PROXY header is written before any payload, and is not counted as payload.
-    let mut header_left = header.len() as u64;
-    let patience = config.tcp_stall_timeout;
-    let mut splice = Splice::new(&socket, exchange, &resources.buffers, header, patience);
-    let on_progress = |progress: Progress| {
-        counters.tcp.on_progress(progress);
-        let of_header = header_left.min(progress.written);
-        header_left -= of_header;
-        record
-            .payload
-            .add_from_visitor(progress.written - of_header);
-        record.payload.add_to_visitor(progress.read);
-    };
-    match splice.run(on_progress).await {
-        Ok(()) => {
-            drop(splice);
-            socket.close();
-            record.finish(Outcome::Completed);
-        }
-        Err(SpliceError::Socket(error)) => {
-            counters.tcp.aborted.fetch_add(1, Ordering::Relaxed);
-            let reason = format!("the service reset the connection: {error}");
-            match splice.into_send() {
-                Some(send) => record.reset(send, ResetCode::ServiceAborted, &reason),
-                None => record.finish(Outcome::CANCELLED),
-            }
-        }
-        Err(SpliceError::Exchange(failure)) => {
-            tracing::debug!(
-                target: "adit::egress",
-                request_id = %Uuid::from_bytes(record.head.open.request_uuid),
-                %failure,
-                "connection to a TCP service reset"
-            );
-            if splice.is_aborted() {
-                drop(splice);
-                socket.reset_after_delivery(patience).await;
-            }
-            record.finish(Outcome::of_failure(&failure));
-        }
+    let on_progress = |progress| counters.tcp.on_progress(progress);
+    if carry(socket, exchange, record, header, resources, on_progress).await {
+        counters.tcp.aborted.fetch_add(1, Ordering::Relaxed);
     }
 }
