@@ -1,17 +1,8 @@
 //! The state of a client as samples for Prometheus. `docs/metrics.md` lists the names.
 
-use adit_trace::{Family, Sample};
+use adit_trace::{Sample, families};
 
 use crate::status::Status;
-
-macro_rules! families {
-    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
-        $(static $id: Family = Family::$kind($name, $labels, $help);)*
-
-        /// Every family of [`samples`].
-        pub const FAMILIES: &[&Family] = &[$(&$id),*];
-    };
-}
 
 families! {
     UP = gauge("adit_client_link_up", &[], "1 while the link to the server is up, else 0.");

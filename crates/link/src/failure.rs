@@ -231,28 +231,9 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use adit_trace::GRPC_STATUSES;
 
-    /// Names of the statuses of gRPC, by number (grpc/grpc, doc/statuscodes.md).
-    const GRPC_STATUSES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
+    use super::*;
 
     #[test]
     fn p_8_4_the_protocol_page_lists_every_reason_with_its_statuses() {

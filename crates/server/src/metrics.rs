@@ -5,21 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use adit_trace::{Family, Sample};
+use adit_trace::{Sample, families};
 
 use crate::status::{ClientStatus, Status};
 
 /// The labels of a client.
 const CLIENT: &[&str] = &["client", "group", "user"];
-
-macro_rules! families {
-    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
-        $(static $id: Family = Family::$kind($name, $labels, $help);)*
-
-        /// Every family that [`samples`] has samples of.
-        pub const FAMILIES: &[&Family] = &[$(&$id),*];
-    };
-}
 
 families! {
     UPTIME = gauge("adit_server_uptime_seconds", &[], "Since the server started.");

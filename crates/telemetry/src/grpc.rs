@@ -1,29 +1,10 @@
-//! Paths of gRPC, and its statuses by number and by name (grpc/grpc, doc/statuscodes.md; `docs/protocol.md`).
+//! Paths and statuses of gRPC.
 
-/// The names in the order of their numbers.
-pub(crate) const STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
+use adit_trace::GRPC_STATUSES;
 
 /// The name of a status; `None` for an unknown number.
 pub(crate) fn name(status: u16) -> Option<&'static str> {
-    STATUSES.get(usize::from(status)).copied()
+    GRPC_STATUSES.get(usize::from(status)).copied()
 }
 
 /// Service and method of a path `/package.Service/Method`.

@@ -17,7 +17,9 @@
 //!
 //! Proof: the tests of each file; `tests/context.rs` for any text.
 
+mod address;
 mod context;
+mod grpc_status;
 mod observer;
 mod printable;
 mod record;
@@ -25,7 +27,9 @@ mod sample;
 mod sampler;
 mod timeline;
 
+pub use address::split_port;
 pub use context::{ParseContextError, SpanId, TraceContext, TraceId};
+pub use grpc_status::GRPC_STATUSES;
 pub use observer::{NoObserver, Observer};
 pub use printable::{Printable, is_active};
 pub use record::{Edge, Record};

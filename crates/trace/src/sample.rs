@@ -83,6 +83,27 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// Declares families, each as a static of its name, and `FAMILIES`, the list of all of them.
+///
+/// ```
+/// adit_trace::families! {
+///     OPEN = gauge("adit_pool_connections", &["state"], "Open connections.");
+///     DIALS = counter("adit_pool_dials_total", &[], "Connections made.");
+/// }
+/// assert_eq!(FAMILIES.len(), 2);
+/// assert_eq!(OPEN.sample(&["idle"], 3.0).family.name, "adit_pool_connections");
+/// # let _ = &DIALS;
+/// ```
+#[macro_export]
+macro_rules! families {
+    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
+        $(static $id: $crate::Family = $crate::Family::$kind($name, $labels, $help);)*
+
+        /// Every family that this module has samples of.
+        pub const FAMILIES: &[&$crate::Family] = &[$(&$id),*];
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

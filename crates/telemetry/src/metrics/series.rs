@@ -5,10 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use adit_trace::{Edge, Record};
+use adit_trace::{Edge, GRPC_STATUSES, Record};
 use parking_lot::Mutex;
-
-use crate::grpc;
 
 use super::{
     histogram::{BOUNDS, FIRST_BYTE_BOUNDS, Histogram},
@@ -105,7 +103,7 @@ pub(super) struct Series {
     /// Milliseconds from the start to the last request.
     pub(super) used_at: AtomicU64,
     requests: [[AtomicU64; STATUSES.len()]; OUTCOMES.len()],
-    grpc: OnceLock<Box<[AtomicU64; grpc::STATUSES.len() + 1]>>,
+    grpc: OnceLock<Box<[AtomicU64; GRPC_STATUSES.len() + 1]>>,
     failures: Mutex<Vec<(&'static str, u64)>>,
     pub(super) retries: AtomicU64,
     pub(super) received_bytes: AtomicU64,
@@ -170,7 +168,7 @@ impl Series {
         self.requests[outcome][status].fetch_add(1, Ordering::Relaxed);
         if let Some(status) = record.grpc_status {
             let grpc = self.grpc.get_or_init(|| Box::new(counters()));
-            grpc[usize::from(status).min(grpc::STATUSES.len())].fetch_add(1, Ordering::Relaxed);
+            grpc[usize::from(status).min(GRPC_STATUSES.len())].fetch_add(1, Ordering::Relaxed);
         }
         if let Some(reason) = record.reason {
             self.count_failure(reason);
@@ -212,7 +210,7 @@ impl Series {
     pub(super) fn grpc(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = self.grpc.get().into_iter().flat_map(|counts| counts.iter());
         let other = std::iter::once(&OTHER_GRPC_STATUS);
-        let statuses = grpc::STATUSES.iter().chain(other);
+        let statuses = GRPC_STATUSES.iter().chain(other);
         statuses.zip(counts).filter_map(|(status, count)| {
             let count = count.load(Ordering::Relaxed);
             (count > 0).then_some((*status, count))
