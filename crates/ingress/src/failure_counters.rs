@@ -1,6 +1,9 @@
 //! Counts failures by reason.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use adit_link::Reason;
 
@@ -20,6 +23,15 @@ impl FailureCounts {
         counts
             .find(|(of, _)| **of == reason)
             .map_or(0, |(_, count)| count)
+    }
+
+    /// The reasons that have occurred, by their names.
+    pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
+        let counts = Reason::ALL.iter().zip(self.0);
+        counts
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| (reason.as_str(), count))
+            .collect()
     }
 }
 
@@ -60,5 +72,13 @@ mod tests {
         for (times, reason) in (1..).zip(Reason::ALL) {
             assert_eq!(counts.of(reason), times, "{reason}");
         }
+    }
+
+    #[test]
+    fn only_reasons_that_have_occurred_have_a_name() {
+        let counters = FailureCounters::default();
+        counters.count(Reason::Limit);
+        let expected = BTreeMap::from([(Reason::Limit.as_str(), 1)]);
+        assert_eq!(counters.counts().by_name(), expected);
     }
 }

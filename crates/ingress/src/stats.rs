@@ -30,13 +30,6 @@ pub struct Stats {
     pub failures: FailureCounts,
 }
 
-impl Stats {
-    /// Requests that failed for this reason.
-    pub fn failed(&self, reason: Reason) -> u64 {
-        self.failures.of(reason)
-    }
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connections_open: AtomicUsize,

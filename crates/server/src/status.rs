@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use adit_ingress::{SessionStats, UdpStats};
-use adit_link::{Reason, compress::CompressionStats};
+use adit_link::compress::CompressionStats;
 use serde::Serialize;
 
 /// The state of a server at one moment.
@@ -217,7 +217,7 @@ impl From<SessionStats> for TcpStatus {
             retries: stats.retries,
             received_bytes: stats.received_bytes,
             sent_bytes: stats.sent_bytes,
-            failures: failures(|reason| stats.failed(reason)),
+            failures: stats.failures.by_name(),
         }
     }
 }
@@ -259,17 +259,9 @@ impl UdpStatus {
             dropped_in: stats.dropped.from_visitors(),
             dropped_out: stats.dropped.to_visitors(),
             dropped_on_links,
-            failures: failures(|reason| stats.failed(reason)),
+            failures: stats.failures.by_name(),
         }
     }
-}
-
-/// Those that have happened.
-pub(crate) fn failures(count: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
-    let counted = Reason::ALL
-        .iter()
-        .map(|reason| (reason.as_str(), count(*reason)));
-    counted.filter(|(_, count)| *count > 0).collect()
 }
 
 /// What the process holds.

@@ -1,10 +1,9 @@
 //! What serves the visitors of an entry: `adit-ingress` with the layers and bounds of the settings.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use adit_flow::Gate;
 use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, layers};
-use adit_link::Reason;
 use adit_net::Stream;
 use adit_trace::Observer;
 use tokio::sync::watch;
@@ -83,22 +82,17 @@ impl Visitors {
                 status.connections_open = stats.connections_open;
                 status.requests_open = stats.requests_open;
                 status.requests = stats.requests;
-                status.failures = failures(|reason| stats.failed(reason));
+                status.failures = stats.failures.by_name();
             }
             Self::Tcp(tcp) => {
                 let stats = tcp.stats();
                 status.connections_open = stats.open;
                 status.requests_open = stats.open;
                 status.requests = stats.total;
-                status.failures = failures(|reason| stats.failed(reason));
+                status.failures = stats.failures.by_name();
             }
         }
     }
-}
-
-fn failures(failed: impl Fn(Reason) -> u64) -> BTreeMap<&'static str, u64> {
-    let counts = Reason::ALL.map(|reason| (reason.as_str(), failed(reason)));
-    counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 fn tcp_config(settings: &Settings) -> TcpConfig {

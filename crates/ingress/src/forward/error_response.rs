@@ -60,12 +60,6 @@ pub(crate) fn respond_with_error(
         record.finish(Outcome::Failed(failure));
         return Err(failure.clone());
     }
-    tracing::debug!(
-        request_id = %record.request.uuid,
-        reason = failure.reason.as_str(),
-        "{}",
-        failure.detail
-    );
     let context = ErrorContext {
         uuid: record.request.uuid,
         protocol: record.request.protocol,

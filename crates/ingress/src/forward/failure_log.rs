@@ -40,6 +40,8 @@ pub(crate) fn log_failure(
     visitor: &str,
     route: Option<&(Grant, Side)>,
 ) {
+    let reason = failure.reason.as_str();
+    tracing::debug!(%request_id, reason, "{}", failure.detail);
     let is_visitors = failure.reason.http_status() < 500 || failure.reason == Reason::NoTunnel;
     if is_visitors || !tracing::enabled!(tracing::Level::INFO) {
         return;
@@ -47,7 +49,7 @@ pub(crate) fn log_failure(
     let grant = route.map(|(grant, _)| grant);
     LINES.note(FailedRequest {
         id: *request_id,
-        reason: failure.reason.as_str(),
+        reason,
         tunnel: grant.and_then(Grant::tunnel).cloned(),
         client: grant.map(|grant| grant.client().clone()),
         visitor: visitor.to_owned(),

@@ -4,6 +4,7 @@ use adit_link::{Failure, Reason};
 use http::{HeaderMap, HeaderValue, Version, header::VIA};
 
 use crate::forward::{
+    headers::elements,
     layer::{Layer, Verdict},
     request_meta::RequestMeta,
 };
@@ -37,15 +38,12 @@ impl Via {
 
     /// Whether `via` has this pseudonym. Comments may have commas, but no part of one is taken for it.
     fn is_in(&self, headers: &HeaderMap) -> bool {
-        let lines = headers.get_all(VIA).into_iter();
-        lines
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-            .any(|element| {
-                let mut words = element
-                    .split(u8::is_ascii_whitespace)
-                    .filter(|word| !word.is_empty());
-                words.nth(1) == Some(self.pseudonym.as_bytes())
-            })
+        elements(headers, &VIA).any(|element| {
+            let mut words = element
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty());
+            words.nth(1) == Some(self.pseudonym.as_bytes())
+        })
     }
 }
 

@@ -130,12 +130,6 @@ impl Tcp {
         match &forwarded {
             Ok(()) => connection.finish(Outcome::Completed),
             Err(failure) => {
-                tracing::debug!(
-                    request_id = %connection.record.session.uuid,
-                    reason = failure.reason.as_str(),
-                    "{}",
-                    failure.detail
-                );
                 connection.finish(Outcome::Failed(failure));
             }
         }

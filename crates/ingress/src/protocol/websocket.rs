@@ -188,15 +188,7 @@ impl WebSocket {
         }
         match failure_of(ended.outcome, ended.failure) {
             None => record.finish(Outcome::Completed),
-            Some(failure) => {
-                tracing::debug!(
-                    request_id = %record.request.uuid,
-                    reason = failure.reason.as_str(),
-                    "{}",
-                    failure.detail
-                );
-                record.finish(Outcome::Failed(&failure));
-            }
+            Some(failure) => record.finish(Outcome::Failed(&failure)),
         }
         socket
     }

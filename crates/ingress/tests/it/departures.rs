@@ -68,7 +68,7 @@ async fn visitor_gone_mid_upload_is_released_while_service_reads_nothing() {
             entry.opened().await;
             leave(stream, how);
             entry.settled().await;
-            assert_eq!(entry.stats().failed(Reason::Cancelled), 1, "{how:?}");
+            assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1, "{how:?}");
         }
     }
 }
@@ -87,7 +87,7 @@ async fn visitor_gone_behind_pipelined_bytes_is_released() {
         send(&mut stream, &two).await;
         leave(stream, how);
         entry.settled().await;
-        assert_eq!(entry.stats().failed(Reason::Cancelled), 1, "{how:?}");
+        assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1, "{how:?}");
     }
 }
 

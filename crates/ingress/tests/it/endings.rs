@@ -61,7 +61,7 @@ async fn a_response_that_breaks_off_resets_its_connection_or_stream() {
         }
         entry.settled().await;
         let stats = entry.stats();
-        assert_eq!(stats.failed(Reason::ServiceAborted), 4);
+        assert_eq!(stats.failures.of(Reason::ServiceAborted), 4);
         assert_eq!(stats.connections, 3);
     }
 }
@@ -79,7 +79,7 @@ async fn a_lost_link_breaks_running_responses_off() {
     let lane = &entry.links[0].near;
     lane.close(&Failure::new(Reason::LinkLost, "cut"));
     assert_eq!(read_to_end(&mut stream).await.unwrap_err(), "");
-    assert_eq!(entry.stats().failed(Reason::LinkLost), 1);
+    assert_eq!(entry.stats().failures.of(Reason::LinkLost), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,7 +105,7 @@ async fn a_body_of_another_length_than_promised_is_broken_off() {
                 assert!(within(response.into_body().collect()).await.is_err());
             }
             entry.settled().await;
-            assert_eq!(entry.stats().failed(Reason::ServiceAborted), 2);
+            assert_eq!(entry.stats().failures.of(Reason::ServiceAborted), 2);
         }
     }
 }
@@ -298,7 +298,7 @@ async fn a_visitor_that_leaves_cancels_its_request() {
         assert_eq!(ends.lock().unwrap().len(), number + 1, "{request}");
     }
     assert!(ends.lock().unwrap().iter().all(|r| *r == Reason::Cancelled));
-    let cancelled = entry.stats().failed(Reason::Cancelled);
+    let cancelled = entry.stats().failures.of(Reason::Cancelled);
     assert_eq!(cancelled, requests.len() as u64);
     // One stream of HTTP/2, and the others go on.
     let mut visitor = http2::connect(entry.connect().await).await;
@@ -657,7 +657,7 @@ async fn trickled_body_slower_than_the_lowest_rate_is_reset() {
     let took = drip(&mut stream, start, b"1\r\nx\r\n").await;
     assert!(took < Duration::from_secs(5), "{took:?}");
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Stalled), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Stalled), 1);
 }
 
 /// The waiting request gets the permit of the trickled one, long before the stall time.
@@ -684,6 +684,6 @@ async fn a_trickled_body_loses_its_permit_to_a_waiting_request() {
         let get = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         let response = entry.raw(&get).await.unwrap();
         assert!(response.ends_with("hello"), "{response}");
-        assert_eq!(entry.stats().failed(Reason::Stalled), 1, "{framing}");
+        assert_eq!(entry.stats().failures.of(Reason::Stalled), 1, "{framing}");
     }
 }

@@ -356,6 +356,6 @@ async fn http_2_visitor_that_resets_before_its_100_is_released() {
     entry.opened().await;
     send.send_reset(h2::Reason::CANCEL);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(adit_link::Reason::Cancelled), 1);
+    assert_eq!(entry.stats().failures.of(adit_link::Reason::Cancelled), 1);
     drop(response);
 }

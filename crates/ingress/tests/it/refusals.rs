@@ -353,7 +353,7 @@ async fn failures_have_a_status_a_reason_and_advice() {
             r#"{{"status":{status},"reason":"{reason}","detail":"it \"broke\"","advice":""#
         );
         assert!(json.starts_with(&start), "{json}");
-        assert_eq!(entry.stats().failed(reason), 2);
+        assert_eq!(entry.stats().failures.of(reason), 2);
         // HTTP/1.0 is answered in kind.
         let response = entry
             .raw(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
@@ -500,7 +500,7 @@ async fn a_permit_is_held_as_long_as_the_response_lasts() {
     reset(stream);
     entry.settled().await;
     assert_eq!(gate.in_use(), 0);
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
 struct Door;

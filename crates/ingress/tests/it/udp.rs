@@ -163,7 +163,7 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
     port.until(|stats| stats.flows_open == 3).await;
     let stats = port.stats();
     assert_eq!((stats.flows, stats.flows_evicted), (4, 1));
-    assert_eq!(stats.failed(Reason::Limit), 1);
+    assert_eq!(stats.failures.of(Reason::Limit), 1);
     // The others go on, and the evicted visitor comes back.
     for (visitor, service) in &mut flows {
         visitor.send(b"on").await;
@@ -211,7 +211,7 @@ async fn p_11_2_a_flood_from_many_addresses_is_bounded() {
     .await;
     let stats = port.stats();
     assert_eq!((stats.flows, stats.flows_evicted), (2_000, 1_950));
-    assert_eq!(stats.failed(Reason::Limit), 1_950);
+    assert_eq!(stats.failures.of(Reason::Limit), 1_950);
     assert_eq!(stats.dropped.to_visitors(), 0);
     // The last visitors are served.
     let mut alive = 0;

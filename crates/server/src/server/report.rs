@@ -5,7 +5,7 @@ use adit_link::{Compression, compress::CompressionStats};
 use super::inner::Inner;
 use crate::status::{
     ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, Status, TunnelStatus, UdpStatus,
-    VisitorStatus, failures,
+    VisitorStatus,
 };
 
 impl Inner {
@@ -117,7 +117,7 @@ impl Inner {
                 websockets_open: visitors.websockets_open,
                 requests: visitors.requests,
                 retries: visitors.retries,
-                failures: failures(|reason| visitors.failed(reason)),
+                failures: visitors.failures.by_name(),
             },
             tcp: self.entries.tcp().stats().into(),
             udp: UdpStatus::new(&self.entries.udp().stats(), lane_datagrams_dropped),

@@ -121,15 +121,7 @@ impl Upgrade {
         } = self;
         match carry(&context, &mut record, exchange, stream, first).await {
             Ok(()) => record.finish(Outcome::Completed),
-            Err(failure) => {
-                tracing::debug!(
-                    request_id = %record.request.uuid,
-                    reason = failure.reason.as_str(),
-                    "{}",
-                    failure.detail
-                );
-                record.finish(Outcome::Failed(&failure));
-            }
+            Err(failure) => record.finish(Outcome::Failed(&failure)),
         }
     }
 }

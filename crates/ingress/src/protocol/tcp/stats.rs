@@ -25,13 +25,6 @@ pub struct SessionStats {
     pub failures: FailureCounts,
 }
 
-impl SessionStats {
-    /// Connections that failed for this reason.
-    pub fn failed(&self, reason: Reason) -> u64 {
-        self.failures.of(reason)
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     open: AtomicUsize,

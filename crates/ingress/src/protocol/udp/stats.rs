@@ -58,13 +58,6 @@ impl UdpDropped {
     }
 }
 
-impl UdpStats {
-    /// Flows that failed for this reason.
-    pub fn failed(&self, reason: Reason) -> u64 {
-        self.failures.of(reason)
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) flows_open: AtomicUsize,

@@ -35,7 +35,7 @@ async fn p_8_3_at_the_deadline_both_sides_end_the_call() {
         assert_eq!(failure_of(&exchange.send).await.reason, Reason::Cancelled);
     }
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::ServiceTimeout), 2);
+    assert_eq!(entry.stats().failures.of(Reason::ServiceTimeout), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +151,7 @@ async fn p_8_3_a_visitor_that_cancels_resets_the_request() {
     entry.settled().await;
     let stats = entry.links[0].near.stats().pending;
     assert_eq!(stats.cancelled, cancelled);
-    assert_eq!(entry.stats().failed(Reason::Cancelled), cancelled);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), cancelled);
 }
 
 /// Unread messages fill the buffers of the connection: the call ends all the same.

@@ -38,7 +38,7 @@ async fn p_8_4_every_reason_is_a_response_of_trailers() {
         assert_eq!(response.trailer("adit-request-id").unwrap().len(), 36);
         assert!(response.trailer("retry-after").is_none());
         entry.settled().await;
-        assert_eq!(entry.stats().failed(reason), 1);
+        assert_eq!(entry.stats().failures.of(reason), 1);
     }
 }
 

@@ -134,8 +134,8 @@ async fn a_head_that_hyper_rejects_has_reason_and_record() {
         record.expect_not_forwarded();
     }
     let stats = observed.entry.stats();
-    assert_eq!(stats.failed(Reason::BadRequest), 2);
-    assert_eq!(stats.failed(Reason::HeaderTooLarge), 1);
+    assert_eq!(stats.failures.of(Reason::BadRequest), 2);
+    assert_eq!(stats.failures.of(Reason::HeaderTooLarge), 1);
     assert_eq!(stats.requests, 3);
     // The same after a request that was served.
     let mut visitor = observed.entry.connect().await;
@@ -174,7 +174,7 @@ async fn a_request_that_h2_rejects_has_a_record() {
     );
     assert!(record.visitor.starts_with("127.0.0.1:"));
     record.expect_not_forwarded();
-    assert_eq!(observed.entry.stats().failed(Reason::BadRequest), 1);
+    assert_eq!(observed.entry.stats().failures.of(Reason::BadRequest), 1);
 }
 
 #[tokio::test(start_paused = true)]

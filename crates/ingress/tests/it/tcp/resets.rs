@@ -27,7 +27,7 @@ async fn p_10_3_a_visitor_that_resets_resets_the_service() {
     reset(visitor);
     assert_eq!(within(results.recv()).await.unwrap().1, RESET);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
 /// The visitor's direction has ended and nothing is written to it: only its connection reports the reset.
@@ -46,7 +46,7 @@ async fn p_10_3_a_visitor_that_resets_after_its_end_resets_the_service() {
     reset(visitor);
     within(results.recv()).await.unwrap();
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
 /// The service reads nothing, so that nothing is read from the visitor: its reset is noticed all the same.
@@ -99,7 +99,7 @@ async fn p_10_3_a_service_that_resets_resets_the_visitor() {
     visitor.shutdown().await.unwrap();
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::ServiceAborted), 2);
+    assert_eq!(entry.stats().failures.of(Reason::ServiceAborted), 2);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn p_10_3_a_lost_link_resets_both_hops() {
         entry.stats().open + entry.egress.stats().tcp.open == 0
     })
     .await;
-    assert_eq!(entry.stats().failed(Reason::LinkLost), 1);
+    assert_eq!(entry.stats().failures.of(Reason::LinkLost), 1);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn p_10_3_dropping_the_future_resets_both_hops() {
     assert_eq!(read_all(&mut visitor).await.1, RESET);
     assert_eq!(within(results.recv()).await.unwrap().1, RESET);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
 #[tokio::test]
@@ -163,13 +163,13 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::DialFailed), 1);
+    assert_eq!(entry.stats().failures.of(Reason::DialFailed), 1);
     // A client without the tunnel.
     entry.egress.set_services(HashMap::new());
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::NoTunnel), 1);
+    assert_eq!(entry.stats().failures.of(Reason::NoTunnel), 1);
     assert_eq!(entry.stats().retries, 0);
     // No tunnel.
     let nowhere = session_director(|session, _| {
@@ -181,7 +181,7 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::NoTunnel), 1);
+    assert_eq!(entry.stats().failures.of(Reason::NoTunnel), 1);
     // A layer that stops the connection.
     struct Closed;
     impl Layer for Closed {
@@ -194,7 +194,7 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Limit), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Limit), 1);
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn p_10_4_a_late_accept_resets_the_visitor() {
     assert_eq!(failure.reason, Reason::ServiceTimeout);
     drop(exchange);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::ServiceTimeout), 1);
+    assert_eq!(entry.stats().failures.of(Reason::ServiceTimeout), 1);
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn a_visitor_that_resets_while_it_waits_is_noticed() {
     until("the visitor to be there", || entry.stats().open == 1).await;
     reset(visitor);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn a_visitor_that_reads_nothing_is_reset() {
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"hello").await;
     until("the stall to be noticed", || {
-        entry.stats().failed(Reason::Stalled) == 1
+        entry.stats().failures.of(Reason::Stalled) == 1
     })
     .await;
     within(results.recv()).await.unwrap();
@@ -285,5 +285,5 @@ async fn a_service_that_reads_nothing_is_reset() {
     assert!(within(visitor.write_all(&flood)).await.is_err());
     assert_eq!(read_all(&mut service).await.1, RESET);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::ServiceTimeout), 1);
+    assert_eq!(entry.stats().failures.of(Reason::ServiceTimeout), 1);
 }

@@ -121,7 +121,7 @@ async fn p_6_3_a_connection_that_sent_more_is_not_retried() {
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     two.entry.settled().await;
     assert_eq!(two.avoided(), [vec![0; 0]]);
-    assert_eq!(two.entry.stats().failed(Reason::Refused), 1);
+    assert_eq!(two.entry.stats().failures.of(Reason::Refused), 1);
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn p_7_2_without_a_retry_left_the_visitor_is_reset() {
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     two.entry.settled().await;
     let stats = two.entry.stats();
-    assert_eq!((stats.retries, stats.failed(Reason::Refused)), (0, 1));
+    assert_eq!((stats.retries, stats.failures.of(Reason::Refused)), (0, 1));
 }
 
 /// A lane that is over when it is chosen has carried nothing.
@@ -206,5 +206,5 @@ async fn p_6_3_a_connection_is_tried_on_three_clients_at_most() {
     let avoided = entry.director.avoided.lock().unwrap().clone();
     assert_eq!(avoided, [vec![], vec![0], vec![0, 1]]);
     let stats = entry.stats();
-    assert_eq!((stats.retries, stats.failed(Reason::Refused)), (2, 1));
+    assert_eq!((stats.retries, stats.failures.of(Reason::Refused)), (2, 1));
 }

@@ -136,7 +136,7 @@ async fn the_next_datagram_of_a_failed_flow_begins_another() {
         visitor.send(b"lost").await;
         port.until(|stats| (stats.flows, stats.flows_open) == (n, 0))
             .await;
-        assert_eq!(port.stats().failed(reason), 1);
+        assert_eq!(port.stats().failures.of(reason), 1);
         assert_eq!(port.stats().dropped.undirected, n);
     }
     visitor.send(b"three").await;
@@ -146,7 +146,7 @@ async fn the_next_datagram_of_a_failed_flow_begins_another() {
         .send
         .reset(ResetCode::DialFailed, "connection refused");
     port.until(|stats| stats.flows_open == 0).await;
-    assert_eq!(port.stats().failed(Reason::DialFailed), 1);
+    assert_eq!(port.stats().failures.of(Reason::DialFailed), 1);
     visitor.send(b"four").await;
     let (_, mut service) = incoming.udp().await;
     assert_eq!(udp::recv(&mut service).await, "four");
@@ -193,7 +193,7 @@ async fn p_6_4_a_datagram_after_a_lost_link_takes_another_link() {
     assert_eq!(udp::recv(&mut service).await, "one");
     first.near.close(&Failure::new(Reason::LinkLost, "cut"));
     port.until(|stats| stats.flows_open == 0).await;
-    assert_eq!(port.stats().failed(Reason::LinkLost), 1);
+    assert_eq!(port.stats().failures.of(Reason::LinkLost), 1);
     visitor.send(b"two").await;
     let (_, service) = at_second.udp().await;
     tokio::spawn(udp::echo(service, b'!'));

@@ -95,7 +95,7 @@ async fn p_9_6_a_visitor_that_leaves_ends_without_a_close_frame() {
     exchange.send.finish().unwrap();
     drop(exchange);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 1);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,7 +125,7 @@ async fn p_9_6_a_visitor_that_leaves_within_a_frame_resets() {
     assert_eq!(failure.reason, Reason::Cancelled);
     drop(exchange);
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 2);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +151,7 @@ async fn p_9_6_a_lost_service_ends_without_a_close_frame() {
         visitor.expect_end().await;
     }
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::ServiceAborted), 3);
+    assert_eq!(entry.stats().failures.of(Reason::ServiceAborted), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +165,7 @@ async fn p_6_4_a_lost_link_ends_without_a_close_frame() {
     visitor.expect_end().await;
     other.expect_end().await;
     entry.settled().await;
-    assert_eq!(entry.stats().failed(Reason::LinkLost), 2);
+    assert_eq!(entry.stats().failures.of(Reason::LinkLost), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,7 +136,7 @@ async fn p_9_4_frames_are_carried_or_refused_as_rfc_6455_requires() {
         .iter()
         .filter(|row| matches!(row.2, Then::Refused))
         .count();
-    let failed = entry.stats().failed(Reason::BadRequest);
+    let failed = entry.stats().failures.of(Reason::BadRequest);
     assert_eq!(failed, refused as u64 * 11);
 }
 

@@ -130,7 +130,7 @@ async fn p_9_1_an_invalid_handshake_is_refused_with_a_reason() {
         assert!(incoming.try_next().is_none(), "{clause}");
     }
     let stats = entry.stats();
-    assert_eq!(stats.failed(Reason::BadRequest), rows.len() as u64);
+    assert_eq!(stats.failures.of(Reason::BadRequest), rows.len() as u64);
 }
 
 #[tokio::test(start_paused = true)]

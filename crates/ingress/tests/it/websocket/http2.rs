@@ -132,11 +132,11 @@ async fn p_9_1_an_extended_connect_is_the_same_as_an_upgrade() {
     entry.settled().await;
     assert_eq!(entry.stats().connections, 1);
     assert_eq!(
-        entry.stats().failed(Reason::ServiceAborted),
+        entry.stats().failures.of(Reason::ServiceAborted),
         1,
         "the first GET alone"
     );
-    assert_eq!(entry.stats().failed(Reason::Cancelled), 0);
+    assert_eq!(entry.stats().failures.of(Reason::Cancelled), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -161,7 +161,7 @@ async fn a_visitor_that_reads_nothing_for_session_stall_is_reset() {
     drop(exchange);
     entry.settled().await;
     let stats = entry.stats();
-    assert_eq!(stats.failed(Reason::Stalled), 1, "{stats:?}");
+    assert_eq!(stats.failures.of(Reason::Stalled), 1, "{stats:?}");
 }
 
 /// 64 MiB in each direction, in one frame, through buffers that are much smaller.
