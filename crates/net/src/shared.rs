@@ -23,7 +23,8 @@ use tokio::{
 use crate::{
     delivery::Delivery,
     departure::Departure,
-    stream::{Stream, is_delivered, keep_alive, shrink_send_buffer},
+    stream::Stream,
+    tcp::{is_delivered, keep_alive, shrink_send_buffer},
 };
 
 /// How often a connection that is neither read nor written is looked at, where no event reports its failure.

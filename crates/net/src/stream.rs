@@ -2,55 +2,35 @@
 
 use std::{
     fmt,
-    future::Future,
     io::{self, IoSlice},
     net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream as StdUnixStream,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    net::{RecvFlags, recv},
-};
-use socket2::{SockRef, TcpKeepalive};
+use rustix::net::{RecvFlags, recv};
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf, Ready},
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsStream, client, server};
 
-use crate::{addr::canonical_addr, delivery::Delivery, departure::Departure, memory::MemoryStream};
+use crate::{
+    addr::canonical_addr,
+    delivery::Delivery,
+    departure::{Departure, departure},
+    memory::MemoryStream,
+    scheme::Scheme,
+    tcp::{is_delivered, keep_alive, shrink_send_buffer},
+};
 
 /// What one [`Stream::poll_read_ahead`] reads at most: as much as hyper's first read, so that a head comes to its parser in
 /// the same pieces as without detection.
 pub const READ_AHEAD_BYTES: usize = 8 * 1024;
-
-/// Probes of a silent connection follow each other at this share of the silence that began them.
-const PROBES_PER_SILENCE: u32 = 4;
-
-/// How URLs name the way by which a visitor came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// In clear text.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
-impl Scheme {
-    /// As URLs write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
 
 /// One connection: TCP, a Unix socket, memory, or TLS over any of these.
 ///
@@ -422,51 +402,9 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
     count
 }
 
-/// Has the kernel probe a silent peer.
-pub(crate) fn keep_alive(tcp: &TcpStream, silence: Duration) {
-    let times = TcpKeepalive::new()
-        .with_time(silence)
-        .with_interval((silence / PROBES_PER_SILENCE).max(Duration::from_secs(1)));
-    if let Err(error) = SockRef::from(tcp).set_tcp_keepalive(&times) {
-        tracing::debug!(%error, "keepalive could not be set");
-    }
-}
-
-/// Readies a socket for [`is_delivered`].
-pub(crate) fn shrink_send_buffer(tcp: &TcpStream) {
-    let socket = SockRef::from(tcp);
-    // With the smallest buffer, and none of it for unsent bytes, the connection is writable when its queue is all but
-    // empty. Where that cannot be set, it is writable sooner.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let lowered = socket.set_tcp_notsent_lowat(1);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let lowered = Ok(());
-    if let Err(error) = lowered.and_then(|()| socket.set_send_buffer_size(1)) {
-        tracing::debug!(%error, "the wait for delivery is inexact");
-    }
-}
-
-/// Also of a connection that has failed: nothing more leaves it.
-pub(crate) fn is_delivered(tcp: &TcpStream) -> bool {
-    let mut one = [PollFd::new(tcp, PollFlags::OUT)];
-    poll(&mut one, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
-}
-
 /// The address of a process on the other end of a Unix socket.
 fn this_machine() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
-}
-
-/// A socket that is not read reports the end of its connection only in its readiness: `EPOLLRDHUP` for a FIN, `EPOLLERR`
-/// for a reset. Both stand beside unread bytes.
-fn departure(ready: impl Future<Output = io::Result<Ready>>) -> Option<Departure> {
-    // No waker is left behind: the caller looks again.
-    match pin!(ready).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Pending => None,
-        Poll::Ready(Err(_)) => Some(Departure::Reset),
-        Poll::Ready(Ok(ready)) if ready.is_error() => Some(Departure::Reset),
-        Poll::Ready(Ok(ready)) => ready.is_read_closed().then_some(Departure::Fin),
-    }
 }
 
 impl Detached {

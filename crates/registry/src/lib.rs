@@ -11,12 +11,12 @@
 
 #![allow(clippy::result_large_err)] // errors of registration: once per connection
 
+mod config;
 mod error;
 mod link;
 mod registry;
 
+pub use config::Config;
 pub use error::{RegisterError, StreamError};
 pub use link::{Link, LinkId, LinkStats};
-pub use registry::{
-    Config, ControlGuard, LaneGuard, MembershipObserver, Registered, Registry, Stats,
-};
+pub use registry::{ControlGuard, LaneGuard, MembershipObserver, Registered, Registry, Stats};

@@ -12,7 +12,7 @@ use std::{
 
 use adit_auth::{ClientId, Grant, InstanceKey, LinkKey};
 use adit_balance::Load;
-use adit_flow::{Gate, Shares};
+use adit_flow::Gate;
 use adit_link::{
     Failure, Lane, Reason,
     control::{ChannelId, ControlMessage},
@@ -21,31 +21,13 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
+    config::Config,
     error::{RegisterError, StreamError},
     link::{Link, LinkId, Streams},
 };
 
 /// Control messages that may wait for a client. A client that does not read them misses the rest and syncs by revision.
 const CONTROL_QUEUE: usize = 64;
-
-/// Bounds and times of the registry.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Clients at a time.
-    pub max_clients: usize,
-    /// Requests at a time on one client.
-    pub max_requests_per_client: usize,
-    /// Visitors that may wait for a permit of one client.
-    pub max_waiting: usize,
-    /// How the permits of one client are shared when they run short.
-    pub shares: Shares,
-    /// How long an old link is probed before another instance takes its name.
-    pub takeover_probe: Duration,
-    /// A session's first data stream must open within this.
-    pub setup: Duration,
-    /// The first epoch; later than any epoch of an earlier run of this server.
-    pub first_epoch: u64,
-}
 
 /// Receives the changes of membership: links that become routable, and those that cease to be. It is called without a
 /// lock, after the change, and perhaps by several threads at once: rely on [`Link::is_routable`] and [`Link::is_ended`] at

@@ -6,6 +6,7 @@
 //! Bytes are read only within credit, into a buffer that is taken when there is something to read. Many frames are written
 //! with one call; the credit of their payload is returned when it has been written.
 
+mod buffers;
 mod frame_debt;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{Pool, ResetCode, WebSocketFrame};
+use adit_codec::{ResetCode, WebSocketFrame};
 use adit_link::{
     Exchange, Failure, Part, Payload, Reason,
     turn::{Turn, wake_behind_others},
@@ -28,40 +29,19 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use self::frame_debt::FrameDebt;
+pub use self::buffers::BufferPools;
+use self::{buffers::SMALL_BUFFER_BYTES, frame_debt::FrameDebt};
 
 /// The cost of a frame in steps of a turn: it is parsed, sent as a message and wakes a task at the other end, which is more
 /// than reading a chunk or skipping a frame.
 const FRAME_STEPS: usize = 4;
 
-/// The buffer for the first read after a pause, and for one write to a stream of HTTP/2.
-const SMALL_BUFFER_BYTES: usize = 16 * 1024;
-/// The buffer for further reads while a payload keeps arriving, and for one masked write: one message (P-2.1).
-const LARGE_BUFFER_BYTES: usize = 64 * 1024;
-/// Free buffers kept, of each size: more than one turn of a thread reads into.
-const MAX_FREE_BUFFERS: usize = 64;
 /// Bytes smaller than this fraction of their buffer are copied: they would keep the whole buffer alive (P-4.7).
 const PIN_RATIO: usize = 4;
 /// The least bytes read, however little credit there is: heads of frames cost none.
 const MIN_READ_BYTES: usize = 512;
 /// The most slices in one write.
 const MAX_SLICES: usize = 32;
-
-/// Buffers for reads and writes, shared by many WebSockets.
-#[derive(Debug)]
-pub struct BufferPools {
-    small: Pool,
-    large: Pool,
-}
-
-impl Default for BufferPools {
-    fn default() -> Self {
-        Self {
-            small: Pool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
-            large: Pool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
-        }
-    }
-}
 
 /// How often a socket that is not read is checked: the WebSocket ends within a second after its peer has left.
 const CHECK_INTERVAL: Duration = Duration::from_millis(400);
