@@ -9,6 +9,7 @@ use adit_testlink::{
     exchanges::{body_of, respond},
     http_config,
     http1::{read_to_end, send},
+    pass,
     tcp::reset,
     until, within,
 };
@@ -127,7 +128,7 @@ async fn half_closed_visitor_with_unread_whole_upload_is_served() {
     stream.shutdown().await.unwrap();
     entry.opened().await;
     // The socket is checked in the meantime.
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    pass(Duration::from_millis(900)).await;
     now.notify_one();
     let response = read_to_end(&mut stream).await.unwrap();
     assert!(response.ends_with(&length), "{response}");

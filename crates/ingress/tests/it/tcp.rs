@@ -19,7 +19,7 @@ use adit_testlink::{
     EgressLink, Link, LinkOptions, Route, ScriptedDirector, TUNNEL, TcpEntry,
     exchanges::{failure_of, payload},
     http1::send,
-    next_part, session_director,
+    next_part, pass, session_director,
     tcp::{RESET, echo, read, read_all, service},
     until, within,
 };
@@ -255,12 +255,13 @@ async fn p_10_2_the_service_ends_first_and_the_visitor_goes_on() {
 /// One direction shut, and then silence for longer than anything that is timed.
 #[tokio::test]
 async fn p_10_2_a_half_closed_connection_may_be_silent_for_ever() {
-    let (go, gone) = oneshot::channel::<()>();
-    let gone = Mutex::new(Some(gone));
+    let ((ended, end), (go, gone)) = (oneshot::channel(), oneshot::channel::<()>());
+    let signals = Mutex::new(Some((ended, gone)));
     let (port, _) = service(move |mut stream, _| {
-        let gone = gone.lock().unwrap().take().unwrap();
+        let (ended, gone) = signals.lock().unwrap().take().unwrap();
         async move {
             assert_eq!(read_all(&mut stream).await, (b"request".to_vec(), None));
+            ended.send(()).unwrap();
             gone.await.unwrap();
             send(&mut stream, b"response").await;
         }
@@ -275,7 +276,8 @@ async fn p_10_2_a_half_closed_connection_may_be_silent_for_ever() {
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"request").await;
     visitor.shutdown().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    within(end).await.unwrap();
+    pass(Duration::from_millis(400)).await;
     go.send(()).unwrap();
     assert_eq!(read_all(&mut visitor).await, (b"response".to_vec(), None));
     entry.settled().await;

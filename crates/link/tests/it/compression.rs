@@ -399,7 +399,7 @@ async fn p_13_1_compressed_and_raw_messages_mix_in_both_directions() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn p_13_4_credit_counts_the_decompressed_size() {
     let pair = able();
     let (visitor, mut service) = pair.open(false).await;

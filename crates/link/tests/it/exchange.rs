@@ -255,7 +255,7 @@ async fn credit_returns_for_payload_dropped_unread() {
 }
 
 /// P-4.2, P-4.5: a receiver that consumes nothing gets the window and no more.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sender_waits_while_payload_is_not_consumed() {
     let pair = pair();
     let (visitor, mut service) = pair.open(false).await;

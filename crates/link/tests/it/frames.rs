@@ -107,7 +107,7 @@ async fn frames_and_the_rest_of_their_payloads_keep_their_order() {
 }
 
 /// P-4.5, P-9.5: the credit of frames, also of empty ones, returns when they are dropped and not before.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn credit_of_frames_comes_back_when_they_are_dropped() {
     let pair = pair();
     let (visitor, mut service) = connected(&pair).await;

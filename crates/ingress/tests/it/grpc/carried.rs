@@ -7,7 +7,7 @@ use adit_testlink::{
     HttpEntry, block,
     exchanges::{body_of, head, payload, respond_grpc},
     grpc::{Visitor, framed, rest, send_all},
-    http_config, http1,
+    http_config, http1, pass, until,
 };
 use bytes::Bytes;
 use http::Request;
@@ -111,7 +111,7 @@ async fn p_8_1_a_silent_stream_opens_before_its_first_message() {
     let call = visitor.open("/test.Echo/Chat", &[], false).await;
     let (parts, body, mut send) = call.head().await;
     assert_eq!(parts.status, 200);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    pass(Duration::from_millis(200)).await;
     send_all(&mut send, framed(b"after long"), true).await;
     let response = rest(parts, body).await.unwrap();
     assert_eq!(response.body, framed(b"after long"));
@@ -271,7 +271,11 @@ async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
         send.send_data(framed(&vec![3; 1 << 20]), false).unwrap();
         stalled.push((parts, body, send));
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let link = &entry.links[0];
+    until("payload waits for the visitor and for the service", || {
+        [&link.near, &link.far].map(|lane| lane.stats().waiting_bytes > 0) == [true; 2]
+    })
+    .await;
     let big = framed(&vec![5; 2 << 20]);
     for _ in 0..3 {
         let call = visitor.open("/test.Echo/Chat", &[], false).await;
@@ -282,7 +286,6 @@ async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
         assert!(response.body == big);
         sending.await.unwrap();
     }
-    let link = &entry.links[0];
     for lane in [&link.near, &link.far] {
         let waiting = lane.stats().waiting_bytes;
         assert!(waiting <= 10 * 128 * 1024, "{waiting} bytes wait");
