@@ -1,13 +1,26 @@
-//! The built-in layers.
+//! The built-in layers: those that every request passes, and those that a configuration can give ([`LayerConfig`]).
 
 mod forwarded;
+mod header_edit;
+mod header_line;
 mod hop_by_hop;
+mod layer_config;
+mod layer_error;
 mod permits;
+mod redirect;
+mod required_header;
+mod respond;
 mod trusted_proxies;
 mod via;
 
 pub use forwarded::Forwarded;
+pub use header_edit::{HeaderEdit, RequestHeaders, ResponseHeaders};
 pub use hop_by_hop::HopByHop;
+pub use layer_config::LayerConfig;
+pub use layer_error::LayerError;
 pub use permits::{Permits, visitor_key};
+pub use redirect::Redirect;
+pub use required_header::RequiredHeader;
+pub use respond::Respond;
 pub use trusted_proxies::{Network, ParseNetworkError, TrustedProxies};
 pub use via::Via;

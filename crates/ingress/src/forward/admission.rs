@@ -3,17 +3,17 @@
 use std::{fmt, sync::Arc};
 
 use adit_trace::{NoObserver, Observer};
-use http::response::Parts;
+use arc_swap::ArcSwap;
 
 use crate::forward::{
     director::Director,
     layer::{Layer, Layers},
-    record::RequestRecord,
 };
 
 /// The layers and the director behind them, for all public entries of a side.
 pub struct Admission {
-    layers: Layers,
+    /// Replaced while requests run: each keeps the list that it has begun with.
+    layers: ArcSwap<Layers>,
     director: Arc<dyn Director>,
     observer: Arc<dyn Observer>,
 }
@@ -31,15 +31,20 @@ impl Admission {
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            layers: Layers::new(layers),
+            layers: ArcSwap::from_pointee(Layers::new(layers)),
             director,
             observer,
         })
     }
 
+    /// Lets the requests to come pass these layers in the place of the current ones.
+    pub fn set_layers(&self, layers: Vec<Box<dyn Layer>>) {
+        self.layers.store(Arc::new(Layers::new(layers)));
+    }
+
     /// The layers before routing.
-    pub(crate) const fn layers(&self) -> &Layers {
-        &self.layers
+    pub(crate) fn layers(&self) -> Layers {
+        Layers::clone(&self.layers.load())
     }
 
     pub(crate) fn director(&self) -> &dyn Director {
@@ -49,18 +54,12 @@ impl Admission {
     pub(crate) const fn observer(&self) -> &Arc<dyn Observer> {
         &self.observer
     }
-
-    /// Passes the response of `record` through the layers that its request has passed, in the reverse order.
-    pub(crate) fn pass_response(&self, record: &RequestRecord, response: &mut Parts) {
-        record.passed.pass_response(&record.request, response);
-        self.layers.pass_response(&record.request, response);
-    }
 }
 
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission")
-            .field("layers", &self.layers)
+            .field("layers", &self.layers())
             .finish_non_exhaustive()
     }
 }

@@ -18,7 +18,7 @@ use crate::forward::{
     demand::Demand,
     director::{Destination, Direction, Director},
     inbound::Inbound,
-    layer::{BoxFuture, Layers, Rejected},
+    layer::{BoxFuture, Layers, Passage, Rejected},
     options::ForwardOptions,
     phases::Phases,
     receive::UpstreamResponse,
@@ -41,8 +41,11 @@ pub(crate) async fn forward(
     let admission = &context.admission;
     record.phases.begin(Phase::Queue);
     let mut holds = Vec::new();
-    let layers = admission.layers();
-    layers.pass_request(&mut record.request, &mut holds).await?;
+    record.passed.before_routing = Passage::new(admission.layers());
+    let passage = &mut record.passed.before_routing;
+    passage
+        .pass_request(&mut record.request, &mut holds)
+        .await?;
     record.phases.end(Phase::Queue);
     let demand = if body.is_end_stream() {
         Demand::default()
@@ -101,8 +104,11 @@ impl Attempts for Forwarding<'_> {
 
     async fn pass_layers(&mut self, layers: &Layers) -> Result<(), Rejected> {
         let mut holds = Vec::new();
-        layers
-            .pass_request(&mut self.record.request, &mut holds)
+        let record = &mut *self.record;
+        record.passed.after_routing = Passage::new(layers.clone());
+        let passage = &mut record.passed.after_routing;
+        passage
+            .pass_request(&mut record.request, &mut holds)
             .await?;
         if !holds.is_empty() {
             let all = self.holds.get_or_insert_default();
@@ -111,7 +117,6 @@ impl Attempts for Forwarding<'_> {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             all.append(&mut holds);
         }
-        self.record.passed = layers.clone();
         Ok(())
     }
 

@@ -71,7 +71,7 @@ pub(crate) fn respond_with_error(
     Ok(respond(response, record, Outcome::Failed(failure)))
 }
 
-/// The response, recorded with this outcome. The body keeps the request open until it has been sent.
+/// The response behind the layers that the request has passed (P-3.13), recorded with this outcome. The body keeps the request open until it has been sent.
 fn respond(
     response: LocalResponse,
     mut record: Box<RequestRecord>,
@@ -79,10 +79,12 @@ fn respond(
 ) -> Response<ResponseBody> {
     let request = &record.request;
     let response = response.render(request.protocol, &request.method, request.version);
-    record.on_response(response.status(), response.headers());
-    record.sent_bytes = response.body().len() as u64;
+    let (mut parts, body) = response.into_parts();
+    record.passed.pass_local_response(request, &mut parts);
+    record.on_response(parts.status, &parts.headers);
+    record.sent_bytes = body.len() as u64;
     record.finish(outcome);
-    response.map(|body| ResponseBody::local(body, Some(record)))
+    Response::from_parts(parts, ResponseBody::local(body, Some(record)))
 }
 
 /// The response to a failure.

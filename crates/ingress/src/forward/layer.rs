@@ -2,8 +2,8 @@
 //!
 //! Requests pass two lists of layers. The list before routing belongs to the [`Admission`](crate::Admission) of the entries;
 //! it decides about any request, and its changes are visible to the director. The list after routing belongs to the
-//! [`Destination`](crate::Destination), which is where a tunnel has its own layers. A response passes the lists in the
-//! reverse order.
+//! [`Destination`](crate::Destination), which is where a tunnel has its own layers. A response passes what its request has
+//! passed, in the reverse order: that of a service, that of a layer, and an error response.
 
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
@@ -63,16 +63,36 @@ pub trait Layer: Send + Sync + 'static {
         Verdict::Continue
     }
 
-    /// Inspects the head of a service's response, and may change it. Error responses and the responses of layers do not pass
-    /// the layers.
+    /// Inspects the head of a service's response, and may change it.
     fn on_response(&self, request: &RequestMeta, response: &mut Parts) {
         let _ = (request, response);
     }
+
+    /// Inspects the head of a response that is made here, and may change it: that of a layer behind this one, or an error
+    /// response. By default it is one like that of a service.
+    fn on_local_response(&self, request: &RequestMeta, response: &mut Parts) {
+        self.on_response(request, response);
+    }
 }
 
-/// An ordered list of layers. Cheap to clone; an empty one allocates nothing.
+/// An ordered list of layers. Cheap to clone; an empty one is a null pointer.
 #[derive(Clone, Default)]
-pub struct Layers(Option<Arc<[Box<dyn Layer>]>>);
+pub struct Layers(Option<Arc<Vec<Arc<dyn Layer>>>>);
+
+/// A list of layers, and how many of them a request has passed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Passage {
+    layers: Layers,
+    passed: usize,
+}
+
+/// The layers that a request has passed, which its response passes in the reverse order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PassedLayers {
+    pub(super) before_routing: Passage,
+    /// Those of the destination.
+    pub(super) after_routing: Passage,
+}
 
 /// The end of a request at a layer, or a failure.
 pub(crate) enum Rejected {
@@ -83,7 +103,21 @@ pub(crate) enum Rejected {
 impl Layers {
     /// A list in the order that requests pass it.
     pub fn new(layers: Vec<Box<dyn Layer>>) -> Self {
-        Self((!layers.is_empty()).then(|| layers.into()))
+        let layers: Vec<Arc<dyn Layer>> = layers.into_iter().map(Arc::from).collect();
+        Self((!layers.is_empty()).then(|| Arc::new(layers)))
+    }
+
+    /// This list, then the other one. Of an empty and another list the other one itself.
+    #[must_use]
+    pub fn followed_by(&self, other: &Self) -> Self {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => {
+                let both = one.iter().chain(&**other).cloned();
+                Self(Some(Arc::new(both.collect())))
+            }
+            (None, _) => other.clone(),
+            (_, None) => self.clone(),
+        }
     }
 
     /// Number of layers.
@@ -105,21 +139,6 @@ impl Layers {
         }
     }
 
-    /// Passes a request through the layers. `holds` receives the values that it holds.
-    pub(super) async fn pass_request(
-        &self,
-        request: &mut RequestMeta,
-        holds: &mut Vec<Held>,
-    ) -> Result<(), Rejected> {
-        for layer in self.as_slice() {
-            match settle(layer.on_request(request), holds).await? {
-                None => {}
-                Some(response) => return Err(Rejected::Response(response)),
-            }
-        }
-        Ok(())
-    }
-
     /// Passes a session through the layers. `holds` receives the values that it holds.
     pub(crate) async fn pass_session(
         &self,
@@ -135,15 +154,57 @@ impl Layers {
         Ok(())
     }
 
-    /// Passes a response through the layers, in the reverse order.
-    pub(super) fn pass_response(&self, request: &RequestMeta, response: &mut Parts) {
-        for layer in self.as_slice().iter().rev() {
+    fn as_slice(&self) -> &[Arc<dyn Layer>] {
+        self.0.as_deref().map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+impl Passage {
+    /// Of a request that has passed none of `layers`.
+    pub(super) const fn new(layers: Layers) -> Self {
+        Self { layers, passed: 0 }
+    }
+
+    /// Passes a request through the layers. `holds` receives the values that it holds.
+    pub(super) async fn pass_request(
+        &mut self,
+        request: &mut RequestMeta,
+        holds: &mut Vec<Held>,
+    ) -> Result<(), Rejected> {
+        for layer in self.layers.as_slice() {
+            match settle(layer.on_request(request), holds).await? {
+                None => self.passed += 1,
+                Some(response) => return Err(Rejected::Response(response)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The layers that the request has passed, the last one first.
+    fn back(&self) -> impl Iterator<Item = &dyn Layer> {
+        let passed = self.layers.as_slice().iter().take(self.passed);
+        passed.rev().map(|layer| &**layer)
+    }
+}
+
+impl PassedLayers {
+    /// Passes the response of a service.
+    pub(crate) fn pass_response(&self, request: &RequestMeta, response: &mut Parts) {
+        for layer in self.back() {
             layer.on_response(request, response);
         }
     }
 
-    fn as_slice(&self) -> &[Box<dyn Layer>] {
-        self.0.as_deref().unwrap_or_default()
+    /// Passes a response that is made here. A layer that has responded or rejected the request is not among them, nor are
+    /// those behind it.
+    pub(super) fn pass_local_response(&self, request: &RequestMeta, response: &mut Parts) {
+        for layer in self.back() {
+            layer.on_local_response(request, response);
+        }
+    }
+
+    fn back(&self) -> impl Iterator<Item = &dyn Layer> {
+        self.after_routing.back().chain(self.before_routing.back())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::forward::{
     connection::Connection,
     context::HttpContext,
     failure_log::log_failure,
-    layer::Layers,
+    layer::PassedLayers,
     phases::Phases,
     pump::Progress,
     request_meta::{RequestMeta, traceparent},
@@ -45,8 +45,8 @@ pub(crate) struct RequestRecord {
     status: Option<StatusCode>,
     grpc_status: Option<u16>,
     is_finished: bool,
-    /// The layers of the destination, once the request has passed them. Its response passes them as well.
-    pub(crate) passed: Layers,
+    /// The layers that the request has passed. Its response passes them as well.
+    pub(crate) passed: PassedLayers,
     /// Attempts on other clients after the first.
     pub(crate) retries: u8,
     /// The service may change to one of the protocols that the visitor offers.
@@ -83,7 +83,7 @@ impl RequestRecord {
             status: None,
             grpc_status: None,
             is_finished: false,
-            passed: Layers::default(),
+            passed: PassedLayers::default(),
             retries: 0,
             may_switch: false,
             responded: None,

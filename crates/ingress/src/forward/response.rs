@@ -12,7 +12,6 @@ use http::{
 };
 
 use crate::forward::{
-    context::HttpContext,
     deadline::Deadline,
     error_response::respond_with_error,
     headers::retain,
@@ -27,7 +26,6 @@ use crate::forward::{
 /// # Errors
 /// For a visitor that has left.
 pub(crate) fn respond(
-    context: &HttpContext,
     response: UpstreamResponse,
     mut record: Box<RequestRecord>,
     deadline: Option<Deadline>,
@@ -61,8 +59,7 @@ pub(crate) fn respond(
         }
         _ => None,
     };
-    let admission = &context.admission;
-    admission.pass_response(&record, &mut parts);
+    record.passed.pass_response(&record.request, &mut parts);
     record.on_response(parts.status, &parts.headers);
     if request.is_cut() && record.request.version < Version::HTTP_2 {
         // The start of the next request could not be found.

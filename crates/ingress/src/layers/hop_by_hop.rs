@@ -38,6 +38,9 @@ impl Layer for HopByHop {
             !is_hop_by_hop(name.as_str().as_bytes()) && !named.contains(name)
         });
     }
+
+    /// It begins on this hop.
+    fn on_local_response(&self, _: &RequestMeta, _: &mut http::response::Parts) {}
 }
 
 /// Whether `te` lists `trailers`.

@@ -67,6 +67,9 @@ impl Layer for Via {
     fn on_response(&self, _: &RequestMeta, response: &mut http::response::Parts) {
         response.headers.append(VIA, self.http11.clone());
     }
+
+    /// It is not forwarded (RFC 9110, 7.6.3).
+    fn on_local_response(&self, _: &RequestMeta, _: &mut http::response::Parts) {}
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub(super) async fn serve(
         None => forwarding.await,
     };
     match response {
-        Ok(response) => respond(context, response, record, deadline),
+        Ok(response) => respond(response, record, deadline),
         Err(rejected) => respond_to_rejected(rejected, record, false),
     }
 }

@@ -141,7 +141,7 @@ async fn serve_http(
         return Ok(served.map_session(|upgrade| Session::Upgrade(Box::new(upgrade))));
     }
     let response = match forward(context, &mut record, body, options).await {
-        Ok(response) => respond(context, response, record, None),
+        Ok(response) => respond(response, record, None),
         Err(rejected) => respond_to_rejected(rejected, record, is_streamed),
     };
     response.map(Served::Response)

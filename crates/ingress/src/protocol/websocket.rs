@@ -89,7 +89,7 @@ pub(super) async fn serve(
         );
         return respond_with_error(&failure, record, false).map(Served::Response);
     }
-    respond(context, response, record, None).map(Served::Response)
+    respond(response, record, None).map(Served::Response)
 }
 
 /// The response to a visitor whose WebSocket is accepted, and the session behind it.
@@ -112,8 +112,7 @@ fn accept(
         Ok((parts, _)) => parts,
         Err(failure) => return respond_with_error(&failure, record, false).map(Served::Response),
     };
-    let admission = &context.admission;
-    admission.pass_response(&record, &mut parts);
+    record.passed.pass_response(&record.request, &mut parts);
     retain(&mut parts.headers, |name| {
         *name != CONTENT_LENGTH && !WEBSOCKET_HOP_LINES.contains(name)
     });

@@ -47,7 +47,7 @@ pub(super) async fn serve(
         Ok(response) if response.head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() => {
             return accept(context, response, record);
         }
-        Ok(response) => respond(context, response, record, None),
+        Ok(response) => respond(response, record, None),
         Err(rejected) => respond_to_rejected(rejected, record, is_streamed),
     };
     response.map(Served::Response)
@@ -82,8 +82,7 @@ fn accept(
         );
         return respond_with_error(&failure, record, true).map(Served::Response);
     };
-    let admission = &context.admission;
-    admission.pass_response(&record, &mut parts);
+    record.passed.pass_response(&record.request, &mut parts);
     retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
     let upgrade = HeaderValue::from_static("Upgrade");
     parts.headers.insert(CONNECTION, upgrade);
