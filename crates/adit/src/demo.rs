@@ -133,6 +133,7 @@ impl Demo {
             // There is one user: the owners of names need not be kept.
             state_dir: std::path::PathBuf::new(),
             trusted_proxies: Default::default(),
+            layers: Vec::new(),
             public_url: Default::default(),
             limits: adit_server::Limits::default(),
             timeouts: adit_server::Timeouts {
@@ -285,6 +286,7 @@ fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
 fn entry() -> Result<EntrySettings, Failed> {
     Ok(EntrySettings {
         trusted_proxies: TrustedProxies::default(),
+        layers: Vec::new(),
         name: UPSTREAM.into(),
         kind: EntryKind::Http,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -27,6 +27,8 @@ pub(crate) struct Announcements {
     /// Removed from the settings; the server has not confirmed their end.
     leaving: Vec<Leaving>,
     server_host: String,
+    /// The server knows layers: one that does not would leave them out.
+    supports_layers: bool,
     sequence: u64,
     /// The last announcement, while its results are outstanding.
     unanswered: Option<Sent>,
@@ -68,11 +70,17 @@ struct Leaving {
 
 impl Announcements {
     /// All of them are due for announcement at `now`.
-    pub(crate) fn new(tunnels: Vec<Tunnel>, server_host: &str, now: Instant) -> Self {
+    pub(crate) fn new(
+        tunnels: Vec<Tunnel>,
+        server_host: &str,
+        supports_layers: bool,
+        now: Instant,
+    ) -> Self {
         let mut announcements = Self {
             tunnels: Vec::new(),
             leaving: Vec::new(),
             server_host: server_host.to_owned(),
+            supports_layers,
             sequence: 0,
             unanswered: None,
             due: None,
@@ -94,6 +102,14 @@ impl Announcements {
             self.leaving.retain(|leaving| leaving.name != tunnel.name);
             let state = match before.remove(&tunnel.name) {
                 Some((known, state)) if known == tunnel => state,
+                known if !self.supports_layers && !tunnel.layers.is_empty() => {
+                    // The server would go on with the tunnel as it was, without the layers.
+                    if known.is_some() && self.sequence > 0 {
+                        let name = tunnel.name.clone();
+                        self.leaving.push(Leaving { name, sent: None });
+                    }
+                    State::without_layers()
+                }
                 _ => State::Unknown,
             };
             if state == State::Unknown {
@@ -262,6 +278,15 @@ impl Leaving {
 }
 
 impl State {
+    /// Of a tunnel with layers, on a server that does not know them (P-1.16).
+    fn without_layers() -> Self {
+        Self::Refused {
+            error:
+                "the server does not support layers; install the same version of adit on both sides"
+                    .into(),
+        }
+    }
+
     fn of(result: &TunnelResult, server_host: &str) -> Self {
         match &result.error {
             None => Self::Accepted {
@@ -333,7 +358,8 @@ mod tests {
     }
 
     fn three(now: Instant) -> Announcements {
-        Announcements::new(["web", "ssh", "bad"].map(tunnel).into(), "a.example", now)
+        let tunnels = ["web", "ssh", "bad"].map(tunnel);
+        Announcements::new(tunnels.into(), "a.example", true, now)
     }
 
     /// Three tunnels that the server has accepted.
@@ -487,6 +513,30 @@ mod tests {
         all.update(tunnels, now);
         assert!(all.is_settled(), "the same settings change nothing");
         assert_eq!(all.next_message(now), None);
+    }
+
+    #[test]
+    fn p_1_16_layers_are_not_announced_to_a_server_without_them() {
+        let with_layers = |name| Tunnel {
+            layers: vec![adit_proto::Layer::default()],
+            ..tunnel(name)
+        };
+        let now = Instant::now();
+        let tunnels = vec![with_layers("web"), tunnel("ssh")];
+        let mut all = Announcements::new(tunnels.clone(), "a.example", false, now);
+        let first = announce(&mut all, now);
+        assert_eq!(names(&first), ["ssh"]);
+        respond(&mut all, &first, &[("ssh", "")], now);
+        assert!(all.is_settled());
+        let [web, ssh] = all.outcomes().try_into().unwrap();
+        assert!(web.error.is_some() && !web.waiting && ssh.error.is_none());
+        // The tunnel as it was must not stand, and comes back without layers.
+        all.update(vec![tunnel("web"), with_layers("ssh")], now);
+        let destroyed = destroy(&mut all, now);
+        assert_eq!(destroyed.name, "ssh");
+        assert_eq!(names(&announce(&mut all, now)), ["web"]);
+        let mut new = Announcements::new(tunnels, "a.example", true, now);
+        assert_eq!(names(&announce(&mut new, now)), ["web", "ssh"]);
     }
 
     #[test]

@@ -353,6 +353,7 @@ mod tests {
             upstream: upstream.parse().unwrap(),
             compression: None,
             trusted_proxies: TrustedProxies::default(),
+            layers: Vec::new(),
         }
     }
 

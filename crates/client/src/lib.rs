@@ -6,6 +6,7 @@
 //!
 //! Tunnels and entries follow the settings while the client runs: [`Client::apply`].
 
+mod announced_layers;
 mod announcements;
 mod client;
 mod entries;
@@ -25,6 +26,6 @@ pub use instance::InstanceError;
 pub use settings::{
     Compression, EdgeTimeouts, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots,
     ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TrustedProxies,
-    TunnelKind, TunnelSettings,
+    TunnelKind, TunnelSettings, layers,
 };
 pub use status::{ConfigStatus, CoreCounters, EntryStatus, Status, TunnelOutcome, TunnelStatus};

@@ -93,8 +93,13 @@ async fn dial_unbounded<T: Transport>(
     let mut control_stream = ControlStream::open(&channel, &response.session)
         .await
         .map_err(error)?;
-    let mut announcements =
-        Announcements::new(tunnels(settings), &settings.server_host, Instant::now());
+    let supports_layers = response.capabilities.iter().any(|name| name == "layers");
+    let mut announcements = Announcements::new(
+        tunnels(settings),
+        &settings.server_host,
+        supports_layers,
+        Instant::now(),
+    );
     let announced = control_stream
         .announce(&mut announcements)
         .await

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 pub use adit_egress::{Protocol as ServiceProtocol, ProxyProtocol, Roots, Tls, TlsName, Trust};
-use adit_ingress::SESSION_TIMEOUT;
-pub use adit_ingress::{EdgeTimeouts, TrustedProxies};
+use adit_ingress::{SESSION_TIMEOUT, layers::LayerConfig};
+pub use adit_ingress::{EdgeTimeouts, TrustedProxies, layers};
 pub use adit_link::Compression;
 use adit_net::HostPort;
 use secrecy::SecretString;
@@ -97,6 +97,8 @@ pub struct TunnelSettings {
     pub weight: u32,
     /// Compression between client and server.
     pub compression: Option<Compression>,
+    /// What its requests pass at the server once they have been routed, in this order (P-1.16).
+    pub layers: Vec<LayerConfig>,
 }
 
 impl TunnelSettings {
@@ -127,6 +129,7 @@ impl TunnelSettings {
             hash_on: "host".to_owned(),
             weight: 1,
             compression: None,
+            layers: Vec::new(),
         }
     }
 }
@@ -199,6 +202,8 @@ pub struct EntrySettings {
     pub compression: Option<Compression>,
     /// Proxies in front of it whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
+    /// What its requests pass on their way to the server, in this order. Only HTTP has any.
+    pub layers: Vec<LayerConfig>,
 }
 
 /// The protocol of an entry's visitors.

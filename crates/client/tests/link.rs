@@ -40,6 +40,7 @@ fn server(addr: SocketAddr) -> Server {
         shared_groups: Vec::new(),
         state_dir: std::path::PathBuf::new(),
         trusted_proxies: Default::default(),
+        layers: Vec::new(),
         public_url: Default::default(),
         limits,
         timeouts,

@@ -127,7 +127,7 @@ fn read(
         None => Vec::new(),
     };
     let entries = match client.item("entries") {
-        Some(item) => entry::read_all(&item)?,
+        Some(item) => entry::read_all(&item, file)?,
         None => Vec::new(),
     };
     let state_dir = match client.item("state_dir") {

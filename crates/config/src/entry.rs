@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
 };
 
 use adit_client::{EntryKind, EntrySettings};
@@ -13,15 +14,19 @@ use crate::{
     key_names,
     proxies::trusted_proxies,
     read::{Item, Section},
+    request_layers,
 };
 
 /// Reads the list, in which no name and no address is taken twice.
-pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<EntrySettings>, ConfigError> {
+pub(crate) fn read_all(
+    item: &Item<'_>,
+    file: Option<&Path>,
+) -> Result<Vec<EntrySettings>, ConfigError> {
     let mut entries: Vec<EntrySettings> = Vec::new();
     let (mut names, mut addresses) = (HashSet::new(), HashMap::new());
     for item in item.list("entries")? {
         let mut section = item.section()?;
-        let entry = read(&mut section)?;
+        let entry = read(&mut section, file)?;
         if !names.insert(entry.name.clone()) {
             return Err(section.conflict(
                 &["name"],
@@ -41,7 +46,7 @@ pub(crate) fn read_all(item: &Item<'_>) -> Result<Vec<EntrySettings>, ConfigErro
     Ok(entries)
 }
 
-fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
+fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<EntrySettings, ConfigError> {
     let name = match section.item("name") {
         Some(item) => Some(name_of(&item, "entry name")?),
         None => None,
@@ -63,6 +68,7 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
         None => None,
     };
     let trusted_proxies = trusted_proxies(section)?;
+    let layers = request_layers::read(section, file)?;
     // Before what is missing: it may be there under a name that others gave it.
     section.finish(&key_names::ENTRY)?;
     let Some(name) = name else {
@@ -77,6 +83,11 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
             "the name of one of the server's upstreams, such as `erp`",
         ));
     };
+    if kind == EntryKind::Tcp && !layers.is_empty() {
+        return Err(section
+            .conflict(&["layers"], "`layers` does not fit `type: tcp`")
+            .with_help("layers are for requests of HTTP, gRPC and WebSocket"));
+    }
     Ok(EntrySettings {
         name: name.as_str().to_owned(),
         kind,
@@ -84,6 +95,7 @@ fn read(section: &mut Section<'_>) -> Result<EntrySettings, ConfigError> {
         upstream,
         compression,
         trusted_proxies,
+        layers,
     })
 }
 

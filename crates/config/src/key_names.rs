@@ -259,6 +259,87 @@ pub(crate) const TUNNEL: KeyNames = KeyNames {
     ],
 };
 
+/// One item of `layers`.
+pub(crate) const LAYER: KeyNames = KeyNames {
+    unsupported: &[
+        "basic_auth",
+        "enforce",
+        "error_pages",
+        "forward_auth",
+        "ip_rules",
+        "rate_limit",
+    ],
+    foreign_keys: &[
+        ("custom_request_headers", "`request_headers`"),
+        ("custom_response_headers", "`response_headers`"),
+        ("direct_response", "`respond`"),
+        ("header_down", "`response_headers`"),
+        ("header_up", "`request_headers`"),
+        ("headers", "`request_headers` and `response_headers`"),
+        ("maintenance", "`respond`"),
+        ("redir", "`redirect`"),
+        ("redirect_scheme", "`redirect: { scheme: https }`"),
+        (
+            "remove_request_headers",
+            "`request_headers: { remove: [NAME] }`",
+        ),
+        (
+            "remove_response_headers",
+            "`response_headers: { remove: [NAME] }`",
+        ),
+        (
+            "set_request_headers",
+            "`request_headers: { set: { NAME: value } }`",
+        ),
+        (
+            "set_response_headers",
+            "`response_headers: { set: { NAME: value } }`",
+        ),
+        ("static_response", "`respond`"),
+    ],
+};
+
+/// Changes of headers.
+pub(crate) const HEADER_EDIT: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("append", "`add`"),
+        ("delete", "`remove`"),
+        ("replace", "`set`"),
+    ],
+};
+
+pub(crate) const REQUIRED_HEADER: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("header", "`name`"),
+        ("token", "`values`"),
+        ("tokens", "`values`"),
+        ("value", "`values`"),
+    ],
+};
+
+pub(crate) const REDIRECT: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("code", "`status`"),
+        ("permanent", "`status: 308`, which is the default"),
+        ("to", "`scheme` and `host`; path and query stay"),
+        ("url", "`scheme` and `host`; path and query stay"),
+    ],
+};
+
+pub(crate) const RESPOND: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("code", "`status`"),
+        ("content_type", "`headers: { content-type: TYPE }`"),
+        ("file", "`body_file`"),
+        ("status_code", "`status`"),
+        ("text", "`body`"),
+    ],
+};
+
 /// What stands beside `config`.
 pub(crate) const NESTED_TUNNEL: KeyNames = KeyNames {
     unsupported: TUNNEL.unsupported,

@@ -41,6 +41,7 @@ mod ranges;
 mod read;
 #[cfg(test)]
 mod reference;
+mod request_layers;
 mod server;
 mod spelling;
 mod state;

@@ -20,6 +20,8 @@ pub(crate) const THREADS: RangeInclusive<u64> = 1..=1_024;
 pub(crate) const LANES: RangeInclusive<u64> = 1..=64;
 /// The router takes no longer paths.
 pub(crate) const LOCATION: RangeInclusive<u64> = 1..=2_048;
+/// Layers of a tunnel; one message announces those of all tunnels of a client.
+pub(crate) const LAYERS: RangeInclusive<u64> = 0..=512 << 10;
 /// A client that should get more than this many times what another gets is written wrong.
 pub(crate) const WEIGHT: RangeInclusive<u64> = 1..=1_000;
 /// Ports; 0 is any free one.

@@ -17,7 +17,7 @@ use crate::{ClientOverrides, ServerOverrides, load_client, load_server};
 
 mod descriptions;
 
-use descriptions::{CLIENT, Description, SERVER};
+use descriptions::{CLIENT, Description, LAYERS, SERVER};
 
 /// A key that the loader asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +41,10 @@ fn record(path: &str, bounds: Option<(String, String)>) {
         rest = after.split_once(']').map_or("", |(_, after)| after);
     }
     plain.push_str(rest);
+    // Lists of layers are the same wherever they stand, and are described once.
+    if let Some(at) = plain.find("layers[]") {
+        plain.replace_range(..at, "");
+    }
     KEYS.with_borrow_mut(|keys| match keys.iter_mut().find(|key| key.path == plain) {
         Some(key) if key.bounds.is_none() => key.bounds = bounds,
         Some(_) => {}
@@ -99,6 +103,12 @@ server:
   shared_groups: [{ group: office, users: [alice] }]
   upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]
   rules: [{ host: a.example, header: { x-env: test }, to: { upstream: erp } }]
+  layers:
+    - request_headers: { remove: [x-a] }
+    - response_headers: { set: { x-a: b } }
+    - require_header: { name: x-a }
+    - redirect: { scheme: https }
+    - respond: { status: 503 }
   telemetry: { metrics: {}, access_log: { path: a.log }, error_log: { path: e.log }, tracing: { endpoint: "http://127.0.0.1:4317" } }
 "#;
 
@@ -204,9 +214,12 @@ fn every_key_stands_in_the_reference_of_settings() {
         load_client(Some(file), none(), &ClientOverrides::default()).unwrap();
     });
     let mut problems = Vec::new();
-    let (server, client) = (
+    let (layers, server): (Vec<_>, Vec<_>) =
+        { server.into_iter() }.partition(|key| key.path.starts_with("layers[]"));
+    let (server, client, layers) = (
         described(&server, SERVER, &mut problems),
         described(&client, CLIENT, &mut problems),
+        described(&layers, LAYERS, &mut problems),
     );
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 
@@ -215,6 +228,8 @@ fn every_key_stands_in_the_reference_of_settings() {
     render(&mut page, &server);
     page.push_str("\n## Client\n");
     render(&mut page, &client);
+    page.push_str("\n## Layers\n\nOne key in each item of a list `layers`; how they are used is in [configuration.md](configuration.md#layers).\n");
+    render(&mut page, &layers);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, &page).unwrap();

@@ -26,6 +26,7 @@ use crate::{
     proxies::{public_url, trusted_proxies},
     ranges::{COUNT, PORT, SHORTEST, THREADS},
     read::Section,
+    request_layers,
     state::StateDir,
     telemetry,
     threads::default_threads,
@@ -87,7 +88,8 @@ fn read(
         Some(item) => upstream::read_all(&item, file)?,
         None => Vec::new(),
     };
-    let rules = rules::read(&mut server, &upstreams)?;
+    let rules = rules::read(&mut server, &upstreams, file)?;
+    let layers = request_layers::read(&mut server, file)?;
     let state_dir = match server.item("state_dir") {
         Some(item) => Some(path(&item, file)?),
         None => None,
@@ -124,6 +126,7 @@ fn read(
         shared_groups,
         state_dir: state_dir.path().to_path_buf(),
         trusted_proxies,
+        layers,
         public_url,
         limits,
         timeouts,

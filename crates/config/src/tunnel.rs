@@ -9,6 +9,7 @@ use adit_auth::TunnelName;
 use adit_balance::Policy;
 use adit_client::{
     ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings, is_message_control,
+    layers::LayerConfig,
 };
 use adit_router::{HeaderError, HeaderMatch, PathPrefix};
 
@@ -18,7 +19,7 @@ use crate::{
     key_names,
     ranges::WEIGHT,
     read::{Item, Section},
-    tls,
+    request_layers, tls,
 };
 
 /// A shorter one would end a flow between a question and its answer.
@@ -35,12 +36,16 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("hash_on", &[Http, Grpc, WebSocket]),
     ("host_header_rewrite", &[Http, Grpc, WebSocket]),
     ("host_rewrite", &[Http, Grpc, WebSocket]),
+    ("layers", &[Http, Grpc, WebSocket]),
     ("local_protocol", &[Http]),
     ("local_tls", &[Http, Grpc]),
     ("locations", &[Http, Grpc, WebSocket]),
     ("proxy_protocol", &[Tcp]),
     ("session_timeout", &[Udp]),
 ];
+
+/// One message announces the layers of all tunnels, and has room for as much (P-2.1).
+const LARGEST_LAYERS_BYTES: usize = 512 << 10;
 
 /// Reads the list, in which no name, no place and no public port is taken twice.
 pub(crate) fn read_all(
@@ -84,6 +89,13 @@ pub(crate) fn read_all(
             }
         }
         tunnels.push(tunnel);
+    }
+    let layers = tunnels.iter().flat_map(|tunnel| &tunnel.layers);
+    let bytes: usize = layers.map(LayerConfig::size).sum();
+    if bytes > LARGEST_LAYERS_BYTES {
+        return Err(item.conflict(format!(
+            "the layers of all tunnels have {bytes} bytes together; there is room for {LARGEST_LAYERS_BYTES}"
+        )));
     }
     Ok(tunnels)
 }
@@ -186,6 +198,9 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 ),
                 ("hash_on", _) => {
                     error.with_help("connections and flows are hashed by the visitor's address")
+                }
+                ("layers", _) => {
+                    error.with_help("layers are for requests of HTTP, gRPC and WebSocket")
                 }
                 ("domain" | "domains" | "custom_domains", _) => {
                     error.with_help("it is reached by a port: `remote_port`")
@@ -300,6 +315,7 @@ fn read_http(
             tunnel.locations.push(prefix.to_string());
         }
     }
+    tunnel.layers = request_layers::read(section, file)?;
     if let Some(item) = section.item("hash_on") {
         tunnel.hash_on = hash_on(&item)?;
     }

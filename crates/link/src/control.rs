@@ -42,4 +42,5 @@ pub const CAPABILITIES: &[&str] = &[
     "upgrade",
     "gzip",
     "zstd",
+    "layers",
 ];

@@ -1,12 +1,13 @@
 //! The definition of a tunnel, validated.
 
 mod error;
+mod layers;
 
 use std::time::Duration;
 
 use adit_balance::Policy;
 use adit_codec::{Compression, ProtocolType};
-use adit_ingress::SESSION_TIMEOUT;
+use adit_ingress::{SESSION_TIMEOUT, layers::LayerConfig};
 use adit_proto::Tunnel as Announced;
 use adit_router::{HostPattern, PathPrefix};
 
@@ -26,6 +27,8 @@ pub(crate) struct Definition {
     pub(crate) hash_on: HashOn,
     pub(crate) session_timeout: Duration,
     pub(crate) compression: Option<Compression>,
+    /// What its requests pass once they have been routed, in this order.
+    pub(crate) layers: Vec<LayerConfig>,
 }
 
 /// The part of a request that consistent hashing hashes.
@@ -64,6 +67,9 @@ impl Definition {
         let by_host = !announced.domains.is_empty() || !announced.locations.is_empty();
         if by_host && !is_http {
             return Err(DefinitionError::HostsOfPort { protocol });
+        }
+        if !announced.layers.is_empty() && !is_http {
+            return Err(DefinitionError::LayersOfPort { protocol });
         }
         let hosts = match (is_http, announced.domains.as_slice()) {
             (false, _) => Vec::new(),
@@ -111,6 +117,7 @@ impl Definition {
                 millis => Duration::from_millis(millis.into()),
             },
             compression,
+            layers: layers::parse(&announced.layers)?,
         })
     }
 
@@ -178,6 +185,7 @@ fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), Definition
     if let Some(bytes) = longest.filter(|bytes| *bytes > limit) {
         return Err(DefinitionError::LocationBytes { bytes, limit });
     }
+    layers::check_bounds(&announced.layers, limits)?;
     let texts = [
         &announced.load_balance,
         &announced.hash_on,
@@ -283,6 +291,19 @@ mod tests {
         assert_eq!(parsed.transport(), Some(Transport::Udp));
         assert_eq!(parsed.session_timeout, Duration::from_millis(1_500));
         assert_eq!(parsed.remote_port, 65_535);
+    }
+
+    #[test]
+    fn p_1_16_only_tunnels_of_http_have_layers() {
+        let mut tunnel = announced(adit_proto::ProtocolType::Grpc, 0);
+        tunnel.layers = vec![adit_proto::Layer {
+            kind: Some(adit_proto::layer::Kind::ResponseHeaders(
+                adit_proto::HeaderEdit::default(),
+            )),
+        }];
+        assert_eq!(parse(&tunnel).unwrap().layers.len(), 1);
+        tunnel.protocol_type = adit_proto::ProtocolType::Tcp.into();
+        assert!(parse(&tunnel).unwrap_err().contains("no layers"));
     }
 
     #[test]

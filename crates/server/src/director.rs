@@ -65,7 +65,8 @@ impl Waits {
 
 /// The destination that a port or a rule selects.
 enum Selected {
-    Tunnel(Arc<Tunnel>),
+    /// With the layers that its requests pass: those of the rule, then its own.
+    Tunnel(Arc<Tunnel>, Layers),
     Upstream(ToUpstream),
 }
 
@@ -118,9 +119,9 @@ impl ServerDirector {
                 let text = "the upstream has no other route";
                 return Direction::Fail(Failure::new(Reason::NoClient, text));
             }
-            Some((Selected::Tunnel(tunnel), revision)) => {
+            Some((Selected::Tunnel(tunnel, layers), revision)) => {
                 let choice = Choice::new(&tunnel, input, avoid);
-                if let Some(destination) = try_choose(&tunnel, revision, &choice) {
+                if let Some(destination) = try_choose((&tunnel, &layers), revision, &choice) {
                     return Direction::Go(destination);
                 }
                 if let Some(failure) = not_carried(&tunnel, input.protocol) {
@@ -257,7 +258,8 @@ impl Routing {
             } else {
                 definition.is_http() && definition.has_path(input.path)
             };
-            return fits.then(|| (Selected::Tunnel(tunnel.clone()), snapshot.revision));
+            let selected = || Selected::Tunnel(tunnel.clone(), tunnel.layers.clone());
+            return fits.then(|| (selected(), snapshot.revision));
         }
         let header = |name: &str| {
             let value = input.headers.get(name)?.as_bytes();
@@ -269,7 +271,10 @@ impl Routing {
         };
         let query = Query::new(Some(input.authority), input.path).with_headers(&header);
         match snapshot.routes.route(&query)?.target() {
-            Target::Tunnel(tunnel) => Some((Selected::Tunnel(tunnel.clone()), snapshot.revision)),
+            Target::Tunnel(tunnel, layers) => {
+                let selected = Selected::Tunnel(tunnel.clone(), layers.clone());
+                Some((selected, snapshot.revision))
+            }
             Target::Upstream(to) => Some((Selected::Upstream(to.clone()), snapshot.revision)),
             Target::Unannounced(_) => None,
         }
@@ -291,20 +296,20 @@ impl Routing {
                 }
                 continue;
             };
-            let tunnel = match way {
-                Selected::Tunnel(tunnel) => tunnel,
+            let (tunnel, layers) = match way {
+                Selected::Tunnel(tunnel, layers) => (tunnel, layers),
                 Selected::Upstream(to) => return Ok(to.destination(revision)),
             };
             let changed = tunnel.changed.notified();
             let choice = Choice::new(&tunnel, visit.input(), &visit.avoid);
-            if let Some(destination) = try_choose(&tunnel, revision, &choice) {
+            if let Some(destination) = try_choose((&tunnel, &layers), revision, &choice) {
                 return Ok(destination);
             }
             if let Some(failure) = not_carried(&tunnel, visit.protocol) {
                 return Err(failure);
             }
             if let Some(busy) = least_busy(&tunnel, &choice) {
-                let permit = self.wait_for_permit(&tunnel, revision, busy, choice.claim);
+                let permit = self.wait_for_permit((&tunnel, &layers), revision, busy, choice.claim);
                 match permit.await? {
                     Some(destination) => return Ok(destination),
                     // The client has left in the meantime.
@@ -327,7 +332,7 @@ impl Routing {
     /// `None` when the client left before it had a permit to spare.
     async fn wait_for_permit(
         &self,
-        tunnel: &Arc<Tunnel>,
+        selected: (&Arc<Tunnel>, &Layers),
         revision: u64,
         (link, load): (Arc<Link>, InFlight),
         claim: Claim,
@@ -335,12 +340,12 @@ impl Routing {
         let permit_wait = self.waits.lock().permit;
         let waited = timeout(permit_wait, link.permits().acquire_for(claim)).await;
         match waited {
-            Ok(Ok(permit)) => Ok(destination(tunnel, revision, &link, Some(permit), load)),
+            Ok(Ok(permit)) => Ok(destination(selected, revision, &link, Some(permit), load)),
             Ok(Err(_)) | Err(_) => Err(Failure::new(
                 Reason::Limit,
                 format!(
                     "all clients of tunnel `{}` are at their request limit",
-                    tunnel.name
+                    selected.0.name
                 ),
             )),
         }
@@ -409,15 +414,20 @@ fn draw(tunnel: &Tunnel, input: RouteInput<'_>) -> Draw {
 }
 
 /// A client with a permit to spare; `None` when none is there or all are busy.
-fn try_choose(tunnel: &Arc<Tunnel>, revision: u64, choice: &Choice) -> Option<Destination> {
+fn try_choose(
+    selected: (&Arc<Tunnel>, &Layers),
+    revision: u64,
+    choice: &Choice,
+) -> Option<Destination> {
+    let (tunnel, _) = selected;
     if !choice.takes_permit() {
         let (link, load) = tunnel.choose(choice.draw, |link| choice.allows(link))?;
-        return destination(tunnel, revision, &link, None, load);
+        return destination(selected, revision, &link, None, load);
     }
     let free = |link: &Arc<Link>| choice.allows(link) && link.permits().has_room_for(choice.claim);
     let (link, load) = tunnel.choose(choice.draw, free)?;
     let permit = link.permits().try_acquire_for(choice.claim)?;
-    destination(tunnel, revision, &link, Some(permit), load)
+    destination(selected, revision, &link, Some(permit), load)
 }
 
 /// A client to wait for when all are busy.
@@ -429,7 +439,7 @@ fn least_busy(tunnel: &Tunnel, choice: &Choice) -> Option<(Arc<Link>, InFlight)>
 }
 
 fn destination(
-    tunnel: &Arc<Tunnel>,
+    (tunnel, layers): (&Arc<Tunnel>, &Layers),
     revision: u64,
     link: &Arc<Link>,
     permit: Option<Permit>,
@@ -441,7 +451,7 @@ fn destination(
         tunnel: tunnel.name.clone(),
         revision,
         link: link.id().value(),
-        layers: Layers::default(),
+        layers: layers.clone(),
         compression: tunnel.definition.compression,
         permit,
         hold: Box::new(RequestHold {

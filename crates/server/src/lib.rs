@@ -45,7 +45,7 @@ pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
     Compression, EdgeTimeouts, HostRules, Limits, NamedToken, Network, PortRanges, PublicUrl,
     RuleSettings, RuleTarget, Scheme, Settings, SharedGroup, Timeouts, Tls, TrustedProxies,
-    UpstreamProtocol, UpstreamServer, UpstreamSettings,
+    UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
 };
 pub use status::{
     ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,

@@ -12,7 +12,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use adit_auth::{GroupId, UserName};
 pub use adit_egress::Tls;
-pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies};
+use adit_ingress::layers::LayerConfig;
+pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
 pub use adit_link::Compression;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Proxies in front of the visitors' port whose `X-Forwarded-*` and `Forwarded` are believed (P-3.4).
     pub trusted_proxies: TrustedProxies,
+    /// What requests of HTTP pass before they are routed, in this order.
+    pub layers: Vec<LayerConfig>,
     /// How visitors reach the visitors' port, where a proxy in front of it makes that differ.
     pub public_url: PublicUrl,
     /// Bounds.

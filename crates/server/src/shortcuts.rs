@@ -62,11 +62,12 @@ impl Shortcuts {
         Self::new(Upstreams::none(), &limits, &timeouts, &Budget::new(0)).unwrap()
     }
 
-    /// The way of visitors of this side to the upstream of a name.
-    pub(crate) fn route_to(self: &Arc<Self>, upstream: &Upstream) -> ToUpstream {
+    /// The way of visitors of this side through `layers` to the upstream of a name.
+    pub(crate) fn route_to(self: &Arc<Self>, upstream: &Upstream, layers: Layers) -> ToUpstream {
         ToUpstream {
             shortcuts: self.clone(),
             name: upstream.name().clone(),
+            layers,
         }
     }
 
@@ -91,6 +92,7 @@ impl Shortcuts {
 pub(crate) struct ToUpstream {
     shortcuts: Arc<Shortcuts>,
     name: TunnelName,
+    layers: Layers,
 }
 
 impl ToUpstream {
@@ -106,7 +108,7 @@ impl ToUpstream {
             tunnel: self.name.clone().into(),
             revision,
             link: NO_LINK,
-            layers: Layers::default(),
+            layers: self.layers.clone(),
             compression: None,
             permit: None,
             hold: Box::new(()),

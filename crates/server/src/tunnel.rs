@@ -11,6 +11,7 @@ use std::{
 use adit_auth::{ClientId, GroupId, TunnelName};
 use adit_balance::{Balancer, Draw, Member, hash_bytes};
 use adit_codec::ProtocolType;
+use adit_ingress::Layers;
 use adit_registry::{Link, LinkId};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -58,6 +59,8 @@ pub(crate) struct Tunnel {
     pub(crate) number: u64,
     running: AtomicUsize,
     pub(crate) definition: Definition,
+    /// The layers of the definition. Destinations share this one list, by which a retry recognizes it.
+    pub(crate) layers: Layers,
     /// The user and the group that its names belong to.
     pub(crate) owner: Claimant,
     /// The public port that it holds.
@@ -110,6 +113,7 @@ impl Tunnel {
             }),
             key,
             owner,
+            layers: definition.layers.iter().collect(),
             definition,
             port,
             changed: Notify::new(),

@@ -19,6 +19,7 @@ use super::{
     retry::Retry,
 };
 use crate::{
+    announced_layers::announced_layers,
     announcements::Announcements,
     settings::{Settings, TunnelKind, TunnelSettings},
 };
@@ -244,5 +245,6 @@ fn announcement(tunnel: &TunnelSettings) -> Tunnel {
             }
             _ => 0,
         },
+        layers: announced_layers(&tunnel.layers),
     }
 }

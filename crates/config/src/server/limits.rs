@@ -6,7 +6,7 @@ use adit_server::{HostRules, Limits, PortRanges};
 use crate::{
     error::ConfigError,
     key_names,
-    ranges::{BUDGET, COUNT, LANES, LOCATION, RATE, SHARE, TURN, WINDOW},
+    ranges::{BUDGET, COUNT, LANES, LAYERS, LOCATION, RATE, SHARE, TURN, WINDOW},
     read::{Item, Section},
 };
 
@@ -57,6 +57,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
             &mut limits.max_locations_per_tunnel,
         ),
         ("max_routes_per_tunnel", &mut limits.max_routes_per_tunnel),
+        ("max_layers_per_tunnel", &mut limits.max_layers_per_tunnel),
         ("max_routes", &mut limits.max_routes),
         (
             "max_kept_names_per_user",
@@ -69,6 +70,11 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         "max_location_bytes",
         LOCATION,
         &mut limits.max_location_bytes,
+    )?;
+    section.set_size(
+        "max_layer_bytes_per_tunnel",
+        LAYERS,
+        &mut limits.max_layer_bytes_per_tunnel,
     )?;
     section.set_number("max_lanes", LANES, &mut limits.max_lanes)?;
     section.set_size("initial_window", WINDOW, &mut limits.initial_window_bytes)?;

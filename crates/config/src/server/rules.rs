@@ -1,26 +1,33 @@
 //! `rules` of a server.
 
+use std::path::Path;
+
 use adit_auth::TunnelName;
 use adit_router::{GrpcPattern, HeaderMatch, PathPrefix, Rule, Table};
-use adit_server::{RuleSettings, RuleTarget, UpstreamProtocol, UpstreamSettings};
+use adit_server::{
+    RuleSettings, RuleTarget, UpstreamProtocol, UpstreamSettings, layers::LayerConfig,
+};
 
 use crate::{
     error::ConfigError,
     fields::{host_pattern, name_of},
     key_names,
     read::{Item, Section},
+    request_layers,
 };
 
 pub(super) fn read(
     server: &mut Section<'_>,
     upstreams: &[UpstreamSettings],
+    file: Option<&Path>,
 ) -> Result<Vec<RuleSettings>, ConfigError> {
     let Some(item) = server.item("rules") else {
         return Ok(Vec::new());
     };
     let (mut settings, mut rules) = (Vec::new(), Vec::new());
     for rule in item.list("rules")? {
-        let rule = read_rule(&mut rule.section()?, upstreams)?;
+        let mut section = rule.section()?;
+        let (rule, layers) = read_rule(&mut section, upstreams, file)?;
         settings.push(RuleSettings {
             host: rule.host.as_ref().map(ToString::to_string),
             path: rule.path.as_ref().map(ToString::to_string),
@@ -31,6 +38,7 @@ pub(super) fn read(
                 .collect(),
             grpc: rule.grpc.as_ref().map(ToString::to_string),
             to: rule.target.clone(),
+            layers,
         });
         rules.push(rule);
     }
@@ -42,7 +50,8 @@ pub(super) fn read(
 fn read_rule(
     section: &mut Section<'_>,
     upstreams: &[UpstreamSettings],
-) -> Result<Rule<RuleTarget>, ConfigError> {
+    file: Option<&Path>,
+) -> Result<(Rule<RuleTarget>, Vec<LayerConfig>), ConfigError> {
     let mut rule = Rule::new(RuleTarget::Tunnel(String::new()));
     if let Some(item) = section.item("host") {
         rule.host = Some(host_pattern(
@@ -64,6 +73,7 @@ fn read_rule(
         rule.grpc = Some(item.parse::<GrpcPattern>("a gRPC service or method")?);
     }
     let mut to = section.section("to")?;
+    let layers = request_layers::read(section, file)?;
     section.finish(&key_names::RULE)?;
     let tunnel = match to.item("tunnel") {
         Some(item) => Some(item.parse::<TunnelName>("the name of a tunnel")?),
@@ -85,7 +95,7 @@ fn read_rule(
             return Err(to.conflict(&["upstream"], "expected either `tunnel` or `upstream`"));
         }
     };
-    Ok(rule)
+    Ok((rule, layers))
 }
 
 /// An upstream that rules may lead to: rules choose by what only HTTP says.

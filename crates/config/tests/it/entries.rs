@@ -137,6 +137,7 @@ client:
         upstream: name(upstream),
         compression: None,
         trusted_proxies: TrustedProxies::default(),
+        layers: Vec::new(),
     };
     assert_eq!(
         settings.entries,

@@ -184,6 +184,7 @@ fn the_example_of_a_server_reads_the_same_in_all_formats() {
                 headers: vec![("x-env".to_owned(), "test".to_owned())],
                 grpc: Some("pkg.Service/Method".to_owned()),
                 to: RuleTarget::Tunnel("web".to_owned()),
+                layers: Vec::new(),
             }],
             "{name}"
         );
@@ -218,6 +219,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_locations_per_tunnel: 10
     max_routes_per_tunnel: 11
     max_location_bytes: 1KiB
+    max_layers_per_tunnel: 7
+    max_layer_bytes_per_tunnel: 9KiB
     max_routes: 12
     max_kept_names_per_user: 13
     max_lanes: 6
@@ -284,6 +287,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_locations_per_tunnel: 10,
             max_routes_per_tunnel: 11,
             max_location_bytes: 1_024,
+            max_layers_per_tunnel: 7,
+            max_layer_bytes_per_tunnel: 9 << 10,
             max_routes: 12,
             max_kept_names_per_user: 13,
             max_lanes: 6,

@@ -18,6 +18,7 @@ mod grpc_tonic;
 mod http;
 mod interim;
 mod isolation;
+mod layers;
 mod leaks;
 mod live_tunnels;
 mod living_programs;

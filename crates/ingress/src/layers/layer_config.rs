@@ -1,6 +1,6 @@
 //! The layers that a configuration can give.
 //!
-//! A list of them stands in the settings of a side, and crosses in the announcement of a tunnel. Order in the list
+//! A list of them stands in the settings of a side, and crosses in the announcement of a tunnel (P-1.16). Order in the list
 //! is the order in which requests pass; responses pass in the reverse order. Decision 0029 has the reasons.
 
 use http::{HeaderName, HeaderValue};

@@ -396,6 +396,77 @@ pub struct Tunnel {
     /// A UDP flow ends after this long without a datagram in either direction; 0: the server's default.
     #[prost(uint32, tag = "10")]
     pub session_timeout_millis: u32,
+    /// In the order in which requests pass them. docs/protocol.md, P-1.16.
+    #[prost(message, repeated, tag = "11")]
+    pub layers: ::prost::alloc::vec::Vec<Layer>,
+}
+/// A step that requests of a tunnel pass once they have been routed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Layer {
+    #[prost(oneof = "layer::Kind", tags = "1, 2, 3, 4, 5")]
+    pub kind: ::core::option::Option<layer::Kind>,
+}
+/// Nested message and enum types in `Layer`.
+pub mod layer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        RequestHeaders(super::HeaderEdit),
+        #[prost(message, tag = "2")]
+        ResponseHeaders(super::HeaderEdit),
+        #[prost(message, tag = "3")]
+        RequireHeader(super::RequiredHeader),
+        #[prost(message, tag = "4")]
+        Redirect(super::Redirect),
+        #[prost(message, tag = "5")]
+        Respond(super::LocalResponse),
+    }
+}
+/// Lines are removed, set and added, in this order.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeaderEdit {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// One line takes the place of all with its name.
+    #[prost(message, repeated, tag = "2")]
+    pub set: ::prost::alloc::vec::Vec<Header>,
+    #[prost(message, repeated, tag = "3")]
+    pub add: ::prost::alloc::vec::Vec<Header>,
+}
+/// A request without this header gets the status.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequiredHeader {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    /// Those that are accepted; empty: any.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// 0: 403.
+    #[prost(uint32, tag = "3")]
+    pub status: u32,
+}
+/// To another scheme or host; path and query stay.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    /// Empty: that of the request.
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    /// With a port if it is not the default one. Empty: that of the request.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// 0: 308.
+    #[prost(uint32, tag = "3")]
+    pub status: u32,
+}
+/// The response to every request.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LocalResponse {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub body: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterRequest {

@@ -2,6 +2,7 @@
 
 use adit_balance::ParsePolicyError;
 use adit_codec::ProtocolType;
+use adit_ingress::layers::LayerError;
 use adit_router::{HostPatternError, PathError};
 use thiserror::Error;
 
@@ -20,6 +21,11 @@ pub(crate) enum DefinitionError {
         .protocol.as_str()
     )]
     HostsOfPort { protocol: ProtocolType },
+    #[error(
+        "a tunnel of type {} has no layers: they are for requests of HTTP, gRPC and WebSocket",
+        .protocol.as_str()
+    )]
+    LayersOfPort { protocol: ProtocolType },
     #[error("domain `{domain}`: {source}")]
     Domain {
         domain: String,
@@ -47,6 +53,20 @@ pub(crate) enum DefinitionError {
         "a location of {bytes} bytes; it may have {limit} (`server.limits.max_location_bytes`)"
     )]
     LocationBytes { bytes: usize, limit: usize },
+    #[error("{count} layers; a tunnel may have {limit} (`server.limits.max_layers_per_tunnel`)")]
+    Layers { count: usize, limit: usize },
+    #[error(
+        "layers of {bytes} bytes; those of a tunnel may have {limit} \
+         (`server.limits.max_layer_bytes_per_tunnel`)"
+    )]
+    LayerBytes { bytes: usize, limit: usize },
+    #[error(
+        "layer {number} is of a kind that this server does not support; install the same version of \
+         adit on both sides"
+    )]
+    LayerKind { number: usize },
+    #[error("layer {number}: {source}")]
+    Layer { number: usize, source: LayerError },
     #[error("{start:?}... has {bytes} bytes; no more than {limit} are allowed")]
     TextBytes {
         start: String,

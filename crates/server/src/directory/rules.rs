@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use adit_ingress::Layers;
 use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule};
 use thiserror::Error;
 
@@ -75,17 +76,18 @@ fn read_one(
                 .map_err(|error| format!("grpc `{grpc}`: {error}"))
         })
         .transpose()?;
+    let layers: Layers = rule.layers.iter().collect();
     Ok(Rule {
         host,
         path,
         headers,
         grpc,
         target: match &rule.to {
-            RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into()),
+            RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into(), layers),
             RuleTarget::Upstream(name) => {
                 let upstream = upstreams.find(name);
                 let upstream = upstream.ok_or_else(|| format!("unknown upstream `{name}`"))?;
-                Static::Upstream(shortcuts.route_to(upstream))
+                Static::Upstream(shortcuts.route_to(upstream, layers))
             }
         },
     })

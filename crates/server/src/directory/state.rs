@@ -83,7 +83,7 @@ impl State {
                 next_rule - 1
             };
             let target = match &rule.target {
-                Static::Tunnel(name) => {
+                Static::Tunnel(name, _) => {
                     rules_to.entry(name.clone()).or_default().push(index);
                     Target::Unannounced(name.clone())
                 }
@@ -183,7 +183,7 @@ impl State {
             hosts.flat_map(|host| definition.paths.iter().map(move |path| (host, path)))
         };
         for (count, (host, path)) in pairs().enumerate() {
-            let mut rule = Rule::new(Target::Tunnel(Arc::clone(tunnel)));
+            let mut rule = Rule::new(Target::Tunnel(Arc::clone(tunnel), tunnel.layers.clone()));
             rule.host = Some(host.clone());
             rule.path = Some(path.clone());
             if let Err(error) = self.routes.insert(first_rule + count, rule) {
@@ -260,9 +260,11 @@ impl State {
             let Some((number, rule)) = self.rules.get(*index) else {
                 continue;
             };
-            let target = match &tunnel {
-                Some(tunnel) => Target::Tunnel(tunnel.clone()),
-                None => Target::Unannounced(name.clone()),
+            let target = match (&tunnel, &rule.target) {
+                (Some(tunnel), Static::Tunnel(_, layers)) => {
+                    Target::Tunnel(tunnel.clone(), layers.followed_by(&tunnel.layers))
+                }
+                _ => Target::Unannounced(name.clone()),
             };
             self.routes
                 .remove(*number, rule.host.as_ref(), rule.path.as_ref());

@@ -2,12 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
+use adit_ingress::Layers;
+
 use crate::{shortcuts::ToUpstream, tunnel::Tunnel};
 
 /// Where a rule leads.
 #[derive(Clone)]
 pub(crate) enum Target {
-    Tunnel(Arc<Tunnel>),
+    /// With the layers that requests pass on this way: those of the rule, then those of the tunnel.
+    Tunnel(Arc<Tunnel>, Layers),
     /// A static rule to a tunnel that no client has announced.
     Unannounced(Arc<str>),
     /// A static rule to an upstream.
@@ -16,14 +19,15 @@ pub(crate) enum Target {
 
 /// Where a static rule leads, whatever is announced.
 pub(super) enum Static {
-    Tunnel(Arc<str>),
+    /// To a tunnel of this name, through these layers.
+    Tunnel(Arc<str>, Layers),
     Upstream(ToUpstream),
 }
 
 impl Target {
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Tunnel(tunnel) => &tunnel.name,
+            Self::Tunnel(tunnel, _) => &tunnel.name,
             Self::Unannounced(name) => name,
             Self::Upstream(to) => to.name().as_str(),
         }
@@ -33,7 +37,7 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tunnel(tunnel) => write!(
+            Self::Tunnel(tunnel, _) => write!(
                 f,
                 "tunnel {} of group {}",
                 tunnel.key.name, tunnel.key.group

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use adit_flow::Gate;
-use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig, layers};
+use adit_ingress::{
+    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig,
+    layers::{self, LayerConfig},
+};
 use adit_trace::Observer;
 use arc_swap::ArcSwap;
 
@@ -18,8 +21,9 @@ pub(super) struct Visitors {
     tcp: ArcSwap<Tcp>,
     udp: Arc<Udp>,
     permits: Arc<Gate>,
+    /// What requests of all entries pass. Each request takes the layers that are current when it begins.
+    admission: Arc<Admission>,
     director: Arc<ServerDirector>,
-    observer: Arc<dyn Observer>,
     /// Recognises requests that this server has forwarded before.
     via: u64,
 }
@@ -32,39 +36,35 @@ impl Visitors {
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
         let via = rand::random();
-        let admission = Admission::observed(
-            chain(settings, &permits, via),
-            director.clone(),
-            observer.clone(),
-        );
+        let layers = chain(settings, &permits, via);
+        let admission = Admission::observed(layers, director.clone(), observer);
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = Http::new(http_config(limits, timeouts), admission.clone());
         let tcp = Tcp::new(tcp_config(limits, timeouts), admission.clone());
-        let udp = Udp::new(udp_config(limits, timeouts), admission);
+        let udp = Udp::new(udp_config(limits, timeouts), admission.clone());
         Arc::new(Self {
             http: ArcSwap::new(http),
             tcp: ArcSwap::new(tcp),
             udp,
             permits,
+            admission,
             director,
-            observer,
             via,
         })
     }
 
-    /// Serves connections to come by these settings. Ports of UDP keep theirs.
+    /// Serves requests to come through the layers of these settings, and connections to come by their bounds and times. Ports
+    /// of UDP keep theirs.
     pub(super) fn follow(&self, settings: &Settings) {
-        let admission = Admission::observed(
-            chain(settings, &self.permits, self.via),
-            self.director.clone(),
-            self.observer.clone(),
-        );
+        let admission = &self.admission;
+        admission.set_layers(chain(settings, &self.permits, self.via));
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = http_config(limits, timeouts);
         self.http
             .store(self.http.load().reconfigured(http, admission.clone()));
         let tcp = tcp_config(limits, timeouts);
-        self.tcp.store(self.tcp.load().reconfigured(tcp, admission));
+        self.tcp
+            .store(self.tcp.load().reconfigured(tcp, admission.clone()));
         self.director.set_timeouts(timeouts);
     }
 
@@ -84,12 +84,15 @@ impl Visitors {
 /// Every request passes these, in this order.
 fn chain(settings: &Settings, permits: &Arc<Gate>, via: u64) -> Vec<Box<dyn Layer>> {
     let permit_wait = settings.timeouts.permit_wait;
-    vec![
+    let mut chain: Vec<Box<dyn Layer>> = vec![
         Box::new(layers::HopByHop),
         Box::new(layers::Via::new(via)),
         Box::new(layers::Forwarded::new(settings.trusted_proxies.clone())),
-        Box::new(layers::Permits::new(permits.clone(), permit_wait)),
-    ]
+    ];
+    chain.extend(settings.layers.iter().map(LayerConfig::layer));
+    // A request that a layer responds to takes no permit.
+    chain.push(Box::new(layers::Permits::new(permits.clone(), permit_wait)));
+    chain
 }
 
 fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {

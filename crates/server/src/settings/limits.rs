@@ -42,6 +42,10 @@ pub struct Limits {
     pub max_routes_per_tunnel: usize,
     /// Length of one location, in bytes.
     pub max_location_bytes: usize,
+    /// Layers of one tunnel (P-1.16).
+    pub max_layers_per_tunnel: usize,
+    /// Size of the layers of one tunnel: names, values and bodies, and 64 bytes for each.
+    pub max_layer_bytes_per_tunnel: usize,
     /// Routes of all tunnels together, those included whose clients are away.
     pub max_routes: usize,
     /// Names that are kept for one user while nothing uses them; those that were used longest ago go first.
@@ -82,6 +86,8 @@ impl Default for Limits {
             max_locations_per_tunnel: 64,
             max_routes_per_tunnel: 256,
             max_location_bytes: 256,
+            max_layers_per_tunnel: 32,
+            max_layer_bytes_per_tunnel: 16 << 10,
             max_routes: 200_000,
             max_kept_names_per_user: 32_768,
             max_lanes: 8,

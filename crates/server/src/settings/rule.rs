@@ -1,5 +1,7 @@
 //! Rules.
 
+use adit_ingress::layers::LayerConfig;
+
 /// One entry of `server.rules`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSettings {
@@ -13,6 +15,8 @@ pub struct RuleSettings {
     pub grpc: Option<String>,
     /// Where it leads.
     pub to: RuleTarget,
+    /// What requests pass that it has routed, in this order; before those of the tunnel.
+    pub layers: Vec<LayerConfig>,
 }
 
 /// Where a rule leads (`to`).

@@ -197,6 +197,7 @@ async fn p_1_9_a_tunnel_that_a_rule_leads_to_has_one_owner() {
         headers: Vec::new(),
         grpc: None,
         to: RuleTarget::Tunnel("shop".into()),
+        layers: Vec::new(),
     };
     let world = world_of(None, own_address(), PortRanges::default(), &[rule]);
     let (alice, _guard) = world

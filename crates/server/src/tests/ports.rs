@@ -607,6 +607,7 @@ async fn a_rule_leads_to_no_tunnel_of_bytes() {
         headers: Vec::new(),
         grpc: None,
         to: RuleTarget::Tunnel("shop".into()),
+        layers: Vec::new(),
     };
     let (world, _) = with_rules(&[rule]);
     let (_, _tcp) = world.serve("one", "red", &[tcp("shop", 0)]).await;

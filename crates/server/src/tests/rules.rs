@@ -4,7 +4,10 @@ use super::*;
 use crate::{
     directory::{Owner, RuleError},
     names::Claimant,
-    settings::RuleTarget,
+    settings::{
+        RuleTarget,
+        layers::{HeaderEdit, LayerConfig},
+    },
 };
 
 fn rule(host: &str, name: &str) -> RuleSettings {
@@ -14,6 +17,7 @@ fn rule(host: &str, name: &str) -> RuleSettings {
         headers: Vec::new(),
         grpc: None,
         to: RuleTarget::Tunnel(name.into()),
+        layers: Vec::new(),
     }
 }
 
@@ -80,6 +84,65 @@ async fn a_rule_that_contradicts_a_tunnel_changes_nothing() {
     assert_eq!(world.group_of("b.test").await, None);
     let twice = world.set_rules(&[rule("c.test", "web"), rule("c.test", "other")]);
     assert_eq!(twice.unwrap_err().index, 2);
+}
+
+fn marks(name: &str) -> adit_proto::Layer {
+    let line = adit_proto::Header {
+        name: "x-mark".into(),
+        value: name.to_owned().into(),
+    };
+    let edit = adit_proto::HeaderEdit {
+        add: vec![line],
+        ..Default::default()
+    };
+    adit_proto::Layer {
+        kind: Some(adit_proto::layer::Kind::RequestHeaders(edit)),
+    }
+}
+
+fn with_layers(announced: Announced, names: &[&str]) -> Announced {
+    Announced {
+        layers: names.iter().map(|name| marks(name)).collect(),
+        ..announced
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_1_16_requests_pass_the_layers_of_the_rule_and_of_the_tunnel() {
+    let world = world();
+    let web = with_layers(tunnel("web", &["a.test"]), &["one", "two"]);
+    let (link, _guard) = world.serve_as("ann", "alice", &[web]).await;
+    let mut edit = HeaderEdit::default();
+    edit.remove(b"x-a").unwrap();
+    let by_rule = RuleSettings {
+        layers: vec![LayerConfig::RequestHeaders(edit)],
+        ..rule("rule.test", "web")
+    };
+    let rules = [by_rule, rule("plain.test", "web")];
+    world.set_rules(&rules).unwrap();
+    let layers = async |host: &str| world.direct(host, &[]).await.unwrap().layers.len();
+    assert_eq!(layers("a.test").await, 2);
+    assert_eq!(layers("plain.test").await, 2);
+    assert_eq!(layers("rule.test").await, 3);
+    // The next request has those of the tunnel as it is announced then.
+    let changed = with_layers(tunnel("web", &["a.test"]), &["one"]);
+    assert_eq!(code(&world.announce(&link, &[changed])[0]), "");
+    assert_eq!(layers("a.test").await, 1);
+    assert_eq!(layers("rule.test").await, 2);
+    let plain = tunnel("web", &["a.test"]);
+    assert_eq!(code(&world.announce(&link, &[plain])[0]), "");
+    assert_eq!(layers("a.test").await, 0);
+    assert_eq!(layers("rule.test").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_1_16_a_tunnel_with_an_unknown_layer_is_refused() {
+    let world = world();
+    let (link, _guard) = world.serve_as("ann", "alice", &[]).await;
+    let mut web = with_layers(tunnel("web", &["a.test"]), &["one"]);
+    web.layers.push(adit_proto::Layer::default());
+    let results = world.announce(&link, &[web, tunnel("other", &["b.test"])]);
+    assert_eq!((code(&results[0]), code(&results[1])), ("bad_request", ""));
 }
 
 /// P-1.9: as at a start of the server with these rules, one user owns the name.

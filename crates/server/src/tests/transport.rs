@@ -59,6 +59,7 @@ fn in_force() -> Arc<InForce> {
         shared_groups: Vec::new(),
         state_dir: PathBuf::new(),
         trusted_proxies: TrustedProxies::default(),
+        layers: Vec::new(),
         public_url: PublicUrl::default(),
         limits: Limits::default(),
         timeouts: Timeouts::default(),

@@ -52,6 +52,7 @@ pub(crate) fn settings(upstreams: Vec<UpstreamSettings>) -> Settings {
         shared_groups: Vec::new(),
         state_dir: PathBuf::new(),
         trusted_proxies: TrustedProxies::default(),
+        layers: Vec::new(),
         public_url: PublicUrl::default(),
         limits: Limits::default(),
         timeouts: Timeouts {

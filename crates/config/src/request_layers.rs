@@ -1,0 +1,238 @@
+//! `layers`: what requests pass, in the order of the list. On a server before routing, on a rule and a tunnel behind it, on
+//! an entry of a client before they cross.
+
+use std::{fs::File, io::Read, path::Path};
+
+use adit_server::layers::{HeaderEdit, LayerConfig, LayerError, Redirect, RequiredHeader, Respond};
+
+use crate::{
+    error::{ConfigError, Kind},
+    fields::path,
+    key_names,
+    read::{Item, Section},
+};
+
+/// A page, not a download: each tunnel's is in the memory of the server.
+const LARGEST_BODY_BYTES: u64 = 256 << 10;
+
+/// Reads the list of a section.
+pub(crate) fn read(
+    section: &mut Section<'_>,
+    file: Option<&Path>,
+) -> Result<Vec<LayerConfig>, ConfigError> {
+    let Some(item) = section.item("layers") else {
+        return Ok(Vec::new());
+    };
+    let layers = item.list("layers")?.into_iter();
+    layers.map(|item| read_one(&item, file)).collect()
+}
+
+/// One item of the list has one key, which is the kind of the layer.
+fn read_one(item: &Item<'_>, file: Option<&Path>) -> Result<LayerConfig, ConfigError> {
+    let mut section = item.section()?;
+    let mut kinds = Vec::new();
+    for kind in [
+        "request_headers",
+        "response_headers",
+        "require_header",
+        "redirect",
+        "respond",
+    ] {
+        kinds.extend(section.item(kind).map(|item| (kind, item)));
+    }
+    section.finish(&key_names::LAYER)?;
+    let (kind, item) = match kinds.as_slice() {
+        [one] => one,
+        [] => {
+            let what = "expected a layer, which is one of request_headers, response_headers, require_header, redirect, respond";
+            return Err(item.error(what).of_kind(Kind::Missing));
+        }
+        [_, (second, _), ..] => {
+            return Err(section
+                .conflict(&[second], "expected one layer in each item of the list")
+                .with_help("begin another item with a dash: their order is that of the list"));
+        }
+    };
+    match *kind {
+        "request_headers" => Ok(LayerConfig::RequestHeaders(header_edit(item)?)),
+        "response_headers" => Ok(LayerConfig::ResponseHeaders(header_edit(item)?)),
+        "require_header" => Ok(LayerConfig::RequireHeader(required_header(item)?)),
+        "redirect" => Ok(LayerConfig::Redirect(redirect(item)?)),
+        _ => Ok(LayerConfig::Respond(respond(item, file)?)),
+    }
+}
+
+/// `{ remove: [NAME], set: { NAME: value }, add: { NAME: value } }`.
+fn header_edit(item: &Item<'_>) -> Result<HeaderEdit, ConfigError> {
+    let mut section = item.section()?;
+    let mut edit = HeaderEdit::default();
+    if let Some(item) = section.item("remove") {
+        for item in item.one_or_more("names of headers")? {
+            let name = item.text("the name of a header")?;
+            at(&item, edit.remove(name.as_bytes()))?;
+        }
+    }
+    if let Some(item) = section.item("set") {
+        for (name, item) in item.section()?.pairs() {
+            let value = item.text("the value of a header")?;
+            at(&item, edit.set(name.as_bytes(), value.as_bytes()))?;
+        }
+    }
+    if let Some(item) = section.item("add") {
+        for (name, value) in lines(&item)? {
+            let line = value.text("the value of a header")?;
+            at(&value, edit.add(name.as_bytes(), line.as_bytes()))?;
+        }
+    }
+    section.finish(&key_names::HEADER_EDIT)?;
+    if edit.is_empty() {
+        let what = "expected headers to `remove`, `set` or `add`";
+        return Err(item.error(what).of_kind(Kind::Missing));
+    }
+    Ok(edit)
+}
+
+/// `{ name: NAME, values: [value], status: 403 }`.
+fn required_header(item: &Item<'_>) -> Result<RequiredHeader, ConfigError> {
+    let mut section = item.section()?;
+    let name = section.item("name");
+    let values = section.item("values");
+    let status = status(&mut section, RequiredHeader::STATUS)?;
+    section.finish(&key_names::REQUIRED_HEADER)?;
+    let Some(name) = name else {
+        return Err(section.missing("name", "the name of a header such as `x-api-key`"));
+    };
+    let text = name.text("the name of a header")?;
+    let mut header =
+        RequiredHeader::new(text.as_bytes(), status.number).map_err(|error| match error {
+            LayerError::Status { .. } => status.error(&section, &error),
+            _ => name.error(error.to_string()),
+        })?;
+    if let Some(values) = values {
+        let values_item = values.clone();
+        let values = values.one_or_more("values")?;
+        if values.is_empty() {
+            return Err(values_item
+                .error("expected at least one value")
+                .of_kind(Kind::Missing)
+                .with_help("without `values` any value is accepted"));
+        }
+        for value in values {
+            let text = value.secret("the value of a header")?;
+            at(&value, header.accept(text.as_bytes()))?;
+        }
+    }
+    Ok(header)
+}
+
+/// `{ scheme: https, host: www.example.com, status: 308 }`.
+fn redirect(item: &Item<'_>) -> Result<Redirect, ConfigError> {
+    let mut section = item.section()?;
+    let (scheme, host) = (section.item("scheme"), section.item("host"));
+    let status = status(&mut section, Redirect::STATUS)?;
+    section.finish(&key_names::REDIRECT)?;
+    let text = |item: &Option<Item<'_>>, what| match item {
+        Some(item) => Ok(item.text(what)?.to_owned()),
+        None => Ok(String::new()),
+    };
+    let to = text(&scheme, "`http` or `https`")?;
+    let at_host = text(
+        &host,
+        "a host name or an address, with a port if it needs one",
+    )?;
+    Redirect::new(&to, &at_host, status.number).map_err(|error| match (&error, scheme, host) {
+        (LayerError::Scheme { .. }, Some(item), _) | (LayerError::Host { .. }, _, Some(item)) => {
+            item.error(error.to_string())
+        }
+        (LayerError::Status { .. }, ..) => status.error(&section, &error),
+        _ => item
+            .error("expected `scheme`, `host` or both")
+            .of_kind(Kind::Missing),
+    })
+}
+
+/// `{ status: 503, headers: { NAME: value }, body: text }`, or `body_file`.
+fn respond(item: &Item<'_>, file: Option<&Path>) -> Result<Respond, ConfigError> {
+    let mut section = item.section()?;
+    let status = section.item("status");
+    let headers = section.item("headers");
+    let (body, body_file) = (section.item("body"), section.item("body_file"));
+    section.finish(&key_names::RESPOND)?;
+    let Some(status) = status else {
+        return Err(section.missing("status", "a status such as 503"));
+    };
+    let mut respond = at(&status, Respond::new(status.number::<u32>(100..=999)?))?;
+    if let Some(item) = headers {
+        for (name, value) in lines(&item)? {
+            let line = value.text("the value of a header")?;
+            at(&value, respond.add_header(name.as_bytes(), line.as_bytes()))?;
+        }
+    }
+    match (body, body_file) {
+        (Some(_), Some(_)) => {
+            Err(section.conflict(&["body_file"], "expected either `body` or `body_file`"))
+        }
+        (Some(item), None) => {
+            let text = item.text("the text of the response")?.to_owned();
+            at(&item, respond.set_body(text)).map(|()| respond)
+        }
+        (None, Some(item)) => {
+            let bytes = read_body(&path(&item, file)?).map_err(|problem| item.error(problem))?;
+            at(&item, respond.set_body(bytes)).map(|()| respond)
+        }
+        (None, None) => Ok(respond),
+    }
+}
+
+fn read_body(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(LARGEST_BODY_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+        Ok(_) if bytes.len() as u64 > LARGEST_BODY_BYTES => Err(format!(
+            "{} is larger than {}",
+            path.display(),
+            bytesize::ByteSize(LARGEST_BODY_BYTES)
+        )),
+        Ok(_) => Ok(bytes),
+    }
+}
+
+/// Header lines; a header may have one value or a list of them.
+fn lines<'n>(item: &Item<'n>) -> Result<Vec<(&'n str, Item<'n>)>, ConfigError> {
+    let mut lines = Vec::new();
+    for (name, item) in item.section()?.pairs() {
+        let values = item.one_or_more("values")?.into_iter();
+        lines.extend(values.map(|value| (name, value)));
+    }
+    Ok(lines)
+}
+
+/// A status with its place.
+struct Status<'n> {
+    number: u32,
+    item: Option<Item<'n>>,
+}
+
+impl Status<'_> {
+    fn error(&self, section: &Section<'_>, error: &LayerError) -> ConfigError {
+        match &self.item {
+            Some(item) => item.error(error.to_string()),
+            None => section.conflict(&["status"], error.to_string()),
+        }
+    }
+}
+
+fn status<'n>(section: &mut Section<'n>, default: u16) -> Result<Status<'n>, ConfigError> {
+    let item = section.item("status");
+    let number = match &item {
+        Some(item) => item.number::<u32>(100..=999)?,
+        None => default.into(),
+    };
+    Ok(Status { number, item })
+}
+
+fn at<T>(item: &Item<'_>, read: Result<T, LayerError>) -> Result<T, ConfigError> {
+    read.map_err(|error| item.error(error.to_string()))
+}

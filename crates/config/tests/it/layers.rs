@@ -1,0 +1,190 @@
+//! `layers` in each of its places.
+
+use adit_client::{EntryKind, Settings as ClientSettings};
+use adit_config::{ClientOverrides, Loaded, ServerOverrides, load_client, load_server};
+use adit_server::{
+    Settings as ServerSettings,
+    layers::{HeaderEdit, LayerConfig, Redirect, RequiredHeader, Respond},
+};
+
+fn in_file<T>(name: &str, text: &str, load: impl FnOnce(&std::path::Path) -> T) -> T {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("page.html"), "<p>noon").unwrap();
+    let file = dir.path().join(name);
+    std::fs::write(&file, text).unwrap();
+    load(&file)
+}
+
+fn server(text: &str) -> Result<Loaded<ServerSettings>, String> {
+    let none = std::iter::empty();
+    in_file("server.yaml", text, |file| {
+        let loaded = load_server(Some(file), none, &ServerOverrides::default());
+        loaded.map_err(|error| error.to_string())
+    })
+}
+
+fn client(text: &str) -> Result<Loaded<ClientSettings>, String> {
+    let none = std::iter::empty();
+    let text = format!("client:\n  server_addr: a.example\n  auth_token: secret\n{text}");
+    in_file("client.yaml", &text, |file| {
+        let loaded = load_client(Some(file), none, &ClientOverrides::default());
+        loaded.map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn layers_are_read_in_their_order_in_each_place() {
+    let layers = r#"[
+        { request_headers: { remove: [x-a, X-B], set: { x-c: "1" }, add: { x-d: [a, b] } } },
+        { require_header: { name: x-key, values: [one, other], status: 404 } },
+        { redirect: { scheme: https, host: "www.example.com:8443", status: 301 } },
+        { response_headers: { remove: server } },
+        { require_header: { name: x-any } },
+        { redirect: { host: b.example } },
+        { respond: { status: 204 } },
+        { respond: { status: 503, headers: { x-e: [c, d], content-type: text/html }, body_file: page.html } }
+      ]"#;
+    let mut request = HeaderEdit::default();
+    request.remove(b"x-a").unwrap();
+    request.remove(b"x-b").unwrap();
+    request.set(b"x-c", b"1").unwrap();
+    request.add(b"x-d", b"a").unwrap();
+    request.add(b"x-d", b"b").unwrap();
+    let mut key = RequiredHeader::new(b"x-key", 404).unwrap();
+    key.accept(b"one").unwrap();
+    key.accept(b"other").unwrap();
+    let mut response = HeaderEdit::default();
+    response.remove(b"server").unwrap();
+    let mut page = Respond::new(503).unwrap();
+    for (name, value) in [("x-e", "c"), ("x-e", "d"), ("content-type", "text/html")] {
+        page.add_header(name.as_bytes(), value.as_bytes()).unwrap();
+    }
+    page.set_body("<p>noon").unwrap();
+    let expected = [
+        LayerConfig::RequestHeaders(request),
+        LayerConfig::RequireHeader(key),
+        LayerConfig::Redirect(Redirect::new("https", "www.example.com:8443", 301).unwrap()),
+        LayerConfig::ResponseHeaders(response),
+        LayerConfig::RequireHeader(RequiredHeader::new(b"x-any", 403).unwrap()),
+        LayerConfig::Redirect(Redirect::new("", "b.example", 308).unwrap()),
+        LayerConfig::Respond(Respond::new(204).unwrap()),
+        LayerConfig::Respond(page),
+    ];
+
+    let text = format!(
+        "server:\n  layers: {layers}\n  rules:\n    - {{ host: a.example, to: {{ tunnel: web }}, layers: {layers} }}\n"
+    );
+    let loaded = server(&text).unwrap();
+    assert_eq!(loaded.settings.layers, expected);
+    assert_eq!(loaded.settings.rules[0].layers, expected);
+    let watched = |path: &std::path::PathBuf| path.ends_with("page.html");
+    assert!(loaded.files.iter().any(watched), "{:?}", loaded.files);
+
+    let text = format!(
+        "  tunnels:\n    - {{ name: web, local_port: 80, layers: {layers} }}\n    \
+         - {{ name: nested, tunnel_type: grpc, config: {{ local_port: 81, layers: {layers} }} }}\n  \
+         entries:\n    - {{ name: erp, listen: 0, upstream: erp, layers: {layers} }}\n"
+    );
+    let settings = client(&text).unwrap().settings;
+    assert_eq!(settings.tunnels[0].layers, expected);
+    assert_eq!(settings.tunnels[1].layers, expected);
+    assert_eq!(settings.entries[0].kind, EntryKind::Http);
+    assert_eq!(settings.entries[0].layers, expected);
+}
+
+#[test]
+fn layers_are_optional_and_may_be_empty() {
+    for layers in ["", "layers: [],"] {
+        let text = format!("  tunnels: [{{ {layers} name: web, local_port: 80 }}]\n");
+        assert_eq!(client(&text).unwrap().settings.tunnels[0].layers, []);
+    }
+    assert_eq!(server("server: {}\n").unwrap().settings.layers, []);
+}
+
+/// What is printed for one list of layers of a server.
+fn message(layers: &str) -> String {
+    let text = format!("server:\n  layers:\n    {layers}\n");
+    let error = server(&text).expect_err(layers);
+    // Without the directory.
+    let lines = error.lines().map(|line| match line.find("server.yaml") {
+        Some(start) => &line[start..],
+        None => line,
+    });
+    lines.collect::<Vec<_>>().join("\n   ")
+}
+
+#[test]
+fn invalid_layers_are_refused_with_their_place() {
+    let lists = [
+        "{ respond: { status: 503 } }",
+        "- respond",
+        "- {}",
+        "- { repsond: { status: 503 } }",
+        "- { basic_auth: {} }",
+        "- { respond: { status: 503 }, enforce: false }",
+        "- { set_request_headers: { x-a: b } }",
+        "- { headers: { x-a: b } }",
+        "- { respond: { status: 503 }, redirect: { scheme: https } }",
+        "- request_headers:",
+        "- { request_headers: { x-a: b } }",
+        "- { request_headers: { set: [x-a] } }",
+        "- { request_headers: { set: { x-a: 5 } } }",
+        "- { request_headers: { set: { x-a: [a, b] } } }",
+        "- { request_headers: { set: { \"x a\": b } } }",
+        "- { request_headers: { set: { Host: b } } }",
+        "- { request_headers: { set: { x-key: \"not-shown\\n\" } } }",
+        "- { response_headers: { remove: [Content-Length] } }",
+        "- { response_headers: { add: { grpc-status: \"0\" } } }",
+        "- { require_header: { values: [a] } }",
+        "- { require_header: { name: x-key, values: [] } }",
+        "- { require_header: { name: x-key, values: [5] } }",
+        "- { require_header: { name: x-key, value: not-shown } }",
+        "- { require_header: { name: x-key, status: 401 } }",
+        "- { redirect: {} }",
+        "- { redirect: { scheme: ftp } }",
+        "- { redirect: { host: \"http://a.example\" } }",
+        "- { redirect: { scheme: https, status: 200 } }",
+        "- { redirect: { to: \"https://a.example\" } }",
+        "- { respond: {} }",
+        "- { respond: { status: 101 } }",
+        "- { respond: { status: often } }",
+        "- { respond: { status: 204, body: a } }",
+        "- { respond: { status: 503, body: a, body_file: b } }",
+        "- { respond: { status: 503, body_file: /nonexistent } }",
+        "- { respond: { status: 503, content_type: text/html } }",
+    ];
+    let mut out = String::new();
+    for list in lists {
+        out.push_str(&format!("{list}\n=> {}\n\n", message(list)));
+    }
+    insta::assert_snapshot!(out);
+}
+
+#[test]
+fn layers_do_not_fit_connections_and_flows() {
+    let layers = "layers: [{ respond: { status: 503 } }]";
+    for text in [
+        format!("  tunnels: [{{ name: a, type: tcp, local_port: 1, {layers} }}]\n"),
+        format!("  tunnels: [{{ name: a, type: udp, local_port: 1, {layers} }}]\n"),
+        format!("  entries: [{{ name: a, type: tcp, listen: 0, upstream: a, {layers} }}]\n"),
+    ] {
+        let error = client(&text).unwrap_err();
+        assert!(error.contains("`layers` does not fit"), "{error}");
+    }
+}
+
+#[test]
+fn layers_of_all_tunnels_fit_into_one_message() {
+    let page = "a".repeat(200 << 10);
+    let tunnels = |count: usize| {
+        let tunnels = (0..count).map(|number| {
+            format!(
+                "    - {{ name: t{number}, local_port: 80, layers: [{{ respond: {{ status: 503, body: {page} }} }}] }}\n"
+            )
+        });
+        format!("  tunnels:\n{}", tunnels.collect::<String>())
+    };
+    assert_eq!(client(&tunnels(2)).unwrap().settings.tunnels.len(), 2);
+    let error = client(&tunnels(3)).unwrap_err();
+    assert!(error.contains("client.tunnels"), "{error}");
+}
