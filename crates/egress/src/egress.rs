@@ -17,6 +17,7 @@ use std::{
 use adit_codec::ResetCode;
 use adit_link::{Dispatch, IncomingRequest};
 use adit_trace::{NoObserver, Observer};
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use self::{
@@ -38,7 +39,8 @@ type Routes = HashMap<Box<str>, Route>;
 /// Serves the requests that the peer opens. [`Dispatch::dispatch`] must be called within a tokio runtime: connections live
 /// on the runtime that made them.
 pub struct Egress {
-    resources: Arc<Resources>,
+    /// With the settings for requests to come.
+    resources: ArcSwap<Resources>,
     /// By tunnel name.
     routes: RwLock<Arc<Routes>>,
     /// By address, so that tunnels to one service share its connections, and a change of settings keeps them.
@@ -67,7 +69,7 @@ impl Egress {
         owner: RequestOwner,
     ) -> Arc<Self> {
         Arc::new(Self {
-            resources: Arc::new(Resources::new(config, observer, owner)),
+            resources: ArcSwap::from_pointee(Resources::new(config, observer, owner)),
             routes: RwLock::default(),
             pools: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -81,7 +83,7 @@ impl Dispatch for Egress {
     fn dispatch(&self, opened: IncomingRequest) {
         let tunnel = opened.head.open().tunnel.clone();
         let origin = RequestOrigin {
-            owner: self.resources.owner.clone(),
+            owner: self.resources.load().owner.clone(),
             waited_since: None,
         };
         self.dispatch_to(&tunnel, origin, opened);
@@ -92,7 +94,8 @@ impl Egress {
     /// Serves a request by the service of this name, which may differ from the tunnel in the request: for callers that
     /// choose among several services.
     pub fn dispatch_to(&self, name: &str, origin: RequestOrigin, opened: IncomingRequest) {
-        let incoming = Incoming::new(&self.resources, origin, opened);
+        let resources = self.resources.load();
+        let incoming = Incoming::new(&resources, origin, opened);
         if self.draining.load(Ordering::Relaxed) {
             return incoming.refuse("", ResetCode::Draining, "this side is draining");
         }
@@ -104,10 +107,7 @@ impl Egress {
             let reason = format!("no service is configured for {name:?}");
             return incoming.refuse("", ResetCode::NoTunnel, &reason);
         };
-        self.resources
-            .counters
-            .requests
-            .fetch_add(1, Ordering::Relaxed);
+        resources.counters.requests.fetch_add(1, Ordering::Relaxed);
         route.service.requests.fetch_add(1, Ordering::Relaxed);
         incoming.forward(name, route, &self.going_away);
     }
@@ -121,7 +121,8 @@ impl Egress {
         code: ResetCode,
         reason: &str,
     ) {
-        Incoming::new(&self.resources, origin, opened).refuse("", code, reason);
+        let resources = self.resources.load();
+        Incoming::new(&resources, origin, opened).refuse("", code, reason);
     }
 
     /// Replaces all services at once, by tunnel name. Unchanged ones keep their counters. Running requests finish where
@@ -130,6 +131,7 @@ impl Egress {
     #[allow(clippy::needless_pass_by_value)]
     pub fn set_services(&self, services: HashMap<Box<str>, ServiceConfig>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let resources = self.resources.load_full();
         let before = self
             .routes
             .read()
@@ -138,12 +140,12 @@ impl Egress {
         let mut kept = HashMap::new();
         let mut next = Routes::new();
         for (tunnel, config) in &services {
-            let address = HostPort::new(&config.host, config.port);
-            let key = (address.clone(), config.protocol, config.tls.clone());
+            let key = connections_key(config);
+            let address = key.0.clone();
             let connections = kept
                 .entry(key)
                 .or_insert_with_key(|key| {
-                    let new = || Connections::new(key, &self.resources);
+                    let new = || Connections::new(key, &resources);
                     pools.remove(key).unwrap_or_else(new)
                 })
                 .clone();
@@ -151,7 +153,7 @@ impl Egress {
             let service = match known.filter(|known| known.config == *config) {
                 Some(known) => known.clone(),
                 None => {
-                    let observer = self.resources.observer.clone();
+                    let observer = resources.observer.clone();
                     Arc::new(Service::new(config, address, observer))
                 }
             };
@@ -163,6 +165,38 @@ impl Egress {
         }
         let retired = std::mem::replace(&mut *pools, kept);
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        drop(pools);
+        retired.into_values().for_each(|pool| pool.retire());
+    }
+
+    /// Serves requests to come with these bounds and times, on new connections. Running requests finish where they are.
+    pub fn set_config(&self, config: Config) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.resources.load_full();
+        if before.config == config {
+            return;
+        }
+        let resources = Arc::new(before.with_config(config));
+        let renew = |key: &ConnectionsKey| Connections::new(key, &resources);
+        let renewed: HashMap<_, _> = pools.keys().map(|key| (key.clone(), renew(key))).collect();
+        let routes = self
+            .routes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let moved = routes.iter().map(|(tunnel, route)| {
+            let key = connections_key(&route.service.config);
+            let connections = renewed.get(&key).unwrap_or(&route.connections);
+            let route = Route {
+                service: route.service.clone(),
+                connections: connections.clone(),
+            };
+            (tunnel.clone(), route)
+        });
+        let next = Arc::new(moved.collect::<Routes>());
+        self.resources.store(resources.clone());
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = next;
+        let retired = std::mem::replace(&mut *pools, renewed);
         drop(pools);
         retired.into_values().for_each(|pool| pool.retire());
     }
@@ -203,11 +237,16 @@ impl Egress {
 
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.resources.counters.stats();
+        let mut stats = self.resources.load().counters.stats();
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.values().for_each(|pool| pool.count(&mut stats));
         stats
     }
+}
+
+fn connections_key(config: &ServiceConfig) -> ConnectionsKey {
+    let address = HostPort::new(&config.host, config.port);
+    (address, config.protocol, config.tls.clone())
 }
 
 impl Drop for Egress {

@@ -14,10 +14,8 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct Level {
-    capacity: u64,
-    /// More than so much used is pressure: seven eighths of the capacity, rounded down.
-    calm: u64,
-    /// Never above `capacity`.
+    capacity: AtomicU64,
+    /// Above `capacity` only after that was lowered.
     used: AtomicU64,
     above: Option<Budget>,
 }
@@ -38,8 +36,7 @@ impl Budget {
     fn with(capacity: u64, above: Option<Self>) -> Self {
         Self {
             level: Arc::new(Level {
-                capacity,
-                calm: capacity - capacity.div_ceil(8),
+                capacity: AtomicU64::new(capacity),
                 used: AtomicU64::new(0),
                 above,
             }),
@@ -52,11 +49,12 @@ impl Budget {
     #[must_use = "bytes that were charged must be released"]
     pub fn try_charge(&self, bytes: u64) -> bool {
         let level = &*self.level;
+        let capacity = self.capacity();
         let charged = level
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 used.checked_add(bytes)
-                    .filter(|charged| *charged <= level.capacity)
+                    .filter(|charged| *charged <= capacity)
             });
         if charged.is_err() {
             return false;
@@ -96,13 +94,20 @@ impl Budget {
     /// The most that may be charged at this level.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.level.capacity
+        self.level.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Changes the most that may be charged at this level. What is charged already stays, also above a lower capacity.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.level.capacity.store(capacity, Ordering::Relaxed);
     }
 
     /// Whether more than seven eighths are used, here or above: time to give back rather than to take.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
-        self.used() > self.level.calm || self.level.above.as_ref().is_some_and(Self::is_pressed)
+        let capacity = self.capacity();
+        let calm = capacity - capacity.div_ceil(8);
+        self.used() > calm || self.level.above.as_ref().is_some_and(Self::is_pressed)
     }
 }
 
@@ -159,6 +164,18 @@ impl Drop for Loan {
 #[cfg(all(test, not(adit_loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lower_capacity_takes_nothing_back() {
+        let budget = Budget::new(100);
+        assert!(budget.try_charge(80));
+        budget.set_capacity(50);
+        assert!(budget.is_pressed() && !budget.try_charge(1));
+        budget.release(40);
+        assert!(budget.try_charge(10) && !budget.try_charge(1));
+        budget.set_capacity(200);
+        assert!(!budget.is_pressed() && budget.try_charge(150));
+    }
 
     #[test]
     fn the_capacity_can_be_used_whole_and_not_passed() {

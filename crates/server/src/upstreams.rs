@@ -41,8 +41,7 @@ pub(crate) struct Upstreams {
     current: ArcSwap<UpstreamSet>,
     /// Replaced or removed upstreams that requests still use.
     retired: Mutex<Vec<Arc<Upstream>>>,
-    /// Of the start: connections are shared by requests before and after a change.
-    egress_config: adit_egress::Config,
+    egress_config: Mutex<adit_egress::Config>,
     /// Read where a request begins to wait.
     permit_wait: Mutex<Duration>,
     observer: Arc<dyn Observer>,
@@ -78,12 +77,7 @@ impl Upstreams {
         let upstreams = Self {
             current: ArcSwap::from_pointee(none),
             retired: Mutex::default(),
-            egress_config: adit_egress::Config {
-                // The permits are the bound.
-                max_connections: limits.max_requests,
-                turn_bytes: limits.turn_bytes,
-                ..adit_egress::Config::with_timeouts(&timeouts.edge)
-            },
+            egress_config: Mutex::new(egress_config(limits, timeouts)),
             permit_wait: Mutex::new(timeouts.permit_wait),
             observer,
             egresses: Mutex::default(),
@@ -189,9 +183,16 @@ impl Upstreams {
         all.flat_map(|upstream| upstream.services()).collect()
     }
 
-    /// Changes the longest wait for a permit.
-    pub(crate) fn set_permit_wait(&self, permit_wait: Duration) {
-        *self.permit_wait.lock() = permit_wait;
+    /// Changes the bounds and times of the requests to come. Those that run keep theirs, and their connections; if bounds or
+    /// times of connections have changed, requests to come have new ones.
+    pub(crate) fn follow(&self, limits: &Limits, timeouts: &Timeouts) {
+        *self.permit_wait.lock() = timeouts.permit_wait;
+        let config = egress_config(limits, timeouts);
+        let egresses = self.egresses.lock();
+        *self.egress_config.lock() = config.clone();
+        for egress in egresses.values() {
+            egress.set_config(config.clone());
+        }
     }
 
     /// Whether clients can open nothing here.
@@ -222,7 +223,7 @@ impl Upstreams {
     pub(crate) fn egress(&self) -> Arc<Egress> {
         let mut egresses = self.egresses.lock();
         let egress = egresses.entry(thread::current().id()).or_insert_with(|| {
-            let config = self.egress_config.clone();
+            let config = self.egress_config.lock().clone();
             let egress = Egress::with_observer(config, self.observer.clone());
             egress.set_services(self.services(&self.current.load()));
             egress
@@ -283,5 +284,14 @@ impl Upstreams {
         let mut all: Vec<_> = self.current.load().by_name.values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
+    }
+}
+
+fn egress_config(limits: &Limits, timeouts: &Timeouts) -> adit_egress::Config {
+    adit_egress::Config {
+        // The permits are the bound.
+        max_connections: limits.max_requests,
+        turn_bytes: limits.turn_bytes,
+        ..adit_egress::Config::with_timeouts(&timeouts.edge)
     }
 }

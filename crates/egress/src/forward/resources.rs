@@ -21,8 +21,8 @@ const MAX_FREE_BUFFERS: usize = 64;
 pub(crate) struct Resources {
     pub(crate) config: Config,
     pub(crate) buffers: BufferPools,
-    pub(crate) websockets: websocket::BufferPools,
-    pub(crate) counters: Counters,
+    pub(crate) websockets: Arc<websocket::BufferPools>,
+    pub(crate) counters: Arc<Counters>,
     /// Receives the record of each request.
     pub(crate) observer: Arc<dyn Observer>,
     /// The owner of requests whose origin names none.
@@ -37,10 +37,22 @@ impl Resources {
                 small: BufferPool::new(SMALL_BUFFER_BYTES, MAX_FREE_BUFFERS),
                 large: BufferPool::new(LARGE_BUFFER_BYTES, MAX_FREE_BUFFERS),
             },
-            websockets: websocket::BufferPools::default(),
-            counters: Counters::default(),
+            websockets: Arc::default(),
+            counters: Arc::default(),
             observer,
             owner: Arc::new(owner),
+        }
+    }
+
+    /// The same buffers and counters with other settings.
+    pub(crate) fn with_config(&self, config: Config) -> Self {
+        Self {
+            config,
+            buffers: self.buffers.clone(),
+            websockets: self.websockets.clone(),
+            counters: self.counters.clone(),
+            observer: self.observer.clone(),
+            owner: self.owner.clone(),
         }
     }
 }

@@ -215,6 +215,41 @@ async fn a_service_has_its_time_and_no_more() {
     .await;
 }
 
+/// A change of the times makes new connections; requests that run keep theirs, and counters go on.
+#[tokio::test]
+async fn changed_times_hold_for_the_next_request() {
+    let (release, accepted) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (held, counted) = (release.clone(), accepted.clone());
+    let port = serve(move |mut socket, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let held = held.clone();
+        async move {
+            while let Some(head) = read_head(&mut socket).await {
+                if head.starts_with("GET /held ") {
+                    held.notified().await;
+                }
+                send(&mut socket, OK).await;
+            }
+        }
+    })
+    .await;
+    let link = EgressLink::to(http_service(port), Config::default());
+    assert_eq!(link.get("/").await.unwrap().text(), "ok");
+    let running = link.clone();
+    let running = tokio::spawn(async move { running.get("/held").await });
+    until("a request runs", || link.egress.stats().requests == 2).await;
+    link.egress.set_config(Config::default());
+    link.egress.set_config(short());
+    let late = link.get("/held").await.unwrap_err();
+    assert_eq!(late.reason, Reason::ServiceTimeout);
+    release.notify_waiters();
+    assert_eq!(running.await.unwrap().unwrap().text(), "ok");
+    assert_eq!(link.get("/").await.unwrap().text(), "ok");
+    assert_eq!(link.egress.stats().requests, 4);
+    assert!(accepted.load(Ordering::Relaxed) >= 2);
+    link.settled().await;
+}
+
 #[tokio::test]
 async fn connections_and_waiting_requests_are_bounded() {
     let (go, gone) = mpsc::channel::<()>(1);

@@ -37,6 +37,11 @@ impl Udp {
         Arc::new(Self { context })
     }
 
+    /// Uses these bounds and times for flows to come and flows that end. The bounds of waiting datagrams stay.
+    pub fn set_config(&self, config: UdpConfig) {
+        self.context.config.store(Arc::new(config));
+    }
+
     /// Serves one public port to its end. A flow ends after `session_timeout` without a datagram in either direction
     /// (P-11.4). Once `drain` is ready no new flow begins, and this returns when the open flows are over.
     ///
@@ -65,7 +70,7 @@ impl Udp {
 impl fmt::Debug for Udp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Udp")
-            .field("config", &self.context.config)
+            .field("config", &self.context.config.load())
             .finish_non_exhaustive()
     }
 }

@@ -180,6 +180,30 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
 }
 
 #[tokio::test]
+async fn p_11_2_a_lower_bound_holds_for_the_next_flow() {
+    let (link, mut incoming) = Link::scripted();
+    let port = Route::to(&link).udp(UdpConfig::default(), 60 * SECOND);
+    let mut flows = Vec::new();
+    for n in 0..3 {
+        let visitor = port.visitor().await;
+        visitor.send(&[n]).await;
+        let (_, service) = incoming.udp().await;
+        udp::accept(&service);
+        flows.push((visitor, service));
+    }
+    port.set_config(UdpConfig {
+        max_flows: 2,
+        ..UdpConfig::default()
+    });
+    port.until(|stats| stats.flows_open == 3).await;
+    let newcomer = port.visitor().await;
+    newcomer.send(b"new").await;
+    let (_, _service) = incoming.udp().await;
+    port.until(|stats| (stats.flows_open, stats.flows_evicted) == (2, 2))
+        .await;
+}
+
+#[tokio::test]
 async fn p_11_2_a_flood_from_many_addresses_is_bounded() {
     const FLOWS: usize = 50;
     let (link, mut incoming) = Link::scripted();

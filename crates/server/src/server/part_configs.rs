@@ -15,6 +15,14 @@ pub(super) const fn shares(limits: &Limits) -> Shares {
     }
 }
 
+/// The bounds of upstreams: their connections have as many descriptors as those of visitors.
+pub(super) fn upstream_limits(limits: &Limits, visitors_share: usize) -> Limits {
+    Limits {
+        max_requests: limits.max_requests.min(visitors_share),
+        ..limits.clone()
+    }
+}
+
 /// The part of the directory's configuration that can change while the server runs.
 pub(super) fn directory_limits(config: &mut DirectoryConfig, settings: &Settings) {
     config.limits.clone_from(&settings.limits);

@@ -6,12 +6,12 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use adit_auth::Authenticator;
-use adit_flow::Gate;
+use adit_flow::{Budget, Gate};
 use adit_registry::Registry;
 
 use super::{
     error::StartError,
-    part_configs::{directory_limits, registry_config, shares},
+    part_configs::{directory_limits, registry_config, shares, upstream_limits},
     visitors::Visitors,
 };
 use crate::{
@@ -39,6 +39,10 @@ pub(super) struct Reconfigure {
     pub(super) tokens: Arc<Tokens>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
+    /// Of all windows.
+    pub(super) budget: Budget,
+    /// Descriptors that connections of visitors may have; those to upstreams have no more.
+    pub(super) visitors_share: usize,
     pub(super) ports: Arc<Ports>,
 }
 
@@ -97,7 +101,9 @@ impl Reconfigure {
         self.directory
             .set_config(|config| directory_limits(config, settings));
         self.entries.follow(settings);
-        self.upstreams.set_permit_wait(timeouts.permit_wait);
+        self.upstreams
+            .follow(&upstream_limits(limits, self.visitors_share), timeouts);
+        self.budget.set_capacity(limits.process_budget_bytes);
         let first_epoch = 0; // the registry counts on from its own
         self.registry
             .set_config(registry_config(settings, first_epoch));
@@ -140,22 +146,6 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
             started.state_dir != next.state_dir && started.state_dir != Path::new(""),
         ),
         ("server.public_url", started.public_url != next.public_url),
-        (
-            "server.timeouts.dial",
-            started.timeouts.edge.dial != next.timeouts.edge.dial,
-        ),
-        (
-            "server.timeouts.early_answer",
-            started.timeouts.edge.early_answer != next.timeouts.edge.early_answer,
-        ),
-        (
-            "server.limits.max_udp_flows",
-            started.limits.max_udp_flows != next.limits.max_udp_flows,
-        ),
-        (
-            "server.limits.process_budget",
-            started.limits.process_budget_bytes != next.limits.process_budget_bytes,
-        ),
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);
     differs.map(|(key, _)| key).collect()

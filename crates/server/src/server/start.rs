@@ -23,7 +23,7 @@ use super::{
     accept::{Serving, accept_both},
     error::StartError,
     inner::Inner,
-    part_configs::{directory_limits, registry_config, shares},
+    part_configs::{directory_limits, registry_config, shares, upstream_limits},
     reconfigure::Reconfigure,
     visitors::Visitors,
 };
@@ -39,7 +39,7 @@ use crate::{
     newcomers::Newcomers,
     ports::{PortContext, Ports},
     service::Service,
-    settings::{Limits, Settings},
+    settings::Settings,
     shortcuts::Shortcuts,
     threads::{Guard, Threads},
     tokens::{Tokens, authenticator, users},
@@ -103,10 +103,7 @@ impl Server {
             // The other half is for connections to the servers of upstreams.
             visitors_share /= 2;
         }
-        let upstream_limits = Limits {
-            max_requests: limits.max_requests.min(visitors_share),
-            ..limits.clone()
-        };
+        let upstream_limits = upstream_limits(limits, visitors_share);
         let upstreams = Upstreams::new(
             &settings.upstreams,
             &upstream_limits,
@@ -137,7 +134,7 @@ impl Server {
             channels.clone(),
             floods.clone(),
             in_force.clone(),
-            budget,
+            budget.clone(),
             upstreams.clone(),
         ));
         let drain = watch::Sender::new(false);
@@ -188,6 +185,8 @@ impl Server {
             tokens,
             newcomers: newcomers.clone(),
             permits: permits.clone(),
+            budget,
+            visitors_share,
             ports: ports.clone(),
         };
         let follow = follow(changes, reconfigure, announcer.clone(), upstreams.clone());

@@ -53,8 +53,8 @@ impl Visitors {
         })
     }
 
-    /// Serves requests to come through the layers of these settings, and connections to come by their bounds and times. Ports
-    /// of UDP keep theirs.
+    /// Serves requests to come through the layers of these settings, and connections and flows to come by their bounds and
+    /// times.
     pub(super) fn follow(&self, settings: &Settings) {
         let admission = &self.admission;
         admission.set_layers(chain(settings, &self.permits, self.via));
@@ -65,6 +65,7 @@ impl Visitors {
         let tcp = tcp_config(limits, timeouts);
         self.tcp
             .store(self.tcp.load().reconfigured(tcp, admission.clone()));
+        self.udp.set_config(udp_config(limits, timeouts));
         self.director.set_timeouts(timeouts);
     }
 

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::{net::UdpSocket, time::Instant};
 
 use super::{stats::Counters, waiting::Room};
@@ -9,7 +10,7 @@ use crate::{config::UdpConfig, forward::admission::Admission};
 
 /// What all ports share.
 pub(super) struct UdpContext {
-    pub(super) config: UdpConfig,
+    pub(super) config: ArcSwap<UdpConfig>,
     pub(super) admission: Arc<Admission>,
     /// For datagrams that wait for a destination.
     pub(super) room: Arc<Room>,
@@ -20,7 +21,7 @@ impl UdpContext {
     pub(super) fn new(config: UdpConfig, admission: Arc<Admission>) -> Self {
         let room = Room::new(config.max_waiting_bytes_per_flow, config.max_waiting_bytes);
         Self {
-            config,
+            config: ArcSwap::from_pointee(config),
             admission,
             room: Arc::new(room),
             counters: Counters::default(),

@@ -186,7 +186,8 @@ impl Port {
             count(&counters.draining);
             return;
         }
-        while self.flows.len() >= self.context.udp.config.max_flows.max(1) {
+        let max_flows = self.context.udp.config.load().max_flows.max(1);
+        while self.flows.len() >= max_flows {
             let Some(silent) = self.flows.take_silent(Duration::MAX) else {
                 break;
             };
@@ -245,7 +246,7 @@ impl Port {
         while let Some(silent) = self.flows.take_silent(until) {
             count(&self.context.counters().flows_silent);
             if silent.flow.finish() {
-                let until = now.saturating_add(self.context.udp.config.end_timeout);
+                let until = now.saturating_add(self.context.udp.config.load().end_timeout);
                 self.ending.push_back((until, silent.task));
             } else {
                 silent.task.abort();
