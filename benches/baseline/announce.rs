@@ -10,7 +10,7 @@ use adit_router::{HostPattern, Query, Rule, Table, normalize_host};
 
 use crate::case::Role;
 
-/// A tunnel by the hosts that it answers to.
+/// A tunnel by its hosts.
 #[derive(Debug, Clone)]
 pub struct Announced {
     /// As clients write them.

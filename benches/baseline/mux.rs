@@ -61,8 +61,8 @@ impl Naive {
         name
     }
 
-    /// Answers a request with its whole body.
-    pub fn answer(&self, name: &str, body: &Bytes) {
+    /// Responds to a request with its own body.
+    pub fn respond(&self, name: &str, body: &Bytes) {
         let Some(id) = lock(&self.requests).remove(name) else {
             return;
         };

@@ -21,16 +21,16 @@ pub trait Permits: Send + Sync + 'static {
     /// Comes back when dropped.
     type Permit: Send;
     /// What waiting comes to.
-    type Answer: Send;
+    type Outcome: Send;
 
     /// So many permits, and room for so many who wait.
     fn new(permits: usize, waiters: usize) -> Self;
     /// A permit, if one is free.
     fn try_take(&self) -> Option<Self::Permit>;
     /// Waits for a permit. The design's own future, with nothing around it.
-    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static;
+    fn wait(&self) -> impl Future<Output = Self::Outcome> + Send + 'static;
     /// The permit. `None` when the line is full or closed, which does not happen here.
-    fn granted(answer: Self::Answer) -> Option<Self::Permit>;
+    fn granted(outcome: Self::Outcome) -> Option<Self::Permit>;
 }
 
 /// Ours.
@@ -40,7 +40,7 @@ impl Permits for OurGate {
     const NAME: &'static str = "ours";
     const ROLE: Role = Role::Ours;
     type Permit = adit_flow::Permit;
-    type Answer = Result<adit_flow::Permit, GateError>;
+    type Outcome = Result<adit_flow::Permit, GateError>;
 
     fn new(permits: usize, waiters: usize) -> Self {
         Self(Gate::new(permits, waiters))
@@ -50,12 +50,12 @@ impl Permits for OurGate {
         self.0.try_acquire()
     }
 
-    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static {
+    fn wait(&self) -> impl Future<Output = Self::Outcome> + Send + 'static {
         self.0.acquire()
     }
 
-    fn granted(answer: Self::Answer) -> Option<adit_flow::Permit> {
-        answer.ok()
+    fn granted(outcome: Self::Outcome) -> Option<adit_flow::Permit> {
+        outcome.ok()
     }
 }
 
@@ -66,7 +66,7 @@ impl Permits for TokioSemaphore {
     const NAME: &'static str = "tokio_semaphore";
     const ROLE: Role = Role::Rival;
     type Permit = OwnedSemaphorePermit;
-    type Answer = Result<OwnedSemaphorePermit, AcquireError>;
+    type Outcome = Result<OwnedSemaphorePermit, AcquireError>;
 
     fn new(permits: usize, _waiters: usize) -> Self {
         Self(Arc::new(Semaphore::new(permits)))
@@ -76,12 +76,12 @@ impl Permits for TokioSemaphore {
         self.0.clone().try_acquire_owned().ok()
     }
 
-    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static {
+    fn wait(&self) -> impl Future<Output = Self::Outcome> + Send + 'static {
         self.0.clone().acquire_owned()
     }
 
-    fn granted(answer: Self::Answer) -> Option<OwnedSemaphorePermit> {
-        answer.ok()
+    fn granted(outcome: Self::Outcome) -> Option<OwnedSemaphorePermit> {
+        outcome.ok()
     }
 }
 
@@ -123,7 +123,7 @@ impl Permits for WakeAll {
     const NAME: &'static str = "wake_all";
     const ROLE: Role = Role::Naive;
     type Permit = WakeAllPermit;
-    type Answer = WakeAllPermit;
+    type Outcome = WakeAllPermit;
 
     fn new(permits: usize, _waiters: usize) -> Self {
         Self(Arc::new(Mutex::new((permits, Vec::new()))))
@@ -133,14 +133,14 @@ impl Permits for WakeAll {
         Self::poll(&self.0, None)
     }
 
-    fn wait(&self) -> impl Future<Output = Self::Answer> + Send + 'static {
+    fn wait(&self) -> impl Future<Output = Self::Outcome> + Send + 'static {
         let state = Arc::clone(&self.0);
         std::future::poll_fn(move |cx| {
             Self::poll(&state, Some(cx)).map_or(Poll::Pending, Poll::Ready)
         })
     }
 
-    fn granted(answer: WakeAllPermit) -> Option<WakeAllPermit> {
-        Some(answer)
+    fn granted(outcome: WakeAllPermit) -> Option<WakeAllPermit> {
+        Some(outcome)
     }
 }

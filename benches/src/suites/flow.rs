@@ -90,7 +90,7 @@ fn block_on<P: Permits>(permits: &P, waker: &Waker) -> Option<P::Permit> {
     let mut cx = Context::from_waker(waker);
     loop {
         match waiting.as_mut().poll(&mut cx) {
-            Poll::Ready(answer) => return P::granted(answer),
+            Poll::Ready(outcome) => return P::granted(outcome),
             Poll::Pending => thread::park(),
         }
     }
@@ -141,7 +141,7 @@ struct Line<P: Permits> {
 }
 
 /// A task's stack.
-type Waiting<P> = Pin<Box<dyn Future<Output = <P as Permits>::Answer> + Send>>;
+type Waiting<P> = Pin<Box<dyn Future<Output = <P as Permits>::Outcome> + Send>>;
 
 fn wait<P: Permits>(permits: &P) -> Waiting<P> {
     Box::pin(permits.wait())
@@ -176,12 +176,12 @@ impl<P: Permits> Line<P> {
     fn poll(&self, name: usize, waiting: &mut Waiting<P>) -> Option<P::Permit> {
         let waker = Waker::from(Arc::clone(&self.tasks[name]));
         match waiting.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(answer) => Some(P::granted(answer).expect("a permit")),
+            Poll::Ready(outcome) => Some(P::granted(outcome).expect("a permit")),
             Poll::Pending => None,
         }
     }
 
-    /// One permit comes back, and those who were woken run: who has it joins the line anew, and keeps it. Answers how many
+    /// One permit comes back, and those who were woken run: who has it joins the line anew, and keeps it. Returns how many
     /// ran.
     fn hand_over(&self) -> u64 {
         let mut ran = 0;

@@ -1,10 +1,10 @@
 //! The way of whole requests between two ends in memory, by the designs that the whole tunnel chooses between.
 //!
-//! - `exchange`: a round of `size` requests of 1 KiB and answers of 1 KiB.
+//! - `exchange`: a round of `size` requests of 1 KiB and responses of 1 KiB.
 //! - `dispatch`: a round of `size` requests at a service that takes 100 ms for each eighth and 1 ms for the others; it is
 //!   given them one after the other, or all at once. The time is virtual and counts as quality; what is measured is the
 //!   work.
-//! - `body`: an answer of `size` bytes, which a service makes in pieces of 64 KiB.
+//! - `body`: a response of `size` bytes, which a service makes in pieces of 64 KiB.
 //! - `lanes`: a round of `size` requests on a data stream that the threads share, or on one for each.
 
 use std::{
@@ -25,7 +25,7 @@ use crate::{
 
 mod ends;
 
-use ends::{CLIENT, Ends, SERVER, answer_head, open};
+use ends::{CLIENT, Ends, SERVER, open, response_head};
 
 /// The suite.
 pub const SUITE: Suite = Suite {
@@ -52,14 +52,14 @@ fn naive_round(ends: &[Naive; 2], count: usize, body: &Bytes) -> usize {
     }
     while let Some(message) = ends[SERVER].next_message() {
         let (name, _, body) = ends[CLIENT].handle(message).unwrap();
-        ends[CLIENT].answer(&name, &body);
+        ends[CLIENT].respond(&name, &body);
     }
-    let mut answered = 0;
-    while let Some(answer) = ends[CLIENT].next_message() {
-        black_box(ends[SERVER].handle(answer).unwrap());
-        answered += 1;
+    let mut responses = 0;
+    while let Some(response) = ends[CLIENT].next_message() {
+        black_box(ends[SERVER].handle(response).unwrap());
+        responses += 1;
     }
-    answered
+    responses
 }
 
 fn exchange(size: usize) -> [Case; 2] {
@@ -82,7 +82,7 @@ fn exchange(size: usize) -> [Case; 2] {
     [naive, ours]
 }
 
-/// Gives a service its requests; says after how many virtual milliseconds each answer came, in the order of opening.
+/// Gives a service its requests; says after how many virtual milliseconds each response came, in the order of opening.
 fn dispatch(ends: &mut Ends, count: usize, serial: bool) -> Vec<u64> {
     let ids = open(&ends.muxes[SERVER], count, b"");
     ends.carry(SERVER);
@@ -97,9 +97,9 @@ fn dispatch(ends: &mut Ends, count: usize, serial: bool) -> Vec<u64> {
     }
     let mut took: HashMap<RequestId, u64> = HashMap::with_capacity(count);
     while let Some(Reverse((now, id))) = due.pop() {
-        ends.answer(RequestId::new(id), &Bytes::new(), b"done");
+        ends.respond(RequestId::new(id), &Bytes::new(), b"done");
         ends.carry(CLIENT);
-        took.extend({ ends.answered() }.into_iter().map(|(id, _)| (id, now)));
+        took.extend({ ends.responses() }.into_iter().map(|(id, _)| (id, now)));
     }
     ids.iter().map(|id| took[id]).collect()
 }
@@ -161,9 +161,9 @@ fn whole_body(ends: &[Naive; 2], size: usize) -> Came {
         left: size,
         made: 0,
     };
-    ends[CLIENT].answer(&name, &service.whole());
-    let answer = ends[CLIENT].next_message().unwrap();
-    let (.., body) = ends[SERVER].handle(answer).unwrap();
+    ends[CLIENT].respond(&name, &service.whole());
+    let response = ends[CLIENT].next_message().unwrap();
+    let (.., body) = ends[SERVER].handle(response).unwrap();
     Came {
         bytes: black_box(body).len(),
         made_before_first: service.made,
@@ -177,7 +177,7 @@ fn chunked_body(ends: &mut Ends, size: usize, collected: bool) -> Came {
     let id = opened[0];
     assert_eq!(ends.opened().len(), 1);
     ends.muxes[CLIENT]
-        .respond(id, answer_head(b""), false)
+        .respond(id, response_head(b""), false)
         .unwrap();
     let mut service = Made {
         left: size,
@@ -340,9 +340,9 @@ fn quality() -> Vec<Figure> {
                 value as f64,
             ));
         };
-        add("virtual ms to the last answer", last);
+        add("virtual ms to the last response", last);
         add(
-            "virtual ms to the median answer of the fast ones",
+            "virtual ms to the median response of the fast ones",
             fast[fast.len() / 2],
         );
     }
@@ -364,7 +364,7 @@ fn quality() -> Vec<Figure> {
 fn memory(meter: &Meter) -> Vec<Figure> {
     let mut figures = Vec::new();
     for size in AT_A_TIME {
-        // Both ends of requests that wait for their answers; their bodies have been consumed.
+        // Both ends of requests that wait for their responses; their bodies have been consumed.
         let naive = meter.per_entry(size, || {
             let ends = [Naive::new(), Naive::new()];
             let body = small_body();

@@ -61,7 +61,7 @@ fn request(
         sent_bytes: 2,
         retries: 1,
         started,
-        answered: Some(started + Duration::from_millis(3)),
+        responded: Some(started + Duration::from_millis(3)),
         ended: started + Duration::from_millis(4),
         timeline: None,
     }

@@ -87,8 +87,7 @@ pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
     })
 }
 
-/// Warnings and errors, unless a filter is given: that the demonstration's client has registered with its server is of no
-/// interest here.
+/// Warnings and errors, unless a filter is given: the registration of the demonstration's client is of no interest.
 fn log_filter(command: &cli::Adit) -> Option<&'static str> {
     let is_given =
         std::env::var_os(adit_telemetry::FILTER_VARIABLE).is_some_and(|value| !value.is_empty());
@@ -315,11 +314,11 @@ fn show_way(public_url: &str, http_addr: SocketAddr, json: bool) {
     outln!("{url}");
     outln!("try: curl {url}/");
     outln!("     curl -N {url}/events                       an event every second");
-    outln!("     curl {url}/bytes/1000000 | wc -c           as many bytes as you ask for");
+    outln!("     curl {url}/bytes/1000000 | wc -c           as many bytes as requested");
     outln!("     curl --data-binary @FILE {url}/upload      length and BLAKE3 checksum");
     outln!("     curl --raw -H 'TE: trailers' {url}/trailers");
     outln!("     curl --http2-prior-knowledge {url}/hello");
-    outln!("where {TUNNEL}.localhost leads nowhere:");
+    outln!("if {TUNNEL}.localhost does not resolve to this machine:");
     outln!("     curl -H 'Host: {TUNNEL}.localhost' http://{http_addr}/");
     outln!("`adit demo --once` checks all of it; Ctrl-C ends this");
 }

@@ -1,4 +1,4 @@
-//! The end of a program: running requests finish, and a person at a terminal sees what is waited for.
+//! The end of a program: running requests finish, and a terminal shows which ones are waited for.
 
 use std::{fmt::Write as _, future::Future, pin::pin, time::Duration};
 
@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{errln, signals::Signals};
 
-/// A drain that is over sooner needs no words.
+/// A drain that ends sooner is not reported.
 const FIRST: Duration = Duration::from_millis(100);
-/// What has changed is shown this often.
+/// Changes are shown this often.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// Waits for `drain`, which takes at most `within`, or for another signal. Meanwhile shows on standard error what

@@ -20,13 +20,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// A file is read when nothing has happened to it for this long: editors write in several steps.
+/// A file is read when it has not changed for this long: editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// A file that is written all the time is read after this long all the same.
+/// A file that changes without a pause is read after this long.
 const LONGEST_SETTLE: Duration = Duration::from_secs(2);
 
-/// No file of a configuration is larger; of a larger one the start is compared.
+/// The largest size of a configuration file; of a larger file only the start is compared.
 const MAX_COMPARED_BYTES: u64 = 4 << 20;
 
 /// Watches some files.
@@ -71,7 +71,7 @@ impl FileWatch {
         }
     }
 
-    /// Watches these files from now on. Their content now is what later content is compared with, unless the same files
+    /// Watches these files from now on. Later content is compared with their current content, unless the same files
     /// were watched before.
     ///
     /// # Cost
@@ -101,7 +101,7 @@ impl FileWatch {
         while !self.settle().await {}
     }
 
-    /// Waits for an event and for the rest after it. Whether the content of a file differs then.
+    /// Waits for an event and for the rest after it. Returns whether the content of a file differs then.
     async fn settle(&mut self) -> bool {
         if !self.pending {
             self.events.notify.notified().await;
@@ -192,7 +192,7 @@ fn directories_of(file: &Path) -> impl Iterator<Item = PathBuf> {
     parent(file).into_iter().chain(target)
 }
 
-/// `None` when the file cannot be read: that it went away is a change as well.
+/// `None` when the file cannot be read: its removal is a change as well.
 fn hash(file: &Path) -> Option<blake3::Hash> {
     let mut content = Vec::new();
     let file = File::open(file).ok()?;
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing here takes as long; a test that waits for it fails.
+    /// Longer than anything here takes; a test that waits for this long fails.
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn watch(file: &Path) -> FileWatch {

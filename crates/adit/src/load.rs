@@ -1,14 +1,14 @@
-//! Loads the settings of a server, and logs what is doubtful in settings.
+//! Loads the settings of a server, and logs warnings about settings.
 
 use adit_config::{Loaded, environment, load_server};
 use adit_server::Settings;
 
 use crate::{cli, report::Failed};
 
-/// The settings that a command line leads to.
+/// The settings of a command line, with file and environment.
 ///
 /// # Errors
-/// What is wrong with them.
+/// Their errors.
 pub fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
     load_server(
         command.config.as_deref(),
@@ -18,7 +18,7 @@ pub fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
     .map_err(Failed::config)
 }
 
-/// Logs what works and is probably not meant so.
+/// Logs settings that are valid and probably a mistake.
 pub fn warn(warnings: &[String]) {
     warnings.iter().for_each(|text| tracing::warn!("{text}"));
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Longest time for the response of a running server.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Sends the command to the server that runs on the state directory; without one, edits the file of names.
 ///
@@ -31,11 +31,11 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
     let state = StateDir::new(load(command)?.settings.state_dir);
     let socket = state.admin_socket();
     let running =
-        background()?.block_on(async { timeout(ANSWER_WITHIN, ask(&socket, &name)).await });
+        background()?.block_on(async { timeout(RESPONSE_WITHIN, send(&socket, &name)).await });
     let released = match running {
         Ok(Some(released)) => released?,
         Ok(None) => {
-            // Held until it is written: no server may start in between.
+            // Held until the file is written: no server may start in between.
             let hold = state::hold(&state);
             if let StateDirLock::HeldByOther = hold {
                 return Err(Failed::other(format!(
@@ -65,8 +65,8 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
     Ok(())
 }
 
-/// How many names the running server released; none when no server runs.
-async fn ask(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
+/// The number of names that the running server released; `None` when no server runs.
+async fn send(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
     let stream = match connect_unix(socket).await {
         Ok(stream) => stream,
         Err(error)
@@ -82,10 +82,10 @@ async fn ask(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
             return Some(Err(Failed::other(text)));
         }
     };
-    Some(ask_over(stream, name).await)
+    Some(send_over(stream, name).await)
 }
 
-async fn ask_over(stream: Stream, name: &Name) -> Result<usize, Failed> {
+async fn send_over(stream: Stream, name: &Name) -> Result<usize, Failed> {
     let fail = |error: &dyn std::fmt::Display| {
         Failed::other(format!("cannot reach the running server: {error}"))
     };

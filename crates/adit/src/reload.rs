@@ -30,7 +30,7 @@ struct Failures {
 }
 
 impl<S> Reloader<S> {
-    /// Loads by `load` from now on, and watches the files of what was `loaded` by it.
+    /// Loads with `load` from now on, and watches the files of `loaded`.
     pub fn new<E: Display>(
         load: impl Fn() -> Result<Loaded<S>, E> + Send + 'static,
         loaded: &Loaded<S>,
@@ -63,7 +63,7 @@ impl<S> Reloader<S> {
     /// Reads all files of the configuration.
     pub fn load(&mut self) -> Option<Loaded<S>> {
         let loaded = match self.watch.files().first() {
-            // A file that is being written, more likely than one that asks for the defaults.
+            // Probably a file that is being written, not an intended configuration of defaults.
             Some(file) if is_blank(file) => Err(format!("{}: the file is empty", file.display())),
             _ => (self.load)(),
         };
@@ -81,7 +81,7 @@ impl<S> Reloader<S> {
         }
     }
 
-    /// Logs and counts a configuration that cannot be used.
+    /// Logs and counts an invalid configuration.
     pub fn reject(&self, error: &dyn Display) {
         tracing::error!("the configuration is invalid and nothing has changed: {error}");
         let mut failures = self.failures.0.lock();
@@ -95,7 +95,7 @@ fn is_blank(file: &Path) -> bool {
 }
 
 impl ReloadFailures {
-    /// How many configurations could not be loaded so far.
+    /// Number of configurations that could not be loaded so far.
     pub fn count(&self) -> u64 {
         self.0.lock().count
     }

@@ -4,10 +4,10 @@ use std::{fmt, process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use crate::errln;
 
-/// How long the end of the process waits for standard error to take the reason.
+/// How long the end of the process waits until standard error accepts the reason.
 const STDERR_WITHIN: Duration = Duration::from_secs(2);
 
-/// Something that ends a command.
+/// An error that ends a command.
 #[derive(Debug)]
 pub struct Failed {
     code: u8,
@@ -15,7 +15,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// The configuration is bad: exit code 2.
+    /// The configuration is invalid: exit code 2.
     pub fn config(error: impl fmt::Display) -> Self {
         Self {
             code: 2,
@@ -23,7 +23,7 @@ impl Failed {
         }
     }
 
-    /// Anything else: exit code 1.
+    /// Any other error: exit code 1.
     pub fn other(error: impl fmt::Display) -> Self {
         Self {
             code: 1,

@@ -3,7 +3,7 @@
 use adit_config::{StateDir, environment};
 use serde_json::Value;
 
-use crate::{cli, outln, output, report::Failed, runtime::background, status::ask};
+use crate::{cli, outln, output, report::Failed, runtime::background, status::query};
 
 /// Queries the routing of a server.
 ///
@@ -22,23 +22,25 @@ pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
             })?
         }
     };
-    let answer =
-        background()?.block_on(ask(admin, &format!("/api/route?url={}", escape(&test.url))))?;
+    let response = background()?.block_on(query(
+        admin,
+        &format!("/api/route?url={}", escape(&test.url)),
+    ))?;
     if command.json {
-        outln!("{answer}");
-    } else if let Some(error) = answer["error"].as_str() {
+        outln!("{response}");
+    } else if let Some(error) = response["error"].as_str() {
         return Err(Failed::other(error));
     } else {
         outln!(
             "{}",
-            answer["explanation"]
+            response["explanation"]
                 .as_str()
                 .unwrap_or_default()
                 .trim_end()
         );
     }
     output::check_written()?;
-    match (&answer["tunnel"], &answer["upstream"]) {
+    match (&response["tunnel"], &response["upstream"]) {
         (Value::String(_), _) | (_, Value::String(_)) => Ok(()),
         _ => Err(Failed::other(format!("no tunnel takes {}", test.url))),
     }

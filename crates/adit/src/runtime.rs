@@ -5,7 +5,7 @@ use crate::report::Failed;
 /// The runtime of the main thread: signals, admin, and nothing that moves data.
 ///
 /// # Errors
-/// When the process cannot have one.
+/// When the system cannot create one.
 pub fn background() -> Result<tokio::runtime::Runtime, Failed> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

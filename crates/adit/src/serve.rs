@@ -32,8 +32,8 @@ const LOCAL_USER: &str = "default";
 /// # Errors
 /// Why the server cannot start.
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
-    if let Some(cli::ServerCommand::Release(asked)) = &command.command {
-        return release::run(command, asked);
+    if let Some(cli::ServerCommand::Release(name)) = &command.command {
+        return release::run(command, name);
     }
     let loaded = load(command)?;
     if command.check {
@@ -83,7 +83,7 @@ struct Running {
     server: Server,
     handle: ServerHandle,
     source: Arc<FileSource>,
-    /// What it was started with beside the settings of the server.
+    /// Its telemetry settings at the start.
     telemetry: adit_config::Telemetry,
     admin_hosts: Vec<String>,
     admin: Option<JoinHandle<()>>,
@@ -205,8 +205,8 @@ impl Running {
     }
 }
 
-/// Adds what the state directory brings: the token of this machine, unless the settings have tokens; and takes away what
-/// belongs to another server.
+/// Adds the values of the state directory: the token of this machine, unless the settings have tokens. Removes values
+/// that belong to another running server.
 fn complete(
     mut settings: Settings,
     state: &StateDir,
@@ -219,7 +219,7 @@ fn complete(
         });
     }
     if let StateDirLock::HeldByOther = lock {
-        // The other server keeps the owners of names.
+        // The other server stores the owners of names.
         settings.state_dir = PathBuf::new();
     }
     Ok(settings)
@@ -272,7 +272,7 @@ impl Operator for ServerOperator {
     }
 }
 
-/// The answers of the admin port.
+/// The responses of the admin port.
 struct StatusReader {
     server: ServerHandle,
     telemetry: Arc<Telemetry>,

@@ -15,7 +15,7 @@ pub struct Signals {
     hangup: Signal,
     user1: Signal,
     user2: Signal,
-    /// Sent when a file has reached its largest size. The write fails as on a full disk, which is handled there.
+    /// Sent when a file has reached its size limit. The write then fails as on a full disk, which is handled there.
     _file_size: Signal,
     logs: Vec<LogReopener>,
 }
@@ -23,7 +23,7 @@ pub struct Signals {
 /// The request of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalEvent {
-    /// SIGTERM or SIGINT: finish and end; the second time, end.
+    /// SIGTERM or SIGINT: drain and end; the second time, end at once.
     Shutdown,
     /// SIGHUP: read the configuration again.
     Reload,

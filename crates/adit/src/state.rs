@@ -31,7 +31,7 @@ pub struct StateFile {
 
 impl Drop for StateFile {
     fn drop(&mut self) {
-        // A newer process may have replaced it by its own.
+        // A newer process may have replaced it with its own.
         if let Ok(text) = fs::read_to_string(&self.path)
             && let Ok(Pid { pid }) = serde_json::from_str(&text)
             && pid == std::process::id()
@@ -46,14 +46,14 @@ struct Pid {
     pid: u32,
 }
 
-/// A running client, as its file has it.
+/// A running client, the content of its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningClient {
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// Its name.
+    /// Its client id.
     pub client_id: String,
-    /// Where its status is served.
+    /// Address of its status.
     pub admin_addr: Option<SocketAddr>,
 }
 
@@ -84,7 +84,7 @@ pub fn hold(state: &StateDir) -> StateDirLock {
     };
     if let Ok(Owner::Other(uid)) = fs::metadata(state.path()).map(|metadata| owner(&metadata)) {
         tracing::warn!(
-            "the state directory {dir} belongs to another user (uid {uid}), who can replace what is in it"
+            "the state directory {dir} belongs to another user (uid {uid}), who can replace its files"
         );
     }
     let mut locked = file.try_lock();
@@ -106,7 +106,7 @@ pub fn hold(state: &StateDir) -> StateDirLock {
             );
             StateDirLock::HeldByOther
         }
-        // Some file systems of networks know no locks. Then the last server is the one that is found.
+        // Some network file systems do not support locks. Then the last server is the one that is found.
         Err(TryLockError::Error(error)) => {
             tracing::debug!(%error, "the state directory cannot be locked");
             StateDirLock::Held(None)
@@ -120,11 +120,11 @@ fn open_lock(path: &Path) -> io::Result<File> {
     options.mode(0o600).open(path)
 }
 
-/// The token of this machine: the one kept, or a new one made of `random`, readable for its owner only. Without it no
-/// client could come in, so that a directory that cannot keep it ends the program.
+/// The token of this machine: the stored one, or a new one from `random`, readable by its owner only. Without it no
+/// client could register, so that the program ends if the directory cannot store it.
 ///
 /// # Errors
-/// When the token can be neither read nor kept, or others may have chosen it.
+/// When the token can be neither read nor stored, or another user may have chosen it.
 pub fn token(
     state: &StateDir,
     hold: &StateDirLock,
@@ -200,7 +200,7 @@ pub fn announce_client(state: &StateDir, client: &RunningClient) -> Option<State
     announce(clients_dir(state.path()).join(name), client)
 }
 
-/// The clients of this machine by their files. One that was killed may be among them.
+/// The clients of this machine by their files. A killed one may be among them.
 #[must_use]
 pub fn running_clients(state: &StateDir) -> Vec<RunningClient> {
     let Ok(entries) = fs::read_dir(clients_dir(state.path())) else {
@@ -240,7 +240,7 @@ fn make_private(dir: &Path) -> io::Result<()> {
         .create(dir)
 }
 
-/// Writes a file aside and renames it, so that no reader finds half a file and a full disk leaves none.
+/// Writes a temporary file and renames it, so that no reader finds half a file and a full disk leaves none.
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         make_private(parent)?;
@@ -324,7 +324,7 @@ mod tests {
         assert!(refused.contains("another adit-server"), "{refused}");
         drop(second);
         assert_eq!(state.running_server().unwrap(), Some(server(us)));
-        // When the first has gone, the next one has the directory.
+        // When the first has ended, the next one gets the directory.
         drop((state_file, first));
         let third = hold(&state);
         assert!(announce_server(&state, &third, &server(us)).is_some());
@@ -354,7 +354,7 @@ mod tests {
         let state = StateDir::new(dir.path());
         let hold = hold(&state);
         token(&state, &hold, [1; 32]).unwrap();
-        // Root alone can give a file away; for others there is nothing to test.
+        // Only root can change the owner of a file; other users skip the test.
         if std::os::unix::fs::chown(state.token_file(), Some(12_345), None).is_err() {
             return;
         }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::{admin_request, cli, outln, output, report::Failed, runtime::background, state};
 
-/// A running process of this machine responds within this.
+/// Time limit for the response of a running process of this machine.
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Shows the server and the clients of this machine.
@@ -23,13 +23,13 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
         let state = StateDir::find(command.state_dir.as_deref(), environment());
         let server = state.running_server().map_err(Failed::config)?;
         let server = match server.and_then(|server| server.admin_addr) {
-            Some(addr) => ask(addr, "/api/status").await.ok(),
+            Some(addr) => query(addr, "/api/status").await.ok(),
             None => None,
         };
         let mut clients = Vec::new();
         for client in state::running_clients(&state) {
             if let Some(addr) = client.admin_addr
-                && let Ok(status) = ask(addr, "/api/status").await
+                && let Ok(status) = query(addr, "/api/status").await
             {
                 clients.push(status);
             }
@@ -41,7 +41,7 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
         }
         if server.is_none() && clients.is_empty() {
             return Err(Failed::other(format!(
-                "nothing of adit runs here (looked in {}); start `adit-server`, or `adit http PORT`",
+                "no process of adit runs on this machine (state directory {}); start `adit-server`, or `adit http PORT`",
                 state.path().display()
             )));
         }
@@ -53,12 +53,12 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
 ///
 /// # Errors
 /// When it does not respond, or not with JSON.
-pub async fn ask(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
-    let asked = timeout(RESPONSE_WITHIN, ask_unbounded(addr, path)).await;
-    asked.unwrap_or_else(|_| Err(Failed::other(format!("no response from {addr}"))))
+pub async fn query(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
+    let response = timeout(RESPONSE_WITHIN, query_unbounded(addr, path)).await;
+    response.unwrap_or_else(|_| Err(Failed::other(format!("no response from {addr}"))))
 }
 
-async fn ask_unbounded(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
+async fn query_unbounded(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
     let fail =
         |error: &dyn std::fmt::Display| Failed::other(format!("cannot query {addr}: {error}"));
     let stream = adit_net::connect(&addr.into())

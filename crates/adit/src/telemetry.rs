@@ -1,4 +1,4 @@
-//! The metrics, logs and traces of a process, as its settings have them.
+//! The metrics, logs and traces of a process, from its settings.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -18,9 +18,9 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 /// Metrics, logs and traces of a process, until it ends.
 pub struct ObservabilityGuard {
     telemetry: Arc<Telemetry>,
-    /// What is still to be sent at the end may take this long.
+    /// Time limit for sending waiting spans at the end.
     patience: Duration,
-    /// Their files are complete when these are gone.
+    /// Their files are complete when these guards are dropped.
     logs: Vec<LogGuard>,
 }
 
@@ -68,13 +68,13 @@ impl ObservabilityGuard {
         &self.telemetry
     }
 
-    /// For the signal that opens the files of the logs again.
+    /// For the signal that reopens the log files.
     pub fn reopeners(&self) -> Vec<LogReopener> {
         self.logs.iter().map(LogGuard::reopener).collect()
     }
 
-    /// Sends the spans that wait, for as long as one export may take, 2 s at most, then writes what waits of the logs, for
-    /// 2 s at most; and neither after another signal that asks for the end. What has not left by then is lost.
+    /// Sends the waiting spans, for as long as one export may take and at most 2 s, then writes the waiting log lines,
+    /// for at most 2 s; another signal to end cuts both short. The rest is lost.
     pub async fn end(self, signals: &mut Signals) {
         let (done, over) = oneshot::channel();
         // A detached thread: a runtime would wait for its blocking tasks.
@@ -106,7 +106,7 @@ impl ObservabilityGuard {
                 );
             }
         }
-        // Last, since what became of the spans stands in them; at once, so that none waits for another.
+        // Last, since they contain the result of sending the spans; all at once, so that none waits for another.
         self.logs.iter().for_each(LogGuard::close);
         drop(self.logs);
     }

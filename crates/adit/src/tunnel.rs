@@ -1,4 +1,4 @@
-//! `adit http`, its likes and `adit start`: a client until a signal, or the server, ends it.
+//! `adit http`, the other commands for one tunnel, and `adit start`: a client until a signal, or the server, ends it.
 
 mod reload;
 mod status;
@@ -116,11 +116,11 @@ fn check(command: &cli::Adit) -> Result<(), Failed> {
             if has_no_work(&loaded.settings) {
                 return Err(Failed::config(NO_WORK));
             }
-            outln!("the configuration is good");
+            outln!("the configuration is valid");
         }
         Err(error) if error.waits_for_server() => {
             outln!(
-                "the configuration is good; it names no server, and the client waits for one on this machine"
+                "the configuration is valid; it names no server, so the client waits for one on this machine"
             );
         }
         Err(error) => return Err(Failed::config(error)),

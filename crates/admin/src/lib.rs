@@ -103,14 +103,14 @@ impl Admin {
         })
     }
 
-    /// Serves requests for these host names, in lower case, beside its address and `localhost`.
+    /// Serves requests for these host names, in lower case, besides its address and `localhost`.
     #[must_use]
     pub fn allow_hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = hosts;
         self
     }
 
-    /// Where it listens.
+    /// Its address.
     pub const fn addr(&self) -> SocketAddr {
         self.addr
     }

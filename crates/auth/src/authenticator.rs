@@ -12,8 +12,8 @@ pub trait Authenticator: Send + Sync {
     /// [`Denied`], whose public text and cost are the same for every cause.
     fn authenticate(&self, credential: &Credential, claim: &ClientClaim) -> Result<Grant, Denied>;
 
-    /// Whether the credential that earned this grant would earn it now. The caller ends the links of grants that are no
-    /// longer valid.
+    /// Whether the credential of this grant is still accepted. The caller ends the links of grants that are no longer
+    /// valid.
     fn is_valid(&self, grant: &Grant) -> bool;
 }
 

@@ -208,7 +208,7 @@ fn a_generated_token_has_the_prefix_and_is_accepted() {
 }
 
 #[test]
-fn a_shared_authenticator_answers_as_itself() {
+fn a_shared_authenticator_responses_as_itself() {
     let shared: Arc<dyn Authenticator> = Arc::new(tokens(&[("ann", "a-token")]).unwrap());
     let grant = shared.authenticate(&token("a-token"), &claim()).unwrap();
     assert_eq!(grant.user().as_str(), "ann");

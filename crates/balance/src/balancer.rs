@@ -9,23 +9,23 @@ use crate::{
     sync::{Arc, AtomicU64, Ordering},
 };
 
-/// Input of one choice besides the members. [`Policy::uses_hash`] and
-/// [`Policy::uses_random`] show which of the two is read; the other may be 0.
+/// Input of one choice besides the members. [`Policy::uses_hash`] and [`Policy::uses_random`] tell which of the two a
+/// policy reads; the other may be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Draw {
-    /// The visitor's key: [`hash_bytes`](crate::hash_bytes) of the
-    /// host, header or cookie for [`Policy::ConsistentHash`], of the address
-    /// for [`Policy::IpHash`]. All 64 bits even; the upper ones decide.
+    /// The visitor's key: [`hash_bytes`](crate::hash_bytes) of the host, header or cookie for
+    /// [`Policy::ConsistentHash`], of the address for [`Policy::IpHash`]. All 64 bits must be evenly distributed; the
+    /// upper ones decide.
     pub hash: u64,
     /// Random bits for [`Policy::PowerOfTwo`], all 64 uniform.
     pub random: u64,
 }
 
-/// Counters of a balancer and its predecessors. Exact while no choice runs; a
-/// running choice may already be in `chosen`, with the turns that it skips.
+/// Counters of a balancer and its predecessors. They are exact while no choice runs; a running choice may already be
+/// counted in `chosen`, with the turns that it skips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Choices that named a member.
+    /// Choices that found a member.
     pub chosen: u64,
     /// Choices that found no member eligible, or no member at all.
     pub none_eligible: u64,
@@ -57,11 +57,10 @@ enum Plan {
     TwoChoices,
 }
 
-/// Every choice takes a ticket, whatever its policy: it is the turn under the
-/// policies with turns, and the count of choices. Rare events are counted
-/// separately and subtracted.
+/// Every choice takes a ticket under every policy: the ticket counts the choices, and is the turn under the policies
+/// with turns. Rare events are counted separately and subtracted.
 ///
-/// All counts are relaxed: each is a total of its own and guards nothing.
+/// All counters use relaxed ordering: each is an independent total, and no other memory depends on it.
 #[derive(Debug)]
 struct Progress {
     /// The next ticket.
@@ -176,7 +175,7 @@ impl<Id> Balancer<Id> {
     #[inline]
     pub fn choose(&self, draw: Draw, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         let ticket = self.progress.ticket();
-        // The most common policy has the shortest way.
+        // The most common policy is checked first.
         if let Plan::Turns(schedule) = &self.plan {
             let turn = self.members.get(schedule.member_at(ticket));
             return match turn {
@@ -187,8 +186,7 @@ impl<Id> Balancer<Id> {
         self.weigh(ticket, draw, eligible)
     }
 
-    /// A choice that does not go by turns alone. Apart, so that a caller takes in
-    /// no more code than a turn needs.
+    /// A choice that does not go by turns alone. Not inlined, so that callers contain only the code of a turn.
     #[inline(never)]
     fn weigh(
         &self,
@@ -204,9 +202,8 @@ impl<Id> Balancer<Id> {
         }
     }
 
-    /// Takes tickets until one falls on an eligible member: the turns of the
-    /// others are passed over, so that those who remain keep their order and
-    /// their proportions.
+    /// Takes tickets until one selects an eligible member. The turns of other members are skipped, so that the eligible
+    /// ones keep their order and their proportions.
     #[cold]
     #[inline(never)]
     fn later_turn(
@@ -222,8 +219,7 @@ impl<Id> Balancer<Id> {
                 return Some(member);
             }
         }
-        // A heavy member that is not eligible owns most of the period, or other
-        // threads took the turns between.
+        // An ineligible member with a large weight owns most of the period, or other threads took the turns between.
         let extra = self.members.len().max(1) as u64;
         self.progress.extra.fetch_add(extra, Ordering::Relaxed);
         let lot = self.progress.ticket();
@@ -258,9 +254,8 @@ impl<Id> Balancer<Id> {
         last
     }
 
-    /// The fewest in flight for the weight. The scan starts at the member whose
-    /// turn it is, which so wins among equals: an idle set is served by turns.
-    /// The first idle member ends the scan, since none can be less filled.
+    /// The member with the fewest requests in flight for its weight. The scan starts at the member whose turn it is, so
+    /// that equal members take turns. The first idle member ends the scan, since none can be less loaded.
     #[inline]
     fn least(&self, start: usize, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         let (before, from) = self.members.split_at_checked(start)?;
@@ -279,7 +274,7 @@ impl<Id> Balancer<Id> {
         best
     }
 
-    /// The winner of the hash, or if it is not eligible, of those who are.
+    /// The winner of the hash; if it is not eligible, the winner among the eligible members.
     #[inline(never)]
     fn winner(
         &self,
@@ -300,7 +295,7 @@ impl<Id> Balancer<Id> {
         self.counted(heir.and_then(|heir| self.members.get(heir)))
     }
 
-    /// The less filled of two (Mitzenmacher, 2001).
+    /// The less loaded of two (Mitzenmacher, 2001).
     #[inline(never)]
     fn two_choices(&self, random: u64, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         let (first, second) = two_of(random, self.members.len());
@@ -310,9 +305,8 @@ impl<Id> Balancer<Id> {
         {
             return Some(less_filled(first, second));
         }
-        // Drawing again among the eligible alone keeps both choices; the one
-        // eligible member of the first draw would be chosen whatever its load.
-        // New bits, since the old ones depend on the first draw.
+        // Drawing again among the eligible members keeps two candidates; with the eligible member of the first draw
+        // alone, its load would not matter. New bits, since the old ones depend on the first draw.
         let candidates = || self.members.iter().filter(|member| eligible(member.id()));
         let (first, second) = two_of(mix(random), candidates().count());
         let (mut one, mut other, mut last) = (None, None, None);
@@ -333,13 +327,13 @@ impl<Id> Balancer<Id> {
     }
 }
 
-/// Two places out of `len`, different unless there is only one.
+/// Two different indices below `len`; the same one twice if `len` is 1.
 fn two_of(random: u64, len: usize) -> (usize, usize) {
     let low = (random & 0xffff_ffff) as usize;
     let high = (random >> 32) as usize;
     let first = low.checked_rem(len).unwrap_or(0);
     let second = high.checked_rem(len.saturating_sub(1)).unwrap_or(0);
-    // The second is drawn among the others: step over the first.
+    // The second is drawn among the others: skip the first.
     if len > 1 && second >= first {
         (first, second + 1)
     } else {

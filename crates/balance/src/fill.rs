@@ -1,16 +1,14 @@
-//! How filled members are: requests for weight, compared without a division.
+//! The load of members relative to their weights, compared without a division.
 
 use crate::Member;
 
-/// How much a request fills each member: a common multiple of all weights over
-/// the member's own.
+/// The load that one request adds to each member: a common multiple of all weights divided by the member's weight.
 ///
-/// These are the smallest whole numbers that are to each other as one over the
-/// weights. If the weights have so little in common that these do not fit, they
-/// go up to the greatest that does, and are right to about one part in 2^24 over
-/// the times that the member outweighs the lightest.
+/// These are the smallest whole numbers whose ratios are the inverse ratios of the weights. If they do not fit, they
+/// are scaled to the largest number that does, with a relative error of about the member's weight over the lightest
+/// weight times 2^-24.
 pub(crate) fn scales(weights: &[u32]) -> impl Iterator<Item = u32> {
-    /// It would take more guards to overflow a fill than fit into eight tebibytes.
+    /// With this bound a sum of loads cannot overflow: that would take more guards than fit into eight tebibytes.
     const LARGEST: u64 = (1 << 24) - 1;
     let lightest = weights.iter().copied().min().map_or(1, u64::from);
     let multiple = weights
@@ -34,10 +32,10 @@ fn lcm(a: u64, b: u64) -> Option<u64> {
     (a / divisor).checked_mul(b)
 }
 
-/// The member that would be less filled with one request more: counting that
-/// request lets the heavier of two idle members go first. The first of equals.
+/// The member that would be less loaded with one more request: counting that request prefers the heavier of two idle
+/// members. Of equals, the first.
 pub(crate) fn less_filled<'a, Id>(first: &'a Member<Id>, second: &'a Member<Id>) -> &'a Member<Id> {
-    // Multiplied out, and wide enough that it cannot overflow.
+    // Multiplied instead of divided, and wide enough not to overflow.
     let fill = |one: &Member<Id>, other: &Member<Id>| {
         (one.load().in_flight() as u128 + 1) * u128::from(other.weight())
     };
@@ -81,7 +79,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any two compare as fractions do.
+        /// Any two compare as their fractions do.
         #[test]
         fn fills_compare_as_fractions(
             weights in prop::collection::vec(1_u32..60, 2..4),

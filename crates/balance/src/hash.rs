@@ -5,11 +5,9 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// Hashes a name, a header value or an address for the hash policies.
 ///
-/// FNV-1a over the bytes (draft-eastlake-fnv), then the 64-bit finalizer of
-/// MurmurHash3, because FNV alone leaves the high bits of short inputs nearly
-/// alike. The result never changes: two servers, or two releases, agree on it.
-/// It does not resist a search for collisions, which only directs the
-/// attacker's own requests to one member.
+/// FNV-1a over the bytes (draft-eastlake-fnv), then the 64-bit finalizer of MurmurHash3, because FNV alone leaves the
+/// high bits of short inputs nearly alike. The result never changes: two servers, or two releases, agree on it. It does
+/// not resist deliberate collisions, which only direct the attacker's own requests to one member.
 ///
 /// # Complexity
 /// One multiplication per byte; meant for names, not for bodies.

@@ -25,7 +25,7 @@
 //! Cost, for `n` members: constant for all but least connections while the first
 //! pick is eligible, and linear when it is not. Least connections reads members
 //! until it finds an idle one. The hash policies work the owner of a slot of
-//! keys out when it is first asked for, which is linear, and make the table of
+//! keys out when it is first needed, which is linear, and make the table of
 //! 4 to 32 KiB (more above 65,535 members) at the first choice; nothing else
 //! allocates after [`Balancer::new`], and no choice waits for another but those
 //! that find no table yet. A choice counts itself with the one atomic step that

@@ -9,26 +9,26 @@ use crate::sync::Arc;
 ///
 /// The count is the reference count that the guards need anyway to keep it
 /// alive: a request costs one atomic step up and one down, where a counter
-/// beside the references costs two and two. It orders nothing: it says how
+/// beside the references costs two and two. It orders nothing: it shows how
 /// many, never what was written before.
 #[derive(Clone)]
 pub struct Load {
     count: Arc<Count>,
 }
 
-/// What the handles share. They are counted apart from the guards, so that
-/// making one more never looks like a request.
+/// The state that handles share. Handles are counted separately from guards, so that another handle does not count as a
+/// request.
 struct Count {
-    /// Held once here and once by each guard.
+    /// One reference from here, and one from each guard.
     running: Arc<Running>,
 }
 
-/// Nothing but its references.
+/// Only its references matter.
 #[derive(Debug)]
 struct Running;
 
 impl Load {
-    /// A count of its own, at zero.
+    /// A new count, at zero.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -46,11 +46,11 @@ impl Load {
         }
     }
 
-    /// How many guards are alive.
+    /// Number of live guards.
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> usize {
-        // The handles' own reference is there as long as `self` is.
+        // The handles' own reference exists as long as `self` does.
         Arc::strong_count(&self.count.running) - 1
     }
 }

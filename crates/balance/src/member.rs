@@ -8,7 +8,7 @@ pub struct Member<Id> {
     id: Id,
     key: u64,
     weight: u32,
-    /// How much a request fills it beside the other members of its balancer.
+    /// The load that one request adds, relative to the other members of its balancer.
     scale: u32,
     load: Load,
 }
@@ -22,8 +22,7 @@ impl<Id> Member<Id> {
     /// with one key, the later in the list gets nothing while the earlier is
     /// eligible.
     ///
-    /// A `weight` of 0 counts as 1: who should get nothing is left out of the
-    /// list or not eligible.
+    /// A `weight` of 0 counts as 1: leave a member that should get nothing out of the list, or make it ineligible.
     #[must_use]
     pub fn new(id: Id, key: u64, weight: u32, load: Load) -> Self {
         Self {
@@ -35,14 +34,14 @@ impl<Id> Member<Id> {
         }
     }
 
-    /// What the caller knows it by.
+    /// The caller's name for it.
     #[must_use]
     #[inline]
     pub fn id(&self) -> &Id {
         &self.id
     }
 
-    /// What the hash policies know it by.
+    /// Its key under the hash policies.
     #[must_use]
     pub fn key(&self) -> u64 {
         self.key
@@ -58,8 +57,8 @@ impl<Id> Member<Id> {
         self.scale = scale;
     }
 
-    /// How filled it is beside the other members of its balancer. Cannot overflow:
-    /// see [`scales`](crate::fill::scales).
+    /// Its load relative to its weight and the other members of its balancer. Cannot overflow: see
+    /// [`scales`](crate::fill::scales).
     #[inline]
     pub(crate) fn fill(&self) -> u64 {
         (self.load.in_flight() as u64).wrapping_mul(u64::from(self.scale))

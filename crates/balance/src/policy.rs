@@ -1,4 +1,4 @@
-//! The names of the ways to choose.
+//! The policies, by name.
 
 use std::{fmt, str::FromStr};
 
@@ -10,20 +10,15 @@ pub enum Policy {
     /// Each member in turn, weights ignored.
     #[default]
     RoundRobin,
-    /// Each member in turn, as often as its weight says, interleaved as nginx
-    /// does (smooth weighted round robin).
+    /// Each member in turn, in proportion to its weight, interleaved as in nginx (smooth weighted round robin).
     WeightedRoundRobin,
-    /// The member with the fewest requests in flight for its weight; members
-    /// that are level take turns by weight.
+    /// The member with the fewest requests in flight for its weight; equal members take turns by weight.
     LeastConnections,
-    /// The member that wins the caller's hash, which stands for a host, a
-    /// header or a cookie.
+    /// The member that wins the caller's hash of a host, a header or a cookie.
     ConsistentHash,
-    /// The member that wins the caller's hash, which stands for the visitor's
-    /// address.
+    /// The member that wins the caller's hash of the visitor's address.
     IpHash,
-    /// The less loaded, for its weight, of two members drawn by the caller's
-    /// dice.
+    /// The less loaded, relative to its weight, of two members drawn with the caller's random bits.
     PowerOfTwo,
 }
 
@@ -58,8 +53,8 @@ impl Policy {
         matches!(self, Self::ConsistentHash | Self::IpHash)
     }
 
-    /// Whether a choice depends on [`Draw::random`](crate::Draw::random), so
-    /// that a caller need not roll dice for the others.
+    /// Whether a choice depends on [`Draw::random`](crate::Draw::random), so that a caller need not draw random bits
+    /// for the others.
     #[must_use]
     pub const fn uses_random(self) -> bool {
         matches!(self, Self::PowerOfTwo)
@@ -97,7 +92,7 @@ impl FromStr for Policy {
 /// The text is not the name of a [`Policy`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "no balancing policy is called {refused:?}; use one of round_robin, weighted_round_robin \
+    "unknown balancing policy {refused:?}; use one of round_robin, weighted_round_robin \
      (or weighted), least_connections, consistent_hash, ip_hash, power_of_two (or p2c)"
 )]
 pub struct ParsePolicyError {

@@ -1,4 +1,4 @@
-//! Who wins a hash: weighted rendezvous hashing behind a table of slots.
+//! The winner of a hash: weighted rendezvous hashing behind a table of slots.
 //!
 //! A hash falls into one of [`SLOTS`] slots by its upper bits. For each slot
 //! every member draws a number from the slot and its own key, and the highest
@@ -6,7 +6,7 @@
 //! logarithm (Schindelhauer and Schomaker, 2005). A member that leaves gives up
 //! exactly the slots that it won, since the other numbers do not change; the same
 //! holds the other way for one that joins, and for a weight that changes. The
-//! winner of a slot is worked out when it is first asked for and then
+//! winner of a slot is computed when it is first needed and then
 //! remembered: a choice costs one look into the table, and a change of members
 //! no more than an empty one.
 //!
@@ -41,17 +41,16 @@ const SLOT_BITS: u32 = if cfg!(adit_loom) { 4 } else { 14 };
 /// smaller than its points from two members on.
 const SLOTS: usize = 1 << SLOT_BITS;
 
-/// The candidates, in the order of the members.
+/// The members as candidates, in their order.
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
-    /// Each member's key, mixed alone first: members with neighbouring keys and
-    /// slots with neighbouring numbers would otherwise meet.
+    /// Each member's key after mixing: otherwise members with neighbouring keys and slots with neighbouring numbers
+    /// would correlate.
     seeds: Box<[u64]>,
-    /// Each member's weight, or nothing when all weigh the same and the draws
-    /// decide without a logarithm.
+    /// Each member's weight; empty if all weights are equal and the draws decide without a logarithm.
     weights: Box<[u32]>,
-    /// The winners known so far. Made at the first choice: most balancers of a
-    /// large server are asked rarely, and one that is replaced perhaps never.
+    /// The winners known so far. Created at the first choice: most balancers of a large server are rarely used, and a
+    /// replaced one perhaps never.
     slots: OnceLock<Slots>,
 }
 
@@ -76,8 +75,7 @@ impl Rendezvous {
         self.slots.get()?.owner(slot_of(hash))
     }
 
-    /// Works the winner of `hash` among all members out, and remembers it if there
-    /// is a choice.
+    /// Computes the winner of `hash` among all members, and stores it if there is more than one.
     #[cold]
     pub(crate) fn settle(&self, hash: u64) -> Option<usize> {
         let slot = slot_of(hash);
@@ -90,14 +88,14 @@ impl Rendezvous {
         Some(owner)
     }
 
-    /// The winner of `hash` among the eligible.
+    /// The winner of `hash` among the eligible members.
     #[cold]
     pub(crate) fn heir(&self, hash: u64, eligible: impl Fn(usize) -> bool) -> Option<usize> {
         self.winner(slot_of(hash), eligible)
     }
 
-    /// The eligible member with the highest number for a slot; the earlier of
-    /// equals. Asks about a member only when it would lead, which is rarely.
+    /// The eligible member with the highest number for a slot; of equals, the earlier. Calls `eligible` only for a
+    /// member that would lead, which is rare.
     fn winner(&self, slot: usize, eligible: impl Fn(usize) -> bool) -> Option<usize> {
         let draws = self.seeds.iter().map(|&seed| draw(slot, seed));
         if self.weights.is_empty() {
@@ -117,7 +115,7 @@ const fn slot_of(hash: u64) -> usize {
     (hash >> (u64::BITS - SLOT_BITS)) as usize
 }
 
-/// The place of the first greatest draw among the eligible.
+/// The index of the first greatest draw among the eligible members.
 fn best(draws: impl Iterator<Item = u64>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
     let mut leader: Option<(usize, u64)> = None;
     for (index, draw) in draws.enumerate() {
@@ -129,7 +127,7 @@ fn best(draws: impl Iterator<Item = u64>, eligible: impl Fn(usize) -> bool) -> O
     leader.map(|(index, _)| index)
 }
 
-/// The place of the first greatest [`score`] among the eligible.
+/// The index of the first greatest [`score`] among the eligible members.
 fn best_weighted(
     draws: impl Iterator<Item = (u64, u32)>,
     eligible: impl Fn(usize) -> bool,
@@ -188,8 +186,7 @@ fn uniform(draw: u64) -> f64 {
     (draw as f64 + 0.5) * UNIT
 }
 
-/// The draw bent by a weight: the highest score wins with a probability
-/// proportional to its weight.
+/// The draw adjusted by a weight: the highest score wins with a probability proportional to its weight.
 ///
 /// The logarithm comes from the platform's maths library; two platforms may
 /// round it apart, which matters only to a slot whose two best scores agree to
@@ -273,8 +270,8 @@ mod tests {
         assert!(empty.slots.get().is_none());
     }
 
-    /// The root of the mean square by which shares are off: what independent draws give
-    /// is 3.1 and 3.4 % here, and ketama's points 7.6 and 5.5 %.
+    /// The root mean square error of the shares. Independent draws have 3.1 and 3.4 % here, and ketama's points 7.6 and
+    /// 5.5 %.
     #[test]
     fn shares_are_more_even_than_by_independent_draws() {
         for (weights, bound) in [([1; 4], 0.025), ([1, 2, 3, 4], 0.028)] {
@@ -312,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_draw_is_a_shuffled_slot_and_a_tail() {
-        // Worked out apart, in another language.
+        // Computed separately, in another language.
         assert_eq!(draw(0, mix(1)), 0x7_aeed_15af_3f0d);
         assert_eq!(draw(9_999, mix(2)), 0xa_7056_fefe_2d0d);
     }

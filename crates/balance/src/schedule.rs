@@ -1,12 +1,11 @@
-//! The order of turns of one period, worked out when members change.
+//! The order of turns of one period, computed when members change.
 //!
 //! nginx keeps a running weight per peer and finds the next peer by a scan
 //! under a lock. Its order repeats with a period of the sum of the weights, so
 //! we run it once at build; a turn is then one atomic step along the period.
 
-/// The longest period that is kept exactly. Beyond it weights are scaled down
-/// to about this sum: it bounds the memory of a period and the time to build
-/// it, and a share is still right to one part in two thousand.
+/// The longest period that is kept exactly. Above it weights are scaled down to about this sum, which bounds the memory
+/// and the construction time of a period; shares are still exact to one part in two thousand.
 const LONGEST_EXACT: u64 = 2_048;
 
 /// The member of any ticket.
@@ -24,13 +23,12 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Every member once in a period.
+    /// A period with each member once.
     pub(crate) fn even(members: usize) -> Self {
         Self::of(members, Box::default())
     }
 
-    /// Every member as often in a period as its weight, over the weights'
-    /// common divisor, says.
+    /// A period in which each member appears as often as its weight, divided by the weights' common divisor.
     pub(crate) fn weighted(weights: &[u32]) -> Self {
         let weights = reduced(weights);
         if weights.iter().all(|&weight| weight == 1) {
@@ -49,8 +47,8 @@ impl Schedule {
         }
     }
 
-    /// The member whose turn `ticket` is, by its lower 32 bits: once in 2^32
-    /// tickets the order begins anew. 0 when there are none.
+    /// The member whose turn `ticket` is, by its lower 32 bits: after 2^32 tickets the order starts over. 0 without
+    /// members.
     #[inline]
     #[allow(
         clippy::cast_possible_truncation,
@@ -63,7 +61,7 @@ impl Schedule {
     }
 }
 
-/// The same proportions in the smallest numbers, their sum bounded.
+/// The same proportions in the smallest numbers, with a bounded sum.
 fn reduced(weights: &[u32]) -> Vec<u64> {
     let divisor = weights
         .iter()
@@ -95,7 +93,7 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 /// chosen and loses the total.
 fn smooth(weights: &[u64]) -> Box<[u32]> {
     let total: u64 = weights.iter().sum();
-    // Signed, because the last chosen member is below zero.
+    // Signed, because the member chosen last is below zero.
     let total = i64::try_from(total).unwrap_or(i64::MAX);
     let gains: Vec<i64> = weights
         .iter()
@@ -116,7 +114,7 @@ fn smooth(weights: &[u64]) -> Box<[u32]> {
         if let Some(rich) = riches.get_mut(richest) {
             *rich -= total;
         }
-        // An index that does not fit would stand for no member and be skipped.
+        // An index that does not fit would select no member and be skipped.
         turns.push(u32::try_from(richest).unwrap_or(u32::MAX));
     }
     turns.into_boxed_slice()

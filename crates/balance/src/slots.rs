@@ -12,14 +12,14 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Slots {
     words: Box<[AtomicU64]>,
-    /// The base-two logarithm of a field's bits: fields do not cross words.
+    /// The base-two logarithm of the bits of a field: fields do not cross words.
     log_bits: u32,
     /// A field's bits, set.
     mask: u64,
 }
 
 impl Slots {
-    /// So many slots, none known, for so many members.
+    /// `slots` unknown slots for so many members.
     ///
     /// # Complexity
     /// One allocation of zeros.
@@ -46,7 +46,7 @@ impl Slots {
         (field as usize).checked_sub(1)
     }
 
-    /// Remembers the owner of a slot, which is always the same.
+    /// Stores the owner of a slot, which is always the same.
     pub(crate) fn remember(&self, slot: usize, owner: usize) {
         let (word, shift) = self.place(slot);
         let field = (owner as u64 + 1) & self.mask;

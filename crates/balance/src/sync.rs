@@ -12,7 +12,7 @@ pub(crate) use loom::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Loom lacks this type: the one of std, with the orderings repeated in types of loom.
+/// Loom lacks this type: it is std's, with the orderings converted from loom's.
 #[cfg(adit_loom)]
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {

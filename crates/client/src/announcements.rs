@@ -31,7 +31,7 @@ pub(crate) struct Announcements {
     supports_layers: bool,
     sequence: u64,
     /// The last announcement, while its results are outstanding.
-    unanswered: Option<Sent>,
+    outstanding: Option<Sent>,
     /// Time of the next announcement.
     due: Option<Instant>,
     pause: Duration,
@@ -82,7 +82,7 @@ impl Announcements {
             server_host: server_host.to_owned(),
             supports_layers,
             sequence: 0,
-            unanswered: None,
+            outstanding: None,
             due: None,
             pause: FIRST_PAUSE,
         };
@@ -149,12 +149,12 @@ impl Announcements {
         let open = self.tunnels.iter().filter(|(_, state)| state.is_open());
         let tunnels: Vec<_> = open.map(|(tunnel, _)| tunnel.clone()).collect();
         self.due = None;
-        self.unanswered = None;
+        self.outstanding = None;
         if tunnels.is_empty() {
             return None;
         }
         self.sequence += 1;
-        self.unanswered = Some(Sent {
+        self.outstanding = Some(Sent {
             sequence: self.sequence,
             repeat_at: now + RESPONSE_WITHIN,
         });
@@ -182,7 +182,7 @@ impl Announcements {
             return true;
         }
         let is_last = |sent: &mut Sent| sent.sequence == results.sequence;
-        if self.unanswered.take_if(is_last).is_none() {
+        if self.outstanding.take_if(is_last).is_none() {
             return false;
         }
         let mut some_accepted = false;
@@ -215,7 +215,7 @@ impl Announcements {
 
     /// The control stream was lost, perhaps with messages or results.
     pub(crate) fn on_stream_lost(&mut self, now: Instant) {
-        if self.unanswered.take().is_some() {
+        if self.outstanding.take().is_some() {
             self.due = Some(now);
         }
         for leaving in &mut self.leaving {
@@ -233,13 +233,13 @@ impl Announcements {
     }
 
     fn announcement_due(&self) -> Option<Instant> {
-        let repeat_at = self.unanswered.map(|sent| sent.repeat_at);
+        let repeat_at = self.outstanding.map(|sent| sent.repeat_at);
         [self.due, repeat_at].into_iter().flatten().min()
     }
 
     /// Whether every announcement and destruction has had its response.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unanswered.is_none()
+        self.outstanding.is_none()
             && self.leaving.is_empty()
             && !self
                 .tunnels

@@ -82,7 +82,7 @@ pub(crate) struct Entries {
 
 struct Entry {
     settings: EntrySettings,
-    /// Why it leads nowhere, by the server's list of upstreams.
+    /// Why its upstream cannot be used, by the server's list of upstreams.
     error: Option<String>,
     visitors: Visitors,
     drain: watch::Sender<bool>,

@@ -83,7 +83,7 @@ pub struct EntryStatus {
     pub listen: String,
     /// The upstream it leads to.
     pub upstream: String,
-    /// Why it leads nowhere, by the server's list of upstreams.
+    /// Why its upstream cannot be used, by the server's list of upstreams.
     pub error: Option<String>,
     /// Visitor connections open now.
     pub connections_open: usize,

@@ -117,9 +117,9 @@ async fn a_client_registers_and_serves() {
     assert_eq!(status.clients[0].epoch, registration.epoch);
     assert_eq!(status.clients[0].lanes, 2);
     for _ in 0..4 {
-        let answer = get(server.http_addr()).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.ends_with("ok"), "{answer}");
+        let response = get(server.http_addr()).await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        assert!(response.ends_with("ok"), "{response}");
     }
     let handle = server.handle();
     until("the control stream", || handle.status().clients[0].control).await;
@@ -168,13 +168,13 @@ async fn a_client_returns_after_the_server_did() {
     connected(&client).await;
     let after = client.registrations().borrow().clone().unwrap().epoch;
     assert!(after > before, "{after} {before}");
-    let answer = get(second.http_addr()).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = get(second.http_addr()).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     client.stop();
     second.stop().await;
 }
 
-/// P-1.8: another machine under the same name is refused by name while the first answers.
+/// P-1.8: another machine under the same name is refused by name while the first responses.
 #[tokio::test]
 async fn two_machines_do_not_evict_each_other() {
     let server = server(any());
@@ -211,8 +211,8 @@ async fn a_client_that_drains_finishes_and_does_not_come_back() {
     until("on its way", || handle.status().clients[0].requests == 1).await;
     client.drain().await;
     assert!(handle.status().clients[0].draining);
-    let answer = visitor.await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = visitor.await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     server.stop().await;
     let ended = tokio::time::timeout(10 * SECOND, client.ended()).await;
     assert_eq!(ended.unwrap().reason, adit_reconnect::StopReason::Requested);
@@ -258,8 +258,8 @@ async fn p_1_4_a_waiting_client_serves_a_host_that_becomes_free() {
     .await;
     let registration = second.registrations().borrow().clone().unwrap();
     assert!(registration.tunnels[0].public_url.contains("shop.test"));
-    let answer = get(server.http_addr()).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = get(server.http_addr()).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     second.stop();
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! What leaves in one go: small messages joined, large payloads by reference.
+//! The bytes of one write: small messages joined, large payloads by reference.
 //!
 //! One batch becomes one DATA frame and one vectored write. Joining is what makes a multiplexed hop cheap: under
 //! load one write carries many messages.
@@ -10,26 +10,26 @@ use bytes::{Buf, Bytes, BytesMut};
 /// Payloads up to this are copied into the shared block; above it a reference costs less than the copy.
 pub const COALESCE_BYTES: usize = 2048;
 
-/// A block is handed on when it has grown to this, so that its memory can be used again soon.
+/// A block is passed on when it has this size, so that its memory can be reused soon.
 const BLOCK_BYTES: usize = 16 * 1024;
 
-/// What a block must have room for to be written to: any small payload and most heads. A write that found less would
-/// move the whole block to a larger one.
+/// Free room that a block needs before a write: any small payload and most heads fit. With less, a write would move the
+/// whole block to a larger one.
 const ROOM_BYTES: usize = COALESCE_BYTES + 64;
 
-/// Gathers one batch after the other. Blocks are split from one allocation, which is used anew when all that was
+/// Gathers one batch after another. Blocks are split from one allocation, which is reused when everything that was
 /// split from it has been written.
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
     block: BytesMut,
-    /// The first segment, and those behind it: most batches are one segment and take no memory for a list.
+    /// The first segment, and the others: most batches have one segment and need no memory for a list.
     first: Bytes,
     more: VecDeque<Bytes>,
     bytes: usize,
 }
 
 impl BatchBuilder {
-    /// With nothing in it.
+    /// Empty.
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,7 +45,7 @@ impl BatchBuilder {
         self.bytes += self.block.len() - before;
     }
 
-    /// Appends payload bytes: copied when small, by reference when not.
+    /// Appends payload bytes: a copy of small payloads, a reference to others.
     pub fn put_payload(&mut self, payload: Bytes) {
         if payload.len() <= COALESCE_BYTES {
             self.put(|block| block.extend_from_slice(&payload));
@@ -96,7 +96,7 @@ impl BatchBuilder {
 /// Bytes ready to be written, in segments.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Empty only when the batch is.
+    /// Empty only if the batch is empty.
     first: Bytes,
     more: VecDeque<Bytes>,
     remaining: usize,
@@ -109,7 +109,7 @@ impl Batch {
         first.into_iter().chain(self.more)
     }
 
-    /// Goes on to the next segment; gives the one that was.
+    /// Moves on to the next segment; returns the one before.
     fn shift(&mut self) -> Bytes {
         let next = self.more.pop_front().unwrap_or_default();
         std::mem::replace(&mut self.first, next)
@@ -148,7 +148,7 @@ impl Buf for Batch {
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        assert!(length <= self.remaining, "took past the end of a batch");
+        assert!(length <= self.remaining, "read past the end of a batch");
         match self.first.len().cmp(&length) {
             Ordering::Greater => {
                 self.remaining -= length;

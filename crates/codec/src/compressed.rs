@@ -9,25 +9,25 @@ use crate::{
 pub(crate) const INFLATED_BYTES_FIELD: u8 = 22;
 pub(crate) const COMPRESSION_FIELD: u8 = 23;
 
-/// The most that one message may inflate to (P-13.2): the bound of what senders put into one (P-2.1).
+/// The largest inflated size of one message (P-13.2): the largest payload that senders put into one (P-2.1).
 pub const MAX_INFLATED_BYTES: usize = 64 * 1024;
 
-/// The algorithm of compressed payload, and its size before.
+/// The algorithm of compressed payload, and its inflated size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compressed {
     /// How.
     pub by: Compression,
-    /// Its length before; 1 to [`MAX_INFLATED_BYTES`], and more than it is now.
+    /// Its inflated size; 1 to [`MAX_INFLATED_BYTES`], and greater than the compressed size.
     pub inflated_bytes: u32,
 }
 
 impl Compressed {
-    /// The length before.
+    /// The inflated size.
     pub const fn inflated_len(self) -> usize {
         self.inflated_bytes as usize
     }
 
-    /// Out of the two fields; `None` when the message has neither.
+    /// From the two fields; `None` when the message has neither.
     pub(crate) fn read(inflated_bytes: u64, by: u64) -> Result<Option<Self>, BadMessage> {
         let (inflated_bytes, by) = (low_32(inflated_bytes), low_32(by));
         if inflated_bytes == 0 && by == 0 {
@@ -39,7 +39,7 @@ impl Compressed {
         }
     }
 
-    /// Whether `length` bytes can be what it is now, as the start of a payload of `whole` bytes.
+    /// Whether a compressed size of `length` bytes is valid, as the start of a payload of `whole` bytes.
     pub(crate) fn holds(self, length: usize, whole: u64) -> bool {
         let before = self.inflated_len();
         length < before && before <= MAX_INFLATED_BYTES && before as u64 <= whole

@@ -1,9 +1,9 @@
-//! Messages out of transport frames, without joining them.
+//! Reads messages from transport frames, without joining the frames.
 //!
-//! A frame (one HTTP/2 DATA frame, one read of a socket) may hold many messages, and a message may span frames. What
-//! lies whole in a frame is sliced out of it. Of a message that spans frames, a chunk whose envelope has come in
-//! ascending order is handed on part by part, each but the last of at least [`MIN_PART_BYTES`]; anything else is
-//! gathered, growing with what arrives and never past [`crate::MAX_MESSAGE_BYTES`].
+//! A frame (one HTTP/2 DATA frame, one read of a socket) may hold many messages, and a message may span frames. A
+//! message within one frame is a slice of the frame. If a message spans frames, a chunk whose envelope is in ascending
+//! order is passed on part by part, each but the last of at least [`MIN_PART_BYTES`]; any other message is gathered in
+//! a buffer that grows with the received bytes, up to [`crate::MAX_MESSAGE_BYTES`].
 
 mod chunk;
 mod message;
@@ -24,12 +24,12 @@ use crate::{
     id::RequestId,
 };
 
-/// An envelope and the start of a chunk in ascending order fit in this; once more has come, a message that spans
+/// An envelope and the start of a chunk in ascending order fit into this; once more has arrived, a message that spans
 /// frames is gathered.
 const SCAN_BYTES: usize = 48;
 
-/// A chunk in parts pays once for a message (P-4.1), and each part that waits occupies as much as one: frames of a byte
-/// must not make a part each.
+/// A chunk in parts is charged for one message (P-4.1), but each waiting part occupies as much memory as a message:
+/// frames of one byte must not become one part each.
 const MIN_PART_BYTES: usize = 1024;
 
 #[derive(Debug)]
@@ -39,16 +39,16 @@ enum State {
         prefix: [u8; PREFIX_BYTES],
         have: usize,
     },
-    /// In a message of `length` bytes of which `gathered` holds the start.
+    /// In a message of `length` bytes; `gathered` has its start.
     Message { length: usize, scan: bool },
-    /// In a chunk that is handed on in parts. `gathered` holds the start of the next part when it was too short.
+    /// In a chunk that is passed on in parts. `gathered` has the start of the next part if it was too short.
     Parts {
         id: RequestId,
         end_stream: bool,
         remaining: usize,
         first: bool,
     },
-    /// The framing is lost; nothing is read any more.
+    /// The framing is lost; nothing more is read.
     Lost(DecodeError),
 }
 
@@ -63,7 +63,7 @@ pub struct Decoder {
     input: Bytes,
     state: State,
     gathered: BytesMut,
-    /// Where in the stream `input` begins, and where the current message does.
+    /// Offsets in the stream of the start of `input`, and of the current message.
     offset: u64,
     message_at: u64,
 }
@@ -86,8 +86,8 @@ impl Decoder {
         }
     }
 
-    /// Gives it the next frame. Call [`Decoder::next`] until it has nothing more before the following one; what is
-    /// left of the last frame is kept in front, at the cost of a copy.
+    /// Adds the next frame. Call [`Decoder::next`] until it returns `None` before the following one; the rest of the
+    /// last frame is kept in front, which costs a copy.
     pub fn feed(&mut self, frame: Bytes) {
         if matches!(self.state, State::Lost(_)) {
             return;
@@ -110,7 +110,7 @@ impl Decoder {
     /// The next message or part; `None` when another frame is needed.
     ///
     /// # Errors
-    /// [`DecodeError`] when the framing is lost; from then on the same error, whatever is fed.
+    /// [`DecodeError`] when the framing is lost; from then on it returns the same error, whatever is added.
     #[allow(clippy::should_implement_trait)] // fallible and fed from outside: no iterator
     pub fn next(&mut self) -> Result<Option<Envelope>, DecodeError> {
         if matches!(self.state, State::Prefix { have: 0, .. })
@@ -139,16 +139,15 @@ impl Decoder {
         result
     }
 
-    /// The next message if it lies whole in the input and is a chunk as [`crate::write_chunk_prefix`] writes it, which
-    /// is most of what there is: it costs one reference. Whatever else it may be, and whatever is wrong with it, is
-    /// found out by [`Decoder::read`].
+    /// The next message if it is complete in the input and is a chunk as [`crate::write_chunk_prefix`] writes it, which
+    /// most messages are: it costs one reference. Every other message, and every error, is left to [`Decoder::read`].
     fn whole_chunk(&mut self) -> Option<(ChunkStart, Bytes)> {
         let (prefix, rest) = self.input.split_first_chunk()?;
         let length = read_prefix(*prefix, self.offset).ok()?;
         let chunk = written_chunk(rest.get(..length)?)?;
         let payload = length - chunk.payload_at;
         self.skip(PREFIX_BYTES + chunk.payload_at);
-        // No bytes hold no frame.
+        // An empty input must not keep its frame alive.
         let data = if payload == 0 {
             Bytes::new()
         } else {
@@ -189,7 +188,8 @@ impl Decoder {
                     }
                     let missing = length - self.gathered.len();
                     let take = self.input.len().min(missing);
-                    // While scanning, only so much that a chunk's payload is not gathered with its envelope.
+                    // While scanning, only as much as is needed, so that a chunk's payload is not gathered with its
+                    // envelope.
                     let take = if scan {
                         take.min(SCAN_BYTES.saturating_sub(self.gathered.len()).max(1))
                     } else {
@@ -198,7 +198,7 @@ impl Decoder {
                     let part = self.take(take);
                     self.gathered.extend_from_slice(&part);
                     if self.gathered.len() == length {
-                        // An allocation of its own, so that a small head that is kept pins no large one.
+                        // A separate allocation, so that a small head that is kept does not pin a large one.
                         let message = std::mem::take(&mut self.gathered).freeze();
                         self.state = START;
                         return decode_message(&message, length, self.message_at);
@@ -230,7 +230,7 @@ impl Decoder {
                         take = take.min(MIN_PART_BYTES - waits);
                     }
                     if gathers && waits == 0 {
-                        // Exactly, so that what waits has no room to spare.
+                        // Exact, so that a waiting payload has no spare capacity.
                         self.gathered.reserve(MIN_PART_BYTES.min(*remaining));
                     }
                     *remaining -= take;
@@ -261,7 +261,7 @@ impl Decoder {
         }
     }
 
-    /// Goes on behind so many bytes of the input. One that has been read to its end is let go: a decoder that waits for
+    /// Skips this many bytes of the input. An input that has been read completely is released: a decoder that waits for
     /// the next frame must not hold the memory of the last one.
     fn skip(&mut self, length: usize) {
         self.offset += length as u64;
@@ -277,14 +277,14 @@ impl Decoder {
         self.input.split_to(length)
     }
 
-    /// Copies so many bytes of the input.
+    /// Copies this many bytes of the input.
     fn gather(&mut self, length: usize) {
         self.gathered.extend_from_slice(&self.input[..length]);
         self.skip(length);
     }
 
-    /// Whether what has come of the current message is the envelope of a chunk that fills the rest of it; if so, goes
-    /// on to hand it on in parts.
+    /// Whether the received part of the current message is the envelope of a chunk that fills the rest of it; if so,
+    /// continues in parts.
     fn try_parts(&mut self, length: usize) -> bool {
         let known = self.gathered.len().min(SCAN_BYTES);
         let found = if known == 0 {
@@ -299,7 +299,7 @@ impl Decoder {
         let Some(chunk) = found else {
             return false;
         };
-        // A scan that ends inside what was gathered had succeeded before it was gathered.
+        // A scan that ends inside the gathered bytes had succeeded before they were gathered.
         let Some(rest) = chunk.payload_at.checked_sub(known) else {
             return false;
         };

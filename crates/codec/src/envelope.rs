@@ -1,4 +1,4 @@
-//! What a message is once it has been read: its request, whether its sender's direction ends, and what it carries.
+//! A decoded message: its request, whether it ends the sender's direction, and its payload.
 
 use bytes::Bytes;
 
@@ -13,46 +13,46 @@ use crate::{
 /// One message, or one part of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// Which request.
+    /// Its request.
     pub id: RequestId,
     /// The sender's direction ends here. For a chunk in parts: set on the last part only.
     pub end_stream: bool,
-    /// What it carries.
+    /// Its payload.
     pub payload: Payload,
 }
 
-/// What a message carries.
+/// The payload of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// Nothing: the plain end.
     None,
     /// Opens a request.
     Request(RequestHead),
-    /// Responds to it.
+    /// The head of a response.
     Response(ResponseHead),
     /// Payload bytes.
     Chunk {
         /// A slice of the frame.
         data: Bytes,
-        /// The first part of its message: the cost of a message is due once.
+        /// The first part of its message: a message is charged once.
         first: bool,
         /// The last part of its message.
         last: bool,
     },
-    /// A WebSocket frame. What of its payload did not ride along follows in chunks.
+    /// A WebSocket frame. The rest of its payload follows in chunks.
     Frame {
         /// Its head.
         frame: WebSocketFrame,
         /// The start of its payload, or all of it.
         data: Bytes,
     },
-    /// Payload that was compressed on this hop, whole: of a chunk, or the start of a frame's.
+    /// Payload that was compressed on this hop, complete: of a chunk, or the start of a frame's.
     Compressed {
-        /// How, and its length before.
+        /// The algorithm, and the inflated size.
         compressed: Compressed,
         /// The frame's head.
         frame: Option<WebSocketFrame>,
-        /// What it is now: shorter than before.
+        /// The compressed bytes.
         data: Bytes,
     },
     /// A UDP datagram.
@@ -63,28 +63,28 @@ pub enum Payload {
     Window {
         /// Absolute limit.
         limit: u64,
-        /// Absolute offset of what has left the receiver.
+        /// Absolute offset up to which cost has left the receiver.
         consumed: u64,
     },
-    /// End your direction, please.
+    /// The peer requests the end of our direction.
     StopSending(ResetCode),
     /// Both directions are over.
     Reset {
         /// Why.
         code: ResetCode,
-        /// For the log.
+        /// The reason, for the log.
         reason: Bytes,
-        /// The peer's direction broke off here: what came before it is to be delivered first.
+        /// The peer's direction broke off here: everything before it is delivered first.
         in_order: bool,
     },
-    /// The link's own business, still encoded.
+    /// A control message, still encoded.
     Control(Bytes),
-    /// A message that its request cannot survive (P-2.4).
+    /// An invalid message, which fails its request (P-2.4).
     Bad(BadMessage),
 }
 
 impl Payload {
-    /// Whether a request of this protocol may carry it. What concerns credit and ends, any may.
+    /// Whether a request of this protocol may carry it. Messages of credit and ends are allowed for all.
     pub const fn fits(&self, protocol: ProtocolType) -> bool {
         match self {
             Self::Response(head) => head.responds_to(protocol),

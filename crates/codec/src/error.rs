@@ -1,4 +1,4 @@
-//! What can be wrong with bytes from a peer.
+//! Errors in bytes from a peer.
 
 use thiserror::Error;
 
@@ -10,47 +10,47 @@ pub enum DecodeError {
     TooLong {
         /// Announced length.
         length: u64,
-        /// Where in the stream the message begins.
+        /// Offset in the stream of the message.
         offset: u64,
         /// The bound.
         limit: u64,
     },
     /// The compression flag of the gRPC prefix is set or invalid.
     #[error(
-        "message prefix {flag:#04x} at offset {offset}: compressed messages were not agreed on"
+        "message prefix {flag:#04x} at offset {offset}: compressed messages are not negotiated"
     )]
     Compressed {
         /// The first byte of the prefix.
         flag: u8,
-        /// Where in the stream the message begins.
+        /// Offset in the stream of the message.
         offset: u64,
     },
-    /// The envelope is not protobuf, so not even the request is known.
+    /// The envelope is not protobuf, so that the request is unknown.
     #[error("invalid TunnelMessage at offset {offset}: {what}")]
     NotAMessage {
-        /// What was wrong.
+        /// The error.
         what: BadMessage,
-        /// Where in the stream the message begins.
+        /// Offset in the stream of the message.
         offset: u64,
     },
 }
 
-/// What is wrong with one message; a protocol error of its request alone where the envelope could be read (P-2.4).
+/// The error of one message; a protocol error of its request only, if the envelope could be read (P-2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadMessage {
-    /// Ends inside a field.
+    /// It ends inside a field.
     #[error("it ends inside a field")]
     Truncated,
     /// A varint of more than ten bytes.
     #[error("a varint does not end")]
     Varint,
-    /// A wire type that protobuf does not have, or another than the field's.
+    /// An invalid wire type, or one that the field does not have.
     #[error("a field has the wrong wire type")]
     WireType,
     /// Field number 0, or one above protobuf's bound of 2^29 - 1.
-    #[error("a field has a number that protobuf does not have")]
+    #[error("a field has an invalid number")]
     FieldZero,
-    /// No payload that this build knows.
+    /// A payload unknown to this version.
     #[error("the payload is unknown")]
     UnknownPayload,
     /// `message_type` contradicts the payload.
@@ -59,8 +59,8 @@ pub enum BadMessage {
     /// A header name is empty or not a lower-case token.
     #[error("a header name is not a lower-case token")]
     HeaderName,
-    /// A header value holds CR, LF or NUL.
-    #[error("a header value holds CR, LF or NUL")]
+    /// A header value contains CR, LF or NUL.
+    #[error("a header value contains CR, LF or NUL")]
     HeaderValue,
     /// More header lines than the bound.
     #[error("more header lines than allowed")]
@@ -68,22 +68,22 @@ pub enum BadMessage {
     /// A head above the bound.
     #[error("a head is longer than allowed")]
     HeadTooLong,
-    /// A field of a head holds what it cannot: spaces in a path, a status outside 100 to 999, a UUID not of 16 bytes,
+    /// An invalid value in a field of a head: spaces in a path, a status outside 100 to 999, a UUID not of 16 bytes,
     /// control characters in the text of `Open`.
-    #[error("a field of the head holds what it cannot")]
+    #[error("a field of the head has an invalid value")]
     Head,
-    /// A WebSocket frame with an opcode, reserved bits or a length that no frame has.
-    #[error("a WebSocket frame that none can be")]
+    /// A WebSocket frame with an invalid opcode, reserved bits or length.
+    #[error("a WebSocket frame has an invalid opcode, reserved bits or length")]
     Frame,
-    /// Compressed as nothing can be (P-13.2).
-    #[error("it is compressed as nothing can be")]
+    /// Invalid compression fields (P-13.2).
+    #[error("its compression fields are invalid")]
     Compression,
     /// A datagram above [`crate::MAX_DATAGRAM_BYTES`].
-    #[error("a datagram is longer than any can be")]
+    #[error("a datagram is longer than allowed")]
     Datagram,
 }
 
-/// A head that cannot be put on the wire.
+/// A head that cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum HeadError {
     /// Above the bound for heads, or with its body above the bound for messages.

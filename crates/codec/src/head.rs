@@ -82,7 +82,7 @@ impl RequestHead {
         }
     }
 
-    /// The same, to change it.
+    /// The same, mutable.
     pub fn open_mut(&mut self) -> &mut Open {
         match self {
             Self::Http(head) => &mut head.open,
@@ -93,7 +93,7 @@ impl RequestHead {
         }
     }
 
-    /// The size of the payload that the head carries.
+    /// The size of the payload in the head.
     pub fn body_bytes(&self) -> usize {
         match self {
             Self::Http(head) => head.body.len(),
@@ -103,7 +103,7 @@ impl RequestHead {
         }
     }
 
-    /// Takes the payload out.
+    /// Takes the payload.
     pub fn take_body(&mut self) -> Bytes {
         match self {
             Self::Http(head) => std::mem::take(&mut head.body),
@@ -123,7 +123,7 @@ pub enum ResponseHead {
     Grpc(Box<GrpcResponse>),
     /// Of a WebSocket connection.
     WebSocket(Box<WebSocketResponse>),
-    /// Of a TCP connection or a UDP flow: the service is there.
+    /// Of a TCP connection or a UDP flow: the service is connected.
     Accepted,
 }
 
@@ -139,7 +139,7 @@ impl ResponseHead {
         )
     }
 
-    /// Whether payload may follow it, and no other head: false for an interim response of HTTP, true for the switch to
+    /// Whether payload may follow it, and no other head: false for an interim response of HTTP, true for a switch to
     /// another protocol.
     pub fn is_final(&self) -> bool {
         match self {
@@ -148,7 +148,7 @@ impl ResponseHead {
         }
     }
 
-    /// The size of the payload that the head carries.
+    /// The size of the payload in the head.
     pub fn body_bytes(&self) -> usize {
         match self {
             Self::Http(head) => head.body.len(),
@@ -157,7 +157,7 @@ impl ResponseHead {
         }
     }
 
-    /// Takes the payload out.
+    /// Takes the payload.
     pub fn take_body(&mut self) -> Bytes {
         match self {
             Self::Http(head) => std::mem::take(&mut head.body),

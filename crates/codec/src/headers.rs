@@ -1,8 +1,8 @@
 //! Header blocks: ordered, repeated, as bytes.
 //!
-//! A block is kept as it stands on the wire, a run of `Header{name, value}` fields, so that it crosses a process with
-//! one slice and no map. Names and values are checked once, when a message is decoded; after that a block may be
-//! written to an HTTP/1 connection as it is.
+//! A block keeps its form on the wire, a run of `Header{name, value}` fields, so that it crosses a process with one
+//! slice and no map. Names and values are checked once, when a message is decoded; after that a block may be written to
+//! an HTTP/1 connection as it is.
 
 use std::fmt;
 
@@ -13,19 +13,19 @@ use crate::{
     wire::{Put, Reader, length_key, put_varint, varint_len},
 };
 
-/// The most bytes a head may take, headers and all (P-2.10).
+/// The most bytes of a head, including header lines (P-2.10).
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// The most header lines that a visitor or a service may send in one head (P-2.10).
 pub const MAX_HEADER_LINES: usize = 256;
 
-/// The most header lines of one head on the wire: there is room for those that adit adds to the 256 (P-2.10).
+/// The most header lines of one head on the wire: the 256, and those that adit adds (P-2.10).
 pub const MAX_WIRE_LINES: usize = MAX_HEADER_LINES + 16;
 
 const NAME_KEY: u8 = length_key(1);
 const VALUE_KEY: u8 = length_key(2);
 
-/// Ordered header lines. Cheap to clone; holds the buffer it was read from.
+/// Ordered header lines. Cheap to clone; keeps the buffer of its message alive.
 #[derive(Clone, Default)]
 pub struct HeaderBlock {
     /// Canonical entries: a one-byte key, the length, then name and value in that order.
@@ -78,7 +78,7 @@ impl HeaderBlock {
     }
 }
 
-/// The same lines in the same order, whatever message they came in.
+/// Equal if the lines are the same in the same order, from whatever message.
 impl PartialEq for HeaderBlock {
     fn eq(&self, other: &Self) -> bool {
         self.lines == other.lines && self.lines().eq(other.lines())
@@ -101,7 +101,7 @@ impl fmt::Debug for HeaderBlock {
 }
 
 impl<'a> FromIterator<(&'a [u8], &'a [u8])> for HeaderBlock {
-    /// Gathers lines as they are; what breaks the rules of a header is left out.
+    /// Gathers lines; invalid ones are left out.
     fn from_iter<I: IntoIterator<Item = (&'a [u8], &'a [u8])>>(lines: I) -> Self {
         let mut entries = Vec::new();
         let mut count = 0;
@@ -184,7 +184,7 @@ fn parse_line(header: &[u8]) -> Result<Line, BadMessage> {
     Ok(line)
 }
 
-/// A header name as HTTP/2 wants it: a token without upper case (RFC 9110, 5.6.2; RFC 9113, 8.2.1).
+/// A valid header name of HTTP/2: a token without upper case (RFC 9110, 5.6.2; RFC 9113, 8.2.1).
 pub(crate) fn is_name(name: &[u8]) -> bool {
     !name.is_empty()
         && name.iter().all(|byte| {
@@ -218,10 +218,10 @@ pub(crate) fn put_header(out: &mut impl Put, field: u8, name: &[u8], value: &[u8
     out.slice(value);
 }
 
-/// Gathers the header fields of one head while it is read.
+/// Gathers the header fields of one head while it is decoded.
 #[derive(Default)]
 pub(crate) struct Gather {
-    /// The entries as long as they are contiguous: their begin and end in the message.
+    /// The entries while they are contiguous: their start and end in the message.
     run: Option<(usize, usize)>,
     /// The repacked entries once they are not contiguous.
     repacked: Option<Vec<u8>>,
@@ -229,7 +229,7 @@ pub(crate) struct Gather {
 }
 
 impl Gather {
-    /// Takes the header whose key stands at `key_at` and whose content at `from..to` of `message`.
+    /// Adds the header with its key at `key_at` and its content at `from..to` of `message`.
     pub(crate) fn push(
         &mut self,
         message: &[u8],
@@ -252,7 +252,7 @@ impl Gather {
         if !is_value(value) {
             return Err(BadMessage::HeaderValue);
         }
-        // One key byte, so that an entry can be found again without knowing its field.
+        // One key byte, so that an entry can be found without knowing its field.
         let one_byte_key = message[key_at] < 0x80;
         if let Some(repacked) = &mut self.repacked {
             put_header(repacked, 1, name, value);
@@ -294,7 +294,7 @@ mod tests {
 
     use super::*;
 
-    /// The headers that stand in field `field` of a message.
+    /// The headers in field `field` of a message.
     fn gathered(message: &Bytes, field: u64) -> Result<HeaderBlock, BadMessage> {
         let mut reader = Reader::new(message);
         let mut gather = Gather::default();

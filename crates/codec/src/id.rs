@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Which end of a link: it decides the lowest bit of the ids that this end opens (P-2.2).
+/// One end of a link. It determines the lowest bit of the ids that this end opens (P-2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The public side; its ids are even.
@@ -47,7 +47,7 @@ impl RequestId {
         self.0
     }
 
-    /// Who opened it.
+    /// The end that opened it.
     pub const fn opener(self) -> Side {
         if self.0 & 1 == 0 {
             Side::Server
@@ -85,7 +85,7 @@ macro_rules! wire_enum {
         pub enum $name { $($(#[$vdoc])* $variant = $value),+ }
 
         impl $name {
-            /// From the number on the wire; `None` where this build does not know it.
+            /// From the number on the wire; `None` if this version does not know it.
             pub const fn from_wire(value: u64) -> Option<Self> {
                 match value { $($value => Some(Self::$variant),)+ _ => None }
             }
@@ -99,9 +99,9 @@ macro_rules! wire_enum {
 }
 
 wire_enum! {
-    /// What a request speaks; stands on opening messages.
+    /// The protocol of a request; a field of opening messages.
     ProtocolType {
-        /// Left out.
+        /// Not set.
         Unspecified = 0,
         /// HTTP exchange.
         Http = 1,
@@ -113,13 +113,13 @@ wire_enum! {
         Tcp = 4,
         /// UDP flow.
         Udp = 5,
-        /// The link's own business.
+        /// Control messages of the link.
         Control = 6,
     }
 }
 
 impl ProtocolType {
-    /// As it stands in configuration, logs and metrics.
+    /// Its name in configuration, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unspecified => "",
@@ -136,11 +136,11 @@ impl ProtocolType {
 wire_enum! {
     /// The declared type of a message; the payload decides (P-2.4).
     MessageType {
-        /// Left out.
+        /// Not set.
         Unspecified = 0,
         /// Opens a request.
         Request = 1,
-        /// Responds to it.
+        /// The response to it.
         Response = 2,
         /// Payload bytes, or the plain end.
         StreamChunk = 3,
@@ -150,15 +150,15 @@ wire_enum! {
         Window = 5,
         /// Requests the end of one direction.
         StopSending = 6,
-        /// Ends both.
+        /// Ends both directions.
         Reset = 7,
         /// A WebSocket frame.
         Frame = 8,
         /// A UDP datagram.
         Datagram = 9,
-        /// Reopens a request after loss.
+        /// Reopens a request after a loss.
         Resume = 10,
-        /// The link's own business.
+        /// Control messages of the link.
         Control = 11,
     }
 }
@@ -194,31 +194,31 @@ impl Compression {
 wire_enum! {
     /// Why a request, or one direction of it, was ended.
     ResetCode {
-        /// Left out, or newer than this build.
+        /// Not set, or from a newer version.
         Unspecified = 0,
-        /// The other side gave up; nothing is wrong.
+        /// The other side does not need it any more; not an error.
         Cancelled = 1,
         /// Never handed to the service.
         Refused = 2,
-        /// A rule of the protocol was broken.
+        /// A rule of the protocol was violated.
         ProtocolError = 3,
-        /// Credit was passed.
+        /// Credit was exceeded.
         FlowControl = 4,
         /// The service cannot be reached.
         DialFailed = 5,
         /// The service did not respond in time.
         ServiceTimeout = 6,
-        /// The service broke off.
+        /// The service closed early.
         ServiceAborted = 7,
         /// The visitor made no progress.
         Stalled = 8,
         /// A limit was reached.
         Limit = 9,
-        /// A fault of adit.
+        /// An internal error of adit.
         Internal = 10,
         /// The client is leaving.
         Draining = 11,
-        /// The tunnel is not one of this client's.
+        /// This client does not have the tunnel.
         NoTunnel = 12,
     }
 }

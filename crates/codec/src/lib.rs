@@ -1,8 +1,9 @@
-//! Bytes to tunnel messages and back, and the two structures every byte passes: the outbox and the buffer pool.
+//! Encodes and decodes tunnel messages, and holds the two structures that every byte passes: the outbox and the buffer
+//! pool.
 //!
-//! Holds: the identifiers of the wire ([`RequestId`], [`ProtocolType`], [`ResetCode`]); encoders that write a head
-//! once and never touch a payload again; a [`Decoder`] that reads messages out of transport frames without joining
-//! them; [`Outbox`], where many senders append and one writer drains; [`Pool`], where read buffers come home.
+//! Holds: the identifiers of the wire ([`RequestId`], [`ProtocolType`], [`ResetCode`]); encoders that write a head once
+//! and never copy a large payload; a [`Decoder`] that reads messages from transport frames without joining them;
+//! [`Outbox`], to which many senders append and which one writer drains; [`Pool`], to which read buffers return.
 //!
 //! Promises:
 //! - every length is checked against a bound before memory is taken, and a message never costs more than

@@ -19,21 +19,22 @@ pub(crate) const DATAGRAM_FIELD: u8 = 20;
 pub(crate) const CONTROL_FIELD: u8 = 21;
 pub(crate) const CHUNK_FIELD: u8 = 31;
 
-/// The longest datagram (P-11.1): what IPv4 leaves beside its own header and that of UDP.
+/// The longest datagram (P-11.1): the largest payload of UDP over IPv4.
 pub const MAX_DATAGRAM_BYTES: usize = 65_507;
 
-/// The longest start of a message: prefix (5), id (11), types (4), end (2), how it is compressed (10), and a frame's field
-/// with its numbers (50).
+/// The longest start of a message: prefix (5), id (11), types (4), end (2), compression fields (10), and a frame's
+/// field with its numbers (50).
 const START_BYTES: usize = 88;
 
-/// A message up to its payload. It is gathered here, where a number is a store or two, and appended to the block in one.
+/// A message up to its payload. It is gathered here, where writing a number is a store or two, and appended to the
+/// block at once.
 struct Start {
     bytes: [u8; START_BYTES],
     length: usize,
 }
 
 impl Start {
-    /// With room for the prefix, and the envelope's fields but its payload.
+    /// With room for the prefix, and the envelope's fields except its payload.
     fn new(id: RequestId, protocol: u8, message_type: MessageType, end_stream: bool) -> Self {
         let mut start = Self {
             bytes: [0; START_BYTES],
@@ -52,7 +53,7 @@ impl Start {
         put_varint(self, length as u64);
     }
 
-    /// Appends it to `out`, behind the prefix that counts the `following` bytes too.
+    /// Appends it to `out`, after the prefix, whose length includes the `following` bytes.
     fn finish(mut self, out: &mut BytesMut, following: usize) {
         let prefix = prefix_of(self.length - PREFIX_BYTES + following);
         self.bytes[..PREFIX_BYTES].copy_from_slice(&prefix);
@@ -73,21 +74,21 @@ impl Put for Start {
     }
 }
 
-/// A head, its headers and the part of the body that rides in it.
+/// A head, its headers and the first part of the body.
 pub fn write_head(out: &mut BytesMut, id: RequestId, head: &EncodedHead, end_stream: bool) {
     let start = Start::new(id, head.protocol.to_wire(), head.message_type, end_stream);
     start.finish(out, head.field.len());
     out.extend_from_slice(&head.field);
 }
 
-/// Everything of a chunk's message but its `length` payload bytes, which follow by reference.
+/// The message of a chunk without its `length` payload bytes, which follow by reference.
 pub fn write_chunk_prefix(out: &mut BytesMut, id: RequestId, length: usize, end_stream: bool) {
     let mut start = Start::new(id, 0, MessageType::StreamChunk, end_stream);
     start.put_field(CHUNK_FIELD, length);
     start.finish(out, length);
 }
 
-/// Everything of a frame's message but the `length` bytes of its payload that ride in it, which follow by reference.
+/// The message of a frame without the first `length` bytes of its payload, which follow by reference.
 pub fn write_frame_prefix(
     out: &mut BytesMut,
     id: RequestId,
@@ -100,8 +101,8 @@ pub fn write_frame_prefix(
     start.finish(out, length);
 }
 
-/// Everything of a message with compressed payload but the `length` bytes that it is now, which follow by reference:
-/// that of a chunk, or that of a frame.
+/// The message of a chunk or a frame with compressed payload, without the `length` compressed bytes, which follow by
+/// reference.
 pub fn write_compressed_prefix(
     out: &mut BytesMut,
     id: RequestId,
@@ -117,7 +118,7 @@ pub fn write_compressed_prefix(
     let mut start = Start::new(id, 0, message_type, end_stream);
     compressed.put(&mut start);
     match frame {
-        // Not ascending, for the payload has to come last. A frame is read as a whole in any case.
+        // Not ascending, because the payload must be last. A frame is read as a whole in any case.
         Some(frame) => put_frame(&mut start, frame, length),
         None => start.put_field(CHUNK_FIELD, length),
     }
@@ -126,7 +127,7 @@ pub fn write_compressed_prefix(
 
 /// A frame's field up to its payload.
 fn put_frame(out: &mut Start, frame: WebSocketFrame, length: usize) {
-    // As many bits as a frame has: the length that goes before them counts on it.
+    // Masked to the bits of a frame: the length written before assumes that.
     let (rsv, opcode) = (frame.rsv & 0x7, frame.opcode & 0xf);
     let small = [u64::from(rsv), u64::from(opcode)];
     let mut head = 2 * small.iter().filter(|value| **value != 0).count();
@@ -148,7 +149,7 @@ fn put_frame(out: &mut Start, frame: WebSocketFrame, length: usize) {
     }
 }
 
-/// Everything of a datagram's message but its `length` bytes, which follow by reference.
+/// The message of a datagram without its `length` bytes, which follow by reference.
 pub fn write_datagram_prefix(out: &mut BytesMut, id: RequestId, length: usize) {
     let mut start = Start::new(id, 0, MessageType::Datagram, false);
     start.put_field(DATAGRAM_FIELD, length);
@@ -195,8 +196,8 @@ pub fn write_stop_sending(out: &mut BytesMut, id: RequestId, code: ResetCode) {
     start.finish(out, 0);
 }
 
-/// Ends both directions. The reason is for the peer's log and is cut at 256 bytes. With `in_order` the peer delivers what
-/// was sent before it (P-6.2).
+/// Ends both directions. The reason is for the peer's log and is cut at 256 bytes. With `in_order` the peer delivers
+/// everything sent before it (P-6.2).
 pub fn write_reset(
     out: &mut BytesMut,
     id: RequestId,
@@ -281,7 +282,7 @@ mod tests {
             opcode: u8::MAX,
             length: u64::MAX,
         };
-        // No payload is as long as this; its lengths take nine bytes each instead of three.
+        // No payload is this long; its lengths take nine bytes each instead of three.
         put_frame(&mut start, frame, usize::MAX >> 1);
         assert!(start.length <= START_BYTES, "{}", start.length);
     }

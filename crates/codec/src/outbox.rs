@@ -1,28 +1,29 @@
-//! Where many senders append and one writer drains.
+//! A queue to which many senders append and which one writer drains.
 //!
-//! Appending and draining take one short lock. The writer parks by leaving its waker in the same critical section in
-//! which it found nothing, so an append either is seen by the writer or wakes it: no wake-up is lost, and none is
-//! spent while the writer is busy.
+//! Appending and draining take one short lock. The writer parks by storing its waker in the same critical section in
+//! which it found nothing, so that an append is either seen by the writer or wakes it: no wake-up is lost, and no busy
+//! writer is woken.
 //!
-//! What is queued, and in which order it leaves, is the [`Queue`]'s business: `adit-mux` gives its scheduler, in which
-//! ids are allocated too, because "allocated in order" and "leaves in order" must be one step (P-2.2).
+//! The [`Queue`] decides what is queued and in which order it is sent: `adit-mux` provides its scheduler, which
+//! allocates ids as well, because the order of allocation must be the order of sending (P-2.2).
 
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Mutex, lock};
 
-/// What an [`Outbox`] guards: it knows what is to be written next.
+/// The queue of an [`Outbox`].
 pub trait Queue {
-    /// What the writer takes in one go.
+    /// The result of one drain.
     type Batch;
 
-    /// Whether [`Queue::next_batch`] would give one.
+    /// Whether [`Queue::next_batch`] would return a batch.
     fn is_ready(&self) -> bool;
 
     /// Takes the next batch; `None` when there is nothing to write.
     fn next_batch(&mut self) -> Option<Self::Batch>;
 
-    /// The number of the writer that drains the queue. A queue that outlives its writer gives each one another number.
+    /// The number of the writer that drains the queue. A queue that outlives its writer has a different number for each
+    /// one.
     fn writer(&self) -> u32 {
         0
     }
@@ -73,7 +74,7 @@ impl<Q: Queue> Outbox<Q> {
     /// The next batch for the writer with this number; `Ready(None)` once the outbox is closed and empty, or has another
     /// writer ([`Queue::writer`]).
     ///
-    /// One writer only: a second one with the same number would take the place of the first one's waker.
+    /// One writer only: a second one with the same number would replace the first one's waker.
     ///
     /// # Cancel safety
     /// Nothing is taken unless it is returned.
@@ -83,7 +84,7 @@ impl<Q: Queue> Outbox<Q> {
             return Poll::Ready(None);
         }
         if let Some(batch) = state.queue.next_batch() {
-            // The writer is up, for whatever reason: no append need wake it.
+            // The writer runs already: appends need not wake it.
             state.writer = None;
             return Poll::Ready(Some(batch));
         }
@@ -97,7 +98,7 @@ impl<Q: Queue> Outbox<Q> {
         Poll::Pending
     }
 
-    /// Lets the writer end once it has drained what is there.
+    /// Lets the writer end once it has drained the queue.
     pub fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -108,7 +109,7 @@ impl<Q: Queue> Outbox<Q> {
         }
     }
 
-    /// Opens the outbox for another writer: `change` gives the queue the writer's number. The writer before it ends.
+    /// Opens the outbox for another writer: `change` sets the writer's number in the queue. The previous writer ends.
     pub fn reopen<R>(&self, change: impl FnOnce(&mut Q) -> R) -> R {
         let mut state = lock(&self.state);
         state.closed = false;
@@ -121,7 +122,7 @@ impl<Q: Queue> Outbox<Q> {
         result
     }
 
-    /// Whether [`Outbox::close`] was called, and not [`Outbox::reopen`] since.
+    /// Whether [`Outbox::close`] was called, without [`Outbox::reopen`] since.
     pub fn is_closed(&self) -> bool {
         lock(&self.state).closed
     }
@@ -201,7 +202,7 @@ mod tests {
         let writer = Writer::new();
         writer.append(1);
         assert_eq!(writer.poll(), Poll::Pending);
-        // Something else wakes the writer's task just as the queue is filled from within.
+        // Another event wakes the writer's task just as the queue is filled from within.
         lock(&writer.outbox.state).queue.push(2);
         assert_eq!(writer.poll(), Poll::Ready(Some(vec![1, 2])));
         writer.append(3);

@@ -1,7 +1,7 @@
-//! Read buffers that come home.
+//! Read buffers that return to a pool.
 //!
-//! A socket is read into a [`PooledBuffer`]; frozen, it becomes `Bytes` whose last slice brings the buffer back when it
-//! is dropped, wherever that is. Buffers beyond the pool's bound are freed, so that a burst does not stay in memory.
+//! A socket is read into a [`PooledBuffer`]; frozen, it becomes `Bytes` whose last slice returns the buffer when it is
+//! dropped, on any thread. Buffers beyond the pool's bound are freed, so that a burst does not stay in memory.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Buffers of `buffer_bytes`, of which at most `max_free` wait for use.
+    /// Buffers of `buffer_bytes`, of which at most `max_free` are kept unused.
     pub fn new(buffer_bytes: usize, max_free: usize) -> Self {
         Self {
             shelf: Arc::new(Shelf {
@@ -42,7 +42,7 @@ impl Pool {
         }
     }
 
-    /// A buffer: one that came home, or a new one. Its content is whatever was in it.
+    /// A buffer: a returned one, or a new one. Its content is undefined.
     pub fn take(&self) -> PooledBuffer {
         let memory = lock(&self.shelf.free).pop();
         let memory = memory.unwrap_or_else(|| vec![0; self.shelf.buffer_bytes].into_boxed_slice());
@@ -53,7 +53,7 @@ impl Pool {
         }
     }
 
-    /// Buffers that wait for use.
+    /// Number of unused buffers.
     pub fn free(&self) -> usize {
         lock(&self.shelf.free).len()
     }
@@ -73,7 +73,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A buffer of a [`Pool`]; goes back when dropped.
+/// A buffer of a [`Pool`]; returned when dropped.
 pub struct PooledBuffer {
     memory: Box<[u8]>,
     filled: usize,
@@ -81,7 +81,7 @@ pub struct PooledBuffer {
 }
 
 impl PooledBuffer {
-    /// What has not been filled yet.
+    /// The unfilled part.
     pub fn unfilled(&mut self) -> &mut [u8] {
         &mut self.memory[self.filled..]
     }
@@ -91,17 +91,17 @@ impl PooledBuffer {
         self.filled = (self.filled + count).min(self.memory.len());
     }
 
-    /// What has been filled.
+    /// The filled part.
     pub fn filled(&self) -> &[u8] {
         &self.memory[..self.filled]
     }
 
-    /// Forgets what has been filled.
+    /// Empties the buffer.
     pub fn clear(&mut self) {
         self.filled = 0;
     }
 
-    /// The filled bytes, which bring the buffer home when their last slice is dropped.
+    /// The filled bytes, which return the buffer when their last slice is dropped.
     #[cfg(not(adit_loom))]
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)

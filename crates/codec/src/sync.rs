@@ -7,7 +7,7 @@ pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 
 use std::sync::PoisonError;
 
-/// Locks, and goes on after a panic elsewhere: what these mutexes guard is valid between any two statements.
+/// Locks, also after a panic elsewhere: the state behind these mutexes is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use crate::error::BadMessage;
 /// A varint is at most this long.
 pub(crate) const MAX_VARINT_BYTES: usize = 10;
 
-/// Bytes that [`put_length_gap`] leaves for a length that is not known yet.
+/// Bytes that [`put_length_gap`] reserves for a length that is not known yet.
 pub(crate) const LENGTH_GAP: usize = 3;
 
 pub(crate) const VARINT: u8 = 0;
@@ -84,8 +84,8 @@ pub(crate) fn put_bytes(out: &mut impl Put, field: u8, bytes: &[u8]) {
     }
 }
 
-/// Starts a field whose length is filled in by [`fill_length_gap`]: a varint padded to three bytes, which every
-/// decoder takes and which saves a second pass over the content.
+/// Starts a field whose length is filled in by [`fill_length_gap`]: a varint padded to three bytes, which every decoder
+/// accepts and which saves a second pass over the content.
 pub(crate) fn put_length_gap(out: &mut Vec<u8>, key: u8) -> usize {
     out.push(key);
     out.extend_from_slice(&[0; LENGTH_GAP]);
@@ -102,24 +102,24 @@ pub(crate) fn fill_length_gap(out: &mut [u8], start: usize) {
     out[start - 1] = ((length >> 14) as u8) & 0x7f;
 }
 
-/// What a 32-bit field reads out of a varint: the low half, as every protobuf reader does.
+/// The value of a 32-bit field from a varint: the low half, as every protobuf reader takes it.
 pub(crate) const fn low_32(value: u64) -> u64 {
     value & 0xffff_ffff
 }
 
-/// Reads fields out of one message. What was read last stays here, so that a step answers with a flag: a field that is
-/// returned through memory is read back before it has been stored.
+/// Reads fields of one message. The last field stays here, so that a step returns only a flag: a field that is returned
+/// through memory is read back before it has been stored.
 pub(crate) struct Reader<'a> {
     input: &'a [u8],
     at: usize,
     field: u64,
     wire_type: u8,
-    /// Of a number: its value. Of what has a length: where it begins; it ends at `at`.
+    /// The value of a number; for a field with a length, the start of its bytes, which end at `at`.
     number: u64,
     from: usize,
 }
 
-/// The value of one field: a number, or where its bytes are.
+/// The value of one field: a number, or the position of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value {
     Varint(u64),
@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, BadMessage> {
-        // Keys, types and most lengths are one byte long, ids and the other lengths mostly two.
+        // Keys, types and most lengths have one byte, ids and the other lengths usually two.
         match self.input.get(self.at..) {
             Some(&[first, ..]) if first < 0x80 => {
                 self.at += 1;
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
                 self.at += 2;
                 Ok(u64::from(first & 0x7f) | u64::from(second) << 7)
             }
-            // Lengths that were filled in later take three.
+            // Lengths that were filled in later have three.
             Some(&[first, second, third, ..]) if third < 0x80 => {
                 self.at += 3;
                 Ok(
@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Goes on behind these bytes if they are the next ones.
+    /// Skips these bytes if they are the next ones.
     #[inline]
     pub(crate) fn skip_exactly<const N: usize>(&mut self, bytes: [u8; N]) -> bool {
         let rest = self.input.get(self.at..).unwrap_or_default();
@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
         usize::try_from(self.varint()?).map_err(|_| BadMessage::Truncated)
     }
 
-    /// The value behind a key.
+    /// The value after a key.
     #[inline]
     pub(crate) fn value(&mut self, wire_type: u8) -> Result<Value, BadMessage> {
         match wire_type {

@@ -255,7 +255,7 @@ fn assert_request_holds(head: &RequestHead) {
     }
 }
 
-fn assert_answer_holds(head: &ResponseHead) {
+fn assert_response_holds(head: &ResponseHead) {
     match head {
         ResponseHead::Http(read) => {
             assert_lines_stay_lines(&read.headers);
@@ -301,7 +301,7 @@ fn any_head() {
                     assert!(!read.fits(head.protocol()), "it opens one and no other");
                 }
                 Payload::Response(head) => {
-                    assert_answer_holds(head);
+                    assert_response_holds(head);
                     assert!(head.body_bytes() <= message.len());
                 }
                 Payload::Frame { frame, data } => {

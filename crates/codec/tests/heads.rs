@@ -59,7 +59,7 @@ fn request(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
     .unwrap()
 }
 
-fn answer(protocol: ProtocolType, status: u16, body: &[u8]) -> EncodedHead {
+fn response(protocol: ProtocolType, status: u16, body: &[u8]) -> EncodedHead {
     let none = std::iter::empty();
     match protocol {
         ProtocolType::Grpc => GrpcResponseHead { status }.encode(none, body).unwrap(),
@@ -84,7 +84,7 @@ fn read_request(head: &EncodedHead) -> RequestHead {
     }
 }
 
-fn read_answer(head: &EncodedHead) -> ResponseHead {
+fn read_response(head: &EncodedHead) -> ResponseHead {
     match read(head) {
         Payload::Response(head) => head,
         other => panic!("{other:?}"),
@@ -110,8 +110,8 @@ fn a_request_head_has_protocol_opening_and_body() {
 #[test]
 fn a_response_head_has_body_and_finality() {
     for protocol in PROTOCOLS {
-        let written = answer(protocol, 200, b"body");
-        let mut head = read_answer(&written);
+        let written = response(protocol, 200, b"body");
+        let mut head = read_response(&written);
         assert_eq!(written.protocol(), protocol);
         assert!(head.is_final(), "{protocol:?}");
         let rides = matches!(protocol, ProtocolType::Http | ProtocolType::Grpc);
@@ -123,25 +123,25 @@ fn a_response_head_has_body_and_finality() {
     }
     // P-3.1: an interim response of HTTP is not final; the switch to another protocol is.
     let switch = HttpResponseHead::encode_switch(b"tcp", std::iter::empty()).unwrap();
-    let switch = read_answer(&switch);
+    let switch = read_response(&switch);
     assert!(switch.is_final());
     assert!(matches!(&switch, ResponseHead::Http(head) if head.upgrade == "tcp"));
-    assert!(!read_answer(&answer(ProtocolType::Http, 100, b"")).is_final());
-    assert!(read_answer(&answer(ProtocolType::WebSocket, 101, b"")).is_final());
+    assert!(!read_response(&response(ProtocolType::Http, 100, b"")).is_final());
+    assert!(read_response(&response(ProtocolType::WebSocket, 101, b"")).is_final());
 }
 
 #[test]
 fn each_protocol_has_its_own_response() {
-    for answered in PROTOCOLS {
-        let head = read_answer(&answer(answered, 200, b""));
+    for responded in PROTOCOLS {
+        let head = read_response(&response(responded, 200, b""));
         for requested in PROTOCOLS {
             let accepted = [ProtocolType::Tcp, ProtocolType::Udp];
-            let same =
-                requested == answered || [requested, answered].iter().all(|p| accepted.contains(p));
+            let same = requested == responded
+                || [requested, responded].iter().all(|p| accepted.contains(p));
             assert_eq!(
                 head.responds_to(requested),
                 same,
-                "{answered:?} to {requested:?}"
+                "{responded:?} to {requested:?}"
             );
             assert_eq!(Payload::Response(head.clone()).fits(requested), same);
         }

@@ -72,7 +72,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
     let (local, status, upgrade) = ("192.0.2.7:22", 200, &b"tcp"[..]);
     let bytes = Bytes::copy_from_slice;
     let request = Payload::Request;
-    let answer = Payload::Response;
+    let response = Payload::Response;
     match which % 9 {
         0 => {
             let (method, scheme) = ("POST", "https");
@@ -106,7 +106,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 upgrade: Default::default(),
             };
             let head = HttpResponseHead { status }.encode(headers, body);
-            (head.unwrap(), answer(ResponseHead::Http(read.into())))
+            (head.unwrap(), response(ResponseHead::Http(read.into())))
         }
         2 => {
             let timeout = Some(std::time::Duration::from_millis(7));
@@ -136,7 +136,7 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 body: bytes(body),
             };
             let head = GrpcResponseHead { status }.encode(headers, body);
-            (head.unwrap(), answer(ResponseHead::Grpc(read.into())))
+            (head.unwrap(), response(ResponseHead::Grpc(read.into())))
         }
         4 => {
             let head = WebSocketRequestHead {
@@ -161,7 +161,10 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 headers: held,
             };
             let head = WebSocketResponseHead { status: 101 }.encode(headers);
-            (head.unwrap(), answer(ResponseHead::WebSocket(read.into())))
+            (
+                head.unwrap(),
+                response(ResponseHead::WebSocket(read.into())),
+            )
         }
         6 => {
             let read = TcpOpen {
@@ -182,7 +185,10 @@ fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
                 request(RequestHead::Udp(read.into())),
             )
         }
-        _ => (accepted(ProtocolType::Tcp), answer(ResponseHead::Accepted)),
+        _ => (
+            accepted(ProtocolType::Tcp),
+            response(ResponseHead::Accepted),
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{error::ConfigError, fields::host_name, key_names, ranges::PORT, read
 pub(crate) struct AdminPort {
     /// An address with port, a port on loopback, or `off`.
     pub(crate) addr: Option<SocketAddr>,
-    /// Names under which it answers.
+    /// Host names that the admin port accepts.
     pub(crate) hosts: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn admin(
     let mut hosts = Vec::new();
     if let Some(item) = admin.item("allowed_hosts") {
         for item in item.one_or_more("host names")? {
-            hosts.push(host_name(&item, "the port is that of `bind`")?);
+            hosts.push(host_name(&item, "the port belongs in `bind`")?);
         }
     }
     admin.finish(&key_names::ADMIN)?;

@@ -28,13 +28,14 @@ use crate::{
 /// Where a server listens by default.
 const DEFAULT_PORT: u16 = 7000;
 
-/// Reads the settings of the client from `file`, if there is one, and what `environment` and `overrides` lay over it.
+/// Reads the settings of the client from `file`, if there is one, then from `environment`, then from `overrides`; a
+/// later one wins.
 ///
-/// Without the address of a server, the one that runs on this machine is taken; without a token, the one that it left in
-/// the state directory. There may be no tunnels: whether that makes sense is the caller's to say.
+/// Without the address of a server, the server on this machine is used; without a token, the one that it stored in the
+/// state directory. The list of tunnels may be empty: the caller decides whether that is valid.
 ///
 /// # Errors
-/// [`ConfigError`] with all that is wrong; [`ConfigError::waits_for_server`] when nothing is, but no server is there.
+/// [`ConfigError`] with all errors; [`ConfigError::waits_for_server`] when the only one is that no server runs.
 pub fn load_client(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -90,7 +91,7 @@ fn read(
         Some(item) => {
             let path = path(&item, file)?;
             let is_variable = is_variable(&item);
-            // Not read when it is not used: the flag may be there because the file is not.
+            // An unused token file is not read: the flag may replace it because it does not exist.
             let is_used = overrides.token_file().is_none()
                 && in_file.is_none()
                 && (is_variable || of_environment.is_none());
@@ -158,7 +159,7 @@ fn read(
             token::read_file(path, &mut warnings)
                 .map_err(|problem| ConfigError::new(flag(), "", problem))?
         }
-        // Of two variables, the one that names the key.
+        // Between two variables, the one that names the key wins.
         (None, Some(given), None)
         | (
             None,
@@ -217,7 +218,7 @@ fn server_host(item: &Item<'_>) -> Result<String, ConfigError> {
     Ok(host)
 }
 
-/// A token that the file, or a variable of its key, holds or names.
+/// A token from the file or from a variable of its key, or the file that has it.
 struct Given {
     token: SecretString,
     is_variable: bool,

@@ -38,7 +38,7 @@ pub(crate) fn read_all(
         {
             return Err(section.conflict(
                 &["listen"],
-                format!("the entry {other} listens on {} already", entry.listen),
+                format!("the entry {other} already listens on {}", entry.listen),
             ));
         }
         entries.push(entry);
@@ -103,16 +103,16 @@ fn kind(item: &Item<'_>) -> Result<EntryKind, ConfigError> {
     match item.text("`http` or `tcp`")? {
         "http" => Ok(EntryKind::Http),
         "tcp" => Ok(EntryKind::Tcp),
-        // What they carry rides on HTTP.
+        // HTTP carries them.
         kind @ ("grpc" | "websocket") => Err(item
             .error(format!("an entry has no `type: {kind}`"))
-            .with_help(format!("`type: http` takes {kind} visitors as well"))),
-        "udp" => Err(item.error("entries take no UDP, expected `http` or `tcp`")),
+            .with_help(format!("`type: http` serves {kind} visitors as well"))),
+        "udp" => Err(item.error("entries do not support UDP, expected `http` or `tcp`")),
         kind => Err(item.error(format!("unknown type {kind:?}, expected `http` or `tcp`"))),
     }
 }
 
-/// An address with port, or a port on loopback: what is to be reached from elsewhere has to say so.
+/// An address with port, or a port on loopback: an address that other machines can reach must be written out.
 fn listen(item: &Item<'_>) -> Result<SocketAddr, ConfigError> {
     match item.number::<u16>(0..=65_535) {
         Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),

@@ -8,14 +8,14 @@ use crate::{
     spelling,
 };
 
-/// What every variable of ours begins with. Two underscores: with one, what Kubernetes sets for a service that is called
-/// `adit` would be ours.
+/// Prefix of our variables. Two underscores: with one, the variables that Kubernetes sets for a service called `adit`
+/// would match.
 const PREFIX: &str = "ADIT__";
 
-/// What a variable begins with whose writer has forgotten an underscore. Others use it too.
+/// Prefix of a variable with a missing underscore. Other programs use it too.
 const MISSPELT_PREFIX: &str = "ADIT_";
 
-/// Variables of flags that stand for no key; they are read where the flags are, and mean nothing here.
+/// Variables of flags without a key; they are read with the flags, and ignored here.
 pub const FLAG_VARIABLES: &[&str] = &[
     "ADIT__CHECK",
     "ADIT__CONFIG",
@@ -41,8 +41,8 @@ pub const FLAG_VARIABLES: &[&str] = &[
     "ADIT__VERBOSE",
 ];
 
-/// The variables of this process that count here. A value that is not UTF-8 has its wrong bytes replaced, so that the
-/// error shows it.
+/// The variables of this process that matter here. Invalid bytes of a value are replaced, so that the error can show
+/// it.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     relevant(std::env::vars_os())
 }
@@ -62,7 +62,7 @@ fn counts(name: &str) -> bool {
         || matches!(name, "HOME" | "HOSTNAME" | "XDG_STATE_HOME")
 }
 
-/// The variables, those without a value left out: compose files pass such for what is not set.
+/// The variables without those that are empty: compose files set those to leave a key unset.
 pub(crate) struct Variables(BTreeMap<String, String>);
 
 impl Variables {
@@ -79,7 +79,7 @@ impl Variables {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Names that are probably meant as ours and that nothing reads, each with the right one.
+    /// Variables that are ignored and resemble ours, each with the right name.
     pub(crate) fn misspelt(&self) -> Vec<String> {
         let variables = self.0.iter();
         variables
@@ -87,8 +87,8 @@ impl Variables {
             .collect()
     }
 
-    /// Lays the variables of one side, `server` or `client`, over the file. Answers the variables of ours that mean
-    /// nothing, or that lead through something that is not a section.
+    /// Puts the variables of one side, `server` or `client`, into the tree of the file. Returns our variables without a
+    /// matching key, and those whose path crosses a value that is not a section.
     pub(crate) fn lay_over(&self, root: &mut Node, side: &str) -> Vec<ConfigError> {
         let mut refused = Vec::new();
         for (name, value) in &self.0 {
@@ -104,7 +104,7 @@ impl Variables {
                 Some(&first) if first == side && keys.len() > 1 => {
                     refused.extend(lay(root, name, &keys, value).err());
                 }
-                // The other program's.
+                // It is for the other program.
                 Some(&("server" | "client")) if keys.len() > 1 => {}
                 _ => refused.push(unknown(name)),
             }
@@ -129,7 +129,7 @@ fn misspelt(name: &str, value: &str) -> Option<String> {
         .find(|known| spelling::same_letters(known, name))
     {
         return Some(format!(
-            "{ignored}: it is called {known}, with two underscores"
+            "{ignored}: the name is {known}, with two underscores"
         ));
     }
     let ours = name.replacen(MISSPELT_PREFIX, PREFIX, 1);
@@ -138,7 +138,7 @@ fn misspelt(name: &str, value: &str) -> Option<String> {
         .any(|side| ours[PREFIX.len()..].starts_with(side))
     {
         return Some(format!(
-            "{ignored}: two underscores stand before each key, as in ADIT__SERVER__BIND_PORT"
+            "{ignored}: write two underscores before each key, as in ADIT__SERVER__BIND_PORT"
         ));
     }
     spelling::nearest(&ours, FLAG_VARIABLES.iter().copied())
@@ -181,16 +181,16 @@ fn lay(root: &mut Node, name: &str, keys: &[&str], value: &str) -> Result<(), Co
         ConfigError::new(
             origin,
             keys.join("."),
-            format!("{at} is not a section, so that nothing in it can be set"),
+            format!("{at} is not a section, so no key in it can be set"),
         )
-        .with_help("set the whole of it in one variable, written as in YAML: [{...}, {...}]")
+        .with_help("set all of it in one variable, in the syntax of YAML: [{...}, {...}]")
     })
 }
 
-/// Puts a node where the keys lead, making the sections that are missing.
+/// Puts a node at the path of these keys, and creates missing sections.
 ///
 /// # Errors
-/// The keys up to the one that is not a section.
+/// The path of the value that is not a section.
 pub(crate) fn place(root: &mut Node, keys: &[&str], node: Node) -> Result<(), String> {
     let mut section = root;
     let Some((last, parents)) = keys.split_last() else {
@@ -212,7 +212,7 @@ pub(crate) fn place(root: &mut Node, keys: &[&str], node: Node) -> Result<(), St
     Ok(())
 }
 
-/// The node of a key, at first an empty section; `None` if the parent is not a section.
+/// The node of a key, which is an empty section at first; `None` if the parent is not a section.
 fn entry<'n>(section: &'n mut Node, key: &str, origin: &Origin) -> Option<&'n mut Node> {
     if matches!(section.value, Value::Null) {
         section.value = Value::Section(Vec::new());
@@ -235,7 +235,7 @@ fn entry<'n>(section: &'n mut Node, key: &str, origin: &Origin) -> Option<&'n mu
         });
     }
     let entry = entries.get_mut(index)?;
-    // An unknown key is reported where it was written last.
+    // An unknown key is reported at the last place where it was written.
     entry.origin = origin.clone();
     Some(&mut entry.node)
 }

@@ -1,10 +1,10 @@
-//! One error for everything that people can get wrong.
+//! The one error type of this crate.
 
 use std::{fmt, path::PathBuf};
 
-/// Why settings were refused: where, which key, what was expected, what to do; and [what else](Self::others) is wrong.
+/// Why settings were rejected: place, key, what was expected, what to do; and the [other errors](Self::others).
 ///
-/// `Display` gives it as a terminal should show it: each error on one line or, with help, on two.
+/// `Display` formats it for a terminal: each error on one line or, with help, on two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(Box<Details>);
 
@@ -18,40 +18,40 @@ struct Details {
     others: Vec<ConfigError>,
 }
 
-/// What an error is about, which decides what may follow from it.
+/// The subject of an error, which decides which other errors follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// One value.
+    /// An invalid value.
     Value,
-    /// A key that nothing reads.
+    /// An unknown key.
     Unknown,
-    /// A key that is not there.
+    /// A missing key.
     Missing,
-    /// Several values that do not go together.
+    /// Several values that exclude each other.
     Together,
-    /// There is nothing to begin with: no token, no tunnel. Reported when nothing else is wrong.
+    /// Nothing to start with: no token, no tunnel. Reported only without other errors.
     Lacking,
-    /// The same, and a server on this machine would bring it.
+    /// The same, and a server on this machine would provide it.
     NoServer,
 }
 
-/// Where a setting was written.
+/// The place of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// In a file.
     File {
         /// The file; empty until it is known.
         path: PathBuf,
-        /// Line, from 1; 0 when the file as a whole is meant.
+        /// Line, from 1; 0 for the file as a whole.
         line: usize,
-        /// Character in the line, from 1; 0 when the file as a whole is meant.
+        /// Character in the line, from 1; 0 for the file as a whole.
         column: usize,
     },
     /// In the environment, under this name.
     Variable(String),
     /// On the command line, with this flag.
     Flag(String),
-    /// Nowhere: it is a default, or it is missing.
+    /// Nowhere: the value is a default or missing.
     Default,
 }
 
@@ -96,7 +96,7 @@ impl ConfigError {
         self
     }
 
-    /// Names the file, which the parsers do not know.
+    /// Sets the file, which the parsers do not know.
     pub(crate) fn in_file(mut self, file: &std::path::Path) -> Self {
         if let Origin::File { path, .. } = &mut self.0.origin {
             file.clone_into(path);
@@ -104,32 +104,32 @@ impl ConfigError {
         self
     }
 
-    /// What else is wrong, in the order of the file.
+    /// The other errors, in the order of the file.
     #[must_use]
     pub fn others(&self) -> &[Self] {
         &self.0.others
     }
 
-    /// Whether nothing else is wrong than that neither a server nor a token is named and none runs on this machine: once
-    /// one runs there, the same settings are good.
+    /// Whether the only error is that neither a server nor a token is named and no server runs on this machine: once
+    /// one runs, the same settings are valid.
     #[must_use]
     pub fn waits_for_server(&self) -> bool {
         self.0.kind == Kind::NoServer
     }
 
-    /// Where it was written.
+    /// The place of the setting.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.0.origin
     }
 
-    /// The key, as `server.http.bind_port`; empty when it is not about one.
+    /// The key, as `server.http.bind_port`; empty if the error is not about one key.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.0.key
     }
 
-    /// What is wrong, and what was expected.
+    /// The error, and what was expected.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -187,7 +187,7 @@ impl fmt::Display for ConfigError {
         if *origin != Origin::Default {
             write!(f, "{origin}: ")?;
         }
-        // A variable or a flag is a name already; the key would only repeat it.
+        // The name of a variable or a flag already contains the key.
         if !key.is_empty() && matches!(origin, Origin::File { .. } | Origin::Default) {
             write!(f, "{key}: ")?;
         }

@@ -14,7 +14,7 @@ use crate::{
     read::{Item, Section},
 };
 
-/// A path in a file is meant from where the file is, as its writer sees it.
+/// A path in a file is relative to the directory of the file.
 pub(crate) fn path(item: &Item<'_>, file: Option<&Path>) -> Result<PathBuf, ConfigError> {
     let text = item.text("a path")?;
     if text.is_empty() {
@@ -39,7 +39,7 @@ pub(crate) fn ip(item: &Item<'_>) -> Result<IpAddr, ConfigError> {
     }
 }
 
-/// A name or an address, an IPv6 address with or without brackets, and no port.
+/// A name or an address without a port; an IPv6 address may have brackets.
 pub(crate) fn host(item: &Item<'_>, port_key: &str) -> Result<String, ConfigError> {
     let text = item.text("a host name or an address")?;
     let bare = text
@@ -59,7 +59,7 @@ pub(crate) fn host(item: &Item<'_>, port_key: &str) -> Result<String, ConfigErro
             .error(format!(
                 "expected a host name or an address alone, found {text:?}"
             ))
-            .with_help(format!("the port belongs into `{port_key}`")));
+            .with_help(format!("the port belongs in `{port_key}`")));
     }
     match normalize_host(text) {
         Ok(host) => Ok(host.into_owned()),
@@ -67,7 +67,7 @@ pub(crate) fn host(item: &Item<'_>, port_key: &str) -> Result<String, ConfigErro
     }
 }
 
-/// A host name without a wildcard. `rest` says where a path or a port belongs.
+/// A host name without a wildcard. `rest` is the advice where a path or a port belongs.
 pub(crate) fn host_name(item: &Item<'_>, rest: &str) -> Result<String, ConfigError> {
     let pattern = host_pattern(item, rest)?;
     if pattern.is_wildcard() {
@@ -78,8 +78,8 @@ pub(crate) fn host_name(item: &Item<'_>, rest: &str) -> Result<String, ConfigErr
     Ok(pattern.name().to_owned())
 }
 
-/// A host or `*.HOST`, and nothing else that an address bar shows: what the pattern would leave out silently is refused.
-/// `rest` says where that belongs.
+/// A host or `*.HOST` alone: a scheme, a path or a port would be ignored, and is rejected instead. `rest` is the advice
+/// where they belong.
 pub(crate) fn host_pattern(item: &Item<'_>, rest: &str) -> Result<HostPattern, ConfigError> {
     const WHAT: &str = "a host name or *.HOST";
     let text = item.text(WHAT)?;
@@ -88,7 +88,7 @@ pub(crate) fn host_pattern(item: &Item<'_>, rest: &str) -> Result<HostPattern, C
     let port = host.rsplit_once(':').map(|(_, port)| port);
     let has_port =
         port.is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
-    // An address of IPv6 without brackets has an error of its own.
+    // An IPv6 address without brackets has an error of its own.
     let has_port = has_port && (host.starts_with('[') || host.matches(':').count() == 1);
     if host == text && !has_port {
         return item.parse(WHAT);
@@ -148,7 +148,7 @@ pub(crate) fn compression(item: &Item<'_>) -> Result<Option<Compression>, Config
     }
 }
 
-/// A name of what is called otherwise than a tunnel, and spelt alike.
+/// A name that follows the rules for tunnel names; errors call it `kind`.
 pub(crate) fn name_of(item: &Item<'_>, kind: &'static str) -> Result<TunnelName, ConfigError> {
     TunnelName::parse(item.text("a name")?).map_err(|mut error| {
         error.kind = kind;

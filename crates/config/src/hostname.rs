@@ -2,7 +2,7 @@
 
 use crate::environment::Variables;
 
-/// The longest name that [`adit_auth::ClientId`] takes.
+/// The longest valid [`adit_auth::ClientId`].
 const LONGEST: usize = 64;
 
 /// `HOSTNAME`, or the name of the system, or `client`.
@@ -19,7 +19,7 @@ pub(crate) fn client_id(variables: &Variables) -> String {
         .unwrap_or_else(|| "client".to_owned())
 }
 
-/// The name with characters replaced that a client id cannot have; `None` when it is empty then.
+/// The name with the characters replaced that a client id must not have; `None` if it is empty then.
 fn sanitized(name: &str) -> Option<String> {
     let name: String = name
         .trim()

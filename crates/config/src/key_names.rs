@@ -1,20 +1,21 @@
-//! Keys that are not ours: those of capabilities to come, and those of frp and ngrok that we call otherwise.
+//! Keys that this version does not have: those of planned capabilities, and those of frp and ngrok for which adit has
+//! another name.
 //!
 //! Keys that differ only in case and underscores (`localPort`) need no entry here.
 
 use crate::spelling::same_letters;
 
-/// What people may write in a section besides its keys.
+/// Known keys of a section besides those that it reads.
 pub(crate) struct KeyNames {
-    /// Keys that a later version will have.
+    /// Keys of planned capabilities.
     pub(crate) unsupported: &'static [&'static str],
-    /// A key of others, and what we call it.
+    /// A key of another program, and the name in adit.
     pub(crate) foreign_keys: &'static [(&'static str, &'static str)],
 }
 
 impl KeyNames {
-    /// What to write instead of a key of others.
-    pub(crate) fn answer(&self, key: &str) -> Option<String> {
+    /// What to write instead of a key of another program.
+    pub(crate) fn suggestion(&self, key: &str) -> Option<String> {
         self.foreign_keys
             .iter()
             .find(|(theirs, _)| same_letters(theirs, key))
@@ -22,7 +23,7 @@ impl KeyNames {
     }
 }
 
-/// Where nothing but our keys makes sense.
+/// For a section without other known keys.
 pub(crate) const NO_OTHER_KEYS: KeyNames = KeyNames {
     unsupported: &[],
     foreign_keys: &[],
@@ -39,7 +40,7 @@ pub(crate) const TELEMETRY: KeyNames = KeyNames {
     ],
 };
 
-/// The top of a file. frp has no sections there.
+/// The top of a file, where frp has no sections.
 pub(crate) const ROOT: KeyNames = KeyNames {
     unsupported: &[],
     foreign_keys: &[
@@ -202,7 +203,7 @@ pub(crate) const UPSTREAM_SERVER: KeyNames = KeyNames {
     ],
 };
 
-/// How a service is reached over TLS.
+/// TLS towards a service.
 pub(crate) const SERVICE_TLS: KeyNames = KeyNames {
     unsupported: &[],
     foreign_keys: &[
@@ -213,7 +214,7 @@ pub(crate) const SERVICE_TLS: KeyNames = KeyNames {
         ("skip_verify", "`insecure`"),
         ("sni", "`server_name`"),
         ("trusted_ca_file", "`ca_file`"),
-        ("verify", "`insecure`, which says the opposite"),
+        ("verify", "`insecure`, with the opposite value"),
     ],
 };
 
@@ -358,12 +359,12 @@ mod tests {
 
     #[test]
     fn a_key_of_others_is_found_in_any_spelling() {
-        let answer = |key| SERVER.answer(key);
+        let response = |key| SERVER.suggestion(key);
         assert_eq!(
-            answer("vhostHTTPPort").as_deref(),
+            response("vhostHTTPPort").as_deref(),
             Some("adit calls it `http.bind_port`")
         );
-        assert_eq!(answer("vhost_http_port"), answer("vhostHTTPPort"));
-        assert_eq!(answer("bind_port"), None);
+        assert_eq!(response("vhost_http_port"), response("vhostHTTPPort"));
+        assert_eq!(response("bind_port"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The layers of a side: its file and what lies over it from the environment.
+//! The layers of a side: its file and the environment.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     read::Section,
 };
 
-/// The file and what lies over it from the environment, and the variables that cannot lie there.
+/// The file with the values of the environment, and the variables that match no key.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -28,10 +28,10 @@ pub(crate) fn gather(
     Ok((root, refused.collect()))
 }
 
-/// The error with the file that it is about, if it is about one.
+/// Adds the file to an error, if the error is about it.
 pub(crate) fn within(error: ConfigError, file: Option<&Path>) -> ConfigError {
     match file {
-        // A file that was read on the way, such as a token's, is named already.
+        // An error in another file, such as that of a token, names it already.
         Some(file) if !matches!(error.origin(), Origin::File { path, .. } if !path.as_os_str().is_empty()) => {
             error.in_file(file)
         }
@@ -39,7 +39,7 @@ pub(crate) fn within(error: ConfigError, file: Option<&Path>) -> ConfigError {
     }
 }
 
-/// The section of one side. A file may hold both, but one that holds only the other's was given by mistake.
+/// The section of one side. A file may have both sections, but a file with only the other one was given by mistake.
 pub(crate) fn side<'n>(
     root: &'n Node,
     side: &'static str,
@@ -53,16 +53,16 @@ pub(crate) fn side<'n>(
         return Err(root
             .conflict(
                 &[other],
-                format!("this file has a section `{other}` and none `{side}`"),
+                format!("this file has a section `{other}` and no section `{side}`"),
             )
             .with_help(format!(
-                "it is meant for the {other}; give the file of the {side}"
+                "it is the file of the {other}; use the file of the {side}"
             )));
     }
     Ok(section)
 }
 
-/// The files that a side depends on: its own, and each that a key such as `token_file` names.
+/// The files that the settings of a side depend on: its own, and each that a key such as `token_file` names.
 pub(crate) fn files(root: &Node, file: Option<&Path>) -> Vec<PathBuf> {
     let mut files: Vec<_> = file.map(Path::to_path_buf).into_iter().collect();
     named_files(root, file.and_then(Path::parent), &mut files);

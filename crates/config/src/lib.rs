@@ -1,7 +1,7 @@
 //! Files, environment and flags to typed settings (F26).
 //!
 //! Holds [`load_server`] and [`load_client`], which return [`adit_server::Settings`] and [`adit_client::Settings`], and
-//! [`StateDir`], where a server writes what a client on the same machine needs to find it.
+//! [`StateDir`], where a server stores its addresses and token for clients of the same machine.
 //!
 //! Promises:
 //! - layers are read in the order defaults, file, environment (`ADIT__SERVER__BIND_PORT`), flags; the later wins, key by

@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use crate::telemetry::Telemetry;
 
-/// The settings of a side, read and validated.
+/// The validated settings of a side.
 #[derive(Debug, Clone)]
 pub struct Loaded<S> {
     /// The settings of the side itself.
     pub settings: S,
     /// The settings of its metrics, logs and traces.
     pub telemetry: Telemetry,
-    /// Host names that the admin port accepts, beside its address and `localhost`.
+    /// Host names that the admin port accepts, besides its address and `localhost`.
     pub admin_hosts: Vec<String>,
     /// The files that the settings depend on: the configuration file first, then files of tokens and certificates.
     pub files: Vec<PathBuf>,
-    /// Settings that are valid and probably a mistake; to be logged.
+    /// Warnings to be logged: settings that are valid and probably a mistake.
     pub warnings: Vec<String>,
 }

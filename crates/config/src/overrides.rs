@@ -1,4 +1,4 @@
-//! What flags say. Values are text where the check belongs to the settings, so that it is made once, for files and flags.
+//! Values of flags. Those that the settings check stay text here, so that the check exists once, for files and flags.
 
 use std::{
     net::IpAddr,
@@ -14,7 +14,7 @@ use crate::{
     error::{ConfigError, Origin},
 };
 
-/// Flags of `adit-server`, over everything else.
+/// Flags of `adit-server`, which win over file and environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerOverrides {
     /// `--bind-addr`
@@ -33,7 +33,7 @@ pub struct ServerOverrides {
     pub domain: Option<String>,
 }
 
-/// Flags of `adit`, over everything else.
+/// Flags of `adit`, which win over file and environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientOverrides {
     /// `--state-dir`
@@ -52,7 +52,7 @@ pub struct ClientOverrides {
     pub tunnel: Option<TunnelOverrides>,
 }
 
-/// A tunnel that stands on the command line: `adit http 8080`.
+/// A tunnel from the command line: `adit http 8080`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TunnelOverrides {
     /// The command: `http`, `tcp`.
@@ -104,7 +104,7 @@ fn set(
         ConfigError::new(
             flag(name),
             keys.join("."),
-            format!("{at} is not a section in the file, so that nothing in it can be set"),
+            format!("{at} is not a section in the file, so no key in it can be set"),
         )
     })
 }
@@ -180,11 +180,11 @@ impl ClientOverrides {
     }
 }
 
-/// How the help of `adit http` and its likes calls their argument.
+/// Name of the argument in the help of `adit http` and the other commands.
 const SERVICE: &str = "<PORT|HOST:PORT>";
 
 impl TunnelOverrides {
-    /// The same tunnel, as if it stood in a file.
+    /// The same tunnel as a node of a file.
     fn node(&self) -> Result<Node, ConfigError> {
         let refused = || {
             ConfigError::new(
@@ -203,10 +203,10 @@ impl TunnelOverrides {
             if protocol != "h2" {
                 let what = match protocol {
                     "h2c" => "--local-protocol h2c is HTTP/2 without TLS",
-                    _ => "a service that speaks HTTP/1.1 over TLS is not supported by this version",
+                    _ => "services with HTTP/1.1 over TLS are not supported by this version",
                 };
                 return Err(ConfigError::new(flag(SERVICE), "", what).with_help(
-                    "use the service's port without TLS, or --local-protocol h2 if it speaks HTTP/2 over TLS",
+                    "use the service's port without TLS, or --local-protocol h2 if it supports HTTP/2 over TLS",
                 ));
             }
         }
@@ -280,7 +280,7 @@ impl TunnelOverrides {
 }
 
 impl TunnelOverrides {
-    /// `local_tls`, when the service's URL or one of its flags says so.
+    /// `local_tls`, if the service's URL or a flag requires it.
     fn tls(&self, is_https: bool) -> Option<Entry> {
         let mut entries = Vec::new();
         let mut add = |key: &str, flag_name: &str, value: Option<String>| {

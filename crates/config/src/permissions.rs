@@ -12,7 +12,7 @@ const GROUP_WRITES: u32 = 0o020;
 
 const ROOT: u32 = 0;
 
-/// Whose a file is.
+/// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// The user of this process, or root.
@@ -21,7 +21,7 @@ pub enum Owner {
     Other(u32),
 }
 
-/// Whose the file is.
+/// Determines the owner of the file.
 #[must_use]
 pub fn owner(metadata: &Metadata) -> Owner {
     let uid = metadata.uid();
@@ -32,12 +32,12 @@ pub fn owner(metadata: &Metadata) -> Owner {
     }
 }
 
-/// Checks a file that holds a secret. Answers what to warn of.
+/// Checks a file with a secret. Returns a warning, if there is one.
 ///
 /// # Errors
 /// Why it must not be used, and what to do.
 pub fn check_secret(path: &Path, metadata: &Metadata) -> Result<Option<String>, String> {
-    // A pipe or a socket has been opened for us, whatever its mode.
+    // A pipe or a socket was opened for this process, whatever its mode.
     if !metadata.is_file() {
         return Ok(None);
     }
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_secret_of_another_user_is_a_warning() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        // Root alone can give a file away; for others there is nothing to test.
+        // Only root can change the owner of a file; other users skip the test.
         if std::os::unix::fs::chown(file.path(), Some(12_345), None).is_err() {
             return;
         }

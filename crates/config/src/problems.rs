@@ -1,8 +1,7 @@
 //! Collects all errors of a configuration, not only the first.
 //!
-//! Reading stops at the first error, which keeps every reader a straight line. To find the next one, the rejected value
-//! is taken out of the tree and the tree is read again. An error that follows only from what was taken out is not
-//! reported.
+//! Reading stops at the first error, which keeps every reader simple. To find the next one, the rejected value is taken
+//! out of the tree and the tree is read again. An error that only follows from the removed value is not reported.
 
 use crate::{
     document::Node,
@@ -12,13 +11,13 @@ use crate::{
 /// Errors that are reported at a time.
 const MOST: usize = 20;
 
-/// Each reading costs as much as a start does, so that a file of nothing but mistakes is given up.
+/// Each reading costs as much as a start does, so that a file with very many errors is not read to its end.
 const MOST_READINGS: usize = 4 * MOST;
 
-/// Reads a tree. `found` is what is wrong already.
+/// Reads a tree. `found` are the errors so far.
 ///
 /// # Errors
-/// All that is wrong, up to a bound, in the order of the file.
+/// All errors, up to a bound, in the order of the file.
 pub(crate) fn read_all<T>(
     mut root: Node,
     mut found: Vec<ConfigError>,
@@ -60,7 +59,7 @@ struct Refused {
     path: String,
 }
 
-/// Whether the error may be there only because of what was taken out.
+/// Whether the error may only follow from a removed value.
 fn follows(kind: Kind, path: &str, refused: &[Refused]) -> bool {
     match kind {
         Kind::Value | Kind::Unknown | Kind::Lacking | Kind::NoServer => false,
@@ -74,17 +73,17 @@ fn follows(kind: Kind, path: &str, refused: &[Refused]) -> bool {
     }
 }
 
-/// Whether it is worth saying only when nothing else is wrong.
+/// Whether the error is reported only without others.
 fn is_last(kind: Kind) -> bool {
     matches!(kind, Kind::Lacking | Kind::NoServer)
 }
 
-/// The section in which a key stands.
+/// The section of a key.
 fn section(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(section, _)| section)
 }
 
-/// Not reached: reading without an error returns a value.
+/// Unreachable: reading without an error returns a value.
 fn unread() -> ConfigError {
     ConfigError::new(Origin::Default, "", "the configuration cannot be read")
 }

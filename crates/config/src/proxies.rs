@@ -6,7 +6,7 @@ use crate::{error::ConfigError, key_names, read::Section};
 
 const PORT: std::ops::RangeInclusive<u64> = 1..=65_535;
 
-/// `trusted_proxies` of either side: networks, or one text of them with commas, as in a variable.
+/// `trusted_proxies` of either side: a list of networks, or one text with commas, as in a variable.
 pub(crate) fn trusted_proxies(section: &mut Section<'_>) -> Result<TrustedProxies, ConfigError> {
     let Some(item) = section.item("trusted_proxies") else {
         return Ok(TrustedProxies::default());

@@ -1,4 +1,4 @@
-//! Ranges of numbers and the shortest waits that more than one section has.
+//! Ranges of numbers and lower bounds of times that several sections use.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -10,15 +10,15 @@ pub(crate) const WINDOW: RangeInclusive<u64> = 4 << 10..=1 << 30;
 pub(crate) const SHARE: RangeInclusive<u64> = 1..=100;
 /// The lowest rate of a visitor, in bytes per second; 0: no lowest rate. Few visitors would reach more than 1 MiB/s.
 pub(crate) const RATE: RangeInclusive<u64> = 0..=1 << 20;
-/// At least some messages, at most what takes no longer than a few milliseconds.
+/// At least some messages, at most a few milliseconds of work.
 pub(crate) const TURN: RangeInclusive<u64> = 4 << 10..=4 << 20;
-/// Budgets may be nothing: then windows do not grow.
+/// A budget may be zero: then windows do not grow.
 pub(crate) const BUDGET: RangeInclusive<u64> = 0..=1 << 40;
 /// More threads than any machine has.
 pub(crate) const THREADS: RangeInclusive<u64> = 1..=1_024;
-/// More data streams than help.
+/// More data streams do not help.
 pub(crate) const LANES: RangeInclusive<u64> = 1..=64;
-/// The router takes no longer paths.
+/// The longest path of the router.
 pub(crate) const LOCATION: RangeInclusive<u64> = 1..=2_048;
 /// Layers of a tunnel; one message announces those of all tunnels of a client.
 pub(crate) const LAYERS: RangeInclusive<u64> = 0..=512 << 10;
@@ -26,7 +26,7 @@ pub(crate) const LAYERS: RangeInclusive<u64> = 0..=512 << 10;
 pub(crate) const WEIGHT: RangeInclusive<u64> = 1..=1_000;
 /// Ports; 0 is any free one.
 pub(crate) const PORT: RangeInclusive<u64> = 0..=65_535;
-/// A wait of zero would always have passed.
+/// A wait of zero would always have expired.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
-/// Shorter waits would poll all the time.
+/// A shorter wait would poll without a pause.
 pub(crate) const PROGRESS: Duration = Duration::from_millis(100);

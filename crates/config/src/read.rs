@@ -14,7 +14,7 @@ use crate::{
     spelling::{nearest, same_letters},
 };
 
-/// Longer waits are mistakes, and the bound keeps every sum of a time and a wait inside what an `Instant` can hold.
+/// Longer waits are mistakes, and with this bound the sum of a time and a wait always fits into an `Instant`.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The values of one section, read by key.
@@ -48,7 +48,7 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// Whether anything stands in it.
+    /// Whether the section has any key.
     pub(crate) fn is_written(&self) -> bool {
         self.entries.is_some()
     }
@@ -82,7 +82,7 @@ impl<'n> Section<'n> {
         })
     }
 
-    /// The section of a key; if it is missing, one in which nothing is written.
+    /// The section of a key; an empty one if it is missing.
     pub(crate) fn section(&mut self, key: &'static str) -> Result<Section<'n>, ConfigError> {
         match self.item(key) {
             Some(item) => item.section(),
@@ -90,7 +90,7 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// All keys and values, where keys are free; the section is then read to the end.
+    /// All keys and values of a section with free keys; the section has been read completely then.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'n str, Item<'n>)> {
         let entries = self.entries.unwrap_or_default().iter();
         let entries = entries.filter(|entry| !entry.node.is_refused());
@@ -131,7 +131,7 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// `least` keeps a wait that makes no sense as zero from being it.
+    /// `least` is the lower bound: some waits must not be zero.
     pub(crate) fn set_wait(
         &mut self,
         key: &'static str,
@@ -168,8 +168,8 @@ impl<'n> Section<'n> {
                 .with_help("remove it");
         }
         let unknown = format!("unknown key `{key}`");
-        if let Some(answer) = key_names.answer(key) {
-            return error(unknown).with_help(answer);
+        if let Some(suggestion) = key_names.suggestion(key) {
+            return error(unknown).with_help(suggestion);
         }
         if let Some(ours) = self.read.iter().find(|ours| same_letters(ours, key)) {
             return error(unknown).with_help(format!("adit calls it `{ours}`"));
@@ -185,7 +185,7 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// An error about several keys, reported at the first of them that is written, or at the section.
+    /// An error about several keys, reported at the first of them that is present, or at the section.
     pub(crate) fn conflict(&self, keys: &[&str], message: impl Into<String>) -> ConfigError {
         let written = keys
             .iter()
@@ -197,7 +197,7 @@ impl<'n> Section<'n> {
         error.of_kind(Kind::Together)
     }
 
-    /// A key that must be there is not.
+    /// The error for a missing key.
     pub(crate) fn missing(&self, key: &str, what: &str) -> ConfigError {
         ConfigError::new(
             self.origin.clone(),
@@ -218,7 +218,7 @@ impl<'n> Item<'n> {
         ConfigError::new(self.node.origin.clone(), self.path.clone(), message)
     }
 
-    /// An error of the value beside other values.
+    /// The error that a value conflicts with others.
     pub(crate) fn conflict(&self, message: impl Into<String>) -> ConfigError {
         self.error(message).of_kind(Kind::Together)
     }
@@ -235,7 +235,7 @@ impl<'n> Item<'n> {
         self.as_text().is_some()
     }
 
-    /// The text, if it is one.
+    /// The value if it is a text.
     fn as_text(&self) -> Option<&str> {
         match &self.node.value {
             Value::Text(text) | Value::Untyped(text) => Some(text),
@@ -255,7 +255,7 @@ impl<'n> Item<'n> {
         })
     }
 
-    /// A secret, which no error shows.
+    /// A secret, which errors do not show.
     pub(crate) fn secret(&self, what: &str) -> Result<&str, ConfigError> {
         self.as_text().ok_or_else(|| {
             let error = self.error(format!("expected {what} as text"));
@@ -307,7 +307,7 @@ impl<'n> Item<'n> {
 
     pub(crate) fn fraction(&self) -> Result<f64, ConfigError> {
         let number = match &self.node.value {
-            // Whole numbers this large are refused by every caller; that some are rounded changes nothing.
+            // Every caller rejects whole numbers this large, so that the rounding of some has no effect.
             Value::Integer(number) => i32::try_from(*number).ok().map(f64::from),
             Value::Float(number) => Some(*number),
             Value::Untyped(text) => text.trim().parse().ok(),
@@ -329,7 +329,7 @@ impl<'n> Item<'n> {
         .ok_or_else(|| self.expected("true or false"))
     }
 
-    /// Whether it says `off`, which some readers of YAML take for `false`.
+    /// Whether the value is `off`, which some readers of YAML read as `false`.
     pub(crate) fn is_off(&self) -> bool {
         match &self.node.value {
             Value::Bool(value) => !value,
@@ -391,12 +391,12 @@ impl<'n> Item<'n> {
                 .collect()),
             Value::Untyped(_) => Err(self
                 .error(format!("expected a list of {what}, found a text"))
-                .with_help("write it as in YAML: [{...}, {...}]")),
+                .with_help("use the syntax of YAML: [{...}, {...}]")),
             _ => Err(self.expected(format_args!("a list of {what}"))),
         }
     }
 
-    /// The items of a list, or the one thing that stands where a list could.
+    /// The items of a list, or a single value instead of a list.
     pub(crate) fn one_or_more(&self, what: &str) -> Result<Vec<Item<'n>>, ConfigError> {
         if self.is_list() {
             return self.list(what);
@@ -407,8 +407,7 @@ impl<'n> Item<'n> {
         }])
     }
 
-    /// The keys and values in it. A key with nothing behind it is an empty section, as writers of YAML leave it when they
-    /// comment its keys out.
+    /// The keys and values in it. A key without a value is an empty section, as left by commenting out all of its keys.
     pub(crate) fn section(&self) -> Result<Section<'n>, ConfigError> {
         let entries = match &self.node.value {
             Value::Section(entries) => Some(entries.as_slice()),

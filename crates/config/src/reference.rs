@@ -1,6 +1,6 @@
-//! The reference of settings, `docs/settings.md`: written by a test from the keys that the loader asks for, with the
-//! bounds and defaults that it uses, and from the descriptions below. A key without a description, or a description
-//! without a key, fails the test.
+//! The reference of settings, `docs/settings.md`: a test generates it from the keys that the loader reads, with their
+//! bounds and defaults, and from the descriptions below. A key without a description, or a description without a key,
+//! fails the test.
 
 use std::{
     cell::RefCell,
@@ -19,11 +19,11 @@ mod descriptions;
 
 use descriptions::{CLIENT, Description, LAYERS, SERVER};
 
-/// A key that the loader asked for.
+/// A key that the loader has read.
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
     path: String,
-    /// What a value looks like, and the default, where the loader's own bounds say so.
+    /// Its form and default, if the loader's own bounds determine them.
     bounds: Option<(String, String)>,
 }
 
@@ -32,7 +32,7 @@ thread_local! {
 }
 
 fn record(path: &str, bounds: Option<(String, String)>) {
-    // Items of a list are described once.
+    // Items of a list share one description.
     let mut plain = String::new();
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('[') {
@@ -96,7 +96,7 @@ fn time(time: std::time::Duration) -> String {
     }
 }
 
-/// Files in which every section and every list has something, so that each key is asked for.
+/// Files with every section and list, so that each key is read.
 const SAMPLE_SERVER: &str = r#"
 server:
   auth: [{ user: alice, token: "a token of the sample" }]
@@ -134,7 +134,7 @@ fn keys_of(file: &str, load: impl FnOnce(&Path)) -> Vec<Key> {
     KEYS.take()
 }
 
-/// The keys with their descriptions, and what is wrong with the descriptions.
+/// The keys with their descriptions, and the errors in the descriptions.
 fn described(
     keys: &[Key],
     descriptions: &'static [Description],
@@ -151,19 +151,22 @@ fn described(
         match by_key.get(key.path.as_str()) {
             Some(description) => rows.push((key.clone(), *description)),
             None if is_section(&key.path) || !key.path.contains('.') => {}
-            None => problems.push(format!("`{}` is not described", key.path)),
+            None => problems.push(format!("`{}` has no description", key.path)),
         }
     }
     for description in descriptions {
         if !keys.iter().any(|key| key.path == description.key) {
-            problems.push(format!("`{}` is described, and no key", description.key));
+            problems.push(format!(
+                "`{}` has a description, but is not a key",
+                description.key
+            ));
         }
     }
     for (key, description) in &rows {
         let kind_is_described = description.value.is_some_and(|(kind, _)| !kind.is_empty());
         if key.bounds.is_some() == kind_is_described {
             problems.push(format!(
-                "`{}`: either the loader or the description says what a value looks like",
+                "`{}`: either the loader or the description must state the form of the value",
                 key.path
             ));
         }
@@ -237,7 +240,7 @@ fn every_key_stands_in_the_reference_of_settings() {
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == page,
-        "docs/settings.md is not what the loader reads; UPDATE=1 cargo test -p adit-config reference writes it anew"
+        "docs/settings.md differs from the loader; generate it with UPDATE=1 cargo test -p adit-config reference"
     );
 }
 
@@ -246,10 +249,9 @@ const HEAD: &str = "# Settings
 Every key of both sides, with its bounds and its default. This page is generated from the code that reads the settings \
 (`UPDATE=1 cargo test -p adit-config reference`); how to use them together is in [configuration.md](configuration.md).
 
-A setting comes from, in this order, the later wins: the default, the file (`--config`, YAML, TOML or JSON), the \
-environment, a flag. The variable of a key is its path in capitals with two underscores between sections: \
+The value of a key is its default, that of the file (`--config`, YAML, TOML or JSON), that of the environment or that of a flag; the last of these that exists wins. The variable of a key is its path in capitals with two underscores between sections: \
 `ADIT__SERVER__HTTP__BIND_PORT=80` is `server.http.bind_port: 80`. An unknown key is an error.
 
-Times have a unit: `100ms`, `5s`, `1m 30s`. Sizes are bytes, or have one: `64KiB`, `100MB`. `[]` stands for each item of \
+Times have a unit: `100ms`, `5s`, `1m 30s`. Sizes are bytes, or have a unit: `64KiB`, `100MB`. `[]` stands for each item of \
 a list.
 ";

@@ -33,10 +33,11 @@ use crate::{
     timeouts, upstream,
 };
 
-/// Reads the settings of the server from `file`, if there is one, and what `environment` and `overrides` lay over it.
+/// Reads the settings of the server from `file`, if there is one, then from `environment`, then from `overrides`; a
+/// later one wins.
 ///
 /// # Errors
-/// [`ConfigError`] with all that is wrong.
+/// [`ConfigError`] with all errors.
 pub fn load_server(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -82,7 +83,7 @@ fn read(
     server.set_number("threads", THREADS, &mut threads)?;
     let domain = server
         .item("domain")
-        .map(|item| host_name(&item, "visitors' port is `http.bind_port`"))
+        .map(|item| host_name(&item, "the visitors' port is `http.bind_port`"))
         .transpose()?;
     let upstreams = match server.item("upstreams") {
         Some(item) => upstream::read_all(&item, file)?,
@@ -111,7 +112,9 @@ fn read(
     {
         return Err(server.conflict(
             &["admin", "bind_port", "http"],
-            format!("{admin} is taken by clients or visitors, and cannot serve status too"),
+            format!(
+                "{admin} is the address of clients or visitors; the admin port needs another one"
+            ),
         ));
     }
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
@@ -161,11 +164,11 @@ fn read_timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
             .conflict(
                 &["dead_after", "heartbeat"],
                 format!(
-                    "dead_after ({:?}) is not longer than heartbeat ({:?}): every quiet link would be found dead",
+                    "dead_after ({:?}) must be longer than heartbeat ({:?}): otherwise every quiet link counts as dead",
                     times.dead_after, times.heartbeat
                 ),
             )
-            .with_help("three times the heartbeat leaves room for a lost probe"));
+            .with_help("three times the heartbeat tolerates a lost probe"));
     }
     Ok(times)
 }

@@ -1,4 +1,4 @@
-//! The state directory: where a server leaves what a client on the same machine needs to find it.
+//! The state directory: where a server stores its addresses and token for clients of the same machine.
 
 use std::{
     fs::{self, TryLockError},
@@ -20,22 +20,22 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir(PathBuf);
 
-/// The addresses of a running server, as [`StateDir::server_file`] has them.
+/// The addresses of a running server, the content of [`StateDir::server_file`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningServer {
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// Where clients connect.
+    /// Address for clients.
     pub tunnel_addr: SocketAddr,
-    /// Where HTTP visitors connect.
+    /// Address for HTTP visitors.
     pub http_addr: SocketAddr,
-    /// Where health and status are served, if they are.
+    /// Address of the admin port, if there is one.
     #[serde(default)]
     pub admin_addr: Option<SocketAddr>,
 }
 
 impl StateDir {
-    /// A directory that was named.
+    /// The directory at this path.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
@@ -51,13 +51,13 @@ impl StateDir {
         Self::choose(flag, None, &Variables::new(variables))
     }
 
-    /// As [`find`](Self::find), with what a file says after flag and variable.
+    /// The same as [`find`](Self::find), with the value of a file after flag and variable.
     pub(crate) fn choose(
         flag: Option<&Path>,
         file: Option<PathBuf>,
         variables: &Variables,
     ) -> Self {
-        // The XDG specification wants relative paths ignored.
+        // The XDG specification requires relative paths to be ignored.
         let absolute = |name| {
             variables
                 .value(name)
@@ -74,34 +74,34 @@ impl StateDir {
         )
     }
 
-    /// The directory.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The token that a server made for the clients of this machine; its owner alone may read it.
+    /// The file of the token that a server generated for clients of this machine; readable by its owner only.
     #[must_use]
     pub fn token_file(&self) -> PathBuf {
         self.0.join("token")
     }
 
-    /// The addresses of the running server, as JSON.
+    /// The file of the running server's addresses, as JSON.
     #[must_use]
     pub fn server_file(&self) -> PathBuf {
         self.0.join("server.json")
     }
 
-    /// Where the running server takes commands, as a unix socket; its owner alone may open it.
+    /// The Unix socket on which the running server accepts commands; only its owner may open it.
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
         self.0.join("admin.sock")
     }
 
-    /// The server that runs on this machine, if one has left its addresses. It may have died since.
+    /// The server on this machine, if one has stored its addresses. It may have been killed since.
     ///
     /// # Errors
-    /// A file that cannot be read or was not written by a server.
+    /// A file that cannot be read, or that a server did not write.
     pub fn running_server(&self) -> Result<Option<RunningServer>, ConfigError> {
         let file = self.server_file();
         let text = match fs::read_to_string(&file) {
@@ -122,14 +122,14 @@ impl StateDir {
         })
     }
 
-    /// Locked by the server that has the directory, as long as it runs.
+    /// The file that a running server keeps locked.
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
         self.0.join("server.lock")
     }
 
-    /// Whether a running server holds the directory, which a stale file of a killed server does not prove. The lock is
-    /// tried only where there is such a file, because a server that starts at this moment would find it taken.
+    /// Whether a running server holds the directory: the file of addresses alone may be left from a killed server. The
+    /// lock is tried only if that file exists, because a server that starts at this moment would find it taken.
     pub(crate) fn is_held(&self) -> bool {
         if !self.server_file().exists() {
             return false;
@@ -158,7 +158,7 @@ impl StateDir {
     }
 }
 
-/// Whether the error means that the file does not exist, or that a file stands in the place of its directory.
+/// Whether the error means that the file does not exist, or that its directory is a file.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -167,14 +167,14 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 impl RunningServer {
-    /// Where a client on the same machine connects: of a server that listens everywhere, loopback.
+    /// The address for a client on the same machine: loopback, if the server listens on all addresses.
     #[must_use]
     pub fn dial_addr(&self) -> SocketAddr {
         reachable(self.tunnel_addr)
     }
 }
 
-/// The address with "everywhere" replaced by loopback, because not every system connects to the former.
+/// The address with an unspecified IP replaced by loopback, because not every system connects to the former.
 fn reachable(mut addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -19,21 +19,21 @@ use crate::{
 /// Bounds of counts; the crate that uses a number checks it again.
 const COUNT: RangeInclusive<u64> = 1..=10_000_000;
 
-/// Settings of metrics, logs and traces. Checked.
+/// Validated settings of metrics, logs and traces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
-    /// Counted, and shown at `/metrics` of the admin port.
+    /// Metrics at `/metrics` of the admin port.
     pub metrics: Option<MetricsSettings>,
-    /// One line for each request.
+    /// The access log: one line for each request.
     pub access_log: Option<AccessLogSettings>,
-    /// Warnings and errors, beside the log.
+    /// The error log: warnings and errors, besides the log.
     pub error_log: Option<LogFileSettings>,
-    /// Spans to a collector.
+    /// Traces: spans to a collector.
     pub tracing: Option<TracesSettings>,
 }
 
 impl Default for Telemetry {
-    /// Metrics alone: they cost little, and leave the process only on request.
+    /// Metrics only: they cost little, and leave the process only on request.
     fn default() -> Self {
         Self {
             metrics: Some(MetricsSettings::default()),
@@ -136,14 +136,12 @@ fn error_log(item: &Item<'_>, file: Option<&Path>) -> Result<LogFileSettings, Co
     checked(item, LogFileSettings::try_new(target, log.rotate, log.keep))
 }
 
-/// The path as text, with the slash at its end by which a directory is known.
+/// The path as text. A slash at its end is kept, by which a directory is recognized.
 fn text_of(item: &Item<'_>, file: Option<&Path>) -> Result<String, ConfigError> {
     let path = path(item, file)?;
     match path.into_os_string().into_string() {
         Ok(text) => Ok(text),
-        Err(_) => {
-            Err(item.error("this path is not UTF-8, and neither would the names of older files be"))
-        }
+        Err(_) => Err(item.error("this path is not UTF-8, which the names of older files need")),
     }
 }
 
@@ -205,7 +203,7 @@ fn tracing(
     checked(item, settings.check()).map(|()| settings)
 }
 
-/// The settings of the variables alone. Invalid ones are ignored, since they may be meant for other programs.
+/// The settings from the variables alone. Invalid ones are ignored, since they may be meant for other programs.
 fn of_environment(
     otel: &OtelEnvironment,
     service_name: &str,
@@ -221,7 +219,7 @@ fn of_environment(
     }
 }
 
-/// The error of the crate that uses the value, with the place where the value was written.
+/// The error of the crate that uses the value, with the place of the value.
 fn checked<T, E: Display>(item: &Item<'_>, result: Result<T, E>) -> Result<T, ConfigError> {
     result.map_err(|error| item.error(error.to_string()))
 }

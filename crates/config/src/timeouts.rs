@@ -1,4 +1,4 @@
-//! The times that both sides have: those of visitors and of services.
+//! The timeouts that both sides have: of visitors and of services.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     read::Section,
 };
 
-/// Reads the times at the edges from `timeouts` of either side.
+/// Reads the timeouts towards visitors and services from `timeouts` of either side.
 pub(crate) fn edge(section: &mut Section<'_>, times: &mut EdgeTimeouts) -> Result<(), ConfigError> {
     let none = Duration::ZERO;
     section.set_wait("dial", SHORTEST, &mut times.dial)?;

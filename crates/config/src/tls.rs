@@ -1,4 +1,4 @@
-//! How a service is reached over TLS: `local_tls` of a tunnel, `tls` of an upstream.
+//! TLS towards a service: `local_tls` of a tunnel, `tls` of an upstream.
 
 use std::{
     fs::File,
@@ -15,10 +15,10 @@ use crate::{
     read::{Item, Section},
 };
 
-/// The trust store of a platform is a tenth of it; a larger file was given by mistake.
+/// The trust store of a platform has a tenth of this; a larger file was given by mistake.
 const LARGEST_FILE_BYTES: u64 = 4 << 20;
 
-/// `true` for the trust store of the platform, `false` for clear text, or a section with more.
+/// `true` for the trust store of the platform, `false` for clear text, or a section.
 pub(crate) fn read(item: &Item<'_>, file: Option<&Path>) -> Result<Option<Tls>, ConfigError> {
     match item.boolean() {
         Ok(true) => return Ok(Some(Tls::default())),
@@ -56,7 +56,7 @@ fn both(section: &Section<'_>) -> ConfigError {
     section
         .conflict(
             &["insecure"],
-            "`insecure` believes every certificate, so that `ca_file` would say nothing",
+            "`insecure` accepts every certificate, so that `ca_file` has no effect",
         )
         .with_help("leave out `insecure`")
 }

@@ -1,4 +1,4 @@
-//! Tokens, wherever they come from: white space around one is not part of it, and no error shows one.
+//! Tokens from any source: white space around one is not part of it, and errors do not show it.
 
 use std::{
     fs::File,
@@ -11,13 +11,13 @@ use secrecy::{SecretString, zeroize::Zeroizing};
 
 use crate::permissions::check_secret;
 
-/// A token with all the white space that may surround it. What is longer was named by mistake, or never ends.
+/// Room for a token and the white space around it. A longer file was given by mistake, or never ends.
 const LARGEST_FILE_BYTES: u64 = 16 * MAX_TOKEN_BYTES as u64;
 
-/// Takes the token out of a text.
+/// Extracts the token from a text.
 ///
 /// # Errors
-/// What is wrong with it, and what was expected.
+/// The error, and what was expected.
 pub(crate) fn good(text: &str) -> Result<SecretString, String> {
     let token = text.trim();
     check_token(token)
@@ -29,10 +29,10 @@ pub(crate) fn good(text: &str) -> Result<SecretString, String> {
         })
 }
 
-/// Takes the token out of a file, and warns of who else can read it.
+/// Reads the token from a file, and warns if other users can read the file.
 ///
 /// # Errors
-/// What is wrong with the file or the token.
+/// The error of the file or the token.
 pub(crate) fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<SecretString, String> {
     let text = read(path, warnings)
         .map_err(|error| format!("the token file {} {error}", path.display()))?;

@@ -22,12 +22,12 @@ use crate::{
     request_layers, tls,
 };
 
-/// A shorter one would end a flow between a question and its answer.
+/// A shorter timeout would end a flow between a request and its response.
 const SHORTEST_SESSION: std::time::Duration = std::time::Duration::from_millis(100);
 
 use TunnelKind::{Grpc, Http, Tcp, Udp, WebSocket};
 
-/// Keys that make sense for some types only.
+/// Keys that only some types have.
 const FITS: &[(&str, &[TunnelKind])] = &[
     ("custom_domains", &[Http, Grpc, WebSocket]),
     ("custom_headers", &[Http, Grpc, WebSocket]),
@@ -64,7 +64,7 @@ pub(crate) fn read_all(
                 format!("there is another tunnel called {}", tunnel.name),
             ));
         }
-        // A port of UDP is another one than that of the same number which TCP and HTTP share.
+        // UDP has port numbers of its own; TCP and HTTP share theirs.
         let port = (tunnel.kind == Udp, tunnel.remote_port);
         if tunnel.remote_port != 0
             && let Some(other) = ports.insert(port, tunnel.name.clone())
@@ -72,7 +72,7 @@ pub(crate) fn read_all(
             return Err(section.conflict(
                 &["remote_port", "config"],
                 format!(
-                    "port {} of the server leads to the tunnel {other} already",
+                    "the tunnel {other} already has port {} of the server",
                     tunnel.remote_port
                 ),
             ));
@@ -83,7 +83,7 @@ pub(crate) fn read_all(
                 return Err(section
                     .conflict(
                         &["domain", "domains", "custom_domains"],
-                        format!("{domain}{location} leads to the tunnel {other} already"),
+                        format!("the tunnel {other} already has {domain}{location}"),
                     )
                     .with_help("give them different domains or locations"));
             }
@@ -114,7 +114,7 @@ fn places_of(tunnel: &TunnelSettings) -> HashSet<(String, String)> {
         .collect()
 }
 
-/// Reads either form: all keys side by side, or all but the name and the type under `config`.
+/// Reads either form: all keys side by side, or all but the name and the type in `config`.
 fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<TunnelSettings, ConfigError> {
     let name = match section.item("name") {
         Some(item) => Some(item.parse::<TunnelName>("a name")?),
@@ -165,7 +165,7 @@ fn read_kind(item: &Item<'_>) -> Result<TunnelKind, ConfigError> {
     })
 }
 
-/// `http`, `grpc` or `tcp`, as people write a choice.
+/// `http`, `grpc` or `tcp`: a list in words.
 fn list(kinds: &[TunnelKind]) -> String {
     let names: Vec<_> = kinds
         .iter()
@@ -178,24 +178,23 @@ fn list(kinds: &[TunnelKind]) -> String {
     }
 }
 
-/// Refuses a key that says nothing about a tunnel of this type.
+/// Rejects a key that has no meaning for a tunnel of this type.
 fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError> {
     for (key, kinds) in FITS {
         if section.has(key) && !kinds.contains(&kind) {
-            let message = format!("`{key}` does not fit `type: {}`", kind.as_str());
+            let message = format!("`{key}` is not a key of `type: {}`", kind.as_str());
             let error = section.conflict(&[key], message);
             return Err(match (*key, kind) {
                 ("local_protocol", Grpc) => {
-                    error.with_help("the service of gRPC speaks HTTP/2, over TLS with `local_tls`")
+                    error.with_help("a gRPC service uses HTTP/2, over TLS with `local_tls`")
                 }
                 ("local_protocol", WebSocket) => {
-                    error.with_help("the service of WebSocket speaks HTTP/1.1")
+                    error.with_help("a WebSocket service uses HTTP/1.1")
                 }
                 ("local_tls", WebSocket) => error
                     .with_help("services of WebSocket over TLS are not supported by this version"),
-                ("local_tls", Tcp) => error.with_help(
-                    "bytes cross as they are: visitors speak TLS with the service themselves",
-                ),
+                ("local_tls", Tcp) => error
+                    .with_help("bytes cross unchanged, TLS between visitor and service included"),
                 ("hash_on", _) => {
                     error.with_help("connections and flows are hashed by the visitor's address")
                 }
@@ -212,7 +211,7 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
     Ok(())
 }
 
-/// Everything but the name, and nothing else.
+/// Reads all keys except the name.
 fn read_keys(
     section: &mut Section<'_>,
     kind: TunnelKind,
@@ -253,7 +252,7 @@ fn read_keys(
             section.set_wait("session_timeout", SHORTEST_SESSION, timeout)?;
         }
     }
-    // Before what is missing: it may be there under a name that others gave it.
+    // Before missing keys are reported: the key may be there under a name of another program.
     section.finish(&key_names::TUNNEL)?;
     if port.is_none() {
         return Err(section.missing("local_port", "the port of the service"));
@@ -261,7 +260,7 @@ fn read_keys(
     Ok(tunnel)
 }
 
-/// What says how a request is found and what is changed in it.
+/// Reads the keys that route requests or change them.
 fn read_http(
     section: &mut Section<'_>,
     tunnel: &mut TunnelSettings,
@@ -294,7 +293,7 @@ fn read_http(
         let message = if is_h2 {
             "`local_protocol: h2` is HTTP/2 over TLS"
         } else {
-            "`local_tls` wants `local_protocol: h2`"
+            "`local_tls` needs `local_protocol: h2`"
         };
         let error = section.conflict(&["local_tls"], message);
         return Err(match tunnel.service.protocol {
@@ -322,7 +321,7 @@ fn read_http(
     Ok(())
 }
 
-/// As text or as a number: `v2`, `2`.
+/// A text or a number: `v2`, `2`.
 fn proxy_protocol(item: &Item<'_>) -> Result<ProxyProtocol, ConfigError> {
     match item.number::<u8>(1..=2) {
         Ok(1) => Ok(ProxyProtocol::V1),
@@ -367,7 +366,7 @@ fn custom_headers(section: &Section<'_>) -> Result<Vec<(String, String)>, Config
     Ok(headers)
 }
 
-/// Under whichever of its three names.
+/// By any of its three names.
 fn domains(section: &mut Section<'_>) -> Result<Vec<String>, ConfigError> {
     const NAMES: [&str; 3] = ["domain", "domains", "custom_domains"];
     let given: Vec<_> = NAMES
@@ -385,7 +384,7 @@ fn domains(section: &mut Section<'_>) -> Result<Vec<String>, ConfigError> {
         for item in item.one_or_more("domains")? {
             let domain = host_pattern(
                 &item,
-                "a path belongs into `locations`, a port into `remote_port`",
+                "a path belongs in `locations`, a port in `remote_port`",
             )?;
             let domain = domain.to_string();
             if domains.contains(&domain) {

@@ -1,4 +1,4 @@
-//! The upstreams of a server: what the entries of clients, and rules, may lead to.
+//! The upstreams of a server: the targets of clients' entries and of rules.
 
 use std::{collections::HashSet, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{
     tls,
 };
 
-/// Reads the list, in which no name is taken twice.
+/// Reads the list. Names must be unique.
 pub(crate) fn read_all(
     item: &Item<'_>,
     file: Option<&Path>,
@@ -68,7 +68,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
         Some(item) => Some(servers(&item)?),
         None => None,
     };
-    // Before what is missing: it may be there under a name that others gave it.
+    // Before missing keys are reported: the key may be there under a name of another program.
     section.finish(&key_names::UPSTREAM)?;
     let Some(name) = name else {
         return Err(section.missing("name", "a name such as `erp`"));
@@ -89,7 +89,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
         let message = if is_h2 {
             "`protocol: h2` is HTTP/2 over TLS; in clear text it is `h2c`"
         } else {
-            "`tls` wants `protocol: h2`"
+            "`tls` needs `protocol: h2`"
         };
         return Err(section.conflict(&["tls"], message));
     }
@@ -105,7 +105,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
     })
 }
 
-/// And whether it is HTTP/2 over TLS.
+/// The protocol, and whether it is HTTP/2 over TLS.
 fn protocol(item: &Item<'_>) -> Result<(UpstreamProtocol, bool), ConfigError> {
     match item.text("`http1`, `h2c`, `h2` or `tcp`")? {
         "http1" | "http" => Ok((UpstreamProtocol::Http1, false)),
@@ -137,7 +137,7 @@ fn servers(list: &Item<'_>) -> Result<Vec<UpstreamServer>, ConfigError> {
             return Err(section
                 .conflict(
                     &["address"],
-                    format!("{host}, port {port}, is there already"),
+                    format!("{host}, port {port}, is listed twice"),
                 )
                 .with_help("give it a greater `weight` instead"));
         }

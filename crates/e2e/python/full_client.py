@@ -2,9 +2,9 @@
 
 Its first argument selects the case. It prints its results on standard output, one line each:
 
-    serve      register, open both streams, serve requests, answer heartbeats
+    serve      register, open both streams, serve requests, response heartbeats
     shuffled   the same, every message with its fields in random order and unknown ones between them
-    mute       the same, but heartbeats stay without an answer
+    mute       the same, but heartbeats stay without a response
     streams    the same, and ends either stream and opens it again when a request says so (P-1.7)
     refusals   what a wrong version, a wrong credential, an old session get; then a takeover by the same instance
 
@@ -140,14 +140,14 @@ class Request:
         self.send_limit = initial
         self.sent_cost = 0
         self.peak = 0
-        self.answer = None
+        self.response = None
         self.ended = False
 
 
 class Link:
-    def __init__(self, channel, registered, session, serialize, answers_heartbeats=True):
+    def __init__(self, channel, registered, session, serialize, responds_to_heartbeats=True):
         self.settings = registered.settings
-        self.answers_heartbeats = answers_heartbeats
+        self.responds_to_heartbeats = responds_to_heartbeats
         self.channel = channel
         self.serialize = serialize
         self.metadata = (("adit-session", session),)
@@ -204,8 +204,8 @@ class Link:
     def on_heartbeat(self, out, message):
         beat = message.control.heartbeat
         if beat.reply:
-            say("heartbeat answered", beat.sequence)
-        elif self.answers_heartbeats:
+            say("heartbeat responded", beat.sequence)
+        elif self.responds_to_heartbeats:
             reply = pb.Heartbeat(sequence=beat.sequence, reply=True)
             out.send(protocol_type=pb.PROTOCOL_TYPE_CONTROL, control=pb.Control(heartbeat=reply))
 
@@ -235,7 +235,7 @@ class Link:
             if message.http_request.body:
                 self.on_data(number, request, message.http_request.body)
             if request.path.startswith("/down") or request.path == "/overrun":
-                self.begin_answer(number, request)
+                self.begin_response(number, request)
         request = self.requests.get(number)
         if not request:
             return
@@ -257,7 +257,7 @@ class Link:
         if message.end_stream or kind == "trailers":
             request.ended = True
             if not (request.path.startswith("/down") or request.path == "/overrun"):
-                self.answer(number, request)
+                self.response(number, request)
 
     def on_data(self, number, request, data):
         request.received += len(data)
@@ -273,7 +273,7 @@ class Link:
             window = pb.Window(limit=request.granted, consumed=request.cost)
             self.out.send(request_id=number, message_type=pb.MESSAGE_TYPE_WINDOW, window=window)
 
-    def answer(self, number, request):
+    def response(self, number, request):
         if request.path == "/end-control":
             self.control.cancel()
         elif request.path == "/open-control":
@@ -297,24 +297,24 @@ class Link:
         )
         del self.requests[number]
 
-    def begin_answer(self, number, request):
+    def begin_response(self, number, request):
         if request.path == "/overrun":
             self.out.send(request_id=number, http_response=pb.HttpResponse(status=200))
             # P-4.4: more than was granted, on purpose; in one message, so that no grant can come in between.
             self.out.send(request_id=number, chunk=piece(0, request.send_limit))
             return
         length = int(request.path.rsplit("/", 1)[1])
-        request.answer = [0, length]
+        request.response = [0, length]
         headers = [pb.Header(name=b"content-length", value=str(length).encode())]
         head = pb.HttpResponse(status=200, headers=headers)
         self.out.send(request_id=number, message_type=pb.MESSAGE_TYPE_RESPONSE, http_response=head)
         self.go_on(number, request)
 
     def go_on(self, number, request):
-        """As much of an answer as the server's windows allow (P-4.2)."""
-        if request.answer == None:  # noqa: E711
+        """As much of a response as the server's windows allow (P-4.2)."""
+        if request.response == None:  # noqa: E711
             return
-        offset, length = request.answer
+        offset, length = request.response
         while offset < length:
             size = min(CHUNK, length - offset)
             if request.sent_cost + size + MESSAGE_COST > request.send_limit:
@@ -328,9 +328,9 @@ class Link:
                 chunk=piece(offset, size),
             )
             offset += size
-        request.answer[0] = offset
+        request.response[0] = offset
         if offset == length:
-            request.answer = None
+            request.response = None
 
 
 def register_request(**changes):
@@ -393,7 +393,7 @@ def refusals(channel, stub):
     old = Link(channel, first, first.session, plain)
     ended = threading.Thread(target=old.serve)
     ended.start()
-    # P-1.8: another instance is refused as long as this one answers.
+    # P-1.8: another instance is refused as long as this one responses.
     refused(
         "instance",
         lambda: rpc.TunnelServiceStub(connect()).Register(
@@ -424,7 +424,7 @@ def main():
     serialize = shuffled if KIND == "shuffled" else plain
     link = Link(channel, registered, registered.session, serialize, KIND != "mute")
     if KIND == "serve":
-        # P-6.5: the server answers on the data stream as well.
+        # P-6.5: the server responses on the data stream as well.
         beat = pb.Heartbeat(sequence=77)
         link.out.send(protocol_type=pb.PROTOCOL_TYPE_CONTROL, control=pb.Control(heartbeat=beat))
     say("ready")

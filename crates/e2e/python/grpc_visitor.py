@@ -18,8 +18,8 @@ SOON = 60
 
 def unary(stub, _):
     sent = [("x-text", "one"), ("x-text", "two"), ("x-blob-bin", bytes(range(256))), ("x-blob-bin", b"")]
-    answer, call = stub.Unary.with_call(Message(payload=b"abc", text="caf\u00e9"), metadata=sent, timeout=SOON)
-    assert (answer.payload, answer.text) == (b"abc", "caf\u00e9"), answer
+    response, call = stub.Unary.with_call(Message(payload=b"abc", text="caf\u00e9"), metadata=sent, timeout=SOON)
+    assert (response.payload, response.text) == (b"abc", "caf\u00e9"), response
     first = [v for k, v in call.initial_metadata() if k == "x-initial"]
     assert first == ["first", "second"], first
     back = [(k, v) for k, v in call.trailing_metadata() if k.startswith("x-text") or k.startswith("x-blob")]
@@ -27,18 +27,18 @@ def unary(stub, _):
 
 
 def client_stream(stub, _):
-    answer = stub.Collect((Message(payload=bytes(1000)) for _ in range(1000)), timeout=SOON)
-    assert (answer.count, answer.text) == (1000, "1000000"), answer
+    response = stub.Collect((Message(payload=bytes(1000)) for _ in range(1000)), timeout=SOON)
+    assert (response.count, response.text) == (1000, "1000000"), response
 
 
 def server_stream(stub, _):
-    answers = list(stub.Expand(Message(count=2000, payload=b"x" * 100), timeout=SOON))
-    assert [answer.count for answer in answers] == list(range(2000))
-    assert all(answer.payload == b"x" * 100 for answer in answers)
+    responses = list(stub.Expand(Message(count=2000, payload=b"x" * 100), timeout=SOON))
+    assert [response.count for response in responses] == list(range(2000))
+    assert all(response.payload == b"x" * 100 for response in responses)
 
 
 def bidi_in_turns(stub, _):
-    """Each message is sent only when the answer to the one before has come: nothing may be held back."""
+    """Each message is sent only when the response to the one before has come: nothing may be held back."""
     turn = threading.Semaphore(1)
 
     def requests():
@@ -47,8 +47,8 @@ def bidi_in_turns(stub, _):
             yield Message(payload=str(number).encode(), count=number)
 
     seen = 0
-    for answer in stub.Chat(requests(), timeout=SOON):
-        assert answer.payload == str(seen).encode()[::-1], answer
+    for response in stub.Chat(requests(), timeout=SOON):
+        assert response.payload == str(seen).encode()[::-1], response
         seen += 1
         turn.release()
     assert seen == 200, seen
@@ -57,7 +57,7 @@ def bidi_in_turns(stub, _):
 def status_with_details(stub, _):
     try:
         stub.Fail(Message(), timeout=SOON)
-        raise AssertionError("it answered")
+        raise AssertionError("it responded")
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.ABORTED, error
         assert error.details() == "none of \u00e9 \u2026 %", error.details()
@@ -75,14 +75,14 @@ def until_cancelled(stub, count):
 
 def deadline(stub, _):
     before = stub.Seen(Message(), timeout=SOON).count
-    answers = stub.Hang(Message(), timeout=2)
-    assert next(answers).text == "begun"
+    responses = stub.Hang(Message(), timeout=2)
+    assert next(responses).text == "begun"
     # The deadline crosses: what the service has left is what the visitor gave it, less the way.
     left = float(stub.Seen(Message(), timeout=SOON).text)
     assert 0 < left <= 2.1, left
     try:
-        next(answers)
-        raise AssertionError("it answered")
+        next(responses)
+        raise AssertionError("it responded")
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
     until_cancelled(stub, before + 1)
@@ -90,16 +90,16 @@ def deadline(stub, _):
 
 def cancellation(stub, _):
     before = stub.Seen(Message(), timeout=SOON).count
-    answers = stub.Hang(Message())
-    assert next(answers).text == "begun"
-    answers.cancel()
+    responses = stub.Hang(Message())
+    assert next(responses).text == "begun"
+    responses.cancel()
     until_cancelled(stub, before + 1)
 
 
 def large_message(stub, _):
     payload = bytes(range(256)) * (64 << 12)
-    answer = stub.Unary(Message(payload=payload), timeout=SOON)
-    assert answer.payload == payload, len(answer.payload)
+    response = stub.Unary(Message(payload=payload), timeout=SOON)
+    assert response.payload == payload, len(response.payload)
 
 
 def two_hundred_at_once(stub, _):
@@ -112,15 +112,15 @@ def two_hundred_at_once(stub, _):
 
 def health(_, channel):
     stub = health_pb2_grpc.HealthStub(channel)
-    answer = stub.Check(health_pb2.HealthCheckRequest(service="adit.e2e.v1.Echo"), timeout=SOON)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING, answer
+    response = stub.Check(health_pb2.HealthCheckRequest(service="adit.e2e.v1.Echo"), timeout=SOON)
+    assert response.status == health_pb2.HealthCheckResponse.SERVING, response
 
 
 def reflection(_, channel):
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-    answer = next(stub.ServerReflectionInfo(asked, timeout=SOON))
-    names = [service.name for service in answer.list_services_response.service]
+    response = next(stub.ServerReflectionInfo(asked, timeout=SOON))
+    names = [service.name for service in response.list_services_response.service]
     assert "adit.e2e.v1.Echo" in names, names
 
 

@@ -53,8 +53,8 @@ async def fragments_back(open):
 
 async def ping(open):
     async with open("/") as connection:
-        answered = await connection.ping(b"are you there")
-        await asyncio.wait_for(answered, SOON)
+        responded = await connection.ping(b"are you there")
+        await asyncio.wait_for(responded, SOON)
 
 
 async def subprotocol(open):
@@ -98,9 +98,9 @@ async def refused(open):
     try:
         await open("/refused")
         raise AssertionError("it opened")
-    except websockets.InvalidStatus as answer:
-        assert answer.response.status_code == 403, answer.response
-        assert answer.response.body == b"not you", answer.response.body
+    except websockets.InvalidStatus as response:
+        assert response.response.status_code == 403, response.response
+        assert response.response.body == b"not you", response.response.body
 
 
 async def many_beside_one_that_stalls(open):

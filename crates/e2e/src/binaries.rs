@@ -1,4 +1,4 @@
-//! Where the binaries are.
+//! Locates the binaries.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,12 @@ use std::path::PathBuf;
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of the running test");
-    // target/PROFILE/deps/TEST, and the binaries lie in target/PROFILE.
+    // The test is target/PROFILE/deps/TEST, and the binaries are in target/PROFILE.
     let profile = test.parent().and_then(|deps| deps.parent());
     let path = profile.expect("a target directory").join(name);
     assert!(
         path.is_file(),
-        "{} is not there; build it first: `cargo build --profile ci --workspace --all-targets`, \
+        "{} does not exist; build it first: `cargo build --profile ci --workspace --all-targets`, \
          then run the tests with the same profile",
         path.display()
     );

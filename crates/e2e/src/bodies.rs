@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 /// A body of any kind.
 pub type Body = BoxBody<Bytes, io::Error>;
 
-/// The pattern repeats after a prime number of bytes, so that a lost, doubled or swapped piece of any usual size shows.
+/// The period of the pattern, a prime number, so that a lost, doubled or swapped piece of any usual size is detected.
 const PERIOD: usize = 65_521;
 
-/// The largest piece of the pattern that is handed out at a time.
+/// The largest piece of the pattern at a time.
 const PIECE: usize = 32 * 1024;
 
 fn block() -> &'static Bytes {
@@ -47,10 +47,10 @@ pub fn piece(offset: u64, longest: u64) -> Bytes {
     block().slice(start..start + length)
 }
 
-/// Reads a body, comparing it with the pattern; gives its length.
+/// Reads a body, compares it with the pattern, and returns its length.
 ///
 /// # Errors
-/// What reading answers, or where the body differs.
+/// The error of reading, or the position where the body differs.
 pub async fn checked<B>(mut body: B) -> Result<u64, String>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -133,7 +133,7 @@ pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-/// Any other body, its errors turned into those of [`Body`].
+/// Any other body, with its errors converted to those of [`Body`].
 #[must_use]
 pub fn body_of<B>(body: B) -> Body
 where
@@ -148,23 +148,23 @@ where
 pub struct Feeder(mpsc::Sender<Result<Frame<Bytes>, io::Error>>);
 
 impl Feeder {
-    /// Sends data; false when the body is not wanted any more.
+    /// Sends data; returns false when the body is not read any more.
     pub async fn send(&self, data: impl Into<Bytes>) -> bool {
         self.0.send(Ok(Frame::data(data.into()))).await.is_ok()
     }
 
-    /// Sends trailers; nothing may come after.
+    /// Sends trailers; nothing may follow.
     pub async fn trailers(&self, trailers: HeaderMap) -> bool {
         self.0.send(Ok(Frame::trailers(trailers))).await.is_ok()
     }
 
-    /// Breaks the body off.
+    /// Aborts the body.
     pub async fn abort(self) {
         let error = io::Error::other("broken off on purpose");
         let _ = self.0.send(Err(error)).await;
     }
 
-    /// Waits until the body is not wanted any more.
+    /// Waits until the body is not read any more.
     pub async fn unwanted(&self) {
         self.0.closed().await;
     }
@@ -184,7 +184,7 @@ impl HttpBody for Fed {
     }
 }
 
-/// A body without a known length, and what feeds it. Dropping the last feeder ends it.
+/// A body without a known length, and its feeder. Dropping the last feeder ends it.
 #[must_use]
 pub fn feed() -> (Feeder, Body) {
     let (sender, receiver) = mpsc::channel(1);

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Process, Server, ask, binary, eventually};
+use crate::{Process, Server, binary, eventually, query};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -74,7 +74,7 @@ impl ClientOptions {
         self
     }
 
-    /// As if on another machine: a state directory of its own, the server and the token named.
+    /// As if on another machine: with its own state directory, and with server and token given.
     #[must_use]
     pub fn elsewhere(mut self, server: &Server, state: &Path) -> Self {
         state.clone_into(&mut self.state);
@@ -110,7 +110,7 @@ impl Client {
         client
     }
 
-    /// Starts a client and does not wait.
+    /// Starts a client without waiting.
     #[must_use]
     pub fn spawn(options: ClientOptions) -> Self {
         let process = spawn(&options);
@@ -157,12 +157,9 @@ impl Client {
         announced["admin_addr"].as_str()?.parse().ok()
     }
 
-    /// What it says about itself.
-    ///
-    /// # Panics
-    /// When it has not announced its status page.
+    /// Its status.
     pub async fn status(&self) -> Value {
-        ask(self.admin().expect("an admin address"), "/api/status").await
+        query(self.admin().expect("an admin address"), "/api/status").await
     }
 
     /// Ends it as a crash would.
@@ -170,7 +167,7 @@ impl Client {
         self.process.kill();
     }
 
-    /// Asks it to finish and end.
+    /// Requests its end by SIGTERM.
     pub fn terminate(&self) {
         self.process.terminate();
     }

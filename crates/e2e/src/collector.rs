@@ -21,17 +21,17 @@ use tonic::{Request, Response, Status};
 
 use crate::eventually;
 
-/// One span as it came.
+/// One received span.
 #[derive(Debug, Clone)]
 pub struct Collected {
-    /// Who sent it.
+    /// The service that sent it.
     pub service: String,
     /// The span.
     pub span: Span,
 }
 
 impl Collected {
-    /// One of its attributes, as text; empty where it has none of this name.
+    /// One of its attributes, as text; empty if it is missing.
     pub fn attribute(&self, key: &str) -> String {
         text_of(&self.span.attributes, key)
     }
@@ -71,10 +71,10 @@ impl TraceService for Taken {
     }
 }
 
-/// Takes traces in until it is dropped.
+/// Receives traces until it is dropped.
 #[derive(Debug)]
 pub struct Collector {
-    /// Where it listens.
+    /// Its address.
     pub addr: SocketAddr,
     taken: Taken,
     serving: tokio::task::JoinHandle<()>,
@@ -105,7 +105,7 @@ impl Collector {
         }
     }
 
-    /// The section of a configuration file that sends everything here, for `server:` or `client:`.
+    /// The section of a configuration file that exports everything here, for `server:` or `client:`.
     pub fn section(&self, sample_ratio: f64) -> String {
         format!(
             "  telemetry: {{ tracing: {{ endpoint: \"http://{}\", sample_ratio: {sample_ratio}, interval: 20ms }} }}\n",
@@ -113,10 +113,10 @@ impl Collector {
         )
     }
 
-    /// The spans of a trace that have come, as soon as there is one for which `is_whole`.
+    /// The received spans of a trace, as soon as `is_whole` accepts them.
     ///
     /// # Panics
-    /// When it does not become whole in time.
+    /// When the trace does not become complete in time.
     pub async fn trace(&self, id: &str, is_whole: impl Fn(&Trace) -> bool) -> Trace {
         eventually("a whole trace", Duration::from_secs(20), async || {
             let trace = self.so_far(id);
@@ -125,7 +125,7 @@ impl Collector {
         .await
     }
 
-    /// The spans of a trace that have come by now.
+    /// The spans of a trace received so far.
     ///
     /// # Panics
     /// Never.
@@ -135,7 +135,7 @@ impl Collector {
         Trace(taken.iter().filter(of_it).cloned().collect())
     }
 
-    /// The ids of the traces that have come by now, each once, in the order in which they came.
+    /// The ids of the traces received so far, each once, in order of arrival.
     ///
     /// # Panics
     /// Never.
@@ -158,7 +158,7 @@ impl Drop for Collector {
     }
 }
 
-/// The spans of one trace, in the order in which they came.
+/// The spans of one trace, in order of arrival.
 #[derive(Debug, Clone)]
 pub struct Trace(pub Vec<Collected>);
 
@@ -169,11 +169,11 @@ impl Trace {
         self.0.iter().filter(named).collect()
     }
 
-    /// Each span as the path of names from its root, `service:name` each; the spans that hang below `above`, the id of a
-    /// span that is not here, begin with `visitor`.
+    /// Each span as the path of names from its root, `service:name` each. Spans below `above`, the id of a span that
+    /// was not exported here, begin with `visitor`.
     ///
     /// # Panics
-    /// When a span hangs below nothing, or two have the same id.
+    /// When a span has no parent here, or two have the same id.
     pub fn paths(&self, above: &str) -> Vec<String> {
         let mut by_id = BTreeMap::new();
         for one in &self.0 {

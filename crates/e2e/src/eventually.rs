@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Between two looks. Short against every deadline, long against a look.
+/// Between two checks. Short compared with every deadline, long compared with a check.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// Looks until `look` finds something.
+/// Repeats `look` until it returns a value.
 ///
 /// # Panics
-/// When it has found nothing within `within`: `what` says what was waited for.
+/// When it returns none within `within`; `what` names the expected condition.
 pub async fn eventually<T>(
     what: &str,
     within: Duration,
@@ -24,10 +24,10 @@ pub async fn eventually<T>(
     }
 }
 
-/// What `future` gives.
+/// The output of `future`.
 ///
 /// # Panics
-/// When that takes longer than `limit`: `what` says what was waited for.
+/// When that takes longer than `limit`; `what` names the expected result.
 pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,
@@ -35,10 +35,10 @@ pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output =
     }
 }
 
-/// Looks again and again for as long as `length`.
+/// Checks repeatedly for `length` that `holds` stays true.
 ///
 /// # Panics
-/// When `holds` ever says no: `what` says what was to stay.
+/// When `holds` returns false; `what` names the condition.
 pub async fn stays(what: &str, length: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while begun.elapsed() < length {

@@ -1,15 +1,15 @@
-//! Drives the shipped binaries `adit-server` and `adit` as a person would: as processes, through their command lines,
+//! Drives the shipped binaries `adit-server` and `adit` as a user does: as processes, through their command lines,
 //! files, ports and signals.
 //!
 //! Holds: processes that end with the test that started them ([`Server`], [`Client`]), services that misbehave on
 //! request ([`Service`], [`Scripted`]), visitors ([`Visitor`], [`Raw`]), and readers of what a process holds
 //! ([`procfs`]).
 //!
-//! Promises: nothing here sleeps and hopes; every wait looks for a condition and has a deadline ([`eventually`]). Every
-//! port is 0, every server has a loopback address of its own, so that a killed server finds its ports free when it
-//! returns. Nothing is tried a second time to hide that it failed once.
+//! Promises: there are no fixed sleeps; every wait checks a condition and has a deadline ([`eventually`]). Every port
+//! is 0, and every server has its own loopback address, so that a restarted server finds its ports free. No failure is
+//! hidden by a retry.
 //!
-//! Leaves to the caller: building the binaries first. They are looked for beside the running test.
+//! Leaves to the caller: building the binaries first. They are expected beside the running test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -49,6 +49,6 @@ pub use relay::Relay;
 pub use scripted::Scripted;
 pub use server::{Server, ServerOptions, own_address};
 pub use service::{Handled, Service, ServiceStats};
-pub use status::{ask, count};
-pub use visitor::{Answer, Visitor, answer_of, get, post};
+pub use status::{count, query};
+pub use visitor::{FullResponse, Visitor, full_response, get, post};
 pub use world::{HOST, World};

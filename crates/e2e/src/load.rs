@@ -28,13 +28,13 @@ impl Load {
         let (count, responses) = watch::channel(0);
         let visitor = tokio::spawn(async move {
             while !*stopped.borrow() {
-                let answer = visitor.get("/who").await;
-                let found = (answer.status, answer.text());
+                let response = visitor.get("/who").await;
+                let found = (response.status, response.text());
                 assert_eq!(
                     found,
                     (StatusCode::OK, body.to_owned()),
                     "{}",
-                    answer.reason()
+                    response.reason()
                 );
                 count.send_modify(|count| *count += 1);
             }

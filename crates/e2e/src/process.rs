@@ -11,7 +11,7 @@ use std::{
 
 use crate::eventually;
 
-/// Raises the limit of descriptors as far as it goes, or sets it to what `TEST_DESCRIPTORS` says, the soft one to
+/// Raises the limit of descriptors to the maximum, or sets it to `TEST_DESCRIPTORS`, the soft one to
 /// `TEST_SOFT_DESCRIPTORS`; then becomes the program, so that the pid is the program's.
 const WITH_DESCRIPTORS: &str = r#"ulimit -n "${TEST_DESCRIPTORS:-65536}" 2>/dev/null || ulimit -n "$(ulimit -H -n)"
 [ -z "$TEST_SOFT_DESCRIPTORS" ] || ulimit -S -n "$TEST_SOFT_DESCRIPTORS"
@@ -20,7 +20,7 @@ exec "$0" "$@""#;
 /// Lines of standard error that a failed test shows.
 const SHOWN_LINES: usize = 60;
 
-/// How long a process may take to say or do something while the machine is busy.
+/// How long a process may take to print or do something on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running child. Killed when dropped; then, if the test has failed, the end of its output is printed.
@@ -33,7 +33,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with an environment of `env` and nothing else of ours; output goes to files in `logs`.
+    /// Starts `program` with exactly the environment `env`; output goes to files in `logs`.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -76,19 +76,19 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has written to standard output so far.
+    /// Its standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.err).unwrap_or_default()
     }
 
-    /// The first whole line of its output.
+    /// The first complete line of its output.
     ///
     /// # Panics
     /// When it ends without one, or stays silent.
@@ -128,7 +128,7 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Asks it to end (SIGTERM).
+    /// Requests its end by SIGTERM.
     ///
     /// # Panics
     /// When the signal cannot be sent.
@@ -176,7 +176,7 @@ impl Drop for Process {
     }
 }
 
-/// What a command did that ended by itself.
+/// The result of a command that ended by itself.
 #[derive(Debug)]
 pub struct Run {
     /// Its exit code; none when a signal ended it.

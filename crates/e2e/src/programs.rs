@@ -1,6 +1,6 @@
-//! Programs that we did not write, as services and as visitors: databases, shells, resolvers.
+//! Third-party programs as services and as visitors: databases, shells, resolvers.
 //!
-//! `. ci/tools; need_programs` installs them; a test that needs one that is not there fails and says so.
+//! `. ci/tools; need_programs` installs them; a test fails with a message if its program is missing.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{Process, Run, eventually, own_address, run_program};
 /// How long a database may take to start on a busy machine, and a benchmark to run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where a program is.
+/// The path of a program.
 ///
 /// # Panics
 /// When it is not installed.
@@ -52,7 +52,7 @@ fn newest_postgres() -> Vec<PathBuf> {
 /// Runs an installed program to its end.
 ///
 /// # Panics
-/// When it is not there, fails, or does not end in time.
+/// When it is missing, fails, or does not end in time.
 pub async fn ran(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) -> Run {
     let run = run_program(&program(name), args, env, dir, PATIENCE).await;
     assert_eq!(
@@ -65,13 +65,13 @@ pub async fn ran(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) ->
     run
 }
 
-/// A service that somebody else wrote. Ended when dropped.
+/// A third-party service. Ended when dropped.
 #[derive(Debug)]
 pub struct Program {
     process: Process,
-    /// Where it listens.
+    /// Its address.
     pub addr: SocketAddr,
-    /// Its files; other users may look into it.
+    /// Its files; other users can read the directory.
     pub dir: TempDir,
 }
 
@@ -125,7 +125,7 @@ impl Program {
         .await
     }
 
-    /// A resolver that answers `host-N.test` for N below 100 with 192.0.2.N.
+    /// A resolver that resolves `host-N.test` for N below 100 with 192.0.2.N.
     pub async fn resolver() -> Self {
         Self::start("dnsmasq", 5300, |ip, _| {
             let mut args: Vec<_> = [
@@ -147,7 +147,7 @@ impl Program {
         .await
     }
 
-    /// A database of the user `postgres`, who needs no password.
+    /// A database of the user `postgres` without a password.
     ///
     /// # Panics
     /// When it cannot be made.
@@ -209,10 +209,7 @@ impl Program {
         program
     }
 
-    /// A shell server that takes the key in its directory's file `key`.
-    ///
-    /// # Panics
-    /// When its keys cannot be made.
+    /// A shell server that accepts the key in the file `key` of its directory.
     pub async fn sshd() -> Self {
         let dir = open_dir();
         let ip = own_address();
@@ -230,7 +227,7 @@ impl Program {
             path("key.pub"),
         );
         fs::write(path("sshd_config"), config).expect("a config file");
-        // Where it drops its privileges; the package's service makes it at its start.
+        // The directory in which it drops its privileges; the package's service creates it at its start.
         if fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0) {
             fs::create_dir_all("/run/sshd").expect("a directory");
         }
@@ -243,7 +240,7 @@ impl Program {
     }
 }
 
-/// A directory that other users can look into.
+/// A directory that other users can read.
 fn open_dir() -> TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions");

@@ -1,4 +1,4 @@
-//! Programs in Python, for other languages' libraries as clients, services and visitors.
+//! Programs in Python: libraries of another language as clients, services and visitors.
 
 use std::{
     net::SocketAddr,
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{Process, run_program};
 
-/// The scripts import a gRPC library, which takes a while on a busy machine.
+/// Time limit: the scripts import a gRPC library, which takes a while on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The workspace's directory.
@@ -25,10 +25,10 @@ pub fn workspace() -> PathBuf {
         .expect("the workspace")
 }
 
-/// The interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
+/// The interpreter in `ADIT_PYTHON`, or `target/python/bin/python`, which `ci/test` creates.
 ///
 /// # Panics
-/// When it is not there.
+/// When it does not exist.
 #[must_use]
 pub fn interpreter() -> PathBuf {
     let python = match std::env::var_os("ADIT_PYTHON") {
@@ -44,7 +44,7 @@ pub fn interpreter() -> PathBuf {
     python
 }
 
-/// Where a script is.
+/// The path of a script.
 #[must_use]
 pub fn script(name: &str) -> String {
     let place = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -57,13 +57,13 @@ pub fn script(name: &str) -> String {
 #[derive(Debug)]
 pub struct PythonService {
     process: Process,
-    /// Where it listens.
+    /// Its address.
     pub addr: SocketAddr,
     dir: TempDir,
 }
 
 impl PythonService {
-    /// Starts a script that says its port on the first line.
+    /// Starts a script that prints its port on the first line.
     ///
     /// # Panics
     /// When it does not.
@@ -90,7 +90,7 @@ impl PythonService {
     }
 }
 
-/// Runs a script that visits `addr` under the name `host` and says a line for each check that held.
+/// Runs a script that visits `addr` with the host `host` and prints a line for each check that held.
 ///
 /// # Panics
 /// When a check does not hold.

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Properly: everything that was sent has come.
+    /// In order: everything that was sent has arrived.
     Closed,
     /// With a reset.
     Reset,
@@ -21,12 +21,12 @@ pub enum End {
     Open,
 }
 
-/// What was read, and how it ended.
+/// The bytes that were read, and the end of the connection.
 #[derive(Debug, Clone)]
 pub struct Read {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// What came after them.
+    /// How the connection ended.
     pub end: End,
 }
 
@@ -37,7 +37,7 @@ impl Read {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// The status of the first answer in it.
+    /// The status of the first response in it.
     ///
     /// # Panics
     /// When it does not begin with one.
@@ -48,10 +48,10 @@ impl Read {
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
-        status.unwrap_or_else(|| panic!("no answer: {self:?}"))
+        status.unwrap_or_else(|| panic!("no response: {self:?}"))
     }
 
-    /// The value of a header line of the first answer, if it is there.
+    /// The value of a header line of the first response, if it is there.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<String> {
         let text = self.text();
@@ -83,7 +83,7 @@ impl Raw {
         Self { stream }
     }
 
-    /// Connects with a receive buffer of a few KiB, so that what is not read waits with the sender.
+    /// Connects with a receive buffer of a few KiB, so that unread bytes wait at the sender.
     ///
     /// # Panics
     /// When the connection is refused.
@@ -114,7 +114,7 @@ impl Raw {
         read
     }
 
-    /// Reads until `enough` says so, the connection ends, or nothing comes for long.
+    /// Reads until `enough` returns true, the connection ends, or nothing arrives for long.
     pub async fn read_until(&mut self, enough: impl Fn(&[u8]) -> bool) -> Read {
         let mut bytes = Vec::new();
         let mut piece = vec![0; 64 * 1024];
@@ -135,10 +135,10 @@ impl Raw {
         Read { bytes, end }
     }
 
-    /// Reads until some text has come.
+    /// Reads until a text has arrived.
     ///
     /// # Panics
-    /// When it does not come.
+    /// When it does not arrive.
     pub async fn read_text(&mut self, text: &str) -> Read {
         let wanted = text.as_bytes();
         let has = |bytes: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted);

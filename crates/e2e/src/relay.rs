@@ -24,7 +24,7 @@ const HEAD_BYTES: usize = 9;
 const RST_STREAM: u8 = 3;
 const CANCEL: u32 = 8;
 
-/// What is done to a connection.
+/// The faults of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Fault {
     /// Reset, in both directions.
@@ -36,7 +36,7 @@ struct Fault {
 /// Relays TCP connections that carry HTTP/2, frame by frame. They end when it is dropped.
 #[derive(Debug)]
 pub struct Relay {
-    /// Where the client connects.
+    /// The address for the client.
     pub addr: SocketAddr,
     connections: Arc<Mutex<Vec<watch::Sender<Fault>>>>,
     accepting: JoinHandle<()>,
@@ -76,7 +76,7 @@ impl Relay {
         }
     }
 
-    /// Connections so far.
+    /// Number of connections so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.lock().len()
@@ -90,7 +90,7 @@ impl Relay {
         self.fault(connection, |fault| fault.is_cut = true);
     }
 
-    /// Resets one HTTP/2 stream of a connection. Frames of the stream that are still under way are lost.
+    /// Resets one HTTP/2 stream of a connection. Frames of the stream in transit are lost.
     ///
     /// # Panics
     /// When there was no such connection.
@@ -119,7 +119,7 @@ async fn relay(client: TcpStream, server: SocketAddr, mut faults: watch::Receive
     };
     for socket in [&client, &server] {
         let _ = socket.set_nodelay(true);
-        // Dropped before they have ended, they are reset.
+        // Connections that have not ended are reset when dropped.
         let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
     let (from_client, to_client) = client.into_split();
@@ -132,7 +132,7 @@ async fn relay(client: TcpStream, server: SocketAddr, mut faults: watch::Receive
     }
 }
 
-/// Forwards whole frames, so that one of ours can stand between two of theirs.
+/// Forwards complete frames, so that a frame of the relay can be inserted between two of them.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

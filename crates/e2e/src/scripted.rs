@@ -1,4 +1,4 @@
-//! A service or server that does whatever a script says with each connection, down to the bytes.
+//! A service or server that handles each connection by a script, byte by byte.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::{
 /// Listens on loopback and runs a script for each connection. Ends with everything when dropped.
 #[derive(Debug)]
 pub struct Scripted {
-    /// Where it listens.
+    /// Its address.
     pub addr: SocketAddr,
     accepting: JoinHandle<()>,
 }

@@ -15,18 +15,18 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, ask, binary, eventually};
+use crate::{Process, binary, eventually, query};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// How to start a server.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// A YAML file, if it is not empty.
+    /// The content of a YAML file; no file if it is empty.
     pub config: String,
-    /// Variables beside the addresses and the state directory.
+    /// Environment variables beside the addresses and the state directory.
     pub env: Vec<(String, String)>,
-    /// Its state directory, when it must be there before the server.
+    /// Its state directory, if it must exist before the server.
     pub state: Option<Arc<TempDir>>,
 }
 
@@ -36,16 +36,16 @@ pub struct Server {
     process: Process,
     options: ServerOptions,
     state: Arc<TempDir>,
-    /// Where clients connect.
+    /// Address for clients.
     pub tunnel: SocketAddr,
-    /// Where visitors connect.
+    /// Address for visitors.
     pub http: SocketAddr,
-    /// Where status is served.
+    /// Address of the admin port.
     pub admin: SocketAddr,
 }
 
-/// A loopback address of its own: connections between others take their ports on 127.0.0.1, so the ports of
-/// a killed server stay free for it.
+/// An unused loopback address: outgoing connections use ports of 127.0.0.1, so that the ports of a killed server stay
+/// free for it.
 #[must_use]
 pub fn own_address() -> Ipv4Addr {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -104,16 +104,16 @@ impl Server {
         self.state.path()
     }
 
-    /// The file with the token it made.
+    /// The file with the token that it generated.
     #[must_use]
     pub fn token_file(&self) -> PathBuf {
         self.state().join("token")
     }
 
-    /// The token it made.
+    /// The token that it generated.
     ///
     /// # Panics
-    /// When it has made none.
+    /// When it has generated none.
     #[must_use]
     pub fn token(&self) -> String {
         fs::read_to_string(self.token_file())
@@ -133,7 +133,7 @@ impl Server {
         &mut self.process
     }
 
-    /// Replaces its file as an editor does: by a new one under the same name. It must have been started with one.
+    /// Replaces its file as an editor does: by a new file with the same name. It must have been started with one.
     ///
     /// # Panics
     /// When the file cannot be written.
@@ -157,9 +157,9 @@ impl Server {
         .await;
     }
 
-    /// What it says about itself.
+    /// Its status.
     pub async fn status(&self) -> Value {
-        ask(self.admin, "/api/status").await
+        query(self.admin, "/api/status").await
     }
 
     /// Ends it as a crash would.
@@ -167,7 +167,7 @@ impl Server {
         self.process.kill();
     }
 
-    /// Asks it to finish and end.
+    /// Requests its end by SIGTERM.
     pub fn terminate(&self) {
         self.process.terminate();
     }
@@ -193,10 +193,10 @@ impl Server {
         running(&mut self.process, self.state.path()).await;
     }
 
-    /// Waits until `clients` clients can be sent requests.
+    /// Waits until `clients` clients accept requests.
     ///
     /// # Panics
-    /// When they do not come.
+    /// When they do not connect.
     pub async fn wait_for_clients(&self, clients: usize) {
         let what = format!("{clients} routable clients");
         eventually(&what, READY_WITHIN, async || {
@@ -210,7 +210,7 @@ impl Server {
             let routable = listed.filter(|client| {
                 client["lanes"].as_u64() > Some(0)
                     && client["draining"] == Value::Bool(false)
-                    // They are announced behind the registration.
+                    // They are announced after the registration.
                     && serving.contains(&&client["client_id"])
             });
             (routable.count() == clients).then_some(())
@@ -253,10 +253,10 @@ fn spawn(
     Process::spawn("adit-server", &binary("adit-server"), &args, &env, state)
 }
 
-/// Waits for the file in which this very process says where it listens.
+/// Waits for the file with the addresses of this very process.
 async fn running(process: &mut Process, state: &Path) -> Value {
     let pid = u64::from(process.pid());
-    eventually("a server that says where it is", READY_WITHIN, async || {
+    eventually("the addresses of the server", READY_WITHIN, async || {
         process.assert_running();
         let text = fs::read(state.join("server.json")).ok()?;
         let announced: Value = serde_json::from_slice(&text).ok()?;

@@ -1,4 +1,4 @@
-//! A service that speaks HTTP properly, HTTP/1.1 or h2c.
+//! A service that implements HTTP properly, HTTP/1.1 or HTTP/2 in clear text.
 
 use std::{
     io,
@@ -24,36 +24,36 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{Body, body_of, checked, empty, feed, full, pattern};
 
-/// What a handler gives.
+/// The result of a handler.
 pub type Handled = Result<Response<Body>, io::Error>;
 
-/// What a service has seen.
+/// What a service has received.
 #[derive(Debug, Default)]
 pub struct ServiceStats {
-    /// Requests whose head has come.
+    /// Requests whose head has arrived.
     pub begun: AtomicUsize,
-    /// Answers that have gone out whole.
+    /// Responses that have been sent completely.
     pub finished: AtomicUsize,
-    /// Requests given up before their answer had gone out whole.
+    /// Requests cancelled before their response had been sent completely.
     pub cancelled: AtomicUsize,
     /// Connections open now.
     pub connections: AtomicUsize,
 }
 
 impl ServiceStats {
-    /// Requests whose head has come.
+    /// Requests whose head has arrived.
     #[must_use]
     pub fn begun(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Answers that have gone out whole.
+    /// Responses that have been sent completely.
     #[must_use]
     pub fn finished(&self) -> usize {
         self.finished.load(Ordering::SeqCst)
     }
 
-    /// Requests given up before.
+    /// Requests cancelled before their response had been sent completely.
     #[must_use]
     pub fn cancelled(&self) -> usize {
         self.cancelled.load(Ordering::SeqCst)
@@ -69,11 +69,11 @@ impl ServiceStats {
 /// A service on a port of its own. Ends with everything when dropped.
 #[derive(Debug)]
 pub struct Service {
-    /// Where it listens.
+    /// Its address.
     pub addr: SocketAddr,
-    /// What it has seen.
+    /// What it has received.
     pub stats: Arc<ServiceStats>,
-    /// Held answers go on when this says true.
+    /// Held responses continue when this is true.
     pub release: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
@@ -91,11 +91,11 @@ impl Service {
     /// - `/echo`: the request's body, as it comes, with its trailers;
     /// - `/request`: method, target and header lines as JSON;
     /// - `/bytes/N`, `/chunked/N`: N bytes of the pattern, with and without a length;
-    /// - `/sum`: reads the body, compares it with the pattern, says how long it was;
+    /// - `/sum`: reads the body, compares it with the pattern, returns its length;
     /// - `/status/N`: that status, and no body;
     /// - `/held`: nothing until released, then its name;
     /// - `/begun`: a first piece, the second when released;
-    /// - `/unread`: a body that is never read, and no answer until released.
+    /// - `/unread`: a body that is never read, and no response until released.
     pub async fn site(name: &str) -> Self {
         let name = name.to_owned();
         let (release, held) = watch::channel(false);
@@ -113,7 +113,7 @@ impl Service {
         service
     }
 
-    /// A service that does with each request what `handler` does.
+    /// A service that handles each request with `handler`.
     ///
     /// # Panics
     /// When all ports are in use.
@@ -139,12 +139,12 @@ impl Service {
                         async move {
                             handled
                                 .await
-                                .map(|answer| answer.map(|body| guard.over(body)))
+                                .map(|response| response.map(|body| guard.over(body)))
                         }
                     });
                     let mut server = auto::Builder::new(TokioExecutor::new());
                     server.http1().half_close(false);
-                    // A stream that is not read must not use up what its connection may take.
+                    // A stream that is not read must not use up the window of its connection.
                     server
                         .http2()
                         .initial_stream_window_size(64 * 1024)
@@ -152,7 +152,7 @@ impl Service {
                     let served = server.serve_connection(TokioIo::new(stream), serve).await;
                     drop(served);
                 });
-                // What has ended is not kept.
+                // Ended connections are removed.
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -164,7 +164,7 @@ impl Service {
         }
     }
 
-    /// Lets held answers go on.
+    /// Lets held responses continue.
     pub fn release(&self) {
         self.release.send_replace(true);
     }
@@ -191,7 +191,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Knows whether a request came to its end.
+/// Records whether a request was completed.
 struct Guard {
     stats: Arc<ServiceStats>,
     finished: bool,
@@ -258,15 +258,15 @@ async fn site(name: &str, held: &mut watch::Receiver<bool>, request: Request<Inc
             .and_then(|number| number.parse::<u64>().ok())
     };
     let first = path.split('/').nth(1).unwrap_or_default();
-    let answer = match first {
+    let response = match first {
         "who" => Response::new(full(name.to_owned())),
         "echo" => {
             let trailer = request.headers().get(TRAILER).cloned();
-            let mut answer = Response::new(body_of(request.into_body()));
+            let mut response = Response::new(body_of(request.into_body()));
             if let Some(trailer) = trailer {
-                answer.headers_mut().insert(TRAILER, trailer);
+                response.headers_mut().insert(TRAILER, trailer);
             }
-            answer
+            response
         }
         "request" => {
             let headers: Vec<_> = request
@@ -297,14 +297,15 @@ async fn site(name: &str, held: &mut watch::Receiver<bool>, request: Request<Inc
             Response::new(full(text))
         }
         "status" => {
-            let mut answer = Response::new(empty());
+            let mut response = Response::new(empty());
             let status = number().and_then(|number| u16::try_from(number).ok());
-            *answer.status_mut() = StatusCode::from_u16(status.unwrap_or(500)).unwrap_or_default();
-            answer.headers_mut().insert(
+            *response.status_mut() =
+                StatusCode::from_u16(status.unwrap_or(500)).unwrap_or_default();
+            response.headers_mut().insert(
                 HeaderName::from_static("x-service"),
                 "adit".parse().expect("a value"),
             );
-            answer
+            response
         }
         "held" => {
             let _ = held.wait_for(|released| *released).await;
@@ -329,10 +330,10 @@ async fn site(name: &str, held: &mut watch::Receiver<bool>, request: Request<Inc
             Response::new(full(name.to_owned()))
         }
         _ => {
-            let mut answer = Response::new(full("the service does not know this path"));
-            *answer.status_mut() = StatusCode::NOT_FOUND;
-            answer
+            let mut response = Response::new(full("the service does not know this path"));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
         }
     };
-    Ok(answer)
+    Ok(response)
 }

@@ -1,4 +1,4 @@
-//! What a process says about itself on its admin port.
+//! The status of a process, from its admin port.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use crate::{get, within};
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const RESPONSE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Asks an admin port for JSON.
+/// Requests JSON from an admin port.
 ///
 /// # Panics
-/// When it does not answer, or with something else.
-pub async fn ask(admin: SocketAddr, path: &str) -> Value {
-    let answer = within("an answer of the admin port", ANSWER_WITHIN, async {
+/// When it does not respond, or not with JSON.
+pub async fn query(admin: SocketAddr, path: &str) -> Value {
+    let response = within("a response of the admin port", RESPONSE_WITHIN, async {
         get(admin, &admin.to_string(), path).await
     })
     .await;
-    serde_json::from_slice(&answer.body).expect("JSON of the admin port")
+    serde_json::from_slice(&response.body).expect("JSON of the admin port")
 }
 
 /// The number at a JSON pointer such as `/process/tasks`.

@@ -1,4 +1,4 @@
-//! A visitor that speaks HTTP properly.
+//! A visitor that implements HTTP properly.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,12 +20,12 @@ use tokio::{
 
 use crate::{Body, empty, full, within};
 
-/// No answer that a test waits for takes longer, however busy the machine is.
+/// No response that a test waits for takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct FullResponse {
     /// Its status.
     pub status: StatusCode,
     /// The protocol's version.
@@ -38,7 +38,7 @@ pub struct Answer {
     pub trailers: Option<HeaderMap>,
 }
 
-impl Answer {
+impl FullResponse {
     /// The body as text.
     #[must_use]
     pub fn text(&self) -> String {
@@ -52,7 +52,7 @@ impl Answer {
         value.unwrap_or_default()
     }
 
-    /// The reason of a failure; empty for an answer of the service.
+    /// The reason of a failure; empty for a response of the service.
     #[must_use]
     pub fn reason(&self) -> &str {
         self.header("adit-reason")
@@ -121,7 +121,7 @@ impl Visitor {
         }
     }
 
-    /// Over HTTP/2 in clear text, with windows of 64 KiB per stream and enough for all of them on the connection.
+    /// Over HTTP/2 in clear text, with windows of 64 KiB for each stream, and a sufficient one for the connection.
     ///
     /// # Panics
     /// When the connection is refused.
@@ -158,7 +158,7 @@ impl Visitor {
         builder.body(body).expect("a request")
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its response.
     ///
     /// # Errors
     /// When the connection ends before.
@@ -191,44 +191,44 @@ impl Visitor {
         }
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the complete response.
     ///
     /// # Errors
     /// When the connection ends before.
-    pub async fn whole(&mut self, request: Request<Body>) -> hyper::Result<Answer> {
-        answer_of(self.send(request).await?).await
+    pub async fn whole(&mut self, request: Request<Body>) -> hyper::Result<FullResponse> {
+        full_response(self.send(request).await?).await
     }
 
     /// GET.
     ///
     /// # Panics
-    /// When the connection ends before the answer does, or the answer does not come.
-    pub async fn get(&mut self, path: &str) -> Answer {
+    /// When the connection ends before the response does, or the response does not arrive.
+    pub async fn get(&mut self, path: &str) -> FullResponse {
         let request = self.request(&Method::GET, path, empty());
-        let answer = within(path, PATIENCE, self.whole(request)).await;
-        answer.expect("an answer")
+        let response = within(path, PATIENCE, self.whole(request)).await;
+        response.expect("a response")
     }
 
     /// POST.
     ///
     /// # Panics
-    /// When the connection ends before the answer does, or the answer does not come.
-    pub async fn post(&mut self, path: &str, body: Body) -> Answer {
+    /// When the connection ends before the response does, or the response does not arrive.
+    pub async fn post(&mut self, path: &str, body: Body) -> FullResponse {
         let request = self.request(&Method::POST, path, body);
-        let answer = within(path, PATIENCE, self.whole(request)).await;
-        answer.expect("an answer")
+        let response = within(path, PATIENCE, self.whole(request)).await;
+        response.expect("a response")
     }
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 ///
 /// # Errors
-/// When it is broken off.
-pub async fn answer_of(response: Response<Incoming>) -> hyper::Result<Answer> {
+/// When it is aborted.
+pub async fn full_response(response: Response<Incoming>) -> hyper::Result<FullResponse> {
     let (parts, body) = response.into_parts();
     let collected = body.collect().await?;
     let trailers = collected.trailers().cloned();
-    Ok(Answer {
+    Ok(FullResponse {
         status: parts.status,
         version: parts.version,
         headers: parts.headers,
@@ -240,16 +240,21 @@ pub async fn answer_of(response: Response<Incoming>) -> hyper::Result<Answer> {
 /// GET on a connection of its own.
 ///
 /// # Panics
-/// When the connection ends before the answer does.
-pub async fn get(addr: SocketAddr, host: &str, path: &str) -> Answer {
+/// When the connection ends before the response does.
+pub async fn get(addr: SocketAddr, host: &str, path: &str) -> FullResponse {
     Visitor::http1(addr, host).await.get(path).await
 }
 
 /// POST on a connection of its own.
 ///
 /// # Panics
-/// When the connection ends before the answer does.
-pub async fn post(addr: SocketAddr, host: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+/// When the connection ends before the response does.
+pub async fn post(
+    addr: SocketAddr,
+    host: &str,
+    path: &str,
+    body: impl Into<Bytes>,
+) -> FullResponse {
     let mut visitor = Visitor::http1(addr, host).await;
     visitor.post(path, full(body)).await
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{Answer, Body, Client, ClientOptions, Raw, Server, Service, Visitor, get};
+use crate::{Body, Client, ClientOptions, FullResponse, Raw, Server, Service, Visitor, get};
 
 /// The host of a world's tunnel.
 pub const HOST: &str = "web.localhost";
@@ -10,11 +10,11 @@ pub const HOST: &str = "web.localhost";
 /// One server, one client, and one service behind them.
 #[derive(Debug)]
 pub struct World {
-    /// Dropped first: what it complains about at the end is not the others' absence.
+    /// Dropped first: otherwise it would log the absence of the others at the end.
     pub client: Client,
     /// The server.
     pub server: Server,
-    /// The service, unless it was brought along.
+    /// The service, unless the caller has its own.
     pub service: Option<Service>,
 }
 
@@ -64,7 +64,7 @@ impl World {
     /// The service.
     ///
     /// # Panics
-    /// When it was brought along.
+    /// When the caller has its own.
     #[must_use]
     pub fn service(&self) -> &Service {
         self.service.as_ref().expect("a service of this world")
@@ -86,12 +86,12 @@ impl World {
     }
 
     /// GET on a connection of its own.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> FullResponse {
         get(self.server.http, HOST, path).await
     }
 
     /// POST on a connection of its own.
-    pub async fn post(&self, path: &str, body: Body) -> Answer {
+    pub async fn post(&self, path: &str, body: Body) -> FullResponse {
         self.http1().await.post(path, body).await
     }
 }

@@ -1,12 +1,13 @@
-//! Bytes that many requests share.
+//! A number of bytes that many requests share.
 
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// A bounded number of bytes that many requests borrow from: a link's, with the process's above it (P-4.6, F13).
+/// A bounded number of bytes from which many requests borrow: that of a link, below that of the process (P-4.6, F13).
 ///
-/// A handle: clones share the same bytes. Charges go through every level or none. The counters order nothing but themselves, so all of it is relaxed.
+/// A handle: clones share the same bytes. Charges go through every level or none. No other memory depends on the
+/// counters, so that all operations are relaxed.
 ///
-/// What a charge stands for is the caller's to measure: the buffers that are pinned, not the slices that pin them (P-4.7).
+/// The caller measures what it charges: the buffers that are pinned, not the slices that pin them (P-4.7).
 #[derive(Debug, Clone)]
 pub struct Budget {
     level: Arc<Level>,
@@ -21,13 +22,13 @@ struct Level {
 }
 
 impl Budget {
-    /// A budget with nothing above it.
+    /// A budget without a parent.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self::with(capacity, None)
     }
 
-    /// A budget of its own whose charges count here too.
+    /// A budget whose charges count here too.
     #[must_use]
     pub fn child(&self, capacity: u64) -> Self {
         Self::with(capacity, Some(self.clone()))
@@ -43,9 +44,10 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` here and above, or nothing at all.
+    /// Charges `bytes` here and to all parents, or nothing at all.
     ///
-    /// While a charge is being refused above, its bytes count here for a moment, so that a charge beside it may be refused although it would have fitted; never the other way round.
+    /// While a parent refuses a charge, its bytes count here for a moment, so that a concurrent charge may be refused
+    /// although it would have fitted; never the other way round.
     #[must_use = "bytes that were charged must be released"]
     pub fn try_charge(&self, bytes: u64) -> bool {
         let level = &*self.level;
@@ -68,7 +70,8 @@ impl Budget {
         }
     }
 
-    /// Gives `bytes` back, here and above. More than was charged is a fault of the caller; the counter stops at zero.
+    /// Returns `bytes`, here and to all parents. Returning more than was charged is an error of the caller; the counter
+    /// stops at zero.
     pub fn release(&self, bytes: u64) {
         self.level.give_back(bytes);
         if let Some(above) = &self.level.above {
@@ -76,7 +79,7 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` as a [`Loan`], which gives them back when it is dropped.
+    /// Charges `bytes` as a [`Loan`], which returns them when it is dropped.
     #[must_use]
     pub fn borrow(&self, bytes: u64) -> Option<Loan> {
         self.try_charge(bytes).then(|| Loan {
@@ -102,7 +105,7 @@ impl Budget {
         self.level.capacity.store(capacity, Ordering::Relaxed);
     }
 
-    /// Whether more than seven eighths are used, here or above: time to give back rather than to take.
+    /// Whether more than seven eighths are used, here or by a parent: time to return bytes instead of borrowing more.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         let capacity = self.capacity();
@@ -113,7 +116,7 @@ impl Budget {
 
 impl Level {
     fn give_back(&self, bytes: u64) {
-        // Cannot fail: the closure always answers.
+        // Cannot fail: the closure always returns a value.
         let _ = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -122,7 +125,8 @@ impl Level {
     }
 }
 
-/// Bytes borrowed from a [`Budget`]; they go back when this is dropped, so that none can be forgotten or given back twice.
+/// Bytes borrowed from a [`Budget`]. They are returned when this is dropped, so that none can be forgotten or returned
+/// twice.
 #[derive(Debug)]
 #[must_use = "dropping a loan gives the bytes back"]
 pub struct Loan {
@@ -147,7 +151,7 @@ impl Loan {
         granted
     }
 
-    /// Gives back all but `bytes`.
+    /// Returns all but `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         let less = self.bytes.saturating_sub(bytes);
         self.budget.release(less);

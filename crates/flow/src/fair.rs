@@ -1,4 +1,4 @@
-//! The requests in turn.
+//! The fair sender: requests take turns.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,13 +10,13 @@ use crate::ring::Ring;
 /// The cost that a request may send in its turn (P-5.1).
 pub const QUANTUM: u64 = 32 * 1024;
 
-/// Emptied queues that are kept for the next key, so that a request of one message does not allocate.
+/// Emptied queues kept for the next key, so that a request of one message does not allocate.
 const SPARE_QUEUES: usize = 64;
 
-/// A queue that has grown past this is not kept.
+/// A queue that has grown beyond this is not kept.
 const SPARE_ITEMS: usize = 64;
 
-/// Below this memory is left as it is.
+/// Below this number of keys memory is not released.
 const KEPT_KEYS: usize = 256;
 
 /// Queued items by key, served in turn by cost: deficit round robin (Shreedhar and Varghese, "Efficient Fair Queueing
@@ -43,16 +43,16 @@ const KEPT_KEYS: usize = 256;
 pub struct FairSender<K, I> {
     quantum: u64,
     index: HashMap<K, u32>,
-    /// By place. Those that stand in no ring are vacant.
+    /// By place. Those in no ring are vacant.
     queues: Vec<Queue<K, I>>,
     vacant: Vec<u32>,
-    /// All keys in the order of their turns. Whose turn it is has something queued.
+    /// All keys in the order of their turns. The key whose turn it is has something queued.
     round: Ring,
-    /// Those whose head fits in what they may send early.
+    /// Keys whose head fits into what they may send early.
     early: Ring,
-    /// What may leave early before something leaves in turn again.
+    /// The cost that may be sent early before something is sent in turn again.
     lead: u64,
-    /// Keys that have something queued.
+    /// Number of keys with something queued.
     backlogged: usize,
     total_cost: u64,
     spare: Vec<VecDeque<(I, u64)>>,
@@ -64,7 +64,7 @@ struct Queue<K, I> {
     items: VecDeque<(I, u64)>,
     cost: u64,
     deficit: u64,
-    /// The quantum of the present turn, or of the coming one, is in the deficit.
+    /// The deficit contains the quantum of the current turn, or of the next one.
     in_turn: bool,
 }
 
@@ -95,7 +95,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         }
     }
 
-    /// Queues an item behind those of the same key. One for a key that had none goes early if it fits in a turn.
+    /// Queues an item after those of the same key. If the key had none, the item goes early if it fits into a turn.
     pub fn push(&mut self, key: K, item: I, cost: u64) {
         self.total_cost = self.total_cost.saturating_add(cost);
         let place = match self.index.get(&key) {
@@ -152,7 +152,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         }
     }
 
-    /// The head of a key that stands in `early`, unless that is more than may go early now.
+    /// The head of a key in `early`, unless it costs more than may go early now.
     fn pop_early(&mut self, place: u32) -> Option<(K, I)> {
         let queue = &mut self.queues[place as usize];
         let lead = self.lead;
@@ -179,8 +179,8 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         place.map_or(0, |place| self.queues[*place as usize].cost)
     }
 
-    /// Takes out the item that has waited longest under a key, with its cost: for queues that rather lose what is old
-    /// than wait. The key keeps its place in the round.
+    /// Removes the item that has waited longest under a key, with its cost: for queues that drop old items instead of
+    /// waiting. The key keeps its place in the round.
     pub fn drop_oldest(&mut self, key: K) -> Option<(I, u64)> {
         let place = *self.index.get(&key)?;
         let queue = &mut self.queues[place as usize];
@@ -195,8 +195,8 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         Some((item, cost))
     }
 
-    /// Takes out all that is queued under a key, with the costs, in order, and forgets the key: with its next item it is
-    /// a new one.
+    /// Removes everything queued under a key, with the costs, in order, and the key itself: with its next item it
+    /// counts as new.
     pub fn remove(&mut self, key: K) -> VecDeque<(I, u64)> {
         let Some(place) = self.index.get(&key).copied() else {
             return VecDeque::new();
@@ -208,7 +208,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         if !items.is_empty() {
             self.run_empty(place);
         }
-        // Once, and no use of its place afterwards: the removal may free memory, and places get other numbers then.
+        // Removed once, and its place is not used afterwards: the removal may free memory and renumber the places.
         self.leave(place);
         self.leave_empty();
         items
@@ -226,7 +226,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         self.total_cost
     }
 
-    /// How many keys have something queued.
+    /// Number of keys with something queued.
     #[must_use]
     pub fn len_keys(&self) -> usize {
         self.backlogged
@@ -253,13 +253,13 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         place
     }
 
-    /// A key has run empty. It leaves when its turn comes, at once if that is now.
+    /// A key has nothing queued any more. It is removed when its turn comes, which may be now.
     fn on_empty(&mut self, place: u32) {
         self.run_empty(place);
         self.leave_empty();
     }
 
-    /// A key has nothing queued any more, and still has its place.
+    /// A key has nothing queued any more, and keeps its place.
     fn run_empty(&mut self, place: u32) {
         self.backlogged -= 1;
         if self.early.contains(place) {
@@ -270,9 +270,9 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         }
     }
 
-    /// Lets those go whose turn it is and who have nothing.
+    /// Removes the keys whose turn it is and that have nothing queued.
     fn leave_empty(&mut self) {
-        // Most of the time there are none.
+        // Usually there are none.
         while self.index.len() > self.backlogged
             && let Some(place) = self.round.head()
             && self.queues[place as usize].items.is_empty()
@@ -281,7 +281,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         }
     }
 
-    /// A key that has nothing queued goes, its memory too.
+    /// Removes a key without queued items, and its memory.
     fn leave(&mut self, place: u32) {
         let queue = &mut self.queues[place as usize];
         let items = std::mem::take(&mut queue.items);
@@ -297,7 +297,8 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         }
     }
 
-    /// Gives memory back after a burst of keys. Half of what is left free makes the next shrinking or growing as far away as this one's cost.
+    /// Releases memory after a burst of keys. Keeping half of the free capacity puts the next shrinking or growing as
+    /// far away as the cost of this one.
     fn shrink(&mut self) {
         let room = 2 * self.index.len().max(KEPT_KEYS);
         let mut queues = Vec::with_capacity(room);
@@ -329,11 +330,11 @@ mod tests {
             sender.push(key, 0, 1);
         }
         assert!(sender.index.capacity() >= 10_000 && sender.queues.capacity() >= 10_000);
-        // Half of them gone: what is free is less than three times what is used.
+        // Half of them are gone: less than three times the used capacity is free.
         for _ in 0..5_000 {
             sender.pop();
         }
-        // A map counts what its gaps cost it, hence the margin.
+        // The capacity of a map includes its gaps, hence the margin.
         assert!(sender.index.capacity() >= 9_000 && sender.queues.capacity() >= 10_000);
         drain(&mut sender);
         for capacity in capacities(&sender) {
@@ -343,7 +344,7 @@ mod tests {
         assert!(sender.queues.capacity() >= 2 * KEPT_KEYS);
     }
 
-    /// Of all that grows with the keys.
+    /// The capacities of everything that grows with the keys.
     fn capacities<K, I>(sender: &FairSender<K, I>) -> [usize; 5] {
         [
             sender.index.capacity(),
@@ -390,13 +391,13 @@ mod tests {
         assert!(sender.is_empty());
     }
 
-    /// The next of so many items, as keys.
+    /// The keys of the next items.
     fn keys(sender: &mut FairSender<u64, u32>, items: usize) -> Vec<u64> {
         let served = std::iter::from_fn(|| sender.pop()).take(items);
         served.map(|(key, _)| key).collect()
     }
 
-    /// Keys 1 to 4 have items of 50 queued, each has had two turns, and 1's comes.
+    /// Keys 1 to 4 have items of 50 queued, each has had two turns, and it is the turn of key 1.
     fn under_way() -> FairSender<u64, u32> {
         let mut sender = FairSender::new(100);
         for key in (0..20).flat_map(|_| 1..=4) {
@@ -414,7 +415,7 @@ mod tests {
         let mut sender = under_way();
         sender.push(9, 0, 30);
         assert_eq!(keys(&mut sender, 3), [9, 1, 1]);
-        // It has run empty, and 70 are left of its turn.
+        // It has nothing queued, and 70 are left of its turn.
         sender.push(9, 1, 30);
         assert_eq!(keys(&mut sender, 2), [9, 2]);
     }
@@ -460,7 +461,7 @@ mod tests {
             let mut sender = FairSender::new(100);
             let (mut standing, mut newcomers) = (0, 0);
             for newcomer in 1..10_000 {
-                // One that always has something, and always another one.
+                // One key always has something queued, and another one is always new.
                 while sender.queued_cost(0) < 100 {
                     sender.push(0, 0, 50);
                 }
@@ -471,7 +472,7 @@ mod tests {
                     Some((0, _)) => standing += 50,
                     _ => newcomers += cost.max(1),
                 }
-                // One of them may have its turn in each round, and as much may go early for it.
+                // One of them may have its turn in each round, and the same cost may go early.
                 let in_turn = 2 * cost.max(1) * (standing / 100 + 1);
                 let most = standing + 100 + in_turn;
                 assert!(newcomers <= most, "{newcomers} beside {standing}");
@@ -489,7 +490,7 @@ mod tests {
         assert_eq!((sender.queued_cost(9), sender.drop_oldest(9)), (0, None));
         keys(&mut sender, 9);
         assert_eq!((sender.index.len(), sender.len_keys()), (4, 4));
-        // Or when no other key has anything.
+        // Or if no other key has anything queued.
         sender.push(9, 0, 30);
         drain(&mut sender);
         assert_eq!((sender.index.len(), sender.len_keys()), (0, 0));
@@ -504,7 +505,7 @@ mod tests {
         sender.push(9, 1, 40);
         assert_eq!(sender.drop_oldest(9), Some((1, 40)));
         sender.push(9, 2, 41);
-        // 40 are left of its turn: this one waits for the one after that.
+        // 40 are left of its turn: this item waits for the turn after that.
         let order = keys(&mut sender, 15);
         assert_eq!(order, [1, 1, 2, 2, 3, 3, 4, 4, 1, 1, 2, 2, 3, 3, 9]);
         // A key that is removed is forgotten.
@@ -565,7 +566,7 @@ mod tests {
             sender.len_keys(),
         );
         assert_eq!(counted, (0, 300, 1));
-        // It ran empty in its turn, and left.
+        // It had nothing queued in its turn, and was removed.
         assert_eq!(sender.index.len(), 1);
         sender.push(1, 3, 50);
         assert_eq!(drain(&mut sender), [(2, 0), (1, 3), (2, 1), (2, 2)]);
@@ -639,7 +640,7 @@ mod tests {
             }
         }
         assert!(steps <= 6, "{steps} steps from 10,000 keys to 256");
-        // One for each pop; the rest is the map that moves to a smaller place.
+        // One for each pop; the rest is the map moving to a smaller table.
         assert!(HASHED.get() <= 2 * 10_000, "{}", HASHED.get());
     }
 
@@ -662,8 +663,8 @@ mod tests {
         }
     }
 
-    /// Regression: places have new numbers after a removal; the key that got the number of the removed one was removed as
-    /// well, and `pop` went around the rest forever.
+    /// Regression: places have new numbers after a removal; the key that got the number of the removed one was removed
+    /// as well, and `pop` iterated forever.
     #[test]
     fn a_removal_that_frees_memory_keeps_all_other_keys() {
         for gone in 1_000..1_400_u64 {
@@ -700,7 +701,7 @@ mod tests {
     }
 
     thread_local! {
-        /// How often a [`Counted`] has been looked up or moved: what a map's work is made of.
+        /// How often a [`Counted`] has been looked up or moved: the cost of a map.
         static HASHED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     }
 

@@ -21,7 +21,9 @@ mod shares;
 
 /// A number of permits, and a bounded line of tasks that wait for one (F12).
 ///
-/// First come, first served, by the first poll of [`Acquire`]: a permit that comes back is handed to the task at the head of the line, never to one that walks past it. A wait is bounded by the caller's timer, which drops the future. Any runtime will do.
+/// First come, first served, by the first poll of [`Acquire`]: a returned permit is given to the task at the head of
+/// the line, never to one that is not in it. The caller's timer bounds a wait by dropping the future. It works with any
+/// runtime.
 ///
 /// Permits that are acquired with a [`Claim`] are shared by [`Shares`] when they run short: a holder that has its share waits in a line of its own, until enough permits are free for others.
 ///
@@ -33,11 +35,11 @@ mod shares;
 ///
 /// Constant time per call, except [`close`](Self::close), [`set_permits`](Self::set_permits) and [`reconfigure`](Self::reconfigure), which wake every task concerned.
 pub struct Gate {
-    /// Twice the permits that are free, below zero after their number was lowered; odd when a task waits or the gate is
-    /// closed: then it only changes under the lock. While a task waits and the gate is open, no more permits are free than
-    /// a waiter has to leave to others.
+    /// Twice the number of free permits, negative after their number was lowered; odd while a task waits or the gate is
+    /// closed: then it only changes under the lock. While a task waits and the gate is open, no more permits are free
+    /// than a waiter has to leave to others.
     word: AtomicI64,
-    /// Permits with a claim are taken without the lock, and not counted, as long as more than this are free.
+    /// Permits with a claim are taken without the lock, and not counted, while more than this are free.
     plenty: AtomicI64,
     state: Mutex<State>,
 }
@@ -45,10 +47,10 @@ pub struct Gate {
 /// What a permit adds to the word.
 const ONE: i64 = 2;
 
-/// In the word: take the lock.
+/// In the word: the lock must be taken.
 const MARK: i64 = 1;
 
-/// More permits than that are that many: what the word can count, with room for those that are out.
+/// Upper bound of the number of permits: what the word can count, with room for permits in use.
 const MOST: i64 = 1 << 60;
 
 /// Why a task gets no permit.
@@ -62,11 +64,11 @@ pub enum GateError {
     Closed,
 }
 
-/// The right to go on; comes back to its gate when it is dropped.
+/// The right to have one more request open; returns to its gate when it is dropped.
 #[must_use = "dropping a permit gives it back at once"]
 pub struct Permit {
     gate: Arc<Gate>,
-    /// The holder that it is counted for.
+    /// The holder that is charged.
     claim: Option<Claim>,
 }
 
@@ -74,12 +76,12 @@ pub struct Permit {
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives the place up. A permit that had been handed to it goes to the next in the line.
+/// Dropping it gives the place up. A permit that was already given to it goes to the next in the line.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Acquire {
-    /// Goes on into the permit; none once this has answered.
+    /// Moves into the permit; `None` once this has completed.
     gate: Option<Arc<Gate>>,
-    /// This task's place, once it stands in a line.
+    /// This task's place, once it is in a line.
     place: Option<(Level, u32)>,
     claim: Option<Claim>,
 }
@@ -96,7 +98,7 @@ struct State {
 
 /// How a permit was taken.
 enum Taken {
-    /// While there were plenty.
+    /// While permits were plenty.
     Uncounted,
     /// Under the lock, for its claim.
     Counted,
@@ -139,7 +141,7 @@ impl Gate {
         })
     }
 
-    /// [`Gate::try_acquire`] for a holder that leaves some to others.
+    /// [`Gate::try_acquire`] for a holder that has to leave some to others.
     #[must_use]
     #[inline]
     pub fn try_acquire_for(self: &Arc<Self>, claim: Claim) -> Option<Permit> {
@@ -152,7 +154,8 @@ impl Gate {
         })
     }
 
-    /// A permit, if there are plenty: more than any holder leaves to others. Its holder does not matter then.
+    /// A permit, if they are plenty: if more are free than any holder must leave to others. The holder does not matter
+    /// then.
     #[must_use]
     #[inline]
     pub fn try_acquire_plenty(self: &Arc<Self>) -> Option<Permit> {
@@ -163,7 +166,7 @@ impl Gate {
             })
     }
 
-    /// Whether [`Gate::try_acquire_for`] would have a permit now.
+    /// Whether [`Gate::try_acquire_for`] would return a permit now.
     #[must_use]
     #[inline]
     pub fn has_room_for(&self, claim: Claim) -> bool {
@@ -177,7 +180,8 @@ impl Gate {
 
     /// Waits for a permit.
     ///
-    /// The future answers [`GateError::Full`] at its first poll when the line is full, and [`GateError::Closed`] when the gate is or gets closed, or when it is polled after it has answered.
+    /// The future returns [`GateError::Full`] at its first poll if the line is full, and [`GateError::Closed`] if the
+    /// gate is or gets closed, or if it is polled after it has completed.
     #[inline]
     pub fn acquire(self: &Arc<Self>) -> Acquire {
         Acquire {
@@ -187,7 +191,7 @@ impl Gate {
         }
     }
 
-    /// [`Gate::acquire`] for a holder that leaves some to others.
+    /// [`Gate::acquire`] for a holder that has to leave some to others.
     #[inline]
     pub fn acquire_for(self: &Arc<Self>, claim: Claim) -> Acquire {
         Acquire {
@@ -197,26 +201,27 @@ impl Gate {
         }
     }
 
-    /// Permits that are free.
+    /// Number of free permits.
     #[must_use]
     pub fn available(&self) -> usize {
         usize::try_from(self.free()).unwrap_or(0)
     }
 
-    /// Permits that are out, those handed to waiters that have not been polled since included. Above their number only after this was lowered.
+    /// Number of permits in use, including those given to waiters that have not been polled since. Greater than the
+    /// number of permits only after that was lowered.
     #[must_use]
     pub fn in_use(&self) -> usize {
         let state = self.lock();
         usize::try_from(state.permits - self.free()).unwrap_or(0)
     }
 
-    /// Tasks that wait, in all lines.
+    /// Number of waiting tasks, in all lines.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().waiting()
     }
 
-    /// Turns every waiting task away, and all that come after. Permits that are out, or were handed over before, stay good.
+    /// Rejects all waiting and later tasks. Permits in use, or given to a waiter before, stay valid.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -231,13 +236,13 @@ impl Gate {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Changes the number of permits. More are handed out at once; fewer take effect as permits come back.
+    /// Changes the number of permits. A greater number takes effect at once, a smaller one as permits are returned.
     pub fn set_permits(&self, permits: usize) {
         self.change(permits, None);
     }
 
-    /// Changes all that [`Gate::shared`] was given. More permits are handed out at once; fewer take effect as permits come
-    /// back, as does a shorter line.
+    /// Changes all parameters of [`Gate::shared`]. More permits take effect at once; fewer, and a shorter line, as
+    /// permits are returned.
     pub fn reconfigure(&self, permits: usize, max_waiters: usize, shares: Shares) {
         self.change(permits, Some((max_waiters, shares)));
     }
@@ -266,12 +271,11 @@ impl Gate {
     }
 
     fn free(&self) -> i64 {
-        // Rounds down, which takes the mark off.
+        // Rounds down, which removes the mark.
         self.word.load(Ordering::Acquire) >> 1
     }
 
-    /// Takes a permit, if more than `rest` are free. None is as long as somebody waits, and none can be had of a closed
-    /// gate.
+    /// Takes a permit, if more than `rest` are free. Fails while a task waits, and at a closed gate.
     #[inline]
     fn take(&self, rest: i64) -> bool {
         let least = (rest + 1) * ONE;
@@ -302,7 +306,7 @@ impl Gate {
             if word >> 1 <= rest {
                 return None;
             }
-            // Marked or not: only a holder of the lock changes a marked word, and others change one that is not.
+            // Marked or not: only the holder of the lock changes a marked word, and other tasks change an unmarked one.
             let taken = { &self.word }.compare_exchange(
                 word,
                 word - ONE,
@@ -344,13 +348,13 @@ impl Gate {
         }
         let waker = self.hand_over(&mut state);
         drop(state);
-        // Outside the lock: a waker may poll on the spot, and come back here.
+        // Outside the lock: a waker may poll immediately, and call this gate again.
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Gives a permit to the head of the line, whose waker it answers, or back to all.
+    /// Gives a permit to the head of the line, and returns its waker; without a waiter the permit becomes free.
     #[inline]
     fn hand_over(&self, state: &mut State) -> Option<Waker> {
         // Below zero the permit is one too many; no task waits at a closed gate.
@@ -370,7 +374,7 @@ impl Gate {
         }
     }
 
-    /// For a task that had no permit at hand: its place in a line, or what became of it.
+    /// For a task without a permit: its place in a line, or the result.
     fn wait(
         &self,
         place: &mut Option<(Level, u32)>,
@@ -388,7 +392,7 @@ impl Gate {
             } else {
                 Some(std::mem::replace(waker, cx.waker().clone()))
             };
-            // The stale waker goes after the lock: dropping it may run anything.
+            // The stale waker is dropped after the lock: dropping it may run any code.
             drop(state);
             drop(stale);
             return Poll::Pending;
@@ -422,7 +426,7 @@ impl Gate {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let free = word >> 1 > rest;
-            // Marked already: others wait, and nothing comes back but by the lock.
+            // Marked already: other tasks wait, and permits return only under the lock.
             if !free && (full || word & MARK != 0) {
                 break;
             }
@@ -443,7 +447,7 @@ impl Gate {
         if full {
             return Poll::Ready(Err(GateError::Full));
         }
-        // One that waits counts as a holder: a crowd of one address does not fill the line of all.
+        // A waiting task counts as a holder: a crowd of one address must not fill the line of all.
         if let Some(claim) = claim {
             state.holders.add(claim);
         }
@@ -451,7 +455,7 @@ impl Gate {
         Poll::Pending
     }
 
-    /// The future of a place is gone.
+    /// The future with a place was dropped.
     fn give_up(&self, (level, place): (Level, u32), claim: Option<Claim>) {
         let mut state = self.lock();
         let left = state.line(level).vacate(place);
@@ -469,12 +473,12 @@ impl Gate {
         if let Some(waker) = next {
             waker.wake();
         }
-        // `left` may hold this task's waker, which is dropped here, after the lock.
+        // `left` may contain this task's waker, which is dropped here, after the lock.
     }
 
     #[inline]
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No step under the lock leaves the state half changed.
+        // No step under the lock leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -498,7 +502,7 @@ impl State {
             || (level != Level::Normal && self.line(level).waiting() >= shared)
     }
 
-    /// Takes out of its line the first that may have one of so many permits.
+    /// Removes from its line the first task that may have one of this many free permits.
     #[inline]
     fn pop(&mut self, free: i64) -> Option<Waker> {
         Level::ALL.into_iter().find_map(|level| {
@@ -508,7 +512,7 @@ impl State {
     }
 }
 
-/// A number of permits as the word counts them.
+/// A number of permits in the form of the word.
 fn counted(permits: usize) -> i64 {
     i64::try_from(permits).map_or(MOST, |permits| permits.min(MOST))
 }
@@ -552,13 +556,13 @@ impl Drop for Acquire {
 }
 
 impl Permit {
-    /// Whether tasks wait for permits of this one's gate.
+    /// Whether tasks wait for permits of its gate.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.gate.waiting() > 0
     }
 
-    /// The gate that it comes back to.
+    /// Its gate.
     #[must_use]
     pub const fn gate(&self) -> &Arc<Gate> {
         &self.gate
@@ -741,7 +745,7 @@ mod tests {
         };
         drop(permit);
         assert_eq!(wakers[1].woken(), 1);
-        // The one who has been handed a permit goes: the next has it.
+        // The task that was given a permit is dropped: the next one has it.
         drop(line.remove(1));
         assert_eq!(wakers[2].woken(), 1);
         assert!(matches!(poll(&mut line[1], &wakers[2]), Poll::Ready(Ok(_))));
@@ -851,7 +855,7 @@ mod tests {
         assert!(places() >= 65);
         drop(long);
         assert_eq!(places(), 0);
-        // Places are used again, not added.
+        // Places are reused, not added.
         for _ in 0..100 {
             drop(stand(10));
         }
@@ -871,7 +875,7 @@ mod tests {
         std::iter::from_fn(|| gate.try_acquire_for(claim)).collect()
     }
 
-    /// Of ten permits an address leaves four to others, and one tunnel two, after one that each has had of them.
+    /// Of ten permits an address leaves four to others, and a tunnel two, after one that each has had of them.
     #[test]
     fn one_address_leaves_permits_to_others() {
         let gate = Gate::shared(10, 10, SHARES);
@@ -908,7 +912,7 @@ mod tests {
         let mut greedy: Vec<_> = (0..3).map(|_| gate.acquire_for(claim(1, 1))).collect();
         assert!(poll(&mut greedy[0], &waker).is_pending());
         assert!(poll(&mut greedy[1], &waker).is_pending());
-        // Half of the line is for others.
+        // Half of the line is for other holders.
         assert!(matches!(
             poll(&mut greedy[2], &waker),
             Poll::Ready(Err(GateError::Full))

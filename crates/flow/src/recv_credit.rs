@@ -1,4 +1,4 @@
-//! What a receiver has granted.
+//! The credit that a receiver has granted.
 
 use thiserror::Error;
 
@@ -7,12 +7,13 @@ use crate::{Budget, Loan, MESSAGE_COST};
 /// The largest window that P-4.6 allows.
 pub const MAX_WINDOW: u64 = 4 * 1024 * 1024;
 
-/// The smallest window that a receiver works with. Half of it holds a message with one byte: a sender that has less left than that has consumed enough for a grant to be due, so the two can never wait for each other.
+/// The smallest window that a receiver works with. Half of it holds a message of one byte: a sender with less credit
+/// has consumed enough for a grant to be due, so that the two can never wait for each other.
 pub const MIN_WINDOW: u64 = 2 * (MESSAGE_COST + 1);
 
-/// A window does not grow before this many initial windows have been consumed. A socket takes a hundred KiB or so for a
+/// A window does not grow before this many initial windows have been consumed. A socket takes about a hundred KiB for a
 /// visitor that reads nothing, and a thousand such visitors would borrow the whole budget for good; a long path pays
-/// one or two round trips for it, once.
+/// one or two round trips for this rule, once.
 const GROWS_AFTER: u64 = 4;
 
 /// What one direction of one request may still send to us (P-4.4 to P-4.6).
@@ -28,51 +29,55 @@ const GROWS_AFTER: u64 = 4;
 /// **What is borrowed.** The window beyond the initial one, from the budget, before the limit moves. Under pressure the window halves, down to the initial one, and the difference is given back at once. That is safe although the limit itself never goes back (P-4.3): half of the old window has been consumed by then, so what the limit still allows fits in the new one.
 #[derive(Debug)]
 pub struct RecvCredit {
-    /// What the limit is ahead of `consumed` right after a grant.
+    /// Distance of the limit from `consumed` right after a grant.
     window: u64,
-    /// What the window starts at and shrinks to; not borrowed from a budget.
+    /// The initial and smallest size of the window; not borrowed from a budget.
     initial: u64,
     /// The window does not grow before this much has been consumed.
     grows_after: u64,
-    /// A grant is due when so much has been consumed: half of the window since the last one. Never once the direction is over.
+    /// A grant is due when this much has been consumed: half of the window since the last one. Never after the end of
+    /// the direction.
     due_at: u64,
     /// The highest limit granted. The peer may send up to here.
     limit: u64,
-    /// The limit before that, which the peer follows until it receives the last; `limit` itself when the window grew between the two.
+    /// The limit before that, which the peer follows until it receives the newest; `limit` itself when the window grew
+    /// between the two.
     previous_limit: u64,
     /// Never above `limit`.
     received: u64,
     /// Never above `received`.
     consumed: u64,
-    /// The sender was seen to have used all that it had, since the window last grew.
+    /// The sender has used all of its credit since the window last grew.
     used_up: bool,
-    /// Little was left here to consume, since the window last grew.
+    /// Little was left here to consume since the window last grew.
     ran_low: bool,
-    /// `window - initial`, when that is not zero. A loan, so that it returns even without a call of [`release`](Self::release).
+    /// `window - initial`, if that is not zero. A loan, so that it is returned even without a call of
+    /// [`release`](Self::release).
     loan: Option<Loan>,
 }
 
 /// A `Window` to send; both numbers are absolute (P-4.2, P-4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
-    /// What the sum of costs may grow to.
+    /// The new limit of the sum of costs.
     pub limit: u64,
-    /// How much has left the receiver.
+    /// The cost that has left the receiver.
     pub consumed: u64,
 }
 
-/// The peer has sent past its limit (P-4.4): reset the request with `FLOW_CONTROL`.
+/// The peer has exceeded its limit (P-4.4): reset the request with `FLOW_CONTROL`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the peer sent up to {at} past its limit {limit}: reset the request")]
+#[error("the peer exceeded its limit {limit} by sending up to {at}: reset the request")]
 pub struct Overrun {
     /// The limit that was granted.
     pub limit: u64,
-    /// Where the refused bytes would have ended.
+    /// The end of the rejected bytes.
     pub at: u64,
 }
 
 impl RecvCredit {
-    /// The credit at the start of a direction: `settings.initial_window_bytes`. When that is below [`MIN_WINDOW`] a grant that makes up for it is due at once.
+    /// The credit at the start of a direction: `settings.initial_window_bytes`. If that is below [`MIN_WINDOW`], a
+    /// grant that makes up for it is due at once.
     #[must_use]
     pub fn new(initial_window: u32) -> Self {
         let limit = u64::from(initial_window);
@@ -92,16 +97,17 @@ impl RecvCredit {
         }
     }
 
-    /// Where consuming has moved what the limit should be by half of the window, rounded up.
+    /// The amount of consumption that moves the desired limit by half of the window, rounded up.
     fn due_at(limit: u64, window: u64) -> u64 {
         limit.saturating_sub(window / 2)
     }
 
-    /// Counts what has come. A payload may come in parts: charge [`MESSAGE_COST`](crate::MESSAGE_COST) where the message begins and every part's length as it comes.
+    /// Counts received cost. A payload may arrive in parts: charge [`MESSAGE_COST`](crate::MESSAGE_COST) at the start
+    /// of the message and the length of every part as it arrives.
     ///
     /// # Errors
     ///
-    /// [`Overrun`] when the peer is past its limit (P-4.4); nothing is counted.
+    /// [`Overrun`] when the peer exceeds its limit (P-4.4); nothing is counted.
     #[inline]
     pub fn on_received(&mut self, cost: u64) -> Result<(), Overrun> {
         let at = self.received.saturating_add(cost);
@@ -116,7 +122,7 @@ impl RecvCredit {
         Ok(())
     }
 
-    /// Counts cost that has left the receiver, at most what was received (P-4.5). Answers whether a window is now due.
+    /// Counts cost that has left the receiver, at most what was received (P-4.5). Returns whether a window is now due.
     #[inline]
     pub fn consume(&mut self, cost: u64) -> bool {
         self.consumed = self.consumed.saturating_add(cost).min(self.received);
@@ -128,7 +134,8 @@ impl RecvCredit {
     ///
     /// Under pressure a window that is due may shrink to one that is not due yet; then there is nothing to send either.
     ///
-    /// A window that neither should grow nor has anything to give back does not look at the budget, whose counters are everybody's.
+    /// A window that neither should grow nor has borrowed anything does not access the budget, whose counters all
+    /// requests share.
     #[inline]
     pub fn grant(&mut self, budget: &Budget, max_window: u64) -> Option<Grant> {
         if !self.is_due() {
@@ -169,21 +176,21 @@ impl RecvCredit {
         self.due_at = Self::due_at(self.limit, self.window);
     }
 
-    /// The present window: how far the limit is ahead of what has been consumed, right after a grant.
+    /// The current window: distance of the limit from the consumed cost right after a grant.
     #[must_use]
     #[inline]
     pub fn window(&self) -> u64 {
         self.window
     }
 
-    /// What has been received and not consumed.
+    /// Cost received and not consumed.
     #[must_use]
     #[inline]
     pub fn buffered(&self) -> u64 {
         self.received - self.consumed
     }
 
-    /// What the peer may send up to.
+    /// The limit that the peer may send up to.
     #[must_use]
     #[inline]
     pub fn limit(&self) -> u64 {
@@ -197,14 +204,15 @@ impl RecvCredit {
         self.received
     }
 
-    /// How much has left the receiver.
+    /// The cost that has left the receiver.
     #[must_use]
     #[inline]
     pub fn consumed(&self) -> u64 {
         self.consumed
     }
 
-    /// Ends the direction: gives back what it has borrowed, and grants nothing from now on. A second call does nothing; dropping the credit gives back as well.
+    /// Ends the direction: returns borrowed bytes, and grants nothing more. A second call does nothing; dropping the
+    /// credit returns them as well.
     pub fn release(&mut self) {
         self.due_at = u64::MAX;
         self.loan = None;
@@ -233,7 +241,8 @@ impl RecvCredit {
         }
     }
 
-    /// Called only when a grant is due: then at most half of the window is still allowed by the limit, and no more than that may stay borrowed for.
+    /// Called only when a grant is due: then the limit still allows at most half of the window, and no more than that
+    /// may stay borrowed.
     fn shrink(&mut self) {
         self.window = (self.window / 2).max(self.initial);
         let borrowed = self.window - self.initial;
@@ -253,7 +262,7 @@ mod tests {
 
     const W: u64 = 32 * 1024;
 
-    /// One that may grow from the start.
+    /// A credit that may grow from the start.
     fn credit() -> RecvCredit {
         RecvCredit {
             grows_after: 0,
@@ -346,7 +355,7 @@ mod tests {
         assert_eq!(RecvCredit::new(258).grant(&budget, MAX_WINDOW), None);
     }
 
-    /// A budget, and a credit after `received` came and `consumed` of it left.
+    /// A budget, and a credit after `received` and `consumed`.
     fn after(received: u64, consumed: u64) -> (Budget, RecvCredit) {
         let mut credit = credit();
         credit.on_received(received).unwrap();
@@ -360,7 +369,7 @@ mod tests {
         let (budget, mut credit) = after(W, W);
         assert_eq!(credit.grant(&budget, MAX_WINDOW), window_after(3 * W, W));
         assert_eq!((credit.window(), budget.used()), (2 * W, W));
-        // The next doubling takes both signs anew.
+        // The next doubling requires both conditions again.
         assert!(take(&mut credit, W));
         assert_eq!(
             credit.grant(&budget, MAX_WINDOW),
@@ -535,7 +544,7 @@ mod tests {
             window_after(9 * W, 8 * W)
         );
         assert_eq!((credit.window(), budget.used()), (W, 8 * W));
-        // Pressure gone, the signs that were seen still stand.
+        // After the pressure, the conditions that were met before still hold.
         budget.release(8 * W);
         assert!(take(&mut credit, W));
         assert_eq!(
@@ -554,7 +563,7 @@ mod tests {
         credit.release();
         credit.release();
         assert_eq!(budget.used(), 7);
-        // The direction is over: nothing more is granted, nothing more is borrowed.
+        // The direction is over: nothing more is granted or borrowed.
         credit.on_received(2 * W).unwrap();
         assert!(!credit.consume(2 * W));
         assert_eq!(credit.grant(&budget, MAX_WINDOW), None);

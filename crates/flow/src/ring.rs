@@ -6,16 +6,16 @@ const NOWHERE: u32 = u32::MAX;
 /// A circle of places of a table, which numbers them: a doubly linked list, so that a place in the middle leaves at once,
 /// and a turn that ends is one step without a move.
 ///
-/// Every call takes constant time. Memory is eight bytes for each place up to the highest number that ever stood in it,
+/// Every call takes constant time. Memory is eight bytes for each place up to the highest number that was ever in it,
 /// until [`renumber`](Self::renumber).
 #[derive(Debug)]
 pub(crate) struct Ring {
-    /// Whose turn it is.
+    /// The place whose turn it is.
     head: u32,
     links: Vec<Links>,
 }
 
-/// Both [`NOWHERE`] when the place does not stand in the ring.
+/// Both are [`NOWHERE`] if the place is not in the ring.
 #[derive(Debug, Clone, Copy)]
 struct Links {
     before: u32,
@@ -39,25 +39,25 @@ impl Default for Ring {
 }
 
 impl Ring {
-    /// The number of a place that is added to a table of so many. A table of 2^32 places does not fit into memory.
+    /// The number of a place that is added to a table with this many. A table of 2^32 places does not fit into memory.
     pub(crate) fn number(places: usize) -> u32 {
         u32::try_from(places).unwrap_or(NOWHERE)
     }
 
-    /// Whose turn it is.
+    /// The place whose turn it is.
     #[inline]
     pub(crate) fn head(&self) -> Option<u32> {
         (self.head != NOWHERE).then_some(self.head)
     }
 
-    /// Whether a place stands in the ring.
+    /// Whether a place is in the ring.
     #[inline]
     pub(crate) fn contains(&self, place: u32) -> bool {
         let links = self.links.get(place as usize);
         links.is_some_and(|links| links.after != NOWHERE)
     }
 
-    /// It is the next one's turn; whose turn it was comes last.
+    /// Ends the current turn: the next place has its turn, the current one becomes the last.
     #[inline]
     pub(crate) fn advance(&mut self) {
         if let Some(head) = self.head() {
@@ -65,7 +65,7 @@ impl Ring {
         }
     }
 
-    /// Joins at the end. The place must not stand in the ring.
+    /// Adds a place at the end. It must not be in the ring.
     #[inline]
     pub(crate) fn push(&mut self, place: u32) {
         if self.links.len() <= place as usize {
@@ -82,7 +82,7 @@ impl Ring {
         self.links[place as usize] = Links { before, after };
     }
 
-    /// Leaves, from anywhere. The place must stand in the ring.
+    /// Removes a place from any position. It must be in the ring.
     #[inline]
     pub(crate) fn remove(&mut self, place: u32) {
         let Links { before, after } =
@@ -98,8 +98,8 @@ impl Ring {
         }
     }
 
-    /// Gives the places the numbers that stand in `numbers` where their old one points, in memory for so many. Each that
-    /// stands in the ring has a new one, below `room`.
+    /// Renumbers the places by `numbers`, which maps old to new ones, in memory for `room` places. Each place in the
+    /// ring must have a new number below `room`.
     pub(crate) fn renumber(&mut self, numbers: &[u32], room: usize) {
         let renumbered = |place: u32| numbers.get(place as usize).copied().unwrap_or(NOWHERE);
         let mut links = Vec::with_capacity(room);

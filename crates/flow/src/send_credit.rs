@@ -1,39 +1,40 @@
-//! What a sender may still send.
+//! The credit that a sender has left.
 
 use thiserror::Error;
 
 use crate::MESSAGE_COST;
 
-/// What may still be sent in one direction of one request (P-4.2).
+/// The credit left in one direction of one request (P-4.2).
 ///
-/// Offsets are absolute from the start of the direction, as in QUIC's MAX_STREAM_DATA (RFC 9000, section 4.1): a window that is lost behind a newer one, comes twice or comes late does no harm.
+/// Offsets are absolute from the start of the direction, as in QUIC's MAX_STREAM_DATA (RFC 9000, section 4.1): a window
+/// that is skipped for a newer one, is repeated or is late has no effect.
 #[derive(Debug, Clone)]
 pub struct SendCredit {
-    /// The highest limit seen; the sum of costs stays at or below it.
+    /// The highest limit received; the sum of costs stays at or below it.
     limit: u64,
     /// The sum of costs so far, never above `limit`.
     sent: u64,
-    /// How much has left the receiver, never above `sent`. What lies between is what a resumption would have to send again.
+    /// The cost that has left the receiver, never above `sent`. A resumption would have to send the difference again.
     peer_consumed: u64,
 }
 
-/// The message costs more than may be sent now: wait for a window, or send a shorter payload.
+/// The message costs more than the available credit: wait for a window, or send a shorter payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the message costs {needed} and {available} may be sent: wait for a window")]
+#[error("the message costs {needed}, but only {available} may be sent: wait for a window")]
 pub struct InsufficientCredit {
-    /// The cost of the refused message.
+    /// The cost of the rejected message.
     pub needed: u64,
-    /// What may be sent.
+    /// The available credit.
     pub available: u64,
 }
 
 /// The peer reports more consumed than was sent (P-4.5): reset the request as a protocol error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the window reports {consumed} consumed of {sent} sent: reset the request")]
+#[error("the window reports {consumed} consumed, but only {sent} was sent: reset the request")]
 pub struct WindowError {
-    /// The refused `Window.consumed`.
+    /// The invalid `Window.consumed`.
     pub consumed: u64,
-    /// What had been sent.
+    /// The cost that was sent.
     pub sent: u64,
 }
 
@@ -48,14 +49,14 @@ impl SendCredit {
         }
     }
 
-    /// The cost that may be sent now.
+    /// The available credit.
     #[must_use]
     #[inline]
     pub fn available(&self) -> u64 {
         self.limit - self.sent
     }
 
-    /// The largest payload that one message may carry now, at most `max_payload`; `None` when not even one byte fits.
+    /// The largest payload that one message may carry now, at most `max_payload`; `None` if not even one byte fits.
     #[must_use]
     #[inline]
     pub fn max_payload(&self, max_payload: usize) -> Option<usize> {
@@ -71,7 +72,7 @@ impl SendCredit {
     ///
     /// # Errors
     ///
-    /// [`InsufficientCredit`] when the message would pass the limit; nothing is charged.
+    /// [`InsufficientCredit`] when the message would exceed the limit; nothing is charged.
     #[inline]
     pub fn take(&mut self, payload: usize) -> Result<(), InsufficientCredit> {
         let needed = (payload as u64).saturating_add(MESSAGE_COST);
@@ -83,11 +84,12 @@ impl SendCredit {
         Ok(())
     }
 
-    /// Takes a `Window` in. Answers whether more may be sent than before; a limit or a `consumed` lower than one already seen is ignored (P-4.3).
+    /// Processes a `Window`. Returns whether more may be sent than before; a limit or a `consumed` lower than one
+    /// received before is ignored (P-4.3).
     ///
     /// # Errors
     ///
-    /// [`WindowError`] when `consumed` passes what was sent (P-4.5); nothing changes.
+    /// [`WindowError`] when `consumed` exceeds what was sent (P-4.5); nothing changes.
     #[inline]
     pub fn on_window(&mut self, limit: u64, consumed: u64) -> Result<bool, WindowError> {
         if consumed > self.sent {
@@ -108,13 +110,13 @@ impl SendCredit {
         self.sent
     }
 
-    /// The highest limit seen.
+    /// The highest limit received.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// How much of the sent cost has left the receiver, by its last report.
+    /// The sent cost that has left the receiver, by its last report.
     #[must_use]
     pub fn peer_consumed(&self) -> u64 {
         self.peer_consumed

@@ -1,6 +1,6 @@
 //! The shared-state primitives, std's or loom's.
 //!
-//! `Arc` is std's in both: loom's cannot be a method receiver, and the counts of the handles are not what loom is to check here.
+//! `Arc` is std's in both: loom's cannot be a method receiver, and loom need not check the counts of the handles here.
 
 pub(crate) use std::sync::{Arc, PoisonError};
 

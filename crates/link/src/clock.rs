@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// The time by the runtime's clock, which tests may turn.
+/// The time by the runtime's clock, which tests can control.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,10 +1,10 @@
-//! Compression of payload on the hop (section 13 of the protocol): what a direction of a request remembers for it.
+//! Compression of payload on the hop (section 13 of the protocol), with a history for each direction of a request.
 //!
 //! Holds: [`Compressor`] and [`Decompressor`], one for each compressed direction, and [`is_compressible`], which knows what is
 //! better left alone.
 //!
 //! Promises:
-//! - each message is inflated by itself and its history, so that nothing waits for a message that has not come;
+//! - each message is inflated with nothing but its history, so that no message waits for a later one;
 //! - what does not shrink by a tenth is not compressed, and who sends much of it is not tried for a while;
 //! - a direction remembers [`HISTORY_BYTES`] and no more, at either end; the contexts of the libraries belong to the
 //!   thread and remember nothing (`docs/decisions/0009-compression-on-the-hop.md`);
@@ -24,23 +24,24 @@ use bytes::Bytes;
 pub use self::{content::is_compressible, stats::CompressionStats};
 pub(crate) use stats::Gauge;
 
-/// What a direction remembers of what crossed compressed in it (P-13.3): a page holds what small messages have in common,
-/// and is read into the library's tables for each of them.
+/// The size of a direction's history (P-13.3): one page contains what small messages have in common, and the library
+/// reads it for each of them.
 pub const HISTORY_BYTES: usize = 4096;
 
-/// Shorter payload is not worth its message's ten bytes and the library's setting up.
+/// Shorter payload is not worth the ten bytes of its fields and the library's setup.
 const MIN_BYTES: usize = 256;
 
-/// Messages in a row that did not shrink, before the next ones are not even tried.
+/// After this many messages in a row that did not shrink, the next ones are sent uncompressed.
 const MAX_FUTILE: u8 = 8;
 
-/// Payload that is not tried then. After it, one message that does not shrink is enough.
+/// The bytes of payload that are sent uncompressed then. After them, one message that does not shrink is sufficient to pause
+/// again.
 const PAUSE_BYTES: usize = 1 << 20;
 
-/// The last bytes that crossed compressed in one direction, as the dictionary of the next.
+/// The history of one direction, as the dictionary of the next message.
 #[derive(Debug, Default)]
 struct History {
-    /// A zero first: without it, payload could pass for a dictionary in zstd's own format.
+    /// A zero byte first: without it, payload could look like a dictionary in zstd's own format.
     dictionary: Vec<u8>,
 }
 
@@ -63,9 +64,9 @@ pub struct Compressor {
     by: Compression,
     history: History,
     futile: u8,
-    /// Payload that still goes untried.
+    /// Bytes that are still to be sent without a try.
     pause: usize,
-    /// The WebSocket message that is being sent is compressed by those who speak it.
+    /// The WebSocket message that is being sent is compressed by its endpoints.
     is_compressed: bool,
 }
 
@@ -83,8 +84,8 @@ impl Compressor {
         }
     }
 
-    /// The next payload belongs to this frame. A message is compressed when RSV1 stands on its first frame (RFC 7692, 6);
-    /// control frames may come in between.
+    /// The next payload belongs to this frame. A message is compressed when RSV1 is set on its first frame (RFC 7692,
+    /// 6); control frames may be in between.
     pub const fn on_frame(&mut self, frame: WebSocketFrame) {
         let (begins, is_control) = (frame.opcode != 0, frame.opcode >= 8);
         if begins && !is_control {
@@ -92,7 +93,7 @@ impl Compressor {
         }
     }
 
-    /// The payload compressed; `None` when it is to be sent as it is. After the message has been sent, call
+    /// The payload compressed; `None` if it is to be sent unchanged. After the message has been sent, call
     /// [`Compressor::sent`].
     pub fn compress(&mut self, payload: &[u8]) -> Option<(Compressed, Bytes)> {
         let is_worth = (MIN_BYTES..=MAX_INFLATED_BYTES).contains(&payload.len());
@@ -119,7 +120,7 @@ impl Compressor {
         Some((Compressed { by, inflated_bytes }, packed))
     }
 
-    /// What [`Compressor::compress`] compressed last has been sent: the next message may refer to it.
+    /// The payload that [`Compressor::compress`] compressed last has been sent: the next message may refer to it.
     pub fn sent(&mut self, payload: &[u8]) {
         self.history.push(payload);
     }
@@ -137,7 +138,7 @@ pub struct Decompressor {
 }
 
 impl Decompressor {
-    /// Payload as it was, in the order in which it was sent.
+    /// The inflated payload, in the order in which it was sent.
     ///
     /// # Errors
     /// [`InflateError`]; the direction cannot go on.

@@ -36,8 +36,8 @@ impl Exchange {
         }
     }
 
-    /// Ties something to the request, such as its permits: it is dropped when the request settles or fails, whichever
-    /// comes first. A second call replaces the first one's.
+    /// Attaches a value to the request, such as its permits: it is dropped when the request settles or fails, whichever
+    /// is first. A second call replaces the value of the first.
     pub fn hold(&self, held: impl Any + Send) {
         self.recv.request().inbox.hold(Box::new(held));
     }

@@ -11,21 +11,21 @@ use thiserror::Error;
 pub enum Reason {
     /// No rule matches host and path.
     NoTunnel,
-    /// The tunnel is known, no client came in time.
+    /// The tunnel is known, no client connected in time.
     NoClient,
-    /// No permit in time.
+    /// No permit was free in time.
     Limit,
     /// The visitor's request cannot be carried.
     BadRequest,
-    /// The visitor's head passes the bound.
+    /// The visitor's head exceeds the bound.
     HeaderTooLarge,
     /// The request has passed this server before.
     Loop,
     /// The client cannot reach its service.
     DialFailed,
-    /// The service did not answer in time.
+    /// The service did not respond in time.
     ServiceTimeout,
-    /// The service broke off.
+    /// The service closed early.
     ServiceAborted,
     /// The client refused; no service has seen the request.
     Refused,
@@ -33,15 +33,15 @@ pub enum Reason {
     Draining,
     /// The link was lost.
     LinkLost,
-    /// The peer broke a rule of the protocol.
+    /// The peer violated a rule of the protocol.
     ProtocolError,
-    /// The peer passed its credit.
+    /// The peer exceeded its credit.
     FlowControl,
     /// The visitor made no progress.
     Stalled,
     /// The visitor left.
     Cancelled,
-    /// A fault of adit.
+    /// An internal error of adit.
     Internal,
 }
 
@@ -67,7 +67,7 @@ impl Reason {
         Self::Internal,
     ];
 
-    /// The code as it stands in headers, logs and metrics.
+    /// The code in headers, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoTunnel => "no_tunnel",
@@ -90,7 +90,7 @@ impl Reason {
         }
     }
 
-    /// The HTTP status a visitor gets when the answer's head has not gone out.
+    /// The HTTP status of the error response, if the response's head has not been sent.
     pub const fn http_status(self) -> u16 {
         match self {
             Self::NoTunnel => 404,
@@ -112,7 +112,7 @@ impl Reason {
         }
     }
 
-    /// The gRPC status a visitor gets in its place (P-8.4).
+    /// The gRPC status in its place (P-8.4).
     pub const fn grpc_status(self) -> u8 {
         match self {
             Self::Cancelled | Self::Stalled => 1,
@@ -163,13 +163,13 @@ pub enum Retry {
     Never,
     /// If repeating it does no harm: GET, HEAD, OPTIONS without a body.
     IfSafe,
-    /// Whatever the method: no service has seen it.
+    /// For any method: no service has seen it.
     Always,
 }
 
 const END_OF_PEER: &str = "the peer ended the data stream";
 
-/// How an exchange ended, when it did not end well.
+/// How an exchange failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}: {detail}")]
 pub struct Failure {
@@ -177,12 +177,12 @@ pub struct Failure {
     pub reason: Reason,
     /// For the log. A visitor sees [`Failure::public_detail`].
     pub detail: Cow<'static, str>,
-    /// The peer wrote the detail: it may name what is behind it.
+    /// The peer wrote the detail: it may contain names of the peer's network.
     is_of_peer: bool,
 }
 
 impl Failure {
-    /// With a text in more detail.
+    /// A failure with a detail.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason,
@@ -191,7 +191,7 @@ impl Failure {
         }
     }
 
-    /// What a reset from the peer means here. The text is the peer's.
+    /// The failure by a reset from the peer, with the peer's text.
     pub fn of_reset(code: ResetCode, text: &[u8]) -> Self {
         let detail = Printable(&String::from_utf8_lossy(text)).to_string();
         Self {
@@ -200,12 +200,12 @@ impl Failure {
         }
     }
 
-    /// The detail, without what the peer wrote: that may name addresses of its network, which are for logs only.
+    /// The detail, unless the peer wrote it: that may contain addresses of its network, which are for logs only.
     pub fn public_detail(&self) -> &str {
         if self.is_of_peer { "" } else { &self.detail }
     }
 
-    /// The peer has ended the data stream, between two messages.
+    /// The failure when the peer has ended the data stream between two messages.
     pub(crate) const fn end_of_peer() -> Self {
         Self {
             reason: Reason::LinkLost,
@@ -219,7 +219,7 @@ impl Failure {
         self.reason == Reason::LinkLost && self.detail == END_OF_PEER
     }
 
-    /// Whether another client may try, before the answer's head has come.
+    /// Whether another client may try, before the head of the response has arrived.
     pub const fn retry(&self) -> Retry {
         match self.reason {
             Reason::Refused | Reason::Draining => Retry::Always,

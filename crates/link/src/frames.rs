@@ -2,13 +2,13 @@
 
 const HEAD_BYTES: usize = 9;
 
-/// What a client sends before its first frame (RFC 9113, 3.4).
+/// Bytes of the preface that a client sends before its first frame (RFC 9113, 3.4).
 const PREFACE_BYTES: usize = 24;
 
 /// A frame's head, without its flags and its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHead {
-    /// Payload behind the head, in bytes; below 2^24.
+    /// Payload after the head, in bytes; below 2^24.
     pub length: usize,
     /// The type of the frame.
     pub kind: u8,
@@ -17,26 +17,26 @@ pub struct FrameHead {
 /// Part of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'b> {
-    /// The head, once it is whole.
+    /// The head, once it is complete.
     Head(FrameHead),
-    /// The next bytes of the payload behind the last head; never empty.
+    /// The next bytes of the payload after the last head; never empty.
     Payload(&'b [u8]),
 }
 
-/// Follows the frames of one direction, wherever reads cut them. It decides nothing: what it makes of bytes that are no
-/// HTTP/2 does not matter, because the parser behind this one refuses them.
+/// Follows the frames of one direction, wherever reads split them. It makes no decision: its result for bytes that are
+/// not HTTP/2 does not matter, because the parser behind it rejects them.
 ///
 /// Cost: a few nanoseconds for each frame; payload is not copied.
 #[derive(Debug, Clone)]
 pub struct Frames {
     head: [u8; HEAD_BYTES],
     have: usize,
-    /// Payload that is still to come.
+    /// Payload still to come.
     payload: usize,
 }
 
 impl Frames {
-    /// Of what a client sends: its preface comes first, and is given as payload.
+    /// For the bytes of a client: the preface comes first, and is reported as payload.
     pub const fn of_client() -> Self {
         Self {
             payload: PREFACE_BYTES,
@@ -44,7 +44,7 @@ impl Frames {
         }
     }
 
-    /// Of what a server sends.
+    /// For the bytes of a server.
     pub const fn of_server() -> Self {
         Self {
             head: [0; HEAD_BYTES],
@@ -53,7 +53,7 @@ impl Frames {
         }
     }
 
-    /// Takes the next bytes, and gives the pieces of frames in them to `on_piece`.
+    /// Processes the next bytes, and passes the pieces of frames in them to `on_piece`.
     pub fn on_bytes<'b>(&mut self, mut bytes: &'b [u8], mut on_piece: impl FnMut(Piece<'b>)) {
         loop {
             let (payload, rest) = bytes.split_at(self.payload.min(bytes.len()));

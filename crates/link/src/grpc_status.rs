@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::failure::{Failure, Reason};
 
-/// The bytes of `grpc-message` that are percent-encoded, beside those that are not ASCII (grpc/grpc,
+/// The bytes of `grpc-message` that are percent-encoded, besides those that are not ASCII (grpc/grpc,
 /// doc/PROTOCOL-HTTP2.md, "Status-Message").
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 

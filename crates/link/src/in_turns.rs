@@ -1,8 +1,8 @@
 //! HTTP/2 connections that are read in turns.
 //!
-//! hyper and h2 take what a read gives them, and parse all of it before any other task runs: 64 KiB of empty frames are
-//! some milliseconds. The pacer needs no hook in either: it taps the stream, follows the frames ([`Frames`]), makes reads
-//! smaller while frames are small ([`Turn::read`]), and ends a connection whose frames carry nothing ([`Overhead`]).
+//! hyper and h2 parse all bytes of a read before any other task runs: 64 KiB of empty frames take some milliseconds.
+//! The pacer needs no hook in either: it taps the stream, follows the frames ([`Frames`]), makes reads smaller while
+//! frames are small ([`Turn::read`]), and ends a connection whose frames have no content ([`Overhead`]).
 
 use std::{
     io,
@@ -45,7 +45,7 @@ impl FramePacer {
         }
     }
 
-    /// Reads from `stream`, when it is time.
+    /// Reads from `stream`, once the turn allows it.
     ///
     /// # Errors
     /// Those of the stream; [`TooMuchOverhead`](crate::overhead::TooMuchOverhead) as `InvalidData`.
@@ -78,7 +78,7 @@ impl FramePacer {
         Poll::Ready(allowed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)))
     }
 
-    /// Counts bytes that were sent: they pay for overhead.
+    /// Counts sent bytes: they pay off overhead.
     pub const fn on_written(&mut self, bytes: usize) {
         self.overhead.on_content(bytes as u64);
     }
@@ -127,7 +127,7 @@ mod tests {
         Tapped::new(stream, FramePacer::of_server(limit))
     }
 
-    /// Never runs dry: DATA frames of 1,024 bytes.
+    /// An endless source: DATA frames of 1,024 bytes.
     struct Endless;
 
     impl AsyncRead for Endless {
@@ -190,7 +190,7 @@ mod tests {
             far.write_u8(1).await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), 1);
             let mut buffer = [0];
-            // Nothing is there: the wait is the end of the turn.
+            // No bytes are available: the wait ends the turn.
             tokio::select! {
                 biased;
                 _ = stream.read(&mut buffer) => panic!("nothing was sent"),
@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn flooded_empty_frames_are_read_in_small_parts_then_refused() {
-        // Length 0, a type that no RFC has, stream 0.
+        // Length 0, an unassigned type, stream 0.
         const UNKNOWN: [u8; 9] = [0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
         let flood = UNKNOWN.repeat(10_000);
         let mut stream = paced(&flood[..], TURN_BYTES);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::{credit_wait::CreditWait, failure::Failure};
 
-/// One thing that the peer sent, as it waits here; see [`crate::Part`].
+/// One message of the peer that waits here; see [`crate::Part`].
 pub(crate) enum Arrived {
     Response(ResponseHead),
     Data(Packed),
@@ -22,7 +22,7 @@ pub(crate) enum Arrived {
     Trailers(HeaderBlock),
 }
 
-/// Payload that has not been read yet, as it crossed. Dropped here it returns no credit: its request is over.
+/// Payload that has not been read yet, as received. If it is dropped here, no credit is returned: its request is over.
 pub(crate) struct Packed {
     pub(crate) bytes: Bytes,
     pub(crate) compressed: Option<Compressed>,
@@ -39,13 +39,13 @@ pub(crate) struct Progress {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) parts: VecDeque<Arrived>,
-    /// Nothing comes after `parts`.
+    /// Nothing follows `parts`.
     pub(crate) ended: bool,
-    /// The task does not read on: later parts are dropped. Events of one frame may be under way at that time.
+    /// The task reads no more: later parts are dropped. Events of one frame may be in progress at that time.
     discarding: bool,
-    /// Both directions are over. Counts before `parts`, which are not read any more.
+    /// Both directions are over. Takes precedence over `parts`, which are not read any more.
     pub(crate) failure: Option<Failure>,
-    /// The peer aborted its direction behind `parts`, which are still to be read (P-6.2). Ours is over.
+    /// The peer aborted its direction after `parts`, which are still to be read (P-6.2). Ours is over.
     aborted: Option<Failure>,
     /// The code of the peer's `StopSending` for our direction.
     pub(crate) stopped: Option<ResetCode>,
@@ -55,10 +55,10 @@ pub(crate) struct State {
     pub(crate) credit_wait: Option<Arc<CreditWait>>,
     /// Cost returned so far, for the check for stalled requests.
     pub(crate) consumed: u64,
-    /// Cost that waits.
+    /// Cost of the waiting parts.
     pub(crate) waiting: u64,
     pub(crate) progress: Option<Progress>,
-    /// Bytes of datagrams that wait.
+    /// Bytes of the waiting datagrams.
     datagram_bytes: usize,
     /// A request whose parts wait for longer than this is reset; `None`: the setting of the lane.
     pub(crate) stall: Option<Duration>,
@@ -71,16 +71,16 @@ pub(crate) struct State {
 /// The most interim responses of one request.
 const MAX_INTERIM: u8 = 16;
 
-/// Bytes of datagrams that may wait for the task that forwards them: all that the sender may have had waiting, which may
-/// come in one frame, and what is read until the task runs.
+/// Bytes of datagrams that may wait for the task that forwards them: all that may have waited at the sender, which may
+/// arrive in one frame, and what is read until the task runs.
 const MAX_DATAGRAM_BYTES: usize = 1 << 20;
 
-/// The cost of a datagram that waits beside its bytes, as of a message (P-4.1): empty ones must not be free.
+/// The cost of a waiting datagram beyond its bytes, as of a message (P-4.1): empty ones must not be free.
 #[allow(clippy::cast_possible_truncation)] // it is small
 pub(crate) const DATAGRAM_OVERHEAD: usize = adit_flow::MESSAGE_COST as usize;
 
 impl State {
-    /// Why both directions are over, or our own: the reader may still have parts to read.
+    /// Why both directions are over, or ours: the reader may still have parts to read.
     pub(crate) fn broken(&self) -> Option<&Failure> {
         self.failure.as_ref().or(self.aborted.as_ref())
     }
@@ -142,7 +142,7 @@ impl Inbox {
         wake(reader);
     }
 
-    /// Appends a datagram if there is room for it; whether there was.
+    /// Appends a datagram if there is room for it. Returns whether there was.
     pub(crate) fn try_deliver_datagram(&self, data: Bytes, end: bool) -> bool {
         let mut state = self.lock();
         if state.discarding || state.failure.is_some() {
@@ -214,7 +214,7 @@ impl Inbox {
         wake(writer);
     }
 
-    /// Ends the peer's direction with a failure behind the parts that have come, and ends ours.
+    /// Ends the peer's direction with a failure after the parts that have come, and ends ours.
     pub(crate) fn abort(&self, failure: Failure) {
         let mut state = self.lock();
         state.aborted.get_or_insert(failure);

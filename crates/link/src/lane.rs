@@ -28,14 +28,14 @@ use crate::{
     transport::TransportWriter,
 };
 
-/// One data stream. The handles on its requests keep its state alive, not the lane itself.
+/// One data stream with its state. The handles on its requests keep that state alive, not the lane itself.
 pub struct Lane {
     state: Arc<LaneState>,
     dispatch: Arc<dyn Dispatch>,
 }
 
 impl Lane {
-    /// A lane that lives as long as its first connection. Windows beyond the initial ones are charged to `budget`.
+    /// A lane that ends with its first connection. Windows beyond the initial ones are charged to `budget`.
     pub fn new(config: LaneConfig, budget: Budget, dispatch: Arc<dyn Dispatch>) -> Arc<Self> {
         Self::with(config, budget, dispatch, OnLoss::Close)
     }
@@ -113,23 +113,23 @@ impl Lane {
         self.state.config.mux.initial_window
     }
 
-    /// The writer of the connection that the lane has. One writer for each connection.
+    /// The writer of the current connection. One writer for each connection.
     pub fn outbound(&self) -> TransportWriter {
         self.connection().writer()
     }
 
-    /// The connection that the lane has: a new lane has its first one already. When the lane has none, the result is a
-    /// connection that is lost.
+    /// The current connection: a new lane already has its first one. If the lane has none, the result is a connection
+    /// that is lost.
     pub fn connection(&self) -> Connection {
         let attachment = self.state.attached().unwrap_or(Attachment::FIRST);
         Connection::new(self.state.clone(), self.dispatch.clone(), attachment)
     }
 
-    /// Gives the lane another connection to the same peer lane. One that it still has is lost by that: its requests fail
-    /// (P-6.4).
+    /// Gives the lane another connection to the same peer lane. This ends the current one, if there is one: its
+    /// requests fail (P-6.4).
     ///
     /// # Errors
-    /// The failure that the lane is over with: it was closed, or made by [`Lane::new`] and lost its connection.
+    /// The failure that ended the lane: it was closed, or was created by [`Lane::new`] and lost its connection.
     pub fn attach(&self) -> Result<Connection, Failure> {
         let attachment = self.state.attach()?;
         let (state, dispatch) = (self.state.clone(), self.dispatch.clone());

@@ -5,12 +5,12 @@
 //! [`RecvHalf`]. Both ends of a link use the same types: either side opens, and the other one gets the request through its
 //! [`Dispatch`].
 //!
-//! The state of a lane lives apart from its connection. The lane is *attached* to a [`Connection`], runs, and is *detached*
-//! by the loss of the connection, whichever half of it notices the loss first; the requests of the connection fail then. A
-//! lane made by [`Lane::new`] is over with that; a lane made by [`Lane::reattachable`] can be attached to another connection
-//! and opens new requests over it. `lane/attachment.rs` has the states.
+//! The state of a lane lives apart from its connection. The lane is *attached* to a [`Connection`], runs, and is
+//! *detached* by the loss of the connection, whichever half of it notices the loss first; the requests of the
+//! connection fail then. A lane created by [`Lane::new`] ends then; a lane created by [`Lane::reattachable`] can be
+//! attached to another connection and opens new requests over it. `lane/attachment.rs` has the states.
 //!
-//! The seam to transports is small: a [`TransportReader`] provides the bytes that arrive, a [`TransportWriter`] the bytes
+//! The interface to transports is small: a [`TransportReader`] provides the bytes that arrive, a [`TransportWriter`] the bytes
 //! that leave, and [`drive`] runs the rest; [`control`] has the traits for registration, control streams and the opening of
 //! lanes. [`grpc`] is one transport; another one is a module beside it.
 //!

@@ -33,7 +33,7 @@ impl Liveness {
         }
     }
 
-    /// Any byte counts as life.
+    /// Any received byte shows that the peer is alive.
     pub(crate) const fn on_received(&mut self, now: Instant) {
         self.last_received = now;
         self.last_probe = None;
@@ -60,7 +60,7 @@ impl Liveness {
         }
     }
 
-    /// A probe on request. It does not delay the verdict on an earlier one.
+    /// A probe on request. It does not delay the decision of an earlier one.
     pub(crate) fn probe(&mut self, now: Instant) -> u64 {
         self.last_probe.get_or_insert(now);
         self.sequence += 1;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_peer_is_probed_then_declared_dead() {
+    fn a_peer_in_a_black_hole_is_probed_then_declared_dead() {
         let start = Instant::now();
         let mut live = Liveness::new(HEARTBEAT, DEAD, start);
         assert_eq!(

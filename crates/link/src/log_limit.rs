@@ -1,4 +1,4 @@
-//! Lines about what peers can cause at will: a few a second for each kind, with the number of events.
+//! Log lines about events that peers can cause at will: a few per second for each kind, with the number of events.
 
 use std::{
     fmt,
@@ -11,11 +11,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Over which lines are counted.
+/// The period for which lines are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Logs the events of one kind. The first of a second have a line each; the others of that second have one line together,
-/// with their number, when it is over.
+/// Logs the events of one kind. The first ones of a second have a line each; the others of that second have one line
+/// together, with their number, when it is over.
 pub struct LogLimit<T> {
     per_sec: u32,
     state: Mutex<State<T>>,
@@ -23,21 +23,21 @@ pub struct LogLimit<T> {
 }
 
 struct State<T> {
-    /// When the second ends in which lines were written last.
+    /// The end of the second in which the last lines were written.
     until: Option<Instant>,
     /// Lines of that second.
     written: u32,
-    /// The last event that is not in a line yet, and how many such there are. A task writes them when it is time.
+    /// The last event without a line yet, and the number of such events. A task writes them when it is time.
     waiting: Option<(T, u64)>,
 }
 
 impl<T: Send + 'static> LogLimit<T> {
-    /// One line a second. `write` gets an event, the last of those that the line stands for, and how many there were.
+    /// One line per second. `write` gets the last event that the line represents, and the number of events.
     pub fn new(write: fn(&T, u64)) -> Arc<Self> {
         Self::per_sec(1, write)
     }
 
-    /// [`LogLimit::new`] with this many lines a second, and one more for all others.
+    /// [`LogLimit::new`] with this many lines per second, and one more for all others.
     pub fn per_sec(lines: u32, write: fn(&T, u64)) -> Arc<Self> {
         Arc::new(Self {
             per_sec: lines,
@@ -50,7 +50,7 @@ impl<T: Send + 'static> LogLimit<T> {
         })
     }
 
-    /// Takes note of an event. Outside of a runtime, events beyond the limit wait for the next event after their second.
+    /// Counts an event. Outside of a runtime, events beyond the limit wait for the next event after their second.
     pub fn note(self: &Arc<Self>, event: T) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -81,12 +81,12 @@ impl<T: Send + 'static> LogLimit<T> {
         }
     }
 
-    /// Writes what waits when the second is over, unless a later event was faster.
+    /// Writes the waiting events when the second is over, unless a later event did so first.
     async fn write_after(self: Arc<Self>, until: Instant) {
         sleep_until(until).await;
         let mut state = self.lock();
         if state.until != Some(until) {
-            // A newer second has begun, and what waited was in its first line.
+            // A newer second has begun, and its first line included the waiting events.
             return;
         }
         let waiting = state.waiting.take();
@@ -147,7 +147,7 @@ mod tests {
         }
         pass(1_000).await;
         assert_eq!(lines(), [(4, 5)]);
-        // Nothing more has come: nothing is written, and what comes after a silence is written at once.
+        // No more events: nothing is written, and an event after a silence is written at once.
         pass(10_000).await;
         assert_eq!(lines(), []);
         limit.note(7);
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(lines(), [(0, 1), (1, 1), (2, 1)]);
         pass(1_001).await;
         assert_eq!(lines(), [(99, 97)]);
-        // The line of the others is one of the second that it is written in.
+        // The line for the others counts in the second in which it is written.
         for event in 0..4 {
             limit.note(event);
         }

@@ -1,8 +1,8 @@
-//! Frames of HTTP/2 (P-1.14) and WebSockets (P-9.7) that carry nothing: how many of them a connection may send.
+//! Bounds the frames without content of HTTP/2 (P-1.14) and WebSockets (P-9.7) on a connection.
 //!
-//! Pings, settings, windows, priorities, empty and unknown frames cost the receiver work and the sender next to nothing.
-//! nginx ends a connection whose frames are mostly overhead (`http2 flood detected`), Envoy bounds them by type. Here
-//! overhead is a debt in bytes: content pays for it in either direction, and so does time.
+//! Pings, settings, windows, priorities, empty and unknown frames cost the receiver work and the sender next to
+//! nothing. nginx ends a connection whose frames are mostly overhead (`http2 flood detected`), Envoy bounds them by
+//! type. Here overhead is a debt in bytes: content in either direction pays it off, and so does time.
 
 use thiserror::Error;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ const LIMIT_BYTES: u64 = 64 * 1024;
 /// Paid off by time: some 240 pings a second.
 const PAID_BYTES_PER_SEC: u64 = 4 * 1024;
 
-/// Content pays for its fourth part: a window after each 52 bytes of a response is fine.
+/// Content pays off a fourth of its size: a window for each 52 bytes of a response is allowed.
 const CONTENT_PER_OVERHEAD: u64 = 4;
 
 const FRAME_HEAD_BYTES: u64 = 9;
@@ -33,12 +33,12 @@ pub struct TooMuchOverhead;
 #[derive(Debug, Clone)]
 pub struct Overhead {
     debt_bytes: u64,
-    /// Until when time has paid.
+    /// Time has been paid up to here.
     paid_until: Instant,
 }
 
 impl Overhead {
-    /// Of a connection that begins now.
+    /// For a connection that begins now.
     #[expect(clippy::new_without_default, reason = "it reads the clock")]
     pub fn new() -> Self {
         Self {

@@ -5,14 +5,14 @@ use bytes::Bytes;
 
 use crate::payload::Payload;
 
-/// One thing the peer sent for a request.
+/// One message of the peer for a request.
 #[derive(Debug)]
 pub enum Part {
-    /// The head of the response, interim or final; the body that it carried follows as [`Part::Data`].
+    /// The head of the response, interim or final; the body in its message follows as [`Part::Data`].
     Response(ResponseHead),
     /// Payload. Dropping it returns its credit.
     Data(Payload),
-    /// A WebSocket frame and the payload that it carried, which may be empty; the rest follows as [`Part::Data`].
+    /// A WebSocket frame and the payload in its message, which may be empty; the rest follows as [`Part::Data`].
     Frame(WebSocketFrame, Payload),
     /// A UDP datagram. It costs no credit; a datagram that is not taken in time is dropped.
     Datagram(Bytes),

@@ -1,8 +1,8 @@
-//! Frames that know they are being held.
+//! Counts the memory of received frames that slices keep alive.
 //!
 //! A slice of a frame keeps the whole frame's memory. Each frame is wrapped once so that a gauge counts the bytes of
-//! every frame of which a slice is still alive. Small slices of large frames are copied out when they have to wait, and
-//! when the gauge is high everything is (P-4.7).
+//! every frame of which a slice is still alive. Small slices of large frames are copied when they have to wait; when
+//! the gauge is high, all slices are (P-4.7).
 
 use std::sync::{
     Arc,
@@ -11,11 +11,11 @@ use std::sync::{
 
 use bytes::Bytes;
 
-/// Below this a slice of a backlogged request is copied: the copy is cheaper than what it would pin.
+/// Shorter slices of a backlogged request are copied: the copy is cheaper than the memory that they would pin.
 const SMALL_SLICE: usize = 4096;
 
-/// With this much pinned, everything is copied. This includes a frame of one slice: the transport cuts frames out of
-/// read buffers of its own, and what a thousand stalled requests pin of those is half as much again as they were sent.
+/// Above this much pinned memory, everything is copied. This includes a frame of one slice: the transport cuts frames
+/// from its own read buffers, and what a thousand stalled requests pin of those is half as much again as the payload.
 const HIGH_WATER: usize = 4 << 20;
 
 struct Frame {
@@ -44,7 +44,7 @@ pub(crate) fn pin(bytes: Bytes, pinned: &Arc<AtomicUsize>) -> Bytes {
     })
 }
 
-/// The slice itself, or a copy where holding the slice would pin far more than it is.
+/// The slice itself, or a copy if the slice would pin much more memory than its size.
 pub(crate) fn hold(
     slice: Bytes,
     frame_bytes: usize,

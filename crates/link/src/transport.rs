@@ -1,4 +1,4 @@
-//! The seam between lanes and the connections that carry them.
+//! The interface between lanes and the connections that carry them.
 
 use std::{
     sync::Arc,
@@ -15,7 +15,7 @@ use crate::{
     lane::state::LaneState,
 };
 
-/// Why a transport cannot go on.
+/// Why a transport cannot continue.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct TransportError(pub String);
@@ -29,8 +29,8 @@ pub trait TransportReader: Send {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>>;
 }
 
-/// The bytes that a lane sends over one connection. Dropping it is the loss of the connection: nothing would leave any
-/// more.
+/// The bytes that a lane sends over one connection. Dropping it counts as the loss of the connection: nothing more
+/// could be sent.
 #[derive(Debug)]
 pub struct TransportWriter {
     lane: Arc<LaneState>,

@@ -1,9 +1,9 @@
-//! Turns: what a task may do before the other tasks of its thread run.
+//! Turns: the work that a task may do before the other tasks of its thread run.
 //!
 //! A peer that sends without a pause keeps its connection readable. tokio ends a turn after 128 reads, whatever they
 //! hold, and does not count frames and messages that are read from a buffer. A [`Turn`] counts bytes and messages.
 //!
-//! A task whose turn is over is woken behind everything that is ready, the sockets that have become readable included:
+//! A task whose turn is over is woken after everything that is ready, the sockets that have become readable included:
 //! tokio defers the wake until the run queue is empty or the driver has been polled. A task that woke itself directly
 //! would run again before the driver is polled.
 
@@ -16,10 +16,10 @@ use std::{
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// The work of one turn by default. It takes some ten microseconds to copy and less than a millisecond to parse.
+/// The default work of one turn. It takes some ten microseconds to copy and less than a millisecond to parse.
 pub const TURN_BYTES: usize = 64 * 1024;
 
-/// The work that a read or a message takes beside its bytes, so that empty ones are counted.
+/// The work of a read or a message beyond its bytes, so that empty ones count.
 pub const STEP_BYTES: usize = 256;
 
 /// Counts the work of one task, in bytes.
@@ -27,7 +27,7 @@ pub const STEP_BYTES: usize = 256;
 pub struct Turn {
     limit: usize,
     done: usize,
-    /// What the next read may take.
+    /// The size of the next read.
     read: usize,
 }
 
@@ -41,8 +41,8 @@ impl Turn {
         }
     }
 
-    /// Counts one read of `bytes` in which `items` (chunks, frames) were found. When they are small, what one read takes
-    /// can be more than the work of a turn: the next read is made smaller, so that it is about one turn again.
+    /// Counts one read of `bytes` with `items` (chunks, frames) in it. If they are small, one read can be more work
+    /// than a turn: the next read is made smaller, so that it is about one turn again.
     pub const fn read(&mut self, bytes: usize, items: usize) {
         let work = items.saturating_mul(STEP_BYTES);
         if work <= bytes {
@@ -56,7 +56,7 @@ impl Turn {
             return;
         }
         self.step(work);
-        // A few small items at a time are the usual case, and no burden.
+        // A few small items at a time are the usual case, and cheap.
         if work >= self.limit / 4 {
             // `bytes` is below `work`, and the quotient is below the limit.
             let read = self.limit.saturating_mul(bytes) / work;
@@ -64,9 +64,9 @@ impl Turn {
         }
     }
 
-    /// How many bytes the next read may take.
+    /// The size of the next read.
     pub const fn read_limit(&self) -> usize {
-        // Where items are large, the reader's own buffer is the limit.
+        // If items are large, the reader's own buffer is the limit.
         if self.read < self.limit {
             self.read
         } else {
@@ -79,23 +79,23 @@ impl Turn {
         self.done = self.done.saturating_add(bytes).saturating_add(STEP_BYTES);
     }
 
-    /// Counts messages that hold nothing, or nothing that is looked at.
+    /// Counts messages without content, or whose content is ignored.
     pub const fn steps(&mut self, count: usize) {
         self.done = self.done.saturating_add(count.saturating_mul(STEP_BYTES));
     }
 
-    /// Whether the other tasks are to run before this one goes on.
+    /// Whether the other tasks should run before this one continues.
     pub const fn is_over(&self) -> bool {
         self.done >= self.limit
     }
 
-    /// The task waits for something else: its next turn begins when that is there.
+    /// The task waits for something else: its next turn begins after that.
     pub const fn end(&mut self) {
         self.done = 0;
     }
 
-    /// Ready as long as the turn is not over. When it is over, the next one begins, and the task is woken for it behind
-    /// the others.
+    /// Ready while the turn is not over. Otherwise the next turn begins, and the task is woken for it after the
+    /// others.
     pub fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_over() {
             return Poll::Ready(());
@@ -116,7 +116,7 @@ impl Turn {
     }
 }
 
-/// Wakes the task behind everything that is ready now.
+/// Wakes the task after everything that is ready now.
 pub fn wake_behind_others(cx: &mut Context<'_>) {
     // Its first poll defers the wake and is pending.
     let _ = pin!(tokio::task::yield_now()).poll(cx);

@@ -11,23 +11,23 @@ pub struct Config {
     pub initial_window: u32,
     /// The largest window a request may grow to (P-4.6).
     pub max_window: u64,
-    /// Requests that the peer may have open at a time (P-2.9).
+    /// Concurrent requests of the peer (P-2.9).
     pub max_requests: usize,
-    /// Requests that the peer may open and give up before payload or end of their answer, from one [`crate::Mux::tick`] to
-    /// the next; more is a *rapid reset* (CVE-2023-44487) and ends the stream. At least the requests that may be open:
-    /// all of them may be given up at once. An end that trusts its peer not to be the author of what it carries sets
-    /// it to `u32::MAX`.
+    /// Requests that the peer may open and give up before payload or end of their response, from one
+    /// [`crate::Mux::tick`] to the next; more is a *rapid reset* (CVE-2023-44487) and ends the stream. At least the
+    /// number of requests that may be open: all of them may be given up at once. `u32::MAX` for an end whose peer is
+    /// trusted and forwards requests of others.
     pub max_resets_per_tick: u32,
     /// The largest payload of one message (P-2.1).
     pub max_payload: usize,
-    /// Bytes of one request that wait to leave; more and its sender waits.
+    /// Bytes of one request that wait to be sent; above this its sender waits.
     pub max_queued_per_request: u64,
-    /// Bytes of all requests that wait to leave; more and every sender of payload waits.
+    /// Bytes of all requests that wait to be sent; above this every sender of payload waits.
     pub max_queued: u64,
-    /// Datagrams of one request that wait to leave, in bytes of cost; more and the oldest are dropped (P-11.3). Those of
-    /// all requests have `max_queued` for themselves.
+    /// Datagrams of one request that wait to be sent, in bytes of cost; above this the oldest are dropped (P-11.3).
+    /// Those of all requests may use `max_queued` for themselves.
     pub max_queued_datagrams: u64,
-    /// Bytes handed to the transport at a time (P-5.2).
+    /// Bytes passed to the transport at a time (P-5.2).
     pub max_batch: usize,
     /// Cost that each request sends in its turn (P-5.1).
     pub quantum: u64,
@@ -41,14 +41,14 @@ impl Config {
             initial_window: 32 * 1024,
             max_window: 4 << 20,
             max_requests: 10_000,
-            // All that are open and as many after them.
+            // All that are open, and as many after them.
             max_resets_per_tick: 20_000,
             max_payload: 64 * 1024,
             // Two messages: one is written while the next is read.
             max_queued_per_request: 128 * 1024,
             max_queued: 2 << 20,
-            // Some milliseconds of a busy flow, more than a thread is kept waiting for its turn: what is older is of no
-            // use to anybody.
+            // Some milliseconds of a busy flow, which is longer than a thread waits for its turn: older datagrams are
+            // useless.
             max_queued_datagrams: 512 * 1024,
             max_batch: 256 * 1024,
             quantum: 32 * 1024,

@@ -5,10 +5,10 @@ use adit_codec::{
 };
 use bytes::Bytes;
 
-/// What happened to a request. In the order in which it happened.
+/// A change of a request. Events are in the order in which the changes happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The peer opened a request. The body that it carried is still in the head, its cost is not consumed yet.
+    /// The peer opened a request. The body in the head has not been consumed yet.
     Opened {
         /// The new request.
         id: RequestId,
@@ -17,7 +17,7 @@ pub enum Event {
         /// The peer's direction is over already.
         end: bool,
     },
-    /// The head of the response, final or interim. The body that it carried is in it, its cost is not consumed yet.
+    /// The head of the response, final or interim. The body in it has not been consumed yet.
     Response {
         /// The request.
         id: RequestId,
@@ -32,7 +32,7 @@ pub enum Event {
         id: RequestId,
         /// A slice of the frame.
         data: Bytes,
-        /// What it costs.
+        /// Its cost.
         cost: u64,
         /// The peer's direction is over.
         end: bool,
@@ -50,18 +50,18 @@ pub enum Event {
         /// The peer's direction is over.
         end: bool,
     },
-    /// Payload that was compressed on the hop: that of [`Event::Data`], or of [`Event::Frame`] when there is a frame. Its
-    /// cost is that of what it inflates to (P-13.4).
+    /// Payload that was compressed on the hop: that of [`Event::Data`], or of [`Event::Frame`] if there is a frame. Its
+    /// cost is that of the inflated payload (P-13.4).
     Compressed {
         /// The request.
         id: RequestId,
-        /// The head of the frame that it is the start of.
+        /// The head of the frame whose payload it starts.
         frame: Option<WebSocketFrame>,
-        /// How, and its length before.
+        /// The algorithm, and the inflated size.
         compressed: Compressed,
         /// A slice of the transport's frame.
         data: Bytes,
-        /// What it costs.
+        /// Its cost.
         cost: u64,
         /// The peer's direction is over.
         end: bool,
@@ -105,13 +105,13 @@ pub enum Event {
         id: RequestId,
         /// Why.
         code: ResetCode,
-        /// The peer reset it; otherwise the peer broke a rule and this end reset it.
+        /// The peer reset it; otherwise the peer violated a rule and this end reset it.
         by_peer: bool,
         /// For the log.
         reason: Bytes,
-        /// The peer's direction broke off at this place: what came before it is still to be delivered (P-6.2).
+        /// The peer's direction broke off at this place: everything before it is still to be delivered (P-6.2).
         in_order: bool,
     },
-    /// The link's own business, encoded.
+    /// A control message, encoded.
     Control(Bytes),
 }

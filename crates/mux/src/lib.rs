@@ -10,7 +10,7 @@
 //! connection ([`Mux::detach`]) can be given another one ([`Mux::attach`]). The mux has no clock: the caller owns every timer. The pattern is quinn-proto's: `handle_*` in, `poll_*` out.
 //!
 //! Promises (tests cite the clauses of `docs/protocol.md`):
-//! - a peer that breaks a rule loses the request it broke it on, not the stream, unless the framing is lost (P-2.4);
+//! - a violation of a rule fails its request, not the stream, unless the framing is lost (P-2.4);
 //! - credit is never passed in either direction (P-4.2, P-4.4);
 //! - messages leave in the order of P-5.1, and requests take turns;
 //! - what is owed never queues (P-4.8), so the reader never waits for the writer;

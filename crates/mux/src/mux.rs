@@ -1,4 +1,4 @@
-//! The stream as its tasks see it.
+//! The stream, as its tasks use it.
 
 use std::{
     sync::Arc,
@@ -21,10 +21,10 @@ use crate::{
     transmit::Transmit,
 };
 
-/// Control messages that may wait to leave; those beyond are not queued.
+/// Control messages that may wait to be sent; further ones are not queued.
 const MAX_CONTROL: usize = 64;
 
-/// One connection of a stream: the first one, or the result of [`Mux::attach`].
+/// Identifies one connection of a stream: the first one, or the result of [`Mux::attach`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment(u32);
 
@@ -49,7 +49,7 @@ impl Mux {
         })
     }
 
-    /// Which end this is.
+    /// Its end of the link.
     pub const fn side(&self) -> Side {
         self.side
     }
@@ -87,7 +87,7 @@ impl Mux {
         self.outbox.with(|state| state.sendable(id))
     }
 
-    /// Sends payload, no more than [`Mux::sendable`] allowed; with `end`, ends this direction.
+    /// Sends payload, at most what [`Mux::sendable`] allowed; with `end`, ends this direction.
     ///
     /// # Errors
     /// [`SendError`], with the payload when it is more than may be sent.
@@ -111,8 +111,8 @@ impl Mux {
             .with(|state| state.send_frame(id, frame, data, end))
     }
 
-    /// Sends payload that was compressed, as [`Mux::send`] or, with a frame, as [`Mux::send_frame`] would have sent it as
-    /// it was before: no more of that than [`Mux::sendable`] allowed (P-13.4).
+    /// Sends compressed payload as [`Mux::send`] does, or with a frame as [`Mux::send_frame`] does. Its inflated size
+    /// may be at most what [`Mux::sendable`] allowed (P-13.4).
     ///
     /// # Errors
     /// [`SendError`], with the payload when it is more than may be sent.
@@ -128,8 +128,7 @@ impl Mux {
             .with(|state| state.send_compressed(id, (frame, compressed), data, end))
     }
 
-    /// Sends a datagram, and drops the oldest of the request's that wait when they are too many (P-11.3). Never
-    /// waits.
+    /// Sends a datagram. Drops the oldest waiting ones of the request if they are too many (P-11.3). Never waits.
     ///
     /// # Errors
     /// [`SendError`] when this direction is over, or the datagram is longer than any may be.
@@ -145,7 +144,8 @@ impl Mux {
         self.outbox.with(|state| state.trailers(id, trailers))
     }
 
-    /// Records that received messages of this cost have left; grants new credit when it is due. Late calls do nothing.
+    /// Records that received messages of this cost have left the process; grants new credit when it is due. Late calls
+    /// have no effect.
     pub fn consume(&self, id: RequestId, cost: u64) {
         self.outbox.with(|state| state.consume(id, cost));
     }
@@ -155,18 +155,18 @@ impl Mux {
         self.outbox.with(|state| state.stop_sending(id, code));
     }
 
-    /// Ends both directions at once, and drops what waits (P-6.2). True if the request was there to end.
+    /// Ends both directions at once, and drops queued messages (P-6.2). Returns whether the request was open.
     pub fn reset(&self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         self.outbox.with(|state| state.reset(id, code, reason))
     }
 
-    /// Aborts this direction: the peer gets what was sent, and then the failure (P-6.2). The peer's direction is stopped
-    /// at once. True if the request was there to end.
+    /// Aborts this direction: the peer gets everything that was sent, and then the failure (P-6.2). The peer's
+    /// direction is stopped at once. Returns whether the request was open.
     pub fn abort(&self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         self.outbox.with(|state| state.abort(id, code, reason))
     }
 
-    /// Sends a control message, ahead of everything. False when too many wait already.
+    /// Sends a control message, before everything else. Returns false if too many wait already.
     pub fn send_control(&self, control: Bytes) -> bool {
         self.outbox.with(|state| {
             let room = state.control.len() < MAX_CONTROL && !state.closed;
@@ -177,17 +177,17 @@ impl Mux {
         })
     }
 
-    /// Sends the reply to a control message. It replaces one that waits: a peer that probes faster than replies leave gets
-    /// the newest (P-6.5).
-    pub fn send_control_reply(&self, answer: Bytes) {
+    /// Sends the reply to a control message. It replaces a waiting one: a peer that probes faster than replies can be
+    /// sent gets only the newest (P-6.5).
+    pub fn send_control_reply(&self, reply: Bytes) {
         self.outbox.with(|state| {
             if !state.closed {
-                state.control_reply = Some(answer);
+                state.control_reply = Some(reply);
             }
         });
     }
 
-    /// A second has passed: the peer may give up [`Config::max_resets_per_tick`] requests anew.
+    /// Called once a second: the peer may give up another [`Config::max_resets_per_tick`] requests.
     pub fn tick(&self) {
         self.outbox.with(|state| state.given_up = 0);
     }
@@ -204,21 +204,21 @@ impl Mux {
         self.outbox.poll_drain(connection.0, cx)
     }
 
-    /// The connection is lost: its requests are gone on this side, which the caller fails (P-6.4), and what waited to leave
-    /// is dropped. Nothing is opened until [`Mux::attach`].
+    /// The connection is lost: its requests are removed on this side, and the caller fails them (P-6.4); queued
+    /// messages are dropped. Nothing can be opened until [`Mux::attach`].
     pub fn detach(&self) {
         self.outbox.with(State::detach);
         self.outbox.close();
     }
 
-    /// Gives the stream another connection, after [`Mux::detach`]. Its peer is the peer of the connection before it: ids go
-    /// on at both ends (P-2.2). Reader and writer of the connection before it have no effect any more.
+    /// Gives the stream another connection, after [`Mux::detach`], to the same peer: ids continue at both ends (P-2.2).
+    /// Reader and writer of the previous connection have no effect any more.
     pub fn attach(&self) -> Attachment {
         Attachment(self.outbox.reopen(State::attach))
     }
 
-    /// Ends the stream: nothing is opened any more, and the writer ends once it has written what is there. The
-    /// requests are the caller's to fail (P-6.4).
+    /// Ends the stream: nothing can be opened any more, and the writer ends once it has written the queue. The caller
+    /// fails the requests (P-6.4).
     pub fn close(&self) {
         self.outbox.with(|state| state.closed = true);
         self.outbox.close();
@@ -280,8 +280,8 @@ impl Receiver {
         }
     }
 
-    /// Takes in one frame of the transport and appends what all of it means to `events`. Never waits; one lock for all
-    /// the messages of the frame.
+    /// Processes one frame of the transport and appends the events of all its messages to `events`. Never waits; takes
+    /// one lock for all the messages of the frame.
     ///
     /// # Errors
     /// [`ReceiveError`] when the stream cannot go on. Events of messages before the fault are still appended.
@@ -294,14 +294,14 @@ impl Receiver {
         self.handle_some(usize::MAX, events).map(drop)
     }
 
-    /// Takes in one frame of the transport, whose messages [`Receiver::handle_some`] handles. All of them, before the
-    /// next frame is fed.
+    /// Adds one frame of the transport, whose messages [`Receiver::handle_some`] handles. All of them must be handled
+    /// before the next frame is added.
     pub fn feed(&mut self, frame: Bytes) {
         self.decoder.feed(frame);
     }
 
-    /// Handles the next messages, `most` of them, and appends what they mean to `events`. Never waits; one lock for all.
-    /// Gives how many there were: fewer than `most` when the frame has been handled.
+    /// Handles up to `most` messages, and appends their events to `events`. Never waits; takes one lock for all.
+    /// Returns their number: fewer than `most` when the frame has been handled.
     ///
     /// # Errors
     /// [`ReceiveError`] when the stream cannot go on. Events of messages before the fault are still appended.
@@ -327,7 +327,7 @@ impl Receiver {
         Ok(count)
     }
 
-    /// Whether the transport could end here without cutting a message.
+    /// Whether the transport could end here without truncating a message.
     pub fn is_between_messages(&self) -> bool {
         self.decoder.is_between_messages()
     }

@@ -1,4 +1,4 @@
-//! What the peer's messages do.
+//! Handles the peer's messages.
 
 use adit_codec::{DecodeError, Envelope, Payload, RequestHead, RequestId, ResetCode};
 use adit_flow::MESSAGE_COST;
@@ -11,7 +11,7 @@ use crate::{
     state::State,
 };
 
-/// Refusals that may be owed at a time (P-2.9).
+/// Refusals that may wait to be sent (P-2.9).
 pub(crate) const MAX_REFUSALS: usize = 1024;
 
 /// Why the data stream cannot go on.
@@ -20,21 +20,23 @@ pub enum ReceiveError {
     /// The framing is lost.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The peer opens faster than refusals can leave (P-2.9).
-    #[error("the peer opens requests faster than they can be refused ({owed} refusals are owed)")]
+    /// The peer opens requests faster than refusals can be sent (P-2.9).
+    #[error(
+        "the peer opens requests faster than they can be refused ({owed} refusals wait to be sent)"
+    )]
     TooManyRefusals {
-        /// Refusals that are owed.
+        /// Refusals that wait to be sent.
         owed: usize,
     },
     /// The peer opens requests and gives them up in a loop ([`crate::Config::max_resets_per_tick`]).
     #[error(
-        "the peer gave up {given_up} requests within one tick before their answers had payload"
+        "the peer gave up {given_up} requests within one tick before their responses had payload"
     )]
     RapidReset {
         /// Requests opened and given up since the last tick.
         given_up: u32,
     },
-    /// The stream has lost the connection that the bytes came over, or has another one.
+    /// The stream has lost the connection of these bytes, or has another one.
     #[error("the stream has lost this connection")]
     Detached,
 }
@@ -68,7 +70,7 @@ impl State {
         }
         match self.requests.get(&id) {
             Some(request) if request.announced => self.handle_open(envelope, events),
-            // Its head has not left: the peer cannot know the id (P-2.6).
+            // Its head has not been sent: the peer cannot know the id (P-2.6).
             Some(_) => self.stats.violations += 1,
             None => return self.handle_unknown(envelope, events),
         }
@@ -80,7 +82,7 @@ impl State {
         Ok(())
     }
 
-    /// A message for an id that is not open: it opens, comes late, or breaks a rule.
+    /// A message for an id that is not open: it opens a request, is late, or violates a rule.
     fn handle_unknown(
         &mut self,
         envelope: Envelope,
@@ -101,7 +103,7 @@ impl State {
         self.peer_highest = id;
         match envelope.payload {
             Payload::Request(head) => self.accept(id, head, envelope.end_stream, events),
-            // A reset is never answered (P-2.5).
+            // No message responds to a reset (P-2.5).
             Payload::Reset { .. } => {
                 self.stats.violations += 1;
                 Ok(())
@@ -135,7 +137,7 @@ impl State {
         if end {
             request.recv = RecvState::Done;
         } else {
-            // A window that is too small for any message is made up for at once.
+            // A window that is too small for any message is enlarged at once.
             request.owed.window = request.recv_credit.consume(0);
             Self::list_owing(&mut self.owing, id, &mut request);
         }
@@ -179,7 +181,7 @@ impl State {
                 return;
             }
         }
-        // `end_stream` counts on any message (P-2.7); these may come after the end, and then have no effect.
+        // `end_stream` is valid on any message (P-2.7); these messages may follow the end, and have no effect then.
         let is_new = |request: &Request| request.recv != RecvState::Done;
         if end && self.requests.get(&id).is_some_and(is_new) {
             self.on_stream(id, Payload::None, true, events);
@@ -201,7 +203,7 @@ impl State {
         let known = !request.is_reset();
         let in_order = in_order && known && request.recv != RecvState::Discarding;
         if in_order {
-            // What came before it is still on its way out: its window stays charged until it has left.
+            // Everything before it is still being delivered: its window stays charged until that has left.
             request.send = SendState::Done;
             request.recv = RecvState::Done;
             request.owed.window = false;
@@ -225,9 +227,9 @@ impl State {
         }
     }
 
-    /// Counts a request of the peer that the peer ends, or makes us end, before it got anything: it costs the peer
-    /// nothing, frees its place among those that may be open, and has cost us the work of beginning (rapid
-    /// reset, CVE-2023-44487; made-you-reset, CVE-2025-8671).
+    /// Counts a request of the peer that the peer ends, or makes us end, before anything was sent for it: it costs the
+    /// peer nothing, frees its place among the open requests, and has cost us the work of starting it (rapid reset,
+    /// CVE-2023-44487; made-you-reset, CVE-2025-8671).
     fn count_given_up(&mut self, id: RequestId) {
         let Some(request) = self.requests.get(&id) else {
             return;
@@ -251,7 +253,7 @@ impl State {
             Err(_) => self.violate(
                 id,
                 ResetCode::ProtocolError,
-                "window past what was sent",
+                "the window exceeds what was sent",
                 events,
             ),
         }
@@ -273,7 +275,8 @@ impl State {
         request.stopped = true;
         request.send = SendState::Ending;
         request.wants_to_send = false;
-        // A head that has not left keeps its place; the end follows it (P-6.1), or the reset that stood there.
+        // A head that has not been sent keeps its place; the end follows it (P-6.1), or the reset that was queued
+        // there.
         let is_aborted = request.abort.is_some();
         let end = if is_aborted { Item::Abort } else { Item::End };
         let end = (end, MESSAGE_COST);
@@ -283,7 +286,7 @@ impl State {
         }
     }
 
-    /// Everything that belongs to the order of the peer's direction.
+    /// Handles the messages that have a place in the order of the peer's direction.
     fn on_stream(&mut self, id: RequestId, payload: Payload, end: bool, events: &mut Vec<Event>) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
@@ -297,7 +300,7 @@ impl State {
             self.violate(
                 id,
                 ResetCode::ProtocolError,
-                "message after the end",
+                "message after the end of the direction",
                 events,
             );
             return;
@@ -312,7 +315,12 @@ impl State {
             _ => 0,
         };
         if request.recv_credit.on_received(cost).is_err() {
-            self.violate(id, ResetCode::FlowControl, "sent past the limit", events);
+            self.violate(
+                id,
+                ResetCode::FlowControl,
+                "payload exceeds the limit of the window",
+                events,
+            );
             return;
         }
         let discarding = request.recv == RecvState::Discarding;
@@ -329,23 +337,28 @@ impl State {
             return;
         }
         let is_own = id.opener() == self.config.side;
-        let is_answer = matches!(payload, Payload::Response(_));
-        if !payload.fits(request.protocol) || (is_answer && !is_own) {
-            self.violate(id, ResetCode::ProtocolError, "message out of place", events);
+        let is_response = matches!(payload, Payload::Response(_));
+        if !payload.fits(request.protocol) || (is_response && !is_own) {
+            self.violate(
+                id,
+                ResetCode::ProtocolError,
+                "message not valid at this point of the request",
+                events,
+            );
             return;
         }
         if is_own && !discarding {
             let in_place = if let Payload::Response(head) = &payload {
-                let was_answered = request.answered;
-                request.answered |= head.is_final();
+                let had_responded = request.responded;
+                request.responded |= head.is_final();
                 // One final head, and no end before it (P-3.1).
-                !was_answered && (request.answered || !end)
+                !had_responded && (request.responded || !end)
             } else {
-                // Datagrams never wait, so neither for the response (P-11.1).
-                request.answered || (matches!(payload, Payload::Datagram(_)) && !end)
+                // Datagrams never wait, not even for the response (P-11.1).
+                request.responded || (matches!(payload, Payload::Datagram(_)) && !end)
             };
             if !in_place {
-                let reason = "answer out of order";
+                let reason = "response out of order";
                 self.violate(id, ResetCode::ProtocolError, reason, events);
                 return;
             }

@@ -1,4 +1,4 @@
-//! One open request: credit and state of both directions, and what is owed to the peer.
+//! One open request: credit and state of both directions, and the messages owed to the peer.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use adit_codec::{Compressed, HeaderBlock, ProtocolType, ResetCode, WebSocketFram
 use adit_flow::{RecvCredit, SendCredit};
 use bytes::Bytes;
 
-/// What waits to leave for one request, in its order.
+/// A message of one request that waits to be sent, in its order.
 #[derive(Debug)]
 pub(crate) enum Item {
     Chunk {
@@ -32,7 +32,7 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// What of its cost counts as that of datagrams.
+    /// The part of its cost that counts as that of datagrams.
     pub(crate) const fn datagram_cost(&self, cost: u64) -> u64 {
         match self {
             Self::Datagram(_) => cost,
@@ -41,13 +41,13 @@ impl Item {
     }
 }
 
-/// Owed to the peer: leaves once, with its newest value (P-4.8).
+/// Messages owed to the peer: each is sent once, with its newest value (P-4.8).
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
     pub(crate) window: bool,
     pub(crate) stop: Option<ResetCode>,
     pub(crate) reset: Option<(ResetCode, Box<str>)>,
-    /// Stands in the list of those that owe.
+    /// In the list of requests with owed messages.
     pub(crate) listed: bool,
 }
 
@@ -64,18 +64,18 @@ pub(crate) enum SendState {
     Open,
     /// The end is queued.
     Ending,
-    /// The end has left.
+    /// The end has been sent.
     Done,
 }
 
 /// The peer's direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecvState {
-    /// More may come.
+    /// More messages may arrive.
     Open,
     /// `StopSending` was sent: later messages are dropped.
     Discarding,
-    /// The end has come.
+    /// The end has arrived.
     Done,
 }
 
@@ -87,26 +87,26 @@ pub(crate) struct Request {
     pub(crate) send: SendState,
     pub(crate) recv: RecvState,
     pub(crate) owed: Owed,
-    /// The opening head has left, so that the peer knows the id.
+    /// The opening head has been sent, so that the peer knows the id.
     pub(crate) announced: bool,
-    /// Our direction is aborted: the reset waits behind the messages that were sent before it (P-6.2).
+    /// Our direction is aborted: the reset follows the messages that were sent before it (P-6.2).
     pub(crate) abort: Option<(ResetCode, Box<str>)>,
-    /// Heads of this request that wait to leave.
+    /// Heads of this request that wait to be sent.
     pub(crate) heads: usize,
-    /// Messages behind those heads, with their cost: nothing may overtake heads, however the batches are cut.
+    /// Messages after those heads, with their cost: nothing may overtake heads, wherever batches end.
     pub(crate) held: VecDeque<(Item, u64)>,
-    /// The cost of what is held.
+    /// The cost of `held`.
     pub(crate) held_cost: u64,
-    /// The peer's final response has come.
-    pub(crate) answered: bool,
+    /// The peer's final response has arrived.
+    pub(crate) responded: bool,
     /// Payload or the end of our direction has been queued. The bare head of a response does not count: it may be an interim
     /// one, which does not show that work was done.
     pub(crate) has_sent: bool,
     /// The peer sent `StopSending` for our direction.
     pub(crate) stopped: bool,
-    /// A sender waits and is to be woken.
+    /// A sender waits to be woken.
     pub(crate) wants_to_send: bool,
-    /// Waits in the list for room in the queue of all requests.
+    /// In the list of requests that wait for room in the queue of all requests.
     pub(crate) blocked: bool,
 }
 
@@ -124,7 +124,7 @@ impl Request {
             heads: 0,
             held: VecDeque::new(),
             held_cost: 0,
-            answered: false,
+            responded: false,
             has_sent: false,
             stopped: false,
             wants_to_send: false,
@@ -132,7 +132,7 @@ impl Request {
         }
     }
 
-    /// Whether a sender waits and is to be woken now. Clears the wait.
+    /// Whether a sender waits and should be woken now. Clears the wait.
     pub(crate) fn wake(&mut self) -> bool {
         std::mem::take(&mut self.wants_to_send) && self.send == SendState::Open && !self.is_reset()
     }
@@ -142,8 +142,8 @@ impl Request {
         self.owed.reset.is_some() || self.abort.is_some()
     }
 
-    /// Nothing more can happen to it: both directions are over and everything received has left. Until then its
-    /// window stays charged to the budget.
+    /// Nothing more can happen to it: both directions are over and everything received has left. Until then its window
+    /// stays charged to the budget.
     pub(crate) fn is_over(&self) -> bool {
         self.send == SendState::Done
             && self.recv == RecvState::Done

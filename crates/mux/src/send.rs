@@ -1,4 +1,4 @@
-//! The calls of tasks that send.
+//! The methods of sending tasks.
 
 use adit_codec::{
     Compressed, EncodedHead, HeaderBlock, MAX_DATAGRAM_BYTES, MAX_INFLATED_BYTES, RequestId,
@@ -13,8 +13,8 @@ use crate::{
     state::State,
 };
 
-/// Requests that may wait only for the place of their reset ([`State::abort`]). They are in no table of a caller any more,
-/// so a lane whose transport is stuck must not gather them.
+/// Requests that may wait only until their abort is sent ([`State::abort`]). They are not in the caller's table any
+/// more, so that a lane whose transport is stuck must not collect them.
 pub(crate) const MAX_ABORTING: usize = 1024;
 
 /// Why a request could not be opened.
@@ -23,10 +23,10 @@ pub enum OpenError {
     /// The stream is over.
     #[error("the data stream is closed")]
     Closed,
-    /// All ids have been given out; a new data stream begins anew.
+    /// All ids have been used; a new data stream is needed.
     #[error("the data stream has no more request ids")]
     Exhausted,
-    /// The body in the head is more than the initial window.
+    /// The body in the head costs more than the initial window.
     #[error("the body in the head costs more than the initial window of {window} bytes")]
     BodyTooLong {
         /// The initial window.
@@ -37,7 +37,7 @@ pub enum OpenError {
 /// Why something could not be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SendError {
-    /// The request is over: reset, lost, or never there.
+    /// The request is over: reset, lost, or unknown.
     #[error("the request is over")]
     Gone,
     /// This direction has ended.
@@ -82,7 +82,7 @@ impl State {
         if end {
             request.send = SendState::Ending;
         }
-        // A window that is too small for any message is made up for at once.
+        // A window that is too small for any message is enlarged at once.
         request.owed.window = request.recv_credit.consume(0);
         self.requests.insert(id, request);
         self.heads.push_back((id, head, end));
@@ -90,8 +90,8 @@ impl State {
         Ok(Some(id))
     }
 
-    /// Queues an answer's head. Heads of answers wait with the openings, before anyone's payload: they are small, and
-    /// somebody waits for the first byte.
+    /// Queues the head of a response. Heads of responses wait with the openings, before all payload: they are small,
+    /// and a visitor waits for the first byte.
     pub(crate) fn respond(
         &mut self,
         id: RequestId,
@@ -118,7 +118,7 @@ impl State {
         let queued = queued + request.held_cost;
         let credit = request.send_credit.max_payload(self.config.max_payload);
         let own_room = queued < self.config.max_queued_per_request;
-        // One that has nothing queued may always add one message beside others' bulk, up to twice the bound.
+        // A request with nothing queued may always add one message, in spite of others' bulk, up to twice the bound.
         let room = total < self.config.max_queued
             || (queued == 0 && total < self.config.max_queued.saturating_mul(2));
         match credit {
@@ -174,7 +174,7 @@ impl State {
     ) -> Result<(), SendError> {
         let request = open_for_sending(self.requests.get_mut(&id))?;
         let length = data.len();
-        // Also an empty one costs: a peer must not be able to send them for nothing.
+        // An empty one costs as well: a peer must not be able to send them for free.
         if length > self.config.max_payload || request.send_credit.take(length).is_err() {
             return Err(SendError::NoCredit(data));
         }
@@ -212,7 +212,7 @@ impl State {
             request.send = SendState::Ending;
         }
         request.has_sent = true;
-        // Its turn is that of what it inflates to: credit and fairness count the same.
+        // Counted by the inflated size in its turn, as in credit.
         let cost = length as u64 + MESSAGE_COST;
         let item = Item::Compressed {
             frame,
@@ -230,9 +230,9 @@ impl State {
         Ok(())
     }
 
-    /// Queues a datagram behind those of its request. What is too much makes room by its age (P-11.3): too much of its
-    /// own, or of all flows together. One that has nothing queued may add one beside others' bulk, up to twice the
-    /// bound: a flow that is quiet gets through while others flood.
+    /// Queues a datagram after those of its request. If there are too many, of its own or of all flows together, the
+    /// oldest are dropped (P-11.3). A flow with nothing queued may add one in spite of others' bulk, up to twice the
+    /// bound: a quiet flow gets through while others flood.
     pub(crate) fn send_datagram(&mut self, id: RequestId, data: Bytes) -> Result<(), SendError> {
         let request = open_for_sending(self.requests.get_mut(&id))?;
         if data.len() > self.config.max_payload.min(MAX_DATAGRAM_BYTES) {
@@ -249,7 +249,7 @@ impl State {
                 break;
             }
             self.stats.datagrams_dropped += 1;
-            // What is held came after what is queued.
+            // The held messages are newer than the queued ones.
             let oldest = self.data.drop_oldest(id).or_else(|| {
                 let (item, cost) = request.held.pop_front()?;
                 request.held_cost -= cost;
@@ -323,8 +323,8 @@ impl State {
         self.remove_if_over(id);
     }
 
-    /// Breaks our direction off behind what it has sent, and stops the peer's at once. Without room for one more request
-    /// that waits for nothing but that, it is reset.
+    /// Aborts our direction after everything that it has sent, and stops the peer's at once. If too many requests wait
+    /// for their abort already, it is reset instead.
     pub(crate) fn abort(&mut self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         let Some(request) = self.requests.get_mut(&id) else {
             return false;

@@ -1,4 +1,4 @@
-//! Everything behind the lock: the requests and what waits to leave.
+//! The state behind the lock: the requests, and the messages that wait to be sent.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,14 +14,14 @@ use crate::{
     request::{Item, RecvState, Request, SendState},
 };
 
-/// Entries of the lists beyond twice the open requests before those of requests that are gone are taken out.
+/// Above twice the open requests and this, list entries of ended requests are removed.
 const SLACK: usize = 32;
 
-/// What is left of a list's memory once it has run empty after a burst.
+/// The capacity that a list keeps once it is empty after a burst.
 const KEPT: usize = 64;
 
-/// One multiplication, folded, of the id and a secret, as in wyhash (Wang Yi, 2019). The secret is needed: the peer
-/// chooses its ids as it likes as long as they grow, and could pick some that all fall in one place.
+/// A hash of the id and a secret: one multiplication, folded, as in wyhash (Wang Yi, 2019). The secret is needed
+/// because the peer chooses its ids freely as long as they grow, and could choose ids that collide.
 #[derive(Clone)]
 pub(crate) struct IdHash {
     secret: u64,
@@ -76,23 +76,23 @@ pub struct Stats {
     pub refused: u64,
     /// Messages for requests that are over (P-2.5).
     pub late: u64,
-    /// Rules the peer broke.
+    /// Rules that the peer violated.
     pub violations: u64,
     /// Messages sent.
     pub messages_sent: u64,
-    /// Batches handed to the transport; messages per batch is what makes the hop cheap.
+    /// Batches passed to the transport; more messages per batch make the hop cheaper.
     pub batches_sent: u64,
-    /// Bytes handed to the transport.
+    /// Bytes passed to the transport.
     pub bytes_sent: u64,
     /// Messages received.
     pub messages_received: u64,
     /// Windows granted to the peer.
     pub windows_sent: u64,
-    /// Datagrams dropped because too many waited to leave.
+    /// Datagrams dropped because too many waited to be sent.
     pub datagrams_dropped: u64,
     /// Requests open now.
     pub open: usize,
-    /// Cost of what waits to leave now.
+    /// Cost of the messages that wait to be sent.
     pub queued: u64,
 }
 
@@ -100,38 +100,38 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) budget: Budget,
     pub(crate) requests: Requests,
-    /// The next id of this end; `None` when they are used up.
+    /// The next id of this end; `None` when all are used.
     pub(crate) next_id: Option<RequestId>,
     /// The highest id the peer has opened.
     pub(crate) peer_highest: RequestId,
-    /// How many requests the peer has made and given up unanswered since the last tick.
+    /// Requests that the peer has opened and given up without a response since the last tick.
     pub(crate) given_up: u32,
-    /// How many of `requests` the peer opened.
+    /// The number of `requests` that the peer opened.
     pub(crate) peer_open: usize,
-    /// How many of `requests` wait for the place of their reset.
+    /// The number of `requests` that wait until their abort is sent.
     pub(crate) aborting: usize,
     pub(crate) control: VecDeque<Bytes>,
     /// The newest reply to a control message of the peer.
     pub(crate) control_reply: Option<Bytes>,
     pub(crate) refusals: VecDeque<(RequestId, ResetCode)>,
-    /// Requests that owe the peer something; each at most once.
+    /// Requests with owed messages; each at most once.
     pub(crate) owing: VecDeque<RequestId>,
     pub(crate) heads: VecDeque<(RequestId, EncodedHead, bool)>,
-    /// How many of `heads` belong to requests that are over.
+    /// The number of `heads` of requests that are over.
     pub(crate) stale_heads: usize,
     pub(crate) data: FairSender<RequestId, Item>,
-    /// The cost of what requests hold until their heads have left.
+    /// The cost of the messages that requests hold until their heads have been sent.
     pub(crate) held_cost: u64,
-    /// The cost of the datagrams that wait to leave. They have a bound of their own: a flood of them must not take the
-    /// room of those who wait for it (P-11.2).
+    /// The cost of the datagrams that wait to be sent. They have a bound of their own: a flood of them must not take
+    /// the room of payload (P-11.2).
     pub(crate) datagram_cost: u64,
-    /// Requests that wait because all of them together have queued too much, in the order in which they came.
+    /// Requests that wait because all of them together have queued too much, in order of arrival.
     pub(crate) blocked: VecDeque<RequestId>,
     pub(crate) builder: BatchBuilder,
     pub(crate) stats: Stats,
     /// The number of the connection, which is also that of its writer.
     pub(crate) connection: u32,
-    /// Nothing is opened: the stream is over, or has no connection.
+    /// Nothing can be opened: the stream is over, or has no connection.
     pub(crate) closed: bool,
 }
 
@@ -167,7 +167,7 @@ impl State {
         self.config.side
     }
 
-    /// Puts a request on the list of those that owe, once its opening has left.
+    /// Adds a request to the list of those with owed messages, once its opening has been sent.
     pub(crate) fn list_owing(
         owing: &mut VecDeque<RequestId>,
         id: RequestId,
@@ -179,7 +179,7 @@ impl State {
         }
     }
 
-    /// Queues what belongs behind a request's head.
+    /// Queues a message after a request's head.
     pub(crate) fn enqueue(
         data: &mut FairSender<RequestId, Item>,
         held_cost: &mut u64,
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// Drops what one request has queued behind its heads.
+    /// Drops the messages that one request has queued after its heads.
     pub(crate) fn drop_queued(&mut self, id: RequestId) {
         let held = self.requests.get_mut(&id).map(|request| {
             self.held_cost -= std::mem::take(&mut request.held_cost);
@@ -207,7 +207,7 @@ impl State {
 
     /// Drops the queued items of a request, and those it `held`, which are not counted as held any more.
     fn drop_items(&mut self, id: RequestId, mut held: VecDeque<(Item, u64)>) {
-        // Most requests end while no request has anything queued.
+        // Usually a request has nothing queued when it ends.
         if self.data.is_empty() && held.is_empty() {
             return;
         }
@@ -217,12 +217,12 @@ impl State {
         self.datagram_cost -= datagrams.sum::<u64>();
     }
 
-    /// The cost of what waits to leave of all requests, heads aside.
+    /// The cost of the messages of all requests that wait to be sent, without heads.
     pub(crate) fn queued(&self) -> u64 {
         self.data.total_cost() + self.held_cost
     }
 
-    /// The same without datagrams: what those wait for who wait for room.
+    /// The same without datagrams: the amount that senders who wait for room depend on.
     pub(crate) fn queued_payload(&self) -> u64 {
         self.queued() - self.datagram_cost
     }
@@ -245,8 +245,8 @@ impl State {
         }
     }
 
-    /// Keeps the lists in proportion to the open requests while nothing can leave: who opens and ends requests in a
-    /// loop must not fill them with what is over. Each pass takes out at least half, which pays for it.
+    /// Keeps the lists in proportion to the open requests while nothing can be sent: a peer that opens and ends
+    /// requests in a loop must not fill them with stale entries. Each pass removes at least half, which pays for it.
     pub(crate) fn prune(&mut self) {
         let requests = &self.requests;
         let bound = 2 * requests.len() + SLACK;
@@ -265,7 +265,7 @@ impl State {
         }
     }
 
-    /// Gives back the memory of lists that a burst has left empty.
+    /// Releases the memory of lists that a burst has left empty.
     pub(crate) fn shrink(&mut self) {
         fn shrink<T>(list: &mut VecDeque<T>) {
             if list.is_empty() && list.capacity() > 16 * KEPT {
@@ -283,7 +283,7 @@ impl State {
         }
     }
 
-    /// Ends both directions and owes the peer a reset, unless the opening head has never left.
+    /// Ends both directions and owes the peer a reset, unless the opening head has never been sent.
     pub(crate) fn reset(&mut self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         let Some(request) = self.requests.get_mut(&id) else {
             return false;
@@ -315,8 +315,8 @@ impl State {
         true
     }
 
-    /// Drops the requests and all that waits to leave. Ids go on where they are: none is used twice in the life of a stream,
-    /// so that a late handle never reaches a newer request.
+    /// Drops the requests and all messages that wait to be sent. Ids continue: none is used twice in the life of a
+    /// stream, so that a late handle never reaches a newer request.
     pub(crate) fn detach(&mut self) {
         self.closed = true;
         self.requests.clear();
@@ -406,7 +406,7 @@ mod tests {
         in_order: false,
     };
 
-    /// Regression: visitors who come and leave while the client does not read filled the memory with heads.
+    /// Regression: visitors that connect and leave while the client does not read filled the memory with heads.
     #[test]
     fn heads_of_ended_requests_are_removed() {
         let mut state = state();
@@ -422,7 +422,7 @@ mod tests {
             assert!(state.stale_heads <= state.heads.len());
         }
         assert_eq!((state.requests.len(), state.heads[0].0), (1, kept));
-        // One more, so that it ends with one that is to be passed over.
+        // One more, so that it ends with one that is skipped.
         let id = open(&mut state);
         state.reset(id, ResetCode::Cancelled, "");
         state.next_batch().unwrap();
@@ -436,7 +436,7 @@ mod tests {
         );
     }
 
-    /// Regression: the same by a peer that has its requests answered and does not read.
+    /// Regression: the same by a peer whose requests get responses that it does not read.
     #[test]
     fn response_heads_of_ended_requests_are_removed() {
         let mut state = state();
@@ -460,13 +460,13 @@ mod tests {
             assert!(state.owing.len() <= SLACK + 3, "{}", state.owing.len());
         }
         assert_eq!(state.requests.len(), 0);
-        // Nothing but what is over: nothing leaves, and the lists are empty.
+        // Only stale entries: nothing is sent, and the lists are empty.
         assert!(state.next_batch().is_none());
         assert!(state.heads.is_empty() && state.owing.is_empty() && !state.is_ready());
         assert_eq!((state.stale_heads, state.stats.messages_sent), (0, 0));
     }
 
-    /// Regression: as above, of the line of those that wait for room.
+    /// Regression: the same for the list of requests that wait for room.
     #[test]
     fn ended_requests_leave_the_list_of_blocked() {
         let mut state = state();
@@ -489,7 +489,7 @@ mod tests {
         assert!(occupied as u64 <= MESSAGE_COST, "{occupied}");
     }
 
-    /// What waits to leave is counted by its cost: empty frames have no bytes.
+    /// Waiting messages are counted by their cost: empty frames have no bytes.
     #[test]
     fn waiting_empty_frames_are_bounded_by_cost() {
         let mut config = Config::new(Side::Server);
@@ -510,7 +510,7 @@ mod tests {
             }
             count
         };
-        // Behind heads that have not left, and behind heads that have.
+        // After heads that have not been sent, and after heads that have.
         for has_left in [false, true] {
             let first = open(&mut state);
             let ids: Vec<_> = (0..100).map(|_| open(&mut state)).collect();
@@ -529,7 +529,7 @@ mod tests {
         }
     }
 
-    /// A request that waits only for the place of its reset is in no table, so this bound is the only one.
+    /// A request that only waits until its abort is sent is in no table, so that this bound is the only one.
     #[test]
     fn aborting_requests_are_bounded_while_nothing_leaves() {
         let mut state = state();
@@ -587,7 +587,7 @@ mod tests {
         assert!(state.heads.capacity() >= 500 && state.owing.capacity() >= 500);
     }
 
-    /// Regression: with a hash that the peer knows, it could choose ids that all fall in one place.
+    /// Regression: with a hash that the peer knows, it could choose ids that collide.
     #[test]
     fn ids_chosen_to_collide_are_spread() {
         // The inverse of the multiplier that was used bare, by Newton's iteration.
@@ -604,7 +604,7 @@ mod tests {
                 .collect();
             buckets.len()
         };
-        // 4096 in 4096 places fill some 2590 of them when they fall evenly.
+        // 4096 ids in 4096 places use about 2590 of them if they are distributed evenly.
         let chosen = spread(&mut (0..4096).map(|n| inverse.wrapping_mul(2 * n + 1)));
         assert!(chosen > 1500, "{chosen}");
         let dense = spread(&mut (0..4096).map(|n| 2 * n + 1));

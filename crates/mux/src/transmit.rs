@@ -1,4 +1,4 @@
-//! What leaves next (P-5.1): control, what is owed, heads, then the requests in turn.
+//! What is sent next (P-5.1): control messages, owed messages, heads, then the requests in turn.
 
 use adit_codec::{
     Batch, Queue, RequestId, write_chunk_prefix, write_compressed_prefix, write_control,
@@ -12,10 +12,10 @@ use crate::{
     state::State,
 };
 
-/// Bytes for the transport, and the requests that may go on sending now that the bytes have left the queue.
+/// Bytes for the transport, and the requests that may send again now that the bytes have left the queue.
 #[derive(Debug)]
 pub struct Transmit {
-    /// The bytes; none when only room has been made.
+    /// The bytes; `None` if only room has become free.
     pub batch: Option<Batch>,
     /// Requests whose senders wait and may try again.
     pub writable: Vec<RequestId>,
@@ -44,7 +44,7 @@ impl Queue for State {
         }
         let limit = self.config.max_batch.max(1);
         while self.builder.len() < limit && self.put_urgent() {}
-        // Heads go before payload, but leave half of the batch to it: a flood of small answers must not starve a body.
+        // Heads precede payload, but leave half of the batch to it: a flood of small responses must not starve a body.
         let heads_limit = if self.data.is_empty() {
             limit
         } else {
@@ -119,11 +119,11 @@ impl State {
             return false;
         };
         let Some(request) = self.requests.get_mut(&id).filter(|r| r.heads > 0) else {
-            // Reset before it left: the peer never receives it.
+            // It was reset before it was sent: the peer never receives it.
             self.stale_heads -= 1;
             return true;
         };
-        // Stopped by the peer in the meantime: the end that follows it is queued already (P-6.1).
+        // The peer stopped it in the meantime: the end that follows it is queued already (P-6.1).
         let end = end && !request.stopped;
         self.builder.put(|out| write_head(out, id, &head, end));
         self.stats.messages_sent += 1;
@@ -226,7 +226,7 @@ impl State {
         !self.blocked.is_empty() && self.queued_payload() < self.config.max_queued
     }
 
-    /// Lets those go on that waited for room in the queue of all.
+    /// Lets the requests continue that waited for room in the queue of all.
     fn unblock(&mut self, writable: &mut Vec<RequestId>) {
         let mut room = self.config.max_queued.saturating_sub(self.queued_payload());
         while room > 0

@@ -207,8 +207,8 @@ impl Play {
         match event {
             Event::Opened { id, head, .. } => {
                 if matches!(head, RequestHead::Udp(_)) {
-                    let answer = accepted(ProtocolType::Udp);
-                    self.ends[1].mux.respond(id, answer, false).unwrap();
+                    let response = accepted(ProtocolType::Udp);
+                    self.ends[1].mux.respond(id, response, false).unwrap();
                     self.accepted.insert(id, true);
                 }
             }
@@ -292,7 +292,7 @@ proptest! {
     }
 }
 
-/// Nothing leaves, a hundred flows flood: another request is opened, answered and sends as if they were not there; when
+/// Nothing leaves, a hundred flows flood: another request is opened, gets its response and sends as if they were not there; when
 /// the transport goes on, it has its turn among them although they never stop.
 #[test]
 fn p_11_2_a_flood_does_not_delay_payload() {

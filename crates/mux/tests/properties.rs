@@ -57,7 +57,7 @@ enum Op {
         most: usize,
         end: bool,
     },
-    Answer {
+    Response {
         of: usize,
         body: usize,
         end: bool,
@@ -115,7 +115,7 @@ enum Kind {
         body: usize,
     },
     Reopen,
-    Answer {
+    Response {
         status: u32,
         body: usize,
     },
@@ -157,7 +157,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(protocol, skip, body)| Kind::Open { protocol, skip: skip * 2, body }),
         1 => Just(Kind::Reopen),
         2 => (prop_oneof![Just(100u32), Just(200)], 0..40usize)
-            .prop_map(|(status, body)| Kind::Answer { status, body }),
+            .prop_map(|(status, body)| Kind::Response { status, body }),
         4 => (0..600usize).prop_map(|length| Kind::Chunk { length }),
         1 => Just(Kind::End),
         1 => Just(Kind::Trailers),
@@ -190,7 +190,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (of.clone(), 2..1500usize, prop::bool::weighted(0.1))
             .prop_map(|(of, most, end)| Op::Compressed { of, most, end }),
         3 => (of.clone(), 0..60usize, prop::bool::weighted(0.3))
-            .prop_map(|(of, body, end)| Op::Answer { of, body, end }),
+            .prop_map(|(of, body, end)| Op::Response { of, body, end }),
         8 => (of.clone(), 1..2000usize, prop::bool::weighted(0.1))
             .prop_map(|(of, most, end)| Op::Send { of, most, end }),
         1 => (of.clone(), 0..2000usize).prop_map(|(of, length)| Op::Push { of, length }),
@@ -356,11 +356,11 @@ impl Model {
                     }
                 }
             }
-            Op::Answer { of, body, end } => {
+            Op::Response { of, body, end } => {
                 let id = self.pick(of);
                 // The duty of the caller: only the accepting side responds, and before the payload.
                 if id.opener() != self.config.side && !self.has_sent.contains(&id) {
-                    let head = own_answer(self.protocol(id), &vec![1; body]);
+                    let head = own_response(self.protocol(id), &vec![1; body]);
                     let _ = mux.respond(id, head, end);
                 }
             }
@@ -437,13 +437,13 @@ impl Model {
                     peer_opening(ALL[protocol], id, &vec![1; body], end)
                 }
                 Kind::Reopen => opening(id, b"", end),
-                Kind::Answer { status, body } => {
+                Kind::Response { status, body } => {
                     // Now and then that of another protocol.
                     let protocol = match body {
                         0 => ALL[id as usize % ALL.len()],
                         _ => self.protocol(RequestId::new(id)),
                     };
-                    peer_answer(protocol, id, status, &vec![1; body], end)
+                    peer_response(protocol, id, status, &vec![1; body], end)
                 }
                 Kind::Chunk { length } => chunk(id, length, end),
                 Kind::End => plain_end(id),
@@ -605,10 +605,10 @@ impl Model {
         assert_eq!(self.end.mux.stats().queued, 0);
         // Senders that still wait do so for credit.
         for &id in &self.waiting {
-            let answer = self.end.mux.sendable(id);
+            let response = self.end.mux.sendable(id);
             assert!(
-                !matches!(answer, Ok(Sendable::Now(_))),
-                "{id} sleeps: {answer:?}"
+                !matches!(response, Ok(Sendable::Now(_))),
+                "{id} sleeps: {response:?}"
             );
         }
         // The writer sleeps as well, until there is something for it.

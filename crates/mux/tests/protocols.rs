@@ -99,8 +99,8 @@ fn head_of(protocol: ProtocolType) -> EncodedHead {
     .unwrap()
 }
 
-/// The peer's answer to one.
-fn answer_of(protocol: ProtocolType, id: u64) -> TunnelMessage {
+/// The peer's response to one.
+fn response_of(protocol: ProtocolType, id: u64) -> TunnelMessage {
     let payload = match protocol {
         ProtocolType::Grpc => Payload::GrpcResponse(Default::default()),
         ProtocolType::WebSocket => Payload::WebsocketResponse(adit_proto::WebSocketResponse {
@@ -108,7 +108,7 @@ fn answer_of(protocol: ProtocolType, id: u64) -> TunnelMessage {
             headers: Vec::new(),
         }),
         ProtocolType::Tcp | ProtocolType::Udp => Payload::Accepted(adit_proto::Accepted {}),
-        _ => return answer(id, 200, b"", false),
+        _ => return response(id, 200, b"", false),
     };
     message(id, false, payload)
 }
@@ -128,12 +128,12 @@ fn datagram(id: u64, data: &[u8], end: bool) -> TunnelMessage {
     message(id, end, Payload::Datagram(Bytes::copy_from_slice(data)))
 }
 
-fn reset_event(value: u64, code: ResetCode, reason: &'static str) -> Event {
+fn reset_event(value: u64, code: ResetCode) -> Event {
     Event::Reset {
         id: id(value),
         code,
         by_peer: false,
-        reason: reason.into(),
+        reason: Bytes::new(),
         in_order: false,
     }
 }
@@ -170,13 +170,13 @@ fn p_2_4_a_foreign_payload_ends_that_request_only() {
         (window(1, W + 1, 0), &PROTOCOLS),
         (stop(1), &PROTOCOLS),
         (opening(1, b"", false), &[]),
-        (answer(1, 200, b"", false), &[]),
+        (response(1, 200, b"", false), &[]),
     ];
     for (message, carried_by) in cases {
         for protocol in PROTOCOLS {
             let mut end = with_request(protocol);
             let events = end.feed([message.clone(), opening(3, b"", true)]);
-            let out_of_place = reset_event(1, ResetCode::ProtocolError, "message out of place");
+            let out_of_place = reset_event(1, ResetCode::ProtocolError);
             let carried = !events.contains(&out_of_place);
             assert_eq!(
                 carried,
@@ -192,24 +192,24 @@ fn p_2_4_a_foreign_payload_ends_that_request_only() {
 #[test]
 fn p_2_4_each_protocol_has_its_own_response() {
     for requested in PROTOCOLS {
-        for answered in PROTOCOLS {
+        for responded in PROTOCOLS {
             let mut end = End::server();
             let own = end.mux.open(head_of(requested), false, |_| true).unwrap();
             assert_eq!((own, end.sent().len()), (Some(id(2)), 1));
-            let events = end.feed([answer_of(answered, 2)]);
+            let events = end.feed([response_of(responded, 2)]);
             let same = |protocol| match protocol {
                 ProtocolType::Udp => ProtocolType::Tcp,
                 other => other,
             };
-            if same(requested) == same(answered) {
+            if same(requested) == same(responded) {
                 assert!(matches!(&events[..], [Event::Response { end: false, .. }]));
                 // One only.
-                let again = end.feed([answer_of(answered, 2)]);
-                let expected = reset_event(2, ResetCode::ProtocolError, "answer out of order");
+                let again = end.feed([response_of(responded, 2)]);
+                let expected = reset_event(2, ResetCode::ProtocolError);
                 assert_eq!(again, [expected]);
             } else {
-                let expected = reset_event(2, ResetCode::ProtocolError, "message out of place");
-                assert_eq!(events, [expected], "{requested:?} {answered:?}");
+                let expected = reset_event(2, ResetCode::ProtocolError);
+                assert_eq!(events, [expected], "{requested:?} {responded:?}");
             }
         }
     }
@@ -275,7 +275,7 @@ fn p_9_5_frames_cost_credit_and_empty_ones_too() {
     let empty = W / MESSAGE_COST;
     let events = end.feed((0..empty).map(|_| frame(1, b"", 0, false)));
     assert_eq!(events.len() as u64, empty);
-    let past = reset_event(1, ResetCode::FlowControl, "sent past the limit");
+    let past = reset_event(1, ResetCode::FlowControl);
     assert_eq!(end.feed([frame(1, b"", 0, false)]), [past]);
 
     // This end keeps to it too, and gives back what it may not send.
@@ -380,12 +380,15 @@ fn p_11_1_datagrams_may_come_before_the_response_but_not_an_end() {
         let events = end.feed([datagram(own, b"early", false)]);
         assert!(matches!(&events[..], [Event::Datagram { end: false, .. }]));
     }
-    let events = end.feed([answer_of(ProtocolType::Udp, 2), datagram(2, b"last", true)]);
+    let events = end.feed([
+        response_of(ProtocolType::Udp, 2),
+        datagram(2, b"last", true),
+    ]);
     assert!(matches!(
         &events[..],
         [Event::Response { .. }, Event::Datagram { end: true, .. }]
     ));
-    let expected = reset_event(4, ResetCode::ProtocolError, "answer out of order");
+    let expected = reset_event(4, ResetCode::ProtocolError);
     assert_eq!(end.feed([datagram(4, b"last", true)]), [expected]);
 }
 
@@ -583,7 +586,7 @@ fn p_11_1_the_accepting_side_sends_datagrams_before_its_response() {
     assert_eq!(end.sent().len(), 1);
     let events = end.feed([
         datagram(2, b"early", false),
-        answer_of(ProtocolType::Udp, 2),
+        response_of(ProtocolType::Udp, 2),
         datagram(2, b"late", false),
     ]);
     assert!(matches!(
@@ -594,11 +597,11 @@ fn p_11_1_the_accepting_side_sends_datagrams_before_its_response() {
             Event::Datagram { .. }
         ]
     ));
-    // The end still needs it, as that of every answer.
+    // The end still needs it, as that of every response.
     let other = end.mux.open(head_of(ProtocolType::Udp), false, |_| true);
     assert_eq!((flow, other), (id(2), Ok(Some(id(4)))));
     assert_eq!(end.sent().len(), 1);
-    let early_end = reset_event(4, ResetCode::ProtocolError, "answer out of order");
+    let early_end = reset_event(4, ResetCode::ProtocolError);
     assert_eq!(end.feed([datagram(4, b"last", true)]), [early_end]);
 }
 

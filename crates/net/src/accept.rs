@@ -10,13 +10,13 @@ use crate::{
     stream::Stream,
 };
 
-/// A pause after `accept` failed, mostly because the process or the system has no file descriptor left: the only remedy is
-/// to wait.
+/// The pause after `accept` failed, usually because file descriptors are exhausted: the only remedy is to wait.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Receives what an accept loop reports. A flood calls it often: limit what is logged.
 pub trait AcceptReport {
-    /// Connections wait: the listener holds as many descriptors as it may, of the `limit` of all listeners together.
+    /// Connections wait: the listener holds as many descriptors as it may. `limit` is the bound of all listeners
+    /// together.
     fn on_full(&self, limit: usize);
 
     /// A connection could not be accepted.
@@ -25,7 +25,7 @@ pub trait AcceptReport {
 
 /// Accepts the connections of one listener, and goes on when that fails.
 ///
-/// It accepts no more connections than there are descriptors for them: what waits in the backlog costs none. After an
+/// It accepts no more connections than there are descriptors for them: connections in the backlog need none. After an
 /// error it pauses, unless the peer has left the backlog.
 #[derive(Debug)]
 pub struct AcceptLoop<R> {
@@ -87,7 +87,7 @@ impl<R: AcceptReport> AcceptLoop<R> {
                 }
                 Err(error) => {
                     self.report.on_failed(&error);
-                    // A peer that left the backlog before it was accepted costs the others no time.
+                    // A peer that left the backlog before it was accepted must not delay the others.
                     if error.kind() != io::ErrorKind::ConnectionAborted {
                         sleep(PAUSE).await;
                     }

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-/// The address of a peer in the family that it uses. A listener on `[::]` accepts IPv4 as well and shows it as
-/// `[::ffff:192.0.2.1]`; logs, headers and rules know it as `192.0.2.1`.
+/// The address of a peer in the family that it uses. A listener on `[::]` accepts IPv4 as well and reports it as
+/// `[::ffff:192.0.2.1]`; logs, headers and rules contain `192.0.2.1`.
 #[must_use]
 pub fn canonical_addr(addr: SocketAddr) -> SocketAddr {
     match addr.ip().to_canonical() {
-        // A scope belongs to an address that is left as it is.
+        // Only an address that stays IPv6 has a scope.
         ip if ip == addr.ip() => addr,
         ip => SocketAddr::new(ip, addr.port()),
     }

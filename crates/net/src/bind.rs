@@ -1,4 +1,4 @@
-//! Sockets that listen: options, and errors that say what to do.
+//! Listening sockets: their options, and errors with advice.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ const BACKLOG: i32 = 4096;
 /// bulk there.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 64 * 1024;
 
-/// Datagrams that the kernel may hold unread, and as many unsent: a burst must not be lost while the thread does something
-/// else. The system may allow less (`net.core.rmem_max`).
+/// Datagrams that the kernel may buffer in each direction: a burst must not be lost while the thread does other work.
+/// The system may allow less (`net.core.rmem_max`).
 const DATAGRAM_BUFFER_BYTES: usize = 4 << 20;
 
-/// Why an address could not be listened on.
+/// Why listening on an address failed.
 #[derive(Debug, Error)]
 pub enum BindError {
     /// Another socket is bound to it.
@@ -87,7 +87,7 @@ impl BindError {
 
 fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // Lingering connections of a former run do not hold the port; a listener does.
+    // Lingering connections of an earlier process do not block the port; a listener does.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -99,9 +99,9 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn open_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    // No reuse of the address: a UDP port has no connections that linger, and two programs could share it unnoticed.
+    // The address is not reused: a UDP port has no lingering connections, and two programs could share it unnoticed.
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    // As much as the system allows: less is not an error.
+    // The system may grant less, which is not an error.
     let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     socket.set_nonblocking(true)?;

@@ -9,13 +9,13 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The first look at the connection comes after this, the next ones after twice the time before.
+/// The first check of the connection comes after this; each later pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// The longest time between two looks.
+/// The longest pause between two checks.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits until the system has sent what was written to a connection, and the peer has acknowledged all of it but the
-/// last segment. No event that safe code can wait for reports it: the connection is looked at, less and less often.
+/// Waits until the system has sent what was written to a connection, and the peer has acknowledged all but the last
+/// segment. No event that safe code can wait for reports this, so the connection is checked, at growing intervals.
 #[derive(Debug)]
 pub struct Delivery {
     until: Instant,
@@ -33,7 +33,7 @@ impl Delivery {
         }
     }
 
-    /// Ready when all is on its way, the connection has failed, or the time is over.
+    /// Ready when everything has been sent, the connection has failed, or the time is over.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! The end of a connection, seen without reading it.
+//! The end of a connection, detected without reading it.
 
 use std::{
     future::Future,
@@ -12,7 +12,7 @@ use tokio::io::Ready;
 /// How the peer has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
-    /// FIN: the peer sends nothing behind the unread bytes.
+    /// FIN: the peer sends nothing after the unread bytes.
     Fin,
     /// The connection failed.
     Reset,

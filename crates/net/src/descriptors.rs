@@ -6,10 +6,11 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
-/// What is kept for everything but visitors, unless that is more than half of all.
+/// Descriptors reserved for everything but visitors, unless that is more than half of all.
 const RESERVE: u64 = 48;
 
-/// A listener may hold this many times as many as are free: a flooded one leaves a quarter to the others.
+/// A listener may hold at most this many times the number of free descriptors: a flooded one leaves a quarter to the
+/// others.
 const HOLD_OF_FREE: usize = 3;
 
 /// Raises the soft limit of open descriptors of this process to the hard one.
@@ -55,7 +56,7 @@ struct State {
     by_listener: HashMap<u32, usize>,
 }
 
-/// One descriptor in use while this lives.
+/// One descriptor in use, until this is dropped.
 #[derive(Debug)]
 pub struct Descriptor {
     descriptors: Arc<Descriptors>,
@@ -63,7 +64,7 @@ pub struct Descriptor {
 }
 
 impl Descriptors {
-    /// `limit` of them for all listeners together.
+    /// A bound of `limit` for all listeners together.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -98,7 +99,7 @@ impl Descriptors {
     /// Yes.
     pub async fn room(&self, listener: u32) {
         loop {
-            // Registered before looking, so that a change in between is not missed.
+            // Registered before the check, so that a change in between is not missed.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             if self.has_room(listener) {
@@ -108,7 +109,7 @@ impl Descriptors {
         }
     }
 
-    /// Counts a connection that was accepted. A listener that was waiting for one when the last descriptor went may pass
+    /// Counts an accepted connection. A listener that was waiting for one when the last descriptor was taken may exceed
     /// the bound by one.
     #[must_use]
     pub fn take(self: &Arc<Self>, listener: u32) -> Descriptor {

@@ -26,7 +26,7 @@ impl HttpVersion {
     /// No byte is lost.
     ///
     /// # Cost
-    /// One read of the transport where the preface, or a byte that differs from it, comes in one piece; none after ALPN.
+    /// One read of the transport if the preface, or a byte that differs from it, arrives in one piece; none after ALPN.
     pub async fn detect(stream: &mut Stream) -> io::Result<Option<Self>> {
         match stream.alpn() {
             Some(b"h2") => return Ok(Some(Self::Http2)),
@@ -45,7 +45,7 @@ impl HttpVersion {
         }
     }
 
-    /// By the first bytes; `None` while they do not show it.
+    /// The version by the first bytes; `None` while they do not determine it.
     fn of(first: &[u8]) -> Option<Self> {
         if first.starts_with(PREFACE) {
             Some(Self::Http2)

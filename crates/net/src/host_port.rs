@@ -28,7 +28,7 @@ pub enum HostPortError {
     /// The host is empty.
     #[error("missing host: expected host and port such as 127.0.0.1:9001")]
     NoHost,
-    /// The text behind the last colon is not a port.
+    /// The text after the last colon is not a port.
     #[error("invalid port: expected a number from 1 to 65535")]
     Port,
 }
@@ -97,14 +97,14 @@ impl HostPort {
     }
 }
 
-/// A port in digits alone, from 1.
+/// A port in digits only, from 1.
 fn parse_port(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|port| *port != 0);
     port.filter(|_| is_number)
 }
 
-/// Only an IPv6 address stands in brackets.
+/// Only an IPv6 address may have brackets.
 fn without_brackets(host: &str) -> &str {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     bare.filter(|bare| bare.contains(':')).unwrap_or(host)

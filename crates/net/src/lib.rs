@@ -1,9 +1,10 @@
-//! Byte streams, and the listeners that accept them: the seam between adit and every socket of visitors, services, the
+//! Byte streams, and the listeners that accept them: the interface between adit and every socket of visitors, services, the
 //! tunnel and the admin port.
 //!
 //! - [`Stream`]: one connection, whatever carries it (TCP, TLS over any stream, a Unix socket, memory). It reads and
-//!   writes, reports its addresses and the scheme of its URLs, and answers for each kind what only TCP can do in full:
-//!   no delay, keepalive, a reset on close, the peer's departure seen without reading, delivery of what was written.
+//!   writes, reports its addresses and the scheme of its URLs, and has a stated result on each kind for what only TCP
+//!   can do in full: no delay, keepalive, a reset on close, detecting the peer's departure without reading, waiting for
+//!   the delivery of written bytes.
 //! - Detection *reads and replays*: [`Stream::poll_read_ahead`] reads from the transport and keeps the bytes for the next
 //!   reader, [`Stream::poll_peek`] shows them. [`HttpVersion::detect`] is the detection of HTTP/2.
 //! - [`SharedStream`]: the same connection for one task that drives both directions by shared reference.
@@ -15,7 +16,7 @@
 //! - [`HostPort`] and [`connect`]: the address of a service or server as users write it, and a connection to it.
 //!
 //! Promises:
-//! - the kinds differ in an enum match: no boxed trait object, no copy and no system call beside those of the kind itself
+//! - the kinds differ in an enum match: no boxed trait object, no copy and no system call besides those of the kind itself
 //!   (`docs/decisions/0027-streams-are-an-enum.md`);
 //! - bytes that were read ahead are never lost: the next read receives them first, by whichever method;
 //! - every wait can be cancelled without losing bytes or connections;

@@ -47,7 +47,7 @@ impl Listener {
         TcpListener::from_std(listener).map(Into::into)
     }
 
-    /// A listener in memory at `addr`, and what connects to it. Each direction of a connection holds `capacity` bytes.
+    /// A listener in memory at `addr`, and a connector to it. Each direction of a connection holds `capacity` bytes.
     #[must_use]
     pub fn in_memory(addr: SocketAddr, capacity: usize) -> (Self, MemoryConnector) {
         let (outgoing, incoming) = mpsc::channel(MEMORY_BACKLOG);
@@ -63,10 +63,10 @@ impl Listener {
         (listener, connector)
     }
 
-    /// Waits for the next connection; gives it with the address of its peer ([`Stream::peer_addr`]).
+    /// Waits for the next connection. Returns it with the address of its peer ([`Stream::peer_addr`]).
     ///
     /// # Errors
-    /// Those of `accept`: see [`AcceptLoop`](crate::AcceptLoop), which goes on.
+    /// Those of `accept`: see [`AcceptLoop`](crate::AcceptLoop), which continues.
     ///
     /// # Cancel safety
     /// Yes.
@@ -87,7 +87,7 @@ impl Listener {
                     let peer = stream.peer_addr();
                     Ok((stream.into(), peer))
                 }
-                // Nothing can connect any more.
+                // No connector is left.
                 None => pending().await,
             },
         }

@@ -1,7 +1,8 @@
-//! A connection within the process, with the ends that TCP has: FIN, reset, and a departure that is seen without reading.
+//! A connection within the process, which can end as TCP does: by FIN, by reset, and with a departure that is detected
+//! without reading.
 //!
-//! Each direction is a bounded buffer under a lock that no wait holds. tokio's `duplex` has neither resets nor a look at
-//! unread bytes, and both decide what a visitor sees of a response that broke off.
+//! Each direction is a bounded buffer under a lock that no wait holds. tokio's `duplex` has neither resets nor access
+//! to unread bytes, and both matter for what a visitor receives of an aborted response.
 
 use std::{
     fmt,
@@ -23,8 +24,8 @@ use crate::departure::Departure;
 
 /// One end of a connection in memory.
 ///
-/// An end that is dropped ends its direction as `close` does: with a reset where it leaves bytes unread or was marked by
-/// [`MemoryStream::reset_on_drop`], else with a FIN.
+/// Dropping an end closes it as `close` does: with a reset if bytes are unread or after
+/// [`MemoryStream::reset_on_drop`], otherwise with a FIN.
 pub struct MemoryStream {
     incoming: Arc<Mutex<Direction>>,
     outgoing: Arc<Mutex<Direction>>,
@@ -47,7 +48,7 @@ struct Direction {
     watcher: Option<Waker>,
 }
 
-/// What follows the buffered bytes.
+/// The end after the buffered bytes.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum End {
     #[default]
@@ -141,7 +142,7 @@ impl MemoryStream {
         self.peer
     }
 
-    /// Dropped, this end resets the connection.
+    /// Dropping this end then resets the connection.
     pub const fn reset_on_drop(&mut self) {
         self.resets = true;
     }
@@ -150,7 +151,7 @@ impl MemoryStream {
         self.incoming.lock().poll_readable(cx)
     }
 
-    /// Copies unread bytes, which stay; none is the peer's end.
+    /// Copies unread bytes without consuming them; 0 bytes mean the peer's end.
     pub(crate) fn poll_peek(
         &self,
         cx: &mut Context<'_>,
@@ -181,7 +182,7 @@ impl MemoryStream {
         Poll::Pending
     }
 
-    /// Whether the peer has read all that was written, or never will.
+    /// Whether the peer has read everything that was written, or never will.
     pub(crate) fn is_delivered(&self) -> bool {
         let outgoing = self.outgoing.lock();
         outgoing.buffer.is_empty() || outgoing.unread_for_ever || outgoing.end == End::Reset

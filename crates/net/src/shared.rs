@@ -27,7 +27,7 @@ use crate::{
     tcp::{is_delivered, keep_alive, shrink_send_buffer},
 };
 
-/// How often a connection that is neither read nor written is looked at, where no event reports its failure.
+/// How often a connection that is neither read nor written is checked, if no event reports its failure.
 const LOOK: Duration = Duration::from_millis(400);
 
 /// A stream whose directions one task drives by shared reference.
@@ -41,7 +41,7 @@ enum Inner {
 }
 
 impl SharedStream {
-    /// A stream that is open.
+    /// A stream for shared use.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
         Self(match stream.try_into_tcp() {
@@ -59,7 +59,7 @@ impl SharedStream {
         }
     }
 
-    /// Ready when there may be something to read.
+    /// Ready when bytes may be available.
     ///
     /// # Errors
     /// Those of the connection.
@@ -70,10 +70,10 @@ impl SharedStream {
         }
     }
 
-    /// Reads what is there; 0 is the peer's end.
+    /// Reads the available bytes; 0 is the peer's end.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when nothing is there, and those of the connection.
+    /// [`io::ErrorKind::WouldBlock`] without available bytes, and those of the connection.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.0 {
             Inner::Tcp(tcp) => {
@@ -82,7 +82,7 @@ impl SharedStream {
             }
             Inner::Other(stream) => {
                 let mut buffer = ReadBuf::new(buffer);
-                // Where nothing is there, `poll_readable` registers the waker.
+                // Without available bytes, `poll_readable` registers the waker.
                 let mut cx = Context::from_waker(std::task::Waker::noop());
                 match Pin::new(&mut *stream.lock()).poll_read(&mut cx, &mut buffer) {
                     Poll::Ready(read) => read.map(|()| buffer.filled().len()),
@@ -92,7 +92,7 @@ impl SharedStream {
         }
     }
 
-    /// Writes as much of the slices, `bytes` in all, as the system takes.
+    /// Writes as much of the slices, `bytes` in all, as the system accepts.
     ///
     /// # Errors
     /// Those of the connection.
@@ -120,7 +120,7 @@ impl SharedStream {
         }
     }
 
-    /// Sends what TLS holds back. TCP, Unix sockets and memory hold nothing.
+    /// Sends the bytes that TLS buffers. TCP, Unix sockets and memory buffer none.
     ///
     /// # Errors
     /// Those of the connection.
@@ -131,7 +131,7 @@ impl SharedStream {
         }
     }
 
-    /// Ends this direction: the peer reads to its end.
+    /// Ends this direction: the peer reads the end of the stream.
     ///
     /// # Errors
     /// Those of the connection.
@@ -158,7 +158,7 @@ impl SharedStream {
                 cause.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
             }
             Inner::Other(stream) => {
-                // Boxed: few connections come here, and it would enlarge the future of all.
+                // Boxed: rarely used, and unboxed it would enlarge every future.
                 let mut look = Box::pin(sleep(LOOK));
                 poll_fn(|cx| {
                     loop {
@@ -217,8 +217,8 @@ impl SharedStream {
     }
 }
 
-/// One system call. Readiness is reported once, when it begins: a call that moved less than it could has emptied or filled
-/// the socket, and the call that would only report that is saved, as in tokio's own streams.
+/// One system call. Readiness is reported once, when it begins: a call that moved less than possible has emptied or
+/// filled the socket, and the call that would only report that is saved, as in tokio's own streams.
 fn call(
     tcp: &TcpStream,
     interest: Interest,
@@ -242,7 +242,7 @@ fn call(
     }
 }
 
-/// Whether a call is only to be made again.
+/// Whether the call only has to be repeated.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),

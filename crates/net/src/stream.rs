@@ -1,4 +1,4 @@
-//! One connection, whatever carries it.
+//! One connection of any kind.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ use crate::{
     tcp::{is_delivered, keep_alive, shrink_send_buffer},
 };
 
-/// What one [`Stream::poll_read_ahead`] reads at most: as much as hyper's first read, so that a head comes to its parser in
+/// Upper bound of one [`Stream::poll_read_ahead`]: as much as hyper's first read, so that the parser receives a head in
 /// the same pieces as without detection.
 pub const READ_AHEAD_BYTES: usize = 8 * 1024;
 
@@ -38,7 +38,7 @@ pub const READ_AHEAD_BYTES: usize = 8 * 1024;
 #[derive(Default)]
 pub struct Stream {
     kind: Kind,
-    /// Read from the transport and not taken yet: the next read receives it.
+    /// Read from the transport and not consumed yet: the next read receives it.
     unread: Bytes,
 }
 
@@ -53,7 +53,7 @@ enum Kind {
     Closed,
 }
 
-/// A stream between two runtimes: it is registered with neither.
+/// A stream on its way between two runtimes: it is registered with neither.
 #[derive(Debug)]
 pub struct Detached {
     kind: DetachedKind,
@@ -114,7 +114,7 @@ impl Stream {
         }
     }
 
-    /// The scheme of URLs that lead here.
+    /// The scheme of URLs that lead to this connection.
     #[must_use]
     pub const fn scheme(&self) -> Scheme {
         match self.kind {
@@ -140,8 +140,8 @@ impl Stream {
         self.tcp().map_or(Ok(()), |tcp| tcp.set_nodelay(true))
     }
 
-    /// Bounds what the kernel holds unsent, so that later bytes wait here and not there. Without a TCP socket, or where
-    /// the system has no such bound, it does nothing.
+    /// Bounds the unsent bytes in the kernel, so that later bytes wait in this process. Does nothing without a TCP
+    /// socket, or if the system has no such bound.
     ///
     /// # Errors
     /// Those of `setsockopt`.
@@ -174,8 +174,8 @@ impl Stream {
         }
     }
 
-    /// The connection is reset when the stream is dropped, and bytes that have not been sent are discarded: what the peer
-    /// received does not look whole. A Unix socket has no reset: its peer sees an end. Over TLS the peer also misses
+    /// The connection is reset when the stream is dropped, and unsent bytes are discarded: the bytes that the peer
+    /// received do not look complete. A Unix socket has no reset: its peer sees an end. Over TLS the peer also misses
     /// the `close_notify` alert.
     pub fn reset_on_drop(&mut self) {
         match &mut self.kind {
@@ -187,8 +187,8 @@ impl Stream {
         }
     }
 
-    /// How the peer has left, without a system call and without reading: unread bytes may stand before the end. TLS
-    /// reports its transport.
+    /// How the peer has left, without a system call and without reading: there may be unread bytes before the end. For
+    /// TLS, the departure of its transport.
     #[must_use]
     pub fn departure(&self) -> Option<Departure> {
         let interest = Interest::READABLE | Interest::ERROR;
@@ -218,8 +218,8 @@ impl Stream {
         }
     }
 
-    /// Copies bytes that the next read receives, and leaves them; 0 is the peer's end. Costs one system call, and none
-    /// over TLS and in memory.
+    /// Copies unread bytes without consuming them; 0 is the peer's end. Costs one system call, and none over TLS and in
+    /// memory.
     ///
     /// # Errors
     /// Those of the connection.
@@ -253,8 +253,8 @@ impl Stream {
         }
     }
 
-    /// The unread bytes that have come, at most `limit`; `None` when they cannot be known without reading: there are
-    /// more of them, or TLS has not deciphered them.
+    /// The unread bytes that have arrived, at most `limit`; `None` if they cannot be known without reading: there are
+    /// more, or TLS has not deciphered them.
     #[must_use]
     pub fn peek_all(&mut self, limit: usize) -> Option<Vec<u8>> {
         if matches!(self.kind, Kind::Tls(_)) {
@@ -262,7 +262,7 @@ impl Stream {
         }
         let ahead = std::mem::take(&mut self.unread);
         let mut bytes = vec![0; limit.saturating_sub(ahead.len())];
-        // No waker: the caller looks once.
+        // No waker: the caller checks once.
         let mut cx = Context::from_waker(Waker::noop());
         let peeked = self.poll_peek(&mut cx, &mut bytes);
         self.unread = ahead;
@@ -278,14 +278,14 @@ impl Stream {
         Some(bytes)
     }
 
-    /// Reads once from the transport, at most [`READ_AHEAD_BYTES`], and keeps what it reads for the next reader, behind
-    /// what is kept already; gives how many bytes came, 0 for the peer's end. The caller bounds how often.
+    /// Reads once from the transport, at most [`READ_AHEAD_BYTES`], and keeps the bytes for the next reader, after
+    /// those kept already. Returns the number of bytes, 0 for the peer's end. The caller bounds the number of calls.
     ///
     /// # Errors
     /// Those of the connection.
     pub fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let ahead = std::mem::take(&mut self.unread);
-        // Asked before there is a buffer: a connection without bytes costs none.
+        // Checked before a buffer is allocated: a connection without bytes costs none.
         let is_readable = self.poll_readable(cx).is_ready();
         self.unread = ahead;
         if !is_readable {
@@ -325,7 +325,7 @@ impl Stream {
         }
     }
 
-    /// Takes the stream off its runtime, for another one.
+    /// Detaches the stream from its runtime, for another one.
     ///
     /// # Errors
     /// Those of the system; `Unsupported` for TLS, whose handshake belongs on the runtime that serves the stream.
@@ -342,7 +342,7 @@ impl Stream {
         })
     }
 
-    /// The TCP socket, if that is all: no TLS over it, and nothing read ahead.
+    /// The TCP socket, if the stream is plain TCP and nothing was read ahead.
     pub(crate) fn try_into_tcp(self) -> Result<TcpStream, Self> {
         match self.kind {
             Kind::Tcp(tcp) if self.unread.is_empty() => Ok(tcp),
@@ -359,8 +359,8 @@ impl Stream {
         }
     }
 
-    /// Begins to wait, for at most `within`, until the peer has received what was written. Nothing may be written
-    /// afterwards. TLS must have been flushed.
+    /// Starts to wait, for at most `within`, until the peer has received everything that was written. Nothing may be
+    /// written afterwards. TLS must have been flushed.
     #[must_use]
     pub fn begin_delivery(&self, within: Duration) -> Delivery {
         if let Some(tcp) = self.tcp() {
@@ -385,7 +385,7 @@ impl Stream {
         }
     }
 
-    /// Ready when the connection has failed; only of a stream in memory. The other kinds are looked at with
+    /// Ready when the connection has failed; only for a stream in memory. The other kinds are checked with
     /// [`Stream::departure`].
     pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Option<Poll<io::Error>> {
         match &self.kind {

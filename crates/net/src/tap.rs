@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Follows the bytes of one stream.
 pub trait Tap {
-    /// Reads from `stream`: as it is, less at a time, later, or not at all.
+    /// Reads from `stream`: directly, in smaller pieces, later, or not at all.
     ///
     /// # Errors
-    /// Those of the stream, and those with which the tap ends the connection.
+    /// Those of the stream, and those by which the tap ends the connection.
     fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
@@ -21,11 +21,11 @@ pub trait Tap {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>>;
 
-    /// These many bytes have been written.
+    /// This many bytes have been written.
     fn on_written(&mut self, _bytes: usize) {}
 }
 
-/// A stream whose bytes a [`Tap`] follows. Writes pass as they are, vectored ones too.
+/// A stream whose bytes a [`Tap`] follows. Writes pass unchanged, vectored ones too.
 #[derive(Debug)]
 pub struct Tapped<S, T> {
     stream: S,
@@ -48,7 +48,7 @@ impl<S, T> Tapped<S, T> {
         &mut self.stream
     }
 
-    /// Both.
+    /// The stream and the tap.
     pub fn into_parts(self) -> (S, T) {
         (self.stream, self.tap)
     }

@@ -8,7 +8,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::stream::Stream;
 
-/// Why a connection has not become one of TLS.
+/// Why a TLS connection was not established.
 #[derive(Debug, Error)]
 pub enum HandshakeError {
     /// The peer, or the queue of handshakes before it, was too slow.
@@ -21,9 +21,9 @@ pub enum HandshakeError {
 
 /// Makes TLS of accepted connections. A clone shares the bound on handshakes.
 ///
-/// A handshake costs a signature and a key exchange, a thousand times what a request costs: the bound leaves the thread
-/// to requests, and those who wait for their turn wait within their own time limit. Run it in the task of the connection,
-/// never in the accept loop.
+/// A handshake costs a signature and a key exchange, a thousand times the cost of a request: the bound leaves the
+/// thread to requests, and waiting for a turn counts against the handshake's own time limit. Run it in the task of the
+/// connection, never in the accept loop.
 #[derive(Clone)]
 pub struct TlsAcceptor {
     acceptor: tokio_rustls::TlsAcceptor,

@@ -5,14 +5,11 @@ use adit_net::{BindError, bind};
 use socket2::SockRef;
 
 #[test]
-fn a_port_in_use_is_an_error_with_advice() {
+fn a_port_in_use_is_an_error() {
     let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = first.local_addr().unwrap();
     let error = bind(addr).unwrap_err();
     assert!(matches!(error, BindError::InUse { addr: a } if a == addr));
-    let text = error.to_string();
-    assert!(text.starts_with(&format!("{addr} is in use: ")), "{text}");
-    assert!(text.contains("choose another port"), "{text}");
     drop(first);
     bind(addr).expect("free again at once");
 }

@@ -1,4 +1,4 @@
-//! What the owner of a table chooses.
+//! The settings of a table.
 
 /// The settings of a [`Table`](crate::Table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,8 +8,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// As many as the default of the process-wide permits (F12), so that the permits, which wait
-    /// and answer politely, are met first.
+    /// As many as the default of the process-wide permits (F12), so that the permits, where requests wait and get a
+    /// proper response, are exhausted first.
     fn default() -> Self {
         Self {
             max_entries: 10_000,

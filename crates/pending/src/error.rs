@@ -1,38 +1,38 @@
-//! Why a request was not taken into the table.
+//! Why a request was not inserted into the table.
 
 use std::fmt;
 
-/// The answer to a refused [`Table::insert`](crate::Table::insert); gives the value back.
+/// Why [`Table::insert`](crate::Table::insert) failed; gives the value back.
 #[derive(thiserror::Error)]
 pub enum InsertError<T> {
-    /// As many requests wait as are allowed. Answer "try later" or wait until one is settled.
+    /// The bound of waiting requests is reached. Reject the request, or wait until one is settled.
     #[error(
         "the request table is full: {max_entries} requests wait; try again when one is settled"
     )]
     Full {
-        /// The limit that was met.
+        /// The bound.
         max_entries: usize,
-        /// What was refused.
+        /// The value of the request.
         value: T,
     },
     /// The data stream or its epoch is lost. Use another lane.
     #[error("the request table is closed: its data stream is lost; use another lane")]
     Closed {
-        /// What was refused.
+        /// The value of the request.
         value: T,
     },
-    /// The id is already waiting: an id was assigned twice.
+    /// A request with this id waits already: an id was assigned twice.
     #[error("request {id} is already waiting; ids of a data stream must grow")]
     Duplicate {
-        /// The id that is taken.
+        /// The id.
         id: u64,
-        /// What was refused.
+        /// The value of the request.
         value: T,
     },
 }
 
 impl<T> InsertError<T> {
-    /// The value that was refused.
+    /// The value of the request.
     pub fn into_value(self) -> T {
         match self {
             Self::Full { value, .. } | Self::Closed { value } | Self::Duplicate { value, .. } => {
@@ -42,7 +42,7 @@ impl<T> InsertError<T> {
     }
 }
 
-// By hand, so that the value need not be `Debug`.
+// Not derived, so that the value need not implement `Debug`.
 impl<T> fmt::Debug for InsertError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

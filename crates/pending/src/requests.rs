@@ -6,21 +6,21 @@ use crate::error::InsertError;
 use crate::slots::{Entry, Slots};
 use crate::stats::{Settled, Stats};
 
-/// What the lock guards. The counters are plain numbers under the same lock as the entries, which is why a snapshot of them
-/// always adds up, and the limit is exact.
+/// The state that the lock guards. The counters are plain numbers under the same lock as the entries, so that a
+/// snapshot of them always adds up, and the limit is exact.
 pub(crate) struct Requests<T> {
-    /// Those that the one end opened, and those of the other: the numbers of each are dense.
+    /// The requests of each opener: the ids of each are dense.
     sides: [Slots<T>; 2],
     max_entries: usize,
-    /// How many may wait now: the configured number, and 0 when it is closed. Under the lock: a flag beside it would
-    /// let an insert slip in behind a close.
+    /// The number of requests that may wait: the configured number, or 0 when the table is closed. Under the lock: with
+    /// a separate flag an insert could slip in after a close.
     limit: usize,
     peak: usize,
-    /// Not after any deadline in here. It is only lowered while entries come and go, and made exact by a scan, so that
-    /// settling never has to look for the next one. Not used while the table is empty.
+    /// Not later than any deadline of an entry. It is only lowered while entries are inserted and settled, and made
+    /// exact by a scan, so that settling need not search for the next one. Unused while the table is empty.
     earliest: Option<Instant>,
     closed: bool,
-    /// By [`Settled`].
+    /// Numbers of settled requests, by [`Settled`].
     settled: [u64; 4],
     late: u64,
 }
@@ -47,10 +47,10 @@ impl<T> Requests<T> {
         self.sides[0].len() + self.sides[1].len()
     }
 
-    /// Takes a request in.
+    /// Inserts a request.
     ///
     /// # Errors
-    /// The value; [`Self::why_not`] knows why.
+    /// The value; [`Self::why_not`] has the reason.
     #[inline]
     pub(crate) fn insert(&mut self, id: u64, deadline: Option<Instant>, value: T) -> Result<(), T> {
         let before = self.len();
@@ -65,7 +65,7 @@ impl<T> Requests<T> {
         Ok(())
     }
 
-    /// Why a request was not taken in: with the same lock held, so that nothing has changed since.
+    /// Why a request was not inserted. The same lock is still held, so that nothing has changed since.
     #[cold]
     pub(crate) fn why_not(&self, id: u64, value: T) -> InsertError<T> {
         if self.closed {
@@ -119,7 +119,7 @@ impl<T> Requests<T> {
         }
     }
 
-    /// Adds a deadline; with an only entry, earlier deadlines do not count any more.
+    /// Adds a deadline; if the entry is the only one, earlier deadlines are forgotten.
     #[inline]
     fn note(&mut self, deadline: Option<Instant>, only: bool) {
         if deadline.is_some_and(|new| only || self.earliest.is_none_or(|earliest| new < earliest)) {
@@ -131,7 +131,7 @@ impl<T> Requests<T> {
         if self.len() == 0 { None } else { self.earliest }
     }
 
-    /// Moves what is due at `now` to `out`.
+    /// Moves the entries that are due at `now` to `out`.
     pub(crate) fn expire(&mut self, now: Instant, out: &mut Vec<(u64, T)>) {
         if self.earliest.is_none_or(|earliest| earliest > now) {
             return;
@@ -153,7 +153,7 @@ impl<T> Requests<T> {
         self.settled[Settled::Expired as usize] += expired as u64;
     }
 
-    /// Refuses inserts from now on, and gives up all entries as failed.
+    /// Refuses inserts from now on, and returns all entries as failed.
     pub(crate) fn close(&mut self) -> [Slots<T>; 2] {
         self.closed = true;
         self.limit = 0;
@@ -180,7 +180,7 @@ impl<T> Requests<T> {
         let of = |how: Settled| self.settled[how as usize];
         let waiting = self.len() as u64;
         Stats {
-            // Each request that was inserted either waits or has been settled.
+            // Each inserted request either waits or has been settled.
             inserted: self.settled.iter().sum::<u64>() + waiting,
             completed: of(Settled::Completed),
             failed: of(Settled::Failed),
@@ -204,7 +204,7 @@ impl<T> Requests<T> {
     }
 }
 
-/// The earlier of two deadlines; none is later than any.
+/// The earlier of two deadlines; `None` counts as later than any.
 fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -1,4 +1,4 @@
-//! A ring for ids that come in dense runs, and a map for those that others have overtaken.
+//! A ring for dense ids, and a map for older ids whose place a newer one has taken.
 //!
 //! An id has one place in the ring, its number modulo the ring's length: no search, and no gap to close when it leaves. As
 //! the requests of one opener are numbered one after the other, as many as there are places have no two in the same one.
@@ -22,15 +22,15 @@ pub(crate) struct Entry<T> {
 
 /// A map from the ids of one opener to entries. Empty and never used, it owns no memory.
 pub(crate) struct Slots<T> {
-    /// None, or a power of two of at least [`MIN_SLOTS`].
+    /// Empty, or a power of two of at least [`MIN_SLOTS`].
     ring: Vec<Option<Entry<T>>>,
-    /// Those whose place a younger request has.
+    /// Entries whose place a younger request has.
     overtaken: BTreeMap<u64, Entry<T>>,
-    /// No id of `overtaken` is greater. Ids grow: a new one need not be looked for among the old.
+    /// No id of `overtaken` is greater. Ids grow, so that a new one need not be searched for in it.
     last_overtaken: u64,
     len: usize,
-    /// With fewer entries than this, memory is given back. The distance to the growth limit keeps a ring that swings around
-    /// one size from being rebuilt over and over.
+    /// With fewer entries than this, memory is released. It is far enough below the growth limit that a ring whose size
+    /// varies around one value is not rebuilt again and again.
     shrink_below: usize,
 }
 
@@ -49,7 +49,7 @@ impl<T> Slots<T> {
         self.len
     }
 
-    /// How many entries there is memory for.
+    /// Number of entries for which memory is allocated.
     pub(crate) fn allocated(&self) -> usize {
         self.ring.len() + self.overtaken.len()
     }
@@ -75,10 +75,10 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Takes an entry in.
+    /// Inserts an entry.
     ///
     /// # Errors
-    /// The value, when its id is here.
+    /// The value, if the id is in use.
     #[inline]
     pub(crate) fn insert(&mut self, id: u64, deadline: Option<Instant>, value: T) -> Result<(), T> {
         let home = self.home(id);
@@ -96,14 +96,15 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The same where the place is taken, or the ring does not exist yet, or the id may have been overtaken.
+    /// The same if the place is taken, the ring does not exist yet, or the id may have been overtaken.
     #[inline(never)]
     fn insert_aside(&mut self, id: u64, deadline: Option<Instant>, value: T) -> Result<(), T> {
         if self.get(id).is_some() {
             return Err(value);
         }
         let free = matches!(self.ring.get(self.home(id)), Some(None));
-        // Dense ids never collide before the ring is full; with many that stay, growing at three quarters keeps the tree small.
+        // Dense ids never collide before the ring is full; if many of them stay, growing at three quarters keeps the
+        // tree small.
         if !free && self.len * 4 >= self.ring.len() * 3 {
             self.rebuild((self.ring.len() * 2).max(MIN_SLOTS));
         }
@@ -118,7 +119,7 @@ impl<T> Slots<T> {
 
     #[inline]
     pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
-        // For the removal before this one: with nothing in hand, there is nothing to keep safe meanwhile.
+        // On behalf of the removal before this one, which could not shrink while it held an entry.
         if self.len < self.shrink_below {
             self.shrink();
         }
@@ -136,7 +137,7 @@ impl<T> Slots<T> {
         Some(self.overtaken.remove(&id)?.value)
     }
 
-    /// Takes out all entries that `out` wants.
+    /// Removes all entries that `out` selects.
     pub(crate) fn remove_if(
         &mut self,
         mut wanted: impl FnMut(&Entry<T>) -> bool,
@@ -187,7 +188,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Puts an entry whose id is not here to its place, if no younger one has it.
+    /// Stores an entry with a new id in its place, unless a younger one has it.
     fn put(&mut self, entry: Entry<T>) {
         let home = self.home(entry.id);
         let older = match &mut self.ring[home] {
@@ -201,10 +202,11 @@ impl<T> Slots<T> {
         self.overtaken.insert(older.id, older);
     }
 
-    /// The place of an id. The lowest bit is that of the opener, and is the same for all ids in here.
+    /// The place of an id. The lowest bit is that of the opener, and is the same for all ids in one `Slots`.
     #[inline]
     fn home(&self, id: u64) -> usize {
-        // With no ring, the mask has all bits; no place is looked at then. The low bits are enough where a usize is short.
+        // Without a ring the mask has all bits, and no place is accessed. The low bits are sufficient if a `usize` is
+        // short.
         #[allow(clippy::cast_possible_truncation)]
         let number = (id >> 1) as usize;
         number & self.ring.len().wrapping_sub(1)
@@ -224,7 +226,7 @@ mod tests {
         assert_eq!(slots.remove(id), Some(id * 10));
     }
 
-    /// The nth id of the side with even ones.
+    /// The nth id of the opener with even ids.
     fn even(n: u64) -> u64 {
         2 * n
     }
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn long_requests_move_aside_once_and_are_found() {
-        // A thousand opened together stay; runs of five hundred pass by, around and around.
+        // A thousand requests that were opened together stay; runs of five hundred others pass around the ring.
         let mut slots = Slots::new();
         for n in 0..1000 {
             insert(&mut slots, even(n));
@@ -299,7 +301,7 @@ mod tests {
         }
         assert_eq!((slots.len(), slots.ring.len()), (1500, 2048));
         assert_eq!(slots.overtaken.len(), 1000);
-        // They come back to the ring when it is built anew.
+        // They return to the ring when it is rebuilt.
         for n in 59_500..60_000 {
             remove(&mut slots, even(n));
         }
@@ -315,7 +317,7 @@ mod tests {
 
     #[test]
     fn ids_with_gaps_are_kept_and_taken_once() {
-        // All want the same place.
+        // All have the same place.
         let id = |n: u64| n << 40;
         let mut slots = Slots::new();
         for n in 0..1000 {
@@ -326,7 +328,7 @@ mod tests {
         assert_eq!((slots.len(), slots.overtaken.len()), (1000, 999));
         assert!(slots.ring.len() <= 2048);
         assert_eq!(slots.iter().count(), 1000);
-        // An older id does not push a younger one away.
+        // An older id does not displace a younger one.
         remove(&mut slots, id(5));
         insert(&mut slots, id(5));
         assert_eq!(slots.get(id(999)).unwrap().id, id(999));

@@ -1,40 +1,40 @@
-//! How requests end, and how many did.
+//! How requests were settled, with counters.
 
 /// How a request left the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Settled {
-    /// Both directions ended as they should.
+    /// Both directions have ended properly.
     Completed,
-    /// The lane, the peer or the service broke it.
+    /// The lane, the peer or the service has failed.
     Failed,
-    /// The visitor went away.
+    /// The visitor has left.
     Cancelled,
-    /// Its deadline passed.
+    /// Its deadline has passed.
     Expired,
 }
 
-/// What a table has seen since it was made.
+/// Counters of a table since its creation.
 ///
 /// Always `inserted == completed + failed + cancelled + expired + waiting`, also in a snapshot taken
 /// while others insert and settle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Requests taken in.
+    /// Requests inserted.
     pub inserted: u64,
     /// Requests settled as [`Settled::Completed`].
     pub completed: u64,
-    /// Requests settled as [`Settled::Failed`], those of a closed table among them.
+    /// Requests settled as [`Settled::Failed`], including those of a closed table.
     pub failed: u64,
     /// Requests settled as [`Settled::Cancelled`].
     pub cancelled: u64,
     /// Requests settled as [`Settled::Expired`].
     pub expired: u64,
-    /// Lookups and settles that found nothing: the request had already been settled, or never was.
+    /// Lookups and settles without an entry: the request was already settled, or never existed.
     pub late: u64,
     /// Requests that wait now.
     pub waiting: u64,
-    /// The most that ever waited at once.
+    /// The most that have waited at once.
     pub peak: u64,
-    /// Slots that are allocated now: what the table costs in memory.
+    /// Allocated slots: the memory cost of the table.
     pub slots: u64,
 }

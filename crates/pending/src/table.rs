@@ -23,7 +23,7 @@ pub struct Table<T> {
 }
 
 impl<T> Table<T> {
-    /// An empty table. Allocates when the first request comes.
+    /// An empty table. Allocates at the first insert.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Lets request `id` wait, until it is settled or `deadline` passes.
+    /// Inserts request `id`, which waits until it is settled or `deadline` passes.
     ///
     /// # Errors
     ///
@@ -52,8 +52,8 @@ impl<T> Table<T> {
         refused.map_err(|value| requests.why_not(id, value))
     }
 
-    /// Settles request `id`: its value goes to exactly one of all callers, [`Self::expire`] and
-    /// [`Self::close`] among them. `None` when another was first, or nothing waited under this id.
+    /// Settles request `id`: its value goes to exactly one of all callers, [`Self::expire`] and [`Self::close`] among
+    /// them. `None` if another caller was first, or no request with this id waited.
     ///
     /// # Complexity
     ///
@@ -62,7 +62,7 @@ impl<T> Table<T> {
         self.lock().settle(id, how)
     }
 
-    /// Moves the deadline of request `id`, or takes it away. False when it no longer waits.
+    /// Changes the deadline of request `id`, or removes it. False if the request does not wait any more.
     pub fn set_deadline(&self, id: u64, deadline: Option<Instant>) -> bool {
         self.lock().set_deadline(id, deadline)
     }
@@ -77,9 +77,9 @@ impl<T> Table<T> {
         self.lock().expire(now, out);
     }
 
-    /// When [`Self::expire`] may next have something to do; `None`: never, as things stand. It may be
-    /// too early, as it remembers requests settled since, but never too late. Right after an expire it
-    /// is exact, but for what others have done since.
+    /// When [`Self::expire`] may next have something to do; `None` if nothing has a deadline. It may be too early,
+    /// since deadlines of requests settled meanwhile still count, but never too late. Right after an expire it is
+    /// exact, except for concurrent changes.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.lock().earliest()
     }
@@ -94,14 +94,14 @@ impl<T> Table<T> {
         entries.map(|entry| (entry.id, entry.value)).collect()
     }
 
-    /// Takes inserts again after [`Self::close`]: the data stream has another connection. The counters go on.
+    /// Allows inserts again after [`Self::close`]: the data stream has another connection. The counters continue.
     ///
-    /// The caller hands out no id a second time: a handle on a request from before the close would settle the new one.
+    /// The caller must not reuse an id: a handle on a request from before the close would settle the new one.
     pub fn reopen(&self) {
         self.lock().reopen();
     }
 
-    /// How many requests wait.
+    /// Number of waiting requests.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
@@ -111,7 +111,7 @@ impl<T> Table<T> {
         self.len() == 0
     }
 
-    /// What has happened so far.
+    /// The counters.
     pub fn stats(&self) -> Stats {
         self.lock().stats()
     }
@@ -122,9 +122,9 @@ impl<T> Table<T> {
 }
 
 impl<T: Clone> Table<T> {
-    /// The value of request `id` if it waits: for each message that arrives.
+    /// The value of request `id` if it waits. Called for each message that arrives.
     ///
-    /// A miss happens after the settling: it sees all that the settler did before.
+    /// A miss happens after the request was settled: it sees all writes that the settler made before.
     ///
     /// # Complexity
     ///
@@ -133,11 +133,10 @@ impl<T: Clone> Table<T> {
         self.lock().lookup(id)
     }
 
-    /// Calls `f` with every waiting request, in no particular order, for sweeps such as the check of
-    /// progress. `f` runs without the lock, on copies: it may settle what it is given, and may be given what another has just
-    /// settled.
+    /// Calls `f` with every waiting request, in no particular order, for sweeps such as the check of progress. `f` runs
+    /// without the lock, on copies: it may settle a request, and may receive one that another caller has just settled.
     pub fn for_each(&self, mut f: impl FnMut(u64, &T)) {
-        // Outlives the guard, so that copies are never dropped under the lock, not even by a panic.
+        // Dropped after the guard, so that copies are never dropped under the lock, not even by a panic.
         let mut copies = Vec::new();
         self.lock().snapshot(&mut copies);
         for (id, value) in copies {

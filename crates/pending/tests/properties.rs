@@ -1,5 +1,5 @@
 //! Promises
-//! 1. Any order of operations answers as a plain map with a limit does.
+//! 1. Any order of operations has the results of a plain map with a limit.
 //! 2. A settled request is gone: exactly one settle, expire or close returns its value.
 //! 3. `inserted == completed + failed + cancelled + expired + waiting`, always; each counter is the
 //!    model's.

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use crate::Config;
 
-/// Where an outage stands.
+/// The progress of an outage.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     /// Retries since the last stable link.
     retries: u32,
-    /// How long was waited before them, but for refused credentials. A float: no sum of delays is too
-    /// large for it, and it holds each nanosecond of a hundred days.
+    /// Total wait before them, without the waits after refused credentials. A float: it holds every sum of delays, and
+    /// each nanosecond of a hundred days.
     waited_nanos: f64,
 }
 
@@ -66,7 +66,7 @@ impl Backoff {
     #[inline]
     fn span(&self, config: &Config) -> Span {
         let initial_nanos = nanos(config.initial_delay());
-        // A factor of 2 adds as much as has been waited. Too large for the integer becomes the largest.
+        // A factor of 2 adds as much as has been waited. A value too large for the integer saturates.
         let growth = (config.backoff_factor() - 1.0) * self.waited_nanos;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let growth_nanos = (growth as u64).min(nanos(config.max_delay()) - initial_nanos);
@@ -77,7 +77,7 @@ impl Backoff {
     }
 }
 
-/// Anything from nothing to `longest`, which is a day at most.
+/// A random wait from zero to `longest`, which is at most a day.
 pub(crate) fn full_jitter(longest: Duration, random: u64) -> Duration {
     let span = Span {
         least_nanos: 0,
@@ -86,7 +86,7 @@ pub(crate) fn full_jitter(longest: Duration, random: u64) -> Duration {
     Duration::from_nanos(span.draw(random))
 }
 
-/// Of a duration that settings allow: a day at most.
+/// The nanoseconds of a duration that settings allow: at most a day.
 #[inline]
 const fn nanos(duration: Duration) -> u64 {
     duration.as_secs() * 1_000_000_000 + duration.subsec_nanos() as u64
@@ -134,7 +134,7 @@ mod tests {
         let config = Config::default();
         let mut backoff = Backoff::new();
         for retry in 1..=20 {
-            // No time at all.
+            // Zero waits.
             assert_eq!(backoff.advance(&config, 0), Duration::ZERO);
             assert_eq!(backoff.retries(), retry);
         }
@@ -144,7 +144,7 @@ mod tests {
         backoff.waited_nanos = 1e18;
         let at = |random| backoff.clone().advance(&config, random);
         assert_eq!((at(0), at(u64::MAX)), (14_950 * MS, 30_000 * MS));
-        // A wait of another kind is a retry, and no time.
+        // A wait of another kind counts as a retry, without time.
         let mut backoff = Backoff::new();
         backoff.count();
         assert_eq!(backoff.retries(), 1);

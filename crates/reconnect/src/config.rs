@@ -1,4 +1,4 @@
-//! The settings of F18, checked together, once.
+//! The reconnect settings (F18), checked together once.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// delay inside what an `Instant` can hold.
 const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How to come back after a loss.
+/// When to dial again after a loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     max_retries: u32,
@@ -18,7 +18,7 @@ pub struct Config {
     stop_when_unauthenticated: bool,
 }
 
-/// Why settings were refused.
+/// Why settings were rejected.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A retry without any delay is a storm.
@@ -43,15 +43,15 @@ pub enum ConfigError {
     /// The factor is less than 1, or not finite.
     #[error("backoff_factor ({factor}) must be a finite number of at least 1, for example 2.0")]
     Factor {
-        /// The refused factor.
+        /// The rejected factor.
         factor: f64,
     },
 }
 
 impl Config {
-    /// Checks the settings together. `max_retries` of 0 means: for ever. `stable_after` is 5 s and refused credentials
-    /// are retried (slowly), until [`with_stable_after`](Self::with_stable_after) or
-    /// [`with_stop_when_unauthenticated`](Self::with_stop_when_unauthenticated) say otherwise.
+    /// Checks the settings together. `max_retries` of 0 means no limit. By default `stable_after` is 5 s and refused
+    /// credentials are retried slowly; [`with_stable_after`](Self::with_stable_after) and
+    /// [`with_stop_when_unauthenticated`](Self::with_stop_when_unauthenticated) change that.
     ///
     /// # Errors
     /// [`ConfigError`] with the first invalid setting and its value.
@@ -89,8 +89,9 @@ impl Config {
         })
     }
 
-    /// How long a link must live before its loss counts as a new outage. A link that falls sooner continues the outage
-    /// before it, so that a server which accepts and drops at once is not dialled at full speed. Zero: every link counts.
+    /// How long a link must live before its loss counts as a new outage. A link that is lost sooner continues the
+    /// outage before it, so that a server that accepts and drops links at once is not dialled at full speed. Zero:
+    /// every link counts.
     #[must_use]
     pub fn with_stable_after(self, stable_after: Duration) -> Self {
         Self {
@@ -109,19 +110,19 @@ impl Config {
         }
     }
 
-    /// Retries since the last stable link before giving up; 0 is for ever.
+    /// Retries since the last stable link before giving up; 0 sets no limit.
     #[must_use]
     pub fn max_retries(&self) -> u32 {
         self.max_retries
     }
 
-    /// The longest delay of the first retry.
+    /// Upper bound of the delay of the first retry.
     #[must_use]
     pub fn initial_delay(&self) -> Duration {
         self.initial_delay
     }
 
-    /// The longest delay of any retry, but for refused credentials.
+    /// Upper bound of the delay of any retry, except after refused credentials.
     #[must_use]
     pub fn max_delay(&self) -> Duration {
         self.max_delay
@@ -141,7 +142,7 @@ impl Config {
         self.enable_jitter
     }
 
-    /// How long a link must live before it counts.
+    /// How long a link must live for the delays to start from the beginning.
     #[must_use]
     pub fn stable_after(&self) -> Duration {
         self.stable_after
@@ -163,7 +164,7 @@ impl Default for Config {
             max_delay: Duration::from_secs(30),
             backoff_factor: 2.0,
             enable_jitter: true,
-            // A link that falls every five seconds costs a server one handshake in that time, which it can bear.
+            // A link that is lost every five seconds costs a server one handshake in that time, which it can afford.
             stable_after: Duration::from_secs(5),
             stop_when_unauthenticated: false,
         }

@@ -13,7 +13,7 @@ use crate::{
 /// An event of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A link is wanted.
+    /// Connect.
     Start,
     /// The dial resulted in a registered link with this epoch.
     Established {
@@ -26,18 +26,18 @@ pub enum Event {
     Lost,
     /// The time of the last [`Action::Wait`] has come. An early event is allowed and returns the same wait again.
     TimerDue,
-    /// The link is not wanted any more.
+    /// Disconnect for good.
     Stop,
 }
 
 /// Why a dial failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Unreachable, timed out, overloaded: worth another try.
+    /// Unreachable, timed out or overloaded: another try may succeed.
     Transient,
     /// The server refused the client.
     Refused {
-        /// The server does not want a retry (`retry: false`).
+        /// The server forbids a retry (`retry: false`).
         fatal: bool,
     },
     /// The server did not accept the credentials.
@@ -86,7 +86,7 @@ pub enum State {
     Dialling,
     /// A link lives.
     Established {
-        /// Since when: decides at its loss whether it was stable.
+        /// When it was established: decides at its loss whether it was stable.
         since: Instant,
         /// The epoch issued by the server.
         epoch: u64,
@@ -115,7 +115,7 @@ impl fmt::Display for State {
 /// An event that cannot occur in this state. The state is unchanged; the caller has not followed the last action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the reconnect machine is {state} and cannot take {event:?}: report only the outcome of its last action"
+    "the reconnect machine is {state} and cannot process {event:?}: report only the outcome of its last action"
 )]
 pub struct InvalidTransition {
     /// The state of the machine.
@@ -225,7 +225,7 @@ impl Reconnect {
         }
     }
 
-    /// Retries since the last stable link (or since the start); the one that is being waited for is counted.
+    /// Retries since the last stable link (or since the start), including the one that is waited for.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.backoff.retries()
@@ -258,7 +258,7 @@ impl Reconnect {
     }
 
     /// A retry rarely helps wrong credentials: wait the longest delay at least, and up to half of it more, so that a
-    /// thousand clients with a revoked token do not return together.
+    /// thousand clients with a revoked token do not retry together.
     fn retry_unauthenticated(&mut self, now: Instant, random: u64) -> Action {
         if self.config.stop_when_unauthenticated() {
             return self.stop(StopReason::Unauthenticated);

@@ -129,7 +129,7 @@ impl StatusCell {
         }
     }
 
-    /// How many watchers wait now: each costs the memory of one waker.
+    /// Number of watchers that wait; each costs the memory of one waker.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().waiting.len()
@@ -157,7 +157,7 @@ impl fmt::Debug for StatusCell {
     }
 }
 
-/// Waits for changes of one [`StatusCell`]. Dropping it forgets its waker.
+/// Waits for changes of one [`StatusCell`]. Dropping it removes its waker.
 #[derive(Debug)]
 pub struct Watcher {
     cell: StatusCell,

@@ -5,13 +5,13 @@
 pub enum StopReason {
     /// [`Event::Stop`](crate::Event::Stop).
     Requested,
-    /// The retries that the settings allow resulted in no stable link.
+    /// No retry within the configured limit led to a stable link.
     RetriesExhausted {
-        /// How many were made.
+        /// Their number.
         retries: u32,
     },
-    /// The server refused the client and does not want a retry.
+    /// The server refused the client and forbids a retry.
     Refused,
-    /// The credentials were not accepted, and the settings stop the machine then.
+    /// The credentials were not accepted, and the settings require a stop then.
     Unauthenticated,
 }

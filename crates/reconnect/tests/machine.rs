@@ -64,8 +64,8 @@ fn every_state_with_every_event() {
             // 100 ms later: a wait is just over, a link is not yet stable.
             let now = now + 100 * MS;
             let outcome = machine.on_event(event, now, 0);
-            let answer = describe(outcome, now);
-            let line = format!("{before} + {event:?} -> {answer}, {}", machine.state());
+            let response = describe(outcome, now);
+            let line = format!("{before} + {event:?} -> {response}, {}", machine.state());
             writeln!(drawn, "{line}").unwrap();
         }
     }
@@ -126,10 +126,6 @@ fn an_invalid_transition_changes_nothing() {
     let refused = machine.on_event(Event::Lost, now, 0).unwrap_err();
     assert_eq!(refused.state, State::Dialling);
     assert_eq!(refused.event, Event::Lost);
-    assert_eq!(
-        refused.to_string(),
-        "the reconnect machine is dialling and cannot take Lost: report only the outcome of its last action"
-    );
     assert_eq!((machine.state(), machine.stats()), (state, stats));
 }
 

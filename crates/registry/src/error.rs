@@ -21,7 +21,7 @@ pub enum RegisterError {
         client: ClientId,
     },
     /// The limit of clients is reached.
-    #[error("the server takes no more than {limit} clients at a time")]
+    #[error("the server already has its limit of {limit} clients")]
     TooManyClients {
         /// The bound.
         limit: usize,

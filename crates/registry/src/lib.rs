@@ -1,7 +1,7 @@
-//! The live links: who is connected, under which epoch, on which streams (F16, F17).
+//! The live links: the connected clients, their epochs and their streams (F16, F17).
 //!
-//! A registration makes a [`Link`]; its streams name the session it got. The link is routable as soon as its first
-//! data stream is open, and ends when its last stream and its channel have ended. A [`MembershipObserver`] receives both
+//! A registration creates a [`Link`]; its streams name the session. The link is routable as soon as its first data
+//! stream is open, and ends when its last stream and its channel have ended. A [`MembershipObserver`] receives both
 //! changes, so that the owner of tunnels and balancers never polls the state of a connection.
 //!
 //! Promises: a client id has one link at a time; the newer epoch of the same instance takes over at once, another

@@ -19,7 +19,7 @@ use adit_link::{
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::AbortHandle};
 
-/// One registration; never used twice by a process.
+/// Identifies one registration; never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub(crate) u64);
 
@@ -44,7 +44,7 @@ pub struct Link {
     pub(crate) load: Load,
     pub(crate) capabilities: OnceLock<Box<[String]>>,
     pub(crate) draining: AtomicBool,
-    /// Which lane the next request takes.
+    /// Selects the lane of the next request.
     pub(crate) turn: AtomicUsize,
     pub(crate) streams: Mutex<Streams>,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn is_routable(&self) -> bool {
-        // A lane may have lost its connection before its guard has taken it out.
+        // A lane may have lost its connection before its guard has removed it.
         !self.ended && self.lanes.iter().flatten().any(|lane| lane.is_attached())
     }
 
@@ -95,22 +95,22 @@ impl Link {
         &self.grant
     }
 
-    /// The address that it registered from.
+    /// The address from which it registered.
     pub const fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Issued at its registration; grows.
+    /// Issued at its registration; greater than that of every earlier one.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Requests it may serve at a time.
+    /// The permits for its requests.
     pub const fn permits(&self) -> &Arc<Gate> {
         &self.permits
     }
 
-    /// Requests it serves now.
+    /// The requests that it is serving.
     pub const fn load(&self) -> &Load {
         &self.load
     }

@@ -26,7 +26,8 @@ use crate::{
     link::{Link, LinkId, Streams},
 };
 
-/// Control messages that may wait for a client. A client that does not read them misses the rest and syncs by revision.
+/// Control messages that may wait for a client. A client that does not read them loses further ones, and synchronizes
+/// by revision.
 const CONTROL_QUEUE: usize = 64;
 
 /// Receives the changes of membership: links that become routable, and those that cease to be. It is called without a
@@ -35,9 +36,9 @@ const CONTROL_QUEUE: usize = 64;
 pub trait MembershipObserver: Send + Sync {
     /// The link's first data stream is open.
     fn link_up(&self, link: &Arc<Link>);
-    /// The link takes no more requests: its last data stream is gone, or it drains.
+    /// The link accepts no more requests: its last data stream is gone, or it drains.
     fn link_down(&self, link: &Arc<Link>);
-    /// The link has ended and does not come back.
+    /// The link has ended for good.
     fn link_gone(&self, link: &Arc<Link>);
 }
 
@@ -162,11 +163,11 @@ impl Registry {
             };
             // Another instance holds the name. Probe it; then try again, since the holder may have changed in between.
             let lane = holder.lane();
-            let answers = match lane {
+            let responds = match lane {
                 Some(lane) => lane.probe(config.takeover_probe).await,
                 None => false,
             };
-            if answers {
+            if responds {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(RegisterError::ClientIdTaken {
                     client: link.grant.client().clone(),
@@ -234,7 +235,7 @@ impl Registry {
         });
         let mut streams = link.streams.lock();
         if streams.ended {
-            // A newer registration was faster.
+            // A newer registration replaced it first.
             task.abort();
         } else {
             streams.setup = Some(task.abort_handle());
@@ -273,7 +274,7 @@ impl Registry {
             (old, !was_routable)
         };
         if let Some(old) = old {
-            let failure = Failure::new(Reason::LinkLost, "the data stream was opened anew");
+            let failure = Failure::new(Reason::LinkLost, "a new data stream replaced this one");
             old.close(&failure);
         }
         if came_up {
@@ -371,8 +372,8 @@ impl Registry {
         self.remove(link, failure);
     }
 
-    /// Changes bounds and times. Links that are there keep the permits that they have, but for their number; a session
-    /// that waits for its first data stream keeps its time.
+    /// Changes bounds and times. Existing links keep their permits, with the new limit; a session that waits for its
+    /// first data stream keeps its time.
     pub fn set_config(&self, config: Config) {
         for link in self.links() {
             let permits = link.permits();
@@ -458,7 +459,7 @@ fn log_end(link: &Link, failure: &Failure) {
     );
 }
 
-/// The reason of a link without streams: no request fails by it.
+/// The reason of a link without streams: it has no requests that could fail with it.
 fn channel_ended(link: &Link) -> Failure {
     if link.is_draining() {
         Failure::new(Reason::Draining, "the client left after a drain")

@@ -277,19 +277,19 @@ impl TransportReader for Pipe {
     }
 }
 
-/// P-1.8: who answers keeps the name; any byte is an answer.
+/// P-1.8: a client that responds keeps the name; any byte is a response.
 #[tokio::test(start_paused = true)]
-async fn another_machine_is_refused_while_the_holder_answers() {
+async fn another_machine_is_refused_while_the_holder_responds() {
     let world = world();
     let (old, _) = world.register("a", 1, 1).await.unwrap();
     let (lane, _guard) = world.open(1, 0).unwrap();
-    let (answers, source) = mpsc::channel(4);
+    let (responses, source) = mpsc::channel(4);
     let mut outbound = lane.outbound();
     // The client's end: gives every byte back.
     tokio::spawn(async move {
         while let Some(batch) = std::future::poll_fn(|cx| outbound.poll_batch(cx)).await {
             for bytes in batch.into_segments() {
-                let _ = answers.send(bytes).await;
+                let _ = responses.send(bytes).await;
             }
         }
     });
@@ -303,7 +303,7 @@ async fn another_machine_is_refused_while_the_holder_answers() {
     assert_eq!(world.open(2, 0).err(), Some(StreamError::StaleSession));
 }
 
-/// P-1.8: who does not answer within the probe loses it.
+/// P-1.8: a client that does not respond within the probe loses it.
 #[tokio::test(start_paused = true)]
 async fn another_machine_takes_over_from_a_silent_holder() {
     let world = world();

@@ -63,7 +63,7 @@ impl<T> Table<T> {
     /// each. The last one is the result of [`Table::route`], if it matches.
     ///
     /// # Complexity
-    /// Sorts all rules: for people, not for requests.
+    /// Sorts all rules: for `explain`, not for requests.
     #[must_use]
     pub fn explain(&self, query: &Query<'_>) -> Explanation<'_, T> {
         let host = query.host.map(normalize_host).transpose();
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(text, "no host, path /\nno rule matches");
         let text = none.explain(&Query::new(Some("a b"), "/")).to_string();
         assert!(
-            text.starts_with("no host (a host cannot have ' '"),
+            text.starts_with("no host (a host cannot contain ' '"),
             "{text}"
         );
     }

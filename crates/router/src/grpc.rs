@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-/// The longest pattern: a bound on what one rule costs.
+/// The longest pattern: a bound on the cost of one rule.
 const LONGEST: usize = 1_024;
 
 /// A gRPC service, `pkg.Service`, or one of its methods, `pkg.Service/Method`.
@@ -29,13 +29,13 @@ impl GrpcPattern {
         &self.service
     }
 
-    /// The method, unless every one is meant.
+    /// The method; `None` if every method matches.
     #[must_use]
     pub fn method(&self) -> Option<&str> {
         self.method.as_deref()
     }
 
-    /// Whether a gRPC call to `path`, which is `/service/method`, is meant.
+    /// Whether a gRPC call to `path`, which is `/service/method`, matches.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         path.strip_prefix('/')
@@ -50,8 +50,7 @@ impl GrpcPattern {
     }
 }
 
-/// Whether a content type is that of gRPC. gRPC-Web has another one and is
-/// plain HTTP to us.
+/// Whether a content type is that of gRPC. gRPC-Web has another one, and counts as plain HTTP.
 #[must_use]
 pub fn is_grpc(content_type: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
@@ -69,7 +68,7 @@ impl FromStr for GrpcPattern {
     /// Reads `pkg.Service` or `pkg.Service/Method`.
     ///
     /// # Errors
-    /// Whatever is not made of protobuf identifiers in that order.
+    /// Any other text than protobuf identifiers in this form.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (service, method) = match text.split_once('/') {
             Some((service, method)) => (service, Some(method)),
@@ -91,7 +90,7 @@ impl FromStr for GrpcPattern {
     }
 }
 
-/// Any method's name, ours to understand or not.
+/// Whether the text may be the name of a method, known or not.
 fn is_method(text: &str) -> bool {
     !text.is_empty() && !text.contains('/')
 }

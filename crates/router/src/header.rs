@@ -4,11 +4,11 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// The longest name or value of a condition: a bound on what one rule costs.
+/// The longest name or value of a condition: a bound on the cost of one rule.
 const LONGEST: usize = 1_024;
 
-/// A header that must be there with one value. Names are compared without
-/// case, values byte by byte; of a repeated header the first line counts.
+/// A condition: a header must have this value. Names are compared without case, values byte by byte; of a repeated
+/// header the first line counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderMatch {
     /// In lower case.
@@ -19,7 +19,7 @@ pub struct HeaderMatch {
 /// Why a header condition is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HeaderError {
-    /// The name is empty, too long or has a character that no header name has.
+    /// The name is empty, too long or contains a character that is not allowed in a header name.
     #[error(
         "{name:?} is not a header name; use 1 to 1024 letters, digits and hyphens, such as x-env"
     )]
@@ -27,10 +27,9 @@ pub enum HeaderError {
         /// The name as it was given.
         name: String,
     },
-    /// The value is too long, has a control character or begins or ends with a
-    /// blank.
+    /// The value is too long, contains a control character or begins or ends with a blank.
     #[error(
-        "{value:?} can never be the value of the header {name}; use up to 1024 bytes without \
+        "{value:?} is not a valid value of the header {name}; use up to 1024 bytes without \
          control characters and without blanks at the ends"
     )]
     Value {
@@ -45,7 +44,7 @@ impl HeaderMatch {
     /// The condition that the header `name` has the value `value`.
     ///
     /// # Errors
-    /// A name or value that no request can have, see [`HeaderError`].
+    /// An invalid name or value, see [`HeaderError`].
     pub fn try_new(name: &str, value: &str) -> Result<Self, HeaderError> {
         if name.is_empty() || name.len() > LONGEST || !name.bytes().all(is_token) {
             return Err(HeaderError::Name {

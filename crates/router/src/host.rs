@@ -1,11 +1,10 @@
-//! Host names as visitors send them and as rules name them.
+//! Host names of visitors and of rules.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
-/// The longest name that DNS carries, in text and without the final dot
-/// (RFC 1035, section 2.3.4).
+/// The longest name in DNS, as text without the final dot (RFC 1035, section 2.3.4).
 const LONGEST_NAME: usize = 253;
 /// The longest label (RFC 1035, section 2.3.4).
 const LONGEST_LABEL: usize = 63;
@@ -13,7 +12,7 @@ const LONGEST_LABEL: usize = 63;
 /// Why a text is not a host. Positions count bytes from 0.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HostError {
-    /// Nothing is left once port and final dot are taken away.
+    /// Empty, apart from port and final dot.
     #[error("the host is empty; give a name such as app.example.com or an address")]
     Empty,
     /// More than 253 bytes.
@@ -34,25 +33,24 @@ pub enum HostError {
         /// The label as it was given.
         label: String,
     },
-    /// A character that no host has.
+    /// A character that is not allowed in a host.
     #[error(
-        "a host cannot have {character:?} (byte {position}); use letters, digits, hyphens, \
+        "a host cannot contain {character:?} (byte {position}); use letters, digits, hyphens, \
          underscores and dots, and write an international name as xn--"
     )]
     Character {
         /// The character as it was given.
         character: char,
-        /// Where it stands.
+        /// Its position.
         position: usize,
     },
     /// The port is not a number up to 65535.
     #[error("{port:?} is not a port; use a number up to 65535")]
     Port {
-        /// What stands after the colon.
+        /// The text after the colon.
         port: String,
     },
-    /// Brackets that do not hold an IPv6 address, or an IPv6 address outside
-    /// brackets.
+    /// Brackets without an IPv6 address in them, or an IPv6 address without brackets.
     #[error("{address:?} is not an IPv6 address in brackets, such as [2001:db8::1]")]
     Address {
         /// The text as it was given.
@@ -60,17 +58,16 @@ pub enum HostError {
     },
 }
 
-/// Brings a `Host` header or an `:authority` into the one form in which hosts
-/// are compared: lower case, no port, no final dot; an IPv6 address in brackets
-/// and in its canonical form (RFC 5952). Nothing is copied when the host is
-/// already so written.
+/// Converts a `Host` header or an `:authority` to the normal form in which hosts are compared: lower case, no port, no
+/// final dot; an IPv6 address in brackets and in its canonical form (RFC 5952). A host that already has this form is
+/// not copied.
 ///
 /// Hyphens may stand anywhere in a label and underscores count as letters:
 /// names of both kinds are resolved in practice. An empty port (`host:`) is
 /// allowed, as RFC 3986, section 3.2.3 does.
 ///
 /// # Errors
-/// Whatever is not a host, see [`HostError`].
+/// An invalid host, see [`HostError`].
 pub fn normalize_host(text: &str) -> Result<Cow<'_, str>, HostError> {
     if text.starts_with('[') {
         return normalize_ipv6(text);
@@ -109,8 +106,8 @@ fn normalize_ipv6(text: &str) -> Result<Cow<'_, str>, HostError> {
     }
     let address: Ipv6Addr = bracketed[1..end].parse().map_err(|_| refused())?;
     let mut written = Buffer::default();
-    // A canonical address has at most 39 bytes (41 in brackets), so it fits;
-    // were it not to, the owned form below is right all the same.
+    // A canonical address has at most 39 bytes (41 in brackets), so it fits; the owned form below would be correct as
+    // well.
     let fits = fmt::Write::write_fmt(&mut written, format_args!("[{address}]")).is_ok();
     if fits && written.as_bytes() == bracketed.as_bytes() {
         Ok(Cow::Borrowed(bracketed))
@@ -153,7 +150,7 @@ impl fmt::Write for Buffer {
 }
 
 fn check_port(port: &str) -> Result<(), HostError> {
-    // The digits are checked apart because parse also takes a plus sign.
+    // The digits are checked separately because `parse` also accepts a plus sign.
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     if port.is_empty() || (digits && port.parse::<u16>().is_ok()) {
         Ok(())
@@ -177,14 +174,14 @@ fn check_name(name: &str) -> Result<(), HostError> {
             return Err(HostError::EmptyLabel { position: start });
         }
         // Bytes first, which is faster; characters only for the error.
-        let stranger = if label.bytes().all(is_label_byte) {
+        let invalid = if label.bytes().all(is_label_byte) {
             None
         } else {
             label
                 .char_indices()
                 .find(|(_, c)| !u8::try_from(*c).is_ok_and(is_label_byte))
         };
-        if let Some((offset, character)) = stranger {
+        if let Some((offset, character)) = invalid {
             return Err(HostError::Character {
                 character,
                 position: start + offset,
@@ -209,7 +206,7 @@ fn is_label_byte(byte: u8) -> bool {
 /// Read from text with [`str::parse`]; written back in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPattern {
-    /// In normal form; of a wildcard, what follows `*.`. Shared by the rules of one host.
+    /// In normal form; for a wildcard, the part after `*.`. Shared by the rules of one host.
     name: Arc<str>,
     wildcard: bool,
 }
@@ -225,9 +222,9 @@ pub enum HostPatternError {
         /// What is wrong with it.
         source: HostError,
     },
-    /// The wildcard is not a whole first label with a name behind it.
+    /// The wildcard is not the whole first label, or no name follows it.
     #[error(
-        "host {pattern:?} of a rule: a wildcard is a whole first label with a name behind it, \
+        "host {pattern:?} of a rule: a wildcard is a whole first label with a name after it, \
          as in *.example.com; for every host, leave the host out"
     )]
     Wildcard {
@@ -237,28 +234,27 @@ pub enum HostPatternError {
 }
 
 impl HostPattern {
-    /// Whether it stands for every host below a name.
+    /// Whether it matches every host below a name.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
         self.wildcard
     }
 
-    /// The host, or of a wildcard the name below which it matches; in normal
-    /// form.
+    /// The host, or for a wildcard the name below which it matches; in normal form.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The same, shared.
+    /// The same, as a shared text.
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
-    /// The wildcards that stand for every host that this pattern stands for, other than itself; the longest first.
+    /// The wildcards that match every host that this pattern matches, other than itself; the longest first.
     pub fn wildcards_above(&self) -> impl Iterator<Item = Self> {
         let dots = self.name.match_indices('.');
-        // Nothing is below an address.
+        // An address has no subdomains.
         let dots = dots.filter(|_| !is_address(&self.name));
         let names = dots.filter_map(|(dot, _)| self.name.get(dot + 1..));
         names.map(|name| Self {
@@ -267,7 +263,7 @@ impl HostPattern {
         })
     }
 
-    /// Of a wildcard, the host below whose name it stands.
+    /// For a wildcard, the name below which it matches, as a host.
     #[must_use]
     pub fn base(&self) -> Option<Self> {
         self.wildcard.then(|| Self {
@@ -276,7 +272,7 @@ impl HostPattern {
         })
     }
 
-    /// Whether every host that `other` stands for is meant by this one too.
+    /// Whether every host that `other` matches is matched by this pattern too.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self == other
@@ -284,8 +280,7 @@ impl HostPattern {
                 && (self.matches(&other.name) || (other.wildcard && self.name == other.name)))
     }
 
-    /// Whether `host`, in the form that [`normalize_host`] gives, is meant. A
-    /// wildcard stands for one label or more, never for none.
+    /// Whether `host`, in the form of [`normalize_host`], matches. A wildcard matches one label or more, not zero.
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         if self.wildcard {
@@ -301,11 +296,10 @@ impl HostPattern {
 impl FromStr for HostPattern {
     type Err = HostPatternError;
 
-    /// Reads `app.example.com`, `*.example.com` or an address. Case, a port and
-    /// a final dot do not count.
+    /// Reads `app.example.com`, `*.example.com` or an address. Case, a port and a final dot are ignored.
     ///
     /// # Errors
-    /// Whatever is neither a host nor a wildcard, see [`HostPatternError`].
+    /// Any other text, see [`HostPatternError`].
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad_wildcard = || HostPatternError::Wildcard {
             pattern: text.to_owned(),

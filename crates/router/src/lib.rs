@@ -1,4 +1,4 @@
-//! Rules: which tunnel or upstream a visitor means.
+//! Rules: select the tunnel or upstream of a request.
 //!
 //! Holds: a [`Table`] of [`Rule`]s, each a match on host, path prefix, headers
 //! and gRPC service or method, and a target of the caller's own type. A clone of

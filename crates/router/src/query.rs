@@ -5,14 +5,12 @@ use std::fmt;
 /// The parts of a request that rules match.
 #[derive(Clone, Copy)]
 pub struct Query<'q> {
-    /// The `Host` header or `:authority` as the visitor wrote it, or as
-    /// [`normalize_host`](crate::normalize_host) returned it. What is not a host
-    /// matches only rules that name none.
+    /// The `Host` header or `:authority` as the visitor wrote it, or as [`normalize_host`](crate::normalize_host)
+    /// returned it. An invalid host matches only rules without a host.
     pub host: Option<&'q str>,
     /// The request target's path as the visitor wrote it; a query may follow.
     pub path: &'q str,
-    /// The value of the first header of a name, which is given in lower case.
-    /// gRPC rules ask for `content-type`.
+    /// The value of the first header with a name, which is given in lower case. gRPC rules read `content-type`.
     pub headers: &'q dyn Fn(&str) -> Option<&'q [u8]>,
 }
 

@@ -22,8 +22,7 @@ pub struct Rule<T> {
 }
 
 impl<T> Rule<T> {
-    /// The rule that selects `target` for every request, to be narrowed by
-    /// setting its fields.
+    /// A rule that selects `target` for every request; set its fields to add conditions.
     #[must_use]
     pub fn new(target: T) -> Self {
         Self {
@@ -35,8 +34,7 @@ impl<T> Rule<T> {
         }
     }
 
-    /// The path prefix without the slash at its end; empty when every path is
-    /// meant.
+    /// The path prefix without the slash at its end; empty if every path matches.
     pub(crate) fn prefix(&self) -> &str {
         self.path.as_ref().map_or("", PathPrefix::trimmed)
     }
@@ -74,8 +72,7 @@ impl<T> Rule<T> {
     }
 }
 
-/// How specific a rule is. The fields and variants stand in order of
-/// precedence, which the derived order follows.
+/// How specific a rule is. The fields and variants are in order of precedence, which the derived order follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     host: HostRank,
@@ -87,8 +84,7 @@ pub(crate) struct Rank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum HostRank {
     Any,
-    /// Bytes of the name below which it matches: two wildcards that match one
-    /// host differ in them.
+    /// Bytes of the name of a wildcard: two wildcards that match one host differ in them.
     Below(usize),
     Exact,
 }
@@ -177,7 +173,7 @@ mod tests {
 
     #[test]
     fn headers_and_grpc_must_all_hold() {
-        let ask = |rule: &Rule<()>, path: &str, given: &[(&str, &str)]| {
+        let matches = |rule: &Rule<()>, path: &str, given: &[(&str, &str)]| {
             rule.details_match(path, &|name| {
                 given
                     .iter()
@@ -186,14 +182,22 @@ mod tests {
             })
         };
         let two = rule("", "", 2, "");
-        assert!(ask(&two, "/", &[("x-0", "v"), ("x-1", "v")]));
-        assert!(!ask(&two, "/", &[("x-0", "v"), ("x-1", "V")]));
-        assert!(!ask(&two, "/", &[("x-1", "v")]));
+        assert!(matches(&two, "/", &[("x-0", "v"), ("x-1", "v")]));
+        assert!(!matches(&two, "/", &[("x-0", "v"), ("x-1", "V")]));
+        assert!(!matches(&two, "/", &[("x-1", "v")]));
         let call = rule("", "", 0, "s/M");
-        assert!(ask(&call, "/s/M", &[("content-type", "application/grpc")]));
-        assert!(!ask(&call, "/s/N", &[("content-type", "application/grpc")]));
-        assert!(!ask(&call, "/s/M", &[("content-type", "text/html")]));
-        assert!(!ask(&call, "/s/M", &[]));
-        assert!(ask(&rule("", "", 0, ""), "/", &[]));
+        assert!(matches(
+            &call,
+            "/s/M",
+            &[("content-type", "application/grpc")]
+        ));
+        assert!(!matches(
+            &call,
+            "/s/N",
+            &[("content-type", "application/grpc")]
+        ));
+        assert!(!matches(&call, "/s/M", &[("content-type", "text/html")]));
+        assert!(!matches(&call, "/s/M", &[]));
+        assert!(matches(&rule("", "", 0, ""), "/", &[]));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use hashbrown::{HashTable, hash_table::Entry};
 
-/// Entries that a shard holds on average, at most: what a change copies.
+/// Average number of entries of a shard, at most: a change copies one shard.
 const PER_SHARD: usize = 32;
 
 type Shard<K, V> = Arc<HashTable<(K, V)>>;
@@ -19,7 +19,7 @@ type Shard<K, V> = Arc<HashTable<(K, V)>>;
 /// costs `n` entries for each copy.
 pub struct ShardedMap<K, V> {
     hasher: RandomState,
-    /// A power of two of them.
+    /// Their number is a power of two.
     shards: Box<[Shard<K, V>]>,
     len: usize,
 }

@@ -1,4 +1,4 @@
-//! Rules made ready for look-up.
+//! Rules prepared for look-ups.
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
@@ -9,16 +9,15 @@ use crate::{
     path::{ends_segment, without_query},
 };
 
-/// A set of rules. A clone shares them; adding and removing rules afterwards
-/// leaves the clone as it is.
+/// A set of rules. A clone shares them; rules added or removed afterwards do not change the clone.
 #[derive(Debug)]
 pub struct Table<T> {
     exact: Hosts<T>,
-    /// By the name that follows `*.`.
+    /// By the name after `*.`.
     below: Hosts<T>,
     any: Arc<Paths<T>>,
-    /// How many keys of `below` have which length, so that a host of many labels
-    /// costs no look-ups that cannot succeed.
+    /// The number of keys of `below` by their length, so that a host with many labels costs no look-ups that cannot
+    /// succeed.
     below_lengths: Arc<BTreeMap<usize, usize>>,
     len: usize,
 }
@@ -28,8 +27,7 @@ type Hosts<T> = ShardedMap<Arc<str>, Arc<Paths<T>>>;
 /// The rules of one host.
 #[derive(Debug)]
 struct Paths<T> {
-    /// The different lengths of prefixes, and how many prefixes have each; the
-    /// longest first.
+    /// The lengths of prefixes with the number of prefixes of each; the longest first.
     lengths: Vec<(usize, usize)>,
     /// The longest prefix first, then in the order of bytes.
     buckets: Vec<Arc<Bucket<T>>>,
@@ -82,7 +80,7 @@ pub enum TableError {
         second_conditions: String,
     },
     /// A rule has two conditions for one header.
-    #[error("rule {} asks twice for the header {name}; name each header once", .rule + 1)]
+    #[error("rule {} has two conditions for the header {name}; name each header once", .rule + 1)]
     RepeatedHeader {
         /// The rule.
         rule: usize,
@@ -94,8 +92,7 @@ pub enum TableError {
 /// The rule that a request selects.
 #[derive(Debug)]
 pub struct Match<'t, T> {
-    /// The rule's number: its place in the list that made the table, or the
-    /// number that it was added under.
+    /// The rule's number: its position in the list of the table, or the number with which it was added.
     pub index: usize,
     /// The rule.
     pub rule: &'t Rule<T>,
@@ -122,7 +119,7 @@ impl<T> Default for Table<T> {
     }
 }
 
-// Not derived: targets need not be cloned.
+// Not derived: targets need not implement `Clone`.
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
         Self {
@@ -136,10 +133,10 @@ impl<T> Clone for Table<T> {
 }
 
 impl<T> Table<T> {
-    /// A table of `rules`, whose order means nothing.
+    /// A table of `rules`, in any order.
     ///
     /// # Errors
-    /// Rules between which a request could not decide, see [`TableError`].
+    /// Rules that contradict each other, see [`TableError`].
     ///
     /// # Complexity
     /// That of adding each.
@@ -151,12 +148,11 @@ impl<T> Table<T> {
         Ok(table)
     }
 
-    /// Adds a rule under a number by which it is named and removed. Numbers need
-    /// not be dense; two rules should not have the same.
+    /// Adds a rule with a number, by which it is reported and removed. Numbers may have gaps; they should be unique.
     ///
     /// # Errors
-    /// [`TableError`] when a request could not decide between the rule and one
-    /// that is there; the table is then as it was.
+    /// [`TableError`] when a request could match the rule and another one of the same rank; the table is unchanged
+    /// then.
     ///
     /// # Complexity
     /// Compares the rule with those of the same host, path and rank. Copies the
@@ -195,8 +191,7 @@ impl<T> Table<T> {
         Ok(())
     }
 
-    /// Removes the rule with this number, which has this host and path; whether
-    /// there was one.
+    /// Removes the rule with this number, host and path. Returns whether there was one.
     ///
     /// # Complexity
     /// That of adding it.
@@ -350,11 +345,11 @@ impl<T> Paths<T> {
         self.buckets.get(place).map(Arc::as_ref)
     }
 
-    /// Where the bucket of a prefix is, or would be.
+    /// The position of the bucket of a prefix, or where it would be inserted.
     fn place(&self, prefix: &str) -> Result<usize, usize> {
         self.buckets.binary_search_by(|bucket| {
             let known = &*bucket.prefix;
-            // The length first: most comparisons end there.
+            // Length first: most comparisons end there.
             prefix
                 .len()
                 .cmp(&known.len())
@@ -426,8 +421,8 @@ fn check_headers<T>(index: usize, rule: &Rule<T>) -> Result<(), TableError> {
     Ok(())
 }
 
-/// Refuses two rules of one host, path and rank that one request could match.
-/// Both have equally many headers, each name once.
+/// Rejects two rules of one host, path and rank if one request could match both. Both have the same number of headers,
+/// each name once.
 fn check_pair<T>(one: (usize, &Rule<T>), other: (usize, &Rule<T>)) -> Result<(), TableError> {
     let ((first, a), (second, b)) = if one.0 < other.0 {
         (one, other)
@@ -439,7 +434,7 @@ fn check_pair<T>(one: (usize, &Rule<T>), other: (usize, &Rule<T>)) -> Result<(),
             .iter()
             .any(|other| other.name() == header.name() && other.value() != header.value())
     });
-    // Of equal rank: both a service, both a method or both none.
+    // Of equal rank: both have a service, both a method, or neither.
     if apart || a.grpc != b.grpc {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Which connections on the clients' port are good for something.
+//! Which connections on the clients' port are in use.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -6,14 +6,14 @@ use adit_link::control::ChannelId;
 use adit_registry::Registry;
 use parking_lot::Mutex;
 
-/// Counts the streams that each connection carries. Anybody can connect; who neither registers nor opens a stream must
-/// not hold a descriptor for ever.
+/// Counts the streams that each connection carries. Any program can connect; a connection without a registration and
+/// without a stream must not hold a descriptor for ever.
 pub(crate) struct Channels {
     registry: Arc<Registry>,
     streams: Mutex<HashMap<ChannelId, usize>>,
 }
 
-/// A stream on a connection, counted while this lives.
+/// A stream on a connection, counted until this is dropped.
 pub(crate) struct ChannelUse {
     channels: Arc<Channels>,
     channel: ChannelId,
@@ -40,8 +40,7 @@ impl Channels {
         self.streams.lock().contains_key(&channel) || self.registry.is_channel_used(channel)
     }
 
-    /// Completes when the connection is good for nothing, at two looks one after the other: a stream may just be on its
-    /// way.
+    /// Completes when two checks in a row find the connection unused: a stream may be about to open.
     pub(crate) async fn wait_until_unused(&self, channel: ChannelId, look_every: Duration) {
         let mut was_used = true;
         loop {

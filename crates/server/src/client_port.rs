@@ -19,7 +19,7 @@ use crate::{
     service::Service,
 };
 
-/// What serves a connection of a client.
+/// Serves the connections of clients.
 #[derive(Clone)]
 pub(crate) struct ClientPort {
     pub(crate) methods: Methods<Service>,
@@ -65,8 +65,8 @@ impl ClientPort {
         self.registry.channel_closed(channel);
     }
 
-    /// Completes when the connection is to be closed because it is unused: it carries no session in time, has to make room
-    /// for newer connections, or has lost its session.
+    /// Completes when the connection is to be closed: it did not register in time, has to make room for newer
+    /// connections, or has lost its session.
     async fn unused(
         &self,
         peer: SocketAddr,
@@ -74,12 +74,12 @@ impl ClientPort {
         newcomer: Newcomer,
         allowance: &Allowance,
     ) {
-        // A session must be there within this.
+        // The connection must register within this.
         let setup = self.config.load().settings.timeouts.setup;
         let registering = async {
             tokio::select! {
                 () = allowance.lifted() => Ok(()),
-                () = newcomer.displaced() => Err("newer connections came in"),
+                () = newcomer.displaced() => Err("newer connections replaced it"),
             }
         };
         let registered = timeout(setup, registering).await;
@@ -87,12 +87,12 @@ impl ClientPort {
         let reason = match registered {
             Ok(Ok(())) => {
                 self.channels.wait_until_unused(channel, setup).await;
-                tracing::debug!(%peer, "client connection closed: it carries no session any more");
+                tracing::debug!(%peer, "client connection closed: its session has ended");
                 return;
             }
             Ok(Err(reason)) => reason.to_owned(),
             Err(_) if allowance.is_used_up() => {
-                format!("no session within {setup:?}, and all that may be sent before one")
+                format!("no session within {setup:?}, and as many bytes as are allowed before one")
             }
             Err(_) => format!("no session within {setup:?}"),
         };

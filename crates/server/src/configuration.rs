@@ -1,4 +1,4 @@
-//! The configuration of a running server: where it comes from, and which one is in force.
+//! The configuration of a running server: its source, and the one in force.
 //!
 //! A [`ConfigSource`] publishes complete, validated [`Configuration`]s, each under a revision. The server follows the source
 //! and applies each new revision as a whole or not at all; [`InForce`] holds the one that was applied last. A file is one
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{settings::Settings, status::ConfigStatus};
 
-/// Settings under a number.
+/// Settings with their revision.
 #[derive(Debug, Clone)]
 pub struct Configuration {
     /// Grows with each change; the first is at least 1.
@@ -68,11 +68,11 @@ impl ConfigSource for FixedSource {
 
 /// The configuration that the server follows now.
 ///
-/// Reading it takes no lock: it is read where a connection, a registration or a wait begins, never for each message.
+/// Reading it takes no lock: it is read when a connection, a registration or a wait begins, never for each message.
 pub(crate) struct InForce {
     current: ArcSwap<Configuration>,
     source: Arc<dyn ConfigSource>,
-    /// Changes that were applied, without the configuration of the start.
+    /// Changes that were applied; the configuration of the start is not counted.
     applied: AtomicU64,
     /// Changes that the source published and the server could not apply.
     rejected: Mutex<Rejections>,
@@ -91,7 +91,7 @@ impl InForce {
         })
     }
 
-    /// The settings in force. The guard is for a few steps: keep a clone of what is needed across an await.
+    /// The settings in force. The guard must not be held across an await: clone what is needed there.
     pub(crate) fn load(&self) -> Guard<Arc<Configuration>> {
         self.current.load()
     }

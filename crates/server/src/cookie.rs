@@ -1,6 +1,6 @@
 //! Cookies of a request.
 
-/// The value of a cookie in the lines of a request, or nothing.
+/// The value of a cookie in the header lines of a request, if it is there.
 pub(crate) fn cookie<'h>(lines: impl Iterator<Item = &'h [u8]>, name: &str) -> &'h [u8] {
     lines
         .flat_map(|line| line.split(|byte| *byte == b';'))

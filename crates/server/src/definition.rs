@@ -73,7 +73,7 @@ impl Definition {
         }
         let hosts = match (is_http, announced.domains.as_slice()) {
             (false, _) => Vec::new(),
-            // It is reached by its port.
+            // Its port selects it.
             (true, []) if remote_port != 0 => Vec::new(),
             (true, []) => {
                 let domains = std::iter::once("localhost").chain(domain);
@@ -141,7 +141,7 @@ impl Definition {
         self.paths.iter().any(|prefix| prefix.matches(path))
     }
 
-    /// How many rules lead to it.
+    /// The number of rules that select it.
     pub(crate) fn routes(&self) -> usize {
         self.hosts.len().saturating_mul(self.paths.len())
     }
@@ -191,7 +191,7 @@ fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), Definition
         &announced.hash_on,
         &announced.compression,
     ];
-    // Names of hosts have the bound of DNS; this one keeps the refusal of a longer text short.
+    // Host names have the limit of DNS; this one keeps the refusal of a longer text short.
     let texts = texts.into_iter().chain(&announced.domains);
     if let Some(text) = texts.into_iter().find(|text| text.len() > LONGEST_TEXT) {
         return Err(DefinitionError::TextBytes {
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(parse(&tunnel).unwrap(), whole);
     }
 
-    /// 1,500 domains with 1,500 locations once made 2,250,000 rules of one message of 34 KB.
+    /// 1,500 domains with 1,500 locations made 2,250,000 rules of one message of 34 KB.
     #[test]
     fn domains_locations_and_their_product_are_bounded() {
         let names = |count: usize, name: &str| (0..count).map(|n| format!("{name}{n}")).collect();

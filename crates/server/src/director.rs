@@ -31,7 +31,7 @@ use crate::{
     tunnel::{RunningRequest, Tunnel},
 };
 
-/// Directs visitors by the directory's snapshot.
+/// Directs visitors by the current snapshot of the directory.
 pub(crate) struct ServerDirector {
     shared: Arc<Routing>,
 }
@@ -41,7 +41,7 @@ struct Routing {
     retries: RetryBudget,
     /// Read where a request begins to wait.
     waits: Mutex<Waits>,
-    /// Until then unknown names wait: their clients may be on their way back.
+    /// Until then requests for unknown names wait: their clients may be reconnecting.
     grace_until: Instant,
     /// The port on which the host selects the tunnel. Every other port belongs to one tunnel.
     public_port: u16,
@@ -100,7 +100,7 @@ impl ServerDirector {
 }
 
 impl ServerDirector {
-    /// Changes the longest waits of the requests to come.
+    /// Changes the longest waits of later requests.
     pub(crate) fn set_timeouts(&self, timeouts: &Timeouts) {
         *self.shared.waits.lock() = Waits::new(timeouts);
     }
@@ -163,7 +163,7 @@ impl Director for ServerDirector {
         self.direct_request(input, avoid)
     }
 
-    /// Tunnels share the common port; any other one belongs to one tunnel.
+    /// Tunnels share the common port; every other port belongs to one tunnel.
     fn needs_host(&self, local_port: u16) -> bool {
         local_port == 0 || local_port == self.shared.public_port
     }
@@ -185,7 +185,7 @@ pub(crate) struct RouteInput<'v> {
     pub(crate) visitor: IpAddr,
 }
 
-/// The same, kept over a wait.
+/// The same, owned by a request that waits.
 struct WaitingRequest {
     protocol: ProtocolType,
     port: Option<u16>,
@@ -193,7 +193,7 @@ struct WaitingRequest {
     path: String,
     headers: http::HeaderMap,
     visitor: IpAddr,
-    /// Links that were tried: a client that comes back has another one.
+    /// Links that were tried: a client that reconnects has another one.
     avoid: Vec<u64>,
 }
 
@@ -247,7 +247,8 @@ impl Routing {
         Failure::new(Reason::NoTunnel, text)
     }
 
-    /// The tunnel or upstream that the port or the rules select. A rule to a tunnel without announcement selects nothing.
+    /// The tunnel or upstream that the port or the rules select. A rule to a tunnel that is not announced selects
+    /// nothing.
     fn route(&self, input: RouteInput<'_>) -> Option<(Selected, u64)> {
         let snapshot = self.directory.snapshot();
         if let Some(port) = input.port() {
@@ -263,7 +264,7 @@ impl Routing {
         }
         let header = |name: &str| {
             let value = input.headers.get(name)?.as_bytes();
-            // Nothing is a call of gRPC by its content type alone (P-8.1).
+            // The content type alone does not make a request a call of gRPC (P-8.1).
             let poses = input.protocol != ProtocolType::Grpc
                 && name == "content-type"
                 && adit_router::is_grpc(value);
@@ -280,14 +281,14 @@ impl Routing {
         }
     }
 
-    /// Waits for a client with a permit to spare. Looks at the rules anew at each change: the client that comes back may
-    /// have announced its tunnel with other settings. For a while after a start, names that are not known yet are waited
-    /// for as well: they may belong to clients that are on their way back.
+    /// Waits for a client with a free permit. Applies the rules again at each change: the client that returns may have
+    /// announced its tunnel with other settings. For a while after a start, requests for unknown names wait as well:
+    /// their clients may be reconnecting.
     async fn wait(&self, visit: WaitingRequest) -> Result<Destination, Failure> {
         let now = tokio::time::Instant::now;
         let deadline = now() + self.waits.lock().client;
         loop {
-            // Registered before looking, so that a change in between is not missed.
+            // Registered before the check, so that a change in between is not missed.
             let renamed = self.directory.changed.notified();
             let Some((way, revision)) = self.route(visit.input()) else {
                 let until = deadline.min(self.grace_until.into());
@@ -329,7 +330,7 @@ impl Routing {
         }
     }
 
-    /// `None` when the client left before it had a permit to spare.
+    /// `None` when the client left before it had a free permit.
     async fn wait_for_permit(
         &self,
         selected: (&Arc<Tunnel>, &Layers),
@@ -371,13 +372,13 @@ impl Choice {
             && carries(link, self.protocol)
     }
 
-    /// Flows of UDP take no permits (P-11.2).
+    /// UDP flows take no permits (P-11.2).
     fn takes_permit(&self) -> bool {
         self.protocol != ProtocolType::Udp
     }
 }
 
-/// Every client knows HTTP, and who can announce a tunnel of TCP or UDP knows that.
+/// Every client supports HTTP, and a client that can announce a tunnel of TCP or UDP supports that.
 fn carries(link: &Link, protocol: ProtocolType) -> bool {
     match protocol {
         ProtocolType::Grpc | ProtocolType::WebSocket => link.supports(protocol.as_str()),
@@ -392,7 +393,7 @@ fn draw(tunnel: &Tunnel, input: RouteInput<'_>) -> Draw {
     if policy.uses_random() {
         draw.random = rand::random();
     }
-    // A session is known by where it comes from, whatever is hashed of requests.
+    // A session has nothing but the visitor's address to hash, whatever `hash_on` is for requests.
     if policy == Policy::IpHash || (policy.uses_hash() && input.is_session()) {
         draw.hash = match input.visitor.to_canonical() {
             IpAddr::V4(ip) => hash_bytes(&ip.octets()),
@@ -430,7 +431,7 @@ fn try_choose(
     destination(selected, revision, &link, Some(permit), load)
 }
 
-/// A client to wait for when all are busy.
+/// The client to wait for when all are busy.
 fn least_busy(tunnel: &Tunnel, choice: &Choice) -> Option<(Arc<Link>, InFlight)> {
     if !choice.takes_permit() {
         return None;
@@ -477,10 +478,10 @@ fn no_tunnel(input: RouteInput<'_>) -> Failure {
     Failure::new(Reason::NoTunnel, text)
 }
 
-/// The connected clients do not support the protocol: waiting for one is useless.
+/// The failure when the connected clients do not support the protocol: waiting would not help.
 fn not_carried(tunnel: &Tunnel, protocol: ProtocolType) -> Option<Failure> {
-    let asks = matches!(protocol, ProtocolType::Grpc | ProtocolType::WebSocket);
-    (asks && tunnel.lacks(protocol)).then(|| {
+    let needs_support = matches!(protocol, ProtocolType::Grpc | ProtocolType::WebSocket);
+    (needs_support && tunnel.lacks(protocol)).then(|| {
         Failure::new(
             Reason::Refused,
             format!(

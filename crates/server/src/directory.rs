@@ -1,4 +1,4 @@
-//! The tunnels of the server, and the snapshot that visitors are routed by.
+//! The tunnels of the server, and the snapshot by which visitors are routed.
 //!
 //! Announcements and static rules only ever produce a new [`Snapshot`], immutable and numbered; routing reads the
 //! current one without a lock, and public ports follow it. The next snapshot shares with the one before what has not
@@ -51,11 +51,11 @@ use crate::{
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) routes: Table<Target>,
-    /// Who holds which public port.
+    /// The tunnel that holds each public port.
     pub(crate) ports: ShardedMap<PortKey, Arc<Tunnel>>,
 }
 
-/// How the directory names hosts and when it forgets.
+/// How the directory names hosts, and how long it keeps tunnels and names.
 #[derive(Debug, Clone)]
 pub(crate) struct DirectoryConfig {
     pub(crate) domain: Option<String>,
@@ -63,12 +63,12 @@ pub(crate) struct DirectoryConfig {
     pub(crate) shared_groups: Vec<SharedGroup>,
     /// Tunnels, and names of users, are kept this long after their last use.
     pub(crate) retention: Duration,
-    /// Tunnels that are kept for clients that are gone; those that have been gone longest are forgotten first. A client
-    /// that comes under one name after the other must not fill the table of routes.
+    /// Bound of the tunnels without clients; above it those that have been without clients longest are removed. A
+    /// client that registers under ever new names must not fill the table of routes.
     pub(crate) max_orphans: usize,
     /// Where public ports are bound; used in public URLs without a domain.
     pub(crate) bind_ip: IpAddr,
-    /// Where visitors of HTTP come in, such as 7080.
+    /// Port of HTTP visitors, such as 7080.
     pub(crate) public_port: u16,
     pub(crate) public_url: PublicUrl,
     /// The port of the clients. A tunnel can hold neither this port nor the one above.
@@ -89,7 +89,7 @@ pub(crate) struct Directory {
     index: Mutex<Index>,
     names: Mutex<Ledger>,
     current: ArcSwap<Snapshot>,
-    /// Wakes visitors whose host has no tunnel yet.
+    /// Wakes visitors that wait for an unknown host.
     pub(crate) changed: Notify,
     freed: watch::Sender<u64>,
 }
@@ -128,7 +128,7 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Puts other rules of the configuration in the place of the present ones, in one snapshot.
+    /// Replaces the rules of the configuration, in one snapshot.
     ///
     /// # Errors
     /// [`RuleError`] for the first rule that contradicts another one or a tunnel. Nothing has changed then.
@@ -149,7 +149,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Changes bounds and times. Tunnels that are there stay as they are.
+    /// Changes bounds and times. Existing tunnels stay as they are.
     pub(crate) fn set_config(&self, change: impl FnOnce(&mut DirectoryConfig)) {
         let mut config = DirectoryConfig::clone(&self.config.load());
         change(&mut config);
@@ -166,7 +166,7 @@ impl Directory {
         self.current.load()
     }
 
-    /// Whether a TCP port is that of a tunnel of HTTP or what rides on it.
+    /// Whether a TCP port belongs to a tunnel of HTTP, gRPC or WebSocket.
     pub(crate) fn is_http_port(&self, number: u16) -> bool {
         let port = PortKey {
             transport: Transport::Tcp,
@@ -182,7 +182,7 @@ impl Directory {
         self.public_port
     }
 
-    /// Where clients connect.
+    /// The port for clients.
     pub(crate) const fn clients_port(&self) -> u16 {
         self.clients_port
     }
@@ -191,7 +191,7 @@ impl Directory {
         self.current.load().revision
     }
 
-    /// Changes each time that a name, a host or a port may have become free: a refused tunnel may be announced again.
+    /// Changes whenever a name, a host or a port may have become free: a refused tunnel may be announced again.
     pub(crate) fn freed(&self) -> watch::Receiver<u64> {
         self.freed.subscribe()
     }
@@ -200,8 +200,8 @@ impl Directory {
         self.freed.send_modify(|count| *count += 1);
     }
 
-    /// Destroys a tunnel for one client; the others of its group go on. Without others it is forgotten at once.
-    /// Whether the client served it.
+    /// Removes one client from a tunnel; the other clients of the group keep serving it. A tunnel without other clients
+    /// is removed at once. Returns whether the client served it.
     pub(crate) fn withdraw(&self, link: &Arc<Link>, name: &str, now: Instant) -> bool {
         let mut state = self.state.lock();
         let Ok(name) = adit_auth::TunnelName::parse(name) else {
@@ -222,15 +222,15 @@ impl Directory {
         true
     }
 
-    /// Forgets tunnels that have had no client for the retention, and closes their ports; and names that were unused for
-    /// the retention.
+    /// Removes tunnels that have had no client for the retention, and closes their ports; and names that were unused
+    /// for the retention.
     pub(crate) fn forget(&self, now: Instant) {
         let mut state = self.state.lock();
         self.forget_orphans(&mut state, now);
         self.publish(&mut state);
     }
 
-    /// Walks over what it forgets and no further.
+    /// Costs only what it removes.
     fn forget_orphans(&self, state: &mut State, now: Instant) {
         let mut freed = false;
         let (retention, max_orphans) = {
@@ -271,7 +271,7 @@ impl Directory {
         Some(tunnel)
     }
 
-    /// Makes the next snapshot, if anything has changed.
+    /// Publishes the next snapshot, if anything has changed.
     fn publish(&self, state: &mut State) {
         if std::mem::take(&mut state.changed) {
             state.revision += 1;
@@ -283,7 +283,7 @@ impl Directory {
             self.changed.notify_waiters();
         }
         if !state.changed_ports.is_empty() {
-            // After it can be read: visitors of a new port find its tunnel.
+            // After the snapshot can be read: visitors of a new port find its tunnel.
             let changed = std::mem::take(&mut state.changed_ports);
             self.ports.follow(&state.ports, &changed);
         }
@@ -350,7 +350,7 @@ impl MembershipObserver for Directory {
     fn link_down(&self, link: &Arc<Link>) {
         self.refresh(link);
         if link.is_draining() {
-            // Its names are free for other clients of its user.
+            // Its names are free for other clients of the same user.
             self.notify_freed();
         }
     }
@@ -370,7 +370,7 @@ fn claimant(grant: &Grant) -> Claimant {
     }
 }
 
-/// The names of a link itself.
+/// The names that a link itself holds.
 fn names_of(grant: &Grant) -> [Name; 2] {
     [
         Name::Group(grant.group().clone()),

@@ -12,14 +12,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::{upstream::Upstream, upstreams::Upstreams};
 
-/// Serves the requests that one client opens on one lane: those of its entries.
+/// Serves the requests that one client opens on one lane, for visitors of its entries.
 #[derive(Clone)]
 pub(crate) struct Entries {
     upstreams: Arc<Upstreams>,
     egress: Arc<Egress>,
     /// The owner of its requests.
     owner: Arc<RequestOwner>,
-    /// Permits of the client; `None` for visitors of this side, who hold theirs already.
+    /// Permits of the client; `None` for visitors of the server, which hold theirs already.
     permits: Option<Arc<Gate>>,
 }
 
@@ -39,7 +39,7 @@ impl Entries {
         Arc::new(Self::new(upstreams, grant, Some(permits.clone())))
     }
 
-    /// Serves the requests of visitors of this side, who hold their permits already.
+    /// Serves the requests of the server's own visitors, which hold their permits already.
     pub(crate) fn of_this_side(upstreams: &Arc<Upstreams>, grant: &Grant) -> Self {
         Self::new(upstreams, grant, None)
     }
@@ -65,7 +65,8 @@ impl Dispatch for Entries {
             waited_since: None,
         };
         let Some(upstream) = self.find(&opened.head.open().tunnel) else {
-            // The name is text of the client, and records are counted by name: only names of the settings are counted.
+            // The name is text from the client, and records are counted by name: only names of the settings are
+            // counted.
             let named = std::mem::take(&mut opened.head.open_mut().tunnel);
             let named: String = named.chars().take(LONGEST_NAME).collect();
             let why = format!("this server defines no upstream {named:?}");
@@ -81,7 +82,7 @@ impl Dispatch for Entries {
             let why = "the server is stopping";
             return self.refuse(origin, opened, ResetCode::Draining, why);
         }
-        // In the order of visitors: the permit of the server, then that of the client.
+        // In the same order as for visitors: the permit of the server, then that of the client.
         let shared = self.upstreams.permits().try_acquire();
         let own = shared.as_ref().and_then(|_| permits.try_acquire());
         match (shared, own) {
@@ -94,7 +95,7 @@ impl Dispatch for Entries {
 }
 
 impl Entries {
-    /// Visitors of this side were led to an upstream by a rule, which may have been removed since.
+    /// A rule sent the server's own visitors to an upstream, which may have been removed since.
     fn find(&self, name: &str) -> Option<Arc<Upstream>> {
         let found = self.upstreams.find(name);
         match &self.permits {
@@ -130,7 +131,7 @@ impl Entries {
             let waited = tokio::select! {
                 biased;
                 () = opened.exchange.send.closed() => {
-                    // The visitor has left or the link is lost: only the record remains to be written.
+                    // The visitor has left or the link is lost: only the record is still needed.
                     return this.refuse(origin, opened, ResetCode::Cancelled, "the request was cancelled while it waited");
                 }
                 waited = timeout(wait, permits) => waited,

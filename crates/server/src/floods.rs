@@ -24,7 +24,7 @@ pub(crate) struct Floods {
     full: Kind<(Port, usize)>,
 }
 
-/// How many there were so far.
+/// The number of these events so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FloodStats {
     pub(crate) denied: u64,
@@ -39,7 +39,7 @@ struct BrokenStream {
     client: ClientId,
     peer: SocketAddr,
     failure: Failure,
-    /// That have been received, where they are counted.
+    /// Bytes received, where they are counted.
     bytes: Option<u64>,
 }
 
@@ -103,12 +103,12 @@ impl Floods {
         })
     }
 
-    /// A credential that does not hold.
+    /// A registration with an invalid credential.
     pub(crate) fn denied(&self, client: &ClientId, peer: SocketAddr, reason: DenialReason) {
         self.denied.note((client.clone(), peer, reason));
     }
 
-    /// A registration or a tunnel that was refused for what others hold.
+    /// A registration or a tunnel that was refused because another user or client holds a name.
     pub(crate) fn refused(&self, client: &ClientId, peer: SocketAddr, what: String) {
         self.refused.note((client.clone(), peer, what));
     }
@@ -118,7 +118,7 @@ impl Floods {
         self.unregistered.note((peer, reason.into()));
     }
 
-    /// A data stream whose client broke the protocol.
+    /// A data stream whose client violated the protocol.
     pub(crate) fn broken(
         &self,
         client: &ClientId,
@@ -135,7 +135,7 @@ impl Floods {
         });
     }
 
-    /// A control stream whose client broke the protocol.
+    /// A control stream whose client violated the protocol.
     pub(crate) fn broken_control(&self, client: &ClientId, peer: SocketAddr, failure: Failure) {
         self.broken.note(BrokenStream {
             stream: "control stream",

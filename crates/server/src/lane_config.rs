@@ -1,4 +1,4 @@
-//! What the settings make of a lane.
+//! The configuration of a lane, from the settings.
 
 use adit_codec::Side;
 use adit_link::LaneConfig;
@@ -13,7 +13,7 @@ pub(crate) fn lane_config(limits: &Limits, timeouts: &Timeouts) -> LaneConfig {
     mux.max_requests = limits.max_requests_per_client;
     LaneConfig {
         mux,
-        // What visitors may open, and beside it what the client may.
+        // The requests that visitors may open, and those that the client may open.
         max_entries: limits
             .max_requests
             .saturating_add(limits.max_requests_per_client),

@@ -1,4 +1,4 @@
-//! Admits data streams to their links.
+//! Accepts data streams for their links.
 
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl AcceptLane for Lanes {
     }
 }
 
-/// One line for each data stream that ends; a client that breaks the protocol can end as many as it likes.
+/// One line for each data stream that ends; a client that violates the protocol can end as many as it likes.
 fn log_end(floods: &Floods, link: &Link, lane: u32, failure: &Failure, bytes: u64) {
     let (client, peer) = (link.grant().client(), link.peer());
     let reason = match failure.reason {
@@ -109,7 +109,7 @@ fn log_end(floods: &Floods, link: &Link, lane: u32, failure: &Failure, bytes: u6
     tracing::info!(%client, %peer, lane, reason, bytes, "data stream ended: {}", failure.detail);
 }
 
-/// The session that a call names.
+/// The session in the metadata of a call.
 pub(crate) fn session_of(session: &str) -> Result<LinkKey, Refusal> {
     let token = SessionToken::parse(session);
     let token = token.map_err(|_| stream_refusal(StreamError::StaleSession))?;

@@ -1,6 +1,6 @@
 //! The state of a server as samples for Prometheus. `docs/metrics.md` lists the names.
 //!
-//! Counters of links are left out: their sums shrink when a link ends, which Prometheus takes for a restart.
+//! Counters of links are not among them: their sums shrink when a link ends, which looks like a restart to Prometheus.
 //! `/api/status` has them.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ const CLIENT: &[&str] = &["client", "group", "user"];
 
 families! {
     UPTIME = gauge("adit_server_uptime_seconds", &[], "Since the server started.");
-    DRAINING = gauge("adit_server_draining", &[], "1 while the server takes nothing new, else 0.");
+    DRAINING = gauge("adit_server_draining", &[], "1 while the server drains, else 0.");
     TASKS = gauge("adit_server_tasks", &[], "Tasks alive on the data threads.");
     CONFIG_REVISION = gauge("adit_config_revision", &[], "Revision of the configuration in force.");
     CONFIG_RELOADS = counter("adit_config_reloads_total", &["result"], "Changes of the configuration since the start, by result: applied or rejected.");
@@ -126,7 +126,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         let count = tunnels.filter(|tunnel| tunnel.kind == protocol).count();
         all.push(TUNNELS.sample(&[protocol], count as f64));
     }
-    // A client that is ended in order is not an incident.
+    // A drained client is not an incident.
     for tunnel in status.tunnels.iter().filter(|tunnel| !tunnel.has_been_left) {
         let labels = [&*tunnel.name, &tunnel.group_id, tunnel.kind];
         all.push(TUNNEL_CLIENTS.sample(&labels, tunnel.clients.len() as f64));

@@ -1,4 +1,4 @@
-//! Bounds the connections of clients without a session: in all, of one address, and in time (P-1.12).
+//! Bounds the connections of clients without a session: their total, their number per address, and their time (P-1.12).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-/// A connection younger than this does not make room: a client that registers at once has had no time for it yet.
+/// A connection younger than this is not closed for another one: its client has not had time to register.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// All connections without a session.
@@ -33,21 +33,21 @@ struct Waiting {
     displaced: Arc<Notify>,
 }
 
-/// One address of IPv4, or one /64 of IPv6, which one host has to itself.
+/// An IPv4 address, or an IPv6 /64, which usually belongs to one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Network {
     V4([u8; 4]),
     V6([u8; 8]),
 }
 
-/// A connection without a session, counted while this lives.
+/// A connection without a session, counted until this is dropped.
 pub(crate) struct Newcomer {
     newcomers: Arc<Newcomers>,
     id: u64,
     displaced: Arc<Notify>,
 }
 
-/// Why a connection is closed as soon as it is there.
+/// Why a new connection is closed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum Crowded {
     #[error("{limit} connections without a session are open (`server.limits.max_unauthenticated`)")]
@@ -71,18 +71,18 @@ impl Newcomers {
         })
     }
 
-    /// Changes the bounds. Connections above them stay until they end or make room.
+    /// Changes the bounds. Connections above them stay until they end or are displaced.
     pub(crate) fn set_bounds(&self, max: usize, max_per_address: usize) {
         let mut state = self.state.lock();
         state.max = max;
         state.max_per_address = max_per_address;
     }
 
-    /// Counts a connection. Where a bound is reached, the oldest one makes room: a client registers at once, and what
-    /// has waited for long will not.
+    /// Counts a connection. At a bound the oldest connection is displaced: clients register at once, so a connection
+    /// that has waited long will not register.
     ///
     /// # Errors
-    /// [`Crowded`] when the oldest one is young as well.
+    /// [`Crowded`] when the oldest one is younger than [`GRACE`].
     pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Result<Newcomer, Crowded> {
         let network = Network::of(peer);
         let mut state = self.state.lock();
@@ -129,14 +129,14 @@ impl Newcomers {
         })
     }
 
-    /// How many there are.
+    /// Their number.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().by_age.len()
     }
 }
 
 impl Newcomer {
-    /// Completes when the connection has to make room.
+    /// Completes when the connection is displaced.
     ///
     /// # Cancel safety
     /// Yes.
@@ -190,7 +190,7 @@ mod tests {
         let now = Instant::now();
         let enter = |peer: &str| newcomers.enter(ip(peer), now);
         let first = enter("192.0.2.1").ok().unwrap();
-        // The same address, as a listener of IPv6 sees it.
+        // The same address, in the form in which a listener of IPv6 reports it.
         let _second = enter("::ffff:192.0.2.1").ok().unwrap();
         let crowded = enter("192.0.2.1").err();
         assert_eq!(crowded, Some(Crowded::OfAddress { limit: 2 }));

@@ -1,8 +1,8 @@
-//! Ports: of accepted connections, and of tunnels.
+//! Ports of accepted connections and of tunnels.
 
 use std::fmt;
 
-/// TCP and UDP each have ports of their own.
+/// The transport of a port: TCP and UDP have separate port numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// TCP.
@@ -37,10 +37,10 @@ impl fmt::Display for PortKey {
     }
 }
 
-/// The port that accepted a socket.
+/// The listener that accepted a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Port {
-    /// The port on which the request selects the tunnel.
+    /// The port on which the request's host selects the tunnel.
     Visitors,
     Clients,
     /// The public port of a tunnel.
@@ -48,11 +48,12 @@ pub(crate) enum Port {
 }
 
 impl Port {
-    /// The number under which a visitors' listener holds descriptors; those of clients are not counted.
+    /// The number under which a visitors' listener is charged for file descriptors; clients' connections are not
+    /// charged.
     pub(crate) fn listener(self) -> Option<u32> {
         match self {
             Self::Clients => None,
-            // No tunnel has port 0.
+            // Port 0 belongs to no tunnel.
             Self::Visitors => Some(0),
             Self::Tunnel(number) => Some(number.into()),
         }

@@ -1,9 +1,9 @@
 //! Public ports: listening sockets that follow the snapshot.
 //!
-//! An announcement binds the port of its tunnel ([`Ports::bind`], [`Ports::pick`]), so that its result can name the holder
-//! of the port or the error of the system. Each new snapshot is then followed ([`Ports::follow`]) where it differs from the one
-//! before: what it holds is listened on, what it does not hold is closed. A port that goes over from one tunnel to the next
-//! stays open, with all that waits to be accepted.
+//! An announcement binds the port of its tunnel ([`Ports::bind`], [`Ports::pick`]), so that its result can name the
+//! holder of the port or the error of the system. Then the listeners follow each new snapshot ([`Ports::follow`]):
+//! ports in the snapshot are listened on, all others are closed. A port that passes from one tunnel to another stays
+//! open with the connections that wait to be accepted.
 
 use std::{
     collections::HashMap,
@@ -31,22 +31,21 @@ use crate::{
     tunnel::Tunnel,
 };
 
-/// Ports that are meant for such use (RFC 6335, section 6), without those that Linux gives to outgoing connections: a
-/// port that the server picks is one of these, if it may be.
+/// The dynamic ports (RFC 6335, section 6) without those that Linux uses for outgoing connections. The server prefers
+/// them when it chooses a port.
 const DYNAMIC: std::ops::RangeInclusive<u16> = 61_000..=u16::MAX;
 
-/// Ports that are tried when the server picks one. Each costs some calls of the system.
+/// Ports that are tried when the server chooses one. Each costs a few system calls.
 const MAX_TRIES: usize = 1_000;
 
-/// The pause between attempts to bind a UDP port again that is not free yet, and the number of failures before one is
-/// logged.
+/// The pause between attempts to bind a UDP port that is not free yet, and the number of failures before one is logged.
 const REBIND_PAUSE: Duration = Duration::from_millis(10);
 const REBIND_TRIES: usize = 100;
 
-/// A pause after a socket that was bound could not be used.
+/// The pause after a bound socket could not be used.
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the listening tasks need. They hold it, so that it ends with their runtime.
+/// What the listening tasks need. The tasks own it, so that it is dropped with their runtime.
 pub(crate) struct PortContext {
     /// The runtime that accepts.
     pub(crate) accepting: Handle,
@@ -60,15 +59,15 @@ enum Socket {
     Udp(StdSocket),
 }
 
-/// A port that is bound, or was and is about to be closed.
+/// A bound port, or one that is about to be closed.
 struct Listening {
-    /// The newest snapshot holds it.
+    /// The newest snapshot has it.
     wanted: bool,
-    /// Of UDP flows.
+    /// Session timeout of UDP flows.
     session_timeout: Duration,
     /// The socket, until a task listens on it.
     idle: Option<Socket>,
-    /// Wakes the listening task when one of the above has changed.
+    /// Wakes the listening task when a field above has changed.
     changed: Arc<Notify>,
 }
 
@@ -76,7 +75,7 @@ struct State {
     context: Weak<PortContext>,
     listening: HashMap<PortKey, Listening>,
     allowed: PortRanges,
-    /// Drained: nothing is bound any more.
+    /// The server drains: nothing is bound any more.
     closed: bool,
 }
 
@@ -86,7 +85,7 @@ pub(crate) struct Ports {
     state: Mutex<State>,
 }
 
-/// Why a port could not be had.
+/// Why a port could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PortError {
     #[error("{0}")]
@@ -94,7 +93,7 @@ pub(crate) enum PortError {
     #[error("the server is stopping")]
     Closed,
     #[error(
-        "port {number} is not among those that tunnels may hold on this server: {allowed} \
+        "port {number} is not allowed for tunnels on this server; allowed: {allowed} \
          (`server.limits.allow_ports`)"
     )]
     NotAllowed { number: u16, allowed: PortRanges },
@@ -115,12 +114,12 @@ impl Ports {
         })
     }
 
-    /// Changes which ports tunnels may hold. Tunnels keep the ports that they have.
+    /// Changes the ports that tunnels may hold. Tunnels keep their ports.
     pub(crate) fn set_allowed(&self, allowed: PortRanges) {
         self.state.lock().allowed = allowed;
     }
 
-    /// Serves the ports that are bound, from here on.
+    /// Starts to serve the bound ports, and all later ones.
     pub(crate) fn start(self: &Arc<Self>, context: &Arc<PortContext>) {
         let mut state = self.state.lock();
         state.context = Arc::downgrade(context);
@@ -128,7 +127,7 @@ impl Ports {
         self.serve_idle(&mut state, &bound);
     }
 
-    /// Binds a port, unless it is bound already. It is closed again unless the next snapshot holds it.
+    /// Binds a port, unless it is bound already. It is closed again unless the next snapshot has it.
     ///
     /// # Errors
     /// [`PortError`].
@@ -143,8 +142,8 @@ impl Ports {
         self.bind_locked(&mut state, key)
     }
 
-    /// Binds a free port of those that are `eligible`, for the same `seed` the same one if it can be had: a tunnel finds
-    /// its port again after a restart of the server.
+    /// Binds a free port among those that are `eligible`. The same `seed` gives the same port if it is free: a tunnel
+    /// gets its port again after a restart of the server.
     ///
     /// # Errors
     /// [`PortError`].
@@ -159,7 +158,7 @@ impl Ports {
         let dynamic = allowed.within(&DYNAMIC);
         let ranges = [&dynamic, &allowed].into_iter();
         let seed = {
-            // The same in each run of one build; not a promise.
+            // The same in each run of one build; not guaranteed beyond that.
             let mut hasher = std::hash::DefaultHasher::new();
             seed.hash(&mut hasher);
             hasher.finish()
@@ -218,7 +217,7 @@ impl Ports {
         SocketAddr::new(self.ip, key.number)
     }
 
-    /// Of the ports that may have `changed`, listens on those that a snapshot holds, and on no other.
+    /// Listens on those ports among `changed` that the snapshot has, and closes the others.
     pub(crate) fn follow(
         self: &Arc<Self>,
         held: &ShardedMap<PortKey, Arc<Tunnel>>,
@@ -272,7 +271,8 @@ impl Ports {
             );
             match socket {
                 Socket::Tcp(listener) => drop(context.accepting.spawn(task.serve_tcp(listener))),
-                // The thread that reads a UDP port does all of its work: threads take turns.
+                // A UDP port is processed by the one thread that reads it, so ports are assigned to the threads in
+                // turn.
                 Socket::Udp(socket) => {
                     let runtime = context.acceptor.next_runtime(&context.accepting);
                     drop(runtime.spawn(task.serve_udp(socket)));
@@ -281,7 +281,7 @@ impl Ports {
         }
     }
 
-    /// Takes nothing new any more: listening sockets are closed. UDP flows that run go on until their runtime ends.
+    /// Closes all listening sockets. Running UDP flows continue until their runtime ends.
     pub(crate) fn close(self: &Arc<Self>) {
         let bound: Vec<_> = {
             let mut state = self.state.lock();
@@ -291,7 +291,7 @@ impl Ports {
         self.follow(&ShardedMap::default(), &bound);
     }
 
-    /// Ports that are bound.
+    /// Number of bound ports.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().listening.len()
     }
@@ -324,7 +324,7 @@ impl PortTask {
             let mut state = self.ports.state.lock();
             let wanted = state.listening.get(&self.key).is_some_and(|one| one.wanted);
             if !wanted {
-                // Under the lock: the next announcement finds the port free.
+                // Under the lock, so that the next announcement finds the port free.
                 drop(accepting);
                 state.listening.remove(&self.key);
                 break;
@@ -362,7 +362,7 @@ impl PortTask {
         self.log_closed();
     }
 
-    /// After a drain there is nothing to wait for. Else the socket has failed, and would fail again at once.
+    /// During a drain there is nothing to wait for. Otherwise the socket has failed, and would fail again at once.
     async fn pause(&self) {
         if !*self.context.drain.borrow() {
             tokio::time::sleep(FAILED_PAUSE).await;
@@ -376,7 +376,8 @@ impl PortTask {
         listening.wanted.then_some(listening.session_timeout)
     }
 
-    /// Completes when the port must be served differently or closed. A drain does not complete it: flows go on.
+    /// Completes when the port must be served with other settings or closed. A drain does not complete it: flows
+    /// continue.
     async fn stale(&self, timeout: Duration) {
         loop {
             self.changed.notified().await;
@@ -394,8 +395,8 @@ impl PortTask {
         }
     }
 
-    /// The port anew, if it is wanted. Flows that were cut let go of the old socket a moment later; until it is free the
-    /// port stays in the table, so that an announcement in the meantime gets it.
+    /// Binds the port again, if the snapshot still has it. Ended flows release the old socket a moment later; until the
+    /// port is free it stays in the table, so that an announcement in the meantime gets it.
     async fn rebind(&self) -> Option<StdSocket> {
         tokio::task::yield_now().await;
         let mut tries = 0;

@@ -32,17 +32,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Where clients connect.
+    /// Address for clients.
     pub fn tunnel_addr(&self) -> SocketAddr {
         self.inner.tunnel_addr
     }
 
-    /// Where visitors connect.
+    /// Address for visitors.
     pub fn http_addr(&self) -> SocketAddr {
         self.inner.http_addr
     }
 
-    /// How long [`Server::drain`] takes at most.
+    /// The upper bound of the time that [`Server::drain`] takes.
     pub fn drain_within(&self) -> Duration {
         self.inner.in_force.load().settings.timeouts.drain
     }

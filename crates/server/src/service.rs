@@ -36,7 +36,7 @@ use crate::{
     worker::Announcer,
 };
 
-/// Serves the calls of clients, over whatever transport; shared by all connections.
+/// Serves the calls of clients, over any transport; shared by all connections.
 #[derive(Clone)]
 pub(crate) struct Service {
     shared: Arc<Shared>,
@@ -89,7 +89,7 @@ impl ControlServer for Service {
             return Err(Refusal::new(
                 RefusalReason::Version,
                 format!(
-                    "this server speaks protocol version {PROTOCOL_VERSION}, the client {}; install the same version of adit on both sides",
+                    "this server has protocol version {PROTOCOL_VERSION}, the client {}; install the same version of adit on both sides",
                     request.protocol_version
                 ),
             ));
@@ -103,7 +103,7 @@ impl ControlServer for Service {
             },
         };
         let instance: [u8; 32] = request.instance_secret[..].try_into().map_err(|_| {
-            bad_request("instance_secret must be 32 random bytes that the client keeps")
+            bad_request("instance_secret must be 32 random bytes that the client stores")
         })?;
         let credential = match request.credential.and_then(|credential| credential.kind) {
             Some(credential::Kind::Token(token)) => Credential::Token(token.into()),
@@ -145,7 +145,7 @@ impl ControlServer for Service {
         entered.keep();
         let link = registered.link;
         if !shared.authenticator.is_valid(link.grant()) {
-            // Revoked since it was checked, perhaps after the links of revoked credentials were ended.
+            // The token was revoked after it was checked, perhaps after the links of revoked tokens were ended.
             shared.registry.end(&link, &revoked());
         }
         let capabilities: Vec<String> = CAPABILITIES
@@ -195,7 +195,7 @@ impl ControlServer for Service {
         let reader = tokio::spawn(async move {
             let mut turn = Turn::new(shared.config.load().settings.limits.turn_bytes);
             let mut freed = shared.directory.freed();
-            // Tunnels of the client were refused, and no free name was reported to it since.
+            // Tunnels of the client were refused, and no free name has been reported to it since.
             let mut waits = false;
             loop {
                 let message = tokio::select! {
@@ -209,7 +209,7 @@ impl ControlServer for Service {
                 };
                 let message = match message {
                     Some(Ok(message)) => message,
-                    // The connection is over, or the call: the link reports that.
+                    // The connection or the call has ended; the link reports that.
                     Some(Err(ControlReadError::Lost(_))) | None => return None,
                     Some(Err(ControlReadError::Unreadable(detail))) => {
                         return Some(shared.unreadable_control(&link, detail));
@@ -243,7 +243,7 @@ impl ControlServer for Service {
     ) -> Result<ConfigSyncResponse, Refusal> {
         let known = self.shared.registry.session(session_of(session)?);
         known.map_err(stream_refusal)?;
-        // Names and policies, and no address: a client has no use for one (P-12.1).
+        // Names and policies without addresses: a client does not need them (P-12.1).
         let upstreams = self.shared.upstreams.list().into_iter();
         let upstreams = upstreams.map(|upstream| Upstream {
             name: upstream.name().to_string(),
@@ -320,9 +320,9 @@ impl Shared {
                     name: destroy.name,
                     public_url: String::new(),
                 };
-                self.answer(link, request_id, destroy.sequence, vec![result]);
+                self.send_results(link, request_id, destroy.sequence, vec![result]);
             }
-            // Others are answers, or a newer client's (P-1.2).
+            // Other messages are responses, or are from a newer version of the client (P-1.2).
             _ => {}
         }
     }
@@ -336,16 +336,22 @@ impl Shared {
         Refusal::new(RefusalReason::ProtocolError, text)
     }
 
-    /// Whether some of the tunnels were refused.
+    /// Returns whether some of the tunnels were refused.
     async fn announce(&self, link: &Arc<Link>, request_id: u64, announce: TunnelsAnnounce) -> bool {
         let results = self.announcer.announce(link, announce.tunnels).await;
         let some_refused = results.iter().any(|result| result.error.is_some());
         self.log_results(link, &results);
-        self.answer(link, request_id, announce.sequence, results);
+        self.send_results(link, request_id, announce.sequence, results);
         some_refused
     }
 
-    fn answer(&self, link: &Arc<Link>, request_id: u64, sequence: u64, results: Vec<TunnelResult>) {
+    fn send_results(
+        &self,
+        link: &Arc<Link>,
+        request_id: u64,
+        sequence: u64,
+        results: Vec<TunnelResult>,
+    ) {
         let results = TunnelResults {
             sequence,
             results,
@@ -362,7 +368,7 @@ impl Shared {
         let (client, peer) = (link.grant().client(), link.peer());
         let (mut accepted, mut refused) = (Vec::new(), Vec::new());
         for result in results {
-            // A name that was refused may be any text.
+            // The name of a refused tunnel may be any text.
             let name = result.name.escape_debug();
             match &result.error {
                 None => accepted.push(name.to_string()),
@@ -374,7 +380,7 @@ impl Shared {
             tracing::info!(%client, %peer, tunnels, "tunnels accepted");
         }
         if let Some(first) = refused.first() {
-            // All of them are in the client's log, with their causes.
+            // The client's log has all of them, with their causes.
             let others = refused.len() - 1;
             let text = match others {
                 0 => format!("tunnel {first}"),
@@ -398,7 +404,7 @@ fn bad_request(error: impl ToString) -> Refusal {
     Refusal::new(RefusalReason::BadRequest, error)
 }
 
-/// Another user owns the names of the client (P-1.9).
+/// The refusal because another user owns the names of the client (P-1.9).
 fn enter_refusal(error: &EnterError) -> Refusal {
     let reason = match error {
         EnterError::NotShared { .. } | EnterError::Group { .. } => RefusalReason::GroupTaken,

@@ -30,25 +30,25 @@ pub use self::{
 /// The settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where clients connect (`bind_addr`, `bind_port`). Port 0: any free one.
+    /// Address for clients (`bind_addr`, `bind_port`). Port 0: any free one.
     pub tunnel_addr: SocketAddr,
-    /// Where HTTP visitors connect (`http.bind_port`).
+    /// Address for HTTP visitors (`http.bind_port`).
     pub http_addr: SocketAddr,
-    /// Where health and status are served; `None` turns them off.
+    /// Address of the admin port; `None` turns it off.
     pub admin_addr: Option<SocketAddr>,
-    /// Clients at a time.
+    /// Concurrent clients.
     pub max_clients: usize,
     /// Data threads, each a runtime of its own; at least 1.
     pub threads: usize,
-    /// Host under which tunnels without a domain appear: `NAME.<domain>` beside `NAME.localhost`.
+    /// Tunnels without a domain have the host `NAME.<domain>`, besides `NAME.localhost`.
     pub domain: Option<String>,
-    /// How clients prove who they are. Empty: a generated token kept in the state directory.
+    /// Tokens of clients. Empty: a generated token kept in the state directory.
     pub tokens: Vec<NamedToken>,
-    /// Groups that several users share. Every other group belongs to the user who first registers it (P-1.9).
+    /// Groups that several users share. Every other group belongs to the user that first registers it (P-1.9).
     pub shared_groups: Vec<SharedGroup>,
-    /// Where the generated token, the owners of names and the addresses of the running server are kept.
+    /// Directory of the generated token, the owners of names and the addresses of the running server.
     pub state_dir: PathBuf,
-    /// Proxies in front of the visitors' port whose `X-Forwarded-*` and `Forwarded` are believed (P-3.4).
+    /// Proxies in front of the visitors' port whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
     /// What requests of HTTP pass before they are routed, in this order.
     pub layers: Vec<LayerConfig>,
@@ -58,16 +58,16 @@ pub struct Settings {
     pub limits: Limits,
     /// Times.
     pub timeouts: Timeouts,
-    /// Static rules, before those that tunnels bring with them.
+    /// Rules of the configuration; they precede those of tunnels.
     pub rules: Vec<RuleSettings>,
-    /// What clients' entries may lead to, and rules.
+    /// The targets of clients' entries and of rules.
     pub upstreams: Vec<UpstreamSettings>,
 }
 
-/// A token and whose it is.
+/// A token and its user.
 #[derive(Debug, Clone)]
 pub struct NamedToken {
-    /// The user it stands for.
+    /// The user that it authenticates.
     pub user: String,
     /// The secret.
     pub token: SecretString,

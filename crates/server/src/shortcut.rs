@@ -1,5 +1,5 @@
-//! A lane that begins and ends on this side: what a rule leads to an upstream goes the way of what a client opens, so
-//! that credit, fairness and the rooms of `ingress` and `egress` are the same.
+//! A lane with both ends on the server: a request that a rule sends to an upstream takes the same way as a request that
+//! a client opens, so that credit, fairness and the code of `ingress` and `egress` are the same.
 
 use std::{
     future::poll_fn,
@@ -19,20 +19,20 @@ use tokio::{sync::mpsc, task::JoinSet};
 /// Pieces between the two ends: the writer of each end runs on the same thread as the reader of the other.
 const PIPE_PIECES: usize = 4;
 
-/// Two lanes, each the other's peer. Lives on the thread that made it, and ends with it.
+/// Two lanes, each the peer of the other. Stays on the thread that created it.
 pub(crate) struct Shortcut {
     near: Arc<Lane>,
     _tasks: JoinSet<()>,
 }
 
 impl Shortcut {
-    /// What is opened on the near end comes out at `dispatch`.
+    /// `dispatch` receives the requests that are opened on the near end.
     pub(crate) fn new(config: &LaneConfig, budget: &Budget, dispatch: Arc<dyn Dispatch>) -> Self {
         let mut near = config.clone();
         near.mux.side = Side::Server;
         let mut far = config.clone();
         far.mux.side = Side::Client;
-        // Visitors that come and go are bounded where they come in.
+        // The number of visitors is bounded where they are accepted.
         far.mux.max_resets_per_tick = u32::MAX;
         let near = Lane::new(near, budget.clone(), Arc::new(Nothing));
         let far = Lane::new(far, budget.clone(), dispatch);
@@ -54,18 +54,18 @@ impl Shortcut {
         }
     }
 
-    /// The end that visitors' requests are opened on.
+    /// The end on which visitors' requests are opened.
     pub(crate) const fn near(&self) -> &Arc<Lane> {
         &self.near
     }
 
-    /// The same, unless it is over.
+    /// The near end, unless the lane has ended.
     pub(crate) fn lane(&self) -> Option<&Arc<Lane>> {
         (!self.near.is_closed()).then_some(&self.near)
     }
 }
 
-/// Requests are opened at the near end only.
+/// Requests are opened only at the near end.
 struct Nothing;
 
 impl Dispatch for Nothing {

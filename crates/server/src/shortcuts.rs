@@ -1,4 +1,4 @@
-//! Leads visitors of this side to upstreams: each data thread has a lane that ends on the same thread.
+//! Sends the server's own visitors to upstreams: each data thread has a lane with both ends on that thread.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use crate::{
 /// The link number of destinations without a link.
 const NO_LINK: u64 = u64::MAX;
 
-/// The owner of requests that visitors of this side open.
+/// The owner of requests that the server's own visitors open.
 const SELF: &str = "server";
 
 /// The lanes of all data threads to the upstreams.
@@ -33,7 +33,7 @@ pub(crate) struct Shortcuts {
     lanes: Mutex<HashMap<ThreadId, Shortcut>>,
     config: LaneConfig,
     budget: Budget,
-    /// Of visitors of this side.
+    /// The grant of the server's own visitors.
     grant: Grant,
 }
 
@@ -87,7 +87,7 @@ impl Shortcuts {
     }
 }
 
-/// Leads visitors of this side, who hold their permits already, to an upstream.
+/// Sends the server's own visitors, which hold their permits already, to an upstream.
 #[derive(Clone)]
 pub(crate) struct ToUpstream {
     shortcuts: Arc<Shortcuts>,
@@ -100,7 +100,7 @@ impl ToUpstream {
         &self.name
     }
 
-    /// For one request, on the data thread that it came in on.
+    /// For one request, on the data thread that accepted it.
     pub(crate) fn destination(&self, revision: u64) -> Destination {
         Destination {
             lane: self.shortcuts.lane(),

@@ -13,19 +13,19 @@ pub struct Status {
     pub version: &'static str,
     /// Milliseconds since the start.
     pub uptime_millis: u64,
-    /// Where clients connect.
+    /// Address for clients.
     pub tunnel_addr: String,
-    /// Where visitors connect.
+    /// Address for visitors.
     pub http_addr: String,
     /// `running` or `draining`.
     pub phase: &'static str,
-    /// The configuration that it follows.
+    /// The configuration in force.
     pub config: ConfigStatus,
     /// Connected clients.
     pub clients: Vec<ClientStatus>,
     /// Tunnels known.
     pub tunnels: Vec<TunnelStatus>,
-    /// Upstreams that clients' entries may lead to.
+    /// The upstreams of clients' entries and of rules.
     pub upstreams: Vec<UpstreamStatus>,
     /// Visitors.
     pub visitors: VisitorStatus,
@@ -33,22 +33,22 @@ pub struct Status {
     pub tcp: TcpStatus,
     /// UDP flows of visitors, over all public ports.
     pub udp: UdpStatus,
-    /// Clients that were turned away.
+    /// Refused clients.
     pub refusals: RefusalStatus,
-    /// What the process holds.
+    /// Resources that the process holds.
     pub process: ProcessStatus,
-    /// Counters of each core: a core that nothing passes through stands out.
+    /// Counters of each core: a core that is never used stands out.
     pub cores: CoreCounters,
 }
 
-/// The configuration that a server follows, and what became of changes.
+/// The configuration of a server, and its changes.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ConfigStatus {
     /// The revision in force.
     pub revision: u64,
     /// Changes applied since the start.
     pub applied: u64,
-    /// Changes rejected since the start: invalid ones, and those that contradict what clients hold.
+    /// Changes rejected since the start: invalid ones, and those that contradict names that clients hold.
     pub rejected: u64,
     /// Why the newest change was rejected; `null` when it was applied.
     pub last_error: Option<String>,
@@ -63,7 +63,7 @@ pub struct ClientStatus {
     pub client_id: String,
     /// Its group.
     pub group_id: String,
-    /// Whose credential it showed.
+    /// User of its credential.
     pub user: String,
     /// Epoch of its registration.
     pub epoch: u64,
@@ -77,7 +77,7 @@ pub struct ClientStatus {
     pub requests: usize,
     /// Bytes received from it that wait for visitors.
     pub waiting_bytes: u64,
-    /// Memory of received frames that something still points into.
+    /// Memory of received frames that is still referenced.
     pub pinned_bytes: usize,
     /// Bytes that wait to be sent to it.
     pub queued_bytes: u64,
@@ -85,20 +85,20 @@ pub struct ClientStatus {
     pub opened: u64,
     /// Requests that it opened so far, for its entries.
     pub accepted: u64,
-    /// Messages sent per write so far; the more the cheaper the hop.
+    /// Messages sent per write so far; more messages make the hop cheaper.
     pub messages_per_batch: f64,
-    /// What compression did on its hop.
+    /// Effect of compression on its hop.
     pub compression: CompressionStatus,
 }
 
-/// What compression did on the hop of one client so far, as the server sees it: both directions together.
+/// Effect of compression on the hop of one client so far, in both directions together.
 #[derive(Debug, Clone, Serialize)]
 pub struct CompressionStatus {
     /// Messages that crossed compressed.
     pub messages: u64,
-    /// Bytes of their payload as it was.
+    /// Bytes of their payload before compression.
     pub plain_bytes: u64,
-    /// Bytes of it on the hop.
+    /// Bytes of their payload on the hop.
     pub packed_bytes: u64,
     /// Processor time of this side.
     pub cpu_micros: u64,
@@ -123,22 +123,22 @@ pub struct TunnelStatus {
     pub name: String,
     /// Its group.
     pub group_id: String,
-    /// What its visitors speak: `http`, `grpc`, `websocket`, `tcp` or `udp`.
+    /// Protocol of its visitors: `http`, `grpc`, `websocket`, `tcp` or `udp`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The public port that it holds; none when it is found by host.
+    /// Its public port; none if it is selected by host.
     pub port: Option<u16>,
-    /// What is done to payload on the way to its clients.
+    /// Compression of payload between server and clients.
     pub compression: &'static str,
-    /// Where visitors reach it.
+    /// Its public URL.
     pub public_url: String,
-    /// How visitors are shared among its clients.
+    /// Policy that chooses among its clients.
     pub load_balance: &'static str,
     /// Requests for which a client was chosen so far.
     pub requests: u64,
-    /// Clients that serve it now.
+    /// Clients that serve it.
     pub clients: Vec<String>,
-    /// No client serves it since the last one has left in order: it is not down.
+    /// It has no client since the last one drained: it is not down.
     pub has_been_left: bool,
 }
 
@@ -149,7 +149,7 @@ pub struct UpstreamStatus {
     pub name: String,
     /// How its servers share the load.
     pub policy: &'static str,
-    /// What they speak.
+    /// Protocol of its servers.
     pub protocol: &'static str,
     /// Requests sent to it so far.
     pub requests: u64,
@@ -164,7 +164,7 @@ pub struct UpstreamServerStatus {
     pub address: String,
     /// Its share relative to the others.
     pub weight: u32,
-    /// Requests it works on now.
+    /// Requests that it works on now.
     pub requests_open: usize,
 }
 
@@ -183,7 +183,7 @@ pub struct VisitorStatus {
     pub websockets_open: usize,
     /// Requests so far.
     pub requests: u64,
-    /// Tries on another client.
+    /// Attempts on other clients.
     pub retries: u64,
     /// Failures so far, by reason.
     pub failures: BTreeMap<&'static str, u64>,
@@ -198,7 +198,7 @@ pub struct TcpStatus {
     pub total: u64,
     /// Connections reset at once because too many were open.
     pub refused: u64,
-    /// Tries on another client.
+    /// Attempts on other clients.
     pub retries: u64,
     /// Bytes from visitors.
     pub received_bytes: u64,
@@ -229,7 +229,7 @@ pub struct UdpStatus {
     pub open: usize,
     /// Flows so far.
     pub total: u64,
-    /// Flows that made room for others.
+    /// Flows evicted for new ones.
     pub evicted: u64,
     /// Flows that ended because both sides were silent.
     pub silent: u64,
@@ -237,11 +237,11 @@ pub struct UdpStatus {
     pub datagrams_in: u64,
     /// Datagrams to visitors.
     pub datagrams_out: u64,
-    /// Datagrams from visitors that went no further than their port.
+    /// Datagrams from visitors that were dropped at their port.
     pub dropped_in: u64,
-    /// Datagrams to visitors that the system did not take.
+    /// Datagrams to visitors that the system did not accept.
     pub dropped_out: u64,
-    /// Datagrams that the links of now dropped, in both directions.
+    /// Datagrams dropped by the current links, in both directions.
     pub dropped_on_links: u64,
     /// Failures so far, by reason.
     pub failures: BTreeMap<&'static str, u64>,
@@ -287,16 +287,16 @@ pub struct ProcessStatus {
     pub budget_used_bytes: u64,
 }
 
-/// Clients and connections of clients that were turned away so far.
+/// Refused clients and connections of clients so far.
 #[derive(Debug, Clone, Serialize)]
 pub struct RefusalStatus {
-    /// Registrations whose credential did not hold.
+    /// Registrations with an invalid credential.
     pub denied: u64,
     /// Connections that were closed before they carried a session.
     pub unregistered: u64,
-    /// Data streams that were closed because their client broke the protocol.
+    /// Data streams that were closed because their client violated the protocol.
     pub broken_streams: u64,
-    /// Connections that could not be accepted, for want of descriptors as a rule.
+    /// Connections that could not be accepted, usually because file descriptors were exhausted.
     pub accept_failed: u64,
 }
 
@@ -319,17 +319,17 @@ pub struct CoreCounters {
     pub auth_accepted: u64,
 }
 
-/// Which rule takes a URL.
+/// The rule that a URL matches.
 #[derive(Debug, Clone, Serialize)]
 pub struct RouteStatus {
-    /// What was asked.
+    /// The URL.
     pub url: String,
-    /// Revision of the routes that were asked.
+    /// Revision of the routes.
     pub revision: u64,
-    /// The tunnel it leads to, if it is one.
+    /// The selected tunnel, if there is one.
     pub tunnel: Option<String>,
-    /// The upstream it leads to, if it is one.
+    /// The selected upstream, if there is one.
     pub upstream: Option<String>,
-    /// The rules in order, and why each one did or did not take it.
+    /// The rules in order, and why each one did or did not match.
     pub explanation: String,
 }

@@ -1,4 +1,4 @@
-//! Tunnels and the way to them, with real links whose lanes have no transport.
+//! Tunnels, and the routing of requests to them, with real links whose lanes have no transport.
 
 mod owners;
 mod ports;
@@ -42,7 +42,7 @@ struct World {
     ports: Arc<Ports>,
     registry: Arc<Registry>,
     director: ServerDirector,
-    /// Of each link, by its number: where it registered.
+    /// The channel of each link, by the number of the link.
     channels: Mutex<HashMap<u64, ChannelId>>,
 }
 
@@ -118,7 +118,7 @@ fn world_of(
     }
 }
 
-/// What this build knows.
+/// The capabilities of this build.
 const ALL: [&str; 5] = ["http", "grpc", "websocket", "tcp", "udp"];
 
 fn tunnel(name: &str, domains: &[&str]) -> Announced {
@@ -184,7 +184,7 @@ impl World {
         Ok((link, session))
     }
 
-    /// The client is gone, as after the loss of its connection. Its lane must be closed.
+    /// Ends the client, as after the loss of its connection. Its lane must be closed.
     fn lose(&self, link: &Arc<Link>) {
         let channel = self.channels.lock()[&link.id().value()];
         self.registry.channel_closed(channel);
@@ -270,7 +270,7 @@ impl World {
     }
 }
 
-/// P-1.4: the holder is named, the others stand.
+/// P-1.4: the result names the holder, other tunnels are accepted.
 #[tokio::test]
 async fn a_host_of_another_group_is_refused_with_its_holder() {
     let world = world();
@@ -302,14 +302,15 @@ async fn clients_of_a_group_share_a_tunnel_of_one_definition() {
     let (one, _guard) = world.serve("one", "web", &[tunnel("shop", &[])]).await;
     let (_, _other) = world.serve("two", "web", &[tunnel("shop", &[])]).await;
     assert_eq!(world.clients("shop"), ["one", "two"]);
-    // Another definition is refused while anybody else serves the first.
+    // Another definition is refused while another client serves the first.
     let results = world.announce(&one, &[tunnel("shop", &["other.test"])]);
     assert_eq!(code(&results[0]), "name_taken");
     assert!(results[0].error.as_ref().unwrap().message.contains("`two`"));
     assert_eq!(world.clients("shop"), ["one", "two"]);
 }
 
-/// Regression: the bound was on one announcement, and a client could announce on the control stream without end.
+/// Regression: the limit held for one announcement, so that a client could announce any number of tunnels on the
+/// control stream.
 #[tokio::test]
 async fn the_bound_on_tunnels_holds_over_all_announcements() {
     let world = world();
@@ -320,14 +321,15 @@ async fn the_bound_on_tunnels_holds_over_all_announcements() {
         refused += usize::from(code(&results[0]) == "limit");
     }
     assert_eq!((world.names().len(), refused), (3, 7));
-    // What it has may be announced again, and what it gives up makes room.
+    // Tunnels that it has may be announced again, and a destroyed one makes room.
     assert_eq!(code(&world.announce(&link, &[tunnel("t0", &[])])[0]), "");
     assert!(world.directory.withdraw(&link, "t0", Instant::now()));
     assert_eq!(code(&world.announce(&link, &[tunnel("t9", &[])])[0]), "");
     assert_eq!(world.names(), ["t1", "t2", "t9"]);
 }
 
-/// Regression: a client could withdraw what only others served, and what it withdrew was kept as if it came back.
+/// Regression: a client could withdraw a tunnel that only others served, and a withdrawn tunnel was kept as if its
+/// client would return.
 #[tokio::test]
 async fn a_withdrawn_tunnel_is_removed_at_once() {
     let world = world();
@@ -357,13 +359,13 @@ async fn orphans_are_kept_for_a_while_and_are_bounded() {
     assert_eq!(world.names(), ["shop"], "its client may be on its way back");
     world.directory.announce(&other, &[], now + RETENTION * 2);
     assert_eq!(world.names(), [""; 0]);
-    // Regression: one client under one name after the other filled the table.
+    // Regression: a client that registered under ever new names filled the table.
     for number in 0..20 {
         let (link, _) = world.register("one", &format!("g{number}")).await;
         let name = format!("t{number}");
         world.announce(&link, &[tunnel(&name, &[])]);
     }
-    // Five, the one that is being served, and the one before it.
+    // Five orphans, the tunnel that is served, and the one before it.
     assert!(
         (5..=7).contains(&world.names().len()),
         "{:?}",
@@ -371,8 +373,8 @@ async fn orphans_are_kept_for_a_while_and_are_bounded() {
     );
 }
 
-/// Regression: the announcement of a registration that had been taken over in the meantime put the new link out of the
-/// tunnel, for good.
+/// Regression: the announcement of a registration that was already taken over removed the new link from the tunnel, for
+/// good.
 #[tokio::test]
 async fn a_link_that_was_taken_over_joins_nothing() {
     let world = world();
@@ -384,13 +386,13 @@ async fn a_link_that_was_taken_over_joins_nothing() {
     assert_eq!(world.clients("shop"), ["one"]);
     assert!(world.clients("more").is_empty());
     drop(guard);
-    // A tunnel that was never served is forgotten as well.
+    // A tunnel that was never served is removed as well.
     let later = Instant::now() + RETENTION * 2;
     world.directory.announce(&new, &[], later);
     assert_eq!(world.names(), ["shop"]);
 }
 
-/// Regression: two reports of two threads in the wrong order left a live client out for good.
+/// Regression: two reports of two threads in the wrong order excluded a live client for good.
 #[tokio::test]
 async fn the_state_of_the_link_overrides_late_reports() {
     let world = world();
@@ -416,7 +418,7 @@ async fn a_client_that_drains_gets_nothing_new() {
     assert_eq!(two.load().in_flight(), 0, "they have been dropped");
 }
 
-/// An alert on no clients is for tunnels whose clients were lost.
+/// The alert for a tunnel without clients is for tunnels whose clients were lost.
 #[tokio::test]
 async fn a_drain_leaves_the_tunnel_and_a_loss_closes_it() {
     let world = world();
@@ -448,7 +450,7 @@ async fn a_permit_and_a_load_are_held_and_given_back() {
     let failure = world.direct("shop.example.com", &[]).await.unwrap_err();
     assert_eq!((failure.reason, start.elapsed()), (Reason::Limit, SECOND));
     assert_eq!((link.permits().in_use(), link.load().in_flight()), (2, 2));
-    // One that comes free in time is taken.
+    // A permit that is released in time is taken.
     let third = async { world.direct("shop.example.com", &[]).await };
     let (third, ()) = tokio::join!(third, async {
         tokio::time::sleep(SECOND / 2).await;
@@ -521,7 +523,7 @@ async fn a_visitor_waits_for_a_client_that_comes_back() {
     assert_eq!(visit.unwrap().link, link.id().value());
 }
 
-/// F17. Regression: who waited on the old definition of a tunnel waited in vain.
+/// F17. Regression: a visitor that waited on the old definition of a tunnel waited in vain.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_waits_for_a_client_with_changed_settings() {
     let world = world();
@@ -537,7 +539,7 @@ async fn a_visitor_waits_for_a_client_with_changed_settings() {
     assert_eq!(visit.unwrap().link, link.id().value());
 }
 
-/// Regression: who waited for a permit of a client that left was turned away instead of waiting for its return.
+/// Regression: a visitor that waited for a permit of a client that left was rejected instead of waiting for its return.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_that_waits_for_a_permit_outlives_the_client() {
     let world = world();

@@ -1,6 +1,8 @@
 //! Data threads: each a current-thread runtime that runs sockets, muxes and HTTP, and nothing else.
 //!
-//! One thread accepts for all and assigns the streams in turn; a stream stays on its thread. A second listener per thread (`SO_REUSEPORT`) would let a second server bind unnoticed and drop queued connections when one closes.
+//! One thread accepts all connections and assigns their streams to the threads in turn; a stream stays on its thread. A
+//! second listener per thread (`SO_REUSEPORT`) would let a second server bind unnoticed and drop queued connections
+//! when one closes.
 
 use std::{
     future::Future,
@@ -24,12 +26,12 @@ use tokio::{
 
 use crate::{floods::Floods, port::Port};
 
-/// Streams that may wait for a thread; more are closed, as a full backlog would.
+/// Streams that may wait for a thread; further ones are closed, as by a full backlog.
 const ASSIGNED_QUEUE: usize = 1024;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What to run for each stream.
+/// The function that serves each stream.
 pub(crate) type Serve = dyn Fn(Stream, SocketAddr, Port) -> Task + Send + Sync;
 
 /// A connection on its way to a thread.
@@ -37,7 +39,7 @@ struct Assigned {
     stream: Detached,
     peer: SocketAddr,
     port: Port,
-    /// Of a visitor; given back when the connection has been served.
+    /// The descriptor that a visitor's connection is charged with; released when the connection has been served.
     descriptor: Option<Descriptor>,
 }
 
@@ -49,7 +51,7 @@ pub(crate) struct Acceptor {
     guard: Guard,
 }
 
-/// The bound on what is accepted, and the record of what fails.
+/// The bound on accepted connections, and the log of failures to accept.
 #[derive(Clone)]
 pub(crate) struct Guard {
     pub(crate) descriptors: Arc<Descriptors>,
@@ -67,7 +69,7 @@ impl Acceptor {
         }
     }
 
-    /// The runtime of the next thread, for what needs one for itself. `own` is that of this acceptor's thread.
+    /// The runtime of the next thread, for a task that needs one. `own` is that of this acceptor's thread.
     pub(crate) fn next_runtime<'h>(&'h self, own: &'h Handle) -> &'h Handle {
         let other = self.next_turn();
         other.map_or(own, |(_, runtime)| runtime)
@@ -78,7 +80,7 @@ impl Acceptor {
         turn.checked_sub(1).and_then(|other| self.others.get(other))
     }
 
-    /// The accept loop of one port. Connections of clients have the descriptors that visitors leave.
+    /// The accept loop of one port. Connections of clients may use the descriptors that visitors must leave free.
     pub(crate) fn accept_on(&self, listener: Listener, port: Port) -> AcceptLoop<PortReport> {
         let floods = self.guard.floods.clone();
         let accepting = AcceptLoop::new(listener, PortReport { floods, port });
@@ -88,7 +90,7 @@ impl Acceptor {
         }
     }
 
-    /// Gives a stream to the next thread; the turn of this one needs no crossing.
+    /// Assigns a stream to the next thread; if that is the acceptor's own thread, directly.
     #[allow(clippy::result_large_err)] // a refused stream returns in the error, once per connection
     pub(crate) fn assign(&self, accepted: Accepted, port: Port) {
         let Accepted {
@@ -113,7 +115,7 @@ impl Acceptor {
     }
 }
 
-/// Records what an accept loop reports.
+/// Logs what an accept loop reports.
 pub(crate) struct PortReport {
     floods: Arc<Floods>,
     port: Port,
@@ -149,7 +151,7 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// Starts `count` threads. The first runs `accept` with the acceptor; all end when `stop` says true.
+    /// Starts `count` threads. The first runs `accept` with the acceptor; all end when `stop` becomes true.
     pub(crate) fn start(
         count: usize,
         serve: Arc<Serve>,
@@ -201,7 +203,7 @@ impl Threads {
         Ok(runtime_handle)
     }
 
-    /// For counting their tasks.
+    /// The runtimes of the threads, to count their tasks.
     pub(crate) fn runtimes(&self) -> Vec<Handle> {
         self.runtimes.clone()
     }

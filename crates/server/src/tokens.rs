@@ -20,7 +20,7 @@ impl Tokens {
         }
     }
 
-    /// Takes other tokens from now on. The caller ends the links of tokens that are gone.
+    /// Replaces the tokens. The caller ends the links of removed tokens.
     pub(crate) fn replace(&self, next: TokenAuthenticator) {
         self.current.store(next.into());
     }
@@ -36,10 +36,10 @@ impl Authenticator for Tokens {
     }
 }
 
-/// Knows the tokens of some settings.
+/// The authenticator for these tokens.
 ///
 /// # Errors
-/// A user name or a token that is invalid, in words.
+/// The reason why a user name or a token is invalid.
 pub(crate) fn authenticator(tokens: &[NamedToken]) -> Result<TokenAuthenticator, String> {
     let tokens = users(tokens)?
         .into_iter()
@@ -47,10 +47,10 @@ pub(crate) fn authenticator(tokens: &[NamedToken]) -> Result<TokenAuthenticator,
     TokenAuthenticator::new(tokens).map_err(|error: TokenSetError| error.to_string())
 }
 
-/// The users of some tokens, in their order.
+/// The users of these tokens, in their order.
 ///
 /// # Errors
-/// A user name that is invalid, in words.
+/// The reason why a user name is invalid.
 pub(crate) fn users(tokens: &[NamedToken]) -> Result<Vec<UserName>, String> {
     let users = tokens.iter().map(|named| UserName::parse(&named.user));
     users

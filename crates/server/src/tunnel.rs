@@ -34,24 +34,24 @@ struct Serving {
 
 struct Members {
     serving: Vec<Serving>,
-    /// Since when it has no client.
+    /// When it lost its last client.
     orphaned: Option<Instant>,
-    /// The last client that left had drained: it is not on its way back.
+    /// Its last client has drained: it is not expected back.
     drained: bool,
 }
 
-/// Whether a tunnel may be given to others.
+/// Whether another tunnel may take the names of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vacancy {
     /// This client serves it.
     Served(ClientId),
     /// Its last client has drained, or drains.
     Left,
-    /// Its last client was lost, and may be on its way back.
+    /// Its last client was lost, and may be reconnecting.
     Lost,
 }
 
-/// A tunnel and its clients. The definition never changes: another one is another tunnel.
+/// A tunnel and its clients. The definition never changes: a changed tunnel is a new value.
 pub(crate) struct Tunnel {
     pub(crate) key: TunnelKey,
     pub(crate) name: Arc<str>,
@@ -81,7 +81,7 @@ impl Drop for RunningRequest {
 }
 
 impl Tunnel {
-    /// Counts a request as long as it runs.
+    /// Counts a request until the returned value is dropped.
     pub(crate) fn begin_request(self: &Arc<Self>) -> RunningRequest {
         self.running.fetch_add(1, Ordering::Relaxed);
         RunningRequest(self.clone())
@@ -120,8 +120,9 @@ impl Tunnel {
         }
     }
 
-    /// Adds a link, which takes the place of older links of the same client. It gets requests once it is live. A link
-    /// that is gone or that a newer one has taken over is not added, because nothing would remove it. Whether it serves now.
+    /// Adds a link, which replaces older links of the same client. It gets requests once it is live. A link that is
+    /// gone, or that a newer one has replaced, is not added, because nothing would remove it. Returns whether the link
+    /// serves the tunnel now.
     pub(crate) fn join(&self, link: &Arc<Link>, weight: u32) -> bool {
         let mut members = self.members.lock();
         let client = link.grant().client();
@@ -145,8 +146,8 @@ impl Tunnel {
         true
     }
 
-    /// Looks whether the link takes requests now. What counts is the state at this moment, not what was reported: two
-    /// reports of two threads may come in either order.
+    /// Checks whether the link accepts requests now. The state at this moment counts, not a report: reports of two
+    /// threads may arrive in either order.
     pub(crate) fn refresh(&self, link: LinkId) {
         let mut members = self.members.lock();
         let mut changed = false;
@@ -161,7 +162,7 @@ impl Tunnel {
         }
     }
 
-    /// Takes a link out; whether it was there.
+    /// Removes a link. Returns whether it served the tunnel.
     pub(crate) fn leave(&self, link: &Link, now: Instant) -> bool {
         let mut members = self.members.lock();
         let before = members.serving.len();
@@ -179,7 +180,7 @@ impl Tunnel {
         was_there
     }
 
-    /// Since when it has no client.
+    /// When it lost its last client.
     pub(crate) fn orphaned(&self) -> Option<Instant> {
         self.members.lock().orphaned
     }
@@ -194,7 +195,7 @@ impl Tunnel {
             .collect()
     }
 
-    /// A client that serves it and does not drain, other than this one.
+    /// A client that serves it and does not drain, other than `other_than`.
     pub(crate) fn holder(&self, other_than: Option<&ClientId>) -> Option<ClientId> {
         let members = self.members.lock();
         members
@@ -206,12 +207,12 @@ impl Tunnel {
             .cloned()
     }
 
-    /// Whether its last client has drained, or drains: it has no client, which is not an incident.
+    /// Whether it has no client because the last one has drained, or drains, which is not an incident.
     pub(crate) fn has_been_left(&self) -> bool {
         self.vacancy() == Vacancy::Left
     }
 
-    /// Whether it may be given to others.
+    /// Whether another tunnel may take its names.
     pub(crate) fn vacancy(&self) -> Vacancy {
         let members = self.members.lock();
         let mut serving = members.serving.iter();
@@ -222,7 +223,7 @@ impl Tunnel {
         }
     }
 
-    /// Whether clients are there, and none of them knows this protocol.
+    /// Whether it has clients, and none of them supports this protocol.
     pub(crate) fn lacks(&self, protocol: ProtocolType) -> bool {
         let members = self.members.lock();
         let mut live = members.serving.iter().filter(|serving| serving.live);
@@ -259,14 +260,14 @@ impl Tunnel {
         self.balancer.load().stats()
     }
 
-    /// A new set of members in place of the old one; turns are carried over, and each keeps its load.
+    /// Replaces the set of members; the order of turns and the load of each member are kept.
     fn rebuild(&self, members: &Members) {
         let mut live: Vec<_> = members
             .serving
             .iter()
             .filter(|serving| serving.live)
             .collect();
-        // The order of names, not of arrival: a client that returns finds its turns and its keys again.
+        // In the order of names, not of arrival: a client that returns gets its turns and its keys again.
         live.sort_by(|a, b| a.link.grant().client().cmp(b.link.grant().client()));
         let live = live
             .into_iter()

@@ -52,8 +52,8 @@ pub(crate) struct Server {
 }
 
 impl Upstream {
-    /// The upstream of these settings. Where a `previous` one of its name has the same servers, they keep their requests
-    /// in flight, and round robin its turns.
+    /// The upstream of these settings. Servers that a `previous` upstream of its name has as well keep their requests
+    /// in flight, and round robin keeps its turn.
     ///
     /// # Errors
     /// Settings that contradict each other.
@@ -69,7 +69,7 @@ impl Upstream {
             .ok_or_else(|| refused("hash_on is not `host`, `header:NAME` or `cookie:NAME`"))?;
         if let Some(tls) = &settings.tls {
             if settings.protocol != UpstreamProtocol::Http2 {
-                return Err(refused("is reached over TLS by HTTP/2 only"));
+                return Err(refused("supports TLS with HTTP/2 only"));
             }
             if tls.trust == Trust::Anyone {
                 tracing::warn!(
@@ -84,7 +84,7 @@ impl Upstream {
         for server in &settings.servers {
             let address = address_of(server);
             if !addresses.insert(address.clone()) {
-                return Err(refused("has one address twice"));
+                return Err(refused("lists one address twice"));
             }
             let key = hash_bytes(address.as_bytes());
             let load = previous.and_then(|previous| previous.load_of(&address));
@@ -119,7 +119,7 @@ impl Upstream {
         Some(member.load().clone())
     }
 
-    /// How `egress` reaches each server, by the name of [`Server::service`].
+    /// The configuration of `egress` for each server, by the name of [`Server::service`].
     pub(crate) fn services(&self) -> impl Iterator<Item = (Box<str>, ServiceConfig)> + '_ {
         let settings = &self.settings;
         let protocol = match settings.protocol {
@@ -148,10 +148,10 @@ impl Upstream {
         self.balancer.policy()
     }
 
-    /// Whether its servers understand the request at all.
+    /// Whether its servers support the request.
     pub(crate) fn check(&self, head: &RequestHead) -> Result<(), (ResetCode, &'static str)> {
         match (head, self.settings.protocol) {
-            // An absolute target would overrule the host that we send (RFC 9112, 3.2.2).
+            // An absolute target would override the host that is sent (RFC 9112, 3.2.2).
             (RequestHead::Http(head), UpstreamProtocol::Http1 | UpstreamProtocol::Http2)
                 if !head.path.starts_with(b"/") && head.path != b"*"[..] =>
             {
@@ -201,7 +201,7 @@ impl Upstream {
             RequestHead::Tcp(_) | RequestHead::Udp(_) => (b"", None),
         };
         let Some(headers) = headers.filter(|_| policy != Policy::IpHash) else {
-            // A connection is known by where it comes from, whatever is hashed of requests.
+            // A connection has nothing but the visitor's address to hash, whatever `hash_on` is for requests.
             return hash_visitor(&head.open().visitor);
         };
         match &self.hash_on {
@@ -219,7 +219,7 @@ impl Upstream {
         members.iter().map(|one| one.load().in_flight()).sum()
     }
 
-    /// The same, without the requests of servers that this other upstream has too.
+    /// The requests in flight, without those of servers that the other upstream has as well.
     pub(crate) fn in_flight_beside(&self, other: Option<&Self>) -> usize {
         let members = self.balancer.members().iter();
         let own = members.filter(|member| {
@@ -228,7 +228,7 @@ impl Upstream {
         own.map(|member| member.load().in_flight()).sum()
     }
 
-    /// Requests that its servers were chosen for.
+    /// Number of requests for which a server was chosen.
     pub(crate) fn chosen(&self) -> u64 {
         self.balancer.stats().chosen
     }
@@ -260,12 +260,12 @@ fn address_of(server: &UpstreamServer) -> String {
     HostPort::new(&server.host, server.port).to_string()
 }
 
-/// No name of an upstream contains a slash, so that no client can name a service.
+/// An upstream's name has no slash, so that a client cannot name a service.
 fn service_name(upstream: &TunnelName, address: &str) -> Box<str> {
     format!("{upstream}/{address}").into()
 }
 
-/// The address without the port: of one visitor it is the same on each connection.
+/// The address without the port, so that all connections of a visitor have the same hash.
 fn hash_visitor(visitor: &str) -> u64 {
     match visitor.parse::<SocketAddr>().map(|addr| addr.ip()) {
         Ok(ip) => match ip.to_canonical() {

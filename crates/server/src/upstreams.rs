@@ -36,7 +36,7 @@ pub(crate) struct UpstreamSet {
     by_name: HashMap<TunnelName, Arc<Upstream>>,
 }
 
-/// The upstreams of this server, and what their requests need.
+/// The upstreams of this server, and the resources that their requests need.
 pub(crate) struct Upstreams {
     current: ArcSwap<UpstreamSet>,
     /// Replaced or removed upstreams that requests still use.
@@ -45,9 +45,9 @@ pub(crate) struct Upstreams {
     /// Read where a request begins to wait.
     permit_wait: Mutex<Duration>,
     observer: Arc<dyn Observer>,
-    /// Connections stay on the thread that made them, so each data thread has its own.
+    /// Connections stay on the thread that created them, so each data thread has its own.
     egresses: Mutex<HashMap<ThreadId, Arc<Egress>>>,
-    /// Those of visitors: a request costs the same whichever side opened it (P-12.2).
+    /// The permits of visitors: a request costs the same whichever side opened it (P-12.2).
     permits: Arc<Gate>,
     draining: AtomicBool,
 }
@@ -89,7 +89,7 @@ impl Upstreams {
         Ok(Arc::new(upstreams))
     }
 
-    /// For tests that have none.
+    /// For tests without upstreams.
     #[cfg(test)]
     pub(crate) fn none() -> Arc<Self> {
         let (limits, timeouts) = (Limits::default(), Timeouts::default());
@@ -97,7 +97,7 @@ impl Upstreams {
         Self::new(&[], &limits, &timeouts, Gate::new(1, 0), observer).unwrap()
     }
 
-    /// The upstreams that [`Upstreams::replace`] would put in the place of the current ones. Changes nothing.
+    /// The upstreams for [`Upstreams::replace`]. Changes nothing.
     ///
     /// # Errors
     /// Settings that contradict each other.
@@ -126,8 +126,8 @@ impl Upstreams {
         Ok(Arc::new(UpstreamSet { by_name }))
     }
 
-    /// Puts these upstreams in the place of the current ones, which it gives back. Requests that chose a server of the
-    /// previous ones, or are about to, are served.
+    /// Replaces the current upstreams, and returns them. Requests that have chosen a server of them, or are about to,
+    /// are served.
     pub(crate) fn replace(&self, next: Arc<UpstreamSet>) -> Arc<UpstreamSet> {
         let egresses = self.egresses.lock();
         let previous = self.current.load_full();
@@ -138,13 +138,13 @@ impl Upstreams {
         {
             let mut retired = self.retired.lock();
             retired.extend(replaced.cloned());
-            // An upstream may come back.
+            // A removed upstream may be added again.
             retired.retain(|upstream| {
                 let current = next.find(upstream.name().as_str());
                 !current.is_some_and(|current| Arc::ptr_eq(current, upstream))
             });
         }
-        // First the ways to all servers, then the choice among the new ones.
+        // First the services of all servers, then the choice among the new ones.
         let services = self.services(&next);
         for egress in egresses.values() {
             egress.set_services(services.clone());
@@ -153,7 +153,7 @@ impl Upstreams {
         previous
     }
 
-    /// Forgets servers that were removed and have no request left. Called now and then.
+    /// Drops removed servers without requests. Called from time to time.
     pub(crate) fn forget_retired(&self) {
         let egresses = self.egresses.lock();
         {
@@ -162,7 +162,7 @@ impl Upstreams {
             let current = self.current.load();
             retired.retain(|upstream| {
                 let successor = current.find(upstream.name().as_str());
-                // Where this is the only handle, no request is about to choose one of its servers.
+                // If this is the only handle, no request is about to choose one of its servers.
                 Arc::strong_count(upstream) > 1
                     || upstream.in_flight_beside(successor.map(|successor| &**successor)) > 0
             });
@@ -176,7 +176,7 @@ impl Upstreams {
         }
     }
 
-    /// The ways to all servers, of retired upstreams too.
+    /// The services of all servers, including those of retired upstreams.
     fn services(&self, current: &UpstreamSet) -> HashMap<Box<str>, ServiceConfig> {
         let retired = self.retired.lock();
         let all = retired.iter().chain(current.by_name.values());
@@ -195,22 +195,22 @@ impl Upstreams {
         }
     }
 
-    /// Whether clients can open nothing here.
+    /// Whether there are no upstreams.
     pub(crate) fn is_empty(&self) -> bool {
         self.current.load().by_name.is_empty()
     }
 
-    /// The upstreams now.
+    /// The current upstreams.
     pub(crate) fn current(&self) -> Arc<UpstreamSet> {
         self.current.load_full()
     }
 
-    /// The upstream of a name.
+    /// The upstream with this name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Upstream>> {
         self.current.load().find(name).cloned()
     }
 
-    /// An upstream that was removed, for a request that was on its way to it.
+    /// A removed upstream, for a request that was routed to it before.
     pub(crate) fn find_retired(&self, name: &str) -> Option<Arc<Upstream>> {
         let retired = self.retired.lock();
         let mut newest = retired.iter().rev();
@@ -219,7 +219,7 @@ impl Upstreams {
             .cloned()
     }
 
-    /// The way out of this thread.
+    /// The egress of this thread.
     pub(crate) fn egress(&self) -> Arc<Egress> {
         let mut egresses = self.egresses.lock();
         let egress = egresses.entry(thread::current().id()).or_insert_with(|| {
@@ -241,7 +241,7 @@ impl Upstreams {
         *self.permit_wait.lock()
     }
 
-    /// Takes no more requests of clients; those that run finish.
+    /// Accepts no more requests of clients; running ones finish.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.close_websockets();
@@ -258,7 +258,7 @@ impl Upstreams {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Requests that servers of upstreams work on, removed servers included.
+    /// Requests in flight at servers of upstreams, including removed servers.
     pub(crate) fn in_flight(&self) -> usize {
         let current = self.current.load();
         let own: usize = current.by_name.values().map(|one| one.in_flight()).sum();
@@ -279,7 +279,7 @@ impl Upstreams {
             .sum()
     }
 
-    /// All of them, by name.
+    /// All upstreams, by name.
     pub(crate) fn list(&self) -> Vec<Arc<Upstream>> {
         let mut all: Vec<_> = self.current.load().by_name.values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));

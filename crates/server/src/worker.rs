@@ -1,5 +1,5 @@
-//! The thread of the directory: it runs announcements and other long operations, so that no data thread does. It also
-//! forgets unused tunnels and names, and keeps the owners of names in the state directory.
+//! The thread of the directory: it runs announcements and other long operations, so that data threads do not. It also
+//! removes unused tunnels and names, and stores the owners of names in the state directory.
 
 use std::{
     io,
@@ -22,21 +22,21 @@ use crate::{
     names::{Name, NamesFile},
 };
 
-/// Announcements that may wait; the control streams of more clients wait with theirs.
+/// Announcements that may wait in the queue; beyond them, control streams wait.
 const QUEUE: usize = 1_024;
 
-/// Announcements that make one snapshot together, when so many wait.
+/// Announcements that make one snapshot together, at most.
 const BATCH: usize = 32;
 
-/// A client whose announcement took some time waits this many times as long for its reply: one client takes a tenth of
-/// the thread at most, however often it announces.
+/// A client whose announcement took some time waits this many times as long for its response: one client takes at most
+/// a tenth of the thread, however often it announces.
 const PAUSE: u32 = 9;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often the owners of names are looked at, and written if they have changed.
+/// How often changed owners of names are written.
 const SAVE_LOOK: Duration = Duration::from_secs(1);
 
-/// At the end they are waited for no longer than this.
+/// At the end, the last write may take this long.
 const SAVE_GRACE: Duration = Duration::from_secs(2);
 
 enum Job {
@@ -57,17 +57,17 @@ enum Job {
     },
 }
 
-/// Gives work to the thread, and waits for what comes of it.
+/// Sends jobs to the thread, and waits for their results.
 #[derive(Clone)]
 pub(crate) struct Announcer {
     jobs: mpsc::Sender<Job>,
 }
 
 impl Announcer {
-    /// Takes a client's announcements: one result each (P-1.4).
+    /// Announces tunnels of a client: one result for each (P-1.4).
     ///
     /// # Cancel safety
-    /// The announcement may be carried out or not.
+    /// The announcement may have been processed or not.
     pub(crate) async fn announce(
         &self,
         link: &Arc<Link>,
@@ -89,7 +89,7 @@ impl Announcer {
         }
     }
 
-    /// Destroys a tunnel for one client; whether the client served it.
+    /// Removes one client from a tunnel. Returns whether the client served it.
     pub(crate) async fn withdraw(&self, link: &Arc<Link>, name: String) -> bool {
         let (reply, replied) = oneshot::channel();
         let job = Job::Withdraw {
@@ -100,7 +100,7 @@ impl Announcer {
         self.submit(job, replied).await.unwrap_or_default()
     }
 
-    /// Takes a name from its owner; how many names were released, a group's with it.
+    /// Takes a name from its owner, and with a group all names of the group. Returns the number of released names.
     ///
     /// # Errors
     /// Something uses it, or the server is stopping.
@@ -112,10 +112,10 @@ impl Announcer {
             .unwrap_or_else(stopping)
     }
 
-    /// Runs something between announcements.
+    /// Runs `work` between announcements.
     ///
     /// # Cancel safety
-    /// It may run or not.
+    /// The work may run or not.
     pub(crate) async fn run(&self, work: impl FnOnce() + Send + 'static) {
         // Not received: the server is stopping.
         let _ = self.jobs.send(Job::Run(Box::new(work))).await;
@@ -139,8 +139,8 @@ fn stopping(name: String) -> TunnelResult {
     }
 }
 
-/// Starts the thread. It looks for what is to be forgotten every `look`, keeps the owners of names in `file`, and ends
-/// when `stop` says so.
+/// Starts the thread. It removes unused tunnels and names every `look`, stores the owners of names in `file`, and ends
+/// when `stop` becomes true.
 pub(crate) fn start(
     directory: Arc<Directory>,
     file: Option<NamesFile>,
@@ -155,7 +155,7 @@ pub(crate) fn start(
         .name("directory".to_owned())
         .spawn(move || {
             runtime.block_on(run(directory, receiver, file, look, stop));
-            // A disk that hangs does not keep the server from ending.
+            // A disk that hangs must not keep the server from ending.
             runtime.shutdown_background();
         })?;
     Ok((Announcer { jobs }, thread))
@@ -191,7 +191,7 @@ async fn run(
     keeper.finish().await;
 }
 
-/// Does the jobs in their order; announcements that follow each other make one snapshot.
+/// Runs the jobs in their order; consecutive announcements make one snapshot.
 fn work(directory: &Directory, jobs: impl Iterator<Item = Job>) {
     let mut waiting = Vec::new();
     for job in jobs {
@@ -234,16 +234,16 @@ fn announce(directory: &Directory, waiting: &mut Vec<Waiting>) {
         .collect();
     let results = directory.announce_each(&announced, Instant::now());
     for ((_, _, reply), results) in waiting.drain(..).zip(results) {
-        // The client may have left in the meantime: its link was not let in, or has been taken out.
+        // The client may have left in the meantime: its link was not added, or has been removed.
         let _ = reply.send(results);
     }
 }
 
-/// Keeps the owners of names in a file, off this thread: announcements do not wait for the disk.
+/// Stores the owners of names in a file, on another thread: announcements do not wait for the disk.
 struct Keeper {
     directory: Arc<Directory>,
     file: Option<NamesFile>,
-    /// The changes that are in the file, or on their way to it.
+    /// The changes that are in the file, or are being written.
     kept: u64,
     writing: Option<task::JoinHandle<io::Result<()>>>,
     has_failed: bool,
@@ -260,7 +260,7 @@ impl Keeper {
         }
     }
 
-    /// Begins to write what has changed, unless the last write is still under way.
+    /// Starts to write changes, unless the last write is still running.
     async fn look(&mut self) {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
             let path = self.file.as_ref().map(NamesFile::path);
@@ -290,10 +290,10 @@ impl Keeper {
         self.writing = Some(task::spawn_blocking(write));
     }
 
-    /// Writes what is left, if the disk lets it.
+    /// Writes the remaining changes, if the disk responds.
     async fn finish(mut self) {
         let finished = async {
-            // Once for the write under way, once for what has changed since.
+            // Once for the running write, once for later changes.
             for _ in 0..2 {
                 if let Some(writing) = &mut self.writing {
                     let _ = writing.await;

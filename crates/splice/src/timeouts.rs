@@ -23,7 +23,7 @@ pub struct EdgeTimeouts {
     pub head: Duration,
     /// An idle keep-alive connection, of a visitor or to a service, is closed after this time.
     pub idle: Duration,
-    /// As `stall`, for TCP connections and WebSockets: their programs may pause for longer.
+    /// The same as `stall`, for TCP connections and WebSockets: their programs may pause for longer.
     pub session_stall: Duration,
     /// Longest time for the other side to accept a TCP connection.
     pub session_setup: Duration,
@@ -31,15 +31,16 @@ pub struct EdgeTimeouts {
     pub session_keepalive: Duration,
     /// Longest time for the end of a WebSocket, or of a UDP flow, once it has begun.
     pub session_close: Duration,
-    /// A service that has responded before it read the whole request, and reads nothing for this long, is finished with the
-    /// request.
+    /// If a service responds before it has read the whole request, the rest of the request is dropped once the service
+    /// has read nothing for this long.
     pub early_answer: Duration,
     /// A body that waits for `100 Continue` is sent anyway after this silence of the service (P-3.5).
     pub continue_wait: Duration,
-    /// A visitor of HTTP/1 that has shut its sending side keeps its request this long, from the end of the request.
+    /// The request of a visitor of HTTP/1 that has closed its sending side is kept for this long, from the end of the
+    /// request.
     pub half_close: Duration,
-    /// An HTTP/2 connection whose visitor holds failed responses back is asked to end after this time, and closed after the
-    /// same time again.
+    /// An HTTP/2 connection whose visitor does not read failed responses gets GOAWAY after this time, and is closed
+    /// after the same time again.
     pub release: Duration,
 }
 

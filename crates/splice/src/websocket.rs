@@ -284,7 +284,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                     let (code, why) = (self.reset_of)(why);
                     self.reset = Some(code);
                     if let Some(Exchange { send, .. }) = self.exchange.take() {
-                        // An abort would arrive behind frames that a peer without credit does not receive.
+                        // An abort would arrive after frames that a peer without credit does not receive.
                         if self.is_lost {
                             send.reset(code, &why);
                         } else {

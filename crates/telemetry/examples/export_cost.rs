@@ -84,7 +84,7 @@ fn record(traces: &Traces, now: Instant) {
         sent_bytes: 512,
         retries: 0,
         started: now,
-        answered: Some(at(400)),
+        responded: Some(at(400)),
         ended: at(420),
         timeline: Some(&timeline),
     });

@@ -150,8 +150,8 @@ impl<'a> Line<'a> {
             sent_bytes: record.sent_bytes,
             duration_ms: millis(record.started, record.ended),
             first_byte_ms: record
-                .answered
-                .map(|answered| millis(record.started, answered)),
+                .responded
+                .map(|responded| millis(record.started, responded)),
             retries: record.retries,
         }
     }

@@ -80,7 +80,7 @@ pub struct Traces {
     ended: Arc<Ended>,
 }
 
-/// One part of this many of the time of a shutdown is reserved for counting the spans that could not be sent.
+/// One of this many parts of the time of a shutdown is reserved for counting the spans that could not be sent.
 const RESERVED: u32 = 10;
 
 /// Upper bound of the time of a shutdown.

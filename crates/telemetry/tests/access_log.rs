@@ -131,7 +131,7 @@ fn what_is_not_known_is_left_out() {
         path: "",
         version: "",
         status: 0,
-        answered: None,
+        responded: None,
         ..record(Edge::Ingress, Instant::now())
     }]);
     let fields: Vec<_> = lines[0].as_object().unwrap().keys().collect();

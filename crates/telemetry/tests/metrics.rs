@@ -133,7 +133,7 @@ fn an_end_is_told_by_outcome_status_and_reason() {
             grpc_status,
             reason,
             retries: 1,
-            answered: None,
+            responded: None,
             ..good
         });
     }

@@ -47,7 +47,7 @@ impl EgressLink {
         link
     }
 
-    /// The tunnel of the tests leads to this service.
+    /// Sets the service of the tests' tunnel.
     pub fn serve(&self, service: ServiceConfig) {
         let services = HashMap::from([(TUNNEL.into(), service)]);
         self.egress.set_services(services);
@@ -76,7 +76,7 @@ pub struct ObservedEgress {
 }
 
 impl ObservedEgress {
-    /// No trace begins at the egress.
+    /// The egress begins no traces.
     pub fn to(service: ServiceConfig, config: Config) -> Self {
         Self::with_ratio(service, config, 0.0)
     }
@@ -106,7 +106,7 @@ impl ObservedEgress {
         record
     }
 
-    /// No request is open, and the test has seen all records.
+    /// No request is open, and all records have been checked.
     pub async fn settled(&mut self) {
         self.link.settled().await;
         tokio::task::yield_now().await;

@@ -32,7 +32,7 @@ use crate::{
     websocket::{self, Visitor},
 };
 
-/// An entry for one protocol; it gives the counters of the protocol.
+/// An entry for one protocol, with the counters of the protocol.
 pub struct Entry<P> {
     protocol: Arc<P>,
     pub addr: SocketAddr,
@@ -41,7 +41,7 @@ pub struct Entry<P> {
     pub drain: watch::Sender<bool>,
     /// One task for each connection; UDP has one for the port.
     pub serving: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// The requests that reached the service, where a function serves them.
+    /// The requests that reached the service, if a function serves them.
     pub seen: Arc<Mutex<VecDeque<HttpRequest>>>,
 }
 
@@ -68,7 +68,7 @@ pub fn http_config() -> HttpConfig {
     }
 }
 
-/// What one direction of a visitor's connection in memory holds.
+/// Capacity of one direction of a visitor's connection in memory.
 const MEMORY_BYTES: usize = 128 * 1024;
 
 fn loopback() -> SocketAddr {
@@ -169,7 +169,7 @@ impl HttpEntry {
         Self::serving_through(Route::to, config, serve)
     }
 
-    /// The same with a route of the test's own.
+    /// The same with a route that the test provides.
     pub fn serving_through<F, R>(
         route: impl FnOnce(&Link) -> Route,
         config: HttpConfig,
@@ -223,7 +223,7 @@ impl HttpEntry {
         (Visitor(stream), exchange)
     }
 
-    /// Sends bytes on a connection and reads to its end. `Err` is a reset, with what came before it.
+    /// Sends bytes on a connection and reads to its end. `Err` is a reset, with the bytes before it.
     pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Result<String, String> {
         let mut stream = self.connect().await;
         http1::send(&mut stream, bytes).await;

@@ -64,13 +64,13 @@ pub async fn payload(recv: &mut RecvHalf) -> Bytes {
     }
 }
 
-/// Waits until the exchange has failed, and gives the reason.
+/// Waits until the exchange has failed, and returns the reason.
 pub async fn failure_of(send: &SendHalf) -> Failure {
     within(send.closed()).await;
     send.failure().expect("a failure")
 }
 
-/// Sends the request's body back.
+/// Echoes the request's body.
 pub async fn echo(_: HttpRequest, mut exchange: Exchange) {
     // A request that fails has no response.
     let Ok((body, trailers)) = body_of(&mut exchange).await else {

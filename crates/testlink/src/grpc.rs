@@ -34,7 +34,7 @@ impl Response {
         trailers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Number and reason of a status that adit made.
+    /// Number and reason of a status that adit generated.
     pub fn verdict(&self) -> (&str, &str) {
         let status = self.trailer("grpc-status").expect("a status");
         (status, self.trailer("adit-reason").unwrap_or_default())
@@ -75,21 +75,21 @@ impl Visitor {
 }
 
 impl Call {
-    /// The whole response, or how it broke off.
+    /// The complete response, or how it was aborted.
     pub async fn whole(self) -> Result<Response, Option<Reason>> {
         let response = within(self.response).await;
         let (parts, body) = response.map_err(|error| error.reason())?.into_parts();
         rest(parts, body).await
     }
 
-    /// The head of the response, and what follows.
+    /// The head of the response, and the rest.
     pub async fn head(self) -> (Parts, RecvStream, SendStream<Bytes>) {
         let (parts, body) = within(self.response).await.unwrap().into_parts();
         (parts, body, self.send)
     }
 }
 
-/// Reads a response whose head is there to its end.
+/// Reads a response whose head has arrived to its end.
 pub async fn rest(parts: Parts, mut body: RecvStream) -> Result<Response, Option<Reason>> {
     let all = body_of(&mut body).await?;
     let trailers = within(body.trailers()).await;
@@ -101,7 +101,7 @@ pub async fn rest(parts: Parts, mut body: RecvStream) -> Result<Response, Option
     })
 }
 
-/// Reads a body to its end and gives its credit back; `Err` has the code of a reset.
+/// Reads a body to its end and returns its credit; `Err` has the code of a reset.
 pub async fn body_of(body: &mut RecvStream) -> Result<Vec<u8>, Option<Reason>> {
     let mut all = Vec::new();
     while let Some(data) = within(body.data()).await {
@@ -112,7 +112,7 @@ pub async fn body_of(body: &mut RecvStream) -> Result<Vec<u8>, Option<Reason>> {
     Ok(all)
 }
 
-/// A message in its frame: not compressed, its length, itself.
+/// A length-prefixed message, not compressed.
 pub fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0], &length[..], message].concat().into()

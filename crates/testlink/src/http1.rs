@@ -11,7 +11,7 @@ pub async fn send(stream: &mut (impl AsyncWrite + Unpin), text: impl AsRef<[u8]>
     within(stream.write_all(text.as_ref())).await.unwrap();
 }
 
-/// Reads to the end of the connection. `Err` is a reset, with what came before it.
+/// Reads to the end of the connection. `Err` is a reset, with the bytes before it.
 pub async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> Result<String, String> {
     let mut all = Vec::new();
     let ended = within(stream.read_to_end(&mut all)).await;
@@ -25,7 +25,7 @@ pub async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> Result<String
     }
 }
 
-/// Reads up to and with `end`.
+/// Reads up to `end`, including it.
 pub async fn read_until(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut all = Vec::new();
     while !all.ends_with(end.as_bytes()) {

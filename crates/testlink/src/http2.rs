@@ -27,7 +27,7 @@ where
     send
 }
 
-/// h2's client, frame by frame. Streams have `window` bytes until they ask for more.
+/// h2's client, frame by frame. Streams have windows of `window` bytes until the client enlarges them.
 pub async fn frames(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     window: u32,

@@ -33,7 +33,7 @@ macro_rules! next_of {
 }
 
 impl Incoming {
-    /// The far ends that get the dispatch share the requests.
+    /// Far ends with this dispatch share the requests.
     pub fn channel() -> (Arc<dyn Dispatch>, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Arc::new(Forward(sender)), Self(receiver))

@@ -1,17 +1,18 @@
 //! Both ends of a link in one process, for tests only.
 //!
-//! A test of one end plays the other one. [`Link`] is a lane with both its ends, joined in memory. What its near end
-//! opens reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`], which gives
-//! [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and [`TunnelResponse`] are what a test opens and
-//! reads on a lane; the modules [`exchanges`] and [`websocket`] play the other side of it.
+//! A test of one end plays the other one. [`Link`] is a lane with both its ends, joined in memory. A request of its
+//! near end reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`], which gives
+//! [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and [`TunnelResponse`] are what a
+//! test opens and reads on a lane; the modules [`exchanges`] and [`websocket`] play the other side of it.
 //!
-//! In front of the near end stand entries for visitors: `Route` says where requests go and builds an `HttpEntry`, a
-//! `TcpEntry` or a `UdpEntry`. [`streams`] has streams in memory and over TLS. Visitors are small drivers over any stream: [`http1`], [`http2`], [`grpc`],
-//! [`websocket`], [`tcp`], [`udp`]. [`Recorder`] keeps the records of finished requests.
+//! Entries for visitors are in front of the near end: `Route` has the destination of requests and builds an
+//! `HttpEntry`, a `TcpEntry` or a `UdpEntry`. [`streams`] has streams in memory and over TLS. Visitors are small
+//! drivers over any stream: [`http1`], [`http2`], [`grpc`], [`websocket`], [`tcp`], [`udp`]. [`Recorder`] keeps the
+//! records of finished requests.
 //!
 //! [`MemoryTransport`] joins a whole client and a whole server by the traits of `adit_link::control`.
 //!
-//! Every wait has a bound ([`within`], [`until`]), so that a test that hangs fails and says for what it waited.
+//! Every wait has a bound ([`within`], [`until`]), so that a hanging test fails with the name of the condition.
 //!
 //! Dev-dependency only: `ci/boundaries` checks it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]

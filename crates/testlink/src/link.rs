@@ -1,4 +1,4 @@
-//! A lane with both its ends: what leaves one end arrives at the other.
+//! A lane with both its ends: bytes that one end sends arrive at the other.
 
 use std::{
     collections::VecDeque,
@@ -44,7 +44,7 @@ pub fn lane_config(side: Side) -> LaneConfig {
     }
 }
 
-/// One end of a lane, which resets what its peer opens.
+/// One end of a lane, which resets the requests that its peer opens.
 pub fn lane_of(side: Side) -> Arc<Lane> {
     Lane::new(lane_config(side), Budget::new(1 << 20), Arc::new(Reset))
 }
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// Reads the bytes that another lane sends, cut where its writer cuts them.
+/// Reads the bytes that another lane sends, in the pieces of its writer.
 pub struct Pipe {
     from: TransportWriter,
     segments: VecDeque<Bytes>,
@@ -101,12 +101,12 @@ impl TransportReader for Pipe {
     }
 }
 
-/// What differs between links.
+/// Options of a link.
 #[derive(Debug, Clone)]
 pub struct LinkOptions {
-    /// Whose the near and the far end are.
+    /// The sides of the near and the far end.
     pub sides: (Side, Side),
-    /// A third of it is the tick of both ends.
+    /// Both ends tick three times in this interval.
     pub heartbeat: Duration,
     pub initial_window: Option<u32>,
     /// Whether the far end knows upgrades (P-3.7).
@@ -133,7 +133,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// `dispatch` gets the requests that the near end opens.
+    /// `dispatch` receives the requests that the near end opens.
     pub fn new(options: &LinkOptions, dispatch: Arc<dyn Dispatch>) -> Self {
         let end = |side, dispatch| {
             let mut config = lane_config(side);
@@ -194,7 +194,7 @@ impl Link {
         is_idle(&self.near) && is_idle(&self.far)
     }
 
-    /// Waits until neither end has an open request: a leak shows here.
+    /// Waits until neither end has an open request, which detects leaks.
     pub async fn settled(&self) {
         until("no request is open on the link", || self.is_idle()).await;
     }

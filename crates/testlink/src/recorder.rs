@@ -67,18 +67,18 @@ recorded! {
         sent_bytes: u64,
         retries: u32,
         started: Instant,
-        answered: Option<Instant>,
+        responded: Option<Instant>,
         ended: Instant,
     }
     text { user, group, client, tunnel, visitor, method, host, path, service, }
 }
 
 impl Recorded {
-    /// What holds for every record.
+    /// The properties of every record.
     fn check(&self) {
         assert_ne!(self.request_uuid, [0; 16]);
-        let answered = self.answered.unwrap_or(self.started);
-        assert!(self.started <= answered && answered <= self.ended);
+        let responded = self.responded.unwrap_or(self.started);
+        assert!(self.started <= responded && responded <= self.ended);
         let mut last = self.started;
         for span in self.spans() {
             let end = span.end.unwrap_or(self.ended);
@@ -120,7 +120,7 @@ impl Recorded {
         (self.status, self.reason, bytes.0, bytes.1)
     }
 
-    /// It went to the client of the tests.
+    /// The request went to the client of the tests.
     pub fn expect_forwarded(&self) {
         let client = [&*self.user, &self.group, &self.client];
         assert_eq!(
@@ -130,7 +130,7 @@ impl Recorded {
         assert_eq!((&*self.tunnel, self.revision), (TUNNEL, 7));
     }
 
-    /// It reached no client.
+    /// The request reached no client.
     pub fn expect_not_forwarded(&self) {
         let names = [
             self.opener,
@@ -142,7 +142,7 @@ impl Recorded {
         assert_eq!((names, self.revision), ([""; 5], 0));
     }
 
-    /// The context that the service gets.
+    /// The context that the service receives.
     pub fn traceparent(&self) -> String {
         let timeline = self.timeline.as_ref().expect("a traced request");
         timeline.context().to_string()
@@ -157,7 +157,7 @@ impl Recorded {
     }
 }
 
-/// Keeps records, and traces a share of the requests that come without a trace.
+/// Keeps records, and traces a share of the requests without a trace context.
 #[derive(Debug)]
 pub struct Recorder {
     records: mpsc::UnboundedSender<Recorded>,
@@ -165,7 +165,7 @@ pub struct Recorder {
     pub enabled: AtomicBool,
     pub detailed: AtomicBool,
     random: AtomicU64,
-    /// The trace headers with which requests came.
+    /// The trace headers of the requests.
     pub parents: Mutex<Vec<String>>,
 }
 
@@ -183,7 +183,7 @@ impl Recorder {
         (Arc::new(recorder), Records(receiver))
     }
 
-    /// From now on only what counters need.
+    /// From now on requests only the fields that counters need.
     pub fn counts_only(&self) {
         self.detailed.store(false, Ordering::Relaxed);
     }
@@ -226,7 +226,7 @@ impl Records {
         within(self.0.recv()).await.expect("an observer")
     }
 
-    /// There are no records that the test has not seen.
+    /// The test has checked all records.
     pub fn expect_none(&mut self) {
         let more = self.0.try_recv().ok();
         assert!(more.is_none(), "one record more: {more:?}");

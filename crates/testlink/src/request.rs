@@ -1,4 +1,4 @@
-//! What a test opens on a lane, and what it reads of the response.
+//! Requests that a test opens on a lane, and the responses that it reads.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     next_part,
 };
 
-/// The head of a request; each test sets what it is about.
+/// The head of a request; each test sets the fields that matter to it.
 #[derive(Debug, Clone)]
 pub struct TunnelRequest<'a> {
     pub open: Open<&'a str>,
@@ -23,7 +23,7 @@ pub struct TunnelRequest<'a> {
     pub authority: &'a str,
     pub path: &'a str,
     pub headers: &'a [(&'a str, &'a str)],
-    /// The address that a TCP or UDP visitor came to.
+    /// The address to which a TCP or UDP visitor connected.
     pub local: &'a str,
 }
 
@@ -113,7 +113,7 @@ impl<'a> TunnelRequest<'a> {
     }
 }
 
-/// A whole response to an HTTP request or a gRPC call.
+/// A complete response to an HTTP request or a gRPC call.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct TunnelResponse {
     /// The status codes of the interim responses before it.

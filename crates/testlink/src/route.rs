@@ -1,4 +1,4 @@
-//! Where the requests of visitors go, and what stands before an entry.
+//! The destination of visitors' requests, with layers and observer.
 
 use std::sync::{
     Arc, Mutex,
@@ -14,7 +14,7 @@ use adit_trace::{NoObserver, Observer};
 use crate::{Link, TUNNEL, link_grant};
 
 impl Link {
-    /// The tunnel of the tests, through this link under a number.
+    /// The tunnel of the tests, through this link with a number.
     pub fn destination(&self, number: u64) -> Destination {
         Destination {
             lane: self.near.clone(),
@@ -34,32 +34,32 @@ impl Link {
     }
 }
 
-/// A request without a destination.
+/// Rejects a request.
 pub fn fail(reason: Reason) -> Direction {
     Direction::Fail(Failure::new(reason, "failed by the test"))
 }
 
-/// What a director is asked about.
+/// The request or session that a director decides about.
 #[derive(Clone, Copy)]
-enum Asked<'a> {
+enum Subject<'a> {
     Request(&'a RequestMeta),
     Session(&'a Session),
 }
 
-type Direct = dyn Fn(Asked<'_>, &[u64]) -> Direction + Send + Sync;
+type Direct = dyn Fn(Subject<'_>, &[u64]) -> Direction + Send + Sync;
 
-/// A director that does what the test says.
+/// A director whose decisions the test makes.
 pub struct ScriptedDirector {
     direct: Box<Direct>,
     pub retries_left: AtomicUsize,
     pub needs_host: AtomicBool,
-    /// The links to avoid, for each question.
+    /// The links to avoid, for each decision.
     pub avoided: Mutex<Vec<Vec<u64>>>,
     pub sessions: Mutex<Vec<Session>>,
 }
 
 impl ScriptedDirector {
-    fn new(direct: impl Fn(Asked<'_>, &[u64]) -> Direction + Send + Sync + 'static) -> Arc<Self> {
+    fn new(direct: impl Fn(Subject<'_>, &[u64]) -> Direction + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             direct: Box::new(direct),
             retries_left: AtomicUsize::new(100),
@@ -69,25 +69,25 @@ impl ScriptedDirector {
         })
     }
 
-    /// How often it was asked.
-    pub fn asked(&self) -> usize {
+    /// How often it has decided.
+    pub fn calls(&self) -> usize {
         self.avoided.lock().unwrap().len()
     }
 
-    fn answer(&self, asked: Asked<'_>, avoid: &[u64]) -> Direction {
+    fn decide(&self, subject: Subject<'_>, avoid: &[u64]) -> Direction {
         self.avoided.lock().unwrap().push(avoid.to_vec());
-        (self.direct)(asked, avoid)
+        (self.direct)(subject, avoid)
     }
 }
 
 impl Director for ScriptedDirector {
     fn direct(&self, visit: &RequestMeta, avoid: &[u64]) -> Direction {
-        self.answer(Asked::Request(visit), avoid)
+        self.decide(Subject::Request(visit), avoid)
     }
 
     fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction {
         self.sessions.lock().unwrap().push(session.clone());
-        self.answer(Asked::Session(session), avoid)
+        self.decide(Subject::Session(session), avoid)
     }
 
     fn needs_host(&self, _: u16) -> bool {
@@ -107,9 +107,9 @@ impl Director for ScriptedDirector {
 pub fn director(
     direct: impl Fn(&RequestMeta, &[u64]) -> Direction + Send + Sync + 'static,
 ) -> Arc<ScriptedDirector> {
-    ScriptedDirector::new(move |asked, avoid| match asked {
-        Asked::Request(visit) => direct(visit, avoid),
-        Asked::Session(session) => panic!("unexpected session: {session:?}"),
+    ScriptedDirector::new(move |subject, avoid| match subject {
+        Subject::Request(visit) => direct(visit, avoid),
+        Subject::Session(session) => panic!("unexpected session: {session:?}"),
     })
 }
 
@@ -117,9 +117,9 @@ pub fn director(
 pub fn session_director(
     direct: impl Fn(&Session, &[u64]) -> Direction + Send + Sync + 'static,
 ) -> Arc<ScriptedDirector> {
-    ScriptedDirector::new(move |asked, avoid| match asked {
-        Asked::Session(session) => direct(session, avoid),
-        Asked::Request(visit) => panic!("unexpected request: {visit:?}"),
+    ScriptedDirector::new(move |subject, avoid| match subject {
+        Subject::Session(session) => direct(session, avoid),
+        Subject::Request(visit) => panic!("unexpected request: {visit:?}"),
     })
 }
 
@@ -130,7 +130,7 @@ pub fn standard_layers() -> Vec<Box<dyn Layer>> {
     ]
 }
 
-/// What stands between an entry and the links: layers, a director, an observer.
+/// What is between an entry and the links: layers, a director, an observer.
 pub struct Route {
     pub(crate) links: Vec<Link>,
     pub(crate) director: Arc<ScriptedDirector>,
@@ -139,14 +139,14 @@ pub struct Route {
 }
 
 impl Route {
-    /// Everything to one link, which has the number 1.
+    /// Everything to one link, with the number 1.
     pub fn to(link: &Link) -> Self {
         let there = link.clone();
         let director = ScriptedDirector::new(move |_, _| there.direction(1));
         Self::director(director).links(std::slice::from_ref(link))
     }
 
-    /// The first attempt to the first link, which has the number 0, the next one to the next.
+    /// The first attempt to the first link, with the number 0, each next one to the next.
     pub fn through(links: &[Link]) -> Self {
         let there = links.to_vec();
         let director = ScriptedDirector::new(move |_, avoid| match there.get(avoid.len()) {
@@ -156,7 +156,7 @@ impl Route {
         Self::director(director).links(links)
     }
 
-    /// Where the director says.
+    /// The decision of the director.
     pub fn director(director: Arc<ScriptedDirector>) -> Self {
         Self {
             links: Vec::new(),
@@ -173,7 +173,7 @@ impl Route {
         self
     }
 
-    /// These layers in place of the standard ones.
+    /// These layers instead of the standard ones.
     #[must_use]
     pub fn layers(mut self, layers: Vec<Box<dyn Layer>>) -> Self {
         self.layers = layers;

@@ -1,4 +1,4 @@
-//! Streams in memory, and TLS over any stream with a certificate that is made for the test.
+//! Streams in memory, and TLS over any stream with a generated certificate.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use adit_net::{
 
 const NAME: &str = "a.test";
 
-/// Both ends of a connection in memory, that of the peer who connects first.
+/// Both ends of a connection in memory; the end of the connecting peer is first.
 pub fn in_memory() -> (Stream, Stream) {
     let addr = |port| SocketAddr::from(([192, 0, 2, 1], port));
     Stream::in_memory(64 * 1024, addr(4000), addr(80))

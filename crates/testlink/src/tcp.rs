@@ -1,4 +1,4 @@
-//! Services on real sockets, and bytes whose every place differs from its neighbours.
+//! Services on real sockets, and byte patterns whose neighbouring places differ.
 
 use std::{future::Future, io, sync::LazyLock};
 
@@ -15,7 +15,8 @@ use crate::{http1, within};
 /// How a read ends on a connection that was reset.
 pub const RESET: Option<io::ErrorKind> = Some(io::ErrorKind::ConnectionReset);
 
-/// A service whose n-th connection `script` handles; its port, and what the scripts give in the order of their ends.
+/// A service whose n-th connection `script` handles. Returns its port, and the results of the scripts in the order of
+/// their ends.
 pub async fn service<F, S, T>(script: S) -> (u16, mpsc::UnboundedReceiver<T>)
 where
     S: Fn(TcpStream, usize) -> F + Send + 'static,
@@ -38,7 +39,7 @@ where
     (port, results)
 }
 
-/// A service whose results the test does not need; its port.
+/// A service whose results the test does not need. Returns its port.
 pub async fn serve<F, S>(script: S) -> u16
 where
     S: Fn(TcpStream, usize) -> F + Send + 'static,
@@ -47,7 +48,7 @@ where
     service(script).await.0
 }
 
-/// Sends back what it receives.
+/// Echoes received bytes.
 pub async fn echo() -> u16 {
     let echo = |mut stream: TcpStream, _| async move {
         let (mut from, mut to) = stream.split();
@@ -73,7 +74,7 @@ pub async fn unused_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Reads to the end, or to the error in its place.
+/// Reads to the end, or to an error instead of it.
 pub async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Option<io::ErrorKind>) {
     let mut all = Vec::new();
     let ended = within(stream.read_to_end(&mut all)).await;
@@ -117,7 +118,7 @@ impl Pattern {
         Self { block, at }
     }
 
-    /// The next bytes, at most so many.
+    /// The next bytes, at most this many.
     pub fn next(&mut self, bytes: usize) -> Bytes {
         let end = (self.at + bytes).min(self.block.len());
         let piece = self.block.slice(self.at..end);
@@ -125,7 +126,7 @@ impl Pattern {
         piece
     }
 
-    /// Whether these are the next ones.
+    /// Whether these are the next bytes.
     pub fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let piece = self.next(bytes.len());
@@ -135,7 +136,7 @@ impl Pattern {
     }
 }
 
-/// Writes so many bytes of a pattern.
+/// Writes this many bytes of a pattern.
 pub async fn write_pattern(
     to: &mut (impl AsyncWrite + Unpin),
     pattern: &mut Pattern,
@@ -149,7 +150,7 @@ pub async fn write_pattern(
     Ok(())
 }
 
-/// Reads a pattern to its end and gives its length, with the error in place of the end.
+/// Reads a pattern to its end and returns its length, with the error instead of the end.
 pub async fn read_pattern(
     from: &mut (impl AsyncRead + Unpin),
     mut pattern: Pattern,

@@ -77,7 +77,7 @@ pub async fn recv(exchange: &mut Exchange) -> Bytes {
     datagram.expect("the flow has ended")
 }
 
-/// The far end sends every datagram back, with a mark behind it.
+/// The far end echoes every datagram with a suffix.
 pub async fn echo(mut exchange: Exchange, mark: u8) {
     accept(&exchange);
     while let Ok(Some(data)) = try_recv(&mut exchange).await {

@@ -60,7 +60,7 @@ impl Frame {
         }
     }
 
-    /// On the wire, written in the plainest way.
+    /// In the form on the wire, written in the simplest way.
     pub fn bytes(&self, key: Option<[u8; 4]>) -> Vec<u8> {
         let mut out = vec![u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode];
         let masked = if key.is_some() { 0x80 } else { 0 };

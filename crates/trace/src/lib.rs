@@ -3,7 +3,7 @@
 //! Holds [`TraceContext`], which crosses from hop to hop; [`Sampler`], which decides which requests are traced;
 //! [`Timeline`], the phases of one request on this hop; [`Record`], the complete description of a finished request;
 //! [`Observer`], which receives the records of the visitors' side (`ingress`) and of the services' side (`egress`); and
-//! [`Sample`], one number of a side at one moment. Beside these, [`Printable`] text for logs.
+//! [`Sample`], one number of a side at one moment. Besides these, [`Printable`] text for logs.
 //!
 //! Promises:
 //! - a request that is not traced costs one decision and no memory;

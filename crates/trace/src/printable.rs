@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-/// Characters of the longest text that is shown whole.
+/// Characters of the longest text that is not cut.
 const LONGEST: usize = 512;
 
 /// Text of a peer, safe to show: characters that move a cursor, end a line or change the direction of writing are

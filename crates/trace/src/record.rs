@@ -56,7 +56,7 @@ pub struct Record<'a> {
     pub port: u16,
     /// The path without the query, which may hold secrets.
     pub path: &'a str,
-    /// `HTTP/1.1` and the like.
+    /// Version of HTTP, such as `HTTP/1.1`.
     pub version: &'static str,
     /// The status of HTTP.
     pub status: u16,
@@ -70,12 +70,12 @@ pub struct Record<'a> {
     pub received_bytes: u64,
     /// Payload to the visitor, in bytes.
     pub sent_bytes: u64,
-    /// Tries on other clients after the first.
+    /// Attempts on other clients after the first.
     pub retries: u32,
     /// When it began.
     pub started: Instant,
     /// When the response began.
-    pub answered: Option<Instant>,
+    pub responded: Option<Instant>,
     /// When it was over.
     pub ended: Instant,
     /// Its phases, if it is traced.

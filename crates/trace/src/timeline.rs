@@ -43,10 +43,10 @@ impl Phase {
     }
 }
 
-/// One phase of one request. A phase can occur more than once: each try on another client has its own.
+/// One phase of one request. A phase can occur more than once: each attempt on another client has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Which.
+    /// The kind of phase.
     pub phase: Phase,
     /// Its id, if it has children on another hop; `None` if any id will do.
     pub id: Option<SpanId>,

@@ -28,7 +28,7 @@ struct End {
 
 /// Which close frames have been received from the two ends of a WebSocket, and sent to them.
 ///
-/// After a close frame nothing more is sent to the same end (RFC 6455, 5.5.1), and what is received behind one is discarded.
+/// After a close frame nothing more is sent to the same end (RFC 6455, 5.5.1), and what is received after one is discarded.
 /// When one has been received from each end, the WebSocket is closed (7.1.3 and 7.1.4).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Closing {

@@ -7,7 +7,7 @@ use crate::{
     mask::Mask,
 };
 
-/// A head and the payload behind it. Either may be missing.
+/// A head and the payload after it. Either may be missing.
 #[derive(Debug)]
 struct Part<P> {
     head: HeadBytes,

@@ -192,7 +192,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
 
     /// Bytes have been read from the socket and passed through [`Relay::unmask`].
     pub fn on_bytes(&mut self, bytes: Bytes) {
-        // RFC 6455, 5.5.1: bytes behind a close frame are discarded.
+        // RFC 6455, 5.5.1: bytes after a close frame are discarded.
         if !self.closing.close_received(Hop::Socket) {
             self.inbound.on_bytes(bytes);
         }
@@ -327,7 +327,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
             return Some(Some(self.end()));
         }
         if let SocketState::Unreadable(error) = self.socket {
-            // Its peer receives the close frame first, behind a frame that is being written to it.
+            // Its peer receives the close frame first, after a frame that is being written to it.
             let is_closed = self.closing.close_sent(Hop::Socket);
             return Some(is_closed.then(|| self.reset(ResetCause::Unreadable(error))));
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 /// The visitors' end, which opens.
 pub(super) const SERVER: usize = 0;
-/// The service's end, which answers.
+/// The service's end, which responds.
 pub(super) const CLIENT: usize = 1;
 
 /// Both ends of a data stream.
@@ -67,36 +67,36 @@ impl Ends {
             .collect()
     }
 
-    /// Takes the whole answers that have come to the visitors' end.
-    pub(super) fn answered(&mut self) -> Vec<(RequestId, Bytes)> {
-        let answered = |event| match event {
+    /// Takes the whole responses that have come to the visitors' end.
+    pub(super) fn responses(&mut self) -> Vec<(RequestId, Bytes)> {
+        let response_of = |event| match event {
             Event::Response { id, mut head, .. } => (id, head.take_body()),
             event => panic!("{event:?}"),
         };
-        let answers: Vec<_> = { self.events.drain(..) }.map(answered).collect();
-        for (id, body) in &answers {
+        let responses: Vec<_> = { self.events.drain(..) }.map(response_of).collect();
+        for (id, body) in &responses {
             self.muxes[SERVER].consume(*id, cost(body));
         }
-        answers
+        responses
     }
 
-    /// Answers a request with all of its body.
-    pub(super) fn answer(&self, id: RequestId, request_body: &Bytes, body: &[u8]) {
+    /// Responds to a request with all of its body.
+    pub(super) fn respond(&self, id: RequestId, request_body: &Bytes, body: &[u8]) {
         self.muxes[CLIENT].consume(id, cost(request_body));
         self.muxes[CLIENT]
-            .respond(id, answer_head(body), true)
+            .respond(id, response_head(body), true)
             .unwrap();
     }
 
-    /// A round of `count` requests: opened, written, read, answered with what they brought, written, read, consumed.
+    /// A round of `count` requests: opened, written, read, responded to with their bodies, written, read, consumed.
     pub(super) fn round(&mut self, count: usize, body: &[u8]) -> usize {
         open(&self.muxes[SERVER], count, body);
         self.carry(SERVER);
         for (id, body) in self.opened() {
-            self.answer(id, &body, &body);
+            self.respond(id, &body, &body);
         }
         self.carry(CLIENT);
-        self.answered().len()
+        self.responses().len()
     }
 }
 
@@ -121,7 +121,7 @@ pub(super) fn open(server: &Mux, count: usize, body: &[u8]) -> Vec<RequestId> {
     (0..count).map(one).collect()
 }
 
-pub(super) fn answer_head(body: &[u8]) -> EncodedHead {
+pub(super) fn response_head(body: &[u8]) -> EncodedHead {
     let head = HttpResponseHead { status: 200 };
     head.encode(std::iter::empty(), body).unwrap()
 }

@@ -10,7 +10,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Without more of them, fewer visitors come in at a time.
+    // Without a higher limit, fewer visitors can connect at a time.
     let _ = adit_server::raise_descriptor_limit();
     report::exit(serve::run(&cli::Server::parse()))
 }

@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let adit = cli::Adit::read();
-    // Without more of them, fewer visitors come in at a time.
+    // Without a higher limit, fewer visitors can connect at a time.
     let _ = adit_server::raise_descriptor_limit();
     report::exit(match &adit.command {
         None

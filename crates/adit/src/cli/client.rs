@@ -175,7 +175,7 @@ impl Adit {
         adit
     }
 
-    /// The values that flags give to the configuration.
+    /// The values of the flags, for the configuration.
     #[must_use]
     pub fn overrides(&self) -> ClientOverrides {
         let none = Link::default();

@@ -12,21 +12,21 @@ use clap::{
 
 const EXAMPLES: &str = "\
 Examples:
-  adit-server                                  on loopback, with a token made for the clients of this machine
+  adit-server                                  on loopback, with a generated token for clients of this machine
   adit-server --config server.yaml             everything from a file
-  adit-server --config server.yaml --check     only say whether the file is good
+  adit-server --config server.yaml --check     only check the file
   adit-server --bind-addr 0.0.0.0 --http-port 80 --domain tunnel.example.com
   adit-server release host shop.example.com    the first user to register it next owns it
 
 Every key of the file is a variable too: server.limits.max_requests is ADIT__SERVER__LIMITS__MAX_REQUESTS.
-ADIT__TOKEN is the token of the clients, ADIT__LOG what is logged (info, or info,adit_link=debug).
+ADIT__TOKEN is the token of the clients, ADIT__LOG the filter of the log (info, or info,adit_link=debug).
 SIGTERM lets running requests finish, a second one ends at once.";
 
-/// The public side of adit: takes visitors, and hands them to the clients that serve them.
+/// The public side of adit: accepts visitors and forwards them to clients
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "adit-server", version, long_version = crate::version::long(), after_help = EXAMPLES)]
 pub struct Server {
-    /// Other than running a server
+    /// The command, if it is not to run a server
     #[command(subcommand)]
     pub command: Option<ServerCommand>,
     /// File in YAML, TOML or JSON
@@ -47,19 +47,19 @@ pub struct Server {
     /// Port for HTTP visitors [default: 7080] [env: ADIT__SERVER__HTTP__BIND_PORT]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
-    /// Where health and status are served, or off [default: 127.0.0.1:7500] [env: ADIT__SERVER__ADMIN__BIND]
+    /// Address of health and status, or off [default: 127.0.0.1:7500] [env: ADIT__SERVER__ADMIN__BIND]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<String>,
-    /// Where the token and the addresses are kept [default: ~/.local/state/adit] [env: ADIT__STATE_DIR]
+    /// Directory of the token and the addresses [default: ~/.local/state/adit] [env: ADIT__STATE_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Data threads [default: 1 on up to 2 cores, else one less than cores] [env: ADIT__SERVER__THREADS]
+    /// Data threads [default: 1 on up to 2 cores, otherwise one less than cores] [env: ADIT__SERVER__THREADS]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Tunnels without a domain appear as NAME.HOST, beside NAME.localhost [env: ADIT__SERVER__DOMAIN]
+    /// Tunnels without a domain have the host NAME.HOST, besides NAME.localhost [env: ADIT__SERVER__DOMAIN]
     #[arg(long, value_name = "HOST")]
     pub domain: Option<String>,
-    /// How the log looks
+    /// Format of the log
     #[arg(
         long,
         value_name = "FORMAT",
@@ -69,7 +69,7 @@ pub struct Server {
         value_parser = super::log::format()
     )]
     pub log_format: Format,
-    /// Only check the configuration, and exit with 2 if it is bad
+    /// Only check the configuration, and exit with 2 if it is invalid
     #[arg(
         long,
         action = ArgAction::SetTrue,
@@ -83,7 +83,7 @@ pub struct Server {
     pub verbose: u8,
 }
 
-/// What `adit-server` does besides running a server.
+/// The commands of `adit-server` besides running a server.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ServerCommand {
     /// Take a name from the user that owns it, in the running server or in its state directory
@@ -93,7 +93,7 @@ pub enum ServerCommand {
 /// `adit-server release KIND NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Release {
-    /// What it is; with a group go its names
+    /// Kind of name; a group is released with all names that it holds
     #[arg(value_parser = PossibleValuesParser::new(KINDS))]
     pub kind: String,
     /// The name; a port as tcp:2222 or udp:53
@@ -101,7 +101,7 @@ pub struct Release {
 }
 
 impl Server {
-    /// What the flags say to the configuration.
+    /// The values of the flags, for the configuration.
     #[must_use]
     pub fn overrides(&self) -> ServerOverrides {
         ServerOverrides {
@@ -115,7 +115,7 @@ impl Server {
         }
     }
 
-    /// What `-v` asks to be logged.
+    /// The log filter of `-v`.
     #[must_use]
     pub fn log_filter(&self) -> Option<&'static str> {
         super::log::filter(self.verbose)

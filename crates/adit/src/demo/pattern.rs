@@ -1,15 +1,15 @@
-//! Bytes that both ends know without observability each other.
+//! Bytes that both ends can compute.
 //!
-//! The byte at an offset depends on the offset alone, with a period that is prime: whatever is lost, doubled or swapped
-//! on the way shows in the checksum or in the length. All of it are slices of one table, so that making it costs
-//! nothing beside sending it.
+//! The byte at an offset depends on the offset alone, with a period that is prime: lost, doubled or swapped bytes
+//! change the checksum or the length. All pieces are slices of one table, so that generating them costs nothing
+//! compared to sending them.
 
 use std::sync::LazyLock;
 
 use blake3::{Hash, Hasher};
 use bytes::{Bytes, BytesMut};
 
-/// After which the pattern repeats: the largest prime below 2^20, no multiple of any chunk or frame.
+/// The period of the pattern: the largest prime below 2^20, not a multiple of any chunk or frame.
 const PERIOD: usize = 1_048_573;
 
 /// The largest piece.
@@ -52,7 +52,7 @@ impl Pattern {
         }
     }
 
-    /// What is still to come.
+    /// Bytes still to come.
     pub(super) const fn left(&self) -> u64 {
         self.left
     }
@@ -73,7 +73,7 @@ impl Iterator for Pattern {
     }
 }
 
-/// What the pattern of a length amounts to.
+/// Length and checksum of the pattern up to a length.
 pub(super) fn digest(length: u64) -> Digest {
     let mut digest = Digest::default();
     for piece in Pattern::new(length) {
@@ -82,7 +82,7 @@ pub(super) fn digest(length: u64) -> Digest {
     digest
 }
 
-/// Length and checksum of what went by.
+/// Length and checksum of received bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Digest {
     length: u64,
@@ -103,7 +103,7 @@ impl Digest {
         self.hasher.finalize()
     }
 
-    /// Whether it is what it should be.
+    /// Whether it equals the expected one.
     pub(super) fn same_as(&self, expected: &Self) -> Result<(), String> {
         if self.length != expected.length {
             return Err(format!(

@@ -1,8 +1,8 @@
 //! The text of `adit status`.
 //!
-//! One entry takes a short line of facts and, below it, lines that may be long: URLs and addresses. Nothing is cut and
-//! nothing is drawn around it, so that a URL can be copied whatever the width of the terminal, and the facts of real
-//! names fit into 80 columns.
+//! Each entry has a short line of facts and, below it, lines that may be long: URLs and addresses. Lines are neither
+//! cut nor framed, so that a URL can be copied at any width of the terminal, and the facts fit into 80 columns with
+//! usual names.
 
 use std::fmt::Write;
 
@@ -285,7 +285,7 @@ fn failures(visitors: &Value) -> String {
     }
 }
 
-/// The two largest units: enough to tell a restart from a long run.
+/// The two largest units: enough to distinguish a restart from a long run.
 fn duration(millis: u64) -> String {
     let seconds = millis / 1_000;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);

@@ -1,22 +1,22 @@
-//! What a client prints: public URLs on standard output, and what they lead to on standard error.
+//! The output of a client: public URLs on standard output, and their targets on standard error.
 
 use adit_client::{Registration, Settings, Status, TunnelOutcome, TunnelSettings};
 use serde_json::json;
 
 use crate::{errln, outln};
 
-/// Prints the URLs of tunnels, each time that an outcome changes.
+/// Prints the URLs of tunnels whenever an outcome changes.
 pub(super) struct Urls {
     services: Vec<Service>,
     printed: Option<Vec<TunnelOutcome>>,
     json: bool,
 }
 
-/// What is printed of a tunnel beside its URL.
+/// Printed for a tunnel beside its URL.
 struct Service {
     tunnel: String,
     addr: String,
-    /// The names below which every host belongs to the tunnel.
+    /// Names below which every host belongs to the tunnel.
     wildcards: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Urls {
         urls
     }
 
-    /// Takes the tunnels of changed settings.
+    /// Replaces the tunnels after a change of the settings.
     pub(super) fn follow(&mut self, tunnels: &[TunnelSettings]) {
         self.services = tunnels.iter().map(Service::of).collect();
     }
@@ -85,15 +85,15 @@ impl Urls {
         }
         let mut services = self.services.iter();
         if let Some(service) = services.find(|service| service.tunnel == *name) {
-            errln!("{name} leads to {}", service.addr);
+            errln!("{name} forwards to {}", service.addr);
             for below in &service.wildcards {
-                errln!("{name} has every name below {below}");
+                errln!("{name} also gets every host below {below}");
             }
         }
     }
 }
 
-/// Prints where entries listen; `alone`, without tunnels, they are what the output begins with.
+/// Prints the addresses of entries; `alone`, without tunnels, they begin the output.
 pub(super) fn print_entries(status: &Status, alone: bool, json: bool) {
     if json && !status.entries.is_empty() {
         outln!("{}", json!({ "entries": status.entries }));
@@ -105,6 +105,6 @@ pub(super) fn print_entries(status: &Status, alone: bool, json: bool) {
             outln!("{url}");
         }
         let (name, upstream) = (&entry.name, &entry.upstream);
-        errln!("{name}: {url} leads to upstream {upstream} of the server");
+        errln!("{name}: {url} forwards to upstream {upstream} of the server");
     }
 }

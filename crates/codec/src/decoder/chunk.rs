@@ -12,15 +12,15 @@ const CHUNK_KEY: [u8; 2] = [
     CHUNK_FIELD >> 4,
 ];
 
-/// The envelope of a chunk, and where in the message its payload begins.
+/// The envelope of a chunk, and the offset of its payload in the message.
 pub(super) struct ChunkStart {
     pub(super) id: RequestId,
     pub(super) end_stream: bool,
     pub(super) payload_at: usize,
 }
 
-/// Reads a whole message that is a chunk as our own writer has it: id, type, the end if it is one, the chunk. They
-/// must be there in this order with nothing else beside them: then the general way (`message`) finds the same.
+/// Reads a complete message that is a chunk in the form of our own writer: id, type, the end if it is set, the chunk,
+/// in this order and nothing else. The general decoder (`message`) returns the same.
 pub(super) fn written_chunk(message: &[u8]) -> Option<ChunkStart> {
     const ID_KEY: u8 = 1 << 3;
     const TYPE: [u8; 2] = [3 << 3, MessageType::StreamChunk.to_wire()];
@@ -46,8 +46,8 @@ pub(super) fn written_chunk(message: &[u8]) -> Option<ChunkStart> {
     })
 }
 
-/// Reads the start of a message of `length` bytes; finds the chunk in it if id and all stand before it and the chunk
-/// is the last field.
+/// Reads the start of a message of `length` bytes; finds the chunk if id and type precede it and the chunk is the last
+/// field.
 pub(super) fn scan_chunk(start: &[u8], length: usize) -> Option<ChunkStart> {
     let mut reader = Reader::new(start);
     let (mut id, mut message_type, mut end_stream) = (0, 0, 0);
@@ -71,7 +71,7 @@ pub(super) fn scan_chunk(start: &[u8], length: usize) -> Option<ChunkStart> {
             (2, Value::Varint(_)) => {}
             (3, Value::Varint(value)) => message_type = low_32(value),
             (4, Value::Varint(value)) => end_stream = value,
-            // The compression fields are among them: a compressed chunk is decompressed as a whole, and so gathered.
+            // Including the compression fields: a compressed chunk is inflated as a whole, and therefore gathered.
             _ => return None,
         }
     }
@@ -123,7 +123,7 @@ mod tests {
         assert!(scan_chunk(&other_first, 9).is_none());
     }
 
-    /// Both ways to read a chunk agree: what the fast one takes, the general one reads as the same.
+    /// Both decoders agree: the general one returns the same for every message that the fast one accepts.
     #[test]
     fn fast_and_general_path_read_the_same() {
         let mut taken = 0;
@@ -160,7 +160,7 @@ mod tests {
                     assert!(check(message), "our own is taken");
                     assert!(!check(&message[..message.len() - 1]));
                     assert!(!check(&[message, &[0]].concat()));
-                    // Every byte of the envelope, changed in every way.
+                    // Every byte of the envelope, with every other value.
                     let mut other = message.to_vec();
                     for at in 0..message.len() - length {
                         for byte in 0..=u8::MAX {

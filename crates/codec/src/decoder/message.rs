@@ -1,4 +1,4 @@
-//! Decodes a message that lies whole in one buffer.
+//! Decodes a message that is complete in one buffer.
 
 use std::ops::Range;
 
@@ -24,13 +24,14 @@ use crate::{
     wire::{Reader, Value, low_32},
 };
 
-/// The last of the payloads in ascending order but the chunk; from here to [`CHUNK_FIELD`] there is room for new ones.
+/// The last payload field in ascending order except the chunk; numbers from here to [`CHUNK_FIELD`] are free for new
+/// ones.
 const LAST_PAYLOAD_FIELD: u64 = CONTROL_FIELD as u64;
 const CHUNK_NUMBER: u64 = CHUNK_FIELD as u64;
 const INFLATED_BYTES_NUMBER: u64 = INFLATED_BYTES_FIELD as u64;
 const COMPRESSION_NUMBER: u64 = COMPRESSION_FIELD as u64;
 
-/// Decodes one whole message: the first `length` bytes of a buffer. Only what it hands on is sliced out.
+/// Decodes one complete message: the first `length` bytes of a buffer. Only the fields of the result are sliced out.
 pub(super) fn decode_message(
     buffer: &Bytes,
     length: usize,
@@ -58,14 +59,14 @@ pub(super) fn decode_message(
             (3, Value::Varint(value)) => message_type = low_32(value),
             (4, Value::Varint(value)) => end_stream = value,
             (5..=LAST_PAYLOAD_FIELD | CHUNK_NUMBER, Value::Range(from, to)) => {
-                // The last one counts (P-2.3), also where it is one that this build does not know.
+                // The last payload counts (P-2.3), also if this version does not know it.
                 payload = field_of(field).map(|known| (known, from, to));
                 unknown = payload.is_none();
             }
             (INFLATED_BYTES_NUMBER, Value::Varint(value)) => inflated_bytes = value,
             (COMPRESSION_NUMBER, Value::Varint(value)) => compression = value,
             (1..=COMPRESSION_NUMBER | CHUNK_NUMBER, _) => bad = Some(BadMessage::WireType),
-            // A payload of a later build, unless there is one of ours beside it.
+            // A payload of a newer version, unless there is also a known one.
             (24..=30, _) => unknown = true,
             _ => {}
         }
@@ -103,7 +104,7 @@ pub(super) fn decode_message(
     Ok(Some(envelope))
 }
 
-/// A payload whose message has compression fields (P-13.2).
+/// The payload of a message with compression fields (P-13.2).
 fn as_compressed(compressed: Compressed, payload: Payload) -> Payload {
     let (frame, data) = match payload {
         Payload::Chunk { data, .. } => (None, data),
@@ -229,12 +230,12 @@ fn decode_head(field: u8, bytes: Bytes) -> Result<Payload, BadMessage> {
         WEBSOCKET_REQUEST_FIELD => RequestHead::WebSocket(WebSocketRequest::decode(&bytes)?.into()),
         TCP_OPEN_FIELD => RequestHead::Tcp(TcpOpen::decode(&bytes)?.into()),
         UDP_OPEN_FIELD => RequestHead::Udp(UdpOpen::decode(&bytes)?.into()),
-        _ => return decode_answer(field, bytes).map(Payload::Response),
+        _ => return decode_response(field, bytes).map(Payload::Response),
     };
     Ok(Payload::Request(request))
 }
 
-fn decode_answer(field: u8, bytes: Bytes) -> Result<ResponseHead, BadMessage> {
+fn decode_response(field: u8, bytes: Bytes) -> Result<ResponseHead, BadMessage> {
     Ok(match field {
         HTTP_RESPONSE_FIELD => ResponseHead::Http(HttpResponse::decode(bytes)?),
         GRPC_RESPONSE_FIELD => ResponseHead::Grpc(GrpcResponse::decode(&bytes)?.into()),
@@ -242,17 +243,17 @@ fn decode_answer(field: u8, bytes: Bytes) -> Result<ResponseHead, BadMessage> {
             ResponseHead::WebSocket(WebSocketResponse::decode(&bytes)?.into())
         }
         ACCEPTED_FIELD => {
-            // Nothing in it yet; what a later build puts there must still be protobuf.
+            // Empty in this version; content of a newer version must still be protobuf.
             let mut reader = Reader::new(&bytes);
             while reader.field()?.is_some() {}
             ResponseHead::Accepted
         }
-        // `field_of` lets nothing else through.
+        // `field_of` returns no other field.
         _ => return Err(BadMessage::UnknownPayload),
     })
 }
 
-/// A code that is newer than this build still ends the request.
+/// A code of a newer version still ends the request.
 fn reset_code(code: u64) -> ResetCode {
     ResetCode::from_wire(low_32(code)).unwrap_or(ResetCode::Unspecified)
 }
@@ -316,7 +317,7 @@ mod tests {
             decode_payload(ACCEPTED_FIELD, &message, 0..content.len()).unwrap_or_else(Payload::Bad)
         };
         assert_eq!(accepted(b""), Payload::Response(ResponseHead::Accepted));
-        // A field of a later build.
+        // A field of a newer version.
         assert_eq!(
             accepted(b"\x0a\x01a"),
             Payload::Response(ResponseHead::Accepted)
@@ -360,7 +361,7 @@ mod tests {
         );
         let bad = Payload::Bad(BadMessage::Compression);
         for fields in [
-            // More than 64 KiB, or not less than it was.
+            // More than 64 KiB, or not greater than the compressed size.
             &b"\xb0\x01\x81\x80\x04\xb8\x01\x01\xfa\x01\x03abc"[..],
             b"\xb0\x01\x03\xb8\x01\x01\xfa\x01\x03abc",
             b"\xb0\x01\xff\xff\xff\xff\x0f\xb8\x01\x01\xfa\x01\x03abc",
@@ -370,7 +371,7 @@ mod tests {
             b"\xb8\x01\x01\xfa\x01\x03abc",
             b"\xb0\x01\x04\xfa\x01\x03abc",
             b"\xb0\x01\x04\xb8\x01\x03\xfa\x01\x03abc",
-            // What is never compressed: the end, a datagram, a window, an answer.
+            // Payloads that are never compressed: the end, a datagram, a window, a response.
             b"\x20\x01\xb0\x01\x04\xb8\x01\x01",
             b"\xb0\x01\x04\xb8\x01\x01\xa2\x01\x03abc",
             b"\xb0\x01\x04\xb8\x01\x01\x7a\x02\x08\x01",
@@ -416,7 +417,7 @@ mod tests {
         );
         assert_eq!(bad(&[8, 2, 0x18, 5, 0xfa, 1, 0]), Ok((2, contradiction)));
         assert_eq!(bad(&[8, 2, 0x18, 3, 0x20, 1]), Ok((2, Payload::None)));
-        // Inside a payload, the same.
+        // The same inside a payload.
         let wrong = Payload::Bad(BadMessage::WireType);
         assert_eq!(bad(&[8, 2, 0x7a, 2, 0x0a, 0]), Ok((2, wrong.clone())));
         assert_eq!(bad(&[8, 2, 0x7a, 2, 0x12, 0]), Ok((2, wrong.clone())));

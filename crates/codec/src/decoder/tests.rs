@@ -30,7 +30,7 @@ fn chunk_of(length: usize, data: &[u8]) -> BytesMut {
     let mut out = BytesMut::new();
     put_uint(&mut out, 1, 2);
     if !(length - tail.len()).is_multiple_of(2) {
-        // A padded number, for an odd rest.
+        // A padded number, for an odd remainder.
         out.put_slice(&[2 << 3, 0x81, 0]);
     }
     while out.len() < length - tail.len() {
@@ -68,7 +68,7 @@ fn chunks_with_short_envelopes_are_passed_on_in_parts() {
         decoder.feed(stream.slice(cut..length + MIN_PART_BYTES));
         assert_eq!(decoder.next(), Ok(chunk(start, true, false)));
         assert_eq!(decoder.next(), Ok(None));
-        // Too short for a part: filled up by the next frame, of which the rest is a part of its own.
+        // Too short for a part: the next frame completes it, and the rest of that frame is a separate part.
         decoder.feed(stream.slice(length + MIN_PART_BYTES..length + MIN_PART_BYTES + 1));
         assert_eq!(decoder.next(), Ok(None));
         decoder.feed(stream.slice(length + MIN_PART_BYTES + 1..));
@@ -159,7 +159,7 @@ fn a_chunk_in_parts_is_not_gathered() {
     assert_eq!(decoder.gathered.capacity(), 0);
 }
 
-/// Regression: a chunk in frames of a byte was a part for each byte, which pays for the byte alone.
+/// Regression: a chunk in frames of one byte became one part for each byte, charged for the byte alone.
 #[test]
 fn p_4_1_parts_of_a_chunk_that_trickles_have_a_kib() {
     for (length, step) in [
@@ -196,7 +196,7 @@ fn p_4_1_parts_of_a_chunk_that_trickles_have_a_kib() {
     }
 }
 
-/// Regression: a message read in place left an input of no bytes that held its frame until the next one came.
+/// Regression: a message read in place left an empty input that kept its frame alive until the next one arrived.
 #[test]
 fn a_frame_that_has_been_read_is_let_go() {
     struct Frame {

@@ -28,15 +28,15 @@ pub struct GrpcRequestHead<'a, T = Box<str>> {
     pub authority: &'a [u8],
     /// `/package.Service/Method`.
     pub path: &'a [u8],
-    /// What is left of the visitor's deadline (P-8.3).
+    /// The rest of the visitor's deadline (P-8.3).
     pub timeout: Option<Duration>,
 }
 
 impl<T: AsRef<str>> GrpcRequestHead<'_, T> {
-    /// Writes the head with its metadata and the part of the messages that rides along.
+    /// Writes the head with its metadata and the first part of the messages.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode<'h>(
         &self,
         metadata: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -60,7 +60,7 @@ impl<T: AsRef<str>> GrpcRequestHead<'_, T> {
     }
 }
 
-/// The parts of a gRPC answer to send.
+/// The parts of a gRPC response to send.
 #[derive(Debug, Clone, Copy)]
 pub struct GrpcResponseHead {
     /// HTTP status: 200, unless the service does not use gRPC.
@@ -68,10 +68,10 @@ pub struct GrpcResponseHead {
 }
 
 impl GrpcResponseHead {
-    /// Writes the head with its metadata and the part of the messages that rides along.
+    /// Writes the head with its metadata and the first part of the messages.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode<'h>(
         &self,
         metadata: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -82,7 +82,7 @@ impl GrpcResponseHead {
     }
 }
 
-/// A gRPC request as it came. Its byte fields share the buffer of the message.
+/// A received gRPC request. Its byte fields share the buffer of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcRequest {
     /// The opening part.
@@ -93,9 +93,9 @@ pub struct GrpcRequest {
     pub path: Bytes,
     /// Metadata, binary values as they were sent.
     pub metadata: HeaderBlock,
-    /// What is left of the visitor's deadline.
+    /// The rest of the visitor's deadline.
     pub timeout: Option<Duration>,
-    /// The part of the messages that rode along, framed as the visitor framed them.
+    /// The first part of the messages, framed as the visitor framed them.
     pub body: Bytes,
 }
 
@@ -135,14 +135,14 @@ impl GrpcRequest {
     }
 }
 
-/// A gRPC answer as it came. Its byte fields share the buffer of the message.
+/// A received gRPC response. Its byte fields share the buffer of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcResponse {
     /// HTTP status, 200 to 999.
     pub status: u16,
-    /// Initial metadata; the trailers when the answer is these only.
+    /// Initial metadata; the trailers if the response has trailers only.
     pub metadata: HeaderBlock,
-    /// The part of the messages that rode along.
+    /// The first part of the messages.
     pub body: Bytes,
 }
 
@@ -210,7 +210,7 @@ mod tests {
             (&b"a.example:443"[..], &b"/shop.Cart/Add"[..])
         );
         assert_eq!(read.body, "message");
-        // P-8.2: repeated ones in their order.
+        // P-8.2: repeated lines in their order.
         let lines: Vec<_> = read.metadata.lines().collect();
         assert_eq!(lines, [(&b"x-bin"[..], &b"AAE"[..]), (b"x-bin", b"")]);
     }
@@ -254,16 +254,16 @@ mod tests {
 
     #[test]
     fn a_response_status_is_200_to_999_or_absent() {
-        let answer = |status| {
+        let response = |status| {
             let head = GrpcResponseHead { status }.encode(std::iter::empty(), b"x");
             GrpcResponse::decode(&content(head.unwrap())).map(|read| read.status)
         };
-        assert_eq!(answer(0), Ok(200));
+        assert_eq!(response(0), Ok(200));
         for status in [200, 404, 999] {
-            assert_eq!(answer(status), Ok(status));
+            assert_eq!(response(status), Ok(status));
         }
         for status in [1, 100, 199, 1000, u16::MAX] {
-            assert_eq!(answer(status), Err(BadMessage::Head), "{status}");
+            assert_eq!(response(status), Err(BadMessage::Head), "{status}");
         }
         let above = Bytes::from_static(&[0x08, 0xc8, 0x81, 0x04]); // 200 and 2^16
         assert_eq!(GrpcResponse::decode(&above), Err(BadMessage::Head));
@@ -277,10 +277,10 @@ mod tests {
         assert!(GrpcRequest::decode(&filled(&head, most)).is_ok());
         let read = GrpcRequest::decode(&filled(&head, most + 1));
         assert_eq!(read.err(), too_long);
-        let answer = GrpcResponseHead { status: 200 };
-        let answer = content(answer.encode(std::iter::empty(), b"message").unwrap());
-        assert!(GrpcResponse::decode(&filled(&answer, most)).is_ok());
-        let read = GrpcResponse::decode(&filled(&answer, most + 1));
+        let response = GrpcResponseHead { status: 200 };
+        let response = content(response.encode(std::iter::empty(), b"message").unwrap());
+        assert!(GrpcResponse::decode(&filled(&response, most)).is_ok());
+        let read = GrpcResponse::decode(&filled(&response, most + 1));
         assert_eq!(read.err(), too_long);
     }
 }

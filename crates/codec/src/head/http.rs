@@ -35,10 +35,10 @@ pub struct HttpRequestHead<'a, T = Box<str>> {
 }
 
 impl<T: AsRef<str>> HttpRequestHead<'_, T> {
-    /// Writes the head with its headers and the part of the body that rides along.
+    /// Writes the head with its headers and the first part of the body.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode<'h>(
         &self,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -47,10 +47,10 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
         self.encode_offer(b"", headers, body)
     }
 
-    /// The same with an offer to change to another protocol, one of `upgrade`; `body` is whole then (P-3.7).
+    /// The same with an offer to change to one of the protocols in `upgrade`; `body` is the complete body then (P-3.7).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub fn encode_offer<'h>(
         &self,
         upgrade: &[u8],
@@ -78,16 +78,16 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
 /// The parts of an HTTP response to send.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpResponseHead {
-    /// Status code; below 200 it is an interim answer (P-3.1). The switch of 101 is another matter:
+    /// Status code; below 200 it is an interim response (P-3.1). For a switch with status 101 see
     /// [`HttpResponseHead::encode_switch`].
     pub status: u16,
 }
 
 impl HttpResponseHead {
-    /// Writes the head with its headers and the part of the body that rides along.
+    /// Writes the head with its headers and the first part of the body.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode<'h>(
         &self,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -96,10 +96,10 @@ impl HttpResponseHead {
         encode_response(RESPONSE, self.status, headers, b"", body)
     }
 
-    /// Writes an answer of status 101: from here on chunks are of the protocol `upgrade` (P-3.7).
+    /// Writes a response with status 101: from here on chunks belong to the protocol `upgrade` (P-3.7).
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode_switch<'h>(
         upgrade: &[u8],
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -108,7 +108,7 @@ impl HttpResponseHead {
     }
 }
 
-/// An HTTP request as it came. Its byte fields share the buffer of the message, where they are not constants.
+/// A received HTTP request. Its byte fields share the buffer of the message, unless they are constants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest {
     /// The opening part.
@@ -123,29 +123,29 @@ pub struct HttpRequest {
     pub path: Bytes,
     /// Header lines.
     pub headers: HeaderBlock,
-    /// The part of the body that rode along.
+    /// The first part of the body.
     pub body: Bytes,
-    /// The protocols that the visitor offers to change to (P-3.7); mostly none.
+    /// The protocols that the visitor offers to change to (P-3.7); usually empty.
     pub upgrade: Bytes,
 }
 
-/// An HTTP response as it came. Its byte fields share the buffer of the message.
+/// A received HTTP response. Its byte fields share the buffer of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
     /// Status code, 100 to 999.
     pub status: u16,
     /// Header lines.
     pub headers: HeaderBlock,
-    /// The part of the body that rode along.
+    /// The first part of the body.
     pub body: Bytes,
-    /// With status 101, the protocol of what follows (P-3.7).
+    /// With status 101, the protocol of the following chunks (P-3.7).
     pub upgrade: Bytes,
 }
 
 impl HttpRequest {
     pub(crate) fn decode(message: Bytes) -> Result<Box<Self>, BadMessage> {
         let mut open = None;
-        // Where each of them is: the last one counts, and only that is sliced out.
+        // Positions only: the last field of a kind counts, and only that one is sliced out.
         let (mut method, mut scheme, mut authority, mut path, mut body) = Default::default();
         let mut upgrade = (0, 0);
         let headers = read_fields(&message, 6, |field, value| {
@@ -186,7 +186,7 @@ impl HttpRequest {
     }
 }
 
-/// What can stand in an `Upgrade` line.
+/// Whether bytes are a valid `Upgrade` value.
 fn upgrade_of(message: &Bytes, (from, to): (usize, usize)) -> Result<Bytes, BadMessage> {
     if from == to {
         return Ok(Bytes::new());
@@ -199,7 +199,7 @@ fn upgrade_of(message: &Bytes, (from, to): (usize, usize)) -> Result<Bytes, BadM
     }
 }
 
-/// A part of a message that is not needed any more. Keeps only the part in memory where it can.
+/// A part of a message that is not needed any more. Keeps only that part in memory if it can.
 fn cut(mut message: Bytes, (from, to): (usize, usize)) -> Bytes {
     if from == to {
         return Bytes::new();
@@ -227,7 +227,7 @@ fn method_of(message: &Bytes, (from, to): (usize, usize)) -> Result<Bytes, BadMe
     }
 }
 
-/// A scheme that a request may have, or none.
+/// The scheme, if it is a valid one.
 fn scheme_of(scheme: &[u8]) -> Result<Bytes, BadMessage> {
     match scheme {
         b"" => Ok(Bytes::new()),

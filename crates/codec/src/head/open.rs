@@ -1,4 +1,4 @@
-//! What every opening message carries.
+//! The fields of every opening message.
 
 use crate::{
     error::BadMessage,
@@ -6,8 +6,8 @@ use crate::{
     wire::{Reader, Value, fill_length_gap, length_key, put_bytes, put_length_gap, put_uint},
 };
 
-/// What every opening message carries (P-2.8). Its texts are owned when they have been read, and may be borrowed when
-/// they are to be written.
+/// The fields of every opening message (P-2.8). Texts are owned in a received message, and may be borrowed in one to be
+/// sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Open<T = Box<str>> {
     /// UUIDv7 of the request, the same on both sides.
@@ -22,7 +22,7 @@ pub struct Open<T = Box<str>> {
     pub traceparent: T,
     /// W3C `baggage`, or empty.
     pub baggage: T,
-    /// Whether the opener keeps what is unconsumed, to resume after a loss.
+    /// Whether the opener keeps unconsumed payload, to resume after a loss.
     pub resumable: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn read_open(message: &[u8], field: Value) -> Result<Open, BadMessage
     let mut has_uuid = false;
     let mut reader = Reader::new(bytes);
     let text = |(from, to): (usize, usize)| {
-        // These end in header lines and logs: what could end a line has no place in them.
+        // Their values reach header lines and logs: characters that could end a line are rejected.
         match std::str::from_utf8(&bytes[from..to]) {
             Ok(text) if is_value(text.as_bytes()) => Ok(Box::from(text)),
             _ => Err(BadMessage::Head),

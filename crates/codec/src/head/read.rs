@@ -36,7 +36,7 @@ pub(super) fn is_head_too_long(message: &[u8], body: &[u8]) -> bool {
     message.len() - body.len() > MAX_HEAD_BYTES + MAX_VARINT_BYTES
 }
 
-/// Whether bytes can stand in a request line: no space, no control character (RFC 9112, 3).
+/// Whether bytes are valid in a request line: no space, no control character (RFC 9112, 3).
 pub(super) fn is_line_part(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte > 0x20 && byte != 0x7f)
 }

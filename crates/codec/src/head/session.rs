@@ -34,7 +34,7 @@ impl<T: AsRef<str>> TcpOpenHead<'_, T> {
     /// Writes the head with the first bytes, if there are any yet.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode(&self, body: &[u8]) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(128 + body.len());
         let start = put_length_gap_of(&mut out, TCP_OPEN_FIELD);
@@ -62,7 +62,7 @@ impl<T: AsRef<str>> UdpOpenHead<'_, T> {
     /// Writes the head.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode(&self) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(128);
         let start = put_length_gap_of(&mut out, UDP_OPEN_FIELD);
@@ -77,7 +77,7 @@ impl<T: AsRef<str>> UdpOpenHead<'_, T> {
     }
 }
 
-/// The answer to either: the service is there. `protocol` is TCP or UDP.
+/// The response to either: the service is connected. `protocol` is TCP or UDP.
 pub fn accepted(protocol: ProtocolType) -> EncodedHead {
     let mut field = Vec::with_capacity(4);
     let start = put_length_gap_of(&mut field, ACCEPTED_FIELD);
@@ -90,18 +90,18 @@ pub fn accepted(protocol: ProtocolType) -> EncodedHead {
     }
 }
 
-/// A TCP connection's opening as it came.
+/// A received opening of a TCP connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpOpen {
     /// The opening part.
     pub open: Open,
     /// The address the visitor connected to.
     pub local: Box<str>,
-    /// The first bytes, if they rode along.
+    /// The first bytes, if the message has any.
     pub body: Bytes,
 }
 
-/// A UDP flow's opening as it came.
+/// A received opening of a UDP flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpOpen {
     /// The opening part.
@@ -124,7 +124,7 @@ impl UdpOpen {
     }
 }
 
-/// Reads what both have. `body_field`: where the first bytes ride, in the one that has any.
+/// Reads the fields of both. `body_field`: the field of the first bytes, if the head has one.
 fn decode(message: &Bytes, body_field: Option<u64>) -> Result<(Open, Box<str>, Bytes), BadMessage> {
     let mut reader = Reader::new(message);
     let (mut open, mut local) = (None, Box::from(""));
@@ -217,8 +217,8 @@ mod tests {
         assert_eq!(UdpOpen::decode(&filled(&udp, LONGEST + 1)).err(), too_long);
     }
 
-    /// Regression: a flow's opening was read as a connection's, so that a field of a later build was taken for its first
-    /// bytes, which it has not: it was refused for its wire type, or passed the bound for heads.
+    /// Regression: a flow's opening was decoded as a connection's, so that a field of a newer version was taken for its
+    /// first bytes: it was rejected for its wire type, or exceeded the bound for heads.
     #[test]
     fn p_2_3_a_flow_has_no_first_bytes() {
         let mut number = BytesMut::from(&udp("a")[..]);

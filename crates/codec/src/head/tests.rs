@@ -176,7 +176,7 @@ fn heads_are_written_up_to_the_bounds() {
 
 #[test]
 fn a_head_carries_a_body_up_to_the_message_bound() {
-    // Field 4, status 3, key and length of the body 4, and the envelope's room.
+    // Field 4, status 3, key and length of the body 4, and the room for the envelope.
     let most = MAX_MESSAGE_BYTES - 11 - ENVELOPE_BYTES;
     let response = HttpResponseHead { status: 200 };
     let encode = |length| response.encode(std::iter::empty(), &vec![1; length]);
@@ -215,7 +215,7 @@ fn heads_are_read_up_to_the_bounds() {
         out
     };
     let with_body = |mut out: BytesMut, field| {
-        // Key and length of the body, 3 bytes, count as head.
+        // Key and length of the body, 3 bytes, count as part of the head.
         put_bytes(&mut out, field, &[9; 1000]);
         out.freeze()
     };

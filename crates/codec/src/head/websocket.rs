@@ -33,7 +33,7 @@ impl<T: AsRef<str>> WebSocketRequestHead<'_, T> {
     /// Writes the head with its headers.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode<'h>(
         &self,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -53,10 +53,10 @@ impl<T: AsRef<str>> WebSocketRequestHead<'_, T> {
     }
 }
 
-/// The parts of the answer to a WebSocket opening handshake.
+/// The parts of the response to a WebSocket opening handshake.
 #[derive(Debug, Clone, Copy)]
 pub struct WebSocketResponseHead {
-    /// 101: frames follow. Any other status refuses.
+    /// 101: frames follow. Any other status rejects the handshake.
     pub status: u16,
 }
 
@@ -64,7 +64,7 @@ impl WebSocketResponseHead {
     /// Writes the head with its headers.
     ///
     /// # Errors
-    /// [`HeadError`] when the head passes the bounds of P-2.10.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode<'h>(
         &self,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -74,7 +74,7 @@ impl WebSocketResponseHead {
     }
 }
 
-/// A WebSocket opening handshake as it came. Its byte fields share the buffer of the message.
+/// A received WebSocket opening handshake. Its byte fields share the buffer of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSocketRequest {
     /// The opening part.
@@ -83,7 +83,7 @@ pub struct WebSocketRequest {
     pub authority: Bytes,
     /// Path and query; begins with a slash, no spaces or control characters.
     pub path: Bytes,
-    /// Header lines, subprotocols and extensions among them.
+    /// Header lines, including subprotocols and extensions.
     pub headers: HeaderBlock,
 }
 
@@ -117,10 +117,10 @@ impl WebSocketRequest {
     }
 }
 
-/// The answer to a WebSocket opening handshake as it came.
+/// A received response to a WebSocket opening handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSocketResponse {
-    /// 101, or the status of a refusal: 200 to 999.
+    /// 101, or the status of a rejection: 200 to 999.
     pub status: u16,
     /// Header lines.
     pub headers: HeaderBlock,
@@ -158,7 +158,7 @@ pub struct WebSocketFrame {
     pub length: u64,
 }
 
-/// A frame's head, and the part of its payload that rode along.
+/// A frame's head, and the part of its payload in the same message.
 pub(crate) fn decode_frame(message: &Bytes) -> Result<(WebSocketFrame, Bytes), BadMessage> {
     let mut reader = Reader::new(message);
     let (mut fin, mut rsv, mut opcode, mut length) = (0, 0, 0, 0);
@@ -216,7 +216,7 @@ mod tests {
         content(head.encode(lines.into_iter()).unwrap())
     }
 
-    fn answer(status: u16) -> Bytes {
+    fn response(status: u16) -> Bytes {
         content(
             WebSocketResponseHead { status }
                 .encode(std::iter::empty())
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn p_9_2_a_response_switches_or_refuses() {
-        let status = |status| WebSocketResponse::decode(&answer(status)).map(|read| read.status);
+        let status = |status| WebSocketResponse::decode(&response(status)).map(|read| read.status);
         for good in [101, 200, 404, 999] {
             assert_eq!(status(good), Ok(good));
         }
@@ -269,8 +269,8 @@ mod tests {
         assert!(WebSocketRequest::decode(&filled(&head, LONGEST)).is_ok());
         let read = WebSocketRequest::decode(&filled(&head, LONGEST + 1));
         assert_eq!(read.err(), too_long);
-        assert!(WebSocketResponse::decode(&filled(&answer(101), LONGEST)).is_ok());
-        let read = WebSocketResponse::decode(&filled(&answer(101), LONGEST + 1));
+        assert!(WebSocketResponse::decode(&filled(&response(101), LONGEST)).is_ok());
+        let read = WebSocketResponse::decode(&filled(&response(101), LONGEST + 1));
         assert_eq!(read.err(), too_long);
     }
 
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Regression: bits that no frame has made the length before them wrong, and with it every message after it.
+    /// Regression: invalid reserved bits made the length before them wrong, and with it every message after it.
     #[test]
     fn a_frame_is_written_with_its_own_bits() {
         let frame = WebSocketFrame {

@@ -9,10 +9,10 @@ use crate::{
     wire::{fill_length_gap, length_key, put_bytes, put_length_gap, put_uint, varint_len},
 };
 
-/// Room for what [`crate::write_head`] puts before a head: id, types and end.
+/// Room for the bytes that [`crate::write_head`] puts before a head: id, types and end.
 pub(super) const ENVELOPE_BYTES: usize = 32;
 
-/// A head ready to leave: the payload field of its envelope, without the id.
+/// A head ready to be sent: the payload field of its envelope, without the id.
 #[derive(Debug)]
 pub struct EncodedHead {
     pub(crate) protocol: ProtocolType,
@@ -22,17 +22,17 @@ pub struct EncodedHead {
 }
 
 impl EncodedHead {
-    /// What it speaks.
+    /// Its protocol.
     pub const fn protocol(&self) -> ProtocolType {
         self.protocol
     }
 
-    /// Payload bytes that ride in this head; they cost credit (P-4.1).
+    /// Payload bytes in this head; they cost credit (P-4.1).
     pub const fn body_bytes(&self) -> usize {
         self.body_bytes
     }
 
-    /// Bytes this head takes on the wire, envelope aside.
+    /// Size of this head on the wire, without the envelope.
     pub fn wire_len(&self) -> usize {
         self.field.len()
     }

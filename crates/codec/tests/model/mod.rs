@@ -202,7 +202,7 @@ fn theirs_request(head: &RequestHead) -> Theirs {
     }
 }
 
-fn theirs_answer(head: &ResponseHead) -> Theirs {
+fn theirs_response(head: &ResponseHead) -> Theirs {
     match head {
         ResponseHead::Http(head) => Theirs::HttpResponse(HttpResponse {
             status: u32::from(head.status),
@@ -239,7 +239,7 @@ pub(crate) fn as_theirs(envelope: &Envelope) -> Option<TunnelMessage> {
     let payload = match &envelope.payload {
         Payload::None => None,
         Payload::Request(head) => Some(theirs_request(head)),
-        Payload::Response(head) => Some(theirs_answer(head)),
+        Payload::Response(head) => Some(theirs_response(head)),
         Payload::Frame { frame, data } => Some(theirs_frame(*frame, data)),
         Payload::Datagram(data) => Some(Theirs::Datagram(data.clone())),
         Payload::Compressed { frame, data, .. } => Some(match frame {
@@ -612,7 +612,7 @@ fn other_request() -> impl Strategy<Value = Theirs> {
 }
 
 /// Responses of the protocols other than HTTP.
-fn other_answer() -> impl Strategy<Value = Theirs> {
+fn other_response() -> impl Strategy<Value = Theirs> {
     prop_oneof![
         (mostly(200..1000u32, any::<u32>()), headers(), bytes(3000)).prop_map(
             |(status, metadata, body)| Theirs::GrpcResponse(GrpcResponse {
@@ -676,7 +676,7 @@ fn carried() -> impl Strategy<Value = (i32, Option<Theirs>)> {
         3 => http_request().prop_map(|head| (1, Some(Theirs::HttpRequest(head)))),
         3 => http_response().prop_map(|head| (2, Some(Theirs::HttpResponse(head)))),
         4 => other_request().prop_map(|head| (1, Some(head))),
-        3 => other_answer().prop_map(|head| (2, Some(head))),
+        3 => other_response().prop_map(|head| (2, Some(head))),
         2 => frame().prop_map(|frame| (8, Some(frame))),
         1 => bytes(65_600).prop_map(|data| (9, Some(Theirs::Datagram(data)))),
         4 => bytes(70_000).prop_map(|data| (3, Some(Theirs::Chunk(data)))),

@@ -109,7 +109,7 @@ impl<'t> Walk<'t> {
             .find(|c: char| c.is_ascii_whitespace() || matches!(c, ',' | ']' | '}'))
             .unwrap_or(rest.len());
         let word = rest.get(..end).unwrap_or_default();
-        // At least one byte further, so that the walk ends whatever it meets.
+        // At least one byte further, so that the walk always ends.
         self.at += end.max(1);
         match word {
             "true" => Value::Bool(true),

@@ -101,7 +101,7 @@ impl Node {
             }
             Value::Section(entries) => {
                 let path = path.strip_prefix('.').unwrap_or(path);
-                // Keys of others may hold dots and brackets themselves.
+                // Keys of users may contain dots and brackets.
                 entries.iter_mut().any(|entry| {
                     let rest = path.strip_prefix(entry.key.as_str());
                     let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
@@ -117,7 +117,7 @@ impl Node {
     }
 }
 
-/// The value as an error shows it.
+/// The value as errors show it.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST_QUOTE: usize = 60;

@@ -16,7 +16,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     read(text).map_err(|(origin, message)| ConfigError::new(origin, "", message))
 }
 
-/// Reads a list or a section that stands in one variable.
+/// Reads a list or a section from one variable.
 pub(crate) fn flow(text: &str, origin: &Origin, key: &str) -> Result<Node, ConfigError> {
     read(text)
         .map(|node| node.moved_to(origin))
@@ -24,7 +24,7 @@ pub(crate) fn flow(text: &str, origin: &Origin, key: &str) -> Result<Node, Confi
 }
 
 fn read(text: &str) -> Result<Node, (Origin, String)> {
-    // Nothing but comments is a document without a value.
+    // A document of comments only has no value.
     let blank = |line: &str| line.trim_start().is_empty() || line.trim_start().starts_with('#');
     if text.lines().all(blank) {
         return Ok(Node::empty());
@@ -43,15 +43,15 @@ fn read(text: &str) -> Result<Node, (Origin, String)> {
         })
 }
 
-/// More than twice as deep as any key of ours. Each level costs the parser some 30 KiB of stack in a debug build, and a
-/// thread may have no more than 2 MiB.
+/// More than twice the depth of our deepest key. Each level costs the parser some 30 KiB of stack in a debug build, and
+/// a thread may have no more than 2 MiB.
 const DEEPEST: usize = 16;
 
 const TOO_MUCH: &str =
     "expected a configuration, found a text that is nested too deep or has too many values";
 
-/// How many lists and keys a line opens with `- ` and `? `. The scanner recurses into each before the parser's budget is
-/// asked, so that a line of them would overflow the stack.
+/// The number of lists and keys that a line opens with `- ` and `? `. The scanner recurses into each before it checks
+/// the parser's budget, so that a line of them would overflow the stack.
 fn marks(line: &str) -> usize {
     let blank = |byte: Option<&u8>| byte.is_none_or(|byte| matches!(byte, b' ' | b'\t'));
     let bytes = line.as_bytes();
@@ -64,8 +64,8 @@ fn marks(line: &str) -> usize {
         .count()
 }
 
-/// The parser's sentence for those who write YAML, not for those who program with it, without its picture of the lines
-/// around it, which may hold a secret, and without the place, which is reported in our own way.
+/// The parser's message, without its advice for programmers, without its excerpt of the text, which may contain a
+/// secret, and without the place, which is reported in our own format.
 fn message(error: &serde_saphyr::Error) -> String {
     match error {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {

@@ -1,4 +1,4 @@
-//! `auth` and `shared_groups` of a server: its users.
+//! `auth` and `shared_groups` of a server.
 
 use std::path::Path;
 
@@ -18,8 +18,8 @@ use crate::{
 /// The user of a token without a user.
 const DEFAULT_USER: &str = "default";
 
-/// `auth`: one method or a list of them. `ADIT__TOKEN` is the token of the user `default`, whatever the file says; with
-/// neither there are none, and the server makes a token.
+/// `auth`: one method or a list of them. `ADIT__TOKEN` is always the token of the user `default`. Without both the list
+/// is empty, and the server generates a token.
 pub(super) fn tokens(
     server: &mut Section<'_>,
     file: Option<&Path>,
@@ -46,7 +46,7 @@ pub(super) fn tokens(
             });
         } else {
             warnings.push(format!(
-                "ADIT__TOKEN is ignored: it is the token of the user `{DEFAULT_USER}`, and server.auth names others"
+                "ADIT__TOKEN is ignored: it is the token of the user `{DEFAULT_USER}`, and server.auth has only other users"
             ));
         }
     }
@@ -79,7 +79,7 @@ fn method_token(
                     .error(format!(
                         "`method: {method}` is not supported by this version"
                     ))
-                    .with_help("this version knows clients by token"));
+                    .with_help("this version authenticates clients by token"));
             }
             _ => return Err(item.error("unknown method, expected `token`")),
         }
@@ -110,7 +110,7 @@ fn method_token(
     Ok(token.map(|token| NamedToken { user, token }))
 }
 
-/// Rejects a token that can be guessed.
+/// Rejects a token that is short enough to be guessed.
 fn long_enough(token: SecretString) -> Result<SecretString, String> {
     if token.expose_secret().len() < MIN_TOKEN_BYTES {
         return Err(format!(
@@ -120,7 +120,7 @@ fn long_enough(token: SecretString) -> Result<SecretString, String> {
     Ok(token)
 }
 
-/// `shared_groups`: groups that several known users share, each listed once.
+/// `shared_groups`: groups that several known users share; each may be listed once.
 pub(super) fn shared_groups(
     server: &mut Section<'_>,
     tokens: &[NamedToken],
@@ -131,7 +131,7 @@ pub(super) fn shared_groups(
     };
     let is_known = |user: &UserName| {
         let user = user.as_str();
-        // Without a token the server makes one, for this user.
+        // Without tokens the server generates one, for this user.
         (tokens.is_empty() && user == DEFAULT_USER) || tokens.iter().any(|known| known.user == user)
     };
     for item in item.list("groups")? {

@@ -100,7 +100,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
 
 const PORTS: &str = "a port such as 2222 or a range such as \"5000-5100\"";
 
-/// `[2222, "5000-5100"]`, or all of it in one text: `2222, 5000-5100`. An empty list allows no port.
+/// `[2222, "5000-5100"]`, or one text: `2222, 5000-5100`. An empty list allows no port.
 fn ports(item: &Item<'_>) -> Result<PortRanges, ConfigError> {
     let mut ranges = Vec::new();
     for item in item.one_or_more("ports")? {
@@ -123,7 +123,7 @@ fn ports(item: &Item<'_>) -> Result<PortRanges, ConfigError> {
     Ok(PortRanges::new(ranges))
 }
 
-/// `["*", "*.apps.example.net", shop.example.com]`, or all of it in one text. `*` is every exact name.
+/// `["*", "*.apps.example.net", shop.example.com]`, or one text. `*` is every exact name.
 fn hosts(item: &Item<'_>) -> Result<HostRules, ConfigError> {
     let mut rules = HostRules {
         any_name: false,

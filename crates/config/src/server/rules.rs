@@ -42,7 +42,7 @@ pub(super) fn read(
         });
         rules.push(rule);
     }
-    // The table knows best which rules cannot stand side by side.
+    // The table checks which rules contradict each other.
     Table::try_new(rules).map_err(|error| item.conflict(error.to_string()))?;
     Ok(settings)
 }
@@ -56,7 +56,7 @@ fn read_rule(
     if let Some(item) = section.item("host") {
         rule.host = Some(host_pattern(
             &item,
-            "a path belongs into `path`, and the port does not count",
+            "a path belongs in `path`, and the port is not compared",
         )?);
     }
     if let Some(item) = section.item("path") {
@@ -98,7 +98,7 @@ fn read_rule(
     Ok((rule, layers))
 }
 
-/// An upstream that rules may lead to: rules choose by what only HTTP says.
+/// An upstream for a rule: rules match requests of HTTP, so it must not be one of TCP.
 fn upstream_of(item: &Item<'_>, upstreams: &[UpstreamSettings]) -> Result<String, ConfigError> {
     let name = name_of(item, "upstream name")?;
     match upstreams.iter().find(|upstream| upstream.name == name) {

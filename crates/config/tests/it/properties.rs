@@ -1,4 +1,4 @@
-//! - Whatever a file, a variable or a flag holds, it is answered with settings or with an error, never with a panic.
+//! - Whatever a file, a variable or a flag holds, the result is settings or an error, never a panic.
 //! - What is written with known keys and values in their ranges is read back, in every format.
 //! - An error about a file that was read points into the file.
 

@@ -116,14 +116,14 @@ fn a_file_that_is_no_ca_is_refused_at_its_place() {
 }
 
 #[test]
-fn believing_everybody_and_a_ca_contradict_each_other() {
+fn insecure_and_a_ca_file_contradict_each_other() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ca.pem"), pem()).unwrap();
     let text = "    - { name: a, type: grpc, local_port: 1, local_tls: { ca_file: ca.pem, insecure: true } }\n";
     let error = tunnels(dir.path(), text).unwrap_err();
     assert_eq!(error.key(), "client.tunnels[0].local_tls.insecure");
     assert!(
-        error.message().contains("`ca_file` would say nothing"),
+        error.message().contains("so that `ca_file` has no effect"),
         "{error}"
     );
 }

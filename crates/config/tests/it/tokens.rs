@@ -307,7 +307,7 @@ fn with_mode(place: &Place, mode: u32) -> Result<Vec<String>, ConfigError> {
 }
 
 #[test]
-fn a_token_file_that_others_can_write_is_refused_and_one_they_can_read_warned_of() {
+fn writable_token_files_are_refused_and_readable_ones_a_warning() {
     let place = Place::new();
     let error = with_mode(&place, 0o666).unwrap_err().to_string();
     assert!(error.contains("chmod 600"), "{error}");

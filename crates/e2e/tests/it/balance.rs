@@ -42,7 +42,7 @@ async fn group(load_balance: &str, hash_on: &str, weights: [u32; 3]) -> Group {
 }
 
 impl Group {
-    /// Asks `requests` times over several connections at once; says how often each client answered.
+    /// Sends `requests` requests over several connections at once; returns how often each client responded.
     async fn spread(&self, requests: usize) -> BTreeMap<String, usize> {
         const CONNECTIONS: usize = 6;
         let mut tasks = JoinSet::new();

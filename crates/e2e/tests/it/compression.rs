@@ -13,10 +13,10 @@ use tokio::{
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Says a body back under the header lines that the request asks for in `x-answer`: `NAME: VALUE`.
+/// Echoes a body with the header lines that the request names in `x-response`: `NAME: VALUE`.
 async fn echo() -> Service {
     Service::start(|request| async move {
-        let line = request.headers().get("x-answer").cloned();
+        let line = request.headers().get("x-response").cloned();
         let body = request.into_body().collect().await;
         let body = body.map_err(std::io::Error::other)?.to_bytes();
         let mut response = Response::new(full(body));
@@ -63,7 +63,7 @@ fn json(length: usize) -> Bytes {
     Bytes::from(all).slice(..length)
 }
 
-async fn say(server: &Server, line: Option<(&str, &str)>, answer: &str, body: Bytes) {
+async fn say(server: &Server, line: Option<(&str, &str)>, response: &str, body: Bytes) {
     let mut visitor = Visitor::http1(server.http, HOST).await;
     let mut request = visitor.request(&Method::POST, "/", full(body.clone()));
     if let Some((name, value)) = line {
@@ -72,14 +72,14 @@ async fn say(server: &Server, line: Option<(&str, &str)>, answer: &str, body: By
             .headers_mut()
             .insert(name, HeaderValue::try_from(value).unwrap());
     }
-    let value = HeaderValue::try_from(answer).unwrap();
-    request.headers_mut().insert("x-answer", value);
-    let answer = within("an answer", SOON, visitor.whole(request))
+    let value = HeaderValue::try_from(response).unwrap();
+    request.headers_mut().insert("x-response", value);
+    let response = within("a response", SOON, visitor.whole(request))
         .await
         .unwrap();
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.body, body);
-    assert_eq!(answer.header("content-length"), body.len().to_string());
+    assert_eq!(response.status, 200);
+    assert_eq!(response.body, body);
+    assert_eq!(response.header("content-length"), body.len().to_string());
 }
 
 #[tokio::test]

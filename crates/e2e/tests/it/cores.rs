@@ -34,7 +34,7 @@ async fn traffic_passes_through_every_core() {
     assert_eq!(count(&settled, "/cores/pending_settled"), REQUESTS);
     assert_eq!(count(&settled, "/clients/0/opened"), REQUESTS);
     assert_eq!(count(&settled, "/visitors/requests"), REQUESTS);
-    // A request and an answer at least.
+    // A request and a response at least.
     let messages =
         count(&settled, "/cores/codec_messages") - count(&before, "/cores/codec_messages");
     assert!(messages >= 2 * REQUESTS, "{messages}");

@@ -38,9 +38,9 @@ async fn demo_serves_until_it_is_ended() {
         .next()
         .and_then(|port| port.parse().ok())
         .expect("a port");
-    let answer = get(SocketAddr::from(([127, 0, 0, 1], port)), host, "/").await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.reason(), "");
+    let response = get(SocketAddr::from(([127, 0, 0, 1], port)), host, "/").await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.reason(), "");
     demo.terminate();
     assert_eq!(demo.exit(Duration::from_secs(20)).await.code(), Some(0));
 }

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use adit_e2e::{
-    Answer, Client, ClientOptions, End, HOST, Raw, Scripted, Server, Service, Visitor, ask,
+    Client, ClientOptions, End, FullResponse, HOST, Raw, Scripted, Server, Service, Visitor,
     checked, count, empty, eventually, full, get, pattern,
     python::{PythonService, visit},
-    run, within,
+    query, run, within,
 };
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
@@ -139,7 +139,7 @@ impl Office {
         Visitor::http1(self.entries[0], "erp.internal").await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> FullResponse {
         get(self.entries[0], "erp.internal", path).await
     }
 }
@@ -155,10 +155,10 @@ async fn an_http_entry_leads_to_its_upstream() {
     ] {
         assert_eq!(visitor.get("/who").await.text(), "erp");
         assert_eq!(visitor.get("/status/404").await.status.as_u16(), 404);
-        let answer = visitor.post("/sum", pattern(5 * MIB, true)).await;
-        assert_eq!(answer.text(), format!("{} bytes, as sent", 5 * MIB));
-        let answer = visitor.post("/sum", pattern(300_000, false)).await;
-        assert_eq!(answer.text(), "300000 bytes, as sent");
+        let response = visitor.post("/sum", pattern(5 * MIB, true)).await;
+        assert_eq!(response.text(), format!("{} bytes, as sent", 5 * MIB));
+        let response = visitor.post("/sum", pattern(300_000, false)).await;
+        assert_eq!(response.text(), "300000 bytes, as sent");
         for path in ["/bytes/3000000", "/chunked/3000000"] {
             let request = visitor.request(&Method::GET, path, empty());
             let response = visitor.send(request).await.unwrap();
@@ -208,10 +208,10 @@ async fn trailers_cross_an_entry() {
         trailers.insert("x-sum", HeaderValue::from_static("42"));
         feeder.trailers(trailers).await;
     });
-    let answer = visitor.whole(request).await.unwrap();
+    let response = visitor.whole(request).await.unwrap();
     sent.await.unwrap();
-    assert_eq!(answer.text(), "some bytes");
-    assert_eq!(answer.trailers.unwrap()["x-sum"], "42");
+    assert_eq!(response.text(), "some bytes");
+    assert_eq!(response.trailers.unwrap()["x-sum"], "42");
 }
 
 /// P-10.1, P-10.2: bytes both ways, and each direction ends on its own.
@@ -301,15 +301,15 @@ async fn p_12_1_nothing_else_of_the_server_can_be_reached() {
     );
     let office = office(&upstreams, &entries, Also::default()).await;
     let host = secret.addr.to_string();
-    let answer = get(office.entries[0], &host, "/who").await;
-    assert_eq!(answer.text(), "erp", "the host does not choose");
+    let response = get(office.entries[0], &host, "/who").await;
+    assert_eq!(response.text(), "erp", "the host does not choose");
     for entry in &office.entries[1..3] {
-        let answer = get(*entry, &host, "/who").await;
+        let response = get(*entry, &host, "/who").await;
         assert_eq!(
-            (answer.status.as_u16(), answer.reason()),
+            (response.status.as_u16(), response.reason()),
             (404, "no_tunnel")
         );
-        assert!(!answer.header("adit-request-id").is_empty());
+        assert!(!response.header("adit-request-id").is_empty());
     }
     for entry in &office.entries[3..] {
         let mut raw = Raw::connect(*entry).await;
@@ -388,8 +388,8 @@ async fn entries_and_tunnels_share_one_data_stream() {
                 let request = visitor.request(&Method::GET, &path, empty());
                 let response = visitor.send(request).await.unwrap();
                 assert_eq!(checked(response.into_body()).await, Ok(LENGTH));
-                let answer = visitor.post("/sum", pattern(LENGTH, false)).await;
-                assert_eq!(answer.text(), format!("{LENGTH} bytes, as sent"));
+                let response = visitor.post("/sum", pattern(LENGTH, false)).await;
+                assert_eq!(response.text(), format!("{LENGTH} bytes, as sent"));
             });
         }
         let addr = office.entries[1];
@@ -524,13 +524,13 @@ async fn p_6_4_a_link_lost_in_the_middle() {
     })
     .await;
     office.server.kill();
-    let answer = post.await.unwrap().unwrap();
+    let failed = post.await.unwrap().unwrap();
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (failed.status.as_u16(), failed.reason()),
         (502, "link_lost")
     );
     assert_eq!(tcp.read_to_end().await.end, End::Reset, "P-10.3");
-    let broken = adit_e2e::answer_of(response).await;
+    let broken = adit_e2e::full_response(response).await;
     assert!(broken.is_err(), "P-7.1: {broken:?}");
     office.server.restart().await;
     eventually("the GET on the next link", SOON, async || {
@@ -538,9 +538,9 @@ async fn p_6_4_a_link_lost_in_the_middle() {
     })
     .await;
     service.release();
-    let answer = get.await.unwrap().unwrap();
+    let response = get.await.unwrap().unwrap();
     assert_eq!(
-        (answer.status.as_u16(), answer.text().as_str()),
+        (response.status.as_u16(), response.text().as_str()),
         (200, "erp")
     );
     assert_eq!(office.get("/who").await.text(), "erp");
@@ -572,9 +572,9 @@ async fn visitors_of_an_entry_wait_for_the_link() {
     })
     .await;
     server.restart().await;
-    for answer in waiting.join_all().await {
+    for response in waiting.join_all().await {
         assert_eq!(
-            (answer.status.as_u16(), answer.text().as_str()),
+            (response.status.as_u16(), response.text().as_str()),
             (200, "erp")
         );
     }
@@ -598,12 +598,12 @@ async fn without_a_link_visitors_are_told() {
     let mut office = office(&upstreams, entries, also).await;
     assert_eq!(office.get("/who").await.text(), "erp");
     office.server.kill();
-    let answer = office.get("/who").await;
+    let response = office.get("/who").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (503, "no_client")
     );
-    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(response.header("retry-after"), "1");
     let mut raw = Raw::connect(office.entries[1]).await;
     assert_eq!(raw.read_to_end().await.end, End::Reset);
     office.server.restart().await;
@@ -650,9 +650,9 @@ async fn p_12_2_failures_have_their_reasons() {
         (502, "service_aborted"),
     ];
     for (entry, expected) in office.entries.iter().zip(expected) {
-        let answer = get(*entry, "erp.internal", "/who").await;
-        assert_eq!((answer.status.as_u16(), answer.reason()), expected);
-        assert!(!answer.header("adit-request-id").is_empty());
+        let response = get(*entry, "erp.internal", "/who").await;
+        assert_eq!((response.status.as_u16(), response.reason()), expected);
+        assert!(!response.header("adit-request-id").is_empty());
     }
     let mut raw = Raw::connect(office.entries[3]).await;
     assert_eq!(raw.read_to_end().await.end, End::Reset);
@@ -695,14 +695,17 @@ async fn p_12_2_permits_are_shared_with_visitors_of_the_server() {
     })
     .await;
     for (addr, host) in ways {
-        let answer = get(addr, host, "/who").await;
-        assert_eq!((answer.status.as_u16(), answer.reason()), (503, "limit"));
-        assert_eq!(answer.header("retry-after"), "1");
+        let response = get(addr, host, "/who").await;
+        assert_eq!(
+            (response.status.as_u16(), response.reason()),
+            (503, "limit")
+        );
+        assert_eq!(response.header("retry-after"), "1");
     }
     inner.release();
     outer.release();
-    for answer in held.join_all().await {
-        assert_eq!(answer.status.as_u16(), 200);
+    for response in held.join_all().await {
+        assert_eq!(response.status.as_u16(), 200);
     }
     for (addr, host) in ways {
         assert_eq!(get(addr, host, "/who").await.status.as_u16(), 200);
@@ -761,7 +764,7 @@ async fn a_visitor_who_leaves_cancels_its_request() {
     at_rest(&office.server).await;
 }
 
-/// F21: a client that drains takes no new visitors, and those that are here get their answers.
+/// F21: a client that drains takes no new visitors, and those that are here get their responses.
 #[tokio::test]
 async fn a_client_that_drains_finishes_what_its_entries_began() {
     let service = Service::site("erp").await;
@@ -779,9 +782,9 @@ async fn a_client_that_drains_finishes_what_its_entries_began() {
     .await;
     office.client.process().assert_running();
     service.release();
-    let answer = held.await.unwrap();
+    let response = held.await.unwrap();
     assert_eq!(
-        (answer.status.as_u16(), answer.text().as_str()),
+        (response.status.as_u16(), response.text().as_str()),
         (200, "erp")
     );
     assert!(office.client.exit(SOON).await.success());
@@ -809,9 +812,9 @@ async fn a_server_that_drains_finishes_what_entries_began() {
     .await;
     office.server.process().assert_running();
     service.release();
-    let answer = held.await.unwrap();
+    let response = held.await.unwrap();
     assert_eq!(
-        (answer.status.as_u16(), answer.text().as_str()),
+        (response.status.as_u16(), response.text().as_str()),
         (200, "erp")
     );
     assert!(office.server.exit(SOON).await.success());
@@ -855,26 +858,26 @@ async fn a_rule_leads_visitors_to_an_upstream() {
         visitor.get("/who").await.text(),
     ];
     assert!(names.contains(&"a".to_owned()) && names.contains(&"b".to_owned()));
-    let answer = visitor.post("/sum", pattern(5 * MIB, false)).await;
-    assert_eq!(answer.text(), format!("{} bytes, as sent", 5 * MIB));
+    let response = visitor.post("/sum", pattern(5 * MIB, false)).await;
+    assert_eq!(response.text(), format!("{} bytes, as sent", 5 * MIB));
     let request = visitor.request(&Method::GET, "/bytes/5000000", empty());
     let response = visitor.send(request).await.unwrap();
     assert_eq!(checked(response.into_body()).await, Ok(5_000_000));
-    let answer = get(server.http, "down.internal", "/who").await;
+    let response = get(server.http, "down.internal", "/who").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (502, "dial_failed")
     );
-    let answer = get(server.http, "other.internal", "/who").await;
+    let response = get(server.http, "other.internal", "/who").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (404, "no_tunnel")
     );
     at_rest(&server).await;
     let status = server.status().await;
     assert_eq!(status["upstreams"][1]["name"], "erp");
     assert_eq!(count(&status, "/upstreams/1/requests"), 4);
-    let route = ask(server.admin, "/api/route?url=http://erp.internal/x").await;
+    let route = query(server.admin, "/api/route?url=http://erp.internal/x").await;
     assert_eq!(
         (&route["upstream"], &route["tunnel"]),
         (&"erp".into(), &Value::Null)
@@ -910,7 +913,7 @@ async fn one_address_at_an_entry_leaves_permits_to_others() {
     }
     assert_eq!(service.stats.begun(), 9, "seven are held, two were passing");
     service.release();
-    let answers = greedy.join_all().await;
-    assert!(answers.iter().all(|answer| answer.text() == "site"));
+    let responses = greedy.join_all().await;
+    assert!(responses.iter().all(|response| response.text() == "site"));
     at_rest(&office.server).await;
 }

@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adit_e2e::{
-    Answer, Client, ClientOptions, Collected, Collector, Process, Raw, Server, Service, Trace,
-    Visitor, count, empty, eventually, get,
+    Client, ClientOptions, Collected, Collector, FullResponse, Process, Raw, Server, Service,
+    Trace, Visitor, count, empty, eventually, get,
 };
 use http::{HeaderValue, Method};
 use serde_json::Value;
@@ -66,7 +66,7 @@ impl Office {
     }
 
     /// Asks for a path, as part of a trace.
-    async fn traced(&self, trace: &str, path: &str) -> Answer {
+    async fn traced(&self, trace: &str, path: &str) -> FullResponse {
         let mut visitor = Visitor::http1(self.entries[0], "erp.internal").await;
         let mut request = visitor.request(&Method::GET, path, empty());
         let context = HeaderValue::try_from(format!("00-{trace}-{SPAN}-01")).unwrap();
@@ -143,8 +143,8 @@ fn times(one: &Collected) -> (u64, u64) {
 #[tokio::test]
 async fn what_a_clients_entry_asks_is_told_with_its_owner() {
     let mut office = Office::start("").await;
-    let answer = office.traced(TRACES[0], "/who").await;
-    assert_eq!(answer.text(), "erp");
+    let response = office.traced(TRACES[0], "/who").await;
+    assert_eq!(response.text(), "erp");
     let record = line_at(office.server.process(), "/who").await;
     assert_owner(&record);
     let asked = line_at(office.client.process(), "/who").await;
@@ -283,12 +283,12 @@ async fn a_visitor_who_leaves_the_queue_is_told() {
 #[tokio::test]
 async fn an_upstream_that_is_not_there_is_told() {
     let mut office = Office::start("").await;
-    let answer = get(office.entries[1], "erp.internal", "/who").await;
+    let response = get(office.entries[1], "erp.internal", "/who").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (404, "no_tunnel")
     );
-    let id = answer.header("adit-request-id").to_owned();
+    let id = response.header("adit-request-id").to_owned();
     let record = line_of(office.server.process(), &id).await;
     assert_owner(&record);
     assert_eq!(record["reason"], "no_tunnel");

@@ -98,7 +98,7 @@ fn unbounded() -> WebSocketConfig {
         .max_frame_size(None)
 }
 
-/// A service that says every binary message back, and answers a text `N` with N bytes of the pattern.
+/// A service that echoes every binary message, and responds to a text `N` with N bytes of the pattern.
 async fn websocket_service() -> SocketAddr {
     let listener = local(TcpListener::bind("127.0.0.1:0").await).await;
     let addr = listener.local_addr().unwrap();
@@ -107,12 +107,12 @@ async fn websocket_service() -> SocketAddr {
             tokio::spawn(async move {
                 let mut socket = accept_async(stream).await.ok()?;
                 while let Some(Ok(message)) = socket.next().await {
-                    let answer = match &message {
+                    let response = match &message {
                         Message::Binary(_) => message,
                         Message::Text(length) => Message::binary(bytes(length.parse().ok()?)),
                         _ => continue,
                     };
-                    socket.send(answer).await.ok()?;
+                    socket.send(response).await.ok()?;
                 }
                 Some(())
             });
@@ -179,23 +179,23 @@ async fn stalled(world: &World) -> Vec<(&'static str, Rest)> {
         let path = format!("/chunked/{LARGE}");
         let mut http = Visitor::http1(world.server.http, "web.localhost").await;
         let request = http.request(&Method::GET, &path, empty());
-        let answer = http.send(request).await.unwrap();
+        let response = http.send(request).await.unwrap();
         rests.push((
             "http",
             Box::pin(async move {
                 let _connection = http;
-                checked(answer.into_body()).await.unwrap()
+                checked(response.into_body()).await.unwrap()
             }),
         ));
         let mut rpc = Visitor::http2(world.server.http, "rpc.localhost").await;
         let mut request = rpc.request(&Method::POST, &path, empty());
         grpc(&mut request);
-        let answer = rpc.send(request).await.unwrap();
+        let response = rpc.send(request).await.unwrap();
         rests.push((
             "grpc",
             Box::pin(async move {
                 let _connection = rpc;
-                checked(answer.into_body()).await.unwrap()
+                checked(response.into_body()).await.unwrap()
             }),
         ));
         let stream = world.narrow(world.server.http).await;
@@ -252,8 +252,8 @@ async fn http(addr: SocketAddr, worker: u64) {
     let mut visitor = Visitor::http1(addr, "web.localhost").await;
     for round in 0..ROUNDS {
         let sent = payload("http", worker, round);
-        let answer = visitor.post("/echo", full(sent.clone())).await;
-        assert!(answer.body == sent, "http {worker} {round}");
+        let response = visitor.post("/echo", full(sent.clone())).await;
+        assert!(response.body == sent, "http {worker} {round}");
     }
 }
 
@@ -263,8 +263,8 @@ async fn rpc(addr: SocketAddr, worker: u64) {
         let sent = payload("grpc", worker, round);
         let mut request = visitor.request(&Method::POST, "/echo", full(sent.clone()));
         grpc(&mut request);
-        let answer = visitor.send(request).await.unwrap();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let response = visitor.send(request).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         assert!(body == sent, "grpc {worker} {round}");
     }
 }

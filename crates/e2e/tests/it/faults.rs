@@ -149,11 +149,11 @@ async fn hang(server: &Server) -> (Visitor, Response<Incoming>) {
     let headers = request.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
     headers.insert("te", HeaderValue::from_static("trailers"));
-    let mut answer = visitor.send(request).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let first = answer.frame().await.unwrap().unwrap();
+    let mut response = visitor.send(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let first = response.frame().await.unwrap().unwrap();
     assert!(first.is_data());
-    (visitor, answer)
+    (visitor, response)
 }
 
 #[tokio::test]
@@ -163,9 +163,9 @@ async fn p_8_4_a_call_whose_other_end_is_killed_ends_unavailable() {
         (Killed::Client, "link_lost"),
         (Killed::Service, "service_aborted"),
     ] {
-        let (_visitor, answer) = hang(&world.server).await;
+        let (_visitor, response) = hang(&world.server).await;
         world.kill(side);
-        let ended = within("the status", PATIENCE, answer.into_body().collect()).await;
+        let ended = within("the status", PATIENCE, response.into_body().collect()).await;
         let trailers = ended.unwrap().trailers().cloned().expect("trailers");
         assert_eq!(trailers["grpc-status"], "14", "{trailers:?}");
         assert_eq!(trailers["adit-reason"], reason, "{trailers:?}");
@@ -178,14 +178,14 @@ async fn p_8_4_a_call_whose_other_end_is_killed_ends_unavailable() {
 #[tokio::test]
 async fn a_killed_server_aborts_a_call_and_the_next_succeeds() {
     let mut world = World::start("grpc", "grpc_service.py").await;
-    let (_visitor, answer) = hang(&world.server).await;
+    let (_visitor, response) = hang(&world.server).await;
     world.kill(Killed::Server);
-    let ended = within("the end", PATIENCE, answer.into_body().collect()).await;
+    let ended = within("the end", PATIENCE, response.into_body().collect()).await;
     assert!(ended.is_err(), "a call that broke off must not look whole");
     world.restore(Killed::Server).await;
-    let (visitor, answer) = hang(&world.server).await;
+    let (visitor, response) = hang(&world.server).await;
     // A visitor who is gone cancels the call (P-8.3).
-    drop(answer);
+    drop(response);
     drop(visitor);
     world.nothing_is_left().await;
 }

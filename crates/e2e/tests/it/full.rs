@@ -38,8 +38,8 @@ async fn ten_gigabytes_each_way_in_bounded_memory() {
         let down = async {
             let mut visitor = world.http1().await;
             let request = visitor.request(&Method::GET, &format!("/bytes/{}", 10 * GIB), empty());
-            let answer = visitor.send(request).await.unwrap();
-            assert_eq!(checked(answer.into_body()).await, Ok(10 * GIB));
+            let response = visitor.send(request).await.unwrap();
+            assert_eq!(checked(response.into_body()).await, Ok(10 * GIB));
         };
         let up = async {
             let mut visitor = world.http1().await;
@@ -76,13 +76,13 @@ async fn ten_minutes_of_everything() {
                 rounds += 1;
                 let size = (number * 7919 + rounds * 104_729) % 300_000;
                 let request = visitor.request(&Method::GET, &format!("/chunked/{size}"), empty());
-                let answered = match visitor.send(request).await {
-                    Ok(answer) => checked(answer.into_body())
+                let responded = match visitor.send(request).await {
+                    Ok(response) => checked(response.into_body())
                         .await
                         .is_ok_and(|got| got == size),
                     Err(_) => false,
                 };
-                if !answered {
+                if !responded {
                     // Its client was killed in the middle of it.
                     visitor = adit_e2e::Visitor::http1(http, adit_e2e::HOST).await;
                 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use adit_e2e::{
-    End, HOST, Raw, Scripted, Server, Service, Visitor, World, answer_of, checked, empty,
-    eventually, feed, full, get, pattern, within,
+    End, HOST, Raw, Scripted, Server, Service, Visitor, World, checked, empty, eventually, feed,
+    full, full_response, get, pattern, within,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use http_body_util::BodyExt;
@@ -38,12 +38,12 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// A service that answers every request with the same bytes, keeping its connections open.
-async fn canned(answer: &'static str) -> Scripted {
+/// A service that responds to every request with the same bytes, keeping its connections open.
+async fn canned(response: &'static str) -> Scripted {
     Scripted::start(move |mut stream| async move {
         loop {
             let head = read_head(&mut stream).await;
-            if head.is_empty() || stream.write_all(answer.as_bytes()).await.is_err() {
+            if head.is_empty() || stream.write_all(response.as_bytes()).await.is_err() {
                 return;
             }
         }
@@ -78,11 +78,11 @@ async fn plain_methods(visitor: &mut Visitor) {
     assert_eq!(head.header("content-length"), "1000");
 
     for status in [204, 304, 404, 500, 599] {
-        let answer = visitor.get(&format!("/status/{status}")).await;
-        assert_eq!((answer.status.as_u16(), answer.body.len()), (status, 0));
-        assert_eq!(answer.header("x-service"), "adit");
+        let response = visitor.get(&format!("/status/{status}")).await;
+        assert_eq!((response.status.as_u16(), response.body.len()), (status, 0));
+        assert_eq!(response.header("x-service"), "adit");
         assert_eq!(
-            answer.reason(),
+            response.reason(),
             "",
             "the service's own failures are no reasons of ours"
         );
@@ -117,7 +117,7 @@ async fn methods_and_statuses_of_an_h2c_service() {
     assert_eq!(echoed["version"], "HTTP/2.0");
 }
 
-/// F03: a range is the service's to answer; it passes in both directions.
+/// F03: the service handles a range; it passes in both directions.
 #[tokio::test]
 async fn ranges_pass_through() {
     let service = canned(
@@ -130,10 +130,10 @@ async fn ranges_pass_through() {
     request
         .headers_mut()
         .insert("range", HeaderValue::from_static("bytes=2-4"));
-    let answer = visitor.whole(request).await.unwrap();
-    assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
+    let response = visitor.whole(request).await.unwrap();
+    assert_eq!(response.status, StatusCode::PARTIAL_CONTENT);
     assert_eq!(
-        (answer.header("content-range"), answer.text().as_str()),
+        (response.header("content-range"), response.text().as_str()),
         ("bytes 2-4/10", "cde")
     );
 }
@@ -149,9 +149,9 @@ async fn bodies_both_ways(visitor: &mut Visitor) {
             );
             let path = if sized { "bytes" } else { "chunked" };
             let request = visitor.request(&Method::GET, &format!("/{path}/{length}"), empty());
-            let answer = visitor.send(request).await.unwrap();
+            let response = visitor.send(request).await.unwrap();
             assert_eq!(
-                checked(answer.into_body()).await,
+                checked(response.into_body()).await,
                 Ok(length),
                 "sized: {sized}"
             );
@@ -196,10 +196,10 @@ async fn trailers_both_ways(world: &World, visitor: &mut Visitor) {
         trailers.insert("x-sum", HeaderValue::from_static("42"));
         feeder.trailers(trailers).await;
     });
-    let answer = visitor.whole(request).await.unwrap();
+    let response = visitor.whole(request).await.unwrap();
     fed.await.unwrap();
-    assert_eq!(answer.text(), "with trailers");
-    let trailers = answer.trailers.expect("trailers");
+    assert_eq!(response.text(), "with trailers");
+    let trailers = response.trailers.expect("trailers");
     assert_eq!(trailers.get("x-sum").unwrap(), "42");
     assert_eq!(world.get("/who").await.text(), "site");
 }
@@ -226,12 +226,12 @@ async fn expect_continue_waits_for_the_service() {
     let echoed = visitor.read_text("\r\n\r\n").await;
     assert_eq!(echoed.status(), 100);
     visitor.send(adit_e2e::piece(0, 10)).await;
-    let answer = visitor.read_text("as sent").await;
-    assert_eq!(answer.status(), 200);
+    let response = visitor.read_text("as sent").await;
+    assert_eq!(response.status(), 200);
     assert!(
-        answer.text().ends_with("10 bytes, as sent"),
+        response.text().ends_with("10 bytes, as sent"),
         "{}",
-        answer.text()
+        response.text()
     );
 }
 
@@ -242,8 +242,8 @@ async fn expect_continue_refused_by_the_service() {
     let world = World::before(service.addr).await;
     let mut visitor = world.raw().await;
     visitor.send(EXPECTING).await;
-    let answer = visitor.read_text("no").await;
-    assert_eq!(answer.status(), 417);
+    let response = visitor.read_text("no").await;
+    assert_eq!(response.status(), 417);
 }
 
 /// P-3.5: a service that does not know `Expect` stays silent; after a second the body is read all the same.
@@ -281,18 +281,18 @@ async fn events_come_when_they_are_sent() {
         async move {
             let (feeder, body) = feed();
             sender.send(feeder).await.expect("a test that runs");
-            let mut answer = Response::new(body);
+            let mut response = Response::new(body);
             let kind = HeaderValue::from_static("text/event-stream");
-            answer.headers_mut().insert("content-type", kind);
-            Ok(answer)
+            response.headers_mut().insert("content-type", kind);
+            Ok(response)
         }
     })
     .await;
     let world = World::of(service).await;
     for mut visitor in [world.http1().await, world.http2().await] {
         let request = visitor.request(&Method::GET, "/events", empty());
-        let answer = within("a head before the first event", SOON, visitor.send(request)).await;
-        let mut body = answer.unwrap().into_body();
+        let response = within("a head before the first event", SOON, visitor.send(request)).await;
+        let mut body = response.unwrap().into_body();
         let feeder = feeders.recv().await.unwrap();
         for number in 0..5 {
             let event = format!("data: {number}\n\n");
@@ -318,8 +318,8 @@ async fn repeated_set_cookie_survives() {
     .await;
     let world = World::before(service.addr).await;
     for mut visitor in [world.http1().await, world.http2().await] {
-        let answer = visitor.get("/").await;
-        let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
+        let response = visitor.get("/").await;
+        let cookies: Vec<_> = response.headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["a=1; Path=/", "b=2, c"]);
     }
 }
@@ -335,9 +335,9 @@ async fn hop_by_hop_headers_stay_on_their_hop() {
              Keep-Alive: timeout=9\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\nUpgrade: nonsense\r\nX-Kept: 1\r\n\r\n",
         )
         .await;
-    let answer = visitor.read_text("}").await;
-    assert_eq!(answer.status(), 200);
-    let text = answer.text();
+    let response = visitor.read_text("}").await;
+    assert_eq!(response.status(), 200);
+    let text = response.text();
     let echoed: Value = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     for name in ["x-mine", "keep-alive", "proxy-connection", "upgrade"] {
         assert!(seen(&echoed, name).is_empty(), "{name}: {echoed}");
@@ -353,12 +353,12 @@ async fn hop_by_hop_headers_stay_on_their_hop() {
     )
     .await;
     let world = World::before(service.addr).await;
-    let answer = world.get("/").await;
+    let response = world.get("/").await;
     assert_eq!(
-        (answer.header("x-inner"), answer.header("keep-alive")),
+        (response.header("x-inner"), response.header("keep-alive")),
         ("", "")
     );
-    assert_eq!(answer.header("x-kept"), "1");
+    assert_eq!(response.header("x-kept"), "1");
 }
 
 /// P-3.4, F45: who asked, for what, and under which id.
@@ -370,8 +370,8 @@ async fn the_service_learns_who_asked() {
     request
         .headers_mut()
         .insert("x-forwarded-proto", HeaderValue::from_static("gopher"));
-    let answer = visitor.whole(request).await.unwrap();
-    let echoed: Value = serde_json::from_slice(&answer.body).unwrap();
+    let response = visitor.whole(request).await.unwrap();
+    let echoed: Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(seen(&echoed, "host"), [HOST]);
     assert_eq!(seen(&echoed, "x-forwarded-host"), [HOST]);
     assert_eq!(seen(&echoed, "x-forwarded-proto"), ["http"]);
@@ -397,15 +397,15 @@ async fn an_http10_visitor_is_served() {
         visitor
             .send(format!("GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n"))
             .await;
-        let answer = visitor.read_to_end().await;
-        assert_eq!((answer.status(), answer.end), (200, End::Closed));
-        assert_eq!(answer.header("transfer-encoding"), None);
-        let split = answer
+        let response = visitor.read_to_end().await;
+        assert_eq!((response.status(), response.end), (200, End::Closed));
+        assert_eq!(response.header("transfer-encoding"), None);
+        let split = response
             .bytes
             .windows(4)
             .position(|window| window == b"\r\n\r\n")
             .unwrap();
-        let body = bytes::Bytes::copy_from_slice(&answer.bytes[split + 4..]);
+        let body = bytes::Bytes::copy_from_slice(&response.bytes[split + 4..]);
         assert_eq!(checked(full(body)).await, Ok(70_000));
     }
 }
@@ -421,8 +421,8 @@ async fn an_http2_connection_carries_many_at_a_time() {
         tasks.spawn(async move {
             let length = index * 1000;
             let request = visitor.request(&Method::GET, &format!("/chunked/{length}"), empty());
-            let answer = visitor.send(request).await.unwrap();
-            assert_eq!(checked(answer.into_body()).await, Ok(length));
+            let response = visitor.send(request).await.unwrap();
+            assert_eq!(checked(response.into_body()).await, Ok(length));
         });
     }
     while let Some(done) = tasks.join_next().await {
@@ -434,8 +434,8 @@ async fn large_bodies(world: &World, mut visitor: Visitor, sized: bool) {
     let length = 64 * MIB;
     let path = if sized { "bytes" } else { "chunked" };
     let request = visitor.request(&Method::GET, &format!("/{path}/{length}"), empty());
-    let answer = visitor.send(request).await.unwrap();
-    assert_eq!(checked(answer.into_body()).await, Ok(length));
+    let response = visitor.send(request).await.unwrap();
+    assert_eq!(checked(response.into_body()).await, Ok(length));
     let sum = visitor.post("/sum", pattern(length, sized)).await;
     assert_eq!(sum.text(), format!("{length} bytes, as sent"));
     assert_eq!(world.get("/who").await.text(), "site");
@@ -463,8 +463,8 @@ async fn large_bodies_arrive_unharmed_over_http2() {
 async fn an_early_413_reaches_a_visitor_who_still_sends() {
     let service = Scripted::start(|mut stream| async move {
         read_head(&mut stream).await;
-        let answer = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntoo big";
-        let _ = stream.write_all(answer).await;
+        let response = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntoo big";
+        let _ = stream.write_all(response).await;
         // Closed in an orderly way: what comes is read and dropped until the other side is done.
         let _ = stream.shutdown().await;
         let mut piece = vec![0; 16 * 1024];
@@ -477,16 +477,16 @@ async fn an_early_413_reaches_a_visitor_who_still_sends() {
         let request = visitor.request(&Method::POST, "/upload", body);
         let sending =
             tokio::spawn(async move { while feeder.send(adit_e2e::piece(0, 32 * 1024)).await {} });
-        let answer = within(
-            "an answer before the upload's end",
+        let response = within(
+            "a response before the upload's end",
             SOON,
             visitor.send(request),
         )
         .await;
-        let answer = answer.unwrap();
-        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        let answer = answer_of(answer).await.unwrap();
-        assert_eq!(answer.text(), "too big");
+        let response = response.unwrap();
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let response = full_response(response).await.unwrap();
+        assert_eq!(response.text(), "too big");
         drop(visitor);
         within("an end of the upload", SOON, sending).await.unwrap();
     }
@@ -504,7 +504,7 @@ async fn a_visitor_who_leaves_cancels_the_request() {
         })
         .await;
     };
-    // While the answer is awaited.
+    // While the response is awaited.
     let mut raw = world.raw().await;
     raw.send(format!("GET /held HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .await;
@@ -514,7 +514,7 @@ async fn a_visitor_who_leaves_cancels_the_request() {
     .await;
     raw.reset();
     cancelled(1).await;
-    // In the middle of the answer.
+    // In the middle of the response.
     let mut raw = world.raw().await;
     raw.send(format!("GET /begun HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .await;
@@ -533,9 +533,9 @@ async fn a_visitor_who_leaves_cancels_the_request() {
     // One of several streams of an HTTP/2 connection.
     let mut visitor = world.http2().await;
     let request = visitor.request(&Method::GET, "/begun", empty());
-    let mut answer = visitor.send(request).await.unwrap();
-    assert!(answer.frame().await.unwrap().is_ok());
-    drop(answer);
+    let mut response = visitor.send(request).await.unwrap();
+    assert!(response.frame().await.unwrap().is_ok());
+    drop(response);
     cancelled(4).await;
     assert_eq!(visitor.get("/who").await.text(), "site");
     let counts = world.server.status().await;
@@ -543,14 +543,14 @@ async fn a_visitor_who_leaves_cancels_the_request() {
 }
 
 /// What a service does that breaks off: its first bytes, and whether the connection is reset.
-async fn broken_off(answer: &'static str, reset: bool) -> (Scripted, Arc<Notify>) {
+async fn broken_off(response: &'static str, reset: bool) -> (Scripted, Arc<Notify>) {
     let go = Arc::new(Notify::new());
     let echoed = go.clone();
     let service = Scripted::start(move |mut stream| {
         let go = echoed.clone();
         async move {
             read_head(&mut stream).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.write_all(response.as_bytes()).await;
             go.notified().await;
             if reset {
                 let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
@@ -561,10 +561,10 @@ async fn broken_off(answer: &'static str, reset: bool) -> (Scripted, Arc<Notify>
     (service, go)
 }
 
-/// P-7.1: an answer that breaks off never looks whole.
+/// P-7.1: a response that breaks off never looks whole.
 #[tokio::test]
 async fn a_service_that_breaks_off_is_seen_to() {
-    for (answer, reset) in [
+    for (response, reset) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart", false),
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart", true),
         (
@@ -578,7 +578,7 @@ async fn a_service_that_breaks_off_is_seen_to() {
         ("HTTP/1.1 200 OK\r\n\r\npart", true),
     ] {
         for version in ["1.1", "1.0"] {
-            let (service, go) = broken_off(answer, reset).await;
+            let (service, go) = broken_off(response, reset).await;
             let world = World::before(service.addr).await;
             let mut visitor = world.raw().await;
             visitor
@@ -589,24 +589,30 @@ async fn a_service_that_breaks_off_is_seen_to() {
             let rest = visitor.read_to_end().await;
             assert!(
                 !rest.text().contains("0\r\n\r\n"),
-                "{answer:?}: {:?}",
+                "{response:?}: {:?}",
                 rest.text()
             );
-            if version == "1.0" && !answer.contains("Content-Length") {
-                assert_eq!(rest.end, End::Reset, "{answer:?}");
+            if version == "1.0" && !response.contains("Content-Length") {
+                assert_eq!(rest.end, End::Reset, "{response:?}");
             }
         }
-        let (service, go) = broken_off(answer, reset).await;
+        let (service, go) = broken_off(response, reset).await;
         let world = World::before(service.addr).await;
         let mut visitor = world.http2().await;
         let request = visitor.request(&Method::GET, "/", empty());
-        let mut answer = visitor.send(request).await.unwrap();
+        let mut response = visitor.send(request).await.unwrap();
         assert_eq!(
-            answer.frame().await.unwrap().unwrap().into_data().unwrap(),
+            response
+                .frame()
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap(),
             "part"
         );
         go.notify_one();
-        assert!(answer.frame().await.is_some_and(|frame| frame.is_err()));
+        assert!(response.frame().await.is_some_and(|frame| frame.is_err()));
     }
 }
 
@@ -616,30 +622,30 @@ async fn a_body_that_ends_with_its_connection_is_whole() {
     let (service, go) = broken_off("HTTP/1.1 200 OK\r\n\r\npart", false).await;
     go.notify_one();
     let world = World::before(service.addr).await;
-    let answer = world.get("/").await;
-    assert_eq!(answer.text(), "part");
+    let response = world.get("/").await;
+    assert_eq!(response.text(), "part");
 }
 
-/// F20: a service that breaks off before it answers, that cannot be reached, or that speaks something else.
+/// F20: a service that aborts before it responds, that cannot be reached, or that uses another protocol.
 #[tokio::test]
-async fn failures_before_the_answer_have_a_reason_and_an_id() {
+async fn failures_before_the_response_have_a_reason_and_an_id() {
     let silent = Scripted::start(|mut stream| async move {
         read_head(&mut stream).await;
     })
     .await;
     let world = World::before(silent.addr).await;
-    let answer = world.post("/", full("x")).await;
+    let response = world.post("/", full("x")).await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (502, "service_aborted")
     );
-    assert_eq!(answer.header("adit-request-id").len(), 36);
+    assert_eq!(response.header("adit-request-id").len(), 36);
 
     let nonsense = canned("220 mail.example.com ESMTP\r\n\r\n").await;
     let world = World::before(nonsense.addr).await;
-    let answer = world.get("/").await;
+    let response = world.get("/").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (502, "service_aborted")
     );
 
@@ -647,14 +653,14 @@ async fn failures_before_the_answer_have_a_reason_and_an_id() {
     let addr = gone.addr;
     drop(gone);
     let world = World::before(addr).await;
-    let answer = world.get("/").await;
+    let response = world.get("/").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (502, "dial_failed")
     );
 }
 
-/// The answers to input that is wrong, and none of it reaches the service.
+/// Invalid input gets error responses, and none of it reaches the service.
 #[tokio::test]
 async fn bad_input_is_refused_at_the_door() {
     let service = Service::site("site").await;
@@ -775,14 +781,17 @@ async fn bad_input_is_refused_at_the_door() {
     for (what, bytes, status) in table {
         let mut visitor = world.raw().await;
         visitor.send(bytes).await;
-        let answer = visitor.read_to_end().await;
-        assert_eq!(answer.status(), *status, "{what}: {}", answer.text());
+        let response = visitor.read_to_end().await;
+        assert_eq!(response.status(), *status, "{what}: {}", response.text());
     }
     // P-7: ours say why.
     let mut visitor = world.raw().await;
     visitor.send(&table[10].1).await;
-    let answer = visitor.read_to_end().await;
-    assert_eq!(answer.header("adit-reason").as_deref(), Some("bad_request"));
+    let response = visitor.read_to_end().await;
+    assert_eq!(
+        response.header("adit-reason").as_deref(),
+        Some("bad_request")
+    );
     let unknown = get(world.server.http, "unknown.test", "/").await;
     assert_eq!(
         (unknown.status.as_u16(), unknown.reason()),
@@ -825,27 +834,27 @@ async fn a_smuggled_request_is_never_served() {
                 "POST / HTTP/1.1\r\nHost: {HOST}\r\n{lines}\r\n\r\n0\r\n\r\n{hidden}"
             ))
             .await;
-        let answer = visitor.read_to_end().await;
-        assert_eq!(answer.status(), 400, "{lines:?}: {}", answer.text());
+        let response = visitor.read_to_end().await;
+        assert_eq!(response.status(), 400, "{lines:?}: {}", response.text());
     }
     assert_eq!(paths.load(Ordering::SeqCst), 0);
 }
 
 /// A tunnel whose client has left: a bounded wait, then 503 with a reason and when to come again.
 #[tokio::test]
-async fn a_tunnel_without_a_client_answers_after_a_bounded_wait() {
+async fn a_tunnel_without_a_client_responses_after_a_bounded_wait() {
     let service = Service::site("site").await;
     let config = "server:\n  timeouts: { client_wait: 300ms, startup_grace: 0s }\n";
     let mut world = World::configured(config, service.addr).await;
     assert_eq!(world.get("/who").await.text(), "site");
     world.client.kill();
     world.server.wait_for_clients(0).await;
-    let answer = world.get("/who").await;
+    let response = world.get("/who").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (503, "no_client")
     );
-    assert!(!answer.header("retry-after").is_empty());
+    assert!(!response.header("retry-after").is_empty());
 }
 
 /// F12: a visitor who makes no progress is reset and gives its permit back.
@@ -861,9 +870,9 @@ async fn a_stalled_visitor_is_reset() {
         ))
         .await;
     upload.send(adit_e2e::piece(0, 9)).await;
-    let answer = upload.read_to_end().await;
-    assert_eq!(answer.status(), 408, "{}", answer.text());
-    assert_eq!(answer.header("adit-reason").as_deref(), Some("stalled"));
+    let response = upload.read_to_end().await;
+    assert_eq!(response.status(), 408, "{}", response.text());
+    assert_eq!(response.header("adit-reason").as_deref(), Some("stalled"));
 
     let before = service.stats.begun();
     let mut download = Raw::narrow(server.http, 4096).await;
@@ -907,12 +916,15 @@ async fn over_the_limit_visitors_wait_and_are_told() {
         (stats.begun() == 2).then_some(())
     })
     .await;
-    let answer = world.get("/who").await;
-    assert_eq!((answer.status.as_u16(), answer.reason()), (503, "limit"));
-    assert!(!answer.header("retry-after").is_empty());
+    let response = world.get("/who").await;
+    assert_eq!(
+        (response.status.as_u16(), response.reason()),
+        (503, "limit")
+    );
+    assert!(!response.header("retry-after").is_empty());
     service.release();
-    while let Some(answer) = held.join_next().await {
-        assert_eq!(answer.unwrap().text(), "site");
+    while let Some(response) = held.join_next().await {
+        assert_eq!(response.unwrap().text(), "site");
     }
     assert_eq!(world.get("/who").await.text(), "site");
 }

@@ -1,4 +1,4 @@
-//! Interim answers and `100 Continue` on their way to visitors of HTTP/2, through both binaries. P-3.1, P-3.5.
+//! Interim responses and `100 Continue` on their way to visitors of HTTP/2, through both binaries. P-3.1, P-3.5.
 
 use std::{future::poll_fn, net::SocketAddr, time::Duration};
 
@@ -88,21 +88,21 @@ async fn visit(entry: SocketAddr, host: &str) {
     let mut interim = Vec::new();
     while interim.last().is_none_or(|last| *last != 100) {
         let next = poll_fn(|cx| response.poll_informational(cx));
-        let next = within("an interim answer", SOON, next).await;
-        let next = next.expect("an interim answer").unwrap();
+        let next = within("an interim response", SOON, next).await;
+        let next = next.expect("an interim response").unwrap();
         assert_eq!(next.headers().contains_key("link"), next.status() == 103);
         interim.push(next.status().as_u16());
     }
     assert_eq!(interim, [103, 100]);
     send.send_data("hello".into(), true).unwrap();
-    let response = within("the answer", SOON, response).await.unwrap();
+    let response = within("the response", SOON, response).await.unwrap();
     assert_eq!(response.status(), 200);
     let body = within("the body", SOON, read(response.into_body())).await;
     assert_eq!(body, "hello");
 }
 
 #[tokio::test]
-async fn interim_answers_reach_visitors_of_http_2_of_a_tunnel() {
+async fn interim_responses_reach_visitors_of_http_2_of_a_tunnel() {
     for (service, protocol) in [(http1().await, "http1"), (http2().await, "h2c")] {
         let server = Server::with(&format!("server:\n{PATIENT}")).await;
         let options = ClientOptions::http(&server, "client-1", "web", service.addr)

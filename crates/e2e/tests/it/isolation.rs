@@ -33,7 +33,7 @@ async fn a_thousand_stalled_readers_delay_nobody() {
     stalled_readers(Arrival::AtOnce).await;
 }
 
-/// Each answer in frames of its own pins buffers that a burst would have shared: 66 MiB before those were copied.
+/// Each response in frames of its own pins buffers that a burst would have shared: 66 MiB before those were copied.
 #[tokio::test]
 async fn a_thousand_stalled_readers_one_after_another() {
     stalled_readers(Arrival::OneByOne).await;
@@ -92,9 +92,9 @@ async fn stalled_readers(arrival: Arrival) {
             for index in 0..FAST / 10 {
                 let length = (worker * 1000 + index * 100) as u64;
                 let request = visitor.request(&Method::GET, &format!("/bytes/{length}"), empty());
-                let answer = visitor.send(request).await.unwrap();
-                assert_eq!(answer.status(), 200);
-                assert_eq!(checked(answer.into_body()).await, Ok(length));
+                let response = visitor.send(request).await.unwrap();
+                assert_eq!(response.status(), 200);
+                assert_eq!(checked(response.into_body()).await, Ok(length));
             }
         });
     }
@@ -192,8 +192,8 @@ async fn a_thousand_tricklers_do_not_switch_a_client_off() {
             .is_err()
         {
             let mut visitor = Visitor::http1_from([127, 0, 0, 2].into(), http, HOST).await;
-            let answer = within("an honest visitor's answer", SOON, visitor.get("/who")).await;
-            assert_eq!(answer.status, 200, "after {served}: {}", answer.text());
+            let response = within("an honest visitor's response", SOON, visitor.get("/who")).await;
+            assert_eq!(response.status, 200, "after {served}: {}", response.text());
             served += 1;
         }
         served
@@ -217,8 +217,8 @@ async fn a_thousand_tricklers_do_not_switch_a_client_off() {
     .await;
     let mut responses = std::collections::BTreeMap::<String, usize>::new();
     let ended = within("the end of all uploads", 3 * SOON, uploads.join_all()).await;
-    for answer in ended {
-        let line = answer.lines().next().unwrap_or("reset").to_owned();
+    for response in ended {
+        let line = response.lines().next().unwrap_or("reset").to_owned();
         *responses.entry(line).or_default() += 1;
     }
     println!("uploads: {responses:?}");
@@ -228,8 +228,8 @@ async fn a_thousand_tricklers_do_not_switch_a_client_off() {
     );
     // One of the same address waits until a silent connection has made room.
     let mut same = Visitor::http1(http, HOST).await;
-    let answer = within("an answer to the same address", SOON, same.get("/who")).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = within("a response to the same address", SOON, same.get("/who")).await;
+    assert_eq!(response.status, 200, "{}", response.text());
     let mut resets = 0;
     while silent.try_join_next().is_some() {
         resets += 1;
@@ -254,11 +254,11 @@ async fn stalled_download_beside_others(world: &World) {
         let mut visitor = visitor.share();
         tasks.spawn(async move {
             let request = visitor.request(&Method::GET, "/bytes/1000000", empty());
-            let answer = visitor.send(request).await.unwrap();
-            assert_eq!(checked(answer.into_body()).await, Ok(1_000_000));
+            let response = visitor.send(request).await.unwrap();
+            assert_eq!(checked(response.into_body()).await, Ok(1_000_000));
         });
     }
-    within("the others' answers", SOON, async {
+    within("the others' responses", SOON, async {
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
         }
@@ -306,13 +306,13 @@ async fn stalled_upload_beside_others(world: &World) {
     })
     .await;
     world.service().release();
-    let answer = within("the stalled one's answer", SOON, held)
+    let response = within("the stalled one's response", SOON, held)
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(answer.status(), 200);
+    assert_eq!(response.status(), 200);
     assert_eq!(
-        answer.into_body().collect().await.unwrap().to_bytes(),
+        response.into_body().collect().await.unwrap().to_bytes(),
         "site"
     );
     drop(visitor);
@@ -367,7 +367,7 @@ async fn a_slow_request_delays_nobody() {
     })
     .await;
     world.service().release();
-    while let Some(answer) = held.join_next().await {
-        assert_eq!(answer.unwrap().text(), "site");
+    while let Some(response) = held.join_next().await {
+        assert_eq!(response.unwrap().text(), "site");
     }
 }

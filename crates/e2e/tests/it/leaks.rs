@@ -47,7 +47,7 @@ struct Rounds {
 
 impl Rounds {
     async fn start() -> (Self, Scripted) {
-        // Answers with half of what it promised.
+        // Responds with half of the announced length.
         let broken = Scripted::start(|mut stream| async move {
             let mut head = [0; 2048];
             let _ = stream.read(&mut head).await;
@@ -121,7 +121,7 @@ impl Rounds {
             match visitor.whole(request).await {
                 Err(_) => {}
                 // It was noticed before the head had gone out.
-                Ok(answer) => assert_eq!(answer.reason(), "service_aborted"),
+                Ok(response) => assert_eq!(response.reason(), "service_aborted"),
             }
         }
         if number.is_multiple_of(KILL_EVERY) {

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, net::SocketAddr, time::Duration};
 
 use adit_e2e::{
-    Answer, Client, ClientOptions, Load, Server, Service, count, eventually, get, within,
+    Client, ClientOptions, FullResponse, Load, Server, Service, count, eventually, get, within,
 };
 use http::StatusCode;
 use serde_json::Value;
@@ -56,9 +56,9 @@ impl Office {
     /// The body of `/who` of a tunnel, or the status that it has instead.
     async fn who(&self, tunnel: &str) -> Result<String, StatusCode> {
         let host = format!("{tunnel}.localhost");
-        let answer = get(self.server.http, &host, "/who").await;
-        match answer.status {
-            StatusCode::OK => Ok(answer.text()),
+        let response = get(self.server.http, &host, "/who").await;
+        match response.status {
+            StatusCode::OK => Ok(response.text()),
             status => Err(status),
         }
     }
@@ -92,7 +92,7 @@ fn file(tunnels: &[(&str, &Service)]) -> String {
 }
 
 /// A request that the service holds until it is released.
-fn hold(addr: SocketAddr, host: &'static str) -> JoinHandle<Answer> {
+fn hold(addr: SocketAddr, host: &'static str) -> JoinHandle<FullResponse> {
     tokio::spawn(async move { get(addr, host, "/held").await })
 }
 
@@ -114,9 +114,9 @@ async fn p_1_15_tunnels_come_and_go_without_a_new_link() {
     assert_eq!(office.who("comes").await, Ok("two".into()));
     assert_eq!(office.who("goes").await, Err(StatusCode::NOT_FOUND));
     two.release();
-    let answer = within("the running request", SOON, held).await.unwrap();
+    let response = within("the running request", SOON, held).await.unwrap();
     assert_eq!(
-        (answer.status, answer.text()),
+        (response.status, response.text()),
         (StatusCode::OK, "two".into())
     );
 
@@ -162,9 +162,9 @@ async fn p_1_15_a_changed_tunnel_has_its_new_service_and_hosts() {
     .await;
     assert_eq!(office.who("web").await, Err(StatusCode::NOT_FOUND));
     one.release();
-    let answer = within("the running request", SOON, held).await.unwrap();
+    let response = within("the running request", SOON, held).await.unwrap();
     assert_eq!(
-        (answer.status, answer.text()),
+        (response.status, response.text()),
         (StatusCode::OK, "one".into())
     );
     load.stop().await;
@@ -228,9 +228,9 @@ async fn entries_start_and_stop_with_the_file() {
     })
     .await;
     service.release();
-    let answer = within("the running request", SOON, held).await.unwrap();
+    let response = within("the running request", SOON, held).await.unwrap();
     assert_eq!(
-        (answer.status, answer.text()),
+        (response.status, response.text()),
         (StatusCode::OK, "one".into())
     );
     load.stop().await;

@@ -89,7 +89,7 @@ async fn announced(state: &Path, key: &str) -> SocketAddr {
 }
 
 async fn served(http: SocketAddr, host: &str) {
-    eventually("an answer of the service", SOON, async || {
+    eventually("a response of the service", SOON, async || {
         (get(http, host, "/who").await.text() == "site").then_some(())
     })
     .await;
@@ -141,7 +141,7 @@ fn a_command_that_cannot_print_does_not_panic() {
         ("adit", &["--version"], 0),
         ("adit-server", &["--bind-port", "many"], 2),
         ("adit", &["status"], 1),
-        // The output is the answer, and it is lost.
+        // The output is the response, and it is lost.
         ("adit", &["completion", "bash"], 1),
     ] {
         assert_eq!(code(name, args), Some(expected), "{name} {args:?}");

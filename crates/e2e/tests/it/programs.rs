@@ -207,7 +207,7 @@ async fn iperf3_sends_datagrams_that_all_arrive() {
 }
 
 #[tokio::test]
-async fn a_resolver_answers_dnsperf() {
+async fn a_resolver_responses_dnsperf() {
     let service = Program::resolver().await;
     let (_server, _client, public) = tunnels(&["udp"], service.addr).await;
     let (host, port) = text(public);

@@ -84,13 +84,13 @@ async fn is_served(server: &Server) {
     let sum = format!("{TEN_MIB} {}", crc32(&body));
     let body = Bytes::from(body);
     let up = async {
-        let answer = post(server.http, HOST, "/up", body.clone()).await;
-        assert_eq!(answer.text(), sum);
+        let response = post(server.http, HOST, "/up", body.clone()).await;
+        assert_eq!(response.text(), sum);
     };
     let down = async {
-        let answer = get(server.http, HOST, &format!("/down/{TEN_MIB}")).await;
-        assert_eq!(answer.status, 200);
-        assert!(answer.body == body, "{} bytes", answer.body.len());
+        let response = get(server.http, HOST, &format!("/down/{TEN_MIB}")).await;
+        assert_eq!(response.status, 200);
+        assert!(response.body == body, "{} bytes", response.body.len());
     };
     within("10 MiB in both directions at a time", SOON, async {
         tokio::join!(up, down)
@@ -100,19 +100,19 @@ async fn is_served(server: &Server) {
     let mut visitor = Visitor::http2(server.http, HOST).await;
     let streamed = body_of(Full::new(body));
     let request = visitor.request(&Method::POST, "/up", streamed);
-    let answer = within("an upload without a length", SOON, visitor.whole(request)).await;
-    assert_eq!(answer.unwrap().text(), sum);
+    let response = within("an upload without a length", SOON, visitor.whole(request)).await;
+    assert_eq!(response.unwrap().text(), sum);
 }
 
-/// F01, P-4: a full client, obeying credit in both directions and answering probes for longer than a link without
-/// answers would live.
+/// F01, P-4: a full client, obeying credit in both directions and responding to probes for longer than a link without
+/// responses would live.
 #[tokio::test]
 async fn a_client_in_another_language_serves() {
     let server = Server::with("server:\n  timeouts: { heartbeat: 100ms, dead_after: 1s }\n").await;
     let mut client = python(&server, "serve");
     wait_for_line(&mut client, "ready").await;
     is_served(&server).await;
-    wait_for_line(&mut client, "heartbeat answered 77").await;
+    wait_for_line(&mut client, "heartbeat responded 77").await;
     let epoch = count(&server.status().await, "/clients/0/epoch");
     stays("its link", Duration::from_millis(2500), async || {
         let status = server.status().await;
@@ -129,9 +129,9 @@ async fn a_client_in_another_language_serves() {
     assert!(!client.stdout().contains("overrun"), "{}", client.stdout());
 }
 
-/// P-6.5: a client that answers no probe is found dead.
+/// P-6.5: a client that responds to no probe is found dead.
 #[tokio::test]
-async fn a_client_that_answers_no_probe_is_dropped() {
+async fn a_client_that_responses_no_probe_is_dropped() {
     let server = Server::with("server:\n  timeouts: { heartbeat: 100ms, dead_after: 1s }\n").await;
     let mut client = python(&server, "mute");
     wait_for_line(&mut client, "ready").await;
@@ -206,20 +206,20 @@ async fn an_overrun_of_credit_costs_only_its_request() {
     let mut visitor = Visitor::http1(server.http, HOST).await;
     let request = visitor.request(&Method::GET, "/overrun", adit_e2e::empty());
     match within(
-        "the head of an answer, or an abort",
+        "the head of a response, or an abort",
         SOON,
         visitor.send(request),
     )
     .await
     {
         // The head had gone out: never a body that looks whole.
-        Ok(answer) if answer.status() == 200 => {
-            let body = answer.into_body().collect();
+        Ok(response) if response.status() == 200 => {
+            let body = response.into_body().collect();
             assert!(within("an abort", SOON, body).await.is_err());
         }
-        Ok(answer) => {
-            assert_eq!(answer.status(), 502);
-            assert_eq!(answer.headers()["adit-reason"], "flow_control");
+        Ok(response) => {
+            assert_eq!(response.status(), 502);
+            assert_eq!(response.headers()["adit-reason"], "flow_control");
         }
         Err(_) => {}
     }

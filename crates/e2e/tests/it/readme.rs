@@ -136,12 +136,12 @@ async fn a_client_entry_leads_to_an_upstream() {
     let listen = SocketAddr::from((adit_e2e::own_address(), 9000));
     let entries = file("entries:").replace("127.0.0.1:9000", &listen.to_string());
     let _client = Client::start(ClientOptions::file(&server, "client-1", &entries)).await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..2 {
-        answers.push(get(listen, "erp.test", "/who").await.text());
+        responses.push(get(listen, "erp.test", "/who").await.text());
     }
-    answers.sort();
-    assert_eq!(answers, ["one", "two"]);
+    responses.sort();
+    assert_eq!(responses, ["one", "two"]);
 }
 
 /// The files of two machines are ones that the programs take: what stops them is the network, not the file.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use adit_e2e::{
-    Answer, Client, ClientOptions, HOST, Raw, Server, Service, Visitor, World, answer_of, count,
-    empty, eventually, full, get, stays, within,
+    Client, ClientOptions, FullResponse, HOST, Raw, Server, Service, Visitor, World, count, empty,
+    eventually, full, full_response, get, stays, within,
 };
 use http::Method;
 use serde_json::Value;
@@ -54,7 +54,7 @@ impl Pair {
     }
 
     /// Holds `number` requests, shared among both.
-    async fn hold(&self, method: &Method, number: usize) -> JoinSet<hyper::Result<Answer>> {
+    async fn hold(&self, method: &Method, number: usize) -> JoinSet<hyper::Result<FullResponse>> {
         let before = self.begun();
         let mut held = JoinSet::new();
         for _ in 0..number {
@@ -103,9 +103,9 @@ async fn a_killed_server_is_found_again() {
         world.server.kill();
         world.server.restart().await;
         // F17: who comes before the client waits for it.
-        let answer = world.get("/who").await;
+        let response = world.get("/who").await;
         assert_eq!(
-            (answer.status.as_u16(), answer.text().as_str()),
+            (response.status.as_u16(), response.text().as_str()),
             (200, "site")
         );
         assert!(count(&world.client.status().await, "/epoch") > epoch);
@@ -128,9 +128,9 @@ async fn visitors_wait_for_a_client_that_is_on_its_way() {
     })
     .await;
     world.client.restart().await;
-    for answer in waiting.join_all().await {
+    for response in waiting.join_all().await {
         assert_eq!(
-            (answer.status.as_u16(), answer.text().as_str()),
+            (response.status.as_u16(), response.text().as_str()),
             (200, "site")
         );
     }
@@ -140,40 +140,40 @@ async fn visitors_wait_for_a_client_that_is_on_its_way() {
 struct Load {
     stop: Arc<AtomicBool>,
     /// Of each visitor.
-    answered: Vec<Arc<AtomicUsize>>,
+    responded: Vec<Arc<AtomicUsize>>,
     visitors: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Load {
     fn start(server: &Server, visitors: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let answered: Vec<Arc<AtomicUsize>> = (0..visitors).map(|_| Arc::default()).collect();
-        let visitors = answered
+        let responded: Vec<Arc<AtomicUsize>> = (0..visitors).map(|_| Arc::default()).collect();
+        let visitors = responded
             .iter()
-            .map(|answered| {
-                let (stop, answered, http) = (stop.clone(), answered.clone(), server.http);
+            .map(|responded| {
+                let (stop, responded, http) = (stop.clone(), responded.clone(), server.http);
                 tokio::spawn(async move {
                     let mut wrong = Vec::new();
                     let mut visitor = Visitor::http1(http, HOST).await;
                     while !stop.load(Ordering::SeqCst) {
                         let request = visitor.request(&Method::GET, "/chunked/20000", empty());
                         match visitor.send(request).await {
-                            Ok(answer) if answer.status() == 200 => {
-                                // An answer that had begun may break off: it cannot be taken back (P-7.1).
-                                if answer_of(answer).await.is_err() {
+                            Ok(response) if response.status() == 200 => {
+                                // A response that had begun may break off: it cannot be taken back (P-7.1).
+                                if full_response(response).await.is_err() {
                                     visitor = Visitor::http1(http, HOST).await;
                                 }
                             }
-                            Ok(answer) => {
-                                let reason = answer.headers().get("adit-reason").cloned();
-                                wrong.push(format!("{} {reason:?}", answer.status()));
+                            Ok(response) => {
+                                let reason = response.headers().get("adit-reason").cloned();
+                                wrong.push(format!("{} {reason:?}", response.status()));
                             }
                             Err(error) => {
                                 wrong.push(error.to_string());
                                 visitor = Visitor::http1(http, HOST).await;
                             }
                         }
-                        answered.fetch_add(1, Ordering::SeqCst);
+                        responded.fetch_add(1, Ordering::SeqCst);
                     }
                     wrong
                 })
@@ -181,29 +181,31 @@ impl Load {
             .collect();
         Self {
             stop,
-            answered,
+            responded,
             visitors,
         }
     }
 
     fn counts(&self) -> Vec<usize> {
-        let answered = self.answered.iter();
-        answered.map(|count| count.load(Ordering::SeqCst)).collect()
+        let responded = self.responded.iter();
+        responded
+            .map(|count| count.load(Ordering::SeqCst))
+            .collect()
     }
 
-    /// Until so many more have been answered.
+    /// Until so many more have had a response.
     async fn more(&self, number: usize) {
         let before: usize = self.counts().iter().sum();
-        eventually("more answers", SOON, async || {
+        eventually("more responses", SOON, async || {
             (self.counts().iter().sum::<usize>() >= before + number).then_some(())
         })
         .await;
     }
 
-    /// Until every visitor has had the answer that it waits for: whatever is on its way then was asked after this call.
+    /// Until every visitor has had the response that it waits for: whatever is on its way then was asked after this call.
     async fn turn(&self) {
         let before = self.counts();
-        eventually("an answer for each visitor", SOON, async || {
+        eventually("a response for each visitor", SOON, async || {
             let now = self.counts();
             before
                 .iter()
@@ -225,7 +227,7 @@ impl Load {
     }
 }
 
-/// F20: while one of two clients is killed under load, no GET fails whose answer had not begun.
+/// F20: while one of two clients is killed under load, no GET fails whose response had not begun.
 #[tokio::test]
 async fn gets_are_tried_on_the_other_client() {
     let mut pair = pair("").await;
@@ -241,7 +243,7 @@ async fn gets_are_tried_on_the_other_client() {
     assert_eq!(load.end().await, Vec::<String>::new());
 }
 
-/// F20: GETs that a killed client holds are answered by the other one.
+/// F20: GETs that a killed client holds get responses from the other one.
 #[tokio::test]
 async fn held_gets_move_to_the_other_client() {
     let mut pair = pair("").await;
@@ -254,8 +256,8 @@ async fn held_gets_move_to_the_other_client() {
     })
     .await;
     pair.services[1].release();
-    for answer in held.join_all().await {
-        assert_eq!(answer.unwrap().text(), "b");
+    for response in held.join_all().await {
+        assert_eq!(response.unwrap().text(), "b");
     }
     assert_eq!(
         count(&pair.server.status().await, "/visitors/retries"),
@@ -278,11 +280,11 @@ async fn retries_are_bounded() {
     .await;
     pair.services[1].release();
     let mut failed = 0;
-    for answer in held.join_all().await {
-        let answer = answer.unwrap();
-        if answer.status != 200 {
+    for response in held.join_all().await {
+        let response = response.unwrap();
+        if response.status != 200 {
             assert_eq!(
-                (answer.status.as_u16(), answer.reason()),
+                (response.status.as_u16(), response.reason()),
                 (502, "link_lost")
             );
             failed += 1;
@@ -315,8 +317,8 @@ async fn safe_requests_of_a_killed_client_wait_for_its_return() {
     })
     .await;
     world.service().release();
-    for answer in held.join_all().await {
-        assert_eq!(answer.unwrap().text(), "site");
+    for response in held.join_all().await {
+        assert_eq!(response.unwrap().text(), "site");
     }
 }
 
@@ -331,16 +333,16 @@ async fn posts_of_a_killed_client_fail_with_a_reason() {
     pair.server.wait_for_clients(1).await;
     pair.services[1].release();
     let (mut failed, mut served) = (0, 0);
-    for answer in held.join_all().await {
-        let answer = answer.unwrap();
-        match answer.status.as_u16() {
+    for response in held.join_all().await {
+        let response = response.unwrap();
+        match response.status.as_u16() {
             200 => {
-                assert_eq!(answer.text(), "b");
+                assert_eq!(response.text(), "b");
                 served += 1;
             }
             status => {
-                assert_eq!((status, answer.reason()), (502, "link_lost"));
-                assert_eq!(answer.header("adit-request-id").len(), 36);
+                assert_eq!((status, response.reason()), (502, "link_lost"));
+                assert_eq!(response.header("adit-request-id").len(), 36);
                 failed += 1;
             }
         }
@@ -427,8 +429,8 @@ async fn a_hung_client_is_found_and_replaced() {
     })
     .await;
     pair.services[1].release();
-    for answer in held.join_all().await {
-        assert_eq!(answer.unwrap().text(), "b");
+    for response in held.join_all().await {
+        assert_eq!(response.unwrap().text(), "b");
     }
     pair.server.wait_for_clients(1).await;
     pair.clients[0].process().signal("CONT");
@@ -470,8 +472,8 @@ async fn a_client_drains_on_sigterm() {
         "it waits for what runs"
     );
     pair.services.iter().for_each(Service::release);
-    for answer in held.join_all().await {
-        assert_eq!(answer.unwrap().status, 200);
+    for response in held.join_all().await {
+        assert_eq!(response.unwrap().status, 200);
     }
     let status = pair.clients[0].exit(SOON).await;
     assert_eq!(status.code(), Some(0));
@@ -486,8 +488,8 @@ async fn a_server_drains_on_sigterm() {
     let mut slow = Vec::new();
     for mut visitor in [world.http1().await, world.http2().await] {
         let request = visitor.request(&Method::GET, "/begun", empty());
-        let answer = visitor.send(request).await.unwrap();
-        slow.push((visitor, answer));
+        let response = visitor.send(request).await.unwrap();
+        slow.push((visitor, response));
     }
     world.server.terminate();
     eventually("a closed port", SOON, async || {
@@ -502,9 +504,14 @@ async fn a_server_drains_on_sigterm() {
         "it waits for what runs"
     );
     world.service().release();
-    for (visitor, answer) in slow {
-        let answer = within("the rest of a running answer", SOON, answer_of(answer)).await;
-        assert_eq!(answer.unwrap().text(), "first,second");
+    for (visitor, response) in slow {
+        let response = within(
+            "the rest of a running response",
+            SOON,
+            full_response(response),
+        )
+        .await;
+        assert_eq!(response.unwrap().text(), "first,second");
         drop(visitor);
     }
     let status = world.server.exit(SOON).await;
@@ -547,7 +554,7 @@ async fn a_drain_shows_the_requests_that_it_waits_for() {
     let mut world = World::site().await;
     let mut visitor = world.http1().await;
     let request = visitor.request(&Method::GET, "/begun", empty());
-    let answer = visitor.send(request).await.unwrap();
+    let response = visitor.send(request).await.unwrap();
     let line = "waiting for 1 request (web 1), for ";
     world.client.process().signal("INT");
     eventually("the client's line", SOON, async || {
@@ -562,7 +569,7 @@ async fn a_drain_shows_the_requests_that_it_waits_for() {
     })
     .await;
     world.service().release();
-    drop(answer);
+    drop(response);
 }
 
 /// F21: the second signal ends at once.
@@ -571,7 +578,7 @@ async fn a_second_sigterm_ends_at_once() {
     let mut world = World::site().await;
     let mut visitor = world.http1().await;
     let request = visitor.request(&Method::GET, "/begun", empty());
-    let answer = visitor.send(request).await.unwrap();
+    let response = visitor.send(request).await.unwrap();
     world.server.terminate();
     eventually("a closed port", SOON, async || {
         let refused = tokio::net::TcpStream::connect(world.server.http)
@@ -583,5 +590,8 @@ async fn a_second_sigterm_ends_at_once() {
     world.server.terminate();
     let status = world.server.exit(Duration::from_secs(10)).await;
     assert_eq!(status.code(), Some(0));
-    assert!(answer_of(answer).await.is_err(), "P-7.1: it was broken off");
+    assert!(
+        full_response(response).await.is_err(),
+        "P-7.1: it was broken off"
+    );
 }

@@ -36,20 +36,23 @@ async fn an_added_rule_routes_and_a_removed_one_no_longer() {
     let status = server.status().await;
     assert_eq!(count(&status, "/config/revision"), 1);
     server.follows(&leading_to(service.addr), 2).await;
-    let answer = get(server.http, ERP, "/who").await;
-    assert_eq!((answer.status, &*answer.text()), (StatusCode::OK, "erp"));
+    let response = get(server.http, ERP, "/who").await;
+    assert_eq!(
+        (response.status, &*response.text()),
+        (StatusCode::OK, "erp")
+    );
     server
         .follows(
             "server: { max_clients: 10, timeouts: { startup_grace: 0s } }\n",
             3,
         )
         .await;
-    let answer = eventually("the end of the startup grace", SOON, async || {
-        let answer = get(server.http, ERP, "/who").await;
-        (answer.status != StatusCode::OK).then_some(answer)
+    let response = eventually("the end of the startup grace", SOON, async || {
+        let response = get(server.http, ERP, "/who").await;
+        (response.status != StatusCode::OK).then_some(response)
     })
     .await;
-    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(response.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -78,8 +81,8 @@ async fn an_added_token_lets_in_and_a_removed_one_ends_its_links() {
     .await;
     let status = server.status().await;
     assert_eq!(status["clients"][0]["user"], "alice");
-    let answer = get(server.http, "alice.localhost", "/who").await;
-    assert_eq!(answer.status, StatusCode::OK);
+    let response = get(server.http, "alice.localhost", "/who").await;
+    assert_eq!(response.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -143,9 +146,9 @@ async fn requests_go_on_while_the_server_of_an_upstream_changes() {
                 let mut visitor = Visitor::http1(addr, ERP).await;
                 let mut by_other = 0;
                 while !is_over.load(Ordering::Relaxed) || by_other == 0 {
-                    let answer = visitor.get("/who").await;
-                    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-                    by_other += u64::from(answer.text() == "other");
+                    let response = visitor.get("/who").await;
+                    assert_eq!(response.status, StatusCode::OK, "{}", response.text());
+                    by_other += u64::from(response.text() == "other");
                 }
             })
         })

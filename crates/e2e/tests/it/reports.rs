@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adit_e2e::{
-    Answer, Client, ClientOptions, HOST, Raw, Server, Service, World, eventually, get, within,
+    Client, ClientOptions, FullResponse, HOST, Raw, Server, Service, World, eventually, get, within,
 };
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
@@ -26,9 +26,9 @@ fn failed(world: &mut World) -> Vec<String> {
 #[tokio::test]
 async fn requests_to_a_dead_service_have_one_line_each() {
     let mut world = World::before(closed_address().await).await;
-    let mut answers: Vec<Answer> = Vec::new();
+    let mut responses: Vec<FullResponse> = Vec::new();
     for _ in 0..3 {
-        answers.push(world.get("/").await);
+        responses.push(world.get("/").await);
     }
     let lines = eventually("three lines", PATIENCE, async || {
         let lines = failed(&mut world);
@@ -36,12 +36,12 @@ async fn requests_to_a_dead_service_have_one_line_each() {
     })
     .await;
     assert_eq!(lines.len(), 3, "{lines:?}");
-    for answer in &answers {
+    for response in &responses {
         assert_eq!(
-            (answer.status.as_u16(), answer.reason()),
+            (response.status.as_u16(), response.reason()),
             (502, "dial_failed")
         );
-        let id = answer.header("adit-request-id");
+        let id = response.header("adit-request-id");
         let line = lines.iter().find(|line| line.contains(id));
         let line = line.unwrap_or_else(|| panic!("no line of {id}: {lines:?}"));
         for part in ["WARN", "tunnel=web", "dial_failed", "start the service"] {
@@ -140,12 +140,12 @@ async fn p_1_4_refused_name_and_port_are_taken_when_freed() {
 async fn p_3_12_tunnel_to_its_own_server_gives_508_at_once() {
     let server = Server::plain().await;
     let mut client = Client::http(&server, "client-1", "web", server.http).await;
-    let answer = within("an answer", Duration::from_secs(5), async {
+    let response = within("a response", Duration::from_secs(5), async {
         get(server.http, HOST, "/").await
     })
     .await;
-    assert_eq!((answer.status.as_u16(), answer.reason()), (508, "loop"));
-    assert!(!answer.text().is_empty());
+    assert_eq!((response.status.as_u16(), response.reason()), (508, "loop"));
+    assert!(!response.text().is_empty());
     // It has come back once, not until permits or descriptors ran out.
     let status = server.status().await;
     assert_eq!(

@@ -114,7 +114,7 @@ async fn watched() -> (Scripted, mpsc::UnboundedReceiver<End>) {
 }
 
 /// There and back.
-async fn answers(addr: SocketAddr, text: &str) {
+async fn responses(addr: SocketAddr, text: &str) {
     let mut visitor = Raw::connect(addr).await;
     visitor.send(text).await;
     visitor.stream.shutdown().await.unwrap();
@@ -122,13 +122,13 @@ async fn answers(addr: SocketAddr, text: &str) {
     assert_eq!((read.text().as_str(), read.end), (text, End::Closed));
 }
 
-/// Tries until somebody answers; a visitor that cannot be led on is reset.
-async fn answers_again(addr: SocketAddr) {
-    eventually("an answer", SOON, async || {
+/// Tries until a service responds; a visitor that cannot be forwarded is reset.
+async fn responds_again(addr: SocketAddr) {
+    eventually("a response", SOON, async || {
         let mut stream = TcpStream::connect(addr).await.ok()?;
         stream.write_all(b"again").await.ok()?;
-        let mut answer = [0; 5];
-        let read = tokio::time::timeout(SOON, stream.read_exact(&mut answer)).await;
+        let mut response = [0; 5];
+        let read = tokio::time::timeout(SOON, stream.read_exact(&mut response)).await;
         matches!(read, Ok(Ok(_))).then_some(())
     })
     .await;
@@ -174,7 +174,7 @@ async fn bytes_cross_a_requested_and_a_chosen_port() {
     let (picking, picked) = start(adit(&server, "picking", &args), "tcp://").await;
     assert!(picked.ip() == server.tunnel.ip() && picked.port() > 0);
     for addr in [addr, picked] {
-        answers(addr, "hello").await;
+        responses(addr, "hello").await;
         carries(addr).await;
     }
     let status = server.status().await;
@@ -347,7 +347,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
     let run = refused("late", 2222).await;
     assert_eq!(run.code, Some(1));
     assert!(run.stderr.contains("allow_ports"), "{}", run.stderr);
-    answers(addr, "undisturbed").await;
+    responses(addr, "undisturbed").await;
 }
 
 /// P-10.3, F17, F18: a client that is killed resets its connections; its port stays open, visitors wait for it, and the
@@ -471,7 +471,7 @@ async fn a_killed_service_is_found_when_it_returns() {
     drop(visitor);
     nothing_is_left(&server, &client).await;
     let _service = python_echo(&server, &port);
-    answers_again(addr).await;
+    responds_again(addr).await;
 }
 
 /// P-10.3: the reset of a visitor reaches the service.
@@ -515,7 +515,7 @@ async fn a_port_is_kept_for_a_while_and_then_closed() {
     let server = Server::with(config).await;
     let service_addr = service.addr.to_string();
     let (mut client, addr) = start(adit(&server, "one", &["tcp", &service_addr]), "tcp://").await;
-    answers(addr, "hello").await;
+    responses(addr, "hello").await;
     client.terminate();
     assert!(client.exit(SOON).await.success());
     let read = Raw::connect(addr).await.read_to_end().await;
@@ -528,7 +528,7 @@ async fn a_port_is_kept_for_a_while_and_then_closed() {
     .await;
     shown(&server, "/process/public_ports", 0).await;
     client.restart().await;
-    answers(addr, "the same again").await;
+    responses(addr, "the same again").await;
 }
 
 /// F21: a draining server accepts no new visitor, and completes the others.
@@ -553,7 +553,7 @@ async fn a_draining_server_closes_ports_and_completes_connections() {
     running.send("before").await;
     running.read_text("before").await;
     let datagrams = visitor(addrs[1]).await;
-    assert_eq!(ask(&datagrams, b"before").await, b"before");
+    assert_eq!(query(&datagrams, b"before").await, b"before");
     server.terminate();
     eventually("a port that is closed", SOON, async || {
         TcpStream::connect(addrs[0]).await.err().map(drop)
@@ -561,7 +561,7 @@ async fn a_draining_server_closes_ports_and_completes_connections() {
     .await;
     running.send("after").await;
     running.read_text("after").await;
-    assert_eq!(ask(&datagrams, b"after").await, b"after");
+    assert_eq!(query(&datagrams, b"after").await, b"after");
     assert!(!server.process().has_ended());
     running.stream.shutdown().await.unwrap();
     assert_eq!(running.read_to_end().await.end, End::Closed);
@@ -609,15 +609,15 @@ async fn visitor(addr: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// The answer to a datagram, which is sent again until there is one: a datagram may be lost.
-async fn ask(visitor: &UdpSocket, datagram: &[u8]) -> Vec<u8> {
-    let mut answer = vec![0; 65_536];
-    eventually("an answer to a datagram", SOON, async || {
+/// The response to a datagram, which is sent again until there is one: a datagram may be lost.
+async fn query(visitor: &UdpSocket, datagram: &[u8]) -> Vec<u8> {
+    let mut response = vec![0; 65_536];
+    eventually("a response to a datagram", SOON, async || {
         visitor.send(datagram).await.ok()?;
-        let answered = visitor.recv(&mut answer);
+        let responded = visitor.recv(&mut response);
         let wait = Duration::from_secs(2);
-        let length = tokio::time::timeout(wait, answered).await.ok()?.ok()?;
-        Some(answer[..length].to_vec())
+        let length = tokio::time::timeout(wait, responded).await.ok()?.ok()?;
+        Some(response[..length].to_vec())
     })
     .await
 }
@@ -640,18 +640,18 @@ async fn p_11_4_datagrams_come_back_and_a_silent_flow_ends() {
     let (client, addr) = start(adit(&server, "one", &args), "udp://").await;
     assert_eq!(addr, SocketAddr::new(server.tunnel.ip(), port));
     let (one, two) = (visitor(addr).await, visitor(addr).await);
-    assert_eq!(ask(&one, b"one").await, b"one");
-    assert_eq!(ask(&two, b"two").await, b"two");
+    assert_eq!(query(&one, b"one").await, b"one");
+    assert_eq!(query(&two, b"two").await, b"two");
     // Whole or not at all: the shortest and the longest.
-    assert_eq!(ask(&one, b"").await, b"");
+    assert_eq!(query(&one, b"").await, b"");
     let longest: Vec<u8> = (0..65_507_u32).map(|n| (n % 249) as u8).collect();
-    assert!(ask(&two, &longest).await == longest);
+    assert!(query(&two, &longest).await == longest);
     assert_eq!(count(&server.status().await, "/udp/total"), 2);
     shown(&server, "/udp/open", 0).await;
     let status = server.status().await;
     assert_eq!(count(&status, "/udp/silent"), 2);
     assert_eq!(count(&status, "/process/pending"), 0);
-    assert_eq!(ask(&one, b"late").await, b"late");
+    assert_eq!(query(&one, b"late").await, b"late");
     assert_eq!(count(&server.status().await, "/udp/total"), 3);
     shown(&server, "/udp/open", 0).await;
     nothing_is_left(&server, &client).await;
@@ -665,10 +665,10 @@ async fn flows_come_back_with_their_client() {
     let service_addr = service.addr.to_string();
     let (mut client, addr) = start(adit(&server, "one", &["udp", &service_addr]), "udp://").await;
     let visitor = visitor(addr).await;
-    assert_eq!(ask(&visitor, b"before").await, b"before");
+    assert_eq!(query(&visitor, b"before").await, b"before");
     client.kill();
     client.restart().await;
-    assert_eq!(ask(&visitor, b"after").await, b"after");
+    assert_eq!(query(&visitor, b"after").await, b"after");
     assert_eq!(public(&client).await, [addr]);
 }
 
@@ -681,17 +681,17 @@ async fn a_port_of_http_needs_no_host() {
     let args = ["http", &service.addr.to_string(), "--remote-port", &port];
     let (_client, addr) = start(adit(&server, "one", &args), "http://").await;
     for host in ["anything.test", "web.localhost"] {
-        let answer = get(addr, host, "/who").await;
+        let response = get(addr, host, "/who").await;
         assert_eq!(
-            (answer.status.as_u16(), answer.text().as_str()),
+            (response.status.as_u16(), response.text().as_str()),
             (200, "site")
         );
     }
     // It is found by its port alone.
     let name = format!("http-{}.localhost", service.addr.port());
-    let answer = get(server.http, &name, "/who").await;
+    let response = get(server.http, &name, "/who").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.reason()),
+        (response.status.as_u16(), response.reason()),
         (404, "no_tunnel")
     );
     shown(&server, "/process/pending", 0).await;
@@ -717,7 +717,7 @@ async fn status_tells_ports_and_sessions() {
     let addrs = public(&client).await;
     let mut running = Raw::connect(addrs[0]).await;
     running.read_text("hello").await;
-    assert_eq!(ask(&visitor(addrs[1]).await, b"x").await, b"x");
+    assert_eq!(query(&visitor(addrs[1]).await, b"x").await, b"x");
     let state = server.state().display().to_string();
     let env = [("ADIT__STATE_DIR", &*state)];
     let text = run("adit", &["status"], &env, server.state()).await.stdout;

@@ -56,8 +56,8 @@ async fn a_log_that_nobody_reads_stops_nobody() {
     })
     .await;
     for _ in 0..1_000 {
-        let answer = get(http, "unknown.localhost", "/").await;
-        assert_eq!(answer.reason(), "no_tunnel");
+        let response = get(http, "unknown.localhost", "/").await;
+        assert_eq!(response.reason(), "no_tunnel");
     }
     // Nor does it stop its end.
     let kill = Command::new("kill").arg(child.0.id().to_string()).status();

@@ -137,15 +137,15 @@ async fn p_6_4_unsafe_requests_of_a_lost_lane_fail_once() {
     })
     .await;
     world.relay.reset_stream(0, DATA_STREAM);
-    let answer = within("its failure", SOON, running).await.unwrap();
+    let response = within("its failure", SOON, running).await.unwrap();
     assert_eq!(
-        (answer.status, answer.reason()),
+        (response.status, response.reason()),
         (StatusCode::BAD_GATEWAY, "link_lost")
     );
     world.has_streams(1, 1).await;
     assert_eq!(world.service.stats.begun(), 1, "it was not sent again");
-    let answer = get(addr, host, "/who").await;
-    assert_eq!(answer.text(), "one");
+    let response = get(addr, host, "/who").await;
+    assert_eq!(response.text(), "one");
     world.is_the_same_session().await;
 }
 
@@ -181,6 +181,6 @@ async fn p_1_7_without_any_stream_the_client_registers_anew() {
     })
     .await;
     world.has_streams(1, 0).await;
-    let answer = get(world.server.http, "web.localhost", "/who").await;
-    assert_eq!(answer.text(), "one");
+    let response = get(world.server.http, "web.localhost", "/who").await;
+    assert_eq!(response.text(), "one");
 }

@@ -51,8 +51,8 @@ impl TracedServer {
         let (collector, addr) = silent().await;
         let server = Server::with(&format!("server:\n{}", section(addr))).await;
         let client = Client::http(&server, "client-1", "web", service.addr).await;
-        let answer = get(server.http, "web.localhost", "/who").await;
-        assert_eq!(answer.text(), "web");
+        let response = get(server.http, "web.localhost", "/who").await;
+        assert_eq!(response.text(), "web");
         Self {
             server,
             _beside: (client, service, collector),
@@ -88,8 +88,8 @@ async fn a_second_signal_ends_a_client_without_its_collector() {
     let server = Server::with(&format!("server:\n{}", section(addr))).await;
     let file = format!("client:\n{}{}", section(addr), tunnel(&service));
     let mut client = Client::start(ClientOptions::file(&server, "client-1", &file)).await;
-    let answer = get(server.http, "web.localhost", "/who").await;
-    assert_eq!(answer.text(), "web");
+    let response = get(server.http, "web.localhost", "/who").await;
+    assert_eq!(response.text(), "web");
     let announced = server.state().join("clients");
     let announced = fs::read_dir(announced).unwrap().next().unwrap().unwrap();
     client.terminate();

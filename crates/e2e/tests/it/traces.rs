@@ -32,7 +32,7 @@ fn traceparent() -> HeaderValue {
     HeaderValue::try_from(format!("00-{TRACE}-{SPAN}-01")).unwrap()
 }
 
-/// Answers each request with its own head.
+/// Responds to each request with its own head.
 async fn mirror() -> Scripted {
     Scripted::start(|mut stream| async move {
         let mut head = Vec::new();
@@ -43,8 +43,8 @@ async fn mirror() -> Scripted {
                 Ok(count) => head.extend_from_slice(&piece[..count]),
             }
             if head.ends_with(b"\r\n\r\n") {
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+                let _ = stream.write_all(response.as_bytes()).await;
                 let _ = stream.write_all(&head).await;
                 head.clear();
             }
@@ -141,8 +141,8 @@ async fn a_request_over_http_is_one_trace() {
     headers.insert("traceparent", traceparent());
     headers.insert("tracestate", HeaderValue::from_static("vendor=1"));
     headers.insert("baggage", HeaderValue::from_static("colour=blue"));
-    let answer = visitor.send(request).await.unwrap();
-    let seen = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = visitor.send(request).await.unwrap();
+    let seen = response.into_body().collect().await.unwrap().to_bytes();
     let seen = String::from_utf8(seen.to_vec()).unwrap().to_lowercase();
     assert!(seen.contains("tracestate: vendor=1"), "{seen}");
     assert!(seen.contains("baggage: colour=blue"), "{seen}");
@@ -238,9 +238,9 @@ async fn a_call_of_grpc_is_one_trace() {
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
     headers.insert("te", HeaderValue::from_static("trailers"));
     headers.insert("traceparent", traceparent());
-    let answer = visitor.send(request).await.unwrap();
-    let answer = answer.into_body().collect().await.unwrap();
-    let status = answer
+    let response = visitor.send(request).await.unwrap();
+    let response = response.into_body().collect().await.unwrap();
+    let status = response
         .trailers()
         .and_then(|trailers| trailers.get("grpc-status"));
     assert_eq!(status.unwrap(), "0");
@@ -335,8 +335,8 @@ async fn an_unsampled_request_leaves_no_spans_and_keeps_its_context() {
     let mut request = visitor.request(&Method::GET, "/", adit_e2e::empty());
     let value = HeaderValue::try_from(&unsampled).unwrap();
     request.headers_mut().insert("traceparent", value);
-    let answer = visitor.send(request).await.unwrap();
-    let seen = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = visitor.send(request).await.unwrap();
+    let seen = response.into_body().collect().await.unwrap().to_bytes();
     let seen = String::from_utf8(seen.to_vec()).unwrap();
     assert!(seen.contains(&unsampled), "{seen}");
     // One that begins here is: when it has come, the other would have too.

@@ -1,5 +1,5 @@
 //! Two commands without a file: the first use, and its errors.
-//! F26 (files, variables, flags), F43 (command line), P-1.3, P-1.4, and the answers to bad input.
+//! F26 (files, variables, flags), F43 (command line), P-1.3, P-1.4, and the responses to bad input.
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,9 +23,9 @@ async fn first_line_leads_to_the_service(client: &mut Process, server: &Server, 
     let url = client.first_line().await;
     let host = format!("http-{}.localhost:{}", service.port(), server.http.port());
     assert_eq!(url, format!("http://{host}"));
-    let answer = get(server.http, &host, "/who").await;
+    let response = get(server.http, &host, "/who").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.text().as_str()),
+        (response.status.as_u16(), response.text().as_str()),
         (200, "site")
     );
 }

@@ -1,4 +1,4 @@
-//! An upgrade and the interim answer before it, through both binaries. P-1.2, P-3.1, P-3.7.
+//! An upgrade and the interim response before it, through both binaries. P-1.2, P-3.1, P-3.7.
 
 use adit_e2e::{End, Scripted, World};
 use tokio::{

@@ -46,7 +46,7 @@ async fn p_9_6_a_server_that_drains_says_so_at_once() {
     says_so_at_once(Leaves::Server).await;
 }
 
-/// Code 1001 comes while another request still runs, which is then answered: an open WebSocket is not waited for.
+/// Code 1001 arrives while another request still runs, which then gets its response: an open WebSocket is not waited for.
 async fn says_so_at_once(leaves: Leaves) {
     let sockets = PythonService::start("ws_service.py").await;
     let site = Service::site("site").await;
@@ -82,7 +82,7 @@ async fn says_so_at_once(leaves: Leaves) {
         panic!("no close frame: {last:?}");
     };
     assert_eq!(close.code, CloseCode::Away);
-    // The answer to it goes out, and then the connection ends.
+    // The response to it goes out, and then the connection ends.
     assert!(within("the end", SOON, socket.next()).await.is_none());
     assert!(!held.is_finished());
     site.release();

@@ -221,7 +221,7 @@ pub(crate) enum SetupError {
 pub(crate) enum HandshakeError {
     #[error(transparent)]
     Setup(#[from] SetupError),
-    #[error("no end of the TLS handshake within {0:?}; does the service speak TLS?")]
+    #[error("the TLS handshake did not finish within {0:?}; does the service speak TLS?")]
     TimedOut(Duration),
     #[error("the service does not offer HTTP/2 over TLS (ALPN `h2`); enable HTTP/2 in the service")]
     NoHttp2,

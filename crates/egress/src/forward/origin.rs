@@ -1,4 +1,4 @@
-//! What is known of a request beside its head: its owner, and how long it has waited.
+//! What is known of a request besides its head: its owner, and how long it has waited.
 
 use std::sync::Arc;
 

@@ -174,7 +174,7 @@ pub(crate) fn report(
         sent_bytes: payload.visitor_received(),
         retries: 0,
         started: timeline.started,
-        answered: timeline.answered,
+        responded: timeline.responded,
         ended: timeline.ended,
         timeline: timeline.phases,
     });

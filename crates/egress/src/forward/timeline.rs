@@ -146,7 +146,7 @@ impl RequestTimeline {
         self.retried
     }
 
-    /// The head of the response has been forwarded; with `is_complete` there is nothing behind it.
+    /// The head of the response has been forwarded; with `is_complete` there is nothing after it.
     pub(crate) fn on_response(&mut self, status: u16, is_complete: bool) {
         self.status = status;
         if let Some(phases) = &mut self.phases {
@@ -191,7 +191,7 @@ impl RequestTimeline {
             status: self.status,
             grpc_status: self.grpc_status,
             started,
-            answered: match self.response {
+            responded: match self.response {
                 ResponseStart::NotYet => None,
                 ResponseStart::At(at) => Some(at),
                 ResponseStart::AtEnd => Some(ended),
@@ -210,7 +210,7 @@ pub(super) struct EndedTimeline<'t> {
     pub(super) grpc_status: Option<u16>,
     pub(super) started: Instant,
     /// When the response started.
-    pub(super) answered: Option<Instant>,
+    pub(super) responded: Option<Instant>,
     pub(super) ended: Instant,
     pub(super) phases: Option<&'t Timeline>,
 }

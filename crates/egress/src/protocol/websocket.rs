@@ -129,7 +129,7 @@ fn accept(exchange: &Exchange, lines: &[HeaderLine]) -> Result<(), ForwardError>
     Ok(())
 }
 
-/// Carries frames to the end of the WebSocket and finishes the record. `first` has come from the service behind its
+/// Carries frames to the end of the WebSocket and finishes the record. `first` has come from the service after its
 /// response.
 async fn carry(
     socket: Stream,

@@ -249,7 +249,7 @@ async fn bodies_and_trailers_go_both_ways() {
 }
 
 #[tokio::test]
-async fn answers_of_many_at_once_are_not_mixed_up() {
+async fn concurrent_responses_are_not_mixed_up() {
     for protocol in BOTH {
         let config = Config {
             max_connections: 60,

@@ -86,7 +86,7 @@ async fn a_record_has_all_fields_of_its_request() {
         assert_eq!(record.service, format!("127.0.0.1:{port}"));
         assert_eq!(record.reason, None);
         assert_eq!((record.received_bytes, record.sent_bytes), (5, 2));
-        assert!(record.answered.is_some());
+        assert!(record.responded.is_some());
         let mut phases = vec![Phase::Queue, Phase::Dial, Phase::FirstByte, Phase::End];
         if !first {
             phases.remove(1);
@@ -98,7 +98,7 @@ async fn a_record_has_all_fields_of_its_request() {
         if traced {
             let (first_byte, end) = (record.span(Phase::FirstByte), record.span(Phase::End));
             assert_eq!(first_byte.end, Some(end.start));
-            assert_eq!(record.answered, Some(end.start));
+            assert_eq!(record.responded, Some(end.start));
         }
     }
 }
@@ -245,7 +245,7 @@ async fn refusals_are_recorded_with_their_reason() {
             (request.open.tunnel, 0)
         );
         assert_eq!(record.service, service);
-        assert_eq!((record.phases(), record.answered), (vec![], None));
+        assert_eq!((record.phases(), record.responded), (vec![], None));
         assert!(record.timeline.is_some());
     }
     observed.link.egress.set_draining(true);
@@ -364,7 +364,7 @@ async fn failures_are_recorded_with_the_bytes_before_them() {
     drop(exchange);
     let record = observed.only_record().await;
     assert_eq!(record.reason, Some("service_timeout"));
-    assert_eq!((record.status, record.answered), (0, None));
+    assert_eq!((record.status, record.responded), (0, None));
     assert_eq!(
         record.phases(),
         [Phase::Queue, Phase::Dial, Phase::FirstByte]
@@ -384,7 +384,7 @@ async fn failures_are_recorded_with_the_bytes_before_them() {
     let record = observed.only_record().await;
     assert_eq!(record.reason, Some("service_aborted"));
     assert_eq!((record.status, record.sent_bytes), (200, 4));
-    assert!(record.answered.is_some());
+    assert!(record.responded.is_some());
 }
 
 #[tokio::test]

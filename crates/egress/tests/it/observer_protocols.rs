@@ -135,7 +135,7 @@ async fn a_call_is_recorded_with_its_status() {
         assert_eq!((record.status, record.grpc_status), (200, Some(5)));
         assert_eq!(record.reason, None);
         assert_eq!((record.received_bytes, record.sent_bytes), (5, 7));
-        assert!(record.answered.is_some());
+        assert!(record.responded.is_some());
         let phases: &[_] = match (trace == SAMPLED, is_first) {
             (true, true) => &[Phase::Queue, Phase::Dial, Phase::FirstByte, Phase::End],
             (true, false) => &[Phase::Queue, Phase::FirstByte, Phase::End],
@@ -434,7 +434,7 @@ async fn a_tcp_connection_is_recorded_without_its_proxy_header() {
     assert_eq!((record.status, record.reason), (0, None));
     assert_eq!((record.received_bytes, record.sent_bytes), (6, 4));
     assert_eq!(record.phases(), [Phase::Dial, Phase::End]);
-    assert!(record.answered.is_some());
+    assert!(record.responded.is_some());
 }
 
 #[tokio::test]
@@ -450,7 +450,7 @@ async fn a_failed_tcp_connection_is_recorded_with_its_reason() {
     let record = observed.only_record().await;
     assert_eq!(record.reason, Some("dial_failed"));
     assert_eq!(record.phases(), [Phase::Dial]);
-    assert_eq!(record.answered, None);
+    assert_eq!(record.responded, None);
 
     let (send, mut sockets) = mpsc::unbounded_channel();
     let port = serve(move |socket, _| {

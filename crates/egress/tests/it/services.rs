@@ -325,7 +325,7 @@ async fn a_body_may_end_with_its_connection_but_not_break() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_end_with_their_head() {
+async fn responses_without_a_body_end_with_their_head() {
     let with_length = fixed("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
     let link = EgressLink::to(http_service(with_length), Config::default());
     for _ in 0..2 {

@@ -214,7 +214,7 @@ async fn an_absent_service_is_reported() {
 }
 
 #[tokio::test]
-async fn a_service_that_has_answered_may_go_and_come_back() {
+async fn a_service_that_has_responded_may_restart() {
     let service = udp::Socket::bind().await;
     let addr = service.0.local_addr().unwrap();
     let link = link_to(to("127.0.0.1", addr.port()));

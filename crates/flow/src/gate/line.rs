@@ -4,10 +4,11 @@ use std::task::Waker;
 
 use crate::ring::Ring;
 
-/// Above this many places, an empty line gives its memory back.
+/// Above this number of places, an empty line releases its memory.
 const KEPT_PLACES: usize = 64;
 
-/// The waiting tasks: a ring over the places of a vector, whose head is the head of the line, so that a task that gives up in the middle leaves at once and memory stays bounded by the number of tasks.
+/// The waiting tasks: a ring over the places of a vector whose head is the head of the line, so that a task in the
+/// middle can leave at once and memory stays bounded by the number of tasks.
 #[derive(Default)]
 pub(super) struct Line {
     places: Vec<Place>,
@@ -18,22 +19,22 @@ pub(super) struct Line {
 
 pub(super) enum Place {
     Vacant,
-    /// Stands in `order`.
+    /// In `order`.
     Waiting(Waker),
-    /// Out of the line with a permit, which its future has not fetched yet.
+    /// Removed from the line with a permit, which its future has not taken yet.
     Handed,
-    /// Out of the line because the gate was closed.
+    /// Removed from the line because the gate was closed.
     TurnedAway,
 }
 
 impl Line {
-    /// How many tasks stand in the line.
+    /// Number of tasks in the line.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The waker of a place that still stands in the line.
+    /// The waker of a place that is still in the line.
     pub(super) fn waker(&mut self, place: u32) -> Option<&mut Waker> {
         match &mut self.places[place as usize] {
             Place::Waiting(waker) => Some(waker),
@@ -55,7 +56,7 @@ impl Line {
         place
     }
 
-    /// Takes the head out of the line; its place becomes `left`, for its future to find.
+    /// Removes the head of the line; its place becomes `left`, for its future to read.
     #[inline]
     pub(super) fn pop(&mut self, left: Place) -> Option<Waker> {
         let place = self.order.head()?;
@@ -67,7 +68,7 @@ impl Line {
         }
     }
 
-    /// The place's future is gone. Answers what was there; closes the line behind it if it was waiting.
+    /// The future of a place was dropped. Returns the state of the place; removes it from the line if it was waiting.
     pub(super) fn vacate(&mut self, place: u32) -> Place {
         let left = std::mem::replace(&mut self.places[place as usize], Place::Vacant);
         if matches!(left, Place::Waiting(_)) {

@@ -1,27 +1,27 @@
-//! How permits are shared when they run short.
+//! How permits are shared when they are short.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
 /// The holder of a permit: the tunnel and the visitor's address, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The tunnel, or what stands for one.
+    /// The tunnel, or what is counted in its place.
     pub tunnel: u64,
-    /// The visitor's address, without what it may choose freely: a host of IPv6 has a /64.
+    /// The visitor's address, without the part that it can choose freely: an IPv6 host has a /64.
     pub visitor: u64,
 }
 
 /// The part of all permits, in percent, that one visitor's address and one tunnel may take; the rest stays free for
 /// others. 100 and more: all of them.
 ///
-/// Holders are counted only once the permits that are free fall to the larger rest. From then on each holder may take an
-/// eighth of the rest it leaves to others, and what it wants beyond that waits until more is free than that rest: so an
-/// address holds at most its part and an eighth of the rest, and a newcomer finds a permit at once.
+/// Holders are counted only once the permits that are free fall to the larger rest. From then on each holder may take
+/// an eighth of the rest that it leaves to others; for more it waits until more than that rest is free. So an address
+/// holds at most its part and an eighth of the rest, and a new holder finds a permit at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     /// Of one tunnel.
     pub tunnel_percent: u8,
-    /// Of one visitor's address. Smaller than that of a tunnel, so that the other visitors of the tunnel find some.
+    /// Of one visitor's address. Smaller than that of a tunnel, so that other visitors of the tunnel find permits.
     pub visitor_percent: u8,
 }
 
@@ -33,7 +33,7 @@ impl Shares {
     };
 }
 
-/// Which line a claim waits in, and how many permits it leaves to others.
+/// The line in which a claim waits, and the number of permits that it leaves to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     Normal,
@@ -43,14 +43,14 @@ pub(super) enum Level {
     Visitor,
 }
 
-/// Of this part of what a holder leaves to others it may take itself.
+/// A holder may take one of this many parts of what it leaves to others.
 const PART_OF_REST: i64 = 8;
 
 impl Level {
     pub(super) const ALL: [Self; 3] = [Self::Normal, Self::Tunnel, Self::Visitor];
 }
 
-/// Permits that are held, and waited for, since they ran short.
+/// Permits that are in use or waited for, counted since they are short.
 pub(super) struct Holders {
     rests: [i64; 2],
     tunnels: BTreeMap<u64, i64>,
@@ -79,12 +79,12 @@ impl Holders {
         }
     }
 
-    /// With no more free permits than this, holders are counted.
+    /// Holders are counted when no more permits than this are free.
     pub(super) fn plenty(&self) -> i64 {
         self.rests[0].max(self.rests[1])
     }
 
-    /// How many permits stay free when one is taken.
+    /// How many permits must stay free when one is taken.
     pub(super) const fn rest(&self, level: Level) -> i64 {
         match level {
             Level::Normal => 0,

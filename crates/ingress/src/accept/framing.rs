@@ -7,7 +7,7 @@
 //!
 //! It also replaces and keeps the bytes of request targets that hyper would reject ([`RequestLine`]).
 //!
-//! hyper does not bound the zeros in front of a chunk's size and the blanks behind it. The line is bounded here (P-3.9).
+//! hyper does not bound the zeros in front of a chunk's size and the blanks after it. The line is bounded here (P-3.9).
 //! hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
 //!
 //! `egress` has a second state machine for the chunked coding (`protocol/http1/chunked.rs`): it decodes in place, moves
@@ -27,7 +27,7 @@ use crate::{
 
 /// Digits of a chunk's size: those of the largest 64-bit number.
 const MAX_SIZE_DIGITS: u8 = 16;
-/// Bytes behind the size in its line: blanks and extensions, which have no meaning.
+/// Bytes after the size in its line: blanks and extensions, which have no meaning.
 const MAX_EXTENSION_BYTES: u32 = 4 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +44,9 @@ enum State {
     BlankLine,
     Sized(u64),
     ChunkSize(u64, u8),
-    /// The size, and the number of bytes behind it.
+    /// The size, and the number of bytes after it.
     ChunkExtension(u64, u32),
-    /// Bytes left, with the line end behind the chunk.
+    /// Bytes left, with the line end after the chunk.
     ChunkData(u64),
     TrailerStart,
     Trailer,
@@ -59,7 +59,7 @@ enum State {
 pub(crate) enum BadChunk {
     #[error("chunk size with more than {MAX_SIZE_DIGITS} digits")]
     Digits,
-    #[error("chunk size line with more than {MAX_EXTENSION_BYTES} bytes behind the size")]
+    #[error("chunk size line with more than {MAX_EXTENSION_BYTES} bytes after the size")]
     Extension,
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct Framing {
     /// Chunks whose size has been read; the count wraps.
     chunks: usize,
     request_line: RequestLine,
-    /// The head offers an upgrade. Bytes behind it may be of another protocol, and are not changed.
+    /// The head offers an upgrade. Bytes after it may be of another protocol, and are not changed.
     upgrade: bool,
 }
 
@@ -143,7 +143,7 @@ impl Framing {
     }
 
     /// All requests so far have their responses: the connection still carries HTTP/1.
-    pub(crate) const fn on_all_answered(&mut self) {
+    pub(crate) const fn on_all_responded(&mut self) {
         self.upgrade = false;
     }
 
@@ -585,7 +585,7 @@ mod tests {
         let mut framing = Framing::new();
         let mut head = *b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n";
         framing.on_bytes(&mut head, |_| {}).unwrap();
-        framing.on_all_answered();
+        framing.on_all_responded();
         let mut next = *b"GET /< HTTP/1.1\r\n";
         framing.on_bytes(&mut next, |_| {}).unwrap();
         assert_eq!(&next, b"GET /^ HTTP/1.1\r\n");

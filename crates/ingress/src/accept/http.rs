@@ -46,8 +46,7 @@ impl Http {
         Self::counting(config, admission, Arc::default())
     }
 
-    /// An entry with another configuration that counts on where this one is. Connections of this one keep its
-    /// configuration.
+    /// An entry with another configuration and the same counters. Connections of this one keep its configuration.
     pub fn reconfigured(&self, config: HttpConfig, admission: Arc<Admission>) -> Arc<Self> {
         Self::counting(config, admission, self.context.counters.clone())
     }
@@ -62,7 +61,7 @@ impl Http {
             // P-3.8: also for responses of services that do not send a date.
             .auto_date_header(true)
             .max_headers(MAX_HEADER_LINES)
-            // The socket times heads: it can tell an idle connection from a slow one.
+            // The socket times heads: it can distinguish an idle connection from a slow one.
             .header_read_timeout(None)
             .half_close(true)
             .max_buf_size(BUFFER_BYTES);
@@ -157,7 +156,7 @@ async fn serve_http1(
     after: &AfterHttp1,
     mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Failure> {
-    // For any protocol that the request asks for: hyper releases such a connection in the same way.
+    // For any protocol that the request offers: hyper releases such a connection in the same way.
     if let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() {
         after.set_upgrade(upgrade);
     }

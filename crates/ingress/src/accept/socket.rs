@@ -172,8 +172,8 @@ impl VisitorSocket {
             }
             return bytes.len();
         }
-        if self.has_answered_all() {
-            self.framing.on_all_answered();
+        if self.has_responded_to_all() {
+            self.framing.on_all_responded();
         }
         let before = &self.framing;
         let was_between = before.is_between_requests();
@@ -201,7 +201,7 @@ impl VisitorSocket {
         if self.framing.heads() != heads {
             self.has_written = false;
         }
-        // A head that has begun before keeps its time, even if the next one has begun right behind it.
+        // A head that has begun before keeps its time, even if the next one has begun right after it.
         if !was_in_head && (self.framing.is_in_head() || self.framing.heads() != heads) {
             connection.on_head();
         }
@@ -213,7 +213,7 @@ impl VisitorSocket {
     }
 
     /// Whether each complete head of HTTP/1 has had its response.
-    fn has_answered_all(&self) -> bool {
+    fn has_responded_to_all(&self) -> bool {
         self.connection.open.load(Ordering::Relaxed) == 0
             && self.connection.requests() == self.framing.heads()
     }
@@ -259,7 +259,7 @@ impl VisitorSocket {
 
     /// Intercepts a response that hyper has made itself: while all requests have their responses, it writes only to reject a
     /// head.
-    fn take_own_answer(&mut self, bytes: &[u8]) -> bool {
+    fn take_own_response(&mut self, bytes: &[u8]) -> bool {
         if self.is_http2() || self.has_left_http || self.flushed != self.connection.requests() {
             return false;
         }
@@ -424,7 +424,7 @@ impl AsyncWrite for VisitorSocket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.take_own_answer(bytes) {
+        if this.take_own_response(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         if this.connection.interim().has_begun() {
@@ -450,7 +450,7 @@ impl AsyncWrite for VisitorSocket {
         let this = self.get_mut();
         let mut written = slices.iter().filter(|slice| !slice.is_empty());
         if let (Some(only), None) = (written.next(), written.next())
-            && this.take_own_answer(only)
+            && this.take_own_response(only)
         {
             return Poll::Ready(Ok(only.len()));
         }
@@ -506,7 +506,7 @@ impl AsyncWrite for VisitorSocket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // A head without a request was rejected by hyper, and the bytes behind it have not been read.
+        // A head without a request was rejected by hyper, and the bytes after it have not been read.
         let all_taken = !this.has_left_http
             && this.framing.is_between_requests()
             && this.framing.heads() == this.connection.requests();

@@ -1,4 +1,4 @@
-//! What follows the last request of an HTTP/1 connection that asked to change its protocol.
+//! What follows the last request of an HTTP/1 connection that offered to change its protocol.
 
 use std::{
     future::poll_fn,
@@ -20,8 +20,8 @@ pub(super) struct AfterHttp1(Mutex<Next>);
 
 #[derive(Default)]
 struct Next {
-    /// Returns the socket. hyper releases it after the last request that asked for another protocol, whatever the response
-    /// was, and does not shut it down then.
+    /// Returns the socket. hyper releases it after the last request that offered another protocol, whatever the
+    /// response was, and does not shut it down then.
     on_upgrade: Option<OnUpgrade>,
     session: Option<Session>,
 }

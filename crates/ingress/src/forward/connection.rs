@@ -152,7 +152,7 @@ impl Connection {
         self.head_began.store(nanos.max(1), Ordering::Relaxed);
     }
 
-    /// When the head of the request began that has just been read.
+    /// When the head that was just read began.
     pub(crate) fn take_head_began(&self) -> Instant {
         match self.head_began.swap(0, Ordering::Relaxed) {
             0 => Instant::now(),

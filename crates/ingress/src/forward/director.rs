@@ -1,4 +1,4 @@
-//! The seam to the caller's routing: the director decides where a request goes.
+//! The interface to the caller's routing: the director decides where a request goes.
 
 use std::{any::Any, sync::Arc};
 

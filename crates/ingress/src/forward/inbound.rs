@@ -39,7 +39,7 @@ pub(crate) struct Stream {
 type Arrived = Option<Result<Frame<Bytes>, Failure>>;
 
 impl Inbound {
-    /// The body behind a head of HTTP/2 with these header lines. h2 checks their length.
+    /// The body after a head of HTTP/2 with these header lines. h2 checks their length.
     pub(crate) fn on_stream(recv: RecvStream, headers: &HeaderMap) -> Self {
         if recv.is_end_stream() {
             return Self::None;

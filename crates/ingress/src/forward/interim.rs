@@ -2,8 +2,8 @@
 //!
 //! Over HTTP/1.1 hyper sends `100 Continue` by itself and no other interim response. Others are written to the visitor's
 //! socket beneath hyper, between its writes: the request hands the bytes over and waits until the socket has taken them,
-//! and the socket takes them only when hyper asks for a flush, which it does once its own buffer is empty. So they are sent
-//! behind the response to the request before and in front of their own, whatever the visitor pipelines. Over HTTP/2 all of
+//! and the socket takes them only when hyper flushes, which it does once its own buffer is empty. So they are sent
+//! after the response to the request before and in front of their own, whatever the visitor pipelines. Over HTTP/2 all of
 //! them are sent on the stream of the request.
 
 use std::{

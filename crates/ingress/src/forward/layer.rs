@@ -1,4 +1,4 @@
-//! The seam for layers: plugins, limits, authorization.
+//! The interface of layers: plugins, limits, authorization.
 //!
 //! Requests pass two lists of layers. The list before routing belongs to the [`Admission`](crate::Admission) of the entries;
 //! it decides about any request, and its changes are visible to the director. The list after routing belongs to the

@@ -84,7 +84,7 @@ impl LocalResponse {
         self
     }
 
-    /// Closes the connection behind the response, if it is HTTP/1.
+    /// Closes the connection after the response, if it is HTTP/1.
     #[must_use]
     pub fn with_close(mut self, close: bool) -> Self {
         self.close |= close;

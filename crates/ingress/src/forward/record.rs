@@ -189,7 +189,7 @@ impl RequestRecord {
             received_bytes: self.received_bytes + pumped,
             sent_bytes: self.sent_bytes,
             retries: self.retries.into(),
-            answered: self.responded,
+            responded: self.responded,
             timeline,
             ..base_record(route, visitor.as_str(), local_port, started, ended)
         });
@@ -244,7 +244,7 @@ pub(crate) fn record_rejected(
         grpc_status: grpc_status.flatten(),
         reason: Some(rejected.reason.as_str()),
         sent_bytes: response.body().len() as u64,
-        answered: Some(now),
+        responded: Some(now),
         ..base_record(None, visitor.as_str(), visitor.local_port(), now, now)
     });
 }
@@ -275,7 +275,7 @@ pub(crate) fn record_unreadable(
         status: response.map_or(0, |(status, _)| status),
         reason: Some(reason.as_str()),
         sent_bytes: response.map_or(0, |(_, bytes)| bytes),
-        answered: response.map(|_| now),
+        responded: response.map(|_| now),
         ..base_record(None, visitor.as_str(), visitor.local_port(), started, now)
     });
 }
@@ -320,7 +320,7 @@ pub(crate) fn base_record<'a>(
         sent_bytes: 0,
         retries: 0,
         started,
-        answered: None,
+        responded: None,
         ended,
         timeline: None,
     }

@@ -52,7 +52,7 @@ pub(crate) fn respond(
     // Mostly the first part has come with the head. No waker is registered: the body polls again.
     let first = match recv.poll_part(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(part))) => Some(part),
-        // A failure right behind the head replaces the response. A call can end with a status in any case.
+        // A failure right after the head replaces the response. A call can end with a status in any case.
         Poll::Ready(Some(Err(failure))) if !bodyless && (is_call || !recv.is_aborted()) => {
             let failure = request.failure().unwrap_or(of_peer(failure));
             return respond_with_error(&failure, record, !matches!(request, RequestSend::Done));

@@ -231,11 +231,11 @@ impl ServiceBody {
         std::mem::replace(&mut self.request, RequestSend::Done).detach();
     }
 
-    /// Cuts the body off behind all bytes before. It must not look complete (P-7.1).
+    /// Cuts the body off after all bytes before. It must not look complete (P-7.1).
     fn cut_off(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
         let is_http1 = self.record.request.version < Version::HTTP_2;
         if self.is_call() || failure.reason == Reason::Stalled {
-            // The status of a call is sent behind them; a stalled visitor does not read them.
+            // The status of a call is sent after them; a stalled visitor does not read them.
             return Poll::Ready(Some(self.fail(failure)));
         }
         if is_http1 {

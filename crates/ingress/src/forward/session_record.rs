@@ -109,7 +109,7 @@ impl SessionRecord {
             received_bytes: self.received_bytes,
             sent_bytes: self.sent_bytes,
             retries: self.retries,
-            answered: self.responded,
+            responded: self.responded,
             timeline: self.phases.timeline(),
             ..base_record(route, visitor, port, session.started, ended)
         });

@@ -41,7 +41,7 @@ impl Target {
     /// placeholders.
     pub(crate) fn new(uri: &Uri, replaced: &[u8]) -> Option<Self> {
         let path = match uri.path_and_query() {
-            // A query right behind the host: the path is empty, and a request line needs one (RFC 9112, 3.2.1).
+            // A query right after the host: the path is empty, and a request line needs one (RFC 9112, 3.2.1).
             Some(path) if path.as_str().starts_with('?') => {
                 PathAndQuery::try_from(format!("/{}", path.as_str())).ok()?
             }

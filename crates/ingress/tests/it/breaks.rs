@@ -48,7 +48,7 @@ impl Leave {
 }
 
 /// A service that reads a head, sends `response` and leaves.
-async fn answering(response: Vec<u8>, leave: Leave) -> u16 {
+async fn responding(response: Vec<u8>, leave: Leave) -> u16 {
     let response = Bytes::from(response);
     let (port, _) = service(move |mut stream, _| {
         let response = response.clone();
@@ -115,7 +115,7 @@ async fn p_7_1_a_megabyte_of_a_response_that_ends_early_arrives() {
     for leave in [Leave::Ends, Leave::Resets] {
         let response = with_length(MEGABYTE + 1000, MEGABYTE);
         let body = response[response.len() - MEGABYTE..].to_vec();
-        let entry = entry_to(answering(response, leave).await);
+        let entry = entry_to(responding(response, leave).await);
         assert!(over_http1(&entry).await.as_bytes() == body);
         let (got, whole) = over_http2(&entry).await;
         assert_eq!((got.len(), whole), (MEGABYTE, false));
@@ -127,7 +127,7 @@ async fn p_7_1_a_megabyte_of_a_response_that_ends_early_arrives() {
 #[tokio::test]
 async fn p_7_1_a_megabyte_crosses_to_a_visitor_that_begins_late() {
     let response = with_length(MEGABYTE + 1000, MEGABYTE);
-    let entry = entry_to(answering(response, Leave::Ends).await);
+    let entry = entry_to(responding(response, Leave::Ends).await);
     let mut visitor = entry.connect_tcp().await;
     send(&mut visitor, GET).await;
     // All that goes without the visitor has gone: nothing moves.
@@ -153,7 +153,7 @@ async fn p_7_1_a_megabyte_crosses_to_a_visitor_that_begins_late() {
 async fn p_7_1_nine_bytes_of_1009_arrive_with_their_head() {
     for leave in [Leave::Ends, Leave::Resets] {
         for bytes in [9, 0] {
-            let entry = entry_to(answering(with_length(1009, bytes), leave).await);
+            let entry = entry_to(responding(with_length(1009, bytes), leave).await);
             for _ in 0..10 {
                 assert_eq!(over_http1(&entry).await.len(), bytes);
                 let (got, whole) = over_http2(&entry).await;
@@ -167,7 +167,7 @@ async fn p_7_1_nine_bytes_of_1009_arrive_with_their_head() {
 async fn p_7_1_a_reset_response_without_a_length_is_not_complete() {
     let mut response = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
     response.extend(vec![b'x'; MEGABYTE]);
-    let entry = entry_to(answering(response, Leave::Resets).await);
+    let entry = entry_to(responding(response, Leave::Resets).await);
     let body = over_http1(&entry).await;
     assert_eq!(body.matches('x').count(), MEGABYTE);
     assert!(!body.ends_with("0\r\n\r\n"));
@@ -202,7 +202,7 @@ async fn p_7_1_the_last_event_of_a_stream_that_breaks_off_arrives() {
 #[tokio::test]
 async fn p_7_1_the_same_holds_for_a_clients_entry() {
     let response = with_length(MEGABYTE + 1000, MEGABYTE);
-    let port = answering(response, Leave::Ends).await;
+    let port = responding(response, Leave::Ends).await;
     let entry = entry_of(Protocol::Http1, (Side::Client, Side::Server), port);
     assert_eq!(over_http1(&entry).await.len(), MEGABYTE);
     assert_eq!(over_http2(&entry).await.0.len(), MEGABYTE);

@@ -262,7 +262,7 @@ async fn a_visitor_that_leaves_cancels_its_request() {
     let entry = HttpEntry::serving(http_config(), move |request, mut exchange| {
         let reasons = reasons.clone();
         async move {
-            if &request.path[..] == b"/answering" {
+            if &request.path[..] == b"/responding" {
                 begin(&exchange, 200, &[], b"part");
             }
             let failure = loop {
@@ -278,11 +278,11 @@ async fn a_visitor_that_leaves_cancels_its_request() {
     let requests = [
         // While the visitor waits for its response, the connection is reset.
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /answering HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /responding HTTP/1.1\r\nHost: a\r\n\r\n",
         // In the middle of a body.
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-        "POST /answering HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "POST /responding HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     ];
     for (number, request) in requests.into_iter().enumerate() {
         let mut stream = entry.connect().await;
@@ -302,7 +302,7 @@ async fn a_visitor_that_leaves_cancels_its_request() {
     assert_eq!(cancelled, requests.len() as u64);
     // One stream of HTTP/2, and the others go on.
     let mut visitor = http2::connect(entry.connect().await).await;
-    let response = within(visitor.send_request(get("/answering")))
+    let response = within(visitor.send_request(get("/responding")))
         .await
         .unwrap();
     drop(response);

@@ -81,7 +81,7 @@ async fn layer_responds_instead_of_the_service() {
         let record = records.next().await;
         assert_eq!(record.outcome(), (401, None, 0, 6));
         let routed = usize::from(place == Place::AfterRouting);
-        assert_eq!(entry.director.asked(), routed, "{place:?}");
+        assert_eq!(entry.director.calls(), routed, "{place:?}");
 
         let request = GET.replace("Host:", "Authorization: Basic YQ==\r\nHost:");
         let response = entry.raw(request).await.unwrap();

@@ -363,7 +363,7 @@ async fn failures_have_a_status_a_reason_and_advice() {
             response.starts_with(&format!("HTTP/1.0 {status} ")),
             "{response}"
         );
-        // A head alone is answered with a head alone, and the connection serves on.
+        // A response to HEAD has only a head, and the connection stays usable.
         let closes = matches!(
             reason,
             Reason::BadRequest | Reason::HeaderTooLarge | Reason::Stalled
@@ -560,7 +560,7 @@ async fn layers_change_stop_and_are_passed_in_order() {
     assert_eq!(verdict(&closed), ("404", Some("no_tunnel")));
     let later = entry.raw(get("/later")).await.unwrap();
     assert_eq!(verdict(&later), ("503", Some("limit")));
-    assert_eq!(entry.director.asked(), 1);
+    assert_eq!(entry.director.calls(), 1);
 }
 
 /// Links that fail with `code` before any service sees the request, the last one good.
@@ -624,7 +624,7 @@ async fn refused_requests_are_retried_on_other_clients() {
             ("502", Some(reason)),
             "the budget is spent"
         );
-        assert_eq!(entry.director.asked(), 1);
+        assert_eq!(entry.director.calls(), 1);
     }
 }
 

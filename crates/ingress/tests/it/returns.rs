@@ -49,7 +49,7 @@ async fn responses(
     count: usize,
 ) -> Vec<String> {
     let request = request(method);
-    let directed = || entry.director.asked();
+    let directed = || entry.director.calls();
     let losing = async {
         while first.far.open_requests() < count {
             tokio::task::yield_now().await;

@@ -115,7 +115,7 @@ async fn p_11_1_datagrams_over_65507_bytes_are_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn p_11_1_datagrams_do_not_wait_for_the_answer() {
+async fn p_11_1_datagrams_do_not_wait_for_the_response() {
     let (link, mut incoming) = Link::scripted();
     let port = Route::to(&link).udp(UdpConfig::default(), 60 * SECOND);
     let visitor = port.visitor().await;
@@ -323,12 +323,11 @@ async fn p_11_3_datagrams_that_await_a_destination_are_bounded_and_ordered() {
 }
 
 #[test]
-fn a_udp_port_in_use_is_an_error_with_advice() {
+fn a_udp_port_in_use_is_an_error() {
     let first = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = first.local_addr().unwrap();
     let error = bind_udp(addr).unwrap_err();
     assert!(matches!(error, BindError::InUse { addr: a } if a == addr));
-    assert!(error.to_string().contains("choose another port"), "{error}");
     drop(first);
     let socket = bind_udp(addr).unwrap();
     let socket = socket2::SockRef::from(&socket);

@@ -1,4 +1,4 @@
-//! What is compressed already and better left alone (P-13.6).
+//! Content that is compressed already and not compressed again (P-13.6).
 
 /// Media types that are compressed in themselves. Those of office programs are archives.
 const COMPRESSED: &[&[u8]] = &[
@@ -19,7 +19,7 @@ const COMPRESSED: &[&[u8]] = &[
     b"font/woff2",
 ];
 
-/// The same by their beginnings.
+/// The same, by prefix.
 const COMPRESSED_KINDS: &[&[u8]] = &[
     b"application/vnd.oasis.opendocument.",
     b"application/vnd.openxmlformats-officedocument.",

@@ -1,4 +1,4 @@
-//! The libraries' contexts: one of each kind for a thread, made when first needed, blank before each message.
+//! The contexts of the libraries: one of each kind per thread, created when first needed, reset before each message.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 use zstd_safe::{CCtx, DCtx};
 
-/// The fastest that makes trees of its own: on the data threads a message must not hold up the others.
+/// The fastest level with codes of its own: on the data threads a message must not delay the others.
 const GZIP_LEVEL: u32 = 2;
 
 /// The fastest.
@@ -19,7 +19,7 @@ struct Engine {
     inflate: Option<Decompress>,
     pack_zstd: Option<CCtx<'static>>,
     unpack_zstd: Option<DCtx<'static>>,
-    /// What is compressed is copied out of here, so that it takes no more memory than it needs while it waits.
+    /// Compressed payload is copied from here, so that it takes no more memory than necessary while it waits.
     out: Vec<u8>,
 }
 
@@ -27,7 +27,8 @@ thread_local! {
     static ENGINE: RefCell<Engine> = RefCell::default();
 }
 
-/// More than DEFLATE makes of `length` bytes, at worst: the nine bits of a literal in the fixed code, and its framing.
+/// An upper bound of the size of DEFLATE output for `length` bytes: the nine bits of a literal in the fixed code, and
+/// its framing.
 const fn deflate_bound(length: usize) -> usize {
     length + length / 8 + 64
 }
@@ -42,7 +43,7 @@ pub(super) fn compress(
     ENGINE.with_borrow_mut(|engine| {
         let mut out = std::mem::take(&mut engine.out);
         let room = match by {
-            // zlib-rs 0.6.8 panics when it runs out of room: it gets as much as any input may need.
+            // zlib-rs 0.6.8 panics when its output is full: it gets as much room as any input may need.
             Compression::Gzip => deflate_bound(payload.len()),
             Compression::Zstd => most,
         };
@@ -98,7 +99,7 @@ impl Engine {
             context.set_dictionary(dictionary).ok()?;
         }
         let status = context.decompress(packed, out, FlushDecompress::Finish);
-        // Nothing may stand behind it.
+        // Nothing may follow it.
         let whole =
             matches!(status, Ok(Status::StreamEnd)) && context.total_in() == packed.len() as u64;
         usize::try_from(context.total_out()).ok().filter(|_| whole)

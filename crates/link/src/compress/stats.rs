@@ -1,28 +1,28 @@
-//! What compression saved, and what it cost.
+//! Effect and cost of compression.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Of one lane, since it began.
+/// Of one lane, since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CompressionStats {
     /// Messages sent compressed.
     pub sent_messages: u64,
-    /// Bytes of their payload as it was.
+    /// Bytes of their payload before compression.
     pub sent_plain_bytes: u64,
-    /// Bytes of it on the hop.
+    /// Bytes of their payload on the hop.
     pub sent_packed_bytes: u64,
-    /// Messages of directions with compression that went as they were.
+    /// Messages of directions with compression that were sent unchanged.
     pub sent_raw_messages: u64,
-    /// Messages that came compressed.
+    /// Messages received compressed.
     pub received_messages: u64,
     /// Bytes of their payload on the hop.
     pub received_packed_bytes: u64,
-    /// Bytes of what it inflated to.
+    /// Bytes of their payload after inflating.
     pub received_plain_bytes: u64,
-    /// Time spent on compressing, what did not shrink included.
+    /// Time spent compressing, including payload that did not shrink.
     pub compressing: Duration,
     /// Time spent on inflating.
     pub inflating: Duration,
@@ -81,7 +81,7 @@ impl Count {
 }
 
 impl Gauge {
-    /// One message was looked at; `packed` when it shrank.
+    /// Compression was tried for one message; `packed` if it shrank.
     pub(crate) fn on_packed(&self, plain: usize, packed: Option<usize>, took: Duration) {
         match packed {
             Some(packed) => self.sent.message(plain, packed),

@@ -1,4 +1,4 @@
-//! What the calls of one connection share.
+//! The state that the calls of one connection share.
 
 use std::{
     future::poll_fn,
@@ -10,7 +10,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Bytes that are read of a connection before it carries a session: the preface, settings, and some tries to register.
+/// Bytes that are read of a connection before it carries a session: the preface, settings, and some attempts to
+/// register.
 pub const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 
 /// The number of one connection of a client; unique in this process.
@@ -35,9 +36,9 @@ impl ChannelId {
 pub struct ClientConnection {
     /// Its number.
     pub channel: ChannelId,
-    /// The address it comes from.
+    /// The address of its peer.
     pub peer: SocketAddr,
-    /// What it may send before it carries a session.
+    /// The bound of the bytes that are read before it carries a session.
     pub allowance: Allowance,
 }
 

@@ -11,7 +11,7 @@ pub enum RefusalReason {
     Version,
     /// A field of the call is missing or malformed.
     BadRequest,
-    /// The credential does not hold (P-1.3).
+    /// The credential is invalid (P-1.3).
     Unauthenticated,
     /// The session is unknown, taken over or ended (P-1.5).
     StaleSession,
@@ -23,7 +23,7 @@ pub enum RefusalReason {
     Limit,
     /// The bytes of a stream are not messages (P-1.13).
     ProtocolError,
-    /// A fault of the server.
+    /// An internal error of the server.
     Internal,
 }
 
@@ -41,7 +41,7 @@ impl RefusalReason {
         Self::Internal,
     ];
 
-    /// The word on the wire.
+    /// Its name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Version => "version",
@@ -56,7 +56,7 @@ impl RefusalReason {
         }
     }
 
-    /// The reason with this word; `None` for the word of a newer server.
+    /// The reason with this name; `None` for a name of a newer server.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
@@ -72,14 +72,14 @@ impl fmt::Display for RefusalReason {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{detail}")]
 pub struct Refusal {
-    /// In one word, for programs.
+    /// The reason, for programs.
     pub reason: RefusalReason,
-    /// In a sentence, for the client's log.
+    /// The details, for the client's log.
     pub detail: String,
 }
 
 impl Refusal {
-    /// A refusal; an error is a fine `detail`.
+    /// A refusal; `detail` may be an error.
     #[allow(clippy::needless_pass_by_value)] // for errors in map_err
     pub fn new(reason: RefusalReason, detail: impl ToString) -> Self {
         Self {
@@ -98,7 +98,7 @@ pub enum CallError {
     /// The peer uses the same transport, but does not know the methods of adit.
     #[error("{0}")]
     NotAdit(String),
-    /// The connection was lost, or the call failed for a cause that may pass.
+    /// The connection was lost, or the call failed for a cause that may be temporary.
     #[error("{0}")]
     Lost(String),
 }

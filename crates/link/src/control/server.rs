@@ -13,7 +13,7 @@ use crate::{failure::Failure, lane::Lane};
 
 /// The calls of clients, apart from their lanes. One value serves all connections.
 pub trait ControlServer: Send + Sync + 'static {
-    /// Registers a client (P-1.1). Lifts the allowance of the connection when the credential holds.
+    /// Registers a client (P-1.1). Lifts the allowance of the connection when the credential is valid.
     ///
     /// # Errors
     /// The [`Refusal`] for the client.

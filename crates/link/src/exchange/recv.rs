@@ -44,7 +44,7 @@ impl RecvHalf {
     /// The next part; `None` at the end.
     ///
     /// # Errors
-    /// The request's [`Failure`]: in its place behind the last part when the peer's direction broke off there
+    /// The request's [`Failure`]: in its place after the last part when the peer's direction broke off there
     /// ([`RecvHalf::is_aborted`]), before what has not been read when the request is lost or was reset.
     ///
     /// # Cancel safety
@@ -71,7 +71,7 @@ impl RecvHalf {
                 Arrived::Trailers(trailers) => Ok(Part::Trailers(trailers)),
             }));
         }
-        // An end that has come counts before an abort behind it.
+        // An end that has come counts before an abort after it.
         if state.ended {
             drop(state);
             self.request.received_all.store(true, Ordering::Relaxed);

@@ -19,12 +19,12 @@ use crate::{
     transport::{TransportError, TransportReader, TransportWriter},
 };
 
-/// What one DATA frame is made of.
+/// The content of one DATA frame.
 #[derive(Debug)]
 pub enum TunnelData {
     /// A generated message.
     Bytes(Bytes),
-    /// A batch of a data stream, written in one go without being joined.
+    /// A batch of a data stream, written at once without being joined.
     Batch(Batch),
 }
 
@@ -113,7 +113,8 @@ impl Body for TunnelBody {
     }
 }
 
-/// How a data stream ends for its client: status 0 when the client ended it, else the reason with its status (P-1.13).
+/// The end of a data stream for its client: status 0 if the client ended it, otherwise the reason with its status
+/// (P-1.13).
 fn end_status(failure: Option<Failure>) -> HeaderMap {
     let failure = failure.filter(|failure| !failure.is_end_of_peer());
     let status = failure.map_or_else(
@@ -125,14 +126,14 @@ fn end_status(failure: Option<Failure>) -> HeaderMap {
         },
     );
     let mut trailers = HeaderMap::new();
-    // What cannot be a header value is left out; the status itself always can.
+    // An invalid header value is left out; the status itself is always valid.
     if status.add_header(&mut trailers).is_err() {
         trailers.insert("grpc-status", HeaderValue::from_static("13"));
     }
     trailers
 }
 
-/// The bytes of a data stream as they come out of the connection.
+/// The bytes of a data stream as received from the connection.
 #[derive(Debug)]
 pub struct GrpcReader {
     body: Incoming,

@@ -31,10 +31,11 @@ use crate::{
     drive::drive,
 };
 
-/// Streams at a time on one connection: a data stream, a control stream, a call or two, and those that are opened anew.
+/// Concurrent streams on one connection: a data stream, a control stream, a call or two, and streams that are being
+/// reopened.
 const MAX_STREAMS: u32 = 8;
 
-/// Headers of a call: a path, a session, and what libraries add.
+/// Headers of a call: a path, a session, and those that libraries add.
 const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
 
 /// The methods of one connection: `Proxy` here, the others in [`Methods`].
@@ -46,7 +47,7 @@ pub struct Endpoint<S: ControlServer, A> {
 }
 
 impl<S: ControlServer, A> Endpoint<S, A> {
-    /// For one connection. A data stream that is admitted lifts its allowance.
+    /// For one connection. A data stream that is accepted lifts its allowance.
     pub fn new(methods: Methods<S>, lanes: Arc<A>, connection: ClientConnection) -> Self {
         Self {
             methods,

@@ -1,28 +1,28 @@
-//! How the connection between server and client is set up, the same at both ends.
+//! The settings of the connection between server and client, the same at both ends.
 
 use std::time::Duration;
 
 use adit_net::Stream;
 use tokio::io::{AsyncRead, BufReader};
 
-/// The largest DATA frame this end takes. It is the receiver's setting, and the one that decides bulk throughput.
+/// The largest DATA frame that this end accepts. The receiver's setting counts, and it decides bulk throughput.
 pub(super) const MAX_FRAME_BYTES: u32 = 256 * 1024;
 
-/// HTTP/2's own windows must never be what limits: the credit of each request is (section 4).
+/// HTTP/2's own windows must never be the limit: the credit of each request is (section 4).
 pub(super) const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
 /// Only a backstop: heartbeats on the data stream find a dead peer first (P-6.5).
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// h2 reads 8 KiB at a time by itself.
+/// The read size; h2's own is 8 KiB.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Unsent bytes that the kernel may hold: a heartbeat or a head cannot overtake them.
 const NOT_SENT_LOW_WATER: u32 = 128 * 1024;
 
-/// Sets the options of a tunnel connection: no delay, a bounded queue in the kernel. `TCP_USER_TIMEOUT` stays off: on an
-/// interface that flaps it ends connections that live. Heartbeats find a dead peer (P-6.5).
+/// Sets the options of a tunnel connection: no delay, a bounded queue in the kernel. `TCP_USER_TIMEOUT` stays off: on
+/// an unstable interface it ends live connections. Heartbeats find a dead peer (P-6.5).
 pub(super) fn prepare(stream: &Stream) {
     let set = stream
         .set_nodelay()
@@ -33,7 +33,7 @@ pub(super) fn prepare(stream: &Stream) {
     }
 }
 
-/// Work of the connection in one turn: frames that this end ignores, or answers at once, have no other bound.
+/// Work of the connection in one turn: frames that this end ignores, or responds to at once, have no other bound.
 pub(super) const TURN_BYTES: usize = 2 * READ_BUFFER_BYTES;
 
 pub(super) fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {

@@ -114,7 +114,7 @@ impl LaneState {
         self.phase.send_if_modified(|phase| {
             match phase {
                 Phase::Closed(failure) => attached = Err(failure.clone()),
-                // Another attach was faster.
+                // Another attach was first.
                 Phase::Attached(_) => {}
                 Phase::Detached(_) => {
                     let connection = self.mux.attach();

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct LaneConfig {
     /// Bounds of its mux.
     pub mux: adit_mux::Config,
-    /// Requests at a time in both directions together.
+    /// Concurrent requests in both directions together.
     pub max_entries: usize,
     /// Probes are sent after this much silence (P-6.5).
     pub heartbeat: Duration,

@@ -31,13 +31,14 @@ impl Connection {
         }
     }
 
-    /// The bytes that leave over it. One writer only.
+    /// The bytes that are sent over it. One writer only.
     pub fn writer(&self) -> TransportWriter {
         TransportWriter::new(self.lane.clone(), self.attachment)
     }
 
-    /// The connection is lost: its requests fail once each with `failure` (P-6.4). The lane is over, or waits for another
-    /// connection, as it was made ([`crate::Lane::new`], [`crate::Lane::reattachable`]). Only the first call counts.
+    /// The connection is lost: its requests fail once each with `failure` (P-6.4). The lane is over, or waits for
+    /// another connection, as chosen at its creation ([`crate::Lane::new`], [`crate::Lane::reattachable`]). Only the
+    /// first call counts.
     pub fn detach(&self, failure: &Failure) {
         self.lane.detach(self.attachment, failure);
     }
@@ -61,7 +62,7 @@ impl Connection {
         LaneReader::new(self.lane.clone(), self.attachment, self.dispatch.clone())
     }
 
-    /// How often [`Connection::tick`] is called.
+    /// The interval at which [`Connection::tick`] must be called.
     pub(crate) fn tick_every(&self) -> Duration {
         self.lane.tick_every()
     }

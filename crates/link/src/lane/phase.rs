@@ -4,7 +4,7 @@ use adit_mux::Attachment;
 
 use crate::failure::Failure;
 
-/// Where a lane is in its life.
+/// The state of a lane's life.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
     /// It has a connection.
@@ -15,7 +15,7 @@ pub(super) enum Phase {
     Closed(Failure),
 }
 
-/// What the loss of its connection means to a lane.
+/// The effect of a lost connection on its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnLoss {
     /// The lane is over.

@@ -17,12 +17,12 @@ use crate::{
     turn::Turn,
 };
 
-/// Bytes of datagrams that are read before their tasks run: far less than may wait for one flow.
+/// Bytes of datagrams that are read before their tasks run: much less than may wait for one flow.
 const DATAGRAMS_A_TURN_BYTES: usize = 32 * 1024;
 
-/// One turn of the reader is as long as this many turns of another task. The reader works for all requests of the lane: a
-/// hundred connections that flood have a hundred turns, and a request behind them in the lane would wait for as many of
-/// the reader's. Messages that concern no request count as in any other task.
+/// One turn of the reader is as long as this many turns of another task. The reader works for all requests of the lane:
+/// a hundred flooding connections have a hundred turns, and a request after them in the lane would wait for as many
+/// turns of the reader. Messages that belong to no request count as in any other task.
 const READER_TURNS: usize = 64;
 
 /// Messages that are handled under one lock.
@@ -60,7 +60,7 @@ impl LaneReader {
         }
     }
 
-    /// Takes in one frame, whose messages [`LaneReader::handle_some`] delivers.
+    /// Adds one frame, whose messages [`LaneReader::handle_some`] delivers.
     pub(crate) fn feed(&mut self, frame: Bytes) {
         if !self.lane.received.swap(true, Ordering::Relaxed) {
             self.lane.alive.notify_waiters();
@@ -95,8 +95,8 @@ impl LaneReader {
         Ok(count == MESSAGES_PER_STEP)
     }
 
-    /// Lets other tasks of the thread run when the turn is over: messages take work whether they carry payload or not.
-    /// Credit bounds payload; datagrams have none, and those that are read faster than their tasks take them are dropped
+    /// Lets other tasks of the thread run when the turn is over: messages take work with or without payload. Credit
+    /// bounds payload; datagrams have none, and those that are read faster than their tasks take them are dropped
     /// (P-11.3).
     pub(crate) async fn yield_if_over(&mut self) {
         if self.datagram_bytes >= DATAGRAMS_A_TURN_BYTES || self.turn.is_over() {
@@ -120,11 +120,11 @@ impl LaneReader {
                     return;
                 };
                 if !head.is_final() && !inbox.take_interim() {
-                    self.lane.fault(id, &inbox, "too many interim answers");
+                    self.lane.fault(id, &inbox, "too many interim responses");
                     return;
                 }
                 let body = head.take_body();
-                // Even when the answer is whole: the request may go on, and its reader may be slow.
+                // Even when the response is complete: the request may continue, and its reader may be slow.
                 if head.is_final() {
                     self.lane.table.set_deadline(id.value(), None);
                 }
@@ -180,7 +180,7 @@ impl LaneReader {
                 let Some(inbox) = self.lane.table.lookup(id.value()) else {
                     return;
                 };
-                // A datagram has no credit: one that waits must not keep its whole frame in memory.
+                // A datagram has no credit: a waiting one must not keep its whole frame in memory.
                 let data = hold(data, self.frame_bytes, true, &self.lane.pinned);
                 if !inbox.try_deliver_datagram(data, end) {
                     self.lane.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
@@ -235,7 +235,7 @@ impl LaneReader {
                 .reset(id, ResetCode::Refused, "the lane is full");
             return;
         }
-        // Detached in between: the requests that the table had by then have failed, and this one came too late for that.
+        // Detached in between: the requests in the table have failed then, and this one was not among them yet.
         if let Some(failure) = self.lane.lost(self.connection) {
             self.lane.table.settle(id.value(), Settled::Failed);
             inbox.fail(failure);

@@ -30,11 +30,12 @@ pub struct LaneStats {
     pub mux: adit_mux::Stats,
     /// Of the request table.
     pub pending: adit_pending::Stats,
-    /// Cost of what has been received and has not left yet.
+    /// Cost of received payload that has not left the process.
     pub waiting_bytes: u64,
     /// Memory of received frames that slices still point into.
     pub pinned_bytes: usize,
-    /// Received datagrams dropped because their task did not take them in time; those dropped before they left are in `mux`.
+    /// Received datagrams dropped because their task did not take them in time; those dropped before sending are in
+    /// `mux`.
     pub datagrams_dropped: u64,
     /// Effect and cost of compression.
     pub compression: CompressionStats,
@@ -47,9 +48,9 @@ pub(crate) struct LaneState {
     pub(super) config: LaneConfig,
     pub(super) pinned: Arc<AtomicUsize>,
     pub(super) liveness: Mutex<Liveness>,
-    /// Bytes have come since the last tick.
+    /// Bytes have arrived since the last tick.
     pub(super) received: AtomicBool,
-    /// Bytes that have come, for the log; written by the reader alone.
+    /// Received bytes, for the log; written by the reader only.
     pub(super) received_bytes: AtomicU64,
     /// The connection was lost by silence of the peer.
     pub(super) silent: AtomicBool,

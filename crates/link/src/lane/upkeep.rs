@@ -87,7 +87,7 @@ impl LaneState {
         });
         for id in stalled {
             if let Some(inbox) = self.table.settle(id, Settled::Failed) {
-                // The end that opened serves a visitor, the other one a service.
+                // The end that opened a request serves a visitor, the other one a service.
                 let id = RequestId::new(id);
                 let code = if id.opener() == self.mux.side() {
                     ResetCode::Stalled
@@ -135,7 +135,7 @@ impl LaneState {
 
     /// Replies to a heartbeat of the peer.
     pub(super) fn on_control(&self, control: &Bytes) {
-        // Unknown kinds come from a newer peer; this stream carries only heartbeats today.
+        // Unknown kinds are from a newer peer; this stream carries only heartbeats today.
         if let Ok(Control {
             kind: Some(Kind::Heartbeat(Heartbeat { sequence, reply })),
         }) = Control::decode(&control[..])

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::support::{Drops, Inbound, Pipe, answer, config, open_on, read, until, write};
+use crate::support::{Drops, Inbound, Pipe, config, open_on, read, response, until, write};
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{Connection, Exchange, Failure, IncomingRequest, Lane, Reason, Retry, drive};
@@ -85,10 +85,10 @@ async fn round_trip(from: &End, to: &mut End) {
     let mut service = to.opened.recv().await.unwrap().exchange;
     assert_eq!(visitor.id(), service.id());
     read(&mut service.recv).await.unwrap();
-    answer(&service, b"hello", true).unwrap();
+    response(&service, b"hello", true).unwrap();
     drop(service);
-    let (answered, body) = read(&mut visitor.recv).await.unwrap();
-    assert!(answered);
+    let (responded, body) = read(&mut visitor.recv).await.unwrap();
+    assert!(responded);
     assert_eq!(body, "hello");
 }
 
@@ -104,7 +104,7 @@ async fn p_6_4_a_lane_serves_new_requests_over_a_second_connection() {
     round_trip(&client, &mut server).await;
     let mut visitor = open_on(&server.lane, false, None).unwrap();
     let mut service = client.opened.recv().await.unwrap().exchange;
-    answer(&service, b"begin", false).unwrap();
+    response(&service, b"begin", false).unwrap();
     visitor.send.send(Bytes::from_static(b"x"), false).unwrap();
     let held = Drops::default();
     visitor.hold(held.held());
@@ -136,7 +136,7 @@ async fn p_6_4_a_lane_serves_new_requests_over_a_second_connection() {
             .is_err()
     );
     drop((visitor, service));
-    answer(&served, b"", false).unwrap();
+    response(&served, b"", false).unwrap();
     round_trip(&client, &mut server).await;
     served.send.finish().unwrap();
     running.send.finish().unwrap();

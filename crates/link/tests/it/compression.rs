@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Pair, answer, pair, read, until};
+use crate::support::{Pair, pair, read, response, until};
 use adit_codec::{Compressed, Open, WebSocketFrame, WebSocketRequestHead, WebSocketResponseHead};
 use adit_link::{
     Compression, Exchange, Part, Reason,
@@ -358,7 +358,7 @@ async fn p_13_1_compressed_and_raw_messages_mix_in_both_directions() {
         service
             .send
             .set_compression(Some(KINDS[usize::from(by == KINDS[0])]));
-        answer(&service, b"small, in the head", false).unwrap();
+        response(&service, b"small, in the head", false).unwrap();
         let all: Vec<Bytes> = (0..60)
             .map(|n| match n % 3 {
                 0 => text(n, 20_000),
@@ -382,9 +382,9 @@ async fn p_13_1_compressed_and_raw_messages_mix_in_both_directions() {
         let download = tokio::spawn(async move { back.send_all(down, true).await.unwrap() });
         let (came, went) = tokio::join!(read(&mut request), read(&mut recv));
         assert_eq!(came.unwrap().1, whole);
-        let answer = went.unwrap().1;
-        assert_eq!(answer[..18], *b"small, in the head");
-        assert_eq!(answer[18..], whole);
+        let response = went.unwrap().1;
+        assert_eq!(response[..18], *b"small, in the head");
+        assert_eq!(response[18..], whole);
         upload.await.unwrap();
         download.await.unwrap();
         let stats = pair.server.lane.stats().compression;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::support::{answer, pair};
+use crate::support::{pair, response};
 use adit_codec::ResetCode;
 use adit_link::{CreditWait, Exchange, Part, Reason, SendHalf};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ async fn waits_are_added_up() {
     let (mut visitor, service) = pair.open(true).await;
     let watch = Arc::new(CreditWait::default());
     service.watch_credit(watch.clone());
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     assert_eq!(watch.waited(), None);
     let before = Instant::now();
     let download = send(service.send);
@@ -72,7 +72,7 @@ async fn a_wait_that_lasts_is_counted_up_to_now() {
     let (visitor, service) = pair.open(true).await;
     let watch = Arc::new(CreditWait::default());
     service.watch_credit(watch.clone());
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     let download = send(service.send);
     sleep(7 * SECOND).await;
     let waited = watch.waited().unwrap();
@@ -99,7 +99,7 @@ async fn an_exchange_with_enough_credit_records_no_wait() {
     let (visitor, service) = pair.open(true).await;
     let watch = Arc::new(CreditWait::default());
     service.watch_credit(watch.clone());
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     service
         .send
         .send_all(Bytes::from(vec![0; 1_000]), true)

@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{End, Inbound, Pair, Pipe, answer, config, open_on, pair, read, until, write};
+use crate::support::{
+    End, Inbound, Pair, Pipe, config, open_on, pair, read, response, until, write,
+};
 use adit_codec::{Open, ProtocolType, ResetCode, Side, UdpOpenHead, accepted};
 use adit_flow::Budget;
 use adit_link::{
@@ -41,8 +43,8 @@ fn open_flow(lane: &Arc<Lane>) -> Exchange {
 async fn flow(pair: &Pair) -> (Exchange, Exchange) {
     let opened = open_flow(&pair.server.lane);
     let theirs = pair.client.accept().await;
-    let answer = accepted(ProtocolType::Udp);
-    theirs.send.respond(answer, false).unwrap();
+    let response = accepted(ProtocolType::Udp);
+    theirs.send.respond(response, false).unwrap();
     (opened, theirs)
 }
 
@@ -115,10 +117,10 @@ async fn p_11_3_a_full_receiver_drops_and_counts_new_datagrams() {
     // Another request on the same lane does not wait.
     let ours = pair.server.open(true, None).unwrap();
     let theirs = pair.client.accept().await;
-    answer(&theirs, b"here", true).unwrap();
+    response(&theirs, b"here", true).unwrap();
     let mut ours = ours;
-    let (answered, body) = read(&mut ours.recv).await.unwrap();
-    assert!(answered && body == "here");
+    let (responded, body) = read(&mut ours.recv).await.unwrap();
+    assert!(responded && body == "here");
     // The first ones are there; taking them makes room for new ones.
     for n in 0..20 {
         assert_eq!(receive(&mut service).await, vec![n; 768]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Drops, answer, config, pair, pair_of, read, until};
+use crate::support::{Drops, config, pair, pair_of, read, response, until};
 use adit_codec::{HeaderBlock, ResetCode, Side};
 use adit_link::{Exchange, Failure, Part, Reason, Retry};
 use bytes::Bytes;
@@ -39,20 +39,20 @@ async fn an_exchange_goes_both_ways_and_completes_on_both_ends() {
         send.send_all(sent, false).await.unwrap();
         send.finish_with(HeaderBlock::default()).unwrap();
     });
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     let Exchange {
         send,
         recv: mut request,
     } = service;
-    let (answered, got) = read(&mut request).await.unwrap();
-    assert!(!answered && got == body);
+    let (responded, got) = read(&mut request).await.unwrap();
+    assert!(!responded && got == body);
     let download = async move {
         send.send_all(got, true).await.unwrap();
         drop((send, request));
     };
-    let ((), answer) = tokio::join!(download, read(&mut recv));
-    let (answered, got) = answer.unwrap();
-    assert!(answered && got == body);
+    let ((), response) = tokio::join!(download, read(&mut recv));
+    let (responded, got) = response.unwrap();
+    assert!(responded && got == body);
     assert!(recv.is_ended());
     upload.await.unwrap();
     drop(recv);
@@ -68,10 +68,10 @@ async fn either_end_may_open() {
     let mut theirs = pair.server.accept().await;
     assert_eq!(ours.id().opener(), Side::Client);
     assert_eq!(read(&mut theirs.recv).await.unwrap(), (false, Bytes::new()));
-    answer(&theirs, b"hello", true).unwrap();
+    response(&theirs, b"hello", true).unwrap();
     drop(theirs);
-    let (answered, body) = read(&mut ours.recv).await.unwrap();
-    assert!(answered);
+    let (responded, body) = read(&mut ours.recv).await.unwrap();
+    assert!(responded);
     assert_eq!(body, "hello");
     drop(ours);
     pair.settled().await;
@@ -87,7 +87,7 @@ async fn a_request_may_be_ended_from_elsewhere() {
     assert!(service.recv.is_complete() && !visitor.recv.is_complete());
     let canceller = visitor.recv.canceller();
     // Payload that waits for a socket keeps the request, and is not waited for.
-    answer(&service, b"part", false).unwrap();
+    response(&service, b"part", false).unwrap();
     assert!(matches!(
         visitor.recv.part().await,
         Some(Ok(Part::Response(_)))
@@ -103,7 +103,7 @@ async fn a_request_may_be_ended_from_elsewhere() {
     canceller.reset(ResetCode::Cancelled, "much too late");
     let (mut visitor, service) = pair.open(true).await;
     let canceller = visitor.recv.canceller();
-    answer(&service, b"", true).unwrap();
+    response(&service, b"", true).unwrap();
     read(&mut visitor.recv).await.unwrap();
     assert!(visitor.recv.is_complete());
     canceller.reset(ResetCode::Cancelled, "too late");
@@ -171,12 +171,12 @@ async fn a_response_complete_before_its_request_is_delivered() {
     let pair = pair();
     let (visitor, service) = pair.open(false).await;
     let body = Bytes::from(vec![3; 30_000]);
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     service.send.send_all(body.clone(), true).await.unwrap();
     drop(service);
     let Exchange { send, mut recv } = visitor;
-    let (answered, got) = read(&mut recv).await.unwrap();
-    assert!(answered && got == body);
+    let (responded, got) = read(&mut recv).await.unwrap();
+    assert!(responded && got == body);
     // It receives a stop, and nothing else.
     until(|| send.stopped().is_some()).await;
     assert_eq!(send.ready().await.unwrap_err().reason, Reason::Cancelled);
@@ -246,7 +246,7 @@ async fn credit_returns_for_payload_dropped_unread() {
         drop(part.unwrap());
     }
     upload.await.unwrap().unwrap();
-    answer(&service, b"", true).unwrap();
+    response(&service, b"", true).unwrap();
     drop(service);
     let mut recv = visitor.recv;
     read(&mut recv).await.unwrap();
@@ -287,7 +287,7 @@ async fn a_payload_keeps_held_resources_beyond_its_handles() {
     let drops = Drops::default();
     let (visitor, service) = pair.open(true).await;
     visitor.hold(drops.held());
-    answer(&service, b"body", true).unwrap();
+    response(&service, b"body", true).unwrap();
     drop(service.send);
     let Exchange { send, mut recv } = visitor;
     assert!(matches!(recv.part().await, Some(Ok(Part::Response(_)))));
@@ -481,10 +481,10 @@ async fn nothing_is_left_however_requests_end() {
                 0 => drop(service),
                 1 => service.send.reset(ResetCode::ServiceAborted, ""),
                 2 => {
-                    let _ = answer(&service, b"early", true);
+                    let _ = response(&service, b"early", true);
                 }
                 3 => {
-                    let _ = answer(&service, b"", false);
+                    let _ = response(&service, b"", false);
                     service.recv.stop(ResetCode::Cancelled);
                     let _ = service
                         .send
@@ -493,14 +493,14 @@ async fn nothing_is_left_however_requests_end() {
                 }
                 4 => {
                     let kept = service.recv.part().await;
-                    let _ = answer(&service, b"", true);
+                    let _ = response(&service, b"", true);
                     drop(service);
                     tokio::task::yield_now().await;
                     drop(kept);
                 }
                 _ => {
                     let _ = read(&mut service.recv).await;
-                    let _ = answer(&service, b"", false);
+                    let _ = response(&service, b"", false);
                     let _ = service
                         .send
                         .send_all(Bytes::from(vec![2; size]), true)
@@ -531,12 +531,12 @@ async fn the_failure_of_a_direction_has_its_reason() {
     let pair = pair();
     // A completed direction has no failure.
     let (visitor, service) = pair.open(true).await;
-    answer(&service, b"", true).unwrap();
+    response(&service, b"", true).unwrap();
     assert_eq!(service.send.failure(), None);
     drop((visitor, service));
     // The peer stops it.
     let (visitor, service) = pair.open(true).await;
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     visitor.recv.stop(ResetCode::Cancelled);
     until(|| service.send.failure().is_some()).await;
     let stopped = service.send.failure().unwrap();
@@ -556,7 +556,7 @@ async fn the_failure_of_a_direction_has_its_reason() {
 /// A service that has sent this many bytes and aborted; returns its visitor.
 async fn broken_off(pair: &crate::support::Pair, bytes: usize) -> Exchange {
     let (visitor, service) = pair.open(false).await;
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     let Exchange { send, recv } = service;
     send.send_all(Bytes::from(vec![7; bytes]), false)
         .await
@@ -615,7 +615,7 @@ async fn p_6_2_held_resources_are_released_after_delivery_before_an_abort() {
     let (mut visitor, service) = pair.open(false).await;
     let drops = Drops::default();
     visitor.hold(drops.held());
-    answer(&service, b"part", false).unwrap();
+    response(&service, b"part", false).unwrap();
     service.send.abort(ResetCode::ServiceAborted, "");
     drop(service.recv);
     assert!(matches!(

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Drops, Inbound, answer, config, open_on, read, until};
+use crate::support::{Drops, Inbound, config, open_on, read, response, until};
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
@@ -224,7 +224,7 @@ async fn crosses_both_ways(world: World) {
     let (mut client, server) = world.try_open("good").await.unwrap();
     let visitor = open_on(&server, false, None).unwrap();
     let mut service = client.opened.recv().await.unwrap().exchange;
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     let body = Bytes::from(
         (0..3_000_000_u32)
             .map(|n| n.to_le_bytes()[0])

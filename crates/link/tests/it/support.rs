@@ -163,7 +163,7 @@ pub(crate) fn open_on(
     lane.open(head.encode(std::iter::empty(), b"").unwrap(), end, deadline)
 }
 
-pub(crate) fn answer(exchange: &Exchange, body: &[u8], end: bool) -> Result<(), Failure> {
+pub(crate) fn response(exchange: &Exchange, body: &[u8], end: bool) -> Result<(), Failure> {
     let head = HttpResponseHead { status: 200 };
     let head = head.encode(std::iter::empty(), body).unwrap();
     exchange.send.respond(head, end)
@@ -171,17 +171,17 @@ pub(crate) fn answer(exchange: &Exchange, body: &[u8], end: bool) -> Result<(), 
 
 /// Reads to the end: whether there was a response, and the payload.
 pub(crate) async fn read(recv: &mut RecvHalf) -> Result<(bool, Bytes), Failure> {
-    let mut answered = false;
+    let mut responded = false;
     let mut all = BytesMut::new();
     while let Some(part) = recv.part().await {
         match part? {
-            Part::Response(_) => answered = true,
+            Part::Response(_) => responded = true,
             Part::Data(payload) => all.extend_from_slice(payload.bytes()),
             Part::Trailers(_) => {}
             other => panic!("unexpected part of an HTTP response: {other:?}"),
         }
     }
-    Ok((answered, all.freeze()))
+    Ok((responded, all.freeze()))
 }
 
 /// Waits for the condition, at most some seconds by the test's clock.

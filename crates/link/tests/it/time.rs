@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Drops, Inbound, Pipe, answer, config, pair, pair_of, read, until, write};
+use crate::support::{Drops, Inbound, Pipe, config, pair, pair_of, read, response, until, write};
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{Exchange, Lane, Part, Reason, TransportError, TransportReader, drive};
@@ -76,7 +76,7 @@ async fn an_idle_pair_lives_and_its_requests_wait() {
     let (mut visitor, service) = pair.open(true).await;
     sleep(3600 * SECOND).await;
     assert!(!pair.server.lane.is_closed() && !pair.client.lane.is_closed());
-    answer(&service, b"late", true).unwrap();
+    response(&service, b"late", true).unwrap();
     assert_eq!(read(&mut visitor.recv).await.unwrap().1, "late");
     drop((visitor, service));
     pair.settled().await;
@@ -144,7 +144,7 @@ async fn a_probe_succeeds_right_after_other_traffic() {
     for _ in 0..50 {
         // Traffic right before the probe, at every distance from the ticks.
         let (mut visitor, service) = pair.open(true).await;
-        answer(&service, b"", true).unwrap();
+        response(&service, b"", true).unwrap();
         read(&mut visitor.recv).await.unwrap();
         drop((visitor, service));
         let start = Instant::now();
@@ -220,13 +220,13 @@ async fn a_late_response_fails_the_request_on_both_ends() {
 
 /// Regression: a response that was complete with its head kept the deadline, which then ended the rest.
 #[tokio::test(start_paused = true)]
-async fn an_answer_in_time_lifts_the_deadline() {
+async fn an_response_in_time_lifts_the_deadline() {
     for whole in [false, true] {
         let pair = pair();
         let deadline = (Instant::now() + 5 * SECOND).into_std();
         let visitor = pair.server.open(false, Some(deadline)).unwrap();
         let service = pair.client.accept().await;
-        answer(&service, b"body", whole).unwrap();
+        response(&service, b"body", whole).unwrap();
         let Exchange { send, mut recv } = visitor;
         assert!(matches!(recv.part().await, Some(Ok(Part::Response(_)))));
         sleep(30 * SECOND).await;
@@ -253,7 +253,7 @@ async fn a_stalled_request_is_reset_and_holds_no_memory() {
     let drops = Drops::default();
     let (visitor, service) = pair.open(true).await;
     visitor.hold(drops.held());
-    answer(&service, b"unread", false).unwrap();
+    response(&service, b"unread", false).unwrap();
     let start = Instant::now();
     until_hours(|| drops.count() == 1).await;
     let took = start.elapsed();
@@ -273,7 +273,7 @@ async fn a_stalled_request_is_reset_and_holds_no_memory() {
 async fn slow_is_not_stalled() {
     let pair = pair();
     let (mut visitor, service) = pair.open(true).await;
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     let send = service.send;
     let download = tokio::spawn(async move {
         for _ in 0..20 {
@@ -305,7 +305,7 @@ async fn a_stopped_direction_does_not_stall_the_other() {
         drop(send.send_all(Bytes::from(vec![0; 1 << 20]), true).await);
     });
     until(|| pair.client.lane.stats().waiting_bytes > 0).await;
-    answer(&service, b"", false).unwrap();
+    response(&service, b"", false).unwrap();
     service.recv.stop(adit_codec::ResetCode::Cancelled);
     upload.await.unwrap();
     sleep(60 * SECOND).await;

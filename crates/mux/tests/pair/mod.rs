@@ -16,7 +16,7 @@ use adit_mux::{Attachment, Config, Event, Mux, Receiver, SendError, Sendable};
 use adit_testkit::{Clock, Pipe, PipeConfig, Received, Rng, Timeline};
 use bytes::{Buf, Bytes};
 
-use crate::support::{Bell, heads::own_answer, response_head};
+use crate::support::{Bell, heads::own_response, response_head};
 
 /// How an application takes what comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) struct Plan {
     pub(crate) inline: usize,
     pub(crate) interim: bool,
     pub(crate) ending: Ending,
-    pub(crate) answer_after_end: bool,
+    pub(crate) respond_after_end: bool,
     pub(crate) opener: Consumer,
     pub(crate) acceptor: Consumer,
     pub(crate) fault: Fault,
@@ -77,7 +77,7 @@ impl Default for Plan {
             inline: 0,
             interim: false,
             ending: Ending::WithData,
-            answer_after_end: false,
+            respond_after_end: false,
             opener: Consumer::AtOnce,
             acceptor: Consumer::AtOnce,
             fault: Fault::None,
@@ -138,7 +138,7 @@ impl Plan {
             },
             interim: interim && protocol == ProtocolType::Http,
             ending,
-            answer_after_end: rng.one_in(3),
+            respond_after_end: rng.one_in(3),
             opener,
             acceptor,
             fault,
@@ -175,7 +175,7 @@ struct Task {
     /// Reset from either side.
     reset: bool,
     faulted: bool,
-    final_answer: bool,
+    final_response: bool,
 }
 
 impl Task {
@@ -193,7 +193,7 @@ impl Task {
             was_stopped: false,
             reset: false,
             faulted: false,
-            final_answer: false,
+            final_response: false,
         }
     }
 
@@ -703,7 +703,7 @@ impl Node {
         let request = RequestId::new(id);
         let task = self.tasks.get_mut(&id).unwrap();
         if !task.begun {
-            if task.plan.answer_after_end && !(task.received_end || task.stopped) {
+            if task.plan.respond_after_end && !(task.received_end || task.stopped) {
                 return;
             }
             if task.reset || task.was_stopped {
@@ -724,12 +724,12 @@ impl Node {
             let body = task.plan.payload(false, 0, inline);
             let with_body = self
                 .mux
-                .respond(request, own_answer(protocol, &body), ends(inline));
+                .respond(request, own_response(protocol, &body), ends(inline));
             let sent = match with_body {
                 Ok(()) => inline,
                 Err(SendError::NoCredit(_)) => {
                     self.mux
-                        .respond(request, own_answer(protocol, b""), ends(0))
+                        .respond(request, own_response(protocol, b""), ends(0))
                         .unwrap();
                     0
                 }
@@ -850,9 +850,9 @@ impl Node {
             Event::Response { id, mut head, end } => {
                 let id = id.value();
                 let task = self.live(id);
-                assert!(!task.final_answer && task.is_opener);
+                assert!(!task.final_response && task.is_opener);
                 assert!(head.responds_to(task.plan.protocol));
-                task.final_answer = head.is_final();
+                task.final_response = head.is_final();
                 let body = head.take_body();
                 self.on_data(id, &body, body_cost(&body), end)
             }
@@ -865,8 +865,8 @@ impl Node {
                 let id = id.value();
                 let task = self.live(id);
                 assert!(
-                    task.final_answer || !task.is_opener,
-                    "data before the answer"
+                    task.final_response || !task.is_opener,
+                    "data before the response"
                 );
                 self.on_data(id, &data, cost, end)
             }
@@ -880,8 +880,8 @@ impl Node {
                 let id = id.value();
                 let task = self.live(id);
                 assert!(
-                    task.final_answer || !task.is_opener,
-                    "a frame before the answer"
+                    task.final_response || !task.is_opener,
+                    "a frame before the response"
                 );
                 assert_eq!(task.plan.protocol, ProtocolType::WebSocket);
                 assert_eq!(frame, frame_of(task.received, data.len()));

@@ -1,4 +1,4 @@
-//! Openings and answers of every protocol, of the peer and of this end.
+//! Openings and responses of every protocol, of the peer and of this end.
 
 use adit_codec::{
     EncodedHead, GrpcRequestHead, GrpcResponseHead, Open, ProtocolType, TcpOpenHead, UdpOpenHead,
@@ -7,7 +7,7 @@ use adit_codec::{
 use adit_proto::{TunnelMessage, tunnel_message::Payload};
 use bytes::Bytes;
 
-use super::{answer, message, opening, request_head, response_head};
+use super::{message, opening, request_head, response, response_head};
 
 pub(crate) const ALL: [ProtocolType; 5] = [
     ProtocolType::Http,
@@ -56,8 +56,8 @@ pub(crate) fn peer_opening(
     message(id, end, payload)
 }
 
-/// The peer's answer to one; `status` is that of HTTP.
-pub(crate) fn peer_answer(
+/// The peer's response to one; `status` is that of HTTP.
+pub(crate) fn peer_response(
     protocol: ProtocolType,
     id: u64,
     status: u32,
@@ -74,7 +74,7 @@ pub(crate) fn peer_answer(
             headers: Vec::new(),
         }),
         ProtocolType::Tcp | ProtocolType::Udp => Payload::Accepted(adit_proto::Accepted {}),
-        _ => return answer(id, status, body, end),
+        _ => return response(id, status, body, end),
     };
     message(id, end, payload)
 }
@@ -112,8 +112,8 @@ pub(crate) fn own_opening(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
     .unwrap()
 }
 
-/// The head with which this end answers one.
-pub(crate) fn own_answer(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
+/// The head with which this end responds to one.
+pub(crate) fn own_response(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
     let none = std::iter::empty();
     match protocol {
         ProtocolType::Grpc => GrpcResponseHead { status: 200 }.encode(none, body).unwrap(),

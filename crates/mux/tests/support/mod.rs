@@ -78,8 +78,19 @@ impl End {
     }
 
     pub(crate) fn feed(&mut self, messages: impl IntoIterator<Item = TunnelMessage>) -> Vec<Event> {
-        let (events, result) = self.try_feed(messages);
+        let (mut events, result) = self.try_feed(messages);
         result.unwrap();
+        for event in &mut events {
+            // The code of a reset decides; its text is for the log.
+            if let Event::Reset {
+                by_peer: false,
+                reason,
+                ..
+            } = event
+            {
+                reason.clear();
+            }
+        }
         events
     }
 
@@ -171,7 +182,7 @@ pub(crate) fn opening(id: u64, body: &[u8], end: bool) -> TunnelMessage {
     message(id, end, Payload::HttpRequest(head))
 }
 
-pub(crate) fn answer(id: u64, status: u32, body: &[u8], end: bool) -> TunnelMessage {
+pub(crate) fn response(id: u64, status: u32, body: &[u8], end: bool) -> TunnelMessage {
     let head = adit_proto::HttpResponse {
         status,
         body: Bytes::copy_from_slice(body),
@@ -262,7 +273,7 @@ pub(crate) fn outline(messages: &[TunnelMessage]) -> Vec<String> {
         let what = match &message.payload {
             None => "end".into(),
             Some(Payload::HttpRequest(_)) => "open".into(),
-            Some(Payload::HttpResponse(head)) => format!("answer {}", head.status),
+            Some(Payload::HttpResponse(head)) => format!("response {}", head.status),
             Some(Payload::Chunk(data)) => format!("chunk {}", data.len()),
             Some(Payload::Trailers(_)) => "trailers".into(),
             Some(Payload::Window(window)) => format!("window {} {}", window.limit, window.consumed),

@@ -173,7 +173,7 @@ pub(crate) fn insert_races_close() {
 
 /// A message arrives while its request is settled.
 ///
-/// Fails when `lookup` answers a miss from a relaxed counter, without the lock: the reader then does
+/// Fails when `lookup` reports a miss from a relaxed counter, without the lock: the reader then does
 /// not see how the request ended.
 pub(crate) fn lookup_races_settle() {
     let table = table(8);

@@ -10,7 +10,7 @@ pub struct TunnelMessage {
     pub protocol_type: i32,
     #[prost(enumeration = "MessageType", tag = "3")]
     pub message_type: i32,
-    /// The sender's direction is done.
+    /// The sender's direction ends.
     #[prost(bool, tag = "4")]
     pub end_stream: bool,
     /// Of a compressed chunk, or of a frame with compressed payload: its length before, and how. docs/protocol.md, section
@@ -63,8 +63,8 @@ pub mod tunnel_message {
         Datagram(::prost::bytes::Bytes),
         #[prost(message, tag = "21")]
         Control(super::Control),
-        /// 22 and 23 stand below.
-        /// Last in ascending order, so that a reader knows where the bytes go before they come.
+        /// 22 and 23 are below.
+        /// Last in ascending order, so that a reader knows the request before the bytes arrive.
         #[prost(bytes, tag = "31")]
         Chunk(::prost::bytes::Bytes),
     }
@@ -76,7 +76,7 @@ pub struct Header {
     #[prost(bytes = "bytes", tag = "2")]
     pub value: ::prost::bytes::Bytes,
 }
-/// What every opening message carries, once.
+/// The fields of every opening message.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Open {
     /// UUIDv7, 16 bytes.
@@ -114,7 +114,7 @@ pub struct HttpRequest {
     /// The start of the body, or all of it with end_stream. Costs credit like a chunk.
     #[prost(bytes = "bytes", tag = "7")]
     pub body: ::prost::bytes::Bytes,
-    /// The protocols that the visitor offers to change to, as in Upgrade. The body is whole then.
+    /// The protocols that the visitor offers to change to, as in Upgrade. The body is complete then.
     #[prost(bytes = "bytes", tag = "8")]
     pub upgrade: ::prost::bytes::Bytes,
 }
@@ -145,10 +145,10 @@ pub struct GrpcRequest {
     #[prost(bytes = "bytes", tag = "6")]
     pub body: ::prost::bytes::Bytes,
 }
-/// With end_stream, the metadata are the trailers: a trailers-only answer.
+/// With end_stream, the metadata are the trailers: a trailers-only response.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GrpcResponse {
-    /// HTTP status; 0 counts as 200. Another one comes from what stands before the service.
+    /// HTTP status; 0 counts as 200. Another one is from a proxy in front of the service.
     #[prost(uint32, tag = "1")]
     pub status: u32,
     #[prost(message, repeated, tag = "2")]
@@ -169,7 +169,7 @@ pub struct WebSocketRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WebSocketResponse {
-    /// 101: frames follow. Any other status refuses; its body follows in chunks.
+    /// 101: frames follow. Any other status rejects the handshake; its body follows in chunks.
     #[prost(uint32, tag = "1")]
     pub status: u32,
     #[prost(message, repeated, tag = "2")]
@@ -194,7 +194,7 @@ pub struct UdpOpen {
     #[prost(string, tag = "2")]
     pub local: ::prost::alloc::string::String,
 }
-/// The service is there: the connection stands, or the socket of the flow is ready.
+/// The service is connected, or the socket of the flow is ready.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Accepted {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -281,7 +281,7 @@ pub mod control {
         Error(super::Error),
     }
 }
-/// Answered with the same sequence number and reply = true.
+/// The response has the same sequence number and reply = true.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(uint64, tag = "1")]
@@ -303,7 +303,7 @@ pub struct StreamOpened {
     #[prost(string, tag = "2")]
     pub stream_name: ::prost::alloc::string::String,
 }
-/// Announces tunnels, or announces them again. Answered by TunnelResults with the same sequence number.
+/// Announces tunnels, or announces them again. The response is TunnelResults with the same sequence number.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TunnelsAnnounce {
     #[prost(uint64, tag = "1")]
@@ -325,7 +325,7 @@ pub struct TunnelResults {
 /// A name, host or port has become free: tunnels that were refused may be announced again now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TunnelsFreed {}
-/// Answered by TunnelResults with the same sequence number and one result.
+/// The response is TunnelResults with the same sequence number and one result.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TunnelDestroy {
     #[prost(string, tag = "1")]
@@ -372,13 +372,13 @@ pub struct Tunnel {
     pub name: ::prost::alloc::string::String,
     #[prost(enumeration = "ProtocolType", tag = "2")]
     pub protocol_type: i32,
-    /// Host names this tunnel answers to. Empty: NAME.localhost and NAME.<server domain>.
+    /// Host names of this tunnel. Empty: NAME.localhost and NAME.<server domain>.
     #[prost(string, repeated, tag = "3")]
     pub domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Path prefixes; empty: every path.
     #[prost(string, repeated, tag = "4")]
     pub locations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// 0: the server picks (TCP, UDP), none (HTTP).
+    /// 0: the server chooses one (TCP, UDP), or none (HTTP).
     #[prost(uint32, tag = "5")]
     pub remote_port: u32,
     /// round_robin, weighted_round_robin, least_connections, consistent_hash, ip_hash, power_of_two.
@@ -478,12 +478,12 @@ pub struct RegisterRequest {
     pub client_id: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub group_id: ::prost::alloc::string::String,
-    /// Persisted by the client: proves that it is the same installation that returns.
+    /// Persisted by the client: proves that a new session is of the same installation.
     #[prost(bytes = "bytes", tag = "5")]
     pub instance_secret: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "6")]
     pub credential: ::core::option::Option<Credential>,
-    /// Streams per link the client would like.
+    /// Streams per link that the client requests.
     #[prost(uint32, tag = "8")]
     pub lanes: u32,
     #[prost(string, tag = "9")]
@@ -711,7 +711,7 @@ impl Compression {
 #[repr(i32)]
 pub enum ResetCode {
     Unspecified = 0,
-    /// The other side gave up; nothing is wrong.
+    /// The other side does not need the request any more; not an error.
     Cancelled = 1,
     /// Never handed to the service: may be retried elsewhere whatever its method.
     Refused = 2,
@@ -719,13 +719,13 @@ pub enum ResetCode {
     FlowControl = 4,
     DialFailed = 5,
     ServiceTimeout = 6,
-    /// The service broke off: closed early, or spoke something else.
+    /// The service closed early, or used another protocol.
     ServiceAborted = 7,
     Stalled = 8,
     Limit = 9,
     Internal = 10,
     Draining = 11,
-    /// The tunnel named in the opening message is not one of this client's. Never handed to a service.
+    /// The client does not have the tunnel named in the opening message. Never handed to a service.
     NoTunnel = 12,
 }
 impl ResetCode {
@@ -886,7 +886,7 @@ pub mod tunnel_service_client {
                 .insert(GrpcMethod::new("adit.tunnel.v1.TunnelService", "Register"));
             self.inner.unary(req, path, codec).await
         }
-        /// Control messages only. Rides the first lane's channel, on a stream of its own.
+        /// Control messages only, on a separate stream of the first lane's channel.
         pub async fn control_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::TunnelMessage>,
@@ -967,7 +967,7 @@ pub mod tunnel_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Control messages only. Rides the first lane's channel, on a stream of its own.
+        /// Control messages only, on a separate stream of the first lane's channel.
         async fn control_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::TunnelMessage>>,

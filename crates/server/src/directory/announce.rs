@@ -1,4 +1,4 @@
-//! Announcements: what becomes of each tunnel that a client names.
+//! Announcements: the result for each tunnel that a client names.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,7 @@ use crate::{
     tunnel::{Tunnel, TunnelKey},
 };
 
-/// Tunnels of one message beyond the bound for a client that are answered one by one; what follows is not looked at.
+/// Tunnels of one message beyond the limit for a client that get a result each; the rest of the message is ignored.
 const EXCESS: usize = 100;
 
 impl Directory {
@@ -57,9 +57,9 @@ impl Directory {
         created
     }
 
-    /// Takes announcements of clients: one result for each tunnel; those that cannot be leave the others standing (P-1.4).
-    /// All of them make one snapshot. Of a message with far more tunnels than a client may have, the rest has no result.
-    /// Beside the results stands how long those of each client took.
+    /// Processes announcements of clients: one result for each tunnel; a tunnel that is refused does not affect the
+    /// others (P-1.4). All of them make one snapshot. In a message with far more tunnels than a client may have, the
+    /// rest gets no result. The results of each client come with the time that its announcements took.
     pub(crate) fn announce_each(
         &self,
         announced: &[(&Arc<Link>, &[Announced])],
@@ -87,9 +87,9 @@ impl Directory {
         now: Instant,
     ) -> Vec<TunnelResult> {
         let limit = self.config.load().limits.max_tunnels_per_client;
-        let answered = announced.iter().take(limit.saturating_add(EXCESS));
-        let results = answered.map(|tunnel| {
-            // Counted over all announcements of the link, not of this call: more may come on the control stream.
+        let processed = announced.iter().take(limit.saturating_add(EXCESS));
+        let results = processed.map(|tunnel| {
+            // Counted over all announcements of the link, not of this call: more may follow on the control stream.
             let others = self.index.lock().others(link.id(), &tunnel.name);
             let result = if others < limit {
                 self.announce_one(state, link, tunnel, now)
@@ -132,11 +132,12 @@ impl Directory {
         self.create(state, &Owner::of_link(link), name, definition, weight, now)
     }
 
-    /// Creates a tunnel, or lets the link of the owner serve the tunnel that is there with the same definition. Gives the
-    /// public URL.
+    /// Creates a tunnel, or adds the owner's link to the existing tunnel with the same definition. Returns the public
+    /// URL.
     ///
     /// # Errors
-    /// [`Refusal`] when the owner may not have it. Nothing has changed then, but for ports that the next snapshot closes.
+    /// [`Refusal`] when the owner may not have it. Nothing has changed then, except ports that the next snapshot
+    /// closes.
     pub(super) fn create(
         &self,
         state: &mut State,
@@ -197,11 +198,11 @@ impl Directory {
                     transport,
                     number: definition.remote_port,
                 };
-                displaced.extend(self.asked_port(state, &key, port, now)?);
+                displaced.extend(self.requested_port(state, &key, port, now)?);
                 Some(port)
             }
         };
-        // Closed again, unless the tunnel comes to hold it.
+        // Closed again, unless the tunnel takes it.
         state.changed_ports.extend(port);
         let claimant = owner.claimant.clone();
         let tunnel = Arc::new(Tunnel::new(key.clone(), claimant, definition, port, now));
@@ -213,7 +214,7 @@ impl Directory {
         Ok(self.public_url(&tunnel))
     }
 
-    /// Puts a tunnel in the place of the one of its key and of the displaced ones.
+    /// Replaces the tunnel with this key and the displaced ones.
     fn replace(
         &self,
         state: &mut State,
@@ -226,12 +227,12 @@ impl Directory {
         if let Err(error) = state.insert(tunnel) {
             for back in removed {
                 if let Err(error) = state.insert(&back) {
-                    tracing::error!(tunnel = %back.name, %error, "a tunnel was lost");
+                    tracing::error!(tunnel = %back.name, %error, "a removed tunnel could not be restored");
                 }
             }
             return Err(refusal(
                 "name_taken",
-                format!("a rule of the server has a host and path of it: {error}"),
+                format!("a rule of the server has the same host and path: {error}"),
             ));
         }
         self.hold(state, tunnel);
@@ -241,7 +242,7 @@ impl Directory {
                     tunnel = %removed.name,
                     group = %removed.key.group,
                     by = %tunnel.name,
-                    "a tunnel without clients makes room"
+                    "a tunnel without clients is removed to make room"
                 );
             }
             self.index.lock().forget(removed);
@@ -250,7 +251,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Keeps the routes of all tunnels within their bound: tunnels without clients make room.
+    /// Keeps the routes of all tunnels within their bound: removes tunnels without clients.
     fn make_room(
         &self,
         state: &mut State,

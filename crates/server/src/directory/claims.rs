@@ -1,4 +1,4 @@
-//! Who may hold what: groups, client ids, hosts, public ports, and tunnels that rules lead to.
+//! Ownership of groups, client ids, hosts, public ports, and tunnels that rules select.
 
 use std::{
     collections::HashSet,
@@ -23,7 +23,7 @@ use crate::{
     tunnel::{Tunnel, TunnelKey, Vacancy},
 };
 
-/// Group and client id of a link, held. Dropped, it lets them go again.
+/// Group and client id of a link, held by it. Dropping this releases them.
 pub(crate) struct Entered<'d> {
     directory: &'d Directory,
     grant: Grant,
@@ -31,7 +31,7 @@ pub(crate) struct Entered<'d> {
 }
 
 impl Entered<'_> {
-    /// From here on the end of the link lets its names go.
+    /// From here on they are released at the end of the link.
     pub(crate) fn keep(mut self) {
         self.is_kept = true;
     }
@@ -46,7 +46,7 @@ impl Drop for Entered<'_> {
 }
 
 impl Directory {
-    /// Takes group and client id for a link that is about to register (P-1.9).
+    /// Claims group and client id for a link that is about to register (P-1.9).
     pub(crate) fn enter(&self, grant: &Grant) -> Result<Entered<'_>, EnterError> {
         let claimant = claimant(grant);
         let now = self.clock.at(Instant::now());
@@ -82,7 +82,7 @@ impl Directory {
         })
     }
 
-    /// Lets group and client id of a link go.
+    /// Releases group and client id of a link.
     pub(super) fn exit(&self, grant: &Grant, now: Instant) {
         let mut names = self.names.lock();
         for name in names_of(grant) {
@@ -90,7 +90,7 @@ impl Directory {
         }
     }
 
-    /// Refuses hosts that the settings give to no tunnel (P-1.10).
+    /// Refuses hosts that the settings allow to no tunnel (P-1.10).
     pub(super) fn check_allowed(&self, definition: &Definition) -> Result<(), Refusal> {
         let config = self.config.load();
         let (rules, domain) = (&config.limits.allow_hosts, &config.domain);
@@ -168,8 +168,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Refuses hosts that another tunnel holds: of another group any path of it, of the same group the same path
-    /// (P-1.4). Gives those tunnels that make room.
+    /// Refuses hosts that another tunnel holds: any path of one in another group, the same path in the same group
+    /// (P-1.4). Returns the tunnels that make room.
     pub(super) fn check_hosts(
         &self,
         state: &State,
@@ -205,8 +205,8 @@ impl Directory {
         Ok(displaced)
     }
 
-    /// A port that was asked for, bound unless it is already. Gives the tunnel that makes room.
-    pub(super) fn asked_port(
+    /// A requested port, bound unless it is already. Returns the tunnel that makes room.
+    pub(super) fn requested_port(
         &self,
         state: &State,
         key: &TunnelKey,
@@ -233,7 +233,7 @@ impl Directory {
         Ok(displaced)
     }
 
-    /// A port of the server's choice: the one that the tunnel has, if the server chose that.
+    /// A port of the server's choice: that of the tunnel before, if the server chose it.
     pub(super) fn picked_port(
         &self,
         key: &TunnelKey,
@@ -245,7 +245,7 @@ impl Directory {
         match kept.and_then(|tunnel| tunnel.port) {
             Some(port) if port.transport == transport => Ok(port),
             _ => {
-                // Locked for each port anew: binding them may take long.
+                // Locked for each port separately: binding them may take long.
                 let eligible = |port| !self.names.lock().is_foreign(&Name::Port(port), claimant);
                 let picked = self.ports.pick(transport, key, eligible);
                 picked.map_err(|error| refuse_port(&error))
@@ -253,7 +253,7 @@ impl Directory {
         }
     }
 
-    /// Holds the names of a tunnel for its owner.
+    /// Claims the names of a tunnel for its owner.
     pub(super) fn hold(&self, state: &State, tunnel: &Tunnel) {
         let mut names = self.names.lock();
         for name in names_of_tunnel(tunnel) {
@@ -277,9 +277,9 @@ impl Directory {
         }
     }
 
-    /// Follows changed rules: the name of a tunnel that a rule leads to has an owner, others have none (P-1.9). Where
-    /// tunnels of several users have such a name, the first in the order of their groups owns it, and rules do not lead to
-    /// the others.
+    /// Follows changed rules: the name of a tunnel that a rule selects has an owner, other tunnel names have none
+    /// (P-1.9). If tunnels of several users have such a name, the first in the order of their groups owns it, and rules
+    /// do not select the others.
     pub(super) fn follow_rules(
         &self,
         state: &mut State,
@@ -303,7 +303,7 @@ impl Directory {
         }
     }
 
-    /// `name` is held by another tunnel of the same user.
+    /// The refusal because `name` is held by another tunnel of the same user.
     fn taken(&self, code: &'static str, name: &Name, other: &Tunnel, now: Instant) -> Refusal {
         let TunnelKey {
             group,
@@ -330,13 +330,13 @@ impl Directory {
     }
 }
 
-/// Hosts and the port.
+/// The names of its hosts and its port.
 fn names_of_tunnel(tunnel: &Tunnel) -> impl Iterator<Item = Name> {
     let hosts = tunnel.definition.hosts.iter().cloned().map(Name::Host);
     hosts.chain(tunnel.port.map(Name::Port))
 }
 
-/// For how long a name is kept that nothing uses.
+/// How long an unused name is kept.
 fn kept(names: &Ledger, entry: &Entry, now: Duration) -> String {
     let left = names.kept_for(entry, now).map(|left| {
         format!(
@@ -357,9 +357,9 @@ fn seconds(duration: Duration) -> String {
     }
 }
 
-/// Whether a tunnel gives what it holds to a newcomer of the same user (P-1.11). The clients of one that was left may have come
-/// back under another name, of a client or a group; those of one that was lost are on their way back, unless they have
-/// given it another name in their group.
+/// Whether a tunnel makes room for another tunnel of the same user (P-1.11). After a drain, its clients may have
+/// returned under another client id or group, so it does. After the loss of its clients they may be reconnecting, so it
+/// does not, unless the new tunnel is of its group: then they have given it another name.
 fn makes_room(holder: &Tunnel, newcomer: &TunnelKey) -> bool {
     match holder.vacancy() {
         Vacancy::Served(_) => false,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The time since 1970, which goes on evenly from the start whatever happens to the clock of the system.
+/// The time since 1970. Advances evenly from the start, even if the system's clock is set.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,

@@ -5,7 +5,7 @@ use thiserror::Error;
 /// Why a client may not register under its names.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum EnterError {
-    /// The settings give the group to others.
+    /// The group is shared by other users, by the settings.
     #[error(
         "group `{group}` is shared by other users (`server.shared_groups`); choose another group_id"
     )]

@@ -1,5 +1,5 @@
-//! Which link serves which tunnels. Behind a lock of its own, held for a few steps, because links come and go on the data
-//! threads while a long announcement is worked on.
+//! Which link serves which tunnels. It has a lock of its own, held for a few steps, because links change on the data
+//! threads while a long announcement is processed.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,11 +12,12 @@ use adit_registry::{Link, LinkId};
 
 use crate::tunnel::{Tunnel, TunnelKey};
 
-/// Tunnels enter and leave their links, and are orphaned and found again, under one lock: that of this index.
+/// Tunnels are added to and removed from their links, and become orphans or get clients again, under the one lock of
+/// this index.
 #[derive(Default)]
 pub(super) struct Index {
     links: HashMap<LinkId, HashMap<TunnelName, Arc<Tunnel>>>,
-    /// Tunnels without clients; the longest without first.
+    /// Tunnels without clients; the one without clients for longest is first.
     orphans: BTreeSet<(Instant, TunnelKey)>,
 }
 
@@ -26,7 +27,7 @@ impl Index {
         self.links.get(&link).into_iter().flat_map(HashMap::values)
     }
 
-    /// How many tunnels other than this one a link serves.
+    /// The number of tunnels other than this one that a link serves.
     pub(super) fn others(&self, link: LinkId, than: &str) -> usize {
         let Some(tunnels) = self.links.get(&link) else {
             return 0;
@@ -34,11 +35,11 @@ impl Index {
         tunnels.len() - usize::from(tunnels.contains_key(than))
     }
 
-    /// Lets a link serve a tunnel, unless the link is gone. Then the tunnel is at least not forgotten: it counts as
-    /// orphaned.
+    /// Adds a link to a tunnel, unless the link is gone. Then the tunnel counts as an orphan, so that it is removed
+    /// after the retention.
     pub(super) fn join(&mut self, tunnel: &Arc<Tunnel>, link: &Arc<Link>, weight: u32) {
         let since = tunnel.orphaned();
-        // The end of a link comes here for the lock after the link has ended: it finds the entry, or the link does not
+        // The end of a link takes this lock after the link has ended: either it finds the entry, or the link does not
         // join.
         if tunnel.join(link, weight) {
             let tunnels = self.links.entry(link.id()).or_default();
@@ -51,7 +52,7 @@ impl Index {
         }
     }
 
-    /// Takes a link out of one tunnel; whether it served that.
+    /// Removes a link from one tunnel. Returns whether it served that.
     pub(super) fn leave(&mut self, tunnel: &Tunnel, link: &Link, now: Instant) -> bool {
         if !tunnel.leave(link, now) {
             return false;
@@ -66,7 +67,7 @@ impl Index {
         true
     }
 
-    /// Takes a link out of all of its tunnels.
+    /// Removes a link from all of its tunnels.
     pub(super) fn leave_all(&mut self, link: &Link, now: Instant) {
         for tunnel in self.links.remove(&link.id()).into_iter().flatten() {
             let (_, tunnel) = tunnel;
@@ -83,7 +84,7 @@ impl Index {
         }
     }
 
-    /// Forgets a tunnel that was removed.
+    /// Removes a tunnel from the index.
     pub(super) fn forget(&mut self, tunnel: &Arc<Tunnel>) {
         for link in tunnel.links() {
             let Some(tunnels) = self.links.get_mut(&link) else {

@@ -1,4 +1,4 @@
-//! Keeps the owners of names over a restart, and releases names.
+//! Restores the owners of names after a restart, and releases names.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Directory {
-    /// Restores the owners of an earlier run: `users` of the settings and shared groups. A name that was in use counts as
-    /// used until now, because its clients return. The number of entries that cannot be read.
+    /// Restores the owners of an earlier run: `users` of the settings and shared groups. A name that was in use counts
+    /// as used until now, because its clients return. Returns the number of entries that cannot be read.
     pub(crate) fn restore(&self, records: Vec<Record>, users: &[UserName]) -> usize {
         let now = self.clock.at(Instant::now());
         let mut names = self.names.lock();
@@ -34,20 +34,20 @@ impl Directory {
         unreadable
     }
 
-    /// A count of changes of owners.
+    /// Changes with every change of an owner.
     pub(crate) fn owners_changed(&self) -> u64 {
         self.names.lock().changes()
     }
 
-    /// The owners to be kept.
+    /// The owners to be stored.
     pub(crate) fn owners(&self) -> Vec<Record> {
         let entries = self.names.lock().entries();
         let records = entries.iter().map(|(name, entry)| write(name, entry));
         records.collect()
     }
 
-    /// Takes a name, and with a group all of its names, from its owner. Tunnels without clients are forgotten with it. The
-    /// number of released names.
+    /// Takes a name, and with a group all names of the group, from its owner, and removes its tunnels without clients.
+    /// Returns the number of released names.
     ///
     /// # Errors
     /// The name is in use.

@@ -1,4 +1,4 @@
-//! Who creates a tunnel.
+//! The owner of a tunnel.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use adit_registry::Link;
 use super::claimant;
 use crate::names::Claimant;
 
-/// Who creates a tunnel, and what serves it.
+/// The owner of a tunnel, and the link that serves it.
 #[derive(Clone)]
 pub(crate) struct Owner {
     /// The user and the group that own its names.
     pub(crate) claimant: Claimant,
-    /// The link that serves it from now on. Without one the tunnel waits for a client of its group, and is forgotten after
-    /// the retention like every tunnel without clients.
+    /// The link that serves it from now on. Without one the tunnel waits for a client of its group, and is removed
+    /// after the retention like every tunnel without clients.
     pub(crate) link: Option<Arc<Link>>,
 }
 

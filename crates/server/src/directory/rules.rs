@@ -17,16 +17,16 @@ use crate::{
 #[derive(Debug, Error)]
 #[error("rule {index}: {problem}")]
 pub struct RuleError {
-    /// Which one, from 1.
+    /// Its position in the list, from 1.
     pub index: usize,
     /// Why it is rejected.
     pub problem: String,
 }
 
-/// The rules, read.
+/// Parses the rules.
 ///
 /// # Errors
-/// The first that is wrong.
+/// The first invalid rule.
 pub(super) fn read(
     rules: &[RuleSettings],
     shortcuts: &Arc<Shortcuts>,

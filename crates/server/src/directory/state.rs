@@ -1,5 +1,5 @@
-//! The tunnels, and what is found by their hosts, paths and ports. Everything here follows from the set of tunnels and the
-//! rules of the server, and a change costs what belongs to the tunnel that comes or goes.
+//! The tunnels, and their index by host, path and port. Everything here follows from the set of tunnels and the rules
+//! of the server. A change costs only the parts of the tunnel that is added or removed.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -18,7 +18,7 @@ use crate::{
     tunnel::{Tunnel, TunnelKey},
 };
 
-/// A tunnel, and the number of the first rule that leads to it. Its rules follow in the order of hosts, then of paths.
+/// A tunnel, and the number of its first rule. Its rules follow in the order of hosts, then of paths.
 struct Known {
     tunnel: Arc<Tunnel>,
     first_rule: usize,
@@ -27,20 +27,20 @@ struct Known {
 #[derive(Default)]
 pub(super) struct State {
     tunnels: HashMap<TunnelKey, Known>,
-    /// Which tunnel answers under which paths of a host. All of one host are of one group (P-1.4).
+    /// The tunnel for each path of a host. All tunnels of a host are of one group (P-1.4).
     hosts: HashMap<HostPattern, HashMap<PathPrefix, TunnelKey>>,
-    /// Tunnels that a rule of the server may lead to, by the name that the rule gives.
+    /// Tunnels that a rule of the server may select, by the name in the rule.
     named: HashMap<Arc<str>, BTreeSet<TunnelKey>>,
     /// The rules of the configuration, each under its number in the table.
     rules: Vec<(usize, Rule<Static>)>,
-    /// The rules of the configuration that lead to tunnels of a name, by their place in the list.
+    /// The rules of the configuration that select a tunnel name, by their position in the list.
     rules_to: HashMap<Arc<str>, Vec<usize>>,
-    /// Numbers below are for rules of the configuration, so that they keep their numbers.
+    /// Numbers below this are for rules of the configuration, so that they keep their numbers.
     first_tunnel_rule: usize,
     next_rule: usize,
     pub(super) routes: Table<Target>,
     pub(super) ports: ShardedMap<PortKey, Arc<Tunnel>>,
-    /// Ports that may be held by another tunnel than in the last snapshot, or were bound in vain.
+    /// Ports whose tunnel may differ from the last snapshot, or that were bound for a refused tunnel.
     pub(super) changed_ports: Vec<PortKey>,
     /// Something differs from the last snapshot.
     pub(super) changed: bool,
@@ -59,7 +59,7 @@ impl State {
         Ok(state)
     }
 
-    /// Puts these rules in the place of the rules of the configuration.
+    /// Replaces the rules of the configuration.
     ///
     /// # Errors
     /// A rule contradicts another one or the route of a tunnel. Nothing has changed then.
@@ -106,7 +106,7 @@ impl State {
         Ok(())
     }
 
-    /// Finds the tunnels that the rules of the configuration may lead to.
+    /// Finds the tunnels that the rules of the configuration may select.
     fn name_tunnels(&mut self) {
         self.named.clear();
         for known in self.tunnels.values() {
@@ -137,12 +137,12 @@ impl State {
         }
     }
 
-    /// The names of tunnels that rules of the configuration lead to.
+    /// The tunnel names that rules of the configuration select.
     pub(super) fn ruled_names(&self) -> HashSet<Arc<str>> {
         self.rules_to.keys().cloned().collect()
     }
 
-    /// Keeps the rules of the configuration from leading to this tunnel.
+    /// Stops the rules of the configuration from selecting this tunnel.
     pub(super) fn unname(&mut self, tunnel: &Tunnel) {
         if let Some(named) = self.named.get_mut(&tunnel.name) {
             named.remove(&tunnel.key);
@@ -166,15 +166,15 @@ impl State {
         self.hosts.get(host)
     }
 
-    /// Whether a rule of the server leads to tunnels of this name.
+    /// Whether a rule of the server selects tunnels of this name.
     pub(super) fn is_ruled(&self, name: &TunnelName) -> bool {
         self.rules_to.contains_key(name.as_str())
     }
 
-    /// Adds a tunnel; there must be none of its key, and none that holds a host and path, or the port, of it.
+    /// Adds a tunnel. No tunnel may have its key, one of its hosts with the same path, or its port.
     ///
     /// # Errors
-    /// A rule of the server leads elsewhere from a host and path of it. Nothing has changed then.
+    /// A rule of the server sends a host and path of it elsewhere. Nothing has changed then.
     pub(super) fn insert(&mut self, tunnel: &Arc<Tunnel>) -> Result<(), TableError> {
         let first_rule = self.next_rule;
         let definition = &tunnel.definition;
@@ -209,7 +209,7 @@ impl State {
         };
         self.tunnels.insert(tunnel.key.clone(), known);
         self.changed = true;
-        // Rules are for hosts and paths.
+        // Only hosts and paths have rules.
         if tunnel.definition.is_http() && self.rules_to.contains_key(&tunnel.name) {
             let named = self.named.entry(tunnel.name.clone()).or_default();
             named.insert(tunnel.key.clone());
@@ -251,7 +251,7 @@ impl State {
         Some(tunnel)
     }
 
-    /// Leads the rules of the server that give this name to a tunnel that has it.
+    /// Points the rules of the server with this tunnel name to a tunnel that has it.
     fn lead_rules(&mut self, name: &Arc<str>) {
         let first = self.named.get(name).and_then(BTreeSet::first);
         let tunnel = first.and_then(|key| self.tunnels.get(key));
@@ -269,8 +269,8 @@ impl State {
             self.routes
                 .remove(*number, rule.host.as_ref(), rule.path.as_ref());
             if let Err(error) = self.routes.insert(*number, with_target(rule, target)) {
-                // The same conditions were there before.
-                tracing::error!(%error, "a rule of the server was lost");
+                // The same conditions were in the table before.
+                tracing::error!(%error, "a rule of the server is missing from the routes");
             }
         }
     }

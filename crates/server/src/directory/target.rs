@@ -1,4 +1,4 @@
-//! Where rules lead.
+//! Targets of rules.
 
 use std::{fmt, sync::Arc};
 
@@ -6,18 +6,18 @@ use adit_ingress::Layers;
 
 use crate::{shortcuts::ToUpstream, tunnel::Tunnel};
 
-/// Where a rule leads.
+/// The target of a rule.
 #[derive(Clone)]
 pub(crate) enum Target {
     /// With the layers that requests pass on this way: those of the rule, then those of the tunnel.
     Tunnel(Arc<Tunnel>, Layers),
     /// A static rule to a tunnel that no client has announced.
     Unannounced(Arc<str>),
-    /// A static rule to an upstream.
+    /// A rule of the configuration to an upstream.
     Upstream(ToUpstream),
 }
 
-/// Where a static rule leads, whatever is announced.
+/// The target of a rule of the configuration, before tunnels are looked up.
 pub(super) enum Static {
     /// To a tunnel of this name, through these layers.
     Tunnel(Arc<str>, Layers),

@@ -1,4 +1,4 @@
-//! The owners of names, as they are kept in the state directory.
+//! The owners of names, as stored in the state directory.
 
 use std::{
     fs, io,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 
-/// Length of the longest file; a longer one was written by another program.
+/// Bound of the file's length; a longer file was written by another program.
 const LONGEST_FILE: u64 = 256 << 20;
 
 /// One name and its owner.
@@ -23,7 +23,7 @@ pub(crate) struct Record {
     pub(crate) group: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tunnel: Option<String>,
-    /// Seconds since 1970; none while something uses the name.
+    /// Seconds since 1970; absent while something uses the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle_since: Option<u64>,
 }
@@ -33,14 +33,14 @@ struct Content {
     names: Vec<Record>,
 }
 
-/// `names.json` in a state directory, readable for its owner alone.
+/// `names.json` in a state directory, readable by its owner only.
 #[derive(Debug, Clone)]
 pub struct NamesFile {
     path: PathBuf,
 }
 
 impl NamesFile {
-    /// That of a state directory; it need not be there.
+    /// The file in a state directory; it need not exist.
     #[must_use]
     pub fn in_dir(state_dir: &Path) -> Self {
         Self {
@@ -48,13 +48,13 @@ impl NamesFile {
         }
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it says; nothing if it is not there.
+    /// The stored owners; none if the file does not exist.
     pub(crate) fn read(&self) -> io::Result<Vec<Record>> {
         let text = match fs::metadata(&self.path) {
             Ok(found) if found.len() > LONGEST_FILE => {
@@ -69,14 +69,15 @@ impl NamesFile {
         Ok(content.names)
     }
 
-    /// Puts a file that could not be read aside, so that the next one does not take its place.
+    /// Renames a file that could not be read, so that the next write does not replace it.
     pub(crate) fn put_aside(&self) -> io::Result<PathBuf> {
         let aside = self.path.with_extension("json.unreadable");
         fs::rename(&self.path, &aside)?;
         Ok(aside)
     }
 
-    /// Writes it anew: first beside it, then in its place, so that a crash leaves the old one or the new one.
+    /// Replaces the file: writes a new one beside it and renames that, so that a crash leaves either the old or the new
+    /// file.
     pub(crate) fn write(&self, mut names: Vec<Record>) -> io::Result<()> {
         names.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
         let text = serde_json::to_vec_pretty(&Content { names })?;
@@ -104,7 +105,8 @@ impl NamesFile {
         written
     }
 
-    /// Takes a name, and with a group all of its names, from its owner, while no server runs. How many names that were.
+    /// Takes a name, and with a group all of its names, from its owner, while no server runs. Returns the number of
+    /// released names.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_edits_the_file_and_a_group_takes_its_names_along() {
+    fn releasing_a_group_removes_its_names_from_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = NamesFile::in_dir(dir.path());
         let name = |kind, text| Name::parse(kind, text).unwrap();

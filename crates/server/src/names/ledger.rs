@@ -1,4 +1,4 @@
-//! The owners of names, without clock or file.
+//! The owners of names, without clock and file.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,7 +11,7 @@ use adit_router::ShardedMap;
 use super::name::Name;
 use crate::settings::SharedGroup;
 
-/// A user who claims a name for a group.
+/// A user that claims a name for a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claimant {
     pub(crate) user: UserName,
@@ -22,11 +22,11 @@ pub(crate) struct Claimant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) owner: Claimant,
-    /// The tunnel that uses it, or did last; none of a group or a client.
+    /// The tunnel that uses it, or used it last; `None` for a group or a client.
     pub(crate) tunnel: Option<TunnelName>,
-    /// How many tunnels or links use it.
+    /// Number of tunnels or links that use it.
     pub(crate) uses: usize,
-    /// Since when nothing uses it.
+    /// When its last use ended.
     pub(crate) idle_since: Duration,
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Released {
     InUse,
 }
 
-/// Owners of names. Times are given as the time since some start, the same for all calls.
+/// Owners of names. Times are durations since one start, the same for all calls.
 ///
 /// Promises: a name passes from one owner to another only when nothing uses it and the retention is over, or it was
 /// released, or its owner keeps more unused names than one user may.
@@ -51,11 +51,11 @@ pub(crate) struct Ledger {
     max_idle_per_user: usize,
     shared: HashMap<GroupId, Vec<UserName>>,
     entries: ShardedMap<Name, Entry>,
-    /// Names that nothing uses, by their owner, in the order of their last use.
+    /// Unused names by their owner, in the order of their last use.
     idle: HashMap<UserName, BTreeSet<(Duration, Name)>>,
-    /// Wildcards among the names: without any, no host needs a look above it.
+    /// Number of wildcards among the names; without any, hosts above a name need no lookup.
     wildcards: usize,
-    /// Counts what a file should say differently.
+    /// Counts changes of what the file stores.
     changes: u64,
 }
 
@@ -79,7 +79,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the settings keep the claimant out of its group.
+    /// Whether the settings exclude the claimant from its group.
     pub(crate) fn is_shared_without(&self, claimant: &Claimant) -> bool {
         let users = self.shared.get(&claimant.group);
         users.is_some_and(|users| !users.contains(&claimant.user))
@@ -90,7 +90,7 @@ impl Ledger {
         self.shared.contains_key(group)
     }
 
-    /// Names of a shared group belong to the group, others to their user.
+    /// Names of a shared group belong to the group, other names to their user.
     fn is_same_owner(&self, one: &Claimant, other: &Claimant) -> bool {
         let shared = |claimant: &Claimant| self.is_shared(&claimant.group);
         match (shared(one), shared(other)) {
@@ -100,14 +100,15 @@ impl Ledger {
         }
     }
 
-    /// The entry of a name that belongs to somebody else.
+    /// The entry of a name if it belongs to another owner.
     pub(crate) fn conflict(&self, name: &Name, claimant: &Claimant) -> Option<&Entry> {
         let entry = self.entries.get(name)?;
         let is_own = self.is_same_owner(&entry.owner, claimant);
         (!is_own || self.is_shared_without(claimant)).then_some(entry)
     }
 
-    /// Somebody else's claim to a host: the host itself, a wildcard above it, or the host below which a wildcard stands.
+    /// The claim of another owner to a host: to the host itself, to a wildcard above it, or, for a wildcard, to a host
+    /// below it.
     pub(crate) fn host_conflict(
         &self,
         host: &adit_router::HostPattern,
@@ -126,7 +127,7 @@ impl Ledger {
             .or_else(|| (self.wildcards > 0).then(above).flatten())
     }
 
-    /// Whether somebody else owns the name.
+    /// Whether another owner has the name.
     pub(crate) fn is_foreign(&self, name: &Name, claimant: &Claimant) -> bool {
         self.conflict(name, claimant).is_some()
     }
@@ -159,7 +160,7 @@ impl Ledger {
         entry.uses += 1;
     }
 
-    /// [`Ledger::end_use`] of an owner; of a name that belongs to another owner it ends nothing.
+    /// [`Ledger::end_use`] by an owner; without effect on a name of another owner.
     pub(crate) fn end_use_by(&mut self, name: &Name, owner: &Claimant, since: Duration) {
         let entry = self.entries.get(name);
         if entry.is_some_and(|entry| self.is_same_owner(&entry.owner, owner)) {
@@ -167,7 +168,7 @@ impl Ledger {
         }
     }
 
-    /// Changes how long names are kept, how many of one user, and which groups are shared.
+    /// Changes the retention, the bound of unused names per user, and the shared groups.
     pub(crate) fn set_config(
         &mut self,
         retention: Duration,
@@ -182,7 +183,7 @@ impl Ledger {
             .collect();
     }
 
-    /// Counts one use less; after the last one the name has been unused since `since`.
+    /// Ends one use; after the last one the name has been unused since `since`.
     pub(crate) fn end_use(&mut self, name: &Name, since: Duration) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
@@ -236,7 +237,7 @@ impl Ledger {
         }
     }
 
-    /// The unused names of a group besides itself.
+    /// The unused names of a group, without the group's own name.
     pub(crate) fn idle_names_of(&self, group: &GroupId) -> Vec<Name> {
         let names = self.idle.values().flatten();
         names
@@ -248,7 +249,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Forgets what has been unused for the retention. How many names that was.
+    /// Removes names that were unused for the retention. Returns their number.
     pub(crate) fn expire(&mut self, now: Duration) -> usize {
         let mut expired = Vec::new();
         self.idle.retain(|_, idle| {
@@ -266,7 +267,7 @@ impl Ledger {
         expired.len()
     }
 
-    /// Takes in a name that was written down before a restart: nothing uses it yet.
+    /// Restores a name from before a restart: nothing uses it yet.
     pub(crate) fn restore(
         &mut self,
         name: Name,

@@ -1,4 +1,4 @@
-//! One name, and how it is written.
+//! One name, and its text form.
 
 use std::fmt;
 
@@ -14,22 +14,22 @@ pub enum Name {
     Group(GroupId),
     /// A client id.
     Client(ClientId),
-    /// The name of a tunnel that a rule of the server leads to.
+    /// The name of a tunnel that a rule of the server selects.
     Tunnel(TunnelName),
-    /// A host, or all hosts below one.
+    /// A host, or all hosts below a name.
     Host(HostPattern),
     /// A public port.
     Port(PortKey),
 }
 
-/// The kinds, as they are written.
+/// The kinds, in their text form.
 pub const KINDS: [&str; 5] = ["group", "client", "tunnel", "host", "port"];
 
 impl Name {
     /// Reads a name of a kind: `host` and `shop.example.com`, `port` and `tcp:2222`.
     ///
     /// # Errors
-    /// A text that says what is wrong.
+    /// A text with the reason.
     pub fn parse(kind: &str, text: &str) -> Result<Self, String> {
         let name = |error: &dyn fmt::Display| error.to_string();
         match kind {

@@ -1,4 +1,4 @@
-//! Accepts connections, and serves each by the port that it came in by.
+//! Accepts connections, and serves each by the port that accepted it.
 
 use std::{net::TcpListener as StdListener, sync::Arc};
 
@@ -64,7 +64,7 @@ impl Serving {
     }
 }
 
-/// Takes clients until the server stops, and visitors until it drains.
+/// Accepts clients until the server stops, and visitors until it drains.
 pub(super) async fn accept_both(
     clients: StdListener,
     visitors: StdListener,
@@ -83,7 +83,7 @@ pub(super) async fn accept_both(
     };
     let clients = acceptor.accept_on(clients, Port::Clients);
     let visitors = acceptor.accept_on(visitors, Port::Visitors);
-    // Clients may come as long as visitors are being served; new visitors no longer.
+    // Clients may connect while visitors are being served; new visitors may not.
     tokio::join!(
         clients.run(signalled(stop), |client| acceptor
             .assign(client, Port::Clients)),

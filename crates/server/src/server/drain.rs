@@ -1,4 +1,4 @@
-//! The end of a server: what runs may finish, then everything ends.
+//! The end of a server: running requests may finish, then everything ends.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use adit_proto::{Drain, control::Kind};
 
 use super::Server;
 
-/// How often a drain looks whether what clients opened has finished.
+/// How often a drain checks whether the requests that clients opened have finished.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-/// What is on its way in UDP flows may still come when everything else has finished: they have no end to wait for.
+/// Datagrams of UDP flows may still be in transit when everything else has finished: flows have no end to wait for.
 const FLOWS_GRACE: Duration = Duration::from_millis(500);
 
-/// The last answers to clients have left the request table, and may still be on their way to the socket: of those to
-/// visitors, their connections know.
-const ANSWERS_GRACE: Duration = Duration::from_millis(250);
+/// The last responses to clients may still be on their way to the socket after they have left the request table.
+/// Responses to visitors are awaited by their connections.
+const RESPONSES_GRACE: Duration = Duration::from_millis(250);
 
-/// What is left of the connections may take this long to close after the last request is done.
+/// The connections may take this long to close after the last request has ended.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 impl Server {
-    /// Takes no more visitors and lets those that are here finish, at most for the time in the settings.
+    /// Accepts no more visitors and lets running requests finish, at most for `timeouts.drain`.
     pub async fn drain(&self) {
         let drain_within = self.drain_within();
         self.drain.send_replace(true);
@@ -37,26 +37,26 @@ impl Server {
         self.visitors.close();
         let left = self.visitors.len();
         if left > 0 {
-            tracing::info!(connections = left, within = ?drain_within, "finishing what is running");
+            tracing::info!(connections = left, within = ?drain_within, "waiting for running requests to finish");
         }
         let finished = async {
             self.visitors.wait().await;
             while self.inner.upstreams.in_flight() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
-                // Those too that were on their way.
+                // Including requests that were in transit.
                 self.inner.upstreams.close_websockets();
             }
             if self.inner.entries.udp().stats().flows_open > 0 {
                 tokio::time::sleep(FLOWS_GRACE).await;
             } else if !self.inner.upstreams.is_empty() {
-                tokio::time::sleep(ANSWERS_GRACE).await;
+                tokio::time::sleep(RESPONSES_GRACE).await;
             }
         };
         if tokio::time::timeout(drain_within, finished).await.is_err() {
             tracing::warn!(
                 connections = self.visitors.len(),
                 entries = self.inner.upstreams.in_flight(),
-                "broken off: the time to finish is over"
+                "requests still run after `timeouts.drain`; they are reset"
             );
         }
     }
@@ -74,7 +74,7 @@ impl Server {
             self.clients.wait().await;
             self.visitors.wait().await;
         };
-        // What is left after that is cut by the end of its runtime.
+        // The end of its runtime ends everything that is left.
         let _ = tokio::time::timeout(CLOSE_GRACE, closed).await;
         self.stop.send_replace(true);
         self.threads.join();

@@ -9,7 +9,7 @@ use crate::{directory::RuleError, upstream::UpstreamError};
 /// Why a server did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// An address is taken or not ours.
+    /// An address is in use, or not one of this machine.
     #[error("cannot listen for {what} on {addr}: {error}")]
     Bind {
         /// `clients` or `visitors`.
@@ -28,7 +28,7 @@ pub enum StartError {
     /// An upstream is invalid.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// No thread.
+    /// The system started no thread.
     #[error("cannot start a data thread: {0}")]
     Thread(io::Error),
 }

@@ -19,8 +19,8 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// The requests that run, by tunnel, where there are any; those that clients opened under `upstreams`. Flows of UDP,
-    /// which have no end of their own, are left out.
+    /// The number of running requests by tunnel, without zeros; those that clients opened under `upstreams`. UDP flows
+    /// are not counted: they do not end by themselves.
     pub fn running(&self) -> Vec<(String, usize)> {
         let tunnels = self.inner.directory.tunnels().into_iter();
         let tunnels = tunnels.filter(|(tunnel, _)| tunnel.definition.protocol != ProtocolType::Udp);
@@ -32,12 +32,13 @@ impl ServerHandle {
         running
     }
 
-    /// The state of the server. Walks links and open requests.
+    /// The state of the server. Cost: a walk over links and open requests.
     pub fn status(&self) -> Status {
         self.inner.status()
     }
 
-    /// Takes a name from the user that owns it, and with a group all names of the group. How many names were released.
+    /// Takes a name from the user that owns it, and with a group all names of the group. Returns the number of released
+    /// names.
     ///
     /// # Errors
     /// A text when something uses the name.
@@ -45,10 +46,10 @@ impl ServerHandle {
         self.inner.announcer.release(name).await
     }
 
-    /// Which rule takes a URL, and why no other does.
+    /// The rule that a URL matches, and why the others do not.
     ///
     /// # Errors
-    /// The reason when it is an invalid URL.
+    /// The reason when the URL is invalid.
     pub fn explain(&self, url: &str) -> Result<RouteStatus, String> {
         let uri: http::Uri = url
             .parse()

@@ -1,4 +1,4 @@
-//! Bounds and times of the parts of a server, as its settings give them.
+//! Bounds and times of the parts of a server, from its settings.
 
 use adit_flow::Shares;
 
@@ -7,7 +7,7 @@ use crate::{
     settings::{Limits, Settings},
 };
 
-/// How permits are shared when they run short.
+/// How permits are shared when they are short.
 pub(super) const fn shares(limits: &Limits) -> Shares {
     Shares {
         tunnel_percent: limits.tunnel_share_percent,
@@ -28,7 +28,7 @@ pub(super) fn directory_limits(config: &mut DirectoryConfig, settings: &Settings
     config.limits.clone_from(&settings.limits);
     config.shared_groups.clone_from(&settings.shared_groups);
     config.retention = settings.timeouts.tunnel_retention;
-    // All clients may lose their links at the same moment, and want them back.
+    // All clients may lose their links at the same moment, and reconnect.
     config.max_orphans = settings
         .max_clients
         .saturating_mul(settings.limits.max_tunnels_per_client);

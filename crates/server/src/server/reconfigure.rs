@@ -1,7 +1,7 @@
 //! Applies a changed configuration to a running server.
 //!
-//! A configuration is applied as a whole or not at all: what can be rejected comes first, and is undone when a later step
-//! is rejected. Connections and requests that run keep the bounds and times that they began with.
+//! A configuration is applied as a whole or not at all: the steps that can be rejected come first, and are undone when
+//! a later one is rejected. Running connections and requests keep the bounds and times that they began with.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -50,7 +50,7 @@ impl Reconfigure {
     /// Applies a configuration, or logs why it is rejected.
     ///
     /// # Cost
-    /// That of the rules and upstreams that differ; called by the directory's thread.
+    /// Proportional to the rules and upstreams that differ; called by the directory's thread.
     pub(super) fn apply(&self, next: &Arc<Configuration>) {
         let revision = next.revision;
         match self.try_apply(&next.settings) {
@@ -76,7 +76,7 @@ impl Reconfigure {
         }
     }
 
-    /// How many links of revoked tokens were ended.
+    /// Returns the number of links of revoked tokens that were ended.
     fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
         let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
@@ -142,7 +142,7 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
         ("server.domain", started.domain != next.domain),
         (
             "server.state_dir",
-            // Empty where another server has it.
+            // Empty if another server holds the directory.
             started.state_dir != next.state_dir && started.state_dir != Path::new(""),
         ),
         ("server.public_url", started.public_url != next.public_url),

@@ -61,7 +61,7 @@ impl Inner {
                     settled.completed + settled.failed + settled.cancelled + settled.expired;
                 pending += usize::try_from(settled.waiting).unwrap_or(usize::MAX);
             }
-            #[allow(clippy::cast_precision_loss)] // a ratio for people
+            #[allow(clippy::cast_precision_loss)] // a ratio for display
             if batches > 0 {
                 client.messages_per_batch = messages as f64 / batches as f64;
             }

@@ -47,10 +47,10 @@ use crate::{
     worker::{self, Announcer},
 };
 
-/// How often servers of upstreams that were removed are looked for, to be forgotten.
+/// How often removed servers of upstreams without requests are dropped.
 const RETIRED_LOOK: Duration = Duration::from_secs(1);
 
-/// How often tunnels without clients are looked for, to be forgotten: at most, and for a short retention.
+/// How often tunnels without clients are removed: at least this often, more often for a short retention.
 const FORGET_LOOK: Duration = Duration::from_secs(10);
 const FORGET_LOOK_LEAST: Duration = Duration::from_millis(100);
 
@@ -293,7 +293,7 @@ fn directory_config(
     config
 }
 
-/// Gives the directory the owners of names of an earlier run. Whatever is wrong with their file, the server starts.
+/// Gives the directory the owners of names of an earlier run. The server starts even if their file is unusable.
 fn owners(directory: &Directory, state_dir: &Path, users: &[UserName]) -> Option<NamesFile> {
     if state_dir.as_os_str().is_empty() {
         return None;
@@ -304,7 +304,7 @@ fn owners(directory: &Directory, state_dir: &Path, users: &[UserName]) -> Option
         Ok(records) => {
             let unreadable = directory.restore(records, users);
             if unreadable > 0 {
-                tracing::warn!(%path, entries = unreadable, "owners of names that this version does not know are forgotten");
+                tracing::warn!(%path, entries = unreadable, "some owners of names have a form unknown to this version and are dropped");
             }
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -327,8 +327,8 @@ fn bind(what: &'static str, addr: SocketAddr) -> Result<(StdListener, SocketAddr
     Ok((listener, local))
 }
 
-/// Epochs grow over restarts without being stored: the time of the start, with room for a million registrations a
-/// second.
+/// Epochs grow across restarts without being stored: they begin at the time of the start, with room for a million
+/// registrations a second.
 fn first_epoch() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! The visitors' side of a server: its entries, and what the settings make of their layers, bounds and times.
+//! The visitors' side of a server: its entries, with layers, bounds and times from the settings.
 
 use std::sync::Arc;
 
@@ -82,7 +82,7 @@ impl Visitors {
     }
 }
 
-/// Every request passes these, in this order.
+/// The layers that every request passes, in this order.
 fn chain(settings: &Settings, permits: &Arc<Gate>, via: u64) -> Vec<Box<dyn Layer>> {
     let permit_wait = settings.timeouts.permit_wait;
     let mut chain: Vec<Box<dyn Layer>> = vec![

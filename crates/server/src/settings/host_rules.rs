@@ -4,12 +4,12 @@ use std::fmt;
 
 use adit_router::HostPattern;
 
-/// Hosts that tunnels may have, beside those below the server's own domain and below `localhost`.
+/// Hosts that tunnels may have, in addition to those below the server's own domain and below `localhost`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRules {
-    /// Every exact name (`*`), which does not include wildcards.
+    /// Every exact name (`*`), but no wildcard.
     pub any_name: bool,
-    /// These hosts; of a wildcard, every host and every wildcard below its name, and itself.
+    /// These hosts. A wildcard allows itself, and every host and wildcard below its name.
     pub patterns: Vec<HostPattern>,
 }
 
@@ -37,7 +37,7 @@ impl Default for HostRules {
 }
 
 impl fmt::Display for HostRules {
-    /// As it is written in settings.
+    /// The form used in settings.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         if self.any_name {

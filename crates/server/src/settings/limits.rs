@@ -5,32 +5,33 @@ use super::{host_rules::HostRules, port_ranges::PortRanges};
 /// Bounds of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests at a time, over all clients (F12).
+    /// Concurrent requests over all clients (F12).
     pub max_requests: usize,
-    /// Requests at a time on one client (F12).
+    /// Concurrent requests on one client (F12).
     pub max_requests_per_client: usize,
-    /// Visitors that may wait for a permit; more are answered at once.
+    /// Visitors that may wait for a permit; further ones are rejected at once.
     pub max_waiting: usize,
-    /// The part of all permits, in percent, that one tunnel may take. The rest is left to others.
+    /// The percentage of all permits that one tunnel may take. The rest is left to others.
     pub tunnel_share_percent: u8,
-    /// The part of all permits, in percent, that one visitor's address (IPv6: its /64) may take. 100 where a proxy stands
-    /// before the server and all visitors come from it.
+    /// The percentage of all permits that one visitor's address (IPv6: its /64) may take. 100 if all visitors come from
+    /// a proxy before the server.
     pub visitor_share_percent: u8,
-    /// A visitor that owes a body, or takes an answer, more slowly than this over `stall` is reset; 0: no lowest rate.
+    /// A visitor that sends a body, or reads a response, more slowly than this over `stall` is reset; 0: no lowest
+    /// rate.
     pub min_rate_bytes_per_sec: u64,
-    /// Visitor connections at a time.
+    /// Concurrent connections of HTTP visitors.
     pub max_connections: usize,
-    /// TCP connections of visitors at a time, over all public ports.
+    /// Concurrent TCP connections of visitors, over all public ports.
     pub max_tcp_connections: usize,
-    /// UDP flows at a time of one tunnel; the one that has been silent longest makes room for a new one (P-11.2).
+    /// Concurrent UDP flows of one tunnel; a new one evicts the flow that has been silent longest (P-11.2).
     pub max_udp_flows: usize,
     /// Public ports that tunnels may hold.
     pub allow_ports: PortRanges,
     /// Hosts that tunnels may have.
     pub allow_hosts: HostRules,
-    /// Connections of clients without a session at a time (P-1.12).
+    /// Concurrent connections of clients without a session (P-1.12).
     pub max_unauthenticated: usize,
-    /// Those of them that one address may have, or one /64 of IPv6.
+    /// The same for one address, or one IPv6 /64.
     pub max_unauthenticated_per_address: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
@@ -48,7 +49,7 @@ pub struct Limits {
     pub max_layer_bytes_per_tunnel: usize,
     /// Routes of all tunnels together, those included whose clients are away.
     pub max_routes: usize,
-    /// Names that are kept for one user while nothing uses them; those that were used longest ago go first.
+    /// Unused names kept for one user; above it those that were used longest ago are released.
     pub max_kept_names_per_user: usize,
     /// Data streams per link.
     pub max_lanes: u32,
@@ -56,12 +57,12 @@ pub struct Limits {
     pub initial_window_bytes: u32,
     /// The largest window of a request, in bytes (P-4.6).
     pub max_window_bytes: u64,
-    /// What windows may grow by in all, per link, in bytes.
+    /// The sum by which the windows of one link may grow, in bytes.
     pub link_budget_bytes: u64,
-    /// What windows may grow by in all, for the process, in bytes.
+    /// The sum by which all windows of the process may grow, in bytes.
     pub process_budget_bytes: u64,
-    /// Work of one connection or lane before the others of its thread have their turn, in bytes; each read and each message
-    /// counts as 256 bytes more.
+    /// Work of one connection or lane before the next of its thread, in bytes; each read and each message counts as 256
+    /// bytes more.
     pub turn_bytes: usize,
 }
 

@@ -2,12 +2,12 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-/// Ports, as ranges that neither touch nor overlap, in ascending order.
+/// A set of ports, as ranges that neither touch nor overlap, in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRanges(Vec<RangeInclusive<u16>>);
 
 impl PortRanges {
-    /// All of these ports, in any order; port 0 is left out.
+    /// The set of all these ports, in any order; port 0 is left out.
     pub fn new(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
         let mut ranges: Vec<_> = ranges
             .into_iter()
@@ -32,18 +32,18 @@ impl PortRanges {
         self.0.iter().any(|range| range.contains(&port))
     }
 
-    /// How many there are.
+    /// Number of ports.
     pub fn count(&self) -> usize {
         self.0.iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// The ports in ascending order from the one at `index` on, and then those before it.
+    /// The ports in ascending order, starting with the one at `index` and wrapping around.
     pub fn from_index(&self, index: usize) -> impl Iterator<Item = u16> {
         let all = || self.0.iter().cloned().flatten();
         all().skip(index).chain(all().take(index))
     }
 
-    /// Those of them that are in `range`.
+    /// The ports that are also in `range`.
     #[must_use]
     pub fn within(&self, range: &RangeInclusive<u16>) -> Self {
         let clip = |own: &RangeInclusive<u16>| {
@@ -54,14 +54,14 @@ impl PortRanges {
 }
 
 impl Default for PortRanges {
-    /// Those that need no privilege.
+    /// The ports that need no privilege.
     fn default() -> Self {
         Self::new([1024..=u16::MAX])
     }
 }
 
 impl fmt::Display for PortRanges {
-    /// `1024-2000, 2222`, as it is written in settings; `none`.
+    /// `1024-2000, 2222`, the form used in settings; `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("none");

@@ -5,14 +5,15 @@ use adit_ingress::Scheme;
 /// Scheme and port of the public URLs of tunnels that are reached by host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicUrl {
-    /// `None`: what the visitors' port speaks, HTTP.
+    /// `None`: HTTP, which the visitors' port serves.
     pub scheme: Option<Scheme>,
     /// `None`: the port of the scheme where one is set, else the visitors' port.
     pub port: Option<u16>,
 }
 
 impl PublicUrl {
-    /// The scheme, and the port unless it is that of the scheme; `visitors_port` is the one that is listened on.
+    /// The scheme, and the port unless it is the default port of the scheme; `visitors_port` is the port that the
+    /// server listens on.
     pub(crate) fn resolve(self, visitors_port: u16) -> (Scheme, Option<u16>) {
         let scheme = self.scheme.unwrap_or(Scheme::Http);
         let own = match scheme {

@@ -13,17 +13,17 @@ pub struct RuleSettings {
     pub headers: Vec<(String, String)>,
     /// `pkg.Service` or `pkg.Service/Method`.
     pub grpc: Option<String>,
-    /// Where it leads.
+    /// Its target.
     pub to: RuleTarget,
     /// What requests pass that it has routed, in this order; before those of the tunnel.
     pub layers: Vec<LayerConfig>,
 }
 
-/// Where a rule leads (`to`).
+/// The target of a rule (`to`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuleTarget {
-    /// To a tunnel, by its name, once a client has announced it.
+    /// A tunnel, by its name, once a client has announced it.
     Tunnel(String),
-    /// To an upstream, by its name.
+    /// An upstream, by its name.
     Upstream(String),
 }

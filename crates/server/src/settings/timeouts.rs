@@ -7,7 +7,7 @@ use adit_ingress::EdgeTimeouts;
 /// Times of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Unknown names wait this long after a start, for clients to return.
+    /// After a start, requests for unknown names wait this long for clients to return.
     pub startup_grace: Duration,
     /// Longest wait of a visitor for a client that is (re)connecting.
     pub client_wait: Duration,
@@ -15,9 +15,9 @@ pub struct Timeouts {
     pub permit_wait: Duration,
     /// Of visitors and of servers of upstreams.
     pub edge: EdgeTimeouts,
-    /// Longest time until a connection of a client carries a session, and a session its first data stream.
+    /// Longest time until a connection of a client carries a session, and until a session has its first data stream.
     pub setup: Duration,
-    /// An old link is probed this long before another instance may take its name (P-1.8).
+    /// An old link is probed for this long before another instance may take its name (P-1.8).
     pub takeover_probe: Duration,
     /// Probes are sent after this much silence (P-6.5).
     pub heartbeat: Duration,
@@ -25,7 +25,7 @@ pub struct Timeouts {
     pub dead_after: Duration,
     /// Longest time for running requests to finish after SIGTERM.
     pub drain: Duration,
-    /// A tunnel without a connected client is forgotten after this time.
+    /// A tunnel without a connected client is removed after this.
     pub tunnel_retention: Duration,
 }
 

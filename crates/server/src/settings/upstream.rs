@@ -5,24 +5,24 @@ use adit_balance::Policy;
 use adit_egress::Tls;
 use adit_link::Compression;
 
-/// One entry of `server.upstreams`: addresses on this side that share the requests of one name.
+/// One entry of `server.upstreams`: servers on this side that share the requests to one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// What clients know it by, and nothing else of it.
+    /// Its name, which is all that clients know of it.
     pub name: TunnelName,
     /// How its servers share the load.
     pub policy: Policy,
     /// What `consistent_hash` hashes: `host`, `header:NAME`, `cookie:NAME`.
     pub hash_on: String,
-    /// What its servers speak.
+    /// The protocol of its servers.
     pub protocol: UpstreamProtocol,
-    /// How they are reached over TLS, for HTTP/2 only; `None` is clear text.
+    /// How the servers are reached over TLS, for HTTP/2 only; `None` is clear text.
     pub tls: Option<Tls>,
-    /// Replaces the visitor's `Host`, which passes as it is otherwise.
+    /// Replaces the visitor's `Host`; `None` keeps it.
     pub host_rewrite: Option<String>,
-    /// How its answers cross to clients.
+    /// Compression of its responses between server and client.
     pub compression: Option<Compression>,
-    /// Where it is; at least one.
+    /// Its servers; at least one.
     pub servers: Vec<UpstreamServer>,
 }
 
@@ -37,7 +37,7 @@ pub struct UpstreamServer {
     pub weight: u32,
 }
 
-/// What the servers of an upstream speak.
+/// The protocol of the servers of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
@@ -45,7 +45,7 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2: in clear text with prior knowledge, or over TLS.
     Http2,
-    /// Bytes.
+    /// TCP.
     Tcp,
 }
 

@@ -1,4 +1,4 @@
-//! Rules of the configuration that change, and tunnels that no client has yet.
+//! Rules of the configuration that change, and rules to tunnels that no client has announced.
 
 use super::*;
 use crate::{
@@ -28,7 +28,7 @@ impl World {
         self.directory.set_rules(rules, targets, Instant::now())
     }
 
-    /// The group of the tunnel that a host is led to.
+    /// The group of the tunnel that a host selects.
     async fn group_of(&self, host: &str) -> Option<String> {
         let directed = self.direct(host, &[]).await.ok()?;
         Some(directed.grant.group().to_string())
@@ -160,7 +160,7 @@ async fn p_1_9_a_name_that_a_new_rule_gives_has_one_owner() {
     let refused = world.announce(&bob, &[tunnel("web", &["b.test"])]);
     assert_eq!(code(&refused[0]), "name_taken");
     assert_eq!(world.group_of("b.test").await.as_deref(), Some("bob"));
-    // Bob's tunnel of that name does not end alice's use of it, nor does hers lead the rule to him.
+    // Bob's tunnel with that name does not end alice's use of it, and ending hers does not point the rule to his.
     assert!(world.directory.withdraw(&bob, "web", Instant::now()));
     assert_eq!(world.group_of("rule.test").await.as_deref(), Some("alice"));
     drop(guard);
@@ -175,7 +175,7 @@ async fn p_1_9_a_name_that_a_new_rule_gives_has_one_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tunnel_without_a_link_waits_for_a_client_of_its_group() {
+async fn a_tunnel_without_link_waits_for_its_group() {
     let world = world();
     let owner = Owner {
         claimant: Claimant {

@@ -170,7 +170,7 @@ async fn a_client_serves_a_request_over_a_memory_transport() {
     assert_eq!(response.body, b"hello");
     drop(exchange);
 
-    // The end of the lane and of the control stream leave nothing of the client.
+    // After the end of the lane and of the control stream nothing of the client is left.
     driven.abort();
     drop((control, channel));
     driver.abort();

@@ -18,8 +18,8 @@ async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
     let site = Site::start("erp").await;
     let server = server(vec![upstream("erp", &[&site])]);
     let client = TestClient::connect(&server, "one").await;
-    let answer = client.get("erp").await.unwrap();
-    assert_eq!(answer, "erp");
+    let response = client.get("erp").await.unwrap();
+    assert_eq!(response, "erp");
     let head = site.last_head();
     assert!(head.starts_with("GET /who HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("\r\nhost: visitor.example\r\n"), "{head}");
@@ -451,7 +451,7 @@ fn invalid_upstreams_are_refused() {
     erp.servers = vec![server.clone(), server.clone()];
     assert_eq!(
         refused(vec![erp.clone()]),
-        "upstream `erp`: has one address twice"
+        "upstream `erp`: lists one address twice"
     );
     erp.servers = vec![server];
     assert_eq!(

@@ -170,7 +170,7 @@ async fn p_1_13_a_data_stream_of_junk_ends_with_its_status() {
 }
 
 #[tokio::test]
-async fn p_1_13_junk_on_the_control_stream_is_counted_and_answered() {
+async fn p_1_13_junk_on_the_control_stream_is_counted_and_refused() {
     let server = crate::support::server(Vec::new());
     let rogue = TestClient::connect(&server, "office").await;
     let mut send = connect(&server).await;

@@ -260,7 +260,7 @@ impl<'s> Splice<'s> {
         self.to_exchange.has_sent
     }
 
-    /// Whether the exchange failed in order, behind the payload that has been written: the connection may be reset once that
+    /// Whether the exchange failed in order, after the payload that has been written: the connection may be reset once that
     /// is delivered.
     pub fn is_aborted(&self) -> bool {
         let behind_the_end = || self.recv.as_ref().is_some_and(RecvHalf::is_aborted);
@@ -377,7 +377,7 @@ fn keep(mut buffer: PooledBuffer, count: usize) -> Bytes {
 struct ToSocket {
     /// Written before anything else.
     first: Bytes,
-    /// Payload that has not been written. All that has arrived is taken at once, because a failure is reported behind it;
+    /// Payload that has not been written. All that has arrived is taken at once, because a failure is reported after it;
     /// credit bounds the queue.
     queue: VecDeque<Payload>,
     accepted: bool,

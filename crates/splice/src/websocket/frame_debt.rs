@@ -3,7 +3,7 @@
 use adit_link::overhead::{Overhead, TooMuchOverhead};
 use adit_websocket::FrameHead;
 
-/// The overhead of a frame without content, beside its payload: a message on the link costs about as much as ten frames of
+/// The overhead of a frame without content, besides its payload: a message on the link costs about as much as ten frames of
 /// HTTP/2.
 const FRAME_BYTES: u64 = 64;
 

@@ -388,8 +388,11 @@ mod tests {
 
     fn world(most_bytes: usize) -> World {
         let (given, takes) = mpsc::channel();
-        let (may, asks) = mpsc::channel();
-        let disk = Disk { given, may: asks };
+        let (may, permits) = mpsc::channel();
+        let disk = Disk {
+            given,
+            may: permits,
+        };
         let (lines, guard) = start_with("access", Box::new(disk), most_bytes).unwrap();
         World {
             lines,
@@ -513,7 +516,7 @@ mod tests {
         );
     }
 
-    /// Regression: the thread slept on after an empty line.
+    /// Regression: the thread kept sleeping after an empty line.
     #[test]
     fn an_empty_line_stops_no_log() {
         let World {

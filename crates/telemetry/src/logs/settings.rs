@@ -163,8 +163,7 @@ mod tests {
     fn paths_without_a_file_name_are_rejected() {
         for path in ["", "/", "..", "logs/"] {
             let refused = LogFileSettings::try_new(path, Rotate::Daily, 1).unwrap_err();
-            let text = refused.to_string();
-            assert!(text.contains("has no file name; write a path"), "{text}");
+            assert_eq!(refused, LogSettingsError::Path { path: path.into() });
         }
     }
 
@@ -172,10 +171,7 @@ mod tests {
     fn the_number_of_files_has_bounds() {
         for keep in [0, MOST_KEPT + 1] {
             let refused = LogFileSettings::try_new("a.log", Rotate::Daily, keep).unwrap_err();
-            assert_eq!(
-                refused.to_string(),
-                format!("invalid number of rotated files {keep}, expected 1 to 8784")
-            );
+            assert_eq!(refused, LogSettingsError::Keep { keep });
         }
         let good = LogFileSettings::try_new("a.log", Rotate::Hourly, MOST_KEPT).unwrap();
         assert_eq!(good.path(), Path::new("a.log"));

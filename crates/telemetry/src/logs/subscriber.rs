@@ -73,7 +73,7 @@ pub enum InitError {
 
 /// The text is not the name of a [`Format`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no log format is called {refused:?}; use text or json")]
+#[error("unknown log format {refused:?}; use text or json")]
 pub struct ParseFormatError {
     /// The text as it was given.
     pub refused: String,
@@ -428,10 +428,11 @@ mod tests {
         for format in [Format::Text, Format::Json] {
             assert_eq!(format.to_string().parse(), Ok(format));
         }
-        let refused = "xml".parse::<Format>().map_err(|error| error.to_string());
         assert_eq!(
-            refused,
-            Err("no log format is called \"xml\"; use text or json".to_owned())
+            "xml".parse::<Format>(),
+            Err(ParseFormatError {
+                refused: "xml".into()
+            })
         );
         assert_eq!(format!("{:>5}", Format::Text), " text");
         assert_eq!(Format::default(), Format::Text);

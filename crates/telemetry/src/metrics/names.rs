@@ -2,10 +2,10 @@
 
 use adit_trace::Edge;
 
-/// The labels of all metrics of requests, in the order of the page.
+/// The labels of all metrics of requests, in the order of the exposition.
 pub(super) const LABELS: [&str; 5] = ["protocol", "opener", "tunnel", "group", "user"];
 
-/// One name with its labels beside [`LABELS`].
+/// One name with its labels besides [`LABELS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestFamily {
     /// `adit_ingress_...` or `adit_egress_...`.
@@ -57,12 +57,12 @@ static INGRESS: Names = Names {
     requests: counter(
         "adit_ingress_requests_total",
         &["outcome", "status"],
-        "Requests of visitors that are over.",
+        "Requests of visitors that have ended.",
     ),
     failures: counter(
         "adit_ingress_failures_total",
         &["reason"],
-        "Requests of visitors that failed or were given up, by the reason code of the protocol.",
+        "Requests of visitors that failed or were cancelled, by the reason code of the protocol.",
     ),
     grpc: counter(
         "adit_ingress_grpc_requests_total",
@@ -72,7 +72,7 @@ static INGRESS: Names = Names {
     retries: Some(counter(
         "adit_ingress_retries_total",
         &[],
-        "Tries on another client after the first.",
+        "Attempts on other clients after the first.",
     )),
     received: counter(
         "adit_ingress_received_bytes_total",
@@ -90,7 +90,7 @@ static INGRESS: Names = Names {
     ),
     first_byte: histogram(
         "adit_ingress_first_byte_seconds",
-        "From the beginning of a visitor's request to the beginning of the answer.",
+        "From the beginning of a visitor's request to the beginning of the response.",
     ),
 };
 
@@ -98,12 +98,12 @@ static EGRESS: Names = Names {
     requests: counter(
         "adit_egress_requests_total",
         &["outcome", "status"],
-        "Requests to services that are over.",
+        "Requests to services that have ended.",
     ),
     failures: counter(
         "adit_egress_failures_total",
         &["reason"],
-        "Requests to services that failed or were given up, by the reason code of the protocol; dial_failed among them.",
+        "Requests to services that failed or were cancelled, by the reason code of the protocol, including dial_failed.",
     ),
     grpc: counter(
         "adit_egress_grpc_requests_total",
@@ -127,7 +127,7 @@ static EGRESS: Names = Names {
     ),
     first_byte: histogram(
         "adit_egress_first_byte_seconds",
-        "From the arrival of a request at the services' side to the beginning of the service's answer.",
+        "From the arrival of a request at the services' side to the beginning of the service's response.",
     ),
 };
 

@@ -41,7 +41,7 @@ static LOG_LINES_FAILED: Family = Family::counter(
 static LABEL_SETS: Family = Family::gauge(
     "adit_telemetry_label_sets",
     &[],
-    "Label sets that requests are counted under; over the bound they are counted as _other.",
+    "Label sets of requests in use; requests beyond the bound are counted as _other.",
 );
 static SPANS: Family = Family::counter(
     "adit_telemetry_spans_total",
@@ -51,7 +51,7 @@ static SPANS: Family = Family::counter(
 static CPU_SECONDS: Family = Family::counter(
     "process_cpu_seconds_total",
     &[],
-    "Processor time, of all threads, in the system and outside.",
+    "Processor time of all threads, user and system.",
 );
 static MAX_FDS: Family = Family::gauge(
     "process_max_fds",
@@ -62,7 +62,7 @@ static OPEN_FDS: Family = Family::gauge("process_open_fds", &[], "File descripto
 static RESIDENT_BYTES: Family = Family::gauge(
     "process_resident_memory_bytes",
     &[],
-    "Memory of the process that is resident.",
+    "Resident memory of the process.",
 );
 static START_TIME: Family = Family::gauge(
     "process_start_time_seconds",

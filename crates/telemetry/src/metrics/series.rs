@@ -181,8 +181,8 @@ impl Series {
             .fetch_add(record.sent_bytes, Ordering::Relaxed);
         let took = |until: std::time::Instant| until.saturating_duration_since(record.started);
         self.duration.observe(took(record.ended));
-        if let Some(answered) = record.answered {
-            self.first_byte.observe(took(answered));
+        if let Some(responded) = record.responded {
+            self.first_byte.observe(took(responded));
         }
     }
 

@@ -67,7 +67,7 @@ fn grpc(target: &Target, settings: &TracesSettings) -> Built {
         .https_or_http()
         .enable_http2()
         .wrap_connector(tcp(settings));
-    // The connection is encrypted here; the transport must not ask for its own TLS.
+    // The connection is encrypted here; the transport must not add its own TLS.
     let channel = if target.uri.scheme_str() == Some("https") {
         let to = target.uri.clone();
         let connector = service_fn(move |_| connect(connector.clone(), to.clone()));
@@ -159,7 +159,7 @@ impl HttpClient for Client {
     }
 }
 
-/// An error and its causes in one line: `client error (Connect)` alone says little.
+/// An error and its causes in one line: `client error (Connect)` alone does not show the cause.
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -319,7 +319,7 @@ impl Exporter {
         count.fetch_add(batch.spans, Ordering::Relaxed);
     }
 
-    /// Pauses after a failure. Up to half of the pause is left out by chance, so that senders do not return in step.
+    /// Pauses after a failure. Up to half of the pause is cut at random, so that senders do not retry in step.
     async fn rest(&mut self) {
         let pause = self.pause.mul_f64(1.0 - rand::random::<f64>() / 2.0);
         self.pause = (self.pause * 2).min(self.settings.interval * LONGEST_PAUSE);

@@ -57,7 +57,7 @@ impl Finished {
             sent_bytes,
             retries,
             started,
-            answered,
+            responded,
             ended,
             timeline: _,
         } = *record;
@@ -105,7 +105,7 @@ impl Finished {
                 sent_bytes,
                 retries,
                 started,
-                answered,
+                responded,
                 ended,
                 timeline: None,
             },
@@ -215,7 +215,7 @@ mod tests {
             sent_bytes: 222,
             retries: 1,
             started: now,
-            answered: Some(now),
+            responded: Some(now),
             ended: now,
             timeline: None,
         }

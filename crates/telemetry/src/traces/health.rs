@@ -3,12 +3,12 @@
 
 use super::stats::TracesStats;
 
-/// The state of the export, as the log has it.
+/// The state of the export according to the log.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     /// Spans lost when it began to fail; `None` while it works.
     failing: Option<u64>,
-    /// Dropped spans that the log has.
+    /// Dropped spans that the log has reported.
     logged: u64,
 }
 

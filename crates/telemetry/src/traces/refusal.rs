@@ -2,7 +2,7 @@
 
 use opentelemetry_sdk::error::OTelSdkError;
 
-/// Of a reason, this much goes to the log.
+/// The part of a reason that is logged, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
 /// The collector did not accept a batch.
@@ -30,7 +30,7 @@ impl Refusal {
         }
     }
 
-    /// The exporter's error. Its text is all that it has: a code of gRPC or HTTP, and of errors on the way to the
+    /// From the exporter's error, which is only a text: a code of gRPC or HTTP, and for errors on the way to the
     /// collector their cause. `network` is the last error of the HTTP client, which the exporter leaves out.
     pub(super) fn new(error: &OTelSdkError, network: Option<String>) -> Self {
         let text = match error {
@@ -59,13 +59,13 @@ impl Refusal {
     }
 }
 
-/// What stands before the code in errors of the exporter over gRPC.
+/// The text before the code in errors of the exporter over gRPC.
 const GRPC: &str = "export failed with gRPC code: ";
 
-/// What stands before the status in errors of the exporter over HTTP.
+/// The text before the status in errors of the exporter over HTTP.
 const HTTP: &str = "HTTP export failed with status code: ";
 
-/// What stands in errors of the exporter over HTTP when there was no response.
+/// The text in errors of the exporter over HTTP without a response.
 const NETWORK: &str = "HTTP export failed: network error";
 
 /// Codes of gRPC that OTLP allows to retry.

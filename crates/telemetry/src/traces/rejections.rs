@@ -39,7 +39,7 @@ pub(super) struct ExporterLog {
 }
 
 impl ExporterLog {
-    /// `log` is where everything else goes.
+    /// `log` receives all other events.
     pub(super) fn new(log: Dispatch, rejections: Rejections) -> Self {
         Self { log, rejections }
     }
@@ -99,8 +99,8 @@ impl Subscriber for ExporterLog {
         }
     }
 
-    /// The process's level is the highest of all subscribers': this one needs its one warning, and must not make the
-    /// other threads look at events that nothing takes.
+    /// The process's level is the highest of all subscribers': this one needs its one warning, and must not enable
+    /// events in other threads that no subscriber reads.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::WARN)
     }

@@ -324,18 +324,18 @@ pub enum TracesSettingsError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A header.
+    /// An invalid header.
     #[error("invalid header {name:?}: {problem}")]
     Header {
         /// Its name, as it was given.
         name: String,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
     /// A file that cannot be read.
     #[error("cannot read {}: {kind}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         kind: io::ErrorKind,
@@ -343,32 +343,32 @@ pub enum TracesSettingsError {
     /// A file with other contents than expected.
     #[error("{}: expected {expected} in PEM: {problem}", path.display())]
     Pem {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// TLS as a whole.
+    /// The TLS configuration.
     #[error("TLS cannot be set up: {0}; are the system's CA certificates installed?")]
     Tls(String),
-    /// The share of traces.
+    /// The share of traces is invalid.
     #[error("sample_ratio: {0}; 0.01 traces one request of a hundred")]
     SampleRatio(#[from] RatioError),
     /// The name is empty.
     #[error("service_name is empty; name this process, as in adit-server")]
     ServiceName,
-    /// The time for one export.
+    /// The time for one export is invalid.
     #[error("timeout is {0:?}; write a time from 1ms to 5m, such as 5s")]
     Timeout(Duration),
-    /// The time between two exports.
+    /// The time between two exports is invalid.
     #[error("interval is {0:?}; write a time from 1ms to 1h, such as 1s")]
     Interval(Duration),
-    /// The bound of the queue.
+    /// The bound of the queue is invalid.
     #[error("max_queue is {0}; write a number from 1 to 65536, such as 2048")]
     MaxQueue(usize),
-    /// The bound of a batch.
+    /// The bound of a batch is invalid.
     #[error("max_batch is {max_batch}; write a number from 1 to max_queue, which is {max_queue}")]
     MaxBatch {
         /// As it was given.

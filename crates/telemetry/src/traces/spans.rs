@@ -74,7 +74,7 @@ fn hop(
         end_time: wall_clock(scale, end),
         attributes,
         status: match failure {
-            // Of a status of HTTP or gRPC the number says all.
+            // For a status of HTTP or gRPC the number is sufficient.
             Some(reason) if record.reason.is_some() => Status::Error {
                 description: reason,
             },

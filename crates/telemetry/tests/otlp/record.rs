@@ -46,7 +46,7 @@ pub(super) fn http(edge: Edge, started: Instant) -> Record<'static> {
         sent_bytes: 222,
         retries: 1,
         started,
-        answered: Some(started),
+        responded: Some(started),
         ended: started + Duration::from_millis(100),
         timeline: None,
     }

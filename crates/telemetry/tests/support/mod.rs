@@ -31,7 +31,7 @@ pub fn record(edge: Edge, started: Instant) -> Record<'static> {
         sent_bytes: 700,
         retries: 0,
         started,
-        answered: Some(started + Duration::from_millis(20)),
+        responded: Some(started + Duration::from_millis(20)),
         ended: started + Duration::from_millis(30),
         timeline: None,
     }

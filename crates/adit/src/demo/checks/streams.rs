@@ -184,8 +184,8 @@ pub(super) async fn early_response(site: &Site) -> Result<Measured, String> {
     let first = pieces.next().unwrap_or_default();
     let begin = async { sender.data(first).await.map_err(gone) };
     let started = Instant::now();
-    let asked = visitor.send(visitor::request(Method::POST, "/at-once", body)?);
-    let (response, begun) = timeout(AT_ONCE, async { tokio::join!(asked, begin) })
+    let sending = visitor.send(visitor::request(Method::POST, "/at-once", body)?);
+    let (response, begun) = timeout(AT_ONCE, async { tokio::join!(sending, begin) })
         .await
         .map_err(|_| "no response while the upload runs")?;
     begun?;
@@ -232,7 +232,7 @@ pub(super) async fn unread_upload(site: &Site) -> Result<Measured, String> {
     let response = visitor::text(visitor::found(response)?).await?;
     same("response", &response, "not read\n")?;
     Ok(Measured::words(format!(
-        "200 after {}, beside an upload of {}",
+        "200 after {}, during an upload of {}",
         duration(started.elapsed()),
         size(UNREAD)
     )))

@@ -47,7 +47,7 @@ pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
     sink.send(ping).await.map_err(|error| error.to_string())?;
     match stream.next().await {
         Some(Ok(Message::Pong(payload))) if payload == "there?" => {}
-        other => return Err(format!("a ping got {other:?}")),
+        other => return Err(format!("unexpected response to a ping: {other:?}")),
     }
     let close = CloseFrame {
         code: CloseCode::Library(4000),

@@ -1,4 +1,4 @@
-//! The demo service beside HTTP: echoes of TCP and UDP.
+//! The demo service besides HTTP: echoes of TCP and UDP.
 
 use std::{io, net::SocketAddr};
 

@@ -26,7 +26,7 @@ pub(in crate::head) fn content(head: EncodedHead) -> Bytes {
     Bytes::from(head.field).slice(4..)
 }
 
-/// A head with an unknown field behind it, which makes it `length` bytes long.
+/// A head with an unknown field after it, which makes it `length` bytes long.
 pub(in crate::head) fn filled(head: &Bytes, length: usize) -> Bytes {
     let mut out = BytesMut::from(&head[..]);
     // Key and length take six bytes.

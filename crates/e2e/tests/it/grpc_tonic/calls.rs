@@ -1,4 +1,4 @@
-//! Calls as tonic makes and answers them.
+//! Calls as tonic sends and serves them.
 
 use std::time::Duration;
 
@@ -48,13 +48,13 @@ async fn p_8_1_all_four_kinds_of_call_cross() {
         .collect()
         .await;
     assert_eq!(counts, (0..100).collect::<Vec<u32>>());
-    // Each turn waits for the answer to the last one: neither side may hold a message back.
+    // Each turn waits for the response to the last one: neither side may hold a message back.
     let (say, calls) = tokio::sync::mpsc::channel(1);
     let calls = tokio_stream::wrappers::ReceiverStream::new(calls);
     say.send(message("turn", 0)).await.unwrap();
     let mut replies = visitor.chat(calls).await.unwrap().into_inner();
     for turn in 1..=50 {
-        let reply = within("an answer", SOON, replies.message())
+        let reply = within("a response", SOON, replies.message())
             .await
             .unwrap()
             .unwrap();
@@ -81,13 +81,13 @@ async fn p_8_2_repeated_and_binary_metadata_cross_in_their_order() {
     for blob in blobs {
         metadata.append_bin("x-blob-bin", BinaryMetadataValue::from_bytes(blob));
     }
-    let answer = visitor(&server, HOST).await.unary(request).await.unwrap();
-    let many = answer.metadata().get_all("x-many").iter();
+    let response = visitor(&server, HOST).await.unary(request).await.unwrap();
+    let many = response.metadata().get_all("x-many").iter();
     assert!(
         many.map(|value| value.to_str().unwrap())
             .eq(["b", "a", "b"])
     );
-    let back = answer.metadata().get_all_bin("x-blob-bin").iter();
+    let back = response.metadata().get_all_bin("x-blob-bin").iter();
     let back: Vec<Bytes> = back.map(|value| value.to_bytes().unwrap()).collect();
     assert_eq!(back, blobs.map(Bytes::copy_from_slice));
 }
@@ -212,15 +212,15 @@ async fn f04_health_and_reflection_cross() {
     let (_client, server) = world_of(&service).await;
     let channel = channel(&server, HOST).await;
     let mut health = HealthClient::new(channel.clone());
-    let ask = |service: &str| HealthCheckRequest {
+    let query = |service: &str| HealthCheckRequest {
         service: service.to_owned(),
     };
-    let found = health.check(ask("adit.e2e.v1.Echo")).await.unwrap();
+    let found = health.check(query("adit.e2e.v1.Echo")).await.unwrap();
     assert_eq!(found.into_inner().status(), ServingStatus::Serving);
-    let unknown = health.check(ask("unknown.Service")).await.unwrap_err();
+    let unknown = health.check(query("unknown.Service")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     let mut watched = health
-        .watch(ask("adit.e2e.v1.Echo"))
+        .watch(query("adit.e2e.v1.Echo"))
         .await
         .unwrap()
         .into_inner();
@@ -237,13 +237,13 @@ async fn f04_health_and_reflection_cross() {
         .unwrap();
     assert_eq!(next.status(), ServingStatus::NotServing);
     let mut reflection = ServerReflectionClient::new(channel);
-    let asked = ServerReflectionRequest {
+    let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let asked = tokio_stream::iter([asked]);
+    let request = tokio_stream::iter([request]);
     let mut found = reflection
-        .server_reflection_info(asked)
+        .server_reflection_info(request)
         .await
         .unwrap()
         .into_inner();

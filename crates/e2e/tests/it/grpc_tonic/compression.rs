@@ -95,7 +95,7 @@ async fn p_13_1_websocket_frames_cross_compressed_and_arrive_unchanged() {
     }
 }
 
-/// F08: what visitors of an entry send is compressed as the entry says, and the answers as the upstream says.
+/// F08: what visitors of an entry send is compressed as the entry says, and the responses as the upstream says.
 #[tokio::test]
 async fn an_entry_and_its_upstream_compress_their_direction() {
     let site = adit_e2e::Service::start(|request| async move {
@@ -124,8 +124,8 @@ async fn an_entry_and_its_upstream_compress_their_direction() {
             .parse()
             .unwrap();
         let body = text(300_000);
-        let answer = adit_e2e::post(listens, "erp.internal", "/", body.clone()).await;
-        assert!(answer.body == body, "{} bytes", answer.body.len());
+        let response = adit_e2e::post(listens, "erp.internal", "/", body.clone()).await;
+        assert!(response.body == body, "{} bytes", response.body.len());
         let (plain, packed) = crossed(&server).await;
         let directions = [entry, upstream]
             .iter()

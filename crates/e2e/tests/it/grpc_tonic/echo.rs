@@ -3,7 +3,7 @@
 pub struct Message {
     #[prost(bytes = "bytes", tag = "1")]
     pub payload: ::prost::bytes::Bytes,
-    /// How many messages to answer with; how many have been counted.
+    /// How many messages to respond with; how many have been counted.
     #[prost(uint32, tag = "2")]
     pub count: u32,
     #[prost(string, tag = "3")]
@@ -178,7 +178,7 @@ pub mod echo_client {
             req.extensions_mut().insert(GrpcMethod::new("adit.e2e.v1.Echo", "Chat"));
             self.inner.streaming(req, path, codec).await
         }
-        /// Answers with a status and details.
+        /// Responds with a status and details.
         pub async fn fail(
             &mut self,
             request: impl tonic::IntoRequest<super::Message>,
@@ -281,7 +281,7 @@ pub mod echo_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::Message>>,
         ) -> std::result::Result<tonic::Response<Self::ChatStream>, tonic::Status>;
-        /// Answers with a status and details.
+        /// Responds with a status and details.
         async fn fail(
             &self,
             request: tonic::Request<super::Message>,

@@ -20,7 +20,7 @@ fn code_and_reason(status: &Status) -> (Code, &str) {
 async fn refused(server: &Server, host: &str) -> Status {
     let mut visitor = visitor(server, host).await;
     let call = visitor.unary(message("m", 0));
-    within("an answer", SOON, call).await.unwrap_err()
+    within("a response", SOON, call).await.unwrap_err()
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use crate::grpc_tonic::{message, service::Service, visitor, world};
 
-/// Who answers a call of this host to `Unary`, and who one to `Collect`.
-async fn answered(server: &adit_e2e::Server, host: &str) -> [String; 2] {
+/// The services that respond to calls of this host to `Unary` and to `Collect`.
+async fn responders(server: &adit_e2e::Server, host: &str) -> [String; 2] {
     let mut visitor = visitor(server, host).await;
     let name = |metadata: &tonic::metadata::MetadataMap| {
         let name = metadata.get("x-service").unwrap();
@@ -42,6 +42,6 @@ async fn f04_f25_calls_are_led_by_host_service_and_method() {
         ("method.example", ["one", "two"]),
         ("other.example", ["one", "one"]),
     ] {
-        assert_eq!(answered(&server, host).await, expected, "{host}");
+        assert_eq!(responders(&server, host).await, expected, "{host}");
     }
 }

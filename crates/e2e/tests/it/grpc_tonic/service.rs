@@ -151,7 +151,7 @@ impl Echoes {
 }
 
 /// Responds with the metadata of the call, in its order, and the name of the service.
-fn answer<T>(name: &str, sent: &MetadataMap, message: T) -> Response<T> {
+fn response<T>(name: &str, sent: &MetadataMap, message: T) -> Response<T> {
     let mut response = Response::new(message);
     let metadata = response.metadata_mut();
     metadata.insert("x-service", name.parse().unwrap());
@@ -184,7 +184,7 @@ impl Echo for Echoes {
     async fn unary(&self, request: Request<Message>) -> Result<Response<Message>, Status> {
         self.note(request.metadata());
         let (metadata, _, message) = request.into_parts();
-        Ok(answer(self.name, &metadata, message))
+        Ok(response(self.name, &metadata, message))
     }
 
     async fn collect(
@@ -198,7 +198,7 @@ impl Echo for Echoes {
             count += 1;
             text.push_str(&message.text);
         }
-        Ok(answer(
+        Ok(response(
             self.name,
             &metadata,
             crate::grpc_tonic::message(&text, count),
@@ -217,7 +217,7 @@ impl Echo for Echoes {
             })
         });
         let messages: Messages = Box::pin(tokio_stream::iter(messages));
-        Ok(answer(self.name, &metadata, messages))
+        Ok(response(self.name, &metadata, messages))
     }
 
     type ChatStream = Messages;
@@ -233,7 +233,7 @@ impl Echo for Echoes {
             message.count += 1;
             Ok(message)
         }));
-        Ok(answer(self.name, &metadata, messages))
+        Ok(response(self.name, &metadata, messages))
     }
 
     async fn fail(&self, request: Request<Message>) -> Result<Response<Message>, Status> {

@@ -114,8 +114,8 @@ async fn start(server: &Server, service: &str, args: &[&str]) -> Client {
 async fn assert_served(server: &Server) {
     let mut visitor = visitor(server, "rpc.localhost").await;
     let call = visitor.unary(message("text", 1));
-    let answer = within("an answer", SOON, call).await.unwrap();
-    assert_eq!(answer.metadata().get("x-service").unwrap(), "secure");
+    let response = within("a response", SOON, call).await.unwrap();
+    assert_eq!(response.metadata().get("x-service").unwrap(), "secure");
     let sent = (0..1_000).map(|n| message("a longer text than one letter", n));
     let mut heard = visitor
         .chat(tokio_stream::iter(sent))
@@ -179,7 +179,7 @@ async fn p_8_4_an_untrusted_certificate_is_unavailable_with_its_cause() {
     let mut client = start(&server, &url, &["--tls-ca", &file]).await;
     let mut visitor = visitor(&server, "rpc.localhost").await;
     let call = visitor.unary(message("text", 1));
-    let status = within("an answer", SOON, call).await.unwrap_err();
+    let status = within("a response", SOON, call).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.metadata().get("adit-reason").unwrap(), "dial_failed");
     // What to do is for the client's log: visitors learn nothing of the service.

@@ -18,7 +18,7 @@ pub enum BodyFraming {
 }
 
 impl BodyFraming {
-    /// Takes the next bytes of the body; says where their payload is now.
+    /// Takes the next bytes of the body, and returns where their payload is now.
     ///
     /// # Errors
     /// [`ChunkedError`]; the connection must be closed then.

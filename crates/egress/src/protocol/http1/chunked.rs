@@ -11,9 +11,9 @@ use thiserror::Error;
 
 /// The most digits of a chunk's size, leading zeros included (P-3.9): those of 64 bits.
 const MAX_SIZE_DIGITS: u8 = 16;
-/// The most bytes behind the size in its line: blanks and extensions, which are ignored (P-3.9).
+/// The most bytes after the size in its line: blanks and extensions, which are ignored (P-3.9).
 const MAX_EXTENSION_BYTES: u64 = 4 * 1024;
-/// The most such bytes of one body, beside as many as the body has payload: a long stream of small chunks may have a short
+/// The most such bytes of one body, besides as many as the body has payload: a long stream of small chunks may have a short
 /// extension each, and the work stays proportional to the payload (P-3.9).
 const MAX_EXTENSIONS_BYTES: u64 = 16 * 1024;
 /// The most bytes of trailers; encoded for the tunnel they stay below the bound of a head (P-2.10).
@@ -31,7 +31,7 @@ pub enum ChunkedError {
     /// Not followed by a line end.
     #[error("chunk longer than its size")]
     Overrun,
-    /// The bytes behind a size exceed their bound, or those of the body do.
+    /// The bytes after a size exceed their bound, or those of the body do.
     #[error("chunk extensions too long")]
     Extension,
     /// Not header lines, or more than are allowed.
@@ -75,9 +75,9 @@ pub struct ChunkedDecoder {
     /// The size while it is read; then the bytes of the chunk that are still to come.
     remaining: u64,
     digits: u8,
-    /// Bytes behind the size of this chunk.
+    /// Bytes after the size of this chunk.
     extension_bytes: u64,
-    /// Bytes behind the sizes of all chunks before it.
+    /// Bytes after the sizes of all chunks before it.
     extensions_bytes: u64,
     payload_bytes: u64,
     trailers: Vec<u8>,
@@ -100,7 +100,7 @@ impl Default for ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// Decodes the next piece. The payload of all its chunks is moved behind that of the first one, so that it is one run; a
+    /// Decodes the next piece. The payload of all its chunks is moved after that of the first one, so that it is one run; a
     /// single chunk, or a part of one, is not moved.
     ///
     /// # Errors

@@ -175,7 +175,7 @@ impl ExchangeDriver {
             return Poll::Ready(Ok(self.completed()));
         }
         if is_read && !self.reader.is_upgraded() {
-            // An early response (P-3.6): the service may read on, unless it closes the connection or says it will.
+            // An early response (P-3.6): the service may read on, unless it closes the connection or announces that.
             if !self.reader.keeps_alive() || poll_unsolicited(cx, socket).is_ready() {
                 return Poll::Ready(Ok(Completed::NotReusable));
             }

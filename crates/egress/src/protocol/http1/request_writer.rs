@@ -19,7 +19,7 @@ use super::{
 };
 use crate::forward::{error::ForwardError, payload_counts::PayloadCounts};
 
-/// Payload of at most this many bytes is copied behind the head or chunk size: one buffer and one system call are cheaper
+/// Payload of at most this many bytes is copied after the head or chunk size: one buffer and one system call are cheaper
 /// than a vectored write.
 const COPY_BYTES: usize = 4 * 1024;
 /// Bytes gathered for one write.
@@ -51,7 +51,7 @@ pub(super) struct RequestWriter {
     /// Head, chunk framing and small payloads, written up to `at`.
     out: Vec<u8>,
     at: usize,
-    /// A large payload that follows `out`, and the line end behind it.
+    /// A large payload that follows `out`, and the line end after it.
     body: Option<Payload>,
     suffix: &'static [u8],
     /// Payloads that were copied to `out`; their credit is returned when `out` has been written (P-4.5).
@@ -126,7 +126,7 @@ impl RequestWriter {
         }
     }
 
-    /// The visitor's direction behind a request that has been written: it carries the protocol of an upgrade.
+    /// The visitor's direction after a request that has been written: it carries the protocol of an upgrade.
     pub(super) fn take_rest(&mut self) -> Option<RecvHalf> {
         self.recv.take()
     }
@@ -292,7 +292,7 @@ impl RequestWriter {
             match recv.poll_part(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.end()?,
-                // The abort is in its place behind what came before it (P-6.2).
+                // The abort is in its place after what came before it (P-6.2).
                 Poll::Ready(Some(Err(_))) if recv.is_aborted() => {
                     self.state = State::Aborted;
                 }

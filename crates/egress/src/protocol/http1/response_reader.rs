@@ -58,7 +58,7 @@ pub(super) struct ResponseReader {
     trailers: Option<HeaderBlock>,
     /// A byte of the response has been read.
     begun: bool,
-    /// The service keeps the connection, and has sent nothing behind the response.
+    /// The service keeps the connection, and has sent nothing after the response.
     keep_alive: bool,
     /// The last read filled its buffer: there is more to read.
     full: bool,
@@ -135,7 +135,7 @@ impl ResponseReader {
         matches!(self.stage, Stage::Upgraded)
     }
 
-    /// The bytes behind the response that changed the protocol.
+    /// The bytes after the response that changed the protocol.
     pub(super) fn take_early(&mut self) -> Bytes {
         std::mem::take(&mut self.pending)
     }
@@ -221,7 +221,7 @@ impl ResponseReader {
         }
     }
 
-    /// The most bytes to read: as many as may be sent; or the rest of the body and one more, which detects bytes behind the
+    /// The most bytes to read: as many as may be sent; or the rest of the body and one more, which detects bytes after the
     /// announced length, and makes the read a short one, so that the socket needs no further read.
     fn read_limit(&self, allowed: usize) -> usize {
         match &self.stage {

@@ -10,7 +10,7 @@ use crate::{
     protocol::carry::{begin, carry},
 };
 
-/// Carries both directions to their ends and finishes the request's record. `early` has come from the service behind its
+/// Carries both directions to their ends and finishes the request's record. `early` has come from the service after its
 /// response.
 pub(super) async fn run(
     stream: Stream,

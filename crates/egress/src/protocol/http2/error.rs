@@ -21,7 +21,7 @@ impl ExchangeError {
     pub(super) fn of(error: &h2::Error, what: &str) -> Self {
         let reason = describe(what, error);
         match error.reason() {
-            // Only the streams behind the last one that the service has processed fail with GOAWAY (RFC 9113, 6.8).
+            // Only the streams after the last one that the service has processed fail with GOAWAY (RFC 9113, 6.8).
             Some(_) if error.is_go_away() && error.is_remote() => Self::NotProcessed(reason),
             Some(Reason::REFUSED_STREAM) if error.is_remote() => Self::NotProcessed(reason),
             Some(code) if error.is_reset() && error.is_remote() => Self::StreamReset(code, reason),

@@ -110,7 +110,7 @@ async fn forward(
             biased;
             response = response.as_mut() => break response,
             sent = writer.run(), if writer.ended_at().is_none() => sent.map_err(invalid_body)?,
-            // Only behind the end of the visitor's direction: what came before an abort is delivered.
+            // Only after the end of the visitor's direction: what came before an abort is delivered.
             () = send.closed(), if writer.ended_at().is_some() => {
                 return Err(ForwardError::Abandoned.into());
             }

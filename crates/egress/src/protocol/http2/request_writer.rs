@@ -100,7 +100,7 @@ impl<'r> RequestWriter<'r> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Sends on behind the response as long as the service reads; gives up when it has read nothing for `patience`.
+    /// Continues to send after the response as long as the service reads; ends when it has read nothing for `patience`.
     pub(super) async fn run_out(mut self, patience: Duration) {
         loop {
             // The response is complete: errors of the rest do not matter.

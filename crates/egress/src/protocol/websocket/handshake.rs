@@ -25,7 +25,7 @@ const READ_BYTES: usize = 4 * 1024;
 
 /// The response to a handshake.
 pub(super) enum HandshakeResponse {
-    /// The service changes to WebSocket; `first` are the bytes behind its response.
+    /// The service changes to WebSocket; `first` are the bytes after its response.
     Accepted {
         lines: Vec<HeaderLine>,
         first: Bytes,

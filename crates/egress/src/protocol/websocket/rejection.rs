@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Rejection {
     pub(super) head: ResponseHead,
     pub(super) lines: Vec<HeaderLine>,
-    /// The bytes behind its head.
+    /// The bytes after its head.
     pub(super) rest: Vec<u8>,
 }
 

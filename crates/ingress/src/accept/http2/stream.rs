@@ -41,7 +41,7 @@ pub(super) async fn serve(
     respond: SendResponse<Chunk>,
 ) {
     let (parts, recv) = request.into_parts();
-    // The bytes behind a CONNECT are not a body.
+    // The bytes after a CONNECT are not a body.
     let (body, recv) = if parts.method == Method::CONNECT {
         (Inbound::None, Some(recv))
     } else {

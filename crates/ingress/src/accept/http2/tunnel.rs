@@ -1,4 +1,4 @@
-//! The bytes behind an accepted extended `CONNECT` (RFC 8441), as a socket.
+//! The bytes after an accepted extended `CONNECT` (RFC 8441), as a socket.
 
 use std::{
     io,

@@ -63,7 +63,7 @@ async fn http1_request_begins_with_the_first_byte_of_its_head() {
         read(&mut socket, "TP/1.1\r\nHost: a\r");
         read(&mut socket, "\n\r\n");
         begins(first);
-        // In one piece, behind the end of a body.
+        // In one piece, after the end of a body.
         read(
             &mut socket,
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo",
@@ -72,7 +72,7 @@ async fn http1_request_begins_with_the_first_byte_of_its_head() {
         let next = read(&mut socket, "dyGET / HTTP/1.1\r\n\r\n");
         begins(next);
     }
-    // The start of a head right behind another one is unknown.
+    // The start of a head right after another one is unknown.
     let first = read(&mut socket, "GET / HT");
     read(&mut socket, "TP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");
     begins(first);

@@ -21,7 +21,7 @@ use crate::forward::{
     target::Target,
 };
 
-/// What the entry knows about a request beside its head.
+/// What the entry knows about a request besides its head.
 pub(crate) struct Received {
     pub(crate) uuid: Uuid,
     pub(crate) visitor: Visitor,
@@ -245,7 +245,7 @@ fn offered_upgrades(parts: &Parts) -> Bytes {
     protocols.collect::<Vec<_>>().join(&b", "[..]).into()
 }
 
-/// A name, and a version behind a slash (RFC 9110, 7.8), of a protocol that both hops can carry as bytes.
+/// A name, and a version after a slash (RFC 9110, 7.8), of a protocol that both hops can carry as bytes.
 fn can_cross(protocol: &[u8]) -> bool {
     let is_text = protocol
         .iter()

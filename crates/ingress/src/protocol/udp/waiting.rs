@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-/// The memory of a waiting datagram beside its bytes: its entry in a queue that has just doubled, and the smallest
+/// The memory of a waiting datagram besides its bytes: its entry in a queue that has just doubled, and the smallest
 /// allocation. Empty datagrams must not be free.
 const OVERHEAD_BYTES: usize = 2 * size_of::<Bytes>() + 32;
 

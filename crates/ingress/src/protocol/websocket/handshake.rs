@@ -29,10 +29,10 @@ pub(crate) enum HandshakeError {
     Version,
 }
 
-/// Parses a handshake; `None` for a request that does not ask for a WebSocket.
+/// Parses a handshake; `None` for a request that is not a WebSocket handshake.
 ///
 /// # Errors
-/// A request that asks for a WebSocket, but is not a valid handshake.
+/// An invalid WebSocket handshake.
 pub(crate) fn handshake(
     parts: &Parts,
     body: &impl Body,

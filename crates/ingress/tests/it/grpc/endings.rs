@@ -117,11 +117,11 @@ async fn p_8_3_a_visitor_that_cancels_resets_the_request() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
     let mut cancelled = 0;
-    for answered in [false, true] {
+    for responded in [false, true] {
         for end in [true, false] {
             let mut call = visitor.open("/pkg.Echo/Say", &[], end).await;
             let (_, mut exchange) = incoming.grpc().await;
-            if answered {
+            if responded {
                 respond_grpc(&exchange.send, &[GRPC], &framed(b"one"), false);
                 let (parts, body, mut send) = call.head().await;
                 send.send_reset(Code::CANCEL);

@@ -48,7 +48,7 @@ async fn a_request_without_a_destination_records_its_reason() {
                 (status, Some(reason.as_str()))
             );
             // The error response counts as a response.
-            assert!(record.answered.is_some() && record.sent_bytes > 0);
+            assert!(record.responded.is_some() && record.sent_bytes > 0);
         }
     }
 }
@@ -99,7 +99,7 @@ async fn an_invalid_request_has_a_record() {
         );
         assert_eq!(record.reason, Some("bad_request"));
         assert_eq!((&record.method[..], &record.path[..]), ("GET", "/a"));
-        assert!(record.timeline.is_none() && record.answered.is_some() && record.sent_bytes > 0);
+        assert!(record.timeline.is_none() && record.responded.is_some() && record.sent_bytes > 0);
         assert!(record.visitor.starts_with("127.0.0.1:"));
         record.expect_not_forwarded();
     }
@@ -192,7 +192,7 @@ async fn a_visitor_that_leaves_is_recorded_with_its_phase() {
         reset(visitor);
         let record = observed.record().await;
         assert_eq!(record.outcome(), (status, Some("cancelled"), 0, sent));
-        assert_eq!(record.answered.is_some(), responses);
+        assert_eq!(record.responded.is_some(), responses);
         let seen = if responses { 5 } else { 4 };
         assert_eq!(record.phases(), FORWARDED[..seen]);
         // A phase that was running has no end of its own.

@@ -44,7 +44,7 @@ async fn a_record_has_visitor_target_outcome_and_phases() {
     assert_eq!(record.version, "HTTP/1.1");
     assert_eq!(record.outcome(), (201, None, 0, 5));
     assert_eq!((record.grpc_status, record.retries), (None, 0));
-    assert!(before <= record.started && record.answered.is_some());
+    assert!(before <= record.started && record.responded.is_some());
     assert_eq!(record.phases(), FORWARDED);
     assert_eq!(record.spans()[0].start, record.started);
     record.expect_context(0, &head.open.traceparent);

@@ -50,7 +50,7 @@ async fn a_connection_is_recorded_at_its_end() {
     );
     assert_eq!((record.scheme, &record.method[..]), ("", ""));
     assert_eq!(record.phases(), FORWARDED);
-    assert!(record.answered.is_some());
+    assert!(record.responded.is_some());
     record.expect_forwarded();
     record.expect_context(0, &head.open.traceparent);
 }
@@ -91,7 +91,7 @@ async fn a_connection_without_a_destination_records_its_reason() {
     let record = records.next().await;
     assert_eq!(record.outcome(), (0, Some("no_client"), 0, 0));
     assert_eq!(record.phases(), [Phase::Accept, Phase::Queue, Phase::Route]);
-    assert!(record.answered.is_none());
+    assert!(record.responded.is_none());
     record.expect_not_forwarded();
 }
 

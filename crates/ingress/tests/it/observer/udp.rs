@@ -39,7 +39,7 @@ async fn a_flow_is_recorded_at_its_end() {
     assert_eq!(record.visitor, visitor.addr().to_string());
     assert_eq!(record.port, port.addr.port());
     assert_eq!(record.phases(), FORWARDED);
-    assert!(record.answered.is_some());
+    assert!(record.responded.is_some());
     record.expect_forwarded();
     record.expect_context(0, &head.open.traceparent);
 }
@@ -59,7 +59,7 @@ async fn a_silent_flow_ends_without_a_reason() {
     service.send.finish().unwrap();
     let record = records.next().await;
     assert_eq!(record.outcome(), (0, None, 4, 0));
-    assert!(record.timeline.is_none() && record.answered.is_none());
+    assert!(record.timeline.is_none() && record.responded.is_none());
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ impl Two {
             visitor.shutdown().await.unwrap();
         }
         until("the connection is directed", || {
-            self.entry.director.asked() > 0
+            self.entry.director.calls() > 0
         })
         .await;
         let (go, _) = oneshot::channel();

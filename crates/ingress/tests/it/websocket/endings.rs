@@ -252,7 +252,7 @@ async fn p_9_6_a_drain_waits_only_for_the_close_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_close_frame_waits_while_both_sides_stay() {
+async fn a_close_frame_without_reply_waits_while_both_sides_stay() {
     let (entry, mut incoming) = HttpEntry::scripted(HttpConfig {
         close_timeout: Duration::from_millis(100),
         ..short()
