@@ -23,7 +23,7 @@ pub(crate) fn edge(section: &mut Section<'_>, times: &mut EdgeTimeouts) -> Resul
     section.set_wait("session_setup", SHORTEST, &mut times.session_setup)?;
     section.set_wait("session_keepalive", none, &mut times.session_keepalive)?;
     section.set_wait("session_close", SHORTEST, &mut times.session_close)?;
-    section.set_wait("early_answer", PROGRESS, &mut times.early_answer)?;
+    section.set_wait("early_response", PROGRESS, &mut times.early_response)?;
     section.set_wait("continue_wait", none, &mut times.continue_wait)?;
     section.set_wait("half_close", SHORTEST, &mut times.half_close)?;
     section.set_wait("release", SHORTEST, &mut times.release)

@@ -142,7 +142,7 @@ impl Config {
             tcp_stall_timeout: timeouts.session_stall,
             tcp_keepalive: timeouts.keepalive(),
             close_timeout: timeouts.session_close,
-            early_response_timeout: timeouts.early_answer,
+            early_response_timeout: timeouts.early_response,
             ..Self::default()
         }
     }

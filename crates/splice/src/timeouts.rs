@@ -33,7 +33,7 @@ pub struct EdgeTimeouts {
     pub session_close: Duration,
     /// If a service responds before it has read the whole request, the rest of the request is dropped once the service
     /// has read nothing for this long.
-    pub early_answer: Duration,
+    pub early_response: Duration,
     /// A body that waits for `100 Continue` is sent anyway after this silence of the service (P-3.5).
     pub continue_wait: Duration,
     /// The request of a visitor of HTTP/1 that has closed its sending side is kept for this long, from the end of the
@@ -66,7 +66,7 @@ impl Default for EdgeTimeouts {
             session_setup: Duration::from_secs(15),
             session_keepalive: Duration::from_secs(60),
             session_close: Duration::from_secs(5),
-            early_answer: Duration::from_secs(1),
+            early_response: Duration::from_secs(1),
             continue_wait: Duration::from_secs(1),
             half_close: Duration::from_secs(5),
             release: Duration::from_secs(10),

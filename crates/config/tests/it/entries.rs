@@ -120,7 +120,7 @@ client:
   limits: { max_waiting: 7, max_entry_connections: 8, tunnel_share: 70, visitor_share: 30 }
   timeouts:
     { link_wait: 0s, permit_wait: 2s, head: 3s, session_stall: 4s,
-      session_setup: 5s, session_keepalive: 0s, session_close: 6s, early_answer: 7s, continue_wait: 8s, half_close: 9s, release: 10s }
+      session_setup: 5s, session_keepalive: 0s, session_close: 6s, early_response: 7s, continue_wait: 8s, half_close: 9s, release: 10s }
   entries:
     - { name: erp, type: http, listen: "127.0.0.1:9000", upstream: erp }
     - { name: mail, type: tcp, listen: "[::]:2525", upstream: mail }
@@ -170,7 +170,7 @@ client:
     assert_eq!(times.edge.session_setup, Duration::from_secs(5));
     assert_eq!(times.edge.session_keepalive, Duration::ZERO);
     assert_eq!(times.edge.session_close, Duration::from_secs(6));
-    assert_eq!(times.edge.early_answer, Duration::from_secs(7));
+    assert_eq!(times.edge.early_response, Duration::from_secs(7));
     assert_eq!(times.edge.continue_wait, Duration::from_secs(8));
     assert_eq!(times.edge.half_close, Duration::from_secs(9));
     assert_eq!(times.edge.release, Duration::from_secs(10));

@@ -243,7 +243,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     session_setup: 20s
     session_keepalive: 0s
     session_close: 14s
-    early_answer: 18s
+    early_response: 18s
     continue_wait: 15s
     half_close: 16s
     release: 17s
@@ -316,7 +316,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
                 session_setup: SECONDS(20),
                 session_keepalive: Duration::ZERO,
                 session_close: SECONDS(14),
-                early_answer: SECONDS(18),
+                early_response: SECONDS(18),
                 continue_wait: SECONDS(15),
                 half_close: SECONDS(16),
                 release: SECONDS(17),
