@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Reads what Jaeger and Prometheus answer, from standard input, and says whether what should be there is.
+"""Reads responses of Jaeger and Prometheus from standard input, and checks that they are complete.
 
 Usage: seen.py trace SERVICE...           spans of all these services, in one trace
        seen.py targets COUNT              so many scrape targets, all up
        seen.py rules NAME...              these alert rules are loaded, and in order
        seen.py alert raised|over NAME TUNNEL   the alert fires for the tunnel, or is not there
-       seen.py dashboard URL FILE         every query of the dashboard has an answer in Prometheus
+       seen.py dashboard URL FILE         every query of the dashboard has a result in Prometheus
 """
 import json
 import sys
@@ -70,8 +70,8 @@ def dashboard(url, file):
     for title, query in queries:
         query = query.replace("$__rate_interval", "1m")
         try:
-            with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}") as answer:
-                result = json.load(answer)["data"]["result"]
+            with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}") as response:
+                result = json.load(response)["data"]["result"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{title}: {query}: {error.read().decode()[:200]}") from None
         assert result, f"{title}: nothing for {query}"

@@ -18,14 +18,14 @@ LARGE = PAYLOAD * 5000  # 240 KB: more than one window, more than one message
 def http_(address, host):
     connection = http.client.HTTPConnection(*address, timeout=TIMEOUT_S)
     connection.request("GET", "/small", headers={"Host": host})
-    answer = connection.getresponse()
-    body = answer.read()
-    assert answer.status == 200, f"status {answer.status}: {body[:200]!r}"
+    response = connection.getresponse()
+    body = response.read()
+    assert response.status == 200, f"status {response.status}: {body[:200]!r}"
     assert len(body) == 1024, f"{len(body)} bytes instead of 1024"
     connection.request("POST", "/upload", body=LARGE, headers={"Host": host})
-    answer = connection.getresponse()
-    body = answer.read()
-    assert answer.status == 200, f"status {answer.status}: {body[:200]!r}"
+    response = connection.getresponse()
+    body = response.read()
+    assert response.status == 200, f"status {response.status}: {body[:200]!r}"
     assert str(len(LARGE)).encode() in body, f"{len(LARGE)} bytes were sent, the service counted {body!r}"
 
 
@@ -38,11 +38,11 @@ def websocket(address, host):
         async with websockets.connect(f"ws://{host}/", sock=stream, open_timeout=TIMEOUT_S) as session:
             for message in (PAYLOAD, LARGE):
                 await session.send(message)
-                answer = await asyncio.wait_for(session.recv(), TIMEOUT_S)
-                assert answer == message, f"{len(answer)} bytes came back for {len(message)}"
+                response = await asyncio.wait_for(session.recv(), TIMEOUT_S)
+                assert response == message, f"{len(response)} bytes came back for {len(message)}"
             await session.send("1000")  # a text is the length that is wanted
-            answer = await asyncio.wait_for(session.recv(), TIMEOUT_S)
-            assert len(answer) == 1000, f"{len(answer)} bytes instead of 1000"
+            response = await asyncio.wait_for(session.recv(), TIMEOUT_S)
+            assert len(response) == 1000, f"{len(response)} bytes instead of 1000"
 
     asyncio.run(echo())
 
@@ -57,22 +57,22 @@ def grpc(address, host):
     options = [("grpc.default_authority", host), ("grpc.enable_http_proxy", 0)]
     with stock.insecure_channel(target, options) as channel:
         unary = channel.unary_unary("/compose.Check/Unary", same, same)
-        answer = unary(PAYLOAD, timeout=TIMEOUT_S)
-        assert answer == PAYLOAD, f"{len(answer)} bytes came back for {len(PAYLOAD)}"
+        response = unary(PAYLOAD, timeout=TIMEOUT_S)
+        assert response == PAYLOAD, f"{len(response)} bytes came back for {len(PAYLOAD)}"
         stream = channel.stream_stream("/compose.Check/Stream", same, same)
         messages = [PAYLOAD, b"", LARGE]
-        answers = list(stream(iter(messages), timeout=TIMEOUT_S))
-        assert answers == messages, f"{len(answers)} messages came back for {len(messages)}"
+        responses = list(stream(iter(messages), timeout=TIMEOUT_S))
+        assert responses == messages, f"{len(responses)} messages came back for {len(messages)}"
 
 
 def tcp(address, _):
     with socket.create_connection(address, TIMEOUT_S) as stream:
         stream.sendall(b"e" + LARGE)  # the first byte says what is wanted: an echo
         stream.shutdown(socket.SHUT_WR)
-        answer = b""
+        response = b""
         while part := stream.recv(65536):
-            answer += part
-    assert answer == LARGE, f"{len(answer)} bytes came back for {len(LARGE)}"
+            response += part
+    assert response == LARGE, f"{len(response)} bytes came back for {len(LARGE)}"
 
 
 def udp(address, _):

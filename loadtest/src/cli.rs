@@ -110,7 +110,7 @@ pub(crate) enum CliError {
     /// See there.
     #[error(transparent)]
     Page(#[from] PageError),
-    /// A flag says what cannot be done.
+    /// A flag has an invalid value.
     #[error("{flag}: {problem}")]
     Flag {
         /// Which one.

@@ -1,9 +1,9 @@
-//! The commit of what is measured, as it says itself: the directory that a run is started in may be another one.
+//! The commit of the programs that are measured, as their `--version` prints it: the current directory may be of another commit.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What a program that does not say is of.
+/// The commit of a program that does not print one.
 pub(crate) const UNKNOWN: &str = "unknown";
 
 /// The commit of this program, which is that of an adit in this process.
@@ -12,7 +12,7 @@ pub(crate) fn own() -> String {
     commit.unwrap_or(UNKNOWN).to_owned()
 }
 
-/// The commits that these programs say they are of; one where all say the same.
+/// The commits that these programs print; one if all print the same.
 pub(crate) fn of(programs: &[&Path]) -> String {
     let mut commits: Vec<_> = programs.iter().map(|program| of_program(program)).collect();
     commits.dedup();

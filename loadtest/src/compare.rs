@@ -77,7 +77,7 @@ pub(crate) enum CompareError {
 pub(crate) struct Measured {
     /// All runs, in the order they were made.
     pub(crate) runs: Vec<Run>,
-    /// System calls, if they were asked for.
+    /// System calls, if `strace` was requested.
     pub(crate) calls: Vec<Calls>,
     /// Where they could not be counted: the runs stand without them.
     pub(crate) uncounted: Vec<(Target, StraceError)>,

@@ -7,8 +7,8 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::answer;
 use crate::pattern::{Checksum, Pattern};
+use crate::response;
 
 /// A body that arrived whole and unchanged.
 #[derive(Debug, Serialize)]
@@ -21,7 +21,7 @@ pub(crate) struct Download {
     pub(crate) seconds: f64,
     /// The rate of the body over that time.
     pub(crate) gbit_per_s: f64,
-    /// From the request to the first byte of the answer.
+    /// From the request to the first byte of the response.
     pub(crate) first_byte_us: u64,
 }
 
@@ -38,17 +38,17 @@ pub(crate) enum DownloadError {
         got: u64,
     },
     /// Not HTTP/1.1 with a content-length.
-    #[error("the answer is not HTTP/1.1 with a content-length")]
+    #[error("the response is not HTTP/1.1 with a content-length")]
     Unreadable,
     /// The target responded with an error.
-    #[error("the target answered status {0} instead of 200")]
+    #[error("the target responded with status {0} instead of 200")]
     Status(u16),
-    /// The body has another length than asked for.
-    #[error("the answer has {got} bytes instead of {wanted}")]
+    /// The body has another length than requested.
+    #[error("the response has {got} bytes instead of {wanted}")]
     Length {
-        /// What the answer announced.
+        /// What the response announced.
         got: u64,
-        /// What was asked for.
+        /// The requested length.
         wanted: u64,
     },
     /// A byte was changed, lost or doubled.
@@ -82,7 +82,7 @@ pub(crate) async fn fetch(
     let mut filled = 0;
     let mut first_byte: Option<Duration> = None;
     let head = loop {
-        match answer::parse(&buffer[..filled]) {
+        match response::parse(&buffer[..filled]) {
             Ok(Some(head)) => break head,
             Ok(None) if filled < buffer.len() => {
                 let read = stream.read(&mut buffer[filled..]).await?;
@@ -92,7 +92,7 @@ pub(crate) async fn fetch(
                 first_byte.get_or_insert_with(|| begun.elapsed());
                 filled += read;
             }
-            Ok(None) | Err(answer::Unreadable) => return Err(DownloadError::Unreadable),
+            Ok(None) | Err(response::Unreadable) => return Err(DownloadError::Unreadable),
         }
     };
     if head.status != 200 {

@@ -119,9 +119,9 @@ pub(crate) fn start(
                 );
             }
         }
-        Kind::Udp { answer_within } => {
+        Kind::Udp { response_within } => {
             if let Some(entry) = entries.udp {
-                crew.udp(entry, answer_within);
+                crew.udp(entry, response_within);
             }
         }
         Kind::Sse => {
@@ -188,11 +188,11 @@ impl Crew<'_> {
         pool.start(visitors, self.tasks);
     }
 
-    fn udp(&mut self, entry: SocketAddr, answer_within: Duration) {
+    fn udp(&mut self, entry: SocketAddr, response_within: Duration) {
         let shared = Arc::new(udp::Flows {
             entry,
             sizes: self.load.sizes.clone(),
-            answer_within,
+            response_within,
             per_flow: self.load.per_connection,
             schedule: self.schedule.clone(),
             tally: self.tally.clone(),
@@ -203,7 +203,7 @@ impl Crew<'_> {
     }
 }
 
-/// Sends one small exchange of a kind, with a connection of its own, and checks the answer.
+/// Sends one small exchange of a kind, with a connection of its own, and checks the response.
 ///
 /// # Errors
 /// It failed.
@@ -265,7 +265,7 @@ async fn read(
     }
 }
 
-/// The bytes are not those that were asked for.
+/// The bytes are not those that were requested.
 fn wrong_bytes(web: &Web, what: impl std::fmt::Display) -> Failed {
     Failed::new(Failure::WrongBytes, format!("{}: {what}", web.host))
 }

@@ -1,4 +1,4 @@
-//! What happens to a target while it is under load: one side is restarted, at a time that the scenario says.
+//! What happens to a target while it is under load: one side is restarted, at a time that the scenario sets.
 
 use std::fmt;
 use std::time::Duration;

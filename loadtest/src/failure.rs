@@ -5,28 +5,28 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// Why a request does not count as answered.
+/// Why a request does not count as completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No connection.
     Connect,
     /// The request could not be sent.
     Write,
-    /// The answer could not be read.
+    /// The response could not be read.
     Read,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response did.
     Cut,
-    /// The answer is not HTTP/1.1 with a content-length.
+    /// The response is not HTTP/1.1 with a content-length.
     Unreadable,
     /// Any status but 200.
     Status,
     /// The body differs from what the service sent.
     WrongBytes,
-    /// No answer until after the grace at the end of the run.
+    /// No response until after the grace at the end of the run.
     Unfinished,
     /// Due in the open loop, but every connection was busy to the end.
     Unsent,
-    /// No answer within the time that the scenario gives each exchange.
+    /// No response within the time that the scenario gives each exchange.
     Timeout,
     /// An event of a stream was left out, doubled or out of order.
     Sequence,
@@ -69,7 +69,7 @@ impl Failure {
     }
 }
 
-/// A failure, with what there is to say beyond its kind.
+/// A failure, with its details beyond the kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) kind: Failure,

@@ -9,9 +9,9 @@
 //!
 //! Two ways to send:
 //! - closed loop: each connection sends its next request when it has its
-//!   answer. Finds the most that the target can do, and hides stalls: a
-//!   stalled target is simply asked less often.
-//! - open loop: requests are due at a fixed rate, whatever the answers do, and
+//!   response. Finds the most that the target can do, and hides stalls: a
+//!   stalled target simply gets fewer requests.
+//! - open loop: requests are due at a fixed rate, whatever the responses do, and
 //!   each is timed from when it was due. This is the correction for
 //!   coordinated omission (Gil Tene; wrk2). Due requests wait in one queue
 //!   for any free connection, so one stall does not hold up the others'.
@@ -44,7 +44,7 @@ pub(crate) struct Plan {
     pub(crate) target: SocketAddr,
     /// The `Host` field.
     pub(crate) host: String,
-    /// A path whose answer is the pattern.
+    /// A path whose response is the pattern.
     pub(crate) path: String,
     /// How many connections at once.
     pub(crate) connections: usize,

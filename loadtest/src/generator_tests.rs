@@ -21,24 +21,23 @@ fn plan(target: SocketAddr) -> Plan {
     }
 }
 
-/// A server that answers each request of each connection with what `answer`
-/// says, and says how many connections there were.
+/// A server that responds to each request of each connection with the result of `response`, and counts the connections.
 async fn server(
-    answer: impl Fn(u64) -> Option<Vec<u8>> + Send + Sync + 'static,
+    response: impl Fn(u64) -> Option<Vec<u8>> + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicU64::new(0));
-    let (seen, answer) = (Arc::clone(&connections), Arc::new(answer));
+    let (seen, response) = (Arc::clone(&connections), Arc::new(response));
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let connection = seen.fetch_add(1, Relaxed);
-            let answer = Arc::clone(&answer);
+            let response = Arc::clone(&response);
             tokio::spawn(async move {
                 let mut request = [0; 1_024];
                 while let Ok(read @ 1..) = stream.read(&mut request).await {
                     assert!(request[..read].ends_with(b"\r\n\r\n"));
-                    let Some(bytes) = answer(connection) else {
+                    let Some(bytes) = response(connection) else {
                         return;
                     };
                     stream.write_all(&bytes).await.unwrap();
@@ -98,7 +97,7 @@ async fn a_new_connection_for_each_request_when_asked() {
 }
 
 #[tokio::test]
-async fn interim_answers_are_skipped() {
+async fn interim_responses_are_skipped() {
     let (target, _) = server(|_| {
         let mut bytes = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".to_vec();
         bytes.extend_from_slice(&good());
@@ -115,8 +114,8 @@ async fn interim_answers_are_skipped() {
 
 #[tokio::test]
 async fn each_failure_is_told_by_its_kind() {
-    type Answer = fn() -> Option<Vec<u8>>;
-    let cases: [(&str, Answer); 6] = [
+    type Response = fn() -> Option<Vec<u8>>;
+    let cases: [(&str, Response); 6] = [
         ("cut", || None),
         ("status", || {
             Some(b"HTTP/1.1 503 -\r\ncontent-length: 0\r\n\r\n".to_vec())
@@ -130,8 +129,8 @@ async fn each_failure_is_told_by_its_kind() {
             Some(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_vec())
         }),
     ];
-    for (kind, answer) in cases {
-        let (target, _) = server(move |_| answer()).await;
+    for (kind, response) in cases {
+        let (target, _) = server(move |_| response()).await;
         let outcome = run(
             Plan {
                 duration: Duration::from_millis(50),
@@ -165,7 +164,7 @@ async fn a_refused_connection_is_a_failure_and_not_a_hang() {
 
 #[tokio::test]
 async fn what_an_open_loop_could_not_send_is_told() {
-    // Two connections that never answer take one request each.
+    // Two connections that never respond take one request each.
     let (target, _) = server(|_| Some(Vec::new())).await;
     let rate = Some(100.0);
     let outcome = run(

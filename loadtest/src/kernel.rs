@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-/// Retransmitted segments, in percent of all: more says that packets were lost.
+/// Retransmitted segments, in percent of all: more means that packets were lost.
 const MANY_RETRANSMITS_PERCENT: f64 = 0.1;
 
 /// Time in which something waited for memory, in percent of the window.
@@ -27,7 +27,7 @@ pub(crate) struct Counters {
     ticks: Option<(u64, u64)>,
 }
 
-/// What the kernel did in a window; none where this kernel does not say.
+/// What the kernel did in a window; none where this kernel does not report it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Kernel {
     /// TCP segments that were sent again.
@@ -133,7 +133,7 @@ fn stalls_us(pressure: &str) -> Option<u64> {
     total?.parse().ok()
 }
 
-/// Steal, the eighth number of the line `cpu` of /proc/stat, and the sum of the first eight: those behind them are
+/// Steal, the eighth number of the line `cpu` of /proc/stat, and the sum of the first eight: those after them are
 /// counted in the first two as well.
 fn ticks(stat: &str) -> Option<(u64, u64)> {
     let all = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;

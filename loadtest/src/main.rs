@@ -1,14 +1,13 @@
 //! Measures the shipped binaries `adit-server` and `adit` under load, beside
 //! no tunnel at all and beside their peers (F48).
 //!
-//! `run` plays a scenario: `scenario` says what, `targets` against what, `runner` brings them together, `drivers` are the
-//! visitors and `services` what they reach, `schedule` says when, `pool` hands out what is due, `tally` and `series`
-//! count, `events` restart a side, `report` says what came of it. `compare` and `protocols` put targets side by side,
+//! `run` plays a scenario: `scenario` defines what, `targets` against what, `runner` brings them together, `drivers` are the
+//! visitors and `services` what they reach, `schedule` sets the times, `pool` hands out what is due, `tally` and `series`
+//! count, `events` restart a side, `report` shows the results. `compare` and `protocols` put targets side by side,
 //! with the same schedule, pool and services. Everything but the target runs on one thread: the cost of this program is
 //! part of what it measures.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_macros)]
 
-mod answer;
 mod cli;
 mod commit;
 mod compare;
@@ -25,6 +24,7 @@ mod process;
 mod procfs;
 mod protocols;
 mod report;
+mod response;
 mod runner;
 mod scenario;
 mod schedule;

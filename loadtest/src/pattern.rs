@@ -30,7 +30,7 @@ impl Pattern {
     }
 
     /// Where exchange `number` takes its bytes from: another place for each of as many as the period is long, so that an
-    /// answer to somebody else's request is not taken for the right one.
+    /// response to another request is not taken for the right one.
     pub(crate) fn place(number: u64) -> u64 {
         (number % PERIOD as u64) * 7_919 % PERIOD as u64
     }

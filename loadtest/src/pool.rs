@@ -24,7 +24,7 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// Connects.
     fn open(&self) -> impl Future<Output = Result<Self::Session, Failed>> + Send;
 
-    /// Sends exchange `number`, reads what comes back and checks every byte; says whether the session may be used again.
+    /// Sends exchange `number`, reads what comes back and checks every byte; returns whether the session may be used again.
     fn exchange(
         &self,
         session: &mut Self::Session,
@@ -64,7 +64,7 @@ impl<D: Driver> Pool<D> {
         while let Some(slot) = self.schedule.next().await {
             match self.bounded(self.send(&mut session, slot.number)).await {
                 Ok(ending) => {
-                    self.tally.answered(slot.due);
+                    self.tally.completed(slot.due);
                     if let Some(ending) = ending {
                         self.close(ending).await;
                     }

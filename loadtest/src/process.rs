@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// How long a program may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a program may take to end when it is asked to: longer than any drain.
+/// How long a program may take to end after SIGTERM: longer than any drain.
 const END_WITHIN: Duration = Duration::from_secs(60);
 
 /// How much of a program's log an error shows.
@@ -51,7 +51,7 @@ pub(crate) enum ProcessError {
         source: io::Error,
     },
     /// It ended although it should run.
-    #[error("{name} ended by itself ({status}); its last words:\n{tail}")]
+    #[error("{name} ended by itself ({status}); its last output:\n{tail}")]
     Ended {
         /// Which program.
         name: &'static str,
@@ -61,7 +61,7 @@ pub(crate) enum ProcessError {
         tail: String,
     },
     /// It runs, but what was waited for did not come.
-    #[error("{name}: no {what} within {within:?}; its last words:\n{tail}")]
+    #[error("{name}: no {what} within {within:?}; its last output:\n{tail}")]
     NotReady {
         /// Which program.
         name: &'static str,
@@ -147,7 +147,7 @@ impl Process {
         }
     }
 
-    /// Asks `ready` again and again until it gives something.
+    /// Calls `ready` again and again until it returns something.
     ///
     /// # Errors
     /// [`ProcessError::NotReady`] after a while, [`ProcessError::Ended`] as
@@ -176,16 +176,16 @@ impl Process {
         }
     }
 
-    /// Asks it to end (SIGTERM) and waits until it is gone.
+    /// Sends SIGTERM and waits until it has ended.
     ///
     /// # Errors
-    /// [`ProcessError::Spawn`] if it cannot be asked, [`ProcessError::NotReady`] if it does not end in time.
+    /// [`ProcessError::Spawn`] if the signal cannot be sent, [`ProcessError::NotReady`] if it does not end in time.
     pub(crate) async fn terminate(mut self) -> Result<(), ProcessError> {
-        let asked = Command::new("kill")
+        let sent = Command::new("kill")
             .args(["-TERM", &self.pid.to_string()])
             .status()
             .await;
-        if let Err(source) = asked {
+        if let Err(source) = sent {
             return Err(ProcessError::Spawn {
                 program: "kill".into(),
                 source,

@@ -65,8 +65,8 @@ pub(crate) struct LoadReport {
     pub(crate) streams_per_connection: usize,
     pub(crate) requests_per_connection: Option<u64>,
     /// Exchanges that ended well in the window.
-    pub(crate) answered: u64,
-    pub(crate) answered_per_s: f64,
+    pub(crate) completed: u64,
+    pub(crate) completed_per_s: f64,
     pub(crate) bytes: u64,
     pub(crate) bytes_per_s: f64,
     /// What latencies are counted from and to.
@@ -109,7 +109,7 @@ pub(crate) struct EventReport {
     pub(crate) what: String,
     /// None where the side did not come back.
     pub(crate) took_s: Option<f64>,
-    /// Milliseconds from its beginning to the first good answer behind the first failure, by load; none if none came.
+    /// Milliseconds from its beginning to the first good response after the first failure, by load; none if none came.
     pub(crate) recovered_ms: BTreeMap<String, Option<f64>>,
     /// Loads of which nothing failed after it.
     pub(crate) without_failure: Vec<String>,
@@ -197,7 +197,7 @@ fn silent(event: &EventOutcome, loads: &[LoadOutcome]) -> Vec<String> {
     let problems = missing.map(|(load, _)| {
         let name = &load.load.name;
         format!(
-            "{name}: no good answer after the event at {at:.1} s ({})",
+            "{name}: no good response after the event at {at:.1} s ({})",
             event.event
         )
     });
@@ -215,8 +215,8 @@ impl LoadReport {
             connections: load.connections,
             streams_per_connection: load.streams,
             requests_per_connection: load.per_connection,
-            answered: outcome.window.requests,
-            answered_per_s: outcome.window.requests as f64 / seconds,
+            completed: outcome.window.requests,
+            completed_per_s: outcome.window.requests as f64 / seconds,
             bytes: outcome.window.body_bytes,
             bytes_per_s: outcome.window.body_bytes as f64 / seconds,
             latency_is: load.kind.latency(),
@@ -225,7 +225,7 @@ impl LoadReport {
             errors: outcome.failures.clone(),
             error_details: outcome.details.clone(),
             lost: outcome.lost,
-            loss_percent: share(outcome.lost, outcome.answered),
+            loss_percent: share(outcome.lost, outcome.completed),
             doubled: outcome.doubled,
             seconds: outcome.seconds.clone(),
             offered_per_s: outcome.offered.clone(),
@@ -291,22 +291,22 @@ fn problems(outcome: &LoadOutcome, allowed: &Allowed) -> Vec<String> {
         let rest = failures.without(&allowed.kinds);
         problems.push(format!("{name}: {strict} errors: {rest}"));
     }
-    let percent = share(tolerated, outcome.answered);
+    let percent = share(tolerated, outcome.completed);
     if tolerated > 0 && percent > allowed.percent {
         problems.push(format!(
             "{name}: {percent:.3} % of errors, {} % are allowed: {failures}",
             allowed.percent
         ));
     }
-    let loss = share(outcome.lost, outcome.answered);
+    let loss = share(outcome.lost, outcome.completed);
     if loss > allowed.loss_percent {
         problems.push(format!(
             "{name}: {loss:.3} % of the datagrams lost, {} % are allowed",
             allowed.loss_percent
         ));
     }
-    if outcome.answered == 0 {
-        problems.push(format!("{name}: nothing was answered"));
+    if outcome.completed == 0 {
+        problems.push(format!("{name}: nothing was completed"));
     }
     let limits = [
         ("p50", 0.5, load.limits.p50),
@@ -333,12 +333,12 @@ fn quantile_with_failures(
     failed: u64,
     quantile: f64,
 ) -> Option<Duration> {
-    let answered = histogram.len() as f64;
-    let rank = quantile * (answered + failed as f64);
-    if failed > 0 && rank > answered {
+    let completed = histogram.len() as f64;
+    let rank = quantile * (completed + failed as f64);
+    if failed > 0 && rank > completed {
         return None;
     }
-    let within = (rank / answered.max(1.0)).min(1.0);
+    let within = (rank / completed.max(1.0)).min(1.0);
     Some(Duration::from_micros(histogram.value_at_quantile(within)))
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct LoadOutcome {
     /// Failures since the beginning of the window.
     pub(crate) failed: u64,
     /// Exchanges that went well in the whole run.
-    pub(crate) answered: u64,
+    pub(crate) completed: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) seconds: Vec<Second>,
@@ -174,7 +174,7 @@ pub(crate) async fn run(
             failures: crew.tally.failures.clone(),
             details: crew.tally.details(),
             failed: crew.tally.failures.total() - begin.failures,
-            answered: crew.tally.requests.load(Relaxed),
+            completed: crew.tally.requests.load(Relaxed),
             lost: crew.tally.lost.load(Relaxed),
             doubled: crew.tally.doubled.load(Relaxed),
             seconds,
@@ -218,7 +218,7 @@ async fn watch(
     sleep_until(end).await;
 }
 
-/// Does to the target what the scenario says, one event after the other; behind one that fails there are no more.
+/// Applies the scenario's events to the target, one after the other; after one that fails there are no more.
 async fn play<E: std::fmt::Display>(
     events: &[Event],
     begin: Instant,

@@ -1,6 +1,6 @@
 //! What a load test does, as data: which loads at which rates, for how long, and what happens meanwhile.
 //!
-//! `file` is what people write, `check` makes a [`Scenario`] of it or says what is wrong and where. The units are in the
+//! `file` is the file's form, `check` makes a [`Scenario`] of it or returns what is wrong and where. The units are in the
 //! names of the keys. All keys are in `docs/loadtest.md`.
 
 mod check;
@@ -55,9 +55,9 @@ pub(crate) struct Load {
 /// What a visitor does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// `GET`, and an answer of some bytes.
+    /// `GET`, and a response of some bytes.
     Http,
-    /// `POST` of some bytes, and an answer with their checksum.
+    /// `POST` of some bytes, and a response with their checksum.
     Upload,
     /// A message there and back.
     WebSocket,
@@ -72,7 +72,7 @@ pub(crate) enum Kind {
     /// A connection that sends some bytes.
     TcpUpload,
     /// A datagram there and back; lost when it has not come within this.
-    Udp { answer_within: Duration },
+    Udp { response_within: Duration },
     /// Subscribers who are all sent the same events.
     Sse,
     /// Downloads that are read at this many bytes per second.
@@ -97,7 +97,7 @@ impl Kind {
         }
     }
 
-    /// Whether bytes per second say more of it than exchanges per second.
+    /// Whether it is measured in bytes per second rather than exchanges per second.
     pub(crate) fn is_bulk(self) -> bool {
         matches!(
             self,
@@ -176,7 +176,7 @@ fn names<S: serde::Serializer>(kinds: &[Failure], serializer: S) -> Result<S::Ok
     serializer.collect_seq(kinds.iter().map(|kind| kind.name()))
 }
 
-/// What a load must keep, where the scenario says so.
+/// The limits that the scenario sets for a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) p50: Option<Duration>,

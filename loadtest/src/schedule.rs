@@ -103,7 +103,7 @@ impl Arrivals {
         whole((self.total - ROUNDING).ceil())
     }
 
-    /// When arrival `number` is due, counted from the beginning; `None` behind the last one.
+    /// When arrival `number` is due, counted from the beginning; `None` after the last one.
     pub(crate) fn due(&self, number: u64) -> Option<Duration> {
         if number >= self.count() {
             return None;
@@ -152,7 +152,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Requests are due as `arrivals` say, from `begin` on.
+    /// Requests are due as `arrivals` defines, from `begin` on.
     pub(crate) fn open(begin: Instant, arrivals: Arrivals) -> Self {
         Self {
             begin,

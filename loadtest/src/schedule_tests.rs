@@ -26,7 +26,7 @@ fn integral(steps: &[Step], seconds: f64) -> f64 {
 }
 
 proptest! {
-    /// As many arrivals as the rate says, the last one inside, and none behind it.
+    /// As many arrivals as the rate requires, the last one inside, and none after it.
     #[test]
     fn the_count_is_that_of_the_rate(steps in steps()) {
         let arrivals = Arrivals::new(steps.iter().copied());

@@ -9,16 +9,16 @@ use crate::tally::histogram;
 /// Seconds that are kept: a day. What comes later is only in the totals.
 const LONGEST_S: u64 = 86_400;
 
-/// One second of the window, or of the grace behind it.
+/// One second of the window, or of the grace after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Second {
-    /// Requests that were answered well in it.
-    pub(crate) answered: u64,
+    /// Requests that were completed in it.
+    pub(crate) completed: u64,
     /// Bytes that were checked in it.
     pub(crate) bytes: u64,
     /// Requests that failed in it.
     pub(crate) errors: u64,
-    /// Microseconds of those that were answered in it; 0 when there were none.
+    /// Microseconds of those that were completed in it; 0 when there were none.
     pub(crate) p50_us: u64,
     pub(crate) p99_us: u64,
     pub(crate) max_us: u64,
@@ -54,7 +54,7 @@ impl Series {
         (self.bytes, self.errors) = (bytes, errors);
     }
 
-    /// A request was answered after so many microseconds.
+    /// A request was completed after so many microseconds.
     pub(crate) fn record(&mut self, micros: u64) {
         if self.begin.is_some() {
             self.histogram.saturating_record(micros);
@@ -68,7 +68,7 @@ impl Series {
         while (self.seconds.len() as u64) < over {
             let at = |quantile| self.histogram.value_at_quantile(quantile);
             self.seconds.push(Second {
-                answered: self.histogram.len(),
+                completed: self.histogram.len(),
                 bytes: bytes.saturating_sub(self.bytes),
                 errors: errors.saturating_sub(self.errors),
                 p50_us: at(0.5),
@@ -110,7 +110,7 @@ mod tests {
         let shown: Vec<_> = series
             .seconds()
             .iter()
-            .map(|it| (it.answered, it.bytes, it.errors, it.p50_us, it.max_us))
+            .map(|it| (it.completed, it.bytes, it.errors, it.p50_us, it.max_us))
             .collect();
         assert_eq!(
             shown,

@@ -69,7 +69,7 @@ impl Services {
     /// Takes the ports.
     ///
     /// # Errors
-    /// One cannot be had; the text says which.
+    /// One cannot be bound; the text names it.
     pub(crate) async fn bind(ports: &Ports) -> io::Result<Self> {
         let tcp = async |name: &str, port: u16| {
             let address = SocketAddr::new(ports.ip, port);
@@ -92,7 +92,7 @@ impl Services {
     /// Where they listen.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not report it.
     pub(crate) fn addresses(&self) -> io::Result<Addresses> {
         Ok(Addresses {
             http: self.http.local_addr()?,

@@ -18,7 +18,7 @@ const DETAILS: usize = 32;
 /// there for `Send`, and are never contended.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Requests that were answered well, since the start.
+    /// Requests that were completed, since the start.
     pub(crate) requests: AtomicU64,
     /// Bytes of bodies, checked, since the start.
     pub(crate) body_bytes: AtomicU64,
@@ -46,24 +46,24 @@ struct Latencies {
 #[derive(Debug)]
 struct Disturbed {
     at: Instant,
-    /// A request due after it was answered well before anything failed.
-    answered: bool,
+    /// A request due after it was completed before anything failed.
+    completed: bool,
     /// The first failure after it.
     failed: Option<Instant>,
-    /// From the event to the first good answer after that failure.
+    /// From the event to the first good response after that failure.
     recovered: Option<Duration>,
 }
 
 /// How a load came through an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// From the event to the first good answer after the first failure that followed it.
+    /// From the event to the first good response after the first failure that followed it.
     After(Duration),
     /// Nothing failed after it.
     WithoutFailure,
     /// Nothing was due any more that could have shown it.
     NothingDue,
-    /// No good answer came.
+    /// No good response came.
     Missing,
 }
 
@@ -161,13 +161,13 @@ impl Tally {
         }
     }
 
-    /// A request timed from `begun` was answered well.
-    pub(crate) fn answered(&self, begun: Instant) {
-        self.answered_after(begun, begun.elapsed());
+    /// A request timed from `begun` was completed.
+    pub(crate) fn completed(&self, begun: Instant) {
+        self.completed_after(begun, begun.elapsed());
     }
 
-    /// A request timed from `begun` was answered well, after `latency`.
-    pub(crate) fn answered_after(&self, begun: Instant, latency: Duration) {
+    /// A request timed from `begun` was completed after `latency`.
+    pub(crate) fn completed_after(&self, begun: Instant, latency: Duration) {
         self.requests.fetch_add(1, Relaxed);
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         let mut latencies = self.latencies();
@@ -181,7 +181,7 @@ impl Tally {
             }
             match event.failed {
                 Some(_) => event.recovered = Some(event.at.elapsed()),
-                None => event.answered = true,
+                None => event.completed = true,
             }
         }
         let Some(begin) = latencies.begin else { return };
@@ -213,7 +213,7 @@ impl Tally {
     pub(crate) fn disturb(&self) {
         self.latencies().disturbed.push(Disturbed {
             at: Instant::now(),
-            answered: false,
+            completed: false,
             failed: None,
             recovered: None,
         });
@@ -226,10 +226,10 @@ impl Tally {
             if let Some(after) = event.recovered {
                 return Recovery::After(after);
             }
-            // Who was answered well before the failure need only be answered again where something was due after it.
+            // After a completed request before the failure, another one is needed only if something was due after it.
             let since = match event.failed {
-                None if event.answered => return Recovery::WithoutFailure,
-                Some(failed) if event.answered => failed,
+                None if event.completed => return Recovery::WithoutFailure,
+                Some(failed) if event.completed => failed,
                 _ => event.at,
             };
             match last_due {
@@ -286,8 +286,8 @@ impl Latencies {
     fn stumble(&mut self, due: Option<Instant>) {
         let last = self.disturbed.len().saturating_sub(1);
         for (place, event) in self.disturbed.iter_mut().enumerate() {
-            // A later event answers for what fails after it, unless this one still waits for its first answer.
-            let mine = place == last || !event.answered;
+            // Failures after a later event belong to that one, unless this one still waits for its first response.
+            let mine = place == last || !event.completed;
             if mine && event.failed.is_none() && due.is_none_or(|due| due >= event.at) {
                 event.failed = Some(Instant::now());
             }
@@ -307,16 +307,16 @@ mod tests {
         let too_early = Instant::now();
         advance(step).await;
         let begin = tally.mark_begin();
-        tally.answered(too_early);
+        tally.completed(too_early);
         let inside = Instant::now();
         let late = Instant::now();
         advance(step).await;
-        tally.answered(inside);
+        tally.completed(inside);
         let window = tally.mark_end(begin);
         let too_late = Instant::now();
         advance(step).await;
-        tally.answered(late);
-        tally.answered(too_late);
+        tally.completed(late);
+        tally.completed(too_late);
 
         assert_eq!((window.elapsed, window.requests), (step, 2));
         let histogram = tally.histogram();
@@ -336,22 +336,22 @@ mod tests {
         let recoveries = |last_due| tally.recoveries(Some(last_due));
         advance(step).await;
         let after = Instant::now();
-        tally.answered(before);
+        tally.completed(before);
         assert_eq!(recoveries(after), [Recovery::Missing]);
         assert_eq!(recoveries(before), [Recovery::NothingDue]);
-        // A side that drains goes on answering for a while.
-        tally.answered(after);
+        // A draining side goes on responding for a while.
+        tally.completed(after);
         assert_eq!(recoveries(after), [Recovery::WithoutFailure]);
         advance(step).await;
         tally.failed(Failure::Cut.into());
         assert_eq!(recoveries(Instant::now()), [Recovery::Missing]);
         assert_eq!(recoveries(event), [Recovery::NothingDue]);
-        tally.answered(before);
+        tally.completed(before);
         advance(step).await;
-        tally.answered(after);
+        tally.completed(after);
         advance(step).await;
         tally.failed(Failure::Cut.into());
-        tally.answered(after);
+        tally.completed(after);
         assert_eq!(recoveries(after), [Recovery::After(3 * step)]);
     }
 
@@ -362,14 +362,14 @@ mod tests {
         let before = Instant::now();
         advance(step).await;
         tally.disturb();
-        // A datagram from before the event says nothing about it.
+        // A datagram from before the event shows nothing about it.
         tally.missed(before);
-        tally.answered(Instant::now());
+        tally.completed(Instant::now());
         advance(step).await;
         tally.disturb();
         tally.missed(Instant::now());
         advance(step).await;
-        tally.answered(Instant::now());
+        tally.completed(Instant::now());
         let recoveries = tally.recoveries(Some(Instant::now()));
         assert_eq!(
             recoveries,

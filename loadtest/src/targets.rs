@@ -20,13 +20,13 @@ use crate::events::Event;
 use crate::process::ProcessError;
 use crate::scenario::{Kind, Scenario};
 
-/// Everything must answer within this after a start.
+/// Everything must respond within this after a start.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A free port may be taken by another program between finding and using it.
 const PORT_ATTEMPTS: usize = 3;
 
-/// An entry of HTTP: where it is, and what its visitors ask for.
+/// An entry of HTTP: its address, and what its visitors request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Web {
     pub(crate) addr: SocketAddr,
@@ -129,9 +129,9 @@ pub(crate) enum TargetError {
         /// Why.
         problem: String,
     },
-    /// It runs, but does not answer.
-    #[error("no right answer to {what} through the target within {READY_WITHIN:?}: {problem}")]
-    NoAnswer {
+    /// It runs, but does not respond.
+    #[error("no right response to {what} through the target within {READY_WITHIN:?}: {problem}")]
+    NoResponse {
         /// To what kind of load.
         what: &'static str,
         /// What came last.
@@ -153,7 +153,7 @@ impl TargetError {
 }
 
 impl Target {
-    /// Starts what is wanted, and waits until each kind of load of the scenario is answered.
+    /// Starts what is wanted, and waits until each kind of load of the scenario gets a response.
     ///
     /// # Errors
     /// [`TargetError`].
@@ -186,7 +186,7 @@ impl Target {
             }
         }
         for load in &scenario.loads {
-            target.answers(load.kind).await?;
+            target.responds(load.kind).await?;
         }
         Ok(target)
     }
@@ -200,7 +200,7 @@ impl Target {
         }
     }
 
-    async fn answers(&self, kind: Kind) -> Result<(), TargetError> {
+    async fn responds(&self, kind: Kind) -> Result<(), TargetError> {
         let mut problem = String::from("nothing came");
         let tried = async {
             while let Err(failed) = drivers::probe(kind, self.entries()).await {
@@ -212,7 +212,7 @@ impl Target {
         };
         match timeout(READY_WITHIN, tried).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(TargetError::NoAnswer {
+            Err(_) => Err(TargetError::NoResponse {
                 what: kind.name(),
                 problem,
             }),

@@ -60,14 +60,14 @@ fn services_serve_and_end_cleanly_when_asked() {
     stream
         .write_all(b"GET /bytes/10 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
-    let asked = Command::new("kill")
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    let sent = Command::new("kill")
         .args(["-TERM", &serving.child.id().to_string()])
         .status()
         .unwrap();
-    assert!(asked.success());
+    assert!(sent.success());
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
 }
 
@@ -126,7 +126,7 @@ fn a_run_with_errors_fails_and_is_reported() {
     let serving = Serving::start();
     let dir = tempfile::tempdir().unwrap();
     let scenario = dir.path().join("late.yaml");
-    // Nothing can be answered within a microsecond.
+    // Nothing can be completed within a microsecond.
     let text = "name: late\nabout: Late.\nwarm_up_s: 0\nduration_s: 0.5\nloads:\n  \
                 - { kind: http, rate: 20, sizes: [{ bytes: 10 }], limits: { p50_ms: 0.000001 } }\n";
     fs::write(&scenario, text).unwrap();

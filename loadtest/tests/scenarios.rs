@@ -37,13 +37,13 @@ fn smallest(name: &str, seconds: &str, scale: &str) -> (Value, String) {
     (report, read("html").unwrap())
 }
 
-/// What holds of every report: each load was answered, every byte was checked, and the plots are there.
+/// What holds of every report: each load was completed, every byte was checked, and the plots are there.
 fn check(report: &Value, page: &str) {
     let loads = report["loads"].as_array().unwrap();
     assert!(!loads.is_empty());
     for load in loads {
         let name = load["name"].as_str().unwrap();
-        // What is on its way at the end is answered behind it.
+        // Running exchanges at the end are completed after it.
         assert!(
             load["latency"]["count"].as_u64().unwrap() > 0,
             "{name}: {load}"

@@ -43,7 +43,7 @@ def setting(name):
 
 
 class Visit(BaseHTTPRequestHandler):
-    def answer(self, status, body):
+    def respond(self, status, body):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -51,7 +51,7 @@ class Visit(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def say(self, status, value):
-        self.answer(status, json.dumps(value).encode())
+        self.respond(status, json.dumps(value).encode())
 
     def do_GET(self):
         if self.path == "/api/health":
@@ -75,10 +75,10 @@ class Visit(BaseHTTPRequestHandler):
 
     def lead(self, url):
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return self.answer(answer.status, answer.read())
+            with urllib.request.urlopen(url, timeout=10) as response:
+                return self.respond(response.status, response.read())
         except urllib.error.HTTPError as error:
-            return self.answer(error.code, error.read())
+            return self.respond(error.code, error.read())
         except OSError as error:
             return self.say(502, {"message": str(error)})
 

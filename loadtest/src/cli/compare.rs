@@ -36,7 +36,7 @@ pub(crate) struct Entry {
 pub(crate) struct Http {
     #[command(flatten)]
     entry: Entry,
-    /// A path whose answer is the service's pattern: /small or /bytes/N.
+    /// A path whose response is the service's pattern: /small or /bytes/N.
     #[arg(long, default_value = "/small")]
     path: String,
     /// Connections at once.
@@ -242,7 +242,7 @@ pub(super) async fn compare(options: Compare) -> Result<ExitCode, CliError> {
 
     let dir = scratch()?;
     let before = Counters::now();
-    let measured = compare::compare(&comparison, dir.path(), tell).await?;
+    let measured = compare::compare(&comparison, dir.path(), report).await?;
     let kernel = Counters::now().since(&before);
 
     let report = Report::new(
@@ -343,7 +343,7 @@ fn commit_of(targets: &[Target], programs: &Programs) -> String {
     }
 }
 
-fn tell(run: &Run) {
+fn report(run: &Run) {
     let rate = run.requests as f64 / run.elapsed_s;
     let (round, scenario, target) = (run.round + 1, &run.scenario, run.target.name());
     let (p99, failures) = (run.latency.p99_us, &run.failures);

@@ -86,7 +86,7 @@ pub(crate) struct Options {
     /// Where to write SCENARIO.json and SCENARIO.html.
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
-    /// Say nothing while it runs.
+    /// Print nothing while it runs.
     #[arg(long)]
     quiet: bool,
     /// Where adit-server and adit are (binaries); without it, beside this program.
@@ -184,7 +184,7 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, CliError> {
     })
 }
 
-/// The commit of what is measured. A target that is not started here does not say.
+/// The commit of what is measured. Unknown for a target that is not started here.
 fn commit_of(wanted: &Wanted) -> String {
     match wanted {
         Wanted::InProcess => commit::own(),
@@ -217,7 +217,7 @@ fn progress(second: u64, length: f64, ticks: &[Tick<'_>]) -> String {
             format!("{:.0} MB/s", second.bytes as f64 / 1e6)
         } else {
             let p99 = second.p99_us as f64 / 1e3;
-            format!("{}/s p99 {p99:.1} ms", second.answered)
+            format!("{}/s p99 {p99:.1} ms", second.completed)
         };
         let mut text = format!("{} {rate}", tick.load.name);
         if tick.failed > 0 {

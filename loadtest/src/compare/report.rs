@@ -1,4 +1,4 @@
-//! What a comparison says: figures per run, their medians, and ratios.
+//! The report of a comparison: figures per run, their medians, and ratios.
 
 use serde::Serialize;
 

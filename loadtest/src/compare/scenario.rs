@@ -1,4 +1,4 @@
-//! Scenarios are data: one file says what a comparison sends.
+//! Scenarios are data: one file defines what a comparison sends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) struct ScenarioFile {
 pub(crate) struct Scenario {
     /// Names the row in the tables.
     pub(crate) name: String,
-    /// A path of the service whose answer is the pattern.
+    /// A path of the service whose response is the pattern.
     pub(crate) path: String,
     /// Connections at once.
     pub(crate) connections: usize,
@@ -64,7 +64,7 @@ pub(crate) enum ScenarioError {
         /// Why.
         source: std::io::Error,
     },
-    /// It does not say what it should.
+    /// Its content is invalid.
     #[error("{path}: {source}", path = path.display())]
     Parse {
         /// The file.

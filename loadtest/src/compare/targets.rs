@@ -2,7 +2,7 @@
 //!
 //! Each tunnel is started with its shipped binaries and its own defaults, in
 //! the clear, on loopback, and is ready when a visitor has got a correct
-//! answer through it.
+//! response through it.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -30,7 +30,7 @@ const PORT_ATTEMPTS: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Target {
-    /// Straight to the service: the bound for everybody.
+    /// Directly to the service: the bound for all targets.
     Direct,
     /// rathole: a byte copier, one tunnel connection per visitor connection.
     Rathole,
@@ -71,7 +71,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `target` before `service` and waits until it answers.
+    /// Starts `target` before `service` and waits until it responds.
     ///
     /// # Errors
     /// [`ProcessError`].
@@ -158,7 +158,9 @@ async fn rathole(program: &Path, service: SocketAddr, dir: &Path) -> Started {
     server.until("tunnel port", listening).await?;
     let mut client = start("rathole-client", "--client", &client_config)?;
     client
-        .until("answer through the tunnel", async |_| answers(entry).await)
+        .until("response through the tunnel", async |_| {
+            responds(entry).await
+        })
         .await?;
     server.check_running()?;
     Ok((entry, vec![server, client]))
@@ -220,8 +222,8 @@ async fn adit(programs: &Programs, service: SocketAddr, dir: &Path) -> Started {
     let url = async |process: &Process| process.first_line();
     client.until("public URL on the first line", url).await?;
     client
-        .until("answer through the tunnel", async |_| {
-            answers(addresses.http_addr).await
+        .until("response through the tunnel", async |_| {
+            responds(addresses.http_addr).await
         })
         .await?;
     server.check_running()?;
@@ -229,7 +231,7 @@ async fn adit(programs: &Programs, service: SocketAddr, dir: &Path) -> Started {
 }
 
 /// Whether a visitor gets the right bytes.
-async fn answers(entry: SocketAddr) -> Option<()> {
+async fn responds(entry: SocketAddr) -> Option<()> {
     let fetch = download::fetch(entry, HOST, "/small", SMALL_BYTES);
     timeout(Duration::from_secs(2), fetch)
         .await

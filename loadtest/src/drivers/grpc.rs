@@ -69,7 +69,7 @@ impl Channels {
         Ok(open)
     }
 
-    /// Begins a call and waits for the head of its answer.
+    /// Begins a call and waits for the head of its response.
     async fn call(
         &self,
         channel: &mut SendRequest<Messages>,
@@ -86,18 +86,18 @@ impl Channels {
             .header("te", "trailers")
             .body(messages)
             .map_err(|error| Failed::new(Failure::Write, error))?;
-        let answer = channel
+        let response = channel
             .send_request(request)
             .await
             .map_err(|error| Failed::new(Failure::Read, error))?;
-        if answer.status() != 200 {
-            return Err(Failed::new(Failure::Status, answer.status().as_u16()));
+        if response.status() != 200 {
+            return Err(Failed::new(Failure::Status, response.status().as_u16()));
         }
-        if answer.headers().contains_key("grpc-status") {
-            status(answer.headers())?;
+        if response.headers().contains_key("grpc-status") {
+            status(response.headers())?;
             return Err(Failed::new(Failure::Cut, "no message"));
         }
-        Ok(answer.into_body())
+        Ok(response.into_body())
     }
 }
 
@@ -121,14 +121,14 @@ fn status(trailers: &HeaderMap) -> Result<(), Failed> {
     }
 }
 
-/// Reads until `have` holds so many bytes; gives the trailers when the answer ends before.
+/// Reads until `have` holds so many bytes; gives the trailers when the response ends before.
 async fn fill(
-    answer: &mut Incoming,
+    response: &mut Incoming,
     have: &mut BytesMut,
     wanted: usize,
 ) -> Result<Option<HeaderMap>, Failed> {
     while have.len() < wanted {
-        let frame = match answer.frame().await {
+        let frame = match response.frame().await {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Err(Failed::new(Failure::Read, error)),
             None => return Err(Failed::new(Failure::Cut, "no trailers")),
@@ -150,15 +150,15 @@ fn message(sizes: &Mix, number: u64) -> (Bytes, &'static [u8]) {
 /// Takes one message off and compares it.
 async fn receive(
     web: &Web,
-    answer: &mut Incoming,
+    response: &mut Incoming,
     have: &mut BytesMut,
     payload: &[u8],
     tally: &Tally,
 ) -> Result<(), Failed> {
     let wanted = PREFIX + payload.len();
-    if let Some(trailers) = fill(answer, have, wanted).await? {
+    if let Some(trailers) = fill(response, have, wanted).await? {
         status(&trailers)?;
-        return Err(Failed::new(Failure::Cut, "an answer too few"));
+        return Err(Failed::new(Failure::Cut, "a response is missing"));
     }
     let mut got = have.split_to(wanted);
     let (flag, length) = (got.get_u8(), got.get_u32());
@@ -170,8 +170,8 @@ async fn receive(
 }
 
 /// The call ends now, with status 0 and nothing before it.
-async fn finish(web: &Web, answer: &mut Incoming, have: &mut BytesMut) -> Result<(), Failed> {
-    match fill(answer, have, 1).await? {
+async fn finish(web: &Web, response: &mut Incoming, have: &mut BytesMut) -> Result<(), Failed> {
+    match fill(response, have, 1).await? {
         Some(trailers) => status(&trailers),
         None => Err(wrong_bytes(web, "a message after the last one")),
     }
@@ -203,13 +203,13 @@ impl Driver for Unary {
 
     async fn exchange(&self, channel: &mut Self::Session, number: u64) -> Result<bool, Failed> {
         let (wire, payload) = message(&self.sizes, number);
-        let mut answer = self
+        let mut response = self
             .channels
             .call(channel, Messages::Once(Some(wire)))
             .await?;
         let (web, mut have) = (&self.channels.web, BytesMut::new());
-        receive(web, &mut answer, &mut have, payload, &self.tally).await?;
-        finish(web, &mut answer, &mut have).await?;
+        receive(web, &mut response, &mut have, payload, &self.tally).await?;
+        finish(web, &mut response, &mut have).await?;
         Ok(!channel.is_closed())
     }
 
@@ -238,7 +238,7 @@ impl Stream {
 /// A call under way.
 pub(super) struct Call {
     sender: mpsc::Sender<Bytes>,
-    answer: Incoming,
+    response: Incoming,
     have: BytesMut,
     _channel: SendRequest<Messages>,
 }
@@ -249,13 +249,13 @@ impl Driver for Stream {
     async fn open(&self) -> Result<Call, Failed> {
         let mut channel = self.channels.take().await?;
         let (sender, messages) = mpsc::channel(1);
-        let answer = self
+        let response = self
             .channels
             .call(&mut channel, Messages::Stream(messages))
             .await?;
         Ok(Call {
             sender,
-            answer,
+            response,
             have: BytesMut::new(),
             _channel: channel,
         })
@@ -266,19 +266,26 @@ impl Driver for Stream {
         // The receiver has ended with the call, whose end is read below.
         let _ = call.sender.send(wire).await;
         let web = &self.channels.web;
-        receive(web, &mut call.answer, &mut call.have, payload, &self.tally).await?;
+        receive(
+            web,
+            &mut call.response,
+            &mut call.have,
+            payload,
+            &self.tally,
+        )
+        .await?;
         Ok(true)
     }
 
     async fn close(&self, call: Call) -> Result<(), Failed> {
         let Call {
             sender,
-            mut answer,
+            mut response,
             mut have,
             _channel,
         } = call;
         drop(sender);
-        finish(&self.channels.web, &mut answer, &mut have).await
+        finish(&self.channels.web, &mut response, &mut have).await
     }
 }
 

@@ -9,10 +9,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::{connect, read, wrong_bytes};
-use crate::answer::{self, Head};
 use crate::failure::{Failed, Failure};
 use crate::pattern::{Checksum, Pattern};
 use crate::pool::Driver;
+use crate::response::{self, Head};
 use crate::scenario::Mix;
 use crate::tally::Tally;
 use crate::targets::Web;
@@ -50,7 +50,7 @@ impl Connection {
             .map_err(|error| Failed::new(Failure::Write, error))
     }
 
-    /// The head of an answer with status 200, and where in the buffer the rest of what was read is. Interim answers are
+    /// The head of a response with status 200, and where in the buffer the rest of what was read is. Interim responses are
     /// skipped. `parse` is what reads a head.
     pub(super) async fn head<E>(
         &mut self,
@@ -76,7 +76,7 @@ impl Connection {
         Ok((head, head.end..self.filled))
     }
 
-    /// The status, and why, where adit says it.
+    /// The status, and adit's reason if there is one.
     fn refusal(&self, head: &Head) -> String {
         let text = String::from_utf8_lossy(&self.buffer[..head.end]).to_ascii_lowercase();
         let reason = text.lines().find_map(|line| {
@@ -125,7 +125,7 @@ impl Connection {
     }
 }
 
-/// The same request again and again, whose answer is the pattern.
+/// The same request again and again, whose response is the pattern.
 #[derive(Debug)]
 pub(crate) struct Fetch {
     pub(crate) target: SocketAddr,
@@ -143,7 +143,7 @@ impl Driver for Fetch {
 
     async fn exchange(&self, connection: &mut Connection, _: u64) -> Result<bool, Failed> {
         connection.write(&self.request).await?;
-        let (head, rest) = connection.head(answer::parse).await?;
+        let (head, rest) = connection.head(response::parse).await?;
         connection.pattern(&head, rest, 0, &self.tally).await?;
         Ok(!head.close)
     }
@@ -158,7 +158,7 @@ pub(super) struct Http {
     web: Web,
     sizes: Mix,
     upload: bool,
-    /// Each request asks for the end of its connection.
+    /// Each request has `connection: close`.
     close: bool,
     tally: Arc<Tally>,
 }
@@ -188,7 +188,7 @@ impl Http {
         let (bytes, from) = (self.sizes.pick(number), Pattern::place(number));
         let request = self.head(&format!("GET /bytes/{bytes}?from={from}"), "");
         connection.write(request.as_bytes()).await?;
-        let (head, rest) = connection.head(answer::parse).await?;
+        let (head, rest) = connection.head(response::parse).await?;
         if head.length != bytes {
             let text = format!("{} bytes announced, not {bytes}", head.length);
             return Err(wrong_bytes(&self.web, text));
@@ -219,7 +219,7 @@ impl Http {
         }
         let (_, checksum) = sum.finish();
         let wanted = format!("{{\"bytes\":{bytes},\"checksum\":\"{checksum:016x}\"}}\n");
-        let (head, rest) = connection.head(answer::parse).await?;
+        let (head, rest) = connection.head(response::parse).await?;
         let mut got = connection.bytes(rest).to_vec();
         while (got.len() as u64) < head.length && got.len() <= wanted.len() {
             let more = connection.more(usize::MAX).await?;

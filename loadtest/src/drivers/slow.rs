@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::http::Connection;
 use super::{Ground, wrong_bytes};
-use crate::answer;
 use crate::failure::{Failed, Failure};
 use crate::pattern::Pattern;
+use crate::response;
 use crate::tally::Tally;
 use crate::targets::Web;
 
@@ -78,17 +78,17 @@ impl Reader {
     /// One body, or as much of it as is due in the window.
     async fn fetch(&self, due: &mut Instant) -> Result<(), Failed> {
         let from = Pattern::place(self.number);
-        let asked = async {
+        let request = async {
             let mut connection = self.connect().await?;
             let (bytes, host) = (self.bytes, &self.web.host);
             let request = format!(
                 "GET /bytes/{bytes}?from={from} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
             );
             connection.write(request.as_bytes()).await?;
-            let (head, rest) = connection.head(answer::parse).await?;
+            let (head, rest) = connection.head(response::parse).await?;
             Ok::<_, Failed>((connection, head, rest))
         };
-        let (mut connection, head, mut piece) = timeout(self.ground.timeout, asked)
+        let (mut connection, head, mut piece) = timeout(self.ground.timeout, request)
             .await
             .unwrap_or_else(|_| Err(Failure::Timeout.into()))?;
         let portion = (self.bytes_per_s / TICKS_PER_S).max(1);
@@ -103,7 +103,7 @@ impl Reader {
             got = after;
             left = left.saturating_sub(bytes.len() as u64);
             if left == 0 || got == head.length {
-                self.tally.answered(*due);
+                self.tally.completed(*due);
                 *due += TICK;
                 if got == head.length || *due > self.ground.end {
                     return Ok(());
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(portions(now + TICK, now), 0);
     }
 
-    /// Two seconds of portions from a service that accepts and says nothing: eleven are due, and none is forgotten.
+    /// Two seconds of portions from a service that accepts and sends nothing: eleven are due, and none is forgotten.
     async fn stalled(grace: Duration) -> Arc<Tally> {
         let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tally = Arc::new(Tally::new().unwrap());

@@ -1,6 +1,6 @@
 //! Subscribers of server-sent events: every event must come, once, in order, as it was sent.
 //!
-//! An event says when it was due at the service, by the clock of its machine. Where that is another machine, the clocks
+//! An event contains when it was due at the service, by the clock of its machine. Where that is another machine, the clocks
 //! are compared first, by the time there and back; on one machine they are the same.
 
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::Ground;
 use super::chunked::Chunked;
 use super::http::Connection;
-use crate::answer::{self, Head, Unreadable};
 use crate::failure::{Failed, Failure};
+use crate::response::{self, Head, Unreadable};
 use crate::scenario::Load;
 use crate::services::http::{Event, unix_us};
 use crate::tally::Tally;
@@ -60,7 +60,7 @@ impl Subscriber {
             while let Err(failed) = self.subscribe(begun_us, resumed, &mut followed).await {
                 self.tally.failed(failed);
                 resumed = true;
-                // A new subscription begins with the next event, which is behind the end.
+                // A new subscription begins with the next event, which is after the end.
                 if Instant::now() >= end {
                     return;
                 }
@@ -126,7 +126,7 @@ impl Subscriber {
                 self.tally.body_bytes.fetch_add(end as u64 + 2, Relaxed);
                 let due = Instant::now().checked_sub(late);
                 self.tally
-                    .answered_after(due.unwrap_or(self.ground.begin), late);
+                    .completed_after(due.unwrap_or(self.ground.begin), late);
                 if followed.left() == 0 {
                     return Ok(());
                 }
@@ -150,7 +150,7 @@ impl Subscriber {
         let request = format!("GET /clock HTTP/1.1\r\nhost: {}\r\n\r\n", self.web.host);
         let before = unix_us();
         connection.write(request.as_bytes()).await?;
-        let (head, rest) = connection.head(answer::parse).await?;
+        let (head, rest) = connection.head(response::parse).await?;
         let mut text = connection.bytes(rest).to_vec();
         while (text.len() as u64) < head.length && text.len() < READ_BYTES {
             let more = connection.more(usize::MAX).await?;
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(followed.left(), 13);
         assert_eq!(followed.resume(8), Ok(0));
         assert_eq!(followed.resume(11), Ok(3));
-        // Behind the end nothing is due.
+        // After the end nothing is due.
         assert_eq!(followed.resume(30), Ok(13));
         assert_eq!(followed.resume(7).unwrap_err().kind, Failure::Sequence);
         followed.next = 30;

@@ -131,7 +131,7 @@ impl Bulk {
             self.tally.body_bytes.fetch_add(read as u64, Relaxed);
         }
         if got > bytes {
-            return Err(Failed::new(Failure::WrongBytes, "more than was asked for"));
+            return Err(Failed::new(Failure::WrongBytes, "more than was requested"));
         }
         Ok(())
     }

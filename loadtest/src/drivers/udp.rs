@@ -26,7 +26,7 @@ const NUMBER: usize = size_of::<u64>();
 pub(super) struct Flows {
     pub(super) entry: SocketAddr,
     pub(super) sizes: Mix,
-    pub(super) answer_within: Duration,
+    pub(super) response_within: Duration,
     /// A flow gives way to a new one after so many datagrams.
     pub(super) per_flow: Option<u64>,
     pub(super) schedule: Arc<Schedule>,
@@ -111,7 +111,7 @@ impl Flows {
                     }
                 },
             };
-            flow.expire(self.answer_within, &self.tally);
+            flow.expire(self.response_within, &self.tally);
             flow.waiting().push_back(Sent {
                 number: slot.number,
                 due: slot.due,
@@ -141,11 +141,11 @@ impl Flows {
                     // As above: the port was closed at that moment.
                     Err(_) => sleep(Duration::from_millis(1)).await,
                 },
-                () = sleep(self.answer_within) => {}
+                () = sleep(self.response_within) => {}
             }
             // The sender holds the other one.
             if Arc::strong_count(&flow) == 1 {
-                flow.expire(self.answer_within, &self.tally);
+                flow.expire(self.response_within, &self.tally);
                 if flow.waiting().iter().all(|sent| sent.came) {
                     return;
                 }
@@ -176,7 +176,7 @@ impl Flows {
         let due = sent.due;
         drop(waiting);
         self.tally.body_bytes.fetch_add(got.len() as u64, Relaxed);
-        self.tally.answered(due);
+        self.tally.completed(due);
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
         let flows = Arc::new(Flows {
             entry,
             sizes: Mix::new([(64, 1), (200, 1)]),
-            answer_within: Duration::from_millis(300),
+            response_within: Duration::from_millis(300),
             per_flow: Some(7),
             schedule: Arc::new(Schedule::new(Some(1_000.0), Duration::from_millis(40))),
             tally: tally.clone(),

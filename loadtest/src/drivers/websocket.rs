@@ -41,7 +41,9 @@ impl Driver for Echo {
         let url = format!("ws://{}/", self.web.host);
         match tokio_tungstenite::client_async(url, stream).await {
             Ok((socket, _)) => Ok(socket),
-            Err(Error::Http(answer)) => Err(Failed::new(Failure::Status, answer.status().as_u16())),
+            Err(Error::Http(response)) => {
+                Err(Failed::new(Failure::Status, response.status().as_u16()))
+            }
             Err(error) => Err(Failed::new(Failure::Connect, error)),
         }
     }
@@ -96,21 +98,21 @@ impl Driver for Echo {
             .close(None)
             .await
             .map_err(|error| Failed::new(Failure::Write, error))?;
-        let mut answered = false;
+        let mut closed = false;
         while let Some(message) = socket.next().await {
             match message {
-                // The other side's own, if it was first, or its answer.
-                Ok(Message::Close(_)) => answered = true,
+                // The other side's own, if it was first, or its response.
+                Ok(Message::Close(_)) => closed = true,
                 Ok(Message::Binary(_) | Message::Text(_)) => {
                     return Err(wrong_bytes(&self.web, "a message after the last one"));
                 }
                 Ok(_) => {}
                 // Either side may end the connection first.
-                Err(_) if answered => return Ok(()),
+                Err(_) if closed => return Ok(()),
                 Err(error) => return Err(Failed::new(Failure::Read, error)),
             }
         }
-        if answered {
+        if closed {
             Ok(())
         } else {
             Err(Failed::new(Failure::Cut, "without a close frame"))

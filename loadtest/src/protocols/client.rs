@@ -108,14 +108,14 @@ impl HostileClient {
         };
         let body = Full::new(grpc_message(&register.encode_to_vec()));
         let body = body.map_err(|never| match never {}).boxed();
-        let answer = client.call(REGISTER_PATH, body).await?.collect().await;
-        let answer = answer.map_err(other)?.to_bytes();
-        let message = answer.get(5..).unwrap_or_default();
+        let response = client.call(REGISTER_PATH, body).await?.collect().await;
+        let response = response.map_err(other)?.to_bytes();
+        let message = response.get(5..).unwrap_or_default();
         client.session = RegisterResponse::decode(message).map_err(other)?.session;
         Ok(client)
     }
 
-    /// Sends `block` on a data stream, again and again, until the server ends it. Says how many bytes have left.
+    /// Sends `block` on a data stream, again and again, until the server ends it. Returns how many bytes were sent.
     ///
     /// # Errors
     /// The server has ended it.
@@ -125,13 +125,13 @@ impl HostileClient {
         mut sent: impl FnMut(usize),
     ) -> io::Result<()> {
         let (blocks, waiting) = mpsc::channel(BLOCKS);
-        let mut answer = self.call(PROXY_PATH, Blocks(waiting).boxed()).await?;
+        let mut response = self.call(PROXY_PATH, Blocks(waiting).boxed()).await?;
         let sending = async {
             while blocks.send(block.clone()).await.is_ok() {
                 sent(block.len());
             }
         };
-        let reading = async { while let Some(Ok(_)) = answer.frame().await {} };
+        let reading = async { while let Some(Ok(_)) = response.frame().await {} };
         tokio::select! {
             () = sending => {}
             () = reading => {}
@@ -152,12 +152,13 @@ impl HostileClient {
         }
         let request = request.body(body).map_err(other)?;
         self.send.ready().await.map_err(other)?;
-        let answer: Response<Incoming> = self.send.send_request(request).await.map_err(other)?;
-        match answer.headers().get("grpc-status") {
-            Some(status) if status != "0" => {
-                Err(io::Error::other(format!("refused: {:?}", answer.headers())))
-            }
-            _ => Ok(answer.into_body()),
+        let response: Response<Incoming> = self.send.send_request(request).await.map_err(other)?;
+        match response.headers().get("grpc-status") {
+            Some(status) if status != "0" => Err(io::Error::other(format!(
+                "refused: {:?}",
+                response.headers()
+            ))),
+            _ => Ok(response.into_body()),
         }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Flood {
 enum Sender {
     /// A visitor of HTTP/1 whose body is chunked: the pattern, again and again.
     Chunks(&'static str),
-    /// A visitor of HTTP/1 who asks for this, which never ends.
+    /// A visitor of HTTP/1 that requests this, which never ends.
     Get(&'static str),
     /// A visitor with a WebSocket: binary frames without payload.
     EmptyFrames,
@@ -59,7 +59,7 @@ enum Sender {
 pub(super) enum Message {
     /// A message without any field.
     Empty,
-    /// A heartbeat that asks for an answer.
+    /// A heartbeat that requests a response.
     Heartbeat,
     /// A window for a request that is over.
     LateWindow,
@@ -67,9 +67,9 @@ pub(super) enum Message {
 
 /// Length 0, a type that no RFC has, stream 0.
 const UNKNOWN_FRAME: &[u8] = &[0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
-/// Asks for an answer.
+/// Requests a response.
 const PING_FRAME: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-/// Without a setting; is answered too.
+/// Without a setting; gets a response too.
 const SETTINGS_FRAME: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 impl Flood {

@@ -1,4 +1,4 @@
-//! Whether peers that stall or flood delay anybody: the same paced load alone, and beside them.
+//! Whether peers that stall or flood delay others: the same paced load alone, and beside them.
 //!
 //! Open loop: each message has a time at which it is due, and its latency counts from then. The phases alternate within
 //! one run of the tunnel, and the medians over the rounds are compared.
@@ -26,7 +26,7 @@ use crate::pattern::Pattern;
 /// Peers of each protocol that stall.
 pub(crate) const STALLED: usize = 8;
 
-/// What each of them asked for.
+/// What each of them requests.
 const LARGE: u64 = 64 << 20;
 
 /// Conversations of each protocol that go on.
@@ -187,12 +187,12 @@ async fn load_beside(
 
 /// The 99th percentile, where what has failed took for ever.
 fn p99_with_failures(latencies: &Histogram<u64>, failed: u64) -> u64 {
-    let answered = latencies.len();
-    let wanted = (answered + failed) as f64 * 0.99;
-    if wanted > answered as f64 {
+    let completed = latencies.len();
+    let wanted = (completed + failed) as f64 * 0.99;
+    if wanted > completed as f64 {
         return FOR_EVER_US;
     }
-    latencies.value_at_quantile(wanted / answered.max(1) as f64)
+    latencies.value_at_quantile(wanted / completed.max(1) as f64)
 }
 
 /// The median of each protocol.
@@ -293,15 +293,15 @@ async fn talk(
     Ok((protocol, histogram))
 }
 
-/// Connections that asked for much and read nothing: they are only held.
+/// Connections that requested much and read nothing: they are only held.
 type Stalled = Vec<Box<dyn Send>>;
 
 async fn stall(entries: &Entries) -> io::Result<Stalled> {
     let mut stalled: Stalled = Vec::new();
-    let ask = format!("GET /bytes/{LARGE} HTTP/1.1\r\nHost: {HTTP_HOST}\r\n\r\n");
+    let request = format!("GET /bytes/{LARGE} HTTP/1.1\r\nHost: {HTTP_HOST}\r\n\r\n");
     for _ in 0..STALLED {
         let mut http = narrow(entries.http).await?;
-        http.write_all(ask.as_bytes()).await?;
+        http.write_all(request.as_bytes()).await?;
         let mut tcp = narrow(entries.tcp).await?;
         tcp.write_u8(b'd').await?;
         tcp.write_u64(LARGE).await?;
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_failed_is_later_than_all_that_was_answered() {
+    fn failed_requests_rank_behind_completed_ones() {
         let mut latencies = Histogram::new_with_bounds(1, FOR_EVER_US, 3).unwrap();
         for micros in 1..=990 {
             latencies.record(micros).unwrap();

@@ -37,7 +37,7 @@ fn direct(service: &Addresses) -> Entries {
 }
 
 impl Running {
-    /// Starts `target` before `service` and waits until every protocol is answered. Floods reach `flooded` through
+    /// Starts `target` before `service` and waits until every protocol gets a response. Floods reach `flooded` through
     /// tunnels of their own beside the others: a service that is busy with a flood would delay its own visitors.
     ///
     /// # Errors
@@ -61,8 +61,8 @@ impl Running {
         };
         if let Some(last) = processes.last_mut() {
             for protocol in Protocol::ALL {
-                let answers = async |_: &Process| answers(protocol, &entries).await;
-                last.until("answer of every protocol", answers).await?;
+                let response = async |_: &Process| responds(protocol, &entries).await;
+                last.until("response of every protocol", response).await?;
             }
         }
         Ok(Self {
@@ -86,7 +86,7 @@ impl Running {
 }
 
 /// Whether one message comes back.
-async fn answers(protocol: Protocol, entries: &Entries) -> Option<()> {
+async fn responds(protocol: Protocol, entries: &Entries) -> Option<()> {
     let exchange = async {
         let (mut sender, mut receiver) = converse(protocol, entries, 5).await.ok()?;
         sender.send(b"hello").await.ok()?;
@@ -153,7 +153,7 @@ async fn rathole(program: &Path, service: &Entries, dir: &Path) -> Started {
     Ok((entries, vec![server, client]))
 }
 
-/// What `adit-server` says when it is ready.
+/// What `adit-server` writes when it is ready.
 #[derive(Debug, Deserialize)]
 struct ServerState {
     tunnel_addr: SocketAddr,

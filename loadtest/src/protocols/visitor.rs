@@ -61,19 +61,19 @@ pub(crate) struct Entries {
     pub(crate) tunnel: Option<SocketAddr>,
 }
 
-/// The name that the HTTP tunnel answers to.
+/// The host of the HTTP tunnel.
 pub(crate) const HTTP_HOST: &str = "web.localhost";
 
-/// The name that the WebSocket tunnel answers to.
+/// The host of the WebSocket tunnel.
 pub(crate) const WEBSOCKET_HOST: &str = "ws.localhost";
 
-/// The name that the HTTP tunnel of floods answers to.
+/// The host of the HTTP tunnel of floods.
 pub(crate) const FLOOD_HTTP_HOST: &str = "flood.localhost";
 
-/// The name that the WebSocket tunnel of floods answers to.
+/// The host of the WebSocket tunnel of floods.
 pub(crate) const FLOOD_WEBSOCKET_HOST: &str = "floodws.localhost";
 
-/// The name that the gRPC tunnel answers to.
+/// The host of the gRPC tunnel.
 pub(crate) const GRPC_HOST: &str = "rpc.localhost";
 
 pub(crate) fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -94,7 +94,7 @@ pub(crate) enum Receiver {
     Udp(std::sync::Arc<UdpSocket>, Vec<u8>),
     WebSocket(SplitStream<WebSocketStream<TcpStream>>),
     Grpc {
-        answer: Incoming,
+        response: Incoming,
         have: BytesMut,
         _connection: Connection,
     },
@@ -139,9 +139,9 @@ pub(crate) async fn converse(
         }
         Protocol::Grpc => {
             let (sender, receiver) = mpsc::channel(256);
-            let (answer, connection) = call(entries.grpc, "/load/Echo", receiver).await?;
+            let (response, connection) = call(entries.grpc, "/load/Echo", receiver).await?;
             let receiver = Receiver::Grpc {
-                answer,
+                response,
                 have: BytesMut::new(),
                 _connection: connection,
             };
@@ -161,10 +161,10 @@ pub(crate) async fn websocket(addr: SocketAddr) -> io::Result<WebSocketStream<Tc
     opened.map(|(socket, _)| socket).map_err(other)
 }
 
-/// Begins a call on a connection of its own; gives the body of its answer.
+/// Begins a call on a connection of its own; gives the body of its response.
 ///
 /// # Errors
-/// It cannot be had, or is answered by anything but 200.
+/// The connection fails, or the response has another status than 200.
 pub(crate) async fn call(
     addr: SocketAddr,
     path: &str,
@@ -188,11 +188,14 @@ pub(crate) async fn call(
         .header("te", "trailers")
         .body(Messages(messages))
         .map_err(other)?;
-    let answer = send.send_request(request).await.map_err(other)?;
-    if answer.status() != 200 || answer.headers().contains_key("grpc-status") {
-        return Err(io::Error::other(format!("answered {:?}", answer.headers())));
+    let response = send.send_request(request).await.map_err(other)?;
+    if response.status() != 200 || response.headers().contains_key("grpc-status") {
+        return Err(io::Error::other(format!(
+            "unexpected response head: {:?}",
+            response.headers()
+        )));
     }
-    Ok((answer.into_body(), connection))
+    Ok((response.into_body(), connection))
 }
 
 /// The messages of a call.
@@ -255,10 +258,10 @@ impl Receiver {
                     _ => {}
                 }
             },
-            Self::Grpc { answer, have, .. } => {
+            Self::Grpc { response, have, .. } => {
                 let wanted = 5 + expected.len();
                 while have.len() < wanted {
-                    let frame = answer.frame().await.ok_or_else(over)?.map_err(other)?;
+                    let frame = response.frame().await.ok_or_else(over)?.map_err(other)?;
                     have.extend_from_slice(&frame.into_data().map_err(|_| over())?);
                 }
                 let mut message = have.split_to(wanted);

@@ -110,7 +110,7 @@ fn error_details(report: &Report) -> Vec<String> {
 
 fn event(event: &super::EventReport) -> String {
     format!(
-        "{:.1} s: {}; {}; first good response behind the first failure, counted from its beginning: {}",
+        "{:.1} s: {}; {}; first good response after the first failure, counted from its beginning: {}",
         event.at_s,
         event.what,
         table::back(event),
@@ -146,7 +146,7 @@ fn throughput(report: &Report, load: &LoadReport) -> Result<String, PlotError> {
         let rate = over_time(&load.seconds, |second| second.bytes as f64 / 1e6);
         (Axis::Amount("MB/s"), vec![line("MB/s, checked", rate)])
     } else {
-        let done = over_time(&load.seconds, |second| second.answered as f64);
+        let done = over_time(&load.seconds, |second| second.completed as f64);
         let due = over_time(&load.offered_per_s, |rate| *rate);
         let lines = vec![line("done", done), line("due", due)];
         (Axis::Amount("per second"), lines)
@@ -171,7 +171,7 @@ fn latency(report: &Report, load: &LoadReport) -> Result<String, PlotError> {
             name: name.to_owned(),
             // A second without a response has no latency.
             points: points
-                .filter(|(_, second)| second.answered > 0)
+                .filter(|(_, second)| second.completed > 0)
                 .map(|(at, second)| (at as f64 + 0.5, value(second) as f64 / 1e3))
                 .collect(),
         }

@@ -35,7 +35,7 @@ pub(crate) fn terminal(report: &Report) -> String {
     for event in &report.events {
         let _ = writeln!(
             text,
-            "\n{:.1} s: {}; {}; good answers again after: {}",
+            "\n{:.1} s: {}; {}; good responses again after: {}",
             event.at_s,
             event.what,
             back(event),
@@ -121,7 +121,7 @@ pub(super) fn row(load: &LoadReport) -> [String; 13] {
         } else {
             "–".to_owned()
         },
-        number(load.answered_per_s),
+        number(load.completed_per_s),
         number(load.bytes_per_s / 1e6),
         ms(latency.p50_us),
         ms(latency.p90_us),
@@ -138,7 +138,7 @@ pub(super) fn row(load: &LoadReport) -> [String; 13] {
     ]
 }
 
-/// The loads with how long each took to answer again.
+/// The loads with how long each took to respond again.
 pub(super) fn recovered(event: &super::EventReport) -> String {
     let loads = event.recovered_ms.iter().map(|(load, after)| match after {
         Some(ms) => format!("{load} {} ms", number(*ms)),

@@ -18,7 +18,7 @@ fn load(failures: &[(Failure, u64)]) -> LoadOutcome {
         counted.add(*kind, *many);
     }
     let second = Second {
-        answered: 5_000,
+        completed: 5_000,
         bytes: 1 << 20,
         errors: 0,
         p50_us: 5_000,
@@ -45,7 +45,7 @@ fn load(failures: &[(Failure, u64)]) -> LoadOutcome {
         failures: counted,
         failed: counted_in_all(failures),
         details: [("status: 503 <no_client>".to_owned(), 3)].into(),
-        answered: 10_000,
+        completed: 10_000,
         lost: 0,
         doubled: 0,
         seconds: vec![second; 2],
@@ -104,8 +104,8 @@ fn scenario() -> Scenario {
 fn the_json_holds_everything_and_histograms_that_can_be_added() {
     let json: Value = serde_json::to_value(report()).unwrap();
     let load = &json["loads"][0];
-    assert_eq!(load["answered"], 10_000);
-    assert_eq!(load["answered_per_s"], 5_000.0);
+    assert_eq!(load["completed"], 10_000);
+    assert_eq!(load["completed_per_s"], 5_000.0);
     assert_eq!(load["latency"]["count"], 10_000);
     let p99_99 = load["latency"]["p99_99_us"].as_u64().unwrap();
     assert!((9_990..=10_007).contains(&p99_99), "{p99_99}");
@@ -141,7 +141,7 @@ fn the_page_has_its_plots_and_needs_nothing_from_elsewhere() {
     for outside in ["src=", "href=", "@import", "url(", "<script"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    // What a scenario says is text and never markup.
+    // The text of a scenario is never markup.
     assert!(page.contains("About &#60;it&#62;.") && page.contains("a&#38;b"));
     assert!(!page.contains("<small>") && !page.contains("<no_client>"));
 }
@@ -152,7 +152,7 @@ fn the_terminal_is_told_rates_latencies_errors_and_events() {
     for wanted in [
         "5000",
         "p99.9",
-        "good answers again after: <small> 120 ms",
+        "good responses again after: <small> 120 ms",
         "passed",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
@@ -245,8 +245,8 @@ fn loss_silence_and_limits_are_problems() {
         "{found:?}"
     );
     let mut silent = load(&[]);
-    silent.answered = 0;
-    assert!(problems(&silent, &Allowed::default())[0].contains("nothing was answered"));
+    silent.completed = 0;
+    assert!(problems(&silent, &Allowed::default())[0].contains("nothing was completed"));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_silenced_load_with_due_requests_is_a_problem() {
     assert_eq!(
         missing.problems,
         [
-            "<small>: no good answer after the event at 1.0 s (server killed, started again 0 s later)"
+            "<small>: no good response after the event at 1.0 s (server killed, started again 0 s later)"
         ]
     );
     assert_eq!(missing.events[0].recovered_ms["<small>"], None);
@@ -312,7 +312,7 @@ fn a_failure_is_later_than_any_limit() {
         found(204, "p99"),
         "<small>: p99 is a failure, the limit is 3600s"
     );
-    // Failures push the others up: half of all is then further along those that were answered.
+    // Failures push the others up: half of all is then further along the completed ones.
     let latencies = load(&[]).histogram;
     let median = quantile_with_failures(&latencies, 2_000, 0.5).unwrap();
     assert!((5_990..=6_010).contains(&median.as_micros()), "{median:?}");

@@ -98,7 +98,7 @@ fn steps(steps: Option<Vec<FileStep>>, duration_s: Option<f64>) -> Result<Vec<St
         (None, None) => Err(wrong("duration_s", "is missing; give it, or steps")),
         (Some(_), Some(_)) => Err(wrong(
             "duration_s",
-            "must be left out where steps say how long it goes on",
+            "must be left out if steps set the duration",
         )),
         (None, Some(duration_s)) => Ok(vec![Step {
             length: seconds("duration_s", duration_s, 0.001)?,
@@ -234,12 +234,12 @@ impl FileLoad {
             FileKind::TcpUpload => Kind::TcpUpload,
             FileKind::Sse => Kind::Sse,
             FileKind::Udp => {
-                let within = self.answer_within_ms.unwrap_or(500);
+                let within = self.response_within_ms.unwrap_or(500);
                 if !(1..=60_000).contains(&within) {
-                    return Err(wrong(at("answer_within_ms"), "must be from 1 to 60000"));
+                    return Err(wrong(at("response_within_ms"), "must be from 1 to 60000"));
                 }
                 Kind::Udp {
-                    answer_within: Duration::from_millis(within),
+                    response_within: Duration::from_millis(within),
                 }
             }
             FileKind::SlowReaders => match self.bytes_per_s {
@@ -253,8 +253,8 @@ impl FileLoad {
         if self.bytes_per_s.is_some() && !matches!(kind, Kind::SlowReaders { .. }) {
             return Err(wrong(at("bytes_per_s"), "is for slow_readers only"));
         }
-        if self.answer_within_ms.is_some() && !matches!(kind, Kind::Udp { .. }) {
-            return Err(wrong(at("answer_within_ms"), "is for udp only"));
+        if self.response_within_ms.is_some() && !matches!(kind, Kind::Udp { .. }) {
+            return Err(wrong(at("response_within_ms"), "is for udp only"));
         }
         Ok(kind)
     }

@@ -1,4 +1,4 @@
-//! Scenarios as people write them: YAML or JSON.
+//! Scenarios as they are written: YAML or JSON.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub(super) struct FileLoad {
     pub(super) streams_per_connection: Option<usize>,
     pub(super) sizes: Vec<FileSize>,
     pub(super) bytes_per_s: Option<u64>,
-    pub(super) answer_within_ms: Option<u64>,
+    pub(super) response_within_ms: Option<u64>,
     #[serde(default)]
     pub(super) limits: FileLimits,
 }
@@ -152,7 +152,7 @@ pub(crate) enum ScenarioError {
         "no scenario is called \"{name}\": there are {known}; a path ends in .yaml, .yml or .json"
     )]
     Unknown {
-        /// What was asked for.
+        /// The requested name or path.
         name: String,
         /// What there is.
         known: String,
@@ -173,7 +173,7 @@ pub(crate) enum ScenarioError {
         /// Where and why.
         problem: String,
     },
-    /// It says something that cannot be run.
+    /// Its content cannot be run.
     #[error("{path}: {place}: {problem}", path = path.display())]
     Invalid {
         /// The file.
@@ -269,7 +269,7 @@ fn ending(path: &Path) -> &str {
         .unwrap_or_default()
 }
 
-/// Reads the text of a file; its ending says which language.
+/// Reads the text of a file; its ending determines the format.
 ///
 /// # Errors
 /// [`ScenarioError`].

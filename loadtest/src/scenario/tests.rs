@@ -142,8 +142,8 @@ fn what_cannot_be_run_is_refused_with_its_place() {
         ),
         (
             "connections: 8",
-            "answer_within_ms: 2",
-            "loads[0].answer_within_ms: is for udp",
+            "response_within_ms: 2",
+            "loads[0].response_within_ms: is for udp",
         ),
         ("weight: 3", "weight: 0", "loads[0].sizes[0].weight: must"),
         ("[{ bytes: 128 }]", "[]", "loads[1].sizes: must hold"),
@@ -159,8 +159,8 @@ fn what_cannot_be_run_is_refused_with_its_place() {
         ),
         (
             "kind: websocket",
-            "kind: udp\n    answer_within_ms: 0",
-            "loads[1].answer_within_ms: must",
+            "kind: udp\n    response_within_ms: 0",
+            "loads[1].response_within_ms: must",
         ),
         (
             "name: echo",

@@ -1,4 +1,4 @@
-//! gRPC calls on HTTP/2 in clear text: `/load/Send/N` answers N bytes, every other method echoes its messages.
+//! gRPC calls on HTTP/2 in clear text: `/load/Send/N` responds with N bytes, every other method echoes its messages.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,13 +26,13 @@ pub(super) async fn serve(stream: TcpStream) -> Option<()> {
         let wanted = request.uri().path().strip_prefix("/load/Send/");
         let wanted = wanted.and_then(|length| length.parse().ok());
         let body = match wanted {
-            Some(wanted) => Answer::Send { wanted, offset: 0 },
-            None => Answer::Echo(request.into_body()),
+            Some(wanted) => ResponseBody::Send { wanted, offset: 0 },
+            None => ResponseBody::Echo(request.into_body()),
         };
-        let mut answer = Response::new(body);
+        let mut response = Response::new(body);
         let grpc = HeaderValue::from_static("application/grpc");
-        answer.headers_mut().insert(CONTENT_TYPE, grpc);
-        Ok::<_, Infallible>(answer)
+        response.headers_mut().insert(CONTENT_TYPE, grpc);
+        Ok::<_, Infallible>(response)
     });
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -52,8 +52,8 @@ pub(crate) fn grpc_message(payload: &[u8]) -> Bytes {
     message.freeze()
 }
 
-/// The body of a gRPC answer.
-enum Answer {
+/// The body of a gRPC response.
+enum ResponseBody {
     /// What comes goes back.
     Echo(Incoming),
     /// Messages of the pattern.
@@ -62,7 +62,7 @@ enum Answer {
     Ended,
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

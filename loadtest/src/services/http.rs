@@ -2,11 +2,11 @@
 //!
 //! Holds: a small HTTP/1.1 server on raw sockets, one task per connection, on
 //! one thread. Promises: keep-alive, `TCP_NODELAY`, head and body in one write
-//! when both are at hand, nothing allocated for a small answer. It is lean so
+//! when both are at hand, nothing allocated for a small response. It is lean so
 //! that its own cost does not hide the tunnel's; it is not a server for
 //! strangers.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `GET /small` | 1 KiB of the pattern |
 //! | `GET /bytes/{n}?from=` | n bytes of the pattern, from an offset on (0) |
@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::pattern::{Checksum, Pattern};
 
-/// Length of the answer to `/small`.
+/// Length of the response to `/small`.
 pub(crate) const SMALL_BYTES: u64 = 1024;
 
 /// A request head may be this long; a tunnel adds a few fields to ours.
@@ -37,7 +37,7 @@ const WRITE_BYTES: u64 = 64 * 1024;
 
 /// Serves until it is dropped.
 pub(super) async fn serve(listener: TcpListener) {
-    let small: &'static [u8] = small_answer().leak();
+    let small: &'static [u8] = small_response().leak();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -52,13 +52,13 @@ pub(super) async fn serve(listener: TcpListener) {
     }
 }
 
-fn small_answer() -> Vec<u8> {
-    let mut answer = format!(
+fn small_response() -> Vec<u8> {
+    let mut response = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {SMALL_BYTES}\r\n\r\n"
     )
     .into_bytes();
-    answer.extend_from_slice(Pattern::shared().piece(0, SMALL_BYTES));
-    answer
+    response.extend_from_slice(Pattern::shared().piece(0, SMALL_BYTES));
+    response
 }
 
 async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
@@ -71,7 +71,7 @@ async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
                 break end;
             }
             if filled == buffer.len() {
-                return answer(&mut stream, 431, "head too long\n").await;
+                return respond(&mut stream, 431, "head too long\n").await;
             }
             let read = stream.read(&mut buffer[filled..]).await?;
             if read == 0 {
@@ -80,7 +80,7 @@ async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
             filled += read;
         };
         let Some(request) = Request::parse(&buffer[..head_len]) else {
-            return answer(&mut stream, 400, "not a request this service knows\n").await;
+            return respond(&mut stream, 400, "not a request this service knows\n").await;
         };
         let close = request.close;
         let mut used = head_len;
@@ -89,14 +89,14 @@ async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
             Route::Bytes { length, from } => bytes(&mut stream, length, from).await?,
             Route::Events { count, every } => events(&mut stream, count, every).await?,
             Route::FanOut { every_us, bytes } => fan_out(&mut stream, every_us, bytes).await?,
-            Route::Clock => answer(&mut stream, 200, &unix_us().to_string()).await?,
+            Route::Clock => respond(&mut stream, 200, &unix_us().to_string()).await?,
             Route::Sink => return sink(&mut stream).await,
             Route::Endless(chunk) => return endless(&mut stream, chunk).await,
-            Route::Status(code) => answer(&mut stream, code, "as asked\n").await?,
-            Route::Unknown => answer(&mut stream, 404, "no such page\n").await?,
+            Route::Status(code) => respond(&mut stream, code, "as requested\n").await?,
+            Route::Unknown => respond(&mut stream, 404, "no such page\n").await?,
             Route::Upload => {
                 let Some(length) = request.length else {
-                    return answer(&mut stream, 411, "send a content-length\n").await;
+                    return respond(&mut stream, 411, "send a content-length\n").await;
                 };
                 if request.expects_continue {
                     stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -235,7 +235,7 @@ impl Route {
     }
 }
 
-async fn answer(stream: &mut TcpStream, status: u16, text: &str) -> io::Result<()> {
+async fn respond(stream: &mut TcpStream, status: u16, text: &str) -> io::Result<()> {
     // These two carry neither body nor length (RFC 9110, 15.3.5 and 15.4.5).
     let whole = if matches!(status, 204 | 304) {
         format!("HTTP/1.1 {status} -\r\n\r\n")
@@ -299,7 +299,7 @@ async fn upload(stream: &mut TcpStream, length: u64, sum: &mut Checksum) -> io::
         sum.update(&buffer[..read]);
     }
     let (count, checksum) = sum.finish();
-    answer(
+    respond(
         stream,
         200,
         &format!("{{\"bytes\":{count},\"checksum\":\"{checksum:016x}\"}}\n"),
@@ -359,7 +359,7 @@ pub(crate) fn unix_us() -> u64 {
     })
 }
 
-/// Waits until the other side has ended or failed; what it says meanwhile means nothing here.
+/// Waits until the other side has ended or failed; what it sends meanwhile has no meaning here.
 async fn ended(stream: &TcpStream) {
     let mut ignored = [0; 256];
     while stream.readable().await.is_ok() {
@@ -454,10 +454,10 @@ mod tests {
         let server = tokio::spawn(serve(listener));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
         server.abort();
-        String::from_utf8_lossy(&answer).into_owned()
+        String::from_utf8_lossy(&response).into_owned()
     }
 
     #[test]
@@ -490,18 +490,18 @@ mod tests {
             "{{\"bytes\":100000,\"checksum\":\"{:016x}\"}}",
             sum.finish().1
         );
-        let answer = exchange(&request).await;
-        assert!(answer.contains(&wanted), "{answer}");
+        let response = exchange(&request).await;
+        assert!(response.contains(&wanted), "{response}");
     }
 
     #[tokio::test]
-    async fn requests_on_one_connection_are_answered_in_order() {
-        let answer = exchange(
+    async fn requests_on_one_connection_get_responses_in_order() {
+        let response = exchange(
             b"GET /status/418 HTTP/1.1\r\n\r\nPOST /upload HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi\
               GET /sse?n=2&every=1 HTTP/1.1\r\nconnection: close\r\n\r\n",
         )
         .await;
-        let (teapot, rest) = answer.split_once("as asked").unwrap();
+        let (teapot, rest) = response.split_once("as requested").unwrap();
         assert!(teapot.starts_with("HTTP/1.1 418"), "{teapot}");
         let (upload, events) = rest.split_once("text/event-stream").unwrap();
         assert!(upload.contains("\"bytes\":2"), "{upload}");

@@ -1,9 +1,9 @@
-//! Bytes: what is asked for is in the first byte of a connection.
+//! Bytes: the first byte of a connection selects what the service does.
 //!
 //! | begins with | then |
 //! |---|---|
 //! | `d` and a length (8 bytes, big-endian) | that many bytes of the pattern, and the end |
-//! | `u` and a length | is read and compared with the pattern; answered with `1`, or `0` when a byte was wrong |
+//! | `u` and a length | is read and compared with the pattern; the response is `1`, or `0` when a byte was wrong |
 //! | anything else | all that follows is echoed, until the visitor ends its half |
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,4 @@
-//! WebSocket messages: binary ones are echoed, and a text `N` is answered with N bytes of the pattern.
+//! WebSocket messages: binary ones are echoed, and the response to a text `N` is N bytes of the pattern.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;

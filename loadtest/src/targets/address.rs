@@ -1,4 +1,4 @@
-//! Whatever is behind some addresses. What restarts a side of it, its owner must say.
+//! Any target behind given addresses. Its owner must supply the commands that restart a side.
 
 use std::process::Stdio;
 

@@ -62,7 +62,7 @@ pub(super) fn server(dir: &Path, ports: &Ports) -> Result<PathBuf, TargetError> 
     write(dir.join("server.yaml"), &text)
 }
 
-/// Where the server of [`server`] says that it is ready.
+/// Where the server of [`server`] reports that it is ready.
 pub(super) fn server_json(dir: &Path) -> PathBuf {
     dir.join("server-state").join("server.json")
 }

@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         collected = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(collector)) => collected?,
-        asked = async { axum::serve(query, ui_app(state, "/")).await } => asked?,
+        queries = async { axum::serve(query, ui_app(state, "/")).await } => queries?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

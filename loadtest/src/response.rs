@@ -1,6 +1,6 @@
-//! Reads the head of an HTTP/1.1 answer: the few fields a generator needs.
+//! Reads the head of an HTTP/1.1 response: the few fields a generator needs.
 
-/// What the generator wants to know of an answer before its body.
+/// What the generator wants to know of a response before its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     /// The status code.
@@ -13,7 +13,7 @@ pub(crate) struct Head {
     pub(crate) end: usize,
 }
 
-/// The answer is not one that this generator can measure: not HTTP/1.1, or
+/// The response is not one that this generator can measure: not HTTP/1.1, or
 /// without a content-length, so that a cut body would look like a whole one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
@@ -48,7 +48,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Unreadable> {
             _ => {}
         }
     }
-    // Interim answers and these two never have a body (RFC 9112, 6.3).
+    // Interim responses and these two never have a body (RFC 9112, 6.3).
     let length = if matches!(status, 100..200 | 204 | 304) {
         0
     } else {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_without_a_body_need_no_length() {
+    fn responses_without_a_body_need_no_length() {
         let head = parse(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap().unwrap();
         assert_eq!((head.status, head.length, head.close), (100, 0, false));
         assert_eq!(
