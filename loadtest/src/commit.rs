@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commit_is_what_the_program_says() {
+    fn the_commit_is_the_one_that_the_program_prints() {
         assert_eq!(
             parse("adit-server 0.1.0 (commit abc1234-dirty)\n"),
             Some("abc1234-dirty")

@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_is_run_once_and_everybody_begins() {
+    fn every_target_runs_once_and_begins_once() {
         for targets in 1..=4 {
             let mut first = vec![false; targets];
             for round in 0..2 * targets {

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_says_what_happens() {
+    fn an_event_describes_what_happens() {
         let event = Event {
             at: Duration::from_secs(1),
             side: Side::Client(1),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_happened_is_told() {
+    fn only_failures_that_happened_are_reported() {
         let failures = Failures::default();
         assert_eq!(failures.to_string(), "none");
         failures.add(Failure::WrongBytes, 2);

@@ -81,7 +81,7 @@ async fn a_closed_loop_reuses_its_connection_and_counts_bytes() {
 }
 
 #[tokio::test]
-async fn a_new_connection_for_each_request_when_asked() {
+async fn a_new_connection_for_each_request_if_set() {
     let (target, connections) = server(|_| Some(good())).await;
     let outcome = run(
         Plan {
@@ -113,7 +113,7 @@ async fn interim_responses_are_skipped() {
 }
 
 #[tokio::test]
-async fn each_failure_is_told_by_its_kind() {
+async fn each_failure_is_counted_by_its_kind() {
     type Response = fn() -> Option<Vec<u8>>;
     let cases: [(&str, Response); 6] = [
         ("cut", || None),
@@ -163,7 +163,7 @@ async fn a_refused_connection_is_a_failure_and_not_a_hang() {
 }
 
 #[tokio::test]
-async fn what_an_open_loop_could_not_send_is_told() {
+async fn requests_that_an_open_loop_could_not_send_are_reported() {
     // Two connections that never respond take one request each.
     let (target, _) = server(|_| Some(Vec::new())).await;
     let rate = Some(100.0);

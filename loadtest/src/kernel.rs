@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_say_is_unknown() {
+    fn what_the_kernel_does_not_report_is_unknown() {
         let nothing = Kernel::default();
         assert_eq!(nothing.warnings(), [""; 0]);
         assert!(

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_and_buckets_tell_the_same_story() {
+    fn quantiles_and_buckets_agree() {
         let mut histogram = Histogram::new_with_bounds(1, 1_000_000, 3).unwrap();
         for value in 1..=1_000 {
             histogram.record(value).unwrap();

@@ -54,7 +54,7 @@ impl Drop for Serving {
 }
 
 #[test]
-fn services_serve_and_end_cleanly_when_asked() {
+fn services_serve_and_end_cleanly_on_a_signal() {
     let mut serving = Serving::start();
     let mut stream = TcpStream::connect(serving.at("http")).unwrap();
     stream
@@ -153,7 +153,7 @@ fn a_run_with_errors_fails_and_is_reported() {
 }
 
 #[test]
-fn what_cannot_be_run_is_said_in_a_sentence() {
+fn errors_are_printed_as_one_sentence() {
     let cases: [(&[&str], &str); 6] = [
         (
             &["run", "smal-http"],

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_says_otherwise_is_told() {
+    fn a_run_that_contradicts_a_sentence_is_reported() {
         let sentence = speed_of("\"trip/64 1 map\", \"trip/64 2 ours\"");
         assert!(
             sentence.starts_with("It won. **This run says otherwise: "),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_of_which_nothing_was_said_admits_it() {
+    fn a_suite_without_a_sentence_is_reported() {
         let nothing = Sentences::default();
         assert!(nothing.speed(&report().suites[0]).contains("no sentence"));
         assert!(Sentences::parse("[table]\nspede = \"\"").is_err());

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_or_empty_file_is_counted_until_a_valid_one() {
+    fn an_invalid_file_counts_until_a_valid_one() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("server.yaml");
         fs::write(&file, "server: { max_clients: 1 }").unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_tokens_are_watched_with_the_file_that_names_them() {
+    fn token_files_are_watched_with_the_configuration_file() {
         let dir = tempfile::tempdir().unwrap();
         let (file, token) = (dir.path().join("server.yaml"), dir.path().join("alice"));
         fs::write(&token, "a token of alice").unwrap();

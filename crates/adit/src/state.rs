@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_is_created_once_and_readable_by_its_owner_only() {
+    fn the_token_is_created_once_for_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("deep/state"));
         let hold = hold(&state);

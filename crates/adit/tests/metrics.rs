@@ -15,7 +15,7 @@ fn named(families: &[&Family]) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_names_of_the_server_are_those_that_are_documented_metrics() {
+fn the_servers_metrics_are_the_documented_ones() {
     assert_eq!(
         documented_metrics("Server"),
         named(adit_server::metrics::FAMILIES)
@@ -23,7 +23,7 @@ fn the_names_of_the_server_are_those_that_are_documented_metrics() {
 }
 
 #[test]
-fn the_names_of_the_client_are_those_that_are_documented_metrics() {
+fn the_clients_metrics_are_the_documented_ones() {
     assert_eq!(
         documented_metrics("Client"),
         named(adit_client::metrics::FAMILIES)

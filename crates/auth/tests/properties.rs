@@ -54,7 +54,7 @@ proptest! {
     }
 
     #[test]
-    fn tokens_are_told_apart_to_the_last_byte(
+    fn tokens_differ_to_the_last_byte(
         text in "[!-~]{6,256}",
         place in any::<prop::sample::Index>(),
         more in "[!-~\\x00]{1,8}",

@@ -34,7 +34,7 @@ fn token(text: &str) -> Credential {
 }
 
 #[test]
-fn a_grant_is_valid_while_its_token_is_known_for_its_user() {
+fn a_grant_is_valid_while_its_user_has_its_token() {
     let both = tokens(&[("ann", "first-token"), ("ann", "second-token")]).unwrap();
     let grant = both.authenticate(&token("first-token"), &claim()).unwrap();
     assert!(both.is_valid(&grant));

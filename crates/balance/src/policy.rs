@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_says_what_it_draws_on() {
+    fn each_policy_declares_its_inputs() {
         let hashed: Vec<_> = Policy::ALL.into_iter().filter(|p| p.uses_hash()).collect();
         assert_eq!(hashed, [Policy::ConsistentHash, Policy::IpHash]);
         let diced: Vec<_> = Policy::ALL

@@ -361,7 +361,7 @@ fn two_choices_level_the_load() {
 /// Every pair is drawn: with level loads each member is chosen about equally
 /// often, also when some are out.
 #[test]
-fn two_choices_reach_everybody() {
+fn two_choices_reach_every_member() {
     for out in [None, Some(2)] {
         let balancer = Balancer::new(Policy::PowerOfTwo, members(&[1; 5]));
         let mut counts = [0_u32; 5];

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_with_one_underscore_is_a_warning_that_names_the_right_one() {
+    fn a_variable_with_one_underscore_is_a_warning() {
         let warned = |name, value| misspelt(name, value).unwrap_or_default();
         for (name, right) in [
             ("ADIT_TOKEN", "ADIT__TOKEN"),

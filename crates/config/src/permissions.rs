@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_everybody_can_write_is_refused() {
+    fn a_world_writable_secret_is_refused() {
         for mode in [0o602, 0o666, 0o646] {
             let error = checked(mode).unwrap_err();
             assert!(error.contains("chmod 600"), "{error}");

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_in_a_black_hole_is_probed_then_declared_dead() {
+    fn a_silent_peer_is_probed_then_declared_dead() {
         let start = Instant::now();
         let mut live = Liveness::new(HEARTBEAT, DEAD, start);
         assert_eq!(
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_of_this_process_the_peer_is_probed_first() {
+    fn the_peer_is_probed_first_after_a_pause() {
         let start = Instant::now();
         let mut live = Liveness::new(HEARTBEAT, DEAD, start);
         let woken = start + Duration::from_secs(3600);

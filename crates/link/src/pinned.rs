@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn small_slices_are_copied_when_they_wait_or_much_is_pinned() {
+    fn waiting_small_slices_are_copied() {
         let low = AtomicUsize::new(0);
         let high = AtomicUsize::new(HIGH_WATER + 1);
         let frame = Bytes::from(vec![1; 100_000]);

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_at_the_end_of_its_turn_runs_after_readable_sockets() {
+    async fn a_finished_turn_is_followed_by_readable_sockets() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap())
             .await

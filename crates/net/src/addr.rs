@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv4_peer_of_a_dual_stack_listener_has_an_ipv4_address() {
+    fn a_dual_stack_listener_reports_ipv4_peers_as_ipv4() {
         for (accepted, shown) in [
             ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
             ("127.0.0.1:80", "127.0.0.1:80"),

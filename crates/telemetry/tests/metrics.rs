@@ -109,7 +109,7 @@ fn tunnels_of_one_name_are_counted_by_group() {
 }
 
 #[test]
-fn an_end_is_told_by_outcome_status_and_reason() {
+fn an_end_is_counted_by_outcome_status_and_reason() {
     let metrics = metrics(100);
     let good = record(Edge::Ingress, Instant::now());
     let ends = [

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_arrive_after_their_time_on_the_line_and_on_the_way() {
+    fn bytes_arrive_after_transmission_and_propagation_delay() {
         let mut pipe = pipe(PipeConfig {
             latency: 50 * MS,
             bandwidth: Some(1000),

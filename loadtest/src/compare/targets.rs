@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_state_is_read_whatever_else_it_says() {
+    fn unknown_fields_of_the_server_state_are_ignored() {
         let text = r#"{"pid":1,"tunnel_addr":"127.0.0.1:7","http_addr":"127.0.0.1:8","admin_addr":"127.0.0.1:9"}"#;
         let state: ServerState = serde_json::from_str(text).unwrap();
         assert_eq!((state.tunnel_addr.port(), state.http_addr.port()), (7, 8));

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_floods_are_told_apart() {
+    fn the_names_of_floods_differ() {
         let names: std::collections::BTreeSet<_> = Flood::ALL.map(|flood| flood.name).into();
         assert_eq!(names.len(), Flood::ALL.len());
     }

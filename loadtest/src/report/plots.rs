@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_say_what_they_show() {
+    fn axes_have_labels() {
         assert_eq!(
             Axis::Percentile.label(Axis::Percentile.place(99.9)),
             "99.9 %"

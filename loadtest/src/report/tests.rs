@@ -147,7 +147,7 @@ fn the_page_has_its_plots_and_needs_nothing_from_elsewhere() {
 }
 
 #[test]
-fn the_terminal_is_told_rates_latencies_errors_and_events() {
+fn the_terminal_shows_rates_latencies_errors_and_events() {
     let text = terminal(&report());
     for wanted in [
         "5000",
@@ -178,7 +178,7 @@ fn a_table_fits_a_hundred_columns() {
 }
 
 #[test]
-fn what_the_kernel_did_is_told_and_warned_of() {
+fn kernel_figures_are_reported_and_warned_of() {
     let kernel = Kernel {
         tcp_retransmits: Some(40),
         tcp_retransmits_percent: Some(2.0),

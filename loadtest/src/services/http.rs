@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_are_told_apart() {
+    fn routes_differ() {
         let route = |line: &str| parse(&format!("{line} HTTP/1.1\r\nhost: x\r\n\r\n")).route;
         assert_eq!(route("GET /small"), Route::Small);
         let bytes = |length, from| Route::Bytes { length, from };

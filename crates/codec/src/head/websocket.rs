@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn p_9_1_a_handshake_asks_for_a_path() {
+    fn p_9_1_a_handshake_has_a_path() {
         for path in [&b""[..], b"chat", b"*", b"/a b", b"/\r\n", b"/\x7f"] {
             let read = WebSocketRequest::decode(&encoded(|head| head.path = path));
             assert_eq!(read.err(), Some(BadMessage::Head), "{path:?}");

@@ -240,7 +240,7 @@ fn bad_upstreams_are_refused_with_their_place() {
 
 /// F09, F08: each side says how what it sends crosses.
 #[test]
-fn entries_are_compressed_where_it_is_said() {
+fn entries_are_compressed_where_configured() {
     for (written, compression) in [
         ("none", None),
         ("gzip", Some(Compression::Gzip)),

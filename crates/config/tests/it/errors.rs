@@ -451,7 +451,7 @@ fn files_that_are_none() {
 }
 
 #[test]
-fn an_error_tells_its_parts() {
+fn an_error_has_its_parts() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("server.yaml");
     std::fs::write(&file, "server:\n  http: { port: 80 }\n").unwrap();

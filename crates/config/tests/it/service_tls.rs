@@ -44,7 +44,7 @@ fn tls(trust: Trust, server_name: Option<&str>) -> Option<Tls> {
 }
 
 #[test]
-fn a_tunnel_says_whom_it_believes() {
+fn a_tunnel_sets_which_certificates_it_accepts() {
     let dir = tempfile::tempdir().unwrap();
     let pem = pem();
     std::fs::write(dir.path().join("ca.pem"), &pem).unwrap();
@@ -83,7 +83,7 @@ fn a_tunnel_says_whom_it_believes() {
 }
 
 #[test]
-fn a_file_that_is_no_ca_is_refused_at_its_place() {
+fn a_file_without_ca_is_refused_at_its_place() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(
         dir.path().join("key.pem"),
@@ -129,7 +129,7 @@ fn insecure_and_a_ca_file_contradict_each_other() {
 }
 
 #[test]
-fn flags_say_it_as_a_file_does() {
+fn flags_set_local_tls_as_a_file_does() {
     let dir = tempfile::tempdir().unwrap();
     let (pem, ca) = (pem(), dir.path().join("ca.pem"));
     std::fs::write(&ca, &pem).unwrap();

@@ -156,7 +156,7 @@ const SERVER_JSON: &str = r#"{
 }"#;
 
 #[test]
-fn the_example_of_a_server_reads_the_same_in_all_formats() {
+fn the_server_example_reads_the_same_in_all_formats() {
     for (name, text) in [
         ("server.yaml", SERVER_YAML),
         ("server.YML", SERVER_YAML),
@@ -332,7 +332,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
 }
 
 #[test]
-fn shared_groups_name_a_group_once_and_users_that_there_are() {
+fn shared_groups_list_a_group_once_with_known_users() {
     let load = |groups: &str| {
         let auth = "auth: [{ token: token-of-alice-0123456789, user: alice }, { token: token-of-bob-0123456789, user: bob }]";
         server(
@@ -390,7 +390,7 @@ fn admin_may_be_a_port_of_loopback() {
 }
 
 #[test]
-fn any_free_port_may_be_asked_for_twice() {
+fn any_free_port_may_be_requested_twice() {
     let settings = server(
         "s.yaml",
         "server: { bind_addr: \"[::1]\", bind_port: 0, http: { bind_port: 0 }, admin: { bind: \"[::1]:0\" } }",
@@ -442,7 +442,7 @@ client:
 "#;
 
 #[test]
-fn the_example_of_a_client_reads_as_it_says() {
+fn the_client_example_is_read_as_documented() {
     let settings = client(CLIENT_YAML).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(
         (&*settings.client_id, &*settings.group_id),
@@ -579,7 +579,7 @@ fn later_layers_win_key_by_key() {
 }
 
 #[test]
-fn the_state_directory_of_a_variable_is_over_that_of_a_file() {
+fn a_variable_for_the_state_directory_overrides_the_file() {
     let written = written("server.yaml", "server: { state_dir: /file }");
     let dir = |pairs: Pairs<'_>| {
         load_server(
@@ -634,7 +634,7 @@ fn a_client_is_set_by_variables_alone() {
 }
 
 #[test]
-fn a_tunnel_of_the_command_line_replaces_those_of_the_file() {
+fn a_tunnel_flag_replaces_the_tunnels_of_the_file() {
     let written = written("client.yaml", CLIENT_YAML);
     let overrides = ClientOverrides {
         server: Some("other:7009".to_owned()),
@@ -753,7 +753,7 @@ fn every_type_of_tunnel_is_read() {
 }
 
 #[test]
-fn a_tunnel_of_any_type_may_stand_on_the_command_line() {
+fn the_command_line_accepts_tunnels_of_any_type() {
     let read = |tunnel: TunnelOverrides| {
         let overrides = ClientOverrides {
             tunnel: Some(tunnel),
@@ -888,7 +888,7 @@ fn bounds_themselves_are_allowed() {
 }
 
 #[test]
-fn a_variable_may_say_yes_in_the_ways_of_the_shell() {
+fn a_variable_accepts_the_booleans_of_the_shell() {
     let jitter = |value: &str| {
         let environment = [
             ("ADIT__TOKEN", "t"),
@@ -907,7 +907,7 @@ fn a_variable_may_say_yes_in_the_ways_of_the_shell() {
 }
 
 #[test]
-fn what_cannot_be_read_in_the_state_directory_is_told() {
+fn an_unreadable_file_in_the_state_directory_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let overrides = ClientOverrides {
         state_dir: Some(dir.path().to_path_buf()),

@@ -26,7 +26,7 @@ fn server(telemetry: &str) -> Result<Telemetry, ConfigError> {
 }
 
 #[test]
-fn nothing_said_is_metrics_alone() {
+fn without_settings_there_are_only_metrics() {
     let telemetry = server_with(&[], "server: {}").unwrap();
     assert_eq!(telemetry, Telemetry::default());
     assert!(telemetry.metrics.is_some());
@@ -35,7 +35,7 @@ fn nothing_said_is_metrics_alone() {
 }
 
 #[test]
-fn everything_can_be_said() {
+fn every_setting_can_be_set() {
     let telemetry = server(
         "{ metrics: { max_label_sets: 10, keep_idle: 2m },
            access_log: { path: logs/access.log, rotate: hourly, keep: 3 },

@@ -118,7 +118,7 @@ fn the_clients_token_is_that_of_the_highest_layer() {
 }
 
 #[test]
-fn the_servers_tokens_come_as_a_list_and_from_files_and_variables() {
+fn server_tokens_come_from_lists_files_and_variables() {
     let place = Place::new();
     place.put("t", "third-token\n");
     let list = "server: { auth: [{ method: token, token: first-token, user: ann }, \
@@ -151,7 +151,7 @@ fn the_servers_tokens_come_as_a_list_and_from_files_and_variables() {
 }
 
 #[test]
-fn blanks_inside_a_token_are_fine_and_those_around_it_not_part_of_it() {
+fn only_blanks_inside_a_token_belong_to_it() {
     let place = Place::new();
     let passphrase = "a long random text";
     place.put("t", &format!("\t{passphrase}\r\n\n"));
@@ -182,7 +182,7 @@ fn blanks_inside_a_token_are_fine_and_those_around_it_not_part_of_it() {
 }
 
 #[test]
-fn a_bad_token_of_a_client_is_an_error_with_its_place() {
+fn an_invalid_client_token_is_an_error_with_its_place() {
     let place = Place::new();
     let client = |token: &str| {
         format!("client:\n  server_addr: 192.0.2.1\n  auth_token: {token}\n  {TUNNEL}\n")
@@ -270,7 +270,7 @@ fn only_a_client_that_names_neither_server_nor_token_waits() {
 }
 
 #[test]
-fn a_token_that_can_be_guessed_is_refused_by_the_server() {
+fn the_server_refuses_a_token_that_can_be_guessed() {
     let place = Place::new();
     place.put("t", "five5\n");
     for (text, pairs) in [

@@ -219,7 +219,7 @@ async fn silent(addr: SocketAddr, number: usize) -> Vec<TcpStream> {
 /// The soft limit is the hard one. At 128 descriptors 300 silent visitors leave room for links, the admin page, and the
 /// visitors of other ports.
 #[tokio::test]
-async fn silent_visitors_at_128_descriptors_put_nobody_else_out() {
+async fn silent_visitors_at_128_descriptors_do_not_exclude_others() {
     procfs::allow_descriptors(2_000);
     let options = ServerOptions {
         config: "server: { timeouts: { head: 1s } }".into(),

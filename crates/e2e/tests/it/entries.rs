@@ -582,7 +582,7 @@ async fn visitors_of_an_entry_wait_for_the_link() {
 
 /// The wait is bounded: then HTTP gets a response, and TCP is reset (P-10.4).
 #[tokio::test]
-async fn without_a_link_visitors_are_told() {
+async fn without_a_link_visitors_get_the_reason() {
     let service = Service::site("erp").await;
     let upstreams = format!(
         "[{}, {}]",
@@ -747,7 +747,7 @@ async fn a_killed_client_leaves_nothing_behind() {
 
 /// A visitor who leaves gives up its request at the upstream.
 #[tokio::test]
-async fn a_visitor_who_leaves_cancels_its_request() {
+async fn a_visitor_that_leaves_cancels_its_request() {
     let service = Service::site("erp").await;
     let office = erp(&[&service], Also::default()).await;
     let mut raw = Raw::connect(office.entries[0]).await;

@@ -141,7 +141,7 @@ fn times(one: &Collected) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn what_a_clients_entry_asks_is_told_with_its_owner() {
+async fn requests_of_a_client_entry_are_recorded_with_their_owner() {
     let mut office = Office::start("").await;
     let response = office.traced(TRACES[0], "/who").await;
     assert_eq!(response.text(), "erp");
@@ -162,7 +162,7 @@ async fn what_a_clients_entry_asks_is_told_with_its_owner() {
 
 /// At the other end too: a client knows its own name.
 #[tokio::test]
-async fn what_a_client_serves_is_told_with_its_name() {
+async fn requests_that_a_client_serves_are_recorded_with_its_name() {
     let service = Service::site("web").await;
     let server = Server::plain().await;
     let file = format!(
@@ -213,7 +213,7 @@ async fn a_wait_for_a_permit_is_a_phase() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_permit_is_told() {
+async fn a_request_without_a_permit_is_recorded() {
     let limits = "  limits: { max_requests: 1 }\n  timeouts: { permit_wait: 50ms }\n";
     let mut office = Office::start(limits).await;
     let refused = async {
@@ -252,7 +252,7 @@ async fn a_request_without_a_permit_is_told() {
 
 /// Who leaves while it waits for a permit has been here too.
 #[tokio::test]
-async fn a_visitor_who_leaves_the_queue_is_told() {
+async fn a_visitor_that_leaves_the_queue_is_recorded() {
     let limits = "  limits: { max_requests: 1 }\n  timeouts: { permit_wait: 20s }\n";
     let mut office = Office::start(limits).await;
     let leaving = async {
@@ -281,7 +281,7 @@ async fn a_visitor_who_leaves_the_queue_is_told() {
 
 /// Names that clients make up are not counted apart.
 #[tokio::test]
-async fn an_upstream_that_is_not_there_is_told() {
+async fn a_missing_upstream_is_recorded() {
     let mut office = Office::start("").await;
     let response = get(office.entries[1], "erp.internal", "/who").await;
     assert_eq!(
@@ -304,7 +304,7 @@ async fn an_upstream_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn an_upstream_of_another_kind_is_told() {
+async fn an_upstream_of_another_kind_is_recorded() {
     let mut office = Office::start("").await;
     let mut visitor = Raw::connect(office.entries[2]).await;
     visitor.read_to_end().await;

@@ -123,7 +123,7 @@ async fn p_9_6_a_killed_end_cuts_a_websocket_without_a_close_frame() {
 }
 
 #[tokio::test]
-async fn p_9_6_a_visitor_who_is_gone_is_gone_for_the_service() {
+async fn p_9_6_a_lost_visitor_is_lost_for_the_service() {
     let world = World::start("websocket", "ws_service.py").await;
     let socket = open(&world.server).await;
     assert_eq!(count(&world.server.status().await, "/process/pending"), 1);
@@ -217,7 +217,7 @@ async fn until_echoed(visitor: &UdpSocket, what: &str) {
 }
 
 #[tokio::test]
-async fn p_11_4_a_flow_comes_back_whoever_was_killed() {
+async fn p_11_4_a_flow_comes_back_whichever_side_was_killed() {
     let reserved = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let service_addr = reserved.local_addr().unwrap();
     drop(reserved);

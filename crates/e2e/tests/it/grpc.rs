@@ -24,7 +24,7 @@ async fn world(service: &PythonService) -> (Server, Client) {
 }
 
 #[tokio::test]
-async fn p_8_1_every_kind_of_call_crosses_as_grpcio_knows_it() {
+async fn p_8_1_every_kind_of_call_of_grpcio_crosses() {
     let service = PythonService::start("grpc_service.py").await;
     let (server, _client) = world(&service).await;
     let held = visit("grpc_visitor.py", server.http, HOST, &[]).await;

@@ -363,7 +363,7 @@ async fn hop_by_hop_headers_stay_on_their_hop() {
 
 /// P-3.4, F45: who asked, for what, and under which id.
 #[tokio::test]
-async fn the_service_learns_who_asked() {
+async fn the_service_gets_the_visitors_address() {
     let world = World::site().await;
     let mut visitor = world.http1().await;
     let mut request = visitor.request(&Method::GET, "/request", empty());
@@ -460,7 +460,7 @@ async fn large_bodies_arrive_unharmed_over_http2() {
 
 /// P-3.6, P-6.1: a service that refuses an upload early is heard while the visitor still sends.
 #[tokio::test]
-async fn an_early_413_reaches_a_visitor_who_still_sends() {
+async fn an_early_413_reaches_a_visitor_that_still_sends() {
     let service = Scripted::start(|mut stream| async move {
         read_head(&mut stream).await;
         let response = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntoo big";
@@ -494,7 +494,7 @@ async fn an_early_413_reaches_a_visitor_who_still_sends() {
 
 /// F20, P-6.2: when the visitor leaves, the service's request is given up.
 #[tokio::test]
-async fn a_visitor_who_leaves_cancels_the_request() {
+async fn a_visitor_that_leaves_cancels_the_request() {
     let world = World::site().await;
     let stats = world.service().stats.clone();
     let cancelled = async |number: usize| {
@@ -902,7 +902,7 @@ async fn a_stalled_visitor_is_reset() {
 
 /// F12: over the limit a visitor waits a bounded time, then gets 503 with the reason and when to come again.
 #[tokio::test]
-async fn over_the_limit_visitors_wait_and_are_told() {
+async fn over_the_limit_visitors_wait_and_then_get_503() {
     let service = Service::site("site").await;
     let config = "server:\n  limits: { max_requests: 2 }\n  timeouts: { permit_wait: 300ms }\n";
     let world = World::configured(config, service.addr).await;

@@ -29,7 +29,7 @@ const MIB: u64 = 1 << 20;
 /// F13: a thousand visitors who ask for 16 MiB each and read nothing cost a bounded amount of memory in both
 /// processes, and delay no other request.
 #[tokio::test]
-async fn a_thousand_stalled_readers_delay_nobody() {
+async fn a_thousand_stalled_readers_delay_no_other_request() {
     stalled_readers(Arrival::AtOnce).await;
 }
 
@@ -347,7 +347,7 @@ async fn one_stalled_upload_does_not_hold_a_shared_h2c_service() {
 
 /// F11: a held request delays no other on the same lane.
 #[tokio::test]
-async fn a_slow_request_delays_nobody() {
+async fn a_slow_request_delays_no_other() {
     let world = World::site().await;
     let mut held = JoinSet::new();
     for _ in 0..20 {

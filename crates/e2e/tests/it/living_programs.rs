@@ -207,7 +207,7 @@ async fn the_first_line_on_a_pipe_is_the_public_url() {
 }
 
 #[tokio::test]
-async fn a_client_before_its_server_says_once_that_it_waits() {
+async fn a_client_without_its_server_logs_once_that_it_waits() {
     let service = Service::site("site").await;
     let mut server = Server::plain().await;
     server.kill();

@@ -56,7 +56,7 @@ async fn an_added_rule_routes_and_a_removed_one_no_longer() {
 }
 
 #[tokio::test]
-async fn an_added_token_lets_in_and_a_removed_one_ends_its_links() {
+async fn added_tokens_register_and_removed_ones_end_their_links() {
     let alice = "{ user: alice, token: token-of-alice-0123456789 }";
     let bob = "{ user: bob, token: token-of-bob-0123456789 }";
     let config = |tokens: &[&str]| format!("server: {{ auth: [{}] }}\n", tokens.join(", "));

@@ -232,7 +232,7 @@ async fn p_10_2_either_side_may_end_its_direction_first() {
 
 /// F45: the service learns who the visitor is, and where it came to.
 #[tokio::test]
-async fn p_10_5_a_service_is_told_the_visitors_address() {
+async fn p_10_5_a_service_gets_the_visitors_address() {
     let service = echo().await;
     let server = Server::plain().await;
     let service_addr = service.addr.to_string();
@@ -476,7 +476,7 @@ async fn a_killed_service_is_found_when_it_returns() {
 
 /// P-10.3: the reset of a visitor reaches the service.
 #[tokio::test]
-async fn p_10_3_a_visitor_who_resets_is_a_reset_for_the_service() {
+async fn p_10_3_a_visitors_reset_is_a_reset_for_the_service() {
     let (service, mut ended) = watched().await;
     let server = Server::plain().await;
     let service_addr = service.addr.to_string();
@@ -699,7 +699,7 @@ async fn a_port_of_http_needs_no_host() {
 
 /// F43.
 #[tokio::test]
-async fn status_tells_ports_and_sessions() {
+async fn status_shows_ports_and_sessions() {
     let (service, _ended) = watched().await;
     let server = Server::plain().await;
     let flows = udp_echo(server.tunnel.ip()).await;

@@ -27,7 +27,7 @@ impl Drop for Killed {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nobody() {
+async fn a_log_without_a_reader_stops_no_request() {
     let state = tempfile::tempdir().unwrap();
     let config = state.path().join("server.yaml");
     let any = SocketAddr::from((own_address(), 0));

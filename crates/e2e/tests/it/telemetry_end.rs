@@ -32,7 +32,7 @@ fn tunnel(service: &Service) -> String {
 }
 
 /// The process has announced its end: only its telemetry is left.
-async fn has_said_goodbye(announced: &Path) {
+async fn has_left(announced: &Path) {
     eventually("no announcement", SOON, async || {
         (!announced.exists()).then_some(())
     })
@@ -76,7 +76,7 @@ async fn a_second_signal_ends_a_server_without_its_collector() {
     let announced = server.state().join("server.json");
     assert!(announced.exists());
     server.terminate();
-    has_said_goodbye(&announced).await;
+    has_left(&announced).await;
     ends_at_once(server.process()).await;
 }
 
@@ -93,7 +93,7 @@ async fn a_second_signal_ends_a_client_without_its_collector() {
     let announced = server.state().join("clients");
     let announced = fs::read_dir(announced).unwrap().next().unwrap().unwrap();
     client.terminate();
-    has_said_goodbye(&announced.path()).await;
+    has_left(&announced.path()).await;
     ends_at_once(client.process()).await;
 }
 

@@ -128,7 +128,7 @@ async fn status_shows_server_and_client() {
 
 /// F43: where nothing runs, `adit status` says so and what to do.
 #[tokio::test]
-async fn status_of_an_empty_machine_says_what_to_do() {
+async fn status_without_a_process_suggests_what_to_start() {
     let state = tempfile::tempdir().unwrap();
     let text = state.path().display().to_string();
     let shown = run(

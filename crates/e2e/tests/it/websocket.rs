@@ -37,17 +37,17 @@ enum Leaves {
 }
 
 #[tokio::test]
-async fn p_9_6_a_client_that_drains_says_so_at_once() {
-    says_so_at_once(Leaves::Client).await;
+async fn p_9_6_a_draining_client_closes_with_1001_at_once() {
+    closes_at_once(Leaves::Client).await;
 }
 
 #[tokio::test]
-async fn p_9_6_a_server_that_drains_says_so_at_once() {
-    says_so_at_once(Leaves::Server).await;
+async fn p_9_6_a_draining_server_closes_with_1001_at_once() {
+    closes_at_once(Leaves::Server).await;
 }
 
 /// Code 1001 arrives while another request still runs, which then gets its response: an open WebSocket is not waited for.
-async fn says_so_at_once(leaves: Leaves) {
+async fn closes_at_once(leaves: Leaves) {
     let sockets = PythonService::start("ws_service.py").await;
     let site = Service::site("site").await;
     let mut server = Server::plain().await;

@@ -114,7 +114,7 @@ async fn a_request_may_be_ended_from_elsewhere() {
 
 /// P-6.2. Regression: these were counted as failures.
 #[tokio::test]
-async fn a_visitor_who_leaves_cancels_on_both_ends() {
+async fn a_visitor_that_leaves_cancels_on_both_ends() {
     let pair = pair();
     let (visitor, mut service) = pair.open(true).await;
     drop(visitor);
@@ -150,7 +150,7 @@ async fn a_dropped_request_is_cancelled_at_its_opener() {
 }
 
 #[tokio::test]
-async fn a_reset_tells_the_other_end_why() {
+async fn a_reset_has_its_reason_at_the_other_end() {
     let pair = pair();
     let (mut visitor, service) = pair.open(true).await;
     service.send.reset(ResetCode::DialFailed, "no\nway");

@@ -181,7 +181,7 @@ async fn a_request_can_set_its_own_stall_timeout() {
 
 /// P-2.4: other requests go on.
 #[tokio::test]
-async fn a_websocket_frame_on_a_tcp_request_ends_that_request_only() {
+async fn a_websocket_frame_ends_only_its_tcp_request() {
     let pair = pair();
     let (visitor, service) = connected(&pair).await;
     let open: &Open = &Open::default();

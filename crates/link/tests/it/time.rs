@@ -51,7 +51,7 @@ fn heartbeats(written: &[u8]) -> Vec<(u64, bool)> {
 
 /// P-6.5, F19: detected within 15 seconds, after a probe.
 #[tokio::test(start_paused = true)]
-async fn a_peer_in_a_black_hole_is_probed_then_declared_dead() {
+async fn a_silent_peer_is_probed_then_declared_dead() {
     let lane = lane();
     let (into, mut written) = mpsc::channel(64);
     tokio::spawn(write(lane.outbound(), into));
@@ -177,7 +177,7 @@ async fn a_probe_of_a_silent_peer_fails_in_time() {
 
 /// Regression: each probe on request began the wait for a reply anew.
 #[tokio::test(start_paused = true)]
-async fn probes_in_a_loop_do_not_keep_a_dead_link_alive() {
+async fn repeated_probes_do_not_keep_a_dead_link_alive() {
     let lane = lane();
     let driven = lane.clone();
     let driver = tokio::spawn(async move { drive(&driven, BlackHole).await });

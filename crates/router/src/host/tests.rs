@@ -121,7 +121,7 @@ fn patterns_match_as_written() {
 }
 
 #[test]
-fn bad_patterns_say_what_to_write() {
+fn errors_of_bad_patterns_suggest_a_valid_one() {
     for text in ["*", "*.", "*.*.a", "a.*.b", "*a.b", "*.0.0.1", "*.[::1]"] {
         let error = text.parse::<HostPattern>().unwrap_err();
         assert_eq!(

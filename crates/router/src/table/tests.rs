@@ -111,7 +111,7 @@ fn details_decide_between_rules_of_one_path() {
 }
 
 #[test]
-fn rules_that_ask_the_same_are_refused() {
+fn rules_with_equal_conditions_are_refused() {
     for (rules, pair) in [
         (vec!["-", "- /"], (0, 1)),
         (vec!["a /x", "b", "A:80 /x/"], (0, 2)),

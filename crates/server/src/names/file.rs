@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_ours_is_an_error_and_is_put_aside() {
+    fn a_foreign_file_is_an_error_and_is_renamed() {
         let dir = tempfile::tempdir().unwrap();
         let file = NamesFile::in_dir(dir.path());
         fs::write(file.path(), "{").unwrap();

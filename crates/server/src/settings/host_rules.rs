@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_are_allowed_below_a_name_of_the_own_domain_alone() {
+    fn wildcards_are_allowed_only_below_the_own_domain() {
         let host = |text: &str| text.parse::<HostPattern>().unwrap();
         let allowed = |rules: &HostRules, text| rules.allow(&host(text), Some("example.com"));
         let default = HostRules::default();

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_of_ports_are_joined_and_read_as_they_are_written() {
+    fn port_ranges_are_joined_and_displayed_as_written() {
         let ranges = PortRanges::new([80..=80, 20..=29, 30..=40, 25..=35, 0..=0]);
         assert_eq!(ranges.to_string(), "20-40, 80");
         assert_eq!(ranges.count(), 22);

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_url_has_the_port_of_its_scheme_unless_one_is_set() {
+    fn a_public_url_defaults_to_the_port_of_its_scheme() {
         let of = |scheme, port| PublicUrl { scheme, port }.resolve(7080);
         assert_eq!(of(None, None), (Scheme::Http, Some(7080)));
         assert_eq!(of(None, Some(80)), (Scheme::Http, None));

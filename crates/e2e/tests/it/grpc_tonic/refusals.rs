@@ -54,7 +54,7 @@ async fn p_8_4_a_service_that_is_not_there_is_unavailable() {
 }
 
 #[tokio::test]
-async fn p_8_4_a_host_that_nobody_has_is_unimplemented() {
+async fn p_8_4_an_unknown_host_is_unimplemented() {
     let service = Service::start("one").await;
     let config = "server:\n  timeouts: { startup_grace: 0s }\n";
     let tunnel = format!("name: rpc, type: grpc, local_port: {}", service.addr.port());

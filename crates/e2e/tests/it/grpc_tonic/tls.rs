@@ -150,7 +150,7 @@ async fn a_service_over_tls_is_reached_by_the_file() {
 }
 
 #[tokio::test]
-async fn f04_a_service_over_tls_is_reached_as_flags_say() {
+async fn f04_flags_set_how_a_service_over_tls_is_reached() {
     let (service, pem) = secure("127.0.0.1").await;
     let server = Server::plain().await;
     let file = ca(&server, &pem).display().to_string();

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connection_over_the_limit_is_refused_and_not_counted_as_open() {
+    fn a_connection_over_the_limit_does_not_count_as_open() {
         let counters = Counters::default();
         let one = counters.open(1).unwrap();
         assert!(counters.open(1).is_none());

@@ -80,7 +80,7 @@ fn a_wildcard_and_the_hosts_below_it_have_one_owner() {
 }
 
 #[test]
-fn unused_names_of_one_user_are_bounded_and_push_out_nobody_elses() {
+fn unused_names_are_bounded_per_user() {
     let mut ledger = ledger();
     let (alice, bob) = (claimant("alice", "a"), claimant("bob", "b"));
     ledger.hold(&host("shop.test"), &alice, None);
