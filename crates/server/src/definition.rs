@@ -303,7 +303,11 @@ mod tests {
         }];
         assert_eq!(parse(&tunnel).unwrap().layers.len(), 1);
         tunnel.protocol_type = adit_proto::ProtocolType::Tcp.into();
-        assert!(parse(&tunnel).unwrap_err().contains("no layers"));
+        let protocol = ProtocolType::Tcp;
+        assert_eq!(
+            parse(&tunnel),
+            Err(DefinitionError::LayersOfPort { protocol })
+        );
     }
 
     #[test]

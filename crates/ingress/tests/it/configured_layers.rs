@@ -109,7 +109,7 @@ async fn request_has_the_changes_of_its_layers() {
     let seen = Arc::new(Mutex::new(None));
     let notes = seen.clone();
     let link = Link::serving(move |request: HttpRequest, exchange: Exchange| {
-        *notes.lock().unwrap() = Some(request.headers.clone());
+        *notes.lock().unwrap() = Some(request.headers);
         async move { respond(&exchange, 200, &[("server", "a")], b"") }
     });
     let mut request = set("x-set", "1");
