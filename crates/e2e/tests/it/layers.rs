@@ -2,7 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use adit_e2e::{Answer, Client, ClientOptions, Server, Service, Visitor, empty, eventually, get};
+use adit_e2e::{
+    Client, ClientOptions, FullResponse, Server, Service, Visitor, empty, eventually, get,
+};
 use http::StatusCode;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -27,7 +29,7 @@ fn change(server: &Server, client: &mut Client, config: &str) {
 }
 
 /// The answer to a visitor, once it has this status.
-async fn answers(visitor: &mut Visitor, path: &str, status: u16) -> Answer {
+async fn responds_with(visitor: &mut Visitor, path: &str, status: u16) -> FullResponse {
     eventually("an answer by the changed layers", SOON, async || {
         let answer = visitor.get(path).await;
         (answer.status == status).then_some(answer)
@@ -51,7 +53,7 @@ async fn p_1_16_layers_of_a_tunnel_follow_the_file() {
     let mut client = Client::start(options).await;
     // One connection through all changes.
     let mut visitor = Visitor::http1(server.http, "web.localhost").await;
-    let refused = answers(&mut visitor, "/who", 403).await;
+    let refused = responds_with(&mut visitor, "/who", 403).await;
     assert_eq!(refused.header("x-tunnel"), "web");
     assert_eq!(service.stats.begun(), 0);
     let mut request = visitor.request(&http::Method::GET, "/who", empty());
@@ -72,13 +74,16 @@ async fn p_1_16_layers_of_a_tunnel_follow_the_file() {
     })
     .await;
     change(&server, &mut client, &file(&service, CLOSED));
-    let closed = answers(&mut visitor, "/who", 503).await;
+    let closed = responds_with(&mut visitor, "/who", 503).await;
     assert_eq!(
         (closed.header("retry-after"), &*closed.text()),
         ("600", "noon")
     );
     change(&server, &mut client, &file(&service, "[]"));
-    assert_eq!(answers(&mut visitor, "/who", 200).await.text(), "site");
+    assert_eq!(
+        responds_with(&mut visitor, "/who", 200).await.text(),
+        "site"
+    );
 }
 
 #[tokio::test]
@@ -132,11 +137,11 @@ async fn layers_of_the_server_hold_for_every_request_and_follow_the_file() {
     // The connection that is there has the new layers.
     server.replace_config(&server_file(&service, CLOSED, "[]"));
     server.process().signal("HUP");
-    let closed = answers(&mut visitor, "/who", 503).await;
+    let closed = responds_with(&mut visitor, "/who", 503).await;
     assert_eq!(closed.text(), "noon");
     server.replace_config(&server_file(&service, "[]", "[]"));
     server.process().signal("HUP");
-    let answer = answers(&mut visitor, "/who", 200).await;
+    let answer = responds_with(&mut visitor, "/who", 200).await;
     assert!(!answer.headers.contains_key("x-rule"));
 }
 
