@@ -1,13 +1,13 @@
 //! Heads: the opening messages and the heads of responses, a module for each protocol.
 //!
 //! A head is written once, by the task that makes it, into a buffer of its own ([`EncodedHead`]); the request's id is
-//! put before it when the message leaves, because ids are given out in the order in which messages leave (P-2.2).
+//! added when the message is sent, because ids are assigned in the order in which messages are sent (P-2.2).
 //!
 //! The protocols' messages number their fields differently and bound them differently (a path, a status), so each has its
 //! list of fields in a module of its own. What is the same stands once: the loop over fields, header lines and bounds in
 //! `read` and `write`, the head of a response in `write`, the opening part in `open`.
 //!
-//! Code above the codec does not depend on the protocols: [`RequestHead`] and [`ResponseHead`] have what all share.
+//! Code above the codec does not depend on the protocols: [`RequestHead`] and [`ResponseHead`] have the methods that all share.
 
 mod grpc;
 mod http;

@@ -17,7 +17,7 @@ use crate::{
     request_layers,
 };
 
-/// Reads the list, in which no name and no address is taken twice.
+/// Reads the list. Names and addresses must be unique.
 pub(crate) fn read_all(
     item: &Item<'_>,
     file: Option<&Path>,
@@ -69,7 +69,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<EntrySettings,
     };
     let trusted_proxies = trusted_proxies(section)?;
     let layers = request_layers::read(section, file)?;
-    // Before what is missing: it may be there under a name that others gave it.
+    // Before missing keys are reported: the key may be there under a name of another program.
     section.finish(&key_names::ENTRY)?;
     let Some(name) = name else {
         return Err(section.missing("name", "a name such as `erp`"));
@@ -85,7 +85,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<EntrySettings,
     };
     if kind == EntryKind::Tcp && !layers.is_empty() {
         return Err(section
-            .conflict(&["layers"], "`layers` does not fit `type: tcp`")
+            .conflict(&["layers"], "`layers` is not a key of `type: tcp`")
             .with_help("layers are for requests of HTTP, gRPC and WebSocket"));
     }
     Ok(EntrySettings {

@@ -341,7 +341,7 @@ pub(crate) const RESPOND: KeyNames = KeyNames {
     ],
 };
 
-/// What stands beside `config`.
+/// The keys besides `config`.
 pub(crate) const NESTED_TUNNEL: KeyNames = KeyNames {
     unsupported: TUNNEL.unsupported,
     foreign_keys: &[

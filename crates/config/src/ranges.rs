@@ -22,7 +22,7 @@ pub(crate) const LANES: RangeInclusive<u64> = 1..=64;
 pub(crate) const LOCATION: RangeInclusive<u64> = 1..=2_048;
 /// Layers of a tunnel; one message announces those of all tunnels of a client.
 pub(crate) const LAYERS: RangeInclusive<u64> = 0..=512 << 10;
-/// A client that should get more than this many times what another gets is written wrong.
+/// A larger ratio between two clients is a mistake.
 pub(crate) const WEIGHT: RangeInclusive<u64> = 1..=1_000;
 /// Ports; 0 is any free one.
 pub(crate) const PORT: RangeInclusive<u64> = 0..=65_535;

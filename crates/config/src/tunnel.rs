@@ -47,7 +47,7 @@ const FITS: &[(&str, &[TunnelKind])] = &[
 /// One message announces the layers of all tunnels, and has room for as much (P-2.1).
 const LARGEST_LAYERS_BYTES: usize = 512 << 10;
 
-/// Reads the list, in which no name, no place and no public port is taken twice.
+/// Reads the list. Names, hosts with their locations, and public ports must be unique.
 pub(crate) fn read_all(
     item: &Item<'_>,
     file: Option<&Path>,

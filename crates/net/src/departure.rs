@@ -18,10 +18,10 @@ pub enum Departure {
     Reset,
 }
 
-/// A socket that is not read reports the end of its connection only in its readiness: `EPOLLRDHUP` for a FIN, `EPOLLERR`
-/// for a reset. Both stand beside unread bytes.
+/// A socket that is not read reports the end of its connection only in its readiness: `EPOLLRDHUP` for a FIN,
+/// `EPOLLERR` for a reset, both also with unread bytes before.
 pub(crate) fn departure(ready: impl Future<Output = io::Result<Ready>>) -> Option<Departure> {
-    // No waker is left behind: the caller looks again.
+    // No waker is registered: the caller checks again.
     match pin!(ready).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => None,
         Poll::Ready(Err(_)) => Some(Departure::Reset),

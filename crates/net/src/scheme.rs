@@ -1,6 +1,6 @@
 //! How URLs name a connection.
 
-/// How URLs name the way by which a visitor came.
+/// The scheme of a URL, by the connection of the visitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// In clear text.

@@ -402,7 +402,7 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
     count
 }
 
-/// The address of a process on the other end of a Unix socket.
+/// The address reported for a process at the other end of a Unix socket.
 fn this_machine() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }

@@ -1,4 +1,4 @@
-//! What is set and asked of a TCP socket, for a stream with one owner and for one that is shared.
+//! Options and state of a TCP socket, for a stream with one owner and for one that is shared.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// Probes of a silent connection follow each other at this share of the silence that began them.
+/// The pause between probes of a silent connection, as a share of the silence before the first.
 const PROBES_PER_SILENCE: u32 = 4;
 
 /// Has the kernel probe a silent peer.
@@ -19,21 +19,21 @@ pub(crate) fn keep_alive(tcp: &TcpStream, silence: Duration) {
     }
 }
 
-/// Readies a socket for [`is_delivered`].
+/// Prepares a socket for [`is_delivered`].
 pub(crate) fn shrink_send_buffer(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
-    // With the smallest buffer, and none of it for unsent bytes, the connection is writable when its queue is all but
-    // empty. Where that cannot be set, it is writable sooner.
+    // With the smallest buffer, and no unsent bytes in it, the connection is writable when its queue is nearly empty.
+    // If that cannot be set, it is writable sooner.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let lowered = socket.set_tcp_notsent_lowat(1);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let lowered = Ok(());
     if let Err(error) = lowered.and_then(|()| socket.set_send_buffer_size(1)) {
-        tracing::debug!(%error, "the wait for delivery is inexact");
+        tracing::debug!(%error, "the send buffer cannot be set: the wait for delivery is inexact");
     }
 }
 
-/// Also of a connection that has failed: nothing more leaves it.
+/// Also true for a connection that has failed: it sends nothing more.
 pub(crate) fn is_delivered(tcp: &TcpStream) -> bool {
     let mut one = [PollFd::new(tcp, PollFlags::OUT)];
     poll(&mut one, Some(&Timespec::default())).map_or(true, |ready| ready > 0)

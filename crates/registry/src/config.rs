@@ -7,13 +7,13 @@ use adit_flow::Shares;
 /// Bounds and times of the registry.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Clients at a time.
+    /// Concurrent clients.
     pub max_clients: usize,
-    /// Requests at a time on one client.
+    /// Concurrent requests on one client.
     pub max_requests_per_client: usize,
     /// Visitors that may wait for a permit of one client.
     pub max_waiting: usize,
-    /// How the permits of one client are shared when they run short.
+    /// How the permits of one client are shared when they are short.
     pub shares: Shares,
     /// How long an old link is probed before another instance takes its name.
     pub takeover_probe: Duration,

@@ -30,9 +30,9 @@ use crate::{
 /// by revision.
 const CONTROL_QUEUE: usize = 64;
 
-/// Receives the changes of membership: links that become routable, and those that cease to be. It is called without a
-/// lock, after the change, and perhaps by several threads at once: rely on [`Link::is_routable`] and [`Link::is_ended`] at
-/// the time of the call; each change is followed by a call.
+/// Receives the changes of membership: links that become routable, and links that cease to be. It is called without a
+/// lock, after each change, and possibly by several threads at once: use the values of [`Link::is_routable`] and
+/// [`Link::is_ended`] at the time of the call.
 pub trait MembershipObserver: Send + Sync {
     /// The link's first data stream is open.
     fn link_up(&self, link: &Arc<Link>);

@@ -93,9 +93,9 @@ impl Request {
         line.map(|(_, value)| value.as_bytes())
     }
 
-    fn ask<R>(&self, ask: impl FnOnce(&Query<'_>) -> R) -> R {
+    fn query<R>(&self, query: impl FnOnce(&Query<'_>) -> R) -> R {
         let headers = |name: &str| self.header(name);
-        ask(&Query {
+        query(&Query {
             host: self.host.as_deref(),
             path: &self.path,
             headers: &headers,
@@ -224,11 +224,11 @@ proptest! {
                 .filter(|rule| meant(rule, &request))
                 .max_by(|a, b| specificity(a, b))
                 .map(|rule| rule.target);
-            let routed = request.ask(|query| {
+            let routed = request.query(|query| {
                 table.route(query).map(|found| (found.index, *found.target()))
             });
             prop_assert_eq!(routed, expected.map(|index| (index, index)));
-            let (explained, tried, left_out) = request.ask(|query| {
+            let (explained, tried, left_out) = request.query(|query| {
                 let explanation = table.explain(query);
                 let chosen = explanation.chosen().map(|one| one.index);
                 (chosen, explanation.considered.len(), explanation.left_out)
@@ -256,7 +256,7 @@ proptest! {
         let reversed = Table::try_new(rules).unwrap();
         for request in requests {
             let target = |table: &Table<usize>| {
-                request.ask(|query| table.route(query).map(|found| *found.target()))
+                request.query(|query| table.route(query).map(|found| *found.target()))
             };
             prop_assert_eq!(target(&table), target(&reversed));
         }
@@ -378,11 +378,11 @@ proptest! {
             let anew = Table::try_new(present).unwrap();
             for request in &requests {
                 let target = |table: &Table<usize>| {
-                    request.ask(|query| table.route(query).map(|found| *found.target()))
+                    request.query(|query| table.route(query).map(|found| *found.target()))
                 };
                 prop_assert_eq!(target(&table), target(&anew));
                 let considered = |table: &Table<usize>| {
-                    request.ask(|query| {
+                    request.query(|query| {
                         let explanation = table.explain(query);
                         (explanation.considered.len(), explanation.left_out)
                     })

@@ -203,7 +203,7 @@ fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), Definition
     Ok(())
 }
 
-/// The patterns, each once, in order.
+/// The patterns without duplicates, in order.
 fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<HostPattern>, DefinitionError> {
     let parse = |domain: String| {
         let parsed = domain.parse();
@@ -215,7 +215,7 @@ fn hosts(given: impl Iterator<Item = String>) -> Result<Vec<HostPattern>, Defini
     Ok(hosts)
 }
 
-/// The prefixes, each once, in order; without any, the root.
+/// The prefixes without duplicates, in order; the root if none is given.
 fn paths(given: &[String]) -> Result<Vec<PathPrefix>, DefinitionError> {
     let parse = |location: &String| {
         let parsed = location.parse();

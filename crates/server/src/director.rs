@@ -414,7 +414,7 @@ fn draw(tunnel: &Tunnel, input: RouteInput<'_>) -> Draw {
     draw
 }
 
-/// A client with a permit to spare; `None` when none is there or all are busy.
+/// A client with a free permit; `None` when no client is connected or all are busy.
 fn try_choose(
     selected: (&Arc<Tunnel>, &Layers),
     revision: u64,

@@ -52,7 +52,7 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// What requests of HTTP pass before they are routed, in this order.
     pub layers: Vec<LayerConfig>,
-    /// How visitors reach the visitors' port, where a proxy in front of it makes that differ.
+    /// Scheme and port of public URLs, if a proxy in front of the server changes them.
     pub public_url: PublicUrl,
     /// Bounds.
     pub limits: Limits,

@@ -264,7 +264,7 @@ impl UdpStatus {
     }
 }
 
-/// What the process holds.
+/// Resources that the process holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProcessStatus {
     /// Tasks alive on the data threads.

@@ -1,4 +1,4 @@
-//! Reads what all heads have: fields and header lines, their bounds, parts of a request line, trailers.
+//! Reads what all heads share: fields and header lines, their bounds, parts of a request line, trailers.
 
 use bytes::Bytes;
 
@@ -31,7 +31,7 @@ pub(super) fn read_fields(
     }
 }
 
-/// Whether a message that arrived is longer than a head may be, its body aside.
+/// Whether a received message, without its body, is longer than a head may be.
 pub(super) fn is_head_too_long(message: &[u8], body: &[u8]) -> bool {
     message.len() - body.len() > MAX_HEAD_BYTES + MAX_VARINT_BYTES
 }

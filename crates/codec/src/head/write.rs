@@ -1,4 +1,4 @@
-//! Writes what all heads have: header lines, the payload that rides along, the bounds; and the heads of responses, which
+//! Writes what all heads share: header lines, the payload in the head, the bounds; and the heads of responses, which
 //! differ only in what may stand in them.
 
 use crate::{
@@ -83,7 +83,7 @@ pub(super) fn encode_response<'h>(
     finish(out, start, kind, (3, body))
 }
 
-/// Writes the payload that rides along and closes the field that began at `start`.
+/// Writes the payload in the head and closes the field that began at `start`.
 pub(super) fn finish(
     mut out: Vec<u8>,
     start: usize,

@@ -169,7 +169,7 @@ fn layers_do_not_fit_connections_and_flows() {
         format!("  entries: [{{ name: a, type: tcp, listen: 0, upstream: a, {layers} }}]\n"),
     ] {
         let error = client(&text).unwrap_err();
-        assert!(error.contains("`layers` does not fit"), "{error}");
+        assert!(error.contains("`layers` is not a key of"), "{error}");
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::{
 const SOON: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
 
-/// F13: a thousand visitors who ask for 16 MiB each and read nothing cost a bounded amount of memory in both
+/// F13: a thousand visitors that request 16 MiB each and read nothing cost a bounded amount of memory in both
 /// processes, and delay no other request.
 #[tokio::test]
 async fn a_thousand_stalled_readers_delay_no_other_request() {

@@ -28,11 +28,11 @@ fn change(server: &Server, client: &mut Client, config: &str) {
     client.process().signal("HUP");
 }
 
-/// The answer to a visitor, once it has this status.
+/// The response to a visitor, once it has this status.
 async fn responds_with(visitor: &mut Visitor, path: &str, status: u16) -> FullResponse {
-    eventually("an answer by the changed layers", SOON, async || {
-        let answer = visitor.get(path).await;
-        (answer.status == status).then_some(answer)
+    eventually("a response of the changed layers", SOON, async || {
+        let response = visitor.get(path).await;
+        (response.status == status).then_some(response)
     })
     .await
 }
@@ -59,18 +59,21 @@ async fn p_1_16_layers_of_a_tunnel_follow_the_file() {
     let mut request = visitor.request(&http::Method::GET, "/who", empty());
     let key = http::HeaderValue::from_static("the-key");
     request.headers_mut().insert("x-key", key);
-    let answer = visitor.whole(request).await.unwrap();
-    assert_eq!((answer.status, &*answer.text()), (StatusCode::OK, "site"));
-    assert_eq!(answer.header("x-tunnel"), "web");
+    let response = visitor.whole(request).await.unwrap();
+    assert_eq!(
+        (response.status, &*response.text()),
+        (StatusCode::OK, "site")
+    );
+    assert_eq!(response.header("x-tunnel"), "web");
     let plain = get(server.http, "plain.localhost", "/who").await;
     assert_eq!(plain.status, StatusCode::OK);
     assert!(!plain.headers.contains_key("x-tunnel"));
 
     change(&server, &mut client, &file(&service, UNMARKED));
     eventually("the other order", SOON, async || {
-        let answer = visitor.get("/who").await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN);
-        (!answer.headers.contains_key("x-tunnel")).then_some(())
+        let response = visitor.get("/who").await;
+        assert_eq!(response.status, StatusCode::FORBIDDEN);
+        (!response.headers.contains_key("x-tunnel")).then_some(())
     })
     .await;
     change(&server, &mut client, &file(&service, CLOSED));
@@ -117,16 +120,19 @@ fn server_file(service: &Service, layers: &str, of_rule: &str) -> String {
 }
 
 #[tokio::test]
-async fn layers_of_the_server_hold_for_every_request_and_follow_the_file() {
+async fn server_layers_hold_for_every_request_and_follow_the_file() {
     let service = Service::site("erp").await;
     let marked = "[{ response_headers: { set: { x-server: \"1\" } } }]";
     let by_rule = "[{ response_headers: { set: { x-rule: \"1\" } } }]";
     let mut server = Server::with(&server_file(&service, marked, by_rule)).await;
     let mut visitor = Visitor::http1(server.http, "erp.internal").await;
-    let answer = visitor.get("/who").await;
-    assert_eq!((answer.status, &*answer.text()), (StatusCode::OK, "erp"));
+    let response = visitor.get("/who").await;
     assert_eq!(
-        (answer.header("x-server"), answer.header("x-rule")),
+        (response.status, &*response.text()),
+        (StatusCode::OK, "erp")
+    );
+    assert_eq!(
+        (response.header("x-server"), response.header("x-rule")),
         ("1", "1")
     );
     let unknown = get(server.http, "unknown.internal", "/").await;
@@ -141,8 +147,8 @@ async fn layers_of_the_server_hold_for_every_request_and_follow_the_file() {
     assert_eq!(closed.text(), "noon");
     server.replace_config(&server_file(&service, "[]", "[]"));
     server.process().signal("HUP");
-    let answer = responds_with(&mut visitor, "/who", 200).await;
-    assert!(!answer.headers.contains_key("x-rule"));
+    let response = responds_with(&mut visitor, "/who", 200).await;
+    assert!(!response.headers.contains_key("x-rule"));
 }
 
 #[tokio::test]
@@ -161,6 +167,9 @@ async fn layers_of_an_entry_hold_before_requests_cross() {
     assert_eq!(moved.header("location"), "http://erp.example/who?a=b");
     assert_eq!(moved.header("x-entry"), "1");
     assert_eq!(service.stats.begun(), 0);
-    let answer = get(listen, "erp.example", "/who").await;
-    assert_eq!((answer.status, &*answer.text()), (StatusCode::OK, "erp"));
+    let response = get(listen, "erp.example", "/who").await;
+    assert_eq!(
+        (response.status, &*response.text()),
+        (StatusCode::OK, "erp")
+    );
 }

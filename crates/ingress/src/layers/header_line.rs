@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn values_have_no_control_character_and_no_blank_at_an_end() {
+    fn values_have_neither_control_characters_nor_outer_blanks() {
         let name = HeaderName::from_static("x-a");
         for value in [" a", "a\t", "a\r\nb", "a\0"] {
             let error = header_value(&name, value.as_bytes()).unwrap_err();

@@ -57,7 +57,7 @@ impl Respond {
         Ok(())
     }
 
-    /// Sets the body: plain text, unless a header says otherwise.
+    /// Sets the body: plain text, unless a header sets another type.
     ///
     /// # Errors
     /// The status allows none.

@@ -354,7 +354,7 @@ async fn failures_have_a_status_a_reason_and_advice() {
         );
         assert!(json.starts_with(&start), "{json}");
         assert_eq!(entry.stats().failures.of(reason), 2);
-        // HTTP/1.0 is answered in kind.
+        // A response to HTTP/1.0 is one of HTTP/1.0.
         let response = entry
             .raw(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
             .await

@@ -11,7 +11,7 @@ use crate::{shortcuts::ToUpstream, tunnel::Tunnel};
 pub(crate) enum Target {
     /// With the layers that requests pass on this way: those of the rule, then those of the tunnel.
     Tunnel(Arc<Tunnel>, Layers),
-    /// A static rule to a tunnel that no client has announced.
+    /// A rule of the configuration to a tunnel that no client has announced.
     Unannounced(Arc<str>),
     /// A rule of the configuration to an upstream.
     Upstream(ToUpstream),

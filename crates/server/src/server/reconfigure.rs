@@ -104,7 +104,7 @@ impl Reconfigure {
         self.upstreams
             .follow(&upstream_limits(limits, self.visitors_share), timeouts);
         self.budget.set_capacity(limits.process_budget_bytes);
-        let first_epoch = 0; // the registry counts on from its own
+        let first_epoch = 0; // the registry continues from its own
         self.registry
             .set_config(registry_config(settings, first_epoch));
         self.tokens.replace(tokens);

@@ -24,7 +24,7 @@ pub(super) struct Visitors {
     /// What requests of all entries pass. Each request takes the layers that are current when it begins.
     admission: Arc<Admission>,
     director: Arc<ServerDirector>,
-    /// Recognises requests that this server has forwarded before.
+    /// The pseudonym by which requests are recognized that this server has forwarded before.
     via: u64,
 }
 

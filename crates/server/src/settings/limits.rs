@@ -47,7 +47,7 @@ pub struct Limits {
     pub max_layers_per_tunnel: usize,
     /// Size of the layers of one tunnel: names, values and bodies, and 64 bytes for each.
     pub max_layer_bytes_per_tunnel: usize,
-    /// Routes of all tunnels together, those included whose clients are away.
+    /// Routes of all tunnels together, including tunnels without clients.
     pub max_routes: usize,
     /// Unused names kept for one user; above it those that were used longest ago are released.
     pub max_kept_names_per_user: usize,

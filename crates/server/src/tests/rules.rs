@@ -108,7 +108,7 @@ fn with_layers(announced: Announced, names: &[&str]) -> Announced {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p_1_16_requests_pass_the_layers_of_the_rule_and_of_the_tunnel() {
+async fn p_1_16_requests_pass_the_layers_of_rule_and_tunnel() {
     let world = world();
     let web = with_layers(tunnel("web", &["a.test"]), &["one", "two"]);
     let (link, _guard) = world.serve_as("ann", "alice", &[web]).await;

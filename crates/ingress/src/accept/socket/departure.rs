@@ -21,7 +21,7 @@ const PEEK_BYTES: usize = 256 * 1024;
 pub(super) struct Presence {
     /// The end of the stream has been read.
     eof: bool,
-    /// The visitor has sent a FIN behind unread bytes.
+    /// The visitor has sent a FIN after unread bytes.
     fin: bool,
     /// Bytes of the next request are unread.
     watched: bool,
