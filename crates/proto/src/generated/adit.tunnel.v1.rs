@@ -366,7 +366,7 @@ pub struct Error {
     #[prost(string, tag = "3")]
     pub detail: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tunnel {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -401,14 +401,14 @@ pub struct Tunnel {
     pub layers: ::prost::alloc::vec::Vec<Layer>,
 }
 /// A step that requests of a tunnel pass once they have been routed.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Layer {
     #[prost(oneof = "layer::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<layer::Kind>,
 }
 /// Nested message and enum types in `Layer`.
 pub mod layer {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         RequestHeaders(super::HeaderEdit),
@@ -423,7 +423,7 @@ pub mod layer {
     }
 }
 /// Lines are removed, set and added, in this order.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeaderEdit {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub remove: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
@@ -459,7 +459,7 @@ pub struct Redirect {
     pub status: u32,
 }
 /// The response to every request.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LocalResponse {
     #[prost(uint32, tag = "1")]
     pub status: u32,
