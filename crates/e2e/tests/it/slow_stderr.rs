@@ -67,9 +67,9 @@ async fn a_log_without_a_reader_stops_no_request() {
     })
     .await;
     assert!(status.success(), "{status}");
-    // What was in the pipe is there, and it was full.
+    // What was in the pipe is there, and it was full: each of its pages may have unused bytes behind the last line.
     let mut log = Vec::new();
     let mut pipe = child.0.stderr.take().unwrap();
     pipe.read_to_end(&mut log).unwrap();
-    assert!(log.len() >= PIPE_BYTES, "{} bytes", log.len());
+    assert!(log.len() >= PIPE_BYTES * 7 / 8, "{} bytes", log.len());
 }

@@ -139,7 +139,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
     assert_eq!(code(&refused), "port_taken");
     // No free port is left.
     let refused = world.announce_one(&link, tcp("a", 0));
-    assert_eq!(code(&refused), "port_taken");
+    assert_eq!(code(&refused), "limit");
     assert_eq!((world.names().len(), world.ports.count()), (0, 0));
 }
 
