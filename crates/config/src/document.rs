@@ -9,10 +9,13 @@ mod node;
 mod toml;
 mod yaml;
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use self::lines::Lines;
-use crate::error::{ConfigError, Origin};
+use crate::{
+    bounded_file,
+    error::{ConfigError, Origin},
+};
 
 pub(crate) use self::{
     node::{Entry, Node, Value},
@@ -49,18 +52,12 @@ pub(crate) fn load(path: &Path) -> Result<Node, ConfigError> {
 }
 
 fn text(path: &Path) -> Result<String, ConfigError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| {
-            whole_file(format!("cannot read the file: {error}"))
-                .with_help("check the path given with --config and its permissions")
-        })?;
-    if bytes.len() as u64 > LARGEST_FILE_BYTES {
-        return Err(whole_file(
-            "the file is larger than 1 MiB, expected a configuration",
-        ));
-    }
+    let read = bounded_file::read(path, LARGEST_FILE_BYTES).map_err(|error| {
+        whole_file(format!("cannot read the file: {error}"))
+            .with_help("check the path given with --config and its permissions")
+    })?;
+    let bytes =
+        read.ok_or_else(|| whole_file("the file is larger than 1 MiB, expected a configuration"))?;
     String::from_utf8(bytes).map_err(|error| {
         let good = String::from_utf8_lossy(
             error

@@ -23,6 +23,7 @@
 //! `tests/it/properties.rs` feeds random files.
 
 mod admin;
+mod bounded_file;
 mod client;
 mod document;
 mod entry;

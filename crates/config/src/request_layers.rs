@@ -1,11 +1,12 @@
 //! `layers`: what requests pass, in the order of the list. On a server before routing, on a rule and a tunnel behind it, on
 //! an entry of a client before they cross.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use adit_server::layers::{HeaderEdit, LayerConfig, LayerError, Redirect, RequiredHeader, Respond};
 
 use crate::{
+    bounded_file,
     error::{ConfigError, Kind},
     fields::path,
     key_names,
@@ -185,18 +186,12 @@ fn respond(item: &Item<'_>, file: Option<&Path>) -> Result<Respond, ConfigError>
 }
 
 fn read_body(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(LARGEST_BODY_BYTES + 1).read_to_end(&mut bytes));
-    match read {
-        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
-        Ok(_) if bytes.len() as u64 > LARGEST_BODY_BYTES => Err(format!(
-            "{} is larger than {}",
-            path.display(),
-            bytesize::ByteSize(LARGEST_BODY_BYTES)
-        )),
-        Ok(_) => Ok(bytes),
-    }
+    let read = bounded_file::read(path, LARGEST_BODY_BYTES)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    read.ok_or_else(|| {
+        let largest = bytesize::ByteSize(LARGEST_BODY_BYTES);
+        format!("{} is larger than {largest}", path.display())
+    })
 }
 
 /// Header lines; a header may have one value or a list of them.

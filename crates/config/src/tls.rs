@@ -1,14 +1,11 @@
 //! TLS towards a service: `local_tls` of a tunnel, `tls` of an upstream.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use adit_client::{Roots, Tls, TlsName, Trust};
 
 use crate::{
+    bounded_file,
     error::ConfigError,
     fields::path,
     key_names,
@@ -66,15 +63,11 @@ fn server_name(item: &Item<'_>) -> Result<TlsName, ConfigError> {
     TlsName::parse(text).map_err(|error| item.error(error.to_string()))
 }
 
-fn roots(item: &Item<'_>, path: &PathBuf) -> Result<Roots, ConfigError> {
+fn roots(item: &Item<'_>, path: &Path) -> Result<Roots, ConfigError> {
     let refused = |problem: String| item.error(format!("the file {} {problem}", path.display()));
-    let mut pem = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut pem))
+    let read = bounded_file::read(path, LARGEST_FILE_BYTES)
         .map_err(|error| refused(format!("cannot be read: {error}")))?;
-    if pem.len() as u64 > LARGEST_FILE_BYTES {
-        return Err(refused("is larger than 4 MiB".to_owned()));
-    }
+    let pem = read.ok_or_else(|| refused("is larger than 4 MiB".to_owned()))?;
     Roots::from_pem(&pem).map_err(|error| {
         refused(format!("is not a list of CA certificates: {error}"))
             .with_help("the certificate of the CA that signed the service's, in PEM")

@@ -1,5 +1,6 @@
 //! The built-in layers: those that every request passes, and those that a configuration can give ([`LayerConfig`]).
 
+mod chain;
 mod forwarded;
 mod header_edit;
 mod header_line;
@@ -10,9 +11,11 @@ mod permits;
 mod redirect;
 mod required_header;
 mod respond;
+mod status;
 mod trusted_proxies;
 mod via;
 
+pub use chain::http_layers;
 pub use forwarded::Forwarded;
 pub use header_edit::{HeaderEdit, RequestHeaders, ResponseHeaders};
 pub use hop_by_hop::HopByHop;

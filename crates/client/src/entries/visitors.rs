@@ -3,10 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use adit_flow::Gate;
-use adit_ingress::{
-    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig,
-    layers::{self, LayerConfig},
-};
+use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, layers};
 use adit_net::Stream;
 use adit_trace::Observer;
 use tokio::sync::watch;
@@ -43,18 +40,15 @@ impl Visitors {
     ) -> Self {
         let permit_wait = settings.timeouts.permit_wait;
         let permits = layers::Permits::of_entry(shares.permits.clone(), permit_wait, number);
-        // In the order in which a visitor passes them.
-        let mut chain: Vec<Box<dyn Layer>> = Vec::new();
-        if entry.kind == EntryKind::Http {
-            chain.push(Box::new(layers::HopByHop));
-            chain.push(Box::new(shares.via.clone()));
-            chain.push(Box::new(layers::Forwarded::new(
+        let chain: Vec<Box<dyn Layer>> = match entry.kind {
+            EntryKind::Http => layers::http_layers(
+                shares.via.clone(),
                 entry.trusted_proxies.clone(),
-            )));
-            chain.extend(entry.layers.iter().map(LayerConfig::layer));
-        }
-        // A request that a layer responds to takes no permit.
-        chain.push(Box::new(permits));
+                &entry.layers,
+                permits,
+            ),
+            EntryKind::Tcp => vec![Box::new(permits)],
+        };
         let director = Arc::new(EntryDirector(Arc::new(route)));
         let admission = Admission::observed(chain, director, shares.observer.clone());
         match entry.kind {

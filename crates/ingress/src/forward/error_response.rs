@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::forward::{
     headers::{REASON, REQUEST_ID, request_id},
     layer::Rejected,
-    local_response::LocalResponse,
+    local_response::{LocalResponse, PLAIN_TEXT},
     record::{Outcome, RequestRecord},
     response_body::ResponseBody,
 };
@@ -131,7 +131,7 @@ const fn content_type(is_json: bool) -> HeaderValue {
     HeaderValue::from_static(if is_json {
         "application/json"
     } else {
-        "text/plain; charset=utf-8"
+        PLAIN_TEXT
     })
 }
 

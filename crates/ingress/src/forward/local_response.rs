@@ -11,6 +11,9 @@ use http::{
 };
 use uuid::Uuid;
 
+/// The content type of texts.
+pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 

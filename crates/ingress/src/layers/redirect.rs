@@ -9,7 +9,10 @@ use crate::{
         local_response::LocalResponse,
         request_meta::{RequestMeta, Scheme},
     },
-    layers::layer_error::{LayerError, start_of},
+    layers::{
+        layer_error::{LayerError, start_of},
+        status::status,
+    },
 };
 
 /// Redirects requests to a scheme, a host or both; path and query stay. A request that has them already passes, so that no
@@ -47,17 +50,11 @@ impl Redirect {
             "" => None,
             text => Some(authority(text)?),
         };
-        let valid = u16::try_from(status).ok();
-        let valid = valid.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308));
-        let valid = valid.and_then(|status| StatusCode::from_u16(status).ok());
-        let status = valid.ok_or(LayerError::Status {
-            status,
-            expected: "301, 302, 303, 307 or 308",
-        })?;
+        let is_allowed = |status| matches!(status, 301 | 302 | 303 | 307 | 308);
         Ok(Self {
             scheme,
             host,
-            status,
+            status: self::status(status, is_allowed, "301, 302, 303, 307 or 308")?,
         })
     }
 

@@ -8,12 +8,13 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::{
     forward::{
         layer::{Layer, Verdict},
-        local_response::LocalResponse,
+        local_response::{LocalResponse, PLAIN_TEXT},
         request_meta::RequestMeta,
     },
     layers::{
         header_line::{any_header_name, header_value},
         layer_error::LayerError,
+        status::status,
     },
 };
 
@@ -35,16 +36,11 @@ impl RequiredHeader {
     /// # Errors
     /// An invalid name or another status.
     pub fn new(name: &[u8], status: u32) -> Result<Self, LayerError> {
-        let valid = u16::try_from(status).ok();
-        let valid = valid.filter(|status| matches!(status, 400 | 403 | 404));
-        let valid = valid.and_then(|status| StatusCode::from_u16(status).ok());
+        let is_allowed = |status| matches!(status, 400 | 403 | 404);
         Ok(Self {
             name: any_header_name(name)?,
             values: Vec::new(),
-            status: valid.ok_or(LayerError::Status {
-                status,
-                expected: "400, 403 or 404",
-            })?,
+            status: self::status(status, is_allowed, "400, 403 or 404")?,
         })
     }
 
@@ -91,7 +87,7 @@ impl Layer for RequiredHeader {
         if self.is_met(request) {
             return Verdict::Continue;
         }
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        let plain = HeaderValue::from_static(PLAIN_TEXT);
         let text = format!("{}\n", self.status);
         Verdict::respond(LocalResponse::new(self.status).with_body(plain, text))
     }

@@ -8,12 +8,13 @@ use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use crate::{
     forward::{
         layer::{Layer, Verdict},
-        local_response::LocalResponse,
+        local_response::{LocalResponse, PLAIN_TEXT},
         request_meta::RequestMeta,
     },
     layers::{
         header_line::{header_name, header_value},
         layer_error::LayerError,
+        status::status,
     },
 };
 
@@ -31,16 +32,9 @@ impl Respond {
     /// # Errors
     /// Any other status.
     pub fn new(status: u32) -> Result<Self, LayerError> {
-        let valid = u16::try_from(status)
-            .ok()
-            .filter(|s| (200..600).contains(s));
-        let valid = valid.and_then(|status| StatusCode::from_u16(status).ok());
-        let status = valid.ok_or(LayerError::Status {
-            status,
-            expected: "200 to 599",
-        })?;
+        let is_allowed = |status| (200..600).contains(&status);
         Ok(Self {
-            status,
+            status: self::status(status, is_allowed, "200 to 599")?,
             headers: Vec::new(),
             body: Bytes::new(),
         })
@@ -97,7 +91,7 @@ impl Respond {
             let mut types = self.headers.iter();
             let content_type = types.find(|(name, _)| *name == CONTENT_TYPE);
             let content_type = content_type.map(|(_, value)| value.clone());
-            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+            let plain = HeaderValue::from_static(PLAIN_TEXT);
             response = response.with_body(content_type.unwrap_or(plain), self.body.clone());
         }
         for (name, value) in &self.headers {

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use adit_flow::Gate;
-use adit_ingress::{
-    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig,
-    layers::{self, LayerConfig},
-};
+use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig, layers};
 use adit_trace::Observer;
 use arc_swap::ArcSwap;
 
@@ -82,18 +79,17 @@ impl Visitors {
     }
 }
 
-/// The layers that every request passes, in this order.
+/// The layers that every request passes.
 fn chain(settings: &Settings, permits: &Arc<Gate>, via: u64) -> Vec<Box<dyn Layer>> {
     let permit_wait = settings.timeouts.permit_wait;
-    let mut chain: Vec<Box<dyn Layer>> = vec![
-        Box::new(layers::HopByHop),
-        Box::new(layers::Via::new(via)),
-        Box::new(layers::Forwarded::new(settings.trusted_proxies.clone())),
-    ];
-    chain.extend(settings.layers.iter().map(LayerConfig::layer));
-    // A request that a layer responds to takes no permit.
-    chain.push(Box::new(layers::Permits::new(permits.clone(), permit_wait)));
-    chain
+    let permits = layers::Permits::new(permits.clone(), permit_wait);
+    let trusted_proxies = settings.trusted_proxies.clone();
+    layers::http_layers(
+        layers::Via::new(via),
+        trusted_proxies,
+        &settings.layers,
+        permits,
+    )
 }
 
 fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {
