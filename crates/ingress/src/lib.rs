@@ -49,7 +49,7 @@ pub use failure_counters::FailureCounts;
 pub use forward::{
     admission::Admission,
     director::{Destination, Direction, Director},
-    layer::{BoxFuture, Held, Layer, Layers, NoResponse, Verdict},
+    layer::{Held, Layer, Layers, NoResponse, Verdict},
     local_response::LocalResponse,
     request_meta::{RequestMeta, Scheme, Visitor},
     retry_budget::RetryBudget,

@@ -5,6 +5,7 @@ use std::{future::poll_fn, pin::pin, sync::Arc};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
+    boxed::BoxFuture,
     clock::now,
     failure::{Failure, Reason},
     lane::{Connection, Lane},
@@ -16,8 +17,11 @@ use crate::{
 ///
 /// # Cancel safety
 /// Dropping it is the loss of the connection: nothing would be read any more.
-pub async fn drive(lane: &Arc<Lane>, reader: impl TransportReader) -> Failure {
-    lane.connection().drive(reader).await
+pub fn drive(
+    lane: &Arc<Lane>,
+    reader: impl TransportReader + 'static,
+) -> BoxFuture<'static, Failure> {
+    lane.connection().drive(reader)
 }
 
 impl Connection {
@@ -25,45 +29,51 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Dropping it is the loss of the connection: nothing would be read any more.
-    pub async fn drive(self, mut transport: impl TransportReader) -> Failure {
-        let _detach = DetachOnDrop(&self);
-        let mut reader = self.reader();
-        let mut ticks = interval(self.tick_every());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut lost = pin!(self.wait_lost());
-        let failure = loop {
-            tokio::select! {
-                biased;
-                failure = lost.as_mut() => break failure,
-                _ = ticks.tick() => self.tick(now()),
-                bytes = poll_fn(|cx| transport.poll_bytes(cx)) => match bytes {
-                    Some(Ok(bytes)) => {
-                        reader.feed(bytes);
-                        let handled = loop {
-                            match reader.handle_some() {
-                                Ok(true) if self.is_attached() => reader.yield_if_over().await,
-                                Ok(_) => break Ok(()),
-                                Err(error) => break Err(error),
+    pub fn drive(self, transport: impl TransportReader + 'static) -> BoxFuture<'static, Failure> {
+        self.run(Box::new(transport))
+    }
+
+    fn run(self, mut transport: Box<dyn TransportReader>) -> BoxFuture<'static, Failure> {
+        Box::pin(async move {
+            let _detach = DetachOnDrop(&self);
+            let mut reader = self.reader();
+            let mut ticks = interval(self.tick_every());
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut lost = pin!(self.wait_lost());
+            let failure = loop {
+                tokio::select! {
+                    biased;
+                    failure = lost.as_mut() => break failure,
+                    _ = ticks.tick() => self.tick(now()),
+                    bytes = poll_fn(|cx| transport.poll_bytes(cx)) => match bytes {
+                        Some(Ok(bytes)) => {
+                            reader.feed(bytes);
+                            let handled = loop {
+                                match reader.handle_some() {
+                                    Ok(true) if self.is_attached() => reader.yield_if_over().await,
+                                    Ok(_) => break Ok(()),
+                                    Err(error) => break Err(error),
+                                }
+                            };
+                            if let Err(error) = handled {
+                                break Failure::new(Reason::ProtocolError, error.to_string());
                             }
-                        };
-                        if let Err(error) = handled {
-                            break Failure::new(Reason::ProtocolError, error.to_string());
+                            reader.yield_if_over().await;
                         }
-                        reader.yield_if_over().await;
-                    }
-                    Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
-                    None if reader.is_between_messages() => {
-                        break Failure::end_of_peer();
-                    }
-                    None => {
-                        break Failure::new(Reason::LinkLost, "the data stream ended inside a message");
-                    }
-                },
-            }
-        };
-        self.detach(&failure);
-        // An earlier loss of the same connection stands.
-        self.failure().unwrap_or(failure)
+                        Some(Err(error)) => break Failure::new(Reason::LinkLost, error.to_string()),
+                        None if reader.is_between_messages() => {
+                            break Failure::end_of_peer();
+                        }
+                        None => {
+                            break Failure::new(Reason::LinkLost, "the data stream ended inside a message");
+                        }
+                    },
+                }
+            };
+            self.detach(&failure);
+            // An earlier loss of the same connection stands.
+            self.failure().unwrap_or(failure)
+        })
     }
 }
 

@@ -25,6 +25,7 @@
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 
+mod boxed;
 mod clock;
 pub mod compress;
 pub mod control;
@@ -52,6 +53,7 @@ mod wait;
 
 pub use adit_codec::{Compression, RequestHead, ResponseHead};
 
+pub use boxed::BoxFuture;
 pub use credit_wait::{CreditWait, Waited};
 pub use dispatch::{Dispatch, IncomingRequest};
 pub use drive::drive;

@@ -16,13 +16,12 @@ use crate::{
     floods::Floods,
     lanes::Lanes,
     newcomers::{Newcomer, Newcomers},
-    service::Service,
 };
 
 /// Serves the connections of clients.
 #[derive(Clone)]
 pub(crate) struct ClientPort {
-    pub(crate) methods: Methods<Service>,
+    pub(crate) methods: Methods,
     pub(crate) registry: Arc<Registry>,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) channels: Arc<Channels>,
@@ -40,7 +39,7 @@ impl ClientPort {
         self,
         stream: Stream,
         peer: SocketAddr,
-        stopped: impl Future<Output = ()>,
+        stopped: impl Future<Output = ()> + Send,
     ) {
         let newcomer = match self.newcomers.enter(peer.ip(), Instant::now()) {
             Ok(newcomer) => newcomer,

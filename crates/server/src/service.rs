@@ -10,7 +10,7 @@ use adit_auth::{
     Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, SessionToken,
 };
 use adit_link::{
-    Failure, Reason, Turn,
+    BoxFuture, Failure, Reason, Turn,
     control::{
         CAPABILITIES, ClientConnection, ControlInbound, ControlMessage, ControlOutbound,
         ControlReadError, ControlServer, Refusal, RefusalReason,
@@ -77,9 +77,9 @@ impl Service {
     }
 }
 
-impl ControlServer for Service {
+impl Service {
     /// The first call of a client (P-1.1).
-    async fn register(
+    async fn register_client(
         &self,
         connection: &ClientConnection,
         request: RegisterRequest,
@@ -177,6 +177,16 @@ impl ControlServer for Service {
             revision: shared.directory.revision(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
+    }
+}
+
+impl ControlServer for Service {
+    fn register<'a>(
+        &'a self,
+        connection: &'a ClientConnection,
+        request: RegisterRequest,
+    ) -> BoxFuture<'a, Result<RegisterResponse, Refusal>> {
+        Box::pin(self.register_client(connection, request))
     }
 
     fn open_control(

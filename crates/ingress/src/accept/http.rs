@@ -10,7 +10,7 @@ use std::{
 };
 
 use adit_codec::MAX_HEADER_LINES;
-use adit_link::Failure;
+use adit_link::{BoxFuture, Failure};
 use adit_net::{HttpVersion, Stream};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
@@ -80,42 +80,51 @@ impl Http {
     ///
     /// # Cancel safety
     /// Dropping it closes the connection and cancels its requests.
-    pub async fn serve(
+    pub fn serve(
         self: Arc<Self>,
         stream: impl Into<Stream>,
         peer: SocketAddr,
-        drain: impl Future<Output = ()>,
-    ) {
-        let config = &self.context.config;
-        let Some(_open) = OpenConnection::new(&self.context) else {
-            tracing::debug!(%peer, "connection refused: too many are open");
-            return;
-        };
-        let mut drain = pin!(drain);
-        let mut stream = stream.into();
-        let version = tokio::select! {
-            biased;
-            version = timeout(config.head_timeout, HttpVersion::detect(&mut stream)) => version,
-            () = drain.as_mut() => return,
-        };
-        let Ok(Ok(Some(version))) = version else {
-            return;
-        };
-        let local_port = stream.local_addr().map_or(0, |local| local.port());
-        let connection = Arc::new(Connection::new(peer, local_port, stream.scheme()));
-        let drain = async {
-            drain.await;
-            connection.drain();
-        };
-        let served = self.serve_version(stream, version, &connection);
-        // `served` itself waits for `Connection::draining`.
-        let mut served = pin!(served);
-        tokio::select! {
-            biased;
-            () = served.as_mut() => return,
-            () = drain => {}
-        }
-        served.await;
+        drain: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        self.serve_stream(stream.into(), peer, Box::pin(drain))
+    }
+
+    fn serve_stream(
+        self: Arc<Self>,
+        mut stream: Stream,
+        peer: SocketAddr,
+        mut drain: BoxFuture<'static, ()>,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let config = &self.context.config;
+            let Some(_open) = OpenConnection::new(&self.context) else {
+                tracing::debug!(%peer, "connection refused: too many are open");
+                return;
+            };
+            let version = tokio::select! {
+                biased;
+                version = timeout(config.head_timeout, HttpVersion::detect(&mut stream)) => version,
+                () = drain.as_mut() => return,
+            };
+            let Ok(Ok(Some(version))) = version else {
+                return;
+            };
+            let local_port = stream.local_addr().map_or(0, |local| local.port());
+            let connection = Arc::new(Connection::new(peer, local_port, stream.scheme()));
+            let drain = async {
+                drain.await;
+                connection.drain();
+            };
+            let served = self.serve_version(stream, version, &connection);
+            // `served` itself waits for `Connection::draining`.
+            let mut served = pin!(served);
+            tokio::select! {
+                biased;
+                () = served.as_mut() => return,
+                () = drain => {}
+            }
+            served.await;
+        })
     }
 
     async fn serve_version(

@@ -3,13 +3,9 @@
 use std::{any::Any, sync::Arc};
 
 use adit_flow::Permit;
-use adit_link::{Compression, Failure, Lane};
+use adit_link::{BoxFuture, Compression, Failure, Lane};
 
-use crate::forward::{
-    layer::{BoxFuture, Layers},
-    request_meta::RequestMeta,
-    session::Session,
-};
+use crate::forward::{layer::Layers, request_meta::RequestMeta, session::Session};
 
 /// The target of one attempt.
 pub struct Destination {
@@ -58,7 +54,7 @@ pub enum Direction {
     /// Forward the request there.
     Go(Destination),
     /// Wait for a client that can take the request. The future bounds its own wait.
-    Wait(BoxFuture<Result<Destination, Failure>>),
+    Wait(BoxFuture<'static, Result<Destination, Failure>>),
     /// Reject the request.
     Fail(Failure),
 }

@@ -7,7 +7,7 @@ use std::{
 
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
-use adit_link::{Failure, Retry};
+use adit_link::{BoxFuture, Failure, Retry};
 use adit_trace::Phase;
 use http::Method;
 use http_body::Body;
@@ -18,7 +18,7 @@ use crate::forward::{
     demand::Demand,
     director::{Destination, Direction, Director},
     inbound::Inbound,
-    layer::{BoxFuture, Layers, Passage, Rejected},
+    layer::{Layers, Passage, Rejected},
     options::ForwardOptions,
     phases::Phases,
     receive::UpstreamResponse,
@@ -96,7 +96,7 @@ impl Attempts for Forwarding<'_> {
 
     async fn wait(
         &mut self,
-        routing: BoxFuture<Result<Destination, Failure>>,
+        routing: BoxFuture<'static, Result<Destination, Failure>>,
     ) -> Result<Result<Destination, Failure>, Failure> {
         // hyper and h2 drop the whole request if the visitor leaves.
         Ok(routing.await)

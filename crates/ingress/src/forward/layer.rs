@@ -5,15 +5,12 @@
 //! [`Destination`](crate::Destination), which is where a tunnel has its own layers. A response passes what its request has
 //! passed, in the reverse order: that of a service, that of a layer, and an error response.
 
-use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
-use adit_link::Failure;
+use adit_link::{BoxFuture, Failure};
 use http::response::Parts;
 
 use crate::forward::{local_response::LocalResponse, request_meta::RequestMeta, session::Session};
-
-/// A boxed future that may move between threads.
-pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A value that a request holds until it ends, such as a permit.
 pub type Held = Box<dyn Any + Send>;
@@ -27,7 +24,7 @@ pub enum Verdict<'r, R = Box<LocalResponse>> {
     /// Continue, and hold this until the request ends.
     Hold(Held),
     /// Wait for the decision. The future may borrow the layer and the request, and change the request after a wait.
-    Wait(Pin<Box<dyn Future<Output = Verdict<'r, R>> + Send + 'r>>),
+    Wait(BoxFuture<'r, Verdict<'r, R>>),
     /// Respond with this, and do not forward the request. It is not a failure: the request is recorded as completed.
     Respond(R),
     /// Fail the request: the visitor receives the error response of this failure.

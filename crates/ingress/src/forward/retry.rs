@@ -4,12 +4,12 @@
 use std::future::Future;
 
 use adit_auth::Grant;
-use adit_link::{Failure, Lane, Reason, Retry};
+use adit_link::{BoxFuture, Failure, Lane, Reason, Retry};
 use adit_trace::Phase;
 
 use crate::forward::{
     director::{Destination, Direction, Director, failed_on},
-    layer::{BoxFuture, Layers},
+    layer::Layers,
     phases::Phases,
 };
 
@@ -29,7 +29,7 @@ pub(crate) trait Attempts: Send {
     /// Waits for a client. The outer error ends the loop: the visitor has left.
     fn wait(
         &mut self,
-        routing: BoxFuture<Result<Destination, Failure>>,
+        routing: BoxFuture<'static, Result<Destination, Failure>>,
     ) -> impl Future<Output = Result<Result<Destination, Failure>, Failure>> + Send;
 
     /// Passes the layers of a destination.

@@ -24,7 +24,7 @@ use std::{
 use adit_auth::Grant;
 use adit_codec::{EncodedHead, Pool, ProtocolType, ResetCode, TcpOpenHead};
 use adit_flow::MESSAGE_COST;
-use adit_link::{Failure, Reason, Retry};
+use adit_link::{BoxFuture, Failure, Reason, Retry};
 use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError, is_transient};
 use adit_trace::Phase;
 use bytes::Bytes;
@@ -37,7 +37,7 @@ use crate::{
         admission::Admission,
         demand::Demand,
         director::{Destination, Direction, Director},
-        layer::{BoxFuture, Held, Layers},
+        layer::{Held, Layers},
         phases::Phases,
         receive::of_peer,
         record::Outcome,
@@ -100,46 +100,57 @@ impl Tcp {
     ///
     /// # Cancel safety
     /// Dropping it resets both hops.
-    pub async fn serve(
+    pub fn serve(
         self: Arc<Self>,
         stream: impl Into<Stream>,
         peer: SocketAddr,
         local: SocketAddr,
-    ) {
-        let socket = Socket::new(stream);
-        let mut connection = Connection {
-            tcp: &self,
-            socket: &socket,
-            record: self.begin_record(peer, local),
-            holds: Vec::new(),
-            first: None,
-            is_untouched: false,
-            is_aborted: false,
-        };
-        let Some(_open) = self.counters.open(self.config.max_connections) else {
-            tracing::debug!(%peer, "connection refused: too many are open");
-            let many = Failure::new(Reason::Limit, "too many connections are open");
-            // `connections_refused` counts it.
-            connection.record.finish(Outcome::Failed(&many));
-            return;
-        };
-        if let Some(silence) = self.config.keepalive {
-            socket.set_keepalive(silence);
-        }
-        let forwarded = connection.forward().await;
-        match &forwarded {
-            Ok(()) => connection.finish(Outcome::Completed),
-            Err(failure) => {
-                connection.finish(Outcome::Failed(failure));
+    ) -> BoxFuture<'static, ()> {
+        self.serve_stream(stream.into(), peer, local)
+    }
+
+    fn serve_stream(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let socket = Socket::new(stream);
+            let mut connection = Connection {
+                tcp: &self,
+                socket: &socket,
+                record: self.begin_record(peer, local),
+                holds: Vec::new(),
+                first: None,
+                is_untouched: false,
+                is_aborted: false,
+            };
+            let Some(_open) = self.counters.open(self.config.max_connections) else {
+                tracing::debug!(%peer, "connection refused: too many are open");
+                let many = Failure::new(Reason::Limit, "too many connections are open");
+                // `connections_refused` counts it.
+                connection.record.finish(Outcome::Failed(&many));
+                return;
+            };
+            if let Some(silence) = self.config.keepalive {
+                socket.set_keepalive(silence);
             }
-        }
-        let is_aborted = connection.is_aborted;
-        drop(connection);
-        if forwarded.is_ok() {
-            socket.close();
-        } else if is_aborted {
-            socket.reset_after_delivery(self.config.stall).await;
-        }
+            let forwarded = connection.forward().await;
+            match &forwarded {
+                Ok(()) => connection.finish(Outcome::Completed),
+                Err(failure) => {
+                    connection.finish(Outcome::Failed(failure));
+                }
+            }
+            let is_aborted = connection.is_aborted;
+            drop(connection);
+            if forwarded.is_ok() {
+                socket.close();
+            } else if is_aborted {
+                socket.reset_after_delivery(self.config.stall).await;
+            }
+        })
     }
 
     /// The record of a connection that has been accepted now.
@@ -351,7 +362,7 @@ impl Attempts for Connection<'_> {
 
     async fn wait(
         &mut self,
-        routing: BoxFuture<Result<Destination, Failure>>,
+        routing: BoxFuture<'static, Result<Destination, Failure>>,
     ) -> Result<Result<Destination, Failure>, Failure> {
         while_alive(self.socket, routing).await
     }

@@ -19,6 +19,7 @@ mod waiting;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
+use adit_link::BoxFuture;
 use tokio::net::UdpSocket;
 
 pub use self::stats::{UdpDropped, UdpStats};
@@ -47,16 +48,27 @@ impl Udp {
     ///
     /// # Cancel safety
     /// Dropping it cancels all flows.
-    pub async fn serve(
+    pub fn serve(
         self: Arc<Self>,
         socket: UdpSocket,
         session_timeout: Duration,
-        drain: impl Future<Output = ()>,
-    ) {
-        match Port::new(self.context.clone(), socket, session_timeout) {
-            Ok(port) => port.serve(drain).await,
-            Err(error) => tracing::error!(%error, "cannot serve the UDP port"),
-        }
+        drain: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        self.serve_socket(socket, session_timeout, Box::pin(drain))
+    }
+
+    fn serve_socket(
+        self: Arc<Self>,
+        socket: UdpSocket,
+        session_timeout: Duration,
+        drain: BoxFuture<'static, ()>,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            match Port::new(self.context.clone(), socket, session_timeout) {
+                Ok(port) => port.serve(drain).await,
+                Err(error) => tracing::error!(%error, "cannot serve the UDP port"),
+            }
+        })
     }
 
     /// Counters and gauges, over all ports.

@@ -1,6 +1,6 @@
 //! What a transport provides to a client.
 
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{io, pin::Pin, sync::Arc};
 
 use adit_proto::{ConfigSyncRequest, ConfigSyncResponse, RegisterRequest, RegisterResponse};
 use thiserror::Error;
@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
 use super::{message::ControlMessage, refusal::CallError, server::LaneRequest};
-use crate::{lane::Lane, transport::TransportReader};
+use crate::{boxed::BoxFuture, lane::Lane, transport::TransportReader};
 
 /// Runs one connection; completes when the connection is over. Dropping it closes the connection.
-pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type Driver = BoxFuture<'static, ()>;
 
 /// Connects to one server.
 pub trait Transport: Send + Sync + 'static {
@@ -25,8 +25,7 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future gives the connection up.
-    fn connect(&self)
-    -> impl Future<Output = Result<(Self::Channel, Driver), ConnectError>> + Send;
+    fn connect(&self) -> BoxFuture<'_, Result<(Self::Channel, Driver), ConnectError>>;
 }
 
 /// Why a connection cannot be made.
@@ -55,36 +54,36 @@ pub trait Channel: Clone + Send + Sync + 'static {
     fn register(
         &self,
         request: RegisterRequest,
-    ) -> impl Future<Output = Result<RegisterResponse, CallError>> + Send;
+    ) -> BoxFuture<'_, Result<RegisterResponse, CallError>>;
 
     /// Opens the control stream of a session.
     ///
     /// # Errors
     /// [`CallError`].
-    fn open_control(
-        &self,
-        session: &str,
-    ) -> impl Future<Output = Result<ControlChannel, CallError>> + Send;
+    fn open_control<'a>(
+        &'a self,
+        session: &'a str,
+    ) -> BoxFuture<'a, Result<ControlChannel, CallError>>;
 
     /// Fetches the configuration that the client may see.
     ///
     /// # Errors
     /// [`CallError`].
-    fn sync_config(
-        &self,
-        session: &str,
+    fn sync_config<'a>(
+        &'a self,
+        session: &'a str,
         request: ConfigSyncRequest,
-    ) -> impl Future<Output = Result<ConfigSyncResponse, CallError>> + Send;
+    ) -> BoxFuture<'a, Result<ConfigSyncResponse, CallError>>;
 
     /// Opens the data stream of a lane. The result is for [`crate::drive`].
     ///
     /// # Errors
     /// [`CallError`].
-    fn open_lane(
-        &self,
-        lane: &Arc<Lane>,
-        request: LaneRequest<'_>,
-    ) -> impl Future<Output = Result<Self::Reader, CallError>> + Send;
+    fn open_lane<'a>(
+        &'a self,
+        lane: &'a Arc<Lane>,
+        request: LaneRequest<'a>,
+    ) -> BoxFuture<'a, Result<Self::Reader, CallError>>;
 
     /// Whether the connection is over.
     fn is_closed(&self) -> bool;

@@ -1,6 +1,6 @@
 //! What a server provides to the transports that its clients connect over.
 
-use std::{any::Any, future::Future, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 use adit_proto::{ConfigSyncRequest, ConfigSyncResponse, RegisterRequest, RegisterResponse};
 
@@ -9,7 +9,7 @@ use super::{
     message::{ControlInbound, ControlOutbound},
     refusal::Refusal,
 };
-use crate::{failure::Failure, lane::Lane};
+use crate::{boxed::BoxFuture, failure::Failure, lane::Lane};
 
 /// The calls of clients, apart from their lanes. One value serves all connections.
 pub trait ControlServer: Send + Sync + 'static {
@@ -17,11 +17,11 @@ pub trait ControlServer: Send + Sync + 'static {
     ///
     /// # Errors
     /// The [`Refusal`] for the client.
-    fn register(
-        &self,
-        connection: &ClientConnection,
+    fn register<'a>(
+        &'a self,
+        connection: &'a ClientConnection,
         request: RegisterRequest,
-    ) -> impl Future<Output = Result<RegisterResponse, Refusal>> + Send;
+    ) -> BoxFuture<'a, Result<RegisterResponse, Refusal>>;
 
     /// Opens the control stream of a session (P-1.5). Reads `inbound` until it ends or the result is dropped, which the
     /// transport does when the stream or the connection is over. Lifts the allowance of the connection when the session

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -23,7 +22,7 @@ use super::{
         buffered, prepare,
     },
 };
-use crate::FramePacer;
+use crate::{FramePacer, boxed::BoxFuture};
 
 /// The connection is over.
 #[derive(Debug, Error)]
@@ -108,7 +107,7 @@ impl GrpcChannel {
 impl tower::Service<Request<tonic::body::Body>> for GrpcChannel {
     type Response = Response<Incoming>;
     type Error = ChannelClosed;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, ChannelClosed>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<Incoming>, ChannelClosed>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelClosed>> {
         self.send.poll_ready(cx).map_err(ChannelClosed)

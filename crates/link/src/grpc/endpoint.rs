@@ -1,12 +1,6 @@
 //! The server's end of a tunnel connection.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    pin::{Pin, pin},
-    sync::Arc,
-};
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc};
 
 use adit_net::Stream;
 use adit_proto::{LANE_METADATA, PROXY_PATH, SESSION_METADATA};
@@ -24,10 +18,8 @@ use super::{
     status::status_of,
 };
 use crate::{
-    control::{
-        AcceptLane, AcceptedLane, ClientConnection, ControlServer, LaneRequest, Refusal,
-        RefusalReason,
-    },
+    boxed::BoxFuture,
+    control::{AcceptLane, AcceptedLane, ClientConnection, LaneRequest, Refusal, RefusalReason},
     drive::drive,
 };
 
@@ -39,16 +31,16 @@ const MAX_STREAMS: u32 = 8;
 const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
 
 /// The methods of one connection: `Proxy` here, the others in [`Methods`].
-pub struct Endpoint<S: ControlServer, A> {
-    methods: Methods<S>,
-    lanes: Arc<A>,
+pub struct Endpoint {
+    methods: Methods,
+    lanes: Arc<dyn AcceptLane>,
     connection: ClientConnection,
     abort: Abort,
 }
 
-impl<S: ControlServer, A> Endpoint<S, A> {
+impl Endpoint {
     /// For one connection. A data stream that is accepted lifts its allowance.
-    pub fn new(methods: Methods<S>, lanes: Arc<A>, connection: ClientConnection) -> Self {
+    pub fn new(methods: Methods, lanes: Arc<dyn AcceptLane>, connection: ClientConnection) -> Self {
         Self {
             methods,
             lanes,
@@ -58,10 +50,9 @@ impl<S: ControlServer, A> Endpoint<S, A> {
     }
 }
 
-type EndpointFuture =
-    Pin<Box<dyn Future<Output = Result<Response<TunnelBody>, Infallible>> + Send>>;
+type EndpointFuture = BoxFuture<'static, Result<Response<TunnelBody>, Infallible>>;
 
-impl<S: ControlServer, A: AcceptLane> Service<Request<Incoming>> for Endpoint<S, A> {
+impl Service<Request<Incoming>> for Endpoint {
     type Response = Response<TunnelBody>;
     type Error = Infallible;
     type Future = EndpointFuture;
@@ -80,7 +71,7 @@ impl<S: ControlServer, A: AcceptLane> Service<Request<Incoming>> for Endpoint<S,
     }
 }
 
-impl<S: ControlServer, A: AcceptLane> Endpoint<S, A> {
+impl Endpoint {
     fn proxy(&self, request: Request<Incoming>) -> Response<TunnelBody> {
         let channel = self.connection.channel;
         let accepted = lane_request(request.headers())
@@ -134,36 +125,44 @@ fn lane_request(headers: &HeaderMap) -> Result<LaneRequest<'_>, Refusal> {
 ///
 /// # Errors
 /// Those of the connection.
-pub async fn serve_connection<S: ControlServer, A: AcceptLane>(
+pub fn serve_connection<'a>(
     stream: impl Into<Stream>,
-    endpoint: Endpoint<S, A>,
-    drain: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_frame_size(MAX_FRAME_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(usize::try_from(MAX_FRAME_BYTES).unwrap_or(usize::MAX))
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE);
-    let abort = endpoint.abort.clone();
-    let stream = stream.into();
-    prepare(&stream);
-    let stream = Allowed::new(stream, endpoint.connection.allowance.clone(), abort.clone());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), endpoint));
-    let mut drain = pin!(drain);
-    let silent = || io::Error::other("the client is silent");
-    tokio::select! {
-        result = connection.as_mut() => return result.map_err(io::Error::other),
-        () = abort.aborted() => return Err(silent()),
-        () = drain.as_mut() => connection.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        result = connection => result.map_err(io::Error::other),
-        () = abort.aborted() => Err(silent()),
-    }
+    endpoint: Endpoint,
+    drain: impl Future<Output = ()> + Send + 'a,
+) -> BoxFuture<'a, io::Result<()>> {
+    serve(stream.into(), endpoint, Box::pin(drain))
+}
+
+fn serve<'a>(
+    stream: Stream,
+    endpoint: Endpoint,
+    mut drain: BoxFuture<'a, ()>,
+) -> BoxFuture<'a, io::Result<()>> {
+    Box::pin(async move {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_frame_size(MAX_FRAME_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(usize::try_from(MAX_FRAME_BYTES).unwrap_or(usize::MAX))
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_LIST_BYTES)
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE);
+        let abort = endpoint.abort.clone();
+        prepare(&stream);
+        let stream = Allowed::new(stream, endpoint.connection.allowance.clone(), abort.clone());
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), endpoint));
+        let silent = || io::Error::other("the client is silent");
+        tokio::select! {
+            result = connection.as_mut() => return result.map_err(io::Error::other),
+            () = abort.aborted() => return Err(silent()),
+            () = drain.as_mut() => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            result = connection => result.map_err(io::Error::other),
+            () = abort.aborted() => Err(silent()),
+        }
+    })
 }

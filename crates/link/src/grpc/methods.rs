@@ -30,14 +30,15 @@ const REGISTER_BYTES: usize = 4 * 1024;
 const CONTROL_BYTES: usize = adit_codec::MAX_MESSAGE_BYTES;
 
 /// Serves the generated methods of all connections. Clones share the server.
-pub struct Methods<S: ControlServer> {
-    register: TunnelServiceServer<Adapter<S>>,
-    others: TunnelServiceServer<Adapter<S>>,
+#[derive(Clone)]
+pub struct Methods {
+    register: TunnelServiceServer<Adapter>,
+    others: TunnelServiceServer<Adapter>,
 }
 
-impl<S: ControlServer> Methods<S> {
+impl Methods {
     /// Passes the calls on to `server`.
-    pub fn new(server: Arc<S>) -> Self {
+    pub fn new(server: Arc<dyn ControlServer>) -> Self {
         let adapter = Arc::new(Adapter(server));
         let methods =
             |bytes| TunnelServiceServer::from_arc(adapter.clone()).max_decoding_message_size(bytes);
@@ -48,19 +49,10 @@ impl<S: ControlServer> Methods<S> {
     }
 }
 
-impl<S: ControlServer> Clone for Methods<S> {
-    fn clone(&self) -> Self {
-        Self {
-            register: self.register.clone(),
-            others: self.others.clone(),
-        }
-    }
-}
-
-impl<S: ControlServer> Service<Request<tonic::body::Body>> for Methods<S> {
+impl Service<Request<tonic::body::Body>> for Methods {
     type Response = Response<tonic::body::Body>;
     type Error = Infallible;
-    type Future = <TunnelServiceServer<Adapter<S>> as Service<Request<tonic::body::Body>>>::Future;
+    type Future = <TunnelServiceServer<Adapter> as Service<Request<tonic::body::Body>>>::Future;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -76,10 +68,10 @@ impl<S: ControlServer> Service<Request<tonic::body::Body>> for Methods<S> {
 }
 
 /// The generated trait on a [`ControlServer`].
-pub struct Adapter<S>(Arc<S>);
+pub struct Adapter(Arc<dyn ControlServer>);
 
 #[tonic::async_trait]
-impl<S: ControlServer> TunnelService for Adapter<S> {
+impl TunnelService for Adapter {
     async fn register(
         &self,
         request: tonic::Request<RegisterRequest>,

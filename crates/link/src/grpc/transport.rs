@@ -20,6 +20,7 @@ use super::{
     status::error_of,
 };
 use crate::{
+    boxed::BoxFuture,
     control::{
         CallError, Channel, ConnectError, ControlChannel, ControlMessage, Driver, LaneRequest,
         Transport,
@@ -53,20 +54,22 @@ impl GrpcTransport {
 impl Transport for GrpcTransport {
     type Channel = GrpcChannel;
 
-    async fn connect(&self) -> Result<(GrpcChannel, Driver), ConnectError> {
-        let server = HostPort::new(&self.host, self.port);
-        let stream = adit_net::connect(&server).await;
-        let stream = stream.map_err(ConnectError::Unreachable)?;
-        let origin = Self::origin(&server, stream.scheme())?;
-        let connected = connect(stream, origin).await;
-        let (channel, connection) =
-            connected.map_err(|error| ConnectError::Handshake(error.to_string()))?;
-        let driver = Box::pin(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the server ended");
-            }
-        });
-        Ok((channel, driver))
+    fn connect(&self) -> BoxFuture<'_, Result<(GrpcChannel, Driver), ConnectError>> {
+        Box::pin(async move {
+            let server = HostPort::new(&self.host, self.port);
+            let stream = adit_net::connect(&server).await;
+            let stream = stream.map_err(ConnectError::Unreachable)?;
+            let origin = Self::origin(&server, stream.scheme())?;
+            let connected = connect(stream, origin).await;
+            let (channel, connection) =
+                connected.map_err(|error| ConnectError::Handshake(error.to_string()))?;
+            let driver: Driver = Box::pin(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "connection to the server ended");
+                }
+            });
+            Ok((channel, driver))
+        })
     }
 }
 
@@ -79,70 +82,84 @@ impl GrpcChannel {
 impl Channel for GrpcChannel {
     type Reader = GrpcReader;
 
-    async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, CallError> {
-        let response = self.generated().register(request).await;
-        Ok(response.map_err(error_of)?.into_inner())
-    }
-
-    async fn open_control(&self, session: &str) -> Result<ControlChannel, CallError> {
-        let (outbound, queued) = mpsc::channel(CONTROL_QUEUE);
-        let messages = ReceiverStream::new(queued).map(wire_message);
-        let request = with_session(messages, session)?;
-        let response = self.generated().control_stream(request).await;
-        let inbound = response.map_err(error_of)?.into_inner();
-        let inbound = inbound.map(|message| {
-            let message = message.map_err(error_of)?;
-            let kind = match message.payload {
-                Some(Payload::Control(Control { kind })) => kind,
-                _ => None,
-            };
-            Ok(ControlMessage {
-                request_id: message.request_id,
-                kind,
-            })
-        });
-        Ok(ControlChannel {
-            outbound,
-            inbound: Box::pin(inbound),
+    fn register(
+        &self,
+        request: RegisterRequest,
+    ) -> BoxFuture<'_, Result<RegisterResponse, CallError>> {
+        Box::pin(async move {
+            let response = self.generated().register(request).await;
+            Ok(response.map_err(error_of)?.into_inner())
         })
     }
 
-    async fn sync_config(
-        &self,
-        session: &str,
-        request: ConfigSyncRequest,
-    ) -> Result<ConfigSyncResponse, CallError> {
-        let request = with_session(request, session)?;
-        let response = self.generated().config_sync(request).await;
-        Ok(response.map_err(error_of)?.into_inner())
+    fn open_control<'a>(
+        &'a self,
+        session: &'a str,
+    ) -> BoxFuture<'a, Result<ControlChannel, CallError>> {
+        Box::pin(async move {
+            let (outbound, queued) = mpsc::channel(CONTROL_QUEUE);
+            let messages = ReceiverStream::new(queued).map(wire_message);
+            let request = with_session(messages, session)?;
+            let response = self.generated().control_stream(request).await;
+            let inbound = response.map_err(error_of)?.into_inner();
+            let inbound = inbound.map(|message| {
+                let message = message.map_err(error_of)?;
+                let kind = match message.payload {
+                    Some(Payload::Control(Control { kind })) => kind,
+                    _ => None,
+                };
+                Ok(ControlMessage {
+                    request_id: message.request_id,
+                    kind,
+                })
+            });
+            Ok(ControlChannel {
+                outbound,
+                inbound: Box::pin(inbound),
+            })
+        })
     }
 
-    async fn open_lane(
-        &self,
-        lane: &Arc<Lane>,
-        request: LaneRequest<'_>,
-    ) -> Result<GrpcReader, CallError> {
-        let mut parts = self.origin().clone().into_parts();
-        parts.path_and_query = Some(PathAndQuery::from_static(PROXY_PATH));
-        let uri = Uri::from_parts(parts).map_err(lost)?;
-        let request = Request::post(uri)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
-            .header("te", HeaderValue::from_static("trailers"))
-            .header(SESSION_METADATA, request.session)
-            .header(LANE_METADATA, request.lane)
-            .body(TunnelBody::lane(lane.outbound(), false))
-            .map_err(lost)?;
-        let response = self.send(request).await.map_err(lost)?;
-        if let Some(status) = Status::from_header_map(response.headers()) {
-            return Err(error_of(status));
-        }
-        if response.status() != http::StatusCode::OK {
-            return Err(lost(format!(
-                "HTTP status {} in response to the data stream",
-                response.status()
-            )));
-        }
-        Ok(GrpcReader::new(response.into_body()))
+    fn sync_config<'a>(
+        &'a self,
+        session: &'a str,
+        request: ConfigSyncRequest,
+    ) -> BoxFuture<'a, Result<ConfigSyncResponse, CallError>> {
+        Box::pin(async move {
+            let request = with_session(request, session)?;
+            let response = self.generated().config_sync(request).await;
+            Ok(response.map_err(error_of)?.into_inner())
+        })
+    }
+
+    fn open_lane<'a>(
+        &'a self,
+        lane: &'a Arc<Lane>,
+        request: LaneRequest<'a>,
+    ) -> BoxFuture<'a, Result<GrpcReader, CallError>> {
+        Box::pin(async move {
+            let mut parts = self.origin().clone().into_parts();
+            parts.path_and_query = Some(PathAndQuery::from_static(PROXY_PATH));
+            let uri = Uri::from_parts(parts).map_err(lost)?;
+            let request = Request::post(uri)
+                .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
+                .header("te", HeaderValue::from_static("trailers"))
+                .header(SESSION_METADATA, request.session)
+                .header(LANE_METADATA, request.lane)
+                .body(TunnelBody::lane(lane.outbound(), false))
+                .map_err(lost)?;
+            let response = self.send(request).await.map_err(lost)?;
+            if let Some(status) = Status::from_header_map(response.headers()) {
+                return Err(error_of(status));
+            }
+            if response.status() != http::StatusCode::OK {
+                return Err(lost(format!(
+                    "HTTP status {} in response to the data stream",
+                    response.status()
+                )));
+            }
+            Ok(GrpcReader::new(response.into_body()))
+        })
     }
 
     fn is_closed(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::support::{Drops, Inbound, config, open_on, read, response, until};
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
-    Exchange, Failure, IncomingRequest, Lane, Reason,
+    BoxFuture, Exchange, Failure, IncomingRequest, Lane, Reason,
     control::{
         AcceptLane, AcceptedLane, CallError, Channel, ChannelId, ClientConnection, ControlInbound,
         ControlMessage, ControlOutbound, ControlReadError, ControlServer, LaneRequest, Refusal,
@@ -40,20 +40,22 @@ fn stale() -> Refusal {
 struct Scripted;
 
 impl ControlServer for Scripted {
-    async fn register(
-        &self,
-        connection: &ClientConnection,
+    fn register<'a>(
+        &'a self,
+        connection: &'a ClientConnection,
         request: RegisterRequest,
-    ) -> Result<RegisterResponse, Refusal> {
+    ) -> BoxFuture<'a, Result<RegisterResponse, Refusal>> {
         assert!(connection.peer.ip().is_loopback());
         connection.allowance.lift();
-        if request.client_id.is_empty() {
-            return Err(Refusal::new(RefusalReason::BadRequest, "no client id"));
-        }
-        Ok(RegisterResponse {
-            session: "good".into(),
-            ..RegisterResponse::default()
-        })
+        let session = "good".into();
+        let registered = match request.client_id.as_str() {
+            "" => Err(Refusal::new(RefusalReason::BadRequest, "no client id")),
+            _ => Ok(RegisterResponse {
+                session,
+                ..RegisterResponse::default()
+            }),
+        };
+        Box::pin(async move { registered })
     }
 
     fn open_control(

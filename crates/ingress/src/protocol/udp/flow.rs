@@ -12,7 +12,7 @@ use std::{
 
 use adit_auth::Grant;
 use adit_codec::{ProtocolType, ResetCode, UdpOpenHead};
-use adit_link::{Exchange, Failure, Part, Reason, RecvHalf, SendHalf};
+use adit_link::{BoxFuture, Exchange, Failure, Part, Reason, RecvHalf, SendHalf};
 use adit_trace::Phase;
 use bytes::Bytes;
 
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::forward::{
     director::{Destination, Direction, Director},
-    layer::{BoxFuture, Held, Layers},
+    layer::{Held, Layers},
     phases::Phases,
     record::Outcome,
     request_head::open_session,
@@ -297,7 +297,7 @@ impl Attempts for Run {
 
     async fn wait(
         &mut self,
-        routing: BoxFuture<Result<Destination, Failure>>,
+        routing: BoxFuture<'static, Result<Destination, Failure>>,
     ) -> Result<Result<Destination, Failure>, Failure> {
         Ok(routing.await)
     }
