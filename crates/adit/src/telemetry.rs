@@ -3,9 +3,8 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use adit_admin::MetricsPage;
-use adit_telemetry::{
-    AccessLog, CONTENT_TYPE, LogGuard, LogReopener, Logging, Metrics, Telemetry, Traces,
-};
+use adit_otlp::Traces;
+use adit_telemetry::{AccessLog, CONTENT_TYPE, LogGuard, LogReopener, Logging, Metrics, Telemetry};
 use adit_trace::{Observer, Sample};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;

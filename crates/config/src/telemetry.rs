@@ -2,9 +2,10 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::Path, time::Duration};
 
+use adit_otlp::{OtelEnvironment, TracesSettings};
 use adit_telemetry::{
     AccessLogSettings, DEFAULT_KEEP, DEFAULT_KEEP_IDLE, DEFAULT_MAX_LABEL_SETS, LogFileSettings,
-    MetricsSettings, OtelEnvironment, Rotate, TracesSettings,
+    MetricsSettings, Rotate,
 };
 
 use crate::{

@@ -1,23 +1,21 @@
-//! Metrics, access log and traces of the requests of a process; its log and error log.
+//! Metrics and access log of the requests of a process; its log and error log.
 //!
 //! Holds [`Telemetry`], the observer of both sides, and its parts: [`Metrics`] counts, [`AccessLog`] writes a line,
-//! [`Traces`] exports spans. [`init`], which both programs call first, installs the log, and [`Logging`] adds the error
+//! and [`adit_otlp::Traces`] exports spans. [`init`], which both programs call first, installs the log, and [`Logging`] adds the error
 //! log.
 //!
 //! Promises: data threads never wait for any of them; the memory of each is bounded, and its losses are counted; a request
-//! has the same id in all of them. Further promises are in `logs.rs`, `metrics.rs`, `access_log.rs` and `traces.rs`.
+//! has the same id in all of them. Further promises are in `logs.rs`, `metrics.rs` and `access_log.rs`.
 //!
 //! Leaves to the caller: settings, and to keep each [`LogGuard`] to the end of `main`.
 //!
 //! Proof: the tests of each file; `tests/metrics.rs` checks the text for Prometheus, `tests/access_log.rs` the lines of
-//! the access log, `tests/otlp.rs` the spans.
+//! the access log.
 
 mod access_log;
-mod grpc;
 mod logs;
 mod metrics;
 mod observer;
-mod traces;
 
 pub use access_log::AccessLog;
 pub use logs::{
@@ -30,7 +28,3 @@ pub use metrics::{
     MetricsSettingsError, PROCESS_FAMILIES, RequestFamily, request_families,
 };
 pub use observer::Telemetry;
-pub use traces::{
-    OtelEnvironment, ParseTracesProtocolError, StartTracesError, Traces, TracesHeaders,
-    TracesProtocol, TracesSettings, TracesSettingsError, TracesStats, TracesTls,
-};

@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use adit_otlp::TracesStats;
 use adit_trace::{Edge, Record, Sample};
 use parking_lot::Mutex;
 
@@ -32,7 +33,7 @@ pub use exposition::CONTENT_TYPE;
 pub use names::{RequestFamily, request_families};
 pub use process::PROCESS_FAMILIES;
 
-use crate::{logs::LogCounters, traces::TracesStats};
+use crate::logs::LogCounters;
 use exposition::Exposition;
 use label_sets::LabelSets;
 use series::Key;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use adit_otlp::Traces;
 use adit_trace::{Observer, Record, Sample, Timeline};
 
-use crate::{access_log::AccessLog, metrics::Metrics, traces::Traces};
+use crate::{access_log::AccessLog, metrics::Metrics};
 
 /// The receivers of records: any of these, or none.
 #[derive(Debug, Default)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use adit_config::{
     ClientOverrides, ConfigError, ServerOverrides, Telemetry, load_client, load_server,
 };
-use adit_telemetry::{LogTarget, MetricsSettings, Rotate, TracesHeaders, TracesProtocol};
+use adit_otlp::{TracesHeaders, TracesProtocol};
+use adit_telemetry::{LogTarget, MetricsSettings, Rotate};
 
 fn server_with(pairs: &[(&str, &str)], text: &str) -> Result<Telemetry, ConfigError> {
     let dir = tempfile::tempdir().unwrap();

@@ -4,10 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(target_os = "linux")]
 use std::{fs, io};
 
+use adit_otlp::TracesStats;
 use adit_trace::{Family, Sample};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{logs::LogCounters, traces::TracesStats};
+use crate::logs::LogCounters;
 
 /// All families of this file. The names with `process_` are those of all client libraries of Prometheus.
 pub const PROCESS_FAMILIES: [&Family; 10] = [

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use adit_telemetry::Traces;
+use adit_otlp::Traces;
 use adit_trace::{Edge, Phase, Record, TraceContext};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 

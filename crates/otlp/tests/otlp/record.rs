@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use adit_telemetry::{Traces, TracesSettings};
+use adit_otlp::{Traces, TracesSettings};
 use adit_trace::{Edge, Record, Timeline};
 use opentelemetry_proto::tonic::trace::v1::Span;
 

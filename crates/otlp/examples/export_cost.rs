@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_telemetry::{Traces, TracesSettings};
+use adit_otlp::{Traces, TracesSettings};
 use adit_trace::{Edge, Phase, Record};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -93,7 +93,7 @@ fn record(traces: &Traces, now: Instant) {
 fn settings(endpoint: &str) -> TracesSettings {
     let mut settings = TracesSettings::new(endpoint, "export-cost");
     if endpoint.matches('/').count() > 2 {
-        settings.protocol = adit_telemetry::TracesProtocol::HttpProtobuf;
+        settings.protocol = adit_otlp::TracesProtocol::HttpProtobuf;
     }
     settings
 }

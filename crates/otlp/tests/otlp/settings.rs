@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_telemetry::{
+use adit_otlp::{
     Traces, TracesHeaders, TracesProtocol, TracesSettings, TracesSettingsError, TracesTls,
 };
 

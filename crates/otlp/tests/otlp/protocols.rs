@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_telemetry::{Traces, TracesHeaders, TracesProtocol, TracesSettings, TracesTls};
+use adit_otlp::{Traces, TracesHeaders, TracesProtocol, TracesSettings, TracesTls};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };

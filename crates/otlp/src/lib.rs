@@ -1,9 +1,9 @@
-//! Spans of the traced requests, exported to a collector.
+//! Exports the spans of traced requests to a collector.
 //!
 //! A finished request becomes one span for this hop and one for each of its phases. The data thread copies the record
-//! into a bounded queue (`traces/finished.rs`). One thread of its own, with a runtime of its own, builds the spans
-//! (`traces/spans.rs`), gathers batches (`traces/exporter.rs`) and sends them as OTLP over gRPC or HTTP, by the exporter
-//! of the `opentelemetry` crates (`traces/collector.rs`).
+//! into a bounded queue (`finished.rs`). One thread of its own, with a runtime of its own, builds the spans
+//! (`spans.rs`), gathers batches (`exporter.rs`) and sends them as OTLP over gRPC or HTTP, by the exporter
+//! of the `opentelemetry` crates (`collector.rs`).
 //!
 //! Promises:
 //! - [`Traces::begin`] and [`Traces::on_end`] never wait, need no runtime and take no lock that the thread holds while it
@@ -24,6 +24,7 @@ mod ended;
 mod environment;
 mod exporter;
 mod finished;
+mod grpc;
 mod health;
 mod queue;
 mod refusal;

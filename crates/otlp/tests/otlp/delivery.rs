@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_telemetry::{Traces, TracesSettings, TracesStats};
+use adit_otlp::{Traces, TracesSettings, TracesStats};
 use adit_trace::{Edge, Phase};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,

@@ -1,6 +1,6 @@
 //! Which requests are traced: `ParentBased(TraceIdRatioBased)`, or `TraceIdRatioBased` alone.
 
-use adit_telemetry::{Traces, TracesSettings};
+use adit_otlp::{Traces, TracesSettings};
 
 use super::{
     collector::refusing,
@@ -87,5 +87,5 @@ fn a_request_without_timeline_has_no_spans() {
     let traces = share(1.0);
     traces.on_end(&http(adit_trace::Edge::Ingress, std::time::Instant::now()));
     let stats = traces.shutdown(std::time::Duration::ZERO);
-    assert_eq!(stats, adit_telemetry::TracesStats::default());
+    assert_eq!(stats, adit_otlp::TracesStats::default());
 }
