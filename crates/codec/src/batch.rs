@@ -29,7 +29,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Empty.
+    /// Creates an empty batch.
     pub fn new() -> Self {
         Self::default()
     }
@@ -96,7 +96,7 @@ impl BatchBuilder {
 /// Bytes ready to be written, in segments.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Empty only if the batch is empty.
+    /// The first bytes; empty only if the batch is empty.
     first: Bytes,
     more: VecDeque<Bytes>,
     remaining: usize,

@@ -15,7 +15,7 @@ pub const MAX_INFLATED_BYTES: usize = 64 * 1024;
 /// The algorithm of compressed payload, and its inflated size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compressed {
-    /// How.
+    /// The algorithm.
     pub by: Compression,
     /// Its inflated size; 1 to [`MAX_INFLATED_BYTES`], and greater than the compressed size.
     pub inflated_bytes: u32,
@@ -27,7 +27,7 @@ impl Compressed {
         self.inflated_bytes as usize
     }
 
-    /// From the two fields; `None` when the message has neither.
+    /// Reads the two fields; `None` when the message has neither.
     pub(crate) fn read(inflated_bytes: u64, by: u64) -> Result<Option<Self>, BadMessage> {
         let (inflated_bytes, by) = (low_32(inflated_bytes), low_32(by));
         if inflated_bytes == 0 && by == 0 {

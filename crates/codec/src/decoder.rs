@@ -39,7 +39,7 @@ enum State {
         prefix: [u8; PREFIX_BYTES],
         have: usize,
     },
-    /// In a message of `length` bytes; `gathered` has its start.
+    /// The position is in a message of `length` bytes; `gathered` has its start.
     Message { length: usize, scan: bool },
     /// In a chunk that is passed on in parts. `gathered` has the start of the next part if it was too short.
     Parts {
@@ -75,7 +75,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// At the start of a stream.
+    /// Creates a decoder at the start of a stream.
     pub fn new() -> Self {
         Self {
             input: Bytes::new(),
@@ -188,8 +188,8 @@ impl Decoder {
                     }
                     let missing = length - self.gathered.len();
                     let take = self.input.len().min(missing);
-                    // While scanning, only as much as is needed, so that a chunk's payload is not gathered with its
-                    // envelope.
+                    // While scanning, only the needed bytes are taken, so that a chunk's payload is not gathered with
+                    // its envelope.
                     let take = if scan {
                         take.min(SCAN_BYTES.saturating_sub(self.gathered.len()).max(1))
                     } else {
@@ -198,7 +198,7 @@ impl Decoder {
                     let part = self.take(take);
                     self.gathered.extend_from_slice(&part);
                     if self.gathered.len() == length {
-                        // A separate allocation, so that a small head that is kept does not pin a large one.
+                        // A separate allocation is used, so that a small head that is kept does not pin a large one.
                         let message = std::mem::take(&mut self.gathered).freeze();
                         self.state = START;
                         return decode_message(&message, length, self.message_at);
@@ -230,7 +230,7 @@ impl Decoder {
                         take = take.min(MIN_PART_BYTES - waits);
                     }
                     if gathers && waits == 0 {
-                        // Exact, so that a waiting payload has no spare capacity.
+                        // The capacity is exact, so that a waiting payload has no spare capacity.
                         self.gathered.reserve(MIN_PART_BYTES.min(*remaining));
                     }
                     *remaining -= take;

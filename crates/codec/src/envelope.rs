@@ -70,7 +70,7 @@ pub enum Payload {
     StopSending(ResetCode),
     /// Both directions are over.
     Reset {
-        /// Why.
+        /// The code.
         code: ResetCode,
         /// The reason, for the log.
         reason: Bytes,

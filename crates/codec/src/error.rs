@@ -38,7 +38,7 @@ pub enum DecodeError {
 /// The error of one message; a protocol error of its request only, if the envelope could be read (P-2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadMessage {
-    /// It ends inside a field.
+    /// The message ends inside a field.
     #[error("it ends inside a field")]
     Truncated,
     /// A varint of more than ten bytes.
@@ -62,7 +62,7 @@ pub enum BadMessage {
     /// A header value contains CR, LF or NUL.
     #[error("a header value contains CR, LF or NUL")]
     HeaderValue,
-    /// More header lines than the bound.
+    /// The head has more header lines than the bound.
     #[error("more header lines than allowed")]
     TooManyHeaders,
     /// A head above the bound.
@@ -92,7 +92,7 @@ pub enum HeadError {
         /// The bound.
         limit: usize,
     },
-    /// More lines than the bound.
+    /// The head has more lines than the bound.
     #[error("the head has more than {limit} header lines")]
     TooManyHeaders {
         /// The bound.

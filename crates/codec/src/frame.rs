@@ -8,8 +8,7 @@ use crate::error::DecodeError;
 /// Bytes before each message.
 pub const PREFIX_BYTES: usize = 5;
 
-/// The longest message (P-2.1). A payload of 64 KiB with a head fits many times; a longer message is not one of this
-/// protocol.
+/// The longest message (P-2.1). A message of this protocol is much shorter: its largest payload is 64 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// The prefix of a message of `length` bytes.

@@ -1,13 +1,4 @@
-//! Heads: the opening messages and the heads of responses, a module for each protocol.
-//!
-//! A head is written once, by the task that makes it, into a buffer of its own ([`EncodedHead`]); the request's id is
-//! added when the message is sent, because ids are assigned in the order in which messages are sent (P-2.2).
-//!
-//! The protocols' messages number their fields differently and bound them differently (a path, a status), so each has its
-//! list of fields in a module of its own. What is the same stands once: the loop over fields, header lines and bounds in
-//! `read` and `write`, the head of a response in `write`, the opening part in `open`.
-//!
-//! Code above the codec does not depend on the protocols: [`RequestHead`] and [`ResponseHead`] have the methods that all share.
+//! Heads: the opening messages and the heads of responses. Each protocol has a module.
 
 mod grpc;
 mod http;
@@ -82,7 +73,7 @@ impl RequestHead {
         }
     }
 
-    /// The same, mutable.
+    /// The opening part, mutable.
     pub fn open_mut(&mut self) -> &mut Open {
         match self {
             Self::Http(head) => &mut head.open,
@@ -117,18 +108,18 @@ impl RequestHead {
 /// The head of a response: one variant for each protocol that has its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResponseHead {
-    /// Of an HTTP exchange.
+    /// The response of an HTTP exchange.
     Http(Box<HttpResponse>),
-    /// Of a gRPC call.
+    /// The response of a gRPC call.
     Grpc(Box<GrpcResponse>),
-    /// Of a WebSocket connection.
+    /// The response of a WebSocket connection.
     WebSocket(Box<WebSocketResponse>),
-    /// Of a TCP connection or a UDP flow: the service is connected.
+    /// The response of a TCP connection or a UDP flow: the service is connected.
     Accepted,
 }
 
 impl ResponseHead {
-    /// Whether it can respond to a request of this protocol.
+    /// Whether this head can respond to a request of the protocol.
     pub const fn responds_to(&self, protocol: ProtocolType) -> bool {
         matches!(
             (self, protocol),

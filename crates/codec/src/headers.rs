@@ -78,7 +78,7 @@ impl HeaderBlock {
     }
 }
 
-/// Equal if the lines are the same in the same order, from whatever message.
+/// Two blocks are equal if they have the same lines in the same order, whichever messages they are from.
 impl PartialEq for HeaderBlock {
     fn eq(&self, other: &Self) -> bool {
         self.lines == other.lines && self.lines().eq(other.lines())
@@ -252,7 +252,7 @@ impl Gather {
         if !is_value(value) {
             return Err(BadMessage::HeaderValue);
         }
-        // One key byte, so that an entry can be found without knowing its field.
+        // The repacked form has keys of one byte, so that an entry is found without the number of its field.
         let one_byte_key = message[key_at] < 0x80;
         if let Some(repacked) = &mut self.repacked {
             put_header(repacked, 1, name, value);
@@ -356,7 +356,7 @@ mod tests {
             assert_eq!(read.wire_len(), 24, "packed");
             assert!(!is_slice(&read, &message));
         }
-        // The odd one first: nothing to copy before it.
+        // The line in another form is first: no entry before it has to be copied.
         for odd in [value_first, long_key] {
             let message = Bytes::from([odd, c].concat());
             let read = gathered(&message, 6).unwrap();

@@ -12,7 +12,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The other end.
+    /// The other side.
     pub const fn peer(self) -> Self {
         match self {
             Self::Server => Self::Client,
@@ -101,7 +101,7 @@ macro_rules! wire_enum {
 wire_enum! {
     /// The protocol of a request; a field of opening messages.
     ProtocolType {
-        /// Not set.
+        /// The field is not set.
         Unspecified = 0,
         /// HTTP exchange.
         Http = 1,
@@ -136,7 +136,7 @@ impl ProtocolType {
 wire_enum! {
     /// The declared type of a message; the payload decides (P-2.4).
     MessageType {
-        /// Not set.
+        /// The field is not set.
         Unspecified = 0,
         /// Opens a request.
         Request = 1,
@@ -194,11 +194,11 @@ impl Compression {
 wire_enum! {
     /// Why a request, or one direction of it, was ended.
     ResetCode {
-        /// Not set, or from a newer version.
+        /// The field is not set, or is from a newer version.
         Unspecified = 0,
         /// The other side does not need it any more; not an error.
         Cancelled = 1,
-        /// Never handed to the service.
+        /// The request was never passed to the service.
         Refused = 2,
         /// A rule of the protocol was violated.
         ProtocolError = 3,

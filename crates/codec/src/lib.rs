@@ -1,5 +1,5 @@
-//! Encodes and decodes tunnel messages, and holds the two structures that every byte passes: the outbox and the buffer
-//! pool.
+//! Encodes and decodes tunnel messages. Also has the two structures that every byte passes through: the outbox and the
+//! buffer pool.
 //!
 //! Holds: the identifiers of the wire ([`RequestId`], [`ProtocolType`], [`ResetCode`]); encoders that write a head once
 //! and never copy a large payload; a [`Decoder`] that reads messages from transport frames without joining them;
@@ -12,7 +12,7 @@
 //! - header names and values that leave a decoder can be written to an HTTP/1 connection as they are;
 //! - an append to the outbox wakes a parked writer exactly when there is something to write.
 //!
-//! Leaves to others: which message goes next (`adit-mux`), credit (`adit-flow`), sockets (`adit-link`).
+//! Leaves to others: which message is sent next (`adit-mux`), credit (`adit-flow`), sockets (`adit-link`).
 //!
 //! Cost: a payload is read by reference at any size. One above [`COALESCE_BYTES`] is written by reference too; everything
 //! smaller is copied once into a shared block. Numbers in `docs/bench/`, suite `codec`.

@@ -118,7 +118,7 @@ pub fn write_compressed_prefix(
     let mut start = Start::new(id, 0, message_type, end_stream);
     compressed.put(&mut start);
     match frame {
-        // Not ascending, because the payload must be last. A frame is read as a whole in any case.
+        // The fields are not ascending, because the payload must be last. A frame is read as a whole in any case.
         Some(frame) => put_frame(&mut start, frame, length),
         None => start.put_field(CHUNK_FIELD, length),
     }
@@ -127,7 +127,7 @@ pub fn write_compressed_prefix(
 
 /// A frame's field up to its payload.
 fn put_frame(out: &mut Start, frame: WebSocketFrame, length: usize) {
-    // Masked to the bits of a frame: the length written before assumes that.
+    // The values are masked to the bits of a frame: the length written before assumes that.
     let (rsv, opcode) = (frame.rsv & 0x7, frame.opcode & 0xf);
     let small = [u64::from(rsv), u64::from(opcode)];
     let mut head = 2 * small.iter().filter(|value| **value != 0).count();

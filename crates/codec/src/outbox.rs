@@ -64,7 +64,7 @@ impl<Q: Queue> Outbox<Q> {
             None
         };
         drop(state);
-        // Outside of the lock: on a multi-threaded runtime the writer may run at once.
+        // The writer is woken outside of the lock: on a multi-threaded runtime it may run at once.
         if let Some(writer) = writer {
             writer.wake();
         }
@@ -77,7 +77,7 @@ impl<Q: Queue> Outbox<Q> {
     /// One writer only: a second one with the same number would replace the first one's waker.
     ///
     /// # Cancel safety
-    /// Nothing is taken unless it is returned.
+    /// A batch is taken only when it is returned.
     pub fn poll_drain(&self, writer: u32, cx: &mut Context<'_>) -> Poll<Option<Q::Batch>> {
         let mut state = lock(&self.state);
         if state.queue.writer() != writer {
@@ -202,7 +202,7 @@ mod tests {
         let writer = Writer::new();
         writer.append(1);
         assert_eq!(writer.poll(), Poll::Pending);
-        // Another event wakes the writer's task just as the queue is filled from within.
+        // Another event wakes the writer's task in the moment in which the queue is filled without `with`.
         lock(&writer.outbox.state).queue.push(2);
         assert_eq!(writer.poll(), Poll::Ready(Some(vec![1, 2])));
         writer.append(3);

@@ -1,4 +1,5 @@
-//! Hostile bytes: no panic, no more out than came in, and the same outcome however the frames are cut.
+//! Hostile bytes cause no panic, the decoder returns no more bytes than it received, and the result does not depend on
+//! how the frames are cut.
 //!
 //! With an engine (`cargo bolero test`) these are fuzz targets; without one they run a bounded number of times.
 #![cfg(not(adit_loom))]
@@ -15,7 +16,7 @@ mod model;
 use adit_codec::{HeaderBlock, MAX_WIRE_LINES, Open, Payload, RequestHead, ResponseHead};
 use model::{End, framed, joined, read, read_one};
 
-/// Bytes that look more like a message than chance would have it: fields with small numbers.
+/// Bytes that look more like a message than random ones: fields with small numbers.
 fn message_of(fields: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, kind, content) in fields {
@@ -40,7 +41,7 @@ fn message_of(fields: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
     out
 }
 
-/// Reads a stream in one frame and cut; both results must be equal.
+/// Reads a stream in one frame, and again cut into several; both results must be equal.
 fn assert_cuts_change_nothing(stream: &[u8], cuts: &[u8]) {
     let cuts: Vec<usize> = cuts.iter().map(|&cut| usize::from(cut)).collect();
     let (whole, _, end) = read(stream, &[]);
@@ -159,7 +160,7 @@ fn any_header_block() {
             for number in [14 << 3 | 2, 6 << 3 | 2] {
                 let mut message = vec![0x08, 2, number];
                 if number == 6 << 3 | 2 {
-                    // In a response headers are field 2 and the status is field 1.
+                    // In a response, field 2 has the headers and field 1 the status.
                     content
                         .iter_mut()
                         .filter(|byte| **byte == 0x0a)
@@ -183,7 +184,7 @@ fn any_header_block() {
                     }
                 }
             }
-            // Built from lines as they come, whatever they are: the bad ones are left out.
+            // The block is built from arbitrary lines; invalid ones are left out.
             let block = lines
                 .iter()
                 .take(MAX_WIRE_LINES)
@@ -193,7 +194,8 @@ fn any_header_block() {
         });
 }
 
-/// The payloads that are messages of their own, with what makes each hold, so that the rest of it is looked at.
+/// The payloads that are messages themselves, each with a content that makes it valid, so that the decoder reads the
+/// bytes after it.
 fn heads() -> [(u8, Vec<u8>); 11] {
     let open = [&[0x0a, 18, 0x0a, 16][..], &[7; 16]].concat();
     let opened = |rest: &[u8]| [&open[..], rest].concat();

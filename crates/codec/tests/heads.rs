@@ -26,7 +26,7 @@ fn open() -> Open {
     }
 }
 
-/// The opening of each protocol, with a body where it may carry one.
+/// The opening of each protocol, with a body if the protocol allows one.
 fn request(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
     let open = &open();
     let (authority, path, local) = (&b"a.example"[..], &b"/s/M"[..], "192.0.2.1:1");

@@ -1,5 +1,5 @@
-//! Each pair of racers over outbox and pool, in every order that the lock allows. The fault that a test finds stands at
-//! the test.
+//! Each pair of concurrent calls of outbox and pool, in every order that the lock allows. The comment of each test
+//! names the fault that it finds.
 #![cfg(adit_loom)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -11,7 +11,7 @@ use std::{
 use adit_codec::{Outbox, Pool, Queue};
 use loom::thread::{self, Thread};
 
-/// Letters that leave together once there are `at_once` of them.
+/// Letters that the writer receives together once there are `at_once` of them.
 struct Letters {
     waiting: Vec<u32>,
     at_once: usize,
@@ -79,10 +79,10 @@ fn append_races_drain() {
     });
 }
 
-/// Two senders append what only together makes a batch.
+/// Two senders append one letter each; the batch needs both.
 ///
-/// Fails when `with` takes the waker before it checks whether there is something to write: the first append then spends
-/// the wake-up that the second one owes.
+/// Fails when `with` takes the waker before it checks whether there is something to write: the first append then uses
+/// up the waker, and the second one wakes no task.
 #[test]
 fn two_appends_race_drain() {
     loom::model(|| {
@@ -100,10 +100,10 @@ fn two_appends_race_drain() {
     });
 }
 
-/// A sender appends its last and closes while the writer drains.
+/// A sender appends its last letter and closes the outbox while the writer drains.
 ///
-/// Fails when `close` does not wake, and when `poll_drain` looks at `closed` before the queue: what was appended
-/// before the close is then lost.
+/// Fails when `close` does not wake, and when `poll_drain` looks at `closed` before the queue: letters appended before
+/// the close are then lost.
 #[test]
 fn close_races_drain() {
     loom::model(|| {
@@ -125,7 +125,7 @@ fn close_races_drain() {
 /// The outbox gets another writer while the first one looks for something to write.
 ///
 /// Fails when `reopen` does not wake the writer that is parked, and when `poll_drain` compares the number under another
-/// lock than the one under which it takes the batch: the replaced writer then gets what the new one was to write.
+/// lock than the one under which it takes the batch: the replaced writer then receives the batch of the new one.
 #[test]
 fn reopen_races_drain() {
     loom::model(|| {

@@ -1,16 +1,15 @@
 //! Checked against the generated code (prost), both ways:
 //! - what the writers write, prost reads to the same content, types included;
 //! - what prost writes, the decoder reads to the same content, or refuses by a rule that protobuf does not know;
-//! - the order of fields, at the top and inside heads and headers, and unknown fields beside them change nothing;
-//! - of broken bytes, what prost refuses the decoder does not take for something else.
+//! - the order of fields, in the message and inside heads and headers, and unknown fields change nothing;
+//! - the decoder refuses broken bytes that prost refuses.
 //!
-//! Where ours differs, by intent:
-//! - refused here though it is protobuf: header names and values, methods, targets, statuses and UUIDs that HTTP or
-//!   the protocol does not have; a payload that this build does not carry, or none and no end; a `message_type` that
-//!   contradicts (P-2.4); groups (gone since proto3);
-//! - of a payload or an `Open` that stands twice the last counts, alone; prost merges them (P-2.3). What is passed over
-//!   is not looked into;
-//! - a `Reset` is valid with a reason that is not UTF-8, and a `Control` is passed on unread.
+//! Intended differences of the decoder:
+//! - it refuses valid protobuf with header names and values, methods, targets, statuses and UUIDs that are invalid in
+//!   HTTP or in the protocol; with a payload that this version does not support, or with neither payload nor end; with
+//!   a `message_type` that contradicts the payload (P-2.4); with groups (removed in proto3);
+//! - of a repeated payload or `Open` it takes the last one and does not read the others; prost merges them (P-2.3);
+//! - it accepts a `Reset` with a reason that is not UTF-8, and passes a `Control` on without reading it.
 #![cfg(not(adit_loom))]
 #![allow(
     clippy::unwrap_used,
@@ -81,7 +80,7 @@ fn encode_response(head: &HttpResponse) -> EncodedHead {
     .unwrap()
 }
 
-/// The heads of the protocols other than HTTP, with type and number of payload bytes that ride along.
+/// The heads of the protocols other than HTTP, with their type and the number of payload bytes in them.
 fn encode_other(head: &Theirs) -> Option<(EncodedHead, ProtocolType, MessageType, usize)> {
     let open = |open: &Option<adit_proto::Open>| ours_open(open.as_ref().unwrap());
     let request = MessageType::Request;
@@ -143,7 +142,7 @@ fn compressed_of(message: &TunnelMessage) -> Option<Compressed> {
     Some(Compressed { by, inflated_bytes })
 }
 
-/// Writes `message` with our writers, and returns what prost must read: types and forced ends included.
+/// Writes `message` with the encoders under test, and returns what prost must read, including types and implied ends.
 /// Only for messages that are not refused.
 fn write(message: &TunnelMessage) -> (Vec<u8>, TunnelMessage) {
     let mut out = BytesMut::from(&b"before"[..]);
@@ -250,7 +249,7 @@ fn write(message: &TunnelMessage) -> (Vec<u8>, TunnelMessage) {
     (unframed(frame).to_vec(), expected)
 }
 
-/// Any permutation of `parts` in which those of one number keep their order.
+/// A permutation of `parts` in which parts with the same number keep their order.
 fn permuted<'a>(parts: &[(u64, u8, &'a [u8])], keys: &[u32]) -> Vec<(u64, Vec<u8>)> {
     let mut slots: Vec<usize> = (0..parts.len()).collect();
     slots.sort_by_key(|&slot| keys[slot % keys.len()].rotate_left(slot as u32));
@@ -272,7 +271,7 @@ fn permuted<'a>(parts: &[(u64, u8, &'a [u8])], keys: &[u32]) -> Vec<(u64, Vec<u8
         .collect()
 }
 
-/// Fields that no reader of version 1 knows.
+/// Fields that are unknown in version 1.
 fn unknown() -> impl Strategy<Value = Vec<u8>> {
     let field = (
         prop_oneof![32..40u64, Just(1 << 20), Just((1 << 29) - 1)],
@@ -318,10 +317,11 @@ fn shuffled(message: &[u8], keys: &[u32], unknown: &[Vec<u8>], depth: usize) -> 
     let parts = fields(message).unwrap();
     let mut out = Vec::new();
     for (index, (number, bytes)) in permuted(&parts, keys).into_iter().enumerate() {
-        // Payloads that are messages (5 to 17 and 19), in them `open` and headers.
+        // Payloads that are messages (fields 5 to 17 and 19); inside them `open` and headers.
         let nested = match depth {
             0 => matches!(number, 5..=17 | 19),
-            // A status is 1, but no range; texts, bodies and payloads are what remains.
+            // Field 1 is a message or the status, which has no length. Texts, bodies and payloads in these fields are
+            // not messages.
             1 => matches!(number, 1 | 2 | 4 | 6) && fields(content_or_none(&bytes)).is_some(),
             _ => false,
         };
@@ -344,8 +344,8 @@ fn content_or_none(field: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether a field at this depth is a message and not bytes that look like one. Depth 1 is only known by its parent, so
-/// a header is recognised by decoding it with the generated code.
+/// Whether a field at this depth is a message, and not bytes that look like one. At depth 1 the number does not
+/// determine that, so a header is recognised by decoding it with the generated code.
 fn is_message_field(depth: usize, field: &[u8]) -> bool {
     if depth == 0 {
         return true;
@@ -388,7 +388,7 @@ proptest! {
         // The oracle agrees that this is the same message.
         prop_assert_eq!(TunnelMessage::decode(&bytes[..]), Ok(message));
         let (mut read, mut expected) = (read_one(&bytes).unwrap(), read_one(&straight).unwrap());
-        // Of two things that are wrong, the one that comes first is named.
+        // Of two errors, the first in the message is reported, so the two orders may report different ones.
         for envelope in [&mut read, &mut expected] {
             if let Payload::Bad(what) = &mut envelope.payload {
                 *what = BadMessage::Head;
@@ -416,7 +416,8 @@ proptest! {
         }
         let theirs = TunnelMessage::decode(&bytes[..]);
         let Some(ours) = read_one(&bytes).ok().as_ref().and_then(as_theirs) else {
-            // Refused here: then prost refuses it, or a rule of ours does, or it holds a group.
+            // The decoder refused it: then prost refuses it too, or a rule of the protocol is violated, or it holds a
+            // group.
             let allowed = match &theirs {
                 Err(_) => true,
                 Ok(message) => is_refused(message) || twice(&bytes) || has_group(&bytes),
@@ -438,7 +439,7 @@ proptest! {
     }
 }
 
-/// Whether two payloads stand at the top, or two messages of one number in a head, where prost merges.
+/// Whether a message has two payloads, or a head in it has two messages with the same number, which prost merges.
 fn twice(bytes: &[u8]) -> bool {
     let Some(top) = fields(bytes) else {
         return false;
@@ -455,7 +456,7 @@ fn twice(bytes: &[u8]) -> bool {
 }
 
 fn has_group(bytes: &[u8]) -> bool {
-    // Keys of groups: the walker of the tests does not know them either.
+    // Keys of groups: `fields` cannot read them.
     let Some(top) = fields(bytes) else {
         return true;
     };
@@ -500,7 +501,8 @@ fn the_last_payload_counts_also_when_it_is_not_carried() {
     assert_eq!(read(&[&id, &resume, &window]), taken);
     assert_eq!(read(&[&id, &window, &resume]), refused);
     assert_eq!(read(&[&resume, &id]), refused);
-    // 24 to 30 have no meaning yet: beside a payload skipped, alone a payload of a later build.
+    // The numbers 24 to 30 are reserved: beside a known payload they are skipped, alone they are a payload of a later
+    // version.
     for number in [24, 30] {
         let newer = put_length_delimited(number, b"new");
         let newer_number = varint_field(number, 1);

@@ -1,12 +1,12 @@
-//! What holds for a stream however its frames are cut:
+//! Properties of a stream that do not depend on how its frames are cut:
 //! 1. the same messages come out, in the same order, for every writer;
-//! 2. every message has one first and one last part, the end stands on the last, and no two messages mix;
+//! 2. every message has one first and one last part, the end is set on the last, and parts of two messages do not mix;
 //! 3. an error names the place where the message that caused it begins, whatever came before;
-//! 4. what lies whole in a frame is a slice of it, and so is each part of a chunk that spans frames and was written in
-//!    ascending order: payloads are not copied;
+//! 4. a payload that one frame contains as a whole is a slice of that frame, and so is each part of a chunk that spans
+//!    frames and was written in ascending order: payloads are not copied;
 //! 5. between two messages, and only there, the stream may end.
 //!
-//! That gathering takes no more memory than what has come is checked beside the decoder, where it can be seen.
+//! The memory for gathered messages is checked in the unit tests of the decoder, which have access to it.
 #![cfg(not(adit_loom))]
 #![allow(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
     vec(prop_oneof![0..60usize, any::<usize>()], 0..12)
 }
 
-/// The writers' messages that are short enough to be cut everywhere.
+/// Messages of each writer, short enough to be cut at every byte.
 #[derive(Debug, Clone)]
 enum Written {
     Chunk(u64, Vec<u8>, bool),
@@ -46,7 +46,7 @@ enum Written {
     Reset(String, bool),
     Frame(u64, WebSocketFrame, Vec<u8>, bool),
     Datagram(u64, Vec<u8>),
-    /// A head of any protocol: which, the bytes that ride in it, and the end.
+    /// A head of any protocol: its protocol, the length of the body in it, and the end.
     Head(u8, Vec<u8>, bool),
 }
 
@@ -61,7 +61,7 @@ fn open() -> Open {
 
 const LINES: [(&[u8], &[u8]); 2] = [(b"x-a", b"1"), (b"x-a", b"")];
 
-/// A head, as it is written and as it is read.
+/// A head as it is written, and the payload that a decoder returns for it.
 fn head_of(which: u8, body: &[u8]) -> (EncodedHead, Payload) {
     let ours = open();
     let (open, authority, path) = (&ours, &b"a.example"[..], &b"/s/M"[..]);
@@ -350,7 +350,7 @@ proptest! {
             let Payload::Chunk { data, .. } = &envelope.payload else {
                 panic!("{envelope:?}");
             };
-            // What is too short to wait as a part of its own is copied.
+            // A part that is too short for a message of its own is copied.
             let is_short = data.len() <= 1024;
             prop_assert!(is_short || lies_in(data, &frames[*frame]), "copied");
             bytes += data.len();

@@ -19,8 +19,8 @@ pub(super) struct ChunkStart {
     pub(super) payload_at: usize,
 }
 
-/// Reads a complete message that is a chunk in the form of our own writer: id, type, the end if it is set, the chunk,
-/// in this order and nothing else. The general decoder (`message`) returns the same.
+/// Reads a complete message that is a chunk in the form of the encoder of this crate: id, type, the end if it is set,
+/// the chunk, in this order and nothing else. The general decoder (`message`) returns the same.
 pub(super) fn written_chunk(message: &[u8]) -> Option<ChunkStart> {
     const ID_KEY: u8 = 1 << 3;
     const TYPE: [u8; 2] = [3 << 3, MessageType::StreamChunk.to_wire()];
@@ -71,7 +71,7 @@ pub(super) fn scan_chunk(start: &[u8], length: usize) -> Option<ChunkStart> {
             (2, Value::Varint(_)) => {}
             (3, Value::Varint(value)) => message_type = low_32(value),
             (4, Value::Varint(value)) => end_stream = value,
-            // Including the compression fields: a compressed chunk is inflated as a whole, and therefore gathered.
+            // This includes the compression fields: a compressed chunk is inflated as a whole, and therefore gathered.
             _ => return None,
         }
     }

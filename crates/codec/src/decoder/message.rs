@@ -66,7 +66,7 @@ pub(super) fn decode_message(
             (INFLATED_BYTES_NUMBER, Value::Varint(value)) => inflated_bytes = value,
             (COMPRESSION_NUMBER, Value::Varint(value)) => compression = value,
             (1..=COMPRESSION_NUMBER | CHUNK_NUMBER, _) => bad = Some(BadMessage::WireType),
-            // A payload of a newer version, unless there is also a known one.
+            // A payload of a newer version; it is ignored if the message also has a known one.
             (24..=30, _) => unknown = true,
             _ => {}
         }
@@ -243,7 +243,7 @@ fn decode_response(field: u8, bytes: Bytes) -> Result<ResponseHead, BadMessage> 
             ResponseHead::WebSocket(WebSocketResponse::decode(&bytes)?.into())
         }
         ACCEPTED_FIELD => {
-            // Empty in this version; content of a newer version must still be protobuf.
+            // The message is empty in this version; content of a newer version must still be protobuf.
             let mut reader = Reader::new(&bytes);
             while reader.field()?.is_some() {}
             ResponseHead::Accepted
@@ -317,7 +317,7 @@ mod tests {
             decode_payload(ACCEPTED_FIELD, &message, 0..content.len()).unwrap_or_else(Payload::Bad)
         };
         assert_eq!(accepted(b""), Payload::Response(ResponseHead::Accepted));
-        // A field of a newer version.
+        // A field of a newer version is skipped, if it is valid protobuf.
         assert_eq!(
             accepted(b"\x0a\x01a"),
             Payload::Response(ResponseHead::Accepted)
@@ -339,7 +339,7 @@ mod tests {
             data: Bytes::copy_from_slice(data),
         };
         use crate::id::Compression::{Gzip, Zstd};
-        // In any order.
+        // The fields may be in any order.
         assert_eq!(
             read(b"\xb0\x01\x04\xb8\x01\x01\xfa\x01\x03abc"),
             compressed(Gzip, 4, None, b"abc")
@@ -361,11 +361,11 @@ mod tests {
         );
         let bad = Payload::Bad(BadMessage::Compression);
         for fields in [
-            // More than 64 KiB, or not greater than the compressed size.
+            // The inflated size is above 64 KiB, or not greater than the compressed size.
             &b"\xb0\x01\x81\x80\x04\xb8\x01\x01\xfa\x01\x03abc"[..],
             b"\xb0\x01\x03\xb8\x01\x01\xfa\x01\x03abc",
             b"\xb0\x01\xff\xff\xff\xff\x0f\xb8\x01\x01\xfa\x01\x03abc",
-            // More than its frame.
+            // The inflated size is greater than the length of the frame.
             &[&framed[..], &[5]].concat(),
             // One field without the other, or an invalid value.
             b"\xb8\x01\x01\xfa\x01\x03abc",
@@ -417,7 +417,7 @@ mod tests {
         );
         assert_eq!(bad(&[8, 2, 0x18, 5, 0xfa, 1, 0]), Ok((2, contradiction)));
         assert_eq!(bad(&[8, 2, 0x18, 3, 0x20, 1]), Ok((2, Payload::None)));
-        // The same inside a payload.
+        // The same error inside a payload.
         let wrong = Payload::Bad(BadMessage::WireType);
         assert_eq!(bad(&[8, 2, 0x7a, 2, 0x0a, 0]), Ok((2, wrong.clone())));
         assert_eq!(bad(&[8, 2, 0x7a, 2, 0x12, 0]), Ok((2, wrong.clone())));

@@ -1,4 +1,4 @@
-//! The state machine; what single messages decode to is tested in `message` and `chunk`.
+//! Tests of the state machine. How single messages are decoded is tested in `message` and `chunk`.
 
 use bytes::BufMut;
 
@@ -30,7 +30,7 @@ fn chunk_of(length: usize, data: &[u8]) -> BytesMut {
     let mut out = BytesMut::new();
     put_uint(&mut out, 1, 2);
     if !(length - tail.len()).is_multiple_of(2) {
-        // A padded number, for an odd remainder.
+        // A padded number is three bytes long, which makes the remainder even.
         out.put_slice(&[2 << 3, 0x81, 0]);
     }
     while out.len() < length - tail.len() {
@@ -68,7 +68,8 @@ fn chunks_with_short_envelopes_are_passed_on_in_parts() {
         decoder.feed(stream.slice(cut..length + MIN_PART_BYTES));
         assert_eq!(decoder.next(), Ok(chunk(start, true, false)));
         assert_eq!(decoder.next(), Ok(None));
-        // Too short for a part: the next frame completes it, and the rest of that frame is a separate part.
+        // These bytes are too short for a part: the next frame completes it, and the rest of that frame is a separate
+        // part.
         decoder.feed(stream.slice(length + MIN_PART_BYTES..length + MIN_PART_BYTES + 1));
         assert_eq!(decoder.next(), Ok(None));
         decoder.feed(stream.slice(length + MIN_PART_BYTES + 1..));
@@ -159,7 +160,7 @@ fn a_chunk_in_parts_is_not_gathered() {
     assert_eq!(decoder.gathered.capacity(), 0);
 }
 
-/// Regression: a chunk in frames of one byte became one part for each byte, charged for the byte alone.
+/// Regression: a chunk in frames of one byte was split into parts of one byte, each charged for one byte only.
 #[test]
 fn p_4_1_parts_of_a_chunk_that_trickles_have_a_kib() {
     for (length, step) in [

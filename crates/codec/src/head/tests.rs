@@ -146,7 +146,8 @@ fn heads_are_written_up_to_the_bounds() {
     let response = HttpResponseHead { status: 200 };
     let encode =
         |value: &[u8], body: &[u8]| response.encode([(&b"a"[..], value)].into_iter(), body);
-    // Key and length 4, status 3, the line's own 11.
+    // 18 bytes beside the value: key and length of the header line 4, the status 3, keys and lengths in the line and
+    // its name 11.
     let value = vec![b'v'; MAX_HEAD_BYTES - 18];
     let full = encode(&value, b"12345").unwrap();
     assert_eq!(
@@ -162,7 +163,7 @@ fn heads_are_written_up_to_the_bounds() {
         let value = vec![b'v'; value.len() + more];
         assert_eq!(encode(&value, b"").unwrap_err(), too_long, "{more}");
     }
-    // Sums, not products.
+    // The lengths of the lines are added, not multiplied: 100 lines of 600 bytes are within the bound.
     let (name, value) = (vec![b'n'; 300], vec![b'v'; 300]);
     let lines = std::iter::repeat_n((&name[..], &value[..]), 100);
     assert!(response.encode(lines, b"").is_ok());
@@ -176,7 +177,7 @@ fn heads_are_written_up_to_the_bounds() {
 
 #[test]
 fn a_head_carries_a_body_up_to_the_message_bound() {
-    // Field 4, status 3, key and length of the body 4, and the room for the envelope.
+    // 11 bytes beside the body: key and length of the head 4, the status 3, key and length of the body 4.
     let most = MAX_MESSAGE_BYTES - 11 - ENVELOPE_BYTES;
     let response = HttpResponseHead { status: 200 };
     let encode = |length| response.encode(std::iter::empty(), &vec![1; length]);
@@ -206,7 +207,7 @@ fn a_head_carries_a_body_up_to_the_message_bound() {
 fn heads_are_read_up_to_the_bounds() {
     let most = MAX_HEAD_BYTES + MAX_VARINT_BYTES;
     let padded = |length: usize, mut out: BytesMut| {
-        // An unknown field fills the rest: its key, a length of three bytes, its content.
+        // An unknown field fills the rest of the message: a key of one byte, a length of three bytes, and the content.
         let content = length - out.len() - 4;
         out.put_u8(length_key(12));
         crate::wire::put_varint(&mut out, content as u64);

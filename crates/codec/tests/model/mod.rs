@@ -21,7 +21,7 @@ pub(crate) fn cases(count: u32) -> ProptestConfig {
     }
 }
 
-/// A message behind gRPC's prefix.
+/// A message after gRPC's prefix.
 pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     let mut out = vec![0];
     out.extend((message.len() as u32).to_be_bytes());
@@ -29,7 +29,7 @@ pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The message behind the prefix of a frame that holds exactly one.
+/// The message after the prefix of a frame that holds exactly one.
 pub(crate) fn unframed(frame: &[u8]) -> &[u8] {
     let (prefix, message) = frame.split_at(PREFIX_BYTES);
     assert_eq!(prefix[0], 0);
@@ -38,15 +38,15 @@ pub(crate) fn unframed(frame: &[u8]) -> &[u8] {
     message
 }
 
-/// Where a reading came to its end.
+/// The position where the decoder stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct End {
     pub(crate) error: Option<DecodeError>,
     pub(crate) between_messages: bool,
 }
 
-/// Reads a stream cut into frames at `cuts` (any numbers; taken modulo the length). Gives each envelope with the
-/// number of the frame that brought it forth.
+/// Reads a stream cut into frames at `cuts` (any numbers; taken modulo the length). Returns each envelope with the
+/// number of the frame that completed it.
 pub(crate) fn read(stream: &[u8], cuts: &[usize]) -> (Vec<(usize, Envelope)>, Vec<Bytes>, End) {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
     cuts.extend([0, stream.len()]);
@@ -79,7 +79,7 @@ pub(crate) fn read(stream: &[u8], cuts: &[usize]) -> (Vec<(usize, Envelope)>, Ve
 }
 
 /// Joins the parts of each chunk. Every message must have one first and one last part, parts of two messages must
-/// not mix, and the end may stand on the last only. `cut_short`: the stream ended inside the last message.
+/// not mix, and the end may be set only on the last. `cut_short`: the stream ended inside the last message.
 pub(crate) fn joined(
     envelopes: impl IntoIterator<Item = Envelope>,
     cut_short: bool,
@@ -367,7 +367,8 @@ fn holds_compressed(message: &TunnelMessage) -> bool {
         && u64::from(before) <= whole
 }
 
-/// Whether ours must refuse what the generated code reads: the rules of docs/protocol.md that protobuf does not know.
+/// Whether the decoder must refuse a message that the generated code reads: the rules of docs/protocol.md that protobuf
+/// does not have.
 pub(crate) fn is_refused(message: &TunnelMessage) -> bool {
     let (fits, holds) = match &message.payload {
         None => (3, message.end_stream),
@@ -439,7 +440,7 @@ pub(crate) fn is_refused(message: &TunnelMessage) -> bool {
         || (message.message_type != 0 && message.message_type != fits)
 }
 
-/// Mostly what stands in real heads, now and then anything.
+/// Usually a value as in real heads, sometimes any value.
 fn mostly<T: std::fmt::Debug>(
     good: impl Strategy<Value = T> + 'static,
     any: impl Strategy<Value = T> + 'static,
@@ -669,7 +670,7 @@ fn control() -> impl Strategy<Value = Control> {
     ]
 }
 
-/// Payloads that this build carries, with the message type that fits.
+/// Payloads that this version of adit supports, with the message type that fits.
 fn carried() -> impl Strategy<Value = (i32, Option<Theirs>)> {
     prop_oneof![
         1 => Just((3, None)),
@@ -692,7 +693,7 @@ fn carried() -> impl Strategy<Value = (i32, Option<Theirs>)> {
     ]
 }
 
-/// Payloads of the protocol that this build does not carry.
+/// Payloads that this version of adit does not support.
 fn foreign() -> impl Strategy<Value = (i32, Option<Theirs>)> {
     (bytes(100), number()).prop_map(|(request_uuid, received)| {
         let resume = adit_proto::Resume {
@@ -749,7 +750,7 @@ fn plain_message() -> impl Strategy<Value = TunnelMessage> {
         )
 }
 
-/// Number, wire type and all bytes of each field; `None` where the bytes are no protobuf.
+/// Number, wire type and all bytes of each field; `None` where the bytes are not valid protobuf.
 pub(crate) fn fields(mut message: &[u8]) -> Option<Vec<(u64, u8, &[u8])>> {
     let mut fields = Vec::new();
     while !message.is_empty() {
