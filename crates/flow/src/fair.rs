@@ -22,28 +22,33 @@ const KEPT_KEYS: usize = 256;
 /// Queued items by key, served in turn by cost: deficit round robin (Shreedhar and Varghese, "Efficient Fair Queueing
 /// using Deficit Round Robin", SIGCOMM 1995), where a key that had nothing queued may take its turn early.
 ///
-/// A key's turn adds the quantum to its deficit; it sends while the head of its queue fits, and keeps what is left for its next turn as long as it has something queued. A key that has run empty when its turn comes leaves with nothing, so that it cannot save up.
+/// A key's turn adds the quantum to its deficit; it sends while the head of its queue fits, and keeps what is left for
+/// its next turn as long as it has something queued. A key with an empty queue at its turn is removed and loses its
+/// deficit, so that it cannot save credit.
 ///
-/// **Early.** An item for a key that had none does not wait for a round of the others: the key gets the quantum of its
-/// coming turn at once and sends from it before all that are in turn, one item each. It is an advance on that turn and
-/// none beside it: the key joins the end of the round all the same, keeps its place there although it has run empty, and
-/// when its turn comes it has what is left. So a round gives no key more than without this, and one that runs empty again
-/// and again is ahead by that advance at most. What goes early is bounded: the sum of it is never more than what has left
-/// in turn, and a quantum, so that those in turn have half of the way whatever comes in (an item counts for one at least).
-/// That newcomers go first is FQ-CoDel's (RFC 8290, section 4.2, with the rule against coming back as new); that a key's
-/// turn pays for it is DRR++'s (MacGregor and Shi, "Deficits for Bursty Latency-critical Flows: DRR++", ICON 2000); the
-/// bound is for keys that are ever new, as requests are and FQ-CoDel's hashed flows are not.
+/// **Early.** An item for a key that had nothing queued does not wait for a round of the others: the key gets the
+/// quantum of its next turn at once and sends from it before all keys that are in turn, one item each. This is an
+/// advance on that turn, not an additional one: the key joins the end of the round as usual, keeps its place there even
+/// with an empty queue, and at its turn has the rest of the quantum. So no key sends more in a round than without this
+/// rule, and a key whose queue becomes empty again and again is ahead by that advance at most. The cost sent early is
+/// bounded: it never exceeds the cost sent in turn by more than a quantum, so that keys in turn have at least half of
+/// the capacity whatever is added (an item costs at least one). To serve new keys first is from FQ-CoDel (RFC 8290,
+/// section 4.2, with the rule against returning as a new one); to charge this to the key's turn is from DRR++
+/// (MacGregor and Shi, "Deficits for Bursty Latency-critical Flows: DRR++", ICON 2000). The bound is needed because
+/// there are always new keys: each request is one, unlike the hashed flows of FQ-CoDel.
 ///
-/// Two keys that always have something queued differ in the cost served since they began by at most the quantum and the dearest item.
+/// For two keys that always have something queued, the costs served since they began differ by at most the quantum and
+/// the cost of the largest item.
 ///
 /// # Complexity
 ///
-/// `push` looks the key up, `pop` does only when a key leaves. Both are amortised constant time as long as an item costs at most some quanta: a head that costs `n` quanta waits for `n` turns of its key, and each turn is a step.
+/// `push` looks the key up, `pop` only when it removes a key. Both are amortised constant time as long as an item costs
+/// at most some quanta: a head that costs `n` quanta waits for `n` turns of its key, and each turn is a step.
 #[derive(Debug)]
 pub struct FairSender<K, I> {
     quantum: u64,
     index: HashMap<K, u32>,
-    /// By place. Those in no ring are vacant.
+    /// By place. Queues whose place is in no ring are unused.
     queues: Vec<Queue<K, I>>,
     vacant: Vec<u32>,
     /// All keys in the order of their turns. The key whose turn it is has something queued.
@@ -69,7 +74,7 @@ struct Queue<K, I> {
 }
 
 impl<K, I> Queue<K, I> {
-    /// Whether there is a head and the deficit pays for it.
+    /// Whether there is a first item and the deficit covers its cost.
     fn may_send(&self) -> bool {
         let head = self.items.front();
         head.is_some_and(|(_, cost)| *cost <= self.deficit)
@@ -77,7 +82,7 @@ impl<K, I> Queue<K, I> {
 }
 
 impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
-    /// An empty sender. [`QUANTUM`] is the protocol's; a quantum of zero counts as one.
+    /// An empty sender. The protocol's quantum is [`QUANTUM`]; a quantum of zero counts as one.
     #[must_use]
     pub fn new(quantum: u64) -> Self {
         let quantum = quantum.max(1);
@@ -208,7 +213,8 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         if !items.is_empty() {
             self.run_empty(place);
         }
-        // Removed once, and its place is not used afterwards: the removal may free memory and renumber the places.
+        // The key is removed once, and its place is not used afterwards: the removal may free memory and renumber the
+        // places.
         self.leave(place);
         self.leave_empty();
         items
@@ -272,7 +278,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
 
     /// Removes the keys whose turn it is and that have nothing queued.
     fn leave_empty(&mut self) {
-        // Usually there are none.
+        // Usually the key at the head of the round has queued items.
         while self.index.len() > self.backlogged
             && let Some(place) = self.round.head()
             && self.queues[place as usize].items.is_empty()
@@ -330,7 +336,7 @@ mod tests {
             sender.push(key, 0, 1);
         }
         assert!(sender.index.capacity() >= 10_000 && sender.queues.capacity() >= 10_000);
-        // Half of them are gone: less than three times the used capacity is free.
+        // Half of the keys are removed: the capacity is less than four times the used one, so nothing is released.
         for _ in 0..5_000 {
             sender.pop();
         }
@@ -367,7 +373,7 @@ mod tests {
             sender.push(1, item, 60);
             sender.push(2, item, 50);
         }
-        // 1 has 40 left after its first turn, and 20 after its second; 2 fits exactly.
+        // Key 1 has 40 left after its first turn and 20 after its second; the items of key 2 use its turns exactly.
         let order: Vec<u64> = drain(&mut sender).iter().map(|(key, _)| *key).collect();
         assert_eq!(order, [1, 2, 2, 1, 1, 2, 2, 1]);
     }
@@ -415,7 +421,7 @@ mod tests {
         let mut sender = under_way();
         sender.push(9, 0, 30);
         assert_eq!(keys(&mut sender, 3), [9, 1, 1]);
-        // It has nothing queued, and 70 are left of its turn.
+        // Key 9 has nothing queued, and 70 of its deficit are left.
         sender.push(9, 1, 30);
         assert_eq!(keys(&mut sender, 2), [9, 2]);
     }
@@ -426,7 +432,7 @@ mod tests {
         for item in 0..9 {
             sender.push(9, item, 50);
         }
-        // A quantum of it early, nothing when the turn comes, and a quantum in each round after that.
+        // Key 9 sends a quantum early, nothing at its first turn, and a quantum in each later round.
         let rounds = keys(&mut sender, 2 + 8 + 2 * 10);
         assert_eq!(rounds[..2], [9, 9]);
         assert_eq!(rounds[2..10], [1, 1, 2, 2, 3, 3, 4, 4]);
@@ -461,7 +467,7 @@ mod tests {
             let mut sender = FairSender::new(100);
             let (mut standing, mut newcomers) = (0, 0);
             for newcomer in 1..10_000 {
-                // One key always has something queued, and another one is always new.
+                // One key always has something queued, and a new key is added again and again.
                 while sender.queued_cost(0) < 100 {
                     sender.push(0, 0, 50);
                 }
@@ -472,7 +478,7 @@ mod tests {
                     Some((0, _)) => standing += 50,
                     _ => newcomers += cost.max(1),
                 }
-                // One of them may have its turn in each round, and the same cost may go early.
+                // One new key may have its turn in each round, and the same cost may be sent early.
                 let in_turn = 2 * cost.max(1) * (standing / 100 + 1);
                 let most = standing + 100 + in_turn;
                 assert!(newcomers <= most, "{newcomers} beside {standing}");
@@ -490,7 +496,7 @@ mod tests {
         assert_eq!((sender.queued_cost(9), sender.drop_oldest(9)), (0, None));
         keys(&mut sender, 9);
         assert_eq!((sender.index.len(), sender.len_keys()), (4, 4));
-        // Or if no other key has anything queued.
+        // The key is also removed if no other key has anything queued.
         sender.push(9, 0, 30);
         drain(&mut sender);
         assert_eq!((sender.index.len(), sender.len_keys()), (0, 0));
@@ -505,10 +511,10 @@ mod tests {
         sender.push(9, 1, 40);
         assert_eq!(sender.drop_oldest(9), Some((1, 40)));
         sender.push(9, 2, 41);
-        // 40 are left of its turn: this item waits for the turn after that.
+        // 40 of its deficit are left, so this item waits for the turn after that.
         let order = keys(&mut sender, 15);
         assert_eq!(order, [1, 1, 2, 2, 3, 3, 4, 4, 1, 1, 2, 2, 3, 3, 9]);
-        // A key that is removed is forgotten.
+        // A removed key leaves no state behind.
         sender.push(9, 3, 60);
         sender.remove(9);
         sender.push(9, 4, 60);
@@ -556,7 +562,7 @@ mod tests {
             sender.len_keys(),
         );
         assert_eq!(counted, (23, 323, 2));
-        // It keeps its place in the round.
+        // The key keeps its place in the round.
         assert_eq!(sender.pop(), Some((1, 1)));
         assert_eq!(sender.drop_oldest(1), Some((2, 12)));
         assert_eq!(sender.drop_oldest(1), None);
@@ -566,7 +572,7 @@ mod tests {
             sender.len_keys(),
         );
         assert_eq!(counted, (0, 300, 1));
-        // It had nothing queued in its turn, and was removed.
+        // The key had nothing queued at its turn, and was removed.
         assert_eq!(sender.index.len(), 1);
         sender.push(1, 3, 50);
         assert_eq!(drain(&mut sender), [(2, 0), (1, 3), (2, 1), (2, 2)]);
@@ -593,14 +599,14 @@ mod tests {
         assert_eq!(drain(&mut sender).len(), 10_000);
         assert!(capacities(&sender).iter().all(|c| *c <= 4 * KEPT_KEYS));
         assert_eq!(sender.spare.len(), SPARE_QUEUES);
-        // A queue that grew long is not kept.
+        // A queue that has grown long is not kept for reuse.
         sender.spare.clear();
         for item in 0..1000 {
             sender.push(1, item, 1);
         }
         drain(&mut sender);
         assert_eq!(sender.spare.len(), 0);
-        // A queue that was kept is used.
+        // A kept queue is reused.
         sender.push(1, 0, 1);
         drain(&mut sender);
         assert_eq!(sender.spare.len(), 1);
@@ -640,7 +646,7 @@ mod tests {
             }
         }
         assert!(steps <= 6, "{steps} steps from 10,000 keys to 256");
-        // One for each pop; the rest is the map moving to a smaller table.
+        // One look-up for each pop; the rest are moves to a smaller table.
         assert!(HASHED.get() <= 2 * 10_000, "{}", HASHED.get());
     }
 
@@ -663,8 +669,8 @@ mod tests {
         }
     }
 
-    /// Regression: places have new numbers after a removal; the key that got the number of the removed one was removed
-    /// as well, and `pop` iterated forever.
+    /// Regression: a removal may renumber the places; the key that got the number of the removed one was removed as
+    /// well, and `pop` looped forever.
     #[test]
     fn a_removal_that_frees_memory_keeps_all_other_keys() {
         for gone in 1_000..1_400_u64 {

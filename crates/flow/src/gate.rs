@@ -22,32 +22,32 @@ mod shares;
 /// A number of permits, and a bounded line of tasks that wait for one (F12).
 ///
 /// First come, first served, by the first poll of [`Acquire`]: a returned permit is given to the task at the head of
-/// the line, never to one that is not in it. The caller's timer bounds a wait by dropping the future. It works with any
+/// the line, never to a task outside of it. The caller's timer bounds a wait by dropping the future. It works with any
 /// runtime.
 ///
 /// Permits that are acquired with a [`Claim`] are shared by [`Shares`] when they run short: a holder that has its share waits in a line of its own, until enough permits are free for others.
 ///
-/// While no task waits, taking a permit is one exchange of a word, and so is its return. A task that finds no permit marks
-/// the word under the lock of the line; while it is marked every change goes through that lock. An idea of many locks and semaphores
-/// (Drepper, "Futexes Are Tricky", 2011).
+/// While no task waits, taking a permit is one exchange of a word, and so is its return. A task that finds no permit
+/// marks the word under the lock of the line; while it is marked every change goes through that lock. Many locks and
+/// semaphores work so (Drepper, "Futexes Are Tricky", 2011).
 ///
 /// # Complexity
 ///
 /// Constant time per call, except [`close`](Self::close), [`set_permits`](Self::set_permits) and [`reconfigure`](Self::reconfigure), which wake every task concerned.
 pub struct Gate {
     /// Twice the number of free permits, negative after their number was lowered; odd while a task waits or the gate is
-    /// closed: then it only changes under the lock. While a task waits and the gate is open, no more permits are free
-    /// than a waiter has to leave to others.
+    /// closed: then it only changes under the lock. While a task waits and the gate is open, the free permits are at
+    /// most those that a waiting task has to leave to others.
     word: AtomicI64,
     /// Permits with a claim are taken without the lock, and not counted, while more than this are free.
     plenty: AtomicI64,
     state: Mutex<State>,
 }
 
-/// What a permit adds to the word.
+/// The value that one free permit adds to the word.
 const ONE: i64 = 2;
 
-/// In the word: the lock must be taken.
+/// The bit of the word that means: take the lock before a change.
 const MARK: i64 = 1;
 
 /// Upper bound of the number of permits: what the word can count, with room for permits in use.
@@ -57,10 +57,10 @@ const MOST: i64 = 1 << 60;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GateError {
     /// The number of waiting tasks is at its bound: report that the limit is reached.
-    #[error("no permit is free and the line is full: try again later")]
+    #[error("no permit is free and the queue is full: try again later")]
     Full,
     /// The gate has been closed: no permit is granted any more.
-    #[error("the gate is closed: go elsewhere")]
+    #[error("the gate is closed: it grants no more permits")]
     Closed,
 }
 
@@ -76,7 +76,7 @@ pub struct Permit {
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives the place up. A permit that was already given to it goes to the next in the line.
+/// Dropping it frees the place. A permit that was already given to it goes to the next in the line.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Acquire {
     /// Moves into the permit; `None` once this has completed.
@@ -92,7 +92,7 @@ struct State {
     closed: bool,
     shares: Shares,
     holders: Holders,
-    /// One for each level.
+    /// One line for each level.
     lines: [Line; 3],
 }
 
@@ -271,7 +271,7 @@ impl Gate {
     }
 
     fn free(&self) -> i64 {
-        // Rounds down, which removes the mark.
+        // The shift rounds down, which removes the mark.
         self.word.load(Ordering::Acquire) >> 1
     }
 
@@ -306,7 +306,8 @@ impl Gate {
             if word >> 1 <= rest {
                 return None;
             }
-            // Marked or not: only the holder of the lock changes a marked word, and other tasks change an unmarked one.
+            // The word may be marked: only the holder of the lock changes a marked word; other tasks change an unmarked
+            // one.
             let taken = { &self.word }.compare_exchange(
                 word,
                 word - ONE,
@@ -348,7 +349,7 @@ impl Gate {
         }
         let waker = self.hand_over(&mut state);
         drop(state);
-        // Outside the lock: a waker may poll immediately, and call this gate again.
+        // The waker is woken outside the lock: it may poll immediately, and call this gate again.
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -357,7 +358,7 @@ impl Gate {
     /// Gives a permit to the head of the line, and returns its waker; without a waiter the permit becomes free.
     #[inline]
     fn hand_over(&self, state: &mut State) -> Option<Waker> {
-        // Below zero the permit is one too many; no task waits at a closed gate.
+        // Below zero there is one permit too many; no task waits at a closed gate.
         let next = state.pop(self.free() + 1);
         if next.is_none() {
             self.word.fetch_add(ONE, Ordering::AcqRel);
@@ -374,7 +375,7 @@ impl Gate {
         }
     }
 
-    /// For a task without a permit: its place in a line, or the result.
+    /// The place in a line for a task without a permit, or the result of its wait.
     fn wait(
         &self,
         place: &mut Option<(Level, u32)>,
@@ -409,7 +410,7 @@ impl Gate {
         })
     }
 
-    /// Joins a line, unless a permit is free after all.
+    /// Adds a task to a line, unless a permit has become free meanwhile.
     fn join(
         &self,
         state: &mut State,
@@ -426,7 +427,7 @@ impl Gate {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let free = word >> 1 > rest;
-            // Marked already: other tasks wait, and permits return only under the lock.
+            // The word may be marked already: other tasks wait, and permits are returned only under the lock.
             if !free && (full || word & MARK != 0) {
                 break;
             }
@@ -455,7 +456,7 @@ impl Gate {
         Poll::Pending
     }
 
-    /// The future with a place was dropped.
+    /// Handles the drop of a future that has a place.
     fn give_up(&self, (level, place): (Level, u32), claim: Option<Claim>) {
         let mut state = self.lock();
         let left = state.line(level).vacate(place);
@@ -745,7 +746,7 @@ mod tests {
         };
         drop(permit);
         assert_eq!(wakers[1].woken(), 1);
-        // The task that was given a permit is dropped: the next one has it.
+        // The task that was given a permit is dropped: the next one gets the permit.
         drop(line.remove(1));
         assert_eq!(wakers[2].woken(), 1);
         assert!(matches!(poll(&mut line[1], &wakers[2]), Poll::Ready(Ok(_))));
@@ -855,7 +856,7 @@ mod tests {
         assert!(places() >= 65);
         drop(long);
         assert_eq!(places(), 0);
-        // Places are reused, not added.
+        // Places are reused: no new ones are added.
         for _ in 0..100 {
             drop(stand(10));
         }
@@ -875,7 +876,7 @@ mod tests {
         std::iter::from_fn(|| gate.try_acquire_for(claim)).collect()
     }
 
-    /// Of ten permits an address leaves four to others, and a tunnel two, after one that each has had of them.
+    /// Of ten permits, an address leaves four to others and a tunnel two, once each of them has had one.
     #[test]
     fn one_address_leaves_permits_to_others() {
         let gate = Gate::shared(10, 10, SHARES);
@@ -922,7 +923,7 @@ mod tests {
             panic!("it finds one free");
         };
         drop(permit);
-        // Three are free; the address leaves four to others.
+        // Three permits are free; the address leaves four to others.
         hostile.pop();
         assert_eq!((waker.woken(), gate.waiting()), (0, 2));
         hostile.pop();

@@ -7,20 +7,26 @@
 //! - [`FairSender`], the requests' queues, served in turn by cost, newcomers early (P-5.1).
 //!
 //! Promises:
-//! - A sender that honours its credit never overruns the receiver, however late windows come.
-//! - When all that was sent has been consumed and every window has come, at least one byte may be sent.
-//! - Limits never go back. What all requests of a budget may have in flight or in memory is never more than an initial window each plus what the budget has been charged.
-//! - A budget is never over its capacity, nor is the one above it. Each byte charged by a request comes back, at the latest when its [`RecvCredit`] is dropped.
+//! - A sender that stays within its credit never exceeds the receiver's limit, however late windows arrive.
+//! - When all that was sent has been consumed and every window has arrived, at least one byte may be sent.
+//! - Limits never decrease. The bytes that all requests of a budget may have in flight or in memory are at most an
+//!   initial window for each request plus what is charged to the budget.
+//! - A budget is never over its capacity, nor is the one above it. Each byte charged by a request is returned, at the
+//!   latest when its [`RecvCredit`] is dropped.
 //! - No permit is lost or doubled, in any order of drops; waiters are served in the order of their first poll and their number is bounded.
-//! - When permits run short, no holder takes what its share leaves to others, as long as it has had an eighth of that.
-//! - Two requests that always have something queued differ in the cost served by at most a quantum and one item; within a request order is kept; nothing is lost.
-//! - A request that had nothing queued goes before those in turn as long as its next turn pays for it; those in turn keep half of the way.
+//! - When permits are short, a holder takes at most an eighth of the permits that its share leaves to others.
+//! - For two requests that always have something queued, the costs served differ by at most a quantum and one item; the
+//!   items of a request keep their order; no item is lost.
+//! - A request that had nothing queued is served before those in turn as far as its next turn covers the cost; those in
+//!   turn keep half of the capacity.
 //!
-//! Leaves to the caller: time (a bounded wait at the gate is the caller's timer), sending the windows, measuring what a buffer pins (P-4.7), and control messages, which go before the fair sender (P-5.1).
+//! Leaves to the caller: time (a bounded wait at the gate is the caller's timer), sending the windows, measuring what a
+//! buffer pins (P-4.7), and control messages, which are sent before the items of the fair sender (P-5.1).
 //!
 //! Costs: constant time per call, without allocation, except where a queue grows; the fair sender's `pop` is amortised. Numbers come from the bench groups `flow/*`.
 //!
-//! Proof: `tests/properties.rs` plays both ends, the budgets and the fair sender against simple models; `tests/loom.rs` runs the races of gate and budget.
+//! Proof: `tests/properties.rs` compares both ends, the budgets and the fair sender with simple models; `tests/loom.rs`
+//! runs concurrent calls of gate and budget in every order.
 
 mod budget;
 mod cost;

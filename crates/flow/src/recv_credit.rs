@@ -11,22 +11,31 @@ pub const MAX_WINDOW: u64 = 4 * 1024 * 1024;
 /// has consumed enough for a grant to be due, so that the two can never wait for each other.
 pub const MIN_WINDOW: u64 = 2 * (MESSAGE_COST + 1);
 
-/// A window does not grow before this many initial windows have been consumed. A socket takes about a hundred KiB for a
-/// visitor that reads nothing, and a thousand such visitors would borrow the whole budget for good; a long path pays
-/// one or two round trips for this rule, once.
+/// A window does not grow before this many initial windows have been consumed. A socket buffers about a hundred KiB for
+/// a visitor that reads nothing, and a thousand such visitors would otherwise borrow the whole budget permanently. The
+/// rule costs a long path one or two round trips, once.
 const GROWS_AFTER: u64 = 4;
 
 /// What one direction of one request may still send to us (P-4.4 to P-4.6).
 ///
 /// **When a grant is due.** When it would move the limit by at least half of the window, which is when half of the window has been consumed since the last one.
 ///
-/// **When the window grows.** When it was the window that held the request up: the sender had used all of it, and the receiver had come close to running dry. Both are needed. A sender that is slow leaves credit unused; a receiver that is slow never runs dry, and a larger window would only fill with what it cannot write. Seen without a clock, the sender had used all
+/// **When the window grows.** When the window limited the request: the sender had used all of it, and the receiver had
+/// almost nothing left to consume. Both conditions are needed. A slow sender leaves credit unused; a slow receiver
+/// always has something left, and a larger window would only fill with bytes that it cannot write. Without a clock, the
+/// sender counts as having used all
 /// - when less than an eighth of the window is unused at the moment of the grant, or
-/// - when a message ended exactly at a limit that was granted. A sender cuts its last message to what the limit leaves, so it stops there to the byte; one that has learnt of a higher limit in time sends across. This finds the sender on a long path, whose last bytes are still on their way when the grant becomes due.
+/// - when a message ended exactly at a limit that was granted. A sender cuts its last message to what the limit leaves,
+///   so it stops exactly there; a sender that has received a higher limit in time sends beyond it. This detects the
+///   sender on a long path, whose last bytes are still in transit when the grant becomes due.
 ///
-/// Each doubling takes both signs anew, from the larger window, so that the window follows the path's size and does not run ahead of it. The first one also takes that four initial windows have been consumed.
+/// Each doubling requires both conditions again, for the larger window, so that the window follows the path's size and
+/// does not exceed it. The first one also requires that four initial windows have been consumed.
 ///
-/// **What is borrowed.** The window beyond the initial one, from the budget, before the limit moves. Under pressure the window halves, down to the initial one, and the difference is given back at once. That is safe although the limit itself never goes back (P-4.3): half of the old window has been consumed by then, so what the limit still allows fits in the new one.
+/// **What is borrowed.** The window beyond the initial one, from the budget, before the limit moves. Under pressure the
+/// window halves, down to the initial one, and the difference is returned at once. That is safe although the limit
+/// itself never decreases (P-4.3): half of the old window has been consumed by then, so what the limit still allows
+/// fits in the new one.
 #[derive(Debug)]
 pub struct RecvCredit {
     /// Distance of the limit from `consumed` right after a grant.
@@ -38,14 +47,14 @@ pub struct RecvCredit {
     /// A grant is due when this much has been consumed: half of the window since the last one. Never after the end of
     /// the direction.
     due_at: u64,
-    /// The highest limit granted. The peer may send up to here.
+    /// The highest limit granted: the peer may send up to it.
     limit: u64,
-    /// The limit before that, which the peer follows until it receives the newest; `limit` itself when the window grew
-    /// between the two.
+    /// The limit before `limit`, which the peer follows until it receives the newest one; equal to `limit` when the
+    /// window grew between the two.
     previous_limit: u64,
-    /// Never above `limit`.
+    /// The cost received so far; never above `limit`.
     received: u64,
-    /// Never above `received`.
+    /// The cost consumed so far; never above `received`.
     consumed: u64,
     /// The sender has used all of its credit since the window last grew.
     used_up: bool,
@@ -262,7 +271,7 @@ mod tests {
 
     const W: u64 = 32 * 1024;
 
-    /// A credit that may grow from the start.
+    /// A credit that may grow at once, without the rule of `GROWS_AFTER`.
     fn credit() -> RecvCredit {
         RecvCredit {
             grows_after: 0,
@@ -438,7 +447,7 @@ mod tests {
         assert!(take(&mut credit, 2));
         credit.grant(&budget, MAX_WINDOW).unwrap();
         assert_eq!(credit.window(), W);
-        // It stopped at the newest limit: 3/2 W granted first, then W + 1 + W.
+        // The sender stopped at the newest limit: 3/2 W was granted first, then W + 1 + W.
         take(&mut credit, W);
         credit.grant(&budget, MAX_WINDOW).unwrap();
         assert_eq!(credit.window(), 2 * W);
@@ -460,7 +469,7 @@ mod tests {
             credit.grant(&budget, MAX_WINDOW),
             window_after(4 * W, 2 * W)
         );
-        // It stops at 3 W: that is the larger window's.
+        // The sender stops at 3 W, the limit of the larger window.
         take(&mut credit, W);
         assert_eq!(
             credit.grant(&budget, MAX_WINDOW),
@@ -523,20 +532,20 @@ mod tests {
         );
         assert_eq!((credit.window(), budget.used()), (4 * W, 3 * W));
         assert!(budget.try_charge(5 * W));
-        // Half is consumed: the window halves, and the limit is where it should be already.
+        // Half of the window is consumed: it halves, and the limit needs no change.
         assert!(take(&mut credit, 2 * W));
         assert_eq!(credit.grant(&budget, MAX_WINDOW), None);
         assert_eq!((credit.window(), credit.limit()), (2 * W, 7 * W));
         assert_eq!(budget.used(), 6 * W);
         assert!(budget.try_charge(2 * W));
-        // All is consumed: the window halves, and the limit advances by what it is now.
+        // All of the window is consumed: it halves, and the limit advances by the new window.
         assert!(take(&mut credit, 2 * W));
         assert_eq!(
             credit.grant(&budget, MAX_WINDOW),
             window_after(8 * W, 7 * W)
         );
         assert_eq!((credit.window(), budget.used()), (W, 7 * W));
-        // It does not fall below the initial window, and does not grow under pressure.
+        // The window does not fall below the initial one, and does not grow under pressure.
         assert!(budget.try_charge(W));
         assert!(take(&mut credit, W));
         assert_eq!(
@@ -544,7 +553,7 @@ mod tests {
             window_after(9 * W, 8 * W)
         );
         assert_eq!((credit.window(), budget.used()), (W, 8 * W));
-        // After the pressure, the conditions that were met before still hold.
+        // After the pressure, the conditions for growth that were met before still hold.
         budget.release(8 * W);
         assert!(take(&mut credit, W));
         assert_eq!(

@@ -1,10 +1,10 @@
 //! Places in the order of their turns.
 
-/// No place.
+/// The number that stands for no place.
 const NOWHERE: u32 = u32::MAX;
 
-/// A circle of places of a table, which numbers them: a doubly linked list, so that a place in the middle leaves at once,
-/// and a turn that ends is one step without a move.
+/// A circular list of places of a table, by their numbers: doubly linked, so that a place in the middle is removed in
+/// constant time, and the end of a turn is one step without a move.
 ///
 /// Every call takes constant time. Memory is eight bytes for each place up to the highest number that was ever in it,
 /// until [`renumber`](Self::renumber).

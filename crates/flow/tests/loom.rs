@@ -1,4 +1,4 @@
-//! The races of gate and budget, every interleaving of them.
+//! Concurrent calls of gate and budget, in every interleaving.
 #![cfg(adit_loom)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -20,7 +20,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future on this thread; loom calls it a deadlock when the wake never comes.
+/// Runs a future on this thread; loom reports a deadlock when the task is never woken.
 fn wait<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
@@ -36,7 +36,8 @@ fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Fails when `poll` looks for a free permit and joins the line under two locks instead of one: the permit returns in between and no task is woken.
+/// Fails when `poll` takes the lock twice, to look for a free permit and to join the line: the permit is returned in
+/// between and no task is woken.
 #[test]
 fn release_races_acquire() {
     loom::model(|| {
@@ -51,7 +52,7 @@ fn release_races_acquire() {
     });
 }
 
-/// Fails when a dropped waiter does not give back the permit it had been handed: the next in the line waits for ever.
+/// Fails when a dropped waiter does not return the permit that it was given: the next task in the line waits forever.
 #[test]
 fn drop_waiter_races_release() {
     loom::model(|| {
@@ -71,7 +72,8 @@ fn drop_waiter_races_release() {
     });
 }
 
-/// Fails when `poll` looks whether the gate is closed before it takes the lock under which it joins the line: it joins after everybody has been turned away.
+/// Fails when `poll` checks whether the gate is closed before it takes the lock under which it joins the line: it joins
+/// after all waiting tasks have been rejected.
 #[test]
 fn close_races_acquire() {
     loom::model(|| {
@@ -88,7 +90,8 @@ fn close_races_acquire() {
     });
 }
 
-/// Fails when `give_back` counts the permit as free under one lock and hands it over under another: `try_acquire` walks past the line, and the permit is out twice.
+/// Fails when `give_back` counts the permit as free under one lock and hands it over under another: `try_acquire` takes
+/// it before the tasks in the line, and the permit is given twice.
 #[test]
 fn try_acquire_races_release() {
     loom::model(|| {
@@ -106,7 +109,7 @@ fn try_acquire_races_release() {
     });
 }
 
-/// Fails when `take` loads and stores instead of exchanging: the one permit is out twice.
+/// Fails when `take` loads and stores instead of exchanging: the only permit is given twice.
 #[test]
 fn two_acquires_one_permit() {
     loom::model(|| {
@@ -124,7 +127,8 @@ fn two_acquires_one_permit() {
     });
 }
 
-/// Fails when who leaves takes the mark off the word while another one waits: the permit comes back past the line.
+/// Fails when a task that leaves removes the mark from the word while another one waits: a returned permit is not given
+/// to the line.
 #[test]
 fn drop_waiter_races_acquire() {
     loom::model(|| {
@@ -143,7 +147,7 @@ fn drop_waiter_races_acquire() {
     });
 }
 
-/// Fails when `set_permits` stores the word instead of adding to it: the permit that comes back meanwhile is lost.
+/// Fails when `set_permits` stores the word instead of adding to it: a permit that is returned meanwhile is lost.
 #[test]
 fn set_permits_races_release() {
     loom::model(|| {
@@ -161,11 +165,12 @@ const CLAIM: Claim = Claim {
     visitor: 1,
 };
 
-/// Fails when a claim is looked up under one lock and counted under another: both take of what is left to others.
+/// Fails when a claim is looked up under one lock and counted under another: both tasks take permits that are left to
+/// others.
 #[test]
 fn two_claims_one_share() {
     loom::model(|| {
-        // One is left to others, and one of it may be taken.
+        // One permit is left to others, and one of them may be taken.
         let shares = Shares {
             tunnel_percent: 100,
             visitor_percent: 50,
@@ -184,7 +189,8 @@ fn two_claims_one_share() {
     });
 }
 
-/// Fails when a waiter with its share marks the word without looking once more: a permit that came back is not seen.
+/// Fails when a waiter with its share marks the word without a second look at the permits: a returned permit is not
+/// noticed.
 #[test]
 fn waiting_claim_races_release() {
     loom::model(|| {
@@ -201,7 +207,7 @@ fn waiting_claim_races_release() {
     });
 }
 
-/// Fails when a charge loads and stores instead of exchanging: both see the room and both take it.
+/// Fails when a charge loads and stores instead of exchanging: both find the room and both take it.
 #[test]
 fn two_charges_one_place() {
     loom::model(|| {
@@ -217,7 +223,7 @@ fn two_charges_one_place() {
     });
 }
 
-/// Fails when a charge that is refused above keeps its bytes below.
+/// Fails when a charge that the parent refuses is not removed from the child.
 #[test]
 fn two_children_one_place() {
     loom::model(|| {
@@ -237,7 +243,8 @@ fn two_children_one_place() {
     });
 }
 
-/// Fails when a release loads and stores instead of exchanging: the charge beside it is overwritten, and its bytes are lost to the count.
+/// Fails when a release loads and stores instead of exchanging: the concurrent charge is overwritten, and its bytes are
+/// no longer counted.
 #[test]
 fn release_races_charge() {
     loom::model(|| {

@@ -1,15 +1,22 @@
-//! The promises, each checked after every step of random play:
+//! The promises, each checked after every random step:
 //!
-//! 1. A sender that honours its credit never gets an overrun, however late bytes and windows come (P-4.2, P-4.4).
-//! 2. Limits never go back, nor does `consumed`, which never passes what was received (P-4.3, P-4.5).
-//! 3. What all requests of a budget may have in flight or in memory, the sum of limit - consumed, is at most an initial window each plus what they have borrowed; a budget is never over its capacity, at no level (P-4.6).
-//! 4. When all has been consumed and all windows have come, at least one byte may be sent.
+//! 1. A sender that stays within its credit never causes an overrun, however late bytes and windows arrive (P-4.2,
+//!    P-4.4).
+//! 2. Limits never decrease, nor does `consumed`, which never exceeds what was received (P-4.3, P-4.5).
+//! 3. The bytes that all requests of a budget may have in flight or in memory, the sum of limit - consumed, are at most
+//!    an initial window for each request plus what they have borrowed; no budget exceeds its capacity, at any level
+//!    (P-4.6).
+//! 4. When all has been consumed and all windows have arrived, at least one byte may be sent.
 //! 5. When all requests have ended, nothing is borrowed.
-//! 6. The fair sender serves exactly as deficit round robin with turns taken early, written out plainly, does; nothing is lost, order within a key is kept.
-//! 7. Two keys that always have something queued differ in the cost served by at most the quantum and the dearest item (P-5.1).
-//! 8. The gate gives and refuses permits as a plain queue does; none is lost, none doubled, in any order of drops (F12).
-//! 9. What is dropped for its age is the oldest of its key, and is counted out; the key keeps its turn (P-11.3).
-//! 10. A key that runs empty and comes back, again and again, is served at most a quantum more than that before any key that always has something queued (P-5.1).
+//! 6. The fair sender serves exactly as a simple implementation of deficit round robin with early turns; no item is
+//!    lost, and the order within a key is kept.
+//! 7. For two keys that always have something queued, the costs served differ by at most the quantum and the cost of
+//!    the largest item (P-5.1).
+//! 8. The gate gives and refuses permits as a simple queue does; no permit is lost or given twice, in any order of
+//!    drops (F12).
+//! 9. `drop_oldest` removes the oldest item of its key and its cost; the key keeps its turn (P-11.3).
+//! 10. A key whose queue becomes empty and is filled again, repeatedly, is ahead of any key that always has something
+//!     queued by at most a quantum more than that (P-5.1).
 //! 11. A key that is removed while the table shrinks by thousands does not remove others.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -28,12 +35,12 @@ use adit_flow::{
 };
 use proptest::prelude::*;
 
-/// One direction of one request: both ends, and the wires between them.
+/// One direction of one request: both ends, and the messages in transit between them.
 struct Direction {
     initial: u64,
     sender: SendCredit,
     receiver: RecvCredit,
-    /// Costs on their way, in the parts in which they will come.
+    /// Costs in transit, in the parts in which they will arrive.
     bytes: VecDeque<u64>,
     windows: VecDeque<Grant>,
     last: Grant,
@@ -99,7 +106,7 @@ impl Direction {
         if self.windows.is_empty() {
             return;
         }
-        // Out of order on purpose: an older one that comes later is ignored.
+        // Out of order on purpose: an older window that arrives later is ignored.
         let grant = self.windows.remove(index % self.windows.len()).unwrap();
         let before = self.sender.limit();
         let more = self.sender.on_window(grant.limit, grant.consumed).unwrap();
@@ -187,7 +194,7 @@ proptest! {
         for direction in &mut directions {
             direction.deliver(usize::MAX);
             direction.consume(u64::MAX, &link, max_window);
-            // The last window is enough: limits are absolute.
+            // The last window alone is enough: limits are absolute.
             direction.windows.drain(..direction.windows.len().saturating_sub(1));
             direction.deliver_window(0);
             prop_assert!(direction.sender.max_payload(1).is_some(), "promise 4");
@@ -204,7 +211,7 @@ struct PlainQueue {
     key: u8,
     items: VecDeque<(u32, u64)>,
     deficit: u64,
-    /// The quantum of its turn, or of the one that comes, is in the deficit.
+    /// The deficit contains the quantum of the current turn, or of the next one.
     begun: bool,
 }
 
@@ -222,10 +229,10 @@ impl PlainQueue {
     }
 }
 
-/// Deficit round robin with turns taken early, written out plainly.
+/// A simple implementation of deficit round robin with early turns.
 struct PlainSender {
     quantum: u64,
-    /// In the order of turns.
+    /// The queues in the order of their turns.
     queues: Vec<PlainQueue>,
     early: Vec<u8>,
     lead: u64,
@@ -257,7 +264,8 @@ impl PlainSender {
         self.tidy();
     }
 
-    /// Whose turn it is and who has nothing goes; early goes only who can.
+    /// Removes keys without items at their turn, and from `early` the keys whose first item costs more than their
+    /// deficit.
     fn tidy(&mut self) {
         while self.queues.first().is_some_and(|q| q.items.is_empty()) {
             self.queues.remove(0);
@@ -381,7 +389,7 @@ proptest! {
         prop_assert_eq!(sender.pop(), None);
     }
 
-    /// Promise 11: as many as give memory back, and so number the places anew, in any order.
+    /// Promise 11: removes as many keys as free memory, so that the places are renumbered, in any order.
     #[test]
     fn removing_a_crowd_keeps_the_other_keys(
         leaving in Just((0..1500u32).collect::<Vec<_>>()).prop_shuffle(),
@@ -427,7 +435,7 @@ proptest! {
             }
         }
         let mut served = vec![0u64; costs.len()];
-        // Who has one item at a time runs empty with each.
+        // A key with one item at a time becomes empty with each item.
         let always = |key: usize| queued[key] > 1;
         for _ in 0..500 {
             let (key, cost) = sender.pop().unwrap();
@@ -480,7 +488,7 @@ fn poll(acquire: &mut Acquire) -> Poll<Result<Permit, GateError>> {
     Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The gate as a plain queue of names.
+/// The gate as a simple queue of task numbers.
 #[derive(Default)]
 struct PlainGate {
     permits: usize,
@@ -596,7 +604,7 @@ proptest! {
     }
 }
 
-/// One step of a crowd of three visitors before two tunnels.
+/// One step of three visitors that use two tunnels.
 #[derive(Debug, Clone, Copy)]
 enum Shared {
     Try(u64, u64),
@@ -607,8 +615,8 @@ enum Shared {
 }
 
 proptest! {
-    /// Promise: no permit is lost or doubled, no holder with its share takes the rest that it leaves to others, and a task
-    /// waits only while it may not have a permit.
+    /// Promise: no permit is lost or doubled, a holder with its share does not take the rest that it leaves to others,
+    /// and a task waits only while no permit may be given to it.
     #[test]
     fn shared_gate_leaves_its_part_to_others(
         steps in prop::collection::vec(
@@ -666,7 +674,7 @@ proptest! {
             prop_assert_eq!(gate.in_use(), held.len() + handed);
             prop_assert_eq!(gate.available(), permits - held.len() - handed);
             prop_assert!(gate.waiting() <= max_waiters);
-            // One address alone: its part, and an eighth of the rest, at least one.
+            // One address alone holds its part and an eighth of the rest, at least one.
             let most = permits - for_visitors + (for_visitors / 8).max(1);
             let of_one = |visitor| held.iter().filter(|(claim, _)| claim.visitor == visitor).count();
             if held.iter().all(|(claim, _)| claim.visitor == 0) && handed == 0 {
@@ -679,10 +687,12 @@ proptest! {
     }
 }
 
-/// A sender on a long path is not held to its first window: although the receiver consumes at once, so that it never sees the sender's credit used up at the moment of a grant, the window grows until it does not limit any more, and then stops (P-4.6).
+/// A sender on a long path is not limited by its first window. The receiver consumes at once, so it never finds the
+/// sender's credit used up at the moment of a grant; the window still grows until it does not limit the sender, and
+/// then stops (P-4.6).
 #[test]
 fn a_long_path_is_filled() {
-    // One message a tick, 50 ticks each way: 1 MB is on its way when the path is full.
+    // One message for each tick, 50 ticks in each direction: 1 MB is in transit when the path is full.
     const TRIP: u64 = 50;
     #[allow(clippy::cast_possible_truncation)] // it is small
     const PAYLOAD: usize = 10_000 - MESSAGE_COST as usize;
@@ -711,7 +721,7 @@ fn a_long_path_is_filled() {
         }
     }
     assert_eq!(full, 1000, "a whole message at every tick");
-    // Twice what is on its way, because a grant waits for half of the window.
+    // The window is twice the bytes in transit, because a grant waits for half of the window.
     assert_eq!(receiver.window(), 2 << 20);
     assert_eq!(budget.used(), (2 << 20) - 32 * 1024);
 }

@@ -19,7 +19,7 @@ pub(super) struct Line {
 
 pub(super) enum Place {
     Vacant,
-    /// In `order`.
+    /// Waiting in `order`.
     Waiting(Waker),
     /// Removed from the line with a permit, which its future has not taken yet.
     Handed,

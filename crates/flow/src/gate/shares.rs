@@ -16,17 +16,18 @@ pub struct Claim {
 ///
 /// Holders are counted only once the permits that are free fall to the larger rest. From then on each holder may take
 /// an eighth of the rest that it leaves to others; for more it waits until more than that rest is free. So an address
-/// holds at most its part and an eighth of the rest, and a new holder finds a permit at once.
+/// holds at most its part and an eighth of the rest, and a new holder gets a permit at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
-    /// Of one tunnel.
+    /// The percentage of one tunnel.
     pub tunnel_percent: u8,
-    /// Of one visitor's address. Smaller than that of a tunnel, so that other visitors of the tunnel find permits.
+    /// The percentage of one visitor's address. Smaller than that of a tunnel, so that other visitors of the tunnel get
+    /// permits.
     pub visitor_percent: u8,
 }
 
 impl Shares {
-    /// No holder leaves any to others.
+    /// Each holder may take all permits.
     pub const NONE: Self = Self {
         tunnel_percent: 100,
         visitor_percent: 100,
@@ -43,7 +44,7 @@ pub(super) enum Level {
     Visitor,
 }
 
-/// A holder may take one of this many parts of what it leaves to others.
+/// A holder may take the rest that it leaves to others, divided by this.
 const PART_OF_REST: i64 = 8;
 
 impl Level {
