@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why [`Table::insert`](crate::Table::insert) failed; gives the value back.
+/// Why [`Table::insert`](crate::Table::insert) failed. Each variant returns the value.
 #[derive(thiserror::Error)]
 pub enum InsertError<T> {
     /// The bound of waiting requests is reached. Reject the request, or wait until one is settled.
@@ -21,8 +21,8 @@ pub enum InsertError<T> {
         /// The value of the request.
         value: T,
     },
-    /// A request with this id waits already: an id was assigned twice.
-    #[error("request {id} is already waiting; ids of a data stream must grow")]
+    /// A request with this id already waits: an id was assigned twice.
+    #[error("request {id} is already waiting; ids of a data stream must increase")]
     Duplicate {
         /// The id.
         id: u64,
@@ -42,7 +42,7 @@ impl<T> InsertError<T> {
     }
 }
 
-// Not derived, so that the value need not implement `Debug`.
+// `Debug` is not derived, so that the value need not implement `Debug`.
 impl<T> fmt::Debug for InsertError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,7 +88,7 @@ mod tests {
         let duplicate = InsertError::Duplicate { id: 9, value: 'c' };
         assert_eq!(
             duplicate.to_string(),
-            "request 9 is already waiting; ids of a data stream must grow"
+            "request 9 is already waiting; ids of a data stream must increase"
         );
         assert_eq!(format!("{duplicate:?}"), "Duplicate { id: 9, .. }");
         assert_eq!(duplicate.into_value(), 'c');

@@ -6,26 +6,26 @@
 //! Promises
 //! - A request is settled once (F15). The visitor (cancel), the lane (complete or fail), the timer
 //!   (expire) and the loss of the epoch ([`Table::close`]) may race; one of them receives the value.
-//! - An insert that races the close is either failed by it or refused; nothing is left behind.
+//! - An insert during the close is either refused, or its request is settled by the close as failed; no request
+//!   remains.
 //! - A late id never reaches another request: the full id is compared, never a slot number.
 //! - The limit is exact: never more than [`Config::max_entries`], and [`InsertError::Full`] only
 //!   when that many are really waiting.
-//! - [`Stats`] always adds up, even when taken in the middle of races.
+//! - [`Stats`] always adds up, even when taken during concurrent calls.
 //! - No value is dropped, and no caller's code but `T::clone` runs, while the lock is held.
-//! - Memory follows the number of waiting requests down again after a burst.
+//! - Memory is released after a burst, when fewer requests wait.
 //!
 //! Leaves to the caller: time (`now` is an argument), assigning ids that grow and are not reused,
 //! waking waiting tasks, limits per tenant, and closing the table before it is dropped (in builds
 //! with debug assertions, dropping a table that still holds requests panics).
 //!
-//! Cost: insert, lookup and settle take one short lock and look at one slot, as long as the ids of
-//! each side are dense. A request that stays while others go once around the ring is moved aside and
-//! found in logarithmic time from then on, and so are all requests of a peer that leaves gaps on
-//! purpose. [`Table::expire`] takes one short lock when nothing is due. Numbers are kept in
-//! `docs/bench/`, group `pending/round_trip`.
+//! Cost: insert, lookup and settle take one short lock and look at one slot, as long as the ids of each side are dense.
+//! A request that stays while the ids of later requests go once around the ring is moved to a tree and from then on
+//! found in logarithmic time, and so are all requests of a peer that leaves gaps on purpose. [`Table::expire`] takes
+//! one short lock when nothing is due. Numbers are kept in `docs/bench/`, group `pending/round_trip`.
 //!
-//! Proof: `tests/properties.rs` against a map, `tests/loom.rs` for each pair of settlers, and
-//! `tests/stress.rs` for the same scenarios on real threads.
+//! Proof: `tests/properties.rs` against a map, `tests/loom.rs` for each pair of concurrent calls, and `tests/stress.rs`
+//! for the same scenarios on real threads.
 
 mod config;
 mod error;

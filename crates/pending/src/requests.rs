@@ -119,7 +119,7 @@ impl<T> Requests<T> {
         }
     }
 
-    /// Adds a deadline; if the entry is the only one, earlier deadlines are forgotten.
+    /// Adds a deadline; if the entry is the only one, the deadlines noted before are discarded.
     #[inline]
     fn note(&mut self, deadline: Option<Instant>, only: bool) {
         if deadline.is_some_and(|new| only || self.earliest.is_none_or(|earliest| new < earliest)) {
@@ -161,7 +161,7 @@ impl<T> Requests<T> {
         mem::replace(&mut self.sides, [Slots::new(), Slots::new()])
     }
 
-    /// Takes inserts again after a close.
+    /// Allows inserts again after a close.
     pub(crate) const fn reopen(&mut self) {
         self.closed = false;
         self.limit = self.max_entries;

@@ -1,12 +1,12 @@
 //! A ring for dense ids, and a map for older ids whose place a newer one has taken.
 //!
-//! An id has one place in the ring, its number modulo the ring's length: no search, and no gap to close when it leaves. As
-//! the requests of one opener are numbered one after the other, as many as there are places have no two in the same one.
-//! What breaks this is a request that stays while the numbers go once around: a WebSocket among short requests. The younger
-//! request then takes the place, and the older moves aside into a tree, where it is found in logarithmic time, whatever its
-//! id. So each of a thousand WebSockets is moved once, and the short requests that go around behind it meet an empty place;
-//! with open addressing they would be pushed away, each time anew. An opener that leaves gaps on purpose gets the tree for
-//! all of its requests, and no worse.
+//! An id has one place in the ring, its number modulo the ring's length: no search, and no gap to close when it is
+//! removed. The requests of one opener are numbered one after the other, so no two of them have the same place as long
+//! as there are no more of them than places. The exception is a request that stays while the numbers go once around,
+//! such as a WebSocket among short requests. The younger request then takes the place, and the older one is moved into
+//! a tree, where it is found in logarithmic time, whatever its id. So each of a thousand WebSockets is moved once, and
+//! later short requests find its place empty; with open addressing they would be moved each time. An opener that leaves
+//! gaps on purpose has all of its requests in the tree, which is the worst case.
 
 use std::{collections::BTreeMap, mem, time::Instant};
 
@@ -26,7 +26,7 @@ pub(crate) struct Slots<T> {
     ring: Vec<Option<Entry<T>>>,
     /// Entries whose place a younger request has.
     overtaken: BTreeMap<u64, Entry<T>>,
-    /// No id of `overtaken` is greater. Ids grow, so that a new one need not be searched for in it.
+    /// No id of `overtaken` is greater. Ids grow, so a new one need not be searched for there.
     last_overtaken: u64,
     len: usize,
     /// With fewer entries than this, memory is released. It is far enough below the growth limit that a ring whose size
@@ -119,7 +119,7 @@ impl<T> Slots<T> {
 
     #[inline]
     pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
-        // On behalf of the removal before this one, which could not shrink while it held an entry.
+        // This shrinks the table for the previous removal, which could not do so while it held an entry.
         if self.len < self.shrink_below {
             self.shrink();
         }
@@ -188,7 +188,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Stores an entry with a new id in its place, unless a younger one has it.
+    /// Stores an entry with a new id in its place, unless a younger entry is there.
     fn put(&mut self, entry: Entry<T>) {
         let home = self.home(entry.id);
         let older = match &mut self.ring[home] {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn long_requests_move_aside_once_and_are_found() {
-        // A thousand requests that were opened together stay; runs of five hundred others pass around the ring.
+        // A thousand requests that were opened together stay, while series of five hundred others pass around the ring.
         let mut slots = Slots::new();
         for n in 0..1000 {
             insert(&mut slots, even(n));
@@ -301,7 +301,7 @@ mod tests {
         }
         assert_eq!((slots.len(), slots.ring.len()), (1500, 2048));
         assert_eq!(slots.overtaken.len(), 1000);
-        // They return to the ring when it is rebuilt.
+        // The requests return to the ring when it is rebuilt.
         for n in 59_500..60_000 {
             remove(&mut slots, even(n));
         }
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn ids_with_gaps_are_kept_and_taken_once() {
-        // All have the same place.
+        // All ids have the same place.
         let id = |n: u64| n << 40;
         let mut slots = Slots::new();
         for n in 0..1000 {

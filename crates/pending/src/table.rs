@@ -13,11 +13,12 @@ use crate::sync::{Mutex, MutexGuard};
 
 /// The requests of one data stream that wait to be settled; shared as `Arc<Table<T>>`.
 ///
-/// One lock for all: a data stream has one anyway, that of its mux, and with all under one lock the limit and the counters
-/// are plain numbers. Shards would need a counter that all threads write to, and that costs what they save.
+/// One lock protects everything. A data stream has one lock anyway, that of its mux; and under one lock the limit and
+/// the counters are plain numbers. Shards would need a counter that all threads write to, which costs as much as the
+/// shards save.
 ///
-/// `T` is a handle to a waiting task, cheap to clone. Its `clone` runs under the lock and must not call the table. A poisoned
-/// lock is taken over: every step under it leaves the requests whole.
+/// `T` is a handle to a waiting task, cheap to clone. Its `clone` runs under the lock and must not call the table. A
+/// poisoned lock is used all the same: every step under it leaves the requests consistent.
 pub struct Table<T> {
     requests: Mutex<Requests<T>>,
 }
@@ -35,8 +36,8 @@ impl<T> Table<T> {
     ///
     /// # Errors
     ///
-    /// [`InsertError::Closed`] after [`Self::close`], else [`InsertError::Duplicate`] when the id
-    /// waits already, else [`InsertError::Full`]. Each gives the value back, and changes nothing.
+    /// [`InsertError::Closed`] after [`Self::close`], else [`InsertError::Duplicate`] when a request with this id waits
+    /// already, else [`InsertError::Full`]. Each returns the value, and nothing is changed.
     ///
     /// # Complexity
     ///
@@ -72,21 +73,21 @@ impl<T> Table<T> {
     ///
     /// # Complexity
     ///
-    /// One short lock; the table is scanned only when one of the deadlines that it was given since the last scan has come.
+    /// One short lock; the table is scanned only when one of the deadlines added since the last scan is due.
     pub fn expire(&self, now: Instant, out: &mut Vec<(u64, T)>) {
         self.lock().expire(now, out);
     }
 
-    /// When [`Self::expire`] may next have something to do; `None` if nothing has a deadline. It may be too early,
-    /// since deadlines of requests settled meanwhile still count, but never too late. Right after an expire it is
-    /// exact, except for concurrent changes.
+    /// The time of the next call of [`Self::expire`] that may expire a request; `None` if no request has a deadline. It
+    /// may be too early, since deadlines of requests settled meanwhile still count, but never too late. Right after an
+    /// expire it is exact, except for concurrent changes.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.lock().earliest()
     }
 
-    /// The data stream or its epoch is lost: settles all requests as failed, returns them in no
-    /// particular order, and refuses later inserts, until [`Self::reopen`]. An insert that races
-    /// this is either among the failed or refused. A second call returns nothing.
+    /// The data stream or its epoch is lost: settles all requests as failed, returns them in no particular order, and
+    /// refuses later inserts, until [`Self::reopen`]. An insert during this call is either refused or among the
+    /// returned requests. A second call returns nothing.
     #[must_use = "the tasks that wait for these requests must be notified"]
     pub fn close(&self) -> Vec<(u64, T)> {
         let lost = self.lock().close();
@@ -96,7 +97,7 @@ impl<T> Table<T> {
 
     /// Allows inserts again after [`Self::close`]: the data stream has another connection. The counters continue.
     ///
-    /// The caller must not reuse an id: a handle on a request from before the close would settle the new one.
+    /// The caller must not reuse an id: a handle to a request from before the close would settle the new one.
     pub fn reopen(&self) {
         self.lock().reopen();
     }
@@ -136,7 +137,7 @@ impl<T: Clone> Table<T> {
     /// Calls `f` with every waiting request, in no particular order, for sweeps such as the check of progress. `f` runs
     /// without the lock, on copies: it may settle a request, and may receive one that another caller has just settled.
     pub fn for_each(&self, mut f: impl FnMut(u64, &T)) {
-        // Dropped after the guard, so that copies are never dropped under the lock, not even by a panic.
+        // The copies are dropped after the guard, so that they are never dropped under the lock, not even by a panic.
         let mut copies = Vec::new();
         self.lock().snapshot(&mut copies);
         for (id, value) in copies {
@@ -157,8 +158,8 @@ impl<T> fmt::Debug for Table<T> {
     }
 }
 
-/// A table that still holds requests has waiters that would never be notified. Builds with debug
-/// assertions panic, as the store of h2 does (`src/proto/streams/store.rs` there).
+/// A table that still holds requests has tasks that would wait forever. Builds with debug assertions panic, as the
+/// store of h2 does (`src/proto/streams/store.rs` there).
 impl<T> Drop for Table<T> {
     fn drop(&mut self) {
         debug_assert!(

@@ -1,5 +1,5 @@
-//! Each pair of racers, in every order that memory allows. What each must not survive stands at its
-//! scenario.
+//! Each pair of concurrent calls, in every order that memory allows. The comment of each scenario names the fault that
+//! it finds.
 #![cfg(adit_loom)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 

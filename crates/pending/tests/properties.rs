@@ -1,12 +1,11 @@
 //! Promises
-//! 1. Any order of operations has the results of a plain map with a limit.
-//! 2. A settled request is gone: exactly one settle, expire or close returns its value.
-//! 3. `inserted == completed + failed + cancelled + expired + waiting`, always; each counter is the
-//!    model's.
-//! 4. Expire takes what is due (its deadline is now or earlier) and nothing else; the next deadline is
-//!    never announced too late, and right after an expire exactly.
-//! 5. After a close nothing waits and nothing enters, until the table is opened again.
-//! 6. Memory follows the number of waiting requests, up and down.
+//! 1. Any order of operations has the results of a simple map with a limit.
+//! 2. A settled request is removed: exactly one settle, expire or close returns its value.
+//! 3. `inserted == completed + failed + cancelled + expired + waiting`, always; each counter equals that of the model.
+//! 4. Expire removes the requests that are due (their deadline is now or earlier) and no others; the reported next
+//!    deadline is never too late, and right after an expire it is exact.
+//! 5. After a close no request waits and none is inserted, until the table is opened again.
+//! 6. Memory grows and shrinks with the number of waiting requests.
 //! 7. No value is dropped under a lock; a panic of the caller's code leaves the table usable.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -23,12 +22,12 @@ const MAX: usize = 40;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// The next id of a side, as an opener does.
+    /// Inserts the next id of a side, as an opener does.
     Open {
         side: u64,
         deadline_ms: Option<u64>,
     },
-    /// Any id, in use or not.
+    /// Inserts any id, in use or not.
     Insert {
         id: u64,
         deadline_ms: Option<u64>,
@@ -56,7 +55,7 @@ fn id() -> impl Strategy<Value = u64> {
     prop_oneof![
         20 => 0..120_u64,
         1 => any::<u64>(),
-        // Far apart, all for the same place.
+        // Ids far apart, all for the same place.
         1 => (0..40_u64).prop_map(|n| n << 40),
     ]
 }
@@ -88,7 +87,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The naive table.
+/// A simple model of the table.
 #[derive(Default)]
 struct Model {
     waiting: BTreeMap<u64, (Option<Instant>, u32)>,
@@ -208,7 +207,7 @@ proptest! {
                     let mut out = Vec::new();
                     table.expire(now, &mut out);
                     prop_assert_eq!(sorted(out), due);
-                    // A bound that is not due is left as it was: too early perhaps, never past.
+                    // The bound of the next deadline may be too early, but never in the past.
                     prop_assert!(table.next_deadline().is_none_or(|next| next > now));
                 }
                 Op::ForEach => {
@@ -267,7 +266,7 @@ fn the_next_deadline_is_exact_after_an_expire() {
         assert_eq!(table.next_deadline(), Some(at(5)));
     }
     table.insert(64, None, 64).unwrap();
-    // Settling leaves the bound, the next scan corrects it.
+    // Settling leaves the bound unchanged; the next scan corrects it.
     assert_eq!(table.settle(16, Settled::Completed), Some(16));
     assert_eq!(table.next_deadline(), Some(at(5)));
     table.expire(at(5) - Duration::from_nanos(1), &mut out);
@@ -275,7 +274,7 @@ fn the_next_deadline_is_exact_after_an_expire() {
     table.expire(at(5), &mut out);
     assert_eq!((out.len(), table.next_deadline()), (0, Some(at(7))));
 
-    // That of the other side, too.
+    // A deadline of the other side counts as well.
     table.insert(3, Some(at(6)), 3).unwrap();
     assert_eq!(table.next_deadline(), Some(at(6)));
     assert!(table.set_deadline(3, Some(at(20))));
@@ -293,7 +292,7 @@ fn the_next_deadline_is_exact_after_an_expire() {
     assert_eq!(table.settle(64, Settled::Cancelled), Some(64));
     assert_eq!(table.settle(3, Settled::Cancelled), Some(3));
     assert_eq!(table.next_deadline(), None, "an empty table has none");
-    // And remembers none from before.
+    // An empty table has no bound left from before.
     table.insert(66, Some(at(30)), 66).unwrap();
     assert_eq!(table.next_deadline(), Some(at(30)));
     assert_eq!(table.close(), [(66, 66)]);
@@ -402,11 +401,11 @@ fn memory_returns_after_bursts_while_one_request_stays_for_days() {
             assert_eq!(table.settle(first, Settled::Completed), Some(first));
         }
         assert_eq!(table.len(), 1);
-        // At its smallest, and the one that others have overtaken beside it.
+        // The table has its smallest size, and beside it the entry that others have overtaken.
         assert!(table.stats().slots <= 16 + 1);
         assert_eq!(table.lookup(2), Some(2), "the WebSocket");
     }
-    // Expiring gives memory back as settling does.
+    // Expiring releases memory as settling does.
     let due = Instant::now();
     for n in 1..=5_000_u64 {
         table.insert(id + 2 * n, Some(due), n).unwrap();
@@ -418,7 +417,7 @@ fn memory_returns_after_bursts_while_one_request_stays_for_days() {
     assert_eq!(table.stats().slots, 0);
 }
 
-/// A value that comes back to the table when it is cloned or dropped, as a waker may.
+/// A value that calls the table when it is cloned or dropped, as a waker may.
 struct Returning {
     table: Arc<Table<Arc<Returning>>>,
     id: u64,
@@ -426,7 +425,7 @@ struct Returning {
 
 impl Drop for Returning {
     fn drop(&mut self) {
-        // Would wait for ever under the lock.
+        // This call would wait forever if it were made under the lock.
         self.table.set_deadline(self.id, None);
         self.table.stats();
     }
@@ -498,7 +497,7 @@ fn dropping_a_table_that_still_holds_requests_is_seen() {
         "a request table was dropped with 2 requests unsettled; close it first"
     );
 
-    // Not on top of another panic, which would abort.
+    // The panic must not happen during another panic, which would abort the process.
     let panicked = catch_unwind(|| {
         let table = Table::new(Config::default());
         table.insert(2, None, ()).unwrap();

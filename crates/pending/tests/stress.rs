@@ -1,4 +1,4 @@
-//! The scenarios of `loom.rs` on real threads, and a crowd of settlers over many requests.
+//! The scenarios of `loom.rs` on real threads, and many tasks that settle many requests.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -57,8 +57,8 @@ fn set_deadline_races_expire() {
     often(scenarios::set_deadline_races_expire);
 }
 
-/// Two openers, a lane, visitors who leave, a timer and in the end a close, all over the same ids:
-/// every request that got in is handed to exactly one of them, and a request never to another's.
+/// Two openers, a lane, visitors who leave, a timer and finally a close use the same ids: every inserted request is
+/// settled by exactly one of them, with its own value.
 #[test]
 fn a_crowd_settles_each_request_once() {
     const IDS: u64 = 40_000;
@@ -83,7 +83,7 @@ fn a_crowd_settles_each_request_once() {
                     let id = n * 2 + side;
                     let request = Arc::new((id, AtomicU32::new(0)));
                     let deadline = (id % 3 == 0).then(|| start + Duration::from_micros(id));
-                    // Bounded, as what slipped past all settlers leaves only with the close.
+                    // The number of attempts is bounded: a request that no other task settles is settled by the close.
                     for _attempt in 0..20 {
                         if table.insert(id, deadline, request.clone()).is_ok() {
                             newest.fetch_max(id, Ordering::Relaxed);
@@ -118,7 +118,7 @@ fn a_crowd_settles_each_request_once() {
                     } else {
                         thread::yield_now();
                     }
-                    // In the middle of everything, the books are balanced.
+                    // The counters add up at any time.
                     if id % 512 == 0 {
                         let s = table.stats();
                         let ended = s.completed + s.failed + s.cancelled + s.expired;
@@ -154,7 +154,7 @@ fn a_crowd_settles_each_request_once() {
     for opener in openers {
         entered.extend(opener.join().unwrap());
     }
-    // The last of them may have met a full table.
+    // The last insert may have been refused by a full table.
     newest.store(IDS, Ordering::Relaxed);
     let mut settled: u64 = settlers.into_iter().map(|s| s.join().unwrap()).sum();
     settled += timer.join().unwrap();

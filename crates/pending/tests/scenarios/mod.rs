@@ -1,5 +1,5 @@
-//! Races over one small table, written once: `loom.rs` explores each exhaustively, `stress.rs` runs
-//! it on real threads many times.
+//! Concurrent calls on one small table, written once: `loom.rs` runs each scenario in every order, `stress.rs` runs it
+//! on real threads many times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn table<T>(max_entries: usize) -> Arc<Table<T>> {
     Arc::new(Table::new(Config { max_entries }))
 }
 
-/// Holds whenever no operation is under way.
+/// Holds whenever no operation is running.
 fn assert_adds_up<T>(table: &Table<T>) {
     let s = table.stats();
     assert_eq!(
@@ -61,7 +61,7 @@ pub(crate) fn complete_races_expire() {
     assert!(table.is_empty());
 }
 
-/// The lane completes a request while its visitor goes away.
+/// The lane completes a request while its visitor leaves.
 ///
 /// Fails when `settle` finds the entry under one lock and removes it under another.
 pub(crate) fn complete_races_cancel() {
@@ -83,7 +83,7 @@ pub(crate) fn complete_races_cancel() {
     assert_adds_up(&table);
 }
 
-/// A visitor goes away while the lane is lost.
+/// A visitor leaves while the lane is lost.
 ///
 /// Fails when `close` copies the entries under one lock and clears the table under another.
 pub(crate) fn cancel_races_close() {
@@ -137,10 +137,10 @@ pub(crate) fn expire_races_close() {
     assert_adds_up(&table);
 }
 
-/// Visitors come while the lane is lost.
+/// Requests are inserted while the lane is lost.
 ///
-/// Fails when `insert` reads the closed flag under one lock and puts the entry in under another: the
-/// entry is left behind, and its task is never notified.
+/// Fails when `insert` reads the closed flag under one lock and inserts the entry under another: the entry remains, and
+/// its task is never notified.
 pub(crate) fn insert_races_close() {
     let table = table(8);
     let visitor = thread::spawn({
@@ -196,7 +196,7 @@ pub(crate) fn lookup_races_settle() {
     assert_adds_up(&table);
 }
 
-/// Two visitors want the last place, one at each end.
+/// Two requests compete for the last place, one from each end.
 ///
 /// Fails when the room is found under one lock and taken under another.
 pub(crate) fn insert_races_insert_for_the_last_place() {
@@ -214,10 +214,10 @@ pub(crate) fn insert_races_insert_for_the_last_place() {
     assert_adds_up(&table);
 }
 
-/// Deadlines are put off while the timer runs.
+/// Deadlines are postponed while the timer runs.
 ///
-/// Fails when `expire` copies what is due under one lock and removes it under another: a request that
-/// with a later deadline is expired all the same.
+/// Fails when `expire` copies what is due under one lock and removes it under another: a request is expired although it
+/// has got a later deadline.
 pub(crate) fn set_deadline_races_expire() {
     let table = table(8);
     let due = Instant::now();
