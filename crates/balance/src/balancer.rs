@@ -9,7 +9,7 @@ use crate::{
     sync::{Arc, AtomicU64, Ordering},
 };
 
-/// Input of one choice besides the members. [`Policy::uses_hash`] and [`Policy::uses_random`] tell which of the two a
+/// Input of one choice besides the members. [`Policy::uses_hash`] and [`Policy::uses_random`] return which of the two a
 /// policy reads; the other may be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Draw {
@@ -48,17 +48,17 @@ pub struct Balancer<Id> {
 /// The part of a policy that is computed once per set of members.
 #[derive(Debug)]
 enum Plan {
-    /// The next in the schedule.
+    /// The next member in the schedule.
     Turns(Schedule),
     /// The winner of the hash.
     Rendezvous(Rendezvous),
-    /// The least loaded, the schedule deciding between equals.
+    /// The least loaded member; among equal ones the schedule decides.
     Least(Schedule),
     TwoChoices,
 }
 
-/// Every choice takes a ticket under every policy: the ticket counts the choices, and is the turn under the policies
-/// with turns. Rare events are counted separately and subtracted.
+/// Every choice takes a ticket, under every policy: the tickets count the choices, and under the policies with turns a
+/// ticket is the turn. Rare events are counted separately and subtracted.
 ///
 /// All counters use relaxed ordering: each is an independent total, and no other memory depends on it.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl<Id> Balancer<Id> {
     /// same handles.
     ///
     /// # Complexity
-    /// As [`Balancer::new`].
+    /// The same complexity as [`Balancer::new`].
     #[must_use]
     pub fn successor(&self, policy: Policy, members: Vec<Member<Id>>) -> Self {
         Self::with_progress(policy, members, self.progress.clone())
@@ -186,7 +186,7 @@ impl<Id> Balancer<Id> {
         self.weigh(ticket, draw, eligible)
     }
 
-    /// A choice that does not go by turns alone. Not inlined, so that callers contain only the code of a turn.
+    /// A choice that is not determined by turns alone. Not inlined, so that callers contain only the code of a turn.
     #[inline(never)]
     fn weigh(
         &self,
@@ -219,7 +219,7 @@ impl<Id> Balancer<Id> {
                 return Some(member);
             }
         }
-        // An ineligible member with a large weight owns most of the period, or other threads took the turns between.
+        // An ineligible member with a large weight has most of the period, or other threads took the turns between.
         let extra = self.members.len().max(1) as u64;
         self.progress.extra.fetch_add(extra, Ordering::Relaxed);
         let lot = self.progress.ticket();
@@ -235,8 +235,8 @@ impl<Id> Balancer<Id> {
         choice
     }
 
-    /// A member by weight alone. Ticket times golden ratio walks the weights
-    /// evenly and without bursts (Weyl's sequence).
+    /// A member chosen by weight alone. The ticket times the golden ratio covers the weights evenly and without bursts
+    /// (Weyl's sequence).
     fn by_lot(&self, ticket: u64, eligible: impl Fn(&Id) -> bool) -> Option<&Member<Id>> {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let candidates = || self.members.iter().filter(|member| eligible(member.id()));
@@ -305,8 +305,8 @@ impl<Id> Balancer<Id> {
         {
             return Some(less_filled(first, second));
         }
-        // Drawing again among the eligible members keeps two candidates; with the eligible member of the first draw
-        // alone, its load would not matter. New bits, since the old ones depend on the first draw.
+        // A second draw among the eligible members has two candidates; with only the eligible member of the first draw,
+        // its load would not matter. It uses new bits, since the old ones depend on the first draw.
         let candidates = || self.members.iter().filter(|member| eligible(member.id()));
         let (first, second) = two_of(mix(random), candidates().count());
         let (mut one, mut other, mut last) = (None, None, None);
@@ -321,7 +321,7 @@ impl<Id> Balancer<Id> {
         }
         self.counted(match (one, other) {
             (Some(one), Some(other)) => Some(less_filled(one, other)),
-            // A member ceased to be eligible between the two passes.
+            // A member is no longer eligible since the first of the two passes.
             (one, other) => one.or(other).or(last),
         })
     }
@@ -333,7 +333,7 @@ fn two_of(random: u64, len: usize) -> (usize, usize) {
     let high = (random >> 32) as usize;
     let first = low.checked_rem(len).unwrap_or(0);
     let second = high.checked_rem(len.saturating_sub(1)).unwrap_or(0);
-    // The second is drawn among the others: skip the first.
+    // The second member is drawn from the others: skip the first.
     if len > 1 && second >= first {
         (first, second + 1)
     } else {
@@ -399,11 +399,11 @@ mod tests {
         assert_eq!(counts[0], 0);
         assert!(counts[1].abs_diff(800) <= 3, "{counts:?}");
         assert!(set.by_lot(5, |_| false).is_none());
-        // Fraction 0 is the first, the fraction just below 1 the last.
+        // Fraction 0 selects the first member, the fraction just below 1 the last.
         assert_eq!(*set.by_lot(0, |_| true).unwrap().id(), 0);
         assert_eq!(*set.by_lot(0, |id| *id != 0).unwrap().id(), 1);
-        // 1 x 0.618 of a total of 5 is 3.09, inside the 4; 3 x 0.618 is 0.85
-        // of a period, 4.27, past it.
+        // 1 x 0.618 of a total of 5 is 3.09, within the 4 of the first member; 3 x 0.618 is 0.85 of a period, 4.27,
+        // beyond them.
         assert_eq!(*set.by_lot(1, |id| *id != 0).unwrap().id(), 1);
         assert_eq!(*set.by_lot(3, |id| *id != 0).unwrap().id(), 2);
     }
@@ -429,7 +429,7 @@ mod tests {
         assert_eq!(ids(&set, 3, &[0, 1, 2]), [1, 1, 1]);
         let _one = set.members()[1].load().begin();
         assert_eq!(ids(&set, 2, &[0, 1, 2]), [2, 2]);
-        // Two on a weight of 5 is less than one on a weight of 1.
+        // Two requests on a weight of 5 are less load than one on a weight of 1.
         assert_eq!(ids(&set, 7, &[0, 1]), [0, 0, 0, 0, 0, 0, 0]);
     }
 
@@ -442,7 +442,7 @@ mod tests {
         };
         assert_eq!((pick(0), pick(1)), (0, 0));
         let guard = set.members()[0].load().begin();
-        // Level at (1 + 1) / 2 and (0 + 1) / 1: the first drawn.
+        // Both loads are equal, (1 + 1) / 2 and (0 + 1) / 1: the member drawn first is chosen.
         assert_eq!((pick(0), pick(1)), (0, 1));
         let second = set.members()[0].load().begin();
         assert_eq!((pick(0), pick(1)), (1, 1));

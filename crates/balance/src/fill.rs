@@ -18,7 +18,7 @@ pub(crate) fn scales(weights: &[u32]) -> impl Iterator<Item = u32> {
         .unwrap_or(LARGEST * lightest);
     weights.iter().map(move |&weight| {
         let scale = multiple / u64::from(weight);
-        // Not 0, which would be an idle member's.
+        // The result is not 0, which is the load of an idle member.
         u32::try_from(scale).unwrap_or(u32::MAX).max(1)
     })
 }
@@ -32,10 +32,10 @@ fn lcm(a: u64, b: u64) -> Option<u64> {
     (a / divisor).checked_mul(b)
 }
 
-/// The member that would be less loaded with one more request: counting that request prefers the heavier of two idle
-/// members. Of equals, the first.
+/// The member that would be less loaded with one more request. To count that request prefers the heavier of two idle
+/// members. Of equal ones, the first.
 pub(crate) fn less_filled<'a, Id>(first: &'a Member<Id>, second: &'a Member<Id>) -> &'a Member<Id> {
-    // Multiplied instead of divided, and wide enough not to overflow.
+    // The loads are multiplied instead of divided, in a type that is wide enough not to overflow.
     let fill = |one: &Member<Id>, other: &Member<Id>| {
         (one.load().in_flight() as u128 + 1) * u128::from(other.weight())
     };
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn scales_that_do_not_fit_are_near() {
-        // Three primes.
+        // The weights are three primes.
         let weights = [1_000_003, 1_000_033, 1_000_037];
         for (scale, weight) in scales(&weights).into_iter().zip(weights) {
             let due = f64::from((1 << 24) - 1) * f64::from(weights[0]) / f64::from(weight);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any two compare as their fractions do.
+        /// Any two loads compare as their fractions do.
         #[test]
         fn fills_compare_as_fractions(
             weights in prop::collection::vec(1_u32..60, 2..4),

@@ -5,9 +5,9 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// Hashes a name, a header value or an address for the hash policies.
 ///
-/// FNV-1a over the bytes (draft-eastlake-fnv), then the 64-bit finalizer of MurmurHash3, because FNV alone leaves the
-/// high bits of short inputs nearly alike. The result never changes: two servers, or two releases, agree on it. It does
-/// not resist deliberate collisions, which only direct the attacker's own requests to one member.
+/// FNV-1a over the bytes (draft-eastlake-fnv), then the 64-bit finalizer of MurmurHash3, because with FNV alone the
+/// high bits of short inputs are nearly the same. The result never changes: it is the same on two servers and in two
+/// releases. It does not resist deliberate collisions, which only direct the attacker's own requests to one member.
 ///
 /// # Complexity
 /// One multiplication per byte; meant for names, not for bodies.
@@ -22,8 +22,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
-/// The 64-bit finalizer of MurmurHash3: a bijection in which each input bit
-/// turns about half of the output bits.
+/// The 64-bit finalizer of MurmurHash3: a bijection in which each input bit changes about half of the output bits.
 pub(crate) const fn mix(mut bits: u64) -> u64 {
     bits ^= bits >> 33;
     bits = bits.wrapping_mul(0xff51_afd7_ed55_8ccd);

@@ -7,10 +7,9 @@ use crate::sync::Arc;
 /// A shared count of requests in flight. Clones are handles to one count, so a
 /// member keeps its load when its balancer is replaced.
 ///
-/// The count is the reference count that the guards need anyway to keep it
-/// alive: a request costs one atomic step up and one down, where a counter
-/// beside the references costs two and two. It orders nothing: it shows how
-/// many, never what was written before.
+/// The count is the reference count that the guards need anyway to keep it alive: a request costs two atomic
+/// operations, where a separate counter would cost four. It does not order memory: a reader sees the number of
+/// requests, but not necessarily what was written before.
 #[derive(Clone)]
 pub struct Load {
     count: Arc<Count>,
@@ -23,7 +22,7 @@ struct Count {
     running: Arc<Running>,
 }
 
-/// Only its references matter.
+/// Only the number of its references matters.
 #[derive(Debug)]
 struct Running;
 
@@ -67,8 +66,8 @@ impl fmt::Debug for Load {
     }
 }
 
-/// One request in flight; dropping it ends the request. It is neither cloned
-/// nor ended by hand, so it can count down only once.
+/// One request in flight; dropping it ends the request. It cannot be cloned or ended in another way, so it is counted
+/// down only once.
 #[derive(Debug)]
 #[must_use = "the request counts only while the guard is held"]
 pub struct InFlight {

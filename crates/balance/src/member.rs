@@ -14,15 +14,14 @@ pub struct Member<Id> {
 }
 
 impl<Id> Member<Id> {
-    /// A member known as `id`.
+    /// A member with the name `id`.
     ///
-    /// `key` stands for the member under the hash policies: derive it with
-    /// [`hash_bytes`](crate::hash_bytes) from a name that outlives restarts, so
-    /// that every server sends a visitor to the same member. Of two members
-    /// with one key, the later in the list gets nothing while the earlier is
-    /// eligible.
+    /// `key` stands for the member under the hash policies: derive it with [`hash_bytes`](crate::hash_bytes) from a
+    /// name that stays the same after restarts, so that every server sends a visitor to the same member. Of two members
+    /// with the same key, the later one in the list receives no requests while the earlier one is eligible.
     ///
-    /// A `weight` of 0 counts as 1: leave a member that should get nothing out of the list, or make it ineligible.
+    /// A `weight` of 0 counts as 1: a member that should receive no requests must be left out of the list, or be
+    /// ineligible.
     #[must_use]
     pub fn new(id: Id, key: u64, weight: u32, load: Load) -> Self {
         Self {

@@ -1,39 +1,32 @@
 //! The winner of a hash: weighted rendezvous hashing behind a table of slots.
 //!
-//! A hash falls into one of [`SLOTS`] slots by its upper bits. For each slot
-//! every member draws a number from the slot and its own key, and the highest
-//! number wins (Thaler and Ravishankar, 1998); weights bend the number with a
-//! logarithm (Schindelhauer and Schomaker, 2005). A member that leaves gives up
-//! exactly the slots that it won, since the other numbers do not change; the same
-//! holds the other way for one that joins, and for a weight that changes. The
-//! winner of a slot is computed when it is first needed and then
-//! remembered: a choice costs one look into the table, and a change of members
-//! no more than an empty one.
+//! A hash falls into one of [`SLOTS`] slots by its upper bits. For each slot every member draws a number from the slot
+//! and its own key, and the highest number wins (Thaler and Ravishankar, 1998); weights adjust the number with a
+//! logarithm (Schindelhauer and Schomaker, 2005). A member that leaves gives up exactly the slots that it won, since
+//! the other numbers do not change; the same holds the other way for one that joins, and for a weight that changes. The
+//! winner of a slot is computed when it is first needed and then remembered: a choice costs one access to the table,
+//! and a change of members only an empty table.
 //!
-//! With plain draws a share would be off by the root of the slots that it
-//! should have. So each member's draws are spread over the slots like cards
-//! dealt from one pack ([`draw`]): every sixteen-thousandth of the range comes
-//! once. That halves the variance, as if there were twice as many slots.
+//! With independent draws, the error of a share would be the square root of its number of slots. So each member's draws
+//! are a permutation over the slots ([`draw`]): every sixteen-thousandth of the range occurs once. That halves the
+//! variance, as if there were twice as many slots.
 //!
 //! Instead of:
 //! - *rendezvous without a table*: exact shares, but a number from every member
 //!   for every key;
-//! - *a ring of points* (Karger and others, 1997; ketama): it moves no more keys
-//!   either, but has 160 points of eight bytes for each unit of weight, all
-//!   hashed and sorted at every change, and a search among them for every key.
-//!   Its shares are less even than ours while all weights, divided by the
-//!   least, add up to less than about two hundred, and more even beyond;
-//! - *Maglev* (Eisenbud and others, 2016): it fills its table in turns, so
-//!   shares are even to a slot; but a member that leaves changes the turns of
-//!   all others, which moves keys without need, and a table must be filled
+//! - *a ring of points* (Karger and others, 1997; ketama): it moves as few keys, but has 160 points of eight bytes for
+//!   each unit of weight, all hashed and sorted at every change, and a search among them for every key. Its shares are
+//!   less even than these while all weights, divided by the least, add up to less than about two hundred, and more even
+//!   above that;
+//! - *Maglev* (Eisenbud and others, 2016): it fills its table in turns, so shares differ by at most one slot; but a
+//!   member that leaves changes the turns of all others, which moves other keys as well, and a table must be filled
 //!   completely before the first choice.
 //!
-//! The number of slots never follows the number of members: it would move
-//! every key whenever it changed.
+//! The number of slots does not depend on the number of members: a change of it would move every key.
 
 use crate::{hash::mix, slots::Slots, sync::OnceLock};
 
-/// The base-two logarithm of [`SLOTS`]; even, as [`shuffled`] folds it in half.
+/// The base-two logarithm of [`SLOTS`]; even, because [`shuffled`] splits a slot's number into two halves.
 const SLOT_BITS: u32 = if cfg!(adit_loom) { 4 } else { 14 };
 
 /// Number of slots. Measured between 2^12 and 2^16: at 2^14 the
@@ -95,7 +88,7 @@ impl Rendezvous {
     }
 
     /// The eligible member with the highest number for a slot; of equals, the earlier. Calls `eligible` only for a
-    /// member that would lead, which is rare.
+    /// member whose number is the highest so far, which is rare.
     fn winner(&self, slot: usize, eligible: impl Fn(usize) -> bool) -> Option<usize> {
         let draws = self.seeds.iter().map(|&seed| draw(slot, seed));
         if self.weights.is_empty() {
@@ -147,19 +140,19 @@ fn best_weighted(
     leader
 }
 
-/// A number drawn for a member, of 52 bits so that it and its half step up are exact in
-/// a float: it orders alike with and without weights.
+/// A number drawn for a member, of 52 bits so that it, and it plus a half, are exact in a float: the order is the same
+/// with and without weights.
 ///
-/// The upper bits are the slot's number [`shuffled`], so that over all slots each
-/// value of them comes once; the lower ones decide between equal draws.
+/// The upper bits are the slot's number [`shuffled`], so that over all slots each of their values occurs once; the
+/// lower ones decide between equal draws.
 fn draw(slot: usize, seed: u64) -> u64 {
     let slot = slot as u64;
     let lower = seed.wrapping_mul(2 * slot + 1) >> (12 + SLOT_BITS);
     (shuffled(slot, seed) << (52 - SLOT_BITS)) | lower
 }
 
-/// The number of another slot, a different one for each: a permutation that the
-/// seed chooses, of steps of which each can be undone.
+/// The number of another slot, a different one for each slot: a permutation that the seed determines, made of
+/// reversible steps.
 const fn shuffled(mut slot: u64, seed: u64) -> u64 {
     const MASK: u64 = (1 << SLOT_BITS) - 1;
     let mut key = seed;
@@ -182,15 +175,14 @@ const fn shuffled(mut slot: u64, seed: u64) -> u64 {
 )]
 fn uniform(draw: u64) -> f64 {
     const UNIT: f64 = 1.0 / (1_u64 << 52) as f64;
-    // Half a step up keeps the argument off 0 and below 1.
+    // A half is added, so that the argument is above 0 and below 1.
     (draw as f64 + 0.5) * UNIT
 }
 
 /// The draw adjusted by a weight: the highest score wins with a probability proportional to its weight.
 ///
-/// The logarithm comes from the platform's maths library; two platforms may
-/// round it apart, which matters only to a slot whose two best scores agree to
-/// the last bit.
+/// The logarithm comes from the platform's maths library; two platforms may round it differently, which matters only
+/// for a slot whose two best scores differ in the last bit at most.
 fn score(draw: u64, weight: u32) -> f64 {
     -f64::from(weight) / uniform(draw).ln()
 }
@@ -203,12 +195,12 @@ mod tests {
 
     use super::*;
 
-    /// A hash of a slot, not the first one.
+    /// A hash that falls into a slot, and is not the slot's first one.
     fn hash_of(slot: usize) -> u64 {
         ((slot as u64) << (u64::BITS - SLOT_BITS)) | 0x1234
     }
 
-    /// Rendezvous by its definition: the score of every member, without a table.
+    /// Rendezvous hashing by its definition: the score of every member, without a table.
     fn plain(members: &[(u64, u32)], slot: usize, out: &HashSet<usize>) -> Option<usize> {
         let mut winner: Option<(usize, f64)> = None;
         for (index, &(key, weight)) in members.iter().enumerate() {
@@ -303,13 +295,13 @@ mod tests {
         assert!(score(top, 1).is_finite());
         assert!(score(top, 1) > score(top - 1, 1));
         assert!((score(1 << 51, 4) / score(1 << 51, 2) - 2.0).abs() < 1e-9);
-        // The middle of the unit: -1 / ln(1/2).
+        // The middle of the unit interval: -1 / ln(1/2).
         assert!((score(1 << 51, 1) - std::f64::consts::LN_2.recip()).abs() < 1e-9);
     }
 
     #[test]
     fn a_draw_is_a_shuffled_slot_and_a_tail() {
-        // Computed separately, in another language.
+        // The value was computed separately, in another language.
         assert_eq!(draw(0, mix(1)), 0x7_aeed_15af_3f0d);
         assert_eq!(draw(9_999, mix(2)), 0xa_7056_fefe_2d0d);
     }

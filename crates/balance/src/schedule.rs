@@ -1,21 +1,20 @@
 //! The order of turns of one period, computed when members change.
 //!
-//! nginx keeps a running weight per peer and finds the next peer by a scan
-//! under a lock. Its order repeats with a period of the sum of the weights, so
-//! we run it once at build; a turn is then one atomic step along the period.
+//! nginx keeps a running weight per peer and finds the next peer by a scan under a lock. Its order repeats with a
+//! period of the sum of the weights, so it is computed once when the balancer is built; a turn is then one atomic
+//! increment.
 
 /// The longest period that is kept exactly. Above it weights are scaled down to about this sum, which bounds the memory
 /// and the construction time of a period; shares are still exact to one part in two thousand.
 const LONGEST_EXACT: u64 = 2_048;
 
-/// The member of any ticket.
+/// The member for each ticket.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     /// Number of turns before the order repeats; 1 without members.
     period: u32,
-    /// 2^64 over the period, rounded up, modulo 2^64: a remainder is found with
-    /// two multiplications by it instead of a division (Lemire, Kaser and Kurz,
-    /// 2019), which holds for 32 bits.
+    /// 2^64 divided by the period, rounded up, modulo 2^64: a remainder is found with two multiplications by it instead
+    /// of a division (Lemire, Kaser and Kurz, 2019), which holds for 32 bits.
     inverse: u64,
     /// Member indices in the order of their turns; empty when every member
     /// comes once, in order, so that the turn is the index.
@@ -93,7 +92,7 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 /// chosen and loses the total.
 fn smooth(weights: &[u64]) -> Box<[u32]> {
     let total: u64 = weights.iter().sum();
-    // Signed, because the member chosen last is below zero.
+    // The total is signed, because the member chosen last is below zero.
     let total = i64::try_from(total).unwrap_or(i64::MAX);
     let gains: Vec<i64> = weights
         .iter()
@@ -114,7 +113,7 @@ fn smooth(weights: &[u64]) -> Box<[u32]> {
         if let Some(rich) = riches.get_mut(richest) {
             *rich -= total;
         }
-        // An index that does not fit would select no member and be skipped.
+        // An index that does not fit would select no member, and its turn would be skipped.
         turns.push(u32::try_from(richest).unwrap_or(u32::MAX));
     }
     turns.into_boxed_slice()

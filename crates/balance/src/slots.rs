@@ -2,13 +2,11 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A member's index plus one for each slot, 0 while it is unknown, in fields
-/// of as few bits as the members need: four for up to fifteen members, eight
-/// for up to 255. A whole table then lies in the nearest caches.
+/// A member's index plus one for each slot, 0 while it is unknown, in fields of as few bits as the members need: four
+/// for up to fifteen members, eight for up to 255. The whole table then fits into the fastest caches.
 ///
-/// Every access is relaxed. A field goes once from 0 to the one value that
-/// every thread computes for it, so it does not matter which thread writes it,
-/// or how often: a reader finds the value, or 0 and computes it.
+/// Every access is relaxed. A field changes once, from 0 to the value that every thread computes for it. So it does not
+/// matter which thread writes it, or how often: a reader finds the value, or it finds 0 and computes the value.
 #[derive(Debug)]
 pub(crate) struct Slots {
     words: Box<[AtomicU64]>,
@@ -19,10 +17,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// `slots` unknown slots for so many members.
-    ///
-    /// # Complexity
-    /// One allocation of zeros.
+    /// `slots` unknown slots for this many members.
     pub(crate) fn new(slots: usize, members: usize) -> Self {
         let needed = usize::BITS - members.leading_zeros();
         let bits = needed.next_power_of_two();

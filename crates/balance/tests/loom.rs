@@ -1,5 +1,5 @@
-//! Interleavings of what threads share: the load of a member, the cursor and
-//! the counters of a balancer and its successor.
+//! Interleavings of the state that threads share: the load of a member, the tickets and the counters of a balancer and
+//! its successor.
 
 #![cfg(adit_loom)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -40,8 +40,8 @@ fn begin_races_end() {
     });
 }
 
-/// Fails when a ticket is read and advanced in two steps: both threads get the
-/// same turn and a member is two ahead.
+/// Fails when a ticket is read and advanced in two steps: both threads get the same turn, and one member has two turns
+/// more than another.
 #[test]
 fn round_robin_races_round_robin() {
     model(|| {
@@ -56,14 +56,14 @@ fn round_robin_races_round_robin() {
             counts[id] += 1;
         }
         assert!(counts[0].abs_diff(counts[1]) <= 1, "{counts:?}");
-        // The fourth turn makes it even.
+        // The fourth turn makes the counts even.
         counts[choose(&balancer)] += 1;
         assert_eq!(counts, [2, 2]);
     });
 }
 
-/// Fails when a successor starts a cursor of its own (both take the first turn),
-/// or when a ticket is read and advanced in two steps.
+/// Fails when a successor starts with tickets of its own (both take the first turn), or when a ticket is read and
+/// advanced in two steps.
 #[test]
 fn predecessor_races_successor() {
     model(|| {
@@ -105,8 +105,8 @@ fn counting_races_counting() {
     });
 }
 
-/// Fails when a slot is remembered by reading its word and writing it whole: what
-/// the other thread remembered in the same word is lost, or half of it seen.
+/// Fails when a slot is stored by reading and writing its whole word: what the other thread stored in the same word is
+/// lost.
 #[test]
 fn settling_races_settling_beside() {
     model(|| {
@@ -115,7 +115,7 @@ fn settling_races_settling_beside() {
             let draw = Draw { hash, random: 0 };
             *balancer.choose(draw, |_| true).unwrap().id()
         };
-        // The same slot on both threads, and one beside it on each.
+        // Both threads use the same slot, and each another slot in the same word.
         let hashes = [0, 1 << 60, 2 << 60];
         let alone = Balancer::new(Policy::IpHash, members(&[1, 2]));
         let due = hashes.map(|hash| by_hash(&alone, hash));

@@ -1,16 +1,14 @@
 //! What a balancer promises:
-//! - only an eligible member is chosen, and one is chosen whenever there is one;
-//!   an empty set gives nothing;
-//! - round robin keeps any two members within one turn, over any window, with
-//!   any fixed set of eligible members, from any number of threads;
+//! - only an eligible member is chosen, and one is chosen whenever there is one; an empty set has no choice;
+//! - with round robin, the turns of any two members differ by at most one, over any sequence of choices, with any fixed
+//!   set of eligible members and any number of threads;
 //! - weighted round robin gives each member its weight in every period, as the
 //!   running weights of nginx do;
-//! - least connections never chooses a member that is more filled than another;
-//! - power of two never chooses the most filled of the eligible, gives every
-//!   member a chance, and levels the load far better than one draw would;
-//! - the hash policies choose alike for alike hashes, whatever the order of the
-//!   members; by weight over many hashes; and when a member leaves or joins,
-//!   only its own keys move;
+//! - least connections never chooses a member that is more loaded than another;
+//! - power of two never chooses the most loaded of the eligible members, may choose every other one, and balances the
+//!   load far better than one draw would;
+//! - the hash policies choose the same member for the same hash, whatever the order of the members; over many hashes
+//!   the shares follow the weights; when a member leaves or joins, only its own keys move;
 //! - the counters add up.
 
 #![cfg(not(adit_loom))]
@@ -41,7 +39,7 @@ fn policies() -> impl Strategy<Value = Policy> {
     prop::sample::select(&Policy::ALL[..])
 }
 
-/// The n-th hash or throw of a fair sequence.
+/// The n-th hash, or random number, of an evenly distributed sequence.
 fn nth(n: u64) -> u64 {
     hash_bytes(&n.to_le_bytes())
 }
@@ -51,7 +49,7 @@ fn by_hash(balancer: &Balancer<usize>, hash: u64) -> usize {
     *balancer.choose(draw, |_| true).unwrap().id()
 }
 
-/// Nginx's own way, one scan per turn.
+/// The algorithm of nginx: one scan for each turn.
 struct RunningWeights {
     weights: Vec<i64>,
     running: Vec<i64>,
@@ -241,7 +239,7 @@ proptest! {
             let hash = nth(n);
             let (present, absent) = (by_hash(&with, hash), by_hash(&without, hash));
             prop_assert!(present == absent || present == leaver);
-            // A member that is out for a moment hands over to the same heirs.
+            // The keys of a temporarily ineligible member go to the same members as those of a removed one.
             let draw = Draw { hash, random: 0 };
             let passed = with.choose(draw, |&id| id != leaver).unwrap();
             prop_assert_eq!(*passed.id(), absent);
@@ -289,7 +287,7 @@ fn hashes_spread_by_weight() {
         for (&count, &weight) in counts.iter().zip(&weights) {
             let share = f64::from(weight) / f64::from(total);
             let due = KEYS as f64 * share;
-            // Five standard deviations of a fair draw.
+            // The slack is five standard deviations of independent draws.
             let slack = 5.0 * (due * (1.0 - share)).sqrt();
             assert!(
                 (f64::from(count) - due).abs() < slack,
@@ -311,7 +309,7 @@ fn a_larger_weight_moves_keys_only_to_its_member() {
             moved += 1;
         }
     }
-    // From a third to three sevenths: 952 of 10,000.
+    // The share grows from a third to three sevenths: 952 of 10,000 keys move.
     assert!((800..1_100).contains(&moved), "{moved}");
 }
 
@@ -322,12 +320,12 @@ fn where_a_name_goes_never_changes() {
         .iter()
         .map(|name| by_hash(&balancer, hash_bytes(name.as_bytes())))
         .collect();
-    // Worked out apart, in another language.
+    // The values were computed separately, in another language.
     assert_eq!(placed, [4, 3, 0, 3]);
 }
 
-/// Requests that last: the classic balls and bins. Two choices must leave the
-/// fullest member close to the mean where one choice leaves it well above.
+/// Requests that do not end: the classic balls-and-bins experiment. With two choices the most loaded member must be
+/// close to the mean, where with one choice it is well above.
 #[test]
 fn two_choices_level_the_load() {
     const MEMBERS: usize = 50;
@@ -358,8 +356,7 @@ fn two_choices_level_the_load() {
     assert!(*blind.values().max().unwrap() > 115);
 }
 
-/// Every pair is drawn: with level loads each member is chosen about equally
-/// often, also when some are out.
+/// Every pair is drawn: with equal loads each member is chosen about equally often, also when some are ineligible.
 #[test]
 fn two_choices_reach_every_member() {
     for out in [None, Some(2)] {
@@ -384,7 +381,7 @@ fn two_choices_reach_every_member() {
     }
 }
 
-/// Under a constant number of requests the weights show in the loads.
+/// Under a constant number of requests the loads are proportional to the weights.
 #[test]
 fn two_choices_fill_by_weight() {
     let balancer = Balancer::new(Policy::PowerOfTwo, members(&[1, 1, 2, 4]));
