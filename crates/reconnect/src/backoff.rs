@@ -1,15 +1,16 @@
 //! How long to wait before the next retry.
 //!
-//! The longest wait follows the time that has been waited in this outage, not the number of retries: where nothing is drawn,
-//! that is the same exponential backoff, as the sum of its delays grows by the same factor as they do. With jitter it is not.
-//! The "full jitter" of Marc Brooker, "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015), draws between zero and a
-//! delay that doubles with each retry: a few small draws, and the delay has run far ahead of the outage. Here a client is
-//! back within about as long as the server was away. Dials that take long and links that fall at once are part of no wait:
-//! they keep dials apart by themselves.
+//! The longest wait depends on the time that has been waited in this outage, not on the number of retries. Without
+//! jitter that is the usual exponential backoff, because the sum of its delays grows by the same factor as they do.
+//! With jitter it is not. The "full jitter" of Marc Brooker, "Exponential Backoff and Jitter" (AWS Architecture Blog,
+//! 2015), draws between zero and a delay that doubles with each retry: after a few small draws, the delay is much
+//! longer than the outage so far. Here a client is connected again within about as long as the server was unreachable.
+//! The time of slow dials and of links that are lost at once does not count as waited: it separates dials by itself.
 //!
-//! The wait is drawn between half of what the longest one has grown by and the longest. The first one is thus full jitter,
-//! which spreads clients that lost the same server at the same instant; later ones are not so short that a long outage
-//! would cost more dials than by number. What was compared is in `docs/decisions/0014-delays-by-time.md`.
+//! The wait is drawn between half of the growth of the longest wait and the longest wait. The first wait thus has full
+//! jitter, which spreads clients that lost the same server at the same instant; later waits are long enough that a long
+//! outage costs no more dials than with a delay by number of retries. `docs/decisions/0014-delays-by-time.md` has the
+//! comparison.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use crate::Config;
 pub(crate) struct Backoff {
     /// Retries since the last stable link.
     retries: u32,
-    /// Total wait before them, without the waits after refused credentials. A float: it holds every sum of delays, and
-    /// each nanosecond of a hundred days.
+    /// Total wait before them, without the waits after refused credentials. A float: it can hold every sum of delays,
+    /// exact to a nanosecond up to a hundred days.
     waited_nanos: f64,
 }
 
@@ -66,7 +67,8 @@ impl Backoff {
     #[inline]
     fn span(&self, config: &Config) -> Span {
         let initial_nanos = nanos(config.initial_delay());
-        // A factor of 2 adds as much as has been waited. A value too large for the integer saturates.
+        // With a factor of 2, the longest wait grows by the time that has been waited. A value too large for the
+        // integer saturates.
         let growth = (config.backoff_factor() - 1.0) * self.waited_nanos;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let growth_nanos = (growth as u64).min(nanos(config.max_delay()) - initial_nanos);
@@ -93,9 +95,9 @@ const fn nanos(duration: Duration) -> u64 {
 }
 
 impl Span {
-    /// A wait of the span, both ends included, by the place of `random` among all 64-bit words: the product's high word
-    /// (Lemire, "Fast Random Integer Generation in an Interval", 2019), without his rejection step, whose bias is far
-    /// below a nanosecond here.
+    /// A random wait of the span, both ends included. `random` is scaled to the width of the span by the high word of a
+    /// product (Lemire, "Fast Random Integer Generation in an Interval", 2019), without his rejection step, whose bias
+    /// is far below a nanosecond here.
     #[inline]
     fn draw(self, random: u64) -> u64 {
         let width = u128::from(self.longest_nanos - self.least_nanos) + 1;
@@ -134,7 +136,7 @@ mod tests {
         let config = Config::default();
         let mut backoff = Backoff::new();
         for retry in 1..=20 {
-            // Zero waits.
+            // Waits of zero leave the longest wait unchanged.
             assert_eq!(backoff.advance(&config, 0), Duration::ZERO);
             assert_eq!(backoff.retries(), retry);
         }
@@ -144,7 +146,7 @@ mod tests {
         backoff.waited_nanos = 1e18;
         let at = |random| backoff.clone().advance(&config, random);
         assert_eq!((at(0), at(u64::MAX)), (14_950 * MS, 30_000 * MS));
-        // A wait of another kind counts as a retry, without time.
+        // A wait after refused credentials counts as a retry, but not as time.
         let mut backoff = Backoff::new();
         backoff.count();
         assert_eq!(backoff.retries(), 1);

@@ -21,12 +21,12 @@ pub struct Config {
 /// Why settings were rejected.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// A retry without any delay is a storm.
+    /// Retries without a delay would flood the server.
     #[error("initial_delay must be longer than zero, for example 100ms")]
     ZeroDelay,
     /// The delay could not grow to its maximum.
     #[error(
-        "max_delay ({max:?}) is shorter than initial_delay ({initial:?}): raise the one or lower the other"
+        "max_delay ({max:?}) is shorter than initial_delay ({initial:?}): raise max_delay or lower initial_delay"
     )]
     MaxBelowInitial {
         /// The first delay.
@@ -110,7 +110,7 @@ impl Config {
         }
     }
 
-    /// Retries since the last stable link before giving up; 0 sets no limit.
+    /// The number of retries since the last stable link after which the machine stops; 0 sets no limit.
     #[must_use]
     pub fn max_retries(&self) -> u32 {
         self.max_retries
@@ -128,15 +128,15 @@ impl Config {
         self.max_delay
     }
 
-    /// By how much the longest delay grows from one retry to the next without jitter; with and without it, the longest delay
-    /// is `initial_delay` and (factor − 1) times what has been waited since the loss.
+    /// The factor by which the longest delay grows from one retry to the next without jitter. With and without jitter,
+    /// the longest delay is `initial_delay` plus (factor − 1) times the time that has been waited since the loss.
     #[must_use]
     pub fn backoff_factor(&self) -> f64 {
         self.backoff_factor
     }
 
-    /// Whether delays are drawn between half of what the longest has grown by and the longest; otherwise they are the
-    /// longest.
+    /// Whether delays are drawn between half of the growth of the longest delay and the longest delay; otherwise each
+    /// is the longest one.
     #[must_use]
     pub fn enable_jitter(&self) -> bool {
         self.enable_jitter
@@ -159,7 +159,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_retries: 0,
-            // A killed server is often back within a second: the first retries must be close together.
+            // A server that was killed is often up again within a second: the first retries must follow quickly.
             initial_delay: Duration::from_millis(100),
             max_delay: Duration::from_secs(30),
             backoff_factor: 2.0,

@@ -53,7 +53,7 @@ pub enum Action {
     Serve,
     /// Report [`Event::TimerDue`] at this time.
     Wait {
-        /// No dial before it.
+        /// The time before which the client must not dial.
         until: Instant,
     },
     /// Do nothing more; the machine has stopped.
@@ -80,20 +80,20 @@ impl fmt::Display for StopReason {
 /// The state of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not started.
+    /// The machine has not been started.
     Idle,
     /// A dial runs.
     Dialling,
     /// A link lives.
     Established {
-        /// When it was established: decides at its loss whether it was stable.
+        /// When it was established. At its loss this decides whether it was stable.
         since: Instant,
         /// The epoch issued by the server.
         epoch: u64,
     },
     /// Between two dials.
     Waiting {
-        /// No dial before it.
+        /// The time before which the client must not dial.
         until: Instant,
     },
     /// Stopped for ever.
@@ -135,19 +135,7 @@ pub struct Stats {
     pub transitions: u64,
 }
 
-/// Decides when to dial. One per server that a client keeps a link to.
-///
-/// ```
-/// use std::time::{Duration, Instant};
-/// use adit_reconnect::{Action, Config, Event, Failure, Reconnect};
-///
-/// let (mut link, now, random) = (Reconnect::new(Config::default()), Instant::now(), 1 << 63);
-/// assert_eq!(link.on_event(Event::Start, now, random)?, Action::Dial);
-/// let until = now + Duration::from_millis(50);
-/// assert_eq!(link.on_event(Event::DialFailed(Failure::Transient), now, random)?, Action::Wait { until });
-/// assert_eq!(link.on_event(Event::TimerDue, until, random)?, Action::Dial);
-/// # Ok::<(), adit_reconnect::InvalidTransition>(())
-/// ```
+/// Decides when to dial. A client has one for each server.
 #[derive(Debug, Clone)]
 pub struct Reconnect {
     config: Config,
@@ -257,8 +245,8 @@ impl Reconnect {
         self.wait(now + delay)
     }
 
-    /// A retry rarely helps wrong credentials: wait the longest delay at least, and up to half of it more, so that a
-    /// thousand clients with a revoked token do not retry together.
+    /// A retry with wrong credentials rarely succeeds: wait the longest delay at least, and up to half of it more, so
+    /// that a thousand clients with a revoked token do not retry together.
     fn retry_unauthenticated(&mut self, now: Instant, random: u64) -> Action {
         if self.config.stop_when_unauthenticated() {
             return self.stop(StopReason::Unauthenticated);

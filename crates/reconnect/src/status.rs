@@ -18,7 +18,7 @@ use crate::{
 /// The status of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Status {
-    /// Not started.
+    /// The client has not been started.
     #[default]
     Idle,
     /// A dial runs.
@@ -35,7 +35,7 @@ pub enum Status {
     Waiting {
         /// The number of the retry that comes next.
         attempt: u32,
-        /// Its time.
+        /// The time at which the retry is due.
         until: Instant,
     },
     /// The link lives but accepts no new requests. Set by the draining caller, not by the machine.
@@ -97,7 +97,7 @@ impl StatusCell {
     }
 
     /// Replaces the status and wakes every watcher. Returns whether it changed: the same status again does not, and
-    /// nothing replaces [`Status::Stopped`], so that a late report of a dial cannot bring a stopped link back to life.
+    /// nothing replaces [`Status::Stopped`], so that a late report of a dial cannot restart a stopped link.
     ///
     /// # Complexity
     /// Linear in the watchers that wait.
@@ -111,7 +111,7 @@ impl StatusCell {
             shared.version.0 += 1;
             mem::take(&mut shared.waiting)
         };
-        // Outside the lock: a waker may run the task at once, and the task may use the cell.
+        // The wakers are woken outside the lock: a waker may run the task at once, and the task may use the cell.
         wakers.into_values().for_each(Waker::wake);
         true
     }
@@ -179,7 +179,7 @@ impl Watcher {
         context: &mut Context<'_>,
     ) -> Poll<(Status, Version)> {
         let mut shared = self.cell.lock();
-        // The replaced waker is dropped after the lock: the last waker of a task drops the task, and with it perhaps
+        // The replaced waker is dropped after the lock: to drop the last waker of a task drops the task, which may hold
         // another watcher of this cell.
         let (poll, gone) = if shared.version > seen {
             let gone = shared.waiting.remove(&self.id);

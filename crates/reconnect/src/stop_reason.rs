@@ -7,7 +7,7 @@ pub enum StopReason {
     Requested,
     /// No retry within the configured limit led to a stable link.
     RetriesExhausted {
-        /// Their number.
+        /// The number of retries.
         retries: u32,
     },
     /// The server refused the client and forbids a retry.

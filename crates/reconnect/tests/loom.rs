@@ -1,4 +1,4 @@
-//! The races of the status cell, every interleaving.
+//! Concurrent calls of the status cell, in every interleaving.
 #![cfg(adit_loom)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -51,7 +51,7 @@ fn set_races_poll_changed() {
     });
 }
 
-/// Fails when `set` wakes only the first of those who wait.
+/// Fails when `set` wakes only the first of the waiting watchers.
 #[test]
 fn two_watchers_one_set() {
     loom::model(|| {

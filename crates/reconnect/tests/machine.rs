@@ -1,4 +1,4 @@
-//! Every state with every event, drawn from the code; and the decisions of the machine one by one.
+//! Every state with every event, derived from the code; and each decision of the machine.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -61,7 +61,7 @@ fn every_state_with_every_event() {
         for event in EVENTS {
             let mut machine = after(steady(), now, path);
             let before = machine.state();
-            // 100 ms later: a wait is just over, a link is not yet stable.
+            // 100 ms later a wait has just ended, and a link is not stable yet.
             let now = now + 100 * MS;
             let outcome = machine.on_event(event, now, 0);
             let response = describe(outcome, now);
@@ -205,7 +205,7 @@ fn a_short_link_does_not_lengthen_the_delay() {
     let mut machine = after(steady(), now, &[Event::Start, UP]);
     let mut waits = Vec::new();
     for _ in 0..4 {
-        // Almost stable.
+        // The links live almost long enough to be stable.
         now += Duration::from_millis(4_900);
         let Action::Wait { until } = machine.on_event(Event::Lost, now, 0).unwrap() else {
             panic!("a lost link leads to a wait");

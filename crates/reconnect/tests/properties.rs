@@ -1,14 +1,17 @@
-//! What is promised, whatever happens:
-//! - every delay is at most `max_delay`, and at most one and a half times that (and at least once) after refused credentials;
+//! Promises for any sequence of events:
+//! - every delay is at most `max_delay`; after refused credentials it is between `max_delay` and one and a half times
+//!   that;
 //! - without jitter the delays of an outage never shrink;
-//! - no delay exceeds `initial_delay` and (`backoff_factor` − 1) times what has been waited in the outage, or is less than
-//!   half of the latter; so a client is back within as long as the server was away, whatever was drawn;
+//! - a delay is at most `initial_delay` plus (`backoff_factor` − 1) times the time waited in the outage, and at least
+//!   half of the latter; so a client is connected again within as long as the server was unreachable, whatever was
+//!   drawn;
 //! - with `max_retries` = n there are exactly n retries after the first dial, then a stop;
-//! - `Dial` never comes before the `until` of the wait before it;
+//! - `Dial` is never returned before the `until` of the wait before it;
 //! - the first retry after a stable link is due within `initial_delay`;
 //! - a refused event changes nothing, and the counts agree with the actions;
 //! - a thousand clients that lost the server at one instant have spread by their third retry, and stay spread;
-//! - what comes back sooner does not cost more: dials of a minute, at a server that is away and at one that drops.
+//! - the quicker return does not cost more: the number of dials in a minute, at an unreachable server and at one that
+//!   drops links.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -183,7 +186,8 @@ impl Dice {
     }
 }
 
-/// When one client dials that lost the server at `lost_at`, for as long as `until` says; a dial takes `dial` to fail.
+/// The times of the dials of one client that lost the server at `lost_at`, for as long as `until` returns; a dial takes
+/// `dial` to fail.
 fn dials(
     lost_at: Instant,
     until: Duration,
@@ -208,8 +212,8 @@ fn dials(
     times
 }
 
-/// For each round, how many of `clients` dial within the fullest 10 ms, when all lost the server at one instant and it
-/// stays away; and how many in the fullest 10 ms between the fifth second and the thirtieth.
+/// For each round, how many of `clients` dial within the busiest 10 ms, when all lost the server at one instant and it
+/// stays unreachable; and how many in the busiest 10 ms between the fifth second and the thirtieth.
 fn fullest_buckets(clients: usize, rounds: usize, jitter: bool, seed: u64) -> (Vec<usize>, usize) {
     let lost_at = Instant::now();
     let mut dice = Dice(seed);
@@ -232,7 +236,7 @@ fn fullest_buckets(clients: usize, rounds: usize, jitter: bool, seed: u64) -> (V
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The first delay is spread over 100 ms, and what follows over ever more. The bounds leave room for chance.
+    /// The first delays are spread over 100 ms, later ones over more and more. The bounds allow for random variation.
     #[test]
     fn a_herd_spreads(seed in any::<u64>()) {
         let (fullest, late) = fullest_buckets(1000, 6, true, seed);
@@ -244,7 +248,7 @@ proptest! {
         prop_assert!(late <= 25, "{late}");
     }
 
-    /// Also when each dial takes a while to fail.
+    /// The same holds when each dial takes some time to fail.
     #[test]
     fn a_client_returns_within_the_time_of_the_outage(
         seed in any::<u64>(),
@@ -254,7 +258,7 @@ proptest! {
         let (away, dial) = (Duration::from_millis(away), Duration::from_millis(dial));
         let times = dials(Instant::now(), away, dial, true, &mut Dice(seed));
         let back = *times.last().unwrap() - away;
-        // The dial that was under way at the server's return has still to fail.
+        // The dial that was running at the server's return has still to fail.
         prop_assert!(back <= away + dial + Config::default().initial_delay(), "{back:?}");
         prop_assert!(back <= Config::default().max_delay() + dial);
     }
@@ -265,7 +269,7 @@ fn without_jitter_a_herd_stays_together() {
     assert_eq!(fullest_buckets(1000, 4, false, 1), (vec![1000; 4], 1000));
 }
 
-/// Full jitter by the number of retries makes eleven dials in the first minute, as a thousand clients have it.
+/// Full jitter by the number of retries makes eleven dials in the first minute, as the mean of a thousand clients.
 #[test]
 fn a_minute_without_the_server_costs_a_dozen_dials() {
     let (minute, mut dice) = (Duration::from_secs(60), Dice(1));

@@ -1,4 +1,4 @@
-//! The cell from one thread, then the races of `tests/loom.rs` at size.
+//! The cell on one thread, then the scenarios of `tests/loom.rs` with many threads.
 #![cfg(not(adit_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -133,7 +133,7 @@ fn a_ready_poll_and_a_drop_leave_no_waker() {
     assert_eq!(Arc::strong_count(&wake), 1);
 }
 
-/// A task that looks at the cell when its last waker goes, as one does whose future holds a watcher.
+/// A task that reads the cell when its last waker is dropped, as a task does whose future holds a watcher.
 struct Looks(StatusCell);
 
 impl Wake for Looks {
