@@ -153,7 +153,7 @@ impl fmt::Display for Verdict {
 }
 
 impl<T: fmt::Display> fmt::Display for Explanation<'_, T> {
-    /// Some lines of text, without a line break at the end.
+    /// Writes lines of text, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Ok(Some(host)) => write!(f, "host {host}")?,

@@ -11,7 +11,7 @@ const LONGEST: usize = 1_024;
 /// header the first line counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderMatch {
-    /// In lower case.
+    /// The name in lower case.
     name: Box<str>,
     value: Box<str>,
 }

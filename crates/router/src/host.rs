@@ -12,10 +12,10 @@ const LONGEST_LABEL: usize = 63;
 /// Why a text is not a host. Positions count bytes from 0.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HostError {
-    /// Empty, apart from port and final dot.
+    /// The host is empty, apart from port and final dot.
     #[error("the host is empty; give a name such as app.example.com or an address")]
     Empty,
-    /// More than 253 bytes.
+    /// The host has more than 253 bytes.
     #[error("the host has {length} bytes; DNS allows no more than 253")]
     TooLong {
         /// Bytes without port and final dot.
@@ -24,7 +24,7 @@ pub enum HostError {
     /// Two dots in a row, or one in front.
     #[error("the host has an empty label before byte {position}; remove the extra dot")]
     EmptyLabel {
-        /// Where the label should be.
+        /// The position where the label should be.
         position: usize,
     },
     /// A label of more than 63 bytes.
@@ -62,9 +62,8 @@ pub enum HostError {
 /// final dot; an IPv6 address in brackets and in its canonical form (RFC 5952). A host that already has this form is
 /// not copied.
 ///
-/// Hyphens may stand anywhere in a label and underscores count as letters:
-/// names of both kinds are resolved in practice. An empty port (`host:`) is
-/// allowed, as RFC 3986, section 3.2.3 does.
+/// Hyphens may stand anywhere in a label and underscores count as letters: names of both kinds are resolved in
+/// practice. An empty port (`host:`) is allowed, as in RFC 3986, section 3.2.3.
 ///
 /// # Errors
 /// An invalid host, see [`HostError`].
@@ -173,7 +172,7 @@ fn check_name(name: &str) -> Result<(), HostError> {
         if label.is_empty() {
             return Err(HostError::EmptyLabel { position: start });
         }
-        // Bytes first, which is faster; characters only for the error.
+        // Bytes are checked first, which is faster; characters are checked only for the error.
         let invalid = if label.bytes().all(is_label_byte) {
             None
         } else {
@@ -219,7 +218,7 @@ pub enum HostPatternError {
     Host {
         /// The pattern as it was given.
         pattern: String,
-        /// What is wrong with it.
+        /// What is wrong with the pattern.
         source: HostError,
     },
     /// The wildcard is not the whole first label, or no name follows it.
@@ -246,7 +245,7 @@ impl HostPattern {
         &self.name
     }
 
-    /// The same, as a shared text.
+    /// The name as a shared text.
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }

@@ -10,18 +10,16 @@
 //!   wildcard, a longer wildcard before a shorter one, any host pattern before
 //!   none; then the longer path prefix; then more headers; then a gRPC method
 //!   before a service before none;
-//! - the order of the rules never decides: a table in which one request could
-//!   match two rules of the same rank is refused when it is built, and so is a
-//!   rule that would make it one;
-//! - a table to which rules were added and from which rules were removed routes
-//!   as one made of those that are left; a clone is not changed by it;
+//! - the order of the rules never decides: a table in which one request could match two rules of the same rank is
+//!   refused when it is built, and so is a rule that would make a table ambiguous;
+//! - a table to which rules were added and from which rules were removed routes as a new table with the remaining
+//!   rules; its clones do not change;
 //! - [`Table::explain`] and [`Table::route`] always agree.
 //!
-//! Leaves to the caller: reading requests, and every decision about access. A
-//! path is compared as the visitor wrote it: percent-encoding is not decoded
-//! and dot segments are not resolved, so a service that does either may serve
-//! `/a%64min` or `/x/../admin` where no rule for `/admin` applied. Rules choose
-//! a destination, they do not guard it.
+//! Leaves to the caller: reading requests, and every decision about access. A path is compared as the visitor wrote it:
+//! percent-encoding is not decoded and dot segments are not resolved, so a service that does either may serve
+//! `/a%64min` or `/x/../admin` where no rule for `/admin` applied. Rules choose a destination; they do not restrict
+//! access to it.
 //!
 //! Cost: a route reads the host once, then makes one table look-up for the
 //! exact host, one for each of its parent domains that may name a wildcard, and

@@ -20,13 +20,13 @@ pub struct PathPrefix {
 /// Why a text is not a path prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PathError {
-    /// It does not begin with a slash.
+    /// The path does not begin with a slash.
     #[error("path {path:?} of a rule does not begin with a slash; write /{path}")]
     NoSlash {
         /// The path as it was given.
         path: String,
     },
-    /// It contains a character that is not allowed in a request path.
+    /// The path contains a character that is not allowed in a request path.
     #[error(
         "path {path:?} of a rule contains {character:?}, which is not allowed in a request path; write it percent-encoded, and without query or fragment"
     )]
@@ -36,13 +36,13 @@ pub enum PathError {
         /// The first such character.
         character: char,
     },
-    /// It ends in a wildcard.
+    /// The path ends in a wildcard.
     #[error("path {path:?} of a rule ends in a wildcard; leave it out, everything below matches")]
     Wildcard {
         /// The path as it was given.
         path: String,
     },
-    /// It is longer than the bound.
+    /// The path is longer than the bound.
     #[error("a path of a rule has {length} bytes; no more than 2048 are allowed")]
     TooLong {
         /// Its length in bytes.
@@ -77,7 +77,7 @@ impl PathPrefix {
         &self.prefix
     }
 
-    /// The same, shared.
+    /// The same bytes, as a shared text.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.prefix)
     }

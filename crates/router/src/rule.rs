@@ -12,7 +12,7 @@ pub struct Rule<T> {
     pub host: Option<HostPattern>,
     /// The paths that match. `/` matches all, like `None`.
     pub path: Option<PathPrefix>,
-    /// Headers that must all be there; each name once.
+    /// Headers that the request must have; each name at most once.
     pub headers: Vec<HeaderMatch>,
     /// The gRPC service or method that matches; plain HTTP to the same path does
     /// not.

@@ -19,7 +19,7 @@ type Shard<K, V> = Arc<HashTable<(K, V)>>;
 /// costs `n` entries for each copy.
 pub struct ShardedMap<K, V> {
     hasher: RandomState,
-    /// Their number is a power of two.
+    /// The shards; their number is a power of two.
     shards: Box<[Shard<K, V>]>,
     len: usize,
 }
@@ -63,7 +63,7 @@ impl<K, V> ShardedMap<K, V> {
         self.len == 0
     }
 
-    /// All entries, in no order.
+    /// All entries, in any order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let shards = self.shards.iter();
         shards.flat_map(|shard| shard.iter().map(|(key, value)| (key, value)))
@@ -102,7 +102,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ShardedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        // A shard is not copied for a key that it lacks.
+        // A shard is not copied for a key that it does not have.
         self.get(key)?;
         let hash = self.hasher.hash_one(key);
         let shard = self.shards.get_mut(place(hash, self.shards.len()))?;
@@ -159,7 +159,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ShardedMap<K, V> {
         Some(value)
     }
 
-    /// Twice as many shards.
+    /// Doubles the number of shards.
     fn grow(&mut self) {
         let count = self.shards.len() * 2;
         let mut tables: Vec<HashTable<(K, V)>> = Vec::new();

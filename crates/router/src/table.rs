@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Table<T> {
     exact: Hosts<T>,
-    /// By the name after `*.`.
+    /// Hosts of wildcards, by the name after `*.`.
     below: Hosts<T>,
     any: Arc<Paths<T>>,
     /// The number of keys of `below` by their length, so that a host with many labels costs no look-ups that cannot
@@ -33,7 +33,7 @@ struct Paths<T> {
     buckets: Vec<Arc<Bucket<T>>>,
 }
 
-/// The rules of one host and path prefix, the most specific first.
+/// The rules with one host and path prefix, the most specific first.
 #[derive(Debug)]
 struct Bucket<T> {
     prefix: Arc<str>,
@@ -59,7 +59,7 @@ pub enum TableError {
         first: usize,
         /// The later rule.
         second: usize,
-        /// Their conditions, as text.
+        /// The conditions of both rules, as text.
         conditions: String,
     },
     /// A request could match two rules, and neither is more specific.
@@ -119,7 +119,7 @@ impl<T> Default for Table<T> {
     }
 }
 
-// Not derived: targets need not implement `Clone`.
+// `Clone` is not derived: targets need not implement `Clone`.
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
         Self {
@@ -139,7 +139,7 @@ impl<T> Table<T> {
     /// Rules that contradict each other, see [`TableError`].
     ///
     /// # Complexity
-    /// That of adding each.
+    /// The sum of the complexities of adding each rule.
     pub fn try_new(rules: Vec<Rule<T>>) -> Result<Self, TableError> {
         let mut table = Self::default();
         for (index, rule) in rules.into_iter().enumerate() {
@@ -194,7 +194,7 @@ impl<T> Table<T> {
     /// Removes the rule with this number, host and path. Returns whether there was one.
     ///
     /// # Complexity
-    /// That of adding it.
+    /// The same complexity as adding the rule.
     pub fn remove(
         &mut self,
         index: usize,
@@ -280,7 +280,7 @@ impl<T> Table<T> {
     fn find_below(&self, host: &str, path: &str, query: &Query<'_>) -> Option<&Numbered<T>> {
         let (shortest, _) = self.below_lengths.first_key_value()?;
         let (longest, _) = self.below_lengths.last_key_value()?;
-        // From the left: the longest name, and so the most specific, first.
+        // The search begins from the left, so that the longest name, which is the most specific, is first.
         host.match_indices('.')
             .filter_map(|(dot, _)| host.get(dot + 1..))
             .filter(|name| (*shortest..=*longest).contains(&name.len()))
@@ -349,7 +349,7 @@ impl<T> Paths<T> {
     fn place(&self, prefix: &str) -> Result<usize, usize> {
         self.buckets.binary_search_by(|bucket| {
             let known = &*bucket.prefix;
-            // Length first: most comparisons end there.
+            // The length is compared first: most comparisons end there.
             prefix
                 .len()
                 .cmp(&known.len())
@@ -434,7 +434,7 @@ fn check_pair<T>(one: (usize, &Rule<T>), other: (usize, &Rule<T>)) -> Result<(),
             .iter()
             .any(|other| other.name() == header.name() && other.value() != header.value())
     });
-    // Of equal rank: both have a service, both a method, or neither.
+    // Two rules of equal rank have a gRPC service both, a method both, or neither.
     if apart || a.grpc != b.grpc {
         return Ok(());
     }

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 use adit_router::{GrpcPattern, HostPattern, PathPrefix, Query, Rule, Table, normalize_host};
 use bolero::check;
 
-/// What fuzzers seldom hit by chance: turns the bytes into the letters of
-/// hosts.
+/// Turns the bytes into letters of hosts, which fuzzers seldom produce by chance.
 fn hostlike(bytes: &[u8]) -> String {
     const LETTERS: &[u8] = b"aZ0-_.:[]*/1f%@ ";
     bytes

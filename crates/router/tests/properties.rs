@@ -1,12 +1,11 @@
-//! What a table promises:
+//! Promises of a table:
 //! - `route` chooses the rule that a scan of all rules finds most specific;
-//! - `explain` chooses the same, and gives no rule before it as matching;
-//! - the order of the rules decides nothing, neither what is chosen nor whether
-//!   a table is refused;
-//! - a table is refused exactly when two rules could tie;
+//! - `explain` chooses the same rule, and reports no rule before it as matching;
+//! - the order of the rules affects neither the choice nor whether a table is refused;
+//! - a table is refused exactly when one request could match two rules of the same rank;
 //! - a host in normal form stays as it is, and every way to write a host has
 //!   one normal form;
-//! - patterns read back as they are written.
+//! - a written pattern is read as the same pattern.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -18,7 +17,7 @@ use adit_router::{
 };
 use proptest::prelude::*;
 
-// Few and short names, so that rules and requests meet often.
+// Few and short names, so that rules and requests often match.
 fn hosts() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
         .prop_map(|labels| labels.join("."))
@@ -169,7 +168,7 @@ fn specificity(a: &Rule<usize>, b: &Rule<usize>) -> Ordering {
         .then(grpc(a).cmp(&grpc(b)))
 }
 
-/// The table without the rules that it refuses, each marked with its place.
+/// A table of the rules that it accepts, each with its position as target.
 fn settled(rules: Vec<Rule<usize>>) -> (Table<usize>, Vec<Rule<usize>>) {
     let mut rules = rules;
     loop {
@@ -190,7 +189,7 @@ fn settled(rules: Vec<Rule<usize>>) -> (Table<usize>, Vec<Rule<usize>>) {
     }
 }
 
-/// Every request that the strategies above can tell apart.
+/// Whether one request, of those that the strategies above generate, could match both rules.
 fn could_tie(a: &Rule<usize>, b: &Rule<usize>) -> bool {
     let same_host = a.host == b.host;
     let prefix = |rule: &Rule<usize>| rule.path.as_ref().map_or("/".into(), PathPrefix::to_string);
@@ -324,7 +323,7 @@ proptest! {
     }
 }
 
-/// A table that is changed rule by rule, beside one made anew.
+/// A change of a table rule by rule; the table is compared with a new one.
 #[derive(Debug, Clone)]
 enum Change {
     Add(Rule<usize>),
@@ -343,7 +342,8 @@ fn changes() -> impl Strategy<Value = Change> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// After any additions and removals the table routes like one of the remaining rules, and a copy like the old one.
+    /// After any additions and removals the table routes like a new table with the remaining rules, and a copy like the
+    /// table before.
     #[test]
     fn a_changed_table_routes_as_one_made_anew(
         changes in prop::collection::vec(changes(), 1..60),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::HeaderMatch;
 
-/// `host path name=value,.. grpc`, each `-` for none.
+/// Reads `host path name=value,.. grpc`, with `-` for an absent part.
 fn rule(text: &str) -> Rule<String> {
     let mut rule = Rule::new(text.to_owned());
     let parts: Vec<&str> = text.split(' ').collect();
