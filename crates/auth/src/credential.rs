@@ -15,7 +15,7 @@ pub enum Credential {
     Token(SecretString),
 }
 
-/// The hash of the credential that earned a grant, by which it is recognized later.
+/// The hash of the credential with which a client obtained a grant, for a later comparison.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CredentialKey(pub(crate) [u8; 32]);
 

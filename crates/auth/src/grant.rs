@@ -28,7 +28,7 @@ impl Grant {
         Self::earned_by(user, claim, None)
     }
 
-    /// The grant of a whole link that was earned by this credential.
+    /// The grant of a whole link, for the client that presented this credential.
     pub(crate) fn earned_by(
         user: UserName,
         claim: ClientClaim,
@@ -62,7 +62,7 @@ impl Grant {
         &self.link.user
     }
 
-    /// The credential that earned it; `None` where no credential was needed.
+    /// The credential that the client presented; `None` where no credential was needed.
     #[must_use]
     pub fn credential(&self) -> Option<CredentialKey> {
         self.link.credential

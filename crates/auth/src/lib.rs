@@ -15,7 +15,7 @@
 //! Cost: one hash of fixed length and one comparison per known token at each registration; on the data path two reference
 //! counts per clone of a grant.
 //!
-//! Proof: `tests/properties.rs` against a map of tokens and a plain grammar of names.
+//! Proof: `tests/properties.rs` against a map of tokens and a simple grammar of names.
 
 mod authenticator;
 mod claim;

@@ -36,7 +36,7 @@ macro_rules! secret {
     ) => {
         $(#[$doc])*
         ///
-        /// Compared in constant time, wiped when dropped, hidden from `Debug`.
+        /// It is compared in constant time, wiped when dropped, and hidden from `Debug`.
         #[derive(Clone)]
         pub struct $name(Zeroizing<[u8; SECRET_BYTES]>);
 
@@ -96,7 +96,7 @@ macro_rules! secret {
         pub struct $key([u8; 32]);
 
         impl fmt::Debug for $key {
-            /// The first bytes, which identify one in a log.
+            /// Writes the first bytes, which identify the key in a log.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut start = String::new();
                 hex::append(&mut start, &self.0[..4]);

@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-/// Long enough for a host name's label, short enough for a log line.
+/// Long enough for a label of a host name, short enough for a line of a log.
 const LONGEST_NAME: usize = 64;
 
 /// Why a text is an invalid name.
@@ -13,26 +13,26 @@ pub struct NameError {
     pub kind: &'static str,
     /// The text, cut to the longest length of a name.
     pub name: String,
-    /// What is wrong with it.
+    /// What is wrong with the name.
     pub problem: NameProblem,
 }
 
 /// What is wrong with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameProblem {
-    /// It is empty.
+    /// The name is empty.
     #[error("is empty: it needs 1 to 64 characters")]
     Empty,
-    /// It is too long.
+    /// The name is too long.
     #[error("is too long: it may have 64 characters")]
     TooLong,
-    /// It begins with a punctuation character, like an option or a hidden file.
+    /// It begins with a punctuation character, as an option or a hidden file does.
     #[error("begins with {found:?}: it must begin with a letter or a digit (A-Z, a-z, 0-9)")]
     Start {
         /// The first character.
         found: char,
     },
-    /// It contains another character.
+    /// The name contains a character that is not allowed.
     #[error("contains {found:?}: only A-Z, a-z, 0-9, '.', '_' and '-' are allowed")]
     Character {
         /// The first character that is not allowed.
@@ -42,7 +42,7 @@ pub enum NameProblem {
 
 fn check(name: &str) -> Result<(), NameProblem> {
     let first = name.chars().next().ok_or(NameProblem::Empty)?;
-    // In bytes, without decoding a hostile text: characters of several bytes are rejected anyway.
+    // The length is in bytes, without decoding a hostile text: characters of several bytes are rejected anyway.
     if name.len() > LONGEST_NAME {
         return Err(NameProblem::TooLong);
     }

@@ -24,16 +24,16 @@ pub const MIN_TOKEN_BYTES: usize = 6;
 /// Why a text is an invalid token. The text continues "the token".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenProblem {
-    /// It is empty.
+    /// The token is empty.
     #[error("is empty")]
     Empty,
-    /// Longer than [`MAX_TOKEN_BYTES`].
+    /// The token is longer than [`MAX_TOKEN_BYTES`].
     #[error("is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
-    /// Usually the end of a line of a file.
+    /// The token begins or ends with white space, usually the end of a line of a file.
     #[error("begins or ends with white space")]
     Surrounded,
-    /// Usually two lines.
+    /// The token contains a control character, usually because the text has two lines.
     #[error("contains a line break or another control character")]
     Control,
 }
@@ -67,7 +67,7 @@ pub enum TokenSetError {
     Bad {
         /// Its user.
         user: UserName,
-        /// What is wrong with it.
+        /// What is wrong with the token.
         problem: TokenProblem,
     },
     /// A token that is too short.

@@ -1,5 +1,5 @@
 //! Promises for any input:
-//! - a token authenticates exactly the user of a plain map;
+//! - a token authenticates exactly the user that a map of tokens has for it;
 //! - a text is a name exactly if it has the form of the grammar, and is shown unchanged;
 //! - a secret of a link is read from its text, and two are equal exactly if their bytes are;
 //! - no text for logs shows a secret.
