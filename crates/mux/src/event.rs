@@ -26,7 +26,7 @@ pub enum Event {
         /// The peer's direction is over.
         end: bool,
     },
-    /// Payload. Return `cost` with [`crate::Mux::consume`] once it has left.
+    /// Payload. Return `cost` with [`crate::Mux::consume`] once the payload has left the process.
     Data {
         /// The request.
         id: RequestId,
@@ -45,7 +45,7 @@ pub enum Event {
         frame: WebSocketFrame,
         /// A slice of the transport's frame.
         data: Bytes,
-        /// What it costs.
+        /// The cost of the payload.
         cost: u64,
         /// The peer's direction is over.
         end: bool,
@@ -92,22 +92,22 @@ pub enum Event {
         /// The request.
         id: RequestId,
     },
-    /// The peer sent `StopSending` for our direction, which is over now.
+    /// The peer sent `StopSending` for this end's direction, which is over now.
     Stopped {
         /// The request.
         id: RequestId,
-        /// Why.
+        /// The code.
         code: ResetCode,
     },
     /// Both directions are over. The request is gone.
     Reset {
         /// The request.
         id: RequestId,
-        /// Why.
+        /// The code.
         code: ResetCode,
         /// The peer reset it; otherwise the peer violated a rule and this end reset it.
         by_peer: bool,
-        /// For the log.
+        /// The reason, for the log.
         reason: Bytes,
         /// The peer's direction broke off at this place: everything before it is still to be delivered (P-6.2).
         in_order: bool,

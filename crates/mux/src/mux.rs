@@ -54,9 +54,9 @@ impl Mux {
         self.side
     }
 
-    /// Opens a request. `register` gets the id before the head can leave, so that a response finds its request in the
-    /// caller's table; if it returns false, nothing is opened and the result is `None`. It runs under the lock and must not
-    /// touch this stream.
+    /// Opens a request. `register` receives the id before the head can be sent, so that the caller's table has the
+    /// request when the response arrives; if it returns false, nothing is opened and the result is `None`. It runs
+    /// under the lock and must not touch this stream.
     ///
     /// # Errors
     /// [`OpenError`] when the stream is over or the body in the head is too long.
@@ -73,7 +73,7 @@ impl Mux {
     ///
     /// # Errors
     /// [`SendError`] when this direction is over, or credit does not cover the body in the head (which the caller can
-    /// rule out with [`Mux::sendable`]).
+    /// check with [`Mux::sendable`]).
     pub fn respond(&self, id: RequestId, head: EncodedHead, end: bool) -> Result<(), SendError> {
         self.outbox.with(|state| state.respond(id, head, end))
     }
@@ -131,7 +131,7 @@ impl Mux {
     /// Sends a datagram. Drops the oldest waiting ones of the request if they are too many (P-11.3). Never waits.
     ///
     /// # Errors
-    /// [`SendError`] when this direction is over, or the datagram is longer than any may be.
+    /// [`SendError`] when this direction is over, or the datagram is longer than [`adit_codec::MAX_DATAGRAM_BYTES`].
     pub fn send_datagram(&self, id: RequestId, data: Bytes) -> Result<(), SendError> {
         self.outbox.with(|state| state.send_datagram(id, data))
     }
@@ -160,7 +160,7 @@ impl Mux {
         self.outbox.with(|state| state.reset(id, code, reason))
     }
 
-    /// Aborts this direction: the peer gets everything that was sent, and then the failure (P-6.2). The peer's
+    /// Aborts this direction: the peer receives everything that was sent, and then the failure (P-6.2). The peer's
     /// direction is stopped at once. Returns whether the request was open.
     pub fn abort(&self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         self.outbox.with(|state| state.abort(id, code, reason))
@@ -187,7 +187,7 @@ impl Mux {
         });
     }
 
-    /// Called once a second: the peer may give up another [`Config::max_resets_per_tick`] requests.
+    /// Called once a second: the peer may reset another [`Config::max_resets_per_tick`] requests.
     pub fn tick(&self) {
         self.outbox.with(|state| state.given_up = 0);
     }
@@ -195,7 +195,7 @@ impl Mux {
     /// The next bytes for the transport; `Ready(None)` when the stream is over or has lost this connection. One writer only.
     ///
     /// # Cancel safety
-    /// Nothing is taken unless it is returned.
+    /// A batch is taken only when it is returned.
     pub fn poll_transmit(
         &self,
         connection: Attachment,
@@ -265,7 +265,7 @@ pub struct Receiver {
     mux: Arc<Mux>,
     connection: Attachment,
     decoder: Decoder,
-    /// Kept from frame to frame for its memory.
+    /// Reused for each frame, for its memory.
     envelopes: Vec<Envelope>,
 }
 

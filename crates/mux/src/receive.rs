@@ -28,16 +28,16 @@ pub enum ReceiveError {
         /// Refusals that wait to be sent.
         owed: usize,
     },
-    /// The peer opens requests and gives them up in a loop ([`crate::Config::max_resets_per_tick`]).
+    /// The peer opens and resets requests in a loop ([`crate::Config::max_resets_per_tick`]).
     #[error(
-        "the peer gave up {given_up} requests within one tick before their responses had payload"
+        "{given_up} requests of the peer were reset within one tick before their responses had payload"
     )]
     RapidReset {
-        /// Requests opened and given up since the last tick.
+        /// Requests opened and reset since the last tick.
         given_up: u32,
     },
-    /// The stream has lost the connection of these bytes, or has another one.
-    #[error("the stream has lost this connection")]
+    /// The connection of these bytes is lost, or the stream has another one.
+    #[error("this connection no longer belongs to the data stream")]
     Detached,
 }
 
@@ -70,7 +70,7 @@ impl State {
         }
         match self.requests.get(&id) {
             Some(request) if request.announced => self.handle_open(envelope, events),
-            // Its head has not been sent: the peer cannot know the id (P-2.6).
+            // The head of this request has not been sent: the peer cannot know the id (P-2.6).
             Some(_) => self.stats.violations += 1,
             None => return self.handle_unknown(envelope, events),
         }
@@ -203,7 +203,8 @@ impl State {
         let known = !request.is_reset();
         let in_order = in_order && known && request.recv != RecvState::Discarding;
         if in_order {
-            // Everything before it is still being delivered: its window stays charged until that has left.
+            // The messages before the abort are still being delivered: their window stays charged until that has been
+            // done.
             request.send = SendState::Done;
             request.recv = RecvState::Done;
             request.owed.window = false;
@@ -227,9 +228,9 @@ impl State {
         }
     }
 
-    /// Counts a request of the peer that the peer ends, or makes us end, before anything was sent for it: it costs the
-    /// peer nothing, frees its place among the open requests, and has cost us the work of starting it (rapid reset,
-    /// CVE-2023-44487; made-you-reset, CVE-2025-8671).
+    /// Counts a request of the peer that the peer ends, or makes this end reset, before anything was sent for it. Such
+    /// a request costs the peer nothing, frees its place among the open requests, and costs this end the work of
+    /// starting it (rapid reset, CVE-2023-44487; made-you-reset, CVE-2025-8671).
     fn count_given_up(&mut self, id: RequestId) {
         let Some(request) = self.requests.get(&id) else {
             return;

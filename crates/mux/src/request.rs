@@ -27,7 +27,7 @@ pub(crate) enum Item {
     Datagram(Bytes),
     Trailers(HeaderBlock),
     End,
-    /// Our direction is aborted; [`Request::abort`] has the reason.
+    /// This end's direction is aborted; [`Request::abort`] has the reason.
     Abort,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Owed {
     pub(crate) window: bool,
     pub(crate) stop: Option<ResetCode>,
     pub(crate) reset: Option<(ResetCode, Box<str>)>,
-    /// In the list of requests with owed messages.
+    /// Whether the request is in the list of requests with owed messages.
     pub(crate) listed: bool,
 }
 
@@ -57,10 +57,10 @@ impl Owed {
     }
 }
 
-/// Our direction.
+/// The state of this end's direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SendState {
-    /// More may be sent.
+    /// More messages may be sent.
     Open,
     /// The end is queued.
     Ending,
@@ -99,10 +99,10 @@ pub(crate) struct Request {
     pub(crate) held_cost: u64,
     /// The peer's final response has arrived.
     pub(crate) responded: bool,
-    /// Payload or the end of our direction has been queued. The bare head of a response does not count: it may be an interim
-    /// one, which does not show that work was done.
+    /// Payload or the end of this end's direction has been queued. The head of a response without a body does not
+    /// count: it may be an interim one, which does not show that work was done.
     pub(crate) has_sent: bool,
-    /// The peer sent `StopSending` for our direction.
+    /// The peer sent `StopSending` for this end's direction.
     pub(crate) stopped: bool,
     /// A sender waits to be woken.
     pub(crate) wants_to_send: bool,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Requests that may wait only until their abort is sent ([`State::abort`]). They are not in the caller's table any
-/// more, so that a lane whose transport is stuck must not collect them.
+/// more, so this bound limits them on a lane whose transport is stuck.
 pub(crate) const MAX_ABORTING: usize = 1024;
 
 /// Why a request could not be opened.
@@ -51,7 +51,7 @@ pub enum SendError {
 /// How much payload may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sendable {
-    /// This many bytes, at least one.
+    /// This many bytes may be sent, at least one.
     Now(usize),
     /// None; [`crate::Event::Writable`] will follow.
     Later,
@@ -118,7 +118,8 @@ impl State {
         let queued = queued + request.held_cost;
         let credit = request.send_credit.max_payload(self.config.max_payload);
         let own_room = queued < self.config.max_queued_per_request;
-        // A request with nothing queued may always add one message, in spite of others' bulk, up to twice the bound.
+        // A request with nothing queued may always add one message, whatever other requests have queued, up to twice
+        // the bound.
         let room = total < self.config.max_queued
             || (queued == 0 && total < self.config.max_queued.saturating_mul(2));
         match credit {
@@ -174,7 +175,7 @@ impl State {
     ) -> Result<(), SendError> {
         let request = open_for_sending(self.requests.get_mut(&id))?;
         let length = data.len();
-        // An empty one costs as well: a peer must not be able to send them for free.
+        // An empty frame has a cost as well: a peer must not be able to send them for free.
         if length > self.config.max_payload || request.send_credit.take(length).is_err() {
             return Err(SendError::NoCredit(data));
         }
@@ -212,7 +213,7 @@ impl State {
             request.send = SendState::Ending;
         }
         request.has_sent = true;
-        // Counted by the inflated size in its turn, as in credit.
+        // In the request's turn, the inflated size counts, as it does for credit.
         let cost = length as u64 + MESSAGE_COST;
         let item = Item::Compressed {
             frame,
@@ -231,8 +232,8 @@ impl State {
     }
 
     /// Queues a datagram after those of its request. If there are too many, of its own or of all flows together, the
-    /// oldest are dropped (P-11.3). A flow with nothing queued may add one in spite of others' bulk, up to twice the
-    /// bound: a quiet flow gets through while others flood.
+    /// oldest are dropped (P-11.3). A flow with nothing queued may add one whatever other flows have queued, up to
+    /// twice the bound, so that a quiet flow can send while others flood.
     pub(crate) fn send_datagram(&mut self, id: RequestId, data: Bytes) -> Result<(), SendError> {
         let request = open_for_sending(self.requests.get_mut(&id))?;
         if data.len() > self.config.max_payload.min(MAX_DATAGRAM_BYTES) {
@@ -323,8 +324,8 @@ impl State {
         self.remove_if_over(id);
     }
 
-    /// Aborts our direction after everything that it has sent, and stops the peer's at once. If too many requests wait
-    /// for their abort already, it is reset instead.
+    /// Aborts this end's direction after everything that it has sent, and stops the peer's at once. If too many
+    /// requests wait for their abort already, it is reset instead.
     pub(crate) fn abort(&mut self, id: RequestId, code: ResetCode, reason: &str) -> bool {
         let Some(request) = self.requests.get_mut(&id) else {
             return false;

@@ -14,7 +14,7 @@ use crate::{
     request::{Item, RecvState, Request, SendState},
 };
 
-/// Above twice the open requests and this, list entries of ended requests are removed.
+/// Entries of ended requests are removed from a list that is longer than twice the open requests and this number.
 const SLACK: usize = 32;
 
 /// The capacity that a list keeps once it is empty after a burst.
@@ -104,7 +104,7 @@ pub(crate) struct State {
     pub(crate) next_id: Option<RequestId>,
     /// The highest id the peer has opened.
     pub(crate) peer_highest: RequestId,
-    /// Requests that the peer has opened and given up without a response since the last tick.
+    /// Requests that the peer has opened and reset without a response since the last tick.
     pub(crate) given_up: u32,
     /// The number of `requests` that the peer opened.
     pub(crate) peer_open: usize,
@@ -125,7 +125,7 @@ pub(crate) struct State {
     /// The cost of the datagrams that wait to be sent. They have a bound of their own: a flood of them must not take
     /// the room of payload (P-11.2).
     pub(crate) datagram_cost: u64,
-    /// Requests that wait because all of them together have queued too much, in order of arrival.
+    /// Requests that wait because all requests together have queued too much, in order of arrival.
     pub(crate) blocked: VecDeque<RequestId>,
     pub(crate) builder: BatchBuilder,
     pub(crate) stats: Stats,
@@ -246,7 +246,8 @@ impl State {
     }
 
     /// Keeps the lists in proportion to the open requests while nothing can be sent: a peer that opens and ends
-    /// requests in a loop must not fill them with stale entries. Each pass removes at least half, which pays for it.
+    /// requests in a loop must not fill them with stale entries. Each pass removes at least half of the entries, so
+    /// that its cost per entry is constant.
     pub(crate) fn prune(&mut self) {
         let requests = &self.requests;
         let bound = 2 * requests.len() + SLACK;
@@ -422,7 +423,7 @@ mod tests {
             assert!(state.stale_heads <= state.heads.len());
         }
         assert_eq!((state.requests.len(), state.heads[0].0), (1, kept));
-        // One more, so that it ends with one that is skipped.
+        // One more request, so that the list ends with a stale entry.
         let id = open(&mut state);
         state.reset(id, ResetCode::Cancelled, "");
         state.next_batch().unwrap();
@@ -436,7 +437,7 @@ mod tests {
         );
     }
 
-    /// Regression: the same by a peer whose requests get responses that it does not read.
+    /// Regression: the same for the heads of responses, with a peer that does not read them.
     #[test]
     fn response_heads_of_ended_requests_are_removed() {
         let mut state = state();
@@ -460,7 +461,7 @@ mod tests {
             assert!(state.owing.len() <= SLACK + 3, "{}", state.owing.len());
         }
         assert_eq!(state.requests.len(), 0);
-        // Only stale entries: nothing is sent, and the lists are empty.
+        // Only stale entries are left: nothing is sent, and the lists are empty.
         assert!(state.next_batch().is_none());
         assert!(state.heads.is_empty() && state.owing.is_empty() && !state.is_ready());
         assert_eq!((state.stale_heads, state.stats.messages_sent), (0, 0));
@@ -481,7 +482,7 @@ mod tests {
         }
     }
 
-    /// A queue has at most twice the room that it needs, and a small payload an allocation of its own.
+    /// A queue has at most twice the room that it needs, and a small payload has an allocation of its own.
     #[test]
     fn p_4_1_a_waiting_item_occupies_at_most_its_cost() {
         let smallest_allocation = 32;
@@ -510,7 +511,7 @@ mod tests {
             }
             count
         };
-        // After heads that have not been sent, and after heads that have.
+        // Once while heads wait to be sent, and once after they have been sent.
         for has_left in [false, true] {
             let first = open(&mut state);
             let ids: Vec<_> = (0..100).map(|_| open(&mut state)).collect();
@@ -529,7 +530,8 @@ mod tests {
         }
     }
 
-    /// A request that only waits until its abort is sent is in no table, so that this bound is the only one.
+    /// A request that only waits until its abort is sent is in no table, so that this is the only bound on such
+    /// requests.
     #[test]
     fn aborting_requests_are_bounded_while_nothing_leaves() {
         let mut state = state();
@@ -590,7 +592,7 @@ mod tests {
     /// Regression: with a hash that the peer knows, it could choose ids that collide.
     #[test]
     fn ids_chosen_to_collide_are_spread() {
-        // The inverse of the multiplier that was used bare, by Newton's iteration.
+        // The inverse of the multiplier of a hash without a secret, by Newton's iteration.
         let multiplier = 0x9e37_79b9_7f4a_7c15_u64;
         let mut inverse = 1_u64;
         for _ in 0..6 {

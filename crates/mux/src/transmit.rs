@@ -119,11 +119,11 @@ impl State {
             return false;
         };
         let Some(request) = self.requests.get_mut(&id).filter(|r| r.heads > 0) else {
-            // It was reset before it was sent: the peer never receives it.
+            // The request was reset before its head was sent: the peer never receives it.
             self.stale_heads -= 1;
             return true;
         };
-        // The peer stopped it in the meantime: the end that follows it is queued already (P-6.1).
+        // The peer stopped the direction in the meantime: the end after the head is queued already (P-6.1).
         let end = end && !request.stopped;
         self.builder.put(|out| write_head(out, id, &head, end));
         self.stats.messages_sent += 1;

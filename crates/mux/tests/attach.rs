@@ -45,7 +45,7 @@ fn p_6_4_a_stream_without_a_connection_holds_nothing() {
     let refused = mux.open(request_head(b""), false, |_| true);
     assert!(matches!(refused, Err(OpenError::Closed)), "{refused:?}");
     assert!(!mux.send_control(Bytes::new()));
-    // A late handle finds nothing.
+    // Calls with an id of the lost connection have no effect.
     assert!(mux.send(first, Bytes::new(), true).is_err());
 
     let second = mux.attach();
@@ -54,7 +54,7 @@ fn p_6_4_a_stream_without_a_connection_holds_nothing() {
     assert!(matches!(late, Err(ReceiveError::Detached)), "{late:?}");
     let mut receiver = Receiver::new(mux.clone(), second);
     events.clear();
-    // The peer's ids go on: one that it used on the first connection is late (P-2.5).
+    // The peer's ids continue: one that it used on the first connection is late (P-2.5).
     for id in PEER {
         receiver.handle_frame(frame(id), &mut events).unwrap();
     }

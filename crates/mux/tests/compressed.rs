@@ -1,4 +1,4 @@
-//! Payload that was compressed on the hop, as the mux sees it: what it costs and where it may stand (section 13).
+//! Compressed payload in the mux: its cost, and the messages that may carry it (section 13).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -85,7 +85,7 @@ fn p_13_4_received_compressed_payload_costs_its_decompressed_size() {
         end: false,
     };
     assert_eq!(events, [event(20_000), event(rest)]);
-    // The window is full to the byte.
+    // The window is used up to the last byte.
     let past = Event::Reset {
         id: id(1),
         code: ResetCode::FlowControl,
@@ -95,7 +95,7 @@ fn p_13_4_received_compressed_payload_costs_its_decompressed_size() {
     };
     assert_eq!(end.feed([chunk(1, 1, false)]), [past]);
 
-    // What has left is granted anew as it was.
+    // Consumed payload is granted again by its inflated size.
     let mut end = with_request(ProtocolType::WebSocket);
     end.feed([packed_frame(1, 1, 5000), packed(1, 1, 16_000)]);
     end.mux.consume(id(1), 5000 + MESSAGE_COST);

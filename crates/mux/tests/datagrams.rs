@@ -3,7 +3,7 @@
 //! Checked for random traffic over a transport that takes random amounts at random times:
 //! - datagrams of a flow arrive whole, each at most once and in their order (P-11.1);
 //! - datagrams that do not arrive are counted: sent = arrived + dropped (P-11.3);
-//! - waiting datagrams are bounded, of a flow and of all flows, however long nothing leaves;
+//! - waiting datagrams are bounded, for each flow and for all flows, however long nothing is sent;
 //! - the payload of another request is complete, and datagrams never delay its sender (P-11.2).
 #![allow(
     clippy::unwrap_used,
@@ -44,7 +44,7 @@ fn open_http(end: &End) -> RequestId {
     end.mux.open(head, false, |_| true).unwrap().unwrap()
 }
 
-/// What the n-th datagram of a flow holds: its number, and bytes that follow from it.
+/// The content of the n-th datagram of a flow: its number, and bytes that follow from it.
 fn datagram(flow: usize, n: u32, length: usize) -> Bytes {
     let mut data = vec![flow as u8];
     data.extend(n.to_be_bytes());
@@ -58,7 +58,7 @@ fn number(data: &[u8]) -> u32 {
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// From the flow's opener, or the other way.
+    /// Sent by the flow's opener, or by the other end.
     Datagram {
         flow: usize,
         back: bool,
@@ -67,7 +67,7 @@ enum Op {
     Payload {
         most: usize,
     },
-    /// Bytes of both directions that the transport takes, in frames of at most so many.
+    /// Bytes that the transport takes in both directions, in frames with at most this many.
     Carry {
         bytes: usize,
         frame: usize,
@@ -84,12 +84,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// One way of the transport: takes a batch only when the last one has gone.
+/// One direction of the transport: takes a batch only after the last one has been carried.
 #[derive(Default)]
 struct Way(VecDeque<u8>);
 
 impl Way {
-    /// The next frame, of at most so many bytes.
+    /// The next frame, with at most this many bytes.
     fn frame(&mut self, from: &End, most: usize) -> Option<Bytes> {
         while self.0.is_empty() {
             let transmit = from.transmit()?;
@@ -101,7 +101,7 @@ impl Way {
     }
 }
 
-/// What went into a flow in one direction, and what came out.
+/// What was sent in one direction of a flow, and what arrived.
 #[derive(Default)]
 struct Counts {
     sent: Vec<Bytes>,
@@ -115,11 +115,11 @@ struct Play {
     config: Config,
     flows: Vec<RequestId>,
     http: RequestId,
-    /// By direction and flow.
+    /// The counts by direction and flow.
     counts: [[Counts; FLOWS]; 2],
     payload_sent: Vec<u8>,
     payload_arrived: Vec<u8>,
-    /// What the sender of payload has queued: its own queue may keep it waiting.
+    /// Flows that the accepting end has accepted.
     accepted: HashMap<RequestId, bool>,
 }
 
@@ -172,7 +172,7 @@ impl Play {
                 self.payload_sent.extend(&data);
                 mux.send(self.http, data.into(), false).unwrap();
             }
-            // Of its own doing: nothing but its own payload may stand in its way.
+            // The sender may only be blocked by payload of its own.
             Sendable::Later => {
                 let own = (self.payload_sent.len() - self.payload_arrived.len()) as u64;
                 let bound = self
@@ -271,7 +271,7 @@ proptest! {
             }
             play.check();
         }
-        // All that waits leaves in the end.
+        // At the end everything that waits is sent.
         while (0..2).any(|way| play.carry(way, 1000).is_some()) {}
         for (from, end) in play.ends.iter().enumerate() {
             let sum = |of: fn(&Counts) -> usize| play.counts[from].iter().map(of).sum::<usize>();
@@ -280,7 +280,7 @@ proptest! {
             prop_assert_eq!(sent as u64, arrived as u64 + stats.datagrams_dropped);
             prop_assert_eq!(stats.queued, 0);
             prop_assert_eq!(stats.violations, 0);
-            // The last of a flow is never the one to be dropped for its age.
+            // The last datagram of a flow is never dropped for its age.
             for counts in &play.counts[from] {
                 let total_fits = 2 * max_queued > (max_queued_datagrams + 4_000) * FLOWS as u64;
                 if total_fits && !counts.sent.is_empty() {
@@ -292,8 +292,8 @@ proptest! {
     }
 }
 
-/// Nothing leaves, a hundred flows flood: another request is opened, gets its response and sends as if they were not there; when
-/// the transport goes on, it has its turn among them although they never stop.
+/// A hundred flows flood while nothing is sent: another request is opened, gets its response and sends as if they were
+/// not there. When the transport continues, that request has its turn among the flows although they never stop.
 #[test]
 fn p_11_2_a_flood_does_not_delay_payload() {
     let mut config = Config::new(Side::Server);
@@ -317,12 +317,12 @@ fn p_11_2_a_flood_does_not_delay_payload() {
         stats.queued <= 2 * config.max_queued + 1200 + MESSAGE_COST,
         "{stats:?}"
     );
-    // One that is quiet gets through.
+    // A datagram of a flow with nothing queued is not dropped.
     let quiet = open_flow(&end);
     let dropped = stats.datagrams_dropped;
     end.mux.send_datagram(quiet, vec![1; 1200].into()).unwrap();
     assert_eq!(end.mux.stats().datagrams_dropped, dropped);
-    // A head, and what is owed, go before all of them.
+    // A head and owed messages are sent before all datagrams.
     let http = open_http(&end);
     end.mux.reset(flows[99], ResetCode::Cancelled, "gone");
     assert!(matches!(end.mux.sendable(http), Ok(Sendable::Now(_))));
@@ -340,7 +340,7 @@ fn p_11_2_a_flood_does_not_delay_payload() {
         if messages.iter().filter(|m| is_ours(m)).count() == 2 {
             break;
         }
-        // No more than a turn of each of the others.
+        // At most one turn of each other request.
         assert!(batch <= 100 * 32 / 64 + 2, "{batch} batches");
         flood(&end);
     }
@@ -348,7 +348,7 @@ fn p_11_2_a_flood_does_not_delay_payload() {
     assert_eq!(arrived.count(), 2);
 }
 
-/// Takes a batch apart into its messages.
+/// Decodes the messages of a batch.
 fn decode(mut bytes: &[u8]) -> Vec<adit_proto::TunnelMessage> {
     let mut messages = Vec::new();
     while !bytes.is_empty() {

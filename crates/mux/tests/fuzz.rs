@@ -1,4 +1,5 @@
-//! Arbitrary bytes as frames, between arbitrary calls, at both ends: nothing may panic, and what was taken comes back.
+//! Arbitrary bytes as frames, between arbitrary calls, at both ends: nothing may panic, and all borrowed bytes are
+//! returned.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -9,7 +10,7 @@ use adit_mux::{Config, Sendable};
 use bytes::Bytes;
 use support::*;
 
-/// Takes an input apart.
+/// Reads values from an input.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -44,9 +45,9 @@ fn play(side: Side, input: &[u8]) {
             |end: &mut End, frame: Bytes| end.receiver.handle_frame(frame, &mut events).is_ok();
         let lives = match op % 16 {
             0 => feed(&mut end, input.bytes()),
-            // In its prefix, so that the envelope is read.
+            // The bytes have a valid prefix, so that the envelope is read.
             1 | 2 => feed(&mut end, framed(&input.bytes())),
-            // With an id before whatever it is.
+            // The bytes have a valid id before them.
             3 | 4 => {
                 let rest = input.bytes();
                 feed(&mut end, framed(&[&[0x08, op / 16][..], &rest].concat()))
@@ -92,7 +93,7 @@ fn play(side: Side, input: &[u8]) {
                 true
             }
             _ => {
-                // What is sent is always a run of whole messages.
+                // The sent bytes are always a sequence of whole messages.
                 end.sent();
                 true
             }

@@ -4,11 +4,11 @@
 //! - every byte arrives in order and whole, or its direction was stopped or its request reset;
 //! - each request ends exactly once at each end;
 //! - a stalled consumer does not delay others;
-//! - when all is done nothing is left open or queued, and the budget has all of its bytes back;
+//! - at the end nothing is open or queued, and all bytes of the budget are returned;
 //! - no deadlock: a pair that has nothing to wait for has nothing left to do. Senders try again only when they are woken,
 //!   and so does the writer, so a lost wake-up shows as a deadlock;
-//! - after a loss everything can be dropped, and what had arrived was right;
-//! - equal senders get equal shares, and a small request passes bulk.
+//! - after a loss everything can be dropped, and the bytes that arrived were correct;
+//! - equal senders get equal shares, and a small request is not delayed by large ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod pair;
@@ -133,7 +133,7 @@ fn p_5_1_a_small_request_passes_bulk() {
         pair.run(Some(at));
         assert!(at < 5000 * MS, "starved");
     }
-    // One turn for each bulk sender before each of its two, and the way there and back.
+    // One turn of each large sender before each of the two messages, and the round trip.
     let batches = pair.batches_sent(0) - before;
     assert!(batches <= 8, "{batches} batches, {at:?}");
 }

@@ -1,15 +1,15 @@
-//! One mux between a peer that keeps no rule and tasks that call in any order.
+//! One mux between a peer that follows no rule and tasks that call in any order.
 //!
-//! Promises checked against a plain model of what has been seen from outside:
-//! - nothing panics, and the stream ends only with an error that names itself;
-//! - what is sent never passes the credit that was granted (P-4.2), and costs as P-4.1 defines, frames included;
-//! - datagrams cost none, and what of them waits is bounded (P-11.2, P-11.3);
-//! - own ids leave in ascending order, first the head; nothing but `Window`, `StopSending` and `Reset` follows an end,
-//!   nothing at all follows a reset, and no request is reset twice;
-//! - what is owed leaves at most once between two calls (P-4.8);
-//! - what waits to leave is bounded by the config;
-//! - a sender that waits is woken: when the writer has nothing left, no sender waits that could send;
-//! - when every request has been reset nothing is left, and the budget has all of its bytes back.
+//! Promises, checked against a simple model of the messages and results:
+//! - nothing panics, and the stream ends only with one of its errors;
+//! - the cost of sent messages, as P-4.1 defines it, never exceeds the granted credit (P-4.2), frames included;
+//! - datagrams cost no credit, and the waiting ones are bounded (P-11.2, P-11.3);
+//! - own ids are sent in ascending order, each first with its head; nothing but `Window`, `StopSending` and `Reset`
+//!   follows an end, nothing at all follows a reset, and no request is reset twice;
+//! - an owed message is sent at most once between two calls (P-4.8);
+//! - the messages that wait to be sent are bounded by the config;
+//! - waiting senders are woken: when the writer has nothing left to write, no sender waits that could send;
+//! - when every request has been reset nothing is left, and all bytes of the budget are returned.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -41,7 +41,7 @@ enum Op {
         body: usize,
         end: bool,
     },
-    /// As much of a frame as is allowed, at most this.
+    /// A frame with as much payload as is allowed, at most this.
     Frame {
         of: usize,
         most: usize,
@@ -51,7 +51,7 @@ enum Op {
         of: usize,
         length: usize,
     },
-    /// Payload that was as long as is allowed, at most this, and is a tenth of it now.
+    /// Compressed payload: its inflated size is what is allowed, at most this, and its own size a tenth of that.
     Compressed {
         of: usize,
         most: usize,
@@ -62,13 +62,13 @@ enum Op {
         body: usize,
         end: bool,
     },
-    /// As much as is allowed, at most this.
+    /// Payload: as much as is allowed, at most this.
     Send {
         of: usize,
         most: usize,
         end: bool,
     },
-    /// Whether it is allowed or not.
+    /// Payload of this length, whether it is allowed or not.
     Push {
         of: usize,
         length: usize,
@@ -108,7 +108,7 @@ struct Feed {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    /// With the next id of the peer plus this much.
+    /// Opens a request: its id is the peer's next one plus `skip`.
     Open {
         protocol: usize,
         skip: u64,
@@ -128,7 +128,7 @@ enum Kind {
         limit: u64,
         consumed: u64,
     },
-    /// What the peer has seen of us, and more credit.
+    /// A window with the cost that this end has sent, and more credit.
     HonestWindow {
         more: u64,
     },
@@ -142,7 +142,7 @@ enum Kind {
         payload: usize,
         more: u64,
     },
-    /// Sometimes longer than it was.
+    /// Compressed payload, sometimes longer than its inflated size.
     Compressed {
         length: usize,
         before: u32,
@@ -206,7 +206,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What has been seen of one request on the wire.
+/// The messages of one request that this end has sent.
 #[derive(Debug, Default)]
 struct Wire {
     cost: u64,
@@ -218,7 +218,7 @@ struct Model {
     end: End,
     config: Config,
     budget: Budget,
-    /// In the order in which they were opened, by either side.
+    /// All opened requests, in the order in which either side opened them.
     known: Vec<RequestId>,
     protocols: HashMap<RequestId, ProtocolType>,
     peer_next: u64,
@@ -227,7 +227,7 @@ struct Model {
     limits: BTreeMap<u64, u64>,
     waiting: BTreeSet<RequestId>,
     has_sent: BTreeSet<RequestId>,
-    /// Messages pushed past what was allowed do not count against the bound.
+    /// Bytes pushed beyond what was allowed; they do not count against the bound.
     pushed: u64,
     dead: bool,
 }
@@ -262,13 +262,13 @@ impl Model {
         }
     }
 
-    /// Rather a late one than an early one.
+    /// The `of`-th request from the end of `known`, or an unknown id.
     fn pick(&self, of: usize) -> RequestId {
         let index = self.known.len().checked_sub(1 + of);
         index.map_or(RequestId::new(of as u64), |index| self.known[index])
     }
 
-    /// What of it this end knows: a caller sends what its protocol carries and nothing else.
+    /// The protocol of a request, if this end knows it: a caller sends only what its protocol allows.
     fn protocol(&self, id: RequestId) -> ProtocolType {
         *self.protocols.get(&id).unwrap_or(&ProtocolType::Http)
     }
@@ -358,7 +358,7 @@ impl Model {
             }
             Op::Response { of, body, end } => {
                 let id = self.pick(of);
-                // The duty of the caller: only the accepting side responds, and before the payload.
+                // The caller's duty: only the accepting side responds, and before the payload.
                 if id.opener() != self.config.side && !self.has_sent.contains(&id) {
                     let head = own_response(self.protocol(id), &vec![1; body]);
                     let _ = mux.respond(id, head, end);
@@ -438,7 +438,7 @@ impl Model {
                 }
                 Kind::Reopen => opening(id, b"", end),
                 Kind::Response { status, body } => {
-                    // Now and then that of another protocol.
+                    // Sometimes the response has another protocol.
                     let protocol = match body {
                         0 => ALL[id as usize % ALL.len()],
                         _ => self.protocol(RequestId::new(id)),
@@ -576,15 +576,16 @@ impl Model {
 
     fn check_bounds(&self) {
         let stats = self.end.mux.stats();
-        // One that has nothing queued may go up to twice the bound, with one message; an end or an abort needs no permission.
+        // Payload has twice the bound, with one message above it: a request with nothing queued may exceed the bound
+        // once. Ends and aborts need no permission.
         let message = self.config.max_payload as u64 + MESSAGE_COST;
         let ends = 2 * stats.open as u64 * MESSAGE_COST;
-        // The same again for datagrams, which need no permission.
+        // Datagrams, which need no permission, have the same bound again.
         let bound = 2 * (2 * self.config.max_queued + message) + ends + self.pushed;
         assert!(stats.queued <= bound, "{} of {bound}", stats.queued);
     }
 
-    /// Lets everything leave that can.
+    /// Lets the mux send everything that it can.
     fn drain(&mut self) {
         let sent = self.end.sent();
         let writable = std::mem::take(&mut self.end.writable);
@@ -603,7 +604,7 @@ impl Model {
             );
         }
         assert_eq!(self.end.mux.stats().queued, 0);
-        // Senders that still wait do so for credit.
+        // Senders that still wait have no credit.
         for &id in &self.waiting {
             let response = self.end.mux.sendable(id);
             assert!(
@@ -611,7 +612,7 @@ impl Model {
                 "{id} sleeps: {response:?}"
             );
         }
-        // The writer sleeps as well, until there is something for it.
+        // The writer sleeps as well, until there is something to send.
         assert!(self.end.transmit().is_none());
         let rung = self.end.bell.rung();
         assert!(self.end.mux.send_control(Bytes::new()));
@@ -621,7 +622,7 @@ impl Model {
 
     fn finish(mut self) {
         self.drain();
-        // Credit for everybody wakes everybody.
+        // Credit for all senders wakes all of them.
         if !self.dead {
             let waiting = self.waiting.clone();
             for id in waiting {
@@ -681,7 +682,8 @@ proptest! {
     }
 }
 
-/// A queue that is full for all: the one that waits for room goes on when others are reset, sent or stopped.
+/// The queue of all requests is full: a sender that waits for room continues when other requests are reset, sent or
+/// stopped.
 #[test]
 fn room_that_others_leave_is_handed_on() {
     for how in 0..4 {
@@ -697,7 +699,7 @@ fn room_that_others_leave_is_handed_on() {
             "twice the bound"
         );
         assert_eq!(end.mux.sendable(ids[2]), Ok(Sendable::Later));
-        // The writer is up, but has not come to it yet.
+        // The writer has been woken, but has not run yet.
         match how {
             0 => assert!(end.mux.reset(ids[0], ResetCode::Cancelled, "")),
             1 => assert_eq!(end.feed([reset(ids[0].value())]).len(), 1),
@@ -721,7 +723,7 @@ fn a_reset_that_makes_room_wakes_the_writer() {
     config.initial_window = 100_000;
     let mut end = End::new(config);
     let (full, waiting) = (end.opened(false), end.opened(false));
-    // Parked with room for all, then the queue fills and empties without the writer's help.
+    // The writer parks while there is room; then the queue fills, and the message is taken by the writer's next call.
     assert!(end.transmit().is_none());
     let rung = end.bell.rung();
     end.mux.send(full, vec![0; 2000].into(), false).unwrap();
@@ -761,7 +763,7 @@ fn one_with_nothing_queued_may_add_a_message_beside_bulk() {
     );
 }
 
-/// Each waiter is woken for the room of one message; the rest of the room goes to the next when it comes to it.
+/// Each waiting sender is woken for the room of one message; the next is woken when the writer comes to it.
 #[test]
 fn room_is_handed_out_by_the_message() {
     let mut config = Config::new(Side::Server);
@@ -777,7 +779,7 @@ fn room_is_handed_out_by_the_message() {
         assert_eq!(end.mux.sendable(id), Ok(Sendable::Later));
     }
     assert_eq!(end.transmit().unwrap().writable, ids[1..3]);
-    // Two messages fill it: the rest waits on.
+    // Two messages fill the room: the others continue to wait.
     end.mux.send(ids[1], vec![0; 600].into(), false).unwrap();
     end.mux.send(ids[2], vec![0; 600].into(), false).unwrap();
     assert_eq!(end.transmit().unwrap().writable, ids[3..]);
@@ -837,7 +839,7 @@ fn an_exactly_full_queue_takes_no_more() {
             .unwrap();
         assert_eq!(end.mux.stats().queued, 1000);
         assert_eq!(end.mux.sendable(id), Ok(Sendable::Later));
-        // The same while it is held behind its head.
+        // A new sender gets the room while its message waits for its head.
         let id = end.open(b"", false);
         end.mux.reset(RequestId::new(2), ResetCode::Cancelled, "");
         end.mux

@@ -1,4 +1,4 @@
-//! What the protocols differ in: which messages their requests may carry, WebSocket frames and UDP datagrams.
+//! The differences between protocols: which messages their requests may carry, WebSocket frames and UDP datagrams.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -69,7 +69,7 @@ fn opening_of(protocol: ProtocolType, id: u64) -> TunnelMessage {
     message(id, false, payload)
 }
 
-/// The head with which this end opens one.
+/// The head with which this end opens a request.
 fn head_of(protocol: ProtocolType) -> EncodedHead {
     let open: &Open = &Open {
         request_uuid: [9; 16],
@@ -99,7 +99,7 @@ fn head_of(protocol: ProtocolType) -> EncodedHead {
     .unwrap()
 }
 
-/// The peer's response to one.
+/// The peer's response to a request.
 fn response_of(protocol: ProtocolType, id: u64) -> TunnelMessage {
     let payload = match protocol {
         ProtocolType::Grpc => Payload::GrpcResponse(Default::default()),
@@ -203,7 +203,7 @@ fn p_2_4_each_protocol_has_its_own_response() {
             };
             if same(requested) == same(responded) {
                 assert!(matches!(&events[..], [Event::Response { end: false, .. }]));
-                // One only.
+                // Only one final response is allowed.
                 let again = end.feed([response_of(responded, 2)]);
                 let expected = reset_event(2, ResetCode::ProtocolError);
                 assert_eq!(again, [expected]);
@@ -278,7 +278,7 @@ fn p_9_5_frames_cost_credit_and_empty_ones_too() {
     let past = reset_event(1, ResetCode::FlowControl);
     assert_eq!(end.feed([frame(1, b"", 0, false)]), [past]);
 
-    // This end keeps to it too, and gives back what it may not send.
+    // This end stays within its credit too, and returns a payload that it may not send.
     let mut end = with_request(ProtocolType::WebSocket);
     let most = end.mux.sendable(id(1)).unwrap();
     let most = match most {
@@ -342,7 +342,7 @@ fn p_11_1_datagrams_cross_both_ways_before_the_response() {
         end,
     });
     assert_eq!(events, expected);
-    // Behind the head, in order, and the end behind them.
+    // The datagrams are sent after the head, in order, and the end after them.
     end.mux
         .respond(id(1), accepted(ProtocolType::Udp), false)
         .unwrap();
@@ -423,7 +423,7 @@ fn p_11_3_the_oldest_waiting_datagrams_are_dropped_and_counted() {
         };
         end.sent().into_iter().filter_map(number).collect()
     };
-    // Both while the head waits to leave, and after it.
+    // Once while the head waits to be sent, and once after it has been sent.
     for head_has_left in [false, true] {
         let mut end = with_config(config.clone(), ProtocolType::Udp);
         let flow = end.mux.open(head_of(ProtocolType::Udp), false, |_| true);
@@ -448,7 +448,7 @@ fn p_11_3_the_oldest_waiting_datagrams_are_dropped_and_counted() {
         let stats = end.mux.stats();
         assert_eq!(stats.datagrams_dropped, 2);
         assert_eq!(stats.queued, 5 * (10 + MESSAGE_COST));
-        // A shorter one makes as much room as it needs, a longer one more.
+        // A shorter datagram makes as much room as it needs, a longer one more.
         end.mux
             .send_datagram(flow, Bytes::from(vec![6; 1]))
             .unwrap();
@@ -459,7 +459,7 @@ fn p_11_3_the_oldest_waiting_datagrams_are_dropped_and_counted() {
         assert_eq!(end.mux.stats().datagrams_dropped, 5);
         assert_eq!(waiting(&mut end, flow.value()), [5, 6, 7]);
         assert_eq!(end.mux.stats().queued, 0);
-        // One that is dearer than the bound goes alone.
+        // A datagram that costs more than the bound is queued alone.
         for n in 8..11 {
             end.mux
                 .send_datagram(flow, Bytes::from(vec![n; 1000]))
@@ -487,12 +487,12 @@ fn p_11_3_a_full_lane_drops_datagrams_of_flows_with_a_queue() {
         assert_eq!(send(&end, 1, n), 0);
     }
     assert_eq!(send(&end, 1, 5), 1);
-    // The quiet ones get through, up to twice the bound, each with one.
+    // A flow with nothing queued may add one datagram, up to twice the bound.
     for flow in &quiet[..5] {
         assert_eq!(send(&end, *flow, 0), 1);
     }
     assert_eq!(send(&end, quiet[0], 1), 2);
-    // Beyond that, the new one is lost.
+    // Above that, the new datagram is dropped.
     assert_eq!(send(&end, quiet[5], 0), 3);
     assert_eq!(send(&end, quiet[6], 0), 4);
     let stats = end.mux.stats();
@@ -515,7 +515,7 @@ fn p_11_3_a_full_lane_drops_datagrams_of_flows_with_a_queue() {
     assert_eq!(send(&end, 1, 9), 4);
 }
 
-/// A server end with a flow (1) and two connections (3 and 5), where five short messages are all that may wait.
+/// A server end with a flow (1) and two connections (3 and 5), where at most five short messages may wait.
 fn with_little_room() -> End {
     let mut config = Config::new(Side::Server);
     config.max_queued = 5 * (10 + MESSAGE_COST);
@@ -551,7 +551,7 @@ fn p_11_2_a_blocked_sender_resumes_while_datagrams_wait() {
     end.mux.send(id(3), vec![0; 2600].into(), false).unwrap();
     flood(&end, id(1));
     assert_eq!(end.mux.sendable(id(5)), Ok(Sendable::Later));
-    // A batch is one message here, and connection 3 was the first to have one.
+    // A batch is one message here, and the first one is of connection 3.
     assert_eq!(end.transmit().unwrap().writable, [id(5)]);
     assert_eq!(end.mux.stats().queued, 5 * (10 + MESSAGE_COST));
 }
@@ -561,7 +561,7 @@ fn p_11_3_an_ended_flow_frees_the_room_of_its_datagrams() {
     let mut end = with_little_room();
     flood(&end, id(1));
     end.feed([reset(1)]);
-    // One whose head has not left, which holds them back.
+    // The head of this flow has not been sent, so its datagrams are held.
     let own = end.mux.open(head_of(ProtocolType::Udp), false, |_| true);
     let own = own.unwrap().unwrap();
     flood(&end, own);
@@ -571,7 +571,7 @@ fn p_11_3_an_ended_flow_frees_the_room_of_its_datagrams() {
     assert_eq!(end.mux.stats().datagrams_dropped, 0);
     end.mux.send_datagram(id(7), "x".into()).unwrap();
     assert_eq!(end.mux.stats().datagrams_dropped, 1);
-    // What leaves gives it back as well.
+    // Sent datagrams free their room as well.
     end.sent();
     flood(&end, id(7));
     assert_eq!(end.mux.stats().datagrams_dropped, 1);
@@ -597,7 +597,7 @@ fn p_11_1_the_accepting_side_sends_datagrams_before_its_response() {
             Event::Datagram { .. }
         ]
     ));
-    // The end still needs it, as that of every response.
+    // The end of a direction needs a response before it, in every protocol.
     let other = end.mux.open(head_of(ProtocolType::Udp), false, |_| true);
     assert_eq!((flow, other), (id(2), Ok(Some(id(4)))));
     assert_eq!(end.sent().len(), 1);
@@ -605,10 +605,10 @@ fn p_11_1_the_accepting_side_sends_datagrams_before_its_response() {
     assert_eq!(end.feed([datagram(4, b"last", true)]), [early_end]);
 }
 
-/// Regression: flows that queue more than can leave took all the room, and everybody else's senders waited for it for as
-/// long as the flood went on.
+/// Regression: flows that queue more than can be sent took all the room, and the senders of other requests waited as
+/// long as the flood continued.
 #[test]
-fn p_11_2_datagrams_that_wait_take_nobodys_room() {
+fn p_11_2_waiting_datagrams_take_no_room_of_other_requests() {
     let mut config = Config::new(Side::Server);
     config.max_queued = 3000;
     let mut end = with_config(config, ProtocolType::Udp);
@@ -622,7 +622,7 @@ fn p_11_2_datagrams_that_wait_take_nobodys_room() {
     flood(&end);
     let stats = end.mux.stats();
     assert!(stats.datagrams_dropped > 0 && stats.queued > 2600);
-    // A new sender has room, and a sender that waits for other payload to leave is woken when it has.
+    // A new sender has room, and a sender that waits until other payload has been sent is woken then.
     assert!(matches!(end.mux.sendable(id(3)), Ok(Sendable::Now(_))));
     end.mux.send(id(3), vec![0; 6000].into(), false).unwrap();
     assert_eq!(end.mux.sendable(id(5)), Ok(Sendable::Later));
@@ -630,7 +630,7 @@ fn p_11_2_datagrams_that_wait_take_nobodys_room() {
         let transmit = end.transmit().unwrap();
         flood(&end);
         if transmit.writable == [id(5)] {
-            // What was dropped with its flow is forgotten as well.
+            // The datagrams that are dropped with their flow are not counted any more.
             end.feed([reset(1)]);
             end.sent();
             assert_eq!(end.mux.stats().queued, 0);

@@ -1,4 +1,4 @@
-//! The clauses of `docs/protocol.md` that a mux keeps, each by its number, with hand-made messages.
+//! The clauses of `docs/protocol.md` for a mux, each tested by its number, with hand-made messages.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -92,7 +92,7 @@ fn p_2_2_control_messages_belong_to_the_stream_itself() {
     let encoded = Bytes::from(heartbeat.encode_to_vec());
     let events = end.feed([message(0, false, Payload::Control(heartbeat.clone()))]);
     assert_eq!(events, [Event::Control(encoded.clone())]);
-    // Nothing else has a place there.
+    // Id 0 carries no other payload.
     assert_eq!(end.feed([chunk(0, 5, false)]), []);
     assert_eq!(end.mux.stats().violations, 1);
     assert!(end.mux.send_control(encoded));
@@ -103,7 +103,7 @@ fn p_2_2_control_messages_belong_to_the_stream_itself() {
 
 #[test]
 fn p_2_3_fields_in_any_order_mean_the_same() {
-    // The payload before the id, an unknown field between them, the end last.
+    // The payload is before the id, an unknown field between them, the end last.
     let plain = opening(1, b"body", true).encode_to_vec();
     let id_field = &plain[..2];
     let end_field = &plain[2..4];
@@ -120,7 +120,7 @@ fn p_2_3_fields_in_any_order_mean_the_same() {
         .unwrap();
     assert_eq!(events, ordered_end.feed([opening(1, b"body", true)]));
     assert!(matches!(&events[..], [Event::Opened { end: true, .. }]));
-    // A chunk whose end and id come behind it.
+    // The end and the id of this chunk are after its payload.
     let mut end = with_request();
     let chunk = [&[0xfa, 0x01, 2, b'h', b'i'][..], &[0x20, 1], &[0x08, 1]].concat();
     let mut events = Vec::new();
@@ -159,7 +159,7 @@ fn p_2_4_a_contradiction_or_an_unknown_payload_costs_the_request_alone() {
         );
         assert_eq!(outline(&end.sent()), ["1 reset ProtocolError"]);
     }
-    // On a request that opens.
+    // The same error in a message that opens a request.
     let mut end = End::server();
     let mut bad = opening(1, b"", false);
     bad.message_type = adit_proto::MessageType::StreamChunk.into();
@@ -180,14 +180,14 @@ fn p_2_5_late_messages_are_dropped_and_counted() {
         reset(1),
         plain_end(1),
         opening(1, b"", false),
-        // Below the highest and never opened.
+        // This id is below the highest and was never opened.
         opening(5, b"", true),
     ];
     assert_eq!(end.feed(late), []);
     let stats = end.mux.stats();
     assert_eq!((stats.late, stats.violations, stats.open), (7, 0, 1));
     assert_eq!(end.sent(), [], "nothing is responded");
-    // Of this end's own ids.
+    // Ids of this end.
     let own = end.opened(true).value();
     end.feed([reset(own)]);
     assert_eq!(end.feed([reset(own), response(own, 200, b"", true)]), []);
@@ -207,7 +207,7 @@ fn p_2_5_no_message_responds_to_a_reset() {
     };
     assert_eq!(events, [expected]);
     assert_eq!(end.sent(), []);
-    // The one for an id that was never opened uses the id up: what follows is late.
+    // The reset of an id that was never opened uses the id up: later messages for it are late.
     let stats = end.mux.stats();
     assert_eq!((stats.late, stats.violations, stats.open), (2, 1, 0));
 }
@@ -281,7 +281,7 @@ fn p_2_7_a_message_after_the_end_is_a_protocol_error() {
             assert_eq!(events, [expected]);
             assert_eq!(outline(&end.sent()), ["1 reset ProtocolError"]);
         }
-        // These three may come.
+        // These three are valid after the end.
         let mut end = with_request();
         let ended = end.feed([ending]);
         assert_eq!(ended.len(), 1);
@@ -320,7 +320,7 @@ fn p_2_7_each_way_to_end_is_distinguished() {
     assert_eq!(end.mux.stats().violations, 1);
 }
 
-/// Regression: `end_stream` on a window or a stop was overheard.
+/// Regression: `end_stream` on a window or a stop was ignored.
 #[test]
 fn p_2_7_end_stream_counts_on_any_message() {
     for mut ending in [window(1, 2 * W, 0), stop(1)] {
@@ -352,7 +352,7 @@ fn p_2_9_requests_beyond_the_bound_are_refused() {
         (stats.refused, stats.accepted, stats.open, stats.violations),
         (2, 2, 2, 0)
     );
-    // Own requests do not count, and one that is over makes room.
+    // Own requests do not count, and a completed one makes room.
     end.opened(true);
     end.mux
         .respond(id(1), response_head(200, b""), true)
@@ -378,7 +378,7 @@ fn p_2_9_owed_refusals_are_bounded() {
     let (events, result) = end.try_feed([opening(3001, b"", true)]);
     assert_eq!(events, []);
     assert_eq!(result, Err(ReceiveError::TooManyRefusals { owed: 1024 }));
-    // They leave when the stream can take them.
+    // The refusals are sent when the stream can take them.
     assert_eq!(end.sent().len(), 1024);
     end.feed(flood(5001, 1024));
 }
@@ -441,15 +441,15 @@ fn p_2_9_a_peer_with_a_response_may_reset() {
             _ => {}
         }
         assert_eq!(end.feed([reset(value)]).len(), 1);
-        // What this end opened is its own to count.
+        // A request that this end opened is not counted.
         let own = end.opened(false).value();
         assert_eq!(end.feed([reset(own)]).len(), 1);
-        // What this end gave up itself is not the peer's doing.
+        // A request that this end reset itself is not counted as the peer's.
         end.feed([opening(value + 1000, b"", false)]);
         assert!(end.mux.reset(id(value + 1000), ResetCode::NoTunnel, ""));
         assert_eq!(end.feed([reset(value + 1000)]), []);
     }
-    // A bare head may be an interim response, which does not show that work was done.
+    // A head without a body may be an interim response, which does not show that work was done.
     let mut end = rapid_reset_end(0);
     end.feed([opening(1, b"", false)]);
     end.mux
@@ -503,7 +503,7 @@ fn p_3_7_payload_follows_a_switch_as_any_final_response() {
     assert_eq!(end.feed([response(own, 200, b"", false)]), [expected]);
 }
 
-/// Regression: payload was passed on before there was a response, and a response that was none ended the request.
+/// Regression: payload was passed on before there was a response, and an invalid response ended the request.
 #[test]
 fn p_3_1_payload_before_the_response_is_refused() {
     let early = |own| {
@@ -553,13 +553,13 @@ fn p_3_2_a_body_in_the_head_costs_as_a_chunk_would() {
         &end.feed([chunk(1, 0, false)])[..],
         [Event::Reset { .. }]
     ));
-    // One byte more, in a head: refused with the code for it.
+    // One byte more, in the body of a head, is refused with the code for flow control.
     let too_long = vec![0; fits.len() + 1];
     assert_eq!(end.feed([opening(3, &too_long, true)]), []);
     let sent = outline(&end.sent());
     assert_eq!(sent, ["3 reset FlowControl", "1 reset FlowControl"]);
     assert_eq!(end.mux.stats().violations, 2);
-    // And in the direction of the response.
+    // The same holds in the direction of the response.
     let own = end.opened(true);
     let events = end.feed([response(own.value(), 200, &too_long, true)]);
     assert_eq!(events, [reset_event(2, ResetCode::FlowControl)]);
@@ -600,7 +600,7 @@ fn p_4_1_only_chunks_and_bodies_cost() {
         })
         .collect();
     assert_eq!(costs, [10 + MESSAGE_COST, MESSAGE_COST]);
-    // A chunk in parts pays for its message once.
+    // A chunk in parts is charged for its message once.
     let frame = framed(&chunk(1, 5000, true).encode_to_vec());
     let mut parts = Vec::new();
     for cut in [0..2000, 2000..3500, 3500..frame.len()] {
@@ -652,7 +652,7 @@ fn p_4_2_no_more_is_sent_than_the_limit_allows() {
         ]
     );
     assert_eq!(end.writable, [], "room in the queue is not credit");
-    // Absolute limits; the larger of two counts, and one more byte is not a message.
+    // Limits are absolute; the higher one counts, and credit for one more byte is not enough for a message.
     assert_eq!(
         end.feed([window(1, W + MESSAGE_COST, 0)]),
         [Event::Writable { id: id(1) }]
@@ -729,12 +729,12 @@ fn p_4_6_a_window_is_granted_when_half_has_been_consumed() {
         [format!("1 window {} {}", W + W / 2, W / 2)]
     );
     assert_eq!(end.mux.stats().windows_sent, 1);
-    // None after the end.
+    // No window is sent after the end.
     let mut ended = with_request();
     ended.feed([chunk(1, 30_000, true)]);
     ended.mux.consume(id(1), 30_000);
     assert_eq!(ended.sent(), []);
-    // Consuming more than came, or for an unknown id, has no effect.
+    // Consuming more than was received, or for an unknown id, has no effect.
     end.mux.consume(id(1), u64::MAX);
     end.mux.consume(id(99), 5);
     assert_eq!(end.sent(), []);
@@ -746,7 +746,7 @@ fn p_4_6_windows_grow_at_the_budgets_expense_and_give_it_back() {
         let budget = Budget::new(64 << 20);
         let mut end = End::with_budget(Config::new(Side::Server), budget.clone());
         end.feed([opening(1, b"", false)]);
-        // It grows once four windows have been consumed.
+        // The window grows once four windows have been consumed.
         for (consumed, limit) in [(W, 2 * W), (2 * W, 3 * W), (3 * W, 4 * W), (4 * W, 6 * W)] {
             assert_eq!(budget.used(), 0);
             end.feed([chunk(1, (W - MESSAGE_COST) as usize, false)]);
@@ -803,7 +803,7 @@ fn p_4_8_owed_messages_leave_once_with_the_newest_value() {
         outline(&end.sent()),
         [format!("1 window {} 18000", W + 18_000)]
     );
-    // A stop takes the place of a window, a reset of both.
+    // A stop replaces a window, a reset replaces both.
     end.mux.consume(id(1), 2_000);
     end.feed([chunk(1, 20_000, false)]);
     end.mux.consume(id(1), 20_000);
@@ -853,7 +853,8 @@ fn p_5_1_control_then_owed_then_heads_then_payload() {
     assert_eq!((stats.messages_sent, stats.batches_sent), (8, 2));
 }
 
-/// Regression: when heads filled their part of a batch, the payload of one that was left behind overtook it.
+/// Regression: when heads filled their part of a batch, the payload of a request whose head was left for the next one
+/// was sent before it.
 #[test]
 fn p_5_1_payload_never_overtakes_its_head() {
     let mut end = End::server();
@@ -875,7 +876,7 @@ fn p_5_1_payload_never_overtakes_its_head() {
     let batch = end.transmit().unwrap().batch.unwrap();
     let bytes: Vec<u8> = batch.into_segments().flatten().collect();
     let first = outline(&messages(bytes.into()));
-    // Half of the batch for heads: the third one crosses that line.
+    // Half of the batch is for heads: the third head exceeds it.
     let expected = [
         "3 response 200",
         "5 response 200",
@@ -913,7 +914,8 @@ fn p_5_1_requests_take_turns_of_32_kib() {
     assert_eq!(order, [2, 4, 2, 4, 2, 2, 4, 4, 2, 2, 4, 4]);
 }
 
-/// A batch ends with the message that reaches the bound: it overshoots by less than one message of 64 KiB of payload.
+/// A batch ends with the message that reaches the bound: it exceeds the bound by less than one message of 64 KiB of
+/// payload.
 #[test]
 fn p_5_2_a_batch_passes_its_bound_by_less_than_a_message() {
     let mut config = Config::new(Side::Server);
@@ -999,7 +1001,8 @@ fn p_6_1_stop_sending_ends_the_direction_and_drops_its_queue() {
     assert_eq!(end.mux.stats().open, 0);
 }
 
-/// Regression: two stops before the end had left caused two events, each at the cost of a walk over all heads.
+/// Regression: two stops before the end had been sent caused two events, each at the cost of an iteration over all
+/// heads.
 #[test]
 fn p_6_1_a_repeated_stop_has_no_effect() {
     let mut end = with_request();
@@ -1095,7 +1098,7 @@ fn p_6_2_a_reset_drops_unsent_payload() {
 
 #[test]
 fn p_6_2_a_reset_removes_heads_that_have_not_left() {
-    // The opener's: the peer never receives it.
+    // The head of a request of this end: the peer never receives it.
     let mut end = with_request();
     let own = end.open(b"", false);
     end.mux.send(own, "data".into(), false).unwrap();
@@ -1103,7 +1106,7 @@ fn p_6_2_a_reset_removes_heads_that_have_not_left() {
     let stats = end.mux.stats();
     assert_eq!((stats.open, stats.queued), (1, 0));
     assert_eq!(end.sent(), []);
-    // The response's.
+    // The head of a response.
     end.mux
         .respond(id(1), response_head(200, b""), false)
         .unwrap();
@@ -1111,7 +1114,7 @@ fn p_6_2_a_reset_removes_heads_that_have_not_left() {
     end.mux.reset(id(1), ResetCode::Cancelled, "");
     assert_eq!(end.mux.stats().queued, 0);
     assert_eq!(outline(&end.sent()), ["1 reset Cancelled"]);
-    // By the peer.
+    // The same happens with a reset by the peer.
     end.feed([opening(3, b"", true)]);
     end.mux
         .respond(id(3), response_head(200, b""), false)
@@ -1120,7 +1123,7 @@ fn p_6_2_a_reset_removes_heads_that_have_not_left() {
     assert_eq!(end.feed([reset(3)]).len(), 1);
     assert_eq!((end.mux.stats().open, end.mux.stats().queued), (0, 0));
     assert_eq!(end.sent(), []);
-    // The next one is whole.
+    // The next request is sent as a whole.
     assert_eq!(end.open(b"", true), id(4));
     assert_eq!(outline(&end.sent()), ["4 open."]);
 }
@@ -1253,7 +1256,7 @@ fn sent_messages_are_counted() {
 fn a_request_without_owed_messages_does_not_wake_the_writer() {
     let mut end = End::server();
     assert_eq!(end.sent(), []);
-    // A request that begins, payload that has come and is not half of the window, a response taken in.
+    // A new request, payload of less than half of the window, and a received response.
     end.feed([opening(1, b"", false), chunk(1, 100, false)]);
     end.mux.consume(id(1), 100);
     assert_eq!(end.bell.rung(), 0);
@@ -1299,11 +1302,11 @@ fn p_6_2_an_abort_leaves_behind_the_sent_payload() {
             .abort(id(1), ResetCode::ServiceAborted, "once is enough")
     );
     assert_eq!(end.mux.sendable(id(1)), Err(SendError::Gone));
-    // The peer is not to go on meanwhile.
+    // The peer is stopped before the payload is sent.
     let expected = ["1 stop", "1 chunk 5", "1 abort ServiceAborted"];
     assert_eq!(outline(&end.sent()), expected);
     assert_eq!(end.mux.stats().open, 0);
-    // What the peer had sent by then is late.
+    // Messages that the peer had sent by then are late.
     assert_eq!(end.feed([chunk(1, 5, true)]), []);
     assert_eq!(end.mux.stats().violations, 0);
 }

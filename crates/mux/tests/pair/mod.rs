@@ -1,4 +1,4 @@
-//! Drives two muxes over a pipe: applications at both ends that follow a plan, and the checks on what they see.
+//! Drives two muxes over a pipe, with applications at both ends that follow a plan, and checks what they receive.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,12 +18,12 @@ use bytes::{Buf, Bytes};
 
 use crate::support::{Bell, heads::own_response, response_head};
 
-/// How an application takes what comes.
+/// How an application consumes received payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consumer {
     AtOnce,
     After(Duration),
-    /// Not before [`Pair::release_stalled`].
+    /// Payload is not consumed before [`Pair::release_stalled`].
     Stalled,
 }
 
@@ -35,12 +35,12 @@ pub(crate) enum Ending {
     Trailers,
 }
 
-/// A fault of one end, once `fault_after` bytes have come there.
+/// A fault of one end, once `fault_after` bytes have arrived there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
     OpenerResets,
-    /// Most of the time before the head has left.
+    /// The opener resets the request, usually before the head has been sent.
     OpenerResetsAtOnce,
     AcceptorResets,
     BothReset,
@@ -49,14 +49,14 @@ pub(crate) enum Fault {
     BothStop,
 }
 
-/// One request, the same at both ends: made from a number that its path carries.
+/// One request, the same at both ends: derived from a number in its path.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) protocol: ProtocolType,
     pub(crate) up: usize,
     pub(crate) down: usize,
-    /// Bytes of the body that ride in the heads, if credit allows.
+    /// Bytes of the body in the heads, if credit allows.
     pub(crate) inline: usize,
     pub(crate) interim: bool,
     pub(crate) ending: Ending,
@@ -114,7 +114,7 @@ impl Plan {
         let interim = rng.one_in(5);
         let endings = [Ending::WithData, Ending::Plain, Ending::Trailers];
         let ending = *rng.pick(&endings).unwrap();
-        // Flows of UDP lose what does not fit: they have tests of their own.
+        // UDP flows drop datagrams that do not fit: other tests cover them.
         let protocol = match ending {
             Ending::Trailers => *rng.pick(&[ProtocolType::Http, ProtocolType::Grpc]).unwrap(),
             _ => *rng
@@ -168,7 +168,7 @@ struct Task {
     sent_end: bool,
     received: usize,
     received_end: bool,
-    /// Cost that has come and not been consumed.
+    /// Cost that has been received and not consumed.
     waiting: u64,
     stopped: bool,
     was_stopped: bool,
@@ -233,17 +233,17 @@ struct Node {
     receiver: Receiver,
     budget: Budget,
     bell: Arc<Bell>,
-    /// Count of wake-ups when the writer parked; `None` while it runs.
+    /// The number of wake-ups when the writer parked; `None` while it runs.
     parked_at: Option<usize>,
-    /// What is left of the last batch.
+    /// The rest of the last batch.
     batch: VecDeque<Bytes>,
     tasks: BTreeMap<u64, Task>,
     /// Requests whose turn it is to send.
     ready: VecDeque<u64>,
     rng: Rng,
     lost: bool,
-    /// Requests that were stopped or reset here while the events of the present frame were being played: what came for
-    /// them in the same frame had been read already.
+    /// Requests that were stopped or reset here while the events of the current frame were handled: their messages in
+    /// the same frame had been read before.
     fresh: Vec<u64>,
 }
 
@@ -255,7 +255,7 @@ enum Timer {
 pub(crate) struct Pair {
     clock: Clock,
     nodes: [Node; 2],
-    /// From each node to the other one.
+    /// The pipes from each node to the other one.
     pipes: [Pipe; 2],
     timers: Timeline<Timer>,
 }
@@ -270,7 +270,7 @@ impl Pair {
         let nodes = [Side::Server, Side::Client].map(|side| {
             let mut config = Config::new(side);
             change(&mut config, &mut rng);
-            // The one bound that both ends share.
+            // The only bound that both ends share.
             config.initial_window = *window.get_or_insert(config.initial_window);
             let budget = Budget::new(8 << 20);
             let mux = Mux::new(config, budget.clone());
@@ -324,7 +324,7 @@ impl Pair {
         self.nodes[node].mux.stats().batches_sent
     }
 
-    /// Until nothing happens any more, or until a time.
+    /// Runs until nothing happens any more, or until a given time.
     pub(crate) fn run(&mut self, until: Option<Duration>) {
         loop {
             let mut moved = false;
@@ -379,7 +379,7 @@ impl Pair {
         }
     }
 
-    /// Either direction is lost: both ends learn of it.
+    /// Loses either direction: both ends are informed.
     fn lose(&mut self) -> bool {
         if self.nodes[0].lost {
             return false;
@@ -453,7 +453,7 @@ impl Pair {
             assert!(node.receiver.is_between_messages());
             assert!(node.batch.is_empty() && node.ready.is_empty());
         }
-        // What one end sent the other one got, but for what was reset before it could.
+        // The other end received every request, except those that were reset before they could be sent.
         for (one, other) in [(0, 1), (1, 0)] {
             for (id, task) in &self.nodes[one].tasks {
                 if !task.reset {
@@ -478,7 +478,7 @@ impl Pair {
             if !lost {
                 continue;
             }
-            // Late calls of tasks that do not know of the loss have no effect.
+            // Calls of tasks that come after the loss have no effect.
             for (&id, task) in &node.tasks {
                 let id = RequestId::new(id);
                 let _ = node.mux.sendable(id);
@@ -517,7 +517,7 @@ fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     }
 }
 
-/// A plan as a path, and back.
+/// A plan as a path.
 fn path_of(plan: &Plan) -> String {
     if plan.seed != 0 {
         return format!("/{}", plan.seed);
@@ -618,7 +618,7 @@ fn path_in(head: &RequestHead) -> &[u8] {
     }
 }
 
-/// The frame that begins at an offset; its bits follow from the offset.
+/// The frame that begins at an offset; its bits are derived from the offset.
 fn frame_of(offset: usize, length: usize) -> WebSocketFrame {
     let [low, high, ..] = offset.to_le_bytes();
     WebSocketFrame {
@@ -650,7 +650,7 @@ impl Node {
             let end = inline == plan.up && plan.ending == Ending::WithData;
             match self.mux.open(head, end, |_| true) {
                 Ok(id) => break id.unwrap().value(),
-                // The window is too small for it.
+                // The window is too small for the body in the head.
                 Err(_) => inline = 0,
             }
         };
@@ -669,7 +669,7 @@ impl Node {
         Some(id)
     }
 
-    /// Resets a request, unless its end has been read already and is about to be played.
+    /// Resets a request, unless its end has been read already and is still to be handled.
     fn reset(&mut self, id: u64) {
         let task = self.tasks.get_mut(&id).unwrap();
         if !task.reset
@@ -689,7 +689,7 @@ impl Node {
         self.mux.consume(RequestId::new(id), cost);
     }
 
-    /// Lets every request send whose turn it is.
+    /// Lets every request in `ready` send.
     fn send(&mut self) -> bool {
         let mut moved = false;
         while let Some(id) = self.ready.pop_front() {
@@ -776,7 +776,7 @@ impl Node {
         }
     }
 
-    /// Moves what the mux gives into the pipe, as a writer that sleeps until it is woken.
+    /// Moves the batches of the mux into the pipe, as a writer that sleeps until it is woken.
     fn write(&mut self, pipe: &mut Pipe, now: Duration) -> bool {
         let mut moved = false;
         loop {
@@ -815,7 +815,7 @@ impl Node {
         }
     }
 
-    /// Plays one event; gives what is to be consumed later.
+    /// Handles one event; returns the cost that is to be consumed later.
     fn on_event(&mut self, event: Event) -> Option<(u64, u64)> {
         let body_cost = |body: &Bytes| match body.len() as u64 {
             0 => 0,
@@ -940,7 +940,7 @@ impl Node {
         task.received_end = end;
         task.waiting += cost;
         if end {
-            // Shorter only when it was stopped, which ends in a plain end.
+            // The body is shorter than planned only when it was stopped, which ends in a plain end.
             assert_eq!(task.received, task.to_receive(), "{task:?}");
         }
         let at_once = task.consumer() == Consumer::AtOnce;

@@ -17,7 +17,7 @@ pub(crate) const ALL: [ProtocolType; 5] = [
     ProtocolType::Udp,
 ];
 
-/// The opening of a request by the peer, with a body where the protocol has any.
+/// The opening of a request by the peer, with a body if the protocol has one.
 pub(crate) fn peer_opening(
     protocol: ProtocolType,
     id: u64,
@@ -56,7 +56,7 @@ pub(crate) fn peer_opening(
     message(id, end, payload)
 }
 
-/// The peer's response to one; `status` is that of HTTP.
+/// The peer's response to a request; `status` is that of HTTP.
 pub(crate) fn peer_response(
     protocol: ProtocolType,
     id: u64,
@@ -79,7 +79,7 @@ pub(crate) fn peer_response(
     message(id, end, payload)
 }
 
-/// The head with which this end opens one.
+/// The head with which this end opens a request.
 pub(crate) fn own_opening(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
     let open: &Open = &Open {
         request_uuid: [9; 16],
@@ -112,7 +112,7 @@ pub(crate) fn own_opening(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
     .unwrap()
 }
 
-/// The head with which this end responds to one.
+/// The head with which this end responds to a request.
 pub(crate) fn own_response(protocol: ProtocolType, body: &[u8]) -> EncodedHead {
     let none = std::iter::empty();
     match protocol {
@@ -134,14 +134,14 @@ pub(crate) fn peer_frame(id: u64, payload: usize, length: u64, end: bool) -> Tun
     message(id, end, Payload::WebsocketFrame(frame))
 }
 
-/// The cost of a message of ours on the wire, by P-4.1.
+/// The cost of a sent message on the wire, by P-4.1.
 pub(crate) fn cost_of(message: &TunnelMessage) -> u64 {
     let body = |body: &Bytes| match body.len() as u64 {
         0 => 0,
         length => length + adit_flow::MESSAGE_COST,
     };
     match &message.payload {
-        // What is compressed costs what it was (P-13.4).
+        // Compressed payload costs its inflated size (P-13.4).
         Some(_) if message.inflated_bytes > 0 => {
             u64::from(message.inflated_bytes) + adit_flow::MESSAGE_COST
         }

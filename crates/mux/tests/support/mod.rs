@@ -1,4 +1,4 @@
-//! One end of a stream whose peer is the test: hand-made messages in, what is sent out.
+//! One end of a stream whose peer is the test: feeds hand-made messages and reads what is sent.
 #![allow(dead_code)] // each test file uses its part
 
 use std::{
@@ -63,7 +63,7 @@ impl End {
         Self::new(Config::new(Side::Server))
     }
 
-    /// Takes messages in, all in one frame.
+    /// Receives messages, all in one frame.
     pub(crate) fn try_feed(
         &mut self,
         messages: impl IntoIterator<Item = TunnelMessage>,
@@ -106,7 +106,7 @@ impl End {
         }
     }
 
-    /// Everything that leaves until the writer parks.
+    /// Everything that is sent until the writer parks.
     pub(crate) fn sent(&mut self) -> Vec<TunnelMessage> {
         let mut bytes = BytesMut::new();
         while let Some(transmit) = self.transmit() {
@@ -122,7 +122,7 @@ impl End {
         messages(bytes.freeze())
     }
 
-    /// Opens a request and lets its head leave.
+    /// Opens a request and sends its head.
     pub(crate) fn opened(&mut self, end: bool) -> RequestId {
         let id = self.open(b"", end);
         assert_eq!(self.sent().len(), 1);
@@ -137,7 +137,7 @@ impl End {
     }
 }
 
-/// The messages in a run of bytes.
+/// The messages in a sequence of bytes.
 pub(crate) fn messages(mut bytes: Bytes) -> Vec<TunnelMessage> {
     let mut messages = Vec::new();
     while !bytes.is_empty() {
@@ -224,7 +224,7 @@ pub(crate) fn reset(id: u64) -> TunnelMessage {
     reset_in(id, false)
 }
 
-/// A peer's direction that broke off.
+/// The abort of a peer's direction.
 pub(crate) fn abort(id: u64) -> TunnelMessage {
     reset_in(id, true)
 }
