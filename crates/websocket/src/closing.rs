@@ -1,6 +1,6 @@
 //! Tracks which close frames have been received and sent.
 
-/// One of the two connections that frames are carried between.
+/// A side of the relay: one of the two connections between which frames are forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hop {
     /// The connection of the visitor or of the service.
@@ -22,7 +22,7 @@ impl Hop {
 struct End {
     /// A close frame has been received from it.
     close_received: bool,
-    /// A close frame has been sent to it: one that was forwarded, or one of our own.
+    /// A close frame has been sent to it: a forwarded one, or one that this side created.
     close_sent: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Before any close frame.
+    /// The state before any close frame.
     pub const fn new() -> Self {
         const NONE: End = End {
             close_received: false,
@@ -62,7 +62,8 @@ impl Closing {
         }
     }
 
-    /// Whether a close frame of our own may be sent to this end: only the first one may. It counts as sent from then on.
+    /// Whether a close frame of this side may be sent to this end: only the first one may. It counts as sent from then
+    /// on.
     pub fn claim_close(&mut self, to: Hop) -> bool {
         !std::mem::replace(&mut self.end(to).close_sent, true)
     }

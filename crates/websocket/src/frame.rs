@@ -58,7 +58,7 @@ pub struct FrameHead {
 }
 
 impl FrameHead {
-    /// A whole close frame's, whose payload is a code alone.
+    /// The head of a complete close frame whose payload is only a code.
     pub const CLOSE: Self = Self {
         fin: true,
         rsv: 0,
@@ -76,7 +76,7 @@ impl FrameHead {
         self.opcode == OPCODE_CLOSE
     }
 
-    /// As it stands on the wire, with the mask's key if there is one.
+    /// The encoding on the wire, with the mask's key if there is one.
     pub fn encode(&self, key: Option<[u8; 4]>) -> HeadBytes {
         let mut out = HeadBytes::default();
         let fin = if self.fin { FIN } else { 0 };
@@ -122,10 +122,10 @@ impl AsRef<[u8]> for HeadBytes {
     }
 }
 
-/// Reads heads out of bytes that come in pieces.
+/// Reads heads from bytes that arrive in pieces.
 #[derive(Debug, Clone)]
 pub struct HeadReader {
-    /// Of a head that has not come whole.
+    /// The bytes of an incomplete head.
     bytes: [u8; MAX_HEAD_BYTES],
     length: usize,
     wants_mask: bool,
@@ -141,8 +141,8 @@ impl HeadReader {
         }
     }
 
-    /// Reads on: how many of `bytes` belong to the head, and the head with its mask's key once it is whole. All of
-    /// them belong to it where it is not.
+    /// Continues to read a head. Returns how many of `bytes` belong to it, and the head with its mask's key once it is
+    /// complete. All bytes belong to a head that is incomplete.
     ///
     /// # Errors
     /// [`FrameError`]; where the next frame would begin is not known then.
@@ -185,7 +185,7 @@ impl HeadReader {
         if self.wants_mask { length + 4 } else { length }
     }
 
-    /// What the first two bytes show.
+    /// Checks what the first two bytes determine.
     const fn check_start(&self) -> Result<(), FrameError> {
         let [first, second, ..] = self.bytes;
         match (second & MASKED != 0, self.wants_mask) {
@@ -308,7 +308,7 @@ mod tests {
                 }
                 let whole = Ok((1, Some((head, key))));
                 assert_eq!(reader.read(&[*last, 1, 2]), whole, "{clause}");
-                // The reader is as new.
+                // The reader begins with a new head.
                 let more = [&bytes[..], b"payload"].concat();
                 assert_eq!(reader.read(&more), Ok((bytes.len(), Some((head, key)))));
             }

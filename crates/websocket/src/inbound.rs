@@ -27,7 +27,7 @@ pub struct Inbound {
     bytes: Bytes,
     /// A head whose payload has not arrived yet: the two are returned together.
     held: Option<FrameHead>,
-    /// Bytes of payload that are still to come of the current frame.
+    /// Bytes of payload of the current frame that have not arrived yet.
     left: u64,
 }
 
@@ -66,7 +66,7 @@ impl Inbound {
         }
     }
 
-    /// Adds bytes. Those before must have been consumed ([`Inbound::is_empty`]); otherwise they are replaced.
+    /// Adds bytes. The bytes added before must have been consumed ([`Inbound::is_empty`]); otherwise they are replaced.
     pub fn on_bytes(&mut self, bytes: Bytes) {
         debug_assert!(self.bytes.is_empty());
         self.bytes = bytes;

@@ -9,7 +9,7 @@
 //!   to the two ends;
 //! - exactly the frames that violate the protocol are errors ([`FrameError`]);
 //! - no frame is buffered: payload is forwarded as it arrives, split anywhere, and no announced length allocates memory;
-//! - a close frame of our own is sent between two frames, and no frame after a close frame (5.5.1);
+//! - a close frame that this side creates is sent between two frames, and no frame after a close frame (5.5.1);
 //! - with a [`Relay`] at each end of the link, both peers receive every ending: a close frame as a close frame, a loss as a
 //!   loss.
 //!

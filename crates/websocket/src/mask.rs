@@ -8,7 +8,7 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// At the start of a payload.
+    /// Creates the mask for the start of a payload.
     pub const fn new(key: [u8; 4]) -> Self {
         Self { key }
     }
@@ -16,7 +16,7 @@ impl Mask {
     /// Masks or unmasks the next bytes of the payload.
     pub fn apply(&mut self, bytes: &mut [u8]) {
         let [a, b, c, d] = self.key;
-        // 32 bytes at a time, which the compiler vectorizes.
+        // 32 bytes are masked at a time, which the compiler vectorizes.
         let wide: [u8; 32] = std::array::from_fn(|at| self.key[at % 4]);
         let (words, rest) = bytes.as_chunks_mut::<32>();
         for word in words {

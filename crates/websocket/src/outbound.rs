@@ -1,4 +1,4 @@
-//! From frames and payload to a socket's bytes.
+//! Encodes frames and payload as a socket's bytes.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -45,7 +45,7 @@ pub struct Outbound<P> {
 }
 
 impl<P: AsRef<[u8]>> Outbound<P> {
-    /// Empty.
+    /// Creates an empty buffer.
     pub const fn new() -> Self {
         Self {
             parts: VecDeque::new(),
@@ -67,7 +67,7 @@ impl<P: AsRef<[u8]>> Outbound<P> {
         }
     }
 
-    /// A close frame of our own with this code.
+    /// A close frame that this side creates, with this code.
     pub fn close(&mut self, code: u16, key: Option<[u8; 4]>) {
         let mut head = FrameHead::CLOSE.encode(key);
         let mut code = code.to_be_bytes();

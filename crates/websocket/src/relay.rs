@@ -51,7 +51,7 @@ pub enum ResetCause {
 pub enum Outcome {
     /// Both ends closed it.
     Closed,
-    /// A close frame of our own was sent: this side went away.
+    /// This side is going away, and has sent its own close frame.
     WentAway,
     /// The socket was lost without a close frame.
     SocketLost,
@@ -84,7 +84,7 @@ enum LinkState {
     Failed,
 }
 
-/// The state of our direction of the link.
+/// The state of this end's direction of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
     Open,
@@ -92,7 +92,7 @@ enum Sent {
     Reset,
 }
 
-/// The frame that is being carried in one direction.
+/// The frame that is being forwarded in one direction.
 #[derive(Debug, Clone, Copy, Default)]
 struct Passage {
     passes: bool,
@@ -102,15 +102,16 @@ struct Passage {
 
 /// One end of a WebSocket that is carried over a link.
 ///
-/// Its caller repeats these steps until nothing moves:
+/// Its caller repeats these steps until nothing changes:
 /// 1. [`Relay::to_link`] with the available credit, until it returns nothing;
 /// 2. if [`Relay::wants_bytes`], read from the socket: [`Relay::unmask`] and [`Relay::on_bytes`], or
 ///    [`Relay::on_socket_end`], [`Relay::on_socket_lost`];
 /// 3. while [`Relay::wants_link`], take from the link: [`Relay::on_frame`] and the others;
 /// 4. write [`Relay::outbound`] to the socket.
 ///
-/// Then, if [`Relay::is_settled`], it drops the exchange; if [`Relay::may_shut_down`], it shuts the socket down. It drops all
-/// after both, if [`Relay::is_aborted`], or if [`Relay::is_ending`] for too long.
+/// Then, if [`Relay::is_settled`], it drops the exchange; if [`Relay::may_shut_down`], it shuts the socket down. It
+/// drops the relay, the socket and the exchange after both of these, if [`Relay::is_aborted`], or if
+/// [`Relay::is_ending`] for too long.
 #[derive(Debug)]
 pub struct Relay<P> {
     inbound: Inbound,
@@ -120,7 +121,7 @@ pub struct Relay<P> {
     closing: Closing,
     to_link_frame: Passage,
     to_socket_frame: Passage,
-    /// The code of our own close frame, once there is a reason to send one.
+    /// The code of this side's own close frame, once there is a reason to send one.
     close_code: Option<u16>,
     /// The part of its payload that is still to be sent to the link.
     own: Bytes,
@@ -205,7 +206,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
                 self.socket = SocketState::Ended;
                 self.on_socket_gone();
             }
-            // Lost before it ended: a write has consumed the error.
+            // The socket was lost before it ended: a write has consumed the error.
             SocketState::WriteFailed => self.on_socket_lost(),
             SocketState::Ended | SocketState::Lost | SocketState::Unreadable(_) => {}
         }
@@ -309,7 +310,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
     #[allow(clippy::option_option)]
     fn next_own(&mut self, allowed: usize) -> Option<Option<ToLink>> {
         let in_frame = self.is_in_frame();
-        // The far end has left: its frames are written to the end before our direction ends.
+        // The other end has left: its frames are written to the socket before this end's direction ends.
         if self.link == LinkState::Ended
             && !self.closing.close_received(Hop::Link)
             && self.outbound.is_empty()
@@ -327,7 +328,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
             return Some(Some(self.end()));
         }
         if let SocketState::Unreadable(error) = self.socket {
-            // Its peer receives the close frame first, after a frame that is being written to it.
+            // The peer of the socket receives the close frame first, after a frame that is being written to it.
             let is_closed = self.closing.close_sent(Hop::Socket);
             return Some(is_closed.then(|| self.reset(ResetCause::Unreadable(error))));
         }
@@ -382,11 +383,11 @@ impl<P: AsRef<[u8]>> Relay<P> {
         self.queue_close();
     }
 
-    /// All bytes from the socket have been sent: ends or resets our direction if no more will follow.
+    /// All bytes from the socket have been sent: ends or resets this end's direction if no more will follow.
     fn after_input(&mut self) -> Option<ToLink> {
         let closed = self.closing.close_received(Hop::Socket);
         match self.socket {
-            // The far end has left after its close frame, and waits for nothing.
+            // The other end has left after its close frame, and waits for nothing.
             _ if closed => (self.link == LinkState::Ended).then(|| self.end()),
             SocketState::Ended if !self.is_in_frame() => Some(self.end()),
             SocketState::Ended | SocketState::Lost => Some(self.reset(ResetCause::SocketLost)),
@@ -485,7 +486,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
         self.queue_close();
     }
 
-    /// Queues our own close frame for the socket, between two frames.
+    /// Queues this side's own close frame for the socket, between two frames.
     fn queue_close(&mut self) {
         let between = self.to_socket_frame.left == 0 || !self.to_socket_frame.passes;
         if let Some(code) = self.close_code

@@ -1,7 +1,8 @@
-//! Promises of carrying a WebSocket, for sequences of frames and endings in any order, split anywhere:
+//! Promises of forwarding a WebSocket, for sequences of frames and endings in any order, split anywhere:
 //! - frames cross unchanged, in both directions, in order;
 //! - a peer receives whole frames, unless the connection is cut; after a close frame it receives nothing;
-//! - it receives the frames of the other peer from the first one on, and then at most one close frame of our own;
+//! - it receives the frames of the other peer from the first one on, and then at most one close frame that the relay
+//!   creates;
 //! - all frames of a peer that leaves between two frames, with a close frame or without, arrive;
 //! - when one end has ended, the other one ends as well.
 #![allow(
@@ -27,7 +28,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
     ];
     let frame = (any::<bool>(), 0_u8..8, 0_u8..16, payload, any::<u8>()).prop_map(
         |(fin, rsv, opcode, length, seed)| {
-            // A close frame has its own place in these tests.
+            // Close frames are generated separately.
             let opcode = if opcode == 8 { 9 } else { opcode };
             let is_control = opcode >= 8;
             let length = if is_control { length.min(125) } else { length };
@@ -44,11 +45,11 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
     prop::collection::vec(frame, 0..12)
 }
 
-/// Small ones too, and 0: without credit nothing moves.
+/// The sizes include small numbers and 0, because nothing is sent without credit.
 fn sizes() -> impl Strategy<Value = Vec<u16>> {
     let size = prop_oneof![Just(0_u16), 1_u16..4, 0_u16..256, 0_u16..20_000];
     let sizes = prop::collection::vec(size, 0..40);
-    // One of them lets large frames through in reasonable time.
+    // One number is large, so that large frames are sent in reasonable time.
     (sizes, 1_000_u16..60_000).prop_map(|(mut sizes, large)| {
         sizes.push(large);
         sizes

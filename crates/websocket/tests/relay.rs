@@ -263,14 +263,14 @@ fn p_9_6_all_frames_of_a_lost_far_end_arrive() {
     assert_eq!(relay.to_link(0), Some(ToLink::End));
     assert!(relay.is_settled() && !relay.is_aborted());
     assert_eq!(relay.outcome(), Outcome::LinkEnded);
-    // While a frame is being sent to it, the other direction can only be reset.
+    // While a frame is being sent to the far end, the other direction can only be reset.
     let mut relay = Visitor::to_visitor();
     reads(&mut relay, &masked(1, b"ab")[..7]);
     assert_eq!(relay.to_link(9), frame(head(1, 2), b"a"));
     relay.on_link_end();
     let reset = Some(ToLink::Reset(ResetCause::LinkEnded));
     assert_eq!(relay.to_link(9), reset);
-    // After its close frame it may leave, whether or not the visitor responds.
+    // After its close frame the far end may leave, whether or not the visitor responds.
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&FrameHead::CLOSE, vec![3, 232]);
     relay.on_link_end();
@@ -293,7 +293,7 @@ fn p_6_4_a_failed_link_cuts_peers_without_a_close_frame() {
         (relay.to_link(9), relay.outcome()),
         (None, Outcome::LinkFailed)
     );
-    // A peer that has received one is shut down in order.
+    // The socket of a peer that has received a close frame is shut down in order.
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&FrameHead::CLOSE, vec![3, 232]);
     relay.on_link_failed();
@@ -301,7 +301,7 @@ fn p_6_4_a_failed_link_cuts_peers_without_a_close_frame() {
     assert_eq!(written(&mut relay).len(), 4);
     assert!(relay.may_shut_down());
     assert_eq!(relay.outcome(), Outcome::Closed);
-    // Within a frame the socket is cut.
+    // When a frame has been sent in part, the socket is cut.
     let mut relay = Visitor::to_visitor();
     relay.on_frame(&head(1, 2), b"x".to_vec());
     relay.go_away();
@@ -375,7 +375,7 @@ fn frames_to_a_service_are_masked() {
         &[0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xe9 ^ 2],
     ];
     assert_eq!(written(&mut relay), expected.concat());
-    // Frames from it are not.
+    // Frames from the visitor are not forwarded any more.
     relay.on_bytes(Bytes::from_static(&[0x81, 0x81, 0, 0, 0, 0, b'x']));
     while let Some(out) = relay.to_link(9) {
         assert!(!matches!(out, ToLink::Data(_)), "{out:?}");

@@ -92,7 +92,7 @@ fn read_frame(bytes: &[u8], masked: bool) -> Option<(Frame, usize)> {
     Some((frame, end))
 }
 
-/// Cycles through a few numbers.
+/// Repeats a list of numbers.
 #[derive(Debug, Clone)]
 pub struct Sizes {
     sizes: Vec<u16>,
@@ -127,11 +127,11 @@ enum Message {
 /// How a peer's side of its connection ends, when all its bytes have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
-    /// Not by itself.
+    /// The peer does not end its side by itself.
     Stays,
-    /// With FIN.
+    /// The peer ends its side with a FIN.
     Fin,
-    /// With a reset.
+    /// The peer ends its side with a reset.
     Lost,
 }
 
@@ -283,13 +283,13 @@ impl End {
         self.got.extend(&out[..count]);
         let may_respond = self.responds && count > 0 && self.relay.outbound().is_empty();
         if may_respond && self.frames().0.iter().any(Frame::is_close) {
-            // Its own frames are sent before.
+            // The peer sends its own frames before its close frame.
             self.responds = false;
             self.sends(&[Frame::close(RESPONSE)]);
         }
         if self.relay.may_shut_down() && !self.shut_down {
             self.shut_down = true;
-            // The peer receives it, and leaves.
+            // The peer receives the end, and leaves.
             if self.ends == Ends::Stays {
                 self.ends = Ends::Fin;
             }
@@ -321,7 +321,7 @@ impl Carry {
         }
     }
 
-    /// Runs until nothing moves; `events` happen in their turns.
+    /// Runs until nothing changes any more; `events` happen in their turns.
     pub fn run(&mut self, sizes: &mut Sizes, events: &[(usize, Event)]) {
         let mut still = 0;
         for turn in 0.. {
@@ -355,7 +355,7 @@ impl Carry {
                 }
             }
             still = if moved { 0 } else { still + 1 };
-            // Long enough for every size to have come by.
+            // Long enough for every size to have been used.
             if still > 300 && events.iter().all(|(at, _)| *at < turn) {
                 return;
             }
