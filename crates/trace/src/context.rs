@@ -15,14 +15,14 @@ pub struct TraceId(pub NonZeroU128);
 pub struct SpanId(pub NonZeroU64);
 
 impl TraceId {
-    /// From a random number; 0 becomes 1.
+    /// Creates an id from a random number; 0 becomes 1.
     pub fn from_random(random: u128) -> Self {
         Self(NonZeroU128::new(random).unwrap_or(NonZeroU128::MIN))
     }
 }
 
 impl SpanId {
-    /// From a random number; 0 becomes 1.
+    /// Creates an id from a random number; 0 becomes 1.
     pub fn from_random(random: u64) -> Self {
         Self(NonZeroU64::new(random).unwrap_or(NonZeroU64::MIN))
     }
@@ -126,9 +126,9 @@ fn write_digits(text: &mut [u8], mut number: u64) {
 }
 
 impl fmt::Display for TraceContext {
-    /// As a `traceparent` of version 00.
+    /// Encodes the context as a `traceparent` of version 00.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Written in one piece, for each traced request: the formatter's padding costs many times more.
+        // The text is written in one piece, for each traced request: the formatter's padding costs many times more.
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         let [high, low] = halves(self.trace_id.0.get());
         write_digits(&mut text[3..19], high);

@@ -13,7 +13,7 @@ pub trait Observer: Send + Sync + fmt::Debug {
     /// A random number for the id of a span.
     fn random(&self) -> u64;
 
-    /// Whether [`Observer::on_end`] uses records. Otherwise none need be made.
+    /// Whether [`Observer::on_end`] uses records. Otherwise no records need be created.
     fn is_enabled(&self) -> bool;
 
     /// Whether the records of requests that are not traced need [`Record::host`], [`Record::port`] and [`Record::path`].

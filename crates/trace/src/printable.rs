@@ -11,7 +11,7 @@ const LONGEST: usize = 512;
 pub struct Printable<'a>(pub &'a str);
 
 impl Printable<'_> {
-    /// Whether it is shown unchanged.
+    /// Whether the text is shown unchanged.
     pub fn is_plain(&self) -> bool {
         // A character has at least one byte.
         self.0.len() <= LONGEST && !self.0.chars().any(is_active)

@@ -72,11 +72,11 @@ pub struct Record<'a> {
     pub sent_bytes: u64,
     /// Attempts on other clients after the first.
     pub retries: u32,
-    /// When it began.
+    /// When the request began.
     pub started: Instant,
     /// When the response began.
     pub responded: Option<Instant>,
-    /// When it was over.
+    /// When the request ended.
     pub ended: Instant,
     /// Its phases, if it is traced.
     pub timeline: Option<&'a Timeline>,

@@ -5,7 +5,7 @@
 pub enum Kind {
     /// It only grows until the process restarts. Its name ends in `_total`.
     Counter,
-    /// It goes up and down.
+    /// The value increases and decreases.
     Gauge,
 }
 
@@ -24,7 +24,7 @@ impl Kind {
 pub struct Family {
     /// `adit_<crate>_<what>_<unit>`.
     pub name: &'static str,
-    /// How it changes.
+    /// How the value changes: counter or gauge.
     pub kind: Kind,
     /// The names of its labels. The configuration bounds their values: a visitor's address is never one.
     pub labels: &'static [&'static str],
@@ -75,7 +75,7 @@ impl Family {
 /// One number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Its meaning.
+    /// The family that the sample belongs to.
     pub family: &'static Family,
     /// The values of its labels.
     pub values: Vec<String>,

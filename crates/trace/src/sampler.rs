@@ -63,7 +63,7 @@ impl Sampler {
         }
     }
 
-    /// Whether a request of the trace `id` is recorded that came with the context `parent`, if with any.
+    /// Whether a request of the trace `id` is recorded. `parent` is the trace context that came with it, if any.
     #[allow(clippy::cast_possible_truncation)] // the lower half decides
     pub fn samples(self, parent: Option<TraceContext>, id: TraceId) -> bool {
         match parent {

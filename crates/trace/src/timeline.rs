@@ -50,11 +50,11 @@ pub struct Span {
     pub phase: Phase,
     /// Its id, if it has children on another hop; `None` if any id will do.
     pub id: Option<SpanId>,
-    /// When it began.
+    /// When the phase began.
     pub start: Instant,
     /// When it ended; `None` while it lasts. A phase that lasts when the request ends has ended with it.
     pub end: Option<Instant>,
-    /// For an interrupted wait, the time spent waiting.
+    /// The time spent waiting, for an interrupted wait.
     pub busy: Option<Duration>,
 }
 
@@ -142,7 +142,7 @@ impl Timeline {
         }
     }
 
-    /// Ends the last phase of this kind that lasts.
+    /// Ends the latest phase of this kind that has not ended.
     pub fn end(&mut self, phase: Phase, now: Instant) {
         let lasting = |span: &&mut Span| span.phase == phase && span.end.is_none();
         if let Some(span) = self.spans.iter_mut().rev().find(lasting) {
