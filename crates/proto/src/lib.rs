@@ -1,7 +1,7 @@
 //! The gRPC service and messages of `adit.tunnel.v1`, generated from `proto/adit/tunnel/v1/tunnel.proto`.
 //!
-//! Holds generated code and the few names that both ends must spell alike. The code is committed, so that a build
-//! needs no generator; `tests/generated.rs` makes it anew and fails on any difference (`UPDATE=1` writes it).
+//! Holds generated code and the few names that must be the same at both ends. The code is committed, so that a build
+//! needs no generator; `tests/generated.rs` generates it again and fails on any difference (`UPDATE=1` writes it).
 //!
 //! The `Proxy` method is left out of the generated client and server: the data stream is served by hand under the
 //! same path (`adit-link`), because a generated service copies every payload. See `docs/decisions/0002-data-stream-by-hand.md`.
@@ -19,7 +19,8 @@ mod generated;
 
 pub use generated::*;
 
-/// The version of the protocol that this build speaks. A peer with another one is refused by name.
+/// The version of the protocol that this build supports. A peer with another version is refused with an error that
+/// names it.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Path of the data stream's method.
