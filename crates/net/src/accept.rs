@@ -23,7 +23,7 @@ pub trait AcceptReport {
     fn on_failed(&self, error: &io::Error);
 }
 
-/// Accepts the connections of one listener, and goes on when that fails.
+/// Accepts the connections of one listener, and continues after errors.
 ///
 /// It accepts no more connections than there are descriptors for them: connections in the backlog need none. After an
 /// error it pauses, unless the peer has left the backlog.
@@ -110,7 +110,7 @@ impl<R: AcceptReport> AcceptLoop<R> {
         }
     }
 
-    /// Where it listens.
+    /// The listener.
     pub const fn listener(&self) -> &Listener {
         &self.listener
     }

@@ -11,8 +11,8 @@ use thiserror::Error;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Unsent bytes that the kernel may hold before a socket is writable again: heads and other streams must not queue behind
-/// bulk there.
+/// Unsent bytes that the kernel may hold before a socket is writable again: heads and other streams must not wait
+/// behind much data there.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 64 * 1024;
 
 /// Datagrams that the kernel may buffer in each direction: a burst must not be lost while the thread does other work.

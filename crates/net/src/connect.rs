@@ -13,7 +13,7 @@ use crate::{host_port::HostPort, stream::Stream};
 /// Connects over TCP, with small writes sent at once. The caller bounds the wait.
 ///
 /// # Errors
-/// Those of the resolver and of `connect`.
+/// Returns the errors of the resolver and of `connect`.
 ///
 /// # Cancel safety
 /// Dropping it closes the connection.
@@ -22,7 +22,7 @@ pub async fn connect(to: &HostPort) -> io::Result<Stream> {
     let stream = if let Some(ip) = to.ip() {
         TcpStream::connect((ip, port)).await?
     } else if to.is_localhost() {
-        // Always loopback (RFC 6761, 6.3). The resolver would take a thread for each connection.
+        // The address is always loopback (RFC 6761, 6.3). The resolver would take a thread for each connection.
         match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
             Ok(stream) => stream,
             Err(error) => TcpStream::connect((Ipv6Addr::LOCALHOST, port))
@@ -39,7 +39,7 @@ pub async fn connect(to: &HostPort) -> io::Result<Stream> {
 /// Connects to a Unix socket.
 ///
 /// # Errors
-/// Those of `connect`.
+/// Returns the errors of `connect`.
 ///
 /// # Cancel safety
 /// Dropping it closes the connection.

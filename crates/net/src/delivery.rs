@@ -24,7 +24,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// For at most `within`.
+    /// Creates a wait of at most `within`.
     pub(crate) fn new(within: Duration) -> Self {
         Self {
             until: Instant::now() + within,

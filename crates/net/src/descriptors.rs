@@ -1,4 +1,4 @@
-//! File descriptors: visitors get most of them, and never those that links, the admin port and listeners need.
+//! File descriptors: visitors may use most of them, but not those that links, the admin port and listeners need.
 
 use std::{collections::HashMap, fmt, io, sync::Arc};
 
@@ -16,7 +16,7 @@ const HOLD_OF_FREE: usize = 3;
 /// Raises the soft limit of open descriptors of this process to the hard one.
 ///
 /// # Errors
-/// Those of `setrlimit`.
+/// Returns the errors of `setrlimit`.
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -99,7 +99,7 @@ impl Descriptors {
     /// Yes.
     pub async fn room(&self, listener: u32) {
         loop {
-            // Registered before the check, so that a change in between is not missed.
+            // The waker is registered before the check, so that a change in between is not missed.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             if self.has_room(listener) {

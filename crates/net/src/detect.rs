@@ -16,11 +16,11 @@ pub enum HttpVersion {
 }
 
 impl HttpVersion {
-    /// Waits for the first bytes of a client; `None` when it left without any. The next reader of the stream receives
-    /// these bytes first. The caller bounds the wait.
+    /// Waits for the first bytes of a client; `None` when it closed the connection without sending any. The next reader
+    /// of the stream receives these bytes first. The caller bounds the wait.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     ///
     /// # Cancel safety
     /// No byte is lost.
@@ -38,7 +38,8 @@ impl HttpVersion {
                 return Ok(Some(version));
             }
             if poll_fn(|cx| stream.poll_read_ahead(cx)).await? == 0 {
-                // The reader of HTTP/1 reports part of a preface as an incomplete request.
+                // For HTTP/1, a part of the HTTP/2 preface is an incomplete request, which the reader of HTTP/1
+                // reports.
                 let has_begun = !stream.read_ahead().is_empty();
                 return Ok(has_begun.then_some(Self::Http1));
             }

@@ -11,7 +11,7 @@ use thiserror::Error;
 /// A host name or an address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPort {
-    /// Without brackets.
+    /// The host without brackets.
     host: Box<str>,
     port: u16,
 }
@@ -77,7 +77,7 @@ impl HostPort {
             return Ok((text, None));
         }
         let (host, port) = match text.rsplit_once(':') {
-            // The colons of an address in brackets.
+            // The last colon is inside the brackets of an address.
             Some((_, rest)) if rest.ends_with(']') => (text, None),
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -104,7 +104,7 @@ fn parse_port(text: &str) -> Option<u16> {
     port.filter(|_| is_number)
 }
 
-/// Only an IPv6 address may have brackets.
+/// Removes the brackets of an IPv6 address; any other text is unchanged.
 fn without_brackets(host: &str) -> &str {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     bare.filter(|bare| bare.contains(':')).unwrap_or(host)

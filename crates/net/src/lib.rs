@@ -2,9 +2,9 @@
 //! tunnel and the admin port.
 //!
 //! - [`Stream`]: one connection, whatever carries it (TCP, TLS over any stream, a Unix socket, memory). It reads and
-//!   writes, reports its addresses and the scheme of its URLs, and has a stated result on each kind for what only TCP
-//!   can do in full: no delay, keepalive, a reset on close, detecting the peer's departure without reading, waiting for
-//!   the delivery of written bytes.
+//!   writes, reports its addresses and the scheme of its URLs, and defines for each kind the result of the functions
+//!   that only TCP has in full: no delay, keepalive, a reset on close, detecting the peer's departure without reading,
+//!   waiting for the delivery of written bytes.
 //! - Detection *reads and replays*: [`Stream::poll_read_ahead`] reads from the transport and keeps the bytes for the next
 //!   reader, [`Stream::poll_peek`] shows them. [`HttpVersion::detect`] is the detection of HTTP/2.
 //! - [`SharedStream`]: the same connection for one task that drives both directions by shared reference.
@@ -20,7 +20,7 @@
 //!   (`docs/decisions/0027-streams-are-an-enum.md`);
 //! - bytes that were read ahead are never lost: the next read receives them first, by whichever method;
 //! - every wait can be cancelled without losing bytes or connections;
-//! - each method states what it does for the kinds that cannot do it.
+//! - the documentation of each method states its result for the kinds that do not support it.
 //!
 //! Leaves to the caller: which certificates a TLS configuration holds, protocols, time limits of reads and writes, and
 //! which thread serves a connection.

@@ -42,7 +42,7 @@ impl Listener {
     /// Listens on a socket of [`bind`](crate::bind).
     ///
     /// # Errors
-    /// Those of the system.
+    /// Returns the errors of the system.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         TcpListener::from_std(listener).map(Into::into)
     }
@@ -66,7 +66,7 @@ impl Listener {
     /// Waits for the next connection. Returns it with the address of its peer ([`Stream::peer_addr`]).
     ///
     /// # Errors
-    /// Those of `accept`: see [`AcceptLoop`](crate::AcceptLoop), which continues.
+    /// Returns the errors of `accept`: see [`AcceptLoop`](crate::AcceptLoop), which continues.
     ///
     /// # Cancel safety
     /// Yes.
@@ -87,7 +87,7 @@ impl Listener {
                     let peer = stream.peer_addr();
                     Ok((stream.into(), peer))
                 }
-                // No connector is left.
+                // All connectors have been dropped.
                 None => pending().await,
             },
         }
@@ -96,7 +96,7 @@ impl Listener {
     /// The address that it listens on. That of a Unix socket is 127.0.0.1, port 0.
     ///
     /// # Errors
-    /// Those of `getsockname`.
+    /// Returns the errors of `getsockname`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Kind::Tcp(tcp) => tcp.local_addr(),

@@ -2,7 +2,7 @@
 //! without reading.
 //!
 //! Each direction is a bounded buffer under a lock that no wait holds. tokio's `duplex` has neither resets nor access
-//! to unread bytes, and both matter for what a visitor receives of an aborted response.
+//! to unread bytes, and both affect what a visitor receives of an aborted response.
 
 use std::{
     fmt,
@@ -182,7 +182,7 @@ impl MemoryStream {
         Poll::Pending
     }
 
-    /// Whether the peer has read everything that was written, or never will.
+    /// Whether the peer has read everything that was written, or will read no more.
     pub(crate) fn is_delivered(&self) -> bool {
         let outgoing = self.outgoing.lock();
         outgoing.buffer.is_empty() || outgoing.unread_for_ever || outgoing.end == End::Reset

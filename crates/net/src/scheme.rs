@@ -3,14 +3,14 @@
 /// The scheme of a URL, by the connection of the visitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// In clear text.
+    /// HTTP in clear text.
     Http,
     /// Over TLS.
     Https,
 }
 
 impl Scheme {
-    /// As URLs write it.
+    /// The scheme as URLs write it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

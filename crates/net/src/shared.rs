@@ -62,7 +62,7 @@ impl SharedStream {
     /// Ready when bytes may be available.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Inner::Tcp(tcp) => tcp.poll_read_ready(cx),
@@ -95,7 +95,7 @@ impl SharedStream {
     /// Writes as much of the slices, `bytes` in all, as the system accepts.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     pub fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -123,7 +123,7 @@ impl SharedStream {
     /// Sends the bytes that TLS buffers. TCP, Unix sockets and memory buffer none.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Inner::Tcp(_) => Poll::Ready(Ok(())),
@@ -134,7 +134,7 @@ impl SharedStream {
     /// Ends this direction: the peer reads the end of the stream.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Inner::Tcp(tcp) => Poll::Ready(SockRef::from(tcp).shutdown(Shutdown::Write)),
@@ -158,7 +158,7 @@ impl SharedStream {
                 cause.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
             }
             Inner::Other(stream) => {
-                // Boxed: rarely used, and unboxed it would enlarge every future.
+                // The future is boxed: it is rarely used, and unboxed it would enlarge every future.
                 let mut look = Box::pin(sleep(LOOK));
                 poll_fn(|cx| {
                     loop {
@@ -210,15 +210,15 @@ impl SharedStream {
     /// See [`Stream::reset_on_drop`].
     pub fn reset_on_drop(&mut self) {
         match &mut self.0 {
-            // If it fails, the connection has ended.
+            // If this fails, the connection has ended.
             Inner::Tcp(tcp) => drop(tcp.set_zero_linger()),
             Inner::Other(stream) => stream.get_mut().reset_on_drop(),
         }
     }
 }
 
-/// One system call. Readiness is reported once, when it begins: a call that moved less than possible has emptied or
-/// filled the socket, and the call that would only report that is saved, as in tokio's own streams.
+/// One system call. Readiness is reported once, when it begins: after a call that transferred less than requested, the
+/// socket is empty or full, and the call that would only report that is saved, as in tokio's own streams.
 fn call(
     tcp: &TcpStream,
     interest: Interest,

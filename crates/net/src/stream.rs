@@ -38,7 +38,7 @@ pub const READ_AHEAD_BYTES: usize = 8 * 1024;
 #[derive(Default)]
 pub struct Stream {
     kind: Kind,
-    /// Read from the transport and not consumed yet: the next read receives it.
+    /// Bytes that have been read from the transport and not consumed yet: the next read receives them.
     unread: Bytes,
 }
 
@@ -53,7 +53,7 @@ enum Kind {
     Closed,
 }
 
-/// A stream on its way between two runtimes: it is registered with neither.
+/// A stream between two runtimes: it is registered with neither.
 #[derive(Debug)]
 pub struct Detached {
     kind: DetachedKind,
@@ -79,7 +79,7 @@ impl Stream {
     /// machine: 127.0.0.1, port 0.
     ///
     /// # Errors
-    /// Those of `getpeername`; `NotConnected` for a closed stream.
+    /// Returns the errors of `getpeername`; `NotConnected` for a closed stream.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.kind {
             Kind::Tcp(tcp) => tcp.peer_addr().map(canonical_addr),
@@ -93,7 +93,7 @@ impl Stream {
     /// The address of this end. That of a Unix socket is 127.0.0.1, port 0.
     ///
     /// # Errors
-    /// Those of `getsockname`; `NotConnected` for a closed stream.
+    /// Returns the errors of `getsockname`; `NotConnected` for a closed stream.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.kind {
             Kind::Tcp(tcp) => tcp.local_addr(),
@@ -135,7 +135,7 @@ impl Stream {
     /// Sends small writes at once. The other kinds always do.
     ///
     /// # Errors
-    /// Those of `setsockopt`.
+    /// Returns the errors of `setsockopt`.
     pub fn set_nodelay(&self) -> io::Result<()> {
         self.tcp().map_or(Ok(()), |tcp| tcp.set_nodelay(true))
     }
@@ -144,7 +144,7 @@ impl Stream {
     /// socket, or if the system has no such bound.
     ///
     /// # Errors
-    /// Those of `setsockopt`.
+    /// Returns the errors of `setsockopt`.
     #[cfg_attr(
         not(any(target_os = "linux", target_os = "android")),
         expect(unused_variables)
@@ -160,7 +160,7 @@ impl Stream {
     /// Has the kernel probe a silent peer, with the times of the system; see [`Stream::keep_alive`].
     ///
     /// # Errors
-    /// Those of `setsockopt`.
+    /// Returns the errors of `setsockopt`.
     pub fn set_keepalive(&self) -> io::Result<()> {
         self.tcp()
             .map_or(Ok(()), |tcp| SockRef::from(tcp).set_keepalive(true))
@@ -179,7 +179,7 @@ impl Stream {
     /// the `close_notify` alert.
     pub fn reset_on_drop(&mut self) {
         match &mut self.kind {
-            // If it fails, the connection has ended.
+            // If this fails, the connection has ended.
             Kind::Tcp(tcp) => drop(tcp.set_zero_linger()),
             Kind::Memory(memory) => memory.reset_on_drop(),
             Kind::Tls(tls) => tls.get_mut().0.reset_on_drop(),
@@ -204,7 +204,7 @@ impl Stream {
     /// Ready when a read would not wait.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.unread.is_empty() {
             return Poll::Ready(Ok(()));
@@ -222,7 +222,7 @@ impl Stream {
     /// memory.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     pub fn poll_peek(
         &mut self,
         cx: &mut Context<'_>,
@@ -262,7 +262,7 @@ impl Stream {
         }
         let ahead = std::mem::take(&mut self.unread);
         let mut bytes = vec![0; limit.saturating_sub(ahead.len())];
-        // No waker: the caller checks once.
+        // No waker is registered: the caller checks once.
         let mut cx = Context::from_waker(Waker::noop());
         let peeked = self.poll_peek(&mut cx, &mut bytes);
         self.unread = ahead;
@@ -282,10 +282,10 @@ impl Stream {
     /// those kept already. Returns the number of bytes, 0 for the peer's end. The caller bounds the number of calls.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Returns the errors of the connection.
     pub fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let ahead = std::mem::take(&mut self.unread);
-        // Checked before a buffer is allocated: a connection without bytes costs none.
+        // This is checked before a buffer is allocated: a connection without bytes costs none.
         let is_readable = self.poll_readable(cx).is_ready();
         self.unread = ahead;
         if !is_readable {
@@ -328,7 +328,8 @@ impl Stream {
     /// Detaches the stream from its runtime, for another one.
     ///
     /// # Errors
-    /// Those of the system; `Unsupported` for TLS, whose handshake belongs on the runtime that serves the stream.
+    /// Returns the errors of the system, and `Unsupported` for TLS, whose handshake belongs on the runtime that serves
+    /// the stream.
     pub fn detach(self) -> io::Result<Detached> {
         let kind = match self.kind {
             Kind::Tcp(tcp) => DetachedKind::Tcp(tcp.into_std()?),
@@ -411,7 +412,7 @@ impl Detached {
     /// Registers the stream with the runtime of the caller.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Returns the errors of the system.
     pub fn attach(self) -> io::Result<Stream> {
         let kind = match self.kind {
             DetachedKind::Tcp(tcp) => Kind::Tcp(TcpStream::from_std(tcp)?),
@@ -521,7 +522,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().kind {
             Kind::Tls(tls) => Pin::new(tls).poll_flush(cx),
-            // These write at once.
+            // Streams of these kinds write at once.
             Kind::Tcp(_) | Kind::Unix(_) | Kind::Memory(_) | Kind::Closed => Poll::Ready(Ok(())),
         }
     }

@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Follows the bytes of one stream.
 pub trait Tap {
-    /// Reads from `stream`: directly, in smaller pieces, later, or not at all.
+    /// Reads from `stream`. The tap may read directly, in smaller pieces, later, or not at all.
     ///
     /// # Errors
+    ///
     /// Those of the stream, and those by which the tap ends the connection.
     fn poll_read<S: AsyncRead + Unpin>(
         &mut self,

@@ -21,8 +21,8 @@ pub enum HandshakeError {
 
 /// Makes TLS of accepted connections. A clone shares the bound on handshakes.
 ///
-/// A handshake costs a signature and a key exchange, a thousand times the cost of a request: the bound leaves the
-/// thread to requests, and waiting for a turn counts against the handshake's own time limit. Run it in the task of the
+/// A handshake costs a signature and a key exchange, a thousand times the cost of a request: the bound keeps the thread
+/// free for requests, and waiting for a turn counts against the handshake's own time limit. Run it in the task of the
 /// connection, never in the accept loop.
 #[derive(Clone)]
 pub struct TlsAcceptor {
@@ -53,7 +53,7 @@ impl TlsAcceptor {
     /// Dropping it closes the connection.
     pub async fn accept(&self, stream: Stream) -> Result<Stream, HandshakeError> {
         let handshake = async {
-            // Never closed.
+            // The semaphore is never closed.
             let _turn = self.handshakes.acquire().await;
             self.acceptor.accept(stream).await
         };

@@ -1,4 +1,4 @@
-//! What every kind of stream promises, and what each does in its own way.
+//! The promises of every kind of stream, and the differences between them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -40,7 +40,7 @@ async fn all() -> [(&'static str, Pair); 5] {
     ]
 }
 
-/// Waits for bytes or the end; leaves them.
+/// Waits for bytes or the end, without consuming them.
 async fn peek(stream: &mut Stream, room: usize) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; room];
     let count = poll_fn(|cx| stream.poll_peek(cx, &mut buffer)).await?;
@@ -142,9 +142,9 @@ async fn peeked_bytes_stay_and_are_counted() {
     }
 }
 
-/// Until the kernel has delivered what the peer did.
+/// Waits until the kernel reports that the peer has left.
 async fn departure(stream: &mut Stream) -> Departure {
-    // A departure is readable, and stands beside unread bytes.
+    // A departure makes the stream readable, and may be reported together with unread bytes.
     timeout(LONG, async {
         loop {
             if let Some(how) = stream.departure() {

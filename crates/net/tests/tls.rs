@@ -32,7 +32,7 @@ async fn a_peer_without_tls_is_refused() {
     assert!(matches!(error, HandshakeError::Failed(_)), "{error}");
 }
 
-/// The one turn is taken by a peer that is silent until its time is over.
+/// Only one handshake may run at a time, and the handshake of a silent peer runs until its time limit.
 #[tokio::test(start_paused = true)]
 async fn handshakes_wait_for_their_turn_within_their_time() {
     let tls = tls(&[]);

@@ -19,7 +19,7 @@ pub(crate) fn addr(port: u16) -> SocketAddr {
     ([192, 0, 2, 1], port).into()
 }
 
-/// The visitor's end, and ours.
+/// The end of the visitor, and the accepted end.
 pub(crate) type Pair = (Stream, Stream);
 
 pub(crate) fn memory() -> Pair {
