@@ -1,18 +1,19 @@
 //! Compression of payload on the hop (section 13 of the protocol), with a history for each direction of a request.
 //!
-//! Holds: [`Compressor`] and [`Decompressor`], one for each compressed direction, and [`is_compressible`], which knows what is
-//! better left alone.
+//! Holds: [`Compressor`] and [`Decompressor`], one for each compressed direction, and [`is_compressible`], which
+//! recognizes content that is compressed already.
 //!
 //! Promises:
 //! - each message is inflated with nothing but its history, so that no message waits for a later one;
-//! - what does not shrink by a tenth is not compressed, and who sends much of it is not tried for a while;
-//! - a direction remembers [`HISTORY_BYTES`] and no more, at either end; the contexts of the libraries belong to the
-//!   thread and remember nothing (`docs/decisions/0009-compression-on-the-hop.md`);
-//! - an decompressor takes no more memory than the message has announced, whatever it holds.
+//! - payload that does not shrink by a tenth is sent uncompressed, and a direction with much of it is not compressed
+//!   for a while;
+//! - a direction keeps at most [`HISTORY_BYTES`], at either end; the contexts of the libraries belong to the thread and
+//!   keep no history (`docs/decisions/0009-compression-on-the-hop.md`);
+//! - a decompressor takes no more memory than the message has announced, whatever its content.
 //!
 //! Cost: numbers in `docs/decisions/0009-compression-on-the-hop.md`, bench `compression`.
 //!
-//! Proof: `tests/it/compression.rs`, round trips with any cuts, bombs, and messages that lie.
+//! Proof: `tests/it/compression.rs`, round trips with any cuts, bombs, and messages with wrong sizes.
 
 mod content;
 mod engine;
@@ -28,7 +29,7 @@ pub(crate) use stats::Gauge;
 /// reads it for each of them.
 pub const HISTORY_BYTES: usize = 4096;
 
-/// Shorter payload is not worth the ten bytes of its fields and the library's setup.
+/// Shorter payload is not worth the ten bytes of its fields and the setup of the library.
 const MIN_BYTES: usize = 256;
 
 /// After this many messages in a row that did not shrink, the next ones are sent uncompressed.
@@ -64,14 +65,14 @@ pub struct Compressor {
     by: Compression,
     history: History,
     futile: u8,
-    /// Bytes that are still to be sent without a try.
+    /// Bytes that are to be sent without trying to compress them.
     pause: usize,
     /// The WebSocket message that is being sent is compressed by its endpoints.
     is_compressed: bool,
 }
 
 impl Compressor {
-    /// At the start of a direction.
+    /// Creates the compressor of a new direction.
     pub const fn new(by: Compression) -> Self {
         Self {
             by,
@@ -93,7 +94,7 @@ impl Compressor {
         }
     }
 
-    /// The payload compressed; `None` if it is to be sent unchanged. After the message has been sent, call
+    /// Returns the compressed payload, or `None` if it is to be sent unchanged. After the message has been sent, call
     /// [`Compressor::sent`].
     pub fn compress(&mut self, payload: &[u8]) -> Option<(Compressed, Bytes)> {
         let is_worth = (MIN_BYTES..=MAX_INFLATED_BYTES).contains(&payload.len());
@@ -120,7 +121,8 @@ impl Compressor {
         Some((Compressed { by, inflated_bytes }, packed))
     }
 
-    /// The payload that [`Compressor::compress`] compressed last has been sent: the next message may refer to it.
+    /// Called when the payload that [`Compressor::compress`] compressed last has been sent: the next message may refer
+    /// to it.
     pub fn sent(&mut self, payload: &[u8]) {
         self.history.push(payload);
     }
@@ -128,7 +130,7 @@ impl Compressor {
 
 /// The decompressed size does not match the announced size, or the payload cannot be decompressed (P-13.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("payload that does not inflate to what was announced")]
+#[error("the payload does not decompress to the announced size")]
 pub struct InflateError;
 
 /// Inflates the payload of one direction of one request.
@@ -141,7 +143,7 @@ impl Decompressor {
     /// The inflated payload, in the order in which it was sent.
     ///
     /// # Errors
-    /// [`InflateError`]; the direction cannot go on.
+    /// [`InflateError`]; the direction cannot continue.
     pub fn decompress(
         &mut self,
         compressed: Compressed,

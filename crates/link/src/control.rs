@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The messages are those of `adit-proto`; errors are a [`Refusal`] with a reason of `docs/protocol.md`, or a
-//! [`CallError`] at the caller. Lanes stay on the small interface of [`crate::TransportReader`] and
+//! [`CallError`] at the caller. Lanes use the small interface of [`crate::TransportReader`] and
 //! [`crate::TransportWriter`]: a channel only opens them.
 //!
 //! Cost: each call allocates; all of them are rare (a registration, a control message, a lane), none is on the path of a

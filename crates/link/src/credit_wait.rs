@@ -1,4 +1,4 @@
-//! How long a direction waited for credit.
+//! Measures how long a direction waited for credit.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,8 +7,9 @@ use std::{
 
 use crate::clock::now;
 
-/// Measures how long our direction of one request waited until payload might be sent: for credit of the peer, or for
-/// room on a lane that is full. Passed to [`Exchange::watch_credit`](crate::Exchange::watch_credit) and read at the end.
+/// Measures how long this end's direction of one request waited until payload might be sent: for credit of the peer, or
+/// for room on a lane that is full. Passed to [`Exchange::watch_credit`](crate::Exchange::watch_credit) and read at the
+/// end.
 ///
 /// Cost: two clock reads for each wait, none for payload that need not wait, and none for a request without a
 /// `CreditWait`.
@@ -22,22 +23,22 @@ pub struct CreditWait {
 pub struct Waited {
     /// When the first wait began.
     pub start: Instant,
-    /// When the last one ended; one that lasts has ended now.
+    /// When the last one ended; for a wait that still lasts, the current time.
     pub end: Instant,
-    /// How much of the time between was waiting.
+    /// The sum of the waits.
     pub total: Duration,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those that are over.
+    /// The waits that have ended.
     waited: Option<Waited>,
-    /// Since when one lasts.
+    /// When the current wait began.
     since: Option<Instant>,
 }
 
 impl State {
-    /// All waits, where the one that lasts ends at `now`.
+    /// All waits; one that still lasts ends at `now`.
     fn until(&self, now: impl FnOnce() -> Instant) -> Option<Waited> {
         let Some(since) = self.since else {
             return self.waited;
@@ -59,12 +60,12 @@ impl CreditWait {
         self.lock().until(now)
     }
 
-    /// Payload may not be sent. Repeated calls during one wait change nothing.
+    /// Called when payload may not be sent. Repeated calls during one wait change nothing.
     pub(crate) fn begin(&self) {
         self.lock().since.get_or_insert_with(now);
     }
 
-    /// Payload may be sent, or never will be.
+    /// Called when payload may be sent, or can never be sent.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.waited = state.until(now);

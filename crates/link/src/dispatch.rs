@@ -7,9 +7,9 @@ use crate::exchange::Exchange;
 /// A request that the peer opened.
 #[derive(Debug)]
 pub struct IncomingRequest {
-    /// Its head, without the body that it carried: that is the first part.
+    /// Its head, without the body in its message: that is the first part.
     pub head: RequestHead,
-    /// The handle on it.
+    /// The handle of the request.
     pub exchange: Exchange,
 }
 

@@ -12,8 +12,8 @@ use crate::{
     transport::TransportReader,
 };
 
-/// Runs a lane over its only connection until that is lost: reads, probes, watches the clock. Returns the reason. For a
-/// lane that is given further connections: [`Connection::drive`].
+/// Runs a lane over its only connection until that is lost: reads, sends probes, runs the timers. Returns the reason.
+/// Use [`Connection::drive`] for a lane that is given further connections.
 ///
 /// # Cancel safety
 /// Dropping it is the loss of the connection: nothing would be read any more.
@@ -71,7 +71,7 @@ impl Connection {
                 }
             };
             self.detach(&failure);
-            // An earlier loss of the same connection stands.
+            // If the connection was lost before, the first failure counts.
             self.failure().unwrap_or(failure)
         })
     }
@@ -82,7 +82,7 @@ struct DetachOnDrop<'c>(&'c Connection);
 
 impl Drop for DetachOnDrop<'_> {
     fn drop(&mut self) {
-        let failure = Failure::new(Reason::LinkLost, "the connection is not read any more");
+        let failure = Failure::new(Reason::LinkLost, "the connection is no longer read");
         self.0.detach(&failure);
     }
 }

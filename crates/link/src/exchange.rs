@@ -16,7 +16,7 @@ use crate::{credit_wait::CreditWait, inbox::Inbox, lane::state::LaneState};
 /// One request: both directions of it.
 #[derive(Debug)]
 pub struct Exchange {
-    /// Our direction.
+    /// The direction that this end sends.
     pub send: SendHalf,
     /// The peer's direction.
     pub recv: RecvHalf,

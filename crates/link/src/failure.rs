@@ -90,7 +90,7 @@ impl Reason {
         }
     }
 
-    /// The HTTP status of the error response, if the response's head has not been sent.
+    /// The HTTP status of the error response, if the head of the response has not been sent.
     pub const fn http_status(self) -> u16 {
         match self {
             Self::NoTunnel => 404,
@@ -112,7 +112,7 @@ impl Reason {
         }
     }
 
-    /// The gRPC status in its place (P-8.4).
+    /// The gRPC status for the same failure (P-8.4).
     pub const fn grpc_status(self) -> u8 {
         match self {
             Self::Cancelled | Self::Stalled => 1,
@@ -163,7 +163,7 @@ pub enum Retry {
     Never,
     /// If repeating it does no harm: GET, HEAD, OPTIONS without a body.
     IfSafe,
-    /// For any method: no service has seen it.
+    /// The request may be retried for any method: no service has seen it.
     Always,
 }
 
@@ -177,7 +177,7 @@ pub struct Failure {
     pub reason: Reason,
     /// For the log. A visitor sees [`Failure::public_detail`].
     pub detail: Cow<'static, str>,
-    /// The peer wrote the detail: it may contain names of the peer's network.
+    /// The detail is from the peer: it may contain names of the peer's network.
     is_of_peer: bool,
 }
 
@@ -200,7 +200,8 @@ impl Failure {
         }
     }
 
-    /// The detail, unless the peer wrote it: that may contain addresses of its network, which are for logs only.
+    /// The detail, unless it is from the peer: then it may contain addresses of the peer's network, which are for logs
+    /// only.
     pub fn public_detail(&self) -> &str {
         if self.is_of_peer { "" } else { &self.detail }
     }

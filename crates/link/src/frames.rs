@@ -31,12 +31,12 @@ pub enum Piece<'b> {
 pub struct Frames {
     head: [u8; HEAD_BYTES],
     have: usize,
-    /// Payload still to come.
+    /// Payload bytes that have not arrived yet.
     payload: usize,
 }
 
 impl Frames {
-    /// For the bytes of a client: the preface comes first, and is reported as payload.
+    /// Follows the bytes of a client: the preface comes first, and is reported as payload.
     pub const fn of_client() -> Self {
         Self {
             payload: PREFACE_BYTES,
@@ -44,7 +44,7 @@ impl Frames {
         }
     }
 
-    /// For the bytes of a server.
+    /// Follows the bytes of a server.
     pub const fn of_server() -> Self {
         Self {
             head: [0; HEAD_BYTES],

@@ -1,8 +1,8 @@
 //! The transport of [`crate::control`] and of lanes over gRPC.
 //!
 //! The data stream (`Proxy`) is plain gRPC on the wire, and any gRPC library can be the peer. It is served by hand on
-//! hyper, because generated code copies each payload twice; the other methods are the generated service's, on the same
-//! connection. See `docs/decisions/0002-data-stream-by-hand.md`.
+//! hyper, because generated code copies each payload twice; the other methods are served by the generated service, on
+//! the same connection. See `docs/decisions/0002-data-stream-by-hand.md`.
 
 mod abort;
 mod allowance;

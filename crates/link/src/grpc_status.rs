@@ -12,10 +12,10 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 /// The time in milliseconds after which a client that retries by itself may do so (grpc/proposal, A6, "Pushback").
 const PUSHBACK_MS: &str = "1000";
 
-/// The content type of a response of trailers only.
+/// The content type of a response with trailers only.
 pub const GRPC_CONTENT_TYPE: &str = "application/grpc";
 
-/// The status that ends a call of gRPC early, as header lines for its trailers, or for a response of trailers only.
+/// The status that ends a call of gRPC early, as header lines for its trailers, or for a response with trailers only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcStatus {
     code: String,

@@ -1,4 +1,4 @@
-//! Header maps as the lines that cross.
+//! Header maps as header lines.
 
 use http::HeaderMap;
 

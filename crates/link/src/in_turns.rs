@@ -1,7 +1,7 @@
 //! HTTP/2 connections that are read in turns.
 //!
 //! hyper and h2 parse all bytes of a read before any other task runs: 64 KiB of empty frames take some milliseconds.
-//! The pacer needs no hook in either: it taps the stream, follows the frames ([`Frames`]), makes reads smaller while
+//! The pacer needs no change in either: it taps the stream, follows the frames ([`Frames`]), makes reads smaller while
 //! frames are small ([`Turn::read`]), and ends a connection whose frames have no content ([`Overhead`]).
 
 use std::{
@@ -27,12 +27,12 @@ pub struct FramePacer {
 }
 
 impl FramePacer {
-    /// Of a connection on which frames of a client are received, in turns of `limit` bytes.
+    /// The pacer of a connection on which frames of a client are received, in turns of `limit` bytes.
     pub fn of_client(limit: usize) -> Self {
         Self::new(limit, Frames::of_client())
     }
 
-    /// Of a connection on which frames of a server are received, in turns of `limit` bytes.
+    /// The pacer of a connection on which frames of a server are received, in turns of `limit` bytes.
     pub fn of_server(limit: usize) -> Self {
         Self::new(limit, Frames::of_server())
     }
@@ -48,7 +48,7 @@ impl FramePacer {
     /// Reads from `stream`, once the turn allows it.
     ///
     /// # Errors
-    /// Those of the stream; [`TooMuchOverhead`](crate::overhead::TooMuchOverhead) as `InvalidData`.
+    /// Returns the errors of the stream; [`TooMuchOverhead`](crate::overhead::TooMuchOverhead) as `InvalidData`.
     pub fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
@@ -139,7 +139,7 @@ mod tests {
             let room = buffer.remaining();
             for frame in buffer.initialize_unfilled_to(room).chunks_mut(1024) {
                 frame.fill(0);
-                // Length 1,015, type 0.
+                // A DATA frame (type 0) with a length of 1,015.
                 frame[1] = 3;
                 frame[2] = 0xf7;
             }
@@ -152,7 +152,7 @@ mod tests {
     async fn floods_and_their_neighbours_take_turns() {
         const FLOODS: usize = 20;
         const ROUNDS: usize = 50;
-        // 1,024 bytes and the step, until 4,096 are reached.
+        // Each read counts as its 1,024 bytes and one step, and a turn ends at 4,096.
         const READS_PER_TURN: usize = 4;
         let reads: Arc<[AtomicUsize]> = (0..FLOODS).map(|_| AtomicUsize::new(0)).collect();
         let all = || -> Vec<_> { reads.iter().map(|one| one.load(Relaxed)).collect() };
@@ -167,7 +167,7 @@ mod tests {
                 }
             });
         }
-        // The floods begin.
+        // The flooding tasks begin.
         tokio::task::yield_now().await;
         let begun = all();
         for _ in 0..ROUNDS {
@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn flooded_empty_frames_are_read_in_small_parts_then_refused() {
-        // Length 0, an unassigned type, stream 0.
+        // A frame with length 0, an unassigned type, and stream 0.
         const UNKNOWN: [u8; 9] = [0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
         let flood = UNKNOWN.repeat(10_000);
         let mut stream = paced(&flood[..], TURN_BYTES);
@@ -214,7 +214,7 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        // Only the first one is as large as the buffer.
+        // Only the first read is as large as the buffer.
         assert!(reads.len() <= 1, "{reads:?}");
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         assert_eq!(inner, Some(&TooMuchOverhead));

@@ -39,19 +39,19 @@ pub(crate) struct Progress {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) parts: VecDeque<Arrived>,
-    /// Nothing follows `parts`.
+    /// No more parts follow.
     pub(crate) ended: bool,
-    /// The task reads no more: later parts are dropped. Events of one frame may be in progress at that time.
+    /// The task does not read any more: later parts are dropped, also those of a frame that is being handled.
     discarding: bool,
-    /// Both directions are over. Takes precedence over `parts`, which are not read any more.
+    /// Both directions have failed. Takes precedence over `parts`, which are not read any more.
     pub(crate) failure: Option<Failure>,
-    /// The peer aborted its direction after `parts`, which are still to be read (P-6.2). Ours is over.
+    /// The peer aborted its direction after `parts`, which are still to be read (P-6.2). Our direction is over.
     aborted: Option<Failure>,
-    /// The code of the peer's `StopSending` for our direction.
+    /// The code of the peer's `StopSending` for this end's direction.
     pub(crate) stopped: Option<ResetCode>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
-    /// Measures how long our direction waits.
+    /// Measures how long this end's direction waits.
     pub(crate) credit_wait: Option<Arc<CreditWait>>,
     /// Cost returned so far, for the check for stalled requests.
     pub(crate) consumed: u64,
@@ -72,15 +72,15 @@ pub(crate) struct State {
 const MAX_INTERIM: u8 = 16;
 
 /// Bytes of datagrams that may wait for the task that forwards them: all that may have waited at the sender, which may
-/// arrive in one frame, and what is read until the task runs.
+/// arrive in one frame, and those that arrive until the task runs.
 const MAX_DATAGRAM_BYTES: usize = 1 << 20;
 
-/// The cost of a waiting datagram beyond its bytes, as of a message (P-4.1): empty ones must not be free.
+/// The cost of a waiting datagram beyond its bytes, as of a message (P-4.1): empty datagrams must not be free of cost.
 #[allow(clippy::cast_possible_truncation)] // it is small
 pub(crate) const DATAGRAM_OVERHEAD: usize = adit_flow::MESSAGE_COST as usize;
 
 impl State {
-    /// Why both directions are over, or ours: the reader may still have parts to read.
+    /// Why both directions, or this end's, have failed: the reader may still have parts to read.
     pub(crate) fn broken(&self) -> Option<&Failure> {
         self.failure.as_ref().or(self.aborted.as_ref())
     }
@@ -115,7 +115,7 @@ impl State {
     }
 }
 
-/// Shared by the lane's reader, which fills it, and the request's task.
+/// The inbox is shared by the lane's reader, which fills it, and the request's task.
 #[derive(Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -126,7 +126,7 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a part and wakes the reader. A part that will not be read is dropped: its credit need not return.
+    /// Appends a part and wakes the reader. A part that will not be read is dropped: its credit need not be returned.
     pub(crate) fn deliver(&self, part: Arrived, cost: u64, end: bool) {
         let mut state = self.lock();
         if state.discarding || state.failure.is_some() {
@@ -142,7 +142,7 @@ impl Inbox {
         wake(reader);
     }
 
-    /// Appends a datagram if there is room for it. Returns whether there was.
+    /// Appends a datagram if there is room for it. Returns whether there was room.
     pub(crate) fn try_deliver_datagram(&self, data: Bytes, end: bool) -> bool {
         let mut state = self.lock();
         if state.discarding || state.failure.is_some() {
@@ -168,7 +168,7 @@ impl Inbox {
         state.interim <= MAX_INTERIM
     }
 
-    /// Drops the parts that wait and later ones. Returns whether the end had not come yet.
+    /// Drops the waiting parts and later ones. Returns whether the end had not arrived yet.
     pub(crate) fn discard(&self) -> bool {
         let mut state = self.lock();
         let unread = std::mem::take(&mut state.parts);
@@ -181,7 +181,7 @@ impl Inbox {
         early
     }
 
-    /// Drops later parts; those that wait are the last ones.
+    /// Drops later parts; the waiting ones are the last.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.ended = true;
@@ -199,8 +199,8 @@ impl Inbox {
         wake(reader);
     }
 
-    /// Fails both directions. Drops the parts that wait and the held resources, outside of the lock: a visitor that never
-    /// reads on must not hold a permit forever.
+    /// Fails both directions. Drops the parts that wait and the held resources, outside of the lock: a visitor that
+    /// does not continue to read must not hold a permit forever.
     pub(crate) fn fail(&self, failure: Failure) {
         let mut state = self.lock();
         state.failure.get_or_insert(failure);
@@ -214,7 +214,7 @@ impl Inbox {
         wake(writer);
     }
 
-    /// Ends the peer's direction with a failure after the parts that have come, and ends ours.
+    /// Ends the peer's direction with a failure after the parts that have arrived, and ends this end's direction.
     pub(crate) fn abort(&self, failure: Failure) {
         let mut state = self.lock();
         state.aborted.get_or_insert(failure);
@@ -297,7 +297,7 @@ mod tests {
         (state.parts.len(), state.waiting)
     }
 
-    /// Regression: the rest of a frame was kept, and counted as waiting for ever.
+    /// Regression: the rest of a frame was kept, and counted as waiting forever.
     #[test]
     fn parts_after_a_stop_or_a_failure_are_dropped() {
         let inbox = Inbox::default();
@@ -315,7 +315,7 @@ mod tests {
         inbox.fail(Failure::new(Reason::Stalled, "second"));
         deliver(&inbox);
         assert_eq!(waits(&inbox), (0, 0));
-        // A payload that is being written is dropped late.
+        // The credit of a payload that is still being written is returned later.
         inbox.consumed(33);
         assert_eq!(waits(&inbox), (0, 0));
         let failure = inbox.lock().failure.clone().unwrap();

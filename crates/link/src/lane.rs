@@ -1,4 +1,4 @@
-//! One data stream with everything that belongs to it.
+//! One data stream with all of its state.
 
 mod attachment;
 mod config;
@@ -93,12 +93,13 @@ impl Lane {
         self.state.mux()
     }
 
-    /// The peer can decompress this algorithm (P-13.1). Nothing is compressed before this call.
+    /// Called when the peer can decompress this algorithm (P-13.1). Nothing is compressed before this call.
     pub fn allow_compression(&self, by: Compression) {
         self.state.allow_compression(by);
     }
 
-    /// The peer has the capability `upgrade`: until this is called, no request offers to change to another protocol (P-3.7).
+    /// Called when the peer has the capability `upgrade`: until then, no request offers to change to another protocol
+    /// (P-3.7).
     pub fn allow_upgrades(&self) {
         self.state.allow_upgrades();
     }
@@ -173,7 +174,7 @@ impl Lane {
         self.state.probe(within).await
     }
 
-    /// Counters and gauges. Walks the open requests.
+    /// Counters and gauges. Iterates over the open requests.
     pub fn stats(&self) -> LaneStats {
         self.state.stats()
     }

@@ -1,12 +1,12 @@
-//! Drives lanes over connections: owns the clock and the tasks that the cores must not have.
+//! Runs lanes over connections: has the clock and the tasks that the cores must not have.
 //!
 //! A [`Lane`] is one data stream: a mux (`adit-mux`), the table of its requests (`adit-pending`) and the gauges. Tasks
 //! of `ingress` and `egress` hold an [`Exchange`], the handle on one request, split into a [`SendHalf`] and a
-//! [`RecvHalf`]. Both ends of a link use the same types: either side opens, and the other one gets the request through its
-//! [`Dispatch`].
+//! [`RecvHalf`]. Both ends of a link use the same types: either side opens a request, and the other one receives it
+//! through its [`Dispatch`].
 //!
-//! The state of a lane lives apart from its connection. The lane is *attached* to a [`Connection`], runs, and is
-//! *detached* by the loss of the connection, whichever half of it notices the loss first; the requests of the
+//! The state of a lane is separate from its connection. The lane is *attached* to a [`Connection`], runs, and is
+//! *detached* by the loss of the connection, whichever half of it detects the loss first; the requests of the
 //! connection fail then. A lane created by [`Lane::new`] ends then; a lane created by [`Lane::reattachable`] can be
 //! attached to another connection and opens new requests over it. `lane/attachment.rs` has the states.
 //!
@@ -16,12 +16,12 @@
 //!
 //! Promises:
 //! - each request settles exactly once: completed, failed, cancelled or expired, by the first event;
-//! - the reader of a lane never waits for a consumer; credit bounds what waits for a slow one;
+//! - the reader of a lane never waits for a consumer; credit bounds the payload that waits for a slow consumer;
 //! - credit returns to the sender when a payload has left the process: when the last slice of it is dropped (P-4.5);
-//! - dropping handles is always safe: what was not finished is cancelled on the other side.
+//! - dropping handles is always safe: an unfinished request is cancelled on the other side.
 //!
-//! Also here: [`turn`], the work that a task which reads from a peer may do before other tasks run; and [`FramePacer`],
-//! which reads an HTTP/2 connection in such turns and ends it when its frames carry no content.
+//! The crate also has [`turn`], the work that a task which reads from a peer may do before other tasks run; and
+//! [`FramePacer`], which reads an HTTP/2 connection in such turns and ends it when its frames carry no content.
 //!
 //! Leaves to others: which lane to use (`registry`), what a request means (`ingress`, `egress`).
 

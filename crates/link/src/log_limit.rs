@@ -14,8 +14,8 @@ use tokio::{
 /// The period for which lines are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Logs the events of one kind. The first ones of a second have a line each; the others of that second have one line
-/// together, with their number, when it is over.
+/// Logs the events of one kind. The first ones of a second have a line each; the other events of that second have one
+/// line together, with their number, when the second is over.
 pub struct LogLimit<T> {
     per_sec: u32,
     state: Mutex<State<T>>,
@@ -32,7 +32,7 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> LogLimit<T> {
-    /// One line per second. `write` gets the last event that the line represents, and the number of events.
+    /// One line per second. `write` receives the last event that the line represents, and the number of events.
     pub fn new(write: fn(&T, u64)) -> Arc<Self> {
         Self::per_sec(1, write)
     }
@@ -81,7 +81,7 @@ impl<T: Send + 'static> LogLimit<T> {
         }
     }
 
-    /// Writes the waiting events when the second is over, unless a later event did so first.
+    /// Writes the waiting events when the second is over, unless a later event has written them before.
     async fn write_after(self: Arc<Self>, until: Instant) {
         sleep_until(until).await;
         let mut state = self.lock();
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(lines(), [(0, 1), (1, 1), (2, 1)]);
         pass(1_001).await;
         assert_eq!(lines(), [(99, 97)]);
-        // The line for the others counts in the second in which it is written.
+        // The line for the other events counts in the second in which it is written.
         for event in 0..4 {
             limit.note(event);
         }

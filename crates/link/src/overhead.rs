@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use crate::frames::FrameHead;
 
-/// The debt that ends a connection. About 4,000 pings at once.
+/// The debt that ends a connection: about 4,000 pings at once.
 const LIMIT_BYTES: u64 = 64 * 1024;
 
-/// Paid off by time: some 240 pings a second.
+/// The debt that is reduced each second: some 240 pings.
 const PAID_BYTES_PER_SEC: u64 = 4 * 1024;
 
-/// Content pays off a fourth of its size: a window for each 52 bytes of a response is allowed.
+/// Content reduces the debt by a fourth of its size: a window for each 52 bytes of a response is allowed.
 const CONTENT_PER_OVERHEAD: u64 = 4;
 
 const FRAME_HEAD_BYTES: u64 = 9;
@@ -33,12 +33,12 @@ pub struct TooMuchOverhead;
 #[derive(Debug, Clone)]
 pub struct Overhead {
     debt_bytes: u64,
-    /// Time has been paid up to here.
+    /// The time up to which the debt has been reduced.
     paid_until: Instant,
 }
 
 impl Overhead {
-    /// For a connection that begins now.
+    /// The debt of a connection that begins now.
     #[expect(clippy::new_without_default, reason = "it reads the clock")]
     pub fn new() -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Overhead {
         self.debt_bytes = self.debt_bytes.saturating_sub(bytes / CONTENT_PER_OVERHEAD);
     }
 
-    /// The clock is read only when the limit is reached: until then time pays nothing, and is not lost either.
+    /// The clock is read only when the limit is reached: the reduction for the time before is not lost.
     fn pay_by_time(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.paid_until);
         self.paid_until = now;
@@ -135,7 +135,7 @@ mod tests {
         let mut overhead = Overhead::new();
         for _ in 0..1_000_000 {
             overhead.on_content(1024);
-            // One for the stream and one for the connection.
+            // One window for the stream and one for the connection.
             overhead.on_frame(WINDOW).unwrap();
             overhead.on_frame(WINDOW).unwrap();
         }

@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes};
 
 use crate::exchange::request::Request;
 
-/// Payload bytes on their way to a socket. The credit returns to the sender when the payload is dropped: pass it to the
-/// writer, which drops it when it has been written (P-4.5).
+/// Payload that is to be written to a socket. The credit returns to the sender when the payload is dropped: pass it to
+/// the writer, which drops it when it has been written (P-4.5).
 pub struct Payload {
     bytes: Bytes,
     _credit: Credit,

@@ -2,7 +2,7 @@
 //!
 //! A slice of a frame keeps the whole frame's memory. Each frame is wrapped once so that a gauge counts the bytes of
 //! every frame of which a slice is still alive. Small slices of large frames are copied when they have to wait; when
-//! the gauge is high, all slices are (P-4.7).
+//! the gauge is high, all slices are copied (P-4.7).
 
 use std::sync::{
     Arc,
@@ -14,8 +14,8 @@ use bytes::Bytes;
 /// Shorter slices of a backlogged request are copied: the copy is cheaper than the memory that they would pin.
 const SMALL_SLICE: usize = 4096;
 
-/// Above this much pinned memory, everything is copied. This includes a frame of one slice: the transport cuts frames
-/// from its own read buffers, and what a thousand stalled requests pin of those is half as much again as the payload.
+/// Above this much pinned memory, everything is copied. This includes a frame with one slice: the transport cuts frames
+/// from its own read buffers, of which a thousand stalled requests pin one and a half times the size of their payload.
 const HIGH_WATER: usize = 4 << 20;
 
 struct Frame {

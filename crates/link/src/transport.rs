@@ -50,7 +50,7 @@ impl TransportWriter {
     /// The next batch; `None` when the lane has lost this connection.
     ///
     /// # Cancel safety
-    /// Nothing is taken unless it is returned.
+    /// A batch is taken only when it is returned.
     pub fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
         loop {
             let transmit = ready!(self.lane.mux().poll_transmit(self.connection, cx));

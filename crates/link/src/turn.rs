@@ -1,7 +1,7 @@
 //! Turns: the work that a task may do before the other tasks of its thread run.
 //!
-//! A peer that sends without a pause keeps its connection readable. tokio ends a turn after 128 reads, whatever they
-//! hold, and does not count frames and messages that are read from a buffer. A [`Turn`] counts bytes and messages.
+//! A peer that sends without a pause keeps its connection readable. tokio ends a turn after 128 reads, whatever their
+//! size, and does not count frames and messages that are read from a buffer. A [`Turn`] counts bytes and messages.
 //!
 //! A task whose turn is over is woken after everything that is ready, the sockets that have become readable included:
 //! tokio defers the wake until the run queue is empty or the driver has been polled. A task that woke itself directly
@@ -56,7 +56,7 @@ impl Turn {
             return;
         }
         self.step(work);
-        // A few small items at a time are the usual case, and cheap.
+        // A few small items at a time are the usual case, and cost little.
         if work >= self.limit / 4 {
             // `bytes` is below `work`, and the quotient is below the limit.
             let read = self.limit.saturating_mul(bytes) / work;
@@ -89,13 +89,12 @@ impl Turn {
         self.done >= self.limit
     }
 
-    /// The task waits for something else: its next turn begins after that.
+    /// Called when the task waits for another event: its next turn begins after that.
     pub const fn end(&mut self) {
         self.done = 0;
     }
 
-    /// Ready while the turn is not over. Otherwise the next turn begins, and the task is woken for it after the
-    /// others.
+    /// Ready while the turn is not over. Otherwise the next turn begins, and the task is woken after the other tasks.
     pub fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_over() {
             return Poll::Ready(());
@@ -118,7 +117,7 @@ impl Turn {
 
 /// Wakes the task after everything that is ready now.
 pub fn wake_behind_others(cx: &mut Context<'_>) {
-    // Its first poll defers the wake and is pending.
+    // The first poll of this future is pending and defers the wake.
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 

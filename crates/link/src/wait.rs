@@ -1,4 +1,4 @@
-//! Small waits of the crates around links.
+//! Waits that several crates use.
 
 use std::{
     future::{Future as _, pending},
@@ -11,10 +11,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// Waits until `due`; for ever without a deadline.
+/// Waits until `due`; forever without a deadline.
 ///
 /// # Cancel safety
-/// Dropped, it loses nothing.
+/// Dropping the future loses nothing.
 pub async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
@@ -25,7 +25,7 @@ pub async fn until(due: Option<Instant>) {
 /// Waits until a flag is true, or its sender is dropped.
 ///
 /// # Cancel safety
-/// Dropped, it loses nothing.
+/// Dropping the future loses nothing.
 pub async fn signalled(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|is_set| *is_set).await;
 }

@@ -1,4 +1,4 @@
-//! Memory of requests whose receivers do not read, counted by the allocator: one test in a program of its own.
+//! Memory of requests whose receivers do not read, counted by the allocator. The only test of its program.
 
 #![allow(
     clippy::unwrap_used,
@@ -93,7 +93,7 @@ impl Filling {
 
     const fn requests(self) -> usize {
         match self {
-            // Each frame is read for itself.
+            // Each small frame is read separately, which is slow.
             Self::Trickle(_) => REQUESTS / 10,
             _ => REQUESTS,
         }
@@ -103,7 +103,7 @@ impl Filling {
 struct Stalled {
     lane: Arc<Lane>,
     opened: Vec<IncomingRequest>,
-    /// Memory of the payload that waits.
+    /// Memory of the waiting payload.
     occupied: usize,
 }
 
@@ -161,7 +161,7 @@ async fn p_4_1_the_cheapest_messages_occupy_no_more_than_their_windows() {
         let windows = stalled.opened.len() * stalled.lane.initial_window() as usize;
         let pinned = stalled.lane.stats().pinned_bytes;
         assert!(pinned <= PINNED_BYTES, "{filling:?}: {pinned} are pinned");
-        // A chunk in parts pays for one message, and has at most one part more than it has KiB.
+        // A chunk in parts is charged for one message, and has at most one part more than its length in KiB.
         let parts = match filling {
             Filling::Trickle(_) => windows / 4,
             _ => 0,

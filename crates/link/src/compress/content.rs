@@ -1,6 +1,6 @@
 //! Content that is compressed already and not compressed again (P-13.6).
 
-/// Media types that are compressed in themselves. Those of office programs are archives.
+/// Media types of content that is compressed. Those of office programs are archives.
 const COMPRESSED: &[&[u8]] = &[
     b"application/gzip",
     b"application/java-archive",
@@ -19,7 +19,7 @@ const COMPRESSED: &[&[u8]] = &[
     b"font/woff2",
 ];
 
-/// The same, by prefix.
+/// Prefixes of media types of content that is compressed.
 const COMPRESSED_KINDS: &[&[u8]] = &[
     b"application/vnd.oasis.opendocument.",
     b"application/vnd.openxmlformats-officedocument.",
@@ -28,7 +28,7 @@ const COMPRESSED_KINDS: &[&[u8]] = &[
     b"video/",
 ];
 
-/// Exceptions to these.
+/// Exceptions to the prefixes.
 const PLAIN: &[&[u8]] = &[
     b"image/bmp",
     b"image/svg+xml",
@@ -36,7 +36,8 @@ const PLAIN: &[&[u8]] = &[
     b"audio/wav",
 ];
 
-/// Whether payload under these header lines may shrink: of an HTTP message or a gRPC call, in any case of the names.
+/// Whether the payload of an HTTP message or a gRPC call with these header lines may shrink. The names may be in upper
+/// or lower case.
 pub fn is_compressible<'a>(lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> bool {
     lines.into_iter().all(|(name, value)| {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);

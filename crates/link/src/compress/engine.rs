@@ -7,10 +7,10 @@ use bytes::Bytes;
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 use zstd_safe::{CCtx, DCtx};
 
-/// The fastest level with codes of its own: on the data threads a message must not delay the others.
+/// The fastest level with its own codes: on the data threads a message must not delay the others.
 const GZIP_LEVEL: u32 = 2;
 
-/// The fastest.
+/// The fastest level.
 const ZSTD_LEVEL: i32 = 1;
 
 #[derive(Default)]
@@ -19,7 +19,8 @@ struct Engine {
     inflate: Option<Decompress>,
     pack_zstd: Option<CCtx<'static>>,
     unpack_zstd: Option<DCtx<'static>>,
-    /// Compressed payload is copied from here, so that it takes no more memory than necessary while it waits.
+    /// The output buffer. Compressed payload is copied from it, so that it takes no more memory than necessary while it
+    /// waits.
     out: Vec<u8>,
 }
 
@@ -43,7 +44,7 @@ pub(super) fn compress(
     ENGINE.with_borrow_mut(|engine| {
         let mut out = std::mem::take(&mut engine.out);
         let room = match by {
-            // zlib-rs 0.6.8 panics when its output is full: it gets as much room as any input may need.
+            // zlib-rs 0.6.8 panics when its output is full, so the output has room for any result.
             Compression::Gzip => deflate_bound(payload.len()),
             Compression::Zstd => most,
         };
@@ -99,7 +100,7 @@ impl Engine {
             context.set_dictionary(dictionary).ok()?;
         }
         let status = context.decompress(packed, out, FlushDecompress::Finish);
-        // Nothing may follow it.
+        // No bytes may follow the message.
         let whole =
             matches!(status, Ok(Status::StreamEnd)) && context.total_in() == packed.len() as u64;
         usize::try_from(context.total_out()).ok().filter(|_| whole)

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-/// Of one lane, since its start.
+/// The numbers of one lane, since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CompressionStats {
     /// Messages sent compressed.
@@ -29,7 +29,7 @@ pub struct CompressionStats {
 }
 
 impl CompressionStats {
-    /// Adds up those of several lanes.
+    /// Adds the numbers of another lane.
     pub fn add(&mut self, other: &Self) {
         self.sent_messages += other.sent_messages;
         self.sent_plain_bytes += other.sent_plain_bytes;
@@ -43,7 +43,7 @@ impl CompressionStats {
     }
 }
 
-/// Counts while the lane runs.
+/// The counters of a running lane.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     sent: Count,
@@ -81,7 +81,7 @@ impl Count {
 }
 
 impl Gauge {
-    /// Compression was tried for one message; `packed` if it shrank.
+    /// Called when compression was tried for one message; `packed` is its size if it shrank.
     pub(crate) fn on_packed(&self, plain: usize, packed: Option<usize>, took: Duration) {
         match packed {
             Some(packed) => self.sent.message(plain, packed),

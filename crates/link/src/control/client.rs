@@ -1,4 +1,4 @@
-//! What a transport provides to a client.
+//! The traits that a transport implements for a client.
 
 use std::{io, pin::Pin, sync::Arc};
 
@@ -24,7 +24,7 @@ pub trait Transport: Send + Sync + 'static {
     /// [`ConnectError`].
     ///
     /// # Cancel safety
-    /// Dropping the future gives the connection up.
+    /// Dropping the future closes the connection.
     fn connect(&self) -> BoxFuture<'_, Result<(Self::Channel, Driver), ConnectError>>;
 }
 
@@ -37,7 +37,7 @@ pub enum ConnectError {
     /// The host name cannot be part of an address of this transport.
     #[error("invalid host name: {0}")]
     InvalidHost(String),
-    /// The connection was made and then failed.
+    /// The connection was established and then failed.
     #[error("{0}")]
     Handshake(String),
 }
@@ -88,15 +88,14 @@ pub trait Channel: Clone + Send + Sync + 'static {
     /// Whether the connection is over.
     fn is_closed(&self) -> bool;
 
-    /// A description of the peer, once it has sent something that is not this transport: the address leads to another
-    /// program.
+    /// A description of the peer, once it has sent bytes of another protocol: the address is that of another program.
     fn foreign_peer(&self) -> Option<String>;
 }
 
 /// An open control stream. Dropping it ends the stream.
 pub struct ControlChannel {
-    /// For the server. Bounded: a full queue means that the server does not read.
+    /// The queue to the server. Bounded: a full queue means that the server does not read.
     pub outbound: mpsc::Sender<ControlMessage>,
-    /// From the server. Ends with the stream; an error is the last item.
+    /// The messages from the server. Ends with the stream; an error is the last item.
     pub inbound: Pin<Box<dyn Stream<Item = Result<ControlMessage, CallError>> + Send>>,
 }

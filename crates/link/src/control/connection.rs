@@ -38,7 +38,7 @@ pub struct ClientConnection {
     pub channel: ChannelId,
     /// The address of its peer.
     pub peer: SocketAddr,
-    /// The bound of the bytes that are read before it carries a session.
+    /// The bound of the bytes that are read before the connection carries a session.
     pub allowance: Allowance,
 }
 
@@ -55,9 +55,8 @@ impl ClientConnection {
 
 /// Bounds the bytes that are read of a connection before it carries a session (P-1.12). Clones share the bound.
 ///
-/// The limits of a transport (of HTTP/2: windows, frame sizes, header lists) each bound one thing, and not all of them can
-/// change on a running connection. A bound on the bytes that are read at all bounds everything that the bytes can grow
-/// into.
+/// The limits of a transport (of HTTP/2: windows, frame sizes, header lists) each bound one thing, and not all of them
+/// can change on a running connection. A bound on all bytes that are read also bounds the memory that they can cause.
 #[derive(Debug, Clone)]
 pub struct Allowance(Arc<Inner>);
 
@@ -65,7 +64,7 @@ pub struct Allowance(Arc<Inner>);
 struct Inner {
     left: AtomicUsize,
     lifted: AtomicBool,
-    /// The reader that has used all of it, and the task that waits for the session.
+    /// The wakers of the reader that has used all of it, and of the task that waits for the session.
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -123,7 +122,7 @@ impl Allowance {
             waiting.push(cx.waker().clone());
         }
         drop(waiting);
-        // It may have been lifted before the waker was in place.
+        // The allowance may have been lifted before the waker was stored.
         if self.is_lifted() {
             Poll::Ready(())
         } else {

@@ -1,4 +1,4 @@
-//! What a server provides to the transports that its clients connect over.
+//! The traits that a server implements for the transports of its clients.
 
 use std::{any::Any, sync::Arc};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{boxed::BoxFuture, failure::Failure, lane::Lane};
 
-/// The calls of clients, apart from their lanes. One value serves all connections.
+/// Serves the calls of clients, except those for lanes. One value serves all connections.
 pub trait ControlServer: Send + Sync + 'static {
     /// Registers a client (P-1.1). Lifts the allowance of the connection when the credential is valid.
     ///

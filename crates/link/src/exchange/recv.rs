@@ -44,11 +44,11 @@ impl RecvHalf {
     /// The next part; `None` at the end.
     ///
     /// # Errors
-    /// The request's [`Failure`]: in its place after the last part when the peer's direction broke off there
-    /// ([`RecvHalf::is_aborted`]), before what has not been read when the request is lost or was reset.
+    /// The request's [`Failure`]: after the last part when the peer's direction broke off there
+    /// ([`RecvHalf::is_aborted`]); before unread parts when the request is lost or was reset.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// No part is lost.
     pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Failure>>> {
         let mut state = self.request.inbox.lock();
         if let Some(failure) = &state.failure {
@@ -71,7 +71,7 @@ impl RecvHalf {
                 Arrived::Trailers(trailers) => Ok(Part::Trailers(trailers)),
             }));
         }
-        // An end that has come counts before an abort after it.
+        // An end that has arrived counts, even before an abort.
         if state.ended {
             drop(state);
             self.request.received_all.store(true, Ordering::Relaxed);
@@ -119,15 +119,15 @@ impl RecvHalf {
     /// [`RecvHalf::poll_part`] as a future.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`RecvHalf::poll_part`].
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// No part is lost.
     pub async fn part(&mut self) -> Option<Result<Part, Failure>> {
         std::future::poll_fn(|cx| self.poll_part(cx)).await
     }
 
-    /// Waits until the request has failed and takes no part: for a task that holds a part that it cannot pass on.
+    /// Waits until the request has failed, without taking a part: for a task that holds a part that it cannot pass on.
     ///
     /// # Cancel safety
     /// Yes.
@@ -172,7 +172,7 @@ impl RecvHalf {
         Poll::Pending
     }
 
-    /// Whether the end has come, read or not.
+    /// Whether the end has arrived, read or not.
     pub fn is_complete(&self) -> bool {
         let state = self.request.inbox.lock();
         state.ended && state.failure.is_none()
@@ -194,7 +194,7 @@ impl RecvHalf {
         state.ended && state.parts.is_empty() && state.failure.is_none()
     }
 
-    /// Sends `StopSending` (P-6.1): parts that have come can still be read, later ones are dropped.
+    /// Sends `StopSending` (P-6.1): parts that have arrived can still be read, later ones are dropped.
     pub fn close(&self, code: ResetCode) {
         self.request.inbox.close();
         self.request.lane.stop_sending(self.request.id, code);
@@ -231,7 +231,7 @@ impl Drop for RecvHalf {
         if ended {
             self.request.received_all.store(true, Ordering::Relaxed);
         } else if !failed && !is_over {
-            // A response may be complete before its request: no reset may overtake it (P-3.6).
+            // The response may be complete before its request: no reset may be sent before the rest of it (P-3.6).
             self.stop_with(ResetCode::Cancelled);
         }
     }

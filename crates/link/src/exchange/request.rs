@@ -51,7 +51,7 @@ impl Request {
         self.inbox.lock().broken().cloned()
     }
 
-    /// Both directions have ended; payload may still be on its way to a socket.
+    /// Both directions have ended; payload may still wait to be written to a socket.
     pub(super) fn is_over(&self) -> bool {
         self.sent_all.load(Ordering::Relaxed) && self.received_all.load(Ordering::Relaxed)
     }
@@ -75,8 +75,8 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        // An opener that gave up the response has nothing to wait for. It must not rely on the peer to end its direction:
-        // a peer that never does would leave the request in the mux forever.
+        // An opener that has stopped the response has nothing to wait for. It must not rely on the peer to end its
+        // direction: a peer that never does would leave the request in the mux forever.
         let given_up = self.is_opener() && self.gave_up_reading.load(Ordering::Relaxed);
         let whole = self.is_over() && !given_up;
         let failed = self.failure().map(|failure| failure.reason);
@@ -86,7 +86,7 @@ impl Drop for Request {
             None if whole => Settled::Completed,
             None => Settled::Cancelled,
         };
-        // After an abort no more messages cross, but parts that were not read are still charged.
+        // After an abort no more messages are sent, but unread parts are still charged.
         if self.inbox.lock().failure.is_none() && how != Settled::Completed {
             self.lane
                 .mux()

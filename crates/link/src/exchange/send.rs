@@ -1,4 +1,4 @@
-//! Our direction of a request.
+//! The direction of a request that this end sends.
 
 use std::{
     fmt,
@@ -17,10 +17,10 @@ use crate::{
     failure::{Failure, Reason},
 };
 
-/// Our direction of a request. Dropping it before the end cancels the request.
+/// The direction of a request that this end sends. Dropping it before the end cancels the request.
 pub struct SendHalf {
     request: Arc<Request>,
-    /// Present where compression is on.
+    /// Set if compression is on.
     compressor: OnceLock<Mutex<Compressor>>,
 }
 
@@ -40,7 +40,7 @@ impl SendHalf {
     /// then ended cleanly.
     ///
     /// # Cancel safety
-    /// Nothing is reserved.
+    /// The call reserves nothing.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
         // The waker is in place before the credit is read: a change in between wakes it.
         let watch = {
@@ -78,15 +78,15 @@ impl SendHalf {
     /// [`SendHalf::poll_ready`] as a future.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`SendHalf::poll_ready`].
     ///
     /// # Cancel safety
-    /// Nothing is reserved.
+    /// The call reserves nothing.
     pub async fn ready(&self) -> Result<usize, Failure> {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await
     }
 
-    /// From now on payload of this direction is compressed on the hop where that makes it shorter, if the peer can
+    /// After this call, payload of this direction is compressed on the hop if that makes it shorter, if the peer can
     /// inflate it (section 13 of the protocol). Called once; not useful for content that is compressed already
     /// ([`compress::is_compressible`](crate::compress::is_compressible)).
     pub fn set_compression(&self, compression: Option<Compression>) {
@@ -125,7 +125,8 @@ impl SendHalf {
     ) -> Result<(), SendError> {
         let (lane, id) = (&self.request.lane, self.request.id);
         if let Some(compressor) = self.compressor.get() {
-            // Held until it has been sent: messages cross in the order in which they were compressed.
+            // The lock is held until the message has been sent: messages must be sent in the order in which they were
+            // compressed.
             let mut compressor = compressor.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(frame) = frame {
                 compressor.on_frame(frame);
@@ -153,7 +154,7 @@ impl SendHalf {
         }
     }
 
-    /// Sends a datagram. Never waits: when too many wait to leave, the oldest are dropped (P-11.3).
+    /// Sends a datagram. Never waits: when too many wait to be sent, the oldest are dropped (P-11.3).
     ///
     /// # Errors
     /// The request's [`Failure`].
@@ -168,7 +169,7 @@ impl SendHalf {
     /// The request's [`Failure`].
     ///
     /// # Cancel safety
-    /// None: dropped in the middle, part of `data` has been sent.
+    /// None: if it is dropped early, a part of `data` has been sent.
     pub async fn send_all(&self, mut data: Bytes, end: bool) -> Result<(), Failure> {
         while !data.is_empty() {
             let allowed = self.ready().await?;
@@ -212,8 +213,8 @@ impl SendHalf {
         self.ended_if(result, true)
     }
 
-    /// Ends both directions at once: the peer drops what it has not delivered. For a request of which nothing has been
-    /// sent, or that the peer does not need any more.
+    /// Ends both directions at once: the peer drops what it has not delivered. For a request that has sent nothing, or
+    /// that the peer does not need any more.
     pub fn reset(self, code: ResetCode, reason: &str) {
         self.request.reset(code, reason);
     }
@@ -261,7 +262,7 @@ impl SendHalf {
         state.broken().cloned().or_else(stopped)
     }
 
-    /// The code of the peer's `StopSending`, if it sent one.
+    /// The code of the peer's `StopSending`, if the peer sent one.
     pub fn stopped(&self) -> Option<ResetCode> {
         self.request.inbox.lock().stopped
     }
@@ -309,7 +310,8 @@ impl Drop for SendHalf {
             // The mux has ended this direction already.
             self.request.sent_all.store(true, Ordering::Relaxed);
         } else {
-            self.request.reset(ResetCode::Cancelled, "broken off");
+            self.request
+                .reset(ResetCode::Cancelled, "dropped before its end");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ends a connection with a reset. An orderly end waits behind bytes that cannot leave.
+//! Ends a connection with a reset. An orderly end would wait behind bytes that cannot be sent.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-/// Resets one connection. Clones are the same.
+/// Resets one connection. Clones reset the same one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Abort(Arc<Inner>);
 
@@ -18,8 +18,8 @@ struct Inner {
 }
 
 impl Abort {
-    /// The peer is silent: on a path that is dead in one direction a reset passes at once, where the end of a stream
-    /// waits for acknowledgements that do not come.
+    /// Called when the peer is silent. On a path that is dead in one direction a reset arrives at once, while the end
+    /// of a stream waits for acknowledgements that do not arrive.
     pub(super) fn abort(&self) {
         self.0.aborted.store(true, Ordering::Relaxed);
         self.0.wake.notify_one();

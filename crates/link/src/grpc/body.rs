@@ -65,7 +65,7 @@ enum Kind {
     Generated(tonic::body::Body),
     Lane {
         outbound: TransportWriter,
-        /// A server ends a gRPC stream with its status in trailers; a client just ends it.
+        /// Whether the stream ends with trailers: a server sends its status in them, a client only ends the stream.
         trailers: bool,
     },
     Done,
@@ -113,8 +113,8 @@ impl Body for TunnelBody {
     }
 }
 
-/// The end of a data stream for its client: status 0 if the client ended it, otherwise the reason with its status
-/// (P-1.13).
+/// The trailers that end a data stream for its client: status 0 if the client ended it, otherwise the reason with its
+/// status (P-1.13).
 fn end_status(failure: Option<Failure>) -> HeaderMap {
     let failure = failure.filter(|failure| !failure.is_end_of_peer());
     let status = failure.map_or_else(

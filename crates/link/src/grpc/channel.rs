@@ -24,12 +24,12 @@ use super::{
 };
 use crate::{FramePacer, boxed::BoxFuture};
 
-/// The connection is over.
+/// The connection has ended.
 #[derive(Debug, Error)]
 #[error("the connection to the server was lost: {0}")]
 pub struct ChannelClosed(#[from] hyper::Error);
 
-/// One connection to the server. Cheap to clone; a generated client can be built on it.
+/// One connection to the server. Cheap to clone; a generated client can use it.
 #[derive(Clone)]
 pub struct GrpcChannel {
     send: SendRequest<TunnelBody>,
@@ -83,7 +83,7 @@ impl GrpcChannel {
         &self.origin
     }
 
-    /// The peer, when it does not use HTTP/2.
+    /// The protocol of the peer, if it does not use HTTP/2.
     pub fn greeting(&self) -> Option<&Greeting> {
         self.detected.greeting()
     }

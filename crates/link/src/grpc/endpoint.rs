@@ -30,7 +30,7 @@ const MAX_STREAMS: u32 = 8;
 /// Headers of a call: a path, a session, and those that libraries add.
 const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
 
-/// The methods of one connection: `Proxy` here, the others in [`Methods`].
+/// Serves the methods of one connection: `Proxy` itself, the others by [`Methods`].
 pub struct Endpoint {
     methods: Methods,
     lanes: Arc<dyn AcceptLane>,
@@ -39,7 +39,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// For one connection. A data stream that is accepted lifts its allowance.
+    /// An endpoint for one connection. An accepted data stream lifts its allowance.
     pub fn new(methods: Methods, lanes: Arc<dyn AcceptLane>, connection: ClientConnection) -> Self {
         Self {
             methods,
@@ -120,11 +120,11 @@ fn lane_request(headers: &HeaderMap) -> Result<LaneRequest<'_>, Refusal> {
     })
 }
 
-/// Serves one connection until it ends. When `drain` completes, no new streams are taken and the connection ends with
-/// its last one.
+/// Serves one connection until it ends. When `drain` completes, no new streams are accepted and the connection ends
+/// with its last one.
 ///
 /// # Errors
-/// Those of the connection.
+/// Returns the errors of the connection.
 pub fn serve_connection<'a>(
     stream: impl Into<Stream>,
     endpoint: Endpoint,
@@ -133,11 +133,11 @@ pub fn serve_connection<'a>(
     serve(stream.into(), endpoint, Box::pin(drain))
 }
 
-fn serve<'a>(
+fn serve(
     stream: Stream,
     endpoint: Endpoint,
-    mut drain: BoxFuture<'a, ()>,
-) -> BoxFuture<'a, io::Result<()>> {
+    mut drain: BoxFuture<'_, ()>,
+) -> BoxFuture<'_, io::Result<()>> {
     Box::pin(async move {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder

@@ -94,7 +94,7 @@ impl Tap for GreetingTap {
         ready!(Pin::new(stream).poll_read(cx, buffer))?;
         self.has_begun = true;
         let first = buffer.filled().get(before..).unwrap_or_default();
-        // Empty when the peer has ended the connection.
+        // The bytes are empty when the peer has ended the connection.
         if !first.is_empty()
             && let Some(greeting) = Greeting::of(first)
         {
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(Greeting::of(&settings), None);
         let http1 = Greeting::of(b"HTTP/1.1 400 Bad Request\r\n");
         assert_eq!(http1, Some(Greeting::Http1));
-        // Python's http.server takes the preface for HTTP/0.9.
+        // Python's http.server reads the preface as a request of HTTP/0.9.
         assert_eq!(Greeting::of(b"<!DOCTYPE HTML>"), Some(Greeting::Http1));
         assert_eq!(Greeting::of(&[0x15, 3, 1, 0, 2]), Some(Greeting::Tls));
         let ssh = Greeting::of(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();

@@ -116,7 +116,7 @@ impl TunnelService for Adapter {
     }
 }
 
-/// The endpoint of the connection puts it into the extensions of each call.
+/// The connection of a call. The endpoint stores it in the extensions of each call.
 #[allow(clippy::result_large_err)] // tonic's own type, on a path that runs once per call
 fn connection_of<T>(request: &tonic::Request<T>) -> Result<ClientConnection, Status> {
     let connection = request.extensions().get().cloned();

@@ -1,4 +1,4 @@
-//! Refusals of [`crate::control`] as statuses of gRPC, and back.
+//! Converts refusals of [`crate::control`] to gRPC statuses and back.
 
 use std::error::Error as _;
 
@@ -28,8 +28,8 @@ pub(super) fn status_of(refusal: Refusal) -> Status {
     with_reason(Status::new(code, refusal.detail), refusal.reason.as_str())
 }
 
-/// Why a call failed, by the status that it ended with. A status without a reason that this version knows (of a newer
-/// server, or of something between client and server) is classified by its code.
+/// Why a call failed, by the status that it ended with. A status without a known reason (from a newer server, or from a
+/// program between client and server) is classified by its code.
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(super) fn error_of(status: Status) -> CallError {
     let detail = status.message().to_owned();
@@ -47,7 +47,7 @@ pub(super) fn error_of(status: Status) -> CallError {
     CallError::Refused(Refusal { reason, detail })
 }
 
-/// Why a message of a client's control stream could not be read. A status with a source is the connection's.
+/// Why a message of a client's control stream could not be read. A status with a source is an error of the connection.
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(super) fn read_error_of(status: Status) -> ControlReadError {
     let detail = status.message().to_owned();

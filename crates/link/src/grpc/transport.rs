@@ -28,13 +28,13 @@ use crate::{
     lane::Lane,
 };
 
-/// Control messages that may wait to leave.
+/// Control messages that may wait to be sent.
 const CONTROL_QUEUE: usize = 16;
 
 /// Connects to a server over TCP and HTTP/2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcTransport {
-    /// A name or an address.
+    /// A host name or an address.
     pub host: String,
     /// The port for clients.
     pub port: u16,

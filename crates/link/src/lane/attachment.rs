@@ -1,4 +1,4 @@
-//! The life of a lane apart from its connections: which one carries it, and what the loss of one does.
+//! The states of a lane: which connection carries it, and the effect of a lost connection.
 //!
 //! ```text
 //!                 attach                    detach(reason): requests fail once each
@@ -11,14 +11,14 @@
 //!                   +------------------------------ attach --------------------+
 //! ```
 //!
-//! A new lane is attached to its first connection already: what is opened before the connection is there leaves when it is.
-//! [`LaneState`] keeps the mux, the request table, the credit and the gauges; a connection has a reader, a writer and a
-//! number. The loss of a connection is one event, [`LaneState::detach`], of the reader, the writer or the clock, whichever
-//! notices it first. Its effect is decided under one lock, so that each request fails once, and a reader or writer of a connection
-//! that has been replaced has no effect.
+//! A new lane is already attached to its first connection: requests that are opened before the connection is
+//! established are sent when it is. [`LaneState`] keeps the mux, the request table, the credit and the gauges; a
+//! connection has a reader, a writer and a number. The loss of a connection is one event, [`LaneState::detach`], of the
+//! reader, the writer or the clock, whichever detects it first. Its effect is decided under one lock, so that each
+//! request fails once, and a reader or writer of a connection that has been replaced has no effect.
 //!
-//! Requests do not survive the loss of their connection today (P-6.4). What survives is everything else, and the ids go on:
-//! both ends of a lane that is attached again are the ends it had before.
+//! In this version requests do not survive the loss of their connection (P-6.4). All other state survives, and the ids
+//! continue: a lane that is attached again has the same two ends as before.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -102,10 +102,10 @@ impl LaneState {
         }
     }
 
-    /// Gives the lane another connection. One that it still has is lost by that.
+    /// Gives the lane another connection. The current one, if there is one, is lost.
     ///
     /// # Errors
-    /// The failure that the lane is over with.
+    /// The failure that ended the lane.
     pub(super) fn attach(&self) -> Result<Attachment, Failure> {
         if let Some(connection) = self.attached() {
             self.detach(connection, &Failure::new(Reason::LinkLost, REPLACED));
@@ -114,7 +114,7 @@ impl LaneState {
         self.phase.send_if_modified(|phase| {
             match phase {
                 Phase::Closed(failure) => attached = Err(failure.clone()),
-                // Another attach was first.
+                // Another call of `attach` was first.
                 Phase::Attached(_) => {}
                 Phase::Detached(_) => {
                     let connection = self.mux.attach();
@@ -128,7 +128,7 @@ impl LaneState {
             attached.is_ok()
         });
         if attached.is_ok() {
-            // The time without a connection was not silence of the peer.
+            // The time without a connection does not count as silence of the peer.
             self.lock_liveness().on_received(now());
             self.silent.store(false, Ordering::Relaxed);
         }
@@ -178,7 +178,7 @@ impl LaneState {
 
 const REPLACED: &str = "the lane has another connection";
 
-/// Outside of the lock: it wakes tasks and drops what the requests held.
+/// Called without the lock: it wakes tasks and drops the values that the requests held.
 fn fail_all(requests: Vec<(u64, Arc<Inbox>)>, failure: &Failure) {
     for (_, inbox) in requests {
         inbox.fail(failure.clone());

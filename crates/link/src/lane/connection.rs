@@ -36,9 +36,9 @@ impl Connection {
         TransportWriter::new(self.lane.clone(), self.attachment)
     }
 
-    /// The connection is lost: its requests fail once each with `failure` (P-6.4). The lane is over, or waits for
-    /// another connection, as chosen at its creation ([`crate::Lane::new`], [`crate::Lane::reattachable`]). Only the
-    /// first call counts.
+    /// Called when the connection is lost: its requests fail once each with `failure` (P-6.4). The lane is over, or
+    /// waits for another connection, as chosen at its creation ([`crate::Lane::new`], [`crate::Lane::reattachable`]).
+    /// Only the first call counts.
     pub fn detach(&self, failure: &Failure) {
         self.lane.detach(self.attachment, failure);
     }

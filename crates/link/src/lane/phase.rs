@@ -7,11 +7,11 @@ use crate::failure::Failure;
 /// The state of a lane's life.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
-    /// It has a connection.
+    /// The lane has a connection.
     Attached(Attachment),
-    /// It has none, for this reason, and may get another one.
+    /// The lane has no connection, for this reason, and may get another one.
     Detached(Failure),
-    /// It is over, for this reason.
+    /// The lane is over, for this reason.
     Closed(Failure),
 }
 

@@ -21,8 +21,8 @@ use crate::{
 const DATAGRAMS_A_TURN_BYTES: usize = 32 * 1024;
 
 /// One turn of the reader is as long as this many turns of another task. The reader works for all requests of the lane:
-/// a hundred flooding connections have a hundred turns, and a request after them in the lane would wait for as many
-/// turns of the reader. Messages that belong to no request count as in any other task.
+/// a hundred flooding connections have a hundred turns, and with shorter turns a request after them in the lane would
+/// wait for as many turns of the reader. Messages that belong to no request count as in any other task.
 const READER_TURNS: usize = 64;
 
 /// Messages that are handled under one lock.
@@ -124,7 +124,8 @@ impl LaneReader {
                     return;
                 }
                 let body = head.take_body();
-                // Even when the response is complete: the request may continue, and its reader may be slow.
+                // This is also done when the response is complete: the request may continue, and its reader may be
+                // slow.
                 if head.is_final() {
                     self.lane.table.set_deadline(id.value(), None);
                 }
@@ -235,7 +236,8 @@ impl LaneReader {
                 .reset(id, ResetCode::Refused, "the lane is full");
             return;
         }
-        // Detached in between: the requests in the table have failed then, and this one was not among them yet.
+        // The connection was detached in between: the requests in the table have failed then, and this one was not in
+        // the table yet.
         if let Some(failure) = self.lane.lost(self.connection) {
             self.lane.table.settle(id.value(), Settled::Failed);
             inbox.fail(failure);

@@ -26,16 +26,16 @@ use crate::{
 /// Counters and gauges of one lane.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LaneStats {
-    /// Of the mux.
+    /// Numbers of the mux.
     pub mux: adit_mux::Stats,
-    /// Of the request table.
+    /// Numbers of the request table.
     pub pending: adit_pending::Stats,
     /// Cost of received payload that has not left the process.
     pub waiting_bytes: u64,
     /// Memory of received frames that slices still point into.
     pub pinned_bytes: usize,
-    /// Received datagrams dropped because their task did not take them in time; those dropped before sending are in
-    /// `mux`.
+    /// Received datagrams that were dropped because their task did not take them in time; datagrams dropped before
+    /// sending are in `mux`.
     pub datagrams_dropped: u64,
     /// Effect and cost of compression.
     pub compression: CompressionStats,
@@ -115,7 +115,7 @@ impl LaneState {
         &self.compression
     }
 
-    /// Counters and gauges. Walks the open requests.
+    /// Counters and gauges. Iterates over the open requests.
     pub(super) fn stats(&self) -> LaneStats {
         let mut waiting_bytes = 0;
         self.table

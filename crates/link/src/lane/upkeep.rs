@@ -135,7 +135,7 @@ impl LaneState {
 
     /// Replies to a heartbeat of the peer.
     pub(super) fn on_control(&self, control: &Bytes) {
-        // Unknown kinds are from a newer peer; this stream carries only heartbeats today.
+        // Unknown kinds are from a newer peer; in this version the stream carries only heartbeats.
         if let Ok(Control {
             kind: Some(Kind::Heartbeat(Heartbeat { sequence, reply })),
         }) = Control::decode(&control[..])

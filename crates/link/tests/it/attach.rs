@@ -1,4 +1,4 @@
-//! A lane that outlives its connections: attach, loss, attach again, close.
+//! A lane that outlives its connections: attach, loss, a second attach, close.
 
 use std::{
     future::poll_fn,
@@ -49,7 +49,7 @@ fn ends() -> (End, End) {
     (End::new(Side::Server), End::new(Side::Client))
 }
 
-/// Two connections joined by pipes, until it is cut.
+/// Two connections joined by pipes, until they are cut.
 struct Wire {
     writers: Vec<JoinHandle<()>>,
     driven: Vec<JoinHandle<Failure>>,
@@ -70,7 +70,7 @@ impl Wire {
         Self { writers, driven }
     }
 
-    /// Loses the connection: both ends stop writing in the middle of what they do.
+    /// Loses the connection: both ends stop writing at once.
     async fn cut(self) {
         self.writers.iter().for_each(JoinHandle::abort);
         for driven in self.driven {
@@ -110,7 +110,7 @@ async fn p_6_4_a_lane_serves_new_requests_over_a_second_connection() {
     visitor.hold(held.held());
     wire.cut().await;
 
-    // Each request fails once, and what it held is released.
+    // Each request fails once, and the values that it held are dropped.
     assert_eq!(failure_of(&mut visitor).await.reason, Reason::LinkLost);
     assert_eq!(failure_of(&mut service).await.reason, Reason::LinkLost);
     assert_eq!(held.count(), 1);
@@ -128,7 +128,7 @@ async fn p_6_4_a_lane_serves_new_requests_over_a_second_connection() {
     let mut running = open_on(&server.lane, false, None).unwrap();
     assert!(running.id() > before, "no id is used twice");
     let served = client.opened.recv().await.unwrap().exchange;
-    // Late handles of the first connection do not reach requests of the second one.
+    // Handles of the first connection do not affect requests of the second one.
     assert!(
         visitor
             .send
@@ -166,7 +166,7 @@ async fn a_connection_that_is_replaced_has_no_effect() {
     let leaves = poll_fn(|cx| old_writer.poll_batch(cx)).await;
     assert!(leaves.is_some(), "a new lane has a connection");
 
-    // Attached while it still has the first one.
+    // A second connection is attached while the lane still has the first one.
     let second = server.lane.attach().unwrap();
     assert_eq!(failure_of(&mut visitor).await.reason, Reason::LinkLost);
     assert_eq!(old_reader.await.unwrap().reason, Reason::LinkLost);

@@ -1,10 +1,10 @@
 //! Compression on the hop (section 13 of the protocol).
 //!
 //! Checked:
-//! - any payloads, cut and mixed in any way, with either algorithm: each message decompresses to itself;
+//! - any payloads, split and mixed in any way, with either algorithm: each message decompresses to the sent one;
 //! - payload is compressed only if the peer can decompress it, and never twice;
 //! - credit and gauges count the size before compression;
-//! - a message with a wrong announced size ends its request only, and takes no more memory than it has announced;
+//! - a message with a wrong announced size ends only its request, and takes no more memory than it has announced;
 //! - requests and directions share no history.
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ use proptest::{collection::vec, prelude::*};
 
 const KINDS: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
 
-/// Lines that have much in common, different for each `seed`.
+/// Lines that have much text in common, different for each `seed`.
 fn text(seed: usize, length: usize) -> Bytes {
     let line = |n: usize| {
         let state = ["open", "closed", "waiting"][(n * 7 + seed) % 3];
@@ -53,7 +53,7 @@ fn noise(seed: usize, length: usize) -> Bytes {
     (0..length).map(byte).collect()
 }
 
-/// Compresses as a sender does: compressed and sent, or raw.
+/// Compresses as a sender does; returns the message that is sent, compressed or not.
 fn compress(compressor: &mut Compressor, payload: &[u8]) -> Option<(Compressed, Bytes)> {
     let packed = compressor.compress(payload);
     if packed.is_some() {
@@ -128,7 +128,7 @@ proptest! {
         if let Ok(payload) = Decompressor::default().decompress(announced, &bytes) {
             prop_assert_eq!(payload.len(), inflated_bytes as usize);
         }
-        // Nearly valid bytes.
+        // Bytes that are nearly valid.
         let (mut compressor, mut decompressor) = (Compressor::new(by), Decompressor::default());
         for n in 0..3 {
             let (announced, packed) = compress(&mut compressor, &text(n, 3000)).unwrap();
@@ -153,7 +153,7 @@ fn p_13_3_the_dictionary_is_the_history_behind_a_zero() {
         for n in 0..6 {
             let payload = text(n, 3000 + n);
             let (_, packed) = compress(&mut compressor, &payload).unwrap();
-            // As another implementation would do it.
+            // Another implementation that follows the protocol produces the same.
             let kept = &history[history.len() - history.len().min(HISTORY_BYTES)..];
             let dictionary = if n == 0 {
                 vec![]
@@ -181,7 +181,7 @@ fn p_13_3_the_dictionary_is_the_history_behind_a_zero() {
     }
 }
 
-/// Payload that begins with the magic number of zstd's dictionaries is not a dictionary.
+/// Payload that begins with the magic number of zstd's dictionaries is not read as a dictionary.
 #[test]
 fn p_13_3_payload_is_never_taken_for_a_dictionary_of_zstd() {
     let (mut compressor, mut decompressor) =
@@ -224,7 +224,7 @@ fn p_13_3_requests_and_directions_share_nothing() {
         let first = compress(&mut used, &secret).unwrap();
         let again = compress(&mut used, &secret).unwrap();
         assert!(again.1.len() < first.1.len() / 2, "it refers to the first");
-        // Another compressor has none of this history, whatever thread's context it uses.
+        // Another compressor has no part of this history, whichever thread's context it uses.
         assert_eq!(compress(&mut Compressor::new(by), &secret).unwrap(), first);
         let unpacked = Decompressor::default().decompress(again.0, &again.1);
         assert_ne!(unpacked, Ok(secret.clone()));
@@ -253,7 +253,7 @@ fn incompressible_payload_is_sent_raw_and_soon_not_tried() {
         }
         let mebibyte = (0..16).map(|_| compressor.compress(&text(0, 65_536)));
         assert!(mebibyte.into_iter().all(|packed| packed.is_none()));
-        // Then one is tried, and one is enough to go on either way.
+        // After the pause one message is tried, and its result decides whether compression continues.
         assert_eq!(compressor.compress(&noise(0, 1000)), None);
         assert_eq!(compressor.compress(&text(0, 1000)), None);
         for _ in 0..16 {
@@ -277,7 +277,7 @@ fn p_13_6_websocket_messages_with_rsv1_are_not_compressed() {
         compressor.compress(&text(0, 1000)).is_some()
     };
     assert!(packs(frame(1, 0, true)));
-    // Its continuations are compressed as well, and a ping in between changes nothing.
+    // Its continuations count as compressed as well, and a ping in between changes nothing.
     assert!(!packs(frame(2, 4, false)));
     assert!(!packs(frame(0, 0, false)));
     assert!(!packs(frame(9, 0, true)));
@@ -289,7 +289,7 @@ fn p_13_6_websocket_messages_with_rsv1_are_not_compressed() {
     assert!(packs(frame(0, 0, true)));
 }
 
-/// A pair whose ends support both algorithms.
+/// Two lanes whose ends support both algorithms.
 fn able() -> Pair {
     let pair = pair();
     for by in KINDS {
@@ -429,7 +429,7 @@ async fn p_13_4_credit_counts_the_decompressed_size() {
     pair.settled().await;
 }
 
-/// Inflates to 16 MiB.
+/// A message that inflates to 16 MiB.
 fn bomb(by: Compression) -> Bytes {
     let zeros = vec![0; 16 << 20];
     let mut out = vec![0; 1 << 20];
@@ -446,7 +446,7 @@ fn bomb(by: Compression) -> Bytes {
     out[..length].to_vec().into()
 }
 
-/// P-13.5, F13: bombs, and all payload with a wrong announced size, end their request; the others go on.
+/// P-13.5, F13: bombs, and any payload with a wrong announced size, end their request; the others continue.
 #[tokio::test]
 async fn p_13_5_a_wrong_announced_size_ends_that_request_only() {
     let pair = able();
@@ -479,7 +479,7 @@ async fn p_13_5_a_wrong_announced_size_ends_that_request_only() {
             let failure = visitor.recv.part().await.unwrap().unwrap_err();
             assert_eq!(failure.reason, Reason::ProtocolError);
             drop((visitor, service));
-            // The link and the others live on.
+            // The link and the other requests continue.
             other.send.ready().await.unwrap();
             other.send.send(text(3, 2000), false).unwrap();
             assert_eq!(next_data(&mut other_service).await, text(3, 2000));
@@ -507,7 +507,7 @@ async fn p_9_3_compressed_frames_arrive_unchanged() {
     service.send.respond(head, false).unwrap();
     visitor.send.set_compression(Some(Compression::Gzip));
     for n in 0..30_u8 {
-        // Every third message is deflated by its sender already: it is not compressed again.
+        // Every third message has been compressed by its sender: it is not compressed again.
         let rsv = if n % 3 == 0 { 4 } else { 0 };
         let payload = text(usize::from(n), 1000);
         let frame = WebSocketFrame {

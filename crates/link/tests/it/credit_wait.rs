@@ -1,4 +1,4 @@
-//! How long a direction waits for credit. The clock is the test's.
+//! How long a direction waits for credit. The test controls the clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +37,7 @@ async fn waits_are_added_up() {
     assert_eq!(watch.waited(), None);
     let before = Instant::now();
     let download = send(service.send);
-    // Long enough that each window is used up while nothing is read.
+    // The pause is long enough that each window is used up while nothing is read.
     let mut pauses = 0;
     let mut held = Vec::new();
     while let Some(part) = visitor.recv.part().await {
@@ -80,7 +80,7 @@ async fn a_wait_that_lasts_is_counted_up_to_now() {
     assert!(waited.total > 6 * SECOND && waited.total <= 7 * SECOND);
     sleep(2 * SECOND).await;
     assert_eq!(watch.waited().unwrap().total, waited.total + 2 * SECOND);
-    // The visitor leaves: that ends it too.
+    // When the visitor leaves, the wait ends as well.
     let Exchange { send, recv } = visitor;
     send.reset(ResetCode::Cancelled, "gone");
     drop(recv);

@@ -1,4 +1,4 @@
-//! Flows of datagrams on two lanes: which ones each end drops, without an effect on other requests (section 11).
+//! Flows of datagrams on two lanes: which datagrams each end drops, without an effect on other requests (section 11).
 
 #![allow(
     clippy::unwrap_used,
@@ -97,7 +97,7 @@ async fn p_11_1_datagrams_cross_whole_in_order_both_ways() {
 async fn p_11_3_a_full_receiver_drops_and_counts_new_datagrams() {
     let pair = pair();
     let (visitor, mut service) = flow(&pair).await;
-    // Each costs its bytes and 256.
+    // Each datagram costs its bytes and 256.
     let fit = ROOM / 1024;
     for n in 0..fit + 10 {
         send(&visitor, vec![n as u8; 768]);
@@ -111,7 +111,8 @@ async fn p_11_3_a_full_receiver_drops_and_counts_new_datagrams() {
         (stats.datagrams_dropped, stats.mux.datagrams_dropped),
         (10, 0)
     );
-    // They have no credit, so the request does not count as stalled; nor do they keep frames beyond their own bytes.
+    // Datagrams have no credit, so the request does not count as stalled; nor do they keep frames beyond their own
+    // bytes.
     assert_eq!(stats.waiting_bytes, 0);
     assert!(stats.pinned_bytes <= ROOM, "{stats:?}");
     // Another request on the same lane does not wait.
@@ -121,7 +122,7 @@ async fn p_11_3_a_full_receiver_drops_and_counts_new_datagrams() {
     let mut ours = ours;
     let (responded, body) = read(&mut ours.recv).await.unwrap();
     assert!(responded && body == "here");
-    // The first ones are there; taking them makes room for new ones.
+    // The first datagrams have arrived; reading them makes room for new ones.
     for n in 0..20 {
         assert_eq!(receive(&mut service).await, vec![n; 768]);
     }
@@ -168,7 +169,7 @@ async fn p_6_2_waiting_datagrams_are_dropped_with_their_flow() {
     visitor.send.reset(ResetCode::Limit, "it made room");
     drop(visitor.recv);
     let Exchange { send, mut recv } = service;
-    // The failure comes before parts that have not been read.
+    // The failure is returned before parts that have not been read.
     let failure = loop {
         match recv.part().await {
             Some(Ok(_)) => {}
@@ -183,12 +184,12 @@ async fn p_6_2_waiting_datagrams_are_dropped_with_their_flow() {
     pair.settled().await;
 }
 
-/// A lane whose transport is stuck: opening, sending and dropping go on, and when it moves again the newest datagrams
-/// leave, and with them the messages of other requests.
+/// A lane whose transport is stuck: opening, sending and dropping continue. When the transport continues, the newest
+/// datagrams are sent, and the messages of other requests with them.
 #[tokio::test]
 async fn p_11_2_a_blocked_writer_drops_the_oldest_datagrams_only() {
     let (inbound, _) = mpsc::unbounded_channel();
-    // Less than the bound of a receiver, so that it drops nothing.
+    // The datagrams have fewer bytes than the bound of a receiver, so that it drops nothing.
     let each = 100 * 1024;
     let mut near = config(Side::Server);
     near.mux.max_queued_datagrams = each;
@@ -221,7 +222,7 @@ async fn p_11_2_a_blocked_writer_drops_the_oldest_datagrams_only() {
     let allowed = other.send.ready().await.unwrap();
     other.send.send(vec![7; allowed].into(), true).unwrap();
 
-    // It moves.
+    // The transport continues.
     let (to_far, at_far) = mpsc::channel(1);
     let (to_near, at_near) = mpsc::channel(1);
     let lanes = [
@@ -247,7 +248,7 @@ async fn p_11_2_a_blocked_writer_drops_the_oldest_datagrams_only() {
             let n = u32::from_be_bytes(data[..4].try_into().unwrap());
             assert_eq!(data.len(), 1_200);
             assert!(data[4..].iter().all(|&byte| byte == n as u8));
-            // The newest, without a gap.
+            // The newest datagrams, without a gap.
             assert_eq!(n, *next.get_or_insert(n));
             arrived += 1;
             if n == SENT - 1 {
@@ -260,7 +261,7 @@ async fn p_11_2_a_blocked_writer_drops_the_oldest_datagrams_only() {
     assert_eq!(far.stats().datagrams_dropped, 0);
 }
 
-/// Everything that one lane has to send, at once.
+/// Returns all batches that a lane sends, at once.
 struct All(VecDeque<Bytes>);
 
 impl TransportReader for All {
@@ -272,8 +273,8 @@ impl TransportReader for All {
     }
 }
 
-/// Regression: a transport with much to read, because it was stuck or the thread was busy, was read to its end before any
-/// flow could take its datagrams, and all but the first ones were dropped.
+/// Regression: a transport with much to read, because it was stuck or the thread was busy, was read to its end before
+/// any flow could take its datagrams, so all but the first ones were dropped.
 #[tokio::test]
 async fn p_11_3_a_busy_reader_yields_to_the_flows() {
     let (inbound, _) = mpsc::unbounded_channel();

@@ -7,7 +7,7 @@ use adit_codec::{HeaderBlock, ResetCode, Side};
 use adit_link::{Exchange, Failure, Part, Reason, Retry};
 use bytes::Bytes;
 
-/// Completed, failed, cancelled, expired.
+/// The numbers of completed, failed, cancelled and expired requests.
 fn counts(lane: &adit_link::Lane) -> (u64, u64, u64, u64) {
     let stats = lane.stats().pending;
     (
@@ -86,7 +86,7 @@ async fn a_request_may_be_ended_from_elsewhere() {
     let (mut visitor, service) = pair.open(true).await;
     assert!(service.recv.is_complete() && !visitor.recv.is_complete());
     let canceller = visitor.recv.canceller();
-    // Payload that waits for a socket keeps the request, and is not waited for.
+    // Payload that waits to be written keeps the request open; the canceller does not wait for it.
     response(&service, b"part", false).unwrap();
     assert!(matches!(
         visitor.recv.part().await,
@@ -112,7 +112,7 @@ async fn a_request_may_be_ended_from_elsewhere() {
     assert_eq!(counts(&pair.server.lane), (1, 0, 1, 0));
 }
 
-/// P-6.2. Regression: these were counted as failures.
+/// P-6.2. Regression: these requests were counted as failures.
 #[tokio::test]
 async fn a_visitor_that_leaves_cancels_on_both_ends() {
     let pair = pair();
@@ -124,7 +124,7 @@ async fn a_visitor_that_leaves_cancels_on_both_ends() {
     );
     assert_eq!(lost(&service).await.reason, Reason::Cancelled);
     drop(service);
-    // The sending half alone.
+    // The visitor drops only its sending half.
     let (visitor, service) = pair.open(false).await;
     drop(visitor.send);
     let mut service = service;
@@ -165,7 +165,7 @@ async fn a_reset_has_its_reason_at_the_other_end() {
 }
 
 /// P-3.6. Regression: the response was complete and its service had left; the reset that cancelled the request dropped
-/// the part of the response that had not left yet.
+/// the part of the response that had not been sent yet.
 #[tokio::test]
 async fn a_response_complete_before_its_request_is_delivered() {
     let pair = pair();
@@ -177,7 +177,7 @@ async fn a_response_complete_before_its_request_is_delivered() {
     let Exchange { send, mut recv } = visitor;
     let (responded, got) = read(&mut recv).await.unwrap();
     assert!(responded && got == body);
-    // It receives a stop, and nothing else.
+    // The service receives a `StopSending`, and nothing else.
     until(|| send.stopped().is_some()).await;
     assert_eq!(send.ready().await.unwrap_err().reason, Reason::Cancelled);
     drop((send, recv));
@@ -186,7 +186,7 @@ async fn a_response_complete_before_its_request_is_delivered() {
     assert_eq!(counts(&pair.client.lane), (1, 0, 0, 0));
 }
 
-/// P-6.1: one direction ends, the other is untouched.
+/// P-6.1: one direction ends, the other is not affected.
 #[tokio::test]
 async fn stopping_one_direction_leaves_the_other() {
     let pair = pair();
@@ -211,7 +211,7 @@ async fn stopping_one_direction_leaves_the_other() {
     assert_eq!(counts(&pair.server.lane), (1, 0, 0, 0));
 }
 
-/// Regression: the request stayed in the mux of an opener that had given up the response until the peer ended it; a peer
+/// Regression: when an opener had stopped the response, the request stayed in its mux until the peer ended it; a peer
 /// that never does could fill the memory.
 #[tokio::test]
 async fn an_opener_that_gives_up_the_response_leaves_no_request() {
@@ -220,7 +220,7 @@ async fn an_opener_that_gives_up_the_response_leaves_no_request() {
     drop(visitor.recv);
     visitor.send.finish().unwrap();
     drop(visitor.send);
-    // The other end does nothing at all.
+    // The other end does nothing.
     pair.server.settled().await;
     assert_eq!(counts(&pair.server.lane), (0, 0, 1, 0));
     drop(service);
@@ -254,7 +254,7 @@ async fn credit_returns_for_payload_dropped_unread() {
     pair.settled().await;
 }
 
-/// P-4.2, P-4.5: a receiver that consumes nothing gets the window and no more.
+/// P-4.2, P-4.5: a receiver that consumes nothing receives one window and no more.
 #[tokio::test(start_paused = true)]
 async fn a_sender_waits_while_payload_is_not_consumed() {
     let pair = pair();
@@ -270,7 +270,7 @@ async fn a_sender_waits_while_payload_is_not_consumed() {
     let waiting = pair.client.lane.stats().waiting_bytes;
     assert!(waiting <= 32 * 1024, "{waiting}");
     assert!(!upload.is_finished());
-    // Taken, but not written yet: still waiting.
+    // The payload is taken but not written yet: the sender still waits.
     let part = service.recv.part().await.unwrap().unwrap();
     assert_eq!(pair.client.lane.stats().waiting_bytes, waiting);
     drop(part);
@@ -347,7 +347,7 @@ async fn losing_a_lane_fails_each_of_its_requests_once() {
     for (visitor, service) in &mut open {
         assert_eq!(visitor.recv.part().await.unwrap().unwrap_err(), lost);
         assert_eq!(visitor.send.ready().await.unwrap_err(), lost);
-        // The other end notices the end of the stream.
+        // The other end detects the end of the stream.
         let failure = service.recv.part().await.unwrap().unwrap_err();
         assert_eq!(failure.reason, Reason::LinkLost);
     }
@@ -357,7 +357,7 @@ async fn losing_a_lane_fails_each_of_its_requests_once() {
     assert_eq!(drops.count(), 3);
 }
 
-/// Regression: a lane without a reader went on taking requests whose responses could not have been read.
+/// Regression: a lane without a reader continued to accept requests whose responses could not have been read.
 #[tokio::test]
 async fn a_lane_ends_with_its_reader_or_its_writer() {
     let pair = pair();
@@ -415,7 +415,7 @@ async fn a_full_lane_refuses_with_a_retryable_failure() {
     pair.settled().await;
 }
 
-/// P-2.7: garbage ends the stream, and with it the requests; nothing panics.
+/// P-2.7: invalid bytes end the stream, and its requests with it; nothing panics.
 #[tokio::test]
 async fn lost_framing_ends_the_lane() {
     let lane = adit_link::Lane::new(
@@ -433,7 +433,7 @@ async fn lost_framing_ends_the_lane() {
     assert_eq!(request.recv.part().await.unwrap().unwrap_err(), failure);
 }
 
-/// Many requests end in every possible way, in random order: none of them leaves state behind.
+/// Many requests end in every possible way, in random order: no state of them remains.
 #[tokio::test]
 async fn nothing_is_left_however_requests_end() {
     let pair = pair();
@@ -534,7 +534,7 @@ async fn the_failure_of_a_direction_has_its_reason() {
     response(&service, b"", true).unwrap();
     assert_eq!(service.send.failure(), None);
     drop((visitor, service));
-    // The peer stops it.
+    // The peer stops the direction.
     let (visitor, service) = pair.open(true).await;
     response(&service, b"", false).unwrap();
     visitor.recv.stop(ResetCode::Cancelled);
@@ -542,7 +542,7 @@ async fn the_failure_of_a_direction_has_its_reason() {
     let stopped = service.send.failure().unwrap();
     assert_eq!(stopped.reason, Reason::Cancelled);
     drop((visitor.send, service));
-    // It is reset.
+    // The peer resets the request.
     let (visitor, service) = pair.open(true).await;
     visitor.send.reset(ResetCode::ServiceTimeout, "late");
     until(|| service.send.failure().is_some()).await;
@@ -570,7 +570,7 @@ async fn broken_off(pair: &crate::support::Pair, bytes: usize) -> Exchange {
 async fn p_6_2_an_abort_comes_behind_the_payload_before_it() {
     let pair = pair();
     let mut visitor = broken_off(&pair, 20_000).await;
-    // This direction is over, read or not.
+    // This direction is over, whether the other one has been read or not.
     visitor.send.closed().await;
     let mut got = 0;
     let failure = loop {
@@ -608,7 +608,7 @@ async fn p_6_2_an_unread_abort_leaves_no_request() {
     pair.settled().await;
 }
 
-/// The task may never read the failure: a visitor that grants its stream no window.
+/// The task may never read the failure, for example when a visitor grants its stream no window.
 #[tokio::test]
 async fn p_6_2_held_resources_are_released_after_delivery_before_an_abort() {
     let pair = pair();

@@ -1,4 +1,4 @@
-//! WebSocket frames on two lanes: their order beside other payload, and their credit.
+//! WebSocket frames on two lanes: their order relative to other payload, and their credit.
 
 #![allow(
     clippy::unwrap_used,
@@ -106,12 +106,13 @@ async fn frames_and_the_rest_of_their_payloads_keep_their_order() {
     close(&pair, Exchange { send, recv }, service).await;
 }
 
-/// P-4.5, P-9.5: the credit of frames, also of empty ones, returns when they are dropped and not before.
+/// P-4.5, P-9.5: the credit of frames, also of empty ones, is returned when they are dropped and not before.
 #[tokio::test(start_paused = true)]
 async fn credit_of_frames_comes_back_when_they_are_dropped() {
     let pair = pair();
     let (visitor, mut service) = connected(&pair).await;
-    // Empty ones fill the window: 32 KiB of 256 bytes each. The last one leaves no room for a byte before it.
+    // Empty frames fill the window: 32 KiB with 256 bytes for each. Before the last one there is no credit for payload,
+    // so `ready` would wait.
     for n in 0..128 {
         if n < 127 {
             visitor.send.ready().await.unwrap();
@@ -128,7 +129,7 @@ async fn credit_of_frames_comes_back_when_they_are_dropped() {
     drop(held);
     visitor.send.ready().await.unwrap();
     assert_eq!(pair.client.lane.stats().waiting_bytes, 0);
-    // And so on, while they are consumed.
+    // Frames can be sent without limit while they are consumed.
     for _ in 0..5000 {
         visitor.send.ready().await.unwrap();
         visitor.send.send_frame(frame(1), "x".into()).unwrap();
@@ -172,14 +173,14 @@ async fn a_request_can_set_its_own_stall_timeout() {
         lasted.push(start.elapsed().as_secs());
         drop((visitor, service));
     }
-    // At most three ticks late.
+    // A reset may be at most three ticks late.
     for (lasted, stall) in lasted.iter().zip([60, 10, 600]) {
         assert!((stall..=stall + 4).contains(lasted), "{lasted} for {stall}");
     }
     pair.settled().await;
 }
 
-/// P-2.4: other requests go on.
+/// P-2.4: other requests continue.
 #[tokio::test]
 async fn a_websocket_frame_ends_only_its_tcp_request() {
     let pair = pair();

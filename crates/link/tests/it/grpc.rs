@@ -36,7 +36,7 @@ fn stale() -> Refusal {
     Refusal::new(RefusalReason::StaleSession, "register again")
 }
 
-/// Has one session, `good`, and sends each control message back.
+/// A server with one session, `good`, that returns each control message.
 struct Scripted;
 
 impl ControlServer for Scripted {
@@ -138,7 +138,7 @@ async fn world() -> World {
     accepted.world(channel)
 }
 
-/// Over both ends of a stream, the client's first.
+/// A client and a server over the two ends of a stream; the client's is first.
 async fn world_over((near, far): (Stream, Stream)) -> World {
     let server = Server::on(far);
     let origin = format!("{}://a.test/", near.scheme().as_str());
@@ -147,7 +147,7 @@ async fn world_over((near, far): (Stream, Stream)) -> World {
     server.world(channel)
 }
 
-/// The server's end of a world.
+/// The server's end of the connection.
 struct Server {
     accept: Arc<Accept>,
     drain: watch::Sender<bool>,
@@ -209,7 +209,7 @@ impl World {
     }
 }
 
-/// P-1.6: routable before any message; P-2.1: a body longer than a message crosses in several.
+/// P-1.6: a lane is routable before any message. P-2.1: a body longer than a message crosses in several.
 #[tokio::test]
 async fn a_request_crosses_both_ways() {
     crosses_both_ways(world().await).await;
@@ -255,7 +255,7 @@ async fn a_stale_session_is_refused_with_its_reason() {
     let world = world().await;
     let refused = world.try_open("old").await.err().unwrap();
     assert_eq!(refused, CallError::Refused(stale()));
-    // The channel is as good as before.
+    // The channel remains usable.
     assert!(world.try_open("good").await.is_ok());
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn write(mut outbound: TransportWriter, into: mpsc::Sender<Byte
     }
 }
 
-/// One end.
+/// One end of a link.
 pub(crate) struct End {
     pub(crate) lane: Arc<Lane>,
     pub(crate) opened: tokio::sync::Mutex<mpsc::UnboundedReceiver<IncomingRequest>>,
@@ -169,7 +169,7 @@ pub(crate) fn response(exchange: &Exchange, body: &[u8], end: bool) -> Result<()
     exchange.send.respond(head, end)
 }
 
-/// Reads to the end: whether there was a response, and the payload.
+/// Reads to the end; returns whether there was a response, and the payload.
 pub(crate) async fn read(recv: &mut RecvHalf) -> Result<(bool, Bytes), Failure> {
     let mut responded = false;
     let mut all = BytesMut::new();

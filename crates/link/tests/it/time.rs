@@ -34,7 +34,7 @@ fn lane() -> Arc<Lane> {
     Lane::new(config(Side::Server), Budget::new(0), inbound)
 }
 
-/// The heartbeats in what a lane wrote: sequence and whether it is a reply.
+/// The heartbeats in the bytes that a lane wrote: their sequence, and whether each is a reply.
 fn heartbeats(written: &[u8]) -> Vec<(u64, bool)> {
     let mut decoder = adit_codec::Decoder::new();
     decoder.feed(Bytes::copy_from_slice(written));
@@ -82,7 +82,7 @@ async fn an_idle_pair_lives_and_its_requests_wait() {
     pair.settled().await;
 }
 
-/// P-6.5: with the same sequence, once; a reply gets no reply.
+/// P-6.5: the reply has the same sequence and is sent once; a reply is not replied to.
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_reply_carries_the_same_number() {
     let lane = lane();
@@ -107,7 +107,7 @@ async fn a_heartbeat_reply_carries_the_same_number() {
     assert_eq!(heartbeats(&all), [(77, true), (78, true)]);
 }
 
-/// P-6.5: replies do not queue.
+/// P-6.5: replies are not queued.
 #[tokio::test(start_paused = true)]
 async fn of_many_heartbeats_at_once_the_newest_gets_a_reply() {
     let lane = lane();
@@ -117,7 +117,7 @@ async fn of_many_heartbeats_at_once_the_newest_gets_a_reply() {
     let driven = lane.clone();
     tokio::spawn(async move { drive(&driven, Pipe(source)).await });
     let mut out = BytesMut::new();
-    // As many as are handled in one turn.
+    // As many heartbeats as are handled in one turn.
     for sequence in 1..=64 {
         let control = Control {
             kind: Some(Kind::Heartbeat(Heartbeat {
@@ -136,7 +136,7 @@ async fn of_many_heartbeats_at_once_the_newest_gets_a_reply() {
     assert_eq!(heartbeats(&all), [(64, true)]);
 }
 
-/// P-1.8. Regression: a reply was not noticed when other bytes had come since the last tick, and a client that
+/// P-1.8. Regression: a reply was not detected when other bytes had arrived since the last tick, and a client that
 /// responded lost its name to another machine.
 #[tokio::test(start_paused = true)]
 async fn a_probe_succeeds_right_after_other_traffic() {
@@ -175,7 +175,7 @@ async fn a_probe_of_a_silent_peer_fails_in_time() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
-/// Regression: each probe on request began the wait for a reply anew.
+/// Regression: each probe on request restarted the wait for a reply.
 #[tokio::test(start_paused = true)]
 async fn repeated_probes_do_not_keep_a_dead_link_alive() {
     let lane = lane();
@@ -218,9 +218,10 @@ async fn a_late_response_fails_the_request_on_both_ends() {
     assert_eq!(pair.server.lane.stats().pending.expired, 1);
 }
 
-/// Regression: a response that was complete with its head kept the deadline, which then ended the rest.
+/// Regression: a response that was complete with its head did not lift the deadline, which then ended the rest of the
+/// exchange.
 #[tokio::test(start_paused = true)]
-async fn an_response_in_time_lifts_the_deadline() {
+async fn a_response_in_time_lifts_the_deadline() {
     for whole in [false, true] {
         let pair = pair();
         let deadline = (Instant::now() + 5 * SECOND).into_std();
@@ -230,7 +231,7 @@ async fn an_response_in_time_lifts_the_deadline() {
         let Exchange { send, mut recv } = visitor;
         assert!(matches!(recv.part().await, Some(Ok(Part::Response(_)))));
         sleep(30 * SECOND).await;
-        // Neither the slow visitor's upload nor its reading is cut.
+        // Neither the upload nor the reading of the slow visitor is aborted.
         send.send_all(Bytes::from_static(b"upload"), true)
             .await
             .unwrap();
@@ -292,8 +293,8 @@ async fn slow_is_not_stalled() {
     pair.settled().await;
 }
 
-/// Regression: parts that came in while a direction was being stopped counted as waiting forever, and the other direction
-/// was reset as stalled.
+/// Regression: parts that arrived while a direction was being stopped counted as waiting forever, and the other
+/// direction was reset as stalled.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_direction_does_not_stall_the_other() {
     let mut impatient = config(Side::Client);

@@ -1,4 +1,4 @@
-//! A peer whose messages carry no payload: the reader of its lane works in turns.
+//! The messages of the peer carry no payload: the reader of its lane works in turns.
 
 use std::{
     sync::Arc,
@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-/// The same frame, at every poll.
+/// A transport that returns the same frame at every poll.
 struct Flood(Bytes);
 
 impl TransportReader for Flood {
