@@ -1,4 +1,4 @@
-//! The times at the edges of a tunnel, as settings give them.
+//! The timeouts at the edges of a tunnel, as the settings define them.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Default for EdgeTimeouts {
             shortage_grace: Duration::from_secs(3),
             head: Duration::from_secs(15),
             idle: Duration::from_secs(75),
-            // A terminal may be paused over lunch.
+            // A user may leave a terminal idle over lunch.
             session_stall: Duration::from_secs(3_600),
             session_setup: Duration::from_secs(15),
             session_keepalive: Duration::from_secs(60),

@@ -36,7 +36,7 @@ use self::{buffers::SMALL_BUFFER_BYTES, frame_debt::FrameDebt};
 /// than reading a chunk or skipping a frame.
 const FRAME_STEPS: usize = 4;
 
-/// Bytes smaller than this fraction of their buffer are copied: they would keep the whole buffer alive (P-4.7).
+/// Bytes are copied if their buffer is more than this many times as large: they would keep the whole buffer alive (P-4.7).
 const PIN_RATIO: usize = 4;
 /// The least bytes read, however little credit there is: heads of frames cost none.
 const MIN_READ_BYTES: usize = 512;
@@ -58,7 +58,7 @@ pub struct CarrierEnd<S> {
     pub failure: Option<Failure>,
     /// The code with which this end has reset the exchange, if it has.
     pub reset: Option<ResetCode>,
-    /// Not all bytes for the socket have been written.
+    /// Some bytes for the socket have not been written.
     pub is_cut: bool,
     /// Bytes read from the socket.
     pub read: u64,
@@ -80,7 +80,7 @@ pub struct Carrier<'b, S> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Bytes of payload that may be sent, as of the last poll.
     credit: usize,
-    /// Our direction of the exchange has not ended.
+    /// This end's direction of the exchange has not ended.
     sends: bool,
     /// The last read filled its buffer: there is more to read.
     full: bool,
@@ -151,7 +151,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
     /// carried as long as they make progress; then the exchange is reset.
     ///
     /// # Cancel safety
-    /// Dropped, it resets the exchange.
+    /// Dropping the future resets the exchange.
     pub async fn run(
         mut self,
         going_away: impl Future<Output = ()>,
@@ -195,13 +195,13 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             }
             if !moved {
                 if self.unflushed {
-                    // Fails where the next write fails.
+                    // An error here is also an error of the next write.
                     self.unflushed = Pin::new(&mut self.socket).poll_flush(cx).is_pending();
                 }
                 self.end_turns();
                 return self.poll_end(cx);
             }
-            // Each round counts, so that a turn ends however little moves.
+            // Each iteration counts, so that a turn ends even when few bytes are forwarded.
             self.to_link.step(0);
         }
         self.end_turns();
@@ -259,7 +259,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
                 break;
             };
             moved = true;
-            // Its bytes were counted when they were read.
+            // The bytes of the frame were counted when they were read.
             self.to_link.steps(FRAME_STEPS);
             let sent = match out {
                 ToLink::Frame(head, data) => {
@@ -299,7 +299,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             }
         }
         if moved && self.relay.has_lost_socket() && !self.is_going_away {
-            // Frames that it sent before are finite, and make progress.
+            // The frames that the peer sent before are finite in number and are being forwarded.
             self.deadline = None;
         }
         moved
@@ -454,7 +454,7 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
         moved
     }
 
-    /// Nothing moves: ready if the WebSocket has ended.
+    /// Called when nothing can be forwarded: ready if the WebSocket has ended.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.relay.is_aborted() {
             return Poll::Ready(());
@@ -577,7 +577,7 @@ mod tests {
 
     fn lane(window: u32) -> Arc<Lane> {
         let mut mux = adit_mux::Config::new(Side::Server);
-        // Enough for the frames of all rounds: no credit is returned.
+        // The window is enough for the frames of all rounds: no credit is returned.
         mux.initial_window = window;
         let config = LaneConfig {
             mux,
@@ -658,7 +658,7 @@ mod tests {
             turns += 1;
             assert!(turns < 10_000, "the WebSocket does not end");
         }
-        // 64 KiB of debt, and what time has paid off; the reset discards frames that were not sent yet.
+        // 64 KiB of debt, plus the debt that was reduced over time; the reset discards frames that were not sent yet.
         let sent = lane.stats().mux.messages_sent;
         assert!((900..2_000).contains(&sent), "{sent}");
         assert_eq!(carrier.reset, Some(ResetCode::Cancelled));
@@ -692,7 +692,7 @@ mod tests {
         let mut carrier = Carrier::new(flood, exchange, relay, &buffers, wait, TURN, reset_of);
         for round in 0..6 {
             assert_eq!(turn(&mut carrier).await, Poll::Pending);
-            // The other direction has its turn however much arrives.
+            // The other direction has its turn, however many bytes arrive.
             assert_eq!(carrier.socket.got, b"\x81\x02hi", "{round}");
             let now = send_batch().await;
             let frames = usize::try_from(now - sent).unwrap();

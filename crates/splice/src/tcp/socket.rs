@@ -61,7 +61,7 @@ impl Socket {
         self.stream.poll_flush(cx)
     }
 
-    /// Ends our direction; the peer reads an end of the stream (P-10.2).
+    /// Ends this end's direction; the peer reads an end of the stream (P-10.2).
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_finish(cx)
     }
@@ -70,7 +70,7 @@ impl Socket {
     /// not count as a failure.
     ///
     /// # Cancel safety
-    /// Dropped, it loses nothing.
+    /// Dropping the future loses nothing.
     pub async fn failure(&self) -> io::Error {
         self.stream.failed().await
     }
@@ -78,7 +78,7 @@ impl Socket {
     /// Resets the connection once the written bytes are delivered to the peer, at the latest after `within`.
     ///
     /// # Cancel safety
-    /// Dropped, it resets the connection at once.
+    /// Dropping the future resets the connection at once.
     pub async fn reset_after_delivery(self, within: Duration) {
         let mut delivery = self.stream.begin_delivery(within);
         poll_fn(|cx| self.stream.poll_delivery(cx, &mut delivery)).await;

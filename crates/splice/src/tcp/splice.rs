@@ -38,9 +38,9 @@ const KEPT_PIECES: usize = 1024;
 /// Buffers to read into.
 #[derive(Debug, Clone)]
 pub struct BufferPools {
-    /// For the first read after a pause.
+    /// Buffers for the first read after a pause.
     pub small: Pool,
-    /// For further reads while data keeps arriving.
+    /// Buffers for further reads while data keeps arriving.
     pub large: Pool,
 }
 
@@ -53,7 +53,7 @@ pub enum SpliceError {
     Exchange(Failure),
 }
 
-/// What was carried in one turn.
+/// What was transferred in one turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes read from the connection.
@@ -79,7 +79,7 @@ pub struct Splice<'s> {
     to_socket: ToSocket,
     /// The failure of the connection, while the bytes before it are still read.
     failed: Option<io::Error>,
-    /// The longest time without progress of that.
+    /// The longest time without progress in which those bytes are read.
     patience: Duration,
     give_up: Option<Pin<Box<Sleep>>>,
 }
@@ -91,7 +91,7 @@ enum Wait {
     Over,
     /// The connection; its failure is reported by the read or write that waits.
     Socket,
-    /// The exchange.
+    /// The exchange, for payload or credit.
     Exchange,
     /// Its next turn.
     Turn,
@@ -123,13 +123,13 @@ impl<'s> Splice<'s> {
         }
     }
 
-    /// Carries both directions to their ends. `on_progress` is called after each turn in which something was carried.
+    /// Forwards both directions to their ends. `on_progress` is called after each turn in which bytes were forwarded.
     ///
     /// # Errors
     /// The first failure. The exchange is not reset yet: [`Splice::into_send`] returns it for a reset with a code.
     ///
     /// # Cancel safety
-    /// Dropped, it loses nothing; the next call continues.
+    /// Dropping the future loses nothing; the next call continues.
     pub async fn run(&mut self, mut on_progress: impl FnMut(Progress)) -> Result<(), SpliceError> {
         let socket = self.socket;
         let mut failed = pin!(socket.failure());
@@ -172,7 +172,7 @@ impl<'s> Splice<'s> {
             .to_exchange
             .turn(cx, self.socket, send, self.buffers, read);
         match turn? {
-            // After its error was consumed by another call, a connection that was reset reads as one that has ended.
+            // A connection that was reset reads as one that has ended, once another call has received its error.
             Turn::End => {
                 if let Some(error) = self.failed.take_if(|error| !has_ended(error)) {
                     return Err(error.into());
@@ -286,7 +286,7 @@ fn has_ended(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// From the connection to the exchange.
+/// The direction from the connection to the exchange.
 #[derive(Debug, Default)]
 struct ToExchange {
     over: bool,
@@ -372,16 +372,16 @@ fn keep(mut buffer: PooledBuffer, count: usize) -> Bytes {
     buffer.freeze()
 }
 
-/// From the exchange to the connection.
+/// The direction from the exchange to the connection.
 #[derive(Debug, Default)]
 struct ToSocket {
-    /// Written before anything else.
+    /// Bytes to be written before anything else.
     first: Bytes,
     /// Payload that has not been written. All that has arrived is taken at once, because a failure is reported after it;
     /// credit bounds the queue.
     queue: VecDeque<Payload>,
     accepted: bool,
-    /// Nothing follows the queue.
+    /// No more payload follows after the queue.
     ended: bool,
     /// The failure that follows the queue (P-6.2).
     aborted: Option<Failure>,
@@ -451,7 +451,7 @@ impl ToSocket {
                 Poll::Pending => return Ok(()),
             }
         }
-        // Nothing more is received; a failure of the exchange must be detected all the same.
+        // Nothing more is received; a failure of the exchange must be detected nevertheless.
         match recv.poll_failure(cx) {
             Poll::Ready(failure) => Err(failure.into()),
             Poll::Pending => Ok(()),
