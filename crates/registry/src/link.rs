@@ -51,7 +51,7 @@ pub struct Link {
 
 /// The streams of a link now.
 pub(crate) struct Streams {
-    /// By number; `None` where the data stream is not open.
+    /// The lanes by number; `None` where the data stream is not open.
     pub(crate) lanes: Vec<Option<Arc<Lane>>>,
     pub(crate) control: Option<mpsc::Sender<ControlMessage>>,
     /// Counts control streams, so that the end of an old one does not close a newer one.
@@ -78,14 +78,14 @@ impl Streams {
 /// Counters and gauges of a link.
 #[derive(Debug, Clone, Default)]
 pub struct LinkStats {
-    /// Those of each open lane.
+    /// The counters and gauges of each open lane.
     pub lanes: Vec<LaneStats>,
     /// The control stream is open.
     pub control: bool,
 }
 
 impl Link {
-    /// Its number.
+    /// The number of its registration.
     pub const fn id(&self) -> LinkId {
         self.id
     }
@@ -100,7 +100,7 @@ impl Link {
         self.peer
     }
 
-    /// Issued at its registration; greater than that of every earlier one.
+    /// The epoch, issued at its registration; greater than that of every earlier one.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
     }

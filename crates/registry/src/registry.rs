@@ -30,15 +30,15 @@ use crate::{
 /// by revision.
 const CONTROL_QUEUE: usize = 64;
 
-/// Receives the changes of membership: links that become routable, and links that cease to be. It is called without a
-/// lock, after each change, and possibly by several threads at once: use the values of [`Link::is_routable`] and
-/// [`Link::is_ended`] at the time of the call.
+/// Receives the changes of membership: links that become routable, and links that are no longer routable. It is called
+/// without a lock, after each change, and possibly by several threads at once: use the values of [`Link::is_routable`]
+/// and [`Link::is_ended`] at the time of the call.
 pub trait MembershipObserver: Send + Sync {
     /// The link's first data stream is open.
     fn link_up(&self, link: &Arc<Link>);
     /// The link accepts no more requests: its last data stream is gone, or it drains.
     fn link_down(&self, link: &Arc<Link>);
-    /// The link has ended for good.
+    /// The link has ended.
     fn link_gone(&self, link: &Arc<Link>);
 }
 
@@ -119,7 +119,7 @@ impl Registry {
     /// [`RegisterError`] when the name is held or there are too many clients.
     ///
     /// # Cancel safety
-    /// Nothing has changed unless it returns.
+    /// Nothing is changed if it is dropped before it returns.
     pub async fn register(
         self: &Arc<Self>,
         grant: Grant,
@@ -235,7 +235,7 @@ impl Registry {
         });
         let mut streams = link.streams.lock();
         if streams.ended {
-            // A newer registration replaced it first.
+            // A newer registration has replaced this session already.
             task.abort();
         } else {
             streams.setup = Some(task.abort_handle());
@@ -326,7 +326,7 @@ impl Registry {
         link.ok_or(StreamError::StaleSession)
     }
 
-    /// A channel was lost: sessions that registered on it and have no stream left elsewhere end with it (P-1.7).
+    /// A channel was lost: a session that was registered on it ends if it has no other stream left (P-1.7).
     pub fn channel_closed(&self, channel: ChannelId) {
         let links: Vec<_> = {
             let mut index = self.index.lock();

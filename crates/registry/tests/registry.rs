@@ -1,4 +1,5 @@
-//! Links that begin, are taken over and end, and the notifications of it. The lanes are real ones without a transport.
+//! Links that begin, are taken over and end, and the notifications about them. The lanes are real ones without a
+//! transport.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -111,7 +112,7 @@ impl World {
         Ok((registered.link, channel))
     }
 
-    /// Machine `machine` comes as `client`; its session gets the number `session`.
+    /// Machine `machine` registers as `client`; its session has the number `session`.
     async fn register(
         &self,
         client: &str,
@@ -154,14 +155,14 @@ async fn a_link_is_up_while_it_has_a_lane() {
     assert!((0..4).all(|_| Arc::ptr_eq(&link.lane().unwrap(), &second)));
     drop(second_guard);
     assert_eq!(world.log.take(), [("down", 100)]);
-    // The session is good as long as its channel is (P-1.7).
+    // The session is valid as long as its channel is open (P-1.7).
     let (_, guard) = world.open(1, 1).unwrap();
     drop(guard);
     assert_eq!(world.log.take(), [("up", 100), ("down", 100)]);
     assert_eq!(world.counts(), (1, 1));
 }
 
-/// Regression: a lane that was over counted as open until its guard had gone, and visitors were sent to it.
+/// Regression: a closed lane counted as open until its guard was dropped, and visitors were sent to it.
 #[tokio::test(start_paused = true)]
 async fn a_lane_that_is_over_takes_no_requests() {
     let world = world();
@@ -170,7 +171,8 @@ async fn a_lane_that_is_over_takes_no_requests() {
     lane.close(&Failure::new(Reason::LinkLost, "cut"));
     assert!(!link.is_routable() && link.lane().is_none());
     world.log.take();
-    // Opened anew before the old one has been taken out: that one must not take it down.
+    // The lane is opened again before the old one has been removed: the removal of the old one must not affect the new
+    // one.
     let (newer, newer_guard) = world.open(1, 0).unwrap();
     assert_eq!(world.log.take(), [("up", 100)]);
     drop(guard);
@@ -211,7 +213,7 @@ async fn streams_of_no_session_or_beyond_its_lanes_are_refused() {
     assert_eq!(world.counts(), (0, 0));
 }
 
-/// P-1.6. Regression: a session whose data stream was just being opened again was forgotten as well.
+/// P-1.6. Regression: a session whose data stream was being opened again was removed as well.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_never_opens_is_forgotten_and_no_other() {
     let world = world();
@@ -240,7 +242,7 @@ async fn registrations_in_a_loop_leave_no_tasks() {
     assert_eq!(world.registry.stats().taken_over, 99);
 }
 
-/// P-1.8: at once, and every stream of the old epoch is closed.
+/// P-1.8: the new session takes over at once, and every stream of the old epoch is closed.
 #[tokio::test(start_paused = true)]
 async fn the_same_machine_takes_over_at_once() {
     let world = world();
@@ -256,7 +258,7 @@ async fn the_same_machine_takes_over_at_once() {
     assert!(messages.recv().await.is_none());
     assert_eq!(world.log.take(), [("down", 100), ("gone", 100)]);
     assert_eq!(world.open(1, 0).err(), Some(StreamError::StaleSession));
-    // What is left of the old one goes, late, and takes nothing of the new one along.
+    // The guards of the old session are dropped late, and do not affect the new one.
     let (_, _new_guard) = world.open(2, 0).unwrap();
     drop((old_guard, control));
     world.registry.channel_closed(old_channel);
@@ -285,7 +287,7 @@ async fn another_machine_is_refused_while_the_holder_responds() {
     let (lane, _guard) = world.open(1, 0).unwrap();
     let (responses, source) = mpsc::channel(4);
     let mut outbound = lane.outbound();
-    // The client's end: gives every byte back.
+    // The client's end: returns every byte.
     tokio::spawn(async move {
         while let Some(batch) = std::future::poll_fn(|cx| outbound.poll_batch(cx)).await {
             for bytes in batch.into_segments() {
@@ -303,7 +305,7 @@ async fn another_machine_is_refused_while_the_holder_responds() {
     assert_eq!(world.open(2, 0).err(), Some(StreamError::StaleSession));
 }
 
-/// P-1.8: a client that does not respond within the probe loses it.
+/// P-1.8: a client that does not respond within the probe loses its name.
 #[tokio::test(start_paused = true)]
 async fn another_machine_takes_over_from_a_silent_holder() {
     let world = world();
@@ -313,15 +315,15 @@ async fn another_machine_takes_over_from_a_silent_holder() {
     let (new, _) = world.register("a", 2, 2).await.unwrap();
     assert_eq!(start.elapsed(), 2 * SECOND);
     assert!(old.is_ended() && lane.is_closed());
-    // A holder without a data stream is not asked at all.
+    // A holder without a data stream is not probed.
     let start = Instant::now();
     let (newer, _) = world.register("a", 1, 3).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(new.is_ended() && !newer.is_ended());
 }
 
-/// P-1.4. Regression: epochs were given out before the holder had been asked, so that the later of two links could have
-/// the smaller one.
+/// P-1.4. Regression: epochs were assigned before the holder was probed, so that the later of two links could have the
+/// lower one.
 #[tokio::test(start_paused = true)]
 async fn epochs_grow_in_the_order_of_takeovers() {
     let world = world();
@@ -368,7 +370,7 @@ async fn a_lost_channel_ends_the_session_with_its_last_stream() {
     let world = world();
     let (link, channel) = world.register("a", 1, 1).await.unwrap();
     assert!(world.registry.is_channel_used(channel));
-    // The streams ride another channel.
+    // The streams are on another channel.
     let (_, guard) = world.open(1, 1).unwrap();
     let (control, _messages) = world.registry.open_control(key(1)).unwrap();
     world.registry.channel_closed(channel);
@@ -383,7 +385,7 @@ async fn a_lost_channel_ends_the_session_with_its_last_stream() {
     assert_eq!(world.counts(), (0, 0));
 }
 
-/// P-1.7: control and data without each other.
+/// P-1.7: control streams and data streams are independent.
 #[tokio::test(start_paused = true)]
 async fn an_old_control_stream_does_not_close_its_successor() {
     let world = world();
@@ -395,7 +397,7 @@ async fn an_old_control_stream_does_not_close_its_successor() {
     drop(old);
     assert!(link.send_control(message()));
     assert!(new_messages.recv().await.is_some());
-    // A client that does not read gets no more than its queue holds.
+    // A client that does not read receives at most the messages that its queue holds.
     let sent = (0..1000).filter(|_| link.send_control(message()));
     assert_eq!(sent.count(), 64);
     assert!(link.stats().control);
@@ -416,7 +418,7 @@ async fn a_draining_link_gets_no_new_requests() {
     assert!(link.is_draining() && !link.is_routable() && !lane.is_closed());
 }
 
-/// P-6.4: losing the epoch fails all of the link, and no trace is left.
+/// P-6.4: losing the epoch fails all requests of the link, and no state is left.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_registry_closes_everything() {
     let world = world();
