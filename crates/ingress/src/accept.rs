@@ -1,4 +1,4 @@
-//! From a socket to one request.
+//! Reads requests from a connection.
 
 mod framing;
 pub(crate) mod http;

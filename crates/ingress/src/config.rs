@@ -35,11 +35,12 @@ pub struct HttpConfig {
     pub max_connections: usize,
     /// Open requests on one HTTP/2 connection.
     pub max_streams: u32,
-    /// A visitor of HTTP/2 that reads nothing of a failed response keeps its memory in use. Its connection receives GOAWAY
-    /// after this, and is closed after this again; so is an idle connection that has received GOAWAY.
+    /// A visitor of HTTP/2 that reads nothing of a failed response keeps its memory in use. Its connection receives
+    /// GOAWAY after this time, and is closed after the same time again; so is an idle connection that has received
+    /// GOAWAY.
     pub release_timeout: Duration,
-    /// The visitor of a WebSocket is reset if bytes wait for it and it reads none for this long. Long, because a page in
-    /// the background may sleep. A silent WebSocket never times out.
+    /// The visitor of a WebSocket is reset if bytes wait for it and it reads none for this long. Long, because a page
+    /// in the background may pause. A silent WebSocket never times out.
     pub session_stall: Duration,
     /// TCP keepalive probes start after a WebSocket's visitor has been silent for this long, and detect a visitor whose
     /// machine is gone; `None` sends no probes.
@@ -75,7 +76,7 @@ impl Default for HttpConfig {
 }
 
 impl HttpConfig {
-    /// These times, and default bounds.
+    /// A configuration with these times and default bounds.
     pub fn with_timeouts(timeouts: &EdgeTimeouts) -> Self {
         Self {
             head_timeout: timeouts.head,
@@ -109,8 +110,8 @@ pub struct TcpConfig {
     /// TCP keepalive probes start after a visitor has been silent for this long, and detect a visitor whose machine is
     /// gone; `None` sends no probes.
     pub keepalive: Option<Duration>,
-    /// Of the bytes that a visitor has sent before its connection is opened, so many cross with the head (P-10.1). Never
-    /// more than half of a lane's initial window.
+    /// The most bytes that cross with the head, of those that a visitor has sent before its connection is opened
+    /// (P-10.1). Never more than half of a lane's initial window.
     pub first_bytes: usize,
     /// Bytes per read while bytes keep arriving: the payload of one message (P-2.1).
     pub read_buffer_bytes: usize,
@@ -131,7 +132,7 @@ impl Default for TcpConfig {
 }
 
 impl TcpConfig {
-    /// These times, and default bounds.
+    /// A configuration with these times and default bounds.
     pub fn with_timeouts(timeouts: &EdgeTimeouts) -> Self {
         Self {
             accept_timeout: timeouts.session_setup,
@@ -151,7 +152,7 @@ pub struct UdpConfig {
     /// Bytes of datagrams of one flow that wait while it is routed; the oldest make room (P-11.3). One datagram may always
     /// wait.
     pub max_waiting_bytes_per_flow: usize,
-    /// The same for all flows of all ports.
+    /// The same bound for all flows of all ports.
     pub max_waiting_bytes: usize,
     /// A flow that was ended for its silence is reset if the other side has not ended it within this.
     pub end_timeout: Duration,

@@ -1,4 +1,4 @@
-//! One request from its parsed head to its record, whatever its protocol.
+//! The path of one request from its parsed head to its record, for all protocols.
 
 pub(crate) mod admission;
 mod attempt;

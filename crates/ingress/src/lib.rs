@@ -1,16 +1,16 @@
 //! Public listeners for visitors.
 //!
-//! Accepts connections of visitors, reads HTTP/1.1 (hyper) and HTTP/2 (h2) from them, passes each request through a chain
-//! of [`Layer`]s, gets its destination from a [`Director`], forwards it over a lane (`adit-link`) and sends the response
-//! back. TCP connections and UDP flows take the same way without a head.
+//! Accepts connections of visitors, reads HTTP/1.1 (hyper) and HTTP/2 (h2) from them, passes each request through a
+//! chain of [`Layer`]s, gets its destination from a [`Director`], forwards it over a lane (`adit-link`) and sends the
+//! response back. TCP connections and UDP flows take the same path without a head.
 //!
 //! Promises:
 //! - a lane carries well-formed requests only: a request that two parsers could read differently gets 400 and its
 //!   connection is closed;
 //! - a request body is read only as fast as the lane has credit for it, and the credit of a response is returned only when
 //!   its bytes have been written to the visitor's socket, so that a request holds a bounded amount of memory;
-//! - a truncated response never looks complete (P-7.1); a failure before the head of the response becomes a response with
-//!   a reason (section 7 of the protocol), which `forward/error_response.rs` makes;
+//! - a truncated response never looks complete (P-7.1); a failure before the head of the response results in an error
+//!   response with a reason (section 7 of the protocol, `forward/error_response.rs`);
 //! - a visitor that stalls, leaves or floods affects only itself: head, body, write and idle time are bounded, and all its
 //!   exchanges are cancelled when it leaves;
 //! - the observer of the [`Admission`] receives one record for each request, when the request is over;

@@ -18,9 +18,9 @@ pub struct Stats {
     pub connections_refused: u64,
     /// Requests open now; a request is open until its response has ended.
     pub requests_open: usize,
-    /// Open calls of gRPC, which are among them.
+    /// Open calls of gRPC, included in `requests_open`.
     pub grpc_open: usize,
-    /// Open WebSockets, which are among them.
+    /// Open WebSockets, included in `requests_open`.
     pub websockets_open: usize,
     /// Requests so far.
     pub requests: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Counters {
     pub(crate) connections_open: AtomicUsize,
     pub(crate) connections: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
-    /// HTTP, gRPC, WebSockets.
+    /// Open requests of HTTP, gRPC and WebSocket, in this order.
     requests_open: [AtomicUsize; 3],
     pub(crate) requests: AtomicU64,
     pub(crate) retries: AtomicU64,

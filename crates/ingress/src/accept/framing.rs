@@ -11,12 +11,12 @@
 //! hyper bounds the extensions of a body, and its trailers, to 16 KiB each.
 //!
 //! `egress` has a second state machine for the chunked coding (`protocol/http1/chunked.rs`): it decodes in place, moves
-//! payload, keeps trailers and is as strict as the RFC. This one skips payload, keeps nothing, also follows heads, and has to
-//! accept all that hyper accepts. One machine for both would branch on each byte of a size for what only one side needs; the
-//! bounds of P-3.9 are the same in both.
+//! payload, keeps trailers and is as strict as the RFC. This one skips payload, keeps nothing, also follows heads, and
+//! must accept everything that hyper accepts. One state machine for both would have to distinguish the two sides at
+//! each byte of a size; the bounds of P-3.9 are the same in both.
 //!
-//! Bytes that it cannot parse lead to the state `Lost`, in which all further chunked requests are rejected: a disagreement
-//! with hyper cannot let one pass.
+//! Bytes that it cannot parse lead to the state `Lost`, in which all further chunked requests are rejected, so that
+//! none passes because hyper parses it differently.
 
 use thiserror::Error;
 
@@ -46,7 +46,7 @@ enum State {
     ChunkSize(u64, u8),
     /// The size, and the number of bytes after it.
     ChunkExtension(u64, u32),
-    /// Bytes left, with the line end after the chunk.
+    /// Bytes left of the chunk, including the line end after it.
     ChunkData(u64),
     TrailerStart,
     Trailer,
@@ -142,7 +142,7 @@ impl Framing {
         self.chunks
     }
 
-    /// All requests so far have their responses: the connection still carries HTTP/1.
+    /// Called when all requests so far have their responses: the connection still carries HTTP/1.
     pub(crate) const fn on_all_responded(&mut self) {
         self.upgrade = false;
     }
@@ -478,7 +478,7 @@ mod tests {
         let most = MAX_EXTENSION_BYTES as usize;
         for filler in [" ", "\t", ";a=b"] {
             let filled = filler.repeat(most / filler.len());
-            // The line end is part of the line.
+            // The end of the line counts as part of the line.
             let line = |length: usize| format!("1 {}\r\nx\r\n0\r\n\r\n", &filled[..length]);
             for step in [1, 1000, 10_000] {
                 assert_eq!(refused(&line(most - 2), step), None, "{filler:?}");
@@ -542,7 +542,7 @@ mod tests {
         }
     }
 
-    /// The bytes that hyper sees, and the replaced bytes of each head.
+    /// The bytes that hyper reads, and the replaced bytes of each head.
     fn seen(bytes: &str, step: usize) -> (String, Vec<(u64, String)>) {
         let mut framing = Framing::new();
         let mut replaced = Vec::new();

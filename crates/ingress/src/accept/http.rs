@@ -28,7 +28,7 @@ use crate::{
     stats::{Counters, Stats},
 };
 
-/// Bounds the head of a request, and the bytes that wait to be written.
+/// The bound of the head of a request, and of the bytes that wait to be written.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How often a draining connection is checked: two checks in a row without a request close it.
@@ -61,7 +61,7 @@ impl Http {
             // P-3.8: also for responses of services that do not send a date.
             .auto_date_header(true)
             .max_headers(MAX_HEADER_LINES)
-            // The socket times heads: it can distinguish an idle connection from a slow one.
+            // The socket has the timeout of heads: it can distinguish an idle connection from a slow one.
             .header_read_timeout(None)
             .half_close(true)
             .max_buf_size(BUFFER_BYTES);
@@ -151,7 +151,7 @@ impl Http {
             HttpVersion::Http2 => {
                 let serving = http2::Serving::new(socket, context.clone(), connection.clone());
                 let stop = |serving: Pin<&mut _>| http2::Serving::graceful_shutdown(serving);
-                // Boxed: unboxed it would enlarge the future of every connection.
+                // Boxed: unboxed, it would enlarge the future of every connection.
                 Box::pin(drive(serving, stop, connection, release)).await;
             }
         }
@@ -165,7 +165,7 @@ async fn serve_http1(
     after: &AfterHttp1,
     mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Failure> {
-    // For any protocol that the request offers: hyper releases such a connection in the same way.
+    // This is for any protocol that the request offers: hyper releases such a connection in the same way.
     if let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() {
         after.set_upgrade(upgrade);
     }
@@ -212,7 +212,7 @@ async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
                 was_unused = is_unused;
                 drain_check = Some(Instant::now() + DRAIN_CHECK);
             }
-            // HTTP/2 only: GOAWAY reports which requests were accepted.
+            // This happens only with HTTP/2: GOAWAY reports which requests were accepted.
             () = connection.idle.notified() => {
                 stop(serving.as_mut());
                 end_at.get_or_insert_with(|| Instant::now() + release);
@@ -231,7 +231,7 @@ async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
                     );
                     return;
                 }
-                // It accepts no more requests, and the open ones may finish.
+                // The connection accepts no more requests, and the open ones may finish.
                 end_at = None;
             }
         }

@@ -28,8 +28,8 @@ use crate::{
     forward::{connection::Connection, context::HttpContext, response_body::Chunk},
 };
 
-/// Limit of the header lines of a request, counted as in RFC 9113, 6.5.2: more than cross (P-2.10), so that a request with
-/// too many gets a response that names its size. Above it h2 rejects a request without a reason.
+/// Limit of the header lines of a request, counted as in RFC 9113, 6.5.2: more than may be forwarded (P-2.10), so that
+/// a request with too many receives a response that contains its size. Above it h2 rejects a request without a reason.
 const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
 
 /// Window of one request body.
@@ -82,11 +82,11 @@ fn settings(config: &HttpConfig) -> server::Builder {
     settings
         .max_concurrent_streams(config.max_streams)
         .initial_window_size(STREAM_WINDOW_BYTES)
-        // All request bodies together: one that stalls must not use up the window of the others.
+        // The window of all request bodies together: a stalled body must not use up the window of the others.
         .initial_connection_window_size(STREAM_WINDOW_BYTES.saturating_mul(config.max_streams))
         .max_send_buffer_size(MAX_SEND_BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        // For WebSockets (RFC 8441, 3); other protocols are rejected.
+        // Extended CONNECT is for WebSockets (RFC 8441, 3); other protocols are rejected.
         .enable_connect_protocol();
     settings
 }

@@ -15,9 +15,9 @@ const COMPRESSION_ERROR: u32 = 9;
 #[derive(Debug)]
 pub(crate) struct Refusals {
     frames: Frames,
-    /// Payload bytes still to come before the error code of the frame.
+    /// Payload bytes before the error code of the frame that have not been written yet.
     before: usize,
-    /// Bytes still to come of the error code.
+    /// Bytes of the error code that have not been written yet.
     left: usize,
     code: u32,
 }
@@ -46,7 +46,7 @@ impl Refusals {
                 *code = 0;
                 (*before, *left) = match (head.kind, head.length) {
                     (RST_STREAM, CODE_BYTES..) => (0, CODE_BYTES),
-                    // Behind the id of the last stream.
+                    // The code is after the id of the last stream.
                     (GOAWAY, 8..) => (4, CODE_BYTES),
                     _ => (0, 0),
                 };

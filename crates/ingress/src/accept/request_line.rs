@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::forward::target::Target;
 
-    /// The line as hyper sees it, and the replaced bytes, when it comes in pieces of `step` bytes.
+    /// The line as hyper reads it, and the replaced bytes, when the line arrives in pieces of `step` bytes.
     fn follow(line: &[u8], step: usize) -> (Vec<u8>, Vec<u8>) {
         let mut line = line.to_vec();
         let mut watch = RequestLine::default();

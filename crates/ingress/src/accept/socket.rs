@@ -46,7 +46,7 @@ pub(super) struct VisitorSocket {
     silence: Silence,
     stall: Stall,
     presence: Presence,
-    /// hyper waits for bytes, and notices a departure itself.
+    /// hyper is reading, and detects a departure itself.
     reads: bool,
     /// Something has been written since the last head was read.
     has_written: bool,
@@ -55,7 +55,7 @@ pub(super) struct VisitorSocket {
     delivery: Option<Delivery>,
     /// The connection does not carry HTTP any more.
     has_left_http: bool,
-    /// Requests, all of them with their responses, at the last complete flush.
+    /// The number of requests at the last flush after which all of them had their responses.
     flushed: u64,
     /// The rest of the response to a head that hyper could not read.
     refusal: Bytes,
@@ -112,7 +112,7 @@ impl VisitorSocket {
     /// any more. A write may be stuck for `stall`; after `silence` the kernel probes the visitor.
     pub(super) fn leave_http(&mut self, stall: Duration, silence: Option<Duration>) {
         self.has_left_http = true;
-        // A page in the background may sleep.
+        // A page in the background may pause.
         self.stall.relax(stall);
         self.silence.end();
         self.presence.restart_half_close();
@@ -123,7 +123,7 @@ impl VisitorSocket {
 
     /// The stream itself, for a protocol that is not HTTP.
     pub(super) fn into_stream(mut self) -> Stream {
-        // A closed stream stays behind, for which dropping this does nothing.
+        // A closed stream remains in its place, and dropping that has no effect.
         std::mem::take(&mut self.stream)
     }
 
@@ -166,7 +166,8 @@ impl VisitorSocket {
         }
         if self.is_http2() {
             self.connection.on_received();
-            // Frames of other requests do not show it, and reading the clock for each of them would cost too much.
+            // While other requests are open, the start of a head is not noted: to read the clock for each frame would
+            // cost too much.
             if self.connection.open.load(Ordering::Relaxed) == 0 {
                 self.connection.on_head();
             }
@@ -218,7 +219,7 @@ impl VisitorSocket {
             && self.connection.requests() == self.framing.heads()
     }
 
-    /// The HTTP library waits for the visitor: ready when it has waited too long.
+    /// Called while the HTTP library waits for the visitor: ready when it has waited too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.is_http2() {
             self.silence.poll_http2(cx, &self.connection);
@@ -235,12 +236,12 @@ impl VisitorSocket {
         ))
     }
 
-    /// A write waits for the visitor: ready when it has waited too long.
+    /// Called while a write waits for the visitor: ready when it has waited too long.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.stall.poll(cx, &self.connection)
     }
 
-    /// A write continues.
+    /// Called when a write continues.
     fn unstick(&mut self) {
         self.stall.end(&self.connection);
     }
@@ -257,8 +258,8 @@ impl VisitorSocket {
         }
     }
 
-    /// Intercepts a response that hyper has made itself: while all requests have their responses, it writes only to reject a
-    /// head.
+    /// Intercepts a response that hyper has made itself: while all requests have their responses, hyper writes only to
+    /// reject a head.
     fn take_own_response(&mut self, bytes: &[u8]) -> bool {
         if self.is_http2() || self.has_left_http || self.flushed != self.connection.requests() {
             return false;
@@ -318,8 +319,8 @@ impl VisitorSocket {
         }
     }
 
-    /// hyper does not read while an HTTP/1 response is awaited, or while a body waits for credit. So it does not notice a
-    /// visitor that leaves, or that sends its body without waiting for `100 Continue` (P-3.5).
+    /// hyper does not read while an HTTP/1 response is awaited, or while a body waits for credit. So hyper does not
+    /// detect a visitor that leaves, or that sends its body without waiting for `100 Continue` (P-3.5).
     ///
     /// Cost: no system call unless bytes have arrived. While bytes are unread, only readiness shows the end, and is checked
     /// from time to time.
@@ -334,7 +335,7 @@ impl VisitorSocket {
         if is_whole || awaits_content {
             match ready!(self.presence.poll_arrival(cx, &mut self.stream)) {
                 Ok(true) if awaits_content => {
-                    // The reader of the body finds an end of the stream.
+                    // If the end of the stream has arrived, the reader of the body detects it.
                     let requests = self.framing.heads();
                     self.connection.expectation().on_content(requests);
                 }
@@ -483,7 +484,7 @@ impl AsyncWrite for VisitorSocket {
             ready!(this.poll_interim(cx))?;
         }
         if this.connection.breaks_off() {
-            // A flush that comes here has no unwritten bytes.
+            // When this flush is called, no bytes are unwritten.
             ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
             let (stream, within) = (&this.stream, this.stall.within());
             let delivery = &mut this.delivery;

@@ -1,7 +1,8 @@
 //! Requests that hyper or h2 cannot read.
 //!
-//! hyper responds to them itself, with a bare status, and reports them to no one. The socket recognizes such a response,
-//! because hyper writes it while no request of the connection is open, and sends the response made here instead.
+//! hyper responds to them itself, with a status and no body, and does not report them. The socket recognizes such a
+//! response, because hyper writes it while no request of the connection is open, and sends the response made here
+//! instead.
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! What follows the last request of an HTTP/1 connection that offered to change its protocol.
+//! The session after the last request of an HTTP/1 connection that offered to change its protocol.
 
 use std::{
     future::poll_fn,
@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 
 use crate::{accept::socket::VisitorSocket, config::HttpConfig, protocol::http::Session};
 
-/// What follows when hyper releases an HTTP/1 connection. Filled by its requests, and dropped with the connection if that
+/// What to do when hyper releases an HTTP/1 connection. Filled by its requests, and dropped with the connection if that
 /// ends otherwise.
 #[derive(Default)]
 pub(super) struct AfterHttp1(Mutex<Next>);
@@ -39,7 +39,7 @@ impl AfterHttp1 {
     pub(super) async fn run(&self, config: &HttpConfig) {
         let next = std::mem::take(&mut *self.lock());
         if let Some(upgrade) = next.on_upgrade {
-            // Boxed: rarely used, and unboxed it would enlarge every connection's future.
+            // Boxed: it is rarely used, and unboxed it would enlarge every connection's future.
             Box::pin(follow(upgrade, next.session, config)).await;
         }
     }

@@ -10,9 +10,9 @@ use crate::forward::{
     layer::{Layer, Layers},
 };
 
-/// The layers and the director behind them, for all public entries of a side.
+/// The layers before routing and the director, for all public entries of a side.
 pub struct Admission {
-    /// Replaced while requests run: each keeps the list that it has begun with.
+    /// May be replaced while requests run: each request keeps the list that it began with.
     layers: ArcSwap<Layers>,
     director: Arc<dyn Director>,
     observer: Arc<dyn Observer>,
@@ -37,7 +37,7 @@ impl Admission {
         })
     }
 
-    /// Lets the requests to come pass these layers in the place of the current ones.
+    /// Lets new requests pass these layers instead of the current ones.
     pub fn set_layers(&self, layers: Vec<Box<dyn Layer>>) {
         self.layers.store(Arc::new(Layers::new(layers)));
     }

@@ -40,7 +40,8 @@ pub(super) struct Opened {
     offers_upgrade: bool,
 }
 
-/// Opens an exchange with the client of `destination`. `body` is sent with the head as far as it is here and fits.
+/// Opens an exchange with the client of `destination`. The part of `body` that has arrived and fits is sent with the
+/// head.
 ///
 /// # Errors
 /// The failure of this attempt.
@@ -67,7 +68,8 @@ pub(super) fn open(
             (&[][..], false)
         }
     };
-    // Only with the whole body in that message: bytes behind it belong to the other protocol (P-3.7).
+    // An upgrade is offered only with the whole body in that message: bytes after it belong to the other protocol
+    // (P-3.7).
     let offers_upgrade = !record.request.upgrade.is_empty() && lane.may_upgrade() && {
         let is_whole = |body: &Bytes| body.len() == riding.len();
         match body {
@@ -88,7 +90,7 @@ pub(super) fn open(
     };
     let head = head.encode(trace, riding)?;
     let rode = !riding.is_empty();
-    // A streamed body may take any time, so that the lane cannot know when the response is due.
+    // A streamed body may take any time, so the lane cannot know when the response is due.
     let due = match body {
         RequestBody::Streamed { .. } => None,
         _ => options
@@ -121,8 +123,8 @@ pub(super) fn open(
 /// Sends the rest of the request, and receives the head of the response. `demand` is for a streamed body.
 ///
 /// # Errors
-/// The failure of this attempt, or the one that `opened` has. [`RequestBody::can_start_over`] of `body` returns whether
-/// another attempt can send it.
+/// The failure of this attempt, or of `opened`. [`RequestBody::can_start_over`] of `body` returns whether another
+/// attempt can send it.
 pub(super) async fn complete(
     config: &HttpConfig,
     record: &mut RequestRecord,
@@ -143,7 +145,7 @@ pub(super) async fn complete(
             if response.head.status == 101 {
                 response.request = RequestSend::Open(send);
             } else {
-                // Fails only when the exchange is over.
+                // This fails only when the exchange is over.
                 let _ = send.finish();
             }
             Ok(response)
@@ -157,7 +159,7 @@ pub(super) async fn complete(
         }
         RequestBody::Inline(body, trailers) => {
             if !end {
-                // If this fails, the response gives the reason, or has arrived already.
+                // If this fails, the response contains the reason, or has arrived already.
                 let sent = if rode {
                     Ok(())
                 } else {
@@ -171,7 +173,7 @@ pub(super) async fn complete(
         }
         RequestBody::Incomplete(first, failure) => {
             if !rode {
-                // Fails only when the exchange is over.
+                // This fails only when the exchange is over.
                 let _ = send.send_all(first.clone(), false).await;
             }
             send.abort(ResetCode::Cancelled, &failure.detail);
@@ -188,7 +190,7 @@ pub(super) async fn complete(
                 body,
                 record,
             };
-            // Boxed: the future of every request would have room for it, and be moved with it.
+            // Boxed: the future of every request would otherwise have room for it.
             Box::pin(streaming.run(recv)).await
         }
     }

@@ -1,9 +1,9 @@
 //! Responses in the send buffer of h2.
 //!
-//! A visitor of HTTP/2 may give a stream no window. Then no more of its response is read from the lane, and the part that
-//! is here stays: one piece in h2's queue and one before it, up to a message of payload each. A failure must be sent after
-//! both (P-7.1), so that they go only when the visitor takes them, or with the connection. So the connection has to end
-//! when that lasts (`stuck.rs`).
+//! A visitor of HTTP/2 may give a stream no window. Then no more of its response is read from the lane, and the part
+//! that has been read stays in memory: one piece in h2's queue and one before it, up to a message of payload each. A
+//! failure must be sent after both (P-7.1), so that they are released only when the visitor reads them, or with the
+//! connection. So the connection is ended when that takes too long (`stuck.rs`).
 
 use std::{
     fmt,
@@ -40,12 +40,13 @@ impl BufferedResponse {
         FailOnDrop(Arc::downgrade(self))
     }
 
-    /// The response is being sent from here on. An earlier failure is followed by another attempt or an error response.
+    /// Called when the response begins to be sent. An earlier failure is followed by another attempt or an error
+    /// response.
     pub(crate) fn hand_over(&self) {
         self.set(HANDED_OVER, FAILED);
     }
 
-    /// The exchange has failed.
+    /// Called when the exchange has failed.
     fn fail(&self) {
         self.set(FAILED, HANDED_OVER);
     }

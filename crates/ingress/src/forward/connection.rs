@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     /// Requests so far.
     requests: AtomicU64,
     since: Instant,
-    /// When the head began that no request has claimed yet, in nanoseconds from `since`; 0 if no head has.
+    /// When the head that no request has claimed yet began, in nanoseconds from `since`; 0 if there is none.
     head_began: AtomicU64,
     reset_on_drop: AtomicBool,
     breaks_off: AtomicBool,
@@ -64,14 +64,14 @@ pub(crate) struct Connection {
     writing: AtomicBool,
     /// HTTP/2: responses that h2 has not dropped yet.
     pub(crate) buffered: AtomicUsize,
-    /// Those of them whose exchanges failed.
+    /// The responses in `buffered` whose exchanges failed.
     stuck_responses: StuckResponses,
     interim: InterimSlot,
     expectation: Expectation,
     /// No new requests are accepted; open WebSockets send close code 1001 (Going Away).
     is_draining: AtomicBool,
     drains: Notify,
-    /// Chunked heads that the socket has seen and no request has claimed yet. Bounded by what hyper reads ahead.
+    /// Chunked heads that the socket has read and no request has claimed yet. Bounded by what hyper reads ahead.
     chunked: Mutex<VecDeque<Chunked>>,
     /// `replaced` is not empty. Most connections never have any, and skip the lock.
     has_replaced: AtomicBool,
@@ -130,7 +130,7 @@ impl Connection {
     /// Yes.
     pub(crate) async fn draining(&self) {
         let mut drains = pin!(self.drains.notified());
-        // Registered before the flag is read, so that a change in between is not missed.
+        // The waker is registered before the flag is read, so that a change in between is not missed.
         drains.as_mut().enable();
         if !self.is_draining.load(Ordering::Acquire) {
             drains.await;
@@ -146,7 +146,7 @@ impl Connection {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// A head has begun, or may have begun.
+    /// Notes that a head has begun, or may have begun.
     pub(crate) fn on_head(&self) {
         let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.head_began.store(nanos.max(1), Ordering::Relaxed);
@@ -179,7 +179,8 @@ impl Connection {
         self.breaks_off.load(Ordering::Relaxed)
     }
 
-    /// The visitor has read nothing for too long: a request cancelled after this has stalled.
+    /// Notes that the visitor has read nothing for too long: the reason of a request that is cancelled after this is
+    /// `stalled`.
     pub(crate) fn set_stalled(&self) {
         self.stalled.store(true, Ordering::Relaxed);
     }

@@ -9,7 +9,8 @@ use crate::{config::HttpConfig, forward::admission::Admission, stats::Counters};
 
 /// Size of the buffer that an upgraded connection reads into after a silence.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
-/// Size of the buffer that an upgraded connection reads into while bytes keep coming: the payload of one message (P-2.1).
+/// Size of the buffer that an upgraded connection reads into while bytes keep arriving: the payload of one message
+/// (P-2.1).
 const LARGE_BUFFER_BYTES: usize = 64 * 1024;
 /// Unused buffers kept of each size: more than one turn of a thread reads into.
 const MAX_FREE_BUFFERS: usize = 64;

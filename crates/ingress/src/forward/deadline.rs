@@ -25,7 +25,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// The deadline of a call that has arrived at `now`, if it has one.
+    /// The deadline of a call that has arrived at `now`, if the call has one.
     ///
     /// # Errors
     /// A malformed `grpc-timeout`: a call without its deadline could run without end.

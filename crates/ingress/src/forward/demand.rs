@@ -20,7 +20,7 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Demand(Vec<Arc<Gate>>);
 
 impl Demand {
-    /// The gates of the permits that the layers gave, and of the client's permit.
+    /// The gates of the permits in `holds`, and of the client's permit.
     pub(crate) fn of(holds: &[Held], permit: Option<&Permit>) -> Self {
         let held = holds.iter().filter_map(|held| held.downcast_ref());
         Self(
@@ -40,7 +40,7 @@ impl Demand {
         self.0.iter().any(|gate| gate.waiting() > 0)
     }
 
-    /// Waits `grace`, and then until other requests wait. Never ends once `has_moved`.
+    /// Waits `grace`, and then until other requests wait. Never ends once `has_moved` is set.
     ///
     /// # Cancel safety
     /// Yes; the grace starts again.

@@ -26,7 +26,7 @@ pub struct Destination {
     pub compression: Option<Compression>,
     /// A permit of that client, held until the exchange ends.
     pub permit: Option<Permit>,
-    /// Held until the exchange ends: the share of the load.
+    /// The share of the load, which is held until the exchange ends.
     pub hold: Box<dyn Any + Send>,
 }
 
@@ -40,8 +40,8 @@ impl std::fmt::Debug for Destination {
     }
 }
 
-/// The entry in `avoid` for an attempt on a lane of `link` that failed. A lost lane does not exclude its link: the others,
-/// and the one that takes its place, may be chosen (P-1.7).
+/// The entry in `avoid` for an attempt on a lane of `link` that failed. A lost lane does not exclude its link: the
+/// link's other lanes, and the one that replaces the lost lane, may be chosen (P-1.7).
 pub(super) fn failed_on(link: u64, lane: &Lane) -> u64 {
     if lane.is_attached() { link } else { NO_LINK }
 }
@@ -61,8 +61,8 @@ pub enum Direction {
 
 /// Decides where requests go.
 pub trait Director: Send + Sync + 'static {
-    /// Decides where a request goes. Links in `avoid` have failed; a wait is for other links, such as the next link of a
-    /// client.
+    /// Decides where a request goes. Links in `avoid` have failed; if the decision is to wait, it is for other links,
+    /// such as the next link of a client.
     fn direct(&self, request: &RequestMeta, avoid: &[u64]) -> Direction;
 
     /// Decides where a TCP connection or a UDP flow goes. Links in `avoid` have failed.

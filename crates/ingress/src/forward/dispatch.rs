@@ -74,13 +74,13 @@ pub(crate) async fn forward(
     forward_with_retries(admission.director(), &mut request).await
 }
 
-/// A request while it is tried on one client after another.
+/// A request that is tried on one client after another.
 struct Forwarding<'f> {
     context: &'f HttpContext,
     record: &'f mut RequestRecord,
     /// `None` if empty.
     holds: Option<Holds>,
-    /// For a body that is streamed.
+    /// The demand for its permits, for a body that is streamed.
     demand: Demand,
     body: RequestBody,
     options: ForwardOptions<'f>,
@@ -120,7 +120,7 @@ impl Attempts for Forwarding<'_> {
         Ok(())
     }
 
-    // Opened before the first poll: the future need not keep the destination.
+    // The attempt is opened before the first poll, so that the future need not keep the destination.
     fn attempt(
         &mut self,
         destination: Destination,
@@ -150,7 +150,7 @@ impl Attempts for Forwarding<'_> {
         match failure.retry() {
             Retry::Never => false,
             Retry::Always => self.body.can_start_over(),
-            // Never for gRPC (P-8.5): a call is a POST.
+            // This is never true for gRPC (P-8.5): a call is a POST.
             Retry::IfSafe => {
                 let method = &self.record.request.method;
                 matches!(self.body, RequestBody::None)

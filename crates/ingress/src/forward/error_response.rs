@@ -47,7 +47,8 @@ pub(crate) fn respond_to_rejected(
     }
 }
 
-/// Responds with a failure. After a body that may not have been read to its end, the connection has to `close`.
+/// Responds with a failure. `close`: the connection must be closed, after a body that may not have been read to its
+/// end.
 ///
 /// # Errors
 /// The failure itself, if the visitor has left.
@@ -192,7 +193,7 @@ const fn advice(reason: Reason) -> &'static str {
             "The tunnel leads back to the server that it comes from. Name another service as its target."
         }
         Reason::DialFailed => {
-            "The link is there, but the service cannot be reached. Start the service, or check its address."
+            "The link is up, but the service cannot be reached. Start the service, or check its address."
         }
         Reason::ServiceTimeout => {
             "The service took too long. Check whether it is busy, or try again."

@@ -1,7 +1,8 @@
 //! Visitors of HTTP/1.1 that send `Expect: 100-continue` and then their body without waiting (P-3.5).
 //!
-//! hyper sends the `100` when the body is read, and reads nothing of the body before. Only the socket under hyper can find
-//! out whether some of the body has arrived: in the bytes that it has read, and by a peek while nothing is read.
+//! hyper sends the `100` when the body is read, and reads no byte of the body before. Only the socket under hyper can
+//! determine whether a part of the body has arrived: from the bytes that it has read, and by a peek while it does not
+//! read.
 
 use std::{
     pin::pin,
@@ -21,7 +22,7 @@ pub(crate) struct Expectation {
 }
 
 impl Expectation {
-    /// Some of the body of the first `requests` requests has arrived, where they have any.
+    /// Notes that a part of the bodies of the first `requests` requests has arrived, if they have bodies.
     pub(crate) fn on_content(&self, requests: u64) {
         if self.begun.fetch_max(requests, Ordering::AcqRel) < requests {
             self.arrived.notify_waiters();
@@ -33,7 +34,7 @@ impl Expectation {
         self.awaited.load(Ordering::Acquire)
     }
 
-    /// Waits until some of the body of the request with this number has arrived.
+    /// Waits until a part of the body of the request with this number has arrived.
     ///
     /// # Cancel safety
     /// Yes.
@@ -41,7 +42,7 @@ impl Expectation {
         let _awaited = Awaited::new(self);
         loop {
             let mut arrived = pin!(self.arrived.notified());
-            // Registered before the count is read, so that a change in between is not missed.
+            // The waker is registered before the count is read, so that a change in between is not missed.
             arrived.as_mut().enable();
             if self.begun.load(Ordering::Acquire) > request {
                 return;

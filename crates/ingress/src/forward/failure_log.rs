@@ -1,4 +1,4 @@
-//! A log line for each request that failed on this side or behind it.
+//! Writes a log line for each request that failed on this side or further along its path.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,7 +8,7 @@ use adit_link::{Failure, LogLimit, Reason};
 use adit_trace::Printable;
 use uuid::Uuid;
 
-/// For the whole process: a service that is down fails every request.
+/// One limit for the whole process: a service that is down fails every request.
 static LINES: LazyLock<Arc<LogLimit<FailedRequest>>> = LazyLock::new(|| {
     LogLimit::per_sec(5, |failed: &FailedRequest, count| {
         tracing::info!(

@@ -5,9 +5,9 @@ use adit_codec::fields::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-/// The reason of a failure, in responses that are made here (section 7 of the protocol).
+/// The reason of a failure, in local responses (section 7 of the protocol).
 pub(crate) const REASON: HeaderName = HeaderName::from_static("adit-reason");
-/// The id of the request, in responses that are made here.
+/// The id of the request, in local responses.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("adit-request-id");
 
 /// The id of a request as a header value.
@@ -18,8 +18,8 @@ pub(crate) fn request_id(uuid: &Uuid) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Whether a line of a request is sent to the service, by its name in lower case. `host` crosses as the authority. Lines
-/// are left out as the head is encoded: removing them from the map would rebuild it, to keep the order of the others.
+/// Whether a line of a request is sent to the service, by its name in lower case. `host` crosses as the authority.
+/// Lines are left out while the head is encoded: to remove them from the map in order would rebuild the map.
 pub(crate) fn crosses(name: &[u8]) -> bool {
     name != b"host" && (name == b"te" || !is_hop_by_hop(name))
 }
@@ -48,7 +48,7 @@ pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
     headers.reserve(all.keys_len());
     let mut kept = None;
     for (name, value) in all {
-        // Only the first line with a name carries it.
+        // The iterator returns a name only with the first of its lines.
         if let Some(name) = name {
             kept = keep(&name).then_some(name);
         }

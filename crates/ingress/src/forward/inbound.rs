@@ -19,16 +19,16 @@ use hyper::body::Incoming;
 pub(crate) enum Inbound {
     /// No body.
     None,
-    /// Read by hyper.
+    /// A body that hyper reads.
     Http1(Incoming),
-    /// Read by h2.
+    /// A body that h2 reads.
     Http2(Stream),
 }
 
 /// The body of a request on a stream of HTTP/2.
 pub(crate) struct Stream {
     recv: RecvStream,
-    /// Bytes still to come, if the length is known.
+    /// Bytes that have not arrived yet, if the length is known.
     left: Option<u64>,
     /// More data may follow; otherwise trailers only.
     has_data: bool,
@@ -54,7 +54,7 @@ impl Inbound {
         })
     }
 
-    /// Waits until a part of a body of HTTP/2 has arrived, or its end. The part stays to be read.
+    /// Waits until a part of a body of HTTP/2 has arrived, or its end. The part remains to be read.
     ///
     /// # Cancel safety
     /// Yes.
@@ -82,7 +82,7 @@ impl Stream {
         if let Some(Ok(frame)) = &arrived
             && let Some(data) = frame.data_ref()
         {
-            // Fails only for more bytes than have arrived.
+            // This fails only for more bytes than have arrived.
             let _ = self.recv.flow_control().release_capacity(data.len());
             if let Some(left) = &mut self.left {
                 *left = left.saturating_sub(data.len() as u64);

@@ -1,10 +1,10 @@
 //! Interim responses (status 100 to 199) on their way to the visitor (P-3.1).
 //!
-//! Over HTTP/1.1 hyper sends `100 Continue` by itself and no other interim response. Others are written to the visitor's
-//! socket beneath hyper, between its writes: the request hands the bytes over and waits until the socket has taken them,
-//! and the socket takes them only when hyper flushes, which it does once its own buffer is empty. So they are sent
-//! after the response to the request before and in front of their own, whatever the visitor pipelines. Over HTTP/2 all of
-//! them are sent on the stream of the request.
+//! Over HTTP/1.1 hyper sends `100 Continue` by itself and no other interim response. Others are written to the
+//! visitor's socket beneath hyper, between its writes: the request passes the bytes to the socket and waits until the
+//! socket has written them, and the socket writes them only when hyper flushes, which it does once its own buffer is
+//! empty. So they are sent after the response to the previous request and before the final response to their own, also
+//! when the visitor pipelines requests. Over HTTP/2 all of them are sent on the stream of the request.
 
 use std::{
     future::poll_fn,
@@ -27,7 +27,7 @@ use crate::forward::headers::is_hop_by_hop;
 /// The interim response that waits for the socket: at most one.
 #[derive(Debug, Default)]
 pub(crate) struct InterimSlot {
-    /// `state` has one. Saves the lock on every other flush.
+    /// `state` contains a response. Avoids the lock on every other flush.
     waits: AtomicBool,
     state: Mutex<State>,
 }
@@ -37,7 +37,7 @@ struct State {
     bytes: Bytes,
     /// A part of it has been written: the rest is written before anything else.
     begun: bool,
-    /// Of the request that waits until it is written.
+    /// The waker of the request that waits until the response is written.
     waker: Option<Waker>,
 }
 
@@ -55,7 +55,7 @@ impl InterimSlot {
     /// Passes a response to the socket, and waits until all of it has been written.
     ///
     /// # Cancel safety
-    /// Dropped before the first byte was written, none is.
+    /// If it is dropped before the first byte was written, no byte is written.
     async fn send(&self, bytes: Bytes) {
         *self.lock() = State {
             bytes,
@@ -141,7 +141,7 @@ pub(super) async fn pass_on(
     }
 }
 
-/// Sends `100 Continue` in place of a service that has not sent it. Over HTTP/1.1 hyper does.
+/// Sends `100 Continue` in place of a service that has not sent it. Over HTTP/1.1 hyper sends it.
 pub(super) async fn send_continue(stream: Option<&dyn SendInterim>) {
     if let Some(stream) = stream {
         let mut response = Response::new(());
@@ -178,7 +178,8 @@ fn response(head: &HttpResponse) -> Option<Response<()>> {
     Some(response)
 }
 
-/// Whether a line of an interim response is for the visitor. It has no body, and so no length (RFC 9110, 8.6).
+/// Whether a line of an interim response is for the visitor. An interim response has no body, and so no length (RFC
+/// 9110, 8.6).
 fn crosses(name: &[u8]) -> bool {
     !is_hop_by_hop(name) && name != b"content-length"
 }
@@ -211,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// Accepts `room` bytes, then none.
+    /// Accepts `room` bytes, then no more.
     struct Narrow {
         taken: Vec<u8>,
         room: usize,

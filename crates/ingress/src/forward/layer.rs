@@ -1,9 +1,10 @@
 //! The interface of layers: plugins, limits, authorization.
 //!
-//! Requests pass two lists of layers. The list before routing belongs to the [`Admission`](crate::Admission) of the entries;
-//! it decides about any request, and its changes are visible to the director. The list after routing belongs to the
-//! [`Destination`](crate::Destination), which is where a tunnel has its own layers. A response passes what its request has
-//! passed, in the reverse order: that of a service, that of a layer, and an error response.
+//! Requests pass two lists of layers. The list before routing belongs to the [`Admission`](crate::Admission) of the
+//! entries; it decides about any request, and its changes are visible to the director. The list after routing belongs
+//! to the [`Destination`](crate::Destination), which is where a tunnel has its own layers. A response passes the layers
+//! that its request has passed, in the reverse order; this holds for responses of services and of layers, and for error
+//! responses.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -32,7 +33,7 @@ pub enum Verdict<'r, R = Box<LocalResponse>> {
 }
 
 impl Verdict<'_> {
-    /// [`Verdict::Respond`].
+    /// [`Verdict::Respond`] with this response.
     pub fn respond(response: LocalResponse) -> Self {
         Self::Respond(Box::new(response))
     }
@@ -65,8 +66,8 @@ pub trait Layer: Send + Sync + 'static {
         let _ = (request, response);
     }
 
-    /// Inspects the head of a response that is made here, and may change it: that of a layer behind this one, or an error
-    /// response. By default it is one like that of a service.
+    /// Inspects the head of a response that is made here, and may change it: that of a layer behind this one, or an
+    /// error response. By default it is treated as a service's response.
     fn on_local_response(&self, request: &RequestMeta, response: &mut Parts) {
         self.on_response(request, response);
     }
@@ -87,7 +88,7 @@ pub(crate) struct Passage {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PassedLayers {
     pub(super) before_routing: Passage,
-    /// Those of the destination.
+    /// The layers of the destination.
     pub(super) after_routing: Passage,
 }
 
@@ -104,7 +105,7 @@ impl Layers {
         Self((!layers.is_empty()).then(|| Arc::new(layers)))
     }
 
-    /// This list, then the other one. Of an empty and another list the other one itself.
+    /// This list, then the other one. If one of them is empty, the result is the other list itself.
     #[must_use]
     pub fn followed_by(&self, other: &Self) -> Self {
         match (&self.0, &other.0) {
@@ -136,7 +137,7 @@ impl Layers {
         }
     }
 
-    /// Passes a session through the layers. `holds` receives the values that it holds.
+    /// Passes a session through the layers. `holds` receives the values that layers hold for the session.
     pub(crate) async fn pass_session(
         &self,
         session: &Session,
@@ -157,7 +158,7 @@ impl Layers {
 }
 
 impl Passage {
-    /// Of a request that has passed none of `layers`.
+    /// The passage of a request that has passed none of `layers` yet.
     pub(super) const fn new(layers: Layers) -> Self {
         Self { layers, passed: 0 }
     }
@@ -177,7 +178,7 @@ impl Passage {
         Ok(())
     }
 
-    /// The layers that the request has passed, the last one first.
+    /// The layers that the request has passed, in the reverse order.
     fn back(&self) -> impl Iterator<Item = &dyn Layer> {
         let passed = self.layers.as_slice().iter().take(self.passed);
         passed.rev().map(|layer| &**layer)
@@ -185,15 +186,15 @@ impl Passage {
 }
 
 impl PassedLayers {
-    /// Passes the response of a service.
+    /// Passes the response of a service through the layers in the reverse order.
     pub(crate) fn pass_response(&self, request: &RequestMeta, response: &mut Parts) {
         for layer in self.back() {
             layer.on_response(request, response);
         }
     }
 
-    /// Passes a response that is made here. A layer that has responded or rejected the request is not among them, nor are
-    /// those behind it.
+    /// Passes a local response through the layers in the reverse order. A layer that has responded to the request or
+    /// rejected it is not among them, nor are the layers after it.
     pub(super) fn pass_local_response(&self, request: &RequestMeta, response: &mut Parts) {
         for layer in self.back() {
             layer.on_local_response(request, response);

@@ -1,4 +1,4 @@
-//! Responses that are made here instead of by a service: one value that is rendered for HTTP or for gRPC.
+//! Responses that adit itself makes, not a service: one value that is rendered for HTTP or for gRPC.
 
 use std::borrow::Cow;
 

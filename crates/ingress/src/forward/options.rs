@@ -1,10 +1,10 @@
-//! How the protocols of visitors differ while a request is forwarded.
+//! The differences between the protocols of visitors while a request is forwarded.
 
 use std::time::Duration;
 
 use crate::forward::{deadline::Deadline, interim::SendInterim};
 
-/// How the protocols of visitors differ while a request is forwarded.
+/// The differences between the protocols of visitors while a request is forwarded.
 #[derive(Clone, Copy)]
 pub(crate) struct ForwardOptions<'v> {
     /// The response must begin within this, from the end of the request or the last part of it that has arrived.

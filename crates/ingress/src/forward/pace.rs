@@ -12,9 +12,9 @@ pub(crate) struct Pace {
     rate_bytes_per_sec: u64,
     /// Start of the current wait.
     since: Option<Instant>,
-    /// Time of the waits before.
+    /// The sum of the earlier waits.
     spent: Duration,
-    /// Bytes moved during all of them.
+    /// Bytes transferred during all waits.
     bytes: u64,
 }
 
@@ -29,20 +29,20 @@ impl Pace {
         }
     }
 
-    /// A wait for the visitor starts, unless one runs. Returns its deadline.
+    /// Starts a wait for the visitor, unless one is running. Returns its deadline.
     pub(crate) fn wait(&mut self) -> Instant {
         let since = *self.since.get_or_insert_with(Instant::now);
         since + self.within.saturating_sub(self.spent)
     }
 
-    /// The wait pauses. Its time continues with the next one.
+    /// Pauses the wait. Its time continues with the next one.
     pub(crate) fn pause(&mut self) {
         if let Some(since) = self.since.take() {
             self.spent += since.elapsed();
         }
     }
 
-    /// The visitor has moved bytes. Enough of them restart the time.
+    /// Notes that the visitor has transferred bytes. Enough of them restart the time.
     pub(crate) fn moved(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= self.least_bytes(self.within) {

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Instant};
 use adit_link::{CreditWait, Exchange};
 use adit_trace::{Observer, Phase, Timeline, TraceContext};
 
-/// The phases of one request. For a request that is not traced this is a null pointer, and each call is one check of it
-/// that does not read the clock.
+/// The phases of one request. For a request that is not traced this is a null pointer, and each call only checks the
+/// pointer and does not read the clock.
 #[derive(Debug)]
 pub(crate) struct Phases(Option<Box<Traced>>);
 
@@ -45,7 +45,7 @@ impl Phases {
         }
     }
 
-    /// An attempt on a client starts. Returns the context that crosses to it.
+    /// Called when an attempt on a client starts. Returns the context that crosses to the client.
     pub(crate) fn transit(&mut self, observer: &dyn Observer) -> Option<TraceContext> {
         let Traced { timeline, .. } = self.0.as_deref_mut()?;
         Some(timeline.begin_onward(Phase::Transit, Instant::now(), observer.random()))
@@ -58,7 +58,7 @@ impl Phases {
         }
     }
 
-    /// The response starts, from the service or made here: the phases before it are over.
+    /// Called when the response starts, from the service or from adit itself: the phases before it are over.
     pub(crate) fn respond(&mut self, now: Instant) {
         if let Some(Traced { timeline, .. }) = self.0.as_deref_mut() {
             for before in [Phase::Queue, Phase::Route, Phase::Transit] {
@@ -68,7 +68,7 @@ impl Phases {
         }
     }
 
-    /// The request is over, and with it the time that it waited for credit.
+    /// Called when the request is over: also ends its wait for credit.
     pub(crate) fn finish(&mut self, now: Instant) {
         let Some(Traced {
             timeline,

@@ -36,7 +36,7 @@ pub(crate) struct Owed {
     pub(crate) pace: Pace,
     /// Other requests that wait for its permits.
     pub(crate) demand: Demand,
-    /// How long the visitor may be slow while they wait.
+    /// How long the visitor may be slow while other requests wait.
     pub(crate) grace: Duration,
 }
 
@@ -149,7 +149,7 @@ impl Pump {
 
     /// Returns the body if nothing of it has been read. For an exchange that failed.
     pub(crate) async fn untouched(mut self) -> Option<Inbound> {
-        // The task ends because of the failure.
+        // The task ends because the exchange has failed.
         (&mut self.task).await.ok().flatten()
     }
 
@@ -171,7 +171,7 @@ struct Worker {
     timer: Option<Pin<Box<Sleep>>>,
     pending: Bytes,
     touched: bool,
-    /// Chunks may be small, and many of them may have arrived.
+    /// Its turn: chunks may be small, and many of them may have arrived.
     turn: Turn,
 }
 
@@ -205,7 +205,7 @@ impl Worker {
                     Err(failure) => Err(failure),
                 },
                 Step::Frame(None) => {
-                    // Fails only when the exchange has ended otherwise.
+                    // This fails only when the exchange has ended otherwise.
                     let _ = self.send.finish();
                     return None;
                 }
@@ -251,7 +251,7 @@ impl Worker {
         {
             return Poll::Ready(command.map_or(Step::Left, Step::Command));
         }
-        // Polled even when there is nothing to send: it reports that the other side stopped the body.
+        // This is polled even when there is nothing to send: it reports that the other side stopped the body.
         match self.send.poll_ready(cx) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Step::Over(failure)),
             Poll::Ready(Ok(allowed)) if !self.pending.is_empty() => {
@@ -324,12 +324,13 @@ impl Worker {
 
     fn fail(self, failure: Failure, code: ResetCode) {
         let reason = failure.detail.clone();
-        // Before the reset, which wakes the readers of the failure.
+        // The failure is stored before the reset, which wakes the readers of the failure.
         let _ = self.progress.failure.set(failure);
         self.send.abort(code, &reason);
     }
 
-    /// The visitor left. Bytes that it sent before are delivered to the service as far as that needs no waiting.
+    /// Called when the visitor has left. Bytes that it sent before are delivered to the service as far as that does not
+    /// require waiting.
     fn leave(mut self) {
         if self.cancel_at_once {
             self.send.reset(ResetCode::Cancelled, LEFT);

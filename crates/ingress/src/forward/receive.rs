@@ -27,10 +27,10 @@ pub(crate) enum RequestSend {
     Done,
     /// The body is being sent.
     Streaming(Pump),
-    /// The response came before the body was requested, and the body is not read. This direction must not end as if it had
-    /// been sent: it stays open as long as the response lasts, unless the other side stops it.
+    /// The response arrived before the body was requested, and the body is not read. This direction must not end as if
+    /// the body had been sent: it stays open as long as the response lasts, unless the other side stops it.
     NotRequested(#[expect(dead_code, reason = "its drop ends the direction")] SendHalf),
-    /// No body, but the direction stays open: for a WebSocket or another upgrade, until it is rejected.
+    /// There is no body, but the direction stays open for a WebSocket or another upgrade, until the service rejects it.
     Open(SendHalf),
 }
 
@@ -52,7 +52,7 @@ impl RequestSend {
         }
     }
 
-    /// The response is complete: a body that is being sent may continue to its end.
+    /// Called when the response is complete: a body that is being sent may continue to its end.
     pub(crate) fn detach(self) {
         if let Self::Streaming(pump) = self {
             pump.detach();
@@ -75,7 +75,7 @@ pub(super) async fn receive(
 ) -> Result<UpstreamResponse, Failure> {
     loop {
         match head_of(recv.part().await, record.may_switch)? {
-            // No body waits for it.
+            // No body waits for a `100 Continue`.
             ReceivedHead::Interim(head) if head.status == 100 => {}
             ReceivedHead::Interim(head) => {
                 let (connection, version) = (record.connection(), record.request.version);
@@ -92,7 +92,7 @@ pub(super) async fn receive(
     }
 }
 
-/// The head in `part`. The service `may_switch` to another protocol, or not.
+/// The head in `part`. `may_switch`: whether the service may switch to another protocol.
 pub(super) fn head_of(
     part: Option<Result<Part, Failure>>,
     may_switch: bool,

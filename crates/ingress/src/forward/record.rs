@@ -62,7 +62,8 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Boxed: it passes from the parsed request to the body of the response, and each step would move its 500 bytes.
+    /// Boxed: it is moved from the parsed request to the body of the response in several steps, and each would copy its
+    /// 500 bytes.
     pub(crate) fn new(
         context: Arc<HttpContext>,
         connection: Arc<Connection>,
@@ -98,7 +99,7 @@ impl RequestRecord {
         &self.connection
     }
 
-    /// The destination of an attempt, and which side opened it (P-12.3).
+    /// Sets the destination of an attempt, and which side opened it (P-12.3).
     pub(crate) fn on_route(&mut self, grant: Grant, opener: Side) {
         self.route = Some((grant, opener));
     }
@@ -109,7 +110,7 @@ impl RequestRecord {
         route.is_some_and(|(before, _)| before.client() == grant.client())
     }
 
-    /// Starts to track the response of an attempt in h2's send buffer. The result is for the exchange to hold.
+    /// Starts to track the response of an attempt in h2's send buffer. The exchange must hold the result.
     pub(crate) fn begin_buffering(&mut self) -> Option<FailOnDrop> {
         // An HTTP/1 connection has one response at a time, and a timer on its writes.
         self.buffered = (self.request.version == Version::HTTP_2)
@@ -119,7 +120,7 @@ impl RequestRecord {
             .map(BufferedResponse::on_exchange_end)
     }
 
-    /// The head of the response is sent.
+    /// Called when the head of the response is sent.
     pub(crate) fn on_response(&mut self, status: StatusCode, headers: &HeaderMap) {
         let now = Instant::now();
         self.status = Some(status);
@@ -128,14 +129,15 @@ impl RequestRecord {
         self.on_trailers(headers);
     }
 
-    /// The trailers of the response are sent, or its head, which may have them as well.
+    /// Called when the trailers of the response are sent, or its head, which may contain the same fields.
     pub(crate) fn on_trailers(&mut self, trailers: &HeaderMap) {
         if self.request.protocol == ProtocolType::Grpc {
             self.grpc_status = grpc_status_of(trailers).or(self.grpc_status);
         }
     }
 
-    /// The request is over: counts it, logs a failure, and passes the record to the observer. The first call decides.
+    /// Called when the request is over: counts it, logs a failure, and passes the record to the observer. Only the
+    /// first call has an effect.
     pub(crate) fn finish(&mut self, outcome: Outcome<'_>) {
         if std::mem::replace(&mut self.is_finished, true) {
             return;
@@ -198,8 +200,8 @@ impl RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        // Only for a request whose future or body was dropped early: the visitor has left. Every other path has finished
-        // the record.
+        // This has an effect only for a request whose future or body was dropped early: the visitor has left. Every
+        // other path has finished the record.
         self.finish(Outcome::Cancelled);
         let open = self.context.counters.requests_open(self.request.protocol);
         open.fetch_sub(1, Ordering::Relaxed);
@@ -249,8 +251,8 @@ pub(crate) fn record_rejected(
     });
 }
 
-/// Records a request whose head could not be read, with status and body length of the response to it. A request of HTTP/2
-/// gets none.
+/// Records a request whose head could not be read, with status and body length of the response to it. A request of
+/// HTTP/2 receives no response.
 pub(crate) fn record_unreadable(
     observer: &dyn Observer,
     connection: &Connection,

@@ -1,4 +1,4 @@
-//! How a request body crosses: in the message of the head, or as a stream.
+//! How a request body is sent: in the message of the head, or as a stream.
 
 use std::{
     pin::{Pin, pin},
@@ -21,14 +21,14 @@ use crate::{
     },
 };
 
-/// A request body as it will cross.
+/// A request body in the form in which it will be sent.
 pub(crate) enum RequestBody {
     None,
     /// Complete, with its trailers.
     Inline(Bytes, Option<HeaderMap>),
     /// The beginning of a small body that the visitor did not complete (P-6.2).
     Incomplete(Bytes, Failure),
-    /// Read as it is sent.
+    /// A body that is read while it is sent.
     Streamed {
         /// The bytes that arrived with the head.
         first: Bytes,
@@ -38,7 +38,7 @@ pub(crate) enum RequestBody {
 }
 
 impl RequestBody {
-    /// Decides how a body crosses, and reads a small one. `received` counts the bytes.
+    /// Decides how a body is sent, and reads a small one. `received` counts the bytes.
     ///
     /// # Errors
     /// A body that does not arrive in time, or breaks the rules of HTTP.
@@ -56,7 +56,8 @@ impl RequestBody {
             Some(length) if !expect_continue => length,
             _ => return Ok(Self::streamed(Bytes::new(), body)),
         };
-        // One time for the whole body: byte by byte it could hold its permit for days.
+        // One timeout applies to the whole body: with a timeout for each byte the request could hold its permit for
+        // days.
         timeout(
             config.stall_timeout,
             read_whole(config, body, length, demand, received),
@@ -65,7 +66,7 @@ impl RequestBody {
         .unwrap_or_else(|_| Err(stalled()))
     }
 
-    /// Takes up to `enough` bytes that have arrived with the head, and does not wait: the service may have to send first.
+    /// Takes up to `enough` bytes that have arrived with the head, without waiting: the service may have to send first.
     /// `received` counts the bytes.
     ///
     /// # Errors
@@ -173,7 +174,7 @@ async fn read_whole(
     Ok(RequestBody::whole(all.bytes(), trailers))
 }
 
-/// Joins pieces into one. Mostly there is one only.
+/// Joins pieces into one. Usually there is only one.
 #[derive(Default)]
 struct Gathered {
     one: Bytes,

@@ -42,7 +42,7 @@ pub(super) struct Head<'r> {
     pub(super) offers_upgrade: bool,
     pub(super) tunnel: &'r str,
     pub(super) revision: u64,
-    /// For gRPC.
+    /// The deadline of a gRPC call.
     pub(super) deadline: Option<Deadline>,
 }
 
@@ -129,7 +129,8 @@ pub(super) fn lines_of(request: &RequestMeta) -> impl Iterator<Item = (&[u8], &[
     header_lines(&request.headers).filter(|(name, _)| crosses(name))
 }
 
-/// Layers remove most of these lines, but the layers are the caller's choice.
+/// Whether a line is sent with a WebSocket handshake. Layers remove most of the other lines, but the caller chooses the
+/// layers.
 fn crosses_to_websocket(name: &[u8]) -> bool {
     let is_of_the_hop = WEBSOCKET_HOP_LINES
         .iter()
@@ -137,7 +138,7 @@ fn crosses_to_websocket(name: &[u8]) -> bool {
     !is_of_the_hop && name != b"content-length"
 }
 
-/// The head of a call has the deadline, and each hop sends its own `te` (P-8.2).
+/// Whether a line is sent with a gRPC call. The head contains the deadline, and each hop sends its own `te` (P-8.2).
 fn crosses_in_call(name: &[u8]) -> bool {
     name != TE.as_str().as_bytes() && name != deadline::HEADER.as_bytes()
 }

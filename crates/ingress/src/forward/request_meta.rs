@@ -129,7 +129,7 @@ pub(crate) fn new_uuid() -> Uuid {
 
 /// The `traceparent` of a request; empty when it has none, or more than one: then neither can be trusted.
 pub(crate) fn traceparent(headers: &HeaderMap) -> &str {
-    // A static name: a lookup by text would parse it for each request.
+    // The name is static: a lookup by text would parse it for each request.
     static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
     let mut values = headers.get_all(&TRACEPARENT).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! From the response of a service to the response for the visitor.
+//! Makes the response for the visitor from the response of a service.
 
 use std::task::{Context, Poll, Waker};
 
@@ -24,7 +24,7 @@ use crate::forward::{
 /// the body as well.
 ///
 /// # Errors
-/// For a visitor that has left.
+/// When the visitor has left.
 pub(crate) fn respond(
     response: UpstreamResponse,
     mut record: Box<RequestRecord>,
@@ -43,13 +43,13 @@ pub(crate) fn respond(
     };
     let is_call = record.request.protocol == ProtocolType::Grpc;
     if is_call {
-        // The response may end with a status that is set here, and then the length would be wrong.
+        // The response may end with a status that adit sets, and then the length would be wrong.
         retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
     }
     let bodyless = record.request.method == Method::HEAD
         || parts.status == StatusCode::NO_CONTENT
         || parts.status == StatusCode::NOT_MODIFIED;
-    // Mostly the first part has come with the head. No waker is registered: the body polls again.
+    // Usually the first part has arrived with the head. No waker is registered: the body polls again.
     let first = match recv.poll_part(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(part))) => Some(part),
         // A failure right after the head replaces the response. A call can end with a status in any case.
@@ -62,7 +62,7 @@ pub(crate) fn respond(
     record.passed.pass_response(&record.request, &mut parts);
     record.on_response(parts.status, &parts.headers);
     if request.is_cut() && record.request.version < Version::HTTP_2 {
-        // The start of the next request could not be found.
+        // After a body that was not read to its end, the start of the next request could not be found.
         parts
             .headers
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -71,7 +71,7 @@ pub(crate) fn respond(
     record.request.headers = HeaderMap::new();
     if bodyless {
         if parts.status == StatusCode::NO_CONTENT {
-            // No body by definition (RFC 9110, 8.6).
+            // Such a response has no body by definition (RFC 9110, 8.6).
             retain(&mut parts.headers, |name| *name != CONTENT_LENGTH);
         }
         record.finish(Outcome::Completed);

@@ -1,4 +1,4 @@
-//! The body of a response on its way to the visitor.
+//! The body of a response to the visitor.
 
 use std::{
     future::Future,
@@ -25,15 +25,15 @@ use crate::forward::{
 /// A piece of a response body.
 #[derive(Debug)]
 pub(crate) enum Chunk {
-    /// From a service. Its credit is returned when hyper or h2 drops it, which is when it has been written. The fields
-    /// are dropped in this order.
+    /// A piece from a service. Its credit is returned when hyper or h2 drops it, which is when it has been written. The
+    /// fields are dropped in this order.
     Service(
         #[expect(dead_code, reason = "its drop is counted")] Option<Arc<BufferedResponse>>,
         Payload,
     ),
-    /// Made here.
+    /// A piece that adit itself made.
     Own(Bytes),
-    /// Empty. It is dropped when all pieces before it have been written.
+    /// An empty piece. It is dropped when all pieces before it have been written.
     Mark(#[expect(dead_code, reason = "its drop notifies the receiver")] oneshot::Sender<()>),
 }
 
@@ -63,7 +63,7 @@ impl Buf for Chunk {
     }
 }
 
-/// The body of a response: from a service, or made here.
+/// The body of a response: from a service, or made by adit itself.
 pub(crate) enum ResponseBody {
     Service(Box<ServiceBody>),
     Local(
@@ -79,19 +79,19 @@ pub(crate) struct ServiceBody {
     recv: Option<RecvHalf>,
     /// The part that arrived with the head.
     first: Option<Part>,
-    /// Bytes still to come, if the length is known.
+    /// Bytes that have not arrived yet, if the length is known.
     remaining: Option<u64>,
     request: RequestSend,
-    /// For a call of gRPC.
+    /// The deadline of a gRPC call.
     deadline: Option<Deadline>,
     #[expect(dead_code, reason = "ends the exchange at the deadline")]
     watch: Option<Watch>,
-    /// The body was cut off, and ends when the visitor has received all bytes before.
+    /// The body was cut off, and ends when the visitor has received all bytes before the cut.
     failing: Option<Failing>,
     record: Box<RequestRecord>,
 }
 
-/// A body that was cut off, while the bytes before are still being sent.
+/// A body that was cut off, while the bytes before the cut are still being sent.
 struct Failing {
     failure: Failure,
     /// HTTP/2: notified when all of them have been written.
@@ -117,7 +117,7 @@ impl ServiceBody {
         if let Some(buffered) = &record.buffered {
             buffered.hand_over();
         }
-        // The visitor decides whether the body is polled, but not when the deadline is over.
+        // Whether the body is polled depends on the visitor; the deadline must not depend on it.
         let watch = deadline
             .filter(|_| !recv.is_complete())
             .map(|deadline| Watch::start(deadline, recv.canceller()));
@@ -149,7 +149,7 @@ impl ServiceBody {
         loop {
             if let Some(Failing { failure, written }) = &mut self.failing {
                 let (Some(written), Some(recv)) = (written, &self.recv) else {
-                    // The socket ends the connection.
+                    // The socket ends the connection, so the body stays pending.
                     return Poll::Pending;
                 };
                 if Pin::new(written).poll(cx).is_pending() {
@@ -171,7 +171,7 @@ impl ServiceBody {
                     self.end();
                     return Poll::Ready(None);
                 }
-                // Its drop returns its credit.
+                // Dropping the payload returns its credit.
                 Some(Ok(Part::Data(payload))) if payload.bytes().is_empty() => continue,
                 Some(Ok(Part::Data(payload))) => self.on_data(payload),
                 Some(Ok(Part::Trailers(_)))
@@ -199,7 +199,7 @@ impl ServiceBody {
         }
     }
 
-    /// The cause of a failure: the failure itself does not have it if this side has reset the exchange.
+    /// The cause of a failure: the failure does not contain it if this side has reset the exchange.
     fn reason_of(&self, failure: Failure) -> Failure {
         if let Some(deadline) = self.deadline.filter(Deadline::is_over) {
             return deadline.exceeded();
@@ -223,7 +223,7 @@ impl ServiceBody {
         )))
     }
 
-    /// The body is complete.
+    /// Called when the body is complete.
     fn end(&mut self) {
         self.record.buffered = None;
         self.recv = None;
@@ -231,11 +231,11 @@ impl ServiceBody {
         std::mem::replace(&mut self.request, RequestSend::Done).detach();
     }
 
-    /// Cuts the body off after all bytes before. It must not look complete (P-7.1).
+    /// Ends the body after the bytes that have arrived, in a way that does not look complete (P-7.1).
     fn cut_off(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Chunk>, Failure>>> {
         let is_http1 = self.record.request.version < Version::HTTP_2;
         if self.is_call() || failure.reason == Reason::Stalled {
-            // The status of a call is sent after them; a stalled visitor does not read them.
+            // The status of a call is sent after the bytes before; a stalled visitor does not read them.
             return Poll::Ready(Some(self.fail(failure)));
         }
         if is_http1 {
@@ -298,7 +298,7 @@ impl Drop for ServiceBody {
         } else if self.is_call()
             && let Some(recv) = self.recv.take()
         {
-            // At once, even if bytes are still being sent to the visitor (P-8.3).
+            // The exchange is reset at once, even if bytes are still being sent to the visitor (P-8.3).
             recv.reset(ResetCode::Cancelled, "the visitor left");
         }
     }
@@ -322,7 +322,7 @@ fn trailers(block: &adit_codec::HeaderBlock) -> HeaderMap {
 }
 
 impl ResponseBody {
-    /// A body that is made here. The `record` is finished; it is kept until the body has been sent.
+    /// A body that adit itself made. The `record` is finished; it is kept until the body has been sent.
     pub(crate) fn local(body: Bytes, record: Option<Box<RequestRecord>>) -> Self {
         Self::Local((!body.is_empty()).then_some(body), record)
     }
@@ -358,7 +358,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            // A call may end early with a status that is set here: no length can be promised.
+            // A call may end early with a status that adit sets, so no length can be announced.
             Self::Service(body) if body.is_call() => SizeHint::default(),
             Self::Service(body) => body
                 .remaining

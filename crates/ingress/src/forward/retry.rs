@@ -20,10 +20,10 @@ const MAX_RETRIES: usize = 2;
 pub(crate) trait Attempts: Send {
     /// The result of an attempt that succeeded.
     type Done;
-    /// The end of a request that is not forwarded: a failure, or more.
+    /// The end of a request that is not forwarded: a failure, or a response as well.
     type Rejected: From<Failure>;
 
-    /// Routes it. Links in `avoid` have failed.
+    /// Routes the request. Links in `avoid` have failed.
     fn direct(&self, director: &dyn Director, avoid: &[u64]) -> Direction;
 
     /// Waits for a client. The outer error ends the loop: the visitor has left.
@@ -73,7 +73,7 @@ pub(crate) async fn forward_with_retries<A: Attempts>(
         request.phases().begin(Phase::Route);
         let directed = match request.direct(director, &avoid) {
             // The requests of a lost link must not all move to other clients. On the next link of their own client they
-            // are as many as before.
+            // do not increase the load.
             Direction::Go(destination)
                 if is_lost
                     && !request.last_attempt_was_on(&destination.grant)
@@ -89,13 +89,13 @@ pub(crate) async fn forward_with_retries<A: Attempts>(
         request.phases().end(Phase::Route);
         let destination = match (directed, last_failure.take()) {
             (Ok(destination), _) => destination,
-            // No other client: the failure of the attempt is the reason.
+            // When there is no other client, the failure of the attempt is the reason.
             (Err(_), Some(failure)) | (Err(failure), None) => return Err(failure.into()),
         };
         if !avoid.is_empty() {
             request.on_retry();
         }
-        // Once for each list: another client of the same tunnel has the same one.
+        // Each list is passed once: another client of the same tunnel has the same list.
         if !destination.layers.is_empty()
             && !{ passed.as_ref() }.is_some_and(|passed| passed.is_same(&destination.layers))
         {
@@ -124,7 +124,7 @@ fn waits_for_next_link(failed: &Failure, lane: &Lane) -> bool {
     matches!(failed.reason, Reason::LinkLost | Reason::Draining) || lane.is_closed()
 }
 
-/// The client that refused a request is connected, and no other.
+/// The failure when the only connected client has refused the request.
 fn no_other_client() -> Failure {
     Failure::new(Reason::NoClient, "no other client to try")
 }

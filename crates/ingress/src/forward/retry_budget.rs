@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 /// Retries may be this share of the requests of a window, in percent.
 const PERCENT: u64 = 20;
-/// As many are always allowed: a share of few requests would be none at all.
+/// This many retries are always allowed: the share of few requests would be zero.
 const AT_LEAST: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -44,7 +44,7 @@ impl RetryBudget {
         windows.requests[1] += 1;
     }
 
-    /// Takes one retry from the budget. Returns whether it had one.
+    /// Takes one retry from the budget. Returns whether there was one.
     pub fn try_retry(&self, now: Instant) -> bool {
         let mut windows = self.windows.lock();
         windows.turn(now);

@@ -24,9 +24,9 @@ pub(crate) struct SessionRecord {
     /// Attempts on other clients after the first.
     pub(crate) retries: u32,
     responded: Option<Instant>,
-    /// From the visitor.
+    /// Bytes from the visitor.
     pub(crate) received_bytes: u64,
-    /// To the visitor.
+    /// Bytes to the visitor.
     pub(crate) sent_bytes: u64,
 }
 
@@ -46,7 +46,7 @@ impl SessionRecord {
         }
     }
 
-    /// Starts an attempt: the trace context for its opening message.
+    /// Starts an attempt. Returns the trace context for its opening message.
     pub(crate) fn begin_attempt(&mut self) -> Option<TraceContext> {
         self.phases.transit(&*self.observer)
     }
@@ -61,20 +61,21 @@ impl SessionRecord {
         route.is_some_and(|(before, _)| before.client() == grant.client())
     }
 
-    /// The other end has connected to the service.
+    /// Called when the other end has connected to the service.
     pub(crate) fn on_accepted(&mut self) {
         if self.phases.timeline().is_some() {
             self.phases.respond(Instant::now());
         }
     }
 
-    /// So many bytes have been sent to the visitor.
+    /// Adds bytes that have been sent to the visitor.
     pub(crate) fn on_sent(&mut self, bytes: u64) {
         self.responded.get_or_insert_with(Instant::now);
         self.sent_bytes += bytes;
     }
 
-    /// The session is over: logs a failure, and passes the record to the observer. The first call decides.
+    /// Called when the session is over: logs a failure, and passes the record to the observer. Only the first call has
+    /// an effect.
     ///
     /// Returns the reason of a failure, on the first call.
     pub(crate) fn finish(&mut self, outcome: Outcome<'_>) -> Option<Reason> {
@@ -118,7 +119,8 @@ impl SessionRecord {
 
 impl Drop for SessionRecord {
     fn drop(&mut self) {
-        // Only for a session whose future was dropped early. Every other path has finished the record.
+        // This has an effect only for a session whose future was dropped early. Every other path has finished the
+        // record.
         self.finish(Outcome::Cancelled);
     }
 }

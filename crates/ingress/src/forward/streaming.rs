@@ -24,9 +24,9 @@ use crate::{
 pub(super) struct Streaming<'a> {
     pub(crate) config: &'a HttpConfig,
     pub(crate) options: ForwardOptions<'a>,
-    /// Until the pump starts.
+    /// The sending half, until the pump starts.
     pub(crate) send: Option<SendHalf>,
-    /// Sends the body, once it has started.
+    /// The pump that sends the body, once it has started.
     pub(crate) pump: Option<Pump>,
     pub(crate) demand: &'a Demand,
     /// Bytes to send before the rest of the body.
@@ -132,7 +132,7 @@ impl Streaming<'_> {
         Failure::new(Reason::ServiceTimeout, late)
     }
 
-    /// The exchange has failed. Returns the cause, and puts the body back if nothing of it has been read.
+    /// Called when the exchange has failed. Returns the cause, and puts the body back if no byte of it has been read.
     async fn fail(self, failure: Failure) -> Failure {
         let Some(pump) = self.pump else {
             return failure;
@@ -141,7 +141,7 @@ impl Streaming<'_> {
             return cause;
         }
         if failure.retry() == Retry::Never {
-            // The exchange may be alive yet, and the pump waiting for its credit.
+            // The exchange may still be open, and the pump may wait for its credit.
             pump.reset(ResetCode::ProtocolError, "the response could not be used");
             return failure;
         }
@@ -150,7 +150,7 @@ impl Streaming<'_> {
     }
 }
 
-/// Waits until some of the body of the request has arrived.
+/// Waits until a part of the body of the request has arrived.
 async fn content(record: &RequestRecord, body: Option<&mut Inbound>) {
     if record.request.version == Version::HTTP_2
         && let Some(body) = body
@@ -158,7 +158,7 @@ async fn content(record: &RequestRecord, body: Option<&mut Inbound>) {
         return body.arrived().await;
     }
     let connection = record.connection();
-    // Requests of HTTP/1.1 are served one after the other: this is the last one.
+    // Requests of HTTP/1.1 are served one after the other, so this is the last one.
     let number = connection.requests().saturating_sub(1);
     connection.expectation().content(number).await;
 }

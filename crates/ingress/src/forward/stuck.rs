@@ -12,7 +12,7 @@ use tokio::{sync::Notify, time::sleep};
 #[derive(Default)]
 pub(crate) struct StuckResponses {
     count: AtomicUsize,
-    /// How often the count has come back to zero.
+    /// How often the count has returned to zero.
     cleared: AtomicU64,
     added: Notify,
 }
@@ -33,7 +33,7 @@ impl StuckResponses {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until the count has been above zero for this long without a break.
+    /// Waits until the count has been above zero for this long without interruption.
     ///
     /// # Cancel safety
     /// Yes; the time starts again.

@@ -1,20 +1,20 @@
 //! Request targets, as visitors send them.
 //!
-//! A request target may have any byte above 0x20 here, as for most servers and proxies. hyper reads it into a
+//! In adit a request target may have any byte above 0x20, as in most servers and proxies. hyper reads it into a
 //! [`http::Uri`], which rejects or cuts some of them: `"`, `#`, `<`, `>`, a backtick, bytes that are not UTF-8. So the
-//! socket replaces these bytes by a [`PLACEHOLDER`] before hyper sees them (`accept/request_line.rs`) and keeps them in
-//! `connection.rs`, and [`Target::new`] puts them back.
+//! socket replaces these bytes by a [`PLACEHOLDER`] before hyper reads them (`accept/request_line.rs`) and keeps them
+//! in `connection.rs`, and [`Target::new`] puts them back.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{Uri, uri::PathAndQuery};
 
-/// Replaces a byte that [`http::Uri`] does not accept. It replaces itself as well: each placeholder in a target has its
-/// byte among those that were replaced.
+/// Replaces a byte that [`http::Uri`] does not accept. The same character in a target is replaced as well, so that each
+/// placeholder stands for one replaced byte.
 pub(crate) const PLACEHOLDER: u8 = b'^';
 
-/// Whether a byte of a target is replaced before hyper sees it.
+/// Whether a byte of a target is replaced before hyper reads it.
 pub(crate) const fn is_replaced(byte: u8) -> bool {
     matches!(
         byte,
@@ -29,7 +29,7 @@ pub struct Target(Form);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Form {
     Uri(PathAndQuery),
-    /// With bytes that a [`PathAndQuery`] does not hold.
+    /// A target with bytes that a [`PathAndQuery`] cannot contain.
     Raw {
         bytes: Bytes,
         text: Box<str>,

@@ -27,12 +27,12 @@ pub struct Forwarded {
 }
 
 impl Forwarded {
-    /// With the proxies whose values are trusted.
+    /// Creates the layer with the proxies whose values are trusted.
     pub const fn new(trusted: TrustedProxies) -> Self {
         Self { trusted }
     }
 
-    /// Extends the values of a trusted proxy at `peer`.
+    /// Adds to the values of a trusted proxy at `peer`.
     fn extend(&self, request: &mut RequestMeta, peer: IpAddr) {
         let headers = &mut request.headers;
         let mut hops: Vec<Hop> = list(headers, &FOR).map(Hop::of_address).collect();
@@ -56,7 +56,7 @@ impl Forwarded {
         }
         let mut visitor = None;
         for hop in hops.into_iter().rev() {
-            // Each hop reports the one before it: a trusted proxy's report is believed.
+            // Each hop reports the one before it: the report of a trusted proxy is accepted.
             let Some(addr) = hop.0 else { break };
             visitor = Some(addr);
             if !self.trusted.contains(addr.ip()) {
@@ -99,7 +99,7 @@ impl Layer for Forwarded {
 struct Hop(Option<SocketAddr>);
 
 impl Hop {
-    /// From `x-forwarded-for`: an address; some proxies add a port.
+    /// Parses an address of `x-forwarded-for`; some proxies add a port.
     fn of_address(text: &[u8]) -> Self {
         let Ok(text) = std::str::from_utf8(text) else {
             return Self(None);
@@ -112,7 +112,7 @@ impl Hop {
         Self(addr.or_else(|_| text.parse()).ok())
     }
 
-    /// From `forwarded` (RFC 7239, 4).
+    /// Parses an element of `forwarded` (RFC 7239, 4).
     fn of_element(element: &[u8]) -> Self {
         parameter(element, b"for").map_or(Self(None), Self::of_address)
     }

@@ -32,7 +32,7 @@ impl HeaderEdit {
         Ok(())
     }
 
-    /// Puts one line in the place of all lines with this name.
+    /// Replaces all lines with this name by one line.
     ///
     /// # Errors
     /// An invalid name or value, or a name that may not be changed.
@@ -43,10 +43,10 @@ impl HeaderEdit {
         Ok(())
     }
 
-    /// Adds a line behind those with this name.
+    /// Adds a line after those with this name.
     ///
     /// # Errors
-    /// Those of [`HeaderEdit::set`].
+    /// Returns the errors of [`HeaderEdit::set`].
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), LayerError> {
         let name = header_name(name)?;
         let value = header_value(&name, value)?;
@@ -111,7 +111,7 @@ impl Layer for RequestHeaders {
     }
 }
 
-/// Changes the header lines of responses, those that are made here included.
+/// Changes the header lines of responses, including local responses.
 #[derive(Debug, Clone)]
 pub struct ResponseHeaders(pub HeaderEdit);
 

@@ -39,7 +39,7 @@ impl Layer for HopByHop {
         });
     }
 
-    /// It begins on this hop.
+    /// Does nothing: a local response begins on this hop.
     fn on_local_response(&self, _: &RequestMeta, _: &mut http::response::Parts) {}
 }
 
@@ -53,7 +53,7 @@ fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     elements(headers, &CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| !is_hop_by_hop(name.as_str().as_bytes()))
-        // The end of a message and its host depend on these two: they always stay.
+        // The end of a message and its host depend on these two fields, so they always stay.
         .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
         .collect()
 }

@@ -1,7 +1,7 @@
 //! The layers that a configuration can give.
 //!
-//! A list of them stands in the settings of a side, and crosses in the announcement of a tunnel (P-1.16). Order in the list
-//! is the order in which requests pass; responses pass in the reverse order. Decision 0029 has the reasons.
+//! The settings of a side contain a list of them, and so does the announcement of a tunnel (P-1.16). Requests pass the
+//! layers in the order of the list, responses in the reverse order. Decision 0029 has the reasons.
 
 use http::{HeaderName, HeaderValue};
 

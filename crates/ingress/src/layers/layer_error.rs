@@ -5,10 +5,10 @@ use thiserror::Error;
 /// A part of a layer's configuration that is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LayerError {
-    /// The name of a header is no token (RFC 9110, 5.1).
+    /// The name of a header is not a token (RFC 9110, 5.1).
     #[error("invalid header name {name:?}")]
     HeaderName {
-        /// Its start.
+        /// The start of the name.
         name: String,
     },
     /// The header frames, routes or controls its message, or ends a call of gRPC.
@@ -25,12 +25,12 @@ pub enum LayerError {
         /// The header.
         name: String,
     },
-    /// The status does not fit the layer.
+    /// The status is not allowed for the layer.
     #[error("invalid status {status}: expected {expected}")]
     Status {
         /// The status.
         status: u32,
-        /// Those that fit.
+        /// The allowed statuses.
         expected: &'static str,
     },
     /// A response with this status has no body (RFC 9110, 6.4.1).
@@ -45,7 +45,7 @@ pub enum LayerError {
     /// The scheme of a redirection.
     #[error("invalid scheme {scheme:?}: expected `http` or `https`")]
     Scheme {
-        /// Its start.
+        /// The start of the scheme.
         scheme: String,
     },
     /// The host of a redirection.
@@ -53,7 +53,7 @@ pub enum LayerError {
         "invalid host {host:?}: expected a host name or an address, with a port if it is not the default one"
     )]
     Host {
-        /// Its start.
+        /// The start of the host.
         host: String,
     },
 }

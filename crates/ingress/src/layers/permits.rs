@@ -15,8 +15,8 @@ use crate::forward::{
 /// A limit of concurrent requests. A request above it waits a bounded time, in the order of arrival, and then fails with
 /// `limit`.
 ///
-/// When permits run short they are shared by the visitor's address, and by host and port, in place of the tunnel, which is
-/// not known before routing; or by the number of the entry ([`Permits::of_entry`]).
+/// When permits run short they are shared by the visitor's address, and by host and port, instead of by the tunnel,
+/// which is not known before routing; or by the number of the entry ([`Permits::of_entry`]).
 pub struct Permits {
     gate: Arc<Gate>,
     wait: Duration,

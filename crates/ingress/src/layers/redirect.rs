@@ -25,14 +25,14 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// The status of a redirection that names none: permanent, and the method stays.
+    /// The status of a redirection without a configured status: permanent, and the method stays.
     pub const STATUS: u16 = 308;
 
-    /// To a scheme, to a host with or without a port, or to both, with status 301, 302, 303, 307 or 308. An empty text is
-    /// what the request has.
+    /// Redirects to a scheme, to a host with or without a port, or to both, with status 301, 302, 303, 307 or 308. For
+    /// an empty text the value of the request is kept.
     ///
     /// # Errors
-    /// Neither of both, or an invalid part.
+    /// Both are empty, or a part is invalid.
     pub fn new(scheme: &str, host: &str, status: u32) -> Result<Self, LayerError> {
         if scheme.is_empty() && host.is_empty() {
             return Err(LayerError::NoTarget);
@@ -73,7 +73,7 @@ impl Redirect {
         self.status
     }
 
-    /// Where a request is redirected to; `None` if it is there already, or cannot be elsewhere.
+    /// Where a request is redirected to; `None` if it has that location already, or cannot be redirected.
     fn location(&self, request: &RequestMeta) -> Option<Vec<u8>> {
         let scheme = self.scheme.unwrap_or(request.scheme);
         let given = request.authority.as_ref();
@@ -82,10 +82,10 @@ impl Redirect {
             Some(host) if scheme == request.scheme && is_there(host) => return None,
             Some(host) => host.as_str(),
             None if scheme == request.scheme => return None,
-            // The port belongs to the scheme before.
+            // The port belongs to the scheme of the request.
             None => given?.host(),
         };
-        // `OPTIONS *` has no place.
+        // `OPTIONS *` has no location.
         let path = request.path.as_bytes();
         path.starts_with(b"/")
             .then(|| [scheme.as_str().as_bytes(), b"://", host.as_bytes(), path].concat())

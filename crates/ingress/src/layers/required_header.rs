@@ -28,7 +28,7 @@ pub struct RequiredHeader {
 }
 
 impl RequiredHeader {
-    /// The status of a response that names none.
+    /// The status of the response if none is configured.
     pub const STATUS: u16 = 403;
 
     /// Requires the header with any value. A request without it gets the status 400, 403 or 404.
@@ -44,7 +44,7 @@ impl RequiredHeader {
         })
     }
 
-    /// Accepts this value, and from then on only values that were given here.
+    /// Accepts this value. After the first call, only values that were added in this way are accepted.
     ///
     /// # Errors
     /// An invalid value.
@@ -73,7 +73,7 @@ impl RequiredHeader {
         if self.values.is_empty() {
             return lines.next().is_some();
         }
-        // Every line with every value: the time does not depend on which of them are equal.
+        // Every line is compared with every value, so that the time does not depend on which of them are equal.
         let pairs = lines.flat_map(|line| self.values.iter().map(move |value| (line, value)));
         let is_met = pairs.fold(Choice::from(0), |met, (line, value)| {
             met | line.as_bytes().ct_eq(value.as_bytes())

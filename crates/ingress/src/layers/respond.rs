@@ -1,4 +1,4 @@
-//! A response in place of the service's: a maintenance page, a closed path.
+//! A response instead of the service's: a maintenance page, a closed path.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub struct Respond {
 }
 
 impl Respond {
-    /// With a status from 200 to 599, without headers and body.
+    /// Creates a response with a status from 200 to 599, without headers and body.
     ///
     /// # Errors
     /// Any other status.
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn body_is_plain_text_unless_a_header_says_otherwise() {
+    fn body_is_plain_text_unless_a_header_sets_another_type() {
         let mut page = Respond::new(503).unwrap();
         page.set_body("back at noon").unwrap();
         page.add_header(b"retry-after", b"600").unwrap();

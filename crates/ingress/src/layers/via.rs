@@ -13,7 +13,7 @@ use crate::forward::{
 #[derive(Debug, Clone)]
 pub struct Via {
     pseudonym: Box<str>,
-    /// The element for a message of this version of HTTP, made once.
+    /// The element of `via` for messages of HTTP/1.0, made once.
     http10: HeaderValue,
     http11: HeaderValue,
     http2: HeaderValue,
@@ -36,7 +36,8 @@ impl Via {
         }
     }
 
-    /// Whether `via` has this pseudonym. Comments may have commas, but no part of one is taken for it.
+    /// Whether `via` has this pseudonym. Comments may contain commas, but no part of a comment is equal to the
+    /// pseudonym.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         elements(headers, &VIA).any(|element| {
             let mut words = element
@@ -68,7 +69,7 @@ impl Layer for Via {
         response.headers.append(VIA, self.http11.clone());
     }
 
-    /// It is not forwarded (RFC 9110, 7.6.3).
+    /// Does nothing: a local response is not forwarded (RFC 9110, 7.6.3).
     fn on_local_response(&self, _: &RequestMeta, _: &mut http::response::Parts) {}
 }
 

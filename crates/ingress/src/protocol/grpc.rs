@@ -1,8 +1,8 @@
 //! Calls of gRPC (section 8 of the protocol).
 //!
-//! A call is an exchange of HTTP/2 whose body is a sequence of messages and whose outcome is in the trailers. Messages are
-//! not parsed here. Two things differ from plain HTTP: only the visitor's own deadline bounds a silence, and every failure
-//! is a status that libraries of gRPC understand.
+//! A call is an exchange of HTTP/2 whose body is a sequence of messages and whose outcome is in the trailers. Messages
+//! are not parsed here. There are two differences from plain HTTP: a silence is bounded only by the visitor's own
+//! deadline, and every failure is a status that gRPC libraries understand.
 
 use adit_link::Failure;
 use http::Response;
@@ -23,7 +23,7 @@ use crate::forward::{
 /// Serves one call.
 ///
 /// # Errors
-/// For a visitor that has left.
+/// When the visitor has left.
 pub(super) async fn serve(
     context: &HttpContext,
     mut record: Box<RequestRecord>,
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     };
     let forwarding = forward(context, &mut record, body, options);
     let response = match deadline {
-        // Dropped at the deadline, it resets its exchange with `CANCELLED` (P-8.3).
+        // The future is dropped at the deadline, which resets its exchange with `CANCELLED` (P-8.3).
         Some(deadline) => deadline.bound(forwarding).await,
         None => forwarding.await,
     };

@@ -44,7 +44,7 @@ use crate::{
     },
 };
 
-/// What follows a request that has changed the protocol.
+/// The session after a request that has changed the protocol.
 pub(crate) enum Session {
     WebSocket(Box<WebSocket>),
     Upgrade(Box<Upgrade>),
@@ -53,7 +53,7 @@ pub(crate) enum Session {
 /// Serves one request; `interim` sends interim responses to a visitor of HTTP/2.
 ///
 /// # Errors
-/// For a visitor that has left.
+/// When the visitor has left.
 pub(crate) async fn serve(
     context: Arc<HttpContext>,
     connection: Arc<Connection>,

@@ -1,8 +1,8 @@
 //! TCP: a public port for each tunnel, an exchange for each connection (section 10 of the protocol).
 //!
-//! A connection is admitted and routed by its local port, opened with the bytes that the visitor has sent by then, and
-//! spliced with its exchange until both directions have ended. A failure of one hop resets the other; a visitor without a
-//! service is reset as well (P-10.3, P-10.4), because TCP has no error response.
+//! A connection is admitted and routed by its local port. Its exchange is opened with the bytes that the visitor has
+//! sent by then, and the two are spliced until both directions have ended. A failure of one hop resets the other; a
+//! visitor without a service is reset as well (P-10.3, P-10.4), because TCP has no error response.
 //!
 //! One future for each connection, no task; a waiting connection holds no buffer.
 
@@ -48,7 +48,7 @@ use crate::{
     },
 };
 
-/// Size of the buffer for the first read, and while little arrives.
+/// Size of the buffer for the first read, and while few bytes arrive.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
 /// Unused buffers kept of each size: more than one turn of a thread reads into.
 const MAX_FREE_BUFFERS: usize = 64;
@@ -67,8 +67,7 @@ impl Tcp {
         Self::counting(config, admission, Arc::default())
     }
 
-    /// An entry with another configuration that counts on where this one is. Connections of this one keep its
-    /// configuration.
+    /// An entry with another configuration and the same counters. Connections of this one keep its configuration.
     pub fn reconfigured(&self, config: TcpConfig, admission: Arc<Admission>) -> Arc<Self> {
         Self::counting(config, admission, self.counters.clone())
     }
@@ -153,7 +152,7 @@ impl Tcp {
         })
     }
 
-    /// The record of a connection that has been accepted now.
+    /// The record of a connection that has just been accepted.
     fn begin_record(&self, peer: SocketAddr, local: SocketAddr) -> SessionRecord {
         let accepted = Instant::now();
         let session = Session::new(ProtocolType::Tcp, peer, local, accepted);
@@ -178,9 +177,9 @@ struct Connection<'t> {
     tcp: &'t Tcp,
     socket: &'t Socket,
     record: SessionRecord,
-    /// Held until the end, on any client.
+    /// Values that are held until the end, on any client.
     holds: Vec<Held>,
-    /// The bytes that cross with the head, once they have been read: the same for each attempt.
+    /// The bytes that are sent with the head, once they have been read: the same for each attempt.
     first: Option<Bytes>,
     /// The last attempt has sent nothing but `first`, and was not accepted: another may follow.
     is_untouched: bool,
@@ -189,8 +188,8 @@ struct Connection<'t> {
 }
 
 impl Connection<'_> {
-    /// Passes the connection through the layers, forwards it to a client, or to another one if that is allowed, and carries
-    /// it to its end.
+    /// Passes the connection through the layers, and forwards it to a client, or to another one if that is allowed,
+    /// until it ends.
     async fn forward(&mut self) -> Result<(), Failure> {
         let admission = &self.tcp.admission;
         self.record.phases.begin(Phase::Queue);
@@ -201,15 +200,16 @@ impl Connection<'_> {
         forward_with_retries(admission.director(), self).await
     }
 
-    /// The connection is over: its failure is counted, and its record emitted.
+    /// Called when the connection is over: counts its failure, and emits its record.
     fn finish(&mut self, outcome: Outcome<'_>) {
         if let Some(reason) = self.record.finish(outcome) {
             self.tcp.counters.count_failure(reason);
         }
     }
 
-    /// Reads the bytes that have arrived by now: they cross with the head (P-10.1), and are kept for another attempt. This
-    /// does not wait, because the service may send first. An end of the stream is read again later.
+    /// Reads the bytes that have arrived by now: they are sent with the head (P-10.1), and are kept for another
+    /// attempt. It does not wait for more, because the service may send first. An end of the stream is read again
+    /// later.
     async fn read_first(&mut self, window: u32) -> Result<Bytes, Failure> {
         let socket = self.socket;
         let readable = || poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_ready()));
@@ -220,7 +220,8 @@ impl Connection<'_> {
                 return Ok(Bytes::new());
             }
         }
-        // Half of the window: the visitor should not wait for credit before the service is connected.
+        // This is at most half of the window, so that the visitor need not wait for credit before the service is
+        // connected.
         let credit = u64::from(window / 2).min(u64::from(window).saturating_sub(MESSAGE_COST));
         let credit = usize::try_from(credit).unwrap_or(0);
         let mut buffer = self.tcp.buffers.small.take();
@@ -404,7 +405,8 @@ impl Attempts for Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        // Only for a connection whose future was dropped early. Every other path has finished the record.
+        // This has an effect only for a connection whose future was dropped early. Every other path has finished the
+        // record.
         self.finish(Outcome::Cancelled);
     }
 }
@@ -418,8 +420,8 @@ async fn while_alive<T>(socket: &Socket, work: impl Future<Output = T>) -> Resul
     }
 }
 
-/// The visitor's connection has failed.
-// By value: `map_err` passes it so.
+/// The failure of the visitor's connection.
+// The error is passed by value, because `map_err` passes it by value.
 #[allow(clippy::needless_pass_by_value)]
 fn left(error: std::io::Error) -> Failure {
     Failure::new(Reason::Cancelled, format!("the visitor left: {error}"))

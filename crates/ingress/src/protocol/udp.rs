@@ -7,8 +7,9 @@
 //! Bounds: flows by [`UdpConfig::max_flows`], where the one that has been silent longest is evicted (P-11.2); datagrams that
 //! wait for a destination by their bytes, for each flow and for all; datagrams that wait for the lane by the lane.
 //!
-//! Datagrams are read and sent one by one. Batches in one system call would need `unsafe` or a crate with it: quinn-udp has
-//! it, and forbids fragmentation on every socket, so that datagrams above the path's MTU would be lost, against P-11.1.
+//! Datagrams are read and sent one by one. Batches in one system call would need `unsafe` or a crate with it: quinn-udp
+//! has it, but forbids fragmentation on every socket, so that datagrams above the path's MTU would be lost, which
+//! violates P-11.1.
 
 mod context;
 mod flow;
@@ -38,7 +39,8 @@ impl Udp {
         Arc::new(Self { context })
     }
 
-    /// Uses these bounds and times for flows to come and flows that end. The bounds of waiting datagrams stay.
+    /// Uses these bounds and times for new flows and for the ends of flows. The bounds of waiting datagrams do not
+    /// change.
     pub fn set_config(&self, config: UdpConfig) {
         self.context.config.store(Arc::new(config));
     }

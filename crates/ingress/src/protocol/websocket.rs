@@ -46,7 +46,7 @@ pub(crate) struct WebSocket {
 /// Serves one handshake.
 ///
 /// # Errors
-/// For a visitor that has left.
+/// When the visitor has left.
 pub(super) async fn serve(
     context: &Arc<HttpContext>,
     mut record: Box<RequestRecord>,
@@ -92,7 +92,7 @@ pub(super) async fn serve(
     respond(response, record, None).map(Served::Response)
 }
 
-/// The response to a visitor whose WebSocket is accepted, and the session behind it.
+/// The response to a visitor whose WebSocket is accepted, and the session after it.
 fn accept(
     context: &Arc<HttpContext>,
     response: UpstreamResponse,
@@ -138,8 +138,8 @@ fn accept(
 }
 
 impl WebSocket {
-    /// Carries frames until the WebSocket is over; `first` has been read from the socket already. Returns the socket unless
-    /// it has been shut down. `is_gone` checks a socket that is not read.
+    /// Forwards frames until the WebSocket is over; `first` has been read from the socket already. Returns the socket
+    /// unless it has been shut down. `is_gone` checks a socket that is not read.
     ///
     /// # Cancel safety
     /// Dropping it closes both hops without a close frame.
@@ -181,7 +181,7 @@ impl WebSocket {
         if ended.is_cut && record.request.version < Version::HTTP_2 {
             connection.break_off();
             if let Some(socket) = &mut socket {
-                // Ready when the visitor has received all that was written; always an error.
+                // Ready when the visitor has received all that was written; the result is always an error.
                 let _ = socket.flush().await;
             }
         }
@@ -193,7 +193,7 @@ impl WebSocket {
     }
 }
 
-/// The failure of a WebSocket that did not end regularly.
+/// The failure of a WebSocket that did not end in the regular way.
 fn failure_of(outcome: WebSocketOutcome, failure: Option<Failure>) -> Option<Failure> {
     let (reason, detail) = match outcome {
         WebSocketOutcome::Closed | WebSocketOutcome::WentAway => return None,

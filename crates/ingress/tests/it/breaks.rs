@@ -1,5 +1,5 @@
-//! Responses and bodies that break off, through both ends and to real services: what came before arrives, and then the break
-//! (P-6.2, P-7.1).
+//! Responses and bodies that break off, through both ends and to real services: the bytes before the break arrive, and
+//! then the break (P-6.2, P-7.1).
 
 use std::{convert::Infallible, time::Duration};
 
@@ -26,7 +26,7 @@ use tokio::{
 
 const MEGABYTE: usize = 1_000_000;
 
-/// How a service leaves.
+/// How a service ends its connection.
 #[derive(Clone, Copy, PartialEq)]
 enum Leave {
     Ends,
@@ -76,7 +76,7 @@ fn entry_to(port: u16) -> HttpEntry {
     entry_of(Protocol::Http1, (Side::Server, Side::Client), port)
 }
 
-/// What an HTTP/2 visitor gets of the body of a response, and whether its end.
+/// The body of a response that an HTTP/2 visitor receives, and whether it ends.
 async fn over_http2(entry: &HttpEntry) -> (Bytes, bool) {
     let mut send = http2::connect(entry.connect_tcp().await).await;
     let request = Request::get("http://a/").body(Empty::new()).unwrap();
@@ -96,7 +96,7 @@ async fn over_http2(entry: &HttpEntry) -> (Bytes, bool) {
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// What an HTTP/1.1 visitor gets behind the head of a response that is reset.
+/// What an HTTP/1.1 visitor receives after the head of a response that is reset.
 async fn over_http1(entry: &HttpEntry) -> String {
     let broken = entry.raw(GET).await.expect_err("it looks whole");
     let (head, body) = broken.split_once("\r\n\r\n").unwrap();
@@ -130,7 +130,7 @@ async fn p_7_1_a_megabyte_crosses_to_a_visitor_that_begins_late() {
     let entry = entry_to(responding(response, Leave::Ends).await);
     let mut visitor = entry.connect_tcp().await;
     send(&mut visitor, GET).await;
-    // All that goes without the visitor has gone: nothing moves.
+    // All bytes that need no window of the visitor have been sent: the count does not change any more.
     let far = entry.links[0].far.clone();
     within(async {
         let mut before = 0;
@@ -210,7 +210,7 @@ async fn p_7_1_the_same_holds_for_a_clients_entry() {
 
 #[tokio::test]
 async fn p_7_1_a_response_to_an_unread_body_precedes_the_reset() {
-    // It closes a connection with unread bytes, so that the system sends a reset.
+    // The service closes a connection with unread bytes, so that the system sends a reset.
     let (port, _) = service(|mut stream, _| async move {
         read_until(&mut stream, "\r\n\r\n").await;
         let response = "HTTP/1.1 413 Too Large\r\ncontent-length: 1009\r\n\r\ntoo large";
@@ -235,7 +235,7 @@ async fn p_7_1_a_response_to_an_unread_body_precedes_the_reset() {
     }
 }
 
-/// An entry, and what its service has read of each body when the connection ends or is reset.
+/// An entry, and the number of bytes that its service has read of each body when the connection ends or is reset.
 async fn uploads() -> (HttpEntry, mpsc::UnboundedReceiver<usize>) {
     let (port, lengths) = service(|mut stream, _| async move {
         read_until(&mut stream, "\r\n\r\n").await;
@@ -265,7 +265,8 @@ async fn p_6_2_a_body_before_its_visitors_reset_reaches_the_service() {
     entry.settled().await;
 }
 
-/// Regression: a body that fits into the message of its head was waited for, and nothing of it left when it broke off.
+/// Regression: the tunnel waited for the whole of a body that fits into the message of its head, and sent none of it
+/// when it broke off.
 #[tokio::test]
 async fn p_6_2_a_small_body_before_its_break_reaches_the_service() {
     let (entry, mut lengths) = uploads().await;
@@ -280,7 +281,7 @@ async fn p_6_2_a_small_body_before_its_break_reaches_the_service() {
     entry.settled().await;
 }
 
-/// The same of a service of HTTP/2, whose connection is made for it.
+/// A small body before its break reaches a service of HTTP/2, to which a new connection is made.
 #[tokio::test]
 async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
     let (sender, mut read) = mpsc::unbounded_channel();

@@ -27,7 +27,7 @@ fn set(name: &str, value: &str) -> HeaderEdit {
     edit
 }
 
-/// Adds its name to a line of the response.
+/// A layer that adds its name to a header line of the response.
 fn marks(name: &str) -> LayerConfig {
     let mut edit = HeaderEdit::default();
     edit.add(b"x-passed", name.as_bytes()).unwrap();
@@ -47,7 +47,7 @@ fn page(status: u32, body: &'static str) -> LayerConfig {
     LayerConfig::Respond(page)
 }
 
-/// A route to `link` through these layers before routing, and those behind it.
+/// A route to `link` through `before` routing and `after` it.
 fn route(link: &Link, before: &[LayerConfig], after: &[LayerConfig]) -> Route {
     let (there, after) = (link.clone(), after.iter().collect::<Layers>());
     let director = director(move |_, _| {
@@ -60,7 +60,7 @@ fn route(link: &Link, before: &[LayerConfig], after: &[LayerConfig]) -> Route {
         .layers(chain(before))
 }
 
-/// The layers of a configuration behind those that every request passes, as a server has them.
+/// The layers of a configuration after those that every request passes, as in a server.
 fn chain(before: &[LayerConfig]) -> Vec<Box<dyn Layer>> {
     let mut chain: Vec<Box<dyn Layer>> = vec![
         Box::new(HopByHop),
@@ -71,7 +71,7 @@ fn chain(before: &[LayerConfig]) -> Vec<Box<dyn Layer>> {
     chain
 }
 
-/// Status and names of the layers that the response has passed.
+/// The status, and the names of the layers that the response has passed.
 fn passed(response: &str) -> (&str, Vec<&str>) {
     (&response[9..12], http1::values(response, "x-passed"))
 }
@@ -166,7 +166,7 @@ async fn p_3_13_error_response_passes_the_layers_before_the_failure() {
     let response = entry.raw(GET).await.unwrap();
     assert_eq!(passed(&response), ("404", vec!["a"]));
 
-    // It is rejected before it is a request.
+    // This head is rejected before it is a request.
     let response = entry.raw("GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(passed(&response), ("400", vec![]));
 }
@@ -242,7 +242,7 @@ async fn redirection_keeps_path_and_query_and_ends_where_it_leads() {
     assert_eq!(&response[9..12], "200");
 }
 
-/// A request that runs keeps the layers that it began with, also for its response.
+/// A running request keeps the layers that it began with, also for its response.
 #[tokio::test(start_paused = true)]
 async fn next_request_of_a_connection_passes_new_layers() {
     let (link, mut incoming) = Link::scripted();

@@ -15,11 +15,11 @@ use adit_testlink::{
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify};
 
-/// More than credit and hyper's buffers take: the rest waits in the socket. Less than the socket takes, without which a
-/// FIN would not arrive.
+/// More than credit and hyper's buffers can take, so that the rest waits in the socket; less than the socket can hold,
+/// because otherwise a FIN would not arrive.
 const UPLOAD: usize = 96 * 1024;
 
-/// No time but that of the departure ends a request.
+/// A configuration in which only the timeout of the departure ends a request.
 fn patient() -> HttpConfig {
     let hour = Duration::from_secs(3600);
     HttpConfig {
@@ -107,7 +107,7 @@ async fn visitor_gone_while_waiting_for_a_client_is_released() {
     }
 }
 
-/// The whole request is in the socket: the visitor has only shut down its side.
+/// The whole request is in the socket: the visitor has shut only its sending side.
 #[tokio::test]
 async fn half_closed_visitor_with_unread_whole_upload_is_served() {
     let now = Arc::new(Notify::new());
@@ -136,7 +136,7 @@ async fn half_closed_visitor_with_unread_whole_upload_is_served() {
 
 #[tokio::test]
 async fn half_closed_visitor_is_reset_after_the_half_close_timeout() {
-    // Long enough not to pass while the body is on its way.
+    // The time is longer than the transfer of the body takes.
     let entry = silent(HttpConfig {
         half_close_timeout: Duration::from_millis(300),
         ..patient()

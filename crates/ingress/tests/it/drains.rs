@@ -12,7 +12,7 @@ use adit_testlink::{
 };
 use tokio::io::AsyncReadExt;
 
-/// No time but that of the drain ends a connection.
+/// A configuration in which only the timeout of the drain ends a connection.
 fn patient() -> HttpConfig {
     let hour = Duration::from_secs(3600);
     HttpConfig {
@@ -29,7 +29,7 @@ async fn connection_without_a_request_is_closed_by_a_drain() {
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let half = "GET / HTTP/1.1\r\nHo";
     let both = format!("{get}{half}");
-    // Neither sends a response to the ping that comes before the end of HTTP/2.
+    // Neither visitor responds to the ping that is sent before the end of HTTP/2.
     for (sent, end) in [
         ("", ""),
         (half, ""),
@@ -54,7 +54,7 @@ async fn connection_without_a_request_is_closed_by_a_drain() {
     }
 }
 
-/// The request is over and its response waits for a visitor that reads late.
+/// The request is over, and its response waits for a visitor that reads late.
 #[tokio::test(start_paused = true)]
 async fn a_drain_keeps_the_end_of_a_response() {
     const LENGTH: usize = 16 << 20;
@@ -74,7 +74,7 @@ async fn a_drain_keeps_the_end_of_a_response() {
     let mut buffer = vec![0; 256 * 1024];
     within(async {
         loop {
-            // Slower than a draining connection is checked.
+            // The visitor reads more slowly than a draining connection is checked.
             if got > LENGTH - (1 << 20) {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
@@ -88,7 +88,7 @@ async fn a_drain_keeps_the_end_of_a_response() {
     assert!(got > LENGTH, "{got}: with the lines of its chunks");
 }
 
-/// The same over HTTP/2: what is left lies in hyper, and the socket could take it.
+/// The same over HTTP/2: the rest of the response is in hyper's buffers, and the socket could take it.
 #[tokio::test(start_paused = true)]
 async fn a_drain_keeps_the_end_of_an_http2_response() {
     const LENGTH: usize = 16 * 1024;
@@ -108,7 +108,7 @@ async fn a_drain_keeps_the_end_of_an_http2_response() {
     })
     .await;
     entry.drain.send_replace(true);
-    // The connection is checked several times.
+    // Meanwhile the connection is checked several times.
     tokio::time::sleep(Duration::from_millis(900)).await;
     let mut got = 0;
     within(async {

@@ -1,4 +1,4 @@
-//! How exchanges end when one side stops, stalls, leaves or sends less than it promised.
+//! How exchanges end when one side stops, stalls, leaves or sends less than it announced.
 
 use std::{
     convert::Infallible,
@@ -53,7 +53,7 @@ async fn a_response_that_breaks_off_resets_its_connection_or_stream() {
                 "{broken}"
             );
         }
-        // On HTTP/2 the stream is reset, and the connection serves on.
+        // On HTTP/2 the stream is reset, and the connection remains usable.
         let mut visitor = http2::connect(entry.connect().await).await;
         for _ in 0..2 {
             let response = within(visitor.send_request(get("/"))).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_body_of_another_length_than_promised_is_broken_off() {
                 .unwrap_err();
             assert!(!broken.contains("much longer than ten"), "{broken}");
             let mut visitor = http2::connect(entry.connect().await).await;
-            // hyper may find the response broken before it has sent its head.
+            // hyper may detect the incomplete response before it has sent its head.
             if let Ok(response) = within(visitor.send_request(get("/"))).await {
                 assert!(within(response.into_body().collect()).await.is_err());
             }
@@ -131,7 +131,7 @@ async fn responses_with_ambiguous_content_length_are_rejected() {
             "{response}"
         );
     }
-    // Twice the same is once.
+    // The same length in two lines counts as one.
     let entry = HttpEntry::serving(http_config(), |_, exchange| async move {
         let headers = [("content-length", "1"), ("content-length", "1")];
         respond(&exchange, 200, &headers, b"x");
@@ -162,7 +162,7 @@ async fn an_early_response_arrives_whole_though_the_body_keeps_coming() {
         )
         .await;
         let (mut read, mut write) = tokio::io::split(&mut stream);
-        // A simple visitor writes all of it before it reads.
+        // A simple visitor writes the whole request before it reads.
         let writing = async {
             let part = [b'x'; 16 * 1024];
             for _ in 0..180 {
@@ -235,7 +235,7 @@ async fn an_expected_body_is_read_after_the_continue_wait() {
 async fn a_rejected_body_is_never_read() {
     let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         respond(&exchange, 417, &[], b"no");
-        // Nothing comes, not even an end that would look like an empty body.
+        // No payload arrives, and no end that would look like an empty body.
         let end = exchange.recv.part().await;
         assert!(
             matches!(&end, Some(Err(f)) if f.reason == Reason::Cancelled),
@@ -276,10 +276,10 @@ async fn a_visitor_that_leaves_cancels_its_request() {
         }
     });
     let requests = [
-        // While the visitor waits for its response, the connection is reset.
+        // The visitor waits for its response when the connection is reset.
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /responding HTTP/1.1\r\nHost: a\r\n\r\n",
-        // In the middle of a body.
+        // The visitor leaves in the middle of a body.
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
         "POST /responding HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
@@ -288,7 +288,7 @@ async fn a_visitor_that_leaves_cancels_its_request() {
         let mut stream = entry.connect().await;
         send(&mut stream, request).await;
         entry.opened().await;
-        // A body that is cut off need not be a reset to be known.
+        // A truncated body is detected without a reset.
         if request.starts_with("POST") {
             drop(stream);
         } else {
@@ -300,7 +300,7 @@ async fn a_visitor_that_leaves_cancels_its_request() {
     assert!(ends.lock().unwrap().iter().all(|r| *r == Reason::Cancelled));
     let cancelled = entry.stats().failures.of(Reason::Cancelled);
     assert_eq!(cancelled, requests.len() as u64);
-    // One stream of HTTP/2, and the others go on.
+    // One stream of HTTP/2 is reset, and the others continue.
     let mut visitor = http2::connect(entry.connect().await).await;
     let response = within(visitor.send_request(get("/responding")))
         .await
@@ -339,7 +339,7 @@ async fn half_closed_visitor_is_reset_after_the_half_close_timeout() {
     entry.settled().await;
 }
 
-/// Sends `start`, then `drop` every 50 ms until the other side has had enough; how long that took.
+/// Sends `start`, then `drop` every 50 ms until the other side ends the connection; returns how long that took.
 async fn drip(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     start: &str,
@@ -361,8 +361,8 @@ async fn drip(
     begun.elapsed()
 }
 
-/// Regression: the connection was closed in good order, and the visitor of a body that ends with its connection could
-/// not see that it was cut (P-7.1).
+/// Regression: the connection was closed in order, and the visitor could not detect that a body which ends with its
+/// connection was truncated (P-7.1).
 #[tokio::test(start_paused = true)]
 async fn a_response_cut_after_a_half_close_is_reset() {
     let mut config = http_config();
@@ -381,7 +381,7 @@ async fn a_response_cut_after_a_half_close_is_reset() {
     entry.settled().await;
 }
 
-/// Regression: each byte of a small body gave it the whole time anew, and it held its permit meanwhile (F12).
+/// Regression: each byte of a small body restarted its whole timeout, and the request held its permit meanwhile (F12).
 #[tokio::test(start_paused = true)]
 async fn a_small_body_does_not_gain_time_byte_by_byte() {
     let mut config = http_config();
@@ -409,7 +409,7 @@ async fn a_stalled_visitor_is_reset() {
         failure_of(&exchange.send).await;
     });
     for request in [
-        // A body that rides in the head, and one that does not.
+        // A body that is sent with the head, and one that is not.
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     ] {
@@ -432,13 +432,13 @@ async fn late_heads_and_idle_connections_time_out() {
     config.head_timeout = Duration::from_millis(200);
     config.idle_timeout = Duration::from_millis(600);
     let entry = HttpEntry::serving(config, hello);
-    // (what is sent, how long it takes at least)
+    // (the sent bytes, the shortest time until the end)
     let table = [
         ("", 200, 0),
         ("GET", 200, 0),
         ("GET / HTTP/1.1\r\nHost: a\r\nX", 200, 0),
         ("PRI * HT", 200, 0),
-        // Looks like HTTP/2 and is not: it once stood outside of every timer.
+        // This looks like HTTP/2 but is not. Regression: no timeout applied to it.
         ("PRI /", 200, 0),
         ("PRI x", 200, 0),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 600, 1),
@@ -462,13 +462,13 @@ async fn late_heads_and_idle_connections_time_out() {
             "{sent:?}: {took:?}"
         );
     }
-    // A head that comes byte by byte does not gain time by it, nor do empty lines before it.
+    // A head that arrives byte by byte does not get more time, nor do empty lines before it.
     for drop in [&b"X"[..], b"\r\n"] {
         let mut stream = entry.connect().await;
         let took = drip(&mut stream, "", drop).await;
         assert!(took < Duration::from_secs(5), "{drop:?}: {took:?}");
     }
-    // HTTP/2: requests count, pings do not.
+    // HTTP/2: requests count as activity, pings do not.
     let io = TokioIo::new(entry.connect().await);
     let (mut visitor, connection) =
         hyper::client::conn::http2::handshake::<_, _, Sent>(TokioExecutor::new(), io)
@@ -535,7 +535,7 @@ async fn a_stalled_stream_stops_no_other_on_its_connection() {
     let mut visitor = http2::connect(entry.connect().await).await;
     let mut stalled = Vec::new();
     for _ in 0..10 {
-        // Responses that are not read.
+        // Responses that the visitor does not read.
         let response = within(visitor.send_request(get("/endless"))).await.unwrap();
         stalled.push(response);
     }
@@ -560,7 +560,7 @@ async fn a_stalled_stream_stops_no_other_on_its_connection() {
         let body = within(response.into_body().collect()).await.unwrap();
         assert!(body.to_bytes() == sent);
     }
-    // What the stalled ones may hold is bounded by credit (P-4.1).
+    // The memory of the stalled exchanges is bounded by credit (P-4.1).
     for link in &entry.links {
         let waiting = link.far.stats().waiting_bytes;
         assert!(
@@ -595,7 +595,7 @@ async fn an_upload_is_read_no_faster_than_the_service_reads() {
     }
     let waiting = entry.links[0].far.stats().waiting_bytes;
     assert!(waiting <= 32 * 1024, "{waiting} bytes wait for the service");
-    // The rest is in the kernel's buffers.
+    // The rest waits in the kernel's buffers.
     assert!(written < 16 << 20, "{written}");
     reset(stream);
     entry.settled().await;
@@ -642,7 +642,7 @@ async fn connections_are_bounded() {
     assert_eq!(stats.connections_open, 1);
 }
 
-/// Regression: one byte within each stall time was progress.
+/// Regression: one byte within each stall time counted as progress.
 #[tokio::test(start_paused = true)]
 async fn trickled_body_slower_than_the_lowest_rate_is_reset() {
     let mut config = http_config();
@@ -660,7 +660,7 @@ async fn trickled_body_slower_than_the_lowest_rate_is_reset() {
     assert_eq!(entry.stats().failures.of(Reason::Stalled), 1);
 }
 
-/// The waiting request gets the permit of the trickled one, long before the stall time.
+/// The waiting request receives the permit of the trickled one, long before the stall time.
 #[tokio::test(start_paused = true)]
 async fn a_trickled_body_loses_its_permit_to_a_waiting_request() {
     for framing in ["Transfer-Encoding: chunked", "Content-Length: 8000"] {

@@ -15,7 +15,7 @@ fn entry(trusted: &[&str]) -> HttpEntry {
     HttpEntry::serving_through(|link| Route::to(link).layers(chain), http_config(), hello)
 }
 
-/// What the service gets of a request with these lines.
+/// The request that the service receives with these header lines.
 async fn seen(entry: &HttpEntry, lines: &str) -> HttpRequest {
     let head = format!("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{lines}\r\n");
     let response = entry.raw(&head).await.unwrap();
@@ -64,7 +64,7 @@ async fn reports_of_a_trusted_proxy_are_kept_and_extended() {
     assert_eq!(line(&request, "x-forwarded-port"), Some("443"));
     let forwarded = "for=192.0.2.7;proto=https, for=127.0.0.1";
     assert_eq!(line(&request, "forwarded"), Some(forwarded));
-    // The right-most address that is not a proxy's: what it claims itself is not believed.
+    // The right-most address that is not a proxy's: the addresses that the visitor itself reports are ignored.
     assert_eq!(&*request.open.visitor, "192.0.2.7:0");
     assert_eq!(request.scheme, "https");
     // A proxy that reports nothing is the visitor.
@@ -86,7 +86,7 @@ async fn the_visitor_is_the_right_most_untrusted_address() {
             "[2001:db8::1]:99",
         ),
         ("X-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n", "10.0.0.1:0"),
-        // Behind what cannot be read nothing is believed.
+        // Addresses before an unreadable one are ignored.
         (
             "X-Forwarded-For: 192.0.2.7, unknown, 10.0.0.2\r\n",
             "10.0.0.2:0",
@@ -128,7 +128,7 @@ async fn a_request_that_comes_back_gets_508_at_once() {
     assert!(response.starts_with("HTTP/1.1 508 "), "{response}");
     assert!(response.contains("adit-reason: loop\r\n"), "{response}");
     assert_eq!(entry.seen.lock().unwrap().len(), 0);
-    // Responses name it as well.
+    // Responses contain the pseudonym as well.
     let plain = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let response = entry.raw(&plain).await.unwrap();
     assert!(

@@ -1,5 +1,5 @@
-//! Calls of gRPC (section 8 of the protocol): both ends of a lane in memory, tonic or a script behind it, tonic or HTTP/2
-//! frame by frame before it.
+//! Calls of gRPC (section 8 of the protocol): both ends of a lane in memory. The service is tonic or a script; the
+//! visitor is tonic, or sends HTTP/2 frame by frame.
 #![allow(unreachable_pub, reason = "each file uses its part")]
 
 mod carried;
@@ -16,10 +16,10 @@ use adit_testlink::{EgressLink, HttpEntry, Route};
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
-/// An entry before a service on this machine.
+/// An entry with a service on this machine.
 fn to_service(port: u16, config: HttpConfig) -> HttpEntry {
     let egress = Config {
-        // Does not apply to calls.
+        // The egress has a timeout that does not apply to calls.
         response_timeout: Duration::from_millis(50),
         ..Config::default()
     };

@@ -1,4 +1,4 @@
-//! Header lines: how many cross, in which order, and `Date` (P-2.10, P-3.8).
+//! Header lines: how many are forwarded, in which order, and `Date` (P-2.10, P-3.8).
 
 use adit_testlink::{
     HttpEntry,
@@ -55,7 +55,7 @@ async fn p_2_10_lines_of_a_response_keep_their_order() {
 async fn p_2_10_both_versions_take_256_lines_and_no_more() {
     let entry = HttpEntry::serving(http_config(), hello);
     for (lines, expected) in [(256, "200"), (257, "431")] {
-        // `Host` and `Connection` are lines as well.
+        // `Host` and `Connection` count as lines as well.
         let many = "x: y\r\n".repeat(lines - 2);
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{many}\r\n");
         let response = entry.raw(&request).await.unwrap();
@@ -98,7 +98,7 @@ async fn p_3_8_every_response_has_a_date() {
             .filter_map(|line| line.strip_prefix("date: "));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    // The service's, a service's without one, adit's own, and the HTTP library's own.
+    // Responses with a date of the service, without one, of adit itself, and of the HTTP library.
     for (request, expected) in [
         (
             "GET /dated HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",

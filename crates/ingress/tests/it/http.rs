@@ -1,4 +1,4 @@
-//! Requests and responses of both HTTP versions, as they should be.
+//! Valid requests and responses of both HTTP versions.
 
 use std::convert::Infallible;
 
@@ -144,7 +144,7 @@ async fn bodies_of_every_size_and_framing_come_back() {
         }
     }
     entry.settled().await;
-    // A small body rides in the head (P-3.2), a larger one does not.
+    // A small body is sent with the head (P-3.2), a larger one is not.
     let seen = entry.seen.lock().unwrap();
     let lengths: Vec<_> = seen
         .iter()
@@ -223,7 +223,7 @@ async fn trailers_cross_both_ways() {
         assert_eq!(&body[..], b"abc");
         assert_eq!(trailers.unwrap()["grpc-status"], "0");
     }
-    // A visitor that does not accept them gets the body without.
+    // A visitor that does not accept trailers receives the body without them.
     let response = entry
         .raw(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         .await
@@ -349,7 +349,7 @@ async fn hop_by_hop_headers_are_removed_and_forwarded_headers_added() {
     headers.sort();
     expected.sort();
     assert_eq!(headers, expected);
-    // What a visitor claims of itself is not believed, named in `connection` or not.
+    // Values of `x-forwarded-*` that a visitor sends are ignored, whether `connection` names them or not.
     entry
         .raw(
             b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\n\
@@ -375,7 +375,7 @@ async fn http_1_0_visitors_get_http_1_0_responses() {
         tokio::task::yield_now().await;
         exchange.send.finish().unwrap();
     });
-    // Of unknown length: its end is the connection's.
+    // A response of unknown length ends with the connection.
     let response = entry
         .raw(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
         .await
@@ -389,7 +389,7 @@ async fn http_1_0_visitors_get_http_1_0_responses() {
         .await
         .unwrap();
     assert!(response.ends_with("\r\n\r\nhello"), "{response}");
-    // With it, it serves on.
+    // With keep-alive the connection serves further requests.
     let mut stream = entry.connect().await;
     for _ in 0..2 {
         let request = b"GET /known HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
@@ -421,7 +421,7 @@ async fn http_2_requests_name_one_host() {
     let (status, headers, ..) = whole(within(send.send_request(request)).await.unwrap()).await;
     assert_eq!(status.as_u16(), 400);
     assert_eq!(headers["adit-reason"], "bad_request");
-    // The connection has served them all.
+    // One connection has served all requests.
     assert_eq!(entry.stats().connections, 1);
     assert_eq!(entry.seen.lock().unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Interim responses on their way to visitors (P-3.1), and bodies that wait for one (P-3.5).
+//! Interim responses for visitors (P-3.1), and bodies that wait for one (P-3.5).
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nx-b: 1\r\n\r\n";
 
-/// A head of status 103 with lines that stay on their hop beside those that cross.
+/// A head of status 103, with lines that are forwarded and lines that are not.
 fn hints() -> adit_codec::EncodedHead {
     let lines = [
         ("link", "</a.css>; rel=preload"),
@@ -27,7 +27,7 @@ fn hints() -> adit_codec::EncodedHead {
     head(103, &lines, b"")
 }
 
-/// The next interim response. None when the final one is there.
+/// The next interim response; `None` when the final one has arrived.
 async fn interim(response: &mut ResponseFuture) -> Option<Response<()>> {
     within(poll_fn(|cx| response.poll_informational(cx)))
         .await
@@ -45,7 +45,7 @@ async fn body(response: ResponseFuture) -> (u16, String) {
     (status, String::from_utf8(all).unwrap())
 }
 
-/// A body that waits for `100 Continue` may wait for an hour: a test that waits for it hangs.
+/// A body may wait for `100 Continue` for an hour: a test that depends on this timeout hangs.
 fn patient() -> adit_ingress::HttpConfig {
     let mut config = http_config();
     config.continue_wait = Duration::from_secs(3_600);
@@ -131,7 +131,7 @@ async fn p_3_1_visitors_of_http_2_get_interim_responses_at_once() {
         async move {
             begin(&exchange, 102, &[], b"");
             exchange.send.respond(hints(), false).unwrap();
-            // No request waits for it.
+            // No body waits for a `100 Continue`.
             begin(&exchange, 100, &[], b"");
             go_on.notified().await;
             respond(&exchange, 200, &[], b"ok");
@@ -248,7 +248,7 @@ async fn p_3_5_a_body_sent_early_needs_no_100() {
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
         )
         .await;
-        // The service has it and sends nothing.
+        // The service has the request and sends nothing.
         until("the service has the request", || {
             entry.seen.lock().unwrap().len() > requests
         })
@@ -298,7 +298,7 @@ async fn p_3_5_http_2_visitors_get_a_100_after_the_wait() {
     config.continue_wait = Duration::from_millis(50);
     let entry = HttpEntry::serving(config, |_, mut exchange| async move {
         let (body, _) = body_of(&mut exchange).await.unwrap();
-        // Late: the server has sent one.
+        // The service's response is late: the server has sent its own 100.
         begin(&exchange, 100, &[], b"");
         respond(&exchange, 200, &[], &body);
     });
@@ -319,7 +319,7 @@ async fn p_3_5_http_2_visitors_may_send_without_a_100() {
         let requests = entry.seen.lock().unwrap().len();
         let (mut response, mut send) = expecting(&mut visitor);
         if comes_late {
-            // The service has it and sends nothing.
+            // The service has the request and sends nothing.
             until("the service has the request", || {
                 entry.seen.lock().unwrap().len() > requests
             })

@@ -15,7 +15,7 @@ use adit_testlink::{
     HttpEntry, Incoming, Link, LinkOptions, Recorded, Recorder, Records, Route, http_config,
 };
 
-/// An entry with an observer, before a client that the test plays.
+/// An entry with an observer and a client whose part the test takes.
 struct Observed {
     entry: HttpEntry,
     incoming: Incoming,
@@ -49,7 +49,7 @@ impl Observed {
         self.records.next().await
     }
 
-    /// No request is open, and the test has seen all records.
+    /// Waits until no request is open, and checks that the test has received all records.
     async fn settled(&mut self) {
         self.entry.settled().await;
         self.records.expect_none();

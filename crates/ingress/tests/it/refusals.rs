@@ -1,4 +1,4 @@
-//! Invalid requests byte by byte, and failures before the head of the response.
+//! Invalid requests, byte by byte, and failures before the head of the response.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -16,7 +16,7 @@ use adit_testlink::{
     until, within,
 };
 
-/// The status line's code, and the reason header if there is one.
+/// The status code, and the reason header if there is one.
 fn verdict(response: &str) -> (&str, Option<&str>) {
     let status = response.get(9..12).unwrap_or("");
     let reason = response
@@ -43,7 +43,7 @@ async fn ambiguous_requests_never_reach_a_client() {
     let bad = Some("bad_request");
     let large = Some("header_too_large");
     let table: &[(&str, &str, Option<&str>)] = &[
-        // Two lengths.
+        // Two lengths, or a length and a coding.
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "400",
@@ -99,7 +99,7 @@ async fn ambiguous_requests_never_reach_a_client() {
             "400",
             bad,
         ),
-        // Codings.
+        // Invalid transfer codings.
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
             "400",
@@ -135,7 +135,7 @@ async fn ambiguous_requests_never_reach_a_client() {
             "400",
             bad,
         ),
-        // Lines.
+        // Invalid header lines.
         (
             "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
             "400",
@@ -155,7 +155,7 @@ async fn ambiguous_requests_never_reach_a_client() {
         ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
         ("nonsense\r\n\r\n", "400", bad),
         ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "400", bad),
-        // Hosts and targets.
+        // Invalid hosts and targets.
         ("GET / HTTP/1.1\r\n\r\n", "400", bad),
         ("GET / HTTP/1.0\r\n\r\n", "400", bad),
         ("GET / HTTP/1.1\r\nHost:\r\n\r\n", "400", bad),
@@ -173,7 +173,7 @@ async fn ambiguous_requests_never_reach_a_client() {
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
         ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", "400", bad),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "400", bad),
-        // Bodies.
+        // Invalid bodies.
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
             "400",
@@ -194,7 +194,7 @@ async fn ambiguous_requests_never_reach_a_client() {
             "400",
             bad,
         ),
-        // P-3.9: zeros in front, blanks behind.
+        // P-3.9: zeros before the size of a chunk, blanks after it.
         (&zeros, "400", bad),
         (&blanks, "400", bad),
         (
@@ -207,7 +207,7 @@ async fn ambiguous_requests_never_reach_a_client() {
             "400",
             bad,
         ),
-        // Too much.
+        // Heads above the bounds.
         (&long, "431", large),
         (&many, "431", large),
         (&path, "414", large),
@@ -234,7 +234,8 @@ async fn ambiguous_requests_never_reach_a_client() {
         );
     }
     entry.settled().await;
-    // Bodies turn out bad only on the way: the exchange is then reset. Nothing else got there.
+    // An invalid body is detected only while it is forwarded: the exchange is then reset. No other request reached the
+    // client.
     let seen = entry.seen.lock().unwrap();
     assert!(seen.iter().all(|r| &r.method[..] == b"POST"), "{seen:?}");
     assert_eq!(seen.len(), 8);
@@ -243,7 +244,7 @@ async fn ambiguous_requests_never_reach_a_client() {
 #[tokio::test(start_paused = true)]
 async fn the_check_for_two_lengths_follows_pipelined_requests() {
     let entry = HttpEntry::serving(http_config(), echo);
-    // Bodies that look like heads, of each framing, in one go and byte by byte.
+    // Bodies that look like heads, with each framing, in one piece and byte by byte.
     let fake = "POST /fake HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
     let size = fake.len();
     let good = format!(
@@ -354,7 +355,7 @@ async fn failures_have_a_status_a_reason_and_advice() {
         );
         assert!(json.starts_with(&start), "{json}");
         assert_eq!(entry.stats().failures.of(reason), 2);
-        // A response to HTTP/1.0 is one of HTTP/1.0.
+        // The response to a request of HTTP/1.0 has that version.
         let response = entry
             .raw(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
             .await
@@ -417,7 +418,7 @@ async fn a_silent_service_times_out() {
     let mut config = http_config();
     config.service_timeout = Duration::from_millis(300);
     let entry = HttpEntry::serving(config, |_, mut exchange| async move {
-        // Reads everything and sends nothing.
+        // The service reads everything and sends nothing.
         while let Some(Ok(_)) = exchange.recv.part().await {}
         std::future::pending::<()>().await;
         drop(exchange);
@@ -433,7 +434,7 @@ async fn a_silent_service_times_out() {
             "{response}"
         );
     }
-    // As long as the body comes, the response is not due.
+    // While the body is arriving, the timeout of the response does not run.
     let mut stream = entry.connect().await;
     let start = tokio::time::Instant::now();
     send(
@@ -468,7 +469,7 @@ async fn a_request_over_the_limit_waits_and_is_refused() {
     let response = entry.raw(request).await.unwrap();
     assert_eq!(verdict(&response), ("503", Some("limit")));
     assert!(response.contains("retry-after: 1\r\n"));
-    // One that comes free in time is had.
+    // A permit that is returned in time is given to the waiting request.
     let waiting = entry.raw(request);
     let freeing = async {
         while gate.waiting() == 0 {
@@ -487,7 +488,7 @@ async fn a_permit_is_held_as_long_as_the_response_lasts() {
     let link = Link::serving(|_, exchange| async move {
         begin(&exchange, 200, &[], b"");
         exchange.send.send_all("first".into(), false).await.unwrap();
-        // Until the visitor leaves.
+        // The exchange stays open until the visitor leaves.
         let left = failure_of(&exchange.send).await;
         assert_eq!(left.reason, Reason::Cancelled);
     });
@@ -563,7 +564,7 @@ async fn layers_change_stop_and_are_passed_in_order() {
     assert_eq!(entry.director.calls(), 1);
 }
 
-/// Links that fail with `code` before any service sees the request, the last one good.
+/// Links that fail with `code` before any service receives the request; the last one succeeds.
 fn failing(code: Option<ResetCode>, links: u64) -> HttpEntry {
     let all: Vec<Link> = (0..links)
         .map(|number| {
@@ -604,12 +605,12 @@ async fn refused_requests_are_retried_on_other_clients() {
             assert_eq!(entry.stats().retries, 2);
             entry.settled().await;
         }
-        // Two more, and no more than that.
+        // There are at most two retries.
         let entry = failing(Some(code), 4);
         let response = entry.raw(GET).await.unwrap();
         assert_eq!(verdict(&response).0, "502");
         assert_eq!(entry.stats().retries, 2);
-        // Without a retry the first failure is the reason.
+        // If no other link exists, the failure of the first attempt is the reason.
         let entry = failing(Some(code), 2);
         entry.director.avoided.lock().unwrap().clear();
         entry.director.retries_left.store(0, Ordering::Relaxed);
@@ -688,7 +689,7 @@ async fn requests_of_a_lost_link_are_repeated_only_when_safe() {
         let response = response.unwrap();
         let reason = (status == "502").then_some("link_lost");
         assert_eq!(verdict(&response), (status, reason), "{request}");
-        // A lane that is over refuses at once, and any request goes elsewhere.
+        // A closed lane refuses at once, and any request is sent to another client.
         let response = entry.raw(INLINE).await.unwrap();
         assert_eq!(verdict(&response), ("200", None));
     }
@@ -717,7 +718,7 @@ async fn a_request_waits_for_a_client() {
     assert_eq!(verdict(&response), ("503", Some("no_client")));
 }
 
-/// Regression: hyper ended the connection, with every request on it.
+/// Regression: hyper ended the connection, and every request on it.
 #[tokio::test(start_paused = true)]
 async fn a_connect_with_content_ends_its_own_stream_alone() {
     let entry = HttpEntry::serving(http_config(), hello);

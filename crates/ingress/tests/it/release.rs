@@ -39,7 +39,7 @@ async fn breaks_off(config: HttpConfig) -> (HttpEntry, Arc<Notify>) {
                 return respond(&exchange, 200, &[], b"hello");
             }
             begin(&exchange, 200, &[], b"");
-            // One that waits in h2 and one that waits before it.
+            // One piece that waits in h2, and one that waits before it.
             for _ in 0..2 {
                 exchange
                     .send
@@ -64,7 +64,7 @@ async fn a_stream_without_window_releases_its_failed_response() {
     let (response, _) = requests.send_request(get("/"), true).unwrap();
     let body = within(response).await.unwrap().into_body();
     now.notify_one();
-    // The exchange has failed, and the visitor requests nothing.
+    // The exchange has failed, and the visitor sends no request.
     until("the service is done", || {
         entry.links[0].far.open_requests() == 0
     })
@@ -75,7 +75,7 @@ async fn a_stream_without_window_releases_its_failed_response() {
     drop(body);
 }
 
-/// All of it is in h2's hands, and the body is over; then it is the lane that finds the visitor stalled.
+/// h2 has the whole response, and its body is over; then the lane detects that the visitor is stalled.
 #[tokio::test(start_paused = true)]
 async fn a_complete_response_that_is_not_read_is_released() {
     let (entry, _now) = breaks_off(short()).await;
@@ -121,7 +121,7 @@ async fn streams_that_fail_and_are_read_leave_their_connection_alone() {
     assert_eq!(entry.stats().connections, 1);
 }
 
-/// The visitor resets the failed stream in time: it gets a GOAWAY, and its other request goes on.
+/// The visitor resets the failed stream in time: it receives a GOAWAY, and its other request continues.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_that_resets_in_time_keeps_its_connection() {
     let release = Duration::from_secs(1);
@@ -135,7 +135,7 @@ async fn a_visitor_that_resets_in_time_keeps_its_connection() {
     let first = within(response).await.unwrap().into_body();
     let (response, _) = requests.send_request(get("/"), true).unwrap();
     let mut second = within(response).await.unwrap().into_body();
-    // The first that waits is the first that breaks off.
+    // The response that waits first breaks off first.
     now.notify_one();
     within(async {
         while poll_fn(|cx| requests.poll_ready(cx)).await.is_ok() {
@@ -159,12 +159,12 @@ async fn a_visitor_that_resets_in_time_keeps_its_connection() {
     entry.closed().await;
 }
 
-/// A visitor need not respond to pings or close; the idle connection ends all the same.
+/// A visitor need not respond to pings or close; the idle connection is ended nevertheless.
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_without_its_peer() {
     let entry = HttpEntry::serving(
         HttpConfig {
-            // Also the time to the first request.
+            // This is also the time until the first request.
             head_timeout: Duration::from_millis(50),
             idle_timeout: Duration::from_millis(50),
             ..short()
@@ -172,7 +172,7 @@ async fn an_idle_connection_is_closed_without_its_peer() {
         hello,
     );
     let mut stream = entry.connect().await;
-    // The preface and empty settings, and then nothing: not even the response to a ping.
+    // The visitor sends the preface and empty settings, and nothing else, not even the response to a ping.
     send(&mut stream, http2::PREFACE).await;
     let mut all = Vec::new();
     let _ = within(stream.read_to_end(&mut all)).await;

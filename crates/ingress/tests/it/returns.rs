@@ -1,4 +1,4 @@
-//! Requests whose link is lost, and whose client comes back (P-7.2).
+//! Requests whose link is lost, and whose client returns (P-7.2).
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -8,7 +8,7 @@ use adit_link::{Failure, Reason};
 use adit_testlink::{HttpEntry, Link, Route, director, exchanges::hello, http_config, within};
 use tokio::sync::Notify;
 
-/// One client: its link is lost or refuses, and the next one comes when the test notifies it.
+/// An entry with one client: its link is lost or refuses, and the next link opens when the test notifies it.
 fn entry(refuses: Option<ResetCode>) -> (HttpEntry, Link, Arc<Notify>) {
     let first = Link::serving(move |_, exchange| async move {
         match refuses {
@@ -23,7 +23,7 @@ fn entry(refuses: Option<ResetCode>) -> (HttpEntry, Link, Arc<Notify>) {
         if avoid.is_empty() {
             return link.direction(1);
         }
-        // A lost link is not excluded: its client may come back on it (P-1.7).
+        // A lost link is not excluded: its client may return on the same link (P-1.7).
         assert_eq!(avoid, [u64::from(refuses.is_some())]);
         let (next, returns) = (next.clone(), returns.clone());
         Direction::Wait(Box::pin(async move {
@@ -40,7 +40,7 @@ fn request(method: &str) -> String {
     format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 }
 
-/// Sends requests, loses their link, and brings the client back when all have been directed anew.
+/// Sends requests, loses their link, and lets the client return when all requests have been directed again.
 async fn responses(
     entry: &HttpEntry,
     first: &Link,
@@ -69,7 +69,7 @@ async fn responses(
 #[tokio::test(start_paused = true)]
 async fn safe_requests_of_lost_link_wait_for_its_client() {
     let (entry, first, back) = entry(None);
-    // However many they are: the budget is for other retries.
+    // The number of such retries is not limited: the budget is for other retries.
     entry.director.retries_left.store(0, Ordering::Relaxed);
     let responses = responses(&entry, &first, &back, "GET", 50).await;
     for response in responses {

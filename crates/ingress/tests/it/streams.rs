@@ -22,7 +22,7 @@ use tokio::{
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
 
-/// An entry that reports the scheme to its service.
+/// An entry whose service receives the scheme.
 fn entry() -> HttpEntry {
     let forwarded = Forwarded::new(std::iter::empty().collect());
     let route = |link: &_| Route::to(link).layer(forwarded);
@@ -119,7 +119,7 @@ async fn a_truncated_response_never_looks_complete() {
     }
 }
 
-/// Changes to another protocol, sends everything back, and `bye` at the end.
+/// Changes to another protocol, returns all bytes, and sends `bye` at the end.
 async fn echoes(_: HttpRequest, mut exchange: Exchange) {
     let switch = HttpResponseHead::encode_switch(b"tcp", std::iter::empty()).unwrap();
     exchange.send.respond(switch, false).unwrap();

@@ -1,4 +1,4 @@
-//! Request targets cross as visitors send them, and requests without a host where the port decides.
+//! Request targets are forwarded as visitors send them, and a host is not required where the port decides.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use adit_testlink::{
 };
 use tokio::io::AsyncReadExt;
 
-/// Sends `bytes` in pieces of `step`, and reads all of the response.
+/// Sends `bytes` in pieces of `step`, and reads the whole response.
 async fn raw(entry: &HttpEntry, bytes: &[u8], step: usize) -> String {
     let mut stream = entry.connect().await;
     for piece in bytes.chunks(step) {
@@ -37,7 +37,7 @@ async fn bytes_above_0x20_of_a_target_cross_as_they_came() {
             [b"/", &all[..], b"?", &all[..]].concat(),
         ])
         .collect();
-    // One connection, so that each target belongs to its own request.
+    // All targets are sent on one connection, so that each must be assigned to its own request.
     let mut stream = entry.connect().await;
     for target in &targets {
         let head = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();

@@ -47,7 +47,7 @@ impl ToService {
         Self { entry, egress }
     }
 
-    /// Waits until so many bytes have been written to the service.
+    /// Waits until this many bytes have been written to the service.
     async fn service_has(&self, bytes: u64) {
         let sent = || self.egress.stats().tcp.sent_bytes;
         until("the service has the bytes", || sent() == bytes).await;
@@ -152,7 +152,7 @@ async fn p_10_1_the_first_bytes_travel_in_the_head() {
         visitor.local_addr().unwrap().to_string()
     );
     assert_eq!(*head.local, entry.addr.to_string());
-    // The body that rode along is the first part, and the rest comes without waiting for an response.
+    // The body in the head is the first part, and the rest arrives without waiting for a response.
     for expected in ["01234567", "89"] {
         let data = payload(&mut exchange.recv).await;
         assert_eq!(data, expected);
@@ -162,7 +162,7 @@ async fn p_10_1_the_first_bytes_travel_in_the_head() {
     entry.settled().await;
 }
 
-/// The connection is served as soon as it has been accepted, before its socket is known to be readable.
+/// The connection is served as soon as it has been accepted, before its socket is reported as readable.
 #[tokio::test]
 async fn p_10_1_first_bytes_of_a_new_connection_travel_in_the_head() {
     for (initial_window, expected) in [(None, 8 * 1024), (Some(1000), 500), (Some(264), 8)] {
@@ -252,9 +252,9 @@ async fn p_10_2_the_service_ends_first_and_the_visitor_goes_on() {
     entry.settled().await;
 }
 
-/// One direction shut, and then silence for longer than anything that is timed.
+/// One direction is shut, and then both are silent for longer than any timeout.
 #[tokio::test]
-async fn p_10_2_a_half_closed_connection_may_be_silent_for_ever() {
+async fn p_10_2_a_half_closed_connection_may_be_silent_forever() {
     let ((ended, end), (go, gone)) = (oneshot::channel(), oneshot::channel::<()>());
     let signals = Mutex::new(Some((ended, gone)));
     let (port, _) = service(move |mut stream, _| {
@@ -296,7 +296,7 @@ async fn keepalive_is_set_on_visitors_sockets() {
         let addr = listener.local_addr().unwrap();
         let visitor = TcpStream::connect(addr).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        // Another handle on the same connection.
+        // A second handle to the same connection.
         let stream = stream.into_std().unwrap();
         let watched = socket2::Socket::from(stream.try_clone().unwrap());
         let stream = TcpStream::from_std(stream).unwrap();
@@ -312,7 +312,7 @@ async fn keepalive_is_set_on_visitors_sockets() {
     }
 }
 
-/// The permit of a silent connection goes to one that waits; a connection that carried bytes keeps its own.
+/// The permit of a silent connection is given to a waiting one; a connection that carried bytes keeps its own.
 #[tokio::test]
 async fn silent_connection_gives_its_permit_to_one_that_waits() {
     let (link, mut incoming) = Link::scripted();

@@ -1,4 +1,4 @@
-//! UDP visitors on real sockets, with both ends of a lane in memory behind them and a scripted service at its far end.
+//! UDP visitors on real sockets, with both ends of a lane in memory and a scripted service at its far end.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,7 +7,7 @@
     missing_docs
 )]
 
-// Where losses of the system can be seen.
+// Only Linux reports the datagrams that the system drops.
 #[cfg(target_os = "linux")]
 mod burst;
 mod endings;
@@ -94,7 +94,7 @@ async fn p_11_1_datagrams_of_0_and_of_65507_bytes_cross_whole() {
 async fn p_11_1_datagrams_over_65507_bytes_are_dropped_and_counted() {
     let (link, mut incoming) = Link::scripted();
     let udp = Udp::new(UdpConfig::default(), Route::to(&link).admission());
-    // Not every machine has IPv6.
+    // Some machines have no IPv6.
     let Ok(socket) = bind_udp("[::1]:0".parse().unwrap()) else {
         return;
     };
@@ -148,7 +148,7 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
         assert_eq!(udp::recv(&mut service).await, [n].as_slice());
         flows.push((visitor, service));
     }
-    // The first sends again, and the second responds: now the third has been silent longest.
+    // The first flow sends again, and the second service responds: now the third flow has been silent longest.
     flows[0].0.send(b"again").await;
     assert_eq!(udp::recv(&mut flows[0].1).await, "again");
     udp::send(&flows[1].1, "response");
@@ -164,7 +164,7 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
     let stats = port.stats();
     assert_eq!((stats.flows, stats.flows_evicted), (4, 1));
     assert_eq!(stats.failures.of(Reason::Limit), 1);
-    // The others go on, and the evicted visitor comes back.
+    // The other flows continue, and the evicted visitor returns.
     for (visitor, service) in &mut flows {
         visitor.send(b"on").await;
         assert_eq!(udp::recv(service).await, "on");
@@ -218,11 +218,11 @@ async fn p_11_2_a_flood_from_many_addresses_is_bounded() {
     for round in 0..4_u8 {
         for (n, socket) in sockets.iter().enumerate() {
             socket.send_to(&[round, 1, 2, 3], port.addr).unwrap();
-            // So that the socket's buffer does not decide how many come.
+            // Wait for each batch, so that the socket's buffer does not limit the number of datagrams.
             if n % 50 == 49 {
                 let expected = u64::from(round) * 500 + n as u64 + 1;
                 port.until(|stats| stats.datagrams_in == expected).await;
-                // Tasks that are to end have their turn after those that are ready now.
+                // Flows that are to end run after the tasks that are ready now.
                 let open = port.stats().flows_open;
                 assert!(open <= 2 * FLOWS, "{open}");
             }
@@ -257,7 +257,7 @@ async fn p_11_2_a_flood_without_a_destination_is_bounded() {
         max_waiting_bytes: 20_000,
         ..UdpConfig::default()
     };
-    // A client that never comes.
+    // No client ever becomes available.
     let never = session_director(|_, _| Direction::Wait(Box::pin(std::future::pending())));
     let port = Route::director(never).udp(config, 60 * SECOND);
     let sockets: Vec<_> = (0..60)
@@ -271,7 +271,7 @@ async fn p_11_2_a_flood_without_a_destination_is_bounded() {
     }
     port.until(|stats| stats.flows_open == FLOWS).await;
     let stats = port.stats();
-    // 20 wait, in the 20,000 bytes that there are for them.
+    // 20 datagrams wait, in the 20,000 bytes that are available for them.
     assert_eq!(stats.datagrams_in - stats.dropped.undirected, 20);
     assert_eq!(stats.flows - stats.flows_evicted, FLOWS as u64);
     port.serving.lock().unwrap()[0].abort();
@@ -306,7 +306,7 @@ async fn p_11_3_datagrams_that_await_a_destination_are_bounded_and_ordered() {
     for n in 1..15 {
         waiting.send(&[n; 100]).await;
     }
-    // It does not delay another flow.
+    // The flood does not delay another flow.
     other.send(b"other").await;
     let (_, mut service) = incoming.udp().await;
     assert_eq!(udp::recv(&mut service).await, "other");

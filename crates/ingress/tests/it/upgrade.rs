@@ -15,7 +15,7 @@ use adit_testlink::{
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// As `docker exec` begins.
+/// The first request of `docker exec`.
 const EXEC: &str = "POST /exec/1/start HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
                     Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
@@ -32,7 +32,7 @@ async fn next(exchange: &mut Exchange) -> Option<Bytes> {
     }
 }
 
-/// Sends `hello` first, then everything back, and `bye` at the end.
+/// Sends `hello` first, then returns all bytes, and sends `bye` at the end.
 async fn changes(request: HttpRequest, mut exchange: Exchange) {
     assert_eq!(&request.upgrade[..], b"tcp");
     assert_eq!(next(&mut exchange).await.unwrap(), "{}");
@@ -82,7 +82,7 @@ async fn p_3_7_bytes_go_both_ways_after_the_switch_with_half_close() {
     assert_eq!(entry.stats().failures.total(), 0);
 }
 
-/// A visitor need not wait for the response where it knows it.
+/// A visitor that knows the response in advance may send data of the new protocol before it receives the response.
 #[tokio::test(start_paused = true)]
 async fn bytes_behind_the_request_are_carried_first() {
     let entry = HttpEntry::serving(http_config(), changes);
@@ -97,7 +97,7 @@ async fn p_3_7_any_other_response_is_one_of_http() {
     let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
         let body = next(&mut exchange).await.unwrap();
         respond(&exchange, 200, &[], &body);
-        // The visitor's direction ends with the offer.
+        // The visitor's direction ends when the offer is not accepted.
         assert!(exchange.recv.part().await.is_none());
     });
     let mut stream = entry.connect().await;
@@ -142,7 +142,7 @@ async fn p_3_7_only_upgrades_of_small_requests_are_offered() {
             "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".to_owned(),
             "",
         ),
-        // The end of such a body cannot be distinguished from what follows it.
+        // The end of such a body cannot be distinguished from the bytes after it.
         (
             "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
              Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"

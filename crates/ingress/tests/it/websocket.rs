@@ -1,5 +1,5 @@
-//! WebSockets (section 9 of the protocol): raw bytes, hyper or tungstenite before the entry, a script or the egress with
-//! a service behind it.
+//! WebSockets (section 9 of the protocol). The visitor sends raw bytes, or uses hyper or tungstenite; the other end is
+//! a script, or the egress with a service.
 #![allow(unreachable_pub, reason = "each file uses its part")]
 
 mod endings;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use adit_ingress::HttpConfig;
 use adit_testlink::http_config;
 
-/// Waits for close frames that a test can await.
+/// A configuration with a short timeout for close frames.
 fn short() -> HttpConfig {
     HttpConfig {
         close_timeout: Duration::from_millis(300),

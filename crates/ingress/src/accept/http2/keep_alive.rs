@@ -52,7 +52,8 @@ impl KeepAlive {
             self.silent += 1;
             match self.silent {
                 CHECKS_TO_PING => {
-                    // h2 sends no ping before the pong of the last one has been read. Fails only when the connection is over.
+                    // h2 sends no ping before the pong of the last one has been read. This fails only when the
+                    // connection is over.
                     let _ = pings.poll_pong(cx);
                     let _ = pings.send_ping(Ping::opaque());
                 }
@@ -141,7 +142,7 @@ mod tests {
     async fn visitor_stays_as_long_as_it_replies_to_pings() {
         for replies_for in [Duration::ZERO, Duration::from_secs(600)] {
             let found = detected_gone(replies_for).await - replies_for;
-            // The last pong may be as old as a ping.
+            // The last pong may have arrived up to one ping interval before.
             let least = CHECK_INTERVAL * (CHECKS_TO_END - CHECKS_TO_PING);
             assert!((least..=5 * CHECK_INTERVAL).contains(&found), "{found:?}");
         }

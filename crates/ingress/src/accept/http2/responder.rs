@@ -67,7 +67,7 @@ impl SendInterim for Responder {
             return;
         }
         if state.respond.poll_reset(cx).is_pending() {
-            // An interim response is a hint: the final response does not depend on it.
+            // An interim response is only a hint: an error is ignored.
             let _ = state.respond.send_informational(response);
         }
     }

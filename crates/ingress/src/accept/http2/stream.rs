@@ -64,7 +64,7 @@ pub(super) async fn serve(
             if let Ok(send) = responder.send(with_own_lines(head), false) {
                 let is_gone = |tunnel: &mut Tunnel, cx: &mut Context<'_>| tunnel.is_gone(cx);
                 let tunnel = Tunnel::new(send, recv);
-                // Boxed: rarely used, and unboxed it would enlarge every request's task.
+                // Boxed: it is rarely used, and unboxed it would enlarge every request's task.
                 drop(Box::pin(websocket.run(tunnel, Bytes::new(), is_gone)).await);
             }
             return;
@@ -100,13 +100,13 @@ fn with_own_lines<B>(mut response: Response<B>) -> Response<B> {
 /// Sends the body of a response as fast as the visitor opens its windows. One piece waits here, in addition to those in
 /// h2.
 async fn send_body(mut body: ResponseBody, mut send: SendStream<Chunk>) {
-    // The first piece is sent at once: h2 buffers it until there is a window, as it would wait here.
+    // The first piece is passed to h2 at once: h2 buffers it until there is a window, and otherwise it would wait here.
     let mut is_first = true;
     loop {
         let frame = match poll_fn(|cx| poll_next(&mut body, &mut send, cx)).await {
             Next::Frame(frame) => frame,
             Next::End => {
-                // Fails only when the stream is over, as below.
+                // This fails only when the stream is over, as below.
                 let _ = send.send_data(Chunk::Own(Bytes::new()), true);
                 return;
             }
@@ -116,7 +116,7 @@ async fn send_body(mut body: ResponseBody, mut send: SendStream<Chunk>) {
         match frame.into_data() {
             Ok(data) => {
                 if data.has_remaining() && !mem::take(&mut is_first) {
-                    // Only for data that is here: unused capacity is taken from other streams.
+                    // Capacity is reserved only for data that has arrived: unused capacity is taken from other streams.
                     send.reserve_capacity(1);
                     if !poll_fn(|cx| poll_capacity(&mut send, cx)).await {
                         return;

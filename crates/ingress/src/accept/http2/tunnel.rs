@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::forward::response_body::Chunk;
 
-/// Both directions of a stream. Its drop ends the own direction.
+/// Both directions of a stream. Dropping it ends the sending direction.
 pub(super) struct Tunnel {
     send: SendStream<Chunk>,
     recv: RecvStream,
@@ -38,7 +38,7 @@ impl Tunnel {
 
     fn end(&mut self) {
         if !std::mem::replace(&mut self.is_ended, true) {
-            // Fails only when the stream is over.
+            // This fails only when the stream is over.
             let _ = self.send.send_data(Chunk::Own(Bytes::new()), true);
         }
     }
@@ -63,7 +63,7 @@ impl AsyncRead for Tunnel {
         }
         let count = this.unread.len().min(buffer.remaining());
         buffer.put_slice(&this.unread.split_to(count));
-        // Fails only for more bytes than have arrived.
+        // This fails only for more bytes than have arrived.
         let _ = this.recv.flow_control().release_capacity(count);
         Poll::Ready(Ok(()))
     }

@@ -11,13 +11,13 @@ use adit_net::{Departure, Stream};
 use super::timeout::Timeout;
 use crate::accept::framing::Framing;
 
-/// How often an unread stream is checked: a departure is noticed within a second.
+/// How often an unread stream is checked: a departure is detected within a second.
 const LOOK: Duration = Duration::from_millis(400);
 
 /// Unread bytes that are searched for the end of a request, at most.
 const PEEK_BYTES: usize = 256 * 1024;
 
-/// What is known of a visitor that may leave.
+/// The information about a visitor that may disconnect.
 pub(super) struct Presence {
     /// The end of the stream has been read.
     eof: bool,
@@ -45,18 +45,18 @@ impl Presence {
         }
     }
 
-    /// The end of the stream has been read.
+    /// Called when the end of the stream has been read.
     pub(super) const fn on_end(&mut self) {
         self.eof = true;
     }
 
-    /// Bytes have been read. The service still reads the body of a visitor that has shut its side.
+    /// Called when bytes have been read. The service still reads the body of a visitor that has shut its side.
     pub(super) const fn on_read(&mut self) {
         self.watched = false;
         self.half_closed.disarm();
     }
 
-    /// Bytes have been written, or there is no time limit any more.
+    /// Starts the time of `half_close` again: bytes have been written, or the time limit does not apply any more.
     pub(super) const fn restart_half_close(&mut self) {
         self.half_closed.disarm();
     }
@@ -70,7 +70,7 @@ impl Presence {
         self.eof || self.fin
     }
 
-    /// Ready when bytes or an end have arrived behind those that have been read: with true the first time.
+    /// Ready when bytes or an end have arrived after those that have been read; the result is true the first time.
     pub(super) fn poll_arrival(
         &mut self,
         cx: &mut Context<'_>,

@@ -20,7 +20,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are read and dropped meanwhile, at most.
 const LINGER_BYTES: usize = 4 << 20;
 
-/// The same for a visitor whose bytes were rejected: enough for the bytes in transit when the response was sent.
+/// The same bound for a visitor whose bytes were rejected: enough for the bytes in transit when the response was sent.
 const REFUSED_LINGER_BYTES: usize = 256 * 1024;
 
 /// Reads and drops the rest of the visitor's bytes.
@@ -32,7 +32,7 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    /// Shuts this side of the stream, whose bytes were `refused` or not.
+    /// Shuts this side of the stream. `refused`: whether bytes of the stream were rejected.
     pub(super) fn begin(cx: &mut Context<'_>, stream: &mut Stream, refused: bool) -> Self {
         // One system call, which is never pending. TLS sends its alert if there is room for it.
         let _ = Pin::new(stream).poll_shutdown(cx);
@@ -58,8 +58,8 @@ impl Linger {
         if self.timer.poll(cx, self.until).is_ready() {
             return Poll::Ready(());
         }
-        // When enough bytes have been dropped, the rest stays unread until the time is over: a visitor that cannot send any
-        // more starts to read; a visitor that can would receive the reset before the response.
+        // When enough bytes have been dropped, the rest stays unread until the time is over. A visitor that cannot send
+        // more then starts to read; one that could continue to send would receive the reset before the response.
         while self.left > 0 {
             ready!(turn.poll_yield(cx));
             let mut buffer = ReadBuf::new(&mut self.buffer);

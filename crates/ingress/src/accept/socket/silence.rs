@@ -14,12 +14,12 @@ pub(super) struct Silence {
     timeout: Timeout,
     head: Duration,
     idle: Duration,
-    /// Requests of an HTTP/2 connection at its last check.
+    /// Number of requests of an HTTP/2 connection at its last check.
     requests: u64,
 }
 
 impl Silence {
-    /// Of a connection that has just been accepted: its first head is awaited.
+    /// The timeouts of a connection that has just been accepted: its first head is awaited.
     pub(super) fn new(head: Duration, idle: Duration) -> Self {
         let mut timeout = Timeout::default();
         timeout.arm(head);
@@ -36,7 +36,7 @@ impl Silence {
         self.timeout.disarm();
     }
 
-    /// hyper waits for bytes of HTTP/1: ready when it has waited too long.
+    /// Called while hyper waits for bytes of HTTP/1: ready when it has waited too long.
     pub(super) fn poll_http1(
         &mut self,
         cx: &mut Context<'_>,
@@ -48,14 +48,14 @@ impl Silence {
         } else if framing.is_between_requests() && connection.open.load(Ordering::Relaxed) == 0 {
             self.timeout.arm(self.idle);
         } else {
-            // A body: its reader has a timeout of its own.
+            // A body is awaited: its reader has a timeout of its own.
             self.timeout.disarm();
         }
         self.timeout.poll(cx)
     }
 
-    /// h2 waits for frames: notifies the connection when it has been idle for too long. Pings keep an HTTP/2 connection
-    /// busy: only requests count.
+    /// Called while h2 waits for frames: notifies the connection when it has been idle for too long. Pings keep an
+    /// HTTP/2 connection busy: only requests count.
     pub(super) fn poll_http2(&mut self, cx: &mut Context<'_>, connection: &Connection) {
         let requests = connection.requests();
         let is_idle = connection.open.load(Ordering::Relaxed) == 0;

@@ -26,7 +26,7 @@ impl Stall {
         }
     }
 
-    /// A write may be stuck for `within` from now on: one byte in that time is enough.
+    /// Lets a write be stuck for `within` from now on: one byte in that time is enough.
     pub(super) fn relax(&mut self, within: Duration) {
         self.within = within;
         self.pace = Pace::new(within, 0);
@@ -37,7 +37,7 @@ impl Stall {
         self.within
     }
 
-    /// A write waits for the visitor: ready when it has waited too long.
+    /// Called while a write waits for the visitor: ready when it has waited too long.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -54,7 +54,7 @@ impl Stall {
         ))
     }
 
-    /// A write continues. The time for which it was stuck is added up (F12).
+    /// Called when a write continues. Adds the time for which it was stuck (F12).
     pub(super) fn end(&mut self, connection: &Connection) {
         if self.timeout.is_armed() {
             self.timeout.disarm();
@@ -63,7 +63,7 @@ impl Stall {
         }
     }
 
-    /// Bytes have been written.
+    /// Called when bytes have been written.
     pub(super) fn moved(&mut self, bytes: u64) {
         self.pace.moved(bytes);
     }

@@ -63,7 +63,7 @@ async fn http1_request_begins_with_the_first_byte_of_its_head() {
         read(&mut socket, "TP/1.1\r\nHost: a\r");
         read(&mut socket, "\n\r\n");
         begins(first);
-        // In one piece, after the end of a body.
+        // The end of a body and the next head arrive in one piece.
         read(
             &mut socket,
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo",
@@ -88,7 +88,7 @@ async fn request_of_idle_http2_connection_begins_with_the_last_read() {
     let [before, after] = read(&mut socket, "a head");
     let began = connection.take_head_began();
     assert!(before <= began && began <= after);
-    // While other requests are open, it begins when it has been read.
+    // While other requests are open, the head begins when it has been read.
     connection.open.fetch_add(1, Ordering::Relaxed);
     read(&mut socket, "a head");
     let read_at = std::time::Instant::now();
@@ -111,7 +111,7 @@ async fn bytes_behind_an_endless_chunk_size_are_not_read() {
         String::from_utf8(read).unwrap(),
         format!("{CHUNKED}{}", "0".repeat(16))
     );
-    // Further bytes do not change that.
+    // Further bytes do not change the result.
     visitor.write_all(b"0\r\n\r\n").await.unwrap();
     assert!(socket.read_u8().await.is_err());
 }
@@ -147,7 +147,7 @@ async fn visitor_without_pauses_is_read_in_turns() {
                     format!("POST / HTTP/1.1\r\nContent-Length: {SENT}\r\n\r\n")
                 }
                 HttpVersion::Http2 => {
-                    // A DATA frame.
+                    // The piece is a DATA frame.
                     piece[1..3].copy_from_slice(&1015_u16.to_be_bytes());
                     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()
                 }

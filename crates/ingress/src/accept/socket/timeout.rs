@@ -1,4 +1,4 @@
-//! A timeout of a socket, which starts and ends with what it waits for.
+//! A timeout of a socket, which starts and ends together with a wait.
 
 use std::{
     task::{Context, Poll, ready},
@@ -23,7 +23,7 @@ impl Timeout {
         }
     }
 
-    /// The same, with a point in time.
+    /// Starts the timeout with a point in time, unless it runs.
     pub(super) fn arm_at(&mut self, deadline: Instant) {
         self.deadline.get_or_insert(deadline);
     }
@@ -44,7 +44,7 @@ impl Timeout {
         }
     }
 
-    /// The same; disarmed when it is ready.
+    /// The same as `poll`; disarms the timeout when it is ready.
     pub(super) fn poll_once(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll(cx));
         self.disarm();

@@ -1,4 +1,4 @@
-//! Parses the head of a request, and rejects what two parsers could read differently.
+//! Parses the head of a request, and rejects heads that two parsers could read differently.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ pub(crate) fn protocol_of(parts: &Parts) -> ProtocolType {
     }
 }
 
-/// An `Upgrade` of HTTP/1.1 (RFC 6455, 4.2.1) or an extended `CONNECT` of HTTP/2 (RFC 8441, 5).
+/// Whether it is an `Upgrade` of HTTP/1.1 (RFC 6455, 4.2.1) or an extended `CONNECT` of HTTP/2 (RFC 8441, 5).
 fn is_websocket(parts: &Parts) -> bool {
     let lists = |name, token: &[u8]| has_token(&parts.headers, &name, token);
     match parts.version {
@@ -94,7 +94,8 @@ fn is_websocket(parts: &Parts) -> bool {
     }
 }
 
-/// A `POST` of HTTP/2 with the content type of gRPC (P-8.1). gRPC-Web has another one and is plain HTTP.
+/// Whether it is a `POST` of HTTP/2 with the content type of gRPC (P-8.1). gRPC-Web has another content type and is
+/// plain HTTP.
 fn is_grpc(parts: &Parts) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
@@ -159,7 +160,7 @@ fn check_http1(parts: &mut Parts) -> Result<(), Failure> {
         }
     }
     if parts.version < Version::HTTP_11 {
-        // HTTP/1.0 does not know it (RFC 9110, 10.1.1).
+        // HTTP/1.0 has no `Expect` (RFC 9110, 10.1.1).
         retain(&mut parts.headers, |name| *name != EXPECT);
     }
     Ok(())
@@ -233,7 +234,8 @@ fn bad(detail: &'static str) -> Failure {
     Failure::new(Reason::BadRequest, detail)
 }
 
-/// The protocols that a request offers to change to (P-3.7), as they cross; empty when it offers none.
+/// The protocols that a request offers to change to (P-3.7), in the form in which they are sent; empty when it offers
+/// none.
 fn offered_upgrades(parts: &Parts) -> Bytes {
     let is_possible = parts.version == Version::HTTP_11
         && parts.method != Method::CONNECT
@@ -245,7 +247,8 @@ fn offered_upgrades(parts: &Parts) -> Bytes {
     protocols.collect::<Vec<_>>().join(&b", "[..]).into()
 }
 
-/// A name, and a version after a slash (RFC 9110, 7.8), of a protocol that both hops can carry as bytes.
+/// Whether this is a name, with or without a version after a slash (RFC 9110, 7.8), of a protocol that both hops can
+/// carry as bytes.
 fn can_cross(protocol: &[u8]) -> bool {
     let is_text = protocol
         .iter()

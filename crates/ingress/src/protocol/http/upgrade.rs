@@ -1,8 +1,8 @@
 //! Requests that offer to change to another protocol (P-3.7; RFC 9110, 7.8): `Upgrade` with any token but `websocket`,
-//! which has its own protocol here, and `h2c`, which adit itself would have to speak.
+//! which has its own protocol here, and `h2c`, which adit itself would have to implement.
 //!
-//! The service decides. If it changes, the visitor's whole connection carries bytes in both directions, as a TCP
-//! connection does; any other response is one of plain HTTP.
+//! The service decides. If it changes the protocol, the visitor's whole connection carries bytes in both directions, as
+//! a TCP connection does; any other response is a plain HTTP response.
 
 use adit_net::Stream;
 use std::{io, sync::Arc};
@@ -32,10 +32,10 @@ use crate::{
     protocol::served::Served,
 };
 
-/// Serves one request that offers to change.
+/// Serves one request that offers to change the protocol.
 ///
 /// # Errors
-/// For a visitor that has left.
+/// When the visitor has left.
 pub(super) async fn serve(
     context: &Arc<HttpContext>,
     mut record: Box<RequestRecord>,
@@ -53,7 +53,7 @@ pub(super) async fn serve(
     response.map(Served::Response)
 }
 
-/// The response to a visitor whose service has changed, and the session behind it.
+/// The response to a visitor whose service has changed the protocol, and the session after it.
 fn accept(
     context: &Arc<HttpContext>,
     response: UpstreamResponse,
@@ -72,7 +72,7 @@ fn accept(
         Ok((parts, _)) => parts,
         Err(failure) => return respond_with_error(&failure, record, true).map(Served::Response),
     };
-    // A service that does not name the protocol means the only one that was offered.
+    // A service that does not name the protocol has changed to the only one that was offered.
     let named = Some(&head.upgrade).filter(|named| !named.is_empty());
     let protocol = named.unwrap_or(&record.request.upgrade).clone();
     let Ok(protocol) = HeaderValue::from_maybe_shared(protocol) else {
@@ -108,7 +108,7 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Carries both directions to their ends; `first` has been read from `stream` already.
+    /// Forwards both directions until they end; `first` has been read from `stream` already.
     ///
     /// # Cancel safety
     /// Dropping it resets both hops.
@@ -136,7 +136,7 @@ async fn carry(
         |error: io::Error| Failure::new(Reason::Cancelled, format!("the visitor left: {error}"));
     let socket = Socket::new(stream);
     record.received_bytes += first.len() as u64;
-    // If this fails, the other direction gives the reason.
+    // If this fails, the other direction reports the reason.
     let _ = exchange.send.send_all(first, false).await;
     let (buffers, patience) = (&context.upgrade_buffers, DELIVERY_AFTER_DEPARTURE);
     let mut splice = Splice::new(&socket, exchange, buffers, Bytes::new(), patience);

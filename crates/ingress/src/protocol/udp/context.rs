@@ -1,4 +1,4 @@
-//! What the ports and the flows of the UDP entry share.
+//! State that the ports and the flows of the UDP entry share.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio::{net::UdpSocket, time::Instant};
 use super::{stats::Counters, waiting::Room};
 use crate::{config::UdpConfig, forward::admission::Admission};
 
-/// What all ports share.
+/// State that all ports share.
 pub(super) struct UdpContext {
     pub(super) config: ArcSwap<UdpConfig>,
     pub(super) admission: Arc<Admission>,
-    /// For datagrams that wait for a destination.
+    /// The memory for datagrams that wait for a destination.
     pub(super) room: Arc<Room>,
     pub(super) counters: Counters,
 }
@@ -29,7 +29,7 @@ impl UdpContext {
     }
 }
 
-/// What the flows of one port share.
+/// State that the flows of one port share.
 pub(super) struct PortContext {
     pub(super) udp: Arc<UdpContext>,
     pub(super) socket: UdpSocket,

@@ -37,7 +37,7 @@ use crate::forward::{
 /// its turn.
 const BATCH: usize = 512;
 
-/// One visitor's flow, shared by the task that reads the port and the flow's own.
+/// One visitor's flow, shared by the task that reads the port and the flow's own task.
 pub(super) struct Flow {
     visitor: SocketAddr,
     /// When a datagram was last sent in either direction, in nanoseconds since the port was opened.
@@ -47,7 +47,7 @@ pub(super) struct Flow {
 }
 
 enum State {
-    /// The flow is being routed.
+    /// The flow is being routed, and its datagrams wait.
     Waiting(Waiting),
     /// Datagrams are sent to the lane at once.
     Open(SendHalf),
@@ -127,7 +127,7 @@ impl Flow {
 
     fn on_datagram(&self, now: Duration) {
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        // Two tasks set it, and each reads the clock itself.
+        // Two tasks set the time, each with its own reading of the clock.
         self.last_seen.fetch_max(nanos, Ordering::Relaxed);
     }
 
@@ -157,7 +157,7 @@ pub(super) struct Run {
     flow: Arc<Flow>,
     port: Arc<PortContext>,
     record: SessionRecord,
-    /// For the exchange to hold.
+    /// Values that the exchange must hold.
     holds: Vec<Held>,
 }
 
@@ -273,7 +273,8 @@ impl Run {
 }
 
 impl Run {
-    /// The flow is over: its failure is counted, and its record emitted. An eviction is the reason, if it came first.
+    /// Called when the flow is over: counts its failure, and emits its record. An eviction is the reason, if it
+    /// happened first.
     fn finish(&mut self, outcome: Outcome<'_>) {
         self.record.received_bytes = self.flow.received_bytes.load(Ordering::Relaxed);
         let reason = match &*self.flow.lock() {
@@ -286,7 +287,7 @@ impl Run {
     }
 }
 
-/// A flow is tried on one client only: the next datagram begins a new one.
+/// A flow is tried on one client only: the next datagram begins a new flow.
 impl Attempts for Run {
     type Done = RecvHalf;
     type Rejected = Failure;
@@ -329,7 +330,8 @@ impl Attempts for Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // Only for a flow whose task was aborted: evicted, silent, or with its port. Every other path has finished the record.
+        // This has an effect only for a flow whose task was aborted: because of an eviction, of silence, or with its
+        // port. Every other path has finished the record.
         self.finish(Outcome::Cancelled);
         let counters = self.port.counters();
         counters.flows_open.fetch_sub(1, Ordering::Relaxed);

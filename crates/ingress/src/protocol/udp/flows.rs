@@ -49,7 +49,7 @@ impl<F: LastSeen> Flows<F> {
         self.by_visitor.get(visitor).map(|listed| &listed.flow)
     }
 
-    /// Adds a flow, in the place of the visitor's former one.
+    /// Adds a flow, and replaces the visitor's former one.
     pub(super) fn insert(&mut self, visitor: SocketAddr, flow: F) {
         self.remove(&visitor);
         let at = flow.last_seen();
@@ -63,7 +63,7 @@ impl<F: LastSeen> Flows<F> {
         Some(listed.flow)
     }
 
-    /// No flow has its last datagram before this time.
+    /// A time before which no flow has its last datagram.
     pub(super) fn earliest(&self) -> Option<Duration> {
         self.order.first().map(|(at, _)| *at)
     }
@@ -103,7 +103,7 @@ mod tests {
         ([127, 0, 0, 1], port).into()
     }
 
-    /// P-11.2, P-11.4: against a list that is searched from end to end, with a fixed random sequence.
+    /// P-11.2, P-11.4: compares with a list that is searched from end to end, with a fixed random sequence.
     #[test]
     fn flow_silent_longest_is_the_one_a_plain_search_finds() {
         let mut dice = 1_u64;
@@ -141,7 +141,7 @@ mod tests {
                     plain.retain(|flow| Some(flow.0) != expected);
                 }
                 _ => {
-                    // A datagram: the order is not updated.
+                    // For a datagram of an existing flow, the order is not updated.
                     let found = flows.find(&visitor(port)).map(|flow| flow.0);
                     let flow = plain.iter().find(|flow| flow.0 == port);
                     assert_eq!(found, flow.map(|flow| flow.0));

@@ -31,7 +31,7 @@ const BATCH: usize = 64;
 /// Bytes read in one turn: well below the bytes of one flow that may wait in a lane, whose writer is among those tasks.
 const BATCH_BYTES: usize = 128 * 1024;
 
-/// Longer than any datagram, so that a truncated one can be recognized.
+/// The size of the buffer: longer than any datagram, so that a truncated one can be recognized.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Pause after a socket error: a lasting error must not occupy a thread.
@@ -56,8 +56,8 @@ pub(super) struct Port {
     session_timeout: Duration,
     flows: Flows<Entry>,
     tasks: JoinSet<Arc<Flow>>,
-    /// Flows whose end has been sent, and when the end of the other side is due. Not more than there were flows: each has
-    /// been silent for the session timeout.
+    /// Flows whose end has been sent, and when the end of the other side is due. Their number is bounded by that of the
+    /// flows: each has been silent for the session timeout.
     ending: VecDeque<(Duration, AbortHandle)>,
     timer: Pin<Box<Sleep>>,
     buffer: Box<[u8]>,
@@ -69,7 +69,7 @@ enum Turn {
     More,
     /// The socket cannot be read at this moment.
     Failed,
-    /// Drained.
+    /// The port is drained.
     Over,
 }
 
@@ -212,7 +212,7 @@ impl Port {
         }
     }
 
-    /// One timer for all flows, set to the first that can fall silent.
+    /// Sets one timer for all flows, to the time at which the first of them may have been silent too long.
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
         while let Some(due) = self.due() {
             if self.timer.deadline() != due {
@@ -230,7 +230,7 @@ impl Port {
         let silent = silent.map(|at| at.saturating_add(self.session_timeout));
         let ended = self.ending.front().map(|(at, _)| *at);
         let first = silent.into_iter().chain(ended).min()?;
-        // No timer for a time beyond the clock.
+        // No timer is set for a time beyond the range of the clock.
         self.context.opened.checked_add(first)
     }
 

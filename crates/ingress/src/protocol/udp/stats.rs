@@ -21,9 +21,9 @@ pub struct UdpStats {
     pub datagrams_in: u64,
     /// Datagrams sent to visitors.
     pub datagrams_out: u64,
-    /// Their bytes.
+    /// The bytes of `datagrams_in`.
     pub bytes_in: u64,
-    /// Their bytes.
+    /// The bytes of `datagrams_out`.
     pub bytes_out: u64,
     /// Datagrams that were dropped by the entry. A lane counts those that it drops.
     pub dropped: UdpDropped,
@@ -36,7 +36,7 @@ pub struct UdpStats {
 pub struct UdpDropped {
     /// From visitors: too many waited while their flow was routed, or it was not routed.
     pub undirected: u64,
-    /// From visitors: longer than a datagram that crosses (P-11.1).
+    /// From visitors: longer than a datagram may be (P-11.1).
     pub too_long: u64,
     /// From visitors without a flow, while draining.
     pub draining: u64,

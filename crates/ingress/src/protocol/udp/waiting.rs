@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 /// The memory of a waiting datagram besides its bytes: its entry in a queue that has just doubled, and the smallest
-/// allocation. Empty datagrams must not be free.
+/// allocation. Empty datagrams must not be free of cost.
 const OVERHEAD_BYTES: usize = 2 * size_of::<Bytes>() + 32;
 
 /// The memory for waiting datagrams of all ports.
@@ -24,7 +24,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// For `per_flow` bytes of each flow and `total` bytes of all.
+    /// With room for `per_flow` bytes of each flow and `total` bytes of all.
     pub(super) const fn new(per_flow: usize, total: usize) -> Self {
         Self {
             per_flow,
@@ -34,7 +34,7 @@ impl Room {
         }
     }
 
-    /// Datagrams that found no room, made room for newer ones, or were not routed.
+    /// Datagrams that found no room, were dropped for newer ones, or were not routed.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -66,9 +66,10 @@ impl Waiting {
         }
     }
 
-    /// Appends a datagram; the oldest make room if there are too many (P-11.3). A flow may take as much memory as all
+    /// Appends a datagram; the oldest are dropped if there are too many (P-11.3). A flow may take as much memory as all
     /// flows leave free, so that flooding flows leave room for others (dynamic thresholds: Choudhury and Hahne,
-    /// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998). One alone may pass the bounds.
+    /// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998). A single waiting datagram may exceed
+    /// the bounds.
     pub(super) fn push(&mut self, data: &[u8]) {
         let cost = data.len() + OVERHEAD_BYTES;
         loop {
@@ -87,7 +88,7 @@ impl Waiting {
         self.room.taken.fetch_add(cost, Ordering::Relaxed);
     }
 
-    /// The datagram that was popped last could not be sent.
+    /// Counts the datagram that was popped last as lost, because it could not be sent.
     pub(super) fn lose_popped(&self) {
         self.room.lose(1);
     }
@@ -125,7 +126,7 @@ mod tests {
             waiting.push(&[n; 10]);
         }
         assert_eq!(room.lost(), 2);
-        // An empty datagram is not free.
+        // An empty datagram costs memory as well.
         waiting.push(b"");
         assert_eq!(room.lost(), 3);
         assert_eq!(all(&mut waiting), [&[3; 10][..], &[4; 10], b""]);

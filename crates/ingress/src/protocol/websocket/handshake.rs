@@ -96,7 +96,7 @@ impl HandshakeError {
         Failure::new(Reason::BadRequest, detail)
     }
 
-    /// Adds to the error response what RFC 6455, 4.2.2 wants for another version.
+    /// Adds to the error response what RFC 6455, 4.2.2 requires for another version.
     pub(crate) fn add_headers<B>(&self, response: &mut Response<B>, version: Version) {
         if !matches!(self, Self::Version) {
             return;

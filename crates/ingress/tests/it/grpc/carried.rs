@@ -1,4 +1,4 @@
-//! How calls cross, as the other end of the lane sees it.
+//! How calls are sent over the lane, as its other end receives them.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn p_8_2_metadata_cross_and_hop_by_hop_headers_do_not() {
     let twice = lines.iter().filter(|(name, _)| *name == b"x-twice");
     let twice: Vec<_> = twice.map(|(_, value)| *value).collect();
     assert_eq!(twice, [b"b", b"a"]);
-    // A response of trailers only.
+    // A response with trailers only.
     let trailers = [GRPC, ("grpc-status", "5"), ("x-blob-bin", "AP8")];
     respond_grpc(&exchange.send, &trailers, b"", true);
     let response = call.whole().await.unwrap();
@@ -72,7 +72,8 @@ async fn p_8_2_a_call_without_a_timeout_has_none() {
     assert_eq!(head.timeout, None);
 }
 
-/// A call with one message each way is one message each way on the lane; the trailers of the response are another.
+/// A call with one message in each direction is one message in each direction on the lane; the trailers of the response
+/// are another message.
 #[tokio::test(start_paused = true)]
 async fn p_3_2_a_small_call_is_one_message_each_way() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
@@ -125,7 +126,7 @@ async fn p_8_1_no_timeout_of_http_applies_to_silent_calls() {
     times.stall_timeout = Duration::from_millis(50);
     let (entry, mut incoming) = HttpEntry::scripted(times);
     let mut visitor = Visitor::connect(entry.connect().await).await;
-    // One whose messages have ended, and one whose messages have not begun.
+    // One call whose messages have ended, and one whose messages have not begun.
     for end in [true, false] {
         let mut call = visitor.open("/pkg.Echo/Watch", &[], end).await;
         let (_, mut exchange) = incoming.grpc().await;
@@ -172,13 +173,14 @@ async fn p_8_1_messages_may_be_cut_anywhere() {
         let mut call = visitor.open("/test.Echo/Chat", &[], false).await;
         let (one, two) = (messages.slice(..at), messages.slice(at..));
         call.send.send_data(one, false).unwrap();
-        // So that the cut is one on the lane too.
+        // The second part is sent after the head of the response, so that the messages are split at this place on the
+        // lane too.
         let (parts, body, mut send) = call.head().await;
         send.send_data(two, true).unwrap();
         let response = rest(parts, body).await.unwrap();
         assert_eq!(response.body, messages, "{at}");
     }
-    // Byte by byte.
+    // The messages are sent byte by byte.
     let mut call = visitor.open("/test.Echo/Chat", &[], false).await;
     for at in 0..messages.len() {
         let last = at + 1 == messages.len();
@@ -212,7 +214,7 @@ async fn p_8_1_other_content_types_cross_as_http() {
         let head = incoming.next().await.head;
         assert_eq!(matches!(head, RequestHead::Grpc(_)), is_grpc, "{kind}");
     }
-    // HTTP/1.1 has no trailers on which gRPC could rely.
+    // HTTP/1.1 has no trailers that gRPC could rely on.
     let request = "POST /pkg.Echo/Say HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\n\
                    content-length: 0\r\n\r\n";
     let mut stream = entry.connect().await;
@@ -221,7 +223,7 @@ async fn p_8_1_other_content_types_cross_as_http() {
     assert!(matches!(head, RequestHead::Http(_)));
 }
 
-/// A service need not be one of gRPC: the library of the visitor handles its response.
+/// The service need not use gRPC: the library of the visitor handles its response.
 #[tokio::test(start_paused = true)]
 async fn p_8_1_a_response_without_grpc_is_passed_on() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
@@ -244,7 +246,7 @@ async fn p_2_4_a_response_of_another_protocol_is_an_error() {
     let _ = exchange.send.respond(head(200, &[], b""), true);
     let response = call.whole().await.unwrap();
     assert_eq!(response.verdict(), ("13", "protocol_error"));
-    // Nor the other way round.
+    // A response of gRPC to a plain request is refused as well.
     let request = Request::post("http://a/").body(()).unwrap();
     let call = visitor.request(request, true).await;
     let exchange = incoming.next().await.exchange;
@@ -253,7 +255,7 @@ async fn p_2_4_a_response_of_another_protocol_is_an_error() {
     assert_eq!(call.whole().await.unwrap().status, 502);
 }
 
-/// The payload of a visitor that reads nothing is bounded, and delays no other call.
+/// The waiting payload for a visitor that reads nothing is bounded, and delays no other call.
 #[tokio::test]
 async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
     let (port, _events) = service::start().await;
@@ -261,7 +263,7 @@ async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
     let mut visitor = Visitor::connect(entry.connect().await).await;
     let mut stalled = Vec::new();
     for _ in 0..5 {
-        // A response that is not read, and messages that are not read.
+        // Responses that are not read by the visitor, and messages that are not read by the service.
         let mut endless = visitor.open("/test.Echo/Endless", &[], false).await;
         endless.send.send_data(framed(b"go"), true).unwrap();
         stalled.push(endless.head().await);
@@ -294,9 +296,9 @@ async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
     entry.settled().await;
 }
 
-/// The first messages travel in the message of the head, later ones in chunks.
+/// The first messages are sent with the head, later ones in chunks.
 #[tokio::test(start_paused = true)]
-async fn p_8_5_the_first_part_rides_with_the_head() {
+async fn p_8_5_the_first_part_is_sent_with_the_head() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
     let mut call = visitor.open("/pkg.Echo/Say", &[], false).await;
@@ -313,7 +315,7 @@ async fn p_8_5_the_first_part_rides_with_the_head() {
     assert_eq!(call.whole().await.unwrap().verdict(), ("0", ""));
     drop((first, exchange));
     entry.settled().await;
-    // Head, and the rest with its end; windows come beside.
+    // The head, and the rest of the messages with their end; windows are not counted.
     let sent = entry.links[0].near.mux().stats().messages_sent;
     assert_eq!(sent, 2);
 }

@@ -56,7 +56,7 @@ async fn p_8_3_the_deadline_holds_after_the_response_head() {
     entry.settled().await;
 }
 
-/// hyper polls no body while the visitor reads nothing; the deadline must hold all the same.
+/// hyper polls no body while the visitor reads nothing; the deadline must hold nevertheless.
 #[tokio::test(start_paused = true)]
 async fn p_8_3_the_deadline_holds_while_the_visitor_reads_nothing() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
@@ -75,7 +75,7 @@ async fn p_8_3_the_deadline_holds_while_the_visitor_reads_nothing() {
     })
     .await;
     assert_eq!(failure.reason, Reason::Cancelled);
-    // What was sent until then is there, and then the status.
+    // The messages that were sent until then arrive, and then the status.
     let response = rest(parts, body).await.unwrap();
     assert!(response.body.len() >= 64 * 1024 - 1);
     assert_eq!(response.verdict(), ("4", "service_timeout"));
@@ -135,7 +135,7 @@ async fn p_8_3_a_visitor_that_cancels_resets_the_request() {
             cancelled += 1;
         }
     }
-    // A connection that goes takes all its calls along.
+    // A connection that ends cancels all its calls.
     let mut running = Vec::new();
     for end in [true, false] {
         let call = visitor.open("/pkg.Echo/Say", &[], end).await;
@@ -154,7 +154,7 @@ async fn p_8_3_a_visitor_that_cancels_resets_the_request() {
     assert_eq!(entry.stats().failures.of(Reason::Cancelled), cancelled);
 }
 
-/// Unread messages fill the buffers of the connection: the call ends all the same.
+/// Unread messages fill the buffers of the connection: the call ends nevertheless.
 #[tokio::test(start_paused = true)]
 async fn p_8_3_a_cancelled_call_does_not_wait_for_unread_messages() {
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
@@ -182,7 +182,7 @@ async fn p_8_1_a_service_that_ends_first_ends_the_call() {
     send_all(&mut call.send, framed(b"one"), false).await;
     payload(&mut exchange.recv).await;
     respond_grpc(&exchange.send, &[GRPC, ("grpc-status", "8")], b"", true);
-    // As a client does after a complete response (P-3.6).
+    // A client sends this after a complete response (P-3.6).
     exchange.recv.stop(ResetCode::Cancelled);
     let response = call.whole().await.unwrap();
     assert_eq!(response.verdict(), ("8", ""));

@@ -23,7 +23,7 @@ async fn p_8_4_every_reason_is_a_response_of_trailers() {
         let mut visitor = Visitor::connect(entry.connect().await).await;
         let call = visitor.open("/pkg.Echo/Say", &[], true).await;
         if reason == Reason::Cancelled {
-            // The visitor left: its stream is reset.
+            // The visitor has left: its stream is reset.
             call.whole().await.unwrap_err();
             continue;
         }
@@ -54,10 +54,10 @@ async fn p_8_4_a_reset_before_the_response_is_a_status() {
         (ResetCode::Limit, "8", "limit"),
         (ResetCode::Stalled, "1", "stalled"),
         (ResetCode::ProtocolError, "13", "protocol_error"),
-        // The visitor did not leave.
+        // The visitor has not left, so this is a failure of the service.
         (ResetCode::Cancelled, "14", "service_aborted"),
     ] {
-        // Whether its messages have ended or not.
+        // The result is the same whether the messages of the call have ended or not.
         for end in [true, false] {
             let call = visitor.open("/pkg.Echo/Say", &[], end).await;
             let (_, exchange) = incoming.grpc().await;
@@ -81,7 +81,7 @@ async fn p_8_4_a_failure_after_the_head_is_in_the_trailers() {
         for end in [true, false] {
             let call = visitor.open("/pkg.Echo/Say", &[], end).await;
             let (_, exchange) = incoming.grpc().await;
-            // The length no longer holds when the response breaks off.
+            // The announced length is wrong when the response breaks off.
             let metadata = [GRPC, ("content-length", "5000")];
             respond_grpc(&exchange.send, &metadata, &framed(b"one"), false);
             let (parts, body, _send) = call.head().await;
@@ -94,7 +94,7 @@ async fn p_8_4_a_failure_after_the_head_is_in_the_trailers() {
             assert!(!trailers.contains_key("content-type"));
         }
     }
-    // And all of them when the link is lost.
+    // All calls fail when the link is lost.
     let mut running = Vec::new();
     for end in [true, false] {
         let call = visitor.open("/pkg.Echo/Say", &[], end).await;
@@ -144,7 +144,7 @@ async fn p_8_4_a_call_over_the_limit_gets_a_pushback() {
     let response = visitor.call("/pkg.Echo/Say", &[], b"").await;
     assert_eq!(response.verdict(), ("8", "limit"));
     assert_eq!(response.trailer("grpc-retry-pushback-ms"), Some("1000"));
-    // The end of the call returns the permit, whichever side ends it.
+    // The end of a call returns its permit, whichever side ends it.
     drop(running);
     failure_of(&exchange.send).await;
     let _running = visitor.open("/pkg.Echo/Say", &[], false).await;
@@ -170,7 +170,7 @@ async fn p_8_5_refused_calls_are_retried_on_other_clients() {
     for code in [ResetCode::Refused, ResetCode::Draining] {
         let (entry, mut incoming) = two(code);
         let mut visitor = Visitor::connect(entry.connect().await).await;
-        // None, one with its end, one of more, and none yet.
+        // No message, one message with the end, one of several messages, and none yet.
         for (message, end) in [
             (None, true),
             (Some("a"), true),
@@ -207,7 +207,7 @@ async fn p_8_5_other_failures_are_not_retried() {
         assert_eq!(entry.stats().retries, 0);
         assert!(incoming.try_next().is_none());
     }
-    // Nor is a call of a lost link: a service may have seen it.
+    // A call of a lost link is not retried either: a service may have received it.
     let (entry, mut incoming) = HttpEntry::scripted(http_config());
     let mut visitor = Visitor::connect(entry.connect().await).await;
     let call = visitor.open("/pkg.Echo/Say", &[], true).await;

@@ -1,4 +1,4 @@
-//! A library of gRPC on both sides sees what it sees without a tunnel.
+//! With a library of gRPC on both sides, the results are the same as without a tunnel.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::grpc::{
     to_service,
 };
 
-/// Bytes that are not the same anywhere.
+/// Bytes that differ at every offset.
 fn pattern(length: usize, seed: u32) -> Bytes {
     let mut state = seed | 1;
     let next = || {
@@ -89,7 +89,7 @@ async fn p_8_2_metadata_repeated_and_binary_cross_both_ways() {
     let back = metadata.get_all_bin("x-blob-bin").iter();
     let back: Vec<_> = back.map(|blob| blob.to_bytes().unwrap()).collect();
     assert_eq!(back, blobs);
-    // The rest of it in the finest unit that fits: microseconds up to 99.999999 seconds.
+    // The rest of the timeout in the finest unit that fits: microseconds up to 99.999999 seconds.
     let timeout = metadata.get("x-timeout").unwrap().to_str().unwrap();
     let micros: u64 = timeout.strip_suffix('u').unwrap().parse().unwrap();
     assert!((80_000_000..100_000_000).contains(&micros), "{timeout}");
@@ -110,13 +110,13 @@ async fn p_8_1_a_status_arrives_with_everything_it_has() {
         let blob = status.metadata().get_bin("x-blob-bin").unwrap();
         assert_eq!(blob.to_bytes().unwrap()[..], [0, 255, 10]);
     };
-    // Trailers only.
+    // A response with trailers only.
     check(
         &within(client.unary("Fail", Bytes::new()))
             .await
             .unwrap_err(),
     );
-    // Behind a message.
+    // A status after a message.
     let response = within(client.repeat("FailMidway", Bytes::new())).await;
     let mut responses = response.unwrap().into_inner();
     let first = within(responses.message()).await.unwrap();
@@ -165,13 +165,13 @@ async fn p_8_3_a_visitor_that_cancels_cancels_the_call_of_the_service() {
     let (port, mut events) = service::start().await;
     let entry = to_service(port, http_config());
     let mut client = Client::connect(entry.addr).await;
-    // Before any response.
+    // The client leaves before any response.
     let mut calling = client.clone();
     let call = tokio::spawn(async move { calling.unary("Never", Bytes::new()).await });
     assert_eq!(within(events.recv()).await, Some("called"));
     call.abort();
     assert_eq!(within(events.recv()).await, Some("dropped"));
-    // While responses come, and while none comes.
+    // The client leaves while responses arrive, and while none arrives.
     for method in ["Endless", "Quiet"] {
         let response = within(client.repeat(method, Bytes::new())).await;
         let mut responses = response.unwrap().into_inner();
@@ -179,13 +179,13 @@ async fn p_8_3_a_visitor_that_cancels_cancels_the_call_of_the_service() {
         drop(responses);
         assert_eq!(within(events.recv()).await, Some("dropped"), "{method}");
     }
-    // In the middle of its own messages.
+    // The client leaves in the middle of its own messages.
     let (messages, receiver) = mpsc::channel(1);
     let responses = within(client.chat("Unread", receiver)).await.unwrap();
     messages.send(Bytes::from(vec![1; 200_000])).await.unwrap();
     drop((responses, messages));
     assert_eq!(within(events.recv()).await, Some("dropped"));
-    // The connection goes on.
+    // The connection remains usable.
     let response = within(client.unary("Unary", Bytes::from_static(b"on"))).await;
     assert_eq!(response.unwrap().into_inner(), "on");
     entry.settled().await;

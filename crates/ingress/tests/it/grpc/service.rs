@@ -21,7 +21,7 @@ use tonic::{
 };
 use tower::service_fn;
 
-/// Messages as they are.
+/// A codec that passes messages as bytes.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Raw;
 
@@ -82,7 +82,7 @@ impl Drop for Guard {
     }
 }
 
-/// What comes with `x-` goes back.
+/// Returns the metadata whose names begin with `x-` to the caller.
 fn with_metadata<T>(of: &MetadataMap, message: T) -> Response<T> {
     let mut response = Response::new(message);
     for name in ["x-plain", "x-blob-bin"] {
@@ -222,7 +222,7 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Echo {
     }
 }
 
-/// A status with everything that one can have.
+/// A status with all its fields set.
 pub fn detailed() -> Status {
     let mut metadata = MetadataMap::new();
     metadata.append("x-plain", "first".parse().unwrap());
@@ -236,7 +236,7 @@ pub fn detailed() -> Status {
     )
 }
 
-/// Its port, and its events.
+/// Starts the service. Returns its port, and its events.
 pub async fn start() -> (u16, Events) {
     let (sender, events) = mpsc::unbounded_channel();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -248,7 +248,7 @@ pub async fn start() -> (u16, Events) {
     (port, events)
 }
 
-/// A client of it on one connection.
+/// A client of this service on one connection.
 #[derive(Clone)]
 pub struct Client(tonic::client::Grpc<Channel>);
 

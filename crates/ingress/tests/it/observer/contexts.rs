@@ -10,7 +10,7 @@ use adit_testlink::{
 
 use crate::observer::Observed;
 
-/// Sends a request with these header lines; gives what reached the client, and the record.
+/// Sends a request with these header lines; returns the request that reached the client, and the record.
 async fn request(observed: &mut Observed, lines: &str) -> (HttpRequest, Recorded) {
     let mut visitor = observed.entry.connect().await;
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n");
@@ -28,7 +28,7 @@ fn line(head: &HttpRequest, name: &str) -> Option<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_sampled_request_crosses_with_our_context() {
-    // No trace begins here; those of visitors are continued.
+    // No trace begins here; the traces of visitors are continued.
     let mut observed = Observed::with(http_config(), 0.0);
     let lines = format!("traceparent: {SAMPLED}\r\nbaggage: user=1\r\n");
     let (head, record) = request(&mut observed, &lines).await;
@@ -38,7 +38,7 @@ async fn a_sampled_request_crosses_with_our_context() {
     let (here, parent) = (timeline.context(), timeline.parent().unwrap());
     assert_eq!(here.trace_id.to_string(), SAMPLED[3..35]);
     assert_eq!(parent.to_string(), SAMPLED[36..52]);
-    // The other end writes its own line; this one is the visitor's.
+    // The other end writes its own line; this one is from the visitor.
     assert_eq!(line(&head, "traceparent").unwrap(), SAMPLED);
     assert_eq!(&*head.open.baggage, "user=1");
     assert_eq!(line(&head, "baggage").unwrap(), "user=1");
@@ -47,11 +47,11 @@ async fn a_sampled_request_crosses_with_our_context() {
 #[tokio::test(start_paused = true)]
 async fn a_context_that_is_not_sampled_passes_unchanged() {
     for (ratio, context) in [
-        // Not sampled.
+        // A context that is not sampled.
         (1.0, SAMPLED.replace("-01", "-00")),
-        // Unknown flags.
+        // A context with unknown flags.
         (1.0, SAMPLED.replace("-01", "-02")),
-        // A later version.
+        // A context of a later version.
         (
             1.0,
             format!("cc-{}", SAMPLED[3..].replace("-01", "-00-more")),
@@ -88,7 +88,7 @@ async fn an_invalid_context_is_not_forwarded() {
         assert!(record.timeline.is_none());
         assert_eq!(&*head.open.traceparent, "", "{lines}");
         assert_eq!(&*head.open.baggage, "user=1");
-        // A trace may begin here instead.
+        // In this case a trace may begin here.
         let mut observed = Observed::new();
         let (head, record) = request(&mut observed, &lines).await;
         record.expect_context(0, &head.open.traceparent);

@@ -20,7 +20,7 @@ use crate::observer::Observed;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// An entry with an observer, whose director does this.
+/// An entry with an observer, whose director makes these decisions.
 fn directed(direct: impl Fn() -> Direction + Send + Sync + 'static) -> (HttpEntry, Records) {
     let (recorder, records) = Recorder::new(1.0);
     let route = Route::director(director(move |_, _| direct())).observer(recorder);
@@ -137,7 +137,7 @@ async fn a_head_that_hyper_rejects_has_reason_and_record() {
     assert_eq!(stats.failures.of(Reason::BadRequest), 2);
     assert_eq!(stats.failures.of(Reason::HeaderTooLarge), 1);
     assert_eq!(stats.requests, 3);
-    // The same after a request that was served.
+    // The same failure after a request that was served.
     let mut visitor = observed.entry.connect().await;
     send(&mut visitor, GET).await;
     let (_, exchange) = observed.incoming.http().await;
@@ -180,7 +180,7 @@ async fn a_request_that_h2_rejects_has_a_record() {
 #[tokio::test(start_paused = true)]
 async fn a_visitor_that_leaves_is_recorded_with_its_phase() {
     let mut observed = Observed::new();
-    // While it waits for its response, and while it gets it.
+    // The visitor leaves while it waits for its response, and while it receives it.
     for (responses, status, sent) in [(false, 0, 0), (true, 200, 4)] {
         let mut visitor = observed.entry.connect().await;
         send(&mut visitor, GET).await;
@@ -195,7 +195,7 @@ async fn a_visitor_that_leaves_is_recorded_with_its_phase() {
         assert_eq!(record.responded.is_some(), responses);
         let seen = if responses { 5 } else { 4 };
         assert_eq!(record.phases(), FORWARDED[..seen]);
-        // A phase that was running has no end of its own.
+        // A phase that was running when the visitor left has no end of its own.
         assert_eq!(record.spans()[3].end.is_some(), responses);
         record.expect_forwarded();
     }
@@ -258,7 +258,7 @@ async fn a_response_that_breaks_off_records_which_side_failed() {
         (true, true, 200, "link_lost"),
     ] {
         let mut observed = Observed::new();
-        // A request that is not retried.
+        // This request is not retried.
         let mut visitor = observed.entry.connect().await;
         send(&mut visitor, &GET.replace("GET", "DELETE")).await;
         let (_, exchange) = observed.incoming.http().await;

@@ -33,7 +33,7 @@ async fn a_call_has_the_status_of_its_trailers() {
         let record = observed.record().await;
         assert_eq!((record.protocol, record.version), ("grpc", "HTTP/2.0"));
         assert_eq!(record.grpc_status, Some(status.parse().unwrap()));
-        // A status of the service, not a failure.
+        // The status is one of the service, not a failure.
         assert_eq!(record.outcome(), (200, None, 10, message));
         assert_eq!(record.path, "/pkg.Echo/Say");
         assert_eq!(record.phases(), FORWARDED);
@@ -109,7 +109,7 @@ async fn a_call_past_its_deadline_ends_in_transit() {
     assert_eq!(record.grpc_status, Some(4));
     assert_eq!(record.phases(), FORWARDED);
     assert!(record.spans()[3].end.is_some());
-    // An invalid one has no destination.
+    // A call with an invalid timeout has no destination.
     let lines = [("grpc-timeout", "soon")];
     let call = visitor.open("/pkg.Echo/Say", &lines, true).await;
     call.whole().await.unwrap();

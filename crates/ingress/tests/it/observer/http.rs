@@ -53,7 +53,7 @@ async fn a_record_has_visitor_target_outcome_and_phases() {
     observed.settled().await;
 }
 
-/// An observer that only counts gets what counters need. A traced request is recorded in full.
+/// An observer that only counts receives the fields that counters need. A traced request is recorded in full.
 #[tokio::test(start_paused = true)]
 async fn an_observer_that_only_counts_gets_no_hosts_or_paths() {
     for (ratio, host, path) in [(0.0, "", ""), (1.0, "Web.Localhost", "/a")] {
@@ -85,7 +85,7 @@ async fn each_request_of_a_connection_has_its_own_record() {
         read_until(&mut visitor, path).await;
         let record = observed.record().await;
         assert_eq!((&record.path[..], record.sent_bytes), (path, 2));
-        // It begins with its own head.
+        // The second request begins with its own head.
         assert!(ended.is_none_or(|ended| ended <= record.started));
         ended = Some(record.ended);
     }
@@ -148,7 +148,7 @@ async fn a_wait_for_credit_is_a_phase() {
     let request = head.to_string() + &"x".repeat(60_000);
     send(&mut visitor, &request).await;
     let (_, mut exchange) = observed.incoming.http().await;
-    // Held parts return no credit: one window arrives, and the rest waits.
+    // Parts that are held return no credit: one window arrives, and the rest waits.
     let mut held = Vec::new();
     let mut window = 32 * 1024_u64;
     while window > adit_flow::MESSAGE_COST {

@@ -54,7 +54,7 @@ async fn a_websocket_is_recorded_at_its_end() {
     let record = observed.record().await;
     assert_eq!((record.protocol, record.version), ("websocket", "HTTP/1.1"));
     assert_eq!((&record.method[..], &record.path[..]), ("GET", "/chat"));
-    // Frames with their heads and masks: 6 + 5 and 6 + 2; 2 + 2 and 2 + 2.
+    // The bytes of two frames in each direction, with heads and masks: 6 + 5 and 6 + 2; 2 + 2 and 2 + 2.
     assert_eq!(record.outcome(), (101, None, 19, 8));
     assert_eq!(record.phases(), FORWARDED);
     record.expect_forwarded();
@@ -109,7 +109,7 @@ async fn a_refused_handshake_is_recorded_as_a_request() {
 async fn a_websocket_of_http2_is_recorded_at_its_end() {
     let mut observed = Observed::new();
     let mut requests = http2::connect(observed.entry.connect().await).await;
-    // RFC 8441, 3: the settings that allow it precede the first response.
+    // RFC 8441, 3: the settings that allow extended CONNECT precede the first response.
     let first = Request::get("http://a/")
         .body(Empty::<Bytes>::new())
         .unwrap();
@@ -146,7 +146,7 @@ async fn a_websocket_of_http2_is_recorded_at_its_end() {
     exchange.send.finish().unwrap();
     let record = observed.record().await;
     assert_eq!((record.protocol, record.version), ("websocket", "HTTP/2.0"));
-    // The status that accepts it there (RFC 8441, 5).
+    // Over HTTP/2 this status accepts the WebSocket (RFC 8441, 5).
     assert_eq!(record.outcome(), (200, None, 19, 4));
     assert_eq!(record.phases(), FORWARDED);
     record.expect_context(0, &head.open.traceparent);

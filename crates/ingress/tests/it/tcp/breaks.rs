@@ -1,4 +1,4 @@
-//! What was sent before a connection breaks off arrives, and then the break (P-6.2, P-10.3).
+//! The bytes that were sent before a connection breaks off arrive, and then the break (P-6.2, P-10.3).
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::tcp::ToService;
 
 const MEGABYTE: usize = 1_000_000;
 
-/// Resets a connection whose peer's system has all that was written to it.
+/// Resets a connection once the peer's system has everything that was written.
 async fn break_off(stream: TcpStream) {
     let delivered = Socket::new(stream).reset_after_delivery(Duration::from_secs(50));
     within(delivered).await;
 }
 
-/// Reads a pattern up to a reset, and gives its length.
+/// Reads a pattern up to a reset, and returns its length.
 async fn read_broken(stream: &mut TcpStream, pattern: Pattern) -> usize {
     let (length, ended) = within(read_pattern(stream, pattern)).await;
     assert_eq!(ended, RESET, "after {length} bytes");
@@ -65,7 +65,7 @@ async fn p_10_3_a_megabyte_before_a_service_resets_arrives() {
     entry.settled().await;
 }
 
-/// The write that meets the reset takes the error, and a read finds an end in its place.
+/// The write that fails with the reset consumes the error, and a later read finds an end instead.
 #[tokio::test]
 async fn p_10_3_a_megabyte_before_a_reset_arrives_while_the_visitor_uploads() {
     let (port, _) = service(|mut stream, _| async move {
@@ -80,7 +80,7 @@ async fn p_10_3_a_megabyte_before_a_reset_arrives_while_the_visitor_uploads() {
     let entry = ToService::new(port);
     let (mut from, mut to) = entry.connect().await.into_split();
     let upload = tokio::spawn(async move { while to.write_all(&[1; 1000]).await.is_ok() {} });
-    // Whether it ends with the error or without is up to the visitor's own writes.
+    // Whether the upload ends with an error depends on the visitor's own writes.
     let mut pattern = Pattern::new(2);
     let (mut buffer, mut total) = (vec![0; 64 * 1024], 0);
     while let Ok(count @ 1..) = within(from.read(&mut buffer)).await {
@@ -107,7 +107,7 @@ async fn p_10_3_bytes_before_a_visitors_reset_reach_the_service() {
         break_off(visitor).await;
         assert_eq!(within(results.recv()).await, Some(bytes));
     }
-    // Before its connection has reached the service.
+    // The visitor resets before its connection has reached the service.
     for _ in 0..20 {
         let mut visitor = entry.connect().await;
         send(&mut visitor, &Pattern::new(3).next(10)).await;
@@ -117,7 +117,7 @@ async fn p_10_3_bytes_before_a_visitors_reset_reach_the_service() {
     entry.settled().await;
 }
 
-/// Its end stands before the reset, and so it does for the visitor.
+/// The service's end arrives before its reset, and the visitor receives both in this order.
 #[tokio::test]
 async fn p_10_3_the_end_of_a_service_precedes_its_reset() {
     let (port, _) = service(|mut stream, _| async move {

@@ -1,4 +1,4 @@
-//! Large transfers and all schedules: no byte is lost, repeated or sent to another visitor.
+//! Large transfers and random schedules: no byte is lost, repeated or sent to another visitor.
 
 use std::{
     sync::{
@@ -57,7 +57,7 @@ async fn p_10_2_64_mib_cross_each_way_at_once() {
     assert_eq!(stats.failures.total(), 0);
 }
 
-/// A service that sends as many bytes as the visitor requests, of the pattern that it names.
+/// A service that sends as many bytes as the visitor requests, of the pattern with the requested number.
 async fn source() -> u16 {
     let (port, _) = service(|mut stream, _| async move {
         let (Ok(seed), Ok(bytes)) = (stream.read_u64().await, stream.read_u64().await) else {
@@ -107,7 +107,7 @@ async fn eight_stalled_visitors_hold_only_their_own_windows() {
     within(futures_util::future::join_all(fast)).await;
     let waiting = near.stats().waiting_bytes;
     assert!((1..=8 * MAX_WINDOW).contains(&waiting), "{waiting}");
-    // They have lost nothing by it.
+    // The stalled connections have lost no bytes.
     let rest = stalled
         .iter_mut()
         .zip(0..)
@@ -125,7 +125,7 @@ async fn a_stalled_visitor_holds_one_window() {
     let entry = ToService::new(source().await);
     let near = entry.links[0].near.clone();
     let visitor = request(&entry, 1, 64 << 20).await;
-    // What waits grows until the window is full, and no further, however long it takes.
+    // The number of waiting bytes grows until the window is full, and then stops.
     let mut most = 0;
     for _ in 0..200 {
         most = near.stats().waiting_bytes.max(most);
@@ -146,7 +146,7 @@ async fn aborted_connections_leave_nothing_open() {
         within(visitor.read_exact(&mut some)).await.unwrap();
         match round % 3 {
             0 => reset(visitor),
-            // With bytes unread, this is a reset as well.
+            // To drop a connection with unread bytes resets it as well.
             1 => drop(visitor),
             _ => {
                 let task = entry.serving.lock().unwrap().pop().unwrap();
@@ -166,13 +166,13 @@ async fn aborted_connections_leave_nothing_open() {
     }
 }
 
-/// What one end of a connection does with its direction.
+/// A step of one end of a connection.
 #[derive(Debug, Clone)]
 enum Step {
     Write(usize),
-    /// Lets the others go on for a while.
+    /// Lets other tasks run for a while.
     Rest(usize),
-    /// Waits until this many bytes of the other end have come, if they ever do.
+    /// Waits until this many bytes of the other end have arrived, or its direction has ended.
     Await(u64),
 }
 
@@ -197,7 +197,7 @@ fn total(steps: &[Step]) -> usize {
     written.sum()
 }
 
-/// Plays one end: writes and ends its direction by the script, and reads the other's to its end, slowly where `slow`.
+/// One end: writes and ends its direction by the script, and reads the other direction to its end, slowly if `slow`.
 async fn play(mut stream: TcpStream, steps: Vec<Step>, seeds: (u64, u64), slow: bool) -> usize {
     let (mut from, mut to) = stream.split();
     let come = Arc::new(AtomicU64::new(0));
@@ -249,8 +249,8 @@ async fn play(mut stream: TcpStream, steps: Vec<Step>, seeds: (u64, u64), slow: 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever both ends write, and whenever they end their directions, each gets exactly what the other wrote, and
-    /// then its end.
+    /// Whatever both ends write, and whenever they end their directions, each receives exactly what the other wrote,
+    /// and then its end.
     #[test]
     fn p_10_2_any_schedule_of_writes_and_ends_delivers_all_bytes(
         visitor in steps(),
@@ -264,7 +264,7 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            // Buffers of one byte would take minutes for many bytes.
+            // With buffers of one byte, many bytes would take minutes.
             let bytes = total(&visitor).max(total(&server));
             let read_buffer_bytes = read_buffer_bytes.max(bytes / 2000).max(1);
             let config = TcpConfig { first_bytes, read_buffer_bytes, ..TcpConfig::default() };

@@ -1,4 +1,4 @@
-//! What breaks on one hop is reset on the other.
+//! A failure of one hop is a reset on the other.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -30,7 +30,7 @@ async fn p_10_3_a_visitor_that_resets_resets_the_service() {
     assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
-/// The visitor's direction has ended and nothing is written to it: only its connection reports the reset.
+/// The visitor's direction has ended and nothing is written to it: only the state of its connection reports the reset.
 #[tokio::test]
 async fn p_10_3_a_visitor_that_resets_after_its_end_resets_the_service() {
     let (port, mut results) = service(|mut stream, _| async move {
@@ -49,7 +49,7 @@ async fn p_10_3_a_visitor_that_resets_after_its_end_resets_the_service() {
     assert_eq!(entry.stats().failures.of(Reason::Cancelled), 1);
 }
 
-/// The service reads nothing, so that nothing is read from the visitor: its reset is noticed all the same.
+/// The service reads nothing, so nothing is read from the visitor: its reset is detected nevertheless.
 #[tokio::test]
 async fn p_10_3_a_visitor_that_resets_without_credit_is_noticed() {
     let (port, mut stalled) = service(|stream, _| async move { stream }).await;
@@ -67,7 +67,7 @@ async fn p_10_3_a_visitor_that_resets_without_credit_is_noticed() {
     entry.settled().await;
 }
 
-/// Writes until nothing moves any more.
+/// Writes until no more bytes are accepted.
 async fn fill(stream: &TcpStream) {
     let mut full = 0;
     while full < 50 {
@@ -93,7 +93,7 @@ async fn p_10_3_a_service_that_resets_resets_the_visitor() {
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"hello").await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
-    // And after the visitor's direction has ended.
+    // The same reset after the visitor's direction has ended.
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"hello").await;
     visitor.shutdown().await.unwrap();
@@ -158,20 +158,20 @@ async fn p_10_3_dropping_a_half_closed_connection_resets_both_hops() {
 
 #[tokio::test]
 async fn p_10_4_a_visitor_without_a_service_is_reset() {
-    // No service.
+    // There is no service.
     let entry = ToService::new(unused_port().await);
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
     assert_eq!(entry.stats().failures.of(Reason::DialFailed), 1);
-    // A client without the tunnel.
+    // The client does not have the tunnel.
     entry.egress.set_services(HashMap::new());
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
     assert_eq!(entry.stats().failures.of(Reason::NoTunnel), 1);
     assert_eq!(entry.stats().retries, 0);
-    // No tunnel.
+    // There is no tunnel.
     let nowhere = session_director(|session, _| {
         assert_eq!(session.protocol, ProtocolType::Tcp);
         Direction::Fail(Failure::new(Reason::NoTunnel, "no tunnel holds this port"))
@@ -182,7 +182,7 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
     assert_eq!(entry.stats().failures.of(Reason::NoTunnel), 1);
-    // A layer that stops the connection.
+    // A layer rejects the connection.
     struct Closed;
     impl Layer for Closed {
         fn on_session<'s>(&'s self, _: &'s Session) -> Verdict<'s, NoResponse> {

@@ -18,7 +18,8 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot};
 
 use crate::tcp::{ToService, egress_link};
 
-/// Two links: a scripted one, which gets the connection when the test notifies it, and one to a service that echoes.
+/// Two links: a scripted one, which receives the connection when the test notifies it, and one to a service that
+/// echoes.
 struct Two {
     entry: ToService,
     go: oneshot::Sender<()>,
@@ -88,7 +89,7 @@ async fn p_6_3_a_refused_connection_is_retried_with_its_first_bytes() {
         let mut two = Two::new(TcpConfig::default()).await;
         let (mut visitor, mut exchange) = two.visit(b"hello", end).await;
         if end {
-            // The end is read behind the bytes, and does not prevent a retry.
+            // The end is read after the bytes, and does not prevent a retry.
             assert!(next_part(&mut exchange.recv).await.unwrap().is_ok());
             assert!(next_part(&mut exchange.recv).await.is_none());
         }
@@ -170,7 +171,7 @@ async fn p_7_2_without_a_retry_left_the_visitor_is_reset() {
     assert_eq!((stats.retries, stats.failures.of(Reason::Refused)), (0, 1));
 }
 
-/// A lane that is over when it is chosen has carried nothing.
+/// A lane that is closed when it is chosen has carried nothing.
 #[tokio::test]
 async fn p_6_3_a_closed_lane_makes_connections_go_elsewhere() {
     let (dead, _incoming) = Link::scripted();

@@ -1,4 +1,4 @@
-//! More datagrams than fit: each one that does not arrive is counted.
+//! More datagrams than fit are sent: each one that does not arrive is counted.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,7 +35,7 @@ async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
     loop {
         let part = tokio::time::timeout(tick, service.recv.part());
         let Ok(part) = part.await else {
-            // Is a datagram in transit?
+            // Check whether a datagram is still in transit.
             let (stats, near, far) = (port.stats(), link.near.stats(), link.far.stats());
             let dropped = stats.dropped.from_visitors() + near.mux.datagrams_dropped;
             let carried = received + dropped + far.datagrams_dropped;
@@ -50,7 +50,7 @@ async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
         udp::send(&service, data);
     }
     sends.join().unwrap();
-    // The visitor has read none yet: its socket drops what it cannot keep.
+    // The visitor has not read any datagram yet: its socket drops those for which it has no room.
     let mut responded = 0;
     let mut buffer = vec![0; 70_000];
     let mut last = 0;
@@ -72,7 +72,7 @@ async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
     assert!(received > 1000 && responded > 100, "{received} {responded}");
 }
 
-/// Takes one of the burst, newer than the last one, whole.
+/// Checks a datagram of the burst: it is newer than the last one, and complete.
 fn check(part: Option<Result<Part, Failure>>, last: &mut u32) -> Bytes {
     let Some(Ok(Part::Datagram(data))) = part else {
         panic!("expected a datagram, got {part:?}");

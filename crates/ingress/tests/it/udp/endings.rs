@@ -1,4 +1,4 @@
-//! How flows end: by silence, by failures, by draining.
+//! How flows end: by silence, failures, or draining.
 
 use adit_net::bind_udp;
 use std::{collections::VecDeque, sync::Mutex, time::Duration};
@@ -22,7 +22,7 @@ async fn p_11_4_silence_in_both_directions_ends_a_flow_on_both_sides() {
     let (_, mut service) = incoming.udp().await;
     udp::accept(&service);
     assert_eq!(udp::recv(&mut service).await, "one");
-    // Either direction keeps it.
+    // A datagram in either direction keeps the flow open.
     sleep(29 * SECOND).await;
     visitor.send(b"two").await;
     assert_eq!(udp::recv(&mut service).await, "two");
@@ -42,12 +42,12 @@ async fn p_11_4_silence_in_both_directions_ends_a_flow_on_both_sides() {
     drop(service);
     port.until(|stats| stats.flows_open == 0).await;
     link.settled().await;
-    // It has not failed: it is over, on both sides.
+    // The flow has not failed: it has ended on both sides.
     let stats = port.stats();
     assert_eq!((stats.flows_silent, stats.failures.total()), (1, 0));
     assert_eq!(link.near.stats().pending.completed, 1);
     assert_eq!(link.far.stats().pending.completed, 1);
-    // What comes late opens a new one.
+    // A late datagram opens a new flow.
     visitor.send(b"late").await;
     let (_, mut service) = incoming.udp().await;
     assert_eq!(udp::recv(&mut service).await, "late");
@@ -109,7 +109,7 @@ async fn p_11_4_flows_end_each_at_its_own_time() {
         sleep(SECOND).await;
         open.push_back(port.stats().flows_silent);
     }
-    // The other six one after the other, the first three together at the end.
+    // The other six flows end one after the other, the first three together at the end.
     assert_eq!(open, [0, 0, 0, 1, 2, 3, 4, 5, 6, 9, 9]);
     port.until(|stats| stats.flows_open == 0).await;
 }
@@ -165,7 +165,7 @@ async fn p_11_4_a_flow_ended_by_the_other_side_is_over() {
     let (_, mut service) = incoming.udp().await;
     udp::accept(&service);
     assert_eq!(udp::recv(&mut service).await, "one");
-    // As the egress does after a silence.
+    // The egress does this after a silence.
     let Exchange { send, recv } = service;
     send.finish().unwrap();
     drop((recv, send));
@@ -212,7 +212,7 @@ async fn a_drained_port_ends_with_its_last_flow() {
     port.drain.send_replace(true);
     let late = port.visitor().await;
     loop {
-        // The drain and the datagram arrive by different ways.
+        // The drain and the datagram take different paths, so their order is unknown.
         late.send(b"late").await;
         sleep(Duration::from_millis(1)).await;
         if port.stats().dropped.draining > 0 {

@@ -1,4 +1,4 @@
-//! How WebSockets end: with close frames, without, and by going away (P-9.6).
+//! How WebSockets end: with close frames, without them, and when a side goes away (P-9.6).
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn no_frame_of_the_service_follows_its_close_frame() {
     visitor.expect_end().await;
 }
 
-/// RFC 6455, 7.1.1. Earlier frames arrive.
+/// RFC 6455, 7.1.1: no close frame is sent. Earlier frames arrive.
 #[tokio::test(start_paused = true)]
 async fn p_9_6_a_visitor_that_leaves_ends_without_a_close_frame() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
@@ -131,7 +131,7 @@ async fn p_9_6_a_visitor_that_leaves_within_a_frame_resets() {
 #[tokio::test(start_paused = true)]
 async fn p_9_6_a_lost_service_ends_without_a_close_frame() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
-    // Between two frames: the earlier ones arrive.
+    // The end is between two frames: the earlier ones arrive.
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     send(&exchange, &[Frame::text("last words")]).await;
     exchange.send.finish().unwrap();
@@ -139,7 +139,7 @@ async fn p_9_6_a_lost_service_ends_without_a_close_frame() {
     visitor.expect_end().await;
     assert_eq!(frame(&mut exchange.recv).await.unwrap(), None);
     drop(exchange);
-    // By a reset, between frames and within one.
+    // The end is a reset, between frames and within one.
     for within_a_frame in [false, true] {
         let (mut visitor, exchange) = entry.open_websocket(&mut incoming).await;
         if within_a_frame {
@@ -172,7 +172,7 @@ async fn p_6_4_a_lost_link_ends_without_a_close_frame() {
 async fn p_9_6_a_draining_entry_sends_1001_to_both_sides() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
-    // A frame is on its way in each direction: a close frame stands between two.
+    // A frame is being sent in each direction: a close frame follows after it.
     let long = Frame::new(2, [7; 1000]);
     visitor.send_bytes(&long.masked()[..100]).await;
     let part = next_part(&mut exchange.recv).await;
@@ -197,7 +197,7 @@ async fn p_9_6_a_draining_entry_sends_1001_to_both_sides() {
         }
     }
     expect(&mut exchange, &[Frame::close(1001)]).await;
-    // No frame crosses any more: the close frames of both sides are for the entry.
+    // No frame is forwarded any more: the entry handles the close frames of both sides.
     visitor
         .send(&[Frame::text("too late"), Frame::close(1001)])
         .await;
@@ -218,7 +218,7 @@ async fn p_9_6_a_drain_waits_only_for_the_close_timeout() {
         ..short()
     });
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
-    // One is silent, one does not stop, one has its handshake too late.
+    // One visitor is silent, one does not stop sending, and one has its handshake too late.
     let (mut busy, _busy_exchange) = entry.open_websocket(&mut incoming).await;
     let mut late = entry.connect().await;
     http1::send(&mut late, UPGRADE).await;
@@ -271,7 +271,7 @@ async fn a_close_frame_without_reply_waits_while_both_sides_stay() {
     entry.settled().await;
 }
 
-/// The entry reads on after the close frames, so that no reset destroys the last frame.
+/// The entry continues to read after the close frames, so that no reset discards the last frame.
 #[tokio::test(start_paused = true)]
 async fn the_last_frame_survives_later_bytes_of_the_visitor() {
     let (entry, mut incoming) = HttpEntry::scripted(short());

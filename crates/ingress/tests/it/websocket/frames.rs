@@ -1,4 +1,4 @@
-//! Frames that cross: a table of raw bytes, fragments, extensions, sizes and cuts.
+//! Frames that are forwarded: a table of raw bytes, fragments, extensions, sizes and splits.
 
 use adit_link::{Part, Reason};
 use adit_testlink::{
@@ -11,11 +11,11 @@ use tokio::io::AsyncWriteExt;
 
 use crate::websocket::short;
 
-/// What becomes of bytes.
+/// The result of the bytes.
 enum Then {
-    /// The client gets these frames, and the visitor nothing.
+    /// The client receives these frames, and the visitor nothing.
     Carried(Vec<Frame>),
-    /// The visitor gets a close frame 1002 and the end, the client a reset (P-9.4).
+    /// The visitor receives a close frame 1002 and the end, the client a reset (P-9.4).
     Refused,
 }
 
@@ -33,13 +33,13 @@ fn zero(head: &[u8], payload: &[u8]) -> Vec<u8> {
     [head, &[0; 4], payload].concat()
 }
 
-/// Each row: a clause of RFC 6455, what a visitor sends, and what becomes of it.
+/// Each row: a clause of RFC 6455, the bytes of a visitor, and their result.
 #[rustfmt::skip]
 fn table() -> Vec<(&'static str, Vec<u8>, Then)> {
     use Then::{Carried, Refused};
     let one = |frame: Frame| Carried(vec![frame]);
     vec![
-        // Legal.
+        // Valid frames.
         ("5.7: a masked text message",
             vec![0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58], one(Frame::text("Hello"))),
         ("5.7: a fragmented message", [zero(&[0x01, 0x83], b"Hel"), zero(&[0x80, 0x82], b"lo")].concat(),
@@ -62,7 +62,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Then)> {
         ("5.3: a mask of zeros", zero(&[0x81, 0x82], b"hi"), one(Frame::text("hi"))),
         ("5.2, 9.1: RSV1, an extension's business", zero(&[0xc1, 0x81], b"z"), one(odd(true, 4, 1, "z"))),
         ("5.2, 9.1: RSV2 and RSV3, too", zero(&[0xb2, 0x81], b"z"), one(odd(true, 3, 2, "z"))),
-        // What it means is the business of the two ends.
+        // Valid frames whose meaning is left to the two ends.
         ("5.2: reserved opcodes 3 to 7", zero(&[0x83, 0x81], b"z"), one(odd(true, 0, 3, "z"))),
         ("5.2: reserved opcodes 11 to 15", zero(&[0x8f, 0x81], b"z"), one(odd(true, 0, 15, "z"))),
         ("5.4: a continuation of nothing", zero(&[0x80, 0x81], b"z"), one(odd(true, 0, 0, "z"))),
@@ -75,7 +75,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Then)> {
         ("5.5.1: what follows a close frame is discarded",
             [zero(&[0x88, 0x82], &[0x03, 0xe8]), zero(&[0x81, 0x82], b"no"), vec![0xff; 40]].concat(),
             one(Frame::close(1000))),
-        // Illegal.
+        // Invalid frames.
         ("5.1: no mask", vec![0x81, 0x05, b'H', b'e', b'l', b'l', b'o'], Refused),
         ("5.1: no mask on a close frame", vec![0x88, 0x00], Refused),
         ("5.1: no mask on the second frame", [zero(&[0x81, 0x82], b"hi"), vec![0x81, 0x00]].concat(), Refused),
@@ -98,13 +98,13 @@ fn table() -> Vec<(&'static str, Vec<u8>, Then)> {
 async fn p_9_4_frames_are_carried_or_refused_as_rfc_6455_requires() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     for (clause, bytes, then) in table() {
-        // Whole, and cut in two at every place of the first bytes.
+        // The bytes are sent as a whole, and split at every place of the first bytes.
         for cut in [0, 1, 2, 3, 5, 6, 7, 9, 13, 14, 15] {
             let cut = cut.min(bytes.len());
             let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
             visitor.send_bytes(&bytes[..cut]).await;
             tokio::task::yield_now().await;
-            // An entry that has seen enough may have closed.
+            // The entry may have closed the connection after the first part.
             let _ = visitor.0.write_all(&bytes[cut..]).await;
             match &then {
                 Then::Carried(frames) => {
@@ -140,14 +140,14 @@ async fn p_9_4_frames_are_carried_or_refused_as_rfc_6455_requires() {
     assert_eq!(failed, refused as u64 * 11);
 }
 
-/// In the other direction nothing is checked: the egress has checked it.
+/// The other direction is not checked here: the egress has checked it.
 #[tokio::test(start_paused = true)]
 async fn p_9_3_every_frame_of_the_service_is_unchanged() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, exchange) = entry.open_websocket(&mut incoming).await;
     for opcode in 0..16 {
         for rsv in 0..8 {
-            // One of them ends it.
+            // A close frame would end the WebSocket.
             if opcode != 8 {
                 let frame = odd(opcode & 8 != 0 || rsv == 3, rsv, opcode, [opcode; 3]);
                 send(&exchange, std::slice::from_ref(&frame)).await;
@@ -240,14 +240,14 @@ async fn the_start_of_a_payload_crosses_before_its_rest() {
         }
     }
     assert_eq!(got, 500);
-    // And the other way.
+    // An incomplete frame is also forwarded in the other direction.
     let head = odd(true, 0, 2, [7; 1000]).head();
     exchange.send.send_frame(head, vec![7; 400].into()).unwrap();
     let start = read(&mut visitor.0, 404).await;
     assert_eq!(start[..5], [0x82, 126, 3, 232, 7]);
 }
 
-/// Many frames in one read, more than credit covers at a time.
+/// Many frames in one read, with more payload than the credit at a time.
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_small_frames_crosses_in_order() {
     let (entry, mut incoming) = HttpEntry::scripted(short());

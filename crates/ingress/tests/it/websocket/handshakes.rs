@@ -21,7 +21,7 @@ use crate::websocket::short;
 async fn p_9_1_an_upgrade_crosses_without_the_lines_of_its_hop() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut stream = entry.connect().await;
-    // RFC 6455, 4.2.1: tokens whatever their case, in lists, in any order.
+    // RFC 6455, 4.2.1: tokens are compared without case, in lists, in any order.
     let request = format!(
         "GET /chat?room=1 HTTP/1.1\r\nHost: a:80\r\nSec-WebSocket-Key: {KEY}\r\nOrigin: http://a\r\n\
          Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\nCookie: x=1\r\n\
@@ -92,7 +92,7 @@ async fn p_9_1_an_invalid_handshake_is_refused_with_a_reason() {
     const U: &str = "Upgrade: websocket\r\n";
     const C: &str = "Connection: Upgrade\r\n";
     let get = |lines: &[&str]| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", lines.concat());
-    // Each row: a clause of RFC 6455 or another, a request, the status.
+    // Each row: a clause of RFC 6455 or another RFC, a request, the status.
     #[rustfmt::skip]
     let rows = [
         ("4.2.1, 1: a GET request", get(&[U, C, K, V]).replacen("GET", "POST", 1), 400),
@@ -139,7 +139,7 @@ async fn other_upgrades_stay_http() {
     for request in [
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade, close\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websockets\r\nConnection: upgrade, close\r\n\r\n",
-        // RFC 9110, 7.8: in HTTP/1.0 it is ignored.
+        // RFC 9110, 7.8: an upgrade in HTTP/1.0 is ignored.
         "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     ] {
         let response = entry.raw(request.as_bytes()).await.unwrap();
@@ -154,14 +154,14 @@ async fn other_upgrades_stay_http() {
 }
 
 /// Regression: hyper drops a connection with an upgrade request without shutting it down, and a socket that is closed
-/// with unread bytes sends a reset, which destroys the response on its way.
+/// with unread bytes sends a reset, which discards the response in transit.
 #[tokio::test(start_paused = true)]
 async fn the_response_to_a_refused_upgrade_survives_later_bytes() {
     let (entry, _incoming) = HttpEntry::scripted(short());
     let mut stream = entry.connect().await;
     let request = UPGRADE.replacen("Version: 13", "Version: 12", 1);
     http1::send(&mut stream, &request).await;
-    // A visitor that does not wait for its response.
+    // The visitor does not wait for its response.
     for _ in 0..64 {
         if stream.write_all(&[b'x'; 16 * 1024]).await.is_err() {
             break;

@@ -1,4 +1,4 @@
-//! Extended CONNECT over HTTP/2 (RFC 8441), with hyper before the entry.
+//! Extended CONNECT over HTTP/2 (RFC 8441), with hyper as the visitor.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ struct Connection(SendRequest<Empty<Bytes>>);
 impl Connection {
     async fn new(entry: &HttpEntry, incoming: &mut Incoming) -> Self {
         let mut requests = http2::connect(entry.connect().await).await;
-        // RFC 8441, 3: the settings that allow it precede the first response.
+        // RFC 8441, 3: the settings that allow extended CONNECT precede the first response.
         let request = Request::get("http://a/").body(Empty::new()).unwrap();
         let response = requests.send_request(request);
         let opening = async { drop(incoming.next().await) };
@@ -104,7 +104,7 @@ async fn p_9_1_an_extended_connect_is_the_same_as_an_upgrade() {
         (200, Version::HTTP_2)
     );
     assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
-    // RFC 8441, 5: not used there.
+    // RFC 8441, 5: these lines are not used over HTTP/2.
     for gone in ["sec-websocket-accept", "upgrade", "connection"] {
         assert!(!response.headers().contains_key(gone), "{gone}");
     }
@@ -120,7 +120,7 @@ async fn p_9_1_an_extended_connect_is_the_same_as_an_upgrade() {
     ];
     tokio::join!(stream.send(&frames), expect(&mut exchange, &frames));
     tokio::join!(send(&exchange, &frames), stream.expect(&frames));
-    // Close frames, and then END_STREAM in both directions.
+    // Both sides send close frames, and then END_STREAM.
     stream.send(&[Frame::close(1000)]).await;
     expect(&mut exchange, &[Frame::close(1000)]).await;
     send(&exchange, &[Frame::close(1000)]).await;
@@ -243,22 +243,22 @@ async fn p_9_5_a_stalled_stream_delays_no_other_of_its_connection() {
 async fn p_9_6_losses_are_the_ends_of_streams() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
-    // The visitor's.
+    // The visitor's end is lost.
     let (mut stream, mut exchange) = connection.open(&mut incoming).await;
     stream.send(&[Frame::text("last words")]).await;
     expect(&mut exchange, &[Frame::text("last words")]).await;
     drop(stream);
-    // Without a close frame, as an end or as a reset.
+    // The loss arrives without a close frame, as an end or as a reset.
     assert!(!matches!(frame(&mut exchange.recv).await, Ok(Some(_))));
     drop(exchange);
-    // The service's.
+    // The service's end is lost.
     let (mut stream, exchange) = connection.open(&mut incoming).await;
     send(&exchange, &[Frame::text("last words")]).await;
     exchange.send.finish().unwrap();
     stream.expect(&[Frame::text("last words")]).await;
     assert!(!matches!(within(stream.0.read(&mut [0; 8])).await, Ok(1..)));
     drop(exchange);
-    // The whole connection's.
+    // The whole connection is lost.
     let (stream, mut exchange) = connection.open(&mut incoming).await;
     drop((stream, connection));
     assert!(!matches!(frame(&mut exchange.recv).await, Ok(Some(_))));
@@ -308,7 +308,7 @@ async fn reset_stream_is_released_while_service_reads_nothing() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let mut connection = Connection::new(&entry, &mut incoming).await;
     let (mut stream, exchange) = connection.open(&mut incoming).await;
-    // More than the credit of the hop, less than the window of the stream.
+    // The frame has more bytes than the credit of the tunnel hop, and fewer than the window of the stream.
     stream.send(&[Frame::new(2, vec![7; 60 * 1024])]).await;
     drop(stream);
     within(exchange.send.closed()).await;

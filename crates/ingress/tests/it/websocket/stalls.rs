@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::websocket::short;
 
-/// A bound for what moves many megabytes.
+/// A longer bound, for tests that transfer many megabytes.
 async fn patiently<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(120), work)
         .await
@@ -31,7 +31,7 @@ async fn p_9_5_a_visitor_that_reads_nothing_stops_its_own_frames() {
     let head = Frame::new(2, "").head();
     let head = adit_codec::WebSocketFrame { length, ..head };
     exchange.send.send_frame(head, Bytes::new()).unwrap();
-    // Until nothing moves any more.
+    // Send until no more bytes are accepted.
     let chunk = Bytes::from(vec![7; 64 * 1024]);
     let mut sent = 0;
     while let Ok(allowed) =
@@ -53,7 +53,7 @@ async fn p_9_5_a_visitor_that_reads_nothing_stops_its_own_frames() {
         send(&other_exchange, &[Frame::text("pong")]).await;
         other.expect(&[Frame::text("pong")]).await;
     }
-    // It reads on, and nothing has been lost.
+    // The stalled visitor continues to read, and no byte is lost.
     let (mut read, _write) = tokio::io::split(stalled.0);
     let reading = tokio::spawn(async move {
         let mut left = length + 10;
@@ -101,7 +101,7 @@ async fn p_9_5_a_service_that_reads_nothing_stops_its_own_visitor() {
     drop(sending.await.unwrap());
 }
 
-/// For days: no time of HTTP counts on an open WebSocket.
+/// A WebSocket may be silent for days: no timeout of HTTP applies to it.
 #[tokio::test(start_paused = true)]
 async fn a_silent_websocket_stays_open() {
     let moment = Duration::from_millis(40);
@@ -119,7 +119,7 @@ async fn a_silent_websocket_stays_open() {
         tokio::time::sleep(moment * 4).await;
         visitor.send(&[Frame::text("still here")]).await;
         expect(&mut exchange, &[Frame::text("still here")]).await;
-        // Within a frame, too.
+        // The visitor pauses within a frame.
         visitor.send_bytes(&[0x82, 0x82, 0, 0, 0, 0, b'h']).await;
         tokio::time::sleep(moment * 4).await;
         visitor.send_bytes(b"i").await;
@@ -222,7 +222,7 @@ async fn a_large_message_is_streamed() {
     patiently(reading).await.unwrap();
 }
 
-/// More than credit takes and less than the socket: a FIN arrives behind it.
+/// More than the credit, and less than the socket can hold, so that a FIN arrives after the bytes.
 fn unread() -> Vec<u8> {
     Frame::new(2, vec![7; 90 * 1024]).masked()
 }

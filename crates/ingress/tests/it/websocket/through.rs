@@ -44,7 +44,7 @@ fn through(port: u16) -> (HttpEntry, Arc<Egress>) {
     (Route::to(&to.link).http(short()), to.egress)
 }
 
-/// A service of tungstenite that sends back what it gets, and chooses the last subprotocol.
+/// A service of tungstenite that returns what it receives, and chooses the last subprotocol.
 async fn tungstenite() -> u16 {
     service(|stream, _| echo(stream)).await.0
 }
@@ -114,7 +114,7 @@ async fn visitors_and_services_of_another_library_meet() {
         .unwrap();
     let pong = within(socket.next()).await.unwrap().unwrap();
     assert_eq!(pong, Message::Pong("are you there".into()));
-    // Closed by the service, and by the visitor.
+    // The WebSocket is closed by the service, and by the visitor.
     socket.send(Message::text("close 4001")).await.unwrap();
     let closed = within(socket.next()).await.unwrap().unwrap();
     let Message::Close(Some(close)) = closed else {
@@ -146,7 +146,7 @@ async fn p_9_2_a_refusal_of_the_service_reaches_the_visitor() {
 
 #[tokio::test]
 async fn a_message_of_64_mib_is_streamed_both_ways() {
-    // The service sends back what it reads, without the mask.
+    // The service returns the bytes that it reads, without the mask.
     let port = raw_echo().await;
     let (entry, _) = through(port);
     let mut stream = entry.connect_tcp().await;
@@ -178,7 +178,7 @@ async fn a_message_of_64_mib_is_streamed_both_ways() {
     drop(sending.await.unwrap());
 }
 
-/// Sends back the payload of each frame as it comes, and every byte of a head but the mask.
+/// Returns the payload of each frame as it arrives, and every byte of a head but the mask.
 async fn raw_echo() -> u16 {
     service(|stream, _| echo_bytes(stream)).await.0
 }
@@ -253,7 +253,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
     let length = prop_oneof![0_usize..20, 120_usize..135, 65_530_usize..65_540];
     let frame =
         (any::<bool>(), 0_u8..8, 0_u8..16, length).prop_map(|(fin, rsv, opcode, length)| {
-            // A close frame would end it.
+            // A close frame would end the WebSocket.
             let opcode = if opcode == 8 { 9 } else { opcode };
             let control = opcode >= 8;
             Frame {
@@ -266,7 +266,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
     prop::collection::vec(frame, 0..12)
 }
 
-/// The property of `adit-websocket`, with everything between the two ends.
+/// The property of `adit-websocket`, with all parts of a tunnel between the two ends.
 #[test]
 fn p_9_3_any_frames_cut_anywhere_come_back_unchanged() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -334,7 +334,7 @@ async fn p_9_6_a_loss_at_one_end_is_one_at_the_other() {
     read(&mut visitor.0, 3).await;
     drop(service);
     visitor.expect_end().await;
-    // Between frames.
+    // The service breaks off between frames.
     let (mut visitor, mut service) = within(open()).await;
     http1::send(&mut service, &Frame::text("last words").bytes(None)).await;
     drop(service);
