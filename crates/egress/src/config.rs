@@ -15,9 +15,9 @@ pub enum Protocol {
     Http1,
     /// HTTP/2: with prior knowledge in clear text, by ALPN over TLS.
     Http2,
-    /// Bytes, with one connection for each visitor's.
+    /// TCP bytes, with one connection for each visitor's.
     Tcp,
-    /// Datagrams, with one socket for each visitor's flow.
+    /// UDP datagrams, with one socket for each visitor's flow.
     Udp,
 }
 
@@ -82,20 +82,20 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// The time without progress after which a service that does not read the request fails it.
     pub stall_timeout: Duration,
-    /// The same for TCP services and WebSockets, whose programs may be suspended for longer.
+    /// The same time for TCP services and WebSockets, whose programs may be suspended for longer.
     pub tcp_stall_timeout: Duration,
     /// The time without data after which TCP keepalive probes are sent on connections of TCP services, WebSockets and
     /// upgrades; `None` sends none.
     pub tcp_keepalive: Option<Duration>,
-    /// The longest time that a WebSocket takes to close once that has begun: until the other end sends its close frame, and
-    /// a service has read the last frames.
+    /// The longest time that a WebSocket may take to close: until the other end has sent its close frame, and the
+    /// service has read the last frames.
     pub close_timeout: Duration,
     /// The time without progress after which the rest of a request is dropped, if the response is complete already.
     pub early_response_timeout: Duration,
     /// The most connections at a time; over HTTP/2, the most requests.
     pub max_connections: usize,
-    /// The most connections of HTTP/2 at a time. Requests that have been received whole share one; those whose bodies are
-    /// still to come have one each up to this number, and share them then.
+    /// The most connections of HTTP/2 at a time. Requests that have been received completely share one; requests whose
+    /// bodies have not arrived yet have one each up to this number, and share them above it.
     pub max_http2_connections: usize,
     /// The most idle connections that are kept.
     pub max_idle: usize,
@@ -132,7 +132,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// These times, and default bounds.
+    /// A configuration with these times and default bounds.
     pub fn with_timeouts(timeouts: &EdgeTimeouts) -> Self {
         Self {
             dial_timeout: timeouts.dial,

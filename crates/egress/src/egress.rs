@@ -1,4 +1,4 @@
-//! The entry of this crate: takes the requests that the peer opens, and holds the services, their connections and the
+//! The entry of this crate: receives the requests that the peer opens, and has the services, their connections and the
 //! drain.
 
 mod dispatch;
@@ -36,14 +36,15 @@ use crate::{
 
 type Routes = HashMap<Box<str>, Route>;
 
-/// Serves the requests that the peer opens. [`Dispatch::dispatch`] must be called within a tokio runtime: connections live
-/// on the runtime that made them.
+/// Serves the requests that the peer opens. [`Dispatch::dispatch`] must be called within a tokio runtime: connections
+/// stay on the runtime that opened them.
 pub struct Egress {
-    /// With the settings for requests to come.
+    /// The resources with the settings for new requests.
     resources: ArcSwap<Resources>,
-    /// By tunnel name.
+    /// The routes by tunnel name.
     routes: RwLock<Arc<Routes>>,
-    /// By address, so that tunnels to one service share its connections, and a change of settings keeps them.
+    /// The pools by address, so that tunnels to one service share its connections, and connections survive a change of
+    /// settings.
     pools: Mutex<HashMap<ConnectionsKey, Connections>>,
     draining: AtomicBool,
     /// Incremented to close running WebSockets.
@@ -51,7 +52,7 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Without services: every request is reset with `NO_TUNNEL`.
+    /// An egress without services: every request is reset with `NO_TUNNEL`.
     pub fn new(config: Config) -> Arc<Self> {
         Self::with_observer(config, Arc::new(NoObserver))
     }
@@ -79,7 +80,7 @@ impl Egress {
 }
 
 impl Dispatch for Egress {
-    /// Serves a request of the tunnel that it names.
+    /// Serves a request by the service of the tunnel that the request names.
     fn dispatch(&self, opened: IncomingRequest) {
         let tunnel = opened.head.open().tunnel.clone();
         let origin = RequestOrigin {
@@ -125,9 +126,10 @@ impl Egress {
         Incoming::new(&resources, origin, opened).refuse("", code, reason);
     }
 
-    /// Replaces all services at once, by tunnel name. Unchanged ones keep their counters. Running requests finish where
-    /// they are; connections to addresses that are still served are kept, idle ones to others are closed.
-    // By value: the settings belong to this object from here on.
+    /// Replaces all services at once, by tunnel name. Unchanged ones keep their counters. Running requests finish with
+    /// the old services. Connections to addresses that are still served are kept; idle connections to other addresses
+    /// are closed.
+    // The settings are passed by value: this object owns them after the call.
     #[allow(clippy::needless_pass_by_value)]
     pub fn set_services(&self, services: HashMap<Box<str>, ServiceConfig>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +171,8 @@ impl Egress {
         retired.into_values().for_each(|pool| pool.retire());
     }
 
-    /// Serves requests to come with these bounds and times, on new connections. Running requests finish where they are.
+    /// Serves new requests with these bounds and times, on new connections. Running requests finish on their
+    /// connections.
     pub fn set_config(&self, config: Config) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.resources.load_full();
@@ -223,7 +226,7 @@ impl Egress {
         route.map_or(0, |route| route.service.requests.load(Ordering::Relaxed))
     }
 
-    /// The number of running requests of each service that has any, by name, flows of UDP included.
+    /// The number of running requests of each service that has at least one, by name, UDP flows included.
     pub fn running(&self) -> Vec<(Box<str>, usize)> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let running = routes.iter().map(|(name, route)| {

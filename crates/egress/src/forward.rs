@@ -1,5 +1,5 @@
-//! What every protocol needs to forward a request to its service: the service, the request's record, the error that ends it
-//! early, and the reset that reports such an end.
+//! The parts with which every protocol forwards a request to its service: the service, the request's record, the error
+//! that ends it early, and the reset that reports such an end.
 
 pub(crate) mod error;
 pub(crate) mod gauge;

@@ -10,21 +10,21 @@ pub use self::{tcp::TcpStats, udp::UdpStats};
 /// Counters and gauges of an [`Egress`](crate::Egress), over all services.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Connections, including idle ones and those being made.
+    /// Connections, including idle ones and those being opened.
     pub connections: usize,
     /// Idle connections.
     pub idle: usize,
     /// Requests that wait for a connection.
     pub waiting: usize,
-    /// Connections made since the start.
+    /// Connections opened since the start.
     pub dialled: u64,
     /// Requests served on a connection that had served before.
     pub reused: u64,
-    /// Requests handed to a service.
+    /// Requests passed to a service.
     pub requests: u64,
     /// Requests sent again because their connection was dead.
     pub retried: u64,
-    /// Connections of WebSockets, including those being made.
+    /// Connections of WebSockets, including those being opened.
     pub websockets: usize,
     /// Connections of TCP.
     pub tcp: TcpStats,
@@ -45,7 +45,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// What is counted here: without the connections of pools.
+    /// The values that are counted here; connections of pools are not among them.
     pub(crate) fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let websockets = self.websockets.load(Ordering::Relaxed);

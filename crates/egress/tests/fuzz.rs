@@ -1,4 +1,5 @@
-//! Hostile responses: the parsers never read outside the bytes that a service sends, and agree with themselves.
+//! Hostile responses: the parsers never read outside the bytes that a service sends, and their results do not depend on
+//! how the bytes are split.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -14,7 +15,7 @@ fn is_token(name: &[u8]) -> bool {
 #[test]
 fn heads() {
     bolero::check!().for_each(|input: &[u8]| {
-        // Most inputs are no heads; these make some of them one.
+        // Most inputs are not heads; these prefixes turn some of them into heads.
         for start in [
             &b""[..],
             b"HTTP/1.1 200 OK\r\n",
@@ -39,7 +40,7 @@ fn heads() {
                         "{value:?}"
                     );
                 }
-                // Bytes behind the head do not change it, and a part of it is incomplete.
+                // Bytes after the head do not change it, and a part of the head is incomplete.
                 let mut again = Vec::new();
                 let alone = parse(&mut bytes[..head.bytes].to_vec(), false, &mut again)
                     .unwrap()
@@ -84,7 +85,7 @@ fn decode(coded: &[u8], step: usize) -> Outcome {
 #[test]
 fn chunked_bodies() {
     bolero::check!().for_each(|input: &[u8]| {
-        // Of few letters, so that random bytes make chunks.
+        // The input uses few letters, so that random bytes form chunks.
         const LETTERS: &[u8] = b"\r\n0123a;: x\r\n";
         let letters: Vec<u8> = input
             .iter()

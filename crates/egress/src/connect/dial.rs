@@ -22,7 +22,7 @@ pub(crate) enum DialError {
         #[source]
         error: io::Error,
     },
-    /// Neither a connection nor a refusal in time.
+    /// Neither a connection nor a refusal within the timeout.
     #[error("no connection to {address} within {timeout:?}")]
     TimedOut {
         address: HostPort,
@@ -36,7 +36,7 @@ pub(crate) enum DialError {
 /// [`DialError`].
 ///
 /// # Cancel safety
-/// Dropped, it closes the connection that it was making.
+/// If it is dropped, it closes the connection that it was opening.
 pub(crate) async fn dial(address: &HostPort, timeout: Duration) -> Result<Stream, DialError> {
     match tokio::time::timeout(timeout, connect(address)).await {
         Ok(Ok(stream)) => Ok(stream),

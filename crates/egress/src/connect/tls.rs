@@ -40,7 +40,7 @@ pub enum Trust {
     /// Against the trust store of the system.
     #[default]
     System,
-    /// Against these certificates only.
+    /// Against these certificates alone.
     Roots(Roots),
     /// Not at all (insecure): an attacker between the two ends can read and change everything.
     Anyone,
@@ -62,18 +62,18 @@ pub struct NameError(String);
 /// Why trusted roots cannot be read from a PEM file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RootsError {
-    /// It has no certificate.
+    /// The file contains no certificate.
     #[error("no certificate in PEM found (`-----BEGIN CERTIFICATE-----`)")]
     Empty,
-    /// It is not valid PEM.
+    /// The file is not valid PEM.
     #[error("invalid PEM: {0}")]
     Pem(String),
     /// A certificate is invalid.
     #[error("invalid certificate number {number}: {problem}")]
     Certificate {
-        /// Which one, from 1.
+        /// The number of the certificate in the file, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// What is wrong with the certificate.
         problem: String,
     },
 }
@@ -131,7 +131,7 @@ impl TlsName {
 /// Opens connections of HTTP/2 to one service.
 pub(crate) struct Dialer {
     address: HostPort,
-    /// `None`: in clear text. An error fails every dial.
+    /// The TLS settings; `None` for clear text. An error fails every dial.
     tls: Option<Result<Handshake, SetupError>>,
 }
 
@@ -150,7 +150,7 @@ impl Dialer {
         &self.address
     }
 
-    /// A question that leads to the usual cause when the service does not complete the handshake of HTTP/2.
+    /// A question about the usual cause, for the error when the service does not complete the handshake of HTTP/2.
     pub(crate) const fn hint(&self) -> &'static str {
         match self.tls {
             None => "does the service speak HTTP/2 without TLS?",
@@ -164,7 +164,7 @@ impl Dialer {
     /// [`ConnectError`].
     ///
     /// # Cancel safety
-    /// Dropped, it closes the connection that it was making.
+    /// If it is dropped, it closes the connection that it was opening.
     pub(crate) async fn dial(&self, timeout: Duration) -> Result<Stream, ConnectError> {
         let address = &self.address;
         let due = Instant::now() + timeout;
@@ -249,7 +249,9 @@ pub(crate) enum HandshakeError {
     },
     #[error("invalid certificate of the service: {0}")]
     InvalidCertificate(#[source] TlsError),
-    #[error("the service does not know the name {0}; give a name that it knows as `server_name`")]
+    #[error(
+        "the service does not accept the name {0}; give a name that it accepts as `server_name`"
+    )]
     UnknownName(String),
     #[error("the service rejected the TLS handshake: {0}; does it require a client certificate?")]
     Rejected(#[source] TlsError),
@@ -360,7 +362,7 @@ impl HandshakeError {
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     Self::NotValidYet(problem.into())
                 }
-                // A bad signature: by a CA of the same name with another key.
+                // A bad signature is one by a CA of the same name with another key.
                 CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                     Self::UnknownIssuer(problem.into())
                 }

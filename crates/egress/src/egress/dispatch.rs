@@ -1,4 +1,4 @@
-//! The first stop of a request: it is checked, and handed to the module of its service's protocol.
+//! The first step of a request: it is checked, and passed to the module of its service's protocol.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) struct Incoming<'e> {
 type Refusal = (ResetCode, String);
 
 impl<'e> Incoming<'e> {
-    /// The request's timeline starts here.
+    /// Starts the timeline of a request.
     pub(super) fn new(
         resources: &'e Arc<Resources>,
         origin: RequestOrigin,
@@ -76,7 +76,8 @@ impl<'e> Incoming<'e> {
             }
             (RequestHead::Http(head), Connections::Http2(client)) => {
                 if !head.upgrade.is_empty() {
-                    // HTTP/2 has no upgrades: the request is served as an ordinary one, whose body is whole (P-3.7).
+                    // HTTP/2 has no upgrades: the request is served as one without an offer, and its body is complete
+                    // (P-3.7).
                     exchange.recv.close(ResetCode::Cancelled);
                 }
                 let head = http2::Http2Head::Http(head);
@@ -116,8 +117,8 @@ impl<'e> Incoming<'e> {
         incoming.refuse(&service.endpoint, code, &reason);
     }
 
-    /// Resets a request that is not forwarded, and reports it. If its opener does not wait for it any more, the report has
-    /// the reason for that.
+    /// Resets a request that is not forwarded, and reports it. If its opener does not wait for it any more, the report
+    /// contains the reason of that.
     pub(super) fn refuse(mut self, service: &str, code: ResetCode, reason: &str) {
         let send = self.exchange.send;
         let outcome = send.failure().map_or_else(
@@ -149,12 +150,12 @@ impl<'e> Incoming<'e> {
             },
             tunnel = &*open.tunnel,
             service,
-            "request taken"
+            "request accepted"
         );
     }
 }
 
-/// Checks what holds for requests of every service.
+/// Checks the rules for requests of every service.
 fn check(head: &RequestHead) -> Result<(), Refusal> {
     if let RequestHead::Http(head) = head
         && head.method == "CONNECT"

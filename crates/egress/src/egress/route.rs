@@ -1,4 +1,4 @@
-//! Where the requests of one tunnel go: its service, and the connections to it.
+//! The destination of the requests of one tunnel: its service, and the connections to it.
 
 use adit_net::HostPort;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::{
     stats::Stats,
 };
 
-/// Where the requests of one tunnel go.
+/// The destination of the requests of one tunnel.
 #[derive(Clone)]
 pub(super) struct Route {
     pub(super) service: Arc<Service>,
     pub(super) connections: Connections,
 }
 
-/// What services must have in common to share their connections.
+/// The values that must be equal for services to share connections.
 pub(super) type ConnectionsKey = (HostPort, Protocol, Option<Tls>);
 
 /// The connections to one address.
@@ -26,7 +26,7 @@ pub(super) type ConnectionsKey = (HostPort, Protocol, Option<Tls>);
 pub(super) enum Connections {
     Http1(Arc<http1::Pool>),
     Http2(Arc<http2::Client>),
-    /// None are kept: each request has its own.
+    /// No connections are kept: each request has its own.
     PerRequest,
 }
 

@@ -1,4 +1,4 @@
-//! Gauges that count what exists now.
+//! Gauges that count existing objects.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ pub(crate) struct GaugeGuard<T> {
 }
 
 impl<T> GaugeGuard<T> {
-    /// Adds one; gives what the gauge was before.
+    /// Adds one; returns the previous value of the gauge.
     pub(crate) fn new(owner: Arc<T>, gauge: fn(&T) -> &AtomicUsize) -> (Self, usize) {
         let before = gauge(&owner).fetch_add(1, Ordering::Relaxed);
         (Self { owner, gauge }, before)
@@ -28,7 +28,7 @@ impl<T> GaugeGuard<T> {
         (before < limit).then_some(guard)
     }
 
-    /// What has the gauge.
+    /// The owner of the gauge.
     pub(crate) fn owner(&self) -> &Arc<T> {
         &self.owner
     }

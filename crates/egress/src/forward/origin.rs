@@ -1,4 +1,4 @@
-//! What is known of a request besides its head: its owner, and how long it has waited.
+//! The properties of a request besides its head: its owner, and how long it has waited.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// The owner that a request's record names. Fields are empty where the owner is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestOwner {
-    /// The user whose credential the link was made with.
+    /// The user whose credential the link was registered with.
     pub user: Box<str>,
     /// The client's group.
     pub group: Box<str>,
@@ -15,7 +15,7 @@ pub struct RequestOwner {
     pub client: Box<str>,
 }
 
-/// How a request has come to [`Egress`](crate::Egress).
+/// The origin of a request that is passed to [`Egress`](crate::Egress).
 #[derive(Debug, Clone, Default)]
 pub struct RequestOrigin {
     /// The owner of the request.

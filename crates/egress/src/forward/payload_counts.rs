@@ -29,7 +29,7 @@ impl PayloadCounts {
     }
 }
 
-/// A counter has one writer, so that a load and a store lose nothing; a locked instruction is not needed.
+/// A counter has one writer, so a load and a store lose no count; an atomic addition is not needed.
 fn add(counter: &AtomicU64, bytes: u64) {
     counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }

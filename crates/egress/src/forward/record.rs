@@ -1,4 +1,4 @@
-//! The record of one request: what it was, what became of it, and the report of both to the observer.
+//! The record of one request: its properties and its outcome, which are reported to the observer.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -29,7 +29,7 @@ impl Outcome {
     /// The visitor left, or the link was lost.
     pub(crate) const CANCELLED: Self = Self::Failed(Reason::Cancelled);
 
-    /// This side resets the request: what that means at the other end.
+    /// The outcome when this side resets the request: its meaning at the other end.
     pub(crate) fn of_reset(code: ResetCode) -> Self {
         Self::of_failure(&Failure::of_reset(code, b""))
     }
@@ -38,15 +38,15 @@ impl Outcome {
         Self::Failed(failure.reason)
     }
 
-    /// The opener has stopped waiting, for the reason that the exchange has recorded.
+    /// The outcome when the opener has stopped waiting, for the reason that the exchange has recorded.
     pub(crate) fn of_abandoned(send: &SendHalf) -> Self {
         let failure = send.failure();
         failure.map_or(Self::CANCELLED, |failure| Self::of_failure(&failure))
     }
 }
 
-/// What is recorded of one request while it is forwarded. [`RequestRecord::finish`] reports it; a record that is dropped
-/// before that (its task was cancelled with the runtime) is reported as cancelled.
+/// The values that are recorded of one request while it is forwarded. [`RequestRecord::finish`] reports them; a record
+/// that is dropped before that (its task was cancelled with the runtime) is reported as cancelled.
 pub(crate) struct RequestRecord<H: RequestInfo> {
     pub(crate) head: H,
     pub(crate) service: Arc<Service>,
@@ -65,9 +65,9 @@ impl<H: RequestInfo> RequestRecord<H> {
         }
     }
 
-    /// The `traceparent` that the service receives in place of the visitor's: the context of this hop, or the one in the
-    /// opening message where the request is not traced here. `None` without a context, or if the tunnel's settings
-    /// add a header of this name.
+    /// The `traceparent` that the service receives instead of the visitor's: the context of this hop, or that of the
+    /// opening message if the request is not traced here. `None` without a context, or if the tunnel's settings add a
+    /// header of this name.
     pub(crate) fn traceparent(&self) -> Option<String> {
         if self.service.replaces(TRACEPARENT) {
             return None;
@@ -82,7 +82,8 @@ impl<H: RequestInfo> RequestRecord<H> {
         }
     }
 
-    /// Resets the request with a reason, and reports it. A failure that the exchange has met before stands.
+    /// Resets the request with a reason, and reports it. If the exchange has failed before, the first failure is
+    /// reported.
     pub(crate) fn reset(self, send: SendHalf, code: ResetCode, reason: &str) {
         let earlier = send.failure();
         let outcome = earlier.map_or_else(
@@ -93,7 +94,7 @@ impl<H: RequestInfo> RequestRecord<H> {
         self.finish(outcome);
     }
 
-    /// The request has ended: reports it to the observer.
+    /// Called when the request has ended: reports it to the observer.
     pub(crate) fn finish(mut self, outcome: Outcome) {
         self.report(outcome);
     }
@@ -121,7 +122,7 @@ impl<H: RequestInfo> RequestRecord<H> {
 impl<H: RequestInfo> Drop for RequestRecord<H> {
     fn drop(&mut self) {
         self.service.running.fetch_sub(1, Ordering::Relaxed);
-        // Not finished: the task was dropped.
+        // The request was not finished: its task was dropped.
         if self.timeline.is_running() {
             self.report(Outcome::CANCELLED);
         }

@@ -1,4 +1,4 @@
-//! What a request's head contains, for any protocol.
+//! The properties of a request's head that its record needs, for any protocol.
 
 use adit_codec::{
     GrpcRequest, HeaderBlock, HttpRequest, Open, ProtocolType, RequestHead, TcpOpen, UdpOpen,
@@ -6,7 +6,7 @@ use adit_codec::{
 };
 use adit_trace::split_port;
 
-/// What a request's head contains. Fields that its protocol does not have are empty.
+/// The properties of a request's head that its record needs. Fields that its protocol does not have are empty.
 pub(crate) struct RequestSummary<'h> {
     pub(crate) protocol: ProtocolType,
     pub(crate) open: &'h Open,
@@ -30,7 +30,7 @@ impl RequestSummary<'_> {
         text(self.method)
     }
 
-    /// Without the query.
+    /// The path without the query.
     pub(crate) fn path(&self) -> &str {
         text(self.path).split('?').next().unwrap_or_default()
     }
@@ -40,15 +40,15 @@ impl RequestSummary<'_> {
         let (host, port) = split_port(authority);
         let port = port.unwrap_or(0);
         match self.protocol {
-            // A session names no host: this is the address of the server.
+            // A session names no host: the text is the address of the server.
             ProtocolType::Tcp | ProtocolType::Udp => ("", port),
             _ => (host, port),
         }
     }
 }
 
-/// Whether the target of a request may cross (P-3.10): a path, or `*` for OPTIONS. An absolute target would overrule the
-/// host (RFC 9112, 3.2.2), and bytes that end the target would let its sender inject header lines.
+/// Whether the target of a request is allowed (P-3.10): a path, or `*` for OPTIONS. An absolute target would override
+/// the host (RFC 9112, 3.2.2), and bytes that end the target would let its sender inject header lines.
 pub(crate) fn has_valid_target(head: &RequestHead) -> bool {
     let (path, is_options) = match head {
         RequestHead::Http(head) => (&head.path, head.method == "OPTIONS"),
@@ -60,7 +60,7 @@ pub(crate) fn has_valid_target(head: &RequestHead) -> bool {
     is_path || (is_options && path == &b"*"[..])
 }
 
-/// Bytes of heads are mostly text; anything else is recorded as empty.
+/// The bytes as text. Bytes of heads are usually text; other bytes are recorded as an empty text.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
@@ -73,7 +73,7 @@ fn authority<'h>(authority: &'h [u8], headers: &'h HeaderBlock) -> &'h [u8] {
     }
 }
 
-/// The head of a request of any protocol, as far as its record needs it.
+/// The head of a request of any protocol, with the properties that its record needs.
 pub(crate) trait RequestInfo {
     fn summary(&self) -> RequestSummary<'_>;
 }

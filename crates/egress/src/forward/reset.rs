@@ -7,7 +7,7 @@ use adit_link::{LogLimit, SendHalf};
 use adit_trace::Printable;
 use uuid::Uuid;
 
-/// Resets a request and logs why. What has been sent of its response arrives before the reset (P-6.2).
+/// Resets a request and logs why. The part of its response that has been sent arrives before the reset (P-6.2).
 pub(crate) fn reset(send: SendHalf, open: &Open, code: ResetCode, reason: &str) {
     log_failure(open, code, reason);
     tracing::debug!(
@@ -50,7 +50,7 @@ struct FailedRequest {
     advice: &'static str,
 }
 
-/// Logs what failed and what the operator of the service can do about it.
+/// Logs the failure, and what the operator of the service can do about it.
 fn log_failure(open: &Open, code: ResetCode, detail: &str) {
     let advice = match code {
         ResetCode::DialFailed => "start the service, or correct its address in the tunnel",
@@ -63,7 +63,7 @@ fn log_failure(open: &Open, code: ResetCode, detail: &str) {
         ResetCode::FlowControl | ResetCode::Internal | ResetCode::Unspecified => {
             "this is a bug in adit"
         }
-        // Caused by the visitor, or intended by this side.
+        // These are caused by the visitor, or intended by this side.
         ResetCode::Cancelled | ResetCode::Refused | ResetCode::Stalled | ResetCode::Draining => {
             return;
         }

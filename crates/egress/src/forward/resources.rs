@@ -10,11 +10,11 @@ use crate::{config::Config, stats::Counters};
 
 use super::origin::RequestOwner;
 
-/// For the first read of a response: head and small body.
+/// Buffers for the first read of a response: head and small body.
 const SMALL_BUFFER_BYTES: usize = 16 * 1024;
-/// For reads of a response that keeps coming: the payload of one message (P-2.1).
+/// Buffers for further reads of a response: the payload of one message (P-2.1).
 const LARGE_BUFFER_BYTES: usize = 64 * 1024;
-/// Free buffers kept, of each size: more than one turn of a thread reads into.
+/// The number of unused buffers that are kept of each size: more than the reads of one turn need.
 const MAX_FREE_BUFFERS: usize = 64;
 
 /// Settings, buffers and counters that all services use.
@@ -44,7 +44,7 @@ impl Resources {
         }
     }
 
-    /// The same buffers and counters with other settings.
+    /// Resources with the same buffers and counters and other settings.
     pub(crate) fn with_config(&self, config: Config) -> Self {
         Self {
             config,

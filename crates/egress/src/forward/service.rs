@@ -16,7 +16,8 @@ use http::{HeaderName, HeaderValue};
 
 use crate::config::{Protocol, ProxyProtocol, ServiceConfig};
 
-/// The service of one tunnel. A change of the tunnel's settings makes a new one, with gauges and counters at zero.
+/// The service of one tunnel. A change of the tunnel's settings creates a new service, with gauges and counters at
+/// zero.
 pub(crate) struct Service {
     pub(crate) address: HostPort,
     /// The address as text, for records.
@@ -27,16 +28,16 @@ pub(crate) struct Service {
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     pub(crate) compression: Option<Compression>,
     pub(crate) session_timeout: Duration,
-    /// Connections of TCP and of WebSockets: those that are not pooled.
+    /// Connections of TCP and of WebSockets, which are not pooled.
     pub(crate) open: AtomicUsize,
     /// Requests so far.
     pub(crate) requests: AtomicU64,
     pub(crate) host_rewrite: Option<HeaderValue>,
-    /// Added to each request; replace headers of the same name.
+    /// Headers that are added to each request; they replace headers of the same name.
     pub(crate) custom: Vec<(HeaderName, HeaderValue)>,
     /// Requests that are being served.
     pub(crate) running: AtomicUsize,
-    /// What it was made of.
+    /// The settings of the service.
     pub(crate) config: ServiceConfig,
 }
 
@@ -91,7 +92,7 @@ impl Service {
         }
     }
 
-    /// Whether its protocol is this one, without TLS.
+    /// Whether the service has this protocol, without TLS.
     pub(crate) fn is_plain(&self, protocol: Protocol) -> bool {
         self.protocol == protocol && !self.is_tls
     }

@@ -1,4 +1,4 @@
-//! When a request passed each of its stages, and what it was responded with.
+//! The times of a request's stages, and the status of its response.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,8 +8,8 @@ use adit_trace::{Observer, Phase, Span, Timeline, TraceContext};
 
 use super::origin::{RequestOrigin, RequestOwner};
 
-/// When a request passed each of its stages, and what it was responded with. Without an observer the clock is never read;
-/// for a request that is not traced it is read when it starts, when its response starts, and when it ends.
+/// The times of a request's stages, and the status of its response. Without an observer the clock is never read; for a
+/// request that is not traced it is read when it starts, when its response starts, and when it ends.
 pub(crate) struct RequestTimeline {
     opener: Side,
     owner: Arc<RequestOwner>,
@@ -32,11 +32,11 @@ pub(crate) struct RequestTimeline {
 enum ResponseStart {
     NotYet,
     At(Instant),
-    /// Head and end were one message: one clock read serves both.
+    /// Head and end were one message: one reading of the clock serves both.
     AtEnd,
 }
 
-/// When a connection began to be made, and when it was ready.
+/// When the dial of a connection began, and when the connection was ready.
 pub(crate) type DialSpan = (tokio::time::Instant, tokio::time::Instant);
 
 /// The time by the runtime's clock, which tests can pause.
@@ -45,7 +45,7 @@ fn now() -> Instant {
 }
 
 impl RequestTimeline {
-    /// Of a request that has just arrived.
+    /// The timeline of a request that has just arrived.
     pub(crate) fn new(
         observer: &dyn Observer,
         open: &Open,
@@ -57,7 +57,8 @@ impl RequestTimeline {
             waited_since,
         } = origin;
         let waited_since = waited_since.map(tokio::time::Instant::into_std);
-        // The end that accepted the visitor decides what is traced: a request without a context is not.
+        // The end that accepted the visitor decides whether a request is traced: a request without a context is not
+        // traced.
         let mut phases = Some(&*open.traceparent)
             .filter(|sent| !sent.is_empty())
             .and_then(|sent| observer.begin(sent));
@@ -90,22 +91,22 @@ impl RequestTimeline {
         self.phases.as_ref().map(|phases| phases.context())
     }
 
-    /// A phase begins.
+    /// Begins a phase.
     pub(crate) fn begin(&mut self, phase: Phase) {
         if let Some(phases) = &mut self.phases {
             phases.begin(phase, now());
         }
     }
 
-    /// The last phase of this kind ends.
+    /// Ends the latest phase of this kind.
     pub(crate) fn end(&mut self, phase: Phase) {
         if let Some(phases) = &mut self.phases {
             phases.end(phase, now());
         }
     }
 
-    /// The wait for a shared connection is over: one was made within `dial`, or could not be made (`None`). The dial may
-    /// have begun for another request; the part of it within this request's wait is recorded.
+    /// Called when the wait for a shared connection is over: one was opened during `dial`, or could not be opened
+    /// (`None`). The dial may have begun for another request; the part of it within this request's wait is recorded.
     pub(crate) fn on_dialled(&mut self, dial: Option<DialSpan>) {
         let Some(phases) = &mut self.phases else {
             return;
@@ -125,7 +126,7 @@ impl RequestTimeline {
         }
     }
 
-    /// The request's head has been written. Further calls change nothing.
+    /// Notes that the request's head has been written. Further calls change nothing.
     pub(crate) fn on_head_written(&mut self) {
         if let Some(phases) = &mut self.phases
             && !std::mem::replace(&mut self.head_written, true)
@@ -134,7 +135,7 @@ impl RequestTimeline {
         }
     }
 
-    /// The connection was lost before a response: the request is sent again.
+    /// Notes that the connection was lost before a response: the request is sent again.
     pub(crate) fn on_retry(&mut self) {
         self.end(Phase::FirstByte);
         self.head_written = false;
@@ -146,7 +147,7 @@ impl RequestTimeline {
         self.retried
     }
 
-    /// The head of the response has been forwarded; with `is_complete` there is nothing after it.
+    /// Notes that the head of the response has been forwarded; with `is_complete` nothing follows it.
     pub(crate) fn on_response(&mut self, status: u16, is_complete: bool) {
         self.status = status;
         if let Some(phases) = &mut self.phases {
@@ -163,7 +164,7 @@ impl RequestTimeline {
         }
     }
 
-    /// The status of gRPC in the head of a response or in its trailers; `None` changes nothing.
+    /// Sets the status of gRPC in the head of a response or in its trailers; `None` changes nothing.
     pub(crate) fn on_grpc_status(&mut self, status: Option<u16>) {
         self.grpc_status = status.or(self.grpc_status);
     }
@@ -173,7 +174,8 @@ impl RequestTimeline {
         self.started.is_some()
     }
 
-    /// The request has ended: the values for its record. `None` without an observer, and from the second call on.
+    /// Called when the request has ended. Returns the values for its record. `None` without an observer, and from the
+    /// second call on.
     pub(super) fn end_now(&mut self) -> Option<EndedTimeline<'_>> {
         let started = self.started.take()?;
         if let Some(phases) = &mut self.phases

@@ -1,5 +1,5 @@
-//! Carries the bytes of a session between its exchange and the connection to its service: of TCP, and of a connection of
-//! HTTP/1.1 that has changed to another protocol.
+//! Carries the bytes of a session between its exchange and the connection to its service: for TCP, and for a connection
+//! of HTTP/1.1 that has changed to another protocol.
 
 use adit_codec::ResetCode;
 use adit_link::Exchange;
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The connection of a session that begins: from now on the timeouts of sessions hold for it and for its exchange.
+/// Prepares the connection of a session: the timeouts of sessions apply to it and to its exchange.
 pub(super) fn begin(stream: Stream, exchange: &Exchange, config: &Config) -> Socket {
     let socket = Socket::new(stream);
     if let Some(silence) = config.tcp_keepalive {
@@ -27,8 +27,8 @@ pub(super) fn begin(stream: Stream, exchange: &Exchange, config: &Config) -> Soc
     socket
 }
 
-/// Carries both directions to their ends and finishes the record. `header` is written before any payload, and is not counted
-/// as payload. Returns whether the service has reset the connection.
+/// Forwards both directions to their ends and finishes the record. `header` is written before any payload, and is not
+/// counted as payload. Returns whether the service has reset the connection.
 pub(super) async fn carry<H: RequestInfo>(
     socket: Socket,
     exchange: Exchange,

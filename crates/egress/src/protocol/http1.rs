@@ -1,8 +1,8 @@
-//! Services over HTTP/1.1: a lean client on `httparse`.
+//! Services over HTTP/1.1: a small client on `httparse`.
 //!
 //! One task holds one connection and serves one request after the other. A request goes from the pool to a connection
 //! (`connection`), which writes it (`request_writer`) and forwards the response (`response_reader`) in one loop
-//! (`exchange`): from the socket's buffer to the lane without a copy. Public are the parsers of untrusted bytes, for the
+//! (`exchange`): from the socket's buffer to the lane without a copy. The parsers of untrusted bytes are public for the
 //! fuzz tests.
 
 mod body_framing;
@@ -31,7 +31,7 @@ pub use self::{
 };
 pub(crate) use self::{header_line::put_line, pool::Pool};
 
-/// Serves a request on a connection of the pool, idle or new, or queues it until there is one.
+/// Serves a request on an idle or a new connection of the pool, or queues it until there is one.
 pub(crate) fn dispatch(pool: &Arc<Pool>, record: Http1Record, exchange: Exchange) {
     if let Some(request) = pool.submit(Http1Request { record, exchange }) {
         tokio::spawn(connection::run(pool.clone(), request));

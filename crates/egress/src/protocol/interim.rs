@@ -21,7 +21,7 @@ pub(crate) struct InterimResponses {
 }
 
 impl InterimResponses {
-    /// For a request with `Expect: 100-continue`, or without.
+    /// A counter for a request with or without `Expect: 100-continue`.
     pub(crate) const fn new(expects_continue: bool) -> Self {
         Self {
             expects_continue,
@@ -30,9 +30,10 @@ impl InterimResponses {
         }
     }
 
-    /// Forwards one. `100 Continue` is forwarded once, and only to a visitor that expects it.
+    /// Forwards an interim response. `100 Continue` is forwarded once, and only to a visitor that expects it.
     ///
     /// # Errors
+    ///
     /// [`ForwardError`]: the service sends too many, or the opener does not wait for the response any more.
     pub(crate) fn forward<'h>(
         &mut self,
@@ -55,7 +56,7 @@ impl InterimResponses {
             return Ok(());
         }
         let lines = lines.filter(|(name, _)| !is_hop_by_hop(name) && *name != b"content-length");
-        // A head that is too long to cross is dropped: the final response does not depend on it.
+        // A head that is too long is dropped: the final response does not depend on it.
         if let Ok(head) = (HttpResponseHead { status }).encode(lines, b"") {
             self.forwarded += 1;
             send.respond(head, false)?;

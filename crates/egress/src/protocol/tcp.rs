@@ -1,8 +1,8 @@
 //! Services over TCP: one connection for each visitor's (section 10 of the protocol).
 //!
-//! The service is dialled when the request arrives; what the visitor sends meanwhile waits, bounded by its credit. A service
-//! that cannot be reached, or resets its connection, is reported by a reset (P-10.3); a visitor that leaves resets the
-//! service's connection.
+//! The service is dialled when the request arrives; bytes that the visitor sends meanwhile wait, bounded by its credit.
+//! A service that cannot be reached, or resets its connection, is reported by a reset (P-10.3); a visitor that leaves
+//! resets the service's connection.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -39,14 +39,14 @@ pub(crate) fn dispatch(record: TcpRecord, exchange: Exchange, resources: Arc<Res
     });
 }
 
-/// Carries both directions to their ends and finishes the record.
+/// Forwards both directions to their ends and finishes the record.
 async fn serve(mut record: TcpRecord, exchange: Exchange, resources: &Resources) {
     let (config, counters) = (&resources.config, &resources.counters);
     let service = record.service.clone();
     record.timeline.begin(Phase::Dial);
     let dialled = tokio::select! {
         biased;
-        // Not at an abort: what the visitor sent before it is delivered to the service.
+        // An abort does not complete this: the bytes that the visitor sent before it are delivered to the service.
         failure = exchange.recv.failed() => return record.finish(Outcome::of_failure(&failure)),
         dialled = dial(&service.address, config.dial_timeout) => dialled,
     };
@@ -61,7 +61,7 @@ async fn serve(mut record: TcpRecord, exchange: Exchange, resources: &Resources)
     counters.dialled.fetch_add(1, Ordering::Relaxed);
     let socket = begin(stream, &exchange, config);
     service.select_compression(&exchange.send, []);
-    // Fails if the visitor has left: its bytes reach the service all the same.
+    // This fails if the visitor has left; its bytes still reach the service.
     let accepted = exchange.send.respond(accepted(ProtocolType::Tcp), false);
     if accepted.is_ok() {
         record.timeline.on_response(0, false);

@@ -1,6 +1,6 @@
 //! Services over UDP: one socket for each flow (section 11 of the protocol).
 //!
-//! The socket is connected, so that a missing service (an ICMP error) is distinguished from a silent one. Nothing here waits
+//! The socket is connected, so that a missing service (an ICMP error) is distinguished from a silent one. No task waits
 //! for a socket or for credit: a datagram that cannot be sent at once is dropped and counted (P-11.3).
 
 use adit_net::HostPort;
@@ -43,11 +43,11 @@ type UdpRecord = RequestRecord<Box<UdpOpen>>;
 /// lane forwards in its turn.
 const BATCH: usize = 512;
 
-/// The most bytes received from the service in one turn: well below what a lane queues of one flow, because the writer of
-/// the lane is one of those tasks.
+/// The most bytes received from the service in one turn: well below the bytes of one flow that a lane queues, because
+/// the writer of the lane is one of those tasks.
 const BATCH_BYTES: usize = 128 * 1024;
 
-/// The side that knows the visitor ends a flow (P-11.4); this side ends it by itself this much later.
+/// The visitors' side ends a silent flow (P-11.4); this side ends it by itself this much later.
 const BACKSTOP: Duration = Duration::from_secs(5);
 
 /// The receive buffer of a flow's socket: a burst must not be lost while the thread runs other tasks. The system may allow
@@ -65,7 +65,7 @@ pub(crate) fn dispatch(mut record: UdpRecord, exchange: Exchange, resources: Arc
         let (open, _) = GaugeGuard::new(resources, |resources| &resources.counters.udp.flows_open);
         let Exchange { send, recv } = exchange;
         match serve(&send, recv, &mut record, open.owner()).await {
-            // Each side ends its own direction. The peer has been requested to end its one, if it has not.
+            // Each side ends its own direction. The peer has been requested to end its direction, if it has not.
             FlowEnd::ByPeer | FlowEnd::Silent => {
                 drop(send.finish());
                 record.finish(Outcome::Completed);
@@ -157,28 +157,28 @@ struct Flow<'f> {
     service: &'f Service,
     counts: &'f PayloadCounts,
     resources: &'f Resources,
-    /// When a datagram was last carried in either direction.
+    /// When a datagram was last forwarded in either direction.
     last_datagram: Instant,
     /// The service has sent a datagram.
     has_responded: bool,
 }
 
-/// How much of one side was received in a turn.
+/// How much was received from one side in a turn.
 enum Read {
     All,
-    /// There may be more.
+    /// There may be more to receive.
     Some,
 }
 
 impl Flow<'_> {
-    /// Carries datagrams both ways until the flow ends.
+    /// Forwards datagrams in both directions until the flow ends.
     async fn carry(&mut self, recv: &mut RecvHalf) -> FlowEnd {
-        // After an ICMP error a connected socket is in error, not readable.
+        // After an ICMP error a connected socket reports an error instead of readiness.
         const READY: Interest = Interest::READABLE.add(Interest::ERROR);
         let socket = self.socket;
         let patience = self.service.session_timeout.saturating_add(BACKSTOP);
         let mut ready = pin!(socket.ready(READY));
-        // Set to the earliest possible end; set again when it fires before the actual one.
+        // The timer is set to the earliest possible end; it is set again when it fires before the actual end.
         let mut silence = pin!(sleep(patience));
         loop {
             let ended = poll_fn(|cx| {
@@ -186,7 +186,7 @@ impl Flow<'_> {
                     Ok(read) => matches!(read, Read::Some),
                     Err(ended) => return Poll::Ready(Some(ended)),
                 };
-                // The other side has its turn however much the peer sends.
+                // The other side has its turn, however much the peer sends.
                 while let Poll::Ready(state) = ready.as_mut().poll(cx) {
                     ready.set(socket.ready(READY));
                     let is_error = state.map_or(true, |state| state.is_error());
@@ -236,12 +236,12 @@ impl Flow<'_> {
         Ok(Read::Some)
     }
 
-    /// Sends a datagram to the service, now or not at all.
+    /// Sends a datagram to the service at once, or drops it.
     fn send_on(&mut self, data: &[u8]) -> Result<(), FlowEnd> {
         let counters = &self.resources.counters.udp;
         self.last_datagram = Instant::now();
         let sent = match self.socket.try_send(data) {
-            // An ICMP error for an earlier datagram: this one has not been sent yet.
+            // The ICMP error is for an earlier datagram: this one has not been sent yet.
             Err(error) if is_icmp_error(&error) => {
                 self.on_icmp_error(error)?;
                 self.socket.try_send(data)
@@ -265,7 +265,7 @@ impl Flow<'_> {
     fn read_service(&mut self, is_error: bool) -> Result<Read, FlowEnd> {
         if is_error {
             let error = self.socket.take_error().ok().flatten();
-            // Clears the readiness of the error.
+            // This clears the readiness of the error.
             let _ = self.socket.try_io(Interest::ERROR, || {
                 Err::<(), _>(io::ErrorKind::WouldBlock.into())
             });
@@ -306,8 +306,8 @@ impl Flow<'_> {
         Ok(Read::Some)
     }
 
-    /// The network reports that the service cannot be reached. A service that has responded before may be restarting: the
-    /// flow then ends by its silence.
+    /// Called when the network reports that the service cannot be reached. A service that has responded before may be
+    /// restarting: the flow then ends by its silence.
     fn on_icmp_error(&self, error: io::Error) -> Result<(), FlowEnd> {
         count(&self.resources.counters.udp.refused);
         if self.has_responded {
@@ -338,7 +338,7 @@ fn is_icmp_error(error: &io::Error) -> bool {
 /// [`UnreachableError`].
 ///
 /// # Cancel safety
-/// Dropped, it closes the socket.
+/// If it is dropped, it closes the socket.
 async fn dial(address: &HostPort, timeout: Duration) -> Result<UdpSocket, UnreachableError> {
     match tokio::time::timeout(timeout, connect(address)).await {
         Ok(Ok(socket)) => Ok(socket),
@@ -358,7 +358,8 @@ async fn connect(address: &HostPort) -> io::Result<UdpSocket> {
     let socket = if let Some(ip) = address.ip() {
         connect_to(SocketAddr::from((ip, port))).await?
     } else if address.is_localhost() {
-        // RFC 6761, 6.3: always loopback. Unlike TCP, a connect does not show which address family the service listens on.
+        // RFC 6761, 6.3: localhost is always loopback. Unlike TCP, a UDP connect does not show which address family the
+        // service listens on.
         connect_to(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?
     } else {
         let mut last = io::Error::from(io::ErrorKind::NotFound);

@@ -1,8 +1,8 @@
 //! WebSockets of services (section 9 of the protocol): each has a connection of HTTP/1.1 of its own, an upgrade, and then
 //! frames in both directions until both ends have closed.
 //!
-//! The handshake has the timeouts of any request. An open WebSocket has none, except for a service that does not read what
-//! waits for it.
+//! The handshake has the timeouts of any request. An open WebSocket has only the timeout for a service that does not
+//! read the waiting bytes.
 
 mod handshake;
 mod rejection;
@@ -53,7 +53,7 @@ pub(crate) fn dispatch(
     });
 }
 
-/// Connects, opens the WebSocket and carries it to its end, or forwards the service's rejection. Finishes the record.
+/// Connects, opens the WebSocket and forwards its frames, or forwards the service's rejection. Finishes the record.
 async fn serve(
     mut record: WebSocketRecord,
     exchange: Exchange,
@@ -129,7 +129,7 @@ fn accept(exchange: &Exchange, lines: &[HeaderLine]) -> Result<(), ForwardError>
     Ok(())
 }
 
-/// Carries frames to the end of the WebSocket and finishes the record. `first` has come from the service after its
+/// Forwards frames to the end of the WebSocket and finishes the record. `first` has arrived from the service after its
 /// response.
 async fn carry(
     socket: Stream,
@@ -166,7 +166,7 @@ async fn carry(
         is_cut = ended.is_cut,
         written = ended.written,
         reason = ended.failure.as_ref().map_or("", |failure| failure.reason.as_str()),
-        "WebSocket over"
+        "WebSocket ended"
     );
     record.payload.add_from_visitor(ended.written);
     record.payload.add_to_visitor(ended.read + early);
@@ -177,11 +177,11 @@ async fn carry(
         (None, None, WebSocketOutcome::LinkEnded) => Outcome::CANCELLED,
         (None, None, _) => Outcome::Completed,
     });
-    // Closed as it is if there was no time to shut it down.
+    // The socket is closed as it is if there was no time to shut it down.
     drop(ended.socket);
 }
 
-/// Waits for a change after now; for ever if there will be none.
+/// Waits for the next change; forever if there will be none.
 async fn changed(mut receiver: watch::Receiver<u64>) {
     if receiver.changed().await.is_err() {
         pending::<()>().await;

@@ -7,11 +7,11 @@ use adit_splice::tcp::Progress;
 /// Counters and gauges of the TCP connections, over all services.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpStats {
-    /// Connections now, including those being made.
+    /// Connections now, including those being opened.
     pub open: usize,
-    /// Connections so far, including those that could not be made.
+    /// Connections so far, including those that could not be opened.
     pub total: u64,
-    /// Connections that could not be made.
+    /// Connections that could not be opened.
     pub dials_failed: u64,
     /// Connections that the service reset.
     pub aborted: u64,

@@ -17,7 +17,7 @@ pub struct UdpStats {
     pub dropped_socket_full: u64,
     /// Datagrams to services that the system refused to send.
     pub dropped_unsendable: u64,
-    /// Datagrams of services dropped because they exceed the longest that crosses (P-11.1).
+    /// Datagrams from services dropped because they are longer than a datagram may be (P-11.1).
     pub dropped_too_long: u64,
     /// ICMP errors received: no service at the address, or no route to it.
     pub refused: u64,

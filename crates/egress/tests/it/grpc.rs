@@ -31,10 +31,11 @@ use tokio::{
     sync::mpsc,
 };
 
-/// A call as a service gets it.
+/// A call as a service receives it.
 type Called = (Request<RecvStream>, SendResponse<Bytes>, usize);
 
-/// A service: its port, the calls it gets with the numbers of their connections, and how many connections it had.
+/// A service: its port, the calls that it receives with the numbers of their connections, and its number of
+/// connections.
 struct Service {
     port: u16,
     calls: mpsc::UnboundedReceiver<Called>,
@@ -139,7 +140,7 @@ async fn p_8_2_a_service_gets_the_call_as_the_visitor_made_it() {
         ("x-twice", "a"),
         ("grpc-encoding", "gzip"),
         ("user-agent", "test"),
-        // Not ours to carry, whatever the other side thinks.
+        // These lines are not forwarded, even if the other side sends them.
         ("grpc-timeout", "1n"),
         ("te", "gzip"),
         ("keep-alive", "x"),
@@ -204,7 +205,7 @@ async fn p_8_2_a_call_without_a_timeout_has_none() {
 async fn p_8_1_first_metadata_cross_before_messages_and_trailers_alone() {
     let mut service = Service::start().await;
     let link = service.link(Config::default());
-    // No silence is too long.
+    // The service may be silent for any time.
     let Exchange { send, mut recv } = open(&link, &[GRPC], b"", false);
     let (request, mut respond) = service.call().await;
     let mut response = respond.send_response(ok(), false).unwrap();
@@ -220,7 +221,7 @@ async fn p_8_1_first_metadata_cross_before_messages_and_trailers_alone() {
     let rest = read(&mut recv).await.unwrap();
     assert_eq!(rest.trailer("grpc-status"), Some("0"));
     drop((send, recv));
-    // Trailers only: one message, which ends.
+    // A response with trailers only: one message with the end.
     let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"", true);
     let (_, mut respond) = service.call().await;
     let mut response = ok();
@@ -281,7 +282,7 @@ async fn p_8_3_a_call_that_is_cancelled_resets_the_stream_with_cancel() {
         }
     }
     link.settled().await;
-    // While messages are in transit in both directions and neither side reads.
+    // The visitor leaves while messages are in transit in both directions and neither side reads.
     let exchange = open(&link, &[GRPC], b"", false);
     let (request, mut respond) = service.call().await;
     let mut body = request.into_body();
@@ -351,7 +352,7 @@ async fn p_6_3_calls_refused_by_the_service_are_reset_as_refused() {
     let failure = read(&mut recv).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Refused);
     drop(recv);
-    // Not after its response.
+    // The request is not continued after its response.
     let Exchange { send: _, mut recv } = open(&link, &[GRPC], b"one", true);
     let (_request, mut respond) = service.call().await;
     let mut response = respond.send_response(ok(), false).unwrap();
@@ -363,7 +364,7 @@ async fn p_6_3_calls_refused_by_the_service_are_reset_as_refused() {
     link.settled().await;
 }
 
-/// A service that leaves and has taken nothing (RFC 9113, 6.8).
+/// A service that leaves and has not processed the calls (RFC 9113, 6.8).
 #[tokio::test]
 async fn p_6_3_calls_beyond_a_goaway_are_reset_as_refused() {
     use tokio::io::AsyncReadExt as _;
@@ -440,7 +441,7 @@ async fn an_http1_service_is_reported_with_the_right_tunnel_type() {
 
 #[tokio::test]
 async fn a_service_without_http2_is_a_failed_dial() {
-    // One responds with another protocol, one closes, and one is silent.
+    // One service responds with another protocol, one closes, and one is silent.
     for manner in 0..3 {
         let port = serve(move |mut socket, _| async move {
             use tokio::io::AsyncReadExt as _;
@@ -471,7 +472,7 @@ async fn a_service_without_http2_is_a_failed_dial() {
     }
 }
 
-/// Regression: each request waited for the attempts of all before it.
+/// Regression: each request waited for the attempts of all requests before it.
 #[tokio::test]
 async fn all_waiting_calls_share_one_dial() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -547,8 +548,8 @@ async fn a_service_that_takes_no_more_gets_another_connection() {
     .await;
 }
 
-/// Unread bytes of one stream must not stop the other streams of a service: most services let one stream take the
-/// window of the whole connection (RFC 9113, 5.2.1).
+/// Unread bytes of one stream must not stop the other streams of a service: most services let one stream use the window
+/// of the whole connection (RFC 9113, 5.2.1).
 #[tokio::test]
 async fn f11_an_unread_stream_stops_no_other() {
     let mut service = Service::start().await;
@@ -566,7 +567,7 @@ async fn f11_an_unread_stream_stops_no_other() {
         stuck.push((exchange, request, respond));
     }
     for turn in 0..20 {
-        // Whole, and as it comes.
+        // A body that has been received completely, and one that has not.
         let mut exchange = open(&link, &[GRPC], b"short", turn % 2 == 0);
         if turn % 2 == 1 {
             let more = exchange.send.send_all(vec![2; 20_000].into(), true);
@@ -607,8 +608,8 @@ fn frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What is on its way when a call is cancelled must not count against the connection that others use, even when it comes
-/// late.
+/// Frames in transit when a call is cancelled must not count against the connection that other calls use, even when
+/// they arrive late.
 #[tokio::test]
 async fn calls_that_are_cancelled_cost_no_connection() {
     use tokio::io::AsyncReadExt as _;

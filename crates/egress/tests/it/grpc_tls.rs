@@ -37,7 +37,7 @@ impl Ca {
         Trust::Roots(Roots::from_pem(self.0.pem().as_bytes()).unwrap())
     }
 
-    /// With the certificate of a service.
+    /// The TLS configuration of a service with a certificate of this authority.
     fn sign(&self, params: &CertificateParams) -> ServerConfig {
         self.sign_for(params, &version::TLS13)
     }
@@ -98,7 +98,7 @@ async fn echo(mut request: Request<h2::RecvStream>, mut respond: h2::server::Sen
     response.send_trailers(trailers).unwrap();
 }
 
-/// A service over TLS: its port, and how many handshakes it has finished.
+/// A service over TLS. Returns its port, and the number of handshakes that it has finished.
 async fn serve(config: ServerConfig) -> (u16, Arc<AtomicUsize>) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let handshakes = Arc::new(AtomicUsize::new(0));
@@ -167,7 +167,7 @@ async fn assert_served(link: &EgressLink) {
     link.settled().await;
 }
 
-/// The error of a call that reaches no service.
+/// The error of a call that does not reach a service.
 async fn refusal(link: &EgressLink) -> String {
     let Exchange { send, mut recv } = call(link, b"unary", true);
     let failure = response(&mut recv).await.unwrap_err();
@@ -183,7 +183,7 @@ async fn calls_and_streams_cross_to_a_trusted_service() {
     let (port, handshakes) = serve(ca.sign(&local())).await;
     let link = link(to(port, ca.trust(), None));
     assert_served(&link).await;
-    // Longer than every window, and more of it than one record of TLS.
+    // The messages are longer than every window and than one record of TLS.
     let Exchange { send, mut recv } = call(&link, b"", false);
     let body: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_be_bytes).collect();
     let sent = Bytes::from(body.clone());
@@ -275,7 +275,7 @@ async fn any_certificate_is_accepted_where_verification_is_off() {
 #[tokio::test]
 async fn a_service_has_to_choose_http_2() {
     let ca = Ca::new();
-    // Nothing is chosen; nothing of it suits.
+    // The service selects no protocol, or another one.
     for protocols in [vec![], vec![b"http/1.1".to_vec()]] {
         let mut config = ca.sign(&local());
         config.alpn_protocols = protocols;
@@ -288,7 +288,7 @@ async fn a_service_has_to_choose_http_2() {
 #[tokio::test]
 async fn a_service_without_tls_is_reported_as_such() {
     let ca = Ca::new();
-    // One that responds with HTTP, and one that closes.
+    // One service responds with HTTP, and one closes.
     let talks = tcp::serve(|mut socket: TcpStream, _| async move {
         let _ = socket.read_u8().await;
         let response = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
@@ -300,7 +300,7 @@ async fn a_service_without_tls_is_reported_as_such() {
     let leaves = tcp::serve(|socket: TcpStream, _| async move { drop(socket) });
     let why = refusal(&link(to(leaves.await, ca.trust(), None))).await;
     assert!(why.contains("does it speak TLS?"), "{why}");
-    // And the other way round.
+    // A client without TLS reaches a service with TLS.
     let (port, _) = serve(ca.sign(&local())).await;
     let mut plain = http_service(port);
     plain.protocol = Protocol::Http2;

@@ -1,4 +1,4 @@
-//! Services on hyper, over HTTP/1.1 and HTTP/2: the same visitor sees the same.
+//! Services on hyper, over HTTP/1.1 and HTTP/2: the visitor receives the same from both.
 
 use std::{
     convert::Infallible,
@@ -47,7 +47,7 @@ async fn put(feed: &Feed, data: impl Into<Bytes>) -> bool {
     feed.send(Ok(Frame::data(data.into()))).await.is_ok()
 }
 
-/// What is behind the paths.
+/// The response of the service for each path.
 async fn response(
     request: Request<Incoming>,
     ended: mpsc::Sender<&'static str>,
@@ -385,7 +385,7 @@ async fn stalled_visitors_delay_no_other() {
         let stalled: Vec<_> = (0..50)
             .map(|_| link.open(TunnelRequest::get("/endless").http(b""), true))
             .collect();
-        // Each has used up its window.
+        // Each request has used up its window.
         let window = u64::from(link.near.initial_window());
         until("all are stalled", || {
             link.near.stats().waiting_bytes + 50 * 1024 >= 50 * window
@@ -512,7 +512,7 @@ async fn a_stream_that_is_reset_never_looks_whole() {
         (0, CANCEL, false),
         (0, NO_ERROR, true),
         (0, NO_ERROR, false),
-        // Whole, and then the upload is stopped.
+        // The response is complete, and then the upload is stopped.
         (END_STREAM, NO_ERROR, false),
     ] {
         let port = serve(move |mut socket, _| async move {

@@ -1,4 +1,4 @@
-//! Interim responses of services on their way to visitors (P-3.1).
+//! Interim responses of services for visitors (P-3.1).
 
 use adit_codec::ResponseHead;
 use adit_egress::{Config, Protocol};
@@ -44,7 +44,7 @@ async fn p_3_1_interim_responses_cross_with_their_headers() {
     assert_eq!(next_head(&mut recv).await, (102, vec![]));
     let lines = vec![line("link", "</a.css>; rel=preload"), line("x-b", "1")];
     assert_eq!(next_head(&mut recv).await, (103, lines));
-    // No request expects a 100.
+    // The request does not expect a 100.
     let response = read(&mut recv).await.unwrap();
     assert_eq!((response.status, response.text()), (200, "ok"));
     drop((send, recv));
@@ -94,7 +94,7 @@ async fn endless_interim_responses_time_out() {
     );
 }
 
-/// The body follows the service's 100, and the 100 follows the head: a longer wait hangs.
+/// The body is sent after the service's 100, and the 100 after the head: the test hangs if the 100 is delayed.
 #[tokio::test]
 async fn p_3_5_the_100_of_an_http2_service_crosses_at_once() {
     let port = serve(|socket, _| async move {

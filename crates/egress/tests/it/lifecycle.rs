@@ -90,8 +90,8 @@ async fn an_idle_connection_grows_old() {
     .await;
 }
 
-/// Responds to the first request of its first connection. Later requests are read and the connection closed, except on the
-/// connections from `heals` on.
+/// Responds to the first request of its first connection. Later requests are read and the connection is closed, except
+/// on connection `heals` and later ones.
 async fn dies_on_reuse(heals: usize) -> (u16, Arc<AtomicUsize>) {
     let seen = Arc::new(AtomicUsize::new(0));
     let count = seen.clone();
@@ -158,7 +158,7 @@ async fn safe_requests_are_repeated_once_after_a_dead_connection() {
         );
         assert_eq!(seen.load(Ordering::Relaxed), 2, "not repeated");
     }
-    // A body that has been taken is gone, whatever the method.
+    // A body that has been taken cannot be sent again, whatever the method.
     let (port, seen) = dies_on_reuse(1).await;
     let link = EgressLink::to(http_service(port), Config::default());
     link.get("/").await.unwrap();
@@ -185,7 +185,7 @@ async fn a_service_has_its_time_and_no_more() {
     assert_eq!(failure.reason, Reason::ServiceTimeout);
     assert_eq!(failure.detail, "the service did not respond within 80ms");
 
-    // Reads nothing of an endless upload.
+    // The service reads nothing of an endless upload.
     let Exchange { send, mut recv } =
         link.open(TunnelRequest::new("POST", "/", &[]).http(b""), false);
     let sender =
@@ -201,7 +201,7 @@ async fn a_service_has_its_time_and_no_more() {
     within(sender).await.unwrap();
     drop(recv);
 
-    // A slow upload does not count against the service.
+    // A slow upload does not count as a delay of the service.
     let exchange = link.open(TunnelRequest::new("POST", "/", &[]).http(b""), false);
     until("the request is taken", || link.egress.stats().requests == 3).await;
     pass(Duration::from_millis(250)).await;
@@ -215,7 +215,7 @@ async fn a_service_has_its_time_and_no_more() {
     .await;
 }
 
-/// A change of the times makes new connections; requests that run keep theirs, and counters go on.
+/// After a change of the times, new connections are opened; running requests keep theirs, and counters continue.
 #[tokio::test]
 async fn changed_times_hold_for_the_next_request() {
     let (release, accepted) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
@@ -275,7 +275,7 @@ async fn connections_and_waiting_requests_are_bounded() {
     until("the counters agree", || link.egress.stats().waiting == 1).await;
     let failure = link.get("/3").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Limit);
-    // A request that left the queue makes room.
+    // A request that leaves the queue makes room for another one.
     drop(second);
     until("the counters agree", || {
         link.near.mux().stats().open == 1 && link.far.mux().stats().open == 1
@@ -386,7 +386,8 @@ async fn watched(start: &'static [u8]) -> (u16, mpsc::Receiver<&'static str>) {
 
 #[tokio::test]
 async fn a_visitor_that_leaves_closes_the_connection_to_the_service() {
-    // While it is silent; in the middle of an upload; in the middle of an unread response.
+    // The visitor leaves while the service is silent, in the middle of an upload, and in the middle of an unread
+    // response.
     for (method, start, ended) in [
         ("GET", &b""[..], true),
         ("POST", b"", false),
@@ -430,7 +431,7 @@ async fn a_response_that_is_wanted_no_more_closes_the_connection() {
         link.open(TunnelRequest::new("POST", "/", &[]).http(b""), false);
     assert_eq!(within(events.recv()).await, Some("requested"));
     next_part(&mut recv).await.unwrap().unwrap();
-    // What the visitor sends still goes to the service, up to where it breaks off (P-6.2).
+    // The bytes that the visitor sent still reach the service, up to the abort (P-6.2).
     drop(recv);
     send.abort(ResetCode::Cancelled, "left");
     assert_eq!(within(events.recv()).await, Some("closed"));
@@ -562,7 +563,7 @@ fn nothing_is_left_behind() {
             link.settled().await;
         }
         until("the counters agree", || metrics.num_alive_tasks() == before).await;
-        // The services' ends are in this process too: they see that ours have closed.
+        // The services' ends are in this process too: when they are closed, the egress has closed its ends.
         until("the counters agree", || open_files() < 60).await;
     });
 }

@@ -1,4 +1,4 @@
-//! The records of HTTP requests, and the trace contexts that their services get.
+//! The records of HTTP requests, and the trace contexts that their services receive.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -40,7 +40,7 @@ fn open(
     observed.link.open(request.http(body), end)
 }
 
-/// A service that gives the heads of its requests to the test.
+/// A service that passes the heads of its requests to the test.
 async fn heads() -> (u16, mpsc::UnboundedReceiver<String>) {
     let (sender, heads) = mpsc::unbounded_channel();
     let port = serve(move |mut socket, _| {
@@ -103,7 +103,7 @@ async fn a_record_has_all_fields_of_its_request() {
     }
 }
 
-/// An observer that only counts gets what counters need. A traced request is recorded in full.
+/// An observer that only counts receives the fields that counters need. A traced request is recorded in full.
 #[tokio::test]
 async fn an_observer_that_only_counts_gets_no_hosts_or_paths() {
     let (port, _heads) = heads().await;
@@ -131,7 +131,7 @@ async fn the_service_gets_the_trace_that_is_recorded_here() {
     let (port, mut heads) = heads().await;
     let mut observed = ObservedEgress::to(http_service(port), Config::default());
     let context: adit_trace::TraceContext = SAMPLED.parse().unwrap();
-    // The header is the visitor's; the trace is that of the other end, of which the new span is a child.
+    // The header is from the visitor; the trace context is that of the other end, and the new span is its child.
     let lines = [
         ("traceparent", UNSAMPLED),
         ("x-a", "1"),
@@ -174,7 +174,7 @@ async fn an_unsampled_context_passes_unchanged() {
             drop(exchange);
             let head = heads.recv().await.unwrap();
             let found = values(&head, "traceparent");
-            // The context of the other side, which was made of the visitor's header, stands for it.
+            // The service receives the context of the other side, which was derived from the visitor's header.
             let line = lines.first().map(|(_, value)| *value);
             let sent = Some(trace).filter(|trace| *trace == UNSAMPLED);
             assert_eq!(found, Vec::from_iter(sent.or(line)), "{trace}");
@@ -190,7 +190,7 @@ async fn no_trace_begins_here_and_the_settings_stand_above_one() {
     let (port, mut heads) = heads().await;
     let mut observed = ObservedEgress::with_ratio(http_service(port), Config::default(), 1.0);
     observed.link.get("/").await.unwrap();
-    // The hop before this one has decided.
+    // The other end has decided that the request is not traced.
     assert!(observed.only_record().await.timeline.is_none());
     let head = heads.recv().await.unwrap();
     assert_eq!(values(&head, "traceparent"), Vec::<&str>::new());
@@ -322,7 +322,7 @@ async fn a_request_that_begins_anew_keeps_its_timeline() {
     let port = serve(|mut socket, number| async move {
         read_head(&mut socket).await.unwrap();
         send(&mut socket, &OK).await;
-        // The first connection breaks at its second request.
+        // The first connection breaks off at its second request.
         read_head(&mut socket).await;
         assert_eq!(number, 0);
     })
@@ -432,7 +432,7 @@ async fn payload_that_waits_for_credit_is_a_phase() {
     .await;
     let mut observed = ObservedEgress::to(http_service(port), Config::default());
     let mut exchange = open(&observed, &TunnelRequest::get("/"), SAMPLED, b"", true);
-    // Until the window is used up, but for what one more message would cost.
+    // Wait until the rest of the window is less than the cost of one more message.
     let window = u64::from(observed.link.far.initial_window());
     until("the window is used up", || {
         observed.link.near.stats().waiting_bytes + adit_flow::MESSAGE_COST >= window

@@ -1,4 +1,4 @@
-//! The records of everything but HTTP/1.1, and the trace contexts that services get.
+//! The records of all protocols but HTTP/1.1, and the trace contexts that their services receive.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn open(observed: &ObservedEgress, head: EncodedHead, end: bool) -> Exchange {
     observed.link.open(head, end)
 }
 
-/// Payload and datagrams to the end, and how it ended.
+/// Reads payload and datagrams to the end; returns their size, and how the direction ended.
 async fn drain(recv: &mut RecvHalf) -> (usize, Option<adit_link::Failure>) {
     let mut bytes = 0;
     while let Some(part) = next_part(recv).await {
@@ -75,7 +75,7 @@ fn is_of(record: &Recorded, protocol: &str, port: u16) {
 
 type Called = (Request<RecvStream>, SendResponse<Bytes>);
 
-/// A service over HTTP/2 that gives its requests to the test.
+/// A service over HTTP/2 that passes its requests to the test.
 async fn h2_service() -> (ServiceConfig, mpsc::UnboundedReceiver<Called>) {
     let (sender, calls) = mpsc::unbounded_channel();
     let port = serve(move |socket: TcpStream, _| {
@@ -149,7 +149,7 @@ async fn a_call_is_recorded_with_its_status() {
 async fn a_call_of_trailers_or_a_reset_has_a_status() {
     let (to, mut calls) = h2_service().await;
     let mut observed = ObservedEgress::to(to, Config::default());
-    // Trailers only.
+    // A response with trailers only.
     let mut exchange = open(&observed, call(SAMPLED, &[], b""), true);
     let (_, mut respond) = within(calls.recv()).await.unwrap();
     let mut response = Response::new(());
@@ -160,7 +160,7 @@ async fn a_call_of_trailers_or_a_reset_has_a_status() {
     let record = observed.only_record().await;
     assert_eq!((record.status, record.grpc_status), (200, Some(12)));
     assert_eq!(record.reason, None);
-    // Reset before and after the head of the response.
+    // The service resets the stream before and after the head of the response.
     for has_responded in [false, true] {
         let mut exchange = open(&observed, call(SAMPLED, &[], b""), true);
         let (_, mut respond) = within(calls.recv()).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_call_of_trailers_or_a_reset_has_a_status() {
         assert_eq!(record.reason, Some("service_aborted"));
         assert_eq!((record.status, record.grpc_status), (200, Some(8)));
     }
-    // No service has seen it.
+    // No service has received the call.
     let mut exchange = open(&observed, call(SAMPLED, &[], b""), true);
     let (_, mut respond) = within(calls.recv()).await.unwrap();
     respond.send_reset(Code::REFUSED_STREAM);
@@ -295,7 +295,7 @@ fn web_socket(observed: &ObservedEgress, trace: &str, lines: &[(&str, &str)]) ->
     )
 }
 
-/// A service that accepts WebSockets and gives them to the test, with the heads of their requests.
+/// A service that accepts WebSockets and passes them to the test, with the heads of their requests.
 async fn web_sockets() -> (u16, mpsc::UnboundedReceiver<(String, TcpStream)>) {
     service(|mut socket, _| async move {
         let head = accept_upgrade(&mut socket, "").await;
@@ -383,7 +383,7 @@ async fn a_refused_or_broken_websocket_is_recorded() {
 
     let (port, mut sockets) = web_sockets().await;
     let mut observed = ObservedEgress::to(http_service(port), Config::default());
-    // In the middle of a frame.
+    // The service breaks off in the middle of a frame.
     let mut exchange = web_socket(&observed, SAMPLED, &[]);
     let (_, mut socket) = within(sockets.recv()).await.unwrap();
     send(&mut socket, b"\x81\x05he").await;
@@ -469,7 +469,7 @@ async fn a_failed_tcp_connection_is_recorded_with_its_reason() {
     drain(&mut second.recv).await.1.unwrap();
     drop(second);
     assert_eq!(observed.record().await.reason, Some("limit"));
-    // A reset.
+    // The service resets the connection.
     socket2::SockRef::from(&socket)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
@@ -526,7 +526,7 @@ async fn a_flow_is_recorded_with_its_bytes() {
     assert_eq!((record.status, record.reason), (0, None));
     assert_eq!(record.phases(), [Phase::Dial, Phase::End]);
 
-    // The service is gone: the network reports it.
+    // The service has ended: the network reports it.
     drop(socket);
     let mut exchange = udp(&observed);
     part(&mut exchange).await;

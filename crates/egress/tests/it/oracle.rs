@@ -1,12 +1,13 @@
-//! The same bytes of a service, read by hyper's client and by ours: the same response, or both refuse it.
+//! Compares hyper's client with the client of this crate for the same bytes of a service: both read the same response,
+//! or both refuse it.
 //!
 //! Promises:
-//! - what hyper passes on, ours passes on: status, headers in order, body, trailers;
-//! - what hyper refuses, ours refuses;
-//! - ours alone refuses what cannot be passed on to another hop: a length beside a transfer coding, another coding
-//!   than `chunked`, an unrequested switch of protocols;
-//! - hyper alone refuses two trailers that a bare LF parts, which both take between the lines of a head (RFC 9112, 2.2):
-//!   it makes room for as many trailers as there were ends of lines with CRLF, and then there are "too many".
+//! - a response that hyper accepts is forwarded: status, headers in order, body, trailers;
+//! - a response that hyper refuses is refused;
+//! - only this client refuses responses that cannot be forwarded to another hop: with a length and a transfer coding,
+//!   with a coding other than `chunked`, with an unrequested change of protocol;
+//! - only hyper refuses two trailers that are separated by a single LF, which both accept between the lines of a head
+//!   (RFC 9112, 2.2): it has room for as many trailers as there are CRLFs, and then reports too many.
 
 use std::{cell::Cell, time::Duration};
 
@@ -22,7 +23,7 @@ use proptest::{
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc};
 
-/// One way of saying how long a body is.
+/// A way to announce the length of a body.
 #[derive(Debug, Clone)]
 enum Framed {
     Length(i8),
@@ -82,7 +83,7 @@ fn response() -> impl Strategy<Value = Scripted> {
         1 => Just("HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 201 Made"),
         1 => prop::sample::select(vec!["HTTP/2.0 200 OK", "HTTP/1.1 20 OK", "HTTP/1.1  200 OK", "\r\nHTTP/1.1 200 OK", "HTTP/1.1 099 X", "ICY 200 OK"]),
     ];
-    // The first nine are good; a bad line in a few of the heads only.
+    // The first nine lines are valid; a few of the heads have an invalid one.
     let lines = prop::collection::vec(prop_oneof![20 => 0..9_usize, 1 => 9..LINES.len()], 0..6);
     (
         status,
@@ -98,7 +99,7 @@ fn response() -> impl Strategy<Value = Scripted> {
             |(status, lines, framed, size, truncate, flip, cuts, method)| {
                 let mut bytes = format!("{status}\r\n").into_bytes();
                 for line in lines {
-                    // Latin-1, as headers are.
+                    // Header lines are encoded in Latin-1.
                     bytes.extend(
                         LINES[line]
                             .chars()
@@ -130,7 +131,7 @@ fn response() -> impl Strategy<Value = Scripted> {
                     }
                 }
                 if let Some((place, byte)) = flip {
-                    // Most of what matters stands at the start.
+                    // The start has most of the significant bytes.
                     let place = place.index(bytes.len().min(200));
                     bytes[place] = byte;
                 }
@@ -160,7 +161,7 @@ fn latin(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
-/// By name and in order within it: hyper's map gives no other.
+/// Sorts lines by name; lines with one name keep their order. hyper's map has no other order.
 fn sorted(mut lines: Vec<(String, String)>) -> Vec<(String, String)> {
     lines.sort_by(|a, b| a.0.cmp(&b.0));
     lines
@@ -188,7 +189,7 @@ async fn by_hyper(port: u16, method: &str) -> Result<Seen, String> {
             .collect()
     };
     let mut headers = lines(&parts.headers);
-    // A repeated length crosses once.
+    // A repeated length is forwarded once.
     for (name, value) in &mut headers {
         if name == "content-length" {
             *value = value.split(',').next().unwrap().trim().into();
@@ -225,10 +226,10 @@ const STRICTER: [&str; 3] = [
     "switched protocols",
 ];
 
-/// The error of hyper where it has room for fewer trailers than there are.
+/// The error of hyper when it has room for fewer trailers than there are.
 const TOO_MANY: &str = "TooManyHeaders";
 
-/// Two trailers that a bare LF parts.
+/// Two trailers that are separated by a single LF.
 fn parted_by_a_bare_lf() -> Scripted {
     let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-T: 1\nx-u: 2\r\n\r\n";
     Scripted {
@@ -263,7 +264,7 @@ fn hyper_and_ours_read_the_same() {
                     tokio::time::sleep(Duration::from_micros(300)).await;
                 }
             }
-            // Closed in order: a reset could overtake what was written.
+            // The connection is closed in order: a reset could discard bytes that were written.
             let _ = socket.shutdown().await;
             let _ = tokio::time::timeout(Duration::from_millis(200), read_head(&mut socket)).await;
         }

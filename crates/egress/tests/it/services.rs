@@ -1,4 +1,4 @@
-//! Services scripted byte by byte: what they send, where they close, what the peer sees of it.
+//! Services scripted byte by byte: what they send, where they close the connection, and what the peer receives.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ async fn a_request_is_written_as_a_service_expects_it() {
 
 #[tokio::test]
 async fn bodies_stream_both_ways_at_once() {
-    // Echoes what it reads, chunk for chunk.
+    // The service returns each chunk that it reads.
     let port = serve(|mut socket, _| async move {
         let head = read_head(&mut socket).await.unwrap();
         assert!(head.contains("transfer-encoding: chunked"), "{head}");
@@ -227,7 +227,7 @@ async fn an_absent_service_is_a_failed_dial() {
     assert_eq!(link.egress.stats().connections, 0);
 }
 
-/// One that has everything that a cut could fall into.
+/// A response with all parts in which it may be cut.
 const RICH: &str = "HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nA: 1\r\n\
     Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-Sum: 9\r\n\r\n";
 
@@ -361,7 +361,7 @@ async fn invalid_responses_are_not_passed_on() {
         "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         "HTTP/1.1 200 OK\r\na: b\r\n c: d\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-        // P-3.9: no chunk begins.
+        // P-3.9: the size of the chunk has too many digits.
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n00000000000000001\r\nx\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     ] {
@@ -407,7 +407,7 @@ async fn whatever_a_service_writes_is_there_at_once() {
         )
         .await;
         for count in 0..20 {
-            // The next part only when the test has read this one: no part may wait for more.
+            // The next part is sent only when the test has read this one, so that no part may wait for more.
             send(&mut socket, format!("data: {count}\n\n").as_bytes()).await;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -426,7 +426,7 @@ async fn whatever_a_service_writes_is_there_at_once() {
     link.settled().await;
 }
 
-/// Reads a whole request and responses with it.
+/// A service that reads a whole request and returns it in its response.
 async fn echo() -> u16 {
     serve(|mut socket, _| async move {
         while let Some(head) = read_head(&mut socket).await {
@@ -552,7 +552,7 @@ async fn a_body_of_another_length_than_announced_is_reset() {
 
 #[tokio::test]
 async fn an_early_response_stops_the_upload() {
-    // With `connection: close`; or without it, and it does not read on.
+    // Once with `connection: close`, and once without it, where the service does not continue to read.
     for close in [true, false] {
         let port = serve(move |mut socket, _| async move {
             read_head(&mut socket).await.unwrap();

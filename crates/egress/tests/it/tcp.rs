@@ -1,4 +1,4 @@
-//! TCP services behind a lane whose other end is played by the test.
+//! TCP services behind a lane; the test is the other end.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ fn open(link: &EgressLink, body: &[u8], end: bool) -> Exchange {
     link.open(TunnelRequest::default().tcp(body), end)
 }
 
-/// Payload up to so many bytes, or to the end.
+/// Payload up to this many bytes, or to the end.
 async fn payload(exchange: &mut Exchange, bytes: usize) -> Result<Vec<u8>, Failure> {
     let mut all = Vec::new();
     while all.len() < bytes
@@ -137,7 +137,7 @@ async fn p_10_3_a_service_that_resets_is_a_reset() {
     assert_eq!(link.egress.stats().tcp.aborted, 1);
 }
 
-/// The service's direction has ended and nothing is written: only the connection reports the reset.
+/// The service's direction has ended and nothing is written: only the state of the connection reports the reset.
 #[tokio::test]
 async fn p_10_3_a_service_that_resets_after_its_end_is_a_reset() {
     let go = Arc::new(Notify::new());
@@ -168,7 +168,7 @@ async fn p_10_3_a_service_that_resets_after_its_end_is_a_reset() {
     link.settled().await;
 }
 
-/// The payload of the service is not read, so that nothing is read from it: its reset is noticed all the same.
+/// The payload of the service is not read, so nothing is read from it: its reset is detected nevertheless.
 #[tokio::test]
 async fn p_10_3_a_service_that_resets_without_credit_is_a_reset() {
     let go = Arc::new(Notify::new());
@@ -182,7 +182,7 @@ async fn p_10_3_a_service_that_resets_without_credit_is_a_reset() {
                 }
             });
             gone.notified().await;
-            // What has not been sent yet goes with it, and the end is a reset.
+            // Bytes that have not been sent yet are discarded, and the direction ends with a reset.
             flood.abort();
         }
     })
@@ -194,7 +194,7 @@ async fn p_10_3_a_service_that_resets_without_credit_is_a_reset() {
     until("the window is used up", || waits() + 1024 >= window).await;
     assert!(waits() <= window, "{}", waits());
     go.notify_one();
-    // What came before it waits for a visitor that reads on (P-6.2).
+    // Bytes before the reset wait for a visitor that reads later (P-6.2).
     accepted(&mut exchange).await.unwrap();
     let failure = payload(&mut exchange, usize::MAX).await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceAborted, "{failure}");
@@ -229,7 +229,7 @@ async fn p_10_3_a_lost_link_resets_the_service() {
     accepted(&mut exchange).await.unwrap();
     let lost = Failure::new(Reason::LinkLost, "cut");
     link.far.close(&lost);
-    // All of the visitor's had come before: that is an end, and stands.
+    // All bytes of the visitor had arrived before: its direction has ended in order.
     let (received, _) = within(results.recv()).await.unwrap();
     assert_eq!(received, b"hello");
     drop(exchange);
@@ -265,7 +265,7 @@ async fn p_10_4_a_service_that_is_not_there_is_a_failed_dial() {
     assert_eq!((stats.tcp.open, stats.tcp.dials_failed), (0, 1));
 }
 
-/// A listener whose queue is full: who dials gets no response.
+/// A listener with a full queue: a dial gets no response.
 fn deaf() -> (Socket, Vec<Socket>, u16) {
     let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let listener = socket();
@@ -351,7 +351,7 @@ async fn p_10_5_the_proxy_header_precedes_all_bytes() {
     }
 }
 
-/// A service that waits for the header before it sends gets it although the visitor is silent.
+/// A service that waits for the header before it sends receives it even while the visitor is silent.
 #[tokio::test]
 async fn p_10_5_the_header_does_not_wait_for_the_visitor() {
     let (port, _) = service(|mut stream, _| async move {
@@ -405,7 +405,7 @@ async fn a_service_of_another_protocol_is_not_reached_by_tcp() {
     }
 }
 
-/// A service that takes nothing holds one window of the visitor's bytes, and what the system takes for it.
+/// A service that reads nothing holds one window of the visitor's bytes, and those in the system's buffers.
 #[tokio::test]
 async fn a_stalled_service_holds_one_window_and_delays_no_other() {
     let (port, mut results) = service(|stream, _| async move { stream }).await;

@@ -24,7 +24,7 @@ fn to(host: &str, port: u16) -> ServiceConfig {
     ServiceConfig::new(host, port, Protocol::Udp)
 }
 
-/// A link whose tunnel leads to this service.
+/// A link with a tunnel to this service.
 fn link_to(service: ServiceConfig) -> EgressLink {
     let config = Config {
         dial_timeout: SECOND,
@@ -60,7 +60,7 @@ async fn p_11_1_each_flow_has_a_socket_of_its_own() {
     let service = udp::Socket::bind().await;
     let link = link_to(to("localhost", service.addr().port()));
     let (mut ada, mut ben) = (open(&link), open(&link));
-    // Before the response has come.
+    // Datagrams are sent before the response has arrived.
     udp::send(&ada, "ada");
     udp::send(&ben, "ben");
     let mut from = [None, None];
@@ -115,7 +115,7 @@ async fn p_11_1_datagrams_of_0_and_of_65507_bytes_cross_whole() {
 
 #[tokio::test]
 async fn p_11_1_datagrams_over_65507_bytes_are_dropped_and_counted() {
-    // Not every machine has it.
+    // Some machines have no IPv6.
     let Ok(socket) = UdpSocket::bind("[::1]:0").await else {
         return;
     };
@@ -149,7 +149,7 @@ async fn p_11_4_the_end_of_one_side_is_the_end_of_both() {
         let pending = lane.stats().pending;
         assert_eq!((pending.completed, pending.cancelled), (1, 0));
     }
-    // Its socket is closed: the port can be taken.
+    // The flow's socket is closed, so the port can be used.
     until("the socket of the flow is closed", || {
         std::net::UdpSocket::bind(from).is_ok()
     })
@@ -166,7 +166,7 @@ async fn p_11_4_a_flow_without_an_end_message_times_out() {
     udp::send(&flow, "one");
     let (_, from) = service.recv_from().await;
     accepted(&mut flow).await;
-    // Either direction keeps it.
+    // A datagram in either direction keeps the flow open.
     sleep(30 * SECOND).await;
     service.0.send_to(b"two", from).await.unwrap();
     assert_eq!(udp::recv(&mut flow).await, "two");
@@ -179,7 +179,7 @@ async fn p_11_4_a_flow_without_an_end_message_times_out() {
         "its end has come"
     );
     let silence = before.elapsed();
-    // Not before the other side could have ended it.
+    // The flow does not end before the other side could have ended it.
     assert!(
         silence > 30 * SECOND && silence < 40 * SECOND,
         "{silence:?}"
@@ -358,7 +358,7 @@ async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
     let mut buffer = vec![0; 70_000];
     let (length, from) = service.recv_from(&mut buffer).unwrap();
     assert_eq!(buffer[..length], burst(0));
-    // Sends everything back, on a thread of its own, until it is stopped.
+    // A thread that returns all datagrams until it is stopped.
     let echo = std::thread::spawn(move || {
         let mut received = 1_u64;
         loop {
@@ -387,7 +387,7 @@ async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
     let stop = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let echo = within(async {
         while !echo.is_finished() {
-            // It may be lost as well.
+            // The datagram that stops the thread may be lost as well.
             stop.send_to(b"stop", addr).await.unwrap();
             sleep(Duration::from_millis(1)).await;
         }
@@ -398,7 +398,7 @@ async fn p_11_3_each_of_20000_datagrams_arrives_in_order_or_is_counted() {
         stats(&link).datagrams_out - echoed <= lost,
         "{echoed} {lost}"
     );
-    // Back again: all that the service has sent has come, or was counted.
+    // In the other direction, each datagram of the service has arrived or was counted.
     let (mut responses, mut last) = (0, 0);
     loop {
         match tokio::time::timeout(SECOND / 50, flow.recv.part()).await {

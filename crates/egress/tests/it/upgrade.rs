@@ -20,7 +20,7 @@ use tokio::{
 const SWITCH: &str = "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n\
                       Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
 
-/// A service that switches, and gives the connection and the head to the test.
+/// A service that changes the protocol, and passes the connection and the head to the test.
 async fn switching(response: String) -> (u16, mpsc::UnboundedReceiver<(TcpStream, String)>) {
     service(move |mut socket, _| {
         let response = response.clone();
@@ -51,7 +51,7 @@ async fn switched(recv: &mut RecvHalf) -> Bytes {
     }
 }
 
-/// So many bytes of payload.
+/// Reads this many bytes of payload.
 async fn bytes(recv: &mut RecvHalf, count: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -81,7 +81,7 @@ async fn p_3_7_bytes_go_both_ways_after_the_switch() {
     assert!(head.contains("\r\nconnection: te, Upgrade\r\n"), "{head}");
     assert!(head.ends_with("\r\n\r\n{}"), "{head}");
 
-    // Both ways, and the visitor ends first.
+    // Bytes cross in both directions, and the visitor ends first.
     let ping = Bytes::from_static(b"ping");
     send.send_all(ping, true).await.unwrap();
     let mut all = Vec::new();
@@ -93,7 +93,7 @@ async fn p_3_7_bytes_go_both_ways_after_the_switch() {
     assert!(next_part(&mut recv).await.is_none());
     drop((send, recv));
     link.settled().await;
-    // It is not used again.
+    // The connection is not reused.
     let stats = link.egress.stats();
     assert_eq!((stats.idle, stats.reused), (0, 0));
 }

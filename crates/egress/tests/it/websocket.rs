@@ -56,7 +56,7 @@ fn header<'h>(head: &'h str, name: &str) -> &'h str {
     }
 }
 
-/// A service whose connections come to the test, upgraded.
+/// A service that passes its connections to the test after the upgrade.
 async fn upgraded() -> (u16, mpsc::UnboundedReceiver<TcpStream>) {
     service(|mut socket, _| async move {
         accept_upgrade(&mut socket, "").await;
@@ -124,7 +124,7 @@ async fn p_9_1_a_handshake_is_written_as_a_service_expects_it() {
         ("host", "other.example"),
         ("sec-websocket-protocol", "chat, superchat"),
         ("sec-websocket-extensions", "permessage-deflate"),
-        // What a server that does not know P-9.1 might let cross.
+        // Lines that a server which does not follow P-9.1 might send.
         ("sec-websocket-key", "theirs"),
         ("sec-websocket-version", "8"),
         ("sec-websocket-accept", "theirs"),
@@ -157,7 +157,7 @@ async fn p_9_1_a_handshake_is_written_as_a_service_expects_it() {
     ];
     assert_eq!(lines, crossed.map(|(n, v)| (n.into(), v.into())));
 
-    // As for HTTP; and a key of its own for each.
+    // The handshake has the lines of an HTTP request, and each handshake has its own key.
     let mut service = http_service(port);
     service.host_rewrite = Some("inner".into());
     service.custom_headers = vec![
@@ -178,7 +178,7 @@ async fn p_9_1_a_handshake_is_written_as_a_service_expects_it() {
 async fn invalid_handshake_responses_are_rejected() {
     const U: &str = "Upgrade: websocket\r\n";
     const C: &str = "Connection: upgrade\r\n";
-    // Each row: a clause of RFC 6455, a response with ACCEPT in place of the right sum, a part of the error.
+    // Each row: a clause of RFC 6455, a response with ACCEPT in place of the correct value, a part of the error.
     #[rustfmt::skip]
     let rows = [
         ("4.1, 2: an upgrade header", format!("HTTP/1.1 101 X\r\n{C}Sec-WebSocket-Accept: ACCEPT\r\n\r\n"), "other than WebSocket"),
@@ -229,7 +229,7 @@ async fn p_9_2_a_refusal_is_passed_on_with_its_body() {
             let bytes = bytes.clone();
             async move {
                 read_head(&mut socket).await.unwrap();
-                // In two pieces, so that the second one has to be read.
+                // The response is sent in two pieces, so that the second one has to be read.
                 let (start, rest) = bytes.split_at(bytes.len() - bytes.len() / 3);
                 http1::send(&mut socket, &start).await;
                 tokio::task::yield_now().await;
@@ -268,7 +268,7 @@ async fn a_refusal_that_breaks_off_does_not_look_whole() {
     .await;
     let link = EgressLink::to(http_service(port), short());
     let mut exchange = open_websocket(&link, &[]);
-    // Its head may have been overtaken by then.
+    // The head of the response may have been dropped by then.
     let failure = loop {
         match next_part(&mut exchange.recv).await {
             Some(Ok(_)) => {}
@@ -304,7 +304,7 @@ async fn p_9_3_frames_cross_and_each_is_masked_anew() {
             ..Frame::new(7, "reserved")
         },
     ];
-    // Both directions at once: the large ones need their credit back.
+    // Both directions run at once, because the large frames need their credit returned.
     let (read, write) = service.split();
     let sending = websocket::send(&exchange, &frames);
     let mut keys = Vec::new();
@@ -317,7 +317,7 @@ async fn p_9_3_frames_cross_and_each_is_masked_anew() {
         }
     };
     tokio::join!(sending, reading);
-    // RFC 6455, 5.3 and 10.3: fresh, and not to be guessed.
+    // RFC 6455, 5.3 and 10.3: keys are new for each frame, and unpredictable.
     keys.sort_unstable();
     keys.dedup();
     assert_eq!(keys.len(), frames.len());
@@ -357,7 +357,7 @@ async fn frames_that_come_with_the_response_are_not_lost() {
     .await;
 }
 
-/// Each row: a clause of RFC 6455 and what no server may send.
+/// Each row: a clause of RFC 6455, and bytes that no server may send.
 #[tokio::test]
 async fn p_9_3_an_invalid_frame_of_the_service_ends_it() {
     let (port, mut sockets) = upgraded().await;
@@ -436,12 +436,12 @@ async fn p_9_6_both_close_frames_cross_and_then_all_is_over() {
     assert_eq!((pending.cancelled, pending.failed), (0, 0), "{pending:?}");
 }
 
-/// RFC 6455, 7.1.1. Earlier frames arrive.
+/// RFC 6455, 7.1.1: a loss is reported without a close frame. Earlier frames arrive.
 #[tokio::test]
 async fn p_9_6_a_lost_service_is_an_end_or_a_reset() {
     let (port, mut sockets) = upgraded().await;
     let link = EgressLink::to(http_service(port), short());
-    // Between two frames.
+    // The service ends between two frames.
     let (mut exchange, mut service) = open(&link, &mut sockets).await;
     let frames: Vec<_> = (0..50).map(|n| Frame::new(1, n.to_string())).collect();
     service_sends(&mut service, &frames).await;
@@ -451,7 +451,7 @@ async fn p_9_6_a_lost_service_is_an_end_or_a_reset() {
     exchange.send.finish().unwrap();
     drop(exchange);
     settled(&link).await;
-    // Within one.
+    // The service ends within a frame.
     let (mut exchange, mut service) = open(&link, &mut sockets).await;
     http1::send(&mut service, &[0x82, 5, b'h']).await;
     let part = next_part(&mut exchange.recv).await;
@@ -463,7 +463,7 @@ async fn p_9_6_a_lost_service_is_an_end_or_a_reset() {
         "{part:?}"
     );
     drop(exchange);
-    // With a reset.
+    // The service ends with a reset.
     let (mut exchange, service) = open(&link, &mut sockets).await;
     service.set_zero_linger().unwrap();
     drop(service);
@@ -477,7 +477,7 @@ async fn p_9_6_a_lost_service_is_an_end_or_a_reset() {
 async fn p_9_6_a_lost_visitor_ends_without_a_close_frame() {
     let (port, mut sockets) = upgraded().await;
     let link = EgressLink::to(http_service(port), short());
-    // Between two frames: the earlier ones arrive.
+    // The visitor's side ends between two frames: the earlier ones arrive.
     let (mut exchange, mut service) = open(&link, &mut sockets).await;
     websocket::send(&exchange, &[Frame::new(1, "last words")]).await;
     exchange.send.finish().unwrap();
@@ -485,11 +485,11 @@ async fn p_9_6_a_lost_visitor_ends_without_a_close_frame() {
     assert!(read_frame(&mut service).await.is_none());
     assert_eq!(websocket::frame(&mut exchange.recv).await.unwrap(), None);
     drop((exchange, service));
-    // With a reset.
+    // The visitor's side ends with a reset.
     let (exchange, mut service) = open(&link, &mut sockets).await;
     exchange.send.reset(ResetCode::Cancelled, "left");
     assert!(read_frame(&mut service).await.is_none());
-    // With the link.
+    // The link is lost.
     let (_exchange, mut service) = open(&link, &mut sockets).await;
     link.far.close(&Failure::new(Reason::LinkLost, "cut"));
     assert!(read_frame(&mut service).await.is_none());
@@ -507,7 +507,7 @@ async fn p_9_6_a_draining_client_sends_1001_to_both_sides() {
     link.egress.set_draining(true);
     service_gets(&mut service, &[Frame::close(1001)]).await;
     websocket::expect(&mut exchange, &[Frame::close(1001)]).await;
-    // Only the responses are for anybody yet.
+    // After the close frames nothing is forwarded: the close frames of the peers are replies to them.
     service_sends(
         &mut service,
         &[Frame::new(1, "too late"), Frame::close(1001)],
@@ -519,11 +519,11 @@ async fn p_9_6_a_draining_client_sends_1001_to_both_sides() {
     assert!(read_frame(&mut service).await.is_none());
     drop((exchange, service));
     settled(&link).await;
-    // P-6.6: nothing new.
+    // P-6.6: new requests are refused.
     let failure = response(&mut open_websocket(&link, &[])).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Draining);
     link.egress.set_draining(false);
-    // One that does not response is not waited for without end.
+    // A service that does not respond ends the WebSocket after a bounded time.
     let (mut exchange, mut service) = open(&link, &mut sockets).await;
     let began = Instant::now();
     link.egress.close_websockets();
@@ -567,7 +567,7 @@ async fn p_9_5_a_service_that_takes_nothing_stops_its_own_frames_only() {
         service_sends(&mut service, &[Frame::new(1, "pong")]).await;
         websocket::expect(&mut other, &[Frame::new(1, "pong")]).await;
     }
-    // It goes on where it stopped.
+    // The transfer continues where it stopped.
     let rest = async {
         while sent < length {
             let allowed = within(stalled.send.ready()).await.unwrap() as u64;
@@ -643,7 +643,7 @@ async fn a_service_that_reads_nothing_for_session_stall_is_reset() {
     settled(&link).await;
 }
 
-/// For days: no time of HTTP counts on an open WebSocket.
+/// A WebSocket may be silent for days: no timeout of HTTP applies to it.
 #[tokio::test]
 async fn a_silent_websocket_stays_open() {
     let (port, mut sockets) = upgraded().await;
@@ -693,7 +693,7 @@ async fn failed_handshakes_are_reported_with_their_reason() {
     let failure = response(&mut open_websocket(&link, &[])).await.unwrap_err();
     assert_eq!(failure.reason, Reason::ServiceTimeout);
     settled(&link).await;
-    // A service of another kind.
+    // The service has another protocol.
     let link = EgressLink::new(short());
     link.serve(ServiceConfig::new("127.0.0.1", port, Protocol::Tcp));
     let failure = response(&mut open_websocket(&link, &[])).await.unwrap_err();
@@ -748,7 +748,7 @@ async fn the_connections_of_a_service_are_bounded() {
     let _three = open(&link, &mut sockets).await;
 }
 
-/// A service of another library, whose frames and closes are its own.
+/// A service of another library, which generates its own frames and closes.
 #[tokio::test]
 async fn a_service_of_tungstenite_is_understood() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

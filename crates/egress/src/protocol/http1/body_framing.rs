@@ -9,16 +9,16 @@ use super::chunked::{ChunkedDecoder, ChunkedError, Decoded};
 /// How the body of a response ends (RFC 9112, 6.3).
 #[derive(Debug)]
 pub enum BodyFraming {
-    /// After this many bytes; 0 for responses without a body.
+    /// The body ends after this many bytes; 0 for responses without a body.
     Length(u64),
-    /// With the last chunk.
+    /// The body ends with the last chunk.
     Chunked(ChunkedDecoder),
-    /// With the connection.
+    /// The body ends with the connection.
     Close,
 }
 
 impl BodyFraming {
-    /// Takes the next bytes of the body, and returns where their payload is now.
+    /// Takes the next bytes of the body, and returns where their payload is after decoding.
     ///
     /// # Errors
     /// [`ChunkedError`]; the connection must be closed then.
@@ -42,7 +42,7 @@ impl BodyFraming {
         })
     }
 
-    /// Whether the body has ended. One that ends with the connection has not.
+    /// Whether the body has ended. False for a body that ends with the connection.
     pub(crate) fn is_done(&self) -> bool {
         match self {
             Self::Length(left) => *left == 0,

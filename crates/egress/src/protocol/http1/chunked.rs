@@ -1,8 +1,8 @@
 //! Decodes the chunked transfer coding (RFC 9112, 7.1) in place.
 //!
-//! `ingress` has a second state machine for this coding (`framing`): it follows the bytes beside hyper, skips payload instead
-//! of moving it, keeps no trailers, and accepts where hyper does. One machine for both would branch on each byte of a size
-//! for what only one side needs; the bounds of P-3.9 are the same in both.
+//! `ingress` has a second state machine for this coding (`framing`): it follows the bytes beside hyper, skips payload
+//! instead of moving it, keeps no trailers, and accepts where hyper does. One state machine for both would have to
+//! distinguish the two sides at each byte of a size; the bounds of P-3.9 are the same in both.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use thiserror::Error;
 const MAX_SIZE_DIGITS: u8 = 16;
 /// The most bytes after the size in its line: blanks and extensions, which are ignored (P-3.9).
 const MAX_EXTENSION_BYTES: u64 = 4 * 1024;
-/// The most such bytes of one body, besides as many as the body has payload: a long stream of small chunks may have a short
-/// extension each, and the work stays proportional to the payload (P-3.9).
+/// The most such bytes of one body, in addition to as many as the body has payload: a long stream of small chunks may
+/// have a short extension each, and the work stays proportional to the payload (P-3.9).
 const MAX_EXTENSIONS_BYTES: u64 = 16 * 1024;
 /// The most bytes of trailers; encoded for the tunnel they stay below the bound of a head (P-2.10).
 const MAX_TRAILER_BYTES: usize = 32 * 1024;
@@ -22,19 +22,19 @@ const MAX_TRAILER_BYTES: usize = 32 * 1024;
 /// Why bytes are not a valid chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ChunkedError {
-    /// Not a hexadecimal number, or not followed by a line end.
+    /// The size is not a hexadecimal number, or is not followed by a line end.
     #[error("invalid chunk size")]
     Size,
-    /// More than 64 bits, leading zeros included.
+    /// The size has more than 64 bits, leading zeros included.
     #[error("chunk size with more than {MAX_SIZE_DIGITS} digits")]
     TooLarge,
-    /// Not followed by a line end.
+    /// The chunk is not followed by a line end.
     #[error("chunk longer than its size")]
     Overrun,
-    /// The bytes after a size exceed their bound, or those of the body do.
+    /// The bytes after a size, or those after all sizes of the body, exceed their bound.
     #[error("chunk extensions too long")]
     Extension,
-    /// Not header lines, or more than are allowed.
+    /// The trailers are not header lines, or are longer than allowed.
     #[error("invalid trailers")]
     Trailers,
 }
@@ -42,9 +42,9 @@ pub enum ChunkedError {
 /// What a piece of the coded body contained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
-    /// Where its payload is now.
+    /// The range of the payload after decoding.
     pub payload: Range<usize>,
-    /// Bytes that belong to the body; fewer than the piece has only at its end.
+    /// Bytes that belong to the body; fewer than the length of the piece only at the end of the body.
     pub consumed: usize,
     /// Number of chunks, or parts of them.
     pub chunks: usize,
@@ -72,7 +72,7 @@ enum State {
 #[derive(Debug)]
 pub struct ChunkedDecoder {
     state: State,
-    /// The size while it is read; then the bytes of the chunk that are still to come.
+    /// The size while it is read; then the bytes of the chunk that have not arrived yet.
     remaining: u64,
     digits: u8,
     /// Bytes after the size of this chunk.
@@ -100,8 +100,8 @@ impl Default for ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// Decodes the next piece. The payload of all its chunks is moved after that of the first one, so that it is one run; a
-    /// single chunk, or a part of one, is not moved.
+    /// Decodes the next piece. The payload of all its chunks is moved after that of the first one, so that it is
+    /// contiguous; a single chunk, or a part of one, is not moved.
     ///
     /// # Errors
     /// [`ChunkedError`]; the connection must be closed then.
@@ -267,7 +267,7 @@ fn hex(byte: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// Payload, bytes of the body, decoder; fed in pieces of `step` bytes.
+    /// Decodes a body in pieces of `step` bytes. Returns the payload, the number of bytes of the body, and the decoder.
     fn run(coded: &[u8], step: usize) -> Result<(Vec<u8>, usize, ChunkedDecoder), ChunkedError> {
         let mut decoder = ChunkedDecoder::default();
         let (mut payload, mut consumed) = (Vec::new(), 0);
@@ -386,7 +386,7 @@ mod tests {
         let start = usize::try_from(MAX_EXTENSIONS_BYTES).unwrap();
         assert_eq!(body(4, start / 4, 1), None);
         assert_eq!(body(5, start / 4, 1), Some(ChunkedError::Extension));
-        // One byte of payload for each byte of extension, and more than that.
+        // As many bytes of extensions as of payload, and then more.
         assert_eq!(body(4 * start / 10, 10, 10), None);
         assert_eq!(body(4 * start / 10, 10, 5), Some(ChunkedError::Extension));
     }

@@ -76,7 +76,7 @@ impl Connection {
                     let driver = &mut self.driver;
                     match driver.serve(&mut socket, request, reused, resources).await {
                         After::Upgraded(request, early) => {
-                            // Boxed: rarely used, and unboxed it would enlarge the future of every connection.
+                            // Boxed: it is rarely used, and unboxed it would enlarge the future of every connection.
                             Box::pin(upgrade::run(socket, request, early, resources)).await;
                             After::Close
                         }
@@ -126,14 +126,14 @@ impl Connection {
         }
     }
 
-    /// Waits for the next request; `None` if the connection has ended, which is not counted any more then. The second value
-    /// is whether the connection can serve it.
+    /// Waits for the next request; `None` if the connection has ended, which is not counted any more then. The second
+    /// value states whether the connection can serve the request.
     async fn wait(&mut self, socket: &mut Stream) -> (Option<Http1Request>, bool) {
         let PoolMembership { pool, slot, .. } = &self.membership;
         let deadline = Instant::now() + pool.resources.config.idle_timeout;
         let driver = &mut self.driver;
         let woken = poll_fn(|cx| {
-            // The socket first: a request that comes together with the end goes to a new connection.
+            // The socket is checked first: a request that arrives together with the end goes to a new connection.
             if poll_unsolicited(cx, socket).is_ready() {
                 return Poll::Ready(None);
             }
@@ -149,23 +149,23 @@ impl Connection {
                 self.membership.counted = next.is_some();
                 return (next, false);
             }
-            // Not idle any more: the pool is about to put a request into the slot.
+            // The connection is not idle any more: the pool is about to put a request into the slot.
             None => (poll_fn(|cx| slot.poll(cx)).await, false),
         };
         if request.is_none() {
-            // Closed by the pool, which does not count it any more.
+            // The pool has closed the connection, and does not count it any more.
             self.membership.counted = false;
         }
         (request, is_alive)
     }
 }
 
-/// Makes a new connection for a request; `None` when the request has ended: it was reset, or its opener has left.
+/// Opens a new connection for a request; `None` when the request has ended: it was reset, or its opener has left.
 async fn connect(pool: &Pool, mut request: Http1Request) -> Option<(Http1Request, Stream)> {
     request.record.timeline.begin(Phase::Dial);
     let dialled = tokio::select! {
         biased;
-        // First: the opener of a request that waited long may have left.
+        // This is checked first, because the opener of a request that waited long may have left.
         () = request.exchange.send.abandoned() => {
             let outcome = Outcome::of_abandoned(&request.exchange.send);
             request.record.finish(outcome);

@@ -28,12 +28,12 @@ use crate::{
     forward::{error::ForwardError, record::Outcome, resources::Resources},
 };
 
-/// What becomes of a connection after an exchange.
+/// The state of a connection after an exchange.
 pub(super) enum After {
-    /// It can serve another request.
+    /// The connection can serve another request.
     Reuse,
     Close,
-    /// The visitor's direction was aborted: the service receives what came before that, and then a reset.
+    /// The visitor's direction was aborted: the service receives the bytes before the abort, and then a reset.
     ResetBehind,
     /// It was dead before the exchange: this request is to be sent again on a new one.
     Retry(Http1Request),
@@ -72,7 +72,7 @@ impl ExchangeDriver {
         self.timer.poll(cx, deadline)
     }
 
-    /// Serves a request and finishes its record, unless the request goes on elsewhere ([`After::Retry`],
+    /// Serves a request and finishes its record, unless the request continues elsewhere ([`After::Retry`],
     /// [`After::Upgraded`]).
     pub(super) async fn serve(
         &mut self,
@@ -142,7 +142,7 @@ impl ExchangeDriver {
         after
     }
 
-    /// Both directions, and their deadlines.
+    /// Polls both directions and their deadlines.
     fn poll_exchange(
         &mut self,
         cx: &mut Context<'_>,
@@ -160,7 +160,8 @@ impl ExchangeDriver {
             self.reader.on_reset();
         }
         let is_read = match self.reader.poll(cx, socket, send, resources, record) {
-            // The response is not wanted any more, but the service receives what the visitor sent before its abort.
+            // The response is not needed any more, but the service receives the bytes that the visitor sent before its
+            // abort.
             Poll::Ready(Err(ForwardError::Abandoned))
                 if !is_written && self.writer.is_receiving(cx) =>
             {
@@ -175,7 +176,8 @@ impl ExchangeDriver {
             return Poll::Ready(Ok(self.completed()));
         }
         if is_read && !self.reader.is_upgraded() {
-            // An early response (P-3.6): the service may read on, unless it closes the connection or announces that.
+            // An early response (P-3.6): the service may continue to read, unless it closes the connection or announces
+            // that.
             if !self.reader.keeps_alive() || poll_unsolicited(cx, socket).is_ready() {
                 return Poll::Ready(Ok(Completed::NotReusable));
             }

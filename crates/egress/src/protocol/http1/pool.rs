@@ -1,4 +1,4 @@
-//! The connections of one service: which are idle, how many there may be, and the requests that wait for one.
+//! The connections of one service: which are idle, how many are allowed, and the requests that wait for one.
 
 use adit_net::HostPort;
 use std::{
@@ -24,17 +24,17 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// The most recently used connection is last, and is used first: the others grow old and are closed.
+    /// The most recently used connection is last, and is used first: the others stay idle and are closed.
     idle: Vec<Arc<Slot>>,
-    /// All connections: being made, in use, or idle.
+    /// The number of connections: being opened, in use, or idle.
     connections: usize,
     /// Requests that wait for a connection. Empty unless as many connections as allowed are in use.
     waiting: VecDeque<Http1Request>,
-    /// No tunnel leads here any more: no connection is kept.
+    /// No tunnel uses this pool any more: no connection is kept.
     retired: bool,
 }
 
-/// What a connection does after an exchange.
+/// The next step of a connection after an exchange.
 pub(super) enum NextStep {
     /// Serves this request.
     Serve(Http1Request),
@@ -57,8 +57,8 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a request to an idle connection, or queues it. Returns it if a new connection is to serve it; that connection
-    /// is counted from then on.
+    /// Passes a request to an idle connection, or queues it. Returns the request if a new connection is to serve it;
+    /// that connection is counted already.
     pub(super) fn submit(&self, mut request: Http1Request) -> Option<Http1Request> {
         let config = &self.resources.config;
         request.record.timeline.begin(Phase::Queue);
@@ -106,7 +106,7 @@ impl Pool {
         }
     }
 
-    /// After an exchange that leaves the connection reusable.
+    /// Called after an exchange that leaves the connection reusable.
     pub(super) fn release(&self, slot: &Arc<Slot>) -> NextStep {
         let mut state = self.lock();
         if let Some(request) = state.waiting.pop_front() {
@@ -120,7 +120,7 @@ impl Pool {
         }
     }
 
-    /// After a connection is lost or closed: a waiting request may use its place for a new connection.
+    /// Called after a connection is lost or closed: a waiting request may use its place for a new connection.
     pub(super) fn on_connection_lost(&self) -> Option<Http1Request> {
         let mut state = self.lock();
         let request = state.waiting.pop_front();
@@ -140,7 +140,7 @@ impl Pool {
         index.is_some()
     }
 
-    /// The task of a connection was dropped: its runtime is shutting down.
+    /// Called when the task of a connection was dropped: its runtime is shutting down.
     pub(super) fn on_task_dropped(&self, slot: &Arc<Slot>) {
         let mut state = self.lock();
         state.idle.retain(|idle| !Arc::ptr_eq(idle, slot));
@@ -163,7 +163,8 @@ impl Pool {
         state.retired = true;
         state.connections -= state.idle.len();
         for slot in state.idle.drain(..) {
-            // Under the lock, so that a task that is dropped now sees that it is not counted any more.
+            // The slot is closed under the lock, so that a task that is dropped now finds that it is not counted any
+            // more.
             slot.close();
         }
     }

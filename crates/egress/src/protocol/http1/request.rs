@@ -10,7 +10,7 @@ use crate::forward::record::RequestRecord;
 /// The record of a request to a service of HTTP/1.1.
 pub(crate) type Http1Record = RequestRecord<Box<HttpRequest>>;
 
-/// A request on its way to a connection: its record and its exchange.
+/// A request for a connection: its record and its exchange.
 pub(super) struct Http1Request {
     pub(super) record: Http1Record,
     pub(super) exchange: Exchange,

@@ -10,20 +10,20 @@ use adit_codec::{
 use super::header_line::put_line;
 use crate::forward::{record::TRACEPARENT, service::Service};
 
-/// What is known of a request's body when its head is written.
+/// The body of a request, as far as it is known when the head is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestBody {
     None,
-    /// Complete, with this many bytes.
+    /// A complete body with this many bytes.
     Whole(u64),
-    /// Still to come.
+    /// A body that has not arrived yet.
     Streamed,
 }
 
 /// How a request's body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestFraming {
-    /// With this many bytes still to come.
+    /// By its length: this many bytes have not been written yet.
     Length(u64),
     Chunked,
 }
@@ -47,7 +47,8 @@ pub(super) fn write_head(
     if !has_options {
         return Ok(written);
     }
-    // `Connection` names further headers that do not cross (P-3.3). The server has removed it already, so this is rare.
+    // `Connection` names further headers that are not forwarded (P-3.3). The server has removed them already, so this
+    // is rare.
     out.truncate(start);
     let is_named = |name: &[u8]| {
         name != b"content-length"
@@ -118,7 +119,7 @@ fn write(
         let _ = write!(out, "traceparent: {context}\r\n");
     }
     if trailers {
-        // RFC 9110, 10.1.4: the sender of TE names it in Connection, so that it stays on this hop.
+        // RFC 9110, 10.1.4: a sender of `TE` names it in `Connection`, so that it stays on this hop.
         out.extend_from_slice(b"te: trailers\r\n");
     }
     if !request.upgrade.is_empty() {

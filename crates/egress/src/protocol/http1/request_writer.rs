@@ -35,7 +35,7 @@ enum State {
     Streaming,
     /// The body has been received to its end; the last of it may wait for the socket.
     Received,
-    /// The visitor has aborted the request; what came before that may wait for the socket.
+    /// The visitor has aborted the request; the bytes before the abort may wait for the socket.
     Aborted,
     /// The request has been written.
     Done,
@@ -48,7 +48,7 @@ pub(super) struct RequestWriter {
     state: State,
     recv: Option<RecvHalf>,
     framing: RequestFraming,
-    /// Head, chunk framing and small payloads, written up to `at`.
+    /// Head, chunk framing and small payloads; the bytes before `at` have been written.
     out: Vec<u8>,
     at: usize,
     /// A large payload that follows `out`, and the line end after it.
@@ -95,7 +95,7 @@ impl RequestWriter {
         self.progress_at = now;
     }
 
-    /// Forgets the request. Does not stop the visitor's direction; [`RequestWriter::stop`] does.
+    /// Removes the state of the request. Does not stop the visitor's direction; [`RequestWriter::stop`] does.
     pub(super) fn clear(&mut self) {
         self.state = State::Done;
         self.recv = None;
@@ -131,7 +131,7 @@ impl RequestWriter {
         self.recv.take()
     }
 
-    /// Whether any of the request has been written.
+    /// Whether a part of the request has been written.
     pub(super) const fn has_written(&self) -> bool {
         self.written
     }
@@ -151,12 +151,12 @@ impl RequestWriter {
         self.reset
     }
 
-    /// Whether the visitor has aborted the request, and what came before that has been written.
+    /// Whether the visitor has aborted the request, and the bytes before the abort have been written.
     pub(super) fn is_aborted(&self) -> bool {
         self.state == State::Aborted
     }
 
-    /// Whether the visitor's direction may still deliver something, up to the place of its abort.
+    /// Whether the visitor's direction may still deliver bytes, up to its abort.
     pub(super) fn is_receiving(&self, cx: &mut Context<'_>) -> bool {
         let recv = self.recv.as_ref();
         matches!(self.state, State::Start | State::Streaming | State::Aborted)
@@ -210,7 +210,7 @@ impl RequestWriter {
             if let Err(error) = written {
                 self.discard();
                 self.state = State::Broken;
-                // EPIPE follows an orderly end of the service's direction; other errors are resets.
+                // EPIPE follows an orderly end of the service's direction; any other error is a reset.
                 self.reset = error.kind() != io::ErrorKind::BrokenPipe;
             } else if self.state == State::Aborted {
                 return Poll::Ready(Err(ForwardError::Abandoned));
@@ -222,12 +222,12 @@ impl RequestWriter {
         }
     }
 
-    /// Encodes the head, with what is known of the body, and the start of the body.
+    /// Encodes the head for the known state of the body, and the start of the body.
     fn start(&mut self, cx: &mut Context<'_>, record: &Http1Record) -> Result<(), ForwardError> {
         let Some(recv) = &mut self.recv else {
             return Err(ForwardError::Abandoned);
         };
-        // With an upgrade offer the body is whole in the opening message (P-3.7).
+        // With an upgrade offer, the whole body is in the opening message (P-3.7).
         let offers_upgrade = !record.head.upgrade.is_empty();
         let first = match recv.poll_part(cx) {
             Poll::Ready(Some(Err(_))) => return Err(ForwardError::Abandoned),
@@ -278,7 +278,7 @@ impl RequestWriter {
         })
     }
 
-    /// Receives parts for the next write. False while there are none.
+    /// Receives parts for the next write. Returns false if there are none.
     fn gather(
         &mut self,
         cx: &mut Context<'_>,
@@ -292,7 +292,7 @@ impl RequestWriter {
             match recv.poll_part(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.end()?,
-                // The abort is in its place after what came before it (P-6.2).
+                // The abort is received after the parts before it (P-6.2).
                 Poll::Ready(Some(Err(_))) if recv.is_aborted() => {
                     self.state = State::Aborted;
                 }
@@ -373,7 +373,7 @@ impl RequestWriter {
         self.end()
     }
 
-    /// The body has been received to its end.
+    /// Called when the body has been received to its end.
     fn end(&mut self) -> Result<(), ForwardError> {
         match self.framing {
             RequestFraming::Length(0) => {}
@@ -396,7 +396,7 @@ impl RequestWriter {
             let body = self.body.as_ref().map_or(&[][..], |body| body.chunk());
             let total = head.len() + body.len() + self.suffix.len();
             if total == 0 {
-                // Sends what a TLS session holds back.
+                // Sends bytes that a TLS session has buffered.
                 ready!(Pin::new(&mut *socket).poll_flush(cx))?;
                 self.discard();
                 return Poll::Ready(Ok(()));

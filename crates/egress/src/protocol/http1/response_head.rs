@@ -13,13 +13,13 @@ use super::{body_framing::BodyFraming, chunked::ChunkedDecoder};
 /// Why bytes are not a response that can be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum HeadError {
-    /// Not a head of HTTP/1.
+    /// The bytes are not a head of HTTP/1.
     #[error("the service sent an invalid HTTP/1 response: {0}")]
     Malformed(httparse::Error),
-    /// Above the bounds of a head (P-2.10).
+    /// The head exceeds the bounds of P-2.10.
     #[error("the head of the response exceeds {MAX_HEAD_BYTES} bytes or {MAX_HEADER_LINES} lines")]
     TooLong,
-    /// A status below 100.
+    /// The status is below 100.
     #[error("the service sent an invalid status code: {0}")]
     Status(u16),
     /// Two different lengths, an invalid one, or a length beside a transfer coding: a sign of response smuggling (RFC 9112,
@@ -39,7 +39,7 @@ pub struct LineSpan {
 }
 
 impl LineSpan {
-    /// Name in lower case, and value. `bytes` are those that [`parse`] was given.
+    /// Name in lower case, and value. `bytes` are the bytes that [`parse`] was given.
     pub fn of<'a>(&self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let slice = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
         (slice(&self.name), slice(&self.value))
@@ -57,13 +57,13 @@ pub struct ResponseHead {
     pub framing: BodyFraming,
     /// Whether the service keeps the connection after this response.
     pub keep_alive: bool,
-    /// The position of the value of `Upgrade`; empty without one.
+    /// The position of the value of `Upgrade`; empty if there is none.
     pub upgrade: Range<usize>,
 }
 
-/// Parses a head at the start of `bytes`, which must be less than 4 GiB. Names are put into lower case in place; `lines`
-/// receives those that cross the tunnel, in order. `to_head`: the request was `HEAD`. Returns `None` while the head is
-/// incomplete.
+/// Parses a head at the start of `bytes`, which must be less than 4 GiB. Names are put into lower case in place;
+/// `lines` receives the lines that are forwarded, in order. `to_head`: whether the request was `HEAD`. Returns `None`
+/// while the head is incomplete.
 ///
 /// # Errors
 /// [`HeadError`]; the connection must be closed then.
@@ -106,12 +106,12 @@ pub fn parse(
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let value = parse_content_length(header.value).ok_or(HeadError::Length)?;
                 match length.replace(value) {
-                    // A repeated length crosses once.
+                    // A repeated length is forwarded once.
                     Some(before) if before == value => continue,
                     Some(_) => return Err(HeadError::Length),
                     None => {}
                 }
-                // Of a list that repeats one number, one element crosses.
+                // Of a list that repeats one number, one element is forwarded.
                 lines.push(LineSpan {
                     name: span(name),
                     value: span(list_elements(header.value).next().unwrap_or(header.value)),

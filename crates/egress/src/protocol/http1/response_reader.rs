@@ -110,7 +110,7 @@ impl ResponseReader {
         self.reset = false;
     }
 
-    /// The service has reset the connection. What it sent before that is still read.
+    /// Notes that the service has reset the connection. Bytes that it sent before are still read.
     pub(super) const fn on_reset(&mut self) {
         self.reset = true;
     }
@@ -120,7 +120,7 @@ impl ResponseReader {
         self.begun
     }
 
-    /// Whether the head of the final response is still to come.
+    /// Whether the head of the final response has not arrived yet.
     pub(super) fn awaits_head(&self) -> bool {
         matches!(self.stage, Stage::Head)
     }
@@ -145,7 +145,8 @@ impl ResponseReader {
         self.keep_alive
     }
 
-    /// Forwards as much as the socket has and credit allows. Ready when the response has been forwarded to its end.
+    /// Forwards the bytes that the socket has, as far as credit allows. Ready when the response has been forwarded to
+    /// its end.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -158,7 +159,7 @@ impl ResponseReader {
             if matches!(self.stage, Stage::Done | Stage::Upgraded) {
                 return Poll::Ready(Ok(()));
             }
-            // Polled even if no credit is needed: it reports that the visitor has left.
+            // This is polled even if no credit is needed, because it reports that the visitor has left.
             let allowed = match send.poll_ready(cx) {
                 Poll::Ready(Ok(allowed)) => allowed,
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(ForwardError::Abandoned)),
@@ -176,7 +177,7 @@ impl ResponseReader {
                 return Poll::Pending;
             }
             ready!(self.turn.poll_yield(cx));
-            // A buffer is taken when there is something to read: a connection that waits holds none.
+            // A buffer is taken when there are bytes to read: a connection that waits holds none.
             match socket.poll_readable(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(self.lost("connection lost"))),
@@ -221,8 +222,9 @@ impl ResponseReader {
         }
     }
 
-    /// The most bytes to read: as many as may be sent; or the rest of the body and one more, which detects bytes after the
-    /// announced length, and makes the read a short one, so that the socket needs no further read.
+    /// The most bytes to read: as many as may be sent, or the rest of the body and one more. The additional byte
+    /// detects bytes after the announced length; without such bytes the read is short, so that the socket needs no
+    /// further read.
     fn read_limit(&self, allowed: usize) -> usize {
         match &self.stage {
             Stage::Body(BodyFraming::Length(left)) => match usize::try_from(*left) {
@@ -266,7 +268,8 @@ impl ResponseReader {
         Ok(())
     }
 
-    /// Parses the heads at the start of `data` and forwards them; returns where the payload is that was not inlined.
+    /// Parses the heads at the start of `data` and forwards them; returns where the payload is that was not sent with a
+    /// head.
     fn read_heads(
         &mut self,
         data: &mut [u8],
@@ -374,7 +377,7 @@ impl ResponseReader {
         self.forward(send, allowed, counts)
     }
 
-    /// Takes a piece of the body; returns where its payload is now.
+    /// Takes a piece of the body; returns where its payload is after decoding.
     fn decode(&mut self, data: &mut [u8]) -> Result<Range<usize>, ForwardError> {
         let Stage::Body(framing) = &mut self.stage else {
             return Ok(0..0);
@@ -420,7 +423,7 @@ impl ResponseReader {
         Ok(())
     }
 
-    /// The service has closed the connection.
+    /// Called when the service has closed the connection.
     fn at_end(&mut self, send: &SendHalf) -> Result<(), ForwardError> {
         self.keep_alive = false;
         match &self.stage {

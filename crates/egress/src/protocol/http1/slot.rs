@@ -1,4 +1,4 @@
-//! Hands the next request to an idle connection.
+//! Passes the next request to an idle connection.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use super::request::Http1Request;
 
-/// Where the pool puts a request for an idle connection.
+/// The slot in which the pool puts a request for an idle connection.
 #[derive(Default)]
 pub(super) struct Slot {
     state: Mutex<SlotState>,
@@ -25,13 +25,13 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the slot takes no request any more.
+    /// Whether the slot accepts no request any more.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
     /// Puts a request into the slot; returns it if the slot is closed.
-    // The request is returned whole, whatever its size.
+    // The request is returned as it is, whatever its size.
     #[allow(clippy::result_large_err)]
     pub(super) fn put(&self, request: Http1Request) -> Result<(), Http1Request> {
         let mut state = self.lock();

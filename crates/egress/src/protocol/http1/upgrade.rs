@@ -10,8 +10,8 @@ use crate::{
     protocol::carry::{begin, carry},
 };
 
-/// Carries both directions to their ends and finishes the request's record. `early` has come from the service after its
-/// response.
+/// Forwards both directions to their ends and finishes the request's record. `early` has arrived from the service after
+/// its response.
 pub(super) async fn run(
     stream: Stream,
     request: Http1Request,
@@ -21,7 +21,7 @@ pub(super) async fn run(
     let Http1Request { record, exchange } = request;
     let socket = begin(stream, &exchange, &resources.config);
     let length = early.len() as u64;
-    // Fails if the visitor has left: its bytes reach the service all the same.
+    // This fails if the visitor has left; its bytes still reach the service.
     if exchange.send.send_all(early, false).await.is_ok() {
         record.payload.add_to_visitor(length);
     }

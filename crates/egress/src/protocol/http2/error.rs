@@ -12,7 +12,7 @@ pub(super) enum ExchangeError {
     NotProcessed(String),
     /// The service has reset the stream.
     StreamReset(Reason, String),
-    /// The header lines of the response, or its trailers, exceed what crosses (P-2.10).
+    /// The header lines of the response, or its trailers, exceed the bounds of P-2.10.
     HeadersTooLarge(String),
 }
 

@@ -28,7 +28,7 @@ use crate::{
     protocol::interim::InterimResponses,
 };
 
-/// Connections that a request may find closed before it fails. It has been sent on none of them.
+/// Connections that may be found closed before the request fails. It has been sent on none of them.
 const MAX_TRIES: usize = 3;
 
 /// Serves a request and finishes its record.
@@ -110,7 +110,7 @@ async fn forward(
             biased;
             response = response.as_mut() => break response,
             sent = writer.run(), if writer.ended_at().is_none() => sent.map_err(invalid_body)?,
-            // Only after the end of the visitor's direction: what came before an abort is delivered.
+            // Only after the end of the visitor's direction: the bytes before an abort are delivered.
             () = send.closed(), if writer.ended_at().is_some() => {
                 return Err(ForwardError::Abandoned.into());
             }
@@ -144,7 +144,7 @@ async fn forward(
         writer.run().await.map_err(invalid_body)?;
     }
     timeline.on_grpc_status(read?);
-    // A call of gRPC ends with its response. Of an HTTP request the service may read on (RFC 9113, 8.1).
+    // A call of gRPC ends with its response. For an HTTP request the service may continue to read (RFC 9113, 8.1).
     if let Http2Head::Http(_) = head {
         writer.run_out(config.early_response_timeout).await;
     }
@@ -181,7 +181,7 @@ async fn open_stream(
         let mut permit = match permit {
             Ok(permit) => permit,
             Err(error) => {
-                // The request has waited for a connection to be made.
+                // The request has waited for a connection to be opened.
                 timeline.on_dialled(None);
                 return Err(error.into());
             }
@@ -215,7 +215,7 @@ async fn open_stream(
     Ok((response, (stream, length), permit))
 }
 
-/// The final response. Interim ones are forwarded as they arrive.
+/// The final response. Interim responses are forwarded as they arrive.
 async fn final_response(
     mut response: ResponseFuture,
     mut interim: Option<&mut InterimResponses>,
@@ -223,7 +223,7 @@ async fn final_response(
 ) -> Result<Response<RecvStream>, ExchangeError> {
     let failed = |error: h2::Error| ExchangeError::of(&error, "the service did not respond");
     poll_fn(|cx| {
-        // Also taken if they are not forwarded: h2 buffers them until then.
+        // Interim responses are taken even if they are not forwarded: h2 buffers them until then.
         while let Poll::Ready(Some(head)) = response.poll_informational(cx) {
             let head = head.map_err(failed)?;
             let Some(interim) = &mut interim else {

@@ -1,4 +1,4 @@
-//! What gRPC adds to requests over HTTP/2 (section 8 of the protocol).
+//! The parts of gRPC in addition to HTTP/2 (section 8 of the protocol).
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::forward::record::Outcome;
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The status for metadata that are too large to cross.
+/// The status for metadata that are too large to be forwarded.
 pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
 
 /// The largest number of `grpc-timeout`: eight digits.
 const MAX_TIMEOUT: u128 = 99_999_999;
 
-/// Sets the headers that each hop makes anew (P-8.2).
+/// Sets the headers that each hop generates itself (P-8.2).
 pub(super) fn set_hop_headers(headers: &mut HeaderMap, timeout: Option<Duration>) {
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     headers.remove(TIMEOUT);
@@ -51,7 +51,7 @@ fn timeout_text(timeout: Duration) -> String {
     format!("{hours}H")
 }
 
-/// The head of a response as it crosses, with the inlined part of its messages.
+/// The head of a response for the tunnel, with the first part of its messages.
 pub(super) fn encode_response<'h>(
     status: u16,
     metadata: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -106,7 +106,7 @@ pub(super) fn end_with_status(
     let status = GrpcStatus::new(status, reason, Reason::ServiceAborted, &uuid);
     let lines = status.lines();
     let lines = lines.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    // Fails only if the visitor has left.
+    // This fails only if the visitor has left.
     let _ = if has_responded {
         send.finish_with(lines.collect())
     } else {

@@ -1,10 +1,10 @@
 //! The connections to one service, and the requests that wait for a stream.
 //!
-//! Requests that have been received whole share a connection. A request whose body is still to come has a connection of its
-//! own, up to a bound: what a service leaves unread of one stream counts against its window for the connection (RFC 9113,
-//! 5.2.1), and most services let one stream take all of it, which stalls all other streams. When a service allows no more
-//! requests on a connection (RFC 9113, 5.1.2), another one is made, up to the same bound; then requests wait in order of
-//! arrival.
+//! Requests that have been received completely share a connection. A request whose body has not arrived yet has a
+//! connection of its own, up to a bound: unread bytes of one stream count against the service's window for the
+//! connection (RFC 9113, 5.2.1), and most services let one stream use all of it, which stalls all other streams. When a
+//! service allows no more requests on a connection (RFC 9113, 5.1.2), another one is opened, up to the same bound; then
+//! requests wait in order of arrival.
 
 use adit_net::{HostPort, Stream, Tapped};
 use std::{
@@ -40,14 +40,14 @@ type Http2Connection =
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// The largest frame that is accepted: as large as a message of the tunnel (P-2.1).
 const MAX_FRAME_BYTES: u32 = 64 * 1024;
-/// The most header lines of a response, by the count of RFC 9113, 6.5.2. More than may cross (P-2.10), so that the error for
-/// a response that exceeds those states its size.
+/// The most header lines of a response, counted as in RFC 9113, 6.5.2. More than may be forwarded (P-2.10), so that the
+/// error for a response above that bound states its size.
 const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
 /// The most bytes that h2 buffers of one stream before they are written.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
-/// The most reset streams that h2 remembers for a second: frames of their responses may still arrive.
+/// The most reset streams that h2 keeps for a second: frames of their responses may still arrive.
 const MAX_RESET_STREAMS: usize = 1_024;
-/// The most connections that are made at a time, once there is one.
+/// The most connections that are opened at a time, once there is one.
 const MAX_DIALS: usize = 16;
 
 /// The connections to one service.
@@ -63,7 +63,7 @@ pub(super) struct Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestKind {
     Whole,
-    /// The body is still to come.
+    /// The body has not arrived yet.
     Streamed,
 }
 
@@ -72,8 +72,8 @@ struct State {
     connections: Vec<Connection>,
     /// The number of the next connection.
     next: u64,
-    /// Connections that are being made. Without any connection, one attempt is made at a time, which all requests
-    /// share: a service that does not respond delays each request by one attempt only.
+    /// Connections that are being opened. Without any connection, one attempt is made at a time, which all requests
+    /// share, so that a service that does not respond delays each request by one attempt only.
     dialling: usize,
     /// Requests that wait for a permit; bounded by the number of running requests.
     whole: VecDeque<Waiter>,
@@ -84,7 +84,7 @@ struct State {
 
 type Waiter = oneshot::Sender<Result<StreamPermit, Arc<Http2ConnectError>>>;
 
-/// Why no connection of HTTP/2 was made. Its text is reported to the opener of the request, and logged.
+/// Why no connection of HTTP/2 was opened. Its text is reported to the opener of the request, and logged.
 #[derive(Debug, Error)]
 enum Http2ConnectError {
     #[error(transparent)]
@@ -114,9 +114,9 @@ struct Connection {
     sender: Sender,
     /// Running requests.
     running: usize,
-    /// Running requests whose bodies were still to come.
+    /// Running requests whose bodies had not arrived completely.
     streamed: usize,
-    /// When it was made; `None` once it has served a request.
+    /// The dial of the connection; `None` once it has served a request.
     dial: Option<DialSpan>,
     idle_since: Instant,
 }
@@ -135,9 +135,9 @@ pub(super) struct StreamPermit {
     number: u64,
     kind: RequestKind,
     pub(super) sender: Sender,
-    /// When the connection was made, if this is its first request.
+    /// The dial of the connection, if this is its first request.
     pub(super) dial: Option<DialSpan>,
-    /// Whether dropping it returns it.
+    /// Whether dropping the permit returns it.
     held: bool,
 }
 
@@ -184,7 +184,7 @@ impl State {
     }
 
     /// The connection for a request: the first suitable one, so that the others become idle when the load falls. With
-    /// `share`, any connection that has capacity if none is suitable.
+    /// `share`, any connection that has capacity, if none is suitable.
     fn choose(&mut self, kind: RequestKind, share: bool) -> Option<&mut Connection> {
         let suits = |one: &Connection| match kind {
             RequestKind::Whole => one.streamed == 0,
@@ -223,21 +223,21 @@ impl Pool {
         self.dialer.address()
     }
 
-    /// Permission for one request, on an existing or a new connection. While the service allows no more requests this waits
-    /// without a bound; the caller bounds it.
+    /// Permission for one request, on an existing or a new connection. While the service allows no more requests, this
+    /// waits without a bound; the caller bounds the wait.
     ///
     /// # Errors
-    /// [`ForwardError::Reset`]: no connection can be made.
+    /// [`ForwardError::Reset`]: no connection can be opened.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves the queue; a permit that was granted meanwhile is returned.
+    /// If it is dropped, the request leaves the queue; a permit that was granted meanwhile is returned.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         kind: RequestKind,
     ) -> Result<StreamPermit, ForwardError> {
         let granted = {
             let mut state = self.lock();
-            // In order of arrival: not before requests that wait.
+            // Requests are served in order of arrival, so this request must not precede waiting requests.
             if state.waiters(kind).is_empty()
                 && let Some(permit) = self.try_acquire(&mut state, kind, false)
             {
@@ -307,7 +307,7 @@ impl Pool {
         })
     }
 
-    /// Grants permits to waiting requests in order of arrival, and makes connections for the rest.
+    /// Grants permits to waiting requests in order of arrival, and opens connections for the rest.
     fn serve_waiters(self: &Arc<Self>, state: &mut State) {
         self.grant(state, false);
         self.dial_if_needed(state);
@@ -324,7 +324,7 @@ impl Pool {
                     break;
                 };
                 if let Err(Ok(mut permit)) = waiter.send(Ok(permit)) {
-                    // The request was abandoned in this moment. Dropping the permit would lock the state again.
+                    // The request has just been abandoned. To drop the permit would lock the state again.
                     permit.held = false;
                     state.release(permit.number, kind);
                 }
@@ -340,12 +340,12 @@ impl Pool {
         let at_a_time = if state.connections.is_empty() {
             1
         } else {
-            // One connection serves all requests that are whole.
+            // One connection serves all requests that have been received completely.
             MAX_DIALS.min(state.streamed.len() + usize::from(!state.whole.is_empty()))
         };
         while state.dialling < at_a_time && state.connections.len() + state.dialling < limit {
             state.dialling += 1;
-            // In a task of its own: the request that needs it may be abandoned.
+            // The dial runs in its own task, because the request that needs the connection may be abandoned.
             tokio::spawn(self.clone().dial());
         }
     }
@@ -391,16 +391,16 @@ impl Pool {
         }
     }
 
-    /// Makes a connection and waits for the settings of the service.
+    /// Opens a connection and waits for the settings of the service.
     async fn connect(&self) -> Result<(Sender, Driver), Http2ConnectError> {
         let config = &self.resources.config;
         let socket = self.dialer.dial(config.dial_timeout).await?;
-        // Frames that h2 ignores, or responds to at once, have no other bound.
+        // Frames that h2 ignores or replies to at once have no other bound.
         let socket = Tapped::new(socket, FramePacer::of_server(config.turn_bytes));
         let (watch, settings) = SettingsWatch::new();
         let socket = Tapped::new(socket, watch);
         let window = config.http2_stream_window_bytes;
-        // The windows of all streams: a visitor that does not read must not stall the others.
+        // The sum of the windows of all streams: a visitor that does not read must not stall the others.
         let all = u64::from(window) * (config.max_connections as u64).max(1);
         let all = u32::try_from(all).unwrap_or(MAX_WINDOW).min(MAX_WINDOW);
         let mut builder = Builder::new();
@@ -412,7 +412,7 @@ impl Pool {
             .max_header_list_size(MAX_HEADER_LIST_BYTES)
             .max_send_buffer_size(MAX_UNSENT_BYTES)
             .max_concurrent_reset_streams(MAX_RESET_STREAMS)
-            // h2 resets the stream for each later frame, and would count these resets as an attack.
+            // h2 resets the stream again for each later frame, and would count these resets as an attack.
             .max_local_error_reset_streams(None);
         let handshake = async {
             let (sender, connection) = builder.handshake(socket).await?;
@@ -469,7 +469,7 @@ impl Pool {
     }
 }
 
-/// An open connection, which moves its bytes when it is polled.
+/// An open connection, which reads and writes when it is polled.
 struct Driver {
     connection: Http2Connection,
     _connected: GaugeGuard<AtomicUsize>,

@@ -44,26 +44,27 @@ impl Buf for Piece {
     }
 }
 
-/// Sends the visitor's direction of one request. Dropping it resets the stream, unless it has [run
-/// out](RequestWriter::run_out): data buffered by h2 would keep the stream open for as long as the service does not read.
+/// Sends the visitor's direction of one request. Dropping it resets the stream, unless
+/// [`run_out`](RequestWriter::run_out) has ended: data buffered by h2 would keep the stream open as long as the service
+/// does not read.
 pub(super) struct RequestWriter<'r> {
     counts: &'r PayloadCounts,
     /// `None` once the direction has ended.
     recv: Option<RecvHalf>,
     stream: SendStream<Piece>,
-    /// Bytes that are still to come, if the head states a length.
+    /// Bytes of the body that have not arrived yet, if the head states a length.
     left: Option<u64>,
-    /// Payload that waits for the service's window; whether it is the last.
+    /// Payload that waits for the service's window, and whether it is the last.
     waiting: Option<(Payload, bool)>,
     /// Since when the service's window has been full.
     waiting_since: Option<Instant>,
     ended_at: Option<Instant>,
-    /// Dropping this does not reset the stream.
+    /// Whether dropping this does not reset the stream.
     keeps_stream: bool,
 }
 
 impl<'r> RequestWriter<'r> {
-    /// Of a request whose head states the `length` of its body, or does not.
+    /// A writer for a request. `length`: the length of its body, if the head states it.
     pub(super) fn new(
         recv: RecvHalf,
         stream: SendStream<Piece>,
@@ -92,10 +93,10 @@ impl<'r> RequestWriter<'r> {
     /// Sends the direction to its end: the last byte, a reset by the service, or an abort by the visitor.
     ///
     /// # Errors
-    /// How the visitor's body violates the protocol; the stream has been reset.
+    /// The violation of the protocol by the visitor's body; the stream has been reset.
     ///
     /// # Cancel safety
-    /// Dropped, it loses nothing; the next call continues.
+    /// If it is dropped, nothing is lost; the next call continues.
     pub(super) async fn run(&mut self) -> Result<(), &'static str> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
@@ -103,7 +104,7 @@ impl<'r> RequestWriter<'r> {
     /// Continues to send after the response as long as the service reads; ends when it has read nothing for `patience`.
     pub(super) async fn run_out(mut self, patience: Duration) {
         loop {
-            // The response is complete: errors of the rest do not matter.
+            // The response is complete, so errors of the rest do not matter.
             if timeout(patience, self.run()).await.is_ok() {
                 self.keeps_stream = true;
                 return;
@@ -131,7 +132,7 @@ impl<'r> RequestWriter<'r> {
                 if !has_room(&mut self.stream, cx) {
                     self.waiting = Some((payload, last));
                     self.waiting_since.get_or_insert_with(Instant::now);
-                    // While nothing is received, only this reports that the visitor has left.
+                    // While nothing is received, only this poll reports that the visitor has left.
                     ready!(recv.poll_failure(cx));
                     self.stop();
                     return Poll::Ready(Ok(()));
@@ -157,7 +158,7 @@ impl<'r> RequestWriter<'r> {
                     if let Err(why) = self.count(0, true) {
                         return self.fail(why);
                     }
-                    // Fails only if the stream has ended.
+                    // This fails only if the stream has ended.
                     let _ = self.stream.send_trailers(map_of(&trailers));
                     self.end();
                 }
@@ -188,14 +189,14 @@ impl<'r> RequestWriter<'r> {
         }
     }
 
-    /// All of it has been handed to h2.
+    /// Notes that the whole direction has been passed to h2.
     fn end(&mut self) {
         self.recv = None;
         self.ended_at = Some(Instant::now());
     }
 
-    /// One of the two sides has stopped. The visitor receives `StopSending`: without it the request would count as aborted
-    /// after its response (P-3.6).
+    /// Called when one of the two sides has stopped. The visitor receives `StopSending`; without it the request would
+    /// count as aborted after its response (P-3.6).
     fn stop(&mut self) {
         self.waiting = None;
         self.stream.send_reset(Reason::CANCEL);
@@ -242,8 +243,8 @@ pub(super) fn has_no_body(recv: &RecvHalf, length: Option<u64>) -> bool {
     recv.is_ended() && length.is_none_or(|length| length == 0)
 }
 
-/// Whether a payload may be handed to h2: its stream can send at least a part of it then, and buffers at most one more.
-/// Reserves one byte only: h2 keeps a reservation of the connection's window even while nothing is sent.
+/// Whether a payload may be passed to h2: the stream can send at least a part of it, and buffers at most one more.
+/// Reserves only one byte, because h2 keeps a reservation of the connection's window even while nothing is sent.
 fn has_room(stream: &mut SendStream<Piece>, cx: &mut Context<'_>) -> bool {
     stream.reserve_capacity(1);
     while stream.capacity() == 0 {

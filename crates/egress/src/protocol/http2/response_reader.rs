@@ -24,13 +24,13 @@ pub(super) struct ResponseReader<'a> {
     body: RecvStream,
     send: &'a SendHalf,
     counts: &'a PayloadCounts,
-    /// Data that arrived with the head and was not inlined in its message.
+    /// Data that arrived with the head and was not sent in its message.
     early: Bytes,
     done: bool,
     is_grpc: bool,
     /// The status of gRPC in the head.
     grpc_status: Option<u16>,
-    /// Many small frames may have arrived.
+    /// Limits the work of one turn: many small frames may have arrived.
     turn: Turn,
 }
 
@@ -49,7 +49,7 @@ impl<'a> ResponseReader<'a> {
         let (parts, mut body) = response.into_parts();
         let mut early = Bytes::new();
         let has_no_body = request.is_to_head() || matches!(parts.status.as_u16(), 204 | 304);
-        // Data that has arrived is inlined: a small response is one message.
+        // Data that has arrived is sent with the head: a small response is one message.
         if !has_no_body
             && !body.is_end_stream()
             && let Poll::Ready(Some(data)) = data_now(&mut body)
@@ -113,7 +113,7 @@ impl<'a> ResponseReader<'a> {
         }
         loop {
             self.turn.yield_if_over().await;
-            // Credit first: data that is not taken stays within the window of the stream.
+            // Credit is requested first: data that is not taken stays within the window of the stream.
             self.send.ready().await?;
             let data = std::future::poll_fn(|cx| self.body.poll_data(cx)).await;
             let Some(data) = data else {
@@ -156,14 +156,14 @@ impl<'a> ResponseReader<'a> {
     }
 }
 
-/// Returns window to the service.
+/// Returns credit of the window to the service.
 fn release(body: &mut RecvStream, bytes: usize) {
-    // Fails only for more bytes than were received.
+    // This fails only for more bytes than were received.
     let _ = body.flow_control().release_capacity(bytes);
 }
 
 impl Http2Head {
-    /// The head of its response as it crosses, with the inlined part of the body.
+    /// The head of a response for the tunnel, with the first part of the body.
     fn encode_response(
         &self,
         parts: &response::Parts,
@@ -184,7 +184,7 @@ fn block_of(trailers: &HeaderMap) -> HeaderBlock {
         .collect()
 }
 
-/// Header lines that are too large to cross; the error states their size.
+/// The error for header lines that are too large to be forwarded; it states their size.
 fn too_large(error: &HeadError, lines: &HeaderMap) -> ExchangeError {
     let bytes: usize = { lines.iter() }
         .map(|(name, value)| name.as_str().len() + value.len())

@@ -15,9 +15,9 @@ use tokio::{
 /// The start of a frame: length, type, flags, stream (RFC 9113, 4.1).
 const FRAME_START: usize = 9;
 
-/// Reports when the first frame has been received and processed. A service of HTTP/2 sends its settings first (RFC 9113,
-/// 3.4); until they are received, neither the number of concurrent requests that it allows is known, nor whether it speaks
-/// HTTP/2 at all.
+/// Reports when the first frame has been received and processed. A service of HTTP/2 sends its settings first (RFC
+/// 9113, 3.4); until they are received, neither the number of concurrent requests that it allows is known, nor whether
+/// it uses HTTP/2 at all.
 pub(super) struct SettingsWatch {
     /// `None` once the frame has been reported.
     first_frame: Option<FirstFrame>,

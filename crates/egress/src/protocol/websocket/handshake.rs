@@ -54,7 +54,7 @@ pub(super) async fn shake_hands(
     let mut interim = 0;
     loop {
         let before = data.len();
-        // Bounded by the parser, which rejects a longer head.
+        // The parser bounds the data: it rejects a longer head.
         if socket.read_buf(&mut data).await.map_err(lost)? == 0 {
             let reason = "the service closed the connection without a response";
             return Err(ForwardError::ConnectionLost(reason.into()));
@@ -128,7 +128,8 @@ fn write_head(out: &mut Vec<u8>, record: &WebSocketRecord, key: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a line of this name does not cross: each hop makes its own, or has none (P-9.1; a handshake has no body).
+/// Whether a line of this name is not forwarded: each hop generates its own, or has none (P-9.1; a handshake has no
+/// body).
 fn is_per_hop(name: &[u8]) -> bool {
     is_hop_by_hop(name)
         || matches!(
@@ -164,7 +165,7 @@ fn accepted(
             "the service sent a Sec-WebSocket-Accept that does not match the key",
         ));
     }
-    // RFC 9110, 15.2: this response has no body.
+    // RFC 9110, 15.2: a response with status 101 has no body.
     lines.retain(|(name, _)| !is_per_hop(name));
     Ok(HandshakeResponse::Accepted {
         lines,
@@ -172,7 +173,7 @@ fn accepted(
     })
 }
 
-/// Whether a line of the head lists `token`. For hop-by-hop lines, which the parser leaves out.
+/// Whether a line of the head lists `token`; for hop-by-hop lines, which the parser leaves out.
 fn lists(head: &[u8], name: &str, token: &[u8]) -> bool {
     head.split(|byte| *byte == b'\n').skip(1).any(|line| {
         let mut parts = line.splitn(2, |byte| *byte == b':');

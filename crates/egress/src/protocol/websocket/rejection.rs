@@ -55,7 +55,8 @@ impl Rejection {
             if framing.is_done() {
                 break;
             }
-            // Credit first: nothing is read that cannot be forwarded. The timeout then is the service's alone.
+            // Credit is requested first, so that nothing is read that cannot be forwarded. Then the timeout measures
+            // only the service.
             let allowed = send.ready().await?;
             let mut piece = resources.buffers.small.take();
             let room = piece.unfilled();
@@ -80,7 +81,7 @@ impl Rejection {
             }
             data = room[..count].to_vec();
         }
-        // Trailers do not cross here.
+        // Trailers of this response are not forwarded.
         send.finish()?;
         Ok(())
     }
